@@ -1,0 +1,18 @@
+"""armlet: the Activation Redistribution Module inside any open-weight model, exact and measured."""
+
+from armlet.layer.attach import attach
+from armlet.layer.config import load_config
+from armlet.layer.module import ARM
+from armlet.redistribution import Inward, Noise, Outward, Transport, presets, redistribute
+
+__all__ = [
+    "redistribute",
+    "Outward",
+    "Inward",
+    "Transport",
+    "Noise",
+    "ARM",
+    "attach",
+    "load_config",
+    "presets",
+]

@@ -1,0 +1,8 @@
+"""What happens to a tensor. Imports torch only."""
+
+from armlet.redistribution import presets as presets
+from armlet.redistribution.entry import redistribute as redistribute
+from armlet.redistribution.inward import Inward as Inward
+from armlet.redistribution.noise import Noise as Noise
+from armlet.redistribution.outward import Outward as Outward
+from armlet.redistribution.transport import Transport as Transport

@@ -1,0 +1,70 @@
+"""Inward: the tails pulled to the centre, on a logarithmic curve or by clipping."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from armlet.redistribution.order import Ordered, wide
+from armlet.redistribution.rows import Draw, Rows, check_choice, check_number
+
+
+@dataclass(frozen=True)
+class Inward:
+    """Values beyond the knee T = Q(|a|, knee) pulled towards the centre; the rest stay bit for bit.
+
+    Args:
+        knee: quantile in [0, 1] of |a| beyond which values move.
+        curve: "log": sign(a)·T·(1 + ln(|a|/T)), the A-law compander of ITU-T G.711 with its knee at T: slope 1 at T,
+            monotone, invertible. "clip": sign(a)·T, percentile clipping as in quantisation calibration.
+        strength: a + strength · (a′ − a), in [0, 1].
+
+    Where T is 0 (nearly all values are zero) both curves have the limit 0.
+
+    Raises:
+        ArgumentError: a value is out of its range.
+    """
+
+    knee: float = 0.99
+    curve: str = "log"
+    strength: float = 1.0
+
+    name: ClassVar[str] = "inward"
+
+    def __post_init__(self) -> None:
+        check_number(self, "knee", 0, 1)
+        check_choice(self, "curve", ("log", "clip"))
+        check_number(self, "strength", 0, 1)
+
+    def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
+        """`[rows, n]` each: the contracted values, and the tails that take them. Draws nothing."""
+        knee = Ordered(rows.magnitude, rows.real).quantile(self.knee)
+        contracted = _compand(rows.values.abs(), knee) if self.curve == "log" else knee.to(rows.values.dtype)
+        return rows.sign * contracted, rows.magnitude > knee
+
+    @staticmethod
+    def expand(a: Tensor, knee: Tensor | float) -> Tensor:
+        """The inverse of the log curve at strength 1: sign(a)·T·exp(|a|/T − 1) where |a| > T, else a.
+
+        Args:
+            a: contracted values, any shape and float dtype.
+            knee: T, in the unit of `a`; broadcasts to it.
+        """
+        dtype = wide(a.device)
+        threshold = torch.as_tensor(knee, dtype=dtype, device=a.device)
+        beyond = a.detach().abs() > threshold
+        excess = torch.where(beyond, a.abs().to(dtype) / threshold - 1, 0)
+        return torch.where(beyond, a.sign() * (threshold * excess.exp()).to(a.dtype), a)
+
+
+def _compand(magnitude: Tensor, knee: Tensor) -> Tensor:
+    """T·(1 + ln(m/T)) for m ≥ T, T below.
+
+    In float64 and rounded once: m/T overflows float32 for a tiny knee, and one rounding gives every device the
+    same bits. Below the knee the ratio is held at 1, so that no gradient of ln(0) arises.
+    """
+    dtype = wide(magnitude.device)
+    threshold = torch.where(knee > 0, knee, 1).to(dtype)
+    ratio = (magnitude.to(dtype) / threshold).clamp(min=1)
+    return (knee.to(dtype) * (1 + ratio.log())).to(magnitude.dtype)

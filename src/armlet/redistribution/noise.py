@@ -1,0 +1,149 @@
+"""Where the uniform draws come from.
+
+Keyed noise is a function of (seed, stream, layer, absolute position, channel) and of nothing else: one integer
+multiply-add per value, so the same bits on every device and in any batch, chunk, padding or cache state, and no
+random generator is touched.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from armlet.redistribution.errors import ArgumentError
+
+WORD = 0xFFFFFFFF
+GOLDEN = 0x9E3779B9  # 2³² / golden ratio: separates the absorbed words
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Keyed uniforms on [0, 1): u[t, j] = (((base[j] + t·step[j] + stream·stride[j]) mod 2³²) >> 8) / 2²⁴.
+
+    `base`, `step` (odd) and `stride` (odd) are uint32 vectors of the width, a hash of (seed, layer, channel).
+
+    Args:
+        seed: any integer; its lowest 64 bits count.
+        stream: another draw of the same seed, for repeated samples; its lowest 32 bits count.
+
+    Raises:
+        ArgumentError: seed or stream is no integer.
+
+    See also `Noise.fresh` (new draws each call, as in arXiv 2510.01032) and `Noise.midpoint` (u = ½).
+    """
+
+    seed: int = 0
+    stream: int = 0
+
+    kind: ClassVar[str] = "keyed"
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "stream"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ArgumentError(f"Noise: {name} must be an integer, found {value!r}")
+
+    @staticmethod
+    def fresh(generator: torch.Generator | None = None) -> "Fresh":
+        """New draws in each call, from `generator` or from the global one (which moves the sampler's stream too)."""
+        return Fresh(generator)
+
+    @staticmethod
+    def midpoint() -> "Midpoint":
+        """u = ½ everywhere."""
+        return Midpoint()
+
+    def keys(self, width: int, layer: int = 0) -> Tensor:
+        """`[3, width]` int64: base, step and stride, each below 2³²."""
+        channel = torch.arange(width, dtype=torch.int64)
+        base, step, stride = (_hash(channel, (role, layer, self.seed, self.seed >> 32)) for role in range(3))
+        return torch.stack((base, step | 1, stride | 1))
+
+    def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
+        """float32 of `shape` `[..., width]`; `positions` is int64 and broadcasts to `shape[:-1]`.
+
+        `keys` are those of `self.keys(width, layer)`, layer 0 by default.
+        """
+        keys = self.keys(shape[-1]) if keys is None else keys
+        base, step, stride = keys.to(positions.device)
+        word = base + (positions[..., None] & WORD) * step + (self.stream & WORD) * stride
+        # The product may wrap modulo 2⁶⁴, which leaves its lowest 32 bits right.
+        return (((word & WORD) >> 8).to(torch.float32) / 2**24).expand(shape)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """New uniforms in each call; made by `Noise.fresh`."""
+
+    generator: torch.Generator | None = None
+
+    kind: ClassVar[str] = "fresh"
+
+    def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
+        """float32 of `shape`, drawn on the device of `positions`."""
+        device = positions.device if self.generator is None else self.generator.device
+        return torch.rand(shape, generator=self.generator, device=device).to(positions.device)
+
+
+@dataclass(frozen=True)
+class Midpoint:
+    """u = ½ everywhere; made by `Noise.midpoint`."""
+
+    kind: ClassVar[str] = "midpoint"
+
+    def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
+        """float32 of `shape`, all ½."""
+        return torch.full(shape, 0.5, device=positions.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Explicit:
+    """The caller's own uniforms, for tests and comparisons; made from a tensor of the shape of the values."""
+
+    tensor: Tensor
+
+    kind: ClassVar[str] = "explicit"
+
+    def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
+        """The tensor itself, in float32.
+
+        Raises:
+            ArgumentError: its shape is not the shape of the values.
+        """
+        if self.tensor.shape != shape:
+            raise ArgumentError(
+                f"noise: a tensor of uniforms needs the shape of the values {list(shape)}, found {list(self.tensor.shape)}"
+            )
+        return self.tensor.to(positions.device, torch.float32)
+
+
+Source = Noise | Fresh | Midpoint | Explicit
+
+
+def source(noise: Source | Tensor) -> Source:
+    """`noise` as a source of uniforms; a tensor becomes `Explicit`.
+
+    Raises:
+        ArgumentError: anything else.
+    """
+    if isinstance(noise, Tensor):
+        return Explicit(noise)
+    if isinstance(noise, Source):
+        return noise
+    raise ArgumentError(f"noise: expected Noise(seed), Noise.fresh(), Noise.midpoint() or a tensor, found {noise!r}")
+
+
+def _hash(channel: Tensor, words: tuple[int, ...]) -> Tensor:
+    """One well-mixed uint32 (held in int64) per channel: each word is absorbed and mixed in turn."""
+    state = _mix(channel)
+    for word in words:
+        state = _mix((state + (word & WORD) + GOLDEN) & WORD)
+    return state
+
+
+def _mix(x: Tensor) -> Tensor:
+    """A bijection of 32-bit words with low bias; constants from Wellons' hash-prospector ('lowbias32')."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D & WORD
+    x = (x ^ (x >> 15)) * 0x846CA68B & WORD
+    return x ^ (x >> 16)

@@ -1,0 +1,76 @@
+"""Outward: near-zero values pushed away from zero (arXiv 2510.01032, Section 4, and its released code)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.order import MAD_TO_SIGMA, Ordered, mad, minimum
+from armlet.redistribution.rows import Draw, Rows, check_choice, check_number
+
+
+@dataclass(frozen=True)
+class Outward:
+    """Near-zero values pushed away from zero: the ARM of arXiv 2510.01032.
+
+    Values with |a| below τ are redrawn as sign(a)·u·upper (or ·lower where negative), u uniform on [0, 1).
+
+    Args:
+        band: width of the near-zero band in robust standard deviations: ε = 1.4826 · MAD(|a|) · band (the paper's c).
+        ceiling: quantile in [0, 1] that bounds positive draws (the paper's p1, there in percent).
+        share: lowest and highest share in [0, 1] of the values that move (the paper's p_min, p_max).
+        proportion: share in [0, 1] of the values that move, in place of `band` and `share` (the paper's p, for Gemma).
+        write: "replace" writes the draw (the released code), "add" adds it (the paper's text).
+        ceiling_of: "signed" takes the ceiling from a, "magnitude" from |a| (the released Gemma file).
+        strength: a + strength · (a′ − a), in [0, 1].
+
+    Raises:
+        ArgumentError: a value is out of its range.
+    """
+
+    band: float = 0.13
+    ceiling: float = 0.995
+    share: tuple[float, float] = (0.02, 0.25)
+    proportion: float | None = None
+    write: str = "replace"
+    ceiling_of: str = "signed"
+    strength: float = 1.0
+
+    name: ClassVar[str] = "outward"
+
+    def __post_init__(self) -> None:
+        check_number(self, "band", 0, float("inf"), above=True)
+        check_number(self, "ceiling", 0, 1)
+        check_number(self, "strength", 0, 1)
+        check_choice(self, "write", ("replace", "add"))
+        check_choice(self, "ceiling_of", ("signed", "magnitude"))
+        if self.proportion is not None:
+            check_number(self, "proportion", 0, 1)
+        object.__setattr__(self, "share", _share(self.share))
+
+    def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
+        """`[rows, n]` each: the drawn (or added) values, and the near-zero positions that take them."""
+        magnitudes = Ordered(rows.magnitude, rows.real)
+        upper = (Ordered(rows.single, rows.real) if self.ceiling_of == "signed" else magnitudes).quantile(self.ceiling)
+        lower = -minimum(rows.single, rows.real).clamp(max=0)
+        bound = torch.where(rows.values < 0, lower, upper).to(rows.values.dtype)
+        value = rows.sign * draw().to(rows.values.dtype) * bound
+        return (value if self.write == "replace" else rows.values + value), self._near(rows, magnitudes)
+
+    def _near(self, rows: Rows, magnitudes: Ordered) -> Tensor:
+        magnitude = rows.magnitude
+        if self.proportion is not None:
+            return magnitude <= magnitudes.kth(self.proportion)
+        width = MAD_TO_SIGMA * mad(magnitude, rows.real, magnitudes.median()) * self.band
+        low, high = (magnitudes.kth(share) for share in self.share)
+        edge = width.clamp(min=low, max=high)
+        return torch.where(edge == width, magnitude < width, magnitude <= edge)
+
+
+def _share(share: object) -> tuple[float, float]:
+    numbers = tuple(share) if isinstance(share, tuple | list) else ()
+    if len(numbers) == 2 and all(isinstance(s, int | float) for s in numbers) and 0 <= numbers[0] <= numbers[1] <= 1:
+        return numbers
+    raise ArgumentError(f"Outward: share must be (low, high) with 0 <= low <= high <= 1, found {share!r}")

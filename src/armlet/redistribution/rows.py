@@ -1,0 +1,89 @@
+"""The values of each scope as rows, and the vocabulary that policies and `redistribute` share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from armlet.redistribution.errors import ArgumentError
+
+Draw = Callable[[], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """One scope a row.
+
+    Args:
+        values: `[rows, n]` float32 or float64, finite.
+        real: `[rows, n]` bool, False for padding; None where all are real. Every row has a real value.
+    """
+
+    values: Tensor
+    real: Tensor | None
+
+    @property
+    def single(self) -> Tensor:
+        """`[rows, n]` float32, without gradient: what statistics are computed from, whatever the dtype."""
+        return self.values.detach().to(torch.float32)
+
+    @property
+    def magnitude(self) -> Tensor:
+        """`[rows, n]` float32 |values|, without gradient."""
+        return self.single.abs()
+
+    @property
+    def sign(self) -> Tensor:
+        """`[rows, n]`: −1 for negative values, else 1: both zeros count as positive."""
+        return torch.where(self.values < 0, -1.0, 1.0).to(self.values.dtype)
+
+
+class Policy(Protocol):
+    """How values move. A frozen dataclass of plain numbers, without tensors; `strength` scales the move."""
+
+    name: ClassVar[str]
+
+    @property
+    def strength(self) -> float:
+        """0 leaves the values, 1 moves them the whole way."""
+        ...
+
+    def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
+        """`[rows, n]` each: where values go at strength 1, in the dtype of `rows.values`; and which of them move.
+
+        `draw()` gives uniforms on [0, 1), float32 of the same shape; a policy without noise does not call it.
+        """
+        ...
+
+
+def check_number(policy: object, name: str, low: float, high: float, *, above: bool = False) -> None:
+    """Refuses a field that is not a finite number in [low, high], or in (low, high] where `above`.
+
+    Raises:
+        ArgumentError: names policy, field, range and what was found.
+    """
+    value = getattr(policy, name)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    if not number or not (low < value if above else low <= value) or value > high:
+        interval = f"{'(' if above else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
+        raise ArgumentError(f"{type(policy).__name__}: {name} must be a number in {interval}, found {value!r}")
+
+
+def check_choice(policy: object, name: str, choices: tuple[str, ...]) -> None:
+    """Refuses a field that is not one of `choices`.
+
+    Raises:
+        ArgumentError: names policy, field, choices and what was found.
+    """
+    value = getattr(policy, name)
+    if value not in choices:
+        options = " or ".join(repr(choice) for choice in choices)
+        raise ArgumentError(f"{type(policy).__name__}: {name} must be {options}, found {value!r}")
+
+
+def settings(policy: object) -> dict[str, object]:
+    """The fields of a policy as plain values, in order."""
+    return {field.name: getattr(policy, field.name) for field in fields(policy)}  # type: ignore[arg-type]
