@@ -1,0 +1,43 @@
+"""Two threads, reproducible hypothesis runs, and the data that may lie beside the checkout."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(2)
+# Examples are derived from the test itself: main fails for a reason in main, not for another draw.
+settings.register_profile("reproducible", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("reproducible")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder with expected outputs of the published algorithm."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "golden").is_dir():
+        pytest.skip(f"no {folder.name}/golden beside the checkout: the published outputs are not there to compare with")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder():
+    """SmolLM2-135M-Instruct, brought by `make models`; `make test` brings it, so there nothing is skipped."""
+    folder = ROOT / "models" / "smollm2-135m-instruct"
+    if not (folder / "config.json").is_file():
+        if os.environ.get("ARMLET_REQUIRE_MODEL"):
+            pytest.fail("models/smollm2-135m-instruct is missing: run `make test`")
+        pytest.skip("models/smollm2-135m-instruct is missing: `make test` brings it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_folder):
+    """(model, tokenizer) in float32."""
+    from armlet.layer.pretrained import load
+
+    return load(str(smollm2_folder), dtype="float32")

@@ -1,0 +1,106 @@
+"""Inward against its oracle and its own theorems."""
+
+from functools import partial
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from gates import DTYPES, assert_close, gates, masked_gates, same_bits
+from hypothesis import given
+from hypothesis import strategies as st
+
+from armlet.redistribution import Inward, redistribute
+from armlet.redistribution.entry import outcome
+from armlet.redistribution.errors import ArgumentError
+
+POLICIES = st.builds(
+    Inward,
+    knee=st.one_of(st.sampled_from([0.0, 0.5, 0.99, 1.0]), st.floats(0, 1)),
+    curve=st.sampled_from(["log", "clip"]),
+    strength=st.sampled_from([1.0, 0.5, 0.1]),
+)
+
+
+def never():
+    raise AssertionError("Inward draws nothing")
+
+
+def agree(policy, a, scope="token", mask=None):
+    """The oracle's values; at T both curves are continuous, so a flip there changes nothing beyond rounding."""
+    result = outcome(a, policy, scope=scope, draw=never, mask=mask)
+    how = {"knee": policy.knee, "curve": policy.curve, "strength": policy.strength}
+    expected, _ = oracle.redistribute(a.double().numpy(), partial(oracle.inward, **how), scope, mask)
+    assert_close(result.values, expected, a.dtype)
+
+
+@given(gates(), POLICIES, st.sampled_from(["token", "sequence", "call"]))
+def test_inward_is_its_oracle(a, policy, scope):
+    agree(policy, a, scope)
+
+
+@given(masked_gates(), POLICIES, st.sampled_from(["token", "sequence", "call"]))
+def test_inward_with_padding_is_its_oracle(case, policy, scope):
+    agree(policy, case[0], scope, case[1])
+
+
+@given(gates(), POLICIES, st.sampled_from(DTYPES))
+def test_inward_is_its_oracle_in_every_dtype(a, policy, dtype):
+    agree(policy, a.to(dtype))
+
+
+@given(gates(), POLICIES)
+def test_inward_leaves_the_bulk_unchanged_and_contracts_the_tails(a, policy):
+    result = outcome(a, policy, scope="token", draw=never)
+    assert same_bits(result.values[~result.moved], a[~result.moved])
+    assert (result.values.abs() <= a.abs()).all()
+    assert (result.values * a >= 0).all()
+
+
+@given(gates())
+def test_inward_keeps_the_order_of_values(a):
+    out = redistribute(a, Inward(knee=0.5))
+    order = a.argsort(-1)
+    assert (out.gather(-1, order).diff(dim=-1) >= 0).all()
+
+
+@given(gates())
+def test_clip_is_never_beyond_the_quantile(a):
+    knee = torch.quantile(a.abs().double(), 0.9, dim=-1, keepdim=True)
+    assert (redistribute(a, Inward(knee=0.9, curve="clip")).double().abs() <= knee * (1 + 1e-6) + 1e-44).all()
+
+
+@pytest.mark.parametrize("curve", ["log", "clip"])
+def test_a_knee_at_zero_sends_what_is_beyond_it_to_zero(curve):
+    a = torch.zeros(1, 1, 100)
+    a[..., 0], a[..., 1] = 5.0, -2.0
+    assert torch.equal(redistribute(a, Inward(knee=0.9, curve=curve)), torch.zeros_like(a))
+
+
+@given(st.floats(1e-3, 1e3), st.floats(1.0, 20.0), st.sampled_from([-1.0, 1.0]))
+def test_expand_inverts_the_log_curve(knee, excess, sign):
+    contracted = torch.tensor([sign * knee * (1 + np.log(excess))], dtype=torch.float64)
+    np.testing.assert_allclose(Inward.expand(contracted, knee), [sign * knee * excess], rtol=1e-13)
+
+
+@given(gates(width=40))
+def test_contract_then_expand_gives_the_gate_back(a):
+    knee = torch.tensor([[[np.quantile(row, 0.9)] for row in rows] for rows in a.abs().numpy()])
+    back = Inward.expand(redistribute(a.double(), Inward(knee=0.9)), knee)
+    known = knee > 0  # what went to zero does not come back
+    # The contracted value c is stored rounded, and expanding multiplies that rounding by c/T ≤ 1 + ln(3e4/1e-41).
+    np.testing.assert_allclose(torch.where(known, back, 0), torch.where(known, a.double(), 0), rtol=1e-13, atol=1e-300)
+
+
+def test_the_slope_is_one_at_the_knee_and_falls_as_the_knee_over_the_value():
+    a = torch.linspace(-3, 3, 101, dtype=torch.float64)[None, None].requires_grad_()
+    (gradient,) = torch.autograd.grad(redistribute(a, Inward(knee=0.5)).sum(), a)
+    knee = np.float64(np.float32(np.quantile(a.detach().abs().numpy(), 0.5)))
+    # Statistics are constants to autograd, so the slope is min(1, T/|a|).
+    np.testing.assert_allclose(gradient, np.minimum(1, knee / a.detach().abs().numpy().clip(1e-9)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [{"knee": 99}, {"knee": -0.1}, {"curve": "sqrt"}, {"strength": -1}, {"knee": None}])
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ArgumentError, match=next(iter(wrong))):
+        Inward(**wrong)

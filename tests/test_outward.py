@@ -1,0 +1,175 @@
+"""Outward against its oracle, the published outputs and its own theorems."""
+
+import json
+from functools import partial
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from gates import DTYPES, assert_close, gates, masked_gates, same_bits, uniforms
+from hypothesis import given
+from hypothesis import strategies as st
+
+from armlet.redistribution import Outward, redistribute
+from armlet.redistribution.entry import outcome
+from armlet.redistribution.errors import ArgumentError
+
+POLICIES = st.builds(
+    Outward,
+    band=st.floats(0.01, 1.0),
+    ceiling=st.floats(0.5, 1.0),
+    share=st.sampled_from([(0.02, 0.25), (0.2, 0.25), (0.0, 1.0), (0.5, 0.5)]),
+    proportion=st.one_of(st.none(), st.floats(0, 1)),
+    write=st.sampled_from(["replace", "add"]),
+    ceiling_of=st.sampled_from(["signed", "magnitude"]),
+    strength=st.sampled_from([1.0, 0.5, 0.1]),
+)
+
+
+def slow(policy, a, scope="token", mask=None, u=None):
+    where = {"band": policy.band, "share": policy.share, "proportion": policy.proportion}
+    how = {name: getattr(policy, name) for name in ("ceiling", "write", "ceiling_of", "strength")}
+    return oracle.redistribute(a.double().numpy(), partial(oracle.outward, **where, **how), scope, mask, u)
+
+
+def edges(policy, a, scope, mask):
+    """τ of the scope of each value, by the oracle."""
+    where = {"band": policy.band, "share": policy.share, "proportion": policy.proportion}
+    values = a.double().numpy()
+    out = np.zeros(a.shape)
+    for group in oracle.scopes(a.shape, scope, mask):
+        index = tuple(np.array(group).T)
+        out[index] = oracle.outward_edge(values[index], **where)[0]
+    return out
+
+
+def agree(policy, a, scope="token", mask=None):
+    """The oracle's values and moved set, but for values within float32 rounding of τ, which may go either way."""
+    u = uniforms(a)
+    result = outcome(a, policy, scope=scope, draw=lambda: u, mask=mask)
+    expected, moved = slow(policy, a, scope, mask, u.numpy())
+    flipped = result.moved.numpy() != moved
+    edge = edges(policy, a, scope, mask)[flipped]
+    np.testing.assert_allclose(a.double().abs().numpy()[flipped], edge, rtol=1e-6, atol=1e-44)
+    expected[flipped] = result.values.double().numpy()[flipped]
+    assert_close(result.values, expected, a.dtype)
+
+
+@given(gates(), POLICIES, st.sampled_from(["token", "sequence", "call"]))
+def test_outward_is_its_oracle(a, policy, scope):
+    agree(policy, a, scope)
+
+
+@given(masked_gates(), POLICIES, st.sampled_from(["token", "sequence", "call"]))
+def test_outward_with_padding_is_its_oracle(case, policy, scope):
+    agree(policy, case[0], scope, case[1])
+
+
+@given(gates(), POLICIES, st.sampled_from(DTYPES))
+def test_outward_is_its_oracle_in_every_dtype(a, policy, dtype):
+    agree(policy, a.to(dtype))
+
+
+@given(gates(), POLICIES)
+def test_outward_leaves_large_values_unchanged(a, policy):
+    u = uniforms(a)
+    result = outcome(a, policy, scope="token", draw=lambda: u)
+    assert same_bits(result.values[~result.moved], a[~result.moved])
+    largest_moved = torch.where(result.moved, a.abs(), 0).amax(-1)
+    smallest_left = torch.where(result.moved, torch.inf, a.abs()).amin(-1)
+    assert (largest_moved < smallest_left).all()
+
+
+@given(gates(), st.floats(0, 0.5), st.floats(0.5, 1))
+def test_outward_moves_at_least_its_lowest_share_and_ties_together(a, low, high):
+    policy = Outward(share=(low, high))
+    result = outcome(a, policy, scope="token", draw=lambda: uniforms(a))
+    for values, moved in zip(a.flatten(0, 1), result.moved.flatten(0, 1), strict=True):
+        edge, strict = oracle.outward_edge(values.numpy(), share=(low, high))
+        if not strict:
+            assert moved.sum() >= max(1, round(low * len(values)))
+        for value in values[moved]:
+            assert moved[values.abs() == value.abs()].all()
+
+
+@given(gates())
+def test_outward_keeps_the_sign_and_stays_in_its_bounds(a):
+    result = outcome(a, Outward(ceiling_of="magnitude"), scope="token", draw=lambda: uniforms(a))
+    moved, before = result.values[result.moved], a[result.moved]
+    assert (torch.where(before < 0, -moved, moved) >= 0).all()
+    lowest = a.amin(-1, keepdim=True).clamp(max=0).expand(a.shape)[result.moved]
+    highest = a.abs().amax(-1, keepdim=True).expand(a.shape)[result.moved]
+    assert (moved >= lowest).all()
+    assert (moved <= highest).all()
+
+
+@given(gates())
+def test_a_gate_without_negatives_is_no_error(a):
+    assert (redistribute(a.abs(), Outward(), noise=uniforms(a)) >= 0).all()
+
+
+def test_replace_stops_the_gradient_of_moved_values_and_add_keeps_it():
+    a = torch.randn(1, 2, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for write, slope in (("replace", 0.0), ("add", 1.0)):
+        policy = Outward(write=write)
+        moved = outcome(a.detach(), policy, scope="token", draw=lambda: uniforms(a)).moved
+        (gradient,) = torch.autograd.grad(redistribute(a, policy, noise=uniforms(a)).sum(), a)
+        assert torch.equal(gradient, torch.where(moved, slope, 1.0))
+
+
+def golden_cases(shared):
+    """(name, policy, arrays): of cases written twice under one name, the arrays hold the later one."""
+    arrays = np.load(shared / "golden" / "arm_call.npz")
+    cases = json.loads((shared / "golden" / "arm_call.json").read_text())
+    for case in {(case["array"], case["case"]): case for case in cases}.values():
+        policy = Outward(
+            band=case["c"],
+            ceiling=case["p1"] / 100,
+            proportion=case.get("proportion"),
+            share=(case.get("p_min", 0.02), 0.25),
+        )
+        name, number = case["array"], case["case"]
+        parts = {part: arrays[f"{name}/{part}"] for part in ("a", "u")}
+        parts |= {part: arrays[f"{name}/{number}/{part}"] for part in ("near", "out")}
+        yield f"{name}/{number}", case, policy, parts
+
+
+def test_call_scope_is_the_published_algorithm(shared):
+    cases = list(golden_cases(shared))
+    assert len(cases) >= 35
+    for name, case, policy, parts in cases:
+        a, u = torch.from_numpy(parts["a"]), torch.from_numpy(parts["u"])
+        result = outcome(a, policy, scope="call", draw=lambda u=u: u)
+        out, expected, near = result.values.numpy(), parts["out"], parts["near"]
+        np.testing.assert_array_equal(result.moved.numpy(), near, err_msg=name)
+        assert near.sum() == case["k"], name
+        assert np.array_equal(out[~near].view(np.int32), expected[~near].view(np.int32)), name
+        # One float32 ulp of relative error.
+        np.testing.assert_allclose(out[near], expected[near], rtol=2.0**-23, atol=0, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"band": 0}, r"band must be a number in \(0, inf\), found 0"),
+        ({"band": -0.1}, "band"),
+        ({"band": float("nan")}, "band"),
+        ({"band": "0.13"}, "band"),
+        ({"band": True}, "band"),
+        ({"ceiling": 99.5}, r"ceiling must be a number in \[0, 1\], found 99.5"),
+        ({"ceiling": -0.1}, "ceiling"),
+        ({"share": (0.25, 0.02)}, "share must be .low, high. with 0 <= low <= high <= 1"),
+        ({"share": (0.1, 2)}, "share"),
+        ({"share": 0.1}, "share"),
+        ({"share": (0.1, float("nan"))}, "share"),
+        ({"share": ("a", "b")}, "share"),
+        ({"proportion": 25}, "proportion"),
+        ({"write": "sum"}, "write must be 'replace' or 'add', found 'sum'"),
+        ({"ceiling_of": "abs"}, "ceiling_of"),
+        ({"strength": 1.5}, "strength"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong, message):
+    with pytest.raises(ArgumentError, match=message):
+        Outward(**wrong)
