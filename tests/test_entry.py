@@ -2,15 +2,21 @@
 
 import pytest
 import torch
-from gates import DTYPES, gates, masked_gates, same_bits, uniforms
 from hypothesis import given
 from hypothesis import strategies as st
 
 from armlet.redistribution import Inward, Noise, Outward, Transport, redistribute
 from armlet.redistribution.entry import outcome
 from armlet.redistribution.errors import ArgumentError
+from gates import DTYPES, gates, masked_gates, same_bits, uniforms
 
-POLICIES = [Outward(), Outward(write="add", proportion=0.3), Inward(knee=0.8), Inward(knee=0.8, curve="clip"), Transport()]
+POLICIES = [
+    Outward(),
+    Outward(write="add", proportion=0.3),
+    Inward(knee=0.8),
+    Inward(knee=0.8, curve="clip"),
+    Transport(),
+]
 SCOPES = ["token", "sequence", "call"]
 each_policy = pytest.mark.parametrize("policy", POLICIES, ids=repr)
 any_policy = st.sampled_from(POLICIES)

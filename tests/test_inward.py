@@ -3,16 +3,16 @@
 from functools import partial
 
 import numpy as np
-import oracle
 import pytest
 import torch
-from gates import DTYPES, assert_close, gates, masked_gates, same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 
+import oracle
 from armlet.redistribution import Inward, redistribute
 from armlet.redistribution.entry import outcome
 from armlet.redistribution.errors import ArgumentError
+from gates import DTYPES, assert_close, gates, masked_gates, same_bits
 
 POLICIES = st.builds(
     Inward,

@@ -1,12 +1,12 @@
 """Noise is a function of seed, stream, layer, position and channel, and of nothing else."""
 
 import numpy as np
-import oracle
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import oracle
 from armlet.redistribution import Noise
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import source

@@ -1,14 +1,14 @@
 """Exact order statistics against sorting by hand and against NumPy."""
 
 import numpy as np
-import oracle
 import pytest
 import torch
-from gates import gates, masked_gates
 from hypothesis import given
 from hypothesis import strategies as st
 
+import oracle
 from armlet.redistribution.order import Ordered, mad, minimum
+from gates import gates, masked_gates
 
 SHARES = st.one_of(st.sampled_from([0.0, 0.02, 0.25, 0.5, 0.995, 1.0]), st.floats(0, 1))
 
@@ -62,7 +62,9 @@ def test_padding_never_counts(case, share):
             assert torch.equal(whole.quantile(share), cut.quantile(share))
 
 
-@pytest.mark.parametrize(("n", "share", "k"), [(25, 0.02, 1), (75, 0.02, 2), (125, 0.02, 2), (10, 0.25, 2), (14, 0.25, 4)])
+@pytest.mark.parametrize(
+    ("n", "share", "k"), [(25, 0.02, 1), (75, 0.02, 2), (125, 0.02, 2), (10, 0.25, 2), (14, 0.25, 4)]
+)
 def test_k_rounds_halves_to_even(n, share, k):
     values = torch.randperm(n, generator=torch.Generator().manual_seed(0))[None].float() + 1
     assert Ordered(values, None).kth(share).item() == k

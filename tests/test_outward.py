@@ -4,16 +4,16 @@ import json
 from functools import partial
 
 import numpy as np
-import oracle
 import pytest
 import torch
-from gates import DTYPES, assert_close, gates, masked_gates, same_bits, uniforms
 from hypothesis import given
 from hypothesis import strategies as st
 
+import oracle
 from armlet.redistribution import Outward, redistribute
 from armlet.redistribution.entry import outcome
 from armlet.redistribution.errors import ArgumentError
+from gates import DTYPES, assert_close, gates, masked_gates, same_bits, uniforms
 
 POLICIES = st.builds(
     Outward,
@@ -86,7 +86,7 @@ def test_outward_moves_at_least_its_lowest_share_and_ties_together(a, low, high)
     policy = Outward(share=(low, high))
     result = outcome(a, policy, scope="token", draw=lambda: uniforms(a))
     for values, moved in zip(a.flatten(0, 1), result.moved.flatten(0, 1), strict=True):
-        edge, strict = oracle.outward_edge(values.numpy(), share=(low, high))
+        _, strict = oracle.outward_edge(values.numpy(), share=(low, high))
         if not strict:
             assert moved.sum() >= max(1, round(low * len(values)))
         for value in values[moved]:

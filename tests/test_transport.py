@@ -2,16 +2,16 @@
 
 from functools import partial
 
-import oracle
 import pytest
 import torch
-from gates import DTYPES, assert_close, gates, masked_gates
 from hypothesis import given
 from hypothesis import strategies as st
 
+import oracle
 from armlet.redistribution import Transport, redistribute
 from armlet.redistribution.entry import outcome
 from armlet.redistribution.errors import ArgumentError
+from gates import DTYPES, assert_close, gates, masked_gates
 
 POLICIES = st.builds(Transport, spread=st.floats(0.1, 3.0), strength=st.sampled_from([1.0, 0.5, 0.1]))
 

@@ -123,7 +123,9 @@ def token_positions(a: Tensor, positions: Tensor | None) -> Tensor:
     if not isinstance(positions, Tensor) or positions.is_floating_point() or positions.dtype == torch.bool:
         raise ArgumentError(f"positions: expected integers of shape {list(tokens)}, found {_found(positions)}")
     if positions.shape not in (tokens, tokens[-1:], (1, *tokens[-1:])):
-        raise ArgumentError(f"positions: expected shape {list(tokens)} or {list(tokens[-1:])}, found {_found(positions)}")
+        raise ArgumentError(
+            f"positions: expected shape {list(tokens)} or {list(tokens[-1:])}, found {_found(positions)}"
+        )
     return positions.to(a.device, torch.int64)
 
 

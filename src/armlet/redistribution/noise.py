@@ -113,7 +113,8 @@ class Explicit:
         """
         if self.tensor.shape != shape:
             raise ArgumentError(
-                f"noise: a tensor of uniforms needs the shape of the values {list(shape)}, found {list(self.tensor.shape)}"
+                f"noise: a tensor of uniforms needs the shape of the values {list(shape)}, "
+                f"found {list(self.tensor.shape)}"
             )
         return self.tensor.to(positions.device, torch.float32)
 

@@ -1,0 +1,1 @@
+"""Where it happens: sites in a model, and ARM in them."""

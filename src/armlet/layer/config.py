@@ -1,0 +1,176 @@
+"""`armlet.json`: how ARM was attached, as a versioned and validated file that people can read and write."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from armlet.redistribution.entry import check_policy
+from armlet.redistribution.errors import ArgumentError, ArmletError
+from armlet.redistribution.inward import Inward
+from armlet.redistribution.noise import Noise, Source
+from armlet.redistribution.outward import Outward
+from armlet.redistribution.rows import Policy, settings
+from armlet.redistribution.transport import Transport
+
+FILE = "armlet.json"
+VERSION = 1
+POLICIES: dict[str, type[Outward] | type[Inward] | type[Transport]] = {
+    policy.name: policy for policy in (Outward, Inward, Transport)
+}
+ATTACHING = ("layers", "scope", "noise", "seed", "stream")
+
+
+class ConfigError(ArmletError, ValueError):
+    """A configuration that cannot be read, or not be written."""
+
+
+def make_policy(name: str, values: Mapping[str, Any]) -> Policy:
+    """A policy from its name and fields.
+
+    Raises:
+        ArgumentError: no such policy or field, or a value out of range.
+    """
+    if name not in POLICIES:
+        raise ArgumentError(f"policy: expected one of {', '.join(POLICIES)}, found {name!r}")
+    known = settings(POLICIES[name]())
+    unknown = [key for key in values if key not in known]
+    if unknown:
+        raise ArgumentError(f"{name}: unknown {', '.join(unknown)}; there are {', '.join(known)}")
+    return POLICIES[name](**values)
+
+
+def parse_policy(text: str) -> Policy:
+    """A policy from a line such as "outward" or "outward:band=0.2,share=0.02/0.25".
+
+    Raises:
+        ArgumentError: no such policy or field, or a value out of range.
+    """
+    name, _, rest = text.partition(":")
+    pairs = [pair.partition("=") for pair in rest.split(",")] if rest else []
+    return make_policy(name, {field: _value(value) for field, _, value in pairs})
+
+
+def _value(text: str) -> object:
+    parts = [_number(part) for part in text.split("/")]
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def parse_layers(text: str) -> list[int] | str:
+    """Layers from "all" or a list of indices and ranges, ends included: "0", "0,3", "0-5,8".
+
+    Raises:
+        ArgumentError: anything else.
+    """
+    if text == "all":
+        return text
+    layers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ArgumentError(f"layers: expected indices such as 0 or 0,3 or 0-5, or all, found {text!r}")
+        layers += range(int(first), int(last or first) + 1)
+    return layers
+
+
+def save_config(directory: str | Path, policy: Policy, layers: Sequence[int], scope: str, noise: Source) -> Path:
+    """Writes `armlet.json` into `directory`, whole or not at all; returns its path.
+
+    Raises:
+        ConfigError: the noise is a tensor or holds a generator.
+    """
+    content = describe(policy, layers, scope, noise)
+    path = Path(directory) / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{FILE}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return partial.replace(path)
+
+
+def describe(policy: Policy, layers: Sequence[int], scope: str, noise: Source) -> dict[str, Any]:
+    """The content of an `armlet.json`.
+
+    Raises:
+        ConfigError: the noise is a tensor or holds a generator.
+    """
+    plain = {"version": VERSION, "policy": policy.name, **settings(policy)}
+    return plain | {"layers": list(layers), "scope": scope, **_plain_noise(noise)}
+
+
+def load_config(directory_or_file: str | Path) -> dict[str, Any]:
+    """The arguments of `attach()` from an `armlet.json`: `attach(model, **load_config(directory))`.
+
+    Raises:
+        ConfigError: no such file, no JSON, a newer version, unknown keys or values out of range; names the file.
+    """
+    path = Path(directory_or_file)
+    path = path / FILE if path.is_dir() else path
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return parse_config(content)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: is no JSON (line {error.lineno}: {error.msg})") from error
+    except (ArmletError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_config(content: object) -> dict[str, Any]:
+    """The arguments of `attach()` from the content of an `armlet.json`. Everything but `policy` has a default.
+
+    Raises:
+        ConfigError, ArgumentError: says what is wrong.
+    """
+    if not isinstance(content, dict):
+        raise ConfigError(f"expected an object, found {type(content).__name__}")
+    _check_version(content.get("version", VERSION))
+    rest = {key: value for key, value in content.items() if key not in ("version", "policy", *ATTACHING)}
+    policy = make_policy(str(content.get("policy")), rest)
+    scope = content.get("scope", "token")
+    check_policy(policy, scope)
+    return {"policy": policy, "layers": _layers(content), "scope": scope, "noise": _noise(content)}
+
+
+def _check_version(version: object) -> None:
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ConfigError(f"version must be an integer of at least 1, found {version!r}")
+    if version > VERSION:
+        raise ConfigError(f"is of version {version}, this armlet reads up to {VERSION}: upgrade armlet")
+
+
+def _layers(content: dict[str, Any]) -> int | list[int] | str:
+    layers = content.get("layers", 0)
+    indices = layers if isinstance(layers, list) else [layers]
+    whole = all(isinstance(index, int) and not isinstance(index, bool) and index >= 0 for index in indices)
+    if layers != "all" and not (whole and indices):
+        raise ConfigError(f'layers must be indices from 0 or "all", found {layers!r}')
+    return layers
+
+
+def _noise(content: dict[str, Any]) -> Source:
+    kind = content.get("noise", "keyed")
+    keyed = {key: content[key] for key in ("seed", "stream") if key in content}
+    if kind == "keyed":
+        return Noise(**keyed)
+    if kind not in ("fresh", "midpoint") or keyed:
+        raise ConfigError(
+            f'noise must be "keyed" (with seed and stream), "fresh" or "midpoint", found {kind!r} {keyed}'
+        )
+    return Noise.fresh() if kind == "fresh" else Noise.midpoint()
+
+
+def _plain_noise(noise: Source) -> dict[str, Any]:
+    if noise.kind == "keyed":
+        return {"noise": "keyed", **settings(noise)}
+    if noise.kind == "explicit" or getattr(noise, "generator", None) is not None:
+        raise ConfigError(f"{FILE} cannot keep noise from a tensor or a generator: use Noise(seed)")
+    return {"noise": noise.kind}

@@ -1,0 +1,104 @@
+"""ARM as a module, with the counters that prove that it fired."""
+
+import threading
+
+import torch
+from torch import Tensor, nn
+
+from armlet.redistribution.entry import check, check_policy, outcome, token_positions
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.noise import Noise, Source, source
+from armlet.redistribution.rows import Policy
+
+_totals_lock = threading.Lock()
+
+
+@torch.library.custom_op("armlet::tally", mutates_args=("totals",))
+def _tally(totals: Tensor, increments: Tensor) -> None:
+    # An operator of its own so that torch.compile leaves it whole, and the lock holds for compiled models too:
+    # two threads that generate on one model would lose counts in an unguarded add.
+    with _totals_lock:
+        totals.add_(increments)
+
+
+@_tally.register_fake
+def _(_totals: Tensor, _increments: Tensor) -> None:
+    return None
+
+
+class ARM(nn.Module):
+    """The Activation Redistribution Module, for people who write their own MLP: `act = arm(act)`.
+
+    Has no parameter and adds no key to a state dict.
+
+    Args:
+        policy: `Outward`, `Inward` or `Transport`.
+        width: the MLP's intermediate size; under tensor parallelism the global one.
+        layer: which layer this is, from 0; keyed noise depends on it.
+        scope: "token", "sequence" or "call", see `redistribute`.
+        noise: `Noise(seed)`, `Noise.fresh()`, `Noise.midpoint()` or a tensor of uniforms of the shape of each call.
+
+    Raises:
+        ArgumentError: an argument that does not exist or is out of range.
+    """
+
+    keys: Tensor | None
+    totals: Tensor
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        width: int,
+        layer: int = 0,
+        scope: str = "token",
+        noise: Source | Tensor = Noise(0),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__()
+        check_policy(policy, scope)
+        _check_count("width", width, 1)
+        _check_count("layer", layer, 0)
+        self.policy, self.width, self.layer, self.scope = policy, width, layer, scope
+        self.noise = source(noise)
+        keys = self.noise.keys(width, layer) if isinstance(self.noise, Noise) else None
+        self.register_buffer("keys", keys, persistent=False)
+        self.register_buffer("totals", torch.zeros(4, dtype=torch.int64), persistent=False)
+
+    def forward(self, a: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Redistributes an activated gate; arguments, shapes and errors as in `redistribute`.
+
+        Give `positions` when decoding with a cache: without them every call starts again at position 0.
+        """
+        check(a, self.policy, self.scope)
+        if a.shape[-1] != self.width:
+            raise ArgumentError(f"ARM: expected values of width {self.width}, found shape {list(a.shape)}")
+
+        def draw() -> Tensor:
+            return self.noise.uniforms(a.shape, token_positions(a, positions), self.keys)
+
+        result = outcome(a, self.policy, scope=self.scope, draw=draw, mask=mask)
+        tokens = torch.full((), a.shape[:-1].numel(), device=a.device) if mask is None else (mask != 0).sum()
+        calls = torch.ones_like(tokens)
+        increments = torch.stack((calls, tokens, result.moved.sum(), result.passed.sum()))
+        _tally(self.totals, increments.to(self.totals.device))
+        return result.values
+
+    def report(self) -> dict[str, int | float]:
+        """What happened so far.
+
+        Returns:
+            calls; tokens (padding not counted); moved: values moved; share_moved: of all values of those tokens;
+            passed: scopes that held NaN or Inf and passed through.
+        """
+        calls, tokens, moved, passed = self.totals.tolist()
+        share = moved / (tokens * self.width) if tokens else 0.0
+        return {"calls": calls, "tokens": tokens, "moved": moved, "share_moved": share, "passed": passed}
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows."""
+        return f"{self.policy}, width={self.width}, layer={self.layer}, scope={self.scope!r}, noise={self.noise}"
+
+
+def _check_count(name: str, value: object, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ArgumentError(f"ARM: {name} must be an integer of at least {low}, found {value!r}")

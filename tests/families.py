@@ -1,0 +1,67 @@
+"""Tiny models of every family, made from their configurations alone: nothing is downloaded."""
+
+import torch
+import transformers as hf
+
+COMMON = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 63,
+}
+MIXTURE = {
+    "moe_intermediate_size": 16,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+    "num_key_value_heads": 4,
+}
+
+FAMILIES = {
+    "llama": (hf.LlamaConfig, {}),
+    "qwen2": (hf.Qwen2Config, {}),
+    "qwen3": (hf.Qwen3Config, {"head_dim": 8}),
+    "mistral": (hf.MistralConfig, {"sliding_window": None}),
+    "gemma2": (hf.Gemma2Config, {"head_dim": 8, "sliding_window": 16}),
+    "gemma3": (hf.Gemma3TextConfig, {"head_dim": 8, "sliding_window": 16}),
+    "phi3": (hf.Phi3Config, {}),
+    "olmo2": (hf.Olmo2Config, {}),
+    "granite": (hf.GraniteConfig, {}),
+    "cohere": (hf.CohereConfig, {}),
+    "stablelm": (hf.StableLmConfig, {}),
+    "smollm3": (hf.SmolLM3Config, {}),
+    "deepseek_v3": (hf.DeepseekV3Config, MIXTURE),
+}
+
+
+def tiny(family="llama", *, seed=0, **changes):
+    """A float32 model in eval mode whose weights depend on the seed alone; the global generator is put back."""
+    config_class, own = FAMILIES[family]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = hf.AutoModelForCausalLM.from_config(config_class(**(COMMON | own | changes)))
+    # Wider than initialised: gates near 0 everywhere would hide what redistribution does.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(8)
+    model.generation_config.eos_token_id = None  # every generation has the length asked for
+    return model.eval()
+
+
+def prompt(length, *, batch=1, seed=0):
+    """int64 `[batch, length]` without padding and end."""
+    return torch.randint(2, 63, (batch, length), generator=torch.Generator().manual_seed(seed))

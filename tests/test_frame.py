@@ -1,0 +1,94 @@
+"""Positions and padding are read off what the decoder is called with."""
+
+import pytest
+import torch
+
+from armlet import Outward, attach
+from armlet.layer import frame
+from armlet.layer.frame import NotFiredError, locate
+from armlet.redistribution.errors import ArmletError
+from families import prompt, tiny
+
+
+def columns(start, stop):
+    return torch.arange(start, stop)
+
+
+def test_without_any_mask_positions_are_the_columns():
+    positions, mask = locate(columns(4, 7), None, None)
+    assert positions.tolist() == [[4, 5, 6]]
+    assert mask is None
+
+
+def test_given_position_ids_count_where_nothing_is_padded():
+    packed = torch.tensor([[0, 1, 2, 0, 1]])
+    positions, _ = locate(columns(0, 5), torch.ones(1, 5), packed)
+    assert positions.tolist() == packed.tolist()
+    axes = packed.expand(3, 1, 5)
+    assert locate(columns(0, 5), None, axes)[0].tolist() == packed.tolist()
+
+
+def test_padded_sequences_are_counted_by_their_real_tokens():
+    attention_mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    positions, mask = locate(columns(0, 5), attention_mask, torch.arange(5).expand(3, 5))
+    assert positions[0, 2:].tolist() == [0, 1, 2]
+    assert positions[1, :3].tolist() == [0, 1, 2]
+    assert positions[2].tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(mask, attention_mask.bool())
+
+
+def test_decoding_goes_on_behind_right_padding():
+    attention_mask = torch.tensor([[1, 1, 1, 0, 0, 1, 1]])
+    # What generate() passes there: it goes on from the padding's position, 0.
+    positions, mask = locate(columns(6, 7), attention_mask, torch.tensor([[2]]))
+    assert positions.tolist() == [[4]]
+    assert mask.tolist() == [[True]]
+
+
+def test_masks_of_static_caches_tell_padding_by_the_diagonal():
+    attended = torch.ones(8, 8).tril().bool()[None, None].repeat(2, 1, 1, 1)
+    attended[0, :, :, :2] = False  # left padding in the first sequence
+    expected = [[False, False, True, True], [True] * 4]
+    assert locate(columns(0, 4), attended[:, :, :4], None)[1].tolist() == expected
+    additive = torch.where(attended, 0.0, torch.finfo(torch.float32).min)
+    assert locate(columns(0, 4), additive[:, :, :4], None)[1].tolist() == expected
+    assert locate(columns(5, 6), attended[:, :, 5:6], None)[1].tolist() == [[True], [True]]
+
+
+def test_a_frame_is_gone_after_the_call_also_after_one_that_fails():
+    model = tiny()
+    with attach(model, Outward()) as attachment:
+        key = attachment._key
+        model(prompt(3))
+        assert frame.current(key) is None
+        model.model.layers[2].register_forward_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            model(prompt(3))
+        assert frame.current(key) is None
+
+
+def test_a_site_that_did_not_fire_is_an_error():
+    model = tiny()
+    mlp = model.model.layers[1].mlp
+    with attach(model, Outward(), layers=[0, 1]):
+        mlp.forward = lambda x: mlp.down_proj(torch.nn.functional.silu(mlp.gate_proj(x)) * mlp.up_proj(x))
+        with pytest.raises(NotFiredError, match="ARM did not fire in layer 1"):
+            model(prompt(3))
+        del mlp.forward
+        model(prompt(3))
+
+
+def test_gradient_checkpointing_is_refused_with_what_to_do():
+    model = tiny().train()
+    model.model.layers[0].gradient_checkpointing = True
+    with attach(model, Outward()):
+        with pytest.raises(ArmletError, match="gradient_checkpointing_disable"):
+            model(prompt(3))
+        model.model.layers[0].gradient_checkpointing = False
+        model(prompt(3))
+
+
+def test_a_decoder_called_without_tokens_is_an_error():
+    model = tiny()
+    with attach(model, Outward()), pytest.raises(ArmletError, match="without input_ids and inputs_embeds"):
+        model.model()

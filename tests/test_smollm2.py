@@ -1,0 +1,150 @@
+"""What only a real model shows: SmolLM2-135M-Instruct in float32."""
+
+import pytest
+import torch
+
+from armlet import ARM, Inward, Noise, Outward, Transport, attach
+
+PROMPTS = [
+    "Hi",
+    "If 3x + 7 = 22, what is x?",
+    "What is the sum of the first 100 positive integers?",
+    "How many prime numbers are there between 10 and 30?",
+    "Every cat is a mammal and no mammal is a reptile. Can a cat be a reptile?",
+    "A train travels 180 km in 2.5 hours. What is its average speed?",
+    "Natalia sold 48 clips in April and half as many in May. How many clips did she sell altogether?",
+    "List the planets of the solar system in order of their distance from the sun, and say which has the most moons.",
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def spreads(model, tokenizer):
+    """For each prompt, the largest difference of a logit between the prompt alone and by another way.
+
+    In a padded batch (left, right), prefilled in chunks of 7, decoded token by token.
+    """
+    alone = [model(tokenizer(prompt, return_tensors="pt").input_ids).logits[0] for prompt in PROMPTS]
+    largest = [0.0] * len(PROMPTS)
+    for way in (in_batch(model, tokenizer, "left"), in_batch(model, tokenizer, "right"), *in_chunks(model, tokenizer)):
+        for number, logits in enumerate(way):
+            largest[number] = max(largest[number], (logits - alone[number]).abs().max().item())
+    return largest
+
+
+def in_batch(model, tokenizer, side):
+    batch = tokenizer(PROMPTS, return_tensors="pt", padding=True, padding_side=side)
+    logits = model(**batch).logits
+    return [row[keep.bool()] for row, keep in zip(logits, batch.attention_mask, strict=True)]
+
+
+def in_chunks(model, tokenizer):
+    for size in (7, 1):
+        yield [chunked(model, tokenizer(prompt, return_tensors="pt").input_ids, size) for prompt in PROMPTS]
+
+
+def chunked(model, ids, size):
+    cache, parts = None, []
+    for chunk in ids.split(size, dim=1):
+        out = model(chunk, past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        parts.append(out.logits[0])
+    return torch.cat(parts)
+
+
+@pytest.fixture(scope="module")
+def untouched(smollm2):
+    with torch.no_grad():
+        return spreads(*smollm2)
+
+
+def conditioning(model, tokenizer, number):
+    """The largest change of a logit where each embedding is off by about one float32 rounding."""
+    ids = tokenizer(PROMPTS[number], return_tensors="pt").input_ids
+    x = model.get_input_embeddings()(ids)
+    noise = torch.randn(4, *x.shape[1:], generator=torch.Generator().manual_seed(0))
+    nudged = model(inputs_embeds=x * (1 + 2.0**-24 * noise)).logits
+    return (nudged - model(inputs_embeds=x).logits).abs().max().item()
+
+
+@pytest.mark.parametrize("layer", [0, 14])
+def test_outward_ignores_batch_mates_padding_chunks_and_cache(smollm2, untouched, layer):
+    with attach(smollm2[0], Outward(), layers=layer):
+        treated = spreads(*smollm2)
+    assert all(spread <= 4 * limit for spread, limit in zip(treated, untouched, strict=True))
+
+
+@pytest.mark.parametrize("policy", [Inward(), Transport()], ids=lambda policy: policy.name)
+def test_inward_and_transport_differ_by_their_conditioning_alone(smollm2, untouched, policy):
+    # They amplify rounding (Transport swaps the ranks of values that nearly tie), so the untouched model's spread is
+    # no measure; the treated model's answer to one rounding of its input is.
+    with attach(smollm2[0], policy):
+        treated = spreads(*smollm2)
+        for number, spread in enumerate(treated):
+            assert spread <= 4 * max(untouched[number], conditioning(*smollm2, number))
+
+
+def test_at_most_one_value_in_100_000_flips_at_the_edge(smollm2):
+    model, tokenizer = smollm2
+    flips = values = 0
+    with attach(model, Outward()):
+        arm = next(module for module in model.modules() if isinstance(module, ARM))
+        moved = []
+        handle = arm.register_forward_hook(lambda _, args, out: moved.append((out != args[0])[0]))
+        for prompt in PROMPTS:
+            ids = tokenizer(prompt, return_tensors="pt").input_ids
+            whole, *others = (torch.cat(_collect(model, ids, size, moved)) for size in (len(ids[0]), 7, 1))
+            flips += sum(int((whole != other).sum()) for other in others)
+            values += sum(other.numel() for other in others)
+        handle.remove()
+    assert values > 400_000
+    assert flips <= values / 100_000
+
+
+def _collect(model, ids, size, moved):
+    moved.clear()
+    chunked(model, ids, size)
+    return list(moved)
+
+
+def test_off_is_bit_equal(smollm2):
+    model, tokenizer = smollm2
+    batch = tokenizer(PROMPTS, return_tensors="pt", padding=True, padding_side="left")
+    keys, generator, baseline = list(model.state_dict()), torch.get_rng_state(), model(**batch).logits
+    with attach(model, Outward(), layers="all") as attachment:
+        treated = model(**batch).logits
+        assert list(model.state_dict()) == keys
+        with attachment.paused():
+            assert torch.equal(model(**batch).logits, baseline)
+    assert not torch.equal(treated, baseline)
+    assert torch.equal(model(**batch).logits, baseline)
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_the_same_seed_gives_the_same_text(smollm2):
+    model, tokenizer = smollm2
+    ids = tokenizer(PROMPTS[1], return_tensors="pt")
+
+    def text(seed):
+        with attach(model, Outward(band=0.5), noise=Noise(seed)):
+            return tokenizer.decode(model.generate(**ids, max_new_tokens=24, do_sample=False)[0])
+
+    assert text(0) == text(0)
+
+
+def test_bfloat16_runs_and_moves_the_same_share(smollm2_folder):
+    from armlet.layer.pretrained import load
+
+    shares = []
+    for dtype in ("float32", "bfloat16"):
+        model, tokenizer = load(str(smollm2_folder), dtype=dtype)
+        with attach(model, Outward()) as attachment:
+            logits = model(**tokenizer(PROMPTS[-1], return_tensors="pt")).logits
+            shares.append(attachment.report()[0]["share_moved"])
+        assert logits.isfinite().all()
+    # bfloat16 keeps 8 bits: values that tie at the edge move together.
+    assert shares[1] == pytest.approx(shares[0], rel=0.1)
