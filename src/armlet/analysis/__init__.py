@@ -1,0 +1,1 @@
+"""What redistribution changed: `shape` measures it, `figures` draws it, `synthetic` has samples that need no model."""

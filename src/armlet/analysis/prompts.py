@@ -1,0 +1,57 @@
+"""Prompts: a small built-in set of reasoning questions, files of one's own, and how a model is asked."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from armlet.redistribution.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BUILT_IN = (
+    "A baker fills 7 trays with 12 rolls each and sells 59 of them. How many rolls are left?",
+    "If 4x - 9 = 27, what is x? Explain each step.",
+    "A train covers 60 km in 45 minutes. What is its average speed in km/h?",
+    "All poets are readers and some readers are sailors. Does it follow that some poets are sailors?",
+    "What is the smallest number that leaves the remainder 2 when divided by 3, by 4 and by 5?",
+    "Anna is older than Ben, and Carl is younger than Ben but older than Dora. Who is the second oldest?",
+    "A rectangle has an area of 96 and a side of 8. What are its perimeter and its diagonal?",
+    "In how many ways can five people sit in a row if two of them insist on sitting together?",
+)
+"""What `armlet inspect` runs when no prompt is given."""
+
+
+def read_prompts(file: Path) -> list[str]:
+    """The non-empty lines of a UTF-8 text file, one prompt each.
+
+    Raises:
+        ArgumentError: the file cannot be read, is no text or holds no prompt.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ArgumentError(f"prompts: {file} cannot be read ({reason})") from error
+    prompts = [line for line in lines if line.strip()]
+    if not prompts:
+        raise ArgumentError(f"prompts: {file} holds no prompt; write one on each line")
+    return prompts
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
+    """Token ids `[1, seq]`: as a user's turn of the chat template where the tokenizer has one, else as plain text.
+
+    Raises:
+        ArgumentError: the prompt gives no token.
+    """
+    if tokenizer.chat_template is None:
+        encoded: Any = tokenizer(prompt, return_tensors="pt")
+    else:
+        turn = [{"role": "user", "content": prompt}]
+        encoded = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    ids: Tensor = encoded["input_ids"].long()
+    if ids.numel() == 0:
+        raise ArgumentError(f"prompts: {prompt!r} gives no token")
+    return ids
