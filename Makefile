@@ -16,7 +16,6 @@ PIP := $(BIN)/python -m pip -qq
 demo: $(MODEL)
 	@$(BIN)/armlet inspect $(MODEL) --out $(DEMO)
 	@$(BIN)/armlet generate $(MODEL) "A train covers 60 km in 45 minutes. What is its average speed in km/h?"
-	@printf 'The figure: %s\n' $(DEMO)/*.png $(DEMO)/*.svg
 
 test: $(MODEL)
 	$(BIN)/ruff check

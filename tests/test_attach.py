@@ -172,6 +172,18 @@ def test_attaching_twice_at_one_site_is_refused_and_attaches_nothing():
         assert torch.equal(model(ids).logits, expected)
 
 
+def test_a_pause_does_not_override_what_was_attached_meanwhile():
+    model, ids = tiny(), prompt(4)
+    first = attach(model, Outward())
+    with pytest.raises(AlreadyAttachedError), first.paused():
+        second = attach(model, Inward(knee=0.5))
+        expected = model(ids).logits
+    assert torch.equal(model(ids).logits, expected)
+    second.detach()
+    with attach(model, Outward()):
+        pass
+
+
 @pytest.mark.parametrize("wrong", [{"policy": "outward"}, {"scope": "row"}, {"noise": 3}, {"layers": 9}])
 def test_wrong_arguments_attach_nothing(wrong):
     model = tiny()

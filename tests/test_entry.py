@@ -35,6 +35,12 @@ def test_shape_dtype_and_input_are_kept(a, policy, scope, dtype):
     assert same_bits(a, copy)
 
 
+@given(gates(elements=st.floats(-65504, 65504, width=16)), any_policy, st.sampled_from(DTYPES))
+def test_finite_values_stay_finite(a, policy, dtype):
+    scale = torch.finfo(torch.float32).max / 6.6e4 if dtype in (torch.float32, torch.bfloat16) else 1
+    assert redistribute((a * scale).to(dtype), policy).isfinite().all()
+
+
 @given(gates(), st.sampled_from(["token", "sequence", "call"]), st.sampled_from(DTYPES))
 def test_strength_zero_is_the_identity_bit_for_bit(a, scope, dtype):
     for policy in (Outward(strength=0), Outward(strength=0, write="add"), Inward(strength=0), Transport(strength=0)):

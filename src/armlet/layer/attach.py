@@ -65,8 +65,6 @@ class Attachment:
         self._install()
 
     def _place(self, site: Site) -> Redistributed:
-        if isinstance(site.activation, Redistributed):
-            raise AlreadyAttachedError(f"layer {site.layer} has an ARM already: detach() it first")
         # Counters must be ordinary tensors even where the caller is in inference mode.
         with torch.inference_mode(False):
             arm = ARM(self.policy, width=site.width, layer=site.layer, scope=self.scope, noise=self.noise)
@@ -74,6 +72,9 @@ class Attachment:
         return Redistributed(site.activation, arm.to(device), self._key)
 
     def _install(self) -> None:
+        for site, _ in self._places:
+            if isinstance(site.activation, Redistributed):
+                raise AlreadyAttachedError(f"layer {site.layer} has an ARM already: detach() it first")
         installed = frame.watch(self._decoder, self.layers, self._key)
         for site, place in self._places:
             setattr(site.mlp, site.attribute, place)

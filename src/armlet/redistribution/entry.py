@@ -83,7 +83,8 @@ def outcome(a: Tensor, policy: Policy, *, scope: str, draw: Draw, mask: Tensor |
         moved = torch.zeros_like(moved)
     elif policy.strength < 1:
         value = torch.lerp(rows.values, value, policy.strength)
-    values = torch.where(moved.view(a.shape), value.to(a.dtype).view(a.shape), a)
+    largest = torch.finfo(a.dtype).max  # a finite value stays finite, also where float16 ends at 65,504
+    values = torch.where(moved.view(a.shape), value.clamp(-largest, largest).to(a.dtype).view(a.shape), a)
     return Outcome(values, moved.view(a.shape), passed.view(-1))
 
 
