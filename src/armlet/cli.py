@@ -5,6 +5,7 @@ nothing else.
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typer.exceptions import TyperException
 from armlet.layer.config import describe, load_config, parse_layers, parse_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise
+from armlet.redistribution.outward import Outward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from armlet.analysis.inspection import Inspection, Sample
 
 BAD_INPUT, INTERRUPTED = 2, 130
+FIGURE_HOLDS = 3
 
 notes = Console(stderr=True)
 
@@ -46,9 +49,9 @@ class Synthetic(StrEnum):
     heavy_tail = "heavy-tail"
 
 
-POLICY = "outward, inward or transport, with settings if need be: outward:band=0.2,ceiling=0.9"
+POLICY = "outward, inward or transport, with settings if need be: outward:band=0.2,share=0.02/0.25"
 ScopeOption = Annotated[Scope, typer.Option(help="Over which values statistics are taken.")]
-Seed = Annotated[int, typer.Option(help="Of the keyed noise, of samples and of sampling.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the keyed noise, of samples and of sampling.")]
 Dtype = Annotated[str, typer.Option(help="Of the weights: auto (the checkpoint's), float32, bfloat16 or float16.")]
 Device = Annotated[str | None, typer.Option(help="Where the model runs, such as cuda; the CPU by default.")]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, and nothing else.")]
@@ -75,14 +78,20 @@ def inspect(
     from armlet.analysis.tables import inspection_table
 
     policies = [parse_policy(text) for text in policy or ("outward", "inward", "transport")]
+    if len(policies) > FIGURE_HOLDS:
+        raise ArgumentError(f"--policy: the figure holds up to {FIGURE_HOLDS}, found {len(policies)}")
     if synthetic and (model or prompt or prompts):
         raise ArgumentError("--synthetic draws a sample: name no model and no prompt with it")
+    _check_folder(out)
     sample = _drawn(synthetic, seed) if synthetic else _measured(model, _asked(prompt, prompts), layer, dtype, device)
+    if sample.interrupted and not sample.gates:
+        raise typer.Exit(INTERRUPTED)
     with notes.status("measuring ..."):
         inspection = inspect_gates(sample.gates, policies, scope=scope, seed=seed, layer=layer)
     with notes.status("drawing ..."):
         figure = _figure(inspection, sample, layer, out)
     title = f"activated gate of {sample.source}, layer {layer}, {inspection.tokens} tokens, scope {scope}"
+    title += f"; {inspection.passed} tokens with NaN or Inf in their scope left out" if inspection.passed else ""
     result = {"source": sample.source, "layer": layer, "scope": scope, "seed": seed, "figure": figure}
     result |= {"prompts": len(sample.gates), "interrupted": sample.interrupted} | inspection.plain()
     _write(out / "inspect.json", result)
@@ -118,7 +127,11 @@ def generate(
     from armlet.layer.attach import attach
 
     described = {"policy": parse_policy(policy), "layers": parse_layers(layers), "scope": scope, "noise": Noise(seed)}
+    if config and described != {"policy": Outward(), "layers": [0], "scope": "token", "noise": Noise(seed)}:
+        raise ArgumentError("--config names policy, layers and scope: leave --policy, --layers and --scope out")
     arguments = load_config(config) if config else described
+    if out:
+        _check_folder(out)
     loaded, tokenizer = _load(model, dtype, device)
     answers = Answers()
     with attach(loaded, **arguments) as attachment, _progress("generating", 2 * max_new_tokens) as tick:
@@ -156,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, command in COMMANDS.items():
         app.command(name)(command)
     try:
+        _check_text(arguments)
         sys.exit(app(arguments or ["--help"], prog_name="armlet", standalone_mode=False))
     except TyperException as error:
         _fail(error.format_message())
@@ -166,6 +180,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fail(message: str) -> None:
     print(f"armlet: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(BAD_INPUT)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:  # from a terminal of another encoding; neither tokenizers nor JSON take it
+            raise ArgumentError(f"{argument!r} is no UTF-8 text") from None
+
+
+def _check_folder(out: Path) -> None:
+    """Refuses, before anything takes its time, a folder that cannot be made or written to."""
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        reason = "may not be written to" if nearest.is_dir() else "is a file"
+        raise ArgumentError(f"--out: {out} cannot be written, {nearest} {reason}")
 
 
 def _asked(prompt: list[str] | None, prompts: Path | None) -> list[str]:
@@ -206,7 +236,7 @@ def _figure(inspection: "Inspection", sample: "Sample", layer: int, out: Path) -
     from armlet.analysis.figures import draw_inspection, save
 
     panels = [effect.panel for effect in inspection.effects]
-    title = f"Activated gate of {sample.source}, {inspection.tokens} tokens"
+    title = f"Activated gate of {Path(sample.source).name}, {inspection.tokens} tokens"
     figure = draw_inspection(panels, title=title, layer=layer, activation=sample.activation, axis=sample.axis)
     return [str(path) for path in save(figure, out, "inspect")]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,10 @@ from armlet.analysis.prompts import encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+COLDEST = 1e-6
+"""Least temperature that is sampled at: logits over a smaller one overflow, and the best token wins anyway."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,12 @@ class Answers:
 
     @property
     def first_difference(self) -> int | None:
-        """The index of the first token at which they part; None where they are the same, or one is not there."""
+        """The index of the first token at which they part; None where they do not, as far as they are there."""
         if self.baseline is None or self.treated is None or self.baseline.tokens == self.treated.tokens:
             return None
         pairs = zip(self.baseline.tokens, self.treated.tokens, strict=False)
-        shorter = min(len(self.baseline.tokens), len(self.treated.tokens))
+        # An answer that ends where the other goes on parts from it, unless Ctrl-C ended it.
+        shorter = None if self.interrupted else min(len(self.baseline.tokens), len(self.treated.tokens))
         return next((index for index, (one, other) in enumerate(pairs) if one != other), shorter)
 
     def plain(self) -> dict[str, Any]:
@@ -88,12 +94,13 @@ def answer(
         tokenizer: its tokenizer.
         prompt: the user's turn of the chat template, where there is one.
         max_new_tokens: most tokens of the answer.
-        temperature: of sampling; 0 for none.
+        temperature: of sampling; 0 for none, and below `COLDEST` it is none.
         seed: of sampling.
         tick: called after each token.
     """
     ids = encode(tokenizer, prompt).to(model.device)
-    how: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+    sampled = temperature >= COLDEST
+    how: dict[str, Any] = {"do_sample": True, "temperature": temperature} if sampled else {"do_sample": False}
     collector, interrupted = Collector(tick), False
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -103,6 +110,8 @@ def answer(
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=max_new_tokens,
                 streamer=collector,
+                num_beams=1,  # whatever the checkpoint's generation_config.json says: one beam, one answer
+                num_return_sequences=1,
                 pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
                 **how,
             )
@@ -116,5 +125,11 @@ def split_at(tokenizer: "PreTrainedTokenizerBase", found: Answer, index: int | N
     """The text before, of and behind the token at `index`; all of it before where the index is None."""
     if index is None:
         return found.text, "", ""
-    until, through = (str(tokenizer.decode(found.tokens[:end], skip_special_tokens=True)) for end in (index, index + 1))
-    return until, through[len(until) :], found.text[len(through) :]
+    until, through = (_shared(tokenizer, found, end) for end in (index, index + 1))
+    return found.text[:until], found.text[until:through], found.text[through:]
+
+
+def _shared(tokenizer: "PreTrainedTokenizerBase", found: Answer, end: int) -> int:
+    """How many letters of the text the first `end` tokens give; not one that the next token completes."""
+    decoded = str(tokenizer.decode(found.tokens[:end], skip_special_tokens=True))
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(decoded, found.text, strict=False))))

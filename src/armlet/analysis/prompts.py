@@ -24,13 +24,13 @@ BUILT_IN = (
 
 
 def read_prompts(file: Path) -> list[str]:
-    """The non-empty lines of a UTF-8 text file, one prompt each.
+    """The non-empty lines of a UTF-8 text file, with or without a byte order mark, one prompt each.
 
     Raises:
         ArgumentError: the file cannot be read, is no text or holds no prompt.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise ArgumentError(f"prompts: {file} cannot be read ({reason})") from error
@@ -44,14 +44,20 @@ def encode(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
     """Token ids `[1, seq]`: as a user's turn of the chat template where the tokenizer has one, else as plain text.
 
     Raises:
-        ArgumentError: the prompt gives no token.
+        ArgumentError: the prompt gives no token, or the chat template cannot be used.
     """
-    if tokenizer.chat_template is None:
-        encoded: Any = tokenizer(prompt, return_tensors="pt")
-    else:
-        turn = [{"role": "user", "content": prompt}]
-        encoded = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    encoded: Any = (
+        tokenizer(prompt, return_tensors="pt") if tokenizer.chat_template is None else _turn(tokenizer, prompt)
+    )
     ids: Tensor = encoded["input_ids"].long()
     if ids.numel() == 0:
         raise ArgumentError(f"prompts: {prompt!r} gives no token")
     return ids
+
+
+def _turn(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Any:
+    turn = [{"role": "user", "content": prompt}]
+    try:
+        return tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    except Exception as error:  # the template is a program of the checkpoint's, and may raise anything
+        raise ArgumentError(f"prompts: the chat template cannot be used ({type(error).__name__}: {error})") from error

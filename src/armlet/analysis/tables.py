@@ -15,10 +15,13 @@ from armlet.layer.attach import Attachment
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+CELL = 8
+"""Letters of a number, so that three policies fit 80 columns."""
+
 
 def inspection_table(inspection: Inspection, title: str) -> Table:
     """One row for each measure: before, and for each policy after and the change. Fits 80 columns."""
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
     table.add_column("measure", no_wrap=True)
     for heading in ("before", *(name for e in inspection.effects for name in (e.panel.name, "change"))):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -64,7 +67,9 @@ def _marked(before: str, parting: str, behind: str) -> Text:
 
 
 def _number(value: float, *, signed: bool = False) -> str:
-    """Three digits, for reading; `--json` has them all."""
+    """Three digits, for reading, or two where three do not fit `CELL`; `--json` has them all."""
     if isnan(value):
         return "-"
-    return f"{value:+.3g}" if signed else f"{value:.3g}"
+    sign = "+" if signed else ""
+    text = f"{value:{sign}.3g}"
+    return text if len(text) <= CELL else f"{value:{sign}.2g}"
