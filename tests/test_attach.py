@@ -1,6 +1,7 @@
 """ARM in a model: where it acts, that it is off when it is off, and that positions and padding arrive by themselves."""
 
 import copy
+import pickle
 import threading
 from contextlib import contextmanager
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from armlet import ARM, Inward, Noise, Outward, Transport, attach, redistribute
-from armlet.layer.attach import AlreadyAttachedError
+from armlet.layer.attach import AlreadyAttachedError, DetachedError
 from armlet.redistribution.errors import ArgumentError
 from families import FAMILIES, prompt, tiny
 
@@ -152,6 +153,22 @@ def test_an_error_inside_the_block_detaches_and_one_inside_a_pause_attaches_agai
     assert anatomy(model) == before
 
 
+def test_a_detached_attachment_is_not_entered_again():
+    attachment = attach(tiny(), Outward())
+    with attachment:
+        pass
+    with pytest.raises(DetachedError, match=r"call attach\(\) again"), attachment:
+        pass
+
+
+def test_an_attached_model_can_be_pickled():
+    model, ids = tiny(), prompt(5)
+    with attach(model, Outward()):
+        expected = model(ids).logits
+        twin = pickle.loads(pickle.dumps(model))
+    assert torch.equal(twin(ids).logits, expected)
+
+
 def test_a_pause_of_a_detached_attachment_stays_detached():
     model = tiny()
     attachment = attach(model, Outward())
@@ -172,16 +189,38 @@ def test_attaching_twice_at_one_site_is_refused_and_attaches_nothing():
         assert torch.equal(model(ids).logits, expected)
 
 
+def test_a_pause_inside_a_pause_ends_nothing_and_detaching_inside_one_lasts():
+    model, ids = tiny(), prompt(4)
+    before, baseline = anatomy(model), model(ids).logits
+    attachment = attach(model, Outward())
+    with attachment.paused():
+        with attachment.paused():
+            pass
+        assert torch.equal(model(ids).logits, baseline)
+    assert not torch.equal(model(ids).logits, baseline)
+    with attachment.paused():
+        attachment.detach()
+    assert anatomy(model) == before
+
+
 def test_a_pause_does_not_override_what_was_attached_meanwhile():
     model, ids = tiny(), prompt(4)
-    first = attach(model, Outward())
-    with pytest.raises(AlreadyAttachedError), first.paused():
-        second = attach(model, Inward(knee=0.5))
-        expected = model(ids).logits
+    pause = attach(model, Outward()).paused()
+    pause.__enter__()
+    second = attach(model, Inward(knee=0.5))
+    expected = model(ids).logits
+    with pytest.raises(AlreadyAttachedError):
+        pause.__exit__(None, None, None)
     assert torch.equal(model(ids).logits, expected)
     second.detach()
     with attach(model, Outward()):
         pass
+
+
+@pytest.mark.parametrize("model", ["models/smollm2", None, tiny])
+def test_what_is_no_model_is_refused(model):
+    with pytest.raises(ArgumentError, match="model: expected a model"):
+        attach(model, Outward())
 
 
 @pytest.mark.parametrize("wrong", [{"policy": "outward"}, {"scope": "row"}, {"noise": 3}, {"layers": 9}])
@@ -254,12 +293,15 @@ def padded(side):
     return ids, (ids != 0).long()
 
 
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
-@pytest.mark.parametrize("family", ["llama", "gemma3"])
-def test_generate_counts_positions_from_the_first_real_token(family, cache):
-    model = tiny(family)
+each_cache = pytest.mark.parametrize("options", [{}, {"cache_implementation": "static"}], ids=["dynamic", "static"])
+
+
+@each_cache
+@pytest.mark.parametrize("window", [4, 16])
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gemma3", "phi3"])
+def test_generate_counts_positions_from_the_first_real_token(family, window, options):
+    model = tiny(family, sliding_window=window)
     ids, attention_mask = padded("left")
-    options = {"cache_implementation": "static"} if cache == "static" else {}
     with attach(model, Outward(), layers=[0, 2]), seen(model) as calls:
         model.generate(ids, attention_mask=attention_mask, max_new_tokens=4, do_sample=False, **options)
     first = [call for call in calls if call[0] == 2]
@@ -271,11 +313,13 @@ def test_generate_counts_positions_from_the_first_real_token(family, cache):
     assert all(call[2].all() for call in first[1:])
 
 
-def test_generate_counts_on_behind_right_padding():
-    model = tiny()
+@each_cache
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_generate_counts_on_behind_right_padding(family, options):
+    model = tiny(family)
     ids, attention_mask = padded("right")
     with attach(model, Outward()), seen(model) as calls:
-        model.generate(ids, attention_mask=attention_mask, max_new_tokens=3, do_sample=False)
+        model.generate(ids, attention_mask=attention_mask, max_new_tokens=3, do_sample=False, **options)
     assert calls[0][1][0, :3].tolist() == [0, 1, 2]
     assert torch.equal(calls[0][2], attention_mask.bool())
     assert [call[1].tolist() for call in calls[1:]] == [[[3], [6]], [[4], [7]]]

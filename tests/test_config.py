@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from armlet import Inward, Noise, Outward, Transport, attach, load_config
-from armlet.layer.config import ConfigError
+from armlet.layer.config import ConfigError, parse_layers, parse_policy
+from armlet.redistribution.errors import ArgumentError
 from families import prompt, tiny
 
 POLICIES = [
@@ -73,6 +74,8 @@ def test_noise_that_a_file_cannot_keep_is_refused(tmp_path, noise):
         ('{"policy": "outward", "noise": "fresh", "seed": 1}', "noise must be"),
         ('{"policy": "outward", "seed": 1.5}', "seed must be an integer"),
         ('{"policy": ["outward"]}', "policy: expected one of"),
+        ('{"policy": "outward", "band": 1' + "0" * 400 + "}", "band must be a number"),
+        ('{"policy": "outward", "band": 1' + "0" * 5000 + "}", r"armlet\.json"),
     ],
 )
 def test_what_a_config_cannot_hold_is_refused_with_its_path(tmp_path, content, message):
@@ -94,6 +97,44 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "armlet.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"armlet\.json"):
         load_config(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with attach(tiny(), Outward()) as attachment, pytest.raises(ConfigError, match="cannot be written"):
+        attachment.save(tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("transport", Transport()),
+        ("outward:band=0.2,share=0.1/0.2,write=add", Outward(band=0.2, share=(0.1, 0.2), write="add")),
+    ],
+)
+def test_a_policy_is_read_from_a_line(text, policy):
+    assert parse_policy(text) == policy
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sideways", "found 'sideways'"),
+        ("outward:share=0.1,0.2", r"a pair as share=0\.02/0\.25; found '0\.2'"),
+        ("outward:band=", "band must be a number"),
+        ("inward:band=0.1", "inward: unknown band"),
+    ],
+)
+def test_a_line_that_is_no_policy_is_refused(text, message):
+    with pytest.raises(ArgumentError, match=message):
+        parse_policy(text)
+
+
+def test_layers_are_read_from_a_line():
+    assert [parse_layers(text) for text in ("all", "3", "0,3", "0-2,5")] == ["all", [3], [0, 3], [0, 1, 2, 5]]
+    for text in ("", "a", "-1", "1-", "0--2", "0-99999999999", "3-0"):
+        with pytest.raises(ArgumentError, match="layers:"):
+            parse_layers(text)
 
 
 def test_the_file_is_plain_and_versioned(tmp_path):

@@ -55,6 +55,43 @@ def test_masks_of_static_caches_tell_padding_by_the_diagonal():
     assert locate(columns(5, 6), attended[:, :, 5:6], None)[1].tolist() == [[True], [True]]
 
 
+def test_a_cache_that_rolls_has_the_new_tokens_last():
+    window = torch.ones(1, 1, 2, 4, dtype=torch.bool)
+    window[0, 0, 0, 3] = False
+    assert locate(columns(9, 11), window, None, window=4)[1].tolist() == [[True, True]]
+    assert locate(columns(9, 11), window, None, window=4)[0].tolist() == [[9, 10]]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_mask_for_each_pair_of_tokens_counts_as_one_for_each_token_does(side):
+    keep = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]).bool()
+    keep = keep if side == "left" else keep.flip(1)
+    pairs = torch.ones(5, 5).tril().bool() & keep[:, None, None, :]
+    positions, mask = locate(columns(0, 5), pairs, None)
+    assert torch.equal(mask, keep)
+    assert torch.equal(positions[keep], locate(columns(0, 5), keep.long(), None)[0][keep])
+
+
+def test_attention_in_both_directions_is_no_padding():
+    both = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    assert locate(columns(0, 4), both, None)[0].tolist() == [[0, 1, 2, 3]]
+
+
+def test_one_mask_serves_a_batch():
+    model, ids = tiny(), prompt(6, batch=2)
+    triangle = torch.ones(6, 6).tril().bool()[None, None]
+    with torch.no_grad(), attach(model, Outward()):
+        assert torch.equal(model(ids, attention_mask=triangle).logits, model(ids).logits)
+
+
+def test_a_mask_that_leaves_out_the_cache_is_an_error():
+    model = tiny()
+    with torch.no_grad(), attach(model, Outward()):
+        cache = model(prompt(4), use_cache=True).past_key_values
+        with pytest.raises(ArmletError, match="covers 2 tokens, but 4 are in the cache and 2 are new"):
+            model(prompt(2), past_key_values=cache, attention_mask=torch.ones(1, 2))
+
+
 def test_a_frame_is_gone_after_the_call_also_after_one_that_fails():
     model = tiny()
     with attach(model, Outward()) as attachment:

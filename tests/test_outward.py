@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle
-from armlet.redistribution import Outward, redistribute
+from armlet.redistribution import Noise, Outward, redistribute
 from armlet.redistribution.entry import outcome
 from armlet.redistribution.errors import ArgumentError
 from gates import DTYPES, assert_close, gates, masked_gates, same_bits, uniforms
@@ -104,6 +104,11 @@ def test_outward_keeps_the_sign_and_stays_in_its_bounds(a):
     assert (moved <= highest).all()
 
 
+def test_bounds_at_the_edge_of_float32_stay_finite():
+    a = torch.tensor([[3.4e38, -3.4e38]])
+    assert redistribute(a, Outward(proportion=1, ceiling=0.5), noise=Noise.midpoint()).isfinite().all()
+
+
 @given(gates())
 def test_a_gate_without_negatives_is_no_error(a):
     assert (redistribute(a.abs(), Outward(), noise=uniforms(a)) >= 0).all()
@@ -142,6 +147,7 @@ def test_call_scope_is_the_published_algorithm(shared):
         a, u = torch.from_numpy(parts["a"]), torch.from_numpy(parts["u"])
         result = outcome(a, policy, scope="call", draw=lambda u=u: u)
         out, expected, near = result.values.numpy(), parts["out"], parts["near"]
+        assert same_bits(redistribute(a, policy, scope="call", noise=u), result.values), name
         np.testing.assert_array_equal(result.moved.numpy(), near, err_msg=name)
         assert near.sum() == case["k"], name
         assert np.array_equal(out[~near].view(np.int32), expected[~near].view(np.int32)), name
@@ -156,6 +162,7 @@ def test_call_scope_is_the_published_algorithm(shared):
         ({"band": -0.1}, "band"),
         ({"band": float("nan")}, "band"),
         ({"band": "0.13"}, "band"),
+        ({"band": 10**400}, "band"),
         ({"band": True}, "band"),
         ({"ceiling": 99.5}, r"ceiling must be a number in \[0, 1\], found 99.5"),
         ({"ceiling": -0.1}, "ceiling"),

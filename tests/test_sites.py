@@ -1,5 +1,6 @@
 """Gated MLPs are found by structure, and what is none is refused with what was found and what to do."""
 
+import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -75,7 +76,13 @@ def test_layers_that_do_not_exist_are_refused(layers):
 
 def test_layers_are_an_index_or_several_or_all():
     model = tiny()
-    for layers, expected in ((2, [2]), ([2, 0, 2], [0, 2]), (range(1, 3), [1, 2]), ("all", [0, 1, 2])):
+    for layers, expected in (
+        (2, [2]),
+        ([2, 0, 2], [0, 2]),
+        (range(1, 3), [1, 2]),
+        (np.arange(2), [0, 1]),
+        ("all", [0, 1, 2]),
+    ):
         assert [site.layer for site in find_sites(model, layers)] == expected
 
 

@@ -4,7 +4,7 @@ Bad input exits 2 with one line on stderr; Ctrl-C exits 130 with what there is; 
 nothing else.
 """
 
-import json
+import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 from typer.exceptions import TyperException
 
-from armlet.layer.config import describe, load_config, parse_layers, parse_policy
+from armlet.layer.config import describe, json_text, load_config, parse_layers, parse_policy, write_json
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.outward import Outward
@@ -80,8 +80,8 @@ def inspect(
     policies = [parse_policy(text) for text in policy or ("outward", "inward", "transport")]
     if len(policies) > FIGURE_HOLDS:
         raise ArgumentError(f"--policy: the figure holds up to {FIGURE_HOLDS}, found {len(policies)}")
-    if synthetic and (model or prompt or prompts):
-        raise ArgumentError("--synthetic draws a sample: name no model and no prompt with it")
+    if synthetic and (model or prompt or prompts or layer):
+        raise ArgumentError("--synthetic draws a sample: name no model, layer or prompt with it")
     _check_folder(out)
     sample = _drawn(synthetic, seed) if synthetic else _measured(model, _asked(prompt, prompts), layer, dtype, device)
     if sample.interrupted and not sample.gates:
@@ -94,9 +94,9 @@ def inspect(
     title += f"; {inspection.passed} tokens with NaN or Inf in their scope left out" if inspection.passed else ""
     result = {"source": sample.source, "layer": layer, "scope": scope, "seed": seed, "figure": figure}
     result |= {"prompts": len(sample.gates), "interrupted": sample.interrupted} | inspection.plain()
-    _write(out / "inspect.json", result)
+    write_json(out / "inspect.json", result)
     if as_json:
-        print(_text(result))
+        print(json_text(result), end="")
     else:
         Console().print(inspection_table(inspection, title))
         print(*(f"figure: {path}" for path in figure), sep="\n")
@@ -127,9 +127,12 @@ def generate(
     from armlet.layer.attach import attach
 
     described = {"policy": parse_policy(policy), "layers": parse_layers(layers), "scope": scope, "noise": Noise(seed)}
-    if config and described != {"policy": Outward(), "layers": [0], "scope": "token", "noise": Noise(seed)}:
-        raise ArgumentError("--config names policy, layers and scope: leave --policy, --layers and --scope out")
+    if config and described != {"policy": Outward(), "layers": [0], "scope": "token", "noise": Noise(0)}:
+        raise ArgumentError(
+            "--config names policy, layers, scope and seed: leave --policy, --layers, --scope, --seed out"
+        )
     arguments = load_config(config) if config else described
+    seed = getattr(arguments["noise"], "seed", seed) % 2**63  # of sampling too: --config gives the saved answer again
     if out:
         _check_folder(out)
     loaded, tokenizer = _load(model, dtype, device)
@@ -144,9 +147,9 @@ def generate(
     result = {"model": model, "prompt": prompt, "armlet": used, "report": attachment.report()} | answers.plain()
     if out:
         attachment.save(out)
-        _write(out / "generate.json", result)
+        write_json(out / "generate.json", result)
     if as_json:
-        print(_text(result))
+        print(json_text(result), end="")
     else:
         Console().print(answers_table(tokenizer, answers, attachment))
     if answers.interrupted:
@@ -162,10 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app = typer.Typer(
         help="The Activation Redistribution Module inside any open-weight model: see it, use it, measure it.",
         add_completion=False,
+        invoke_without_command=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    app.callback()(lambda: None)  # so that a command is named even while there is only one
+    app.callback()(_version)
     for name, command in COMMANDS.items():
         app.command(name)(command)
     try:
@@ -175,6 +179,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(error.format_message())
     except (ArmletError, OSError) as error:
         _fail(str(error))
+
+
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        print(importlib.metadata.version("armlet"))
+        raise typer.Exit
 
 
 def _fail(message: str) -> None:
@@ -236,7 +248,7 @@ def _figure(inspection: "Inspection", sample: "Sample", layer: int, out: Path) -
     from armlet.analysis.figures import draw_inspection, save
 
     panels = [effect.panel for effect in inspection.effects]
-    title = f"Activated gate of {Path(sample.source).name}, {inspection.tokens} tokens"
+    title = f"Activated gate of {Path(sample.source).resolve().name}, {inspection.tokens} tokens"
     figure = draw_inspection(panels, title=title, layer=layer, activation=sample.activation, axis=sample.axis)
     return [str(path) for path in save(figure, out, "inspect")]
 
@@ -250,15 +262,6 @@ def _load(model: str, dtype: str, device: str | None) -> "tuple[PreTrainedModel,
 
     logging.set_verbosity_error()  # this process is the command's own, and stderr is for what the user must know
     return loaded
-
-
-def _write(path: Path, result: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_text(result) + "\n", encoding="utf-8")
-
-
-def _text(result: dict[str, Any]) -> str:
-    return json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from armlet.analysis.panel import Panel
 from armlet.analysis.prompts import encode
 from armlet.analysis.shape import difference, measure, near_zero_halfwidth
 from armlet.layer.sites import find_decoder, find_sites
-from armlet.redistribution.entry import outcome, token_positions
+from armlet.redistribution.entry import drawer, outcome
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy, settings
@@ -167,10 +167,7 @@ def _effect(
     layer: int,
 ) -> Effect:
     keys = noise.keys(before.shape[1], layer)
-    results = [
-        outcome(g, policy, scope=scope, draw=lambda g=g: noise.uniforms(g.shape, token_positions(g, None), keys))
-        for g in gates
-    ]
+    results = [outcome(gate, policy, scope=scope, draw=drawer(gate, noise, None, keys)) for gate in gates]
     after = torch.cat([result.values for result in results])[kept].float()
     moved = torch.cat([result.moved for result in results])[kept]
     panel = Panel(type(policy).__name__, detail(policy), *(v.flatten().cpu().numpy() for v in (before, after, moved)))

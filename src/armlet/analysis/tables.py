@@ -1,5 +1,6 @@
 """What the terminal shows of an inspection and of two answers."""
 
+from collections.abc import Sequence
 from math import isnan
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from armlet.analysis.answers import Answers, split_at
-from armlet.analysis.inspection import Inspection, detail
+from armlet.analysis.inspection import Effect, Inspection, detail
 from armlet.analysis.shape import MEASURES, difference
 from armlet.layer.attach import Attachment
 
@@ -23,8 +24,11 @@ def inspection_table(inspection: Inspection, title: str) -> Table:
     """One row for each measure: before, and for each policy after and the change. Fits 80 columns."""
     table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
     table.add_column("measure", no_wrap=True)
-    for heading in ("before", *(name for e in inspection.effects for name in (e.panel.name, "change"))):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = _headings(inspection.effects)
+    for heading in ("before", *(part for name in headings for part in (name, "change"))):
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)  # a number goes below its name
+    settings = (f"{heading}: {e.panel.detail}" for heading, e in zip(headings, inspection.effects, strict=True))
+    table.caption, table.caption_justify = Text("\n".join(settings)), "left"
     table.add_row("share_moved", "", *(cell for e in inspection.effects for cell in (_number(e.share_moved), "")))
     changes = [difference(inspection.before, effect.after) for effect in inspection.effects]
     for name in MEASURES:
@@ -33,6 +37,12 @@ def inspection_table(inspection: Inspection, title: str) -> Table:
             cells += [_number(effect.after[name]), _number(change[name], signed=True)]
         table.add_row(name, *cells)
     return table
+
+
+def _headings(effects: Sequence[Effect]) -> list[str]:
+    """The names of the policies, numbered where one stands there with several settings."""
+    names = [effect.panel.name for effect in effects]
+    return [f"{name} {names[: at + 1].count(name)}" if names.count(name) > 1 else name for at, name in enumerate(names)]
 
 
 def answers_table(tokenizer: "PreTrainedTokenizerBase", answers: Answers, attachment: Attachment) -> Table:
@@ -48,7 +58,9 @@ def answers_table(tokenizer: "PreTrainedTokenizerBase", answers: Answers, attach
 
 def _treatment(attachment: Attachment) -> str:
     layers = attachment.layers
-    where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {', '.join(map(str, layers))}"
+    run = len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1))
+    where = f"{layers[0]}-{layers[-1]}" if run else ", ".join(map(str, layers))
+    where = f"layer{'s' * (len(layers) > 1)} {where}"
     return f"treated: {type(attachment.policy).__name__}, {detail(attachment.policy)}, {where}"
 
 

@@ -13,7 +13,7 @@ from armlet.layer import config, frame
 from armlet.layer.module import ARM
 from armlet.layer.sites import Site, find_decoder, find_sites
 from armlet.redistribution.entry import check_policy
-from armlet.redistribution.errors import ArmletError
+from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.rows import Policy
 
@@ -22,6 +22,10 @@ _keys = itertools.count()
 
 class AlreadyAttachedError(ArmletError, RuntimeError):
     """A site can hold one ARM."""
+
+
+class DetachedError(ArmletError, RuntimeError):
+    """An attachment that was detached is used as if it were not."""
 
 
 class Redistributed(nn.Module):
@@ -60,8 +64,10 @@ class Attachment:
         self.layers = [site.layer for site in sites]
         self._decoder = find_decoder(model)[0]
         self._key = next(_keys)
+        self._watch = frame.Watch(self._decoder, self.layers, self._key)
         self._places = [(site, self._place(site)) for site in sites]
-        self._installed: ExitStack | None = None
+        self._installed = ExitStack()
+        self._attached, self._pauses = True, 0
         self._install()
 
     def _place(self, site: Site) -> Redistributed:
@@ -74,8 +80,11 @@ class Attachment:
     def _install(self) -> None:
         for site, _ in self._places:
             if isinstance(site.activation, Redistributed):
-                raise AlreadyAttachedError(f"layer {site.layer} has an ARM already: detach() it first")
-        installed = frame.watch(self._decoder, self.layers, self._key)
+                raise AlreadyAttachedError(
+                    f"layer {site.layer} has an ARM already: call detach() on what attach() returned, "
+                    "or load the model anew"
+                )
+        installed = self._watch.install(self._decoder)
         for site, place in self._places:
             setattr(site.mlp, site.attribute, place)
             installed.callback(setattr, site.mlp, site.attribute, place.activation)
@@ -83,19 +92,19 @@ class Attachment:
 
     def detach(self) -> None:
         """Takes ARM off: the model is bit for bit as before, without a hook or a module left. Twice is no error."""
-        if self._installed is not None:
-            self._installed.close()
-            self._installed = None
+        self._attached = False
+        self._installed.close()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The untouched model inside the block, for all threads; then ARM again. Counters are kept."""
-        attached = self._installed is not None
-        self.detach()
+        """The model without this ARM inside the block, for all threads; then with it again. Counters are kept."""
+        self._pauses += 1
+        self._installed.close()
         try:
             yield
         finally:
-            if attached:
+            self._pauses -= 1
+            if self._attached and not self._pauses:
                 self._install()
 
     def report(self) -> dict[int, dict[str, int | float]]:
@@ -111,13 +120,15 @@ class Attachment:
         return config.save_config(directory, self.policy, self.layers, self.scope, self.noise)
 
     def __enter__(self) -> "Attachment":
+        if not self._attached:
+            raise DetachedError("this attachment was detached, and the model would run untreated: call attach() again")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.detach()
 
     def __repr__(self) -> str:
-        state = "attached" if self._installed is not None else "detached"
+        state = "attached" if self._attached else "detached"
         return f"Attachment({self.policy}, layers={self.layers}, scope={self.scope!r}, noise={self.noise}, {state})"
 
 
@@ -147,7 +158,9 @@ def attach(
     Raises:
         UnsupportedModelError: the model or a layer has no gated MLP that can be recognised.
         AlreadyAttachedError: one of the sites has an ARM. Nothing is attached then.
-        ArgumentError: a layer out of range, or a policy, scope or noise that does not exist.
+        ArgumentError: no model, a layer out of range, or a policy, scope or noise that does not exist.
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"model: expected a model, as from_pretrained() gives it, found {type(model).__name__}")
     check_policy(policy, scope)
     return Attachment(model, find_sites(model, layers), policy, scope, source(noise))

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from armlet.redistribution.transport import Transport
 
 FILE = "armlet.json"
 VERSION = 1
+LONGEST_RANGE = len("9999-9999")
 POLICIES: dict[str, type[Outward] | type[Inward] | type[Transport]] = {
     policy.name: policy for policy in (Outward, Inward, Transport)
 }
@@ -49,6 +51,11 @@ def parse_policy(text: str) -> Policy:
     """
     name, _, rest = text.partition(":")
     pairs = [pair.partition("=") for pair in rest.split(",")] if rest else []
+    for field, equals, _ in pairs:
+        if not equals:
+            raise ArgumentError(
+                f"{name}: settings are written name=value, and a pair as share=0.02/0.25; found {field!r}"
+            )
     return make_policy(name, {field: _value(value) for field, _, value in pairs})
 
 
@@ -75,9 +82,11 @@ def parse_layers(text: str) -> list[int] | str:
     layers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > LONGEST_RANGE:
             raise ArgumentError(f"layers: expected indices such as 0 or 0,3 or 0-5, or all, found {text!r}")
         layers += range(int(first), int(last or first) + 1)
+        if dash and int(last) < int(first):
+            raise ArgumentError(f"layers: the range {part} is empty; write {last}-{first}")
     return layers
 
 
@@ -85,14 +94,33 @@ def save_config(directory: str | Path, policy: Policy, layers: Sequence[int], sc
     """Writes `armlet.json` into `directory`, whole or not at all; returns its path.
 
     Raises:
-        ConfigError: the noise is a tensor or holds a generator.
+        ConfigError: the noise is a tensor or holds a generator, or the file cannot be written.
     """
     content = describe(policy, layers, scope, noise)
     path = Path(directory) / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{FILE}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return partial.replace(path)
+    return write_json(path, content)
+
+
+def json_text(content: object) -> str:
+    """JSON as armlet writes it: indented, in UTF-8, without NaN and Infinity, which JSON does not know."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, content: object) -> Path:
+    """Writes a JSON file, whole or not at all, and the folders above it; returns its path.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json_text(content), encoding="utf-8")
+        return partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):  # a partial file, where there is one
+            partial.unlink()
+        raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def describe(policy: Policy, layers: Sequence[int], scope: str, noise: Source) -> dict[str, Any]:
@@ -120,7 +148,7 @@ def load_config(directory_or_file: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: is no JSON (line {error.lineno}: {error.msg})") from error
-    except (ArmletError, UnicodeDecodeError, RecursionError) as error:
+    except (ArmletError, ValueError, RecursionError) as error:  # no text, or a number of thousands of digits
         raise ConfigError(f"{path}: {error}") from error
 
 

@@ -45,36 +45,46 @@ def current(key: int) -> Frame | None:
     return getattr(_thread, f"frame_{key}", None)
 
 
-def watch(decoder: nn.Module, layers: Iterable[int], key: int) -> ExitStack:
-    """Leaves a frame for the attachment `key` during each forward of `decoder`; closing the stack ends that.
+class Watch:
+    """Leaves a frame for the attachment `key` during each forward of `decoder`, and checks that `layers` fired.
 
-    Raises (in the forward):
-        NotFiredError: one of `layers` ran without its site.
+    Its hooks are methods, not closures, so that an attached model can be pickled.
     """
-    names = tuple(inspect.signature(decoder.forward).parameters)
-    expected = frozenset(layers)
 
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        _refuse_recomputation(module)
-        setattr(_thread, f"frame_{key}", _frame(dict(zip(names, args, strict=False)) | kwargs))
+    def __init__(self, decoder: nn.Module, layers: Iterable[int], key: int) -> None:
+        self.names = tuple(inspect.signature(decoder.forward).parameters)
+        self.expected, self.key = frozenset(layers), key
 
-    def behind(module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        frame = current(key)
-        setattr(_thread, f"frame_{key}", None)
-        if frame is not None and output is not None and frame.fired != expected:
-            missing = ", ".join(map(str, sorted(expected - frame.fired)))
+    def install(self, decoder: nn.Module) -> ExitStack:
+        """Hooks into `decoder`; closing the stack takes the hooks out."""
+        hooks = ExitStack()
+        hooks.callback(decoder.register_forward_pre_hook(self.before, with_kwargs=True).remove)
+        hooks.callback(decoder.register_forward_hook(self.behind, always_call=True).remove)
+        return hooks
+
+    def before(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Reads positions and padding off the call."""
+        _refuse_recomputation(decoder)
+        setattr(
+            _thread,
+            f"frame_{self.key}",
+            _frame(dict(zip(self.names, args, strict=False)) | kwargs, getattr(decoder, "config", None)),
+        )
+
+    def behind(self, decoder: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        """Takes the frame away, also where the call failed (then there is no output).
+
+        Raises:
+            NotFiredError: a layer ran without its site.
+        """
+        frame = current(self.key)
+        setattr(_thread, f"frame_{self.key}", None)
+        if frame is not None and output is not None and frame.fired != self.expected:
+            missing = ", ".join(map(str, sorted(self.expected - frame.fired)))
             raise NotFiredError(
-                f"{type(module).__name__} ran, but ARM did not fire in layer {missing}: the layer was skipped, or its "
+                f"{type(decoder).__name__} ran, but ARM did not fire in layer {missing}: the layer was skipped, or its "
                 "MLP does not call its activation module (a fused kernel?); switch that off, or detach()"
             )
-
-    handles = ExitStack()
-    for handle in (
-        decoder.register_forward_pre_hook(before, with_kwargs=True),
-        decoder.register_forward_hook(behind, always_call=True),
-    ):
-        handles.callback(handle.remove)
-    return handles
 
 
 def _refuse_recomputation(decoder: nn.Module) -> None:
@@ -85,7 +95,7 @@ def _refuse_recomputation(decoder: nn.Module) -> None:
         )
 
 
-def _frame(inputs: dict[str, Any]) -> Frame:
+def _frame(inputs: dict[str, Any], config: Any) -> Frame:
     tokens = inputs.get("input_ids")
     tokens = inputs.get("inputs_embeds") if tokens is None else tokens
     if tokens is None:
@@ -93,42 +103,64 @@ def _frame(inputs: dict[str, Any]) -> Frame:
     cache = inputs.get("past_key_values")
     past = 0 if cache is None else cache.get_seq_length()
     batch, length = tokens.shape[:2]
-    columns = past + torch.arange(length, device=tokens.device)
     attention_mask = inputs.get("attention_mask")
-    if isinstance(attention_mask, dict):  # one for each kind of attention layer; the padding is the same in all
+    window = getattr(config, "sliding_window", None)
+    if isinstance(attention_mask, dict):  # one for each kind of attention layer
+        window = None if "full_attention" in attention_mask else window
         attention_mask = attention_mask.get("full_attention", next(iter(attention_mask.values())))
-    positions, mask = locate(columns, attention_mask, inputs.get("position_ids"))
-    return Frame(batch, positions, mask)
+    _check_columns(attention_mask, past, length)
+    columns = past + torch.arange(length, device=tokens.device)
+    positions, mask = locate(columns, attention_mask, inputs.get("position_ids"), window=window)
+    return Frame(batch, positions, None if mask is None else mask.expand(batch, -1))
 
 
-def locate(columns: Tensor, attention_mask: object, position_ids: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Absolute positions `[batch or 1, seq]` and padding mask `[batch, seq]` (or None) of the tokens of one call.
+def _check_columns(attention_mask: object, past: int | Tensor, length: int) -> None:
+    # Static caches hold the past as a tensor, which is not read here: that would wait for the device.
+    if not isinstance(attention_mask, Tensor) or attention_mask.dim() != 2 or not isinstance(past, int):
+        return
+    covered = attention_mask.shape[1]
+    if covered < past + length:
+        raise ArmletError(
+            f"attention_mask covers {covered} tokens, but {past} are in the cache and {length} are new: "
+            "give one for all of them"
+        )
+
+
+def locate(
+    columns: Tensor, attention_mask: object, position_ids: Tensor | None, *, window: int | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Absolute positions `[batch or 1, seq]` and padding mask `[batch or 1, seq]` (or None) of the tokens of one call.
 
     A sequence with padding is counted by its real tokens, since `generate` goes on from a wrong position behind right
     padding; any other takes the position ids that the caller gives, as packed sequences do; without them, its columns.
 
     Args:
         columns: `[seq]` int64, where in the cache these tokens come to stand.
-        attention_mask: `[batch, past + seq]` with 0 for padding, or `[batch, 1, seq, columns]` as made for static
+        attention_mask: `[batch, past + seq]` with 0 for padding, or `[batch or 1, 1, seq, kept]` as made for static
             caches (bool, or 0 where attended); anything else says nothing about padding.
         position_ids: `[batch or 1, seq]`, or `[axes, batch, seq]` of which the first axis is time.
+        window: a four-dimensional mask leaves out what is farther back; tokens beyond it cannot be counted by it.
     """
     given = columns[None] if position_ids is None else position_ids
     given = given[0] if given.dim() == 3 else given
     if not isinstance(attention_mask, Tensor) or attention_mask.dim() not in (2, 4):
         return given, None
-    if attention_mask.dim() == 4:
-        return given, _attended(attention_mask, columns)
-    real = attention_mask != 0
-    counted = (real.cumsum(-1) - 1).clamp(min=0)
-    here = columns.expand(len(real), -1)
-    padded = ~real.all(-1, keepdim=True)
-    return torch.where(padded, counted.gather(1, here), given), real.gather(1, here)
+    if attention_mask.dim() == 2:
+        real = attention_mask != 0
+        here = columns.expand(len(real), -1)
+        counted, real = (real.cumsum(-1) - 1).gather(1, here), real.gather(1, here)
+        padded = ~(attention_mask != 0).all(-1, keepdim=True)
+    else:
+        attended = attention_mask[:, 0] if attention_mask.dtype == torch.bool else attention_mask[:, 0] == 0
+        counted, real = attended.sum(-1) - 1, _own(attended, columns)
+        padded = (counted < columns).any(-1, keepdim=True)
+        padded = padded if window is None else padded & (columns < window)
+    return torch.where(padded, counted.clamp(min=0), given), real
 
 
-def _attended(attention_mask: Tensor, columns: Tensor) -> Tensor:
-    """`[batch, seq]`: a token is real if it may attend to itself; rolling caches keep fewer columns: to anything."""
-    attended = attention_mask[:, 0] if attention_mask.dtype == torch.bool else attention_mask[:, 0] == 0
-    if attended.shape[-1] <= attended.shape[-2]:
-        return attended.any(-1)
-    return attended.gather(-1, columns[None, :, None].expand(len(attended), -1, 1)).squeeze(-1)
+def _own(attended: Tensor, columns: Tensor) -> Tensor:
+    """`[batch, seq]`: whether a token attends to itself, which padding does not; a cache that rolls has it last."""
+    queries, kept = attended.shape[-2:]
+    rolled = torch.arange(kept - queries, kept, device=columns.device)
+    own = torch.minimum(columns, rolled)
+    return attended.gather(-1, own[None, :, None].expand(len(attended), -1, 1)).squeeze(-1)

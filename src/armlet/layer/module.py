@@ -5,7 +5,7 @@ import threading
 import torch
 from torch import Tensor, nn
 
-from armlet.redistribution.entry import check, check_policy, outcome, token_positions
+from armlet.redistribution.entry import check, check_policy, drawer, outcome
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.rows import Policy
@@ -73,9 +73,7 @@ class ARM(nn.Module):
         if a.shape[-1] != self.width:
             raise ArgumentError(f"ARM: expected values of width {self.width}, found shape {list(a.shape)}")
 
-        def draw() -> Tensor:
-            return self.noise.uniforms(a.shape, token_positions(a, positions), self.keys)
-
+        draw = drawer(a, self.noise, positions, self.keys)
         result = outcome(a, self.policy, scope=self.scope, draw=draw, mask=mask)
         tokens = torch.full((), a.shape[:-1].numel(), device=a.device) if mask is None else (mask != 0).sum()
         calls = torch.ones_like(tokens)

@@ -73,17 +73,18 @@ def _layer_count(model: nn.Module) -> int | None:
 
 
 def _indices(model: nn.Module, layers: int | Iterable[int] | str, count: int) -> list[int]:
-    if layers == "all":
+    if isinstance(layers, str) and layers == "all":
         return list(range(count))
-    if isinstance(layers, str) or not isinstance(layers, int | Iterable):
+    if isinstance(layers, str) or not (isinstance(layers, Iterable) or hasattr(layers, "__index__")):
         raise ArgumentError(f"layers: expected an index, several, or 'all', found {layers!r}")
-    wanted = [layers] if isinstance(layers, int) else list(layers)
+    wanted = list(layers) if isinstance(layers, Iterable) else [layers]
     for index in wanted:
-        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
+        whole = hasattr(index, "__index__") and not isinstance(index, bool)
+        if not whole or not 0 <= index < count:
             raise ArgumentError(f"layers: {type(model).__name__} has layers 0 to {count - 1}, found {index!r}")
     if not wanted:
         raise ArgumentError("layers: no layer was named")
-    return sorted(set(wanted))
+    return sorted({int(index) for index in wanted})
 
 
 def _site(model: nn.Module, index: int, layer: nn.Module) -> Site:

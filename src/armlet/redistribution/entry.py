@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.noise import Noise, Source, source
+from armlet.redistribution.noise import Explicit, Noise, Source, source
 from armlet.redistribution.rows import Draw, Policy, Rows
 
 SCOPES = ("token", "sequence", "call")
@@ -44,12 +44,12 @@ def redistribute(
         policy: `Outward`, `Inward` or `Transport`.
         scope: over which values statistics are taken: "token" (one row of width), "sequence" (one prompt's real
             tokens in this call) or "call" (the whole tensor).
-        noise: `Noise(seed)`, `Noise.fresh()`, `Noise.midpoint()`, or a tensor of uniforms of the shape of `a`.
+        noise: `Noise(seed)`, `Noise.fresh()`, `Noise.midpoint()`, or a tensor of uniforms on [0, 1), shaped as `a`.
         positions: integers `[batch, seq]` or `[seq]`: each token's absolute position in its sequence, which keyed
             noise depends on. 0, 1, 2, … by default.
         mask: `[batch, seq]`, bool or integers: False or 0 for padding, which neither counts nor moves.
 
-    A scope that holds NaN or Inf passes through unchanged; an empty tensor is returned as is.
+    A scope that holds NaN or Inf (in float32) passes through unchanged; an empty tensor is returned as is.
 
     Raises:
         ArgumentError: wrong dtype, shape, scope, policy or noise.
@@ -57,12 +57,19 @@ def redistribute(
     Source: arXiv 2510.01032, Section 4, for `Outward`; definitions in docs/equations.md.
     """
     check(a, policy, scope)
-    draws = source(noise)
+    return outcome(a, policy, scope=scope, draw=drawer(a, source(noise), positions), mask=mask).values
 
-    def draw() -> Tensor:
-        return draws.uniforms(a.shape, token_positions(a, positions))
 
-    return outcome(a, policy, scope=scope, draw=draw, mask=mask).values
+def drawer(a: Tensor, noise: Source, positions: Tensor | None, keys: Tensor | None = None) -> Draw:
+    """The draws for `a`, made when they are asked for; positions and the shape of the noise are checked at once.
+
+    Raises:
+        ArgumentError: positions or a tensor of uniforms do not fit `a`.
+    """
+    placed = token_positions(a, positions)
+    if isinstance(noise, Explicit):
+        noise.check(a.shape)
+    return lambda: noise.uniforms(a.shape, placed, keys)
 
 
 def outcome(a: Tensor, policy: Policy, *, scope: str, draw: Draw, mask: Tensor | None = None) -> Outcome:
@@ -123,7 +130,7 @@ def token_positions(a: Tensor, positions: Tensor | None) -> Tensor:
         return torch.arange(tokens[-1] if tokens else 1, device=a.device).view(tokens[-1:])
     if not isinstance(positions, Tensor) or positions.is_floating_point() or positions.dtype == torch.bool:
         raise ArgumentError(f"positions: expected integers of shape {list(tokens)}, found {_found(positions)}")
-    if positions.shape not in (tokens, tokens[-1:], (1, *tokens[-1:])):
+    if positions.shape not in (tokens, tokens[-1:]) and not (len(tokens) == 2 and positions.shape == (1, tokens[1])):
         raise ArgumentError(
             f"positions: expected shape {list(tokens)} or {list(tokens[-1:])}, found {_found(positions)}"
         )

@@ -105,17 +105,20 @@ class Explicit:
 
     kind: ClassVar[str] = "explicit"
 
-    def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
-        """The tensor itself, in float32.
+    def check(self, shape: torch.Size) -> None:
+        """Refuses values of another shape.
 
         Raises:
-            ArgumentError: its shape is not the shape of the values.
+            ArgumentError: names both shapes.
         """
         if self.tensor.shape != shape:
             raise ArgumentError(
                 f"noise: a tensor of uniforms needs the shape of the values {list(shape)}, "
                 f"found {list(self.tensor.shape)}"
             )
+
+    def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
+        """The tensor itself, in float32."""
         return self.tensor.to(positions.device, torch.float32)
 
 

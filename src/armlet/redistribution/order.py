@@ -48,7 +48,10 @@ class Ordered:
         low, high = self._at(below), self._at((below + 1).clamp(max=self.count - 1))
         rise, weight = high - low, index - below
         from_low, from_high = low + rise * weight.to(low.dtype), high - rise * (1 - weight).to(low.dtype)
-        return torch.where(weight < 0.5, from_low, from_high)
+        inner = torch.where(weight < 0.5, from_low, from_high)
+        # Neighbours of other sign near the largest float32 have no finite difference.
+        weighted = low * (1 - weight).to(low.dtype) + high * weight.to(low.dtype)
+        return torch.where(rise.isfinite(), inner, weighted)
 
     def median(self) -> Tensor:
         """`[rows, 1]`: the lower median."""

@@ -45,8 +45,8 @@ def published(model_id: str, task: str) -> Outward:
     Raises:
         ArgumentError: the model or the task is not in the table, or the authors did not use ARM there.
     """
-    model = _choose("model", model_id.rsplit("/", 1)[-1], tuple(TABLE))
-    column = _choose("task", task, TASKS)
+    model = _choose("model", str(model_id).rsplit("/", 1)[-1], tuple(TABLE))
+    column = _choose("task", str(task), TASKS)
     setting = TABLE[model][TASKS.index(column)]
     if setting is None:
         raise ArgumentError(f"presets: the authors used no ARM for {model} on {column} (Table 9)")

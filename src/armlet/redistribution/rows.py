@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from math import isfinite
 from typing import ClassVar, Protocol
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from armlet.redistribution.errors import ArgumentError
 
 Draw = Callable[[], Tensor]
+LARGEST = torch.finfo(torch.float64).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ def check_number(policy: object, name: str, low: float, high: float, *, above: b
         ArgumentError: names policy, field, range and what was found.
     """
     value = getattr(policy, name)
-    number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
     if not number or not (low < value if above else low <= value) or value > high:
         interval = f"{'(' if above else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
         raise ArgumentError(f"{type(policy).__name__}: {name} must be a number in {interval}, found {value!r}")
