@@ -16,7 +16,7 @@ from gates import DTYPES, assert_close, gates, masked_gates, same_bits
 
 POLICIES = st.builds(
     Inward,
-    knee=st.one_of(st.sampled_from([0.0, 0.5, 0.99, 1.0]), st.floats(0, 1)),
+    knee=st.one_of(st.sampled_from([0.0, 0.5, 0.99, 1.0]), st.floats(0, 1, width=16)),
     curve=st.sampled_from(["log", "clip"]),
     strength=st.sampled_from([1.0, 0.5, 0.1]),
 )

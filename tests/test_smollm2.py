@@ -142,7 +142,7 @@ def test_off_is_bit_equal(smollm2):
 
 def test_the_same_seed_gives_the_same_text(smollm2):
     model, tokenizer = smollm2
-    ids = tokenizer(PROMPTS[1], return_tensors="pt")
+    ids = tokenizer("The capital of France is", return_tensors="pt")
 
     def text(seed):
         with attach(model, Outward(band=0.5), noise=Noise(seed)):

@@ -256,6 +256,8 @@ def _figure(inspection: "Inspection", sample: "Sample", layer: int, out: Path) -
 def _load(model: str, dtype: str, device: str | None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     from armlet.layer.pretrained import load
 
+    if device == "meta":
+        raise ArgumentError("--device: 'meta' holds no values; name cpu, or cuda where there is one")
     with notes.status(f"loading {model} ..."):
         loaded = load(model, dtype=dtype, device=device)
     from transformers.utils import logging

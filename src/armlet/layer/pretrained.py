@@ -66,8 +66,6 @@ def load(
 
 
 def _check_device(device: str | torch.device | None) -> None:
-    if device is not None and str(device) == "meta":
-        raise ArgumentError("device 'meta' holds no values: name cpu, or cuda where there is one")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises either, by backend
