@@ -1,0 +1,232 @@
+"""What one family's decoder layer has and another's has not, read off a Hugging Face configuration and checkpoint."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from armlet.layer.sites import UnsupportedModelError
+from armlet.redistribution.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What distinguishes one family's layer from another's, and its sizes; the defaults are Llama's."""
+
+    d_model: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+    attention_scale: float
+    frequencies: tuple[float, ...]  # ω of RoPE, by pair; fewer than head_dim / 2: the rest stays; none: NoPE (SmolLM3)
+    rope_scale: float = 1.0  # of cosine and sine (YaRN)
+    interleaved: bool = False  # pairs are neighbours (Cohere) rather than halves of a head
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: Literal["none", "head", "heads", "projection"] = "none"  # heads: with weights of its own for each (Cohere)
+    pre_norm: bool = True
+    post_norm: bool = False
+    centered: bool = False  # LayerNorm instead of RMSNorm
+    norm_bias: bool = False
+    norm_offset: float = 0.0  # 1 in Gemma, which stores W − 1
+    parallel: bool = False  # attention and MLP both read RMSNorm_1
+    softcap: float | None = None  # scores bent to ± this
+    window: int | None = None  # how many tokens attention reaches, its own included
+    activation: Literal["SiLU", "GELU"] = "SiLU"  # GELU in its tanh form
+    residual_scale: float = 1.0
+    embedding_scale: float = 1.0
+    layer: int = 0  # its index in the model, from 0
+
+
+GEMMA: dict[str, Any] = {"post_norm": True, "norm_offset": 1.0}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "cohere": {"centered": True, "parallel": True, "interleaved": True},
+    "gemma2": GEMMA,
+    "gemma3_text": GEMMA | {"qk_norm": "head"},
+    "granite": {},
+    "llama": {},
+    "mistral": {},
+    "olmo2": {"pre_norm": False, "post_norm": True, "qk_norm": "projection"},
+    "phi3": {},
+    "qwen2": {"qkv_bias": True},
+    "qwen3": {"qk_norm": "head"},
+    "smollm3": {},
+    "stablelm": {"centered": True, "norm_bias": True},
+}
+"""A configuration's `model_type` → the options that its family always has, and the configuration does not say."""
+
+TENSORS: dict[str, str] = {
+    "RMSNorm_1": "input_layernorm",
+    "Q": "self_attn.q_proj",
+    "K": "self_attn.k_proj",
+    "V": "self_attn.v_proj",
+    "RMSNorm_Q": "self_attn.q_norm",
+    "RMSNorm_K": "self_attn.k_norm",
+    "Output": "self_attn.o_proj",
+    "RMSNorm_2": "post_attention_layernorm",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
+"""Part of `Layer1` → its name in a checkpoint, to which ".weight" and ".bias" are added."""
+
+POST_NORM_TENSORS: dict[str, str] = {
+    "RMSNorm_Output": "post_attention_layernorm",
+    "RMSNorm_2": "pre_feedforward_layernorm",
+    "RMSNorm_down": "post_feedforward_layernorm",
+}
+"""The same where blocks end in a norm: there, "post_attention_layernorm" is what it says."""
+
+FUSED: dict[str, tuple[str, ...]] = {
+    "self_attn.qkv_proj.weight": ("Q", "K", "V"),
+    "mlp.gate_up_proj.weight": ("gate", "up"),
+}
+"""Name in a checkpoint → the parts whose weights it holds, one below the other (Phi-3)."""
+
+ACTIVATIONS = {"silu": "SiLU", "swish": "SiLU", "gelu_pytorch_tanh": "GELU"}
+LISTED = ("gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3")  # the configuration says of each layer which kind it is
+SLIDING = ("mistral", "phi3")  # every layer has the window that the configuration states; None: no window
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+
+
+def read_options(config: Any, layer: int) -> Options:
+    """The options of one layer.
+
+    Args:
+        config: of Hugging Face; of a model with other towers, the text's part is taken.
+        layer: its index, from 0.
+
+    Raises:
+        UnsupportedModelError: a family or an option that `Layer1` does not cover.
+        ArgumentError: no such layer.
+    """
+    text = config.get_text_config()
+    _check(text, layer)
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    sizes = {
+        "d_model": text.hidden_size,
+        "width": text.intermediate_size,
+        "heads": text.num_attention_heads,
+        "kv_heads": text.num_key_value_heads,
+        "head_dim": head_dim,
+        "layer": layer,
+    }
+    stated = _attention(text, layer, head_dim) | _rope(text, layer, head_dim) | _scales(text) | _block(text)
+    return Options(**sizes | stated | FAMILIES[text.model_type])
+
+
+def _check(text: Any, layer: int) -> None:
+    if text.model_type not in FAMILIES:
+        raise UnsupportedModelError(
+            f"Layer1 does not cover {text.model_type!r}, only {', '.join(FAMILIES)}; attach() takes other models, too"
+        )
+    if layer not in range(text.num_hidden_layers):
+        raise ArgumentError(f"layer: {text.model_type} has layers 0 to {text.num_hidden_layers - 1}, found {layer!r}")
+    if getattr(text, "qk_layernorm", False) or getattr(text, "use_bidirectional_attention", False):
+        raise UnsupportedModelError(
+            f"Layer1 does not cover {text.model_type} with qk_layernorm or use_bidirectional_attention"
+        )
+
+
+def _attention(text: Any, layer: int, head_dim: int) -> dict[str, Any]:
+    scale = getattr(text, "query_pre_attn_scalar", head_dim) ** -0.5  # of Gemma
+    capped = text.model_type == "gemma2"  # Gemma 3 states a cap, and does not use it
+    return {
+        "attention_scale": getattr(text, "attention_multiplier", scale),  # of Granite
+        "softcap": text.attn_logit_softcapping if capped else None,
+        "window": text.sliding_window if _kind(text, layer) == "sliding_attention" else None,
+        "qkv_bias": getattr(text, "attention_bias", False) or getattr(text, "use_qkv_bias", False),
+        "output_bias": getattr(text, "attention_bias", False),
+        "qk_norm": "heads" if getattr(text, "use_qk_norm", False) else "none",
+    }
+
+
+def _kind(text: Any, layer: int) -> str:
+    if text.model_type in LISTED:
+        return text.layer_types[layer]
+    return "sliding_attention" if text.model_type in SLIDING else "full_attention"
+
+
+def _rope(text: Any, layer: int, head_dim: int) -> dict[str, Any]:
+    kind = _kind(text, layer)
+    nested = kind in text.rope_parameters  # each kind of attention has its own (Gemma 3)
+    parameters = text.rope_parameters[kind] if nested else text.rope_parameters
+    if not getattr(text, "no_rope_layers", [1] * (layer + 1))[layer]:  # SmolLM3
+        return {"frequencies": ()}
+    frequencies, scale = _frequencies(text, parameters, kind if nested else None, head_dim)
+    return {"frequencies": tuple(frequencies.tolist()), "rope_scale": scale}
+
+
+def _frequencies(text: Any, parameters: dict[str, Any], kind: str | None, head_dim: int) -> tuple[Tensor, float]:
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    name = parameters["rope_type"]
+    if name not in ROPE_TYPES:
+        raise UnsupportedModelError(
+            f"Layer1 does not cover RoPE of type {name!r}, only {', '.join(ROPE_TYPES)}: with it, frequencies depend "
+            "on how long the text is"
+        )
+    if name != "default":
+        return ROPE_INIT_FUNCTIONS[name](text, layer_type=kind)
+    rotary = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
+    return 1.0 / parameters["rope_theta"] ** (torch.arange(0, rotary, 2) / rotary), 1.0
+
+
+def _scales(text: Any) -> dict[str, Any]:
+    gemma = text.model_type.startswith("gemma")
+    return {
+        "embedding_scale": text.hidden_size**0.5 if gemma else getattr(text, "embedding_multiplier", 1.0),
+        "residual_scale": getattr(text, "residual_multiplier", 1.0),  # both of Granite
+    }
+
+
+def _block(text: Any) -> dict[str, Any]:
+    name = getattr(text, "hidden_activation", None) or text.hidden_act
+    if name not in ACTIVATIONS:
+        raise UnsupportedModelError(f"Layer1 does not cover the activation {name!r}, only {', '.join(ACTIVATIONS)}")
+    return {
+        "activation": ACTIVATIONS[name],
+        "eps": text.rms_norm_eps if hasattr(text, "rms_norm_eps") else text.layer_norm_eps,
+        "mlp_bias": getattr(text, "mlp_bias", False),
+        "parallel": getattr(text, "use_parallel_residual", False),  # of StableLM
+    }
+
+
+def rename(options: Options, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint under the names of `Layer1`; fused ones are split, none is copied.
+
+    Args:
+        options: of the layer.
+        tensors: by their names in the checkpoint, from "self_attn." or the like on.
+        expected: tensors of the shapes needed, by the names of `Layer1`, such as "Q.weight".
+
+    Raises:
+        ArgumentError: one is missing, unknown or of another shape.
+    """
+    names = TENSORS | (POST_NORM_TENSORS if options.post_norm else {})
+    theirs = {name: f"{names[part]}.{kind}" for name in expected for part, kind in [name.split(".")]}
+    single = _split(tensors, expected)
+    lacking, unknown = theirs.values() - single.keys(), single.keys() - theirs.values()
+    if lacking or unknown:
+        raise ArgumentError(f"Layer1: of its tensors, {sorted(lacking)} are missing and {sorted(unknown)} unknown")
+    for name, their in theirs.items():
+        if single[their].shape != expected[name].shape:
+            shapes = f"{list(expected[name].shape)}, found {list(single[their].shape)}"
+            raise ArgumentError(f"Layer1: expected {their} of shape {shapes}")
+    return {name: single[their] for name, their in theirs.items()}
+
+
+def _split(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    single = dict(tensors)
+    for fused in FUSED.keys() & tensors.keys():
+        rows = [len(expected[f"{part}.weight"]) for part in FUSED[fused]]
+        if sum(rows) == len(single[fused]):
+            pieces = zip(FUSED[fused], single.pop(fused).split(rows), strict=True)
+            single |= {f"{TENSORS[part]}.weight": piece for part, piece in pieces}
+    return single
