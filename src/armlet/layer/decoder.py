@@ -9,24 +9,24 @@ n = heads; g = kv_heads (each serves n / g queries [1]); h = head_dim. W: the pa
 
     name               label      equation                              shape            options: who has them
     x                  x          embedding of the token, in layer 0    [b, s, d]        embedding_scale: Gemma, Granite
-    RMSNorm_1          RMSNorm    x / √(mean x² + eps) · W       [2]    [b, s, d]        pre_norm off: OLMo 2
-    Q                  Q          RMSNorm_1 Wᵀ                   [3]    [b, s, n·h]      qkv_bias: Qwen2
-    K, V               K, V       RMSNorm_1 Wᵀ                   [3]    [b, s, g·h]      qkv_bias: Qwen2
+    RMSNorm_1          RMSNorm    x / √(mean x² + eps) · W        [2]   [b, s, d]        pre_norm off: OLMo 2
+    Q                  Q          RMSNorm_1 Wᵀ                    [3]   [b, s, n·h]      qkv_bias: Qwen2
+    K, V               K, V       RMSNorm_1 Wᵀ                    [3]   [b, s, g·h]      qkv_bias: Qwen2
     RMSNorm_Q, _K      -          RMSNorm of each head, or of all [4]   as Q, as K       qk_norm: Qwen3, Gemma 3, OLMo 2
-    RoPE               RoPE       Q and K, pairs turned by p·ωᵢ  [5]    [b, n + g, s, h] frequencies, interleaved
+    RoPE               RoPE       Q and K, pairs turned by p·ωᵢ   [5]   [b, n + g, s, h] frequencies, interleaved
     Attention_weights  -          softmax(Q Kᵀ · attention_scale) [3]   [b, n, s, S]     softcap [6], window [6, 7]
-    Attention          Attention  Attention_weights V            [3]    [b, s, n·h]
-    Output             Output     Attention Wᵀ                   [3]    [b, s, d]        output_bias
-    RMSNorm_Output     -          RMSNorm of Output              [6]    [b, s, d]        post_norm: Gemma 2/3, OLMo 2
+    Attention          Attention  Attention_weights V             [3]   [b, s, n·h]
+    Output             Output     Attention Wᵀ                    [3]   [b, s, d]        output_bias
+    RMSNorm_Output     -          RMSNorm of Output               [6]   [b, s, d]        post_norm: Gemma 2/3, OLMo 2
     add_1              ⊕          x + RMSNorm_Output                    [b, s, d]        residual_scale: Granite
-    RMSNorm_2          RMSNorm    RMSNorm of add_1               [2]    [b, s, d]        parallel: Cohere skips it
-    gate               gate       RMSNorm_2 Wᵀ                   [8]    [b, s, f]        mlp_bias
-    activation         SiLU       gate · σ(gate)                 [8]    [b, s, f]        activation: GELU (Gemma)
-    ARM                ARM        redistribute(activation)       [9]    [b, s, f]        whether there is one
-    up                 up         RMSNorm_2 Wᵀ                   [8]    [b, s, f]        mlp_bias
-    multiply           ⊗          ARM · up, value by value       [8]    [b, s, f]
-    down               down       multiply Wᵀ                    [8]    [b, s, d]        mlp_bias
-    RMSNorm_down       -          RMSNorm of down                [6]    [b, s, d]        post_norm: Gemma 2/3, OLMo 2
+    RMSNorm_2          RMSNorm    RMSNorm of add_1                [2]   [b, s, d]        parallel: Cohere skips it
+    gate               gate       RMSNorm_2 Wᵀ                    [8]   [b, s, f]        mlp_bias
+    activation         SiLU       gate · σ(gate)                  [8]   [b, s, f]        activation: GELU (Gemma)
+    ARM                ARM        redistribute(activation)        [9]   [b, s, f]        whether there is one
+    up                 up         RMSNorm_2 Wᵀ                    [8]   [b, s, f]        mlp_bias
+    multiply           ⊗          ARM · up, value by value        [8]   [b, s, f]
+    down               down       multiply Wᵀ                     [8]   [b, s, d]        mlp_bias
+    RMSNorm_down       -          RMSNorm of down                 [6]   [b, s, d]        post_norm: Gemma 2/3, OLMo 2
     add_2              ⊕          add_1 + RMSNorm_down                  [b, s, d]        residual_scale: Granite
     y                  y          add_2                                 [b, s, d]
 
@@ -136,18 +136,17 @@ class Multiply(nn.Module):
 class Layer1(nn.Module):
     """The figure. Made by `from_model` or `from_tensors`; its weights are frozen.
 
-    ARM goes into its place by assignment; there is none at first:
-    `layer.ARM = ARM(policy, width=layer.options.width, layer=layer.options.layer)`.
+    There is no ARM at first; `layer.ARM = ARM(policy, width=layer.options.width, layer=layer.options.layer)` puts it in.
 
-    Args:
-        options: of the layer; its weights are uninitialised.
-        embedding: a module from token ids `[b, s]` to rows `[b, s, d]`, for `embed`.
+    Attributes:
+        options: what the layer has, and its sizes.
+        embedding: from token ids `[b, s]` to rows `[b, s, d]`, for `embed`; None where there is none.
     """
 
-    def __init__(self, options: Options, embedding: nn.Module | None = None) -> None:
+    def __init__(self, options: Options) -> None:
         super().__init__()
         o = self.options = options
-        self.embedding = embedding
+        self.embedding: nn.Module | None = None
         self.RMSNorm_1 = _norm(o, o.pre_norm)
         self.Q = nn.Linear(o.d_model, o.heads * o.head_dim, bias=o.qkv_bias)
         self.K = nn.Linear(o.d_model, o.kv_heads * o.head_dim, bias=o.qkv_bias)
@@ -190,9 +189,9 @@ class Layer1(nn.Module):
             ArgumentError: x or mask of another shape.
         """
         cache = KVCache() if cache is None else cache
+        _check(self.options, x, mask, cache.length)
         every = torch.arange(cache.length + x.shape[1], device=x.device)
         here = every[cache.length :]
-        _check(self.options, x, mask, len(every))
         counted, real = locate(here, mask, None)
         positions = counted if positions is None else positions
         t = {"x": x, "RMSNorm_1": self.RMSNorm_1(x)}
@@ -239,8 +238,7 @@ class Layer1(nn.Module):
         """A copy of one layer of a Hugging Face causal LM, and of its embedding; an ARM in it is not taken along.
 
         Raises:
-            UnsupportedModelError: a family or an option that `Layer1` does not cover.
-            ArgumentError: no such layer.
+            UnsupportedModelError, ArgumentError: as in `from_tensors`.
         """
         source: Any = model
         read_options(source.config, layer)  # refuses first what the next line would not find
@@ -293,8 +291,9 @@ def _qk_norm(options: Options, heads: int) -> nn.Module:
     return Norm(options, *shapes[options.qk_norm]) if options.qk_norm in shapes else nn.Identity()
 
 
-def _check(options: Options, x: Tensor, mask: Tensor | None, total: int) -> None:
+def _check(options: Options, x: Tensor, mask: Tensor | None, past: int) -> None:
     if x.dim() != 3 or x.shape[-1] != options.d_model:
         raise ArgumentError(f"Layer1: expected x [batch, seq, {options.d_model}], found shape {list(x.shape)}")
-    if mask is not None and mask.shape != (len(x), total):
-        raise ArgumentError(f"Layer1: expected mask [{len(x)}, {total}], the whole so far, found {list(mask.shape)}")
+    whole = (len(x), past + x.shape[1])
+    if mask is not None and mask.shape != whole:
+        raise ArgumentError(f"Layer1: expected mask {list(whole)}, of the whole so far, found shape {list(mask.shape)}")

@@ -10,7 +10,7 @@ from armlet.redistribution.errors import ArgumentError, ArmletError
 
 
 class UnsupportedModelError(ArmletError, TypeError):
-    """The model, or the layer asked for, has no gated MLP that ARM can go into."""
+    """The model, or the layer asked for, has no gated MLP that ARM can go into, or is none that `Layer1` covers."""
 
 
 @dataclass(frozen=True, eq=False)
