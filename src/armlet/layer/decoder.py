@@ -136,7 +136,7 @@ class Multiply(nn.Module):
 class Layer1(nn.Module):
     """The figure. Made by `from_model` or `from_tensors`; its weights are frozen.
 
-    There is no ARM at first; `layer.ARM = ARM(policy, width=layer.options.width, layer=layer.options.layer)` puts it in.
+    ARM is off at first; `layer.ARM = ARM(policy, width=layer.options.width, layer=layer.options.layer)` puts it in.
 
     Attributes:
         options: what the layer has, and its sizes.
