@@ -92,6 +92,7 @@ def test_public_names_are_there_in_reading_order():
         "ARM",
         "attach",
         "load_config",
+        "Layer1",
         "presets",
     ]
     assert all(getattr(armlet, name).__doc__ for name in armlet.__all__)

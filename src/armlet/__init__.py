@@ -2,6 +2,7 @@
 
 from armlet.layer.attach import attach
 from armlet.layer.config import load_config
+from armlet.layer.decoder import Layer1
 from armlet.layer.module import ARM
 from armlet.redistribution import Inward, Noise, Outward, Transport, presets, redistribute
 
@@ -14,5 +15,6 @@ __all__ = [
     "ARM",
     "attach",
     "load_config",
+    "Layer1",
     "presets",
 ]
