@@ -5,9 +5,11 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from armlet import ARM, Inward, Noise, Outward, Transport, attach
 from armlet.analysis.diagram import LABELS as DRAWN
+from armlet.layer.checkpoint import open_checkpoint
 from armlet.layer.decoder import LABELS, KVCache, Layer1
 from armlet.layer.options import FAMILIES as COVERED
 from armlet.layer.sites import UnsupportedModelError
@@ -444,6 +446,48 @@ def test_a_layer_from_tensors_holds_them_and_copies_none(family):
     x, y, _ = in_and_out(model, 1, input_ids=prompt(9))
     assert difference(layer(x), y) <= LIMIT
     assert model.config.to_dict() == before
+
+
+@each_family
+@pytest.mark.parametrize("size", ["20KB", "1GB"])
+def test_a_layer_from_a_checkpoint_is_that_of_the_model(family, size, tmp_path):
+    model_of(family).save_pretrained(tmp_path, max_shard_size=size)
+    model, ids = AutoModelForCausalLM.from_pretrained(tmp_path), prompt(9, batch=2)
+    for index in (0, 1):
+        theirs, ours = Layer1.from_model(model, index), Layer1.from_checkpoint(tmp_path, index)
+        assert ours.options == theirs.options
+        expected = {name: tensor for name, tensor in theirs.state_dict().items() if name != "embedding.weight"}
+        held = ours.state_dict()
+        assert held.keys() == expected.keys()
+        assert all(torch.equal(held[name], expected[name]) for name in expected)
+        assert torch.equal(ours.embed(ids), theirs.embed(ids))
+        assert torch.equal(ours(ours.embed(ids)), theirs(theirs.embed(ids)))
+        assert not any(parameter.requires_grad for parameter in ours.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_rows_follow_the_layer_to_another_dtype(dtype, tmp_path):
+    """Gemma scales them, and its scale is rounded to their dtype."""
+    model_of("gemma2").save_pretrained(tmp_path)
+    model, ids = AutoModelForCausalLM.from_pretrained(tmp_path), prompt(9)
+    ours = Layer1.from_checkpoint(tmp_path).to(dtype)
+    assert ours.embed(ids).dtype == dtype
+    assert torch.equal(ours.embed(ids), Layer1.from_model(model.to(dtype)).embed(ids))
+    assert ours.embedding(ids).dtype == torch.float32
+
+
+def test_rows_follow_the_layer_to_another_device(tmp_path):
+    model_of("llama").save_pretrained(tmp_path)
+    layer = Layer1.from_checkpoint(tmp_path).to("meta")
+    assert layer.embed(prompt(9)).device.type == layer(layer.embed(prompt(9))).device.type == "meta"
+
+
+def test_layers_of_one_checkpoint_share_their_rows(tmp_path):
+    model_of("llama").save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    layers = [Layer1.from_checkpoint(checkpoint, index) for index in (0, 2)]
+    assert [layer.options.layer for layer in layers] == [0, 2]
+    assert layers[0].embedding is layers[1].embedding
 
 
 def test_a_model_with_arm_attached_gives_the_layer_without():

@@ -37,12 +37,14 @@ A part that a layer lacks is the identity. `centered` makes a norm LayerNorm (Co
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from armlet.layer.cache import KVCache
+from armlet.layer.checkpoint import Checkpoint, open_checkpoint
 from armlet.layer.frame import locate
 from armlet.layer.module import ARM
 from armlet.layer.options import Options, read_options, rename
@@ -134,7 +136,7 @@ class Multiply(nn.Module):
 
 
 class Layer1(nn.Module):
-    """The figure. Made by `from_model` or `from_tensors`; its weights are frozen.
+    """The figure. Made by `from_checkpoint`, `from_model` or `from_tensors`; its weights are frozen.
 
     ARM is off at first; `layer.ARM = ARM(policy, width=layer.options.width, layer=layer.options.layer)` puts it in.
 
@@ -226,19 +228,31 @@ class Layer1(nn.Module):
         """Token ids `[b, s]` → x `[b, s, d]`, what layer 0 of the model takes in.
 
         Raises:
-            ArgumentError: the layer was made without an embedding.
+            ArgumentError: made without an embedding, or from a checkpoint whose vocabulary lacks an id.
         """
         if self.embedding is None:
             raise ArgumentError("Layer1: made without an embedding; give from_tensors(..., embedding=...) the table")
-        rows = self.embedding(input_ids)
+        rows = self.embedding(input_ids).to(self.gate.weight)  # dtype and device
         return rows * rows.new_tensor(self.options.embedding_scale)  # the scale rounded to the rows' dtype, as in Gemma
+
+    @classmethod
+    def from_checkpoint(cls, directory_or_id: str | Path | Checkpoint, layer: int = 0) -> "Layer1":
+        """One layer of a folder or hub repository, read alone; `embed` then reads rows as ids need them.
+
+        Raises:
+            CheckpointError: it is not there, or cannot be read.
+            UnsupportedModelError, ArgumentError: as in `from_tensors`.
+        """
+        checkpoint = open_checkpoint(directory_or_id)
+        made = cls.from_tensors(checkpoint.config, checkpoint.read(layer), layer)
+        made.embedding = checkpoint.rows
+        return made
 
     @classmethod
     def from_model(cls, model: nn.Module, layer: int = 0) -> "Layer1":
         """A copy of one layer of a Hugging Face causal LM, and of its embedding; an ARM in it is not taken along.
 
-        Raises:
-            UnsupportedModelError, ArgumentError: as in `from_tensors`.
+        Raises what `from_tensors` raises.
         """
         source: Any = model
         read_options(source.config, layer)  # refuses first what the next line would not find

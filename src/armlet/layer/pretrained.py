@@ -6,17 +6,16 @@ code is run, and no weight is initialised at random.
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from armlet.redistribution.errors import ArgumentError, ArmletError
+from armlet.layer.checkpoint import known_kind, refused
+from armlet.layer.folder import CONFIG, CheckpointError, Folder, explained, named_folder, reason, weight_map
+from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -24,14 +23,11 @@ if TYPE_CHECKING:
 DEFAULT_FOLDER = Path("models", "smollm2-135m-instruct")
 DEFAULT_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-# The weights and whatever a tokenizer may need. A hub folder often holds the same weights again under other names.
-HUB_FILES = ["model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 
-
-class CheckpointError(ArmletError, OSError):
-    """A model, or a part of it, that is not there or cannot be read."""
+TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
+# A hub folder often holds the same weights again under other names.
+HUB_FILES = ("model*.safetensors", *TOKENIZER_FILES)
 
 
 def default_model() -> str:
@@ -55,99 +51,86 @@ def load(
             need of code of its own.
         ArgumentError: a device that cannot be used here.
     """
-    _check_device(device)
-    folder = _folder(model_id)
+    check_device(device)
+    folder = named_folder(model_id) or download(model_id)
     with _quiet():
-        config = _config(folder)
-        _check_weights(folder)
+        config = _config(Folder(folder))
+        _check_weights(Folder(folder))
         tokenizer = _tokenizer(folder)
         model = _model(folder, config, dtype, device)
     return model, tokenizer
 
 
-def _check_device(device: str | torch.device | None) -> None:
+def load_tokenizer(model_id: str) -> PreTrainedTokenizerBase:
+    """Loads a tokenizer alone; of a hub's repository, its small files.
+
+    Args:
+        model_id: as in `load`.
+
+    Raises:
+        CheckpointError: no such model, or one without a tokenizer.
+    """
+    folder = named_folder(model_id) or download(model_id, TOKENIZER_FILES)
+    with _quiet():
+        return _tokenizer(folder)
+
+
+def check_device(device: str | torch.device | None) -> None:
+    """Refuses a device that cannot be used here.
+
+    Raises:
+        ArgumentError: says why.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises either, by backend
-        raise ArgumentError(f"device {str(device)!r} cannot be used here ({_reason(error)})") from error
+        raise ArgumentError(f"device {str(device)!r} cannot be used here ({reason(error)})") from error
 
 
-def _folder(model_id: str) -> Path:
-    folder = Path(os.path.expanduser(model_id))  # unlike Path.expanduser, takes an unknown user's name as it is
-    if not (folder.exists() or model_id.startswith((".", "/", "~")) or model_id.count("/") > 1):
-        return _from_hub(model_id)
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
-        raise CheckpointError(f"{model_id!r} should be a folder with config.json and {WEIGHTS}; found {found} there")
-    return folder
+def parse_dtype(name: str) -> torch.dtype | None:
+    """A dtype of weights by its name; None for "auto", the checkpoint's.
+
+    Raises:
+        ArgumentError: another name.
+    """
+    if name not in ("auto", *DTYPES):
+        raise ArgumentError(f"dtype: expected auto, {', '.join(DTYPES)}, found {name!r}")
+    return None if name == "auto" else getattr(torch, name)
 
 
-def _from_hub(model_id: str) -> Path:
+def download(model_id: str, files: Sequence[str] = HUB_FILES) -> Path:
+    """Brings a model of a hub into the hub's cache here, as far as it is not there; returns its folder.
+
+    Raises:
+        CheckpointError: the hub did not give it.
+    """
     from huggingface_hub import snapshot_download
 
-    with _explained(f"{model_id!r} is no folder here, and the hub did not give it: check the name or the network"):
-        return Path(snapshot_download(model_id, allow_patterns=HUB_FILES))
+    with explained(f"{model_id!r} is no folder here, and the hub did not give it: check the name or the network"):
+        return Path(snapshot_download(model_id, allow_patterns=list(files)))
 
 
-def _config(folder: Path) -> PreTrainedConfig:
-    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+def _config(files: Folder) -> PreTrainedConfig:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    settings = _json(folder / "config.json")
-    kind = settings.get("model_type")
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        raise _refused(folder, settings, f"model_type {kind!r}, which this version of transformers does not know")
-    with _explained(f"{folder / 'config.json'} is not a valid configuration of {kind}"):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    settings = files.json(CONFIG)
+    kind = known_kind(files, settings)
+    with explained(f"{files.place(CONFIG)} is not a valid configuration of {kind}"):
+        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False, local_files_only=True)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise _refused(folder, settings, f"model_type {kind!r}, which is not a causal language model")
+        raise refused(files, settings, f"model_type {kind!r}, which is not a causal language model")
     return config
 
 
-def _refused(folder: Path, settings: dict[str, Any], found: str) -> CheckpointError:
-    if "auto_map" in settings:
-        return CheckpointError(
-            f"{folder} needs Python code of its own (auto_map in config.json), which armlet does not run; "
-            "load the model in Python, after reading that code, and call armlet.attach(model, policy)"
-        )
-    return CheckpointError(f"{folder / 'config.json'} has {found}; name a causal language model")
-
-
-def _check_weights(folder: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    for file in _weight_files(folder):
-        if not file.is_file():
-            raise CheckpointError(f"{file} is missing, though {INDEX} names it; download the checkpoint again")
-        try:
-            with safe_open(file, framework="pt"):
-                pass  # opening it compares the header with the file's length
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{file} is truncated or damaged ({_reason(error)}); download the checkpoint again"
-            ) from error
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if (folder / INDEX).is_file():
-        return [folder / name for name in _shards(folder / INDEX)]
-    pickled = sorted(file.name for file in folder.glob("*.bin"))
-    found = f"found {pickled[0]}, and pickle is never read" if pickled else "found no weights"
-    raise CheckpointError(f"{folder} has neither {WEIGHTS} nor {INDEX}: {found}; convert or download it as safetensors")
-
-
-def _shards(index: Path) -> list[str]:
-    shards = _json(index).get("weight_map")
-    if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
-        raise CheckpointError(f"{index} has no weight_map from weights to files; download the checkpoint again")
-    return sorted(set(shards.values()))
+def _check_weights(files: Folder) -> None:
+    for file in sorted(set(weight_map(files).values())):
+        files.shard(file)
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    with _explained(f"no tokenizer can be read from {folder}; it needs a whole tokenizer.json"):
+    with explained(f"no tokenizer can be read from {folder}; it needs a whole tokenizer.json"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     # Where the files are missing, several families give a tokenizer without a vocabulary instead of an error.
     names = tokenizer.vocab_files_names.values()
@@ -161,7 +144,7 @@ def _model(
 ) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    with _explained(f"{folder} cannot be loaded as a causal language model"):
+    with explained(f"{folder} cannot be loaded as a causal language model"):
         # Any: the declared result leaves out the pair that output_loading_info asks for.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -186,29 +169,6 @@ def _check_complete(folder: Path, model: PreTrainedModel, info: dict[str, Any]) 
             f"{folder} lacks weights of {type(model).__name__} or has them in another shape, {len(lacking)} in all: "
             f"{', '.join(lacking[:3])}{', …' if len(lacking) > 3 else ''}; name a complete checkpoint"
         )
-
-
-def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise CheckpointError(f"{file} is missing; name the folder of a whole checkpoint")
-    with _explained(f"{file} is not readable as JSON; download the checkpoint again"):
-        content = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} is not a JSON object; download the checkpoint again")
-    return content
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Turns whatever a library raises, of any type and of many lines, into one line that opens with `what`."""
-    try:
-        yield
-    except Exception as error:
-        raise CheckpointError(f"{what} ({_reason(error)})") from error
-
-
-def _reason(error: BaseException) -> str:
-    return shorten(f"{type(error).__name__}: {error}", 240, placeholder=" …")
 
 
 @contextmanager
