@@ -89,7 +89,7 @@ def draw_inspection(
     """
     if not 1 <= len(panels) <= 3:
         raise ArgumentError(f"draw_inspection: a figure holds one to three panels, found {len(panels)}")
-    with _style():
+    with style():
         figure = Figure(figsize=(WIDTH, HEIGHT))
         size = _fitting(9, title, diagram.WIDTH)
         _text(figure, 0.1, HEIGHT - 0.2, title, fontsize=size, weight="bold", color=diagram.INK)
@@ -118,14 +118,15 @@ def save(figure: Figure, directory: str | Path, stem: str) -> list[Path]:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{stem}.png", directory / f"{stem}.svg"]
-    with _style():
+    with style():
         figure.savefig(paths[0], dpi=DPI)
         figure.savefig(paths[1], metadata={"Date": None})
     return paths
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """Inside the block, the figures' own style on Matplotlib's defaults, whatever the reader has set."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)

@@ -1,24 +1,20 @@
 """What each policy does to the activated gate of one layer: the numbers behind `armlet inspect`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from armlet.analysis.panel import Panel
-from armlet.analysis.prompts import encode
 from armlet.analysis.shape import difference, measure, near_zero_halfwidth
-from armlet.layer.sites import find_decoder, find_sites
+from armlet.layer.decoder import Layer1
 from armlet.redistribution.entry import drawer, outcome
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy, settings
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass
@@ -95,32 +91,27 @@ class Inspection:
         }
 
 
-def activation_name(model: "PreTrainedModel", layer: int) -> str:
-    """What the figure calls the activation of `layer`: "GELU" for every approximation of it, else "SiLU"."""
-    return "GELU" if "gelu" in type(find_sites(model, layer)[0].activation).__name__.lower() else "SiLU"
-
-
 def activated_gates(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], layer: int
+    layers: Iterable[Layer1], prompts: Sequence[Tensor], layer: int, tick: Callable[[], None] = lambda: None
 ) -> Iterator[Tensor]:
-    """The activated gate `[seq, width]` of `layer` for each prompt in turn, in the model's dtype.
+    """The activated gate `[seq, width]` of one layer for each prompt in turn, in the layers' dtype.
 
-    Raises:
-        UnsupportedModelError: the layer has no gated MLP.
-        ArgumentError: a layer out of range, or a prompt without a token.
+    Args:
+        layers: from layer 0 up to the one that is wanted.
+        prompts: token ids `[1, seq]`.
+        layer: which is wanted.
+        tick: called after each prompt in each layer.
     """
-    site = find_sites(model, layer)[0]
-    decoder = find_decoder(model)[0]
-    found: list[Any] = []
-    handle = site.activation.register_forward_hook(lambda _module, _args, out: found.append(out))
-    try:
-        for prompt in prompts:
-            found.clear()
+    states: list[Tensor] = []
+    for part in layers:
+        device = part.gate.weight.device
+        states = states or [part.embed(ids.to(device)) for ids in prompts]
+        for at, x in enumerate(states):
             with torch.no_grad():
-                decoder(input_ids=encode(tokenizer, prompt).to(model.device), use_cache=False)
-            yield found[0].reshape(-1, site.width)
-    finally:
-        handle.remove()
+                states[at], trace = part(x, trace=True)
+            if part.options.layer == layer:
+                yield trace["activation"][0]
+            tick()
 
 
 def inspect_gates(

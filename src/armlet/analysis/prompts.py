@@ -22,6 +22,14 @@ BUILT_IN = (
 )
 """What `armlet inspect` runs when no prompt is given."""
 
+FORMULAS = (
+    "Solve 3 * (x + 4) = 2 * x + 19, and then check the result.",
+    "If a + b = 12 and a - b = 4, then what are a and b?",
+    "What is 18 / 3 + 7 * 2 - 5, and why is it not 2 * 18?",
+    "Because 15 < x and x < 20, while x is prime, x may be two numbers. Which are they?",
+)
+"""More questions, with operators and conjunctions: `armlet explain` runs `BUILT_IN` and these."""
+
 
 def read_prompts(file: Path) -> list[str]:
     """The non-empty lines of a UTF-8 text file, with or without a byte order mark, one prompt each.

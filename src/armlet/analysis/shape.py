@@ -71,23 +71,39 @@ def measure(a: Tensor, *, halfwidth: Tensor) -> dict[str, float]:
     Raises:
         ArgumentError: `a` is not a matrix, is empty, or holds NaN or Inf; `halfwidth` is not `[tokens, 1]`.
     """
+    tokens = {name: float(values.mean()) for name, values in token_measures(a, halfwidth=halfwidth).items()}
+    values = a.detach().double().cpu().numpy()
+    whole = {
+        "std": float(values.std()),
+        "max_over_median": _max_over_median(np.abs(values)),
+        "kurtosis": _excess_kurtosis(values),
+        "modes": count_modes(values.ravel()),
+    }
+    return {name: (tokens | whole)[name] for name in MEASURES}
+
+
+def token_measures(a: Tensor, *, halfwidth: Tensor) -> dict[str, Values]:
+    """The measures that each token has by itself: near_zero, l1, l2 and gini, each `[tokens]`.
+
+    Args:
+        a: activated gate, `[tokens, width]`, any float dtype, no padding.
+        halfwidth: `[tokens, 1]`, as in `measure`.
+
+    Raises:
+        ArgumentError: as in `measure`.
+    """
     _check(a)
     if halfwidth.shape != (len(a), 1):
         raise ArgumentError(
             f"measure: halfwidth must be [{len(a)}, 1], one for each token, got {list(halfwidth.shape)}"
         )
     values = a.detach().double().cpu().numpy()
-    ruler = halfwidth.detach().double().cpu().numpy()
     magnitudes = np.abs(values)
     return {
-        "near_zero": float((magnitudes < ruler).mean()),
-        "std": float(values.std()),
-        "max_over_median": _max_over_median(magnitudes),
-        "kurtosis": _excess_kurtosis(values),
-        "modes": count_modes(values.ravel()),
-        "l1": float(magnitudes.sum(axis=1).mean()),
-        "l2": float(np.sqrt(np.square(values).sum(axis=1)).mean()),
-        "gini": float(_gini(magnitudes).mean()),
+        "near_zero": (magnitudes < halfwidth.detach().double().cpu().numpy()).mean(axis=1),
+        "l1": magnitudes.sum(axis=1),
+        "l2": np.sqrt(np.square(values).sum(axis=1)),
+        "gini": _gini(magnitudes),
     }
 
 

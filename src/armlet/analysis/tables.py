@@ -1,4 +1,4 @@
-"""What the terminal shows of an inspection and of two answers."""
+"""What the terminal shows of an inspection, an explanation and two answers."""
 
 from collections.abc import Sequence
 from math import isnan
@@ -9,7 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from armlet.analysis.answers import Answers, split_at
+from armlet.analysis.explanation import AS_IT_IS, Explanation, Row, Setup
+from armlet.analysis.fillers import RANDOM_SENTENCE
 from armlet.analysis.inspection import Effect, Inspection, detail
+from armlet.analysis.mechanism import CLAIMS, QUANTITIES
 from armlet.analysis.shape import MEASURES, difference
 from armlet.layer.attach import Attachment
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 CELL = 8
 """Letters of a number, so that three policies fit 80 columns."""
+
+EXPLAINED = "95 % intervals: of the change, or of the value where it has none without (-)"
 
 
 def inspection_table(inspection: Inspection, title: str) -> Table:
@@ -43,6 +48,58 @@ def _headings(effects: Sequence[Effect]) -> list[str]:
     """The names of the policies, numbered where one stands there with several settings."""
     names = [effect.panel.name for effect in effects]
     return [f"{name} {names[: at + 1].count(name)}" if names.count(name) > 1 else name for at, name in enumerate(names)]
+
+
+def explanation_table(explanation: Explanation, setup: Setup, title: str) -> Table:
+    """The first layer: what the example's filler and the control change, and what the paper says. Fits 80 columns."""
+    filler = setup.fillers[setup.example()]
+    layer = explanation.findings[0].layer
+    kinds = (filler.kind, RANDOM_SENTENCE)
+    shown = {
+        (row["filler"], row["quantity"]): row
+        for row in explanation.rows
+        if (row["layer"], row["count"]) == (layer, filler.count)
+    }
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
+    for heading in ("quantity", "without", f"{filler.count} × {filler.kind!r}", RANDOM_SENTENCE, "paper"):
+        table.add_column(Text(heading), justify="left" if heading == "quantity" else "right", no_wrap=True)
+    for name in QUANTITIES:
+        row = shown[filler.kind, name]
+        table.add_row(
+            name, _optional(row["without"]), *(_bounds(shown[kind, name]) for kind in kinds), _claim(name, row)
+        )
+    lines = [EXPLAINED, *_class_lines(explanation, layer)]
+    table.caption, table.caption_justify = Text("\n".join(lines)), "left"
+    return table
+
+
+def _bounds(row: Row) -> str:
+    """The interval of the change, or of the value where there is none without filler."""
+    signed = row["without"] is not None
+    return f"{_optional(row['low'], signed=signed)} to {_optional(row['high'], signed=signed)}"
+
+
+def _claim(name: str, row: Row) -> str:
+    """What the paper says, and whether the interval bears it out."""
+    if name not in CLAIMS or row["low"] is None:
+        return ""
+    ends = sorted(CLAIMS[name] * row[end] for end in ("low", "high"))
+    found = "yes" if ends[0] > 0 else "no" if ends[1] < 0 else "?"
+    return f"{'rises' if CLAIMS[name] > 0 else 'falls'}: {found}"
+
+
+def _class_lines(explanation: Explanation, layer: int) -> list[str]:
+    """The near-zero share of each class against "other", a line each."""
+    own = [row for row in explanation.classes if (row["layer"], row["treatment"]) == (layer, AS_IT_IS)]
+    return [
+        f"near_zero of {row['class']} {_optional(row['with'])}, against other {_bounds(row)}; paper: higher"
+        for row in own
+        if row["class"] != "other"
+    ]
+
+
+def _optional(value: float | None, *, signed: bool = False) -> str:
+    return "-" if value is None else _number(value, signed=signed)
 
 
 def answers_table(tokenizer: "PreTrainedTokenizerBase", answers: Answers, attachment: Attachment) -> Table:

@@ -1,5 +1,7 @@
 """`armlet.json`: how ARM was attached, as a versioned and validated file that people can read and write."""
 
+import csv
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -106,8 +108,22 @@ def json_text(content: object) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
+    """CSV with a line of names; rows, at least one, have the same keys, and None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def write_json(path: Path, content: object) -> Path:
-    """Writes a JSON file, whole or not at all, and the folders above it; returns its path.
+    """Writes a JSON file as `write_text` does; returns its path."""
+    return write_text(path, json_text(content))
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes a text file in UTF-8, whole or not at all, and the folders above it; returns its path.
 
     Raises:
         ConfigError: it cannot be written.
@@ -115,7 +131,7 @@ def write_json(path: Path, content: object) -> Path:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json_text(content), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         return partial.replace(path)
     except OSError as error:
         with suppress(OSError):  # a partial file, where there is one

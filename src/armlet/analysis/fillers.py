@@ -1,0 +1,169 @@
+"""Filler: a run of tokens without meaning inside a prompt. Which tokens, how many of them, and where they stand.
+
+Fillers are counted in tokens: exactly so many are put between the prompt's own tokens, which stay as they are. As
+characters they could not be counted: a tokenizer merges a run of slashes into fewer tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from armlet.redistribution.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Position = Literal["before", "between", "end"]
+POSITIONS: tuple[str, ...] = get_args(Position)
+"""Before the system prompt, between it and the question, or behind the question."""
+
+SYSTEM = "You are a careful mathematician. Solve the problem step by step, and give the result in the last line."
+
+RANDOM_SENTENCE = "random sentence"
+"""The control's name: as many tokens as the filler, of ordinary words that have nothing to do with the question."""
+
+QUALITIES = ("old", "quiet", "yellow", "narrow", "friendly", "broken", "distant", "heavy", "curious", "wooden")
+THINGS = ("gardener", "bridge", "kettle", "river", "teacher", "window", "sparrow", "letter", "harbour", "blanket")
+DEEDS = ("watched", "carried", "painted", "forgot", "followed", "repaired", "covered", "praised", "found", "left")
+PLACES = ("near", "behind", "under", "above", "beside", "inside")
+
+
+@dataclass(frozen=True)
+class Filler:
+    """One condition: so many tokens of one kind.
+
+    Args:
+        kind: the filler's text, or `RANDOM_SENTENCE`.
+        count: tokens, at least 1.
+    """
+
+    kind: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and the place for a filler in it.
+
+    Args:
+        ids: its own tokens `[s]`, int64.
+        at: the filler goes before this one; the tokens from here on see it.
+        question: the first token of the question and the one behind its last.
+        words: each token's text.
+    """
+
+    ids: Tensor
+    at: int
+    question: tuple[int, int]
+    words: tuple[str, ...]
+
+    def filled(self, filler: Tensor) -> Tensor:
+        """The prompt's tokens with the filler's `[n]` among them, `[s + n]`."""
+        return torch.cat((self.ids[: self.at], filler, self.ids[self.at :]))
+
+
+def make_prompt(
+    tokenizer: "PreTrainedTokenizerBase", question: str, *, system: str = SYSTEM, position: Position = "between"
+) -> Prompt:
+    """System prompt and question as the chat template sets them, or one under the other where there is none.
+
+    Args:
+        tokenizer: a fast one, which tells where in the text a token stands.
+        question: what is asked.
+        system: the system prompt; a template that knows none has it above the question.
+        position: where a filler would go.
+
+    Raises:
+        ArgumentError: no token stands behind the filler, no such position, a slow tokenizer, or a template that
+            changes the texts.
+    """
+    if position not in POSITIONS:
+        raise ArgumentError(f"position: expected one of {', '.join(POSITIONS)}, found {position!r}")
+    if not tokenizer.is_fast:
+        raise ArgumentError(f"{type(tokenizer).__name__} does not tell where its tokens stand; a fast one is needed")
+    text, templated = _render(tokenizer, system, question)
+    start = text.rfind(question)
+    places = {"before": text.find(system), "between": start, "end": start + len(question)}
+    if min(places.values()) < 0:
+        raise ArgumentError("the chat template changes the system prompt or the question: their tokens are not found")
+    encoded: Any = tokenizer(text, add_special_tokens=not templated, return_offsets_mapping=True)
+    ends = np.array([end for _, end in encoded["offset_mapping"]])
+    at, first, behind = (int((ends <= places[name]).sum()) for name in (position, "between", "end"))
+    ids = encoded["input_ids"]
+    if at >= len(ids):
+        raise ArgumentError(f"position: no token stands behind {position!r} in {question!r}; nothing could be measured")
+    words = tuple(str(tokenizer.decode([token])) for token in ids)
+    return Prompt(torch.tensor(ids, dtype=torch.int64), at, (first, behind), words)
+
+
+def _render(tokenizer: "PreTrainedTokenizerBase", system: str, question: str) -> tuple[str, bool]:
+    """The whole text, and whether a template made it."""
+    above = f"{system}\n\n{question}"
+    if tokenizer.chat_template is None:
+        return above, False
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+    for chat in (turns, [{"role": "user", "content": above}]):
+        try:
+            text: Any = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        except Exception as error:  # a template is a program of the checkpoint's: some refuse the system's turn so
+            reason = f"{type(error).__name__}: {error}"
+            continue
+        if system in text and question in text:
+            return text, True
+        reason = "it changes the system prompt or the question"
+    raise ArgumentError(f"prompts: the chat template cannot be used ({reason})")
+
+
+def filler_tokens(tokenizer: "PreTrainedTokenizerBase", filler: Filler, *, seed: int = 0, prompt: int = 0) -> Tensor:
+    """The filler's tokens `[count]`: its text's own, again and again; of the control, those of random sentences.
+
+    Args:
+        tokenizer: of the model.
+        filler: what, and how many.
+        seed: draws the sentences; at a lower count they are the beginning of those at a higher one.
+        prompt: its number, for sentences of its own.
+
+    Raises:
+        ArgumentError: the filler's text gives no token.
+    """
+    text = _sentences(filler.count, seed, prompt) if filler.kind == RANDOM_SENTENCE else filler.kind
+    encoded: Any = tokenizer(text, add_special_tokens=False)
+    ids = encoded["input_ids"]
+    if not ids:
+        raise ArgumentError(f"filler: {filler.kind!r} gives no token")
+    return torch.tensor(list(islice(cycle(ids), filler.count)), dtype=torch.int64)
+
+
+def describe_filler(tokenizer: "PreTrainedTokenizerBase", filler: Filler) -> dict[str, Any]:
+    """For the report: which tokens a filler is, and how many the tokenizer would make of the same text."""
+    ids = filler_tokens(tokenizer, filler).tolist()
+    text = tokenizer.decode(ids)
+    again: Any = tokenizer(text, add_special_tokens=False)
+    return {
+        "filler": filler.kind,
+        "count": filler.count,
+        "tokens": list(dict.fromkeys(tokenizer.decode([token]) for token in ids)),
+        "characters": len(text),
+        "tokens_of_the_same_text": len(again["input_ids"]),
+    }
+
+
+def _sentences(count: int, seed: int, prompt: int) -> str:
+    """Random sentences with at least `count` words: each of them gives a token at least."""
+    rng = np.random.default_rng([seed, prompt])
+    return " ".join(_sentence(rng) for _ in range(count // 9 + 1))
+
+
+def _sentence(rng: np.random.Generator) -> str:
+    words = [str(rng.choice(kind)) for kind in (QUALITIES, THINGS, DEEDS, THINGS, PLACES, QUALITIES, THINGS)]
+    return "The {} {} {} the {} {} the {} {}.".format(*words)
+
+
+def conditions(kinds: Sequence[str], counts: Sequence[int]) -> list[Filler]:
+    """Each filler, and last the control, at each count; 0 is the baseline, which is always run."""
+    return [Filler(kind, count) for kind in (*kinds, RANDOM_SENTENCE) for count in sorted(set(counts)) if count]

@@ -1,0 +1,52 @@
+"""The arguments that commands share, and what is checked of them before anything takes its time."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from armlet.redistribution.errors import ArgumentError
+
+POLICY = "outward, inward or transport, with settings if need be: outward:band=0.2,share=0.02/0.25"
+
+
+class Scope(StrEnum):
+    """Over which values statistics are taken."""
+
+    token = "token"
+    sequence = "sequence"
+    call = "call"
+
+
+ScopeOption = Annotated[Scope, typer.Option(help="Over which values statistics are taken.")]
+Model = Annotated[str | None, typer.Argument(help="A folder or hub id; SmolLM2-135M-Instruct by default.")]
+Prompt = Annotated[list[str] | None, typer.Option(help="A prompt. May be repeated; built-in ones by default.")]
+Prompts = Annotated[Path | None, typer.Option(help="A text file with a prompt on each line.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the keyed noise, of samples and of sampling.")]
+Dtype = Annotated[str, typer.Option(help="Of the weights: auto (the checkpoint's), float32, bfloat16 or float16.")]
+Device = Annotated[str | None, typer.Option(help="Where the model runs, such as cuda; the CPU by default.")]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, and nothing else.")]
+
+
+def asked(prompt: list[str] | None, prompts: Path | None, default: tuple[str, ...]) -> list[str]:
+    """The prompts that the command line gives, one by one and in a file, or else `default`."""
+    from armlet.analysis.prompts import read_prompts
+
+    given = [*(prompt or []), *(read_prompts(prompts) if prompts else [])]
+    return given or list(default)
+
+
+def check_folder(out: Path) -> None:
+    """Refuses, before anything takes its time, a folder that cannot be made or written to."""
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        reason = "may not be written to" if nearest.is_dir() else "is a file"
+        raise ArgumentError(f"--out: {out} cannot be written, {nearest} {reason}")
+
+
+def refuse_meta(device: str | None) -> None:
+    """Refuses the device that holds no values."""
+    if device == "meta":
+        raise ArgumentError("--device: 'meta' holds no values; name cpu, or cuda where there is one")

@@ -1,0 +1,81 @@
+"""`armlet generate`: an answer without ARM and one with it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from armlet.commands.arguments import POLICY, Device, Dtype, Json, Scope, ScopeOption, Seed, check_folder, refuse_meta
+from armlet.commands.terminal import INTERRUPTED, notes, progress
+from armlet.layer.config import describe, json_text, load_config, parse_layers, parse_policy, write_json
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.noise import Noise
+from armlet.redistribution.outward import Outward
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def generate(
+    model: Annotated[str, typer.Argument(help="A folder or hub id.")],
+    prompt: Annotated[str, typer.Argument(help="What to ask: the user's turn of the chat template, if there is one.")],
+    policy: Annotated[str, typer.Option(help=POLICY + ".")] = "outward",
+    layers: Annotated[str, typer.Option(help="An index, several (0,3), a range (0-5), or all.")] = "0",
+    scope: ScopeOption = Scope.token,
+    config: Annotated[Path | None, typer.Option(help="An armlet.json: policy, layers, scope and noise.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of each answer.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="Of sampling; 0 for greedy.")] = 0.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Where generate.json and armlet.json go; nowhere by default.")
+    ] = None,
+    seed: Seed = 0,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Answer a prompt without ARM and with it, side by side; marked: the first token at which the answers part."""
+    from armlet.analysis.answers import Answers, answer
+    from armlet.analysis.tables import answers_table
+    from armlet.layer.attach import attach
+
+    described = {"policy": parse_policy(policy), "layers": parse_layers(layers), "scope": scope, "noise": Noise(seed)}
+    if config and described != {"policy": Outward(), "layers": [0], "scope": "token", "noise": Noise(0)}:
+        raise ArgumentError(
+            "--config names policy, layers, scope and seed: leave --policy, --layers, --scope, --seed out"
+        )
+    arguments = load_config(config) if config else described
+    seed = getattr(arguments["noise"], "seed", seed) % 2**63  # of sampling too: --config gives the saved answer again
+    if out:
+        check_folder(out)
+    loaded, tokenizer = _load(model, dtype, device)
+    answers = Answers()
+    with attach(loaded, **arguments) as attachment, progress("generating", 2 * max_new_tokens) as tick:
+        how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, "tick": tick}
+        with attachment.paused():
+            answers.baseline = answer(loaded, tokenizer, prompt, **how)
+        if not answers.baseline.interrupted:
+            answers.treated = answer(loaded, tokenizer, prompt, **how)
+    used = describe(attachment.policy, attachment.layers, attachment.scope, attachment.noise)
+    result = {"model": model, "prompt": prompt, "armlet": used, "report": attachment.report()} | answers.plain()
+    if out:
+        attachment.save(out)
+        write_json(out / "generate.json", result)
+    if as_json:
+        print(json_text(result), end="")
+    else:
+        Console().print(answers_table(tokenizer, answers, attachment))
+    if answers.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _load(model: str, dtype: str, device: str | None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    from armlet.layer.pretrained import load
+
+    refuse_meta(device)
+    with notes.status(f"loading {model} ..."):
+        loaded = load(model, dtype=dtype, device=device)
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # this process is the command's own, and stderr is for what the user must know
+    return loaded

@@ -1,0 +1,72 @@
+"""A model that is read layer by layer, for the commands that look into it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from armlet.commands.arguments import refuse_meta
+from armlet.commands.terminal import notes
+from armlet.layer.options import Options, read_options
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from armlet.layer.checkpoint import Checkpoint
+    from armlet.layer.decoder import Layer1
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint of which no layer has been read.
+
+    Args:
+        name: folder or hub id.
+        checkpoint: its weights.
+        tokenizer: its tokenizer.
+        options: of the last layer that is needed.
+        dtype: of the weights; None keeps the checkpoint's.
+        device: where the layers go; None leaves them on the CPU.
+    """
+
+    name: str
+    checkpoint: "Checkpoint"
+    tokenizer: "PreTrainedTokenizerBase"
+    options: Options
+    dtype: "torch.dtype | None"
+    device: str | None
+
+    def layers(self) -> "Iterator[Layer1]":
+        """From layer 0 to the last; one at a time is in memory."""
+        from armlet.layer.decoder import Layer1
+
+        for layer in range(self.options.layer + 1):
+            yield Layer1.from_checkpoint(self.checkpoint, layer).to(device=self.device, dtype=self.dtype)
+
+
+def open_model(model: str | None, dtype: str, device: str | None, *, last: int | None = None) -> Opened:
+    """Opens a checkpoint to be read up to a layer.
+
+    Args:
+        model: a folder or hub id; None: the default one.
+        dtype: a name, or "auto".
+        device: as in `Opened`.
+        last: the last layer that is needed; None: of the model.
+
+    Raises:
+        CheckpointError, UnsupportedModelError, ArgumentError: in one line what is wrong with one of them.
+    """
+    from armlet.layer.checkpoint import open_checkpoint
+    from armlet.layer.folder import named_folder
+    from armlet.layer.pretrained import check_device, default_model, download, load_tokenizer, parse_dtype
+
+    refuse_meta(device)
+    check_device(device)
+    name, kept = model or default_model(), parse_dtype(dtype)
+    with notes.status(f"opening {name} ..."):
+        # All of a hub's model is worth keeping; a few layers of it are read alone.
+        whole = last is None and named_folder(name) is None
+        checkpoint = open_checkpoint(download(name) if whole else name)
+        last = checkpoint.layers - 1 if last is None else last
+        options = read_options(checkpoint.config, last)  # refuses what is not covered, before anything takes its time
+        return Opened(name, checkpoint, load_tokenizer(name), options, kept, device)

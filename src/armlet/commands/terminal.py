@@ -1,0 +1,25 @@
+"""What a command says while it works: on stderr, so that stdout holds the result alone."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress
+
+BAD_INPUT, INTERRUPTED = 2, 130
+"""Exit codes."""
+
+notes = Console(stderr=True)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on stderr, where that is a terminal, that one call moves on by one."""
+    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as bars:
+        task = bars.add_task(what, total=total)
+        yield lambda: bars.advance(task)
+
+
+def say_interrupted() -> None:
+    """One line for a run that Ctrl-C cut short, and whose result is incomplete."""
+    notes.print("interrupted: this is what there is")

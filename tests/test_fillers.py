@@ -1,0 +1,129 @@
+"""A filler has exactly the tokens asked for, stands where asked, and leaves the prompt's own tokens as they are."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
+
+from armlet.analysis.fillers import (
+    POSITIONS,
+    RANDOM_SENTENCE,
+    SYSTEM,
+    Filler,
+    conditions,
+    describe_filler,
+    filler_tokens,
+    make_prompt,
+)
+from armlet.redistribution.errors import ArgumentError
+from checkpoints import words
+
+SYSTEM_WORDS, QUESTION = "w10 w11 w12", "w20 w21"
+# The system's turn between w1 and w2, the user's between w3 and w4; w5 asks for the answer.
+TURNS = (
+    "{% for turn in messages %}{% if turn['role'] == 'system' %}w1 {{ turn['content'] }} w2 {% else %}"
+    "w3 {{ turn['content'] }} w4{% endif %}{% endfor %}{% if add_generation_prompt %} w5{% endif %}"
+)
+NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TURNS
+LOUD = "{% for turn in messages %}{{ turn['content'] | upper }}{% endfor %}"
+
+
+def tokenizer_with(template):
+    tokenizer = words()
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def prompt_of(template, position="between", question=QUESTION):
+    return make_prompt(tokenizer_with(template), question, system=SYSTEM_WORDS, position=position)
+
+
+@pytest.mark.parametrize(
+    ("template", "ids", "places", "question"),
+    [
+        (TURNS, [1, 10, 11, 12, 2, 3, 20, 21, 4, 5], {"before": 1, "between": 6, "end": 8}, (6, 8)),
+        (NO_SYSTEM, [3, 10, 11, 12, 20, 21, 4, 5], {"before": 1, "between": 4, "end": 6}, (4, 6)),
+        (None, [10, 11, 12, 20, 21], {"before": 0, "between": 3}, (3, 5)),
+    ],
+    ids=["system turn", "template without a system turn", "no template"],
+)
+def test_each_position_is_where_its_name_says(template, ids, places, question):
+    for position, at in places.items():
+        prompt = prompt_of(template, position)
+        assert (prompt.ids.tolist(), prompt.at, prompt.question) == (ids, at, question)
+        assert prompt.words == tuple(f"w{token}" for token in ids)
+        filler = torch.tensor([30, 31])
+        assert prompt.filled(filler).tolist() == [*ids[:at], 30, 31, *ids[at:]]
+
+
+def test_special_tokens_at_the_start_stay_before_the_filler():
+    tokenizer = words(bos_token="w0")
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single="w0 $A", special_tokens=[("w0", 0)])
+    prompt = make_prompt(tokenizer, QUESTION, system=SYSTEM_WORDS, position="before")
+    assert (prompt.ids.tolist(), prompt.at) == ([0, 10, 11, 12, 20, 21], 1)
+
+
+def test_tokens_are_those_of_the_whole_text_at_once(smollm2):
+    _, tokenizer = smollm2
+    turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "If 4x - 9 = 27, what is x?"}]
+    whole = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
+    for position in POSITIONS:
+        prompt = make_prompt(tokenizer, turns[1]["content"], position=position)
+        assert prompt.ids.tolist() == whole
+        assert tokenizer.decode(prompt.ids[slice(*prompt.question)]) == turns[1]["content"]
+        assert tokenizer.decode(prompt.ids[prompt.at :]).startswith(
+            {"before": SYSTEM, "between": turns[1]["content"], "end": "<|im_end|>"}[position]
+        )
+
+
+@pytest.mark.parametrize(
+    ("template", "position", "message"),
+    [
+        (LOUD, "between", "the chat template cannot be used"),
+        ("{{ raise_exception('never') }}", "between", "the chat template cannot be used .*never"),
+        (None, "end", "no token stands behind 'end'"),
+        (TURNS, "middle", "expected one of before, between, end, found 'middle'"),
+    ],
+)
+def test_a_prompt_without_a_place_for_the_filler_is_refused(template, position, message):
+    with pytest.raises(ArgumentError, match=message):
+        prompt_of(template, position)
+
+
+@given(st.integers(1, 40), st.lists(st.sampled_from(["w7", "w8", "w9"]), min_size=1, max_size=3))
+def test_a_filler_is_its_texts_tokens_again_and_again(count, text):
+    tokens = filler_tokens(words(), Filler(" ".join(text), count)).tolist()
+    own = [int(word[1:]) for word in text]
+    assert tokens == (own * count)[:count]
+
+
+def test_fillers_are_counted_in_tokens_where_the_tokenizer_would_merge_them(smollm2):
+    _, tokenizer = smollm2
+    told = describe_filler(tokenizer, Filler("/", 55))
+    assert (told["filler"], told["count"], told["tokens"], told["characters"]) == ("/", 55, ["/"], 55)
+    assert told["tokens_of_the_same_text"] == len(tokenizer("/" * 55)["input_ids"]) < 55
+    assert len(filler_tokens(tokenizer, Filler("/", 55))) == 55
+
+
+@given(st.integers(1, 200), st.integers(0, 3), st.integers(0, 3))
+def test_random_sentences_are_those_of_seed_and_prompt_and_shorter_ones_begin_longer_ones(smollm2, count, seed, prompt):
+    _, tokenizer = smollm2
+    own = filler_tokens(tokenizer, Filler(RANDOM_SENTENCE, count), seed=seed, prompt=prompt)
+    longer = filler_tokens(tokenizer, Filler(RANDOM_SENTENCE, 250), seed=seed, prompt=prompt)
+    assert own.tolist() == longer[:count].tolist()
+    other = filler_tokens(tokenizer, Filler(RANDOM_SENTENCE, 250), seed=seed, prompt=prompt + 1)
+    assert other.tolist() != longer.tolist()
+    # No run is repeated to fill it up: the last words are not the first ones.
+    assert longer[-10:].tolist() != longer[:10].tolist()
+
+
+def test_a_filler_without_a_token_is_refused():
+    with pytest.raises(ArgumentError, match="filler: '' gives no token"):
+        filler_tokens(words(), Filler("", 3))
+
+
+def test_conditions_are_every_filler_and_the_control_at_every_count_but_0():
+    found = conditions(["/", "\n"], [25, 0, 10, 25])
+    kinds = ["/", "/", "\n", "\n", RANDOM_SENTENCE, RANDOM_SENTENCE]
+    assert [(f.kind, f.count) for f in found] == list(zip(kinds, [10, 25] * 3, strict=True))
