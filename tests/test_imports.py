@@ -16,6 +16,7 @@ ALLOWED = {
     "analysis": {"redistribution", "layer", "analysis"},
     "evaluation": {"redistribution", "layer", "evaluation"},
     "integrations": {"redistribution", "layer", "analysis", "evaluation", "integrations"},
+    "commands": {"redistribution", "layer", "analysis", "evaluation", "commands"},
 }
 
 
@@ -54,6 +55,7 @@ def test_a_room_imports_what_stands_before_it_alone(room):
         ("layer", "from armlet.analysis import shape"),
         ("analysis", "import armlet.evaluation.paired"),
         ("evaluation", "from armlet import cli"),
+        ("analysis", "from armlet.commands.terminal import notes"),
     ],
 )
 def test_that_test_can_fail(room, line):

@@ -12,12 +12,16 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readmes_python_runs_and_prints_what_it_says(smollm2_folder, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code = "".join(re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
     exec(code.replace("HuggingFaceTB/SmolLM2-135M-Instruct", str(smollm2_folder)), {})
     (shown,) = re.findall(r"# (\{0: .*\})", code)
-    printed = capsys.readouterr().out.strip().splitlines()[-1]
+    report, shapes = map(ast.literal_eval, capsys.readouterr().out.strip().splitlines()[-2:])
     # Another processor rounds gates otherwise, and a value at the edge may move there and not here.
-    assert ast.literal_eval(printed)[0] == pytest.approx(ast.literal_eval(shown)[0], rel=0.01)
+    assert report[0] == pytest.approx(ast.literal_eval(shown)[0], rel=0.01)
+    (named,) = re.findall(r"# (x, RMSNorm_1.*), \.\.\., (.*, y)", code)
+    names = [name for part in named for name in part.split(", ")]
+    assert [name for name in shapes if name in names] == names
+    assert shapes["gate"] == (1, 5, 1536)
 
 
 def test_the_table_of_public_names_is_all_of_them():
