@@ -87,8 +87,16 @@ def test_layers_policies_and_position_are_those_asked_for(folder):
     assert [(p["policy"], p.get("knee")) for p in found["policies"]] == [("inward", 0.9), ("transport", None)]
     assert found["tokens"] == 3 + 2 + 2 * (2 + 1 + 1 + 2)  # the system's words, w2, w3, w4 and w5 of each
     treatments = {row["treatment"] for row in found["classes"]}
-    assert {"inward", "transport"} < treatments
-    assert "outward" not in treatments
+    assert {"Inward, knee 0.9, curve log", "Transport, spread 1.0"} < treatments
+    assert not any(treatment.startswith("Outward") for treatment in treatments)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_policy_with_two_settings_gives_two_treatments(folder):
+    twice = ("--policy", "outward:band=0.1", "--policy", "outward:band=0.2", "--policy", "outward:band=0.1")
+    found = result("explain", folder, *ASKED, "--layers", "0", *twice)
+    treatments = [row["treatment"] for row in found["classes"] if row["treatment"].startswith("Outward")]
+    assert treatments == ["Outward, band 0.1, ceiling 0.995", "Outward, band 0.2, ceiling 0.995"]
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -5,11 +5,21 @@ import pytest
 import torch
 
 from armlet import ARM, Inward, Layer1, Noise, Outward
-from armlet.analysis.explanation import AS_IT_IS, UNFILLED, Setup, class_rows, quantity_rows, run, summarise
+from armlet.analysis.explanation import (
+    AS_IT_IS,
+    UNFILLED,
+    Setup,
+    class_rows,
+    quantity_rows,
+    run,
+    summarise,
+    treatment_of,
+)
 from armlet.analysis.fillers import RANDOM_SENTENCE, Filler, conditions, filler_tokens, make_prompt
 from armlet.analysis.mechanism import ATTENTION, GATE, QUANTITIES, measure_filler, measure_gate, near_zero_after, view
 from armlet.analysis.resampling import draw_weights
 from armlet.analysis.shape import near_zero_halfwidth
+from armlet.redistribution.errors import ArgumentError
 from checkpoints import words
 from families import tiny
 
@@ -121,7 +131,8 @@ def test_classes_are_compared_with_other_words_and_before_with_after_each_treatm
     classes, before = setup.classes(), findings.without["near_zero"]
     assert classes.tolist() == ["digits", *["other"] * 3, "digits", *["other"] * 2, "operators", "other"]
     rows = class_rows(findings, setup, draw_weights(setup.owners()))
-    treatments = ["w7 × 4", f"{RANDOM_SENTENCE} × 4", "outward", "inward"]
+    treatments = ["4 × 'w7'", f"4 × {RANDOM_SENTENCE}", *map(treatment_of, POLICIES)]
+    assert treatments[2:] == ["Outward, band 0.13, ceiling 0.995, proportion 0.3", "Inward, knee 0.8, curve log"]
     assert [(r["class"], r["treatment"]) for r in rows] == [
         (name, treatment) for name in ("digits", "operators", "other") for treatment in (AS_IT_IS, *treatments)
     ]
@@ -161,3 +172,21 @@ def test_layers_may_have_any_dtype():
     model = tiny().bfloat16()
     (findings,) = explained(model, (0,))
     assert np.isfinite(findings.without["l1"]).all()
+
+
+def test_classes_without_other_words_are_still_compared_with_their_treatments(monkeypatch):
+    monkeypatch.setattr("armlet.analysis.explanation.classify", lambda _word: "digits")
+    setup = setup_of(counts=(4,))
+    (findings,) = explained(wanted=(0,), setup=setup)
+    rows = class_rows(findings, setup, draw_weights(setup.owners()))
+    assert (rows[0]["treatment"], rows[0]["without"], rows[0]["low"]) == (AS_IT_IS, None, None)
+    assert rows[0]["with"] == pytest.approx(findings.without["near_zero"].mean())
+    assert len(rows) == 5
+
+
+def test_a_layer_that_overflows_is_named_with_a_way_out():
+    model = tiny()
+    with torch.no_grad():
+        model.model.layers[1].mlp.gate_proj.weight.fill_(1e38)
+    with pytest.raises(ArgumentError, match="layer 1 gives NaN or Inf; try another dtype"):
+        explained(model, (0, 1))

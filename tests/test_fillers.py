@@ -57,11 +57,13 @@ def test_each_position_is_where_its_name_says(template, ids, places, question):
         assert prompt.filled(filler).tolist() == [*ids[:at], 30, 31, *ids[at:]]
 
 
-def test_special_tokens_at_the_start_stay_before_the_filler():
-    tokenizer = words(bos_token="w0")
-    tokenizer._tokenizer.post_processor = TemplateProcessing(single="w0 $A", special_tokens=[("w0", 0)])
-    prompt = make_prompt(tokenizer, QUESTION, system=SYSTEM_WORDS, position="before")
-    assert (prompt.ids.tolist(), prompt.at) == ([0, 10, 11, 12, 20, 21], 1)
+@pytest.mark.parametrize(("position", "at"), [("before", 1), ("between", 4), ("end", 6)])
+def test_special_tokens_at_both_ends_stay_there(position, at):
+    tokenizer = words(bos_token="w0", eos_token="w62")
+    both = TemplateProcessing(single="w0 $A w62", special_tokens=[("w0", 0), ("w62", 62)])
+    tokenizer._tokenizer.post_processor = both
+    prompt = make_prompt(tokenizer, QUESTION, system=SYSTEM_WORDS, position=position)
+    assert (prompt.ids.tolist(), prompt.at, prompt.question) == ([0, 10, 11, 12, 20, 21, 62], at, (4, 6))
 
 
 def test_tokens_are_those_of_the_whole_text_at_once(smollm2):
@@ -124,6 +126,6 @@ def test_a_filler_without_a_token_is_refused():
 
 
 def test_conditions_are_every_filler_and_the_control_at_every_count_but_0():
-    found = conditions(["/", "\n"], [25, 0, 10, 25])
+    found = conditions(["/", "\n", "/"], [25, 0, 10, 25])
     kinds = ["/", "/", "\n", "\n", RANDOM_SENTENCE, RANDOM_SENTENCE]
     assert [(f.kind, f.count) for f in found] == list(zip(kinds, [10, 25] * 3, strict=True))

@@ -6,7 +6,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
-from armlet.analysis.explanation import AS_IT_IS, summarise
+from armlet.analysis.explanation import AS_IT_IS, summarise, treatment_of
 from armlet.analysis.fillers import RANDOM_SENTENCE
 from armlet.analysis.mechanism import QUANTITIES, fit_affine
 from armlet.analysis.mechanism_figures import (
@@ -23,6 +23,7 @@ from test_explanation import explained, setup_of
 SETUP = setup_of(counts=(2, 5), kinds=("w7", "$w8"))
 FINDINGS = explained(wanted=(0, 1, 2), setup=SETUP)
 EXPLANATION = summarise(FINDINGS, SETUP)
+TREATED = treatment_of(SETUP.policies[0])
 FILLER = SETUP.fillers[SETUP.example()]
 
 
@@ -78,7 +79,7 @@ def test_counts_begin_at_the_baseline_and_have_a_line_for_each_filler_and_the_co
             base = [own[0]["without"]] if own[0]["without"] is not None else []
             assert list(line.get_xdata()) == [0] * len(base) + [2, 5]
             assert list(line.get_ydata()) == base + [row["with"] for row in own]
-    assert text_of(figure)[-3:] == ["filler 'w7'", "filler '$w8'", "a random sentence"]
+    assert text_of(figure)[-3:] == ["filler 'w7'", r"filler '\$w8'", "a random sentence"]
 
 
 def test_every_layer_has_a_cell_for_every_quantity_of_filler_and_control():
@@ -97,7 +98,7 @@ def test_every_layer_has_a_cell_for_every_quantity_of_filler_and_control():
 
 
 def test_classes_have_a_bar_for_each_treatment_and_the_interval_of_its_change():
-    treatments = ["w7 × 5", "outward"]
+    treatments = ["5 × 'w7'", TREATED]
     figure = draw_classes(EXPLANATION.classes, treatments, layer=1)
     (axes,) = figure.axes
     own = [row for row in EXPLANATION.classes if row["layer"] == 1 and row["treatment"] in (AS_IT_IS, *treatments)]
@@ -115,7 +116,7 @@ def test_classes_have_a_bar_for_each_treatment_and_the_interval_of_its_change():
         lambda: draw_affine(FILLER, FINDINGS[0].attention, layer=0, heads=4),
         lambda: draw_counts(EXPLANATION.rows, layer=0),
         lambda: draw_layers(EXPLANATION.rows, "w7"),
-        lambda: draw_classes(EXPLANATION.classes, ["w7 × 5"], layer=0),
+        lambda: draw_classes(EXPLANATION.classes, ["5 × 'w7'"], layer=0),
     ],
     ids=["attention", "affine", "counts", "layers", "classes"],
 )

@@ -5,7 +5,7 @@ The layers are taken one after the other, each for all prompts, so that a model 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from armlet.analysis.classes import CLASSES, classify
-from armlet.analysis.fillers import Filler, Prompt
+from armlet.analysis.fillers import RANDOM_SENTENCE, Filler, Prompt
+from armlet.analysis.inspection import detail
 from armlet.analysis.mechanism import GATE, QUANTITIES, View, measure_filler, measure_gate, near_zero_after, view
 from armlet.analysis.resampling import draw_weights, interval, replicate_means
 from armlet.analysis.shape import near_zero_halfwidth
 from armlet.layer.decoder import Layer1
 from armlet.layer.module import ARM
+from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy
 
@@ -137,6 +139,10 @@ def _views(layer: Layer1, prompt: Prompt, states: list[Tensor], fillers: Sequenc
         with torch.no_grad():
             states[at], trace = layer(states[at], trace=True)
         views.append(view(trace, prompt, count))
+        if not views[-1].activated.isfinite().all():
+            raise ArgumentError(
+                f"explain: layer {layer.options.layer} gives NaN or Inf; try another dtype, such as --dtype float32"
+            )
     return views
 
 
@@ -224,24 +230,27 @@ def class_rows(findings: Findings, setup: Setup, weights: Values) -> list[Row]:
     filled = [
         (treatment_of(filler), own["near_zero"]) for filler, own in zip(setup.fillers, findings.filled, strict=True)
     ]
-    treated = [(policy.name, own) for policy, own in zip(setup.policies, findings.treated, strict=True)]
+    treated = [(treatment_of(policy), own) for policy, own in zip(setup.policies, findings.treated, strict=True)]
     other = classes == "other"
     rows: list[Row] = []
     for name in CLASSES:
         own = classes == name
+        if not own.any():
+            continue
         named = {"layer": findings.layer, "class": name, "tokens": int(own.sum())}
-        if own.any() and other.any():
-            pair = (before[other], weights[:, other]), (before[own], weights[:, own])
-            rows.append(named | {"treatment": AS_IT_IS} | _compared(*pair))
-        for treatment, after in [*filled, *treated] if own.any() else []:
-            pair = (before[own], weights[:, own]), (after[own], weights[:, own])
-            rows.append(named | {"treatment": treatment} | _compared(*pair))
+        sides = [(before[mask], weights[:, mask]) for mask in (other, own)]
+        as_it_is = _compared(*sides) if other.any() else _sides(nan, before[own].mean(), nan, nan)
+        rows.append(named | {"treatment": AS_IT_IS} | as_it_is)
+        for treatment, after in [*filled, *treated]:
+            rows.append(named | {"treatment": treatment} | _compared(sides[1], (after[own], weights[:, own])))
     return rows
 
 
-def treatment_of(filler: Filler) -> str:
-    """What a row of `class_rows` calls a filler."""
-    return f"{filler.kind} × {filler.count}"
+def treatment_of(cause: Filler | Policy) -> str:
+    """What a row of `class_rows` calls a filler or a policy."""
+    if isinstance(cause, Filler):
+        return f"{cause.count} × {cause.kind if cause.kind == RANDOM_SENTENCE else repr(cause.kind)}"
+    return f"{type(cause).__name__}, {detail(cause)}"
 
 
 def _compared(without: tuple[Values, Values], filled: tuple[Values, Values]) -> Row:

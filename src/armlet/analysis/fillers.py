@@ -92,13 +92,18 @@ def make_prompt(
     if min(places.values()) < 0:
         raise ArgumentError("the chat template changes the system prompt or the question: their tokens are not found")
     encoded: Any = tokenizer(text, add_special_tokens=not templated, return_offsets_mapping=True)
-    ends = np.array([end for _, end in encoded["offset_mapping"]])
-    at, first, behind = (int((ends <= places[name]).sum()) for name in (position, "between", "end"))
-    ids = encoded["input_ids"]
+    ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
+    at, first, behind = (_first_behind(ends, places[name]) for name in (position, "between", "end"))
     if at >= len(ids):
         raise ArgumentError(f"position: no token stands behind {position!r} in {question!r}; nothing could be measured")
     words = tuple(str(tokenizer.decode([token])) for token in ids)
     return Prompt(torch.tensor(ids, dtype=torch.int64), at, (first, behind), words)
+
+
+def _first_behind(ends: Sequence[int], place: int) -> int:
+    """The first token that reaches beyond a place in the text; special tokens, which end at 0, stay where they are."""
+    text = [at for at, end in enumerate(ends) if end > 0]
+    return next((at for at in text if ends[at] > place), text[-1] + 1)
 
 
 def _render(tokenizer: "PreTrainedTokenizerBase", system: str, question: str) -> tuple[str, bool]:
@@ -166,4 +171,5 @@ def _sentence(rng: np.random.Generator) -> str:
 
 def conditions(kinds: Sequence[str], counts: Sequence[int]) -> list[Filler]:
     """Each filler, and last the control, at each count; 0 is the baseline, which is always run."""
-    return [Filler(kind, count) for kind in (*kinds, RANDOM_SENTENCE) for count in sorted(set(counts)) if count]
+    distinct = dict.fromkeys((*kinds, RANDOM_SENTENCE))
+    return [Filler(kind, count) for kind in distinct for count in sorted(set(counts)) if count]

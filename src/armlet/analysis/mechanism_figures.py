@@ -12,7 +12,7 @@ from torch import Tensor
 
 from armlet.analysis.classes import CLASSES
 from armlet.analysis.explanation import AS_IT_IS, Row
-from armlet.analysis.figures import COLOURS, GREY, OTHER_COLOUR, style
+from armlet.analysis.figures import COLOURS, GREY, style
 from armlet.analysis.fillers import RANDOM_SENTENCE, Filler, Prompt
 from armlet.analysis.mechanism import QUANTITIES, fit_affine
 
@@ -169,28 +169,26 @@ def draw_classes(rows: Sequence[Row], treatments: Sequence[str], *, layer: int) 
     """
     own = {(row["class"], row["treatment"]): row for row in rows if row["layer"] == layer}
     names = [name for name in CLASSES if (name, AS_IT_IS) in own]
-    columns = len(treatments) + 1
+    shown = [AS_IT_IS, *treatments]
+    width = 0.8 / len(shown)
     with style():
         figure = Figure(figsize=(5.6, 3.2), layout="constrained")
         axes = figure.subplots()
-        places = np.arange(len(names))
-        levels = [own[name, AS_IT_IS]["with"] for name in names]
-        axes.bar(places - 0.4, levels, 0.8 / columns, align="edge", color="#9a9a9a", label=AS_IT_IS)
-        for at, treatment in enumerate(treatments, 1):
+        for at, treatment in enumerate(shown):
             cells = [own[name, treatment] for name in names]
-            colour = COLOURS.get(
-                treatment.capitalize(), OTHER_COLOUR if treatment.startswith(RANDOM_SENTENCE) else "#E69F00"
-            )
-            middle = places - 0.4 + (at + 0.5) * 0.8 / columns
-            axes.bar(middle, [cell["with"] for cell in cells], 0.8 / columns, color=colour, label=treatment)
-            reach = [[abs(cell["change"] - cell[end]) for cell in cells] for end in ("low", "high")]
-            axes.errorbar(
-                middle, [cell["with"] for cell in cells], yerr=reach, fmt="none", ecolor="black", elinewidth=0.6
-            )
-        axes.set_xticks(places, [_class_label(name, own[name, AS_IT_IS]) for name in names])
+            middle, heights = np.arange(len(names)) + (at + 0.5) * width - 0.4, [cell["with"] for cell in cells]
+            axes.bar(middle, heights, width, color=_treatment_colour(treatment), label=_literal(treatment))
+            if treatment != AS_IT_IS:
+                reach = [[abs(cell["change"] - cell[end]) for cell in cells] for end in ("low", "high")]
+                axes.errorbar(middle, heights, yerr=reach, fmt="none", ecolor="black", elinewidth=0.6)
+        axes.set_xticks(range(len(names)), [_class_label(name, own[name, AS_IT_IS]) for name in names])
         axes.set(ylabel="near-zero share", title=f"Near-zero share by class of token, layer {layer}")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return figure
+
+
+def _treatment_colour(treatment: str) -> str:
+    return "#9a9a9a" if treatment == AS_IT_IS else COLOURS.get(treatment.partition(",")[0], "#E69F00")
 
 
 def _class_label(name: str, row: Row) -> str:
@@ -237,7 +235,12 @@ def _spelt(filler: Filler) -> str:
 
 
 def _named(kind: str) -> str:
-    return "a random sentence" if kind == RANDOM_SENTENCE else f"filler {kind!r}"
+    return "a random sentence" if kind == RANDOM_SENTENCE else _literal(f"filler {kind!r}")
+
+
+def _literal(text: str) -> str:
+    """A dollar sign is no formula."""
+    return text.replace("$", r"\$")
 
 
 def _colour(kind: str, kinds: Sequence[str]) -> str:

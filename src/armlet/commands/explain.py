@@ -60,7 +60,7 @@ def explain(
     from armlet.analysis.tables import explanation_table
 
     fillers = conditions(filler or ["/"], parse_counts(count))
-    policies = [parse_policy(text) for text in policy or ("outward",)]
+    policies = list(dict.fromkeys(parse_policy(text) for text in policy or ("outward",)))
     wanted = parse_layers(layers)
     questions = asked(prompt, prompts, BUILT_IN + FORMULAS)
     check_folder(out)
@@ -161,6 +161,6 @@ def _figures(explanation: "Explanation", setup: "Setup", options: Options, out: 
         "layers": draw.draw_layers(explanation.rows, filler.kind),
     }
     if explanation.classes:
-        treatments = [treatment_of(filler), *(policy.name for policy in setup.policies)]
+        treatments = [treatment_of(cause) for cause in (filler, *setup.policies)]
         figures["classes"] = draw.draw_classes(explanation.classes, treatments, layer=first.layer)
     return [str(path) for name, figure in figures.items() for path in save(figure, out, f"explain-{name}")]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from armlet.commands.arguments import POLICY, Device, Dtype, Json, Scope, ScopeOption, Seed, check_folder, refuse_meta
 from armlet.commands.terminal import INTERRUPTED, notes, progress
@@ -73,7 +74,7 @@ def _load(model: str, dtype: str, device: str | None) -> "tuple[PreTrainedModel,
     from armlet.layer.pretrained import load
 
     refuse_meta(device)
-    with notes.status(f"loading {model} ..."):
+    with notes.status(escape(f"loading {model} ...")):
         loaded = load(model, dtype=dtype, device=device)
     from transformers.utils import logging
 

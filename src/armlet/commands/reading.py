@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from armlet.commands.arguments import refuse_meta
 from armlet.commands.terminal import notes
 from armlet.layer.options import Options, read_options
@@ -63,7 +65,7 @@ def open_model(model: str | None, dtype: str, device: str | None, *, last: int |
     refuse_meta(device)
     check_device(device)
     name, kept = model or default_model(), parse_dtype(dtype)
-    with notes.status(f"opening {name} ..."):
+    with notes.status(escape(f"opening {name} ...")):
         # All of a hub's model is worth keeping; a few layers of it are read alone.
         whole = last is None and named_folder(name) is None
         checkpoint = open_checkpoint(download(name) if whole else name)
