@@ -11,14 +11,20 @@ from rich.console import Console
 
 from armlet import Inward, Outward, Transport, attach
 from armlet.analysis.answers import Answer, Answers
+from armlet.analysis.explanation import summarise
+from armlet.analysis.fillers import RANDOM_SENTENCE
 from armlet.analysis.inspection import Effect, Inspection, inspect_gates
+from armlet.analysis.mechanism import CLAIMS, QUANTITIES
 from armlet.analysis.shape import MEASURES, difference
 from armlet.analysis.synthetic import synthetic
-from armlet.analysis.tables import answers_table, inspection_table
+from armlet.analysis.tables import answers_table, explanation_table, inspection_table
 from checkpoints import words
 from families import tiny
+from test_explanation import explained, setup_of
 
 POLICIES = [Outward(), Inward(), Transport()]
+SETUP = setup_of()
+EXPLANATION = summarise(explained(wanted=(0, 1), setup=SETUP), SETUP)
 REAL = inspect_gates([synthetic("modes", tokens=2, width=300)], POLICIES)
 
 # What float32 gates can give: tails of 1e30 as well as rounding noise of 1e-30.
@@ -189,3 +195,36 @@ def test_an_answer_is_no_markup():
         answers = Answers(Answer([1], "[red]x[/red]", False), Answer([1], "[/]", False))
         text = shown(answers_table(words(), answers, attachment))
     assert cells(text) == ["[red]x[/red]", "[/]"]
+
+
+def test_an_explanation_shows_every_quantity_with_both_intervals_and_the_papers_claim():
+    text = shown(explanation_table(EXPLANATION, SETUP, "title"))
+    of = {(row["filler"], row["quantity"]): row for row in EXPLANATION.rows if (row["layer"], row["count"]) == (0, 5)}
+    lines = {line.split()[0]: line for line in text.splitlines() if line.split()[0] in QUANTITIES}
+    assert list(lines) == list(QUANTITIES)
+    for name, line in lines.items():
+        for kind in ("w7", RANDOM_SENTENCE):
+            low, high = (of[kind, name][end] for end in ("low", "high"))
+            sign = "+" if of[kind, name]["without"] is not None else ""
+            assert f"{low:{sign}.3g} to {high:{sign}.3g}" in line or f"{low:{sign}.2g} to" in line
+        assert ("rises" in line, "falls" in line) == (CLAIMS.get(name) == 1, CLAIMS.get(name) == -1)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "name", "verdict"),
+    [
+        (0.1, 0.2, "l1", "rises: yes"),
+        (-0.2, -0.1, "l1", "rises: no"),
+        (-0.1, 0.1, "l1", "rises: ?"),
+        (0.1, 0.2, "near_zero", "falls: no"),
+        (-0.2, -0.1, "near_zero", "falls: yes"),
+    ],
+)
+def test_a_claim_is_borne_out_or_not_by_the_whole_interval(low, high, name, verdict):
+    rows = [dict(row) for row in EXPLANATION.rows]
+    for row in rows:
+        if row["quantity"] == name:
+            row.update(low=low, high=high)
+    text = shown(explanation_table(replace(EXPLANATION, rows=rows), SETUP, "title"))
+    assert next(line for line in text.splitlines() if line.startswith(name)).rstrip().endswith(verdict)
