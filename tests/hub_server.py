@@ -6,7 +6,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 REPO = "somebody/tiny"
 COMMIT = "c0ffee" * 6 + "c0ff"
@@ -131,13 +131,17 @@ class Handler(BaseHTTPRequestHandler):
                 self.hub.hung.wait()
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
+class OneAtATime(HTTPServer):
+    """Serves a connection until it is closed, and the next one then."""
 
     def handle_error(self, request, client_address):
         """Nothing is said of a client that has gone: it may close a connection that was kept open."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
+
+
+class Server(ThreadingHTTPServer, OneAtATime):
+    daemon_threads = True
 
 
 def blob_id(content):
@@ -151,10 +155,10 @@ def sha256(content):
 
 
 @contextmanager
-def serving(folder, **how):
+def serving(folder, kind=Server, **how):
     """A hub that serves a folder while the block runs."""
     hub = Hub(folder, **how)
-    server = Server(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
+    server = kind(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -188,6 +188,48 @@ def test_a_truncated_shard_is_named(tmp_path):
     open_checkpoint(tmp_path).read(0)
 
 
+def test_a_file_replaced_while_a_layer_lives_is_refused(tmp_path):
+    saved(tmp_path, size="1GB")
+    layer = Layer1.from_checkpoint(tmp_path)
+    layer.embed(prompt(3))
+    copy = tmp_path / "copy"
+    copy.write_bytes((tmp_path / "model.safetensors").read_bytes())
+    copy.replace(tmp_path / "model.safetensors")
+    assert "model.safetensors was replaced while it was read" in refusal(lambda: layer.embed(prompt(3, seed=1)))
+
+
+def test_tensors_of_several_dtypes_become_the_one_that_the_configuration_states(tmp_path):
+    saved(tmp_path, size="1GB", dtype=torch.bfloat16)
+    change_weights(tmp_path, lambda old: {n: t.float() if "up_proj" in n or "norm" in n else t for n, t in old.items()})
+    for stated in (torch.bfloat16, torch.float32):
+        change_config(tmp_path, dtype=str(stated).removeprefix("torch."))
+        layer, theirs = Layer1.from_checkpoint(tmp_path, 1), hf.AutoModelForCausalLM.from_pretrained(tmp_path)
+        assert {weight.dtype for weight in layer.parameters()} == {theirs.dtype} == {stated}
+        for name, weight in Layer1.from_model(theirs, 1).named_parameters():
+            assert name.startswith("embedding") or torch.equal(weight, layer.get_parameter(name))
+
+
+@pytest.mark.parametrize("shape", [(), (64,), (64, 16), (0, 32)])
+def test_an_embedding_of_another_shape_is_refused(shape, tmp_path):
+    saved(tmp_path, size="1GB", tie_word_embeddings=True)
+    change_weights(tmp_path, lambda old: old | {"model.embed_tokens.weight": torch.zeros(shape)})
+    layer = Layer1.from_checkpoint(tmp_path)
+    expected = f"embed_tokens.weight of shape {list(shape)}, expected [vocabulary, 32]"
+    assert expected in refusal(lambda: layer.embed(prompt(3)))
+
+
+def test_a_name_that_is_none_is_refused():
+    assert "no model is named" in refusal(lambda: open_checkpoint(""))
+
+
+@pytest.mark.parametrize("sizes", [{"head_dim": -16}, {"intermediate_size": 0}])
+def test_sizes_that_no_layer_has_are_refused(sizes, tmp_path):
+    saved(tmp_path, size="1GB")
+    change_config(tmp_path, **sizes)
+    with pytest.raises(UnsupportedModelError, match="cannot have sizes"):
+        Layer1.from_checkpoint(tmp_path)
+
+
 def test_a_shard_that_lacks_what_the_index_says_is_named(tmp_path):
     saved(tmp_path)
     file = only_in(tmp_path, "layers.1.", "layers.0.")

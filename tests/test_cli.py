@@ -525,7 +525,7 @@ def test_ctrl_c_in_inspect_shows_the_prompts_so_far(folder, monkeypatch):
 def test_ctrl_c_before_the_first_prompt_leaves_nothing(folder, monkeypatch):
     interrupt_inspection(monkeypatch, 0)
     code, out, err = run("inspect", folder, "--prompt", PROMPTS[0])
-    assert (code, out, err) == (130, "", "interrupted: this is what there is\n")
+    assert (code, out, err) == (130, "", "interrupted: nothing was finished\n")
     assert list(Path().iterdir()) == []
 
 

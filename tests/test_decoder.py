@@ -553,11 +553,26 @@ def test_tensors_that_are_missing_unknown_or_of_another_shape_are_named():
         Layer1.from_tensors(model.config, theirs | {"mlp.gate_up_proj.weight": torch.zeros(90, 32)})
 
 
+def test_inputs_of_another_dtype_or_kind_are_refused():
+    layer = Layer1.from_model(tiny())
+    with pytest.raises(ArgumentError, match=r"in torch.float32, found shape \[1, 4, 32\] in torch.bfloat16"):
+        layer(layer.embed(prompt(4)).bfloat16())
+    for wrong in ({"input_ids": prompt(4)}, torch.ones(1, 4)):
+        with pytest.raises(ArgumentError, match="expected a tensor of token ids"):
+            layer.embed(wrong)
+
+
+@pytest.mark.parametrize("layer", [True, 1.0, "0", None])
+def test_a_layer_is_an_index(layer):
+    with pytest.raises(ArgumentError, match="has layers 0 to 2, found"):
+        Layer1.from_model(tiny(), layer)
+
+
 def test_inputs_of_another_shape_are_refused():
     layer = Layer1.from_model(tiny())
     x, cache = layer.embed(prompt(4, batch=2)), KVCache()
     layer(x, cache=cache)
-    with pytest.raises(ArgumentError, match=r"expected x \[batch, seq, 32\], found shape \[4, 32\]"):
+    with pytest.raises(ArgumentError, match=r"expected x \[batch, seq, 32\] in torch.float32, found shape \[4, 32\]"):
         layer(x[0])
     with pytest.raises(ArgumentError, match=r"found shape \[32\]"):
         layer(x[0, 0])

@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    monkeypatch.setattr("armlet.commands.explain._figures", lambda *_: [])
+    monkeypatch.setattr("armlet.commands.explain._draw", lambda *_: None)
 
 
 def test_explain_shows_every_quantity_and_names_every_figure(folder):
@@ -69,7 +69,9 @@ def test_json_and_csv_hold_the_same_rows_of_every_layer_filler_count_and_quantit
             read = list(csv.DictReader(file))
         assert read == [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows]
     assert found["layers"] == [0, 1, 2]
-    assert (found["prompts"], found["tokens"]) == (2, 3 + 2 + 2 * 2)  # questions, and w4 w5 behind each
+    assert (found["questions"], found["dtype"]) == (["w20 w21 w22", "w23 w24"], "auto")
+    assert list(found["quantities"]) == list(QUANTITIES)
+    assert found["tokens"] == 3 + 2 + 2 * 2  # questions, and w4 w5 behind each
     assert (found["system"], found["position"], found["interrupted"]) == ("w10 w11", "between", False)
     assert [(f["filler"], f["count"], f["tokens"]) for f in found["fillers"]][:4] == [
         ("w7", 2, ["w7"]),
@@ -119,13 +121,14 @@ def test_at_the_end_no_word_of_a_question_sees_the_filler_and_no_class_is_drawn(
     found = result("explain", folder, *ASKED, "--position", "end", "--layers", "0", "--out", "here")
     assert found["classes"] == []
     assert not Path("here/explain-classes.csv").exists()
+    assert "no word of a question stands behind the filler" in shown("explain", folder, *ASKED, "--position", "end")
     assert [Path(file).stem for file in found["figures"][::2]] == [f"explain-{name}" for name in NAMES[:-1]]
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_prompts_are_the_built_in_ones_by_default(folder):
     found = result("explain", folder, "--filler", "w7", "--count", "1", "--layers", "0")
-    assert (found["prompts"], found["system"]) == (len(BUILT_IN + FORMULAS), SYSTEM)
+    assert (tuple(found["questions"]), found["system"]) == (BUILT_IN + FORMULAS, SYSTEM)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -139,9 +142,44 @@ def test_ctrl_c_keeps_the_layers_that_are_finished(folder, monkeypatch):
     assert json.loads(Path("here/explain.json").read_text()) == found
 
 
+def test_tables_are_kept_where_drawing_fails(folder, monkeypatch):
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("armlet.commands.explain._draw", full)
+    assert run("explain", folder, *ASKED, "--layers", "0", "--out", "here")[0] == 2
+    assert {file.name for file in Path("here").iterdir()} == {"explain.json", "explain.csv", "explain-classes.csv"}
+
+
+def test_nothing_in_a_name_is_a_formula_or_markup(tmp_path):
+    odd = save(tmp_path / "[bold]x[/y] $\\frac$", template=TURNS)
+    arguments = ("--prompt", "w20 w21 😀", "--system", "", "--layers", "0", "--count", "2")
+    code, out, err = run("explain", odd, *arguments, "--filler", "$\\frac$ [/red]", "--out", "here")
+    assert (code, err) == (0, "")
+    assert "[bold]x[/y]" in out
+
+
+def test_of_several_fillers_each_has_a_table(folder):
+    out = shown("explain", folder, *ASKED, "--filler", "w8", "--layers", "0,1")
+    assert [line.split()[3] for line in out.splitlines() if line.startswith("quantity")] == ["×", "×"]
+    assert ("4 × 'w7'" in out, "4 × 'w8'" in out) == (True, True)
+    assert "2 prompts: intervals are too narrow" in out
+    other = shown("explain", folder, *ASKED, "--layers", "1")
+    assert "paper" in out
+    assert "paper" not in other  # which speaks of the first layer alone
+
+
+def test_what_the_first_figure_shows_is_in_the_json(folder):
+    found = result("explain", folder, *ASKED, "--layers", "1")["attention"]
+    assert (found["layer"], found["filler"], found["count"], found["at"]) == (1, "w7", 4, 5)
+    assert found["words"] == ["w1", "w10", "w11", "w2", "w3", "w20", "w21", "w22", "w4", "w5"]
+    assert (len(found["without"]), len(found["with"])) == (10, 14)
+    assert found["without"][-1] is None
+
+
 def test_ctrl_c_before_the_first_layer_is_finished_leaves_nothing(folder, monkeypatch):
     interrupt(monkeypatch, after=0)
-    assert run("explain", folder, *ASKED) == (130, "", "interrupted: this is what there is\n")
+    assert run("explain", folder, *ASKED) == (130, "", "interrupted: nothing was finished\n")
     assert list(Path().iterdir()) == []
 
 
@@ -161,7 +199,7 @@ def interrupt(monkeypatch, after):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--count", "ten"), "--count: expected numbers of tokens such as 0,10,25, one of them not 0, found 'ten'"),
+        (("--count", "ten"), "--count: expected numbers up to 99999 such as 0,10,25, one of them not 0, found 'ten'"),
         (("--count", "0"), "one of them not 0, found '0'"),
         (("--count", "-5"), "found '-5'"),
         (("--count", "999999"), "found '999999'"),
@@ -201,4 +239,8 @@ def test_smollm2_bears_out_the_affine_claim_and_not_louder_activations(smollm2_f
     assert of["/", "l2"]["high"] < 0
     assert abs(of["/", "near_zero"]["change"]) < 0.005
     assert {row["class"] for row in found["classes"]} == set(CLASSES)
+    # And that digits, operators and conjunctions are nearer to zero than other words.
+    for row in found["classes"]:
+        if row["treatment"] == "as it is" and row["class"] != "other":
+            assert row["low"] < 0 < row["high"]
     assert set(GATE) <= {row["quantity"] for row in found["rows"]}

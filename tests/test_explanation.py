@@ -112,10 +112,10 @@ def test_rows_hold_the_means_and_intervals_that_hold_the_change():
         assert row["with"] == pytest.approx(filled.mean())
         before = findings.without[row["quantity"]] if row["quantity"] in GATE else UNFILLED.get(row["quantity"])
         if before is None:
-            assert (row["without"], row["change"]) == (None, None)
+            assert (row["without"], row["change"], row["interval_of"]) == (None, None, "value")
             assert row["low"] <= row["with"] <= row["high"]
         else:
-            assert row["without"] == pytest.approx(np.mean(before))
+            assert (row["without"], row["interval_of"]) == (pytest.approx(np.mean(before)), "change")
             assert row["change"] == pytest.approx((filled - before).mean())
             assert row["low"] <= row["change"] <= row["high"]
             means = weights @ (filled - before) / weights.sum(1)
@@ -125,7 +125,7 @@ def test_rows_hold_the_means_and_intervals_that_hold_the_change():
 
 def test_classes_are_compared_with_other_words_and_before_with_after_each_treatment(monkeypatch):
     kinds = {"w20": "digits", "w21": "other", "w24": "digits", "w27": "operators"}
-    monkeypatch.setattr("armlet.analysis.explanation.classify", lambda word: kinds.get(word, "other"))
+    monkeypatch.setattr("armlet.analysis.explanation.classify", lambda words: [kinds.get(w, "other") for w in words])
     setup = setup_of(counts=(4,))
     (findings,) = explained(wanted=(0,), setup=setup)
     classes, before = setup.classes(), findings.without["near_zero"]
@@ -141,12 +141,16 @@ def test_classes_are_compared_with_other_words_and_before_with_after_each_treatm
         own = classes == row["class"]
         assert row["tokens"] == own.sum()
         if row["treatment"] == AS_IT_IS:
-            sides = before[classes == "other"].mean(), before[own].mean()
+            share, against, reference = before[own], "other", before[classes == "other"]
         else:
-            sides = before[own].mean(), after[row["treatment"]][own].mean()
-        assert (row["without"], row["with"]) == tuple(map(pytest.approx, sides))
-        assert row["change"] == pytest.approx(sides[1] - sides[0])
-        assert row["low"] - 1e-12 <= row["change"] <= row["high"] + 1e-12
+            share, against, reference = after[row["treatment"]][own], AS_IT_IS, before[own]
+        assert (row["share"], row["against"]) == (pytest.approx(share.mean()), against)
+        assert row["reference"] == pytest.approx(reference.mean())
+        assert row["change"] == pytest.approx(share.mean() - reference.mean())
+        if row["share_low"] is not None:
+            assert row["share_low"] <= row["share"] <= row["share_high"]
+        if row["low"] is not None:
+            assert row["low"] <= row["change"] <= row["high"]
     assert findings.treated[0].mean() < before.mean()  # Outward empties the neighbourhood of zero
 
 
@@ -175,12 +179,13 @@ def test_layers_may_have_any_dtype():
 
 
 def test_classes_without_other_words_are_still_compared_with_their_treatments(monkeypatch):
-    monkeypatch.setattr("armlet.analysis.explanation.classify", lambda _word: "digits")
+    monkeypatch.setattr("armlet.analysis.explanation.classify", lambda words: ["digits"] * len(words))
     setup = setup_of(counts=(4,))
     (findings,) = explained(wanted=(0,), setup=setup)
     rows = class_rows(findings, setup, draw_weights(setup.owners()))
-    assert (rows[0]["treatment"], rows[0]["without"], rows[0]["low"]) == (AS_IT_IS, None, None)
-    assert rows[0]["with"] == pytest.approx(findings.without["near_zero"].mean())
+    assert (rows[0]["treatment"], rows[0]["reference"], rows[0]["low"]) == (AS_IT_IS, None, None)
+    assert rows[0]["share"] == pytest.approx(findings.without["near_zero"].mean())
+    assert rows[0]["share_low"] < rows[0]["share_high"]
     assert len(rows) == 5
 
 

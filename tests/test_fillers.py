@@ -57,13 +57,24 @@ def test_each_position_is_where_its_name_says(template, ids, places, question):
         assert prompt.filled(filler).tolist() == [*ids[:at], 30, 31, *ids[at:]]
 
 
+@pytest.mark.parametrize("question", ["w3", "w5", "w20", "w10"])
+def test_a_question_that_stands_in_the_template_or_the_system_prompt_too_is_found(question):
+    assert prompt_of(TURNS, question=question).question == (6, 7)
+    assert make_prompt(tokenizer_with(TURNS), "w20 w21", system="w1", position="before").at == 1
+
+
+def test_a_template_that_strips_the_texts_is_taken():
+    stripping = TURNS.replace("turn['content']", "turn['content'].strip()")
+    assert prompt_of(stripping, question=" w20 w21 ").question == (6, 8)
+
+
 @pytest.mark.parametrize(("position", "at"), [("before", 1), ("between", 4), ("end", 6)])
 def test_special_tokens_at_both_ends_stay_there(position, at):
     tokenizer = words(bos_token="w0", eos_token="w62")
-    both = TemplateProcessing(single="w0 $A w62", special_tokens=[("w0", 0), ("w62", 62)])
+    both = TemplateProcessing(single="w0 $A w62 w62", special_tokens=[("w0", 0), ("w62", 62)])
     tokenizer._tokenizer.post_processor = both
     prompt = make_prompt(tokenizer, QUESTION, system=SYSTEM_WORDS, position=position)
-    assert (prompt.ids.tolist(), prompt.at, prompt.question) == ([0, 10, 11, 12, 20, 21, 62], at, (4, 6))
+    assert (prompt.ids.tolist(), prompt.at, prompt.question) == ([0, 10, 11, 12, 20, 21, 62, 62], at, (4, 6))
 
 
 def test_tokens_are_those_of_the_whole_text_at_once(smollm2):
@@ -84,7 +95,7 @@ def test_tokens_are_those_of_the_whole_text_at_once(smollm2):
     [
         (LOUD, "between", "the chat template cannot be used"),
         ("{{ raise_exception('never') }}", "between", "the chat template cannot be used .*never"),
-        (None, "end", "no token stands behind 'end'"),
+        (None, "end", "fewer than 2 tokens stand behind 'end'"),
         (TURNS, "middle", "expected one of before, between, end, found 'middle'"),
     ],
 )
@@ -102,7 +113,7 @@ def test_a_filler_is_its_texts_tokens_again_and_again(count, text):
 
 def test_fillers_are_counted_in_tokens_where_the_tokenizer_would_merge_them(smollm2):
     _, tokenizer = smollm2
-    told = describe_filler(tokenizer, Filler("/", 55))
+    told = describe_filler(tokenizer, Filler("/", 55), filler_tokens(tokenizer, Filler("/", 55)))
     assert (told["filler"], told["count"], told["tokens"], told["characters"]) == ("/", 55, ["/"], 55)
     assert told["tokens_of_the_same_text"] == len(tokenizer("/" * 55)["input_ids"]) < 55
     assert len(filler_tokens(tokenizer, Filler("/", 55))) == 55

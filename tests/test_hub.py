@@ -14,7 +14,8 @@ from armlet.layer import hub as hub_module
 from armlet.layer import ranges
 from armlet.layer.checkpoint import open_checkpoint
 from armlet.layer.folder import INDEX, WEIGHTS
-from hub_server import COMMIT, REPO, blob_id, serving
+from armlet.redistribution.errors import ArgumentError
+from hub_server import COMMIT, REPO, OneAtATime, blob_id, serving
 from test_checkpoint import only_in, refusal, saved, shards_of
 
 IDS = torch.tensor([[7, 3, 7, 9], [3, 60, 0, 7]])
@@ -101,6 +102,23 @@ def test_only_what_is_needed_is_sent(stored, hub, folder):
         assert hub.sent() + store.sent() - before == header_size(table) + rows
         assert_same(layer, folder, 1)
         assert (hub.sent() == small) is stored
+
+
+def test_what_does_not_fit_is_refused_before_a_tensor_is_sent(hub, folder):
+    config = json.loads((folder / "config.json").read_text())
+    hub.bodies["config.json"] = json.dumps(config | {"intermediate_size": 40}).encode()
+    with pytest.raises(ArgumentError, match=r"expected mlp\.gate_proj\.weight of shape"):
+        Layer1.from_checkpoint(REPO)
+    asked = [asked for asked in hub.asked if asked.file.endswith(".safetensors") and asked.sent]
+    assert asked
+    assert sum(each.sent for each in asked) == sum(header_size(folder / name) for name in {each.file for each in asked})
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_hub_that_serves_one_connection_at_a_time_is_enough(folder, monkeypatch):
+    with serving(folder, OneAtATime) as alone:
+        monkeypatch.setenv("HF_ENDPOINT", alone.address)
+        assert_same(Layer1.from_checkpoint(REPO), folder)
 
 
 def test_a_row_is_fetched_once(hub):

@@ -83,15 +83,15 @@ def test_counts_begin_at_the_baseline_and_have_a_line_for_each_filler_and_the_co
 
 
 def test_every_layer_has_a_cell_for_every_quantity_of_filler_and_control():
-    figure = draw_layers(EXPLANATION.rows, "w7")
-    for kind, axes in zip(("w7", RANDOM_SENTENCE), figure.axes, strict=True):
+    figure = draw_layers(EXPLANATION.rows)
+    for kind, axes in zip(("w7", "$w8", RANDOM_SENTENCE), figure.axes, strict=True):
         cells = [r for r in EXPLANATION.rows if (r["filler"], r["count"]) == (kind, 5)]
         shown = [text.get_text() for text in axes.texts]
         assert shown == ["-" if r["with"] is None else f"{r['with']:.3g}" for r in cells]
         assert [label.get_text() for label in axes.get_xticklabels()] == [NAMES[name] for name in QUANTITIES]
         shades = axes.images[0].get_array()
         for shade, row in zip(np.ravel(shades), cells, strict=True):
-            undecided = row["change"] is None or row["low"] <= 0 <= row["high"]
+            undecided = row["change"] is None or row["low"] is None or row["low"] <= 0 <= row["high"]
             assert (shade == 0) == undecided
             assert undecided or np.sign(shade) == np.sign(row["change"])
             assert abs(shade) <= 1
@@ -104,8 +104,11 @@ def test_classes_have_a_bar_for_each_treatment_and_the_interval_of_its_change():
     own = [row for row in EXPLANATION.classes if row["layer"] == 1 and row["treatment"] in (AS_IT_IS, *treatments)]
     names = list(dict.fromkeys(row["class"] for row in own))
     assert [label.get_text().split("\n")[0] for label in axes.get_xticklabels()] == names
-    heights = [container.patches[at].get_height() for at in range(len(names)) for container in axes.containers[::2][:1]]
-    assert heights == [row["with"] for row in own if row["treatment"] == AS_IT_IS]
+    cells = {(row["class"], row["treatment"]): row for row in own}
+    for treatment, bars in zip((AS_IT_IS, *treatments), axes.containers, strict=True):
+        assert [bar.get_height() for bar in bars] == [cells[name, treatment]["share"] for name in names]
+    spans = {tuple(segment[:, 1]) for lines in axes.collections for segment in lines.get_segments()}
+    assert spans == {(row["share_low"], row["share_high"]) for row in own if row["share_low"]}
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [AS_IT_IS, *treatments]
 
 
@@ -115,7 +118,7 @@ def test_classes_have_a_bar_for_each_treatment_and_the_interval_of_its_change():
         lambda: draw_attention(SETUP.prompts[0], FILLER, FINDINGS[0].received, layer=0),
         lambda: draw_affine(FILLER, FINDINGS[0].attention, layer=0, heads=4),
         lambda: draw_counts(EXPLANATION.rows, layer=0),
-        lambda: draw_layers(EXPLANATION.rows, "w7"),
+        lambda: draw_layers(EXPLANATION.rows),
         lambda: draw_classes(EXPLANATION.classes, ["5 × 'w7'"], layer=0),
     ],
     ids=["attention", "affine", "counts", "layers", "classes"],

@@ -85,7 +85,7 @@ def test_the_pauses_between_attempts_double(hub, monkeypatch):
     monkeypatch.setattr(ranges.time, "sleep", pauses.append)
     hub.statuses[FILE] = [503] * 100
     refusal(hub)
-    assert pauses == [1, 2, 4, 8]
+    assert pauses == [0.5, 1, 2, 4]
 
 
 def test_a_hub_that_falls_silent_is_asked_again(hub, monkeypatch):

@@ -47,6 +47,14 @@ def test_what_is_not_defined_has_no_interval():
     assert np.isnan(interval(np.full((3, 2), np.nan))).all()
 
 
+def test_one_prompts_quantity_has_no_interval():
+    """Each token has the same value: tokens drawn again say nothing of other prompts."""
+    weights = draw_weights(np.zeros(7, dtype=int))
+    assert np.isnan(interval(replicate_means(np.full((7, 1), 0.1), weights))).all()
+    assert np.isnan(interval(replicate_means(np.zeros((7, 1)), weights))).all()
+    assert not np.isnan(interval(replicate_means(np.arange(7.0)[:, None], weights))).any()
+
+
 @pytest.mark.parametrize("between", [0.0, 1.0])
 def test_the_interval_holds_the_true_mean_about_as_often_as_it_says(between):
     """95 % of 200 runs; tokens alone would hold it far less often where prompts differ (checked below)."""

@@ -17,7 +17,7 @@ from armlet.analysis.inspection import Effect, Inspection, inspect_gates
 from armlet.analysis.mechanism import CLAIMS, QUANTITIES
 from armlet.analysis.shape import MEASURES, difference
 from armlet.analysis.synthetic import synthetic
-from armlet.analysis.tables import answers_table, explanation_table, inspection_table
+from armlet.analysis.tables import answers_table, classes_table, explanation_table, inspection_table
 from checkpoints import words
 from families import tiny
 from test_explanation import explained, setup_of
@@ -198,7 +198,7 @@ def test_an_answer_is_no_markup():
 
 
 def test_an_explanation_shows_every_quantity_with_both_intervals_and_the_papers_claim():
-    text = shown(explanation_table(EXPLANATION, SETUP, "title"))
+    text = shown(explanation_table(EXPLANATION, SETUP, "w7", "title"))
     of = {(row["filler"], row["quantity"]): row for row in EXPLANATION.rows if (row["layer"], row["count"]) == (0, 5)}
     lines = {line.split()[0]: line for line in text.splitlines() if line.split()[0] in QUANTITIES}
     assert list(lines) == list(QUANTITIES)
@@ -226,5 +226,20 @@ def test_a_claim_is_borne_out_or_not_by_the_whole_interval(low, high, name, verd
     for row in rows:
         if row["quantity"] == name:
             row.update(low=low, high=high)
-    text = shown(explanation_table(replace(EXPLANATION, rows=rows), SETUP, "title"))
+    text = shown(explanation_table(replace(EXPLANATION, rows=rows), SETUP, "w7", "title"))
     assert next(line for line in text.splitlines() if line.startswith(name)).rstrip().endswith(verdict)
+
+
+@pytest.mark.parametrize(("first", "headings"), [(0, ["against", "other", "paper"]), (1, ["against", "other"])])
+def test_classes_are_shown_against_other_words_and_the_papers_claim_is_of_the_first_layer(first, headings):
+    rows = [row | {"class": "digits" if row["class"] == "other" else row["class"]} for row in EXPLANATION.classes]
+    rows = [row for row in rows if row["layer"] == first]
+    for row in rows:
+        row.update(low=0.001, high=0.002)
+    found = replace(EXPLANATION, classes=rows, findings=EXPLANATION.findings[first:])
+    text = shown(classes_table(found, "title"))
+    heading, _, line = text.splitlines()[1:4]
+    assert heading.split()[-len(headings) :] == headings
+    assert line.split()[:2] == ["digits", "9"]
+    assert ("higher: yes" in line) == (first == 0)
+    assert "+0.001 to +0.002" in line

@@ -1,5 +1,7 @@
 """Which kind of word a token is: the classes of the paper's Section 6 and Figure 7."""
 
+from collections.abc import Sequence
+
 CLASSES = ("digits", "operators", "conjunctions", "other")
 
 OPERATORS = frozenset("+-−*/=<>^×·÷±≤≥≠≈√∑%") | {"<=", ">=", "==", "!=", "**", "+=", "->"}
@@ -13,11 +15,22 @@ CONJUNCTIONS = frozenset(
 """English conjunctions, and adverbs that join sentences. The paper does not list its own."""
 
 
-def classify(word: str) -> str:
-    """The class of a token by its text, without the space around it; a part of a longer word is "other"."""
+def classify(words: Sequence[str]) -> list[str]:
+    """The class of each token of a text, by the tokens' texts.
+
+    A piece of a word is "other", and so is a hyphen or slash inside one ("well-known", "km/h").
+    """
+    around = ["", *words, ""]
+    return [_classify(*around[at : at + 3]) for at in range(len(words))]
+
+
+def _classify(before: str, word: str, behind: str) -> str:
     text = word.strip()
     if text.isdecimal():
         return "digits"
+    joined_left = word[:1] == text[:1] and before[-1:].isalpha()
+    joined_right = behind[:1].isalpha()
     if text in OPERATORS:
-        return "operators"
-    return "conjunctions" if text.lower() in CONJUNCTIONS else "other"
+        inside = text in ("-", "/") and joined_left and joined_right and len(before.strip()) > 1  # but not "x-y"
+        return "other" if inside else "operators"
+    return "conjunctions" if text.lower() in CONJUNCTIONS and not (joined_left or joined_right) else "other"

@@ -5,7 +5,7 @@ The layers are taken one after the other, each for all prompts, so that a model 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy
 
 Values = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 Row = dict[str, Any]
 
 AS_IT_IS = "as it is"
@@ -41,7 +42,7 @@ class Setup:
     Args:
         prompts: at least one.
         fillers: the conditions beside the baseline, at least one.
-        tokens: for each prompt, the tokens `[count]` of each filler; `make_setup` takes them from a tokenizer.
+        tokens: for each prompt, the tokens `[count]` of each filler.
         policies: what ARM does to the near-zero share of each token, without filler.
         seed: of ARM's keyed noise.
     """
@@ -62,11 +63,11 @@ class Setup:
 
     def classes(self) -> NDArray[np.str_]:
         """`[tokens]`: the class of each measured token; "" for what is not of the question."""
-        found = [
-            classify(word) if prompt.question[0] <= at < prompt.question[1] else ""
-            for prompt in self.prompts
-            for at, word in list(enumerate(prompt.words))[prompt.at :]
-        ]
+        found: list[str] = []
+        for prompt in self.prompts:
+            first, behind = prompt.question
+            named = ["" if not first <= at < behind else name for at, name in enumerate(classify(prompt.words))]
+            found += named[prompt.at :]
         return np.array(found)
 
 
@@ -195,9 +196,9 @@ def summarise(findings: Sequence[Findings], setup: Setup) -> Explanation:
 
 
 def quantity_rows(findings: Findings, fillers: Sequence[Filler], weights: Values) -> list[Row]:
-    """A row for each filler and each of `QUANTITIES`: without, with, change, and the interval of the change.
+    """A row for each filler and each of `QUANTITIES`: without, with, change, and an interval.
 
-    `low` and `high` bound the change; where a quantity has no value without a filler, the value.
+    `low` and `high` bound what `interval_of` names: the change, or the value of what has none without a filler.
 
     Args:
         findings: of one layer.
@@ -210,16 +211,23 @@ def quantity_rows(findings: Findings, fillers: Sequence[Filler], weights: Values
         changes = np.stack([filled[name] - np.nan_to_num(before[name]) for name in QUANTITIES], axis=1)
         low, high = interval(replicate_means(changes, weights))
         for at, name in enumerate(QUANTITIES):
+            without, value = float(np.mean(before[name])), float(filled[name].mean())
             named = {"layer": findings.layer, "filler": filler.kind, "count": filler.count, "quantity": name}
-            rows.append(named | _sides(float(np.mean(before[name])), filled[name].mean(), low[at], high[at]))
+            numbers = _plain({"without": without, "with": value, "change": value - without})
+            bounds = {
+                "interval_of": "value" if isnan(without) else "change",
+                **_plain({"low": low[at], "high": high[at]}),
+            }
+            rows.append(named | numbers | bounds)
     return rows
 
 
 def class_rows(findings: Findings, setup: Setup, weights: Values) -> list[Row]:
-    """The near-zero share of the question's tokens by class: after each filler and each policy, and against "other".
+    """The near-zero share of the question's tokens by class: as it is, and after each filler and each policy.
 
-    In a row of treatment "as it is", `without` is the share of "other", and `with` that of the class. A class without
-    a token has no row.
+    `share` has the interval `share_low` to `share_high`. `change` is `share` − `reference`, and `reference` the share
+    of what `against` names: as it is, a class is held against "other"; after a treatment, against itself as it is.
+    A class without a token has no row.
 
     Args:
         findings: of one layer.
@@ -227,22 +235,18 @@ def class_rows(findings: Findings, setup: Setup, weights: Values) -> list[Row]:
         weights: `[replicates, tokens]`, of `resampling.draw_weights`.
     """
     classes, before = setup.classes(), findings.without["near_zero"]
-    filled = [
-        (treatment_of(filler), own["near_zero"]) for filler, own in zip(setup.fillers, findings.filled, strict=True)
-    ]
-    treated = [(treatment_of(policy), own) for policy, own in zip(setup.policies, findings.treated, strict=True)]
-    other = classes == "other"
+    causes = [*setup.fillers, *setup.policies]
+    after = [*(filled["near_zero"] for filled in findings.filled), *findings.treated]
+    other = (before, classes == "other", "other")
     rows: list[Row] = []
     for name in CLASSES:
         own = classes == name
-        if not own.any():
-            continue
-        named = {"layer": findings.layer, "class": name, "tokens": int(own.sum())}
-        sides = [(before[mask], weights[:, mask]) for mask in (other, own)]
-        as_it_is = _compared(*sides) if other.any() else _sides(nan, before[own].mean(), nan, nan)
-        rows.append(named | {"treatment": AS_IT_IS} | as_it_is)
-        for treatment, after in [*filled, *treated]:
-            rows.append(named | {"treatment": treatment} | _compared(sides[1], (after[own], weights[:, own])))
+        if own.any():
+            named = {"layer": findings.layer, "class": name, "tokens": int(own.sum())}
+            rows.append(named | {"treatment": AS_IT_IS} | _compared(before, own, other, weights))
+            for cause, values in zip(causes, after, strict=True):
+                itself = (before, own, AS_IT_IS)
+                rows.append(named | {"treatment": treatment_of(cause)} | _compared(values, own, itself, weights))
     return rows
 
 
@@ -253,14 +257,22 @@ def treatment_of(cause: Filler | Policy) -> str:
     return f"{type(cause).__name__}, {detail(cause)}"
 
 
-def _compared(without: tuple[Values, Values], filled: tuple[Values, Values]) -> Row:
-    """Two sides, each its values `[tokens]` and their weights; the interval is that of the difference of the means."""
-    before, after = (replicate_means(values[:, None], weights) for values, weights in (without, filled))
-    low, high = interval(after - before)
-    return _sides(without[0].mean(), filled[0].mean(), low[0], high[0])
+def _compared(values: Values, own: Mask, reference: tuple[Values, Mask, str], weights: Values) -> Row:
+    """The mean share of some tokens, and its distance from that of a reference: its values, tokens and name."""
+    means = [replicate_means(v[mask, None], weights[:, mask]) for v, mask in ((values, own), reference[:2])]
+    share, held = float(values[own].mean()), _mean(reference[0][reference[1]])
+    (share_low, share_high), (low, high) = (interval(m)[:, 0] for m in (means[0], means[0] - means[1]))
+    return {
+        **_plain({"share": share, "share_low": share_low, "share_high": share_high}),
+        "against": reference[2],
+        **_plain({"reference": held, "change": share - held, "low": low, "high": high}),
+    }
 
 
-def _sides(without: float, filled: float, low: float, high: float) -> Row:
+def _mean(values: Values) -> float:
+    return float(values.mean()) if values.size else nan
+
+
+def _plain(numbers: dict[str, float]) -> Row:
     """For JSON and CSV: what is not defined becomes None."""
-    numbers = {"without": without, "with": filled, "change": filled - without, "low": low, "high": high}
     return {name: float(number) if isfinite(number) else None for name, number in numbers.items()}

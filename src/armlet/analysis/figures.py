@@ -1,5 +1,6 @@
 """One figure: the layer with ARM in its place, and what each policy does to the activated gate there."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,7 +128,8 @@ def save(figure: Figure, directory: str | Path, stem: str) -> list[Path]:
 @contextmanager
 def style() -> Iterator[None]:
     """Inside the block, the figures' own style on Matplotlib's defaults, whatever the reader has set."""
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # an emoji in a prompt: drawn as a box
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield

@@ -27,6 +27,10 @@ SYSTEM = "You are a careful mathematician. Solve the problem step by step, and g
 RANDOM_SENTENCE = "random sentence"
 """The control's name: as many tokens as the filler, of ordinary words that have nothing to do with the question."""
 
+MARKS = ("\ue000", "\ue001")  # of the private use area: in no template
+
+FEWEST = 2  # tokens behind the filler: an affine map cannot be fitted to one
+
 QUALITIES = ("old", "quiet", "yellow", "narrow", "friendly", "broken", "distant", "heavy", "curious", "wooden")
 THINGS = ("gardener", "bridge", "kettle", "river", "teacher", "window", "sparrow", "letter", "harbour", "blanket")
 DEEDS = ("watched", "carried", "painted", "forgot", "followed", "repaired", "covered", "praised", "found", "left")
@@ -79,23 +83,22 @@ def make_prompt(
         position: where a filler would go.
 
     Raises:
-        ArgumentError: no token stands behind the filler, no such position, a slow tokenizer, or a template that
-            changes the texts.
+        ArgumentError: hardly a token stands behind the filler, no such position, a slow tokenizer, or a template
+            that changes the texts.
     """
     if position not in POSITIONS:
         raise ArgumentError(f"position: expected one of {', '.join(POSITIONS)}, found {position!r}")
     if not tokenizer.is_fast:
         raise ArgumentError(f"{type(tokenizer).__name__} does not tell where its tokens stand; a fast one is needed")
-    text, templated = _render(tokenizer, system, question)
-    start = text.rfind(question)
-    places = {"before": text.find(system), "between": start, "end": start + len(question)}
-    if min(places.values()) < 0:
-        raise ArgumentError("the chat template changes the system prompt or the question: their tokens are not found")
-    encoded: Any = tokenizer(text, add_special_tokens=not templated, return_offsets_mapping=True)
+    pieces = _pieces(tokenizer, system, question)
+    starts = [sum(map(len, pieces[:at])) for at in range(len(pieces))]
+    places = dict(zip(("before", "between", "end"), (starts[1], starts[3], starts[4]), strict=True))
+    bare = tokenizer.chat_template is None  # a template writes special tokens itself
+    encoded: Any = tokenizer("".join(pieces), add_special_tokens=bare, return_offsets_mapping=True)
     ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
     at, first, behind = (_first_behind(ends, places[name]) for name in (position, "between", "end"))
-    if at >= len(ids):
-        raise ArgumentError(f"position: no token stands behind {position!r} in {question!r}; nothing could be measured")
+    if at + FEWEST > len(ids):
+        raise ArgumentError(f"position: fewer than {FEWEST} tokens stand behind {position!r} in {question!r}")
     words = tuple(str(tokenizer.decode([token])) for token in ids)
     return Prompt(torch.tensor(ids, dtype=torch.int64), at, (first, behind), words)
 
@@ -103,25 +106,37 @@ def make_prompt(
 def _first_behind(ends: Sequence[int], place: int) -> int:
     """The first token that reaches beyond a place in the text; special tokens, which end at 0, stay where they are."""
     text = [at for at, end in enumerate(ends) if end > 0]
-    return next((at for at in text if ends[at] > place), text[-1] + 1)
+    return next((at for at in text if ends[at] > place), text[-1] + 1 if text else len(ends))
 
 
-def _render(tokenizer: "PreTrainedTokenizerBase", system: str, question: str) -> tuple[str, bool]:
-    """The whole text, and whether a template made it."""
-    above = f"{system}\n\n{question}"
+def _pieces(tokenizer: "PreTrainedTokenizerBase", system: str, question: str) -> tuple[str, ...]:
+    """The whole text, as what stands before the system prompt, that, between, the question, and behind it.
+
+    A question such as "user" may stand in the template as well, so places are read off a text with marks in them.
+    """
     if tokenizer.chat_template is None:
-        return above, False
-    turns = [{"role": "system", "content": system}, {"role": "user", "content": question}]
-    for chat in (turns, [{"role": "user", "content": above}]):
+        return "", system, "\n\n", question, ""
+    for merged in (False, True):  # for templates that refuse a turn of the system's
         try:
-            text: Any = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        except Exception as error:  # a template is a program of the checkpoint's: some refuse the system's turn so
+            text, marked = (_chat(tokenizer, *texts, merged=merged) for texts in ((system, question), MARKS))
+        except Exception as error:  # a template is a program of the checkpoint's, and may raise anything
             reason = f"{type(error).__name__}: {error}"
             continue
-        if system in text and question in text:
-            return text, True
         reason = "it changes the system prompt or the question"
+        before, _, rest = marked.partition(MARKS[0])
+        between, _, behind = rest.partition(MARKS[1])
+        for own in ((system, question), (system.strip(), question.strip())):
+            pieces = (before, own[0], between, own[1], behind)
+            if "".join(pieces) == text:
+                return pieces
     raise ArgumentError(f"prompts: the chat template cannot be used ({reason})")
+
+
+def _chat(tokenizer: "PreTrainedTokenizerBase", system: str, question: str, *, merged: bool) -> str:
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+    turns = [{"role": "user", "content": f"{system}\n\n{question}"}] if merged else turns
+    text: Any = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    return text
 
 
 def filler_tokens(tokenizer: "PreTrainedTokenizerBase", filler: Filler, *, seed: int = 0, prompt: int = 0) -> Tensor:
@@ -144,9 +159,9 @@ def filler_tokens(tokenizer: "PreTrainedTokenizerBase", filler: Filler, *, seed:
     return torch.tensor(list(islice(cycle(ids), filler.count)), dtype=torch.int64)
 
 
-def describe_filler(tokenizer: "PreTrainedTokenizerBase", filler: Filler) -> dict[str, Any]:
-    """For the report: which tokens a filler is, and how many the tokenizer would make of the same text."""
-    ids = filler_tokens(tokenizer, filler).tolist()
+def describe_filler(tokenizer: "PreTrainedTokenizerBase", filler: Filler, tokens: Tensor) -> dict[str, Any]:
+    """For the report: which `tokens [count]` a filler is, and how many the tokenizer would make of the same text."""
+    ids = tokens.tolist()
     text = tokenizer.decode(ids)
     again: Any = tokenizer(text, add_special_tokens=False)
     return {

@@ -36,8 +36,8 @@ GATE: dict[str, str] = {
 
 QUANTITIES = ATTENTION | GATE
 
-CLAIMS: dict[str, int] = {"mass": -1, "gate_variance": 1, "near_zero": -1, "l1": 1, "l2": 1, "gini": -1}
-"""Which way the paper says that filler moves a quantity of the first layer (Sections 2 and 3): 1 up, −1 down."""
+CLAIMS: dict[str, int] = {"gate_variance": 1, "near_zero": -1, "l1": 1, "l2": 1, "gini": -1}
+"""Which way the paper says that filler moves a quantity of layer 0 (Section 3): 1 up, −1 down."""
 
 Values = NDArray[np.float64]
 
@@ -47,8 +47,8 @@ class View:
     """What one layer shows of one prompt, with a filler or without; float64, on the CPU.
 
     Args:
-        received: `[s + n]`, the attention that each token, a filler's n too, gets from those behind it, mean over them
-            and over heads; nan for the last.
+        received: `[s + n]`, the attention that each token, a filler's n too, gets from the prompt's own tokens behind
+            it, mean over them and over heads; nan for the last.
         mass: `[T]`, the attention weight that the T tokens behind the filler leave to the prompt's own tokens.
         attention: `[T, n·h]`, their attention output before its projection.
         gate, activated: `[T, width]`, before and behind the activation function.
@@ -95,13 +95,13 @@ def view(trace: dict[str, Tensor], prompt: Prompt, count: int) -> View:
     own = torch.ones(len(weights), dtype=torch.bool)
     own[prompt.at : prompt.at + count] = False
     rows = (trace[name][0, behind].double().cpu() for name in ("Attention", "gate", "activation"))
-    return View(_received(weights), weights[behind][:, own].sum(1), *rows)
+    return View(_received(weights, own), weights[behind][:, own].sum(1), *rows)
 
 
-def _received(weights: Tensor) -> Tensor:
-    """`[s, s]` → `[s]`: the mean of each column below the diagonal."""
-    later = torch.arange(len(weights) - 1, -1, -1)
-    return weights.tril(-1).sum(0) / later
+def _received(weights: Tensor, own: Tensor) -> Tensor:
+    """`[s, s]` → `[s]`: the mean of each column below the diagonal, over the rows of the prompt's own tokens."""
+    later = own.flip(0).cumsum(0).flip(0) - own.long()
+    return weights.tril(-1)[own].sum(0) / later
 
 
 def fit_affine(before: Tensor, after: Tensor, heads: int = 1) -> Affine:

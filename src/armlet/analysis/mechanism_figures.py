@@ -55,12 +55,13 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharey=True)
         figure.suptitle(
-            f"Attention received from later tokens, layer {layer}: mean over them and over heads", fontsize=9
+            f"Attention that a token receives from the prompt's own later tokens, layer {layer}, mean over heads",
+            fontsize=9,
         )
         upper.plot(plain, color=WITHOUT, lw=1, marker=".", ms=3, label="without filler")
         label = f"with {_spelt(filler)}"
         upper.plot(np.delete(filled, inside), color=FILLED, lw=1, marker=".", ms=3, label=label)
-        upper.axvline(prompt.at - 0.5, color=GREY, lw=0.6, ls=":")
+        upper.axvline(prompt.at - 0.5, color=GREY, lw=0.6, ls=":", label="where the filler stands")
         lower.axvspan(inside.start - 0.5, inside.stop - 0.5, color=SHADE, lw=0, label="filler")
         lower.plot(filled, color=FILLED, lw=1, marker=".", ms=3)
         lower.set_xlabel("token, the filler's among them")
@@ -68,7 +69,7 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
         for axes in (upper, lower):
             axes.set(yscale="log", ylabel="attention (log)")
             axes.margins(x=0.01)
-            axes.legend(frameon=False, ncols=2)
+            axes.legend(frameon=False, ncols=3)
         return figure
 
 
@@ -117,42 +118,40 @@ def draw_counts(rows: Sequence[Row], *, layer: int) -> Figure:
                 own = [row for row in rows if (row["layer"], row["quantity"], row["filler"]) == (layer, quantity, kind)]
                 _line(axes, own, _colour(kind, kinds))
             axes.set_title(NAMES[quantity].replace("\n", " "), fontsize=7)
+            axes.set_xlim(0, 1.05 * max(row["count"] for row in rows))
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         handles = [Line2D([], [], color=_colour(kind, kinds), label=_named(kind)) for kind in kinds]
         figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
         return figure
 
 
-def draw_layers(rows: Sequence[Row], kind: str) -> Figure:
-    """Layers × quantities at the highest count of a filler and of the control: the number, and how far it moved.
+def draw_layers(rows: Sequence[Row]) -> Figure:
+    """Layers × quantities at the highest count of each filler and of the control: the value, and how far it moved.
 
     A colour is the change against the largest one of its quantity; a change whose interval holds 0 has none.
 
     Args:
         rows: of every layer.
-        kind: the filler.
     """
     layers = sorted({row["layer"] for row in rows})
-    count = max(row["count"] for row in rows if row["filler"] == kind)
-    maps = {
-        name: {(row["layer"], row["quantity"]): row for row in rows if (row["filler"], row["count"]) == (name, count)}
-        for name in (kind, RANDOM_SENTENCE)
-    }
+    count = max(row["count"] for row in rows)
+    kinds = list(dict.fromkeys(row["filler"] for row in rows))
+    cells = {(r["filler"], r["layer"], r["quantity"]): r for r in rows if r["count"] == count}
     with style():
-        figure = Figure(figsize=(7.2, 1.3 + 0.17 * len(layers)), layout="constrained")
+        figure = Figure(figsize=(3.6 * len(kinds), 1.5 + 0.17 * len(layers)), layout="constrained")
         figure.suptitle(
-            "Each layer with filler: its value, coloured by the change where the interval leaves out 0", fontsize=9
+            "Values with filler. Red: it rises, blue: it falls, pale: by less than elsewhere in the column,\n"
+            "grey: the interval of the change holds 0, or there is nothing to compare with",
+            fontsize=8,
         )
-        for axes, (name, cells) in zip(figure.subplots(1, 2, sharey=True), maps.items(), strict=True):
-            shades = [[_shade(cells[layer, quantity], rows) for quantity in QUANTITIES] for layer in layers]
+        for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True), kinds, strict=True):
+            shades = [[_shade(cells[kind, layer, name], rows) for name in QUANTITIES] for layer in layers]
             axes.imshow(shades, cmap="RdBu_r", norm=Normalize(-1.4, 1.4), aspect="auto")
-            for at, quantity in np.ndindex(len(layers), len(QUANTITIES)):
-                number = cells[layers[at], list(QUANTITIES)[quantity]]["with"]
-                axes.text(quantity, at, _short(number), fontsize=4.5, ha="center", va="center")
-            axes.set_title(f"{count} tokens, {_named(name)}", fontsize=8)
-            axes.set_xticks(
-                range(len(QUANTITIES)), [NAMES[quantity] for quantity in QUANTITIES], rotation=90, fontsize=6
-            )
+            for (at, column), _ in np.ndenumerate(shades):
+                number = cells[kind, layers[at], list(QUANTITIES)[column]]["with"]
+                axes.text(column, at, _short(number), fontsize=4.5, ha="center", va="center")
+            axes.set_title(f"{count} tokens, {_named(kind)}", fontsize=8)
+            axes.set_xticks(range(len(QUANTITIES)), [NAMES[name] for name in QUANTITIES], rotation=90, fontsize=6)
             axes.set_yticks(range(len(layers)), [str(layer) for layer in layers], fontsize=6)
             axes.tick_params(length=0)
         figure.supylabel("layer", fontsize=7)
@@ -160,7 +159,7 @@ def draw_layers(rows: Sequence[Row], kind: str) -> Figure:
 
 
 def draw_classes(rows: Sequence[Row], treatments: Sequence[str], *, layer: int) -> Figure:
-    """The near-zero share of each class of tokens as it is and after each treatment, the change with its interval.
+    """The near-zero share of each class of tokens, as it is and after each treatment, with its interval.
 
     Args:
         rows: of `class_rows`.
@@ -176,18 +175,20 @@ def draw_classes(rows: Sequence[Row], treatments: Sequence[str], *, layer: int) 
         axes = figure.subplots()
         for at, treatment in enumerate(shown):
             cells = [own[name, treatment] for name in names]
-            middle, heights = np.arange(len(names)) + (at + 0.5) * width - 0.4, [cell["with"] for cell in cells]
+            middle = np.arange(len(names)) + (at + 0.5) * width - 0.4
+            heights = [cell["share"] for cell in cells]
             axes.bar(middle, heights, width, color=_treatment_colour(treatment), label=_literal(treatment))
-            if treatment != AS_IT_IS:
-                reach = [[abs(cell["change"] - cell[end]) for cell in cells] for end in ("low", "high")]
-                axes.errorbar(middle, heights, yerr=reach, fmt="none", ecolor="black", elinewidth=0.6)
+            sure = [(x, c["share_low"], c["share_high"]) for x, c in zip(middle, cells, strict=True) if c["share_low"]]
+            axes.vlines(*zip(*sure, strict=True), color="black", lw=0.6) if sure else None
         axes.set_xticks(range(len(names)), [_class_label(name, own[name, AS_IT_IS]) for name in names])
-        axes.set(ylabel="near-zero share", title=f"Near-zero share by class of token, layer {layer}")
+        axes.set(ylabel="near-zero share", title=f"Near-zero share by class of token, layer {layer} (95 % intervals)")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return figure
 
 
 def _treatment_colour(treatment: str) -> str:
+    if treatment.endswith(RANDOM_SENTENCE):
+        return "#d0d0d0"
     return "#9a9a9a" if treatment == AS_IT_IS else COLOURS.get(treatment.partition(",")[0], "#E69F00")
 
 
@@ -226,7 +227,7 @@ def _short(number: float | None) -> str:
 
 def _words(axes: Axes, words: Sequence[str]) -> None:
     if len(words) <= LONGEST_LABELLED:
-        shown = [repr(word)[1:-1] if not word.isprintable() else word.strip() for word in words]
+        shown = [repr(word)[1:-1] if not word.isprintable() else word.strip() or "␣" for word in words]
         axes.set_xticks(range(len(words)), shown, rotation=90, fontsize=5, parse_math=False)
 
 

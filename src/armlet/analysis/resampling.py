@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 REPLICATES = 2000
 CONFIDENCE = 0.95
+ROUNDING = 1e-12  # relative: sums of the same numbers in other orders differ by less
 
 Values = NDArray[np.float64]
 
@@ -47,10 +48,14 @@ def replicate_means(values: Values, weights: Values) -> Values:
 
 
 def interval(means: Values) -> Values:
-    """The percentile interval at `CONFIDENCE`: `[replicates, n]` → `[2, n]`, low and high; nan where a mean is nan.
+    """The percentile interval at `CONFIDENCE`: `[replicates, n]` → `[2, n]`, low and high.
 
+    nan where a mean is nan, and where all replicates agree: one prompt, or one token, says nothing of others.
     Replicates without a value at all are left out.
     """
     tail = (1 - CONFIDENCE) / 2
     kept = means[~np.isnan(means).all(axis=1)]
-    return np.quantile(kept, (tail, 1 - tail), axis=0) if len(kept) else np.full((2, means.shape[1]), np.nan)
+    if not len(kept):
+        return np.full((2, means.shape[1]), np.nan)
+    spread, size = np.ptp(kept, axis=0), np.abs(kept).max(axis=0)
+    return np.where(spread > ROUNDING * size, np.quantile(kept, (tail, 1 - tail), axis=0), np.nan)

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 CELL = 8
 """Letters of a number, so that three policies fit 80 columns."""
 
-EXPLAINED = "95 % intervals: of the change, or of the value where it has none without (-)"
+EXPLAINED = "95 % intervals of the change; where nothing stands under without, of the value"
+
+FEW = 8
+"""Prompts below which a bootstrap's intervals are known to be too narrow."""
 
 
 def inspection_table(inspection: Inspection, title: str) -> Table:
@@ -50,52 +53,67 @@ def _headings(effects: Sequence[Effect]) -> list[str]:
     return [f"{name} {names[: at + 1].count(name)}" if names.count(name) > 1 else name for at, name in enumerate(names)]
 
 
-def explanation_table(explanation: Explanation, setup: Setup, title: str) -> Table:
-    """The first layer: what the example's filler and the control change, and what the paper says. Fits 80 columns."""
-    filler = setup.fillers[setup.example()]
+def explanation_table(explanation: Explanation, setup: Setup, kind: str, title: str) -> Table:
+    """What one filler and the control change in the first layer, at the highest count. Fits 80 columns.
+
+    Args:
+        explanation: of the run.
+        setup: of the run.
+        kind: of the filler.
+        title: above the table.
+    """
+    count = max(filler.count for filler in setup.fillers)
     layer = explanation.findings[0].layer
-    kinds = (filler.kind, RANDOM_SENTENCE)
     shown = {
         (row["filler"], row["quantity"]): row
         for row in explanation.rows
-        if (row["layer"], row["count"]) == (layer, filler.count)
+        if (row["layer"], row["count"]) == (layer, count)
     }
     table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
-    for heading in ("quantity", "without", f"{filler.count} × {filler.kind!r}", RANDOM_SENTENCE, "paper"):
+    claimed = ["paper"] if layer == 0 else []  # it speaks of the first layer alone
+    for heading in ("quantity", "without", f"{count} × {kind!r}", RANDOM_SENTENCE, *claimed):
         table.add_column(Text(heading), justify="left" if heading == "quantity" else "right", no_wrap=True)
     for name in QUANTITIES:
-        row = shown[filler.kind, name]
-        table.add_row(
-            name, _optional(row["without"]), *(_bounds(shown[kind, name]) for kind in kinds), _claim(name, row)
-        )
-    lines = [EXPLAINED, *_class_lines(explanation, layer)]
-    table.caption, table.caption_justify = Text("\n".join(lines)), "left"
+        row = shown[kind, name]
+        cells = (_bounds(shown[each, name]) for each in (kind, RANDOM_SENTENCE))
+        table.add_row(name, _optional(row["without"]), *cells, *(_claim(CLAIMS.get(name, 0), row) for _ in claimed))
+    rough = [f"{len(setup.prompts)} prompts: intervals are too narrow"] if len(setup.prompts) < FEW else []
+    table.caption, table.caption_justify = Text("\n".join([EXPLAINED, *rough])), "left"
+    return table
+
+
+def classes_table(explanation: Explanation, title: str) -> Table:
+    """The near-zero share of each class of tokens in the first layer, as it is and against other words."""
+    layer = explanation.findings[0].layer
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
+    claimed = ["paper"] if layer == 0 else []
+    for heading in ("class", "tokens", "near-zero share", "against other", *claimed):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    for row in explanation.classes:
+        if (row["layer"], row["treatment"]) == (layer, AS_IT_IS):
+            other = row["class"] == row["against"]
+            cells = (
+                ("", *("" for _ in claimed)) if other else (_bounds(row), *(_claim(1, row, "higher") for _ in claimed))
+            )
+            table.add_row(row["class"], str(row["tokens"]), _optional(row["share"]), *cells)
     return table
 
 
 def _bounds(row: Row) -> str:
-    """The interval of the change, or of the value where there is none without filler."""
-    signed = row["without"] is not None
+    """The interval, signed where it is that of a change."""
+    if row["low"] is None:
+        return "-"
+    signed = row.get("interval_of") != "value"
     return f"{_optional(row['low'], signed=signed)} to {_optional(row['high'], signed=signed)}"
 
 
-def _claim(name: str, row: Row) -> str:
-    """What the paper says, and whether the interval bears it out."""
-    if name not in CLAIMS or row["low"] is None:
+def _claim(sign: int, row: Row, verb: str = "") -> str:
+    """What the paper says, 1 up or −1 down, and whether the interval bears it out; "" where it says nothing."""
+    if not sign:
         return ""
-    ends = sorted(CLAIMS[name] * row[end] for end in ("low", "high"))
-    found = "yes" if ends[0] > 0 else "no" if ends[1] < 0 else "?"
-    return f"{'rises' if CLAIMS[name] > 0 else 'falls'}: {found}"
-
-
-def _class_lines(explanation: Explanation, layer: int) -> list[str]:
-    """The near-zero share of each class against "other", a line each."""
-    own = [row for row in explanation.classes if (row["layer"], row["treatment"]) == (layer, AS_IT_IS)]
-    return [
-        f"near_zero of {row['class']} {_optional(row['with'])}, against other {_bounds(row)}; paper: higher"
-        for row in own
-        if row["class"] != "other"
-    ]
+    ends = [] if row["low"] is None else sorted(sign * row[end] for end in ("low", "high"))
+    found = "?" if not ends or ends[0] <= 0 <= ends[1] else "yes" if ends[0] > 0 else "no"
+    return f"{verb or ('rises' if sign > 0 else 'falls')}: {found}"
 
 
 def _optional(value: float | None, *, signed: bool = False) -> str:

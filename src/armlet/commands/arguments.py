@@ -25,7 +25,9 @@ Model = Annotated[str | None, typer.Argument(help="A folder or hub id; SmolLM2-1
 Prompt = Annotated[list[str] | None, typer.Option(help="A prompt. May be repeated; built-in ones by default.")]
 Prompts = Annotated[Path | None, typer.Option(help="A text file with a prompt on each line.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the keyed noise, of samples and of sampling.")]
-Dtype = Annotated[str, typer.Option(help="Of the weights: auto (the checkpoint's), float32, bfloat16 or float16.")]
+Dtype = Annotated[
+    str, typer.Option(help="Of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")
+]
 Device = Annotated[str | None, typer.Option(help="Where the model runs, such as cuda; the CPU by default.")]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, and nothing else.")]
 

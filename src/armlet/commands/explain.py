@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LONGEST = len("99999")
 """Digits of a count."""
 
+FIGURES = ("attention", "affine", "counts", "layers", "classes")
+
 
 class Place(StrEnum):
     """Where the filler stands."""
@@ -43,11 +45,15 @@ def explain(
     position: Annotated[
         Place, typer.Option(help="Before the system prompt, between it and the question, or at the end.")
     ] = Place.between,
-    policy: Annotated[list[str] | None, typer.Option(help=POLICY + ". May be repeated; outward by default.")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help=f"What ARM does to each class of tokens: {POLICY}. May be repeated.")
+    ] = None,
     prompt: Prompt = None,
     prompts: Prompts = None,
     system: Annotated[str | None, typer.Option(help="The system prompt; a built-in one by default.")] = None,
-    out: Annotated[Path, typer.Option(help="Where figures, explain.json and two .csv go.")] = Path("armlet-explain"),
+    out: Annotated[Path, typer.Option(help="Where the figures, explain.json and its tables as .csv go.")] = Path(
+        "armlet-explain"
+    ),
     seed: Seed = 0,
     dtype: Dtype = "auto",
     device: Device = None,
@@ -57,8 +63,8 @@ def explain(
     from armlet.analysis.explanation import run, summarise
     from armlet.analysis.fillers import SYSTEM, conditions
     from armlet.analysis.prompts import BUILT_IN, FORMULAS
-    from armlet.analysis.tables import explanation_table
 
+    system = SYSTEM if system is None else system
     fillers = conditions(filler or ["/"], parse_counts(count))
     policies = list(dict.fromkeys(parse_policy(text) for text in policy or ("outward",)))
     wanted = parse_layers(layers)
@@ -66,7 +72,7 @@ def explain(
     check_folder(out)
     opened = open_model(model, dtype, device, last=None if isinstance(wanted, str) else max(wanted))
     indices = range(opened.options.layer + 1) if isinstance(wanted, str) else wanted
-    setup = _setup(opened, questions, system or SYSTEM, position, fillers, policies, seed)
+    setup = _setup(opened, questions, system, position, fillers, policies, seed)
     findings: list[Findings] = []
     interrupted = False
     with progress("running layers", len(questions) * (opened.options.layer + 1)) as tick:
@@ -74,30 +80,52 @@ def explain(
             findings.extend(run(opened.layers(), indices, setup, tick))
         except KeyboardInterrupt:
             interrupted = True
-            say_interrupted()
+            say_interrupted(findings)
     if not findings:
         raise typer.Exit(INTERRUPTED)
-    with notes.status("summing up and drawing ..."):
+    with notes.status("summing up ..."):
         explanation = summarise(findings, setup)
-        figures = _figures(explanation, setup, opened.options, out)
-    result = _described(opened, setup, system or SYSTEM, position) | {
-        "layers": [found.layer for found in findings],
-        "interrupted": interrupted,
-        "figures": figures,
-        "rows": explanation.rows,
-        "classes": explanation.classes,
-    }
+    drawn = FIGURES if explanation.classes else FIGURES[:-1]  # no word of a question stands behind the filler
+    figures = [str(out / f"explain-{name}.{kind}") for name in drawn for kind in ("png", "svg")]
+    asked_for = {"source": opened.name, "dtype": dtype, "system": system, "questions": questions}
+    result = (
+        asked_for
+        | _described(opened, setup, position)
+        | {
+            "layers": [found.layer for found in findings],
+            "interrupted": interrupted,
+            "figures": figures,
+            "attention": _attention(setup, findings[0]),
+            "rows": explanation.rows,
+            "classes": explanation.classes,
+        }
+    )
     write_json(out / "explain.json", result)
     write_text(out / "explain.csv", csv_text(explanation.rows))
-    if explanation.classes:  # none where no word of a question stands behind the filler
+    if explanation.classes:
         write_text(out / "explain-classes.csv", csv_text(explanation.classes))
+    with notes.status("drawing ..."):
+        _draw(explanation, setup, opened.options, out)
     if as_json:
         print(json_text(result), end="")
     else:
-        Console().print(explanation_table(explanation, setup, f"{opened.name}, layer {findings[0].layer}"))
+        _show(explanation, setup, f"{opened.name}, layer {findings[0].layer}")
         print(*(f"figure: {path}" for path in figures), sep="\n")
     if interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _show(explanation: "Explanation", setup: "Setup", title: str) -> None:
+    from armlet.analysis.fillers import RANDOM_SENTENCE
+    from armlet.analysis.tables import classes_table, explanation_table
+
+    kinds = [kind for kind in dict.fromkeys(filler.kind for filler in setup.fillers) if kind != RANDOM_SENTENCE]
+    for kind in kinds or [RANDOM_SENTENCE]:
+        Console().print(explanation_table(explanation, setup, kind, title))
+    if explanation.classes:
+        Console().print(classes_table(explanation, title))
+    else:
+        print("no word of a question stands behind the filler: nothing to say of classes, with or without ARM")
 
 
 def parse_counts(text: str) -> list[int]:
@@ -108,7 +136,7 @@ def parse_counts(text: str) -> list[int]:
     """
     parts = text.split(",")
     if not all(part.isdecimal() and len(part) <= LONGEST for part in parts) or not any(map(int, parts)):
-        raise ArgumentError(f"--count: expected numbers of tokens such as 0,10,25, one of them not 0, found {text!r}")
+        raise ArgumentError(f"--count: expected numbers up to 99999 such as 0,10,25, one of them not 0, found {text!r}")
     return [int(part) for part in parts]
 
 
@@ -132,22 +160,33 @@ def _setup(
     return Setup(prompts, fillers, tokens, policies, seed)
 
 
-def _described(opened: Opened, setup: "Setup", system: str, position: Place) -> dict[str, Any]:
+def _described(opened: Opened, setup: "Setup", position: Place) -> dict[str, Any]:
     from armlet.analysis.fillers import describe_filler
+    from armlet.analysis.mechanism import QUANTITIES
 
     return {
-        "source": opened.name,
-        "system": system,
         "position": position,
         "seed": setup.seed,
-        "prompts": len(setup.prompts),
         "tokens": len(setup.owners()),
-        "fillers": [describe_filler(opened.tokenizer, filler) for filler in setup.fillers],
+        "quantities": QUANTITIES,
+        "fillers": [
+            describe_filler(opened.tokenizer, *each) for each in zip(setup.fillers, setup.tokens[0], strict=True)
+        ],
         "policies": [{"policy": policy.name, **settings(policy)} for policy in setup.policies],
     }
 
 
-def _figures(explanation: "Explanation", setup: "Setup", options: Options, out: Path) -> list[str]:
+def _attention(setup: "Setup", findings: "Findings") -> dict[str, Any]:
+    """What the first figure shows: of the first prompt, each token's word and the attention that it receives."""
+    from math import isfinite
+
+    prompt, filler = setup.prompts[0], setup.fillers[setup.example()]
+    numbers = [[number if isfinite(number) else None for number in side.tolist()] for side in findings.received]
+    named = {"layer": findings.layer, "filler": filler.kind, "count": filler.count, "at": prompt.at}
+    return named | {"words": prompt.words, "without": numbers[0], "with": numbers[1]}
+
+
+def _draw(explanation: "Explanation", setup: "Setup", options: Options, out: Path) -> None:
     from armlet.analysis import mechanism_figures as draw
     from armlet.analysis.explanation import treatment_of
     from armlet.analysis.figures import save
@@ -158,9 +197,11 @@ def _figures(explanation: "Explanation", setup: "Setup", options: Options, out: 
         "attention": draw.draw_attention(setup.prompts[0], filler, first.received, layer=first.layer),
         "affine": draw.draw_affine(filler, first.attention, layer=first.layer, heads=options.heads),
         "counts": draw.draw_counts(explanation.rows, layer=first.layer),
-        "layers": draw.draw_layers(explanation.rows, filler.kind),
+        "layers": draw.draw_layers(explanation.rows),
     }
     if explanation.classes:
-        treatments = [treatment_of(cause) for cause in (filler, *setup.policies)]
+        most = [each for each in setup.fillers if each.count == filler.count]
+        treatments = [treatment_of(cause) for cause in (*most, *setup.policies)]
         figures["classes"] = draw.draw_classes(explanation.classes, treatments, layer=first.layer)
-    return [str(path) for name, figure in figures.items() for path in save(figure, out, f"explain-{name}")]
+    for name, figure in figures.items():
+        save(figure, out, f"explain-{name}")

@@ -110,7 +110,7 @@ def _measured(model: str | None, prompts: list[str], layer: int, dtype: str, dev
                 sample.gates.append(gate)
         except KeyboardInterrupt:
             sample.interrupted = True
-            say_interrupted()
+            say_interrupted(sample.gates)
     return sample
 
 

@@ -20,6 +20,6 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: bars.advance(task)
 
 
-def say_interrupted() -> None:
-    """One line for a run that Ctrl-C cut short, and whose result is incomplete."""
-    notes.print("interrupted: this is what there is")
+def say_interrupted(found: object) -> None:
+    """One line for a run that Ctrl-C cut short: whether its result is incomplete or there is none."""
+    notes.print("interrupted: this is what there is" if found else "interrupted: nothing was finished")

@@ -82,13 +82,28 @@ class Checkpoint:
             UnsupportedModelError, ArgumentError: a family that `Layer1` does not cover; no such layer.
             CheckpointError: a tensor cannot be read, or is quantised.
         """
+        stem, shards = self._layer(layer)
+        size = sum(shard.entries[name].size for name, shard in shards.items())
+        with self._files.progress(size, f"{self.source}, layer {layer}") as advance:
+            tensors = {name.removeprefix(stem): shard.tensor(name, advance) for name, shard in shards.items()}
+        return _alike(tensors, getattr(self.config.get_text_config(), "dtype", None))
+
+    def shapes(self, layer: int) -> dict[str, Tensor]:
+        """The same without values, on the "meta" device: only headers are read.
+
+        Raises:
+            UnsupportedModelError, ArgumentError, CheckpointError: as in `read`.
+        """
+        stem, shards = self._layer(layer)
+        entries = {name.removeprefix(stem): shard.entries[name] for name, shard in shards.items()}
+        return {name: torch.empty(e.shape, dtype=FLOATS[e.dtype], device="meta") for name, e in entries.items()}
+
+    def _layer(self, layer: int) -> tuple[str, dict[str, Shard]]:
+        """What stands before the names of one layer's tensors, and the file that holds each."""
         read_options(self.config, layer)
         stem = f"{self._prefix}layers.{layer:d}."
         names = [name for name in self._homes if name.startswith(stem) and name != stem + BUFFER]
-        shards = {name: self.shard_of(name) for name in names}
-        size = sum(shard.entries[name].size for name, shard in shards.items())
-        with self._files.progress(size, f"{self.source}, layer {layer}") as advance:
-            return {name.removeprefix(stem): shard.tensor(name, advance) for name, shard in shards.items()}
+        return stem, {name: self.shard_of(name) for name in names}
 
     def shard_of(self, name: str) -> Shard:
         """The file that holds a tensor, after a look at its header.
@@ -113,10 +128,14 @@ class Checkpoint:
         Raises:
             CheckpointError: there is none, or none that can be read.
         """
-        name = self._prefix + TABLE
+        name, d_model = self._prefix + TABLE, self.config.get_text_config().hidden_size
         if name not in self._homes:
             raise CheckpointError(f"{self.source} has no {name}; name a complete checkpoint")
-        return name, self.shard_of(name)
+        shard = self.shard_of(name)
+        shape = list(shard.entries[name].shape)
+        if len(shape) != 2 or not shape[0] or shape[1] != d_model:
+            raise CheckpointError(f"{self.source} has {name} of shape {shape}, expected [vocabulary, {d_model}]")
+        return name, shard
 
 
 class Rows(nn.Module):
@@ -145,6 +164,15 @@ class Rows(nn.Module):
         if not wanted:
             return torch.empty(*input_ids.shape, *entry.shape[1:], dtype=FLOATS[entry.dtype])
         return torch.stack([self._known[index] for index in wanted])[where.cpu()]
+
+
+def _alike(tensors: dict[str, Tensor], stated: Any) -> dict[str, Tensor]:
+    """Tensors of several dtypes in the one that the configuration states, as transformers loads them."""
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) < 2:
+        return tensors
+    common = stated if isinstance(stated, torch.dtype) else max(dtypes, key=lambda dtype: dtype.itemsize)
+    return {name: tensor.to(common) for name, tensor in tensors.items()}
 
 
 def _check_ids(ids: list[Any], vocabulary: int) -> None:

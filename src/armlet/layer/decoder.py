@@ -184,14 +184,14 @@ class Layer1(nn.Module):
             x: the tokens of this call.
             positions: `[b or 1, s]`, each token's place in its text; else counted on from the cache, without padding.
             mask: `[b, S]`, 0 for padding, of all tokens so far; without it there is no padding.
-            cache: what came before; takes up this call's tokens. Without it, x is the whole text.
+            cache: a `layer.cache.KVCache` of what came before; takes up this call's tokens. Without it, x is the text.
             trace: also return every tensor of the figure by its name in the glossary, in the order of the flow.
 
         Raises:
-            ArgumentError: x or mask of another shape.
+            ArgumentError: x or mask of another shape, x of another dtype than the weights.
         """
         cache = KVCache() if cache is None else cache
-        _check(self.options, x, mask, cache.length)
+        _check(self.options, x, mask, cache.length, self.gate.weight.dtype)
         every = torch.arange(cache.length + x.shape[1], device=x.device)
         here = every[cache.length :]
         counted, real = locate(here, mask, None)
@@ -228,10 +228,14 @@ class Layer1(nn.Module):
         """Token ids `[b, s]` → x `[b, s, d]`, what layer 0 of the model takes in.
 
         Raises:
-            ArgumentError: made without an embedding, or from a checkpoint whose vocabulary lacks an id.
+            ArgumentError: no token ids, an id that the vocabulary lacks, or a layer made without an embedding.
         """
         if self.embedding is None:
             raise ArgumentError("Layer1: made without an embedding; give from_tensors(..., embedding=...) the table")
+        if not isinstance(input_ids, Tensor) or input_ids.is_floating_point():
+            raise ArgumentError(
+                f"Layer1: expected a tensor of token ids [batch, seq], found {type(input_ids).__name__}"
+            )
         rows = self.embedding(input_ids).to(self.gate.weight)  # dtype and device
         return rows * rows.new_tensor(self.options.embedding_scale)  # the scale rounded to the rows' dtype, as in Gemma
 
@@ -239,11 +243,14 @@ class Layer1(nn.Module):
     def from_checkpoint(cls, directory_or_id: str | Path | Checkpoint, layer: int = 0) -> "Layer1":
         """One layer of a folder or hub repository, read alone; `embed` then reads rows as ids need them.
 
+        A folder's files are mapped into memory, and must not be written to while the layer lives.
+
         Raises:
             CheckpointError: it is not there, or cannot be read.
             UnsupportedModelError, ArgumentError: as in `from_tensors`.
         """
         checkpoint = open_checkpoint(directory_or_id)
+        cls.from_tensors(checkpoint.config, checkpoint.shapes(layer), layer)  # refuses before anything is downloaded
         made = cls.from_tensors(checkpoint.config, checkpoint.read(layer), layer)
         made.embedding = checkpoint.rows
         return made
@@ -305,9 +312,10 @@ def _qk_norm(options: Options, heads: int) -> nn.Module:
     return Norm(options, *shapes[options.qk_norm]) if options.qk_norm in shapes else nn.Identity()
 
 
-def _check(options: Options, x: Tensor, mask: Tensor | None, past: int) -> None:
-    if x.dim() != 3 or x.shape[-1] != options.d_model:
-        raise ArgumentError(f"Layer1: expected x [batch, seq, {options.d_model}], found shape {list(x.shape)}")
+def _check(options: Options, x: Tensor, mask: Tensor | None, past: int, dtype: torch.dtype) -> None:
+    if x.dim() != 3 or x.shape[-1] != options.d_model or x.dtype != dtype:
+        wanted = f"x [batch, seq, {options.d_model}] in {dtype}"
+        raise ArgumentError(f"Layer1: expected {wanted}, found shape {list(x.shape)} in {x.dtype}")
     whole = (len(x), past + x.shape[1])
     if mask is not None and mask.shape != whole:
         raise ArgumentError(f"Layer1: expected mask {list(whole)}, of the whole so far, found shape {list(mask.shape)}")

@@ -86,7 +86,7 @@ class FileShard:
     """
 
     def __init__(self, file: Path) -> None:
-        self._file = file
+        self._file, self._version = file, _version(file)
         with self._opened() as opened:  # which compares the header with the file's length
             self.entries = {name: _entry(opened.get_slice(name)) for name in opened.keys()}  # noqa: SIM118
 
@@ -97,6 +97,8 @@ class FileShard:
         damaged = explained(f"{self._file} is truncated or damaged", "; download the checkpoint again")
         with damaged, safe_open(self._file, framework="pt") as opened:
             yield opened
+        if _version(self._file) != self._version:
+            raise CheckpointError(f"{self._file} was replaced while it was read; try again")
 
     def tensor(self, name: str, advance: Advance) -> Tensor:
         """A view of the file, which must not change while the tensor lives."""
@@ -110,6 +112,12 @@ class FileShard:
         return self.tensor(name, silent)[indices]
 
 
+def _version(file: Path) -> tuple[int, ...]:
+    """What changes when another file takes a file's place, or it is written to."""
+    found = file.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _entry(described: Any) -> Entry:
     return Entry(described.get_dtype(), tuple(described.get_shape()))
 
@@ -119,6 +127,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
+        self._shards: dict[str, FileShard] = {}
 
     def place(self, file: str) -> str:
         """The path."""
@@ -136,17 +145,19 @@ class Folder:
         return json_object((self.path / file).read_bytes(), self.place(file))
 
     def shard(self, file: str) -> FileShard:
-        """A safetensors file.
+        """A safetensors file; asked for twice, it must be the same one.
 
         Raises:
             MissingFileError: no such file.
             CheckpointError: truncated or damaged.
         """
-        if not (self.path / file).is_file():
-            raise MissingFileError(
-                f"{self.place(file)} is missing, though {INDEX} names it; download the checkpoint again"
-            )
-        return FileShard(self.path / file)
+        if file not in self._shards:
+            if not (self.path / file).is_file():
+                raise MissingFileError(
+                    f"{self.place(file)} is missing, though {INDEX} names it; download the checkpoint again"
+                )
+            self._shards[file] = FileShard(self.path / file)
+        return self._shards[file]
 
     def instead(self) -> str:
         """Pickles, or nothing."""
@@ -167,6 +178,8 @@ def named_folder(model: str | Path) -> Path | None:
     Raises:
         CheckpointError: it should be a folder, and is none.
     """
+    if not str(model):
+        raise CheckpointError("no model is named: expected a folder or a hub id")
     folder = Path(os.path.expanduser(model))  # unlike Path.expanduser, takes an unknown user's name as it is
     named = isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") > 1
     if not (named or folder.exists()):

@@ -92,6 +92,7 @@ FUSED: dict[str, tuple[str, ...]] = {
 ACTIVATIONS = {"silu": "SiLU", "swish": "SiLU", "gelu_pytorch_tanh": "GELU"}
 LISTED = ("gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3")  # the configuration says of each layer which kind it is
 SLIDING = ("mistral", "phi3")  # every layer has the window that the configuration states; None: no window
+SIZES = ("d_model", "width", "heads", "kv_heads", "head_dim")
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
@@ -117,6 +118,8 @@ def read_options(config: Any, layer: int) -> Options:
         "head_dim": head_dim,
         "layer": layer,
     }
+    if min(sizes[name] for name in SIZES) < 1:
+        raise UnsupportedModelError(f"Layer1: {text.model_type} cannot have sizes {sizes}; download the model again")
     stated = _attention(text, layer, head_dim) | _rope(text, layer, head_dim) | _scales(text) | _block(text)
     return Options(**sizes | stated | FAMILIES[text.model_type])
 
@@ -126,7 +129,8 @@ def _check(text: Any, layer: int) -> None:
         raise UnsupportedModelError(
             f"Layer1 does not cover {text.model_type!r}, only {', '.join(FAMILIES)}; attach() takes other models, too"
         )
-    if layer not in range(text.num_hidden_layers):
+    whole = hasattr(layer, "__index__") and not isinstance(layer, bool)
+    if not whole or layer not in range(text.num_hidden_layers):
         raise ArgumentError(f"layer: {text.model_type} has layers 0 to {text.num_hidden_layers - 1}, found {layer!r}")
     if getattr(text, "qk_layernorm", False) or getattr(text, "use_bidirectional_attention", False):
         raise UnsupportedModelError(

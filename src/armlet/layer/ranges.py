@@ -21,7 +21,7 @@ from armlet.layer.folder import Advance, CheckpointError, MissingFileError, reas
 
 ATTEMPTS = 5  # in a row, without a byte of progress
 PAUSE = 0.5  # seconds before the second attempt, and twice as long before each one after it
-TIMEOUT = 30.0  # seconds without an answer
+TIMEOUT = 10.0  # seconds without a byte
 
 RETRIED = (408, 425, 429)  # and whatever is the server's fault
 HASHES = {40: "sha1", 64: "sha256"}  # digits of an ETag → how a hub has made it
@@ -111,7 +111,7 @@ class RemoteFile:
                 f"(`hf download {self.repo}`) and name its folder"
             )
         stated = response.headers.get("Content-Range", "")
-        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", stated)
+        found = re.fullmatch(r"bytes\s+(\d+)-(\d+)/(\d+)", stated.strip(), re.IGNORECASE)
         first, last, length = map(int, found.groups()) if found else (-1, -1, -1)
         compressed = response.headers.get("Content-Encoding", "identity") != "identity"
         if response.status_code != 206 or (first, last) != (start, stop - 1) or last >= length or compressed:
@@ -171,7 +171,7 @@ class RemoteFile:
                         f"{self.repo!r} is no folder here, and the hub at {self.endpoint} did not give it: "
                         f"check the name or the network ({reason(error)})"
                     ) from error
-            time.sleep(PAUSE * 2**failed)
+            time.sleep(PAUSE * 2 ** max(0, failed - 1))
 
 
 def _identity() -> dict[str, str]:
@@ -179,7 +179,8 @@ def _identity() -> dict[str, str]:
     from huggingface_hub.utils import get_token_to_send
 
     token = get_token_to_send(None)  # of HF_TOKEN or `hf auth login`, unless the environment forbids it
-    names = {"User-Agent": "armlet", "Accept-Encoding": "identity"}
+    # Kept open, an idle connection would keep a server that serves one at a time from the threads that fetch rows.
+    names = {"User-Agent": "armlet", "Accept-Encoding": "identity", "Connection": "close"}
     return names | ({"Authorization": f"Bearer {token}"} if token else {})
 
 
