@@ -35,6 +35,7 @@ class Hub:
     folder: object
     linked: str | None = None  # the address of a second server, to which safetensors are redirected
     ranges: bool = True
+    main_alone: bool = False  # commits are named, and not served
     hung: threading.Event | None = None  # an answer that should break off waits for this instead
     extra: dict = field(default_factory=dict)  # what follows the bytes asked for
     cuts: dict = field(default_factory=dict)
@@ -81,6 +82,8 @@ class Handler(BaseHTTPRequestHandler):
         token = self.headers.get("Authorization")
         self.asked = Asked(self.command, file, revision, self.headers.get("Range"), token)
         self.hub.asked.append(self.asked)
+        if self.hub.main_alone and revision != "main":
+            return self._refuse(404, {})
         if self.hub.statuses.get(file):
             return self._refuse(self.hub.statuses[file].pop(0), {})
         if file not in self.hub.bodies and not (self.hub.folder / file).is_file():

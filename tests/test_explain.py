@@ -159,6 +159,7 @@ def test_nothing_in_a_name_is_a_formula_or_markup(tmp_path):
     assert "[bold]x[/y]" in out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_of_several_fillers_each_has_a_table(folder):
     out = shown("explain", folder, *ASKED, "--filler", "w8", "--layers", "0,1")
     assert [line.split()[3] for line in out.splitlines() if line.startswith("quantity")] == ["×", "×"]
@@ -169,6 +170,7 @@ def test_of_several_fillers_each_has_a_table(folder):
     assert "paper" not in other  # which speaks of the first layer alone
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_the_first_figure_shows_is_in_the_json(folder):
     found = result("explain", folder, *ASKED, "--layers", "1")["attention"]
     assert (found["layer"], found["filler"], found["count"], found["at"]) == (1, "w7", 4, 5)

@@ -114,6 +114,17 @@ def test_what_does_not_fit_is_refused_before_a_tensor_is_sent(hub, folder):
     assert sum(each.sent for each in asked) == sum(header_size(folder / name) for name in {each.file for each in asked})
 
 
+@pytest.mark.parametrize("size", ["20KB", "1GB"], ids=["sharded", "in one file"])
+def test_a_hub_that_names_commits_and_serves_main_alone_is_enough(size, hub, folder):
+    for file in folder.glob("model*"):
+        file.unlink()
+    saved(folder, size=size)
+    hub.main_alone = True
+    assert_same(Layer1.from_checkpoint(REPO), folder)
+    # Asked once, and then it is known.
+    assert len([asked for asked in hub.asked if asked.revision == COMMIT]) == 2
+
+
 @pytest.mark.usefixtures("cache")
 def test_a_hub_that_serves_one_connection_at_a_time_is_enough(folder, monkeypatch):
     with serving(folder, OneAtATime) as alone:
@@ -149,7 +160,9 @@ def test_all_requests_but_the_first_name_its_commit(hub):
     Layer1.from_checkpoint(REPO).embed(IDS)
     assert [asked.revision for asked in hub.asked[:1]] == ["main"]
     assert {asked.revision for asked in hub.asked[1:]} == {COMMIT}
-    assert {asked.method for asked in hub.asked} == {"GET"}
+    # Where a file is missing, whether the commit is served at all is asked without a byte of a body.
+    assert [(asked.file, asked.sent) for asked in hub.asked if asked.method == "HEAD"] == [("config.json", 0)]
+    assert {asked.method for asked in hub.asked} == {"GET", "HEAD"}
 
 
 @pytest.mark.parametrize("stated", [None, "../../etc", "main"])

@@ -1,7 +1,8 @@
 """`armlet explain`: what filler tokens do to attention and gate."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,7 +40,7 @@ def explain(
     model: Model = None,
     layers: Annotated[str, typer.Option(help="An index, several (0,3), a range (0-5), or all.")] = "all",
     filler: Annotated[
-        list[str] | None, typer.Option(help="Repeated to the count. May be given again; by default /.")
+        list[str] | None, typer.Option(help="Repeated to the count; / by default. May be given again.")
     ] = None,
     count: Annotated[str, typer.Option(help="How many filler tokens, one number or several.")] = "0,10,25,40,55,70",
     position: Annotated[
@@ -60,7 +61,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Show what filler tokens do inside the layers: attention, gate and near-zero share, against a random sentence."""
-    from armlet.analysis.explanation import run, summarise
+    from armlet.analysis.explanation import summarise
     from armlet.analysis.fillers import SYSTEM, conditions
     from armlet.analysis.prompts import BUILT_IN, FORMULAS
 
@@ -73,37 +74,20 @@ def explain(
     opened = open_model(model, dtype, device, last=None if isinstance(wanted, str) else max(wanted))
     indices = range(opened.options.layer + 1) if isinstance(wanted, str) else wanted
     setup = _setup(opened, questions, system, position, fillers, policies, seed)
-    findings: list[Findings] = []
-    interrupted = False
-    with progress("running layers", len(questions) * (opened.options.layer + 1)) as tick:
-        try:
-            findings.extend(run(opened.layers(), indices, setup, tick))
-        except KeyboardInterrupt:
-            interrupted = True
-            say_interrupted(findings)
+    findings, interrupted = _run(opened, indices, setup)
     if not findings:
         raise typer.Exit(INTERRUPTED)
     with notes.status("summing up ..."):
         explanation = summarise(findings, setup)
     drawn = FIGURES if explanation.classes else FIGURES[:-1]  # no word of a question stands behind the filler
     figures = [str(out / f"explain-{name}.{kind}") for name in drawn for kind in ("png", "svg")]
-    asked_for = {"source": opened.name, "dtype": dtype, "system": system, "questions": questions}
-    result = (
-        asked_for
-        | _described(opened, setup, position)
-        | {
-            "layers": [found.layer for found in findings],
-            "interrupted": interrupted,
-            "figures": figures,
-            "attention": _attention(setup, findings[0]),
-            "rows": explanation.rows,
-            "classes": explanation.classes,
-        }
-    )
+    asked_for = {"source": opened.name, "dtype": dtype, "system": system, "position": position, "questions": questions}
+    found = {"layers": [each.layer for each in findings], "interrupted": interrupted, "figures": figures}
+    result = asked_for | _described(opened, setup) | found | _tables(explanation, setup)
     write_json(out / "explain.json", result)
-    write_text(out / "explain.csv", csv_text(explanation.rows))
-    if explanation.classes:
-        write_text(out / "explain-classes.csv", csv_text(explanation.classes))
+    for name, rows in {"explain": explanation.rows, "explain-classes": explanation.classes}.items():
+        if rows:
+            write_text(out / f"{name}.csv", csv_text(rows))
     with notes.status("drawing ..."):
         _draw(explanation, setup, opened.options, out)
     if as_json:
@@ -113,6 +97,20 @@ def explain(
         print(*(f"figure: {path}" for path in figures), sep="\n")
     if interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _run(opened: Opened, layers: Iterable[int], setup: "Setup") -> "tuple[list[Findings], bool]":
+    """The findings of each layer, and whether Ctrl-C left layers out."""
+    from armlet.analysis.explanation import run
+
+    findings: list[Findings] = []
+    with progress("running layers", len(setup.prompts) * (opened.options.layer + 1)) as tick:
+        try:
+            findings.extend(run(opened.layers(), layers, setup, tick))
+        except KeyboardInterrupt:
+            say_interrupted(findings)
+            return findings, True
+    return findings, False
 
 
 def _show(explanation: "Explanation", setup: "Setup", title: str) -> None:
@@ -160,12 +158,11 @@ def _setup(
     return Setup(prompts, fillers, tokens, policies, seed)
 
 
-def _described(opened: Opened, setup: "Setup", position: Place) -> dict[str, Any]:
+def _described(opened: Opened, setup: "Setup") -> dict[str, Any]:
     from armlet.analysis.fillers import describe_filler
     from armlet.analysis.mechanism import QUANTITIES
 
     return {
-        "position": position,
         "seed": setup.seed,
         "tokens": len(setup.owners()),
         "quantities": QUANTITIES,
@@ -176,14 +173,13 @@ def _described(opened: Opened, setup: "Setup", position: Place) -> dict[str, Any
     }
 
 
-def _attention(setup: "Setup", findings: "Findings") -> dict[str, Any]:
-    """What the first figure shows: of the first prompt, each token's word and the attention that it receives."""
-    from math import isfinite
-
-    prompt, filler = setup.prompts[0], setup.fillers[setup.example()]
-    numbers = [[number if isfinite(number) else None for number in side.tolist()] for side in findings.received]
-    named = {"layer": findings.layer, "filler": filler.kind, "count": filler.count, "at": prompt.at}
-    return named | {"words": prompt.words, "without": numbers[0], "with": numbers[1]}
+def _tables(explanation: "Explanation", setup: "Setup") -> dict[str, Any]:
+    """All rows, and what the first figure shows: each token of the first prompt and the attention that it receives."""
+    first, prompt, filler = explanation.findings[0], setup.prompts[0], setup.fillers[setup.example()]
+    sides = [[number if isfinite(number) else None for number in side.tolist()] for side in first.received]
+    named = {"layer": first.layer, "filler": filler.kind, "count": filler.count, "at": prompt.at}
+    attention = named | {"words": prompt.words, "without": sides[0], "with": sides[1]}
+    return {"attention": attention, "rows": explanation.rows, "classes": explanation.classes}
 
 
 def _draw(explanation: "Explanation", setup: "Setup", options: Options, out: Path) -> None:

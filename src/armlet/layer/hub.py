@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from armlet.layer.folder import (
+    CONFIG,
     INDEX,
     Advance,
     FileShard,
@@ -30,6 +31,8 @@ from armlet.layer.header import FLOATS, LENGTH, Entry, header_length, parse_head
 from armlet.layer.ranges import RemoteFile, UnreachableError
 
 THREADS = 8  # that fetch rows
+
+T = TypeVar("T")
 
 
 class RangeShard:
@@ -84,6 +87,7 @@ class Hub:
         self.name = repo
         self.endpoint = (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
         self._revision: str | None = None  # a commit, or "main" where the hub does not name one
+        self._proven = False  # that the hub serves files at that commit
         self._unreachable: UnreachableError | None = None
         self._shards: dict[str, Shard] = {}
 
@@ -103,7 +107,7 @@ class Hub:
 
     def _whole(self, file: str) -> bytes:
         try:
-            content, commit = self._remote(file).whole()
+            content, commit = self._at_commit(file, RemoteFile.whole)
         except UnreachableError as error:
             kept = None if self._revision else self._in_cache(file, "main")
             if not kept:
@@ -128,9 +132,8 @@ class Hub:
     def _open(self, file: str) -> Shard:
         if cached := self._cached(file):
             return FileShard(cached)
-        remote = self._remote(file)
         try:
-            return RangeShard(remote)
+            return self._at_commit(file, RangeShard)
         except MissingFileError as error:
             raise MissingFileError(f"{error}, though {INDEX} names it; name another checkpoint") from error
 
@@ -142,6 +145,21 @@ class Hub:
 
         found = try_to_load_from_cache(self.name, file, revision=revision)
         return Path(found) if isinstance(found, str) else None
+
+    def _at_commit(self, file: str, read: Callable[[RemoteFile], T]) -> T:
+        """Reads a file at the commit that was named; at main where the hub names commits and serves main alone."""
+        try:
+            found = read(self._remote(file))
+        except MissingFileError:
+            if self._unreachable or self._proven or self._revision in (None, "main"):
+                raise
+            self._proven = self._remote(CONFIG).exists()
+            if self._proven:
+                raise
+            self._revision = "main"
+            return read(self._remote(file))
+        self._proven = self._proven or self._revision is not None
+        return found
 
     def _remote(self, file: str) -> RemoteFile:
         if self._unreachable:  # the rest of what the cache has begun, of that commit or not at all

@@ -71,6 +71,22 @@ class RemoteFile:
             raise CheckpointError(f"{self.place} is not what its hash {etag} says; try again, or another network")
         return content, _stated(response, "X-Repo-Commit")
 
+    def exists(self) -> bool:
+        """Whether the repository has the file at this revision; nothing of it is sent.
+
+        Raises:
+            UnreachableError, CheckpointError: as in `whole`.
+        """
+
+        def attempt() -> bool:
+            with self._asked({}, "HEAD"):
+                return True
+
+        try:
+            return self._persist(attempt, lambda: 0)
+        except MissingFileError:
+            return False
+
     def read(self, start: int, stop: int, advance: Advance) -> Tensor:
         """Bytes from `start` up to `stop`, uint8 `[stop - start]`; no byte that has arrived is asked for again.
 
@@ -129,12 +145,12 @@ class RemoteFile:
             raise CheckpointError(f"{self.place} was replaced while it was read; try again")
 
     @contextmanager
-    def _asked(self, headers: dict[str, str]) -> Iterator[Any]:
-        """The response to a GET, its body not read yet."""
+    def _asked(self, headers: dict[str, str], method: str = "GET") -> Iterator[Any]:
+        """The response, its body not read yet."""
         from huggingface_hub.utils import get_session
 
         sent = _identity() | headers
-        request = get_session().stream("GET", self._url, headers=sent, timeout=TIMEOUT, follow_redirects=True)
+        request = get_session().stream(method, self._url, headers=sent, timeout=TIMEOUT, follow_redirects=True)
         with request as response:
             if not response.is_success:
                 raise self._refusal(response)
