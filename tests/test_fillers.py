@@ -63,6 +63,12 @@ def test_a_question_that_stands_in_the_template_or_the_system_prompt_too_is_foun
     assert make_prompt(tokenizer_with(TURNS), "w20 w21", system="w1", position="before").at == 1
 
 
+@pytest.mark.parametrize("template", [TURNS, None], ids=["template", "no template"])
+def test_a_question_without_a_token_is_refused(template):
+    with pytest.raises(ArgumentError, match="prompts: '' gives no token"):
+        prompt_of(template, question="")
+
+
 def test_a_template_that_strips_the_texts_is_taken():
     stripping = TURNS.replace("turn['content']", "turn['content'].strip()")
     assert prompt_of(stripping, question=" w20 w21 ").question == (6, 8)

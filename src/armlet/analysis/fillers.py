@@ -83,8 +83,8 @@ def make_prompt(
         position: where a filler would go.
 
     Raises:
-        ArgumentError: hardly a token stands behind the filler, no such position, a slow tokenizer, or a template
-            that changes the texts.
+        ArgumentError: the question gives no token, or hardly one stands behind the filler; no such position; a slow
+            tokenizer, or a template that changes the texts.
     """
     if position not in POSITIONS:
         raise ArgumentError(f"position: expected one of {', '.join(POSITIONS)}, found {position!r}")
@@ -97,6 +97,8 @@ def make_prompt(
     encoded: Any = tokenizer("".join(pieces), add_special_tokens=bare, return_offsets_mapping=True)
     ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
     at, first, behind = (_first_behind(ends, places[name]) for name in (position, "between", "end"))
+    if first == behind:
+        raise ArgumentError(f"prompts: {question!r} gives no token")
     if at + FEWEST > len(ids):
         raise ArgumentError(f"position: fewer than {FEWEST} tokens stand behind {position!r} in {question!r}")
     words = tuple(str(tokenizer.decode([token])) for token in ids)
