@@ -37,7 +37,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		"armlet needs Python 3.11 or newer; choose one with make PYTHON=python3.12")'
 	@echo 'Installing into .venv (a minute or two) ...'
 	@$(PYTHON) -m venv .venv
-	@$(PIP) install -c constraints.txt -e '.[dev,gguf]'
+	@$(PIP) install -c constraints.txt -e '.[dev,gguf,hub,endpoint,lm-eval]'
 	@touch $@
 
 # Order-only: the model outlives a new .venv. Its folder appears whole, by one rename.

@@ -19,9 +19,9 @@ import armlet.analysis.answers
 import armlet.analysis.inspection
 from armlet import Inward, Noise, Outward, Transport, attach, load_config, redistribute
 from armlet.analysis.answers import Collector
-from armlet.analysis.prompts import BUILT_IN
 from armlet.analysis.shape import MEASURES, difference, measure, near_zero_halfwidth
 from armlet.cli import COMMANDS, main
+from armlet.prompting.prompts import BUILT_IN
 from checkpoints import TEMPLATE, save, words
 
 PROMPTS = ["w1 w2 w3 w4 w5", "w9", "w30 w20 w10"]
@@ -274,7 +274,7 @@ def test_synthetic_heavy_tails_become_lighter_under_inward():
 def test_the_figure_names_the_folder_and_not_the_way_to_it(folder, monkeypatch, name):
     titles = []
     monkeypatch.setattr("armlet.analysis.figures.draw_inspection", lambda *_, **how: titles.append(how["title"]))
-    monkeypatch.setattr("armlet.analysis.figures.save", lambda *_: [])
+    monkeypatch.setattr("armlet.drawing.style.save", lambda *_: [])
     monkeypatch.chdir(folder)
     result("inspect", name.format(folder=folder), "--prompt", PROMPTS[0], "--out", folder.parent / "out")
     assert titles == ["Activated gate of tiny, 5 tokens"]

@@ -8,10 +8,10 @@ import pytest
 
 import armlet.analysis.explanation
 from armlet.analysis.classes import CLASSES
-from armlet.analysis.fillers import RANDOM_SENTENCE, SYSTEM
 from armlet.analysis.mechanism import GATE, QUANTITIES
-from armlet.analysis.prompts import BUILT_IN, FORMULAS
 from armlet.commands.explain import parse_counts
+from armlet.prompting.fillers import RANDOM_SENTENCE, SYSTEM
+from armlet.prompting.prompts import BUILT_IN, FORMULAS
 from armlet.redistribution.errors import ArgumentError
 from checkpoints import save
 from test_cli import result, run, shown
@@ -220,6 +220,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, arguments, message):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
     assert list(Path().iterdir()) == []
+
+
+def test_a_filler_with_nothing_behind_it_is_refused(tmp_path):
+    bare = save(tmp_path / "bare")  # no template, so nothing stands behind the question
+    code, out, err = run("explain", bare, "--prompt", "w20 w21", "--position", "end", "--out", "here")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "--position: fewer than 2 tokens stand behind 'end' in 'w20 w21'" in err
 
 
 @pytest.mark.parametrize("text", ["", ",", "1,", "1.5", "٣x", "1 2"])

@@ -15,10 +15,10 @@ from armlet.analysis.explanation import (
     summarise,
     treatment_of,
 )
-from armlet.analysis.fillers import RANDOM_SENTENCE, Filler, conditions, filler_tokens, make_prompt
 from armlet.analysis.mechanism import ATTENTION, GATE, QUANTITIES, measure_filler, measure_gate, near_zero_after, view
 from armlet.analysis.resampling import draw_weights
 from armlet.analysis.shape import near_zero_halfwidth
+from armlet.prompting.fillers import RANDOM_SENTENCE, Filler, conditions, filler_tokens, make_prompt
 from armlet.redistribution.errors import ArgumentError
 from checkpoints import words
 from families import tiny

@@ -12,8 +12,9 @@ from matplotlib.patches import StepPatch
 from matplotlib.text import Annotation
 
 from armlet.analysis.diagram import LABELS
-from armlet.analysis.figures import COLOURS, Panel, draw_inspection, save
+from armlet.analysis.figures import Panel, draw_inspection
 from armlet.analysis.synthetic import synthetic
+from armlet.drawing.style import COLOURS, save
 from armlet.redistribution import Inward, Outward, Transport, redistribute
 from armlet.redistribution.errors import ArgumentError
 

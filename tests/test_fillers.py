@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
-from armlet.analysis.fillers import (
-    POSITIONS,
+from armlet.prompting.fillers import (
     RANDOM_SENTENCE,
     SYSTEM,
     Filler,
     conditions,
     describe_filler,
     filler_tokens,
+    make_plain_prompt,
     make_prompt,
 )
 from armlet.redistribution.errors import ArgumentError
@@ -35,8 +35,8 @@ def tokenizer_with(template):
     return tokenizer
 
 
-def prompt_of(template, position="between", question=QUESTION):
-    return make_prompt(tokenizer_with(template), question, system=SYSTEM_WORDS, position=position)
+def prompt_of(template, position="between", question=QUESTION, seed=(0,)):
+    return make_prompt(tokenizer_with(template), question, system=SYSTEM_WORDS, position=position, seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def prompt_of(template, position="between", question=QUESTION):
     [
         (TURNS, [1, 10, 11, 12, 2, 3, 20, 21, 4, 5], {"before": 1, "between": 6, "end": 8}, (6, 8)),
         (NO_SYSTEM, [3, 10, 11, 12, 20, 21, 4, 5], {"before": 1, "between": 4, "end": 6}, (4, 6)),
-        (None, [10, 11, 12, 20, 21], {"before": 0, "between": 3}, (3, 5)),
+        (None, [10, 11, 12, 20, 21], {"before": 0, "between": 3, "end": 5}, (3, 5)),
     ],
     ids=["system turn", "template without a system turn", "no template"],
 )
@@ -87,7 +87,7 @@ def test_tokens_are_those_of_the_whole_text_at_once(smollm2):
     _, tokenizer = smollm2
     turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "If 4x - 9 = 27, what is x?"}]
     whole = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
-    for position in POSITIONS:
+    for position in ("before", "between", "end"):
         prompt = make_prompt(tokenizer, turns[1]["content"], position=position)
         assert prompt.ids.tolist() == whole
         assert tokenizer.decode(prompt.ids[slice(*prompt.question)]) == turns[1]["content"]
@@ -101,13 +101,28 @@ def test_tokens_are_those_of_the_whole_text_at_once(smollm2):
     [
         (LOUD, "between", "the chat template cannot be used"),
         ("{{ raise_exception('never') }}", "between", "the chat template cannot be used .*never"),
-        (None, "end", "fewer than 2 tokens stand behind 'end'"),
-        (TURNS, "middle", "expected one of before, between, end, found 'middle'"),
+        (TURNS, "middle", "expected one of before, between, end, random, found 'middle'"),
     ],
 )
 def test_a_prompt_without_a_place_for_the_filler_is_refused(template, position, message):
     with pytest.raises(ArgumentError, match=message):
         prompt_of(template, position)
+
+
+def test_a_random_position_is_any_place_of_the_text_and_its_seeds():
+    draws = [prompt_of(TURNS, "random", seed=(seed,)).at for seed in range(200)]
+    ends = [prompt_of(TURNS, position).at for position in ("before", "end")]
+    assert set(draws) == set(range(ends[0], len(prompt_of(TURNS).ids) + 1))
+    assert draws == [prompt_of(TURNS, "random", seed=(seed,)).at for seed in range(200)]
+
+
+def test_a_plain_prompt_is_context_and_question_as_they_stand():
+    tokenizer = tokenizer_with(TURNS)  # which is not used
+    places = {"before": 0, "between": 2, "end": 5}
+    for position, at in places.items():
+        prompt = make_plain_prompt(tokenizer, "w1 w2", " w3 w4 w5", position=position)
+        assert prompt.ids.tolist() == tokenizer("w1 w2 w3 w4 w5")["input_ids"]
+        assert (prompt.at, prompt.question) == (at, (2, 5))
 
 
 @given(st.integers(1, 40), st.lists(st.sampled_from(["w7", "w8", "w9"]), min_size=1, max_size=3))

@@ -13,11 +13,13 @@ SOURCE = Path(armlet.__file__).parent
 ALLOWED = {
     "redistribution": {"redistribution"},
     "layer": {"redistribution", "layer"},
-    "analysis": {"redistribution", "layer", "analysis"},
-    "evaluation": {"redistribution", "layer", "evaluation"},
-    "integrations": {"redistribution", "layer", "analysis", "evaluation", "integrations"},
-    "commands": {"redistribution", "layer", "analysis", "evaluation", "commands"},
+    "prompting": {"redistribution", "layer", "prompting"},
+    "drawing": {"drawing"},
+    "analysis": {"redistribution", "layer", "prompting", "drawing", "analysis"},
+    "evaluation": {"redistribution", "layer", "prompting", "drawing", "evaluation"},
+    "integrations": {"redistribution", "layer", "prompting", "analysis", "evaluation", "integrations"},
 }
+ALLOWED["commands"] = {*ALLOWED, "commands"}
 
 
 def imported(source):

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armlet import ARM, Inward, Layer1, Noise, Outward, redistribute
-from armlet.analysis.fillers import Prompt
 from armlet.analysis.mechanism import (
     ATTENTION,
     CLAIMS,
@@ -22,6 +21,7 @@ from armlet.analysis.mechanism import (
     view,
 )
 from armlet.analysis.shape import near_zero_halfwidth
+from armlet.prompting.fillers import Prompt
 from families import prompt as random_ids
 from families import tiny
 

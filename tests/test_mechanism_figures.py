@@ -7,7 +7,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from armlet.analysis.explanation import AS_IT_IS, summarise, treatment_of
-from armlet.analysis.fillers import RANDOM_SENTENCE
 from armlet.analysis.mechanism import QUANTITIES, fit_affine
 from armlet.analysis.mechanism_figures import (
     COUNTED,
@@ -18,6 +17,7 @@ from armlet.analysis.mechanism_figures import (
     draw_counts,
     draw_layers,
 )
+from armlet.prompting.fillers import RANDOM_SENTENCE
 from test_explanation import explained, setup_of
 
 SETUP = setup_of(counts=(2, 5), kinds=("w7", "$w8"))

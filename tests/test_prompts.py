@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
-from armlet.analysis.prompts import BUILT_IN, encode, read_prompts
+from armlet.prompting.prompts import BUILT_IN, encode, read_prompts
 from armlet.redistribution.errors import ArgumentError
 from checkpoints import TEMPLATE, words
 

@@ -12,12 +12,12 @@ from rich.console import Console
 from armlet import Inward, Outward, Transport, attach
 from armlet.analysis.answers import Answer, Answers
 from armlet.analysis.explanation import summarise
-from armlet.analysis.fillers import RANDOM_SENTENCE
 from armlet.analysis.inspection import Effect, Inspection, inspect_gates
 from armlet.analysis.mechanism import CLAIMS, QUANTITIES
 from armlet.analysis.shape import MEASURES, difference
 from armlet.analysis.synthetic import synthetic
 from armlet.analysis.tables import answers_table, classes_table, explanation_table, inspection_table
+from armlet.prompting.fillers import RANDOM_SENTENCE
 from checkpoints import words
 from families import tiny
 from test_explanation import explained, setup_of

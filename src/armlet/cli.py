@@ -12,13 +12,26 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from armlet.commands.confirm import confirm
+from armlet.commands.evaluate import evaluate
 from armlet.commands.explain import explain
 from armlet.commands.generate import generate
 from armlet.commands.inspect import inspect
+from armlet.commands.lm_eval import PASSED_ON, lm_eval, lm_eval_compare
 from armlet.commands.terminal import BAD_INPUT
+from armlet.commands.tune import tune
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
-COMMANDS: dict[str, Callable[..., None]] = {"inspect": inspect, "explain": explain, "generate": generate}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "inspect": inspect,
+    "explain": explain,
+    "generate": generate,
+    "evaluate": evaluate,
+    "tune": tune,
+    "confirm": confirm,
+    "lm-eval": lm_eval,
+    "lm-eval-compare": lm_eval_compare,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     app.callback()(_version)
     for name, command in COMMANDS.items():
-        app.command(name)(command)
+        app.command(name, **(PASSED_ON if command is lm_eval else {}))(command)
     try:
         _check_text(arguments)
         sys.exit(app(arguments or ["--help"], prog_name="armlet", standalone_mode=False))

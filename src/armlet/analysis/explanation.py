@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from armlet.analysis.classes import CLASSES, classify
-from armlet.analysis.fillers import RANDOM_SENTENCE, Filler, Prompt
 from armlet.analysis.inspection import detail
 from armlet.analysis.mechanism import GATE, QUANTITIES, View, measure_filler, measure_gate, near_zero_after, view
 from armlet.analysis.resampling import draw_weights, interval, replicate_means
 from armlet.analysis.shape import near_zero_halfwidth
 from armlet.layer.decoder import Layer1
 from armlet.layer.module import ARM
+from armlet.prompting.fillers import RANDOM_SENTENCE, Filler, Prompt
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy

@@ -1,12 +1,8 @@
 """One figure: the layer with ARM in its place, and what each policy does to the activated gate there."""
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,36 +12,15 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from armlet.analysis import diagram
 from armlet.analysis.panel import Panel, Window, flow, full_range, near_zero
+from armlet.drawing.style import COLOURS, GREY, OTHER_COLOUR, style
 from armlet.redistribution.errors import ArgumentError
 
-__all__ = ["Panel", "draw_inspection", "save"]
+__all__ = ["Panel", "draw_inspection"]
 
-COLOURS = {"Outward": "#D55E00", "Inward": "#0072B2", "Transport": "#009E73"}
-"""A policy keeps its colour in every figure (Okabe and Ito's palette, told apart by colour-blind readers too)."""
-
-OTHER_COLOUR = "#CC79A7"
 BEFORE_FILL = "#d6d6d6"
 GONE_FILL = "#8c8c8c"
 ZOOM_FILL = "#f1f1f1"
-GREY = "#666666"
-
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 7,
-    "axes.linewidth": 0.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.major.width": 0.5,
-    "ytick.major.width": 0.5,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "svg.hashsalt": "armlet",
-}
-"""On top of Matplotlib's defaults: the reader's own settings would change the picture."""
-
 BINS = 120
-
-DPI = 200
 
 # Inches.
 WIDTH, HEIGHT = 7.2, 5.85
@@ -83,7 +58,7 @@ def draw_inspection(
         axis: the range of the upper row in units of the gate, widened where a value lies outside: nothing is cropped.
 
     Returns:
-        A figure of `WIDTH` × `HEIGHT` inches that belongs to no pyplot state; `save` writes it.
+        A figure of `WIDTH` × `HEIGHT` inches that belongs to no pyplot state; `drawing.style.save` writes it.
 
     Raises:
         ArgumentError: no panel or more than three, an unknown activation, a negative layer.
@@ -100,39 +75,6 @@ def draw_inspection(
         _headings(figure, panels)
         _histograms(figure, panels, full_range(panels, axis))
         return figure
-
-
-def save(figure: Figure, directory: str | Path, stem: str) -> list[Path]:
-    """Write `stem`.png (200 dpi) and `stem`.svg; the same figure gives the same bytes.
-
-    Args:
-        figure: from `draw_inspection`.
-        directory: made if it does not exist.
-        stem: file name without its ending.
-
-    Returns:
-        The two paths, PNG first.
-
-    Raises:
-        OSError: the directory cannot be made or written to.
-    """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = [directory / f"{stem}.png", directory / f"{stem}.svg"]
-    with style():
-        figure.savefig(paths[0], dpi=DPI)
-        figure.savefig(paths[1], metadata={"Date": None})
-    return paths
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """Inside the block, the figures' own style on Matplotlib's defaults, whatever the reader has set."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # an emoji in a prompt: drawn as a box
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
 
 
 def _place(figure: Figure, box: tuple[float, float, float, float], shared: Axes | None = None) -> Axes:

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from armlet.analysis.fillers import Prompt
 from armlet.analysis.shape import token_measures
 from armlet.layer.module import ARM
+from armlet.prompting.fillers import Prompt
 
 ATTENTION: dict[str, str] = {
     "mass": "attention weight left to the prompt's own tokens, mean over heads (1 without filler)",

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from armlet.analysis.classes import CLASSES
 from armlet.analysis.explanation import AS_IT_IS, Row
-from armlet.analysis.figures import COLOURS, GREY, style
-from armlet.analysis.fillers import RANDOM_SENTENCE, Filler, Prompt
 from armlet.analysis.mechanism import QUANTITIES, fit_affine
+from armlet.drawing.style import COLOURS, GREY, style
+from armlet.prompting.fillers import RANDOM_SENTENCE, Filler, Prompt
 
 WITHOUT, FILLED, CONTROL = "#0072B2", "#D55E00", "#7f7f7f"
 OTHER_FILLERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")

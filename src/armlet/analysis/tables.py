@@ -10,11 +10,11 @@ from rich.text import Text
 
 from armlet.analysis.answers import Answers, split_at
 from armlet.analysis.explanation import AS_IT_IS, Explanation, Row, Setup
-from armlet.analysis.fillers import RANDOM_SENTENCE
 from armlet.analysis.inspection import Effect, Inspection, detail
 from armlet.analysis.mechanism import CLAIMS, QUANTITIES
 from armlet.analysis.shape import MEASURES, difference
 from armlet.layer.attach import Attachment
+from armlet.prompting.fillers import RANDOM_SENTENCE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -19,8 +19,10 @@ from armlet.redistribution.rows import settings
 
 if TYPE_CHECKING:
     from armlet.analysis.explanation import Explanation, Findings, Setup
-    from armlet.analysis.fillers import Filler
+    from armlet.prompting.fillers import Filler
     from armlet.redistribution.rows import Policy
+
+FEWEST = 2  # tokens behind the filler: an affine map cannot be fitted to one
 
 LONGEST = len("99999")
 """Digits of a count."""
@@ -62,8 +64,8 @@ def explain(
 ) -> None:
     """Show what filler tokens do inside the layers: attention, gate and near-zero share, against a random sentence."""
     from armlet.analysis.explanation import summarise
-    from armlet.analysis.fillers import SYSTEM, conditions
-    from armlet.analysis.prompts import BUILT_IN, FORMULAS
+    from armlet.prompting.fillers import SYSTEM, conditions
+    from armlet.prompting.prompts import BUILT_IN, FORMULAS
 
     system = SYSTEM if system is None else system
     fillers = conditions(filler or ["/"], parse_counts(count))
@@ -114,8 +116,8 @@ def _run(opened: Opened, layers: Iterable[int], setup: "Setup") -> "tuple[list[F
 
 
 def _show(explanation: "Explanation", setup: "Setup", title: str) -> None:
-    from armlet.analysis.fillers import RANDOM_SENTENCE
     from armlet.analysis.tables import classes_table, explanation_table
+    from armlet.prompting.fillers import RANDOM_SENTENCE
 
     kinds = [kind for kind in dict.fromkeys(filler.kind for filler in setup.fillers) if kind != RANDOM_SENTENCE]
     for kind in kinds or [RANDOM_SENTENCE]:
@@ -148,10 +150,15 @@ def _setup(
     seed: int,
 ) -> "Setup":
     from armlet.analysis.explanation import Setup
-    from armlet.analysis.fillers import filler_tokens, make_prompt
+    from armlet.prompting.fillers import filler_tokens, make_prompt
 
     tokenizer = opened.tokenizer
     prompts = [make_prompt(tokenizer, question, system=system, position=position.value) for question in questions]
+    for prompt, question in zip(prompts, questions, strict=True):
+        if prompt.at + FEWEST > len(prompt.ids):
+            raise ArgumentError(
+                f"--position: fewer than {FEWEST} tokens stand behind {position.value!r} in {question!r}"
+            )
     tokens = [
         [filler_tokens(tokenizer, filler, seed=seed, prompt=at) for filler in fillers] for at in range(len(prompts))
     ]
@@ -159,8 +166,8 @@ def _setup(
 
 
 def _described(opened: Opened, setup: "Setup") -> dict[str, Any]:
-    from armlet.analysis.fillers import describe_filler
     from armlet.analysis.mechanism import QUANTITIES
+    from armlet.prompting.fillers import describe_filler
 
     return {
         "seed": setup.seed,
@@ -185,7 +192,7 @@ def _tables(explanation: "Explanation", setup: "Setup") -> dict[str, Any]:
 def _draw(explanation: "Explanation", setup: "Setup", options: Options, out: Path) -> None:
     from armlet.analysis import mechanism_figures as draw
     from armlet.analysis.explanation import treatment_of
-    from armlet.analysis.figures import save
+    from armlet.drawing.style import save
 
     first = explanation.findings[0]
     filler = setup.fillers[setup.example()]

@@ -55,8 +55,8 @@ def inspect(
 ) -> None:
     """Show what each policy does to the activated gate of a layer: a table, and a figure as PNG and SVG."""
     from armlet.analysis.inspection import inspect_gates
-    from armlet.analysis.prompts import BUILT_IN
     from armlet.analysis.tables import inspection_table
+    from armlet.prompting.prompts import BUILT_IN
 
     policies = [parse_policy(text) for text in policy or ("outward", "inward", "transport")]
     if len(policies) > FIGURE_HOLDS:
@@ -99,7 +99,7 @@ def _drawn(synthetic: Synthetic, seed: int) -> "Sample":
 def _measured(model: str | None, prompts: list[str], layer: int, dtype: str, device: str | None) -> "Sample":
     """The activated gates of a model; those of the prompts so far where Ctrl-C cuts it short."""
     from armlet.analysis.inspection import Sample, activated_gates
-    from armlet.analysis.prompts import encode
+    from armlet.prompting.prompts import encode
 
     opened = open_model(model, dtype, device, last=layer)
     ids = [encode(opened.tokenizer, prompt) for prompt in prompts]
@@ -115,7 +115,8 @@ def _measured(model: str | None, prompts: list[str], layer: int, dtype: str, dev
 
 
 def _figure(inspection: "Inspection", sample: "Sample", layer: int, out: Path) -> list[str]:
-    from armlet.analysis.figures import draw_inspection, save
+    from armlet.analysis.figures import draw_inspection
+    from armlet.drawing.style import save
 
     panels = [effect.panel for effect in inspection.effects]
     title = f"Activated gate of {Path(sample.source).resolve().name}, {inspection.tokens} tokens"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 BAD_INPUT, INTERRUPTED = 2, 130
 """Exit codes."""
@@ -13,11 +13,12 @@ notes = Console(stderr=True)
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr, where that is a terminal, that one call moves on by one."""
-    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as bars:
+def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
+    """A bar on stderr, where that is a terminal, with the time left; a call moves it on by one or the number given."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bars:
         task = bars.add_task(what, total=total)
-        yield lambda: bars.advance(task)
+        yield lambda steps=1: bars.advance(task, steps)
 
 
 def say_interrupted(found: object) -> None:

@@ -14,10 +14,12 @@ from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import Noise, Source
 from armlet.redistribution.outward import Outward
+from armlet.redistribution.presets import published
 from armlet.redistribution.rows import Policy, settings
 from armlet.redistribution.transport import Transport
 
 FILE = "armlet.json"
+PUBLISHED = "published"
 VERSION = 1
 LONGEST_RANGE = len("9999-9999")
 POLICIES: dict[str, type[Outward] | type[Inward] | type[Transport]] = {
@@ -46,12 +48,15 @@ def make_policy(name: str, values: Mapping[str, Any]) -> Policy:
 
 
 def parse_policy(text: str) -> Policy:
-    """A policy from a line such as "outward" or "outward:band=0.2,share=0.02/0.25".
+    """A policy from a line such as "outward", "outward:band=0.2,share=0.02/0.25" or "published:Qwen2.5-Math-7B/AIME24".
 
     Raises:
-        ArgumentError: no such policy or field, or a value out of range.
+        ArgumentError: no such policy or field, or a value out of range; nothing published.
     """
     name, _, rest = text.partition(":")
+    if name == PUBLISHED:
+        model, _, task = rest.rpartition("/")
+        return published(model, task)
     pairs = [pair.partition("=") for pair in rest.split(",")] if rest else []
     for field, equals, _ in pairs:
         if not equals:

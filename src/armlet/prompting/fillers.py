@@ -18,9 +18,9 @@ from armlet.redistribution.errors import ArgumentError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Position = Literal["before", "between", "end"]
+Position = Literal["before", "between", "end", "random"]
 POSITIONS: tuple[str, ...] = get_args(Position)
-"""Before the system prompt, between it and the question, or behind the question."""
+"""Before the system prompt, between it and the question, behind the question, or anywhere in the prompt."""
 
 SYSTEM = "You are a careful mathematician. Solve the problem step by step, and give the result in the last line."
 
@@ -28,8 +28,6 @@ RANDOM_SENTENCE = "random sentence"
 """The control's name: as many tokens as the filler, of ordinary words that have nothing to do with the question."""
 
 MARKS = ("\ue000", "\ue001")  # of the private use area: in no template
-
-FEWEST = 2  # tokens behind the filler: an affine map cannot be fitted to one
 
 QUALITIES = ("old", "quiet", "yellow", "narrow", "friendly", "broken", "distant", "heavy", "curious", "wooden")
 THINGS = ("gardener", "bridge", "kettle", "river", "teacher", "window", "sparrow", "letter", "harbour", "blanket")
@@ -72,7 +70,12 @@ class Prompt:
 
 
 def make_prompt(
-    tokenizer: "PreTrainedTokenizerBase", question: str, *, system: str = SYSTEM, position: Position = "between"
+    tokenizer: "PreTrainedTokenizerBase",
+    question: str,
+    *,
+    system: str = SYSTEM,
+    position: Position = "between",
+    seed: Sequence[int] = (0,),
 ) -> Prompt:
     """System prompt and question as the chat template sets them, or one under the other where there is none.
 
@@ -81,26 +84,61 @@ def make_prompt(
         question: what is asked.
         system: the system prompt; a template that knows none has it above the question.
         position: where a filler would go.
+        seed: of the random position.
 
     Raises:
-        ArgumentError: the question gives no token, or hardly one stands behind the filler; no such position; a slow
-            tokenizer, or a template that changes the texts.
+        ArgumentError: the question gives no token; no such position; a slow tokenizer, or a template that changes the
+            texts.
     """
+    return _located(tokenizer, _pieces(tokenizer, system, question), position, seed)
+
+
+def make_plain_prompt(
+    tokenizer: "PreTrainedTokenizerBase",
+    context: str,
+    question: str,
+    *,
+    position: Position = "between",
+    seed: Sequence[int] = (0,),
+) -> Prompt:
+    """Context and question as they stand, without a chat template: what a continuation's likelihood is taken behind.
+
+    Args:
+        tokenizer: a fast one.
+        context: takes the place of the system prompt; may be empty.
+        question: the rest of the text.
+        position: where a filler would go.
+        seed: of the random position.
+
+    Raises:
+        ArgumentError: the question gives no token; no such position; a slow tokenizer.
+    """
+    return _located(tokenizer, ("", context, "", question, ""), position, seed, bare=True)
+
+
+def _located(
+    tokenizer: "PreTrainedTokenizerBase",
+    pieces: tuple[str, ...],
+    position: Position,
+    seed: Sequence[int],
+    *,
+    bare: bool | None = None,
+) -> Prompt:
+    """The prompt of a text in the five pieces of `_pieces`; `bare`: the text lacks the tokenizer's special tokens."""
     if position not in POSITIONS:
         raise ArgumentError(f"position: expected one of {', '.join(POSITIONS)}, found {position!r}")
     if not tokenizer.is_fast:
         raise ArgumentError(f"{type(tokenizer).__name__} does not tell where its tokens stand; a fast one is needed")
-    pieces = _pieces(tokenizer, system, question)
     starts = [sum(map(len, pieces[:at])) for at in range(len(pieces))]
     places = dict(zip(("before", "between", "end"), (starts[1], starts[3], starts[4]), strict=True))
-    bare = tokenizer.chat_template is None  # a template writes special tokens itself
+    bare = tokenizer.chat_template is None if bare is None else bare  # a template writes special tokens itself
     encoded: Any = tokenizer("".join(pieces), add_special_tokens=bare, return_offsets_mapping=True)
     ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
-    at, first, behind = (_first_behind(ends, places[name]) for name in (position, "between", "end"))
+    begin, first, behind = (_first_behind(ends, places[name]) for name in ("before", "between", "end"))
     if first == behind:
-        raise ArgumentError(f"prompts: {question!r} gives no token")
-    if at + FEWEST > len(ids):
-        raise ArgumentError(f"position: fewer than {FEWEST} tokens stand behind {position!r} in {question!r}")
+        raise ArgumentError(f"prompts: {pieces[3]!r} gives no token")
+    anywhere = int(np.random.default_rng(list(seed)).integers(begin, len(ids) + 1))
+    at = {"before": begin, "between": first, "end": behind, "random": anywhere}[position]
     words = tuple(str(tokenizer.decode([token])) for token in ids)
     return Prompt(torch.tensor(ids, dtype=torch.int64), at, (first, behind), words)
 
@@ -153,7 +191,7 @@ def filler_tokens(tokenizer: "PreTrainedTokenizerBase", filler: Filler, *, seed:
     Raises:
         ArgumentError: the filler's text gives no token.
     """
-    text = _sentences(filler.count, seed, prompt) if filler.kind == RANDOM_SENTENCE else filler.kind
+    text = sentences(filler.count, seed, prompt) if filler.kind == RANDOM_SENTENCE else filler.kind
     encoded: Any = tokenizer(text, add_special_tokens=False)
     ids = encoded["input_ids"]
     if not ids:
@@ -175,7 +213,7 @@ def describe_filler(tokenizer: "PreTrainedTokenizerBase", filler: Filler, tokens
     }
 
 
-def _sentences(count: int, seed: int, prompt: int) -> str:
+def sentences(count: int, seed: int, prompt: int) -> str:
     """Random sentences with at least `count` words: each of them gives a token at least."""
     rng = np.random.default_rng([seed, prompt])
     return " ".join(_sentence(rng) for _ in range(count // 9 + 1))

@@ -1,0 +1,47 @@
+"""`armlet confirm`: the one use of a study's test items, on record."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from armlet.commands.arguments import Json
+from armlet.commands.evaluate import show
+from armlet.commands.evaluating import local_engine, perform, say_planned
+from armlet.commands.terminal import INTERRUPTED
+from armlet.commands.tune import CONFIRMED, read_study, study_map, study_plan
+from armlet.layer.config import write_json
+from armlet.redistribution.errors import ArgumentError
+
+TEST = "test"
+"""The run folder inside the study's."""
+
+
+def confirm(
+    study: Annotated[Path, typer.Argument(help="The folder of `armlet tune`.")],
+    out: Annotated[Path | None, typer.Option(help="Where the report goes; into the folder by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a study's best setting on its test items: once, with placebos, on record."""
+    from armlet.evaluation.conditions import Treatment, conditions
+    from armlet.layer.config import parse_config
+
+    found = read_study(study)
+    if (study / CONFIRMED).exists():
+        raise ArgumentError(f"{study}: its test items have been used; the report is {study / TEST / 'report.html'}")
+    if found["interrupted"]:
+        raise ArgumentError(f"{study}: the search was interrupted; let `armlet tune` finish it first")
+    arguments = found["arguments"]
+    treatment = Treatment(**parse_config(found["best"]["armlet"]))
+    plan = study_plan(arguments, "test", conditions([treatment], []))
+    if not as_json:
+        say_planned(plan)
+    engine = local_engine(arguments["model"], arguments["dtype"], arguments["device"], arguments["seed"])
+    if plan.manifest(engine)["engine"] != found["engine"]:
+        raise ArgumentError(f"{study}: the model is not the one of the search; its weights or its dtype have changed")
+    measured, folder, interrupted = perform(plan, engine, study / TEST)
+    measured["study"] = {"budget": found["budget"], "best": found["best"], "tasks": found["tasks"]}
+    show(measured, out or folder, as_json=as_json, map=study_map(found))
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+    write_json(study / CONFIRMED, {"verdicts": measured["verdicts"], "best": found["best"], "budget": found["budget"]})

@@ -1,0 +1,81 @@
+"""`armlet lm-eval`: lm-eval's own command line with ARM attached, and two of its runs compared item by item."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from armlet.commands.arguments import Json, check_folder
+
+PASSED_ON: dict[str, Any] = {
+    "context_settings": {
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+        "help_option_names": [],
+    }
+}
+"""What `typer` needs to know of a command that hands over all of its arguments, --help among them."""
+
+HELP = """\
+armlet lm-eval ...: lm-eval with the model type "armlet", which is "hf" with ARM attached. All arguments are lm-eval's.
+
+  armlet lm-eval --model_args 'pretrained=MODEL,policy=none' --tasks arc_easy --output_path base --log_samples
+  armlet lm-eval --model_args 'pretrained=MODEL,policy=outward:band=0.2;ceiling=0.99,layers=0;3' --tasks arc_easy \\
+    --output_path treated --log_samples
+  armlet lm-eval-compare base treated
+
+--model_args on top of those of "hf": policy (";" stands for ","), layers, scope, noise_seed, or config=armlet.json.
+"""
+
+
+def lm_eval(context: typer.Context) -> None:
+    """Any task of lm-eval with ARM attached: lm-eval's own options, and policy=... among its --model_args."""
+    from armlet.integrations.lm_eval import register
+
+    register()
+    from lm_eval.__main__ import cli_evaluate
+
+    arguments = list(context.args)
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(HELP)
+    with _called_with(with_model(arguments)):
+        cli_evaluate()
+
+
+def with_model(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--model armlet`, where a run is asked for and neither --model nor --config is there."""
+    found = list(arguments)
+    runs = bool(found) and (found[0] == "run" or found[0].startswith("-")) and not {"-h", "--help"} & set(found)
+    named = any(each.partition("=")[0] in ("--model", "--config") or each[:2] in ("-M", "-C") for each in found)
+    return [*found, "--model", "armlet"] if runs and not named else found
+
+
+def lm_eval_compare(
+    baseline: Annotated[Path, typer.Argument(help="lm-eval's --output_path of a run with --log_samples, without ARM.")],
+    treated: Annotated[Path, typer.Argument(help="The same tasks with ARM.")],
+    metric: Annotated[str | None, typer.Option(help="Of lm-eval; acc or exact_match by default.")] = None,
+    filter: Annotated[str | None, typer.Option(help="Of lm-eval; each task's first by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the report goes; into TREATED by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Two runs of lm-eval on the same items, as paired differences with intervals and a verdict."""
+    from armlet.commands.evaluate import show
+    from armlet.integrations.lm_eval_runs import compare_runs
+
+    check_folder(out or treated)
+    show(compare_runs(baseline, treated, metric=metric, filter=filter), out or treated, as_json=as_json)
+
+
+@contextmanager
+def _called_with(arguments: Sequence[str]) -> Iterator[None]:
+    """lm-eval reads the process's own arguments."""
+    before = sys.argv
+    sys.argv = ["lm-eval", *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = before

@@ -1,0 +1,246 @@
+"""`armlet tune`: a search for settings on one part of the items; `confirm` measures what it chose on the other part."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from armlet.commands.arguments import POLICY, Device, Dtype, Json, Scope, ScopeOption, Seed, check_folder
+from armlet.commands.evaluating import (
+    AllowCode,
+    Batch,
+    Data,
+    Difficulty,
+    Items,
+    MaxNewTokens,
+    Model,
+    System,
+    Tasks,
+    collect_tasks,
+    local_engine,
+    make_plan,
+    named_folder,
+    say_planned,
+)
+from armlet.commands.terminal import INTERRUPTED, progress, say_interrupted
+from armlet.layer.config import csv_text, json_text, parse_layers, parse_policy, write_json, write_text
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.noise import Noise
+
+if TYPE_CHECKING:
+    from armlet.evaluation.engine import Engine
+    from armlet.evaluation.report import Map
+    from armlet.evaluation.run import Plan
+    from armlet.evaluation.tune import Space, Trial
+
+STUDY, CONFIRMED = "study.json", "confirmed.json"
+
+TOP = 5
+"""Trials that the terminal shows."""
+
+
+def tune(
+    model: Model = None,
+    task: Tasks = None,
+    data: Data = None,
+    items: Items = None,
+    difficulty: Difficulty = None,
+    policy: Annotated[str, typer.Option(help=f"What is searched, and what stays: {POLICY}.")] = "outward",
+    search: Annotated[
+        str | None,
+        typer.Option(help="One or two of band, proportion, ceiling, knee, spread, strength; by policy by default."),
+    ] = None,
+    layers: Annotated[
+        list[str] | None, typer.Option(help="A candidate: an index, several, a range, or all. May be repeated. [0]")
+    ] = None,
+    scope: ScopeOption = Scope.token,
+    trials: Annotated[int, typer.Option(min=0, help="Beyond those of the sensitivity map.")] = 20,
+    max_new_tokens: MaxNewTokens = None,
+    system: System = None,
+    allow_code: AllowCode = False,
+    batch: Batch = None,
+    run: Annotated[Path | None, typer.Option(help="The study's folder; the same command goes on there.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where map, table and best setting go; the folder by default.")
+    ] = None,
+    seed: Seed = 0,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Search settings on one half of the items; `armlet confirm` then measures the best one on the other half, once."""
+    arguments = {
+        "model": model,
+        "task": task,
+        "data": [str(file) for file in data or ()],
+        "items": items,
+        "difficulty": difficulty,
+        "max_new_tokens": max_new_tokens,
+        "system": system,
+        "allow_code": allow_code,
+        "batch": batch,
+        "seed": seed,
+        "dtype": dtype,
+        "device": device,
+    }
+    space = _space(policy, search, layers or ["0"], scope, trials, seed)
+    for folder in (run, out):
+        if folder:
+            check_folder(folder)
+    engine = local_engine(model, dtype, device, seed)
+    plan = study_plan(arguments, "tuning", [])
+    if not as_json:
+        say_planned(plan)
+    manifest = plan.manifest(engine) | {"study": space.plain()}
+    folder = run or named_folder(manifest)
+    if (folder / CONFIRMED).exists():
+        raise ArgumentError(f"{folder}: the test items of this study have been used; give another --run or --seed")
+    found, interrupted = _search(space, plan, engine, folder, manifest)
+    if not found:
+        raise typer.Exit(INTERRUPTED)
+    result = _result(found, space, plan, manifest["engine"], arguments, interrupted)
+    write_json(folder / STUDY, result)
+    paths = _write(result, out or folder)
+    if as_json:
+        print(json_text(result), end="")
+    else:
+        _show(result, folder, paths)
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _space(policy: str, search: str | None, layers: Sequence[str], scope: Scope, trials: int, seed: int) -> "Space":
+    from armlet.evaluation.conditions import Treatment
+    from armlet.evaluation.tune import SEARCHED, Space
+
+    treatment = Treatment(parse_policy(policy), 0, scope.value, Noise(seed))
+    names = tuple(search.split(",")) if search else SEARCHED[treatment.policy.name]
+    candidates = tuple(parse_layers(text) for text in dict.fromkeys(layers))
+    return Space(treatment, names, candidates, trials, seed)
+
+
+def study_plan(arguments: Mapping[str, Any], part: Any, compared: Sequence[Any]) -> "Plan":
+    """The plan of one part of the items; of the baseline alone, or of the conditions given."""
+    from armlet.evaluation.conditions import conditions
+    from armlet.evaluation.tune import take
+
+    files = [Path(file) for file in arguments["data"]]
+    every = (arguments[name] for name in ("items", "difficulty", "seed"))
+    tasks = [take(task, part) for task in collect_tasks(arguments["task"], files, *every)]
+    chosen = float(all(task.kind == "choice" for task in tasks))
+    return make_plan(
+        tasks,
+        compared or conditions([], [], temperature=chosen, placebos=False),
+        built_in=arguments["model"] in (None, "abacus"),
+        **{name: arguments[name] for name in ("seed", "max_new_tokens", "system", "allow_code", "batch")},
+    )
+
+
+def _search(
+    space: "Space", plan: "Plan", engine: "Engine", folder: Path, manifest: dict[str, Any]
+) -> "tuple[list[Trial], bool]":
+    """The trials, and whether Ctrl-C cut them short."""
+    from armlet.evaluation.journal import open_journal
+    from armlet.evaluation.run import count, machine
+    from armlet.evaluation.tune import search
+
+    trials: list[Trial] = []
+    total = (1 + len(space.grid()) + space.trials) * count(plan)
+    with open_journal(folder, manifest, machine()) as journal, progress("searching", total) as tick:
+        try:
+            trials.extend(search(space, plan, engine, journal, tick))
+        except KeyboardInterrupt:
+            say_interrupted(trials)
+            return trials, True
+    return trials, False
+
+
+def _result(
+    trials: "list[Trial]",
+    space: "Space",
+    plan: "Plan",
+    engine: dict[str, Any],
+    arguments: dict[str, Any],
+    interrupted: bool,
+) -> dict[str, Any]:
+    from armlet.evaluation.conditions import Condition
+    from armlet.evaluation.tune import best, on_map
+
+    chosen = best(trials)
+    treatment = chosen.treatment
+    condition = Condition("best", "treated", treatment).plain()["treatment"]
+    items = sum(len(task.problems) for task in plan.tasks)
+    return {
+        "arguments": arguments,
+        "engine": engine,
+        "tasks": [{"name": task.name, "items": len(task.problems), "source": dict(task.source)} for task in plan.tasks],
+        "study": space.plain(),
+        "budget": {"trials": len(trials), "items": items, "answers": (1 + len(trials)) * items},
+        "interrupted": interrupted,
+        "best": chosen.plain(space) | {"armlet": condition},
+        "trials": [trial.plain(space) for trial in trials],
+        "map": {"names": space.names, "trials": [trial.number for trial in on_map(trials, space)]},
+    }
+
+
+def _write(result: dict[str, Any], folder: Path) -> list[str]:
+    """The table, the best setting as `armlet.json`, and the map; returns the paths."""
+    from armlet.drawing.style import save
+    from armlet.evaluation.figures import draw_map
+
+    paths = [
+        write_text(folder / "trials.csv", csv_text(result["trials"])),
+        write_json(folder / "armlet.json", result["best"]["armlet"]),
+    ]
+    drawn = study_map(result)
+    if drawn:
+        figure = draw_map(drawn.rows, drawn.x, drawn.y, title=drawn.title)
+        paths += save(figure, folder, "sensitivity")
+    return list(map(str, paths))
+
+
+def study_map(result: dict[str, Any]) -> "Map | None":
+    """The sensitivity map of a study; None where one setting alone was searched."""
+    from armlet.evaluation.report import Map
+
+    names = result["map"]["names"]
+    if len(names) != 2:
+        return None
+    rows = [result["trials"][number] for number in result["map"]["trials"]]
+    tasks = ", ".join(task["name"] for task in result["tasks"])
+    return Map(rows, *names, title=f"{result['study']['treatment']['policy']} on the tuning items of {tasks}")
+
+
+def _show(result: dict[str, Any], folder: Path, paths: list[str]) -> None:
+    names = [*result["map"]["names"], "layers"]
+    budget = result["budget"]
+    table = Table(
+        box=SIMPLE_HEAD, show_edge=False, title=f"the best {TOP} of {budget['trials']} trials on tuning items"
+    )
+    for name in (*names, "accuracy", "difference", "95 % interval"):
+        table.add_column(name, justify="right")
+    for row in sorted(result["trials"], key=lambda row: -row["difference"])[:TOP]:
+        numbers = (f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in names)
+        bounds = " to ".join("∞" if bound is None else f"{100 * bound:+.1f}" for bound in (row["low"], row["high"]))
+        table.add_row(*numbers, f"{100 * row['accuracy']:.1f} %", f"{100 * row['difference']:+.1f}", bounds)
+    Console().print(table)
+    print("the best one is flattered by having been chosen on these items; on the others:", f"armlet confirm {folder}")
+    print(*(f"written: {path}" for path in paths), sep="\n")
+
+
+def read_study(study: Path) -> dict[str, Any]:
+    """The result that `tune` left in a folder.
+
+    Raises:
+        ArgumentError: it is no such folder.
+    """
+    path = study / STUDY
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"{study}: is no folder of `armlet tune` ({path.name}: {error})") from error

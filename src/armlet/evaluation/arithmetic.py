@@ -1,0 +1,188 @@
+"""Arithmetic: endless problems with worked steps, at nine levels of difficulty, apart for training and for testing."""
+
+import ast
+import operator
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Literal, get_args
+
+from armlet.redistribution.errors import ArgumentError
+
+Split = Literal["train", "test"]
+SPLITS: tuple[str, ...] = get_args(Split)
+"""A question belongs to one of them by the hash of its text: one in eight is a test question."""
+
+TEST_BYTES = 32  # of the 256 values that the hash's first byte may have
+
+LONGEST = 400  # characters of a question: neither Python's parser nor its integers come near a limit of theirs
+CHARACTERS = re.compile(r"[0-9+*()-]+")
+ANSWER = re.compile(r"[^#]*#(-?[0-9]+)")
+
+OPERATIONS: dict[type[ast.operator], tuple[str, Callable[[int, int], int]]] = {
+    ast.Add: ("+", operator.add),
+    ast.Sub: ("-", operator.sub),
+    ast.Mult: ("*", operator.mul),
+}
+
+
+@dataclass(frozen=True)
+class Level:
+    """How hard a problem is: a chain of terms, some of them products, some with a sum or a difference in brackets.
+
+    Args:
+        operations: in the whole question, and steps in its answer.
+        products: terms that are a product.
+        brackets: terms with two numbers in brackets, which may be a product's as well.
+        number: the largest summand.
+        factor: the largest factor of a number or a bracket.
+    """
+
+    operations: int
+    products: int
+    brackets: int
+    number: int
+    factor: int
+
+
+LEVELS = {
+    1: Level(operations=2, products=0, brackets=0, number=99, factor=9),
+    2: Level(operations=3, products=1, brackets=0, number=99, factor=9),
+    3: Level(operations=4, products=1, brackets=1, number=99, factor=9),
+    4: Level(operations=5, products=2, brackets=1, number=99, factor=9),
+    5: Level(operations=6, products=2, brackets=1, number=199, factor=9),
+    6: Level(operations=7, products=2, brackets=2, number=399, factor=9),
+    7: Level(operations=8, products=3, brackets=2, number=599, factor=9),
+    8: Level(operations=9, products=3, brackets=3, number=999, factor=19),
+    9: Level(operations=10, products=4, brackets=3, number=999, factor=99),
+}
+
+DIFFICULTY = 5
+"""The level that the embedded model abacus is measured at: it answers seven questions in ten."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A question and its answer.
+
+    Args:
+        question: such as "(47+86)*3-58".
+        steps: one operation each, such as "47+86=133;133*3=399;399-58=341".
+        value: the last step's result.
+    """
+
+    question: str
+    steps: str
+    value: int
+
+    @property
+    def answer(self) -> str:
+        """What a model is to write: the steps, "#" and the value."""
+        return f"{self.steps}#{self.value}"
+
+
+def exercise(index: int, *, seed: int = 0, difficulty: int = DIFFICULTY, split: Split = "test") -> Exercise:
+    """The problem of that number, whatever others are asked for: there is no end of them.
+
+    Args:
+        index: from 0.
+        seed: of the whole sequence.
+        difficulty: a level, see `LEVELS`.
+        split: no question is in both; two numbers may give the same one, at level 1 now and then.
+
+    Raises:
+        ArgumentError: a negative index, or a level or a split that does not exist.
+    """
+    if index < 0:
+        raise ArgumentError(f"index: problems are counted from 0, found {index}")
+    if difficulty not in LEVELS:
+        raise ArgumentError(f"difficulty: expected {min(LEVELS)} to {max(LEVELS)}, found {difficulty}")
+    if split not in SPLITS:
+        raise ArgumentError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
+    rng = random.Random(f"{seed}/{difficulty}/{split}/{index}")
+    question = _question(rng, LEVELS[difficulty])
+    while split_of(question) != split:
+        question = _question(rng, LEVELS[difficulty])
+    return worked(question)
+
+
+def split_of(question: str) -> Split:
+    """Where a question belongs, by its text alone: no seed and no level brings it from one split into the other."""
+    return "test" if sha256(question.encode()).digest()[0] < TEST_BYTES else "train"
+
+
+def _question(rng: random.Random, level: Level) -> str:
+    terms = range(level.operations - level.products - level.brackets + 1)
+    multiplied, bracketed = rng.sample(terms, level.products), rng.sample(terms, level.brackets)
+    return _chain(rng, [_term(rng, level, at in multiplied, at in bracketed) for at in terms])
+
+
+def _term(rng: random.Random, level: Level, multiplied: bool, bracketed: bool) -> str:
+    numbers = [str(rng.randint(2, level.number)) for _ in range(1 + bracketed)]
+    term = f"({_chain(rng, numbers)})" if bracketed else numbers[0]
+    factors = [term, str(rng.randint(2, level.factor))]
+    rng.shuffle(factors)
+    return "*".join(factors) if multiplied else term
+
+
+def _chain(rng: random.Random, parts: list[str]) -> str:
+    return parts[0] + "".join(rng.choice("+-") + part for part in parts[1:])
+
+
+def evaluate(question: str) -> int:
+    """The exact value of sums, differences and products of whole numbers, with brackets.
+
+    Raises:
+        ArgumentError: the text is something else.
+    """
+    return worked(question).value
+
+
+def worked(question: str) -> Exercise:
+    """Solves a question step by step: from the left, each operation as soon as both its numbers are known.
+
+    Raises:
+        ArgumentError: the text is no sum, difference or product of whole numbers.
+    """
+    steps: list[str] = []
+    value = _reduce(_parse(question), steps)
+    return Exercise(question, ";".join(steps), value)
+
+
+def _parse(question: str) -> ast.expr:
+    if len(question) <= LONGEST and CHARACTERS.fullmatch(question):
+        try:
+            return ast.parse(question, mode="eval").body
+        except SyntaxError:
+            pass
+    raise _refused(question)
+
+
+def _refused(question: str) -> ArgumentError:
+    return ArgumentError(f"question: expected whole numbers, + - * and brackets, found {question[:60]!r}")
+
+
+def _reduce(node: ast.expr, steps: list[str]) -> int:
+    match node:
+        case ast.Constant(value=int(number)):
+            return number
+        case ast.UnaryOp(op=ast.USub(), operand=inner):
+            return -_reduce(inner, steps)
+        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in OPERATIONS:
+            return _step(type(sign), _reduce(left, steps), _reduce(right, steps), steps)
+    raise _refused(ast.unparse(node))
+
+
+def _step(sign: type[ast.operator], left: int, right: int, steps: list[str]) -> int:
+    symbol, apply = OPERATIONS[sign]
+    value = apply(left, right)
+    steps.append(f"{left}{symbol}{right if right >= 0 else f'({right})'}={value}")
+    return value
+
+
+def stated(answer: str) -> int | None:
+    """The value that an answer gives, right or wrong: the integer behind its only "#"; None where there is none."""
+    found = ANSWER.fullmatch(answer)
+    return int(found[1]) if found else None

@@ -1,0 +1,164 @@
+"""What is compared on the same items: baseline, treated, filler, their combinations, and placebos."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from armlet.evaluation.placebos import PLACEBOS, placebo
+from armlet.layer.config import describe
+from armlet.prompting.fillers import Filler, Position
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.noise import Noise, Source
+from armlet.redistribution.rows import Policy, settings
+
+Role = Literal["baseline", "treated", "filler", "combined", "placebo", "best-of"]
+
+WARMER = 0.3
+"""Temperature of the placebo beside greedy answers."""
+
+FACTOR = 1.1
+"""By how much the placebo's temperature is higher where answers are sampled, or choices weighed."""
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """How ARM is attached: the arguments of `attach`.
+
+    Args:
+        policy: what moves.
+        layers: where.
+        scope: over which values statistics are taken.
+        noise: of each sample its own stream, where it is keyed.
+    """
+
+    policy: Policy
+    layers: int | Sequence[int] | str = 0
+    scope: str = "token"
+    noise: Source = Noise(0)  # noqa: RUF009 - frozen
+
+    def arguments(self, placebo_name: str | None, sample: int) -> dict[str, Any]:
+        """The arguments of `attach` for one sample, of the policy or of a placebo for it."""
+        noise = self.noise
+        if isinstance(noise, Noise):
+            noise = Noise(noise.seed, noise.stream + sample)
+        policy = placebo(placebo_name, self.policy) if placebo_name else self.policy
+        return {"policy": policy, "layers": self.layers, "scope": self.scope, "noise": noise}
+
+
+@dataclass(frozen=True)
+class Filling:
+    """A filler and where it stands."""
+
+    filler: Filler
+    position: Position = "between"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way to run all items.
+
+    Args:
+        name: unique in a run.
+        role: what it is for.
+        treatment: None without ARM.
+        placebo: attached in place of the treatment's policy: one of `PLACEBOS`.
+        filling: None without filler.
+        temperature: of sampling, 0 for greedy; of the choices' likelihoods, where 1 leaves them.
+        samples: answers to each item.
+    """
+
+    name: str
+    role: Role
+    treatment: Treatment | None = None
+    placebo: str | None = None
+    filling: Filling | None = None
+    temperature: float = 0.0
+    samples: int = 1
+
+    def plain(self) -> dict[str, Any]:
+        """For the manifest and the report."""
+        found: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.treatment:
+            treatment = self.treatment
+            layers = [treatment.layers] if isinstance(treatment.layers, int) else treatment.layers
+            # describe() lists layers; "all" stays a word until there is a model to count.
+            listed = [] if isinstance(layers, str) else layers
+            found["treatment"] = describe(treatment.policy, listed, treatment.scope, treatment.noise)
+            found["treatment"]["layers"] = layers if isinstance(layers, str) else list(layers)
+        if self.filling:
+            found["filling"] = {**settings(self.filling.filler), "position": self.filling.position}
+        return found
+
+
+def conditions(
+    treatments: Sequence[Treatment],
+    fillings: Sequence[Filling],
+    *,
+    temperature: float = 0.0,
+    samples: int = 1,
+    best_of: int = 0,
+    combine: bool = False,
+    placebos: bool = True,
+) -> list[Condition]:
+    """The baseline, what it is compared with, and the placebos.
+
+    Args:
+        treatments: each is a condition.
+        fillings: each is a condition.
+        temperature: of all conditions but the placebo for it and the best of several.
+        samples: of all conditions but the best of several.
+        best_of: so many sampled answers to each item, for a majority vote and the likeliest; 0 for none.
+        combine: also each treatment with each filler, and either with `best_of`.
+        placebos: identity and draw-only for the first treatment, matched for each, and a change of temperature.
+
+    Raises:
+        ArgumentError: several samples of greedy answers, which would be the same.
+    """
+    if samples > 1 and not temperature:
+        raise ArgumentError("--samples: several greedy answers are the same; give --temperature too, such as 0.7")
+    base = Condition("baseline", "baseline", temperature=temperature, samples=samples)
+    treated = [replace(base, name=_label(each), role="treated", treatment=each) for each in treatments]
+    filled = [replace(base, name=_filler_label(each), role="filler", filling=each) for each in fillings]
+    found = [base, *treated, *filled]
+    if combine:
+        found += [_both(one, other) for one in treated for other in filled]
+    if best_of:
+        found += [_best_of(each, best_of, temperature) for each in (found if combine else [base])]
+    return found + (_placebos(base, treated) if placebos else [])
+
+
+def _both(one: Condition, other: Condition) -> Condition:
+    return replace(one, name=f"{one.name} + {other.name}", role="combined", filling=other.filling)
+
+
+def _best_of(condition: Condition, samples: int, temperature: float) -> Condition:
+    prefix = "" if condition.role == "baseline" else f"{condition.name} + "
+    name = f"{prefix}best of {samples}"
+    return replace(condition, name=name, role="best-of", samples=samples, temperature=temperature or 0.7)
+
+
+def _placebos(base: Condition, treated: Sequence[Condition]) -> list[Condition]:
+    found = [
+        replace(each, name=f"{name} ({each.name})" if name == "matched" else name, role="placebo", placebo=name)
+        for at, each in enumerate(treated)
+        for name in PLACEBOS
+        if not at or name == "matched"
+    ]
+    warmer = base.temperature * FACTOR if base.temperature else WARMER
+    return [*found, replace(base, name=f"temperature {warmer:g}", role="placebo", temperature=warmer)]
+
+
+def _label(treatment: Treatment) -> str:
+    """The policy and what of it is no default."""
+    policy = treatment.policy
+    plain = settings(type(policy)())
+    changed = {name: value for name, value in settings(policy).items() if value != plain[name]}
+    return " ".join([policy.name, *(f"{name}={_short(value)}" for name, value in changed.items())])
+
+
+def _short(value: object) -> str:
+    return "/".join(f"{each:g}" for each in value) if isinstance(value, tuple) else str(value)
+
+
+def _filler_label(filling: Filling) -> str:
+    return f"filler {filling.filler.count} × {filling.filler.kind!r} {filling.position}"

@@ -1,0 +1,74 @@
+"""HumanEval: from a row and what a model wrote to a program, and what comes of it."""
+
+import re
+import textwrap
+
+from armlet.evaluation.sandbox import Outcome, run_program
+
+FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*$", re.MULTILINE)
+INDENT = "    "
+
+
+def check_humaneval(prompt: str, completion: str, test: str, entry_point: str, *, seconds: float = 10.0) -> Outcome:
+    """Run a completion against the tests of its row, shut in.
+
+    Args:
+        prompt: the row's: imports, helpers, the head of the function and its docstring.
+        completion: what the model wrote: the rest of the function or the whole of it, bare or in a fenced block.
+        test: the row's; defines `check`.
+        entry_point: the function's name.
+        seconds: of wall-clock time.
+
+    Raises:
+        ArmletError: see `run_program`.
+    """
+    return run_program(humaneval_program(prompt, completion, test, entry_point), seconds=seconds)
+
+
+def humaneval_program(prompt: str, completion: str, test: str, entry_point: str) -> str:
+    """The program that tests a completion; arguments as for `check_humaneval`."""
+    code = _code(completion, entry_point)
+    if not _defines(code, entry_point):
+        solution = prompt + _as_body(code)
+    else:  # the prompt's own function ends with its docstring and is defined again; its imports and helpers stay
+        solution = f"{prompt.rstrip()}\n{INDENT}pass\n\n{code}"
+    return f"{solution}\n\n{test}\n\ncheck({entry_point})\n"
+
+
+def _code(completion: str, entry_point: str) -> str:
+    """The last fenced block that defines the function, else the first one, else the text from its first code on."""
+    blocks = _fenced(completion)
+    if blocks:
+        return next((block for block in reversed(blocks) if _defines(block, entry_point)), blocks[0])
+    return _without_prose(completion, entry_point)
+
+
+def _fenced(completion: str) -> list[str]:
+    """Fenced blocks, the last one perhaps cut short; what stands before a lone closing fence is one, too."""
+    fences = list(FENCE.finditer(completion))
+    if len(fences) == 1 and not fences[0][1] and completion[: fences[0].start()].strip():
+        return [completion[: fences[0].start()]]
+    ends = [*(fence.start() for fence in fences[1::2]), len(completion)]
+    return [completion[opening.end() + 1 : end] for opening, end in zip(fences[::2], ends, strict=False)]
+
+
+def _defines(code: str, entry_point: str) -> bool:
+    return re.search(rf"^(?:async )?def {re.escape(entry_point)}\b", code, re.MULTILINE) is not None
+
+
+def _without_prose(completion: str, entry_point: str) -> str:
+    """A whole function without the sentences before it; a continuation as it is."""
+    first = re.search(r"^(?:def|class|import|from|async def|@\w)", completion, re.MULTILINE)
+    return completion[first.start() :] if first and _defines(completion, entry_point) else completion
+
+
+def _as_body(code: str) -> str:
+    """A continuation at the indentation of a body: models strip that of the first line, or of all."""
+    first, newline, rest = code.strip("\n").partition("\n")
+    if not first or first[0].isspace():
+        return code
+    inner = [line for line in rest.splitlines() if line.strip()]
+    deeper = INDENT + " " * first.rstrip().endswith(":")  # what stands in a block that the first line opens
+    if inner and inner[0].startswith(deeper) and all(line.startswith(INDENT) for line in inner):
+        return INDENT + first + newline + rest
+    return textwrap.indent(first + newline + rest, INDENT)

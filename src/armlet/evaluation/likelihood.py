@@ -1,0 +1,92 @@
+"""Log-likelihoods: of given choices behind a prompt, and of the tokens that a model has just generated."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def weigh_choices(
+    model: "PreTrainedModel", prompts: Sequence[Tensor], choices: Sequence[Sequence[Sequence[int]]], temperature: float
+) -> list[list[float]]:
+    """The summed log-likelihood of each choice of each prompt, in nats.
+
+    A prompt runs once, and its choices go on from its cache.
+
+    Args:
+        model: a causal language model.
+        prompts: the tokens `[s]` of each.
+        choices: for each prompt, the tokens of each of its choices.
+        temperature: of the logits; 1 leaves them.
+    """
+    ids, mask = _left(prompts, model.device)
+    # Any: the call's declared result leaves out the cache.
+    whole: Any = model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), logits_to_keep=1)
+    owners = torch.tensor([at for at, own in enumerate(choices) for _ in own], device=model.device)
+    flat = [torch.tensor(choice, dtype=torch.int64) for own in choices for choice in own]
+    tokens, real = (each.to(model.device) for each in _right(flat))
+    first = whole.logits[:, -1][owners]
+    logits = first[:, None]
+    if tokens.shape[1] > 1:
+        cache = whole.past_key_values
+        cache.batch_select_indices(owners)
+        both = torch.cat((mask[owners], real[:, :-1]), dim=1)
+        positions = _positions(both)[:, mask.shape[1] :]
+        rest: Any = model(input_ids=tokens[:, :-1], attention_mask=both, position_ids=positions, past_key_values=cache)
+        logits = torch.cat((logits, rest.logits), dim=1)
+    scores = (logits.float() / temperature).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+    totals = iter((scores * real).sum(-1).tolist())
+    return [[next(totals) for _ in own] for own in choices]
+
+
+def _positions(mask: Tensor) -> Tensor:
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def _left(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    ids, mask = _right([row.flip(0) for row in rows])
+    return ids.flip(1).to(device), mask.flip(1).to(device)
+
+
+def _right(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """`[rows, longest]` int64 each: tokens with padding behind them, and the mask with 0 there."""
+    ids = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+
+
+class LogProbabilities:
+    """Reads each new token's log-probability off the logits that `generate` is about to sample from.
+
+    A logits processor: it changes nothing. The scores of all steps together would fill the memory.
+
+    Args:
+        start: where the prompt ends.
+    """
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self._last: Tensor | None = None
+        self._taken: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """`[batch, so far]` tokens and `[batch, vocabulary]` logits; gives the logits back."""
+        self._take(input_ids)
+        self._last = scores.float().log_softmax(-1)
+        return scores
+
+    def means(self, made: Tensor, lengths: Sequence[int]) -> list[float]:
+        """Each row's mean over its first `lengths` new tokens; `made` is `[batch, start + new]`."""
+        if made.shape[1] > self.start + len(self._taken):
+            self._take(made)
+        taken = torch.stack(self._taken, dim=1)
+        return [float(row[:length].mean()) for row, length in zip(taken, lengths, strict=True)]
+
+    def _take(self, ids: Tensor) -> None:
+        if self._last is not None:
+            at = self.start + len(self._taken)
+            self._taken.append(self._last.gather(-1, ids[:, at : at + 1])[:, 0])

@@ -1,0 +1,235 @@
+"""From the items of a run to its findings: accuracy and format of each condition, paired differences, verdicts.
+
+The findings are plain values, the content of report.json; the same items and manifest give the same ones.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from armlet.evaluation.journal import Journal, Row
+from armlet.evaluation.paired import Comparison, compare, detectable, holm
+from armlet.evaluation.problems import Kind, Problem, Task
+from armlet.evaluation.samples import KS, distinct_2, majority, pass_at_k
+
+BASELINE = "baseline"
+
+DISCORDANT = 0.2
+"""The share of discordant pairs that the smallest detectable difference is announced for before a run."""
+
+EXACT = ("identity", "draw-only")
+"""Placebos whose answers must be the baseline's, letter for letter."""
+
+Values = NDArray[np.float64]
+Equal = Callable[[str, str], bool]
+Equals = Mapping[Kind, Equal]
+
+
+def findings(journal: Journal, tasks: Sequence[Task], equal: Equals, *, seed: int = 0) -> dict[str, Any]:
+    """Everything that a report says.
+
+    Args:
+        journal: of a whole run, or of a part of one.
+        tasks: what was asked.
+        equal: for each kind of task, whether two extracted answers are the same answer.
+        seed: of the bootstrap.
+    """
+    manifest = journal.manifest
+    found = [_task(task, journal, equal, seed) for task in tasks]
+    begun = [task for task in found if task["items"]]
+    adjust([row for task in begun for row in task["comparisons"]])
+    return {
+        "armlet": manifest["versions"]["armlet"],
+        "complete": all(task["items"] == task["planned_items"] for task in found),
+        "verdicts": [verdict(task, row) for task in begun for row in task["comparisons"] if row["judged"]],
+        "tasks": begun,
+        "manifest": manifest,
+    }
+
+
+def planned(items: int) -> dict[str, Any]:
+    """What so many items can show, before they are run."""
+    return {"items": items, "discordant": DISCORDANT, "smallest_detectable": detectable(items, DISCORDANT)}
+
+
+def _task(task: Task, journal: Journal, equal: Equals, seed: int) -> Row:
+    best_of = task.kind != "choice"  # as in `run.units`
+    conditions = [each for each in journal.manifest["conditions"] if best_of or each["role"] != "best-of"]
+    grouped = _paired([row for row in journal.rows if row["task"] == task.name], task, conditions)
+    items = len(grouped[BASELINE])
+    found = {"name": task.name, "kind": task.kind, "items": items, "planned_items": len(task.problems)}
+    if not items:
+        return found
+    runs = {name: _Answers(rows, task.kind == "choice") for name, rows in grouped.items()}
+    shares = _shares(journal, task.name)
+    described = [{**_describe(each, runs[each["name"]]), "arm": shares.get(each["name"], {})} for each in conditions]
+    same = equal.get(task.kind, str.__eq__)
+    return found | {
+        "planned": planned(len(task.problems)),
+        "conditions": described,
+        "comparisons": _compare_all(conditions, runs, same, seed),
+        "same_as_baseline": {each["name"]: runs[each["name"]].same(runs[BASELINE]) for each in _exact(conditions)},
+        "discordant": _discordant(conditions, runs, {problem.id: problem for problem in task.problems}),
+    }
+
+
+def _paired(rows: Sequence[Row], task: Task, conditions: Sequence[Row]) -> dict[str, list[list[Row]]]:
+    """For each condition its items' samples: of the items that are there under every condition, by their ids."""
+    ordered = sorted(rows, key=lambda row: (row["condition"], row["item"], row["sample"]))
+    found: dict[str, dict[str, list[Row]]] = {each["name"]: {} for each in conditions}
+    for (condition, item), samples in groupby(ordered, key=lambda row: (row["condition"], row["item"])):
+        found[condition][item] = list(samples)
+    needed = {each["name"]: 1 if task.kind == "choice" else each["samples"] for each in conditions}
+    whole = [{item for item, own in found[name].items() if len(own) == count} for name, count in needed.items()]
+    items = sorted(set.intersection(*whole))
+    return {name: [own[item] for item in items] for name, own in found.items()}
+
+
+class _Answers:
+    """One condition's answers: `rows[item][sample]`."""
+
+    def __init__(self, rows: Sequence[Sequence[Row]], choice: bool) -> None:
+        self.rows, self.choice = rows, choice
+        self.correct: Values = np.array([[float(row["correct"]) for row in samples] for samples in rows])
+
+    def flat(self, key: str) -> list[Any]:
+        """A field of all answers."""
+        return [row[key] for samples in self.rows for row in samples]
+
+    def same(self, other: "_Answers") -> int:
+        """Items answered letter for letter as by the other."""
+        key = "loglikelihoods" if self.choice else "text"
+        pairs = zip(self.rows, other.rows, strict=True)
+        return sum([row[key] for row in own] == [row[key] for row in others] for own, others in pairs)
+
+
+def _describe(condition: Row, answers: _Answers) -> Row:
+    found: Row = {"name": condition["name"], "role": condition["role"], "samples": answers.correct.shape[1]}
+    found["accuracy"] = float(answers.correct.mean())
+    if answers.choice:
+        return found | {"accuracy_by_letter": float(np.mean(answers.flat("correct_by_letter")))}
+    lengths = [length for length in answers.flat("tokens") if length is not None]
+    extracted = np.array([each is not None for each in answers.flat("extracted")])
+    correct = answers.correct.reshape(-1)
+    return found | {
+        "extracted": float(extracted.mean()),
+        "format_ok": float(np.mean(answers.flat("format_ok"))),
+        "truncated": float(1 - np.mean(answers.flat("ended"))),
+        "accuracy_of_extracted": float(correct[extracted].mean()) if extracted.any() else None,
+        "tokens": float(np.mean(lengths)) if lengths else None,
+        "distinct_2": distinct_2(answers.flat("text")),
+        "pass_at": {str(k): float(pass_at_k(answers.correct, k).mean()) for k in KS if k <= answers.correct.shape[1]},
+    }
+
+
+def _compare_all(conditions: Sequence[Row], runs: Mapping[str, _Answers], equal: Equal, seed: int) -> list[Row]:
+    """Each condition against the baseline, also by majority, and each treatment against its matched placebo."""
+    base = runs[BASELINE].correct
+    rows = []
+    for condition in conditions:
+        own, name, judged = runs[condition["name"]], condition["name"], condition["role"] != "placebo"
+        if condition["role"] == "best-of":
+            for chosen, correct in _chosen(own, equal).items():
+                rows.append(
+                    paired_row(f"{name}, {chosen}", BASELINE, chosen != "any", compare(base, correct, seed=seed))
+                )
+        elif name != BASELINE:
+            rows.append(paired_row(name, BASELINE, judged, compare(base, own.correct, seed=seed)))
+        if own.correct.shape[1] > 1 and condition["role"] != "best-of" and name != BASELINE:
+            voted = (_chosen(each, equal)["majority"] for each in (runs[BASELINE], own))
+            rows.append(paired_row(f"{name}, majority", f"{BASELINE}, majority", judged, compare(*voted, seed=seed)))
+        matched = f"matched ({name})"
+        if condition["role"] == "treated" and matched in runs:
+            rows.append(paired_row(name, matched, False, compare(runs[matched].correct, own.correct, seed=seed)))
+    return rows
+
+
+def _chosen(answers: _Answers, equal: Equal) -> dict[str, Values]:
+    """`[items]` correctness of the majority's answer, of the likeliest, and of any (a bound that no one can choose)."""
+    voted = [majority([row["extracted"] for row in samples], equal) for samples in answers.rows]
+    found = {"majority": [float(at is not None and own[at]) for at, own in zip(voted, answers.correct, strict=True)]}
+    likely = [[row["logprob"] for row in samples] for samples in answers.rows]
+    if all(each is not None for samples in likely for each in samples):
+        found["likeliest"] = [float(own[int(np.argmax(p))]) for p, own in zip(likely, answers.correct, strict=True)]
+    return {name: np.array(each) for name, each in found.items()} | {"any": answers.correct.max(axis=1)}
+
+
+def paired_row(name: str, against: str, judged: bool, comparison: Comparison) -> Row:
+    """A comparison of two conditions; `judged`: it gets a verdict, which a control does not."""
+    return {"condition": name, "against": against, "judged": judged, **comparison.plain()}
+
+
+def adjust(rows: Sequence[Row]) -> None:
+    """Holm's correction over everything that is judged, all tasks together; verdicts follow it."""
+    judged = [row for row in rows if row["judged"]]
+    for row, adjusted in zip(judged, holm([row["p_value"] for row in judged]), strict=True):
+        row["p_holm"] = adjusted
+        if adjusted >= 1 - row["confidence"]:
+            row["verdict"] = "no difference shown"
+        del row["sentence"]  # of the test by itself; the findings' verdicts follow the correction
+
+
+def verdict(task: Row, row: Row) -> str:
+    """One plain sentence: helped, hurt or no difference shown, and how large a difference could have gone unseen."""
+    low, high = (sign + "∞" if b is None else _points(b) for sign, b in zip("−+", row["interval"], strict=True))
+    count = f"{row['items']:,} item" + "s" * (row["items"] != 1)
+    found = f"{row['condition']} on {task['name']}: {row['verdict']}"
+    difference = f"{_points(row['difference'])} points, 95 % interval {low} to {high}, {count}"
+    if row["verdict"] != "no difference shown":
+        return f"{found} ({difference})"
+    unseen = row["smallest_detectable"]
+    missed = "any could have gone unseen" if unseen is None else f"{100 * unseen:.1f} points could have gone unseen"
+    return f"{found} ({difference}; {missed})"
+
+
+def _points(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:+.1f}".replace("-", "−")
+
+
+def _exact(conditions: Sequence[Row]) -> list[Row]:
+    return [each for each in conditions if each["placebo"] in EXACT]
+
+
+def _shares(journal: Journal, task: str) -> dict[str, Row]:
+    """What ARM did under each condition, by layer: tokens seen, values moved and their share, scopes passed through."""
+    totals: dict[str, dict[str, Row]] = {}
+    for unit, closing in journal.closed.items():
+        if unit[0] == task:
+            for layer, report in closing["arm"].items():
+                empty = {"tokens": 0, "moved": 0, "share_moved": 0.0, "passed": 0}
+                own = totals.setdefault(unit[2], {}).setdefault(layer, empty)
+                tokens = own["tokens"] + report["tokens"]
+                weighted = own["share_moved"] * own["tokens"] + report["share_moved"] * report["tokens"]
+                own |= {key: own[key] + report[key] for key in ("tokens", "moved", "passed")}
+                own["share_moved"] = weighted / tokens if tokens else 0.0
+    return totals
+
+
+def _discordant(conditions: Sequence[Row], runs: Mapping[str, _Answers], problems: Mapping[str, Problem]) -> list[Row]:
+    """Items that a condition gains or loses against the baseline by their first answers, which are shown."""
+    rows = []
+    for condition in conditions:
+        if condition["role"] in ("treated", "filler", "combined"):
+            for samples, others in zip(runs[BASELINE].rows, runs[condition["name"]].rows, strict=True):
+                before, after = samples[0], others[0]
+                if before["correct"] != after["correct"]:
+                    problem = problems[before["item"]]
+                    asked = {"item": problem.id, "question": _question(problem), "gold": _gold(problem)}
+                    answers = {"baseline": _said(before, problem), "treated": _said(after, problem)}
+                    rows.append({"condition": condition["name"], **asked, "gained": after["correct"], **answers})
+    return rows
+
+
+def _question(problem: Problem) -> str:
+    return "\n".join(part for part in (problem.context, problem.question) if part)
+
+
+def _gold(problem: Problem) -> str:
+    return problem.choices[int(problem.gold)] if problem.choices else problem.gold
+
+
+def _said(row: Row, problem: Problem) -> str:
+    return problem.choices[int(row["extracted"])] if problem.choices else row["text"]

@@ -1,0 +1,73 @@
+"""Several answers to an item: pass@k, the majority's answer, and how much the texts repeat themselves."""
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from armlet.redistribution.errors import ArgumentError
+
+KS = (1, 3, 8, 16)
+
+
+def pass_at_k(correct: ArrayLike, k: int) -> NDArray[np.float64]:
+    """The chance that k of an item's n samples, drawn without replacement, hold a correct one: unbiased for k new ones.
+
+    1 − C(n−c, k) / C(n, k) for c correct ones, as a product of k factors at most 1, so that nothing overflows
+    (Chen et al. 2021, arXiv 2107.03374, section 2.1).
+
+    Args:
+        correct: `[items, samples]` of 0/1.
+        k: from 1 to the number of samples; `KS` are the usual ones.
+
+    Returns:
+        `[items]`, in [0, 1].
+
+    Raises:
+        ArgumentError: other shapes or values, or a k that is no such number.
+    """
+    found = np.asarray(correct)
+    if found.ndim != 2 or not np.isin(found, (0, 1)).all():
+        raise ArgumentError(f"correct has shape {found.shape}: give [items, samples] of 0 and 1")
+    samples = found.shape[1]
+    if not isinstance(k, int | np.integer) or not 1 <= k <= samples:
+        raise ArgumentError(f"pass@{k} of {samples} samples: k must be a whole number from 1 to {samples}")
+    wrong = samples - found.sum(axis=1, dtype=np.int64)
+    drawn = np.arange(k)
+    # At fewer than k wrong ones a factor is 0 (k draws must meet a correct one); below 0 it would mean nothing.
+    return 1 - (np.maximum(wrong[:, None] - drawn, 0) / (samples - drawn)).prod(axis=1)
+
+
+def majority(answers: Sequence[str | None], equal: Callable[[str, str], bool] = operator.eq) -> int | None:
+    """The first sample whose answer is the most frequent; among equally frequent ones, the first to appear.
+
+    Args:
+        answers: an item's extracted answers; None where nothing could be read, which never wins.
+        equal: whether two answers are the same; an answer is compared with the first of each group so far, and joins
+            the first group it equals.
+
+    Returns:
+        Its index; None where no answer could be read.
+    """
+    firsts: dict[int, str] = {}
+    votes: dict[int, int] = {}
+    for index, answer in enumerate(answers):
+        if answer is not None:
+            group = next((at for at, first in firsts.items() if equal(first, answer)), index)
+            firsts.setdefault(group, answer)
+            votes[group] = votes.get(group, 0) + 1
+    return max(votes, key=votes.__getitem__, default=None)
+
+
+def distinct_2(texts: Iterable[str]) -> float:
+    """Distinct pairs of neighbouring words over all such pairs of all texts (Li et al. 2016, arXiv 1510.03055).
+
+    Words are what whitespace parts; no pair spans two texts.
+
+    Returns:
+        A share in (0, 1]; 0.0 where there is no pair.
+    """
+    pairs = [pair for text in texts for pair in pairwise(text.split())]
+    return len(set(pairs)) / len(pairs) if pairs else 0.0

@@ -1,0 +1,143 @@
+"""What a report says in words: what is there, whether placebos hold, what could be shown, and how it was run."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from armlet.evaluation.tables import Grid, count, percent, percent_points
+
+Row = Mapping[str, Any]
+
+FORMAT = (
+    "Format stands apart from accuracy because an answer that cannot be read counts as wrong: a treatment that only "
+    "changes how often answers are finished and readable changes accuracy without any change in reasoning."
+)
+
+LETTERS = (
+    "Accuracy takes the likeliest choice. By letter, each log-likelihood is divided by the choice's length in bytes, "
+    "so that short choices have no advantage."
+)
+
+SAMPLES = (
+    "pass@k is the chance that one of k answers is right. Majority takes the most frequent answer, likeliest the one "
+    "with the highest mean log-probability."
+)
+
+WORDS = {
+    "baseline": "the model as it is.",
+    "treated": "the same items with ARM attached: a policy moves activations inside the gated MLP.",
+    "filler": "meaningless tokens in the prompt, without ARM.",
+    "combined": "ARM and filler together.",
+    "best-of": "several sampled answers to an item, of which one is chosen.",
+    "placebo": "should change nothing that matters: identity is ARM at strength 0, draw-only draws the noise and "
+    "leaves the values, matched moves as many values at random places with the same change of variance, and "
+    "another temperature shows what any small disturbance does. A treatment that does no better than its matched "
+    "placebo has not shown that its choice of values matters.",
+}
+"""What each role of a condition means."""
+
+JUDGING = (
+    "A verdict is given at p < 0.05 after Holm's correction over all judged comparisons of all tasks. Differences are "
+    "in percentage points of accuracy, on the same items."
+)
+
+
+def heading(findings: Row) -> str:
+    """The title of the report."""
+    return f"Does it help? {_model(findings)}"
+
+
+def partial(findings: Row) -> str | None:
+    """What is missing of the run; None where nothing is."""
+    if findings["complete"]:
+        return None
+    begun = {task["name"]: task["items"] for task in findings["tasks"]}
+    parts = (
+        f"{begun.get(task['name'], 0):,} of {count(task['items'], 'item')} of {task['name']}"
+        for task in findings["manifest"]["tasks"]
+    )
+    return f"partial: {'; '.join(parts)}"
+
+
+def placebo_checks(task: Row) -> Iterator[tuple[bool, str]]:
+    """Whether each placebo that must answer as the baseline does so, and the sentence about it."""
+    for name, same in task["same_as_baseline"].items():
+        holds = same == task["items"]
+        found = f"{name} gives the baseline's answers, letter for letter, in {same:,} of {count(task['items'], 'item')}"
+        yield (
+            holds,
+            found if holds else f"{found}: attaching alone changes answers here, so differences may be due to it",
+        )
+
+
+def arm_checks(task: Row) -> Iterator[tuple[bool, str]]:
+    """Whether ARM moved anything under each condition that has it, and the sentence about it."""
+    for row in task["conditions"]:
+        if row["role"] in ("treated", "combined") and row["arm"]:
+            layers = row["arm"]
+            idle = [layer for layer, own in layers.items() if not own["moved"]]
+            tokens = sum(own["tokens"] for own in layers.values())
+            share = sum(own["tokens"] * own["share_moved"] for own in layers.values()) / max(tokens, 1)
+            where = f"{count(tokens, 'token')} in {count(len(layers), 'layer')}"
+            found = f"{row['name']}: {where}, {percent(share)} of values moved"
+            yield not idle, f"{found}; nothing moved in layer {', '.join(idle)}" if idle else found
+
+
+def planned(task: Row) -> str:
+    """What the run could show, before it was run."""
+    own = task["planned"]
+    items, smallest = count(own["items"], "item"), own["smallest_detectable"]
+    found = "no difference with certainty" if smallest is None else f"differences from {percent_points(smallest)} on"
+    return (
+        f"{task['name']}: before the run, {items} can show {found} at 80 % power, if {percent(own['discordant'])} of "
+        "them are answered rightly by one side alone. After it, with the variability seen:"
+    )
+
+
+def words(findings: Row) -> dict[str, str]:
+    """The words for conditions that are in this report, each with its meaning."""
+    roles = {each["role"] for each in findings["manifest"]["conditions"]}
+    return {role: meaning for role, meaning in WORDS.items() if role in roles}
+
+
+def settings(findings: Row) -> dict[str, str]:
+    """How it was run, name by name."""
+    manifest = findings["manifest"]
+    found = {f"engine, {name}" if name != "model" else name: plain(own) for name, own in manifest["engine"].items()}
+    for task in manifest["tasks"]:
+        source = f"{task['source']}" if isinstance(task["source"], str) else plain(task["source"])
+        found[f"task {task['name']}"] = (
+            f"{task['kind']}, {count(task['items'], 'item')}, sha256 {task['sha256']}; {source}"
+        )
+    found |= {f"sampling, {kind}": plain(own) for kind, own in manifest["sampling"].items()}
+    found |= {f"system prompt, {kind}": own for kind, own in manifest["systems"].items() if own}
+    found |= {"grader": manifest["grader"], "batch": str(manifest["batch"]), "versions": plain(manifest["versions"])}
+    found |= {f"machine {at}": plain(own) for at, own in enumerate(manifest["machines"], 1)}
+    return found
+
+
+def conditions_settings(findings: Row) -> Grid:
+    """How each condition was run."""
+    rows = [
+        (
+            each["name"],
+            each["role"],
+            "; ".join(plain(each[key]) for key in ("treatment", "filling") if each.get(key)),
+            f"{each['temperature']:g}",
+            str(each["samples"]),
+        )
+        for each in findings["manifest"]["conditions"]
+    ]
+    return Grid("conditions", ("condition", "role", "settings", "temperature", "samples"), {"": rows})
+
+
+def plain(value: object) -> str:
+    """A value of the manifest in one line: "name value, name value"."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {plain(own)}" for name, own in value.items() if own is not None)
+    if isinstance(value, list | tuple):
+        return "/".join(plain(own) for own in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _model(findings: Row) -> str:
+    return str(findings["manifest"]["engine"].get("model", "model"))

@@ -1,0 +1,1 @@
+"""ARM inside other tools, one file and one extra each."""

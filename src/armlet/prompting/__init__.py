@@ -1,0 +1,1 @@
+"""What a model is asked: prompts, and fillers in them."""

@@ -1,0 +1,187 @@
+"""`armlet evaluate` on the embedded model and on tiny ones: what is printed, written, resumed and refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from checkpoints import TEMPLATE, save
+from test_cli import result, run
+
+FEW = ("--items", "6", "--batch", "3", "--difficulty", "1")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("models") / "tiny", template=TEMPLATE)
+
+
+@pytest.fixture
+def choices():
+    rows = [{"id": str(at), "question": f"w{at + 4} w9", "choices": ["w1", "w2 w3"], "gold": at % 2} for at in range(5)]
+    Path("choices.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "choices.jsonl"
+
+
+def test_without_arguments_the_embedded_model_is_run_with_its_placebos():
+    code, text, notes = run("evaluate", *FEW)
+    assert (code, "6 items can show differences from" in notes) == (0, True)
+    for name in ("baseline", "outward", "identity", "draw-only", "matched (outward)", "temperature 0.3"):
+        assert name in text
+    assert "outward on arithmetic: " in text
+    (folder,) = Path("armlet-runs").iterdir()
+    assert folder.name.startswith("abacus-arithmetic-")
+    names = {file.name for file in folder.iterdir()}
+    assert names >= {"manifest.json", "items.jsonl", "report.json", "report.html", "report.md"}
+
+
+def test_identity_and_draw_only_give_exactly_the_baselines_answers():
+    found = result("evaluate", *FEW, "--policy", "outward", "--policy", "inward:knee=0.9", "--layers", "all")
+    assert found["tasks"][0]["same_as_baseline"] == {"identity": 6, "draw-only": 6}
+
+
+def test_the_same_command_goes_on_in_the_same_folder_and_reports_the_same_bytes():
+    command = ("evaluate", *FEW, "--no-placebos", "--run")
+    whole = result(*command, "whole")
+    result(*command, "cut")
+    items = Path("cut/items.jsonl")
+    for size in (0, 500, len(items.read_bytes()) - 7):
+        items.write_bytes(items.read_bytes()[:size])
+        assert result(*command, "cut") == whole
+        for name in ("report.json", "report.html", "report.md", "items.jsonl"):
+            assert Path("cut", name).read_bytes() == Path("whole", name).read_bytes()
+
+
+def test_a_killed_run_loses_the_batch_in_flight_at_most():
+    program = "import sys, torch; torch.set_num_threads(2); from armlet.cli import main; main(sys.argv[1:])"
+    arguments = ("--items", "12", "--batch", "2", "--difficulty", "1")
+    command = [sys.executable, "-c", program, "evaluate", *arguments, "--run", "killed"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    items = Path("killed/items.jsonl")
+    while not items.exists() or items.stat().st_size < 3000:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = items.read_bytes()
+    closed = before.count(b'{"closed"')
+    assert closed >= 1
+    whole = result("evaluate", *arguments, "--run", "whole")
+    assert result("evaluate", *arguments, "--run", "killed") == whole
+    assert items.read_bytes() == Path("whole/items.jsonl").read_bytes()
+    assert items.read_bytes().startswith(before[: before.rfind(b'{"closed"')])
+
+
+def test_ctrl_c_leaves_a_partial_report_of_paired_items(monkeypatch):
+    from armlet.evaluation.local import Local
+
+    answer, calls = Local.answer, []
+
+    def interrupted(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return answer(self, *arguments, **options)
+
+    monkeypatch.setattr(Local, "answer", interrupted)
+    code, out, err = run("evaluate", *FEW, "--run", "here")
+    assert (code, "interrupted: this is what there is" in err) == (130, True)
+    assert "3 of 6" in out or json.loads(Path("here/report.json").read_text())["tasks"][0]["items"] == 3
+    monkeypatch.undo()
+    assert result("evaluate", *FEW, "--run", Path("here").absolute())["complete"]
+
+
+def test_ctrl_c_before_anything_is_closed_leaves_no_report(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("armlet.evaluation.local.Local.answer", interrupted)
+    code, out, err = run("evaluate", *FEW, "--run", "here")
+    assert (code, out, "nothing was finished" in err) == (130, "", True)
+    assert not Path("here/report.json").exists()
+
+
+def test_a_changed_command_is_refused_in_a_used_folder():
+    run("evaluate", *FEW, "--run", "here")
+    code, out, err = run("evaluate", *FEW, "--run", "here", "--policy", "outward:band=0.2")
+    assert (code, out, err.count("armlet: ")) == (2, "", 1)
+    assert 'holds another run (conditions[1].name was "outward", is "outward band=0.2"' in err
+
+
+def test_multiple_choice_is_weighed_on_any_model(tiny, choices):
+    found = result("evaluate", tiny, "--data", choices, "--filler", "w7", "--count", "3")
+    (task,) = found["tasks"]
+    assert (task["name"], task["kind"], task["items"]) == ("choices", "choice", 5)
+    assert task["same_as_baseline"] == {"identity": 5, "draw-only": 5}
+    assert [each["name"] for each in task["conditions"]] == [
+        "baseline",
+        "outward",
+        "filler 3 × 'w7' between",
+        "identity",
+        "draw-only",
+        "matched (outward)",
+        "temperature 1.1",
+    ]
+
+
+def test_several_tasks_are_one_run(tiny, choices):
+    found = result("evaluate", tiny, "--data", choices, "--task", "arithmetic", "--items", "3", "--max-new-tokens", "4")
+    assert [task["name"] for task in found["tasks"]] == ["arithmetic", "choices"]
+
+
+def test_samples_votes_and_combinations_are_there():
+    options = ("--filler", "/", "--count", "2", "--best-of", "3", "--combine", "--no-placebos")
+    (task,) = result("evaluate", *FEW, *options)["tasks"]
+    names = [row["condition"] for row in task["comparisons"]]
+    assert "outward + filler 2 × '/' between + best of 3, majority" in names
+    sampled = result("evaluate", *FEW, "--samples", "3", "--temperature", "0.8", "--no-placebos")
+    assert list(sampled["tasks"][0]["conditions"][0]["pass_at"]) == ["1", "3"]
+
+
+def test_published_settings_are_evaluated_as_given():
+    found = result("evaluate", *FEW, "--policy", "published:Qwen2.5-7B-Instruct/MATH-500", "--no-placebos")
+    assert found["manifest"]["conditions"][1]["treatment"]["band"] == 0.1
+
+
+def test_an_armlet_json_is_evaluated_as_saved():
+    Path("armlet.json").write_text(json.dumps({"policy": "inward", "knee": 0.9, "layers": [1], "seed": 4}))
+    found = result("evaluate", *FEW, "--config", "armlet.json", "--no-placebos")
+    treatment = found["manifest"]["conditions"][1]["treatment"]
+    assert (treatment["policy"], treatment["knee"], treatment["layers"], treatment["seed"]) == ("inward", 0.9, [1], 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--task", "maths"), "--task: expected arithmetic, math500"),
+        (("--data", "absent"), "--data: absent cannot be read"),
+        (("--policy", "sideways"), "policy: expected one of"),
+        (("--policy", "published:Qwen2.5-7B-Instruct/AIME24"), "used no ARM"),
+        (("--layers", "9"), "9"),
+        (("--position", "middle"), "--position: expected before, between, end, random, found 'middle'"),
+        (("--grader", "mine"), "--grader: expected math-verify or released"),
+        (("--samples", "2"), "several greedy answers are the same"),
+        (("--task", "arithmetic", "--task", "arithmetic"), "'arithmetic' is there twice"),
+        (("--difficulty", "99"), "difficulty: expected 1 to"),
+        (("--config", "absent.json"), "absent.json: cannot be read"),
+        (("--endpoint", "http://127.0.0.1:9"), "name the model as the server knows it"),
+        (("--filler", ""), "filler: '' gives no token"),
+        (("--device", "meta"), "'meta' holds no values"),
+    ],
+    ids=repr,
+)
+def test_bad_input_is_one_line_and_leaves_no_report(arguments, message):
+    code, out, err = run("evaluate", "--items", "4", *arguments)
+    assert (code, out, err.replace("\n", " ").count("armlet: ")) == (2, "", 1)
+    assert message in err
+    assert not list(Path().rglob("report.*"))
