@@ -85,3 +85,11 @@ def test_a_condition_is_plain_in_a_manifest():
     treated, filled = (conditions([IN], [SLASHES])[at].plain() for at in (1, 2))
     assert (treated["treatment"]["policy"], treated["treatment"]["layers"]) == ("inward", "all")
     assert filled["filling"] == {"kind": "/", "count": 55, "position": "end"}
+
+
+def test_names_tell_layers_and_scope_apart_and_two_of_one_name_are_refused():
+    deeper, wider = Treatment(Outward(), layers=[0, 3]), Treatment(Outward(), scope="sequence")
+    found = names([Treatment(Outward()), deeper, wider, IN], [], placebos=False)
+    assert found == ["baseline", "outward", "outward layers=0/3", "outward scope=sequence", "inward layers=all"]
+    with pytest.raises(ArgumentError, match="two of the name 'outward'"):
+        conditions([Treatment(Outward()), Treatment(Outward(), noise=Noise(7))], [])

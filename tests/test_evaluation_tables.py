@@ -61,19 +61,19 @@ def test_what_is_judged_comes_first_and_placebos_stand_apart(plain):
     assert list(groups) == [JUDGED, PLACEBOS, MATCHED]
     assert [row["condition"] for row in groups[JUDGED]] == [
         "outward band=0.2",
-        "inward",
+        "inward layers=0/1",
         "filler 32 × '/' between",
         "outward band=0.2 + filler 32 × '/' between",
-        "inward + filler 32 × '/' between",
+        "inward layers=0/1 + filler 32 × '/' between",
     ]
     assert [row["condition"] for row in groups[PLACEBOS]] == [
         "identity",
         "draw-only",
         "matched (outward band=0.2)",
-        "matched (inward)",
+        "matched (inward layers=0/1)",
         "temperature 0.3",
     ]
-    assert [row["against"] for row in groups[MATCHED]] == ["matched (outward band=0.2)", "matched (inward)"]
+    assert [row["against"] for row in groups[MATCHED]] == ["matched (outward band=0.2)", "matched (inward layers=0/1)"]
 
 
 def test_each_row_of_the_accuracy_table_is_its_comparison(plain):
@@ -138,17 +138,17 @@ def test_nothing_extracted_and_no_token_counts_are_dashes(plain):
 def test_multiple_choice_has_a_table_of_its_own():
     task = found(choices(40))["tasks"][0]
     grid = format_grid(task)
-    assert grid.headings == ("condition", "accuracy", "accuracy by letter")
+    assert grid.headings == ("condition", "accuracy", "length-normalised accuracy")
     assert grid.groups[""][0] == (
         "baseline",
-        *(percent(task["conditions"][0][key]) for key in ("accuracy", "accuracy_by_letter")),
+        *(percent(task["conditions"][0][key]) for key in ("accuracy", "accuracy_normalised")),
     )
     assert samples_grid(task) is None
 
 
 def test_arm_is_told_layer_by_layer(plain):
     rows = arm_grid(plain).groups[""]
-    assert [row[1] for row in rows if row[0] == "inward"] == ["0", "1"]
+    assert [row[1] for row in rows if row[0] == "inward layers=0/1"] == ["0", "1"]
     assert arm_grid({**plain, "conditions": plain["conditions"][:1]}) is None
 
 

@@ -109,10 +109,10 @@ def test_a_prompt_without_a_place_for_the_filler_is_refused(template, position, 
         prompt_of(template, position)
 
 
-def test_a_random_position_is_any_place_of_the_text_and_its_seeds():
+def test_a_random_position_is_any_place_of_the_question_and_its_seeds():
     draws = [prompt_of(TURNS, "random", seed=(seed,)).at for seed in range(200)]
-    ends = [prompt_of(TURNS, position).at for position in ("before", "end")]
-    assert set(draws) == set(range(ends[0], len(prompt_of(TURNS).ids) + 1))
+    ends = [prompt_of(TURNS, position).at for position in ("between", "end")]
+    assert set(draws) == set(range(ends[0], ends[1] + 1))
     assert draws == [prompt_of(TURNS, "random", seed=(seed,)).at for seed in range(200)]
 
 

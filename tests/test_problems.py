@@ -5,7 +5,7 @@ import json
 import pytest
 
 from armlet.evaluation.arithmetic import DIFFICULTY, evaluate
-from armlet.evaluation.problems import arithmetic, hub_task, order, read_task
+from armlet.evaluation.problems import arithmetic, hub_task, read_task
 from armlet.redistribution.errors import ArgumentError
 
 MATHS = {"unique_id": "a/1", "problem": "What?", "answer": "\\frac12"}
@@ -82,7 +82,6 @@ def test_a_subset_is_the_same_whatever_the_order_of_the_file_and_a_larger_one_ho
     assert len(ids) == 10
     assert ids == {problem.id for problem in mixed.problems} < {problem.id for problem in large.problems}
     assert ids != {str(at) for at in range(10)}
-    assert sorted(order(ids)) == sorted(ids)
 
 
 def test_two_tasks_have_one_fingerprint_just_where_they_ask_the_same(tmp_path):

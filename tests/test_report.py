@@ -157,8 +157,8 @@ def test_the_accuracy_table_is_the_same_in_both(plain):
 def test_placebos_are_set_apart(plain):
     body = re.findall(r'<tbody class="apart">(.*?)</tbody>', page.page(plain, {}), re.DOTALL)
     assert [re.findall(r'scope="row">([^<]+)', part) for part in body] == [
-        ["identity", "draw-only", "matched (outward band=0.2)", "matched (inward)", "temperature 0.3"],
-        ["outward band=0.2", "inward"],
+        ["identity", "draw-only", "matched (outward band=0.2)", "matched (inward layers=0/1)", "temperature 0.3"],
+        ["outward band=0.2", "inward layers=0/1"],
     ]
 
 
@@ -187,9 +187,9 @@ def test_whether_the_placebos_hold_is_told_in_words_and_by_a_mark(exact):
 
 def test_a_layer_in_which_nothing_moved_is_told(plain):
     task = json.loads(json.dumps(plain["tasks"][0]))
-    inward = next(row for row in task["conditions"] if row["name"] == "inward")
+    inward = next(row for row in task["conditions"] if row["name"] == "inward layers=0/1")
     inward["arm"]["1"]["moved"] = 0
-    assert "✗ arithmetic: inward: 200 tokens in 2 layers" in (text := markdown({**plain, "tasks": [task]}))
+    assert "✗ arithmetic: inward layers=0/1: 200 tokens in 2 layers" in (text := markdown({**plain, "tasks": [task]}))
     assert "nothing moved in layer 1" in text
 
 
@@ -214,7 +214,7 @@ def test_a_run_without_discordant_items_shows_none():
 def test_a_long_table_is_folded_away_and_a_short_one_is_not(plain):
     task = json.loads(json.dumps(plain["tasks"][0]))
     assert "<summary>by layer</summary>" not in page.page(plain, {})
-    inward = next(row for row in task["conditions"] if row["name"] == "inward")
+    inward = next(row for row in task["conditions"] if row["name"] == "inward layers=0/1")
     inward["arm"] = {str(layer): inward["arm"]["0"] for layer in range(30)}
     assert "<summary>by layer</summary>" in page.page({**plain, "tasks": [task]}, {})
 

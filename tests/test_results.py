@@ -46,7 +46,7 @@ def test_differences_are_those_of_compare_on_the_same_items(found):
     report, rows = found(plan([task(60)]))
     for name in ("outward", "filler 3 × '/' between", "identity", "temperature 0.3"):
         wanted = compare(correct(rows, "baseline"), correct(rows, name)).plain()
-        kept = [key for key in wanted if key not in ("verdict", "sentence")]  # those follow Holm's correction
+        kept = [key for key in wanted if key != "verdict"]  # that follows Holm's correction
         assert {key: comparison(report, name)[key] for key in kept} == {key: wanted[key] for key in kept}
     wanted = compare(correct(rows, "matched (outward)"), correct(rows, "outward"))
     assert comparison(report, "outward", "matched (outward)")["difference"] == wanted.difference
@@ -121,14 +121,14 @@ def test_discordant_items_are_all_there_with_both_answers(found):
     shown = [row for row in report["tasks"][0]["discordant"] if row["condition"] == "outward"]
     assert len(shown) == (base != treated).sum()
     assert sum(row["gained"] for row in shown) == ((treated == 1) & (base == 0)).sum()
-    assert all(row["baseline"] != row["treated"] for row in shown)
+    assert all(row["baseline"] != row["answer"] for row in shown)
 
 
-def test_multiple_choice_has_its_accuracy_by_letter_and_no_format(found):
+def test_multiple_choice_has_its_accuracy_normalised_and_no_format(found):
     choice = task(30, kind="choice")
     report, _ = found(plan([choice], conditions([OUT], [], temperature=1.0)))
     base = report["tasks"][0]["conditions"][0]
-    assert set(base) == {"name", "role", "samples", "accuracy", "accuracy_by_letter", "arm"}
+    assert set(base) == {"name", "role", "samples", "accuracy", "accuracy_normalised", "arm"}
 
 
 def test_what_arm_did_is_added_up_over_the_batches(found):

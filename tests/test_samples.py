@@ -77,5 +77,7 @@ def test_distinct_2_counts_pairs_of_neighbouring_words():
     assert distinct_2(["a b a b"]) == pytest.approx(2 / 3)
     assert distinct_2(["a b", "b  a\n", "a b"]) == pytest.approx(2 / 3)  # no pair spans two texts
     assert distinct_2(["a b c d"]) == 1
+    assert distinct_2(["1+1=2"]) == 1  # 1+ +1 1= =2
+    assert distinct_2(["(1+1+1)"]) == pytest.approx(4 / 6)
     assert distinct_2(["a", "", "b"]) == 0
     assert distinct_2([]) == 0

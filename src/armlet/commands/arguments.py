@@ -20,6 +20,15 @@ class Scope(StrEnum):
     call = "call"
 
 
+class Place(StrEnum):
+    """Where a filler stands."""
+
+    before = "before"
+    between = "between"
+    end = "end"
+    random = "random"
+
+
 ScopeOption = Annotated[Scope, typer.Option(help="Over which values statistics are taken.")]
 Model = Annotated[str | None, typer.Argument(help="A folder or hub id; SmolLM2-135M-Instruct by default.")]
 Prompt = Annotated[list[str] | None, typer.Option(help="A prompt. May be repeated; built-in ones by default.")]
@@ -40,12 +49,12 @@ def asked(prompt: list[str] | None, prompts: Path | None, default: tuple[str, ..
     return given or list(default)
 
 
-def check_folder(out: Path) -> None:
+def check_folder(out: Path, option: str = "--out") -> None:
     """Refuses, before anything takes its time, a folder that cannot be made or written to."""
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         reason = "may not be written to" if nearest.is_dir() else "is a file"
-        raise ArgumentError(f"--out: {out} cannot be written, {nearest} {reason}")
+        raise ArgumentError(f"{option}: {out} cannot be written, {nearest} {reason}")
 
 
 def refuse_meta(device: str | None) -> None:

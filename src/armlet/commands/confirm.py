@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 
-from armlet.commands.arguments import Json
-from armlet.commands.evaluate import show
-from armlet.commands.evaluating import local_engine, perform, say_planned
+from armlet.commands.arguments import Json, check_folder
+from armlet.commands.evaluating import local_engine, perform, say_planned, show
+from armlet.commands.study import CONFIRMED, read_study, study_map, study_plan
 from armlet.commands.terminal import INTERRUPTED
-from armlet.commands.tune import CONFIRMED, read_study, study_map, study_plan
 from armlet.layer.config import write_json
 from armlet.redistribution.errors import ArgumentError
 
@@ -26,6 +25,7 @@ def confirm(
     from armlet.evaluation.conditions import Treatment, conditions
     from armlet.layer.config import parse_config
 
+    check_folder(out or study)
     found = read_study(study)
     if (study / CONFIRMED).exists():
         raise ArgumentError(f"{study}: its test items have been used; the report is {study / TEST / 'report.html'}")

@@ -1,12 +1,11 @@
 """`armlet evaluate`: does it help? The same items without ARM, with it, and with placebos, in a run that survives."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from armlet.commands.arguments import POLICY, Device, Dtype, Json, Scope, ScopeOption, Seed, check_folder
+from armlet.commands.arguments import POLICY, Device, Dtype, Json, Place, Scope, ScopeOption, Seed, check_folder
 from armlet.commands.evaluating import (
     AllowCode,
     Batch,
@@ -22,19 +21,19 @@ from armlet.commands.evaluating import (
     make_plan,
     perform,
     say_planned,
+    show,
 )
 from armlet.commands.terminal import INTERRUPTED
-from armlet.layer.config import json_text, load_config, parse_layers, parse_policy
+from armlet.layer.config import load_config, parse_layers, parse_policy
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 
 if TYPE_CHECKING:
     from armlet.evaluation.conditions import Filling, Treatment
     from armlet.evaluation.endpoint import Endpoint
-    from armlet.evaluation.report import Map
 
-POSITIVE = 1e-6
-"""Least temperature that is sampled at."""
+COLDEST = 1e-6
+"""Least temperature that is sampled at, and least share of the mass."""
 
 
 def evaluate(
@@ -52,10 +51,12 @@ def evaluate(
     config: Annotated[Path | None, typer.Option(help="Treated by an armlet.json, besides any --policy.")] = None,
     filler: Annotated[list[str] | None, typer.Option(help="A filler condition of this text. May be repeated.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Tokens of each filler.")] = 55,
-    position: Annotated[str, typer.Option(help="Of fillers: before, between, end or random.")] = "between",
+    position: Annotated[
+        Place, typer.Option(help="Of fillers: around the system prompt, behind the question, or in it at random.")
+    ] = Place.between,
     samples: Annotated[int, typer.Option(min=1, help="Answers to each item under every condition.")] = 1,
     temperature: Annotated[float, typer.Option(min=0, help="Of sampling; 0 for greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(min=POSITIVE, max=1, help="Of sampling.")] = 1.0,
+    top_p: Annotated[float, typer.Option(min=COLDEST, max=1, help="Of sampling.")] = 1.0,
     best_of: Annotated[int, typer.Option(min=0, help="Also a vote over so many sampled answers.")] = 0,
     combine: Annotated[
         bool, typer.Option("--combine", help="Also each policy with each filler, and all of them with --best-of.")
@@ -68,7 +69,9 @@ def evaluate(
     ] = "math-verify",
     allow_code: AllowCode = False,
     endpoint: Annotated[str | None, typer.Option(help="An OpenAI-compatible server that answers as MODEL.")] = None,
-    treated_endpoint: Annotated[str | None, typer.Option(help="The same server with ARM attached.")] = None,
+    treated_endpoint: Annotated[
+        str | None, typer.Option(help="The same server with ARM attached; --policy or --config say how.")
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to an endpoint.")] = 16,
     batch: Batch = None,
     run: Annotated[
@@ -84,19 +87,19 @@ def evaluate(
     """Measure whether it helps: the same items without ARM, with it, and with placebos, as paired differences."""
     from armlet.evaluation.conditions import conditions
 
-    served = endpoint is not None and treated_endpoint is None  # such a server has no ARM
-    texts = policy or ([] if config or served else ["outward"])
+    _check_servers(endpoint, treated_endpoint, stated=bool(policy or config), local=dtype != "auto" or bool(device))
+    texts = policy or ([] if config or endpoint else ["outward"])  # what a server has attached must be stated
     treatments = _treatments(texts, layers, scope, config, seed)
     fillings = _fillings(filler, count, position)
-    for folder in (run, out):
+    for option, folder in (("--run", run), ("--out", out)):
         if folder:
-            check_folder(folder)
+            check_folder(folder, option)
     tasks = collect_tasks(task, data, items, difficulty, seed)
     chosen = all(each.kind == "choice" for each in tasks)
     compared = conditions(
         treatments,
         fillings,
-        temperature=temperature if temperature >= POSITIVE else float(chosen),
+        temperature=temperature if temperature >= COLDEST else float(chosen),
         samples=samples,
         best_of=best_of,
         combine=combine,
@@ -129,22 +132,6 @@ def evaluate(
         raise typer.Exit(INTERRUPTED)
 
 
-def show(found: dict[str, Any], folder: Path, *, as_json: bool, map: "Map | None" = None) -> None:
-    """Writes the report into a folder, and prints it: as JSON, or a table, the verdicts, and where the report is."""
-    from armlet.evaluation import report
-    from armlet.evaluation.tables import summary_tables
-
-    if not found["tasks"]:
-        return
-    paths = report.write(found, folder, map=map)
-    if as_json:
-        print(json_text(found), end="")
-        return
-    for table in summary_tables(found):
-        Console().print(table)
-    print(*found["verdicts"], *(f"report: {path}" for path in paths), sep="\n")
-
-
 def _treatments(policies: list[str], layers: str, scope: Scope, config: Path | None, seed: int) -> "list[Treatment]":
     from armlet.evaluation.conditions import Treatment
 
@@ -153,13 +140,21 @@ def _treatments(policies: list[str], layers: str, scope: Scope, config: Path | N
     return [*found, *([Treatment(**load_config(config))] if config else [])]
 
 
-def _fillings(fillers: list[str] | None, count: int, position: str) -> "list[Filling]":
+def _fillings(fillers: list[str] | None, count: int, position: Place) -> "list[Filling]":
     from armlet.evaluation.conditions import Filling
-    from armlet.prompting.fillers import POSITIONS, Filler
+    from armlet.prompting.fillers import Filler
 
-    if position not in POSITIONS:
-        raise ArgumentError(f"--position: expected {', '.join(POSITIONS)}, found {position!r}")
-    return [Filling(Filler(text, count), position) for text in dict.fromkeys(fillers or ())]  # type: ignore[arg-type]
+    return [Filling(Filler(text, count), position.value) for text in dict.fromkeys(fillers or ())]
+
+
+def _check_servers(endpoint: str | None, treated: str | None, *, stated: bool, local: bool) -> None:
+    """Refuses options that would say nothing, or something that is not so."""
+    if treated and not endpoint:
+        raise ArgumentError("--treated-endpoint: needs --endpoint, the same server without ARM")
+    if treated and not stated:
+        raise ArgumentError("--treated-endpoint: say with --policy or --config what that server has attached")
+    if endpoint and local:
+        raise ArgumentError("--endpoint: --dtype and --device are the server's own; leave them out")
 
 
 def _server(url: str, treated: str | None, model: str | None, concurrency: int, seed: int) -> "Endpoint":

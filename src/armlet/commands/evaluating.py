@@ -1,4 +1,4 @@
-"""What the commands that evaluate share: their options, the plan made of them, and the run in its folder."""
+"""What the commands that evaluate share: options, the plan made of them, the run in its folder, and its report."""
 
 import hashlib
 import json
@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 
 from armlet.commands.arguments import refuse_meta
 from armlet.commands.terminal import notes, progress, say_interrupted
+from armlet.layer.config import json_text
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
     from armlet.evaluation.conditions import Condition
     from armlet.evaluation.engine import Engine
     from armlet.evaluation.problems import Kind, Task
+    from armlet.evaluation.report import Map
     from armlet.evaluation.run import Plan
 
 ITEMS = 2000
@@ -147,7 +150,7 @@ def perform(plan: "Plan", engine: "Engine", folder: Path | None) -> tuple[dict[s
     Args:
         plan: what.
         engine: which answers.
-        folder: None for `named_folder`.
+        folder: None for `run_folder`.
 
     Returns:
         The findings, the folder, and whether Ctrl-C cut it short.
@@ -158,7 +161,7 @@ def perform(plan: "Plan", engine: "Engine", folder: Path | None) -> tuple[dict[s
     from armlet.evaluation.run import count, machine, run
 
     manifest = plan.manifest(engine)
-    folder = folder or named_folder(manifest)
+    folder = folder or run_folder(manifest)
     interrupted = False
     with open_journal(folder, manifest, machine()) as journal:
         with progress("answering", count(plan)) as tick:
@@ -185,7 +188,23 @@ def say_planned(plan: "Plan") -> None:
         )
 
 
-def named_folder(manifest: dict[str, Any]) -> Path:
+def show(found: dict[str, Any], folder: Path, *, as_json: bool, map: "Map | None" = None) -> None:
+    """Writes the report into a folder, and prints it: as JSON, or a table, the verdicts, and where the report is."""
+    from armlet.evaluation import report
+    from armlet.evaluation.tables import summary_tables
+
+    if not found["tasks"]:
+        return
+    paths = report.write(found, folder, map=map)
+    if as_json:
+        print(json_text(found), end="")
+        return
+    for table in summary_tables(found):
+        Console().print(table)
+    print(*found["verdicts"], *(f"report: {path}" for path in paths), sep="\n")
+
+
+def run_folder(manifest: dict[str, Any]) -> Path:
     """A folder under `RUNS` named after what is run: the same command finds it again, and another run has another."""
     text = json.dumps(manifest, sort_keys=True, ensure_ascii=False)
     parts = [Path(manifest["engine"]["model"]).name, *(task["name"] for task in manifest["tasks"])]

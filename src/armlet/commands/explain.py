@@ -1,7 +1,6 @@
 """`armlet explain`: what filler tokens do to attention and gate."""
 
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from armlet.commands.arguments import POLICY, Device, Dtype, Json, Model, Prompt, Prompts, Seed, asked, check_folder
+from armlet.commands.arguments import (
+    POLICY,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Place,
+    Prompt,
+    Prompts,
+    Seed,
+    asked,
+    check_folder,
+)
 from armlet.commands.reading import Opened, open_model
 from armlet.commands.terminal import INTERRUPTED, notes, progress, say_interrupted
 from armlet.layer.config import csv_text, json_text, parse_layers, parse_policy, write_json, write_text
@@ -30,14 +41,6 @@ LONGEST = len("99999")
 FIGURES = ("attention", "affine", "counts", "layers", "classes")
 
 
-class Place(StrEnum):
-    """Where the filler stands."""
-
-    before = "before"
-    between = "between"
-    end = "end"
-
-
 def explain(
     model: Model = None,
     layers: Annotated[str, typer.Option(help="An index, several (0,3), a range (0-5), or all.")] = "all",
@@ -46,7 +49,7 @@ def explain(
     ] = None,
     count: Annotated[str, typer.Option(help="How many filler tokens, one number or several.")] = "0,10,25,40,55,70",
     position: Annotated[
-        Place, typer.Option(help="Before the system prompt, between it and the question, or at the end.")
+        Place, typer.Option(help="Around the system prompt, behind the question, or in it at random.")
     ] = Place.between,
     policy: Annotated[
         list[str] | None, typer.Option(help=f"What ARM does to each class of tokens: {POLICY}. May be repeated.")

@@ -63,7 +63,7 @@ def lm_eval_compare(
     as_json: Json = False,
 ) -> None:
     """Two runs of lm-eval on the same items, as paired differences with intervals and a verdict."""
-    from armlet.commands.evaluate import show
+    from armlet.commands.evaluating import show
     from armlet.integrations.lm_eval_runs import compare_runs
 
     check_folder(out or treated)

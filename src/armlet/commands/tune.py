@@ -1,7 +1,6 @@
 """`armlet tune`: a search for settings on one part of the items; `confirm` measures what it chose on the other part."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,12 +20,11 @@ from armlet.commands.evaluating import (
     Model,
     System,
     Tasks,
-    collect_tasks,
     local_engine,
-    make_plan,
-    named_folder,
+    run_folder,
     say_planned,
 )
+from armlet.commands.study import CONFIRMED, STUDY, study_map, study_plan
 from armlet.commands.terminal import INTERRUPTED, progress, say_interrupted
 from armlet.layer.config import csv_text, json_text, parse_layers, parse_policy, write_json, write_text
 from armlet.redistribution.errors import ArgumentError
@@ -34,11 +32,8 @@ from armlet.redistribution.noise import Noise
 
 if TYPE_CHECKING:
     from armlet.evaluation.engine import Engine
-    from armlet.evaluation.report import Map
     from armlet.evaluation.run import Plan
     from armlet.evaluation.tune import Space, Trial
-
-STUDY, CONFIRMED = "study.json", "confirmed.json"
 
 TOP = 5
 """Trials that the terminal shows."""
@@ -89,15 +84,15 @@ def tune(
         "device": device,
     }
     space = _space(policy, search, layers or ["0"], scope, trials, seed)
-    for folder in (run, out):
-        if folder:
-            check_folder(folder)
+    for option, place in (("--run", run), ("--out", out)):
+        if place:
+            check_folder(place, option)
     engine = local_engine(model, dtype, device, seed)
     plan = study_plan(arguments, "tuning", [])
     if not as_json:
         say_planned(plan)
     manifest = plan.manifest(engine) | {"study": space.plain()}
-    folder = run or named_folder(manifest)
+    folder = run or run_folder(manifest)
     if (folder / CONFIRMED).exists():
         raise ArgumentError(f"{folder}: the test items of this study have been used; give another --run or --seed")
     found, interrupted = _search(space, plan, engine, folder, manifest)
@@ -122,23 +117,6 @@ def _space(policy: str, search: str | None, layers: Sequence[str], scope: Scope,
     names = tuple(search.split(",")) if search else SEARCHED[treatment.policy.name]
     candidates = tuple(parse_layers(text) for text in dict.fromkeys(layers))
     return Space(treatment, names, candidates, trials, seed)
-
-
-def study_plan(arguments: Mapping[str, Any], part: Any, compared: Sequence[Any]) -> "Plan":
-    """The plan of one part of the items; of the baseline alone, or of the conditions given."""
-    from armlet.evaluation.conditions import conditions
-    from armlet.evaluation.tune import take
-
-    files = [Path(file) for file in arguments["data"]]
-    every = (arguments[name] for name in ("items", "difficulty", "seed"))
-    tasks = [take(task, part) for task in collect_tasks(arguments["task"], files, *every)]
-    chosen = float(all(task.kind == "choice" for task in tasks))
-    return make_plan(
-        tasks,
-        compared or conditions([], [], temperature=chosen, placebos=False),
-        built_in=arguments["model"] in (None, "abacus"),
-        **{name: arguments[name] for name in ("seed", "max_new_tokens", "system", "allow_code", "batch")},
-    )
 
 
 def _search(
@@ -168,12 +146,9 @@ def _result(
     arguments: dict[str, Any],
     interrupted: bool,
 ) -> dict[str, Any]:
-    from armlet.evaluation.conditions import Condition
     from armlet.evaluation.tune import best, on_map
 
     chosen = best(trials)
-    treatment = chosen.treatment
-    condition = Condition("best", "treated", treatment).plain()["treatment"]
     items = sum(len(task.problems) for task in plan.tasks)
     return {
         "arguments": arguments,
@@ -182,7 +157,7 @@ def _result(
         "study": space.plain(),
         "budget": {"trials": len(trials), "items": items, "answers": (1 + len(trials)) * items},
         "interrupted": interrupted,
-        "best": chosen.plain(space) | {"armlet": condition},
+        "best": chosen.plain(space) | {"armlet": chosen.treatment.plain()},
         "trials": [trial.plain(space) for trial in trials],
         "map": {"names": space.names, "trials": [trial.number for trial in on_map(trials, space)]},
     }
@@ -204,18 +179,6 @@ def _write(result: dict[str, Any], folder: Path) -> list[str]:
     return list(map(str, paths))
 
 
-def study_map(result: dict[str, Any]) -> "Map | None":
-    """The sensitivity map of a study; None where one setting alone was searched."""
-    from armlet.evaluation.report import Map
-
-    names = result["map"]["names"]
-    if len(names) != 2:
-        return None
-    rows = [result["trials"][number] for number in result["map"]["trials"]]
-    tasks = ", ".join(task["name"] for task in result["tasks"])
-    return Map(rows, *names, title=f"{result['study']['treatment']['policy']} on the tuning items of {tasks}")
-
-
 def _show(result: dict[str, Any], folder: Path, paths: list[str]) -> None:
     names = [*result["map"]["names"], "layers"]
     budget = result["budget"]
@@ -231,16 +194,3 @@ def _show(result: dict[str, Any], folder: Path, paths: list[str]) -> None:
     Console().print(table)
     print("the best one is flattered by having been chosen on these items; on the others:", f"armlet confirm {folder}")
     print(*(f"written: {path}" for path in paths), sep="\n")
-
-
-def read_study(study: Path) -> dict[str, Any]:
-    """The result that `tune` left in a folder.
-
-    Raises:
-        ArgumentError: it is no such folder.
-    """
-    path = study / STUDY
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArgumentError(f"{study}: is no folder of `armlet tune` ({path.name}: {error})") from error

@@ -1,5 +1,6 @@
 """What is compared on the same items: baseline, treated, filler, their combinations, and placebos."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -15,6 +16,9 @@ Role = Literal["baseline", "treated", "filler", "combined", "placebo", "best-of"
 
 WARMER = 0.3
 """Temperature of the placebo beside greedy answers."""
+
+SAMPLED = 0.7
+"""Temperature of the best of several where the other answers are greedy."""
 
 FACTOR = 1.1
 """By how much the placebo's temperature is higher where answers are sampled, or choices weighed."""
@@ -35,6 +39,13 @@ class Treatment:
     layers: int | Sequence[int] | str = 0
     scope: str = "token"
     noise: Source = Noise(0)  # noqa: RUF009 - frozen
+
+    def plain(self) -> dict[str, Any]:
+        """The content of an armlet.json; "all" layers stay a word until there is a model to count them."""
+        listed: Any = [self.layers] if isinstance(self.layers, int) else self.layers
+        whole = isinstance(listed, str)
+        found = describe(self.policy, [] if whole else listed, self.scope, self.noise)
+        return found | {"layers": listed if whole else list(listed)}
 
     def arguments(self, placebo_name: str | None, sample: int) -> dict[str, Any]:
         """The arguments of `attach` for one sample, of the policy or of a placebo for it."""
@@ -79,12 +90,7 @@ class Condition:
         """For the manifest and the report."""
         found: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.treatment:
-            treatment = self.treatment
-            layers = [treatment.layers] if isinstance(treatment.layers, int) else treatment.layers
-            # describe() lists layers; "all" stays a word until there is a model to count.
-            listed = [] if isinstance(layers, str) else layers
-            found["treatment"] = describe(treatment.policy, listed, treatment.scope, treatment.noise)
-            found["treatment"]["layers"] = layers if isinstance(layers, str) else list(layers)
+            found["treatment"] = self.treatment.plain()
         if self.filling:
             found["filling"] = {**settings(self.filling.filler), "position": self.filling.position}
         return found
@@ -112,7 +118,7 @@ def conditions(
         placebos: identity and draw-only for the first treatment, matched for each, and a change of temperature.
 
     Raises:
-        ArgumentError: several samples of greedy answers, which would be the same.
+        ArgumentError: several samples of greedy answers, which would be the same, or two conditions of one name.
     """
     if samples > 1 and not temperature:
         raise ArgumentError("--samples: several greedy answers are the same; give --temperature too, such as 0.7")
@@ -124,7 +130,11 @@ def conditions(
         found += [_both(one, other) for one in treated for other in filled]
     if best_of:
         found += [_best_of(each, best_of, temperature) for each in (found if combine else [base])]
-    return found + (_placebos(base, treated) if placebos else [])
+    found += _placebos(base, treated) if placebos else []
+    twice = next((name for name, times in Counter(each.name for each in found).items() if times > 1), None)
+    if twice:
+        raise ArgumentError(f"conditions: there are two of the name {twice!r}; give each policy, layer and filler once")
+    return found
 
 
 def _both(one: Condition, other: Condition) -> Condition:
@@ -134,7 +144,7 @@ def _both(one: Condition, other: Condition) -> Condition:
 def _best_of(condition: Condition, samples: int, temperature: float) -> Condition:
     prefix = "" if condition.role == "baseline" else f"{condition.name} + "
     name = f"{prefix}best of {samples}"
-    return replace(condition, name=name, role="best-of", samples=samples, temperature=temperature or 0.7)
+    return replace(condition, name=name, role="best-of", samples=samples, temperature=temperature or SAMPLED)
 
 
 def _placebos(base: Condition, treated: Sequence[Condition]) -> list[Condition]:
@@ -149,15 +159,18 @@ def _placebos(base: Condition, treated: Sequence[Condition]) -> list[Condition]:
 
 
 def _label(treatment: Treatment) -> str:
-    """The policy and what of it is no default."""
-    policy = treatment.policy
-    plain = settings(type(policy)())
-    changed = {name: value for name, value in settings(policy).items() if value != plain[name]}
-    return " ".join([policy.name, *(f"{name}={_short(value)}" for name, value in changed.items())])
+    """The policy, and what of it and of its place is no default."""
+    policy, usual = treatment.policy, Treatment(type(treatment.policy)())
+    given = {**settings(policy), "layers": treatment.plain()["layers"], "scope": treatment.scope}
+    plain = {**settings(usual.policy), "layers": [usual.layers], "scope": usual.scope}
+    changed = [f"{name}={_short(value)}" for name, value in given.items() if value != plain[name]]
+    return " ".join([policy.name, *changed])
 
 
 def _short(value: object) -> str:
-    return "/".join(f"{each:g}" for each in value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return "/".join(f"{each:g}" for each in value)
+    return str(value)
 
 
 def _filler_label(filling: Filling) -> str:

@@ -17,6 +17,17 @@ EQUAL: dict[Kind, Callable[[str, str], bool]] = {"maths": equal, "integer": oper
 """Whether two extracted answers are the same answer, for a vote."""
 
 
+def named(name: str, kinds: Iterable[Kind]) -> dict[Kind, str]:
+    """What grades each kind of task, for the manifest; `name` is the grader of mathematics."""
+    every: dict[Kind, str] = {
+        "integer": "the whole number behind the last #",
+        "maths": name,
+        "code": "the problem's own tests",
+        "choice": "the likeliest choice",
+    }
+    return {kind: every[kind] for kind in sorted(kinds)}
+
+
 def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> dict[Kind, Grader]:
     """The grader of each kind of task; multiple choice needs none.
 
@@ -26,10 +37,13 @@ def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> di
         allow_code: model-written programs may be run, in a sandbox.
 
     Raises:
-        ArgumentError: no such grader, or programs without permission.
+        ArgumentError: no such grader, or one of mathematics where there is none, or programs without permission.
     """
+    kinds = set(kinds)
     if name not in GRADERS:
         raise ArgumentError(f"--grader: expected {' or '.join(GRADERS)}, found {name!r}")
+    if name != GRADERS[0] and "maths" not in kinds:
+        raise ArgumentError(f"--grader: {name!r} grades mathematics, and no task here is that")
     if "code" in kinds and not allow_code:
         raise ArgumentError(
             "these problems are graded by running programs that the model wrote: "

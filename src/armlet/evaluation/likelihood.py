@@ -1,5 +1,6 @@
 """Log-likelihoods: of given choices behind a prompt, and of the tokens that a model has just generated."""
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ def weigh_choices(
 ) -> list[list[float]]:
     """The summed log-likelihood of each choice of each prompt, in nats.
 
-    A prompt runs once, and its choices go on from its cache.
+    A prompt runs once, and its choices go on from its cache: as many rows at a time as there are prompts, the shorter
+    choices first, so that neither padding nor copies of the cache outgrow the batch.
 
     Args:
         model: a causal language model.
@@ -26,21 +28,32 @@ def weigh_choices(
     ids, mask = _left(prompts, model.device)
     # Any: the call's declared result leaves out the cache.
     whole: Any = model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), logits_to_keep=1)
-    owners = torch.tensor([at for at, own in enumerate(choices) for _ in own], device=model.device)
-    flat = [torch.tensor(choice, dtype=torch.int64) for own in choices for choice in own]
-    tokens, real = (each.to(model.device) for each in _right(flat))
-    first = whole.logits[:, -1][owners]
-    logits = first[:, None]
-    if tokens.shape[1] > 1:
-        cache = whole.past_key_values
-        cache.batch_select_indices(owners)
-        both = torch.cat((mask[owners], real[:, :-1]), dim=1)
-        positions = _positions(both)[:, mask.shape[1] :]
-        rest: Any = model(input_ids=tokens[:, :-1], attention_mask=both, position_ids=positions, past_key_values=cache)
-        logits = torch.cat((logits, rest.logits), dim=1)
-    scores = (logits.float() / temperature).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-    totals = iter((scores * real).sum(-1).tolist())
-    return [[next(totals) for _ in own] for own in choices]
+    owned = [(at, torch.tensor(choice, dtype=torch.int64)) for at, own in enumerate(choices) for choice in own]
+    order = sorted(range(len(owned)), key=lambda at: len(owned[at][1]))
+    totals = [0.0] * len(owned)
+    for start in range(0, len(order), len(prompts)):
+        rows = order[start : start + len(prompts)]
+        owners = torch.tensor([owned[at][0] for at in rows], device=model.device)
+        tokens, real = (each.to(model.device) for each in _right([owned[at][1] for at in rows]))
+        logits = _logits(model, whole, mask, owners, tokens, real)
+        scores = (logits.float() / temperature).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+        for at, total in zip(rows, (scores * real).sum(-1).tolist(), strict=True):
+            totals[at] = total
+    given = iter(totals)
+    return [[next(given) for _ in own] for own in choices]
+
+
+def _logits(model: "PreTrainedModel", whole: Any, mask: Tensor, owners: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
+    """`[rows, longest, vocabulary]`: what the model says before each token of these choices."""
+    first = whole.logits[:, -1][owners, None]
+    if tokens.shape[1] == 1:
+        return first
+    cache = copy.deepcopy(whole.past_key_values)  # the next choices go on from the same prompts
+    cache.batch_select_indices(owners)
+    both = torch.cat((mask[owners], real[:, :-1]), dim=1)
+    positions = _positions(both)[:, mask.shape[1] :]
+    rest: Any = model(input_ids=tokens[:, :-1], attention_mask=both, position_ids=positions, past_key_values=cache)
+    return torch.cat((first, rest.logits), dim=1)
 
 
 def _positions(mask: Tensor) -> Tensor:

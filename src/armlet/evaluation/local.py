@@ -80,7 +80,9 @@ class Local:
             from transformers import LogitsProcessorList
 
             how["logits_processor"] = LogitsProcessorList([watched])
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), self._treated(condition, sample):
+        device = self.model.device
+        kept = [] if device.type == "cpu" else [device]
+        with torch.random.fork_rng(kept, device_type=device.type), torch.no_grad(), self._treated(condition, sample):
             torch.manual_seed(stream(sampling.seed, batch, sample))
             made: Any = self.model.generate(  # type: ignore[operator]
                 ids, attention_mask=mask, max_new_tokens=sampling.max_new_tokens, **how

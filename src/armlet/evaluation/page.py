@@ -129,7 +129,7 @@ def _format(tasks: Sequence[Row]) -> str:
     several = [grid for task in tasks if (grid := tables.samples_grid(task))]
     return (
         _section("Format", sentences.FORMAT, (_grid(tables.format_grid(task)) for task in spoken))
-        + _section("Multiple choice", sentences.LETTERS, (_grid(tables.format_grid(task)) for task in chosen))
+        + _section("Multiple choice", sentences.NORMALISED, (_grid(tables.format_grid(task)) for task in chosen))
         + _section("Several answers to an item", sentences.SAMPLES, map(_grid, several))
     )
 
@@ -149,7 +149,11 @@ def _power(tasks: Sequence[Row]) -> str:
 
 def _arm(tasks: Sequence[Row]) -> str:
     grids = ((task, tables.arm_grid(task)) for task in tasks)
-    own = (_list(task["name"], sentences.arm_checks(task)) + _folded("by layer", grid) for task, grid in grids if grid)
+    own = (
+        _list(task["name"], checks) + (_folded("by layer", grid) if grid else "")
+        for task, grid in grids
+        if (checks := list(sentences.arm_checks(task)))
+    )
     return _section("Did ARM fire?", "", own)
 
 
@@ -176,7 +180,7 @@ def _changes(name: str, changes: Mapping[bool, Sequence[Row]]) -> str:
 
 
 def _item(row: Row) -> str:
-    sides = ((name, row[key]) for name, key in (("baseline", "baseline"), (row["condition"], "treated")))
+    sides = (("baseline", row["baseline"]), (row["condition"], row["answer"]))
     answers = "".join(f"<div><h4>{escape(name)}</h4><pre>{_text(text)}</pre></div>" for name, text in sides)
     return (
         f"<article><h4>item {escape(row['item'])}</h4><pre>{_text(row['question'])}</pre>"

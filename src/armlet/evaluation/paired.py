@@ -85,9 +85,9 @@ class Comparison:
         return items if self.clusters is None else f"{items} in {self.clusters:,} cluster" + "s" * (self.clusters != 1)
 
     def plain(self) -> dict[str, object]:
-        """For JSON: every attribute, the verdict and the sentence; None in place of an infinite bound."""
+        """For JSON: every attribute and the verdict; None in place of an infinite bound."""
         interval = [bound if isfinite(bound) else None for bound in self.interval]
-        return asdict(self) | {"interval": interval, "verdict": self.verdict, "sentence": self.sentence}
+        return asdict(self) | {"interval": interval, "verdict": self.verdict}
 
 
 def compare(

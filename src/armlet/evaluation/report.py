@@ -1,5 +1,6 @@
 """The report of a run: report.json for programs, report.md for a repository, report.html for a reader."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
@@ -18,6 +19,9 @@ NAMES = ("report.json", "report.md", "report.html")
 
 SHOWN, LONGEST = 5, 300
 """Of Markdown: discordant items of each condition, and characters of a text."""
+
+TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Signs that turn the direction of what follows: in one line, of our own words too."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def _answers(tasks: Sequence[Row]) -> list[str]:
     return [
         *_section("Accuracy", "", (_table(tables.conditions_grid(task)) for task in tasks)),
         *_section("Format", sentences.FORMAT, (_table(tables.format_grid(task)) for task in spoken)),
-        *_section("Multiple choice", sentences.LETTERS, (_table(tables.format_grid(task)) for task in chosen)),
+        *_section("Multiple choice", sentences.NORMALISED, (_table(tables.format_grid(task)) for task in chosen)),
         *_section("Several answers to an item", sentences.SAMPLES, several),
     ]
 
@@ -157,8 +161,13 @@ def _changes(task: Row) -> str:
 
 
 def _item(row: Row) -> str:
-    fields = (("", "question"), ("; right answer: ", "gold"), ("; baseline: ", "baseline"), ("; treated: ", "treated"))
-    said = "".join(f"{label}{_inline(_cut(row[key]))}" for label, key in fields)
+    fields = {
+        "": "question",
+        "; right answer: ": "gold",
+        "; baseline: ": "baseline",
+        f"; {row['condition']}: ": "answer",
+    }
+    said = "".join(f"{_inline(label)}{_inline(_cut(row[key]))}" for label, key in fields.items())
     return f"{'gained' if row['gained'] else 'lost'}, item {_inline(row['item'])}: {said}"
 
 
@@ -168,8 +177,8 @@ def _list(sentences: Iterable[str]) -> str:
 
 def _inline(text: str) -> str:
     """One line that is text and nothing else: no cell ends, no tag or link begins in it."""
-    line = escape(" ".join(text.split()), quote=False)
-    for letter in "\\`*_|":
+    line = escape(" ".join(TURNING.sub("\ufffd", text).split()), quote=False)
+    for letter in "\\`*_|$":
         line = line.replace(letter, f"\\{letter}")
     return line.replace("](", "]\\(")
 

@@ -110,7 +110,7 @@ def _describe(condition: Row, answers: _Answers) -> Row:
     found: Row = {"name": condition["name"], "role": condition["role"], "samples": answers.correct.shape[1]}
     found["accuracy"] = float(answers.correct.mean())
     if answers.choice:
-        return found | {"accuracy_by_letter": float(np.mean(answers.flat("correct_by_letter")))}
+        return found | {"accuracy_normalised": float(np.mean(answers.flat("correct_normalised")))}
     lengths = [length for length in answers.flat("tokens") if length is not None]
     extracted = np.array([each is not None for each in answers.flat("extracted")])
     correct = answers.correct.reshape(-1)
@@ -169,7 +169,6 @@ def adjust(rows: Sequence[Row]) -> None:
         row["p_holm"] = adjusted
         if adjusted >= 1 - row["confidence"]:
             row["verdict"] = "no difference shown"
-        del row["sentence"]  # of the test by itself; the findings' verdicts follow the correction
 
 
 def verdict(task: Row, row: Row) -> str:
@@ -218,7 +217,7 @@ def _discordant(conditions: Sequence[Row], runs: Mapping[str, _Answers], problem
                 if before["correct"] != after["correct"]:
                     problem = problems[before["item"]]
                     asked = {"item": problem.id, "question": _question(problem), "gold": _gold(problem)}
-                    answers = {"baseline": _said(before, problem), "treated": _said(after, problem)}
+                    answers = {"baseline": _said(before, problem), "answer": _said(after, problem)}
                     rows.append({"condition": condition["name"], **asked, "gained": after["correct"], **answers})
     return rows
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from armlet.evaluation.conditions import Condition
 from armlet.evaluation.engine import Ask, Engine, Sampling
-from armlet.evaluation.graders import Grader
+from armlet.evaluation.graders import Grader, named
 from armlet.evaluation.journal import Journal, Row
 from armlet.evaluation.problems import Kind, Task
 
@@ -29,7 +29,7 @@ class Plan:
         batch: items in a batch.
         systems: the system prompt of each kind of task.
         graders: of answers in words, by kind of task; multiple choice needs none.
-        grader: the graders' name.
+        grader: the name of that of mathematics.
     """
 
     tasks: Sequence[Task]
@@ -58,7 +58,7 @@ class Plan:
             "conditions": [condition.plain() for condition in self.conditions],
             "sampling": {kind: vars(self.sampling[kind]) for kind in kinds if kind != "choice"},
             "systems": {kind: self.systems[kind] for kind in kinds},
-            "grader": self.grader,
+            "graders": named(self.grader, kinds),
             "batch": self.batch,
             "versions": {name: metadata.version(name) for name in PACKAGES},
         }
@@ -125,14 +125,14 @@ def _answer(unit: Unit, engine: Engine, plan: Plan) -> list[Row]:
 
 
 def _choose(unit: Unit, engine: Engine) -> list[Row]:
-    """The likeliest choice counts; the likeliest by letter, which favours no short one, is kept beside it."""
+    """The likeliest choice counts; the likeliest by its length, which favours no short one, is kept beside it."""
     rows = []
     for ask, weights in zip(unit.asks, engine.weigh(unit.asks, unit.condition), strict=True):
         gold, choices = int(ask.problem.gold), ask.problem.choices
-        by_letter = [weight / len(choice.encode()) for weight, choice in zip(weights, choices, strict=True)]
-        chosen, normalised = (max(range(len(each)), key=each.__getitem__) for each in (weights, by_letter))
+        by_length = [weight / len(choice) for weight, choice in zip(weights, choices, strict=True)]
+        chosen, normalised = (max(range(len(each)), key=each.__getitem__) for each in (weights, by_length))
         found = {"loglikelihoods": weights, "extracted": str(chosen), "correct": chosen == gold}
-        rows.append({**_named(unit, ask), **found, "correct_by_letter": normalised == gold})
+        rows.append({**_named(unit, ask), **found, "correct_normalised": normalised == gold})
     return rows
 
 

@@ -1,6 +1,7 @@
 """Several answers to an item: pass@k, the majority's answer, and how much the texts repeat themselves."""
 
 import operator
+import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
@@ -10,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from armlet.redistribution.errors import ArgumentError
 
 KS = (1, 3, 8, 16)
+
+WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def pass_at_k(correct: ArrayLike, k: int) -> NDArray[np.float64]:
@@ -64,10 +67,10 @@ def majority(answers: Sequence[str | None], equal: Callable[[str, str], bool] = 
 def distinct_2(texts: Iterable[str]) -> float:
     """Distinct pairs of neighbouring words over all such pairs of all texts (Li et al. 2016, arXiv 1510.03055).
 
-    Words are what whitespace parts; no pair spans two texts.
+    A word is a run of letters and digits, and every other sign is one of its own; no pair spans two texts.
 
     Returns:
         A share in (0, 1]; 0.0 where there is no pair.
     """
-    pairs = [pair for text in texts for pair in pairwise(text.split())]
+    pairs = [pair for text in texts for pair in pairwise(WORD.findall(text))]
     return len(set(pairs)) / len(pairs) if pairs else 0.0

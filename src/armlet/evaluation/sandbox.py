@@ -40,9 +40,7 @@ class Outcome:
     detail: str
 
 
-def run_program(
-    source: str, *, seconds: float = 10.0, memory_bytes: int = MEMORY_BYTES, unconfined: bool = False
-) -> Outcome:
+def run_program(source: str, *, seconds: float = 10.0, memory_bytes: int = MEMORY_BYTES) -> Outcome:
     """Run a program in an interpreter of its own, with the standard library alone and nothing of this machine in reach.
 
     It sees an empty folder that is gone afterwards, no file of the user, no network, no environment, an empty standard
@@ -57,7 +55,6 @@ def run_program(
         source: Python.
         seconds: of wall-clock time; processor time has a limit just above it.
         memory_bytes: of address space.
-        unconfined: run it even where files or network cannot be shut off.
 
     Raises:
         ArmletError: the system can shut off the files or the network neither way, or gives no process.
@@ -65,11 +62,11 @@ def run_program(
     """
     if not (seconds > 0 and memory_bytes > 0):
         raise ArgumentError(f"seconds {seconds} and memory_bytes {memory_bytes} must be above 0")
-    return _run(source, seconds=seconds, memory_bytes=memory_bytes, unconfined=unconfined)
+    return _run(source, seconds=seconds, memory_bytes=memory_bytes, unconfined=False)
 
 
 def _run(source: str, *, without: tuple[str, ...] = (), **settings: Any) -> Outcome:
-    """`run_program`; `without`: guards that are not tried, for tests of the others."""
+    """`run_program`; for tests, `without` some guards, or `unconfined` where files or network stay open."""
     if sys.platform != "linux":
         raise ArmletError(
             f"model-written code can be shut in on Linux alone, this is {sys.platform}: run it in a container"
@@ -87,7 +84,7 @@ def _run(source: str, *, without: tuple[str, ...] = (), **settings: Any) -> Outc
     if found["missing"] is not None and not settings["unconfined"]:
         raise ArmletError(
             f"this system cannot shut model-written code off from {found['missing']}: "
-            "run it where user namespaces or Landlock are allowed, or in a container of its own with unconfined=True"
+            "run it where user namespaces or Landlock are allowed"
         )
     reason = _reason(found, token)
     return Outcome(reason == "passed", reason, found["missing"] is None, tuple(found["guards"]), detail)

@@ -12,9 +12,9 @@ FORMAT = (
     "changes how often answers are finished and readable changes accuracy without any change in reasoning."
 )
 
-LETTERS = (
-    "Accuracy takes the likeliest choice. By letter, each log-likelihood is divided by the choice's length in bytes, "
-    "so that short choices have no advantage."
+NORMALISED = (
+    "Accuracy takes the likeliest choice. Length-normalised, each log-likelihood is divided by the choice's length in "
+    "characters, so that short choices have no advantage (lm-eval's acc and acc_norm)."
 )
 
 SAMPLES = (
@@ -29,9 +29,9 @@ WORDS = {
     "combined": "ARM and filler together.",
     "best-of": "several sampled answers to an item, of which one is chosen.",
     "placebo": "should change nothing that matters: identity is ARM at strength 0, draw-only draws the noise and "
-    "leaves the values, matched moves as many values at random places with the same change of variance, and "
-    "another temperature shows what any small disturbance does. A treatment that does no better than its matched "
-    "placebo has not shown that its choice of values matters.",
+    "leaves the values, matched moves as many values at random places by as much (the same change of variance; where "
+    "it falls, as near to it as so many values allow), and another temperature shows what any small disturbance does. "
+    "A treatment that does no better than its matched placebo has not shown that its choice of values matters.",
 }
 """What each role of a condition means."""
 
@@ -72,8 +72,11 @@ def placebo_checks(task: Row) -> Iterator[tuple[bool, str]]:
 def arm_checks(task: Row) -> Iterator[tuple[bool, str]]:
     """Whether ARM moved anything under each condition that has it, and the sentence about it."""
     for row in task["conditions"]:
-        if row["role"] in ("treated", "combined") and row["arm"]:
+        if row["role"] in ("treated", "combined"):
             layers = row["arm"]
+            if not layers:  # a server, or a run of lm-eval without ARM's report
+                yield False, f"{row['name']}: no record of what ARM did; that it was attached is taken on trust"
+                continue
             idle = [layer for layer, own in layers.items() if not own["moved"]]
             tokens = sum(own["tokens"] for own in layers.values())
             share = sum(own["tokens"] * own["share_moved"] for own in layers.values()) / max(tokens, 1)
@@ -104,13 +107,13 @@ def settings(findings: Row) -> dict[str, str]:
     manifest = findings["manifest"]
     found = {f"engine, {name}" if name != "model" else name: plain(own) for name, own in manifest["engine"].items()}
     for task in manifest["tasks"]:
-        source = f"{task['source']}" if isinstance(task["source"], str) else plain(task["source"])
         found[f"task {task['name']}"] = (
-            f"{task['kind']}, {count(task['items'], 'item')}, sha256 {task['sha256']}; {source}"
+            f"{task['kind']}, {count(task['items'], 'item')}, sha256 {task['sha256']}; {plain(task['source'])}"
         )
     found |= {f"sampling, {kind}": plain(own) for kind, own in manifest["sampling"].items()}
     found |= {f"system prompt, {kind}": own for kind, own in manifest["systems"].items() if own}
-    found |= {"grader": manifest["grader"], "batch": str(manifest["batch"]), "versions": plain(manifest["versions"])}
+    found |= {f"grader, {kind}": own for kind, own in manifest["graders"].items()}
+    found |= {"batch": str(manifest["batch"]), "versions": plain(manifest["versions"])}
     found |= {f"machine {at}": plain(own) for at, own in enumerate(manifest["machines"], 1)}
     return found
 

@@ -1,6 +1,6 @@
 """What the tables of a report say, as texts: for the page, for Markdown and for the terminal."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +97,10 @@ def conditions_grid(task: Row) -> Grid:
 def format_grid(task: Row) -> Grid:
     """The form of the answers, apart from whether they are right; of multiple choice, both ways to choose."""
     if task["kind"] == "choice":
-        headings = ("condition", "accuracy", "accuracy by letter")
-        rows = [(row["name"], percent(row["accuracy"]), percent(row["accuracy_by_letter"])) for row in _all(task)]
+        headings = ("condition", "accuracy", "length-normalised accuracy")
+        rows = [
+            (row["name"], percent(row["accuracy"]), percent(row["accuracy_normalised"])) for row in task["conditions"]
+        ]
         return Grid(task["name"], headings, {"": rows})
     shares = ("extracted", "format_ok", "truncated")
     headings = (
@@ -118,14 +120,14 @@ def format_grid(task: Row) -> Grid:
             f"{row['distinct_2']:.3f}",
             percent(row["accuracy_of_extracted"]),
         )
-        for row in _all(task)
+        for row in task["conditions"]
     ]
     return Grid(task["name"], headings, {"": rows})
 
 
 def samples_grid(task: Row) -> Grid | None:
     """Where there are several answers to an item: pass@k, and what a choice among them gets right."""
-    several = [row for row in _all(task) if row["samples"] > 1 and "pass_at" in row]
+    several = [row for row in task["conditions"] if row["samples"] > 1 and "pass_at" in row]
     if not several:
         return None
     ks = sorted({int(k) for row in several for k in row["pass_at"]})
@@ -163,7 +165,7 @@ def arm_grid(task: Row) -> Grid | None:
     """What ARM did under each condition in each layer."""
     rows = [
         (row["name"], layer, f"{own['tokens']:,}", percent(own["share_moved"]), f"{own['passed']:,}")
-        for row in _all(task)
+        for row in task["conditions"]
         for layer, own in row["arm"].items()
     ]
     headings = ("condition", "layer", "tokens", "share moved", "scopes passed through")
@@ -173,7 +175,9 @@ def arm_grid(task: Row) -> Grid | None:
 def discordant(task: Row) -> dict[str, dict[bool, list[Row]]]:
     """Items that a condition gained (True) and lost (False), by the condition's name."""
     found: dict[str, dict[bool, list[Row]]] = {
-        row["name"]: {True: [], False: []} for row in _all(task) if row["role"] in ("treated", "filler", "combined")
+        row["name"]: {True: [], False: []}
+        for row in task["conditions"]
+        if row["role"] in ("treated", "filler", "combined")
     }
     for row in task["discordant"]:
         found.setdefault(row["condition"], {True: [], False: []})[bool(row["gained"])].append(row)
@@ -225,12 +229,8 @@ def _compared(row: Row) -> Cells:
     )
 
 
-def _all(task: Row) -> Iterable[Row]:
-    return task["conditions"]
-
-
 def _baseline(task: Row) -> Row:
-    return next(row for row in _all(task) if row["name"] == BASELINE)
+    return next(row for row in task["conditions"] if row["name"] == BASELINE)
 
 
 def _voted(task: Row) -> dict[str, float]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-from armlet.evaluation.conditions import Condition, Treatment
+from armlet.evaluation.conditions import Treatment
 from armlet.evaluation.engine import Engine
 from armlet.evaluation.journal import Journal
 from armlet.evaluation.paired import Comparison, compare
@@ -90,7 +90,7 @@ class Space:
 
         return {
             "optuna": version,
-            "treatment": Condition("", "treated", self.treatment).plain()["treatment"],
+            "treatment": self.treatment.plain(),
             "search": {name: vars(RANGES[name]) for name in self.names},
             "layers": list(self.layers),
             "trials": self.trials,

@@ -180,7 +180,6 @@ def from_model(
 
 
 def _described(attachment: Attachment) -> Any:
-    own = attachment
     with suppress(ConfigError):  # noise that a file cannot keep
-        return describe(own.policy, own.layers, own.scope, own.noise)
-    return repr(own)
+        return describe(attachment.policy, attachment.layers, attachment.scope, attachment.noise)
+    return repr(attachment)

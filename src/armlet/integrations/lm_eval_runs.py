@@ -131,7 +131,7 @@ class _Pair:
         if self.kind == "choice":
             by_length = [each.metrics.get(BY_LENGTH) for each in samples]
             given = [each for each in by_length if each is not None]
-            return found | {"accuracy_by_letter": float(np.mean(given)) if len(given) == len(samples) else None}
+            return found | {"accuracy_normalised": float(np.mean(given)) if len(given) == len(samples) else None}
         # lm-eval does not say what could be read of an answer, nor how it ended.
         unsaid = ("extracted", "format_ok", "truncated", "accuracy_of_extracted", "tokens")
         texts = [each.answer for each in samples]
@@ -142,7 +142,7 @@ class _Pair:
             before, after = one.metrics[self.metric], other.metrics[self.metric]
             if before != after:
                 asked = {"item": str(one.doc_id), "question": one.question, "gold": one.gold}
-                answers = {"baseline": one.answer, "treated": other.answer}
+                answers = {"baseline": one.answer, "answer": other.answer}
                 yield {"condition": TREATED, **asked, "gained": after > before, **answers}
 
 
@@ -184,7 +184,7 @@ def _manifest(
         "conditions": [conditions[0], {**conditions[1], "treatment": treatment}],
         "sampling": {},
         "systems": {},
-        "grader": "lm-eval: " + listed(dict.fromkeys(pair.metric for pair in pairs)),
+        "graders": {"lm-eval": listed(dict.fromkeys(pair.metric for pair in pairs))},
         "batch": config[BASELINE].get("batch_size"),
         "versions": {
             "armlet": metadata.version("armlet"),

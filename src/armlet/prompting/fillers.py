@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Position = Literal["before", "between", "end", "random"]
 POSITIONS: tuple[str, ...] = get_args(Position)
-"""Before the system prompt, between it and the question, behind the question, or anywhere in the prompt."""
+"""Before the system prompt, between it and the question, behind the question, or at a random token of it."""
 
 SYSTEM = "You are a careful mathematician. Solve the problem step by step, and give the result in the last line."
 
@@ -137,7 +137,8 @@ def _located(
     begin, first, behind = (_first_behind(ends, places[name]) for name in ("before", "between", "end"))
     if first == behind:
         raise ArgumentError(f"prompts: {pieces[3]!r} gives no token")
-    anywhere = int(np.random.default_rng(list(seed)).integers(begin, len(ids) + 1))
+    # Within the question: anywhere in the prompt could be within the template's own signs.
+    anywhere = int(np.random.default_rng(list(seed)).integers(first, behind + 1))
     at = {"before": begin, "between": first, "end": behind, "random": anywhere}[position]
     words = tuple(str(tokenizer.decode([token])) for token in ids)
     return Prompt(torch.tensor(ids, dtype=torch.int64), at, (first, behind), words)
