@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from armlet.evaluation.run import Plan
     from armlet.evaluation.tune import Part
 
-STUDY, CONFIRMED = "study.json", "confirmed.json"
+STUDY, CONFIRMED, TEST = "study.json", "confirmed.json", "test"
+"""In a study's folder: its result, the record that its test items are used, and the run that used them."""
 
 
 def read_study(study: Path) -> dict[str, Any]:
@@ -23,11 +24,29 @@ def read_study(study: Path) -> dict[str, Any]:
     Raises:
         ArgumentError: it is no such folder.
     """
-    path = study / STUDY
+    return _read(study / STUDY, {"arguments", "engine", "tasks", "study", "budget", "interrupted", "best", "trials"})
+
+
+def check_unused(study: Path) -> None:
+    """Refuses a study whose test items have been measured; a measurement that was cut short may go on.
+
+    Raises:
+        ArgumentError: they have been, or the record of it is damaged.
+    """
+    record = study / CONFIRMED
+    if record.exists() and _read(record, {"verdicts"})["verdicts"] is not None:
+        raise ArgumentError(f"{study}: its test items have been used; the report is {study / TEST / 'report.html'}")
+
+
+def _read(path: Path, keys: set[str]) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArgumentError(f"{study}: is no folder of `armlet tune` ({path.name}: {error})") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+        missing = sorted(keys - set(dict(found)))
+    except (OSError, ValueError, TypeError) as error:
+        raise ArgumentError(f"{path.parent}: is no folder of `armlet tune` ({path.name}: {error})") from error
+    if missing:
+        raise ArgumentError(f"{path.parent}: is no folder of `armlet tune` ({path.name} lacks {', '.join(missing)})")
+    return found
 
 
 def study_plan(arguments: Mapping[str, Any], part: "Part", compared: "Sequence[Condition]") -> "Plan":

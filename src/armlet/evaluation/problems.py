@@ -162,7 +162,7 @@ def _download(dataset: str, config: str | None, split: str) -> Sequence[Mapping[
 
 
 def _rows(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # a text may hold the other ends of lines
         if line.strip():
             place = f"--data: {file}, line {number}"
             try:
@@ -177,7 +177,7 @@ def _rows(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _task(
     name: str, rows: Iterable[tuple[str, Mapping[str, Any]]], items: int | None, source: Mapping[str, Any]
 ) -> Task:
-    read = [(place, *_problem(place, at, row)) for at, (place, row) in enumerate(rows)]
+    read = [(place, *_problem(place, row)) for place, row in rows]
     if not read:
         raise ArgumentError(f"--data: {name} holds no problem")
     kinds: dict[Kind, str] = {}
@@ -189,14 +189,14 @@ def _task(
     problems: dict[str, Problem] = {}
     for place, _, problem in read:
         if problem.id in problems:
-            raise ArgumentError(f"{place}: the id {problem.id!r} stands there twice")
+            raise ArgumentError(f"{place}: the id {problem.id!r}, or the whole row, stands there twice")
         problems[problem.id] = problem
     chosen = problems if items is None else set(islice(order(problems), items))
     return Task(name, read[0][1], tuple(each for each in problems.values() if each.id in chosen), source)
 
 
-def _problem(place: str, at: int, row: Mapping[str, Any]) -> tuple[Kind, Problem]:
-    id = str(next((row[key] for key in NAMES["id"] if key in row), at))
+def _problem(place: str, row: Mapping[str, Any]) -> tuple[Kind, Problem]:
+    id = str(next((row[key] for key in NAMES["id"] if row.get(key) is not None), _hash(row)))
     if "choices" in row:
         return "choice", _choice(place, id, row)
     if "entry_point" in row:
@@ -214,6 +214,11 @@ def _problem(place: str, at: int, row: Mapping[str, Any]) -> tuple[Kind, Problem
     if not answer:
         raise ArgumentError(f"{place}: the answer is empty")
     return "maths", Problem(id, _text(place, row, question), answer)
+
+
+def _hash(row: Mapping[str, Any]) -> str:
+    """An id for a row that has none: wherever it stands and whatever is added to the file, it stays the same."""
+    return hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _choice(place: str, id: str, row: Mapping[str, Any]) -> Problem:

@@ -137,7 +137,7 @@ def take(task: Task, part: Part) -> Task:
     problems = tuple(problem for problem in task.problems if part_of(problem.id) == part)
     if not problems:
         raise ArgumentError(f"{task.name}: of its {len(task.problems)} items none is for {part}; take more --items")
-    return replace(task, problems=problems, source={**task.source, "part": part})
+    return replace(task, problems=problems, source={**task.source, "part": part, "whole": task.fingerprint()})
 
 
 def search(
