@@ -36,9 +36,18 @@ def test_a_worked_solution_counts_by_what_stands_behind_its_mark(tmp_path):
     assert read_task(file_of(tmp_path, {**row, "final": "6"})).problems[0].gold == "6"
 
 
-def test_rows_without_an_id_are_numbered(tmp_path):
+def test_a_row_without_an_id_keeps_its_own_wherever_it_stands(tmp_path):
     rows = [{"question": f"{at}?", "answer": "1"} for at in range(3)]
-    assert [problem.id for problem in read_task(file_of(tmp_path, *rows)).problems] == ["0", "1", "2"]
+    ids = [problem.id for problem in read_task(file_of(tmp_path, *rows)).problems]
+    assert len(set(ids)) == 3
+    again = read_task(file_of(tmp_path, {"question": "new?", "answer": "1"}, *reversed(rows))).problems
+    assert [problem.id for problem in again][1:] == ids[::-1]
+
+
+def test_other_ends_of_lines_inside_a_row_do_not_part_it(tmp_path):
+    row = {"question": "one\u2028two\x85three\x0c?", "answer": "1"}
+    (file := tmp_path / "f.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_task(file).problems[0].question == row["question"]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +58,7 @@ def test_rows_without_an_id_are_numbered(tmp_path):
         ([{}], "expected problem or question with answer.* found nothing"),
         ([{"text": "x"}], "found text"),
         ([MATHS, CHOICE], "mixes kinds of problems, maths .*line 1.* and choice .*line 2"),
-        ([MATHS, MATHS], "line 2: the id 'a/1' stands there twice"),
+        ([MATHS, MATHS], "line 2: the id 'a/1', or the whole row, stands there twice"),
         ([{**MATHS, "answer": " "}], "the answer is empty"),
         ([{**MATHS, "problem": 3}], "problem must be a text, found 3"),
         ([{**CHOICE, "gold": 2}], "gold must be an index into the 2 choices, found 2"),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -138,6 +139,45 @@ def test_confirm_uses_the_test_items_once_and_records_it():
         assert "test items" in err
         assert "have been used" in err
     assert json.loads(Path("study/confirmed.json").read_text())["verdicts"] == found["verdicts"]
+
+
+def test_a_confirmation_that_was_killed_goes_on_and_no_search_does(monkeypatch):
+    from armlet.commands import confirm
+
+    tuned = result("tune", *SMALL)
+    with monkeypatch.context() as patched:
+        patched.setattr(confirm, "perform", Mock(side_effect=MemoryError))
+        with pytest.raises(MemoryError):
+            run("confirm", "study")
+    code, out, err = run("tune", *SMALL)
+    assert (code, out) == (2, "")
+    assert "have been used" in err
+    assert result("confirm", "study")["study"]["best"] == tuned["best"]
+
+
+def test_confirm_refuses_a_file_that_is_not_the_searched_one():
+    rows = [{"id": str(at), "question": "2+2", "answer": "4"} for at in range(12)]
+    write_rows("d.jsonl", rows)
+    result("tune", "--data", "d.jsonl", "--trials", "0", "--search", "ceiling", "--run", "study", "--max-new-tokens", 2)
+    unseen = next(at for at, row in enumerate(rows) if part_of(row["id"]) == "test")
+    rows[unseen]["answer"] = "5"
+    write_rows("d.jsonl", rows)
+    code, out, err = run("confirm", "study")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "the items of d are not those of the search" in err
+    assert not Path("study/confirmed.json").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"arguments": {}}', "\x00"])
+def test_a_damaged_study_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "study.json").write_text(text)
+    code, out, err = run("confirm", tmp_path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "is no folder of `armlet tune` (study.json" in err
+
+
+def write_rows(name, rows):
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_a_map_of_two_settings_is_drawn():
