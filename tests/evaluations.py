@@ -7,7 +7,7 @@ from pathlib import Path
 
 from armlet.evaluation.conditions import Filling, Treatment, conditions
 from armlet.evaluation.engine import Output, Sampling
-from armlet.evaluation.grading import grade_integer
+from armlet.evaluation.grading import equal_integers, grade_integer
 from armlet.evaluation.journal import open_journal
 from armlet.evaluation.problems import SYSTEMS, Problem, Task
 from armlet.evaluation.results import findings
@@ -125,4 +125,4 @@ def found(*tasks, engine=None, treatments=TREATMENTS, fillings=FILLINGS, batch=5
     ):
         with suppress(Stopped):
             run(plan, engine, journal)
-        return findings(journal, tasks, {})
+        return findings(journal, tasks, {"integer": equal_integers})

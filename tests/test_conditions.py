@@ -24,7 +24,7 @@ def test_placebos_are_run_unless_they_are_switched_off():
         "identity",
         "draw-only",
         "matched (outward band=0.2)",
-        "temperature 0.3",
+        "temperature",
     ]
     assert names([OUT], [], placebos=False) == ["baseline", "outward band=0.2"]
 
@@ -40,7 +40,7 @@ def test_each_policy_has_a_matched_placebo_and_the_first_the_others():
 
 
 def test_without_a_policy_the_temperature_alone_is_a_placebo():
-    assert names([], [SLASHES]) == ["baseline", "filler 55 × '/' end", "temperature 0.3"]
+    assert names([], [SLASHES]) == ["baseline", "filler 55 × '/' end", "temperature"]
 
 
 def test_combinations_are_all_of_them():

@@ -362,7 +362,12 @@ def test_keys_come_from_the_environment(monkeypatch):
 
 def test_a_description_holds_no_key():
     with Endpoint("https://example.org/", model="tiny", api_key="sekret") as engine:
-        assert engine.describe() == {"endpoint": "https://example.org/v1", "treated_endpoint": None, "model": "tiny"}
+        assert engine.describe() == {
+            "endpoint": "https://example.org/v1",
+            "treated_endpoint": None,
+            "model": "tiny",
+            "seed": 0,
+        }
 
 
 @pytest.mark.parametrize(

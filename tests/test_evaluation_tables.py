@@ -71,7 +71,7 @@ def test_what_is_judged_comes_first_and_placebos_stand_apart(plain):
         "draw-only",
         "matched (outward band=0.2)",
         "matched (inward layers=0/1)",
-        "temperature 0.3",
+        "temperature",
     ]
     assert [row["against"] for row in groups[MATCHED]] == ["matched (outward band=0.2)", "matched (inward layers=0/1)"]
 

@@ -44,11 +44,12 @@ def comparison(found, name, against="baseline", at=0):
 
 def test_differences_are_those_of_compare_on_the_same_items(found):
     report, rows = found(plan([task(60)]))
-    for name in ("outward", "filler 3 × '/' between", "identity", "temperature 0.3"):
-        wanted = compare(correct(rows, "baseline"), correct(rows, name)).plain()
+    judged = sum(row["judged"] for row in report["tasks"][0]["comparisons"])
+    for name in ("outward", "filler 3 × '/' between", "identity", "temperature"):
+        wanted = compare(correct(rows, "baseline"), correct(rows, name), comparisons=judged).plain()
         kept = [key for key in wanted if key != "verdict"]  # that follows Holm's correction
         assert {key: comparison(report, name)[key] for key in kept} == {key: wanted[key] for key in kept}
-    wanted = compare(correct(rows, "matched (outward)"), correct(rows, "outward"))
+    wanted = compare(correct(rows, "matched (outward)"), correct(rows, "outward"), comparisons=judged)
     assert comparison(report, "outward", "matched (outward)")["difference"] == wanted.difference
 
 
@@ -76,6 +77,7 @@ def test_a_verdict_needs_the_corrected_p_value(found):
 
 def test_format_is_counted_apart_from_correctness(found):
     report, rows = found(plan([task(60)]))
+    judged = sum(row["judged"] for row in report["tasks"][0]["comparisons"])
     base = next(row for row in report["tasks"][0]["conditions"] if row["name"] == "baseline")
     own = [row for row in rows if row["condition"] == "baseline"]
     read = [row for row in own if row["extracted"] is not None]

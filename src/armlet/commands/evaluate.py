@@ -95,11 +95,10 @@ def evaluate(
         if folder:
             check_folder(folder, option)
     tasks = collect_tasks(task, data, items, difficulty, seed)
-    chosen = all(each.kind == "choice" for each in tasks)
     compared = conditions(
         treatments,
         fillings,
-        temperature=temperature if temperature >= COLDEST else float(chosen),
+        temperature=temperature if temperature >= COLDEST else 0.0,
         samples=samples,
         best_of=best_of,
         combine=combine,

@@ -169,33 +169,46 @@ def perform(plan: "Plan", engine: "Engine", folder: Path | None) -> tuple[dict[s
                 run(plan, engine, journal, tick)
             except KeyboardInterrupt:
                 interrupted = True
-                say_interrupted(journal.rows)
         with notes.status("summing up ..."):
-            return findings(journal, plan.tasks, EQUAL), folder, interrupted
+            found = findings(journal, plan.tasks, EQUAL)
+    if interrupted:
+        say_interrupted(found["tasks"])
+    return found, folder, interrupted
 
 
 def say_planned(plan: "Plan") -> None:
     """What the items can show, before they are run."""
-    from armlet.evaluation.results import planned
+    from armlet.evaluation.results import count_judged, planned
+    from armlet.evaluation.sentences import strictness
 
+    judged = count_judged([condition.plain() for condition in plan.conditions], plan.tasks)
     for task in plan.tasks:
-        found = planned(len(task.problems))
+        found = planned(len(task.problems), judged)
         least = found["smallest_detectable"]
         can = "can show no difference" if least is None else f"can show differences from {100 * least:.1f} points on"
         share = f"{100 * found['discordant']:.0f} %"
         notes.print(
-            f"{task.name}: {found['items']:,} items {can} (80 % power, {share} answered unlike)", highlight=False
+            f"{task.name}: {found['items']:,} items {can} (80 % power, {share} answered unlike{strictness(judged)})",
+            highlight=False,
+            soft_wrap=True,
         )
 
 
 def show(found: dict[str, Any], folder: Path, *, as_json: bool, map: "Map | None" = None) -> None:
     """Writes the report into a folder, and prints it: as JSON, or a table, the verdicts, and where the report is."""
     from armlet.evaluation import report
+    from armlet.evaluation.sentences import arm_checks, placebo_checks
     from armlet.evaluation.tables import summary_tables
 
     if not found["tasks"]:
         return
     paths = report.write(found, folder, map=map)
+    for task in found["tasks"]:
+        for holds, sentence in (*placebo_checks(task), *arm_checks(task)):
+            if not holds:
+                notes.print(
+                    f"{task['name']}: {sentence}", style="yellow", markup=False, highlight=False, soft_wrap=True
+                )
     if as_json:
         print(json_text(found), end="")
         return

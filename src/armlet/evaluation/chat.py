@@ -51,6 +51,9 @@ def item_seed(seed: int, batch: int, sample: int, number: int) -> int:
 
 def read(completion: Any) -> Output:
     """The answer in a chat completion; the mean log-probability is of the tokens that the server gives one for."""
+    error = getattr(completion, "error", None)  # some servers answer 200 with it
+    if error:
+        raise ValueError(f"error: {error}")
     choice, usage = completion.choices[0], getattr(completion, "usage", None)
     given = getattr(getattr(choice, "logprobs", None), "content", None) or []
     mean = sum(float(token.logprob) for token in given) / len(given) if given else None

@@ -74,7 +74,8 @@ class Condition:
         treatment: None without ARM.
         placebo: attached in place of the treatment's policy: one of `PLACEBOS`.
         filling: None without filler.
-        temperature: of sampling, 0 for greedy; of the choices' likelihoods, where 1 leaves them.
+        temperature: of sampling, 0 for greedy.
+        weighing: the temperature of the choices' likelihoods; 1 leaves them.
         samples: answers to each item.
     """
 
@@ -84,6 +85,7 @@ class Condition:
     placebo: str | None = None
     filling: Filling | None = None
     temperature: float = 0.0
+    weighing: float = 1.0
     samples: int = 1
 
     def plain(self) -> dict[str, Any]:
@@ -155,7 +157,7 @@ def _placebos(base: Condition, treated: Sequence[Condition]) -> list[Condition]:
         if not at or name == "matched"
     ]
     warmer = base.temperature * FACTOR if base.temperature else WARMER
-    return [*found, replace(base, name=f"temperature {warmer:g}", role="placebo", temperature=warmer)]
+    return [*found, replace(base, name="temperature", role="placebo", temperature=warmer, weighing=FACTOR)]
 
 
 def _label(treatment: Treatment) -> str:

@@ -105,7 +105,7 @@ class Endpoint:
 
     def describe(self) -> dict[str, Any]:
         """The servers and the model; never a key."""
-        return {"endpoint": self.url, "treated_endpoint": self.treated_url, "model": self.model}
+        return {"endpoint": self.url, "treated_endpoint": self.treated_url, "model": self.model, "seed": self.seed}
 
     def check(self, conditions: Sequence[Condition], tasks: Sequence[Task] = ()) -> None:
         """Refuses, before anything is asked, what cannot be run here.

@@ -1,9 +1,8 @@
 """Which grader reads the answers of which kind of task."""
 
-import operator
 from collections.abc import Callable, Iterable
 
-from armlet.evaluation.grading import Grade, equal, grade, grade_integer
+from armlet.evaluation.grading import Grade, equal, equal_integers, grade, grade_integer
 from armlet.evaluation.humaneval import check_humaneval
 from armlet.evaluation.problems import Kind, Problem
 from armlet.evaluation.released import grade_released
@@ -13,8 +12,8 @@ Grader = Callable[[str, Problem], Grade]
 
 GRADERS = ("math-verify", "released")
 
-EQUAL: dict[Kind, Callable[[str, str], bool]] = {"maths": equal, "integer": operator.eq, "code": operator.eq}
-"""Whether two extracted answers are the same answer, for a vote."""
+EQUAL: dict[Kind, Callable[[str, str], bool]] = {"maths": equal, "integer": equal_integers}
+"""Whether two extracted answers are the same answer, for a vote; programs have none."""
 
 
 def named(name: str, kinds: Iterable[Kind]) -> dict[Kind, str]:

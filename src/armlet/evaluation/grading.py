@@ -15,6 +15,10 @@ from pathlib import Path
 # For a machine that stands still: the worker itself bounds its processor time to a few seconds.
 WALL_SECONDS = 60.0
 LINE = 1000  # characters of a last line that are looked at
+# GSM8K's form. A heading has as many marks at times, but words behind them, perhaps with a number as "1. ".
+ANSWER_LINE = re.compile(
+    r"^[ \t]*####(?!#)[ \t]*(?!\d+[.)][ \t])((?:[-+−]?[\d.$\\(\[{]|[^\W\d_]\b)[^\n]*)", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Grade:
     Attributes:
         correct: the stated answer is the gold.
         extracted: the stated answer as it was read; None where nothing could be read.
-        format_ok: it was stated in the form asked for (a non-empty `\boxed{}` or a `####` line; the mark of a task).
+        format_ok: it was stated in the form asked for (a non-empty `\boxed{}` or a `#### x` line; the mark of a task).
     """
 
     correct: bool
@@ -35,9 +39,9 @@ class Grade:
 def grade(answer_text: str, gold: str) -> Grade:
     r"""Grade a mathematical answer: what it states against the gold, as math-verify compares them.
 
-    Read is the last non-empty `\boxed{...}`, else the last `#### x`, else what follows the last "answer is", else the
-    last expression of the last line. A box that is never closed states nothing. Any text is graded, in bounded time
-    and from any thread; a comparison that takes too long counts as different.
+    Read is the last non-empty `\boxed{...}`, else the last line `#### x` with an expression x, else what follows the
+    last "answer is", else the last expression of the last line. A box that is never closed states nothing. Any text is
+    graded, in bounded time and from any thread; a comparison that takes too long counts as different.
 
     Args:
         answer_text: what the model wrote.
@@ -47,9 +51,9 @@ def grade(answer_text: str, gold: str) -> Grade:
     return Grade(extracted is not None and _same(extracted, _cleaned(gold)), extracted, in_form)
 
 
-def grade_integer(answer_text: str, gold: str | int, mark: str = "#") -> Grade:
-    """Grade the integer behind the last mark: an optional minus and digits, then white space or the end."""
-    _, found, tail = answer_text.rpartition(mark)
+def grade_integer(answer_text: str, gold: str | int) -> Grade:
+    """Grade the integer behind the last #: an optional minus and digits, then white space or the end."""
+    _, found, tail = answer_text.rpartition("#")
     match = re.match(r"[ \t]*(-?[0-9]+)(?!\S)", tail) if found else None
     if match is None:
         return Grade(False, None, False)
@@ -60,6 +64,11 @@ def equal(a: str, b: str) -> bool:
     """Whether two extracted answers are the same answer, whichever comes first."""
     a, b = _cleaned(a), _cleaned(b)
     return _same(a, b) and _same(b, a)
+
+
+def equal_integers(a: str, b: str) -> bool:
+    """The same for two integers: 042 is 42, and -0 is 0."""
+    return _integer(a) == _integer(b)
 
 
 def last_box(text: str) -> str | None:
@@ -74,9 +83,9 @@ def last_box(text: str) -> str | None:
 def _stated(text: str) -> tuple[str | None, bool]:
     """The stated answer, None where there is none, and whether it stands in the form asked for."""
     boxes, text = _boxes(text)
-    lines = re.findall(r"####([^\n]*)", text)
-    for found in (*reversed(boxes), *reversed(lines)):
-        if _readable(found := _cleaned(found)):
+    lines = ANSWER_LINE.findall(text)
+    for found in (*map(_cleaned, reversed(boxes)), *map(_expression, reversed(lines))):
+        if found and _readable(found):
             return found, True
     return _said(text), False
 
@@ -117,8 +126,8 @@ def _said(text: str) -> str | None:
 
 def _expression(sentence: str) -> str | None:
     """The sentence itself where it is one formula without words, else the expression it begins with."""
-    words = re.sub(r"\\(?:begin|end)\s*\{\w+\}|\\[a-zA-Z]+", "", sentence)
-    if "$" in sentence or r"\(" in sentence or re.search(r"[^\W\d_]{2}", words):
+    words = re.sub(r"\\(?:begin|end|text\w*|math\w+|mbox)\s*\{[^{}]*\}|\\[a-zA-Z]+", "", sentence)
+    if re.search(r"(?<!\\)\$", sentence) or r"\(" in sentence or re.search(r"[^\W\d_]{2}", words):
         return _read(f"answer: {sentence}")
     return _cleaned(sentence)
 

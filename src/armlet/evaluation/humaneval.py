@@ -1,12 +1,15 @@
 """HumanEval: from a row and what a model wrote to a program, and what comes of it."""
 
+import ast
 import re
 import textwrap
 
 from armlet.evaluation.sandbox import Outcome, run_program
 
-FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*$", re.MULTILINE)
+FENCE = re.compile(r"^[ \t]*(?:```+|~~~+)[ \t]*(\w*)[^\n]*$", re.MULTILINE)
+FUTURE = re.compile(r"^from __future__ import [^\n]*\n?", re.MULTILINE)
 INDENT = "    "
+LONGEST = 100_000  # characters of an answer whose end is searched for prose
 
 
 def check_humaneval(prompt: str, completion: str, test: str, entry_point: str, *, seconds: float = 10.0) -> Outcome:
@@ -14,7 +17,8 @@ def check_humaneval(prompt: str, completion: str, test: str, entry_point: str, *
 
     Args:
         prompt: the row's: imports, helpers, the head of the function and its docstring.
-        completion: what the model wrote: the rest of the function or the whole of it, bare or in a fenced block.
+        completion: what the model wrote: the rest of the function or the whole of it, bare or in a fenced block. Of
+            several blocks with the whole function the first counts.
         test: the row's; defines `check`.
         entry_point: the function's name.
         seconds: of wall-clock time.
@@ -32,14 +36,16 @@ def humaneval_program(prompt: str, completion: str, test: str, entry_point: str)
         solution = prompt + _as_body(code)
     else:  # the prompt's own function ends with its docstring and is defined again; its imports and helpers stay
         solution = f"{prompt.rstrip()}\n{INDENT}pass\n\n{code}"
-    return f"{solution}\n\n{test}\n\ncheck({entry_point})\n"
+    program = f"{solution}\n\n{test}\n\ncheck({entry_point})\n"
+    # What a model guards by `if __name__ == "__main__"` is its own trial, perhaps one that waits for input.
+    return "".join(FUTURE.findall(program)) + '__name__ = "solution"\n' + FUTURE.sub("", program)
 
 
 def _code(completion: str, entry_point: str) -> str:
-    """The last fenced block that defines the function, else the first one, else the text from its first code on."""
-    blocks = _fenced(completion)
+    """The first fenced block that defines the function, else the first one, else the text from its first code on."""
+    blocks = [_flush(block, entry_point) for block in _fenced(completion)]
     if blocks:
-        return next((block for block in reversed(blocks) if _defines(block, entry_point)), blocks[0])
+        return next((block for block in blocks if _defines(block, entry_point)), blocks[0])
     return _without_prose(completion, entry_point)
 
 
@@ -53,13 +59,33 @@ def _fenced(completion: str) -> list[str]:
 
 
 def _defines(code: str, entry_point: str) -> bool:
-    return re.search(rf"^(?:async )?def {re.escape(entry_point)}\b", code, re.MULTILINE) is not None
+    name = re.escape(entry_point)
+    return re.search(rf"^(?:(?:async )?def {name}\b|{name}\s*(?::[^=\n]+)?=(?!=))", code, re.MULTILINE) is not None
+
+
+def _flush(block: str, entry_point: str) -> str:
+    """A block in a list is indented as a whole; that of a continuation says where it stands."""
+    dedented = textwrap.dedent(block)
+    return dedented if _defines(dedented, entry_point) else block
 
 
 def _without_prose(completion: str, entry_point: str) -> str:
-    """A whole function without the sentences before it; a continuation as it is."""
+    """A whole function without the sentences before and behind it; a continuation as it is."""
     first = re.search(r"^(?:def|class|import|from|async def|@\w)", completion, re.MULTILINE)
-    return completion[first.start() :] if first and _defines(completion, entry_point) else completion
+    if not first or not _defines(completion, entry_point):
+        return completion
+    code = completion[first.start() :]
+    starts = [found.start() for found in re.finditer(r"^\S", code[:LONGEST], re.MULTILINE)]
+    heads = (code[:at] for at in (len(code), *reversed(starts)) if at)
+    return next((head for head in heads if _defines(head, entry_point) and _parses(head)), code)
+
+
+def _parses(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def _as_body(code: str) -> str:

@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            with path.open("r+b") as file:  # a full disk still lets a file be cut
+            with suppress(OSError), path.open("r+b") as file:  # a full disk still lets a file be cut
                 file.truncate(self._size)
             raise RunError(
                 f"{path}: cannot be written ({error.strerror}); {len(self.closed)} batches are safe there: "
@@ -140,14 +140,15 @@ def _agree(folder: Path, manifest: Mapping[str, Any], machine: dict[str, Any]) -
         return {**wanted, "machines": [machine]}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error})") from error
+        machines = list(found["machines"])
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise RunError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
     changes = list(differences({k: v for k, v in found.items() if k not in RECORDED}, wanted))
     if changes:
         shown = "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "")
         raise RunError(f"{folder}: holds another run ({shown}); ask for the same, or name another folder")
-    if machine not in found["machines"]:
-        found["machines"].append(machine)
+    if machine not in machines:
+        found["machines"] = [*machines, machine]
         write_json(path, found)
     return found
 

@@ -17,6 +17,7 @@ from armlet.layer.attach import Attachment, attach
 from armlet.layer.folder import named_folder
 from armlet.layer.pretrained import download, load
 from armlet.prompting.fillers import Prompt, filler_tokens, make_plain_prompt, make_prompt
+from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,12 +56,13 @@ class Local:
         self._prompt = lru_cache(maxsize=4096)(self._make_prompt)
 
     def describe(self) -> dict[str, Any]:
-        """Name, weights' hash, dtype and device."""
+        """Name, weights' hash, dtype, device, and the seed of fillers."""
         return {
             "model": self.name,
             "sha256": fingerprint(self.folder),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": self.model.device.type,
+            "seed": self.seed,
         }
 
     def length(self, ask: Ask) -> int:
@@ -99,7 +101,7 @@ class Local:
         prompts = [self._tokens(ask, condition) for ask in asks]
         choices = [self._continuations(ask) for ask in asks]
         with torch.no_grad(), self._treated(condition, 0):
-            return weigh_choices(self.model, prompts, choices, condition.temperature or 1.0)
+            return weigh_choices(self.model, prompts, choices, condition.weighing)
 
     def fired(self) -> dict[str, Any]:
         """ARM's report of the last call."""
@@ -134,7 +136,11 @@ class Local:
         text = "".join(framed(ask.problem.context, ask.problem.question))
         own: Any = self.tokenizer(text)
         wholes: Any = self.tokenizer([f"{text} {choice}" for choice in ask.problem.choices])
-        return [whole[len(own["input_ids"]) :] for whole in wholes["input_ids"]]
+        found = [whole[len(own["input_ids"]) :] for whole in wholes["input_ids"]]
+        if not all(found):
+            empty = ask.problem.choices[found.index([])]
+            raise ArgumentError(f"item {ask.problem.id}: the tokenizer gives no token for the choice {empty!r}")
+        return found
 
     def _cut(self, row: list[int]) -> tuple[list[int], bool]:
         """The tokens up to the end, that included, and whether there is one."""

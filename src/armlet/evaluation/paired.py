@@ -97,6 +97,7 @@ def compare(
     clusters: ArrayLike | None = None,
     confidence: float = 0.95,
     seed: int = 0,
+    comparisons: int = 1,
 ) -> Comparison:
     """Whether the treatment helped: the module's table says which test and which interval serve which data.
 
@@ -110,6 +111,8 @@ def compare(
             the same.
         confidence: of the interval; the verdict is at 1 − confidence.
         seed: of the bootstrap and of flips too many to go through all.
+        comparisons: how many are judged together by `holm`, this one among them: the smallest detectable difference is
+            at the strictest of Holm's levels, (1 − confidence) / comparisons. The verdict here is uncorrected.
 
     Raises:
         ArgumentError: arrays that are empty, do not match or are not finite, labels of another length, a confidence
@@ -117,6 +120,7 @@ def compare(
     """
     check_share("confidence", confidence)
     seed = check_whole("seed", seed, 0)
+    strictest = corrected(confidence, check_whole("comparisons", comparisons, 1))
     before, after = matrix("baseline", baseline), matrix("treated", treated)
     if len(before) != len(after):
         raise ArgumentError(f"baseline has {len(before)} items and treated {len(after)}: give both the same items")
@@ -124,7 +128,7 @@ def compare(
     pairs = _discordant(before, after) if units.binary and before.shape[1] == after.shape[1] == 1 else None
     low, high, method = _interval(units, confidence, seed)
     difference = mean(after.mean(axis=1) - before.mean(axis=1))
-    p_value, smallest, test = _test(units, None if clusters is not None else pairs, confidence, seed)
+    p_value, smallest, test = _test(units, None if clusters is not None else pairs, strictest, seed)
     return Comparison(
         difference=difference,
         interval=(min(low, difference), max(high, difference)),
@@ -140,6 +144,11 @@ def compare(
         method=method,
         test=test,
     )
+
+
+def corrected(confidence: float, comparisons: int) -> float:
+    """The confidence at which the smallest of so many p-values rejects under `holm`."""
+    return 1 - (1 - confidence) / comparisons
 
 
 def holm(p_values: ArrayLike) -> list[float]:

@@ -167,6 +167,7 @@ def _rows(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
             place = f"--data: {file}, line {number}"
             try:
                 row = json.loads(line)
+                json.dumps(row, ensure_ascii=False).encode()  # half a character, such as "\ud800", is no text
             except (ValueError, RecursionError) as error:
                 raise ArgumentError(f"{place}: is no JSON ({error})") from error
             if not isinstance(row, dict):
@@ -210,7 +211,11 @@ def _problem(place: str, row: Mapping[str, Any]) -> tuple[Kind, Problem]:
             f"entry_point; found {', '.join(row) or 'nothing'}"
         )
     # GSM8K's answer is the whole solution; what counts stands behind its last mark.
-    answer = str(row.get("final", row[gold])).rpartition("####")[2].strip()
+    key = "final" if "final" in row else gold
+    value = row[key]
+    if not isinstance(value, str | int | float) or isinstance(value, bool) or str(value) in ("nan", "inf", "-inf"):
+        raise ArgumentError(f"{place}: {key} must be a text or a number, found {value!r}")
+    answer = str(value).rpartition("####")[2].strip()
     if not answer:
         raise ArgumentError(f"{place}: the answer is empty")
     return "maths", Problem(id, _text(place, row, question), answer)

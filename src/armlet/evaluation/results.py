@@ -3,7 +3,7 @@
 The findings are plain values, the content of report.json; the same items and manifest give the same ones.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from armlet.evaluation.journal import Journal, Row
-from armlet.evaluation.paired import Comparison, compare, detectable, holm
+from armlet.evaluation.paired import Comparison, compare, corrected, detectable, holm
 from armlet.evaluation.problems import Kind, Problem, Task
 from armlet.evaluation.samples import KS, distinct_2, majority, pass_at_k
 
 BASELINE = "baseline"
+
+CONFIDENCE = 0.95
 
 DISCORDANT = 0.2
 """The share of discordant pairs that the smallest detectable difference is announced for before a run."""
@@ -38,7 +40,8 @@ def findings(journal: Journal, tasks: Sequence[Task], equal: Equals, *, seed: in
         seed: of the bootstrap.
     """
     manifest = journal.manifest
-    found = [_task(task, journal, equal, seed) for task in tasks]
+    judged = count_judged(manifest["conditions"], tasks)
+    found = [_task(task, journal, equal, seed, judged) for task in tasks]
     begun = [task for task in found if task["items"]]
     adjust([row for task in begun for row in task["comparisons"]])
     return {
@@ -50,14 +53,23 @@ def findings(journal: Journal, tasks: Sequence[Task], equal: Equals, *, seed: in
     }
 
 
-def planned(items: int) -> dict[str, Any]:
-    """What so many items can show, before they are run."""
-    return {"items": items, "discordant": DISCORDANT, "smallest_detectable": detectable(items, DISCORDANT)}
+def planned(items: int, judged: int = 1) -> dict[str, Any]:
+    """What so many items can show, before they are run, where so many comparisons are judged together."""
+    smallest = detectable(items, DISCORDANT, corrected(CONFIDENCE, max(judged, 1)))
+    return {"items": items, "discordant": DISCORDANT, "comparisons": judged, "smallest_detectable": smallest}
 
 
-def _task(task: Task, journal: Journal, equal: Equals, seed: int) -> Row:
-    best_of = task.kind != "choice"  # as in `run.units`
-    conditions = [each for each in journal.manifest["conditions"] if best_of or each["role"] != "best-of"]
+def count_judged(conditions: Sequence[Row], tasks: Sequence[Task]) -> int:
+    """Comparisons of a whole run that get a verdict, all tasks together."""
+    return sum(judged for task in tasks for *_, judged in _listed(_applying(conditions, task), task.kind))
+
+
+def _applying(conditions: Sequence[Row], task: Task) -> list[Row]:
+    return [each for each in conditions if task.kind != "choice" or each["role"] != "best-of"]  # as in `run.units`
+
+
+def _task(task: Task, journal: Journal, equal: Equals, seed: int, judged: int) -> Row:
+    conditions = _applying(journal.manifest["conditions"], task)
     grouped = _paired([row for row in journal.rows if row["task"] == task.name], task, conditions)
     items = len(grouped[BASELINE])
     found = {"name": task.name, "kind": task.kind, "items": items, "planned_items": len(task.problems)}
@@ -66,11 +78,11 @@ def _task(task: Task, journal: Journal, equal: Equals, seed: int) -> Row:
     runs = {name: _Answers(rows, task.kind == "choice") for name, rows in grouped.items()}
     shares = _shares(journal, task.name)
     described = [{**_describe(each, runs[each["name"]]), "arm": shares.get(each["name"], {})} for each in conditions]
-    same = equal.get(task.kind, str.__eq__)
+    compared = _compare_all(conditions, runs, task.kind, equal.get(task.kind), seed, judged)
     return found | {
-        "planned": planned(len(task.problems)),
+        "planned": planned(len(task.problems), judged),
         "conditions": described,
-        "comparisons": _compare_all(conditions, runs, same, seed),
+        "comparisons": compared,
         "same_as_baseline": {each["name"]: runs[each["name"]].same(runs[BASELINE]) for each in _exact(conditions)},
         "discordant": _discordant(conditions, runs, {problem.id: problem for problem in task.problems}),
     }
@@ -125,36 +137,62 @@ def _describe(condition: Row, answers: _Answers) -> Row:
     }
 
 
-def _compare_all(conditions: Sequence[Row], runs: Mapping[str, _Answers], equal: Equal, seed: int) -> list[Row]:
-    """Each condition against the baseline, also by majority, and each treatment against its matched placebo."""
-    base = runs[BASELINE].correct
-    rows = []
+def _listed(conditions: Sequence[Row], kind: Kind) -> Iterator[tuple[str, str, str, str, bool]]:
+    """What is compared: condition and how of its samples one is chosen, the same of the other side, and if judged.
+
+    Each condition against the baseline, also by majority, and each treatment against its matched placebo. Programs have
+    no majority: two that do the same are seldom written the same.
+    """
+    names = {each["name"] for each in conditions}
+    voted = ["majority"] if kind != "code" else []
     for condition in conditions:
-        own, name, judged = runs[condition["name"]], condition["name"], condition["role"] != "placebo"
+        name, judged = condition["name"], condition["role"] != "placebo"
         if condition["role"] == "best-of":
-            for chosen, correct in _chosen(own, equal).items():
-                rows.append(
-                    paired_row(f"{name}, {chosen}", BASELINE, chosen != "any", compare(base, correct, seed=seed))
-                )
+            yield from ((name, chosen, BASELINE, "", chosen != "any") for chosen in (*voted, "likeliest", "any"))
         elif name != BASELINE:
-            rows.append(paired_row(name, BASELINE, judged, compare(base, own.correct, seed=seed)))
-        if own.correct.shape[1] > 1 and condition["role"] != "best-of" and name != BASELINE:
-            voted = (_chosen(each, equal)["majority"] for each in (runs[BASELINE], own))
-            rows.append(paired_row(f"{name}, majority", f"{BASELINE}, majority", judged, compare(*voted, seed=seed)))
-        matched = f"matched ({name})"
-        if condition["role"] == "treated" and matched in runs:
-            rows.append(paired_row(name, matched, False, compare(runs[matched].correct, own.correct, seed=seed)))
+            yield name, "", BASELINE, "", judged
+            if kind != "choice" and condition["samples"] > 1:
+                yield from ((name, chosen, BASELINE, chosen, judged) for chosen in voted)
+        if condition["role"] == "treated" and f"matched ({name})" in names:
+            yield name, "", f"matched ({name})", "", False
+
+
+def _compare_all(
+    conditions: Sequence[Row], runs: Mapping[str, _Answers], kind: Kind, equal: Equal | None, seed: int, judged: int
+) -> list[Row]:
+    rows = []
+    for one, by, other, by_other, verdict_due in _listed(conditions, kind):
+        own = _correct(runs[one], by, equal)
+        if own is not None:
+            against = _correct(runs[other], by_other, equal)
+            assert against is not None, "only the likeliest may be unknown, and it is compared with all of the baseline"
+            compared = compare(against, own, seed=seed, comparisons=max(judged, 1))
+            rows.append(paired_row(_side(one, by), _side(other, by_other), verdict_due, compared))
     return rows
 
 
-def _chosen(answers: _Answers, equal: Equal) -> dict[str, Values]:
-    """`[items]` correctness of the majority's answer, of the likeliest, and of any (a bound that no one can choose)."""
-    voted = [majority([row["extracted"] for row in samples], equal) for samples in answers.rows]
-    found = {"majority": [float(at is not None and own[at]) for at, own in zip(voted, answers.correct, strict=True)]}
-    likely = [[row["logprob"] for row in samples] for samples in answers.rows]
-    if all(each is not None for samples in likely for each in samples):
-        found["likeliest"] = [float(own[int(np.argmax(p))]) for p, own in zip(likely, answers.correct, strict=True)]
-    return {name: np.array(each) for name, each in found.items()} | {"any": answers.correct.max(axis=1)}
+def _side(name: str, chosen: str) -> str:
+    return f"{name}, {chosen}" if chosen else name
+
+
+def _correct(answers: _Answers, chosen: str, equal: Equal | None) -> Values | None:
+    """Correctness `[items, samples]`, or `[items]` of the chosen ones; None where likelihoods are not known.
+
+    Chosen: the majority's answer, the likeliest, or any (a bound that no one can reach by choosing).
+    """
+    if chosen == "any":
+        return answers.correct.max(axis=1)
+    if chosen == "likeliest":
+        likely = [[row["logprob"] for row in samples] for samples in answers.rows]
+        if any(each is None for samples in likely for each in samples):
+            return None
+        at = [int(np.argmax(own)) for own in likely]
+    elif chosen == "majority":
+        assert equal is not None
+        at = [majority([row["extracted"] for row in samples], equal) for samples in answers.rows]
+    else:
+        return answers.correct
+    return np.array([0.0 if one is None else own[one] for one, own in zip(at, answers.correct, strict=True)])
 
 
 def paired_row(name: str, against: str, judged: bool, comparison: Comparison) -> Row:
@@ -177,11 +215,19 @@ def verdict(task: Row, row: Row) -> str:
     count = f"{row['items']:,} item" + "s" * (row["items"] != 1)
     found = f"{row['condition']} on {task['name']}: {row['verdict']}"
     difference = f"{_points(row['difference'])} points, 95 % interval {low} to {high}, {count}"
+    if idle(task, row["condition"]):
+        difference += "; ARM moved nothing"
     if row["verdict"] != "no difference shown":
         return f"{found} ({difference})"
     unseen = row["smallest_detectable"]
     missed = "any could have gone unseen" if unseen is None else f"{100 * unseen:.1f} points could have gone unseen"
     return f"{found} ({difference}; {missed})"
+
+
+def idle(task: Row, condition: str) -> bool:
+    """ARM was attached under this condition, and moved no value in any layer."""
+    layers = next((each["arm"] for each in task["conditions"] if each["name"] == condition), {})
+    return bool(layers) and not any(own["moved"] for own in layers.values())
 
 
 def _points(share: float) -> str:

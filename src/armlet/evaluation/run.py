@@ -57,7 +57,7 @@ class Plan:
             ],
             "conditions": [condition.plain() for condition in self.conditions],
             "sampling": {kind: vars(self.sampling[kind]) for kind in kinds if kind != "choice"},
-            "systems": {kind: self.systems[kind] for kind in kinds},
+            "systems": {kind: self.systems[kind] for kind in kinds if kind != "choice"},
             "graders": named(self.grader, kinds),
             "batch": self.batch,
             "versions": {name: metadata.version(name) for name in PACKAGES},

@@ -72,8 +72,8 @@ def placebo_checks(task: Row) -> Iterator[tuple[bool, str]]:
 def arm_checks(task: Row) -> Iterator[tuple[bool, str]]:
     """Whether ARM moved anything under each condition that has it, and the sentence about it."""
     for row in task["conditions"]:
-        if row["role"] in ("treated", "combined"):
-            layers = row["arm"]
+        layers = row["arm"]
+        if row["role"] in ("treated", "combined") or (row["role"] == "best-of" and layers):
             if not layers:  # a server, or a run of lm-eval without ARM's report
                 yield False, f"{row['name']}: no record of what ARM did; that it was attached is taken on trust"
                 continue
@@ -92,8 +92,14 @@ def planned(task: Row) -> str:
     found = "no difference with certainty" if smallest is None else f"differences from {percent_points(smallest)} on"
     return (
         f"{task['name']}: before the run, {items} can show {found} at 80 % power, if {percent(own['discordant'])} of "
-        "them are answered rightly by one side alone. After it, with the variability seen:"
+        f"them are answered rightly by one side alone{strictness(own['comparisons'])}. After it, with the variability "
+        "seen:"
     )
+
+
+def strictness(judged: int) -> str:
+    """What a power is announced under, where more than one comparison is judged."""
+    return f", after Holm's correction for {judged} comparisons" if judged > 1 else ""
 
 
 def words(findings: Row) -> dict[str, str]:
@@ -125,7 +131,7 @@ def conditions_settings(findings: Row) -> Grid:
             each["name"],
             each["role"],
             "; ".join(plain(each[key]) for key in ("treatment", "filling") if each.get(key)),
-            f"{each['temperature']:g}",
+            f"{each['temperature']:g}; choices {each['weighing']:g}",
             str(each["samples"]),
         )
         for each in findings["manifest"]["conditions"]

@@ -59,9 +59,11 @@ def compare_runs(
         _Pair(task, samples[BASELINE][task], samples[TREATED][task], metric, read_results(files[TREATED][task]))
         for task in tasks
     ]
+    _check_sides(results)
     arm = results[TREATED].get("config", {}).get("armlet") or {}
     # Of several tasks, ARM's report is of all of them together.
-    found = [pair.findings(arm.get("report", {}) if len(samples[TREATED]) == 1 else {}, seed) for pair in pairs]
+    report = arm.get("report", {}) if len(samples[TREATED]) == 1 else {}
+    found = [pair.findings(report, seed, len(pairs)) for pair in pairs]
     adjust([row for task in found for row in task["comparisons"]])
     missing = [task for own in samples.values() for task in own if task not in tasks]
     return {
@@ -71,6 +73,35 @@ def compare_runs(
         "tasks": found,
         "manifest": _manifest(pairs, samples, files, results, arm),
     }
+
+
+def _check_sides(results: Mapping[str, Row]) -> None:
+    """Refuses a baseline that had ARM, and runs that differ by more than ARM.
+
+    Raises:
+        ArgumentError: they do.
+    """
+    before, after = (results[name].get("config", {}) for name in (BASELINE, TREATED))
+    if before.get("armlet"):
+        raise ArgumentError("the run named first had ARM attached: name the one without it first")
+    sides = [_model_args(config) for config in (before, after)]
+    for key in sorted(sides[0].keys() | sides[1].keys()):
+        one, other = (side.get(key) for side in sides)
+        if one != other:
+            raise ArgumentError(
+                f"the runs differ by more than ARM: {key} is {one!r} in the first, {other!r} in the other"
+            )
+
+
+def _model_args(config: Row) -> Row:
+    """What decides a model and its precision, as far as a run says it."""
+    given = config.get("model_args") or {}
+    named = (
+        {key: str(given.get(key)) for key in ("pretrained", "revision") if given.get(key)}
+        if isinstance(given, dict)
+        else {}
+    )
+    return named | {key: str(config[key]) for key in ("model_dtype", "model_sha") if config.get(key)}
 
 
 class _Pair:
@@ -104,8 +135,8 @@ class _Pair:
     def kind(self) -> str:
         return "choice" if all(each.chosen for each in self.before) else "text"
 
-    def findings(self, report: Row, seed: int) -> Row:
-        """As of one task in `results.findings`."""
+    def findings(self, report: Row, seed: int, judged: int) -> Row:
+        """As of one task in `results.findings`, among so many that are judged."""
         scores = [[each.metrics[self.metric] for each in own] for own in (self.before, self.after)]
         conditions = [self._described(BASELINE, self.before, {}), self._described(TREATED, self.after, report)]
         return {
@@ -113,9 +144,9 @@ class _Pair:
             "kind": self.kind,
             "items": len(self.before),
             "planned_items": self.planned,
-            "planned": planned(self.planned),
+            "planned": planned(self.planned, judged),
             "conditions": conditions,
-            "comparisons": [paired_row(TREATED, BASELINE, True, compare(*scores, seed=seed))],
+            "comparisons": [paired_row(TREATED, BASELINE, True, compare(*scores, seed=seed, comparisons=judged))],
             "same_as_baseline": {},
             "discordant": list(self._discordant()),
         }

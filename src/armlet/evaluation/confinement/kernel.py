@@ -21,7 +21,7 @@ NEWEST_ACCESSES = 16
 MACHINES = {"x86_64": (0xC000003E, 302), "aarch64": (0xC00000B7, 261)}
 # System calls that are refused, with their numbers there. They make sockets, processes or threads; signal or look into
 # other processes; change namespaces or mounts; change length, mode, owner, times or attributes of a file by its name,
-# which Landlock lets pass; or reach seldom used parts of the kernel.
+# which Landlock lets pass; hold memory that no limit counts; or reach seldom used parts of the kernel.
 REFUSED: dict[str, tuple[int, int | None]] = {
     "socket": (41, 198),
     "clone": (56, 220),
@@ -65,6 +65,10 @@ REFUSED: dict[str, tuple[int, int | None]] = {
     "lremovexattr": (198, 15),
     "fremovexattr": (199, 16),
     "open_by_handle_at": (304, 265),
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
     "io_uring_setup": (425, 425),
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
