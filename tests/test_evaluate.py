@@ -178,6 +178,13 @@ def test_an_armlet_json_is_evaluated_as_saved():
         (("--endpoint", "http://127.0.0.1:9"), "name the model as the server knows it"),
         (("--filler", ""), "filler: '' gives no token"),
         (("--device", "meta"), "'meta' holds no values"),
+        (("--count", "9"), "--count: says how a --filler stands in the prompt, and there is none"),
+        (("--position", "end"), "--position: says how a --filler stands in the prompt, and there is none"),
+        (("--config", "absent.json", "--layers", "1"), "--layers: is that of a --policy; --config has its own"),
+        (("--concurrency", "2"), "--concurrency: is that of an --endpoint"),
+        (("--temperature", "inf"), "--temperature: expected a number from 0, found inf"),
+        (("--temperature", "nan"), "'--temperature': Input should be greater than or equal to 0"),
+        (("--top-p", "nan"), "'--top-p': Input should be less than or equal to 1"),
     ],
     ids=repr,
 )
@@ -186,3 +193,33 @@ def test_bad_input_is_one_line_and_leaves_no_report(arguments, message):
     assert (code, out, err.replace("\n", " ").count("armlet: ")) == (2, "", 1)
     assert message in err
     assert not list(Path().rglob("report.*"))
+
+
+@pytest.mark.parametrize("option", ["system", "best-of", "samples", "temperature", "top-p", "max-new-tokens"])
+def test_options_of_generated_answers_are_refused_where_choices_are_weighed(tiny, choices, option):
+    code, out, err = run("evaluate", tiny, "--data", choices, f"--{option}", "1")
+    assert (code, out) == (2, "")
+    assert f"--{option}: has no effect on multiple choice; leave it out" in err
+
+
+def test_a_temperature_changes_how_choices_are_weighed(tiny, choices):
+    found = result("evaluate", tiny, "--data", choices, "--run", "weighed")
+    rows = [json.loads(line) for line in Path("weighed/items.jsonl").read_text().splitlines()]
+    own = {
+        name: [r["loglikelihoods"] for r in rows if r.get("condition") == name] for name in ("baseline", "temperature")
+    }
+    assert len(own["baseline"]) == len(own["temperature"]) == found["tasks"][0]["items"] == 5
+    assert own["baseline"] != own["temperature"]
+
+
+def test_arm_that_moves_nothing_is_said_in_the_verdict_and_on_stderr():
+    code, text, notes = run("evaluate", *FEW, "--no-placebos", "--policy", "outward:strength=0")
+    assert (code, "; ARM moved nothing" in text) == (0, True)
+    assert "nothing moved in layer 0" in " ".join(notes.split())
+
+
+def test_what_can_be_shown_counts_the_comparisons_that_are_judged():
+    _, _, alone = run("evaluate", *FEW, "--no-placebos")
+    _, _, three = run("evaluate", *FEW, "--no-placebos", "--policy", "outward", "--policy", "inward", "--filler", "/")
+    assert "Holm" not in alone
+    assert "after Holm's correction for 3 comparisons" in " ".join(three.split())

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from armlet.evaluation import grading
-from armlet.evaluation.grading import Grade, equal, grade, grade_integer
+from armlet.evaluation.grading import Grade, equal, equal_integers, grade, grade_integer
 from armlet.evaluation.released import grade_released
 
 # Golds of MATH-500 (development rows) that pass for each other, of all 254 × 253 ordered pairs of different golds.
@@ -101,6 +101,13 @@ def test_the_golds_of_aime_are_right(shared, year):
         (r"#### 3 \boxed{4}", "4", True),
         ("#### 1,234\n", "1,234", True),
         ("#### 5\n#### 6", "6", True),
+        (r"#### \$36", "36", True),
+        (r"#### \text{east}", r"\text{east}", True),
+        ("#### 12 apples", "12", True),
+        ("#### 1. First, we add.\nThe answer is 9.", "9", False),  # a heading
+        ("#### Step 2: add\nThe answer is 9.", "9", False),
+        ("##### 5\nThe answer is 9.", "9", False),
+        ("See #### 5 above.\nThe answer is 9.", "9", False),
         (r"The answer is 42. Or is it 43?", "42", False),
         ("The answer is (1, 2).", "(1, 2)", False),
         ("The answer is -5 because 3 < 5.", "-5", False),
@@ -261,6 +268,12 @@ def test_the_integer_behind_the_last_mark_counts_and_nothing_else(text, gold, gr
 @given(st.integers(), st.integers())
 def test_integers_are_compared_as_numbers(stated, gold):
     assert grade_integer(f"so #{stated}", gold).correct == (stated == gold)
+
+
+@given(st.integers(), st.integers(), st.integers(0, 3))
+def test_integers_are_equal_as_numbers(a, b, zeros):
+    assert equal_integers(str(a), str(b)) == (a == b)
+    assert equal_integers("-" * (a < 0) + "0" * zeros + str(abs(a)), str(a))
 
 
 def test_an_integer_may_be_longer_than_python_reads():

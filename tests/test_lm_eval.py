@@ -285,11 +285,9 @@ def test_the_command_leaves_runs_that_are_compared_item_by_item(runs, plain):
     assert found["manifest"]["engine"]["model"] == str(runs[0].parent / "model")
 
 
-def test_a_run_against_itself_shows_no_difference(runs):
-    found = compare_runs(runs[0], runs[0])
-    assert all(task["comparisons"][0]["difference"] == 0 for task in found["tasks"])
-    assert all(task["discordant"] == [] for task in found["tasks"])
-    assert all(": no difference shown (" in sentence for sentence in found["verdicts"])
+def test_a_run_without_arm_is_not_compared_with_itself(runs):
+    with pytest.raises(ArgumentError, match="^neither run had ARM attached"):
+        compare_runs(runs[0], runs[0])
 
 
 def test_a_report_is_written_and_the_same_runs_give_the_same_bytes(runs, tmp_path):
@@ -391,6 +389,28 @@ def test_other_questions_under_the_same_number_are_refused_and_the_first_is_name
     after = [line(at, 0.0, **(changes if at > 1 else {})) for at in range(4)]
     with pytest.raises(ArgumentError, match=rf"^said, doc_id 2: .*\({said}\)"):
         pair(tmp_path, before, after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ({"armlet": {"attached": {}}}, {}, "^the run named first had ARM attached"),
+        ({"model": "armlet"}, {"model": "armlet"}, "^neither run had ARM attached"),
+        ({"model_args": {"pretrained": "a"}}, {"model_args": {"pretrained": "b"}}, "pretrained is 'a' .* 'b' in the"),
+        ({"model_dtype": "float32"}, {"model_dtype": "bfloat16"}, "model_dtype is 'float32' in the first"),
+    ],
+)
+def test_runs_that_differ_by_more_or_less_than_arm_are_refused(tmp_path, before, after, said):
+    for name, config in (("before", before), ("after", after)):
+        write(tmp_path / name, line(0, 0.0), results={"config": config})
+    with pytest.raises(ArgumentError, match=said):
+        compare_runs(tmp_path / "before", tmp_path / "after")
+
+
+def test_equal_answers_show_no_difference(tmp_path):
+    rows = [line(at, float(at % 2)) for at in range(40)]
+    row = pair(tmp_path, rows, rows)["tasks"][0]["comparisons"][0]
+    assert (row["difference"], row["p_value"], row["verdict"]) == (0, 1, "no difference shown")
 
 
 def test_items_of_one_run_alone_are_left_out_and_the_report_says_so(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from armlet import Outward
 from armlet.evaluation.conditions import Filling, Treatment, conditions
 from armlet.evaluation.engine import Ask, Sampling
-from armlet.evaluation.local import Local, fingerprint, framed, pad_left, stream
+from armlet.evaluation.local import Local, fingerprint, framed, stream
 from armlet.evaluation.problems import Problem
 from armlet.prompting.fillers import Filler
 from checkpoints import TEMPLATE, save
@@ -116,12 +116,6 @@ def test_a_context_alone_is_gone_on_from_and_a_question_is_framed():
     assert framed("A man sits.", "") == ("", "A man sits.")
     assert framed("", "Which?") == ("", "Question: Which?\nAnswer:")
     assert framed("A passage.", "Which?") == ("A passage.\n", "Question: Which?\nAnswer:")
-
-
-def test_padding_stands_before_the_tokens():
-    ids, mask = pad_left([torch.tensor([1, 2, 3]), torch.tensor([4])], 9, torch.device("cpu"))
-    assert ids.tolist() == [[1, 2, 3], [9, 9, 4]]
-    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
 
 
 def test_streams_differ_by_seed_batch_and_sample():

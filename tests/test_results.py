@@ -9,8 +9,8 @@ from armlet import Outward
 from armlet.evaluation.conditions import Filling, Treatment, conditions
 from armlet.evaluation.graders import EQUAL
 from armlet.evaluation.journal import open_journal
-from armlet.evaluation.paired import compare, holm
-from armlet.evaluation.results import findings, planned
+from armlet.evaluation.paired import compare, detectable, holm
+from armlet.evaluation.results import adjust, findings, planned
 from armlet.evaluation.run import machine, run
 from armlet.evaluation.samples import majority, pass_at_k
 from armlet.prompting.fillers import Filler
@@ -67,17 +67,25 @@ def test_holm_goes_over_all_judged_comparisons_of_all_tasks_and_over_no_placebo(
     assert len(report["verdicts"]) == 4
 
 
-def test_a_verdict_needs_the_corrected_p_value(found):
-    report, _ = found(plan([task(400)]))
-    for row in report["tasks"][0]["comparisons"]:
-        if row["judged"]:
-            shown = row["verdict"] != "no difference shown"
-            assert shown == (row["p_holm"] < 0.05)
+def test_a_verdict_needs_the_corrected_p_value():
+    rows = [{"judged": True, "p_value": p, "confidence": 0.95, "verdict": "helped"} for p in (0.01, 0.03, 0.04)]
+    rows.append({"judged": False, "p_value": 0.04, "confidence": 0.95, "verdict": "helped"})
+    adjust(rows)
+    assert [row.get("p_holm") for row in rows] == [pytest.approx(0.03), pytest.approx(0.06), pytest.approx(0.06), None]
+    assert [row["verdict"] for row in rows] == ["helped", "no difference shown", "no difference shown", "helped"]
+
+
+def test_more_comparisons_need_a_larger_difference(found):
+    alone, _ = found(plan([task(200)], conditions([OUT], [])))
+    assert alone["tasks"][0]["planned"] == planned(200)
+    sizes = [planned(200, judged)["smallest_detectable"] for judged in (1, 2, 10)]
+    assert sizes == sorted(set(sizes))
+    # Of m comparisons the strictest of Holm's steps is at level 0.05 / m.
+    assert sizes[1] == detectable(200, 0.2, 1 - 0.05 / 2)
 
 
 def test_format_is_counted_apart_from_correctness(found):
     report, rows = found(plan([task(60)]))
-    judged = sum(row["judged"] for row in report["tasks"][0]["comparisons"])
     base = next(row for row in report["tasks"][0]["conditions"] if row["name"] == "baseline")
     own = [row for row in rows if row["condition"] == "baseline"]
     read = [row for row in own if row["extracted"] is not None]

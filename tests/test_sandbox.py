@@ -3,7 +3,6 @@
 Where a system shuts nothing off, `run_program` must refuse, and that is then what the tests of attacks assert.
 """
 
-import json
 import os
 import re
 import signal
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from armlet.evaluation.humaneval import check_humaneval, humaneval_program
 from armlet.evaluation.sandbox import DETAIL, _run, run_program
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
@@ -149,6 +147,14 @@ def test_a_program_that_ignores_signals_is_ended():
 def test_ten_gigabytes_are_refused(source):
     outcome = run(source, seconds=60)  # filling the first gigabyte may take a busy machine more than the usual ten
     assert (outcome.passed, outcome.reason) == (False, "out of memory")
+
+
+@pytest.mark.parametrize(
+    "call", ["os.memfd_create('x')", "ctypes.CDLL(None, use_errno=True).shmget(0, 1 << 20, 0o1600)"]
+)
+def test_memory_outside_the_limit_is_refused(call):
+    source = f"import ctypes, os\ntry:\n    assert {call} == -1\nexcept OSError:\n    pass"
+    assert run(source).passed
 
 
 def test_endless_output_is_cut_to_its_end():
@@ -371,59 +377,3 @@ def test_what_cannot_be_shut_off_is_not_run(without, what):
     outcome = _run("", unconfined=True, **named_)
     assert outcome.passed
     assert not outcome.isolated
-
-
-# HumanEval
-
-PROMPT = (
-    'from typing import List\n\ndef helper(x):\n    return x\n\ndef twice(x: int) -> List[int]:\n    """Twice."""\n'
-)
-TEST = "def check(candidate):\n    assert candidate(2) == [2, 2]\n"
-BODY = "    if x:\n        return [helper(x)] * 2\n    return []\n"
-WHOLE = "def twice(x):\n" + BODY
-
-
-@pytest.mark.parametrize(
-    "completion",
-    [
-        BODY,
-        BODY.lstrip(),
-        "if x:\n    return [helper(x)] * 2\nreturn []",
-        WHOLE,
-        PROMPT + BODY,
-        f"```python\n{WHOLE}```",
-        f"Here it is:\n\n```python\n{WHOLE}\n```\nIt calls `helper`.\n",
-        f"```\n{BODY}```",
-        f"{BODY}```\n\nThat is all.",
-        f"```py\n{WHOLE}",  # cut short behind the code
-        f"```python\nprint('an example')\n```\n and so\n```python\n{WHOLE}```",
-        f"The function is:\n{WHOLE}",
-    ],
-)
-def test_a_completion_is_found_in_what_was_written(completion):
-    namespace = {}
-    exec(humaneval_program(PROMPT, completion, TEST, "twice"), namespace)
-    assert namespace["twice"](3) == [3, 3]
-
-
-@pytest.mark.parametrize("completion", ["", "    return None", "I cannot.", "```python\n```", "    return [x]\n"])
-def test_a_completion_that_does_not_solve_it_fails(completion):
-    with pytest.raises((AssertionError, SyntaxError)):
-        exec(humaneval_program(PROMPT, completion, TEST, "twice"), {})
-
-
-def test_a_completion_is_checked_in_the_sandbox():
-    run("")  # or it is refused here
-    assert check_humaneval(PROMPT, BODY, TEST, "twice").passed
-    assert check_humaneval(PROMPT, "    raise SystemExit\n", TEST, "twice").reason == "ended early"
-    assert check_humaneval(PROMPT, "    return None\n", TEST, "twice").reason == "failed"
-
-
-def test_canonical_solutions_pass_and_none_fails(shared):
-    """Every twelfth row; all 164 pass, and with `return None` all fail (17 s each on two cores)."""
-    run("")
-    rows = [json.loads(line) for line in (shared / "data" / "humaneval.jsonl").read_text().splitlines()][::12]
-    for row in rows:
-        head, tail = row["prompt"], (row["test"], row["entry_point"])
-        assert check_humaneval(head, row["canonical_solution"], *tail).passed, row["task_id"]
-        assert check_humaneval(head, "    return None\n", *tail).reason == "failed", row["task_id"]

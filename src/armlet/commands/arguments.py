@@ -49,6 +49,23 @@ def asked(prompt: list[str] | None, prompts: Path | None, default: tuple[str, ..
     return given or list(default)
 
 
+def refuse_idle(context: typer.Context, names: tuple[str, ...], because: str) -> None:
+    """Refuses options that were given on the command line and would change nothing.
+
+    Args:
+        context: of the command.
+        names: of its parameters.
+        because: why they would not.
+
+    Raises:
+        ArgumentError: names the first of them.
+    """
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source and source.name == "COMMANDLINE":
+            raise ArgumentError(f"--{name.replace('_', '-')}: {because}; leave it out")
+
+
 def check_folder(out: Path, option: str = "--out") -> None:
     """Refuses, before anything takes its time, a folder that cannot be made or written to."""
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())

@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from armlet.commands.arguments import POLICY, Device, Dtype, Json, Place, Scope, ScopeOption, Seed, check_folder
+from armlet.commands.arguments import (
+    POLICY,
+    Device,
+    Dtype,
+    Json,
+    Place,
+    Scope,
+    ScopeOption,
+    Seed,
+    check_folder,
+    refuse_idle,
+)
 from armlet.commands.evaluating import (
     AllowCode,
     Batch,
@@ -20,6 +31,7 @@ from armlet.commands.evaluating import (
     local_engine,
     make_plan,
     perform,
+    refuse_sampling,
     say_planned,
     show,
 )
@@ -37,6 +49,7 @@ COLDEST = 1e-6
 
 
 def evaluate(
+    context: typer.Context,
     model: Model = None,
     task: Tasks = None,
     data: Data = None,
@@ -88,6 +101,12 @@ def evaluate(
     from armlet.evaluation.conditions import conditions
 
     _check_servers(endpoint, treated_endpoint, stated=bool(policy or config), local=dtype != "auto" or bool(device))
+    if not filler:
+        refuse_idle(context, ("count", "position"), "says how a --filler stands in the prompt, and there is none")
+    if config and not policy:
+        refuse_idle(context, ("layers", "scope"), "is that of a --policy; --config has its own")
+    if not endpoint:
+        refuse_idle(context, ("concurrency",), "is that of an --endpoint, and there is none")
     texts = policy or ([] if config or endpoint else ["outward"])  # what a server has attached must be stated
     treatments = _treatments(texts, layers, scope, config, seed)
     fillings = _fillings(filler, count, position)
@@ -95,6 +114,7 @@ def evaluate(
         if folder:
             check_folder(folder, option)
     tasks = collect_tasks(task, data, items, difficulty, seed)
+    refuse_sampling(context, tasks, "samples", "temperature", "top_p", "best_of", "grader")
     compared = conditions(
         treatments,
         fillings,

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from armlet.commands.arguments import refuse_meta
+from armlet.commands.arguments import refuse_idle, refuse_meta
 from armlet.commands.terminal import notes, progress, say_interrupted
 from armlet.layer.config import json_text
 from armlet.redistribution.errors import ArgumentError
@@ -77,6 +77,16 @@ def collect_tasks(
     if twice:
         raise ArgumentError(f"--task: {twice!r} is there twice; give a file another name")
     return tasks
+
+
+def refuse_sampling(context: typer.Context, tasks: "Sequence[Task]", *names: str) -> None:
+    """Refuses options of generated answers where every task weighs choices, with which nothing is generated.
+
+    Raises:
+        ArgumentError: names the first of them.
+    """
+    if all(task.kind == "choice" for task in tasks):
+        refuse_idle(context, (*names, "system", "max_new_tokens"), "has no effect on multiple choice")
 
 
 def make_plan(

@@ -21,6 +21,7 @@ from armlet.commands.evaluating import (
     System,
     Tasks,
     local_engine,
+    refuse_sampling,
     run_folder,
     say_planned,
 )
@@ -40,6 +41,7 @@ TOP = 5
 
 
 def tune(
+    context: typer.Context,
     model: Model = None,
     task: Tasks = None,
     data: Data = None,
@@ -89,6 +91,7 @@ def tune(
             check_folder(place, option)
     engine = local_engine(model, dtype, device, seed)
     plan = study_plan(arguments, "tuning", [])
+    refuse_sampling(context, plan.tasks)
     if not as_json:
         say_planned(plan)
     manifest = plan.manifest(engine) | {"study": space.plain()}

@@ -1,5 +1,6 @@
 """What is compared on the same items: baseline, treated, filler, their combinations, and placebos."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,6 +14,8 @@ from armlet.redistribution.noise import Noise, Source
 from armlet.redistribution.rows import Policy, settings
 
 Role = Literal["baseline", "treated", "filler", "combined", "placebo", "best-of"]
+
+BASELINE = "baseline"
 
 WARMER = 0.3
 """Temperature of the placebo beside greedy answers."""
@@ -120,11 +123,14 @@ def conditions(
         placebos: identity and draw-only for the first treatment, matched for each, and a change of temperature.
 
     Raises:
-        ArgumentError: several samples of greedy answers, which would be the same, or two conditions of one name.
+        ArgumentError: no temperature, several samples of greedy answers, which would be the same, or two conditions of
+            one name.
     """
+    if not 0 <= temperature < math.inf:
+        raise ArgumentError(f"--temperature: expected a number from 0, found {temperature}")
     if samples > 1 and not temperature:
         raise ArgumentError("--samples: several greedy answers are the same; give --temperature too, such as 0.7")
-    base = Condition("baseline", "baseline", temperature=temperature, samples=samples)
+    base = Condition(BASELINE, BASELINE, temperature=temperature, samples=samples)
     treated = [replace(base, name=_label(each), role="treated", treatment=each) for each in treatments]
     filled = [replace(base, name=_filler_label(each), role="filler", filling=each) for each in fillings]
     found = [base, *treated, *filled]
@@ -144,7 +150,7 @@ def _both(one: Condition, other: Condition) -> Condition:
 
 
 def _best_of(condition: Condition, samples: int, temperature: float) -> Condition:
-    prefix = "" if condition.role == "baseline" else f"{condition.name} + "
+    prefix = "" if condition.role == BASELINE else f"{condition.name} + "
     name = f"{prefix}best of {samples}"
     return replace(condition, name=name, role="best-of", samples=samples, temperature=temperature or SAMPLED)
 

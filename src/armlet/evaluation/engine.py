@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from armlet.evaluation.conditions import Condition
 from armlet.evaluation.problems import Problem
+from armlet.redistribution.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,18 @@ class Sampling:
         max_new_tokens: most tokens of an answer.
         top_p: of sampling.
         seed: of sampling: with the batch and the sample it gives the batch its own stream.
+
+    Raises:
+        ArgumentError: a share of the mass that is none.
     """
 
     max_new_tokens: int
     top_p: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.top_p <= 1:
+            raise ArgumentError(f"--top-p: expected a share above 0 and up to 1, found {self.top_p}")
 
 
 @dataclass(frozen=True)

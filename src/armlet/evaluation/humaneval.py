@@ -9,7 +9,7 @@ from armlet.evaluation.sandbox import Outcome, run_program
 FENCE = re.compile(r"^[ \t]*(?:```+|~~~+)[ \t]*(\w*)[^\n]*$", re.MULTILINE)
 FUTURE = re.compile(r"^from __future__ import [^\n]*\n?", re.MULTILINE)
 INDENT = "    "
-LONGEST = 100_000  # characters of an answer whose end is searched for prose
+MOST = 100  # lines at which an answer is tried to end before its prose
 
 
 def check_humaneval(prompt: str, completion: str, test: str, entry_point: str, *, seconds: float = 10.0) -> Outcome:
@@ -75,8 +75,8 @@ def _without_prose(completion: str, entry_point: str) -> str:
     if not first or not _defines(completion, entry_point):
         return completion
     code = completion[first.start() :]
-    starts = [found.start() for found in re.finditer(r"^\S", code[:LONGEST], re.MULTILINE)]
-    heads = (code[:at] for at in (len(code), *reversed(starts)) if at)
+    starts = [found.start() for found in re.finditer(r"^\S", code, re.MULTILINE)]
+    heads = (code[:at] for at in (len(code), *reversed(starts[-MOST:])) if at)
     return next((head for head in heads if _defines(head, entry_point) and _parses(head)), code)
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from armlet.evaluation.padding import pad_left, pad_right
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -25,7 +27,7 @@ def weigh_choices(
         choices: for each prompt, the tokens of each of its choices.
         temperature: of the logits; 1 leaves them.
     """
-    ids, mask = _left(prompts, model.device)
+    ids, mask = (each.to(model.device) for each in pad_left(prompts))
     # Any: the call's declared result leaves out the cache.
     whole: Any = model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), logits_to_keep=1)
     owned = [(at, torch.tensor(choice, dtype=torch.int64)) for at, own in enumerate(choices) for choice in own]
@@ -34,7 +36,7 @@ def weigh_choices(
     for start in range(0, len(order), len(prompts)):
         rows = order[start : start + len(prompts)]
         owners = torch.tensor([owned[at][0] for at in rows], device=model.device)
-        tokens, real = (each.to(model.device) for each in _right([owned[at][1] for at in rows]))
+        tokens, real = (each.to(model.device) for each in pad_right([owned[at][1] for at in rows]))
         logits = _logits(model, whole, mask, owners, tokens, real)
         scores = (logits.float() / temperature).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
         for at, total in zip(rows, (scores * real).sum(-1).tolist(), strict=True):
@@ -58,18 +60,6 @@ def _logits(model: "PreTrainedModel", whole: Any, mask: Tensor, owners: Tensor, 
 
 def _positions(mask: Tensor) -> Tensor:
     return (mask.cumsum(-1) - 1).clamp(min=0)
-
-
-def _left(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    ids, mask = _right([row.flip(0) for row in rows])
-    return ids.flip(1).to(device), mask.flip(1).to(device)
-
-
-def _right(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """`[rows, longest]` int64 each: tokens with padding behind them, and the mask with 0 there."""
-    ids = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-    lengths = torch.tensor([len(row) for row in rows])
-    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
 
 
 class LogProbabilities:

@@ -13,6 +13,7 @@ from torch import Tensor
 from armlet.evaluation.conditions import Condition
 from armlet.evaluation.engine import Ask, Output, Sampling, printable
 from armlet.evaluation.likelihood import LogProbabilities, weigh_choices
+from armlet.evaluation.padding import pad_left
 from armlet.layer.attach import Attachment, attach
 from armlet.layer.folder import named_folder
 from armlet.layer.pretrained import download, load
@@ -73,7 +74,8 @@ class Local:
         self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
     ) -> list[Output]:
         """One answer to each ask, all in one batch; the global generator is put back."""
-        ids, mask = pad_left([self._tokens(ask, condition) for ask in asks], padding(self.tokenizer), self.model.device)
+        padded = pad_left([self._tokens(ask, condition) for ask in asks], padding(self.tokenizer))
+        ids, mask = (each.to(self.model.device) for each in padded)
         how: dict[str, Any] = {"do_sample": False}
         if condition.temperature:
             how = {"do_sample": True, "temperature": condition.temperature, "top_p": sampling.top_p, "top_k": 0}
@@ -169,17 +171,6 @@ def padding(tokenizer: "PreTrainedTokenizerBase") -> int:
     """The padding token; it is masked, so that any will do where there is none."""
     known: Any = tokenizer
     return next((token for token in (known.pad_token_id, known.eos_token_id) if token is not None), 0)
-
-
-def pad_left(rows: Sequence[Tensor], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """`[batch, longest]` int64 each: tokens with padding before them, and the mask with 0 there."""
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), fill, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for at, row in enumerate(rows):
-        ids[at, longest - len(row) :] = row
-        mask[at, longest - len(row) :] = 1
-    return ids.to(device), mask.to(device)
 
 
 def stream(seed: int, batch: int, sample: int) -> int:

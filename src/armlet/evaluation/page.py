@@ -101,15 +101,14 @@ def page(findings: Row, figures: Mapping[str, str]) -> str:
 def _verdicts(findings: Row) -> str:
     missing = sentences.partial(findings)
     banner = f'<p class="banner">{escape(missing)}</p>\n' if missing else ""
-    items = "".join(_verdict(sentence) for sentence in findings["verdicts"])
+    judged = [row["verdict"] for task in findings["tasks"] for row in task["comparisons"] if row["judged"]]
+    items = "".join(_verdict(*pair) for pair in zip(findings["verdicts"], judged, strict=True))
     listed = f'<ul class="verdicts">\n{items}</ul>\n' if items else "<p>There is nothing to judge yet.</p>\n"
     return f'{banner}{listed}<p class="note">{escape(sentences.JUDGING)}</p>\n'
 
 
-def _verdict(sentence: str) -> str:
-    found = re.findall(f": ({'|'.join(MARKS)}) \\(", sentence)
-    kind = found[-1] if found else ""
-    mark = f'<span class="mark {kind.partition(" ")[0]}" aria-hidden="true">{MARKS.get(kind, "")}</span>'
+def _verdict(sentence: str, kind: str) -> str:
+    mark = f'<span class="mark {kind.partition(" ")[0]}" aria-hidden="true">{MARKS[kind]}</span>'
     return f"<li>{mark}{escape(sentence)}</li>\n"
 
 
@@ -158,14 +157,12 @@ def _arm(tasks: Sequence[Row]) -> str:
 
 
 def _discordant(tasks: Sequence[Row]) -> str:
-    several = any(row["samples"] > 1 for task in tasks for row in task["conditions"])
-    note = "Items that one side alone answers rightly" + (", by the first answer to each." if several else ".")
     own = (
         _changes(f"{name} on {task['name']}", changes)
         for task in tasks
         for name, changes in tables.discordant(task).items()
     )
-    return _section("What changed", note, own)
+    return _section("What changed", sentences.changed(tasks), own)
 
 
 def _changes(name: str, changes: Mapping[bool, Sequence[Row]]) -> str:

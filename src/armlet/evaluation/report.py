@@ -89,7 +89,7 @@ def _course(tasks: Sequence[Row]) -> list[str]:
         *_section("Do the placebos hold?", "", (_checks(task, sentences.placebo_checks(task)) for task in tasks)),
         *_section("What could this run have shown?", "", power),
         *_section("Did ARM fire?", "", (_checks(task, sentences.arm_checks(task)) for task in tasks)),
-        *_section("What changed", "", (_changes(task) for task in tasks)),
+        *_section("What changed", sentences.changed(tasks), (_changes(task) for task in tasks)),
     ]
 
 

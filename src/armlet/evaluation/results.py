@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from armlet.evaluation.conditions import BASELINE
 from armlet.evaluation.journal import Journal, Row
 from armlet.evaluation.paired import Comparison, compare, corrected, detectable, holm
 from armlet.evaluation.problems import Kind, Problem, Task
 from armlet.evaluation.samples import KS, distinct_2, majority, pass_at_k
-
-BASELINE = "baseline"
+from armlet.evaluation.sentences import verdict
 
 CONFIDENCE = 0.95
 
@@ -207,31 +207,6 @@ def adjust(rows: Sequence[Row]) -> None:
         row["p_holm"] = adjusted
         if adjusted >= 1 - row["confidence"]:
             row["verdict"] = "no difference shown"
-
-
-def verdict(task: Row, row: Row) -> str:
-    """One plain sentence: helped, hurt or no difference shown, and how large a difference could have gone unseen."""
-    low, high = (sign + "∞" if b is None else _points(b) for sign, b in zip("−+", row["interval"], strict=True))
-    count = f"{row['items']:,} item" + "s" * (row["items"] != 1)
-    found = f"{row['condition']} on {task['name']}: {row['verdict']}"
-    difference = f"{_points(row['difference'])} points, 95 % interval {low} to {high}, {count}"
-    if idle(task, row["condition"]):
-        difference += "; ARM moved nothing"
-    if row["verdict"] != "no difference shown":
-        return f"{found} ({difference})"
-    unseen = row["smallest_detectable"]
-    missed = "any could have gone unseen" if unseen is None else f"{100 * unseen:.1f} points could have gone unseen"
-    return f"{found} ({difference}; {missed})"
-
-
-def idle(task: Row, condition: str) -> bool:
-    """ARM was attached under this condition, and moved no value in any layer."""
-    layers = next((each["arm"] for each in task["conditions"] if each["name"] == condition), {})
-    return bool(layers) and not any(own["moved"] for own in layers.values())
-
-
-def _points(share: float) -> str:
-    return f"{round(100 * share, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def _exact(conditions: Sequence[Row]) -> list[Row]:

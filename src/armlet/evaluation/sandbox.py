@@ -45,8 +45,8 @@ def run_program(source: str, *, seconds: float = 10.0, memory_bytes: int = MEMOR
 
     It sees an empty folder that is gone afterwards, no file of the user, no network, no environment, an empty standard
     input; it can start no process or thread and signal none. It passes if its last line was run: `sys.exit(0)` or
-    `os._exit(0)` before that is no pass. A program that searches its own interpreter's memory for the mark that its end
-    leaves can still forge a pass, and one that makes its answers equal to everything always could.
+    `os._exit(0)` before that is no pass. A program that searches its own interpreter's memory or frames for the mark
+    that its end leaves can still forge a pass, and one that makes its answers equal to everything always could.
 
     Guards are tried one by one, since systems refuse different ones; `Outcome.guards` says which were active. What
     stays open: the kernel itself, time and memory up to the limits, and what other users' programs may do by timing.

@@ -1,9 +1,9 @@
 """What a report says in words: what is there, whether placebos hold, what could be shown, and how it was run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from armlet.evaluation.tables import Grid, count, percent, percent_points
+from armlet.evaluation.tables import Grid, count, percent, percent_points, points
 
 Row = Mapping[str, Any]
 
@@ -19,7 +19,7 @@ NORMALISED = (
 
 SAMPLES = (
     "pass@k is the chance that one of k answers is right. Majority takes the most frequent answer, likeliest the one "
-    "with the highest mean log-probability."
+    "with the highest mean log-probability, which a server does not always tell."
 )
 
 WORDS = {
@@ -39,6 +39,25 @@ JUDGING = (
     "A verdict is given at p < 0.05 after Holm's correction over all judged comparisons of all tasks. Differences are "
     "in percentage points of accuracy, on the same items."
 )
+
+
+def verdict(task: Row, row: Row) -> str:
+    """One plain sentence: helped, hurt or no difference shown, and how large a difference could have gone unseen."""
+    low, high = (sign + "∞" if b is None else points(b) for sign, b in zip("−+", row["interval"], strict=True))
+    difference = f"{points(row['difference'])} points, 95 % interval {low} to {high}, {count(row['items'], 'item')}"
+    if _idle(task, row["condition"]):
+        difference += "; ARM moved nothing"
+    if row["verdict"] == "no difference shown":
+        unseen = row["smallest_detectable"]
+        largest = "any" if unseen is None else percent_points(unseen)
+        difference += f"; {largest} could have gone unseen"
+    return f"{row['condition']} on {task['name']}: {row['verdict']} ({difference})"
+
+
+def _idle(task: Row, condition: str) -> bool:
+    """ARM was attached under this condition, and moved no value in any layer."""
+    layers = next((each["arm"] for each in task["conditions"] if each["name"] == condition), {})
+    return bool(layers) and not any(own["moved"] for own in layers.values())
 
 
 def heading(findings: Row) -> str:
@@ -83,6 +102,12 @@ def arm_checks(task: Row) -> Iterator[tuple[bool, str]]:
             where = f"{count(tokens, 'token')} in {count(len(layers), 'layer')}"
             found = f"{row['name']}: {where}, {percent(share)} of values moved"
             yield not idle, f"{found}; nothing moved in layer {', '.join(idle)}" if idle else found
+
+
+def changed(tasks: Sequence[Row]) -> str:
+    """What the discordant items that are shown are."""
+    several = any(row["samples"] > 1 for task in tasks for row in task["conditions"])
+    return "Items that one side alone answers rightly" + (", by the first answer to each." if several else ".")
 
 
 def planned(task: Row) -> str:

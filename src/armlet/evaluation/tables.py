@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from armlet.evaluation.results import BASELINE
+from armlet.evaluation.conditions import BASELINE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -132,7 +132,8 @@ def samples_grid(task: Row) -> Grid | None:
         return None
     ks = sorted({int(k) for row in several for k in row["pass_at"]})
     chosen = {"majority": _voted(task), "likeliest": _means(task, "likeliest")}
-    chosen = {name: own for name, own in chosen.items() if own}
+    voted = any(row["role"] == "best-of" for row in several)  # where likelihoods are missing, that is to be seen
+    chosen = {name: own for name, own in chosen.items() if own or (name == "likeliest" and voted)}
     rows = [
         (
             row["name"],

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from armlet.evaluation.conditions import Condition
+from armlet.evaluation.conditions import BASELINE, Condition
 from armlet.evaluation.paired import compare
-from armlet.evaluation.results import BASELINE, adjust, paired_row, planned, verdict
+from armlet.evaluation.results import adjust, paired_row, planned
 from armlet.evaluation.samples import distinct_2
+from armlet.evaluation.sentences import verdict
 from armlet.integrations.lm_eval_samples import Sample, find_samples, listed, read_results, read_samples
 from armlet.redistribution.errors import ArgumentError
 
@@ -84,6 +85,8 @@ def _check_sides(results: Mapping[str, Row]) -> None:
     before, after = (results[name].get("config", {}) for name in (BASELINE, TREATED))
     if before.get("armlet"):
         raise ArgumentError("the run named first had ARM attached: name the one without it first")
+    if after.get("model") == "armlet" and not after.get("armlet"):
+        raise ArgumentError("neither run had ARM attached: give the second one a policy")
     sides = [_model_args(config) for config in (before, after)]
     for key in sorted(sides[0].keys() | sides[1].keys()):
         one, other = (side.get(key) for side in sides)
