@@ -286,7 +286,7 @@ def test_the_command_leaves_runs_that_are_compared_item_by_item(runs, plain):
 
 
 def test_a_run_without_arm_is_not_compared_with_itself(runs):
-    with pytest.raises(ArgumentError, match="^neither run had ARM attached"):
+    with pytest.raises(ArgumentError, match=r"^neither run had ARM attached"):
         compare_runs(runs[0], runs[0])
 
 

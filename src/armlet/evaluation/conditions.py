@@ -177,8 +177,8 @@ def _label(treatment: Treatment) -> str:
 
 def _short(value: object) -> str:
     if isinstance(value, list | tuple):
-        return "/".join(f"{each:g}" for each in value)
-    return str(value)
+        return "/".join(map(_short, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _filler_label(filling: Filling) -> str:
