@@ -58,6 +58,8 @@ def test_a_room_imports_what_stands_before_it_alone(room):
         ("analysis", "import armlet.evaluation.paired"),
         ("evaluation", "from armlet import cli"),
         ("analysis", "from armlet.commands.terminal import notes"),
+        ("prompting", "from armlet.evaluation.problems import Problem"),
+        ("drawing", "from armlet.redistribution import Outward"),
     ],
 )
 def test_that_test_can_fail(room, line):

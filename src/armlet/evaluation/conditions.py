@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from armlet.evaluation.placebos import PLACEBOS, placebo
+from armlet.evaluation.problems import Kind
 from armlet.layer.config import describe
 from armlet.prompting.fillers import Filler, Position
 from armlet.redistribution.errors import ArgumentError
@@ -99,6 +100,11 @@ class Condition:
         if self.filling:
             found["filling"] = {**settings(self.filling.filler), "position": self.filling.position}
         return found
+
+
+def applies(role: Role, kind: Kind) -> bool:
+    """Whether a task of this kind is run so: choices are weighed, and there is no best of several weighings."""
+    return kind != "choice" or role != "best-of"
 
 
 def conditions(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from armlet.evaluation.conditions import BASELINE
+from armlet.evaluation.conditions import BASELINE, applies
 from armlet.evaluation.journal import Journal, Row
 from armlet.evaluation.paired import Comparison, compare, corrected, detectable, holm
 from armlet.evaluation.problems import Kind, Problem, Task
@@ -65,7 +65,7 @@ def count_judged(conditions: Sequence[Row], tasks: Sequence[Task]) -> int:
 
 
 def _applying(conditions: Sequence[Row], task: Task) -> list[Row]:
-    return [each for each in conditions if task.kind != "choice" or each["role"] != "best-of"]  # as in `run.units`
+    return [each for each in conditions if applies(each["role"], task.kind)]
 
 
 def _task(task: Task, journal: Journal, equal: Equals, seed: int, judged: int) -> Row:

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from armlet.evaluation.conditions import Condition
+from armlet.evaluation.conditions import Condition, applies
 from armlet.evaluation.engine import Ask, Engine, Sampling
 from armlet.evaluation.graders import Grader, named
 from armlet.evaluation.journal import Journal, Row
@@ -101,8 +101,7 @@ def count(plan: Plan) -> int:
 
 
 def _applying(plan: Plan, task: Task) -> list[Condition]:
-    """Choices are weighed, and there is no best of several weighings."""
-    return [each for each in plan.conditions if task.kind != "choice" or each.role != "best-of"]
+    return [each for each in plan.conditions if applies(each.role, task.kind)]
 
 
 def run(plan: Plan, engine: Engine, journal: Journal, tick: Callable[[int], None] = lambda _: None) -> None:
