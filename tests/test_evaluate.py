@@ -12,6 +12,7 @@ import pytest
 
 from checkpoints import TEMPLATE, save
 from test_cli import result, run
+from test_endpoint import serving
 
 FEW = ("--items", "6", "--batch", "3", "--difficulty", "1")
 
@@ -223,3 +224,28 @@ def test_what_can_be_shown_counts_the_comparisons_that_are_judged():
     _, _, three = run("evaluate", *FEW, "--no-placebos", "--policy", "outward", "--policy", "inward", "--filler", "/")
     assert "Holm" not in alone
     assert "after Holm's correction for 3 comparisons" in " ".join(three.split())
+
+
+def test_a_server_is_asked_without_arm_and_a_treated_one_with_it():
+    with serving() as plain, serving() as treated:
+        both = ("--endpoint", plain.url, "--treated-endpoint", treated.url, "--policy", "outward")
+        alone = result("evaluate", "tiny", *FEW, "--endpoint", plain.url)
+        code, text, notes = run("evaluate", "tiny", *FEW, *both, "--json")
+    found = json.loads(text)
+    assert (code, "taken on trust" in notes) == (0, True)
+    names = [[each["name"] for each in one["tasks"][0]["conditions"]] for one in (alone, found)]
+    assert names == [["baseline", "temperature"], ["baseline", "outward", "temperature"]]
+    assert (len(plain.requests), len(treated.requests)) == (4 * 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--policy", "outward"), "a server without ARM cannot run outward"),
+        (("--treated-endpoint", "http://127.0.0.1:9"), "say with --policy or --config what that server has attached"),
+        (("--dtype", "float32"), "--dtype and --device are the server's own"),
+    ],
+)
+def test_a_server_that_would_not_be_what_is_said_is_refused(options, message):
+    code, _, err = run("evaluate", "tiny", *FEW, "--endpoint", "http://127.0.0.1:9", *options)
+    assert (code, message in " ".join(err.split())) == (2, True)
