@@ -36,6 +36,12 @@ WHOLE = "def twice(x):\n" + BODY
         f"~~~python\n{WHOLE}~~~",
         f"1. So:\n    ```python\n{textwrap.indent(WHOLE, '    ')}    ```\n",
         "twice = lambda x: [x, x]",
+        BODY.replace("    ", "\t"),
+        BODY.replace("    ", "  "),
+        BODY[3:],  # a token's own space is left of the indentation
+        f"{BODY}\nIt returns [x, x] twice.\n",
+        f"{BODY}\nprint(twice(3))\n",
+        f'```python\ndef twice(x):\n    """Twice.\n    ```\n    twice(3)\n    ```\n    """\n{BODY}```',
         f"```python\n{WHOLE}```\nTry it:\n```python\ndef twice(x): return []\n```",
         f"from __future__ import annotations\n{WHOLE}",
         f"{WHOLE}\nif __name__ == '__main__':\n    input()\n",

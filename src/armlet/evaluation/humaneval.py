@@ -3,6 +3,7 @@
 import ast
 import re
 import textwrap
+from collections.abc import Iterator
 
 from armlet.evaluation.sandbox import Outcome, run_program
 
@@ -45,7 +46,8 @@ def _code(completion: str, entry_point: str) -> str:
     """The first fenced block that defines the function, else the first one, else the text from its first code on."""
     blocks = [_flush(block, entry_point) for block in _fenced(completion)]
     if blocks:
-        return next((block for block in blocks if _defines(block, entry_point)), blocks[0])
+        whole = [block for block in blocks if _defines(block, entry_point)]
+        return next(filter(_parses, whole), (whole or blocks)[0])
     return _without_prose(completion, entry_point)
 
 
@@ -55,7 +57,9 @@ def _fenced(completion: str) -> list[str]:
     if len(fences) == 1 and not fences[0][1] and completion[: fences[0].start()].strip():
         return [completion[: fences[0].start()]]
     ends = [*(fence.start() for fence in fences[1::2]), len(completion)]
-    return [completion[opening.end() + 1 : end] for opening, end in zip(fences[::2], ends, strict=False)]
+    blocks = [completion[opening.end() + 1 : end] for opening, end in zip(fences[::2], ends, strict=False)]
+    # Fences may stand in a docstring.
+    return [*blocks, completion[fences[0].end() + 1 : fences[-1].start()]] if len(fences) > 2 else blocks
 
 
 def _defines(code: str, entry_point: str) -> bool:
@@ -75,9 +79,14 @@ def _without_prose(completion: str, entry_point: str) -> str:
     if not first or not _defines(completion, entry_point):
         return completion
     code = completion[first.start() :]
+    return next((head for head in _heads(code) if _defines(head, entry_point) and _parses(head)), code)
+
+
+def _heads(code: str) -> Iterator[str]:
+    """The code, then what stands before each of its last flush lines, from the last one on."""
+    yield code
     starts = [found.start() for found in re.finditer(r"^\S", code, re.MULTILINE)]
-    heads = (code[:at] for at in (len(code), *reversed(starts[-MOST:])) if at)
-    return next((head for head in heads if _defines(head, entry_point) and _parses(head)), code)
+    yield from (code[:at] for at in reversed(starts[-MOST:]) if at)
 
 
 def _parses(code: str) -> bool:
@@ -89,12 +98,15 @@ def _parses(code: str) -> bool:
 
 
 def _as_body(code: str) -> str:
-    """A continuation at the indentation of a body: models strip that of the first line, or of all."""
-    first, newline, rest = code.strip("\n").partition("\n")
-    if not first or first[0].isspace():
-        return code
-    inner = [line for line in rest.splitlines() if line.strip()]
-    deeper = INDENT + " " * first.rstrip().endswith(":")  # what stands in a block that the first line opens
-    if inner and inner[0].startswith(deeper) and all(line.startswith(INDENT) for line in inner):
-        return INDENT + first + newline + rest
-    return textwrap.indent(first + newline + rest, INDENT)
+    """A continuation at the indentation of a body, without what is no code behind it.
+
+    Models strip the indentation of the first line, or of all, and indent by another width.
+    """
+    spaced = re.sub(r"^\t+", lambda tabs: INDENT * len(tabs[0]), code.strip("\n"), flags=re.MULTILINE)
+    bodies = (body for head in _heads(spaced) for body in _indented(head))
+    return next((body for body in bodies if _parses(f"def _():\n{INDENT}pass\n{body}")), spaced)
+
+
+def _indented(code: str) -> tuple[str, str, str]:
+    """As it stands, as a whole moved to a body's indentation, and with the first line moved there alone."""
+    return code, textwrap.indent(textwrap.dedent(code), INDENT), INDENT + code.lstrip()
