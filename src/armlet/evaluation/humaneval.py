@@ -104,7 +104,8 @@ def _as_body(code: str) -> str:
     """
     spaced = re.sub(r"^\t+", lambda tabs: INDENT * len(tabs[0]), code.strip("\n"), flags=re.MULTILINE)
     bodies = (body for head in _heads(spaced) for body in _indented(head))
-    return next((body for body in bodies if _parses(f"def _():\n{INDENT}pass\n{body}")), spaced)
+    fitting = (body for body in bodies if body[:1].isspace() and _parses(f"def _():\n{INDENT}pass\n{body}"))
+    return next(fitting, spaced)
 
 
 def _indented(code: str) -> tuple[str, str, str]:
