@@ -138,6 +138,9 @@ def test_confirm_uses_the_test_items_once_and_records_it():
         assert (code, out) == (2, "")
         assert "test items" in err
         assert "have been used" in err
+    budget = found["study"]["budget"]
+    said = f"The setting is the best of {budget['trials']} settings tried on {budget['items']} other items"
+    assert all(said in Path("study/test", name).read_text() for name in ("report.md", "report.html"))
     assert json.loads(Path("study/confirmed.json").read_text())["verdicts"] == found["verdicts"]
 
 

@@ -104,7 +104,9 @@ def _verdicts(findings: Row) -> str:
     judged = [row["verdict"] for task in findings["tasks"] for row in task["comparisons"] if row["judged"]]
     items = "".join(_verdict(*pair) for pair in zip(findings["verdicts"], judged, strict=True))
     listed = f'<ul class="verdicts">\n{items}</ul>\n' if items else "<p>There is nothing to judge yet.</p>\n"
-    return f'{banner}{listed}<p class="note">{escape(sentences.JUDGING)}</p>\n'
+    search = sentences.searched(findings)
+    said = f"<p>{escape(search)}</p>\n" if search else ""
+    return f'{banner}{listed}{said}<p class="note">{escape(sentences.JUDGING)}</p>\n'
 
 
 def _verdict(sentence: str, kind: str) -> str:

@@ -66,7 +66,9 @@ def markdown(findings: Row, map: Map | None = None) -> str:
     """The report in short."""
     missing, tasks = sentences.partial(findings), findings["tasks"]
     blocks = [f"# {_inline(sentences.heading(findings))}", *([f"**{_inline(missing)}**"] if missing else [])]
-    blocks += [_list(findings["verdicts"]) or "There is nothing to judge yet.", sentences.JUDGING]
+    search = sentences.searched(findings)
+    blocks += [_list(findings["verdicts"]) or "There is nothing to judge yet.", *([_inline(search)] if search else [])]
+    blocks += [sentences.JUDGING]
     blocks += [f"## {_inline(map.title)}", _table(_map_grid(map))] if map else []
     blocks += [*_answers(tasks), *_course(tasks), *_settings(findings)]
     return "\n\n".join(blocks) + "\n"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from armlet.evaluation.tables import Grid, count, percent, percent_points, points
+from armlet.evaluation.tables import Grid, count, interval, percent, percent_points, points
 
 Row = Mapping[str, Any]
 
@@ -75,6 +75,16 @@ def partial(findings: Row) -> str | None:
         for task in findings["manifest"]["tasks"]
     )
     return f"partial: {'; '.join(parts)}"
+
+
+def searched(findings: Row) -> str | None:
+    """What the search before a confirmation cost and promised; None where there was none."""
+    if "study" not in findings:
+        return None
+    budget, best = findings["study"]["budget"], findings["study"]["best"]
+    tried = f"{count(budget['trials'], 'setting')} tried on {count(budget['items'], 'other item')}"
+    found = f"{points(best['difference'])} points {interval(best['low'], best['high'])}"
+    return f"The setting is the best of {tried} ({count(budget['answers'], 'answer')}), where it had {found}."
 
 
 def placebo_checks(task: Row) -> Iterator[tuple[bool, str]]:
