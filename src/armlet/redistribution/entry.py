@@ -72,8 +72,18 @@ def drawer(a: Tensor, noise: Source, positions: Tensor | None, keys: Tensor | No
     return lambda: noise.uniforms(a.shape, placed, keys)
 
 
-def outcome(a: Tensor, policy: Policy, *, scope: str, draw: Draw, mask: Tensor | None = None) -> Outcome:
+def outcome(
+    a: Tensor,
+    policy: Policy,
+    *,
+    scope: str,
+    draw: Draw,
+    mask: Tensor | None = None,
+    strength: Tensor | None = None,
+) -> Outcome:
     """`redistribute` with what it did; `draw()` gives float32 uniforms of the shape of `a`, where they are needed.
+
+    `strength`, float32 with one number for each scope, takes the place of the policy's.
 
     Raises:
         ArgumentError: the mask has a wrong shape or dtype.
@@ -86,10 +96,7 @@ def outcome(a: Tensor, policy: Policy, *, scope: str, draw: Draw, mask: Tensor |
     rows, passed = _finite(a.reshape(shape), real)
     value, moved = policy.move(rows, lambda: draw().reshape(shape))
     moved = moved & ~passed if real is None else moved & ~passed & real
-    if policy.strength == 0:
-        moved = torch.zeros_like(moved)
-    elif policy.strength < 1:
-        value = torch.lerp(rows.values, value, policy.strength)
+    value, moved = _part_of_the_way(rows.values, value, moved, policy.strength if strength is None else strength)
     largest = torch.finfo(a.dtype).max  # a finite value stays finite, also where float16 ends at 65,504
     values = torch.where(moved.view(a.shape), value.clamp(-largest, largest).to(a.dtype).view(a.shape), a)
     return Outcome(values, moved.view(a.shape), passed.view(-1))
@@ -148,6 +155,16 @@ def _token_mask(a: Tensor, mask: Tensor | None) -> Tensor | None:
 
 def _found(value: object) -> str:
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
+def _part_of_the_way(start: Tensor, end: Tensor, moved: Tensor, strength: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Where values are at `strength`, and which moved: none at 0, and at 1 the whole way without rounding."""
+    if isinstance(strength, Tensor):
+        weight = strength.view(-1, 1).to(start.dtype)
+        return torch.where(weight == 1, end, torch.lerp(start, end, weight)), moved & (weight > 0)
+    if strength == 0:
+        return end, torch.zeros_like(moved)
+    return (torch.lerp(start, end, strength) if strength < 1 else end), moved
 
 
 def _rows_shape(a: Tensor, scope: str) -> tuple[int, int]:

@@ -1,0 +1,87 @@
+"""vLLM and Hugging Face on the same prompts."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+}
+for name, value in ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
+
+
+@contextmanager
+def engine(folder, armlet=None, **options):
+    """An eager float32 engine in this process, and nothing left of it."""
+    from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    additional = {} if armlet is None else {"additional_config": {"armlet": armlet}}
+    usual = {"dtype": "float32", "enforce_eager": True, "max_model_len": 256, "distributed_executor_backend": "uni"}
+    llm = LLM(str(folder), **usual | {"skip_tokenizer_init": True, "disable_log_stats": False} | additional | options)
+    try:
+        yield llm
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        cleanup_dist_env_and_memory()
+
+
+def greedy(llm, prompts, tokens, extra_args=None, logprobs=None, **options):
+    """Greedy answers to lists of token ids; `extra_args` is one of `extra_args`, or a list of them."""
+    from vllm import SamplingParams
+
+    each = extra_args if isinstance(extra_args, list) else [extra_args] * len(prompts)
+    params = [
+        SamplingParams(
+            temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False, extra_args=args, logprobs=logprobs
+        )
+        for args in each
+    ]
+    return llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False, **options)
+
+
+def tokens_of(outputs):
+    return [list(output.outputs[0].token_ids) for output in outputs]
+
+
+def hugging_face(model, prompts, tokens):
+    """The same with `generate`, one prompt at a time."""
+    found = []
+    for ids in prompts:
+        inputs = torch.tensor([ids])
+        made = model.generate(
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            do_sample=False,
+            max_new_tokens=tokens,
+            eos_token_id=None,
+            pad_token_id=0,
+            repetition_penalty=1.0,
+        )
+        found.append(made[0, len(ids) :].tolist())
+    return found
+
+
+def elsewhere(request, **environment):
+    """`generate.py` in a process of its own."""
+    run = subprocess.run(
+        [sys.executable, str(HERE / "generate.py"), json.dumps(request)],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        timeout=900,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
