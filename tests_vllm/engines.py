@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",

@@ -8,7 +8,7 @@ from engines import engine, greedy
 if __name__ == "__main__":
     request = json.loads(sys.argv[1])
     with engine(request["folder"], request.get("armlet"), **request.get("options", {})) as llm:
-        outputs = greedy(llm, request["prompts"], request["tokens"], logprobs=request.get("logprobs"))
+        outputs = greedy(llm, request["prompts"], request["tokens"], request.get("extra_args"), request.get("logprobs"))
         found = {"tokens": [list(each.outputs[0].token_ids) for each in outputs]}
         if request.get("logprobs"):
             chosen = [

@@ -3,11 +3,15 @@
 import pytest
 
 from armlet import Inward, Outward, Transport, attach
-from engines import engine, greedy, hugging_face, tokens_of
+from engines import elsewhere, engine, greedy, hugging_face, tokens_of
 from families import prompt
 
 PROMPTS = [prompt(length, seed=length)[0].tolist() for length in (3, 9, 17, 30)]
-HEADS = {"qwen3": {"head_dim": 32}, "gemma3": {"head_dim": 32}, "phi3": {"original_max_position_embeddings": 256}}
+HEADS = {
+    "qwen3": {"head_dim": 32},
+    "gemma3": {"head_dim": 32, "tie_word_embeddings": False},
+    "phi3": {"original_max_position_embeddings": 256},
+}
 FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "phi3", "gemma3"]
 POLICIES = {"outward": Outward(), "inward": Inward(knee=0.8), "transport": Transport()}
 
@@ -32,27 +36,37 @@ def both(folder, model, policy, layers, **options):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_policy_gives_the_tokens_of_hugging_face(made, family):
+def test_a_family_gives_the_tokens_of_hugging_face(made, family):
     folder, model = made(family, **HEADS.get(family, {}))
-    for policy in POLICIES.values():
-        treated, on, (baseline, off), report = both(folder, model, policy, [0, 2])
-        assert on == treated, policy
-        assert off == baseline
-        assert treated != baseline
-        assert sorted(report["layers"]) == ["0", "2"]
-        assert all(layer["moved"] > 0 for layer in report["layers"].values())
+    treated, on, (baseline, off), report = both(folder, model, Outward(), [0, 2])
+    assert on == treated != baseline == off
+    assert sorted(report["layers"]) == ["0", "2"]
+    assert all(layer["moved"] > 0 for layer in report["layers"].values())
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
-def test_all_layers_give_the_tokens_of_hugging_face(made, policy):
-    folder, model = made("llama")
-    treated, on, _, report = both(folder, model, policy, "all")
-    assert on == treated
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_all_layers_give_the_tokens_of_hugging_face(made, family, policy):
+    folder, model = made(family, **HEADS.get(family, {}))
+    treated, on, (baseline, off), report = both(folder, model, policy, "all")
+    assert on == treated != baseline == off
     assert len(report["layers"]) == 3
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_the_transformers_backend_gives_the_same_tokens(made, family):
-    folder, model = made(family, **HEADS.get(family, {}))
-    treated, on, (baseline, off), _ = both(folder, model, Outward(), [0], model_impl="transformers")
+@pytest.mark.parametrize("changes", [{"mlp_only_layers": [0]}], ids=["qwen2_moe"])
+def test_a_dense_layer_before_mixtures_gives_the_tokens_of_hugging_face(made, changes):
+    folder, model = made("qwen2_moe", **changes)
+    treated, on, (baseline, off), _ = both(folder, model, Outward(), [0])
     assert on == treated != baseline == off
+    with pytest.raises(Exception, match="expected one gated MLP"), engine(folder, entry(Outward(), [1])):
+        pass
+
+
+def test_the_transformers_backend_gives_the_same_tokens(made):
+    # In a process of its own: the backend rewrites classes of transformers, which Hugging Face's side uses here.
+    folder, model = made("llama")
+    with attach(model, Outward()):
+        treated = hugging_face(model, PROMPTS, 24)
+    request = {"folder": str(folder), "armlet": {"policy": "outward"}, "prompts": PROMPTS, "tokens": 24}
+    found = elsewhere(request | {"options": {"model_impl": "transformers"}})
+    assert found["tokens"] == treated

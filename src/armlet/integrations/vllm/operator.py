@@ -1,5 +1,8 @@
 """What stands in the place of vLLM's fused activation and product: the same, with ARM in between."""
 
+# vLLM has an environment of its own, and no types to check against in this one.
+# pyright: reportMissingImports=false
+
 import json
 from collections.abc import Callable
 from functools import lru_cache, partial

@@ -4,6 +4,9 @@ vLLM calls `register` in every process it starts. Where the engine is not config
 wraps and does nothing else.
 """
 
+# vLLM has an environment of its own, and no types to check against in this one.
+# pyright: reportMissingImports=false
+
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -63,11 +66,11 @@ def _configure(original: Callable[..., Any], arguments: Any, *args: Any, **kwarg
     arguments.additional_config = resolve(arguments.additional_config, arguments.model)
     config = original(arguments, *args, **kwargs)
     if entry := configured(config.additional_config):
-        _refuse(config, entry["policy"].name)
+        refuse(config, entry["policy"].name)
     return config
 
 
-def _refuse(config: Any, policy: str) -> None:
+def refuse(config: Any, policy: str) -> None:
     """Refuses what would give wrong tokens, or no ARM at all, without a word.
 
     Raises:
@@ -99,7 +102,7 @@ def _refuse(config: Any, policy: str) -> None:
 
 
 def _choose_runner(original: Callable[..., bool], config: Any) -> bool:
-    """Runner V1, which has one place before each forward pass; V2 where the user insists, for `_refuse` to say so."""
+    """Runner V1, which has one place before each forward pass; V2 where the user insists, for `refuse` to say so."""
     import vllm.envs as envs
 
     with_arm = isinstance(config.additional_config, dict) and KEY in config.additional_config
@@ -107,7 +110,12 @@ def _choose_runner(original: Callable[..., bool], config: Any) -> bool:
 
 
 def _validate(original: Callable[..., Any], processor: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
-    check_request(getattr(params, "extra_args", None), processor.vllm_config.additional_config)
+    from vllm.exceptions import VLLMValidationError
+
+    try:
+        check_request(getattr(params, "extra_args", None), processor.vllm_config.additional_config)
+    except ArgumentError as error:
+        raise VLLMValidationError(str(error)) from error  # what the server answers with 400
     return original(processor, params, *args, **kwargs)
 
 

