@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import save_file
+from vllm.exceptions import VLLMValidationError
 
 from armlet import Outward, attach
 from armlet.integrations.vllm.seams import refuse
@@ -41,7 +42,7 @@ def test_an_armlet_json_is_served_by_its_name(saved, made):
 def test_false_turns_the_file_in_the_models_folder_off(saved, made):
     with engine(saved[0], False) as llm:
         assert tokens_of(greedy(llm, PROMPTS, 24)) == hugging_face(made("llama")[1], PROMPTS, 24)
-        with pytest.raises(ValueError, match="runs without ARM"):
+        with pytest.raises(VLLMValidationError, match="runs without ARM"):
             greedy(llm, PROMPTS, 24, {"armlet": "on"})
 
 
@@ -49,7 +50,7 @@ def test_false_turns_the_file_in_the_models_folder_off(saved, made):
 def test_a_request_that_means_nothing_is_refused_and_the_engine_goes_on(made, asked):
     folder, model = made("llama")
     with engine(folder, {"policy": "outward", "strength": 0}) as llm:
-        with pytest.raises(ValueError, match="must be 'on', 'off' or a strength"):
+        with pytest.raises(VLLMValidationError, match="must be 'on', 'off' or a strength"):
             greedy(llm, PROMPTS, 4, {"armlet": asked})
         assert tokens_of(greedy(llm, PROMPTS, 4)) == hugging_face(model, PROMPTS, 4)
 
