@@ -20,6 +20,7 @@ from armlet.commands.inspect import inspect
 from armlet.commands.lm_eval import PASSED_ON, lm_eval, lm_eval_compare
 from armlet.commands.terminal import BAD_INPUT
 from armlet.commands.tune import tune
+from armlet.commands.vllm_check import vllm_check
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "confirm": confirm,
     "lm-eval": lm_eval,
     "lm-eval-compare": lm_eval_compare,
+    "vllm-check": vllm_check,
 }
 
 

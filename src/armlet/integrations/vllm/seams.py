@@ -163,4 +163,4 @@ def _forward(
 def _report(worker: Any) -> dict[str, Any]:
     """Where ARM is on this rank and what it did, for `collective_rpc`."""
     serving = getattr(worker.model_runner.get_model(), ATTRIBUTE, None)
-    return {"rank": worker.rank, "layers": serving.report() if serving else {}}
+    return {"rank": worker.rank, **(serving.report() if serving else {"asked": [], "layers": {}})}

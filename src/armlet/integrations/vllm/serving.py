@@ -35,7 +35,8 @@ class Serving:
 
     def __init__(self, model: nn.Module, arguments: Mapping[str, Any], most_tokens: int, device: torch.device) -> None:
         self.policy, noise = arguments["policy"], arguments["noise"]
-        sites = find_fused_sites(model, _wanted(arguments["layers"], layer_count(model)))
+        self.layers = _wanted(arguments["layers"], layer_count(model))
+        sites = find_fused_sites(model, self.layers)
         self.positions = torch.zeros(most_tokens + PADDING, dtype=torch.int64, device=device)
         self.strengths = torch.zeros(most_tokens + PADDING, dtype=torch.float32, device=device)
         self.places = {
@@ -71,9 +72,9 @@ class Serving:
         strength[: sum(counts)] = np.repeat([self._strength(each) for each in extra_args], counts)
         self.strengths[:total].copy_(torch.from_numpy(strength))
 
-    def report(self) -> dict[str, dict[str, int | float]]:
-        """For each layer here: calls, tokens, moved, share_moved, passed."""
-        return {str(layer): place.report() for layer, place in self.places.items()}
+    def report(self) -> dict[str, Any]:
+        """The layers asked for, and for each that is here: calls, tokens, moved, share_moved, passed."""
+        return {"asked": self.layers, "layers": {str(layer): each.report() for layer, each in self.places.items()}}
 
     def _strength(self, extra_args: Mapping[str, Any] | None) -> float:
         asked = request_strength(extra_args)

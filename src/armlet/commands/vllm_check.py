@@ -1,0 +1,103 @@
+"""`armlet vllm-check`: does ARM fire in vLLM, and what does it cost."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from armlet.commands.arguments import POLICY, Dtype, Json, Prompt, Prompts, Seed, asked, check_folder, refuse_idle
+from armlet.commands.terminal import notes
+from armlet.layer.config import describe, json_text, load_config, parse_layers, parse_policy, write_json
+from armlet.prompting.prompts import BUILT_IN
+from armlet.redistribution.noise import Noise
+
+if TYPE_CHECKING:
+    from armlet.integrations.vllm.check import Check
+
+FAILED = 1
+"""Exit code where ARM did not fire as it should."""
+
+
+def vllm_check(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A folder or hub id.")],
+    policy: Annotated[str, typer.Option(help=POLICY + ".")] = "outward",
+    layers: Annotated[str, typer.Option(help="An index, several (0,3), a range (0-5), or all.")] = "0",
+    config: Annotated[Path | None, typer.Option(help="An armlet.json: policy, layers and seed.")] = None,
+    prompt: Prompt = None,
+    prompts: Prompts = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each answer.")] = 32,
+    eager: Annotated[bool, typer.Option(help="Without compilation and graphs, which loads sooner.")] = False,
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="Ranks along the width.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Where vllm-check.json goes; nowhere by default.")] = None,
+    seed: Seed = 0,
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Load a model in vLLM without ARM and with it: where ARM sits, what it moves, whom it leaves alone, its cost."""
+    from armlet.integrations.vllm.check import check
+
+    if config:
+        refuse_idle(context, ("policy", "layers", "seed"), "--config names it")
+        found = load_config(config)
+        settings: Any = str(config)
+        policy_strength = found["policy"].strength
+    else:
+        chosen = parse_policy(policy)
+        policy_strength = chosen.strength
+        settings = describe(chosen, [], "token", Noise(seed)) | {"layers": parse_layers(layers)}
+    if not policy_strength:
+        notes.print("strength 0: ARM runs for requests only that ask for it, and none here does", style="yellow")
+    if out:
+        check_folder(out)
+    texts = asked(prompt, prompts, BUILT_IN)
+    with notes.status("vLLM ...") as status:
+        result = check(
+            model,
+            settings,
+            texts,
+            tokens=max_new_tokens,
+            eager=eager,
+            tensor_parallel=tensor_parallel,
+            dtype=dtype,
+            tick=lambda what: status.update(f"{what} ..."),
+        )
+    plain = asdict(result) | {"passed": result.passed}
+    if out:
+        write_json(out / "vllm-check.json", plain)
+    if as_json:
+        print(json_text(plain), end="")
+    else:
+        _show(result)
+    if not result.passed:
+        raise typer.Exit(FAILED)
+
+
+def _show(result: "Check") -> None:
+    table = Table(title=f"ARM in vLLM: {result.model}", title_justify="left")
+    for name in ("rank", "layer", "tokens seen", "values moved", "share moved", "rows passed"):
+        table.add_column(name, justify="right")
+    for rank in result.ranks:
+        for layer, counts in rank["layers"].items():
+            share = f"{100 * counts['share_moved']:.2f} %"
+            row = (counts["tokens"], counts["moved"])
+            table.add_row(str(rank["rank"]), layer, *(f"{n:,}" for n in row), share, str(counts["passed"]))
+    Console().print(table)
+    seconds = result.seconds
+    on, off = (seconds[each] / seconds["baseline"] for each in ("on", "off"))
+    lines = [
+        f"answers that differ with ARM on: {result.changed} of {result.prompts}",
+        f"requests with ARM off: {_equal(result.off_equal)} in tokens and log-probabilities",
+        f"requests with ARM off beside requests with it: {_equal(result.mates_equal)} in tokens",
+        f"time per token: {1e3 * seconds['baseline']:.2f} ms without, {on:.2f} × with, "
+        f"{off:.2f} × with ARM off by request (medians, one engine after the other)",
+        *(f"layer {layer}: asked for, and no token came through" for layer in result.missing),
+    ]
+    print(*lines, sep="\n")
+
+
+def _equal(equal: bool) -> str:
+    return "as the baseline" if equal else "NOT as the baseline"

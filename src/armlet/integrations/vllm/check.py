@@ -1,0 +1,186 @@
+"""Proof that ARM fires in vLLM: the same prompts through the model without it and with it."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from armlet.integrations.vllm.settings import KEY, resolve
+from armlet.redistribution.errors import ArgumentError, ArmletError
+
+# vLLM has an environment of its own, and no types to check against in this one.
+# pyright: reportMissingImports=false
+
+REPEATS = 5
+"""Timed runs of each engine; one before them warms it up."""
+
+CACHE = 2**30
+"""Bytes of keys and values: a check has few requests."""
+
+LONGEST = 1024
+"""Tokens of prompt and answer."""
+
+QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+"""Where the user did not say otherwise: stdout is the result's."""
+
+OFF = {KEY: "off"}
+
+
+class CheckError(ArmletError, RuntimeError):
+    """vLLM is not there, or the model cannot be loaded in it."""
+
+
+@dataclass
+class Run:
+    """What one engine gave.
+
+    Args:
+        answers: tokens of each prompt's answer.
+        logprobs: of those tokens.
+    """
+
+    answers: list[list[int]]
+    logprobs: list[list[float]]
+
+
+@dataclass
+class Check:
+    """What the two engines gave.
+
+    Args:
+        model: as it was named.
+        settings: the content of an armlet.json.
+        ranks: of `armlet_report`, after all requests.
+        missing: layers that were asked for and are on no rank, or saw no token.
+        changed: answers that differ with ARM on.
+        prompts: how many.
+        off_equal: with ARM off by request, tokens and log-probabilities are bit for bit the baseline's.
+        mates_equal: so are the tokens of requests without ARM beside requests with it.
+        seconds: median seconds per generated token: baseline, on, off.
+    """
+
+    model: str
+    settings: dict[str, Any]
+    ranks: list[dict[str, Any]]
+    missing: list[int]
+    changed: int
+    prompts: int
+    off_equal: bool
+    mates_equal: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """ARM fired where it was asked for, and nowhere else."""
+        fired = any(rank["layers"] for rank in self.ranks) and not self.missing
+        return fired and self.off_equal and self.mates_equal
+
+
+def check(
+    model: str,
+    settings: dict[str, Any],
+    prompts: Sequence[str],
+    *,
+    tokens: int = 32,
+    eager: bool = False,
+    tensor_parallel: int = 1,
+    dtype: str = "auto",
+    tick: Callable[[str], None] = lambda _what: None,
+) -> Check:
+    """Loads the model twice, one after the other, and asks it the same.
+
+    Args:
+        model: a folder or hub id.
+        settings: the content of an armlet.json; strength above 0.
+        prompts: at least two.
+        tokens: of each answer, greedy.
+        eager: without compilation and graphs.
+        tensor_parallel: ranks along the width.
+        dtype: of the weights.
+        tick: is told what comes next.
+
+    Raises:
+        ArgumentError: fewer than two prompts, or settings that vLLM cannot serve.
+        CheckError: there is no vLLM, or it cannot load the model.
+    """
+    if len(prompts) < 2:
+        raise ArgumentError("vllm-check: two prompts are needed, one of them to stay without ARM beside the other")
+    full = resolve({KEY: settings}, model)[KEY]
+    how = {"enforce_eager": eager, "tensor_parallel_size": tensor_parallel, "dtype": dtype}
+    tick("loading without ARM")
+    engine = _engine(model, False, how)
+    tick("answering without ARM")
+    baseline, base_seconds = _timed(engine, prompts, tokens, None)
+    _close(engine)
+    tick("loading with ARM")
+    engine = _engine(model, full, how)
+    tick("answering with ARM")
+    on, on_seconds = _timed(engine, prompts, tokens, None)
+    off, off_seconds = _timed(engine, prompts, tokens, OFF)
+    half: list[Any] = [OFF if at % 2 else None for at in range(len(prompts))]
+    mixed = _answer(engine, prompts, tokens, half)
+    ranks = engine.collective_rpc(f"{KEY}_report")
+    _close(engine)
+    return Check(
+        model,
+        full,
+        ranks,
+        _missing(ranks),
+        sum(one != other for one, other in zip(baseline.answers, on.answers, strict=True)),
+        len(prompts),
+        off == baseline,
+        mixed.answers[1::2] == baseline.answers[1::2],
+        {"baseline": base_seconds, "on": on_seconds, "off": off_seconds},
+    )
+
+
+def _engine(model: str, settings: Any, how: dict[str, Any]) -> Any:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        from vllm import LLM
+    except ImportError as error:
+        raise CheckError(f"vllm-check: vLLM is not installed in this environment ({error})") from error
+    usual = {"max_model_len": LONGEST, "kv_cache_memory_bytes": CACHE, "enable_prefix_caching": False}
+    try:
+        return LLM(model, additional_config={KEY: settings}, **usual, **how)
+    except ArmletError:
+        raise
+    except Exception as error:  # whatever stops an engine, in this process or in its own
+        raise CheckError(f"{model}: vLLM cannot load it ({type(error).__name__}: {error})") from error
+
+
+def _close(engine: Any) -> None:
+    engine.llm_engine.engine_core.shutdown()
+
+
+def _timed(engine: Any, prompts: Sequence[str], tokens: int, extra_args: Any) -> tuple[Run, float]:
+    """The answers, and the median seconds per generated token."""
+    asked = [extra_args] * len(prompts)
+    run = _answer(engine, prompts, tokens, asked)
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        _answer(engine, prompts, tokens, asked)
+        seconds.append((time.perf_counter() - start) / (tokens * len(prompts)))
+    return run, median(seconds)
+
+
+def _answer(engine: Any, prompts: Sequence[str], tokens: int, asked: Sequence[Any]) -> Run:
+    from vllm import SamplingParams
+
+    params = [
+        SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, logprobs=0, extra_args=each) for each in asked
+    ]
+    outputs = [each.outputs[0] for each in engine.generate(list(prompts), params, use_tqdm=False)]
+    logprobs = [
+        [step[token].logprob for token, step in zip(each.token_ids, each.logprobs, strict=True)] for each in outputs
+    ]
+    return Run([list(each.token_ids) for each in outputs], logprobs)
+
+
+def _missing(ranks: Sequence[dict[str, Any]]) -> list[int]:
+    fired = {int(layer) for rank in ranks for layer, counts in rank["layers"].items() if counts["tokens"]}
+    return sorted({layer for rank in ranks for layer in rank["asked"]} - fired)

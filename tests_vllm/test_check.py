@@ -1,0 +1,34 @@
+"""`armlet vllm-check` on the embedded model."""
+
+import json
+
+import pytest
+
+from armlet.cli import main
+from armlet.evaluation.local import abacus
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as exit:
+        main(["vllm-check", str(abacus()), "--eager", "--dtype", "float32", *arguments])
+    return exit.value.code, capsys.readouterr().out
+
+
+def test_it_shows_where_arm_sits_what_it_moved_and_whom_it_left_alone(capsys, tmp_path):
+    options = ("--layers", "0,2", "--prompt", "3+4*5", "--prompt", "17-8", "--max-new-tokens", "8")
+    code, out = run(capsys, *options, "--json", "--out", str(tmp_path))
+    found = json.loads(out)
+    assert not code
+    assert all(found[each] is True for each in ("passed", "off_equal", "mates_equal"))
+    assert found["missing"] == []
+    (rank,) = found["ranks"]
+    assert rank["asked"] == [0, 2]
+    assert all(counts["tokens"] > 0 and 0 < counts["share_moved"] < 1 for counts in rank["layers"].values())
+    assert set(found["seconds"]) == {"baseline", "on", "off"}
+    assert json.loads((tmp_path / "vllm-check.json").read_text()) == found
+
+
+def test_an_arm_that_no_token_reached_fails_the_check(capsys):
+    code, out = run(capsys, "--policy", "outward:strength=0", "--prompt", "1+1", "--prompt", "2+2")
+    assert code == 1
+    assert "layer 0: asked for, and no token came through" in out
