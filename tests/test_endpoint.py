@@ -469,3 +469,32 @@ def test_a_run_cut_short_goes_on_to_the_same_items_and_findings(tmp_path):
         assert len(plain.requests) == 2 * asked  # nothing that was safe was asked again
     items = [(tmp_path / name / "items.jsonl").read_bytes() for name in ("whole", "cut")]
     assert items[0] == items[1]
+
+
+def test_at_one_address_a_request_turns_arm_on_or_off():
+    with serving() as fake:
+        for condition in (BASE, TREATED):
+            answers(fake, condition=condition, treated_url=fake.url)
+        answers(fake)
+    switches = [each.get("vllm_xargs") for each in fake.requests]
+    assert switches == [{"armlet": "off"}, {"armlet": "on"}, None]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("extra_args: armlet must be 'on', 'off' or a strength in [0, 1], found 'neither'", None),
+        ("extra_args: armlet was given, but this engine runs without ARM", "this engine runs without ARM"),
+        ("no such model", "no such model"),
+        (None, "does not know ARM's switch: start vLLM with armlet"),
+    ],
+)
+def test_a_server_that_does_not_refuse_nonsense_has_no_switch(said, message):
+    with serving(faults=[(400, {}, {"error": {"message": said}})] if said else []) as fake:
+        engine = Endpoint(fake.url, model="tiny", treated_url=fake.url, retries=0)
+        if message is None:
+            engine.check_switch()
+        else:
+            with pytest.raises(ArmletError, match=message):
+                engine.check_switch()
+    assert fake.requests[0]["vllm_xargs"] == {"armlet": "neither"}

@@ -6,7 +6,7 @@ import torch
 from armlet import Outward
 from armlet.evaluation.conditions import Filling, Treatment, conditions
 from armlet.evaluation.engine import Ask, Sampling
-from armlet.evaluation.local import Local, fingerprint, framed, stream
+from armlet.evaluation.local import Local, stream
 from armlet.evaluation.problems import Problem
 from armlet.prompting.fillers import Filler
 from checkpoints import TEMPLATE, save
@@ -72,7 +72,7 @@ def test_only_the_best_of_several_has_log_probabilities(engine):
 
 
 def test_an_answer_is_that_of_plain_generation_without_the_checkpoints_penalties(engine):
-    ids = engine._prompt(ASKS[2], "between").ids[None]
+    ids = engine.tokens.prompt(ASKS[2], BASE)[None]
     made = engine.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
     (output,) = engine.answer([ASKS[2]], BASE, SAMPLING, batch=0, sample=0)
     assert output.text == engine.tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
@@ -81,7 +81,7 @@ def test_an_answer_is_that_of_plain_generation_without_the_checkpoints_penalties
 
 def test_an_answer_ends_with_its_end_token(folder):
     engine = Local(str(folder))
-    ids = engine._prompt(ASKS[0], "between").ids[None]
+    ids = engine.tokens.prompt(ASKS[0], BASE)[None]
     made = engine.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
     row = made[0, ids.shape[1] :].tolist()
     engine.model.generation_config.eos_token_id = row[2]
@@ -92,30 +92,10 @@ def test_an_answer_ends_with_its_end_token(folder):
     assert cut.ended == (first == 0)
 
 
-def test_fillers_are_so_many_tokens_more(engine):
-    assert [len(engine._tokens(ask, FILLED)) - len(engine._tokens(ask, BASE)) for ask in ASKS] == [5] * 4
-
-
 def test_weighing_is_the_same_with_a_placebo_that_does_nothing(engine):
     asks = [Ask(Problem("c", "w20 w21", "0", choices=("w1", "w2 w3")), 0, "")]
     plain = engine.weigh(asks, BASE)
     assert engine.weigh(asks, IDENTITY) == plain != engine.weigh(asks, TREATED)
-
-
-def test_a_weight_changed_is_another_fingerprint(tmp_path):
-    one, other = save(tmp_path / "one"), save(tmp_path / "other")
-    assert fingerprint(one) == fingerprint(other)
-    weights = other / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    assert fingerprint(one) != fingerprint(other)
-
-
-def test_a_context_alone_is_gone_on_from_and_a_question_is_framed():
-    assert framed("A man sits.", "") == ("", "A man sits.")
-    assert framed("", "Which?") == ("", "Question: Which?\nAnswer:")
-    assert framed("A passage.", "Which?") == ("A passage.\n", "Question: Which?\nAnswer:")
 
 
 def test_streams_differ_by_seed_batch_and_sample():

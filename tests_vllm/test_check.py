@@ -5,7 +5,7 @@ import json
 import pytest
 
 from armlet.cli import main
-from armlet.evaluation.local import abacus
+from armlet.evaluation.weights import abacus
 
 
 def run(capsys, *arguments):

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from armlet import Outward, attach
+from armlet.cli import main
 from armlet.layer.pretrained import load
 from engines import ROOT
 
@@ -101,3 +102,37 @@ def test_a_request_that_means_nothing_is_answered_with_400(url):
     assert caught.value.code == 400
     assert "must be 'on', 'off' or a strength in [0, 1], found 'banana'" in json.load(caught.value)["error"]["message"]
     assert answer(url)
+
+
+def evaluated(folder, model, *options):
+    """The texts of an `armlet evaluate`, by condition and item."""
+    with pytest.raises(SystemExit) as exit:
+        main(
+            [
+                "evaluate",
+                model,
+                *options,
+                "--policy",
+                "outward:band=0.13",
+                "--max-new-tokens",
+                "24",
+                "--run",
+                str(folder),
+            ]
+        )
+    assert not exit.value.code
+    rows = [json.loads(line) for line in (folder / "items.jsonl").read_text("utf-8").splitlines()]
+    return {(row["condition"], row["item"]): row["text"] for row in rows if "text" in row}
+
+
+def test_evaluate_at_one_address_gives_the_local_engines_answers(url, smollm2_folder, tmp_path):
+    problems = tmp_path / "problems.jsonl"
+    asked = ("What is 12 + 30?", "What is 7 * 6?", "How many days have two weeks?", "What is half of 90?")
+    problems.write_text("".join(json.dumps({"problem": each, "answer": "42"}) + "\n" for each in asked))
+    data = ("--data", str(problems))
+    served = evaluated(tmp_path / "served", BODY["model"], *data, "--endpoint", url, "--treated-endpoint", url)
+    local = evaluated(tmp_path / "local", str(smollm2_folder), *data, "--no-placebos", "--dtype", "float32")
+    shared = {key: text for key, text in served.items() if key[0] in ("baseline", "outward")}
+    assert shared == local
+    assert len({key[1] for key in local}) == 4
+    assert {local["baseline", item] != local["outward", item] for _, item in local} >= {True}

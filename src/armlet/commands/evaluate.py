@@ -1,7 +1,10 @@
 """`armlet evaluate`: does it help? The same items without ARM, with it, and with placebos, in a run that survives."""
 
+import json
+from contextlib import closing
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,22 +33,35 @@ from armlet.commands.evaluating import (
     collect_tasks,
     local_engine,
     make_plan,
+    offline_engine,
     perform,
     refuse_sampling,
     say_planned,
     show,
 )
-from armlet.commands.terminal import INTERRUPTED
+from armlet.commands.terminal import INTERRUPTED, notes
 from armlet.layer.config import load_config, parse_layers, parse_policy
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 
 if TYPE_CHECKING:
-    from armlet.evaluation.conditions import Filling, Treatment
+    from armlet.evaluation.conditions import Condition, Filling, Treatment
     from armlet.evaluation.endpoint import Endpoint
+    from armlet.evaluation.engine import Engine
+    from armlet.evaluation.problems import Task
 
 COLDEST = 1e-6
 """Least temperature that is sampled at, and least share of the mass."""
+
+SERVED_BATCH = 256
+"""Items at once in vLLM, which puts its own batches together."""
+
+
+class EngineName(StrEnum):
+    """What runs the model."""
+
+    local = "local"
+    vllm = "vllm"
 
 
 def evaluate(
@@ -81,9 +97,19 @@ def evaluate(
         str, typer.Option(help="math-verify, or released: the paper's, to show the difference.")
     ] = "math-verify",
     allow_code: AllowCode = False,
+    engine: Annotated[
+        EngineName, typer.Option(help="What runs the model: transformers in this process, or vLLM.")
+    ] = EngineName.local,
+    engine_args: Annotated[
+        str | None, typer.Option(help="vLLM's arguments as JSON: '{\"tensor_parallel_size\": 2}'.")
+    ] = None,
     endpoint: Annotated[str | None, typer.Option(help="An OpenAI-compatible server that answers as MODEL.")] = None,
     treated_endpoint: Annotated[
-        str | None, typer.Option(help="The same server with ARM attached; --policy or --config say how.")
+        str | None,
+        typer.Option(
+            help="The same server with ARM attached; --policy or --config say how. Of vLLM it may be the same address: "
+            "ARM is turned off by request then."
+        ),
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to an endpoint.")] = 16,
     batch: Batch = None,
@@ -101,6 +127,9 @@ def evaluate(
     from armlet.evaluation.conditions import conditions
 
     _check_servers(endpoint, treated_endpoint, stated=bool(policy or config), local=dtype != "auto" or bool(device))
+    if endpoint:
+        refuse_idle(context, ("engine",), "an --endpoint runs the model")
+    options = _engine_options(engine, engine_args, device)
     if not filler:
         refuse_idle(context, ("count", "position"), "says how a --filler stands in the prompt, and there is none")
     if config and not policy:
@@ -124,8 +153,10 @@ def evaluate(
         combine=combine,
         placebos=placebos,
     )
-    if endpoint:  # placebos inside the gate need the model in this process
-        compared = [condition for condition in compared if not condition.placebo]
+    if endpoint or engine is EngineName.vllm:
+        compared = _without_inner_placebos(compared, tasks)
+    if engine is EngineName.vllm:
+        batch = batch or SERVED_BATCH
     plan = make_plan(
         tasks,
         compared,
@@ -138,14 +169,20 @@ def evaluate(
         allow_code=allow_code,
         batch=batch,
     )
+    opened: Engine
     if endpoint:
-        engine = _server(endpoint, treated_endpoint, model, concurrency, seed)
-        engine.check(compared, tasks)
+        opened = _server(endpoint, treated_endpoint, model, concurrency, seed)
+        opened.check(compared, tasks)
+        if opened.switched:
+            opened.check_switch()
+    elif engine is EngineName.vllm:
+        opened = offline_engine(model, compared, tasks, dtype, options, seed)
     else:
-        engine = local_engine(model, dtype, device, seed)
+        opened = local_engine(model, dtype, device, seed)
     if not as_json:
         say_planned(plan)
-    found, folder, interrupted = perform(plan, engine, run)
+    with closing(opened):
+        found, folder, interrupted = perform(plan, opened, run)
     show(found, out or folder, as_json=as_json)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -164,6 +201,37 @@ def _fillings(fillers: list[str] | None, count: int, position: Place) -> "list[F
     from armlet.prompting.fillers import Filler
 
     return [Filling(Filler(text, count), position.value) for text in dict.fromkeys(fillers or ())]
+
+
+def _engine_options(engine: EngineName, given: str | None, device: str | None) -> dict[str, Any]:
+    """vLLM's arguments.
+
+    Raises:
+        ArgumentError: they are no JSON object, or say nothing to the engine that was chosen.
+    """
+    if engine is EngineName.local:
+        if given is not None:
+            raise ArgumentError("--engine-args: are vLLM's; add --engine vllm, or leave them out")
+        return {}
+    if device:
+        raise ArgumentError("--device: vLLM chooses its own; leave it out")
+    try:
+        found = json.loads(given or "{}")
+    except ValueError as error:
+        raise ArgumentError(f"--engine-args: expected a JSON object, found {given!r} ({error})") from error
+    if not isinstance(found, dict):
+        raise ArgumentError(f"--engine-args: expected a JSON object, found {given!r}")
+    return found
+
+
+def _without_inner_placebos(compared: "list[Condition]", tasks: "list[Task]") -> "list[Condition]":
+    """What a server or vLLM can run: ARM as it is configured, and choices weighed at temperature 1."""
+    weighed = any(task.kind == "choice" for task in tasks)
+    kept = [each for each in compared if not each.placebo and (each.weighing == 1 or not weighed)]
+    left = ", ".join(each.name for each in compared if each not in kept)
+    if left:
+        notes.print(f"left out, they need --engine local: {left}", highlight=False, soft_wrap=True)
+    return kept
 
 
 def _check_servers(endpoint: str | None, treated: str | None, *, stated: bool, local: bool) -> None:

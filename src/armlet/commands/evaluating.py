@@ -143,7 +143,8 @@ def local_engine(model: str | None, dtype: str, device: str | None, seed: int) -
     Raises:
         CheckpointError, ArgumentError: it cannot be loaded.
     """
-    from armlet.evaluation.local import ABACUS, Local
+    from armlet.evaluation.local import Local
+    from armlet.evaluation.weights import ABACUS
 
     refuse_meta(device)
     with notes.status(escape(f"loading {model or ABACUS} ...")):
@@ -152,6 +153,27 @@ def local_engine(model: str | None, dtype: str, device: str | None, seed: int) -
 
     logging.set_verbosity_error()  # this process is the command's own, and stderr is for what the user must know
     return engine
+
+
+def offline_engine(
+    model: str | None,
+    compared: "Sequence[Condition]",
+    tasks: "Sequence[Task]",
+    dtype: str,
+    options: dict[str, Any],
+    seed: int,
+) -> "Engine":
+    """The model in vLLM, with the one treatment of these conditions.
+
+    Raises:
+        ArmletError: there is no vLLM, or it cannot run the model or these conditions.
+    """
+    from armlet.evaluation.weights import ABACUS
+    from armlet.integrations.vllm.engine import Offline, check
+
+    treatment = check(compared, tasks)
+    with notes.status(escape(f"loading {model or ABACUS} in vLLM ...")):
+        return Offline(model or ABACUS, treatment, dtype=dtype, options=options, seed=seed)
 
 
 def perform(plan: "Plan", engine: "Engine", folder: Path | None) -> tuple[dict[str, Any], Path, bool]:

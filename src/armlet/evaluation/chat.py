@@ -7,9 +7,35 @@ from typing import Any
 
 import numpy as np
 
-from armlet.evaluation.conditions import Filling
-from armlet.evaluation.engine import Ask, Output, printable
+from armlet.evaluation.conditions import Condition, Filling
+from armlet.evaluation.engine import Ask, Output, Sampling, printable
 from armlet.prompting.fillers import RANDOM_SENTENCE, Filler, sentences
+
+ARM = "armlet"
+"""The key of a request's extra arguments that vLLM with armlet reads."""
+
+REFUSAL = f"{ARM} must be 'on', 'off'"
+"""What it says to a value that means nothing."""
+
+
+def request(
+    model: str, ask: Ask, condition: Condition, sampling: Sampling, *, filler_seed: int, batch: int, sample: int
+) -> dict[str, Any]:
+    """The arguments of a chat completion."""
+    found: dict[str, Any] = {
+        "model": model,
+        "messages": messages(ask, condition.filling, filler_seed),
+        "temperature": condition.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_new_tokens,
+        "seed": item_seed(sampling.seed, batch, sample, ask.number),
+    }
+    return found | ({"logprobs": True} if condition.role == "best-of" else {})
+
+
+def switch(to: str) -> dict[str, Any]:
+    """What turns ARM "on" or "off" in one request to vLLM."""
+    return {"extra_body": {"vllm_xargs": {ARM: to}}}
 
 
 def messages(ask: Ask, filling: Filling | None, seed: int) -> list[dict[str, str]]:

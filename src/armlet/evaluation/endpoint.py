@@ -3,8 +3,8 @@
 A server tells neither its tokenizer nor what happens inside it. Hence three differences from the local engine:
 
 - A filler is text, and its length counts repetitions of the kind's text (of random sentences, words), not tokens.
-- ARM is in a server or it is not: treated conditions go to a second server, which has ARM attached the same way, and
-  placebos inside the gate cannot be run.
+- ARM is in a server or it is not: treated conditions go to a second server, which has ARM attached the same way, or
+  to the same one, where that is vLLM with armlet. Placebos inside the gate cannot be run.
 - The same request need not give the same answer, even with a seed: a server batches as it likes.
 """
 
@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from armlet.evaluation.chat import item_seed, messages, read
+from armlet.evaluation.chat import ARM, REFUSAL, read, request, switch
 from armlet.evaluation.conditions import Condition
 from armlet.evaluation.engine import Ask, Output, Sampling
 from armlet.evaluation.problems import Task
@@ -54,7 +54,8 @@ class Endpoint:
     Args:
         url: of the API, such as http://127.0.0.1:8000/v1; without a path, /v1 is added.
         model: as the server knows it.
-        treated_url: of the server that has ARM attached; None where there is none.
+        treated_url: of the server that has ARM attached; None where there is none. The same address is vLLM's with
+            armlet in it, where a request turns ARM on or off.
         concurrency: most requests at a time.
         timeout: seconds to wait for an answer.
         retries: of one request after the first try.
@@ -84,6 +85,7 @@ class Endpoint:
             raise ArgumentError(f"endpoint: expected concurrency from 1, retries from 0 and a timeout, found {found}")
         self.url, self.model, self.seed = checked_url("--endpoint", url), model, seed
         self.treated_url = treated_url and checked_url("--treated-endpoint", treated_url)
+        self.switched = self.treated_url == self.url
         self.concurrency, self.retries, self.timeout = concurrency, retries, timeout
         key = api_key or os.environ.get(KEY) or NO_KEY
         self._clients = {self.url: self._client(self.url, key)}
@@ -157,11 +159,7 @@ class Endpoint:
         return concurrently(one, asks, self.concurrency)
 
     def weigh(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
-        """Not on a server.
-
-        Raises:
-            ArgumentError: always.
-        """
+        """Not on a server: always an ArgumentError."""
         raise ArgumentError("--endpoint: multiple choice needs a local model: leave --endpoint out")
 
     def fired(self) -> dict[str, Any]:
@@ -169,16 +167,27 @@ class Endpoint:
         return {}
 
     def request(self, ask: Ask, condition: Condition, sampling: Sampling, *, batch: int, sample: int) -> dict[str, Any]:
-        """The arguments of a chat completion."""
-        found: dict[str, Any] = {
-            "model": self.model,
-            "messages": messages(ask, condition.filling, self.seed),
-            "temperature": condition.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_new_tokens,
-            "seed": item_seed(sampling.seed, batch, sample, ask.number),
-        }
-        return found | ({"logprobs": True} if condition.role == "best-of" else {})
+        """The arguments of a chat completion; where one server has both sides, ARM is on or off by request."""
+        found = request(self.model, ask, condition, sampling, filler_seed=self.seed, batch=batch, sample=sample)
+        return found | (switch("on" if condition.treatment else "off") if self.switched else {})
+
+    def check_switch(self) -> None:
+        """Asks a server for an ARM that means nothing: one that has ARM refuses, and one without answers.
+
+        Raises:
+            EndpointError: it has no ARM that a request could turn on or off, or it cannot be reached.
+        """
+        asked = {"model": self.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
+        try:
+            self._answer(self.url, asked | switch("neither"))
+        except EndpointError as error:
+            if REFUSAL in str(error):
+                return
+            raise
+        raise EndpointError(
+            f"server {self.url} does not know ARM's switch: start vLLM with armlet installed and --additional-config "
+            f'\'{{"{ARM}": {{"policy": "outward"}}}}\', or name another server as --treated-endpoint'
+        )
 
     def _client(self, url: str, key: str) -> Any:
         try:

@@ -92,3 +92,7 @@ class Engine(Protocol):
     def describe(self) -> dict[str, Any]:
         """What answers: model and its weights' hash, or server; in the manifest, and compared on resuming."""
         ...
+
+    def close(self) -> None:
+        """Ends what the engine started."""
+        ...

@@ -1,14 +1,14 @@
 """Proof that ARM fires in vLLM: the same prompts through the model without it and with it."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from armlet.integrations.vllm.offline import OFF, close_engine, open_engine, reports
 from armlet.integrations.vllm.settings import KEY, resolve
-from armlet.redistribution.errors import ArgumentError, ArmletError
+from armlet.redistribution.errors import ArgumentError
 
 # vLLM has an environment of its own, and no types to check against in this one.
 # pyright: reportMissingImports=false
@@ -21,15 +21,6 @@ CACHE = 2**30
 
 LONGEST = 1024
 """Tokens of prompt and answer."""
-
-QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
-"""Where the user did not say otherwise: stdout is the result's."""
-
-OFF = {KEY: "off"}
-
-
-class CheckError(ArmletError, RuntimeError):
-    """vLLM is not there, or the model cannot be loaded in it."""
 
 
 @dataclass
@@ -103,26 +94,27 @@ def check(
 
     Raises:
         ArgumentError: fewer than two prompts, or settings that vLLM cannot serve.
-        CheckError: there is no vLLM, or it cannot load the model.
+        EngineError: there is no vLLM, or it cannot load the model.
     """
     if len(prompts) < 2:
         raise ArgumentError("vllm-check: two prompts are needed, one of them to stay without ARM beside the other")
     full = resolve({KEY: settings}, model)[KEY]
-    how = {"enforce_eager": eager, "tensor_parallel_size": tensor_parallel, "dtype": dtype}
+    how: dict[str, Any] = {"enforce_eager": eager, "tensor_parallel_size": tensor_parallel, "dtype": dtype}
+    how |= {"max_model_len": LONGEST, "kv_cache_memory_bytes": CACHE, "enable_prefix_caching": False}
     tick("loading without ARM")
-    engine = _engine(model, False, how)
+    engine = open_engine(model, False, **how)
     tick("answering without ARM")
     baseline, base_seconds = _timed(engine, prompts, tokens, None)
-    _close(engine)
+    close_engine(engine)
     tick("loading with ARM")
-    engine = _engine(model, full, how)
+    engine = open_engine(model, full, **how)
     tick("answering with ARM")
     on, on_seconds = _timed(engine, prompts, tokens, None)
     off, off_seconds = _timed(engine, prompts, tokens, OFF)
     half: list[Any] = [OFF if at % 2 else None for at in range(len(prompts))]
     mixed = _answer(engine, prompts, tokens, half)
-    ranks = engine.collective_rpc(f"{KEY}_report")
-    _close(engine)
+    ranks = reports(engine)
+    close_engine(engine)
     return Check(
         model,
         full,
@@ -134,26 +126,6 @@ def check(
         mixed.answers[1::2] == baseline.answers[1::2],
         {"baseline": base_seconds, "on": on_seconds, "off": off_seconds},
     )
-
-
-def _engine(model: str, settings: Any, how: dict[str, Any]) -> Any:
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        from vllm import LLM
-    except ImportError as error:
-        raise CheckError(f"vllm-check: vLLM is not installed in this environment ({error})") from error
-    usual = {"max_model_len": LONGEST, "kv_cache_memory_bytes": CACHE, "enable_prefix_caching": False}
-    try:
-        return LLM(model, additional_config={KEY: settings}, **usual, **how)
-    except ArmletError:
-        raise
-    except Exception as error:  # whatever stops an engine, in this process or in its own
-        raise CheckError(f"{model}: vLLM cannot load it ({type(error).__name__}: {error})") from error
-
-
-def _close(engine: Any) -> None:
-    engine.llm_engine.engine_core.shutdown()
 
 
 def _timed(engine: Any, prompts: Sequence[str], tokens: int, extra_args: Any) -> tuple[Run, float]:

@@ -1,0 +1,103 @@
+"""`armlet evaluate --engine vllm`: the local engine's prompts, answers and likelihoods."""
+
+import json
+
+import pytest
+
+from armlet.cli import main
+from armlet.evaluation.conditions import Treatment, conditions
+from armlet.evaluation.engine import Ask, Sampling
+from armlet.evaluation.local import Local
+from armlet.evaluation.problems import Problem, arithmetic
+from armlet.evaluation.weights import ABACUS
+from armlet.integrations.vllm.engine import Offline
+from armlet.redistribution.outward import Outward
+
+TREATMENT = Treatment(Outward(band=0.5), layers=[0, 2])
+BASE, TREATED, BEST = conditions([TREATMENT], [], best_of=2, placebos=False)
+ASKS = [Ask(problem, at, "") for at, problem in enumerate(arithmetic(24, seed=0).problems)]
+SAMPLING = Sampling(max_new_tokens=64, seed=3)
+CHOICES = [
+    Ask(Problem(str(at), f"{at}+4*2", "0", choices=(str(at), f"{at + 8}#{at}", "1#1#1")), at, "") for at in range(3)
+]
+SMALL = {"enforce_eager": True, "max_model_len": 256, "kv_cache_memory_bytes": 2**28}
+
+
+@pytest.fixture(scope="module")
+def engine():
+    made = Offline(ABACUS, TREATMENT, dtype="float32", options=SMALL)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def local():
+    return Local(ABACUS, dtype="float32")
+
+
+def answers(engine, condition, sample=0):
+    return engine.answer(ASKS, condition, SAMPLING, batch=0, sample=sample)
+
+
+def test_every_answer_is_that_of_the_local_engine(engine, local):
+    treated, baseline = answers(engine, TREATED), answers(engine, BASE)
+    assert treated == answers(local, TREATED)
+    assert baseline == answers(local, BASE)
+    assert treated != baseline
+    assert any(output.ended for output in baseline)
+
+
+def test_it_says_what_arm_did_in_each_call_alone(engine):
+    answers(engine, TREATED)
+    first = engine.fired()
+    answers(engine, TREATED)
+    assert engine.fired() == {layer: pytest.approx(counts) for layer, counts in first.items()}
+    assert sorted(first) == ["0", "2"]
+    assert all(0 < counts["share_moved"] < 1 for counts in first.values())
+    answers(engine, BASE)
+    assert engine.fired() == {}
+
+
+def test_choices_weigh_what_they_weigh_in_the_local_engine(engine, local):
+    for condition in (BASE, TREATED):
+        found, wanted = engine.weigh(CHOICES, condition), local.weigh(CHOICES, condition)
+        # Both sum float32 log-probabilities of logits that other kernels rounded; 1e-4 of a nat is far from a choice.
+        assert [pytest.approx(each, abs=1e-4) for each in wanted] == found
+
+
+def test_samples_differ_and_each_is_the_same_again(engine):
+    drawn = [answers(engine, BEST, sample) for sample in (0, 1, 0)]
+    assert drawn[0] == drawn[2] != drawn[1]
+    assert all(output.logprob < 0 for output in drawn[0])
+
+
+def test_the_command_reports_the_difference_and_what_it_left_out(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("--items", "12", "--difficulty", "1", "--max-new-tokens", "32", "--dtype", "float32")
+    with pytest.raises(SystemExit) as exit:
+        main(["evaluate", "--engine", "vllm", "--engine-args", json.dumps(SMALL), *options, "--json"])
+    out, err = capsys.readouterr()
+    assert not exit.value.code
+    assert "left out, they need --engine local: identity, draw-only, matched (outward)" in " ".join(err.split())
+    (task,) = json.loads(out)["tasks"]
+    assert [each["name"] for each in task["conditions"]] == ["baseline", "outward", "temperature"]
+    assert task["conditions"][1]["arm"]["0"]["moved"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--policy", "outward", "--policy", "inward"), "one engine has one treatment"),
+        (("--scope", "call"), "only 'token' does not"),
+        (("--engine-args", "nonsense"), "expected a JSON object"),
+        (("--engine-args", '{"dtype": "half"}'), "that is what the evaluation itself says"),
+        (("--engine-args", '{"nonsense": 1}'), "vLLM cannot load it"),
+        (("--device", "cpu"), "vLLM chooses its own"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(capsys, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit:
+        main(["evaluate", "--engine", "vllm", "--items", "4", *options])
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
