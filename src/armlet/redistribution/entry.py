@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.functions import part_of_the_way
 from armlet.redistribution.noise import Explicit, Noise, Source, source
 from armlet.redistribution.rows import Draw, Policy, Rows
 
@@ -161,10 +162,10 @@ def _part_of_the_way(start: Tensor, end: Tensor, moved: Tensor, strength: float 
     """Where values are at `strength`, and which moved: none at 0, and at 1 the whole way without rounding."""
     if isinstance(strength, Tensor):
         weight = strength.view(-1, 1).to(start.dtype)
-        return torch.where(weight == 1, end, torch.lerp(start, end, weight)), moved & (weight > 0)
+        return torch.where(weight == 1, end, part_of_the_way(start, end, weight)), moved & (weight > 0)
     if strength == 0:
         return end, torch.zeros_like(moved)
-    return (torch.lerp(start, end, strength) if strength < 1 else end), moved
+    return (part_of_the_way(start, end, strength) if strength < 1 else end), moved
 
 
 def _rows_shape(a: Tensor, scope: str) -> tuple[int, int]:
