@@ -181,7 +181,7 @@ def same_position_for_all():
 def test_the_fused_program_is_arm_of_its_activated_gate_times_up(interpreter, policy, activation, dtype):
     same, far = interpreter(fused_and_apart, policy, activation, dtype)
     assert same == [True, True, True]
-    # The activated gate itself is not bit-equal to PyTorch's: exp and erf differ from one library to the next (PyTorch's
+    # The activated gate itself is not bit-equal to PyTorch's: exp and erf differ by library (PyTorch's
     # own vector erf is good to 1.5e-7). It is x times a share in [0, 1] made by a handful of float32 operations: within
     # 4 · 2⁻²⁴ · |x| of float64, and half a step of the dtype that it is rounded to.
     assert far <= 1

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,13 +35,13 @@ def supports(a: Tensor, policy: Policy) -> bool:
         and a.dtype in SPARE_BITS
         and a.shape[1] == 1
         and 0 < a.shape[2] <= WIDEST
-        and isinstance(policy, Outward | Inward)
+        and type(policy) in (Outward, Inward)
     )
 
 
 def move_rows(
     a: Tensor,
-    policy: Policy,
+    policy: Outward | Inward,
     *,
     keys: Tensor | None = None,
     positions: Tensor | None = None,
@@ -71,7 +72,7 @@ def move_rows(
 
 def gated_rows(
     gate_up: Tensor,
-    policy: Policy,
+    policy: Outward | Inward,
     activation: str = "silu",
     *,
     keys: Tensor | None = None,
@@ -149,7 +150,7 @@ class _Draws:
 def _launch(
     source: Tensor,
     target: Tensor,
-    policy: Policy,
+    policy: Outward | Inward,
     activation: str | None,
     draws: _Draws,
     real: Tensor | None,
@@ -158,14 +159,18 @@ def _launch(
     """Fills `target`, and returns how many values moved and which rows passed."""
     from armlet.redistribution.kernels.cuda_rows import redistribute_rows
 
+    program: Any = redistribute_rows
     rows, width = len(target), target.shape[-1]
     moved = torch.empty(rows, dtype=torch.int64, device=target.device)
     passed = torch.empty(rows, dtype=torch.bool, device=target.device)
     if rows:
         with torch.cuda.device_of(source):
-            redistribute_rows[(rows,)](
+            program[(rows,)](
                 source, target, moved, passed,
-                real=real, strengths=strength, **draws.arguments(), **settings(policy, width),
+                real=None if real is None else real.contiguous(),
+                strengths=None if strength is None else strength.contiguous(),
+                **draws.arguments(),
+                **settings(policy, width),
                 **constants(policy, width, target.dtype, activation, strength is not None),
                 **compiling(width),
             )  # fmt: skip
@@ -175,21 +180,21 @@ def _launch(
 @lru_cache
 def settings(policy: Outward | Inward, width: int) -> dict[str, int | float]:
     """The numbers of a policy at a width: the ranks that its statistics have, in float64 as the plain path has them."""
-    outward = isinstance(policy, Outward)
-    index = (policy.ceiling if outward else policy.knee) * float(width - 1)
+    outward = policy if isinstance(policy, Outward) else None
+    index = (policy.ceiling if isinstance(policy, Outward) else policy.knee) * float(width - 1)
     below = math.floor(index)
-    low, high = policy.share if outward else (0.0, 0.0)
-    by_proportion = outward and policy.proportion is not None
+    proportion = outward.proportion if outward else None
+    low, high = outward.share if outward else (0.0, 0.0)
     return {
         "width": width,
-        "rank": _rank(policy.proportion, width) if by_proportion else (width - 1) // 2 + 1,
+        "rank": (width - 1) // 2 + 1 if proportion is None else _rank(proportion, width),
         "lowest": _rank(low, width),
         "highest": _rank(high, width),
         "below": below,
         "nearer": int(index - below < 0.5),
         "weight": _single(index - below),
         "rest": _single(1 - (index - below)),
-        "band": _single(policy.band) if outward else 0.0,
+        "band": _single(outward.band if outward else 0.0),
         "strength": _single(policy.strength),
     }
 
@@ -199,13 +204,13 @@ def constants(
     policy: Outward | Inward, width: int, dtype: torch.dtype, activation: str | None, by_row: bool
 ) -> dict[str, object]:
     """What a kernel is compiled for."""
-    outward = isinstance(policy, Outward)
+    outward = policy if isinstance(policy, Outward) else None
     strength = "none" if policy.strength == 0 else "part" if policy.strength < 1 else "whole"
     return {
         "POLICY": policy.name,
-        "RULE": policy.write if outward else policy.curve,
-        "BANDED": outward and policy.proportion is None,
-        "SIGNED": outward and policy.ceiling_of == "signed",
+        "RULE": policy.write if isinstance(policy, Outward) else policy.curve,
+        "BANDED": outward is not None and outward.proportion is None,
+        "SIGNED": outward is not None and outward.ceiling_of == "signed",
         "STRENGTH": "rows" if by_row else strength,
         "ACTIVATION": activation,
         "LOWEST": SPARE_BITS[dtype],

@@ -1,3 +1,4 @@
+# type: ignore - Triton's language, which looks like Python and has other types.
 """Values of a row inside a Triton program, with the bits of PyTorch: dtypes, activation, logarithm."""
 
 import triton

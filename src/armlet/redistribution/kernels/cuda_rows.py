@@ -1,3 +1,4 @@
+# type: ignore - Triton's language, which looks like Python and has other types.
 """The Triton program of one row: its statistics from registers, then the row, part by part, moved and written.
 
 Every step has the bits of the plain path (`outward.py`, `inward.py`, `entry.py`): the same operations, each rounded by

@@ -1,3 +1,4 @@
+# type: ignore - Triton's language, which looks like Python and has other types.
 """Exact order statistics of one row, inside a Triton program, by counting.
 
 The k-th smallest is found bit by bit from the top: a bit is set where fewer than k values lie below the number that it
