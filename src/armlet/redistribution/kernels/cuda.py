@@ -23,6 +23,7 @@ ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 # Low bits of a float32 that are zero in every value of the dtype.
 SPARE_BITS = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}
 WORD = 0xFFFFFFFF
+OLDEST_TRITON = (3, 5)
 
 
 def supports(a: Tensor, policy: Policy) -> bool:
@@ -108,8 +109,12 @@ def interpreted() -> bool:
 
 
 def available() -> bool:
-    """Whether Triton is there to import."""
-    return find_spec("triton") is not None
+    """Whether a Triton is there in which the programs have been compiled; the first call imports it."""
+    if find_spec("triton") is None:
+        return False
+    import triton  # type: ignore - optional
+
+    return tuple(int(part) for part in triton.__version__.split(".")[:2]) >= OLDEST_TRITON
 
 
 @lru_cache
