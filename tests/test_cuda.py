@@ -77,7 +77,7 @@ def cases(draw, elements=ANYTHING, widest=40):
 
 def prepare():
     """In the interpreter's process. NumPy, which does the arithmetic, need not warn of NaN that nobody looks at."""
-    os.environ["TRITON_INTERPRET"] = "1"
+    os.environ |= {"TRITON_INTERPRET": "1", "ARMLET_BACKEND": "torch"}
     np.seterr(all="ignore")
     torch.set_num_threads(1)
 
