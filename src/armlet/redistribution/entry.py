@@ -93,10 +93,10 @@ def counted(
     scopes, tokens, width = scopes_shape(a, scope)
     rows = a.contiguous().view(scopes, tokens, width)
     real = None if mask is None else mask.reshape(scopes, tokens)
-    draws, watched = (None, None, 0, None), _watched()
+    draws, followed = (None, None, 0, None), watched()
     if not isinstance(policy, Inward | Transport):
-        draws = _draws(a, scopes, noise, positions, keys, kept=not watched)
-    values, moved, passed = _moved(rows, policy, draws, real, strength, watched)
+        draws = _draws(a, scopes, noise, positions, keys, kept=not followed)
+    values, moved, passed = _moved(rows, policy, draws, real, strength, followed)
     return Counted(values.view(a.shape), moved, passed)
 
 
@@ -104,21 +104,21 @@ Draws = tuple[Tensor | None, Tensor | None, int, Tensor | None]
 
 
 def _moved(
-    rows: Tensor, policy: Policy, draws: Draws, real: Tensor | None, strength: Tensor | None, watched: bool
+    rows: Tensor, policy: Policy, draws: Draws, real: Tensor | None, strength: Tensor | None, followed: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """By the backend itself where nothing looks on; else by the operator, or by plain PyTorch."""
     keys, positions, stream, uniforms = draws
     known = type(policy) in (Outward, Inward, Transport)
-    mover = plain if not known or (_unusual(rows) and not watched) else backend(rows, policy)
+    mover = plain if followed or not known or _unusual(rows) else backend(rows, policy)
     differentiated = torch.is_grad_enabled() and rows.requires_grad
-    if known and (watched or (differentiated and mover is not plain)):
+    if known and (followed or (differentiated and mover is not plain)):
         settings = encode(policy)  # type: ignore[arg-type]
         return operator.redistribute(rows, *settings, keys, positions, stream, uniforms, real, strength)
     how = {"keys": keys, "positions": positions, "stream": stream}
     return mover.move_rows(rows, policy, **how, uniforms=uniforms, real=real, strength=strength)
 
 
-def _watched() -> bool:
+def watched() -> bool:
     """Whether a compiler, an exporter, a tracer or another mode follows each operation."""
     if torch.compiler.is_compiling():
         return True
@@ -159,16 +159,24 @@ def _placed(a: Tensor, scopes: int, positions: Tensor | None, kept: bool) -> Ten
 
 def _counting(tokens: torch.Size, device: torch.device) -> Tensor:
     """int64 of this shape, contiguous: 0, 1, 2, … along each sequence."""
-    with torch.inference_mode(False):
-        return torch.arange(tokens[-1] if tokens else 1, device=device).expand(tokens or (1,)).contiguous()
+    return torch.arange(tokens[-1] if tokens else 1, device=device).expand(tokens or (1,)).contiguous()
 
 
 def _keys(noise: Noise, width: int, device: torch.device) -> Tensor:
+    return noise.keys(width).to(device)
+
+
+# What is made in inference mode could not be kept for a call with autograd.
+@lru_cache(16)
+def _kept_counting(tokens: torch.Size, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
-        return noise.keys(width).to(device)
+        return _counting(tokens, device)
 
 
-_kept_counting, _kept_keys = lru_cache(16)(_counting), lru_cache(16)(_keys)
+@lru_cache(16)
+def _kept_keys(noise: Noise, width: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return _keys(noise, width, device)
 
 
 def drawer(a: Tensor, noise: Source, positions: Tensor | None, keys: Tensor | None = None) -> Draw:

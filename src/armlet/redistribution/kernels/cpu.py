@@ -24,8 +24,12 @@ Part = Callable[[int, int], None]
 
 
 def supports(a: Tensor, policy: Policy) -> bool:
-    """Whether `move_rows` takes `a`, `[scopes, tokens, width]`, and the policy."""
-    return a.shape[1] == 1 and a.dtype in DTYPES and 0 < a.shape[2] <= WIDEST.get(type(policy), 0)
+    """Whether `move_rows` takes `a`, `[scopes, tokens, width]`, and the policy.
+
+    `Transport` ranks the values of a scope by sorting them, which has room for a row alone.
+    """
+    fits = a.dtype in DTYPES and 0 < a.shape[2] <= WIDEST.get(type(policy), 0)
+    return fits and (a.shape[1] == 1 or not isinstance(policy, Transport))
 
 
 def move_rows(
@@ -39,35 +43,55 @@ def move_rows(
     real: Tensor | None = None,
     strength: Tensor | None = None,
 ) -> Moved:
-    """Rows moved by the policy; see `supports` for which.
-
-    Args:
-        a: `[scopes, 1, width]`, contiguous.
-        policy: what moves.
-        keys: int64 `[3, width]`, of `Noise.keys`; without keys and `uniforms` every draw is ½.
-        positions: int64 `[scopes, 1]`, contiguous: the tokens' absolute positions, with `keys`.
-        stream: of the keyed noise.
-        uniforms: float32 `[scopes, 1, width]`, contiguous: other draws.
-        real: bool `[scopes, 1]`, contiguous; False: the token neither counts nor moves.
-        strength: float32 `[scopes]`, contiguous: in place of the policy's.
-
-    Returns:
-        Values as `a`; how many moved, int64 `[scopes]`; and bool `[scopes]`: the row held NaN or Inf and is unchanged.
-    """
-    count, _, width = a.shape
+    """Scopes moved by the policy, as `plain.move_rows` moves them; see `supports` for which."""
+    count, tokens, width = a.shape
     values = torch.empty_like(a)
     moved = torch.empty(count, dtype=torch.int64, device=a.device)
     passed = torch.empty(count, dtype=torch.bool, device=a.device)
+    # The words live until the rows are written, whatever another thread keeps in their place.
+    words = _words(keys, stream) if keys is not None and isinstance(policy, Outward) else None
+    draws = _draws(words, positions, uniforms)
+    if tokens > 1:
+        _long_scopes(a, values, policy, draws, real, strength, moved, passed)
+        return values, moved, passed
     row = (a.data_ptr(), values.data_ptr(), DTYPES[a.dtype], width)
     where = (_address(real), _address(strength), float(policy.strength), moved.data_ptr(), passed.data_ptr())
     if isinstance(policy, Outward):
-        # The words live until the rows are written, whatever another thread keeps in their place.
-        words = None if keys is None else _words(keys, stream)
-        work = partial(_outward, row, _draws(words, positions, uniforms), where, policy)
+        work = partial(_outward, row, draws, where, policy)
     else:
         work = partial(_inward if isinstance(policy, Inward) else _transport, row, where, policy)
     threads.over(count, a.numel(), work)
     return values, moved, passed
+
+
+def _long_scopes(
+    a: Tensor,
+    values: Tensor,
+    policy: Any,
+    draws: tuple[int, ...],
+    real: Tensor | None,
+    strength: Tensor | None,
+    moved: Tensor,
+    passed: Tensor,
+) -> None:
+    from armlet.redistribution.kernels.scopes import Scope, move
+
+    count, tokens, width = a.shape
+    sizes = [tokens] * count if real is None else real.sum(-1).tolist()
+    strengths = [float(policy.strength)] * count if strength is None else strength.tolist()
+    kind, base, step, positions, uniforms = draws
+    size = tokens * width * a.element_size()
+    for i in range(count):
+        scope = Scope(
+            tokens=tokens,
+            real=0 if real is None else real.data_ptr() + i * tokens,
+            size=sizes[i] * width,
+            source=a.data_ptr() + i * size,
+            dtype=DTYPES[a.dtype],
+            width=width,
+        )
+        here = positions and positions + 8 * i * tokens, uniforms and uniforms + 4 * i * tokens * width
+        moved[i], passed[i] = move(scope, policy, values.data_ptr() + i * size, strengths[i], (kind, base, step, *here))
 
 
 def _outward(row: tuple[int, ...], draws: tuple[int, ...], where: Any, policy: Outward, first: int, last: int) -> None:

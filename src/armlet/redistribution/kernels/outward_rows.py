@@ -75,21 +75,33 @@ def count_two(coarse, length, first, second):
 
 
 @compiled
-def clamped(bits, length, coarse, edge, low, high):
-    """The rank that takes the place of `edge`, from 0; −1 where it lies within the shares' bounds, as it mostly does.
+def replacement(below, not_above, length, low, high):
+    """The rank that takes the place of ε, from 0; −1 where ε lies within the shares' bounds, as it mostly does.
 
-    That is read off counts: K(low) ≤ ε where at least k magnitudes are not above ε, ε ≤ K(high) where fewer than k
-    are below; and off the coarse keys, where these settle it.
+    K(low) ≤ ε where at least k magnitudes are not above ε, and ε ≤ K(high) where fewer than k are below.
     """
     at_least, at_most = smallest_count(low, length), smallest_count(high, length)
-    upper = np.int64(edge) >> HALF
-    first, second = np.int16(upper), np.int16(upper + 1)
-    below, not_above = count_two(coarse, length, first, second)
-    if below < at_least or not_above >= at_most:
-        below, not_above = count_magnitudes(bits, length, edge)
     if not_above < at_least:
         return at_least - 1
     return at_most - 1 if below >= at_most else -1
+
+
+@compiled
+def clamped(bits, length, coarse, edge, low, high):
+    """`replacement` of a row, off the coarse keys where they settle it."""
+    upper = np.int64(edge) >> HALF
+    below, not_above = count_two(coarse, length, np.int16(upper), np.int16(upper + 1))
+    # Fewer are below than not above the edge's coarse key: its own counts lie between.
+    if below < smallest_count(low, length) or not_above >= smallest_count(high, length):
+        below, not_above = count_magnitudes(bits, length, edge)
+    return replacement(below, not_above, length, low, high)
+
+
+@compiled
+def near_zero(deviation, band):
+    """The bits of ε = 1.4826 · MAD · band, from the key of the median deviation."""
+    mad = max(value_of(deviation, DEVIATION), np.float32(SMALLEST_MAD))
+    return bits_of(np.float32(np.float32(np.float32(MAD_TO_SIGMA) * mad) * np.float32(band)))
 
 
 @compiled
@@ -101,8 +113,7 @@ def reach(bits, length, signed, magnitudes, highest, work, band, low, high, prop
         return select(magnitudes, bits, length, MAGNITUDE, zero, rank, 0, highest, work)[0] + 1
     deviations(bits, length, middle, signed)
     found = select(signed, bits, length, DEVIATION, middle, (length - 1) // 2, 0, ABSOLUTE, work)[0]
-    mad = max(value_of(found, DEVIATION), np.float32(SMALLEST_MAD))
-    edge = bits_of(np.float32(np.float32(np.float32(MAD_TO_SIGMA) * mad) * np.float32(band)))
+    edge = near_zero(found, band)
     rank = clamped(bits, length, magnitudes, edge, low, high)
     if rank < 0:
         return np.int64(edge)

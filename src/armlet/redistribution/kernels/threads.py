@@ -6,8 +6,9 @@ A pool of our own: numba's layers for parallel loops abort the process where two
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,19 +21,18 @@ _own = threading.local()
 _pool: ThreadPoolExecutor | None = None
 
 
-def over(count: int, values: int, work: Callable[[int, int], None]) -> None:
-    """Calls `work(first, last)` for parts of `range(count)` that hold `values` values together."""
+def over(count: int, values: int, work: Callable[[int, int], Any]) -> list[Any]:
+    """What `work(first, last)` returns for parts of `range(count)` that hold `values` values together."""
     parts = min(count, torch.get_num_threads(), values // WORTH_A_THREAD + 1)
     if parts == 1:
-        work(0, count)
-        return
+        return [work(0, count)]
     bounds = [count * part // parts for part in range(parts + 1)]
     rest = [_executor().submit(work, *pair) for pair in pairwise(bounds[1:])]
     try:
-        work(bounds[0], bounds[1])
+        mine = work(bounds[0], bounds[1])
     finally:
-        for part in rest:
-            part.result()
+        wait(rest)
+    return [mine, *(part.result() for part in rest)]
 
 
 def scratch(size: int) -> int:
