@@ -44,7 +44,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		"armlet needs Python 3.11 or newer; choose one with make PYTHON=python3.12")'
 	@echo 'Installing into .venv (a minute or two) ...'
 	@$(PYTHON) -m venv .venv
-	@$(PIP) install -c constraints.txt -e '.[dev,gguf,hub,endpoint,lm-eval]'
+	@$(PIP) install -c constraints.txt -e '.[dev,fast,gguf,hub,endpoint,lm-eval]'
 	@touch $@
 
 # torchvision and its like, which vLLM pulls in, do not load beside a CPU build of torch, and break transformers.

@@ -5,7 +5,7 @@ import threading
 import torch
 from torch import Tensor, nn
 
-from armlet.redistribution.entry import check, check_policy, drawer, outcome
+from armlet.redistribution.entry import check, check_policy, counted, watched
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.rows import Policy
@@ -13,15 +13,17 @@ from armlet.redistribution.rows import Policy
 _totals_lock = threading.Lock()
 
 
-@torch.library.custom_op("armlet::tally", mutates_args=("totals",))
 def _tally(totals: Tensor, increments: Tensor) -> None:
-    # An operator of its own so that torch.compile leaves it whole, and the lock holds for compiled models too:
-    # two threads that generate on one model would lose counts in an unguarded add.
+    # Two threads that generate on one model would lose counts in an unguarded add.
     with _totals_lock:
         totals.add_(increments)
 
 
-@_tally.register_fake
+# An operator of its own so that torch.compile leaves it whole, and the lock holds for compiled models too.
+_tally_operator = torch.library.custom_op("armlet::tally", _tally, mutates_args=("totals",))
+
+
+@_tally_operator.register_fake
 def _(_totals: Tensor, _increments: Tensor) -> None:
     return None
 
@@ -73,12 +75,14 @@ class ARM(nn.Module):
         if a.shape[-1] != self.width:
             raise ArgumentError(f"ARM: expected values of width {self.width}, found shape {list(a.shape)}")
 
-        draw = drawer(a, self.noise, positions, self.keys)
-        result = outcome(a, self.policy, scope=self.scope, draw=draw, mask=mask)
+        result = counted(
+            a, self.policy, scope=self.scope, noise=self.noise, positions=positions, keys=self.keys, mask=mask
+        )
         tokens = torch.full((), a.shape[:-1].numel(), device=a.device) if mask is None else (mask != 0).sum()
         calls = torch.ones_like(tokens)
         increments = torch.stack((calls, tokens, result.moved.sum(), result.passed.sum()))
-        _tally(self.totals, increments.to(self.totals.device))
+        tally = _tally_operator if watched() else _tally
+        tally(self.totals, increments.to(self.totals.device))
         return result.values
 
     def report(self) -> dict[str, int | float]:

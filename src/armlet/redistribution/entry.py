@@ -1,30 +1,26 @@
-"""The way in: check the arguments, take the values of each scope as a row, let the policy move them, put them back."""
+"""The way in: check the arguments, take the tensor as scopes, have the fastest backend move them."""
 
-from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.noise import Explicit, Noise, Source, source
-from armlet.redistribution.rows import Draw, Policy, Rows
+from armlet.redistribution.arguments import check as check
+from armlet.redistribution.arguments import check_policy as check_policy
+from armlet.redistribution.arguments import scopes_shape, token_mask, token_positions
+from armlet.redistribution.encoding import encode
+from armlet.redistribution.inward import Inward
+from armlet.redistribution.kernels import operator, plain
+from armlet.redistribution.kernels.backends import backend
+from armlet.redistribution.kernels.plain import Counted
+from armlet.redistribution.noise import Explicit, Midpoint, Noise, Source, source
+from armlet.redistribution.outcome import outcome as outcome
+from armlet.redistribution.outward import Outward
+from armlet.redistribution.rows import Draw, Policy
+from armlet.redistribution.transport import Transport
 
-SCOPES = ("token", "sequence", "call")
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What became of a tensor.
-
-    Args:
-        values: shape, dtype and device of the input.
-        moved: bool, same shape: the positions that the policy moved.
-        passed: bool, one for each scope: it held NaN or Inf and passed through unchanged.
-    """
-
-    values: Tensor
-    moved: Tensor
-    passed: Tensor
+KEPT_TOKENS = 4096
+"""Positions 0, 1, 2, … of calls with no more tokens than this are kept for the next call."""
 
 
 def redistribute(
@@ -57,7 +53,130 @@ def redistribute(
     Source: arXiv 2510.01032, Section 4, for `Outward`; definitions in docs/equations.md.
     """
     check(a, policy, scope)
-    return outcome(a, policy, scope=scope, draw=drawer(a, source(noise), positions), mask=mask).values
+    return counted(a, policy, scope=scope, noise=source(noise), positions=positions, mask=mask).values
+
+
+def counted(
+    a: Tensor,
+    policy: Policy,
+    *,
+    scope: str,
+    noise: Source,
+    positions: Tensor | None = None,
+    keys: Tensor | None = None,
+    mask: Tensor | None = None,
+    strength: Tensor | None = None,
+) -> Counted:
+    """`redistribute` with how many values moved and whether it passed through, for each scope.
+
+    Args:
+        a: as in `redistribute`, which has checked it.
+        policy: what moves.
+        scope: over which values statistics are taken.
+        noise: where draws come from.
+        positions: as in `redistribute`.
+        keys: of `noise.keys`, for keyed noise; by default those of layer 0.
+        mask: as in `redistribute`.
+        strength: float32, one number for each scope, in place of the policy's.
+
+    Raises:
+        ArgumentError: positions, mask or a tensor of uniforms do not fit `a`.
+    """
+    if positions is not None:
+        positions = token_positions(a, positions)
+    if isinstance(noise, Explicit):
+        noise.check(a.shape)
+    mask = token_mask(a, mask)
+    if a.numel() == 0:
+        none = torch.zeros(0, dtype=torch.int64, device=a.device)
+        return Counted(a, none, none.bool())
+    scopes, tokens, width = scopes_shape(a, scope)
+    rows = a.contiguous().view(scopes, tokens, width)
+    real = None if mask is None else mask.reshape(scopes, tokens)
+    draws, followed = (None, None, 0, None), watched()
+    if not isinstance(policy, Inward | Transport):
+        draws = _draws(a, scopes, noise, positions, keys, kept=not followed)
+    values, moved, passed = _moved(rows, policy, draws, real, strength, followed)
+    return Counted(values.view(a.shape), moved, passed)
+
+
+Draws = tuple[Tensor | None, Tensor | None, int, Tensor | None]
+
+
+def _moved(
+    rows: Tensor, policy: Policy, draws: Draws, real: Tensor | None, strength: Tensor | None, followed: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """By the backend itself where nothing looks on; else by the operator, or by plain PyTorch."""
+    keys, positions, stream, uniforms = draws
+    known = type(policy) in (Outward, Inward, Transport)
+    mover = plain if followed or not known or _unusual(rows) else backend(rows, policy)
+    differentiated = torch.is_grad_enabled() and rows.requires_grad
+    if known and (followed or (differentiated and mover is not plain)):
+        settings = encode(policy)  # type: ignore[arg-type]
+        return operator.redistribute(rows, *settings, keys, positions, stream, uniforms, real, strength)
+    how = {"keys": keys, "positions": positions, "stream": stream}
+    return mover.move_rows(rows, policy, **how, uniforms=uniforms, real=real, strength=strength)
+
+
+def watched() -> bool:
+    """Whether a compiler, an exporter, a tracer or another mode follows each operation."""
+    if torch.compiler.is_compiling():
+        return True
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
+
+
+def _unusual(rows: Tensor) -> bool:
+    """Whether there is more to a tensor than its values: a subclass, a function transform, forward derivatives."""
+    return (
+        type(rows) is not Tensor
+        or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+def _draws(
+    a: Tensor, scopes: int, noise: Source, positions: Tensor | None, keys: Tensor | None, *, kept: bool
+) -> Draws:
+    """What `move_rows` takes: keys, positions and stream, or uniforms, or nothing for ½."""
+    if isinstance(noise, Noise):
+        if keys is None:
+            keys = (_kept_keys if kept else _keys)(noise, a.shape[-1], a.device)
+        return keys.to(a.device), _placed(a, scopes, positions, kept), noise.stream, None
+    if isinstance(noise, Midpoint):
+        return None, None, 0, None
+    uniforms = noise.uniforms(a.shape, token_positions(a, positions))
+    return None, None, 0, uniforms.contiguous().view(scopes, -1, a.shape[-1])
+
+
+def _placed(a: Tensor, scopes: int, positions: Tensor | None, kept: bool) -> Tensor:
+    """int64 `[scopes, tokens]`, contiguous."""
+    tokens = a.shape[:-1]
+    if positions is None:
+        kept = kept and tokens.numel() <= KEPT_TOKENS
+        return (_kept_counting if kept else _counting)(tokens, a.device).view(scopes, -1)
+    return positions.expand(tokens).contiguous().view(scopes, -1)
+
+
+def _counting(tokens: torch.Size, device: torch.device) -> Tensor:
+    """int64 of this shape, contiguous: 0, 1, 2, … along each sequence."""
+    return torch.arange(tokens[-1] if tokens else 1, device=device).expand(tokens or (1,)).contiguous()
+
+
+def _keys(noise: Noise, width: int, device: torch.device) -> Tensor:
+    return noise.keys(width).to(device)
+
+
+# What is made in inference mode could not be kept for a call with autograd.
+@lru_cache(16)
+def _kept_counting(tokens: torch.Size, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return _counting(tokens, device)
+
+
+@lru_cache(16)
+def _kept_keys(noise: Noise, width: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return _keys(noise, width, device)
 
 
 def drawer(a: Tensor, noise: Source, positions: Tensor | None, keys: Tensor | None = None) -> Draw:
@@ -70,118 +189,3 @@ def drawer(a: Tensor, noise: Source, positions: Tensor | None, keys: Tensor | No
     if isinstance(noise, Explicit):
         noise.check(a.shape)
     return lambda: noise.uniforms(a.shape, placed, keys)
-
-
-def outcome(
-    a: Tensor,
-    policy: Policy,
-    *,
-    scope: str,
-    draw: Draw,
-    mask: Tensor | None = None,
-    strength: Tensor | None = None,
-) -> Outcome:
-    """`redistribute` with what it did; `draw()` gives float32 uniforms of the shape of `a`, where they are needed.
-
-    `strength`, float32 with one number for each scope, takes the place of the policy's.
-
-    Raises:
-        ArgumentError: the mask has a wrong shape or dtype.
-    """
-    mask = _token_mask(a, mask)
-    if a.numel() == 0:
-        return Outcome(a, torch.zeros_like(a, dtype=torch.bool), torch.zeros(0, dtype=torch.bool, device=a.device))
-    shape = _rows_shape(a, scope)
-    real = None if mask is None else mask[..., None].expand(a.shape).reshape(shape)
-    rows, passed = _finite(a.reshape(shape), real)
-    value, moved = policy.move(rows, lambda: draw().reshape(shape))
-    moved = moved & ~passed if real is None else moved & ~passed & real
-    value, moved = _part_of_the_way(rows.values, value, moved, policy.strength if strength is None else strength)
-    largest = torch.finfo(a.dtype).max  # a finite value stays finite, also where float16 ends at 65,504
-    values = torch.where(moved.view(a.shape), value.clamp(-largest, largest).to(a.dtype).view(a.shape), a)
-    return Outcome(values, moved.view(a.shape), passed.view(-1))
-
-
-def check(a: Tensor, policy: Policy, scope: str) -> None:
-    """Refuses what cannot be redistributed.
-
-    Raises:
-        ArgumentError: `a` is no floating-point tensor with a width, or policy or scope are none that exist.
-    """
-    if not isinstance(a, Tensor) or not a.is_floating_point() or a.dim() == 0:
-        found = f"{a.dtype} {list(a.shape)}" if isinstance(a, Tensor) else type(a).__name__
-        raise ArgumentError(f"redistribute: expected a floating-point tensor [batch, seq, width], found {found}")
-    check_policy(policy, scope)
-
-
-def check_policy(policy: Policy, scope: str) -> None:
-    """Refuses a policy or a scope that does not exist.
-
-    Raises:
-        ArgumentError: says what was found and what there is.
-    """
-    if isinstance(policy, type) or not callable(getattr(policy, "move", None)):
-        raise ArgumentError(f"policy: expected Outward(...), Inward(...) or Transport(...), found {policy!r}")
-    if scope not in SCOPES:
-        raise ArgumentError(f"scope: expected one of {', '.join(SCOPES)}, found {scope!r}")
-
-
-def token_positions(a: Tensor, positions: Tensor | None) -> Tensor:
-    """int64 that broadcasts to `a.shape[:-1]`: the given positions, or 0, 1, 2, … along the sequence.
-
-    Raises:
-        ArgumentError: positions are no integers, or do not fit the tokens.
-    """
-    tokens = a.shape[:-1]
-    if positions is None:
-        return torch.arange(tokens[-1] if tokens else 1, device=a.device).view(tokens[-1:])
-    if not isinstance(positions, Tensor) or positions.is_floating_point() or positions.dtype == torch.bool:
-        raise ArgumentError(f"positions: expected integers of shape {list(tokens)}, found {_found(positions)}")
-    if positions.shape not in (tokens, tokens[-1:]) and not (len(tokens) == 2 and positions.shape == (1, tokens[1])):
-        raise ArgumentError(
-            f"positions: expected shape {list(tokens)} or {list(tokens[-1:])}, found {_found(positions)}"
-        )
-    return positions.to(a.device, torch.int64)
-
-
-def _token_mask(a: Tensor, mask: Tensor | None) -> Tensor | None:
-    if mask is None:
-        return None
-    if not isinstance(mask, Tensor) or mask.is_floating_point() or mask.shape != a.shape[:-1]:
-        wanted = f"bool or integers of shape {list(a.shape[:-1])}"
-        raise ArgumentError(f"mask: expected {wanted} (one for each token, 0 for padding), found {_found(mask)}")
-    return mask.to(a.device) != 0
-
-
-def _found(value: object) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
-
-
-def _part_of_the_way(start: Tensor, end: Tensor, moved: Tensor, strength: float | Tensor) -> tuple[Tensor, Tensor]:
-    """Where values are at `strength`, and which moved: none at 0, and at 1 the whole way without rounding."""
-    if isinstance(strength, Tensor):
-        weight = strength.view(-1, 1).to(start.dtype)
-        return torch.where(weight == 1, end, torch.lerp(start, end, weight)), moved & (weight > 0)
-    if strength == 0:
-        return end, torch.zeros_like(moved)
-    return (torch.lerp(start, end, strength) if strength < 1 else end), moved
-
-
-def _rows_shape(a: Tensor, scope: str) -> tuple[int, int]:
-    """One row for each scope; a tensor without a batch dimension is one sequence."""
-    count = {"token": a.shape[:-1].numel(), "sequence": a.shape[:-2].numel(), "call": 1}[scope]
-    return count, a.numel() // count
-
-
-def _finite(values: Tensor, real: Tensor | None) -> tuple[Rows, Tensor]:
-    """The rows without NaN and Inf, and `[rows, 1]` which of them held one.
-
-    A row without a real value takes its statistics from its padding: nothing in it moves, but no statistic may be
-    infinite, since the gradient of the branch that `where` drops would be NaN.
-    """
-    wide = values if values.dtype == torch.float64 else values.to(torch.float32)
-    finite = wide.detach().to(torch.float32).isfinite()
-    counted = finite if real is None else finite | ~real
-    if real is not None:
-        real = real | ~real.any(-1, keepdim=True)
-    return Rows(torch.where(finite, wide, 0), real), ~counted.all(-1, keepdim=True)

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from armlet.redistribution.functions import log
 from armlet.redistribution.order import Ordered, wide
 from armlet.redistribution.rows import Draw, Rows, check_choice, check_number
 
@@ -67,4 +68,4 @@ def _compand(magnitude: Tensor, knee: Tensor) -> Tensor:
     dtype = wide(magnitude.device)
     threshold = torch.where(knee > 0, knee, 1).to(dtype)
     ratio = (magnitude.to(dtype) / threshold).clamp(min=1)
-    return (knee.to(dtype) * (1 + ratio.log())).to(magnitude.dtype)
+    return (knee.to(dtype) * (1 + log(ratio))).to(magnitude.dtype)

@@ -58,7 +58,8 @@ class Ordered:
         return self._at((self.count - 1) // 2)
 
     def _at(self, index: Tensor) -> Tensor:
-        return self.ascending.gather(-1, index)
+        # −0 and 0 are ties, in whatever order a sort leaves them: every zero counts as positive.
+        return self.ascending.gather(-1, index) + 0.0
 
 
 def mad(values: Tensor, real: Tensor | None, median: Tensor) -> Tensor:

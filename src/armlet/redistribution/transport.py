@@ -1,12 +1,12 @@
 """Transport: every value moved, rank preserved, onto a half-normal of its own sign."""
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from armlet.redistribution.functions import half_normal_quantile
 from armlet.redistribution.order import MAD_TO_SIGMA, Ordered, wide
 from armlet.redistribution.rows import Draw, Rows, check_choice, check_number
 
@@ -62,4 +62,4 @@ def _half_normal_score(rows: Rows) -> Tensor:
     size = torch.where(negative, negatives, ordered.count - negatives)
     dtype = wide(values.device)
     share = ((first + last).to(dtype) / 2 + 0.5) / size.to(dtype)
-    return sqrt(2) * torch.erfinv(share)
+    return half_normal_quantile(share)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from armlet.layer.config import make_policy
-from armlet.redistribution.entry import drawer, outcome
+from armlet.redistribution.entry import counted
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy, settings
 
@@ -63,8 +63,8 @@ def redistribute_gated(
     a = ACTIVATIONS[activation](flat[:, :width].contiguous())
     whole = _gather(a) if shards > 1 else a
     strength = strengths[:count]
-    draw = drawer(whole, Noise(*json.loads(noise)), positions[:count], keys)
-    result = outcome(whole, decode(policy), scope="token", draw=draw, strength=strength)
+    how = {"noise": decode_noise(noise), "positions": positions[:count], "keys": keys, "strength": strength}
+    result = counted(whole, decode(policy), scope="token", **how)
     on = strength > 0
     counts = (on.any(), on.sum(), result.moved.sum(), (result.passed & on).sum())
     totals += torch.stack([each.to(torch.int64) for each in counts])
@@ -87,6 +87,12 @@ def decode(policy: str) -> Policy:
     """The policy of `encode`."""
     values = json.loads(policy)
     return make_policy(values.pop("name"), values)
+
+
+@lru_cache
+def decode_noise(noise: str) -> Noise:
+    """The noise of `encode`."""
+    return Noise(*json.loads(noise))
 
 
 def _gather(a: Tensor) -> Tensor:

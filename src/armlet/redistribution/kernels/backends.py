@@ -1,0 +1,67 @@
+"""Which backends there are and which one takes a call: the one place that knows."""
+
+import os
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
+
+from torch import Tensor
+
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.kernels import plain
+from armlet.redistribution.rows import Policy
+
+NEEDS = {"torch": "torch", "cpu": "numba", "triton": "triton"}
+"""Each backend by its name in `ARMLET_BACKEND`, and the package without which it is not there."""
+
+ADVICE = {"cpu": "pip install 'armlet[fast]'", "triton": "pip install triton"}
+
+
+def backend(a: Tensor, policy: Policy) -> ModuleType:
+    """The module whose `move_rows` takes `a`, `[scopes, tokens, width]`: the same bits from each, at different speeds.
+
+    `ARMLET_BACKEND` names the only one that is asked besides plain PyTorch, which takes everything; by default it is
+    triton for CUDA tensors and numba for those of the CPU, where they are installed.
+
+    Raises:
+        ArgumentError: `ARMLET_BACKEND` names none, or one that is not installed.
+    """
+    wanted = os.environ.get("ARMLET_BACKEND")
+    name = _fastest(a.device.type) if not wanted else _checked(wanted)
+    module = _module(name)
+    return module if module is plain or module.supports(a, policy) else plain
+
+
+@cache
+def installed(name: str) -> bool:
+    """Whether the package of a backend is there."""
+    return find_spec(NEEDS[name]) is not None
+
+
+@cache
+def _fastest(device: str) -> str:
+    name = {"cpu": "cpu", "cuda": "triton"}.get(device, "torch")
+    return name if installed(name) else "torch"
+
+
+@cache
+def _checked(name: str) -> str:
+    if name not in NEEDS:
+        raise ArgumentError(f"ARMLET_BACKEND: expected one of {', '.join(NEEDS)}, found {name!r}")
+    if not installed(name):
+        raise ArgumentError(f"ARMLET_BACKEND={name} needs {NEEDS[name]}, which is not installed: {ADVICE[name]}")
+    return name
+
+
+@cache
+def _module(name: str) -> ModuleType:
+    """Imported when it is first wanted: numba and triton take their time."""
+    if name == "cpu":
+        from armlet.redistribution.kernels import cpu
+
+        return cpu
+    if name == "triton":
+        from armlet.redistribution.kernels import cuda
+
+        return cuda
+    return plain

@@ -1,0 +1,143 @@
+"""Redistribution on the CPU with numba, with the bits of the plain path."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor
+
+from armlet.redistribution.inward import Inward
+from armlet.redistribution.kernels import inward_rows, outward_rows, rows, threads, transport_rows
+from armlet.redistribution.noise import WORD
+from armlet.redistribution.outward import Outward
+from armlet.redistribution.rows import Policy
+from armlet.redistribution.transport import Transport
+
+DTYPES = {torch.float32: rows.FLOAT32, torch.bfloat16: rows.BFLOAT16, torch.float16: rows.FLOAT16}
+WIDEST = {Outward: 57_344, Inward: 57_344, Transport: 40_960}
+"""Rows up to here keep a thread's scratch below 1 MB."""
+
+Moved = tuple[Tensor, Tensor, Tensor]
+Part = Callable[[int, int], None]
+
+
+def supports(a: Tensor, policy: Policy) -> bool:
+    """Whether `move_rows` takes `a`, `[scopes, tokens, width]`, and the policy.
+
+    `Transport` ranks the values of a scope by sorting them, which has room for a row alone.
+    """
+    fits = a.dtype in DTYPES and 0 < a.shape[2] <= WIDEST.get(type(policy), 0)
+    return fits and (a.shape[1] == 1 or not isinstance(policy, Transport))
+
+
+def move_rows(
+    a: Tensor,
+    policy: Policy,
+    *,
+    keys: Tensor | None = None,
+    positions: Tensor | None = None,
+    stream: int = 0,
+    uniforms: Tensor | None = None,
+    real: Tensor | None = None,
+    strength: Tensor | None = None,
+) -> Moved:
+    """Scopes moved by the policy, as `plain.move_rows` moves them; see `supports` for which."""
+    count, tokens, width = a.shape
+    values = torch.empty_like(a)
+    moved = torch.empty(count, dtype=torch.int64, device=a.device)
+    passed = torch.empty(count, dtype=torch.bool, device=a.device)
+    # The words live until the rows are written, whatever another thread keeps in their place.
+    words = _words(keys, stream) if keys is not None and isinstance(policy, Outward) else None
+    draws = _draws(words, positions, uniforms)
+    if tokens > 1:
+        _long_scopes(a, values, policy, draws, real, strength, moved, passed)
+        return values, moved, passed
+    row = (a.data_ptr(), values.data_ptr(), DTYPES[a.dtype], width)
+    where = (_address(real), _address(strength), float(policy.strength), moved.data_ptr(), passed.data_ptr())
+    if isinstance(policy, Outward):
+        work = partial(_outward, row, draws, where, policy)
+    else:
+        work = partial(_inward if isinstance(policy, Inward) else _transport, row, where, policy)
+    threads.over(count, a.numel(), work)
+    return values, moved, passed
+
+
+def _long_scopes(
+    a: Tensor,
+    values: Tensor,
+    policy: Any,
+    draws: tuple[int, ...],
+    real: Tensor | None,
+    strength: Tensor | None,
+    moved: Tensor,
+    passed: Tensor,
+) -> None:
+    from armlet.redistribution.kernels.scopes import Scope, move
+
+    count, tokens, width = a.shape
+    sizes = [tokens] * count if real is None else real.sum(-1).tolist()
+    strengths = [float(policy.strength)] * count if strength is None else strength.tolist()
+    kind, base, step, positions, uniforms = draws
+    size = tokens * width * a.element_size()
+    for i in range(count):
+        scope = Scope(
+            tokens=tokens,
+            real=0 if real is None else real.data_ptr() + i * tokens,
+            size=sizes[i] * width,
+            source=a.data_ptr() + i * size,
+            dtype=DTYPES[a.dtype],
+            width=width,
+        )
+        here = positions and positions + 8 * i * tokens, uniforms and uniforms + 4 * i * tokens * width
+        moved[i], passed[i] = move(scope, policy, values.data_ptr() + i * size, strengths[i], (kind, base, step, *here))
+
+
+def _outward(row: tuple[int, ...], draws: tuple[int, ...], where: Any, policy: Outward, first: int, last: int) -> None:
+    scratch = threads.scratch(rows.scratch_size(row[3]))
+    proportion = -1.0 if policy.proportion is None else float(policy.proportion)
+    outward_rows.outward_rows(
+        first, last, *row, *draws, *where, scratch, float(policy.band), float(policy.ceiling), float(policy.share[0]),
+        float(policy.share[1]), proportion, policy.write == "add", policy.ceiling_of == "magnitude",
+    )  # fmt: skip
+
+
+def _inward(row: tuple[int, ...], where: Any, policy: Inward, first: int, last: int) -> None:
+    scratch = threads.scratch(rows.scratch_size(row[3]))
+    inward_rows.inward_rows(first, last, *row, *where, scratch, float(policy.knee), policy.curve == "log")
+
+
+def _transport(row: tuple[int, ...], where: Any, policy: Transport, first: int, last: int) -> None:
+    scratch = threads.scratch(transport_rows.scratch_size(row[3]))
+    transport_rows.transport_rows(first, last, *row, *where, scratch, float(policy.spread))
+
+
+def _draws(words: Tensor | None, positions: Tensor | None, uniforms: Tensor | None) -> tuple[int, ...]:
+    """Where the draws of `outward_rows` come from."""
+    if uniforms is not None:
+        return outward_rows.UNIFORMS, 0, 0, 0, uniforms.data_ptr()
+    if words is None:
+        return outward_rows.MIDPOINT, 0, 0, 0, 0
+    start = words.data_ptr()
+    return outward_rows.KEYED, start, start + words.shape[1] * words.element_size(), _address(positions), 0
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+_kept: dict[int, tuple[Any, int, int, Tensor]] = {}
+
+
+def _words(keys: Tensor, stream: int) -> Tensor:
+    """uint32 `[2, width]`: base + stream·stride and step, as long as the keys live."""
+    version = -1 if keys.is_inference() else keys._version
+    found = _kept.get(id(keys))
+    if found is not None and found[0]() is keys and found[1:3] == (version, stream) and version >= 0:
+        return found[3]
+    base, step, stride = keys
+    words = torch.stack((base + (stream & WORD) * stride, step)).bitwise_and_(WORD).to(torch.uint32)
+    name = id(keys)
+    _kept[name] = ref(keys, lambda _: _kept.pop(name, None)), version, stream, words
+    return words

@@ -1,0 +1,71 @@
+# type: ignore - Triton's language, which looks like Python and has other types.
+"""Values of a row inside a Triton program, with the bits of PyTorch: dtypes, activation, logarithm."""
+
+import triton
+import triton.language as tl
+
+from armlet.redistribution import functions
+
+# Triton takes those globals that it knows to be constant.
+ATANH = tl.constexpr(functions.ATANH)
+DEGREE = tl.constexpr(len(functions.ATANH))
+LN2_HIGH, LN2_LOW = tl.constexpr(functions.LN2_HIGH), tl.constexpr(functions.LN2_LOW)
+SQRT_HALF_BITS, MANTISSA_BITS = tl.constexpr(functions.SQRT_HALF_BITS), tl.constexpr(functions.MANTISSA_BITS)
+
+
+@triton.jit
+def widened(a):
+    """float32 of `a`. Of bfloat16 by its bits: Triton's interpreter loses denormals."""
+    if a.dtype == tl.bfloat16:
+        return (a.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+    else:
+        return a.to(tl.float32)
+
+
+@triton.jit
+def narrowed(x, dtype: tl.constexpr):
+    """float32 rounded to `dtype`, to even at halves. To bfloat16 by its bits: Triton's interpreter rounds otherwise."""
+    if dtype == tl.bfloat16:
+        bits = x.to(tl.uint32, bitcast=True)
+        rounded = tl.where(x == x, bits + 0x7FFF + ((bits >> 16) & 1), 0x7FC00000)
+        return (rounded >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    else:
+        return x.to(dtype)
+
+
+@triton.jit
+def activated(gate, ACTIVATION: tl.constexpr):
+    """silu, gelu or gelu_tanh in float32, rounded to the dtype of `gate`: x times a share of it."""
+    x = widened(gate)
+    if ACTIVATION == "silu":
+        y = tl.div_rn(x, 1.0 + tl.exp(-x))
+    elif ACTIVATION == "gelu":
+        y = x * 0.5 * (1.0 + tl.erf(x * 0.7071067811865476))
+    else:
+        # ½·(1 + tanh z) = 1 / (1 + exp(−2z)), z = √(2/π)·(x + 0.044715·x³)
+        y = tl.div_rn(x, 1.0 + tl.exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)))
+    return narrowed(y, gate.dtype)
+
+
+@triton.jit
+def companded(magnitude, knee):
+    """T·(1 + ln(m/T)) for m ≥ T, T below: in float64, rounded once, as `inward.py` has it."""
+    threshold = tl.where(knee > 0, knee, 1.0).to(tl.float64)
+    ratio = tl.maximum(magnitude.to(tl.float64) / threshold, 1.0)
+    return (knee.to(tl.float64) * (1.0 + log(ratio))).to(tl.float32)
+
+
+@triton.jit
+def log(x):
+    """`functions.log` of float64, step by step."""
+    bits = x.to(tl.int64, bitcast=True)
+    exponent = (bits - SQRT_HALF_BITS) >> MANTISSA_BITS
+    f = (bits - (exponent << MANTISSA_BITS)).to(tl.float64, bitcast=True) - 1.0
+    s = f / (f + 2.0)
+    square, half = s * s, f * f * 0.5
+    series = ATANH[0] * square + ATANH[1]
+    for power in tl.static_range(2, DEGREE):
+        series = series * square + ATANH[power]
+    two = exponent.to(tl.float64)
+    small = s * (half + square * series) + two * LN2_LOW
+    return two * LN2_HIGH - ((half - small) - f)

@@ -1,0 +1,91 @@
+"""Inward on rows: the knee of each, then one pass that writes the tails."""
+
+import numpy as np
+
+from armlet.redistribution.functions import MANTISSA_BITS, SQRT_HALF_BITS, log_of_parts, part_of_the_way, polynomial
+from armlet.redistribution.kernels.compiled import array, compiled, share
+from armlet.redistribution.kernels.rows import (
+    FLOAT32,
+    LARGEST,
+    PASSED,
+    REAL,
+    SIZES,
+    carve,
+    coarse_keys,
+    copy,
+    largest_magnitude,
+    narrow,
+    open_row,
+    state,
+    weight_of,
+)
+from armlet.redistribution.kernels.selection import ABSOLUTE, MAGNITUDE, bits_of, float_of, quantile
+
+for formula in (polynomial, log_of_parts, part_of_the_way):
+    share(formula)
+
+
+@compiled
+def log(x):
+    """`functions.log` of one number."""
+    number = np.float64(x)
+    bits = number.view(np.int64)
+    exponent = (bits - SQRT_HALF_BITS) >> MANTISSA_BITS
+    rest = np.int64(bits - (exponent << MANTISSA_BITS))
+    return log_of_parts(rest.view(np.float64), np.float64(exponent))
+
+
+@compiled
+def contracted(magnitude, knee, curve_is_log):
+    """Where a magnitude beyond the knee goes, as `inward` computes it."""
+    if not curve_is_log:
+        return knee
+    threshold = np.float64(knee) if knee > 0 else 1.0
+    ratio = max(np.float64(magnitude) / threshold, 1.0)
+    return np.float32(np.float64(knee) * (1.0 + log(ratio)))
+
+
+@compiled
+def write_inward(bits, out, length, knee, curve_is_log, strength, largest):
+    """Writes the row; how many values moved."""
+    edge, moved = bits_of(knee), 0
+    for i in range(length):
+        magnitude = np.int32(bits[i] & np.int32(ABSOLUTE))
+        out[i] = bits[i]
+        if magnitude > edge:
+            value = float_of(bits[i])
+            target = contracted(float_of(magnitude), knee, curve_is_log)
+            target = np.float32(-target) if value < 0 else target
+            if strength != np.float32(1):
+                target = np.float32(part_of_the_way(value, target, strength))
+            out[i] = bits_of(min(max(target, -largest), largest))
+            moved += 1
+    return moved
+
+
+@compiled
+def inward_rows(
+    first, last, source, target, dtype, length, real, strengths, strength, moved, passed, scratch, knee, curve_is_log
+):
+    """Rows `first` to `last` moved by `Inward`; tensors by address, 0 for none."""
+    size = SIZES[dtype] * length
+    signed, magnitudes, values, results, work = carve(scratch, length)
+    moved_counts, passed_rows = array(moved, last, np.int64), array(passed, last, np.uint8)
+    for row in range(first, last):
+        here, there = source + row * size, target + row * size
+        bits = open_row(here, dtype, length, values)
+        lowest, highest = coarse_keys(bits, length, signed, magnitudes)
+        weight = weight_of(row, strengths, strength)
+        kind = state(row, lowest, highest, real, weight)
+        moved_counts[row], passed_rows[row] = 0, kind == PASSED
+        if kind != REAL:
+            copy(here, there, size)
+            continue
+        most = largest_magnitude(lowest, highest)
+        edge = quantile(magnitudes, bits, length, MAGNITUDE, knee, 0, most, work)
+        out = array(there if dtype == FLOAT32 else results, length, np.int32)
+        moved_counts[row] = write_inward(
+            bits, out, length, edge, curve_is_log, np.float32(weight), np.float32(LARGEST[dtype])
+        )
+        if dtype != FLOAT32:
+            narrow(out, dtype, length, there)

@@ -1,0 +1,66 @@
+"""The meaning, as a backend: plain PyTorch on any device, dtype and policy, differentiable."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from armlet.redistribution.noise import Explicit, Midpoint, Noise, Source
+from armlet.redistribution.outcome import outcome
+from armlet.redistribution.rows import Policy
+
+
+class Counted(NamedTuple):
+    """What became of `[scopes, tokens, width]`.
+
+    Args:
+        values: shape, dtype and device of the input.
+        moved: int64 `[scopes]`: how many values moved.
+        passed: bool `[scopes]`: it held NaN or Inf and passed through unchanged.
+    """
+
+    values: Tensor
+    moved: Tensor
+    passed: Tensor
+
+
+def move_rows(
+    a: Tensor,
+    policy: Policy,
+    *,
+    keys: Tensor | None = None,
+    positions: Tensor | None = None,
+    stream: int = 0,
+    uniforms: Tensor | None = None,
+    real: Tensor | None = None,
+    strength: Tensor | None = None,
+) -> Counted:
+    """Scopes moved by the policy: what every backend's `move_rows` does.
+
+    Args:
+        a: `[scopes, tokens, width]`, contiguous, not empty.
+        policy: what moves.
+        keys: int64 `[3, width]`, of `Noise.keys`; without keys and `uniforms` every draw is ½.
+        positions: int64 `[scopes, tokens]`, contiguous: the tokens' absolute positions, with `keys`.
+        stream: of the keyed noise.
+        uniforms: float32 `[scopes, tokens, width]`, contiguous: other draws.
+        real: bool `[scopes, tokens]`, contiguous; False: the token neither counts nor moves.
+        strength: float32 `[scopes]`, contiguous: in place of the policy's.
+    """
+    source = _source(keys, stream, uniforms)
+    placed = torch.zeros((1, 1), dtype=torch.int64, device=a.device) if positions is None else positions
+    result = outcome(
+        a,
+        policy,
+        scope="sequence",
+        draw=lambda: source.uniforms(a.shape, placed, keys),
+        mask=real,
+        strength=strength,
+    )
+    return Counted(result.values, result.moved.flatten(1).sum(-1), result.passed)
+
+
+def _source(keys: Tensor | None, stream: int, uniforms: Tensor | None) -> Source:
+    if uniforms is not None:
+        return Explicit(uniforms)
+    return Midpoint() if keys is None else Noise(stream=stream)

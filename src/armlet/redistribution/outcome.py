@@ -1,0 +1,80 @@
+"""What redistribution means: the values of each scope as a row, the policy moves them, and they are put back."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from armlet.redistribution.arguments import scopes_shape, token_mask
+from armlet.redistribution.functions import part_of_the_way
+from armlet.redistribution.rows import Draw, Policy, Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a tensor.
+
+    Args:
+        values: shape, dtype and device of the input.
+        moved: bool, same shape: the positions that the policy moved.
+        passed: bool, one for each scope: it held NaN or Inf and passed through unchanged.
+    """
+
+    values: Tensor
+    moved: Tensor
+    passed: Tensor
+
+
+def outcome(
+    a: Tensor,
+    policy: Policy,
+    *,
+    scope: str,
+    draw: Draw,
+    mask: Tensor | None = None,
+    strength: Tensor | None = None,
+) -> Outcome:
+    """`redistribute` with what it did; `draw()` gives float32 uniforms of the shape of `a`, where they are needed.
+
+    `strength`, float32 with one number for each scope, takes the place of the policy's.
+
+    Raises:
+        ArgumentError: the mask has a wrong shape or dtype.
+    """
+    mask = token_mask(a, mask)
+    if a.numel() == 0:
+        return Outcome(a, torch.zeros_like(a, dtype=torch.bool), torch.zeros(0, dtype=torch.bool, device=a.device))
+    scopes, tokens, width = scopes_shape(a, scope)
+    shape = (scopes, tokens * width)
+    real = None if mask is None else mask[..., None].expand(a.shape).reshape(shape)
+    rows, passed = _finite(a.reshape(shape), real)
+    value, moved = policy.move(rows, lambda: draw().reshape(shape))
+    moved = moved & ~passed if real is None else moved & ~passed & real
+    value, moved = _part_of_the_way(rows.values, value, moved, policy.strength if strength is None else strength)
+    largest = torch.finfo(a.dtype).max  # a finite value stays finite, also where float16 ends at 65,504
+    values = torch.where(moved.view(a.shape), value.clamp(-largest, largest).to(a.dtype).view(a.shape), a)
+    return Outcome(values, moved.view(a.shape), passed.view(-1))
+
+
+def _part_of_the_way(start: Tensor, end: Tensor, moved: Tensor, strength: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Where values are at `strength`, and which moved: none at 0, and at 1 the whole way without rounding."""
+    if isinstance(strength, Tensor):
+        weight = strength.view(-1, 1).to(start.dtype)
+        return torch.where(weight == 1, end, part_of_the_way(start, end, weight)), moved & (weight > 0)
+    if strength == 0:
+        return end, torch.zeros_like(moved)
+    return (part_of_the_way(start, end, strength) if strength < 1 else end), moved
+
+
+def _finite(values: Tensor, real: Tensor | None) -> tuple[Rows, Tensor]:
+    """The rows without NaN and Inf, and `[rows, 1]` which of them held one.
+
+    A row without a real value takes its statistics from its padding: nothing in it moves, but no statistic may be
+    infinite, since the gradient of the branch that `where` drops would be NaN.
+    """
+    wide = values if values.dtype == torch.float64 else values.to(torch.float32)
+    finite = wide.detach().to(torch.float32).isfinite()
+    counted = finite if real is None else finite | ~real
+    if real is not None:
+        real = real | ~real.any(-1, keepdim=True)
+    return Rows(torch.where(finite, wide, 0), real), ~counted.all(-1, keepdim=True)
