@@ -220,6 +220,39 @@ def spacing(a):
     return 2 ** a.double().abs().clamp(min=info.smallest_normal).log2().floor() * info.eps
 
 
+def served():
+    """vLLM's operator with Triton as the backend: its rows against `gated_rows`' and the plain ones; its counts."""
+    from armlet.integrations.vllm.operator import encode, redistribute_gated
+
+    os.environ["ARMLET_BACKEND"] = "triton"
+    try:
+        policy, noise, positions, strengths = (
+            Outward(0.5),
+            Noise(3),
+            torch.tensor([0, 5, 9]),
+            torch.tensor([1.0, 0, 0.5]),
+        )
+        gate_up = torch.randn(3, 80, generator=torch.Generator().manual_seed(0))
+        plain, keys = functional.silu(gate_up[:, :40]) * gate_up[:, 40:], noise.keys(40)
+        totals = torch.zeros(4, dtype=torch.int64)
+        out = redistribute_gated(
+            gate_up, plain, positions, strengths, keys, totals, *encode(policy, noise), "silu", 0, 1
+        )
+        fused, moved, _ = cuda.gated_rows(gate_up, policy, keys=keys, positions=positions, strength=strengths)
+        equal = [same_bits(*pair) for pair in zip(out, (fused[0], plain[1], fused[2]), strict=True)]
+        return equal, totals.tolist(), int(moved.sum())
+    finally:
+        os.environ["ARMLET_BACKEND"] = "torch"
+
+
+@needs_triton
+def test_vllms_operator_takes_the_fused_program_and_leaves_rows_without_arm_alone(interpreter):
+    equal, totals, moved = interpreter(served)
+    assert equal == [True, True, True]
+    assert totals == [1, 2, moved, 0]
+    assert moved > 0
+
+
 @needs_triton
 def test_what_the_programs_do_not_take_is_said(interpreter):
     assert interpreter(supported) == {

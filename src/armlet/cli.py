@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from armlet.commands.bench import bench
 from armlet.commands.confirm import confirm
 from armlet.commands.evaluate import evaluate
 from armlet.commands.explain import explain
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "lm-eval": lm_eval,
     "lm-eval-compare": lm_eval_compare,
     "vllm-check": vllm_check,
+    "bench": bench,
 }
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from armlet.layer.config import make_policy
 from armlet.redistribution.entry import counted
+from armlet.redistribution.kernels.backends import gated_rows
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy, settings
 
@@ -59,17 +60,22 @@ def redistribute_gated(
     """
     flat = gate_up.reshape(-1, gate_up.shape[-1])
     count, width = len(flat), flat.shape[-1] // 2
-    # Contiguous as in Hugging Face: the last values of a row go through other instructions than the rest.
-    a = ACTIVATIONS[activation](flat[:, :width].contiguous())
-    whole = _gather(a) if shards > 1 else a
-    strength = strengths[:count]
-    how = {"noise": decode_noise(noise), "positions": positions[:count], "keys": keys, "strength": strength}
-    result = counted(whole, decode(policy), scope="token", **how)
+    strength, chosen, draws = strengths[:count], decode(policy), decode_noise(noise)
+    fused = gated_rows(flat, chosen) if shards == 1 else None
+    if fused:
+        how = {"keys": keys, "positions": positions[:count], "stream": draws.stream, "strength": strength}
+        treated, moved, passed = fused(flat.contiguous(), chosen, activation, **how)
+    else:
+        # Contiguous as in Hugging Face: the last values of a row go through other instructions than the rest.
+        a = ACTIVATIONS[activation](flat[:, :width].contiguous())
+        whole = _gather(a) if shards > 1 else a
+        how = {"noise": draws, "positions": positions[:count], "keys": keys, "strength": strength}
+        values, moved, passed = counted(whole, chosen, scope="token", **how)
+        treated = values.narrow(-1, shard * width, width) * flat[:, width:]
     on = strength > 0
-    counts = (on.any(), on.sum(), result.moved.sum(), (result.passed & on).sum())
+    counts = (on.any(), on.sum(), moved.sum(), (passed & on).sum())
     totals += torch.stack([each.to(torch.int64) for each in counts])
-    mine = result.values.narrow(-1, shard * width, width)
-    return torch.where(on[:, None], mine * flat[:, width:], plain.reshape(-1, width)).view(plain.shape)
+    return torch.where(on[:, None], treated, plain.reshape(-1, width)).view(plain.shape)
 
 
 @redistribute_gated.register_fake

@@ -1,6 +1,7 @@
 """Which backends there are and which one takes a call: the one place that knows."""
 
 import os
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
@@ -26,10 +27,27 @@ def backend(a: Tensor, policy: Policy) -> ModuleType:
     Raises:
         ArgumentError: `ARMLET_BACKEND` names none, or one that is not installed.
     """
-    wanted = os.environ.get("ARMLET_BACKEND")
-    name = _fastest(a.device.type) if not wanted else _checked(wanted)
-    module = _module(name)
+    module = _module(chosen(a.device.type))
     return module if module is plain or module.supports(a, policy) else plain
+
+
+def chosen(device: str) -> str:
+    """The name of the backend that is asked first for tensors of this type of device.
+
+    Raises:
+        ArgumentError: as `backend`.
+    """
+    wanted = os.environ.get("ARMLET_BACKEND")
+    return _checked(wanted) if wanted else _fastest(device)
+
+
+def gated_rows(gate_up: Tensor, policy: Policy) -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
+    """Activation, ARM and the product with up in one program, of the backend that has that for `[tokens, 2·width]`."""
+    if chosen(gate_up.device.type) != "triton":
+        return None
+    module = _module("triton")
+    rows = gate_up[:, None, : gate_up.shape[1] // 2]
+    return module.gated_rows if module.supports(rows, policy) else None
 
 
 @cache

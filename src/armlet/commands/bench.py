@@ -1,0 +1,148 @@
+"""`armlet bench`: what ARM costs, as ratios, on this machine."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from armlet.commands.arguments import POLICY, Device, Dtype, Json, Model, Seed, check_folder, refuse_idle, refuse_meta
+from armlet.commands.terminal import INTERRUPTED, notes, progress, say_interrupted
+from armlet.layer.config import json_text, parse_policy, write_json
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.rows import settings
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL_TURNS = 5
+"""Of the model, whose jobs take seconds; three for each of generation and prefill."""
+
+
+class Only(StrEnum):
+    """One half of the measurement."""
+
+    function = "function"
+    model = "model"
+
+
+def bench(
+    context: typer.Context,
+    model: Model = None,
+    policy: Annotated[str, typer.Option(help=POLICY + ".")] = "outward",
+    widths: Annotated[str, typer.Option(help="Of the function's tensors.")] = "1536,8960,14336,18944",
+    tokens: Annotated[str, typer.Option(help="Of the function's tensors.")] = "1,32,1024",
+    dtypes: Annotated[str, typer.Option(help="Of the function's tensors.")] = "float32,bfloat16",
+    turns: Annotated[int, typer.Option(min=2, help="How often each of the function's jobs is timed.")] = 20,
+    model_turns: Annotated[int, typer.Option(min=2, help="How often each of the model's is.")] = MODEL_TURNS,
+    threads: Annotated[int | None, typer.Option(min=1, help="torch's threads; its own choice by default.")] = None,
+    only: Annotated[Only | None, typer.Option(help="One half of the measurement; both by default.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the figure and bench.json go.")] = Path("armlet-bench"),
+    seed: Seed = 0,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what ARM costs: against the literal algorithm, the activation and a copy; and in a model."""
+    import torch
+
+    if only is Only.function:
+        refuse_idle(context, ("model", "dtype", "model_turns"), "is the model's, and --only function times none")
+    if only is Only.model:
+        refuse_idle(context, ("widths", "tokens", "dtypes", "turns"), "is the function's; --only model times none")
+    chosen = parse_policy(policy)
+    shapes = (_numbers("--widths", widths), _numbers("--tokens", tokens), _dtypes(dtypes))
+    refuse_meta(device)
+    check_folder(out)
+    if threads:
+        torch.set_num_threads(threads)
+    result: dict[str, Any] = {**_about(device, seed), "policy": {"name": chosen.name, **settings(chosen)}}
+    result |= {"function": [], "model": None, "interrupted": False}
+    try:
+        if only is not Only.model:
+            _time_function(result, shapes, chosen, turns)
+        if only is not Only.function:
+            _time_model(result, model, chosen, model_turns, dtype)
+    except KeyboardInterrupt:
+        result["interrupted"] = True
+        say_interrupted(result["function"] or result["model"])
+    if result["function"] or result["model"]:
+        _tell(result, out, as_json)
+    if result["interrupted"]:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _about(device: str | None, seed: int) -> dict[str, Any]:
+    import torch
+
+    from armlet.evaluation.run import machine
+    from armlet.redistribution.kernels.backends import chosen
+
+    place = torch.device(device or "cpu")
+    return {
+        "machine": machine(),
+        "torch": torch.__version__,
+        "device": str(place),
+        "backend": chosen(place.type),
+        "seed": seed,
+    }
+
+
+def _time_function(result: dict[str, Any], shapes: Any, policy: Any, turns: int) -> None:
+    from armlet.analysis.speed import time_function
+
+    widths, tokens, dtypes = shapes
+    with progress("timing the function", len(widths) * len(tokens) * len(dtypes) * turns) as tick:
+        found = time_function(
+            widths, tokens, dtypes, policy, turns=turns, device=result["device"], seed=result["seed"], tick=tick
+        )
+        for row in found:
+            result["function"].append(row)
+    result["turns"] = turns
+
+
+def _time_model(result: dict[str, Any], model: str | None, policy: Any, turns: int, dtype: str) -> None:
+    from armlet.analysis.speed import time_model
+    from armlet.layer.pretrained import default_model, load
+
+    name = model or default_model()
+    with notes.status(escape(f"loading {name} ...")):
+        loaded, _ = load(name, dtype=dtype, device=result["device"])
+    result["model"] = {"name": name, "dtype": str(loaded.dtype).removeprefix("torch."), "turns": turns, "work": []}
+    with progress("timing the model", 2 * turns) as tick:
+        for row in time_model(loaded, policy, turns=turns, seed=result["seed"], tick=tick):
+            result["model"]["work"].append(row)
+
+
+def _tell(result: dict[str, Any], out: Path, as_json: bool) -> None:
+    """Writes bench.json and the figure, and prints JSON or tables."""
+    from armlet.analysis.speed_figures import draw_speed
+    from armlet.analysis.speed_tables import speed_tables
+    from armlet.drawing.style import save
+
+    result["figure"] = [str(path) for path in save(draw_speed(result), out, "bench")]
+    write_json(out / "bench.json", result)
+    if as_json:
+        print(json_text(result), end="")
+        return
+    for table in speed_tables(result):
+        Console().print(table)
+    print(*(f"figure: {path}" for path in result["figure"]), sep="\n")
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise ArgumentError(f"{option}: expected whole numbers from 1 such as 1536,8960, found {text!r}")
+    return [int(part) for part in parts]
+
+
+def _dtypes(text: str) -> "list[torch.dtype]":
+    from armlet.layer.pretrained import parse_dtype
+
+    found = [parse_dtype(part.strip()) for part in text.split(",")]
+    if None in found:
+        raise ArgumentError("--dtypes: name each, such as float32,bfloat16")
+    return [dtype for dtype in found if dtype]
