@@ -5,6 +5,7 @@ from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from armlet.redistribution.errors import ArgumentError
@@ -26,10 +27,18 @@ def backend(a: Tensor, policy: Policy) -> ModuleType:
     Raises:
         ArgumentError: `ARMLET_BACKEND` names none, or one that is not installed.
     """
-    wanted = os.environ.get("ARMLET_BACKEND")
-    name = _fastest(a.device.type) if not wanted else _checked(wanted)
-    module = _module(name)
+    module = _module(backend_name(a.device))
     return module if module is plain or module.supports(a, policy) else plain
+
+
+def backend_name(device: torch.device) -> str:
+    """The backend that is asked first for tensors of a device, as `ARMLET_BACKEND` would name it.
+
+    Raises:
+        ArgumentError: `ARMLET_BACKEND` names none, or one that is not installed.
+    """
+    wanted = os.environ.get("ARMLET_BACKEND")
+    return _checked(wanted) if wanted else _fastest(device.type)
 
 
 @cache
