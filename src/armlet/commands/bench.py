@@ -78,14 +78,14 @@ def _about(device: str | None, seed: int) -> dict[str, Any]:
     import torch
 
     from armlet.evaluation.run import machine
-    from armlet.redistribution.kernels.backends import chosen
+    from armlet.redistribution.kernels.backends import backend_name
 
     place = torch.device(device or "cpu")
     return {
         "machine": machine(),
         "torch": torch.__version__,
         "device": str(place),
-        "backend": chosen(place.type),
+        "backend": backend_name(place),
         "seed": seed,
     }
 

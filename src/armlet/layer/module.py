@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from armlet.redistribution.entry import check, check_policy, counted, watched
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.kernels.plain import Counted
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.rows import Policy
 
@@ -78,12 +79,19 @@ class ARM(nn.Module):
         result = counted(
             a, self.policy, scope=self.scope, noise=self.noise, positions=positions, keys=self.keys, mask=mask
         )
+        self._count(a, result, mask)
+        return result.values
+
+    def _count(self, a: Tensor, result: Counted, mask: Tensor | None) -> None:
+        if a.device.type == "cpu" and not watched():  # nothing to wait for: numbers are quicker than tensors
+            tokens = a.shape[:-1].numel() if mask is None else int((mask != 0).sum())
+            numbers = (1, tokens, sum(result.moved.tolist()), sum(result.passed.tolist()))
+            _tally(self.totals, torch.tensor(numbers, device=self.totals.device))
+            return
         tokens = torch.full((), a.shape[:-1].numel(), device=a.device) if mask is None else (mask != 0).sum()
         calls = torch.ones_like(tokens)
         increments = torch.stack((calls, tokens, result.moved.sum(), result.passed.sum()))
-        tally = _tally_operator if watched() else _tally
-        tally(self.totals, increments.to(self.totals.device))
-        return result.values
+        (_tally_operator if watched() else _tally)(self.totals, increments.to(self.totals.device))
 
     def report(self) -> dict[str, int | float]:
         """What happened so far.

@@ -73,5 +73,7 @@ def scopes_shape(a: Tensor, scope: str) -> tuple[int, int, int]:
     """`a` as scopes, tokens and width, `a` not empty; a tensor without a batch dimension is one sequence."""
     width = a.shape[-1]
     tokens = a.numel() // width
-    scopes = {"token": tokens, "sequence": a.shape[:-2].numel(), "call": 1}[scope]
+    if scope == "token":
+        return tokens, 1, width
+    scopes = a.shape[:-2].numel() if scope == "sequence" else 1
     return scopes, tokens // scopes, width

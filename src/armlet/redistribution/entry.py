@@ -13,7 +13,7 @@ from armlet.redistribution.inward import Inward
 from armlet.redistribution.kernels import operator, plain
 from armlet.redistribution.kernels.backends import backend
 from armlet.redistribution.kernels.plain import Counted
-from armlet.redistribution.noise import Explicit, Midpoint, Noise, Source, source
+from armlet.redistribution.noise import WORD, Explicit, Midpoint, Noise, Source, source
 from armlet.redistribution.outcome import outcome as outcome
 from armlet.redistribution.outward import Outward
 from armlet.redistribution.rows import Draw, Policy
@@ -90,17 +90,20 @@ def counted(
     if a.numel() == 0:
         none = torch.zeros(0, dtype=torch.int64, device=a.device)
         return Counted(a, none, none.bool())
-    scopes, tokens, width = scopes_shape(a, scope)
-    rows = a.contiguous().view(scopes, tokens, width)
-    real = None if mask is None else mask.reshape(scopes, tokens)
-    draws, followed = (None, None, 0, None), watched()
-    if not isinstance(policy, Inward | Transport):
-        draws = _draws(a, scopes, noise, positions, keys, kept=not followed)
+    shape = scopes_shape(a, scope)
+    rows = a if a.is_contiguous() else a.contiguous()
+    rows = rows if rows.shape == shape else rows.view(shape)
+    real = None if mask is None else mask.reshape(shape[:2])
+    draws, followed = NO_DRAWS, watched()
+    if not isinstance(policy, DRAWS_NOTHING):
+        draws = _draws(a, shape[0], noise, positions, keys, kept=not followed)
     values, moved, passed = _moved(rows, policy, draws, real, strength, followed)
-    return Counted(values.view(a.shape), moved, passed)
+    return Counted(values if values.shape == a.shape else values.view(a.shape), moved, passed)
 
 
 Draws = tuple[Tensor | None, Tensor | None, int, Tensor | None]
+NO_DRAWS: Draws = (None, None, 0, None)
+DRAWS_NOTHING = (Inward, Transport)
 
 
 def _moved(
@@ -140,43 +143,46 @@ def _draws(
     """What `move_rows` takes: keys, positions and stream, or uniforms, or nothing for ½."""
     if isinstance(noise, Noise):
         if keys is None:
-            keys = (_kept_keys if kept else _keys)(noise, a.shape[-1], a.device)
-        return keys.to(a.device), _placed(a, scopes, positions, kept), noise.stream, None
+            keys = _kept_keys(noise.seed, a.shape[-1], a.device) if kept else operator.keys_for(a, _signed(noise.seed))
+        elif keys.device != a.device:
+            keys = keys.to(a.device)
+        return keys, _placed(a.shape[:-1], a.device, scopes, positions, kept), noise.stream & WORD, None
     if isinstance(noise, Midpoint):
-        return None, None, 0, None
+        return NO_DRAWS
     uniforms = noise.uniforms(a.shape, token_positions(a, positions))
     return None, None, 0, uniforms.contiguous().view(scopes, -1, a.shape[-1])
 
 
-def _placed(a: Tensor, scopes: int, positions: Tensor | None, kept: bool) -> Tensor:
+def _placed(tokens: torch.Size, device: torch.device, scopes: int, positions: Tensor | None, kept: bool) -> Tensor:
     """int64 `[scopes, tokens]`, contiguous."""
-    tokens = a.shape[:-1]
     if positions is None:
         kept = kept and tokens.numel() <= KEPT_TOKENS
-        return (_kept_counting if kept else _counting)(tokens, a.device).view(scopes, -1)
-    return positions.expand(tokens).contiguous().view(scopes, -1)
+        return (_kept_counting if kept else _counting)(tokens, device, scopes)
+    shape = (scopes, tokens.numel() // scopes)
+    return positions.expand(tokens).contiguous().view(shape) if positions.shape != shape else positions.contiguous()
 
 
-def _counting(tokens: torch.Size, device: torch.device) -> Tensor:
-    """int64 of this shape, contiguous: 0, 1, 2, … along each sequence."""
-    return torch.arange(tokens[-1] if tokens else 1, device=device).expand(tokens or (1,)).contiguous()
+def _counting(tokens: torch.Size, device: torch.device, scopes: int) -> Tensor:
+    """0, 1, 2, … along each sequence."""
+    return torch.arange(tokens[-1] if tokens else 1, device=device).expand(tokens or (1,)).reshape(scopes, -1)
 
 
-def _keys(noise: Noise, width: int, device: torch.device) -> Tensor:
-    return noise.keys(width).to(device)
+def _signed(seed: int) -> int:
+    """The int64 of the same lowest 64 bits."""
+    return (seed + 2**63) % 2**64 - 2**63
 
 
 # What is made in inference mode could not be kept for a call with autograd.
 @lru_cache(16)
-def _kept_counting(tokens: torch.Size, device: torch.device) -> Tensor:
+def _kept_counting(tokens: torch.Size, device: torch.device, scopes: int) -> Tensor:
     with torch.inference_mode(False):
-        return _counting(tokens, device)
+        return _counting(tokens, device, scopes)
 
 
 @lru_cache(16)
-def _kept_keys(noise: Noise, width: int, device: torch.device) -> Tensor:
+def _kept_keys(seed: int, width: int, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
-        return _keys(noise, width, device)
+        return Noise(seed).keys(width).to(device)
 
 
 def drawer(a: Tensor, noise: Source, positions: Tensor | None, keys: Tensor | None = None) -> Draw:

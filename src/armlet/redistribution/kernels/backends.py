@@ -6,6 +6,7 @@ from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from armlet.redistribution.errors import ArgumentError
@@ -27,23 +28,23 @@ def backend(a: Tensor, policy: Policy) -> ModuleType:
     Raises:
         ArgumentError: `ARMLET_BACKEND` names none, or one that is not installed.
     """
-    module = _module(chosen(a.device.type))
+    module = _module(backend_name(a.device))
     return module if module is plain or module.supports(a, policy) else plain
 
 
-def chosen(device: str) -> str:
-    """The name of the backend that is asked first for tensors of this type of device.
+def backend_name(device: torch.device) -> str:
+    """The backend that is asked first for tensors of a device, as `ARMLET_BACKEND` would name it.
 
     Raises:
-        ArgumentError: as `backend`.
+        ArgumentError: `ARMLET_BACKEND` names none, or one that is not installed.
     """
     wanted = os.environ.get("ARMLET_BACKEND")
-    return _checked(wanted) if wanted else _fastest(device)
+    return _checked(wanted) if wanted else _fastest(device.type)
 
 
 def gated_rows(gate_up: Tensor, policy: Policy) -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
     """Activation, ARM and the product with up in one program, of the backend that has that for `[tokens, 2·width]`."""
-    if chosen(gate_up.device.type) != "triton":
+    if backend_name(gate_up.device) != "triton":
         return None
     module = _module("triton")
     rows = gate_up[:, None, : gate_up.shape[1] // 2]

@@ -20,7 +20,6 @@ WIDEST = {Outward: 57_344, Inward: 57_344, Transport: 40_960}
 """Rows up to here keep a thread's scratch below 1 MB."""
 
 Moved = tuple[Tensor, Tensor, Tensor]
-Part = Callable[[int, int], None]
 
 
 def supports(a: Tensor, policy: Policy) -> bool:
@@ -56,12 +55,18 @@ def move_rows(
         return values, moved, passed
     row = (a.data_ptr(), values.data_ptr(), DTYPES[a.dtype], width)
     where = (_address(real), _address(strength), float(policy.strength), moved.data_ptr(), passed.data_ptr())
-    if isinstance(policy, Outward):
-        work = partial(_outward, row, draws, where, policy)
+    loop, arguments = _LOOPS[type(policy)](policy, draws)
+    size = (transport_rows if isinstance(policy, Transport) else rows).scratch_size(width)
+    if count == 1:
+        loop(0, 1, *row, *where, threads.scratch(size), *arguments)
     else:
-        work = partial(_inward if isinstance(policy, Inward) else _transport, row, where, policy)
-    threads.over(count, a.numel(), work)
+        part = partial(_part, loop, (*row, *where), size, arguments)
+        threads.over(count, count * width, part)
     return values, moved, passed
+
+
+def _part(loop: Any, tensors: tuple[Any, ...], size: int, arguments: tuple[Any, ...], first: int, last: int) -> None:
+    loop(first, last, *tensors, threads.scratch(size), *arguments)
 
 
 def _long_scopes(
@@ -94,23 +99,26 @@ def _long_scopes(
         moved[i], passed[i] = move(scope, policy, values.data_ptr() + i * size, strengths[i], (kind, base, step, *here))
 
 
-def _outward(row: tuple[int, ...], draws: tuple[int, ...], where: Any, policy: Outward, first: int, last: int) -> None:
-    scratch = threads.scratch(rows.scratch_size(row[3]))
+def _outward(policy: Outward, draws: tuple[int, ...]) -> tuple[Any, tuple[Any, ...]]:
     proportion = -1.0 if policy.proportion is None else float(policy.proportion)
-    outward_rows.outward_rows(
-        first, last, *row, *draws, *where, scratch, float(policy.band), float(policy.ceiling), float(policy.share[0]),
-        float(policy.share[1]), proportion, policy.write == "add", policy.ceiling_of == "magnitude",
-    )  # fmt: skip
+    low, high = policy.share
+    numbers = float(policy.band), float(policy.ceiling), float(low), float(high), proportion
+    return outward_rows.outward_rows, (*draws, *numbers, policy.write == "add", policy.ceiling_of == "magnitude")
 
 
-def _inward(row: tuple[int, ...], where: Any, policy: Inward, first: int, last: int) -> None:
-    scratch = threads.scratch(rows.scratch_size(row[3]))
-    inward_rows.inward_rows(first, last, *row, *where, scratch, float(policy.knee), policy.curve == "log")
+def _inward(policy: Inward, _draws: tuple[int, ...]) -> tuple[Any, tuple[Any, ...]]:
+    return inward_rows.inward_rows, (float(policy.knee), policy.curve == "log")
 
 
-def _transport(row: tuple[int, ...], where: Any, policy: Transport, first: int, last: int) -> None:
-    scratch = threads.scratch(transport_rows.scratch_size(row[3]))
-    transport_rows.transport_rows(first, last, *row, *where, scratch, float(policy.spread))
+def _transport(policy: Transport, _draws: tuple[int, ...]) -> tuple[Any, tuple[Any, ...]]:
+    return transport_rows.transport_rows, (float(policy.spread),)
+
+
+_LOOPS: dict[type, Callable[..., tuple[Any, tuple[Any, ...]]]] = {
+    Outward: _outward,
+    Inward: _inward,
+    Transport: _transport,
+}
 
 
 def _draws(words: Tensor | None, positions: Tensor | None, uniforms: Tensor | None) -> tuple[int, ...]:

@@ -8,6 +8,18 @@ from torch import Tensor
 from armlet.redistribution.encoding import decode
 from armlet.redistribution.kernels import plain
 from armlet.redistribution.kernels.backends import backend
+from armlet.redistribution.noise import Noise
+
+
+@torch.library.custom_op("armlet::keys", mutates_args=())
+def keys_for(a: Tensor, seed: int) -> Tensor:
+    """Keys of layer 0 for values as wide as `a`: a compiler would write the hash out, at twice the length a step."""
+    return Noise(seed).keys(a.shape[-1]).to(a.device)
+
+
+@keys_for.register_fake
+def _(a: Tensor, _seed: int) -> Tensor:
+    return a.new_empty((3, a.shape[-1]), dtype=torch.int64)
 
 
 @torch.library.custom_op("armlet::redistribute", mutates_args=())

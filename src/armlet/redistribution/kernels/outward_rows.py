@@ -160,8 +160,8 @@ def write_outward(
 
 @compiled
 def outward_rows(
-    first, last, source, target, dtype, length, draws, base, step, positions, uniforms, real, strengths, strength,
-    moved, passed, scratch, band, ceiling, low, high, proportion, add, of_magnitude,
+    first, last, source, target, dtype, length, real, strengths, strength, moved, passed, scratch,
+    draws, base, step, positions, uniforms, band, ceiling, low, high, proportion, add, of_magnitude,
 ):  # fmt: skip
     """Rows `first` to `last` moved by `Outward`; tensors by address, 0 for none; a proportion below 0 is none."""
     size = SIZES[dtype] * length

@@ -144,13 +144,14 @@ def first_guess(coarse, length, rank, search, sample):
     )
     one = two = three = four = np.int16(0)
     for i in range(SAMPLE):
-        key, position = sample[i], np.int16(0)
+        key, below, not_above = sample[i], np.int16(0), np.int16(0)
         for j in range(SAMPLE):
-            position = np.int16(position + np.int16((sample[j] < key) | ((sample[j] == key) & (j < i))))
-        one = key if position == wanted[0] else one
-        two = key if position == wanted[1] else two
-        three = key if position == wanted[2] else three
-        four = key if position == wanted[3] else four
+            below = np.int16(below + np.int16(sample[j] < key))
+            not_above = np.int16(not_above + np.int16(sample[j] <= key))
+        one = key if below <= wanted[0] < not_above else one
+        two = key if below <= wanted[1] < not_above else two
+        three = key if below <= wanted[2] < not_above else three
+        four = key if below <= wanted[3] < not_above else four
     four = np.int16(min(np.int64(four) + 1, 32767))
     counts = count_below(coarse, length, one, two, three, four)
     absorb(search, np.int64(one) << HALF, counts[0], rank)

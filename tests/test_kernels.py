@@ -1,0 +1,398 @@
+"""Every backend has the bits of the plain path, and counts what it counts."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from armlet import ARM, Inward, Noise, Outward, Transport, redistribute
+from armlet.redistribution import entry
+from armlet.redistribution.encoding import decode, encode
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.kernels import backends, operator, plain, threads
+from gates import same_bits
+
+cpu = pytest.importorskip("armlet.redistribution.kernels.cpu", reason="numba is not installed: no CPU kernels to test")
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+SPECIAL = [0.0, -0.0, 0.5, -0.5, 1e-40, -1e-40, 1e-45, 6e-8, -6e-8, 65504.0, -65504.0, 3.3e38, -3.3e38]
+FINITE = st.one_of(st.sampled_from(SPECIAL), st.floats(-0.3, 8, width=32), st.floats(-60000, 60000, width=32))
+ANY = st.one_of(FINITE, st.floats(width=32))
+STRENGTHS = st.sampled_from([1.0, 0.5, 0.1, 0.0])
+OUTWARD = st.builds(
+    Outward,
+    band=st.one_of(st.floats(0.01, 1), st.sampled_from([1e-9, 1e300])),
+    ceiling=st.one_of(st.sampled_from([0, 0.995, 1]), st.floats(0, 1)),
+    share=st.sampled_from([(0.02, 0.25), (0.2, 0.25), (0, 1), (0.5, 0.5), (1, 1)]),
+    proportion=st.one_of(st.none(), st.floats(0, 1)),
+    write=st.sampled_from(["replace", "add"]),
+    ceiling_of=st.sampled_from(["signed", "magnitude"]),
+    strength=STRENGTHS,
+)
+KNEES = st.one_of(st.sampled_from([0, 0.99, 1]), st.floats(0, 1))
+INWARD = st.builds(Inward, knee=KNEES, curve=st.sampled_from(["log", "clip"]), strength=STRENGTHS)
+TRANSPORT = st.builds(Transport, spread=st.sampled_from([1.0, 0.1, 3.0, 1e30]), strength=STRENGTHS)
+POLICIES = st.one_of(OUTWARD, INWARD, TRANSPORT)
+EACH = [Outward(), Outward(write="add", proportion=0.3, strength=0.7), Inward(), Inward(curve="clip"), Transport()]
+each_policy = pytest.mark.parametrize("policy", EACH, ids=repr)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+def gate(*shape, seed=0):
+    return torch.nn.functional.silu(2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
+
+
+def cast(values, dtype):
+    """float32 in another dtype; what lies beyond it becomes infinite."""
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(values).to(dtype)
+
+
+@st.composite
+def calls(draw, tokens=3):
+    """(a, policy, what else `move_rows` takes), `a` of any dtype, shape and content."""
+    shape = (draw(st.integers(1, 3)), draw(st.integers(1, tokens)), draw(st.integers(1, 40)))
+    count = shape[0] * shape[1] * shape[2]
+    # A few values often make ties; one NaN in a row is one too many for the others, hence rows of finite values too.
+    elements = st.sampled_from(draw(st.lists(FINITE, min_size=1, max_size=4))) if draw(st.booleans()) else FINITE
+    elements = ANY if draw(st.integers(0, 4)) == 0 else elements
+    values = np.array(draw(st.lists(elements, min_size=count, max_size=count)), dtype=np.float32).reshape(shape)
+    how = {}
+    noise = draw(st.sampled_from(["keyed", "uniforms", "midpoint"]))
+    if noise == "keyed":
+        start = draw(st.sampled_from([0, 1, 2**32 - 1, 2**40 + 7, -1]))
+        how["keys"] = Noise(draw(st.integers(0, 3))).keys(shape[2], draw(st.integers(0, 3)))
+        how["positions"] = start + torch.arange(shape[0] * shape[1]).view(shape[:2])
+        how["stream"] = draw(st.sampled_from([0, 1, 2**33 + 5, -3]))
+    elif noise == "uniforms":
+        how["uniforms"] = torch.rand(shape, generator=torch.Generator().manual_seed(draw(st.integers(0, 9))))
+    if draw(st.booleans()):
+        how["real"] = torch.tensor(
+            draw(st.lists(st.booleans(), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]))
+        ).view(shape[:2])
+    if draw(st.booleans()):
+        how["strength"] = torch.tensor(draw(st.lists(STRENGTHS, min_size=shape[0], max_size=shape[0])))
+    return cast(values, draw(st.sampled_from(DTYPES))), draw(POLICIES), how
+
+
+def assert_same(a, policy, **how):
+    assert cpu.supports(a, policy)
+    before = a.clone()
+    values, moved, passed = cpu.move_rows(a, policy, **how)
+    expected = plain.move_rows(a, policy, **how)
+    assert same_bits(a, before)
+    assert same_bits(values, expected.values)
+    assert torch.equal(moved, expected.moved)
+    assert torch.equal(passed, expected.passed)
+
+
+@settings(max_examples=400)
+@given(calls(tokens=1))
+def test_rows_have_the_bits_of_the_plain_path(call):
+    a, policy, how = call
+    assert_same(a, policy, **how)
+
+
+@settings(max_examples=200)
+@given(calls())
+def test_long_scopes_have_the_bits_of_the_plain_path(call):
+    a, policy, how = call
+    if cpu.supports(a, policy):
+        assert_same(a, policy, **how)
+
+
+def contents(width):
+    """Rows of one width that are hard on a search: ties, plateaus, far outliers, all the exponents there are."""
+    generator = torch.Generator().manual_seed(width)
+    rows = gate(12, 1, width, seed=width)
+    rows[1] = 0.0
+    rows[2] = -0.0
+    rows[3] = 1.5
+    rows[4] = rows[4].sign()
+    rows[5, 0, : width // 2] = 0.0
+    rows[6] = (torch.rand(width, generator=generator) * 160 - 80).exp2() * (rows[6].sign())
+    rows[7] = rows[7].sort().values
+    rows[8] = -rows[8].abs()
+    rows[9] = rows[9].bfloat16().float()
+    rows[10, 0, -1] = 3e38
+    rows[11] = 1 + torch.arange(width) * 2.0**-23
+    return rows
+
+
+WIDTHS = [1, 2, 3, 31, 63, 64, 65, 127, 129, 255, 1000, 1536, 4097, 8960, 18944, 32767, 32768]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@each_policy
+def test_every_width_has_the_bits_of_the_plain_path(width, policy):
+    a, positions = contents(width), torch.arange(12)[:, None]
+    for dtype in DTYPES:
+        assert_same(a.to(dtype), policy, keys=Noise(1).keys(width), positions=positions)
+
+
+@pytest.mark.parametrize("shares", [(0.02, 0.25), (0.0, 0.0), (1.0, 1.0), (0.4, 0.6)])
+@pytest.mark.parametrize("band", [1e-6, 0.13, 5.0])
+def test_the_clamp_has_the_bits_of_the_plain_path_wherever_it_bites(shares, band):
+    assert_same(contents(1537), Outward(band=band, share=shares))
+
+
+@pytest.mark.parametrize("ceiling", [0, 0.001, 0.25, 0.5, 0.9, 0.995, 0.9999, 1])
+@pytest.mark.parametrize("ceiling_of", ["signed", "magnitude"])
+def test_every_ceiling_has_the_bits_of_the_plain_path(ceiling, ceiling_of):
+    assert_same(contents(1537), Outward(ceiling=ceiling, ceiling_of=ceiling_of, proportion=1))
+
+
+@each_policy
+@each_dtype
+def test_rows_with_nan_or_inf_keep_every_bit_of_them(policy, dtype):
+    a = gate(3, 1, 200).to(dtype)
+    kind = torch.int32 if dtype == torch.float32 else torch.int16
+    a.view(kind)[0, 0, 7] = torch.tensor(-1 if dtype == torch.float32 else -3, dtype=kind)  # a NaN with a payload
+    a[1, 0, 3] = -torch.inf
+    values, _, passed = cpu.move_rows(a, policy)
+    assert passed.tolist() == [True, True, False]
+    assert same_bits(values[:2], a[:2])
+
+
+@each_dtype
+def test_every_finite_pattern_of_16_bits_goes_in_and_comes_out(dtype):
+    if dtype == torch.float32:
+        pytest.skip("not a 16-bit dtype")
+    patterns = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    a = patterns[patterns.isfinite()][None, None]
+    for policy in EACH:
+        assert_same(a[..., 1:32001].contiguous(), policy)
+        assert_same(a[..., -32000:].contiguous(), policy)
+
+
+@each_policy
+@each_dtype
+def test_many_rows_over_threads_are_as_alone(policy, dtype):
+    a = gate(64, 1, 4096).to(dtype)
+    assert a.numel() > 2 * threads.WORTH_A_THREAD
+    keys, positions = Noise().keys(4096), torch.arange(64)[:, None]
+    together = cpu.move_rows(a, policy, keys=keys, positions=positions)
+    for row in (0, 31, 32, 63):
+        one = slice(row, row + 1)
+        alone = cpu.move_rows(a[one], policy, keys=keys, positions=positions[one])
+        assert same_bits(together[0][one], alone[0])
+        assert together[1][row] == alone[1]
+
+
+def test_two_threads_at_once_do_not_disturb_each_other():
+    cases = [(gate(48, 1, 4096, seed=i), policy) for i, policy in enumerate(EACH)]
+    expected = [plain.move_rows(a, policy).values for a, policy in cases]
+    wrong = []
+
+    def work(shift):
+        for turn in range(10):
+            i = (turn + shift) % len(cases)
+            if not same_bits(cpu.move_rows(*cases[i])[0], expected[i]):
+                wrong.append(i)
+
+    workers = [threading.Thread(target=work, args=(shift,)) for shift in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_it_works_after_a_fork():
+    program = (
+        "import os, torch, armlet\n"
+        "torch.set_num_threads(2)\n"
+        "a = torch.randn(64, 4096)\n"
+        "before = armlet.redistribute(a, armlet.Outward())\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(0 if torch.equal(armlet.redistribute(a, armlet.Outward()), before) else 3)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=120)
+
+
+def test_new_keys_are_not_taken_for_old_ones():
+    a, positions = gate(1, 1, 64), torch.zeros(1, 1, dtype=torch.int64)
+    keys = Noise(0).keys(64)
+    assert_same(a, Outward(proportion=1), keys=keys, positions=positions)
+    keys.copy_(Noise(1).keys(64))
+    assert_same(a, Outward(proportion=1), keys=keys, positions=positions)
+    assert_same(a, Outward(proportion=1), keys=keys, positions=positions, stream=4)
+    with torch.inference_mode():
+        for seed in (2, 3):
+            assert_same(a, Outward(proportion=1), keys=Noise(seed).keys(64), positions=positions)
+
+
+# --- the dispatcher -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forget():
+    """What the dispatcher has found out, before and after."""
+    kept = (backends.installed, backends._fastest, backends._checked)
+    for each in kept:
+        each.cache_clear()
+    yield
+    for each in kept:
+        each.cache_clear()
+
+
+@each_policy
+@pytest.mark.parametrize("scope", ["token", "sequence", "call"])
+@pytest.mark.parametrize(
+    "noise", [Noise(3, 2), Noise.midpoint(), "fresh", "explicit"], ids=["keyed", "midpoint", "fresh", "explicit"]
+)
+def test_backends_give_the_same_bits_through_the_public_function(policy, scope, noise, monkeypatch):
+    a = gate(2, 5, 300)
+    mask, positions = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 1, 0]]), torch.tensor([9, 8, 2**33, 6, 5])
+    results = []
+    for name in ("torch", "cpu"):
+        monkeypatch.setenv("ARMLET_BACKEND", name)
+        fresh = Noise.fresh(torch.Generator().manual_seed(5))
+        source = (
+            {"fresh": fresh, "explicit": gate(2, 5, 300).sigmoid().double()}.get(noise, noise)
+            if isinstance(noise, str)
+            else noise
+        )
+        results.append(redistribute(a, policy, scope=scope, noise=source, mask=mask, positions=positions))
+        results.append(redistribute(a.transpose(0, 1), policy, scope=scope, noise=Noise.midpoint()).transpose(0, 1))
+    assert same_bits(results[0], results[2])
+    assert same_bits(results[1], results[3])
+
+
+@pytest.mark.usefixtures("forget")
+def test_the_cpu_backend_is_chosen_where_it_can_and_plain_pytorch_elsewhere(monkeypatch):
+    monkeypatch.delenv("ARMLET_BACKEND", raising=False)
+    a = gate(2, 1, 16)
+    assert backends.backend(a, Outward()) is cpu
+    assert backends.backend(a.double(), Outward()) is plain
+    assert backends.backend(gate(1, 4, 16), Transport()) is plain
+    assert backends.backend(gate(1, 1, 60_000), Outward()) is plain
+    assert backends.backend(a.to("meta"), Outward()) is plain
+    monkeypatch.setenv("ARMLET_BACKEND", "torch")
+    assert backends.backend(a, Outward()) is plain
+
+
+@pytest.mark.usefixtures("forget")
+def test_without_numba_everything_is_plain_pytorch(monkeypatch):
+    monkeypatch.delenv("ARMLET_BACKEND", raising=False)
+    monkeypatch.setattr(backends, "find_spec", lambda _: None)
+    assert backends.backend(gate(2, 1, 16), Outward()) is plain
+    monkeypatch.setenv("ARMLET_BACKEND", "cpu")
+    with pytest.raises(ArgumentError, match=r"ARMLET_BACKEND=cpu needs numba, .* pip install 'armlet\[fast\]'"):
+        redistribute(gate(2, 3, 16), Outward())
+
+
+def test_a_backend_that_does_not_exist_is_refused(monkeypatch):
+    monkeypatch.setenv("ARMLET_BACKEND", "gpu")
+    with pytest.raises(ArgumentError, match="ARMLET_BACKEND: expected one of torch, cpu, triton, found 'gpu'"):
+        redistribute(gate(2, 3, 16), Outward())
+
+
+def test_without_a_directory_for_its_cache_numba_compiles_all_the_same(monkeypatch):
+    from armlet.redistribution.kernels import compiled
+
+    def nowhere(_function):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(compiled, "_Cache", nowhere)
+    assert compiled.compiled(lambda x: x + 1)(2) == 3
+
+
+def test_a_change_in_any_kernel_file_changes_what_is_looked_for_in_the_cache(monkeypatch):
+    from armlet.redistribution.kernels import compiled, outward_rows
+
+    loop = outward_rows.outward_rows
+    keys = []
+    for sources in ("one", "other"):
+        monkeypatch.setattr(compiled, "_sources", lambda sources=sources: sources)
+        keys.append(loop._cache._index_key((), loop.targetctx.codegen()))
+    assert keys[0] != keys[1]
+
+
+# --- the operator ---------------------------------------------------------------------------------------------------
+
+
+@given(POLICIES)
+def test_decode_inverts_encode(policy):
+    assert decode(*encode(policy)) == policy
+
+
+def operands(policy):
+    a = gate(2, 3, 24)
+    return (a, *encode(policy), Noise().keys(24), torch.arange(6).view(2, 3), 1, None, torch.rand(2, 3) > 0.2, None)
+
+
+@each_policy
+@pytest.mark.parametrize("grad", [False, True])
+def test_the_operator_passes_pytorchs_own_checks(policy, grad):
+    a, *rest = operands(policy)
+    torch.library.opcheck(operator.redistribute, (a.requires_grad_(grad), *rest))
+
+
+@each_policy
+def test_gradients_are_those_of_the_plain_path(policy):
+    a = gate(2, 3, 48).requires_grad_()
+    u = torch.rand(a.shape, generator=torch.Generator().manual_seed(1))
+    weights = torch.randn(a.shape, generator=torch.Generator().manual_seed(2))
+    expected = entry.outcome(a, policy, scope="token", draw=lambda: u).values
+    values = redistribute(a, policy, noise=u)
+    assert "armlet_redistribute" in values.grad_fn.next_functions[0][0].name()
+    assert same_bits(values, expected)
+    ours, theirs = (torch.autograd.grad((v * weights).sum(), a)[0] for v in (values, expected))
+    assert same_bits(ours, theirs)
+
+
+@each_policy
+def test_a_compiled_function_has_the_same_bits_and_gradients(policy):
+    torch._dynamo.reset()  # one function for all policies is compiled too often for one test file
+
+    def function(a):
+        return redistribute(a, policy, noise=Noise(4))
+
+    compiled = torch.compile(function, fullgraph=True)
+    a = gate(2, 3, 64)
+    assert same_bits(compiled(a), function(a))
+    a.requires_grad_()
+    ours, theirs = (torch.autograd.grad(each(a).square().sum(), a)[0] for each in (compiled, function))
+    # The gradient is compiled from the plain path, whose products a compiler may round together: two float32 ulps.
+    torch.testing.assert_close(ours, theirs, rtol=2.0**-22, atol=2.0**-22 * theirs.abs().max().item())
+
+
+@each_policy
+def test_an_exported_module_has_the_same_bits(policy):
+    a, positions = gate(2, 3, 64), torch.tensor([[0, 1, 2], [5, 6, 7]])
+    arm = ARM(policy, width=64, layer=2)
+    program = torch.export.export(arm, (a, positions))
+    assert any("armlet.redistribute" in str(node.target) for node in program.graph.nodes)
+    assert same_bits(program.module()(a, positions), arm(a, positions))
+
+
+@each_policy
+def test_function_transforms_and_fake_tensors_take_the_plain_path(policy):
+    a = gate(4, 3, 32)
+    each = torch.stack([redistribute(row, policy) for row in a])
+    assert same_bits(torch.vmap(lambda row: redistribute(row, policy))(a), each)
+    with torch._subclasses.FakeTensorMode() as mode:
+        assert redistribute(mode.from_tensor(a), policy).shape == a.shape
+    assert same_bits(redistribute(a, policy), each)
+
+
+@each_policy
+def test_what_a_call_in_inference_mode_keeps_serves_a_call_with_gradients(policy):
+    entry._kept_keys.cache_clear()
+    entry._kept_counting.cache_clear()
+    a = gate(1, 3, 33)
+    with torch.inference_mode():
+        first = redistribute(a, policy)
+    second = redistribute(a.requires_grad_(), policy)
+    assert same_bits(first.clone(), second.detach())
+    second.sum().backward()
