@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from vllm.exceptions import VLLMValidationError
 
 from armlet import Outward, attach
-from armlet.integrations.vllm.seams import refuse
+from armlet.integrations.vllm.refusals import refuse
 from armlet.redistribution.errors import ArmletError
 from engines import engine, greedy, hugging_face, tokens_of
 from families import prompt
@@ -77,7 +77,13 @@ def test_what_cannot_be_served_is_refused(made, armlet, message):
 FINE = {
     "kv_transfer_config": None,
     "use_v2_model_runner": False,
-    "parallel_config": {"enable_dbo": False, "prefill_context_parallel_size": 1, "use_sequence_parallel_moe": False},
+    "cache_config": {"kv_sharing_fast_prefill": False},
+    "parallel_config": {
+        "enable_dbo": False,
+        "ubatch_size": 1,
+        "prefill_context_parallel_size": 1,
+        "use_sequence_parallel_moe": False,
+    },
     "model_config": {"uses_mrope": False},
 }
 
@@ -95,7 +101,9 @@ def config(**changes):
     [
         ({"kv_transfer_config": "one"}, "KV of another instance"),
         ({"use_v2_model_runner": True}, "model runner V1"),
+        ({"cache_config": {"kv_sharing_fast_prefill": True}}, "a prompt's last token only"),
         ({"parallel_config": {"enable_dbo": True}}, "microbatches"),
+        ({"parallel_config": {"ubatch_size": 2}}, "microbatches"),
         ({"parallel_config": {"prefill_context_parallel_size": 2}}, "a prompt split over ranks"),
         ({"parallel_config": {"use_sequence_parallel_moe": True}}, "tokens split over ranks"),
         ({"model_config": {"uses_mrope": True}}, "M-RoPE"),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from armlet.integrations.vllm.refusals import refuse
 from armlet.integrations.vllm.serving import ATTRIBUTE, Serving
 from armlet.integrations.vllm.settings import KEY, check_request, configured, resolve, salted
 from armlet.redistribution.errors import ArgumentError
@@ -26,6 +27,7 @@ def register() -> None:
     from vllm.v1.engine.input_processor import InputProcessor
     from vllm.v1.request import Request
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+    from vllm.v1.worker.gpu_worker import Worker
     from vllm.v1.worker.worker_base import WorkerBase
 
     _wrap(EngineArgs, "create_engine_config", _configure)
@@ -36,7 +38,9 @@ def register() -> None:
     for loader in _subclasses(BaseModelLoader):
         if "load_model" in vars(loader):
             _wrap(loader, "load_model", _load)
+    _wrap(Worker, "load_model", _loaded)
     _wrap(GPUModelRunner, "_model_forward", _forward)
+    _wrap(GPUModelRunner, "_dummy_run", _dummy)
     setattr(WorkerBase, f"{KEY}_report", _report)
 
 
@@ -67,38 +71,8 @@ def _configure(original: Callable[..., Any], arguments: Any, *args: Any, **kwarg
     config = original(arguments, *args, **kwargs)
     if entry := configured(config.additional_config):
         refuse(config, entry["policy"].name)
+        _wrap_beam_search()
     return config
-
-
-def refuse(config: Any, policy: str) -> None:
-    """Refuses what would give wrong tokens, or no ARM at all, without a word.
-
-    Raises:
-        ArgumentError: says what, and why.
-    """
-    from vllm.platforms import current_platform
-
-    parallel, platform = config.parallel_config, current_platform
-    reasons = {
-        "KV of another instance may be one without ARM (kv_transfer_config)": config.kv_transfer_config,
-        "overlapping microbatches share one table of positions (enable_dbo)": parallel.enable_dbo,
-        "a prompt split over ranks has other positions on each (prefill_context_parallel_size)": (
-            parallel.prefill_context_parallel_size > 1
-        ),
-        "tokens split over ranks have other positions on each (sequence-parallel mixture of experts)": (
-            parallel.use_sequence_parallel_moe
-        ),
-        "Outward's noise needs one position for each token, and this model has three (M-RoPE)": (
-            policy == "outward" and config.model_config.uses_mrope
-        ),
-        "armlet feeds vLLM's model runner V1 (unset VLLM_USE_V2_MODEL_RUNNER)": config.use_v2_model_runner,
-        f"vLLM's model runner for {platform.device_name} is one of its own": not (
-            platform.is_cpu() or platform.is_cuda_alike() or platform.is_xpu()
-        ),
-    }
-    for reason, applies in reasons.items():
-        if applies:
-            raise ArgumentError(f"ARM cannot be served so: {reason}")
 
 
 def _choose_runner(original: Callable[..., bool], config: Any) -> bool:
@@ -113,14 +87,42 @@ def _validate(original: Callable[..., Any], processor: Any, params: Any, *args: 
     from vllm.exceptions import VLLMValidationError
 
     try:
-        check_request(getattr(params, "extra_args", None), processor.vllm_config.additional_config)
+        asked = getattr(params, "extra_args", getattr(params, "extra_kwargs", None))
+        check_request(asked, processor.vllm_config.additional_config)
     except ArgumentError as error:
         raise VLLMValidationError(str(error)) from error  # what the server answers with 400
     return original(processor, params, *args, **kwargs)
 
 
+def _wrap_beam_search() -> None:
+    """Of the server; where no engine is configured with ARM, its modules are not even imported."""
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+    from vllm.entrypoints.speech_to_text.transcription.protocol import TranscriptionRequest
+    from vllm.entrypoints.speech_to_text.translation.protocol import TranslationRequest
+
+    for request in (ChatCompletionRequest, CompletionRequest, TranscriptionRequest, TranslationRequest):
+        _wrap(request, "to_beam_search_params", _beam)
+
+
+def _beam(original: Callable[..., Any], request: Any, *args: Any, **kwargs: Any) -> Any:
+    from vllm.exceptions import VLLMValidationError
+
+    if KEY in (request.vllm_xargs or {}):
+        raise VLLMValidationError(
+            f"vllm_xargs: {KEY} was given, and vLLM's beam search drops it: beams run as the engine is configured"
+        )
+    return original(request, *args, **kwargs)
+
+
+def _asked(request: Any) -> Any:
+    """What a request says of itself: `extra_args` where it generates, `extra_kwargs` where it pools."""
+    pooling = request.pooling_params
+    return getattr(request.sampling_params, "extra_args", None) if pooling is None else pooling.extra_kwargs
+
+
 def _salt(original: Callable[..., Any], cls: type, request: Any, *args: Any, **kwargs: Any) -> Any:
-    request.cache_salt = salted(request.cache_salt, getattr(request.sampling_params, "extra_args", None))
+    request.cache_salt = salted(request.cache_salt, _asked(request))
     return original(cls, request, *args, **kwargs)
 
 
@@ -141,6 +143,20 @@ def _load(
     return model
 
 
+def _loaded(original: Callable[..., Any], worker: Any, *args: Any, **kwargs: Any) -> Any:
+    result = original(worker, *args, **kwargs)
+    if configured(worker.vllm_config.additional_config) and _serving(worker.model_runner) is None:
+        raise ArgumentError(
+            f"ARM is not in the model: load_format {worker.vllm_config.load_config.load_format!r} has a loader that "
+            "armlet does not know; let its load_model call that of vLLM's BaseModelLoader"
+        )
+    return result
+
+
+def _serving(runner: Any) -> Serving | None:
+    return getattr(runner.get_model(), ATTRIBUTE, None)
+
+
 def _is_draft(vllm_config: Any, model_config: Any) -> bool:
     """Speculative decoding's draft model; without one, its configuration is that of the target."""
     speculative = vllm_config.speculative_config
@@ -151,16 +167,25 @@ def _is_draft(vllm_config: Any, model_config: Any) -> bool:
 def _forward(
     original: Callable[..., Any], runner: Any, input_ids: Any = None, positions: Any = None, *args: Any, **kwargs: Any
 ) -> Any:
-    serving = getattr(runner.get_model(), ATTRIBUTE, None)
-    if serving is not None:
-        ids = runner.input_batch.req_ids
-        starts = runner.query_start_loc.np[: len(ids) + 1]
-        params = [runner.requests[each].sampling_params for each in ids]
-        serving.feed(positions, starts[1:] - starts[:-1], [getattr(each, "extra_args", None) for each in params])
-    return original(runner, input_ids, positions, *args, **kwargs)
+    serving = _serving(runner)
+    if serving is None:
+        return original(runner, input_ids, positions, *args, **kwargs)
+    ids = runner.input_batch.req_ids
+    starts = runner.query_start_loc.np[: len(ids) + 1]
+    serving.feed(positions, starts[1:] - starts[:-1], [_asked(runner.requests[each]) for each in ids])
+    output = original(runner, input_ids, positions, *args, **kwargs)
+    serving.prove()
+    return output
+
+
+def _dummy(original: Callable[..., Any], runner: Any, *args: Any, **kwargs: Any) -> Any:
+    """A pass for no request (warm-up, capture, an idle rank beside a busy one) is neither treated nor counted."""
+    if (serving := _serving(runner)) is not None:
+        serving.strengths.zero_()
+    return original(runner, *args, **kwargs)
 
 
 def _report(worker: Any) -> dict[str, Any]:
     """Where ARM is on this rank and what it did, for `collective_rpc`."""
-    serving = getattr(worker.model_runner.get_model(), ATTRIBUTE, None)
+    serving = _serving(worker.model_runner)
     return {"rank": worker.rank, **(serving.report() if serving else {"asked": [], "layers": {}})}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from armlet.integrations.vllm.operator import RedistributedAndMul
 from armlet.integrations.vllm.settings import request_strength
 from armlet.integrations.vllm.sites import find_fused_sites, layer_count
+from armlet.layer.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArgumentError
 
 ATTRIBUTE = "armlet"
@@ -54,6 +55,7 @@ class Serving:
             )
             for site in sites
         }
+        self.asked = self.proven = False
         for site in sites:
             setattr(site.mlp, site.attribute, self.places[site.layer])
 
@@ -71,6 +73,23 @@ class Serving:
         strength = np.zeros(total, dtype=np.float32)
         strength[: sum(counts)] = np.repeat([self._strength(each) for each in extra_args], counts)
         self.strengths[:total].copy_(torch.from_numpy(strength))
+        self.asked = bool(strength.any())
+
+    def prove(self) -> None:
+        """After a forward pass, the first with ARM on: every layer saw it. Later passes cost nothing.
+
+        Raises:
+            UnsupportedModelError: a layer's MLP does not call its activation, so that ARM in its place does nothing.
+        """
+        if self.proven or not self.asked:
+            return
+        silent = [layer for layer, each in self.places.items() if not each.report()["tokens"]]
+        if silent:
+            raise UnsupportedModelError(
+                f"layers {silent}: ARM is in place and no token came through, since the MLP does not call the "
+                "activation that ARM replaced (a fused kernel instead?); choose other layers"
+            )
+        self.proven = True
 
     def report(self) -> dict[str, Any]:
         """The layers asked for, and for each that is here: calls, tokens, moved, share_moved, passed."""
