@@ -29,6 +29,7 @@ test: $(MODEL)
 
 test-vllm: $(MODEL) $(SERVING)/installed
 	ARMLET_REQUIRE_MODEL=1 $(SERVING)/bin/pytest tests_vllm
+	$(SERVING)/bin/pytest tests/test_cuda.py # Triton comes with vLLM
 
 models: $(MODEL)
 
