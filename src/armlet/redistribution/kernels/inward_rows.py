@@ -3,7 +3,7 @@
 import numpy as np
 
 from armlet.redistribution.functions import MANTISSA_BITS, SQRT_HALF_BITS, log_of_parts, part_of_the_way, polynomial
-from armlet.redistribution.kernels.compiled import array, compiled, share
+from armlet.redistribution.kernels.compiled import LANES, array, compiled, lanes_between, lowest_bit, share
 from armlet.redistribution.kernels.rows import (
     FLOAT32,
     LARGEST,
@@ -19,7 +19,7 @@ from armlet.redistribution.kernels.rows import (
     state,
     weight_of,
 )
-from armlet.redistribution.kernels.selection import ABSOLUTE, MAGNITUDE, bits_of, float_of, quantile
+from armlet.redistribution.kernels.selection import ABSOLUTE, HALF, INFINITE, MAGNITUDE, bits_of, float_of, quantile
 
 for formula in (polynomial, log_of_parts, part_of_the_way):
     share(formula)
@@ -46,19 +46,34 @@ def contracted(magnitude, knee, curve_is_log):
 
 
 @compiled
-def write_inward(bits, out, length, knee, curve_is_log, strength, largest):
-    """Writes the row; how many values moved."""
-    edge, moved = bits_of(knee), 0
+def pulled(bits, knee, curve_is_log, strength, largest):
+    """Where a value beyond the knee comes to lie, as bits."""
+    value = float_of(bits)
+    target = contracted(float_of(np.int32(bits & np.int32(ABSOLUTE))), knee, curve_is_log)
+    target = np.float32(-target) if value < 0 else target
+    if strength != np.float32(1):
+        target = np.float32(part_of_the_way(value, target, strength))
+    return bits_of(min(max(target, -largest), largest))
+
+
+@compiled
+def write_inward(bits, out, length, coarse, knee, curve_is_log, strength, largest):
+    """Writes the row, of whose magnitudes `coarse` is the upper halves; how many values moved."""
+    edge, moved, whole, address = bits_of(knee), 0, length // LANES * LANES, coarse.ctypes.data
+    first = np.int16(edge >> np.int32(HALF))
     for i in range(length):
-        magnitude = np.int32(bits[i] & np.int32(ABSOLUTE))
         out[i] = bits[i]
-        if magnitude > edge:
-            value = float_of(bits[i])
-            target = contracted(float_of(magnitude), knee, curve_is_log)
-            target = np.float32(-target) if value < 0 else target
-            if strength != np.float32(1):
-                target = np.float32(part_of_the_way(value, target, strength))
-            out[i] = bits_of(min(max(target, -largest), largest))
+    for start in range(0, whole, LANES):
+        hits = lanes_between(address + 2 * start, first, np.int16(INFINITE >> HALF))
+        while hits != 0:
+            i = start + lowest_bit(hits)
+            hits &= hits - np.uint64(1)
+            if np.int32(bits[i] & np.int32(ABSOLUTE)) > edge:
+                out[i] = pulled(bits[i], knee, curve_is_log, strength, largest)
+                moved += 1
+    for i in range(whole, length):
+        if np.int32(bits[i] & np.int32(ABSOLUTE)) > edge:
+            out[i] = pulled(bits[i], knee, curve_is_log, strength, largest)
             moved += 1
     return moved
 
@@ -85,7 +100,7 @@ def inward_rows(
         edge = quantile(magnitudes, bits, length, MAGNITUDE, knee, 0, most, work)
         out = array(there if dtype == FLOAT32 else results, length, np.int32)
         moved_counts[row] = write_inward(
-            bits, out, length, edge, curve_is_log, np.float32(weight), np.float32(LARGEST[dtype])
+            bits, out, length, magnitudes, edge, curve_is_log, np.float32(weight), np.float32(LARGEST[dtype])
         )
         if dtype != FLOAT32:
             narrow(out, dtype, length, there)

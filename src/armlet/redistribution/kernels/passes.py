@@ -5,7 +5,17 @@ import numpy as np
 from armlet.redistribution.kernels.compiled import array, compiled
 from armlet.redistribution.kernels.inward_rows import write_inward
 from armlet.redistribution.kernels.outward_rows import write_outward
-from armlet.redistribution.kernels.rows import FLOAT32, LARGEST, SIZES, carve, copy, narrow, open_row, signed_extremes
+from armlet.redistribution.kernels.rows import (
+    FLOAT32,
+    LARGEST,
+    SIZES,
+    carve,
+    coarse_keys,
+    copy,
+    narrow,
+    open_row,
+    signed_extremes,
+)
 from armlet.redistribution.kernels.selection import ABSOLUTE, DEVIATION, MAGNITUDE, SIGNED, key_of, next_key
 
 
@@ -102,7 +112,7 @@ def write_outwards(
 def write_inwards(first, last, source, dtype, length, real, scratch, target, strength, knee, curve_is_log):
     """Writes rows `first` to `last`; how many values moved."""
     size, moved = SIZES[dtype] * length, 0
-    _, _, values, results, _ = carve(scratch, length)
+    signed, magnitudes, values, results, _ = carve(scratch, length)
     for row in range(first, last):
         here, there = source + row * size, target + row * size
         if not is_real(row, real):
@@ -110,8 +120,11 @@ def write_inwards(first, last, source, dtype, length, real, scratch, target, str
             continue
         bits = open_row(here, dtype, length, values)
         out = array(there if dtype == FLOAT32 else results, length, np.int32)
+        coarse_keys(bits, length, signed, magnitudes)
         largest = np.float32(LARGEST[dtype])
-        moved += write_inward(bits, out, length, np.float32(knee), curve_is_log, np.float32(strength), largest)
+        moved += write_inward(
+            bits, out, length, magnitudes, np.float32(knee), curve_is_log, np.float32(strength), largest
+        )
         if dtype != FLOAT32:
             narrow(out, dtype, length, there)
     return moved
