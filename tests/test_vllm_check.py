@@ -17,7 +17,7 @@ from armlet.cli import main
 )
 def test_what_cannot_be_checked_is_one_line(capsys, arguments, message):
     with pytest.raises(SystemExit) as exit:
-        main(["vllm-check", "model", *arguments])
+        main(["vllm-check", "abacus", *arguments])
     out, err = capsys.readouterr()
     assert exit.value.code == 2
     assert out == ""

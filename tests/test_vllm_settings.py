@@ -49,9 +49,7 @@ def test_a_request_for_an_engine_without_arm_is_refused():
         check_request({"armlet": "off"}, {})
 
 
-@pytest.mark.parametrize(
-    ("asked", "strength"), [("on", None), (True, None), ("off", 0.0), (False, 0.0), (1, 1.0), (0, 0.0)]
-)
+@pytest.mark.parametrize(("asked", "strength"), [("on", None), ("off", 0.0), (1, 1.0), (0, 0.0)])
 def test_words_and_numbers(asked, strength):
     assert request_strength({"armlet": asked}) == strength
     assert request_strength({}) is request_strength(None) is None
@@ -61,4 +59,11 @@ def test_words_and_numbers(asked, strength):
 def test_requests_share_cached_prefixes_where_their_strength_is_the_same_alone(one, other, salt):
     first, second = (salted(salt, {"armlet": strength}) for strength in (one, other))
     assert (first == second) == (one == other)
-    assert salted(salt, {}) == salt != first
+    assert salted(salt, {}) != first
+
+
+def test_no_salt_of_a_requests_own_is_that_of_another_strength():
+    off = salted(None, {"armlet": "off"})
+    assert salted(off, {}) != off
+    assert salted(off, {"armlet": "on"}) != off
+    assert salted(None, {}) is None

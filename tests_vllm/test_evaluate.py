@@ -11,6 +11,7 @@ from armlet.evaluation.local import Local
 from armlet.evaluation.problems import Problem, arithmetic
 from armlet.evaluation.weights import ABACUS
 from armlet.integrations.vllm.engine import Offline
+from armlet.redistribution.errors import ArmletError
 from armlet.redistribution.outward import Outward
 
 TREATMENT = Treatment(Outward(band=0.5), layers=[0, 2])
@@ -71,6 +72,11 @@ def test_samples_differ_and_each_is_the_same_again(engine):
     assert all(output.logprob < 0 for output in drawn[0])
 
 
+def test_an_answer_that_vllm_would_cut_short_is_refused(engine):
+    with pytest.raises(ArmletError, match=r"do not fit into max_model_len, 256: give a smaller --max-new-tokens"):
+        engine.answer(ASKS, BASE, Sampling(max_new_tokens=256), batch=0, sample=0)
+
+
 def test_the_command_reports_the_difference_and_what_it_left_out(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ("--items", "12", "--difficulty", "1", "--max-new-tokens", "32", "--dtype", "float32")
@@ -90,6 +96,7 @@ def test_the_command_reports_the_difference_and_what_it_left_out(capsys, tmp_pat
         (("--policy", "outward", "--policy", "inward"), "one engine has one treatment"),
         (("--scope", "call"), "only 'token' does not"),
         (("--engine-args", "nonsense"), "expected a JSON object"),
+        (("--layers", "99"), "the model has layers 0 to"),
         (("--engine-args", '{"dtype": "half"}'), "that is what the evaluation itself says"),
         (("--engine-args", '{"nonsense": 1}'), "vLLM cannot load it"),
         (("--device", "cpu"), "vLLM chooses its own"),

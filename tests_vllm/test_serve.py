@@ -1,6 +1,7 @@
 """The README's commands: `vllm serve` on the loopback address, and a request to it."""
 
 import json
+import os
 import re
 import shlex
 import socket
@@ -62,10 +63,15 @@ def url(smollm2_folder, tmp_path_factory):
     log = tmp_path_factory.mktemp("serve") / "log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            [*command, *extra, "--max-model-len", "512"], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+            [*command, *extra, "--max-model-len", "512"],
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"VLLM_LOGGING_LEVEL": "INFO"},
         )
     try:
         _wait(server, f"http://127.0.0.1:{port}/health", log)
+        assert "armlet: Outward(band=0.13" in log.read_text()  # one line at load says what is where
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         server.terminate()

@@ -153,8 +153,9 @@ def evaluate(
         combine=combine,
         placebos=placebos,
     )
+    left: list[str] = []
     if endpoint or engine is EngineName.vllm:
-        compared = _without_inner_placebos(compared, tasks)
+        compared, left = _without_inner_placebos(compared, tasks)
     if engine is EngineName.vllm:
         batch = batch or SERVED_BATCH
     plan = make_plan(
@@ -179,6 +180,8 @@ def evaluate(
         opened = offline_engine(model, compared, tasks, dtype, options, seed)
     else:
         opened = local_engine(model, dtype, device, seed)
+    if left:
+        notes.print(f"left out, they need --engine local: {', '.join(left)}", highlight=False, soft_wrap=True)
     if not as_json:
         say_planned(plan)
     with closing(opened):
@@ -224,14 +227,11 @@ def _engine_options(engine: EngineName, given: str | None, device: str | None) -
     return found
 
 
-def _without_inner_placebos(compared: "list[Condition]", tasks: "list[Task]") -> "list[Condition]":
-    """What a server or vLLM can run: ARM as it is configured, and choices weighed at temperature 1."""
+def _without_inner_placebos(compared: "list[Condition]", tasks: "list[Task]") -> "tuple[list[Condition], list[str]]":
+    """What a server or vLLM can run: ARM as it is configured, and choices weighed at temperature 1; and what not."""
     weighed = any(task.kind == "choice" for task in tasks)
     kept = [each for each in compared if not each.placebo and (each.weighing == 1 or not weighed)]
-    left = ", ".join(each.name for each in compared if each not in kept)
-    if left:
-        notes.print(f"left out, they need --engine local: {left}", highlight=False, soft_wrap=True)
-    return kept
+    return kept, [each.name for each in compared if each not in kept]
 
 
 def _check_servers(endpoint: str | None, treated: str | None, *, stated: bool, local: bool) -> None:

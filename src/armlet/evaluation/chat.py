@@ -34,8 +34,9 @@ def request(
 
 
 def switch(to: str) -> dict[str, Any]:
-    """What turns ARM "on" or "off" in one request to vLLM."""
-    return {"extra_body": {"vllm_xargs": {ARM: to}}}
+    """What turns ARM "on" or "off" in one request to vLLM; without the checkpoint's own penalty and filters."""
+    plain = {"repetition_penalty": 1.0, "top_k": 0, "min_p": 0.0}
+    return {"extra_body": {"vllm_xargs": {ARM: to}, **plain}}
 
 
 def messages(ask: Ask, filling: Filling | None, seed: int) -> list[dict[str, str]]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from armlet.integrations.vllm.offline import OFF, close_engine, open_engine, reports
+from armlet.evaluation.weights import model_folder
+from armlet.integrations.vllm.offline import OFF, generate, opened, reports
 from armlet.integrations.vllm.settings import KEY, resolve
 from armlet.redistribution.errors import ArgumentError
 
@@ -99,22 +100,21 @@ def check(
     if len(prompts) < 2:
         raise ArgumentError("vllm-check: two prompts are needed, one of them to stay without ARM beside the other")
     full = resolve({KEY: settings}, model)[KEY]
+    folder = str(model_folder(model))
     how: dict[str, Any] = {"enforce_eager": eager, "tensor_parallel_size": tensor_parallel, "dtype": dtype}
-    how |= {"max_model_len": LONGEST, "kv_cache_memory_bytes": CACHE, "enable_prefix_caching": False}
+    how |= {"max_model_len": _longest(folder), "kv_cache_memory_bytes": CACHE, "enable_prefix_caching": False}
     tick("loading without ARM")
-    engine = open_engine(model, False, **how)
-    tick("answering without ARM")
-    baseline, base_seconds = _timed(engine, prompts, tokens, None)
-    close_engine(engine)
+    with opened(folder, False, **how) as engine:
+        tick("answering without ARM")
+        baseline, base_seconds = _timed(engine, prompts, tokens, None)
     tick("loading with ARM")
-    engine = open_engine(model, full, **how)
-    tick("answering with ARM")
-    on, on_seconds = _timed(engine, prompts, tokens, None)
-    off, off_seconds = _timed(engine, prompts, tokens, OFF)
-    half: list[Any] = [OFF if at % 2 else None for at in range(len(prompts))]
-    mixed = _answer(engine, prompts, tokens, half)
-    ranks = reports(engine)
-    close_engine(engine)
+    with opened(folder, full, **how) as engine:
+        tick("answering with ARM")
+        on, on_seconds = _timed(engine, prompts, tokens, None)
+        off, off_seconds = _timed(engine, prompts, tokens, OFF)
+        half: list[Any] = [OFF if at % 2 else None for at in range(len(prompts))]
+        mixed = _answer(engine, prompts, tokens, half)
+        ranks = reports(engine)
     return Check(
         model,
         full,
@@ -136,8 +136,8 @@ def _timed(engine: Any, prompts: Sequence[str], tokens: int, extra_args: Any) ->
     for _ in range(REPEATS):
         start = time.perf_counter()
         _answer(engine, prompts, tokens, asked)
-        seconds.append((time.perf_counter() - start) / (tokens * len(prompts)))
-    return run, median(seconds)
+        seconds.append(time.perf_counter() - start)
+    return run, median(seconds) / sum(map(len, run.answers))
 
 
 def _answer(engine: Any, prompts: Sequence[str], tokens: int, asked: Sequence[Any]) -> Run:
@@ -146,11 +146,19 @@ def _answer(engine: Any, prompts: Sequence[str], tokens: int, asked: Sequence[An
     params = [
         SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, logprobs=0, extra_args=each) for each in asked
     ]
-    outputs = [each.outputs[0] for each in engine.generate(list(prompts), params, use_tqdm=False)]
+    outputs = [each.outputs[0] for each in generate(engine, prompts, params)]
     logprobs = [
         [step[token].logprob for token, step in zip(each.token_ids, each.logprobs, strict=True)] for each in outputs
     ]
     return Run([list(each.token_ids) for each in outputs], logprobs)
+
+
+def _longest(folder: str) -> int:
+    """`LONGEST`, or fewer tokens where the model knows no more positions."""
+    from transformers import AutoConfig
+
+    text: Any = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    return min(LONGEST, getattr(text, "max_position_embeddings", LONGEST))
 
 
 def _missing(ranks: Sequence[dict[str, Any]]) -> list[int]:

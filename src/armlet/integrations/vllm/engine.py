@@ -13,14 +13,14 @@ from armlet.evaluation.engine import Ask, Output, Sampling
 from armlet.evaluation.problems import Task
 from armlet.evaluation.tokens import Tokens, ended
 from armlet.evaluation.weights import fingerprint, model_folder
-from armlet.integrations.vllm.offline import OFF, EngineError, close_engine, open_engine, reports
+from armlet.integrations.vllm.offline import OFF, EngineError, close_engine, generate, open_engine, reports
 from armlet.layer.pretrained import load_tokenizer
 from armlet.redistribution.errors import ArgumentError
 
 # vLLM has an environment of its own, and no types to check against in this one.
 # pyright: reportMissingImports=false
 
-FIXED = ("model", "additional_config", "dtype", "skip_tokenizer_init", "generation_config")
+FIXED = ("model", "additional_config", "dtype", "skip_tokenizer_init", "generation_config", "logprobs_mode", "hf_token")
 """Of `vllm.LLM`: what the evaluation itself says."""
 
 COUNTED = ("calls", "tokens", "moved", "passed")
@@ -73,13 +73,15 @@ class Offline:
         close_engine(self._engine)
 
     def describe(self) -> dict[str, Any]:
-        """Name, weights' hash, dtype, vLLM's version and options, and the seed of fillers."""
+        """Name, weights' hash, dtype, device, vLLM's version and options, and the seed of fillers."""
         import vllm
+        from vllm.platforms import current_platform
 
         return {
             "model": self.name,
             "sha256": fingerprint(self.folder),
             "dtype": str(self._engine.model_config.dtype).removeprefix("torch."),
+            "device": current_platform.device_type,
             "vllm": vllm.__version__,
             "options": self.options,
             "seed": self.seed,
@@ -99,6 +101,7 @@ class Offline:
         if condition.role == "best-of":
             how["logprobs"] = 0
         prompts = [self.tokens.prompt(ask, condition).tolist() for ask in asks]
+        self._check_room(asks, prompts, sampling.max_new_tokens)
         seeds = [item_seed(sampling.seed, batch, sample, ask.number) for ask in asks]
         outputs = self._generate(prompts, condition, [how | {"seed": seed} for seed in seeds])
         return [self._output(each.outputs[0]) for each in outputs]
@@ -116,19 +119,25 @@ class Offline:
         """What ARM did in the last call, layer by layer."""
         return self._fired
 
+    def _check_room(self, asks: Sequence[Ask], prompts: Sequence[list[int]], most: int) -> None:
+        """vLLM would end an answer at its limit, and an answer behind a filler sooner than its baseline."""
+        room = self._engine.model_config.max_model_len
+        at = max(range(len(prompts)), key=lambda at: len(prompts[at]))
+        if len(prompts[at]) + most > room:
+            raise EngineError(
+                f"item {asks[at].problem.id}: a prompt of {len(prompts[at])} tokens and an answer of {most} do not fit "
+                f"into max_model_len, {room}: give a smaller --max-new-tokens, or more of that in --engine-args"
+            )
+
     def _generate(self, prompts: list[list[int]], condition: Condition, how: Sequence[dict[str, Any]]) -> list[Any]:
         from vllm import SamplingParams
-        from vllm.exceptions import VLLMError
 
         extra = OFF if self._treatment and not condition.treatment else None
         params = [
             SamplingParams(extra_args=extra, ignore_eos=True, stop_token_ids=self._ends, detokenize=False, **each)
             for each in how
         ]
-        try:
-            found = self._engine.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
-        except (VLLMError, ValueError) as error:  # such as a prompt that is too long
-            raise EngineError(f"vLLM does not take the request ({error})") from error
+        found = generate(self._engine, [{"prompt_token_ids": ids} for ids in prompts], params)
         self._fired = self._since() if condition.treatment else {}
         return found
 

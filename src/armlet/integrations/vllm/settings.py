@@ -1,5 +1,6 @@
 """What vLLM is told of ARM: for the engine in `additional_config`, for one request in `extra_args`."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from armlet.redistribution.noise import Noise
 KEY = "armlet"
 """Of `additional_config`, and of a request's `extra_args` (`vllm_xargs` over HTTP)."""
 
-SWITCHES = {"on": None, "off": 0.0, True: None, False: 0.0}
+SWITCHES = {"on": None, "off": 0.0}
 """What a request may say in words; None: as the engine is configured."""
 
 
@@ -76,7 +77,7 @@ def request_strength(extra_args: Mapping[str, Any] | None) -> float | None:
         ArgumentError: neither a number in [0, 1] nor "on" nor "off".
     """
     asked = (extra_args or {}).get(KEY, "on")
-    if isinstance(asked, str | bool) and asked in SWITCHES:
+    if isinstance(asked, str) and asked in SWITCHES:
         return SWITCHES[asked]
     if isinstance(asked, int | float) and not isinstance(asked, bool) and 0 <= asked <= 1:
         return float(asked)
@@ -100,6 +101,9 @@ def check_request(extra_args: Mapping[str, Any] | None, additional_config: objec
 
 
 def salted(cache_salt: str | None, extra_args: Mapping[str, Any] | None) -> str | None:
-    """The prefix cache's salt: keys and values behind an ARM of another strength are others."""
+    """The prefix cache's salt: keys and values behind an ARM of another strength are others.
+
+    Written so that no salt of a request's own can be that of another strength.
+    """
     strength = request_strength(extra_args)
-    return cache_salt if strength is None else f"{cache_salt or ''}/{KEY}={strength!r}"
+    return None if strength is None and cache_salt is None else json.dumps([KEY, cache_salt, strength])
