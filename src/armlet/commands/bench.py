@@ -48,6 +48,8 @@ def bench(
     """Measure what ARM costs: against the literal algorithm, the activation and a copy; and in a model."""
     import torch
 
+    from armlet.layer.pretrained import check_device
+
     if only is Only.function:
         refuse_idle(context, ("model", "dtype", "model_turns"), "is the model's, and --only function times none")
     if only is Only.model:
@@ -55,6 +57,7 @@ def bench(
     chosen = parse_policy(policy)
     shapes = (_numbers("--widths", widths), _numbers("--tokens", tokens), _dtypes(dtypes))
     refuse_meta(device)
+    check_device(device)
     check_folder(out)
     if threads:
         torch.set_num_threads(threads)

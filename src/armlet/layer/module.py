@@ -1,6 +1,7 @@
 """ARM as a module, with the counters that prove that it fired."""
 
 import threading
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ class ARM(nn.Module):
             numbers = (1, tokens, sum(result.moved.tolist()), sum(result.passed.tolist()))
             _tally(self.totals, torch.tensor(numbers, device=self.totals.device))
             return
-        tokens = torch.full((), a.shape[:-1].numel(), device=a.device) if mask is None else (mask != 0).sum()
+        tokens = torch.full((), prod(a.shape[:-1]), device=a.device) if mask is None else (mask != 0).sum()
         calls = torch.ones_like(tokens)
         increments = torch.stack((calls, tokens, result.moved.sum(), result.passed.sum()))
         (_tally_operator if watched() else _tally)(self.totals, increments.to(self.totals.device))

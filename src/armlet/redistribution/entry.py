@@ -1,6 +1,7 @@
 """The way in: check the arguments, take the tensor as scopes, have the fastest backend move them."""
 
 from functools import lru_cache
+from math import prod
 
 import torch
 from torch import Tensor
@@ -93,7 +94,7 @@ def counted(
     shape = scopes_shape(a, scope)
     rows = a if a.is_contiguous() else a.contiguous()
     rows = rows if rows.shape == shape else rows.view(shape)
-    real = None if mask is None else mask.reshape(shape[:2])
+    real = None if mask is None else mask.reshape(shape[:2]).contiguous()
     draws, followed = NO_DRAWS, watched()
     if not isinstance(policy, DRAWS_NOTHING):
         draws = _draws(a, shape[0], noise, positions, keys, kept=not followed)
@@ -156,15 +157,17 @@ def _draws(
 def _placed(tokens: torch.Size, device: torch.device, scopes: int, positions: Tensor | None, kept: bool) -> Tensor:
     """int64 `[scopes, tokens]`, contiguous."""
     if positions is None:
-        kept = kept and tokens.numel() <= KEPT_TOKENS
+        kept = kept and prod(tokens) <= KEPT_TOKENS
         return (_kept_counting if kept else _counting)(tokens, device, scopes)
-    shape = (scopes, tokens.numel() // scopes)
+    shape = (scopes, prod(tokens) // scopes)  # numel() would pin sizes that a compiler leaves open
     return positions.expand(tokens).contiguous().view(shape) if positions.shape != shape else positions.contiguous()
 
 
 def _counting(tokens: torch.Size, device: torch.device, scopes: int) -> Tensor:
     """0, 1, 2, … along each sequence."""
-    return torch.arange(tokens[-1] if tokens else 1, device=device).expand(tokens or (1,)).reshape(scopes, -1)
+    return (
+        torch.arange(tokens[-1] if tokens else 1, device=device).expand(tokens or (1,)).reshape(scopes, -1).contiguous()
+    )
 
 
 def _signed(seed: int) -> int:

@@ -7,6 +7,7 @@ wraps and does nothing else.
 # vLLM has an environment of its own, and no types to check against in this one.
 # pyright: reportMissingImports=false
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -24,12 +25,14 @@ def register() -> None:
     from vllm.config import VllmConfig
     from vllm.engine.arg_utils import EngineArgs
     from vllm.model_executor.model_loader import BaseModelLoader
+    from vllm.triton_utils import dispatcher
     from vllm.v1.engine.input_processor import InputProcessor
     from vllm.v1.request import Request
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
     from vllm.v1.worker.gpu_worker import Worker
     from vllm.v1.worker.worker_base import WorkerBase
 
+    _wrap(dispatcher, "_rebind_kernels", _rebind)
     _wrap(EngineArgs, "create_engine_config", _configure)
     _wrap(VllmConfig, "use_v2_model_runner", _choose_runner)
     _wrap(InputProcessor, "_validate_params", _validate)
@@ -44,8 +47,8 @@ def register() -> None:
     setattr(WorkerBase, f"{KEY}_report", _report)
 
 
-def _wrap(owner: type, name: str, around: Callable[..., Any]) -> None:
-    """Replaces a method, class method or property by `around(original, self, …)`."""
+def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
+    """Replaces a method, class method, property or a module's function by `around(original, first argument, …)`."""
     found = owner.__dict__.get(name)
     if found is None:
         raise RuntimeError(f"armlet: this vLLM has no {owner.__name__}.{name}; it was built for 0.32")
@@ -64,6 +67,18 @@ def _wrap(owner: type, name: str, around: Callable[..., Any]) -> None:
 
 def _subclasses(owner: type) -> list[type]:
     return [each for child in owner.__subclasses__() for each in (child, *_subclasses(child))]
+
+
+def _rebind(original: Callable[..., Any], overrides: Any) -> Any:
+    """vLLM's search through all modules fails at llvmlite's library object, which has an answer to any attribute.
+
+    It would fail in a process that has used numba before, as ARM on the CPU does.
+    """
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "llvmlite"}
+    try:
+        return original(overrides)
+    finally:
+        sys.modules.update(hidden)
 
 
 def _configure(original: Callable[..., Any], arguments: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,6 +1,7 @@
 """Which backends there are and which one takes a call: the one place that knows."""
 
 import os
+import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -76,8 +77,13 @@ def _checked(name: str) -> str:
 def _module(name: str) -> ModuleType:
     """Imported when it is first wanted: numba and triton take their time."""
     if name == "cpu":
-        from armlet.redistribution.kernels import cpu
-
+        try:
+            from armlet.redistribution.kernels import cpu
+        except ImportError as error:  # a numba that does not fit the NumPy that is there, for one
+            if os.environ.get("ARMLET_BACKEND"):
+                raise ArgumentError(f"ARMLET_BACKEND=cpu: numba cannot be imported ({error})") from error
+            warnings.warn(f"armlet: numba cannot be imported ({error}); plain PyTorch takes its place", stacklevel=2)
+            return plain
         return cpu
     if name == "triton":
         from armlet.redistribution.kernels import cuda

@@ -44,6 +44,10 @@ def move_rows(
 ) -> Moved:
     """Scopes moved by the policy, as `plain.move_rows` moves them; see `supports` for which."""
     count, tokens, width = a.shape
+    # The loops read by address, one value behind the other.
+    positions, uniforms, real, strength = (
+        tensor if tensor is None else tensor.contiguous() for tensor in (positions, uniforms, real, strength)
+    )
     values = torch.empty_like(a)
     moved = torch.empty(count, dtype=torch.int64, device=a.device)
     passed = torch.empty(count, dtype=torch.bool, device=a.device)
@@ -51,7 +55,8 @@ def move_rows(
     words = _words(keys, stream) if keys is not None and isinstance(policy, Outward) else None
     draws = _draws(words, positions, uniforms)
     if tokens > 1:
-        _long_scopes(a, values, policy, draws, real, strength, moved, passed)
+        kept = (a, values, words, positions, uniforms, real)
+        _long_scopes(a, values, policy, draws, real, strength, moved, passed, kept)
         return values, moved, passed
     row = (a.data_ptr(), values.data_ptr(), DTYPES[a.dtype], width)
     where = (_address(real), _address(strength), float(policy.strength), moved.data_ptr(), passed.data_ptr())
@@ -60,12 +65,16 @@ def move_rows(
     if count == 1:
         loop(0, 1, *row, *where, threads.scratch(size), *arguments)
     else:
-        part = partial(_part, loop, (*row, *where), size, arguments)
+        kept = (a, values, moved, passed, words, positions, uniforms, real, strength)
+        part = partial(_part, kept, loop, (*row, *where), size, arguments)
         threads.over(count, count * width, part)
     return values, moved, passed
 
 
-def _part(loop: Any, tensors: tuple[Any, ...], size: int, arguments: tuple[Any, ...], first: int, last: int) -> None:
+def _part(
+    _kept: object, loop: Any, tensors: tuple[Any, ...], size: int, arguments: tuple[Any, ...], first: int, last: int
+) -> None:
+    """Rows `first` to `last`; a part that goes on where the call was interrupted still holds what it writes to."""
     loop(first, last, *tensors, threads.scratch(size), *arguments)
 
 
@@ -78,6 +87,7 @@ def _long_scopes(
     strength: Tensor | None,
     moved: Tensor,
     passed: Tensor,
+    kept: tuple[Tensor | None, ...],
 ) -> None:
     from armlet.redistribution.kernels.scopes import Scope, move
 
@@ -94,6 +104,7 @@ def _long_scopes(
             source=a.data_ptr() + i * size,
             dtype=DTYPES[a.dtype],
             width=width,
+            kept=kept,
         )
         here = positions and positions + 8 * i * tokens, uniforms and uniforms + 4 * i * tokens * width
         moved[i], passed[i] = move(scope, policy, values.data_ptr() + i * size, strengths[i], (kind, base, step, *here))

@@ -56,12 +56,13 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
 
 def _backward(ctx: Any, gradient: Tensor, _moved: object, _passed: object) -> tuple[Tensor | None, ...]:
     a, keys, positions, uniforms, real, strength = ctx.saved_tensors
+    again = torch.is_grad_enabled()  # the gradient itself is to be differentiated
     # The same meaning, so the same gradient: that of the plain path, computed anew.
     with torch.enable_grad():
-        start = a.detach().requires_grad_()
+        start = a if again else a.detach().requires_grad_()
         policy, how = decode(ctx.policy, ctx.settings), {"keys": keys, "positions": positions, "stream": ctx.stream}
         values = plain.move_rows(start, policy, **how, uniforms=uniforms, real=real, strength=strength).values
-        (mine,) = torch.autograd.grad(values, start, gradient)
+        (mine,) = torch.autograd.grad(values, start, gradient, create_graph=again)
     return (mine, *[None] * 8)
 
 

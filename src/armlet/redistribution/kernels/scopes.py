@@ -43,6 +43,7 @@ class Scope:
         source: the address of the values.
         dtype: as in `rows`.
         width: of a row.
+        kept: what the addresses belong to, so that it outlives a part that goes on where the call was interrupted.
     """
 
     tokens: int
@@ -51,6 +52,7 @@ class Scope:
     source: int
     dtype: int
     width: int
+    kept: tuple[object, ...]
 
     def over(self, work: Callable[..., Any], *arguments: Any) -> list[Any]:
         """What a pass returns for the parts of the rows."""

@@ -27,7 +27,10 @@ def over(count: int, values: int, work: Callable[[int, int], Any]) -> list[Any]:
     if parts == 1:
         return [work(0, count)]
     bounds = [count * part // parts for part in range(parts + 1)]
-    rest = [_executor().submit(work, *pair) for pair in pairwise(bounds[1:])]
+    try:
+        rest = [_executor().submit(work, *pair) for pair in pairwise(bounds[1:])]
+    except RuntimeError:  # the interpreter is about to end, and starts no thread
+        return [work(0, count)]
     try:
         mine = work(bounds[0], bounds[1])
     finally:
