@@ -75,6 +75,11 @@ def outward_edge(a, band=0.13, share=(0.02, 0.25), proportion=None):
     return edge, edge == width
 
 
+def on_the_way(value, target, strength):
+    """The target itself at strength 1: the sum would lose a target that is small beside the value."""
+    return target if strength == 1 else value + strength * (target - value)
+
+
 def outward(a, u, *, ceiling=0.995, write="replace", ceiling_of="signed", strength=1.0, **where):
     edge, strict = outward_edge(a, **where)
     upper = quantile(a if ceiling_of == "signed" else np.abs(a), ceiling)
@@ -84,7 +89,7 @@ def outward(a, u, *, ceiling=0.995, write="replace", ceiling_of="signed", streng
         near = abs(value) < edge if strict else abs(value) <= edge
         bound = -float(draw) * lower if value < 0 else float(draw) * upper
         target = bound if write == "replace" else value + bound
-        out.append(value + strength * (target - value) if near else value)
+        out.append(on_the_way(value, target, strength) if near else value)
         moved.append(near and strength > 0)
     return np.array(out), np.array(moved)
 
@@ -96,7 +101,7 @@ def inward(a, *, knee=0.99, curve="log", strength=1.0):
         target = abs(value)
         if abs(value) > edge:
             target = 0.0 if edge == 0 else edge * (1 + math.log(abs(value) / edge)) if curve == "log" else edge
-        out.append(value + strength * (math.copysign(target, value) - value))
+        out.append(on_the_way(value, math.copysign(target, value), strength))
         moved.append(abs(value) > edge and strength > 0)
     return np.array(out), np.array(moved)
 
