@@ -99,6 +99,43 @@ def test_rows_have_the_bits_of_the_plain_path(call):
     assert_same(a, policy, **how)
 
 
+@settings(max_examples=300)
+@given(calls(tokens=1).filter(lambda call: "keys" in call[2]))
+def test_the_short_way_of_one_row_has_the_bits_of_the_plain_path(call):
+    a, policy, how = call
+    row = {name: how[name][:1] for name in ("positions", "real") if name in how}
+    keyed = {"keys": how["keys"], "stream": how["stream"]}
+    expected = plain.move_rows(a[:1], policy, **row, **keyed)
+    found = entry.one_row(
+        a[:1],
+        policy,
+        noise=Noise(stream=how["stream"]),
+        positions=row["positions"],
+        keys=how["keys"],
+        mask=row.get("real"),
+    )
+    assert found is not None
+    assert same_bits(found[0], expected.values)
+    assert found[1:] == (expected.moved.item(), expected.passed.item())
+
+
+@each_policy
+def test_the_short_way_is_left_where_someone_looks_on(policy):
+    a = gate(1, 1, 64)
+    taken = {
+        "plain": a,
+        "transposed": gate(64, 2).t()[:1],
+        "two rows": gate(2, 64),
+        "differentiated": a.clone().requires_grad_(),
+        "float64": a.double(),
+        "meta": a.to("meta"),
+    }
+    ways = {name: entry.one_row(values, policy, noise=Noise()) is not None for name, values in taken.items()}
+    assert ways == dict.fromkeys(taken, False) | {"plain": True}
+    assert entry.one_row(a, policy, noise=Noise.fresh()) is None
+    assert torch.func.vmap(lambda row: redistribute(row, policy))(a[0]).shape == (1, 64)
+
+
 @settings(max_examples=200)
 @given(calls())
 def test_long_scopes_have_the_bits_of_the_plain_path(call):
@@ -261,7 +298,7 @@ def test_new_keys_are_not_taken_for_old_ones():
 @pytest.fixture
 def forget():
     """What the dispatcher has found out, before and after."""
-    kept = (backends.installed, backends._fastest, backends._checked)
+    kept = (backends.installed, backends._fastest, backends._checked, backends._with_short_way)
     for each in kept:
         each.cache_clear()
     yield

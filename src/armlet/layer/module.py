@@ -6,7 +6,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from armlet.redistribution.entry import check, check_policy, counted, watched
+from armlet.redistribution.entry import check, check_policy, counted, one_row, watched
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.kernels.plain import Counted
 from armlet.redistribution.noise import Noise, Source, source
@@ -77,17 +77,23 @@ class ARM(nn.Module):
         if a.shape[-1] != self.width:
             raise ArgumentError(f"ARM: expected values of width {self.width}, found shape {list(a.shape)}")
 
-        result = counted(
-            a, self.policy, scope=self.scope, noise=self.noise, positions=positions, keys=self.keys, mask=mask
-        )
+        how = {"noise": self.noise, "positions": positions, "keys": self.keys, "mask": mask}
+        one = one_row(a, self.policy, **how)
+        if one:
+            values, moved, passed = one
+            self._add(1 if mask is None else int(mask != 0), moved, passed)
+            return values
+        result = counted(a, self.policy, scope=self.scope, **how)
         self._count(a, result, mask)
         return result.values
+
+    def _add(self, tokens: int, moved: int, passed: int) -> None:
+        _tally(self.totals, torch.tensor((1, tokens, moved, passed), device=self.totals.device))
 
     def _count(self, a: Tensor, result: Counted, mask: Tensor | None) -> None:
         if a.device.type == "cpu" and not watched():  # nothing to wait for: numbers are quicker than tensors
             tokens = a.shape[:-1].numel() if mask is None else int((mask != 0).sum())
-            numbers = (1, tokens, sum(result.moved.tolist()), sum(result.passed.tolist()))
-            _tally(self.totals, torch.tensor(numbers, device=self.totals.device))
+            self._add(tokens, sum(result.moved.tolist()), sum(result.passed.tolist()))
             return
         tokens = torch.full((), prod(a.shape[:-1]), device=a.device) if mask is None else (mask != 0).sum()
         calls = torch.ones_like(tokens)

@@ -52,6 +52,18 @@ def gated_rows(gate_up: Tensor, policy: Policy) -> Callable[..., tuple[Tensor, T
     return module.gated_rows if module.supports(rows, policy) else None
 
 
+def single_row(a: Tensor, policy: Policy) -> Callable[..., tuple[Tensor, int, bool]] | None:
+    """`move_row` of the backend that has a short way for `a`, of one row; None: there is none."""
+    module = _with_short_way(os.environ.get("ARMLET_BACKEND")) if a.is_cpu else None
+    return module.move_row if module and module.takes_row(a, policy) else None
+
+
+@cache
+def _with_short_way(wanted: str | None) -> ModuleType | None:
+    module = _module("cpu") if (_checked(wanted) if wanted else _fastest("cpu")) == "cpu" else plain
+    return None if module is plain else module
+
+
 @cache
 def installed(name: str) -> bool:
     """Whether the package of a backend is there."""

@@ -1,6 +1,7 @@
 """Redistribution on the CPU with numba, with the bits of the plain path."""
 
 from collections.abc import Callable
+from ctypes import c_bool, c_int64
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -19,6 +20,9 @@ DTYPES = {torch.float32: rows.FLOAT32, torch.bfloat16: rows.BFLOAT16, torch.floa
 WIDEST = {Outward: 57_344, Inward: 57_344, Transport: 40_960}
 """Rows up to here keep a thread's scratch below 1 MB."""
 
+COUNTS = 16
+"""Bytes for how many values of one row moved, and whether it passed through."""
+
 Moved = tuple[Tensor, Tensor, Tensor]
 
 
@@ -27,8 +31,39 @@ def supports(a: Tensor, policy: Policy) -> bool:
 
     `Transport` ranks the values of a scope by sorting them, which has room for a row alone.
     """
-    fits = a.dtype in DTYPES and 0 < a.shape[2] <= WIDEST.get(type(policy), 0)
-    return fits and (a.shape[1] == 1 or not isinstance(policy, Transport))
+    return a.is_cpu and takes_row(a, policy) and (a.shape[1] == 1 or not isinstance(policy, Transport))
+
+
+def takes_row(a: Tensor, policy: Policy) -> bool:
+    """Whether `move_row` takes `a`, `[..., width]` with one row on the CPU, and the policy."""
+    return a.dtype in DTYPES and 0 < a.shape[-1] <= WIDEST.get(type(policy), 0)
+
+
+def move_row(
+    a: Tensor, policy: Policy, keys: Tensor, positions: Tensor | None, stream: int, real: Tensor | None
+) -> tuple[Tensor, int, bool]:
+    """One row, `a` being contiguous: `move_rows` without what costs as much as the row itself.
+
+    Args:
+        a: `[..., width]`, the others being 1.
+        policy: what moves.
+        keys: as `move_rows` takes them.
+        positions: int64, the row's one; None for 0.
+        stream: of the keyed noise.
+        real: bool, the row's one; None where it counts.
+
+    Returns:
+        Values, how many moved, and whether the row passed through.
+    """
+    width, values = a.shape[-1], torch.empty_like(a)
+    words = _words(keys, stream) if isinstance(policy, Outward) else None
+    loop, arguments = _LOOPS[type(policy)](policy, _draws(words, positions, None))
+    size = _scratch_size(policy, width)
+    scratch = threads.scratch(size + COUNTS)
+    moved, passed = scratch + size, scratch + size + 8
+    row = (a.data_ptr(), values.data_ptr(), DTYPES[a.dtype], width)
+    loop(0, 1, *row, _address(real), 0, float(policy.strength), moved, passed, scratch, *arguments)
+    return values, c_int64.from_address(moved).value, c_bool.from_address(passed).value
 
 
 def move_rows(
@@ -61,7 +96,7 @@ def move_rows(
     row = (a.data_ptr(), values.data_ptr(), DTYPES[a.dtype], width)
     where = (_address(real), _address(strength), float(policy.strength), moved.data_ptr(), passed.data_ptr())
     loop, arguments = _LOOPS[type(policy)](policy, draws)
-    size = (transport_rows if isinstance(policy, Transport) else rows).scratch_size(width)
+    size = _scratch_size(policy, width)
     if count == 1:
         loop(0, 1, *row, *where, threads.scratch(size), *arguments)
     else:
@@ -123,6 +158,10 @@ def _inward(policy: Inward, _draws: tuple[int, ...]) -> tuple[Any, tuple[Any, ..
 
 def _transport(policy: Transport, _draws: tuple[int, ...]) -> tuple[Any, tuple[Any, ...]]:
     return transport_rows.transport_rows, (float(policy.spread),)
+
+
+def _scratch_size(policy: Policy, width: int) -> int:
+    return (transport_rows if isinstance(policy, Transport) else rows).scratch_size(width)
 
 
 _LOOPS: dict[type, Callable[..., tuple[Any, tuple[Any, ...]]]] = {
