@@ -3,44 +3,21 @@
 import copy
 import pickle
 import threading
-from contextlib import contextmanager
 
 import pytest
 import torch
 
-from armlet import ARM, Inward, Noise, Outward, Transport, attach, redistribute
+from armlet import Inward, Noise, Outward, Transport, attach, redistribute
 from armlet.layer.attach import AlreadyAttachedError, DetachedError
 from armlet.redistribution.errors import ArgumentError
+from attached import POLICIES, anatomy, each_cache, each_policy, padded, seen
 from families import FAMILIES, prompt, tiny
-
-POLICIES = [Outward(), Inward(knee=0.9), Transport()]
-each_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
 
 
 @pytest.fixture(autouse=True)
 def _no_gradients():
     with torch.no_grad():
         yield
-
-
-@contextmanager
-def seen(model):
-    """What reaches each ARM of an attached model: a list of (layer, positions, mask), batches expanded."""
-    calls, handles = [], []
-
-    def note(arm, args):
-        a, positions, mask = args
-        mask = torch.ones(a.shape[:2], dtype=torch.bool) if mask is None else mask
-        calls.append((arm.layer, positions.expand(a.shape[:2]).clone(), mask.clone()))
-
-    for module in model.modules():
-        if isinstance(module, ARM):
-            handles.append(module.register_forward_pre_hook(note))
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 # --- where it acts --------------------------------------------------------------------------------------------------
@@ -108,16 +85,6 @@ def test_half_precision_models_run():
 
 
 # --- off is exact ---------------------------------------------------------------------------------------------------
-
-
-def anatomy(model):
-    """All that attaching could leave behind."""
-    hooks = [
-        (name, kind, len(getattr(module, kind)))
-        for name, module in model.named_modules()
-        for kind in ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_always_called", "_backward_hooks")
-    ]
-    return str(model), list(model.state_dict()), [name for name, _ in model.named_buffers()], hooks
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -283,17 +250,6 @@ def test_a_tensor_of_uniforms_is_used_as_it_is_and_refused_where_it_does_not_fit
 
 
 # --- positions and padding ------------------------------------------------------------------------------------------
-
-
-def padded(side):
-    """Prompts of 3 and 6 tokens, padded to 6 on one side."""
-    short, long = prompt(3, seed=1), prompt(6, seed=2)
-    filler = torch.zeros(1, 3, dtype=torch.int64)
-    ids = torch.cat((torch.cat((filler, short) if side == "left" else (short, filler), 1), long))
-    return ids, (ids != 0).long()
-
-
-each_cache = pytest.mark.parametrize("options", [{}, {"cache_implementation": "static"}], ids=["dynamic", "static"])
 
 
 @each_cache

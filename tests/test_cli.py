@@ -379,6 +379,20 @@ def test_out_holds_the_result_and_an_armlet_json_that_attaches_again(folder):
         assert result("generate", folder, *ASK, "--config", place) == found
 
 
+def test_the_site_is_attached_shown_and_saved(folder):
+    found = result("generate", folder, *ASK, "--site", "product", "--out", "new")
+    with attach(model_of(folder), Outward(), site="product") as attachment:
+        assert found["armlet"] == json.loads(attachment.save("own").read_text())
+    model = model_of(folder)
+    with attach(model, **load_config("new")):
+        assert found["treated"]["tokens"] == generated(model)
+    assert result("generate", folder, *ASK, "--config", "new")["treated"] == found["treated"]
+    assert "product" in shown("generate", folder, *ASK, "--config", "new")
+    code, _, said = run("generate", folder, *ASK, "--config", "new", "--site", "product")
+    assert code == 2
+    assert "--site" in said
+
+
 def test_generate_writes_nothing_unless_asked_to(folder):
     shown("generate", folder, *ASK)
     assert list(Path().iterdir()) == []
@@ -632,10 +646,10 @@ BAD = {
     f"{GENERATE} --config {{root}}/unknown.json": "unknown.json: outward: unknown knee",
     f"{GENERATE} --config {{root}}/range.json": "range.json: Inward: knee must be a number in [0, 1], found 99",
     f"{GENERATE} --config {{root}}/layers.json": "has layers 0 to 2, found 7",
-    f"{GENERATE} --config {{root}}/torn.json --policy inward": "--config names policy, layers, scope and seed",
-    f"{GENERATE} --config {{root}}/torn.json --layers all": "--config names policy, layers, scope and seed",
-    f"{GENERATE} --config {{root}}/torn.json --scope call": "--config names policy, layers, scope and seed",
-    f"{GENERATE} --config {{root}}/torn.json --seed 1": "--config names policy, layers, scope and seed",
+    f"{GENERATE} --config {{root}}/torn.json --policy inward": "--config names policy, layers, scope, site and seed",
+    f"{GENERATE} --config {{root}}/torn.json --layers all": "--config names policy, layers, scope, site and seed",
+    f"{GENERATE} --config {{root}}/torn.json --scope call": "--config names policy, layers, scope, site and seed",
+    f"{GENERATE} --config {{root}}/torn.json --seed 1": "--config names policy, layers, scope, site and seed",
     f"{GENERATE} --max-new-tokens 0": "Invalid value for '--max-new-tokens'",
     f"{GENERATE} --temperature -0.5": "Invalid value for '--temperature'",
     f"{GENERATE} --temperature nan": "Invalid value for '--temperature'",

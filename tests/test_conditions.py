@@ -87,6 +87,15 @@ def test_a_condition_is_plain_in_a_manifest():
     assert filled["filling"] == {"kind": "/", "count": 55, "position": "end"}
 
 
+def test_a_site_is_in_the_arguments_the_manifest_and_the_name():
+    treatment = Treatment(Outward(), site="product")
+    for name in (None, "identity", "draw-only", "matched"):
+        assert treatment.arguments(name, 0)["site"] == "product"
+    assert treatment.plain()["site"] == "product"
+    assert "site" not in OUT.plain()
+    assert names([Treatment(Outward()), treatment], [], placebos=False)[1:] == ["outward", "outward site=product"]
+
+
 def test_names_tell_layers_and_scope_apart_and_two_of_one_name_are_refused():
     deeper, wider = Treatment(Outward(), layers=[0, 3]), Treatment(Outward(), scope="sequence")
     found = names([Treatment(Outward()), deeper, wider, IN], [], placebos=False)

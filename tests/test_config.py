@@ -42,6 +42,17 @@ def test_only_the_policy_is_needed(tmp_path):
     assert load_config(tmp_path) == {"policy": Outward(band=0.2), "layers": 0, "scope": "token", "noise": Noise(0)}
 
 
+def test_a_site_is_in_the_file_where_it_is_not_the_gate(tmp_path):
+    for site, named in (("gate", {}), ("product", {"site": "product"})):
+        with attach(tiny(), Outward(), site=site) as attachment:
+            content = json.loads(attachment.save(tmp_path).read_text())
+        assert {key: content[key] for key in content if key == "site"} == named
+        expected = {"policy": Outward(), "layers": [0], "scope": "token", "noise": Noise(0)}
+        assert load_config(tmp_path) == expected | named
+    (tmp_path / "armlet.json").write_text('{"policy": "outward", "site": "gate"}')
+    assert "site" not in load_config(tmp_path)
+
+
 @pytest.mark.parametrize("noise", [torch.zeros(1, 1, 48), Noise.fresh(torch.Generator())])
 def test_noise_that_a_file_cannot_keep_is_refused(tmp_path, noise):
     with attach(tiny(), Outward(), noise=noise) as attachment, pytest.raises(ConfigError, match=r"use Noise\(seed\)"):
@@ -65,6 +76,8 @@ def test_noise_that_a_file_cannot_keep_is_refused(tmp_path, noise):
         ('{"policy": "outward", "ceiling": NaN}', "ceiling must be a number"),
         ('{"policy": "outward", "share": [0.3, 0.1]}', "share must be"),
         ('{"policy": "outward", "scope": "batch"}', "scope: expected one of"),
+        ('{"policy": "outward", "site": "up"}', "site: expected gate or product, found 'up'"),
+        ('{"policy": "outward", "site": ["product"]}', "site: expected gate or product"),
         ('{"policy": "outward", "layers": "some"}', "layers must be indices"),
         ('{"policy": "outward", "layers": [-1]}', "layers must be indices"),
         ('{"policy": "outward", "layers": []}', "layers must be indices"),

@@ -432,6 +432,13 @@ def test_two_treatments_need_two_servers():
         engine.check([TREATED, other])
 
 
+def test_a_site_that_no_server_has_is_refused():
+    other = replace(TREATED, name="at product", treatment=Treatment(Outward(), site="product"))
+    engine = Endpoint("http://host", model="tiny", treated_url="http://host:1")
+    with engine, pytest.raises(ArgumentError, match="at the site gate alone; at product is at another"):
+        engine.check([BASE, other])
+
+
 def test_multiple_choice_is_refused():
     task = Task("chosen", "choice", (Problem("0", "q", "0", choices=("a", "b")),), {})
     with Endpoint("http://host", model="tiny") as engine:

@@ -51,6 +51,20 @@ def test_identity_and_draw_only_give_exactly_the_baselines_answers():
     assert found["tasks"][0]["same_as_baseline"] == {"identity": 6, "draw-only": 6}
 
 
+def test_another_site_is_evaluated_with_its_placebos_and_others_are_told_apart_from_the_gate():
+    Path("armlet.json").write_text(json.dumps({"policy": "outward", "site": "product"}))
+    found = result("evaluate", *FEW, "--policy", "outward", "--site", "product")
+    (task,) = found["tasks"]
+    assert task["same_as_baseline"] == {"identity": 6, "draw-only": 6}
+    named = {each["name"]: each for each in found["manifest"]["conditions"]}
+    assert named["outward site=product"]["treatment"]["site"] == "product"
+    both = result("evaluate", *FEW, "--policy", "outward", "--config", "armlet.json", "--no-placebos")
+    assert [each["name"] for each in both["manifest"]["conditions"]] == ["baseline", "outward", "outward site=product"]
+    alone = next(each["arm"] for each in task["conditions"] if each["name"] == "outward site=product")
+    beside = {each["name"]: each["arm"] for each in both["tasks"][0]["conditions"]}
+    assert beside["outward site=product"] == alone != beside["outward"]
+
+
 def test_the_same_command_goes_on_in_the_same_folder_and_reports_the_same_bytes():
     command = ("evaluate", *FEW, "--no-placebos", "--run")
     whole = result(*command, "whole")
@@ -182,6 +196,9 @@ def test_an_armlet_json_is_evaluated_as_saved():
         (("--count", "9"), "--count: says how a --filler stands in the prompt, and there is none"),
         (("--position", "end"), "--position: says how a --filler stands in the prompt, and there is none"),
         (("--config", "absent.json", "--layers", "1"), "--layers: is that of a --policy; --config has its own"),
+        (("--config", "absent.json", "--site", "gate"), "--site: is that of a --policy; --config has its own"),
+        (("--site", "up"), "'up' is not one of 'gate', 'product'"),
+        (("--engine", "vllm", "--site", "product", "--no-placebos"), "it has ARM at the site gate alone"),
         (("--concurrency", "2"), "--concurrency: is that of an --endpoint"),
         (("--temperature", "inf"), "--temperature: expected a number from 0, found inf"),
         (("--temperature", "nan"), "'--temperature': Input should be greater than or equal to 0"),

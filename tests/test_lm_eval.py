@@ -142,6 +142,16 @@ def test_a_model_and_an_attachment_serve_as_a_folder_and_a_policy_do(place):
         assert lm.report()[1]["moved"] > 0
 
 
+def test_the_site_reaches_the_model_and_the_results():
+    model, ids = tiny(), torch.arange(2, 12)[None]
+    with torch.no_grad():
+        with attach(model, Outward(), site="product"):
+            expected = model(ids).logits
+        lm = integration.from_model(model, words(eos_token="w62"), policy="outward", site="product")
+        assert torch.equal(model(ids).logits, expected)
+    assert lm.get_model_info()["armlet"]["attached"]["site"] == "product"
+
+
 def test_taking_it_off_leaves_the_model_as_it_was():
     model, ids = tiny(), torch.arange(2, 12)[None]
     with torch.no_grad():
@@ -175,7 +185,9 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 def treatment(config=None, **given):
-    return integration.treatment({"policy": "", "layers": 0, "scope": "token", "noise_seed": 0} | given, config)
+    return integration.treatment(
+        {"policy": "", "layers": 0, "scope": "token", "site": "gate", "noise_seed": 0} | given, config
+    )
 
 
 def test_a_semicolon_stands_for_a_comma():
@@ -183,6 +195,7 @@ def test_a_semicolon_stands_for_a_comma():
         "policy": Outward(band=0.2, share=(0.1, 0.2)),
         "layers": [0, 2, 3],
         "scope": "token",
+        "site": "gate",
         "noise": Noise(7),
     }
 
@@ -192,6 +205,8 @@ def test_a_configuration_says_it_all(tmp_path):
     assert treatment(str(path))["policy"] == Outward(band=0.3)
     with pytest.raises(ArgumentError, match=r"^config: says all of policy"):
         treatment(str(path), layers=1)
+    with pytest.raises(ArgumentError, match=r"^config: says all of policy"):
+        treatment(str(path), site="product")
     with pytest.raises(ConfigError, match="cannot be read"):
         treatment(str(tmp_path / "none.json"))
 
@@ -213,6 +228,7 @@ def test_neither_reading_of_arm_is_a_silent_default():
         ({"policy": "outward", "trust_remote_code": True}, "leave trust_remote_code out"),
         ({"policy": "outward", "scope": "call", "batch_size": 8}, "batch_size 1"),
         ({"policy": "outward", "layers": "first"}, "layers: expected indices"),
+        ({"policy": "outward", "site": "up"}, "site: expected gate or product"),
     ],
 )
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(how, said):

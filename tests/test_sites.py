@@ -22,7 +22,25 @@ def test_every_layer_of_a_dense_family_has_a_site(family):
     for site in sites:
         assert site.width == 48
         assert site.mlp is find_decoder(model)[1][site.layer].mlp
-        assert site.activation(torch.zeros(1, site.width)).shape == (1, site.width)
+        assert site.module(torch.zeros(1, site.width)).shape == (1, site.width)
+
+
+@pytest.mark.parametrize("family", DENSE)
+def test_at_the_site_product_stands_the_linear_that_leads_back_to_the_model(family):
+    for changes in ({}, {"intermediate_size": 32}, {"intermediate_size": 64}):
+        model = tiny(family, **changes)
+        width = changes.get("intermediate_size", 48)
+        for site in find_sites(model, "all", "product"):
+            assert site.attribute == "down_proj"
+            assert site.module is site.mlp.down_proj
+            assert (site.site, site.width) == ("product", width)
+
+
+@pytest.mark.parametrize("site", ["up", "Gate", "", None, ["gate"]])
+def test_a_site_that_does_not_exist_is_refused_in_one_line(site):
+    with pytest.raises(ArgumentError, match=r"^site: expected gate or product, found ") as caught:
+        attach(tiny(), Outward(), site=site)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_mixture_of_experts_has_a_site_in_its_dense_first_layer_alone():
@@ -91,25 +109,25 @@ class HandWritten(nn.Module):
 
     class Block(nn.Module):
         class FeedForward(nn.Module):
-            def __init__(self):
+            def __init__(self, width):
                 super().__init__()
-                self.w1, self.w2, self.w3 = nn.Linear(8, 12), nn.Linear(12, 8), nn.Linear(8, 12)
+                self.w1, self.w2, self.w3 = nn.Linear(8, width), nn.Linear(width, 8), nn.Linear(8, width)
                 self.swish, self.drop = nn.SiLU(), nn.Dropout(0.1)
 
             def forward(self, x):
                 return self.w2(self.swish(self.w1(x)) * self.w3(x))
 
-        def __init__(self):
+        def __init__(self, width):
             super().__init__()
-            self.feed_forward = self.FeedForward()
+            self.feed_forward = self.FeedForward(width)
 
         def forward(self, x):
             return x + self.feed_forward(x)
 
-    def __init__(self):
+    def __init__(self, width=12):
         super().__init__()
         self.embed = nn.Embedding(16, 8)
-        self.blocks = nn.ModuleList([self.Block() for _ in range(2)])
+        self.blocks = nn.ModuleList([self.Block(width) for _ in range(2)])
 
     def forward(self, input_ids):
         x = self.embed(input_ids)
@@ -118,8 +136,19 @@ class HandWritten(nn.Module):
         return x
 
 
-def test_structure_counts_and_names_do_not():
+@pytest.mark.parametrize("site", ["gate", "product"])
+def test_structure_counts_and_names_do_not(site):
     model = HandWritten()
-    with attach(model, Outward(), layers="all") as attachment:
+    with attach(model, Outward(), layers="all", site=site) as attachment:
         model(torch.tensor([[1, 2, 3]]))
         assert [report["tokens"] for report in attachment.report().values()] == [3, 3]
+
+
+def test_linears_of_one_shape_are_told_apart_by_name_or_refused():
+    model = HandWritten(width=8)
+    with attach(model, Outward()):  # the gate's activation is where it is
+        pass
+    with pytest.raises(UnsupportedModelError, match=r"layer 0: w1, w2, w3 have one shape") as caught:
+        attach(model, Outward(), site="product")
+    assert "`product = arm(product)` before down" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -127,6 +127,13 @@ def test_tune_writes_the_best_setting_the_table_and_the_budget():
     assert max(row["difference"] for row in found["trials"]) == found["best"]["difference"]
 
 
+def test_a_setting_is_searched_and_confirmed_at_its_site():
+    result("tune", *SMALL, "--site", "product")
+    assert load_config("study")["site"] == "product"
+    found = result("confirm", "study")
+    assert found["manifest"]["conditions"][1]["treatment"]["site"] == "product"
+
+
 def test_confirm_uses_the_test_items_once_and_records_it():
     tuned = result("tune", *SMALL)
     found = result("confirm", "study")

@@ -1,10 +1,14 @@
 """What vLLM is told of ARM, without vLLM."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armlet import Inward, Noise
+from armlet import Inward, Noise, Outward
+from armlet.evaluation.conditions import Treatment, conditions
+from armlet.integrations.vllm.engine import check
 from armlet.integrations.vllm.settings import check_request, configured, request_strength, resolve, salted
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
@@ -34,6 +38,18 @@ def test_a_file_that_changes_changes_what_is_hashed(tmp_path):
             resolve({}, str(tmp_path)),
         ]
     assert [each["armlet"]["band"] for each in written] == [0.1] * 3 + [0.2] * 3
+
+
+def test_the_site_product_is_refused_by_the_engine_and_by_an_evaluation_through_it(tmp_path):
+    entry = {"policy": "outward", "site": "product"}
+    (tmp_path / "armlet.json").write_text(json.dumps(entry))
+    for settings, model in (({"armlet": entry}, ""), ({"armlet": str(tmp_path)}, ""), ({}, str(tmp_path))):
+        with pytest.raises(ArgumentError, match="in one step, and ARM is built into it at the site gate alone"):
+            resolve(settings, model)
+    assert resolve({"armlet": entry | {"site": "gate"}}, "") == resolve({"armlet": {"policy": "outward"}}, "")
+    treated = conditions([Treatment(Outward(), site="product")], [], placebos=False)
+    with pytest.raises(ArgumentError, match="at the site gate alone: outward site=product"):
+        check(treated, [])
 
 
 @pytest.mark.parametrize("asked", ["", "ON", 2, -1, None, [0.5], float("nan"), float("inf")])

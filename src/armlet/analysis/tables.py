@@ -14,6 +14,7 @@ from armlet.analysis.inspection import Effect, Inspection, detail
 from armlet.analysis.mechanism import CLAIMS, QUANTITIES
 from armlet.analysis.shape import MEASURES, difference
 from armlet.layer.attach import Attachment
+from armlet.layer.sites import GATE
 from armlet.prompting.fillers import RANDOM_SENTENCE
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def _treatment(attachment: Attachment) -> str:
     run = len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1))
     where = f"{layers[0]}-{layers[-1]}" if run else ", ".join(map(str, layers))
     where = f"layer{'s' * (len(layers) > 1)} {where}"
+    where += "" if attachment.site == GATE else f", {attachment.site}"
     return f"treated: {type(attachment.policy).__name__}, {detail(attachment.policy)}, {where}"
 
 

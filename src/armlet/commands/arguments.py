@@ -20,6 +20,13 @@ class Scope(StrEnum):
     call = "call"
 
 
+class Site(StrEnum):
+    """Where in the MLP ARM is."""
+
+    gate = "gate"
+    product = "product"
+
+
 class Place(StrEnum):
     """Where a filler stands."""
 
@@ -30,6 +37,7 @@ class Place(StrEnum):
 
 
 ScopeOption = Annotated[Scope, typer.Option(help="Over which values statistics are taken.")]
+SiteOption = Annotated[Site, typer.Option(help="Behind the gate's activation, or behind its product with up.")]
 Model = Annotated[str | None, typer.Argument(help="A folder or hub id; SmolLM2-135M-Instruct by default.")]
 Prompt = Annotated[list[str] | None, typer.Option(help="A prompt. May be repeated; built-in ones by default.")]
 Prompts = Annotated[Path | None, typer.Option(help="A text file with a prompt on each line.")]

@@ -17,6 +17,8 @@ from armlet.commands.arguments import (
     Scope,
     ScopeOption,
     Seed,
+    Site,
+    SiteOption,
     check_folder,
     refuse_idle,
 )
@@ -77,6 +79,7 @@ def evaluate(
     ] = None,
     layers: Annotated[str, typer.Option(help="An index, several (0,3), a range (0-5), or all.")] = "0",
     scope: ScopeOption = Scope.token,
+    site: SiteOption = Site.gate,
     config: Annotated[Path | None, typer.Option(help="Treated by an armlet.json, besides any --policy.")] = None,
     filler: Annotated[list[str] | None, typer.Option(help="A filler condition of this text. May be repeated.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Tokens of each filler.")] = 55,
@@ -133,11 +136,11 @@ def evaluate(
     if not filler:
         refuse_idle(context, ("count", "position"), "says how a --filler stands in the prompt, and there is none")
     if config and not policy:
-        refuse_idle(context, ("layers", "scope"), "is that of a --policy; --config has its own")
+        refuse_idle(context, ("layers", "scope", "site"), "is that of a --policy; --config has its own")
     if not endpoint:
         refuse_idle(context, ("concurrency",), "is that of an --endpoint, and there is none")
     texts = policy or ([] if config or endpoint else ["outward"])  # what a server has attached must be stated
-    treatments = _treatments(texts, layers, scope, config, seed)
+    treatments = _treatments(texts, layers, scope, site, config, seed)
     fillings = _fillings(filler, count, position)
     for option, folder in (("--run", run), ("--out", out)):
         if folder:
@@ -191,11 +194,14 @@ def evaluate(
         raise typer.Exit(INTERRUPTED)
 
 
-def _treatments(policies: list[str], layers: str, scope: Scope, config: Path | None, seed: int) -> "list[Treatment]":
+def _treatments(
+    policies: list[str], layers: str, scope: Scope, site: Site, config: Path | None, seed: int
+) -> "list[Treatment]":
     from armlet.evaluation.conditions import Treatment
 
     wanted = parse_layers(layers)
-    found = [Treatment(each, wanted, scope.value, Noise(seed)) for each in dict.fromkeys(map(parse_policy, policies))]
+    place = {"layers": wanted, "scope": scope.value, "noise": Noise(seed), "site": site.value}
+    found = [Treatment(each, **place) for each in dict.fromkeys(map(parse_policy, policies))]
     return [*found, *([Treatment(**load_config(config))] if config else [])]
 
 

@@ -7,12 +7,23 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from armlet.commands.arguments import POLICY, Device, Dtype, Json, Scope, ScopeOption, Seed, check_folder, refuse_meta
+from armlet.commands.arguments import (
+    POLICY,
+    Device,
+    Dtype,
+    Json,
+    Scope,
+    ScopeOption,
+    Seed,
+    Site,
+    SiteOption,
+    check_folder,
+    refuse_meta,
+)
 from armlet.commands.terminal import INTERRUPTED, notes, progress
 from armlet.layer.config import describe, json_text, load_config, parse_layers, parse_policy, write_json
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
-from armlet.redistribution.outward import Outward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,7 +35,8 @@ def generate(
     policy: Annotated[str, typer.Option(help=POLICY + ".")] = "outward",
     layers: Annotated[str, typer.Option(help="An index, several (0,3), a range (0-5), or all.")] = "0",
     scope: ScopeOption = Scope.token,
-    config: Annotated[Path | None, typer.Option(help="An armlet.json: policy, layers, scope and noise.")] = None,
+    site: SiteOption = Site.gate,
+    config: Annotated[Path | None, typer.Option(help="An armlet.json: policy, layers, scope, site and noise.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of each answer.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="Of sampling; 0 for greedy.")] = 0.0,
     out: Annotated[
@@ -40,10 +52,10 @@ def generate(
     from armlet.analysis.tables import answers_table
     from armlet.layer.attach import attach
 
-    described = {"policy": parse_policy(policy), "layers": parse_layers(layers), "scope": scope, "noise": Noise(seed)}
-    if config and described != {"policy": Outward(), "layers": [0], "scope": "token", "noise": Noise(0)}:
+    described = _described(policy, layers, scope, site, seed)
+    if config and described != _described("outward", "0", Scope.token, Site.gate, 0):
         raise ArgumentError(
-            "--config names policy, layers, scope and seed: leave --policy, --layers, --scope, --seed out"
+            "--config names policy, layers, scope, site and seed: leave --policy, --layers, --scope, --site, --seed out"
         )
     arguments = load_config(config) if config else described
     seed = getattr(arguments["noise"], "seed", seed) % 2**63  # of sampling too: --config gives the saved answer again
@@ -57,7 +69,7 @@ def generate(
             answers.baseline = answer(loaded, tokenizer, prompt, **how)
         if not answers.baseline.interrupted:
             answers.treated = answer(loaded, tokenizer, prompt, **how)
-    used = describe(attachment.policy, attachment.layers, attachment.scope, attachment.noise)
+    used = describe(attachment.policy, attachment.layers, attachment.scope, attachment.noise, attachment.site)
     result = {"model": model, "prompt": prompt, "armlet": used, "report": attachment.report()} | answers.plain()
     if out:
         attachment.save(out)
@@ -68,6 +80,12 @@ def generate(
         Console().print(answers_table(tokenizer, answers, attachment))
     if answers.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _described(policy: str, layers: str, scope: Scope, site: Site, seed: int) -> dict[str, Any]:
+    """The arguments of `attach` that the command line gives."""
+    place = {"layers": parse_layers(layers), "scope": scope.value, "site": site.value}
+    return {"policy": parse_policy(policy), **place, "noise": Noise(seed)}
 
 
 def _load(model: str, dtype: str, device: str | None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":

@@ -28,7 +28,8 @@ armlet lm-eval ...: lm-eval with the model type "armlet", which is "hf" with ARM
     --output_path treated --log_samples
   armlet lm-eval-compare base treated
 
---model_args on top of those of "hf": policy (";" stands for ","), layers, scope, noise_seed, or config=armlet.json.
+--model_args on top of those of "hf": policy (";" stands for ","), layers, scope, site, noise_seed, or
+config=armlet.json.
 """
 
 

@@ -9,7 +9,18 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from armlet.commands.arguments import POLICY, Device, Dtype, Json, Scope, ScopeOption, Seed, check_folder
+from armlet.commands.arguments import (
+    POLICY,
+    Device,
+    Dtype,
+    Json,
+    Scope,
+    ScopeOption,
+    Seed,
+    Site,
+    SiteOption,
+    check_folder,
+)
 from armlet.commands.evaluating import (
     AllowCode,
     Batch,
@@ -56,6 +67,7 @@ def tune(
         list[str] | None, typer.Option(help="A candidate: an index, several, a range, or all. May be repeated. [0]")
     ] = None,
     scope: ScopeOption = Scope.token,
+    site: SiteOption = Site.gate,
     trials: Annotated[int, typer.Option(min=0, help="Beyond those of the sensitivity map.")] = 20,
     max_new_tokens: MaxNewTokens = None,
     system: System = None,
@@ -85,7 +97,7 @@ def tune(
         "dtype": dtype,
         "device": device,
     }
-    space = _space(policy, search, layers or ["0"], scope, trials, seed)
+    space = _space(policy, search, layers or ["0"], scope, site, trials, seed)
     for option, place in (("--run", run), ("--out", out)):
         if place:
             check_folder(place, option)
@@ -112,11 +124,13 @@ def tune(
         raise typer.Exit(INTERRUPTED)
 
 
-def _space(policy: str, search: str | None, layers: Sequence[str], scope: Scope, trials: int, seed: int) -> "Space":
+def _space(
+    policy: str, search: str | None, layers: Sequence[str], scope: Scope, site: Site, trials: int, seed: int
+) -> "Space":
     from armlet.evaluation.conditions import Treatment
     from armlet.evaluation.tune import SEARCHED, Space
 
-    treatment = Treatment(parse_policy(policy), 0, scope.value, Noise(seed))
+    treatment = Treatment(parse_policy(policy), 0, scope.value, Noise(seed), site.value)
     names = tuple(search.split(",")) if search else SEARCHED[treatment.policy.name]
     candidates = tuple(parse_layers(text) for text in dict.fromkeys(layers))
     return Space(treatment, names, candidates, trials, seed)

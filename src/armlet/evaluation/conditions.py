@@ -9,6 +9,7 @@ from typing import Any, Literal
 from armlet.evaluation.placebos import PLACEBOS, placebo
 from armlet.evaluation.problems import Kind
 from armlet.layer.config import describe
+from armlet.layer.sites import GATE
 from armlet.prompting.fillers import Filler, Position
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source
@@ -37,18 +38,20 @@ class Treatment:
         layers: where.
         scope: over which values statistics are taken.
         noise: of each sample its own stream, where it is keyed.
+        site: "gate" or "product".
     """
 
     policy: Policy
     layers: int | Sequence[int] | str = 0
     scope: str = "token"
     noise: Source = Noise(0)  # noqa: RUF009 - frozen
+    site: str = GATE
 
     def plain(self) -> dict[str, Any]:
         """The content of an armlet.json; "all" layers stay a word until there is a model to count them."""
         listed: Any = [self.layers] if isinstance(self.layers, int) else self.layers
         whole = isinstance(listed, str)
-        found = describe(self.policy, [] if whole else listed, self.scope, self.noise)
+        found = describe(self.policy, [] if whole else listed, self.scope, self.noise, self.site)
         return found | {"layers": listed if whole else list(listed)}
 
     def arguments(self, placebo_name: str | None, sample: int) -> dict[str, Any]:
@@ -57,7 +60,7 @@ class Treatment:
         if isinstance(noise, Noise):
             noise = Noise(noise.seed, noise.stream + sample)
         policy = placebo(placebo_name, self.policy) if placebo_name else self.policy
-        return {"policy": policy, "layers": self.layers, "scope": self.scope, "noise": noise}
+        return {"policy": policy, "layers": self.layers, "scope": self.scope, "noise": noise, "site": self.site}
 
 
 @dataclass(frozen=True)
@@ -175,8 +178,9 @@ def _placebos(base: Condition, treated: Sequence[Condition]) -> list[Condition]:
 def _label(treatment: Treatment) -> str:
     """The policy, and what of it and of its place is no default."""
     policy, usual = treatment.policy, Treatment(type(treatment.policy)())
-    given = {**settings(policy), "layers": treatment.plain()["layers"], "scope": treatment.scope}
-    plain = {**settings(usual.policy), "layers": [usual.layers], "scope": usual.scope}
+    place = {"layers": treatment.plain()["layers"], "scope": treatment.scope, "site": treatment.site}
+    given = {**settings(policy), **place}
+    plain = {**settings(usual.policy), "layers": [usual.layers], "scope": usual.scope, "site": usual.site}
     changed = [f"{name}={_short(value)}" for name, value in given.items() if value != plain[name]]
     return " ".join([policy.name, *changed])
 

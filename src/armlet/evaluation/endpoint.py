@@ -20,6 +20,7 @@ from armlet.evaluation.chat import ARM, REFUSAL, read, request, switch
 from armlet.evaluation.conditions import Condition
 from armlet.evaluation.engine import Ask, Output, Sampling
 from armlet.evaluation.problems import Task
+from armlet.layer.sites import GATE
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 T = TypeVar("T")
@@ -127,6 +128,8 @@ class Endpoint:
                 f"--treated-endpoint: one server has one treatment attached, and {_names(treated)} need "
                 f"{len(policies)}; give one policy"
             )
+        if other := [each for each in treated if each.treatment and each.treatment.site != GATE]:
+            raise ArgumentError(f"--endpoint: servers have ARM at the site {GATE} alone; {_names(other)} is at another")
         inside = [each for each in conditions if each.placebo]
         if inside:
             raise ArgumentError(

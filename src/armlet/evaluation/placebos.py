@@ -1,4 +1,4 @@
-"""Placebos inside the gate: policies that should do nothing, or nothing that their model's policy is credited with."""
+"""Placebos at the site: policies that should do nothing, or nothing that their model's policy is credited with."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from armlet.layer.attach import Attachment, attach
 from armlet.layer.config import ConfigError, describe, load_config, parse_layers, parse_policy
+from armlet.layer.sites import GATE, check_site
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy
@@ -50,6 +51,7 @@ class Treated:
         policy: a `Policy`, or one as on the command line with ";" for ","; None or "none" leaves ARM out.
         layers: as of `attach`; as text "0", "0;3", "0-5" or "all".
         scope: over which values statistics are taken.
+        site: "gate" or "product".
         noise_seed: of the keyed noise.
         config: an armlet.json, in place of all of these.
         attachment: ARM in the model already, in place of all of these; whoever attached it takes it off.
@@ -73,6 +75,7 @@ class Treated:
         policy: str | Policy | None = UNSAID,
         layers: int | str | Sequence[int] = 0,
         scope: str = "token",
+        site: str = GATE,
         noise_seed: int = 0,
         config: str | None = None,
         attachment: Attachment | None = None,
@@ -85,7 +88,7 @@ class Treated:
 
         if trust_remote_code:
             raise ArgumentError("armlet runs no code of a checkpoint's: leave trust_remote_code out")
-        given = {"policy": policy, "layers": layers, "scope": scope, "noise_seed": noise_seed}
+        given = {"policy": policy, "layers": layers, "scope": scope, "site": site, "noise_seed": noise_seed}
         how = None if attachment else treatment(given, config)
         if (how["scope"] if how else getattr(attachment, "scope", "token")) != "token" and str(batch_size) != "1":
             raise ArgumentError("scope: lm-eval hides its padding, which other scopes than token take in: batch_size 1")
@@ -121,7 +124,7 @@ def treatment(given: dict[str, Any], config: str | None) -> dict[str, Any] | Non
     """The arguments of `attach`; None where ARM is left out.
 
     Args:
-        given: policy, layers, scope and noise_seed of `Treated`.
+        given: policy, layers, scope, site and noise_seed of `Treated`.
         config: an armlet.json.
 
     Raises:
@@ -129,8 +132,8 @@ def treatment(given: dict[str, Any], config: str | None) -> dict[str, Any] | Non
     """
     policy, layers = given["policy"], given["layers"]
     if config is not None:
-        if given != {"policy": UNSAID, "layers": 0, "scope": "token", "noise_seed": 0}:
-            raise ArgumentError("config: says all of policy, layers, scope and noise; give the one or the others")
+        if given != {"policy": UNSAID, "layers": 0, "scope": "token", "site": GATE, "noise_seed": 0}:
+            raise ArgumentError("config: says all of policy, layers, scope, site and noise; give the one or the others")
         return load_config(config)
     if policy == UNSAID:
         raise ArgumentError(f"the model type {NAME} needs {HOW}")
@@ -139,7 +142,9 @@ def treatment(given: dict[str, Any], config: str | None) -> dict[str, Any] | Non
     if isinstance(policy, str):
         policy = parse_policy(policy.replace(";", ","))
     layers = parse_layers(layers.replace(";", ",")) if isinstance(layers, str) else layers
-    return {"policy": policy, "layers": layers, "scope": given["scope"], "noise": Noise(given["noise_seed"])}
+    check_site(given["site"])
+    place = {"layers": layers, "scope": given["scope"], "site": given["site"]}
+    return {"policy": policy, **place, "noise": Noise(given["noise_seed"])}
 
 
 @cache
@@ -181,5 +186,5 @@ def from_model(
 
 def _described(attachment: Attachment) -> Any:
     with suppress(ConfigError):  # noise that a file cannot keep
-        return describe(attachment.policy, attachment.layers, attachment.scope, attachment.noise)
+        return describe(attachment.policy, attachment.layers, attachment.scope, attachment.noise, attachment.site)
     return repr(attachment)

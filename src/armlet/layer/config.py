@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from armlet.layer.sites import GATE, check_site
 from armlet.redistribution.entry import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.inward import Inward
@@ -25,7 +26,7 @@ LONGEST_RANGE = len("9999-9999")
 POLICIES: dict[str, type[Outward] | type[Inward] | type[Transport]] = {
     policy.name: policy for policy in (Outward, Inward, Transport)
 }
-ATTACHING = ("layers", "scope", "noise", "seed", "stream")
+ATTACHING = ("layers", "site", "scope", "noise", "seed", "stream")
 
 
 class ConfigError(ArmletError, ValueError):
@@ -97,13 +98,15 @@ def parse_layers(text: str) -> list[int] | str:
     return layers
 
 
-def save_config(directory: str | Path, policy: Policy, layers: Sequence[int], scope: str, noise: Source) -> Path:
+def save_config(
+    directory: str | Path, policy: Policy, layers: Sequence[int], scope: str, noise: Source, site: str = GATE
+) -> Path:
     """Writes `armlet.json` into `directory`, whole or not at all; returns its path.
 
     Raises:
         ConfigError: the noise is a tensor or holds a generator, or the file cannot be written.
     """
-    content = describe(policy, layers, scope, noise)
+    content = describe(policy, layers, scope, noise, site)
     path = Path(directory) / FILE
     return write_json(path, content)
 
@@ -144,14 +147,14 @@ def write_text(path: Path, text: str) -> Path:
         raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def describe(policy: Policy, layers: Sequence[int], scope: str, noise: Source) -> dict[str, Any]:
-    """The content of an `armlet.json`.
+def describe(policy: Policy, layers: Sequence[int], scope: str, noise: Source, site: str = GATE) -> dict[str, Any]:
+    """The content of an `armlet.json`. The site is in it where it is not "gate".
 
     Raises:
         ConfigError: the noise is a tensor or holds a generator.
     """
     plain = {"version": VERSION, "policy": policy.name, **settings(policy)}
-    return plain | {"layers": list(layers), "scope": scope, **_plain_noise(noise)}
+    return plain | {"layers": list(layers), **_elsewhere(site), "scope": scope, **_plain_noise(noise)}
 
 
 def load_config(directory_or_file: str | Path) -> dict[str, Any]:
@@ -186,7 +189,14 @@ def parse_config(content: object) -> dict[str, Any]:
     policy = make_policy(str(content.get("policy")), rest)
     scope = content.get("scope", "token")
     check_policy(policy, scope)
-    return {"policy": policy, "layers": _layers(content), "scope": scope, "noise": _noise(content)}
+    found = {"policy": policy, "layers": _layers(content), "scope": scope, "noise": _noise(content)}
+    return found | _elsewhere(content.get("site", GATE))
+
+
+def _elsewhere(site: str) -> dict[str, str]:
+    """The entry of a site that is not the usual one, which files from before there were two do not name."""
+    check_site(site)
+    return {} if site == GATE else {"site": site}
 
 
 def _check_version(version: object) -> None:

@@ -83,7 +83,7 @@ class Watch:
             missing = ", ".join(map(str, sorted(self.expected - frame.fired)))
             raise NotFiredError(
                 f"{type(decoder).__name__} ran, but ARM did not fire in layer {missing}: the layer was skipped, or its "
-                "MLP does not call its activation module (a fused kernel?); switch that off, or detach()"
+                "MLP does not call its activation module, or down (a fused kernel?); switch that off, or detach()"
             )
 
 

@@ -1,6 +1,6 @@
-"""Where ARM can go: the activation module of a gated MLP, found by structure, whatever the architecture."""
+"""Where ARM can go: the sites of a gated MLP, found by structure, whatever the architecture."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,26 +13,56 @@ class UnsupportedModelError(ArmletError, TypeError):
     """The model, or the layer asked for, has no gated MLP that ARM can go into, or is none that `Layer1` covers."""
 
 
+SITES = ("gate", "product")
+GATE, PRODUCT = SITES
+"""The output of the gate's activation, and the input of down, which is its product with up."""
+
+DOWN = "down"
+"""What is in the name of down where shapes do not tell the linears apart: an MLP as wide as the model."""
+
+
 @dataclass(frozen=True, eq=False)
 class Site:
-    """The output of one layer's gate activation.
+    """A place in one layer.
 
     Args:
         layer: its index, from 0.
         mlp: the gated MLP.
-        attribute: the name of its activation module.
+        attribute: the name of its activation module (site "gate"), or of its linear down (site "product").
         width: its intermediate size.
+        site: one of `SITES`.
     """
 
     layer: int
     mlp: nn.Module
     attribute: str
     width: int
+    site: str = GATE
 
     @property
-    def activation(self) -> nn.Module:
+    def module(self) -> nn.Module:
         """The module that stands there now."""
         return self.mlp.get_submodule(self.attribute)
+
+
+@dataclass(frozen=True, eq=False)
+class _Gated:
+    """A gated MLP: the names of its activation module, and of what may be down by its shape; its intermediate size."""
+
+    mlp: nn.Module
+    activation: str
+    downs: Sequence[str]
+    width: int
+
+
+def check_site(site: object) -> None:
+    """Refuses what is no site.
+
+    Raises:
+        ArgumentError: names what there is.
+    """
+    if site not in SITES:
+        raise ArgumentError(f"site: expected {' or '.join(SITES)}, found {site!r}")
 
 
 def find_decoder(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
@@ -51,19 +81,21 @@ def find_decoder(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
     return matching[0]
 
 
-def find_sites(model: nn.Module, layers: int | Iterable[int] | str = 0) -> list[Site]:
+def find_sites(model: nn.Module, layers: int | Iterable[int] | str = 0, site: str = GATE) -> list[Site]:
     """The sites of the layers asked for, in order.
 
     Args:
         model: a causal LM.
         layers: an index, several, or "all".
+        site: one of `SITES`.
 
     Raises:
-        ArgumentError: a layer out of range, or none.
-        UnsupportedModelError: a layer without a gated MLP that can be recognised.
+        ArgumentError: a layer out of range, or none; no such site.
+        UnsupportedModelError: a layer without a gated MLP that can be recognised, or whose down cannot be told.
     """
+    check_site(site)
     modules = find_decoder(model)[1]
-    return [_site(model, index, modules[index]) for index in _indices(model, layers, len(modules))]
+    return [_site(model, index, modules[index], site) for index in _indices(model, layers, len(modules))]
 
 
 def _layer_count(model: nn.Module) -> int | None:
@@ -87,32 +119,48 @@ def _indices(model: nn.Module, layers: int | Iterable[int] | str, count: int) ->
     return sorted({int(index) for index in wanted})
 
 
-def _site(model: nn.Module, index: int, layer: nn.Module) -> Site:
+def _site(model: nn.Module, index: int, layer: nn.Module, site: str) -> Site:
     layer = getattr(layer, "_orig_mod", layer)  # torch.compile(layer) wraps it
-    gated = [(child, *shape) for child in layer.children() if (shape := _gated(child))]
+    gated = [found for child in layer.children() if (found := _gated(child))]
     experts = [child for child in layer.children() if hasattr(child, "experts")]
     if experts or len(gated) != 1:
         raise UnsupportedModelError(_refusal(model, index, layer, experts, len(gated)))
-    mlp, attribute, width = gated[0]
-    return Site(index, mlp, attribute, width)
+    found = gated[0]
+    attribute = found.activation if site == GATE else _down(model, index, found)
+    return Site(index, found.mlp, attribute, found.width, site)
 
 
-def _gated(mlp: nn.Module) -> tuple[str, int] | None:
-    """The name of the activation and the intermediate size of a gated MLP; None for anything else."""
+def _gated(mlp: nn.Module) -> _Gated | None:
+    """What is known of a gated MLP by its structure; None for anything else."""
     activations = [name for name, child in mlp.named_children() if _is_activation(child)]
-    width = _gated_width(mlp)
-    return (activations[0], width) if width and len(activations) == 1 else None
+    downs = _downs(mlp)
+    if len(activations) != 1 or not downs:
+        return None
+    down: Any = mlp.get_submodule(downs[0])
+    return _Gated(mlp, activations[0], downs, down.in_features)
 
 
-def _gated_width(mlp: nn.Module) -> int | None:
-    """The intermediate size, where the linear children are gate, up and down, or a fused gate_up and down."""
-    linear: list[Any] = [child for child in mlp.children() if hasattr(child, "in_features")]
-    shapes: list[tuple[int, int]] = [(child.in_features, child.out_features) for child in linear]
-    for d_model, width in ((out, into) for into, out in shapes):
-        others = sorted(shapes, key=lambda shape: shape != (width, d_model))[1:]
+def _downs(mlp: nn.Module) -> list[str]:
+    """The linear children beside which the others are gate and up, or a fused gate_up: all where all are alike."""
+    linear: list[tuple[str, Any]] = [(name, c) for name, c in mlp.named_children() if hasattr(c, "in_features")]
+    shapes = {name: (child.in_features, child.out_features) for name, child in linear}
+    found: list[str] = []
+    for down, (width, d_model) in shapes.items():
+        others = [shape for name, shape in shapes.items() if name != down]
         if others in ([(d_model, width)] * 2, [(d_model, 2 * width)]):
-            return width
-    return None
+            found.append(down)
+    return found
+
+
+def _down(model: nn.Module, index: int, gated: _Gated) -> str:
+    named = gated.downs if len(gated.downs) == 1 else [name for name in gated.downs if DOWN in name]
+    if len(named) != 1:
+        raise UnsupportedModelError(
+            f"{type(model).__name__}, layer {index}: {', '.join(gated.downs)} have one shape, and their names do not "
+            f"tell which of them is down; in a gated MLP of your own, make `arm = armlet.ARM(policy, width="
+            f"{gated.width}, layer={index})` and add `product = arm(product)` before down"
+        )
+    return named[0]
 
 
 def _is_activation(child: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from armlet.evaluation.tokens import Tokens, ended
 from armlet.evaluation.weights import fingerprint, model_folder
 from armlet.integrations.vllm.offline import OFF, EngineError, close_engine, generate, open_engine, reports
 from armlet.layer.pretrained import load_tokenizer
+from armlet.layer.sites import GATE
 from armlet.redistribution.errors import ArgumentError
 
 # vLLM has an environment of its own, and no types to check against in this one.
@@ -164,6 +165,9 @@ def check(conditions: Sequence[Condition], tasks: Sequence[Task]) -> Treatment |
     if len(treated) > 1:
         names = ", ".join(each.name for each in conditions if each.treatment and not each.placebo)
         raise ArgumentError(f"--engine vllm: one engine has one treatment, and {names} are several; give one policy")
+    elsewhere = [each.name for each in conditions if each.treatment and each.treatment.site != GATE]
+    if elsewhere:
+        raise ArgumentError(f"--engine vllm: it has ARM at the site {GATE} alone: {', '.join(elsewhere)}")
     inside = [each.name for each in conditions if each.placebo]
     if inside:
         raise ArgumentError(f"--engine vllm: placebos inside the gate need the local engine: {', '.join(inside)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from armlet.layer.config import FILE, describe, load_config, parse_config
+from armlet.layer.sites import GATE
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 
@@ -60,6 +61,11 @@ def _written_out(entry: object) -> dict[str, Any]:
         raise ArgumentError(
             f"vLLM runs the tokens of many requests as one batch, and a prompt in chunks: scope {scope!r} would depend "
             "on what else is running; only 'token' does not"
+        )
+    if arguments.get("site", GATE) != GATE:
+        raise ArgumentError(
+            f"vLLM computes activation and product with up in one step, and ARM is built into it at the site {GATE} "
+            f"alone; site {arguments['site']!r} needs Hugging Face's model and attach()"
         )
     if not isinstance(noise, Noise):
         raise ArgumentError(

@@ -1,0 +1,51 @@
+"""What the tests of attached models share: policies, prompts with padding, and what attaching shows and could leave."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from armlet import ARM, Inward, Outward, Transport
+from families import prompt
+
+POLICIES = [Outward(), Inward(knee=0.9), Transport()]
+each_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+each_cache = pytest.mark.parametrize("options", [{}, {"cache_implementation": "static"}], ids=["dynamic", "static"])
+
+
+@contextmanager
+def seen(model):
+    """What reaches each ARM of an attached model: a list of (layer, positions, mask), batches expanded."""
+    calls, handles = [], []
+
+    def note(arm, args):
+        a, positions, mask = args
+        mask = torch.ones(a.shape[:2], dtype=torch.bool) if mask is None else mask
+        calls.append((arm.layer, positions.expand(a.shape[:2]).clone(), mask.clone()))
+
+    for module in model.modules():
+        if isinstance(module, ARM):
+            handles.append(module.register_forward_pre_hook(note))
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def anatomy(model):
+    """All that attaching could leave behind."""
+    hooks = [
+        (name, kind, len(getattr(module, kind)))
+        for name, module in model.named_modules()
+        for kind in ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_always_called", "_backward_hooks")
+    ]
+    return str(model), list(model.state_dict()), [name for name, _ in model.named_buffers()], hooks
+
+
+def padded(side):
+    """Prompts of 3 and 6 tokens, padded to 6 on one side."""
+    short, long = prompt(3, seed=1), prompt(6, seed=2)
+    filler = torch.zeros(1, 3, dtype=torch.int64)
+    ids = torch.cat((torch.cat((filler, short) if side == "left" else (short, filler), 1), long))
+    return ids, (ids != 0).long()
