@@ -750,7 +750,7 @@ def test_armlet_alone_shows_its_commands(arguments):
     ("command", "options"),
     [
         ("inspect", "layer policy scope prompt prompts synthetic out seed dtype device json"),
-        ("generate", "policy layers scope config max-new-tokens temperature out seed dtype device json"),
+        ("generate", "policy layers scope site config max-new-tokens temperature out seed dtype device json"),
     ],
 )
 def test_help_of_a_command_names_every_option(command, options):
