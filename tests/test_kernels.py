@@ -236,7 +236,7 @@ def test_every_finite_pattern_of_16_bits_goes_in_and_comes_out(dtype):
 @each_dtype
 def test_many_rows_over_threads_are_as_alone(policy, dtype):
     a = gate(64, 1, 4096).to(dtype)
-    assert a.numel() > 2 * threads.WORTH_A_THREAD
+    assert a.numel() > threads.WORTH_A_THREAD
     keys, positions = Noise().keys(4096), torch.arange(64)[:, None]
     together = cpu.move_rows(a, policy, keys=keys, positions=positions)
     for row in (0, 31, 32, 63):
@@ -246,7 +246,8 @@ def test_many_rows_over_threads_are_as_alone(policy, dtype):
         assert together[1][row] == alone[1]
 
 
-def test_two_threads_at_once_do_not_disturb_each_other():
+@pytest.mark.usefixtures("crew")
+def test_threads_at_once_do_not_disturb_each_other():
     cases = [(gate(48, 1, 4096, seed=i), policy) for i, policy in enumerate(EACH)]
     expected = [plain.move_rows(a, policy).values for a, policy in cases]
     wrong = []
@@ -265,19 +266,97 @@ def test_two_threads_at_once_do_not_disturb_each_other():
     assert not wrong
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_it_works_after_a_fork():
-    program = (
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+
+def in_a_new_process(program):
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=120)
+
+
+@needs_fork
+@pytest.mark.parametrize("before", ["torch.nn.functional.silu(a)", "0"], ids=["torch's team runs", "ours alone ran"])
+def test_a_forked_child_still_answers(before):
+    # Where torch's own threads ran before a fork, its operations need set_num_threads(1) in the child; ours do not.
+    in_a_new_process(
         "import os, torch, armlet\n"
         "torch.set_num_threads(2)\n"
         "a = torch.randn(64, 4096)\n"
-        "before = armlet.redistribute(a, armlet.Outward())\n"
+        f"{before}\n"
+        "before = armlet.redistribute(a, armlet.Outward()).numpy()\n"
         "child = os.fork()\n"
         "if child == 0:\n"
-        "    os._exit(0 if torch.equal(armlet.redistribute(a, armlet.Outward()), before) else 3)\n"
+        "    os._exit(0 if (armlet.redistribute(a, armlet.Outward()).numpy() == before).all() else 3)\n"
         "assert os.waitpid(child, 0)[1] == 0\n"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=120)
+
+
+@pytest.fixture(params=["torch's own team", "the pool"])
+def crew(request, monkeypatch):
+    """Whose threads the rows run on."""
+    if request.param == "the pool":
+        monkeypatch.setattr(threads, "_team", lambda: None)
+    elif threads._team() is None:
+        pytest.skip("torch has no OpenMP runtime to share here")
+    else:
+        monkeypatch.setattr(threads, "_executor", lambda: pytest.fail("a pool beside torch's own team"))
+
+
+@pytest.mark.usefixtures("crew")
+@each_policy
+def test_rows_on_torchs_own_team_or_the_pool_have_the_same_bits(policy):
+    assert_same(gate(200, 1, 1536), policy, keys=Noise().keys(1536), positions=torch.arange(200)[:, None])
+
+
+@pytest.mark.usefixtures("crew")
+@pytest.mark.parametrize("policy", [each for each in EACH if not isinstance(each, Transport)], ids=repr)
+def test_long_scopes_on_torchs_own_team_or_the_pool_have_the_same_bits(policy):
+    assert_same(gate(2, 100, 1536), policy, keys=Noise().keys(1536), positions=torch.arange(200).view(2, 100))
+
+
+@pytest.mark.usefixtures("crew")
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 16, 17, 97, 500])
+def test_every_row_is_worked_on_once_by_any_number_of_threads(count):
+    a, had = gate(count, 1, 1 << 15), torch.get_num_threads()
+    expected = cpu.move_rows(a, Outward(), keys=Noise().keys(a.shape[-1]))
+    try:
+        for number in (1, 2, 3, 7):
+            torch.set_num_threads(number)
+            values, moved, passed = cpu.move_rows(a, Outward(), keys=Noise().keys(a.shape[-1]))
+            assert same_bits(values, expected[0])
+            assert torch.equal(moved, expected[1])
+            assert not passed.any()
+    finally:
+        torch.set_num_threads(had)
+
+
+def test_without_an_openmp_runtime_the_pool_takes_over(monkeypatch):
+    def missing(*_args, **_how):
+        raise OSError("libtorch_cpu.so: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(threads, "CDLL", missing)
+    monkeypatch.setattr(threads, "_team", threads._team.__wrapped__)
+    asked = []
+    executor = threads._executor
+    monkeypatch.setattr(threads, "_executor", lambda: asked.append(1) or executor())
+    assert threads._team() is None
+    assert_same(gate(200, 1, 1536), Outward())
+    assert asked
+
+
+def test_where_the_pool_starts_no_thread_any_more_the_caller_does_it_all(monkeypatch):
+    class Ending:
+        def submit(self, _work):
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(threads, "_team", lambda: None)
+    monkeypatch.setattr(threads, "_executor", Ending)
+    assert_same(gate(200, 1, 1536), Outward())
+
+
+@pytest.mark.parametrize("policy", [Outward(), Inward(), Transport()], ids=repr)
+def test_the_scratch_of_a_thread_is_at_most_a_megabyte(policy):
+    size = cpu._scratch_size(policy, cpu.WIDEST[type(policy)]) + threads.ALIGNED
+    assert size <= 1_000_000
 
 
 def test_new_keys_are_not_taken_for_old_ones():
@@ -371,7 +450,7 @@ def test_without_a_directory_for_its_cache_numba_compiles_all_the_same(monkeypat
 def test_a_change_in_any_kernel_file_changes_what_is_looked_for_in_the_cache(monkeypatch):
     from armlet.redistribution.kernels import compiled, outward_rows
 
-    loop = outward_rows.outward_rows
+    loop = outward_rows.write_outward
     keys = []
     for sources in ("one", "other"):
         monkeypatch.setattr(compiled, "_sources", lambda sources=sources: sources)

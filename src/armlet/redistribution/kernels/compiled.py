@@ -3,8 +3,9 @@
 # numba describes its own decorators by comments, not by types.
 # pyright: reportMissingImports=false, reportPrivateImportUsage=false, reportAttributeAccessIssue=false
 
+import threading
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from llvmlite import ir
 from numba import carray, njit, types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
 from numba.extending import intrinsic, register_jitable
 
 # No contraction, no reassociation (fastmath): multiply-adds would change the bits. A quotient by zero is IEEE's.
@@ -34,12 +36,56 @@ class _Cache(FunctionCache):
 
 def compiled(function: Callable[..., Any]) -> Any:
     """`function` as machine code, made at its first call; kept on disk where a directory for that can be written."""
-    loop = njit(**OPTIONS)(function)
+    return _kept(njit(**OPTIONS)(function), function)
+
+
+def _kept(made: Any, function: Callable[..., Any]) -> Any:
     try:
-        loop._cache = _Cache(loop.py_func)
+        made._cache = _Cache(function)
     except RuntimeError:  # no such directory
-        return loop
-    return loop
+        return made
+    return made
+
+
+_making = threading.Lock()
+
+
+class Entry:
+    """A function of int64s, without a result, as one of C: made when it is first wanted, and kept as `compiled` keeps.
+
+    What calls it holds no interpreter and needs none, so that threads of any library may.
+    """
+
+    def __init__(self, function: Callable[..., None], arguments: int) -> None:
+        self.function, self.arguments = function, arguments
+
+    @cached_property
+    def call(self) -> Callable[..., None]:
+        """For Python."""
+        return self._made.ctypes
+
+    @cached_property
+    def address(self) -> int:
+        """For C."""
+        return self._made.address
+
+    @cached_property
+    def _made(self) -> Any:
+        with _making:
+            made = self.__dict__.get("_made")  # by another thread, which may be running it: it must not be replaced
+            return made or self._make()
+
+    def _make(self) -> Any:
+        signature = types.void(*[types.int64] * self.arguments)
+        made = _kept(CFunc(self.function, (signature.args, signature.return_type), {}, dict(OPTIONS)), self.function)
+        made.compile()
+        self.__dict__["_made"] = made
+        return made
+
+
+def loop(function: Callable[[Any, Any, Any, Any], None]) -> Entry:
+    """A loop over rows: (first, last, the address of a `Job`, the address of scratch)."""
+    return Entry(function, 4)
 
 
 def _operation(typing: Callable[..., Any]) -> Any:
@@ -55,7 +101,8 @@ def _pointer(_context: Any, _address: Any) -> Any:
     return types.voidptr(types.int64), codegen
 
 
-LANES = 64
+LANES, SAMPLE = 64, 32
+"""Keys that are compared at once; that are taken out of a row for a first guess."""
 
 
 @_operation
@@ -66,22 +113,42 @@ def lanes_between(_context: Any, _address: Any, _first: Any, _last: Any) -> Any:
     """
 
     def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        keys = ir.VectorType(ir.IntType(16), LANES)
         address, first, last = arguments
-        loaded = builder.load(builder.inttoptr(address, keys.as_pointer()), align=2)
-        lanes = [ir.Constant(ir.IntType(32), 0)] * LANES
-        every = ir.Constant(ir.VectorType(ir.IntType(32), LANES), lanes)
-
-        def splat(value: Any) -> Any:
-            one = builder.insert_element(ir.Constant(keys, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-            return builder.shuffle_vector(one, ir.Constant(keys, ir.Undefined), every)
-
+        keys = builder.load(_vector_at(builder, address, LANES), align=2)
         inside = builder.and_(
-            builder.icmp_signed(">=", loaded, splat(first)), builder.icmp_signed("<=", loaded, splat(last))
+            builder.icmp_signed(">=", keys, _splat(builder, first, LANES)),
+            builder.icmp_signed("<=", keys, _splat(builder, last, LANES)),
         )
         return builder.bitcast(inside, ir.IntType(LANES))
 
     return types.uint64(types.int64, types.int16, types.int16), codegen
+
+
+@_operation
+def count_smaller(_context: Any, _keys: Any, _counts: Any) -> Any:
+    """Of `SAMPLE` int16 keys at an address, how many are smaller than each, to another address."""
+
+    def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        keys = builder.load(_vector_at(builder, arguments[0], SAMPLE), align=2)
+        counts = ir.Constant(keys.type, [0] * SAMPLE)
+        for lane in range(SAMPLE):
+            key = builder.extract_element(keys, ir.Constant(ir.IntType(32), lane))
+            smaller = builder.icmp_signed("<", _splat(builder, key, SAMPLE), keys)
+            counts = builder.sub(counts, builder.sext(smaller, keys.type))
+        builder.store(counts, _vector_at(builder, arguments[1], SAMPLE), align=2)
+
+    return types.void(types.int64, types.int64), codegen
+
+
+def _vector_at(builder: Any, address: Any, lanes: int) -> Any:
+    return builder.inttoptr(address, ir.VectorType(ir.IntType(16), lanes).as_pointer())
+
+
+def _splat(builder: Any, value: Any, lanes: int) -> Any:
+    vector, index = ir.VectorType(value.type, lanes), ir.IntType(32)
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(index, 0))
+    first = ir.Constant(ir.VectorType(index, lanes), [0] * lanes)
+    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), first)
 
 
 @_operation
@@ -92,6 +159,34 @@ def lowest_bit(_context: Any, _word: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), codegen
+
+
+def _atomic(name: str) -> Any:
+    """An operation on the int64 at an address that no other thread comes between; its value before."""
+
+    def typing(_context: Any, _address: Any, _number: Any) -> Any:
+        def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            address, number = arguments
+            place = builder.inttoptr(address, ir.IntType(64).as_pointer())
+            return builder.atomic_rmw(name, place, number, "monotonic")
+
+        return types.int64(types.int64, types.int64), codegen
+
+    return _operation(typing)
+
+
+add_to, lower_to, raise_to = _atomic("add"), _atomic("min"), _atomic("max")
+
+
+@_operation
+def run_loop(_context: Any, _loop: Any, _first: Any, _last: Any, _job: Any, _scratch: Any) -> Any:
+    """Calls the `loop` at an address."""
+
+    def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 4)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+
+    return types.void(*[types.int64] * 5), codegen
 
 
 @njit(**OPTIONS)

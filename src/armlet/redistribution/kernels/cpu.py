@@ -1,8 +1,5 @@
 """Redistribution on the CPU with numba, with the bits of the plain path."""
 
-from collections.abc import Callable
-from ctypes import c_bool, c_int64
-from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -11,17 +8,15 @@ from torch import Tensor
 
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.kernels import inward_rows, outward_rows, rows, threads, transport_rows
+from armlet.redistribution.kernels.jobs import RESULTS, Job
 from armlet.redistribution.noise import WORD
 from armlet.redistribution.outward import Outward
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.transport import Transport
 
 DTYPES = {torch.float32: rows.FLOAT32, torch.bfloat16: rows.BFLOAT16, torch.float16: rows.FLOAT16}
-WIDEST = {Outward: 57_344, Inward: 57_344, Transport: 40_960}
+WIDEST = {Outward: 57_344, Inward: 57_344, Transport: 40_832}
 """Rows up to here keep a thread's scratch below 1 MB."""
-
-COUNTS = 16
-"""Bytes for how many values of one row moved, and whether it passed through."""
 
 Moved = tuple[Tensor, Tensor, Tensor]
 
@@ -55,15 +50,14 @@ def move_row(
     Returns:
         Values, how many moved, and whether the row passed through.
     """
-    width, values = a.shape[-1], torch.empty_like(a)
+    values = torch.empty_like(a)
     words = _words(keys, stream) if isinstance(policy, Outward) else None
-    loop, arguments = _LOOPS[type(policy)](policy, _draws(words, positions, None))
-    size = _scratch_size(policy, width)
-    scratch = threads.scratch(size + COUNTS)
-    moved, passed = scratch + size, scratch + size + 8
-    row = (a.data_ptr(), values.data_ptr(), DTYPES[a.dtype], width)
-    loop(0, 1, *row, _address(real), 0, float(policy.strength), moved, passed, scratch, *arguments)
-    return values, c_int64.from_address(moved).value, c_bool.from_address(passed).value
+    job = _job(a, values, policy, _draws(words, positions, None))
+    found = job.address + RESULTS
+    job.count, job.real, job.moved, job.passed = 1, _address(real), found, found + 8
+    threads.run(job, _LOOPS[type(policy)], _scratch_size(policy, a.shape[-1]))
+    moved, passed, _, _ = job.results
+    return values, moved, passed != 0
 
 
 def move_rows(
@@ -88,87 +82,62 @@ def move_rows(
     passed = torch.empty(count, dtype=torch.bool, device=a.device)
     # The words live until the rows are written, whatever another thread keeps in their place.
     words = _words(keys, stream) if keys is not None and isinstance(policy, Outward) else None
-    draws = _draws(words, positions, uniforms)
+    job = _job(a, values, policy, _draws(words, positions, uniforms))
+    job.real, job.kept = _address(real), (a, values, moved, passed, words, positions, uniforms, real, strength)
     if tokens > 1:
-        kept = (a, values, words, positions, uniforms, real)
-        _long_scopes(a, values, policy, draws, real, strength, moved, passed, kept)
+        _move_scopes(job, a, policy, real, strength, moved, passed)
         return values, moved, passed
-    row = (a.data_ptr(), values.data_ptr(), DTYPES[a.dtype], width)
-    where = (_address(real), _address(strength), float(policy.strength), moved.data_ptr(), passed.data_ptr())
-    loop, arguments = _LOOPS[type(policy)](policy, draws)
-    size = _scratch_size(policy, width)
-    if count == 1:
-        loop(0, 1, *row, *where, threads.scratch(size), *arguments)
-    else:
-        kept = (a, values, moved, passed, words, positions, uniforms, real, strength)
-        part = partial(_part, kept, loop, (*row, *where), size, arguments)
-        threads.over(count, count * width, part)
+    job.count, job.strengths = count, _address(strength)
+    job.moved, job.passed = moved.data_ptr(), passed.data_ptr()
+    threads.run(job, _LOOPS[type(policy)], _scratch_size(policy, width))
     return values, moved, passed
 
 
-def _part(
-    _kept: object, loop: Any, tensors: tuple[Any, ...], size: int, arguments: tuple[Any, ...], first: int, last: int
+def _move_scopes(
+    job: Job, a: Tensor, policy: Any, real: Tensor | None, strength: Tensor | None, moved: Tensor, passed: Tensor
 ) -> None:
-    """Rows `first` to `last`; a part that goes on where the call was interrupted still holds what it writes to."""
-    loop(first, last, *tensors, threads.scratch(size), *arguments)
-
-
-def _long_scopes(
-    a: Tensor,
-    values: Tensor,
-    policy: Any,
-    draws: tuple[int, ...],
-    real: Tensor | None,
-    strength: Tensor | None,
-    moved: Tensor,
-    passed: Tensor,
-    kept: tuple[Tensor | None, ...],
-) -> None:
+    """Scopes of several rows each, one behind the other."""
     from armlet.redistribution.kernels.scopes import Scope, move
 
     count, tokens, width = a.shape
     sizes = [tokens] * count if real is None else real.sum(-1).tolist()
-    strengths = [float(policy.strength)] * count if strength is None else strength.tolist()
-    kind, base, step, positions, uniforms = draws
-    size = tokens * width * a.element_size()
+    strengths = [job.strength] * count if strength is None else strength.tolist()
+    size, job.count = tokens * width, tokens
+    steps = {"source": size * a.element_size(), "target": size * a.element_size()}
+    steps |= {"real": tokens, "positions": 8 * tokens, "uniforms": 4 * size}
     for i in range(count):
-        scope = Scope(
-            tokens=tokens,
-            real=0 if real is None else real.data_ptr() + i * tokens,
-            size=sizes[i] * width,
-            source=a.data_ptr() + i * size,
-            dtype=DTYPES[a.dtype],
-            width=width,
-            kept=kept,
-        )
-        here = positions and positions + 8 * i * tokens, uniforms and uniforms + 4 * i * tokens * width
-        moved[i], passed[i] = move(scope, policy, values.data_ptr() + i * size, strengths[i], (kind, base, step, *here))
+        job.strength = strengths[i]
+        moved[i], passed[i] = move(Scope(job, sizes[i] * width), policy)
+        for name, step in steps.items():
+            setattr(job, name, (address := getattr(job, name)) and address + step)
 
 
-def _outward(policy: Outward, draws: tuple[int, ...]) -> tuple[Any, tuple[Any, ...]]:
-    proportion = -1.0 if policy.proportion is None else float(policy.proportion)
-    low, high = policy.share
-    numbers = float(policy.band), float(policy.ceiling), float(low), float(high), proportion
-    return outward_rows.outward_rows, (*draws, *numbers, policy.write == "add", policy.ceiling_of == "magnitude")
+def _job(a: Tensor, values: Tensor, policy: Any, draws: tuple[int, ...]) -> Job:
+    """Without its rows."""
+    job = Job()
+    job.source, job.target, job.dtype, job.length = a.data_ptr(), values.data_ptr(), DTYPES[a.dtype], a.shape[-1]
+    job.strength = policy.strength
+    if isinstance(policy, Outward):
+        job.draws, job.base, job.step, job.positions, job.uniforms = draws
+        job.band, job.ceiling, (job.low, job.high) = policy.band, policy.ceiling, policy.share
+        job.proportion = -1.0 if policy.proportion is None else policy.proportion
+        job.add, job.of_magnitude = policy.write == "add", policy.ceiling_of == "magnitude"
+    elif isinstance(policy, Inward):
+        job.knee, job.log = policy.knee, policy.curve == "log"
+    else:
+        job.spread = policy.spread
+    return job
 
 
-def _inward(policy: Inward, _draws: tuple[int, ...]) -> tuple[Any, tuple[Any, ...]]:
-    return inward_rows.inward_rows, (float(policy.knee), policy.curve == "log")
-
-
-def _transport(policy: Transport, _draws: tuple[int, ...]) -> tuple[Any, tuple[Any, ...]]:
-    return transport_rows.transport_rows, (float(policy.spread),)
+_LOOPS = {
+    Outward: outward_rows.outward_rows,
+    Inward: inward_rows.inward_rows,
+    Transport: transport_rows.transport_rows,
+}
 
 
 def _scratch_size(policy: Policy, width: int) -> int:
     return (transport_rows if isinstance(policy, Transport) else rows).scratch_size(width)
-
-
-_LOOPS: dict[type, Callable[..., tuple[Any, tuple[Any, ...]]]] = {
-    Outward: _outward,
-    Inward: _inward,
-    Transport: _transport,
-}
 
 
 def _draws(words: Tensor | None, positions: Tensor | None, uniforms: Tensor | None) -> tuple[int, ...]:
@@ -194,8 +163,10 @@ def _words(keys: Tensor, stream: int) -> Tensor:
     found = _kept.get(id(keys))
     if found is not None and found[0]() is keys and found[1:3] == (version, stream) and version >= 0:
         return found[3]
-    base, step, stride = keys
-    words = torch.stack((base + (stream & WORD) * stride, step)).bitwise_and_(WORD).to(torch.uint32)
+    words = keys[:2]
+    if stream & WORD:
+        words = torch.stack((keys[0] + (stream & WORD) * keys[2], keys[1])).bitwise_and_(WORD)
+    words = words.to(torch.uint32)
     name = id(keys)
     _kept[name] = ref(keys, lambda _: _kept.pop(name, None)), version, stream, words
     return words

@@ -3,7 +3,8 @@
 import numpy as np
 
 from armlet.redistribution.functions import MANTISSA_BITS, SQRT_HALF_BITS, log_of_parts, part_of_the_way, polynomial
-from armlet.redistribution.kernels.compiled import LANES, array, compiled, lanes_between, lowest_bit, share
+from armlet.redistribution.kernels.compiled import LANES, array, compiled, lanes_between, loop, lowest_bit, share
+from armlet.redistribution.kernels.jobs import job_at
 from armlet.redistribution.kernels.rows import (
     FLOAT32,
     LARGEST,
@@ -57,8 +58,9 @@ def pulled(bits, knee, curve_is_log, strength, largest):
 
 
 @compiled
-def write_inward(bits, out, length, coarse, knee, curve_is_log, strength, largest):
+def write_inward(bits, out, length, coarse, knee, job, weight):
     """Writes the row, of whose magnitudes `coarse` is the upper halves; how many values moved."""
+    curve_is_log, strength, largest = job.log != 0, np.float32(weight), np.float32(LARGEST[job.dtype])
     edge, moved, whole, address = bits_of(knee), 0, length // LANES * LANES, coarse.ctypes.data
     first = np.int16(edge >> np.int32(HALF))
     for i in range(length):
@@ -78,29 +80,27 @@ def write_inward(bits, out, length, coarse, knee, curve_is_log, strength, larges
     return moved
 
 
-@compiled
-def inward_rows(
-    first, last, source, target, dtype, length, real, strengths, strength, moved, passed, scratch, knee, curve_is_log
-):
-    """Rows `first` to `last` moved by `Inward`; tensors by address, 0 for none."""
+@loop
+def inward_rows(first, last, address, scratch):
+    """Rows moved by `Inward`."""
+    job = job_at(address)
+    dtype, length = job.dtype, job.length
     size = SIZES[dtype] * length
     signed, magnitudes, values, results, work = carve(scratch, length)
-    moved_counts, passed_rows = array(moved, last, np.int64), array(passed, last, np.uint8)
+    moved_counts, passed_rows = array(job.moved, last, np.int64), array(job.passed, last, np.uint8)
     for row in range(first, last):
-        here, there = source + row * size, target + row * size
+        here, there = job.source + row * size, job.target + row * size
         bits = open_row(here, dtype, length, values)
         lowest, highest = coarse_keys(bits, length, signed, magnitudes)
-        weight = weight_of(row, strengths, strength)
-        kind = state(row, lowest, highest, real, weight)
+        weight = weight_of(row, job.strengths, job.strength)
+        kind = state(row, lowest, highest, job.real, weight)
         moved_counts[row], passed_rows[row] = 0, kind == PASSED
         if kind != REAL:
             copy(here, there, size)
             continue
         most = largest_magnitude(lowest, highest)
-        edge = quantile(magnitudes, bits, length, MAGNITUDE, knee, 0, most, work)
+        edge = quantile(magnitudes, bits, length, MAGNITUDE, job.knee, 0, most, work)
         out = array(there if dtype == FLOAT32 else results, length, np.int32)
-        moved_counts[row] = write_inward(
-            bits, out, length, magnitudes, edge, curve_is_log, np.float32(weight), np.float32(LARGEST[dtype])
-        )
+        moved_counts[row] = write_inward(bits, out, length, magnitudes, edge, job, weight)
         if dtype != FLOAT32:
             narrow(out, dtype, length, there)

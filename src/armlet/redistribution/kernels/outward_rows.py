@@ -3,7 +3,8 @@
 import numpy as np
 
 from armlet.redistribution.functions import part_of_the_way
-from armlet.redistribution.kernels.compiled import array, compiled, share
+from armlet.redistribution.kernels.compiled import array, compiled, loop, share
+from armlet.redistribution.kernels.jobs import job_at
 from armlet.redistribution.kernels.rows import (
     FLOAT32,
     LARGEST,
@@ -105,16 +106,16 @@ def near_zero(deviation, band):
 
 
 @compiled
-def reach(bits, length, signed, magnitudes, highest, work, band, low, high, proportion, middle):
+def reach(bits, length, signed, magnitudes, highest, work, job, middle):
     """Magnitudes whose bits are below this move. `signed` is overwritten."""
     zero = np.float32(0)
-    if proportion >= 0:
-        rank = smallest_count(proportion, length) - 1
+    if job.proportion >= 0:
+        rank = smallest_count(job.proportion, length) - 1
         return select(magnitudes, bits, length, MAGNITUDE, zero, rank, 0, highest, work)[0] + 1
     deviations(bits, length, middle, signed)
     found = select(signed, bits, length, DEVIATION, middle, (length - 1) // 2, 0, ABSOLUTE, work)[0]
-    edge = near_zero(found, band)
-    rank = clamped(bits, length, magnitudes, edge, low, high)
+    edge = near_zero(found, job.band)
+    rank = clamped(bits, length, magnitudes, edge, job.low, job.high)
     if rank < 0:
         return np.int64(edge)
     return select(magnitudes, bits, length, MAGNITUDE, zero, rank, 0, highest, work)[0] + 1
@@ -134,10 +135,11 @@ def drawn(bits, u, limit, upper, lower, add, strength, largest):
 
 
 @compiled
-def write_outward(
-    bits, out, length, draws, base, step, position, uniforms, limit, upper, lower, add, strength, largest
-):
-    """Writes the row; how many values moved."""
+def write_outward(bits, out, length, row, job, limit, upper, lower, weight):
+    """Writes a row of the job; how many values moved."""
+    position = np.uint32(array(job.positions, row + 1, np.int64)[row]) if job.positions != 0 else np.uint32(0)
+    uniforms, strength, largest = job.uniforms + row * length * 4, np.float32(weight), np.float32(LARGEST[job.dtype])
+    draws, base, step, add = job.draws, job.base, job.step, job.add != 0
     moved = np.int32(0)
     if draws == KEYED:
         bases, steps = array(base, length, np.uint32), array(step, length, np.uint32)
@@ -158,42 +160,37 @@ def write_outward(
     return np.int64(moved)
 
 
-@compiled
-def outward_rows(
-    first, last, source, target, dtype, length, real, strengths, strength, moved, passed, scratch,
-    draws, base, step, positions, uniforms, band, ceiling, low, high, proportion, add, of_magnitude,
-):  # fmt: skip
-    """Rows `first` to `last` moved by `Outward`; tensors by address, 0 for none; a proportion below 0 is none."""
+@loop
+def outward_rows(first, last, address, scratch):
+    """Rows moved by `Outward`."""
+    job = job_at(address)
+    dtype, length, of_all = job.dtype, job.length, job.strength
     size = SIZES[dtype] * length
     signed, magnitudes, values, results, work = carve(scratch, length)
-    moved_counts, passed_rows = array(moved, last, np.int64), array(passed, last, np.uint8)
+    moved_counts, passed_rows = array(job.moved, last, np.int64), array(job.passed, last, np.uint8)
     for row in range(first, last):
-        here, there = source + row * size, target + row * size
+        here, there = job.source + row * size, job.target + row * size
         bits = open_row(here, dtype, length, values)
         lowest, highest = coarse_keys(bits, length, signed, magnitudes)
-        weight = weight_of(row, strengths, strength)
-        kind = state(row, lowest, highest, real, weight)
+        weight = weight_of(row, job.strengths, of_all)
+        kind = state(row, lowest, highest, job.real, weight)
         moved_counts[row], passed_rows[row] = 0, kind == PASSED
         if kind != REAL:
             copy(here, there, size)
             continue
         most, zero = largest_magnitude(lowest, highest), np.float32(0)
         middle = zero
-        if proportion < 0:
+        if job.proportion < 0:
             middle = value_of(
                 select(magnitudes, bits, length, MAGNITUDE, zero, (length - 1) // 2, 0, most, work)[0], MAGNITUDE
             )
-        if of_magnitude:
-            upper = quantile(magnitudes, bits, length, MAGNITUDE, ceiling, 0, most, work)
+        if job.of_magnitude != 0:
+            upper = quantile(magnitudes, bits, length, MAGNITUDE, job.ceiling, 0, most, work)
         else:
-            upper = quantile(signed, bits, length, SIGNED, ceiling, lowest, highest, work)
+            upper = quantile(signed, bits, length, SIGNED, job.ceiling, lowest, highest, work)
         lower = np.float32(-value_of(lowest, SIGNED)) if lowest < 0 else zero
-        limit = np.int32(reach(bits, length, signed, magnitudes, most, work, band, low, high, proportion, middle))
+        limit = np.int32(reach(bits, length, signed, magnitudes, most, work, job, middle))
         out = array(there if dtype == FLOAT32 else results, length, np.int32)
-        position = np.uint32(array(positions, last, np.int64)[row]) if positions != 0 else np.uint32(0)
-        moved_counts[row] = write_outward(
-            bits, out, length, draws, base, step, position, uniforms + row * length * 4, limit, upper, lower, add,
-            np.float32(weight), np.float32(LARGEST[dtype]),
-        )  # fmt: skip
+        moved_counts[row] = write_outward(bits, out, length, row, job, limit, upper, lower, weight)
         if dtype != FLOAT32:
             narrow(out, dtype, length, there)

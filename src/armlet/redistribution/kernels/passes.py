@@ -1,13 +1,16 @@
-"""Passes over the rows of one long scope: what is counted, and what is written once its statistics are known."""
+"""Passes over the rows of one long scope: what is counted, and what is written once its statistics are known.
+
+Each leaves what it finds in the results of its job; whole numbers come to the same in whatever order threads add them.
+"""
 
 import numpy as np
 
-from armlet.redistribution.kernels.compiled import array, compiled
+from armlet.redistribution.kernels.compiled import add_to, array, compiled, loop, lower_to, raise_to
 from armlet.redistribution.kernels.inward_rows import write_inward
+from armlet.redistribution.kernels.jobs import RESULTS, job_at
 from armlet.redistribution.kernels.outward_rows import write_outward
 from armlet.redistribution.kernels.rows import (
     FLOAT32,
-    LARGEST,
     SIZES,
     carve,
     coarse_keys,
@@ -26,16 +29,23 @@ def is_real(row, real):
 
 
 @compiled
-def extremes(first, last, source, dtype, length, real, scratch):
-    """The smallest and the largest signed key of rows `first` to `last`."""
+def row_of(job, row, values):
+    """The float32 bits of a row of the job: its own, or widened at `values`."""
+    return open_row(job.source + row * SIZES[job.dtype] * job.length, job.dtype, job.length, values)
+
+
+@loop
+def extremes(first, last, address, scratch):
+    """The smallest and the largest signed key."""
+    job = job_at(address)
     lowest, highest = np.int32(ABSOLUTE), np.int32(-ABSOLUTE - 1)
-    values = carve(scratch, length)[2]
+    values = carve(scratch, job.length)[2]
     for row in range(first, last):
-        if is_real(row, real):
-            bits = open_row(source + row * SIZES[dtype] * length, dtype, length, values)
-            low, high = signed_extremes(bits, length)
+        if is_real(row, job.real):
+            low, high = signed_extremes(row_of(job, row, values), job.length)
             lowest, highest = min(lowest, low), max(highest, high)
-    return np.int64(lowest), np.int64(highest)
+    lower_to(address + RESULTS, np.int64(lowest))
+    raise_to(address + RESULTS + 8, np.int64(highest))
 
 
 @compiled
@@ -51,16 +61,17 @@ def count_kind(bits, length, kind, middle, first, second, third, fourth):
     return np.int64(a), np.int64(b), np.int64(c), np.int64(d)
 
 
-@compiled
-def counts(first, last, source, dtype, length, real, scratch, kind, middle, one, two, three, four):
-    """How many keys of rows `first` to `last` are below each threshold."""
+@loop
+def counts(first, last, address, scratch):
+    """How many keys are below each threshold."""
+    job = job_at(address)
+    kind, length, centre, thresholds = job.kind, job.length, np.float32(job.middle), job.thresholds
+    t, u, v, w = (np.int32(thresholds[0]), np.int32(thresholds[1]), np.int32(thresholds[2]), np.int32(thresholds[3]))
     a = b = c = d = 0
     values = carve(scratch, length)[2]
-    centre = np.float32(middle)
-    t, u, v, w = np.int32(one), np.int32(two), np.int32(three), np.int32(four)
     for row in range(first, last):
-        if is_real(row, real):
-            bits = open_row(source + row * SIZES[dtype] * length, dtype, length, values)
+        if is_real(row, job.real):
+            bits = row_of(job, row, values)
             if kind == SIGNED:
                 found = count_kind(bits, length, SIGNED, centre, t, u, v, w)
             elif kind == MAGNITUDE:
@@ -68,63 +79,59 @@ def counts(first, last, source, dtype, length, real, scratch, kind, middle, one,
             else:
                 found = count_kind(bits, length, DEVIATION, centre, t, u, v, w)
             a, b, c, d = a + found[0], b + found[1], c + found[2], d + found[3]
-    return a, b, c, d
+    add_to(address + RESULTS, a)
+    add_to(address + RESULTS + 8, b)
+    add_to(address + RESULTS + 16, c)
+    add_to(address + RESULTS + 24, d)
 
 
-@compiled
-def following(first, last, source, dtype, length, real, scratch, kind, key):
-    """The smallest key above `key` in rows `first` to `last`."""
-    found = np.int32(ABSOLUTE)
-    values = carve(scratch, length)[2]
+@loop
+def following(first, last, address, scratch):
+    """The smallest key above the first threshold."""
+    job = job_at(address)
+    found, key = np.int32(ABSOLUTE), np.int32(job.thresholds[0])
+    values = carve(scratch, job.length)[2]
     for row in range(first, last):
-        if is_real(row, real):
-            bits = open_row(source + row * SIZES[dtype] * length, dtype, length, values)
-            found = min(found, next_key(bits, length, kind, np.int32(key)))
-    return np.int64(found)
+        if is_real(row, job.real):
+            found = min(found, next_key(row_of(job, row, values), job.length, job.kind, key))
+    lower_to(address + RESULTS, np.int64(found))
 
 
-@compiled
-def write_outwards(
-    first, last, source, dtype, length, real, scratch, target, draws, base, step, positions, uniforms, strength,
-    limit, upper, lower, add,
-):  # fmt: skip
-    """Writes rows `first` to `last`; how many values moved."""
-    size, moved = SIZES[dtype] * length, 0
+@loop
+def write_outwards(first, last, address, scratch):
+    """Writes the rows; how many values moved."""
+    job = job_at(address)
+    dtype, length, moved = job.dtype, job.length, 0
+    size = SIZES[dtype] * length
+    limit, upper, lower = np.int32(job.limit), np.float32(job.upper), np.float32(job.lower)
     _, _, values, results, _ = carve(scratch, length)
     for row in range(first, last):
-        here, there = source + row * size, target + row * size
-        if not is_real(row, real):
-            copy(here, there, size)
+        there = job.target + row * size
+        if not is_real(row, job.real):
+            copy(job.source + row * size, there, size)
             continue
-        bits = open_row(here, dtype, length, values)
-        out = array(there if dtype == FLOAT32 else results, length, np.int32)
-        position = np.uint32(array(positions, last, np.int64)[row]) if positions != 0 else np.uint32(0)
-        moved += write_outward(
-            bits, out, length, draws, base, step, position, uniforms + row * length * 4, np.int32(limit),
-            np.float32(upper), np.float32(lower), add, np.float32(strength), np.float32(LARGEST[dtype]),
-        )  # fmt: skip
+        bits, out = row_of(job, row, values), array(there if dtype == FLOAT32 else results, length, np.int32)
+        moved += write_outward(bits, out, length, row, job, limit, upper, lower, job.strength)
         if dtype != FLOAT32:
             narrow(out, dtype, length, there)
-    return moved
+    add_to(address + RESULTS, moved)
 
 
-@compiled
-def write_inwards(first, last, source, dtype, length, real, scratch, target, strength, knee, curve_is_log):
-    """Writes rows `first` to `last`; how many values moved."""
-    size, moved = SIZES[dtype] * length, 0
+@loop
+def write_inwards(first, last, address, scratch):
+    """Writes the rows; how many values moved."""
+    job = job_at(address)
+    dtype, length, moved = job.dtype, job.length, 0
+    size = SIZES[dtype] * length
     signed, magnitudes, values, results, _ = carve(scratch, length)
     for row in range(first, last):
-        here, there = source + row * size, target + row * size
-        if not is_real(row, real):
-            copy(here, there, size)
+        there = job.target + row * size
+        if not is_real(row, job.real):
+            copy(job.source + row * size, there, size)
             continue
-        bits = open_row(here, dtype, length, values)
-        out = array(there if dtype == FLOAT32 else results, length, np.int32)
+        bits, out = row_of(job, row, values), array(there if dtype == FLOAT32 else results, length, np.int32)
         coarse_keys(bits, length, signed, magnitudes)
-        largest = np.float32(LARGEST[dtype])
-        moved += write_inward(
-            bits, out, length, magnitudes, np.float32(knee), curve_is_log, np.float32(strength), largest
-        )
+        moved += write_inward(bits, out, length, magnitudes, np.float32(job.upper), job, job.strength)
         if dtype != FLOAT32:
             narrow(out, dtype, length, there)
-    return moved
+    add_to(address + RESULTS, moved)

@@ -108,14 +108,14 @@ def carve(scratch, length):
     signed, magnitudes = array(scratch, length, np.int16), array(scratch + 2 * padded, length, np.int16)
     values, results = scratch + 4 * padded, scratch + 8 * padded
     members = array(scratch + 12 * padded, length, np.int32)
-    sample = array(scratch + 16 * padded, SAMPLE, np.int16)
-    search = array(scratch + 16 * padded + 2 * SAMPLE, SEARCH, np.int64)
+    sample = array(scratch + 16 * padded, 2 * SAMPLE, np.int16)
+    search = array(scratch + 16 * padded + 4 * SAMPLE, SEARCH, np.int64)
     return signed, magnitudes, values, results, (members, sample, search)
 
 
 def scratch_size(length: int) -> int:
     """Bytes that `carve` takes."""
-    return 16 * ((length + LANES) // LANES * LANES) + 2 * SAMPLE + 8 * SEARCH
+    return 16 * ((length + LANES) // LANES * LANES) + 4 * SAMPLE + 8 * SEARCH
 
 
 @compiled

@@ -1,6 +1,5 @@
 """Scopes longer than a row, by the same counting: each pass shared out over threads, none keeping more than a row."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import floor
 from typing import Any
@@ -9,8 +8,10 @@ import numpy as np
 
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.kernels import passes, threads
+from armlet.redistribution.kernels.compiled import Entry
+from armlet.redistribution.kernels.jobs import Job
 from armlet.redistribution.kernels.outward_rows import near_zero, replacement, smallest_count
-from armlet.redistribution.kernels.rows import SIZES, scratch_size
+from armlet.redistribution.kernels.rows import SIZES, copy, scratch_size
 from armlet.redistribution.kernels.selection import (
     ABSOLUTE,
     BELOW_HIGH,
@@ -37,40 +38,33 @@ class Scope:
     """The rows of one scope.
 
     Args:
-        tokens: how many rows.
-        real: the address of a byte for each, 0 where it does not count; or 0.
+        job: their tensors and the policy's numbers, with room for what a pass is given and finds.
         size: how many values count.
-        source: the address of the values.
-        dtype: as in `rows`.
-        width: of a row.
-        kept: what the addresses belong to, so that it outlives a part that goes on where the call was interrupted.
     """
 
-    tokens: int
-    real: int
+    job: Job
     size: int
-    source: int
-    dtype: int
-    width: int
-    kept: tuple[object, ...]
 
-    def over(self, work: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """What a pass returns for the parts of the rows."""
-        tensor = self.source, self.dtype, self.width, self.real
-
-        def part(first: int, last: int) -> Any:
-            return work(first, last, *tensor, threads.scratch(scratch_size(self.width)), *arguments)
-
-        return threads.over(self.tokens, self.tokens * self.width, part)
+    def over(self, loop: Entry, *results: int, **numbers: Any) -> list[int]:
+        """What a pass over all rows makes of the results that it starts with."""
+        for name, number in numbers.items():
+            setattr(self.job, name, number)
+        self.job.results = (*results,)
+        threads.run(self.job, loop, scratch_size(self.job.length))
+        return [*self.job.results[: len(results)]]
 
     def extremes(self) -> Extremes:
         """The smallest and the largest signed key."""
-        lows, highs = zip(*self.over(passes.extremes), strict=True)
-        return min(lows), max(highs)
+        low, high = self.over(passes.extremes, ABSOLUTE, -ABSOLUTE - 1)
+        return low, high
 
     def counts(self, kind: int, middle: float, thresholds: tuple[int, int, int, int]) -> list[int]:
         """How many keys are below each threshold."""
-        return [sum(part) for part in zip(*self.over(passes.counts, kind, middle, *thresholds), strict=True)]
+        return self.over(passes.counts, 0, 0, 0, 0, kind=kind, middle=middle, thresholds=thresholds)
+
+    def following(self, kind: int, key: int) -> int:
+        """The smallest key above another."""
+        return self.over(passes.following, ABSOLUTE, kind=kind, thresholds=(key,))[0]
 
     def select(self, kind: int, rank: int, bounds: Extremes, middle: float = 0.0) -> tuple[int, int]:
         """The key of a rank, from 0; and how many keys are not above it. No key is outside `bounds`."""
@@ -91,47 +85,37 @@ class Scope:
         key, not_above = self.select(kind, rank, bounds)
         low = high = value_of(key, kind)
         if rank + 1 < self.size and rank + 1 >= not_above:
-            high = value_of(min(self.over(passes.following, kind, key)), kind)
+            high = value_of(self.following(kind, key), kind)
         return between(low, high, index)
 
 
-def move(
-    scope: Scope, policy: Outward | Inward, target: int, strength: float, draws: tuple[int, ...]
-) -> tuple[int, bool]:
-    """Writes a scope at `target`; how many values moved, and whether it holds NaN or Inf and passed through.
-
-    Args:
-        scope: what moves.
-        policy: how.
-        target: the address of the result.
-        strength: in place of the policy's.
-        draws: of `outward_rows`: kind, and the addresses of base, step, positions and uniforms.
-    """
+def move(scope: Scope, policy: Outward | Inward) -> tuple[int, bool]:
+    """Writes a scope where its job says; how many values moved, and whether it holds NaN or Inf and passed through."""
+    job = scope.job
     bounds = scope.extremes() if scope.size else (0, 0)
     most = max(bounds[1], ~bounds[0])
-    if most >= INFINITE or not scope.size or strength <= 0:
-        passes.copy(scope.source, target, SIZES[scope.dtype] * scope.tokens * scope.width)
+    if most >= INFINITE or not scope.size or job.strength <= 0:
+        copy(job.source, job.target, SIZES[job.dtype] * job.count * job.length)
         return 0, most >= INFINITE
     if isinstance(policy, Inward):
-        knee = scope.quantile(MAGNITUDE, float(policy.knee), (0, most))
-        return sum(scope.over(passes.write_inwards, target, strength, knee, policy.curve == "log")), False
-    if policy.ceiling_of == "magnitude":
-        upper = scope.quantile(MAGNITUDE, float(policy.ceiling), (0, most))
+        knee = scope.quantile(MAGNITUDE, job.knee, (0, most))
+        return scope.over(passes.write_inwards, 0, upper=knee)[0], False
+    if job.of_magnitude:
+        upper = scope.quantile(MAGNITUDE, job.ceiling, (0, most))
     else:
-        upper = scope.quantile(SIGNED, float(policy.ceiling), bounds)
+        upper = scope.quantile(SIGNED, job.ceiling, bounds)
     lower = -value_of(bounds[0], SIGNED) if bounds[0] < 0 else 0.0
-    how = (strength, _reach(scope, policy, most), upper, lower, policy.write == "add")
-    return sum(scope.over(passes.write_outwards, target, *draws, *how)), False
+    return scope.over(passes.write_outwards, 0, limit=_reach(scope, most), upper=upper, lower=lower)[0], False
 
 
-def _reach(scope: Scope, policy: Outward, most: int) -> int:
+def _reach(scope: Scope, most: int) -> int:
     """Magnitudes whose bits are below this move."""
-    size, bounds = scope.size, (0, most)
-    if policy.proportion is not None:
-        return scope.select(MAGNITUDE, smallest_count(float(policy.proportion), size) - 1, bounds)[0] + 1
+    job, size, bounds = scope.job, scope.size, (0, most)
+    if job.proportion >= 0:
+        return scope.select(MAGNITUDE, smallest_count(job.proportion, size) - 1, bounds)[0] + 1
     middle = value_of(scope.select(MAGNITUDE, (size - 1) // 2, bounds)[0], MAGNITUDE)
     deviation = scope.select(DEVIATION, (size - 1) // 2, (0, ABSOLUTE), middle)[0]
-    edge = near_zero(deviation, float(policy.band))
+    edge = near_zero(deviation, job.band)
     below, not_above, _, _ = scope.counts(MAGNITUDE, 0.0, (edge, edge + 1, edge, edge))
-    rank = replacement(below, not_above, size, float(policy.share[0]), float(policy.share[1]))
+    rank = replacement(below, not_above, size, job.low, job.high)
     return edge if rank < 0 else scope.select(MAGNITUDE, rank, bounds)[0] + 1

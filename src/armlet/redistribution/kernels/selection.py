@@ -7,13 +7,12 @@ above all. A few values of the row say where to look first; what is found depend
 
 import numpy as np
 
-from armlet.redistribution.kernels.compiled import LANES, compiled, lanes_between, lowest_bit
+from armlet.redistribution.kernels.compiled import LANES, SAMPLE, compiled, count_smaller, lanes_between, lowest_bit
 
 LOW, BELOW_LOW, HIGH, BELOW_HIGH, STALLED = range(5)
 """A search: LOW ≤ key < HIGH, how many keys are below each; and whether the last round narrowed too little."""
 
 SEARCH = 5
-SAMPLE = 32
 CANDIDATES, FEW = 48, 12
 """So few are taken out of the row, and so few are compared one with all."""
 
@@ -90,12 +89,12 @@ def count_fine(keys, length, first, second, third, fourth):
 
 @compiled
 def absorb(search, threshold, below, rank):
-    """Narrows the search by one count."""
-    if below <= rank:
-        if threshold > search[LOW]:
-            search[LOW], search[BELOW_LOW] = threshold, below
-    elif threshold < search[HIGH]:
-        search[HIGH], search[BELOW_HIGH] = threshold, below
+    """Narrows the search by one count: without branches, which nothing could predict."""
+    here = below <= rank
+    search[LOW] = max(search[LOW], threshold if here else search[LOW])
+    search[BELOW_LOW] = max(search[BELOW_LOW], below if here else search[BELOW_LOW])
+    search[HIGH] = min(search[HIGH], search[HIGH] if here else threshold)
+    search[BELOW_HIGH] = min(search[BELOW_HIGH], search[BELOW_HIGH] if here else below)
 
 
 @compiled
@@ -137,21 +136,20 @@ def first_guess(coarse, length, rank, search, sample):
     place = rank * (SAMPLE / length)
     error = max(0.5, np.sqrt(place * (1 - place / SAMPLE)))
     wanted = (
-        min(max(np.int64(place - 2 * error), 0), SAMPLE - 1),
-        min(max(np.int64(place - 0.5 * error), 0), SAMPLE - 1),
-        min(max(np.int64(place + 0.5 * error + 1), 0), SAMPLE - 1),
-        min(max(np.int64(place + 2 * error + 1), 0), SAMPLE - 1),
+        np.int16(min(max(np.int64(place - 2 * error), 0), SAMPLE - 1)),
+        np.int16(min(max(np.int64(place - 0.5 * error), 0), SAMPLE - 1)),
+        np.int16(min(max(np.int64(place + 0.5 * error + 1), 0), SAMPLE - 1)),
+        np.int16(min(max(np.int64(place + 2 * error + 1), 0), SAMPLE - 1)),
     )
-    one = two = three = four = np.int16(0)
+    count_smaller(sample.ctypes.data, sample.ctypes.data + 2 * SAMPLE)
+    one = two = three = four = np.int16(-32768)
+    # The key at a place is the largest of those with no more smaller ones than the place says.
     for i in range(SAMPLE):
-        key, below, not_above = sample[i], np.int16(0), np.int16(0)
-        for j in range(SAMPLE):
-            below = np.int16(below + np.int16(sample[j] < key))
-            not_above = np.int16(not_above + np.int16(sample[j] <= key))
-        one = key if below <= wanted[0] < not_above else one
-        two = key if below <= wanted[1] < not_above else two
-        three = key if below <= wanted[2] < not_above else three
-        four = key if below <= wanted[3] < not_above else four
+        key, smaller = sample[i], sample[SAMPLE + i]
+        one = max(one, key if smaller <= wanted[0] else np.int16(-32768))
+        two = max(two, key if smaller <= wanted[1] else np.int16(-32768))
+        three = max(three, key if smaller <= wanted[2] else np.int16(-32768))
+        four = max(four, key if smaller <= wanted[3] else np.int16(-32768))
     four = np.int16(min(np.int64(four) + 1, 32767))
     counts = count_below(coarse, length, one, two, three, four)
     absorb(search, np.int64(one) << HALF, counts[0], rank)

@@ -1,50 +1,99 @@
-"""Rows shared out over as many threads as torch uses; a little work is done where it is asked for.
+"""The rows of a job shared out over as many threads as torch uses; a little work is done where it is asked for.
 
-A pool of our own: numba's layers for parallel loops abort the process where two threads use them at once.
+The threads are torch's own where they can be had. A second team would have to take its core from the first, whose
+threads go on spinning for some milliseconds after each of torch's operations: as long as our rows take.
 """
 
 import os
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from itertools import pairwise
+from contextlib import suppress
+from ctypes import CDLL, c_uint, c_void_p
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from armlet.redistribution.kernels.compiled import Entry
+from armlet.redistribution.kernels.jobs import Job, take_part
+
 WORTH_A_THREAD = 1 << 16
 """So many values take longer than waking a thread does."""
+
+CHUNK = 1 << 14
+"""So many values are taken at a time: the last thread is not waited for long, and taking them costs next to nothing."""
+
+ALIGNED = 64
 
 _lock = threading.Lock()
 _own = threading.local()
 _pool: ThreadPoolExecutor | None = None
+_forked = False
 
 
-def over(count: int, values: int, work: Callable[[int, int], Any]) -> list[Any]:
-    """What `work(first, last)` returns for parts of `range(count)` that hold `values` values together."""
-    parts = min(count, torch.get_num_threads(), values // WORTH_A_THREAD + 1)
-    if parts == 1:
-        return [work(0, count)]
-    bounds = [count * part // parts for part in range(parts + 1)]
-    try:
-        rest = [_executor().submit(work, *pair) for pair in pairwise(bounds[1:])]
-    except RuntimeError:  # the interpreter is about to end, and starts no thread
-        return [work(0, count)]
-    try:
-        mine = work(bounds[0], bounds[1])
-    finally:
-        wait(rest)
-    return [mine, *(part.result() for part in rest)]
+def run(job: Job, loop: Entry, size: int) -> None:
+    """Has the loop work through all rows of a job, each thread in `size` bytes of scratch."""
+    count, width = job.count, job.length
+    threads = torch.get_num_threads() if count > 1 and count * width >= WORTH_A_THREAD else 1
+    if threads == 1:
+        loop.call(0, count, job.address, scratch(size))
+        return
+    job.chunk = max(1, min(CHUNK // width, count // threads))
+    parts = min(threads, -(-count // job.chunk))
+    job.next, job.members, job.loop, job.room = 0, 0, loop.address, (size + ALIGNED - 1) // ALIGNED * ALIGNED
+    memory, job.scratch = _memory(parts * job.room)
+    team = None if _forked else _team()
+    if team is None:
+        _run_in_pool(job, (memory, job.kept), parts)
+    else:
+        # As many as torch takes: a team of another size would end threads of its own, and torch start them anew.
+        team(take_part.address, job.address, threads, 0)
 
 
 def scratch(size: int) -> int:
     """The address of `size` bytes that belong to this thread, at a multiple of 64; they are kept for the next call."""
     kept: tuple[Tensor, int] | None = getattr(_own, "scratch", None)
-    if kept is None or len(kept[0]) < size + 64:
-        memory = torch.empty(size + 64, dtype=torch.uint8, device="cpu")
-        kept = _own.scratch = memory, (memory.data_ptr() + 63) // 64 * 64
+    if kept is None or len(kept[0]) < size + ALIGNED:
+        kept = _own.scratch = _memory(size)
     return kept[1]
+
+
+def _memory(size: int) -> tuple[Tensor, int]:
+    memory = torch.empty(size + ALIGNED, dtype=torch.uint8, device="cpu")
+    return memory, (memory.data_ptr() + ALIGNED - 1) // ALIGNED * ALIGNED
+
+
+@cache
+def _team() -> Any:
+    """`GOMP_parallel(function, data, threads, flags)` of the OpenMP runtime that torch uses; None: there is none.
+
+    Looked up as torch's own library finds it: another runtime in the process would have threads of its own. LLVM's and
+    Intel's have this entry too.
+
+    Source: libgomp's manual, 'Implementing PARALLEL construct'.
+    """
+    try:
+        parallel = CDLL("libtorch_cpu.so", mode=os.RTLD_NOLOAD | os.RTLD_NOW).GOMP_parallel
+    except (OSError, AttributeError):  # macOS, Windows; a torch without OpenMP
+        return None
+    parallel.argtypes, parallel.restype = (c_void_p, c_void_p, c_uint, c_uint), None
+    return parallel
+
+
+def _run_in_pool(job: Job, kept: object, parts: int) -> None:
+    """A pool of our own: numba's layers for parallel loops abort the process where two threads use them at once."""
+
+    def part(_kept: object = kept) -> None:
+        take_part.call(job.address)
+
+    rest = []
+    with suppress(RuntimeError):  # the interpreter is about to end, and starts no thread
+        rest += [_executor().submit(part) for _ in range(parts - 1)]
+    try:
+        part()
+    finally:
+        wait(rest)
 
 
 def _executor() -> ThreadPoolExecutor:
@@ -56,9 +105,9 @@ def _executor() -> ThreadPoolExecutor:
 
 
 def _forget() -> None:
-    """After a fork: the parent's threads are not there, and its lock may have been held."""
-    global _lock, _pool
-    _lock, _pool = threading.Lock(), None
+    """After a fork: the parent's threads are not there, torch's among them, and its lock may have been held."""
+    global _lock, _pool, _forked
+    _lock, _pool, _forked = threading.Lock(), None, True
 
 
 if hasattr(os, "register_at_fork"):

@@ -10,8 +10,9 @@ from armlet.redistribution.functions import (
     part_of_the_way,
     tail_quantile,
 )
-from armlet.redistribution.kernels.compiled import LANES, array, compiled, share
+from armlet.redistribution.kernels.compiled import LANES, array, compiled, loop, share
 from armlet.redistribution.kernels.inward_rows import log
+from armlet.redistribution.kernels.jobs import job_at
 from armlet.redistribution.kernels.rows import (
     FLOAT32,
     LARGEST,
@@ -118,29 +119,29 @@ def write_sign(bits, out, words, count, negative, scale, strength, largest):
         first = last + 1
 
 
-@compiled
-def transport_rows(
-    first, last, source, target, dtype, length, real, strengths, strength, moved, passed, scratch, spread
-):
-    """Rows `first` to `last` moved by `Transport`; tensors by address, 0 for none."""
+@loop
+def transport_rows(first, last, address, scratch):
+    """Rows moved by `Transport`."""
+    job = job_at(address)
+    dtype, length = job.dtype, job.length
     size = SIZES[dtype] * length
     room = length + 2 * LANES
     words, other = array(scratch, length + 1, np.uint64), array(scratch + 8 * room, length + 1, np.uint64)
     values, results, counts = scratch + 16 * room, scratch + 20 * room, array(scratch + 24 * room, DIGITS, np.int64)
-    moved_counts, passed_rows = array(moved, last, np.int64), array(passed, last, np.uint8)
+    moved_counts, passed_rows = array(job.moved, last, np.int64), array(job.passed, last, np.uint8)
     for row in range(first, last):
-        here, there = source + row * size, target + row * size
+        here, there = job.source + row * size, job.target + row * size
         bits = open_row(here, dtype, length, values)
         lowest, highest = signed_extremes(bits, length)
-        weight = weight_of(row, strengths, strength)
-        kind = state(row, lowest, highest, real, weight)
+        weight = weight_of(row, job.strengths, job.strength)
+        kind = state(row, lowest, highest, job.real, weight)
         moved_counts[row], passed_rows[row] = 0, kind == PASSED
         if kind != REAL:
             copy(here, there, size)
             continue
         out = array(there if dtype == FLOAT32 else results, length, np.int32)
         median = median_magnitude(bits, length, lowest, highest, scratch)
-        scale = np.float64(np.float32(np.float32(spread * MAD_TO_SIGMA) * median))
+        scale = np.float64(np.float32(np.float32(job.spread * MAD_TO_SIGMA) * median))
         for negative in (False, True):
             count = gather(bits, length, words, negative)
             sort_words(words, other, count, counts)
