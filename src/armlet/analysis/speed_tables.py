@@ -30,7 +30,8 @@ def ratio(found: Row, of: str) -> str:
 def _function_table(result: Row) -> Table:
     machine = f"{result['machine']['threads']} threads of {result['machine']['processor']}"
     title = f"ARM alone, {result['policy']['name']}, backend {result['backend']}, {machine}"
-    table = Table(title=title, title_justify="left")
+    other = result["policy"]["name"] != "outward"
+    table = Table(title=title, title_justify="left", caption="The literal algorithm is Outward's." if other else None)
     for name in ("width", "tokens", "dtype", "ARM", "× faster than literal", "× SiLU", "× a copy"):
         table.add_column(name, justify="right")
     for row in result["function"]:

@@ -107,13 +107,16 @@ def _time_function(result: dict[str, Any], shapes: Any, policy: Any, turns: int)
 
 
 def _time_model(result: dict[str, Any], model: str | None, policy: Any, turns: int, dtype: str) -> None:
+    from armlet.analysis.allocator import keep_freed_memory
     from armlet.analysis.speed import time_model
     from armlet.layer.pretrained import default_model, load
 
+    kept = keep_freed_memory()
     name = model or default_model()
     with notes.status(escape(f"loading {name} ...")):
         loaded, _ = load(name, dtype=dtype, device=result["device"])
-    result["model"] = {"name": name, "dtype": str(loaded.dtype).removeprefix("torch."), "turns": turns, "work": []}
+    result["model"] = {"name": name, "dtype": str(loaded.dtype).removeprefix("torch."), "turns": turns}
+    result["model"] |= {"freed_memory_kept": kept, "work": []}
     with progress("timing the model", 2 * turns) as tick:
         for row in time_model(loaded, policy, turns=turns, seed=result["seed"], tick=tick):
             result["model"]["work"].append(row)
