@@ -1,6 +1,10 @@
 """`armlet evaluate --engine vllm`: the local engine's prompts, answers and likelihoods."""
 
 import json
+import os
+import signal
+import time
+from threading import Thread
 
 import pytest
 
@@ -88,6 +92,29 @@ def test_the_command_reports_the_difference_and_what_it_left_out(capsys, tmp_pat
     (task,) = json.loads(out)["tasks"]
     assert [each["name"] for each in task["conditions"]] == ["baseline", "outward", "temperature"]
     assert task["conditions"][1]["arm"]["0"]["moved"] > 0
+
+
+def interrupt_when_it_has_something(journal):
+    while not (journal.is_file() and journal.stat().st_size):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(capsys, tmp_path):
+    command = ["evaluate", "--engine", "vllm", "--engine-args", json.dumps(SMALL), "--items", "48", "--batch", "4"]
+    command += ["--max-new-tokens", "16", "--dtype", "float32", "--run", str(tmp_path / "run"), "--json"]
+    journal = tmp_path / "run" / "items.jsonl"
+    Thread(target=interrupt_when_it_has_something, args=[journal], daemon=True).start()
+    with pytest.raises(SystemExit) as exit:
+        main(command)
+    assert exit.value.code == 130
+    assert 0 < json.loads(capsys.readouterr().out)["tasks"][0]["items"] < 48
+    kept = journal.read_bytes()
+    with pytest.raises(SystemExit) as exit:
+        main(command)
+    assert not exit.value.code
+    assert json.loads(capsys.readouterr().out)["tasks"][0]["items"] == 48
+    assert journal.read_bytes().startswith(kept)
 
 
 @pytest.mark.parametrize(

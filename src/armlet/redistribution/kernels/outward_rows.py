@@ -1,4 +1,4 @@
-"""Outward and Inward on rows: each row's statistics, then one pass that writes it."""
+"""Outward on rows: the statistics of each, then one pass that writes it."""
 
 import numpy as np
 
