@@ -1,0 +1,93 @@
+"""Where a prefill's time with ARM in all layers goes: the modules, in them the kernel, and a copy of as many bytes.
+
+    python benchmarks/prefill.py models/smollm2-135m-instruct --turns 11
+
+What the modules take is part of the prefill with ARM; what that takes longer besides is other operations' time, which
+find the caches otherwise, and noise.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from armlet import Outward, attach
+from armlet.analysis.allocator import keep_freed_memory
+from armlet.analysis.speed import PREFILL
+from armlet.layer.module import ARM
+from armlet.layer.pretrained import load
+from armlet.redistribution.kernels import threads
+
+
+class Watched:
+    """A function that adds up its seconds."""
+
+    def __init__(self, owner: object, name: str) -> None:
+        self.owner, self.name, self.function, self.seconds = owner, name, getattr(owner, name), 0.0
+        watch = self
+
+        def timed(*args: object, **kwargs: object) -> object:
+            start = time.perf_counter()
+            found = watch.function(*args, **kwargs)
+            watch.seconds += time.perf_counter() - start
+            return found
+
+        setattr(owner, name, timed)
+
+    def taken(self) -> float:
+        """Seconds since it was last asked."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Prints medians in milliseconds, and their share of the prefill without ARM."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--turns", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    keep_freed_memory()
+    model, _ = load(asked.model, dtype="float32")
+    ids = torch.randint(int(model.config.vocab_size), (1, PREFILL), generator=torch.Generator().manual_seed(0))
+    kernel, module = Watched(threads, "run"), Watched(ARM, "forward")
+    layers, width = model.config.num_hidden_layers, model.config.intermediate_size
+    gate = torch.randn(PREFILL, width)
+    copies = [torch.empty_like(gate) for _ in range(layers)]
+
+    def prefill() -> object:
+        return model(input_ids=ids, logits_to_keep=1)
+
+    def copy() -> None:
+        for each in copies:
+            each.copy_(gate)
+
+    rows: dict[str, list[float]] = {"without": [], "with": [], "ARM's modules": [], "the kernel": [], "a copy": []}
+    with torch.inference_mode():
+        for turn in range(asked.turns + 2):
+            found = [seconds(prefill)]
+            with attach(model, Outward(), layers="all"):
+                found += [seconds(prefill), module.taken(), kernel.taken()]
+            found.append(seconds(copy))
+            for name, value in zip(rows, found, strict=True):
+                rows[name] += [value] if turn > 1 else []
+    ratio = statistics.median(above / below for above, below in zip(rows["with"], rows["without"], strict=True))
+    middle = {name: statistics.median(values) for name, values in rows.items()}
+    for name, value in middle.items():
+        print(f"{name:14} {1e3 * value:8.1f} ms {100 * value / middle['without']:6.1f} %")
+    values = PREFILL * width * layers
+    print(f"with / without: {ratio:.3f}; the kernel: {1e9 * middle['the kernel'] / values:.2f} ns a value")
+
+
+if __name__ == "__main__":
+    main()
