@@ -198,11 +198,11 @@ class Bench:
             yield
 
 
-def _round(rounding: Rounding, meter: Meter, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _round(rounding: Rounding, meter: Meter, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (rounding(args[0], meter), *args[1:])
 
 
-def _note(found: list[Tensor], module: nn.Module, args: tuple[Tensor, ...]) -> None:
+def _note(found: list[Tensor], _: nn.Module, args: tuple[Tensor, ...]) -> None:
     found.append(args[0].detach().clone())
 
 
