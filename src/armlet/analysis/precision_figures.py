@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from armlet.analysis.choice import COMPANDED, CONTRACT, OURS, REFERENCES, ROUNDED
 from armlet.drawing.style import COLOURS, GREY, style
@@ -33,7 +33,9 @@ def draw(rows: Sequence[Row], layers: Sequence[Row]) -> Figure:
     codes = [str(code) for code in REFERENCES if any(row["code"] == str(code) for row in rows)]
     with style():
         figure = Figure(figsize=(7.2, 5.6), layout="constrained")
-        upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.1))
+        halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.1))
+        upper, lower = halves
+        upper.suptitle("Held-out perplexity by method (log), with 95 % intervals", fontsize=9)
         for axes, code in zip(upper.subplots(1, 2, squeeze=False).flat, codes, strict=False):
             _bars(axes, [row for row in rows if row["code"] == code], rows[0]["perplexity"], code)
         panels = list(lower.subplots(2, 3).flat)
@@ -57,8 +59,10 @@ def _bars(axes: Axes, rows: Sequence[Row], base: float, code: str) -> None:
         axes.text(row["perplexity"], at, f" {row['perplexity']:.2f}", va="bottom", fontsize=5)
     axes.set_yticks(range(len(ordered)), [row["method"] for row in ordered])
     axes.axvline(base, color=GREY, lw=0.6, ls=":")
-    axes.set(xscale="log", title=f"{code}: perplexity (log), dotted: full precision {base:.2f}")
-    axes.set_xlim(left=0.9 * base)
+    axes.set_xscale("log")
+    axes.set_title(f"{code}; dotted: full precision, {base:.2f}", fontsize=8)
+    axes.set_xlim(0.9 * base, 1.3 * max(row["perplexity"] for row in rows))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -69,7 +73,7 @@ def _damage(axes: Axes, layers: Sequence[Row]) -> None:
         axes.plot([row["layer"] for row in layers], values, color=colour, lw=0.9, marker=".", ms=3, label=str(code))
     axes.set_yscale("symlog", linthresh=1e-3)
     axes.set_title("rise of perplexity, that layer alone rounded", fontsize=7)
-    axes.legend(frameon=False, fontsize=6)
+    axes.legend(frameon=False, fontsize=6, loc="upper center")
     axes.set_xlabel("layer")
 
 

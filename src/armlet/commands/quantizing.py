@@ -48,10 +48,11 @@ def _rows(run: "Run", methods: "Sequence[Method]", code: "Code | None") -> list[
     rows = list[Row]()
     for method in methods:
         found = run(method.trial("held-out", code))
-        row = {"code": str(code or "none"), "method": method.name, "setting": setting(method)}
-        row |= {"perplexity": perplexity(found["nll"]), **ratio(base, found["nll"])}
-        row["recovered"] = (perplexity(floor) - row["perplexity"]) / gap if gap > 0 else None
-        rows.append(row | {"nll": found["nll"], "layers": found["layers"]})
+        value = perplexity(found["nll"])
+        named = {"code": str(code or "none"), "method": method.name, "setting": setting(method)}
+        judged = {"perplexity": value, **ratio(base, found["nll"])}
+        judged["recovered"] = (perplexity(floor) - value) / gap if gap > 0 else None
+        rows.append({**named, **judged, "nll": found["nll"], "layers": found["layers"]})
     return rows
 
 
