@@ -22,6 +22,9 @@ SHORT = {
 }
 """Names that fit nine columns and the code into 80 letters."""
 
+MEASURES = {"sqnr": "SQNR", "max_over_median": "max/med", "kurtosis": "kurtosis", "saturated": "beyond"}
+"""What `shape_table` shows."""
+
 
 def methods_table(rows: Sequence[Row]) -> Table:
     """Held-out perplexities, codes × methods."""
@@ -49,6 +52,24 @@ def layers_table(rows: Sequence[Row]) -> Table:
         cells = [f"{row['cost']:.4f}", f"{row['gain']:.4f}"] if paid else ["-", "-"]
         table.add_row(str(row["layer"]), f"{row[code]:.4f}", *cells, row["setting"] or "none pays under the limit")
     return table
+
+
+def shape_table(rows: Sequence[Row], code: str, methods: tuple[str, str]) -> Table:
+    """Of each layer at one code, what is coded and what rounding loses: before, by the first method, and after."""
+    found = [next(row["layers"] for row in rows if (row["code"], row["method"]) == (code, each)) for each in methods]
+    table = _table(f"Layers at {code}: {methods[0]}, and {methods[1]}")
+    headings = [(name, heading, each) for name, heading in MEASURES.items() for each in methods]
+    table.add_column("layer", justify="right")
+    for _, heading, method in headings:
+        table.add_column(f"{heading}\n{SHORT[method]}", justify="right", no_wrap=True)
+    for layer in found[0]:
+        sides = dict(zip(methods, (each[layer] for each in found), strict=True))
+        table.add_row(layer, *(_optional(sides[method].get(name)) for name, _, method in headings))
+    return table
+
+
+def _optional(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
 
 
 def short(value: float) -> str:

@@ -183,8 +183,9 @@ def _run(bench: "Bench", journal: "Journal", limit: float) -> "tuple[Chosen | No
 
 def _report(chosen: "Chosen", rows: "list[Row]", asked: dict[str, Any], folder: Path, as_json: bool) -> None:
     """Writes the result, the setting and the figure, and prints the result."""
+    from armlet.analysis.choice import COMPANDED, REFERENCES, ROUNDED
     from armlet.analysis.precision_figures import draw
-    from armlet.analysis.precision_tables import layers_table, methods_table
+    from armlet.analysis.precision_tables import layers_table, methods_table, shape_table
     from armlet.drawing.style import save
 
     paths = _save_setting(chosen.contraction, folder)
@@ -200,6 +201,8 @@ def _report(chosen: "Chosen", rows: "list[Row]", asked: dict[str, Any], folder: 
         return
     print(*lines, sep="\n")
     Console().print(methods_table(rows))
+    if any(row["code"] == str(REFERENCES[0]) for row in rows):
+        Console().print(shape_table(rows, str(REFERENCES[0]), (ROUNDED, COMPANDED)))
     Console().print(layers_table(layers))
     print(*(f"setting: {path}" for path in paths), *(f"figure: {path}" for path in figures), sep="\n")
 
