@@ -36,7 +36,7 @@ SHAPES = {
 def read_model(path: Path) -> LlamaForCausalLM:
     """The model in eval mode."""
     content = path.read_bytes()
-    sizes = dict(zip(FIELDS, struct.unpack_from("<7i", content), strict=True))
+    sizes: dict[str, int] = dict(zip(FIELDS, struct.unpack_from("<7i", content), strict=True))
     sizes["kv_dim"] = sizes["dim"] // sizes["heads"] * sizes["kv_heads"]
     model = LlamaForCausalLM(
         LlamaConfig(
