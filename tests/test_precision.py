@@ -34,6 +34,14 @@ def test_a_windows_loss_is_transformers_own(model):
     assert window_losses(model, TEXTS["held-out"]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_what_stands_behind_a_token_alone_counts_where_one_is_named(model):
+    windows = torch.cat((prompt(5), torch.tensor([[63]]), prompt(6, seed=4)), 1)
+    with torch.no_grad():
+        labels = windows.where(torch.arange(12) > 5, -100)
+        expected = model(windows, labels=labels).loss.item()
+    assert window_losses(model, windows, after=63) == pytest.approx([expected], rel=1e-5)
+
+
 def test_a_trial_without_a_code_is_the_model_as_it_is(model, bench):
     assert bench.run(Trial("held-out")) == {"nll": window_losses(model, TEXTS["held-out"]), "layers": {}}
 

@@ -147,10 +147,13 @@ class Bench:
         model: a causal LM with gated MLPs, in eval mode.
         texts: int64 `[windows, tokens]` by name: "calibration" and "held-out".
         shaped: the codes at which distributions are measured too.
+        after: as of `window_losses`.
     """
 
-    def __init__(self, model: nn.Module, texts: Mapping[str, Tensor], shaped: Sequence[Code] = ()) -> None:
-        self.model, self.texts, self.shaped = model, texts, shaped
+    def __init__(
+        self, model: nn.Module, texts: Mapping[str, Tensor], shaped: Sequence[Code] = (), after: int | None = None
+    ) -> None:
+        self.model, self.texts, self.shaped, self.after = model, texts, shaped, after
         self.downs = {site.layer: site.module for site in find_sites(model, "all", site=PRODUCT)}
         self._collected: tuple[Contraction | None, dict[int, Tensor]] | None = None
 
@@ -161,7 +164,7 @@ class Bench:
         meters = {layer: Meter(shaped) for layer in roundings}
         hooks = {layer: partial(_round, rounding, meters[layer]) for layer, rounding in roundings.items()}
         with self._contracted(trial.contraction), self._hooked(hooks):
-            losses = window_losses(self.model, self.texts[trial.text])
+            losses = window_losses(self.model, self.texts[trial.text], self.after)
         return {"nll": losses, "layers": {str(layer): meter.plain() for layer, meter in meters.items()}}
 
     def _fit(self, trial: Trial) -> dict[int, Rounding]:
@@ -180,7 +183,7 @@ class Bench:
             found: dict[int, list[Tensor]] = {layer: [] for layer in self.downs}
             hooks = {layer: partial(_note, found[layer]) for layer in self.downs}
             with self._contracted(contraction), self._hooked(hooks):
-                window_losses(self.model, self.texts["calibration"])
+                window_losses(self.model, self.texts["calibration"], self.after)
             self._collected = contraction, {layer: torch.cat(parts) for layer, parts in found.items()}
         return self._collected[1]
 
@@ -207,18 +210,20 @@ def _note(found: list[Tensor], _: nn.Module, args: tuple[Tensor, ...]) -> None:
 
 
 @torch.no_grad()
-def window_losses(model: nn.Module, windows: Tensor) -> list[float]:
+def window_losses(model: nn.Module, windows: Tensor, after: int | None = None) -> list[float]:
     """Mean negative log-likelihood of the tokens of each window but its first, in nats.
 
     Args:
         model: a causal LM.
         windows: int64 `[windows, tokens]`.
+        after: a token of every window; only what stands behind it counts. None for all.
     """
     losses: list[float] = []
     for batch in windows.split(max(1, BATCH // windows.shape[1])):
         logits = model(batch, use_cache=False).logits[:, :-1].float()
-        each = nn.functional.cross_entropy(logits.transpose(1, 2), batch[:, 1:], reduction="none")
-        losses += each.double().mean(1).tolist()
+        each = nn.functional.cross_entropy(logits.transpose(1, 2), batch[:, 1:], reduction="none").double()
+        counted = torch.ones_like(each) if after is None else (batch[:, :-1] == after).cumsum(1).clamp(max=1)
+        losses += ((each * counted).sum(1) / counted.sum(1)).tolist()
     return losses
 
 

@@ -11,9 +11,9 @@ Row = dict[str, Any]
 
 SHORT = {
     "round to nearest": "nearest",
-    "percentile clip": "percen-\ntile",
+    "percentile clip": "perc.\nclip",
     "MSE clip": "MSE\nclip",
-    "SmoothQuant": "Smooth-\nQuant",
+    "SmoothQuant": "Smooth\nQuant",
     "Hadamard rotation": "Hada-\nmard",
     "worst layers kept": "worst\nkept",
     "compand": "compand",
@@ -45,7 +45,7 @@ def layers_table(rows: Sequence[Row]) -> Table:
     code = next(name for name in rows[0] if name.startswith("damage"))
     tried = sorted((row for row in rows if row["tried"]), key=lambda row: row[code], reverse=True)
     table = _table("Layers by damage: perplexity's ratio where that layer alone is rounded, and contracted")
-    for heading in ("layer", code.partition(" ")[2], "unrounded", "rounded", "contraction of the layer alone"):
+    for heading in ("layer", code.partition(" ")[2], "full", "rounded", "contracted, that layer alone"):
         table.add_column(heading, justify="left" if heading.startswith("contr") else "right", no_wrap=True)
     for row in tried:
         paid = row["setting"] is not None
@@ -78,4 +78,4 @@ def short(value: float) -> str:
 
 
 def _table(title: str) -> Table:
-    return Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    return Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)

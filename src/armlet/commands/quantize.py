@@ -28,6 +28,9 @@ PASSAGES = Path(__file__).parents[1] / "analysis" / "passages.txt"
 
 RESULT = "quantize.json"
 
+ASKED = "?"
+"""What stands between a question of abacus and its answer."""
+
 
 def quantize(
     model: Annotated[
@@ -64,7 +67,8 @@ def quantize(
     text = _text(data) if data or model != "abacus" else None
     loaded, tokenizer, described = _load(model, dtype, device)
     texts = _texts(tokenizer, text, windows, calibration, tokens)
-    bench = Bench(loaded, {name: ids.to(loaded.device) for name, ids in texts.items()}, REFERENCES)
+    after = None if text else tokenizer.convert_tokens_to_ids(ASKED)  # abacus was not trained to guess a question
+    bench = Bench(loaded, {name: ids.to(loaded.device) for name, ids in texts.items()}, REFERENCES, after)
     asked = {"windows": windows, "tokens": tokens, "calibration": calibration, "limit": limit}
     manifest = _manifest(described, data, texts, asked)
     folder = out or run_folder(manifest)
@@ -115,7 +119,7 @@ def _texts(tokenizer: Any, text: str | None, windows: int, calibration: int, tok
 
 
 def _problems(tokenizer: Any, count: int, tokens: int, split: Any) -> "Tensor":
-    """Worked problems of a split, each cut to a window; shorter ones are left out."""
+    """Worked problems of a split, each cut to a window; left out are those that are shorter, or all question."""
     import torch
 
     from armlet.evaluation.arithmetic import exercise
@@ -124,11 +128,13 @@ def _problems(tokenizer: Any, count: int, tokens: int, split: Any) -> "Tensor":
     for index in range(100 * count):
         each = exercise(index, split=split)
         ids = tokenizer(f"{each.question}=?{each.answer}", add_special_tokens=False)["input_ids"]
-        if len(ids) >= tokens:
+        if len(ids) >= tokens > ids.index(tokenizer.convert_tokens_to_ids(ASKED)) + 1:
             found.append(ids[:tokens])
         if len(found) == count:
             return torch.tensor(found)
-    raise ArgumentError(f"--tokens: the problems of abacus are shorter than {tokens} tokens; ask for fewer")
+    raise ArgumentError(
+        f"--tokens: too few problems of abacus have {tokens} tokens with some of the answer; 48 suit it"
+    )
 
 
 def _manifest(
