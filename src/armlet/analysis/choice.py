@@ -62,7 +62,8 @@ class LayerGain:
     Args:
         contraction: in that layer alone.
         cost: what it adds to the loss without any rounding.
-        gain: by how much it lowers the loss with the rounding; below 0 where it raises it.
+        gain: by how much it lowers the loss with the rounding; below 0 where it raises it, 0 and not measured where the
+            cost alone is beyond the limit.
     """
 
     contraction: Contraction
@@ -151,7 +152,7 @@ def choose_contraction(
     """
     room = log(1 + limit)
     tried = [layer for layer in worst_first(damage)[:WORST] if damage[layer] > 0]
-    table = {(each, layer): _gain(run, each, layer) for each in CONTRACTIONS for layer in tried}
+    table = {(each, layer): _gain(run, each, layer, room) for each in CONTRACTIONS for layer in tried}
     gains = {layer: _best([table[each, layer] for each in CONTRACTIONS], room) for layer in tried}
     joint = [_join(run, [table[each, layer] for layer in tried], room) for each in CONTRACTIONS]
     code = REFERENCES[0]
@@ -160,10 +161,12 @@ def choose_contraction(
     return gains, min(losses, key=losses.__getitem__, default=None)
 
 
-def _gain(run: Run, contraction: Contraction, layer: int) -> LayerGain:
+def _gain(run: Run, contraction: Contraction, layer: int, room: float) -> LayerGain:
     here = replace(contraction, layers=(layer,))
     code = REFERENCES[0]
     cost = loss(run, Trial("calibration", contraction=here)) - loss(run, Trial("calibration"))
+    if cost > room:
+        return LayerGain(here, cost, 0.0)
     rounded = Trial("calibration", code, layers=(layer,))
     return LayerGain(here, cost, loss(run, rounded) - loss(run, replace(rounded, contraction=here)))
 

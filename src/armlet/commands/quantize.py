@@ -38,7 +38,7 @@ def quantize(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A text in UTF-8; a small built-in one by default.")] = None,
     windows: Annotated[int, typer.Option(min=2, help="Held-out windows, from the text's beginning.")] = 20,
-    tokens: Annotated[int, typer.Option(min=2, help="Tokens of a window.")] = 64,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of a window.")] = 48,
     calibration: Annotated[int, typer.Option(min=1, help="Windows to choose by, from the text's end.")] = 4,
     limit: Annotated[
         float,
