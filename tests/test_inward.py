@@ -92,6 +92,74 @@ def test_contract_then_expand_gives_the_gate_back(a):
     np.testing.assert_allclose(torch.where(known, back, 0), torch.where(known, a.double(), 0), rtol=1e-13, atol=1e-300)
 
 
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+KNEES = st.one_of(st.floats(2.0**-149, 2.0**127, width=32), st.sampled_from([2.0**-149, 1e-38, 1e-30, 1.0, 1e30]))
+
+
+def ulps(a, b):
+    """By how many float32 numbers two tensors are apart."""
+    ordered = [each.view(torch.int32).long() for each in (a, b)]
+    ordered = [torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits) for bits in ordered]
+    return (ordered[0] - ordered[1]).abs().max().item()
+
+
+@given(FLOATS, KNEES)
+def test_compand_then_expand_is_the_identity_within_2_ulp_over_all_float32_where_float64_is_between(value, knee):
+    a = torch.tensor([value])
+    assert ulps(Inward.expand(Inward.compand(a.double(), knee), knee).float(), a) <= 2
+
+
+@given(FLOATS, KNEES)
+def test_expand_then_compand_is_the_identity_within_2_ulp_in_float32(value, knee):
+    companded = Inward.compand(torch.tensor([value]), knee)  # what the curve can give, so that expanding stays finite
+    expanded = Inward.expand(companded, knee)
+    if expanded.isinf():  # a float32 above the largest: its companded value was rounded up
+        assert Inward.compand(torch.tensor([torch.finfo(torch.float32).max]), knee).sub(companded).abs() <= ulp(
+            companded
+        )
+    else:
+        assert ulps(Inward.compand(expanded, knee), companded) <= 2
+
+
+def ulp(a):
+    return np.spacing(a.abs().numpy())[0]
+
+
+@given(FLOATS, KNEES)
+def test_a_companded_float32_expands_to_within_half_an_ulp_for_each_unit_of_its_own(value, knee):
+    a = torch.tensor([value])
+    companded = Inward.compand(a, knee)
+    expanded = Inward.expand(companded.double(), knee)
+    # c = |a′|/T is stored to c·2⁻²⁴, half an ulp at most, and expanding multiplies that by T·exp(c − 1) = |a|. A
+    # denormal is stored more coarsely: to half of 2⁻¹⁴⁹, a share of T.
+    share = (companded.abs().double() / knee * 2.0**-24).clamp(min=2.0**-150 / knee)
+    allowed = torch.expm1(share) * a.abs().double() * (1 + 1e-6) + 2.0**-149
+    assert ((expanded - a.double()).abs() <= allowed).all()
+
+
+@given(gates(width=40))
+def test_inward_is_compand_at_its_own_knee(a):
+    knee = torch.tensor([[[np.quantile(row, 0.9)] for row in rows] for rows in a.abs().numpy()])
+    moved = redistribute(a, Inward(knee=0.9))
+    known = (knee > 0).expand_as(a)
+    assert same_bits(Inward.compand(a, knee)[known], moved[known])
+
+
+def test_compand_and_expand_have_the_gradients_of_their_formulas():
+    a = torch.tensor([-7.0, -1.5, -0.3, 0.2, 0.9, 1.7, 40.0], dtype=torch.float64, requires_grad=True)
+    for knee in (0.5, 1.0, 2.5):
+        assert torch.autograd.gradcheck(lambda a, knee=knee: Inward.compand(a, knee), a)
+        assert torch.autograd.gradcheck(
+            lambda a, knee=knee: Inward.expand(a, knee), a.detach().clamp(-9, 9).requires_grad_()
+        )
+
+
+def test_a_knee_of_zero_companding_moves_nothing():
+    a = torch.tensor([-2.0, 0.0, 5.0])
+    assert torch.equal(Inward.compand(a, 0.0), a)
+    assert torch.equal(Inward.expand(a, 0.0), a)
+
+
 def test_the_slope_is_one_at_the_knee_and_falls_as_the_knee_over_the_value():
     a = torch.linspace(-3, 3, 101, dtype=torch.float64)[None, None].requires_grad_()
     (gradient,) = torch.autograd.grad(redistribute(a, Inward(knee=0.5)).sum(), a)

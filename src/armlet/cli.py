@@ -19,6 +19,7 @@ from armlet.commands.explain import explain
 from armlet.commands.generate import generate
 from armlet.commands.inspect import inspect
 from armlet.commands.lm_eval import PASSED_ON, lm_eval, lm_eval_compare
+from armlet.commands.quantize import quantize
 from armlet.commands.terminal import BAD_INPUT
 from armlet.commands.tune import tune
 from armlet.commands.vllm_check import vllm_check
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "tune": tune,
     "confirm": confirm,
+    "quantize": quantize,
     "lm-eval": lm_eval,
     "lm-eval-compare": lm_eval_compare,
     "vllm-check": vllm_check,

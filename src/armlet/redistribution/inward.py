@@ -45,6 +45,22 @@ class Inward:
         return rows.sign * contracted, rows.magnitude > knee
 
     @staticmethod
+    def compand(a: Tensor, knee: Tensor | float) -> Tensor:
+        """The log curve at strength 1, which `expand` inverts: sign(a)·T·(1 + ln(|a|/T)) where |a| > T, else a.
+
+        A companded float32 holds ln(|a|/T) to half an ulp of itself, so that expanding it is exact to about
+        (1 + ln(|a|/T))/2 ulp of `a`; companded in float64, every float32 comes back. Here a knee of 0 moves nothing,
+        so that the curve can be inverted; as a policy `Inward` takes the limit 0.
+
+        Args:
+            a: any shape and float dtype, which the result has too.
+            knee: T, in the unit of `a`; broadcasts to it.
+        """
+        threshold = torch.as_tensor(knee, dtype=wide(a.device), device=a.device)
+        beyond = (a.detach().abs() > threshold) & (threshold > 0)
+        return torch.where(beyond, a.sign() * _compand(a.abs(), threshold), a)
+
+    @staticmethod
     def expand(a: Tensor, knee: Tensor | float) -> Tensor:
         """The inverse of the log curve at strength 1: sign(a)·T·exp(|a|/T − 1) where |a| > T, else a.
 
@@ -54,7 +70,7 @@ class Inward:
         """
         dtype = wide(a.device)
         threshold = torch.as_tensor(knee, dtype=dtype, device=a.device)
-        beyond = a.detach().abs() > threshold
+        beyond = (a.detach().abs() > threshold) & (threshold > 0)
         excess = torch.where(beyond, a.abs().to(dtype) / threshold - 1, 0)
         return torch.where(beyond, a.sign() * (threshold * excess.exp()).to(a.dtype), a)
 

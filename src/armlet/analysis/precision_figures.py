@@ -1,0 +1,91 @@
+"""The figure of `armlet quantize`: perplexity by method with intervals, and what the layers' values are like."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+from armlet.analysis.choice import COMPANDED, CONTRACT, OURS, REFERENCES, ROUNDED
+from armlet.drawing.style import COLOURS, GREY, style
+
+Row = dict[str, Any]
+
+LINES = {ROUNDED: "#333333", "Hadamard rotation": "#E69F00", COMPANDED: COLOURS["Inward"], CONTRACT: "#009E73"}
+"""The methods whose layers are shown."""
+
+PANELS = {
+    "sqnr": ("SQNR (dB)", "linear"),
+    "max_over_median": ("max / median of what is coded", "log"),
+    "kurtosis": ("excess kurtosis of what is coded", "symlog"),
+    "saturated": ("saturated share, static range", "symlog"),
+}
+
+
+def draw(rows: Sequence[Row], layers: Sequence[Row]) -> Figure:
+    """Bars at the two reference codes above; the damage of each layer and four measures of it below.
+
+    Args:
+        rows: of every code and method, the unrounded model first.
+        layers: the damage of each layer alone.
+    """
+    codes = [str(code) for code in REFERENCES if any(row["code"] == str(code) for row in rows)]
+    with style():
+        figure = Figure(figsize=(7.2, 5.6), layout="constrained")
+        halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.1))
+        upper, lower = halves
+        upper.suptitle("Held-out perplexity by method (log), with 95 % intervals", fontsize=9)
+        for axes, code in zip(upper.subplots(1, 2, squeeze=False).flat, codes, strict=False):
+            _bars(axes, [row for row in rows if row["code"] == code], rows[0]["perplexity"], code)
+        panels = list(lower.subplots(2, 3).flat)
+        _damage(panels[0], layers)
+        for axes, name in zip(panels[1:5], PANELS, strict=True):
+            _lines(axes, rows, name)
+        handles, labels = panels[1].get_legend_handles_labels()
+        panels[5].legend(handles, labels, loc="center", frameon=False, title="before, and after each method")
+        panels[5].axis("off")
+        return figure
+
+
+def _bars(axes: Axes, rows: Sequence[Row], base: float, code: str) -> None:
+    """Perplexity of each method, best at the top, with the interval of its ratio to full precision."""
+    ordered = sorted(rows, key=lambda row: row["perplexity"], reverse=True)
+    for at, row in enumerate(ordered):
+        colour = COLOURS["Inward"] if row["method"] in OURS else "#bbbbbb"
+        axes.barh(at, row["perplexity"], color=colour, height=0.7)
+        if row["low"] is not None:
+            axes.plot([base * row["low"], base * row["high"]], [at, at], color="black", lw=0.8)
+        axes.text(row["perplexity"], at, f" {row['perplexity']:.2f}", va="bottom", fontsize=5)
+    axes.set_yticks(range(len(ordered)), [row["method"] for row in ordered])
+    axes.axvline(base, color=GREY, lw=0.6, ls=":")
+    axes.set_xscale("log")
+    axes.set_title(f"{code}; dotted: full precision, {base:.2f}", fontsize=8)
+    axes.set_xlim(0.9 * base, 1.3 * max(row["perplexity"] for row in rows))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _damage(axes: Axes, layers: Sequence[Row]) -> None:
+    for code, colour in zip(REFERENCES, ("#333333", "#CC79A7"), strict=True):
+        values = [max(row[f"damage {code}"] - 1, 0) for row in layers]
+        axes.plot([row["layer"] for row in layers], values, color=colour, lw=0.9, marker=".", ms=3, label=str(code))
+    axes.set_yscale("symlog", linthresh=1e-3)
+    axes.set_title("rise of perplexity, that layer alone rounded", fontsize=7)
+    axes.legend(frameon=False, fontsize=6, loc="upper center")
+    axes.set_xlabel("layer")
+
+
+def _lines(axes: Axes, rows: Sequence[Row], name: str) -> None:
+    """One measure by layer: of each method's values at int8 per tensor, its range static where saturation is asked."""
+    code = "int8 static" if name == "saturated" else str(REFERENCES[0])
+    title, scale = PANELS[name]
+    for row in rows:
+        if row["code"] == code and row["method"] in LINES:
+            points = [(int(layer), found[name]) for layer, found in row["layers"].items() if found[name] is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=LINES[row["method"]], lw=0.9, label=row["method"])
+    axes.set_yscale(scale, **({"linthresh": 1e-6 if name == "saturated" else 1} if scale == "symlog" else {}))
+    axes.set_title(title, fontsize=7)
+    axes.set_xlabel("layer")

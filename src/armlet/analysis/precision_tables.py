@@ -1,0 +1,81 @@
+"""What the terminal shows of a run of `armlet quantize`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+Row = dict[str, Any]
+
+SHORT = {
+    "round to nearest": "nearest",
+    "percentile clip": "perc.\nclip",
+    "MSE clip": "MSE\nclip",
+    "SmoothQuant": "Smooth\nQuant",
+    "Hadamard rotation": "Hada-\nmard",
+    "worst layers kept": "worst\nkept",
+    "compand": "compand",
+    "compand, static knee": "static\nknee",
+    "contract or clip": "con-\ntract",
+}
+"""Names that fit nine columns and the code into 80 letters."""
+
+MEASURES = {"sqnr": "SQNR", "max_over_median": "max/med", "kurtosis": "kurtosis", "saturated": "beyond"}
+"""What `shape_table` shows."""
+
+
+def methods_table(rows: Sequence[Row]) -> Table:
+    """Held-out perplexities, codes × methods."""
+    table = _table(f"Perplexity by code and method; full precision {rows[0]['perplexity']:.2f}")
+    codes = list(dict.fromkeys(row["code"] for row in rows if row["code"] != "none"))
+    methods = list(dict.fromkeys(row["method"] for row in rows if row["code"] != "none"))
+    table.add_column("code", no_wrap=True)
+    for method in methods:
+        table.add_column(SHORT[method], justify="right", no_wrap=True)
+    for code in codes:
+        found = {row["method"]: row["perplexity"] for row in rows if row["code"] == code}
+        table.add_row(code, *(short(found[method]) for method in methods))
+    return table
+
+
+def layers_table(rows: Sequence[Row]) -> Table:
+    """The layers that do the damage, worst first, and the best contraction of each."""
+    code = next(name for name in rows[0] if name.startswith("damage"))
+    tried = sorted((row for row in rows if row["tried"]), key=lambda row: row[code], reverse=True)
+    table = _table("Layers by damage: perplexity's ratio where that layer alone is rounded, and contracted")
+    for heading in ("layer", code.partition(" ")[2], "full", "rounded", "contracted, that layer alone"):
+        table.add_column(heading, justify="left" if heading.startswith("contr") else "right", no_wrap=True)
+    for row in tried:
+        paid = row["setting"] is not None
+        cells = [f"{row['cost']:.4f}", f"{row['gain']:.4f}"] if paid else ["-", "-"]
+        table.add_row(str(row["layer"]), f"{row[code]:.4f}", *cells, row["setting"] or "none pays under the limit")
+    return table
+
+
+def shape_table(rows: Sequence[Row], code: str, methods: tuple[str, str]) -> Table:
+    """Of each layer at one code, what is coded and what rounding loses: before, by the first method, and after."""
+    found = [next(row["layers"] for row in rows if (row["code"], row["method"]) == (code, each)) for each in methods]
+    table = _table(f"Layers at {code}: {methods[0]}, and {methods[1]}")
+    headings = [(name, heading, each) for name, heading in MEASURES.items() for each in methods]
+    table.add_column("layer", justify="right")
+    for _, heading, method in headings:
+        table.add_column(f"{heading}\n{SHORT[method]}", justify="right", no_wrap=True)
+    for layer in found[0]:
+        sides = dict(zip(methods, (each[layer] for each in found), strict=True))
+        table.add_row(layer, *(_optional(sides[method].get(name)) for name, _, method in headings))
+    return table
+
+
+def _optional(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def short(value: float) -> str:
+    """Five digits at most."""
+    return f"{value:.2f}" if value < 1000 else f"{value:.3g}"
+
+
+def _table(title: str) -> Table:
+    return Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)

@@ -1,0 +1,180 @@
+"""What is done around a code at the input of down: nothing, clipping, SmoothQuant, a rotation, a companding curve.
+
+Each is fitted to calibration values, then takes values there and back. All are written for this comparison, in plain
+torch: the libraries that have them change whole models and quantise weights as well.
+
+| name | there | back | source |
+| --- | --- | --- | --- |
+| `Plain` | x | z | round to nearest |
+| `Percentile` | x, the range ends at a quantile of the magnitudes | z | calibration in TensorRT |
+| `LeastError` | x, the range is the one of least mean squared error | z | the usual MSE observer |
+| `Smooth` | x / s, s = max|x|^α / max|W|^(1−α) by channel | z · s | arXiv 2211.10438 |
+| `Hadamard` | x · H by blocks, H orthogonal | z · H | arXiv 2404.00456 |
+| `Compand` | sign(x) · (r, or 1 + ln r where r = |x|/T > 1) | sign(z) · T · (|z|, or exp(|z| − 1)) | `Inward`, G.711 |
+
+Of `Smooth` and `Hadamard` the way back folds into the weight of down: W·(z·s) = (W·s)·z, so that an integer product
+can take z itself. `Compand` is no linear map and has to be expanded before the product.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from armlet.analysis.codes import SMALLEST, Code, kth
+
+Back = Callable[[Tensor], Tensor]
+
+HALVINGS = 16
+"""Ranges that `LeastError` tries: the largest magnitude, and each next one smaller by √2."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Round to nearest: the range ends at the largest magnitude.
+
+    Every other transform has these methods too; fields without a default number are fitted.
+    """
+
+    name: ClassVar[str] = "round to nearest"
+
+    def fit(self, x: Tensor, weight: Tensor, code: Code) -> "Plain":
+        """Itself with what calibration says.
+
+        Args:
+            x: `[windows, seq, width]`, the input of one down.
+            weight: `[d_model, width]`, of that down.
+            code: in which its output will be rounded.
+        """
+        return self
+
+    def there(self, x: Tensor) -> tuple[Tensor, Back]:
+        """`[batch, seq, width]` → what is coded, and the way back from it."""
+        return x, lambda z: z
+
+    def limit(self, rows: Tensor) -> Tensor:
+        """`[rows, n]` → `[rows, 1]`: where the range of each row ends."""
+        return rows.abs().amax(-1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Percentile(Plain):
+    """Values beyond a quantile of the magnitudes are clipped to it."""
+
+    share: float = 0.999
+    name: ClassVar[str] = "percentile clip"
+
+    def limit(self, rows: Tensor) -> Tensor:
+        """The k-th smallest magnitude."""
+        return kth(rows.abs(), self.share)
+
+
+@dataclass(frozen=True)
+class LeastError(Plain):
+    """Values beyond a share of the largest magnitude are clipped; the share has the least squared error."""
+
+    ratio: float = 1.0
+    name: ClassVar[str] = "MSE clip"
+
+    def fit(self, x: Tensor, weight: Tensor, code: Code) -> "LeastError":
+        """The share for this layer and code."""
+        rows = code.rows(x)
+        ends = super().limit(rows)
+        ratios = [2 ** (-step / 2) for step in range(HALVINGS)]
+        errors = [(code.round(rows, ends * ratio) - rows).square().sum().item() for ratio in ratios]
+        return replace(self, ratio=ratios[errors.index(min(errors))])
+
+    def limit(self, rows: Tensor) -> Tensor:
+        """That share of the largest magnitude."""
+        return super().limit(rows) * self.ratio
+
+
+@dataclass(frozen=True)
+class Smooth(Plain):
+    """Channels divided by a scale of their own, which the weight takes up."""
+
+    alpha: float = 0.5
+    scale: Tensor | None = field(default=None, compare=False, repr=False)
+    name: ClassVar[str] = "SmoothQuant"
+
+    def fit(self, x: Tensor, weight: Tensor, code: Code) -> "Smooth":
+        """`scale`, `[width]`."""
+        channels, weights = (each.abs().flatten(0, -2).amax(0).clamp(min=1e-5) for each in (x, weight))
+        return replace(self, scale=channels**self.alpha / weights ** (1 - self.alpha))
+
+    def there(self, x: Tensor) -> tuple[Tensor, Back]:
+        """Divided, and multiplied."""
+        assert self.scale is not None
+        scale = self.scale.to(x.dtype)
+        return x / scale, lambda z: z * scale
+
+
+@dataclass(frozen=True)
+class Hadamard(Plain):
+    """Blocks of channels rotated by an orthogonal matrix of ±1/√n, its own inverse; n is the width's power of 2."""
+
+    matrix: Tensor | None = field(default=None, compare=False, repr=False)
+    name: ClassVar[str] = "Hadamard rotation"
+
+    def fit(self, x: Tensor, weight: Tensor, code: Code) -> "Hadamard":
+        """`matrix`, `[n, n]`: n is the largest power of 2 that divides the width."""
+        from scipy.linalg import hadamard
+
+        size = x.shape[-1] & -x.shape[-1]
+        return replace(self, matrix=torch.from_numpy(hadamard(size) / size**0.5).to(x))
+
+    def there(self, x: Tensor) -> tuple[Tensor, Back]:
+        """Rotated, and rotated again."""
+        return self._rotate(x), self._rotate
+
+    def _rotate(self, x: Tensor) -> Tensor:
+        assert self.matrix is not None
+        return (x.unflatten(-1, (-1, len(self.matrix))) @ self.matrix.to(x)).flatten(-2)
+
+
+@dataclass(frozen=True)
+class Compand(Plain):
+    """The log curve of `Inward` in units of its knee T, undone by the exact inverse behind the code.
+
+    Args:
+        knee: the quantile of the magnitudes at which T lies.
+        fixed: T is the layer's own, from calibration. Otherwise it is each token's, a float sent beside its codes.
+    """
+
+    knee: float = 0.9
+    fixed: bool = False
+    threshold: Tensor | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]: read alone, as a class's own would be
+        """Where T comes from decides what is sent beside the codes, and so is part of the name."""
+        return "compand, static knee" if self.fixed else "compand"
+
+    def fit(self, x: Tensor, weight: Tensor, code: Code) -> "Compand":
+        """`threshold`, where it is the layer's own."""
+        return replace(self, threshold=self._knees(x.reshape(1, -1)).reshape(())) if self.fixed else self
+
+    def there(self, x: Tensor) -> tuple[Tensor, Back]:
+        """Companded, and expanded."""
+        knees = self._knees(x) if self.threshold is None else self.threshold.to(x.dtype)
+        return compand(x / knees), lambda z: expand(z) * knees
+
+    def _knees(self, x: Tensor) -> Tensor:
+        """`[..., 1]`: T of each row; its largest magnitude where more than `knee` of its values are 0."""
+        magnitude = x.abs()
+        knees = kth(magnitude, self.knee)
+        return torch.where(knees > 0, knees, magnitude.amax(-1, keepdim=True)).clamp(min=SMALLEST)
+
+
+def compand(ratio: Tensor) -> Tensor:
+    """`Inward.compand(ratio, 1)` in the dtype of `ratio`: a code rounds far more coarsely than float32's logarithm."""
+    magnitude = ratio.abs()
+    return torch.where(magnitude > 1, ratio.sign() * (1 + magnitude.clamp(min=1).log()), ratio)
+
+
+def expand(z: Tensor) -> Tensor:
+    """`Inward.expand(z, 1)` in the dtype of `z`."""
+    magnitude = z.abs()
+    return torch.where(magnitude > 1, z.sign() * (magnitude.clamp(min=1) - 1).exp(), z)

@@ -1,0 +1,222 @@
+"""`armlet quantize`: what fewer bits at the input of down cost, and which way around the outliers pays."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from armlet.commands.arguments import Device, Dtype, Json, Seed, check_folder, refuse_meta
+from armlet.commands.evaluating import run_folder
+from armlet.commands.quantizing import Row, headline, layer_rows, most_trials, rounded, unrounded
+from armlet.commands.terminal import INTERRUPTED, notes, progress
+from armlet.layer.config import FILE, describe, json_text, write_json
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.noise import Noise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from armlet.analysis.choice import Chosen
+    from armlet.analysis.precision import Bench, Contraction, Trial
+    from armlet.evaluation.journal import Journal
+
+PASSAGES = Path(__file__).parents[1] / "analysis" / "passages.txt"
+"""The built-in text: prose written for this purpose."""
+
+RESULT = "quantize.json"
+
+ASKED = "?"
+"""What stands between a question of abacus and its answer."""
+
+
+def quantize(
+    model: Annotated[
+        str | None, typer.Argument(help="A folder, a hub id or abacus; SmolLM2-135M-Instruct by default.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="A text in UTF-8; a small built-in one by default.")] = None,
+    windows: Annotated[int, typer.Option(min=2, help="Held-out windows, from the text's beginning.")] = 20,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of a window.")] = 48,
+    calibration: Annotated[int, typer.Option(min=1, help="Windows to choose by, from the text's end.")] = 4,
+    limit: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Most that contracting may cost the unrounded model: a share of its perplexity."
+        ),
+    ] = 0.01,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where all goes; the same command goes on there. Named after the run by default."),
+    ] = None,
+    seed: Seed = 0,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what few bits at the input of down cost, with companding, contraction and what else is used today."""
+    from armlet.analysis.choice import REFERENCES
+    from armlet.analysis.precision import Bench
+    from armlet.evaluation.journal import open_journal
+    from armlet.evaluation.run import machine
+
+    refuse_meta(device)
+    if out:
+        check_folder(out)
+    text = _text(data) if data or model != "abacus" else None
+    loaded, tokenizer, described = _load(model, dtype, device)
+    texts = _texts(tokenizer, text, windows, calibration, tokens)
+    after = None if text else tokenizer.convert_tokens_to_ids(ASKED)  # abacus was not trained to guess a question
+    bench = Bench(loaded, {name: ids.to(loaded.device) for name, ids in texts.items()}, REFERENCES, after)
+    asked = {"windows": windows, "tokens": tokens, "calibration": calibration, "limit": limit}
+    manifest = _manifest(described, data, texts, asked)
+    folder = out or run_folder(manifest)
+    with open_journal(folder, manifest, machine()) as journal:
+        chosen, rows, interrupted = _run(bench, journal, limit)
+    if chosen and rows:
+        heading = {"source": described["model"], "dtype": described["dtype"], "data": str(data) if data else None}
+        _report(chosen, rows, heading | asked | {"seed": seed, "interrupted": interrupted}, folder, as_json)
+    if interrupted:
+        notes.print(f"interrupted: {folder} keeps what there is, and the same command goes on", markup=False)
+        raise typer.Exit(INTERRUPTED)
+
+
+def _text(data: Path | None) -> str:
+    path = data or PASSAGES
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ArgumentError(f"--data: {path} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError:
+        raise ArgumentError(f"--data: {path} is no text in UTF-8") from None
+
+
+def _load(model: str | None, dtype: str, device: str | None) -> tuple[Any, Any, dict[str, Any]]:
+    """The model, its tokenizer, and what tells them from others."""
+    from armlet.evaluation.weights import fingerprint, model_folder
+    from armlet.layer.pretrained import default_model, load, parse_dtype
+
+    parse_dtype(dtype)
+    name = model or default_model()
+    with notes.status(escape(f"loading {name} ...")):
+        folder = model_folder(name)
+        loaded, tokenizer = load(str(folder), dtype=dtype, device=device)
+    described = {"model": name, "sha256": fingerprint(folder), "device": str(loaded.device)}
+    return loaded, tokenizer, described | {"dtype": str(loaded.dtype).removeprefix("torch.")}
+
+
+def _texts(tokenizer: Any, text: str | None, windows: int, calibration: int, tokens: int) -> "dict[str, Tensor]":
+    """Windows of a text; of problems for `abacus`, which knows no prose."""
+    from armlet.analysis.precision import cut
+
+    if text is None:
+        return {"held-out": _problems(tokenizer, windows, tokens, "test")} | {
+            "calibration": _problems(tokenizer, calibration, tokens, "train")
+        }
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return cut(ids, windows, calibration, tokens, tokenizer.bos_token_id)
+
+
+def _problems(tokenizer: Any, count: int, tokens: int, split: Any) -> "Tensor":
+    """Worked problems of a split, each cut to a window; left out are those that are shorter, or all question."""
+    import torch
+
+    from armlet.evaluation.arithmetic import exercise
+
+    found: list[list[int]] = []
+    for index in range(100 * count):
+        each = exercise(index, split=split)
+        ids = tokenizer(f"{each.question}=?{each.answer}", add_special_tokens=False)["input_ids"]
+        if len(ids) >= tokens > ids.index(tokenizer.convert_tokens_to_ids(ASKED)) + 1:
+            found.append(ids[:tokens])
+        if len(found) == count:
+            return torch.tensor(found)
+    raise ArgumentError(
+        f"--tokens: too few problems of abacus have {tokens} tokens with some of the answer; 48 suit it"
+    )
+
+
+def _manifest(
+    described: dict[str, Any], data: Path | None, texts: "dict[str, Tensor]", asked: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything that decides the losses."""
+    import hashlib
+    from importlib import metadata
+
+    hashes = {name: hashlib.sha256(str(ids.tolist()).encode()).hexdigest() for name, ids in texts.items()}
+    return {
+        "engine": described,
+        "tasks": [{"name": "quantize", "data": data.name if data else None, "sha256": hashes}],
+        **asked,
+        "versions": {name: metadata.version(name) for name in ("armlet", "torch", "transformers", "tokenizers")},
+    }
+
+
+class _Runner:
+    """Runs trials that the journal does not have yet, and moves the bar on once for each."""
+
+    def __init__(self, bench: "Bench", journal: "Journal", tick: Callable[..., None]) -> None:
+        self.bench, self.journal, self.tick = bench, journal, tick
+        self.seen: set[tuple[str, ...]] = set()
+
+    def __call__(self, trial: "Trial") -> Any:
+        if not self.journal.has(trial.key):
+            self.journal.close(trial.key, [], self.bench.run(trial))
+        if trial.key not in self.seen:
+            self.seen.add(trial.key)
+            self.tick()
+        return self.journal.closed[trial.key]
+
+
+def _run(bench: "Bench", journal: "Journal", limit: float) -> "tuple[Chosen | None, list[Row], bool]":
+    """What was chosen, the held-out rows of the codes that are complete, and whether Ctrl-C left some out."""
+    from armlet.analysis.choice import choose
+    from armlet.analysis.codes import CODES
+
+    chosen, rows = None, list[Row]()
+    with progress("running trials", most_trials(len(bench.downs))) as tick:
+        run = _Runner(bench, journal, tick)
+        try:
+            chosen = choose(run, list(bench.downs), limit)
+            rows += unrounded(run, chosen)
+            for code in CODES:
+                rows += rounded(run, chosen, code)
+        except KeyboardInterrupt:
+            return chosen, rows, True
+    return chosen, rows, False
+
+
+def _report(chosen: "Chosen", rows: "list[Row]", asked: dict[str, Any], folder: Path, as_json: bool) -> None:
+    """Writes the result, the setting and the figure, and prints the result."""
+    from armlet.analysis.choice import COMPANDED, REFERENCES, ROUNDED
+    from armlet.analysis.precision_figures import draw
+    from armlet.analysis.precision_tables import layers_table, methods_table, shape_table
+    from armlet.drawing.style import save
+
+    paths = _save_setting(chosen.contraction, folder)
+    layers = layer_rows(chosen)
+    with notes.status("drawing ..."):
+        figures = save(draw(rows, layers), folder, "quantize")
+    lines = headline(rows)
+    found = asked | {"headline": lines, "setting": paths, "layers": layers, "rows": rows}
+    result = found | {"figures": [str(path) for path in figures]}
+    write_json(folder / RESULT, result)
+    if as_json:
+        print(json_text(result), end="")
+        return
+    print(*lines, sep="\n")
+    Console().print(methods_table(rows))
+    if any(row["code"] == str(REFERENCES[0]) for row in rows):
+        Console().print(shape_table(rows, str(REFERENCES[0]), (ROUNDED, COMPANDED)))
+    Console().print(layers_table(layers))
+    print(*(f"setting: {path}" for path in paths), *(f"figure: {path}" for path in figures), sep="\n")
+
+
+def _save_setting(contraction: "Contraction | None", folder: Path) -> list[str]:
+    """`armlet.json`, where a contraction was chosen; the one of an earlier run with another outcome goes."""
+    if contraction is None:
+        (folder / FILE).unlink(missing_ok=True)
+        return []
+    content = describe(contraction.policy, contraction.layers, contraction.scope, Noise(0), contraction.site)
+    return [str(write_json(folder / FILE, content))]

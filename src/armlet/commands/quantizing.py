@@ -1,0 +1,160 @@
+"""What `armlet quantize` makes of its trials: a row for each code and method, with intervals, and what to say first."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from math import exp, isfinite
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from armlet.analysis.choice import Chosen, LayerGain, Method, Run
+    from armlet.analysis.codes import Code
+    from armlet.analysis.precision import Contraction
+
+Row = dict[str, Any]
+
+
+def most_trials(layers: int) -> int:
+    """An upper bound of the trials of a run."""
+    from armlet.analysis.choice import CANDIDATES, CONTRACTIONS, KEPT_COUNTS, REFERENCES, WORST
+    from armlet.analysis.codes import CODES
+
+    options = sum(map(len, CANDIDATES.values())) + len(KEPT_COUNTS)
+    held_out = len(CODES) * (len(CANDIDATES) + 2) + 2
+    return len(REFERENCES) * (layers + options) + len(CONTRACTIONS) * (2 * min(WORST, layers) + 2) + held_out
+
+
+def unrounded(run: "Run", chosen: "Chosen") -> list[Row]:
+    """The model as it is, and with the contraction alone: what that costs before anything is rounded."""
+    from armlet.analysis.choice import CONTRACT, Method
+
+    plain = Method("full precision")
+    methods = [plain, Method(CONTRACT, contraction=chosen.contraction)] if chosen.contraction else [plain]
+    return _rows(run, methods, None)
+
+
+def rounded(run: "Run", chosen: "Chosen", code: "Code") -> list[Row]:
+    """Every method at one code."""
+    from armlet.analysis.choice import reference
+
+    return _rows(run, chosen.methods[reference(code)], code)
+
+
+def _rows(run: "Run", methods: "Sequence[Method]", code: "Code | None") -> list[Row]:
+    from armlet.analysis.choice import ROUNDED, Method, perplexity
+
+    base = run(Method("").trial("held-out", None))["nll"]
+    floor = run(Method(ROUNDED).trial("held-out", code))["nll"]
+    gap = perplexity(floor) - perplexity(base)
+    rows = list[Row]()
+    for method in methods:
+        found = run(method.trial("held-out", code))
+        value = perplexity(found["nll"])
+        named = {"code": str(code or "none"), "method": method.name, "setting": setting(method)}
+        judged = {"perplexity": value, **ratio(base, found["nll"])}
+        judged["recovered"] = (perplexity(floor) - value) / gap if gap > 0 else None
+        rows.append({**named, **judged, "nll": found["nll"], "layers": found["layers"]})
+    return rows
+
+
+def ratio(before: Sequence[float], after: Sequence[float]) -> dict[str, float | None]:
+    """The ratio of two perplexities over the same windows, and its 95 % interval.
+
+    The windows' differences are compared with 0, so that a Bonett-Price interval, below 20 windows, takes its step
+    from their range and not from that of the losses, which are unlike because texts are.
+    """
+    from armlet.evaluation.paired import compare
+
+    differences = [b - a for a, b in zip(before, after, strict=True)]
+    found = compare([0.0] * len(differences), differences)
+    low, high = (exp(bound) if isfinite(bound) else None for bound in found.interval)
+    return {"ratio": exp(found.difference), "low": low, "high": high}
+
+
+def setting(method: "Method") -> str:
+    """The knob that calibration chose, in words; empty where there is none."""
+    if method.contraction:
+        return contraction_text(method.contraction)
+    if method.layers is not None:
+        return f"rounded: {_spans(method.layers)}"
+    knobs = [each.name for each in fields(method.transform) if each.repr and each.name not in ("fixed", "ratio")]
+    return ", ".join(f"{name} {getattr(method.transform, name)}" for name in knobs if name not in ("scale", "matrix"))
+
+
+def contraction_text(contraction: "Contraction") -> str:
+    """Curve, knee, site, scope and layers."""
+    policy = contraction.policy
+    return f"{policy.curve}, knee {policy.knee}, {contraction.site}, {contraction.scope}, {_spans(contraction.layers)}"
+
+
+def _spans(layers: Sequence[int]) -> str:
+    """Such as "layers 0-3,7"."""
+    starts = [at for at in layers if at - 1 not in layers]
+    ends = [at for at in layers if at + 1 not in layers]
+    return "layers " + ",".join(f"{a}-{b}" if b > a else str(a) for a, b in zip(starts, ends, strict=True))
+
+
+def layer_rows(chosen: "Chosen") -> list[Row]:
+    """The damage of each layer alone, at both reference codes, and the best contraction of those that were tried."""
+    damage = {f"damage {code}": exp_each(found) for code, found in chosen.damage.items()}
+    inside = chosen.contraction.layers if chosen.contraction else ()
+    layers = next(iter(chosen.damage.values()))
+    return [
+        {
+            "layer": layer,
+            **{name: found[layer] for name, found in damage.items()},
+            "tried": layer in chosen.gains,
+            **_gain(chosen.gains.get(layer)),
+            "chosen": layer in inside,
+        }
+        for layer in layers
+    ]
+
+
+def exp_each(nats: "Any") -> dict[int, float]:
+    """By layer, the perplexity's ratio."""
+    return {layer: exp(value) for layer, value in nats.items()}
+
+
+def _gain(found: "LayerGain | None") -> Row:
+    if found is None:
+        return {"setting": None, "cost": None, "gain": None}
+    return {"setting": contraction_text(found.contraction), "cost": exp(found.cost), "gain": exp(-found.gain)}
+
+
+def headline(rows: Sequence[Row]) -> list[str]:
+    """First where a simple alternative does better than what is armlet's own, then what each recovers."""
+    from armlet.analysis.choice import COMPANDED, CONTRACT, REFERENCES
+
+    codes = list(dict.fromkeys(row["code"] for row in rows if row["code"] != "none"))
+    own = [name for name in (COMPANDED, CONTRACT) if any(row["method"] == name for row in rows)]
+    first = "Where an alternative does better: " + "; ".join(_beaten(rows, codes, name) for name in own) + "."
+    described = [_recovered(rows, str(code), name) for code in REFERENCES for name in own if str(code) in codes]
+    return [first, *described]
+
+
+def _beaten(rows: Sequence[Row], codes: Sequence[str], name: str) -> str:
+    """The codes at which `name` is not the best, and by what."""
+    from armlet.analysis.choice import OURS
+
+    found: list[str] = []
+    for code in codes:
+        here = {row["method"]: row for row in rows if row["code"] == code}
+        best = min((row for method, row in here.items() if method not in OURS), key=lambda row: row["perplexity"])
+        if best["perplexity"] < here[name]["perplexity"]:
+            sure = ratio(here[name]["nll"], best["nll"])["high"]
+            shown = "" if sure is not None and sure < 1 else ", within the interval"
+            numbers = f"{best['perplexity']:.2f} against {here[name]['perplexity']:.2f}{shown}"
+            found.append(f"{code} {best['method']} ({numbers})")
+    return f"than {name} at {', '.join(found)}" if found else f"than {name} at none of {len(codes)} codes"
+
+
+def _recovered(rows: Sequence[Row], code: str, name: str) -> str:
+    from armlet.analysis.choice import ROUNDED
+
+    base = rows[0]["perplexity"]
+    here = {row["method"]: row for row in rows if row["code"] == code}
+    row, plain = here[name], here[ROUNDED]["perplexity"]
+    share = "" if row["recovered"] is None else f", {100 * row['recovered']:.1f} % of the gap recovered"
+    bounds = "" if row["low"] is None else f" [{row['low']:.4f}, {row['high']:.4f}]"
+    against = f"{row['ratio']:.4f}{bounds} times full precision's {base:.2f}"
+    return f"{code}, {name} ({row['setting']}): {row['perplexity']:.2f} from {plain:.2f}{share}; {against}"
