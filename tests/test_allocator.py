@@ -18,14 +18,14 @@ if "keep" in sys.argv:
 def faults(times):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):
-        a = torch.ones(2**24)  # 64 MiB
+        a = torch.ones(9 * 2**20)  # 36 MiB: above what glibc keeps by itself
         b = a * 2 + a
         del a, b
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 torch.set_num_threads(1)
 faults(5)
-print(faults(2))
+print(faults(20))
 """
 
 
@@ -36,5 +36,5 @@ def faults(*arguments):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
 def test_freed_memory_is_used_again_without_new_pages():
-    # By default each tensor is mapped anew: 32 huge pages, or 16,384 ordinary ones.
-    assert faults("keep") < 32 <= faults()
+    # By default each of the 60 tensors is mapped anew; what is kept may be in pieces that one of them does not fit.
+    assert 4 * faults("keep") < faults()

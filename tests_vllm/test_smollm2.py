@@ -34,22 +34,14 @@ def answered(model, prompts):
     return answers, leads(model, prompts, answers)
 
 
-def alternating(first, second):
-    return [(first, second)[at % 2][at] for at in range(len(first))]
-
-
 @pytest.mark.parametrize("policy", [Outward(), Inward(), Transport()], ids=lambda policy: policy.name)
 def test_every_token_is_that_of_hugging_face(smollm2_folder, loaded, policy):
     model, prompts, baseline, margins = loaded
     with attach(model, policy):
         treated, treated_margins = answered(model, prompts)
-    off = {"armlet": "off"}
-    with engine(smollm2_folder, {"policy": policy.name}) as llm:
-        on = tokens_of(greedy(llm, prompts, 48))
-        without = tokens_of(greedy(llm, prompts, 48, off))
-        mixed = tokens_of(greedy(llm, prompts, 48, alternating([off] * len(prompts), [None] * len(prompts))))
-    assert equal_up_to_ties(on, treated, treated_margins) >= AT_LEAST
-    assert equal_up_to_ties(without, baseline, margins) >= AT_LEAST
-    wanted, narrow = alternating(baseline, treated), alternating(margins, treated_margins)
-    assert equal_up_to_ties(mixed, wanted, narrow) >= AT_LEAST
     assert treated != baseline
+    asked = [None] * len(prompts) + [{"armlet": "off"}] * len(prompts)
+    with engine(smollm2_folder, {"policy": policy.name}) as llm:
+        found = tokens_of(greedy(llm, prompts * 2, 48, asked))
+    assert equal_up_to_ties(found[: len(prompts)], treated, treated_margins) >= AT_LEAST
+    assert equal_up_to_ties(found[len(prompts) :], baseline, margins) >= AT_LEAST
