@@ -17,6 +17,7 @@ from families import tiny
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
+import train_with_arm  # noqa: E402
 import training_results  # noqa: E402
 import training_run  # noqa: E402
 from training_run import Recipe, Run, Text, float8, train  # noqa: E402
@@ -32,7 +33,7 @@ def text(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("policy", [Outward(), Inward(), Transport()], ids=lambda policy: policy.name)
+@pytest.mark.parametrize("policy", [Outward(), Inward(), Transport(strength=0.5)], ids=lambda policy: policy.name)
 def test_a_model_with_arm_in_every_layer_has_gradients_everywhere(policy):
     model = tiny("llama").train()
     with attach(model, policy, layers="all"):
@@ -70,6 +71,11 @@ def test_inwards_clip_stops_the_gradient_of_the_tails():
     a, moved, grad = gradient(Inward(knee=0.9, curve="clip"))
     assert (moved != a).any()
     assert torch.equal(grad, (moved == a).float())
+
+
+def test_transport_at_strength_1_stops_the_gradient_of_all_values_and_below_lets_its_share_through():
+    assert gradient(Transport())[2].eq(0).all()
+    assert gradient(Transport(strength=0.75))[2].eq(0.25).all()
 
 
 def test_a_run_gives_the_same_numbers_again(text):
@@ -127,23 +133,27 @@ def test_the_largest_rate_is_the_last_before_the_first_that_fails():
     assert largest(outcomes, "float32", (4, 8), 0, False, 2.0) == 2  # below the grid: half of its smallest
 
 
-def command(text, out):
-    options = ["--seeds", "2", "--rates", "0.01,0.04", "--steps", "4", "--processes", "1"]
-    return [sys.executable, str(EXAMPLES / "train_with_arm.py"), str(text), "--out", str(out), *options]
+def test_a_stopped_grid_goes_on_to_the_same_results(text, tmp_path, monkeypatch):
+    def here(runs, recipe, data, _processes):
+        return (train_with_arm._one(run, recipe, data) for run in runs)
 
-
-def test_a_stopped_grid_goes_on_to_the_same_results(text, tmp_path):
+    monkeypatch.setattr(train_with_arm, "_trained", here)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    subprocess.run(command(text, whole), check=True, capture_output=True)
+    asked = {"text": text, "seeds": 2, "rates": "0.01", "steps": 4, "processes": 1}
+    train_with_arm.main(out=whole, **asked)
     lines = (whole / "items.jsonl").read_text().splitlines(keepends=True)
     parts.mkdir()
-    (parts / "items.jsonl").write_text("".join(lines[:9]) + lines[9][:20])  # as a kill may leave it
+    (parts / "items.jsonl").write_text("".join(lines[:5]) + lines[5][:20])  # as a kill may leave it
     (parts / "manifest.json").write_text((whole / "manifest.json").read_text())
-    subprocess.run(command(text, parts), check=True, capture_output=True)
-    assert len((parts / "items.jsonl").read_text().splitlines()) == len(lines) == 24
+    train_with_arm.main(out=parts, **asked)
+    assert len((parts / "items.jsonl").read_text().splitlines()) == len(lines) == 12
     assert (parts / "results.json").read_bytes() == (whole / "results.json").read_bytes()
-    assert len(json.loads((parts / "results.json").read_text())["rows"]) == 6
+    assert len(json.loads((parts / "results.json").read_text())["rows"]) == 3
     assert (parts / "training.png").stat().st_size > 20_000
+
+
+def command(text, out):
+    return [sys.executable, str(EXAMPLES / "train_with_arm.py"), str(text), "--out", str(out), "--processes", "1"]
 
 
 def test_ctrl_c_exits_with_130_and_keeps_what_there_is(text, tmp_path):
