@@ -1,0 +1,126 @@
+"""Train small Llama-style models from scratch with ARM in every layer and without, up to rates at which they break.
+
+    python examples/train_with_arm.py ../shared/data/wikitext.txt --out training-runs
+
+Writes results.json, training.png and training.svg. The same command goes on where it was stopped.
+"""
+
+import hashlib
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from training_figure import draw
+from training_results import tabulate
+from training_run import PRECISIONS, Recipe, Run, Text, train
+
+from armlet.commands.terminal import BAD_INPUT, INTERRUPTED, notes, progress
+from armlet.drawing.style import save
+from armlet.evaluation.journal import open_journal
+from armlet.evaluation.run import machine
+from armlet.layer.config import write_json
+
+RATES = "0.004,0.016,0.064,0.128,0.256,0.512"
+
+
+def main(
+    text: Annotated[Path, typer.Argument(help="To train on, any file; its last tenth is held out.")],
+    out: Annotated[Path, typer.Option(help="Where all goes; the same command goes on there.")] = Path("training-runs"),
+    seeds: Annotated[int, typer.Option(min=2, help="Runs of each kind.")] = 6,
+    rates: Annotated[str, typer.Option(help="Learning rates, ascending.")] = RATES,
+    steps: Annotated[int, typer.Option(min=2, help="Optimiser steps of a run.")] = Recipe.steps,
+    processes: Annotated[int, typer.Option(min=1, help="Runs at a time, each on one thread.")] = 2,
+) -> None:
+    """Train with and without `Inward`, and say what differs."""
+    wanted = [float(each) for each in rates.split(",")]
+    recipe = Recipe(steps=steps)
+    data = _read(text, recipe)
+    runs = [Run(p, r, s, arm) for s in range(seeds) for p in PRECISIONS for r in wanted for arm in (False, True)]
+    manifest = {"text": hashlib.sha256(text.read_bytes()).hexdigest(), "recipe": asdict(recipe)}
+    manifest |= {"rates": wanted, "seeds": seeds, "torch": torch.__version__}
+    with open_journal(out, manifest, machine()) as journal:
+        missing = [run for run in runs if not journal.has(run.key)]
+        try:
+            with progress("training", len(missing)) as tick:
+                for run, found in _trained(missing, recipe, data, processes):
+                    journal.close(run.key, [], found)
+                    tick()
+        except KeyboardInterrupt:
+            notes.print(f"interrupted: {out} keeps {len(journal.closed)} of {len(runs)} runs; the same command goes on")
+            raise typer.Exit(INTERRUPTED) from None
+        outcomes = {run: journal.closed[run.key] for run in runs}
+    result = tabulate(outcomes, wanted, seeds, data.bound())
+    write_json(out / "results.json", result)
+    figures = save(draw(outcomes, result["bound"]), out, "training")
+    for table in _tables(result, seeds):
+        Console().print(table)
+    print(*(f"figure: {path}" for path in figures), sep="\n")
+
+
+def _read(path: Path, recipe: Recipe) -> Text:
+    try:
+        data = Text.read(path)
+    except (OSError, ValueError) as error:
+        notes.print(f"{path}: cannot be read ({error})", markup=False, soft_wrap=True)
+        raise typer.Exit(BAD_INPUT) from None
+    if len(data.held_out) <= recipe.tokens + 1:
+        notes.print(f"{path}: {len(data.train)} bytes are too few; give a text of 10 kB or more", markup=False)
+        raise typer.Exit(BAD_INPUT)
+    return data
+
+
+def _trained(runs: Sequence[Run], recipe: Recipe, data: Text, processes: int) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Each run with what came of it, as they end."""
+    work = partial(_one, recipe=recipe, data=data)
+    with get_context("spawn").Pool(processes, _begin) as pool:  # a fork would lose torch's threads
+        yield from pool.imap_unordered(work, runs)
+
+
+def _begin() -> None:
+    """Ctrl-C is the parent's to answer; a model this small gains nothing by a second thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _one(run: Run, recipe: Recipe, data: Text) -> tuple[Run, dict[str, Any]]:
+    return run, train(run, recipe, data)
+
+
+def _tables(result: dict[str, Any], seeds: int) -> Iterator[Table]:
+    table = Table(title=f"With Inward against without, over {seeds} seeds [95 %]", title_justify="left")
+    for name in ("precision", "rate", "trained", "loss", "spikes", "gradient q99 ×", "gate reach ×", "down reach ×"):
+        table.add_column(name, justify="right")
+    names = ("loss", "spikes", "gradient 0.99", "gate max / median", "down max / median")
+    for row in result["rows"]:
+        trained = "{} → {}".format(*row["trained"])
+        table.add_row(row["precision"], f"{row['rate']:g}", trained, *(_effect(row[name]) for name in names))
+    yield table
+    edge = Table(title="Largest rate that trains, by seed, and the difference in doublings", title_justify="left")
+    for name in ("precision", "without", "with", "doublings"):
+        edge.add_column(name)
+    for row in result["edges"]:
+        edge.add_row(row["precision"], _rates(row["without"]), _rates(row["with"]), _effect(row["doublings"]))
+    yield edge
+
+
+def _effect(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    bounds = "" if found["low"] is None else f" [{found['low']:.3g}, {found['high']:.3g}]"
+    return f"{found['effect']:.3g}{bounds}"
+
+
+def _rates(rates: Sequence[float]) -> str:
+    return " ".join(f"{rate:g}" for rate in rates)
+
+
+if __name__ == "__main__":
+    typer.run(main)

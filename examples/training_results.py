@@ -1,0 +1,95 @@
+"""What training runs come to: with ARM against without at each precision and rate, and the largest rate that trains."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from training_run import PRECISIONS, Run
+
+from armlet.evaluation.paired import compare
+
+Row = dict[str, Any]
+Outcomes = Mapping[Run, Row]
+
+MEASURES = {
+    "loss": lambda row: row["loss"],
+    "spikes": lambda row: row["spikes"],
+    **{f"gradient {q}": lambda row, q=q: row["gradient"] and math.log(row["gradient"][q]) for q in ("0.5", "0.99")},
+    **{
+        name: lambda row, name=name: row["outliers"] and math.log(row["outliers"][name])
+        for name in ("gate max / median", "down max / median")
+    },
+}
+"""Of a run; norms and reaches as logarithms, whose differences are ratios."""
+
+RATIOS = tuple(name for name in MEASURES if name.startswith(("gradient", "gate", "down")))
+
+
+def trained(row: Row, bound: float) -> bool:
+    """Whether a run learned more than how frequent each byte is."""
+    return row["loss"] is not None and row["loss"] < bound
+
+
+def tabulate(outcomes: Outcomes, rates: Sequence[float], seeds: int, bound: float) -> Row:
+    """The results.
+
+    Args:
+        outcomes: of all runs.
+        rates: ascending.
+        seeds: how many.
+        bound: see `Text.bound`.
+    """
+    rows = [_row(outcomes, precision, rate, seeds, bound) for precision in PRECISIONS for rate in rates]
+    edges = [_edge(outcomes, precision, rates, seeds, bound) for precision in PRECISIONS]
+    return {"bound": bound, "rows": rows, "edges": edges}
+
+
+def _row(outcomes: Outcomes, precision: str, rate: float, seeds: int, bound: float) -> Row:
+    """Of one precision and rate; differences over the seeds that trained both ways."""
+    sides = {arm: [outcomes[Run(precision, rate, seed, arm)] for seed in range(seeds)] for arm in (False, True)}
+    counts = {arm: sum(trained(row, bound) for row in side) for arm, side in sides.items()}
+    pairs = [pair for pair in zip(*sides.values(), strict=True) if all(trained(row, bound) for row in pair)]
+    found: Row = {"precision": precision, "rate": rate, "trained": [counts[False], counts[True]], "pairs": len(pairs)}
+    for name, measure in MEASURES.items():
+        found[name] = _difference([(measure(one), measure(other)) for one, other in pairs], name in RATIOS)
+    return found
+
+
+def _edge(outcomes: Outcomes, precision: str, rates: Sequence[float], seeds: int, bound: float) -> Row:
+    """The largest rate that trains, no smaller one having failed, seed by seed; the difference in doublings."""
+    largest = {
+        arm: [_largest(outcomes, precision, rates, seed, arm, bound) for seed in range(seeds)] for arm in (False, True)
+    }
+    doublings = [(math.log2(one), math.log2(other)) for one, other in zip(*largest.values(), strict=True)]
+    return {
+        "precision": precision,
+        "without": largest[False],
+        "with": largest[True],
+        "doublings": _difference(doublings, ratios=False),
+    }
+
+
+def _largest(outcomes: Outcomes, precision: str, rates: Sequence[float], seed: int, arm: bool, bound: float) -> float:
+    best = rates[0] / 2  # below the grid
+    for rate in rates:
+        if not trained(outcomes[Run(precision, rate, seed, arm)], bound):
+            break
+        best = rate
+    return best
+
+
+def _difference(pairs: Sequence[tuple[float, float]], ratios: bool) -> Row | None:
+    """Means without and with, and with − without (or with / without) with its 95 % interval over seeds."""
+    if len(pairs) < 2:
+        return None
+    found = compare([0.0] * len(pairs), [other - one for one, other in pairs])
+    means = [sum(side) / len(side) for side in zip(*pairs, strict=True)]
+    back = math.exp if ratios else float
+    low, high = (back(end) if math.isfinite(end) else None for end in found.interval)
+    return {
+        "without": back(means[0]),
+        "with": back(means[1]),
+        "effect": back(found.difference),
+        "low": low,
+        "high": high,
+    }
