@@ -73,8 +73,8 @@ def _optional(value: float | None) -> str:
 
 
 def short(value: float) -> str:
-    """Five digits at most."""
-    return f"{value:.2f}" if value < 1000 else f"{value:.3g}"
+    """Six characters at most."""
+    return f"{value:.2f}" if value < 1000 else f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
 
 
 def _table(title: str) -> Table:
