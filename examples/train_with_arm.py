@@ -6,7 +6,9 @@ Writes results.json, training.png and training.svg. The same command goes on whe
 """
 
 import hashlib
+import math
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -24,11 +26,11 @@ from training_run import PRECISIONS, Recipe, Run, Text, train
 
 from armlet.commands.terminal import BAD_INPUT, INTERRUPTED, notes, progress
 from armlet.drawing.style import save
-from armlet.evaluation.journal import open_journal
+from armlet.evaluation.journal import RunError, open_journal
 from armlet.evaluation.run import machine
 from armlet.layer.config import write_json
 
-RATES = "0.004,0.016,0.064,0.128,0.256,0.512"
+RATES = "0.008,0.064,0.256,0.512,1.024,2.048"
 
 
 def main(
@@ -40,7 +42,7 @@ def main(
     processes: Annotated[int, typer.Option(min=1, help="Runs at a time, each on one thread.")] = 2,
 ) -> None:
     """Train with and without `Inward`, and say what differs."""
-    wanted = [float(each) for each in rates.split(",")]
+    wanted = _ascending(rates)
     recipe = Recipe(steps=steps)
     data = _read(text, recipe)
     runs = [Run(p, r, s, arm) for s in range(seeds) for p in PRECISIONS for r in wanted for arm in (False, True)]
@@ -63,6 +65,17 @@ def main(
     for table in _tables(result, seeds):
         Console().print(table)
     print(*(f"figure: {path}" for path in figures), sep="\n")
+
+
+def _ascending(rates: str) -> list[float]:
+    try:
+        wanted = [float(each) for each in rates.split(",")]
+    except ValueError:
+        wanted = []
+    if not wanted or wanted != sorted(set(wanted)) or not 0 < wanted[0] <= wanted[-1] < math.inf:
+        notes.print(f"--rates: expected such as 0.01,0.1, each above the one before it, found {rates}", markup=False)
+        raise typer.Exit(BAD_INPUT)
+    return wanted
 
 
 def _read(path: Path, recipe: Recipe) -> Text:
@@ -107,7 +120,8 @@ def _tables(result: dict[str, Any], seeds: int) -> Iterator[Table]:
     for name in ("precision", "without", "with", "doublings"):
         edge.add_column(name)
     for row in result["edges"]:
-        edge.add_row(row["precision"], _rates(row["without"]), _rates(row["with"]), _effect(row["doublings"]))
+        sides = (_rates(row[side], result["rows"][0]["rate"]) for side in ("without", "with"))
+        edge.add_row(row["precision"], *sides, _effect(row["doublings"]))
     yield edge
 
 
@@ -118,9 +132,13 @@ def _effect(found: dict[str, Any] | None) -> str:
     return f"{found['effect']:.3g}{bounds}"
 
 
-def _rates(rates: Sequence[float]) -> str:
-    return " ".join(f"{rate:g}" for rate in rates)
+def _rates(rates: Sequence[float], smallest: float) -> str:
+    return " ".join("none" if rate < smallest else f"{rate:g}" for rate in rates)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except RunError as error:
+        notes.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(BAD_INPUT)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, silu
+from torch.nn.utils.parametrize import register_parametrization
+from torch.utils.hooks import RemovableHandle
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from armlet import Inward, attach
 
 PRECISIONS = ("float32", "bfloat16", "float8")
-"""Weights are float32 in all. bfloat16: torch.autocast. float8: the inputs of down rounded to e4m3."""
+"""Weights are kept in float32 by all. bfloat16: what each linear layer reads, its weight and what it gives are rounded,
+and so are the gradients there; products are added up in float32, as bfloat16 hardware does (a CPU without it would take
+eight times as long under torch.autocast). float8: the inputs of down rounded to e4m3."""
 
 BYTES = 256
 HELD_OUT, TESTED = 0.1, 16
@@ -99,7 +103,7 @@ def train(run: Run, recipe: Recipe, text: Text) -> dict[str, Any]:
     with within, _rounded(model, run.precision):
         losses, norms = _steps(model, run, recipe, text.train)
         broken = not math.isfinite(losses[-1])
-        final = math.nan if broken else _held_out(model, run, recipe, text.held_out)
+        final = math.nan if broken else _held_out(model, recipe, text.held_out)
         outliers = _outliers(model, recipe, text.held_out) if math.isfinite(final) else None
     return {
         "loss": final if math.isfinite(final) else None,
@@ -128,7 +132,7 @@ def _steps(model: nn.Module, run: Run, recipe: Recipe, data: Tensor) -> tuple[li
     rise = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / WARMUP))
     generator, losses, norms = torch.Generator().manual_seed(run.seed), list[float](), list[float]()
     for _ in range(recipe.steps):
-        loss = _loss(model, run, _batch(data, recipe, generator))
+        loss = _loss(model, _batch(data, recipe, generator))
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
             break
@@ -145,32 +149,46 @@ def _batch(data: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     return data[starts + torch.arange(recipe.tokens + 1)]
 
 
-def _loss(model: nn.Module, run: Run, batch: Tensor) -> Tensor:
-    with _cast(run):
-        logits = model(input_ids=batch[:, :-1], use_cache=False).logits
-    return cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
-
-
-def _cast(run: Run) -> AbstractContextManager[Any]:
-    return torch.autocast("cpu", torch.bfloat16) if run.precision == "bfloat16" else nullcontext()
+def _loss(model: nn.Module, batch: Tensor) -> Tensor:
+    logits = model(input_ids=batch[:, :-1], use_cache=False).logits
+    return cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
 
 @torch.no_grad()
-def _held_out(model: nn.Module, run: Run, recipe: Recipe, data: Tensor) -> float:
+def _held_out(model: nn.Module, recipe: Recipe, data: Tensor) -> float:
     generator = torch.Generator().manual_seed(0)  # the same bytes for all runs
-    return sum(_loss(model, run, _batch(data, recipe, generator)).item() for _ in range(TESTED)) / TESTED
+    return sum(_loss(model, _batch(data, recipe, generator)).item() for _ in range(TESTED)) / TESTED
 
 
 @contextmanager
 def _rounded(model: LlamaForCausalLM, precision: str) -> Iterator[None]:
-    """The inputs of down in float8 e4m3, a scale for each tensor; the gradient passes as if they were not rounded."""
-    layers: Any = model.model.layers if precision == "float8" else []
-    hooks = [layer.mlp.down_proj.register_forward_pre_hook(lambda _m, args: (float8(args[0]),)) for layer in layers]
+    """What `PRECISIONS` says of this one."""
+    hooks: list[RemovableHandle] = []
+    for name, linear in model.named_modules():
+        if precision == "bfloat16" and isinstance(linear, nn.Linear):
+            hooks.append(linear.register_forward_pre_hook(lambda _m, args: (bfloat16(args[0]),)))
+            hooks.append(linear.register_forward_hook(lambda _m, _a, out: bfloat16(out)))
+            register_parametrization(linear, "weight", Bfloat16())
+        if precision == "float8" and name.endswith("down_proj"):
+            hooks.append(linear.register_forward_pre_hook(lambda _m, args: (float8(args[0]),)))
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def bfloat16(x: Tensor) -> Tensor:
+    """Rounded to bfloat16 and back, and its gradient too."""
+    return x.bfloat16().float()
+
+
+class Bfloat16(nn.Module):
+    """A weight as its layer multiplies with it."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """`weight`, rounded."""
+        return bfloat16(weight)
 
 
 def float8(x: Tensor) -> Tensor:
@@ -183,7 +201,6 @@ def float8(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _outliers(model: LlamaForCausalLM, recipe: Recipe, data: Tensor) -> dict[str, float]:
-    """In float32, whatever the run's precision."""
     found: dict[str, list[Tensor]] = {"gate": [], "down": []}
     layers: Any = model.model.layers
     note: Callable[..., Any] = lambda name: lambda value: found[name].append(value.float().flatten())  # noqa: E731

@@ -51,6 +51,14 @@ def test_zero_stays_zero_and_both_signs_reach_as_far(code):
     assert torch.equal(code.round(rows * 0, rows[:, :1] * 0), rows * 0)
 
 
+@each_code
+def test_nan_and_infinity_stay(code):
+    rows = torch.tensor([[float("nan"), float("inf"), -float("inf"), 1.0]])
+    rounded = code.round(rows, torch.tensor([[3.0]]))
+    assert torch.equal(rounded[:, :3].nan_to_num(7), rows[:, :3].nan_to_num(7))
+    assert rounded[0, 3].isfinite()
+
+
 def test_a_token_has_its_own_scale_a_sequence_its_own_and_calibration_one_for_all():
     x = torch.randn(2, 3, 4)
     shapes = {span: tuple(Code("int8", span).rows(x).shape) for span in ("static", "tensor", "token")}

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import armlet.analysis.precision
 from armlet import attach, load_config
-from armlet.analysis.choice import CANDIDATES, CONTRACT, CONTRACTIONS, KEPT
+from armlet.analysis.choice import CANDIDATES, CONTRACT, CONTRACTIONS, KEPT, REFERENCES, ROUNDED, Chosen, Method
 from armlet.analysis.codes import CODES
 from armlet.analysis.precision import Contraction
 from armlet.commands.quantize import _save_setting
-from armlet.commands.quantizing import headline, ratio
+from armlet.commands.quantizing import headline, ratio, rounded
 from armlet.layer.config import FILE
 from armlet.redistribution import Inward
 from checkpoints import save
@@ -86,11 +87,12 @@ def test_the_same_command_goes_on_and_shows_the_same(whole, folder, monkeypatch)
     monkeypatch.chdir(out.parent)
     monkeypatch.setattr("armlet.analysis.precision.Bench.run", lambda *_: pytest.fail("a trial was run again"))
     lines = shown("quantize", folder, *ASKED, "--out", "here").splitlines()
-    assert lines[0].startswith("Where an alternative does better: than compand at ")
+    assert lines[0].startswith("An alternative does better than compand at ")
     assert lines[: len(found["headline"])] == found["headline"]
     table = next(at for at, line in enumerate(lines) if line.startswith("code "))
-    assert [line[:12].strip() for line in lines[table + 2 : table + 9]] == [str(code) for code in CODES]
-    assert max(len(line) for line in lines[table : table + 9]) <= 80
+    codes = list(dict.fromkeys(row["code"] for row in found["rows"] if row["method"] != "full precision"))
+    assert [line[:12].strip() for line in lines[table + 2 :][: len(codes)]] == codes
+    assert max(len(line) for line in lines[table:][: len(codes) + 2]) <= 80
 
 
 def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(whole, folder, monkeypatch):
@@ -177,6 +179,7 @@ def test_every_contraction_that_may_be_chosen_can_be_kept(contraction, tmp_path)
         (("--data", "binary"), "--data: binary is no text in UTF-8"),
         (("--data", "text.txt", "--tokens", 100), "the text has 400 tokens, and 20 windows to measure and 4 to choose"),
         (("--data", "text.txt", "--device", "meta"), "--device: 'meta' holds no values"),
+        (("--tokens", 10**6), "--tokens: the model reads "),
         (("--dtype", "int8"), "dtype: expected auto, float32"),
         (("--out", "text.txt"), "--out: text.txt cannot be written"),
     ],
@@ -188,11 +191,39 @@ def test_bad_input_is_one_line(arguments, message, folder):
     assert err.startswith(f"armlet: {message}")
 
 
+def test_a_model_whose_loss_is_no_number_is_told_before_anything_is_chosen(tmp_path):
+    weights = save(tmp_path / "nan") / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.layers.1.mlp.down_proj.weight"][0, 0] = torch.nan
+    save_file(tensors, weights, {"format": "pt"})
+    code, out, err = run("quantize", weights.parent, *ASKED, "--out", "here")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "is not a number before anything is rounded" in err
+    assert Path("here/items.jsonl").read_text().count("\n") == 1
+
+
 def test_a_ratio_has_an_interval_in_units_of_the_differences():
     losses = [3.0, 4.0, 2.0, 5.0, 3.5, 2.5, 4.5, 3.2]
     found = ratio(losses, [loss + 0.01 + 0.001 * (at % 3) for at, loss in enumerate(losses)])
     assert 1 < found["low"] < found["ratio"] < found["high"] < 1.03
-    assert ratio(losses, losses)["ratio"] == 1
+    assert ratio(losses, losses) == {"ratio": 1, "low": 1, "high": 1}
+
+
+def test_a_seed_is_that_of_the_bootstrap():
+    losses = [3 + 0.1 * (at * at % 17) for at in range(40)]
+    after = [loss + 0.01 * (at * at % 23) for at, loss in enumerate(losses)]
+    assert ratio(losses, after, 1)["low"] != ratio(losses, after, 2)["low"]
+
+
+def test_a_gap_that_is_not_resolved_has_no_share():
+    chosen = Chosen({code: [Method(ROUNDED), Method("compand")] for code in REFERENCES}, {}, {}, None)
+    for floor, told in (([1.5] * 20, True), ([1.0 + 0.1 * (-1) ** at for at in range(20)], False)):
+
+        def trials(trial, floor=floor):
+            return {"nll": floor if trial.code else [1.0 + 1e-3 * at for at in range(20)], "layers": {}}
+
+        rows = rounded(trials, chosen, REFERENCES[0], 0)
+        assert [each["recovered"] is not None for each in rows] == [told, told]
 
 
 def row(code, method, perplexity, nll, setting=""):
@@ -200,18 +231,23 @@ def row(code, method, perplexity, nll, setting=""):
     return found | {"recovered": 0.5, **ratio([1.0] * len(nll), nll)}
 
 
-def test_the_first_line_names_the_codes_at_which_an_alternative_does_better():
+def test_the_first_lines_name_the_codes_at_which_an_alternative_does_better_and_how_sure_that_is():
     rows = [row("none", "full precision", 2.7, [1.0] * 20)]
-    for code, rotated in (("int8 tensor", 3.1), ("int4 token", 2.75)):
+    noisy = [1.0 + 0.2 * (at % 2) for at in range(20)]  # around compand's 1.09
+    surely = [1.01 + 1e-4 * at for at in range(20)]
+    for code, rotated, losses in (
+        ("int8 tensor", 3.1, [1.1] * 20),
+        ("int4 token", 2.75, surely),
+        ("e4m3 tensor", 2.95, noisy),
+    ):
         rows.append(row(code, "round to nearest", 5.0, [1.6] * 20))
-        rows.append(
-            row(code, "Hadamard rotation", rotated, [1.1 if rotated > 3 else 1.01 + 1e-4 * at for at in range(20)])
-        )
+        rows.append(row(code, "Hadamard rotation", rotated, losses))
         rows.append(row(code, "compand", 3.0, [1.09] * 20, "knee 0.9"))
-    first, *rest = headline(rows)
+    first, second, *rest = headline(rows)
     assert first == (
-        "Where an alternative does better: than compand at int4 token Hadamard rotation (2.75 against 3.00)."
+        "An alternative does better than compand at 1 of 3 codes: int4 token, Hadamard rotation (2.75 against 3.00)"
     )
+    assert second == "  and within the interval at 1: e4m3 tensor, Hadamard rotation (2.95 against 3.00)"
     assert rest[0].startswith("int8 tensor, compand (knee 0.9): 3.00 from 5.00, 50.0 % of the gap recovered; 1.0942")
 
 

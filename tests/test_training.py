@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 from armlet import Inward, Outward, Transport, attach, redistribute
 from families import tiny
@@ -20,7 +21,7 @@ sys.path.insert(0, str(EXAMPLES))
 import train_with_arm  # noqa: E402
 import training_results  # noqa: E402
 import training_run  # noqa: E402
-from training_run import Recipe, Run, Text, float8, train  # noqa: E402
+from training_run import Recipe, Run, Text, _rounded, float8, train  # noqa: E402
 
 SMALL = Recipe(steps=24, batch=4, tokens=16, hidden=16, width=24, layers=2)
 PLAIN = Run("float32", 0.01, 0, arm=False)
@@ -84,16 +85,16 @@ def test_a_run_gives_the_same_numbers_again(text):
 
 
 def test_runs_with_and_without_start_alike_and_see_the_same_batches(text, monkeypatch):
-    seen = {}
-
-    def note(model, run, batch):
-        start = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-        seen.setdefault(run.arm, []).append((start, batch))
-        return training_loss(model, run, batch)
-
+    seen = {False: [], True: []}
     training_loss = training_run._loss
-    monkeypatch.setattr(training_run, "_loss", note)
-    for arm in (False, True):
+    for arm, noted in seen.items():
+
+        def note(model, batch, noted=noted):
+            start = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+            noted.append((start, batch))
+            return training_loss(model, batch)
+
+        monkeypatch.setattr(training_run, "_loss", note)
         train(replace(PLAIN, arm=arm), SMALL, Text.read(text))
     assert torch.equal(seen[False][0][0], seen[True][0][0])
     assert not torch.equal(seen[False][-1][0], seen[True][-1][0])
@@ -124,6 +125,27 @@ def test_float8_rounds_to_e4m3_with_the_gradient_of_the_identity():
     assert (rounded != x).any()
 
 
+def test_in_bfloat16_each_linear_layer_reads_multiplies_and_gives_what_bfloat16_holds():
+    model, seen, weights = tiny("llama").train(), [], {}
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with _rounded(model, "bfloat16"):
+        linears = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+        for linear in linears:
+            linear.register_forward_hook(lambda layer, args, out: seen.extend((args[0], layer.weight, out)))
+        model(input_ids=torch.arange(12).view(2, 6)).logits.square().sum().backward()
+        weights = dict(model.named_parameters())
+    assert len(linears) == 7 * model.config.num_hidden_layers + 1
+    assert len(seen) == 3 * len(linears)
+    for tensor in seen:
+        assert torch.equal(tensor, tensor.detach().bfloat16().float())
+    for linear in linears:
+        weight = linear.parametrizations.weight.original
+        assert any(weight is each for each in weights.values())  # the optimiser steps the float32 weight
+        assert weight.grad.any()
+    rounded = [name for name, value in before.items() if torch.equal(value, value.bfloat16().float())]
+    assert not [name for name in rounded if "proj" in name]  # so that the test would see weights left as they are
+
+
 def test_the_largest_rate_is_the_last_before_the_first_that_fails():
     fine, broken = {"loss": 1.0}, {"loss": None}
     outcomes = dict.fromkeys([replace(PLAIN, rate=rate) for rate in (1, 2, 8)], fine)
@@ -131,6 +153,16 @@ def test_the_largest_rate_is_the_last_before_the_first_that_fails():
     largest = training_results._largest
     assert largest(outcomes, "float32", (1, 2, 4, 8), 0, False, 2.0) == 2
     assert largest(outcomes, "float32", (4, 8), 0, False, 2.0) == 2  # below the grid: half of its smallest
+
+
+def test_intervals_over_seeds_are_students_and_seeds_that_agree_have_none():
+    difference = training_results._difference
+    found = difference([(1.0, 1.1), (2.0, 2.3), (3.0, 3.2)], ratios=False)
+    # Mean 0.2, standard error 0.1 / √3, and t = 4.3027 with 2 degrees of freedom.
+    assert found["effect"] == pytest.approx(0.2)
+    assert (found["low"], found["high"]) == pytest.approx((0.2 - 0.24841, 0.2 + 0.24841), abs=1e-4)
+    agreed = difference([(1.0, 2.0)] * 6, ratios=False)
+    assert (agreed["effect"], agreed["low"], agreed["high"]) == (1.0, None, None)
 
 
 def test_a_stopped_grid_goes_on_to_the_same_results(text, tmp_path, monkeypatch):
@@ -166,7 +198,25 @@ def test_ctrl_c_exits_with_130_and_keeps_what_there_is(text, tmp_path):
     assert "the same command goes on" in " ".join(err.split())
 
 
+@pytest.mark.parametrize("rates", ["abc", ",", "0.01,-1", "0.1,0.1", "0.1,0.01", "0.1,inf", "nan"])
+def test_rates_that_are_no_rising_numbers_are_one_line(rates, text, tmp_path, capsys):
+    with pytest.raises(typer.Exit) as found:
+        train_with_arm.main(text, out=tmp_path, rates=rates)
+    assert found.value.exit_code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
 def test_a_text_that_is_not_there_is_one_line(tmp_path):
     run = subprocess.run(command(tmp_path / "none", tmp_path), capture_output=True, text=True)
     assert run.returncode == 2
     assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_a_folder_of_another_grid_is_one_line_and_keeps_what_it_holds(text, tmp_path):
+    (tmp_path / "manifest.json").write_text('{"rates": [1.0], "machines": []}')
+    (tmp_path / "items.jsonl").write_text("")
+    run = subprocess.run(command(text, tmp_path), capture_output=True, text=True)
+    assert run.returncode == 2
+    assert len(run.stderr.strip().splitlines()) == 1
+    assert "holds another run" in run.stderr
+    assert (tmp_path / "manifest.json").read_text() == '{"rates": [1.0], "machines": []}'

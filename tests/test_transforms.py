@@ -16,6 +16,7 @@ from armlet.analysis.transforms import (
     Smooth,
     compand,
     expand,
+    hadamard,
 )
 
 INT8, INT4 = Code("int8", "tensor"), Code("int4", "token")
@@ -52,7 +53,8 @@ def test_there_and_back_is_the_identity_within_float_rounding(transform):
 def test_the_way_back_folds_into_the_weight_of_down(transform):
     fitted = transform.fit(X.double(), WEIGHT.double(), INT8)
     z, back = fitted.there(X.double())
-    folded = back(WEIGHT.double())  # both are symmetric: a scale by channel, and a rotation that is its own inverse
+    weight = WEIGHT.double()
+    folded = back(weight) if isinstance(transform, Smooth) else fitted.there(weight)[0]  # W·s, and W·H
     torch.testing.assert_close(linear(z, folded), linear(X.double(), WEIGHT.double()), rtol=1e-10, atol=1e-8)
 
 
@@ -106,10 +108,21 @@ def test_smoothquant_evens_out_channels():
 
 
 def test_a_rotation_spreads_one_value_over_its_block():
-    x = torch.zeros(1, 1, 48)
-    x[..., 5] = 4.0
+    x = torch.zeros(1, 1, 32 * 3 * 7)
+    x[..., 5] = 96**0.5
     z, _ = Hadamard().fit(x, WEIGHT, INT8).there(x)
-    torch.testing.assert_close(z.abs()[0, 0], torch.tensor([1.0] * 16 + [0.0] * 32))
+    torch.testing.assert_close(z.abs()[0, 0], torch.tensor([1.0] * 96 + [0.0] * (672 - 96)))
+
+
+@pytest.mark.parametrize(
+    ("width", "order"),
+    [(1536, 1536), (172, 4), (8960, 1280), (18944, 512), (48, 48), (20, 20), (12, 12), (64, 64), (35, 1)],
+)
+def test_a_hadamard_matrix_is_of_plus_and_minus_one_with_orthogonal_rows(width, order):
+    matrix = hadamard(width)
+    assert matrix.shape == (order, order)
+    assert matrix.abs().eq(1).all()
+    assert torch.equal(matrix @ matrix.T, order * torch.eye(order, dtype=matrix.dtype))
 
 
 @each_transform

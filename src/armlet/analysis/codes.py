@@ -50,7 +50,7 @@ class Code:
         return z.reshape(-1, z.shape[-1]) if self.span == "token" else z.flatten(1)
 
     def round(self, rows: Tensor, limit: Tensor) -> Tensor:
-        """Rounds to the code and back; what lies beyond the limit becomes the limit.
+        """Rounds to the code and back; what lies beyond the limit becomes the limit. NaN and infinity stay.
 
         Args:
             rows: `[rows, n]` float.
@@ -62,10 +62,11 @@ class Code:
         largest = LARGEST[self.number]
         scale = limit.clamp(min=SMALLEST) / largest
         if self.number == "e4m3":
-            return (rows / scale).clamp(-largest, largest).to(torch.float8_e4m3fn).to(rows.dtype) * scale
-        zero = torch.zeros(len(rows), dtype=torch.int32, device=rows.device)
-        flat = scale.float().flatten()
-        return torch.fake_quantize_per_channel_affine(rows.float(), flat, zero, 0, -largest, largest).to(rows.dtype)
+            rounded = (rows / scale).clamp(-largest, largest).to(torch.float8_e4m3fn).to(rows.dtype) * scale
+        else:
+            zero, flat = torch.zeros(len(rows), dtype=torch.int32, device=rows.device), scale.float().flatten()
+            rounded = torch.fake_quantize_per_channel_affine(rows.float(), flat, zero, 0, -largest, largest)
+        return torch.where(rows.isfinite(), rounded.to(rows.dtype), rows)  # torch makes −limit of them
 
 
 CODES = (

@@ -98,7 +98,8 @@ class Meter:
     """Sums over the calls of one layer.
 
     Args:
-        shaped: whether the distribution of what is coded is measured too, which takes as long as the rounding.
+        shaped: whether the distribution of what is coded is measured too, which takes as long as the rounding. Its
+            median is the mean of the calls' medians.
     """
 
     shaped: bool = False

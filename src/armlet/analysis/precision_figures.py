@@ -24,7 +24,7 @@ PANELS = {
 
 
 def draw(rows: Sequence[Row], layers: Sequence[Row]) -> Figure:
-    """Bars at the two reference codes above; the damage of each layer and four measures of it below.
+    """Perplexities at the two reference codes above; the damage of each layer and four measures of it below.
 
     Args:
         rows: of every code and method, the unrounded model first.
@@ -37,7 +37,7 @@ def draw(rows: Sequence[Row], layers: Sequence[Row]) -> Figure:
         upper, lower = halves
         upper.suptitle("Held-out perplexity by method (log), with 95 % intervals", fontsize=9)
         for axes, code in zip(upper.subplots(1, 2, squeeze=False).flat, codes, strict=False):
-            _bars(axes, [row for row in rows if row["code"] == code], rows[0]["perplexity"], code)
+            _perplexities(axes, [row for row in rows if row["code"] == code], rows[0]["perplexity"], code)
         panels = list(lower.subplots(2, 3).flat)
         _damage(panels[0], layers)
         for axes, name in zip(panels[1:5], PANELS, strict=True):
@@ -48,21 +48,28 @@ def draw(rows: Sequence[Row], layers: Sequence[Row]) -> Figure:
         return figure
 
 
-def _bars(axes: Axes, rows: Sequence[Row], base: float, code: str) -> None:
+def _perplexities(axes: Axes, rows: Sequence[Row], base: float, code: str) -> None:
     """Perplexity of each method, best at the top, with the interval of its ratio to full precision."""
     ordered = sorted(rows, key=lambda row: row["perplexity"], reverse=True)
+    values = [row["perplexity"] for row in ordered]
+    left, right = 0.9 * min(base, *values), 1.3 * max(base, *values)
     for at, row in enumerate(ordered):
-        colour = COLOURS["Inward"] if row["method"] in OURS else "#bbbbbb"
-        axes.barh(at, row["perplexity"], color=colour, height=0.7)
+        colour = COLOURS["Inward"] if row["method"] in OURS else "#333333"
         if row["low"] is not None:
-            axes.plot([base * row["low"], base * row["high"]], [at, at], color="black", lw=0.8)
-        axes.text(row["perplexity"], at, f" {row['perplexity']:.2f}", va="bottom", fontsize=5)
+            low, high = base * row["low"], base * row["high"]
+            axes.plot([max(low, left), min(high, right)], [at, at], color=colour, lw=1)
+            for cut, edge, arrow in ((low < left, left, "<"), (high > right, right, ">")):
+                axes.plot([edge] * cut, [at] * cut, marker=arrow, ms=4, color=colour)
+        axes.plot(row["perplexity"], at, marker="o", ms=4, color=colour)
+        where = (row["perplexity"], at)
+        text = axes.annotate(f"{where[0]:.2f}", where, (0, 3), textcoords="offset points", fontsize=5, ha="center")
+        text.set_in_layout(False)
     axes.set_yticks(range(len(ordered)), [row["method"] for row in ordered])
     axes.axvline(base, color=GREY, lw=0.6, ls=":")
     axes.set_xscale("log")
     axes.set_title(f"{code}; dotted: full precision, {base:.2f}", fontsize=8)
-    axes.set_xlim(0.9 * base, 1.3 * max(row["perplexity"] for row in rows))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.set_xlim(left, right)
+    axes.xaxis.set_major_locator(LogLocator(subs=range(1, 10) if right < 10 * left else (1, 2, 3, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -73,7 +80,8 @@ def _damage(axes: Axes, layers: Sequence[Row]) -> None:
         axes.plot([row["layer"] for row in layers], values, color=colour, lw=0.9, marker=".", ms=3, label=str(code))
     axes.set_yscale("symlog", linthresh=1e-3)
     axes.set_title("rise of perplexity, that layer alone rounded", fontsize=7)
-    axes.legend(frameon=False, fontsize=6, loc="upper center")
+    axes.set_ylim(0, 30 * max(1e-3, axes.get_ylim()[1]))  # room for the legend
+    axes.legend(frameon=False, fontsize=6, loc="upper center", ncols=2)
     axes.set_xlabel("layer")
 
 
@@ -85,7 +93,8 @@ def _lines(axes: Axes, rows: Sequence[Row], name: str) -> None:
         if row["code"] == code and row["method"] in LINES:
             points = [(int(layer), found[name]) for layer, found in row["layers"].items() if found[name] is not None]
             if points:
-                axes.plot(*zip(*points, strict=True), color=LINES[row["method"]], lw=0.9, label=row["method"])
+                dashed = "--" if row["method"] == CONTRACT else "-"  # it is what it was in most layers
+                axes.plot(*zip(*points, strict=True), dashed, color=LINES[row["method"]], lw=0.9, label=row["method"])
     axes.set_yscale(scale, **({"linthresh": 1e-6 if name == "saturated" else 1} if scale == "symlog" else {}))
     axes.set_title(title, fontsize=7)
     axes.set_xlabel("layer")

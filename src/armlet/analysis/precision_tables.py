@@ -27,16 +27,16 @@ MEASURES = {"sqnr": "SQNR", "max_over_median": "max/med", "kurtosis": "kurtosis"
 
 
 def methods_table(rows: Sequence[Row]) -> Table:
-    """Held-out perplexities, codes × methods."""
+    """Held-out perplexities, codes × methods; not rounded, that of a contraction alone is another."""
     table = _table(f"Perplexity by code and method; full precision {rows[0]['perplexity']:.2f}")
-    codes = list(dict.fromkeys(row["code"] for row in rows if row["code"] != "none"))
+    codes = list(dict.fromkeys(row["code"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows if row["code"] != "none"))
     table.add_column("code", no_wrap=True)
     for method in methods:
         table.add_column(SHORT[method], justify="right", no_wrap=True)
     for code in codes:
         found = {row["method"]: row["perplexity"] for row in rows if row["code"] == code}
-        table.add_row(code, *(short(found[method]) for method in methods))
+        table.add_row(code, *(short(found[method]) if method in found else "" for method in methods))
     return table
 
 

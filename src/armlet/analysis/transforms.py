@@ -9,7 +9,7 @@ torch: the libraries that have them change whole models and quantise weights as 
 | `Percentile` | x, the range ends at a quantile of the magnitudes | z | calibration in TensorRT |
 | `LeastError` | x, the range is the one of least mean squared error | z | the usual MSE observer |
 | `Smooth` | x / s, s = max|x|^α / max|W|^(1−α) by channel | z · s | arXiv 2211.10438 |
-| `Hadamard` | x · H by blocks, H orthogonal | z · H | arXiv 2404.00456 |
+| `Hadamard` | x · H by blocks, H orthogonal | z · Hᵀ | arXiv 2404.00456 |
 | `Compand` | sign(x) · (r, or 1 + ln r where r = |x|/T > 1) | sign(z) · T · (|z|, or exp(|z| − 1)) | `Inward`, G.711 |
 
 Of `Smooth` and `Hadamard` the way back folds into the weight of down: W·(z·s) = (W·s)·z, so that an integer product
@@ -113,25 +113,49 @@ class Smooth(Plain):
 
 @dataclass(frozen=True)
 class Hadamard(Plain):
-    """Blocks of channels rotated by an orthogonal matrix of ±1/√n, its own inverse; n is the width's power of 2."""
+    """Blocks of channels rotated by an orthogonal matrix of ±1/√n, undone by its transpose."""
 
     matrix: Tensor | None = field(default=None, compare=False, repr=False)
     name: ClassVar[str] = "Hadamard rotation"
 
     def fit(self, x: Tensor, weight: Tensor, code: Code) -> "Hadamard":
-        """`matrix`, `[n, n]`: n is the largest power of 2 that divides the width."""
-        from scipy.linalg import hadamard
-
-        size = x.shape[-1] & -x.shape[-1]
-        return replace(self, matrix=torch.from_numpy(hadamard(size) / size**0.5).to(x))
+        """`matrix`, `[n, n]`: the largest of `hadamard` that divides the width."""
+        matrix = hadamard(x.shape[-1])
+        return replace(self, matrix=(matrix / len(matrix) ** 0.5).to(x))
 
     def there(self, x: Tensor) -> tuple[Tensor, Back]:
-        """Rotated, and rotated again."""
-        return self._rotate(x), self._rotate
-
-    def _rotate(self, x: Tensor) -> Tensor:
+        """Rotated, and rotated back."""
         assert self.matrix is not None
-        return (x.unflatten(-1, (-1, len(self.matrix))) @ self.matrix.to(x)).flatten(-2)
+        matrix = self.matrix.to(x)
+        return _rotate(x, matrix), lambda z: _rotate(z, matrix.T)
+
+
+def _rotate(x: Tensor, matrix: Tensor) -> Tensor:
+    return (x.unflatten(-1, (-1, len(matrix))) @ matrix).flatten(-2)
+
+
+def hadamard(width: int) -> Tensor:
+    """float64 `[n, n]` of ±1 with orthogonal rows: n, which divides `width`, is the largest 2ᵃ, 12 · 2ᵃ or 20 · 2ᵃ."""
+    orders = [base * 2**power for base in (1, 12, 20) for power in range(width.bit_length())]
+    size = max(order for order in orders if width % order == 0)
+    base = next(base for base in (12, 20, 1) if size % base == 0)
+    from scipy.linalg import hadamard as sylvester
+
+    powers = torch.from_numpy(sylvester(size // base)).double()
+    return torch.kron(powers, _paley(base)) if base > 1 else powers
+
+
+def _paley(order: int) -> Tensor:
+    """float64 `[order, order]`, order − 1 a prime that leaves 3 modulo 4 (Paley 1933, first construction)."""
+    q = order - 1
+    squares = {value * value % q for value in range(1, q)}
+    residue = [0, *(1 if value in squares else -1 for value in range(1, q))]
+    matrix = torch.ones(order, order, dtype=torch.float64)
+    matrix[1:, 0] = -1
+    for row in range(q):
+        for column in range(q):
+            matrix[1 + row, 1 + column] = residue[(column - row) % q] + (row == column)
+    return matrix
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """`armlet quantize`: what fewer bits at the input of down cost, and which way around the outliers pays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,6 +67,9 @@ def quantize(
         check_folder(out)
     text = _text(data) if data or model != "abacus" else None
     loaded, tokenizer, described = _load(model, dtype, device)
+    longest = getattr(loaded.config.get_text_config(), "max_position_embeddings", None) or tokens
+    if tokens > longest:
+        raise ArgumentError(f"--tokens: the model reads {longest:,} at a time, found {tokens:,}")
     texts = _texts(tokenizer, text, windows, calibration, tokens)
     after = None if text else tokenizer.convert_tokens_to_ids(ASKED)  # abacus was not trained to guess a question
     bench = Bench(loaded, {name: ids.to(loaded.device) for name, ids in texts.items()}, REFERENCES, after)
@@ -73,7 +77,7 @@ def quantize(
     manifest = _manifest(described, data, texts, asked)
     folder = out or run_folder(manifest)
     with open_journal(folder, manifest, machine()) as journal:
-        chosen, rows, interrupted = _run(bench, journal, limit)
+        chosen, rows, interrupted = _run(bench, journal, limit, seed)
     if chosen and rows:
         heading = {"source": described["model"], "dtype": described["dtype"], "data": str(data) if data else None}
         _report(chosen, rows, heading | asked | {"seed": seed, "interrupted": interrupted}, folder, as_json)
@@ -169,22 +173,32 @@ class _Runner:
         return self.journal.closed[trial.key]
 
 
-def _run(bench: "Bench", journal: "Journal", limit: float) -> "tuple[Chosen | None, list[Row], bool]":
+def _run(bench: "Bench", journal: "Journal", limit: float, seed: int) -> "tuple[Chosen | None, list[Row], bool]":
     """What was chosen, the held-out rows of the codes that are complete, and whether Ctrl-C left some out."""
     from armlet.analysis.choice import choose
     from armlet.analysis.codes import CODES
+    from armlet.analysis.precision import Trial
 
     chosen, rows = None, list[Row]()
     with progress("running trials", most_trials(len(bench.downs))) as tick:
         run = _Runner(bench, journal, tick)
         try:
+            _check_losses(run(Trial("calibration"))["nll"])
             chosen = choose(run, list(bench.downs), limit)
-            rows += unrounded(run, chosen)
+            rows += unrounded(run, chosen, seed)
             for code in CODES:
-                rows += rounded(run, chosen, code)
+                rows += rounded(run, chosen, code, seed)
         except KeyboardInterrupt:
             return chosen, rows, True
     return chosen, rows, False
+
+
+def _check_losses(losses: Sequence[float]) -> None:
+    if not all(map(isfinite, losses)):
+        raise ArgumentError(
+            "the model's loss on the text is not a number before anything is rounded: its weights hold NaN, or its "
+            "dtype overflows; try --dtype float32"
+        )
 
 
 def _report(chosen: "Chosen", rows: "list[Row]", asked: dict[str, Any], folder: Path, as_json: bool) -> None:
@@ -198,7 +212,7 @@ def _report(chosen: "Chosen", rows: "list[Row]", asked: dict[str, Any], folder: 
     layers = layer_rows(chosen)
     with notes.status("drawing ..."):
         figures = save(draw(rows, layers), folder, "quantize")
-    lines = headline(rows)
+    lines = headline(rows, asked["seed"])
     found = asked | {"headline": lines, "setting": paths, "layers": layers, "rows": rows}
     result = found | {"figures": [str(path) for path in figures]}
     write_json(folder / RESULT, result)

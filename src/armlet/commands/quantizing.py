@@ -23,40 +23,42 @@ def most_trials(layers: int) -> int:
     return len(REFERENCES) * (layers + options) + len(CONTRACTIONS) * (2 * min(WORST, layers) + 2) + held_out
 
 
-def unrounded(run: "Run", chosen: "Chosen") -> list[Row]:
+def unrounded(run: "Run", chosen: "Chosen", seed: int) -> list[Row]:
     """The model as it is, and with the contraction alone: what that costs before anything is rounded."""
     from armlet.analysis.choice import CONTRACT, Method
 
     plain = Method("full precision")
     methods = [plain, Method(CONTRACT, contraction=chosen.contraction)] if chosen.contraction else [plain]
-    return _rows(run, methods, None)
+    return _rows(run, methods, None, seed)
 
 
-def rounded(run: "Run", chosen: "Chosen", code: "Code") -> list[Row]:
+def rounded(run: "Run", chosen: "Chosen", code: "Code", seed: int) -> list[Row]:
     """Every method at one code."""
     from armlet.analysis.choice import reference
 
-    return _rows(run, chosen.methods[reference(code)], code)
+    return _rows(run, chosen.methods[reference(code)], code, seed)
 
 
-def _rows(run: "Run", methods: "Sequence[Method]", code: "Code | None") -> list[Row]:
+def _rows(run: "Run", methods: "Sequence[Method]", code: "Code | None", seed: int) -> list[Row]:
+    """A share of the gap is told where the interval says that there is a gap."""
     from armlet.analysis.choice import ROUNDED, Method, perplexity
 
     base = run(Method("").trial("held-out", None))["nll"]
     floor = run(Method(ROUNDED).trial("held-out", code))["nll"]
     gap = perplexity(floor) - perplexity(base)
+    resolved = (ratio(base, floor, seed)["low"] or 0) > 1
     rows = list[Row]()
     for method in methods:
         found = run(method.trial("held-out", code))
         value = perplexity(found["nll"])
         named = {"code": str(code or "none"), "method": method.name, "setting": setting(method)}
-        judged = {"perplexity": value, **ratio(base, found["nll"])}
-        judged["recovered"] = (perplexity(floor) - value) / gap if gap > 0 else None
+        judged = {"perplexity": value, **ratio(base, found["nll"], seed)}
+        judged["recovered"] = (perplexity(floor) - value) / gap if resolved else None
         rows.append({**named, **judged, "nll": found["nll"], "layers": found["layers"]})
     return rows
 
 
-def ratio(before: Sequence[float], after: Sequence[float]) -> dict[str, float | None]:
+def ratio(before: Sequence[float], after: Sequence[float], seed: int = 0) -> dict[str, float | None]:
     """The ratio of two perplexities over the same windows, and its 95 % interval.
 
     The windows' differences are compared with 0, so that a Bonett-Price interval, below 20 windows, takes its step
@@ -65,7 +67,9 @@ def ratio(before: Sequence[float], after: Sequence[float]) -> dict[str, float | 
     from armlet.evaluation.paired import compare
 
     differences = [b - a for a, b in zip(before, after, strict=True)]
-    found = compare([0.0] * len(differences), differences)
+    if not any(differences):  # the same run twice: nothing is left to chance
+        return {"ratio": 1.0, "low": 1.0, "high": 1.0}
+    found = compare([0.0] * len(differences), differences, seed=seed)
     low, high = (exp(bound) if isfinite(bound) else None for bound in found.interval)
     return {"ratio": exp(found.difference), "low": low, "high": high}
 
@@ -90,7 +94,8 @@ def _spans(layers: Sequence[int]) -> str:
     """Such as "layers 0-3,7"."""
     starts = [at for at in layers if at - 1 not in layers]
     ends = [at for at in layers if at + 1 not in layers]
-    return "layers " + ",".join(f"{a}-{b}" if b > a else str(a) for a, b in zip(starts, ends, strict=True))
+    spans = ",".join(f"{a}-{b}" if b > a else str(a) for a, b in zip(starts, ends, strict=True))
+    return f"layer{'s' * (len(layers) > 1)} {spans}"
 
 
 def layer_rows(chosen: "Chosen") -> list[Row]:
@@ -121,31 +126,32 @@ def _gain(found: "LayerGain | None") -> Row:
     return {"setting": contraction_text(found.contraction), "cost": exp(found.cost), "gain": exp(-found.gain)}
 
 
-def headline(rows: Sequence[Row]) -> list[str]:
-    """First where a simple alternative does better than what is armlet's own, then what each recovers."""
+def headline(rows: Sequence[Row], seed: int = 0) -> list[str]:
+    """First where simple alternatives do better than what is armlet's own, then what each of these recovers."""
     from armlet.analysis.choice import COMPANDED, CONTRACT, REFERENCES
 
     codes = list(dict.fromkeys(row["code"] for row in rows if row["code"] != "none"))
     own = [name for name in (COMPANDED, CONTRACT) if any(row["method"] == name for row in rows)]
-    first = "Where an alternative does better: " + "; ".join(_beaten(rows, codes, name) for name in own) + "."
+    beaten = [line for name in own for line in _beaten(rows, codes, name, seed)]
     described = [_recovered(rows, str(code), name) for code in REFERENCES for name in own if str(code) in codes]
-    return [first, *described]
+    return [*beaten, *described]
 
 
-def _beaten(rows: Sequence[Row], codes: Sequence[str], name: str) -> str:
-    """The codes at which `name` is not the best, and by what."""
+def _beaten(rows: Sequence[Row], codes: Sequence[str], name: str, seed: int) -> list[str]:
+    """The codes at which `name` is not the best, those first at which the interval of the difference says so."""
     from armlet.analysis.choice import OURS
 
-    found: list[str] = []
+    sure, perhaps = list[str](), list[str]()
     for code in codes:
         here = {row["method"]: row for row in rows if row["code"] == code}
         best = min((row for method, row in here.items() if method not in OURS), key=lambda row: row["perplexity"])
         if best["perplexity"] < here[name]["perplexity"]:
-            sure = ratio(here[name]["nll"], best["nll"])["high"]
-            shown = "" if sure is not None and sure < 1 else ", within the interval"
-            numbers = f"{best['perplexity']:.2f} against {here[name]['perplexity']:.2f}{shown}"
-            found.append(f"{code} {best['method']} ({numbers})")
-    return f"than {name} at {', '.join(found)}" if found else f"than {name} at none of {len(codes)} codes"
+            high = ratio(here[name]["nll"], best["nll"], seed)["high"]
+            numbers = f"{best['perplexity']:.2f} against {here[name]['perplexity']:.2f}"
+            (sure if high is not None and high < 1 else perhaps).append(f"{code}, {best['method']} ({numbers})")
+    of = f"of {len(codes)} codes"
+    lines = [f"An alternative does better than {name} at {len(sure)} {of}{': ' * bool(sure)}{'; '.join(sure)}"]
+    return lines + [f"  and within the interval at {len(perhaps)}: {'; '.join(perhaps)}"] * bool(perhaps)
 
 
 def _recovered(rows: Sequence[Row], code: str, name: str) -> str:
