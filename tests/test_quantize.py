@@ -1,6 +1,7 @@
 """`armlet quantize`: one run in JSON, table and figure; it goes on where it was cut short; refusals of one line."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,11 +15,21 @@ from safetensors.torch import load_file, save_file
 
 import armlet.analysis.precision
 from armlet import attach, load_config
-from armlet.analysis.choice import CANDIDATES, CONTRACT, CONTRACTIONS, KEPT, REFERENCES, ROUNDED, Chosen, Method
+from armlet.analysis.choice import (
+    CANDIDATES,
+    CONTRACT,
+    CONTRACTIONS,
+    KEPT,
+    REFERENCES,
+    ROUNDED,
+    Chosen,
+    LayerGain,
+    Method,
+)
 from armlet.analysis.codes import CODES
 from armlet.analysis.precision import Contraction
 from armlet.commands.quantize import _save_setting
-from armlet.commands.quantizing import headline, ratio, rounded
+from armlet.commands.quantizing import headline, layer_rows, ratio, rounded
 from armlet.layer.config import FILE
 from armlet.redistribution import Inward
 from checkpoints import save
@@ -117,7 +128,7 @@ def test_ctrl_c_behind_the_first_code_shows_that_code(whole, folder, monkeypatch
     real = armlet.analysis.precision.Bench.run
 
     def interrupted(bench, trial):
-        if trial.text == "held-out" and str(trial.code) == "int8 tensor":
+        if trial.text == "held-out" and str(trial.code) == "int8 tensor" and trial.layers is None:
             raise KeyboardInterrupt
         return real(bench, trial)
 
@@ -224,6 +235,29 @@ def test_a_gap_that_is_not_resolved_has_no_share():
 
         rows = rounded(trials, chosen, REFERENCES[0], 0)
         assert [each["recovered"] is not None for each in rows] == [told, told]
+
+
+def test_a_layers_contraction_has_intervals_from_held_out_windows_of_that_layer_alone():
+    contraction = Contraction(Inward(0.99, "clip"), "product", "token", (2,))
+    damage = {code: {1: 0.1, 2: 0.2} for code in REFERENCES}
+    chosen = Chosen({}, damage, {1: None, 2: LayerGain(contraction, 9.0, 9.0)}, None)
+    base = [1.0 + 0.1 * (at % 3) for at in range(20)]
+
+    def trials(trial):
+        assert trial.text == "held-out"
+        assert trial.layers == ((2,) if trial.code else None)
+        assert trial.contraction in (None, contraction)
+        rise = (0.2 if trial.contraction else 0.5) if trial.code else (0.01 if trial.contraction else 0)
+        return {"nll": [loss + rise * (1 + 0.01 * (at % 5)) for at, loss in enumerate(base)]}
+
+    one, two = layer_rows(trials, chosen, 0)
+    assert (one["tried"], one["setting"]) == (True, None)
+    assert two["setting"] == "clip, knee 0.99, product, token"
+    # exp of the mean rise, 1.02 times 0.01 and 0.2 − 0.5.
+    for name, expected in (("cost", math.exp(0.0102)), ("gain", math.exp(-0.306))):
+        found = two[name]
+        assert found["ratio"] == pytest.approx(expected)
+        assert found["low"] < found["ratio"] < found["high"]
 
 
 def row(code, method, perplexity, nll, setting=""):

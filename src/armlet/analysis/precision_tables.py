@@ -44,14 +44,19 @@ def layers_table(rows: Sequence[Row]) -> Table:
     """The layers that do the damage, worst first, and the best contraction of each."""
     code = next(name for name in rows[0] if name.startswith("damage"))
     tried = sorted((row for row in rows if row["tried"]), key=lambda row: row[code], reverse=True)
-    table = _table("Layers by damage: perplexity's ratio where that layer alone is rounded, and contracted")
-    for heading in ("layer", code.partition(" ")[2], "full", "rounded", "contracted, that layer alone"):
-        table.add_column(heading, justify="left" if heading.startswith("contr") else "right", no_wrap=True)
+    table = _table("Layers by damage, each alone: perplexity's ratio where it is rounded, then contracted too")
+    for heading in ("layer", code.partition(" ")[2].replace(" ", "\n"), "full", "rounded [95 %]", "contracted"):
+        table.add_column(heading, justify="left" if heading == "contracted" else "right", no_wrap=True)
     for row in tried:
         paid = row["setting"] is not None
-        cells = [f"{row['cost']:.4f}", f"{row['gain']:.4f}"] if paid else ["-", "-"]
+        cells = [f"{row['cost']['ratio']:.4f}", _bounded(row["gain"])] if paid else ["-", "-"]
         table.add_row(str(row["layer"]), f"{row[code]:.4f}", *cells, row["setting"] or "none pays under the limit")
     return table
+
+
+def _bounded(found: Row) -> str:
+    bounds = "" if found["low"] is None else f" [{found['low']:.3f}, {found['high']:.3f}]"
+    return f"{found['ratio']:.3f}{bounds}"
 
 
 def shape_table(rows: Sequence[Row], code: str, methods: tuple[str, str]) -> Table:

@@ -1,6 +1,7 @@
 """`armlet quantize`: what fewer bits at the input of down cost, and which way around the outliers pays."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,11 +78,11 @@ def quantize(
     manifest = _manifest(described, data, texts, asked)
     folder = out or run_folder(manifest)
     with open_journal(folder, manifest, machine()) as journal:
-        chosen, rows, interrupted = _run(bench, journal, limit, seed)
-    if chosen and rows:
+        found = _run(bench, journal, limit, seed)
+    if found.chosen and found.rows:
         heading = {"source": described["model"], "dtype": described["dtype"], "data": str(data) if data else None}
-        _report(chosen, rows, heading | asked | {"seed": seed, "interrupted": interrupted}, folder, as_json)
-    if interrupted:
+        _report(found, found.chosen, heading | asked | {"seed": seed}, folder, as_json)
+    if found.interrupted:
         notes.print(f"interrupted: {folder} keeps what there is, and the same command goes on", markup=False)
         raise typer.Exit(INTERRUPTED)
 
@@ -173,24 +174,34 @@ class _Runner:
         return self.journal.closed[trial.key]
 
 
-def _run(bench: "Bench", journal: "Journal", limit: float, seed: int) -> "tuple[Chosen | None, list[Row], bool]":
-    """What was chosen, the held-out rows of the codes that are complete, and whether Ctrl-C left some out."""
+@dataclass
+class _Found:
+    """What was chosen, what the layers do, the held-out rows of complete codes, whether Ctrl-C left some out."""
+
+    chosen: "Chosen | None" = None
+    layers: list[Row] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def _run(bench: "Bench", journal: "Journal", limit: float, seed: int) -> _Found:
     from armlet.analysis.choice import choose
     from armlet.analysis.codes import CODES
     from armlet.analysis.precision import Trial
 
-    chosen, rows = None, list[Row]()
+    found = _Found()
     with progress("running trials", most_trials(len(bench.downs))) as tick:
         run = _Runner(bench, journal, tick)
         try:
             _check_losses(run(Trial("calibration"))["nll"])
-            chosen = choose(run, list(bench.downs), limit)
-            rows += unrounded(run, chosen, seed)
+            found.chosen = choose(run, list(bench.downs), limit)
+            found.layers = layer_rows(run, found.chosen, seed)
+            found.rows += unrounded(run, found.chosen, seed)
             for code in CODES:
-                rows += rounded(run, chosen, code, seed)
+                found.rows += rounded(run, found.chosen, code, seed)
         except KeyboardInterrupt:
-            return chosen, rows, True
-    return chosen, rows, False
+            found.interrupted = True
+    return found
 
 
 def _check_losses(losses: Sequence[float]) -> None:
@@ -201,20 +212,20 @@ def _check_losses(losses: Sequence[float]) -> None:
         )
 
 
-def _report(chosen: "Chosen", rows: "list[Row]", asked: dict[str, Any], folder: Path, as_json: bool) -> None:
+def _report(found: _Found, chosen: "Chosen", asked: dict[str, Any], folder: Path, as_json: bool) -> None:
     """Writes the result, the setting and the figure, and prints the result."""
     from armlet.analysis.choice import COMPANDED, REFERENCES, ROUNDED
     from armlet.analysis.precision_figures import draw
     from armlet.analysis.precision_tables import layers_table, methods_table, shape_table
     from armlet.drawing.style import save
 
+    rows, layers = found.rows, found.layers
     paths = _save_setting(chosen.contraction, folder)
-    layers = layer_rows(chosen)
     with notes.status("drawing ..."):
         figures = save(draw(rows, layers), folder, "quantize")
     lines = headline(rows, asked["seed"])
-    found = asked | {"headline": lines, "setting": paths, "layers": layers, "rows": rows}
-    result = found | {"figures": [str(path) for path in figures]}
+    result = asked | {"interrupted": found.interrupted, "headline": lines, "setting": paths, "layers": layers}
+    result |= {"rows": rows, "figures": [str(path) for path in figures]}
     write_json(folder / RESULT, result)
     if as_json:
         print(json_text(result), end="")

@@ -1,7 +1,7 @@
 """What `armlet quantize` makes of its trials: a row for each code and method, with intervals, and what to say first."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from math import exp, isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ def most_trials(layers: int) -> int:
     from armlet.analysis.codes import CODES
 
     options = sum(map(len, CANDIDATES.values())) + len(KEPT_COUNTS)
-    held_out = len(CODES) * (len(CANDIDATES) + 2) + 2
+    held_out = len(CODES) * (len(CANDIDATES) + 2) + 2 + 3 * min(WORST, layers)
     return len(REFERENCES) * (layers + options) + len(CONTRACTIONS) * (2 * min(WORST, layers) + 2) + held_out
 
 
@@ -77,17 +77,17 @@ def ratio(before: Sequence[float], after: Sequence[float], seed: int = 0) -> dic
 def setting(method: "Method") -> str:
     """The knob that calibration chose, in words; empty where there is none."""
     if method.contraction:
-        return contraction_text(method.contraction)
+        return f"{_curve(method.contraction)}, {_spans(method.contraction.layers)}"
     if method.layers is not None:
         return f"rounded: {_spans(method.layers)}"
     knobs = [each.name for each in fields(method.transform) if each.repr and each.name not in ("fixed", "ratio")]
     return ", ".join(f"{name} {getattr(method.transform, name)}" for name in knobs if name not in ("scale", "matrix"))
 
 
-def contraction_text(contraction: "Contraction") -> str:
-    """Curve, knee, site, scope and layers."""
+def _curve(contraction: "Contraction") -> str:
+    """Curve, knee, site and scope."""
     policy = contraction.policy
-    return f"{policy.curve}, knee {policy.knee}, {contraction.site}, {contraction.scope}, {_spans(contraction.layers)}"
+    return f"{policy.curve}, knee {policy.knee}, {contraction.site}, {contraction.scope}"
 
 
 def _spans(layers: Sequence[int]) -> str:
@@ -98,32 +98,37 @@ def _spans(layers: Sequence[int]) -> str:
     return f"layer{'s' * (len(layers) > 1)} {spans}"
 
 
-def layer_rows(chosen: "Chosen") -> list[Row]:
-    """The damage of each layer alone, at both reference codes, and the best contraction of those that were tried."""
-    damage = {f"damage {code}": exp_each(found) for code, found in chosen.damage.items()}
+def layer_rows(run: "Run", chosen: "Chosen", seed: int) -> list[Row]:
+    """The damage of each layer alone, on the calibration windows, and the best contraction of those that were tried.
+
+    What that does in its layer alone is measured on held-out windows: `cost` without any rounding, and `gain`, the
+    ratio to what rounding that layer alone comes to.
+    """
     inside = chosen.contraction.layers if chosen.contraction else ()
-    layers = next(iter(chosen.damage.values()))
     return [
         {
             "layer": layer,
-            **{name: found[layer] for name, found in damage.items()},
+            **{f"damage {code}": exp(found[layer]) for code, found in chosen.damage.items()},
             "tried": layer in chosen.gains,
-            **_gain(chosen.gains.get(layer)),
+            **_gain(run, chosen.gains.get(layer), layer, seed),
             "chosen": layer in inside,
         }
-        for layer in layers
+        for layer in next(iter(chosen.damage.values()))
     ]
 
 
-def exp_each(nats: "Any") -> dict[int, float]:
-    """By layer, the perplexity's ratio."""
-    return {layer: exp(value) for layer, value in nats.items()}
+def _gain(run: "Run", found: "LayerGain | None", layer: int, seed: int) -> Row:
+    from armlet.analysis.choice import REFERENCES
+    from armlet.analysis.precision import Trial
 
-
-def _gain(found: "LayerGain | None") -> Row:
     if found is None:
         return {"setting": None, "cost": None, "gain": None}
-    return {"setting": contraction_text(found.contraction), "cost": exp(found.cost), "gain": exp(-found.gain)}
+    losses = lambda trial: run(trial)["nll"]  # noqa: E731
+    bare, alone = Trial("held-out"), Trial("held-out", REFERENCES[0], layers=(layer,))
+    cost, gain = (
+        ratio(losses(each), losses(replace(each, contraction=found.contraction)), seed) for each in (bare, alone)
+    )
+    return {"setting": _curve(found.contraction), "cost": cost, "gain": gain}
 
 
 def headline(rows: Sequence[Row], seed: int = 0) -> list[str]:
