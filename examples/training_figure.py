@@ -39,10 +39,13 @@ def draw(outcomes: Outcomes, bound: float) -> Figure:
             axis.axhline(bound, color=GREY, linewidth=0.7, linestyle="--")
             axis.set_title(precision)
         grid[0][0].text(0.02, bound, " byte frequencies alone", va="bottom", transform=grid[0][0].get_yaxis_transform())
-        grid[0][0].set_ylim(top=1.3 * bound)
+        lowest = min((row["loss"] for row in outcomes.values() if row["loss"] is not None), default=bound)
+        grid[0][0].set_ylim(lowest - 0.1 * bound, 1.3 * bound)
         grid[0][0].legend(frameon=False)
+        rates = sorted({run.rate for run in outcomes})
         for axis in grid[-1]:
             axis.set_xlabel("learning rate")
+            axis.set_xticks(rates, [f"{rate:g}" for rate in rates], rotation=60)
     return figure
 
 
@@ -60,3 +63,4 @@ def _side(axis: Axes, outcomes: Outcomes, precision: str, arm: bool, measure: An
         middles.append(np.median(shown) if 2 * len(shown) >= len(values) else np.nan)
     axis.plot([rate * shift for rate in rates], middles, color=colour, label=label)
     axis.set_xscale("log", base=2)
+    axis.minorticks_off()
