@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from training_figure import draw
@@ -108,15 +109,23 @@ def _one(run: Run, recipe: Recipe, data: Text) -> tuple[Run, dict[str, Any]]:
 
 
 def _tables(result: dict[str, Any], seeds: int) -> Iterator[Table]:
-    table = Table(title=f"With Inward against without, over {seeds} seeds [95 %]", title_justify="left")
-    for name in ("precision", "rate", "trained", "loss", "spikes", "gradient q99 ×", "gate reach ×", "down reach ×"):
-        table.add_column(name, justify="right")
-    names = ("loss", "spikes", "gradient 0.99", "gate max / median", "down max / median")
-    for row in result["rows"]:
-        trained = "{} → {}".format(*row["trained"])
-        table.add_row(row["precision"], f"{row['rate']:g}", trained, *(_effect(row[name]) for name in names))
-    yield table
-    edge = Table(title="Largest rate that trains, by seed, and the difference in doublings", title_justify="left")
+    names = {
+        "loss": "loss",
+        "spikes": "spikes",
+        "gradient 0.99": "gradient\nq99 ×",
+        "gate max / median": "gate\nreach ×",
+        "down max / median": "down\nreach ×",
+    }
+    for precision in PRECISIONS:
+        table = _table(f"{precision}: with Inward against without, over {seeds} seeds [95 %]")
+        for name in ("rate", "trained", *names.values()):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in result["rows"]:
+            if row["precision"] == precision:
+                trained = "{} → {}".format(*row["trained"])
+                table.add_row(f"{row['rate']:g}", trained, *(_effect(row[name], "\n") for name in names))
+        yield table
+    edge = _table("Largest rate that trains, by seed, and the difference in doublings")
     for name in ("precision", "without", "with", "doublings"):
         edge.add_column(name)
     for row in result["edges"]:
@@ -125,10 +134,14 @@ def _tables(result: dict[str, Any], seeds: int) -> Iterator[Table]:
     yield edge
 
 
-def _effect(found: dict[str, Any] | None) -> str:
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+
+
+def _effect(found: dict[str, Any] | None, between: str = " ") -> str:
     if found is None:
         return ""
-    bounds = "" if found["low"] is None else f" [{found['low']:.3g}, {found['high']:.3g}]"
+    bounds = "" if found["low"] is None else f"{between}[{found['low']:.2g}, {found['high']:.2g}]"
     return f"{found['effect']:.3g}{bounds}"
 
 

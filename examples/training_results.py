@@ -83,7 +83,7 @@ def _difference(pairs: Sequence[tuple[float, float]], ratios: bool) -> Row | Non
     """
     from scipy.stats import ttest_1samp
 
-    if len(pairs) < 2:
+    if len(pairs) < 3:  # two seeds leave an interval that says nothing
         return None
     differences = [other - one for one, other in pairs]
     means = [sum(side) / len(side) for side in zip(*pairs, strict=True)]
