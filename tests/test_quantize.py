@@ -289,7 +289,9 @@ def test_on_abacus_companding_recovers_what_rounding_to_four_bits_costs():
     found = result("quantize", "abacus", "--windows", 20, "--tokens", 48, "--out", "here")
     rows = {(row["code"], row["method"]): row for row in found["rows"]}
     # At int4 token rounding costs abacus under 1 %, too little for a share of it to mean much over 20 windows.
-    assert rows["int4 tensor", "compand"]["recovered"] >= 0.8
+    # At int4 tensor it costs more, though unevenly: the interval over 20 windows leaves room for no gap.
+    nearest, companded = (rows["int4 tensor", name]["perplexity"] for name in (ROUNDED, "compand"))
+    assert nearest - companded >= 0.8 * (nearest - found["rows"][0]["perplexity"])
     assert rows["int8 tensor", "compand"]["high"] < 1.01
 
 
