@@ -68,7 +68,7 @@ def _edge(outcomes: Outcomes, precision: str, rates: Sequence[float], seeds: int
 
 
 def _largest(outcomes: Outcomes, precision: str, rates: Sequence[float], seed: int, arm: bool, bound: float) -> float:
-    best = rates[0] / 2  # below the grid: for the difference alone, and shown as such
+    best = rates[0] / 2  # below the grid, at least a doubling
     for rate in rates:
         if not trained(outcomes[Run(precision, rate, seed, arm)], bound):
             break

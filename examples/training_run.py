@@ -1,8 +1,8 @@
 """One training run: a small Llama on bytes, with or without ARM in it, at one learning rate and one precision."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, silu
 from torch.nn.utils.parametrize import register_parametrization
-from torch.utils.hooks import RemovableHandle
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from armlet import Inward, attach
 
 PRECISIONS = ("float32", "bfloat16", "float8")
 """Weights are kept in float32 by all. bfloat16: what each linear layer reads, its weight and what it gives are rounded,
-and so are the gradients there; products are added up in float32, as bfloat16 hardware does (a CPU without it would take
-eight times as long under torch.autocast). float8: the inputs of down rounded to e4m3."""
+and so are the gradients there; products are added up in float32, as bfloat16 hardware does (torch.autocast took about
+seven times as long on a CPU without it). float8: the inputs of down rounded to e4m3."""
 
 BYTES = 256
 HELD_OUT, TESTED = 0.1, 16
@@ -99,8 +98,8 @@ def train(run: Run, recipe: Recipe, text: Text) -> dict[str, Any]:
     """
     torch.manual_seed(run.seed)
     model = LlamaForCausalLM(_config(recipe))
-    within = attach(model, Inward(), layers="all") if run.arm else nullcontext()
-    with within, _rounded(model, run.precision):
+    _round(model, run.precision)
+    with attach(model, Inward(), layers="all") if run.arm else nullcontext():
         losses, norms = _steps(model, run, recipe, text.train)
         broken = not math.isfinite(losses[-1])
         final = math.nan if broken else _held_out(model, recipe, text.held_out)
@@ -160,22 +159,19 @@ def _held_out(model: nn.Module, recipe: Recipe, data: Tensor) -> float:
     return sum(_loss(model, _batch(data, recipe, generator)).item() for _ in range(TESTED)) / TESTED
 
 
-@contextmanager
-def _rounded(model: LlamaForCausalLM, precision: str) -> Iterator[None]:
-    """What `PRECISIONS` says of this one."""
-    hooks: list[RemovableHandle] = []
+def _round(model: nn.Module, precision: str) -> None:
+    """From now on, what `PRECISIONS` says of this one."""
     for name, linear in model.named_modules():
         if precision == "bfloat16" and isinstance(linear, nn.Linear):
-            hooks.append(linear.register_forward_pre_hook(lambda _m, args: (bfloat16(args[0]),)))
-            hooks.append(linear.register_forward_hook(lambda _m, _a, out: bfloat16(out)))
+            linear.register_forward_pre_hook(lambda _m, args: (bfloat16(args[0]),))
+            linear.register_forward_hook(_round_given)
             register_parametrization(linear, "weight", Bfloat16())
         if precision == "float8" and name.endswith("down_proj"):
-            hooks.append(linear.register_forward_pre_hook(lambda _m, args: (float8(args[0]),)))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+            linear.register_forward_pre_hook(lambda _m, args: (float8(args[0]),))
+
+
+def _round_given(_module: nn.Module, _read: Any, given: Tensor) -> Tensor:
+    return bfloat16(given)
 
 
 def bfloat16(x: Tensor) -> Tensor:

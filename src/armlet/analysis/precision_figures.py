@@ -58,8 +58,9 @@ def _perplexities(axes: Axes, rows: Sequence[Row], base: float, code: str) -> No
         if row["low"] is not None:
             low, high = base * row["low"], base * row["high"]
             axes.plot([max(low, left), min(high, right)], [at, at], color=colour, lw=1)
-            for cut, edge, arrow in ((low < left, left, "<"), (high > right, right, ">")):
-                axes.plot([edge] * cut, [at] * cut, marker=arrow, ms=4, color=colour)
+            for edge, arrow, cut in ((left, "<", low < left), (right, ">", high > right)):
+                if cut:
+                    axes.plot(edge, at, marker=arrow, ms=4, color=colour)
         axes.plot(row["perplexity"], at, marker="o", ms=4, color=colour)
         where = (row["perplexity"], at)
         text = axes.annotate(f"{where[0]:.2f}", where, (0, 3), textcoords="offset points", fontsize=5, ha="center")

@@ -18,6 +18,7 @@ can take z itself. `Compand` is no linear map and has to be expanded before the 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -136,25 +137,24 @@ def _rotate(x: Tensor, matrix: Tensor) -> Tensor:
 
 def hadamard(width: int) -> Tensor:
     """float64 `[n, n]` of ±1 with orthogonal rows: n, which divides `width`, is the largest 2ᵃ, 12 · 2ᵃ or 20 · 2ᵃ."""
-    orders = [base * 2**power for base in (1, 12, 20) for power in range(width.bit_length())]
-    size = max(order for order in orders if width % order == 0)
-    base = next(base for base in (12, 20, 1) if size % base == 0)
     from scipy.linalg import hadamard as sylvester
 
-    powers = torch.from_numpy(sylvester(size // base)).double()
+    factors = [(2**power, base) for base in (1, 12, 20) for power in range(width.bit_length())]
+    power, base = max((each for each in factors if width % prod(each) == 0), key=prod)
+    powers = torch.from_numpy(sylvester(power)).double()
     return torch.kron(powers, _paley(base)) if base > 1 else powers
 
 
 def _paley(order: int) -> Tensor:
     """float64 `[order, order]`, order − 1 a prime that leaves 3 modulo 4 (Paley 1933, first construction)."""
+    from scipy.linalg import circulant
+
     q = order - 1
     squares = {value * value % q for value in range(1, q)}
-    residue = [0, *(1 if value in squares else -1 for value in range(1, q))]
+    residues = [0, *(1 if value in squares else -1 for value in range(1, q))]
     matrix = torch.ones(order, order, dtype=torch.float64)
     matrix[1:, 0] = -1
-    for row in range(q):
-        for column in range(q):
-            matrix[1 + row, 1 + column] = residue[(column - row) % q] + (row == column)
+    matrix[1:, 1:] = torch.from_numpy(circulant(residues).T) + torch.eye(q)
     return matrix
 
 

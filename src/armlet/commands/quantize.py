@@ -21,7 +21,6 @@ from armlet.redistribution.noise import Noise
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from armlet.analysis.choice import Chosen
     from armlet.analysis.precision import Bench, Contraction, Trial
     from armlet.evaluation.journal import Journal
 
@@ -79,9 +78,9 @@ def quantize(
     folder = out or run_folder(manifest)
     with open_journal(folder, manifest, machine()) as journal:
         found = _run(bench, journal, limit, seed)
-    if found.chosen and found.rows:
+    if found.rows:
         heading = {"source": described["model"], "dtype": described["dtype"], "data": str(data) if data else None}
-        _report(found, found.chosen, heading | asked | {"seed": seed}, folder, as_json)
+        _report(found, heading | asked | {"seed": seed}, folder, as_json)
     if found.interrupted:
         notes.print(f"interrupted: {folder} keeps what there is, and the same command goes on", markup=False)
         raise typer.Exit(INTERRUPTED)
@@ -176,9 +175,9 @@ class _Runner:
 
 @dataclass
 class _Found:
-    """What was chosen, what the layers do, the held-out rows of complete codes, whether Ctrl-C left some out."""
+    """The contraction that pays, what the layers do, the rows of complete codes, whether Ctrl-C left some out."""
 
-    chosen: "Chosen | None" = None
+    contraction: "Contraction | None" = None
     layers: list[Row] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     interrupted: bool = False
@@ -194,11 +193,12 @@ def _run(bench: "Bench", journal: "Journal", limit: float, seed: int) -> _Found:
         run = _Runner(bench, journal, tick)
         try:
             _check_losses(run(Trial("calibration"))["nll"])
-            found.chosen = choose(run, list(bench.downs), limit)
-            found.layers = layer_rows(run, found.chosen, seed)
-            found.rows += unrounded(run, found.chosen, seed)
+            chosen = choose(run, list(bench.downs), limit)
+            found.contraction = chosen.contraction
+            found.layers = layer_rows(run, chosen, seed)
+            found.rows += unrounded(run, chosen, seed)
             for code in CODES:
-                found.rows += rounded(run, found.chosen, code, seed)
+                found.rows += rounded(run, chosen, code, seed)
         except KeyboardInterrupt:
             found.interrupted = True
     return found
@@ -212,7 +212,7 @@ def _check_losses(losses: Sequence[float]) -> None:
         )
 
 
-def _report(found: _Found, chosen: "Chosen", asked: dict[str, Any], folder: Path, as_json: bool) -> None:
+def _report(found: _Found, asked: dict[str, Any], folder: Path, as_json: bool) -> None:
     """Writes the result, the setting and the figure, and prints the result."""
     from armlet.analysis.choice import COMPANDED, REFERENCES, ROUNDED
     from armlet.analysis.precision_figures import draw
@@ -220,7 +220,7 @@ def _report(found: _Found, chosen: "Chosen", asked: dict[str, Any], folder: Path
     from armlet.drawing.style import save
 
     rows, layers = found.rows, found.layers
-    paths = _save_setting(chosen.contraction, folder)
+    paths = _save_setting(found.contraction, folder)
     with notes.status("drawing ..."):
         figures = save(draw(rows, layers), folder, "quantize")
     lines = headline(rows, asked["seed"])

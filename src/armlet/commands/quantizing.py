@@ -154,9 +154,11 @@ def _beaten(rows: Sequence[Row], codes: Sequence[str], name: str, seed: int) -> 
             high = ratio(here[name]["nll"], best["nll"], seed)["high"]
             numbers = f"{best['perplexity']:.2f} against {here[name]['perplexity']:.2f}"
             (sure if high is not None and high < 1 else perhaps).append(f"{code}, {best['method']} ({numbers})")
-    of = f"of {len(codes)} codes"
-    lines = [f"An alternative does better than {name} at {len(sure)} {of}{': ' * bool(sure)}{'; '.join(sure)}"]
-    return lines + [f"  and within the interval at {len(perhaps)}: {'; '.join(perhaps)}"] * bool(perhaps)
+    first = f"An alternative does better than {name} at {len(sure)} of {len(codes)} codes"
+    lines = [f"{first}: {'; '.join(sure)}" if sure else first]
+    if perhaps:
+        lines.append(f"  and within the interval at {len(perhaps)}: {'; '.join(perhaps)}")
+    return lines
 
 
 def _recovered(rows: Sequence[Row], code: str, name: str) -> str:
