@@ -114,12 +114,19 @@ def test_a_rotation_spreads_one_value_over_its_block():
     torch.testing.assert_close(z.abs()[0, 0], torch.tensor([1.0] * 96 + [0.0] * (672 - 96)))
 
 
+def test_a_rotation_by_factors_is_that_by_their_kronecker_product():
+    x = torch.randn(2, 3, 96 * 7, dtype=torch.float64)
+    z, _ = Hadamard().fit(x, WEIGHT, INT8).there(x)
+    matrix = torch.kron(*hadamard(96 * 7)) / 96**0.5
+    torch.testing.assert_close(z, (x.unflatten(-1, (7, 96)) @ matrix).flatten(-2))
+
+
 @pytest.mark.parametrize(
     ("width", "order"),
     [(1536, 1536), (172, 4), (8960, 1280), (18944, 512), (48, 48), (20, 20), (12, 12), (64, 64), (35, 1)],
 )
 def test_a_hadamard_matrix_is_of_plus_and_minus_one_with_orthogonal_rows(width, order):
-    matrix = hadamard(width)
+    matrix = torch.kron(*hadamard(width))
     assert matrix.shape == (order, order)
     assert matrix.abs().eq(1).all()
     assert torch.equal(matrix @ matrix.T, order * torch.eye(order, dtype=matrix.dtype))

@@ -114,41 +114,51 @@ class Smooth(Plain):
 
 @dataclass(frozen=True)
 class Hadamard(Plain):
-    """Blocks of channels rotated by an orthogonal matrix of ±1/√n, undone by its transpose."""
+    """Blocks of channels rotated by an orthogonal matrix of ±1/√n, undone by its transpose.
 
-    matrix: Tensor | None = field(default=None, compare=False, repr=False)
+    Args:
+        factors: whose Kronecker product the matrix is: a block takes n · (a + b) products by them, and n² by it.
+    """
+
+    factors: tuple[Tensor, Tensor] | None = field(default=None, compare=False, repr=False)
     name: ClassVar[str] = "Hadamard rotation"
 
     def fit(self, x: Tensor, weight: Tensor, code: Code) -> "Hadamard":
-        """`matrix`, `[n, n]`: the largest of `hadamard` that divides the width."""
-        matrix = hadamard(x.shape[-1])
-        return replace(self, matrix=(matrix / len(matrix) ** 0.5).to(x))
+        """`factors`, `[a, a]` and `[b, b]`."""
+        first, second = (each / len(each) ** 0.5 for each in hadamard(x.shape[-1]))
+        return replace(self, factors=(first.to(x), second.to(x)))
 
     def there(self, x: Tensor) -> tuple[Tensor, Back]:
         """Rotated, and rotated back."""
-        assert self.matrix is not None
-        matrix = self.matrix.to(x)
-        return _rotate(x, matrix), lambda z: _rotate(z, matrix.T)
+        assert self.factors is not None
+        first, second = (each.to(x) for each in self.factors)
+        return _rotate(x, first, second), lambda z: _rotate(z, first.T, second.T)
 
 
-def _rotate(x: Tensor, matrix: Tensor) -> Tensor:
-    return (x.unflatten(-1, (-1, len(matrix))) @ matrix).flatten(-2)
+def _rotate(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Each block, a row vector, times first ⊗ second."""
+    blocks = x.unflatten(-1, (-1, len(first), len(second)))
+    return (first.T @ blocks @ second).flatten(-3)
 
 
-def hadamard(width: int) -> Tensor:
-    """float64 `[n, n]` of ±1 with orthogonal rows: n, which divides `width`, is the largest 2ᵃ, 12 · 2ᵃ or 20 · 2ᵃ."""
+def hadamard(width: int) -> tuple[Tensor, Tensor]:
+    """Two float64 matrices of ±1 with orthogonal rows, `[a, a]` and `[b, b]`, as is their Kronecker product.
+
+    a · b divides `width`, and is the largest that does with a power of 2 for a, and 1, 12 or 20 for b.
+    """
     from scipy.linalg import hadamard as sylvester
 
     factors = [(2**power, base) for base in (1, 12, 20) for power in range(width.bit_length())]
     power, base = max((each for each in factors if width % prod(each) == 0), key=prod)
-    powers = torch.from_numpy(sylvester(power)).double()
-    return torch.kron(powers, _paley(base)) if base > 1 else powers
+    return torch.from_numpy(sylvester(power)).double(), _paley(base)
 
 
 def _paley(order: int) -> Tensor:
-    """float64 `[order, order]`, order − 1 a prime that leaves 3 modulo 4 (Paley 1933, first construction)."""
+    """float64 `[order, order]`: order 1, or one above a prime that leaves 3 modulo 4 (Paley 1933, construction I)."""
     from scipy.linalg import circulant
 
+    if order == 1:
+        return torch.ones(1, 1, dtype=torch.float64)
     q = order - 1
     squares = {value * value % q for value in range(1, q)}
     residues = [0, *(1 if value in squares else -1 for value in range(1, q))]

@@ -81,7 +81,7 @@ def setting(method: "Method") -> str:
     if method.layers is not None:
         return f"rounded: {_spans(method.layers)}"
     knobs = [each.name for each in fields(method.transform) if each.repr and each.name not in ("fixed", "ratio")]
-    return ", ".join(f"{name} {getattr(method.transform, name)}" for name in knobs if name not in ("scale", "matrix"))
+    return ", ".join(f"{name} {getattr(method.transform, name)}" for name in knobs)
 
 
 def _curve(contraction: "Contraction") -> str:
