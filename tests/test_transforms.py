@@ -8,6 +8,7 @@ from armlet import Inward
 from armlet.analysis.codes import Code
 from armlet.analysis.precision import Rounding
 from armlet.analysis.transforms import (
+    BY_ERROR,
     Compand,
     Hadamard,
     LeastError,
@@ -20,7 +21,8 @@ from armlet.analysis.transforms import (
 )
 
 INT8, INT4 = Code("int8", "tensor"), Code("int4", "token")
-TRANSFORMS = [Plain(), Percentile(0.99), LeastError(), Smooth(0.5), Hadamard(), Compand(0.9), Compand(0.9, fixed=True)]
+COMPANDS = [Compand(0.9), Compand(0.9, fixed=True), Compand(BY_ERROR)]
+TRANSFORMS = [Plain(), Percentile(0.99), LeastError(), Smooth(0.5), Hadamard(), *COMPANDS]
 each_transform = pytest.mark.parametrize("transform", TRANSFORMS, ids=repr)
 
 
@@ -65,12 +67,26 @@ def test_compand_is_inwards_curve_in_units_of_each_tokens_knee():
     torch.testing.assert_close(expand(compand(X)), Inward.expand(Inward.compand(X.double(), 1.0), 1.0).float())
 
 
-def test_companding_a_token_of_zeros_or_of_few_values_is_no_error():
+@pytest.mark.parametrize("knee", [0.9, BY_ERROR])
+def test_companding_a_token_of_zeros_or_of_few_values_is_no_error(knee):
     x = torch.zeros(1, 3, 48)
     x[0, 1, 5] = 7.0
     x[0, 2, ::2] = 1e-30
-    assert torch.equal(Rounding.fit(INT8, Compand(0.9), x, WEIGHT)(x).isfinite(), torch.ones_like(x) > 0)
-    torch.testing.assert_close(Rounding.fit(INT8, Compand(0.9), x, WEIGHT)(x), x)
+    rounded = Rounding.fit(INT8, Compand(knee), x, WEIGHT)(x)
+    assert rounded.isfinite().all()
+    torch.testing.assert_close(rounded, x)
+
+
+def test_a_knee_by_error_is_each_tokens_best():
+    def squared(knee, row):
+        z = Inward.compand(row.double(), knee)
+        step = z.abs().max() / 7
+        return (Inward.expand((z / step).round() * step, knee) - row).square().sum().item()
+
+    rounded = Rounding.fit(INT4, Compand(BY_ERROR), X, WEIGHT)(X)
+    for row, coded in zip(X.flatten(0, 1), rounded.flatten(0, 1), strict=True):
+        tried = [squared(row.abs().max().item() / 2 ** (step / 2), row) for step in range(16)]
+        assert (coded - row).square().sum().item() == pytest.approx(min(tried), rel=1e-3)
 
 
 @pytest.mark.parametrize("code", [INT8, INT4], ids=str)

@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import save_file
 from vllm.exceptions import VLLMValidationError
 
-from armlet import Outward, attach
+from armlet import Inward, Outward, attach, load_config
+from armlet.analysis.precision import Contraction
+from armlet.commands.quantize import _save_setting
 from armlet.integrations.vllm.refusals import refuse
 from armlet.redistribution.errors import ArmletError
 from engines import engine, greedy, hugging_face, tokens_of
@@ -37,6 +39,16 @@ def test_an_armlet_json_in_the_models_folder_is_served(saved):
 def test_an_armlet_json_is_served_by_its_name(saved, made):
     with engine(made("llama")[0], str(saved[0] / "armlet.json")) as llm:
         assert tokens_of(greedy(llm, PROMPTS, 24)) == saved[1]
+
+
+def test_a_setting_that_quantize_writes_is_served(made, tmp_path):
+    folder, model = made("llama")
+    [setting] = _save_setting(Contraction(Inward(0.5, "clip"), "gate", "token", (0, 2)), tmp_path)
+    with attach(model, **load_config(setting)):
+        treated = hugging_face(model, PROMPTS, 24)
+    assert treated != hugging_face(model, PROMPTS, 24)
+    with engine(folder, setting) as llm:
+        assert tokens_of(greedy(llm, PROMPTS, 24)) == treated
 
 
 def test_false_turns_the_file_in_the_models_folder_off(saved, made):

@@ -7,7 +7,7 @@ from typing import Any
 
 from armlet.analysis.codes import Code
 from armlet.analysis.precision import Contraction, Trial
-from armlet.analysis.transforms import Compand, Hadamard, LeastError, Percentile, Plain, Smooth
+from armlet.analysis.transforms import BY_ERROR, Compand, Hadamard, LeastError, Percentile, Plain, Smooth
 from armlet.redistribution.inward import Inward
 
 Run = Callable[[Trial], Mapping[str, Any]]
@@ -133,6 +133,8 @@ def _methods(run: Run, code: Code, damage: Mapping[int, float], contraction: Con
     options = {name: [Method(name, each) for each in transforms] for name, transforms in CANDIDATES.items()}
     worst = worst_first(damage)
     counts = [count for count in KEPT_COUNTS if count < len(worst)]
+    if code.span == "token":  # which is what that knee presumes
+        options[COMPANDED].append(Method(COMPANDED, Compand(BY_ERROR)))
     options[KEPT] = [Method(KEPT, layers=tuple(sorted(worst[count:]))) for count in counts]
     for methods in filter(None, options.values()):
         losses = [loss(run, each.trial("calibration", code)) if len(methods) > 1 else 0 for each in methods]

@@ -28,8 +28,11 @@ from armlet.analysis.codes import SMALLEST, Code, kth
 
 Back = Callable[[Tensor], Tensor]
 
-HALVINGS = 16
-"""Ranges that `LeastError` tries: the largest magnitude, and each next one smaller by √2."""
+SHARES = tuple(2 ** (-step / 2) for step in range(16))
+"""Of the largest magnitude: what `LeastError` tries for the range, and `Compand` for the knee."""
+
+BY_ERROR = "by error"
+"""The knee of `Compand` that each token chooses."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,8 @@ class LeastError(Plain):
         """The share for this layer and code."""
         rows = code.rows(x)
         ends = super().limit(rows)
-        ratios = [2 ** (-step / 2) for step in range(HALVINGS)]
-        errors = [(code.round(rows, ends * ratio) - rows).square().sum().item() for ratio in ratios]
-        return replace(self, ratio=ratios[errors.index(min(errors))])
+        errors = [(code.round(rows, ends * share) - rows).square().sum().item() for share in SHARES]
+        return replace(self, ratio=SHARES[errors.index(min(errors))])
 
     def limit(self, rows: Tensor) -> Tensor:
         """That share of the largest magnitude."""
@@ -173,12 +175,14 @@ class Compand(Plain):
     """The log curve of `Inward` in units of its knee T, undone by the exact inverse behind the code.
 
     Args:
-        knee: the quantile of the magnitudes at which T lies.
+        knee: the quantile of the magnitudes at which T lies; or `BY_ERROR`: T is a share of the token's largest
+            magnitude, the one with the least squared error if the token has a scale of its own.
         fixed: T is the layer's own, from calibration. Otherwise it is each token's, a float sent beside its codes.
     """
 
-    knee: float = 0.9
+    knee: float | str = 0.9
     fixed: bool = False
+    number: str = field(default="int8", compare=False, repr=False)
     threshold: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -187,8 +191,9 @@ class Compand(Plain):
         return "compand, static knee" if self.fixed else "compand"
 
     def fit(self, x: Tensor, weight: Tensor, code: Code) -> "Compand":
-        """`threshold`, where it is the layer's own."""
-        return replace(self, threshold=self._knees(x.reshape(1, -1)).reshape(())) if self.fixed else self
+        """`number`, and `threshold` where it is the layer's own."""
+        threshold = self._knees(x.reshape(1, -1)).reshape(()) if self.fixed else None
+        return replace(self, number=code.number, threshold=threshold)
 
     def there(self, x: Tensor) -> tuple[Tensor, Back]:
         """Companded, and expanded."""
@@ -197,9 +202,20 @@ class Compand(Plain):
 
     def _knees(self, x: Tensor) -> Tensor:
         """`[..., 1]`: T of each row; its largest magnitude where more than `knee` of its values are 0."""
-        magnitude = x.abs()
-        knees = kth(magnitude, self.knee)
-        return torch.where(knees > 0, knees, magnitude.amax(-1, keepdim=True)).clamp(min=SMALLEST)
+        top = x.abs().amax(-1, keepdim=True).clamp(min=SMALLEST)
+        if self.knee == BY_ERROR:
+            tried = torch.stack([top * share for share in SHARES])
+            errors = torch.stack([(self._coded(x, knees) - x).square().sum(-1, keepdim=True) for knees in tried])
+            return tried.gather(0, errors.argmin(0, keepdim=True))[0]
+        knees = kth(x.abs(), float(self.knee))
+        return torch.where(knees > 0, knees, top).clamp(min=SMALLEST)
+
+    def _coded(self, x: Tensor, knees: Tensor) -> Tensor:
+        """To the code and back, with a scale for each token."""
+        code = Code(self.number, "token")
+        z = compand(x / knees)
+        rows = code.rows(z)
+        return expand(code.round(rows, self.limit(rows)).view_as(x)) * knees
 
 
 def compand(ratio: Tensor) -> Tensor:

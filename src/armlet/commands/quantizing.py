@@ -18,7 +18,7 @@ def most_trials(layers: int) -> int:
     from armlet.analysis.choice import CANDIDATES, CONTRACTIONS, KEPT_COUNTS, REFERENCES, WORST
     from armlet.analysis.codes import CODES
 
-    options = sum(map(len, CANDIDATES.values())) + len(KEPT_COUNTS)
+    options = sum(map(len, CANDIDATES.values())) + 1 + len(KEPT_COUNTS)  # one more knee by error
     held_out = len(CODES) * (len(CANDIDATES) + 2) + 2 + 3 * min(WORST, layers)
     return len(REFERENCES) * (layers + options) + len(CONTRACTIONS) * (2 * min(WORST, layers) + 2) + held_out
 
