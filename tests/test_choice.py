@@ -74,6 +74,14 @@ def test_a_contraction_takes_the_layers_that_pay_while_the_limit_holds():
     assert (gains[1].cost, gains[1].contraction.layers) == (pytest.approx(COST[1]), (1,))
 
 
+@pytest.mark.parametrize(("best", "chosen"), [(0, "gate"), (5, None)])
+def test_a_contraction_stays_at_the_site_that_was_asked_for(best, chosen):
+    run = Made(best=CONTRACTIONS[best])
+    _, found = choose_contraction(run, DAMAGE, 0.012, site="gate")
+    assert (found and found.site) == chosen
+    assert {trial.contraction.site for trial in run.seen if trial.contraction} == {"gate"}
+
+
 def test_a_contraction_that_costs_more_jointly_gives_up_its_last_layer():
     run = Made(joint=3)
     _, chosen = choose_contraction(run, DAMAGE, limit=0.012)

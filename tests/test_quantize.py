@@ -106,6 +106,15 @@ def test_the_same_command_goes_on_and_shows_the_same(whole, folder, monkeypatch)
     assert max(len(line) for line in lines[table:][: len(codes) + 2]) <= 80
 
 
+def test_a_site_that_is_asked_for_is_the_only_one(folder):
+    found = result("quantize", folder, *ASKED, "--limit", 1, "--site", "gate", "--out", "new")
+    settings = [row["setting"] for row in found["layers"] if row["setting"]]
+    assert (found["site"], found["rows"][1]["method"]) == ("gate", CONTRACT)
+    assert settings and all(", gate, " in each for each in settings)
+    with attach(tiny(), **load_config("new")) as arm:
+        assert arm.site == "gate"
+
+
 def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(whole, folder, monkeypatch):
     real, calls = armlet.analysis.precision.Bench.run, []
 

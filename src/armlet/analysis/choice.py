@@ -93,16 +93,17 @@ def reference(code: Code) -> Code:
     return next((each for each in REFERENCES if each.number == code.number), REFERENCES[0])
 
 
-def choose(run: Run, layers: Sequence[int], limit: float) -> Chosen:
+def choose(run: Run, layers: Sequence[int], limit: float, site: str | None = None) -> Chosen:
     """Chooses on the calibration text.
 
     Args:
         run: of trials.
         layers: of the model.
         limit: by how much a contraction may raise the perplexity without any rounding, as a fraction.
+        site: the only one at which a contraction may be; None for either.
     """
     damage = {code: layer_damage(run, layers, code) for code in REFERENCES}
-    gains, contraction = choose_contraction(run, damage[REFERENCES[0]], limit)
+    gains, contraction = choose_contraction(run, damage[REFERENCES[0]], limit, site)
     methods = {code: list(_methods(run, code, damage[code], contraction)) for code in REFERENCES}
     return Chosen(methods, damage, gains, contraction)
 
@@ -144,7 +145,7 @@ def _methods(run: Run, code: Code, damage: Mapping[int, float], contraction: Con
 
 
 def choose_contraction(
-    run: Run, damage: Mapping[int, float], limit: float
+    run: Run, damage: Mapping[int, float], limit: float, site: str | None = None
 ) -> tuple[dict[int, LayerGain | None], Contraction | None]:
     """The best contraction of each of the worst layers, and the best one setting for several of them.
 
@@ -154,9 +155,10 @@ def choose_contraction(
     """
     room = log(1 + limit)
     tried = [layer for layer in worst_first(damage)[:WORST] if damage[layer] > 0]
-    table = {(each, layer): _gain(run, each, layer, room) for each in CONTRACTIONS for layer in tried}
-    gains = {layer: _best([table[each, layer] for each in CONTRACTIONS], room) for layer in tried}
-    joint = [_join(run, [table[each, layer] for layer in tried], room) for each in CONTRACTIONS]
+    offered = [each for each in CONTRACTIONS if site in (None, each.site)]
+    table = {(each, layer): _gain(run, each, layer, room) for each in offered for layer in tried}
+    gains = {layer: _best([table[each, layer] for each in offered], room) for layer in tried}
+    joint = [_join(run, [table[each, layer] for layer in tried], room) for each in offered]
     code = REFERENCES[0]
     losses = {each: loss(run, Trial("calibration", code, contraction=each)) for each in joint if each}
     losses = {each: found for each, found in losses.items() if found < loss(run, Trial("calibration", code))}

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from armlet.commands.arguments import Device, Dtype, Json, Seed, check_folder, refuse_meta
+from armlet.commands.arguments import Device, Dtype, Json, Seed, Site, check_folder, refuse_meta
 from armlet.commands.evaluating import run_folder
 from armlet.commands.quantizing import Row, headline, layer_rows, most_trials, rounded, unrounded
 from armlet.commands.terminal import INTERRUPTED, notes, progress
@@ -47,6 +47,9 @@ def quantize(
             min=0, max=1, help="Most that contracting may cost the unrounded model: a share of its perplexity."
         ),
     ] = 0.01,
+    site: Annotated[
+        Site | None, typer.Option(help="Contract only there (vLLM serves gate alone); at either by default.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Where all goes; the same command goes on there. Named after the run by default."),
@@ -77,10 +80,10 @@ def quantize(
     manifest = _manifest(described, data, texts, asked)
     folder = out or run_folder(manifest)
     with open_journal(folder, manifest, machine()) as journal:
-        found = _run(bench, journal, limit, seed)
+        found = _run(bench, journal, limit, site, seed)
     if found.rows:
         heading = {"source": described["model"], "dtype": described["dtype"], "data": str(data) if data else None}
-        _report(found, heading | asked | {"seed": seed}, folder, as_json)
+        _report(found, heading | asked | {"site": site, "seed": seed}, folder, as_json)
     if found.interrupted:
         notes.print(f"interrupted: {folder} keeps what there is, and the same command goes on", markup=False)
         raise typer.Exit(INTERRUPTED)
@@ -183,7 +186,7 @@ class _Found:
     interrupted: bool = False
 
 
-def _run(bench: "Bench", journal: "Journal", limit: float, seed: int) -> _Found:
+def _run(bench: "Bench", journal: "Journal", limit: float, site: str | None, seed: int) -> _Found:
     from armlet.analysis.choice import choose
     from armlet.analysis.codes import CODES
     from armlet.analysis.precision import Trial
@@ -193,7 +196,7 @@ def _run(bench: "Bench", journal: "Journal", limit: float, seed: int) -> _Found:
         run = _Runner(bench, journal, tick)
         try:
             _check_losses(run(Trial("calibration"))["nll"])
-            chosen = choose(run, list(bench.downs), limit)
+            chosen = choose(run, list(bench.downs), limit, site)
             found.contraction = chosen.contraction
             found.layers = layer_rows(run, chosen, seed)
             found.rows += unrounded(run, chosen, seed)
