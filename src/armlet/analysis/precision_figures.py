@@ -5,9 +5,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from armlet.analysis.choice import COMPANDED, CONTRACT, OURS, REFERENCES, ROUNDED
+from armlet.analysis.precision_tables import short
 from armlet.drawing.style import COLOURS, GREY, style
 
 Row = dict[str, Any]
@@ -52,7 +53,10 @@ def _perplexities(axes: Axes, rows: Sequence[Row], base: float, code: str) -> No
     """Perplexity of each method, best at the top, with the interval of its ratio to full precision."""
     ordered = sorted(rows, key=lambda row: row["perplexity"], reverse=True)
     values = [row["perplexity"] for row in ordered]
-    left, right = 0.9 * min(base, *values), 1.3 * max(base, *values)
+    bounds = [base * row[side] for row in ordered for side in ("low", "high") if row[side] is not None]
+    left = max(0.9 * min(base, *values), min(base, *values, *bounds))
+    right = min(1.3 * max(base, *values), max(base, *values, *bounds))
+    margin = (right / left) ** 0.04
     for at, row in enumerate(ordered):
         colour = COLOURS["Inward"] if row["method"] in OURS else "#333333"
         if row["low"] is not None:
@@ -63,15 +67,16 @@ def _perplexities(axes: Axes, rows: Sequence[Row], base: float, code: str) -> No
                     axes.plot(edge, at, marker=arrow, ms=4, color=colour)
         axes.plot(row["perplexity"], at, marker="o", ms=4, color=colour)
         where = (row["perplexity"], at)
-        text = axes.annotate(f"{where[0]:.2f}", where, (0, 3), textcoords="offset points", fontsize=5, ha="center")
+        text = axes.annotate(short(where[0]), where, (0, 3), textcoords="offset points", fontsize=5, ha="center")
         text.set_in_layout(False)
     axes.set_yticks(range(len(ordered)), [row["method"] for row in ordered])
     axes.axvline(base, color=GREY, lw=0.6, ls=":")
     axes.set_xscale("log")
-    axes.set_title(f"{code}; dotted: full precision, {base:.2f}", fontsize=8)
-    axes.set_xlim(left, right)
-    axes.xaxis.set_major_locator(LogLocator(subs=range(1, 10) if right < 10 * left else (1, 2, 3, 5)))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_title(f"{code}; dotted: full precision, {short(base)}", fontsize=8)
+    axes.set_xlim(left / margin, right * margin)
+    logarithmic = LogLocator(subs=range(1, 10) if right < 10 * left else (1, 2, 3, 5))
+    axes.xaxis.set_major_locator(logarithmic if right > 2 * left else MaxNLocator(4))
+    axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
@@ -97,5 +102,6 @@ def _lines(axes: Axes, rows: Sequence[Row], name: str) -> None:
                 dashed = "--" if row["method"] == CONTRACT else "-"  # it is what it was in most layers
                 axes.plot(*zip(*points, strict=True), dashed, color=LINES[row["method"]], lw=0.9, label=row["method"])
     axes.set_yscale(scale, **({"linthresh": 1e-6 if name == "saturated" else 1} if scale == "symlog" else {}))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_title(title, fontsize=7)
     axes.set_xlabel("layer")

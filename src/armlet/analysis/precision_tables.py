@@ -28,7 +28,7 @@ MEASURES = {"sqnr": "SQNR", "max_over_median": "max/med", "kurtosis": "kurtosis"
 
 def methods_table(rows: Sequence[Row]) -> Table:
     """Held-out perplexities, codes × methods; not rounded, that of a contraction alone is another."""
-    table = _table(f"Perplexity by code and method; full precision {rows[0]['perplexity']:.2f}")
+    table = _table(f"Perplexity by code and method; full precision {short(rows[0]['perplexity'])}")
     codes = list(dict.fromkeys(row["code"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows if row["code"] != "none"))
     table.add_column("code", no_wrap=True)
@@ -78,7 +78,9 @@ def _optional(value: float | None) -> str:
 
 
 def short(value: float) -> str:
-    """Six characters at most."""
+    """Six characters at most; more of them where all is near 1, as a perplexity of abacus is."""
+    if value < 2:
+        return f"{value:.4f}"
     return f"{value:.2f}" if value < 1000 else f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
 
 

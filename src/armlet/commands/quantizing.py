@@ -145,6 +145,7 @@ def headline(rows: Sequence[Row], seed: int = 0) -> list[str]:
 def _beaten(rows: Sequence[Row], codes: Sequence[str], name: str, seed: int) -> list[str]:
     """The codes at which `name` is not the best, those first at which the interval of the difference says so."""
     from armlet.analysis.choice import OURS
+    from armlet.analysis.precision_tables import short
 
     sure, perhaps = list[str](), list[str]()
     for code in codes:
@@ -152,7 +153,7 @@ def _beaten(rows: Sequence[Row], codes: Sequence[str], name: str, seed: int) -> 
         best = min((row for method, row in here.items() if method not in OURS), key=lambda row: row["perplexity"])
         if best["perplexity"] < here[name]["perplexity"]:
             high = ratio(here[name]["nll"], best["nll"], seed)["high"]
-            numbers = f"{best['perplexity']:.2f} against {here[name]['perplexity']:.2f}"
+            numbers = f"{short(best['perplexity'])} against {short(here[name]['perplexity'])}"
             (sure if high is not None and high < 1 else perhaps).append(f"{code}, {best['method']} ({numbers})")
     first = f"An alternative does better than {name} at {len(sure)} of {len(codes)} codes"
     lines = [f"{first}: {'; '.join(sure)}" if sure else first]
@@ -163,11 +164,12 @@ def _beaten(rows: Sequence[Row], codes: Sequence[str], name: str, seed: int) -> 
 
 def _recovered(rows: Sequence[Row], code: str, name: str) -> str:
     from armlet.analysis.choice import ROUNDED
+    from armlet.analysis.precision_tables import short
 
     base = rows[0]["perplexity"]
     here = {row["method"]: row for row in rows if row["code"] == code}
     row, plain = here[name], here[ROUNDED]["perplexity"]
     share = "" if row["recovered"] is None else f", {100 * row['recovered']:.1f} % of the gap recovered"
     bounds = "" if row["low"] is None else f" [{row['low']:.4f}, {row['high']:.4f}]"
-    against = f"{row['ratio']:.4f}{bounds} times full precision's {base:.2f}"
-    return f"{code}, {name} ({row['setting']}): {row['perplexity']:.2f} from {plain:.2f}{share}; {against}"
+    against = f"{row['ratio']:.4f}{bounds} times full precision's {short(base)}"
+    return f"{code}, {name} ({row['setting']}): {short(row['perplexity'])} from {short(plain)}{share}; {against}"
