@@ -110,7 +110,8 @@ def test_a_site_that_is_asked_for_is_the_only_one(folder):
     found = result("quantize", folder, *ASKED, "--limit", 1, "--site", "gate", "--out", "new")
     settings = [row["setting"] for row in found["layers"] if row["setting"]]
     assert (found["site"], found["rows"][1]["method"]) == ("gate", CONTRACT)
-    assert settings and all(", gate, " in each for each in settings)
+    assert settings
+    assert all(", gate, " in each for each in settings)
     with attach(tiny(), **load_config("new")) as arm:
         assert arm.site == "gate"
 
