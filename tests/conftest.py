@@ -1,4 +1,4 @@
-"""Two threads, reproducible hypothesis runs, and the data that may lie beside the checkout."""
+"""At most two threads, reproducible hypothesis runs, and the data that may lie beside the checkout."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-torch.set_num_threads(2)
+torch.set_num_threads(min(2, torch.get_num_threads()))  # one, where `.ci/run` gives the suite one core
 # Examples are derived from the test itself: main fails for a reason in main, not for another draw.
 settings.register_profile("reproducible", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("reproducible")
