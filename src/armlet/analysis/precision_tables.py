@@ -78,7 +78,7 @@ def _optional(value: float | None) -> str:
 
 
 def short(value: float) -> str:
-    """Six characters at most; more of them where all is near 1, as a perplexity of abacus is."""
+    """Six characters at most: four decimals below 2, where the perplexities of abacus are."""
     if value < 2:
         return f"{value:.4f}"
     return f"{value:.2f}" if value < 1000 else f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
