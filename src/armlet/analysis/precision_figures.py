@@ -52,11 +52,11 @@ def draw(rows: Sequence[Row], layers: Sequence[Row]) -> Figure:
 def _perplexities(axes: Axes, rows: Sequence[Row], base: float, code: str) -> None:
     """Perplexity of each method, best at the top, with the interval of its ratio to full precision."""
     ordered = sorted(rows, key=lambda row: row["perplexity"], reverse=True)
-    values = [row["perplexity"] for row in ordered]
+    values = [base, *(row["perplexity"] for row in ordered)]
     bounds = [base * row[side] for row in ordered for side in ("low", "high") if row[side] is not None]
-    left = max(0.9 * min(base, *values), min(base, *values, *bounds))
-    right = min(1.3 * max(base, *values), max(base, *values, *bounds))
-    margin = (right / left) ** 0.04
+    left = max(0.9 * min(values), min(values + bounds))
+    right = min(1.3 * max(values), max(values + bounds))
+    margin = (right / left) ** 0.04 + 1e-6  # where rounding changes nothing, all is one point
     for at, row in enumerate(ordered):
         colour = COLOURS["Inward"] if row["method"] in OURS else "#333333"
         if row["low"] is not None:
