@@ -28,6 +28,7 @@ from armlet.analysis.choice import (
 )
 from armlet.analysis.codes import CODES
 from armlet.analysis.precision import Contraction
+from armlet.analysis.precision_figures import draw
 from armlet.commands.quantize import _save_setting
 from armlet.commands.quantizing import headline, layer_rows, ratio, rounded
 from armlet.layer.config import FILE
@@ -91,6 +92,11 @@ def test_the_figure_is_written_twice_and_nothing_else_but_the_journal(whole):
     assert (out / "quantize.png").read_bytes().startswith(b"\x89PNG\r\n")
     written = {file.name for file in out.iterdir()} - {FILE}
     assert written == {"quantize.png", "quantize.svg", "quantize.json", "manifest.json", "items.jsonl", "lock"}
+
+
+def test_a_figure_of_rounding_that_changes_nothing_is_drawn_without_a_warning(whole):
+    same = [row | {"perplexity": 5.0, "low": 1.0, "high": 1.0} for row in whole[0]["rows"]]
+    draw(same, whole[0]["layers"]).draw_without_rendering()
 
 
 def test_the_same_command_goes_on_and_shows_the_same(whole, folder, monkeypatch):
