@@ -103,4 +103,7 @@ def main(source: Path, out: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except OSError as error:
+        sys.exit(f"stories260k.py: {error}")

@@ -65,6 +65,8 @@ def main(
     figures = save(draw(outcomes, result["bound"]), out, "training")
     for table in _tables(result, seeds):
         Console().print(table)
+    if not any(sum(row["trained"]) for row in result["rows"]):
+        print(f"No run came below {result['bound']:.2f} nats a byte, so nothing is compared: try more --steps")
     print(*(f"figure: {path}" for path in figures), sep="\n")
 
 
@@ -82,11 +84,12 @@ def _ascending(rates: str) -> list[float]:
 def _read(path: Path, recipe: Recipe) -> Text:
     try:
         data = Text.read(path)
-    except (OSError, ValueError) as error:
-        notes.print(f"{path}: cannot be read ({error})", markup=False, soft_wrap=True)
+    except OSError as error:
+        notes.print(f"{path}: cannot be read ({error.strerror})", markup=False, soft_wrap=True)
         raise typer.Exit(BAD_INPUT) from None
     if len(data.held_out) <= recipe.tokens + 1:
-        notes.print(f"{path}: {len(data.train)} bytes are too few; give a text of 10 kB or more", markup=False)
+        size = len(data.train) + len(data.held_out)
+        notes.print(f"{path}: {size} bytes are too few; give a text of 10 kB or more", markup=False)
         raise typer.Exit(BAD_INPUT)
     return data
 

@@ -76,7 +76,7 @@ class Text:
     @classmethod
     def read(cls, path: Path) -> "Text":
         """Any file, as bytes."""
-        whole = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8).long()
+        whole = torch.tensor(list(path.read_bytes()), dtype=torch.long)
         cut = int(len(whole) * (1 - HELD_OUT))
         return cls(whole[:cut], whole[cut:])
 

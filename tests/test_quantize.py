@@ -29,8 +29,9 @@ from armlet.analysis.choice import (
 from armlet.analysis.codes import CODES
 from armlet.analysis.precision import Contraction
 from armlet.analysis.precision_figures import draw
+from armlet.analysis.precision_tables import short
 from armlet.commands.quantize import _save_setting
-from armlet.commands.quantizing import headline, layer_rows, ratio, rounded
+from armlet.commands.quantizing import cautions, headline, layer_rows, ratio, rounded
 from armlet.layer.config import FILE
 from armlet.redistribution import Inward
 from checkpoints import save
@@ -104,7 +105,7 @@ def test_the_same_command_goes_on_and_shows_the_same(whole, folder, monkeypatch)
     monkeypatch.chdir(out.parent)
     monkeypatch.setattr("armlet.analysis.precision.Bench.run", lambda *_: pytest.fail("a trial was run again"))
     lines = shown("quantize", folder, *ASKED, "--out", "here").splitlines()
-    assert lines[0].startswith("An alternative does better than compand at ")
+    assert lines[0].startswith("An alternative is shown to do better than compand at ")
     assert lines[: len(found["headline"])] == found["headline"]
     table = next(at for at, line in enumerate(lines) if line.startswith("code "))
     codes = list(dict.fromkeys(row["code"] for row in found["rows"] if row["method"] != "full precision"))
@@ -176,11 +177,33 @@ def test_a_killed_run_goes_on(whole, folder):
     assert numbers(result("quantize", folder, *ASKED, "--out", "killed")) == numbers(whole[0])
 
 
-def test_another_run_in_the_same_folder_is_refused(whole, folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [(("--limit", 0.5), "limit was 0.01, is 0.5"), (("--site", "gate"), 'site was null, is "gate"')],
+)
+def test_another_run_in_the_same_folder_is_refused(other, message, whole, folder, monkeypatch):
     monkeypatch.chdir(whole[1].parent)
-    code, _, err = run("quantize", folder, *ASKED, "--limit", 0.5, "--out", "here")
+    code, _, err = run("quantize", folder, *ASKED, *other, "--out", "here")
     assert code == 2
-    assert "holds another run (limit was 0.01, is 0.5)" in err
+    assert f"holds another run ({message})" in err
+
+
+def test_a_folder_named_with_a_slash_at_its_end_is_the_same_run(whole, folder, monkeypatch):
+    monkeypatch.chdir(whole[1].parent)
+    monkeypatch.setattr("armlet.analysis.precision.Bench.run", lambda *_: pytest.fail("a trial was run again"))
+    assert numbers(result("quantize", f"{folder}/", *ASKED, "--out", "here")) == numbers(whole[0])
+
+
+def test_without_a_terminal_there_is_a_line_of_progress_now_and_then(folder, monkeypatch):
+    monkeypatch.setattr("armlet.commands.terminal.LINE_SECONDS", 0)
+    err = run("quantize", folder, *ASKED, "--out", "here", "--json")[2].splitlines()
+    journal = Path("here/items.jsonl")
+    assert len(err) == len(journal.read_text().splitlines())
+    assert err[0].startswith("running trials: 1 of ")
+    kept = journal.read_text().splitlines(keepends=True)[:-1]
+    journal.write_text("".join(kept))
+    again = run("quantize", folder, *ASKED, "--out", "here", "--json")[2].splitlines()
+    assert again == err[-1:]
 
 
 def test_the_chosen_setting_attaches_from_its_file(tmp_path):
@@ -295,10 +318,54 @@ def test_the_first_lines_name_the_codes_at_which_an_alternative_does_better_and_
         rows.append(row(code, "compand", 3.0, [1.09] * 20, "knee 0.9"))
     first, second, *rest = headline(rows)
     assert first == (
-        "An alternative does better than compand at 1 of 3 codes: int4 token, Hadamard rotation (2.75 against 3.00)"
+        "An alternative is shown to do better than compand at 1 of 3 codes: "
+        "int4 token, Hadamard rotation (2.75 against 3.00)"
     )
     assert second == "  and within the interval at 1: e4m3 tensor, Hadamard rotation (2.95 against 3.00)"
-    assert rest[0].startswith("int8 tensor, compand (knee 0.9): 3.00 from 5.00, 50.0 % of the gap recovered; 1.0942")
+    assert rest[0].startswith(
+        "int8 tensor, compand (knee 0.9): 3.00 instead of 5.00, 50.0 % of the gap recovered; 1.0942"
+    )
+
+
+def test_where_plain_rounding_is_better_too_the_first_lines_say_so():
+    rows = [row("none", "full precision", 2.7, [1.0] * 20)]
+    rows += [row("e4m3 tensor", name, math.exp(each), [each] * 20) for name, each in (("round to nearest", 1.2),)]
+    rows += [row("e4m3 tensor", "Hadamard rotation", math.exp(1.1), [1.1] * 20)]
+    rows += [row("e4m3 tensor", "compand", math.exp(1.3), [1.3] * 20)]
+    assert headline(rows)[1:] == ["  and so is doing nothing at 1: e4m3 tensor, round to nearest (3.32 against 3.67)"]
+
+
+def test_rounding_that_helps_the_model_is_told_to_be_no_merit():
+    rows = [row("none", "full precision", 2.7, [1.0] * 20)]
+    rows += [row("int8 token", name, 2.5, [loss] * 20) for name, loss in (("round to nearest", 0.9), ("compand", 1.0))]
+    assert "below full precision's in 1 of 3 rows" in headline(rows)[-1]
+    assert not any("below" in line for line in headline([*rows[:1], rows[2], rows[2] | {"method": ROUNDED}]))
+
+
+@pytest.mark.parametrize(
+    ("site", "scope", "loss", "said"),
+    [
+        ("gate", "token", 1.1, ()),
+        ("gate", "token", 1.5, ("shows no gain",)),
+        ("product", "token", 1.1, ("vLLM",)),
+        ("product", "sequence", 1.5, ("shows no gain", "not for decoding", "vLLM")),
+    ],
+)
+def test_a_chosen_setting_comes_with_what_speaks_against_it(site, scope, loss, said):
+    code = str(REFERENCES[0])
+    rows = [row(code, ROUNDED, 4.0, [1.4] * 20), row(code, CONTRACT, 3.0, [loss] * 20)]
+    found = cautions(rows, Contraction(Inward(), site, scope, (0,)))
+    assert len(found) == len(said)
+    assert all(each in line for each, line in zip(said, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1.00609, "1.0061"), (2.0, "2.00"), (999.99, "999.99"), (1804.3, "1,804"), (99998.4, "99,998"), (1e5, "1.0e5")],
+)
+def test_a_perplexity_takes_six_characters(value, shown):
+    assert short(value) == shown
+    assert len(shown) <= 6
 
 
 def test_on_abacus_companding_recovers_what_rounding_to_four_bits_costs():

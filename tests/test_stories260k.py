@@ -23,3 +23,11 @@ def test_without_its_two_arguments_it_says_how_it_is_run():
     run = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True)
     assert run.returncode == 1
     assert "Run: python examples/stories260k.py" in run.stderr
+
+
+def test_a_folder_without_the_two_files_is_one_line(tmp_path):
+    run = subprocess.run([sys.executable, SCRIPT, tmp_path, tmp_path / "made"], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.splitlines() == [
+        f"stories260k.py: [Errno 2] No such file or directory: '{tmp_path / 'stories260K.bin'}'"
+    ]

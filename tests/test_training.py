@@ -211,6 +211,25 @@ def test_a_text_that_is_not_there_is_one_line(tmp_path):
     assert len(run.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("size", [0, 12])
+def test_a_text_that_is_too_short_is_told_its_size(size, tmp_path, capsys):
+    (tmp_path / "text").write_bytes(b"x" * size)
+    with pytest.raises(typer.Exit) as found:
+        train_with_arm.main(tmp_path / "text", out=tmp_path / "out")
+    assert found.value.exit_code == 2
+    assert f"{size} bytes are too few" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_grid_in_which_nothing_trains_says_so(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        train_with_arm,
+        "_trained",
+        lambda runs, recipe, data, _: (train_with_arm._one(run, recipe, data) for run in runs),
+    )
+    train_with_arm.main(text, out=tmp_path / "out", seeds=2, rates="0.000001", steps=2)
+    assert "nothing is compared: try more --steps" in capsys.readouterr().out
+
+
 def test_a_folder_of_another_grid_is_one_line_and_keeps_what_it_holds(text, tmp_path):
     (tmp_path / "manifest.json").write_text('{"rates": [1.0], "machines": []}')
     (tmp_path / "items.jsonl").write_text("")

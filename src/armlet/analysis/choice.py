@@ -28,7 +28,9 @@ CANDIDATES: dict[str, Sequence[Plain]] = {
 KEPT, CONTRACT = "worst layers kept", "contract or clip"
 KEPT_COUNTS = (1, 2, 4)
 ROUNDED, COMPANDED = "round to nearest", "compand"
-OURS = (COMPANDED, "compand, static knee", CONTRACT)
+EXPANDED = (COMPANDED, "compand, static knee")
+"""Methods whose codes no integer product takes."""
+OURS = (*EXPANDED, CONTRACT)
 """Methods that are `Inward`'s; the others are the alternatives."""
 
 WORST = 4

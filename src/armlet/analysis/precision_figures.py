@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-from armlet.analysis.choice import COMPANDED, CONTRACT, OURS, REFERENCES, ROUNDED
-from armlet.analysis.precision_tables import short
+from armlet.analysis.choice import COMPANDED, CONTRACT, EXPANDED, REFERENCES, ROUNDED
+from armlet.analysis.precision_tables import STATIC, short
 from armlet.drawing.style import COLOURS, GREY, style
 
 Row = dict[str, Any]
@@ -36,7 +36,9 @@ def draw(rows: Sequence[Row], layers: Sequence[Row]) -> Figure:
         figure = Figure(figsize=(7.2, 5.6), layout="constrained")
         halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.1))
         upper, lower = halves
-        upper.suptitle("Held-out perplexity by method (log), with 95 % intervals", fontsize=9)
+        upper.suptitle(
+            "Held-out perplexity by method (log), with 95 % intervals; hollow: no integer product", fontsize=9
+        )
         for axes, code in zip(upper.subplots(1, 2, squeeze=False).flat, codes, strict=False):
             _perplexities(axes, [row for row in rows if row["code"] == code], rows[0]["perplexity"], code)
         panels = list(lower.subplots(2, 3).flat)
@@ -44,7 +46,7 @@ def draw(rows: Sequence[Row], layers: Sequence[Row]) -> Figure:
         for axes, name in zip(panels[1:5], PANELS, strict=True):
             _lines(axes, rows, name)
         handles, labels = panels[1].get_legend_handles_labels()
-        panels[5].legend(handles, labels, loc="center", frameon=False, title="before, and after each method")
+        panels[5].legend(handles, labels, loc="center", frameon=False, title="by method; round to nearest is before")
         panels[5].axis("off")
         return figure
 
@@ -58,23 +60,23 @@ def _perplexities(axes: Axes, rows: Sequence[Row], base: float, code: str) -> No
     right = min(1.3 * max(values), max(values + bounds))
     margin = (right / left) ** 0.04 + 1e-6  # where rounding changes nothing, all is one point
     for at, row in enumerate(ordered):
-        colour = COLOURS["Inward"] if row["method"] in OURS else "#333333"
+        colour, expanded = LINES.get(row["method"], GREY), row["method"] in EXPANDED
         if row["low"] is not None:
             low, high = base * row["low"], base * row["high"]
             axes.plot([max(low, left), min(high, right)], [at, at], color=colour, lw=1)
             for edge, arrow, cut in ((left, "<", low < left), (right, ">", high > right)):
                 if cut:
                     axes.plot(edge, at, marker=arrow, ms=4, color=colour)
-        axes.plot(row["perplexity"], at, marker="o", ms=4, color=colour)
+        axes.plot(row["perplexity"], at, marker="o", ms=4, color=colour, mfc="white" if expanded else colour)
         where = (row["perplexity"], at)
         text = axes.annotate(short(where[0]), where, (0, 3), textcoords="offset points", fontsize=5, ha="center")
-        text.set_in_layout(False)
+        text.set(bbox={"color": "white", "pad": 0.2}, zorder=1, in_layout=False)  # above the dotted line, below points
     axes.set_yticks(range(len(ordered)), [row["method"] for row in ordered])
-    axes.axvline(base, color=GREY, lw=0.6, ls=":")
+    axes.axvline(base, color=GREY, lw=0.6, ls=":", zorder=0.5)
     axes.set_xscale("log")
     axes.set_title(f"{code}; dotted: full precision, {short(base)}", fontsize=8)
     axes.set_xlim(left / margin, right * margin)
-    logarithmic = LogLocator(subs=range(1, 10) if right < 10 * left else (1, 2, 3, 5))
+    logarithmic = LogLocator(subs=(1, 2, 3, 4, 5, 7) if right < 10 * left else (1, 3))
     axes.xaxis.set_major_locator(logarithmic if right > 2 * left else MaxNLocator(4))
     axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -85,15 +87,15 @@ def _damage(axes: Axes, layers: Sequence[Row]) -> None:
         values = [max(row[f"damage {code}"] - 1, 0) for row in layers]
         axes.plot([row["layer"] for row in layers], values, color=colour, lw=0.9, marker=".", ms=3, label=str(code))
     axes.set_yscale("symlog", linthresh=1e-3)
-    axes.set_title("rise of perplexity, that layer alone rounded", fontsize=7)
+    axes.set_title("rise of perplexity, one layer rounded (≤ 0 at 0)", fontsize=7)
     axes.set_ylim(0, 30 * max(1e-3, axes.get_ylim()[1]))  # room for the legend
     axes.legend(frameon=False, fontsize=6, loc="upper center", ncols=2)
     axes.set_xlabel("layer")
 
 
 def _lines(axes: Axes, rows: Sequence[Row], name: str) -> None:
-    """One measure by layer: of each method's values at int8 per tensor, its range static where saturation is asked."""
-    code = "int8 static" if name == "saturated" else str(REFERENCES[0])
+    """One measure by layer: of each method's values at int8 per tensor, a static range where saturation is asked."""
+    code = STATIC if name == "saturated" else str(REFERENCES[0])
     title, scale = PANELS[name]
     for row in rows:
         if row["code"] == code and row["method"] in LINES:

@@ -36,9 +36,16 @@ class Place(StrEnum):
     random = "random"
 
 
+def unslashed(model: str | None) -> str | None:
+    """A model's name, by which its runs are called and found again: "folder/", as shells complete it, is "folder"."""
+    return model and (model.rstrip("/") or model)
+
+
 ScopeOption = Annotated[Scope, typer.Option(help="Over which values statistics are taken.")]
 SiteOption = Annotated[Site, typer.Option(help="Behind the gate's activation, or behind its product with up.")]
-Model = Annotated[str | None, typer.Argument(help="A folder or hub id; SmolLM2-135M-Instruct by default.")]
+Model = Annotated[
+    str | None, typer.Argument(callback=unslashed, help="A folder or hub id; SmolLM2-135M-Instruct by default.")
+]
 Prompt = Annotated[list[str] | None, typer.Option(help="A prompt. May be repeated; built-in ones by default.")]
 Prompts = Annotated[Path | None, typer.Option(help="A text file with a prompt on each line.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the keyed noise, of samples and of sampling.")]

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from armlet.commands.arguments import refuse_idle, refuse_meta
+from armlet.commands.arguments import refuse_idle, refuse_meta, unslashed
 from armlet.commands.terminal import notes, progress, say_interrupted
 from armlet.layer.config import json_text
 from armlet.redistribution.errors import ArgumentError
@@ -33,7 +33,9 @@ LONGEST: "dict[Kind, int]" = {"integer": 256, "maths": 1024, "code": 512}
 
 RUNS = Path("armlet-runs")
 
-Model = Annotated[str | None, typer.Argument(help="A folder or hub id; the embedded abacus by default.")]
+Model = Annotated[
+    str | None, typer.Argument(callback=unslashed, help="A folder or hub id; the embedded abacus by default.")
+]
 Tasks = Annotated[
     list[str] | None,
     typer.Option(

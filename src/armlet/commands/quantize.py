@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from armlet.commands.arguments import Device, Dtype, Json, Seed, Site, check_folder, refuse_meta
+from armlet.commands.arguments import Device, Dtype, Json, Seed, Site, check_folder, refuse_meta, unslashed
 from armlet.commands.evaluating import run_folder
-from armlet.commands.quantizing import Row, headline, layer_rows, most_trials, rounded, unrounded
+from armlet.commands.quantizing import Row, cautions, headline, layer_rows, most_trials, rounded, unrounded
 from armlet.commands.terminal import INTERRUPTED, notes, progress
 from armlet.layer.config import FILE, describe, json_text, write_json
 from armlet.redistribution.errors import ArgumentError
@@ -35,7 +35,8 @@ ASKED = "?"
 
 def quantize(
     model: Annotated[
-        str | None, typer.Argument(help="A folder, a hub id or abacus; SmolLM2-135M-Instruct by default.")
+        str | None,
+        typer.Argument(callback=unslashed, help="A folder, a hub id or abacus; SmolLM2-135M-Instruct by default."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A text in UTF-8; a small built-in one by default.")] = None,
     windows: Annotated[int, typer.Option(min=2, help="Held-out windows, from the text's beginning.")] = 20,
@@ -44,11 +45,17 @@ def quantize(
     limit: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Most that contracting may cost the unrounded model: a share of its perplexity."
+            min=0,
+            max=1,
+            help="Most that contracting may cost the unrounded model: a share of its perplexity on calibration text.",
         ),
     ] = 0.01,
     site: Annotated[
-        Site | None, typer.Option(help="Contract only there (vLLM serves gate alone); at either by default.")
+        Site | None,
+        typer.Option(
+            help="Contract only there: at gate, behind its activation, as vLLM serves it; or at product, the input of "
+            "down. At either by default."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -76,14 +83,14 @@ def quantize(
     texts = _texts(tokenizer, text, windows, calibration, tokens)
     after = None if text else tokenizer.convert_tokens_to_ids(ASKED)  # abacus was not trained to guess a question
     bench = Bench(loaded, {name: ids.to(loaded.device) for name, ids in texts.items()}, REFERENCES, after)
-    asked = {"windows": windows, "tokens": tokens, "calibration": calibration, "limit": limit}
+    asked = {"windows": windows, "tokens": tokens, "calibration": calibration, "limit": limit, "site": site}
     manifest = _manifest(described, data, texts, asked)
     folder = out or run_folder(manifest)
     with open_journal(folder, manifest, machine()) as journal:
         found = _run(bench, journal, limit, site, seed)
     if found.rows:
         heading = {"source": described["model"], "dtype": described["dtype"], "data": str(data) if data else None}
-        _report(found, heading | asked | {"site": site, "seed": seed}, folder, as_json)
+        _report(found, heading | asked | {"seed": seed}, folder, as_json)
     if found.interrupted:
         notes.print(f"interrupted: {folder} keeps what there is, and the same command goes on", markup=False)
         raise typer.Exit(INTERRUPTED)
@@ -147,7 +154,7 @@ def _problems(tokenizer: Any, count: int, tokens: int, split: Any) -> "Tensor":
 def _manifest(
     described: dict[str, Any], data: Path | None, texts: "dict[str, Tensor]", asked: dict[str, Any]
 ) -> dict[str, Any]:
-    """Everything that decides the losses."""
+    """Everything that decides what is chosen, and the losses."""
     import hashlib
     from importlib import metadata
 
@@ -161,17 +168,14 @@ def _manifest(
 
 
 class _Runner:
-    """Runs trials that the journal does not have yet, and moves the bar on once for each."""
+    """Runs trials that the journal does not have yet, and moves the bar on for each."""
 
     def __init__(self, bench: "Bench", journal: "Journal", tick: Callable[..., None]) -> None:
         self.bench, self.journal, self.tick = bench, journal, tick
-        self.seen: set[tuple[str, ...]] = set()
 
     def __call__(self, trial: "Trial") -> Any:
         if not self.journal.has(trial.key):
             self.journal.close(trial.key, [], self.bench.run(trial))
-        if trial.key not in self.seen:
-            self.seen.add(trial.key)
             self.tick()
         return self.journal.closed[trial.key]
 
@@ -192,7 +196,7 @@ def _run(bench: "Bench", journal: "Journal", limit: float, site: str | None, see
     from armlet.analysis.precision import Trial
 
     found = _Found()
-    with progress("running trials", most_trials(len(bench.downs))) as tick:
+    with progress("running trials", most_trials(len(bench.downs)), done=len(journal.closed)) as tick:
         run = _Runner(bench, journal, tick)
         try:
             _check_losses(run(Trial("calibration"))["nll"])
@@ -227,7 +231,9 @@ def _report(found: _Found, asked: dict[str, Any], folder: Path, as_json: bool) -
     with notes.status("drawing ..."):
         figures = save(draw(rows, layers), folder, "quantize")
     lines = headline(rows, asked["seed"])
-    result = asked | {"interrupted": found.interrupted, "headline": lines, "setting": paths, "layers": layers}
+    warned = cautions(rows, found.contraction, asked["seed"]) if found.contraction else []
+    result = asked | {"interrupted": found.interrupted, "headline": lines, "setting": paths, "cautions": warned}
+    result |= {"layers": layers}
     result |= {"rows": rows, "figures": [str(path) for path in figures]}
     write_json(folder / RESULT, result)
     if as_json:
@@ -238,7 +244,8 @@ def _report(found: _Found, asked: dict[str, Any], folder: Path, as_json: bool) -
     if any(row["code"] == str(REFERENCES[0]) for row in rows):
         Console().print(shape_table(rows, str(REFERENCES[0]), (ROUNDED, COMPANDED)))
     Console().print(layers_table(layers))
-    print(*(f"setting: {path}" for path in paths), *(f"figure: {path}" for path in figures), sep="\n")
+    settings = [f"setting: {path}" for path in paths]
+    print(*settings, *(f"  {each}" for each in warned), *(f"figure: {path}" for path in figures), sep="\n")
 
 
 def _save_setting(contraction: "Contraction | None", folder: Path) -> list[str]:

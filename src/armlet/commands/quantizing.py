@@ -1,6 +1,6 @@
 """What `armlet quantize` makes of its trials: a row for each code and method, with intervals, and what to say first."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from math import exp, isfinite
 from typing import TYPE_CHECKING, Any
@@ -139,27 +139,73 @@ def headline(rows: Sequence[Row], seed: int = 0) -> list[str]:
     own = [name for name in (COMPANDED, CONTRACT) if any(row["method"] == name for row in rows)]
     beaten = [line for name in own for line in _beaten(rows, codes, name, seed)]
     described = [_recovered(rows, str(code), name) for code in REFERENCES for name in own if str(code) in codes]
-    return [*beaten, *described]
+    return [*beaten, *described, *_below(rows)]
 
 
 def _beaten(rows: Sequence[Row], codes: Sequence[str], name: str, seed: int) -> list[str]:
-    """The codes at which `name` is not the best, those first at which the interval of the difference says so."""
-    from armlet.analysis.choice import OURS
+    """The codes at which `name` is not the best, those first at which the interval of the difference says so.
+
+    Then those at which it is even worse than doing nothing, where something else is better still.
+    """
+    from armlet.analysis.choice import OURS, ROUNDED
+
+    sure, perhaps = _better(rows, codes, name, {row["method"] for row in rows} - set(OURS), seed)
+    plain = [each for each in _better(rows, codes, name, {ROUNDED}, seed)[0] if each not in sure]
+    first = f"An alternative is shown to do better than {name} at {len(sure)} of {len(codes)} codes"
+    lines = [f"{first}: {'; '.join(sure)}" if sure else first]
+    if perhaps:
+        lines.append(f"  and within the interval at {len(perhaps)}: {'; '.join(perhaps)}")
+    if plain:
+        lines.append(f"  and so is doing nothing at {len(plain)}: {'; '.join(plain)}")
+    return lines
+
+
+def _better(
+    rows: Sequence[Row], codes: Sequence[str], name: str, rivals: Collection[str], seed: int
+) -> tuple[list[str], list[str]]:
+    """Where the best of `rivals` is below `name`: by the interval of their ratio, and within it."""
     from armlet.analysis.precision_tables import short
 
     sure, perhaps = list[str](), list[str]()
     for code in codes:
         here = {row["method"]: row for row in rows if row["code"] == code}
-        best = min((row for method, row in here.items() if method not in OURS), key=lambda row: row["perplexity"])
+        best = min((row for method, row in here.items() if method in rivals), key=lambda row: row["perplexity"])
         if best["perplexity"] < here[name]["perplexity"]:
-            high = ratio(here[name]["nll"], best["nll"], seed)["high"]
             numbers = f"{short(best['perplexity'])} against {short(here[name]['perplexity'])}"
-            (sure if high is not None and high < 1 else perhaps).append(f"{code}, {best['method']} ({numbers})")
-    first = f"An alternative does better than {name} at {len(sure)} of {len(codes)} codes"
-    lines = [f"{first}: {'; '.join(sure)}" if sure else first]
-    if perhaps:
-        lines.append(f"  and within the interval at {len(perhaps)}: {'; '.join(perhaps)}")
-    return lines
+            (sure if _lower(best, here[name], seed) else perhaps).append(f"{code}, {best['method']} ({numbers})")
+    return sure, perhaps
+
+
+def _lower(row: Row, other: Row, seed: int) -> bool:
+    """The perplexity of `row` is below that of `other`, by the interval."""
+    high = ratio(other["nll"], row["nll"], seed)["high"]
+    return high is not None and high < 1
+
+
+def _below(rows: Sequence[Row]) -> list[str]:
+    """A warning where rounding makes the model better on the text."""
+    below = [row for row in rows if row["code"] != "none" and (row["high"] or 1) < 1]
+    if not below:
+        return []
+    return [
+        f"Rounding lowers the perplexity below full precision's in {len(below)} of {len(rows)} rows, by the interval: "
+        "the model does not suit this text, and who is best on it says little about rounding"
+    ]
+
+
+def cautions(rows: Sequence[Row], contraction: "Contraction", seed: int = 0) -> list[str]:
+    """What to know before the chosen contraction is used."""
+    from armlet.analysis.choice import CONTRACT, REFERENCES, ROUNDED
+
+    found = list[str]()
+    here = {row["method"]: row for row in rows if row["code"] == str(REFERENCES[0])}
+    if CONTRACT in here and not _lower(here[CONTRACT], here[ROUNDED], seed):
+        found.append(f"held-out text shows no gain from it at {REFERENCES[0]}")
+    if contraction.scope == "sequence":
+        found.append("it looks at whole sequences: measured for prompts and scoring, not for decoding token by token")
+    if (contraction.site, contraction.scope) != ("gate", "token"):
+        found.append("vLLM does not serve it; --site gate chooses among those that it does")
+    return found
 
 
 def _recovered(rows: Sequence[Row], code: str, name: str) -> str:
@@ -172,4 +218,4 @@ def _recovered(rows: Sequence[Row], code: str, name: str) -> str:
     share = "" if row["recovered"] is None else f", {100 * row['recovered']:.1f} % of the gap recovered"
     bounds = "" if row["low"] is None else f" [{row['low']:.4f}, {row['high']:.4f}]"
     against = f"{row['ratio']:.4f}{bounds} times full precision's {short(base)}"
-    return f"{code}, {name} ({row['setting']}): {short(row['perplexity'])} from {short(plain)}{share}; {against}"
+    return f"{code}, {name} ({row['setting']}): {short(row['perplexity'])} instead of {short(plain)}{share}; {against}"

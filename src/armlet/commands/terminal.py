@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,13 +13,35 @@ BAD_INPUT, INTERRUPTED = 2, 130
 notes = Console(stderr=True)
 
 
+LINE_SECONDS = 60
+"""Between lines of progress where no bar can be drawn."""
+
+
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar on stderr, where that is a terminal, with the time left; a call moves it on by one or the number given."""
+def progress(what: str, total: int, *, done: int = 0) -> Iterator[Callable[..., None]]:
+    """A bar on stderr with the time left, or a line each minute where that is no terminal.
+
+    A call moves it on by one or the number given.
+
+    Args:
+        what: is done.
+        total: of the steps.
+        done: those that an earlier run did; they tell nothing of this one's speed.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bars:
-        task = bars.add_task(what, total=total)
-        yield lambda steps=1: bars.advance(task, steps)
+        task = bars.add_task(what, total=total, completed=done)
+        said = monotonic()
+
+        def advance(steps: int = 1) -> None:
+            nonlocal done, said
+            bars.advance(task, steps)
+            done += steps
+            if not notes.is_terminal and monotonic() - said >= LINE_SECONDS:
+                said = monotonic()
+                notes.print(f"{what}: {done} of {total}", markup=False)
+
+        yield advance
 
 
 def say_interrupted(found: object) -> None:
