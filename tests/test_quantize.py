@@ -1,5 +1,6 @@
 """`armlet quantize`: one run in JSON, table and figure; it goes on where it was cut short; refusals of one line."""
 
+import io
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 import armlet.analysis.precision
@@ -29,9 +31,9 @@ from armlet.analysis.choice import (
 from armlet.analysis.codes import CODES
 from armlet.analysis.precision import Contraction
 from armlet.analysis.precision_figures import draw
-from armlet.analysis.precision_tables import short
+from armlet.analysis.precision_tables import layers_table, short
 from armlet.commands.quantize import _save_setting
-from armlet.commands.quantizing import cautions, headline, layer_rows, ratio, rounded
+from armlet.commands.quantizing import _curve, cautions, headline, layer_rows, ratio, rounded
 from armlet.layer.config import FILE
 from armlet.redistribution import Inward
 from checkpoints import save
@@ -357,6 +359,16 @@ def test_a_chosen_setting_comes_with_what_speaks_against_it(site, scope, loss, s
     found = cautions(rows, Contraction(Inward(), site, scope, (0,)))
     assert len(found) == len(said)
     assert all(each in line for each, line in zip(said, found, strict=True))
+
+
+def test_the_longest_contraction_fits_into_80_letters():
+    bounds = {"ratio": 1.0, "low": 0.999, "high": 1.001}
+    setting = max((_curve(each) for each in CONTRACTIONS), key=len)
+    row = {"layer": 28, "damage int8 tensor": 1.1, "tried": True, "setting": setting, "cost": bounds, "gain": bounds}
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(layers_table([row]))
+    assert f"1.000 [0.999, 1.001] {setting}" in shown.getvalue()
+    assert "…" not in shown.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def layers_table(rows: Sequence[Row]) -> Table:
     tried = sorted((row for row in rows if row["tried"]), key=lambda row: row[code], reverse=True)
     at = code.partition(" ")[2]
     table = _table(f"Worst layers, one at a time: ratios of perplexity, rounded ({at}), contracted, both")
-    headings = ("layer", "rounded\n/ full", "contracted\n/ full", "both / rounded\n[95 %]", "contraction")
+    headings = ("layer", "rounded\n/ full", "contr.\n/ full", "both /\nrounded [95 %]", "contraction")
     for heading in headings:
         table.add_column(heading, justify="left" if heading == headings[-1] else "right", no_wrap=True)
     for row in tried:
