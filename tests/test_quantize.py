@@ -340,7 +340,7 @@ def test_where_plain_rounding_is_better_too_the_first_lines_say_so():
 def test_rounding_that_helps_the_model_is_told_to_be_no_merit():
     rows = [row("none", "full precision", 2.7, [1.0] * 20)]
     rows += [row("int8 token", name, 2.5, [loss] * 20) for name, loss in (("round to nearest", 0.9), ("compand", 1.0))]
-    assert "below full precision's in 1 of 3 rows" in headline(rows)[-1]
+    assert "below full precision's, by the interval, in 1 of 2 cells" in headline(rows)[-1]
     assert not any("below" in line for line in headline([*rows[:1], rows[2], rows[2] | {"method": ROUNDED}]))
 
 
@@ -356,7 +356,10 @@ def test_rounding_that_helps_the_model_is_told_to_be_no_merit():
 def test_a_chosen_setting_comes_with_what_speaks_against_it(site, scope, loss, said):
     code = str(REFERENCES[0])
     rows = [row(code, ROUNDED, 4.0, [1.4] * 20), row(code, CONTRACT, 3.0, [loss] * 20)]
-    found = cautions(rows, Contraction(Inward(), site, scope, (0,)))
+    rows.append(row("none", CONTRACT, 2.8, [1.02] * 20))  # exp(0.02): 2.02 % more
+    chosen = Contraction(Inward(), site, scope, (0,))
+    assert cautions(rows, chosen, 0.02)[0].startswith("unrounded it costs 2.0 % on held-out text")
+    found = cautions(rows, chosen, 0.021)
     assert len(found) == len(said)
     assert all(each in line for each, line in zip(said, found, strict=True))
 

@@ -231,10 +231,9 @@ def _report(found: _Found, asked: dict[str, Any], folder: Path, as_json: bool) -
     with notes.status("drawing ..."):
         figures = save(draw(rows, layers), folder, "quantize")
     lines = headline(rows, asked["seed"])
-    warned = cautions(rows, found.contraction, asked["seed"]) if found.contraction else []
+    warned = cautions(rows, found.contraction, asked["limit"], asked["seed"]) if found.contraction else []
     result = asked | {"interrupted": found.interrupted, "headline": lines, "setting": paths, "cautions": warned}
-    result |= {"layers": layers}
-    result |= {"rows": rows, "figures": [str(path) for path in figures]}
+    result |= {"layers": layers, "rows": rows, "figures": [str(path) for path in figures]}
     write_json(folder / RESULT, result)
     if as_json:
         print(json_text(result), end="")

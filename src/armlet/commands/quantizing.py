@@ -184,20 +184,26 @@ def _lower(row: Row, other: Row, seed: int) -> bool:
 
 def _below(rows: Sequence[Row]) -> list[str]:
     """A warning where rounding makes the model better on the text."""
-    below = [row for row in rows if row["code"] != "none" and (row["high"] or 1) < 1]
+    coded = [row for row in rows if row["code"] != "none"]
+    below = [row for row in coded if (row["high"] or 1) < 1]
     if not below:
         return []
     return [
-        f"Rounding lowers the perplexity below full precision's in {len(below)} of {len(rows)} rows, by the interval: "
+        f"Perplexity is below full precision's, by the interval, in {len(below)} of {len(coded)} cells of the table: "
         "the model does not suit this text, and who is best on it says little about rounding"
     ]
 
 
-def cautions(rows: Sequence[Row], contraction: "Contraction", seed: int = 0) -> list[str]:
-    """What to know before the chosen contraction is used."""
+def cautions(rows: Sequence[Row], contraction: "Contraction", limit: float, seed: int = 0) -> list[str]:
+    """What to know before the contraction that was chosen under `limit` is used."""
     from armlet.analysis.choice import CONTRACT, REFERENCES, ROUNDED
 
     found = list[str]()
+    cost = next(row["ratio"] for row in rows if (row["code"], row["method"]) == ("none", CONTRACT)) - 1
+    if cost > limit:
+        found.append(
+            f"unrounded it costs {100 * cost:.1f} % on held-out text, beyond the limit that it kept on calibration"
+        )
     here = {row["method"]: row for row in rows if row["code"] == str(REFERENCES[0])}
     if CONTRACT in here and not _lower(here[CONTRACT], here[ROUNDED], seed):
         found.append(f"held-out text shows no gain from it at {REFERENCES[0]}")
