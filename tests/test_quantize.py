@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,9 @@ from armlet.analysis.codes import CODES
 from armlet.analysis.precision import Contraction
 from armlet.analysis.precision_figures import draw
 from armlet.analysis.precision_tables import layers_table, short
-from armlet.commands.quantize import _save_setting
+from armlet.commands.quantize import _save_setting, quantize
 from armlet.commands.quantizing import _curve, cautions, headline, layer_rows, ratio, rounded
+from armlet.evaluation.paired import compare
 from armlet.layer.config import FILE
 from armlet.redistribution import Inward
 from checkpoints import save
@@ -158,6 +160,20 @@ def test_ctrl_c_behind_the_first_code_shows_that_code(whole, folder, monkeypatch
     assert found["rows"] == [row for row in whole[0]["rows"] if row["code"] in ("none", "int8 static")]
 
 
+def test_ctrl_c_before_the_first_code_is_complete_shows_no_result(folder, monkeypatch):
+    real = armlet.analysis.precision.Bench.run
+
+    def interrupted(bench, trial):
+        if trial.text == "held-out" and str(trial.code) == "int8 static":  # the first code
+            raise KeyboardInterrupt
+        return real(bench, trial)
+
+    monkeypatch.setattr("armlet.analysis.precision.Bench.run", interrupted)
+    code, out, err = run("quantize", folder, *ASKED, "--out", "here")
+    assert (code, out) == (130, "")
+    assert err == "interrupted: here keeps what there is, and the same command goes on\n"
+
+
 def test_a_killed_run_goes_on(whole, folder):
     command = [
         sys.executable,
@@ -229,7 +245,7 @@ def test_every_contraction_that_may_be_chosen_can_be_kept(contraction, tmp_path)
     [
         (("--data", "absent.txt"), "--data: absent.txt cannot be read (No such file or directory)"),
         (("--data", "binary"), "--data: binary is no text in UTF-8"),
-        (("--data", "text.txt", "--tokens", 100), "the text has 400 tokens, and 20 windows to measure and 4 to choose"),
+        (("--data", "text.txt", "--tokens", 100), "the text has 400 tokens, and 24 windows to measure and 4 to choose"),
         (("--data", "text.txt", "--device", "meta"), "--device: 'meta' holds no values"),
         (("--tokens", 10**6), "--tokens: the model reads "),
         (("--dtype", "int8"), "dtype: expected auto, float32"),
@@ -252,6 +268,12 @@ def test_a_model_whose_loss_is_no_number_is_told_before_anything_is_chosen(tmp_p
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "is not a number before anything is rounded" in err
     assert Path("here/items.jsonl").read_text().count("\n") == 1
+
+
+def test_intervals_over_as_many_windows_as_the_default_are_bootstrapped():
+    windows = signature(quantize).parameters["windows"].default
+    differences = [0.01 * at for at in range(windows)]  # none equal to another
+    assert compare([0.0] * windows, differences).method.startswith("BCa")
 
 
 def test_a_ratio_has_an_interval_in_units_of_the_differences():

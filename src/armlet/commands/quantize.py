@@ -39,7 +39,7 @@ def quantize(
         typer.Argument(callback=unslashed, help="A folder, a hub id or abacus; SmolLM2-135M-Instruct by default."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A text in UTF-8; a small built-in one by default.")] = None,
-    windows: Annotated[int, typer.Option(min=2, help="Held-out windows, from the text's beginning.")] = 20,
+    windows: Annotated[int, typer.Option(min=2, help="Held-out windows, from the text's beginning.")] = 24,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of a window.")] = 48,
     calibration: Annotated[int, typer.Option(min=1, help="Windows to choose by, from the text's end.")] = 4,
     limit: Annotated[
@@ -203,9 +203,9 @@ def _run(bench: "Bench", journal: "Journal", limit: float, site: str | None, see
             chosen = choose(run, list(bench.downs), limit, site)
             found.contraction = chosen.contraction
             found.layers = layer_rows(run, chosen, seed)
-            found.rows += unrounded(run, chosen, seed)
+            bare = unrounded(run, chosen, seed)
             for code in CODES:
-                found.rows += rounded(run, chosen, code, seed)
+                found.rows = [*(found.rows or bare), *rounded(run, chosen, code, seed)]
         except KeyboardInterrupt:
             found.interrupted = True
     return found

@@ -61,7 +61,7 @@ def _rows(run: "Run", methods: "Sequence[Method]", code: "Code | None", seed: in
 def ratio(before: Sequence[float], after: Sequence[float], seed: int = 0) -> dict[str, float | None]:
     """The ratio of two perplexities over the same windows, and its 95 % interval.
 
-    The windows' differences are compared with 0, so that a Bonett-Price interval, below 20 windows, takes its step
+    The windows' differences are compared with 0, so that a Bonett-Price interval, below 21 windows, takes its step
     from their range and not from that of the losses, which are unlike because texts are.
     """
     from armlet.evaluation.paired import compare
