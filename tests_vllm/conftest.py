@@ -1,6 +1,7 @@
 """At most two threads, tiny models of every family on disk, and SmolLM2."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 torch.set_num_threads(min(2, torch.get_num_threads()))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in tests/conftest.py
 
 LARGER = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "max_position_embeddings": 256}
 """What vLLM's attention on the CPU can run: heads of 32."""
