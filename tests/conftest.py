@@ -9,9 +9,8 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(min(2, torch.get_num_threads()))  # one, where `.ci/run` gives the suite one core
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a shell's background jobs ignore Ctrl-C, and so their children
+# A shell's background jobs ignore Ctrl-C, and so would what the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Examples are derived from the test itself: main fails for a reason in main, not for another draw.
 settings.register_profile("reproducible", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("reproducible")

@@ -137,6 +137,21 @@ def test_gate_and_product_of_one_layer_are_two_sites():
         assert anatomy(model) == before
 
 
+def test_a_hook_on_down_from_before_attach_sees_what_arm_leaves_and_a_later_one_what_it_gets():
+    model, policy, noise = tiny(), Outward(), Noise(seed=3)
+    heard = {}
+
+    def listen(name):
+        return lambda _module, args: heard.__setitem__(name, args[0])
+
+    mlp_of(model).down_proj.register_forward_pre_hook(listen("before"))
+    with attach(model, policy, noise=noise, site="product"):
+        mlp_of(model).down_proj.register_forward_pre_hook(listen("later"))
+        model(prompt(9))
+    assert torch.equal(heard["before"], redistribute(heard["later"], policy, noise=noise))
+    assert not torch.equal(heard["before"], heard["later"])
+
+
 def test_the_same_site_twice_is_refused_and_attaches_nothing():
     model = tiny()
     with attach(model, Outward(), layers=1, site="product"), attach(model, Outward(), site="gate"):

@@ -353,9 +353,8 @@ def test_the_first_lines_name_the_codes_at_which_an_alternative_does_better_and_
 
 def test_where_plain_rounding_is_better_too_the_first_lines_say_so():
     rows = [row("none", "full precision", 2.7, [1.0] * 20)]
-    rows += [row("e4m3 tensor", name, math.exp(each), [each] * 20) for name, each in (("round to nearest", 1.2),)]
-    rows += [row("e4m3 tensor", "Hadamard rotation", math.exp(1.1), [1.1] * 20)]
-    rows += [row("e4m3 tensor", "compand", math.exp(1.3), [1.3] * 20)]
+    for method, loss in (("round to nearest", 1.2), ("Hadamard rotation", 1.1), ("compand", 1.3)):
+        rows.append(row("e4m3 tensor", method, math.exp(loss), [loss] * 20))
     assert headline(rows)[1:] == ["  and so is doing nothing at 1: e4m3 tensor, round to nearest (3.32 against 3.67)"]
 
 

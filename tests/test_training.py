@@ -164,11 +164,13 @@ def test_intervals_over_seeds_are_students_and_seeds_that_agree_have_none():
     assert (agreed["effect"], agreed["low"], agreed["high"]) == (1.0, None, None)
 
 
-def test_a_stopped_grid_goes_on_to_the_same_results(text, tmp_path, monkeypatch):
-    def here(runs, recipe, data, _processes):
-        return (train_with_arm._one(run, recipe, data) for run in runs)
+def trained_here(runs, recipe, data, _processes):
+    """As `train_with_arm._trained`, in this process."""
+    return (train_with_arm._one(run, recipe, data) for run in runs)
 
-    monkeypatch.setattr(train_with_arm, "_trained", here)
+
+def test_a_stopped_grid_goes_on_to_the_same_results(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_with_arm, "_trained", trained_here)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     asked = {"text": text, "seeds": 2, "rates": "0.01", "steps": 4, "processes": 1}
     train_with_arm.main(out=whole, **asked)
@@ -221,11 +223,7 @@ def test_a_text_that_is_too_short_is_told_its_size(size, tmp_path, capsys):
 
 
 def test_a_grid_in_which_nothing_trains_says_so(text, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        train_with_arm,
-        "_trained",
-        lambda runs, recipe, data, _: (train_with_arm._one(run, recipe, data) for run in runs),
-    )
+    monkeypatch.setattr(train_with_arm, "_trained", trained_here)
     train_with_arm.main(text, out=tmp_path / "out", seeds=2, rates="0.000001", steps=2)
     assert "nothing is compared: try more --steps" in capsys.readouterr().out
 

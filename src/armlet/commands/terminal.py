@@ -34,12 +34,11 @@ def progress(what: str, total: int, *, done: int = 0) -> Iterator[Callable[..., 
         said = monotonic()
 
         def advance(steps: int = 1) -> None:
-            nonlocal done, said
+            nonlocal said
             bars.advance(task, steps)
-            done += steps
             if not notes.is_terminal and monotonic() - said >= LINE_SECONDS:
                 said = monotonic()
-                notes.print(f"{what}: {done} of {total}", markup=False)
+                notes.print(f"{what}: {bars.tasks[0].completed:.0f} of {total}", markup=False)
 
         yield advance
 
