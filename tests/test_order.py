@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle
-from armlet.redistribution.order import Ordered, mad, minimum
+from armlet.redistribution.order import mad, minimum, ordered
 from gates import gates, masked_gates
 
 SHARES = st.one_of(st.sampled_from([0.0, 0.02, 0.25, 0.5, 0.995, 1.0]), st.floats(0, 1))
@@ -23,13 +23,13 @@ def rows(a, mask=None):
 def test_kth_is_the_kth_of_the_sorted_row(a, share):
     values, _ = rows(a)
     expected = [oracle.kth(row, share) for row in values.numpy()]
-    assert Ordered(values, None).kth(share).squeeze(-1).tolist() == expected
+    assert ordered(values, None).kth(share).squeeze(-1).tolist() == expected
 
 
 @given(gates(), SHARES)
 def test_quantile_has_the_bits_of_numpys(a, q):
     values, _ = rows(a)
-    fast = Ordered(values, None).quantile(q).squeeze(-1).numpy()
+    fast = ordered(values, None).quantile(q).squeeze(-1).numpy()
     np.testing.assert_array_equal(fast, [np.quantile(row, q) for row in values.numpy()])
     for row, value in zip(values.numpy(), fast, strict=True):
         # Two float32 roundings of the larger neighbour, which may have the other sign and more bits than the result.
@@ -39,13 +39,13 @@ def test_quantile_has_the_bits_of_numpys(a, q):
 @given(gates())
 def test_median_is_the_lower_one(a):
     values, _ = rows(a)
-    assert Ordered(values, None).median().squeeze(-1).tolist() == [oracle.lower_median(row) for row in values.numpy()]
+    assert ordered(values, None).median().squeeze(-1).tolist() == [oracle.lower_median(row) for row in values.numpy()]
 
 
 @given(gates())
 def test_mad_is_the_median_distance_to_the_median(a):
     values, _ = rows(a)
-    fast = mad(values, None, Ordered(values, None).median()).squeeze(-1)
+    fast = mad(values, None, ordered(values, None).median()).squeeze(-1)
     # One float32 rounding of each distance.
     np.testing.assert_allclose(fast.numpy(), [oracle.mad(row) for row in values.numpy()], rtol=1.2e-7)
 
@@ -55,7 +55,7 @@ def test_padding_never_counts(case, share):
     values, real = rows(*case)
     for index, (row, keep) in enumerate(zip(values, real, strict=True)):
         if keep.any():
-            whole, cut = Ordered(values[index : index + 1], real[index : index + 1]), Ordered(row[keep][None], None)
+            whole, cut = ordered(values[index : index + 1], real[index : index + 1]), ordered(row[keep][None], None)
             assert torch.equal(whole.median(), cut.median())
             assert minimum(values[index : index + 1], real[index : index + 1]).item() == row[keep].min()
             assert torch.equal(whole.kth(share), cut.kth(share))
@@ -67,9 +67,9 @@ def test_padding_never_counts(case, share):
 )
 def test_k_rounds_halves_to_even(n, share, k):
     values = torch.randperm(n, generator=torch.Generator().manual_seed(0))[None].float() + 1
-    assert Ordered(values, None).kth(share).item() == k
+    assert ordered(values, None).kth(share).item() == k
 
 
 def test_a_constant_row_has_a_scale():
     values = torch.full((1, 5), 3.0)
-    assert mad(values, None, Ordered(values, None).median()).item() == pytest.approx(1e-12)
+    assert mad(values, None, ordered(values, None).median()).item() == pytest.approx(1e-12)

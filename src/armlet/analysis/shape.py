@@ -53,7 +53,7 @@ def near_zero_halfwidth(a: Tensor, band: float = 0.13) -> Tensor:
     """
     _check(a)
     magnitudes = a.detach().float().abs()
-    return MAD_TO_SIGMA * band * mad(magnitudes, None, Ordered(magnitudes, None).median())
+    return MAD_TO_SIGMA * band * mad(magnitudes, None, Ordered(magnitudes).median())
 
 
 def measure(a: Tensor, *, halfwidth: Tensor) -> dict[str, float]:

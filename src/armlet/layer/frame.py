@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from armlet.layer.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArmletError
+
+TOKENS, CACHES, POSITIONS = ("input_ids", "inputs_embeds"), ("cache", "past_key_values"), ("position_ids",)
+"""The names under which decoders take these; transformers calls the cache `past_key_values` before 5.24."""
+
+OTHERS = ("attention_mask", "token_type_ids", "output_attentions", "output_hidden_states", "return_dict", "kwargs")
+"""A forward that takes nothing but these, tokens and positions has no cache that could go by another name."""
 
 _thread = threading.local()  # of the module, not of a model, so that an attached model can be copied and pickled
 
@@ -49,10 +56,14 @@ class Watch:
     """Leaves a frame for the attachment `key` during each forward of `decoder`, and checks that `layers` fired.
 
     Its hooks are methods, not closures, so that an attached model can be pickled.
+
+    Raises:
+        UnsupportedModelError: the decoder's forward takes tokens, cache or positions under names unknown here, so that
+            a frame would be wrong.
     """
 
     def __init__(self, decoder: nn.Module, layers: Iterable[int], key: int) -> None:
-        self.names = tuple(inspect.signature(decoder.forward).parameters)
+        self.names = _understood(decoder)
         self.expected, self.key = frozenset(layers), key
 
     def install(self, decoder: nn.Module) -> ExitStack:
@@ -87,6 +98,39 @@ class Watch:
             )
 
 
+def cache_name(model: nn.Module) -> str:
+    """The name under which the model's forward takes a cache; "" where it takes none that we know."""
+    return _name(inspect.signature(model.forward).parameters, CACHES)
+
+
+def cache_of(output: Any) -> Any:
+    """The cache that a forward call of transformers gave back, under whichever name."""
+    return output[_name(output.keys(), CACHES)]
+
+
+def _name(names: Iterable[str], known: tuple[str, ...]) -> str:
+    """The first of `known` that there is, or ""."""
+    names = set(names)
+    return next((name for name in known if name in names), "")
+
+
+def _understood(decoder: nn.Module) -> tuple[str, ...]:
+    """The names of the arguments of its forward, in order."""
+    signature = inspect.signature(decoder.forward)
+    names = tuple(signature.parameters)
+    needed = {"tokens": TOKENS, "positions": POSITIONS} | (
+        {} if set(names) <= {*TOKENS, *POSITIONS, *OTHERS} else {"a cache": CACHES}
+    )
+    for what, known in needed.items():
+        if not _name(names, known):
+            raise UnsupportedModelError(
+                f"{type(decoder).__name__}: ARM reads {what} off {' or '.join(known)} of its forward, which takes "
+                f"({', '.join(names)}); positions would be wrong without a word: use a transformers whose names "
+                "armlet knows, or report the model"
+            )
+    return names
+
+
 def _refuse_recomputation(decoder: nn.Module) -> None:
     if decoder.training and any(getattr(module, "gradient_checkpointing", False) for module in decoder.modules()):
         raise ArmletError(
@@ -96,11 +140,10 @@ def _refuse_recomputation(decoder: nn.Module) -> None:
 
 
 def _frame(inputs: dict[str, Any], config: Any) -> Frame:
-    tokens = inputs.get("input_ids")
-    tokens = inputs.get("inputs_embeds") if tokens is None else tokens
+    tokens = _given(inputs, TOKENS)
     if tokens is None:
         raise ArmletError("the decoder was called without input_ids and inputs_embeds: ARM cannot tell the positions")
-    cache = inputs.get("past_key_values")
+    cache = _given(inputs, CACHES)
     past = 0 if cache is None else cache.get_seq_length()
     batch, length = tokens.shape[:2]
     attention_mask = inputs.get("attention_mask")
@@ -112,6 +155,11 @@ def _frame(inputs: dict[str, Any], config: Any) -> Frame:
     columns = past + torch.arange(length, device=tokens.device)
     positions, mask = locate(columns, attention_mask, inputs.get("position_ids"), window=window)
     return Frame(batch, positions, None if mask is None else mask.expand(batch, -1))
+
+
+def _given(inputs: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """The first that the caller gave; a forward that was renamed still takes the old name."""
+    return next((inputs[name] for name in names if inputs.get(name) is not None), None)
 
 
 def _check_columns(attention_mask: object, past: int | Tensor, length: int) -> None:

@@ -1,13 +1,14 @@
 """Inward: the tails pulled to the centre, on a logarithmic curve or by clipping."""
 
 from dataclasses import dataclass
+from math import floor
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from armlet.redistribution.functions import log
-from armlet.redistribution.order import Ordered, wide
+from armlet.redistribution.order import ordered, wide
 from armlet.redistribution.rows import Draw, Rows, check_choice, check_number
 
 
@@ -40,9 +41,18 @@ class Inward:
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """`[rows, n]` each: the contracted values, and the tails that take them. Draws nothing."""
-        knee = Ordered(rows.magnitude, rows.real).quantile(self.knee)
-        contracted = _compand(rows.values.abs(), knee) if self.curve == "log" else knee.to(rows.values.dtype)
-        return rows.sign * contracted, rows.magnitude > knee
+        magnitude = rows.magnitude
+        knee = ordered(magnitude, rows.real).quantile(self.knee)
+        moved = magnitude > knee
+        if self.curve == "clip":
+            return torch.copysign(knee.to(rows.values.dtype), rows.values.detach()), moved
+        # The curve is dear, and no more values than these lie beyond the quantile.
+        width = magnitude.shape[-1]
+        real = magnitude if rows.real is None else magnitude.masked_fill(~rows.real, -1)
+        tail = real.topk(width - floor(self.knee * (width - 1)), sorted=False).indices
+        values = rows.values.gather(-1, tail)
+        contracted = values.detach().sign() * _compand(values.abs(), knee)
+        return rows.values.scatter(-1, tail, contracted), moved
 
     @staticmethod
     def compand(a: Tensor, knee: Tensor | float) -> Tensor:

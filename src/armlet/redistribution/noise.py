@@ -66,10 +66,16 @@ class Noise:
         `keys` are those of `self.keys(width, layer)`, layer 0 by default.
         """
         keys = self.keys(shape[-1]) if keys is None else keys
-        base, step, stride = keys.to(positions.device)
-        word = base + (positions[..., None] & WORD) * step + (self.stream & WORD) * stride
-        # The product may wrap modulo 2⁶⁴, which leaves its lowest 32 bits right.
-        return (((word & WORD) >> 8).to(torch.float32) / 2**24).expand(shape)
+        keys = keys.to(positions.device)
+        # Each keeps its lowest 32 bits, and so do products and sums that wrap: half the memory of 64.
+        start, step = keys[:2].to(torch.int32)
+        if self.stream & WORD:
+            start = start + ((self.stream & WORD) * keys[2]).to(torch.int32)
+        word = positions.to(torch.int32)[..., None] * step
+        word += start
+        word >>= 8
+        word &= 0xFFFFFF
+        return word.to(torch.float32).mul_(2.0**-24).expand(shape)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Exact order statistics of rows of values, one scope a row (definitions: docs/equations.md).
 
-Nothing is sampled or approximated: a row is sorted once and every statistic is read off the sorted row.
-Padding is sorted to the end as infinity and never counted.
+Nothing is sampled or approximated. Rows without padding are not sorted: what is asked for is selected. In the others
+the ranks differ from row to row, so each row is sorted once, padding at its end as infinity.
 """
+
+from math import floor
 
 import torch
 from torch import Tensor
@@ -19,58 +21,103 @@ def wide(device: torch.device) -> torch.dtype:
 
 
 class Ordered:
-    """The real values of each row in ascending order.
+    """Order statistics of rows without padding.
 
     Args:
-        values: `[rows, n]` float32, finite.
-        real: `[rows, n]` bool, False for padding; None where every value is real. A row needs one real value.
+        values: `[rows, n]` float32, finite, n ≥ 1.
     """
 
-    def __init__(self, values: Tensor, real: Tensor | None) -> None:
-        self.ascending = _last(values, real).sort(dim=-1).values
-        if real is None:
-            self.count = torch.full((len(values), 1), values.shape[-1], device=values.device)
-        else:
-            self.count = real.sum(-1, keepdim=True)
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.count = values, values.shape[-1]
+        self._smallest = values  # the last ones selected, among which those of a lower rank are
 
     def kth(self, share: float) -> Tensor:
         """`[rows, 1]`: the k-th smallest, k = max(1, round(share · n)), halves rounded to even."""
-        k = torch.round(share * self.count.to(wide(self.count.device))).long()
-        return self._at(k.clamp(min=1) - 1)
+        return self._at(max(1, round(share * self.count)) - 1)
 
     def quantile(self, q: float) -> Tensor:
         """`[rows, 1]`: linear interpolation between neighbours (Hyndman & Fan type 7), with the bits of `np.quantile`.
 
         The index is float64, the interpolation float32, from the nearer neighbour.
         """
+        index = q * (self.count - 1)
+        below = floor(index)
+        weight, upper = index - below, self.values.topk(self.count - below, sorted=False).values
+        # −0 and 0 are ties, in whatever order they are selected: every zero counts as positive.
+        neighbours = upper.topk(min(2, self.count - below), largest=False).values + 0.0
+        low, high = neighbours[:, :1], neighbours[:, -1:]
+        rise = high - low
+        inner = low + rise * weight if weight < 0.5 else high - rise * (1 - weight)
+        return _where_finite(rise, inner, low * (1 - weight) + high * weight)
+
+    def median(self) -> Tensor:
+        """`[rows, 1]`: the lower median."""
+        if len(self.values) == 1:  # without the indices that PyTorch selects beside rows, which take a quarter longer
+            return self.values.flatten().median().view(1, 1) + 0.0
+        return self._at((self.count - 1) // 2)
+
+    def _at(self, rank: int) -> Tensor:
+        """`[rows, 1]`: the value of this rank, from 0."""
+        known = self._smallest if self._smallest.shape[-1] > rank else self.values
+        self._smallest = known.topk(rank + 1, largest=False, sorted=False).values
+        return self._smallest.amax(-1, keepdim=True) + 0.0
+
+
+class PaddedOrdered:
+    """`Ordered` of rows with padding, which never counts.
+
+    Args:
+        values: `[rows, n]` float32, finite.
+        real: `[rows, n]` bool, False for padding. A row needs one real value.
+    """
+
+    def __init__(self, values: Tensor, real: Tensor) -> None:
+        self.ascending = padding_last(values, real).sort(dim=-1).values
+        self.count = real.sum(-1, keepdim=True)
+
+    def kth(self, share: float) -> Tensor:
+        """As `Ordered.kth`."""
+        k = torch.round(share * self.count.to(wide(self.count.device))).long()
+        return self._at(k.clamp(min=1) - 1)
+
+    def quantile(self, q: float) -> Tensor:
+        """As `Ordered.quantile`."""
         index = q * (self.count - 1).to(wide(self.count.device))
         below = index.floor().long()
         low, high = self._at(below), self._at((below + 1).clamp(max=self.count - 1))
         rise, weight = high - low, index - below
-        from_low, from_high = low + rise * weight.to(low.dtype), high - rise * (1 - weight).to(low.dtype)
-        inner = torch.where(weight < 0.5, from_low, from_high)
-        # Neighbours of other sign near the largest float32 have no finite difference.
-        weighted = low * (1 - weight).to(low.dtype) + high * weight.to(low.dtype)
-        return torch.where(rise.isfinite(), inner, weighted)
+        near, far = weight.to(low.dtype), (1 - weight).to(low.dtype)
+        inner = torch.where(weight < 0.5, low + rise * near, high - rise * far)
+        return _where_finite(rise, inner, low * far + high * near)
 
     def median(self) -> Tensor:
-        """`[rows, 1]`: the lower median."""
+        """As `Ordered.median`."""
         return self._at((self.count - 1) // 2)
 
     def _at(self, index: Tensor) -> Tensor:
-        # −0 and 0 are ties, in whatever order a sort leaves them: every zero counts as positive.
         return self.ascending.gather(-1, index) + 0.0
+
+
+def ordered(values: Tensor, real: Tensor | None) -> Ordered | PaddedOrdered:
+    """Order statistics of the real values of each row; `real` is None where all are."""
+    return Ordered(values) if real is None else PaddedOrdered(values, real)
 
 
 def mad(values: Tensor, real: Tensor | None, median: Tensor) -> Tensor:
     """`[rows, 1]`: the lower median of |values − median|, at least 1e-12 so that a constant row has a scale."""
-    return Ordered((values - median).abs(), real).median().clamp(min=SMALLEST_MAD)
+    return ordered((values - median).abs_(), real).median().clamp(min=SMALLEST_MAD)
 
 
 def minimum(values: Tensor, real: Tensor | None) -> Tensor:
     """`[rows, 1]`: the smallest real value."""
-    return _last(values, real).amin(-1, keepdim=True)
+    return padding_last(values, real).amin(-1, keepdim=True)
 
 
-def _last(values: Tensor, real: Tensor | None) -> Tensor:
+def padding_last(values: Tensor, real: Tensor | None) -> Tensor:
+    """`[rows, n]`: the values, padding as infinity, which an ascending sort leaves at the end."""
     return values if real is None else values.masked_fill(~real, torch.inf)
+
+
+def _where_finite(rise: Tensor, inner: Tensor, weighted: Tensor) -> Tensor:
+    """Neighbours of other sign near the largest float32 have no finite difference, but a weighted mean."""
+    return torch.where(rise < torch.inf, inner, weighted)

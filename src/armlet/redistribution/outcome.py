@@ -7,7 +7,7 @@ from torch import Tensor
 
 from armlet.redistribution.arguments import scopes_shape, token_mask
 from armlet.redistribution.functions import part_of_the_way
-from armlet.redistribution.rows import Draw, Policy, Rows
+from armlet.redistribution.rows import Draw, Policy, Rows, known_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +48,15 @@ def outcome(
     shape = (scopes, tokens * width)
     real = None if mask is None else mask[..., None].expand(a.shape).reshape(shape)
     rows, passed = _finite(a.reshape(shape), real)
+    rows = Rows(rows.values, None) if tokens == 1 and real is not None else rows  # all of a row is real, or padding
     value, moved = policy.move(rows, lambda: draw().reshape(shape))
-    moved = moved & ~passed if real is None else moved & ~passed & real
+    for counts in (real, None if passed is None else ~passed):
+        moved = moved if counts is None else moved & counts
     value, moved = _part_of_the_way(rows.values, value, moved, policy.strength if strength is None else strength)
     largest = torch.finfo(a.dtype).max  # a finite value stays finite, also where float16 ends at 65,504
     values = torch.where(moved.view(a.shape), value.clamp(-largest, largest).to(a.dtype).view(a.shape), a)
-    return Outcome(values, moved.view(a.shape), passed.view(-1))
+    passed = torch.zeros(scopes, dtype=torch.bool, device=a.device) if passed is None else passed.view(-1)
+    return Outcome(values, moved.view(a.shape), passed)
 
 
 def _part_of_the_way(start: Tensor, end: Tensor, moved: Tensor, strength: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -66,15 +69,17 @@ def _part_of_the_way(start: Tensor, end: Tensor, moved: Tensor, strength: float 
     return (part_of_the_way(start, end, strength) if strength < 1 else end), moved
 
 
-def _finite(values: Tensor, real: Tensor | None) -> tuple[Rows, Tensor]:
-    """The rows without NaN and Inf, and `[rows, 1]` which of them held one.
+def _finite(values: Tensor, real: Tensor | None) -> tuple[Rows, Tensor | None]:
+    """The rows without NaN and Inf, and `[rows, 1]` which of them held one; None where none is known to.
 
     A row without a real value takes its statistics from its padding: nothing in it moves, but no statistic may be
     infinite, since the gradient of the branch that `where` drops would be NaN.
     """
-    wide = values if values.dtype == torch.float64 else values.to(torch.float32)
-    finite = wide.detach().to(torch.float32).isfinite()
+    rows = Rows(values if values.dtype == torch.float64 else values.to(torch.float32), None)
+    if real is None and known_all(rows.magnitude, lambda magnitude: magnitude.amax() < torch.inf):
+        return rows, None
+    finite = rows.magnitude < torch.inf
     counted = finite if real is None else finite | ~real
     if real is not None:
         real = real | ~real.any(-1, keepdim=True)
-    return Rows(torch.where(finite, wide, 0), real), ~counted.all(-1, keepdim=True)
+    return Rows(torch.where(finite, rows.values, 0), real), ~counted.all(-1, keepdim=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import ClassVar, Protocol
 
 import torch
@@ -30,7 +31,7 @@ class Rows:
         """`[rows, n]` float32, without gradient: what statistics are computed from, whatever the dtype."""
         return self.values.detach().to(torch.float32)
 
-    @property
+    @cached_property
     def magnitude(self) -> Tensor:
         """`[rows, n]` float32 |values|, without gradient."""
         return self.single.abs()
@@ -57,6 +58,20 @@ class Policy(Protocol):
         `draw()` gives uniforms on [0, 1), float32 of the same shape; a policy without noise does not call it.
         """
         ...
+
+
+def known_all(tensor: Tensor, condition: Callable[[Tensor], Tensor]) -> bool:
+    """Whether a condition is known to hold for all of a tensor, so that what it would have taken is left out.
+
+    Not known means the general way, to the same bits: a GPU would have to be waited for, and to a compiler or inside
+    `torch.vmap` the answer is no single one.
+    """
+    if not tensor.is_cpu or torch.compiler.is_compiling():
+        return False
+    try:
+        return bool(condition(tensor).all())
+    except RuntimeError:  # vmap
+        return False
 
 
 def check_number(policy: object, name: str, low: float, high: float, *, above: bool = False) -> None:

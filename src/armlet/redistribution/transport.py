@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from armlet.redistribution.functions import half_normal_quantile
-from armlet.redistribution.order import MAD_TO_SIGMA, Ordered, wide
+from armlet.redistribution.order import MAD_TO_SIGMA, ordered, padding_last, wide
 from armlet.redistribution.rows import Draw, Rows, check_choice, check_number
 
 
@@ -41,7 +41,7 @@ class Transport:
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """`[rows, n]` each: the transported values, and all True. Draws nothing."""
-        scale = self.spread * MAD_TO_SIGMA * Ordered(rows.magnitude, rows.real).median()
+        scale = self.spread * MAD_TO_SIGMA * ordered(rows.magnitude, rows.real).median()
         normal = _half_normal_score(rows)
         score = (scale.to(normal.dtype) * normal).to(rows.values.dtype)
         # The gradient of a′ is that of the sign, 0: rank and scale are statistics.
@@ -51,15 +51,16 @@ class Transport:
 def _half_normal_score(rows: Rows) -> Tensor:
     """`[rows, n]` √2·erf⁻¹((rank + ½)/n), in float64: close to 1 the quotient has no float32 left to round to."""
     values = rows.single
-    ordered = Ordered(values, rows.real)
-    smaller = torch.searchsorted(ordered.ascending, values)
-    not_larger = torch.searchsorted(ordered.ascending, values, right=True)
-    negatives = torch.searchsorted(ordered.ascending, torch.zeros_like(values[:, :1]))
+    ascending = padding_last(values, rows.real).sort(dim=-1).values
+    smaller = torch.searchsorted(ascending, values)
+    not_larger = torch.searchsorted(ascending, values, right=True)
+    negatives = torch.searchsorted(ascending, torch.zeros_like(values[:, :1]))
     negative = values < 0
     # Ranks by magnitude: upwards from zero among the positives, downwards from zero among the negatives.
     first = torch.where(negative, negatives - not_larger, smaller - negatives)
     last = torch.where(negative, negatives - smaller, not_larger - negatives) - 1
-    size = torch.where(negative, negatives, ordered.count - negatives)
+    count = values.shape[-1] if rows.real is None else rows.real.sum(-1, keepdim=True)
+    size = torch.where(negative, negatives, count - negatives)
     dtype = wide(values.device)
     share = ((first + last).to(dtype) / 2 + 0.5) / size.to(dtype)
     return half_normal_quantile(share)

@@ -1,5 +1,6 @@
 """The meaning, as a backend: plain PyTorch on any device, dtype and policy, differentiable."""
 
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,9 @@ from torch import Tensor
 from armlet.redistribution.noise import Explicit, Midpoint, Noise, Source
 from armlet.redistribution.outcome import outcome
 from armlet.redistribution.rows import Policy
+
+BLOCK = 1 << 18
+"""So many values at a time keep the dozens of passes over them in a core's cache."""
 
 
 class Counted(NamedTuple):
@@ -47,6 +51,26 @@ def move_rows(
         real: bool `[scopes, tokens]`, contiguous; False: the token neither counts nor moves.
         strength: float32 `[scopes]`, contiguous: in place of the policy's.
     """
+    scopes = max(1, BLOCK // a[0].numel())
+    if not a.is_cpu or len(a) <= scopes or torch.compiler.is_compiling():
+        return _move_block(a, positions, uniforms, real, strength, policy, keys, stream)
+    columns = [
+        repeat(None) if tensor is None else tensor.split(scopes) for tensor in (positions, uniforms, real, strength)
+    ]
+    blocks = [_move_block(*block, policy, keys, stream) for block in zip(a.split(scopes), *columns, strict=False)]
+    return Counted(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
+
+
+def _move_block(
+    a: Tensor,
+    positions: Tensor | None,
+    uniforms: Tensor | None,
+    real: Tensor | None,
+    strength: Tensor | None,
+    policy: Policy,
+    keys: Tensor | None,
+    stream: int,
+) -> Counted:
     source = _source(keys, stream, uniforms)
     placed = torch.zeros((1, 1), dtype=torch.int64, device=a.device) if positions is None else positions
     result = outcome(
