@@ -3,6 +3,8 @@
 import torch
 import transformers as hf
 
+from armlet.layer.frame import cache_name, cache_of
+
 COMMON = {
     "vocab_size": 64,
     "hidden_size": 32,
@@ -65,3 +67,9 @@ def tiny(family="llama", *, seed=0, **changes):
 def prompt(length, *, batch=1, seed=0):
     """int64 `[batch, length]` without padding and end."""
     return torch.randint(2, 63, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def go_on(model, ids, cache=None, **inputs):
+    """(output, cache) of a call behind what a cache holds, by the name that this transformers has for it."""
+    output = model(ids, use_cache=True, **{cache_name(model): cache}, **inputs)
+    return output, cache_of(output)

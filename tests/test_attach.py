@@ -11,7 +11,7 @@ from armlet import Inward, Noise, Outward, Transport, attach, redistribute
 from armlet.layer.attach import AlreadyAttachedError, DetachedError
 from armlet.redistribution.errors import ArgumentError
 from attached import POLICIES, anatomy, each_cache, each_policy, padded, seen
-from families import FAMILIES, prompt, tiny
+from families import FAMILIES, go_on, prompt, tiny
 
 
 @pytest.fixture(autouse=True)
@@ -321,8 +321,7 @@ def test_decoding_with_a_cache_is_prefilling(policy):
         whole = model(ids).logits
         cache, parts = None, []
         for chunk in ids.split([5, 4, 1, 1, 1], dim=1):
-            out = model(chunk, past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
+            out, cache = go_on(model, chunk, cache)
             parts.append(out.logits)
     # Matrix products of other shapes round differently, layer by layer; noise of another position would cost 0.1 or so.
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-4)

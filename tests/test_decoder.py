@@ -11,6 +11,7 @@ from armlet import ARM, Inward, Noise, Outward, Transport, attach
 from armlet.analysis.diagram import LABELS as DRAWN
 from armlet.layer.checkpoint import open_checkpoint
 from armlet.layer.decoder import LABELS, KVCache, Layer1
+from armlet.layer.frame import cache_name, cache_of
 from armlet.layer.options import FAMILIES as COVERED
 from armlet.layer.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArgumentError
@@ -257,8 +258,9 @@ def theirs_in_chunks(model, index, ids, sizes):
     """(x, y) of one layer of Hugging Face's model, given the tokens in pieces."""
     cache, parts = None, []
     for chunk in ids.split(sizes, dim=1):
-        x, y, output = in_and_out(model, index, input_ids=chunk, past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+        given = {"input_ids": chunk, "use_cache": True, cache_name(model): cache}
+        x, y, output = in_and_out(model, index, **given)
+        cache = cache_of(output)
         parts.append((x, y))
     return [torch.cat(part, dim=1) for part in zip(*parts, strict=True)]
 

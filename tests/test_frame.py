@@ -1,13 +1,17 @@
 """Positions and padding are read off what the decoder is called with."""
 
+import inspect
+
 import pytest
 import torch
 
 from armlet import Outward, attach
 from armlet.layer import frame
-from armlet.layer.frame import NotFiredError, locate
+from armlet.layer.frame import CACHES, POSITIONS, TOKENS, NotFiredError, cache_name, locate
+from armlet.layer.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArmletError
-from families import prompt, tiny
+from attached import padded, seen
+from families import go_on, prompt, tiny
 
 
 def columns(start, stop):
@@ -87,9 +91,9 @@ def test_one_mask_serves_a_batch():
 def test_a_mask_that_leaves_out_the_cache_is_an_error():
     model = tiny()
     with torch.no_grad(), attach(model, Outward()):
-        cache = model(prompt(4), use_cache=True).past_key_values
+        _, cache = go_on(model, prompt(4))
         with pytest.raises(ArmletError, match="covers 2 tokens, but 4 are in the cache and 2 are new"):
-            model(prompt(2), past_key_values=cache, attention_mask=torch.ones(1, 2))
+            go_on(model, prompt(2), cache, attention_mask=torch.ones(1, 2))
 
 
 def test_a_frame_is_gone_after_the_call_also_after_one_that_fails():
@@ -129,3 +133,56 @@ def test_a_decoder_called_without_tokens_is_an_error():
     model = tiny()
     with attach(model, Outward()), pytest.raises(ArmletError, match="without input_ids and inputs_embeds"):
         model.model()
+
+
+def renamed(model, names):
+    """The model, whose decoder's forward takes some arguments under other names: `names` is {today's: other}."""
+    decoder, forward = model.model, model.model.forward
+    signature = inspect.signature(forward)
+
+    def other(*args, **kwargs):
+        back = {new: old for old, new in names.items()}
+        return forward(*args, **{back.get(name, name): value for name, value in kwargs.items()})
+
+    parameters = [each.replace(name=names.get(each.name, each.name)) for each in signature.parameters.values()]
+    other.__signature__ = signature.replace(parameters=parameters)
+    decoder.forward = other
+    return model
+
+
+@pytest.mark.parametrize("known", [TOKENS, CACHES, POSITIONS], ids=["tokens", "cache", "positions"])
+def test_a_decoder_that_takes_what_arm_needs_under_an_unknown_name_is_refused(known):
+    model = tiny()
+    there = [name for name in inspect.signature(model.model.forward).parameters if name in known]
+    assert there
+    renamed(model, {name: f"made_up_{name}" for name in there})
+    with pytest.raises(UnsupportedModelError, match=f"LlamaModel: .* forward, which takes .*made_up_{there[0]}"):
+        attach(model, Outward())
+    assert not model.model._forward_pre_hooks
+
+
+def test_a_decoder_without_a_cache_of_any_name_needs_none():
+    model = tiny()
+    forward = model.model.forward
+
+    def encode(input_ids=None, attention_mask=None, position_ids=None, **_others):
+        return forward(input_ids, attention_mask, position_ids)
+
+    model.model.forward = encode
+    with attach(model, Outward()), seen(model) as calls:
+        model.model(prompt(4))
+    assert calls[0][1].tolist() == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_decoding_behind_padding_goes_on_whatever_the_cache_is_called(name):
+    ids, mask = padded("left")
+    model = tiny()
+    _, cache = go_on(model, ids, attention_mask=mask)
+    renamed(model, {cache_name(model): name})
+    mask = torch.cat((mask, torch.ones(2, 1, dtype=mask.dtype)), 1)
+    with attach(model, Outward()), seen(model) as calls:
+        model.model(prompt(1, batch=2), attention_mask=mask, **{name: cache})
+    _, positions, real = calls[0]
+    assert positions.tolist() == [[3], [6]]
+    assert real.all()

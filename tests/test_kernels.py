@@ -106,17 +106,13 @@ def test_the_short_way_of_one_row_has_the_bits_of_the_plain_path(call):
     row = {name: how[name][:1] for name in ("positions", "real") if name in how}
     keyed = {"keys": how["keys"], "stream": how["stream"]}
     expected = plain.move_rows(a[:1], policy, **row, **keyed)
-    found = entry.one_row(
-        a[:1],
-        policy,
-        noise=Noise(stream=how["stream"]),
-        positions=row["positions"],
-        keys=how["keys"],
-        mask=row.get("real"),
-    )
-    assert found is not None
-    assert same_bits(found[0], expected.values)
-    assert found[1:] == (expected.moved.item(), expected.passed.item())
+    counts = torch.zeros(4, dtype=torch.int64)
+    row_of = entry.OneRow(policy, Noise(stream=how["stream"]), a.shape[-1], how["keys"], counts)
+    values = row_of.move(a[:1], row["positions"], row.get("real"))
+    assert values is not None
+    assert same_bits(values, expected.values)
+    tokens = int(row["real"].sum()) if "real" in row else 1
+    assert counts.tolist() == [1, tokens, expected.moved.item(), expected.passed.item()]
 
 
 @each_policy
@@ -130,9 +126,10 @@ def test_the_short_way_is_left_where_someone_looks_on(policy):
         "float64": a.double(),
         "meta": a.to("meta"),
     }
-    ways = {name: entry.one_row(values, policy, noise=Noise()) is not None for name, values in taken.items()}
+    row = entry.OneRow(policy, Noise(), 64)
+    ways = {name: row.move(values, None, None) is not None for name, values in taken.items()}
     assert ways == dict.fromkeys(taken, False) | {"plain": True}
-    assert entry.one_row(a, policy, noise=Noise.fresh()) is None
+    assert entry.OneRow(policy, Noise.fresh(), 64).move(a, None, None) is None
     assert torch.func.vmap(lambda row: redistribute(row, policy))(a[0]).shape == (1, 64)
 
 
@@ -377,7 +374,7 @@ def test_new_keys_are_not_taken_for_old_ones():
 @pytest.fixture
 def forget():
     """What the dispatcher has found out, before and after."""
-    kept = (backends.installed, backends._fastest, backends._checked, backends._with_short_way)
+    kept = (backends.installed, backends._fastest, backends._checked)
     for each in kept:
         each.cache_clear()
     yield

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from armlet import ARM, Inward, Noise, Outward, Transport, attach
+from families import go_on
 
 PROMPTS = [
     "Hi",
@@ -50,8 +51,7 @@ def in_chunks(model, tokenizer):
 def chunked(model, ids, size):
     cache, parts = None, []
     for chunk in ids.split(size, dim=1):
-        out = model(chunk, past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
+        out, cache = go_on(model, chunk, cache)
         parts.append(out.logits[0])
     return torch.cat(parts)
 

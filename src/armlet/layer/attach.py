@@ -40,7 +40,7 @@ class Attachment:
         self.policy, self.scope, self.noise = policy, scope, noise
         self.layers, self.site = [site.layer for site in sites], sites[0].site
         self._decoder = find_decoder(model)[0]
-        self._key = next(_keys)
+        self._key = f"frame_{next(_keys)}"
         self._watch = frame.Watch(self._decoder, self.layers, self._key)
         self._arms = [(site, make_arm(site, policy=policy, scope=scope, noise=noise)) for site in sites]
         self._installed = ExitStack()

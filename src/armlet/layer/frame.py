@@ -19,8 +19,10 @@ from armlet.redistribution.errors import ArmletError
 TOKENS, CACHES, POSITIONS = ("input_ids", "inputs_embeds"), ("cache", "past_key_values"), ("position_ids",)
 """The names under which decoders take these; transformers calls the cache `past_key_values` before 5.24."""
 
-OTHERS = ("attention_mask", "token_type_ids", "output_attentions", "output_hidden_states", "return_dict", "kwargs")
-"""A forward that takes nothing but these, tokens and positions has no cache that could go by another name."""
+OTHERS = ("attention_mask", "token_type_ids", "output_attentions", "output_hidden_states", "return_dict")
+"""A forward that names nothing but these and those above takes no cache and no positions by another name."""
+
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 _thread = threading.local()  # of the module, not of a model, so that an attached model can be copied and pickled
 
@@ -47,9 +49,9 @@ class Frame:
         return self.batch, self.positions.shape[-1]
 
 
-def current(key: int) -> Frame | None:
+def current(key: str) -> Frame | None:
     """The frame that the attachment `key` left in this thread; None outside the decoder's forward."""
-    return getattr(_thread, f"frame_{key}", None)
+    return getattr(_thread, key, None)
 
 
 class Watch:
@@ -62,7 +64,7 @@ class Watch:
             a frame would be wrong.
     """
 
-    def __init__(self, decoder: nn.Module, layers: Iterable[int], key: int) -> None:
+    def __init__(self, decoder: nn.Module, layers: Iterable[int], key: str) -> None:
         self.names = _understood(decoder)
         self.expected, self.key = frozenset(layers), key
 
@@ -78,7 +80,7 @@ class Watch:
         _refuse_recomputation(decoder)
         setattr(
             _thread,
-            f"frame_{self.key}",
+            self.key,
             _frame(dict(zip(self.names, args, strict=False)) | kwargs, getattr(decoder, "config", None)),
         )
 
@@ -89,7 +91,7 @@ class Watch:
             NotFiredError: a layer ran without its site.
         """
         frame = current(self.key)
-        setattr(_thread, f"frame_{self.key}", None)
+        setattr(_thread, self.key, None)
         if frame is not None and output is not None and frame.fired != self.expected:
             missing = ", ".join(map(str, sorted(self.expected - frame.fired)))
             raise NotFiredError(
@@ -117,16 +119,16 @@ def _name(names: Iterable[str], known: tuple[str, ...]) -> str:
 def _understood(decoder: nn.Module) -> tuple[str, ...]:
     """The names of the arguments of its forward, in order."""
     signature = inspect.signature(decoder.forward)
-    names = tuple(signature.parameters)
-    needed = {"tokens": TOKENS, "positions": POSITIONS} | (
-        {} if set(names) <= {*TOKENS, *POSITIONS, *OTHERS} else {"a cache": CACHES}
-    )
+    names = tuple(name for name, given in signature.parameters.items() if given.kind not in VARIADIC)
+    needed = {"tokens": TOKENS, "a cache": CACHES, "positions": POSITIONS}
+    if {*TOKENS, *POSITIONS, *CACHES, *OTHERS}.issuperset(names):
+        del needed["a cache"], needed["positions"]
     for what, known in needed.items():
         if not _name(names, known):
             raise UnsupportedModelError(
                 f"{type(decoder).__name__}: ARM reads {what} off {' or '.join(known)} of its forward, which takes "
-                f"({', '.join(names)}); positions would be wrong without a word: use a transformers whose names "
-                "armlet knows, or report the model"
+                f"({', '.join(signature.parameters)}): positions would be wrong without a word; use a transformers "
+                "whose names armlet knows (pip install -U armlet), or report the model"
             )
     return names
 
@@ -143,17 +145,19 @@ def _frame(inputs: dict[str, Any], config: Any) -> Frame:
     tokens = _given(inputs, TOKENS)
     if tokens is None:
         raise ArmletError("the decoder was called without input_ids and inputs_embeds: ARM cannot tell the positions")
+    batch, length = tokens.shape[:2]
+    attention_mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
+    if attention_mask is None and isinstance(positions, Tensor) and positions.dim() == 2:
+        return Frame(batch, positions, None)  # as `locate` says; what `generate` gives for each new token
     cache = _given(inputs, CACHES)
     past = 0 if cache is None else cache.get_seq_length()
-    batch, length = tokens.shape[:2]
-    attention_mask = inputs.get("attention_mask")
     window = getattr(config, "sliding_window", None)
     if isinstance(attention_mask, dict):  # one for each kind of attention layer
         window = None if "full_attention" in attention_mask else window
         attention_mask = attention_mask.get("full_attention", next(iter(attention_mask.values())))
     _check_columns(attention_mask, past, length)
     columns = past + torch.arange(length, device=tokens.device)
-    positions, mask = locate(columns, attention_mask, inputs.get("position_ids"), window=window)
+    positions, mask = locate(columns, attention_mask, positions, window=window)
     return Frame(batch, positions, None if mask is None else mask.expand(batch, -1))
 
 

@@ -2,22 +2,23 @@
 
 import threading
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from armlet.redistribution.entry import check, check_policy, counted, one_row, watched
+from armlet.redistribution.entry import OneRow, check, check_policy, counted, watched
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.kernels.plain import Counted
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.rows import Policy
 
-_totals_lock = threading.Lock()
+_counting = threading.Lock()
 
 
 def _tally(totals: Tensor, increments: Tensor) -> None:
     # Two threads that generate on one model would lose counts in an unguarded add.
-    with _totals_lock:
+    with _counting:
         totals.add_(increments)
 
 
@@ -66,39 +67,39 @@ class ARM(nn.Module):
         self.noise = source(noise)
         keys = self.noise.keys(width, layer) if isinstance(self.noise, Noise) else None
         self.register_buffer("keys", keys, persistent=False)
+        # Calls, tokens, values moved, rows passed: of single rows, by the loop that moves them; and of all others.
+        self._counts = torch.zeros(4, dtype=torch.int64)
         self.register_buffer("totals", torch.zeros(4, dtype=torch.int64), persistent=False)
+        self._row: OneRow | None = None
 
     def forward(self, a: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Redistributes an activated gate; arguments, shapes and errors as in `redistribute`.
 
         Give `positions` when decoding with a cache: without them every call starts again at position 0.
         """
+        if not torch.compiler.is_dynamo_compiling():
+            row = self._row
+            if row is None or row.policy is not self.policy or row.noise is not self.noise:
+                row = self._row = OneRow(self.policy, self.noise, self.width, self.keys, self._counts)
+            values = row.move(a, positions, mask)
+            if values is not None:
+                return values
         check(a, self.policy, self.scope)
         if a.shape[-1] != self.width:
             raise ArgumentError(f"ARM: expected values of width {self.width}, found shape {list(a.shape)}")
-
         how = {"noise": self.noise, "positions": positions, "keys": self.keys, "mask": mask}
-        one = one_row(a, self.policy, **how)
-        if one:
-            values, moved, passed = one
-            self._add(1 if mask is None else int(mask != 0), moved, passed)
-            return values
         result = counted(a, self.policy, scope=self.scope, **how)
         self._count(a, result, mask)
         return result.values
 
-    def _add(self, tokens: int, moved: int, passed: int) -> None:
-        _tally(self.totals, torch.tensor((1, tokens, moved, passed), device=self.totals.device))
-
     def _count(self, a: Tensor, result: Counted, mask: Tensor | None) -> None:
-        if a.device.type == "cpu" and not watched():  # nothing to wait for: numbers are quicker than tensors
-            tokens = a.shape[:-1].numel() if mask is None else int((mask != 0).sum())
-            self._add(tokens, sum(result.moved.tolist()), sum(result.passed.tolist()))
-            return
         tokens = torch.full((), prod(a.shape[:-1]), device=a.device) if mask is None else (mask != 0).sum()
         calls = torch.ones_like(tokens)
         increments = torch.stack((calls, tokens, result.moved.sum(), result.passed.sum()))
         (_tally_operator if watched() else _tally)(self.totals, increments.to(self.totals.device))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_row": None}  # it holds addresses, which a copy must not share
 
     def report(self) -> dict[str, int | float]:
         """What happened so far.
@@ -107,7 +108,7 @@ class ARM(nn.Module):
             calls; tokens (padding not counted); moved: values moved; share_moved: of all values of those tokens;
             passed: scopes that held NaN or Inf and passed through.
         """
-        calls, tokens, moved, passed = self.totals.tolist()
+        calls, tokens, moved, passed = (self._counts + self.totals.cpu()).tolist()
         share = moved / (tokens * self.width) if tokens else 0.0
         return {"calls": calls, "tokens": tokens, "moved": moved, "share_moved": share, "passed": passed}
 

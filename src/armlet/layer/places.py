@@ -18,24 +18,26 @@ class Place(nn.Module):
     compiles anew, while it does not look at hooks; and a module that two layers share stays as it is in the other one.
     """
 
-    def __init__(self, arm: ARM, key: int) -> None:
+    def __init__(self, arm: ARM, key: str) -> None:
         super().__init__()
         self.arm, self.key = arm, key
 
     def redistributed(self, a: Tensor) -> Tensor:
         """`[batch, seq, width]`, or `[batch · seq, width]` where the model flattens its tokens."""
         call = frame.current(self.key)
+        arm = self.arm
         if call is None:  # the layer runs outside its decoder: positions count from 0
-            return self.arm(a)
-        call.fired.add(self.arm.layer)
-        shaped = a.view(*call.tokens(), -1) if a.dim() == 2 else a
-        return self.arm(shaped, call.positions, call.mask).view(a.shape)
+            return arm(a)
+        call.fired.add(arm.layer)
+        if a.dim() == 2:
+            return arm(a.view(*call.tokens(), -1), call.positions, call.mask).view(a.shape)
+        return arm(a, call.positions, call.mask)
 
 
 class Redistributed(Place):
     """The activation module and ARM behind it, in the place of the activation module."""
 
-    def __init__(self, activation: nn.Module, arm: ARM, key: int) -> None:
+    def __init__(self, activation: nn.Module, arm: ARM, key: str) -> None:
         super().__init__(arm, key)
         self.activation = activation
         self.train(activation.training)
@@ -55,7 +57,7 @@ class RedistributedInput(Place):
 
     down: nn.Module
 
-    def __init__(self, down: nn.Module, arm: ARM, key: int) -> None:
+    def __init__(self, down: nn.Module, arm: ARM, key: str) -> None:
         super().__init__(arm, key)
         self.__dict__["down"] = down  # an assignment would make it a child
         self._parameters, self._buffers = down._parameters, down._buffers
@@ -107,7 +109,7 @@ class RedistributedInput(Place):
         self.down._load_from_state_dict(*args, **kwargs)
 
 
-def make_place(site: Site, arm: ARM, key: int) -> Place:
+def make_place(site: Site, arm: ARM, key: str) -> Place:
     """ARM together with the module that stands at the site now; nothing is put anywhere."""
     return (Redistributed if site.site == GATE else RedistributedInput)(site.module, arm, key)
 

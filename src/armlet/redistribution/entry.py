@@ -1,10 +1,13 @@
 """The way in: check the arguments, take the tensor as scopes, have the fastest backend move them."""
 
+import os
+from collections.abc import Callable
 from functools import lru_cache
 from math import prod
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from armlet.redistribution.arguments import check as check
 from armlet.redistribution.arguments import check_policy as check_policy
@@ -12,7 +15,7 @@ from armlet.redistribution.arguments import scopes_shape, token_mask, token_posi
 from armlet.redistribution.encoding import encode
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.kernels import operator, plain
-from armlet.redistribution.kernels.backends import backend, single_row
+from armlet.redistribution.kernels.backends import backend, row_mover
 from armlet.redistribution.kernels.plain import Counted
 from armlet.redistribution.noise import WORD, Explicit, Midpoint, Noise, Source, source
 from armlet.redistribution.outcome import outcome as outcome
@@ -55,34 +58,70 @@ def redistribute(
     """
     check(a, policy, scope)
     noise = source(noise)
-    one = one_row(a, policy, noise=noise, positions=positions, mask=mask)
-    return one[0] if one else counted(a, policy, scope=scope, noise=noise, positions=positions, mask=mask).values
+    if isinstance(noise, Noise) and type(policy) in KNOWN and a.numel() == a.shape[-1] and not watched():
+        row = _kept_row(policy, noise, a.shape[-1], os.environ.get("ARMLET_BACKEND"))
+        one = row.move(a, positions, mask)
+        if one is not None:
+            return one
+    return counted(a, policy, scope=scope, noise=noise, positions=positions, mask=mask).values
 
 
-def one_row(
-    a: Tensor,
-    policy: Policy,
-    *,
-    noise: Source,
-    positions: Tensor | None = None,
-    keys: Tensor | None = None,
-    mask: Tensor | None = None,
-) -> tuple[Tensor, int, bool] | None:
-    """What `counted` gives, as numbers, for one token whose row a backend takes on a short way; None for the rest.
+class OneRow:
+    """A single token's row on a short way, where there is one: what does not change between calls is found out once.
 
-    A row's statistics take less time than a dozen of PyTorch's calls, and a model that decodes has a row a call. Of a
-    single row all scopes are the same.
+    A model that decodes has a row a call, whose statistics take less time than a dozen of PyTorch's calls. Of a single
+    row all scopes are the same.
+
+    Args:
+        policy: what moves.
+        noise: where draws come from; the short way is that of keyed noise.
+        width: of the row.
+        keys: of `noise.keys`; by default those of layer 0.
+        counts: int64 `[4]` on the CPU: calls, tokens, values moved and rows passed so far, which each call adds to.
     """
-    if a.numel() != a.shape[-1] or not isinstance(noise, Noise) or watched() or _unusual(a) or not a.is_contiguous():
-        return None
-    if a.requires_grad and torch.is_grad_enabled():
-        return None
-    move_row = single_row(a, policy)
-    if move_row is None:
-        return None
-    placed = positions if positions is None else token_positions(a, positions)
-    keys = _kept_keys(noise.seed, a.shape[-1], a.device) if keys is None else keys
-    return move_row(a, policy, keys, placed, noise.stream & WORD, token_mask(a, mask))
+
+    def __init__(
+        self, policy: Policy, noise: Source, width: int, keys: Tensor | None = None, counts: Tensor | None = None
+    ) -> None:
+        self.policy, self.noise, self.width, self._keys, self._counts = policy, noise, width, keys, counts
+        self._add_to = 0 if counts is None else counts.data_ptr()
+        self._mover: tuple[torch.dtype | None, Callable[..., Tensor] | None] = (None, None)
+
+    def move(self, a: Tensor, positions: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        """The redistributed row; None where this is not the way.
+
+        Args:
+            a: as `redistribute` takes it; what is not for this way is left to that. No compiler follows the call.
+            positions: as there.
+            mask: as there.
+
+        Raises:
+            ArgumentError: positions or mask do not fit `a`.
+        """
+        if _unusual(a) or _traced() or not a.is_cpu or not a.is_contiguous():
+            return None
+        if a.numel() != self.width or a.shape[-1] != self.width or (a.requires_grad and torch.is_grad_enabled()):
+            return None
+        dtype, mover = self._mover
+        if dtype is not a.dtype:
+            mover = self._mover_of(a.dtype)
+            self._mover = a.dtype, mover
+        if mover is None:
+            return None
+        if positions is not None and (positions.dtype is not torch.int64 or positions.shape != a.shape[:-1]):
+            positions = token_positions(a, positions)
+        return mover(a, positions, mask if mask is None else token_mask(a, mask), self._add_to)
+
+    def _mover_of(self, dtype: torch.dtype) -> Callable[..., Tensor] | None:
+        if not isinstance(self.noise, Noise):
+            return None
+        keys = _kept_keys(self.noise.seed, self.width, torch.device("cpu")) if self._keys is None else self._keys.cpu()
+        return row_mover(self.policy, self.width, dtype, keys, self.noise.stream & WORD)
+
+
+@lru_cache(16)
+def _kept_row(policy: Policy, noise: Source, width: int, _backend: str | None) -> OneRow:
+    return OneRow(policy, noise, width)
 
 
 def counted(
@@ -133,6 +172,7 @@ def counted(
 Draws = tuple[Tensor | None, Tensor | None, int, Tensor | None]
 NO_DRAWS: Draws = (None, None, 0, None)
 DRAWS_NOTHING = (Inward, Transport)
+KNOWN = (Outward, Inward, Transport)
 
 
 def _moved(
@@ -140,7 +180,7 @@ def _moved(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """By the backend itself where nothing looks on; else by the operator, or by plain PyTorch."""
     keys, positions, stream, uniforms = draws
-    known = type(policy) in (Outward, Inward, Transport)
+    known = type(policy) in KNOWN
     mover = plain if followed or not known or _unusual(rows) else backend(rows, policy)
     differentiated = torch.is_grad_enabled() and rows.requires_grad
     if known and (followed or (differentiated and mover is not plain)):
@@ -150,20 +190,23 @@ def _moved(
     return mover.move_rows(rows, policy, **how, uniforms=uniforms, real=real, strength=strength)
 
 
+# Looked up once: a model that decodes asks for each row, and finds what it asks for out of every cache.
+_dispatch_depth, _tracing_state = torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state
+_transform = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def watched() -> bool:
     """Whether a compiler, an exporter, a tracer or another mode follows each operation."""
-    if torch.compiler.is_compiling():
-        return True
-    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
+    return torch.compiler.is_compiling() or _traced()
+
+
+def _traced() -> bool:
+    return _dispatch_depth() > 0 or _tracing_state() is not None
 
 
 def _unusual(rows: Tensor) -> bool:
     """Whether there is more to a tensor than its values: a subclass, a function transform, forward derivatives."""
-    return (
-        type(rows) is not Tensor
-        or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
-        or torch.autograd.forward_ad._current_level >= 0
-    )
+    return type(rows) is not Tensor or _transform() is not None or forward_ad._current_level >= 0
 
 
 def _draws(

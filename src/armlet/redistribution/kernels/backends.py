@@ -52,16 +52,14 @@ def gated_rows(gate_up: Tensor, policy: Policy) -> Callable[..., tuple[Tensor, T
     return module.gated_rows if module.supports(rows, policy) else None
 
 
-def single_row(a: Tensor, policy: Policy) -> Callable[..., tuple[Tensor, int, bool]] | None:
-    """`move_row` of the backend that has a short way for `a`, of one row; None: there is none."""
-    module = _with_short_way(os.environ.get("ARMLET_BACKEND")) if a.is_cpu else None
-    return module.move_row if module and module.takes_row(a, policy) else None
-
-
-@cache
-def _with_short_way(wanted: str | None) -> ModuleType | None:
-    module = _module("cpu") if (_checked(wanted) if wanted else _fastest("cpu")) == "cpu" else plain
-    return None if module is plain else module
+def row_mover(
+    policy: Policy, width: int, dtype: torch.dtype, keys: Tensor, stream: int
+) -> Callable[..., Tensor] | None:
+    """The `RowMover` of the backend for the CPU; None where it has none for such rows."""
+    module = _module(backend_name(torch.device("cpu")))
+    if module is plain or not module.takes_row(dtype, width, policy):
+        return None
+    return module.RowMover(policy, width, dtype, keys, stream)
 
 
 @cache

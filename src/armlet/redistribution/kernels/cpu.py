@@ -1,5 +1,6 @@
 """Redistribution on the CPU with numba, with the bits of the plain path."""
 
+from functools import lru_cache
 from typing import Any
 from weakref import ref
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.kernels import inward_rows, outward_rows, rows, threads, transport_rows
-from armlet.redistribution.kernels.jobs import RESULTS, Job
+from armlet.redistribution.kernels.jobs import RESULTS, Job, take_one
 from armlet.redistribution.noise import WORD
 from armlet.redistribution.outward import Outward
 from armlet.redistribution.rows import Policy
@@ -26,38 +27,73 @@ def supports(a: Tensor, policy: Policy) -> bool:
 
     `Transport` ranks the values of a scope by sorting them, which has room for a row alone.
     """
-    return a.is_cpu and takes_row(a, policy) and (a.shape[1] == 1 or not isinstance(policy, Transport))
+    return (
+        a.is_cpu and takes_row(a.dtype, a.shape[-1], policy) and (a.shape[1] == 1 or not isinstance(policy, Transport))
+    )
 
 
-def takes_row(a: Tensor, policy: Policy) -> bool:
-    """Whether `move_row` takes `a`, `[..., width]` with one row on the CPU, and the policy."""
-    return a.dtype in DTYPES and 0 < a.shape[-1] <= WIDEST.get(type(policy), 0)
+def takes_row(dtype: torch.dtype, width: int, policy: Policy) -> bool:
+    """Whether there are rows of this dtype and width here for the policy."""
+    return dtype in DTYPES and 0 < width <= WIDEST.get(type(policy), 0)
 
 
-def move_row(
-    a: Tensor, policy: Policy, keys: Tensor, positions: Tensor | None, stream: int, real: Tensor | None
-) -> tuple[Tensor, int, bool]:
-    """One row, `a` being contiguous: `move_rows` without what costs as much as the row itself.
+class RowMover:
+    """`move_rows` of one row at a time, without what costs as much as the row itself: all that calls share is there.
 
     Args:
-        a: `[..., width]`, the others being 1.
         policy: what moves.
-        keys: as `move_rows` takes them.
-        positions: int64, the row's one; None for 0.
+        width: of the row.
+        dtype: of the row.
+        keys: as `move_rows` takes them; they do not change.
         stream: of the keyed noise.
-        real: bool, the row's one; None where it counts.
-
-    Returns:
-        Values, how many moved, and whether the row passed through.
     """
-    values = torch.empty_like(a)
-    words = _words(keys, stream) if isinstance(policy, Outward) else None
-    job = _job(a, values, policy, _draws(words, positions, None))
-    found = job.address + RESULTS
-    job.count, job.real, job.moved, job.passed = 1, _address(real), found, found + 8
-    threads.run(job, _LOOPS[type(policy)], _scratch_size(policy, a.shape[-1]))
-    moved, passed, _, _ = job.results
-    return values, moved, passed != 0
+
+    def __init__(self, policy: Policy, width: int, dtype: torch.dtype, keys: Tensor, stream: int) -> None:
+        self._kind = policy, width, dtype
+        self._idle = _idle_jobs(*self._kind)
+        self._words = _words(keys, stream) if isinstance(policy, Outward) else None
+        self._base, self._step = (0, 0) if self._words is None else (word.data_ptr() for word in self._words)
+
+    def __call__(self, a: Tensor, positions: Tensor | None, real: Tensor | None, counts: int) -> Tensor:
+        """The row's values.
+
+        Args:
+            a: `[..., width]` of the dtype, contiguous, on the CPU, the other sizes being 1.
+            positions: int64, the row's one; None for 0.
+            real: bool, the row's one; None where it counts.
+            counts: the address that `take_one` adds to, or 0.
+        """
+        try:
+            job = self._idle.pop()  # no other thread has it until it is put back
+        except IndexError:
+            job = _RowJob(*self._kind)
+        values = torch.empty_like(a)
+        place = 0 if positions is None else positions.data_ptr()
+        mask = 0 if real is None else real.data_ptr()
+        take_one.call(job.address, a.data_ptr(), values.data_ptr(), place, mask, self._base, self._step, counts)
+        self._idle.append(job)
+        return values
+
+
+class _RowJob:
+    """A job of one row, but for what `take_one` is given."""
+
+    def __init__(self, policy: Policy, width: int, dtype: torch.dtype) -> None:
+        self.job = job = Job(dtype=DTYPES[dtype], length=width, count=1, draws=outward_rows.KEYED)
+        _set_policy(job, policy)
+        self.address, self.results = job.address, job.results
+        self.memory, job.scratch = threads.memory(_scratch_size(policy, width))
+        job.loop, job.moved, job.passed = (
+            _LOOPS[type(policy)].address,
+            self.address + RESULTS,
+            self.address + RESULTS + 8,
+        )
+
+
+@lru_cache
+def _idle_jobs(_policy: Policy, _width: int, _dtype: torch.dtype) -> list[_RowJob]:
+    """Those of all layers: what one has used is warm for the next."""
+    return []
 
 
 def move_rows(
@@ -114,11 +150,16 @@ def _move_scopes(
 
 def _job(a: Tensor, values: Tensor, policy: Any, draws: tuple[int, ...]) -> Job:
     """Without its rows."""
-    job = Job()
-    job.source, job.target, job.dtype, job.length = a.data_ptr(), values.data_ptr(), DTYPES[a.dtype], a.shape[-1]
-    job.strength = policy.strength
+    job = Job(source=a.data_ptr(), target=values.data_ptr(), dtype=DTYPES[a.dtype], length=a.shape[-1])
+    _set_policy(job, policy)
     if isinstance(policy, Outward):
         job.draws, job.base, job.step, job.positions, job.uniforms = draws
+    return job
+
+
+def _set_policy(job: Job, policy: Any) -> None:
+    job.strength = policy.strength
+    if isinstance(policy, Outward):
         job.band, job.ceiling, (job.low, job.high) = policy.band, policy.ceiling, policy.share
         job.proportion = -1.0 if policy.proportion is None else policy.proportion
         job.add, job.of_magnitude = policy.write == "add", policy.ceiling_of == "magnitude"
@@ -126,7 +167,6 @@ def _job(a: Tensor, values: Tensor, policy: Any, draws: tuple[int, ...]) -> Job:
         job.knee, job.log = policy.knee, policy.curve == "log"
     else:
         job.spread = policy.spread
-    return job
 
 
 _LOOPS = {

@@ -83,3 +83,22 @@ take_part = Entry(_take_part, 1)
 
 A thread whose core is busy with something else takes few, where a fixed half would be waited for.
 """
+
+
+def _take_one(address, source, target, positions, real, base, step, counts):  # type: ignore[no-untyped-def]
+    job = job_at(address)
+    job.source, job.target, job.positions, job.real = source, target, positions, real
+    job.base, job.step = base, step
+    run_loop(job.loop, 0, 1, address, job.scratch)
+    if counts != 0:
+        add_to(counts, 1)
+        add_to(counts + 8, np.int64(real == 0 or array(real, 1, np.uint8)[0] != 0))
+        add_to(counts + 16, job.results[0])
+        add_to(counts + 24, job.results[1] & 1)
+
+
+take_one = Entry(_take_one, 8)
+"""A job's one row, with what changes from one row to the next of a model that decodes.
+
+`counts` is the address of calls, tokens, values moved and rows passed so far, which it adds to; or 0.
+"""

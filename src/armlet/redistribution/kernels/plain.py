@@ -53,11 +53,13 @@ def move_rows(
     """
     scopes = max(1, BLOCK // a[0].numel())
     if not a.is_cpu or len(a) <= scopes or torch.compiler.is_compiling():
-        return _move_block(a, positions, uniforms, real, strength, policy, keys, stream)
-    columns = [
-        repeat(None) if tensor is None else tensor.split(scopes) for tensor in (positions, uniforms, real, strength)
+        return _move_block(a, positions, uniforms, real, strength, policy=policy, keys=keys, stream=stream)
+    given = (positions, uniforms, real, strength)
+    columns = [repeat(None) if tensor is None else tensor.split(scopes) for tensor in given]
+    blocks = [
+        _move_block(*block, policy=policy, keys=keys, stream=stream)
+        for block in zip(a.split(scopes), *columns, strict=False)
     ]
-    blocks = [_move_block(*block, policy, keys, stream) for block in zip(a.split(scopes), *columns, strict=False)]
     return Counted(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
 
 
@@ -67,6 +69,7 @@ def _move_block(
     uniforms: Tensor | None,
     real: Tensor | None,
     strength: Tensor | None,
+    *,
     policy: Policy,
     keys: Tensor | None,
     stream: int,

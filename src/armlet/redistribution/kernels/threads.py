@@ -42,10 +42,10 @@ def run(job: Job, loop: Entry, size: int) -> None:
     job.chunk = max(1, min(CHUNK // width, count // threads))
     parts = min(threads, -(-count // job.chunk))
     job.next, job.members, job.loop, job.room = 0, 0, loop.address, (size + ALIGNED - 1) // ALIGNED * ALIGNED
-    memory, job.scratch = _memory(parts * job.room)
+    held, job.scratch = memory(parts * job.room)
     team = None if _forked else _team()
     if team is None:
-        _run_in_pool(job, (memory, job.kept), parts)
+        _run_in_pool(job, (held, job.kept), parts)
     else:
         # As many as torch takes: a team of another size would end threads of its own, and torch start them anew.
         team(take_part.address, job.address, threads, 0)
@@ -55,13 +55,14 @@ def scratch(size: int) -> int:
     """The address of `size` bytes that belong to this thread, at a multiple of 64; they are kept for the next call."""
     kept: tuple[Tensor, int] | None = getattr(_own, "scratch", None)
     if kept is None or len(kept[0]) < size + ALIGNED:
-        kept = _own.scratch = _memory(size)
+        kept = _own.scratch = memory(size)
     return kept[1]
 
 
-def _memory(size: int) -> tuple[Tensor, int]:
-    memory = torch.empty(size + ALIGNED, dtype=torch.uint8, device="cpu")
-    return memory, (memory.data_ptr() + ALIGNED - 1) // ALIGNED * ALIGNED
+def memory(size: int) -> tuple[Tensor, int]:
+    """`size` bytes, and their address at a multiple of 64."""
+    held = torch.empty(size + ALIGNED, dtype=torch.uint8, device="cpu")
+    return held, (held.data_ptr() + ALIGNED - 1) // ALIGNED * ALIGNED
 
 
 @cache
