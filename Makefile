@@ -1,8 +1,9 @@
 # Two commands on a fresh machine with Python 3.11 or newer:
 #   make demo   the figure and one answer, without and with ARM, on a real model
 #   make test   lint, types and the whole suite, the tests on the real model included
-# and a third for those who serve:
-#   make test-vllm   ARM inside vLLM, in .venv-vllm (3.5 GB; vLLM pins another transformers)
+# and two for what other environments bring:
+#   make test-oldest   the tests that touch models, at the lower bounds of pyproject.toml, in .venv-oldest
+#   make test-vllm     ARM inside vLLM, in .venv-vllm (3.5 GB; vLLM pins another transformers)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,9 +14,10 @@ DEMO := demo
 # Twice quiet: errors still show, an index's warnings do not.
 PIP := $(BIN)/python -m pip -qq
 
+OLDEST := .venv-oldest
 SERVING := .venv-vllm
 
-.PHONY: demo test test-vllm models format clean
+.PHONY: demo test test-oldest test-vllm models format clean
 
 demo: $(MODEL)
 	@$(BIN)/armlet inspect $(MODEL) --out $(DEMO)
@@ -26,6 +28,10 @@ test: $(MODEL)
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright
 	ARMLET_REQUIRE_MODEL=1 $(BIN)/pytest
+
+# Those that make a model or take the real one.
+test-oldest: $(MODEL) $(OLDEST)/installed
+	ARMLET_REQUIRE_MODEL=1 $(OLDEST)/bin/pytest $(shell grep -lE 'families|checkpoints|smollm2' tests/test_*.py)
 
 test-vllm: $(MODEL) $(SERVING)/installed
 	ARMLET_REQUIRE_MODEL=1 $(SERVING)/bin/pytest tests_vllm
@@ -38,14 +44,20 @@ format: $(INSTALLED)
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv $(SERVING) models $(DEMO) .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv $(OLDEST) $(SERVING) models $(DEMO) .pytest_cache .ruff_cache .hypothesis build dist
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		"armlet needs Python 3.11 or newer; choose one with make PYTHON=python3.12")'
 	@echo 'Installing into .venv (a minute or two) ...'
 	@$(PYTHON) -m venv .venv
-	@$(PIP) install -c constraints.txt -e '.[dev,fast,gguf,hub,endpoint,lm-eval]'
+	@$(PIP) install -c constraints.txt -e '.[dev,gguf,hub,endpoint,lm-eval]'
+	@touch $@
+
+$(OLDEST)/installed: pyproject.toml constraints-oldest.txt
+	@echo 'Installing the oldest versions into $(OLDEST) (a minute) ...'
+	@$(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip -qq install -c constraints-oldest.txt pytest hypothesis -e .
 	@touch $@
 
 # torchvision and its like, which vLLM pulls in, do not load beside a CPU build of torch, and break transformers.

@@ -8,6 +8,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+from run_folder import use_run_folder
+
+use_run_folder()
+
 torch.set_num_threads(min(2, torch.get_num_threads()))  # one, where `.ci/run` gives the suite one core
 # A shell's background jobs ignore Ctrl-C, and so would what the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

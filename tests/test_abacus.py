@@ -158,7 +158,9 @@ def trained(tmp_path_factory):
 def test_the_example_writes_a_folder_like_the_embedded_one(trained, abacus):
     assert {file.name for file in trained.iterdir()} == {file.name for file in FOLDER.iterdir()}
     for file in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
-        assert json.loads((trained / file).read_text()) == json.loads((FOLDER / file).read_text())
+        mine, embedded = (json.loads((folder / file).read_text()) for folder in (trained, FOLDER))
+        mine.pop("transformers_version", None), embedded.pop("transformers_version", None)  # who wrote it
+        assert mine == embedded
     model, tokenizer = load(str(trained))
     assert shapes(model) == shapes(abacus[0])
     assert tokenizer.get_vocab() == abacus[1].get_vocab()

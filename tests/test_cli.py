@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 from functools import cache
@@ -23,6 +24,7 @@ from armlet.analysis.shape import MEASURES, difference, measure, near_zero_halfw
 from armlet.cli import COMMANDS, main
 from armlet.prompting.prompts import BUILT_IN
 from checkpoints import TEMPLATE, save, words
+from run_folder import CACHES
 
 PROMPTS = ["w1 w2 w3 w4 w5", "w9", "w30 w20 w10"]
 ASK = ("w5 w6 w7", "--max-new-tokens", 12)
@@ -85,7 +87,13 @@ def process(code, *arguments, **environment):
         [sys.executable, "-c", command, *map(str, arguments)],
         capture_output=True,
         encoding="utf-8",
-        env={"PATH": "", "PYTHONPATH": ":".join(path for path in sys.path if path), "COLUMNS": "80"} | environment,
+        env={
+            "PATH": "",
+            "PYTHONPATH": ":".join(path for path in sys.path if path),
+            "COLUMNS": "80",
+            **{variable: os.environ[variable] for variable in CACHES},
+            **environment,
+        },
         timeout=120,
         check=False,
     )

@@ -1,5 +1,6 @@
 """Every backend has the bits of the plain path, and counts what it counts."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from armlet import ARM, Inward, Noise, Outward, Transport, redistribute
-from armlet.redistribution import entry
+from armlet.redistribution import entry, outcome, outward
 from armlet.redistribution.encoding import decode, encode
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.kernels import backends, operator, plain, threads
@@ -113,6 +114,22 @@ def test_the_short_way_of_one_row_has_the_bits_of_the_plain_path(call):
     assert same_bits(values, expected.values)
     tokens = int(row["real"].sum()) if "real" in row else 1
     assert counts.tolist() == [1, tokens, expected.moved.item(), expected.passed.item()]
+
+
+@settings(max_examples=150)
+@given(calls(), st.booleans())
+def test_plain_pytorch_has_the_same_bits_in_blocks_and_where_nothing_is_known_of_the_values(call, known):
+    a, policy, how = call
+    expected = plain.move_rows(a, policy, **how)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain, "BLOCK", a[0].numel())
+        if not known:  # as on a GPU, which would have to be waited for
+            patch.setattr(outward, "known_all", lambda _tensor, _condition: False)
+            patch.setattr(outcome, "known_all", lambda _tensor, _condition: False)
+        found = plain.move_rows(a, policy, **how)
+    assert same_bits(found.values, expected.values)
+    assert torch.equal(found.moved, expected.moved)
+    assert torch.equal(found.passed, expected.passed)
 
 
 @each_policy
@@ -374,7 +391,7 @@ def test_new_keys_are_not_taken_for_old_ones():
 @pytest.fixture
 def forget():
     """What the dispatcher has found out, before and after."""
-    kept = (backends.installed, backends._fastest, backends._checked)
+    kept = (backends._fastest, backends._checked, backends._module, entry._kept_row)
     for each in kept:
         each.cache_clear()
     yield
@@ -419,12 +436,21 @@ def test_the_cpu_backend_is_chosen_where_it_can_and_plain_pytorch_elsewhere(monk
 
 
 @pytest.mark.usefixtures("forget")
-def test_without_numba_everything_is_plain_pytorch(monkeypatch):
+@pytest.mark.parametrize("error", [ImportError("No module named 'numba'"), OSError("no libllvmlite.so")], ids=repr)
+def test_without_numba_everything_is_plain_pytorch_which_is_said_once(monkeypatch, error):
+    def import_module(name):
+        if name == "numba":
+            raise error
+        return importlib.import_module(name)
+
     monkeypatch.delenv("ARMLET_BACKEND", raising=False)
-    monkeypatch.setattr(backends, "find_spec", lambda _: None)
-    assert backends.backend(gate(2, 1, 16), Outward()) is plain
+    monkeypatch.setattr(backends, "import_module", import_module)
+    with pytest.warns(UserWarning, match=r"numba cannot be imported \(.*\): pip install numba; plain PyTorch"):
+        assert backends.backend(gate(2, 1, 16), Outward()) is plain
+    assert backends.backend_name(torch.device("cpu")) == "torch"
+    redistribute(gate(1, 1, 16), Outward())  # a second warning would be an error
     monkeypatch.setenv("ARMLET_BACKEND", "cpu")
-    with pytest.raises(ArgumentError, match=r"ARMLET_BACKEND=cpu needs numba, .* pip install 'armlet\[fast\]'"):
+    with pytest.raises(ArgumentError, match=r"ARMLET_BACKEND=cpu: numba cannot be imported .* pip install numba"):
         redistribute(gate(2, 3, 16), Outward())
 
 

@@ -1,5 +1,8 @@
 """ARM as a module: the pure function with the layer's noise, counters, and no state of its own."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -48,6 +51,31 @@ def test_report_counts_calls_tokens_moved_and_passed():
     arm(a, mask=torch.tensor([[1, 1, 0]]))
     # Two values of four lie beyond the median of a row; rows 0 and 2 move in the first call, row 0 in the second.
     assert arm.report() == {"calls": 2, "tokens": 5, "moved": 6, "share_moved": 6 / 20, "passed": 2}
+
+
+def test_single_rows_and_others_are_counted_together_and_a_copy_counts_on_its_own():
+    arm = ARM(Outward(), width=64)
+    arm(gate(1, 1, 64))
+    arm(gate(1, 3, 64), mask=torch.tensor([[0, 1, 1]]))
+    copied = copy.deepcopy(arm)
+    assert arm.report() == copied.report()
+    copied(gate(1, 1, 64), mask=torch.zeros(1, 1, dtype=torch.int64))
+    assert (arm.report()["calls"], arm.report()["tokens"]) == (2, 3)
+    assert (copied.report()["calls"], copied.report()["tokens"]) == (3, 3)
+
+
+def test_threads_lose_no_count_of_single_rows():
+    arm, row = ARM(Outward(proportion=0.5), width=64), gate(1, 1, 64)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: [arm(row) for _ in range(200)], range(4)))
+    assert arm.report() == {"calls": 800, "tokens": 800, "moved": 800 * 32, "share_moved": 0.5, "passed": 0}
+
+
+def test_another_policy_or_noise_counts_from_the_next_row_on():
+    arm, row = ARM(Outward(), width=64), gate(1, 1, 64)
+    arm(row)
+    arm.policy, arm.noise = Inward(knee=0.5), Noise(3)
+    assert same_bits(arm(row), redistribute(row, Inward(knee=0.5)))
 
 
 def test_values_of_another_width_are_refused():

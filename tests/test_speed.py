@@ -7,10 +7,10 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from armlet import Outward
+from armlet import Outward, attach
 from armlet.analysis import speed
 from armlet.analysis.speed import Job, gate, in_turns, summary, time_function, time_model
-from families import tiny
+from families import prompt, tiny
 
 
 def test_jobs_run_in_turns_and_a_turn_is_told(monkeypatch):
@@ -80,6 +80,20 @@ def test_a_model_is_timed_with_and_without_and_left_as_it_was(monkeypatch):
     assert (prefilled["work"], prefilled["tokens"]) == ("prefill", speed.PREFILL)
     assert set(prefilled["ratios"]) == {"layer 0 / without", "all layers / without"}
     assert torch.equal(model(ids).logits, before)
+    assert "calls" not in prefilled
+    for call in generated["calls"].values():
+        low, high = call["quartiles"]
+        assert 0 < low <= call["median"] <= high < generated["seconds"]["all layers"]
+
+
+@pytest.mark.parametrize("site", ["gate", "product"])
+def test_each_decoded_token_of_each_layer_is_a_call_in_place(site):
+    model, seconds = tiny(), []
+    with attach(model, Outward(), layers="all", site=site) as attachment:
+        speed._time_calls(model, seconds)
+        model.generate(prompt(4), max_new_tokens=5, do_sample=False)
+        assert len(seconds) == 4 * 3
+        assert attachment.report()[0]["calls"] == 5
 
 
 @pytest.mark.parametrize("turns", [2, 3])

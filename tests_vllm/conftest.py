@@ -10,6 +10,10 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
+
+from run_folder import use_run_folder  # noqa: E402 - it is in that folder
+
+use_run_folder()
 torch.set_num_threads(min(2, torch.get_num_threads()))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as in tests/conftest.py
 

@@ -8,15 +8,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from armlet.analysis.literal import literal
-from armlet.layer.attach import attach
+from armlet.layer.attach import Attachment, attach
+from armlet.layer.places import Place
 from armlet.redistribution.entry import redistribute
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 LEAST = 2e-3
 """Seconds that one measurement lasts at least: shorter calls are repeated."""
 
-NEW_TOKENS, PREFILL, PROMPT = 64, 1024, 16
+NEW_TOKENS, PREFILL, PROMPT = 48, 1024, 16
 """Tokens that are generated; of a long prompt; of the prompt that is generated from."""
 
 RATIOS = (("literal", "arm"), ("arm", "silu"), ("arm", "copy"))
@@ -111,6 +113,10 @@ def time_model(
 ) -> Iterator[dict[str, Any]]:
     """Greedy generation and a long prefill with ARM in layer 0 and in all layers, against the model without.
 
+    Of the generation, also what one call of ARM takes in its place, on a CPU: `calls` has median and quartiles, in
+    seconds, of the calls for a token that is decoded. In a loop, out of the model, a call takes less: the caches have
+    its code and its row.
+
     Args:
         model: a causal language model.
         policy: what moves.
@@ -129,15 +135,44 @@ def time_model(
     def prefill() -> object:
         return model(input_ids=ids, logits_to_keep=1)
 
+    def attached(layers: int | str) -> Attachment:
+        return attach(model, policy, layers=layers, noise=Noise(seed))
+
+    where: dict[str, int | str] = {"layer 0": 0, "all layers": "all"}
     for name, call, tokens in (("generate", generate, NEW_TOKENS), ("prefill", prefill, PREFILL)):
         with torch.no_grad():
-            jobs = {"without": Job(call)} | {
-                label: Job(call, lambda layers=layers: attach(model, policy, layers=layers, noise=Noise(seed)))
-                for label, layers in (("layer 0", 0), ("all layers", "all"))
-            }
-            ratios = [(label, "without") for label in list(jobs)[1:]]
-            found = summary(in_turns(jobs, turns, tick), ratios)
-        yield {"work": name, "tokens": tokens, **found}
+            jobs = {label: Job(call, partial(attached, layers)) for label, layers in where.items()}
+            times = in_turns({"without": Job(call)} | jobs, turns, tick)
+            row = {"work": name, "tokens": tokens, **summary(times, [(label, "without") for label in where])}
+            if name == "generate" and model.device.type == "cpu":
+                row["calls"] = {label: _call_in_place(model, jobs[label]) for label in where}
+        yield row
+
+
+def _call_in_place(model: "PreTrainedModel", job: Job) -> dict[str, Any]:
+    """Median and quartiles of the seconds of each call for a single token."""
+    seconds: list[float] = []
+    with job.within():
+        _time_calls(model, seconds)
+        job.call()
+    low, middle, high = quantiles(seconds, n=4, method="inclusive")
+    return {"median": middle, "quartiles": [low, high]}
+
+
+def _time_calls(model: nn.Module, seconds: list[float]) -> None:
+    """Notes what each call of ARM takes from now on, as long as it is attached."""
+    children = (child for module in model.modules() for child in module.children())
+    for place in {child for child in children if isinstance(child, Place)}:
+        place.redistributed = partial(_note_seconds, place.redistributed, seconds)
+
+
+def _note_seconds(call: Callable[[Tensor], Tensor], seconds: list[float], a: Tensor) -> Tensor:
+    start = time.perf_counter()
+    values = call(a)
+    taken = time.perf_counter() - start
+    if a.numel() == a.shape[-1]:
+        seconds.append(taken)
+    return values
 
 
 def gate(tokens: int, width: int, dtype: torch.dtype, *, device: str | None = None, seed: int = 0) -> Tensor:

@@ -44,9 +44,18 @@ def _function_table(result: Row) -> Table:
 
 def _model_table(model: Row) -> Table:
     table = Table(title=f"{model['name']}, {model['dtype']}, with ARM and without", title_justify="left")
-    for name in ("work", "tokens", "tokens per second", "× with layer 0", "× with all layers"):
+    for name in ("work", "tokens", "tokens per second", "with", "× without", "quartiles", "one call of ARM"):
         table.add_column(name, justify="right")
     for row in model["work"]:
-        ratios = (ratio(row, f"{label} / without") for label in ("layer 0", "all layers"))
-        table.add_row(row["work"], f"{row['tokens']:,}", f"{row['tokens'] / row['seconds']['without']:.3g}", *ratios)
+        speed = f"{row['tokens'] / row['seconds']['without']:.3g}"
+        for label, first in (("layer 0", [row["work"], f"{row['tokens']:,}", speed]), ("all layers", ["", "", ""])):
+            low, high = row["ratios"][f"{label} / without"]["quartiles"]
+            call = row["calls"][label]["median"] if "calls" in row else None
+            table.add_row(
+                *first,
+                label,
+                f"{row['ratios'][f'{label} / without']['median']:.3f}",
+                f"{low:.3f} to {high:.3f}",
+                "" if call is None else f"{1e6 * call:.0f} µs",
+            )
     return table

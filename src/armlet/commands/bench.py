@@ -17,7 +17,7 @@ from armlet.redistribution.rows import settings
 if TYPE_CHECKING:
     import torch
 
-MODEL_TURNS = 5
+MODEL_TURNS = 9
 """Of the model, whose jobs take seconds; three for each of generation and prefill."""
 
 

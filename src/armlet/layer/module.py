@@ -68,7 +68,7 @@ class ARM(nn.Module):
         keys = self.noise.keys(width, layer) if isinstance(self.noise, Noise) else None
         self.register_buffer("keys", keys, persistent=False)
         # Calls, tokens, values moved, rows passed: of single rows, by the loop that moves them; and of all others.
-        self._counts = torch.zeros(4, dtype=torch.int64)
+        self._counts = torch.zeros(4, dtype=torch.int64, device="cpu")
         self.register_buffer("totals", torch.zeros(4, dtype=torch.int64), persistent=False)
         self._row: OneRow | None = None
 

@@ -58,7 +58,7 @@ def redistribute(
     """
     check(a, policy, scope)
     noise = source(noise)
-    if isinstance(noise, Noise) and type(policy) in KNOWN and a.numel() == a.shape[-1] and not watched():
+    if isinstance(noise, Noise) and type(policy) in KNOWN and not watched() and a.numel() == a.shape[-1]:
         row = _kept_row(policy, noise, a.shape[-1], os.environ.get("ARMLET_BACKEND"))
         one = row.move(a, positions, mask)
         if one is not None:
@@ -100,7 +100,9 @@ class OneRow:
         """
         if _unusual(a) or _traced() or not a.is_cpu or not a.is_contiguous():
             return None
-        if a.numel() != self.width or a.shape[-1] != self.width or (a.requires_grad and torch.is_grad_enabled()):
+        if a.numel() != self.width or a.dim() == 0 or a.size(-1) != self.width:
+            return None
+        if a.requires_grad and torch.is_grad_enabled():
             return None
         dtype, mover = self._mover
         if dtype is not a.dtype:
@@ -108,7 +110,7 @@ class OneRow:
             self._mover = a.dtype, mover
         if mover is None:
             return None
-        if positions is not None and (positions.dtype is not torch.int64 or positions.shape != a.shape[:-1]):
+        if positions is not None and not _one_position(positions):
             positions = token_positions(a, positions)
         return mover(a, positions, mask if mask is None else token_mask(a, mask), self._add_to)
 
@@ -188,6 +190,10 @@ def _moved(
         return operator.redistribute(rows, *settings, keys, positions, stream, uniforms, real, strength)
     how = {"keys": keys, "positions": positions, "stream": stream}
     return mover.move_rows(rows, policy, **how, uniforms=uniforms, real=real, strength=strength)
+
+
+def _one_position(positions: object) -> bool:
+    return type(positions) is Tensor and positions.dtype is torch.int64 and positions.numel() == 1 and positions.is_cpu
 
 
 # Looked up once: a model that decodes asks for each row, and finds what it asks for out of every cache.

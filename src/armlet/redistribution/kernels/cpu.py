@@ -1,5 +1,6 @@
 """Redistribution on the CPU with numba, with the bits of the plain path."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 from weakref import ref
@@ -37,8 +38,8 @@ def takes_row(dtype: torch.dtype, width: int, policy: Policy) -> bool:
     return dtype in DTYPES and 0 < width <= WIDEST.get(type(policy), 0)
 
 
-class RowMover:
-    """`move_rows` of one row at a time, without what costs as much as the row itself: all that calls share is there.
+def row_mover(policy: Policy, width: int, dtype: torch.dtype, keys: Tensor, stream: int) -> Callable[..., Tensor]:
+    """`move_rows` of one row at a time, without what costs as much as the row itself: all that calls share is here.
 
     Args:
         policy: what moves.
@@ -46,33 +47,29 @@ class RowMover:
         dtype: of the row.
         keys: as `move_rows` takes them; they do not change.
         stream: of the keyed noise.
+
+    Returns:
+        A function of `a`, `[..., width]` of the dtype, contiguous, on the CPU, the other sizes being 1; its position,
+        int64 or None for 0; its mask, bool or None where it counts; and the address that `take_one` adds to, or 0. It
+        gives the row's values.
     """
+    words = _words(keys, stream) if isinstance(policy, Outward) else None
+    base, step = (0, 0) if words is None else (word.data_ptr() for word in words)
+    idle, run, empty_like = _idle_jobs(policy, width, dtype), take_one.call, torch.empty_like
 
-    def __init__(self, policy: Policy, width: int, dtype: torch.dtype, keys: Tensor, stream: int) -> None:
-        self._kind = policy, width, dtype
-        self._idle = _idle_jobs(*self._kind)
-        self._words = _words(keys, stream) if isinstance(policy, Outward) else None
-        self._base, self._step = (0, 0) if self._words is None else (word.data_ptr() for word in self._words)
-
-    def __call__(self, a: Tensor, positions: Tensor | None, real: Tensor | None, counts: int) -> Tensor:
-        """The row's values.
-
-        Args:
-            a: `[..., width]` of the dtype, contiguous, on the CPU, the other sizes being 1.
-            positions: int64, the row's one; None for 0.
-            real: bool, the row's one; None where it counts.
-            counts: the address that `take_one` adds to, or 0.
-        """
+    def move(a: Tensor, position: Tensor | None, real: Tensor | None, counts: int, _alive: object = words) -> Tensor:
         try:
-            job = self._idle.pop()  # no other thread has it until it is put back
+            job = idle.pop()  # no other thread has it until it is put back
         except IndexError:
-            job = _RowJob(*self._kind)
-        values = torch.empty_like(a)
-        place = 0 if positions is None else positions.data_ptr()
+            job = _RowJob(policy, width, dtype)
+        values = empty_like(a)
+        place = 0 if position is None else position.data_ptr()
         mask = 0 if real is None else real.data_ptr()
-        take_one.call(job.address, a.data_ptr(), values.data_ptr(), place, mask, self._base, self._step, counts)
-        self._idle.append(job)
+        run(job.address, a.data_ptr(), values.data_ptr(), place, mask, base, step, counts)
+        idle.append(job)
         return values
+
+    return move
 
 
 class _RowJob:

@@ -1,0 +1,69 @@
+"""What ARM costs a model that decodes: whole generations with and without, and one call in its place.
+
+    python benchmarks/decode.py models/smollm2-135m-instruct --turns 11
+
+A call is measured where it is made: between the layers of a model every row and most of the code come from memory. The
+second table does the same for a single row of any width, beside other work: a product that reads 256 MB.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from armlet import ARM, Outward
+from armlet.analysis.speed import NEW_TOKENS, gate, time_model
+from armlet.layer.pretrained import load
+
+OTHER_WORK = (8192, 8192)
+"""Of a float32 matrix that is read between two calls: more than any cache holds."""
+
+CALLS = 200
+
+
+def quartiles(seconds: list[float]) -> str:
+    """In microseconds."""
+    return " / ".join(f"{1e6 * each:6.1f}" for each in statistics.quantiles(seconds, n=4, method="inclusive"))
+
+
+def among_other_work(width: int) -> list[float]:
+    """Seconds of single calls for a row of this width."""
+    arm, row, position = ARM(Outward(), width=width), gate(1, width, torch.float32)[None], torch.zeros(1, 1).long()
+    matrix, vector, seconds = torch.randn(OTHER_WORK), torch.randn(OTHER_WORK[1]), []
+    for _ in range(CALLS + 3):
+        torch.mv(matrix, vector)
+        start = time.perf_counter()
+        arm(row, position)
+        seconds.append(time.perf_counter() - start)
+    return seconds[3:]
+
+
+def main() -> None:
+    """Prints both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--turns", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--widths", type=int, nargs="*", default=[1536, 8960, 18944])
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    model, _ = load(asked.model, dtype="float32")
+    generated = next(time_model(model, Outward(), turns=asked.turns))
+    print(f"{NEW_TOKENS} new tokens, {asked.turns} turns: quartiles")
+    for label in ("layer 0", "all layers"):
+        ratio, call = generated["ratios"][f"{label} / without"], generated["calls"][label]
+        low, high = ratio["quartiles"]
+        slow, fast = (1e6 * each for each in reversed(call["quartiles"]))
+        print(f"  {label:10} {low:.3f} / {ratio['median']:.3f} / {high:.3f} of the time without;", end=" ")
+        print(f"a call {fast:.0f} / {1e6 * call['median']:.0f} / {slow:.0f} µs")
+    print(
+        f"a row after a product that reads {OTHER_WORK[0] * OTHER_WORK[1] // 2**18} MB, {CALLS} calls: quartiles in µs"
+    )
+    with torch.inference_mode():
+        for width in asked.widths:
+            print(f"  {width:6,} wide {quartiles(among_other_work(width))}")
+
+
+if __name__ == "__main__":
+    main()
