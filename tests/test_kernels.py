@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from armlet import ARM, Inward, Noise, Outward, Transport, redistribute
-from armlet.redistribution import entry, outcome, outward
+from armlet.redistribution import entry, order, outcome, outward
 from armlet.redistribution.encoding import decode, encode
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.kernels import backends, operator, plain, threads
@@ -124,8 +124,8 @@ def test_plain_pytorch_has_the_same_bits_in_blocks_and_where_nothing_is_known_of
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plain, "BLOCK", a[0].numel())
         if not known:  # as on a GPU, which would have to be waited for
-            patch.setattr(outward, "known_all", lambda _tensor, _condition: False)
-            patch.setattr(outcome, "known_all", lambda _tensor, _condition: False)
+            for module in (order, outcome, outward):
+                patch.setattr(module, "known", lambda _tensor, _condition: False)
         found = plain.move_rows(a, policy, **how)
     assert same_bits(found.values, expected.values)
     assert torch.equal(found.moved, expected.moved)

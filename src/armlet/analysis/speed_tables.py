@@ -44,18 +44,14 @@ def _function_table(result: Row) -> Table:
 
 def _model_table(model: Row) -> Table:
     table = Table(title=f"{model['name']}, {model['dtype']}, with ARM and without", title_justify="left")
-    for name in ("work", "tokens", "tokens per second", "with", "× without", "quartiles", "one call of ARM"):
-        table.add_column(name, justify="right")
+    for name in ("work", "tokens/s", "with ARM in", "time × \\[quartiles]", "a call"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in model["work"]:
-        speed = f"{row['tokens'] / row['seconds']['without']:.3g}"
-        for label, first in (("layer 0", [row["work"], f"{row['tokens']:,}", speed]), ("all layers", ["", "", ""])):
-            low, high = row["ratios"][f"{label} / without"]["quartiles"]
-            call = row["calls"][label]["median"] if "calls" in row else None
-            table.add_row(
-                *first,
-                label,
-                f"{row['ratios'][f'{label} / without']['median']:.3f}",
-                f"{low:.3f} to {high:.3f}",
-                "" if call is None else f"{1e6 * call:.0f} µs",
-            )
+        work = [f"{row['work']} {row['tokens']:,}", f"{row['tokens'] / row['seconds']['without']:.3g}"]
+        for label in ("layer 0", "all layers"):
+            found = row["ratios"][f"{label} / without"]
+            low, high = found["quartiles"]
+            call = f"{1e6 * row['calls'][label]['median']:.0f} µs" if "calls" in row else ""
+            table.add_row(*work, label, f"{found['median']:.3f} [{low:.3f}, {high:.3f}]", call)
+            work = ["", ""]
     return table

@@ -75,7 +75,8 @@ class Noise:
         word += start
         word >>= 8
         word &= 0xFFFFFF
-        return word.to(torch.float32).mul_(2.0**-24).expand(shape)
+        u = word.to(torch.float32).mul_(2.0**-24)
+        return u if u.shape == shape else u.expand(shape)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from math import floor
 import torch
 from torch import Tensor
 
+from armlet.redistribution.rows import finite, known
+
 MAD_TO_SIGMA = 1.4826
 """Median absolute deviation → standard deviation of a normal distribution (the paper's κ)."""
 
@@ -48,7 +50,7 @@ class Ordered:
         low, high = neighbours[:, :1], neighbours[:, -1:]
         rise = high - low
         inner = low + rise * weight if weight < 0.5 else high - rise * (1 - weight)
-        return _where_finite(rise, inner, low * (1 - weight) + high * weight)
+        return inner if known(rise, finite) else _where_finite(rise, inner, low * (1 - weight) + high * weight)
 
     def median(self) -> Tensor:
         """`[rows, 1]`: the lower median."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from armlet.redistribution.arguments import scopes_shape, token_mask
 from armlet.redistribution.functions import part_of_the_way
-from armlet.redistribution.rows import Draw, Policy, Rows, known_all
+from armlet.redistribution.rows import Draw, Policy, Rows, finite, known
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +47,18 @@ def outcome(
     scopes, tokens, width = scopes_shape(a, scope)
     shape = (scopes, tokens * width)
     real = None if mask is None else mask[..., None].expand(a.shape).reshape(shape)
-    rows, passed = _finite(a.reshape(shape), real)
+    rows, passed = _finite(a if a.shape == shape else a.reshape(shape), real)
     rows = Rows(rows.values, None) if tokens == 1 and real is not None else rows  # all of a row is real, or padding
     value, moved = policy.move(rows, lambda: draw().reshape(shape))
     for counts in (real, None if passed is None else ~passed):
         moved = moved if counts is None else moved & counts
     value, moved = _part_of_the_way(rows.values, value, moved, policy.strength if strength is None else strength)
     largest = torch.finfo(a.dtype).max  # a finite value stays finite, also where float16 ends at 65,504
-    values = torch.where(moved.view(a.shape), value.clamp(-largest, largest).to(a.dtype).view(a.shape), a)
+    value = value.clamp(-largest, largest).to(a.dtype)
+    if a.shape != shape:
+        value, moved = value.view(a.shape), moved.view(a.shape)
     passed = torch.zeros(scopes, dtype=torch.bool, device=a.device) if passed is None else passed.view(-1)
-    return Outcome(values, moved.view(a.shape), passed)
+    return Outcome(torch.where(moved, value, a), moved, passed)
 
 
 def _part_of_the_way(start: Tensor, end: Tensor, moved: Tensor, strength: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -76,10 +78,10 @@ def _finite(values: Tensor, real: Tensor | None) -> tuple[Rows, Tensor | None]:
     infinite, since the gradient of the branch that `where` drops would be NaN.
     """
     rows = Rows(values if values.dtype == torch.float64 else values.to(torch.float32), None)
-    if real is None and known_all(rows.magnitude, lambda magnitude: magnitude.amax() < torch.inf):
+    if real is None and known(rows.magnitude, finite):
         return rows, None
-    finite = rows.magnitude < torch.inf
-    counted = finite if real is None else finite | ~real
+    numbers = rows.magnitude < torch.inf
+    counted = numbers if real is None else numbers | ~real
     if real is not None:
         real = real | ~real.any(-1, keepdim=True)
-    return Rows(torch.where(finite, rows.values, 0), real), ~counted.all(-1, keepdim=True)
+    return Rows(torch.where(numbers, rows.values, 0), real), ~counted.all(-1, keepdim=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.order import MAD_TO_SIGMA, Ordered, PaddedOrdered, mad, minimum, ordered
-from armlet.redistribution.rows import Draw, Rows, check_choice, check_number, known_all
+from armlet.redistribution.rows import Draw, Rows, check_choice, check_number, known
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ class Outward:
         # Infinity of the value's sign, cut to its bound: choosing by random signs takes four times as long.
         values = rows.values
         side = torch.copysign(values.new_full((1, 1), torch.inf), values.detach() + 0.0)
-        bound = side.clamp(minimum(rows.single, rows.real).to(values.dtype), upper.to(values.dtype))
-        value = draw().to(values.dtype) * bound
+        value = draw() * side.clamp(minimum(rows.single, rows.real), upper)
         return (value if self.write == "replace" else values + value), self._near(magnitude, magnitudes, rows.real)
 
     def _near(self, magnitude: Tensor, magnitudes: Ordered | PaddedOrdered, real: Tensor | None) -> Tensor:
@@ -67,17 +66,17 @@ class Outward:
             return magnitude <= magnitudes.kth(self.proportion)
         width = MAD_TO_SIGMA * mad(magnitude, real, magnitudes.median()) * self.band
         near = magnitude < width
-        if real is None and known_all(near, self._within):
+        if real is None and known(near, self._within):
             return near
         high, low = (magnitudes.kth(share) for share in reversed(self.share))  # low is among those up to high
         edge = width.clamp(min=low, max=high)
         return torch.where(edge == width, near, magnitude <= edge)
 
-    def _within(self, near: Tensor) -> Tensor:
-        """`[rows]`: whether so many are below ε that it lies within the share's bounds, in rows without padding."""
+    def _within(self, near: Tensor) -> bool:
+        """Whether in each row so many values are below ε that it lies within the share's bounds; no row has padding."""
         least, most = (max(1, round(share * near.shape[-1])) for share in self.share)
-        below = near.sum(-1)
-        return (below >= least) & (below < most)
+        fewest, greatest = near.sum(-1).aminmax()
+        return least <= fewest.item() and greatest.item() < most
 
 
 def _share(share: object) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
+from math import inf
 from typing import ClassVar, Protocol
 
 import torch
@@ -29,7 +30,8 @@ class Rows:
     @property
     def single(self) -> Tensor:
         """`[rows, n]` float32, without gradient: what statistics are computed from, whatever the dtype."""
-        return self.values.detach().to(torch.float32)
+        values = self.values
+        return values if values.dtype is torch.float32 and not values.requires_grad else values.detach().float()
 
     @cached_property
     def magnitude(self) -> Tensor:
@@ -60,8 +62,8 @@ class Policy(Protocol):
         ...
 
 
-def known_all(tensor: Tensor, condition: Callable[[Tensor], Tensor]) -> bool:
-    """Whether a condition is known to hold for all of a tensor, so that what it would have taken is left out.
+def known(tensor: Tensor, condition: Callable[[Tensor], bool]) -> bool:
+    """Whether a condition is known to hold for a tensor, so that what it would have taken is left out.
 
     Not known means the general way, to the same bits: a GPU would have to be waited for, and to a compiler or inside
     `torch.vmap` the answer is no single one.
@@ -69,9 +71,14 @@ def known_all(tensor: Tensor, condition: Callable[[Tensor], Tensor]) -> bool:
     if not tensor.is_cpu or torch.compiler.is_compiling():
         return False
     try:
-        return bool(condition(tensor).all())
-    except RuntimeError:  # vmap
+        return condition(tensor)
+    except RuntimeError:  # vmap, fake tensors
         return False
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether no NaN and no +Inf is in it; a condition for `known`."""
+    return tensor.max().item() < inf
 
 
 def check_number(policy: object, name: str, low: float, high: float, *, above: bool = False) -> None:

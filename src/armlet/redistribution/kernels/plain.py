@@ -76,15 +76,16 @@ def _move_block(
 ) -> Counted:
     source = _source(keys, stream, uniforms)
     placed = torch.zeros((1, 1), dtype=torch.int64, device=a.device) if positions is None else positions
+    rows = a.view(len(a), -1) if a.shape[1] == 1 else a  # a token's mask is its row's
     result = outcome(
-        a,
+        rows,
         policy,
-        scope="sequence",
-        draw=lambda: source.uniforms(a.shape, placed, keys),
-        mask=real,
+        scope="sequence" if rows is a else "token",
+        draw=lambda: source.uniforms(a.shape, placed, keys).view(rows.shape),
+        mask=real if rows is a or real is None else real.view(-1),
         strength=strength,
     )
-    return Counted(result.values, result.moved.flatten(1).sum(-1), result.passed)
+    return Counted(result.values.view(a.shape), result.moved.flatten(1).sum(-1), result.passed)
 
 
 def _source(keys: Tensor | None, stream: int, uniforms: Tensor | None) -> Source:
