@@ -29,9 +29,9 @@ test: $(MODEL)
 	$(BIN)/basedpyright
 	ARMLET_REQUIRE_MODEL=1 $(BIN)/pytest
 
-# Those that make a model or take the real one.
+# Those that make a model, take a real one, or compile ARM.
 test-oldest: $(MODEL) $(OLDEST)/installed
-	ARMLET_REQUIRE_MODEL=1 $(OLDEST)/bin/pytest $(shell grep -lE 'families|checkpoints|smollm2' tests/test_*.py)
+	ARMLET_REQUIRE_MODEL=1 $(OLDEST)/bin/pytest $(shell grep -lE 'families|checkpoints|smollm2|abacus|transformers|torch.compile' tests/test_*.py)
 
 test-vllm: $(MODEL) $(SERVING)/installed
 	ARMLET_REQUIRE_MODEL=1 $(SERVING)/bin/pytest tests_vllm

@@ -3,7 +3,7 @@
 import torch
 import transformers as hf
 
-from armlet.layer.frame import cache_name, cache_of
+from armlet.layer.frame import going_on
 
 COMMON = {
     "vocab_size": 64,
@@ -69,7 +69,6 @@ def prompt(length, *, batch=1, seed=0):
     return torch.randint(2, 63, (batch, length), generator=torch.Generator().manual_seed(seed))
 
 
-def go_on(model, ids, cache=None, **inputs):
-    """(output, cache) of a call behind what a cache holds, by the name that this transformers has for it."""
-    output = model(ids, use_cache=True, **{cache_name(model): cache}, **inputs)
-    return output, cache_of(output)
+def go_on(model, ids, last=None, **inputs):
+    """A call that goes on from the cache of the `last` one, by the name that this transformers has for it."""
+    return model(ids, use_cache=True, **(going_on(model, last) if last else {}), **inputs)

@@ -319,9 +319,9 @@ def test_decoding_with_a_cache_is_prefilling(policy):
     model, ids = tiny(), prompt(12)
     with attach(model, policy, layers="all"):
         whole = model(ids).logits
-        cache, parts = None, []
+        out, parts = None, []
         for chunk in ids.split([5, 4, 1, 1, 1], dim=1):
-            out, cache = go_on(model, chunk, cache)
+            out = go_on(model, chunk, out)
             parts.append(out.logits)
     # Matrix products of other shapes round differently, layer by layer; noise of another position would cost 0.1 or so.
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-4)

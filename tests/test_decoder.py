@@ -11,7 +11,7 @@ from armlet import ARM, Inward, Noise, Outward, Transport, attach
 from armlet.analysis.diagram import LABELS as DRAWN
 from armlet.layer.checkpoint import open_checkpoint
 from armlet.layer.decoder import LABELS, KVCache, Layer1
-from armlet.layer.frame import cache_name, cache_of
+from armlet.layer.frame import going_on
 from armlet.layer.options import FAMILIES as COVERED
 from armlet.layer.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArgumentError
@@ -256,11 +256,10 @@ def ours_in_chunks(layer, x, sizes, mask=None):
 
 def theirs_in_chunks(model, index, ids, sizes):
     """(x, y) of one layer of Hugging Face's model, given the tokens in pieces."""
-    cache, parts = None, []
+    output, parts = None, []
     for chunk in ids.split(sizes, dim=1):
-        given = {"input_ids": chunk, "use_cache": True, cache_name(model): cache}
-        x, y, output = in_and_out(model, index, **given)
-        cache = cache_of(output)
+        cached = going_on(model, output) if output else {}
+        x, y, output = in_and_out(model, index, input_ids=chunk, use_cache=True, **cached)
         parts.append((x, y))
     return [torch.cat(part, dim=1) for part in zip(*parts, strict=True)]
 

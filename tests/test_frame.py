@@ -7,7 +7,7 @@ import torch
 
 from armlet import Outward, attach
 from armlet.layer import frame
-from armlet.layer.frame import CACHES, POSITIONS, TOKENS, NotFiredError, cache_name, locate
+from armlet.layer.frame import CACHES, NEEDED, NotFiredError, going_on, locate
 from armlet.layer.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArmletError
 from attached import padded, seen
@@ -91,9 +91,9 @@ def test_one_mask_serves_a_batch():
 def test_a_mask_that_leaves_out_the_cache_is_an_error():
     model = tiny()
     with torch.no_grad(), attach(model, Outward()):
-        _, cache = go_on(model, prompt(4))
+        first = go_on(model, prompt(4))
         with pytest.raises(ArmletError, match="covers 2 tokens, but 4 are in the cache and 2 are new"):
-            go_on(model, prompt(2), cache, attention_mask=torch.ones(1, 2))
+            go_on(model, prompt(2), first, attention_mask=torch.ones(1, 2))
 
 
 def test_a_frame_is_gone_after_the_call_also_after_one_that_fails():
@@ -150,7 +150,7 @@ def renamed(model, names):
     return model
 
 
-@pytest.mark.parametrize("known", [TOKENS, CACHES, POSITIONS], ids=["tokens", "cache", "positions"])
+@pytest.mark.parametrize("known", NEEDED.values(), ids=NEEDED)
 def test_a_decoder_that_takes_what_arm_needs_under_an_unknown_name_is_refused(known):
     model = tiny()
     there = [name for name in inspect.signature(model.model.forward).parameters if name in known]
@@ -161,25 +161,53 @@ def test_a_decoder_that_takes_what_arm_needs_under_an_unknown_name_is_refused(kn
     assert not model.model._forward_pre_hooks
 
 
-def test_a_decoder_without_a_cache_of_any_name_needs_none():
+def wrappers(forward):
+    """Forwards that name fewer arguments, and hand over all that they are given."""
+
+    def all_by_keyword(*args, **kwargs):
+        return forward(*args, **kwargs)
+
+    def tokens_by_name(input_ids=None, attention_mask=None, use_cache=None, **kwargs):
+        return forward(input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache, **kwargs)
+
+    return all_by_keyword, tokens_by_name
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["all by keyword", "tokens by name"])
+def test_a_wrapper_that_hands_keywords_over_is_read_by_its_keywords(which):
+    ids, mask = padded("left")
     model = tiny()
-    forward = model.model.forward
-
-    def encode(input_ids=None, attention_mask=None, position_ids=None, **_others):
-        return forward(input_ids, attention_mask, position_ids)
-
-    model.model.forward = encode
+    model.model.forward = wrappers(model.model.forward)[which]
     with attach(model, Outward()), seen(model) as calls:
-        model.model(prompt(4))
-    assert calls[0][1].tolist() == [[0, 1, 2, 3]]
+        model.generate(ids, attention_mask=mask, max_new_tokens=3, do_sample=False)
+    assert [positions[:, -1].tolist() for _, positions, _ in calls] == [[2, 5], [3, 6], [4, 7]]
+
+
+def test_a_cache_by_an_unknown_name_among_the_keywords_is_an_error_at_the_call():
+    model = tiny()
+    first = go_on(model, prompt(4))
+    model.model.forward = wrappers(model.model.forward)[0]
+    (cache,) = going_on(model, first).values()
+    with attach(model, Outward()), pytest.raises(ArmletError, match="given a cache as kv_store"):
+        model.model(input_ids=prompt(1), kv_store=cache)
+
+
+def test_going_on_is_by_the_name_of_the_output_where_the_forward_names_none():
+    model = tiny()
+    first = go_on(model, prompt(4))
+    (name,) = going_on(model, first)
+    model.forward = wrappers(model.forward)[0]
+    assert list(going_on(model, first)) == [name]
+    with pytest.raises(ArmletError, match="gave no cache"):
+        going_on(model, model(prompt(4), use_cache=False))
 
 
 @pytest.mark.parametrize("name", CACHES)
 def test_decoding_behind_padding_goes_on_whatever_the_cache_is_called(name):
     ids, mask = padded("left")
     model = tiny()
-    _, cache = go_on(model, ids, attention_mask=mask)
-    renamed(model, {cache_name(model): name})
+    ((today, cache),) = going_on(model, go_on(model, ids, attention_mask=mask)).items()
+    renamed(model, {today: name})
     mask = torch.cat((mask, torch.ones(2, 1, dtype=mask.dtype)), 1)
     with attach(model, Outward()), seen(model) as calls:
         model.model(prompt(1, batch=2), attention_mask=mask, **{name: cache})

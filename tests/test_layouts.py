@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
-from armlet import ARM, Inward, Noise, Outward, redistribute
+from armlet import ARM, Inward, Noise, Outward, Transport, redistribute
 from gates import same_bits
 
 
@@ -54,6 +55,35 @@ def test_second_derivatives_are_those_of_the_plain_path(monkeypatch, policy):
     assert fast.abs().sum() > 0
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own use
+@pytest.mark.parametrize("policy", [Outward(), Outward(write="add"), Inward(knee=0.8), Transport()], ids=repr)
+def test_forward_derivatives_are_those_of_backward(policy):
+    a = gate(2, 3, 33)
+    jacobians = [
+        jacobian(lambda row: redistribute(row[None, None], policy)[0, 0])(a[0, 0])
+        for jacobian in (torch.func.jacfwd, torch.func.jacrev)
+    ]
+    torch.testing.assert_close(*jacobians, rtol=0, atol=1e-6)  # statistics are constants to both
+    assert jacobians[0].count_nonzero() > 0 or policy == Transport()
+
+
+def test_a_tensor_that_is_stored_with_the_other_sign_is_read_with_its_own():
+    stored = gate(1, 1, 40)
+    assert same_bits(redistribute(torch._neg_view(stored), Outward(band=0.5)), redistribute(-stored, Outward(band=0.5)))
+
+
+def test_a_policy_of_ones_own_sees_all_rows_at_once():
+    class Scaled:
+        name, strength = "scaled", 1.0
+
+        def move(self, rows, draw):
+            factors = torch.arange(len(rows.values), dtype=torch.float32)[:, None]
+            return rows.values * factors, torch.ones_like(rows.values, dtype=torch.bool)
+
+    a = torch.ones(1, 700, 513)  # more values than a block has
+    assert torch.equal(redistribute(a, Scaled())[0, :, 0], torch.arange(700.0))
+
+
 def test_the_curvature_of_the_log_curve_is_that_of_ln():
     a = torch.cat([torch.linspace(0.1, 1, 99, dtype=torch.float64), torch.tensor([4.0], dtype=torch.float64)])
     a.requires_grad_()
@@ -70,3 +100,20 @@ def test_an_exported_module_takes_any_batch_and_length(policy):
     sizes = {0: torch.export.Dim("batch", min=2, max=64), 1: torch.export.Dim("seq", min=2, max=64)}
     program = torch.export.export(arm, (gate(3, 5, 40),), dynamic_shapes=(sizes,))
     assert same_bits(program.module()(gate(4, 7, 40)), arm(gate(4, 7, 40)))
+
+
+@pytest.mark.parametrize("policy", [Outward(), Inward()], ids=lambda policy: policy.name)
+@pytest.mark.parametrize("scope", ["sequence", "call"])
+def test_training_is_not_compiled_anew_for_each_length(policy, scope):
+    torch._dynamo.reset()
+    count = CompileCounterWithBackend("aot_eager")
+
+    def loss(a):
+        return redistribute(a, policy, scope=scope).square().sum()
+
+    compiled = torch.compile(loss, backend=count, dynamic=True, fullgraph=True)
+    for length in (5, 8, 13, 21, 34):
+        a = gate(2, length, 48).requires_grad_()
+        ours, theirs = (torch.autograd.grad(each(a), a)[0] for each in (compiled, loss))
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    assert count.frame_count < 3

@@ -74,8 +74,17 @@ def test_threads_lose_no_count_of_single_rows():
 def test_another_policy_or_noise_counts_from_the_next_row_on():
     arm, row = ARM(Outward(), width=64), gate(1, 1, 64)
     arm(row)
+    arm.policy = Outward(proportion=1)
+    arm.keys = Noise(9).keys(64)
+    assert same_bits(arm(row), redistribute(row, Outward(proportion=1), noise=Noise(9)))
     arm.policy, arm.noise = Inward(knee=0.5), Noise(3)
     assert same_bits(arm(row), redistribute(row, Inward(knee=0.5)))
+
+
+@pytest.mark.parametrize("positions", [torch.zeros(1, 1, 1).long(), torch.tensor(3), torch.tensor([[0.0]])], ids=str)
+def test_positions_of_a_single_row_are_checked_too(positions):
+    with pytest.raises(ArgumentError, match="positions: expected"):
+        ARM(Outward(), width=8)(gate(1, 1, 8), positions)
 
 
 def test_values_of_another_width_are_refused():

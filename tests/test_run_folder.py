@@ -36,10 +36,12 @@ def run(code, folder):
 def test_every_library_keeps_its_files_in_the_folder_of_the_run():
     import huggingface_hub.constants
     import matplotlib
+    import numba
+    from hypothesis.configuration import storage_directory
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-    places = [huggingface_hub.constants.HF_HOME, matplotlib.get_cachedir(), cache_dir()]
-    places += [os.environ[variable] for variable in CACHES]
+    places = [huggingface_hub.constants.HF_HOME, matplotlib.get_cachedir(), numba.config.CACHE_DIR, cache_dir()]
+    places += [storage_directory().path, *(os.environ[variable] for variable in CACHES)]
     (folder,) = {Path(place).parent for place in places}
     assert folder.name.startswith(f"{PREFIX}{os.getpid()}-")
 

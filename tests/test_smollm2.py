@@ -49,9 +49,9 @@ def in_chunks(model, tokenizer):
 
 
 def chunked(model, ids, size):
-    cache, parts = None, []
+    out, parts = None, []
     for chunk in ids.split(size, dim=1):
-        out, cache = go_on(model, chunk, cache)
+        out = go_on(model, chunk, out)
         parts.append(out.logits[0])
     return torch.cat(parts)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from armlet.evaluation.padding import pad_left, pad_right
-from armlet.layer.frame import cache_name, cache_of
+from armlet.layer.frame import going_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,12 +51,12 @@ def _logits(model: "PreTrainedModel", whole: Any, mask: Tensor, owners: Tensor, 
     first = whole.logits[:, -1][owners, None]
     if tokens.shape[1] == 1:
         return first
-    cache = copy.deepcopy(cache_of(whole))  # the next choices go on from the same prompts
+    ((name, cache),) = going_on(model, whole).items()
+    cache = copy.deepcopy(cache)  # the next choices go on from the same prompts
     cache.batch_select_indices(owners)
     both = torch.cat((mask[owners], real[:, :-1]), dim=1)
     positions = _positions(both)[:, mask.shape[1] :]
-    known: Any = {"position_ids": positions, cache_name(model): cache}
-    rest: Any = model(input_ids=tokens[:, :-1], attention_mask=both, **known)
+    rest: Any = model(input_ids=tokens[:, :-1], attention_mask=both, position_ids=positions, **{name: cache})
     return torch.cat((first, rest.logits), dim=1)
 
 

@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from armlet.layer.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArmletError
 
-TOKENS, CACHES, POSITIONS = ("input_ids", "inputs_embeds"), ("cache", "past_key_values"), ("position_ids",)
+TOKENS, CACHES = ("input_ids", "inputs_embeds"), ("cache", "past_key_values")
 """The names under which decoders take these; transformers calls the cache `past_key_values` before 5.24."""
 
-OTHERS = ("attention_mask", "token_type_ids", "output_attentions", "output_hidden_states", "return_dict")
-"""A forward that names nothing but these and those above takes no cache and no positions by another name."""
+NEEDED = {"tokens": TOKENS, "a cache": CACHES, "positions": ("position_ids",), "padding": ("attention_mask",)}
+"""What a frame is made of."""
+
+OTHERS = ("use_cache", "token_type_ids", "output_attentions", "output_hidden_states", "return_dict")
+"""Names that stand for nothing of that: a forward which names nothing else takes nothing by a name unknown here."""
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -100,14 +103,16 @@ class Watch:
             )
 
 
-def cache_name(model: nn.Module) -> str:
-    """The name under which the model's forward takes a cache; "" where it takes none that we know."""
-    return _name(inspect.signature(model.forward).parameters, CACHES)
+def going_on(model: nn.Module, output: Any) -> dict[str, Any]:
+    """The argument with which `model` goes on from the cache of `output`, of a call of it, whatever that is called.
 
-
-def cache_of(output: Any) -> Any:
-    """The cache that a forward call of transformers gave back, under whichever name."""
-    return output[_name(output.keys(), CACHES)]
+    Raises:
+        ArmletError: there is no cache in the output.
+    """
+    given = _name(output.keys(), CACHES)
+    if not given:
+        raise ArmletError(f"{type(model).__name__} gave no cache to go on from: call it with use_cache=True")
+    return {_name(inspect.signature(model.forward).parameters, CACHES) or given: output[given]}
 
 
 def _name(names: Iterable[str], known: tuple[str, ...]) -> str:
@@ -120,16 +125,14 @@ def _understood(decoder: nn.Module) -> tuple[str, ...]:
     """The names of the arguments of its forward, in order."""
     signature = inspect.signature(decoder.forward)
     names = tuple(name for name, given in signature.parameters.items() if given.kind not in VARIADIC)
-    needed = {"tokens": TOKENS, "a cache": CACHES, "positions": POSITIONS}
-    if {*TOKENS, *POSITIONS, *CACHES, *OTHERS}.issuperset(names):
-        del needed["a cache"], needed["positions"]
-    for what, known in needed.items():
-        if not _name(names, known):
-            raise UnsupportedModelError(
-                f"{type(decoder).__name__}: ARM reads {what} off {' or '.join(known)} of its forward, which takes "
-                f"({', '.join(signature.parameters)}): positions would be wrong without a word; use a transformers "
-                "whose names armlet knows (pip install -U armlet), or report the model"
-            )
+    known = {*OTHERS, *(name for group in NEEDED.values() for name in group)}
+    lacking = [what for what, group in NEEDED.items() if not _name(names, group)]
+    if lacking and not known.issuperset(names):
+        raise UnsupportedModelError(
+            f"{type(decoder).__name__}: ARM reads {lacking[0]} off {' or '.join(NEEDED[lacking[0]])} of its forward, "
+            f"which takes ({', '.join(signature.parameters)}): it would go wrong without a word; use versions of "
+            "transformers and armlet that fit each other, or report the model"
+        )
     return names
 
 
@@ -145,6 +148,9 @@ def _frame(inputs: dict[str, Any], config: Any) -> Frame:
     tokens = _given(inputs, TOKENS)
     if tokens is None:
         raise ArmletError("the decoder was called without input_ids and inputs_embeds: ARM cannot tell the positions")
+    for name, value in inputs.items():
+        if name not in CACHES and hasattr(value, "get_seq_length"):
+            raise ArmletError(f"the decoder was given a cache as {name}: ARM knows it as {' or '.join(CACHES)} alone")
     batch, length = tokens.shape[:2]
     attention_mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
     if attention_mask is None and isinstance(positions, Tensor) and positions.dim() == 2:

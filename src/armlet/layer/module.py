@@ -79,7 +79,7 @@ class ARM(nn.Module):
         """
         if not torch.compiler.is_dynamo_compiling():
             row = self._row
-            if row is None or row.policy is not self.policy or row.noise is not self.noise:
+            if row is None or row.policy is not self.policy or row.noise is not self.noise or row.keys is not self.keys:
                 row = self._row = OneRow(self.policy, self.noise, self.width, self.keys, self._counts)
             values = row.move(a, positions, mask)
             if values is not None:

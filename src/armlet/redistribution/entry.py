@@ -83,7 +83,7 @@ class OneRow:
     def __init__(
         self, policy: Policy, noise: Source, width: int, keys: Tensor | None = None, counts: Tensor | None = None
     ) -> None:
-        self.policy, self.noise, self.width, self._keys, self._counts = policy, noise, width, keys, counts
+        self.policy, self.noise, self.width, self.keys, self._counts = policy, noise, width, keys, counts
         self._add_to = 0 if counts is None else counts.data_ptr()
         self._mover: tuple[torch.dtype | None, Callable[..., Tensor] | None] = (None, None)
 
@@ -110,14 +110,14 @@ class OneRow:
             self._mover = a.dtype, mover
         if mover is None:
             return None
-        if positions is not None and not _one_position(positions):
+        if positions is not None and not _one_position(positions, a.dim()):
             positions = token_positions(a, positions)
         return mover(a, positions, mask if mask is None else token_mask(a, mask), self._add_to)
 
     def _mover_of(self, dtype: torch.dtype) -> Callable[..., Tensor] | None:
         if not isinstance(self.noise, Noise):
             return None
-        keys = _kept_keys(self.noise.seed, self.width, torch.device("cpu")) if self._keys is None else self._keys.cpu()
+        keys = _kept_keys(self.noise.seed, self.width, torch.device("cpu")) if self.keys is None else self.keys.cpu()
         return row_mover(self.policy, self.width, dtype, keys, self.noise.stream & WORD)
 
 
@@ -192,8 +192,11 @@ def _moved(
     return mover.move_rows(rows, policy, **how, uniforms=uniforms, real=real, strength=strength)
 
 
-def _one_position(positions: object) -> bool:
-    return type(positions) is Tensor and positions.dtype is torch.int64 and positions.numel() == 1 and positions.is_cpu
+def _one_position(positions: object, dim: int) -> bool:
+    """Whether it needs no `token_positions` beside the one row of a tensor of so many dimensions."""
+    if type(positions) is not Tensor or positions.dtype is not torch.int64 or not positions.is_cpu:
+        return False
+    return positions.numel() == 1 and positions.dim() == dim - 1 > 0
 
 
 # Looked up once: a model that decodes asks for each row, and finds what it asks for out of every cache.
@@ -211,8 +214,10 @@ def _traced() -> bool:
 
 
 def _unusual(rows: Tensor) -> bool:
-    """Whether there is more to a tensor than its values: a subclass, a function transform, forward derivatives."""
-    return type(rows) is not Tensor or _transform() is not None or forward_ad._current_level >= 0
+    """Whether there is more to a tensor than its numbers: a class, a sign, a transform, forward derivatives."""
+    if type(rows) is not Tensor or rows.is_neg():
+        return True
+    return _transform() is not None or forward_ad._current_level >= 0
 
 
 def _draws(

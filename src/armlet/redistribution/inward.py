@@ -46,13 +46,14 @@ class Inward:
         moved = magnitude > knee
         if self.curve == "clip":
             return torch.copysign(knee.to(rows.values.dtype), rows.values.detach()), moved
+        values, width = rows.values, magnitude.shape[-1]
+        if not isinstance(width, int):  # that a compiler leaves open
+            return values.detach().sign() * _compand(values.abs(), knee), moved
         # The curve is dear, and no more values than these lie beyond the quantile.
-        width = magnitude.shape[-1]
         real = magnitude if rows.real is None else magnitude.masked_fill(~rows.real, -1)
         tail = real.topk(width - floor(self.knee * (width - 1)), sorted=False).indices
-        values = rows.values.gather(-1, tail)
-        contracted = values.detach().sign() * _compand(values.abs(), knee)
-        return rows.values.scatter(-1, tail, contracted), moved
+        beyond = values.gather(-1, tail)
+        return values.scatter(-1, tail, beyond.detach().sign() * _compand(beyond.abs(), knee)), moved
 
     @staticmethod
     def compand(a: Tensor, knee: Tensor | float) -> Tensor:

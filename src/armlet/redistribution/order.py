@@ -60,22 +60,25 @@ class Ordered:
 
     def _at(self, rank: int) -> Tensor:
         """`[rows, 1]`: the value of this rank, from 0."""
-        known = self._smallest if self._smallest.shape[-1] > rank else self.values
-        self._smallest = known.topk(rank + 1, largest=False, sorted=False).values
+        among = self._smallest if self._smallest.shape[-1] > rank else self.values
+        self._smallest = among.topk(rank + 1, largest=False, sorted=False).values
         return self._smallest.amax(-1, keepdim=True) + 0.0
 
 
-class PaddedOrdered:
-    """`Ordered` of rows with padding, which never counts.
+class Sorted:
+    """`Ordered` of rows with padding, which never counts, or of a size that a compiler leaves open.
 
     Args:
         values: `[rows, n]` float32, finite.
-        real: `[rows, n]` bool, False for padding. A row needs one real value.
+        real: `[rows, n]` bool, False for padding; None where all are real. A row needs one real value.
     """
 
-    def __init__(self, values: Tensor, real: Tensor) -> None:
+    def __init__(self, values: Tensor, real: Tensor | None) -> None:
         self.ascending = padding_last(values, real).sort(dim=-1).values
-        self.count = real.sum(-1, keepdim=True)
+        if real is None:
+            self.count = torch.full((len(values), 1), values.shape[-1], device=values.device)
+        else:
+            self.count = real.sum(-1, keepdim=True)
 
     def kth(self, share: float) -> Tensor:
         """As `Ordered.kth`."""
@@ -100,9 +103,9 @@ class PaddedOrdered:
         return self.ascending.gather(-1, index) + 0.0
 
 
-def ordered(values: Tensor, real: Tensor | None) -> Ordered | PaddedOrdered:
+def ordered(values: Tensor, real: Tensor | None) -> Ordered | Sorted:
     """Order statistics of the real values of each row; `real` is None where all are."""
-    return Ordered(values) if real is None else PaddedOrdered(values, real)
+    return Ordered(values) if real is None and isinstance(values.shape[-1], int) else Sorted(values, real)
 
 
 def mad(values: Tensor, real: Tensor | None, median: Tensor) -> Tensor:

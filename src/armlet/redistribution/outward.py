@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.order import MAD_TO_SIGMA, Ordered, PaddedOrdered, mad, minimum, ordered
+from armlet.redistribution.order import MAD_TO_SIGMA, Ordered, Sorted, mad, minimum, ordered
 from armlet.redistribution.rows import Draw, Rows, check_choice, check_number, known
 
 
@@ -55,13 +55,11 @@ class Outward:
         magnitude = rows.magnitude
         magnitudes = ordered(magnitude, rows.real)
         upper = (ordered(rows.single, rows.real) if self.ceiling_of == "signed" else magnitudes).quantile(self.ceiling)
-        # Infinity of the value's sign, cut to its bound: choosing by random signs takes four times as long.
         values = rows.values
-        side = torch.copysign(values.new_full((1, 1), torch.inf), values.detach() + 0.0)
-        value = draw() * side.clamp(minimum(rows.single, rows.real), upper)
+        value = draw() * _bound(values.detach(), minimum(rows.single, rows.real), upper)
         return (value if self.write == "replace" else values + value), self._near(magnitude, magnitudes, rows.real)
 
-    def _near(self, magnitude: Tensor, magnitudes: Ordered | PaddedOrdered, real: Tensor | None) -> Tensor:
+    def _near(self, magnitude: Tensor, magnitudes: Ordered | Sorted, real: Tensor | None) -> Tensor:
         if self.proportion is not None:
             return magnitude <= magnitudes.kth(self.proportion)
         width = MAD_TO_SIGMA * mad(magnitude, real, magnitudes.median()) * self.band
@@ -77,6 +75,14 @@ class Outward:
         least, most = (max(1, round(share * near.shape[-1])) for share in self.share)
         fewest, greatest = near.sum(-1).aminmax()
         return least <= fewest.item() and greatest.item() < most
+
+
+def _bound(values: Tensor, lowest: Tensor, upper: Tensor) -> Tensor:
+    """`[rows, n]`: what a draw is multiplied by, with its sign: `lowest` where values are negative, else `upper`."""
+    if values.dtype is torch.float64:  # a negative value may be 0 in float32, where `lowest` is found
+        return torch.where(values < 0, lowest.clamp(max=0), upper).to(values.dtype)
+    # Infinity of the value's sign, cut to its bound: choosing by random signs takes four times as long.
+    return torch.copysign(values.new_full((1, 1), torch.inf), values + 0.0).clamp(lowest, upper)
 
 
 def _share(share: object) -> tuple[float, float]:

@@ -30,8 +30,7 @@ class Rows:
     @property
     def single(self) -> Tensor:
         """`[rows, n]` float32, without gradient: what statistics are computed from, whatever the dtype."""
-        values = self.values
-        return values if values.dtype is torch.float32 and not values.requires_grad else values.detach().float()
+        return self.values.detach().to(torch.float32)
 
     @cached_property
     def magnitude(self) -> Tensor:

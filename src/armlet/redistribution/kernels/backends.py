@@ -67,9 +67,8 @@ def _fastest(device: str) -> str:
     module = _module(name)
     if isinstance(module, ModuleType):
         return name
-    warnings.warn(
-        f"armlet: {_reason(name, module)}; plain PyTorch gives the same bits, several times slower", stacklevel=2
-    )
+    slow = "plain PyTorch takes its place: the same bits, many times slower (ARMLET_BACKEND=torch says no more of it)"
+    warnings.warn(f"armlet: {_reason(name, module)}; {slow}", stacklevel=2)
     return "torch"
 
 

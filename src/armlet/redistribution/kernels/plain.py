@@ -1,14 +1,16 @@
 """The meaning, as a backend: plain PyTorch on any device, dtype and policy, differentiable."""
 
-from itertools import repeat
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import Explicit, Midpoint, Noise, Source
 from armlet.redistribution.outcome import outcome
+from armlet.redistribution.outward import Outward
 from armlet.redistribution.rows import Policy
+from armlet.redistribution.transport import Transport
 
 BLOCK = 1 << 18
 """So many values at a time keep the dozens of passes over them in a core's cache."""
@@ -51,16 +53,16 @@ def move_rows(
         real: bool `[scopes, tokens]`, contiguous; False: the token neither counts nor moves.
         strength: float32 `[scopes]`, contiguous: in place of the policy's.
     """
-    scopes = max(1, BLOCK // a[0].numel())
-    if not a.is_cpu or len(a) <= scopes or torch.compiler.is_compiling():
+    alone = type(policy) in (Outward, Inward, Transport)  # another policy may look at all rows together
+    if torch.compiler.is_compiling() or not alone or not a.is_cpu or a.numel() <= BLOCK:
         return _move_block(a, positions, uniforms, real, strength, policy=policy, keys=keys, stream=stream)
+    parts = a.split(max(1, BLOCK // a[0].numel()))
     given = (positions, uniforms, real, strength)
-    columns = [repeat(None) if tensor is None else tensor.split(scopes) for tensor in given]
+    columns = [[None] * len(parts) if tensor is None else tensor.split(len(parts[0])) for tensor in given]
     blocks = [
-        _move_block(*block, policy=policy, keys=keys, stream=stream)
-        for block in zip(a.split(scopes), *columns, strict=False)
+        _move_block(*block, policy=policy, keys=keys, stream=stream) for block in zip(parts, *columns, strict=True)
     ]
-    return Counted(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
+    return Counted(*(torch.cat(column) for column in zip(*blocks, strict=True)))
 
 
 def _move_block(
