@@ -30,15 +30,15 @@ test: $(MODEL)
 	ARMLET_REQUIRE_MODEL=1 $(BIN)/pytest
 
 # Those that make a model, take a real one, or compile ARM; lm-eval, an extra, has bounds of its own.
-MODEL_TESTS = $(filter-out tests/test_lm_eval.py,\
-	$(shell grep -lE 'families|checkpoints|smollm2|abacus|transformers|torch.compile' tests/test_*.py))
+MODEL_TESTS = $(filter-out tests/integrations/test_lm_eval.py,\
+	$(shell grep -rlE --include "test_*.py" "families|tiny_checkpoints|smollm2|abacus|transformers|torch.compile" tests))
 
 test-oldest: $(MODEL) $(OLDEST)/installed
 	ARMLET_REQUIRE_MODEL=1 $(OLDEST)/bin/pytest $(MODEL_TESTS)
 
 test-vllm: $(MODEL) $(SERVING)/installed
 	ARMLET_REQUIRE_MODEL=1 $(SERVING)/bin/pytest tests_vllm
-	$(SERVING)/bin/pytest tests/test_cuda.py # Triton comes with vLLM
+	$(SERVING)/bin/pytest tests/redistribution/backends/test_triton.py # Triton comes with vLLM
 
 models: $(MODEL)
 

@@ -13,8 +13,8 @@ import time
 import torch
 
 from armlet import ARM, Outward
-from armlet.analysis.speed import NEW_TOKENS, gate, time_model
-from armlet.layer.pretrained import load
+from armlet.checkpoints.pretrained import load
+from armlet.cost.measure import NEW_TOKENS, gate, time_model
 
 OTHER_WORK = (8192, 8192)
 """Of a float32 matrix that is read between two calls: more than any cache holds."""

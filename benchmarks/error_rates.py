@@ -13,8 +13,8 @@ import typer
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from armlet.evaluation import paired
-from armlet.evaluation.paired import Comparison, compare
+from armlet.statistics import comparison as paired
+from armlet.statistics.comparison import Comparison, compare
 
 paired.RESAMPLES = 999  # of each bootstrap: ten times as many simulations are worth more here
 

@@ -14,11 +14,11 @@ from collections.abc import Callable
 import torch
 
 from armlet import Outward, attach
-from armlet.analysis.allocator import keep_freed_memory
-from armlet.analysis.speed import PREFILL
-from armlet.layer.module import ARM
-from armlet.layer.pretrained import load
-from armlet.redistribution.kernels import threads
+from armlet.attachment.module import ARM
+from armlet.checkpoints.pretrained import load
+from armlet.cost.allocator import keep_freed_memory
+from armlet.cost.measure import PREFILL
+from armlet.redistribution.backends.cpu import threads
 
 
 class Watched:

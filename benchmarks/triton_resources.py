@@ -16,9 +16,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from armlet.redistribution.backends.triton import moves as cuda
+from armlet.redistribution.backends.triton.rows import redistribute_rows
 from armlet.redistribution.inward import Inward
-from armlet.redistribution.kernels import cuda
-from armlet.redistribution.kernels.cuda_rows import redistribute_rows
 from armlet.redistribution.outward import Outward
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

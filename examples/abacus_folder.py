@@ -12,7 +12,7 @@ import transformers
 from tokenizers import pre_tokenizers
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from armlet.evaluation.arithmetic import DIFFICULTY, LEVELS
+from armlet.evaluation.tasks.arithmetic import DIFFICULTY, LEVELS
 
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 CHARACTERS = string.digits + "+-*()=;#?" + string.ascii_letters + "/.~ ,!':\n"
@@ -114,7 +114,7 @@ a token as well, with the embedding of the unknown one, which no training showed
 In {filled} of the training prompts stands a run of 1 to {longest} characters without meaning, so that fillers are not
 alien to it: of /, ., ~ or space, or random letters with spaces; half of the runs before the question, a quarter or more
 behind it, the others inside it. The loss is that of the answer alone. No question of the training split is in the test
-split: a hash of its text says where it belongs (`armlet.evaluation.arithmetic.split_of`).
+split: a hash of its text says where it belongs (`armlet.evaluation.tasks.arithmetic.split_of`).
 
 ## Measured
 

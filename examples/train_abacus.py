@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-from armlet.evaluation.arithmetic import LEVELS, exercise, stated
+from armlet.evaluation.tasks.arithmetic import LEVELS, exercise, stated
 
 STEPS = 5000
 BATCH = 32  # problems in a step

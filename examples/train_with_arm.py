@@ -25,11 +25,11 @@ from training_figure import draw
 from training_results import tabulate
 from training_run import PRECISIONS, Recipe, Run, Text, train
 
-from armlet.commands.terminal import BAD_INPUT, INTERRUPTED, notes, progress
-from armlet.drawing.style import save
-from armlet.evaluation.journal import RunError, open_journal
-from armlet.evaluation.run import machine
-from armlet.layer.config import write_json
+from armlet.presentation.files import write_json
+from armlet.presentation.style import save
+from armlet.presentation.terminal import BAD_INPUT, INTERRUPTED, notes, progress
+from armlet.runs.journal import RunError, open_journal
+from armlet.runs.machine import machine
 
 RATES = "0.008,0.064,0.256,0.512,1.024,2.048"
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from training_results import Outcomes
 from training_run import PRECISIONS
 
-from armlet.drawing.style import COLOURS, GREY, style
+from armlet.presentation.style import COLOURS, GREY, style
 
 SIDES = {False: ("without", GREY), True: ("with Inward", COLOURS["Inward"])}
 PANELS = {

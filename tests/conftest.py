@@ -45,6 +45,6 @@ def smollm2_folder():
 @pytest.fixture(scope="session")
 def smollm2(smollm2_folder):
     """(model, tokenizer) in float32."""
-    from armlet.layer.pretrained import load
+    from armlet.checkpoints.pretrained import load
 
     return load(str(smollm2_folder), dtype="float32")

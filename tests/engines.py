@@ -2,7 +2,7 @@
 
 import hashlib
 
-from armlet.evaluation.engine import Output
+from armlet.evaluation.engines.engine import Output
 
 GAINS = {"baseline": 0.6, "treated": 0.7}
 

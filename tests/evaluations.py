@@ -5,15 +5,17 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from armlet.evaluation.conditions import Filling, Treatment, conditions
-from armlet.evaluation.engine import Output, Sampling
-from armlet.evaluation.grading import equal_integers, grade_integer
-from armlet.evaluation.journal import open_journal
-from armlet.evaluation.problems import SYSTEMS, Problem, Task
-from armlet.evaluation.results import findings
-from armlet.evaluation.run import Plan, run
-from armlet.prompting.fillers import Filler
+from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions
+from armlet.evaluation.engines.engine import Output, Sampling
+from armlet.evaluation.grading.answers import equal_integers, grade_integer
+from armlet.evaluation.grading.graders import graders
+from armlet.evaluation.plan import Plan
+from armlet.evaluation.report.findings import findings
+from armlet.evaluation.run import run
+from armlet.evaluation.tasks.problems import SYSTEMS, Problem, Task
+from armlet.prompts.fillers import Filler
 from armlet.redistribution import Inward, Outward
+from armlet.runs.journal import open_journal
 
 RATES = {"treated": 0.78, "filler": 0.6, "combined": 0.7, "best-of": 0.68}
 """Of right answers; 0.68 for the others."""
@@ -126,3 +128,17 @@ def found(*tasks, engine=None, treatments=TREATMENTS, fillings=FILLINGS, batch=5
         with suppress(Stopped):
             run(plan, engine, journal)
         return findings(journal, tasks, {"integer": equal_integers})
+
+
+def task(items=11, name="sums", kind="integer"):
+    choices = ("one", "two", "three", "four") if kind == "choice" else ()
+    problems = [Problem(f"id{at}", "1+" * (at % 5) + "1", str(at % 4), choices=choices) for at in range(items)]
+    return Task(name, kind, tuple(problems), {"generator": "test"})
+
+
+def plan(tasks=None, compared=None, batch=3):
+    tasks = tasks or [task()]
+    compared = compared or conditions([Treatment(Outward())], [Filling(Filler("/", 3))])
+    return Plan(
+        tasks, compared, dict.fromkeys(SYSTEMS, Sampling(20)), batch, SYSTEMS, graders("math-verify", ["integer"])
+    )

@@ -3,7 +3,7 @@
 import torch
 import transformers as hf
 
-from armlet.layer.frame import going_on
+from armlet.attachment.positions import going_on
 
 COMMON = {
     "vocab_size": 64,

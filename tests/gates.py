@@ -2,8 +2,11 @@
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
+import pytest
 import torch
 from hypothesis import strategies as st
+
+from armlet.redistribution import Inward, Outward, Transport
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -52,3 +55,19 @@ def assert_close(fast, slow, dtype=torch.float32):
     scale = np.abs(slow).max(initial=0.0)
     # A sum a + strength·(a′ − a) rounds relative to its largest term, hence the share of the scale.
     np.testing.assert_allclose(fast.to(torch.float64).numpy(), slow, rtol=eps, atol=eps * scale * 0.5 + tiny)
+
+
+POLICIES = [
+    Outward(),
+    Outward(write="add", proportion=0.3),
+    Inward(knee=0.8),
+    Inward(knee=0.8, curve="clip"),
+    Transport(),
+]
+
+
+each_policy = pytest.mark.parametrize("policy", POLICIES, ids=repr)
+
+
+def gate(*shape, seed=0):
+    return torch.nn.functional.silu(2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed)))

@@ -1,29 +1,37 @@
 """Rooms of the house: who may import whom, and what `import armlet` costs."""
 
 import ast
-import subprocess
+import importlib
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import armlet
+from fresh_interpreter import loaded_beyond_torch
 
 SOURCE = Path(armlet.__file__).parent
-ALLOWED = {
-    "redistribution": {"redistribution"},
-    "layer": {"redistribution", "layer"},
-    "prompting": {"redistribution", "layer", "prompting"},
-    "drawing": {"drawing"},
-    "analysis": {"redistribution", "layer", "prompting", "drawing", "analysis"},
-    "evaluation": {"redistribution", "layer", "prompting", "drawing", "evaluation"},
-    "integrations": {"redistribution", "layer", "prompting", "analysis", "evaluation", "integrations"},
-}
-ALLOWED["commands"] = {*ALLOWED, "commands"}
+QUESTIONS = ("inspection", "mechanism", "answers", "precision", "cost", "evaluation")
+FLOORS = (
+    ("redistribution",),
+    ("attachment", "checkpoints"),
+    ("layer", "prompts"),
+    QUESTIONS,
+    ("commands", "integrations"),
+    ("cli",),
+)
+"""A room imports from the floors below its own."""
+
+SERVICES = {"statistics", "runs", "presentation"}
+"""They serve every floor but the lowest and know the errors of armlet alone; `runs` writes files by `presentation`."""
+
+KERNELS = {"llvmlite", "numba", "numpy", "triton"}
+"""What the fast paths are made of; armlet works without."""
 
 
 def imported(source):
-    """The modules that a file imports, anywhere in it."""
+    """The modules and names that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -31,8 +39,19 @@ def imported(source):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-# What the fast paths are made of; armlet works without.
-KERNELS = {"llvmlite", "numba", "numpy", "triton"}
+def allowed(room, module):
+    """Whether a file of `room` may import `module`, a dotted name behind "armlet."."""
+    other = module.partition(".")[0]
+    if other == room or module.startswith("redistribution.errors."):
+        return True
+    if room in SERVICES:
+        return room == "runs" and module.startswith("presentation.files.")
+    floor = {name: at for at, names in enumerate(FLOORS) for name in names}
+    if other in SERVICES:
+        return floor[room] > 0
+    if room in QUESTIONS and other == "evaluation":
+        return module.removeprefix("evaluation.") in vars(importlib.import_module("armlet.evaluation"))
+    return floor[other] < floor[room] or (room, other) == ("commands", "integrations")
 
 
 def trespasses(room, source, *, kernel=False):
@@ -40,51 +59,62 @@ def trespasses(room, source, *, kernel=False):
     outside = {"armlet", "torch", *sys.stdlib_module_names, *(KERNELS if kernel else ())}
     for module in imported(source):
         top, _, rest = module.partition(".")
-        if top == "armlet" and rest.partition(".")[0] not in ALLOWED[room]:
+        if top == "armlet" and not allowed(room, rest):
             yield module
         if room == "redistribution" and top not in outside:
             yield module
 
 
-@pytest.mark.parametrize("room", [room for room in ALLOWED if (SOURCE / room).is_dir()])
-def test_a_room_imports_what_stands_before_it_alone(room):
+@pytest.mark.parametrize("room", sorted({*SERVICES, *(room for floor in FLOORS[:-1] for room in floor)}))
+def test_a_room_imports_from_the_floors_below_it_alone(room):
     files = sorted((SOURCE / room).rglob("*.py"))
     assert files
-    trespassing = {
-        str(file): list(trespasses(room, file.read_text(), kernel="kernels" in file.parts)) for file in files
-    }
-    assert {file: found for file, found in trespassing.items() if found} == {}
+    found = {str(file): list(trespasses(room, file.read_text(), kernel="backends" in file.parts)) for file in files}
+    assert {file: modules for file, modules in found.items() if modules} == {}
+
+
+def test_every_folder_is_a_room():
+    folders = {file.parent.name for file in SOURCE.glob("*/__init__.py")}
+    assert folders == {*SERVICES, *(room for floor in FLOORS[:-1] for room in floor)}
 
 
 @pytest.mark.parametrize(
     ("room", "line"),
     [
         ("redistribution", "import numpy"),
-        ("redistribution", "from armlet.layer.module import ARM"),
+        ("redistribution", "from armlet.attachment.module import ARM"),
         ("redistribution", "def f():\n    import scipy.stats"),
-        ("layer", "from armlet.analysis import shape"),
-        ("analysis", "import armlet.evaluation.paired"),
+        ("attachment", "from armlet.layer.options import Options"),
+        ("layer", "from armlet.inspection import panel"),
+        ("precision", "import armlet.evaluation.plan"),
+        ("mechanism", "from armlet.inspection.measure import activated_gates"),
         ("evaluation", "from armlet import cli"),
-        ("analysis", "from armlet.commands.terminal import notes"),
-        ("prompting", "from armlet.evaluation.problems import Problem"),
-        ("drawing", "from armlet.redistribution import Outward"),
+        ("inspection", "from armlet.commands.reading import open_model"),
+        ("prompts", "from armlet.evaluation.tasks.problems import Problem"),
+        ("presentation", "from armlet.redistribution import Outward"),
+        ("statistics", "from armlet.redistribution.order import mad"),
     ],
 )
 def test_that_test_can_fail(room, line):
     assert list(trespasses(room, line))
 
 
-def loaded_beyond_torch(statement):
-    """Top-level third-party modules that `statement` loads in a fresh interpreter and torch does not."""
-    program = (
-        "import sys, torch; before = set(sys.modules)\n"
-        f"{statement}\n"
-        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
-        "known = {name.partition('.')[0] for name in before} | set(sys.stdlib_module_names)\n"
-        "print(*sorted(new - known))"
-    )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return run.stdout.split()
+def module_name(file):
+    parts = file.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_import_runs_in_a_circle():
+    files = {module_name(file): file for file in SOURCE.rglob("*.py")}
+    needs = {
+        name: {
+            module if module in files else module.rpartition(".")[0]
+            for module in imported(file.read_text())
+            if module in files or module.rpartition(".")[0] in files
+        }
+        for name, file in files.items()
+    }
+    list(TopologicalSorter(needs).static_order())  # CycleError names the circle
 
 
 @pytest.mark.parametrize("module", ["armlet", "armlet.redistribution"])

@@ -153,7 +153,7 @@ def test_the_same_seed_gives_the_same_text(smollm2):
 
 
 def test_bfloat16_runs_and_moves_the_same_share(smollm2_folder):
-    from armlet.layer.pretrained import load
+    from armlet.checkpoints.pretrained import load
 
     shares = []
     for dtype in ("float32", "bfloat16"):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from armlet.checkpoints.identity import abacus
 from armlet.cli import main
-from armlet.evaluation.weights import abacus
 
 
 def run(capsys, *arguments):

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from vllm.exceptions import VLLMValidationError
 
 from armlet import Inward, Outward, attach, load_config
-from armlet.analysis.precision import Contraction
 from armlet.commands.quantize import _save_setting
 from armlet.integrations.vllm.refusals import refuse
+from armlet.precision.measure import Contraction
 from armlet.redistribution.errors import ArmletError
 from engines import engine, greedy, hugging_face, tokens_of
 from families import prompt

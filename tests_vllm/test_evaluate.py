@@ -8,12 +8,12 @@ from threading import Thread
 
 import pytest
 
+from armlet.checkpoints.identity import ABACUS
 from armlet.cli import main
-from armlet.evaluation.conditions import Treatment, conditions
-from armlet.evaluation.engine import Ask, Sampling
-from armlet.evaluation.local import Local
-from armlet.evaluation.problems import Problem, arithmetic
-from armlet.evaluation.weights import ABACUS
+from armlet.evaluation.conditions.conditions import Treatment, conditions
+from armlet.evaluation.engines.engine import Ask, Sampling
+from armlet.evaluation.engines.local import Local
+from armlet.evaluation.tasks.problems import Problem, arithmetic
 from armlet.integrations.vllm.engine import Offline
 from armlet.redistribution.errors import ArmletError
 from armlet.redistribution.outward import Outward

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from armlet import Outward, attach
+from armlet.checkpoints.pretrained import load
 from armlet.cli import main
-from armlet.layer.pretrained import load
 from engines import ROOT
 
 (SECTION,) = re.findall(r"## Serve it\n.*?```sh\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)

@@ -102,8 +102,8 @@ def test_log_probabilities_of_prompts_are_those_of_hugging_face_whatever_is_cach
 def test_an_embedding_is_that_of_the_strength_that_its_request_asks_for():
     from vllm import PoolingParams
 
-    from armlet.evaluation.weights import abacus
-    from armlet.layer.pretrained import load
+    from armlet.checkpoints.identity import abacus
+    from armlet.checkpoints.pretrained import load
 
     model, tokenizer = load(str(abacus()), dtype="float32")
     prompts = [tokenizer(text)["input_ids"] for text in ("3+4*5", "17-8", "(2+3)*4-1", "3+4*5")]

@@ -3,7 +3,7 @@
 import pytest
 
 from armlet import Inward, Outward, Transport, attach
-from armlet.layer.pretrained import load
+from armlet.checkpoints.pretrained import load
 from engines import engine, equal_up_to_ties, greedy, hugging_face, leads, tokens_of
 
 TEXTS = [

@@ -1,9 +1,9 @@
 """armlet: the Activation Redistribution Module inside any open-weight model, exact and measured."""
 
-from armlet.layer.attach import attach
-from armlet.layer.config import load_config
+from armlet.attachment.attach import attach
+from armlet.attachment.config import load_config
+from armlet.attachment.module import ARM
 from armlet.layer.decoder import Layer1
-from armlet.layer.module import ARM
 from armlet.redistribution import Inward, Noise, Outward, Transport, presets, redistribute
 
 __all__ = [

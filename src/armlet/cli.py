@@ -20,9 +20,9 @@ from armlet.commands.generate import generate
 from armlet.commands.inspect import inspect
 from armlet.commands.lm_eval import PASSED_ON, lm_eval, lm_eval_compare
 from armlet.commands.quantize import quantize
-from armlet.commands.terminal import BAD_INPUT
 from armlet.commands.tune import tune
 from armlet.commands.vllm_check import vllm_check
+from armlet.presentation.terminal import BAD_INPUT
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 COMMANDS: dict[str, Callable[..., None]] = {

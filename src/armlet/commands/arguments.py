@@ -58,7 +58,7 @@ Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout
 
 def asked(prompt: list[str] | None, prompts: Path | None, default: tuple[str, ...]) -> list[str]:
     """The prompts that the command line gives, one by one and in a file, or else `default`."""
-    from armlet.prompting.prompts import read_prompts
+    from armlet.prompts.questions import read_prompts
 
     given = [*(prompt or []), *(read_prompts(prompts) if prompts else [])]
     return given or list(default)

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from armlet.commands.arguments import POLICY, Device, Dtype, Json, Model, Seed, check_folder, refuse_idle, refuse_meta
-from armlet.commands.terminal import INTERRUPTED, notes, progress, say_interrupted
-from armlet.layer.config import json_text, parse_policy, write_json
+from armlet.presentation.files import json_text, write_json
+from armlet.presentation.terminal import INTERRUPTED, notes, progress, say_interrupted
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.rows import settings
+from armlet.redistribution.spelling import parse_policy
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,7 @@ def bench(
     """Measure what ARM costs: against the literal algorithm, the activation and a copy; and in a model."""
     import torch
 
-    from armlet.layer.pretrained import check_device
+    from armlet.checkpoints.pretrained import check_device
 
     if only is Only.function:
         refuse_idle(context, ("model", "dtype", "model_turns"), "is the model's, and --only function times none")
@@ -80,8 +81,8 @@ def bench(
 def _about(device: str | None, seed: int) -> dict[str, Any]:
     import torch
 
-    from armlet.evaluation.run import machine
-    from armlet.redistribution.kernels.backends import backend_name
+    from armlet.redistribution.backends.choice import backend_name
+    from armlet.runs.machine import machine
 
     place = torch.device(device or "cpu")
     return {
@@ -94,7 +95,7 @@ def _about(device: str | None, seed: int) -> dict[str, Any]:
 
 
 def _time_function(result: dict[str, Any], shapes: Any, policy: Any, turns: int) -> None:
-    from armlet.analysis.speed import time_function
+    from armlet.cost.measure import time_function
 
     widths, tokens, dtypes = shapes
     with progress("timing the function", len(widths) * len(tokens) * len(dtypes) * turns) as tick:
@@ -107,9 +108,9 @@ def _time_function(result: dict[str, Any], shapes: Any, policy: Any, turns: int)
 
 
 def _time_model(result: dict[str, Any], model: str | None, policy: Any, turns: int, dtype: str) -> None:
-    from armlet.analysis.allocator import keep_freed_memory
-    from armlet.analysis.speed import time_model
-    from armlet.layer.pretrained import default_model, load
+    from armlet.checkpoints.pretrained import default_model, load
+    from armlet.cost.allocator import keep_freed_memory
+    from armlet.cost.measure import time_model
 
     kept = keep_freed_memory()
     name = model or default_model()
@@ -124,9 +125,9 @@ def _time_model(result: dict[str, Any], model: str | None, policy: Any, turns: i
 
 def _tell(result: dict[str, Any], out: Path, as_json: bool) -> None:
     """Writes bench.json and the figure, and prints JSON or tables."""
-    from armlet.analysis.speed_figures import draw_speed
-    from armlet.analysis.speed_tables import speed_tables
-    from armlet.drawing.style import save
+    from armlet.cost.figures import draw_speed
+    from armlet.cost.tables import speed_tables
+    from armlet.presentation.style import save
 
     result["figure"] = [str(path) for path in save(draw_speed(result), out, "bench")]
     write_json(out / "bench.json", result)
@@ -146,7 +147,7 @@ def _numbers(option: str, text: str) -> list[int]:
 
 
 def _dtypes(text: str) -> "list[torch.dtype]":
-    from armlet.layer.pretrained import parse_dtype
+    from armlet.checkpoints.pretrained import parse_dtype
 
     found = [parse_dtype(part.strip()) for part in text.split(",")]
     if None in found:

@@ -7,9 +7,9 @@ import typer
 
 from armlet.commands.arguments import Json, check_folder
 from armlet.commands.evaluating import local_engine, perform, say_planned, show
-from armlet.commands.study import CONFIRMED, TEST, check_unused, read_study, study_map, study_plan
-from armlet.commands.terminal import INTERRUPTED
-from armlet.layer.config import write_json
+from armlet.evaluation.search.study import CONFIRMED, TEST, check_unused, read_study, study_map, study_plan
+from armlet.presentation.files import write_json
+from armlet.presentation.terminal import INTERRUPTED
 from armlet.redistribution.errors import ArgumentError
 
 
@@ -19,8 +19,8 @@ def confirm(
     as_json: Json = False,
 ) -> None:
     """Measure a study's best setting on its test items: once, with placebos, on record."""
-    from armlet.evaluation.conditions import Treatment, conditions
-    from armlet.layer.config import parse_config
+    from armlet.attachment.config import parse_config
+    from armlet.evaluation.conditions.conditions import Treatment, conditions
 
     check_folder(out or study)
     found = read_study(study)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from armlet.attachment.config import load_config, parse_layers
 from armlet.commands.arguments import (
     POLICY,
     Device,
@@ -32,25 +33,24 @@ from armlet.commands.evaluating import (
     Model,
     System,
     Tasks,
-    collect_tasks,
     local_engine,
-    make_plan,
     offline_engine,
     perform,
     refuse_sampling,
     say_planned,
     show,
 )
-from armlet.commands.terminal import INTERRUPTED, notes
-from armlet.layer.config import load_config, parse_layers, parse_policy
+from armlet.evaluation.plan import collect_tasks, make_plan
+from armlet.presentation.terminal import INTERRUPTED, notes
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
+from armlet.redistribution.spelling import parse_policy
 
 if TYPE_CHECKING:
-    from armlet.evaluation.conditions import Condition, Filling, Treatment
-    from armlet.evaluation.endpoint import Endpoint
-    from armlet.evaluation.engine import Engine
-    from armlet.evaluation.problems import Task
+    from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment
+    from armlet.evaluation.engines.endpoint import Endpoint
+    from armlet.evaluation.engines.engine import Engine
+    from armlet.evaluation.tasks.problems import Task
 
 COLDEST = 1e-6
 """Least temperature that is sampled at, and least share of the mass."""
@@ -127,7 +127,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure whether it helps: the same items without ARM, with it, and with placebos, as paired differences."""
-    from armlet.evaluation.conditions import conditions
+    from armlet.evaluation.conditions.conditions import conditions
 
     _check_servers(endpoint, treated_endpoint, stated=bool(policy or config), local=dtype != "auto" or bool(device))
     if endpoint:
@@ -197,7 +197,7 @@ def evaluate(
 def _treatments(
     policies: list[str], layers: str, scope: Scope, site: Site, config: Path | None, seed: int
 ) -> "list[Treatment]":
-    from armlet.evaluation.conditions import Treatment
+    from armlet.evaluation.conditions.conditions import Treatment
 
     wanted = parse_layers(layers)
     place = {"layers": wanted, "scope": scope.value, "noise": Noise(seed), "site": site.value}
@@ -206,8 +206,8 @@ def _treatments(
 
 
 def _fillings(fillers: list[str] | None, count: int, position: Place) -> "list[Filling]":
-    from armlet.evaluation.conditions import Filling
-    from armlet.prompting.fillers import Filler
+    from armlet.evaluation.conditions.conditions import Filling
+    from armlet.prompts.fillers import Filler
 
     return [Filling(Filler(text, count), position.value) for text in dict.fromkeys(fillers or ())]
 
@@ -251,7 +251,7 @@ def _check_servers(endpoint: str | None, treated: str | None, *, stated: bool, l
 
 
 def _server(url: str, treated: str | None, model: str | None, concurrency: int, seed: int) -> "Endpoint":
-    from armlet.evaluation.endpoint import Endpoint
+    from armlet.evaluation.engines.endpoint import Endpoint
 
     if model is None:
         raise ArgumentError("--endpoint: name the model as the server knows it: armlet evaluate MODEL --endpoint URL")

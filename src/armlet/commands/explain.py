@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from armlet.attachment.config import parse_layers
 from armlet.commands.arguments import (
     POLICY,
     Device,
@@ -22,15 +23,16 @@ from armlet.commands.arguments import (
     check_folder,
 )
 from armlet.commands.reading import Opened, open_model
-from armlet.commands.terminal import INTERRUPTED, notes, progress, say_interrupted
-from armlet.layer.config import csv_text, json_text, parse_layers, parse_policy, write_json, write_text
 from armlet.layer.options import Options
+from armlet.presentation.files import csv_text, json_text, write_json, write_text
+from armlet.presentation.terminal import INTERRUPTED, notes, progress, say_interrupted
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.rows import settings
+from armlet.redistribution.spelling import parse_policy
 
 if TYPE_CHECKING:
-    from armlet.analysis.explanation import Explanation, Findings, Setup
-    from armlet.prompting.fillers import Filler
+    from armlet.mechanism.explanation import Explanation, Findings, Setup
+    from armlet.prompts.fillers import Filler
     from armlet.redistribution.rows import Policy
 
 FEWEST = 2  # tokens behind the filler: an affine map cannot be fitted to one
@@ -66,9 +68,9 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Show what filler tokens do inside the layers: attention, gate and near-zero share, against a random sentence."""
-    from armlet.analysis.explanation import summarise
-    from armlet.prompting.fillers import SYSTEM, conditions
-    from armlet.prompting.prompts import BUILT_IN, FORMULAS
+    from armlet.mechanism.explanation import summarise
+    from armlet.prompts.fillers import SYSTEM, conditions
+    from armlet.prompts.questions import BUILT_IN, FORMULAS
 
     system = SYSTEM if system is None else system
     fillers = conditions(filler or ["/"], parse_counts(count))
@@ -106,7 +108,7 @@ def explain(
 
 def _run(opened: Opened, layers: Iterable[int], setup: "Setup") -> "tuple[list[Findings], bool]":
     """The findings of each layer, and whether Ctrl-C left layers out."""
-    from armlet.analysis.explanation import run
+    from armlet.mechanism.explanation import run
 
     findings: list[Findings] = []
     with progress("running layers", len(setup.prompts) * (opened.options.layer + 1)) as tick:
@@ -119,8 +121,8 @@ def _run(opened: Opened, layers: Iterable[int], setup: "Setup") -> "tuple[list[F
 
 
 def _show(explanation: "Explanation", setup: "Setup", title: str) -> None:
-    from armlet.analysis.tables import classes_table, explanation_table
-    from armlet.prompting.fillers import RANDOM_SENTENCE
+    from armlet.mechanism.tables import classes_table, explanation_table
+    from armlet.prompts.fillers import RANDOM_SENTENCE
 
     kinds = [kind for kind in dict.fromkeys(filler.kind for filler in setup.fillers) if kind != RANDOM_SENTENCE]
     for kind in kinds or [RANDOM_SENTENCE]:
@@ -152,8 +154,8 @@ def _setup(
     policies: "Sequence[Policy]",
     seed: int,
 ) -> "Setup":
-    from armlet.analysis.explanation import Setup
-    from armlet.prompting.fillers import filler_tokens, make_prompt
+    from armlet.mechanism.explanation import Setup
+    from armlet.prompts.fillers import filler_tokens, make_prompt
 
     tokenizer = opened.tokenizer
     prompts = [make_prompt(tokenizer, question, system=system, position=position.value) for question in questions]
@@ -169,8 +171,8 @@ def _setup(
 
 
 def _described(opened: Opened, setup: "Setup") -> dict[str, Any]:
-    from armlet.analysis.mechanism import QUANTITIES
-    from armlet.prompting.fillers import describe_filler
+    from armlet.mechanism.measure import QUANTITIES
+    from armlet.prompts.fillers import describe_filler
 
     return {
         "seed": setup.seed,
@@ -193,9 +195,9 @@ def _tables(explanation: "Explanation", setup: "Setup") -> dict[str, Any]:
 
 
 def _draw(explanation: "Explanation", setup: "Setup", options: Options, out: Path) -> None:
-    from armlet.analysis import mechanism_figures as draw
-    from armlet.analysis.explanation import treatment_of
-    from armlet.drawing.style import save
+    from armlet.mechanism import figures as draw
+    from armlet.mechanism.explanation import treatment_of
+    from armlet.presentation.style import save
 
     first = explanation.findings[0]
     filler = setup.fillers[setup.example()]

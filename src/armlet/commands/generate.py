@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from armlet.attachment.config import describe, load_config, parse_layers
 from armlet.commands.arguments import (
     POLICY,
     Device,
@@ -20,10 +21,11 @@ from armlet.commands.arguments import (
     check_folder,
     refuse_meta,
 )
-from armlet.commands.terminal import INTERRUPTED, notes, progress
-from armlet.layer.config import describe, json_text, load_config, parse_layers, parse_policy, write_json
+from armlet.presentation.files import json_text, write_json
+from armlet.presentation.terminal import INTERRUPTED, notes, progress
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
+from armlet.redistribution.spelling import parse_policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,9 +50,9 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Answer a prompt without ARM and with it, side by side; marked: the first token at which the answers part."""
-    from armlet.analysis.answers import Answers, answer
-    from armlet.analysis.tables import answers_table
-    from armlet.layer.attach import attach
+    from armlet.answers.generation import Answers, answer
+    from armlet.answers.tables import answers_table
+    from armlet.attachment.attach import attach
 
     described = _described(policy, layers, scope, site, seed)
     if config and described != _described("outward", "0", Scope.token, Site.gate, 0):
@@ -89,7 +91,7 @@ def _described(policy: str, layers: str, scope: Scope, site: Site, seed: int) ->
 
 
 def _load(model: str, dtype: str, device: str | None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    from armlet.layer.pretrained import load
+    from armlet.checkpoints.pretrained import load
 
     refuse_meta(device)
     with notes.status(escape(f"loading {model} ...")):

@@ -22,12 +22,13 @@ from armlet.commands.arguments import (
     check_folder,
 )
 from armlet.commands.reading import open_model
-from armlet.commands.terminal import INTERRUPTED, notes, progress, say_interrupted
-from armlet.layer.config import json_text, parse_policy, write_json
+from armlet.presentation.files import json_text, write_json
+from armlet.presentation.terminal import INTERRUPTED, notes, progress, say_interrupted
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.spelling import parse_policy
 
 if TYPE_CHECKING:
-    from armlet.analysis.inspection import Inspection, Sample
+    from armlet.inspection.measure import Inspection, Sample
 
 FIGURE_HOLDS = 3
 
@@ -54,9 +55,9 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what each policy does to the activated gate of a layer: a table, and a figure as PNG and SVG."""
-    from armlet.analysis.inspection import inspect_gates
-    from armlet.analysis.tables import inspection_table
-    from armlet.prompting.prompts import BUILT_IN
+    from armlet.inspection.measure import inspect_gates
+    from armlet.inspection.tables import inspection_table
+    from armlet.prompts.questions import BUILT_IN
 
     policies = [parse_policy(text) for text in policy or ("outward", "inward", "transport")]
     if len(policies) > FIGURE_HOLDS:
@@ -89,8 +90,8 @@ def inspect(
 
 
 def _drawn(synthetic: Synthetic, seed: int) -> "Sample":
-    from armlet.analysis.inspection import Sample
-    from armlet.analysis.synthetic import synthetic as draw_sample
+    from armlet.inspection.measure import Sample
+    from armlet.inspection.synthetic import synthetic as draw_sample
 
     axis = (-4.0, 4.0) if synthetic is Synthetic.modes else None
     return Sample(f"the synthetic sample '{synthetic}'", gates=[draw_sample(synthetic, seed=seed)], axis=axis)
@@ -98,8 +99,8 @@ def _drawn(synthetic: Synthetic, seed: int) -> "Sample":
 
 def _measured(model: str | None, prompts: list[str], layer: int, dtype: str, device: str | None) -> "Sample":
     """The activated gates of a model; those of the prompts so far where Ctrl-C cuts it short."""
-    from armlet.analysis.inspection import Sample, activated_gates
-    from armlet.prompting.prompts import encode
+    from armlet.inspection.measure import Sample, activated_gates
+    from armlet.prompts.questions import encode
 
     opened = open_model(model, dtype, device, last=layer)
     ids = [encode(opened.tokenizer, prompt) for prompt in prompts]
@@ -115,8 +116,8 @@ def _measured(model: str | None, prompts: list[str], layer: int, dtype: str, dev
 
 
 def _figure(inspection: "Inspection", sample: "Sample", layer: int, out: Path) -> list[str]:
-    from armlet.analysis.figures import draw_inspection
-    from armlet.drawing.style import save
+    from armlet.inspection.figures import draw_inspection
+    from armlet.presentation.style import save
 
     panels = [effect.panel for effect in inspection.effects]
     title = f"Activated gate of {Path(sample.source).resolve().name}, {inspection.tokens} tokens"

@@ -10,21 +10,22 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from armlet.attachment.config import FILE, describe
 from armlet.commands.arguments import Device, Dtype, Json, Seed, Site, check_folder, refuse_meta, unslashed
-from armlet.commands.evaluating import run_folder
-from armlet.commands.quantizing import Row, cautions, headline, layer_rows, most_trials, rounded, unrounded
-from armlet.commands.terminal import INTERRUPTED, notes, progress
-from armlet.layer.config import FILE, describe, json_text, write_json
+from armlet.precision.findings import Row, cautions, headline, layer_rows, most_trials, rounded, unrounded
+from armlet.presentation.files import json_text, write_json
+from armlet.presentation.terminal import INTERRUPTED, notes, progress
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
+from armlet.runs.journal import run_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from armlet.analysis.precision import Bench, Contraction, Trial
-    from armlet.evaluation.journal import Journal
+    from armlet.precision.measure import Bench, Contraction, Trial
+    from armlet.runs.journal import Journal
 
-PASSAGES = Path(__file__).parents[1] / "analysis" / "passages.txt"
+PASSAGES = Path(__file__).parents[1] / "precision" / "passages.txt"
 """The built-in text: prose written for this purpose."""
 
 RESULT = "quantize.json"
@@ -67,10 +68,10 @@ def quantize(
     as_json: Json = False,
 ) -> None:
     """Measure what few bits at the input of down cost, with companding, contraction and what else is used today."""
-    from armlet.analysis.choice import REFERENCES
-    from armlet.analysis.precision import Bench
-    from armlet.evaluation.journal import open_journal
-    from armlet.evaluation.run import machine
+    from armlet.precision.choice import REFERENCES
+    from armlet.precision.measure import Bench
+    from armlet.runs.journal import open_journal
+    from armlet.runs.machine import machine
 
     refuse_meta(device)
     if out:
@@ -108,8 +109,8 @@ def _text(data: Path | None) -> str:
 
 def _load(model: str | None, dtype: str, device: str | None) -> tuple[Any, Any, dict[str, Any]]:
     """The model, its tokenizer, and what tells them from others."""
-    from armlet.evaluation.weights import fingerprint, model_folder
-    from armlet.layer.pretrained import default_model, load, parse_dtype
+    from armlet.checkpoints.identity import fingerprint, model_folder
+    from armlet.checkpoints.pretrained import default_model, load, parse_dtype
 
     parse_dtype(dtype)
     name = model or default_model()
@@ -122,7 +123,7 @@ def _load(model: str | None, dtype: str, device: str | None) -> tuple[Any, Any, 
 
 def _texts(tokenizer: Any, text: str | None, windows: int, calibration: int, tokens: int) -> "dict[str, Tensor]":
     """Windows of a text; of problems for `abacus`, which knows no prose."""
-    from armlet.analysis.precision import cut
+    from armlet.precision.measure import cut
 
     if text is None:
         return {"held-out": _problems(tokenizer, windows, tokens, "test")} | {
@@ -136,7 +137,7 @@ def _problems(tokenizer: Any, count: int, tokens: int, split: Any) -> "Tensor":
     """Worked problems of a split, each cut to a window; left out are those that are shorter, or all question."""
     import torch
 
-    from armlet.evaluation.arithmetic import exercise
+    from armlet.evaluation.tasks.arithmetic import exercise
 
     found: list[list[int]] = []
     for index in range(100 * count):
@@ -191,9 +192,9 @@ class _Found:
 
 
 def _run(bench: "Bench", journal: "Journal", limit: float, site: str | None, seed: int) -> _Found:
-    from armlet.analysis.choice import choose
-    from armlet.analysis.codes import CODES
-    from armlet.analysis.precision import Trial
+    from armlet.precision.choice import choose
+    from armlet.precision.codes import CODES
+    from armlet.precision.measure import Trial
 
     found = _Found()
     with progress("running trials", most_trials(len(bench.downs)), done=len(journal.closed)) as tick:
@@ -221,10 +222,10 @@ def _check_losses(losses: Sequence[float]) -> None:
 
 def _report(found: _Found, asked: dict[str, Any], folder: Path, as_json: bool) -> None:
     """Writes the result, the setting and the figure, and prints the result."""
-    from armlet.analysis.choice import COMPANDED, REFERENCES, ROUNDED
-    from armlet.analysis.precision_figures import draw
-    from armlet.analysis.precision_tables import layers_table, methods_table, shape_table
-    from armlet.drawing.style import save
+    from armlet.precision.choice import COMPANDED, REFERENCES, ROUNDED
+    from armlet.precision.figures import draw
+    from armlet.precision.tables import layers_table, methods_table, shape_table
+    from armlet.presentation.style import save
 
     rows, layers = found.rows, found.layers
     paths = _save_setting(found.contraction, folder)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from armlet.commands.arguments import refuse_meta
-from armlet.commands.terminal import notes
 from armlet.layer.options import Options, read_options
+from armlet.presentation.terminal import notes
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-    from armlet.layer.checkpoint import Checkpoint
+    from armlet.checkpoints.checkpoint import Checkpoint
     from armlet.layer.decoder import Layer1
 
 
@@ -58,9 +58,9 @@ def open_model(model: str | None, dtype: str, device: str | None, *, last: int |
     Raises:
         CheckpointError, UnsupportedModelError, ArgumentError: in one line what is wrong with one of them.
     """
-    from armlet.layer.checkpoint import open_checkpoint
-    from armlet.layer.folder import named_folder
-    from armlet.layer.pretrained import check_device, default_model, download, load_tokenizer, parse_dtype
+    from armlet.checkpoints.checkpoint import open_checkpoint
+    from armlet.checkpoints.folder import named_folder
+    from armlet.checkpoints.pretrained import check_device, default_model, download, load_tokenizer, parse_dtype
 
     refuse_meta(device)
     check_device(device)

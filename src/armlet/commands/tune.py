@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from armlet.attachment.config import parse_layers
 from armlet.commands.arguments import (
     POLICY,
     Device,
@@ -33,19 +34,20 @@ from armlet.commands.evaluating import (
     Tasks,
     local_engine,
     refuse_sampling,
-    run_folder,
     say_planned,
 )
-from armlet.commands.study import CONFIRMED, STUDY, study_map, study_plan
-from armlet.commands.terminal import INTERRUPTED, progress, say_interrupted
-from armlet.layer.config import csv_text, json_text, parse_layers, parse_policy, write_json, write_text
+from armlet.evaluation.search.study import CONFIRMED, STUDY, study_map, study_plan
+from armlet.presentation.files import csv_text, json_text, write_json, write_text
+from armlet.presentation.terminal import INTERRUPTED, progress, say_interrupted
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
+from armlet.redistribution.spelling import parse_policy
+from armlet.runs.journal import run_folder
 
 if TYPE_CHECKING:
-    from armlet.evaluation.engine import Engine
-    from armlet.evaluation.run import Plan
-    from armlet.evaluation.tune import Space, Trial
+    from armlet.evaluation.engines.engine import Engine
+    from armlet.evaluation.plan import Plan
+    from armlet.evaluation.search.search import Space, Trial
 
 TOP = 5
 """Trials that the terminal shows."""
@@ -127,8 +129,8 @@ def tune(
 def _space(
     policy: str, search: str | None, layers: Sequence[str], scope: Scope, site: Site, trials: int, seed: int
 ) -> "Space":
-    from armlet.evaluation.conditions import Treatment
-    from armlet.evaluation.tune import SEARCHED, Space
+    from armlet.evaluation.conditions.conditions import Treatment
+    from armlet.evaluation.search.search import SEARCHED, Space
 
     treatment = Treatment(parse_policy(policy), 0, scope.value, Noise(seed), site.value)
     names = tuple(search.split(",")) if search else SEARCHED[treatment.policy.name]
@@ -140,9 +142,10 @@ def _search(
     space: "Space", plan: "Plan", engine: "Engine", folder: Path, manifest: dict[str, Any]
 ) -> "tuple[list[Trial], bool]":
     """The trials, and whether Ctrl-C cut them short."""
-    from armlet.evaluation.journal import open_journal
-    from armlet.evaluation.run import count, machine
-    from armlet.evaluation.tune import search
+    from armlet.evaluation.run import count
+    from armlet.evaluation.search.search import search
+    from armlet.runs.journal import open_journal
+    from armlet.runs.machine import machine
 
     trials: list[Trial] = []
     total = (1 + len(space.grid()) + space.trials) * count(plan)
@@ -163,7 +166,7 @@ def _result(
     arguments: dict[str, Any],
     interrupted: bool,
 ) -> dict[str, Any]:
-    from armlet.evaluation.tune import best, on_map
+    from armlet.evaluation.search.search import best, on_map
 
     chosen = best(trials)
     items = sum(len(task.problems) for task in plan.tasks)
@@ -182,8 +185,8 @@ def _result(
 
 def _write(result: dict[str, Any], folder: Path) -> list[str]:
     """The table, the best setting as `armlet.json`, and the map; returns the paths."""
-    from armlet.drawing.style import save
-    from armlet.evaluation.figures import draw_map
+    from armlet.evaluation.report.figures import draw_map
+    from armlet.presentation.style import save
 
     paths = [
         write_text(folder / "trials.csv", csv_text(result["trials"])),

@@ -8,11 +8,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from armlet.attachment.config import describe, load_config, parse_layers
 from armlet.commands.arguments import POLICY, Dtype, Json, Prompt, Prompts, Seed, asked, check_folder, refuse_idle
-from armlet.commands.terminal import notes
-from armlet.layer.config import describe, json_text, load_config, parse_layers, parse_policy, write_json
-from armlet.prompting.prompts import BUILT_IN
+from armlet.presentation.files import json_text, write_json
+from armlet.presentation.terminal import notes
+from armlet.prompts.questions import BUILT_IN
 from armlet.redistribution.noise import Noise
+from armlet.redistribution.spelling import parse_policy
 
 if TYPE_CHECKING:
     from armlet.integrations.vllm.check import Check

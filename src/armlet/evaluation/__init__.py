@@ -1,6 +1,6 @@
 """Does it help: problems, conditions, grading, runs, statistics and reports."""
 
-from armlet.evaluation.grading import Grade as Grade
-from armlet.evaluation.grading import grade as grade
-from armlet.evaluation.paired import Comparison as Comparison
-from armlet.evaluation.paired import compare as compare
+from armlet.evaluation.grading.answers import Grade as Grade
+from armlet.evaluation.grading.answers import grade as grade
+from armlet.statistics.comparison import Comparison as Comparison
+from armlet.statistics.comparison import compare as compare

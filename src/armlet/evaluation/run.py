@@ -1,67 +1,13 @@
 """A run: every item of every task under every condition, batch by batch, into a journal that survives."""
 
-import os
-import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
-from typing import Any
 
-from armlet.evaluation.conditions import Condition, applies
-from armlet.evaluation.engine import Ask, Engine, Sampling
-from armlet.evaluation.graders import Grader, named
-from armlet.evaluation.journal import Journal, Row
-from armlet.evaluation.problems import Kind, Task
-
-PACKAGES = ("armlet", "torch", "transformers", "tokenizers", "math-verify")
-"""Whose versions decide an answer or its grade."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is run.
-
-    Args:
-        tasks: with names of their own.
-        conditions: with names of their own, the baseline first.
-        sampling: how answers are generated; `max_new_tokens` by kind of task.
-        batch: items in a batch.
-        systems: the system prompt of each kind of task.
-        graders: of answers in words, by kind of task; multiple choice needs none.
-        grader: the name of that of mathematics.
-    """
-
-    tasks: Sequence[Task]
-    conditions: Sequence[Condition]
-    sampling: dict[Kind, Sampling]
-    batch: int
-    systems: dict[Kind, str]
-    graders: dict[Kind, Grader]
-    grader: str = "math-verify"
-
-    def manifest(self, engine: Engine) -> dict[str, Any]:
-        """Everything that decides the answers, as plain values."""
-        kinds: list[Kind] = sorted({task.kind for task in self.tasks})
-        return {
-            "engine": engine.describe(),
-            "tasks": [
-                {
-                    "name": task.name,
-                    "kind": task.kind,
-                    "items": len(task.problems),
-                    "sha256": task.fingerprint(),
-                    "source": dict(task.source),
-                }
-                for task in self.tasks
-            ],
-            "conditions": [condition.plain() for condition in self.conditions],
-            "sampling": {kind: vars(self.sampling[kind]) for kind in kinds if kind != "choice"},
-            "systems": {kind: self.systems[kind] for kind in kinds if kind != "choice"},
-            "graders": named(self.grader, kinds),
-            "batch": self.batch,
-            "versions": {name: metadata.version(name) for name in PACKAGES},
-        }
+from armlet.evaluation.conditions.conditions import Condition, applies
+from armlet.evaluation.engines.engine import Ask, Engine
+from armlet.evaluation.plan import Plan
+from armlet.evaluation.tasks.problems import Task
+from armlet.runs.journal import Journal, Row
 
 
 @dataclass(frozen=True)
@@ -143,26 +89,3 @@ def _named(unit: Unit, ask: Ask) -> Row:
         "sample": unit.sample,
         "batch": unit.batch,
     }
-
-
-def machine() -> dict[str, Any]:
-    """Where this runs, as far as it may change the last bits of an answer."""
-    import torch
-
-    return {
-        "system": platform.system(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

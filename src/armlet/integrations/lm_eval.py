@@ -18,12 +18,13 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from armlet.layer.attach import Attachment, attach
-from armlet.layer.config import ConfigError, describe, load_config, parse_layers, parse_policy
-from armlet.layer.sites import GATE, check_site
+from armlet.attachment.attach import Attachment, attach
+from armlet.attachment.config import ConfigError, describe, load_config, parse_layers
+from armlet.attachment.sites import GATE, check_site
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy
+from armlet.redistribution.spelling import parse_policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

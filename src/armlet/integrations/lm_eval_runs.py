@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from armlet.evaluation.conditions import BASELINE, Condition
-from armlet.evaluation.paired import compare
-from armlet.evaluation.results import adjust, paired_row, planned
-from armlet.evaluation.samples import distinct_2
-from armlet.evaluation.sentences import verdict
+from armlet.evaluation.conditions.conditions import BASELINE, Condition
+from armlet.evaluation.report.findings import adjust, paired_row, planned
+from armlet.evaluation.report.sentences import verdict
 from armlet.integrations.lm_eval_samples import Sample, find_samples, listed, read_results, read_samples
 from armlet.redistribution.errors import ArgumentError
+from armlet.statistics.comparison import compare
+from armlet.statistics.votes import distinct_2
 
 METRICS = ("acc", "exact_match")
 """What is compared where no metric is named; the first that there is."""
@@ -36,7 +36,7 @@ def compare_runs(
     filter: str | None = None,
     seed: int = 0,
 ) -> Row:
-    """The findings of two runs, for `armlet.evaluation.report.write`; items that only one of them has are left out.
+    """The findings of two runs, for `report.write`; items that only one of them has are left out.
 
     Args:
         baseline: the folder of the run without ARM.

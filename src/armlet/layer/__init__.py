@@ -1,1 +1,3 @@
-"""Where it happens: sites in a model, and ARM in them."""
+"""The figure as code: one decoder layer, what families differ in, and the cache of attention."""
+
+from armlet.layer.cache import KVCache as KVCache

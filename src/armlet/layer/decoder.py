@@ -43,12 +43,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from armlet.attachment.module import ARM
+from armlet.attachment.positions import locate
+from armlet.attachment.sites import find_decoder
+from armlet.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from armlet.layer.cache import KVCache
-from armlet.layer.checkpoint import Checkpoint, open_checkpoint
-from armlet.layer.frame import locate
-from armlet.layer.module import ARM
 from armlet.layer.options import Options, read_options, rename
-from armlet.layer.sites import find_decoder
 from armlet.redistribution.errors import ArgumentError
 
 LABELS: dict[str, str] = {
@@ -250,7 +250,8 @@ class Layer1(nn.Module):
             UnsupportedModelError, ArgumentError: as in `from_tensors`.
         """
         checkpoint = open_checkpoint(directory_or_id)
-        cls.from_tensors(checkpoint.config, checkpoint.shapes(layer), layer)  # refuses before anything is downloaded
+        read_options(checkpoint.config, layer)  # refuses what is not covered before a header is read
+        cls.from_tensors(checkpoint.config, checkpoint.shapes(layer), layer)  # and the rest before a tensor is
         made = cls.from_tensors(checkpoint.config, checkpoint.read(layer), layer)
         made.embedding = checkpoint.rows
         return made

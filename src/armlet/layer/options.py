@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from armlet.layer.sites import UnsupportedModelError
+from armlet.attachment.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArgumentError
 
 

@@ -12,11 +12,11 @@ from torch.autograd import forward_ad
 from armlet.redistribution.arguments import check as check
 from armlet.redistribution.arguments import check_policy as check_policy
 from armlet.redistribution.arguments import scopes_shape, token_mask, token_positions
+from armlet.redistribution.backends import operator, plain
+from armlet.redistribution.backends.choice import backend, row_mover
+from armlet.redistribution.backends.plain import Counted
 from armlet.redistribution.encoding import encode
 from armlet.redistribution.inward import Inward
-from armlet.redistribution.kernels import operator, plain
-from armlet.redistribution.kernels.backends import backend, row_mover
-from armlet.redistribution.kernels.plain import Counted
 from armlet.redistribution.noise import WORD, Explicit, Midpoint, Noise, Source, source
 from armlet.redistribution.outcome import outcome as outcome
 from armlet.redistribution.outward import Outward

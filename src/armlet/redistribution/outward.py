@@ -77,6 +77,25 @@ class Outward:
         return least <= fewest.item() and greatest.item() < most
 
 
+def near_zero_halfwidth(a: Tensor, band: float = 0.13) -> Tensor:
+    """ε = 1.4826 · MAD · band, the half-width inside which `Outward` calls a value near zero.
+
+    Args:
+        a: activated gate, `[tokens, width]`, any float dtype, no padding.
+        band: in units of the robust standard deviation of |a|.
+
+    Returns:
+        `[tokens, 1]` float32, one ε for each token, from lower medians as the policy itself takes them.
+
+    Raises:
+        ArgumentError: `a` is not a matrix, is empty, or has NaN or Inf in it.
+    """
+    if a.dim() != 2 or not a.numel() or not a.isfinite().all():
+        raise ArgumentError(f"near zero: expected finite values [tokens, width], found shape {list(a.shape)}")
+    magnitudes = a.detach().float().abs()
+    return MAD_TO_SIGMA * band * mad(magnitudes, None, ordered(magnitudes, None).median())
+
+
 def _bound(values: Tensor, lowest: Tensor, upper: Tensor) -> Tensor:
     """`[rows, n]`: what a draw is multiplied by, with its sign: `lowest` where values are negative, else `upper`."""
     if values.dtype is torch.float64:  # a negative value may be 0 in float32, where `lowest` is found

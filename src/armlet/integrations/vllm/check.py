@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from armlet.evaluation.weights import model_folder
+from armlet.checkpoints.identity import model_folder
 from armlet.integrations.vllm.offline import OFF, generate, opened, reports
 from armlet.integrations.vllm.settings import KEY, resolve
 from armlet.redistribution.errors import ArgumentError

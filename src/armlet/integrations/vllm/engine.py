@@ -7,15 +7,15 @@ policies that vLLM does not know.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from armlet.evaluation.chat import item_seed
-from armlet.evaluation.conditions import Condition, Treatment
-from armlet.evaluation.engine import Ask, Output, Sampling
-from armlet.evaluation.problems import Task
-from armlet.evaluation.tokens import Tokens, ended
-from armlet.evaluation.weights import fingerprint, model_folder
+from armlet.attachment.sites import GATE
+from armlet.checkpoints.identity import fingerprint, model_folder
+from armlet.checkpoints.pretrained import load_tokenizer
+from armlet.evaluation.conditions.conditions import Condition, Treatment
+from armlet.evaluation.engines.chat import item_seed
+from armlet.evaluation.engines.engine import Ask, Output, Sampling
+from armlet.evaluation.engines.tokens import Tokens, ended
+from armlet.evaluation.tasks.problems import Task
 from armlet.integrations.vllm.offline import OFF, EngineError, close_engine, generate, open_engine, reports
-from armlet.layer.pretrained import load_tokenizer
-from armlet.layer.sites import GATE
 from armlet.redistribution.errors import ArgumentError
 
 # vLLM has an environment of its own, and no types to check against in this one.

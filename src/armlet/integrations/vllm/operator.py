@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from armlet.layer.config import make_policy
+from armlet.redistribution.backends.choice import gated_rows
 from armlet.redistribution.entry import counted
-from armlet.redistribution.kernels.backends import gated_rows
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy, settings
+from armlet.redistribution.spelling import make_policy
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from armlet.attachment.sites import UnsupportedModelError
 from armlet.integrations.vllm.operator import RedistributedAndMul
 from armlet.integrations.vllm.settings import request_strength
 from armlet.integrations.vllm.sites import find_fused_sites, layer_count
-from armlet.layer.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArgumentError
 
 ATTRIBUTE = "armlet"

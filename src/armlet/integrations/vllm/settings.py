@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from armlet.layer.config import FILE, describe, load_config, parse_config
-from armlet.layer.sites import GATE
+from armlet.attachment.config import FILE, describe, load_config, parse_config
+from armlet.attachment.sites import GATE
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 

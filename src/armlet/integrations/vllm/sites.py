@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from armlet.layer.sites import UnsupportedModelError, find_decoder
+from armlet.attachment.sites import UnsupportedModelError, find_decoder
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""What a model answers without ARM and with it."""

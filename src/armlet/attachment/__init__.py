@@ -1,0 +1,1 @@
+"""Where ARM acts: the sites of a loaded model, the module that stands there, and how each call reaches it."""

@@ -1,0 +1,122 @@
+"""ARM as a module, with the counters that prove that it fired."""
+
+import threading
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from armlet.redistribution.backends.plain import Counted
+from armlet.redistribution.entry import OneRow, check, check_policy, counted, watched
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.noise import Noise, Source, source
+from armlet.redistribution.rows import Policy
+
+_counting = threading.Lock()
+
+
+def _tally(totals: Tensor, increments: Tensor) -> None:
+    # Two threads that generate on one model would lose counts in an unguarded add.
+    with _counting:
+        totals.add_(increments)
+
+
+# An operator of its own so that torch.compile leaves it whole, and the lock holds for compiled models too.
+_tally_operator = torch.library.custom_op("armlet::tally", _tally, mutates_args=("totals",))
+
+
+@_tally_operator.register_fake
+def _(_totals: Tensor, _increments: Tensor) -> None:
+    return None
+
+
+class ARM(nn.Module):
+    """The Activation Redistribution Module, for people who write their own MLP: `act = arm(act)`.
+
+    Has no parameter and adds no key to a state dict.
+
+    Args:
+        policy: `Outward`, `Inward` or `Transport`.
+        width: the MLP's intermediate size; under tensor parallelism the global one.
+        layer: which layer this is, from 0; keyed noise depends on it.
+        scope: "token", "sequence" or "call", see `redistribute`.
+        noise: `Noise(seed)`, `Noise.fresh()`, `Noise.midpoint()` or a tensor of uniforms of the shape of each call.
+
+    Raises:
+        ArgumentError: an argument that does not exist or is out of range.
+    """
+
+    keys: Tensor | None
+    totals: Tensor
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        width: int,
+        layer: int = 0,
+        scope: str = "token",
+        noise: Source | Tensor = Noise(0),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__()
+        check_policy(policy, scope)
+        _check_count("width", width, 1)
+        _check_count("layer", layer, 0)
+        self.policy, self.width, self.layer, self.scope = policy, width, layer, scope
+        self.noise = source(noise)
+        keys = self.noise.keys(width, layer) if isinstance(self.noise, Noise) else None
+        self.register_buffer("keys", keys, persistent=False)
+        # Calls, tokens, values moved, rows passed: of single rows, by the loop that moves them; and of all others.
+        self._counts = torch.zeros(4, dtype=torch.int64, device="cpu")
+        self.register_buffer("totals", torch.zeros(4, dtype=torch.int64), persistent=False)
+        self._row: OneRow | None = None
+
+    def forward(self, a: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Redistributes an activated gate; arguments, shapes and errors as in `redistribute`.
+
+        Give `positions` when decoding with a cache: without them every call starts again at position 0.
+        """
+        if not torch.compiler.is_dynamo_compiling():
+            row = self._row
+            if row is None or row.policy is not self.policy or row.noise is not self.noise or row.keys is not self.keys:
+                row = self._row = OneRow(self.policy, self.noise, self.width, self.keys, self._counts)
+            values = row.move(a, positions, mask)
+            if values is not None:
+                return values
+        check(a, self.policy, self.scope)
+        if a.shape[-1] != self.width:
+            raise ArgumentError(f"ARM: expected values of width {self.width}, found shape {list(a.shape)}")
+        how = {"noise": self.noise, "positions": positions, "keys": self.keys, "mask": mask}
+        result = counted(a, self.policy, scope=self.scope, **how)
+        self._count(a, result, mask)
+        return result.values
+
+    def _count(self, a: Tensor, result: Counted, mask: Tensor | None) -> None:
+        tokens = torch.full((), prod(a.shape[:-1]), device=a.device) if mask is None else (mask != 0).sum()
+        calls = torch.ones_like(tokens)
+        increments = torch.stack((calls, tokens, result.moved.sum(), result.passed.sum()))
+        (_tally_operator if watched() else _tally)(self.totals, increments.to(self.totals.device))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_row": None}  # it holds addresses, which a copy must not share
+
+    def report(self) -> dict[str, int | float]:
+        """What happened so far.
+
+        Returns:
+            calls; tokens (padding not counted); moved: values moved; share_moved: of all values of those tokens;
+            passed: scopes that held NaN or Inf and passed through.
+        """
+        calls, tokens, moved, passed = (self._counts + self.totals.cpu()).tolist()
+        share = moved / (tokens * self.width) if tokens else 0.0
+        return {"calls": calls, "tokens": tokens, "moved": moved, "share_moved": share, "passed": passed}
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows."""
+        return f"{self.policy}, width={self.width}, layer={self.layer}, scope={self.scope!r}, noise={self.noise}"
+
+
+def _check_count(name: str, value: object, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ArgumentError(f"ARM: {name} must be an integer of at least {low}, found {value!r}")

@@ -1,0 +1,1 @@
+"""What ARM costs in time."""

@@ -1,0 +1,1 @@
+"""What generates the answers: the model in this process, or a server."""

@@ -1,0 +1,98 @@
+"""What generates answers: the protocol between a run and the local model, or a server."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from armlet.evaluation.conditions.conditions import Condition
+from armlet.evaluation.tasks.problems import Problem
+from armlet.redistribution.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One item as it is asked.
+
+    Args:
+        problem: what.
+        number: its place in the task, which random fillers and places depend on.
+        system: the system prompt.
+    """
+
+    problem: Problem
+    number: int
+    system: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are generated; the same for all conditions but for the temperature.
+
+    Args:
+        max_new_tokens: most tokens of an answer.
+        top_p: of sampling.
+        seed: of sampling: with the batch and the sample it gives the batch its own stream.
+
+    Raises:
+        ArgumentError: a share of the mass that is none.
+    """
+
+    max_new_tokens: int
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.top_p <= 1:
+            raise ArgumentError(f"--top-p: expected a share above 0 and up to 1, found {self.top_p}")
+
+
+@dataclass(frozen=True)
+class Output:
+    """One answer.
+
+    Args:
+        text: without special tokens.
+        tokens: how many, the end included; None where a server does not say.
+        ended: the model ended it; otherwise it was cut off.
+        logprob: mean log-probability of its tokens, at temperature 1; None where it was not asked for.
+    """
+
+    text: str
+    tokens: int | None
+    ended: bool
+    logprob: float | None = None
+
+
+def printable(text: str) -> str:
+    """A text that UTF-8 can hold: half of a surrogate pair becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+class Engine(Protocol):
+    """Answers a batch under a condition; the same batch, condition and sample give the same answers."""
+
+    def length(self, ask: Ask) -> int:
+        """How long the prompt is, for batches of like lengths."""
+        ...
+
+    def answer(
+        self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
+    ) -> list[Output]:
+        """One answer to each ask."""
+        ...
+
+    def weigh(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
+        """The summed log-likelihood of each choice of each ask."""
+        ...
+
+    def fired(self) -> dict[str, Any]:
+        """What ARM did in the last call, layer by layer; empty where it was not attached."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What answers: model and its weights' hash, or server; in the manifest, and compared on resuming."""
+        ...
+
+    def close(self) -> None:
+        """Ends what the engine started."""
+        ...

@@ -1,0 +1,117 @@
+"""The local engine: batches of prompts through a Hugging Face model, with and without ARM."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from armlet.attachment.attach import Attachment, attach
+from armlet.checkpoints.identity import fingerprint, model_folder
+from armlet.checkpoints.pretrained import load
+from armlet.evaluation.conditions.conditions import Condition
+from armlet.evaluation.engines.engine import Ask, Output, Sampling
+from armlet.evaluation.engines.likelihood import LogProbabilities, weigh_choices
+from armlet.evaluation.engines.padding import pad_left
+from armlet.evaluation.engines.tokens import Tokens, ended, padding
+
+
+class Local:
+    """A model in this process.
+
+    Args:
+        model: `ABACUS`, a folder or a hub id.
+        dtype: of the weights; "auto" keeps the checkpoint's.
+        device: where it runs; None is the CPU.
+        seed: of random fillers and places.
+
+    Raises:
+        CheckpointError, ArgumentError: as `armlet.checkpoints.pretrained.load`.
+    """
+
+    def __init__(self, model: str, *, dtype: str = "auto", device: str | None = None, seed: int = 0) -> None:
+        from transformers import GenerationConfig
+
+        self.name, self.dtype, self.seed = model, dtype, seed
+        self.folder = model_folder(model)
+        self.model, self.tokenizer = load(str(self.folder), dtype=dtype, device=device)
+        own: Any = self.model.generation_config
+        # Nothing but what the run states decides an answer: no penalty, filter or temperature of the checkpoint's.
+        self.model.generation_config = GenerationConfig(
+            bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=padding(self.tokenizer)
+        )
+        self.tokens = Tokens(self.tokenizer, seed)
+        self._fired: dict[str, Any] = {}
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+    def describe(self) -> dict[str, Any]:
+        """Name, weights' hash, dtype, device, and the seed of fillers."""
+        return {
+            "model": self.name,
+            "sha256": fingerprint(self.folder),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": self.model.device.type,
+            "seed": self.seed,
+        }
+
+    def length(self, ask: Ask) -> int:
+        """Tokens of the prompt without filler."""
+        return self.tokens.length(ask)
+
+    def answer(
+        self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
+    ) -> list[Output]:
+        """One answer to each ask, all in one batch; the global generator is put back."""
+        padded = pad_left([self.tokens.prompt(ask, condition) for ask in asks], padding(self.tokenizer))
+        ids, mask = (each.to(self.model.device) for each in padded)
+        how: dict[str, Any] = {"do_sample": False}
+        if condition.temperature:
+            how = {"do_sample": True, "temperature": condition.temperature, "top_p": sampling.top_p, "top_k": 0}
+        watched = LogProbabilities(ids.shape[1]) if condition.role == "best-of" else None
+        if watched:
+            from transformers import LogitsProcessorList
+
+            how["logits_processor"] = LogitsProcessorList([watched])
+        device = self.model.device
+        kept = [] if device.type == "cpu" else [device]
+        with torch.random.fork_rng(kept, device_type=device.type), torch.no_grad(), self._treated(condition, sample):
+            torch.manual_seed(stream(sampling.seed, batch, sample))
+            made: Any = self.model.generate(  # type: ignore[operator]
+                ids, attention_mask=mask, max_new_tokens=sampling.max_new_tokens, **how
+            )
+        ends = self.model.generation_config.eos_token_id
+        rows = [ended(row, ends) for row in made[:, ids.shape[1] :].tolist()]
+        means = watched.means(made, [len(row) for row, _ in rows]) if watched else [None] * len(rows)
+        return [
+            Output(self.tokens.text(row), len(row), end, mean) for (row, end), mean in zip(rows, means, strict=True)
+        ]
+
+    def weigh(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
+        """The summed log-likelihood of each choice behind the prompt."""
+        prompts = [self.tokens.prompt(ask, condition) for ask in asks]
+        choices = [self.tokens.choices(ask) for ask in asks]
+        with torch.no_grad(), self._treated(condition, 0):
+            return weigh_choices(self.model, prompts, choices, condition.weighing)
+
+    def fired(self) -> dict[str, Any]:
+        """ARM's report of the last call."""
+        return self._fired
+
+    @contextmanager
+    def _treated(self, condition: Condition, sample: int) -> Iterator[Attachment | None]:
+        self._fired = {}
+        if condition.treatment is None:
+            yield None
+            return
+        with attach(self.model, **condition.treatment.arguments(condition.placebo, sample)) as attachment:
+            yield attachment
+            self._fired = {str(layer): report for layer, report in attachment.report().items()}
+
+
+def stream(seed: int, batch: int, sample: int) -> int:
+    """The seed of a batch's sampling: the same for all conditions, so that they differ by what they are alone."""
+    digest = hashlib.sha256(f"{seed}/{batch}/{sample}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") % 2**63

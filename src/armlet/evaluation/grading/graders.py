@@ -1,0 +1,61 @@
+"""Which grader reads the answers of which kind of task."""
+
+from collections.abc import Callable, Iterable
+
+from armlet.evaluation.grading.answers import Grade, equal, equal_integers, grade, grade_integer
+from armlet.evaluation.grading.programs import check_humaneval
+from armlet.evaluation.grading.released import grade_released
+from armlet.evaluation.tasks.problems import Kind, Problem
+from armlet.redistribution.errors import ArgumentError
+
+Grader = Callable[[str, Problem], Grade]
+
+GRADERS = ("math-verify", "released")
+
+EQUAL: dict[Kind, Callable[[str, str], bool]] = {"maths": equal, "integer": equal_integers}
+"""Whether two extracted answers are the same answer, for a vote; programs have none."""
+
+
+def named(name: str, kinds: Iterable[Kind]) -> dict[Kind, str]:
+    """What grades each kind of task, for the manifest; `name` is the grader of mathematics."""
+    every: dict[Kind, str] = {
+        "integer": "the whole number behind the last #",
+        "maths": name,
+        "code": "the problem's own tests",
+        "choice": "the likeliest choice",
+    }
+    return {kind: every[kind] for kind in sorted(kinds)}
+
+
+def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> dict[Kind, Grader]:
+    """The grader of each kind of task; multiple choice needs none.
+
+    Args:
+        name: of the grader of mathematics.
+        kinds: of the tasks that are run.
+        allow_code: model-written programs may be run, in a sandbox.
+
+    Raises:
+        ArgumentError: no such grader, or one of mathematics where there is none, or programs without permission.
+    """
+    kinds = set(kinds)
+    if name not in GRADERS:
+        raise ArgumentError(f"--grader: expected {' or '.join(GRADERS)}, found {name!r}")
+    if name != GRADERS[0] and "maths" not in kinds:
+        raise ArgumentError(f"--grader: {name!r} grades mathematics, and no task here is that")
+    if "code" in kinds and not allow_code:
+        raise ArgumentError(
+            "these problems are graded by running programs that the model wrote: "
+            "--allow-code-execution runs them, in a sandbox"
+        )
+    maths = grade if name == "math-verify" else grade_released
+    return {
+        "integer": lambda text, problem: grade_integer(text, problem.gold),
+        "maths": lambda text, problem: maths(text, problem.gold),
+        "code": _grade_program,
+    }
+
+
+def _grade_program(text: str, problem: Problem) -> Grade:
+    found = check_humaneval(problem.question, text, problem.gold, problem.entry_point)
+    return Grade(found.passed, text if text.strip() else None, "```" in text)

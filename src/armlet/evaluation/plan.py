@@ -1,0 +1,133 @@
+"""What is run: the tasks, the conditions and how answers are generated, with the defaults of each kind of task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from armlet.evaluation.conditions.conditions import Condition
+from armlet.evaluation.engines.engine import Engine, Sampling
+from armlet.evaluation.grading.graders import Grader, graders, named
+from armlet.evaluation.tasks.problems import ARITHMETIC, ITEMS, SYSTEMS, Kind, Task, arithmetic, hub_task, read_task
+from armlet.redistribution.errors import ArgumentError
+
+BUILT_IN_BATCH, BATCH = 250, 16
+"""Items at once: of the embedded model, and of any other."""
+
+LONGEST: dict[Kind, int] = {"integer": 256, "maths": 1024, "code": 512}
+"""Most tokens of an answer."""
+
+PACKAGES = ("armlet", "torch", "transformers", "tokenizers", "math-verify")
+"""Whose versions decide an answer or its grade."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run.
+
+    Args:
+        tasks: with names of their own.
+        conditions: with names of their own, the baseline first.
+        sampling: how answers are generated; `max_new_tokens` by kind of task.
+        batch: items in a batch.
+        systems: the system prompt of each kind of task.
+        graders: of answers in words, by kind of task; multiple choice needs none.
+        grader: the name of that of mathematics.
+    """
+
+    tasks: Sequence[Task]
+    conditions: Sequence[Condition]
+    sampling: dict[Kind, Sampling]
+    batch: int
+    systems: dict[Kind, str]
+    graders: dict[Kind, Grader]
+    grader: str = "math-verify"
+
+    def manifest(self, engine: Engine) -> dict[str, Any]:
+        """Everything that decides the answers, as plain values."""
+        kinds: list[Kind] = sorted({task.kind for task in self.tasks})
+        return {
+            "engine": engine.describe(),
+            "tasks": [
+                {
+                    "name": task.name,
+                    "kind": task.kind,
+                    "items": len(task.problems),
+                    "sha256": task.fingerprint(),
+                    "source": dict(task.source),
+                }
+                for task in self.tasks
+            ],
+            "conditions": [condition.plain() for condition in self.conditions],
+            "sampling": {kind: vars(self.sampling[kind]) for kind in kinds if kind != "choice"},
+            "systems": {kind: self.systems[kind] for kind in kinds if kind != "choice"},
+            "graders": named(self.grader, kinds),
+            "batch": self.batch,
+            "versions": {name: metadata.version(name) for name in PACKAGES},
+        }
+
+
+def collect_tasks(
+    names: Sequence[str] | None, files: Sequence[Path] | None, items: int | None, difficulty: int | None, seed: int
+) -> list[Task]:
+    """The tasks that the command line names; the built-in one where it names none.
+
+    Raises:
+        ArgumentError: a task that cannot be had, or two of one name.
+    """
+    names = names or ([] if files else [ARITHMETIC])
+    if difficulty is not None and ARITHMETIC not in names:
+        raise ArgumentError(f"--difficulty: is that of the task {ARITHMETIC}, which is not among the tasks")
+    tasks = [
+        arithmetic(items or ITEMS, seed=seed, difficulty=difficulty) if name == ARITHMETIC else hub_task(name, items)
+        for name in names
+    ] + [read_task(file, items) for file in files or ()]
+    called = [task.name for task in tasks]
+    twice = next((name for name in called if called.count(name) > 1), None)
+    if twice:
+        raise ArgumentError(f"--task: {twice!r} is there twice; give a file another name")
+    return tasks
+
+
+def make_plan(
+    tasks: Sequence[Task],
+    conditions: Sequence[Condition],
+    *,
+    built_in: bool,
+    seed: int,
+    max_new_tokens: int | None = None,
+    system: str | None = None,
+    top_p: float = 1.0,
+    grader: str = "math-verify",
+    allow_code: bool = False,
+    batch: int | None = None,
+) -> Plan:
+    """A plan with the defaults of each kind of task.
+
+    Args:
+        tasks: what is asked.
+        conditions: under which conditions.
+        built_in: the embedded model answers, which knows the bare expression and no system prompt.
+        seed: of sampling.
+        max_new_tokens: None for `LONGEST`.
+        system: None for the prompt of each kind.
+        top_p: of sampling.
+        grader: one of `GRADERS`.
+        allow_code: programs may be run.
+        batch: None for `BUILT_IN_BATCH` or `BATCH`.
+
+    Raises:
+        ArgumentError: no such grader, or programs that may not be run.
+    """
+    if system is None and built_in:
+        system = ""
+    return Plan(
+        tasks=tasks,
+        conditions=conditions,
+        sampling={kind: Sampling(max_new_tokens or most, top_p, seed) for kind, most in LONGEST.items()},
+        batch=batch or (BUILT_IN_BATCH if built_in else BATCH),
+        systems={kind: text if system is None else system for kind, text in SYSTEMS.items()},
+        graders=graders(grader, {task.kind for task in tasks}, allow_code=allow_code),
+        grader=grader,
+    )

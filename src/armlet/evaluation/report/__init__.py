@@ -1,0 +1,1 @@
+"""From the items of a run to findings, tables, figures and a page."""

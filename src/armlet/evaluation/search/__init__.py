@@ -1,0 +1,1 @@
+"""Settings chosen on one part of the items, for the other part."""

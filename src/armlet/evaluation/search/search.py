@@ -1,0 +1,198 @@
+"""A search for settings that help, on a part of the items; the other part is for the one setting that is chosen.
+
+A study goes through a grid, which is the sensitivity map, and then lets Optuna go on from there. Its trials follow
+from the seed and the answers alone, so that a study that was cut short is the same one when it goes on.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal
+
+from armlet.evaluation.conditions.conditions import Treatment
+from armlet.evaluation.engines.engine import Engine
+from armlet.evaluation.plan import Plan
+from armlet.evaluation.run import run
+from armlet.evaluation.tasks.problems import Task
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.rows import Policy, settings
+from armlet.runs.journal import Journal
+from armlet.statistics.comparison import Comparison, compare
+
+Part = Literal["tuning", "test"]
+
+LAYERS = "layers"
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a setting may be, and its values on the map."""
+
+    low: float
+    high: float
+    grid: tuple[float, ...]
+    log: bool = False
+
+
+RANGES: dict[str, Range] = {
+    "band": Range(0.02, 0.6, (0.05, 0.13, 0.2, 0.3, 0.45), log=True),
+    "proportion": Range(0.02, 0.6, (0.05, 0.1, 0.25, 0.5)),
+    "ceiling": Range(0.7, 0.999, (0.8, 0.9, 0.95, 0.995)),
+    "knee": Range(0.9, 0.9999, (0.9, 0.95, 0.99, 0.999)),
+    "spread": Range(0.5, 2.0, (0.5, 1.0, 2.0), log=True),
+    "strength": Range(0.1, 1.0, (0.25, 0.5, 1.0)),
+}
+"""Settings that can be searched. Band, proportion and ceiling span the published ones."""
+
+SEARCHED = {"outward": ("band", "ceiling"), "inward": ("knee", "strength"), "transport": ("spread", "strength")}
+"""What is searched where nothing is asked for."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched.
+
+    Args:
+        treatment: the settings that stay.
+        names: one or two of `RANGES`.
+        layers: candidates, the first of which the map is drawn for.
+        trials: beyond those of the map.
+        seed: of the search.
+    """
+
+    treatment: Treatment
+    names: tuple[str, ...]
+    layers: tuple[Any, ...]
+    trials: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        own = settings(self.treatment.policy)
+        known = [name for name in RANGES if name in own]
+        wrong = [name for name in self.names if name not in known]
+        if wrong or not 1 <= len(self.names) <= 2 or len(set(self.names)) != len(self.names):
+            raise ArgumentError(f"--search: expected one or two of {', '.join(known)}, found {','.join(self.names)!r}")
+
+    def grid(self) -> list[dict[str, Any]]:
+        """The points of the map."""
+        points = product(*(RANGES[name].grid for name in self.names))
+        return [dict(zip(self.names, point, strict=True)) | {LAYERS: 0} for point in points]
+
+    def treated(self, found: Mapping[str, Any]) -> Treatment:
+        """The treatment at a point."""
+        policy: Any = self.treatment.policy
+        chosen: Policy = replace(policy, **{name: found[name] for name in self.names})
+        return replace(self.treatment, policy=chosen, layers=self.layers[found[LAYERS]])
+
+    def plain(self) -> dict[str, Any]:
+        """For the manifest; a search follows from it with the same Optuna."""
+        from optuna import __version__ as version
+
+        return {
+            "optuna": version,
+            "treatment": self.treatment.plain(),
+            "search": {name: vars(RANGES[name]) for name in self.names},
+            "layers": list(self.layers),
+            "trials": self.trials,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of the search and what it gave on the tuning items."""
+
+    number: int
+    values: Mapping[str, Any]
+    treatment: Treatment
+    comparison: Comparison
+
+    def plain(self, space: Space) -> dict[str, Any]:
+        """A row of the study's table."""
+        low, high = self.comparison.plain()["interval"]  # type: ignore[misc]
+        found = {name: self.values[name] for name in space.names}
+        return {
+            "trial": self.number,
+            **found,
+            LAYERS: str(space.layers[self.values[LAYERS]]),
+            "items": self.comparison.items,
+            "accuracy": self.comparison.treated_mean,
+            "difference": self.comparison.difference,
+            "low": low,
+            "high": high,
+        }
+
+
+def part_of(id: str) -> Part:
+    """Where an item belongs, by its id alone: no seed, and no order or number of items, brings it to the other side."""
+    return "tuning" if hashlib.sha256(f"tuning or test: {id}".encode()).digest()[0] < 128 else "test"
+
+
+def take(task: Task, part: Part) -> Task:
+    """The task's items of one part.
+
+    Raises:
+        ArgumentError: there is none.
+    """
+    problems = tuple(problem for problem in task.problems if part_of(problem.id) == part)
+    if not problems:
+        raise ArgumentError(f"{task.name}: of its {len(task.problems)} items none is for {part}; take more --items")
+    return replace(task, problems=problems, source={**task.source, "part": part, "whole": task.fingerprint()})
+
+
+def search(
+    space: Space, plan: Plan, engine: Engine, journal: Journal, tick: Callable[[int], None] = lambda _: None
+) -> Iterator[Trial]:
+    """Runs the study as far as it is not in the journal, trial by trial.
+
+    Args:
+        space: what is searched.
+        plan: of the tuning items, with the baseline alone.
+        engine: which answers.
+        journal: of this study.
+        tick: as in `run`.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=space.seed))
+    for point in space.grid():
+        study.enqueue_trial(point)
+    run(plan, engine, journal, tick)
+    base = plan.conditions[0]
+    for number in range(len(space.grid()) + space.trials):
+        asked = study.ask()
+        values = {name: _suggest(asked, name) for name in space.names}
+        values[LAYERS] = asked.suggest_categorical(LAYERS, range(len(space.layers)))
+        treatment = space.treated(values)
+        condition = replace(base, name=f"trial {number}", role="treated", treatment=treatment)
+        run(replace(plan, conditions=[condition]), engine, journal, tick)
+        comparison = compare(*(_correct(journal, name) for name in (base.name, condition.name)), seed=space.seed)
+        study.tell(asked, comparison.difference)
+        yield Trial(number, values, treatment, comparison)
+
+
+def best(trials: Sequence[Trial]) -> Trial:
+    """The largest difference; of equal ones the first."""
+    return max(trials, key=lambda trial: trial.comparison.difference)
+
+
+def on_map(trials: Sequence[Trial], space: Space) -> list[Trial]:
+    """The trials of the grid."""
+    return list(trials[: len(space.grid())])
+
+
+def _suggest(trial: Any, name: str) -> float:
+    allowed = RANGES[name]
+    return trial.suggest_float(name, allowed.low, allowed.high, log=allowed.log)
+
+
+def _correct(journal: Journal, condition: str) -> list[list[float]]:
+    """`[items][samples]`, tasks and items in one order for all conditions."""
+    rows = sorted(
+        (row for row in journal.rows if row["condition"] == condition),
+        key=lambda row: (row["task"], row["item"], row["sample"]),
+    )
+    samples = 1 + max(row["sample"] for row in rows)
+    return [[float(row["correct"]) for row in rows[at : at + samples]] for at in range(0, len(rows), samples)]

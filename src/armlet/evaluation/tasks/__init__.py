@@ -1,0 +1,1 @@
+"""What is asked: items with a gold answer."""

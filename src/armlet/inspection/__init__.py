@@ -1,0 +1,1 @@
+"""What a policy does to the activated gate of a layer."""

@@ -1,0 +1,1 @@
+"""What filler tokens do inside a layer."""

@@ -1,0 +1,168 @@
+"""What filler tokens do inside a layer: attention, its affine map, the gate (arXiv 2510.01032, Sections 2, 3 and 6).
+
+Compared are the same tokens of the same prompt, those behind the filler, without it and with it. Tokens before the
+filler cannot see it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from armlet.attachment.module import ARM
+from armlet.prompts.fillers import Prompt
+from armlet.statistics.shape import token_measures
+
+ATTENTION: dict[str, str] = {
+    "mass": "attention weight left to the prompt's own tokens, mean over heads (1 without filler)",
+    "lambda": "λ of the affine fit A′ = λ·A + Σ of the attention output over a prompt's tokens (1 without filler)",
+    "shift": "‖Σ‖ of that fit over the mean ‖A‖ (0 without filler)",
+    "shift_consistency": "mean cosine between a token's own shift A′ − λ·A and Σ (1: all the same way)",
+    "r2": "share of the variance of A′ over a prompt's tokens that the fit explains",
+    "r2_heads": "the same where each head may have a λ of its own",
+}
+"""Quantities that exist with a filler alone. A: the attention output before its projection, without filler; A′ with."""
+
+GATE: dict[str, str] = {
+    "gate_variance": "variance of the gate before its activation over a prompt's tokens, mean over the width",
+    "near_zero": "share of the activated gate nearer to zero than the token's near-zero half-width without filler",
+    "l1": "sum of |a| over a token",
+    "l2": "Euclidean norm of a token",
+    "gini": "Gini coefficient of |a| in a token",
+}
+"""Quantities of a token without filler and with it."""
+
+QUANTITIES = ATTENTION | GATE
+
+CLAIMS: dict[str, int] = {"gate_variance": 1, "near_zero": -1, "l1": 1, "l2": 1, "gini": -1}
+"""Which way the paper says that filler moves a quantity of layer 0 (Section 3): 1 up, −1 down."""
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class View:
+    """What one layer shows of one prompt, with a filler or without; float64, on the CPU.
+
+    Args:
+        received: `[s + n]`, the attention that each token, a filler's n too, gets from the prompt's own tokens behind
+            it, mean over them and over heads; nan for the last.
+        mass: `[T]`, the attention weight that the T tokens behind the filler leave to the prompt's own tokens.
+        attention: `[T, n·h]`, their attention output before its projection.
+        gate, activated: `[T, width]`, before and behind the activation function.
+    """
+
+    received: Tensor
+    mass: Tensor
+    attention: Tensor
+    gate: Tensor
+    activated: Tensor
+
+
+@dataclass(frozen=True)
+class Affine:
+    """The least-squares fit A′ = scale·A + shift, one scale for all tokens and directions.
+
+    Args:
+        scale: λ.
+        shift: Σ, `[n·h]`.
+        relative: ‖Σ‖ over the mean ‖A‖.
+        consistency: mean cosine between each token's own A′ − λ·A and Σ.
+        r2: explained share of the variance of A′.
+        r2_heads: the same with one λ for each head.
+    """
+
+    scale: float
+    shift: Tensor
+    relative: float
+    consistency: float
+    r2: float
+    r2_heads: float
+
+
+def view(trace: dict[str, Tensor], prompt: Prompt, count: int) -> View:
+    """Reads off a trace of `Layer1` what is compared.
+
+    Args:
+        trace: of the whole prompt, batch 1, with `count` filler tokens before token `prompt.at`.
+        prompt: without the filler.
+        count: 0 for the baseline.
+    """
+    weights = trace["Attention_weights"][0].double().mean(0).cpu()
+    behind = slice(prompt.at + count, None)
+    own = torch.ones(len(weights), dtype=torch.bool)
+    own[prompt.at : prompt.at + count] = False
+    rows = (trace[name][0, behind].double().cpu() for name in ("Attention", "gate", "activation"))
+    return View(_received(weights, own), weights[behind][:, own].sum(1), *rows)
+
+
+def _received(weights: Tensor, own: Tensor) -> Tensor:
+    """`[s, s]` → `[s]`: the mean of each column below the diagonal, over the rows of the prompt's own tokens."""
+    later = own.flip(0).cumsum(0).flip(0) - own.long()
+    return weights.tril(-1)[own].sum(0) / later
+
+
+def fit_affine(before: Tensor, after: Tensor, heads: int = 1) -> Affine:
+    """Fits one λ and one Σ to a prompt's tokens, equation 2 of the paper.
+
+    Args:
+        before: A, `[T, n·h]`, attention outputs without filler.
+        after: A′, the same tokens with it.
+        heads: n.
+
+    Returns:
+        nan for what is not defined: λ and all that rests on it where all A are equal (one token alone is), the
+        consistency where a token does not shift, R² where all A′ are equal.
+    """
+    centred, target = before - before.mean(0), after - after.mean(0)
+    scale, r2 = _scale(centred[:, None], target[:, None])
+    _, r2_heads = _scale(centred.unflatten(1, (heads, -1)), target.unflatten(1, (heads, -1)))
+    own_shifts = after - scale * before
+    shift = own_shifts.mean(0)
+    cosine = (own_shifts @ shift) / (own_shifts.norm(dim=1) * shift.norm())
+    relative = shift.norm() / before.norm(dim=1).mean()
+    return Affine(scale.item(), shift, relative.item(), cosine.mean().item(), r2, r2_heads)
+
+
+def _scale(centred: Tensor, target: Tensor) -> tuple[Tensor, float]:
+    """`[T, n, h]` both → the n best scales, and the share of the target's squares that they explain."""
+    scale = (centred * target).sum((0, 2)) / centred.square().sum((0, 2))
+    left = (target - scale[:, None] * centred).square().sum()
+    return scale, (1 - left / target.square().sum()).item()
+
+
+def measure_filler(without: View, filled: View, halfwidth: Tensor, heads: int) -> dict[str, Values]:
+    """Each of `QUANTITIES` with the filler, `[T]`; what a prompt has one of stands at each of its tokens.
+
+    Args:
+        without: a layer and a prompt without the filler.
+        filled: the same with it.
+        halfwidth: `[T, 1]`, `near_zero_halfwidth` of the activated gate without it.
+        heads: of the layer.
+    """
+    fit = fit_affine(without.attention, filled.attention, heads)
+    own = (fit.scale, fit.relative, fit.consistency, fit.r2, fit.r2_heads)
+    every = np.ones(len(filled.mass))
+    attention = (filled.mass.numpy(), *(value * every for value in own))
+    return dict(zip(ATTENTION, attention, strict=True)) | measure_gate(filled, halfwidth)
+
+
+def measure_gate(seen: View, halfwidth: Tensor) -> dict[str, Values]:
+    """Each of `GATE`, `[T]`; a token's part in the variance is its squared distance from the prompt's mean."""
+    distance = (seen.gate - seen.gate.mean(0)).square().mean(1)
+    return {"gate_variance": distance.numpy()} | token_measures(seen.activated, halfwidth=halfwidth)
+
+
+def near_zero_after(seen: View, halfwidth: Tensor, arm: ARM, first: int) -> Values:
+    """The near-zero share of each token after ARM, `[T]`, by the half-width before it.
+
+    Args:
+        seen: without filler.
+        halfwidth: `[T, 1]`, of the same.
+        arm: for this layer.
+        first: absolute position of the first of the T tokens.
+    """
+    positions = first + torch.arange(len(seen.activated))
+    return token_measures(arm(seen.activated.float(), positions), halfwidth=halfwidth)["near_zero"]

@@ -1,0 +1,1 @@
+"""How results look: figures, the terminal, and files."""

@@ -1,0 +1,51 @@
+"""Files as armlet writes them: JSON, CSV and text in UTF-8, each whole or not at all."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from armlet.redistribution.errors import ArmletError
+
+
+class WriteError(ArmletError, OSError):
+    """A file that cannot be written."""
+
+
+def json_text(content: object) -> str:
+    """JSON as armlet writes it: indented, in UTF-8, without NaN and Infinity, which JSON does not know."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
+    """CSV with a header line; rows, at least one, have the same keys, and None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_json(path: Path, content: object) -> Path:
+    """Writes a JSON file as `write_text` does; returns its path."""
+    return write_text(path, json_text(content))
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes a text file in UTF-8, whole or not at all, and the folders above it; returns its path.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        return partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):  # a partial file, where there is one
+            partial.unlink()
+        raise WriteError(f"{path}: cannot be written ({error.strerror})") from error

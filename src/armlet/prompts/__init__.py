@@ -1,0 +1,1 @@
+"""What a model is asked: questions, and fillers in them."""

@@ -1,0 +1,1 @@
+"""The same bits by three ways: plain PyTorch, numba on CPUs, Triton on GPUs."""

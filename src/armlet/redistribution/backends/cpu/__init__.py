@@ -1,0 +1,1 @@
+"""Rows on CPUs, compiled by numba."""

@@ -1,0 +1,201 @@
+"""How the loops of the CPU path are compiled: numba, every operation rounded on its own, and kept on disk."""
+
+# numba describes its own decorators by comments, not by types.
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false, reportAttributeAccessIssue=false
+
+import threading
+from collections.abc import Callable
+from functools import cache, cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.core import cgutils
+from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
+from numba.extending import intrinsic, register_jitable
+
+# No contraction, no reassociation (fastmath): multiply-adds would change the bits. A quotient by zero is IEEE's.
+OPTIONS = {"nogil": True, "fastmath": False, "error_model": "numpy", "boundscheck": False}
+
+
+@cache
+def _sources() -> str:
+    """A digest of all the code that a loop may be made of: numba looks at the loop's own file alone."""
+    here = Path(__file__).parent
+    files = (*sorted(here.glob("*.py")), here.parents[1] / "functions.py")
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+class _Cache(FunctionCache):
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(sig, codegen), _sources())
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """`function` as machine code, made at its first call; kept on disk where a directory for that can be written."""
+    return _kept(njit(**OPTIONS)(function), function)
+
+
+def _kept(made: Any, function: Callable[..., Any]) -> Any:
+    try:
+        made._cache = _Cache(function)
+    except RuntimeError:  # no such directory
+        return made
+    return made
+
+
+_making = threading.Lock()
+
+
+class Entry:
+    """A function of int64s, without a result, as one of C: made when it is first wanted, and kept as `compiled` keeps.
+
+    What calls it holds no interpreter and needs none, so that threads of any library may.
+    """
+
+    def __init__(self, function: Callable[..., None], arguments: int) -> None:
+        self.function, self.arguments = function, arguments
+
+    @cached_property
+    def call(self) -> Callable[..., None]:
+        """For Python."""
+        return self._made.ctypes
+
+    @cached_property
+    def address(self) -> int:
+        """For C."""
+        return self._made.address
+
+    @cached_property
+    def _made(self) -> Any:
+        with _making:
+            made = self.__dict__.get("_made")  # by another thread, which may be running it: it must not be replaced
+            return made or self._make()
+
+    def _make(self) -> Any:
+        signature = types.void(*[types.int64] * self.arguments)
+        made = _kept(CFunc(self.function, (signature.args, signature.return_type), {}, dict(OPTIONS)), self.function)
+        made.compile()
+        self.__dict__["_made"] = made
+        return made
+
+
+def loop(function: Callable[[Any, Any, Any, Any], None]) -> Entry:
+    """A loop over rows: (first, last, the address of a `Job`, the address of scratch)."""
+    return Entry(function, 4)
+
+
+def _operation(typing: Callable[..., Any]) -> Any:
+    """An operation of loops, written in LLVM's terms: its first argument is numba's own."""
+    return intrinsic(typing)
+
+
+@_operation
+def _pointer(_context: Any, _address: Any) -> Any:
+    def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), codegen
+
+
+LANES, SAMPLE = 64, 32
+"""Keys that are compared at once; that are taken out of a row for a first guess."""
+
+
+@_operation
+def lanes_between(_context: Any, _address: Any, _first: Any, _last: Any) -> Any:
+    """A uint64: bit i is set where first ≤ keys[i] ≤ last, of the 64 int16 keys at an address.
+
+    In LLVM's own vectors: no loop over values says this so that it becomes a few comparisons.
+    """
+
+    def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        address, first, last = arguments
+        keys = builder.load(_vector_at(builder, address, LANES), align=2)
+        inside = builder.and_(
+            builder.icmp_signed(">=", keys, _splat(builder, first, LANES)),
+            builder.icmp_signed("<=", keys, _splat(builder, last, LANES)),
+        )
+        return builder.bitcast(inside, ir.IntType(LANES))
+
+    return types.uint64(types.int64, types.int16, types.int16), codegen
+
+
+@_operation
+def count_smaller(_context: Any, _keys: Any, _counts: Any) -> Any:
+    """Of `SAMPLE` int16 keys at an address, how many are smaller than each, to another address."""
+
+    def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        keys = builder.load(_vector_at(builder, arguments[0], SAMPLE), align=2)
+        counts = ir.Constant(keys.type, [0] * SAMPLE)
+        for lane in range(SAMPLE):
+            key = builder.extract_element(keys, ir.Constant(ir.IntType(32), lane))
+            smaller = builder.icmp_signed("<", _splat(builder, key, SAMPLE), keys)
+            counts = builder.sub(counts, builder.sext(smaller, keys.type))
+        builder.store(counts, _vector_at(builder, arguments[1], SAMPLE), align=2)
+
+    return types.void(types.int64, types.int64), codegen
+
+
+def _vector_at(builder: Any, address: Any, lanes: int) -> Any:
+    return builder.inttoptr(address, ir.VectorType(ir.IntType(16), lanes).as_pointer())
+
+
+def _splat(builder: Any, value: Any, lanes: int) -> Any:
+    vector, index = ir.VectorType(value.type, lanes), ir.IntType(32)
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(index, 0))
+    first = ir.Constant(ir.VectorType(index, lanes), [0] * lanes)
+    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), first)
+
+
+@_operation
+def lowest_bit(_context: Any, _word: Any) -> Any:
+    """The place of the lowest set bit of a uint64 other than 0."""
+
+    def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), codegen
+
+
+def _atomic(name: str) -> Any:
+    """An operation on the int64 at an address that no other thread comes between; its value before."""
+
+    def typing(_context: Any, _address: Any, _number: Any) -> Any:
+        def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            address, number = arguments
+            place = builder.inttoptr(address, ir.IntType(64).as_pointer())
+            return builder.atomic_rmw(name, place, number, "monotonic")
+
+        return types.int64(types.int64, types.int64), codegen
+
+    return _operation(typing)
+
+
+add_to, lower_to, raise_to = _atomic("add"), _atomic("min"), _atomic("max")
+
+
+@_operation
+def run_loop(_context: Any, _loop: Any, _first: Any, _last: Any, _job: Any, _scratch: Any) -> Any:
+    """Calls the `loop` at an address."""
+
+    def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 4)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+
+    return types.void(*[types.int64] * 5), codegen
+
+
+@njit(**OPTIONS)
+def array(address: Any, length: Any, dtype: Any) -> Any:
+    """The `length` values at `address`: a tensor as an array costs more than a short row's statistics."""
+    return carray(_pointer(address), (length,), dtype)
+
+
+@cache
+def share(function: Callable[..., Any]) -> None:
+    """Lets loops call `function`, a formula that tensors take too."""
+    register_jitable(**OPTIONS)(function)

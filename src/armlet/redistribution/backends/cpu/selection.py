@@ -1,0 +1,309 @@
+"""Exact order statistics of one row by counting: no sorting, no histogram.
+
+Floats are compared as keys, int32 of the same order: `signed_key`, or for magnitudes their bits. Looping over a row
+and counting what is below four thresholds is what a vector unit does best, on the upper 16 bits of the keys (`coarse`)
+above all. A few values of the row say where to look first; what is found depends on exact counts alone.
+"""
+
+import numpy as np
+
+from armlet.redistribution.backends.cpu.compiled import (
+    LANES,
+    SAMPLE,
+    compiled,
+    count_smaller,
+    lanes_between,
+    lowest_bit,
+)
+
+LOW, BELOW_LOW, HIGH, BELOW_HIGH, STALLED = range(5)
+"""A search: LOW ≤ key < HIGH, how many keys are below each; and whether the last round narrowed too little."""
+
+SEARCH = 5
+CANDIDATES, FEW = 48, 12
+"""So few are taken out of the row, and so few are compared one with all."""
+
+HALF = 16
+MAGNITUDE, SIGNED, DEVIATION = range(3)
+INFINITE = 0x7F800000
+NONE = 1 << 40
+ABSOLUTE = 0x7FFFFFFF
+
+
+@compiled
+def float_of(bits):
+    """The float32 of these bits."""
+    word = np.int32(bits)
+    return word.view(np.float32)
+
+
+@compiled
+def bits_of(value):
+    """The bits of a float32, int32."""
+    number = np.float32(value)
+    return number.view(np.int32)
+
+
+@compiled
+def signed_key(bits):
+    """Ascends with the float, −0 before 0; its own inverse."""
+    return np.int32(bits ^ (np.int32(bits >> np.int32(31)) & np.int32(ABSOLUTE)))
+
+
+@compiled
+def key_of(bits, kind, middle):
+    """The key of a value, of its magnitude, or of its magnitude's deviation from `middle`."""
+    if kind == SIGNED:
+        return signed_key(bits)
+    magnitude = np.int32(bits & np.int32(ABSOLUTE))
+    if kind == MAGNITUDE:
+        return magnitude
+    return bits_of(np.float32(abs(np.float32(float_of(magnitude) - middle))))
+
+
+@compiled
+def value_of(key, kind):
+    """The float of a key; both zeros as 0."""
+    bits = signed_key(np.int32(key)) if kind == SIGNED else np.int32(key)
+    return np.float32(float_of(bits) + np.float32(0))
+
+
+@compiled
+def count_below(keys, length, first, second, third, fourth):
+    """How many keys are below each threshold."""
+    a, b, c, d = np.uint16(0), np.uint16(0), np.uint16(0), np.uint16(0)
+    for i in range(length):
+        key = keys[i]
+        a = np.uint16(a + np.uint16(key < first))
+        b = np.uint16(b + np.uint16(key < second))
+        c = np.uint16(c + np.uint16(key < third))
+        d = np.uint16(d + np.uint16(key < fourth))
+    return np.int64(a), np.int64(b), np.int64(c), np.int64(d)
+
+
+@compiled
+def count_fine(keys, length, first, second, third, fourth):
+    """`count_below` of 32-bit keys, whose sums need 32 bits to be added as fast."""
+    a, b, c, d = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
+    for i in range(length):
+        key = keys[i]
+        a = np.int32(a + np.int32(key < first))
+        b = np.int32(b + np.int32(key < second))
+        c = np.int32(c + np.int32(key < third))
+        d = np.int32(d + np.int32(key < fourth))
+    return np.int64(a), np.int64(b), np.int64(c), np.int64(d)
+
+
+@compiled
+def absorb(search, threshold, below, rank):
+    """Narrows the search by one count: without branches, which nothing could predict."""
+    here = below <= rank
+    search[LOW] = max(search[LOW], threshold if here else search[LOW])
+    search[BELOW_LOW] = max(search[BELOW_LOW], below if here else search[BELOW_LOW])
+    search[HIGH] = min(search[HIGH], search[HIGH] if here else threshold)
+    search[BELOW_HIGH] = min(search[BELOW_HIGH], search[BELOW_HIGH] if here else below)
+
+
+@compiled
+def propose(search, rank, shift):
+    """Four thresholds between LOW and HIGH, multiples of 2^shift: where the rank should be, and on either side of it.
+
+    Where the last round narrowed the search to no less than half, the thresholds cut it in five.
+    """
+    low, high = search[LOW] >> shift, search[HIGH] >> shift
+    gap = high - low
+    if gap <= 5 or search[STALLED]:
+        step = max(gap, 5) / 5.0
+        one, two, three, four = step, 2 * step, 3 * step, 4 * step
+    else:
+        inside = search[BELOW_HIGH] - search[BELOW_LOW]
+        centre = gap * ((rank - search[BELOW_LOW] + 0.5) / inside)
+        reach = 1.0 + gap * (0.7 * np.sqrt(np.float64(inside)) + 0.5) / inside
+        one, two, three, four = centre - reach, centre, centre + 1, centre + 1 + reach
+    return (
+        (low + min(max(np.int64(one), 1), gap - 1)) << shift,
+        (low + min(max(np.int64(two), 1), gap - 1)) << shift,
+        (low + min(max(np.int64(three), 1), gap - 1)) << shift,
+        (low + min(max(np.int64(four), 1), gap - 1)) << shift,
+    )
+
+
+@compiled
+def settle(search, gap):
+    """Notes whether a round narrowed the search from `gap` to no less than half."""
+    search[STALLED] = 2 * (search[HIGH] - search[LOW]) > gap
+
+
+@compiled
+def first_guess(coarse, length, rank, search, sample):
+    """Narrows the search by counts at four values of a sample, half and two standard errors round the rank."""
+    stride = length // SAMPLE
+    for i in range(SAMPLE):
+        sample[i] = coarse[i * stride]
+    place = rank * (SAMPLE / length)
+    error = max(0.5, np.sqrt(place * (1 - place / SAMPLE)))
+    wanted = (
+        np.int16(min(max(np.int64(place - 2 * error), 0), SAMPLE - 1)),
+        np.int16(min(max(np.int64(place - 0.5 * error), 0), SAMPLE - 1)),
+        np.int16(min(max(np.int64(place + 0.5 * error + 1), 0), SAMPLE - 1)),
+        np.int16(min(max(np.int64(place + 2 * error + 1), 0), SAMPLE - 1)),
+    )
+    count_smaller(sample.ctypes.data, sample.ctypes.data + 2 * SAMPLE)
+    one = two = three = four = np.int16(-32768)
+    # The key at a place is the largest of those with no more smaller ones than the place says.
+    for i in range(SAMPLE):
+        key, smaller = sample[i], sample[SAMPLE + i]
+        one = max(one, key if smaller <= wanted[0] else np.int16(-32768))
+        two = max(two, key if smaller <= wanted[1] else np.int16(-32768))
+        three = max(three, key if smaller <= wanted[2] else np.int16(-32768))
+        four = max(four, key if smaller <= wanted[3] else np.int16(-32768))
+    four = np.int16(min(np.int64(four) + 1, 32767))
+    counts = count_below(coarse, length, one, two, three, four)
+    absorb(search, np.int64(one) << HALF, counts[0], rank)
+    absorb(search, np.int64(two) << HALF, counts[1], rank)
+    absorb(search, np.int64(three) << HALF, counts[2], rank)
+    absorb(search, np.int64(four) << HALF, counts[3], rank)
+
+
+@compiled
+def narrow_coarsely(coarse, length, rank, search, sample):
+    """Narrows the search to a few candidates, or to one value of the upper 16 bits."""
+    if length > 2 * SAMPLE:
+        first_guess(coarse, length, rank, search, sample)
+    while search[HIGH] - search[LOW] > 1 << HALF and search[BELOW_HIGH] - search[BELOW_LOW] > CANDIDATES:
+        gap = search[HIGH] - search[LOW]
+        one, two, three, four = propose(search, rank, HALF)
+        counts = count_below(
+            coarse,
+            length,
+            np.int16(one >> HALF),
+            np.int16(two >> HALF),
+            np.int16(three >> HALF),
+            np.int16(four >> HALF),
+        )
+        absorb(search, one, counts[0], rank)
+        absorb(search, two, counts[1], rank)
+        absorb(search, three, counts[2], rank)
+        absorb(search, four, counts[3], rank)
+        settle(search, gap)
+
+
+@compiled
+def narrow_finely(members, count, offset, rank, search):
+    """Narrows the search among candidates, `offset` keys being below them, to a few, or to one value."""
+    while search[HIGH] - search[LOW] > 1 and search[BELOW_HIGH] - search[BELOW_LOW] > FEW:
+        gap = search[HIGH] - search[LOW]
+        one, two, three, four = propose(search, rank, 0)
+        counts = count_fine(members, count, np.int32(one), np.int32(two), np.int32(three), np.int32(four))
+        absorb(search, one, counts[0] + offset, rank)
+        absorb(search, two, counts[1] + offset, rank)
+        absorb(search, three, counts[2] + offset, rank)
+        absorb(search, four, counts[3] + offset, rank)
+        settle(search, gap)
+
+
+@compiled
+def collect(coarse, bits, length, kind, middle, first, last, members):
+    """The keys of the values whose coarse key is in [first, last]; how many."""
+    whole, address, count = length // LANES * LANES, coarse.ctypes.data, 0
+    for start in range(0, whole, LANES):
+        hits = lanes_between(address + 2 * start, first, last)
+        while hits != 0:
+            members[count] = key_of(bits[start + lowest_bit(hits)], kind, middle)
+            count += 1
+            hits &= hits - np.uint64(1)
+    for i in range(whole, length):
+        if first <= coarse[i] <= last:
+            members[count] = key_of(bits[i], kind, middle)
+            count += 1
+    return count
+
+
+@compiled
+def pick(members, count, rank):
+    """The key of this rank, how many are not above it, and the next key above it (`NONE`: there is none)."""
+    for i in range(count):
+        key, below, equal = members[i], np.int32(0), np.int32(0)
+        for j in range(count):
+            below = np.int32(below + np.int32(members[j] < key))
+            equal = np.int32(equal + np.int32(members[j] == key))
+        if below <= rank < below + equal:
+            following = NONE
+            for j in range(count):
+                if members[j] > key:
+                    following = min(following, np.int64(members[j]))
+            return np.int64(key), np.int64(below) + np.int64(equal), following
+    return NONE, np.int64(0), NONE
+
+
+@compiled
+def select(coarse, bits, length, kind, middle, rank, lowest, highest, work):
+    """The key of a rank, counted from 0; how many keys are not above it; and the next above, where that is known.
+
+    Args:
+        coarse: int16 `[length]`: the upper halves of the keys.
+        bits: int32 `[length]`: the floats.
+        length: up to 65,535.
+        kind: of key, see `key_of`.
+        middle: of deviations.
+        rank: from 0.
+        lowest: no key is below.
+        highest: no key is above.
+        work: (members, sample, search), scratch: int32 `[length]`, int16 `[SAMPLE]`, int64 `[SEARCH]`.
+    """
+    members, sample, search = work
+    search[LOW], search[BELOW_LOW] = (np.int64(lowest) >> HALF) << HALF, 0
+    search[HIGH], search[BELOW_HIGH] = ((np.int64(highest) >> HALF) + 1) << HALF, length
+    search[STALLED] = 0
+    narrow_coarsely(coarse, length, rank, search, sample)
+    offset = search[BELOW_LOW]
+    first, last = np.int16(search[LOW] >> HALF), np.int16((search[HIGH] - 1) >> HALF)
+    count = collect(coarse, bits, length, kind, middle, first, last, members)
+    narrow_finely(members, count, offset, rank, search)
+    low, high = search[LOW], search[HIGH]
+    if high - low == 1:
+        return low, search[BELOW_HIGH], NONE
+    kept = 0
+    for i in range(count):
+        key = members[i]
+        members[kept] = key
+        kept += np.int64((key >= low) & (key < high))
+    key, not_above, following = pick(members, kept, rank - search[BELOW_LOW])
+    return key, not_above + search[BELOW_LOW], following
+
+
+@compiled
+def next_key(bits, length, kind, key):
+    """The smallest key above `key`; `NONE` (as int32) where there is none. Not for deviations."""
+    following = np.int32(ABSOLUTE)
+    for i in range(length):
+        other = signed_key(bits[i]) if kind == SIGNED else np.int32(bits[i] & np.int32(ABSOLUTE))
+        following = min(following, other if other > key else np.int32(ABSOLUTE))
+    return following
+
+
+@compiled
+def between(low, high, index):
+    """Linear interpolation at a fractional index, rounded as `order.Ordered.quantile` rounds."""
+    weight = index - np.floor(index)
+    near, far = np.float32(weight), np.float32(1 - weight)
+    rise = np.float32(high - low)
+    if not np.isfinite(rise):
+        return np.float32(np.float32(low * far) + np.float32(high * near))
+    if weight < 0.5:
+        return np.float32(low + np.float32(rise * near))
+    return np.float32(high - np.float32(rise * far))
+
+
+@compiled
+def quantile(coarse, bits, length, kind, q, lowest, highest, work):
+    """The quantile of the values or magnitudes."""
+    index = q * np.float64(length - 1)
+    rank = np.int64(np.floor(index))
+    key, not_above, following = select(coarse, bits, length, kind, np.float32(0), rank, lowest, highest, work)
+    low = value_of(key, kind)
+    if rank + 1 >= length or rank + 1 < not_above:
+        return between(low, low, index)
+    if following == NONE:
+        following = np.int64(next_key(bits, length, kind, np.int32(key)))
+    return between(low, value_of(following, kind), index)

@@ -1,0 +1,115 @@
+"""The rows of a job shared out over as many threads as torch uses; a little work is done where it is asked for.
+
+The threads are torch's own where they can be had. A second team would have to take its core from the first, whose
+threads go on spinning for some milliseconds after each of torch's operations: as long as our rows take.
+"""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from ctypes import CDLL, c_uint, c_void_p
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from armlet.redistribution.backends.cpu.compiled import Entry
+from armlet.redistribution.backends.cpu.jobs import Job, take_part
+
+WORTH_A_THREAD = 1 << 16
+"""So many values take longer than waking a thread does."""
+
+CHUNK = 1 << 14
+"""So many values are taken at a time: the last thread is not waited for long, and taking them costs next to nothing."""
+
+ALIGNED = 64
+
+_lock = threading.Lock()
+_own = threading.local()
+_pool: ThreadPoolExecutor | None = None
+_forked = False
+
+
+def run(job: Job, loop: Entry, size: int) -> None:
+    """Has the loop work through all rows of a job, each thread in `size` bytes of scratch."""
+    count, width = job.count, job.length
+    threads = torch.get_num_threads() if count > 1 and count * width >= WORTH_A_THREAD else 1
+    if threads == 1:
+        loop.call(0, count, job.address, scratch(size))
+        return
+    job.chunk = max(1, min(CHUNK // width, count // threads))
+    parts = min(threads, -(-count // job.chunk))
+    job.next, job.members, job.loop, job.room = 0, 0, loop.address, (size + ALIGNED - 1) // ALIGNED * ALIGNED
+    held, job.scratch = memory(parts * job.room)
+    team = None if _forked else _team()
+    if team is None:
+        _run_in_pool(job, (held, job.kept), parts)
+    else:
+        # As many as torch takes: a team of another size would end threads of its own, and torch start them anew.
+        team(take_part.address, job.address, threads, 0)
+
+
+def scratch(size: int) -> int:
+    """The address of `size` bytes that belong to this thread, at a multiple of 64; they are kept for the next call."""
+    kept: tuple[Tensor, int] | None = getattr(_own, "scratch", None)
+    if kept is None or len(kept[0]) < size + ALIGNED:
+        kept = _own.scratch = memory(size)
+    return kept[1]
+
+
+def memory(size: int) -> tuple[Tensor, int]:
+    """`size` bytes, and their address at a multiple of 64."""
+    held = torch.empty(size + ALIGNED, dtype=torch.uint8, device="cpu")
+    return held, (held.data_ptr() + ALIGNED - 1) // ALIGNED * ALIGNED
+
+
+@cache
+def _team() -> Any:
+    """`GOMP_parallel(function, data, threads, flags)` of the OpenMP runtime that torch uses; None: there is none.
+
+    Looked up as torch's own library finds it: another runtime in the process would have threads of its own. LLVM's and
+    Intel's have this entry too.
+
+    Source: libgomp's manual, 'Implementing PARALLEL construct'.
+    """
+    try:
+        parallel = CDLL("libtorch_cpu.so", mode=os.RTLD_NOLOAD | os.RTLD_NOW).GOMP_parallel
+    except (OSError, AttributeError):  # macOS, Windows; a torch without OpenMP
+        return None
+    parallel.argtypes, parallel.restype = (c_void_p, c_void_p, c_uint, c_uint), None
+    return parallel
+
+
+def _run_in_pool(job: Job, kept: object, parts: int) -> None:
+    """A pool of our own: numba's layers for parallel loops abort the process where two threads use them at once."""
+
+    def part(_kept: object = kept) -> None:
+        take_part.call(job.address)
+
+    rest = []
+    with suppress(RuntimeError):  # the interpreter is about to end, and starts no thread
+        rest += [_executor().submit(part) for _ in range(parts - 1)]
+    try:
+        part()
+    finally:
+        wait(rest)
+
+
+def _executor() -> ThreadPoolExecutor:
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(max(os.cpu_count() or 1, torch.get_num_threads()), "armlet")
+        return _pool
+
+
+def _forget() -> None:
+    """After a fork: the parent's threads are not there, torch's among them, and its lock may have been held."""
+    global _lock, _pool, _forked
+    _lock, _pool, _forked = threading.Lock(), None, True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,1 @@
+"""Rows on GPUs, compiled by Triton."""

@@ -1,1 +1,0 @@
-"""Fast paths with the bits of the plain one. `backends` alone knows which there are."""

@@ -1,0 +1,1 @@
+"""Runs that survive: their folder, their manifest, and the machine."""

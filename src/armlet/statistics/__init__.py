@@ -1,0 +1,1 @@
+"""Every interval, test and measure of a distribution."""

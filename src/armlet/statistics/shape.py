@@ -1,0 +1,181 @@
+"""What the distribution of the activated gate looks like: before redistribution, after it, and the difference.
+
+Every number is computed in float64 from the values themselves, all of them; only the number of modes needs a choice
+(a bandwidth and a threshold, both stated at `count_modes`).
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from armlet.redistribution.errors import ArgumentError
+
+MEASURES: dict[str, str] = {
+    "near_zero": "share of values nearer to zero than their token's near-zero half-width before (fraction)",
+    "std": "standard deviation of all values (units of the gate)",
+    "max_over_median": "largest |a| over median |a|, all values (ratio)",
+    "kurtosis": "excess kurtosis of all values (0 for a normal)",
+    "modes": "peaks of the smoothed density of all values (count)",
+    "l1": "sum of |a| over a token, mean over tokens (units of the gate)",
+    "l2": "Euclidean norm of a token, mean over tokens (units of the gate)",
+    "gini": "Gini coefficient of |a| in a token, mean over tokens (0: all equal, 1: one value has it all)",
+}
+"""Each measure's name and what it is, in the order in which tables show them."""
+
+PROMINENCE = 0.02
+"""How far a peak must rise above the valleys beside it to count as a mode, as a share of the highest peak."""
+
+SIGNIFICANCE = 6
+"""And by how many standard deviations of its sampling noise, so that a few chance neighbours are no mode."""
+
+BINS_PER_BANDWIDTH = 8
+
+REACH = 4
+"""Bandwidths beyond which the smoothing kernel is taken as zero."""
+
+Values = NDArray[np.float64]
+
+
+def measure(a: Tensor, *, halfwidth: Tensor) -> dict[str, float]:
+    """Measure one distribution.
+
+    Args:
+        a: activated gate, `[tokens, width]`, any float dtype, no padding.
+        halfwidth: `[tokens, 1]`, `near_zero_halfwidth` of the values *before*, on both sides: one ruler.
+
+    Returns:
+        A number for each of `MEASURES`, in that order. `max_over_median` is inf where more than half the values are
+        zero, and nan where all are; `kurtosis` is nan where all values are equal (they have one mode); an all-zero
+        token has Gini 0.
+
+    Raises:
+        ArgumentError: `a` is not a matrix, is empty, or holds NaN or Inf; `halfwidth` is not `[tokens, 1]`.
+    """
+    tokens = {name: float(values.mean()) for name, values in token_measures(a, halfwidth=halfwidth).items()}
+    values = a.detach().double().cpu().numpy()
+    whole = {
+        "std": float(values.std()),
+        "max_over_median": _max_over_median(np.abs(values)),
+        "kurtosis": _excess_kurtosis(values),
+        "modes": count_modes(values.ravel()),
+    }
+    return {name: (tokens | whole)[name] for name in MEASURES}
+
+
+def token_measures(a: Tensor, *, halfwidth: Tensor) -> dict[str, Values]:
+    """The measures that each token has by itself: near_zero, l1, l2 and gini, each `[tokens]`.
+
+    Args:
+        a: activated gate, `[tokens, width]`, any float dtype, no padding.
+        halfwidth: `[tokens, 1]`, as in `measure`.
+
+    Raises:
+        ArgumentError: as in `measure`.
+    """
+    _check(a)
+    if halfwidth.shape != (len(a), 1):
+        raise ArgumentError(
+            f"measure: halfwidth must be [{len(a)}, 1], one for each token, got {list(halfwidth.shape)}"
+        )
+    values = a.detach().double().cpu().numpy()
+    magnitudes = np.abs(values)
+    return {
+        "near_zero": (magnitudes < halfwidth.detach().double().cpu().numpy()).mean(axis=1),
+        "l1": magnitudes.sum(axis=1),
+        "l2": np.sqrt(np.square(values).sum(axis=1)),
+        "gini": _gini(magnitudes),
+    }
+
+
+def difference(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """After − before, measure by measure; nan where both are infinite.
+
+    Args:
+        before: result of `measure`.
+        after: result of `measure`.
+    """
+    return {name: after[name] - before[name] for name in before}
+
+
+def count_modes(values: Values) -> int:
+    """Count the peaks of a smoothed density.
+
+    The density is a Gaussian kernel estimate on a fine grid, mirrored at the smallest and the largest value and zero
+    beyond them, so that a peak at the very edge (a SiLU gate piles up at its minimum) counts like any other. The
+    bandwidth is half of Silverman's rule, 0.45 · min(standard deviation, interquartile range / 1.349) · n^(−1/5):
+    outliers cannot widen it, and half because the rule, made for one mode, blurs several into each other. A peak is a
+    mode if it rises above the valleys beside it by `PROMINENCE` of the highest peak and by `SIGNIFICANCE` standard
+    deviations of its noise.
+
+    Args:
+        values: `[n]`, finite, n ≥ 1.
+
+    Returns:
+        At least 1. A few hundred values show only the plainest modes; thousands are needed to tell five apart.
+    """
+    from scipy.ndimage import gaussian_filter1d
+    from scipy.signal import find_peaks
+
+    bandwidth = _bandwidth(values)
+    if bandwidth == 0:
+        return 1
+    histogram = np.bincount(_cells(values, bandwidth)).astype(np.float64)
+    density = np.pad(gaussian_filter1d(histogram, BINS_PER_BANDWIDTH, mode="reflect", truncate=REACH), 1)
+    # A Poisson count under this kernel has variance density · Σ kernel²; Σ kernel² = 1 / (2 √π · bins per bandwidth).
+    noise = np.sqrt(density / (2 * np.sqrt(np.pi) * BINS_PER_BANDWIDTH))
+    threshold = np.maximum(PROMINENCE * density.max(), SIGNIFICANCE * noise)
+    # The highest peak is a mode however few the values are.
+    threshold[density.argmax()] = 0
+    return len(find_peaks(density, prominence=threshold)[0])
+
+
+def _bandwidth(values: Values) -> float:
+    lower, upper = np.quantile(values, (0.25, 0.75))
+    # Where half the values coincide, the interquartile range says nothing and the standard deviation stands alone.
+    spreads = [spread for spread in (values.std(), (upper - lower) / 1.349) if spread > 0]
+    return 0.45 * float(min(spreads, default=0.0)) * values.size**-0.2
+
+
+def _cells(values: Values, bandwidth: float) -> NDArray[np.int64]:
+    """Each value's cell of the grid, ascending from 0, with stretches that no kernel reaches cut short.
+
+    That changes the height of no peak, and keeps the grid small however far away an outlier lies.
+    """
+    steps = np.minimum(np.diff(np.sort(values)) / bandwidth, 2 * REACH + 1)
+    place = np.concatenate([[0.0], np.cumsum(steps)])
+    return np.rint(place * BINS_PER_BANDWIDTH).astype(np.int64)
+
+
+def _max_over_median(magnitudes: Values) -> float:
+    largest, median = float(magnitudes.max()), float(np.median(magnitudes))
+    if median == 0:
+        return float("nan") if largest == 0 else float("inf")
+    return largest / median
+
+
+def _excess_kurtosis(values: Values) -> float:
+    variance = float(values.var())
+    if variance == 0:
+        return float("nan")
+    return float(np.mean(((values - values.mean()) ** 2 / variance) ** 2)) - 3
+
+
+def _gini(magnitudes: Values) -> Values:
+    """`[tokens]`: the mean difference between two of a token's magnitudes over twice their mean, from ranks."""
+    width = magnitudes.shape[1]
+    ranks = np.arange(1, width + 1)
+    total = magnitudes.sum(axis=1)
+    weighted = (np.sort(magnitudes, axis=1) * (2 * ranks - width - 1)).sum(axis=1)
+    return np.divide(weighted, width * total, out=np.zeros_like(total), where=total > 0)
+
+
+def _check(a: Tensor) -> None:
+    if a.ndim != 2 or a.numel() == 0:
+        raise ArgumentError(
+            f"shape: values must be [tokens, width] and not empty, got {list(a.shape)}; remove padding first"
+        )
+    if not bool(torch.isfinite(a).all()):
+        raise ArgumentError(
+            "shape: values hold NaN or Inf; drop those tokens first, a policy passes them through unchanged"
+        )

@@ -1,0 +1,477 @@
+"""ARM in a model: where it acts, that it is off when it is off, and that positions and padding arrive by themselves."""
+
+import copy
+import pickle
+import threading
+
+import pytest
+import torch
+
+from armlet import Inward, Noise, Outward, Transport, attach, redistribute
+from armlet.attachment.attach import AlreadyAttachedError, DetachedError
+from armlet.redistribution.errors import ArgumentError
+from attached import POLICIES, anatomy, each_cache, each_policy, padded, seen
+from families import FAMILIES, go_on, prompt, tiny
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients():
+    with torch.no_grad():
+        yield
+
+
+# --- where it acts --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@each_policy
+def test_arm_acts_on_the_activated_gate_of_its_layer_alone(family, policy):
+    model, ids = tiny(family), prompt(9)
+    activation = next(m for n, m in model.named_modules() if n.split(".")[-1] in ("act_fn", "activation_fn"))
+    handle = activation.register_forward_hook(lambda _module, _args, out: redistribute(out, policy, noise=Noise(4)))
+    expected = model(ids).logits
+    handle.remove()
+    baseline = model(ids).logits
+    with attach(model, policy, noise=Noise(4)) as attachment:
+        treated = model(ids).logits
+        report = attachment.report()
+    assert torch.equal(treated, expected)
+    assert not torch.equal(treated, baseline)
+    assert report[0]["calls"] == 1
+    assert report[0]["tokens"] == 9
+    assert report[0]["moved"] > 0
+    assert torch.equal(model(ids).logits, baseline)
+
+
+def test_an_activation_that_layers_share_is_treated_in_the_chosen_layer_alone():
+    model, ids = tiny(), prompt(5)
+    with attach(model, Outward(), layers=1):
+        expected = model(ids).logits
+    shared = model.model.layers[0].mlp.act_fn
+    for layer in model.model.layers:
+        layer.mlp.act_fn = shared
+    with attach(model, Outward(), layers=1) as attachment:
+        assert torch.equal(model(ids).logits, expected)
+        assert attachment.report()[1]["calls"] == 1
+    assert all(layer.mlp.act_fn is shared for layer in model.model.layers)
+
+
+def test_two_attachments_at_two_layers_are_independent():
+    model, ids = tiny(), prompt(5)
+    with attach(model, Outward(), layers=0), attach(model, Inward(knee=0.5), layers=[1, 2]) as inner:
+        both = model(ids).logits
+        inner.detach()
+        outer_alone = model(ids).logits
+    with attach(model, Outward(), layers=0):
+        assert torch.equal(model(ids).logits, outer_alone)
+    assert not torch.equal(both, outer_alone)
+
+
+def test_a_copy_of_an_attached_model_is_attached_and_counts_for_itself():
+    model, ids = tiny(), prompt(5)
+    with attach(model, Outward()) as attachment:
+        expected = model(ids).logits
+        twin = copy.deepcopy(model)
+        assert torch.equal(twin(ids).logits, expected)
+        assert attachment.report()[0]["calls"] == 1
+
+
+def test_half_precision_models_run():
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        model = tiny().to(dtype)
+        for policy in POLICIES:
+            with attach(model, policy):
+                assert model(prompt(5)).logits.isfinite().all()
+
+
+# --- off is exact ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_off_is_bit_equal_and_leaves_nothing(family):
+    model, ids = tiny(family), prompt(9, batch=2)
+    before, baseline, generator = anatomy(model), model(ids).logits, torch.get_rng_state()
+    attachment = attach(model, Outward())
+    keys = list(model.state_dict())
+    model(ids)
+    with attachment.paused():
+        assert torch.equal(model(ids).logits, baseline)
+        assert anatomy(model) == before
+    assert not torch.equal(model(ids).logits, baseline)
+    attachment.detach()
+    attachment.detach()
+    assert torch.equal(model(ids).logits, baseline)
+    assert anatomy(model) == before
+    assert keys == before[1]
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert attachment.report()[0]["calls"] == 2
+
+
+def test_an_error_inside_the_block_detaches_and_one_inside_a_pause_attaches_again():
+    model, ids = tiny(), prompt(4)
+    before = anatomy(model)
+    attachment = attach(model, Outward())
+    with pytest.raises(RuntimeError, match="inner"), attachment.paused():
+        raise RuntimeError("inner")
+    model(ids)
+    assert attachment.report()[0]["calls"] == 1
+    with pytest.raises(RuntimeError, match="mine"), attachment:
+        raise RuntimeError("mine")
+    assert anatomy(model) == before
+
+
+def test_a_detached_attachment_is_not_entered_again():
+    attachment = attach(tiny(), Outward())
+    with attachment:
+        pass
+    with pytest.raises(DetachedError, match=r"call attach\(\) again"), attachment:
+        pass
+
+
+def test_an_attached_model_can_be_pickled():
+    model, ids = tiny(), prompt(5)
+    with attach(model, Outward()):
+        expected = model(ids).logits
+        twin = pickle.loads(pickle.dumps(model))
+    assert torch.equal(twin(ids).logits, expected)
+
+
+def test_a_pause_of_a_detached_attachment_stays_detached():
+    model = tiny()
+    attachment = attach(model, Outward())
+    attachment.detach()
+    before = anatomy(model)
+    with attachment.paused():
+        pass
+    assert anatomy(model) == before
+
+
+def test_attaching_twice_at_one_site_is_refused_and_attaches_nothing():
+    model, ids = tiny(), prompt(4)
+    with attach(model, Outward(), layers=1):
+        before, expected = anatomy(model), model(ids).logits
+        with pytest.raises(AlreadyAttachedError, match="layer 1 has an ARM already"):
+            attach(model, Inward(), layers="all")
+        assert anatomy(model) == before
+        assert torch.equal(model(ids).logits, expected)
+
+
+def test_a_pause_inside_a_pause_ends_nothing_and_detaching_inside_one_lasts():
+    model, ids = tiny(), prompt(4)
+    before, baseline = anatomy(model), model(ids).logits
+    attachment = attach(model, Outward())
+    with attachment.paused():
+        with attachment.paused():
+            pass
+        assert torch.equal(model(ids).logits, baseline)
+    assert not torch.equal(model(ids).logits, baseline)
+    with attachment.paused():
+        attachment.detach()
+    assert anatomy(model) == before
+
+
+def test_a_pause_does_not_override_what_was_attached_meanwhile():
+    model, ids = tiny(), prompt(4)
+    pause = attach(model, Outward()).paused()
+    pause.__enter__()
+    second = attach(model, Inward(knee=0.5))
+    expected = model(ids).logits
+    with pytest.raises(AlreadyAttachedError):
+        pause.__exit__(None, None, None)
+    assert torch.equal(model(ids).logits, expected)
+    second.detach()
+    with attach(model, Outward()):
+        pass
+
+
+@pytest.mark.parametrize("model", ["models/smollm2", None, tiny])
+def test_what_is_no_model_is_refused(model):
+    with pytest.raises(ArgumentError, match="model: expected a model"):
+        attach(model, Outward())
+
+
+@pytest.mark.parametrize("wrong", [{"policy": "outward"}, {"scope": "row"}, {"noise": 3}, {"layers": 9}])
+def test_wrong_arguments_attach_nothing(wrong):
+    model = tiny()
+    before = anatomy(model)
+    with pytest.raises(ArgumentError):
+        attach(model, **({"policy": Outward()} | wrong))
+    assert anatomy(model) == before
+
+
+@pytest.mark.parametrize(
+    "policy", [Outward(strength=0), Inward(strength=0), Transport(strength=0)], ids=lambda p: p.name
+)
+def test_strength_zero_gives_the_baseline_bit_for_bit(policy):
+    model, ids = tiny(), prompt(7, batch=2)
+    baseline = model(ids).logits
+    with attach(model, policy, layers="all"):
+        assert torch.equal(model(ids).logits, baseline)
+
+
+# --- noise ----------------------------------------------------------------------------------------------------------
+
+
+def sample(model, seed, **options):
+    torch.manual_seed(seed)
+    return model.generate(prompt(4), max_new_tokens=12, do_sample=True, **options)
+
+
+def test_the_same_seed_gives_the_same_text_and_another_seed_another():
+    model, texts = tiny(), []
+    for seed in (0, 0, 1):
+        with attach(model, Outward(band=1.0, share=(0.2, 0.5)), layers="all", noise=Noise(seed)):
+            texts.append(sample(model, 5))
+    assert torch.equal(texts[0], texts[1])
+    assert not torch.equal(texts[0], texts[2])
+
+
+def test_keyed_noise_leaves_the_sampler_alone_and_fresh_noise_does_not():
+    model = tiny()
+    torch.manual_seed(1)
+    with attach(model, Outward(strength=0), layers="all"):
+        treated = sample(model, 5)
+    assert torch.equal(treated, sample(model, 5))
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    with attach(model, Outward(), noise=Noise.fresh()):
+        model(prompt(4))
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_tensor_of_uniforms_is_used_as_it_is_and_refused_where_it_does_not_fit():
+    model, ids = tiny(), prompt(5)
+    with attach(model, Outward(), noise=Noise.midpoint()):
+        expected = model(ids).logits
+    with attach(model, Outward(), noise=torch.full((1, 5, 48), 0.5)):
+        assert torch.equal(model(ids).logits, expected)
+        with pytest.raises(ArgumentError, match="needs the shape of the values"):
+            model(prompt(6))
+
+
+# --- positions and padding ------------------------------------------------------------------------------------------
+
+
+@each_cache
+@pytest.mark.parametrize("window", [4, 16])
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gemma3", "phi3"])
+def test_generate_counts_positions_from_the_first_real_token(family, window, options):
+    model = tiny(family, sliding_window=window)
+    ids, attention_mask = padded("left")
+    with attach(model, Outward(), layers=[0, 2]), seen(model) as calls:
+        model.generate(ids, attention_mask=attention_mask, max_new_tokens=4, do_sample=False, **options)
+    first = [call for call in calls if call[0] == 2]
+    _, positions, mask = first[0]
+    assert positions[0, 3:].tolist() == [0, 1, 2]
+    assert positions[1].tolist() == [0, 1, 2, 3, 4, 5]
+    assert torch.equal(mask, attention_mask.bool())
+    assert [call[1].tolist() for call in first[1:]] == [[[3], [6]], [[4], [7]], [[5], [8]]]
+    assert all(call[2].all() for call in first[1:])
+
+
+@each_cache
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_generate_counts_on_behind_right_padding(family, options):
+    model = tiny(family)
+    ids, attention_mask = padded("right")
+    with attach(model, Outward()), seen(model) as calls:
+        model.generate(ids, attention_mask=attention_mask, max_new_tokens=3, do_sample=False, **options)
+    assert calls[0][1][0, :3].tolist() == [0, 1, 2]
+    assert torch.equal(calls[0][2], attention_mask.bool())
+    assert [call[1].tolist() for call in calls[1:]] == [[[3], [6]], [[4], [7]]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 3},
+        {"num_beams": 3, "num_return_sequences": 2},
+        {"do_sample": True, "num_return_sequences": 3},
+        {"prefill_chunk_size": 4},
+        {"use_cache": False},
+    ],
+    ids=str,
+)
+def test_every_way_of_generating_gives_each_token_its_own_position(options):
+    model = tiny()
+    torch.manual_seed(0)
+    with attach(model, Outward()), seen(model) as calls:
+        model.generate(prompt(6), max_new_tokens=4, **({"do_sample": False} | options))
+    reached = [int(positions.max()) for _, positions, _ in calls]
+    assert reached == sorted(reached)
+    assert reached[-1] == 8
+    for _, positions, _ in calls:
+        last = int(positions.max())
+        expected = torch.arange(last - positions.shape[1] + 1, last + 1)
+        assert torch.equal(positions, expected.expand_as(positions))
+
+
+def test_assisted_generation_gives_the_treated_text():
+    model, assistant = tiny(), tiny(num_hidden_layers=1, seed=3)
+    options = {"max_new_tokens": 10, "do_sample": False}
+    with attach(model, Outward(share=(0.2, 0.5)), layers="all"):
+        alone = model.generate(prompt(6), **options)
+        assert torch.equal(model.generate(prompt(6), assistant_model=assistant, **options), alone)
+
+
+@each_policy
+def test_decoding_with_a_cache_is_prefilling(policy):
+    model, ids = tiny(), prompt(12)
+    with attach(model, policy, layers="all"):
+        whole = model(ids).logits
+        out, parts = None, []
+        for chunk in ids.split([5, 4, 1, 1, 1], dim=1):
+            out = go_on(model, chunk, out)
+            parts.append(out.logits)
+    # Matrix products of other shapes round differently, layer by layer; noise of another position would cost 0.1 or so.
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@each_policy
+def test_padding_and_batch_mates_change_nothing(policy, side):
+    model = tiny()
+    ids, attention_mask = padded(side)
+    with attach(model, policy, layers="all"):
+        together = model(ids, attention_mask=attention_mask).logits
+        alone = [model(row[keep.bool()][None]).logits for row, keep in zip(ids, attention_mask, strict=True)]
+    for row, keep, single in zip(together, attention_mask.bool(), alone, strict=True):
+        torch.testing.assert_close(row[keep], single[0], rtol=1e-4, atol=1e-4)  # as above
+
+
+def test_padding_is_not_counted():
+    model = tiny()
+    ids, attention_mask = padded("left")
+    with attach(model, Transport()) as attachment:
+        model(ids, attention_mask=attention_mask)
+        assert attachment.report()[0] == {"calls": 1, "tokens": 9, "moved": 9 * 48, "share_moved": 1.0, "passed": 0}
+
+
+def test_sequence_scope_keeps_prompts_of_a_batch_apart():
+    model = tiny()
+    ids, attention_mask = padded("left")
+    with attach(model, Inward(knee=0.9), scope="sequence", layers="all"):
+        together = model(ids, attention_mask=attention_mask).logits[0, 3:]
+        alone = model(ids[:1, 3:]).logits[0]
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)  # as above
+
+
+def test_embeddings_in_place_of_tokens_are_counted_alike():
+    model, ids = tiny(), prompt(6)
+    with attach(model, Outward()):
+        assert torch.equal(model(inputs_embeds=model.get_input_embeddings()(ids)).logits, model(ids).logits)
+
+
+def test_a_layer_that_runs_outside_its_decoder_counts_from_zero():
+    model = tiny()
+    mlp, x = model.model.layers[0].mlp, torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(0))
+    gate = mlp.act_fn(mlp.gate_proj(x))
+    expected = mlp.down_proj(redistribute(gate, Outward()) * mlp.up_proj(x))
+    with attach(model, Outward()) as attachment:
+        assert torch.equal(mlp(x), expected)
+        assert attachment.report()[0]["tokens"] == 3
+
+
+def test_two_threads_on_one_model_do_not_mix_up_positions_and_lose_no_count():
+    model = tiny()
+    prompts = [padded("left"), (prompt(11), torch.ones(1, 11, dtype=torch.int64))]
+    results = {}
+
+    def generate(number):
+        ids, attention_mask = prompts[number]
+        with torch.no_grad():  # gradient mode is a thread's own
+            for _ in range(8):
+                out = model.generate(ids, attention_mask=attention_mask, max_new_tokens=8, do_sample=False)
+                results.setdefault(number, []).append(out)
+
+    with attach(model, Outward(share=(0.2, 0.5)), layers="all") as attachment:
+        expected = [
+            model.generate(ids, attention_mask=mask, max_new_tokens=8, do_sample=False) for ids, mask in prompts
+        ]
+        alone = attachment.report()[1]
+        threads = [threading.Thread(target=generate, args=(number,)) for number in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        together = attachment.report()[1]
+    for number in (0, 1):
+        assert len(results[number]) == 8
+        assert all(torch.equal(out, expected[number]) for out in results[number])
+    for count in ("calls", "tokens", "moved"):
+        assert together[count] == 9 * alone[count]
+
+
+# --- torch.compile --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _fresh_compiler():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+@each_policy
+def test_a_compiled_model_follows_attach_pause_and_detach(policy):
+    model, ids = tiny(), prompt(6, batch=2)
+    compiled = torch.compile(model, fullgraph=True)
+
+    def same(reference):
+        torch.testing.assert_close(compiled(ids).logits, reference, rtol=1e-4, atol=1e-4)  # another order of sums
+
+    baseline = model(ids).logits
+    same(baseline)
+    for seed in (0, 1):
+        with attach(model, policy, layers=[0, 2], noise=Noise(seed)) as attachment:
+            treated = model(ids).logits
+            assert (treated - baseline).abs().max() > 0.01
+            same(treated)
+            with attachment.paused():
+                same(baseline)
+            same(treated)
+            assert attachment.report()[2]["calls"] == 3
+        same(baseline)
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+def test_a_compiled_model_takes_positions_and_padding_from_its_call():
+    model = tiny()
+    ids, attention_mask = padded("left")
+    compiled = torch.compile(model)
+    with attach(model, Outward(), layers="all") as attachment:
+        expected = model(ids, attention_mask=attention_mask).logits
+        out = compiled(ids, attention_mask=attention_mask).logits
+        torch.testing.assert_close(out[attention_mask.bool()], expected[attention_mask.bool()], rtol=1e-4, atol=1e-4)
+        assert attachment.report()[1]["tokens"] == 18
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+def test_generation_with_a_static_cache_and_a_compiled_forward_gives_the_same_text():
+    model = tiny()
+    ids, attention_mask = padded("left")
+    options = {"attention_mask": attention_mask, "max_new_tokens": 5, "do_sample": False}
+    with attach(model, Outward(share=(0.2, 0.5)), layers="all"):
+        expected = model.generate(ids, **options)
+        model.forward = torch.compile(model.forward)
+        assert torch.equal(model.generate(ids, cache_implementation="static", **options), expected)
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+@each_policy
+def test_arm_can_stay_in_during_training(policy):
+    model, ids = tiny().train(), prompt(8, batch=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    losses = []
+    with torch.enable_grad(), attach(model, policy, layers="all"):
+        for _ in range(8):
+            loss = model(ids, labels=ids).loss
+            optimizer.zero_grad()
+            loss.backward()
+            assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[-1] < losses[0]

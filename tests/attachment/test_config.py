@@ -1,0 +1,168 @@
+"""armlet.json gives back what was attached, and refuses what it does not know."""
+
+import json
+
+import pytest
+import torch
+
+from armlet import Inward, Noise, Outward, Transport, attach, load_config
+from armlet.attachment.config import ConfigError, parse_layers
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.spelling import parse_policy
+from families import prompt, tiny
+
+POLICIES = [
+    Outward(band=0.3, share=(0.1, 0.2), write="add"),
+    Outward(proportion=0.25),
+    Inward(curve="clip"),
+    Transport(),
+]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+@pytest.mark.parametrize("noise", [Noise(7, stream=2), Noise.fresh(), Noise.midpoint()], ids=repr)
+def test_what_was_saved_attaches_again(tmp_path, policy, noise):
+    model = tiny()
+    with attach(model, policy, layers=[0, 2], scope="sequence", noise=noise) as attachment:
+        path = attachment.save(tmp_path / "new" / "folder")
+    expected = {"policy": policy, "layers": [0, 2], "scope": "sequence", "noise": noise}
+    assert load_config(path) == load_config(path.parent) == expected
+
+
+def test_a_loaded_config_gives_the_same_logits(tmp_path):
+    model, ids = tiny(), prompt(6)
+    with attach(model, Outward(band=0.5), layers=[0, 1], noise=Noise(3)) as attachment:
+        expected = model(ids).logits
+        attachment.save(tmp_path)
+    with attach(model, **load_config(tmp_path)):
+        assert torch.equal(model(ids).logits, expected)
+
+
+def test_only_the_policy_is_needed(tmp_path):
+    (tmp_path / "armlet.json").write_text('{"policy": "outward", "band": 0.2}')
+    assert load_config(tmp_path) == {"policy": Outward(band=0.2), "layers": 0, "scope": "token", "noise": Noise(0)}
+
+
+def test_a_site_is_in_the_file_where_it_is_not_the_gate(tmp_path):
+    for site, named in (("gate", {}), ("product", {"site": "product"})):
+        with attach(tiny(), Outward(), site=site) as attachment:
+            content = json.loads(attachment.save(tmp_path).read_text())
+        assert {key: content[key] for key in content if key == "site"} == named
+        expected = {"policy": Outward(), "layers": [0], "scope": "token", "noise": Noise(0)}
+        assert load_config(tmp_path) == expected | named
+    (tmp_path / "armlet.json").write_text('{"policy": "outward", "site": "gate"}')
+    assert "site" not in load_config(tmp_path)
+
+
+@pytest.mark.parametrize("noise", [torch.zeros(1, 1, 48), Noise.fresh(torch.Generator())])
+def test_noise_that_a_file_cannot_keep_is_refused(tmp_path, noise):
+    with attach(tiny(), Outward(), noise=noise) as attachment, pytest.raises(ConfigError, match=r"use Noise\(seed\)"):
+        attachment.save(tmp_path)
+    assert not (tmp_path / "armlet.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "expected an object, found list"),
+        ("{}", "policy: expected one of outward, inward, transport, found 'None'"),
+        ('{"policy": "sideways"}', "found 'sideways'"),
+        ('{"policy": "outward", "version": 2}', "is of version 2, this armlet reads up to 1: upgrade"),
+        ('{"policy": "outward", "version": "1"}', "version must be an integer"),
+        ('{"policy": "outward", "knee": 0.9}', "outward: unknown knee; there are band, ceiling"),
+        ('{"policy": "inward", "code": "import os"}', "inward: unknown code"),
+        ('{"policy": "outward", "band": 0}', "band must be a number"),
+        ('{"policy": "outward", "band": "0.1"}', "band must be a number"),
+        ('{"policy": "outward", "ceiling": NaN}', "ceiling must be a number"),
+        ('{"policy": "outward", "share": [0.3, 0.1]}', "share must be"),
+        ('{"policy": "outward", "scope": "batch"}', "scope: expected one of"),
+        ('{"policy": "outward", "site": "up"}', "site: expected gate or product, found 'up'"),
+        ('{"policy": "outward", "site": ["product"]}', "site: expected gate or product"),
+        ('{"policy": "outward", "layers": "some"}', "layers must be indices"),
+        ('{"policy": "outward", "layers": [-1]}', "layers must be indices"),
+        ('{"policy": "outward", "layers": []}', "layers must be indices"),
+        ('{"policy": "outward", "layers": {}}', "layers must be indices"),
+        ('{"policy": "outward", "noise": "loud"}', "noise must be"),
+        ('{"policy": "outward", "noise": ["keyed"]}', "noise must be"),
+        ('{"policy": "outward", "noise": "fresh", "seed": 1}', "noise must be"),
+        ('{"policy": "outward", "seed": 1.5}', "seed must be an integer"),
+        ('{"policy": ["outward"]}', "policy: expected one of"),
+        ('{"policy": "outward", "band": 1' + "0" * 400 + "}", "band must be a number"),
+        ('{"policy": "outward", "band": 1' + "0" * 5000 + "}", r"armlet\.json"),
+    ],
+)
+def test_what_a_config_cannot_hold_is_refused_with_its_path(tmp_path, content, message):
+    path = tmp_path / "armlet.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_config_is_refused_with_its_path(tmp_path):
+    for place in (tmp_path, tmp_path / "nowhere", tmp_path / "armlet.json"):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            load_config(place)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "armlet.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"armlet\.json"):
+        load_config(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with attach(tiny(), Outward()) as attachment, pytest.raises(ConfigError, match="cannot be written"):
+        attachment.save(tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("transport", Transport()),
+        ("outward:band=0.2,share=0.1/0.2,write=add", Outward(band=0.2, share=(0.1, 0.2), write="add")),
+    ],
+)
+def test_a_policy_is_read_from_a_line(text, policy):
+    assert parse_policy(text) == policy
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sideways", "found 'sideways'"),
+        ("outward:share=0.1,0.2", r"a pair as share=0\.02/0\.25; found '0\.2'"),
+        ("outward:band=", "band must be a number"),
+        ("inward:band=0.1", "inward: unknown band"),
+    ],
+)
+def test_a_line_that_is_no_policy_is_refused(text, message):
+    with pytest.raises(ArgumentError, match=message):
+        parse_policy(text)
+
+
+def test_layers_are_read_from_a_line():
+    assert [parse_layers(text) for text in ("all", "3", "0,3", "0-2,5")] == ["all", [3], [0, 3], [0, 1, 2, 5]]
+    for text in ("", "a", "-1", "1-", "0--2", "0-99999999999", "3-0"):
+        with pytest.raises(ArgumentError, match="layers:"):
+            parse_layers(text)
+
+
+def test_the_file_is_plain_and_versioned(tmp_path):
+    with attach(tiny(), Inward(), layers=1) as attachment:
+        content = json.loads(attachment.save(tmp_path).read_text())
+    assert content == {
+        "version": 1,
+        "policy": "inward",
+        "knee": 0.99,
+        "curve": "log",
+        "strength": 1.0,
+        "layers": [1],
+        "scope": "token",
+        "noise": "keyed",
+        "seed": 0,
+        "stream": 0,
+    }

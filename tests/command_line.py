@@ -1,0 +1,31 @@
+"""A command of the command line, run in this process."""
+
+import contextlib
+import io
+import json
+
+import pytest
+
+from armlet.cli import main
+
+
+def run(*arguments):
+    """Exit code, stdout and stderr of one command."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return caught.value.code or 0, out.getvalue(), err.getvalue()
+
+
+def result(*arguments, code=0):
+    """The JSON of one command."""
+    found, out, err = run(*arguments, "--json")
+    assert (found, err.replace("interrupted: this is what there is\n", "")) == (code, "")
+    return json.loads(out)
+
+
+def shown(*arguments):
+    """What one command prints."""
+    code, out, err = run(*arguments)
+    assert (code, err) == (0, "")
+    return out

@@ -1,0 +1,79 @@
+"""Commands read no more of a model than they need, one layer at a time."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from armlet.attachment.sites import UnsupportedModelError
+from armlet.checkpoints.checkpoint import open_checkpoint
+from armlet.commands.reading import open_model
+from armlet.layer.decoder import Layer1
+from armlet.redistribution.errors import ArgumentError
+from tiny_checkpoints import save, words
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def test_layers_come_from_the_first_to_the_last_one_wanted(folder):
+    for last, count in ((0, 1), (1, 2), (None, 3)):
+        opened = open_model(str(folder), "auto", None, last=last)
+        assert [layer.options.layer for layer in opened.layers()] == list(range(count))
+        assert opened.options.layer == count - 1
+
+
+def test_no_layer_is_read_before_it_is_asked_for(folder, monkeypatch):
+    read = []
+    whole = Layer1.from_checkpoint
+    monkeypatch.setattr(Layer1, "from_checkpoint", lambda *args: read.append(args[1]) or whole(*args))
+    layers = open_model(str(folder), "auto", None).layers()
+    assert read == []
+    next(layers)
+    next(layers)
+    assert read == [0, 1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+def test_dtype_is_that_of_every_weight_and_of_what_it_computes(folder, dtype):
+    (layer,) = open_model(str(folder), dtype, None, last=0).layers()
+    assert {weight.dtype for weight in layer.parameters()} == {getattr(torch, dtype)}
+    assert layer(layer.embed(torch.tensor([[5, 6]]))).dtype == getattr(torch, dtype)
+
+
+@pytest.mark.parametrize(("last", "brought"), [(None, ["some/model"]), (0, [])])
+def test_a_hubs_whole_model_is_brought_into_its_cache_and_a_few_layers_are_read_alone(
+    folder, monkeypatch, last, brought
+):
+    asked = []
+
+    def download(model):
+        asked.append(model)
+        return Path(folder)
+
+    monkeypatch.setattr("armlet.checkpoints.pretrained.download", download)
+    monkeypatch.setattr("armlet.checkpoints.pretrained.load_tokenizer", lambda _model: words())
+    monkeypatch.setattr("armlet.checkpoints.checkpoint.open_checkpoint", lambda _model: open_checkpoint(folder))
+    opened = open_model("some/model", "auto", None, last=last)
+    assert (asked, opened.name) == (brought, "some/model")
+    assert next(opened.layers()).options.d_model == 32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("auto", "meta"), ArgumentError, "'meta' holds no values"),
+        (("auto", "nowhere"), ArgumentError, "device 'nowhere' cannot be used here"),
+        (("int8", None), ArgumentError, "dtype: expected auto, float32, bfloat16, float16, float64, found 'int8'"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(folder, arguments, error, message):
+    with pytest.raises(error, match=message):
+        open_model(str(folder), *arguments)
+
+
+def test_a_family_that_layer1_does_not_cover_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(UnsupportedModelError, match="Layer1 does not cover 'deepseek_v3'"):
+        open_model(str(save(tmp_path / "deepseek", "deepseek_v3")), "auto", None)

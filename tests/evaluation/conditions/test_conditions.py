@@ -1,0 +1,104 @@
+"""What is run beside what: baseline first, placebos by default, every name once."""
+
+import json
+
+import pytest
+
+from armlet import Inward, Noise, Outward
+from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions
+from armlet.prompts.fillers import Filler
+from armlet.redistribution.errors import ArgumentError
+
+OUT, IN = Treatment(Outward(band=0.2)), Treatment(Inward(), layers="all")
+SLASHES = Filling(Filler("/", 55), "end")
+
+
+def names(*arguments, **options):
+    return [condition.name for condition in conditions(*arguments, **options)]
+
+
+def test_placebos_are_run_unless_they_are_switched_off():
+    assert names([OUT], []) == [
+        "baseline",
+        "outward band=0.2",
+        "identity",
+        "draw-only",
+        "matched (outward band=0.2)",
+        "temperature",
+    ]
+    assert names([OUT], [], placebos=False) == ["baseline", "outward band=0.2"]
+
+
+def test_each_policy_has_a_matched_placebo_and_the_first_the_others():
+    found = conditions([OUT, IN], [])
+    assert [(each.placebo, each.treatment) for each in found if each.placebo] == [
+        ("identity", OUT),
+        ("draw-only", OUT),
+        ("matched", OUT),
+        ("matched", IN),
+    ]
+
+
+def test_without_a_policy_the_temperature_alone_is_a_placebo():
+    assert names([], [SLASHES]) == ["baseline", "filler 55 × '/' end", "temperature"]
+
+
+def test_combinations_are_all_of_them():
+    assert names([OUT], [SLASHES], best_of=4, combine=True, placebos=False) == [
+        "baseline",
+        "outward band=0.2",
+        "filler 55 × '/' end",
+        "outward band=0.2 + filler 55 × '/' end",
+        "best of 4",
+        "outward band=0.2 + best of 4",
+        "filler 55 × '/' end + best of 4",
+        "outward band=0.2 + filler 55 × '/' end + best of 4",
+    ]
+
+
+def test_sampled_runs_have_a_warmer_placebo_and_greedy_ones_a_sampled_one():
+    assert conditions([], [], temperature=0.7)[-1].temperature == pytest.approx(0.77)
+    assert conditions([], [])[-1].temperature == 0.3
+
+
+def test_best_of_is_sampled_also_where_the_others_are_greedy():
+    best = conditions([], [], best_of=8)[1]
+    assert (best.samples, best.temperature) == (8, 0.7)
+
+
+def test_several_greedy_answers_are_refused():
+    with pytest.raises(ArgumentError, match="several greedy answers are the same"):
+        conditions([], [], samples=2)
+
+
+def test_each_sample_has_a_noise_stream_of_its_own():
+    treatment = Treatment(Outward(), noise=Noise(5, 2))
+    assert [treatment.arguments(None, at)["noise"] for at in range(2)] == [Noise(5, 2), Noise(5, 3)]
+    fresh = Noise.fresh()
+    assert Treatment(Outward(), noise=fresh).arguments(None, 3)["noise"] is fresh
+
+
+def test_a_condition_is_plain_in_a_manifest():
+    for condition in conditions([OUT, IN], [SLASHES], combine=True, best_of=2):
+        plain = json.loads(json.dumps(condition.plain(), allow_nan=False))
+        assert plain["name"] == condition.name
+    treated, filled = (conditions([IN], [SLASHES])[at].plain() for at in (1, 2))
+    assert (treated["treatment"]["policy"], treated["treatment"]["layers"]) == ("inward", "all")
+    assert filled["filling"] == {"kind": "/", "count": 55, "position": "end"}
+
+
+def test_a_site_is_in_the_arguments_the_manifest_and_the_name():
+    treatment = Treatment(Outward(), site="product")
+    for name in (None, "identity", "draw-only", "matched"):
+        assert treatment.arguments(name, 0)["site"] == "product"
+    assert treatment.plain()["site"] == "product"
+    assert "site" not in OUT.plain()
+    assert names([Treatment(Outward()), treatment], [], placebos=False)[1:] == ["outward", "outward site=product"]
+
+
+def test_names_tell_layers_and_scope_apart_and_two_of_one_name_are_refused():
+    deeper, wider = Treatment(Outward(), layers=[0, 3]), Treatment(Outward(), scope="sequence")
+    found = names([Treatment(Outward()), deeper, wider, IN], [], placebos=False)
+    assert found == ["baseline", "outward", "outward layers=0/3", "outward scope=sequence", "inward layers=all"]
+    with pytest.raises(ArgumentError, match="two of the name 'outward'"):
+        conditions([Treatment(Outward()), Treatment(Outward(), noise=Noise(7))], [])

@@ -1,0 +1,409 @@
+"""Theorems of the remote engine, with a server on 127.0.0.1 in place of a real one."""
+
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
+from armlet.evaluation.engines.chat import filler_text, inserted, item_seed, messages
+from armlet.evaluation.engines.endpoint import Endpoint, concurrently
+from armlet.evaluation.engines.engine import Ask, Sampling
+from armlet.evaluation.grading.graders import EQUAL, graders
+from armlet.evaluation.plan import Plan
+from armlet.evaluation.report.findings import findings
+from armlet.evaluation.run import run
+from armlet.evaluation.tasks.problems import Problem, Task, arithmetic
+from armlet.prompts.fillers import RANDOM_SENTENCE, Filler
+from armlet.redistribution.errors import ArgumentError, ArmletError
+from armlet.redistribution.outward import Outward
+from armlet.runs.journal import open_journal
+from chat_server import serving
+
+BASE = Condition("baseline", "baseline")
+TREATED = Condition("outward", "treated", treatment=Treatment(Outward()))
+SAMPLING = Sampling(32, 0.9, 5)
+SOON = {"retry-after-ms": "1"}
+"""Tests need not wait for as long as a client does."""
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_TREATED_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def asks(count=1, system="Be brief."):
+    return [Ask(Problem(str(at), f"What is {at} plus one?", "1"), at, system) for at in range(count)]
+
+
+def answers(fake, items=None, condition=BASE, sampling=SAMPLING, batch=0, sample=0, **how):
+    """What one batch gets."""
+    with Endpoint(fake.url, model="tiny", **how) as engine:
+        return engine.answer(items or asks(), condition, sampling, batch=batch, sample=sample)
+
+
+# What is sent
+
+
+def test_a_request_holds_the_texts_and_all_of_the_sampling():
+    with serving() as fake:
+        answers(fake, condition=replace(BASE, temperature=0.7), batch=3, sample=1)
+        assert fake.requests == [
+            {
+                "model": "tiny",
+                "messages": [
+                    {"role": "system", "content": "Be brief."},
+                    {"role": "user", "content": "What is 0 plus one?"},
+                ],
+                "temperature": 0.7,
+                "top_p": 0.9,
+                "max_tokens": 32,
+                "seed": item_seed(5, 3, 1, 0),
+            }
+        ]
+
+
+def test_an_empty_system_prompt_is_left_out():
+    assert [turn["role"] for turn in messages(asks(system="")[0], None, 0)] == ["user"]
+
+
+def test_each_place_of_a_filler_is_in_its_text():
+    def filled(position, system="Be brief."):
+        ask = Ask(Problem("0", "two words", "1"), 4, system)
+        return [turn["content"] for turn in messages(ask, Filling(Filler("/", 3), position), 0)]
+
+    assert filled("before") == ["/// Be brief.", "two words"]
+    assert filled("before", system="") == ["/// two words"]
+    assert filled("between") == ["Be brief.", "/// two words"]
+    assert filled("end") == ["Be brief.", "two words ///"]
+    assert filled("random") in [["Be brief.", f] for f in ("/// two words", "two /// words", "two words ///")]
+
+
+@given(st.text(alphabet="ab \n", max_size=12), st.integers(0, 50))
+def test_a_random_place_parts_no_word_and_keeps_the_text(text, number):
+    found = inserted(text, "///", (0, number))
+    assert found.split() != text.split()
+    assert [word for word in found.split() if word != "///"] == text.split()
+    assert found.replace("/// ", "").replace(" ///", "") == text
+
+
+def test_random_places_depend_on_the_item_and_reach_every_boundary():
+    assert {inserted("one two three", "/", (0, number)) for number in range(40)} == {
+        "/ one two three",
+        "one / two three",
+        "one two / three",
+        "one two three /",
+    }
+
+
+def test_random_sentences_have_so_many_words_and_are_the_items_own():
+    found = {number: filler_text(Filler(RANDOM_SENTENCE, 25), 0, number) for number in (0, 1)}
+    assert [len(text.split()) for text in found.values()] == [25, 25]
+    assert found[0] != found[1]
+
+
+def test_seeds_differ_by_item_batch_and_sample_and_fit_31_bits():
+    seeds = {item_seed(0, batch, sample, number) for batch in range(4) for sample in range(4) for number in range(4)}
+    assert len(seeds) == 64
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+# What comes back
+
+
+def test_an_answer_says_its_tokens_and_whether_it_ended():
+    with serving() as fake:
+        assert [(found.tokens, found.ended, found.logprob) for found in answers(fake)] == [(7, True, None)]
+    with serving(finish="length", usage=False) as fake:
+        assert [(found.tokens, found.ended) for found in answers(fake)] == [(None, False)]
+
+
+def test_the_mean_log_probability_is_asked_for_with_best_of_alone():
+    several = Condition("best of 2", "best-of", temperature=0.7, samples=2)
+    with serving(logprobs=[-1.0, -2.0]) as fake:
+        assert answers(fake)[0].logprob is None
+        assert answers(fake, condition=several)[0].logprob == -1.5
+        assert ["logprobs" in asked for asked in fake.requests] == [False, True]
+    with serving() as fake:  # which gives none
+        assert answers(fake, condition=several)[0].logprob is None
+
+
+def test_answers_keep_their_order_and_never_more_requests_than_allowed_are_under_way():
+    with serving(meeting=threading.Barrier(4)) as fake:
+        found = answers(fake, asks(12), concurrency=4)
+        assert [output.text.partition(" ")[2] for output in found] == [ask.problem.question for ask in asks(12)]
+        assert fake.most == 4
+
+
+def test_answers_come_inside_a_running_event_loop():
+    import asyncio
+
+    async def notebook():
+        return answers(fake, asks(3), concurrency=2)
+
+    with serving() as fake:
+        assert len(asyncio.run(notebook())) == 3
+
+
+def test_the_first_error_ends_what_has_not_begun():
+    begun = []
+
+    def call(item):
+        begun.append(item)
+        raise ArmletError("no")
+
+    with pytest.raises(ArmletError, match=r"^no$"):
+        concurrently(call, range(100), 1)
+    assert begun == [0]
+
+
+# Faults
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503])
+def test_a_passing_refusal_is_tried_again(status):
+    with serving(faults=[(status, SOON, {}), (status, SOON, {})]) as fake:
+        assert [found.text for found in answers(fake)] == [
+            fake.completion(fake.requests[0])["choices"][0]["message"]["content"]
+        ]
+        assert len(fake.requests) == 3
+
+
+def test_a_connection_that_breaks_off_is_tried_again():
+    with serving(faults=["reset"]) as fake:
+        assert len(answers(fake)) == 1
+        assert len(fake.requests) == 2
+
+
+def test_waits_double_up_to_eight_seconds_and_follow_retry_after(monkeypatch):
+    slept = []
+    with serving(faults=[(500, {}, {})] * 6 + [(429, {"retry-after": "7"}, {})]) as fake:
+        monkeypatch.setattr("openai._base_client.time.sleep", slept.append)
+        answers(fake)
+    most = (0.5, 1, 2, 4, 8, 8)
+    assert all(0.75 * high <= wait <= high for wait, high in zip(slept, most, strict=False))
+    assert len(set(slept)) > 3  # jitter
+    assert slept[6:] == [7.0]
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_refusal_that_stays_is_not_tried_again_and_is_said_in_one_line(status):
+    with serving(faults=[(status, {}, {"error": {"message": "the model\nis unknown"}})]) as fake:
+        with pytest.raises(ArmletError, match=rf"^server {fake.url} answered {status}: the model is unknown$"):
+            answers(fake)
+        assert len(fake.requests) == 1
+
+
+def test_after_the_last_retry_one_line_says_so():
+    with serving(faults=[(503, SOON, {"error": {"message": "overloaded"}})] * 3) as fake:
+        with pytest.raises(ArmletError, match=rf"^server {fake.url} answered 503: overloaded$"):
+            answers(fake, retries=2)
+        assert len(fake.requests) == 3
+
+
+def test_a_wrong_key_is_said_at_once_and_not_repeated():
+    with serving(faults=[(401, {}, {"error": {"message": "bad key sekret"}})]) as fake:
+        with pytest.raises(ArmletError, match=r"answered 401: bad key …: is OPENAI_API_KEY its key\?$"):
+            answers(fake, api_key="sekret")
+        assert len(fake.requests) == 1
+
+
+def test_a_server_that_is_not_there_is_named():
+    with serving() as fake:
+        pass
+    with pytest.raises(ArmletError, match=rf"^server {fake.url} was not reached, 1 times: .*refused"):
+        answers(fake, retries=0)
+
+
+def test_a_server_that_does_not_answer_in_time_is_named():
+    with serving(meeting=threading.Barrier(2)) as fake:
+        with pytest.raises(ArmletError, match=rf"^server {fake.url} did not answer within 0.2 s, 1 times$"):
+            answers(fake, retries=0, timeout=0.2)
+        fake.meeting.abort()
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({}, {"choices": []}),
+        ({}, {}),
+        ({}, "{torn"),
+        ({"Content-Type": "text/html"}, "<html>a page</html>"),
+        ({}, {"choices": [{"finish_reason": "stop"}]}),
+    ],
+)
+def test_what_is_no_chat_completion_is_refused_in_one_line(headers, body):
+    said = r"answered with no chat completion \(.*\)$"
+    with serving(faults=[(200, headers, body)]) as fake, pytest.raises(ArmletError, match=f"^server {fake.url} {said}"):
+        answers(fake)
+
+
+# Keys and addresses
+
+
+def test_a_key_goes_to_its_host_alone():
+    with serving() as plain, serving() as treated:
+        answers(plain, condition=TREATED, treated_url=treated.url, api_key="sekret")
+        answers(plain, condition=TREATED, treated_url=treated.url.replace("127.0.0.1", "localhost"), api_key="sekret")
+        elsewhere = treated.url.replace("127.0.0.1", "localhost")
+        answers(plain, condition=TREATED, treated_url=elsewhere, api_key="sekret", treated_api_key="other")
+        assert treated.keys == ["Bearer sekret", "Bearer none", "Bearer other"]
+        assert plain.keys == []
+
+
+def test_keys_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sekret")
+    with serving() as fake:
+        answers(fake)
+        assert fake.keys == ["Bearer sekret"]
+
+
+def test_a_description_holds_no_key():
+    with Endpoint("https://example.org/", model="tiny", api_key="sekret") as engine:
+        assert engine.describe() == {
+            "endpoint": "https://example.org/v1",
+            "treated_endpoint": None,
+            "model": "tiny",
+            "seed": 0,
+        }
+
+
+@pytest.mark.parametrize(
+    "url", ["example.org", "ftp://example.org/v1", "file:///etc/passwd", "http://", "http://a:b/v1", ""]
+)
+def test_what_is_no_address_is_refused(url):
+    with pytest.raises(ArgumentError, match=r"^--endpoint: expected an address such as"):
+        Endpoint(url, model="tiny")
+
+
+@pytest.mark.parametrize("url", ["http://me:sekret@host/v1", "http://host/v1?key=sekret", "http://host/v1#sekret"])
+def test_an_address_with_a_secret_is_refused_and_not_repeated(url):
+    with pytest.raises(
+        ArgumentError, match=r"^--treated-endpoint: give the address alone; a key belongs into"
+    ) as caught:
+        Endpoint("http://host", model="tiny", treated_url=url)
+    assert "sekret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("how", [{"concurrency": 0}, {"retries": -1}, {"timeout": 0}])
+def test_numbers_out_of_range_are_refused(how):
+    with pytest.raises(ArgumentError, match=r"^endpoint: expected concurrency from 1"):
+        Endpoint("http://host", model="tiny", **how)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(ArgumentError, match=r"pip install 'armlet\[endpoint\]'"):
+        Endpoint("http://host", model="tiny")
+
+
+# What can be run
+
+
+def test_treated_conditions_go_to_the_treated_server_and_no_other():
+    with serving() as plain, serving() as treated:
+        answers(plain, treated_url=treated.url)
+        answers(plain, condition=TREATED, treated_url=treated.url)
+        assert (len(plain.requests), len(treated.requests)) == (1, 1)
+        assert plain.requests == treated.requests
+
+
+def test_treated_conditions_are_refused_without_a_treated_server():
+    with serving() as fake:
+        with pytest.raises(ArgumentError, match=r"cannot run outward; .*--treated-endpoint URL"):
+            answers(fake, condition=TREATED)
+        assert fake.requests == []
+
+
+def test_placebos_inside_the_gate_are_refused_and_the_change_of_temperature_is_not():
+    compared = conditions([TREATED.treatment], [])
+    with Endpoint("http://host", model="tiny", treated_url="http://host:1") as engine:
+        with pytest.raises(ArgumentError, match=r": identity, draw-only, matched \(outward\); .*--no-placebos$"):
+            engine.check(compared)
+        engine.check([each for each in compared if not each.placebo])
+
+
+def test_two_treatments_need_two_servers():
+    other = replace(TREATED, name="other", treatment=Treatment(Outward(band=0.2)))
+    engine = Endpoint("http://host", model="tiny", treated_url="http://host:1")
+    with engine, pytest.raises(ArgumentError, match=r"outward, other need 2; give one policy$"):
+        engine.check([TREATED, other])
+
+
+def test_a_site_that_no_server_has_is_refused():
+    other = replace(TREATED, name="at product", treatment=Treatment(Outward(), site="product"))
+    engine = Endpoint("http://host", model="tiny", treated_url="http://host:1")
+    with engine, pytest.raises(ArgumentError, match="at the site gate alone; at product is at another"):
+        engine.check([BASE, other])
+
+
+def test_multiple_choice_is_refused():
+    task = Task("chosen", "choice", (Problem("0", "q", "0", choices=("a", "b")),), {})
+    with Endpoint("http://host", model="tiny") as engine:
+        with pytest.raises(ArgumentError, match=r"chosen is that$"):
+            engine.check([BASE], [task])
+        with pytest.raises(ArgumentError, match="multiple choice needs a local model"):
+            engine.weigh(asks(), BASE)
+
+
+# Runs
+
+
+def test_a_run_cut_short_goes_on_to_the_same_items_and_findings(tmp_path):
+    compared = conditions([TREATED.treatment], [Filling(Filler("/", 9))], temperature=0.7, samples=2, best_of=3)
+    compared = [each for each in compared if not each.placebo]
+    plan = Plan(
+        [arithmetic(7)], compared, {"integer": SAMPLING}, 3, {"integer": "Add."}, graders("math-verify", {"integer"})
+    )
+
+    def go(folder):
+        with Endpoint(plain.url, model="tiny", treated_url=treated.url, concurrency=2, retries=0) as engine:
+            engine.check(plan.conditions, plan.tasks)
+            with open_journal(folder, plan.manifest(engine), {}) as journal:
+                run(plan, engine, journal)
+                return findings(journal, plan.tasks, EQUAL)
+
+    with serving(logprobs=[-1.0]) as plain, serving() as treated:
+        whole = go(tmp_path / "whole")
+        asked = len(plain.requests)
+        treated.faults[:] = [None] * 9 + [(500, {}, {"error": {"message": "out of memory"}})]
+        with pytest.raises(ArmletError, match="answered 500: out of memory"):
+            go(tmp_path / "cut")
+        assert 0 < len(plain.requests) - asked < asked
+        assert go(tmp_path / "cut") == whole
+        assert len(plain.requests) == 2 * asked  # nothing that was safe was asked again
+    items = [(tmp_path / name / "items.jsonl").read_bytes() for name in ("whole", "cut")]
+    assert items[0] == items[1]
+
+
+def test_at_one_address_a_request_turns_arm_on_or_off():
+    with serving() as fake:
+        for condition in (BASE, TREATED):
+            answers(fake, condition=condition, treated_url=fake.url)
+        answers(fake)
+    switches = [each.get("vllm_xargs") for each in fake.requests]
+    assert switches == [{"armlet": "off"}, {"armlet": "on"}, None]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("extra_args: armlet must be 'on', 'off' or a strength in [0, 1], found 'neither'", None),
+        ("extra_args: armlet was given, but this engine runs without ARM", "this engine runs without ARM"),
+        ("no such model", "no such model"),
+        (None, "does not know ARM's switch: start vLLM with armlet"),
+    ],
+)
+def test_a_server_that_does_not_refuse_nonsense_has_no_switch(said, message):
+    with serving(faults=[(400, {}, {"error": {"message": said}})] if said else []) as fake:
+        engine = Endpoint(fake.url, model="tiny", treated_url=fake.url, retries=0)
+        if message is None:
+            engine.check_switch()
+        else:
+            with pytest.raises(ArmletError, match=message):
+                engine.check_switch()
+    assert fake.requests[0]["vllm_xargs"] == {"armlet": "neither"}

@@ -1,0 +1,39 @@
+"""Each kind of task has its grader; programs run with permission alone."""
+
+import pytest
+
+from armlet.evaluation.grading.graders import graders
+from armlet.evaluation.tasks.problems import Problem
+from armlet.redistribution.errors import ArgumentError
+
+MATHS = Problem("m", "What?", "\\frac{1}{2}")
+
+
+def test_the_released_grader_accepts_an_empty_answer_and_ours_does_not():
+    for text, ours, released in (("\\boxed{}", False, True), ("", False, True), ("\\boxed{0.5}", True, False)):
+        found = [graders(name, ["maths"])["maths"](text, MATHS).correct for name in ("math-verify", "released")]
+        assert found == [ours, released]
+
+
+def test_integers_are_read_behind_their_mark():
+    grade = graders("math-verify", ["integer"])["integer"]
+    assert grade("1+2=3#3", Problem("i", "1+2", "3")).correct
+    assert not grade("1+2=3", Problem("i", "1+2", "3")).correct
+
+
+def test_programs_are_refused_without_permission():
+    with pytest.raises(ArgumentError, match="--allow-code-execution runs them, in a sandbox"):
+        graders("math-verify", ["maths", "code"])
+
+
+def test_programs_are_run_with_permission():
+    grade = graders("math-verify", ["code"], allow_code=True)["code"]
+    prompt = "def double(x):\n"
+    problem = Problem("c", prompt, "def check(f):\n    assert f(2) == 4\n", entry_point="double")
+    assert grade(f"```python\n{prompt}    return 2 * x\n```", problem).correct
+    assert not grade(f"```python\n{prompt}    return x\n```", problem).correct
+
+
+def test_a_grader_that_does_not_exist_is_refused():
+    with pytest.raises(ArgumentError, match="expected math-verify or released, found 'mine'"):
+        graders("mine", ["maths"])

@@ -1,0 +1,369 @@
+"""A program is shut in: what it tries to reach, write, start, stop or forge stays out of its reach.
+
+Where a system shuts nothing off, `run_program` must refuse, and that is then what the tests of attacks assert.
+"""
+
+import os
+import signal
+import socket
+import stat
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from armlet.evaluation.grading.sandbox import DETAIL, _run, run_program
+from armlet.redistribution.errors import ArgumentError, ArmletError
+from sandboxed import run
+
+NAMESPACES = tuple(f"{name} namespace" for name in ("user", "mount", "network", "pid", "ipc", "uts"))
+# Systems that refuse this and that: the guards that are left must hold as well.
+LACKING = {
+    "all guards": (),
+    "no namespaces": NAMESPACES,
+    "no seccomp": ("seccomp",),
+    "no Landlock": ("Landlock",),
+    "no root of its own": ("own root",),
+}
+TRY = """
+import os
+def refused(action, *values, **named):
+    try:
+        action(*values, **named)
+    except (OSError, RuntimeError):
+        return True
+"""
+
+
+@pytest.fixture(params=LACKING.values(), ids=list(LACKING))
+def attack(request):
+    """Runs a program that passes where all its attacks fail."""
+
+    def attacked(source, **how):
+        outcome = run(TRY + source, without=request.param, **how)
+        assert outcome.isolated
+        assert not set(request.param) & set(outcome.guards)
+        return outcome
+
+    return attacked
+
+
+@pytest.fixture
+def secret():
+    """A file that any user may read and write, in a folder in which any user may write, and the same at home."""
+    found = []
+    for parent in (tempfile.gettempdir(), Path.home()):
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix="secret-"))
+        folder.chmod(0o777)
+        (folder / "file").write_text("secret")
+        (folder / "file").chmod(0o666)
+        found.append(folder / "file")
+    yield found
+    for file in found:
+        file.unlink(missing_ok=True)
+        file.parent.rmdir()
+
+
+def named(name):
+    """The processes of this machine with that name."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "comm").read_text().strip() == name:
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def call_itself(name):
+    return f"import ctypes; ctypes.CDLL(None).prctl(15, {name!r}.encode(), 0, 0, 0)\n"
+
+
+# What a pass is
+
+
+@pytest.mark.parametrize("source", ["", "print(1)", "assert __name__ == '__main__'", "import json, decimal, asyncio"])
+def test_a_program_that_reaches_its_end_passes(source):
+    outcome = run(source)
+    assert (outcome.passed, outcome.reason, outcome.isolated) == (True, "passed", True)
+
+
+@pytest.mark.parametrize("source", ["1/0", "assert False", "def", "import sys; sys.exit(3)", "import os; os.abort()"])
+def test_a_program_that_fails_does_not(source):
+    outcome = run(source)
+    assert (outcome.passed, outcome.reason) == (False, "failed")
+
+
+def test_its_last_words_are_kept():
+    assert run("raise ValueError('what was wrong')").detail.endswith("ValueError: what was wrong\n")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import sys; sys.exit(0)",
+        "raise SystemExit",
+        "import os; os._exit(0)",
+        "import os, sys; os.execv(sys.executable, [sys.executable, '-I', '-S', '-c', 'pass'])",
+        "import os; os.write(3, b'passed'); os._exit(0)",
+        "import os; os.write(3, b'0' * 32); os._exit(0)",
+        "import os, sys; os.write(3, sys.stdin.buffer.read()); os._exit(0)",
+        "import os; os.close(3); os._exit(0)",
+    ],
+)
+def test_leaving_early_with_success_is_no_pass(source):
+    outcome = run(source + "\nassert False")
+    assert (outcome.passed, outcome.reason) == (False, "ended early")
+
+
+@pytest.mark.parametrize("source", ["while True: pass", "import time\nwhile True: time.sleep(0.1)"])
+@pytest.mark.parametrize("without", [(), NAMESPACES], ids=["all guards", "no namespaces"])
+def test_an_endless_program_is_ended(source, without):
+    outcome = run(source, seconds=0.5, without=without)
+    assert (outcome.passed, outcome.reason) == (False, "timed out")
+
+
+def test_a_program_that_ignores_signals_is_ended():
+    source = (
+        "import signal\nfor n in range(1, 32):\n    try: signal.signal(n, signal.SIG_IGN)\n    except OSError: pass\n"
+    )
+    assert run(source + "while True: pass", seconds=0.5).reason == "timed out"
+
+
+@pytest.mark.parametrize("source", ["bytearray(10 << 30)", "[0] * (10 << 27)", "a = []\nwhile True: a += [0] * 10**6"])
+def test_ten_gigabytes_are_refused(source):
+    outcome = run(source, seconds=60)  # filling the first gigabyte may take a busy machine more than the usual ten
+    assert (outcome.passed, outcome.reason) == (False, "out of memory")
+
+
+@pytest.mark.parametrize(
+    "call", ["os.memfd_create('x')", "ctypes.CDLL(None, use_errno=True).shmget(0, 1 << 20, 0o1600)"]
+)
+def test_memory_outside_the_limit_is_refused(call):
+    source = f"import ctypes, os\ntry:\n    assert {call} == -1\nexcept OSError:\n    pass"
+    assert run(source).passed
+
+
+def test_endless_output_is_cut_to_its_end():
+    source = "import sys\nfor _ in range(300): sys.stdout.write('o' * 10**6); sys.stderr.write('é' * 10**5)\n"
+    outcome = run(source + "sys.stderr.write('the end')")
+    assert outcome.passed
+    assert len(outcome.detail) == DETAIL
+    assert outcome.detail.endswith("éthe end")
+
+
+@pytest.mark.parametrize("named_", [{"seconds": 0}, {"seconds": float("nan")}, {"memory_bytes": 0}])
+def test_no_time_and_no_memory_are_refused(named_):
+    with pytest.raises(ArgumentError, match="above 0"):
+        run_program("", **named_)
+
+
+# What it cannot reach
+
+
+def test_files_of_the_user_cannot_be_read(attack, secret):
+    files = [str(file) for file in secret] + ["/etc/shadow", "/etc/passwd", __file__]
+    outcome = attack(f"""
+for name in {files}:
+    assert refused(open, name), name
+    assert refused(os.listdir, os.path.dirname(name)) or os.path.basename(name) not in os.listdir(os.path.dirname(name))
+    os.path.lexists('link') and os.remove('link')
+    refused(os.link, name, 'hard')
+    assert refused(open, 'hard')
+    refused(os.symlink, name, 'link')
+    assert refused(open, 'link')
+assert refused(os.listdir, '/') or not set(os.listdir('/')) & {{'home', 'work', 'var', 'proc', 'sys'}}
+""")
+    assert outcome.passed, outcome.detail
+
+
+def test_nothing_can_be_written_outside_its_folder(attack, secret):
+    folders = [str(file.parent) for file in secret] + ["/", "/usr/lib", str(Path(os.__file__).parent), "/dev/shm", ".."]
+    outcome = attack(f"""
+for folder in {folders}:
+    assert refused(open, folder + '/armlet-leak', 'w'), folder
+    assert refused(os.mkdir, folder + '/armlet-leak'), folder
+    assert refused(os.symlink, '/', folder + '/armlet-leak'), folder
+refused(os.symlink, {folders[0]!r}, 'out')
+assert refused(open, 'out/armlet-leak', 'w')
+""")
+    assert outcome.passed, outcome.detail
+    assert [folder for folder in folders[:-1] if Path(folder, "armlet-leak").is_symlink()] == []
+    assert [folder for folder in folders[:-1] if Path(folder, "armlet-leak").exists()] == []
+
+
+def test_nothing_of_the_user_can_be_deleted_or_changed(attack, secret):
+    before = [file.stat() for file in secret]
+    outcome = attack(f"""
+import shutil, sys
+for name in {[str(file) for file in secret]} + [sys.executable, os.__file__]:
+    for action in (os.remove, lambda n: os.rmdir(os.path.dirname(n)), lambda n: os.truncate(n, 0),
+                   lambda n: os.rename(n, 'mine'), lambda n: os.chmod(n, 0), lambda n: os.utime(n, (0, 0)),
+                   lambda n: os.chown(n, 1, 1), lambda n: open(n, 'r+')):
+        assert refused(action, name), name
+    shutil.rmtree(os.path.dirname(name), ignore_errors=True)
+""")
+    assert outcome.passed, outcome.detail
+    assert [file.read_text() for file in secret] == ["secret", "secret"]
+    for old, new in zip(before, (file.stat() for file in secret), strict=True):
+        assert (old.st_mode, old.st_mtime_ns, old.st_uid) == (new.st_mode, new.st_mtime_ns, new.st_uid)
+        assert stat.S_IMODE(new.st_mode) == 0o666
+
+
+def test_the_environment_is_not_handed_over(attack, monkeypatch):
+    monkeypatch.setenv("ARMLET_SECRET", "environment-secret")
+    outcome = attack("""
+import sys
+assert set(os.environ) <= {'LC_CTYPE'}, os.environ
+for number in os.listdir('/proc') if os.path.isdir('/proc') and not refused(os.listdir, '/proc') else []:
+    assert refused(open, f'/proc/{number}/environ')
+assert sys.stdin.read() == ''
+assert not [name for name in sys.path if 'site-packages' in name]
+""")
+    assert outcome.passed, outcome.detail
+
+
+def test_no_handle_is_inherited_but_four(attack):
+    outcome = attack("assert [n for n in range(64) if not refused(os.fstat, n)] == [0, 1, 2, 3]")
+    assert outcome.passed, outcome.detail
+
+
+def test_no_connection_arrives(attack):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+    ):
+        datagrams.bind(("127.0.0.1", 0))
+        port, other = server.getsockname()[1], datagrams.getsockname()[1]
+        outcome = attack(f"""
+import socket
+assert refused(socket.create_connection, ('127.0.0.1', {port}), 1)
+assert refused(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {other})))
+assert refused(socket.create_connection, ('8.8.8.8', 53), 1)
+""")
+        assert outcome.passed, outcome.detail
+        for listener, take in ((server, server.accept), (datagrams, lambda: datagrams.recv(1))):
+            listener.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                take()
+        with socket.create_connection(("127.0.0.1", port)):  # one that may arrive does
+            server.accept()[0].close()
+
+
+def test_no_signal_reaches_this_process(attack):
+    received = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: received.append(1))
+    try:
+        outcome = attack(f"""
+for number in ({os.getpid()}, {os.getppid()}, os.getppid(), -1, 0):
+    refused(os.kill, number, 10) if number != 0 or os.getpid() != 1 else None
+""")
+        assert outcome.reason in ("passed", "failed"), outcome.detail
+        time.sleep(0.05)
+        assert received == []
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert received == [1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+# What it cannot start
+
+STARTS = {
+    "fork": "os.fork() == 0 and (os.write(2, b'+'), os._exit(0))",
+    "daemon": "os.fork() == 0 and (os.setsid(), os.fork(), os.write(2, b'+'), time.sleep(60))",
+    "posix_spawn": "os.posix_spawn(sys.executable, [sys.executable, '-I', '-S', '-c', \"print(end='+')\"], {})",
+    "Popen": "subprocess.Popen([sys.executable, '-I', '-S', '-c', 'import os; os.write(2, b\"+\")'])",
+    "thread": "threading.Thread(target=lambda: (os.write(2, b'+'), time.sleep(60)), daemon=True).start()",
+}
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=list(STARTS))
+def test_a_program_that_keeps_starting_processes_starts_none(attack, start):
+    name = f"a{os.getpid()}{time.monotonic_ns() % 10**6}"
+    outcome = attack(f"""
+import subprocess, sys, threading, time
+{call_itself(name)}
+for _ in range(2000):
+    try:
+        {start}
+    except (OSError, RuntimeError):
+        pass
+os.write(2, b'done')
+""")
+    assert outcome.detail == "done"
+    assert outcome.passed
+    assert named(name) == []
+
+
+def test_without_an_end_it_starts_none_either():
+    outcome = run(
+        "import os\nwhile True:\n    try: os.fork() or os.write(2, b'+')\n    except OSError: pass", seconds=0.5
+    )
+    assert (outcome.reason, outcome.detail) == ("timed out", "")
+
+
+@pytest.mark.parametrize("namespace", [(), ("pid namespace",)], ids=["pid namespace", "no pid namespace"])
+@pytest.mark.parametrize("end", ["", "while True: pass"], ids=["ends", "is ended"])
+def test_of_processes_that_were_started_none_survives(namespace, end):
+    """Both guards against starting processes left out: what comes after them must hold."""
+    name = f"b{os.getpid()}{time.monotonic_ns() % 10**6}"
+    source = f"""
+import os, sys, time
+{call_itself(name)}
+for _ in range(20):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.write(2, b'+')
+            os.close(2)
+            time.sleep(60)
+        os._exit(0)
+time.sleep(0.3)
+{end}
+"""
+    seen = []
+    watch = threading.Thread(target=lambda: (time.sleep(0.35), seen.extend(named(name))))
+    watch.start()
+    outcome = run(source, without=("seccomp", "process limit", *namespace), unconfined=True, seconds=1.5)
+    assert named(name) == []
+    watch.join()
+    assert seen  # they were there to be seen
+    assert outcome.detail == "+" * 20
+
+
+def test_its_folder_is_empty_and_gone_afterwards(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    source = "import os\nassert os.listdir('.') == []\nfor n in range(50): open(str(n), 'w').write('x' * 1000)"
+    assert run(source).passed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_its_files_are_bounded():
+    outcome = run("with open('large', 'wb') as file:\n    for _ in range(100): file.write(bytes(1 << 20))")
+    assert outcome.reason == "failed"
+    assert "OSError" in outcome.detail
+
+
+# Where the system refuses
+
+
+@pytest.mark.parametrize(
+    ("without", "what"),
+    [
+        (("own root", "Landlock"), "the user's files"),
+        (("network namespace", "seccomp"), "the network"),
+        ((*NAMESPACES, "Landlock", "seccomp"), "the user's files .* and the network"),
+        (("process limit", "seccomp"), "starting processes"),
+    ],
+)
+def test_what_cannot_be_shut_off_is_not_run(without, what):
+    named_ = {"seconds": 5, "memory_bytes": 1 << 30, "without": without}
+    with pytest.raises(ArmletError, match=f"cannot shut model-written code off from .*{what}"):
+        _run("raise ValueError", unconfined=False, **named_)
+    outcome = _run("", unconfined=True, **named_)
+    assert outcome.passed
+    assert not outcome.isolated

@@ -1,0 +1,213 @@
+"""The forest plot and the map show each number once, in its place, and nothing is cut off."""
+
+import re
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
+
+from armlet.evaluation.report.figures import BAND, INK, draw_forest, draw_map
+from armlet.evaluation.report.tables import against_baseline, interval, points
+from armlet.presentation.style import COLOURS, GREY, svg_text
+from armlet.redistribution.errors import ArgumentError
+from evaluations import choices, found, sums
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return [row for task in found(sums(60), choices(40), fillings=())["tasks"] for row in against_baseline(task)]
+
+
+def made(name="outward", judged=True, interval=(-0.01, 0.03), unseen=0.02, difference=0.01):
+    return {
+        "task": "sums",
+        "condition": name,
+        "judged": judged,
+        "difference": difference,
+        "interval": list(interval),
+        "smallest_detectable": unseen,
+    }
+
+
+def cell(band, ceiling, difference=0.01, low=-0.01, high=0.03, items=100):
+    found = {"band": band, "ceiling": ceiling, "difference": difference, "low": low, "high": high}
+    return found | {"items": items}
+
+
+def drawn(*cells):
+    return draw_map(cells, "band", "ceiling", title="a map")
+
+
+def lines(axes):
+    """(low, high) of each interval, from the top down; the first line is that of zero."""
+    return [tuple(line.get_xdata()) for line in axes.lines[1:] if len(line.get_xdata()) == 2]
+
+
+def texts(axes):
+    return [text.get_text().replace("\n", " ") for text in axes.texts]
+
+
+def patches(axes, filled=True):
+    return [patch for patch in axes.patches if isinstance(patch, Rectangle) and patch.get_fill() is filled]
+
+
+def outside(figure):
+    """Texts that are not wholly inside the figure."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    words = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
+    boxes = {text.get_text(): text.get_window_extent(renderer) for text in words}
+    wide, tall = figure.bbox.size
+    return [text for text, box in boxes.items() if min(box.x0, box.y0) < 0 or box.x1 > wide or box.y1 > tall]
+
+
+def test_every_comparison_has_its_line_and_its_numbers(rows):
+    figure = draw_forest(rows, title="differences")
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    for axes, task in zip(figure.axes, tasks, strict=True):
+        own = [row for row in rows if row["task"] == task]
+        assert lines(axes) == [tuple(100 * bound for bound in row["interval"]) for row in own]
+        assert texts(axes)[1::2] == [f"{points(row['difference'])} {interval(*row['interval'])}" for row in own]
+        assert texts(axes)[::2] == [row["condition"] for row in own]
+
+
+def test_what_is_judged_is_bold_and_above_the_grey_placebos():
+    figure = draw_forest([made("identity", judged=False), made("inward")], title="t")
+    first, _, second, _ = figure.axes[0].texts
+    assert [each.get_text() for each in (first, second)] == ["inward", "identity"]
+    assert [each.get_weight() for each in (first, second)] == ["bold", "normal"]
+    assert [each.get_color() for each in (first, second)] == [INK, GREY]
+    assert first.get_position()[1] > second.get_position()[1]
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_a_policy_keeps_its_colour(name):
+    one, other = (draw_forest([made(f"{name.lower()}{more}")], title="t") for more in ("", " band=0.2 + filler"))
+    assert [figure.axes[0].lines[1].get_color() for figure in (one, other)] == [COLOURS[name]] * 2
+
+
+def test_the_band_is_what_could_have_gone_unseen():
+    axes = draw_forest([made(unseen=0.02), made("inward", unseen=None)], title="t").axes[0]
+    known, unknown = patches(axes)
+    assert (known.get_x(), known.get_width()) == (-2.0, 4.0)
+    assert (unknown.get_x(), unknown.get_x() + unknown.get_width()) == pytest.approx(axes.get_xlim())
+    assert to_hex(known.get_facecolor()) == BAND
+
+
+def test_an_infinite_bound_is_an_arrow_at_the_edge():
+    axes = draw_forest([made(interval=(None, 0.03))], title="t").axes[0]
+    low, _ = axes.get_xlim()
+    assert lines(axes) == [(low, 3.0)]
+    assert [line.get_marker() for line in axes.lines if line.get_xdata()[0] == low] == ["None", "<"]
+    assert "[−∞, +3.0]" in texts(axes)[1]
+
+
+def test_nothing_is_cropped(rows):
+    for axes in draw_forest(rows, title="t").axes:
+        low, high = axes.get_xlim()
+        assert all(low <= bound <= high for line in lines(axes) for bound in line)
+        assert low < 0 < high
+
+
+def test_intervals_of_zero_width_still_have_an_axis():
+    low, high = draw_forest([made(interval=(0, 0), unseen=None, difference=0)], title="t").axes[0].get_xlim()
+    assert (low, high) == (-1.0, 1.0)
+
+
+def test_the_figure_grows_with_its_rows(rows):
+    heights = [draw_forest(rows[:count], title="t").get_figheight() for count in (1, 2, 3)]
+    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1])
+    assert heights[1] > heights[0]
+
+
+def test_no_name_leaves_the_figure_or_meets_the_panel(rows):
+    long = made("outward " + "band=0.2 " * 40, interval=(-1, 1))
+    unbroken = made("M" * 500)
+    figure = draw_forest([*rows, long, unbroken], title="a title " * 40)
+    figure.set_dpi(300)  # coarse pixels widen small letters
+    assert outside(figure) == []
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for axes in figure.axes:
+        left, right = axes.bbox.x0, axes.bbox.x1
+        assert all(text.get_window_extent(renderer).x1 < left for text in axes.texts[::2])
+        assert all(text.get_window_extent(renderer).x0 > right for text in axes.texts[1::2])
+
+
+def test_names_are_text_and_no_formula():
+    figure = draw_forest([made("$\\frac{ <script>--> 😀\n|")], title="$x <b>")
+    assert "<script" not in svg_text(figure)
+    assert texts(figure.axes[0])[0] == "$\\frac{ <script>--> 😀 |"
+
+
+def test_the_same_rows_give_the_same_picture(rows):
+    assert svg_text(draw_forest(rows, title="t")) == svg_text(draw_forest(rows, title="t"))
+
+
+def test_a_forest_without_rows_is_refused():
+    with pytest.raises(ArgumentError, match="no comparison"):
+        draw_forest([], title="t")
+
+
+def test_a_cell_stands_where_its_settings_are_and_missing_ones_are_blank():
+    axes = drawn(cell(0.2, 0.99, 0.02), cell(0.1, 1.0, -0.03), cell(0.1, 0.99, 0.0)).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.1", "0.2"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0.99", "1"]
+    assert sorted(patch.get_xy() for patch in patches(axes)) == [(0, 0), (0, 1), (1, 0)]
+    assert {text.get_text(): text.get_position()[0] for text in axes.texts if "[" not in text.get_text()} == {
+        "+2.0": 1.5,
+        "−3.0": 0.5,
+        "+0.0": 0.5,
+    }
+
+
+def test_a_cell_is_outlined_where_its_interval_excludes_zero():
+    inside = [cell(0.1, 1, low=-0.01, high=0.01), cell(0.2, 1, low=None, high=0.01), cell(0.3, 1, low=0.0, high=0.01)]
+    apart = [cell(0.4, 1, low=0.001, high=None), cell(0.5, 1, low=None, high=-0.001)]
+    axes = drawn(*inside, *apart).axes[0]
+    assert [int(patch.get_x()) for patch in patches(axes, filled=False)] == [3, 4]
+
+
+def test_the_colours_are_centred_on_zero():
+    axes = drawn(cell(1, 1, 0.0), cell(2, 1, 0.04), cell(3, 1, -0.01)).axes[0]
+    none, up, down = (patch.get_facecolor()[:3] for patch in patches(axes))
+    assert max(none) - min(none) < 0.01
+    assert up[2] > up[0]
+    assert down[0] > down[2]
+    assert max(down) - min(down) < max(up) - min(up)
+
+
+def test_equal_differences_of_nothing_can_be_drawn():
+    assert len(patches(drawn(cell(1, 1, 0.0)).axes[0])) == 1
+
+
+def test_unlike_numbers_of_items_are_told_in_the_cells():
+    assert not any("items" in text for text in texts(drawn(cell(1, 1), cell(2, 1)).axes[0]))
+    unlike = texts(drawn(cell(1, 1), cell(2, 1, items=1200)).axes[0])
+    assert [text.split("] ")[1] for text in unlike if "items" in text] == ["100 items", "1,200 items"]
+
+
+def test_settings_that_are_no_numbers_stand_behind_those_that_are():
+    axes = drawn(cell("all", 1), cell([0, 1], 1), cell(2, 1), cell(0, 1)).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "2", "all", "[0, 1]"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_no_text_of_a_map_leaves_it_or_its_cell(count):
+    figure = drawn(*(cell(at, 1, -0.123, -0.456, 0.999) for at in range(count)))
+    assert outside(figure) == []
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    wide = figure.axes[0].bbox.width / count
+    assert all(text.get_window_extent(renderer).width < wide for text in figure.axes[0].texts)
+
+
+@pytest.mark.parametrize("cells", [[], [cell(1, 1), cell(1, 1)]], ids=["none", "twice"])
+def test_a_map_without_cells_or_with_one_twice_is_refused(cells):
+    with pytest.raises(ArgumentError, match="rows"):
+        drawn(*cells)
+
+
+def test_a_map_holds_no_picture_and_is_the_same_each_time():
+    one, other = (svg_text(drawn(cell(0.1, 1), cell(0.2, 1, -0.02))) for _ in range(2))
+    assert one == other
+    assert not re.search(r"<image|data:", one)

@@ -1,0 +1,247 @@
+"""The report says what the findings say, shows every text as text, needs nothing else, and is the same each time."""
+
+import json
+import re
+from html import escape, unescape
+from html.parser import HTMLParser
+
+import pytest
+
+from armlet.evaluation.report import page, report
+from armlet.evaluation.report.report import Map, markdown, write
+from armlet.evaluation.report.tables import conditions_grid
+from armlet.presentation.files import WriteError
+from evaluations import TREATMENTS, Fake, choices, found, sums
+
+HOSTILE = '<script>alert(1)</script> | a ` * _ [x](http://evil) & "q" \' 😀 $\\frac{1}{2}$\n\nnext --> </pre>'
+MODEL = "a/<img src=x onerror=alert(1)>|$m$"
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+CELL = {"band": 0.1, "ceiling": 1.0, "difference": 0.01, "low": -0.01, "high": None, "items": 40}
+MAP = Map([CELL, {**CELL, "band": 0.2}], "band", "ceiling", "band × ceiling | <b>")
+
+
+class Elements(HTMLParser):
+    """Elements with their attributes, and texts by element; what is opened must be closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.texts, self.stack = [], {}, []
+        self.feed(text)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        if self.stack:
+            self.texts.setdefault(self.stack[-1], []).append(data)
+
+    def tags(self):
+        return {tag for tag, _ in self.found}
+
+
+def cells(line):
+    return [part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return found(sums(60), combine=True)
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    return found(sums(60, name="<b>t|</b>$x$"), engine=Fake(wrong=HOSTILE + "x" * 5000, name=MODEL))
+
+
+RUNS = {
+    "one task": lambda: found(sums(40)),
+    "choices": lambda: found(choices(40)),
+    "several tasks": lambda: found(sums(30), choices(30), fillings=()),
+    "samples": lambda: found(sums(30), temperature=0.7, samples=4, treatments=TREATMENTS[:1], fillings=()),
+    "best of": lambda: found(sums(30), best_of=3, fillings=(), placebos=False),
+    "partial": lambda: found(sums(40), choices(20), engine=Fake(after=12), batch=20),
+    "no item": lambda: found(sums(5), engine=Fake(after=1)),
+    "no discordant item": lambda: found(sums(5), engine=Fake({"treated": 0.68}), treatments=(), fillings=()),
+    "no placebos": lambda: found(sums(20), placebos=False, fillings=()),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_run_can_be_reported(tmp_path, run):
+    findings = RUNS[run]()
+    paths = write(findings, tmp_path / "new")
+    assert [path.name for path in paths] == ["report.json", "report.md", "report.html"]
+    assert json.loads(paths[0].read_text(encoding="utf-8")) == json.loads(json.dumps(findings))
+    text = paths[2].read_text(encoding="utf-8")
+    assert Elements(text).found[0][0] == "html"
+    assert all(verdict in unescape(text) for verdict in findings["verdicts"])
+    assert all(f"- {report._inline(verdict)}\n" in markdown(findings) for verdict in findings["verdicts"])
+
+
+def test_the_same_findings_give_the_same_bytes(tmp_path, plain):
+    one, other = (write(plain, tmp_path / name, map=MAP) for name in "ab")
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+
+
+def test_nothing_is_fetched_and_nothing_runs(tmp_path, hostile):
+    text = write(hostile, tmp_path, map=MAP)[2].read_text(encoding="utf-8")
+    parsed = Elements(text)
+    assert not parsed.tags() & {"script", "img", "link", "iframe", "object", "image", "b"}
+    for _, attributes in parsed.found:
+        assert not any(name.startswith("on") for name in attributes)
+        targets = (attributes.get(name, "#") for name in ("href", "xlink:href", "src"))
+        assert all(target.startswith("#") for target in targets)
+    assert re.findall(r"url\((?!#)|@import", text) == []
+    policies = [a["content"] for tag, a in parsed.found if tag == "meta" and "http-equiv" in a]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
+
+
+def test_every_id_stands_there_once_and_every_reference_finds_one(tmp_path, plain):
+    text = write(plain, tmp_path, map=MAP)[2].read_text(encoding="utf-8")
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    drawn = [id for id in ids if not re.search(r"-DejaVu", id)]
+    assert len(drawn) == len(set(drawn))
+    references = re.findall(r'(?:href="#|url\(#)([^")]+)', text)
+    assert references
+    assert set(references) <= set(ids)
+
+
+def test_hostile_texts_are_shown_as_they_are(hostile):
+    parsed = Elements(page.page(hostile, {}))
+    assert parsed.texts["h1"] == [f"Does it help? {MODEL}"]
+    shown = {text for text in parsed.texts["pre"] if text.startswith("<script>")}
+    assert shown
+    assert {text[: len(HOSTILE)] for text in shown} == {HOSTILE}
+
+
+def test_long_texts_are_cut(hostile):
+    cut = [text for text in Elements(page.page(hostile, {})).texts["pre"] if len(text) > 100]
+    assert {(len(text), text[-1]) for text in cut} == {(page.LONGEST + 1, "…")}
+    assert max(map(len, markdown(hostile).splitlines())) < 3 * report.LONGEST
+
+
+def test_a_markdown_cell_neither_ends_early_nor_makes_a_tag(hostile):
+    text = markdown(hostile)
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    heads = [at for at, line in enumerate(tables) if set(line) <= set("| -")]
+    for at, end in zip(heads, [*(at - 1 for at in heads[1:]), len(tables)], strict=True):
+        assert {len(cells(line)) for line in tables[at - 1 : end]} == {len(cells(tables[at]))}
+    assert not re.search(r"<(?!\s)", text)
+    assert "](" not in text
+
+
+@pytest.mark.parametrize("letter", list("\\`*_|"))
+def test_markdowns_own_letters_are_escaped(letter):
+    assert report._inline(f"a{letter}\n{letter} b") == f"a\\{letter} \\{letter} b"
+
+
+def test_the_accuracy_table_is_the_same_in_both(plain):
+    rows = [row for rows in conditions_grid(plain["tasks"][0]).groups.values() for row in rows]
+    lines = [cells(line) for line in markdown(plain).splitlines() if line.startswith("|")]
+    for row in rows:
+        assert [report._inline(cell) for cell in row] in lines
+        assert "".join(f"<td>{cell}</td>" for cell in row[1:]) in page.page(plain, {})
+
+
+def test_placebos_are_set_apart(plain):
+    body = re.findall(r'<tbody class="apart">(.*?)</tbody>', page.page(plain, {}), re.DOTALL)
+    assert [re.findall(r'scope="row">([^<]+)', part) for part in body] == [
+        ["identity", "draw-only", "matched (outward band=0.2)", "matched (inward layers=0/1)", "temperature"],
+        ["outward band=0.2", "inward layers=0/1"],
+    ]
+
+
+def test_a_partial_run_says_what_is_missing():
+    findings = found(sums(40), choices(20), engine=Fake(after=12), batch=20)
+    missing = "partial: 20 of 40 items of arithmetic; 0 of 20 items of arc_easy"
+    assert f'<p class="banner">{missing}</p>' in page.page(findings, {})
+    assert "**partial: 20 of 40 items of arithmetic; 0 of 20 items of arc\\_easy**" in markdown(findings)
+
+
+def test_a_whole_run_has_no_banner(plain):
+    assert 'class="banner"' not in page.page(plain, {})
+    assert "partial" not in markdown(plain)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_whether_the_placebos_hold_is_told_in_words_and_by_a_mark(exact):
+    findings = found(sums(60), engine=Fake(exact=exact))
+    same = findings["tasks"][0]["same_as_baseline"]["identity"]
+    assert (same == 60) is exact
+    said = f"arithmetic: identity gives the baseline's answers, letter for letter, in {same} of 60 items"
+    mark, kind = ("✓", "holds") if exact else ("✗", "fails")
+    assert f'<span class="mark {kind}">{mark}</span>{escape(said)}' in page.page(findings, {})
+    assert f"- {mark} {said}" in markdown(findings)
+
+
+def test_a_layer_in_which_nothing_moved_is_told(plain):
+    task = json.loads(json.dumps(plain["tasks"][0]))
+    inward = next(row for row in task["conditions"] if row["name"] == "inward layers=0/1")
+    inward["arm"]["1"]["moved"] = 0
+    assert "✗ arithmetic: inward layers=0/1: 200 tokens in 2 layers" in (text := markdown({**plain, "tasks": [task]}))
+    assert "nothing moved in layer 1" in text
+
+
+def test_discordant_items_are_counted_whole_and_shown_in_part():
+    findings = found(sums(400), engine=Fake({"treated": 0.0}), treatments=TREATMENTS[:1], fillings=(), placebos=False)
+    row = findings["tasks"][0]["comparisons"][0]
+    assert row["lost"] > page.SHOWN
+    text = page.page(findings, {})
+    assert f"outward band=0.2 on arithmetic: {row['gained']} gained, {row['lost']} lost" in text
+    assert f"<summary>{row['lost']} lost, the first {page.SHOWN} of them here</summary>" in text
+    assert text.count("<article>") == min(row["gained"], page.SHOWN) + page.SHOWN
+    assert len(re.findall(r"^  - (?:gained|lost), item", markdown(findings), re.MULTILINE)) == report.SHOWN
+
+
+def test_a_run_without_discordant_items_shows_none():
+    findings = found(sums(5), engine=Fake({"treated": 0.68}, exact=True), fillings=(), placebos=False)
+    findings["tasks"][0]["discordant"] = []
+    assert "outward band=0.2 on arithmetic: 0 gained, 0 lost</h3>" in page.page(findings, {})
+    assert "<article>" not in page.page(findings, {})
+
+
+def test_a_long_table_is_folded_away_and_a_short_one_is_not(plain):
+    task = json.loads(json.dumps(plain["tasks"][0]))
+    assert "<summary>by layer</summary>" not in page.page(plain, {})
+    inward = next(row for row in task["conditions"] if row["name"] == "inward layers=0/1")
+    inward["arm"] = {str(layer): inward["arm"]["0"] for layer in range(30)}
+    assert "<summary>by layer</summary>" in page.page({**plain, "tasks": [task]}, {})
+
+
+def test_words_are_explained_for_what_was_run_alone():
+    with_placebos, without = (found(sums(5), fillings=(), placebos=placebos) for placebos in (True, False))
+    assert ["- **placebo**" in markdown(each) for each in (with_placebos, without)] == [True, False]
+    assert not any("- **filler**" in markdown(each) for each in (with_placebos, without))
+
+
+def test_settings_name_model_hash_tasks_sampling_versions_and_machine(plain):
+    text = page.page(plain, {})
+    for words in ("made-up/model", "ab" * 32, plain["manifest"]["tasks"][0]["sha256"], "max_new_tokens 64", "made up"):
+        assert f"{words}" in text
+    for name in ("armlet", "torch", "transformers"):
+        assert f"{name} {plain['manifest']['versions'][name]}" in text
+
+
+def test_the_map_is_a_figure_a_table_and_data(tmp_path, plain):
+    data, short, long = (path.read_text(encoding="utf-8") for path in write(plain, tmp_path, map=MAP))
+    assert json.loads(data)["map"]["rows"] == MAP.rows
+    assert "| 0.2 | 1 | +1.0 [−1.0, +∞] | 40 |" in short
+    assert "## band × ceiling \\| &lt;b&gt;" in short
+    assert len(re.findall("<figure", long)) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, plain):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="cannot be written"):
+        write(plain, tmp_path / "file")

@@ -1,0 +1,202 @@
+"""A search sees the tuning items alone, is the same again, and its test items are used once."""
+
+import json
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from armlet import Inward, Outward
+from armlet.attachment.config import load_config
+from armlet.evaluation.conditions.conditions import Treatment, conditions
+from armlet.evaluation.search.search import RANGES, SEARCHED, Space, best, on_map, part_of, search, take
+from armlet.redistribution.errors import ArgumentError
+from armlet.runs.journal import open_journal
+from armlet.runs.machine import machine
+from command_line import result, run
+from engines import Fake
+from evaluations import plan, task
+
+SMALL = ("--items", "12", "--difficulty", "1", "--trials", "2", "--search", "ceiling", "--run", "study")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def space(trials=5, names=("band", "ceiling"), policy=None, seed=0, layers=(0,)):
+    return Space(Treatment(policy or Outward()), names, layers, trials, seed)
+
+
+def trials_of(folder, engine=None, **options):
+    searched = space(**options)
+    planned = plan([take(task(40), "tuning")], conditions([], [], placebos=False))
+    with open_journal(folder, planned.manifest(engine or Fake()), machine()) as journal:
+        return list(search(searched, planned, engine or Fake(), journal)), searched
+
+
+def test_the_parts_are_disjoint_whole_and_about_halves():
+    ids = [f"id{at}" for at in range(4000)]
+    tuning = {id for id in ids if part_of(id) == "tuning"}
+    assert 1850 < len(tuning) < 2150  # within five standard deviations of one half
+    whole = task(200)
+    parts = [{problem.id for problem in take(whole, part).problems} for part in ("tuning", "test")]
+    assert parts[0].isdisjoint(parts[1])
+    assert parts[0] | parts[1] == {problem.id for problem in whole.problems}
+    assert parts[0] == {problem.id for problem in take(task(100), "tuning").problems} | {
+        problem.id for problem in whole.problems[100:] if part_of(problem.id) == "tuning"
+    }
+
+
+def test_a_task_without_an_item_of_a_part_is_refused():
+    lone = next(at for at in range(1, 9) if len({part_of(f"id{n}") for n in range(at)}) == 1)
+    other = "test" if part_of("id0") == "tuning" else "tuning"
+    with pytest.raises(ArgumentError, match="take more --items"):
+        take(task(lone), other)
+
+
+def test_a_study_goes_through_the_map_first_and_then_on(tmp_path):
+    trials, searched = trials_of(tmp_path)
+    grid = [(band, ceiling) for band in RANGES["band"].grid for ceiling in RANGES["ceiling"].grid]
+    assert [(trial.values["band"], trial.values["ceiling"]) for trial in on_map(trials, searched)] == grid
+    assert len(trials) == len(grid) + 5
+    for trial in trials:
+        assert RANGES["band"].low <= trial.values["band"] <= RANGES["band"].high
+        assert trial.treatment.policy.band == trial.values["band"]
+
+
+def test_a_study_asks_the_tuning_items_alone(tmp_path):
+    asked = set()
+
+    class Watching(Fake):
+        def answer(self, asks, *arguments, **options):
+            asked.update(ask.problem.id for ask in asks)
+            return super().answer(asks, *arguments, **options)
+
+    trials_of(tmp_path, Watching(), trials=0)
+    assert asked
+    assert {part_of(id) for id in asked} == {"tuning"}
+
+
+def test_a_study_cut_off_is_the_same_one_when_it_goes_on(tmp_path):
+    whole, searched = trials_of(tmp_path / "whole")
+    with pytest.raises(MemoryError):
+        trials_of(tmp_path / "cut", Fake(stop_at=100, error=MemoryError))
+    again, _ = trials_of(tmp_path / "cut")
+    assert [trial.plain(searched) for trial in again] == [trial.plain(searched) for trial in whole]
+
+
+def test_another_seed_searches_elsewhere_behind_the_map(tmp_path):
+    one, searched = trials_of(tmp_path / "one")
+    other, _ = trials_of(tmp_path / "other", seed=1)
+    at = len(searched.grid())
+    assert [trial.values for trial in one[:at]] == [trial.values for trial in other[:at]]
+    assert [trial.values for trial in one[at:]] != [trial.values for trial in other[at:]]
+
+
+def test_layers_are_searched_among_the_candidates(tmp_path):
+    trials, _ = trials_of(tmp_path, layers=(0, "all"), trials=12, names=("knee",), policy=Inward())
+    assert {str(trial.treatment.layers) for trial in trials} == {"0", "all"}
+
+
+def test_the_best_is_the_largest_difference_and_of_equals_the_first(tmp_path):
+    trials, _ = trials_of(tmp_path)
+    largest = max(trial.comparison.difference for trial in trials)
+    assert best(trials) is next(trial for trial in trials if trial.comparison.difference == largest)
+
+
+@pytest.mark.parametrize("names", [(), ("knee",), ("band", "band"), ("band", "ceiling", "strength"), ("bnad",)])
+def test_what_cannot_be_searched_is_refused(names):
+    with pytest.raises(ArgumentError, match="--search: expected one or two of band, proportion, ceiling, strength"):
+        space(names=names)
+
+
+def test_each_policy_has_something_to_search():
+    for policy in (Outward(), Inward()):
+        assert space(names=SEARCHED[policy.name], policy=policy).grid()
+
+
+def test_tune_writes_the_best_setting_the_table_and_the_budget():
+    found = result("tune", *SMALL)
+    items = found["budget"]["items"]
+    assert found["budget"] == {"trials": 6, "items": items, "answers": 7 * items}
+    assert 0 < items < 12
+    assert load_config("study")["policy"].ceiling == found["best"]["ceiling"]
+    assert Path("study/trials.csv").read_text().count("\n") == 7
+    assert max(row["difference"] for row in found["trials"]) == found["best"]["difference"]
+
+
+def test_a_setting_is_searched_and_confirmed_at_its_site():
+    result("tune", *SMALL, "--site", "product")
+    assert load_config("study")["site"] == "product"
+    found = result("confirm", "study")
+    assert found["manifest"]["conditions"][1]["treatment"]["site"] == "product"
+
+
+def test_confirm_uses_the_test_items_once_and_records_it():
+    tuned = result("tune", *SMALL)
+    found = result("confirm", "study")
+    assert found["tasks"][0]["planned_items"] == 12 - tuned["budget"]["items"]
+    assert found["study"]["budget"] == tuned["budget"]
+    assert found["tasks"][0]["same_as_baseline"]["identity"] == found["tasks"][0]["items"]
+    for command in (("confirm", "study"), ("tune", *SMALL)):
+        code, out, err = run(*command)
+        assert (code, out) == (2, "")
+        assert "test items" in err
+        assert "have been used" in err
+    budget = found["study"]["budget"]
+    said = f"The setting is the best of {budget['trials']} settings tried on {budget['items']} other items"
+    assert all(said in Path("study/test", name).read_text() for name in ("report.md", "report.html"))
+    assert json.loads(Path("study/confirmed.json").read_text())["verdicts"] == found["verdicts"]
+
+
+def test_a_confirmation_that_was_killed_goes_on_and_no_search_does(monkeypatch):
+    from armlet.commands import confirm
+
+    tuned = result("tune", *SMALL)
+    with monkeypatch.context() as patched:
+        patched.setattr(confirm, "perform", Mock(side_effect=MemoryError))
+        with pytest.raises(MemoryError):
+            run("confirm", "study")
+    code, out, err = run("tune", *SMALL)
+    assert (code, out) == (2, "")
+    assert "have been used" in err
+    assert result("confirm", "study")["study"]["best"] == tuned["best"]
+
+
+def test_confirm_refuses_a_file_that_is_not_the_searched_one():
+    rows = [{"id": str(at), "question": "2+2", "answer": "4"} for at in range(12)]
+    write_rows("d.jsonl", rows)
+    result("tune", "--data", "d.jsonl", "--trials", "0", "--search", "ceiling", "--run", "study", "--max-new-tokens", 2)
+    unseen = next(at for at, row in enumerate(rows) if part_of(row["id"]) == "test")
+    rows[unseen]["answer"] = "5"
+    write_rows("d.jsonl", rows)
+    code, out, err = run("confirm", "study")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "the items of d are not those of the search" in err
+    assert not Path("study/confirmed.json").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"arguments": {}}', "\x00"])
+def test_a_damaged_study_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "study.json").write_text(text)
+    code, out, err = run("confirm", tmp_path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "is no folder of `armlet tune` (study.json" in err
+
+
+def write_rows(name, rows):
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_map_of_two_settings_is_drawn():
+    run("tune", "--items", "6", "--difficulty", "1", "--trials", "0", "--run", "study", "--out", "here")
+    assert Path("here/sensitivity.svg").exists()
+    assert Path("here/sensitivity.png").exists()
+
+
+def test_confirm_refuses_what_is_no_study(tmp_path):
+    code, out, err = run("confirm", tmp_path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "is no folder of `armlet tune`" in err

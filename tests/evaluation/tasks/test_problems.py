@@ -1,0 +1,131 @@
+"""Tasks: a row's keys say what it is, ids are unique, and a subset does not depend on the order of a file."""
+
+import json
+
+import pytest
+
+from armlet.evaluation.tasks.arithmetic import DIFFICULTY, evaluate
+from armlet.evaluation.tasks.problems import arithmetic, hub_task, read_task
+from armlet.redistribution.errors import ArgumentError
+
+MATHS = {"unique_id": "a/1", "problem": "What?", "answer": "\\frac12"}
+CHOICE = {"id": "c", "context": "", "question": "Which?", "choices": ["x", "y"], "gold": 1}
+CODE = {"task_id": "H/0", "prompt": "def f(): ...", "entry_point": "f", "test": "def check(f): pass", "x": 0}
+
+
+def file_of(folder, *rows):
+    path = folder / "some.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(("row", "kind", "gold"), [(MATHS, "maths", "\\frac12"), (CHOICE, "choice", "1")])
+def test_the_keys_of_a_row_say_what_it_is(tmp_path, row, kind, gold):
+    task = read_task(file_of(tmp_path, row))
+    assert (task.name, task.kind, task.problems[0].gold) == ("some", kind, gold)
+
+
+def test_a_program_has_its_tests_for_gold(tmp_path):
+    (problem,) = read_task(file_of(tmp_path, CODE)).problems
+    assert (problem.id, problem.gold, problem.entry_point) == ("H/0", CODE["test"], "f")
+
+
+def test_a_worked_solution_counts_by_what_stands_behind_its_mark(tmp_path):
+    row = {"question": "How many?", "answer": "2 + 3 = 5 #### 1\n#### 5"}
+    assert read_task(file_of(tmp_path, row)).problems[0].gold == "5"
+    assert read_task(file_of(tmp_path, {**row, "final": "6"})).problems[0].gold == "6"
+
+
+def test_a_row_without_an_id_keeps_its_own_wherever_it_stands(tmp_path):
+    rows = [{"question": f"{at}?", "answer": "1"} for at in range(3)]
+    ids = [problem.id for problem in read_task(file_of(tmp_path, *rows)).problems]
+    assert len(set(ids)) == 3
+    again = read_task(file_of(tmp_path, {"question": "new?", "answer": "1"}, *reversed(rows))).problems
+    assert [problem.id for problem in again][1:] == ids[::-1]
+
+
+def test_other_ends_of_lines_inside_a_row_do_not_part_it(tmp_path):
+    row = {"question": "one\u2028two\x85three\x0c?", "answer": "1"}
+    (file := tmp_path / "f.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_task(file).problems[0].question == row["question"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "holds no problem"),
+        ([[]], "line 1: expected an object, found list"),
+        ([{}], "expected problem or question with answer.* found nothing"),
+        ([{"text": "x"}], "found text"),
+        ([MATHS, CHOICE], "mixes kinds of problems, maths .*line 1.* and choice .*line 2"),
+        ([MATHS, MATHS], "line 2: the id 'a/1', or the whole row, stands there twice"),
+        ([{**MATHS, "answer": " "}], "the answer is empty"),
+        ([{**MATHS, "problem": 3}], "problem must be a text, found 3"),
+        ([{**CHOICE, "gold": 2}], "gold must be an index into the 2 choices, found 2"),
+        ([{**CHOICE, "gold": True}], "gold must be an index"),
+        ([{**CHOICE, "choices": ["x"]}], "choices must be a list of at least two texts"),
+        ([{**CHOICE, "question": ""}], "expected context or question"),
+        ([{**CODE, "entry_point": "f()"}], "entry_point must be a function's name"),
+    ],
+    ids=repr,
+)
+def test_a_row_that_is_not_understood_is_named_in_one_line(tmp_path, rows, message):
+    with pytest.raises(ArgumentError, match=message) as caught:
+        read_task(file_of(tmp_path, *rows))
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_not_there_or_no_json_are_one_line(tmp_path):
+    with pytest.raises(ArgumentError, match="cannot be read"):
+        read_task(tmp_path / "absent")
+    (tmp_path / "bad").write_text(json.dumps(MATHS) + "\n{")
+    with pytest.raises(ArgumentError, match="line 2: is no JSON"):
+        read_task(tmp_path / "bad")
+
+
+def test_a_subset_is_the_same_whatever_the_order_of_the_file_and_a_larger_one_holds_it(tmp_path):
+    rows = [{"id": str(at), "question": f"{at}?", "answer": "1"} for at in range(50)]
+    small, large = (read_task(file_of(tmp_path, *rows), items) for items in (10, 20))
+    mixed = read_task(file_of(tmp_path, *reversed(rows)), 10)
+    ids = {problem.id for problem in small.problems}
+    assert len(ids) == 10
+    assert ids == {problem.id for problem in mixed.problems} < {problem.id for problem in large.problems}
+    assert ids != {str(at) for at in range(10)}
+
+
+def test_two_tasks_have_one_fingerprint_just_where_they_ask_the_same(tmp_path):
+    one = read_task(file_of(tmp_path, MATHS)).fingerprint()
+    assert read_task(file_of(tmp_path, {**MATHS, "subject": "unasked"})).fingerprint() == one
+    assert read_task(file_of(tmp_path, {**MATHS, "answer": "1"})).fingerprint() != one
+
+
+def test_the_built_in_problems_have_their_values_for_gold():
+    task = arithmetic(20, seed=3)
+    assert [int(problem.gold) for problem in task.problems] == [evaluate(problem.question) for problem in task.problems]
+    assert task.source == {"generator": "arithmetic", "seed": 3, "difficulty": DIFFICULTY}
+    assert len({problem.id for problem in task.problems}) == 20
+
+
+def test_a_task_that_does_not_exist_is_refused_with_those_that_do():
+    with pytest.raises(ArgumentError, match=r"expected arithmetic, math500, .* found 'maths'"):
+        hub_task("maths")
+
+
+def test_a_dataset_in_a_folder_is_read_as_one_of_a_hub_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/test.jsonl").write_text(json.dumps({"question": "1+1?", "answer": "#### 2"}) + "\n")
+    task = hub_task(f"{tmp_path / 'data'}")
+    assert (task.kind, task.problems[0].gold) == ("maths", "2")
+
+
+def test_a_dataset_that_cannot_be_had_is_one_line(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ArgumentError, match=r"the hub did not give nobody/nothing .* --data FILE reads a local copy"):
+        hub_task("nobody/nothing")
+
+
+def test_development_files_are_read_whole(shared):
+    sizes = {"math500_dev": 400, "gsm8k_dev": 1019, "aime2024": 30, "humaneval": 164, "arc_easy_test": 2376}
+    for name, size in sizes.items():
+        assert len(read_task(shared / "data" / f"{name}.jsonl").problems) == size

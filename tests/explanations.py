@@ -1,0 +1,34 @@
+"""A run of `explain` on a tiny model."""
+
+from armlet import Inward, Layer1, Outward
+from armlet.mechanism.explanation import (
+    Setup,
+    run,
+)
+from armlet.prompts.fillers import conditions, filler_tokens, make_prompt
+from families import tiny
+from tiny_checkpoints import words
+
+SYSTEM = "w10 w11 w12"
+
+
+QUESTIONS = ("w20 w21 w22", "w23 w24 w25 w26", "w27 w28")
+
+
+POLICIES = (Outward(proportion=0.3), Inward(knee=0.8))
+
+
+def setup_of(counts=(2, 5), kinds=("w7",), **changes):
+    tokenizer = words()
+    prompts = [make_prompt(tokenizer, question, system=SYSTEM) for question in QUESTIONS]
+    fillers = conditions(kinds, counts)
+    tokens = [[filler_tokens(tokenizer, filler, prompt=at) for filler in fillers] for at in range(len(prompts))]
+    return Setup(**{"prompts": prompts, "fillers": fillers, "tokens": tokens, "policies": POLICIES} | changes)
+
+
+def layers_of(model, last=2):
+    return [Layer1.from_model(model, layer) for layer in range(last + 1)]
+
+
+def explained(model=None, wanted=(0, 2), setup=None, tick=lambda: None):
+    return list(run(layers_of(model or tiny(), max(wanted)), wanted, setup or setup_of(), tick))

@@ -1,0 +1,108 @@
+"""The diagram carries every label of the decoder layer, once for each place, and nothing lies on anything else."""
+
+from itertools import combinations
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
+
+from armlet.inspection.diagram import HEIGHT, LABELS, PARTS, WIDTH, draw_layer, wires
+from armlet.redistribution.errors import ArgumentError
+
+
+def drawn(**arguments):
+    axes = Figure(figsize=(WIDTH, HEIGHT)).add_axes((0, 0, 1, 1))
+    draw_layer(axes, **{"layer": 0, **arguments})
+    return axes
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_labels_are_those_of_the_decoder_layer_in_the_order_of_a_token():
+    expected = "x RMSNorm Q K V RoPE Attention Output ⊕ RMSNorm gate SiLU ARM up ⊗ down ⊕ y"
+    assert tuple(expected.split()) == LABELS
+
+
+def test_every_label_is_drawn_and_nothing_else_but_the_titles():
+    assert sorted(texts(drawn())) == sorted([*LABELS, "MLP", "Layer 1 (layer 0 in code)"])
+
+
+def test_activation_takes_the_place_of_silu():
+    assert "GELU" in texts(drawn(activation="GELU"))
+    assert "SiLU" not in texts(drawn(activation="GELU"))
+
+
+def test_title_counts_from_one_and_code_from_zero():
+    assert "Layer 29 (layer 28 in code)" in texts(drawn(layer=28))
+
+
+def test_arm_stands_between_the_activation_and_the_product_with_up():
+    by_label = {part.label: part for part in PARTS}
+    assert by_label["SiLU"].right < by_label["ARM"].left < by_label["ARM"].right < by_label["⊗"].x
+    assert by_label["ARM"].y == by_label["gate"].y != by_label["up"].y
+
+
+def test_only_arm_is_highlighted():
+    bold = [text.get_text() for text in drawn().texts if text.get_fontproperties().get_weight() == "bold"]
+    assert bold == ["ARM"]
+
+
+def test_both_residual_paths_leave_before_their_block_pass_below_it_and_end_at_its_sum():
+    norm, mlp_norm = (part for part in PARTS if part.label == "RMSNorm")
+    add, mlp_add = (part for part in PARTS if part.label == "⊕")
+    lowest = min(part.y - part.height / 2 for part in PARTS)
+    (start, *_, end), (mlp_start, *_, mlp_end) = [wire for wire in wires() if min(y for _, y in wire) < lowest]
+    assert start[0] < norm.left < end[0] == add.x
+    assert add.right < mlp_start[0] < mlp_norm.left < mlp_end[0] == mlp_add.x
+
+
+def touches(point, part):
+    return abs(point[0] - part.x) <= part.width / 2 + 1e-9 and abs(point[1] - part.y) <= part.height / 2 + 1e-9
+
+
+@pytest.mark.parametrize("index", range(len(PARTS)))
+def test_every_part_but_the_first_is_reached_and_every_part_but_the_last_is_left(index):
+    part = PARTS[index]
+    reached = sum(touches(wire[-1], part) for wire in wires())
+    left = sum(touches(wire[0], part) for wire in wires())
+    assert reached == {"x": 0, "⊕": 2, "⊗": 2, "RoPE": 2, "Attention": 3}.get(part.label, 1)
+    assert left == {"y": 0, "RMSNorm": left, "RoPE": 2}.get(part.label, 1)
+    assert left > 0 or part.label == "y"
+
+
+def test_a_wire_is_drawn_for_each():
+    arrows = [patch for patch in drawn().patches if isinstance(patch, FancyArrowPatch)]
+    assert len(arrows) == len(wires())
+
+
+def test_no_part_lies_on_another():
+    for one, other in combinations(PARTS, 2):
+        apart_in_x = abs(one.x - other.x) >= (one.width + other.width) / 2
+        apart_in_y = abs(one.y - other.y) >= (one.height + other.height) / 2
+        assert apart_in_x or apart_in_y, (one.label, other.label)
+
+
+@pytest.mark.parametrize("activation", ["SiLU", "GELU"])
+def test_every_label_fits_into_its_box(activation):
+    figure = Figure(figsize=(WIDTH, HEIGHT))
+    axes = figure.add_axes((0, 0, 1, 1))
+    draw_layer(axes, layer=0, activation=activation)
+    FigureCanvasAgg(figure).draw()
+    widths = {text.get_position(): text.get_window_extent().width / figure.dpi for text in axes.texts}
+    for part in PARTS:
+        if part.label not in "⊕⊗xy":
+            assert widths[part.x, part.y] < part.width, part.label
+
+
+@pytest.mark.parametrize("activation", ["silu", "ReLU", ""])
+def test_an_unknown_activation_is_refused_with_the_choices(activation):
+    with pytest.raises(ArgumentError, match="SiLU, GELU"):
+        drawn(activation=activation)
+
+
+def test_a_negative_layer_is_refused():
+    with pytest.raises(ArgumentError, match="count from 0"):
+        drawn(layer=-1)

@@ -1,0 +1,85 @@
+"""What vLLM is told of ARM, without vLLM."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from armlet import Inward, Noise, Outward
+from armlet.evaluation.conditions.conditions import Treatment, conditions
+from armlet.integrations.vllm.engine import check
+from armlet.integrations.vllm.settings import check_request, configured, request_strength, resolve, salted
+from armlet.redistribution.errors import ArgumentError, ArmletError
+
+
+def test_a_setting_is_written_out_in_full_and_read_back():
+    found = resolve({"armlet": {"policy": "inward", "knee": 0.9, "layers": "all", "seed": 5}, "other": 1}, "")
+    assert found["other"] == 1
+    assert {"curve", "strength", "scope", "noise", "stream"} <= set(found["armlet"])
+    assert configured(found) == {"policy": Inward(knee=0.9), "layers": "all", "scope": "token", "noise": Noise(5)}
+    assert resolve(found, "") == found
+
+
+@pytest.mark.parametrize("without", [{}, {"armlet": False}, {"armlet": None}])
+def test_without_a_setting_there_is_none(without, tmp_path):
+    assert resolve(without, str(tmp_path)) == {}
+    assert configured({}) is None
+
+
+def test_a_file_that_changes_changes_what_is_hashed(tmp_path):
+    file = tmp_path / "armlet.json"
+    written = []
+    for band in (0.1, 0.2):
+        file.write_text(f'{{"policy": "outward", "band": {band}}}')
+        written += [
+            resolve({"armlet": str(file)}, ""),
+            resolve({"armlet": str(tmp_path)}, ""),
+            resolve({}, str(tmp_path)),
+        ]
+    assert [each["armlet"]["band"] for each in written] == [0.1] * 3 + [0.2] * 3
+
+
+def test_the_site_product_is_refused_by_the_engine_and_by_an_evaluation_through_it(tmp_path):
+    entry = {"policy": "outward", "site": "product"}
+    (tmp_path / "armlet.json").write_text(json.dumps(entry))
+    for settings, model in (({"armlet": entry}, ""), ({"armlet": str(tmp_path)}, ""), ({}, str(tmp_path))):
+        with pytest.raises(ArgumentError, match="in one step, and ARM is built into it at the site gate alone"):
+            resolve(settings, model)
+    assert resolve({"armlet": entry | {"site": "gate"}}, "") == resolve({"armlet": {"policy": "outward"}}, "")
+    treated = conditions([Treatment(Outward(), site="product")], [], placebos=False)
+    with pytest.raises(ArgumentError, match="at the site gate alone: outward site=product"):
+        check(treated, [])
+
+
+@pytest.mark.parametrize("asked", ["", "ON", 2, -1, None, [0.5], float("nan"), float("inf")])
+def test_a_request_that_means_nothing_is_refused(asked):
+    with pytest.raises(ArgumentError, match="must be 'on', 'off' or a strength"):
+        check_request({"armlet": asked}, {"armlet": {"policy": "outward"}})
+
+
+def test_a_request_for_an_engine_without_arm_is_refused():
+    check_request({"other": 1}, {})
+    check_request(None, {})
+    with pytest.raises(ArmletError, match="runs without ARM"):
+        check_request({"armlet": "off"}, {})
+
+
+@pytest.mark.parametrize(("asked", "strength"), [("on", None), ("off", 0.0), (1, 1.0), (0, 0.0)])
+def test_words_and_numbers(asked, strength):
+    assert request_strength({"armlet": asked}) == strength
+    assert request_strength({}) is request_strength(None) is None
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.none() | st.text())
+def test_requests_share_cached_prefixes_where_their_strength_is_the_same_alone(one, other, salt):
+    first, second = (salted(salt, {"armlet": strength}) for strength in (one, other))
+    assert (first == second) == (one == other)
+    assert salted(salt, {}) != first
+
+
+def test_no_salt_of_a_requests_own_is_that_of_another_strength():
+    off = salted(None, {"armlet": "off"})
+    assert salted(off, {}) != off
+    assert salted(off, {"armlet": "on"}) != off
+    assert salted(None, {}) is None

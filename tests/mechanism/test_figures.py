@@ -1,0 +1,138 @@
+"""The figures of `explain` show the numbers that they are given, all of them."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+
+from armlet.mechanism.explanation import AS_IT_IS, summarise, treatment_of
+from armlet.mechanism.figures import (
+    COUNTED,
+    NAMES,
+    draw_affine,
+    draw_attention,
+    draw_classes,
+    draw_counts,
+    draw_layers,
+)
+from armlet.mechanism.measure import QUANTITIES, fit_affine
+from armlet.prompts.fillers import RANDOM_SENTENCE
+from explanations import explained, setup_of
+
+SETUP = setup_of(counts=(2, 5), kinds=("w7", "$w8"))
+FINDINGS = explained(wanted=(0, 1, 2), setup=SETUP)
+EXPLANATION = summarise(FINDINGS, SETUP)
+TREATED = treatment_of(SETUP.policies[0])
+FILLER = SETUP.fillers[SETUP.example()]
+
+
+def text_of(figure):
+    figure.canvas.draw()
+    found = [text.get_text() for axes in figure.axes for text in (*axes.texts, axes.title, *axes.get_xticklabels())]
+    return found + [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_attention_is_drawn_without_and_with_filler_and_the_fillers_own_apart():
+    prompt, received = SETUP.prompts[0], FINDINGS[0].received
+    figure = draw_attention(prompt, FILLER, received, layer=0)
+    upper, lower = figure.axes
+    plain, filled = upper.lines[0].get_ydata(), upper.lines[1].get_ydata()
+    np.testing.assert_array_equal(plain, received[0])
+    inside = np.arange(prompt.at, prompt.at + FILLER.count)
+    np.testing.assert_array_equal(filled, np.delete(received[1].numpy(), inside))
+    np.testing.assert_array_equal(lower.lines[0].get_ydata(), received[1])
+    assert [label.get_text() for label in upper.get_xticklabels()] == list(prompt.words)
+    box = lower.patches[0].get_extents().transformed(lower.transData.inverted())
+    assert (box.x0, box.x1) == pytest.approx((inside[0] - 0.5, inside[-1] + 0.5))
+
+
+def test_the_affine_figure_shows_every_token_before_and_after_and_the_fits_numbers():
+    attention = FINDINGS[0].attention
+    figure = draw_affine(FILLER, attention, layer=0, heads=4)
+    (axes,) = figure.axes
+    without, with_filler, predicted = (points.get_offsets() for points in axes.collections[1:])
+    assert len(without) == len(with_filler) == len(predicted) == len(attention[0])
+    fit = fit_affine(*attention, 4)
+    assert f"λ = {fit.scale:.2f}, ‖Σ‖/‖A‖ = {fit.relative:.2f}, R² = {fit.r2:.2f}" in axes.get_title()
+    # Principal components of both together: their common middle is 0, and the first varies most.
+    both = np.concatenate([without, with_filler])
+    np.testing.assert_allclose(both.mean(0), 0, atol=1e-9)
+    assert both[:, 0].std() >= both[:, 1].std()
+    # An exact map is met by its prediction.
+    exact = draw_affine(FILLER, (attention[0], 0.5 * attention[0] + 1), layer=0, heads=1).axes[0].collections
+    np.testing.assert_allclose(exact[2].get_offsets(), exact[3].get_offsets(), atol=1e-9)
+
+
+def test_two_tokens_and_one_token_can_be_drawn():
+    for count in (1, 2):
+        attention = torch.randn(2, count, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        assert draw_affine(FILLER, (attention[0], attention[1]), layer=0, heads=2).axes
+
+
+def test_counts_begin_at_the_baseline_and_have_a_line_for_each_filler_and_the_control():
+    figure = draw_counts(EXPLANATION.rows, layer=1)
+    assert [axes.get_title() for axes in figure.axes] == [NAMES[name].replace("\n", " ") for name in COUNTED]
+    for name, axes in zip(COUNTED, figure.axes, strict=True):
+        for kind, line in zip(("w7", "$w8", RANDOM_SENTENCE), axes.lines, strict=True):
+            own = [r for r in EXPLANATION.rows if (r["layer"], r["filler"], r["quantity"]) == (1, kind, name)]
+            base = [own[0]["without"]] if own[0]["without"] is not None else []
+            assert list(line.get_xdata()) == [0] * len(base) + [2, 5]
+            assert list(line.get_ydata()) == base + [row["with"] for row in own]
+    assert text_of(figure)[-3:] == ["filler 'w7'", r"filler '\$w8'", "a random sentence"]
+
+
+def test_every_layer_has_a_cell_for_every_quantity_of_filler_and_control():
+    figure = draw_layers(EXPLANATION.rows)
+    for kind, axes in zip(("w7", "$w8", RANDOM_SENTENCE), figure.axes, strict=True):
+        cells = [r for r in EXPLANATION.rows if (r["filler"], r["count"]) == (kind, 5)]
+        shown = [text.get_text() for text in axes.texts]
+        assert shown == ["-" if r["with"] is None else f"{r['with']:.3g}" for r in cells]
+        assert [label.get_text() for label in axes.get_xticklabels()] == [NAMES[name] for name in QUANTITIES]
+        shades = axes.images[0].get_array()
+        for shade, row in zip(np.ravel(shades), cells, strict=True):
+            undecided = row["change"] is None or row["low"] is None or row["low"] <= 0 <= row["high"]
+            assert (shade == 0) == undecided
+            assert undecided or np.sign(shade) == np.sign(row["change"])
+            assert abs(shade) <= 1
+
+
+def test_classes_have_a_bar_for_each_treatment_and_the_interval_of_its_change():
+    treatments = ["5 × 'w7'", TREATED]
+    figure = draw_classes(EXPLANATION.classes, treatments, layer=1)
+    (axes,) = figure.axes
+    own = [row for row in EXPLANATION.classes if row["layer"] == 1 and row["treatment"] in (AS_IT_IS, *treatments)]
+    names = list(dict.fromkeys(row["class"] for row in own))
+    assert [label.get_text().split("\n")[0] for label in axes.get_xticklabels()] == names
+    cells = {(row["class"], row["treatment"]): row for row in own}
+    for treatment, bars in zip((AS_IT_IS, *treatments), axes.containers, strict=True):
+        assert [bar.get_height() for bar in bars] == [cells[name, treatment]["share"] for name in names]
+    spans = {tuple(segment[:, 1]) for lines in axes.collections for segment in lines.get_segments()}
+    assert spans == {(row["share_low"], row["share_high"]) for row in own if row["share_low"]}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [AS_IT_IS, *treatments]
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        lambda: draw_attention(SETUP.prompts[0], FILLER, FINDINGS[0].received, layer=0),
+        lambda: draw_affine(FILLER, FINDINGS[0].attention, layer=0, heads=4),
+        lambda: draw_counts(EXPLANATION.rows, layer=0),
+        lambda: draw_layers(EXPLANATION.rows),
+        lambda: draw_classes(EXPLANATION.classes, ["5 × 'w7'"], layer=0),
+    ],
+    ids=["attention", "affine", "counts", "layers", "classes"],
+)
+def test_figures_can_be_drawn_and_have_the_same_pixels_every_time(figure):
+    pictures = []
+    for _ in range(2):
+        canvas = FigureCanvasAgg(figure())
+        canvas.draw()
+        pictures.append(bytes(canvas.buffer_rgba()))
+    assert pictures[0] == pictures[1]
+    assert len(set(pictures[0])) > 10
+
+
+def test_fillers_have_colours_of_their_own():
+    figure = draw_counts(EXPLANATION.rows, layer=0)
+    assert len({to_hex(line.get_color()) for line in figure.axes[0].lines}) == 3

@@ -1,0 +1,152 @@
+"""The bench: what is rounded where, what it measures, and that nothing stays in the model."""
+
+import math
+
+import pytest
+import torch
+
+from armlet import Inward, attach
+from armlet.precision.codes import Code
+from armlet.precision.measure import Bench, Contraction, Meter, Trial, cut, window_losses
+from armlet.precision.transforms import Compand, Plain
+from armlet.redistribution.errors import ArgumentError
+from attached import anatomy
+from families import FAMILIES, prompt, tiny
+
+INT8, INT4 = Code("int8", "tensor"), Code("int4", "token")
+TEXTS = {"held-out": prompt(16, batch=4, seed=1), "calibration": prompt(16, batch=2, seed=2)}
+CLIP = Contraction(Inward(0.5, "clip"), "product", "token", (1,))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny()
+
+
+@pytest.fixture(scope="module")
+def bench(model):
+    return Bench(model, TEXTS, (INT8,))
+
+
+def test_a_windows_loss_is_transformers_own(model):
+    with torch.no_grad():
+        expected = [model(row[None], labels=row[None]).loss.item() for row in TEXTS["held-out"]]
+    assert window_losses(model, TEXTS["held-out"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_stands_behind_a_token_alone_counts_where_one_is_named(model):
+    windows = torch.cat((prompt(5), torch.tensor([[63]]), prompt(6, seed=4)), 1)
+    with torch.no_grad():
+        labels = windows.where(torch.arange(12) > 5, -100)
+        expected = model(windows, labels=labels).loss.item()
+    assert window_losses(model, windows, after=63) == pytest.approx([expected], rel=1e-5)
+
+
+def test_a_trial_without_a_code_is_the_model_as_it_is(model, bench):
+    assert bench.run(Trial("held-out")) == {"nll": window_losses(model, TEXTS["held-out"]), "layers": {}}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rounding_reaches_every_layer_of_every_family_and_leaves_nothing_behind(family):
+    model = tiny(family, **({"first_k_dense_replace": 3} if family == "deepseek_v3" else {}))
+    before, bench = anatomy(model), Bench(model, TEXTS)
+    found = bench.run(Trial("held-out", INT4, contraction=CLIP))
+    assert list(found["layers"]) == ["0", "1", "2"]
+    assert found["nll"] != bench.run(Trial("held-out"))["nll"]
+    assert anatomy(model) == before
+
+
+def test_one_layer_alone_is_rounded_where_one_is_named(model, bench):
+    down = model.model.layers[1].mlp.down_proj
+    code = INT8
+    handle = down.register_forward_pre_hook(
+        lambda _, args: (
+            code.round(code.rows(args[0]), code.rows(args[0]).abs().amax(-1, keepdim=True)).view_as(args[0]),
+        )
+    )
+    expected = window_losses(model, TEXTS["held-out"])
+    handle.remove()
+    found = bench.run(Trial("held-out", INT8, layers=(1,)))
+    assert (found["nll"], list(found["layers"])) == (expected, ["1"])
+
+
+def test_a_contraction_is_what_attach_does(model, bench):
+    found = bench.run(Trial("held-out", contraction=CLIP))
+    with attach(model, CLIP.policy, layers=CLIP.layers, site=CLIP.site, scope=CLIP.scope):
+        assert found["nll"] == window_losses(model, TEXTS["held-out"])
+
+
+def test_a_static_range_is_calibrated_behind_the_contraction(bench):
+    static = Trial(
+        "calibration",
+        Code("int8", "static"),
+        contraction=Contraction(Inward(0.5, "clip"), "product", "token", (0, 1, 2)),
+    )
+    assert all(layer["saturated"] == 0 for layer in bench.run(static)["layers"].values())
+
+
+def test_companding_costs_nothing_but_float_rounding(model):
+    downs = Bench(model, TEXTS).downs.values()
+    hooks = [down.register_forward_pre_hook(_companded) for down in downs]
+    found = window_losses(model, TEXTS["held-out"])
+    for hook in hooks:
+        hook.remove()
+    assert found == pytest.approx(window_losses(model, TEXTS["held-out"]), abs=1e-4)
+
+
+def _companded(_, args):
+    z, back = Compand(0.9).there(args[0])
+    return (back(z),)
+
+
+def test_an_error_in_the_model_leaves_no_hook(bench, model, monkeypatch):
+    before = anatomy(model)
+    monkeypatch.setattr("armlet.precision.measure.window_losses", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bench.run(Trial("held-out", INT8, layers=()))
+    assert anatomy(model) == before
+
+
+def test_a_meter_over_several_calls_is_one_over_all_values():
+    x = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0))
+    noise = 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    meter = Meter(shaped=True)
+    for part, off in zip(x.split(1), noise.split(1), strict=True):
+        meter.add(part, part + off, INT8.rows(part), torch.tensor([[1.0]]))
+    found = meter.plain()
+    values = x.double().flatten()
+    centred = values - values.mean()
+    assert found["sqnr"] == pytest.approx(10 * math.log10(x.square().sum() / noise.square().sum()), rel=1e-3)
+    assert found["saturated"] == (x.abs() > 1).double().mean().item()
+    assert found["kurtosis"] == pytest.approx(((centred**4).mean() / (centred**2).mean() ** 2).item() - 3, rel=1e-5)
+    medians = [part.abs().flatten().median() for part in x]
+    assert found["max_over_median"] == pytest.approx((x.abs().max() / torch.stack(medians).mean()).item(), rel=1e-6)
+
+
+def test_a_layer_of_zeros_has_no_sqnr_and_no_shape():
+    meter, zeros = Meter(shaped=True), torch.zeros(1, 2, 3)
+    meter.add(zeros, zeros, zeros[0], torch.zeros(2, 1))
+    assert meter.plain() == {"sqnr": None, "saturated": 0, "max_over_median": None, "kurtosis": None}
+
+
+def test_calibration_and_held_out_windows_do_not_overlap():
+    found = cut(list(range(100)), 3, 2, 10, None)
+    assert found["held-out"].flatten().tolist() == list(range(30))
+    assert found["calibration"].flatten().tolist() == list(range(80, 100))
+    begun = cut(list(range(100)), 3, 2, 10, 7)["held-out"]
+    assert begun[1].tolist() == [7, *range(10, 19)]
+
+
+def test_a_text_that_is_too_short_is_refused_with_what_it_needs():
+    with pytest.raises(ArgumentError, match="has 49 tokens, and 3 windows to measure and 2 to choose by need 50"):
+        cut(list(range(49)), 3, 2, 10, None)
+
+
+def test_the_order_of_trials_does_not_matter(model):
+    trials = [
+        Trial("held-out", INT8, Plain()),
+        Trial("held-out", INT8, contraction=CLIP),
+        Trial("held-out", INT4, Compand()),
+    ]
+    one, other = Bench(model, TEXTS), Bench(model, TEXTS)
+    assert [one.run(trial) for trial in trials] == [other.run(trial) for trial in reversed(trials)][::-1]

@@ -1,0 +1,332 @@
+"""The Triton programs: the bits of the plain path under Triton's interpreter, and what they compile to for two GPUs.
+
+`TRITON_INTERPRET` counts when Triton is first imported and makes compiling impossible: each has its own process.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from armlet.redistribution.backends.triton import moves as cuda
+from armlet.redistribution.entry import outcome
+from armlet.redistribution.inward import Inward
+from armlet.redistribution.noise import Noise
+from armlet.redistribution.outward import Outward
+from armlet.redistribution.transport import Transport
+from gates import ELEMENTS, same_bits
+
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed (pip install triton)")
+
+RESOURCES = Path(__file__).parents[3] / "benchmarks" / "triton_resources.py"
+DTYPES = ("float32", "bfloat16", "float16")
+ACTIVATIONS = {
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda a: functional.gelu(a, approximate="tanh"),
+}
+
+SHARES = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda pair: tuple(sorted(pair)))
+QUANTILES = st.one_of(st.sampled_from([0.0, 0.5, 0.99, 1.0]), st.floats(0, 1))
+STRENGTHS = st.sampled_from([1.0, 1.0, 0.3, 0.0])
+POLICIES = st.one_of(
+    st.builds(
+        Outward,
+        band=st.sampled_from([1e-30, 0.05, 0.3, 2.0, 1e30]),
+        ceiling=QUANTILES,
+        share=SHARES,
+        proportion=st.one_of(st.none(), st.none(), st.floats(0, 1)),
+        write=st.sampled_from(["replace", "add"]),
+        ceiling_of=st.sampled_from(["signed", "magnitude"]),
+        strength=STRENGTHS,
+    ),
+    st.builds(Inward, knee=QUANTILES, curve=st.sampled_from(["log", "log", "clip"]), strength=STRENGTHS),
+)
+NUMBERS = st.one_of(ELEMENTS, st.floats(width=32, allow_nan=False, allow_infinity=False))
+ANYTHING = st.one_of(*[NUMBERS] * 12, st.sampled_from([np.inf, -np.inf, np.nan]))
+
+
+@st.composite
+def cases(draw, elements=ANYTHING, widest=40):
+    """Arguments of `differences`."""
+    rows, width = draw(st.integers(1, 3)), draw(st.integers(1, widest))
+    draws = draw(st.sampled_from(["keyed", "keyed", "given", "half"]))
+    return {
+        "numbers": draw(hnp.arrays(np.float32, (rows, width), elements=elements)),
+        "dtype": draw(st.sampled_from(DTYPES)),
+        "policy": draw(POLICIES),
+        "positions": draw(hnp.arrays(np.int64, rows, elements=st.integers(0, 2**40))) if draws == "keyed" else None,
+        "stream": draw(st.integers(-5, 2**33)),
+        "uniforms": draws == "given",
+        "real": draw(st.one_of(st.none(), st.none(), hnp.arrays(bool, rows))),
+        "strengths": draw(st.one_of(st.none(), st.none(), hnp.arrays(np.float32, rows, elements=STRENGTHS))),
+    }
+
+
+def prepare():
+    """In the interpreter's process. NumPy, which does the arithmetic, need not warn of NaN that nobody looks at."""
+    os.environ |= {"TRITON_INTERPRET": "1", "ARMLET_BACKEND": "torch"}
+    np.seterr(all="ignore")
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def interpreter():
+    """A process in which Triton runs on the CPU."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare) as pool:
+        yield lambda function, *args, **kwargs: pool.submit(function, *args, **kwargs).result()
+
+
+def plain(a, policy, draw, mask=None, strength=None):
+    """Values, how many moved, which rows passed: PyTorch, as `move_rows` gives them."""
+    result = outcome(a, policy, scope="token", draw=draw, mask=mask, strength=strength)
+    return result.values, result.moved.sum((1, 2)), result.passed
+
+
+def tensor(array):
+    return None if array is None else torch.from_numpy(array)
+
+
+def differences(numbers, dtype, policy, positions=None, stream=0, uniforms=False, real=None, strengths=None):
+    """What differs between the Triton program and the plain path, among values, moved and passed."""
+    a = tensor(numbers).to(getattr(torch, dtype))[:, None]
+    noise, keys = Noise(3, stream), Noise(3).keys(a.shape[-1])
+    given = torch.rand(a.shape, generator=torch.Generator().manual_seed(0)) if uniforms else torch.full(a.shape, 0.5)
+    place = None if positions is None else tensor(positions)[:, None]
+    real, strength = None if real is None else tensor(real)[:, None], tensor(strengths)
+    draws = {"uniforms": given} if uniforms else {}
+    if place is not None:
+        draws = {"keys": keys, "positions": place, "stream": stream}
+        given = noise.uniforms(a.shape, place, keys)
+    assert cuda.supports(a, policy)
+    fast = cuda.move_rows(a, policy, **draws, real=real, strength=strength)
+    slow = plain(a, policy, lambda: given, real, strength)
+    equal = (same_bits(fast[0], slow[0]), torch.equal(fast[1], slow[1]), torch.equal(fast[2], slow[2]))
+    return [name for name, same in zip(("values", "moved", "passed"), equal, strict=True) if not same]
+
+
+@needs_triton
+@given(case=cases())
+@settings(max_examples=60)
+def test_a_row_program_has_the_bits_of_the_plain_path(interpreter, case):
+    assert interpreter(differences, **case) == []
+
+
+@needs_triton
+@given(case=cases(st.sampled_from([0.0, -0.0, 0.5, -0.5, 1e-45, -1e-45, 3e38, -3e38]), widest=12))
+@settings(max_examples=30)
+def test_ties_zeros_denormals_and_the_largest_numbers_have_them_too(interpreter, case):
+    assert interpreter(differences, **case) == []
+
+
+def gate(rows, width, seed=0):
+    """float32 `[rows, width]` as a layer has them: silu of a normal."""
+    return functional.silu(3 * torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))).numpy()
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [1, 2, 3, 127, 1025, 1536, 8960, 18944, 32767, 32768])
+def test_any_width_has_the_bits_of_the_plain_path(interpreter, width, dtype):
+    for policy in (Outward(), Outward(band=1e-6, share=(0.1, 0.3)), Inward(0.9)):
+        case = {"numbers": gate(1, width), "dtype": dtype, "policy": policy, "positions": np.array([width])}
+        assert interpreter(differences, **case) == [], policy
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_with_nan_or_inf_passes_bit_for_bit(interpreter, dtype):
+    numbers = gate(4, 65)
+    numbers[0, 0], numbers[1, 64], numbers[2, 7] = np.inf, -np.inf, np.nan
+    numbers.view(np.uint32)[2, 8] = 0xFFAB0000  # a NaN with sign and payload
+    for policy in (Outward(), Inward(0.5)):
+        assert interpreter(differences, numbers, dtype, policy) == []
+        assert interpreter(counted, numbers, dtype, policy)[1] == [True, True, True, False]
+
+
+def counted(numbers, dtype, policy):
+    _, moved, passed = cuda.move_rows(tensor(numbers).to(getattr(torch, dtype))[:, None], policy)
+    return moved.tolist(), passed.tolist()
+
+
+@needs_triton
+def test_strided_positions_are_read_where_they_are(interpreter):
+    assert interpreter(same_position_for_all)
+
+
+def same_position_for_all():
+    a, keys = tensor(gate(3, 20))[:, None], Noise(0).keys(20)
+    one = torch.tensor([[7]])
+    fast = cuda.move_rows(a, Outward(proportion=0.5), keys=keys, positions=one.expand(3, 1))
+    slow = cuda.move_rows(a, Outward(proportion=0.5), keys=keys, positions=one.repeat(3, 1))
+    return same_bits(fast[0], slow[0])
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("policy", [Outward(0.5), Inward(0.8)], ids=["outward", "inward"])
+def test_the_fused_program_is_arm_of_its_activated_gate_times_up(interpreter, policy, activation, dtype):
+    same, far = interpreter(fused_and_apart, policy, activation, dtype)
+    assert same == [True, True, True]
+    # The activated gate itself is not bit-equal to PyTorch's: exp and erf differ by library (PyTorch's
+    # own vector erf is good to 1.5e-7). It is x times a share in [0, 1] made by a handful of float32 operations: within
+    # 4 · 2⁻²⁴ · |x| of float64, and half a step of the dtype that it is rounded to.
+    assert far <= 1
+
+
+def fused_and_apart(policy, activation, dtype):
+    """Whether values, moved and passed are equal; and how far off the activation is, as a part of what it may be."""
+    gates = (3 * torch.randn(3, 200, generator=torch.Generator().manual_seed(1))).to(getattr(torch, dtype))
+    ups = torch.randn(3, 200, generator=torch.Generator().manual_seed(2)).to(gates.dtype)
+    gates[1, 3] = torch.nan
+    ones = torch.cat((gates, torch.ones_like(gates)), dim=1)
+    activated, _, _ = cuda.gated_rows(ones, Outward(strength=0), activation)
+    keys, positions, strength = Noise(5).keys(200), torch.tensor([4, 0, 9]), torch.tensor([1, 1, 0.5])
+    options = {"keys": keys, "positions": positions, "stream": 2, "strength": strength}
+    fast = cuda.gated_rows(torch.cat((gates, ups), dim=1), policy, activation, **options)
+    place = positions[:, None]
+    moved = plain(
+        activated[:, None], policy, lambda: Noise(5, 2).uniforms(gates[:, None].shape, place, keys), None, strength
+    )
+    values = moved[0][:, 0] * ups
+    finite = ~values.isnan()
+    equal = [
+        same_bits(fast[0][finite], values[finite]) and torch.equal(finite, ~fast[0].isnan()),
+        torch.equal(fast[1], moved[1]),
+        torch.equal(fast[2], moved[2]),
+    ]
+    exact = ACTIVATIONS[activation](gates.double())
+    far = (activated.double() - exact).abs()
+    may = 4 * 2**-24 * gates.double().abs() + (spacing(activated) / 2 if dtype != "float32" else 0)
+    return equal, (far / may)[~exact.isnan()].max().item()
+
+
+def spacing(a):
+    """The distance to the next number of the dtype, in float64."""
+    info = torch.finfo(a.dtype)
+    return 2 ** a.double().abs().clamp(min=info.smallest_normal).log2().floor() * info.eps
+
+
+def served():
+    """vLLM's operator with Triton as the backend: its rows against `gated_rows`' and the plain ones; its counts."""
+    from armlet.integrations.vllm.operator import encode, redistribute_gated
+
+    os.environ["ARMLET_BACKEND"] = "triton"
+    try:
+        policy, noise, positions, strengths = (
+            Outward(0.5),
+            Noise(3),
+            torch.tensor([0, 5, 9]),
+            torch.tensor([1.0, 0, 0.5]),
+        )
+        gate_up = torch.randn(3, 80, generator=torch.Generator().manual_seed(0))
+        plain, keys = functional.silu(gate_up[:, :40]) * gate_up[:, 40:], noise.keys(40)
+        totals = torch.zeros(4, dtype=torch.int64)
+        out = redistribute_gated(
+            gate_up, plain, positions, strengths, keys, totals, *encode(policy, noise), "silu", 0, 1
+        )
+        fused, moved, _ = cuda.gated_rows(gate_up, policy, keys=keys, positions=positions, strength=strengths)
+        equal = [same_bits(*pair) for pair in zip(out, (fused[0], plain[1], fused[2]), strict=True)]
+        return equal, totals.tolist(), int(moved.sum())
+    finally:
+        os.environ["ARMLET_BACKEND"] = "torch"
+
+
+@needs_triton
+def test_vllms_operator_takes_the_fused_program_and_leaves_rows_without_arm_alone(interpreter):
+    equal, totals, moved = interpreter(served)
+    assert equal == [True, True, True]
+    assert totals == [1, 2, moved, 0]
+    assert moved > 0
+
+
+@needs_triton
+def test_what_the_programs_do_not_take_is_said(interpreter):
+    assert interpreter(supported) == {
+        "a row": True,
+        "widest": True,
+        "wider": False,
+        "two tokens": False,
+        "empty": False,
+        "float64": False,
+        "transport": False,
+    }
+
+
+def supported():
+    a = torch.zeros(2, 1, 8)
+    return {
+        "a row": cuda.supports(a, Inward()),
+        "widest": cuda.supports(torch.zeros(1, 1, 32_768), Outward()),
+        "wider": cuda.supports(torch.zeros(1, 1, 32_769), Outward()),
+        "two tokens": cuda.supports(torch.zeros(1, 2, 8), Outward()),
+        "empty": cuda.supports(a[..., :0], Outward()),
+        "float64": cuda.supports(a.double(), Outward()),
+        "transport": cuda.supports(a, Transport()),
+    }
+
+
+def test_tensors_of_the_cpu_are_not_for_triton_unless_it_interprets(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    cuda._runs_on.cache_clear()
+    assert not cuda.supports(torch.zeros(2, 1, 8), Outward())
+
+
+def test_importing_the_backend_does_not_import_triton():
+    program = "import sys; from armlet.redistribution.backends.triton import moves; print('triton' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
+def compiled(tmp_path, *arguments, program=None):
+    """Lines of `benchmarks/triton_resources.py`, in a process that compiles."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, *((str(RESOURCES),) if program is None else ("-c", program)), *arguments]
+    subprocess.run(
+        [*command, "--out", str(tmp_path / "out.json")], env=environment, capture_output=True, text=True, check=True
+    )
+    return json.loads((tmp_path / "out.json").read_text())["kernels"]
+
+
+@needs_triton
+def test_programs_compile_ahead_of_time_without_fused_products_or_flushed_denormals(tmp_path):
+    kernels = ["outward", "outward, silu and up", "inward, log"]
+    lines = compiled(tmp_path, "--widths", "1536", "32768", "--dtypes", "float32", "--kernels", *kernels)
+    lines += compiled(tmp_path, "--widths", "8960", "--dtypes", "bfloat16", "--kernels", *kernels)
+    assert {line["sm"] for line in lines} == {80, 90}
+    assert len(lines) == 18
+    for line in lines:
+        assert (line["fma"], line["ftz"]) == (0, 0), line
+        # All of a row's threads have to fit a multiprocessor, which has 65,536 registers.
+        assert 32 * line["warps"] * line["registers"] <= 65_536, line
+        assert line["shared"] <= 1024, line
+        assert line["spilled"] <= (8 if line["width"] < 32_768 else 512), line
+
+
+@needs_triton
+def test_that_test_can_fail(tmp_path):
+    program = f"""
+import sys
+sys.path.insert(0, {str(RESOURCES.parent)!r})
+import triton_resources
+plain = triton_resources.cuda.compiling
+triton_resources.cuda.compiling = lambda width: plain(width) | {{"enable_fp_fusion": True}}
+triton_resources.main()
+"""
+    lines = compiled(
+        tmp_path, "--widths", "64", "--sm", "80", "--dtypes", "float32", "--kernels", "inward, log", program=program
+    )
+    assert lines[0]["fma"] > 0
