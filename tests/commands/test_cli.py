@@ -16,11 +16,10 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
 
-import armlet.answers.generation
 import armlet.inspection.measure
 from armlet import Inward, Noise, Outward, Transport, attach, load_config, redistribute
-from armlet.answers.generation import Collector
 from armlet.cli import COMMANDS, main
+from armlet.prompts.generation import TokenStream
 from armlet.prompts.questions import BUILT_IN
 from armlet.redistribution.outward import near_zero_halfwidth
 from armlet.statistics.shape import MEASURES, difference, measure
@@ -441,7 +440,7 @@ def test_generating_leaves_the_global_generator_alone(folder, temperature):
 
 def interrupt(monkeypatch, count):
     """Let the count-th token of a command press Ctrl-C."""
-    seen, put = [], Collector.put
+    seen, put = [], TokenStream.put
 
     def pressing(self, value):
         put(self, value)
@@ -451,7 +450,7 @@ def interrupt(monkeypatch, count):
             seen.append(None)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Collector, "put", pressing)
+    monkeypatch.setattr(TokenStream, "put", pressing)
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -486,13 +485,13 @@ def test_ctrl_c_prints_what_there_is_as_a_table(folder, monkeypatch):
 def test_a_real_sigint_ends_generate_with_130_and_what_there_is(folder, chatty):
     press = """
 import os, signal
-from armlet.answers.generation import Collector
-put = Collector.put
+from armlet.prompts.generation import TokenStream
+put = TokenStream.put
 def pressing(self, value):
     put(self, value)
     if len(self.tokens) == 2:
         os.kill(os.getpid(), signal.SIGINT)
-Collector.put = pressing
+TokenStream.put = pressing
 """
     found = process(press, "generate", chatty, *ASK, "--json")
     assert (found.returncode, found.stderr) == (130, "")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from armlet import Inward, Outward, Transport, attach
-from armlet.answers.generation import Answer, Answers
+from armlet.answers.result import Answer, Answers
 from armlet.answers.tables import answers_table
 from armlet.inspection.measure import Effect, Inspection, inspect_gates
 from armlet.inspection.synthetic import synthetic
@@ -132,11 +132,11 @@ def test_a_policy_that_stands_there_twice_is_numbered():
 def answered(baseline, treated, *, policy=None, layers=0, interrupted=False, width=80):
     """The table of two answers, given as tokens or None."""
 
-    def made(tokens, cut):
+    def answer(tokens, cut):
         return None if tokens is None else Answer(tokens, words().decode(tokens), cut)
 
     cut = interrupted and treated is not None
-    answers = Answers(made(baseline, interrupted and not cut), made(treated, cut))
+    answers = Answers(answer(baseline, interrupted and not cut), answer(treated, cut), {})
     with attach(tiny(), policy or Outward(), layers=layers) as attachment:
         return shown(answers_table(words(), answers, attachment), width)
 
@@ -194,7 +194,7 @@ def test_the_heading_says_what_the_treatment_was(policy, layers, heading):
 
 def test_an_answer_is_no_markup():
     with attach(tiny(), Outward()) as attachment:
-        answers = Answers(Answer([1], "[red]x[/red]", False), Answer([1], "[/]", False))
+        answers = Answers(Answer([1], "[red]x[/red]", False), Answer([1], "[/]", False), {})
         text = shown(answers_table(words(), answers, attachment))
     assert cells(text) == ["[red]x[/red]", "[/]"]
 
