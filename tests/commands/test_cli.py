@@ -56,7 +56,7 @@ def chatty(tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """For what is only about numbers: no figure."""
-    monkeypatch.setattr("armlet.commands.inspect._figure", lambda *_: [])
+    monkeypatch.setattr("armlet.commands.inspect._save_figure", lambda *_: [])
 
 
 def process(code, *arguments, **environment):
@@ -225,7 +225,7 @@ def test_tokens_that_overflow_are_left_out_counted_and_mentioned(folder, monkeyp
     assert "3 tokens, scope token; 2 tokens with NaN or Inf in their scope left out" in " ".join(shown(*given).split())
     code, out, err = run(*given, "--scope", "sequence")
     assert (code, out) == (2, "")
-    assert err == "armlet: inspect: every token holds NaN or Inf; try another dtype, such as --dtype float32\n"
+    assert err == "armlet: inspect: every prompt contains NaN or Inf; try another dtype, such as --dtype float32\n"
 
 
 @pytest.mark.usefixtures("undrawn")

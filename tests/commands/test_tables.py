@@ -12,7 +12,8 @@ from rich.console import Console
 from armlet import Inward, Outward, Transport, attach
 from armlet.answers.result import Answer, Answers
 from armlet.answers.tables import answers_table
-from armlet.inspection.measure import Effect, Inspection, inspect_gates
+from armlet.inspection.measure import inspect_gates
+from armlet.inspection.result import Effect, Inspection
 from armlet.inspection.synthetic import synthetic
 from armlet.inspection.tables import inspection_table
 from armlet.mechanism.explanation import summarise
@@ -48,13 +49,12 @@ def rows(text):
 
 def measured(policies, before, after, share=0.5):
     """An inspection that found these numbers."""
+    ends = dict.fromkeys(MEASURES, before), dict.fromkeys(MEASURES, after)
     effects = [
-        Effect(
-            policy, replace(REAL.effects[0].panel, name=type(policy).__name__), share, dict.fromkeys(MEASURES, after)
-        )
+        Effect(policy, replace(REAL.effects[0].panel, name=type(policy).__name__), share, ends[1], difference(*ends))
         for policy in policies
     ]
-    return Inspection(2, 300, 0, dict.fromkeys(MEASURES, before), effects)
+    return Inspection(2, 300, 0, ends[0], effects)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
