@@ -16,8 +16,8 @@ from armlet.inspection.measure import inspect_gates
 from armlet.inspection.result import Effect, Inspection
 from armlet.inspection.synthetic import synthetic
 from armlet.inspection.tables import inspection_table
-from armlet.mechanism.explanation import summarise
 from armlet.mechanism.measure import CLAIMS, QUANTITIES
+from armlet.mechanism.result import summarise
 from armlet.mechanism.tables import classes_table, explanation_table
 from armlet.prompts.fillers import RANDOM_SENTENCE
 from armlet.statistics.shape import MEASURES, difference
@@ -200,14 +200,14 @@ def test_an_answer_is_no_markup():
 
 
 def test_an_explanation_shows_every_quantity_with_both_intervals_and_the_papers_claim():
-    text = shown(explanation_table(EXPLANATION, SETUP, "w7", "title"))
-    of = {(row["filler"], row["quantity"]): row for row in EXPLANATION.rows if (row["layer"], row["count"]) == (0, 5)}
+    text = shown(explanation_table(EXPLANATION, "w7", "title"))
+    of = {(c.filler, c.quantity): c for c in EXPLANATION.quantities if (c.layer, c.count) == (0, 5)}
     lines = {line.split()[0]: line for line in text.splitlines() if line.split()[0] in QUANTITIES}
     assert list(lines) == list(QUANTITIES)
     for name, line in lines.items():
         for kind in ("w7", RANDOM_SENTENCE):
-            low, high = (of[kind, name][end] for end in ("low", "high"))
-            sign = "+" if of[kind, name]["without"] is not None else ""
+            low, high = of[kind, name].low, of[kind, name].high
+            sign = "+" if of[kind, name].without is not None else ""
             assert f"{low:{sign}.3g} to {high:{sign}.3g}" in line or f"{low:{sign}.2g} to" in line
         assert ("rises" in line, "falls" in line) == (CLAIMS.get(name) == 1, CLAIMS.get(name) == -1)
     assert max(map(len, text.splitlines())) <= 80
@@ -224,21 +224,19 @@ def test_an_explanation_shows_every_quantity_with_both_intervals_and_the_papers_
     ],
 )
 def test_a_claim_is_borne_out_or_not_by_the_whole_interval(low, high, name, verdict):
-    rows = [dict(row) for row in EXPLANATION.rows]
-    for row in rows:
-        if row["quantity"] == name:
-            row.update(low=low, high=high)
-    text = shown(explanation_table(replace(EXPLANATION, rows=rows), SETUP, "w7", "title"))
+    changes = [replace(c, low=low, high=high) if c.quantity == name else c for c in EXPLANATION.quantities]
+    text = shown(explanation_table(replace(EXPLANATION, quantities=changes), "w7", "title"))
     assert next(line for line in text.splitlines() if line.startswith(name)).rstrip().endswith(verdict)
 
 
 @pytest.mark.parametrize(("first", "headings"), [(0, ["against", "other", "paper"]), (1, ["against", "other"])])
 def test_classes_are_shown_against_other_words_and_the_papers_claim_is_of_the_first_layer(first, headings):
-    rows = [row | {"class": "digits" if row["class"] == "other" else row["class"]} for row in EXPLANATION.classes]
-    rows = [row for row in rows if row["layer"] == first]
-    for row in rows:
-        row.update(low=0.001, high=0.002)
-    found = replace(EXPLANATION, classes=rows, findings=EXPLANATION.findings[first:])
+    shares = [
+        replace(share, name="digits" if share.name == "other" else share.name, low=0.001, high=0.002)
+        for share in EXPLANATION.classes
+        if share.layer == first
+    ]
+    found = replace(EXPLANATION, classes=shares, findings=EXPLANATION.findings[first:])
     text = shown(classes_table(found, "title"))
     heading, _, line = text.splitlines()[1:4]
     assert heading.split()[-len(headings) :] == headings
