@@ -13,7 +13,7 @@ from armlet import Outward, attach
 from armlet.answers.measure import answer
 from armlet.answers.result import Answer, Answers
 from armlet.answers.tables import split_at
-from armlet.prompts.generation import COLDEST
+from armlet.prompts.generation import COLDEST_SAMPLED
 from armlet.redistribution.errors import ArgumentError
 from families import tiny
 from tiny_checkpoints import TEMPLATE, words
@@ -133,7 +133,7 @@ def test_a_sampled_answer_is_what_generate_gives_with_that_seed():
     assert asked(model, temperature=0.5, seed=4).tokens != expected
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1e-300, COLDEST / 2])
+@pytest.mark.parametrize("temperature", [0.0, 1e-300, COLDEST_SAMPLED / 2])
 def test_the_coldest_temperatures_are_greedy(temperature):
     assert asked(temperature=temperature, seed=1) == asked()
 

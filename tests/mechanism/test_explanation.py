@@ -15,8 +15,8 @@ from armlet.mechanism.measure import (
     view,
 )
 from armlet.mechanism.result import (
+    NO_TREATMENT,
     UNFILLED,
-    UNTREATED,
     class_shares,
     quantity_changes,
     summarise,
@@ -121,16 +121,16 @@ def test_classes_are_compared_with_other_words_and_before_with_after_each_treatm
     treatments = ["4 × 'w7'", f"4 × {RANDOM_SENTENCE}", *map(treatment_of, POLICIES)]
     assert treatments[2:] == ["Outward, band 0.13, ceiling 0.995, proportion 0.3", "Inward, knee 0.8, curve log"]
     assert [(r.name, r.treatment) for r in rows] == [
-        (name, treatment) for name in ("digits", "operators", "other") for treatment in (UNTREATED, *treatments)
+        (name, treatment) for name in ("digits", "operators", "other") for treatment in (NO_TREATMENT, *treatments)
     ]
     after = dict(zip(treatments, [f["near_zero"] for f in findings.filled] + findings.treated, strict=True))
     for row in rows:
         own = classes == row.name
         assert row.tokens == own.sum()
-        if row.treatment == UNTREATED:
+        if row.treatment == NO_TREATMENT:
             share, against, reference = before[own], "other", before[classes == "other"]
         else:
-            share, against, reference = after[row.treatment][own], UNTREATED, before[own]
+            share, against, reference = after[row.treatment][own], NO_TREATMENT, before[own]
         assert (row.share, row.against) == (pytest.approx(share.mean()), against)
         assert row.reference == pytest.approx(reference.mean())
         assert row.change == pytest.approx(share.mean() - reference.mean())
@@ -172,7 +172,7 @@ def test_classes_without_other_words_are_still_compared_with_their_treatments(mo
     setup = setup_of(counts=(4,))
     (findings,) = explained(wanted=(0,), setup=setup)
     rows = class_shares(findings, setup, draw_weights(setup.prompt_of_tokens()))
-    assert (rows[0].treatment, rows[0].reference, rows[0].low) == (UNTREATED, None, None)
+    assert (rows[0].treatment, rows[0].reference, rows[0].low) == (NO_TREATMENT, None, None)
     assert rows[0].share == pytest.approx(findings.without["near_zero"].mean())
     assert rows[0].share_low < rows[0].share_high
     assert len(rows) == 5

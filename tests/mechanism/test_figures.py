@@ -16,7 +16,7 @@ from armlet.mechanism.figures import (
     draw_layers,
 )
 from armlet.mechanism.measure import QUANTITIES, fit_affine
-from armlet.mechanism.result import UNTREATED, summarise, treatment_of
+from armlet.mechanism.result import NO_TREATMENT, summarise, treatment_of
 from armlet.prompts.fillers import RANDOM_SENTENCE
 from explanations import explained, setup_of
 
@@ -103,15 +103,15 @@ def test_classes_have_a_bar_for_each_treatment_and_the_interval_of_its_change():
     treatments = ["5 × 'w7'", TREATED]
     figure = draw_classes(EXPLANATION.classes, treatments, layer=1)
     (axes,) = figure.axes
-    own = [row for row in EXPLANATION.classes if row.layer == 1 and row.treatment in (UNTREATED, *treatments)]
+    own = [row for row in EXPLANATION.classes if row.layer == 1 and row.treatment in (NO_TREATMENT, *treatments)]
     names = list(dict.fromkeys(row.name for row in own))
     assert [label.get_text().split("\n")[0] for label in axes.get_xticklabels()] == names
     cells = {(row.name, row.treatment): row for row in own}
-    for treatment, bars in zip((UNTREATED, *treatments), axes.containers, strict=True):
+    for treatment, bars in zip((NO_TREATMENT, *treatments), axes.containers, strict=True):
         assert [bar.get_height() for bar in bars] == [cells[name, treatment].share for name in names]
     spans = {tuple(segment[:, 1]) for lines in axes.collections for segment in lines.get_segments()}
     assert spans == {(row.share_low, row.share_high) for row in own if row.share_low}
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [UNTREATED, *treatments]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [NO_TREATMENT, *treatments]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from armlet.prompts.generation import (
-    COLDEST,
+    COLDEST_SAMPLED,
     Decoding,
     TokenStream,
     checkpoint_filters,
@@ -81,7 +81,7 @@ def test_a_checkpoints_filters_are_those_that_it_sets():
     assert checkpoint_filters(with_settings(top_k=3, min_p=0.1, repetition_penalty=2.0)) == {"top_k": 3, "min_p": 0.1}
 
 
-@pytest.mark.parametrize("temperature", [0.0, COLDEST / 2])
+@pytest.mark.parametrize("temperature", [0.0, COLDEST_SAMPLED / 2])
 def test_the_coldest_temperatures_are_greedy(temperature):
     assert new_tokens(temperature=temperature, seed=1) == new_tokens(seed=2)
     assert new_tokens(temperature=5.0, seed=1) != new_tokens(temperature=5.0, seed=2)

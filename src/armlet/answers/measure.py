@@ -68,7 +68,7 @@ def answer(
         tokenizer: the model's.
         prompt: the user's turn of the chat template, where there is one.
         max_new_tokens: most tokens of the answer.
-        temperature: of sampling; below `COLDEST` the answer is greedy.
+        temperature: of sampling; below `COLDEST_SAMPLED` the answer is greedy.
         seed: of sampling.
         tick: called after each token.
     """

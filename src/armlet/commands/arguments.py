@@ -1,4 +1,4 @@
-"""The arguments that commands share, and what is checked of them before anything takes its time."""
+"""Options that commands share, and checks of them that run before anything slow."""
 
 import os
 from enum import StrEnum
@@ -21,14 +21,14 @@ class ScopeName(StrEnum):
 
 
 class SiteName(StrEnum):
-    """Where in the MLP ARM is."""
+    """Where in the MLP ARM acts."""
 
     gate = "gate"
     product = "product"
 
 
 class PlaceName(StrEnum):
-    """Where a filler stands."""
+    """Where a filler goes."""
 
     before = "before"
     between = "between"
@@ -37,12 +37,12 @@ class PlaceName(StrEnum):
 
 
 def unslashed(model: str | None) -> str | None:
-    """A model's name, by which its runs are called and found again: "folder/", as shells complete it, is "folder"."""
+    """A model's name without a trailing slash, which shells add; runs are named after it."""
     return model and (model.rstrip("/") or model)
 
 
 ScopeOption = Annotated[ScopeName, typer.Option(help="Over which values statistics are taken.")]
-SiteOption = Annotated[SiteName, typer.Option(help="Behind the gate's activation, or behind its product with up.")]
+SiteOption = Annotated[SiteName, typer.Option(help="After the gate's activation, or after its product with up.")]
 ModelArgument = Annotated[
     str | None, typer.Argument(callback=unslashed, help="A folder or hub id; SmolLM2-135M-Instruct by default.")
 ]
@@ -57,7 +57,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="The result as JSON on 
 
 
 def requested_prompts(prompt: list[str] | None, prompts: Path | None, default: tuple[str, ...]) -> list[str]:
-    """The prompts that the command line gives, one by one and in a file, or else `default`."""
+    """The prompts of --prompt and then those of the file of --prompts, or `default` without any."""
     from armlet.prompts.questions import read_prompts
 
     given = [*(prompt or []), *(read_prompts(prompts) if prompts else [])]
@@ -65,12 +65,12 @@ def requested_prompts(prompt: list[str] | None, prompts: Path | None, default: t
 
 
 def refuse_idle(context: typer.Context, names: tuple[str, ...], because: str) -> None:
-    """Refuses options that were given on the command line and would change nothing.
+    """Refuses options of the command line that would have no effect.
 
     Args:
         context: of the command.
         names: of its parameters.
-        because: why they would not.
+        because: why they would have none.
 
     Raises:
         ArgumentError: names the first of them.
@@ -82,7 +82,7 @@ def refuse_idle(context: typer.Context, names: tuple[str, ...], because: str) ->
 
 
 def check_folder(out: Path, option: str = "--out") -> None:
-    """Refuses, before anything takes its time, a folder that cannot be made or written to."""
+    """Refuses a folder that cannot be created or written to."""
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         reason = "may not be written to" if nearest.is_dir() else "is a file"
@@ -90,6 +90,6 @@ def check_folder(out: Path, option: str = "--out") -> None:
 
 
 def refuse_meta(device: str | None) -> None:
-    """Refuses the device that holds no values."""
+    """Refuses the device "meta", whose tensors have no values."""
     if device == "meta":
-        raise ArgumentError("--device: 'meta' holds no values; name cpu, or cuda where there is one")
+        raise ArgumentError("--device: 'meta' has no values; name cpu, or cuda where there is one")

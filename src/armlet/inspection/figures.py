@@ -73,8 +73,8 @@ def draw_inspection(
 def _draw_histograms(figure: SubFigure, panels: Sequence[Panel], everything: Window) -> None:
     upper, lower = figure.subplots(2, len(panels), sharex="row", sharey="row", squeeze=False)
     window = near_zero_window(panels[0].before, everything)
-    _draw_row(upper, panels, everything, "upper")
-    _draw_row(lower, panels, window, "lower")
+    _draw_panel_row(upper, panels, everything, "upper")
+    _draw_panel_row(lower, panels, window, "lower")
     _add_headings(upper, panels)
     zoomed = window != everything
     for axes in upper if zoomed else ():
@@ -120,7 +120,7 @@ def policy_colour(panel: Panel) -> str:
     return COLOURS.get(panel.name, OTHER_COLOUR)
 
 
-def _draw_row(row: Sequence[Axes], panels: Sequence[Panel], window: Window, kind: str) -> None:
+def _draw_panel_row(row: Sequence[Axes], panels: Sequence[Panel], window: Window, kind: str) -> None:
     """Draws the "upper" row, with logarithmic counts, or the "lower" one, with densities."""
     heights = [_draw_histogram(axes, panel, window, kind) for axes, panel in zip(row, panels, strict=True)]
     for axes, panel in zip(row, panels, strict=True):

@@ -78,7 +78,7 @@ def inspect_gates(
     """
     if not gates or not policies:
         raise ArgumentError("inspect: at least one prompt and one policy are needed")
-    baseline = _baseline(gates, scope)
+    baseline = _gate_baseline(gates, scope)
     keys = Noise(seed).keys(baseline.values.shape[1], layer)
 
     def redistributed(gate: Tensor, policy: Policy) -> Outcome:
@@ -107,7 +107,7 @@ class _Baseline:
     measures: dict[str, float]
 
 
-def _baseline(gates: Sequence[Tensor], scope: str) -> _Baseline:
+def _gate_baseline(gates: Sequence[Tensor], scope: str) -> _Baseline:
     finite = torch.cat([_finite_tokens(gate, scope) for gate in gates])
     if not finite.any():
         unit = "token" if scope == "token" else "prompt"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from armlet.mechanism.classes import CLASSES
 from armlet.mechanism.measure import QUANTITIES, fit_affine
-from armlet.mechanism.result import UNTREATED, ClassShare, Explanation, QuantityChange, treatment_of
+from armlet.mechanism.result import NO_TREATMENT, ClassShare, Explanation, QuantityChange, treatment_of
 from armlet.presentation.style import COLOURS, GREY, style
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, Prompt
 
@@ -193,8 +193,8 @@ def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, lay
         layer: from 0.
     """
     cells = {(share.name, share.treatment): share for share in shares if share.layer == layer}
-    names = [name for name in CLASSES if (name, UNTREATED) in cells]
-    shown = [UNTREATED, *treatments]
+    names = [name for name in CLASSES if (name, NO_TREATMENT) in cells]
+    shown = [NO_TREATMENT, *treatments]
     width = 0.8 / len(shown)
     with style():
         figure = Figure(figsize=(5.6, 3.2), layout="constrained")
@@ -202,7 +202,7 @@ def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, lay
         for at, treatment in enumerate(shown):
             middle = np.arange(len(names)) + (at + 0.5) * width - 0.4
             _draw_bars(axes, middle, width, [cells[name, treatment] for name in names])
-        axes.set_xticks(range(len(names)), [_class_label(cells[name, UNTREATED]) for name in names])
+        axes.set_xticks(range(len(names)), [_class_label(cells[name, NO_TREATMENT]) for name in names])
         axes.set(ylabel="near-zero share", title=f"Near-zero share by class of token, layer {layer} (95 % intervals)")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return figure
@@ -223,7 +223,7 @@ def _draw_bars(axes: Axes, middle: np.ndarray, width: float, shares: Sequence[Cl
 def _treatment_colour(treatment: str) -> str:
     if treatment.endswith(RANDOM_SENTENCE):
         return "#d0d0d0"
-    return "#9a9a9a" if treatment == UNTREATED else COLOURS.get(treatment.partition(",")[0], "#E69F00")
+    return "#9a9a9a" if treatment == NO_TREATMENT else COLOURS.get(treatment.partition(",")[0], "#E69F00")
 
 
 def _class_label(share: ClassShare) -> str:

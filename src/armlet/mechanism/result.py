@@ -15,7 +15,7 @@ from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import detail
 from armlet.statistics.bootstrap import draw_weights, interval, replicate_means
 
-UNTREATED = "as it is"
+NO_TREATMENT = "as it is"
 
 UNFILLED = {"mass": 1.0, "lambda": 1.0, "shift": 0.0}
 """Values of the quantities of attention where there is no filler; the others are not defined there."""
@@ -26,16 +26,9 @@ class QuantityChange:
     """The mean of one quantity without filler and with it; None where it is not defined.
 
     Args:
-        layer: index.
-        filler: its kind.
-        count: its tokens.
-        quantity: one of `QUANTITIES`.
-        without: mean without filler.
-        filled: mean with it.
-        change: `filled` − `without`.
+        layer, filler, count, quantity: the layer's index, the filler's kind and tokens, and one of `QUANTITIES`.
+        without, filled, change: mean without filler, mean with it, and `filled` − `without`.
         interval_of: what `low` and `high` are bounds of, "change", or "value" where there is none without a filler.
-        low: of the interval.
-        high: of the interval.
     """
 
     layer: int
@@ -59,18 +52,12 @@ class ClassShare:
     """The mean near-zero share of one class of tokens; None where it is not defined.
 
     Args:
-        layer: index.
-        name: one of `CLASSES`.
-        tokens: of this class.
-        treatment: `UNTREATED`, or what `treatment_of` calls the filler or policy.
-        share: the mean.
-        share_low: of its interval.
-        share_high: of its interval.
-        against: what it is compared with. Untreated, that is the class "other"; treated, the same class untreated.
-        reference: the mean of that.
-        change: `share` − `reference`.
-        low: of the change's interval.
-        high: of the change's interval.
+        layer, name, tokens: the layer's index, one of `CLASSES`, and how many tokens are of this class.
+        treatment: `NO_TREATMENT`, or what `treatment_of` calls the filler or policy.
+        share, share_low, share_high: the mean and its interval.
+        against, reference: what it is compared with, and its mean. Without treatment, that is the class "other"; after
+            a treatment, the same class without it.
+        change, low, high: `share` − `reference`, and its interval.
     """
 
     layer: int
@@ -143,20 +130,10 @@ def quantity_changes(findings: LayerFindings, fillers: Sequence[Filler], weights
         bounds = interval(replicate_means(changes, weights)).T
         for name, (low, high) in zip(QUANTITIES, bounds, strict=True):
             without, value = float(np.mean(before[name])), float(filled[name].mean())
-            records.append(
-                QuantityChange(
-                    layer=findings.layer,
-                    filler=filler.kind,
-                    count=filler.count,
-                    quantity=name,
-                    without=_defined(without),
-                    filled=_defined(value),
-                    change=_defined(value - without),
-                    interval_of="value" if isnan(without) else "change",
-                    low=_defined(low),
-                    high=_defined(high),
-                )
-            )
+            bounded = "value" if isnan(without) else "change"
+            place = (findings.layer, filler.kind, filler.count, name)
+            means = (_defined(without), _defined(value), _defined(value - without))
+            records.append(QuantityChange(*place, *means, bounded, _defined(low), _defined(high)))
     return records
 
 
@@ -193,10 +170,10 @@ def class_shares(findings: LayerFindings, setup: Setup, weights: TokenValues) ->
         if not chosen.any():
             continue
         place, untreated = (findings.layer, name, int(chosen.sum())), _Tokens(before, chosen)
-        records.append(_share(place, UNTREATED, untreated, "other", other, weights))
+        records.append(_class_share(place, NO_TREATMENT, untreated, "other", other, weights))
         for treatment, shares in zip(treatments, after, strict=True):
             treated = _Tokens(shares, chosen)
-            records.append(_share(place, treatment, treated, UNTREATED, untreated, weights))
+            records.append(_class_share(place, treatment, treated, NO_TREATMENT, untreated, weights))
     return records
 
 
@@ -207,7 +184,7 @@ def treatment_of(cause: Filler | Policy) -> str:
     return f"{type(cause).__name__}, {detail(cause)}"
 
 
-def _share(
+def _class_share(
     place: tuple[int, str, int],
     treatment: str,
     tokens: _Tokens,
@@ -216,24 +193,12 @@ def _share(
     weights: TokenValues,
 ) -> ClassShare:
     means = tokens.resampled(weights)
-    share_bounds = interval(means)[:, 0]
-    bounds = interval(means - reference.resampled(weights))[:, 0]
-    share, reference_share = tokens.mean(), reference.mean()
-    layer, name, count = place
-    return ClassShare(
-        layer=layer,
-        name=name,
-        tokens=count,
-        treatment=treatment,
-        share=_defined(share),
-        share_low=_defined(share_bounds[0]),
-        share_high=_defined(share_bounds[1]),
-        against=against,
-        reference=_defined(reference_share),
-        change=_defined(share - reference_share),
-        low=_defined(bounds[0]),
-        high=_defined(bounds[1]),
-    )
+    low, high = map(_defined, interval(means)[:, 0])
+    change_low, change_high = map(_defined, interval(means - reference.resampled(weights))[:, 0])
+    share, compared = tokens.mean(), reference.mean()
+    bounded = (_defined(share), low, high)
+    change = _defined(share - compared)
+    return ClassShare(*place, treatment, *bounded, against, _defined(compared), change, change_low, change_high)
 
 
 def _defined(number: float) -> float | None:

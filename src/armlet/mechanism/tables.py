@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from armlet.mechanism.measure import CLAIMS, QUANTITIES
-from armlet.mechanism.result import UNTREATED, ClassShare, Explanation, QuantityChange
+from armlet.mechanism.result import NO_TREATMENT, ClassShare, Explanation, QuantityChange
 from armlet.presentation.numbers import short_number
 from armlet.prompts.fillers import RANDOM_SENTENCE
 
@@ -53,7 +53,7 @@ def classes_table(explanation: Explanation, title: str) -> Table:
     for heading in ("class", "tokens", "near-zero share", "against other", *claimed):
         table.add_column(heading, justify="left" if heading == "class" else "right")
     for share in explanation.classes:
-        if (share.layer, share.treatment) == (layer, UNTREATED):
+        if (share.layer, share.treatment) == (layer, NO_TREATMENT):
             cells = [_bounds(share), *(_claim(1, share, "higher") for _ in claimed)]
             compared = cells if share.name != share.against else [""] * len(cells)
             table.add_row(share.name, str(share.tokens), _number_or_dash(share.share), *compared)

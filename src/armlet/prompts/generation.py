@@ -15,7 +15,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-COLDEST = 1e-6
+COLDEST_SAMPLED = 1e-6
 """Lowest temperature that is sampled at. Below it logits / temperature overflows, and the best token wins anyway."""
 
 FILTERS = ("top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -31,7 +31,7 @@ class Decoding:
 
     Args:
         max_new_tokens: most tokens of an answer.
-        temperature: of sampling; below `COLDEST` the best token is taken.
+        temperature: of sampling; below `COLDEST_SAMPLED` the best token is taken.
         filters: values for some of `FILTERS`; they matter to sampling alone.
         seed: of sampling.
     """
@@ -92,7 +92,7 @@ def generate_tokens(
     from transformers import LogitsProcessorList
 
     choice: dict[str, Any] = {"do_sample": False}
-    if decoding.temperature >= COLDEST:
+    if decoding.temperature >= COLDEST_SAMPLED:
         choice = {"do_sample": True, "temperature": decoding.temperature, **decoding.filters}
     devices = {model.device, *(parameter.device for parameter in model.parameters())}
     with torch.no_grad(), _only_special_tokens(model, padding), _seeded(decoding.seed, devices):
