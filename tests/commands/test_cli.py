@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
 
+import armlet.inspection.figures
 import armlet.inspection.measure
 from armlet import Inward, Noise, Outward, Transport, attach, load_config, redistribute
 from armlet.cli import COMMANDS, main
