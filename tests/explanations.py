@@ -1,10 +1,7 @@
 """A run of `explain` on a tiny model."""
 
 from armlet import Inward, Layer1, Outward
-from armlet.mechanism.explanation import (
-    Setup,
-    run,
-)
+from armlet.mechanism.layers import Setup, measure_layers
 from armlet.prompts.fillers import conditions, filler_tokens, make_prompt
 from families import tiny
 from tiny_checkpoints import words
@@ -31,4 +28,4 @@ def layers_of(model, last=2):
 
 
 def explained(model=None, wanted=(0, 2), setup=None, tick=lambda: None):
-    return list(run(layers_of(model or tiny(), max(wanted)), wanted, setup or setup_of(), tick))
+    return list(measure_layers(layers_of(model or tiny(), max(wanted)), wanted, setup or setup_of(), tick))

@@ -16,11 +16,11 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
 
-import armlet.answers.generation
+import armlet.inspection.figures
 import armlet.inspection.measure
 from armlet import Inward, Noise, Outward, Transport, attach, load_config, redistribute
-from armlet.answers.generation import Collector
 from armlet.cli import COMMANDS, main
+from armlet.prompts.generation import TokenStream
 from armlet.prompts.questions import BUILT_IN
 from armlet.redistribution.outward import near_zero_halfwidth
 from armlet.statistics.shape import MEASURES, difference, measure
@@ -57,7 +57,7 @@ def chatty(tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """For what is only about numbers: no figure."""
-    monkeypatch.setattr("armlet.commands.inspect._figure", lambda *_: [])
+    monkeypatch.setattr("armlet.commands.inspect._save_figure", lambda *_: [])
 
 
 def process(code, *arguments, **environment):
@@ -226,7 +226,7 @@ def test_tokens_that_overflow_are_left_out_counted_and_mentioned(folder, monkeyp
     assert "3 tokens, scope token; 2 tokens with NaN or Inf in their scope left out" in " ".join(shown(*given).split())
     code, out, err = run(*given, "--scope", "sequence")
     assert (code, out) == (2, "")
-    assert err == "armlet: inspect: every token holds NaN or Inf; try another dtype, such as --dtype float32\n"
+    assert err == "armlet: inspect: every prompt contains NaN or Inf; try another dtype, such as --dtype float32\n"
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -441,7 +441,7 @@ def test_generating_leaves_the_global_generator_alone(folder, temperature):
 
 def interrupt(monkeypatch, count):
     """Let the count-th token of a command press Ctrl-C."""
-    seen, put = [], Collector.put
+    seen, put = [], TokenStream.put
 
     def pressing(self, value):
         put(self, value)
@@ -451,7 +451,7 @@ def interrupt(monkeypatch, count):
             seen.append(None)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Collector, "put", pressing)
+    monkeypatch.setattr(TokenStream, "put", pressing)
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -486,13 +486,13 @@ def test_ctrl_c_prints_what_there_is_as_a_table(folder, monkeypatch):
 def test_a_real_sigint_ends_generate_with_130_and_what_there_is(folder, chatty):
     press = """
 import os, signal
-from armlet.answers.generation import Collector
-put = Collector.put
+from armlet.prompts.generation import TokenStream
+put = TokenStream.put
 def pressing(self, value):
     put(self, value)
     if len(self.tokens) == 2:
         os.kill(os.getpid(), signal.SIGINT)
-Collector.put = pressing
+TokenStream.put = pressing
 """
     found = process(press, "generate", chatty, *ASK, "--json")
     assert (found.returncode, found.stderr) == (130, "")

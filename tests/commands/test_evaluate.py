@@ -192,7 +192,7 @@ def test_an_armlet_json_is_evaluated_as_saved():
         (("--config", "absent.json"), "absent.json: cannot be read"),
         (("--endpoint", "http://127.0.0.1:9"), "name the model as the server knows it"),
         (("--filler", ""), "filler: '' gives no token"),
-        (("--device", "meta"), "'meta' holds no values"),
+        (("--device", "meta"), "'meta' has no values"),
         (("--count", "9"), "--count: says how a --filler stands in the prompt, and there is none"),
         (("--position", "end"), "--position: says how a --filler stands in the prompt, and there is none"),
         (("--config", "absent.json", "--layers", "1"), "--layers: is that of a --policy; --config has its own"),

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import armlet.mechanism.explanation
+import armlet.mechanism.layers
 from armlet.commands.explain import parse_counts
 from armlet.mechanism.classes import CLASSES
-from armlet.mechanism.measure import GATE, QUANTITIES
+from armlet.mechanism.measure import GATE_QUANTITIES, QUANTITIES
 from armlet.prompts.fillers import RANDOM_SENTENCE, SYSTEM
 from armlet.prompts.questions import BUILT_IN, FORMULAS
 from armlet.redistribution.errors import ArgumentError
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    monkeypatch.setattr("armlet.commands.explain._draw", lambda *_: None)
+    monkeypatch.setattr("armlet.commands.explain._save_figures", lambda *_: None)
 
 
 def test_explain_shows_every_quantity_and_names_every_figure(folder):
@@ -121,7 +121,7 @@ def test_at_the_end_no_word_of_a_question_sees_the_filler_and_no_class_is_drawn(
     found = result("explain", folder, *ASKED, "--position", "end", "--layers", "0", "--out", "here")
     assert found["classes"] == []
     assert not Path("here/explain-classes.csv").exists()
-    assert "no word of a question stands behind the filler" in shown("explain", folder, *ASKED, "--position", "end")
+    assert "no word of a question comes after the filler" in shown("explain", folder, *ASKED, "--position", "end")
     assert [Path(file).stem for file in found["figures"][::2]] == [f"explain-{name}" for name in NAMES[:-1]]
 
 
@@ -146,7 +146,7 @@ def test_tables_are_kept_where_drawing_fails(folder, monkeypatch):
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("armlet.commands.explain._draw", full)
+    monkeypatch.setattr("armlet.commands.explain._save_figures", full)
     assert run("explain", folder, *ASKED, "--layers", "0", "--out", "here")[0] == 2
     assert {file.name for file in Path("here").iterdir()} == {"explain.json", "explain.csv", "explain-classes.csv"}
 
@@ -187,7 +187,7 @@ def test_ctrl_c_before_the_first_layer_is_finished_leaves_nothing(folder, monkey
 
 def interrupt(monkeypatch, after):
     """Let the layer behind so many press Ctrl-C."""
-    whole = armlet.mechanism.explanation.run
+    whole = armlet.mechanism.layers.measure_layers
 
     def pressing(*args):
         for index, findings in enumerate(whole(*args)):
@@ -195,7 +195,7 @@ def interrupt(monkeypatch, after):
                 raise KeyboardInterrupt
             yield findings
 
-    monkeypatch.setattr(armlet.mechanism.explanation, "run", pressing)
+    monkeypatch.setattr(armlet.mechanism.layers, "measure_layers", pressing)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_a_filler_with_nothing_behind_it_is_refused(tmp_path):
     bare = save(tmp_path / "bare")  # no template, so nothing stands behind the question
     code, out, err = run("explain", bare, "--prompt", "w20 w21", "--position", "end", "--out", "here")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "--position: fewer than 2 tokens stand behind 'end' in 'w20 w21'" in err
+    assert "--position: fewer than 2 tokens come after a filler at 'end' in 'w20 w21'" in err
 
 
 @pytest.mark.parametrize("text", ["", ",", "1,", "1.5", "٣x", "1 2"])
@@ -252,4 +252,4 @@ def test_smollm2_bears_out_the_affine_claim_and_not_louder_activations(smollm2_f
     for row in found["classes"]:
         if row["treatment"] == "as it is" and row["class"] != "other":
             assert row["low"] < 0 < row["high"]
-    assert set(GATE) <= {row["quantity"] for row in found["rows"]}
+    assert set(GATE_QUANTITIES) <= {row["quantity"] for row in found["rows"]}

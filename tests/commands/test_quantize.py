@@ -246,7 +246,7 @@ def test_every_contraction_that_may_be_chosen_can_be_kept(contraction, tmp_path)
         (("--data", "absent.txt"), "--data: absent.txt cannot be read (No such file or directory)"),
         (("--data", "binary"), "--data: binary is no text in UTF-8"),
         (("--data", "text.txt", "--tokens", 100), "the text has 400 tokens, and 24 windows to measure and 4 to choose"),
-        (("--data", "text.txt", "--device", "meta"), "--device: 'meta' holds no values"),
+        (("--data", "text.txt", "--device", "meta"), "--device: 'meta' has no values"),
         (("--tokens", 10**6), "--tokens: the model reads "),
         (("--dtype", "int8"), "dtype: expected auto, float32"),
         (("--out", "text.txt"), "--out: text.txt cannot be written"),

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from armlet import Inward, Outward, Transport, attach
-from armlet.answers.generation import Answer, Answers
+from armlet.answers.result import Answer, Answers
 from armlet.answers.tables import answers_table
-from armlet.inspection.measure import Effect, Inspection, inspect_gates
+from armlet.inspection.measure import inspect_gates
+from armlet.inspection.result import Effect, Inspection
 from armlet.inspection.synthetic import synthetic
 from armlet.inspection.tables import inspection_table
-from armlet.mechanism.explanation import summarise
 from armlet.mechanism.measure import CLAIMS, QUANTITIES
+from armlet.mechanism.result import summarise
 from armlet.mechanism.tables import classes_table, explanation_table
 from armlet.prompts.fillers import RANDOM_SENTENCE
 from armlet.statistics.shape import MEASURES, difference
@@ -48,13 +49,12 @@ def rows(text):
 
 def measured(policies, before, after, share=0.5):
     """An inspection that found these numbers."""
+    ends = dict.fromkeys(MEASURES, before), dict.fromkeys(MEASURES, after)
     effects = [
-        Effect(
-            policy, replace(REAL.effects[0].panel, name=type(policy).__name__), share, dict.fromkeys(MEASURES, after)
-        )
+        Effect(policy, replace(REAL.effects[0].panel, name=type(policy).__name__), share, ends[1], difference(*ends))
         for policy in policies
     ]
-    return Inspection(2, 300, 0, dict.fromkeys(MEASURES, before), effects)
+    return Inspection(2, 300, 0, ends[0], effects)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -132,11 +132,11 @@ def test_a_policy_that_stands_there_twice_is_numbered():
 def answered(baseline, treated, *, policy=None, layers=0, interrupted=False, width=80):
     """The table of two answers, given as tokens or None."""
 
-    def made(tokens, cut):
+    def answer(tokens, cut):
         return None if tokens is None else Answer(tokens, words().decode(tokens), cut)
 
     cut = interrupted and treated is not None
-    answers = Answers(made(baseline, interrupted and not cut), made(treated, cut))
+    answers = Answers(answer(baseline, interrupted and not cut), answer(treated, cut), {})
     with attach(tiny(), policy or Outward(), layers=layers) as attachment:
         return shown(answers_table(words(), answers, attachment), width)
 
@@ -194,20 +194,20 @@ def test_the_heading_says_what_the_treatment_was(policy, layers, heading):
 
 def test_an_answer_is_no_markup():
     with attach(tiny(), Outward()) as attachment:
-        answers = Answers(Answer([1], "[red]x[/red]", False), Answer([1], "[/]", False))
+        answers = Answers(Answer([1], "[red]x[/red]", False), Answer([1], "[/]", False), {})
         text = shown(answers_table(words(), answers, attachment))
     assert cells(text) == ["[red]x[/red]", "[/]"]
 
 
 def test_an_explanation_shows_every_quantity_with_both_intervals_and_the_papers_claim():
-    text = shown(explanation_table(EXPLANATION, SETUP, "w7", "title"))
-    of = {(row["filler"], row["quantity"]): row for row in EXPLANATION.rows if (row["layer"], row["count"]) == (0, 5)}
+    text = shown(explanation_table(EXPLANATION, "w7", "title"))
+    of = {(c.filler, c.quantity): c for c in EXPLANATION.quantities if (c.layer, c.count) == (0, 5)}
     lines = {line.split()[0]: line for line in text.splitlines() if line.split()[0] in QUANTITIES}
     assert list(lines) == list(QUANTITIES)
     for name, line in lines.items():
         for kind in ("w7", RANDOM_SENTENCE):
-            low, high = (of[kind, name][end] for end in ("low", "high"))
-            sign = "+" if of[kind, name]["without"] is not None else ""
+            low, high = of[kind, name].low, of[kind, name].high
+            sign = "+" if of[kind, name].without is not None else ""
             assert f"{low:{sign}.3g} to {high:{sign}.3g}" in line or f"{low:{sign}.2g} to" in line
         assert ("rises" in line, "falls" in line) == (CLAIMS.get(name) == 1, CLAIMS.get(name) == -1)
     assert max(map(len, text.splitlines())) <= 80
@@ -224,21 +224,19 @@ def test_an_explanation_shows_every_quantity_with_both_intervals_and_the_papers_
     ],
 )
 def test_a_claim_is_borne_out_or_not_by_the_whole_interval(low, high, name, verdict):
-    rows = [dict(row) for row in EXPLANATION.rows]
-    for row in rows:
-        if row["quantity"] == name:
-            row.update(low=low, high=high)
-    text = shown(explanation_table(replace(EXPLANATION, rows=rows), SETUP, "w7", "title"))
+    changes = [replace(c, low=low, high=high) if c.quantity == name else c for c in EXPLANATION.quantities]
+    text = shown(explanation_table(replace(EXPLANATION, quantities=changes), "w7", "title"))
     assert next(line for line in text.splitlines() if line.startswith(name)).rstrip().endswith(verdict)
 
 
 @pytest.mark.parametrize(("first", "headings"), [(0, ["against", "other", "paper"]), (1, ["against", "other"])])
 def test_classes_are_shown_against_other_words_and_the_papers_claim_is_of_the_first_layer(first, headings):
-    rows = [row | {"class": "digits" if row["class"] == "other" else row["class"]} for row in EXPLANATION.classes]
-    rows = [row for row in rows if row["layer"] == first]
-    for row in rows:
-        row.update(low=0.001, high=0.002)
-    found = replace(EXPLANATION, classes=rows, findings=EXPLANATION.findings[first:])
+    shares = [
+        replace(share, name="digits" if share.name == "other" else share.name, low=0.001, high=0.002)
+        for share in EXPLANATION.classes
+        if share.layer == first
+    ]
+    found = replace(EXPLANATION, classes=shares, findings=EXPLANATION.findings[first:])
     text = shown(classes_table(found, "title"))
     heading, _, line = text.splitlines()[1:4]
     assert heading.split()[-len(headings) :] == headings

@@ -30,6 +30,19 @@ def test_short_jobs_are_repeated_until_they_can_be_measured(monkeypatch):
     assert len(ran) == 2 + 50
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_only_the_job_and_the_wait_for_the_gpu_are_timed(monkeypatch, gpu):
+    events = []
+    monkeypatch.setattr(speed, "LEAST", 0.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: events.append("clock") or 0.0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: events.append("ask") or gpu)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: events.append("wait"))
+    in_turns({"a": Job(lambda: events.append("call"))}, 1)
+    timed = ["clock", "call", *(["wait"] if gpu else []), "clock"]
+    clocks = [at for at, event in enumerate(events) if event == "clock"]
+    assert [events[start : end + 1] for start, end in (clocks[:2], clocks[2:])] == [timed, timed]
+
+
 def test_what_a_job_runs_within_is_entered_before_the_clock_starts(monkeypatch):
     events = []
     monkeypatch.setattr(time, "perf_counter", lambda: events.append("clock") or 0.0)

@@ -7,12 +7,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from armlet.inspection.diagram import HEIGHT, LABELS, PARTS, WIDTH, draw_layer, wires
+from armlet.inspection.diagram import DIAGRAM_HEIGHT, DIAGRAM_WIDTH, DRAWN_LABELS, PARTS, draw_layer, wires
 from armlet.redistribution.errors import ArgumentError
 
 
 def drawn(**arguments):
-    axes = Figure(figsize=(WIDTH, HEIGHT)).add_axes((0, 0, 1, 1))
+    axes = Figure(figsize=(DIAGRAM_WIDTH, DIAGRAM_HEIGHT)).add_axes((0, 0, 1, 1))
     draw_layer(axes, **{"layer": 0, **arguments})
     return axes
 
@@ -23,11 +23,11 @@ def texts(axes):
 
 def test_labels_are_those_of_the_decoder_layer_in_the_order_of_a_token():
     expected = "x RMSNorm Q K V RoPE Attention Output ⊕ RMSNorm gate SiLU ARM up ⊗ down ⊕ y"
-    assert tuple(expected.split()) == LABELS
+    assert tuple(expected.split()) == DRAWN_LABELS
 
 
 def test_every_label_is_drawn_and_nothing_else_but_the_titles():
-    assert sorted(texts(drawn())) == sorted([*LABELS, "MLP", "Layer 1 (layer 0 in code)"])
+    assert sorted(texts(drawn())) == sorted([*DRAWN_LABELS, "MLP", "Layer 1 (layer 0 in code)"])
 
 
 def test_activation_takes_the_place_of_silu():
@@ -87,7 +87,7 @@ def test_no_part_lies_on_another():
 
 @pytest.mark.parametrize("activation", ["SiLU", "GELU"])
 def test_every_label_fits_into_its_box(activation):
-    figure = Figure(figsize=(WIDTH, HEIGHT))
+    figure = Figure(figsize=(DIAGRAM_WIDTH, DIAGRAM_HEIGHT))
     axes = figure.add_axes((0, 0, 1, 1))
     draw_layer(axes, layer=0, activation=activation)
     FigureCanvasAgg(figure).draw()

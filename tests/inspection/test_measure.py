@@ -38,7 +38,7 @@ def gates(*lengths, width=48, seed=0):
 
 
 def inspected(values, policies=POLICIES, **how):
-    return inspect_gates(values, policies, **how).plain()
+    return inspect_gates(values, policies, **how).to_dict()
 
 
 def slow(values, policy, *, scope="token", seed=0, layer=0):
@@ -163,9 +163,10 @@ def test_a_prompt_with_nan_is_left_out_whole_where_it_is_one_scope(scope):
     assert inspected([first, second, third], scope=scope) == expected
 
 
-@pytest.mark.parametrize("scope", ["token", "sequence"])
-def test_nothing_but_nan_is_refused_with_a_way_out(scope):
-    with pytest.raises(ArgumentError, match="every token holds NaN or Inf; try another dtype, such as --dtype float32"):
+@pytest.mark.parametrize(("scope", "unit"), [("token", "token"), ("sequence", "prompt"), ("call", "prompt")])
+def test_nothing_but_nan_is_refused_with_a_way_out(scope, unit):
+    message = f"every {unit} contains NaN or Inf; try another dtype, such as --dtype float32"
+    with pytest.raises(ArgumentError, match=message):
         inspect_gates([torch.full((2, 8), math.nan)], POLICIES, scope=scope)
 
 
@@ -212,7 +213,7 @@ def test_what_is_not_finite_is_null_in_json():
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-def test_plain_holds_the_policys_name_and_settings():
+def test_to_dict_has_the_policys_name_and_settings():
     (effect,) = inspected(gates(2), [Outward(band=0.2, share=(0.1, 0.3))])["policies"]
     assert effect["policy"] == "outward"
     assert (effect["band"], effect["share"], effect["strength"]) == (0.2, (0.1, 0.3), 1.0)

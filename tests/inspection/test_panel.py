@@ -5,10 +5,10 @@ from dataclasses import replace
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from armlet.inspection.panel import Panel, flow, full_range, near_zero
+from armlet.inspection.panel import Panel, flow, full_range, near_zero_window
 from armlet.redistribution.errors import ArgumentError
 
 EVERYTHING = (-1e9, 1e9)
@@ -28,6 +28,8 @@ def swapped(shown):
 
 
 @given(PAIRS, st.one_of(st.none(), st.tuples(st.floats(-60, 0), st.floats(0, 60))))
+@example((np.zeros(1), np.zeros(1)), (0.0, 0.0))
+@example((np.ones(1), np.ones(1)), (0.0, 0.0))
 def test_full_range_holds_every_value_and_the_axis(pair, axis):
     low, high = full_range([panel(*pair)], axis)
     assert low < high
@@ -47,14 +49,14 @@ def test_full_range_looks_at_every_panel():
 @given(VALUES)
 def test_near_zero_lies_within_the_full_range(values):
     everything = full_range([panel(values, values)])
-    low, high = near_zero(values, everything)
+    low, high = near_zero_window(values, everything)
     assert everything[0] <= low < high <= everything[1]
 
 
 def test_near_zero_leaves_far_outliers_to_the_upper_row():
     values = np.append(np.linspace(-0.3, 1, 1001), 48)
     everything = full_range([panel(values, values)])
-    low, high = near_zero(values, everything)
+    low, high = near_zero_window(values, everything)
     assert low == everything[0]
     assert 1 < high < 3
 
@@ -62,7 +64,7 @@ def test_near_zero_leaves_far_outliers_to_the_upper_row():
 def test_a_window_on_nearly_everything_is_everything():
     values = np.linspace(-1, 1, 1001)
     everything = full_range([panel(values, values)])
-    assert near_zero(values, everything) == everything
+    assert near_zero_window(values, everything) == everything
 
 
 def test_outward_motion_gives_an_arrow_away_from_zero_on_either_side():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from armlet.inspection.synthetic import CENTRES, WEIGHTS, synthetic
+from armlet.inspection.synthetic import CENTRES, MODE_WEIGHTS, synthetic
 from armlet.redistribution import Inward, Transport, redistribute
 from armlet.redistribution.errors import ArgumentError
 from armlet.statistics.shape import count_modes
@@ -33,7 +33,7 @@ def test_heavy_tail_has_one_mode_and_tails_that_inward_halves(seed):
 
 
 def test_weights_are_shares():
-    assert sum(WEIGHTS) == pytest.approx(1)
+    assert sum(MODE_WEIGHTS) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("kind", ["modes", "heavy-tail"])

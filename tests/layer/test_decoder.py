@@ -11,7 +11,7 @@ from armlet import ARM, Inward, Noise, Outward, Transport, attach
 from armlet.attachment.positions import going_on
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.checkpoint import open_checkpoint
-from armlet.inspection.diagram import LABELS as DRAWN
+from armlet.inspection.diagram import DRAWN_LABELS as DRAWN
 from armlet.layer.decoder import LABELS, KVCache, Layer1
 from armlet.layer.options import FAMILIES as COVERED
 from armlet.redistribution.errors import ArgumentError

@@ -5,15 +5,23 @@ import pytest
 import torch
 
 from armlet import ARM, Layer1, Noise
-from armlet.mechanism.explanation import (
-    AS_IT_IS,
+from armlet.mechanism.measure import (
+    ATTENTION_QUANTITIES,
+    GATE_QUANTITIES,
+    QUANTITIES,
+    measure_filler,
+    measure_gate,
+    near_zero_after,
+    view,
+)
+from armlet.mechanism.result import (
+    NO_TREATMENT,
     UNFILLED,
-    class_rows,
-    quantity_rows,
+    class_shares,
+    quantity_changes,
     summarise,
     treatment_of,
 )
-from armlet.mechanism.measure import ATTENTION, GATE, QUANTITIES, measure_filler, measure_gate, near_zero_after, view
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, make_prompt
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.outward import near_zero_halfwidth
@@ -36,7 +44,7 @@ def test_findings_are_those_of_each_prompt_filler_and_layer_by_itself(family):
                     with torch.no_grad():
                         x, trace = layer(x, trace=True)
                 seen.append(view(trace, prompt, count))
-            own = setup.owners() == at
+            own = setup.prompt_of_tokens() == at
             halfwidth = near_zero_halfwidth(seen[0].activated)
             for name, values in measure_gate(seen[0], halfwidth).items():
                 np.testing.assert_array_equal(findings.without[name][own], values)
@@ -80,56 +88,56 @@ def test_a_filler_that_is_no_filler_changes_nothing():
 def test_rows_hold_the_means_and_intervals_that_hold_the_change():
     setup = setup_of()
     (findings,) = explained(wanted=(1,), setup=setup)
-    weights = draw_weights(setup.owners())
-    rows = quantity_rows(findings, setup.fillers, weights)
-    assert [(r["filler"], r["count"], r["quantity"]) for r in rows] == [
+    weights = draw_weights(setup.prompt_of_tokens())
+    rows = quantity_changes(findings, setup.fillers, weights)
+    assert [(r.filler, r.count, r.quantity) for r in rows] == [
         (filler.kind, filler.count, name) for filler in setup.fillers for name in QUANTITIES
     ]
     for row in rows:
-        filled = findings.filled[setup.fillers.index(Filler(row["filler"], row["count"]))][row["quantity"]]
-        assert row["layer"] == 1
-        assert row["with"] == pytest.approx(filled.mean())
-        before = findings.without[row["quantity"]] if row["quantity"] in GATE else UNFILLED.get(row["quantity"])
+        filled = findings.filled[setup.fillers.index(Filler(row.filler, row.count))][row.quantity]
+        assert row.layer == 1
+        assert row.filled == pytest.approx(filled.mean())
+        before = findings.without[row.quantity] if row.quantity in GATE_QUANTITIES else UNFILLED.get(row.quantity)
         if before is None:
-            assert (row["without"], row["change"], row["interval_of"]) == (None, None, "value")
-            assert row["low"] <= row["with"] <= row["high"]
+            assert (row.without, row.change, row.interval_of) == (None, None, "value")
+            assert row.low <= row.filled <= row.high
         else:
-            assert (row["without"], row["interval_of"]) == (pytest.approx(np.mean(before)), "change")
-            assert row["change"] == pytest.approx((filled - before).mean())
-            assert row["low"] <= row["change"] <= row["high"]
+            assert (row.without, row.interval_of) == (pytest.approx(np.mean(before)), "change")
+            assert row.change == pytest.approx((filled - before).mean())
+            assert row.low <= row.change <= row.high
             means = weights @ (filled - before) / weights.sum(1)
-            assert (row["low"], row["high"]) == tuple(pytest.approx(x) for x in np.quantile(means, (0.025, 0.975)))
-    assert UNFILLED.keys() <= ATTENTION.keys()
+            assert (row.low, row.high) == tuple(pytest.approx(x) for x in np.quantile(means, (0.025, 0.975)))
+    assert UNFILLED.keys() <= ATTENTION_QUANTITIES.keys()
 
 
 def test_classes_are_compared_with_other_words_and_before_with_after_each_treatment(monkeypatch):
     kinds = {"w20": "digits", "w21": "other", "w24": "digits", "w27": "operators"}
-    monkeypatch.setattr("armlet.mechanism.explanation.classify", lambda words: [kinds.get(w, "other") for w in words])
+    monkeypatch.setattr("armlet.mechanism.layers.classify", lambda words: [kinds.get(w, "other") for w in words])
     setup = setup_of(counts=(4,))
     (findings,) = explained(wanted=(0,), setup=setup)
     classes, before = setup.classes(), findings.without["near_zero"]
     assert classes.tolist() == ["digits", *["other"] * 3, "digits", *["other"] * 2, "operators", "other"]
-    rows = class_rows(findings, setup, draw_weights(setup.owners()))
+    rows = class_shares(findings, setup, draw_weights(setup.prompt_of_tokens()))
     treatments = ["4 × 'w7'", f"4 × {RANDOM_SENTENCE}", *map(treatment_of, POLICIES)]
     assert treatments[2:] == ["Outward, band 0.13, ceiling 0.995, proportion 0.3", "Inward, knee 0.8, curve log"]
-    assert [(r["class"], r["treatment"]) for r in rows] == [
-        (name, treatment) for name in ("digits", "operators", "other") for treatment in (AS_IT_IS, *treatments)
+    assert [(r.name, r.treatment) for r in rows] == [
+        (name, treatment) for name in ("digits", "operators", "other") for treatment in (NO_TREATMENT, *treatments)
     ]
     after = dict(zip(treatments, [f["near_zero"] for f in findings.filled] + findings.treated, strict=True))
     for row in rows:
-        own = classes == row["class"]
-        assert row["tokens"] == own.sum()
-        if row["treatment"] == AS_IT_IS:
+        own = classes == row.name
+        assert row.tokens == own.sum()
+        if row.treatment == NO_TREATMENT:
             share, against, reference = before[own], "other", before[classes == "other"]
         else:
-            share, against, reference = after[row["treatment"]][own], AS_IT_IS, before[own]
-        assert (row["share"], row["against"]) == (pytest.approx(share.mean()), against)
-        assert row["reference"] == pytest.approx(reference.mean())
-        assert row["change"] == pytest.approx(share.mean() - reference.mean())
-        if row["share_low"] is not None:
-            assert row["share_low"] <= row["share"] <= row["share_high"]
-        if row["low"] is not None:
-            assert row["low"] <= row["change"] <= row["high"]
+            share, against, reference = after[row.treatment][own], NO_TREATMENT, before[own]
+        assert (row.share, row.against) == (pytest.approx(share.mean()), against)
+        assert row.reference == pytest.approx(reference.mean())
+        assert row.change == pytest.approx(share.mean() - reference.mean())
+        if row.share_low is not None:
+            assert row.share_low <= row.share <= row.share_high
+        if row.low is not None:
+            assert row.low <= row.change <= row.high
     assert findings.treated[0].mean() < before.mean()  # Outward empties the neighbourhood of zero
 
 
@@ -145,10 +153,12 @@ def test_a_summary_has_the_rows_of_every_layer_from_one_draw():
     setup = setup_of()
     findings = explained(setup=setup)
     explanation = summarise(findings, setup)
-    weights = draw_weights(setup.owners(), seed=setup.seed)
-    assert explanation.rows == [row for found in findings for row in quantity_rows(found, setup.fillers, weights)]
-    assert explanation.classes == [row for found in findings for row in class_rows(found, setup, weights)]
-    assert {row["layer"] for row in explanation.rows} == {0, 2}
+    weights = draw_weights(setup.prompt_of_tokens(), seed=setup.seed)
+    assert explanation.quantities == [
+        row for found in findings for row in quantity_changes(found, setup.fillers, weights)
+    ]
+    assert explanation.classes == [row for found in findings for row in class_shares(found, setup, weights)]
+    assert {row.layer for row in explanation.quantities} == {0, 2}
 
 
 def test_layers_may_have_any_dtype():
@@ -158,13 +168,13 @@ def test_layers_may_have_any_dtype():
 
 
 def test_classes_without_other_words_are_still_compared_with_their_treatments(monkeypatch):
-    monkeypatch.setattr("armlet.mechanism.explanation.classify", lambda words: ["digits"] * len(words))
+    monkeypatch.setattr("armlet.mechanism.layers.classify", lambda words: ["digits"] * len(words))
     setup = setup_of(counts=(4,))
     (findings,) = explained(wanted=(0,), setup=setup)
-    rows = class_rows(findings, setup, draw_weights(setup.owners()))
-    assert (rows[0]["treatment"], rows[0]["reference"], rows[0]["low"]) == (AS_IT_IS, None, None)
-    assert rows[0]["share"] == pytest.approx(findings.without["near_zero"].mean())
-    assert rows[0]["share_low"] < rows[0]["share_high"]
+    rows = class_shares(findings, setup, draw_weights(setup.prompt_of_tokens()))
+    assert (rows[0].treatment, rows[0].reference, rows[0].low) == (NO_TREATMENT, None, None)
+    assert rows[0].share == pytest.approx(findings.without["near_zero"].mean())
+    assert rows[0].share_low < rows[0].share_high
     assert len(rows) == 5
 
 

@@ -6,10 +6,9 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
-from armlet.mechanism.explanation import AS_IT_IS, summarise, treatment_of
 from armlet.mechanism.figures import (
-    COUNTED,
-    NAMES,
+    DRAWN_QUANTITIES,
+    QUANTITY_NAMES,
     draw_affine,
     draw_attention,
     draw_classes,
@@ -17,6 +16,7 @@ from armlet.mechanism.figures import (
     draw_layers,
 )
 from armlet.mechanism.measure import QUANTITIES, fit_affine
+from armlet.mechanism.result import NO_TREATMENT, summarise, treatment_of
 from armlet.prompts.fillers import RANDOM_SENTENCE
 from explanations import explained, setup_of
 
@@ -71,29 +71,31 @@ def test_two_tokens_and_one_token_can_be_drawn():
 
 
 def test_counts_begin_at_the_baseline_and_have_a_line_for_each_filler_and_the_control():
-    figure = draw_counts(EXPLANATION.rows, layer=1)
-    assert [axes.get_title() for axes in figure.axes] == [NAMES[name].replace("\n", " ") for name in COUNTED]
-    for name, axes in zip(COUNTED, figure.axes, strict=True):
+    figure = draw_counts(EXPLANATION.quantities, layer=1)
+    assert [axes.get_title() for axes in figure.axes] == [
+        QUANTITY_NAMES[name].replace("\n", " ") for name in DRAWN_QUANTITIES
+    ]
+    for name, axes in zip(DRAWN_QUANTITIES, figure.axes, strict=True):
         for kind, line in zip(("w7", "$w8", RANDOM_SENTENCE), axes.lines, strict=True):
-            own = [r for r in EXPLANATION.rows if (r["layer"], r["filler"], r["quantity"]) == (1, kind, name)]
-            base = [own[0]["without"]] if own[0]["without"] is not None else []
+            own = [r for r in EXPLANATION.quantities if (r.layer, r.filler, r.quantity) == (1, kind, name)]
+            base = [own[0].without] if own[0].without is not None else []
             assert list(line.get_xdata()) == [0] * len(base) + [2, 5]
-            assert list(line.get_ydata()) == base + [row["with"] for row in own]
+            assert list(line.get_ydata()) == base + [row.filled for row in own]
     assert text_of(figure)[-3:] == ["filler 'w7'", r"filler '\$w8'", "a random sentence"]
 
 
 def test_every_layer_has_a_cell_for_every_quantity_of_filler_and_control():
-    figure = draw_layers(EXPLANATION.rows)
+    figure = draw_layers(EXPLANATION.quantities)
     for kind, axes in zip(("w7", "$w8", RANDOM_SENTENCE), figure.axes, strict=True):
-        cells = [r for r in EXPLANATION.rows if (r["filler"], r["count"]) == (kind, 5)]
+        cells = [r for r in EXPLANATION.quantities if (r.filler, r.count) == (kind, 5)]
         shown = [text.get_text() for text in axes.texts]
-        assert shown == ["-" if r["with"] is None else f"{r['with']:.3g}" for r in cells]
-        assert [label.get_text() for label in axes.get_xticklabels()] == [NAMES[name] for name in QUANTITIES]
+        assert shown == ["-" if r.filled is None else f"{r.filled:.3g}" for r in cells]
+        assert [label.get_text() for label in axes.get_xticklabels()] == [QUANTITY_NAMES[name] for name in QUANTITIES]
         shades = axes.images[0].get_array()
         for shade, row in zip(np.ravel(shades), cells, strict=True):
-            undecided = row["change"] is None or row["low"] is None or row["low"] <= 0 <= row["high"]
+            undecided = row.change is None or row.low is None or row.low <= 0 <= row.high
             assert (shade == 0) == undecided
-            assert undecided or np.sign(shade) == np.sign(row["change"])
+            assert undecided or np.sign(shade) == np.sign(row.change)
             assert abs(shade) <= 1
 
 
@@ -101,15 +103,15 @@ def test_classes_have_a_bar_for_each_treatment_and_the_interval_of_its_change():
     treatments = ["5 × 'w7'", TREATED]
     figure = draw_classes(EXPLANATION.classes, treatments, layer=1)
     (axes,) = figure.axes
-    own = [row for row in EXPLANATION.classes if row["layer"] == 1 and row["treatment"] in (AS_IT_IS, *treatments)]
-    names = list(dict.fromkeys(row["class"] for row in own))
+    own = [row for row in EXPLANATION.classes if row.layer == 1 and row.treatment in (NO_TREATMENT, *treatments)]
+    names = list(dict.fromkeys(row.name for row in own))
     assert [label.get_text().split("\n")[0] for label in axes.get_xticklabels()] == names
-    cells = {(row["class"], row["treatment"]): row for row in own}
-    for treatment, bars in zip((AS_IT_IS, *treatments), axes.containers, strict=True):
-        assert [bar.get_height() for bar in bars] == [cells[name, treatment]["share"] for name in names]
+    cells = {(row.name, row.treatment): row for row in own}
+    for treatment, bars in zip((NO_TREATMENT, *treatments), axes.containers, strict=True):
+        assert [bar.get_height() for bar in bars] == [cells[name, treatment].share for name in names]
     spans = {tuple(segment[:, 1]) for lines in axes.collections for segment in lines.get_segments()}
-    assert spans == {(row["share_low"], row["share_high"]) for row in own if row["share_low"]}
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [AS_IT_IS, *treatments]
+    assert spans == {(row.share_low, row.share_high) for row in own if row.share_low}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [NO_TREATMENT, *treatments]
 
 
 @pytest.mark.parametrize(
@@ -117,8 +119,8 @@ def test_classes_have_a_bar_for_each_treatment_and_the_interval_of_its_change():
     [
         lambda: draw_attention(SETUP.prompts[0], FILLER, FINDINGS[0].received, layer=0),
         lambda: draw_affine(FILLER, FINDINGS[0].attention, layer=0, heads=4),
-        lambda: draw_counts(EXPLANATION.rows, layer=0),
-        lambda: draw_layers(EXPLANATION.rows),
+        lambda: draw_counts(EXPLANATION.quantities, layer=0),
+        lambda: draw_layers(EXPLANATION.quantities),
         lambda: draw_classes(EXPLANATION.classes, ["5 × 'w7'"], layer=0),
     ],
     ids=["attention", "affine", "counts", "layers", "classes"],
@@ -134,5 +136,5 @@ def test_figures_can_be_drawn_and_have_the_same_pixels_every_time(figure):
 
 
 def test_fillers_have_colours_of_their_own():
-    figure = draw_counts(EXPLANATION.rows, layer=0)
+    figure = draw_counts(EXPLANATION.quantities, layer=0)
     assert len({to_hex(line.get_color()) for line in figure.axes[0].lines}) == 3

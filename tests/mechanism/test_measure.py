@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from armlet import ARM, Inward, Layer1, Noise, Outward, redistribute
 from armlet.mechanism.measure import (
-    ATTENTION,
+    ATTENTION_QUANTITIES,
     CLAIMS,
-    GATE,
+    GATE_QUANTITIES,
     QUANTITIES,
     fit_affine,
     measure_filler,
@@ -124,9 +124,9 @@ def test_every_quantity_has_a_value_for_every_token():
     without, filled = views()
     halfwidth = near_zero_halfwidth(without.activated)
     measured = measure_filler(without, filled, halfwidth, heads=4)
-    assert list(measured) == list(QUANTITIES) == [*ATTENTION, *GATE]
+    assert list(measured) == list(QUANTITIES) == [*ATTENTION_QUANTITIES, *GATE_QUANTITIES]
     assert {values.shape for values in measured.values()} == {(5,)}
-    assert list(measure_gate(without, halfwidth)) == list(GATE)
+    assert list(measure_gate(without, halfwidth)) == list(GATE_QUANTITIES)
     assert CLAIMS.keys() <= QUANTITIES.keys()
 
 

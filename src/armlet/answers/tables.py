@@ -1,11 +1,13 @@
-"""What the terminal shows of two answers."""
+"""Two answers side by side in the terminal."""
 
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from armlet.answers.generation import Answers, split_at
+from armlet.answers.result import Answer, Answers
 from armlet.attachment.attach import Attachment
 from armlet.attachment.sites import GATE
 from armlet.redistribution.spelling import detail
@@ -15,34 +17,54 @@ if TYPE_CHECKING:
 
 
 def answers_table(tokenizer: "PreTrainedTokenizerBase", answers: Answers, attachment: Attachment) -> Table:
-    """The answers side by side; the token at which they part is bold and stands between » and «."""
-    table = Table(expand=True, caption=Text(_verdict(answers)), caption_justify="left")
+    """The answers side by side; the first token that differs is bold, between » and «."""
+    table = Table(expand=True, caption=Text(_where_they_part(answers)), caption_justify="left")
     table.add_column("baseline", ratio=1)
     table.add_column(Text(_treatment(attachment)), ratio=1)
-    at = answers.first_difference
-    shown = [found and _marked(*split_at(tokenizer, found, at)) for found in (answers.baseline, answers.treated)]
-    table.add_row(*shown)
+    index = answers.first_difference
+    table.add_row(
+        *(answer and _marked(*split_at(tokenizer, answer, index)) for answer in (answers.baseline, answers.treated))
+    )
     return table
 
 
+def split_at(tokenizer: "PreTrainedTokenizerBase", answer: Answer, index: int | None) -> tuple[str, str, str]:
+    """The text before the token at `index`, that of the token, and the rest; None: all of it is before."""
+    if index is None:
+        return answer.text, "", ""
+    start, end = (_characters(tokenizer, answer, count) for count in (index, index + 1))
+    return answer.text[:start], answer.text[start:end], answer.text[end:]
+
+
+def _characters(tokenizer: "PreTrainedTokenizerBase", answer: Answer, count: int) -> int:
+    """How many characters of the text the first `count` tokens give, without one that a later token completes."""
+    decoded = str(tokenizer.decode(answer.tokens[:count], skip_special_tokens=True))
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(decoded, answer.text, strict=False))))
+
+
 def _treatment(attachment: Attachment) -> str:
-    layers = attachment.layers
-    run = len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1))
-    where = f"{layers[0]}-{layers[-1]}" if run else ", ".join(map(str, layers))
-    where = f"layer{'s' * (len(layers) > 1)} {where}"
-    where += "" if attachment.site == GATE else f", {attachment.site}"
-    return f"treated: {type(attachment.policy).__name__}, {detail(attachment.policy)}, {where}"
+    site = "" if attachment.site == GATE else f", {attachment.site}"
+    policy = attachment.policy
+    return f"treated: {type(policy).__name__}, {detail(policy)}, {_layer_names(attachment.layers)}{site}"
 
 
-def _verdict(answers: Answers) -> str:
-    if answers.baseline is None or answers.treated is None or answers.interrupted:
+def _layer_names(layers: Sequence[int]) -> str:
+    if len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1)):
+        return f"layers {layers[0]}-{layers[-1]}"
+    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"
+
+
+def _where_they_part(answers: Answers) -> str:
+    if answers.interrupted:
         return "interrupted: this is what there is"
-    at = answers.first_difference
-    return f"the same {len(answers.baseline.tokens)} tokens" if at is None else f"they part at token {at + 1}, »marked«"
+    index = answers.first_difference
+    if index is None:
+        return f"the same {len(answers.baseline.tokens)} tokens"
+    return f"they part at token {index + 1}, »marked«"
 
 
-def _marked(before: str, parting: str, behind: str) -> Text:
+def _marked(before: str, token: str, rest: str) -> Text:
     text = Text(before)
-    if parting or behind:
-        text.append(f"»{parting}«", style="bold reverse")
-    return text.append(behind)
+    if token or rest:
+        text.append(f"»{token}«", style="bold reverse")
+    return text.append(rest)

@@ -1,4 +1,4 @@
-"""The arguments that commands share, and what is checked of them before anything takes its time."""
+"""Options that commands share, and checks of them that run before anything slow."""
 
 import os
 from enum import StrEnum
@@ -12,7 +12,7 @@ from armlet.redistribution.errors import ArgumentError
 POLICY = "outward, inward or transport, with settings if need be: outward:band=0.2,share=0.02/0.25"
 
 
-class Scope(StrEnum):
+class ScopeName(StrEnum):
     """Over which values statistics are taken."""
 
     token = "token"
@@ -20,15 +20,15 @@ class Scope(StrEnum):
     call = "call"
 
 
-class Site(StrEnum):
-    """Where in the MLP ARM is."""
+class SiteName(StrEnum):
+    """Where in the MLP ARM acts."""
 
     gate = "gate"
     product = "product"
 
 
-class Place(StrEnum):
-    """Where a filler stands."""
+class PlaceName(StrEnum):
+    """Where a filler goes."""
 
     before = "before"
     between = "between"
@@ -37,27 +37,27 @@ class Place(StrEnum):
 
 
 def unslashed(model: str | None) -> str | None:
-    """A model's name, by which its runs are called and found again: "folder/", as shells complete it, is "folder"."""
+    """A model's name without a trailing slash, which shells add; runs are named after it."""
     return model and (model.rstrip("/") or model)
 
 
-ScopeOption = Annotated[Scope, typer.Option(help="Over which values statistics are taken.")]
-SiteOption = Annotated[Site, typer.Option(help="Behind the gate's activation, or behind its product with up.")]
-Model = Annotated[
+ScopeOption = Annotated[ScopeName, typer.Option(help="Over which values statistics are taken.")]
+SiteOption = Annotated[SiteName, typer.Option(help="After the gate's activation, or after its product with up.")]
+ModelArgument = Annotated[
     str | None, typer.Argument(callback=unslashed, help="A folder or hub id; SmolLM2-135M-Instruct by default.")
 ]
-Prompt = Annotated[list[str] | None, typer.Option(help="A prompt. May be repeated; built-in ones by default.")]
-Prompts = Annotated[Path | None, typer.Option(help="A text file with a prompt on each line.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the keyed noise, of samples and of sampling.")]
-Dtype = Annotated[
+PromptOption = Annotated[list[str] | None, typer.Option(help="A prompt. May be repeated; built-in ones by default.")]
+PromptsOption = Annotated[Path | None, typer.Option(help="A text file with a prompt on each line.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the keyed noise, of samples and of sampling.")]
+DtypeOption = Annotated[
     str, typer.Option(help="Of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")
 ]
-Device = Annotated[str | None, typer.Option(help="Where the model runs, such as cuda; the CPU by default.")]
-Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, and nothing else.")]
+DeviceOption = Annotated[str | None, typer.Option(help="Where the model runs, such as cuda; the CPU by default.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, and nothing else.")]
 
 
-def asked(prompt: list[str] | None, prompts: Path | None, default: tuple[str, ...]) -> list[str]:
-    """The prompts that the command line gives, one by one and in a file, or else `default`."""
+def requested_prompts(prompt: list[str] | None, prompts: Path | None, default: tuple[str, ...]) -> list[str]:
+    """The prompts of --prompt and then those of the file of --prompts, or `default` without any."""
     from armlet.prompts.questions import read_prompts
 
     given = [*(prompt or []), *(read_prompts(prompts) if prompts else [])]
@@ -65,12 +65,12 @@ def asked(prompt: list[str] | None, prompts: Path | None, default: tuple[str, ..
 
 
 def refuse_idle(context: typer.Context, names: tuple[str, ...], because: str) -> None:
-    """Refuses options that were given on the command line and would change nothing.
+    """Refuses options of the command line that would have no effect.
 
     Args:
         context: of the command.
         names: of its parameters.
-        because: why they would not.
+        because: why they would have none.
 
     Raises:
         ArgumentError: names the first of them.
@@ -82,7 +82,7 @@ def refuse_idle(context: typer.Context, names: tuple[str, ...], because: str) ->
 
 
 def check_folder(out: Path, option: str = "--out") -> None:
-    """Refuses, before anything takes its time, a folder that cannot be made or written to."""
+    """Refuses a folder that cannot be created or written to."""
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         reason = "may not be written to" if nearest.is_dir() else "is a file"
@@ -90,6 +90,6 @@ def check_folder(out: Path, option: str = "--out") -> None:
 
 
 def refuse_meta(device: str | None) -> None:
-    """Refuses the device that holds no values."""
+    """Refuses the device "meta", whose tensors have no values."""
     if device == "meta":
-        raise ArgumentError("--device: 'meta' holds no values; name cpu, or cuda where there is one")
+        raise ArgumentError("--device: 'meta' has no values; name cpu, or cuda where there is one")

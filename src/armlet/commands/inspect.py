@@ -9,17 +9,17 @@ from rich.console import Console
 
 from armlet.commands.arguments import (
     POLICY,
-    Device,
-    Dtype,
-    Json,
-    Model,
-    Prompt,
-    Prompts,
-    Scope,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelArgument,
+    PromptOption,
+    PromptsOption,
+    ScopeName,
     ScopeOption,
-    Seed,
-    asked,
+    SeedOption,
     check_folder,
+    requested_prompts,
 )
 from armlet.commands.reading import open_model
 from armlet.presentation.files import json_text, write_json
@@ -28,9 +28,11 @@ from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.spelling import parse_policy
 
 if TYPE_CHECKING:
-    from armlet.inspection.measure import Inspection, Sample
+    from armlet.inspection.measure import GateSample
+    from armlet.inspection.result import Inspection
 
-FIGURE_HOLDS = 3
+FIGURE_POLICIES = 3
+"""Most policies that the figure shows."""
 
 
 class Synthetic(StrEnum):
@@ -41,71 +43,70 @@ class Synthetic(StrEnum):
 
 
 def inspect(
-    model: Model = None,
+    model: ModelArgument = None,
     layer: Annotated[int, typer.Option(help="Which layer, from 0; the figure's Layer 1 is 0.")] = 0,
     policy: Annotated[list[str] | None, typer.Option(help=POLICY + ". May be repeated; all three by default.")] = None,
-    scope: ScopeOption = Scope.token,
-    prompt: Prompt = None,
-    prompts: Prompts = None,
+    scope: ScopeOption = ScopeName.token,
+    prompt: PromptOption = None,
+    prompts: PromptsOption = None,
     synthetic: Annotated[Synthetic | None, typer.Option(help="A sample in place of a model.")] = None,
     out: Annotated[Path, typer.Option(help="Where the figure and inspect.json go.")] = Path("armlet-inspect"),
-    seed: Seed = 0,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    as_json: Json = False,
+    seed: SeedOption = 0,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what each policy does to the activated gate of a layer: a table, and a figure as PNG and SVG."""
     from armlet.inspection.measure import inspect_gates
     from armlet.inspection.tables import inspection_table
-    from armlet.prompts.questions import BUILT_IN
 
     policies = [parse_policy(text) for text in policy or ("outward", "inward", "transport")]
-    if len(policies) > FIGURE_HOLDS:
-        raise ArgumentError(f"--policy: the figure holds up to {FIGURE_HOLDS}, found {len(policies)}")
+    if len(policies) > FIGURE_POLICIES:
+        raise ArgumentError(f"--policy: the figure shows up to {FIGURE_POLICIES}, found {len(policies)}")
     if synthetic and (model or prompt or prompts or layer):
         raise ArgumentError("--synthetic draws a sample: name no model, layer or prompt with it")
     check_folder(out)
-    if synthetic:
-        sample = _drawn(synthetic, seed)
-    else:
-        sample = _measured(model, asked(prompt, prompts, BUILT_IN), layer, dtype, device)
+    sample = _synthetic(synthetic, seed) if synthetic else _run_model(model, prompt, prompts, layer, dtype, device)
     if sample.interrupted and not sample.gates:
         raise typer.Exit(INTERRUPTED)
     with notes.status("measuring ..."):
         inspection = inspect_gates(sample.gates, policies, scope=scope, seed=seed, layer=layer)
     with notes.status("drawing ..."):
-        figure = _figure(inspection, sample, layer, out)
-    title = f"activated gate of {sample.source}, layer {layer}, {inspection.tokens} tokens, scope {scope}"
-    title += f"; {inspection.passed} tokens with NaN or Inf in their scope left out" if inspection.passed else ""
+        figure = _save_figure(inspection, sample, layer, out)
     result = {"source": sample.source, "layer": layer, "scope": scope, "seed": seed, "figure": figure}
-    result |= {"prompts": len(sample.gates), "interrupted": sample.interrupted} | inspection.plain()
+    result |= {"prompts": len(sample.gates), "interrupted": sample.interrupted} | inspection.to_dict()
     write_json(out / "inspect.json", result)
     if as_json:
         print(json_text(result), end="")
     else:
+        title = f"activated gate of {sample.source}, layer {layer}, {inspection.tokens} tokens, scope {scope}"
+        title += f"; {inspection.passed} tokens with NaN or Inf in their scope left out" if inspection.passed else ""
         Console().print(inspection_table(inspection, title))
         print(*(f"figure: {path}" for path in figure), sep="\n")
     if sample.interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
-def _drawn(synthetic: Synthetic, seed: int) -> "Sample":
-    from armlet.inspection.measure import Sample
-    from armlet.inspection.synthetic import synthetic as draw_sample
+def _synthetic(kind: Synthetic, seed: int) -> "GateSample":
+    from armlet.inspection.measure import GateSample
+    from armlet.inspection.synthetic import SYNTHETIC_AXES, synthetic
 
-    axis = (-4.0, 4.0) if synthetic is Synthetic.modes else None
-    return Sample(f"the synthetic sample '{synthetic}'", gates=[draw_sample(synthetic, seed=seed)], axis=axis)
+    gates = [synthetic(kind, seed=seed)]
+    return GateSample(f"the synthetic sample '{kind}'", gates=gates, axis=SYNTHETIC_AXES.get(kind))
 
 
-def _measured(model: str | None, prompts: list[str], layer: int, dtype: str, device: str | None) -> "Sample":
-    """The activated gates of a model; those of the prompts so far where Ctrl-C cuts it short."""
-    from armlet.inspection.measure import Sample, activated_gates
-    from armlet.prompts.questions import encode
+def _run_model(
+    model: str | None, prompt: list[str] | None, prompts: Path | None, layer: int, dtype: str, device: str | None
+) -> "GateSample":
+    """The activated gates of a model; where Ctrl-C interrupts, those of the prompts that are finished."""
+    from armlet.inspection.measure import GateSample, activated_gates
+    from armlet.prompts.questions import BUILT_IN, encode
 
+    questions = requested_prompts(prompt, prompts, BUILT_IN)
     opened = open_model(model, dtype, device, last=layer)
-    ids = [encode(opened.tokenizer, prompt) for prompt in prompts]
-    sample = Sample(opened.name, opened.options.activation)
-    with progress("running prompts", len(prompts) * (layer + 1)) as tick:
+    ids = [encode(opened.tokenizer, question) for question in questions]
+    sample = GateSample(opened.name, opened.options.activation)
+    with progress("running prompts", len(ids) * (layer + 1)) as tick:
         try:
             for gate in activated_gates(opened.layers(), ids, layer, tick):
                 sample.gates.append(gate)
@@ -115,7 +116,7 @@ def _measured(model: str | None, prompts: list[str], layer: int, dtype: str, dev
     return sample
 
 
-def _figure(inspection: "Inspection", sample: "Sample", layer: int, out: Path) -> list[str]:
+def _save_figure(inspection: "Inspection", sample: "GateSample", layer: int, out: Path) -> list[str]:
     from armlet.inspection.figures import draw_inspection
     from armlet.presentation.style import save
 

@@ -1,4 +1,4 @@
-"""A model that is read layer by layer, for the commands that look into it."""
+"""Open a model to read it layer by layer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint of which no layer has been read.
+    """A checkpoint of which no layer has been read yet.
 
     Args:
         name: folder or hub id.
@@ -39,7 +39,7 @@ class Opened:
     device: str | None
 
     def layers(self) -> "Iterator[Layer1]":
-        """From layer 0 to the last; one at a time is in memory."""
+        """From layer 0 to the last needed; one is in memory at a time."""
         from armlet.layer.decoder import Layer1
 
         for layer in range(self.options.layer + 1):
@@ -47,16 +47,16 @@ class Opened:
 
 
 def open_model(model: str | None, dtype: str, device: str | None, *, last: int | None = None) -> Opened:
-    """Opens a checkpoint to be read up to a layer.
+    """Opens a checkpoint to read its layers up to one.
 
     Args:
-        model: a folder or hub id; None: the default one.
+        model: a folder or hub id; None for the default model.
         dtype: a name, or "auto".
         device: as in `Opened`.
-        last: the last layer that is needed; None: of the model.
+        last: the last layer that is needed; None for the model's last.
 
     Raises:
-        CheckpointError, UnsupportedModelError, ArgumentError: in one line what is wrong with one of them.
+        CheckpointError, UnsupportedModelError, ArgumentError: one line on what is wrong with an argument.
     """
     from armlet.checkpoints.checkpoint import open_checkpoint
     from armlet.checkpoints.folder import named_folder
@@ -66,9 +66,9 @@ def open_model(model: str | None, dtype: str, device: str | None, *, last: int |
     check_device(device)
     name, kept = model or default_model(), parse_dtype(dtype)
     with notes.status(escape(f"opening {name} ...")):
-        # All of a hub's model is worth keeping; a few layers of it are read alone.
+        # A whole model is downloaded from the hub, to be kept; of a few layers only their tensors are.
         whole = last is None and named_folder(name) is None
         checkpoint = open_checkpoint(download(name) if whole else name)
         last = checkpoint.layers - 1 if last is None else last
-        options = read_options(checkpoint.config, last)  # refuses what is not covered, before anything takes its time
+        options = read_options(checkpoint.config, last)  # refuses an unsupported model before anything slow
         return Opened(name, checkpoint, load_tokenizer(name), options, kept, device)

@@ -1,4 +1,4 @@
-"""The decoder layer as a picture: what comes where, and where ARM sits."""
+"""The decoder layer as a picture, with ARM in its place."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,17 +9,17 @@ from matplotlib.path import Path
 
 from armlet.redistribution.errors import ArgumentError
 
-INK = "#222222"
+DIAGRAM_INK = "#222222"
 FRAME_LINE = "#8a8a8a"
 MLP_FILL = "#f3f3f3"
 ARM_FILL = "#ffd166"
 
-ACTIVATIONS = ("SiLU", "GELU")
+DRAWN_ACTIVATIONS = ("SiLU", "GELU")
 
-WIDTH, HEIGHT = 7.0, 1.44
-"""Size of the drawing in its own units; a unit is an inch where the figure is `WIDTH` inches wide."""
+DIAGRAM_WIDTH, DIAGRAM_HEIGHT = 7.0, 1.44
+"""Size of the drawing in its own units. Labels fit their boxes where a unit is about an inch."""
 
-BASE, LOW, MAIN, HIGH = 0.11, 0.42, 0.67, 0.92
+BASE_LINE, LOW_LINE, MAIN_LINE, HIGH_LINE = 0.11, 0.42, 0.67, 0.92
 """Heights of the residual paths, of V and `up`, of the main line, and of Q and `gate`."""
 
 BOX = 0.19
@@ -30,8 +30,8 @@ Wire = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
-class Part:
-    """A labelled thing in the diagram: a box, a ⊕ or ⊗, or an end of the line (its centre and size)."""
+class DiagramPart:
+    """A labelled part of the diagram: a box, a sum ⊕, a product ⊗, or the input or output. x, y: its centre."""
 
     label: str
     x: float
@@ -41,78 +41,78 @@ class Part:
 
     @property
     def left(self) -> float:
-        """Where a wire comes in."""
+        """Where wires into the part end."""
         return self.x - self.width / 2
 
     @property
     def right(self) -> float:
-        """Where a wire goes out."""
+        """Where wires out of the part start."""
         return self.x + self.width / 2
 
 
-PARTS: tuple[Part, ...] = (
-    Part("x", 0.04, MAIN, 0.12),
-    Part("RMSNorm", 0.65, MAIN, 0.52),
-    Part("Q", 1.18, HIGH, 0.19),
-    Part("K", 1.18, MAIN, 0.19),
-    Part("V", 1.18, LOW, 0.19),
-    Part("RoPE", 1.61, (HIGH + MAIN) / 2, 0.36, HIGH - MAIN + BOX),
-    Part("Attention", 2.19, MAIN, 0.53, HIGH - LOW + BOX),
-    Part("Output", 2.80, MAIN, 0.42),
-    Part("⊕", 3.20, MAIN, 2 * RADIUS),
-    Part("RMSNorm", 3.73, MAIN, 0.52),
-    Part("gate", 4.40, HIGH, 0.34),
-    Part("SiLU", 4.87, HIGH, 0.34),
-    Part("ARM", 5.34, HIGH, 0.34),
-    Part("up", 4.40, LOW, 0.34),
-    Part("⊗", 5.70, MAIN, 2 * RADIUS),
-    Part("down", 6.10, MAIN, 0.38),
-    Part("⊕", 6.58, MAIN, 2 * RADIUS),
-    Part("y", 6.97, MAIN, 0.12),
+PARTS: tuple[DiagramPart, ...] = (
+    DiagramPart("x", 0.04, MAIN_LINE, 0.12),
+    DiagramPart("RMSNorm", 0.65, MAIN_LINE, 0.52),
+    DiagramPart("Q", 1.18, HIGH_LINE, 0.19),
+    DiagramPart("K", 1.18, MAIN_LINE, 0.19),
+    DiagramPart("V", 1.18, LOW_LINE, 0.19),
+    DiagramPart("RoPE", 1.61, (HIGH_LINE + MAIN_LINE) / 2, 0.36, HIGH_LINE - MAIN_LINE + BOX),
+    DiagramPart("Attention", 2.19, MAIN_LINE, 0.53, HIGH_LINE - LOW_LINE + BOX),
+    DiagramPart("Output", 2.80, MAIN_LINE, 0.42),
+    DiagramPart("⊕", 3.20, MAIN_LINE, 2 * RADIUS),
+    DiagramPart("RMSNorm", 3.73, MAIN_LINE, 0.52),
+    DiagramPart("gate", 4.40, HIGH_LINE, 0.34),
+    DiagramPart("SiLU", 4.87, HIGH_LINE, 0.34),
+    DiagramPart("ARM", 5.34, HIGH_LINE, 0.34),
+    DiagramPart("up", 4.40, LOW_LINE, 0.34),
+    DiagramPart("⊗", 5.70, MAIN_LINE, 2 * RADIUS),
+    DiagramPart("down", 6.10, MAIN_LINE, 0.38),
+    DiagramPart("⊕", 6.58, MAIN_LINE, 2 * RADIUS),
+    DiagramPart("y", 6.97, MAIN_LINE, 0.12),
 )
-"""Everything that carries a label, in the order in which a token passes it."""
+"""Every labelled part, in the order in which a token passes through."""
 
-LABELS: tuple[str, ...] = tuple(part.label for part in PARTS)
+DRAWN_LABELS: tuple[str, ...] = tuple(part.label for part in PARTS)
 
 
 def draw_layer(axes: Axes, *, layer: int, activation: str = "SiLU") -> None:
-    """Draw a decoder layer with ARM in its place, after the gate's activation and before the product with `up`.
+    """Draws a decoder layer with ARM in its place, after the gate's activation and before the product with `up`.
 
     Args:
-        axes: filled with the drawing, `WIDTH` × `HEIGHT` of its units; the axes' own lines are hidden.
-        layer: counted from 0; the title counts from 1, as the paper does, and says both.
+        axes: drawn on, `DIAGRAM_WIDTH` × `DIAGRAM_HEIGHT` units; their lines and ticks are hidden.
+        layer: counted from 0; the title gives it from 1 too, as the paper counts.
         activation: "SiLU" or "GELU".
 
     Raises:
         ArgumentError: another activation, or a negative layer.
     """
-    if activation not in ACTIVATIONS:
-        raise ArgumentError(f"diagram: activation must be one of {', '.join(ACTIVATIONS)}, found {activation!r}")
+    if activation not in DRAWN_ACTIVATIONS:
+        raise ArgumentError(f"diagram: activation must be one of {', '.join(DRAWN_ACTIVATIONS)}, found {activation!r}")
     if layer < 0:
         raise ArgumentError(f"diagram: layers count from 0, found {layer}")
-    axes.set(xlim=(0, WIDTH), ylim=(0, HEIGHT), aspect="equal")
+    axes.set(xlim=(0, DIAGRAM_WIDTH), ylim=(0, DIAGRAM_HEIGHT), aspect="equal")
     axes.set_axis_off()
-    _frame(axes, (0.14, 0.01, 6.87, HEIGHT - 0.01), f"Layer {layer + 1} (layer {layer} in code)", "none")
-    _frame(axes, (4.08, LOW - 0.19, 6.37, HIGH + 0.33), "MLP", MLP_FILL)
+    _draw_frame(axes, (0.14, 0.01, 6.87, DIAGRAM_HEIGHT - 0.01), f"Layer {layer + 1} (layer {layer} in code)", "none")
+    _draw_frame(axes, (4.08, LOW_LINE - 0.19, 6.37, HIGH_LINE + 0.33), "MLP", MLP_FILL)
     for points in wires():
         _draw_wire(axes, points)
     for part in PARTS:
-        _part(axes, part, activation if part.label == "SiLU" else part.label)
+        _draw_part(axes, part, activation if part.label == "SiLU" else part.label)
 
 
-def _frame(axes: Axes, corners: tuple[float, float, float, float], title: str, fill: str) -> None:
+def _draw_frame(axes: Axes, corners: tuple[float, float, float, float], title: str, fill: str) -> None:
     left, bottom, right, top = corners
     style = "round,pad=0,rounding_size=0.05"
     size = (right - left, top - bottom)
     axes.add_patch(FancyBboxPatch((left, bottom), *size, boxstyle=style, fc=fill, ec=FRAME_LINE, lw=0.6, zorder=0))
-    axes.text(left + 0.07, top - 0.06, title, fontsize=7, color=INK, ha="left", va="top", zorder=1)
+    axes.text(left + 0.07, top - 0.06, title, fontsize=7, color=DIAGRAM_INK, ha="left", va="top", zorder=1)
 
 
-def _part(axes: Axes, part: Part, label: str) -> None:
+def _draw_part(axes: Axes, part: DiagramPart, label: str) -> None:
     arm = part.label == "ARM"
     if part.label not in ("x", "y", "⊕", "⊗"):
         corner = (part.left, part.y - part.height / 2)
-        look = {"fc": ARM_FILL if arm else "white", "ec": INK, "lw": 1.2 if arm else 0.6}
+        look = {"fc": ARM_FILL if arm else "white", "ec": DIAGRAM_INK, "lw": 1.2 if arm else 0.6}
         style = "round,pad=0,rounding_size=0.03"
         axes.add_patch(FancyBboxPatch(corner, part.width, part.height, boxstyle=style, zorder=2, **look))
     axes.text(
@@ -122,7 +122,7 @@ def _part(axes: Axes, part: Part, label: str) -> None:
         fontsize=13 if label in "⊕⊗" else 7,
         weight="bold" if arm else "normal",
         style="italic" if label in "xy" else "normal",
-        color=INK,
+        color=DIAGRAM_INK,
         ha="center",
         va="center",
         zorder=3,
@@ -130,36 +130,36 @@ def _part(axes: Axes, part: Part, label: str) -> None:
 
 
 def wires() -> list[Wire]:
-    """Every path between parts, as the points that it passes; it ends in an arrowhead."""
+    """Every path between parts, as its corner points; an arrowhead is drawn at the last."""
     x, norm, q, k, v, rope, attention, output, add, mlp_norm, gate, act, arm, up, times, down, mlp_add, y = PARTS
     forks = ((norm, q), (norm, v), (mlp_norm, gate), (mlp_norm, up))
     residuals = ((x, norm, add), (add, mlp_norm, mlp_add))
     return [
-        *_straight(MAIN, x, norm, k, rope, attention, output, add, mlp_norm),
-        *_straight(HIGH, q, rope, attention),
-        *_straight(LOW, v, attention),
-        *_straight(HIGH, gate, act, arm),
-        *_straight(MAIN, times, down, mlp_add, y),
+        *_straight(MAIN_LINE, x, norm, k, rope, attention, output, add, mlp_norm),
+        *_straight(HIGH_LINE, q, rope, attention),
+        *_straight(LOW_LINE, v, attention),
+        *_straight(HIGH_LINE, gate, act, arm),
+        *_straight(MAIN_LINE, times, down, mlp_add, y),
         *(_fork(source, target) for source, target in forks),
-        ((arm.right, HIGH), (times.x, HIGH), (times.x, MAIN + RADIUS)),
-        ((up.right, LOW), (times.x, LOW), (times.x, MAIN - RADIUS)),
+        ((arm.right, HIGH_LINE), (times.x, HIGH_LINE), (times.x, MAIN_LINE + RADIUS)),
+        ((up.right, LOW_LINE), (times.x, LOW_LINE), (times.x, MAIN_LINE - RADIUS)),
         *(_residual((source.right + first.left) / 2, total) for source, first, total in residuals),
     ]
 
 
-def _straight(height: float, *parts: Part) -> list[Wire]:
-    return [((one.right, height), (following.left, height)) for one, following in pairwise(parts)]
+def _straight(height: float, *parts: DiagramPart) -> list[Wire]:
+    return [((source.right, height), (target.left, height)) for source, target in pairwise(parts)]
 
 
-def _fork(source: Part, target: Part) -> Wire:
+def _fork(source: DiagramPart, target: DiagramPart) -> Wire:
     bend = target.left - 0.08
-    return (source.right, MAIN), (bend, MAIN), (bend, target.y), (target.left, target.y)
+    return (source.right, MAIN_LINE), (bend, MAIN_LINE), (bend, target.y), (target.left, target.y)
 
 
-def _residual(start: float, total: Part) -> Wire:
-    return (start, MAIN), (start, BASE), (total.x, BASE), (total.x, MAIN - RADIUS)
+def _residual(start: float, total: DiagramPart) -> Wire:
+    return (start, MAIN_LINE), (start, BASE_LINE), (total.x, BASE_LINE), (total.x, MAIN_LINE - RADIUS)
 
 
 def _draw_wire(axes: Axes, points: Wire) -> None:
-    look = {"arrowstyle": "-|>", "mutation_scale": 5, "lw": 0.7, "color": INK, "joinstyle": "miter"}
+    look = {"arrowstyle": "-|>", "mutation_scale": 5, "lw": 0.7, "color": DIAGRAM_INK, "joinstyle": "miter"}
     axes.add_patch(FancyArrowPatch(path=Path(points), zorder=1, **look))

@@ -1,96 +1,41 @@
-"""What each policy does to the activated gate of one layer: the numbers behind `armlet inspect`."""
+"""Measure what each policy does to the activated gate of one layer."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from armlet.inspection.panel import Panel
+from armlet.inspection.panel import Panel, Window
+from armlet.inspection.result import Effect, Inspection
 from armlet.layer.decoder import Layer1
 from armlet.redistribution.entry import drawer, outcome
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
+from armlet.redistribution.outcome import Outcome
 from armlet.redistribution.outward import near_zero_halfwidth
-from armlet.redistribution.rows import Policy, settings
+from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import detail
 from armlet.statistics.shape import difference, measure
 
 
 @dataclass
-class Sample:
-    """Activated gates, and what is known of where they come from.
+class GateSample:
+    """Activated gates, and where they come from.
 
     Args:
-        source: model or synthetic sample, in words.
+        source: the model or the synthetic sample.
         activation: for the figure, "SiLU" or "GELU".
         gates: `[seq, width]` for each prompt.
         axis: the least range that the figure shows.
-        interrupted: fewer prompts than asked for, cut short by Ctrl-C.
+        interrupted: Ctrl-C left prompts out.
     """
 
     source: str
     activation: str = "SiLU"
     gates: list[Tensor] = field(default_factory=list)
-    axis: tuple[float, float] | None = None
+    axis: Window | None = None
     interrupted: bool = False
-
-
-@dataclass(frozen=True)
-class Effect:
-    """One policy on the same values.
-
-    Args:
-        policy: what moved them.
-        panel: the values before and after, `[tokens · width]`, and which moved.
-        share_moved: fraction of all values.
-        after: `shape.measure` of the values after.
-    """
-
-    policy: Policy
-    panel: Panel
-    share_moved: float
-    after: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """The activated gate of one layer, and each policy's effect on it.
-
-    Args:
-        tokens: tokens measured.
-        width: values of each.
-        passed: tokens left out, because their scope holds NaN or Inf and passes through.
-        before: `shape.measure` of the values before.
-        effects: one for each policy.
-    """
-
-    tokens: int
-    width: int
-    passed: int
-    before: dict[str, float]
-    effects: list[Effect]
-
-    def plain(self) -> dict[str, Any]:
-        """For JSON: numbers that are not finite become None."""
-        return {
-            "tokens": self.tokens,
-            "width": self.width,
-            "passed": self.passed,
-            "before": _finite(self.before),
-            "policies": [
-                {
-                    "policy": effect.policy.name,
-                    **settings(effect.policy),
-                    "share_moved": effect.share_moved,
-                    "after": _finite(effect.after),
-                    "difference": _finite(difference(self.before, effect.after)),
-                }
-                for effect in self.effects
-            ],
-        }
 
 
 def activated_gates(
@@ -99,19 +44,19 @@ def activated_gates(
     """The activated gate `[seq, width]` of one layer for each prompt in turn, in the layers' dtype.
 
     Args:
-        layers: from layer 0 up to the one that is wanted.
+        layers: from layer 0 to the one that is wanted.
         prompts: token ids `[1, seq]`.
-        layer: which is wanted.
+        layer: index of the wanted layer.
         tick: called after each prompt in each layer.
     """
     states: list[Tensor] = []
-    for part in layers:
-        device = part.gate.weight.device
-        states = states or [part.embed(ids.to(device)) for ids in prompts]
-        for at, x in enumerate(states):
+    for decoder in layers:
+        device = decoder.gate.weight.device
+        states = states or [decoder.embed(ids.to(device)) for ids in prompts]
+        for index, x in enumerate(states):
             with torch.no_grad():
-                states[at], trace = part(x, trace=True)
-            if part.options.layer == layer:
+                states[index], trace = decoder(x, trace=True)
+            if decoder.options.layer == layer:
                 yield trace["activation"][0]
             tick()
 
@@ -122,7 +67,7 @@ def inspect_gates(
     """Redistributes each prompt's activated gate with each policy and measures before and after.
 
     Args:
-        gates: `[seq, width]` each, one call each; any float dtype.
+        gates: `[seq, width]` each, each redistributed in one call; any float dtype.
         policies: at least one.
         scope: as in `redistribute`.
         seed: of the keyed noise.
@@ -133,39 +78,55 @@ def inspect_gates(
     """
     if not gates or not policies:
         raise ArgumentError("inspect: at least one prompt and one policy are needed")
-    kept = torch.cat([_kept(gate, scope) for gate in gates])
-    if not kept.any():
-        raise ArgumentError("inspect: every token holds NaN or Inf; try another dtype, such as --dtype float32")
-    before = torch.cat(list(gates))[kept].float()
-    halfwidth = near_zero_halfwidth(before)
-    effects = [_effect(policy, gates, before, halfwidth, kept, scope, Noise(seed), layer) for policy in policies]
-    measured = measure(before, halfwidth=halfwidth)
-    return Inspection(len(before), before.shape[1], int((~kept).sum()), measured, effects)
+    baseline = _gate_baseline(gates, scope)
+    keys = Noise(seed).keys(baseline.values.shape[1], layer)
+
+    def redistributed(gate: Tensor, policy: Policy) -> Outcome:
+        return outcome(gate, policy, scope=scope, draw=drawer(gate, Noise(seed), None, keys))
+
+    effects = [_effect(policy, baseline, [redistributed(gate, policy) for gate in gates]) for policy in policies]
+    passed = int((~baseline.finite).sum())
+    tokens, width = baseline.values.shape
+    return Inspection(tokens, width, passed, baseline.measures, effects)
 
 
-def _kept(gate: Tensor, scope: str) -> Tensor:
-    """`[seq]` bool: the tokens that no policy passes over. A prompt is one call, so one scope but for "token"."""
+@dataclass(frozen=True)
+class _Baseline:
+    """The finite tokens of all prompts before redistribution.
+
+    Args:
+        finite: `[all tokens]` bool, the tokens that are measured.
+        values: `[tokens, width]` float32, these tokens' gates.
+        halfwidth: `[tokens, 1]`, their near-zero half-width.
+        measures: `shape.measure` of the values.
+    """
+
+    finite: Tensor
+    values: Tensor
+    halfwidth: Tensor
+    measures: dict[str, float]
+
+
+def _gate_baseline(gates: Sequence[Tensor], scope: str) -> _Baseline:
+    finite = torch.cat([_finite_tokens(gate, scope) for gate in gates])
+    if not finite.any():
+        unit = "token" if scope == "token" else "prompt"
+        raise ArgumentError(f"inspect: every {unit} contains NaN or Inf; try another dtype, such as --dtype float32")
+    values = torch.cat(list(gates))[finite].float()
+    halfwidth = near_zero_halfwidth(values)
+    return _Baseline(finite, values, halfwidth, measure(values, halfwidth=halfwidth))
+
+
+def _effect(policy: Policy, baseline: _Baseline, outcomes: Sequence[Outcome]) -> Effect:
+    values = torch.cat([result.values for result in outcomes])[baseline.finite].float()
+    moved = torch.cat([result.moved for result in outcomes])[baseline.finite]
+    arrays = (tensor.flatten().cpu().numpy() for tensor in (baseline.values, values, moved))
+    panel = Panel(type(policy).__name__, detail(policy), *arrays)
+    after = measure(values, halfwidth=baseline.halfwidth)
+    return Effect(policy, panel, moved.double().mean().item(), after, difference(baseline.measures, after))
+
+
+def _finite_tokens(gate: Tensor, scope: str) -> Tensor:
+    """`[seq]` bool: tokens whose scope is finite; scopes other than "token" are the whole prompt."""
     finite = gate.float().isfinite().all(-1)
     return finite if scope == "token" else finite.all().expand(len(gate))
-
-
-def _effect(
-    policy: Policy,
-    gates: Sequence[Tensor],
-    before: Tensor,
-    halfwidth: Tensor,
-    kept: Tensor,
-    scope: str,
-    noise: Noise,
-    layer: int,
-) -> Effect:
-    keys = noise.keys(before.shape[1], layer)
-    results = [outcome(gate, policy, scope=scope, draw=drawer(gate, noise, None, keys)) for gate in gates]
-    after = torch.cat([result.values for result in results])[kept].float()
-    moved = torch.cat([result.moved for result in results])[kept]
-    panel = Panel(type(policy).__name__, detail(policy), *(v.flatten().cpu().numpy() for v in (before, after, moved)))
-    return Effect(policy, panel, moved.double().mean().item(), measure(after, halfwidth=halfwidth))
-
-
-def _finite(measures: dict[str, float]) -> dict[str, float | None]:
-    return {name: value if isfinite(value) else None for name, value in measures.items()}

@@ -1,4 +1,4 @@
-"""Two samples with a known shape, so that a policy's effect can be seen and tested without a model."""
+"""Two samples of known shape, to see and test a policy's effect without a model."""
 
 import torch
 from torch import Tensor
@@ -8,42 +8,45 @@ from armlet.redistribution.errors import ArgumentError
 CENTRES = (-2.5, -1.0, 0.0, 1.0, 2.5)
 """Where the modes of the sample "modes" lie."""
 
-WEIGHTS = (0.095, 0.145, 0.52, 0.145, 0.095)
-"""Share of the values in each mode. The middle one holds half, as near-zero gates do in a model: the median of |a|,
-which `Transport` takes its scale from, then says how wide the middle is and not how far away the outer modes are."""
+MODE_WEIGHTS = (0.095, 0.145, 0.52, 0.145, 0.095)
+"""Share of the values in each mode. Half are in the middle one, as in a model about half of the gate is near zero:
+`Transport`'s scale, the median of |a|, then measures how wide the middle mode is, not how far off the others are."""
 
 DEVIATIONS = (0.18, 0.2, 0.28, 0.2, 0.18)
 
 DEGREES_OF_FREEDOM = 3
-"""Of the sample "heavy-tail": a variance exists, a fourth moment does not, so a few values dominate every sample."""
+"""Of the sample "heavy-tail": it has a variance but no fourth moment, so a few values dominate every draw."""
+
+SYNTHETIC_AXES = {"modes": (-4.0, 4.0)}
+"""Range that a figure of a sample shows at least."""
 
 
 def synthetic(kind: str, *, seed: int = 0, tokens: int = 64, width: int = 4096) -> Tensor:
-    """Draw a sample that stands in for a model's activated gate.
+    """Draws a sample that stands in for a model's activated gate.
 
     Args:
-        kind: "modes", a mixture of five normals at `CENTRES`, all but impossibly rare draws within −4 to 4, or
-            "heavy-tail", Student's t with `DEGREES_OF_FREEDOM`.
-        seed: of a generator of its own; the global one is not touched.
+        kind: "modes", a mixture of five normals at `CENTRES`, practically all of it within −4 to 4, or "heavy-tail",
+            Student's t with `DEGREES_OF_FREEDOM`.
+        seed: of a generator of its own; the global generator is not used.
         tokens: rows, at least 1.
         width: values in a row, at least 1.
 
     Returns:
-        `[tokens, width]` float32, every row drawn alike.
+        `[tokens, width]` float32, independent values of one distribution.
 
     Raises:
         ArgumentError: an unknown kind, or a size below 1.
     """
-    if kind not in SAMPLES:
-        raise ArgumentError(f"synthetic: no sample is called {kind!r}; choose one of {', '.join(SAMPLES)}")
+    if kind not in SYNTHETIC_SAMPLES:
+        raise ArgumentError(f"synthetic: there is no sample {kind!r}; choose one of {', '.join(SYNTHETIC_SAMPLES)}")
     if tokens < 1 or width < 1:
         raise ArgumentError(f"synthetic: a sample needs at least 1 token and width 1, got {tokens} and {width}")
-    return SAMPLES[kind]((tokens, width), torch.Generator().manual_seed(seed))
+    return SYNTHETIC_SAMPLES[kind]((tokens, width), torch.Generator().manual_seed(seed))
 
 
 def _modes(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
     count = shape[0] * shape[1]
-    mode = torch.multinomial(torch.tensor(WEIGHTS), count, replacement=True, generator=generator).view(shape)
+    mode = torch.multinomial(torch.tensor(MODE_WEIGHTS), count, replacement=True, generator=generator).view(shape)
     return torch.tensor(CENTRES)[mode] + torch.tensor(DEVIATIONS)[mode] * torch.randn(shape, generator=generator)
 
 
@@ -53,5 +56,5 @@ def _heavy_tail(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
     return normals[0] / normals[1:].square().mean(0).sqrt()
 
 
-SAMPLES = {"modes": _modes, "heavy-tail": _heavy_tail}
+SYNTHETIC_SAMPLES = {"modes": _modes, "heavy-tail": _heavy_tail}
 """Name of a sample -> what draws it."""

@@ -1,4 +1,4 @@
-"""Which kind of word a token is: the classes of the paper's Section 6 and Figure 7."""
+"""The class of word that a token is: digits, operators, conjunctions or other (the paper's Section 6, Figure 7)."""
 
 from collections.abc import Sequence
 
@@ -20,17 +20,17 @@ def classify(words: Sequence[str]) -> list[str]:
 
     A piece of a word is "other", and so is a hyphen or slash inside one ("well-known", "km/h").
     """
-    around = ["", *words, ""]
-    return [_classify(*around[at : at + 3]) for at in range(len(words))]
+    padded = ["", *words, ""]
+    return [_class_of(*padded[at : at + 3]) for at in range(len(words))]
 
 
-def _classify(before: str, word: str, behind: str) -> str:
+def _class_of(previous: str, word: str, following: str) -> str:
     text = word.strip()
     if text.isdecimal():
         return "digits"
-    joined_left = word[:1] == text[:1] and before[-1:].isalpha()
-    joined_right = behind[:1].isalpha()
+    joined_left = word[:1] == text[:1] and previous[-1:].isalpha()
+    joined_right = following[:1].isalpha()
     if text in OPERATORS:
-        inside = text in ("-", "/") and joined_left and joined_right and len(before.strip()) > 1  # but not "x-y"
+        inside = text in ("-", "/") and joined_left and joined_right and len(previous.strip()) > 1  # but not "x-y"
         return "other" if inside else "operators"
     return "conjunctions" if text.lower() in CONJUNCTIONS and not (joined_left or joined_right) else "other"

@@ -11,8 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from armlet.mechanism.classes import CLASSES
-from armlet.mechanism.explanation import AS_IT_IS, Row
 from armlet.mechanism.measure import QUANTITIES, fit_affine
+from armlet.mechanism.result import NO_TREATMENT, ClassShare, Explanation, QuantityChange, treatment_of
 from armlet.presentation.style import COLOURS, GREY, style
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, Prompt
 
@@ -20,7 +20,7 @@ WITHOUT, FILLED, CONTROL = "#0072B2", "#D55E00", "#7f7f7f"
 OTHER_FILLERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SHADE = "#fbe3d6"
 
-NAMES = {
+QUANTITY_NAMES = {
     "mass": "attention mass\non own tokens",
     "lambda": "λ",
     "shift": "‖Σ‖ / ‖A‖",
@@ -33,39 +33,59 @@ NAMES = {
     "l2": "L2",
     "gini": "Gini",
 }
-COUNTED = ("mass", "lambda", "r2", "shift", "gate_variance", "near_zero", "l1", "gini")
+DRAWN_QUANTITIES = ("mass", "lambda", "r2", "shift", "gate_variance", "near_zero", "l1", "gini")
 """The quantities that `draw_counts` shows."""
 
-LONGEST_LABELLED = 90
-"""Tokens beyond which their words would not be readable below an axis."""
+MOST_WORDS = 90
+"""Words that are still readable below an axis."""
+
+
+def draw_explanation(explanation: Explanation, heads: int) -> dict[str, Figure]:
+    """All figures by name; without "classes" where no token of a question comes after the filler.
+
+    Args:
+        explanation: of the run.
+        heads: attention heads of the layers.
+    """
+    setup, first = explanation.setup, explanation.findings[0]
+    filler = setup.fillers[setup.example()]
+    figures = {
+        "attention": draw_attention(setup.prompts[0], filler, first.received, layer=first.layer),
+        "affine": draw_affine(filler, first.attention, layer=first.layer, heads=heads),
+        "counts": draw_counts(explanation.quantities, layer=first.layer),
+        "layers": draw_layers(explanation.quantities),
+    }
+    if explanation.classes:
+        fillers = [other for other in setup.fillers if other.count == filler.count]
+        treatments = [treatment_of(cause) for cause in (*fillers, *setup.policies)]
+        figures["classes"] = draw_classes(explanation.classes, treatments, layer=first.layer)
+    return figures
 
 
 def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tensor], *, layer: int) -> Figure:
-    """What attention each token receives from those behind it: without the filler, with it, and the filler's own.
+    """The attention that each token receives from later ones: above without and with the filler, below the filler too.
 
     Args:
         prompt: without the filler.
-        filler: its tokens.
+        filler: what is put into it.
         received: `View.received` of one layer, without and with it.
         layer: from 0.
     """
-    plain, filled = (seen.numpy() for seen in received)
+    without, filled = (attention.numpy() for attention in received)
     inside = slice(prompt.at, prompt.at + filler.count)
     with style():
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharey=True)
-        figure.suptitle(
-            f"Attention that a token receives from the prompt's own later tokens, layer {layer}, mean over heads",
-            fontsize=9,
-        )
-        upper.plot(plain, color=WITHOUT, lw=1, marker=".", ms=3, label="without filler")
-        label = f"with {_spelt(filler)}"
-        upper.plot(np.delete(filled, inside), color=FILLED, lw=1, marker=".", ms=3, label=label)
-        upper.axvline(prompt.at - 0.5, color=GREY, lw=0.6, ls=":", label="where the filler stands")
+        title = f"Attention that a token receives from the prompt's own later tokens, layer {layer}, mean over heads"
+        figure.suptitle(title, fontsize=9)
+        dots = {"lw": 1, "marker": ".", "ms": 3}
+        upper.plot(without, color=WITHOUT, label="without filler", **dots)
+        upper.plot(np.delete(filled, inside), color=FILLED, label=f"with {_filler_name(filler)}", **dots)
+        upper.axvline(prompt.at - 0.5, color=GREY, lw=0.6, ls=":", label="place of the filler")
+        _label_words(upper, prompt.words)
         lower.axvspan(inside.start - 0.5, inside.stop - 0.5, color=SHADE, lw=0, label="filler")
-        lower.plot(filled, color=FILLED, lw=1, marker=".", ms=3)
-        lower.set_xlabel("token, the filler's among them")
-        _words(upper, prompt.words)
+        lower.plot(filled, color=FILLED, **dots)
+        lower.set_xlabel("token, those of the filler included")
         for axes in (upper, lower):
             axes.set(yscale="log", ylabel="attention (log)")
             axes.margins(x=0.01)
@@ -77,174 +97,188 @@ def draw_affine(filler: Filler, attention: tuple[Tensor, Tensor], *, layer: int,
     """A prompt's attention outputs without and with the filler, in their first two principal components.
 
     Args:
-        filler: its tokens.
+        filler: what is put into the prompt.
         attention: `View.attention` of one layer, without and with it.
         layer: from 0.
         heads: of the layer.
     """
     before, after = attention
     fit = fit_affine(before, after, heads)
-    predicted = fit.scale * before + fit.shift
-    stacked = np.concatenate([before.numpy(), after.numpy()])
-    centre = stacked.mean(axis=0)
-    _, sizes, axes_of = np.linalg.svd(stacked - centre, full_matrices=False)
-    share = sizes[:2] ** 2 / (sizes**2).sum()
-    a, b, c = ((values.numpy() - centre) @ axes_of[:2].T for values in (before, after, predicted))
+    (a, b, c), share = _principal_components(before, after, fit.scale * before + fit.shift)
     with style():
         figure = Figure(figsize=(4.6, 4.2), layout="constrained")
         axes = figure.subplots()
         axes.quiver(*a.T, *(b - a).T, angles="xy", scale_units="xy", scale=1, color="#bbbbbb", width=0.0025, zorder=1)
         axes.scatter(*a.T, s=14, color=WITHOUT, label="A, without filler", zorder=2)
-        axes.scatter(*b.T, s=14, color=FILLED, label=f"A′, with {_spelt(filler)}", zorder=3)
+        axes.scatter(*b.T, s=14, color=FILLED, label=f"A′, with {_filler_name(filler)}", zorder=3)
         axes.scatter(*c.T, s=20, facecolors="none", edgecolors="black", lw=0.5, label="λ·A + Σ", zorder=4)
-        axes.set(
-            xlabel=f"first component ({share[0]:.0%} of the variance)", ylabel=f"second component ({share[1]:.0%})"
-        )
+        axes.set_xlabel(f"first component ({share[0]:.0%} of the variance)")
+        axes.set_ylabel(f"second component ({share[1]:.0%})")
         numbers = f"λ = {fit.scale:.2f}, ‖Σ‖/‖A‖ = {fit.relative:.2f}, R² = {fit.r2:.2f}"
         axes.set_title(f"Attention output of one prompt's tokens, layer {layer}\n{numbers}", fontsize=8)
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return figure
 
 
-def draw_counts(rows: Sequence[Row], *, layer: int) -> Figure:
+def _principal_components(before: Tensor, after: Tensor, fitted: Tensor) -> tuple[list[np.ndarray], np.ndarray]:
+    """The three `[tokens, 2]`, in the components of the first two together, and each component's share of variance."""
+    stacked = np.concatenate([before.numpy(), after.numpy()])
+    centre = stacked.mean(axis=0)
+    _, sizes, directions = np.linalg.svd(stacked - centre, full_matrices=False)
+    points = [(values.numpy() - centre) @ directions[:2].T for values in (before, after, fitted)]
+    return points, sizes[:2] ** 2 / (sizes**2).sum()
+
+
+def draw_counts(changes: Sequence[QuantityChange], *, layer: int) -> Figure:
     """Quantities of one layer against the number of filler tokens, each filler and the control with its interval."""
-    kinds = list(dict.fromkeys(row["filler"] for row in rows))
+    kinds = list(dict.fromkeys(change.filler for change in changes))
+    most = max(change.count for change in changes)
     with style():
         figure = Figure(figsize=(7.2, 3.6), layout="constrained")
         figure.suptitle(f"What filler does in layer {layer}, by its number of tokens (95 % intervals)", fontsize=9)
-        panels = figure.subplots(2, 4).flat
-        for axes, quantity in zip(panels, COUNTED, strict=True):
+        for axes, quantity in zip(figure.subplots(2, 4).flat, DRAWN_QUANTITIES, strict=True):
+            shown = [change for change in changes if (change.layer, change.quantity) == (layer, quantity)]
             for kind in kinds:
-                own = [row for row in rows if (row["layer"], row["quantity"], row["filler"]) == (layer, quantity, kind)]
-                _line(axes, own, _colour(kind, kinds))
-            axes.set_title(NAMES[quantity].replace("\n", " "), fontsize=7)
-            axes.set_xlim(0, 1.05 * max(row["count"] for row in rows))
+                _draw_line(axes, [change for change in shown if change.filler == kind], _kind_colour(kind, kinds))
+            axes.set_title(QUANTITY_NAMES[quantity].replace("\n", " "), fontsize=7)
+            axes.set_xlim(0, 1.05 * most)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        handles = [Line2D([], [], color=_colour(kind, kinds), label=_named(kind)) for kind in kinds]
+        handles = [Line2D([], [], color=_kind_colour(kind, kinds), label=_kind_name(kind)) for kind in kinds]
         figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
         return figure
 
 
-def draw_layers(rows: Sequence[Row]) -> Figure:
-    """Layers × quantities at the highest count of each filler and of the control: the value, and how far it moved.
+def draw_layers(changes: Sequence[QuantityChange]) -> Figure:
+    """Layers × quantities at the highest count of each filler and of the control: the value, and its change.
 
-    A colour is the change against the largest one of its quantity; a change whose interval holds 0 has none.
+    A colour is the change against the largest of its quantity; a change whose interval contains 0 has none.
 
     Args:
-        rows: of every layer.
+        changes: of every layer.
     """
-    layers = sorted({row["layer"] for row in rows})
-    count = max(row["count"] for row in rows)
-    kinds = list(dict.fromkeys(row["filler"] for row in rows))
-    cells = {(r["filler"], r["layer"], r["quantity"]): r for r in rows if r["count"] == count}
+    kinds = list(dict.fromkeys(change.filler for change in changes))
+    count, rows = max(change.count for change in changes), len({change.layer for change in changes})
     with style():
-        figure = Figure(figsize=(3.6 * len(kinds), 1.5 + 0.17 * len(layers)), layout="constrained")
+        figure = Figure(figsize=(3.6 * len(kinds), 1.5 + 0.17 * rows), layout="constrained")
         figure.suptitle(
             "Values with filler. Red: it rises, blue: it falls, pale: by less than elsewhere in the column,\n"
-            "grey: the interval of the change holds 0, or there is nothing to compare with",
+            "grey: the interval of the change contains 0, or there is nothing to compare with",
             fontsize=8,
         )
         for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True), kinds, strict=True):
-            shades = [[_shade(cells[kind, layer, name], rows) for name in QUANTITIES] for layer in layers]
-            axes.imshow(shades, cmap="RdBu_r", norm=Normalize(-1.4, 1.4), aspect="auto")
-            for (at, column), _ in np.ndenumerate(shades):
-                number = cells[kind, layers[at], list(QUANTITIES)[column]]["with"]
-                axes.text(column, at, _short(number), fontsize=4.5, ha="center", va="center")
-            axes.set_title(f"{count} tokens, {_named(kind)}", fontsize=8)
-            axes.set_xticks(range(len(QUANTITIES)), [NAMES[name] for name in QUANTITIES], rotation=90, fontsize=6)
-            axes.set_yticks(range(len(layers)), [str(layer) for layer in layers], fontsize=6)
-            axes.tick_params(length=0)
+            _draw_cells(axes, [c for c in changes if (c.filler, c.count) == (kind, count)], changes)
+            axes.set_title(f"{count} tokens, {_kind_name(kind)}", fontsize=8)
         figure.supylabel("layer", fontsize=7)
         return figure
 
 
-def draw_classes(rows: Sequence[Row], treatments: Sequence[str], *, layer: int) -> Figure:
-    """The near-zero share of each class of tokens, as it is and after each treatment, with its interval.
+def _draw_cells(axes: Axes, cells: Sequence[QuantityChange], changes: Sequence[QuantityChange]) -> None:
+    """One filler's cells, layer by layer in the order of `QUANTITIES`."""
+    width = len(QUANTITIES)
+    shades = np.reshape([_shade(cell, changes) for cell in cells], (-1, width))
+    axes.imshow(shades, cmap="RdBu_r", norm=Normalize(-1.4, 1.4), aspect="auto")
+    for at, cell in enumerate(cells):
+        axes.text(at % width, at // width, _cell_text(cell.filled), fontsize=4.5, ha="center", va="center")
+    axes.set_xticks(range(width), [QUANTITY_NAMES[name] for name in QUANTITIES], rotation=90, fontsize=6)
+    axes.set_yticks(range(len(shades)), [str(cell.layer) for cell in cells[::width]], fontsize=6)
+    axes.tick_params(length=0)
+
+
+def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, layer: int) -> Figure:
+    """The near-zero share of each class of tokens, untreated and after each treatment, with its interval.
 
     Args:
-        rows: of `class_rows`.
+        shares: of `class_shares`.
         treatments: those shown, from left to right.
         layer: from 0.
     """
-    own = {(row["class"], row["treatment"]): row for row in rows if row["layer"] == layer}
-    names = [name for name in CLASSES if (name, AS_IT_IS) in own]
-    shown = [AS_IT_IS, *treatments]
+    cells = {(share.name, share.treatment): share for share in shares if share.layer == layer}
+    names = [name for name in CLASSES if (name, NO_TREATMENT) in cells]
+    shown = [NO_TREATMENT, *treatments]
     width = 0.8 / len(shown)
     with style():
         figure = Figure(figsize=(5.6, 3.2), layout="constrained")
         axes = figure.subplots()
         for at, treatment in enumerate(shown):
-            cells = [own[name, treatment] for name in names]
             middle = np.arange(len(names)) + (at + 0.5) * width - 0.4
-            heights = [cell["share"] for cell in cells]
-            axes.bar(middle, heights, width, color=_treatment_colour(treatment), label=_literal(treatment))
-            sure = [(x, c["share_low"], c["share_high"]) for x, c in zip(middle, cells, strict=True) if c["share_low"]]
-            axes.vlines(*zip(*sure, strict=True), color="black", lw=0.6) if sure else None
-        axes.set_xticks(range(len(names)), [_class_label(name, own[name, AS_IT_IS]) for name in names])
+            _draw_bars(axes, middle, width, [cells[name, treatment] for name in names])
+        axes.set_xticks(range(len(names)), [_class_label(cells[name, NO_TREATMENT]) for name in names])
         axes.set(ylabel="near-zero share", title=f"Near-zero share by class of token, layer {layer} (95 % intervals)")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return figure
 
 
+def _draw_bars(axes: Axes, middle: np.ndarray, width: float, shares: Sequence[ClassShare]) -> None:
+    """One treatment's bars, and the intervals of those that have one."""
+    treatment = shares[0].treatment
+    heights = [share.share or 0.0 for share in shares]
+    axes.bar(middle, heights, width, color=_treatment_colour(treatment), label=_escaped(treatment))
+    bounded = [
+        (x, share.share_low, share.share_high) for x, share in zip(middle, shares, strict=True) if share.share_low
+    ]
+    if bounded:
+        axes.vlines(*zip(*bounded, strict=True), color="black", lw=0.6)
+
+
 def _treatment_colour(treatment: str) -> str:
     if treatment.endswith(RANDOM_SENTENCE):
         return "#d0d0d0"
-    return "#9a9a9a" if treatment == AS_IT_IS else COLOURS.get(treatment.partition(",")[0], "#E69F00")
+    return "#9a9a9a" if treatment == NO_TREATMENT else COLOURS.get(treatment.partition(",")[0], "#E69F00")
 
 
-def _class_label(name: str, row: Row) -> str:
-    label = f"{name}\n{row['tokens']} tokens"
-    if name == "other" or row["low"] is None:
+def _class_label(share: ClassShare) -> str:
+    label = f"{share.name}\n{share.tokens} tokens"
+    if share.name == "other" or share.low is None:
         return label
-    return f"{label}\nagainst other {row['change']:+.4f}\n[{row['low']:+.4f}, {row['high']:+.4f}]"
+    return f"{label}\nagainst other {share.change:+.4f}\n[{share.low:+.4f}, {share.high:+.4f}]"
 
 
-def _line(axes: Axes, rows: Sequence[Row], colour: str) -> None:
+def _draw_line(axes: Axes, changes: Sequence[QuantityChange], colour: str) -> None:
     """One quantity of one filler by count, from the baseline on where there is one."""
-    base = rows[0]["without"]
-    points = [(0, base, base, base)] if base is not None else []
-    points += [
-        (r["count"], r["with"], r["low"] + (base or 0), r["high"] + (base or 0)) for r in rows if r["low"] is not None
-    ]
+    without = changes[0].without
+    points = [] if without is None else [(0, without, without, without)]
+    for change in changes:
+        if change.low is not None and change.high is not None and change.filled is not None:
+            points.append((change.count, change.filled, change.low + (without or 0), change.high + (without or 0)))
     if points:
         counts, values, low, high = zip(*points, strict=True)
         axes.plot(counts, values, color=colour, lw=1, marker=".", ms=4)
         axes.fill_between(counts, low, high, color=colour, alpha=0.2, lw=0)
 
 
-def _shade(row: Row, rows: Sequence[Row]) -> float:
-    """The change against the largest of this quantity in the whole table; 0 where nothing is shown."""
-    if row["change"] is None or row["low"] is None or row["low"] <= 0 <= row["high"]:
+def _shade(cell: QuantityChange, changes: Sequence[QuantityChange]) -> float:
+    """The change against the largest of this quantity in the whole table; 0 where its interval contains 0."""
+    if cell.change is None or cell.low is None or cell.high is None or cell.low <= 0 <= cell.high:
         return 0.0
-    return row["change"] / max(abs(other["change"]) for other in rows if other["quantity"] == row["quantity"])
+    return cell.change / max(abs(c.change) for c in changes if c.quantity == cell.quantity and c.change is not None)
 
 
-def _short(number: float | None) -> str:
+def _cell_text(number: float | None) -> str:
     if number is None:
         return "-"
     return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.3g}"
 
 
-def _words(axes: Axes, words: Sequence[str]) -> None:
-    if len(words) <= LONGEST_LABELLED:
+def _label_words(axes: Axes, words: Sequence[str]) -> None:
+    if len(words) <= MOST_WORDS:
         shown = [repr(word)[1:-1] if not word.isprintable() else word.strip() or "␣" for word in words]
         axes.set_xticks(range(len(words)), shown, rotation=90, fontsize=5, parse_math=False)
 
 
-def _spelt(filler: Filler) -> str:
-    return f"{filler.count} tokens of {_named(filler.kind)}"
+def _filler_name(filler: Filler) -> str:
+    return f"{filler.count} tokens of {_kind_name(filler.kind)}"
 
 
-def _named(kind: str) -> str:
-    return "a random sentence" if kind == RANDOM_SENTENCE else _literal(f"filler {kind!r}")
+def _kind_name(kind: str) -> str:
+    return "a random sentence" if kind == RANDOM_SENTENCE else _escaped(f"filler {kind!r}")
 
 
-def _literal(text: str) -> str:
-    """A dollar sign is no formula."""
+def _escaped(text: str) -> str:
+    """Keeps dollar signs from being read as formulas."""
     return text.replace("$", r"\$")
 
 
-def _colour(kind: str, kinds: Sequence[str]) -> str:
+def _kind_colour(kind: str, kinds: Sequence[str]) -> str:
     if kind == RANDOM_SENTENCE:
         return CONTROL
     return (FILLED, *OTHER_FILLERS)[kinds.index(kind) % (1 + len(OTHER_FILLERS))]

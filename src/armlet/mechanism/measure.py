@@ -1,7 +1,7 @@
 """What filler tokens do inside a layer: attention, its affine map, the gate (arXiv 2510.01032, Sections 2, 3 and 6).
 
-Compared are the same tokens of the same prompt, those behind the filler, without it and with it. Tokens before the
-filler cannot see it.
+The tokens after the filler are compared with the same tokens of the prompt without it. Tokens before the filler
+cannot see it.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from armlet.attachment.module import ARM
 from armlet.prompts.fillers import Prompt
 from armlet.statistics.shape import token_measures
 
-ATTENTION: dict[str, str] = {
+ATTENTION_QUANTITIES: dict[str, str] = {
     "mass": "attention weight left to the prompt's own tokens, mean over heads (1 without filler)",
     "lambda": "λ of the affine fit A′ = λ·A + Σ of the attention output over a prompt's tokens (1 without filler)",
     "shift": "‖Σ‖ of that fit over the mean ‖A‖ (0 without filler)",
@@ -23,9 +23,9 @@ ATTENTION: dict[str, str] = {
     "r2": "share of the variance of A′ over a prompt's tokens that the fit explains",
     "r2_heads": "the same where each head may have a λ of its own",
 }
-"""Quantities that exist with a filler alone. A: the attention output before its projection, without filler; A′ with."""
+"""Quantities of a filler's effect. A is the attention output before its projection without filler, A′ with it."""
 
-GATE: dict[str, str] = {
+GATE_QUANTITIES: dict[str, str] = {
     "gate_variance": "variance of the gate before its activation over a prompt's tokens, mean over the width",
     "near_zero": "share of the activated gate nearer to zero than the token's near-zero half-width without filler",
     "l1": "sum of |a| over a token",
@@ -34,12 +34,12 @@ GATE: dict[str, str] = {
 }
 """Quantities of a token without filler and with it."""
 
-QUANTITIES = ATTENTION | GATE
+QUANTITIES = ATTENTION_QUANTITIES | GATE_QUANTITIES
 
 CLAIMS: dict[str, int] = {"gate_variance": 1, "near_zero": -1, "l1": 1, "l2": 1, "gini": -1}
 """Which way the paper says that filler moves a quantity of layer 0 (Section 3): 1 up, −1 down."""
 
-Values = NDArray[np.float64]
+TokenValues = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ class View:
     """What one layer shows of one prompt, with a filler or without; float64, on the CPU.
 
     Args:
-        received: `[s + n]`, the attention that each token, a filler's n too, gets from the prompt's own tokens behind
-            it, mean over them and over heads; nan for the last.
-        mass: `[T]`, the attention weight that the T tokens behind the filler leave to the prompt's own tokens.
+        received: `[s + n]`, the attention that each token, the filler's n included, receives from the prompt's own
+            later tokens, mean over them and over heads; nan for the last.
+        mass: `[T]`, the attention weight that the T tokens after the filler leave to the prompt's own tokens.
         attention: `[T, n·h]`, their attention output before its projection.
-        gate, activated: `[T, width]`, before and behind the activation function.
+        gate: `[T, width]`, before the activation function.
+        activated: `[T, width]`, after it.
     """
 
     received: Tensor
@@ -83,7 +84,7 @@ class Affine:
 
 
 def view(trace: dict[str, Tensor], prompt: Prompt, count: int) -> View:
-    """Reads off a trace of `Layer1` what is compared.
+    """Selects from a trace of `Layer1` what is compared.
 
     Args:
         trace: of the whole prompt, batch 1, with `count` filler tokens before token `prompt.at`.
@@ -91,17 +92,17 @@ def view(trace: dict[str, Tensor], prompt: Prompt, count: int) -> View:
         count: 0 for the baseline.
     """
     weights = trace["Attention_weights"][0].double().mean(0).cpu()
-    behind = slice(prompt.at + count, None)
-    own = torch.ones(len(weights), dtype=torch.bool)
-    own[prompt.at : prompt.at + count] = False
-    rows = (trace[name][0, behind].double().cpu() for name in ("Attention", "gate", "activation"))
-    return View(_received(weights, own), weights[behind][:, own].sum(1), *rows)
+    after = slice(prompt.at + count, None)
+    of_prompt = torch.ones(len(weights), dtype=torch.bool)
+    of_prompt[prompt.at : prompt.at + count] = False
+    rows = (trace[name][0, after].double().cpu() for name in ("Attention", "gate", "activation"))
+    return View(_received(weights, of_prompt), weights[after][:, of_prompt].sum(1), *rows)
 
 
-def _received(weights: Tensor, own: Tensor) -> Tensor:
+def _received(weights: Tensor, of_prompt: Tensor) -> Tensor:
     """`[s, s]` → `[s]`: the mean of each column below the diagonal, over the rows of the prompt's own tokens."""
-    later = own.flip(0).cumsum(0).flip(0) - own.long()
-    return weights.tril(-1)[own].sum(0) / later
+    later = of_prompt.flip(0).cumsum(0).flip(0) - of_prompt.long()
+    return weights.tril(-1)[of_prompt].sum(0) / later
 
 
 def fit_affine(before: Tensor, after: Tensor, heads: int = 1) -> Affine:
@@ -113,28 +114,28 @@ def fit_affine(before: Tensor, after: Tensor, heads: int = 1) -> Affine:
         heads: n.
 
     Returns:
-        nan for what is not defined: λ and all that rests on it where all A are equal (one token alone is), the
-        consistency where a token does not shift, R² where all A′ are equal.
+        nan for what is not defined: λ and all that depends on it where all A are equal, as that of a single token is;
+        the consistency where a token does not shift; R² where all A′ are equal.
     """
     centred, target = before - before.mean(0), after - after.mean(0)
     scale, r2 = _scale(centred[:, None], target[:, None])
     _, r2_heads = _scale(centred.unflatten(1, (heads, -1)), target.unflatten(1, (heads, -1)))
-    own_shifts = after - scale * before
-    shift = own_shifts.mean(0)
-    cosine = (own_shifts @ shift) / (own_shifts.norm(dim=1) * shift.norm())
+    token_shifts = after - scale * before
+    shift = token_shifts.mean(0)
+    cosine = (token_shifts @ shift) / (token_shifts.norm(dim=1) * shift.norm())
     relative = shift.norm() / before.norm(dim=1).mean()
     return Affine(scale.item(), shift, relative.item(), cosine.mean().item(), r2, r2_heads)
 
 
 def _scale(centred: Tensor, target: Tensor) -> tuple[Tensor, float]:
-    """`[T, n, h]` both → the n best scales, and the share of the target's squares that they explain."""
+    """`[T, n, h]` both → the n least-squares scales, and the share of the target's squares that they explain."""
     scale = (centred * target).sum((0, 2)) / centred.square().sum((0, 2))
     left = (target - scale[:, None] * centred).square().sum()
     return scale, (1 - left / target.square().sum()).item()
 
 
-def measure_filler(without: View, filled: View, halfwidth: Tensor, heads: int) -> dict[str, Values]:
-    """Each of `QUANTITIES` with the filler, `[T]`; what a prompt has one of stands at each of its tokens.
+def measure_filler(without: View, filled: View, halfwidth: Tensor, heads: int) -> dict[str, TokenValues]:
+    """Each of `QUANTITIES` with the filler, `[T]`; a prompt's own quantities are repeated for each of its tokens.
 
     Args:
         without: a layer and a prompt without the filler.
@@ -143,19 +144,18 @@ def measure_filler(without: View, filled: View, halfwidth: Tensor, heads: int) -
         heads: of the layer.
     """
     fit = fit_affine(without.attention, filled.attention, heads)
-    own = (fit.scale, fit.relative, fit.consistency, fit.r2, fit.r2_heads)
-    every = np.ones(len(filled.mass))
-    attention = (filled.mass.numpy(), *(value * every for value in own))
-    return dict(zip(ATTENTION, attention, strict=True)) | measure_gate(filled, halfwidth)
+    of_prompt = (fit.scale, fit.relative, fit.consistency, fit.r2, fit.r2_heads)
+    attention = (filled.mass.numpy(), *(np.full(len(filled.mass), value) for value in of_prompt))
+    return dict(zip(ATTENTION_QUANTITIES, attention, strict=True)) | measure_gate(filled, halfwidth)
 
 
-def measure_gate(seen: View, halfwidth: Tensor) -> dict[str, Values]:
-    """Each of `GATE`, `[T]`; a token's part in the variance is its squared distance from the prompt's mean."""
+def measure_gate(seen: View, halfwidth: Tensor) -> dict[str, TokenValues]:
+    """Each of `GATE_QUANTITIES`, `[T]`; the variance is each token's squared distance from the prompt's mean."""
     distance = (seen.gate - seen.gate.mean(0)).square().mean(1)
     return {"gate_variance": distance.numpy()} | token_measures(seen.activated, halfwidth=halfwidth)
 
 
-def near_zero_after(seen: View, halfwidth: Tensor, arm: ARM, first: int) -> Values:
+def near_zero_after(seen: View, halfwidth: Tensor, arm: ARM, first: int) -> TokenValues:
     """The near-zero share of each token after ARM, `[T]`, by the half-width before it.
 
     Args:

@@ -71,19 +71,23 @@ def test_only_the_best_of_several_has_log_probabilities(engine):
     assert all(output.logprob < 0 for output in outputs["best of 3"])
 
 
+def generated(engine, ids):
+    """A plain call of the model, without the penalty of its checkpoint."""
+    how = {"max_new_tokens": 8, "do_sample": False, "repetition_penalty": 1.0}
+    return engine.model.generate(ids, attention_mask=torch.ones_like(ids), **how)[0, ids.shape[1] :]
+
+
 def test_an_answer_is_that_of_plain_generation_without_the_checkpoints_penalties(engine):
+    assert engine.model.generation_config.repetition_penalty == 5.0
     ids = engine.tokens.prompt(ASKS[2], BASE)[None]
-    made = engine.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
     (output,) = engine.answer([ASKS[2]], BASE, SAMPLING, batch=0, sample=0)
-    assert output.text == engine.tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
-    assert engine.model.generation_config.repetition_penalty in (None, 1.0)
+    assert output.text == engine.tokenizer.decode(generated(engine, ids), skip_special_tokens=True)
 
 
 def test_an_answer_ends_with_its_end_token(folder):
     engine = Local(str(folder))
     ids = engine.tokens.prompt(ASKS[0], BASE)[None]
-    made = engine.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
-    row = made[0, ids.shape[1] :].tolist()
+    row = generated(engine, ids).tolist()
     engine.model.generation_config.eos_token_id = row[2]
     first = row.index(row[2])
     (output,) = engine.answer([ASKS[0]], BASE, SAMPLING, batch=0, sample=0)

@@ -14,7 +14,8 @@ from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Ask, Output, Sampling
 from armlet.evaluation.engines.likelihood import LogProbabilities, weigh_choices
 from armlet.evaluation.engines.padding import pad_left
-from armlet.evaluation.engines.tokens import Tokens, ended, padding
+from armlet.evaluation.engines.tokens import Tokens, ended
+from armlet.prompts.generation import Decoding, generate_tokens, padding_token
 
 
 class Local:
@@ -31,16 +32,9 @@ class Local:
     """
 
     def __init__(self, model: str, *, dtype: str = "auto", device: str | None = None, seed: int = 0) -> None:
-        from transformers import GenerationConfig
-
         self.name, self.dtype, self.seed = model, dtype, seed
         self.folder = model_folder(model)
         self.model, self.tokenizer = load(str(self.folder), dtype=dtype, device=device)
-        own: Any = self.model.generation_config
-        # Nothing but what the run states decides an answer: no penalty, filter or temperature of the checkpoint's.
-        self.model.generation_config = GenerationConfig(
-            bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=padding(self.tokenizer)
-        )
         self.tokens = Tokens(self.tokenizer, seed)
         self._fired: dict[str, Any] = {}
 
@@ -64,24 +58,19 @@ class Local:
     def answer(
         self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
     ) -> list[Output]:
-        """One answer to each ask, all in one batch; the global generator is put back."""
-        padded = pad_left([self.tokens.prompt(ask, condition) for ask in asks], padding(self.tokenizer))
-        ids, mask = (each.to(self.model.device) for each in padded)
-        how: dict[str, Any] = {"do_sample": False}
-        if condition.temperature:
-            how = {"do_sample": True, "temperature": condition.temperature, "top_p": sampling.top_p, "top_k": 0}
+        """One answer to each ask, all in one batch."""
+        pad = padding_token(self.tokenizer)
+        ids, mask = pad_left([self.tokens.prompt(ask, condition) for ask in asks], pad)
+        decoding = Decoding(
+            sampling.max_new_tokens,
+            condition.temperature,
+            {"top_p": sampling.top_p, "top_k": 0},
+            stream(sampling.seed, batch, sample),
+        )
         watched = LogProbabilities(ids.shape[1]) if condition.role == "best-of" else None
-        if watched:
-            from transformers import LogitsProcessorList
-
-            how["logits_processor"] = LogitsProcessorList([watched])
-        device = self.model.device
-        kept = [] if device.type == "cpu" else [device]
-        with torch.random.fork_rng(kept, device_type=device.type), torch.no_grad(), self._treated(condition, sample):
-            torch.manual_seed(stream(sampling.seed, batch, sample))
-            made: Any = self.model.generate(  # type: ignore[operator]
-                ids, attention_mask=mask, max_new_tokens=sampling.max_new_tokens, **how
-            )
+        processors = [watched] if watched else []
+        with self._treated(condition, sample):
+            made = generate_tokens(self.model, ids, mask, decoding, padding=pad, processors=processors)
         ends = self.model.generation_config.eos_token_id
         rows = [ended(row, ends) for row in made[:, ids.shape[1] :].tolist()]
         means = watched.means(made, [len(row) for row, _ in rows]) if watched else [None] * len(rows)

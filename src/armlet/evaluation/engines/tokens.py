@@ -81,9 +81,3 @@ def framed(context: str, question: str) -> tuple[str, str]:
     if not question:
         return "", context
     return (f"{context}\n" if context else ""), f"Question: {question}\nAnswer:"
-
-
-def padding(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The padding token; it is masked, so that any will do where there is none."""
-    known: Any = tokenizer
-    return next((token for token in (known.pad_token_id, known.eos_token_id) if token is not None), 0)

@@ -10,7 +10,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from armlet import Outward, attach
-from armlet.answers.generation import COLDEST, Answer, Answers, answer, split_at
+from armlet.answers.measure import answer
+from armlet.answers.result import Answer, Answers
+from armlet.answers.tables import split_at
+from armlet.prompts.generation import COLDEST_SAMPLED
 from armlet.redistribution.errors import ArgumentError
 from families import tiny
 from tiny_checkpoints import TEMPLATE, words
@@ -21,6 +24,10 @@ PROMPT = "w5 w6 w7"
 
 def given_answer(tokens, *, interrupted=False):
     return Answer(tokens, " ".join(f"w{token}" for token in tokens), interrupted)
+
+
+def both(baseline, treated):
+    return Answers(baseline, treated, {})
 
 
 def asked(model=None, tokenizer=None, prompt=PROMPT, **how):
@@ -47,7 +54,7 @@ def interrupt_after(count):
 
 @given(TOKENS, TOKENS)
 def test_first_difference_is_the_first_index_at_which_one_has_what_the_other_has_not(one, other):
-    found = Answers(given_answer(one), given_answer(other)).first_difference
+    found = both(given_answer(one), given_answer(other)).first_difference
     differing = [i for i in range(max(len(one), len(other))) if one[i : i + 1] != other[i : i + 1]]
     assert found == (differing[0] if differing else None)
 
@@ -57,39 +64,39 @@ def test_first_difference_is_the_first_index_at_which_one_has_what_the_other_has
     [([1, 2, 3], [1, 5, 3], 1), ([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1], 1), ([], [1], 0), ([1, 2], [1, 2], None)],
 )
 def test_an_answer_that_ends_early_parts_where_it_ends(one, other, index):
-    assert Answers(given_answer(one), given_answer(other)).first_difference == index
+    assert both(given_answer(one), given_answer(other)).first_difference == index
 
 
 @pytest.mark.parametrize("other", [[1], [1, 2], [1, 2, 3]])
 def test_where_ctrl_c_ended_an_answer_it_does_not_part(other):
-    assert Answers(given_answer([1, 2, 3]), given_answer(other, interrupted=True)).first_difference is None
+    assert both(given_answer([1, 2, 3]), given_answer(other, interrupted=True)).first_difference is None
 
 
 def test_a_difference_before_ctrl_c_counts():
-    assert Answers(given_answer([1, 2, 3]), given_answer([1, 4], interrupted=True)).first_difference == 1
+    assert both(given_answer([1, 2, 3]), given_answer([1, 4], interrupted=True)).first_difference == 1
 
 
-@pytest.mark.parametrize("answers", [Answers(), Answers(given_answer([1])), Answers(treated=given_answer([1]))])
-def test_one_answer_alone_parts_from_nothing(answers):
-    assert answers.first_difference is None
+def test_one_answer_alone_parts_from_nothing():
+    assert both(given_answer([1]), None).first_difference is None
 
 
 def test_answers_are_interrupted_if_one_is():
     whole, cut = given_answer([1]), given_answer([1], interrupted=True)
-    assert not Answers().interrupted
-    assert not Answers(whole, whole).interrupted
-    assert Answers(cut).interrupted
-    assert Answers(whole, cut).interrupted
+    assert not both(whole, whole).interrupted
+    assert both(cut, None).interrupted
+    assert both(whole, cut).interrupted
 
 
-def test_plain_is_json_with_both_answers_and_where_they_part():
-    plain = Answers(given_answer([1, 2]), given_answer([1, 3], interrupted=True)).plain()
-    assert json.loads(json.dumps(plain)) == {
+def test_to_dict_is_json_with_the_report_both_answers_and_where_they_part():
+    answers = Answers(given_answer([1, 2]), given_answer([1, 3], interrupted=True), {0: {"calls": 2}})
+    assert json.loads(json.dumps(answers.to_dict())) == {
+        "report": {"0": {"calls": 2}},
         "baseline": {"tokens": [1, 2], "text": "w1 w2", "interrupted": False},
         "treated": {"tokens": [1, 3], "text": "w1 w3", "interrupted": True},
         "first_difference": 1,
     }
-    assert Answers().plain() == {"baseline": None, "treated": None, "first_difference": None}
+    cut = Answers(given_answer([1], interrupted=True), None, {}).to_dict()
+    assert (cut["treated"], cut["first_difference"]) == (None, None)
 
 
 def test_a_greedy_answer_is_what_generate_gives():
@@ -126,7 +133,7 @@ def test_a_sampled_answer_is_what_generate_gives_with_that_seed():
     assert asked(model, temperature=0.5, seed=4).tokens != expected
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1e-300, COLDEST / 2])
+@pytest.mark.parametrize("temperature", [0.0, 1e-300, COLDEST_SAMPLED / 2])
 def test_the_coldest_temperatures_are_greedy(temperature):
     assert asked(temperature=temperature, seed=1) == asked()
 
@@ -176,12 +183,20 @@ def test_the_end_is_a_token_of_the_answer_but_not_of_its_text():
     assert found.text == words().decode(whole.tokens[: count - 1])
 
 
-@pytest.mark.parametrize("own", [{"num_beams": 3}, {"num_beams": 2, "num_return_sequences": 2}])
-def test_a_checkpoints_own_beams_do_not_keep_it_from_answering(own):
+@pytest.mark.parametrize(
+    "settings", [{"num_beams": 3}, {"num_beams": 2, "num_return_sequences": 2}, {"repetition_penalty": 5.0}], ids=repr
+)
+def test_a_checkpoints_beams_and_penalties_do_not_change_an_answer(settings):
     model = tiny()
-    for name, value in own.items():
+    for name, value in settings.items():
         setattr(model.generation_config, name, value)
     assert asked(model) == asked()
+
+
+def test_a_checkpoints_filters_decide_what_is_sampled():
+    model = tiny()
+    model.generation_config.top_k = 1
+    assert asked(model, temperature=5.0).tokens == asked().tokens != asked(temperature=5.0).tokens
 
 
 def test_an_empty_prompt_is_refused():

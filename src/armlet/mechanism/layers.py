@@ -1,0 +1,219 @@
+"""Run every prompt with every filler through the layers, and measure each layer that is asked for.
+
+One layer at a time runs all prompts, so that the memory of one layer is enough for a whole model.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from armlet.attachment.module import ARM
+from armlet.layer.decoder import Layer1
+from armlet.mechanism.classes import classify
+from armlet.mechanism.measure import (
+    GATE_QUANTITIES,
+    QUANTITIES,
+    TokenValues,
+    View,
+    measure_filler,
+    measure_gate,
+    near_zero_after,
+    view,
+)
+from armlet.prompts.fillers import Filler, Position, Prompt, describe_filler, filler_tokens, make_prompt
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.noise import Noise
+from armlet.redistribution.outward import near_zero_halfwidth
+from armlet.redistribution.rows import Policy, settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FEWEST_TOKENS = 2
+"""Tokens after the filler: an affine map cannot be fitted to fewer."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is run.
+
+    Args:
+        prompts: at least one.
+        fillers: the conditions besides the baseline, at least one.
+        tokens: for each prompt, the tokens `[count]` of each filler.
+        policies: what ARM does to the near-zero share of each token, without filler.
+        seed: of ARM's keyed noise and of the bootstrap.
+    """
+
+    prompts: Sequence[Prompt]
+    fillers: Sequence[Filler]
+    tokens: Sequence[Sequence[Tensor]]
+    policies: Sequence[Policy]
+    seed: int = 0
+
+    def example(self) -> int:
+        """The index of the filler that the figures show: the first kind, at its last count."""
+        return max(at for at, filler in enumerate(self.fillers) if filler.kind == self.fillers[0].kind)
+
+    def prompt_of_tokens(self) -> NDArray[np.int64]:
+        """`[tokens]`: the index of each measured token's prompt."""
+        return np.repeat(np.arange(len(self.prompts)), [len(p.ids) - p.at for p in self.prompts])
+
+    def classes(self) -> NDArray[np.str_]:
+        """`[tokens]`: the class of each measured token; "" for tokens outside the question."""
+        names: list[str] = []
+        for prompt in self.prompts:
+            start, stop = prompt.question
+            of_prompt = [name if start <= at < stop else "" for at, name in enumerate(classify(prompt.words))]
+            names += of_prompt[prompt.at :]
+        return np.array(names)
+
+    def to_dict(self, tokenizer: "PreTrainedTokenizerBase") -> dict[str, object]:
+        """For JSON; the fillers with their tokens in the first prompt."""
+        fillers = zip(self.fillers, self.tokens[0], strict=True)
+        return {
+            "seed": self.seed,
+            "tokens": len(self.prompt_of_tokens()),
+            "quantities": QUANTITIES,
+            "fillers": [describe_filler(tokenizer, filler, tokens) for filler, tokens in fillers],
+            "policies": [{"policy": policy.name, **settings(policy)} for policy in self.policies],
+        }
+
+
+def make_setup(
+    tokenizer: "PreTrainedTokenizerBase",
+    questions: Sequence[str],
+    *,
+    system: str,
+    position: Position,
+    fillers: Sequence[Filler],
+    policies: Sequence[Policy],
+    seed: int = 0,
+) -> Setup:
+    """Tokenizes the questions and the fillers of each.
+
+    Args:
+        tokenizer: the model's.
+        questions: one for each prompt.
+        system: the system prompt of all.
+        position: where the fillers go.
+        fillers: as in `Setup`.
+        policies: as in `Setup`.
+        seed: of everything that is drawn.
+
+    Raises:
+        ArgumentError: as `make_prompt`; or too few tokens come after the filler.
+    """
+    prompts = [make_prompt(tokenizer, question, system=system, position=position) for question in questions]
+    for prompt, question in zip(prompts, questions, strict=True):
+        if prompt.at + FEWEST_TOKENS > len(prompt.ids):
+            raise ArgumentError(
+                f"--position: fewer than {FEWEST_TOKENS} tokens come after a filler at {position!r} in {question!r}"
+            )
+    tokens = [
+        [filler_tokens(tokenizer, filler, seed=seed, prompt=index) for filler in fillers]
+        for index in range(len(prompts))
+    ]
+    return Setup(prompts, fillers, tokens, policies, seed)
+
+
+@dataclass(frozen=True)
+class LayerFindings:
+    """What one layer does to all measured tokens, `[tokens]` each.
+
+    Args:
+        layer: its index.
+        without: each of `GATE_QUANTITIES` without filler.
+        filled: for each filler, each of `QUANTITIES`.
+        treated: for each policy, the near-zero share after ARM.
+        received: `View.received` of the first prompt, without filler and with the example's (`Setup.example`).
+        attention: `View.attention` of the same.
+    """
+
+    layer: int
+    without: dict[str, TokenValues]
+    filled: list[dict[str, TokenValues]]
+    treated: list[TokenValues]
+    received: tuple[Tensor, Tensor]
+    attention: tuple[Tensor, Tensor]
+
+
+def measure_layers(
+    layers: Iterable[Layer1], wanted: Iterable[int], setup: Setup, tick: Callable[[], None]
+) -> Iterator[LayerFindings]:
+    """Runs every prompt with every filler through the layers; yields the findings of each wanted layer.
+
+    Args:
+        layers: from layer 0 on, without a gap.
+        wanted: indices of layers.
+        setup: what is run.
+        tick: called after each prompt in each layer.
+    """
+    wanted = set(wanted)
+    states: list[list[Tensor]] = []
+    for layer in layers:
+        states = states or [_embed(layer, *texts) for texts in zip(setup.prompts, setup.tokens, strict=True)]
+        findings: list[LayerFindings] = []
+        for prompt, hidden in zip(setup.prompts, states, strict=True):
+            if layer.options.layer in wanted:
+                findings.append(_measure_prompt(layer, prompt, hidden, setup))
+            else:
+                with torch.no_grad():
+                    hidden[:] = [layer(x) for x in hidden]
+            tick()
+        if findings:
+            yield _concatenate(findings)
+
+
+def _embed(layer: Layer1, prompt: Prompt, fillers: Sequence[Tensor]) -> list[Tensor]:
+    device = layer.gate.weight.device
+    texts = [prompt.ids, *(prompt.filled(filler) for filler in fillers)]
+    return [layer.embed(ids[None].to(device)) for ids in texts]
+
+
+def _measure_prompt(layer: Layer1, prompt: Prompt, hidden: list[Tensor], setup: Setup) -> LayerFindings:
+    """The findings of one prompt; `hidden` is replaced by the layer's outputs."""
+    without, *filled = _views(layer, prompt, hidden, setup.fillers)
+    halfwidth = near_zero_halfwidth(without.activated)
+    index, width, noise = layer.options.layer, layer.options.width, Noise(setup.seed)
+    arms = [ARM(policy, width=width, layer=index, noise=noise) for policy in setup.policies]
+    example = filled[setup.example()]
+    return LayerFindings(
+        index,
+        measure_gate(without, halfwidth),
+        [measure_filler(without, seen, halfwidth, layer.options.heads) for seen in filled],
+        [near_zero_after(without, halfwidth, arm, prompt.at) for arm in arms],
+        (without.received, example.received),
+        (without.attention, example.attention),
+    )
+
+
+def _views(layer: Layer1, prompt: Prompt, hidden: list[Tensor], fillers: Sequence[Filler]) -> list[View]:
+    """The views of the baseline and of each filler."""
+    views: list[View] = []
+    for at, count in enumerate([0, *(filler.count for filler in fillers)]):
+        with torch.no_grad():
+            hidden[at], trace = layer(hidden[at], trace=True)
+        views.append(view(trace, prompt, count))
+        if not views[-1].activated.isfinite().all():
+            raise ArgumentError(
+                f"explain: layer {layer.options.layer} gives NaN or Inf; try another dtype, such as --dtype float32"
+            )
+    return views
+
+
+def _concatenate(prompts: Sequence[LayerFindings]) -> LayerFindings:
+    """The findings of all prompts together, in order; those of the first for what is of one prompt alone."""
+    first = prompts[0]
+    without = {name: np.concatenate([prompt.without[name] for prompt in prompts]) for name in GATE_QUANTITIES}
+    filled = [
+        {name: np.concatenate([prompt.filled[at][name] for prompt in prompts]) for name in QUANTITIES}
+        for at in range(len(first.filled))
+    ]
+    treated = [np.concatenate([prompt.treated[at] for prompt in prompts]) for at in range(len(first.treated))]
+    return LayerFindings(first.layer, without, filled, treated, first.received, first.attention)
