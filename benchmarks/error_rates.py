@@ -13,10 +13,10 @@ import typer
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from armlet.statistics import comparison as paired
+from armlet.statistics import resampling
 from armlet.statistics.comparison import Comparison, compare
 
-paired.RESAMPLES = 999  # of each bootstrap: ten times as many simulations are worth more here
+resampling.RESAMPLES = 999  # of each bootstrap: ten times as many simulations are worth more here
 
 Values = NDArray[Any]
 Draw = Callable[[Generator, int, float], tuple[Values, Values, Values | None]]

@@ -23,7 +23,7 @@ from armlet.redistribution.noise import Noise
 from armlet.redistribution.outward import near_zero_halfwidth
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import detail
-from armlet.statistics.bootstrap import draw_weights, interval, replicate_means
+from armlet.statistics.resampling import draw_weights, percentile_interval, replicate_means
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -209,7 +209,7 @@ def quantity_rows(findings: Findings, fillers: Sequence[Filler], weights: Values
     for filler, filled in zip(fillers, findings.filled, strict=True):
         before = {name: findings.without.get(name, UNFILLED.get(name, np.nan)) for name in QUANTITIES}
         changes = np.stack([filled[name] - np.nan_to_num(before[name]) for name in QUANTITIES], axis=1)
-        low, high = interval(replicate_means(changes, weights))
+        low, high = percentile_interval(replicate_means(changes, weights))
         for at, name in enumerate(QUANTITIES):
             without, value = float(np.mean(before[name])), float(filled[name].mean())
             named = {"layer": findings.layer, "filler": filler.kind, "count": filler.count, "quantity": name}
@@ -261,7 +261,7 @@ def _compared(values: Values, own: Mask, reference: tuple[Values, Mask, str], we
     """The mean share of some tokens, and its distance from that of a reference: its values, tokens and name."""
     means = [replicate_means(v[mask, None], weights[:, mask]) for v, mask in ((values, own), reference[:2])]
     share, held = float(values[own].mean()), _mean(reference[0][reference[1]])
-    (share_low, share_high), (low, high) = (interval(m)[:, 0] for m in (means[0], means[0] - means[1]))
+    (share_low, share_high), (low, high) = (percentile_interval(m)[:, 0] for m in (means[0], means[0] - means[1]))
     return {
         **_plain({"share": share, "share_low": share_low, "share_high": share_high}),
         "against": reference[2],
