@@ -19,9 +19,9 @@ AnyModel = Annotated[
     str | None,
     typer.Argument(callback=unslashed, help="A folder, a hub id or abacus; SmolLM2-135M-Instruct by default."),
 ]
-Data = Annotated[Path | None, typer.Option(help="A text in UTF-8; a small built-in one by default.")]
-Windows = Annotated[int, typer.Option(min=2, help="Held-out windows, from the text's beginning.")]
-Tokens = Annotated[int, typer.Option(min=2, help="Tokens of a window.")]
+TextFile = Annotated[Path | None, typer.Option(help="A text in UTF-8; a small built-in one by default.")]
+WindowCount = Annotated[int, typer.Option(min=2, help="Held-out windows, from the text's beginning.")]
+WindowTokens = Annotated[int, typer.Option(min=2, help="Tokens of a window.")]
 Calibration = Annotated[int, typer.Option(min=1, help="Windows to choose by, from the text's end.")]
 Limit = Annotated[
     float,
@@ -46,9 +46,9 @@ RunFolder = Annotated[
 
 def quantize(
     model: AnyModel = None,
-    data: Data = None,
-    windows: Windows = 24,
-    tokens: Tokens = 48,
+    data: TextFile = None,
+    windows: WindowCount = 24,
+    tokens: WindowTokens = 48,
     calibration: Calibration = 4,
     limit: Limit = 0.01,
     site: OnlySite = None,
@@ -73,7 +73,7 @@ def quantize(
     folder = out or run_folder(subject.manifest)
     result = measure_precision(plan, subject, folder)
     if result.rows:
-        _show(result, folder, as_json)
+        _show_precision(result, folder, as_json)
     if result.interrupted:
         notes.print(f"interrupted: {folder} keeps what there is, and the same command goes on", markup=False)
         raise typer.Exit(INTERRUPTED)
@@ -86,7 +86,7 @@ def _abacus_problem(index: int, split: Literal["train", "test"]) -> str:
     return f"{problem.question}=?{problem.answer}"
 
 
-def _show(result: "Precision", folder: Path, as_json: bool) -> None:
+def _show_precision(result: "Precision", folder: Path, as_json: bool) -> None:
     """Writes the files and prints the result."""
     from armlet.precision.report import save_precision
     from armlet.precision.tables import precision_tables
