@@ -117,10 +117,10 @@ def _record_calls(model: nn.Module, seconds: list[float]) -> None:
     """Appends the seconds of each call of ARM for a single token, for as long as ARM is attached."""
     children = (child for module in model.modules() for child in module.children())
     for place in {child for child in children if isinstance(child, Place)}:
-        place.redistributed = partial(_timed, place.redistributed, seconds)
+        place.redistributed = partial(_call_timed, place.redistributed, seconds)
 
 
-def _timed(call: Callable[[Tensor], Tensor], seconds: list[float], a: Tensor) -> Tensor:
+def _call_timed(call: Callable[[Tensor], Tensor], seconds: list[float], a: Tensor) -> Tensor:
     start = time.perf_counter()
     values = call(a)
     elapsed = time.perf_counter() - start
