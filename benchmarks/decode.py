@@ -1,9 +1,9 @@
-"""What ARM costs a model that decodes: whole generations with and without, and one call in its place.
+"""What ARM costs a model that decodes: whole generations with and without, and single calls inside it.
 
     python benchmarks/decode.py models/smollm2-135m-instruct --turns 11
 
-A call is measured where it is made: between the layers of a model every row and most of the code come from memory. The
-second table does the same for a single row of any width, beside other work: a product that reads 256 MB.
+A call is measured inside the model, where every row and most of the code come from memory. The second table does the
+same for a single row of any width, after other work: a product that reads 256 MB.
 """
 
 import argparse
@@ -14,17 +14,17 @@ import torch
 
 from armlet import ARM, Outward
 from armlet.checkpoints.pretrained import load
-from armlet.cost.measure import NEW_TOKENS, gate, time_model
+from armlet.cost.measure import NEW_TOKENS, PLACEMENTS, gate, time_model
 
 OTHER_WORK = (8192, 8192)
-"""Of a float32 matrix that is read between two calls: more than any cache holds."""
+"""Of a float32 matrix that is read between two calls: larger than any cache."""
 
 CALLS = 200
 
 
 def quartiles(seconds: list[float]) -> str:
     """In microseconds."""
-    return " / ".join(f"{1e6 * each:6.1f}" for each in statistics.quantiles(seconds, n=4, method="inclusive"))
+    return " / ".join(f"{1e6 * quartile:6.1f}" for quartile in statistics.quantiles(seconds, n=4, method="inclusive"))
 
 
 def among_other_work(width: int) -> list[float]:
@@ -51,12 +51,12 @@ def main() -> None:
     model, _ = load(asked.model, dtype="float32")
     generated = next(time_model(model, Outward(), turns=asked.turns))
     print(f"{NEW_TOKENS} new tokens, {asked.turns} turns: quartiles")
-    for label in ("layer 0", "all layers"):
-        ratio, call = generated["ratios"][f"{label} / without"], generated["calls"][label]
-        low, high = ratio["quartiles"]
-        slow, fast = (1e6 * each for each in reversed(call["quartiles"]))
-        print(f"  {label:10} {low:.3f} / {ratio['median']:.3f} / {high:.3f} of the time without;", end=" ")
-        print(f"a call {fast:.0f} / {1e6 * call['median']:.0f} / {slow:.0f} µs")
+    for label in PLACEMENTS:
+        ratio, call = generated.timing.ratios[f"{label} / without"], (generated.calls or {})[label]
+        low, high = ratio.quartiles
+        fast, slow = (1e6 * seconds for seconds in call.quartiles)
+        print(f"  {label:10} {low:.3f} / {ratio.median:.3f} / {high:.3f} of the time without;", end=" ")
+        print(f"a call {fast:.0f} / {1e6 * call.median:.0f} / {slow:.0f} µs")
     print(
         f"a row after a product that reads {OTHER_WORK[0] * OTHER_WORK[1] // 2**18} MB, {CALLS} calls: quartiles in µs"
     )

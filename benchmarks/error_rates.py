@@ -13,10 +13,11 @@ import typer
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from armlet.statistics import comparison as paired
+from armlet.statistics import resampling
 from armlet.statistics.comparison import Comparison, compare
+from armlet.statistics.significance import is_significant
 
-paired.RESAMPLES = 999  # of each bootstrap: ten times as many simulations are worth more here
+resampling.RESAMPLES = 999  # of each bootstrap: ten times as many simulations are worth more here
 
 Values = NDArray[Any]
 Draw = Callable[[Generator, int, float], tuple[Values, Values, Values | None]]
@@ -24,7 +25,7 @@ Draw = Callable[[Generator, int, float], tuple[Values, Values, Values | None]]
 
 @lru_cache(None)
 def _counted(items: int, gained: int, lost: int) -> Comparison:
-    """Of pairs of 0/1 nothing but these counts matters."""
+    """Of pairs of 0/1, only these counts matter."""
     baseline, treated = np.zeros(items, int), np.zeros(items, int)
     treated[:gained] = 1
     baseline[gained : gained + lost] = 1
@@ -32,7 +33,7 @@ def _counted(items: int, gained: int, lost: int) -> Comparison:
 
 
 def pairs(discordant: float) -> Draw:
-    """One answer to an item on each side, of which a share is right on one side alone."""
+    """One answer to an item on each side; a share of the items is correct on one side only."""
 
     def draw(random: Generator, items: int, difference: float) -> tuple[Values, Values, None]:
         discordances = max(discordant, abs(difference))
@@ -47,14 +48,14 @@ def pairs(discordant: float) -> Draw:
 
 
 def samples(count: int, undecided: float = 1.0) -> Draw:
-    """Several answers to an item, of which a share can be answered either way at all."""
+    """Several answers to an item; only a share of the items can be answered either way."""
 
     def draw(random: Generator, items: int, difference: float) -> tuple[Values, Values, None]:
         open_ = random.random(items) < undecided
         chance = np.where(open_, 0.1 + 0.8 * random.beta(1.5, 1.5, items), 0.0)
         shift = np.where(open_, difference / undecided, 0.0)
         after = np.clip(chance + shift, 0, 1)
-        sides = (random.binomial(1, each[:, None], (items, count)) for each in (chance, after))
+        sides = (random.binomial(1, share[:, None], (items, count)) for share in (chance, after))
         return *sides, None
 
     return draw
@@ -96,15 +97,16 @@ def measure(draw: Draw, items: int, simulations: int) -> str:
     """Coverage and false positives without a difference, and power at the difference that is announced."""
     random = np.random.default_rng(items)
     null = [_compared(draw(random, items, 0.0)) for _ in range(simulations)]
-    covered = np.mean([each.interval[0] <= 0 <= each.interval[1] for each in null])
-    false = np.mean([each.p_value < 0.05 for each in null])
-    announced = [each.smallest_detectable for each in null if each.smallest_detectable is not None]
+    covered = np.mean([comparison.interval[0] <= 0 <= comparison.interval[1] for comparison in null])
+    false = np.mean([is_significant(comparison.p_value, 0.95) for comparison in null])
+    announced = [comparison.smallest_detectable for comparison in null if comparison.smallest_detectable is not None]
     least = float(np.median(announced)) if announced else None
-    found = f"coverage {covered:.3f}, false positives {false:.3f}"
+    rates = f"coverage {covered:.3f}, false positives {false:.3f}"
     if least is None:
-        return f"{found}, nothing can be shown"
-    power = np.mean([_compared(draw(random, items, least)).p_value < 0.05 for _ in range(simulations)])
-    return f"{found}, announced {least:.4f}, power there {power:.3f}"
+        return f"{rates}, nothing can be shown"
+    p_values = [_compared(draw(random, items, least)).p_value for _ in range(simulations)]
+    power = np.mean([is_significant(p_value, 0.95) for p_value in p_values])
+    return f"{rates}, announced {least:.4f}, power there {power:.3f}"
 
 
 def main(

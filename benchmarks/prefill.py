@@ -30,9 +30,9 @@ class Watched:
 
         def timed(*args: object, **kwargs: object) -> object:
             start = time.perf_counter()
-            found = watch.function(*args, **kwargs)
+            result = watch.function(*args, **kwargs)
             watch.seconds += time.perf_counter() - start
-            return found
+            return result
 
         setattr(owner, name, timed)
 
@@ -69,17 +69,17 @@ def main() -> None:
         return model(input_ids=ids, logits_to_keep=1)
 
     def copy() -> None:
-        for each in copies:
-            each.copy_(gate)
+        for target in copies:
+            target.copy_(gate)
 
     rows: dict[str, list[float]] = {"without": [], "with": [], "ARM's modules": [], "the kernel": [], "a copy": []}
     with torch.inference_mode():
         for turn in range(asked.turns + 2):
-            found = [seconds(prefill)]
+            times = [seconds(prefill)]
             with attach(model, Outward(), layers="all"):
-                found += [seconds(prefill), module.taken(), kernel.taken()]
-            found.append(seconds(copy))
-            for name, value in zip(rows, found, strict=True):
+                times += [seconds(prefill), module.taken(), kernel.taken()]
+            times.append(seconds(copy))
+            for name, value in zip(rows, times, strict=True):
                 rows[name] += [value] if turn > 1 else []
     ratio = statistics.median(above / below for above, below in zip(rows["with"], rows["without"], strict=True))
     middle = {name: statistics.median(values) for name, values in rows.items()}

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from vllm.exceptions import VLLMValidationError
 
 from armlet import Inward, Outward, attach, load_config
-from armlet.commands.quantize import _save_setting
 from armlet.integrations.vllm.refusals import refuse
-from armlet.precision.measure import Contraction
+from armlet.precision.report import save_setting
+from armlet.precision.trials import Contraction
 from armlet.redistribution.errors import ArmletError
 from engines import engine, greedy, hugging_face, tokens_of
 from families import prompt
@@ -43,7 +43,7 @@ def test_an_armlet_json_is_served_by_its_name(saved, made):
 
 def test_a_setting_that_quantize_writes_is_served(made, tmp_path):
     folder, model = made("llama")
-    [setting] = _save_setting(Contraction(Inward(0.5, "clip"), "gate", "token", (0, 2)), tmp_path)
+    [setting] = save_setting(Contraction(Inward(0.5, "clip"), "gate", "token", (0, 2)), tmp_path)
     with attach(model, **load_config(setting)):
         treated = hugging_face(model, PROMPTS, 24)
     assert treated != hugging_face(model, PROMPTS, 24)

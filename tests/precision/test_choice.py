@@ -5,19 +5,19 @@ from math import log
 import pytest
 
 from armlet.precision.choice import (
-    CANDIDATES,
     CONTRACT,
     CONTRACTIONS,
-    KEPT,
     REFERENCES,
+    TRANSFORMS,
+    WORST_KEPT,
     choose,
     choose_contraction,
     layer_damage,
-    perplexity,
     reference,
 )
 from armlet.precision.codes import CODES, Code
 from armlet.precision.transforms import Compand, Percentile
+from armlet.precision.trials import TrialOutcome
 
 DAMAGE = {0: 0.01, 1: 0.5, 2: 0.2, 3: 0.0, 4: 0.3}
 COST = {0: 0.001, 1: 0.004, 2: 0.02, 3: 0.0, 4: 0.007}
@@ -45,7 +45,7 @@ class Made:
             rounded = DAMAGE if trial.layers is None else trial.layers
             loss += sum(DAMAGE[layer] * (0.1 if works and layer in inside else 1) for layer in rounded)
             loss -= {Percentile(0.9999): 0.05, Compand(0.8): 0.4}.get(trial.transform, 0)
-        return {"nll": [loss - 0.5, loss + 0.5]}
+        return TrialOutcome([loss - 0.5, loss + 0.5], {})
 
 
 def test_everything_is_chosen_on_the_calibration_text_alone():
@@ -60,10 +60,10 @@ def test_the_damage_of_a_layer_is_what_rounding_it_alone_adds():
 
 def test_each_method_gets_the_knob_of_least_loss():
     methods = {method.name: method for method in choose(Made(), list(DAMAGE), 0.01).methods[REFERENCES[1]]}
-    assert list(methods) == [*CANDIDATES, KEPT, CONTRACT]
+    assert list(methods) == [*TRANSFORMS, WORST_KEPT, CONTRACT]
     assert methods["percentile clip"].transform == Percentile(0.9999)
     assert methods["compand"].transform == Compand(0.8)
-    assert methods[KEPT].layers == (3,)  # the four worst keep their precision
+    assert methods[WORST_KEPT].layers == (3,)  # the four worst keep their precision
 
 
 def test_a_contraction_takes_the_layers_that_pay_while_the_limit_holds():
@@ -102,4 +102,4 @@ def test_knobs_of_a_code_are_those_of_its_bits_and_of_float8_those_of_int8():
 
 
 def test_perplexity_is_of_the_mean_loss():
-    assert perplexity([log(8), log(2)]) == pytest.approx(4)
+    assert TrialOutcome([log(8), log(2)], {}).perplexity == pytest.approx(4)

@@ -1,5 +1,6 @@
 """The bench: what is rounded where, what it measures, and that nothing stays in the model."""
 
+import json
 import math
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 
 from armlet import Inward, attach
 from armlet.precision.codes import Code
-from armlet.precision.measure import Bench, Contraction, Meter, Trial, cut, window_losses
+from armlet.precision.measure import Bench, Meter, window_losses
+from armlet.precision.texts import cut
 from armlet.precision.transforms import Compand, Plain
+from armlet.precision.trials import Contraction, LayerStats, RoundingTrial, TrialOutcome
 from armlet.redistribution.errors import ArgumentError
 from attached import anatomy
 from families import FAMILIES, prompt, tiny
@@ -34,7 +37,7 @@ def test_a_windows_loss_is_transformers_own(model):
     assert window_losses(model, TEXTS["held-out"]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_stands_behind_a_token_alone_counts_where_one_is_named(model):
+def test_only_tokens_after_a_named_one_count(model):
     windows = torch.cat((prompt(5), torch.tensor([[63]]), prompt(6, seed=4)), 1)
     with torch.no_grad():
         labels = windows.where(torch.arange(12) > 5, -100)
@@ -43,16 +46,16 @@ def test_what_stands_behind_a_token_alone_counts_where_one_is_named(model):
 
 
 def test_a_trial_without_a_code_is_the_model_as_it_is(model, bench):
-    assert bench.run(Trial("held-out")) == {"nll": window_losses(model, TEXTS["held-out"]), "layers": {}}
+    assert bench.run(RoundingTrial("held-out")) == TrialOutcome(window_losses(model, TEXTS["held-out"]), {})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_rounding_reaches_every_layer_of_every_family_and_leaves_nothing_behind(family):
+def test_rounding_reaches_every_layer_of_every_family_and_leaves_the_model_as_it_was(family):
     model = tiny(family, **({"first_k_dense_replace": 3} if family == "deepseek_v3" else {}))
     before, bench = anatomy(model), Bench(model, TEXTS)
-    found = bench.run(Trial("held-out", INT4, contraction=CLIP))
-    assert list(found["layers"]) == ["0", "1", "2"]
-    assert found["nll"] != bench.run(Trial("held-out"))["nll"]
+    found = bench.run(RoundingTrial("held-out", INT4, contraction=CLIP))
+    assert list(found.layers) == [0, 1, 2]
+    assert found.losses != bench.run(RoundingTrial("held-out")).losses
     assert anatomy(model) == before
 
 
@@ -66,23 +69,23 @@ def test_one_layer_alone_is_rounded_where_one_is_named(model, bench):
     )
     expected = window_losses(model, TEXTS["held-out"])
     handle.remove()
-    found = bench.run(Trial("held-out", INT8, layers=(1,)))
-    assert (found["nll"], list(found["layers"])) == (expected, ["1"])
+    found = bench.run(RoundingTrial("held-out", INT8, layers=(1,)))
+    assert (found.losses, list(found.layers)) == (expected, [1])
 
 
 def test_a_contraction_is_what_attach_does(model, bench):
-    found = bench.run(Trial("held-out", contraction=CLIP))
+    found = bench.run(RoundingTrial("held-out", contraction=CLIP))
     with attach(model, CLIP.policy, layers=CLIP.layers, site=CLIP.site, scope=CLIP.scope):
-        assert found["nll"] == window_losses(model, TEXTS["held-out"])
+        assert found.losses == window_losses(model, TEXTS["held-out"])
 
 
-def test_a_static_range_is_calibrated_behind_the_contraction(bench):
-    static = Trial(
+def test_a_static_range_is_calibrated_after_the_contraction(bench):
+    static = RoundingTrial(
         "calibration",
         Code("int8", "static"),
         contraction=Contraction(Inward(0.5, "clip"), "product", "token", (0, 1, 2)),
     )
-    assert all(layer["saturated"] == 0 for layer in bench.run(static)["layers"].values())
+    assert all(layer.saturated == 0 for layer in bench.run(static).layers.values())
 
 
 def test_companding_costs_nothing_but_float_rounding(model):
@@ -95,15 +98,15 @@ def test_companding_costs_nothing_but_float_rounding(model):
 
 
 def _companded(_, args):
-    z, back = Compand(0.9).there(args[0])
-    return (back(z),)
+    z, inverse = Compand(0.9).forward(args[0])
+    return (inverse(z),)
 
 
 def test_an_error_in_the_model_leaves_no_hook(bench, model, monkeypatch):
     before = anatomy(model)
     monkeypatch.setattr("armlet.precision.measure.window_losses", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        bench.run(Trial("held-out", INT8, layers=()))
+        bench.run(RoundingTrial("held-out", INT8, layers=()))
     assert anatomy(model) == before
 
 
@@ -113,20 +116,20 @@ def test_a_meter_over_several_calls_is_one_over_all_values():
     meter = Meter(shaped=True)
     for part, off in zip(x.split(1), noise.split(1), strict=True):
         meter.add(part, part + off, INT8.rows(part), torch.tensor([[1.0]]))
-    found = meter.plain()
+    found = meter.stats()
     values = x.double().flatten()
     centred = values - values.mean()
-    assert found["sqnr"] == pytest.approx(10 * math.log10(x.square().sum() / noise.square().sum()), rel=1e-3)
-    assert found["saturated"] == (x.abs() > 1).double().mean().item()
-    assert found["kurtosis"] == pytest.approx(((centred**4).mean() / (centred**2).mean() ** 2).item() - 3, rel=1e-5)
+    assert found.sqnr == pytest.approx(10 * math.log10(x.square().sum() / noise.square().sum()), rel=1e-3)
+    assert found.saturated == (x.abs() > 1).double().mean().item()
+    assert found.kurtosis == pytest.approx(((centred**4).mean() / (centred**2).mean() ** 2).item() - 3, rel=1e-5)
     medians = [part.abs().flatten().median() for part in x]
-    assert found["max_over_median"] == pytest.approx((x.abs().max() / torch.stack(medians).mean()).item(), rel=1e-6)
+    assert found.max_over_median == pytest.approx((x.abs().max() / torch.stack(medians).mean()).item(), rel=1e-6)
 
 
 def test_a_layer_of_zeros_has_no_sqnr_and_no_shape():
     meter, zeros = Meter(shaped=True), torch.zeros(1, 2, 3)
     meter.add(zeros, zeros, zeros[0], torch.zeros(2, 1))
-    assert meter.plain() == {"sqnr": None, "saturated": 0, "max_over_median": None, "kurtosis": None}
+    assert meter.stats() == LayerStats(sqnr=None, saturated=0, max_over_median=None, kurtosis=None, shaped=True)
 
 
 def test_calibration_and_held_out_windows_do_not_overlap():
@@ -144,9 +147,27 @@ def test_a_text_that_is_too_short_is_refused_with_what_it_needs():
 
 def test_the_order_of_trials_does_not_matter(model):
     trials = [
-        Trial("held-out", INT8, Plain()),
-        Trial("held-out", INT8, contraction=CLIP),
-        Trial("held-out", INT4, Compand()),
+        RoundingTrial("held-out", INT8, Plain()),
+        RoundingTrial("held-out", INT8, contraction=CLIP),
+        RoundingTrial("held-out", INT4, Compand()),
     ]
     one, other = Bench(model, TEXTS), Bench(model, TEXTS)
     assert [one.run(trial) for trial in trials] == [other.run(trial) for trial in reversed(trials)][::-1]
+
+
+def test_an_outcome_survives_the_journal(bench):
+    for trial in (RoundingTrial("held-out"), RoundingTrial("held-out", INT8), RoundingTrial("calibration", INT4)):
+        outcome = bench.run(trial)
+        assert TrialOutcome.from_dict(json.loads(json.dumps(outcome.to_dict()))) == outcome
+
+
+def test_smollm2_companded_is_smollm2_within_float_rounding(smollm2):
+    model, tokenizer = smollm2
+    text = "The river runs from the hills to the sea, and takes the sand along."
+    ids = torch.cat((torch.tensor([[tokenizer.bos_token_id]]), tokenizer(text, return_tensors="pt").input_ids), 1)
+    plain = window_losses(model, ids)
+    hooks = [down.register_forward_pre_hook(_companded) for down in Bench(model, {}).downs.values()]
+    companded = window_losses(model, ids)
+    for hook in hooks:
+        hook.remove()
+    assert companded == pytest.approx(plain, abs=1e-4)

@@ -43,25 +43,25 @@ def error(transform, code, x=X):
 
 
 @each_transform
-def test_there_and_back_is_the_identity_within_float_rounding(transform):
+def test_a_transform_and_its_inverse_are_the_identity_within_float_rounding(transform):
     fitted = transform.fit(X, WEIGHT, INT8)
-    z, back = fitted.there(X)
+    z, inverse = fitted.forward(X)
     # A rotation mixes the values of a block, and rounds to its largest; the others round each value by itself.
     scale = X.abs().amax(-1, keepdim=True) if isinstance(transform, Hadamard) else X.abs()
-    assert ((back(z) - X).abs() <= 16 * 2**-23 * scale).all()
+    assert ((inverse(z) - X).abs() <= 16 * 2**-23 * scale).all()
 
 
 @pytest.mark.parametrize("transform", [Smooth(0.5), Hadamard()], ids=repr)
 def test_the_way_back_folds_into_the_weight_of_down(transform):
     fitted = transform.fit(X.double(), WEIGHT.double(), INT8)
-    z, back = fitted.there(X.double())
+    z, inverse = fitted.forward(X.double())
     weight = WEIGHT.double()
-    folded = back(weight) if isinstance(transform, Smooth) else fitted.there(weight)[0]  # W·s, and W·H
+    folded = inverse(weight) if isinstance(transform, Smooth) else fitted.forward(weight)[0]  # W·s, and W·H
     torch.testing.assert_close(linear(z, folded), linear(X.double(), WEIGHT.double()), rtol=1e-10, atol=1e-8)
 
 
 def test_compand_is_inwards_curve_in_units_of_each_tokens_knee():
-    z, _ = Compand(0.9).there(X)
+    z, _ = Compand(0.9).forward(X)
     knees = X.abs().kthvalue(round(0.9 * 48), dim=-1, keepdim=True).values
     torch.testing.assert_close(z, Inward.compand(X.double(), knees).div(knees).float(), rtol=1e-6, atol=0)
     torch.testing.assert_close(expand(compand(X)), Inward.expand(Inward.compand(X.double(), 1.0), 1.0).float())
@@ -119,20 +119,20 @@ def test_a_static_range_is_that_of_calibration():
 
 
 def test_smoothquant_evens_out_channels():
-    z, _ = Smooth(1.0).fit(X, WEIGHT, INT8).there(X)
+    z, _ = Smooth(1.0).fit(X, WEIGHT, INT8).forward(X)
     torch.testing.assert_close(z.abs().amax((0, 1)), torch.ones(48))
 
 
 def test_a_rotation_spreads_one_value_over_its_block():
     x = torch.zeros(1, 1, 32 * 3 * 7)
     x[..., 5] = 96**0.5
-    z, _ = Hadamard().fit(x, WEIGHT, INT8).there(x)
+    z, _ = Hadamard().fit(x, WEIGHT, INT8).forward(x)
     torch.testing.assert_close(z.abs()[0, 0], torch.tensor([1.0] * 96 + [0.0] * (672 - 96)))
 
 
 def test_a_rotation_by_factors_is_that_by_their_kronecker_product():
     x = torch.randn(2, 3, 96 * 7, dtype=torch.float64)
-    z, _ = Hadamard().fit(x, WEIGHT, INT8).there(x)
+    z, _ = Hadamard().fit(x, WEIGHT, INT8).forward(x)
     matrix = torch.kron(*hadamard(96 * 7)) / 96**0.5
     torch.testing.assert_close(z, (x.unflatten(-1, (7, 96)) @ matrix).flatten(-2))
 

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.power import ttest_power
 
 from armlet.redistribution.errors import ArgumentError
-from armlet.statistics import comparison as paired
-from armlet.statistics.comparison import Comparison, compare, detectable, holm
-from armlet.statistics.power import t_detectable
-from armlet.statistics.units import gather, matrix
+from armlet.statistics import resampling
+from armlet.statistics.comparison import Comparison, compare
+from armlet.statistics.power import detectable, t_detectable
+from armlet.statistics.significance import corrected, holm, is_significant
+from armlet.statistics.units import gather_units, score_matrix
 
 SIMULATIONS = 400
 SLACK = 0.022  # two standard errors of a share of 5 % in so many simulations
@@ -23,7 +25,7 @@ SLACK = 0.022  # two standard errors of a share of 5 % in so many simulations
 @pytest.fixture
 def few(monkeypatch):
     """Fewer resamples, for simulations."""
-    monkeypatch.setattr(paired, "RESAMPLES", 499)
+    monkeypatch.setattr(resampling, "RESAMPLES", 499)
 
 
 def sides(items, gained, lost):
@@ -208,8 +210,12 @@ def test_pairs_reject_as_often_as_announced_and_no_oftener_than_5_percent_withou
 # Coverage
 
 
+def gathered_units(before, after, owners):
+    return gather_units(score_matrix("baseline", before), score_matrix("treated", after), owners)
+
+
 def drawn_interval(before, after, owners, seed):
-    return paired._interval(gather(matrix("baseline", before), matrix("treated", after), owners), 0.95, seed)[:2]
+    return resampling.paired_interval(gathered_units(before, after, owners), 0.95, seed)[:2]
 
 
 @pytest.mark.usefixtures("few")
@@ -259,12 +265,12 @@ def test_flips_reject_as_often_as_announced_and_no_oftener_than_5_percent_withou
 
     def gathered(shift):
         before, after, owners = design(rng, shift)
-        return gather(matrix("baseline", before), matrix("treated", after), owners)
+        return gathered_units(before, after, owners)
 
     announced = float(np.mean([t_detectable(gathered(0), 0.95) for _ in range(50)]))
     # Each its own seed: few flips with one and the same would be wrong in one and the same way.
     rejected = [
-        [paired._sign_flips(gathered(shift), seed) < 1 - 0.95 for seed in range(SIMULATIONS)]
+        [resampling.sign_flips(gathered(shift), seed) < 1 - 0.95 for seed in range(SIMULATIONS)]
         for shift in (0, announced)
     ]
     assert np.mean(rejected[0]) <= 0.05 + SLACK
@@ -284,7 +290,7 @@ def test_one_item_that_outweighs_the_rest_keeps_the_bootstrap_out():
 def test_the_t_tests_announcement_is_found_or_none(items, confidence):
     """The solver once stopped at NaN without a word, at seven times the answer."""
     rng = np.random.default_rng(0)
-    units = gather(np.zeros((items, 1)), rng.normal(size=(items, 1)), None)
+    units = gather_units(np.zeros((items, 1)), rng.normal(size=(items, 1)), None)
     found, spread = t_detectable(units, confidence), units.sums.std(ddof=1) * units.scale / math.sqrt(items)
     if 2 / min(2.0 ** min(items, 60), 10_000) >= 1 - confidence:
         assert found is None
@@ -393,6 +399,30 @@ def test_the_sentence_says_verdict_difference_interval_and_what_could_go_unseen(
 def test_the_p_value_alone_decides_the_verdict():
     assert made(p_value=0.051, confidence=0.95).verdict == "no difference shown"
     assert made(p_value=0.051, confidence=0.9).verdict == "hurt"
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.9, 0.95, 0.975, 0.98, 0.99, 0.995, 0.999])
+def test_a_p_value_equal_to_the_level_is_not_significant(confidence):
+    """1 − 0.95 is 0.05000000000000004 in floats, above 0.05: that p-value was once judged to have helped."""
+    level = float(f"{1 - confidence:.6g}")
+    assert made(p_value=level, confidence=confidence).verdict == "no difference shown"
+    assert made(p_value=level * (1 - 1e-9), confidence=confidence).verdict == "hurt"
+
+
+def test_a_p_value_equal_to_a_corrected_level_is_not_significant():
+    for comparisons in (1, 2, 5, 10, 25, 50, 125, 250):
+        p_value = 2 * (250 / comparisons / 10_000)  # as flips count it: 250 / comparisons of 10,000, on both sides
+        assert not is_significant(p_value, corrected(0.95, comparisons))
+        assert not is_significant(holm([p_value] + [1.0] * (comparisons - 1))[0], 0.95)
+        assert is_significant(p_value * (1 - 1e-9), corrected(0.95, comparisons))
+
+
+def test_the_power_of_flips_is_at_the_largest_p_value_that_is_significant():
+    """0.0498, of steps of 2 / 10,000 below 0.05; not 0.05 itself."""
+    units = gather_units(np.zeros((400, 1)), np.random.default_rng(0).normal(size=(400, 1)), None)
+    noncentrality = (t_detectable(units, 0.95) or 0) / (units.values.std(ddof=1) * units.scale) * math.sqrt(400)
+    # In units of the spread seen, as in t_detectable; sizes are all 1.
+    assert ttest_power(noncentrality / 20, 400, 0.0498 / 2, alternative="larger") == pytest.approx(0.8, abs=1e-9)
 
 
 def test_holm_multiplies_the_smallest_by_all_the_next_by_one_less():

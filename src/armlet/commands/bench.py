@@ -2,11 +2,10 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from armlet.commands.arguments import (
     POLICY,
@@ -19,17 +18,16 @@ from armlet.commands.arguments import (
     refuse_idle,
     refuse_meta,
 )
-from armlet.presentation.files import json_text, write_json
-from armlet.presentation.terminal import INTERRUPTED, notes, progress, say_interrupted
+from armlet.presentation.files import json_text
+from armlet.presentation.terminal import INTERRUPTED, say_interrupted
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.rows import settings
 from armlet.redistribution.spelling import parse_policy
 
 if TYPE_CHECKING:
     import torch
 
-MODEL_TURNS = 9
-"""Of the model, whose jobs take seconds; three for each of generation and prefill."""
+    from armlet.cost.findings import Cost
+    from armlet.cost.measure import Shapes
 
 
 class Only(StrEnum):
@@ -39,127 +37,104 @@ class Only(StrEnum):
     model = "model"
 
 
+OnePolicy = Annotated[str, typer.Option(help=POLICY + ".")]
+Widths = Annotated[str, typer.Option(help="MLP widths at which the function is timed.")]
+TokenCounts = Annotated[str, typer.Option(help="How many tokens it is given at once.")]
+Dtypes = Annotated[str, typer.Option(help="In which dtypes.")]
+Turns = Annotated[int, typer.Option(min=2, help="How often the function and each yardstick are timed.")]
+# Fewer than of the function: each turn of the model, three for generation and three for prefill, takes seconds.
+ModelTurns = Annotated[int, typer.Option(min=2, help="How often the model is, with and without.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="torch's threads; its own choice by default.")]
+OnlyHalf = Annotated[Only | None, typer.Option(help="One half of the measurement; both by default.")]
+Out = Annotated[Path, typer.Option(help="Where the figure and bench.json go.")]
+
+
 def bench(
     context: typer.Context,
     model: ModelArgument = None,
-    policy: Annotated[str, typer.Option(help=POLICY + ".")] = "outward",
-    widths: Annotated[str, typer.Option(help="MLP widths at which the function is timed.")] = "1536,8960,14336,18944",
-    tokens: Annotated[str, typer.Option(help="How many tokens it is given at once.")] = "1,32,1024",
-    dtypes: Annotated[str, typer.Option(help="In which dtypes.")] = "float32,bfloat16",
-    turns: Annotated[int, typer.Option(min=2, help="How often the function and each yardstick are timed.")] = 20,
-    model_turns: Annotated[int, typer.Option(min=2, help="How often the model is, with and without.")] = MODEL_TURNS,
-    threads: Annotated[int | None, typer.Option(min=1, help="torch's threads; its own choice by default.")] = None,
-    only: Annotated[Only | None, typer.Option(help="One half of the measurement; both by default.")] = None,
-    out: Annotated[Path, typer.Option(help="Where the figure and bench.json go.")] = Path("armlet-bench"),
+    policy: OnePolicy = "outward",
+    widths: Widths = "1536,8960,14336,18944",
+    tokens: TokenCounts = "1,32,1024",
+    dtypes: Dtypes = "float32,bfloat16",
+    turns: Turns = 20,
+    model_turns: ModelTurns = 9,
+    threads: Threads = None,
+    only: OnlyHalf = None,
+    out: Out = Path("armlet-bench"),
     seed: SeedOption = 0,
     dtype: DtypeOption = "float32",
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure what ARM costs: against the literal algorithm, the activation and a copy; and in a model."""
-    import torch
+    from armlet.checkpoints.pretrained import default_model
+    from armlet.cost.run import CostPlan, measure_cost
 
-    from armlet.checkpoints.pretrained import check_device
+    _refuse_other_half(context, only)
+    chosen, shapes = parse_policy(policy), _parse_shapes(widths, tokens, dtypes)
+    _prepare(device, out, threads)
+    function = None if only is Only.model else shapes
+    name = None if only is Only.function else model or default_model()
+    cost = measure_cost(CostPlan(chosen, function, name, turns, model_turns, dtype, device, seed))
+    if cost.interrupted:
+        say_interrupted(cost.function or cost.model)
+    if cost.function or cost.model:
+        _show_cost(cost, out, as_json)
+    if cost.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
+
+def _refuse_other_half(context: typer.Context, only: Only | None) -> None:
     if only is Only.function:
         refuse_idle(context, ("model", "dtype", "model_turns"), "is the model's, and --only function times none")
     if only is Only.model:
         refuse_idle(context, ("widths", "tokens", "dtypes", "turns"), "is the function's; --only model times none")
-    chosen = parse_policy(policy)
-    shapes = (_numbers("--widths", widths), _numbers("--tokens", tokens), _dtypes(dtypes))
+
+
+def _prepare(device: str | None, out: Path, threads: int | None) -> None:
+    """Checks where tensors and files go, and sets torch's threads."""
+    import torch
+
+    from armlet.checkpoints.pretrained import check_device
+
     refuse_meta(device)
     check_device(device)
     check_folder(out)
     if threads:
         torch.set_num_threads(threads)
-    result: dict[str, Any] = {**_about(device, seed), "policy": {"name": chosen.name, **settings(chosen)}}
-    result |= {"function": [], "model": None, "interrupted": False}
-    try:
-        if only is not Only.model:
-            _time_function(result, shapes, chosen, turns)
-        if only is not Only.function:
-            _time_model(result, model, chosen, model_turns, dtype)
-    except KeyboardInterrupt:
-        result["interrupted"] = True
-        say_interrupted(result["function"] or result["model"])
-    if result["function"] or result["model"]:
-        _tell(result, out, as_json)
-    if result["interrupted"]:
-        raise typer.Exit(INTERRUPTED)
 
 
-def _about(device: str | None, seed: int) -> dict[str, Any]:
-    import torch
+def _show_cost(cost: "Cost", out: Path, as_json: bool) -> None:
+    """Writes the files and prints the result."""
+    from armlet.cost.report import save_cost
+    from armlet.cost.tables import cost_tables
 
-    from armlet.redistribution.backends.choice import backend_name
-    from armlet.runs.machine import machine
-
-    place = torch.device(device or "cpu")
-    return {
-        "machine": machine(),
-        "torch": torch.__version__,
-        "device": str(place),
-        "backend": backend_name(place),
-        "seed": seed,
-    }
-
-
-def _time_function(result: dict[str, Any], shapes: Any, policy: Any, turns: int) -> None:
-    from armlet.cost.measure import time_function
-
-    widths, tokens, dtypes = shapes
-    with progress("timing the function", len(widths) * len(tokens) * len(dtypes) * turns) as tick:
-        found = time_function(
-            widths, tokens, dtypes, policy, turns=turns, device=result["device"], seed=result["seed"], tick=tick
-        )
-        for row in found:
-            result["function"].append(row)
-    result["turns"] = turns
-
-
-def _time_model(result: dict[str, Any], model: str | None, policy: Any, turns: int, dtype: str) -> None:
-    from armlet.checkpoints.pretrained import default_model, load
-    from armlet.cost.allocator import keep_freed_memory
-    from armlet.cost.measure import time_model
-
-    kept = keep_freed_memory()
-    name = model or default_model()
-    with notes.status(escape(f"loading {name} ...")):
-        loaded, _ = load(name, dtype=dtype, device=result["device"])
-    result["model"] = {"name": name, "dtype": str(loaded.dtype).removeprefix("torch."), "turns": turns}
-    result["model"] |= {"freed_memory_kept": kept, "work": []}
-    with progress("timing the model", 2 * turns) as tick:
-        for row in time_model(loaded, policy, turns=turns, seed=result["seed"], tick=tick):
-            result["model"]["work"].append(row)
-
-
-def _tell(result: dict[str, Any], out: Path, as_json: bool) -> None:
-    """Writes bench.json and the figure, and prints JSON or tables."""
-    from armlet.cost.figures import draw_speed
-    from armlet.cost.tables import speed_tables
-    from armlet.presentation.style import save
-
-    result["figure"] = [str(path) for path in save(draw_speed(result), out, "bench")]
-    write_json(out / "bench.json", result)
+    content = save_cost(cost, out)
     if as_json:
-        print(json_text(result), end="")
+        print(json_text(content), end="")
         return
-    for table in speed_tables(result):
+    for table in cost_tables(cost):
         Console().print(table)
-    print(*(f"figure: {path}" for path in result["figure"]), sep="\n")
+    print(*(f"figure: {out / f'bench.{ending}'}" for ending in ("png", "svg")), sep="\n")
 
 
-def _numbers(option: str, text: str) -> list[int]:
+def _parse_shapes(widths: str, tokens: str, dtypes: str) -> "Shapes":
+    from armlet.cost.measure import Shapes
+
+    return Shapes(_parse_numbers("--widths", widths), _parse_numbers("--tokens", tokens), _parse_dtypes(dtypes))
+
+
+def _parse_numbers(option: str, text: str) -> list[int]:
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) for part in parts):
         raise ArgumentError(f"{option}: expected whole numbers from 1 such as 1536,8960, found {text!r}")
     return [int(part) for part in parts]
 
 
-def _dtypes(text: str) -> "list[torch.dtype]":
+def _parse_dtypes(text: str) -> "list[torch.dtype]":
     from armlet.checkpoints.pretrained import parse_dtype
 
-    found = [parse_dtype(part.strip()) for part in text.split(",")]
-    if None in found:
+    parsed = [parse_dtype(part.strip()) for part in text.split(",")]
+    if None in parsed:
         raise ArgumentError("--dtypes: name each, such as float32,bfloat16")
-    return [dtype for dtype in found if dtype]
+    return [dtype for dtype in parsed if dtype]

@@ -1,14 +1,14 @@
-"""What `armlet bench` found, as one figure: ARM alone against its yardsticks, and a model with and without it."""
+"""The figure of `armlet bench`: ARM alone against its yardsticks, and a model with and without it."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
+from armlet.cost.findings import Cost, FunctionRow, ModelTimes
+from armlet.cost.measure import PLACEMENTS
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
-
-Row = dict[str, Any]
 
 YARDSTICKS = {
     "literal": ("the literal algorithm", GREY),
@@ -18,57 +18,53 @@ YARDSTICKS = {
 }
 
 
-def draw_speed(result: Row) -> Figure:
-    """The times of each shape, and the ratios of the model.
-
-    Args:
-        result: the content of bench.json, with a function's or a model's part.
-    """
-    dtypes = list(dict.fromkeys(row["dtype"] for row in result["function"]))
-    parts = [*dtypes, *(["model"] if result["model"] else [])]
+def draw_cost(cost: Cost) -> Figure:
+    """The times of each shape, a panel for each dtype, and the ratios of the model; at least one of the two."""
+    dtypes = list(dict.fromkeys(row.dtype for row in cost.function))
+    widths = [*([len(dtypes)] if dtypes else []), *([1] if cost.model else [])]
     with style():
-        figure = Figure(figsize=(1.2 + 3.2 * len(parts), 3.2), layout="constrained")
-        axes = np.atleast_1d(figure.subplots(1, len(parts)))
-        for axis, dtype in zip(axes, dtypes, strict=False):
-            _function(axis, [row for row in result["function"] if row["dtype"] == dtype], dtype)
-        if result["model"]:
-            _model(axes[-1], result["model"])
-        machine = result["machine"]
-        threads = f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
-        title = f"{result['policy']['name']}, backend {result['backend']}\n{threads} of {machine['processor']}"
-        figure.suptitle(title, fontsize=8)
+        figure = Figure(figsize=(1.2 + 3.2 * sum(widths), 3.4), layout="constrained")
+        parts = list(figure.subfigures(1, len(widths), squeeze=False, width_ratios=widths).flat)
+        figure.suptitle(f"{cost.policy.name}, backend {cost.backend}\n{cost.processor}", fontsize=8)
+        if dtypes:
+            _draw_function(parts[0], cost.function, dtypes)
+        if cost.model:
+            _draw_model(parts[-1], cost.model)
     return figure
 
 
-def _function(axis: Axes, rows: list[Row], dtype: str) -> None:
-    at = np.arange(len(rows))
-    for step, (name, (label, colour)) in enumerate(YARDSTICKS.items()):
-        axis.bar(at + 0.2 * (step - 1.5), [1e3 * row["seconds"][name] for row in rows], 0.2, color=colour, label=label)
-    axis.set_yscale("log")
-    axis.set_ylabel("milliseconds (median)")
-    axis.set_xticks(at, [f"{row['tokens']:,} × {row['width']:,}" for row in rows], rotation=60, ha="right")
-    axis.set_title(f"tokens × width, {dtype}")
-    _legend(axis)
+def _draw_function(figure: SubFigure, rows: Sequence[FunctionRow], dtypes: Sequence[str]) -> None:
+    panels = figure.subplots(1, len(dtypes), squeeze=False).flat
+    for axes, dtype in zip(panels, dtypes, strict=True):
+        _draw_times(axes, [row for row in rows if row.dtype == dtype])
+        axes.set_title(f"tokens × width, {dtype}")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(YARDSTICKS), frameon=False)
 
 
-def _model(axis: Axes, model: Row) -> None:
-    labels, colours = ("layer 0", "all layers"), (COLOURS["Outward"], OTHER_COLOUR)
-    at = np.arange(len(model["work"]))
-    for step, (label, colour) in enumerate(zip(labels, colours, strict=True)):
-        found = [row["ratios"][f"{label} / without"] for row in model["work"]]
-        middle = np.array([each["median"] for each in found])
-        spread = np.abs(np.array([each["quartiles"] for each in found]).T - middle)
-        axis.bar(at + 0.3 * (step - 0.5), middle, 0.3, yerr=spread, color=colour, label=label, error_kw={"lw": 0.7})
-    axis.axhline(1, color=GREY, linewidth=0.7, linestyle="--")
-    axis.set_ylabel("time with ARM / without")
-    axis.set_xticks(at, [f"{row['work']}, {row['tokens']:,} tokens" for row in model["work"]])
-    axis.set_title(f"{model['name'].rstrip('/').split('/')[-1]}, {model['dtype']}")
-    _legend(axis)
+def _draw_times(axes: Axes, rows: Sequence[FunctionRow]) -> None:
+    centres = np.arange(len(rows))
+    for at, (name, (label, colour)) in enumerate(YARDSTICKS.items()):
+        milliseconds = [1e3 * row.timing.seconds[name] for row in rows]
+        axes.bar(centres + 0.2 * (at - 1.5), milliseconds, 0.2, color=colour, label=label)
+    axes.set_yscale("log")
+    axes.set_ylabel("milliseconds (median)")
+    axes.set_xticks(centres, [f"{row.tokens:,} × {row.width:,}" for row in rows], rotation=60, ha="right")
 
 
-def _legend(axis: Axes) -> None:
-    """Above the bars, which reach anywhere."""
-    low, high = axis.get_ylim()
-    log = axis.get_yscale() == "log"
-    axis.set_ylim(low, high * (high / low) ** 0.25 if log else high + 0.25 * (high - low))
-    axis.legend(frameon=False, fontsize=6, ncols=2, loc="upper left")
+def _draw_model(figure: SubFigure, model: ModelTimes) -> None:
+    axes = figure.subplots()
+    centres = np.arange(len(model.work))
+    for at, (label, colour) in enumerate(zip(PLACEMENTS, (COLOURS["Outward"], OTHER_COLOUR), strict=True)):
+        ratios = [row.timing.ratios[f"{label} / without"] for row in model.work]
+        medians = np.array([ratio.median for ratio in ratios])
+        spread = np.abs(np.array([ratio.quartiles for ratio in ratios]).T - medians)
+        bars = axes.bar(
+            centres + 0.3 * (at - 0.5), medians, 0.3, yerr=spread, color=colour, label=label, error_kw={"lw": 0.7}
+        )
+        axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=6)
+    axes.axhline(1, color=GREY, linewidth=0.7, linestyle="--")
+    axes.set_ylabel("time with ARM / without")
+    axes.set_xticks(centres, [f"{row.work}, {row.tokens:,} tokens" for row in model.work])
+    axes.set_title(f"{model.name.rstrip('/').split('/')[-1]}, {model.dtype}")
+    figure.legend(loc="outside lower center", ncols=len(PLACEMENTS), frameon=False)

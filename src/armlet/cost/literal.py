@@ -1,4 +1,4 @@
-"""ARM as the paper's Section 4 reads, over the whole tensor in plain PyTorch: the yardstick of `armlet bench`."""
+"""ARM exactly as in the paper's Section 4, over the whole tensor in plain PyTorch: the yardstick of `armlet bench`."""
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ def literal(
 
 
 def _quantile(values: Tensor, q: float) -> Tensor:
-    """By sorting, as `torch.quantile` does it, which refuses more than 16 million values."""
+    """By sorting, like `torch.quantile`, which is limited to 16 million values."""
     ascending, at = values.sort().values, q * (len(values) - 1)
     low = int(at)
     return torch.lerp(ascending[low], ascending[min(low + 1, len(values) - 1)], at - low)

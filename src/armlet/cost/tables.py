@@ -1,57 +1,45 @@
-"""What `armlet bench` found, as tables: ratios first, since seconds are those of one machine on one day."""
-
-from typing import Any
+"""The tables of `armlet bench`: ratios first, because seconds are those of one machine on one day."""
 
 from rich.table import Table
 
-Row = dict[str, Any]
+from armlet.cost.findings import Cost, FunctionRow, ModelTimes
+from armlet.cost.measure import FUNCTION_RATIOS, PLACEMENTS
 
 
-def speed_tables(result: Row) -> list[Table]:
-    """The function's table and the model's, as far as they were measured.
-
-    Args:
-        result: the content of bench.json.
-    """
-    found = [_function_table(result)] if result["function"] else []
-    return [*found, _model_table(result["model"])] if result["model"] else found
+def cost_tables(cost: Cost) -> list[Table]:
+    """The function's table and the model's, as far as they were measured."""
+    tables = [_function_table(cost)] if cost.function else []
+    return [*tables, _model_table(cost.model)] if cost.model else tables
 
 
-def milliseconds(seconds: float) -> str:
-    """Three digits."""
-    return f"{1e3 * seconds:.3g} ms"
-
-
-def ratio(found: Row, of: str) -> str:
-    """The median; its quartiles are in bench.json."""
-    return f"{found['ratios'][of]['median']:.3g}"
-
-
-def _function_table(result: Row) -> Table:
-    machine = f"{result['machine']['threads']} threads of {result['machine']['processor']}"
-    title = f"ARM alone, {result['policy']['name']}, backend {result['backend']}, {machine}"
-    other = result["policy"]["name"] != "outward"
-    table = Table(title=title, title_justify="left", caption="The literal algorithm is Outward's." if other else None)
-    for name in ("width", "tokens", "dtype", "ARM", "× faster than literal", "× SiLU", "× a copy"):
-        table.add_column(name, justify="right")
-    for row in result["function"]:
-        ratios = (ratio(row, of) for of in ("literal / arm", "arm / silu", "arm / copy"))
-        table.add_row(
-            f"{row['width']:,}", f"{row['tokens']:,}", row["dtype"], milliseconds(row["seconds"]["arm"]), *ratios
-        )
+def _function_table(cost: Cost) -> Table:
+    name = cost.policy.name
+    title = f"ARM alone, {name}, backend {cost.backend}, {cost.processor}"
+    caption = None if name == "outward" else "The literal algorithm is Outward's."
+    table = Table(title=title, title_justify="left", caption=caption)
+    for heading in ("width", "tokens", "dtype", "ARM", "× faster than literal", "× SiLU", "× a copy"):
+        table.add_column(heading, justify="right")
+    for row in cost.function:
+        table.add_row(*_function_cells(row))
     return table
 
 
-def _model_table(model: Row) -> Table:
-    table = Table(title=f"{model['name']}, {model['dtype']}, with ARM and without", title_justify="left")
-    for name in ("work", "tokens/s", "with ARM in", "time × \\[quartiles]", "a call"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in model["work"]:
-        work = [f"{row['work']} {row['tokens']:,}", f"{row['tokens'] / row['seconds']['without']:.3g}"]
-        for label in ("layer 0", "all layers"):
-            found = row["ratios"][f"{label} / without"]
-            low, high = found["quartiles"]
-            call = f"{1e6 * row['calls'][label]['median']:.0f} µs" if "calls" in row else ""
-            table.add_row(*work, label, f"{found['median']:.3f} [{low:.3f}, {high:.3f}]", call)
+def _function_cells(row: FunctionRow) -> list[str]:
+    """Times and ratios with three digits; the quartiles are in bench.json."""
+    ratios = [f"{row.timing.ratios[' / '.join(pair)].median:.3g}" for pair in FUNCTION_RATIOS]
+    return [f"{row.width:,}", f"{row.tokens:,}", row.dtype, f"{1e3 * row.timing.seconds['arm']:.3g} ms", *ratios]
+
+
+def _model_table(model: ModelTimes) -> Table:
+    table = Table(title=f"{model.name}, {model.dtype}, with ARM and without", title_justify="left")
+    for heading in ("work", "tokens/s", "with ARM in", "time × \\[quartiles]", "a call"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in model.work:
+        work = [f"{row.work} {row.tokens:,}", f"{row.tokens / row.timing.seconds['without']:.3g}"]
+        for label in PLACEMENTS:
+            ratio = row.timing.ratios[f"{label} / without"]
+            low, high = ratio.quartiles
+            call = f"{1e6 * row.calls[label].median:.0f} µs" if row.calls else ""
+            table.add_row(*work, label, f"{ratio.median:.3f} [{low:.3f}, {high:.3f}]", call)
             work = ["", ""]
     return table

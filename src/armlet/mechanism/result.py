@@ -13,7 +13,7 @@ from armlet.mechanism.measure import QUANTITIES, TokenValues
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import detail
-from armlet.statistics.bootstrap import draw_weights, interval, replicate_means
+from armlet.statistics.resampling import draw_weights, percentile_interval, replicate_means
 
 NO_TREATMENT = "as it is"
 
@@ -127,7 +127,7 @@ def quantity_changes(findings: LayerFindings, fillers: Sequence[Filler], weights
     records: list[QuantityChange] = []
     for filler, filled in zip(fillers, findings.filled, strict=True):
         changes = np.stack([filled[name] - np.nan_to_num(before[name]) for name in QUANTITIES], axis=1)
-        bounds = interval(replicate_means(changes, weights)).T
+        bounds = percentile_interval(replicate_means(changes, weights)).T
         for name, (low, high) in zip(QUANTITIES, bounds, strict=True):
             without, value = float(np.mean(before[name])), float(filled[name].mean())
             bounded = "value" if isnan(without) else "change"
@@ -193,8 +193,8 @@ def _class_share(
     weights: TokenValues,
 ) -> ClassShare:
     means = tokens.resampled(weights)
-    low, high = map(_defined, interval(means)[:, 0])
-    change_low, change_high = map(_defined, interval(means - reference.resampled(weights))[:, 0])
+    low, high = map(_defined, percentile_interval(means)[:, 0])
+    change_low, change_high = map(_defined, percentile_interval(means - reference.resampled(weights))[:, 0])
     share, compared = tokens.mean(), reference.mean()
     bounded = (_defined(share), low, high)
     change = _defined(share - compared)

@@ -1,33 +1,36 @@
-"""The smallest difference that so many items show at a given power: before a run, and with the variability of one."""
+"""The smallest difference that a test shows with a given power: before a run, or with the variability of one."""
 
 from math import ceil, floor, sqrt
 
 import numpy as np
 
 from armlet.redistribution.errors import ArgumentError
+from armlet.statistics.resampling import RESAMPLES
+from armlet.statistics.significance import P_ROUNDING, significance_level
 from armlet.statistics.units import Units, check_share, check_whole
 
 POWER = 0.8
-NOTHING = 1e-12  # a difference
-RESAMPLES = 9999  # of flips and of the bootstrap
+
+SMALLEST_DIFFERENCE = 1e-12
+"""Where the search for a difference starts, in place of 0."""
 
 
 def detectable(items: int, discordant: float, confidence: float = 0.95, power: float = POWER) -> float | None:
-    """The smallest difference that 0/1 pairs show: at it, the exact McNemar test has exactly this power.
+    """The smallest difference between 0/1 pairs at which the exact McNemar test reaches exactly this power.
 
-    The number of discordant pairs is binomial, and so is the gained ones' among them; the power is summed over both.
-    A difference needs at least as many discordant pairs, so a smaller share grows with it: a share of 0, known or seen,
-    gives what any share below the answer gives.
+    The number of discordant pairs is binomial, and so is the number of gained ones among them; the power is summed over
+    both. A difference d needs at least a share d of discordant pairs, so a smaller share is raised to d: discordant = 0
+    gives the same answer as any share below the answer.
 
     Args:
-        items: pairs.
-        discordant: share of the pairs that are right on one side only.
+        items: number of pairs.
+        discordant: share of the pairs that are correct on one side only.
         confidence: the test rejects at p < 1 − confidence.
         power: to reach.
 
     Returns:
-        The difference, up to 1; None where even pairs all discordant in one direction are too few, and 0 where the test
-        rejects so often without any difference (a confidence below 1 − power).
+        The difference, up to 1; None where even pairs that are all discordant in one direction are too few, and 0 where
+        the test rejects so often without any difference (a confidence below 1 − power).
     """
     from scipy.optimize import root_scalar
 
@@ -38,39 +41,40 @@ def detectable(items: int, discordant: float, confidence: float = 0.95, power: f
     check_share("power", power)
 
     def excess(difference: float) -> float:
-        return _mcnemar_power(items, max(discordant, difference), difference, 1 - confidence) - power
+        return _mcnemar_power(items, max(discordant, difference), difference, significance_level(confidence)) - power
 
     if excess(1) < 0:
         return None
-    return root_scalar(excess, bracket=(NOTHING, 1), xtol=1e-9).root if excess(NOTHING) < 0 else 0.0
+    if excess(SMALLEST_DIFFERENCE) >= 0:
+        return 0.0
+    return root_scalar(excess, bracket=(SMALLEST_DIFFERENCE, 1), xtol=1e-9).root
 
 
 def t_detectable(units: Units, confidence: float) -> float | None:
-    """The same for flips of items or clusters, with the spread seen and the power of the t-test.
+    """The same for sign flips of items or clusters: from the observed spread and the power of the t-test.
 
-    Flipped sums of 0/1 lie on a lattice, and ties count against the treatment: half a step of it is added on average.
-    Flips have p-values in steps, so the t-test is taken at the largest step below 1 − confidence. Clusters of unequal
-    sizes differ the more from one another the larger the difference is; that is counted in. Where few units differ at
-    all, their spread says little: then the answer is at least what 0/1 pairs need, times the most an item can differ.
+    Flipped sums of 0/1 lie on a lattice, and ties count against the treatment: half a lattice step is added on average.
+    P-values of flips come in steps, so the t-test is taken at the largest step below 1 − confidence. Clusters of
+    unequal sizes differ the more from one another the larger the difference is; that is accounted for. Where few units
+    differ at all, their spread says little: then the answer is at least what 0/1 pairs need, times `Units.reach`.
     """
-    noncentrality = _noncentrality(len(units.sums), 1 - confidence)
+    noncentrality = _noncentrality(len(units.sums), significance_level(confidence))
     if noncentrality is None or units.reach == 0:
         return None
     effect = noncentrality / sqrt(len(units.sums))
     rest = 1 - float(effect * units.weights.std()) ** 2
     if rest <= 0:
         return None
-    found = effect * float((units.values - units.weights * units.values.mean()).std(ddof=1)) / sqrt(rest) + _half_step(
-        units
-    )
+    spread = float((units.values - units.weights * units.values.mean()).std(ddof=1))
+    smallest = effect * spread / sqrt(rest) + _half_step(units)
     if units.settled:
-        return found * units.scale
+        return smallest * units.scale
     least = detectable(len(units.sums), 0, confidence)
-    return None if least is None else max(found, least * units.reach) * units.scale
+    return None if least is None else max(smallest, least * units.reach) * units.scale
 
 
 def _half_step(units: Units) -> float:
-    # A flip moves the sum by twice a unit's, so the lattice's step is twice their greatest common divisor.
+    # A flip changes the sum by twice a unit's value, so the lattice step is twice their greatest common divisor.
     return int(np.gcd.reduce(units.sums.astype(np.int64))) / float(units.sizes.sum()) if units.binary else 0.0
 
 
@@ -80,14 +84,14 @@ def _noncentrality(count: int, alpha: float) -> float | None:
     from statsmodels.stats.power import ttest_power
 
     step = 2 / min(2.0 ** min(count, 60), RESAMPLES + 1)
-    level = (ceil(alpha / step) - 1) * step
+    level = (ceil(alpha * (1 - P_ROUNDING) / step) - 1) * step  # p = alpha is not significant
     if level <= 0:
         return None
     if level >= POWER:
         return 0.0
 
     def excess(shift: float) -> float:
-        # One side: rejecting in the wrong direction weighs nothing here, and its computation can give NaN.
+        # One side: rejecting in the wrong direction has no weight here, and computing it can give NaN.
         return float(ttest_power(shift / sqrt(count), count, level / 2, alternative="larger")) - POWER
 
     return root_scalar(excess, bracket=(0, 2 * float(t.isf(level / 2, count - 1)) + 2)).root
@@ -96,7 +100,7 @@ def _noncentrality(count: int, alpha: float) -> float | None:
 def _mcnemar_power(items: int, discordant: float, difference: float, alpha: float) -> float:
     from scipy.stats import binom
 
-    spread = 9 * sqrt(items * discordant * (1 - discordant)) + 9  # what lies outside of it weighs less than 1e-15
+    spread = 9 * sqrt(items * discordant * (1 - discordant)) + 9  # numbers outside have a probability below 1e-15
     pairs = np.arange(max(0, floor(items * discordant - spread)), min(items, floor(items * discordant + spread)) + 1)
     # The most pairs against the difference with which p = 2 · cdf is below alpha; −1 where there is none.
     few = binom.ppf(alpha / 2, pairs, 0.5) - 1

@@ -1,7 +1,7 @@
 """What the distribution of the activated gate looks like: before redistribution, after it, and the difference.
 
-Every number is computed in float64 from the values themselves, all of them; only the number of modes needs a choice
-(a bandwidth and a threshold, both stated at `count_modes`).
+Every number is computed in float64 from all values. Only the number of modes depends on a choice: a bandwidth and a
+threshold, both described at `count_modes`.
 """
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from armlet.redistribution.errors import ArgumentError
+from armlet.statistics.arrays import FloatArray
 
 MEASURES: dict[str, str] = {
     "near_zero": "share of values nearer to zero than their token's near-zero half-width before (fraction)",
@@ -21,20 +22,18 @@ MEASURES: dict[str, str] = {
     "l2": "Euclidean norm of a token, mean over tokens (units of the gate)",
     "gini": "Gini coefficient of |a| in a token, mean over tokens (0: all equal, 1: one value has it all)",
 }
-"""Each measure's name and what it is, in the order in which tables show them."""
+"""Each measure's name and meaning, in the order of the tables."""
 
 PROMINENCE = 0.02
-"""How far a peak must rise above the valleys beside it to count as a mode, as a share of the highest peak."""
+"""How far a peak must rise above the adjacent valleys to count as a mode, as a share of the highest peak."""
 
 SIGNIFICANCE = 6
-"""And by how many standard deviations of its sampling noise, so that a few chance neighbours are no mode."""
+"""How far it must rise in standard deviations of its sampling noise, so that a few chance neighbours are no mode."""
 
 BINS_PER_BANDWIDTH = 8
 
 REACH = 4
-"""Bandwidths beyond which the smoothing kernel is taken as zero."""
-
-Values = NDArray[np.float64]
+"""Bandwidths at which the smoothing kernel is truncated."""
 
 
 def measure(a: Tensor, *, halfwidth: Tensor) -> dict[str, float]:
@@ -42,15 +41,15 @@ def measure(a: Tensor, *, halfwidth: Tensor) -> dict[str, float]:
 
     Args:
         a: activated gate, `[tokens, width]`, any float dtype, no padding.
-        halfwidth: `[tokens, 1]`, `near_zero_halfwidth` of the values *before*, on both sides: one ruler.
+        halfwidth: `[tokens, 1]`, `near_zero_halfwidth` of the values *before*, for both sides of a comparison.
 
     Returns:
-        A number for each of `MEASURES`, in that order. `max_over_median` is inf where more than half the values are
-        zero, and nan where all are; `kurtosis` is nan where all values are equal (they have one mode); an all-zero
-        token has Gini 0.
+        A number for each of `MEASURES`, in that order. `max_over_median` is inf where more than half of the values are
+        zero, and nan where all are; `kurtosis` is nan where all values are equal (one mode); the Gini coefficient of an
+        all-zero token is 0.
 
     Raises:
-        ArgumentError: `a` is not a matrix, is empty, or holds NaN or Inf; `halfwidth` is not `[tokens, 1]`.
+        ArgumentError: `a` is not a matrix, is empty, or contains NaN or Inf; `halfwidth` is not `[tokens, 1]`.
     """
     tokens = {name: float(values.mean()) for name, values in token_measures(a, halfwidth=halfwidth).items()}
     values = a.detach().double().cpu().numpy()
@@ -63,8 +62,8 @@ def measure(a: Tensor, *, halfwidth: Tensor) -> dict[str, float]:
     return {name: (tokens | whole)[name] for name in MEASURES}
 
 
-def token_measures(a: Tensor, *, halfwidth: Tensor) -> dict[str, Values]:
-    """The measures that each token has by itself: near_zero, l1, l2 and gini, each `[tokens]`.
+def token_measures(a: Tensor, *, halfwidth: Tensor) -> dict[str, FloatArray]:
+    """The measures of single tokens: near_zero, l1, l2 and gini, each `[tokens]`.
 
     Args:
         a: activated gate, `[tokens, width]`, any float dtype, no padding.
@@ -73,11 +72,9 @@ def token_measures(a: Tensor, *, halfwidth: Tensor) -> dict[str, Values]:
     Raises:
         ArgumentError: as in `measure`.
     """
-    _check(a)
+    _check_values(a)
     if halfwidth.shape != (len(a), 1):
-        raise ArgumentError(
-            f"measure: halfwidth must be [{len(a)}, 1], one for each token, got {list(halfwidth.shape)}"
-        )
+        raise ArgumentError(f"measure: halfwidth must be [{len(a)}, 1], got {list(halfwidth.shape)}")
     values = a.detach().double().cpu().numpy()
     magnitudes = np.abs(values)
     return {
@@ -89,30 +86,25 @@ def token_measures(a: Tensor, *, halfwidth: Tensor) -> dict[str, Values]:
 
 
 def difference(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """After − before, measure by measure; nan where both are infinite.
-
-    Args:
-        before: result of `measure`.
-        after: result of `measure`.
-    """
+    """After − before, for each measure of two results of `measure`; nan where both are infinite."""
     return {name: after[name] - before[name] for name in before}
 
 
-def count_modes(values: Values) -> int:
+def count_modes(values: FloatArray) -> int:
     """Count the peaks of a smoothed density.
 
     The density is a Gaussian kernel estimate on a fine grid, mirrored at the smallest and the largest value and zero
-    beyond them, so that a peak at the very edge (a SiLU gate piles up at its minimum) counts like any other. The
+    beyond them, so that a peak at the very edge (a SiLU gate has many values at its minimum) counts like any other. The
     bandwidth is half of Silverman's rule, 0.45 · min(standard deviation, interquartile range / 1.349) · n^(−1/5):
-    outliers cannot widen it, and half because the rule, made for one mode, blurs several into each other. A peak is a
-    mode if it rises above the valleys beside it by `PROMINENCE` of the highest peak and by `SIGNIFICANCE` standard
-    deviations of its noise.
+    outliers do not widen it, and it is half because the rule, made for one mode, merges several. A peak is a mode if it
+    rises above the adjacent valleys by `PROMINENCE` of the highest peak and by `SIGNIFICANCE` standard deviations of
+    its noise.
 
     Args:
         values: `[n]`, finite, n ≥ 1.
 
     Returns:
-        At least 1. A few hundred values show only the plainest modes; thousands are needed to tell five apart.
+        At least 1. A few hundred values show only pronounced modes; telling five apart takes thousands.
     """
     from scipy.ndimage import gaussian_filter1d
     from scipy.signal import find_peaks
@@ -120,49 +112,48 @@ def count_modes(values: Values) -> int:
     bandwidth = _bandwidth(values)
     if bandwidth == 0:
         return 1
-    histogram = np.bincount(_cells(values, bandwidth)).astype(np.float64)
+    histogram = np.bincount(_grid_cells(values, bandwidth)).astype(np.float64)
     density = np.pad(gaussian_filter1d(histogram, BINS_PER_BANDWIDTH, mode="reflect", truncate=REACH), 1)
     # A Poisson count under this kernel has variance density · Σ kernel²; Σ kernel² = 1 / (2 √π · bins per bandwidth).
     noise = np.sqrt(density / (2 * np.sqrt(np.pi) * BINS_PER_BANDWIDTH))
     threshold = np.maximum(PROMINENCE * density.max(), SIGNIFICANCE * noise)
-    # The highest peak is a mode however few the values are.
-    threshold[density.argmax()] = 0
+    threshold[density.argmax()] = 0  # the highest peak is a mode, however few the values are
     return len(find_peaks(density, prominence=threshold)[0])
 
 
-def _bandwidth(values: Values) -> float:
+def _bandwidth(values: FloatArray) -> float:
     lower, upper = np.quantile(values, (0.25, 0.75))
-    # Where half the values coincide, the interquartile range says nothing and the standard deviation stands alone.
+    # Where half of the values are equal, the interquartile range is 0 and only the standard deviation is used.
     spreads = [spread for spread in (values.std(), (upper - lower) / 1.349) if spread > 0]
     return 0.45 * float(min(spreads, default=0.0)) * values.size**-0.2
 
 
-def _cells(values: Values, bandwidth: float) -> NDArray[np.int64]:
-    """Each value's cell of the grid, ascending from 0, with stretches that no kernel reaches cut short.
+def _grid_cells(values: FloatArray, bandwidth: float) -> NDArray[np.int64]:
+    """Each value's cell of the grid, ascending from 0.
 
-    That changes the height of no peak, and keeps the grid small however far away an outlier lies.
+    Gaps wider than the kernel are shortened: no peak changes its height, and outliers do not make the grid large.
     """
     steps = np.minimum(np.diff(np.sort(values)) / bandwidth, 2 * REACH + 1)
     place = np.concatenate([[0.0], np.cumsum(steps)])
     return np.rint(place * BINS_PER_BANDWIDTH).astype(np.int64)
 
 
-def _max_over_median(magnitudes: Values) -> float:
+def _max_over_median(magnitudes: FloatArray) -> float:
     largest, median = float(magnitudes.max()), float(np.median(magnitudes))
     if median == 0:
         return float("nan") if largest == 0 else float("inf")
     return largest / median
 
 
-def _excess_kurtosis(values: Values) -> float:
+def _excess_kurtosis(values: FloatArray) -> float:
     variance = float(values.var())
     if variance == 0:
         return float("nan")
     return float(np.mean(((values - values.mean()) ** 2 / variance) ** 2)) - 3
 
 
-def _gini(magnitudes: Values) -> Values:
-    """`[tokens]`: the mean difference between two of a token's magnitudes over twice their mean, from ranks."""
+def _gini(magnitudes: FloatArray) -> FloatArray:
+    """`[tokens]`: mean difference between two of a token's magnitudes over twice their mean, computed by rank."""
     width = magnitudes.shape[1]
     ranks = np.arange(1, width + 1)
     total = magnitudes.sum(axis=1)
@@ -170,12 +161,12 @@ def _gini(magnitudes: Values) -> Values:
     return np.divide(weighted, width * total, out=np.zeros_like(total), where=total > 0)
 
 
-def _check(a: Tensor) -> None:
+def _check_values(a: Tensor) -> None:
     if a.ndim != 2 or a.numel() == 0:
         raise ArgumentError(
             f"shape: values must be [tokens, width] and not empty, got {list(a.shape)}; remove padding first"
         )
     if not bool(torch.isfinite(a).all()):
         raise ArgumentError(
-            "shape: values hold NaN or Inf; drop those tokens first, a policy passes them through unchanged"
+            "shape: values contain NaN or Inf; drop those tokens first, a policy passes them through unchanged"
         )

@@ -1,4 +1,4 @@
-"""What a paired comparison resamples and flips: items, or clusters of items, in one canonical form."""
+"""The units of a paired comparison, items or clusters of items, sorted and scaled so that their order is irrelevant."""
 
 import operator
 from dataclasses import dataclass
@@ -8,88 +8,97 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from armlet.redistribution.errors import ArgumentError
+from armlet.statistics.arrays import FloatArray
 
 DOMINANT = 0.2  # of the sum of squares: above, a bootstrap covers as little as 88 % (measured on lognormal scores)
 FAR = 4  # standard deviations
 VARIED = 20  # units: below, a bootstrap covers as little as 47 % (measured on a grid of designs)
-LARGEST = 1e100
-DIGITS = 13  # of a difference relative to the largest score: beyond lies rounding
-
-Values = NDArray[np.float64]
+LARGEST_SCORE = 1e100
+SIGNIFICANT_DIGITS = 13  # of a difference relative to the largest score: further digits are rounding error
 
 
 @dataclass(frozen=True)
 class Units:
-    """What is resampled and flipped: items, or clusters with their sizes.
+    """Differences of items, or sums of differences of clusters.
 
-    Sorted, and turned so that the same data with the sides swapped is the same: results do not hang on the order of the
-    items, and swap with the sides. `sums` of 0/1 are whole numbers (in units of `scale`), so that ties are ties.
+    They are sorted, and negated where that puts them into the canonical order. So results do not depend on the order of
+    the items, and swapping the sides swaps the result exactly.
+
+    Attributes:
+        sums: `[units]`, in units of `scale`; whole numbers for 0/1 answers, so that ties are exact.
+        sizes: `[units]`, the number of items in each.
+        sign: −1 where the differences were negated, else +1; 0 where negating them changes nothing.
+        reach: the most that one item can differ, in units of `scale`: 1 for 0/1 answers, the observed range for scores.
+        scale: of one unit of `sums`.
+        binary: all scores are 0 or 1.
+        name: "items" or "clusters".
     """
 
-    sums: Values
-    sizes: Values
-    sign: int  # +1, −1, or 0 where swapping the sides changes nothing
-    reach: float  # the most one item can differ: 1 for 0/1, the range seen for scores; in units of `scale`
+    sums: FloatArray
+    sizes: FloatArray
+    sign: int
+    reach: float
     scale: float
     binary: bool
     name: str
 
     @property
-    def weights(self) -> Values:
+    def weights(self) -> FloatArray:
         """Sizes relative to their mean."""
         return self.sizes / self.sizes.mean()
 
     @property
-    def values(self) -> Values:
-        """Each unit's part of the difference, in units of `scale`: their mean is the difference."""
+    def values(self) -> FloatArray:
+        """Each unit's contribution in units of `scale`: their mean is the difference."""
         return self.sums / self.sizes.mean()
 
     @property
     def varied(self) -> int:
-        """How many units differ from the commonest mean difference."""
-        return len(self.sums) - self._alike()
+        """How many units differ from the most common mean difference."""
+        return len(self.sums) - self._most_common()
 
     @property
     def dominated(self) -> bool:
-        """Whether one unit makes up more than a fifth of the sum of squares, and lies four standard deviations out.
+        """Whether one unit makes up more than a fifth of the sum of squares and lies four standard deviations out.
 
-        Either alone is common: the first among few normal units, the second among many.
+        Each condition alone is common: the first among few normal units, the second among many.
         """
         squares = (self.values - self.weights * self.values.mean()) ** 2
         return bool(squares.max() > max(DOMINANT, FAR**2 / len(squares)) * squares.sum())
 
     @property
     def settled(self) -> bool:
-        """Whether the spread seen can be trusted: enough units vary, or all do."""
-        return self.varied >= VARIED or self._alike() == 1
+        """Whether the observed spread is reliable: enough units vary, or all do."""
+        return self.varied >= VARIED or self._most_common() == 1
 
-    def _alike(self) -> int:
-        return int(np.unique(np.round(self.sums / self.sizes, DIGITS - 1), return_counts=True)[1].max())
+    def _most_common(self) -> int:
+        rounded = np.round(self.sums / self.sizes, SIGNIFICANT_DIGITS - 1)
+        return int(np.unique(rounded, return_counts=True)[1].max())
 
 
-def matrix(name: str, values: ArrayLike) -> Values:
-    """`[items, samples]`, checked."""
+def score_matrix(name: str, values: ArrayLike) -> FloatArray:
+    """Checked scores as `[items, samples]`; `name` is the argument that an ArgumentError names."""
     try:
-        found = np.asarray(values)
+        scores = np.asarray(values)
     except ValueError:
         raise ArgumentError(f"{name} has rows of unequal length: give as many samples for every item") from None
-    if found.dtype.kind not in "biuf":
-        raise ArgumentError(f"{name} holds {found.dtype}: give numbers")
-    if found.ndim not in (1, 2) or not found.size:
-        raise ArgumentError(f"{name} has shape {found.shape}: give [items] or [items, samples], at least one of each")
-    found = found.astype(np.float64)
-    if not (np.abs(found) < LARGEST).all():
-        raise ArgumentError(f"{name} holds NaN, infinity or a number beyond 1e100: give finite scores for every item")
-    return found.reshape(len(found), -1)
+    if scores.dtype.kind not in "biuf":
+        raise ArgumentError(f"{name} contains {scores.dtype}: give numbers")
+    if scores.ndim not in (1, 2) or not scores.size:
+        raise ArgumentError(f"{name} has shape {scores.shape}: give [items] or [items, samples], at least one of each")
+    scores = scores.astype(np.float64)
+    if not (np.abs(scores) < LARGEST_SCORE).all():
+        raise ArgumentError(f"{name} contains NaN, infinity or a number beyond 1e100: give finite scores")
+    return scores.reshape(len(scores), -1)
 
 
-def mean(values: Values) -> float:
-    """Of `[items]`, rounded once: the same in any order, and turned where the values are."""
+def exact_mean(values: FloatArray) -> float:
+    """Of `[items]`, rounded once: it does not depend on their order, and negating the values negates it exactly."""
     return fsum(values) / len(values) + 0.0
 
 
-def gather(before: Values, after: Values, clusters: ArrayLike | None) -> Units:
-    """Both sides, checked and `[items, samples]`, as differences of items or of clusters."""
+def gather_units(before: FloatArray, after: FloatArray, clusters: ArrayLike | None) -> Units:
+    """Differences of two `[items, samples]` of `score_matrix`, by item or by cluster."""
     low, high = min(before.min(), after.min()), max(before.max(), after.max())
     binary = all(np.isin(side, (0, 1)).all() for side in (before, after))
     if binary:
@@ -101,29 +110,30 @@ def gather(before: Values, after: Values, clusters: ArrayLike | None) -> Units:
         reach = float(high / scale - low / scale)
     sizes, name = np.ones(len(sums)), "items"
     if clusters is not None:
-        owners, name = _owners(clusters, len(sums)), "clusters"
+        owners, name = _cluster_indices(clusters, len(sums)), "clusters"
         sums, sizes = np.bincount(owners, sums).astype(np.float64), np.bincount(owners).astype(np.float64)
-    return Units(*_canonical(np.round(sums, DIGITS), sizes), reach, scale, binary, name)
+    return Units(*_canonical(np.round(sums, SIGNIFICANT_DIGITS), sizes), reach, scale, binary, name)
 
 
-def _owners(clusters: ArrayLike, items: int) -> NDArray[np.intp]:
+def _cluster_indices(clusters: ArrayLike, items: int) -> NDArray[np.intp]:
     labels = np.asarray(clusters)
     if labels.shape != (items,):
         raise ArgumentError(f"clusters has shape {labels.shape} for {items} items: give one label for each item")
     try:
         return np.unique(labels, return_inverse=True)[1]
     except TypeError:
-        raise ArgumentError("clusters holds labels that cannot be sorted: give numbers or strings") from None
+        raise ArgumentError("clusters contains labels that cannot be sorted: give numbers or strings") from None
 
 
-def _canonical(sums: Values, sizes: Values) -> tuple[Values, Values, int]:
-    orders = [np.lexsort((sizes, turned)) for turned in (sums, -sums)]
-    as_is, turned = (np.stack((sign * sums[order], sizes[order])) for sign, order in zip((1, -1), orders, strict=True))
-    apart = np.flatnonzero(as_is.ravel() != turned.ravel())
-    if not len(apart):
-        return *as_is, 0
-    sign = 1 if as_is.ravel()[apart[0]] > turned.ravel()[apart[0]] else -1
-    return *(as_is if sign > 0 else turned), sign
+def _canonical(sums: FloatArray, sizes: FloatArray) -> tuple[FloatArray, FloatArray, int]:
+    """Sorted sums and sizes, and the sign by which the sums were multiplied; 0 where both signs give the same."""
+    orders = [np.lexsort((sizes, signed)) for signed in (sums, -sums)]
+    kept, negated = (np.stack((sign * sums[order], sizes[order])) for sign, order in zip((1, -1), orders, strict=True))
+    differing = np.flatnonzero(kept.ravel() != negated.ravel())
+    if not len(differing):
+        return *kept, 0
+    sign = 1 if kept.ravel()[differing[0]] > negated.ravel()[differing[0]] else -1
+    return *(kept if sign > 0 else negated), sign
 
 
 def check_share(name: str, value: float) -> None:

@@ -1,4 +1,4 @@
-"""Several answers to an item: pass@k, the majority's answer, and how much the texts repeat themselves."""
+"""Several answers to an item: pass@k, the majority's answer, and how repetitive the texts are."""
 
 import operator
 import re
@@ -6,20 +6,21 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from armlet.redistribution.errors import ArgumentError
+from armlet.statistics.arrays import FloatArray
 
 KS = (1, 3, 8, 16)
 
-WORD = re.compile(r"\w+|[^\w\s]")
+WORD_OR_SIGN = re.compile(r"\w+|[^\w\s]")
 
 
-def pass_at_k(correct: ArrayLike, k: int) -> NDArray[np.float64]:
-    """The chance that k of an item's n samples, drawn without replacement, hold a correct one: unbiased for k new ones.
+def pass_at_k(correct: ArrayLike, k: int) -> FloatArray:
+    """The chance that k of an item's n samples, drawn without replacement, include a correct one.
 
-    1 − C(n−c, k) / C(n, k) for c correct ones, as a product of k factors at most 1, so that nothing overflows
-    (Chen et al. 2021, arXiv 2107.03374, section 2.1).
+    It is an unbiased estimate for k new samples: 1 − C(n−c, k) / C(n, k) for c correct ones, as a product of k factors
+    of at most 1, so that nothing overflows (Chen et al. 2021, arXiv 2107.03374, section 2.1).
 
     Args:
         correct: `[items, samples]` of 0/1.
@@ -29,30 +30,29 @@ def pass_at_k(correct: ArrayLike, k: int) -> NDArray[np.float64]:
         `[items]`, in [0, 1].
 
     Raises:
-        ArgumentError: other shapes or values, or a k that is no such number.
+        ArgumentError: another shape, values other than 0 and 1, or k out of range.
     """
-    found = np.asarray(correct)
-    if found.ndim != 2 or not np.isin(found, (0, 1)).all():
-        raise ArgumentError(f"correct has shape {found.shape}: give [items, samples] of 0 and 1")
-    samples = found.shape[1]
+    samples_correct = np.asarray(correct)
+    if samples_correct.ndim != 2 or not np.isin(samples_correct, (0, 1)).all():
+        raise ArgumentError(f"correct has shape {samples_correct.shape}: give [items, samples] of 0 and 1")
+    samples = samples_correct.shape[1]
     if not isinstance(k, int | np.integer) or not 1 <= k <= samples:
         raise ArgumentError(f"pass@{k} of {samples} samples: k must be a whole number from 1 to {samples}")
-    wrong = samples - found.sum(axis=1, dtype=np.int64)
+    wrong = samples - samples_correct.sum(axis=1, dtype=np.int64)
     drawn = np.arange(k)
-    # At fewer than k wrong ones a factor is 0 (k draws must meet a correct one); below 0 it would mean nothing.
+    # With fewer than k wrong samples, k draws always include a correct one: a factor is 0, and no later one negative.
     return 1 - (np.maximum(wrong[:, None] - drawn, 0) / (samples - drawn)).prod(axis=1)
 
 
 def majority(answers: Sequence[str | None], equal: Callable[[str, str], bool] = operator.eq) -> int | None:
-    """The first sample whose answer is the most frequent; among equally frequent ones, the first to appear.
+    """The index of the first sample with the most frequent answer; ties go to the answer that appears first.
 
     Args:
-        answers: an item's extracted answers; None where nothing could be read, which never wins.
-        equal: whether two answers are the same; an answer is compared with the first of each group so far, and joins
-            the first group it equals.
+        answers: an item's extracted answers; None where none could be read, which never wins.
+        equal: whether two answers are the same; an answer joins the first group whose first answer it equals.
 
     Returns:
-        Its index; None where no answer could be read.
+        None where no answer could be read.
     """
     firsts: dict[int, str] = {}
     votes: dict[int, int] = {}
@@ -67,10 +67,10 @@ def majority(answers: Sequence[str | None], equal: Callable[[str, str], bool] = 
 def distinct_2(texts: Iterable[str]) -> float:
     """Distinct pairs of neighbouring words over all such pairs of all texts (Li et al. 2016, arXiv 1510.03055).
 
-    A word is a run of letters and digits, and every other sign is one of its own; no pair spans two texts.
+    A word is a run of letters and digits; every other sign is a word of its own. No pair spans two texts.
 
     Returns:
         A share in (0, 1]; 0.0 where there is no pair.
     """
-    pairs = [pair for text in texts for pair in pairwise(WORD.findall(text))]
+    pairs = [pair for text in texts for pair in pairwise(WORD_OR_SIGN.findall(text))]
     return len(set(pairs)) / len(pairs) if pairs else 0.0

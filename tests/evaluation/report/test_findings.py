@@ -13,7 +13,9 @@ from armlet.evaluation.run import run
 from armlet.prompts.fillers import Filler
 from armlet.runs.journal import open_journal
 from armlet.runs.machine import machine
-from armlet.statistics.comparison import compare, detectable, holm
+from armlet.statistics.comparison import compare
+from armlet.statistics.power import detectable
+from armlet.statistics.significance import holm
 from armlet.statistics.votes import majority, pass_at_k
 from engines import Fake
 from evaluations import plan, task

@@ -14,7 +14,9 @@ from armlet.evaluation.conditions.conditions import BASELINE, applies
 from armlet.evaluation.report.sentences import verdict
 from armlet.evaluation.tasks.problems import Kind, Problem, Task
 from armlet.runs.journal import Journal, Row
-from armlet.statistics.comparison import Comparison, compare, corrected, detectable, holm
+from armlet.statistics.comparison import UNDECIDED, Comparison, compare
+from armlet.statistics.power import detectable
+from armlet.statistics.significance import corrected, holm, is_significant
 from armlet.statistics.votes import KS, distinct_2, majority, pass_at_k
 
 CONFIDENCE = 0.95
@@ -205,8 +207,8 @@ def adjust(rows: Sequence[Row]) -> None:
     judged = [row for row in rows if row["judged"]]
     for row, adjusted in zip(judged, holm([row["p_value"] for row in judged]), strict=True):
         row["p_holm"] = adjusted
-        if adjusted >= 1 - row["confidence"]:
-            row["verdict"] = "no difference shown"
+        if not is_significant(adjusted, row["confidence"]):
+            row["verdict"] = UNDECIDED
 
 
 def _exact(conditions: Sequence[Row]) -> list[Row]:

@@ -1,9 +1,9 @@
-"""The bootstrap draws prompts and then tokens, and its interval holds what it should."""
+"""The bootstrap draws prompts and then tokens, and its interval covers the true mean as often as it says."""
 
 import numpy as np
 import pytest
 
-from armlet.statistics.bootstrap import draw_weights, interval, replicate_means
+from armlet.statistics.resampling import draw_weights, percentile_interval, replicate_means
 
 OWNERS = np.repeat(np.arange(5), [3, 1, 7, 4, 5])
 
@@ -37,22 +37,22 @@ def test_replicate_means_are_means_of_the_drawn_tokens():
 def test_a_replicate_without_any_of_the_tokens_has_no_mean_and_is_left_out():
     means = replicate_means(np.array([[1.0], [3.0]]), np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 2.0]]))
     np.testing.assert_array_equal(means[:, 0], [2.0, np.nan, 3.0])
-    np.testing.assert_allclose(interval(means)[:, 0], [2.025, 2.975])
+    np.testing.assert_allclose(percentile_interval(means)[:, 0], [2.025, 2.975])
 
 
 def test_what_is_not_defined_has_no_interval():
-    low, high = interval(np.array([[1.0, np.nan], [2.0, np.nan]]))
+    low, high = percentile_interval(np.array([[1.0, np.nan], [2.0, np.nan]]))
     assert np.isnan([low[1], high[1]]).all()
     assert not np.isnan([low[0], high[0]]).any()
-    assert np.isnan(interval(np.full((3, 2), np.nan))).all()
+    assert np.isnan(percentile_interval(np.full((3, 2), np.nan))).all()
 
 
 def test_one_prompts_quantity_has_no_interval():
     """Each token has the same value: tokens drawn again say nothing of other prompts."""
     weights = draw_weights(np.zeros(7, dtype=int))
-    assert np.isnan(interval(replicate_means(np.full((7, 1), 0.1), weights))).all()
-    assert np.isnan(interval(replicate_means(np.zeros((7, 1)), weights))).all()
-    assert not np.isnan(interval(replicate_means(np.arange(7.0)[:, None], weights))).any()
+    assert np.isnan(percentile_interval(replicate_means(np.full((7, 1), 0.1), weights))).all()
+    assert np.isnan(percentile_interval(replicate_means(np.zeros((7, 1)), weights))).all()
+    assert not np.isnan(percentile_interval(replicate_means(np.arange(7.0)[:, None], weights))).any()
 
 
 @pytest.mark.parametrize("between", [0.0, 1.0])
@@ -63,7 +63,9 @@ def test_the_interval_holds_the_true_mean_about_as_often_as_it_says(between):
         rng = np.random.default_rng(run)
         prompts = np.repeat(np.arange(16), 12)
         values = rng.normal(size=16)[prompts] * between + rng.normal(size=len(prompts))
-        low, high = interval(replicate_means(values[:, None], draw_weights(prompts, seed=run, replicates=400)))
+        low, high = percentile_interval(
+            replicate_means(values[:, None], draw_weights(prompts, seed=run, replicates=400))
+        )
         held += bool(low[0] <= 0 <= high[0])
         naive += abs(values.mean()) <= 1.96 * values.std() / len(values) ** 0.5
     # Drawing tokens within drawn prompts counts their spread twice: a little too wide where prompts are alike.

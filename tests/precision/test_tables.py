@@ -1,0 +1,41 @@
+"""What fits into 80 columns, and figures of extreme results."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from armlet.precision.choice import CONTRACTIONS, REFERENCES, ROUNDED
+from armlet.precision.figures import draw_precision
+from armlet.precision.findings import LayerRow, MethodRow, PerplexityRatio
+from armlet.precision.run import describe_contraction
+from armlet.precision.tables import layers_table, short_perplexity
+from armlet.precision.trials import LayerStats, TrialOutcome
+
+
+def test_the_longest_contraction_fits_into_80_letters():
+    ratio = PerplexityRatio(1.0, 0.999, 1.001)
+    setting = max(map(describe_contraction, CONTRACTIONS), key=len)
+    row = LayerRow(28, dict.fromkeys(REFERENCES, 1.1), True, setting, ratio, ratio, False)
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(layers_table([row]))
+    assert f"1.000 [0.999, 1.001] {setting}" in shown.getvalue()
+    assert "…" not in shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1.00609, "1.0061"), (2.0, "2.00"), (999.99, "999.99"), (1804.3, "1,804"), (99998.4, "99,998"), (1e5, "1.0e5")],
+)
+def test_a_perplexity_takes_six_characters(value, shown):
+    assert short_perplexity(value) == shown
+    assert len(shown) <= 6
+
+
+@pytest.mark.parametrize("codes", [(), REFERENCES[:1], REFERENCES], ids=len)
+def test_a_figure_of_rounding_that_changes_nothing_is_drawn_without_a_warning(codes):
+    outcome = TrialOutcome([1.6], {0: LayerStats(None, 0.0, None, None, True), 1: LayerStats(9.0, 0.0, 2.0, 1.0, True)})
+    same = PerplexityRatio(1.0, 1.0, 1.0)
+    rows = [MethodRow(code, ROUNDED, "", 5.0, same, None, outcome) for code in (None, *codes)]
+    layers = [LayerRow(at, dict.fromkeys(REFERENCES, 1.0), False, None, None, None, False) for at in (0, 1)]
+    draw_precision(rows, layers).draw_without_rendering()
