@@ -17,13 +17,13 @@ from armlet.presentation.files import json_text, write_json
 from armlet.presentation.terminal import INTERRUPTED, notes, progress
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
-from armlet.runs.journal import run_folder
+from armlet.runs.folder import default_run_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from armlet.precision.measure import Bench, Contraction, Trial
-    from armlet.runs.journal import Journal
+    from armlet.runs.folder import RunFolder
 
 PASSAGES = Path(__file__).parents[1] / "precision" / "passages.txt"
 """The built-in text: prose written for this purpose."""
@@ -70,7 +70,7 @@ def quantize(
     """Measure what few bits at the input of down cost, with companding, contraction and what else is used today."""
     from armlet.precision.choice import REFERENCES
     from armlet.precision.measure import Bench
-    from armlet.runs.journal import open_journal
+    from armlet.runs.folder import open_run_folder
     from armlet.runs.machine import machine
 
     refuse_meta(device)
@@ -86,8 +86,8 @@ def quantize(
     bench = Bench(loaded, {name: ids.to(loaded.device) for name, ids in texts.items()}, REFERENCES, after)
     asked = {"windows": windows, "tokens": tokens, "calibration": calibration, "limit": limit, "site": site}
     manifest = _manifest(described, data, texts, asked)
-    folder = out or run_folder(manifest)
-    with open_journal(folder, manifest, machine()) as journal:
+    folder = out or default_run_folder(manifest)
+    with open_run_folder(folder, manifest, machine()) as journal:
         found = _run(bench, journal, limit, site, seed)
     if found.rows:
         heading = {"source": described["model"], "dtype": described["dtype"], "data": str(data) if data else None}
@@ -171,7 +171,7 @@ def _manifest(
 class _Runner:
     """Runs trials that the journal does not have yet, and moves the bar on for each."""
 
-    def __init__(self, bench: "Bench", journal: "Journal", tick: Callable[..., None]) -> None:
+    def __init__(self, bench: "Bench", journal: "RunFolder", tick: Callable[..., None]) -> None:
         self.bench, self.journal, self.tick = bench, journal, tick
 
     def __call__(self, trial: "Trial") -> Any:
@@ -191,7 +191,7 @@ class _Found:
     interrupted: bool = False
 
 
-def _run(bench: "Bench", journal: "Journal", limit: float, site: str | None, seed: int) -> _Found:
+def _run(bench: "Bench", journal: "RunFolder", limit: float, site: str | None, seed: int) -> _Found:
     from armlet.precision.choice import choose
     from armlet.precision.codes import CODES
     from armlet.precision.measure import Trial
