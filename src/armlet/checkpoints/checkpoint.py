@@ -113,11 +113,7 @@ class Checkpoint:
         return prefix, {name: self._shard_of(name) for name in names}
 
     def _shard_of(self, name: str) -> Shard:
-        """The file that contains a tensor; its header is checked.
-
-        Raises:
-            CheckpointError: the file is missing, lacks the tensor, or contains it quantised.
-        """
+        """The file that contains a tensor, and does not contain it quantised."""
         file = self._weight_map[name]
         shard = self._files.shard(file)
         if name not in shard.entries:

@@ -5,6 +5,7 @@ Nothing is unpickled, and no file outside the folder is opened because a file in
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -57,34 +58,63 @@ class Shard(Protocol):
         ...
 
 
-class Files(Protocol):
+class Files(ABC):
     """The files of a checkpoint, in a folder or on a hub.
 
     Attributes:
         name: the folder or the hub id.
     """
 
-    name: str
-
-    def place(self, file: str) -> str:
-        """The file's name in error messages."""
-        ...
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._shards: dict[str, Shard] = {}
 
     def json(self, file: str) -> dict[str, object]:
-        """The JSON object in a file; raises MissingFileError where there is no such file."""
-        ...
+        """The JSON object in a file.
+
+        Raises:
+            MissingFileError: no such file.
+            CheckpointError: it cannot be read, or is not a JSON object.
+        """
+        place, content = self.place(file), self._read(file)
+        with explained(f"{place} is not readable as JSON", "; download the checkpoint again"):
+            parsed = json.loads(content.decode("utf-8"))
+        if not isinstance(parsed, dict):
+            raise CheckpointError(f"{place} is not a JSON object; download the checkpoint again")
+        return parsed
 
     def shard(self, file: str) -> Shard:
-        """A safetensors file, of which only the header is read; raises MissingFileError where there is none."""
-        ...
+        """A safetensors file, of which only the header is read. It must not change as long as the checkpoint is in use.
 
-    def without_safetensors(self) -> str:
-        """What there is in place of safetensors, for the error message."""
-        ...
+        Raises:
+            MissingFileError: no such file.
+            CheckpointError: it cannot be read, or is damaged.
+        """
+        if file not in self._shards:
+            try:
+                self._shards[file] = self._open(file)
+            except MissingFileError as error:
+                problem = f"{error}, though {INDEX_FILE} names it"
+                raise MissingFileError(f"{problem}; name a complete checkpoint") from error
+        return self._shards[file]
 
     def progress(self, size: int, title: str) -> AbstractContextManager[Advance]:
-        """Shows how much of `size` bytes has been read."""
-        ...
+        """Shows how much of `size` bytes has been read; nothing where that takes no time."""
+        return nullcontext(silent)
+
+    @abstractmethod
+    def place(self, file: str) -> str:
+        """The file's name in error messages."""
+
+    @abstractmethod
+    def without_safetensors(self) -> str:
+        """What there is in place of safetensors, for the error message."""
+
+    @abstractmethod
+    def _read(self, file: str) -> bytes: ...
+
+    @abstractmethod
+    def _open(self, file: str) -> Shard: ...
 
 
 class FileShard:
@@ -128,51 +158,32 @@ def _file_version(file: Path) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-class Folder:
+class Folder(Files):
     """A checkpoint in a local folder."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.name = path, str(path)
-        self._shards: dict[str, FileShard] = {}
+        super().__init__(str(path))
+        self.path = path
 
     def place(self, file: str) -> str:
         """The path."""
         return str(self.path / file)
-
-    def json(self, file: str) -> dict[str, object]:
-        """The JSON object in a file.
-
-        Raises:
-            MissingFileError: no such file.
-            CheckpointError: not a JSON object.
-        """
-        if not (self.path / file).is_file():
-            raise MissingFileError(f"{self.place(file)} is missing; name the folder of a whole checkpoint")
-        return json_object((self.path / file).read_bytes(), self.place(file))
-
-    def shard(self, file: str) -> FileShard:
-        """A safetensors file, which must stay the same as long as the checkpoint is in use.
-
-        Raises:
-            MissingFileError: no such file.
-            CheckpointError: truncated or damaged.
-        """
-        if file not in self._shards:
-            if not (self.path / file).is_file():
-                raise MissingFileError(
-                    f"{self.place(file)} is missing, though {INDEX_FILE} names it; download the checkpoint again"
-                )
-            self._shards[file] = FileShard(self.path / file)
-        return self._shards[file]
 
     def without_safetensors(self) -> str:
         """Pickled weights, or nothing."""
         pickled = sorted(file.name for file in self.path.glob("*.bin"))
         return f"found {pickled[0]}, and pickle is never read" if pickled else "found no weights"
 
-    def progress(self, size: int, title: str) -> AbstractContextManager[Advance]:
-        """Silent: memory-mapping takes no time."""
-        return nullcontext(silent)
+    def _read(self, file: str) -> bytes:
+        return self._existing(file).read_bytes()
+
+    def _open(self, file: str) -> FileShard:
+        return FileShard(self._existing(file))
+
+    def _existing(self, file: str) -> Path:
+        if not (self.path / file).is_file():
+            raise MissingFileError(f"{self.place(file)} is missing")
+        return self.path / file
 
 
 def named_folder(model: str | Path) -> Path | None:
@@ -229,19 +240,6 @@ def _is_inside(file: str) -> bool:
     path = PurePosixPath(file)
     leaves = path.is_absolute() or ".." in path.parts or "\\" in file or PureWindowsPath(file).drive
     return bool(path.parts) and file.isprintable() and not leaves
-
-
-def json_object(content: bytes, place: str) -> dict[str, object]:
-    """The object that a JSON text contains.
-
-    Raises:
-        CheckpointError: malformed, or not an object.
-    """
-    with explained(f"{place} is not readable as JSON", "; download the checkpoint again"):
-        parsed = json.loads(content.decode("utf-8"))
-    if not isinstance(parsed, dict):
-        raise CheckpointError(f"{place} is not a JSON object; download the checkpoint again")
-    return parsed
 
 
 @contextmanager

@@ -18,13 +18,12 @@ from torch import Tensor
 
 from armlet.checkpoints.folder import (
     CONFIG_FILE,
-    INDEX_FILE,
     Advance,
     CheckpointError,
+    Files,
     FileShard,
     MissingFileError,
     Shard,
-    json_object,
     reason,
     silent,
 )
@@ -70,7 +69,7 @@ class HubShard:
         return data.view(FLOATS[entry.dtype]).view(len(indices), *entry.shape[1:])
 
 
-class Hub:
+class Hub(Files):
     """A checkpoint in a hub's repository, at the commit that its main branch has now.
 
     The hub is the one in the environment variable HF_ENDPOINT. Without a network, the commit is the one in this
@@ -82,26 +81,22 @@ class Hub:
     """
 
     def __init__(self, repo: str) -> None:
-        from huggingface_hub import HfFileSystem
-        from huggingface_hub.constants import ENDPOINT
+        from huggingface_hub import HfFileSystem, constants
 
-        self.name = repo
-        self.endpoint = (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
+        super().__init__(repo)
+        self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         self._unreachable: UnreachableError | None = None
-        self._shards: dict[str, Shard] = {}
         self._repo, self._commit = self._pin()
-        self._files = HfFileSystem(endpoint=self.endpoint, skip_instance_cache=True)
+        self._file_system = HfFileSystem(endpoint=self.endpoint, skip_instance_cache=True)
 
     def _pin(self) -> tuple[str, str]:
         """The repository's full id, and the commit of its main branch."""
-        from huggingface_hub import HfApi
-        from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
+        from huggingface_hub import HfApi, constants
 
+        api, timeout = HfApi(self.endpoint), constants.HF_HUB_ETAG_TIMEOUT
         try:
             info = ask(
-                lambda: HfApi(self.endpoint).model_info(self.name, timeout=HF_HUB_ETAG_TIMEOUT),
-                self.name,
-                self.endpoint,
+                lambda: api.model_info(self.name, timeout=constants.HF_HUB_ETAG_TIMEOUT), self.name, self.endpoint
             )
         except UnreachableError as error:
             config = self._cached(CONFIG_FILE, "main")
@@ -120,32 +115,6 @@ class Hub:
         """The file, the repository and the hub."""
         return f"{self.name}/{file} at {self.endpoint}"
 
-    def json(self, file: str) -> dict[str, object]:
-        """The JSON object in a file.
-
-        Raises:
-            MissingFileError: no such file.
-            CheckpointError: refused, not reached, or not a JSON object.
-        """
-        cached = self._cached(file, self._commit)
-        content = cached.read_bytes() if cached else self.read(file, [(0, self.size(file))]).numpy().tobytes()
-        return json_object(content, self.place(file))
-
-    def shard(self, file: str) -> Shard:
-        """A safetensors file; its header is downloaded once.
-
-        Raises:
-            MissingFileError: no such file.
-            CheckpointError: refused, not reached or damaged.
-        """
-        if file not in self._shards:
-            cached = self._cached(file, self._commit)
-            try:
-                self._shards[file] = FileShard(cached) if cached else HubShard(self, file)
-            except MissingFileError as error:
-                raise MissingFileError(f"{error}, though {INDEX_FILE} names it; name another checkpoint") from error
-        return self._shards[file]
-
     def without_safetensors(self) -> str:
         """Nothing that is read, or nothing that can be asked for."""
         offline = f"this machine's cache has none ({self._unreachable})"
@@ -159,17 +128,20 @@ class Hub:
         with tqdm(total=size, desc=title, unit="B", unit_scale=True, disable=None) as bar:
             yield bar.update
 
-    def size(self, file: str) -> int:
-        """The length of a file in bytes; nothing of it is downloaded.
+    def _read(self, file: str) -> bytes:
+        cached = self._cached(file, self._commit)
+        return cached.read_bytes() if cached else self.read(file, [(0, self.size(file))]).numpy().tobytes()
 
-        Raises:
-            MissingFileError: no such file.
-            CheckpointError: refused or not reached.
-        """
+    def _open(self, file: str) -> Shard:
+        cached = self._cached(file, self._commit)
+        return FileShard(cached) if cached else HubShard(self, file)
+
+    def size(self, file: str) -> int:
+        """The length of a file in bytes; MissingFileError where there is no such file."""
         if self._unreachable:  # even where the network is back: its commit may be another one
             raise MissingFileError(f"{self.place(file)} is not in this machine's cache: {self._unreachable}")
         try:
-            return ask(lambda: self._files.info(self._path(file))["size"], self.name, self.endpoint)
+            return ask(lambda: self._file_system.info(self._path(file))["size"], self.name, self.endpoint)
         except FileNotFoundError as error:
             raise MissingFileError(f"{self.place(file)} is missing") from error
 
@@ -202,9 +174,9 @@ class Hub:
 
     def _piece(self, file: str, start: int, stop: int) -> bytes:
         def request() -> bytes | str:
-            return self._files.cat_file(self._path(file), start, stop, cache_type="none")  # no read-ahead
+            return self._file_system.cat_file(self._path(file), start, stop, cache_type="none")  # no read-ahead
 
-        content = cast("bytes", ask(request, self.name, self.endpoint, retried=False))
+        content = cast("bytes", ask(request, self.name, self.endpoint, repeat=False))
         if len(content) != stop - start:
             raise CheckpointError(
                 f"{self.place(file)}: asked for bytes {start} to {stop - 1}, the hub sent {len(content)} bytes; "

@@ -58,9 +58,11 @@ def load(
     """
     check_device(device)
     folder = named_folder(model_id) or download(model_id)
+    files = Folder(folder)
     with _quiet():
-        config = _load_config(Folder(folder))
-        _check_shards(Folder(folder))
+        config = _load_config(files)
+        for file in sorted(set(weight_map(files).values())):
+            files.shard(file)  # refuses a file that is missing or damaged
         tokenizer = _load_vocabulary(folder)
         model = _load_weights(folder, config, dtype, device)
     return model, tokenizer
@@ -125,11 +127,6 @@ def _load_config(files: Folder) -> "PreTrainedConfig":
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise config_refusal(files, settings, f"model_type {kind!r}, which is not a causal language model")
     return config
-
-
-def _check_shards(files: Folder) -> None:
-    for file in sorted(set(weight_map(files).values())):
-        files.shard(file)
 
 
 def _load_vocabulary(folder: Path) -> "PreTrainedTokenizerBase":

@@ -17,7 +17,7 @@ LINE_SECONDS = 60
 notes = Console(stderr=True)
 
 
-class Tick(Protocol):
+class ProgressTick(Protocol):
     """Moves a progress bar."""
 
     def __call__(self, steps: int = 1, /) -> None:
@@ -26,7 +26,7 @@ class Tick(Protocol):
 
 
 @contextmanager
-def progress(what: str, total: int, *, done: int = 0) -> Iterator[Tick]:
+def progress(what: str, total: int, *, done: int = 0) -> Iterator[ProgressTick]:
     """A progress bar on stderr with the remaining time, or a line each minute where stderr is no terminal.
 
     Args:
