@@ -95,9 +95,7 @@ class Hub(Files):
 
         api, timeout = HfApi(self.endpoint), constants.HF_HUB_ETAG_TIMEOUT
         try:
-            info = ask(
-                lambda: api.model_info(self.name, timeout=constants.HF_HUB_ETAG_TIMEOUT), self.name, self.endpoint
-            )
+            info = ask(lambda: api.model_info(self.name, timeout=timeout), self.name, self.endpoint)
         except UnreachableError as error:
             config = self._cached(CONFIG_FILE, "main")
             if config is None:
