@@ -28,7 +28,7 @@ from training_run import PRECISIONS, Recipe, Run, Text, train
 from armlet.presentation.files import write_json
 from armlet.presentation.style import save
 from armlet.presentation.terminal import BAD_INPUT, INTERRUPTED, notes, progress
-from armlet.runs.journal import RunError, open_journal
+from armlet.runs.folder import RunError, open_run_folder
 from armlet.runs.machine import machine
 
 RATES = "0.008,0.064,0.256,0.512,1.024,2.048"
@@ -49,7 +49,7 @@ def main(
     runs = [Run(p, r, s, arm) for s in range(seeds) for p in PRECISIONS for r in wanted for arm in (False, True)]
     manifest = {"text": hashlib.sha256(text.read_bytes()).hexdigest(), "recipe": asdict(recipe)}
     manifest |= {"rates": wanted, "seeds": seeds, "torch": torch.__version__}
-    with open_journal(out, manifest, machine()) as journal:
+    with open_run_folder(out, manifest, machine()) as journal:
         missing = [run for run in runs if not journal.has(run.key)]
         try:
             with progress("training", len(missing)) as tick:

@@ -15,7 +15,7 @@ from armlet.evaluation.run import run
 from armlet.evaluation.tasks.problems import SYSTEMS, Problem, Task
 from armlet.prompts.fillers import Filler
 from armlet.redistribution import Inward, Outward
-from armlet.runs.journal import open_journal
+from armlet.runs.folder import open_run_folder
 
 RATES = {"treated": 0.78, "filler": 0.6, "combined": 0.7, "best-of": 0.68}
 """Of right answers; 0.68 for the others."""
@@ -123,7 +123,7 @@ def found(*tasks, engine=None, treatments=TREATMENTS, fillings=FILLINGS, batch=5
     engine = engine or Fake()
     with (
         tempfile.TemporaryDirectory() as folder,
-        open_journal(Path(folder), plan.manifest(engine), MACHINE) as journal,
+        open_run_folder(Path(folder), plan.manifest(engine), MACHINE) as journal,
     ):
         with suppress(Stopped):
             run(plan, engine, journal)

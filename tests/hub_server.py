@@ -1,20 +1,29 @@
-"""A hub on 127.0.0.1: a folder's files under `/{repo}/resolve/{revision}/{file}`, with the faults a test asks for."""
+"""A hub on 127.0.0.1 that serves a folder as one repository, with the faults that a test asks for.
+
+It answers the requests of huggingface_hub's file system: `/api/models/{repo}` for the commit of main,
+`/api/models/{repo}/revision/{commit}`, `/api/models/{repo}/tree/{commit}/{folder}` for the files and their lengths, and
+`/{repo}/resolve/{commit}/{file}` for a file or a range of its bytes.
+"""
 
 import hashlib
+import json
 import re
-import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 REPO = "somebody/tiny"
 COMMIT = "c0ffee" * 6 + "c0ff"
+API = "the API"
+"""In place of a file, for faults of the answers about the repository."""
 
 
 @dataclass
-class Asked:
-    """One request, and how many bytes of a body it got."""
+class Request:
+    """One request for a file, and how many bytes of a body it got."""
 
     method: str
     file: str
@@ -29,34 +38,37 @@ class Hub:
     """What is served, how, and what was asked for.
 
     Faults are keyed by file. `cuts`: after how many bytes of a body each next answer breaks off; -1 for never.
-    `statuses`: what the next answers are instead. `headers`: what an answer says on top; None for what it leaves out.
+    `statuses`: what the next answers are instead.
     """
 
-    folder: object
+    folder: Path
+    commit: str | None = COMMIT  # of main; requests for any other revision than `COMMIT` are refused
     linked: str | None = None  # the address of a second server, to which safetensors are redirected
     ranges: bool = True
-    main_alone: bool = False  # commits are named, and not served
     hung: threading.Event | None = None  # an answer that should break off waits for this instead
     extra: dict = field(default_factory=dict)  # what follows the bytes asked for
     cuts: dict = field(default_factory=dict)
     statuses: dict = field(default_factory=dict)
-    headers: dict = field(default_factory=dict)
     bodies: dict = field(default_factory=dict)  # in place of a file's content
-    asked: list = field(default_factory=list)
-    strays: list = field(default_factory=list)  # paths asked for that are no file of the repository
+    asked: list = field(default_factory=list)  # for files
+    questions: list = field(default_factory=list)  # paths asked of the API
     address: str = ""
 
     def sent(self, *files):
         """Bytes of bodies, of some files or of all."""
-        return sum(asked.sent for asked in self.asked if not files or asked.file in files)
+        return sum(request.sent for request in self.asked if not files or request.file in files)
 
     def of(self, file):
         """The requests for one file."""
-        return [asked for asked in self.asked if asked.file == file]
+        return [request for request in self.asked if request.file == file]
 
     def body(self, file):
-        """What a file says."""
+        """A file's content."""
         return self.bodies[file] if file in self.bodies else (self.folder / file).read_bytes()
+
+    def files(self):
+        """The names of all files."""
+        return sorted({path.name for path in self.folder.iterdir() if path.is_file()} | self.bodies.keys() - {API})
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -74,25 +86,46 @@ class Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self):
-        found = re.fullmatch(rf"/{REPO}/resolve/([^/]+)/(.+)", self.path)
-        if not found:
-            self.hub.strays.append(self.path)
-            return self._refuse(404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
-        revision, file = found.groups()
+        path = unquote(urlsplit(self.path).path)
+        if about := re.fullmatch(rf"/api/models/{REPO}(?:/(revision|tree)/([^/]+)/?)?", path):
+            self.hub.questions.append(path)
+            return self._tell(*about.groups())
+        if wanted := re.fullmatch(rf"/{REPO}/resolve/([^/]+)/(.+)", path):
+            return self._serve(*wanted.groups())
+        self.hub.questions.append(path)
+        return self._refuse(404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+
+    def _tell(self, kind, revision):
+        """An answer of the API."""
+        if self.hub.statuses.get(API):
+            return self._refuse(self.hub.statuses[API].pop(0), {})
+        if revision not in (None, COMMIT):
+            return self._refuse(404, {"X-Error-Code": "RevisionNotFound"})
+        told = {"id": REPO, "sha": self.hub.commit}
+        if kind == "tree":
+            bodies = {file: self.hub.body(file) for file in self.hub.files()}
+            told = [
+                {"type": "file", "path": file, "size": len(body), "oid": blob_id(body)} for file, body in bodies.items()
+            ]
+        self._send_whole(self.hub.bodies.get(API, json.dumps(told).encode()))
+
+    def _send_whole(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _serve(self, revision, file):
         token = self.headers.get("Authorization")
-        self.asked = Asked(self.command, file, revision, self.headers.get("Range"), token)
-        self.hub.asked.append(self.asked)
-        if self.hub.main_alone and revision != "main":
-            return self._refuse(404, {})
+        self.request_for = Request(self.command, file, revision, self.headers.get("Range"), token)
+        self.hub.asked.append(self.request_for)
         if self.hub.statuses.get(file):
             return self._refuse(self.hub.statuses[file].pop(0), {})
-        if file not in self.hub.bodies and not (self.hub.folder / file).is_file():
+        if file not in self.hub.files() or revision != COMMIT:
             return self._refuse(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
-        body = self.hub.body(file)
         if self.hub.linked and file.endswith(".safetensors"):
-            linked = {"X-Linked-Etag": f'"{sha256(body)}"', "X-Linked-Size": str(len(body)), "X-Repo-Commit": COMMIT}
-            return self._refuse(302, linked | {"Location": self.hub.linked + self.path})
-        self._give(file, body)
+            return self._refuse(302, {"Location": self.hub.linked + self.path})
+        self._give(file, self.hub.body(file))
 
     def _refuse(self, status, headers):
         """An answer without a body."""
@@ -103,17 +136,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def _give(self, file, body):
         headers = {"ETag": f'"{blob_id(body)}"', "X-Repo-Commit": COMMIT}
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if self.hub.ranges else None
-        if asked:
-            first, last = int(asked[1]), min(int(asked[2]), len(body) - 1)
+        bounds = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if self.hub.ranges else None
+        if bounds:
+            first, last = int(bounds[1]), min(int(bounds[2]), len(body) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(body)}"
             body = body[first : last + 1] + self.hub.extra.get(file, b"")
-        headers["Content-Length"] = str(len(body))
-        headers |= self.hub.headers.get(file, {})
-        self.send_response(206 if asked else 200)
-        for name, value in headers.items():
-            if value is not None:
-                self.send_header(name, value)
+        self.send_response(206 if bounds else 200)
+        for name, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
             self._send(file, body)
@@ -122,46 +152,32 @@ class Handler(BaseHTTPRequestHandler):
         cuts = self.hub.cuts.get(file)
         cut = cuts.pop(0) if cuts else -1
         part = body if cut < 0 else body[:cut]
-        self.asked.sent += len(part)
+        self.request_for.sent += len(part)
         try:
             self.wfile.write(part)
             self.wfile.flush()
         except OSError:  # whoever asked has gone
-            self.asked.sent -= len(part)
+            self.request_for.sent -= len(part)
         if cut >= 0:
             self.close_connection = True
             if self.hub.hung:
                 self.hub.hung.wait()
 
 
-class OneAtATime(HTTPServer):
-    """Serves a connection until it is closed, and the next one then."""
-
-    def handle_error(self, request, client_address):
-        """Nothing is said of a client that has gone: it may close a connection that was kept open."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
-class Server(ThreadingHTTPServer, OneAtATime):
+class Server(ThreadingHTTPServer):
     daemon_threads = True
 
 
 def blob_id(content):
-    """The hash by which git, and so a hub's ETag, names a file."""
+    """The hash by which git, and so a hub, names a file."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def sha256(content):
-    """The hash by which a hub's ETag names a large file."""
-    return hashlib.sha256(content).hexdigest()
-
-
 @contextmanager
-def serving(folder, kind=Server, **how):
+def serving(folder, **how):
     """A hub that serves a folder while the block runs."""
     hub = Hub(folder, **how)
-    server = kind(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
+    server = Server(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from armlet.checkpoints.folder import INDEX, CheckpointError
+from armlet.checkpoints.folder import INDEX_FILE, CheckpointError
 from families import tiny
 
 # The user's turn stands between w1 and w2, and w3 asks for the answer.
@@ -45,7 +45,7 @@ def saved(folder, family="llama", *, size="20KB", dtype=torch.float32, **changes
 
 def shards_of(folder, part):
     """The files that hold the tensors whose names have a part."""
-    homes = json.loads((folder / INDEX).read_text())["weight_map"]
+    homes = json.loads((folder / INDEX_FILE).read_text())["weight_map"]
     return {folder / file for name, file in homes.items() if part in name}
 
 

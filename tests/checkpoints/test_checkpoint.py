@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from armlet import Layer1
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.checkpoint import open_checkpoint
-from armlet.checkpoints.folder import INDEX, WEIGHTS
+from armlet.checkpoints.folder import INDEX_FILE, WEIGHTS_FILE
 from armlet.layer.options import read_options
 from armlet.redistribution.errors import ArgumentError
 from families import FAMILIES, prompt, tiny
@@ -35,7 +35,7 @@ def change_config(folder, **changes):
 
 def change_weights(folder, change):
     """Rewrite the one file of weights: `change` gets and gives a dictionary of tensors."""
-    save_file(change(load_file(folder / WEIGHTS)), folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(change(load_file(folder / WEIGHTS_FILE)), folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 # --- what it reads --------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_a_missing_shard_that_is_needed_is_named(gone, kept, tmp_path):
     file.unlink()
     checkpoint = open_checkpoint(tmp_path)
     act = (lambda: checkpoint.rows(prompt(3))) if gone == "embed_tokens" else (lambda: checkpoint.read(1))
-    assert refusal(act).startswith(f"{file} is missing, though {INDEX} names it")
+    assert refusal(act).startswith(f"{file} is missing, though {INDEX_FILE} names it")
 
 
 def test_a_truncated_shard_is_named(tmp_path):
@@ -235,7 +235,7 @@ def test_pickles_are_never_opened(beside, tmp_path):
     if beside:
         Layer1.from_checkpoint(tmp_path)
     else:
-        (tmp_path / WEIGHTS).unlink()
+        (tmp_path / WEIGHTS_FILE).unlink()
         message = refusal(lambda: Layer1.from_checkpoint(tmp_path))
         assert "found pytorch_model.bin, and pickle is never read" in message
     assert not (tmp_path / "ran").exists()
@@ -256,7 +256,7 @@ def test_code_in_the_folder_is_never_run(kind, tmp_path):
 @pytest.mark.parametrize("name", ["../x.safetensors", "/x", "a\\b"])
 def test_an_index_that_leads_out_of_the_folder_is_refused(name, tmp_path):
     saved(tmp_path)
-    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"model.layers.0.a": name}}))
+    (tmp_path / INDEX_FILE).write_text(json.dumps({"weight_map": {"model.layers.0.a": name}}))
     assert "which leads out of the checkpoint" in refusal(lambda: open_checkpoint(tmp_path))
 
 
@@ -361,7 +361,7 @@ def save_8b(folder, dtype):
         shapes |= {} if first else {"model.embed_tokens.weight": [VOCABULARY, D]}
         sparse(folder / f"model-{first}.safetensors", shapes, dtype)
         homes |= dict.fromkeys(shapes, f"model-{first}.safetensors")
-    (folder / INDEX).write_text(json.dumps({"weight_map": homes}))
+    (folder / INDEX_FILE).write_text(json.dumps({"weight_map": homes}))
     sizes = {"hidden_size": D, "intermediate_size": WIDTH, "vocab_size": VOCABULARY, "num_hidden_layers": LAYERS}
     heads = {"num_attention_heads": 32, "num_key_value_heads": 8}
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"} | sizes | heads))

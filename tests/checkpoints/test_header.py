@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from armlet.checkpoints.header import BITS, FLOATS, LENGTH, Entry, header_length, parse_header
+from armlet.checkpoints.header import FLOATS, LENGTH_BYTES, HeaderError, TensorEntry, header_length, parse_header
 
 TENSORS = {
     "a": torch.arange(6, dtype=torch.float32).view(2, 3),
@@ -18,8 +18,8 @@ TENSORS = {
 
 
 def entries(file):
-    length = header_length(file[:LENGTH], len(file))
-    return parse_header(file[LENGTH : LENGTH + length], len(file))
+    length = header_length(file[:LENGTH_BYTES], len(file))
+    return parse_header(file[LENGTH_BYTES : LENGTH_BYTES + length], len(file))
 
 
 def test_each_tensor_stands_where_the_header_says():
@@ -28,14 +28,12 @@ def test_each_tensor_stands_where_the_header_says():
     assert found.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
         entry = found[name]
-        assert (entry.shape, entry.size) == (tuple(tensor.shape), tensor.nbytes)
+        assert entry.shape == tuple(tensor.shape)
+        if entry.dtype in FLOATS:
+            assert entry.size == tensor.nbytes
         if entry.dtype in FLOATS and tensor.numel():
             data = bytearray(file[entry.start : entry.start + entry.size])
             assert torch.equal(torch.frombuffer(data, dtype=FLOATS[entry.dtype]).view(tensor.shape), tensor)
-
-
-def test_the_floats_have_the_bits_that_torch_gives_them():
-    assert {name: torch.finfo(dtype).bits for name, dtype in FLOATS.items()} == {name: BITS[name] for name in FLOATS}
 
 
 LIES = {
@@ -43,7 +41,6 @@ LIES = {
     "a tensor that is no object": {"a": 1},
     "no offsets": {"a": {"dtype": "F32", "shape": [1]}},
     "three offsets": {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 4]}},
-    "an unknown dtype": {"a": {"dtype": "F7", "shape": [1], "data_offsets": [0, 4]}},
     "a dtype that is no name": {"a": {"dtype": [], "shape": [1], "data_offsets": [0, 4]}},
     "a shape that is a number": {"a": {"dtype": "F32", "shape": 1, "data_offsets": [0, 4]}},
     "a negative shape": {"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}},
@@ -63,26 +60,31 @@ LIES = {
 
 def test_the_truth_is_believed():
     told = json.dumps({"__metadata__": {}, "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    assert parse_header(told, LENGTH + len(told) + 4) == {"a": Entry("F32", (1,), LENGTH + len(told))}
+    assert parse_header(told, LENGTH_BYTES + len(told) + 4) == {"a": TensorEntry("F32", (1,), LENGTH_BYTES + len(told))}
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_a_header_that_lies_is_not_believed(lie):
     told = json.dumps(lie).encode()
-    with pytest.raises(ValueError, match=r"^(its header|its tensors|a has|b has|b begins|a begins)"):
-        parse_header(told, LENGTH + len(told) + 4)
+    with pytest.raises(HeaderError, match=r"^(its header|its tensors|a has|b has|b begins|a begins)"):
+        parse_header(told, LENGTH_BYTES + len(told) + 4)
+
+
+def test_a_dtype_that_the_format_gains_is_kept_by_its_name():
+    told = json.dumps({"a": {"dtype": "F7", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    assert parse_header(told, LENGTH_BYTES + len(told) + 4)["a"].dtype == "F7"
 
 
 @pytest.mark.parametrize("text", [b"{", b"\xff\xfe", b"[" * 100_000])
 def test_a_header_that_is_not_json_is_not_believed(text):
-    with pytest.raises((ValueError, RecursionError)):
-        parse_header(text, LENGTH + len(text))
+    with pytest.raises(HeaderError, match="not JSON"):
+        parse_header(text, LENGTH_BYTES + len(text))
 
 
 @pytest.mark.parametrize("length", [0, 1, 93, 2**63, 100_000_001])
 def test_a_header_longer_than_the_file_or_the_format_allows_is_not_read(length):
-    with pytest.raises(ValueError, match=f"its header should have {length} bytes"):
-        header_length(length.to_bytes(LENGTH, "little"), 100 if length < 100_000_000 else 10**12)
+    with pytest.raises(HeaderError, match=f"its header should have {length} bytes"):
+        header_length(length.to_bytes(LENGTH_BYTES, "little"), 100 if length < 100_000_000 else 10**12)
 
 
 def test_what_safetensors_refuses_is_refused_here(tmp_path):
@@ -92,6 +94,6 @@ def test_what_safetensors_refuses_is_refused_here(tmp_path):
     save_file(TENSORS, tmp_path / "a")
     for name, lie in LIES.items():
         told = json.dumps(lie).encode()
-        (tmp_path / "a").write_bytes(len(told).to_bytes(LENGTH, "little") + told + bytes(4))
+        (tmp_path / "a").write_bytes(len(told).to_bytes(LENGTH_BYTES, "little") + told + bytes(4))
         with pytest.raises(SafetensorError), safe_open(tmp_path / "a", framework="pt"):
             pytest.fail(name)

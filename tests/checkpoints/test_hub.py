@@ -1,5 +1,6 @@
 """A hub on 127.0.0.1: the bits of the folder it serves, and not a byte that is not needed."""
 
+import copy
 import json
 import os
 import subprocess
@@ -8,14 +9,15 @@ import threading
 
 import pytest
 import torch
+from huggingface_hub import HfFileSystem
 
 from armlet import Layer1
 from armlet.checkpoints import hub as hub_module
-from armlet.checkpoints import ranges
+from armlet.checkpoints import hub_requests
 from armlet.checkpoints.checkpoint import open_checkpoint
-from armlet.checkpoints.folder import INDEX, WEIGHTS
+from armlet.checkpoints.folder import INDEX_FILE, WEIGHTS_FILE
 from armlet.redistribution.errors import ArgumentError
-from hub_server import COMMIT, REPO, OneAtATime, blob_id, serving
+from hub_server import API, COMMIT, REPO, blob_id, serving
 from tiny_checkpoints import only_in, refusal, saved, shards_of
 
 IDS = torch.tensor([[7, 3, 7, 9], [3, 60, 0, 7]])
@@ -38,7 +40,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def hub(folder, cache, monkeypatch):
     assert not cache.exists()
-    monkeypatch.setattr(ranges, "PAUSE", 0)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # huggingface_hub's pauses between attempts, and ours
     with serving(folder) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.address)
         yield hub
@@ -48,8 +50,8 @@ def fill(cache, folder, names, commit=COMMIT):
     """Put files into the cache as the hub's own client does: links of a snapshot to blobs."""
     model = cache / f"models--{REPO.replace('/', '--')}"
     snapshot = model / "snapshots" / commit
-    for made in (model / "refs", model / "blobs", snapshot):
-        made.mkdir(parents=True, exist_ok=True)
+    for part in (model / "refs", model / "blobs", snapshot):
+        part.mkdir(parents=True, exist_ok=True)
     (model / "refs" / "main").write_text(commit)
     for name in names:
         content = (folder / name).read_bytes()
@@ -90,7 +92,7 @@ def test_only_what_is_needed_is_sent(stored, hub, folder):
     with serving(folder) as store:
         hub.linked = store.address if stored else None
         layer = Layer1.from_checkpoint(REPO, 1)
-        small = sum((folder / name).stat().st_size for name in ("config.json", INDEX))
+        small = sum((folder / name).stat().st_size for name in ("config.json", INDEX_FILE))
         headers = sum(map(header_size, shards_of(folder, "layers.1.")))
         tensors = sum(tensor.nbytes for tensor in layer.state_dict().values())
         assert hub.sent() + store.sent() == small + headers + tensors
@@ -111,25 +113,8 @@ def test_what_does_not_fit_is_refused_before_a_tensor_is_sent(hub, folder):
         Layer1.from_checkpoint(REPO)
     asked = [asked for asked in hub.asked if asked.file.endswith(".safetensors") and asked.sent]
     assert asked
-    assert sum(each.sent for each in asked) == sum(header_size(folder / name) for name in {each.file for each in asked})
-
-
-@pytest.mark.parametrize("size", ["20KB", "1GB"], ids=["sharded", "in one file"])
-def test_a_hub_that_names_commits_and_serves_main_alone_is_enough(size, hub, folder):
-    for file in folder.glob("model*"):
-        file.unlink()
-    saved(folder, size=size)
-    hub.main_alone = True
-    assert_same(Layer1.from_checkpoint(REPO), folder)
-    # Asked once, and then it is known.
-    assert len([asked for asked in hub.asked if asked.revision == COMMIT]) == 2
-
-
-@pytest.mark.usefixtures("cache")
-def test_a_hub_that_serves_one_connection_at_a_time_is_enough(folder, monkeypatch):
-    with serving(folder, OneAtATime) as alone:
-        monkeypatch.setenv("HF_ENDPOINT", alone.address)
-        assert_same(Layer1.from_checkpoint(REPO), folder)
+    headers = sum(header_size(folder / name) for name in {request.file for request in asked})
+    assert sum(request.sent for request in asked) == headers
 
 
 def test_a_row_is_fetched_once(hub):
@@ -156,20 +141,35 @@ def test_tensors_are_not_copied_after_their_arrival():
         assert tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
-def test_all_requests_but_the_first_name_its_commit(hub):
+def test_all_requests_name_the_commit_that_main_had_at_first(hub):
     Layer1.from_checkpoint(REPO).embed(IDS)
-    assert [asked.revision for asked in hub.asked[:1]] == ["main"]
-    assert {asked.revision for asked in hub.asked[1:]} == {COMMIT}
-    # Where a file is missing, whether the commit is served at all is asked without a byte of a body.
-    assert [(asked.file, asked.sent) for asked in hub.asked if asked.method == "HEAD"] == [("config.json", 0)]
-    assert {asked.method for asked in hub.asked} == {"GET", "HEAD"}
+    about = f"/api/models/{REPO}"
+    assert hub.questions[0] == about
+    assert set(hub.questions[1:]) == {f"{about}/revision/{COMMIT}", f"{about}/tree/{COMMIT}"}
+    assert {(asked.method, asked.revision) for asked in hub.asked} == {("GET", COMMIT)}
 
 
-@pytest.mark.parametrize("stated", [None, "../../etc", "main"])
-def test_without_a_commit_it_stays_with_main(stated, hub, folder):
-    hub.headers["config.json"] = {"X-Repo-Commit": stated}
-    assert_same(Layer1.from_checkpoint(REPO), folder)
-    assert {asked.revision for asked in hub.asked} == {"main"}
+def test_the_repository_is_asked_about_three_times_however_many_shards_there_are(hub):
+    checkpoint = open_checkpoint(REPO)
+    for index in (0, 1, 2):
+        checkpoint.read(index)
+    assert len(hub.questions) == 3
+
+
+@pytest.mark.parametrize("commit", [None, "../../etc", "main"])
+def test_a_hub_that_names_no_commit_is_refused(commit, hub):
+    hub.commit = commit
+    assert "does not say which commit it has" in refusal(lambda: Layer1.from_checkpoint(REPO))
+
+
+def test_a_long_tensor_is_fetched_in_pieces_of_which_none_is_sent_twice(hub, folder, monkeypatch):
+    monkeypatch.setattr(hub_module, "PIECE", 1000)
+    layer = Layer1.from_checkpoint(REPO, 1)
+    shards = shards_of(folder, "layers.1.")
+    tensors = sum(tensor.nbytes for tensor in layer.state_dict().values())
+    assert hub.sent(*(file.name for file in shards)) == tensors + sum(map(header_size, shards))
+    assert all(asked.sent <= 1000 for asked in hub.asked)
+    assert_same(layer, folder, 1)
 
 
 @pytest.mark.usefixtures("hub")
@@ -207,21 +207,44 @@ def test_the_endpoint_is_that_of_the_environment_as_a_process_starts(hub, folder
     local = Layer1.from_checkpoint(folder)
     assert float(run.stdout) == pytest.approx(local(local.embed(torch.tensor([[7, 3]]))).double().sum().item())
     assert run.stderr == ""
-    assert hub.strays == []
+    assert hub.of("config.json")
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------
 
 
-def test_cut_connections_change_nothing_and_cost_nothing(hub, folder):
-    expected = Layer1.from_checkpoint(REPO)
-    expected.embed(IDS)
-    whole, hub.asked = hub.sent(), []
+def test_cut_connections_change_nothing(hub, folder):
     for file in folder.glob("model-*"):
         hub.cuts[file.name] = [3, -1, 100, 50, 7] * 3
-    layer = Layer1.from_checkpoint(REPO)
-    assert_same(layer, folder)
-    assert hub.sent() == whole
+    assert_same(Layer1.from_checkpoint(REPO, 1), folder, 1)
+    assert any(len(hub.cuts[file.name]) < 15 for file in folder.glob("model-*"))
+
+
+def test_a_hub_that_falls_silent_is_asked_again(hub, folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    hub.hung = threading.Event()
+    for file in folder.glob("model-*"):
+        hub.cuts[file.name] = [3]
+    try:
+        assert_same(Layer1.from_checkpoint(REPO, 1), folder, 1)
+    finally:
+        hub.hung.set()
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("file", ["config.json", API])
+def test_a_busy_hub_is_asked_again(file, status, hub, folder):
+    hub.statuses[file] = [status] * (hub_requests.ATTEMPTS - 1)
+    assert_same(Layer1.from_checkpoint(REPO), folder)
+    hub.statuses[file] = [status] * 100
+    assert f"HTTP {status}" in refusal(lambda: Layer1.from_checkpoint(REPO))
+
+
+def test_a_hub_that_is_too_busy_for_the_listing_is_one_line(hub, folder):
+    checkpoint = open_checkpoint(REPO)
+    hub.statuses[API] = [503] * 100
+    assert_same(Layer1.from_checkpoint(checkpoint), folder)  # the files of the commit are known by then
+    assert "HTTP 503" in refusal(lambda: open_checkpoint(REPO))
 
 
 def test_a_row_that_cannot_be_fetched_is_one_line(hub, folder):
@@ -232,22 +255,34 @@ def test_a_row_that_cannot_be_fetched_is_one_line(hub, folder):
     assert "HTTP 500" in refusal(lambda: layer.embed(torch.arange(60)[None]))
 
 
-@pytest.mark.parametrize("file", ["config.json", INDEX])
-def test_a_small_file_with_a_wrong_hash_is_not_used(file, hub, folder):
-    told = json.loads((folder / file).read_text())
-    hub.bodies[file] = json.dumps(told).encode()
-    hub.headers[file] = {"ETag": f'"{blob_id((folder / file).read_bytes())}"'}
-    assert f"{REPO}/{file} at {hub.address} is not what its hash" in refusal(lambda: Layer1.from_checkpoint(REPO))
-    hub.headers = {}
-    Layer1.from_checkpoint(REPO)
+def test_a_hub_that_ignores_ranges_is_named(hub):
+    hub.ranges = False
+    message = refusal(lambda: Layer1.from_checkpoint(REPO))
+    assert f"at {hub.address}: asked for bytes 0 to 7, the hub sent" in message
+    assert f"`hf download {REPO}`" in message
 
 
-def test_a_shard_replaced_between_two_ranges_is_refused(hub, folder):
-    checkpoint = open_checkpoint(REPO)
-    checkpoint.read(0)
-    for file in folder.glob("model-*"):
-        hub.headers[file.name] = {"ETag": '"another"'}
-    assert "was replaced while it was read" in refusal(lambda: checkpoint.read(0))
+def test_more_bytes_than_were_asked_for_are_refused(hub, folder):
+    file = only_in(folder, "layers.1.", "layers.0.")
+    hub.extra[file.name] = b"more"
+    assert "asked for bytes 0 to 7, the hub sent 12 bytes" in refusal(lambda: Layer1.from_checkpoint(REPO, 1))
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, MemoryError, ValueError("ours"), TypeError("ours")])
+@pytest.mark.parametrize("place", ["cat_file", "info"])
+@pytest.mark.usefixtures("hub")
+def test_what_is_no_network_fault_is_neither_repeated_nor_told_as_one(place, fault, monkeypatch):
+    checkpoint, calls = open_checkpoint(REPO), []
+
+    def fail(*_args, **_how):
+        calls.append(1)
+        raise fault
+
+    monkeypatch.setattr(f"huggingface_hub.HfFileSystem.{place}", fail)
+    with pytest.raises(fault if isinstance(fault, type) else type(fault)) as caught:
+        checkpoint.read(1)
+    assert not isinstance(caught.value, OSError)
+    assert len(calls) == 1
 
 
 def test_a_missing_shard_that_is_needed_is_named(hub, folder):
@@ -255,7 +290,7 @@ def test_a_missing_shard_that_is_needed_is_named(hub, folder):
     file.unlink()
     message = refusal(lambda: Layer1.from_checkpoint(REPO, 1))
     assert f"{REPO}/{file.name} at {hub.address} is missing" in message
-    assert f"though {INDEX} names it" in message
+    assert f"though {INDEX_FILE} names it" in message
 
 
 def test_a_missing_shard_that_is_not_needed_is_not_asked_for(hub, folder):
@@ -265,7 +300,7 @@ def test_a_missing_shard_that_is_not_needed_is_not_asked_for(hub, folder):
         file.unlink()
     Layer1.from_checkpoint(REPO, 1).embed(IDS)
     assert others
-    assert {asked.file for asked in hub.asked} == {file.name for file in needed} | {"config.json", INDEX, WEIGHTS}
+    assert {asked.file for asked in hub.asked} == {file.name for file in needed} | {"config.json", INDEX_FILE}
 
 
 LIES = {
@@ -291,13 +326,53 @@ def test_an_unknown_repository_is_one_line_with_what_to_do(hub):
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_gated_repository_is_one_line_with_what_to_do(status, hub):
-    hub.statuses["config.json"] = [status]
-    assert "`hf auth login`" in refusal(lambda: Layer1.from_checkpoint(REPO))
+@pytest.mark.parametrize("file", ["config.json", API])
+def test_a_gated_repository_is_one_line_with_what_to_do(file, status, hub):
+    hub.statuses[file] = [status]
+    message = refusal(lambda: Layer1.from_checkpoint(REPO))
+    assert f"HTTP {status}" in message
+    assert "`hf auth login`" in message
+
+
+@pytest.mark.parametrize("status", [400, 410])
+@pytest.mark.parametrize("file", ["config.json", API])
+def test_any_other_refusal_is_one_line(file, status, hub):
+    hub.statuses[file] = [status]
+    assert f"HTTP {status}" in refusal(lambda: Layer1.from_checkpoint(REPO))
+    assert len(hub.of(file)) <= 1
+
+
+@pytest.mark.parametrize("answer", [b"<html>Sign in</html>", b""])
+def test_an_answer_that_is_no_hubs_is_one_line(answer, hub):
+    hub.bodies[API] = answer
+    assert f"the hub at {hub.address} cannot have it" in refusal(lambda: Layer1.from_checkpoint(REPO))
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://[bad", "ftp://127.0.0.1"])
+@pytest.mark.usefixtures("cache")
+def test_an_address_that_is_no_hubs_is_one_line(address, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    assert address in refusal(lambda: Layer1.from_checkpoint(REPO))
+
+
+def test_the_token_is_sent_to_the_hub_and_not_to_the_store(hub, folder, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    with serving(folder) as store:
+        hub.linked = store.address
+        Layer1.from_checkpoint(REPO)
+        assert {asked.token for asked in hub.asked} == {"Bearer secret"}
+        assert {asked.token for asked in store.asked} == {None}
+
+
+def test_no_token_is_sent_where_the_environment_forbids_it(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    Layer1.from_checkpoint(REPO)
+    assert {asked.token for asked in hub.asked} == {None}
 
 
 def test_a_repository_without_safetensors_is_refused_and_no_pickle_asked_for(hub, folder):
-    (folder / INDEX).unlink()
+    (folder / INDEX_FILE).unlink()
     (folder / "pytorch_model.bin").touch()
     assert "pickle is never read" in refusal(lambda: Layer1.from_checkpoint(REPO))
     assert hub.of("pytorch_model.bin") == []
@@ -311,9 +386,9 @@ def test_a_repository_with_code_of_its_own_is_refused_and_the_code_not_asked_for
 
 @pytest.mark.parametrize("name", ["../x.safetensors", "/x", "a\\b"])
 def test_an_index_that_leads_out_of_the_repository_is_refused_before_anything_is_asked_for(name, hub):
-    hub.bodies[INDEX] = json.dumps({"weight_map": {"model.layers.0.a": name}}).encode()
+    hub.bodies[INDEX_FILE] = json.dumps({"weight_map": {"model.layers.0.a": name}}).encode()
     assert "which leads out of the checkpoint" in refusal(lambda: Layer1.from_checkpoint(REPO))
-    assert {asked.file for asked in hub.asked} == {"config.json", WEIGHTS, INDEX}
+    assert {asked.file for asked in hub.asked} == {"config.json", INDEX_FILE}
 
 
 def test_an_id_that_no_hub_could_hold_is_refused(hub):
@@ -327,16 +402,15 @@ def test_an_id_that_no_hub_could_hold_is_refused(hub):
 def test_a_cached_snapshot_is_read_without_a_byte_of_its_shards(hub, folder, cache):
     fill(cache, folder, os.listdir(folder))
     assert_same(Layer1.from_checkpoint(REPO), folder)
-    assert [asked.file for asked in hub.asked if asked.sent] == ["config.json"]
-    assert not any(asked.file.startswith("model-") for asked in hub.asked)
+    assert hub.asked == []
 
 
 def test_of_a_cached_part_only_the_rest_is_asked_for(hub, folder, cache):
     kept = only_in(folder, "layers.1.", "layers.0.")
-    fill(cache, folder, ["config.json", INDEX, kept.name])
+    fill(cache, folder, ["config.json", INDEX_FILE, kept.name])
     assert_same(Layer1.from_checkpoint(REPO, 1), folder, 1)
-    assert hub.of(kept.name) == hub.of(INDEX) == []
-    assert hub.sent("config.json") < hub.sent()
+    assert hub.of(kept.name) == hub.of(INDEX_FILE) == hub.of("config.json") == []
+    assert hub.sent() > 0
 
 
 @pytest.mark.usefixtures("hub")
@@ -350,7 +424,7 @@ def test_a_cached_snapshot_of_another_commit_is_not_read(folder, cache, tmp_path
 class TestOffline:
     @pytest.fixture(autouse=True)
     def _offline(self, told, cache, monkeypatch):
-        monkeypatch.setattr(ranges, "PAUSE", 0)
+        monkeypatch.setattr(hub_requests, "PAUSE", 0)
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", told)
 
@@ -365,7 +439,7 @@ class TestOffline:
     def test_a_configuration_alone_is_no_model(self, folder, cache):
         fill(cache, folder, ["config.json"])
         message = refusal(lambda: Layer1.from_checkpoint(REPO))
-        assert f"{REPO} has neither {WEIGHTS} nor {INDEX}: this machine's cache has none" in message
+        assert f"{REPO} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: this machine's cache has none" in message
 
     def test_a_shard_that_is_not_cached_is_named(self, folder, cache):
         kept = only_in(folder, "layers.1.", "layers.0.")
@@ -377,23 +451,30 @@ class TestOffline:
 
 
 def test_a_network_that_comes_back_does_not_mix_two_commits(hub, folder, cache):
-    fill(cache, folder, ["config.json", INDEX])
-    hub.statuses["config.json"] = [503] * ranges.ATTEMPTS
+    fill(cache, folder, ["config.json", INDEX_FILE])
+    hub.statuses[API] = [503] * hub_requests.ATTEMPTS
     assert "is not in this machine's cache" in refusal(lambda: Layer1.from_checkpoint(REPO))
-    assert {asked.file for asked in hub.asked} == {"config.json"}
+    assert hub.asked == []
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_layer_of_a_hub_can_be_copied(folder):
+    layer = Layer1.from_checkpoint(REPO)
+    layer.embed(IDS)
+    assert_same(copy.deepcopy(layer), folder)
 
 
 @pytest.mark.usefixtures("hub")
 def test_rows_are_fetched_side_by_side(monkeypatch):
     """Eight rows at a time: each waits until all eight are asked for."""
     together = threading.Barrier(hub_module.THREADS, timeout=20)
-    rows, read = open_checkpoint(REPO).rows, ranges.RemoteFile.read
+    rows, cat_file = open_checkpoint(REPO).rows, HfFileSystem.cat_file
     rows(torch.tensor([[0]]))
 
-    def wait(self, start, stop, advance):
+    def wait(*args, **how):
         together.wait()
-        return read(self, start, stop, advance)
+        return cat_file(*args, **how)
 
-    monkeypatch.setattr(ranges.RemoteFile, "read", wait)
+    monkeypatch.setattr(HfFileSystem, "cat_file", wait)
     rows(torch.arange(1, 1 + 2 * hub_module.THREADS)[None])
     assert not together.broken

@@ -687,7 +687,7 @@ def test_a_hub_id_that_nobody_answers_for_is_bad_input(monkeypatch, line):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", no_network)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setattr("armlet.checkpoints.ranges.PAUSE", 0)
+    monkeypatch.setattr("armlet.checkpoints.hub_requests.PAUSE", 0)
     code, out, err = run(*line, "--out", "out")
     assert (code, out) == (2, "")
     assert err.startswith("armlet: 'nobody/nothing' is no folder here, and the hub")

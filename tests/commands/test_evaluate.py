@@ -131,7 +131,7 @@ def test_a_changed_command_is_refused_in_a_used_folder():
     run("evaluate", *FEW, "--run", "here")
     code, out, err = run("evaluate", *FEW, "--run", "here", "--policy", "outward:band=0.2")
     assert (code, out, err.count("armlet: ")) == (2, "", 1)
-    assert 'holds another run (conditions[1].name was "outward", is "outward band=0.2"' in err
+    assert 'contains another run (conditions[1].name was "outward", is "outward band=0.2"' in err
 
 
 def test_multiple_choice_is_weighed_on_any_model(tiny, choices):

@@ -183,7 +183,7 @@ def test_another_run_in_the_same_folder_is_refused(other, message, whole, folder
     monkeypatch.chdir(whole[1].parent)
     code, _, err = run("quantize", folder, *ASKED, *other, "--out", "here")
     assert code == 2
-    assert f"holds another run ({message})" in err
+    assert f"contains another run ({message})" in err
 
 
 def test_a_folder_named_with_a_slash_at_its_end_is_the_same_run(whole, folder, monkeypatch):

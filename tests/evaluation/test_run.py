@@ -11,14 +11,14 @@ from armlet.evaluation.grading.graders import EQUAL
 from armlet.evaluation.report.findings import findings
 from armlet.evaluation.run import count, run, units
 from armlet.presentation.files import json_text
-from armlet.runs.journal import open_journal
+from armlet.runs.folder import open_run_folder
 from armlet.runs.machine import machine
 from engines import Fake
 from evaluations import plan, task
 
 
 def perform(folder, planned, engine):
-    with open_journal(folder, planned.manifest(engine), machine()) as journal:
+    with open_run_folder(folder, planned.manifest(engine), machine()) as journal:
         with suppress(KeyboardInterrupt, MemoryError):
             run(planned, engine, journal)
         return json_text(findings(journal, planned.tasks, EQUAL))
@@ -76,7 +76,7 @@ def test_all_conditions_get_the_same_batches():
 def test_ticks_add_up_to_the_whole_run(tmp_path):
     planned = plan([task(), task(5, "second")])
     done = []
-    with open_journal(tmp_path, planned.manifest(Fake()), machine()) as journal:
+    with open_run_folder(tmp_path, planned.manifest(Fake()), machine()) as journal:
         run(planned, Fake(), journal, done.append)
     assert sum(done) == count(planned) == 16 * len(planned.conditions)
 

@@ -234,5 +234,5 @@ def test_a_folder_of_another_grid_is_one_line_and_keeps_what_it_holds(text, tmp_
     run = subprocess.run(command(text, tmp_path), capture_output=True, text=True)
     assert run.returncode == 2
     assert len(run.stderr.strip().splitlines()) == 1
-    assert "holds another run" in run.stderr
+    assert "contains another run" in run.stderr
     assert (tmp_path / "manifest.json").read_text() == '{"rates": [1.0], "machines": []}'

@@ -1,37 +1,39 @@
-"""A checkpoint's files on disk, and what any reader of checkpoints shares: which files there are, and clear errors.
+"""A checkpoint in a local folder, and what every reader of checkpoints shares: the file names and the errors.
 
 Nothing is unpickled, and no file outside the folder is opened because a file inside names it.
 """
 
-from __future__ import annotations
-
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from textwrap import shorten
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
-from armlet.checkpoints.header import Entry
+from armlet.checkpoints.header import TensorEntry
 from armlet.redistribution.errors import ArmletError
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+if TYPE_CHECKING:
+    from safetensors import safe_open
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 
 Advance = Callable[[int], object]
-"""Called with each number of bytes read."""
+"""Called with each number of bytes that has been read."""
 
 
-def silent(read: int) -> None:
+def silent(_read: int) -> None:
     """Shows no progress."""
 
 
 class CheckpointError(ArmletError, OSError):
-    """A model, or a part of it, that is not there or cannot be read."""
+    """A model, or a part of one, that does not exist or cannot be read."""
 
 
 class MissingFileError(CheckpointError):
@@ -39,9 +41,13 @@ class MissingFileError(CheckpointError):
 
 
 class Shard(Protocol):
-    """One safetensors file; its tensors by name."""
+    """One safetensors file.
 
-    entries: dict[str, Entry]
+    Attributes:
+        entries: the file's tensors by name.
+    """
+
+    entries: dict[str, TensorEntry]
 
     def tensor(self, name: str, advance: Advance) -> Tensor:
         """The whole tensor."""
@@ -52,198 +58,199 @@ class Shard(Protocol):
         ...
 
 
-class Files(Protocol):
-    """The files of a checkpoint, wherever they are; `name` is the checkpoint's."""
+class Files(ABC):
+    """The files of a checkpoint, in a folder or on a hub.
 
-    name: str
+    Attributes:
+        name: the folder or the hub id.
+    """
 
-    def place(self, file: str) -> str:
-        """A file's name for the reader of an error."""
-        ...
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._shards: dict[str, Shard] = {}
 
-    def json(self, file: str) -> dict[str, Any]:
-        """The JSON object in a file; raises MissingFileError where there is no such file."""
-        ...
+    def json(self, file: str) -> dict[str, object]:
+        """The JSON object in a file.
+
+        Raises:
+            MissingFileError: no such file.
+            CheckpointError: it cannot be read, or is not a JSON object.
+        """
+        place, content = self.place(file), self._read(file)
+        with explained(f"{place} is not readable as JSON", "; download the checkpoint again"):
+            parsed = json.loads(content.decode("utf-8"))
+        if not isinstance(parsed, dict):
+            raise CheckpointError(f"{place} is not a JSON object; download the checkpoint again")
+        return parsed
 
     def shard(self, file: str) -> Shard:
-        """A safetensors file, of which the header alone is read; raises MissingFileError as well."""
-        ...
+        """A safetensors file, of which only the header is read. It must not change as long as the checkpoint is in use.
 
-    def instead(self) -> str:
-        """What was found where no safetensors are."""
-        ...
+        Raises:
+            MissingFileError: no such file.
+            CheckpointError: it cannot be read, or is damaged.
+        """
+        if file not in self._shards:
+            try:
+                self._shards[file] = self._open(file)
+            except MissingFileError as error:
+                problem = f"{error}, though {INDEX_FILE} names it"
+                raise MissingFileError(f"{problem}; name a complete checkpoint") from error
+        return self._shards[file]
 
     def progress(self, size: int, title: str) -> AbstractContextManager[Advance]:
-        """What shows how much of `size` bytes has been read."""
-        ...
+        """Shows how much of `size` bytes has been read; nothing where that takes no time."""
+        return nullcontext(silent)
+
+    @abstractmethod
+    def place(self, file: str) -> str:
+        """The file's name in error messages."""
+
+    @abstractmethod
+    def without_safetensors(self) -> str:
+        """What there is in place of safetensors, for the error message."""
+
+    @abstractmethod
+    def _read(self, file: str) -> bytes: ...
+
+    @abstractmethod
+    def _open(self, file: str) -> Shard: ...
 
 
 class FileShard:
-    """A safetensors file on disk; tensors are memory-mapped, and only what is touched of them is read.
+    """A safetensors file on disk. Tensors are memory-mapped: only what is used of them is read.
 
     Raises:
         CheckpointError: the file is truncated or damaged.
     """
 
     def __init__(self, file: Path) -> None:
-        self._file, self._version = file, _version(file)
-        with self._opened() as opened:  # which compares the header with the file's length
-            self.entries = {name: _entry(opened.get_slice(name)) for name in opened.keys()}  # noqa: SIM118
+        self._file, self._version = file, _file_version(file)
+        with self._opened() as tensors:  # safe_open compares the header with the file's length
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            self.entries = {name: TensorEntry(s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
 
     @contextmanager
-    def _opened(self) -> Iterator[Any]:
+    def _opened(self) -> "Iterator[safe_open]":
         from safetensors import safe_open
 
         damaged = explained(f"{self._file} is truncated or damaged", "; download the checkpoint again")
-        with damaged, safe_open(self._file, framework="pt") as opened:
-            yield opened
-        if _version(self._file) != self._version:
+        with damaged, safe_open(self._file, framework="pt") as tensors:
+            yield tensors
+        if _file_version(self._file) != self._version:
             raise CheckpointError(f"{self._file} was replaced while it was read; try again")
 
     def tensor(self, name: str, advance: Advance) -> Tensor:
-        """A view of the file, which must not change while the tensor lives."""
-        with self._opened() as opened:
-            found = opened.get_tensor(name)
-        advance(self.entries[name].size)
-        return found
+        """A view of the file, which must not change as long as the tensor is in use."""
+        with self._opened() as tensors:
+            tensor = tensors.get_tensor(name)
+        advance(tensor.nbytes)
+        return tensor
 
     def rows(self, name: str, indices: list[int]) -> Tensor:
         """`[len(indices), d]`, copied."""
         return self.tensor(name, silent)[indices]
 
 
-def _version(file: Path) -> tuple[int, ...]:
-    """What changes when another file takes a file's place, or it is written to."""
-    found = file.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+def _file_version(file: Path) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to."""
+    status = file.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _entry(described: Any) -> Entry:
-    return Entry(described.get_dtype(), tuple(described.get_shape()))
-
-
-class Folder:
+class Folder(Files):
     """A checkpoint in a local folder."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.name = path, str(path)
-        self._shards: dict[str, FileShard] = {}
+        super().__init__(str(path))
+        self.path = path
 
     def place(self, file: str) -> str:
         """The path."""
         return str(self.path / file)
 
-    def json(self, file: str) -> dict[str, Any]:
-        """The JSON object in a file.
-
-        Raises:
-            MissingFileError: no such file.
-            CheckpointError: not a JSON object.
-        """
-        if not (self.path / file).is_file():
-            raise MissingFileError(f"{self.place(file)} is missing; name the folder of a whole checkpoint")
-        return json_object((self.path / file).read_bytes(), self.place(file))
-
-    def shard(self, file: str) -> FileShard:
-        """A safetensors file; asked for twice, it must be the same one.
-
-        Raises:
-            MissingFileError: no such file.
-            CheckpointError: truncated or damaged.
-        """
-        if file not in self._shards:
-            if not (self.path / file).is_file():
-                raise MissingFileError(
-                    f"{self.place(file)} is missing, though {INDEX} names it; download the checkpoint again"
-                )
-            self._shards[file] = FileShard(self.path / file)
-        return self._shards[file]
-
-    def instead(self) -> str:
-        """Pickles, or nothing."""
+    def without_safetensors(self) -> str:
+        """Pickled weights, or nothing."""
         pickled = sorted(file.name for file in self.path.glob("*.bin"))
         return f"found {pickled[0]}, and pickle is never read" if pickled else "found no weights"
 
-    def progress(self, size: int, title: str) -> AbstractContextManager[Advance]:
-        """Silent: mapping takes no time."""
-        return nullcontext(silent)
+    def _read(self, file: str) -> bytes:
+        return self._existing(file).read_bytes()
+
+    def _open(self, file: str) -> FileShard:
+        return FileShard(self._existing(file))
+
+    def _existing(self, file: str) -> Path:
+        if not (self.path / file).is_file():
+            raise MissingFileError(f"{self.place(file)} is missing")
+        return self.path / file
 
 
 def named_folder(model: str | Path) -> Path | None:
     """The folder that a model's name stands for; None for a hub id.
 
     Args:
-        model: a path, what starts with ".", "/" or "~", exists here, or has more than one slash is a folder.
+        model: a folder if it is a `Path`, starts with ".", "/" or "~", exists here, or has more than one slash.
 
     Raises:
         CheckpointError: it should be a folder, and is none.
     """
     if not str(model):
         raise CheckpointError("no model is named: expected a folder or a hub id")
-    folder = Path(os.path.expanduser(model))  # unlike Path.expanduser, takes an unknown user's name as it is
-    named = isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") > 1
-    if not (named or folder.exists()):
+    folder = Path(os.path.expanduser(model))  # unlike Path.expanduser, keeps the name of an unknown user
+    is_path = isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") > 1
+    if not (is_path or folder.exists()):
         return None
     if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
-        raise CheckpointError(f"{str(model)!r} should be a folder with {CONFIG} and {WEIGHTS}; found {found} there")
+        actual = "a file" if folder.exists() else "nothing"
+        expected = f"a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
+        raise CheckpointError(f"{str(model)!r} should be {expected}; found {actual} there")
     return folder
 
 
 def weight_map(files: Files) -> dict[str, str]:
-    """Each tensor's name → the safetensors file that holds it; of the index's files, none is opened.
+    """Each tensor's name → the safetensors file that contains it. Of the files in an index, none is opened.
 
     Raises:
-        CheckpointError: no safetensors, or an index that is malformed or leads out of the checkpoint.
+        CheckpointError: no safetensors, or an index that is malformed or names a file outside the checkpoint.
     """
     try:
-        return dict.fromkeys(files.shard(WEIGHTS).entries, WEIGHTS)
+        return dict.fromkeys(files.shard(WEIGHTS_FILE).entries, WEIGHTS_FILE)
     except MissingFileError:
         pass
     try:
-        index = files.json(INDEX)
+        index = files.json(INDEX_FILE)
     except MissingFileError as error:
-        neither = f"{files.name} has neither {WEIGHTS} nor {INDEX}: {files.instead()}"
+        neither = f"{files.name} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: {files.without_safetensors()}"
         raise CheckpointError(f"{neither}; convert or download it as safetensors") from error
-    return _listed(index.get("weight_map"), files.place(INDEX))
+    return _checked_map(index.get("weight_map"), files.place(INDEX_FILE))
 
 
-def _listed(shards: Any, place: str) -> dict[str, str]:
-    if not isinstance(shards, dict) or not shards or not all(isinstance(file, str) for file in shards.values()):
+def _checked_map(stated: object, place: str) -> dict[str, str]:
+    if not isinstance(stated, dict) or not stated or not all(isinstance(file, str) for file in stated.values()):
         raise CheckpointError(f"{place} has no weight_map from weights to files; download the checkpoint again")
-    for file in shards.values():
-        if not _inside(file):
+    for file in stated.values():
+        if not _is_inside(file):
             raise CheckpointError(f"{place} names {file!r}, which leads out of the checkpoint; do not use it")
-    return shards
+    return stated
 
 
-def _inside(file: str) -> bool:
-    """Whether a name stays within the checkpoint, on any system."""
+def _is_inside(file: str) -> bool:
+    """Whether a file name stays within the checkpoint, on any operating system."""
     path = PurePosixPath(file)
     leaves = path.is_absolute() or ".." in path.parts or "\\" in file or PureWindowsPath(file).drive
     return bool(path.parts) and file.isprintable() and not leaves
 
 
-def json_object(content: bytes, place: str) -> dict[str, Any]:
-    """What JSON says.
-
-    Raises:
-        CheckpointError: it is malformed, or no object.
-    """
-    with explained(f"{place} is not readable as JSON", "; download the checkpoint again"):
-        found = json.loads(content.decode("utf-8"))
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{place} is not a JSON object; download the checkpoint again")
-    return found
-
-
 @contextmanager
-def explained(what: str, advice: str = "") -> Iterator[None]:
-    """Turns whatever a library raises, of any type and of many lines, into one line: what, why, and what to do."""
+def explained(problem: str, advice: str = "") -> Iterator[None]:
+    """Turns an exception of a library, of any type and length, into one line: the problem, its reason, the advice."""
     try:
         yield
+    except MemoryError:  # which is no fault of the checkpoint
+        raise
     except Exception as error:
-        raise CheckpointError(f"{what} ({reason(error)}){advice}") from error
+        raise CheckpointError(f"{problem} ({reason(error)}){advice}") from error
 
 
 def reason(error: BaseException) -> str:

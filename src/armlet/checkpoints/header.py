@@ -1,32 +1,30 @@
-"""The header of a safetensors file: which tensors it holds, of which dtype and shape, and where each begins."""
-
-from __future__ import annotations
+"""The header of a safetensors file: which tensors the file contains, their dtypes and shapes, and where they start."""
 
 import json
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-# What `Layer1` computes in; anything else is quantised, and its values mean nothing without their scales.
+# The dtypes that `Layer1` computes in. Any other dtype is quantised, and its values mean nothing without their scales.
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-_NAMES = {
-    4: "F4",
-    6: "F6_E2M3 F6_E3M2",
-    8: "BOOL U8 I8 F8_E5M2 F8_E4M3 F8_E8M0 F8_E5M2FNUZ F8_E4M3FNUZ",
-    16: "U16 I16 F16 BF16",
-    32: "U32 I32 F32",
-    64: "U64 I64 F64 C64",
-}
-BITS = {name: bits for bits, names in _NAMES.items() for name in names.split()}
-"""Dtype, as the format names it → bits of one value."""
 
-LENGTH = 8  # bytes before the header, which say how long it is
-LONGEST = 100_000_000  # bytes of a header; the format allows no more
+LENGTH_BYTES = 8  # at the start of a file: the length of the header that follows, little-endian
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
-class Entry(NamedTuple):
-    """One tensor of a file: its dtype by the format's name, its shape, and the byte of the file where it begins."""
+class HeaderError(ValueError):
+    """A header that no safetensors file has."""
+
+
+class TensorEntry(NamedTuple):
+    """One tensor of a file.
+
+    Attributes:
+        dtype: the safetensors format's name for it, such as "BF16".
+        shape: of the tensor.
+        start: offset of the tensor's first byte in the file.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -34,51 +32,59 @@ class Entry(NamedTuple):
 
     @property
     def size(self) -> int:
-        """In bytes."""
-        return prod(self.shape) * BITS[self.dtype] // 8
+        """In bytes; known for the dtypes in `FLOATS` only."""
+        return prod(self.shape) * FLOATS[self.dtype].itemsize
 
 
-def header_length(first: bytes, file: int) -> int:
-    """How long the header is, from the first 8 bytes of a file of `file` bytes.
+def header_length(first: bytes, file_size: int) -> int:
+    """The header's length in bytes.
+
+    Args:
+        first: the first 8 bytes of the file.
+        file_size: in bytes.
 
     Raises:
-        ValueError: longer than the file or than the format allows.
+        HeaderError: longer than the file or than the format allows.
     """
     length = int.from_bytes(first, "little")
-    if not 2 <= length <= min(LONGEST, file - LENGTH):
-        raise ValueError(f"its header should have {length} bytes, in a file of {file}")
+    if not 2 <= length <= min(MAX_HEADER_BYTES, file_size - LENGTH_BYTES):
+        raise HeaderError(f"its header should have {length} bytes, in a file of {file_size}")
     return length
 
 
-def parse_header(header: bytes, file: int) -> dict[str, Entry]:
-    """Tensors by name, of a file of `file` bytes.
+def parse_header(header: bytes, file_size: int) -> dict[str, TensorEntry]:
+    """The tensors of a file by name.
 
     Raises:
-        ValueError: the header is malformed, or its tensors do not fill the file exactly, each where the last one ends.
+        HeaderError: the header is malformed, or its tensors do not fill the file exactly, one directly after another.
     """
-    content = json.loads(header)
-    if not isinstance(content, dict):
-        raise ValueError("its header is not a JSON object")
-    content.pop("__metadata__", None)
-    origin = LENGTH + len(header)
-    found = {name: _entry(name, stated, origin) for name, stated in content.items()}
-    end = origin
-    for name, entry in sorted(found.items(), key=lambda item: (item[1].start, item[1].size)):
-        if entry.start != end:
-            raise ValueError(f"{name} begins at byte {entry.start} instead of {end}")
-        end += entry.size
-    if end != file:
-        raise ValueError(f"its tensors end at byte {end}, in a file of {file}")
-    return found
-
-
-def _entry(name: str, stated: Any, origin: int) -> Entry:
     try:
-        dtype, shape, (begin, end) = stated["dtype"], tuple(stated["shape"]), stated["data_offsets"]
-        whole = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
-        fits = whole and (end - begin) * 8 == prod(shape) * BITS[dtype]
-    except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"its header describes {name} as {str(stated)[:100]}") from error
-    if not fits:
-        raise ValueError(f"{name} has offsets {[begin, end]}, which do not fit {dtype} of shape {list(shape)}")
-    return Entry(dtype, shape, origin + begin)
+        content = json.loads(header)
+    except (ValueError, RecursionError) as error:
+        raise HeaderError(f"its header is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise HeaderError("its header is not a JSON object")
+    content.pop("__metadata__", None)
+    first = end = LENGTH_BYTES + len(header)
+    entries = {}
+    for begin, stop, name, entry in sorted(_parse_entry(name, stated, first) for name, stated in content.items()):
+        if begin != end:
+            raise HeaderError(f"{name} begins at byte {begin} instead of {end}")
+        entries[name], end = entry, stop
+    if end != file_size:
+        raise HeaderError(f"its tensors end at byte {end}, in a file of {file_size}")
+    return entries
+
+
+def _parse_entry(name: str, stated: object, first: int) -> tuple[int, int, str, TensorEntry]:
+    """Where a tensor begins and ends in the file, its name, and its entry; `first` is where all tensors begin."""
+    match stated:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]}:
+            numbers = (*shape, begin, end)
+        case _:
+            raise HeaderError(f"its header describes {name} as {str(stated)[:100]}")
+    whole = all(type(number) is int and number >= 0 for number in numbers) and begin <= end
+    entry = TensorEntry(dtype, tuple(shape), first + begin if whole else 0)
+    if not whole or (dtype in FLOATS and end - begin != entry.size):
+        raise HeaderError(f"{name} has offsets {[begin, end]}, which do not fit {dtype} of shape {shape}")
+    return entry.start, first + end, name, entry

@@ -1,181 +1,192 @@
-"""A checkpoint's files on a hub: of the large ones only ranges are downloaded, and nothing is written to disk.
+"""A checkpoint in a hub's repository, read by huggingface_hub's file system.
 
-What this machine's hub cache holds already, at the same commit, is read from there.
+Only the bytes that are needed are downloaded, and nothing is written to disk. Files that this machine's hub cache
+contains at the same commit are read from there.
 """
-
-from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from armlet.checkpoints.folder import (
-    CONFIG,
-    INDEX,
+    CONFIG_FILE,
     Advance,
+    CheckpointError,
+    Files,
     FileShard,
     MissingFileError,
     Shard,
-    explained,
-    json_object,
+    reason,
     silent,
 )
-from armlet.checkpoints.header import FLOATS, LENGTH, Entry, header_length, parse_header
-from armlet.checkpoints.ranges import RemoteFile, UnreachableError
+from armlet.checkpoints.header import FLOATS, LENGTH_BYTES, HeaderError, header_length, parse_header
+from armlet.checkpoints.hub_requests import UnreachableError, ask
 
-THREADS = 8  # that fetch rows
+THREADS = 8  # requests at the same time
+PIECE = 2**24  # bytes of one request, at most: a request that breaks off is repeated as a whole
 
-T = TypeVar("T")
 
-
-class RangeShard:
-    """A safetensors file on a hub, of which the header is read at once.
+class HubShard:
+    """A safetensors file on a hub. Its header is read at once, its tensors on demand.
 
     Raises:
         MissingFileError: no such file.
         CheckpointError: it cannot be read, or is damaged.
     """
 
-    def __init__(self, file: RemoteFile) -> None:
-        self._file = file
-        first = _bytes(file.read(0, LENGTH, silent))
-        with explained(f"{file.place} is damaged"):
-            end = LENGTH + header_length(first, file.length)
-        header = _bytes(file.read(LENGTH, end, silent))
-        with explained(f"{file.place} is damaged"):
-            self.entries = parse_header(header, file.length)
+    def __init__(self, hub: "Hub", file: str) -> None:
+        self._hub, self._file = hub, file
+        size = hub.size(file)
+        try:
+            end = LENGTH_BYTES + header_length(self._bytes(0, min(LENGTH_BYTES, size)), size)
+            self.entries = parse_header(self._bytes(LENGTH_BYTES, end), size)
+        except HeaderError as error:
+            raise CheckpointError(f"{hub.place(file)} is damaged ({reason(error)})") from error
+
+    def _bytes(self, start: int, stop: int) -> bytes:
+        return self._hub.read(self._file, [(start, stop)]).numpy().tobytes()
 
     def tensor(self, name: str, advance: Advance) -> Tensor:
-        """Downloaded straight into its place in memory."""
+        """The whole tensor, downloaded directly into its memory."""
         entry = self.entries[name]
-        return _typed(self._file.read(entry.start, entry.start + entry.size, advance), entry, entry.shape)
+        data = self._hub.read(self._file, [(entry.start, entry.start + entry.size)], advance)
+        return data.view(FLOATS[entry.dtype]).view(entry.shape)
 
     def rows(self, name: str, indices: list[int]) -> Tensor:
-        """`[len(indices), d]`, several at a time."""
+        """`[len(indices), d]`, several rows at a time."""
         entry = self.entries[name]
         size = entry.size // entry.shape[0]
         starts = [entry.start + index * size for index in indices]
-        with ThreadPoolExecutor(THREADS) as pool:
-            read = list(pool.map(lambda start: self._file.read(start, start + size, silent), starts))
-        return _typed(torch.cat(read), entry, (len(indices), *entry.shape[1:]))
+        data = self._hub.read(self._file, [(start, start + size) for start in starts])
+        return data.view(FLOATS[entry.dtype]).view(len(indices), *entry.shape[1:])
 
 
-def _typed(data: Tensor, entry: Entry, shape: tuple[int, ...]) -> Tensor:
-    return data.view(FLOATS[entry.dtype]).view(shape)
+class Hub(Files):
+    """A checkpoint in a hub's repository, at the commit that its main branch has now.
 
+    The hub is the one in the environment variable HF_ENDPOINT. Without a network, the commit is the one in this
+    machine's cache, and only files in that cache are read.
 
-def _bytes(data: Tensor) -> bytes:
-    return data.numpy().tobytes()
-
-
-class Hub:
-    """A checkpoint in a hub's repository, at the commit that its main branch has when the first file is read.
-
-    The hub is the one in HF_ENDPOINT, as it is now.
+    Raises:
+        UnreachableError: no answer, and nothing in the cache.
+        CheckpointError: no such repository, or no access to it.
     """
 
     def __init__(self, repo: str) -> None:
-        from huggingface_hub.constants import ENDPOINT
+        from huggingface_hub import HfFileSystem, constants
 
-        self.name = repo
-        self.endpoint = (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
-        self._revision: str | None = None  # a commit, or "main" where the hub does not name one
-        self._proven = False  # that the hub serves files at that commit
+        super().__init__(repo)
+        self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         self._unreachable: UnreachableError | None = None
-        self._shards: dict[str, Shard] = {}
+        self._repo, self._commit = self._pin()
+        self._file_system = HfFileSystem(endpoint=self.endpoint, skip_instance_cache=True)
+
+    def _pin(self) -> tuple[str, str]:
+        """The repository's full id, and the commit of its main branch."""
+        from huggingface_hub import HfApi, constants
+
+        api, timeout = HfApi(self.endpoint), constants.HF_HUB_ETAG_TIMEOUT
+        try:
+            info = ask(lambda: api.model_info(self.name, timeout=timeout), self.name, self.endpoint)
+        except UnreachableError as error:
+            config = self._cached(CONFIG_FILE, "main")
+            if config is None:
+                raise
+            self._unreachable = error
+            return self.name, config.parent.name
+        except ValueError as error:  # an impossible id, or an answer that is not JSON
+            problem = f"{self.name!r} is no folder here, and the hub at {self.endpoint} cannot have it"
+            raise CheckpointError(f"{problem} ({reason(error)})") from error
+        if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):
+            raise CheckpointError(f"{self.name!r}: the hub at {self.endpoint} does not say which commit it has")
+        return info.id, str(info.sha)
 
     def place(self, file: str) -> str:
         """The file, the repository and the hub."""
         return f"{self.name}/{file} at {self.endpoint}"
 
-    def json(self, file: str) -> dict[str, Any]:
-        """The JSON object in a file; without a network, what the cache has in its place.
-
-        Raises:
-            MissingFileError: no such file.
-            CheckpointError: refused, not reached, not what its hash says, or not a JSON object.
-        """
-        cached = self._cached(file)
-        return json_object(cached.read_bytes() if cached else self._whole(file), self.place(file))
-
-    def _whole(self, file: str) -> bytes:
-        try:
-            content, commit = self._at_commit(file, RemoteFile.whole)
-        except UnreachableError as error:
-            kept = None if self._revision else self._in_cache(file, "main")
-            if not kept:
-                raise
-            self._revision, self._unreachable = kept.parent.name, error
-            return kept.read_bytes()
-        named = commit if commit and re.fullmatch(r"[0-9a-f]{40}", commit) else "main"
-        self._revision = self._revision or named
-        return content
-
-    def shard(self, file: str) -> Shard:
-        """A safetensors file; asked for twice, its header is downloaded once.
-
-        Raises:
-            MissingFileError: no such file.
-            CheckpointError: refused, not reached or damaged.
-        """
-        if file not in self._shards:
-            self._shards[file] = self._open(file)
-        return self._shards[file]
-
-    def _open(self, file: str) -> Shard:
-        if cached := self._cached(file):
-            return FileShard(cached)
-        try:
-            return self._at_commit(file, RangeShard)
-        except MissingFileError as error:
-            raise MissingFileError(f"{error}, though {INDEX} names it; name another checkpoint") from error
-
-    def _cached(self, file: str) -> Path | None:
-        return None if self._revision in (None, "main") else self._in_cache(file, self._revision)
-
-    def _in_cache(self, file: str, revision: str) -> Path | None:
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(self.name, file, revision=revision)
-        return Path(found) if isinstance(found, str) else None
-
-    def _at_commit(self, file: str, read: Callable[[RemoteFile], T]) -> T:
-        """Reads a file at the commit that was named; at main where the hub names commits and serves main alone."""
-        try:
-            found = read(self._remote(file))
-        except MissingFileError:
-            if self._unreachable or self._proven or self._revision in (None, "main"):
-                raise
-            self._proven = self._remote(CONFIG).exists()
-            if self._proven:
-                raise
-            self._revision = "main"
-            return read(self._remote(file))
-        self._proven = self._proven or self._revision is not None
-        return found
-
-    def _remote(self, file: str) -> RemoteFile:
-        if self._unreachable:  # the rest of what the cache has begun, of that commit or not at all
-            raise MissingFileError(f"{self.place(file)} is not in this machine's cache: {self._unreachable}")
-        with explained(f"{self.name!r} is no folder here, and no hub could hold it"):
-            return RemoteFile(self.name, file, self._revision or "main", self.endpoint)
-
-    def instead(self) -> str:
+    def without_safetensors(self) -> str:
         """Nothing that is read, or nothing that can be asked for."""
         offline = f"this machine's cache has none ({self._unreachable})"
         return offline if self._unreachable else "found no others that are read, and pickle is never read"
 
     @contextmanager
     def progress(self, size: int, title: str) -> Iterator[Advance]:
-        """A bar on a terminal, unless the hub's bars are switched off."""
+        """A bar on a terminal, unless huggingface_hub's bars are switched off."""
         from huggingface_hub.utils import tqdm
 
         with tqdm(total=size, desc=title, unit="B", unit_scale=True, disable=None) as bar:
             yield bar.update
+
+    def _read(self, file: str) -> bytes:
+        cached = self._cached(file, self._commit)
+        return cached.read_bytes() if cached else self.read(file, [(0, self.size(file))]).numpy().tobytes()
+
+    def _open(self, file: str) -> Shard:
+        cached = self._cached(file, self._commit)
+        return FileShard(cached) if cached else HubShard(self, file)
+
+    def size(self, file: str) -> int:
+        """The length of a file in bytes; MissingFileError where there is no such file."""
+        if self._unreachable:  # even where the network is back: its commit may be another one
+            raise MissingFileError(f"{self.place(file)} is not in this machine's cache: {self._unreachable}")
+        try:
+            return ask(lambda: self._file_system.info(self._path(file))["size"], self.name, self.endpoint)
+        except FileNotFoundError as error:
+            raise MissingFileError(f"{self.place(file)} is missing") from error
+
+    def read(self, file: str, ranges: Sequence[tuple[int, int]], advance: Advance = silent) -> Tensor:
+        """The bytes of several ranges of a file, one after another.
+
+        Args:
+            file: its path in the repository.
+            ranges: pairs of the first byte and the one after the last.
+            advance: called with each number of bytes that has arrived.
+
+        Returns:
+            uint8 `[bytes of all ranges]`.
+
+        Raises:
+            CheckpointError: refused, not reached, or not served in ranges.
+        """
+        pieces = [(at, min(at + PIECE, stop)) for start, stop in ranges for at in range(start, stop, PIECE)]
+        sizes = [stop - start for start, stop in pieces]
+        data = torch.empty(sum(sizes), dtype=torch.uint8, device="cpu")
+
+        def fill(part: Tensor, piece: tuple[int, int]) -> int:
+            part.numpy()[:] = np.frombuffer(self._piece(file, *piece), np.uint8)
+            return len(part)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            for arrived in pool.map(fill, data.split(sizes), pieces):
+                advance(arrived)
+        return data
+
+    def _piece(self, file: str, start: int, stop: int) -> bytes:
+        def request() -> bytes | str:
+            return self._file_system.cat_file(self._path(file), start, stop, cache_type="none")  # no read-ahead
+
+        content = cast("bytes", ask(request, self.name, self.endpoint, repeat=False))
+        if len(content) != stop - start:
+            raise CheckpointError(
+                f"{self.place(file)}: asked for bytes {start} to {stop - 1}, the hub sent {len(content)} bytes; "
+                f"download the model (`hf download {self.name}`) and name its folder"
+            )
+        return content
+
+    def _path(self, file: str) -> str:
+        return f"{self._repo}@{self._commit}/{file}"
+
+    def _cached(self, file: str, revision: str) -> Path | None:
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(self.name, file, revision=revision)
+        return Path(path) if isinstance(path, str) else None

@@ -1,4 +1,4 @@
-"""Which model answers: its folder, the embedded one's included, and the hash of what decides its answers."""
+"""Which model gives the answers: its folder, and a hash of the files that decide its answers."""
 
 import hashlib
 from pathlib import Path
@@ -7,18 +7,19 @@ from armlet.checkpoints.folder import named_folder
 from armlet.checkpoints.pretrained import download
 
 ABACUS = "abacus"
+"""The name of the small model that is part of this package."""
 
 HASHED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
-"""What decides what a model answers."""
+"""The files that decide a model's answers."""
 
 
 def abacus() -> Path:
-    """The folder of the embedded model."""
+    """The folder of the model `ABACUS`."""
     return Path(__file__).parent / ABACUS
 
 
 def model_folder(model: str) -> Path:
-    """The folder of `ABACUS`, of a model by its folder, or of one by its hub id, brought into the hub's cache.
+    """The folder of a model: of `ABACUS`, a folder, or a hub id, which is downloaded into the hub's cache.
 
     Raises:
         CheckpointError: there is no such model.
@@ -27,7 +28,7 @@ def model_folder(model: str) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """sha256 over the names and contents of a model's files."""
+    """The sha256 over the names and contents of a model's files, in hexadecimal."""
     total = hashlib.sha256()
     for file in sorted({file for pattern in HASHED for file in folder.glob(pattern)}):
         with file.open("rb") as content:

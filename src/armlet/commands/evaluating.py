@@ -100,7 +100,7 @@ def perform(plan: "Plan", engine: "Engine", folder: Path | None) -> tuple[dict[s
     Args:
         plan: what.
         engine: which answers.
-        folder: None for `run_folder`.
+        folder: None for `default_run_folder`.
 
     Returns:
         The findings, the folder, and whether Ctrl-C cut it short.
@@ -108,13 +108,13 @@ def perform(plan: "Plan", engine: "Engine", folder: Path | None) -> tuple[dict[s
     from armlet.evaluation.grading.graders import EQUAL
     from armlet.evaluation.report.findings import findings
     from armlet.evaluation.run import count, run
-    from armlet.runs.journal import open_journal, run_folder
+    from armlet.runs.folder import default_run_folder, open_run_folder
     from armlet.runs.machine import machine
 
     manifest = plan.manifest(engine)
-    folder = folder or run_folder(manifest)
+    folder = folder or default_run_folder(manifest)
     interrupted = False
-    with open_journal(folder, manifest, machine()) as journal:
+    with open_run_folder(folder, manifest, machine()) as journal:
         with progress("answering", count(plan)) as tick:
             try:
                 run(plan, engine, journal, tick)

@@ -19,7 +19,7 @@ from armlet.commands.arguments import (
 )
 from armlet.presentation.files import json_text
 from armlet.presentation.terminal import INTERRUPTED, notes
-from armlet.runs.journal import run_folder
+from armlet.runs.folder import default_run_folder
 
 if TYPE_CHECKING:
     from armlet.precision.findings import Precision
@@ -47,7 +47,7 @@ OnlySite = Annotated[
         "At either by default."
     ),
 ]
-RunFolder = Annotated[
+RunFolderOption = Annotated[
     Path | None,
     typer.Option(help="Where all goes; the same command goes on there. Named after the run by default."),
 ]
@@ -61,7 +61,7 @@ def quantize(
     calibration: Calibration = 4,
     limit: Limit = 0.01,
     site: OnlySite = None,
-    out: RunFolder = None,
+    out: RunFolderOption = None,
     seed: SeedOption = 0,
     dtype: DtypeOption = "auto",
     device: DeviceOption = None,
@@ -79,7 +79,7 @@ def quantize(
     plan = PrecisionPlan(name, data, windows, tokens, calibration, limit, site, seed, dtype, device)
     with notes.status(escape(f"loading {name} ...")):
         subject = load_subject(plan, _abacus_problem)
-    folder = out or run_folder(subject.manifest)
+    folder = out or default_run_folder(subject.manifest)
     result = measure_precision(plan, subject, folder)
     if result.rows:
         _show_precision(result, folder, as_json)

@@ -42,7 +42,7 @@ from armlet.presentation.terminal import INTERRUPTED, progress, say_interrupted
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.spelling import parse_policy
-from armlet.runs.journal import run_folder
+from armlet.runs.folder import default_run_folder
 
 if TYPE_CHECKING:
     from armlet.evaluation.engines.engine import Engine
@@ -109,7 +109,7 @@ def tune(
     if not as_json:
         say_planned(plan)
     manifest = plan.manifest(engine) | {"study": space.plain()}
-    folder = run or run_folder(manifest)
+    folder = run or default_run_folder(manifest)
     if (folder / CONFIRMED).exists():
         raise ArgumentError(f"{folder}: the test items of this study have been used; give another --run or --seed")
     found, interrupted = _search(space, plan, engine, folder, manifest)
@@ -144,12 +144,12 @@ def _search(
     """The trials, and whether Ctrl-C cut them short."""
     from armlet.evaluation.run import count
     from armlet.evaluation.search.search import search
-    from armlet.runs.journal import open_journal
+    from armlet.runs.folder import open_run_folder
     from armlet.runs.machine import machine
 
     trials: list[Trial] = []
     total = (1 + len(space.grid()) + space.trials) * count(plan)
-    with open_journal(folder, manifest, machine()) as journal, progress("searching", total) as tick:
+    with open_run_folder(folder, manifest, machine()) as journal, progress("searching", total) as tick:
         try:
             trials.extend(search(space, plan, engine, journal, tick))
         except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from armlet.evaluation.conditions.conditions import Condition, applies
 from armlet.evaluation.engines.engine import Ask, Engine
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.tasks.problems import Task
-from armlet.runs.journal import Journal, Row
+from armlet.runs.folder import Record, RunFolder
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def _applying(plan: Plan, task: Task) -> list[Condition]:
     return [each for each in plan.conditions if applies(each.role, task.kind)]
 
 
-def run(plan: Plan, engine: Engine, journal: Journal, tick: Callable[[int], None] = lambda _: None) -> None:
+def run(plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], None] = lambda _: None) -> None:
     """Runs what is not in the journal yet; `tick(answers)` after each unit, also of those that are."""
     for unit in units(plan, engine):
         if not journal.has(unit.key):
@@ -59,7 +59,7 @@ def run(plan: Plan, engine: Engine, journal: Journal, tick: Callable[[int], None
         tick(len(unit.asks))
 
 
-def _answer(unit: Unit, engine: Engine, plan: Plan) -> list[Row]:
+def _answer(unit: Unit, engine: Engine, plan: Plan) -> list[Record]:
     kind = unit.task.kind
     outputs = engine.answer(unit.asks, unit.condition, plan.sampling[kind], batch=unit.batch, sample=unit.sample)
     rows = []
@@ -69,7 +69,7 @@ def _answer(unit: Unit, engine: Engine, plan: Plan) -> list[Row]:
     return rows
 
 
-def _choose(unit: Unit, engine: Engine) -> list[Row]:
+def _choose(unit: Unit, engine: Engine) -> list[Record]:
     """The likeliest choice counts; the likeliest by its length, which favours no short one, is kept beside it."""
     rows = []
     for ask, weights in zip(unit.asks, engine.weigh(unit.asks, unit.condition), strict=True):
@@ -81,7 +81,7 @@ def _choose(unit: Unit, engine: Engine) -> list[Row]:
     return rows
 
 
-def _named(unit: Unit, ask: Ask) -> Row:
+def _named(unit: Unit, ask: Ask) -> Record:
     return {
         "task": unit.task.name,
         "condition": unit.condition.name,

@@ -28,7 +28,7 @@ from armlet.precision.sentences import cautions, headline
 from armlet.precision.trials import CALIBRATION, HELD_OUT, Contraction, RoundingTrial, TrialOutcome
 from armlet.presentation.terminal import progress
 from armlet.redistribution.errors import ArgumentError
-from armlet.runs.journal import Journal, open_journal
+from armlet.runs.folder import RunFolder, open_run_folder
 from armlet.runs.machine import machine
 
 
@@ -41,7 +41,7 @@ class JournalledTrials:
         tick: is called after each trial that was run.
     """
 
-    def __init__(self, bench: Bench, journal: Journal, tick: Callable[[], None]) -> None:
+    def __init__(self, bench: Bench, journal: RunFolder, tick: Callable[[], None]) -> None:
         self.bench, self.journal, self.tick = bench, journal, tick
 
     def __call__(self, trial: RoundingTrial) -> TrialOutcome:
@@ -64,7 +64,7 @@ def measure_precision(plan: PrecisionPlan, subject: Subject, folder: Path) -> Pr
         ArgumentError: the unrounded model's loss is not finite.
         RunError: the folder contains another run, or cannot be written.
     """
-    with open_journal(folder, subject.manifest, machine()) as journal:
+    with open_run_folder(folder, subject.manifest, machine()) as journal:
         total, done = most_trials(len(subject.bench.downs)), len(journal.closed)
         with progress("running trials", total, done=done) as tick:
             return run_trials(plan, subject, JournalledTrials(subject.bench, journal, tick))

@@ -1,4 +1,4 @@
-"""Files as armlet writes them: JSON, CSV and text in UTF-8, each whole or not at all."""
+"""JSON, CSV and text files as armlet writes them: in UTF-8, each whole or not at all."""
 
 import csv
 import io
@@ -16,12 +16,12 @@ class WriteError(ArmletError, OSError):
 
 
 def json_text(content: object) -> str:
-    """JSON as armlet writes it: indented, in UTF-8, without NaN and Infinity, which JSON does not know."""
+    """Indented JSON; ValueError for NaN and Infinity, which JSON cannot express."""
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
-    """CSV with a header line; rows, at least one, have the same keys, and None is an empty cell."""
+    """CSV with a header line; there is at least one row, all rows have the same keys, and None is an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -35,10 +35,10 @@ def write_json(path: Path, content: object) -> Path:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Writes a text file in UTF-8, whole or not at all, and the folders above it; returns its path.
+    """Writes a text file, whole or not at all, and creates missing folders; returns its path.
 
     Raises:
-        WriteError: it cannot be written.
+        WriteError: it cannot be written. A file that was there before stays as it was.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -46,6 +46,6 @@ def write_text(path: Path, text: str) -> Path:
         partial.write_text(text, encoding="utf-8")
         return partial.replace(path)
     except OSError as error:
-        with suppress(OSError):  # a partial file, where there is one
+        with suppress(OSError):
             partial.unlink()
         raise WriteError(f"{path}: cannot be written ({error.strerror})") from error

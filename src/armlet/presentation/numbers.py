@@ -2,14 +2,14 @@
 
 from math import isnan
 
-CELL = 8
-"""Characters of a number, so that three policies fit 80 columns."""
+NUMBER_WIDTH = 8
+"""Characters of a number at most, so that the columns of three policies fit 80 characters."""
 
 
 def short_number(value: float, *, signed: bool = False) -> str:
-    """Three digits, for reading, or two where three do not fit `CELL`; `--json` has them all."""
+    """Three significant digits, or two where three do not fit `NUMBER_WIDTH`; `--json` has them all. NaN is "-"."""
     if isnan(value):
         return "-"
     sign = "+" if signed else ""
     text = f"{value:{sign}.3g}"
-    return text if len(text) <= CELL else f"{value:{sign}.2g}"
+    return text if len(text) <= NUMBER_WIDTH else f"{value:{sign}.2g}"

@@ -1,22 +1,25 @@
-"""How every figure looks, and how one becomes a file or a page's picture."""
+"""The style of all figures, and a figure as a file or as part of a page."""
 
 import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import matplotlib
 from matplotlib.figure import Figure
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 COLOURS = {"Outward": "#D55E00", "Inward": "#0072B2", "Transport": "#009E73"}
-"""A policy keeps its colour in every figure (Okabe and Ito's palette, told apart by colour-blind readers too)."""
+"""Each policy's colour in every figure, from Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
 OTHER_COLOUR = "#CC79A7"
 GREY = "#666666"
 
-STYLE: dict[Any, Any] = {
+FIGURE_STYLE: "dict[RcKeyType, object]" = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
     "axes.linewidth": 0.5,
@@ -28,13 +31,13 @@ STYLE: dict[Any, Any] = {
     "ytick.major.size": 2.5,
     "svg.hashsalt": "armlet",
 }
-"""On top of Matplotlib's defaults: the reader's own settings would change the picture."""
+"""Changes to Matplotlib's defaults. The reader's own settings do not apply: they would change the picture."""
 
 DPI = 200
 
 
 def save(figure: Figure, directory: str | Path, stem: str) -> list[Path]:
-    """Write `stem`.png (200 dpi) and `stem`.svg; the same figure gives the same bytes.
+    """Writes `stem`.png (200 dpi) and `stem`.svg; the same figure gives the same bytes.
 
     Args:
         figure: any of armlet's.
@@ -49,26 +52,27 @@ def save(figure: Figure, directory: str | Path, stem: str) -> list[Path]:
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    paths = [directory / f"{stem}.png", directory / f"{stem}.svg"]
+    png, svg = directory / f"{stem}.png", directory / f"{stem}.svg"
     with style():
-        figure.savefig(paths[0], dpi=DPI)
-        figure.savefig(paths[1], metadata={"Date": None})
-    return paths
+        figure.savefig(png, dpi=DPI)
+        figure.savefig(svg, metadata={"Date": None})
+    return [png, svg]
 
 
 def svg_text(figure: Figure) -> str:
     """The figure as an `<svg>` element for a page; the same figure gives the same text."""
-    text = io.StringIO()
+    file = io.StringIO()
     with style():
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :]
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Inside the block, the figures' own style on Matplotlib's defaults, whatever the reader has set."""
+    """Applies `FIGURE_STYLE` inside the block, whatever the reader's own settings of Matplotlib are."""
     with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # an emoji in a prompt: drawn as a box
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # such as an emoji in a prompt, which becomes a box
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams.update(FIGURE_STYLE)
         yield

@@ -1,8 +1,9 @@
-"""What a command says while it works: on stderr, so that stdout holds the result alone."""
+"""What a command shows while it works: on stderr, so that stdout has nothing but the result."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -10,39 +11,44 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 BAD_INPUT, INTERRUPTED = 2, 130
 """Exit codes."""
 
+LINE_SECONDS = 60
+"""Seconds between two lines of progress where no bar can be drawn."""
+
 notes = Console(stderr=True)
 
 
-LINE_SECONDS = 60
-"""Between lines of progress where no bar can be drawn."""
+class ProgressTick(Protocol):
+    """Moves a progress bar."""
+
+    def __call__(self, steps: int = 1, /) -> None:
+        """Counts finished steps."""
+        ...
 
 
 @contextmanager
-def progress(what: str, total: int, *, done: int = 0) -> Iterator[Callable[..., None]]:
-    """A bar on stderr with the time left, or a line each minute where that is no terminal.
-
-    A call moves it on by one or the number given.
+def progress(what: str, total: int, *, done: int = 0) -> Iterator[ProgressTick]:
+    """A progress bar on stderr with the remaining time, or a line each minute where stderr is no terminal.
 
     Args:
-        what: is done.
-        total: of the steps.
-        done: those that an earlier run did; they tell nothing of this one's speed.
+        what: the work, such as "answering".
+        total: number of steps.
+        done: steps that an earlier run finished; the estimate of the remaining time leaves them out.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bars:
         task = bars.add_task(what, total=total, completed=done)
-        said = monotonic()
+        last_line = monotonic()
 
-        def advance(steps: int = 1) -> None:
-            nonlocal said
+        def advance(steps: int = 1, /) -> None:
+            nonlocal last_line
             bars.advance(task, steps)
-            if not notes.is_terminal and monotonic() - said >= LINE_SECONDS:
-                said = monotonic()
+            if not notes.is_terminal and monotonic() - last_line >= LINE_SECONDS:
+                last_line = monotonic()
                 notes.print(f"{what}: {bars.tasks[0].completed:.0f} of {total}", markup=False)
 
         yield advance
 
 
-def say_interrupted(found: object) -> None:
-    """One line for a run that Ctrl-C cut short: whether its result is incomplete or there is none."""
-    notes.print("interrupted: this is what there is" if found else "interrupted: nothing was finished")
+def say_interrupted(result: object) -> None:
+    """One line for a run that Ctrl-C cut short: whether its result is incomplete or empty."""
+    notes.print("interrupted: this is what there is" if result else "interrupted: nothing was finished")

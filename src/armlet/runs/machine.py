@@ -1,13 +1,12 @@
-"""Where a run takes place."""
+"""The machine that a run uses."""
 
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
 
-def machine() -> dict[str, Any]:
-    """Where this runs, as far as it may change the last bits of an answer."""
+def machine() -> dict[str, object]:
+    """What of this machine may change the last bits of an answer."""
     import torch
 
     return {

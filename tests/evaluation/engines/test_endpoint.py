@@ -20,7 +20,7 @@ from armlet.evaluation.tasks.problems import Problem, Task, arithmetic
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.outward import Outward
-from armlet.runs.journal import open_journal
+from armlet.runs.folder import open_run_folder
 from chat_server import serving
 
 BASE = Condition("baseline", "baseline")
@@ -363,7 +363,7 @@ def test_a_run_cut_short_goes_on_to_the_same_items_and_findings(tmp_path):
     def go(folder):
         with Endpoint(plain.url, model="tiny", treated_url=treated.url, concurrency=2, retries=0) as engine:
             engine.check(plan.conditions, plan.tasks)
-            with open_journal(folder, plan.manifest(engine), {}) as journal:
+            with open_run_folder(folder, plan.manifest(engine), {}) as journal:
                 run(plan, engine, journal)
                 return findings(journal, plan.tasks, EQUAL)
 

@@ -11,7 +11,7 @@ from armlet.evaluation.grading.graders import EQUAL
 from armlet.evaluation.report.findings import adjust, findings, planned
 from armlet.evaluation.run import run
 from armlet.prompts.fillers import Filler
-from armlet.runs.journal import open_journal
+from armlet.runs.folder import open_run_folder
 from armlet.runs.machine import machine
 from armlet.statistics.comparison import compare
 from armlet.statistics.power import detectable
@@ -26,7 +26,7 @@ OUT, SLASHES = Treatment(Outward()), Filling(Filler("/", 3))
 @pytest.fixture
 def found(tmp_path):
     def perform(planned_run, engine=None):
-        with open_journal(tmp_path / "run", planned_run.manifest(engine or Fake()), machine()) as journal:
+        with open_run_folder(tmp_path / "run", planned_run.manifest(engine or Fake()), machine()) as journal:
             run(planned_run, engine or Fake(), journal)
             return findings(journal, planned_run.tasks, EQUAL), journal.rows
 

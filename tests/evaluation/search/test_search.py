@@ -11,7 +11,7 @@ from armlet.attachment.config import load_config
 from armlet.evaluation.conditions.conditions import Treatment, conditions
 from armlet.evaluation.search.search import RANGES, SEARCHED, Space, best, on_map, part_of, search, take
 from armlet.redistribution.errors import ArgumentError
-from armlet.runs.journal import open_journal
+from armlet.runs.folder import open_run_folder
 from armlet.runs.machine import machine
 from command_line import result, run
 from engines import Fake
@@ -32,7 +32,7 @@ def space(trials=5, names=("band", "ceiling"), policy=None, seed=0, layers=(0,))
 def trials_of(folder, engine=None, **options):
     searched = space(**options)
     planned = plan([take(task(40), "tuning")], conditions([], [], placebos=False))
-    with open_journal(folder, planned.manifest(engine or Fake()), machine()) as journal:
+    with open_run_folder(folder, planned.manifest(engine or Fake()), machine()) as journal:
         return list(search(searched, planned, engine or Fake(), journal)), searched
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from armlet.evaluation.conditions.conditions import BASELINE, applies
 from armlet.evaluation.report.sentences import verdict
 from armlet.evaluation.tasks.problems import Kind, Problem, Task
-from armlet.runs.journal import Journal, Row
+from armlet.runs.folder import Record, RunFolder
 from armlet.statistics.comparison import UNDECIDED, Comparison, compare
 from armlet.statistics.power import detectable
 from armlet.statistics.significance import corrected, holm, is_significant
@@ -32,7 +32,7 @@ Equal = Callable[[str, str], bool]
 Equals = Mapping[Kind, Equal]
 
 
-def findings(journal: Journal, tasks: Sequence[Task], equal: Equals, *, seed: int = 0) -> dict[str, Any]:
+def findings(journal: RunFolder, tasks: Sequence[Task], equal: Equals, *, seed: int = 0) -> dict[str, Any]:
     """Everything that a report says.
 
     Args:
@@ -61,16 +61,16 @@ def planned(items: int, judged: int = 1) -> dict[str, Any]:
     return {"items": items, "discordant": DISCORDANT, "comparisons": judged, "smallest_detectable": smallest}
 
 
-def count_judged(conditions: Sequence[Row], tasks: Sequence[Task]) -> int:
+def count_judged(conditions: Sequence[Record], tasks: Sequence[Task]) -> int:
     """Comparisons of a whole run that get a verdict, all tasks together."""
     return sum(judged for task in tasks for *_, judged in _listed(_applying(conditions, task), task.kind))
 
 
-def _applying(conditions: Sequence[Row], task: Task) -> list[Row]:
+def _applying(conditions: Sequence[Record], task: Task) -> list[Record]:
     return [each for each in conditions if applies(each["role"], task.kind)]
 
 
-def _task(task: Task, journal: Journal, equal: Equals, seed: int, judged: int) -> Row:
+def _task(task: Task, journal: RunFolder, equal: Equals, seed: int, judged: int) -> Record:
     conditions = _applying(journal.manifest["conditions"], task)
     grouped = _paired([row for row in journal.rows if row["task"] == task.name], task, conditions)
     items = len(grouped[BASELINE])
@@ -90,10 +90,10 @@ def _task(task: Task, journal: Journal, equal: Equals, seed: int, judged: int) -
     }
 
 
-def _paired(rows: Sequence[Row], task: Task, conditions: Sequence[Row]) -> dict[str, list[list[Row]]]:
+def _paired(rows: Sequence[Record], task: Task, conditions: Sequence[Record]) -> dict[str, list[list[Record]]]:
     """For each condition its items' samples: of the items that are there under every condition, by their ids."""
     ordered = sorted(rows, key=lambda row: (row["condition"], row["item"], row["sample"]))
-    found: dict[str, dict[str, list[Row]]] = {each["name"]: {} for each in conditions}
+    found: dict[str, dict[str, list[Record]]] = {each["name"]: {} for each in conditions}
     for (condition, item), samples in groupby(ordered, key=lambda row: (row["condition"], row["item"])):
         found[condition][item] = list(samples)
     needed = {each["name"]: 1 if task.kind == "choice" else each["samples"] for each in conditions}
@@ -105,7 +105,7 @@ def _paired(rows: Sequence[Row], task: Task, conditions: Sequence[Row]) -> dict[
 class _Answers:
     """One condition's answers: `rows[item][sample]`."""
 
-    def __init__(self, rows: Sequence[Sequence[Row]], choice: bool) -> None:
+    def __init__(self, rows: Sequence[Sequence[Record]], choice: bool) -> None:
         self.rows, self.choice = rows, choice
         self.correct: Values = np.array([[float(row["correct"]) for row in samples] for samples in rows])
 
@@ -120,8 +120,8 @@ class _Answers:
         return sum([row[key] for row in own] == [row[key] for row in others] for own, others in pairs)
 
 
-def _describe(condition: Row, answers: _Answers) -> Row:
-    found: Row = {"name": condition["name"], "role": condition["role"], "samples": answers.correct.shape[1]}
+def _describe(condition: Record, answers: _Answers) -> Record:
+    found: Record = {"name": condition["name"], "role": condition["role"], "samples": answers.correct.shape[1]}
     found["accuracy"] = float(answers.correct.mean())
     if answers.choice:
         return found | {"accuracy_normalised": float(np.mean(answers.flat("correct_normalised")))}
@@ -139,7 +139,7 @@ def _describe(condition: Row, answers: _Answers) -> Row:
     }
 
 
-def _listed(conditions: Sequence[Row], kind: Kind) -> Iterator[tuple[str, str, str, str, bool]]:
+def _listed(conditions: Sequence[Record], kind: Kind) -> Iterator[tuple[str, str, str, str, bool]]:
     """What is compared: condition and how of its samples one is chosen, the same of the other side, and if judged.
 
     Each condition against the baseline, also by majority, and each treatment against its matched placebo. Programs have
@@ -160,8 +160,8 @@ def _listed(conditions: Sequence[Row], kind: Kind) -> Iterator[tuple[str, str, s
 
 
 def _compare_all(
-    conditions: Sequence[Row], runs: Mapping[str, _Answers], kind: Kind, equal: Equal | None, seed: int, judged: int
-) -> list[Row]:
+    conditions: Sequence[Record], runs: Mapping[str, _Answers], kind: Kind, equal: Equal | None, seed: int, judged: int
+) -> list[Record]:
     rows = []
     for one, by, other, by_other, verdict_due in _listed(conditions, kind):
         own = _correct(runs[one], by, equal)
@@ -197,12 +197,12 @@ def _correct(answers: _Answers, chosen: str, equal: Equal | None) -> Values | No
     return np.array([0.0 if one is None else own[one] for one, own in zip(at, answers.correct, strict=True)])
 
 
-def paired_row(name: str, against: str, judged: bool, comparison: Comparison) -> Row:
+def paired_row(name: str, against: str, judged: bool, comparison: Comparison) -> Record:
     """A comparison of two conditions; `judged`: it gets a verdict, which a control does not."""
     return {"condition": name, "against": against, "judged": judged, **comparison.plain()}
 
 
-def adjust(rows: Sequence[Row]) -> None:
+def adjust(rows: Sequence[Record]) -> None:
     """Holm's correction over everything that is judged, all tasks together; verdicts follow it."""
     judged = [row for row in rows if row["judged"]]
     for row, adjusted in zip(judged, holm([row["p_value"] for row in judged]), strict=True):
@@ -211,13 +211,13 @@ def adjust(rows: Sequence[Row]) -> None:
             row["verdict"] = UNDECIDED
 
 
-def _exact(conditions: Sequence[Row]) -> list[Row]:
+def _exact(conditions: Sequence[Record]) -> list[Record]:
     return [each for each in conditions if each["placebo"] in EXACT]
 
 
-def _shares(journal: Journal, task: str) -> dict[str, Row]:
+def _shares(journal: RunFolder, task: str) -> dict[str, Record]:
     """What ARM did under each condition, by layer: tokens seen, values moved and their share, scopes passed through."""
-    totals: dict[str, dict[str, Row]] = {}
+    totals: dict[str, dict[str, Record]] = {}
     for unit, closing in journal.closed.items():
         if unit[0] == task:
             for layer, report in closing["arm"].items():
@@ -230,7 +230,9 @@ def _shares(journal: Journal, task: str) -> dict[str, Row]:
     return totals
 
 
-def _discordant(conditions: Sequence[Row], runs: Mapping[str, _Answers], problems: Mapping[str, Problem]) -> list[Row]:
+def _discordant(
+    conditions: Sequence[Record], runs: Mapping[str, _Answers], problems: Mapping[str, Problem]
+) -> list[Record]:
     """Items that a condition gains or loses against the baseline by their first answers, which are shown."""
     rows = []
     for condition in conditions:
@@ -253,5 +255,5 @@ def _gold(problem: Problem) -> str:
     return problem.choices[int(problem.gold)] if problem.choices else problem.gold
 
 
-def _said(row: Row, problem: Problem) -> str:
+def _said(row: Record, problem: Problem) -> str:
     return problem.choices[int(row["extracted"])] if problem.choices else row["text"]

@@ -17,7 +17,7 @@ from armlet.evaluation.run import run
 from armlet.evaluation.tasks.problems import Task
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.rows import Policy, settings
-from armlet.runs.journal import Journal
+from armlet.runs.folder import RunFolder
 from armlet.statistics.comparison import Comparison, compare
 
 Part = Literal["tuning", "test"]
@@ -142,7 +142,7 @@ def take(task: Task, part: Part) -> Task:
 
 
 def search(
-    space: Space, plan: Plan, engine: Engine, journal: Journal, tick: Callable[[int], None] = lambda _: None
+    space: Space, plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], None] = lambda _: None
 ) -> Iterator[Trial]:
     """Runs the study as far as it is not in the journal, trial by trial.
 
@@ -188,7 +188,7 @@ def _suggest(trial: Any, name: str) -> float:
     return trial.suggest_float(name, allowed.low, allowed.high, log=allowed.log)
 
 
-def _correct(journal: Journal, condition: str) -> list[list[float]]:
+def _correct(journal: RunFolder, condition: str) -> list[list[float]]:
     """`[items][samples]`, tasks and items in one order for all conditions."""
     rows = sorted(
         (row for row in journal.rows if row["condition"] == condition),

@@ -1,0 +1,191 @@
+"""The run folder: what is run (manifest.json), and its results so far (items.jsonl, which only grows).
+
+A batch is written at once: its records, then a line that closes it. Both are on the disk before the next batch starts.
+When the folder is opened again, whatever follows the last closing line is cut off: an unfinished batch runs again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from armlet.presentation.files import write_json
+from armlet.redistribution.errors import ArmletError
+
+MANIFEST_FILE, ITEMS_FILE, LOCK_FILE = "manifest.json", "items.jsonl", "lock"
+
+MANIFEST_VERSION = 1
+
+CLOSED = "closed"
+"""The key of the line that closes a batch; its value is the batch's key."""
+
+RUNS = Path("armlet-runs")
+
+Record = dict[str, Any]
+"""A JSON object: one line of items.jsonl, or a manifest."""
+
+
+class RunError(ArmletError, RuntimeError):
+    """A run folder that cannot be used."""
+
+
+class RunFolder:
+    """An open run folder; made by `open_run_folder`.
+
+    Attributes:
+        folder: its path.
+        manifest: what is run.
+        rows: the records of all closed batches, in the order in which they were written.
+        closed: the closing lines, by the batch's key.
+    """
+
+    def __init__(self, folder: Path, manifest: Record) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.rows: list[Record] = []
+        self.closed: dict[tuple[Any, ...], Record] = {}
+        self._size = self._read()
+
+    def has(self, key: Sequence[object]) -> bool:
+        """Whether the batch with this key is closed."""
+        return tuple(key) in self.closed
+
+    def close(self, key: Sequence[object], rows: Sequence[Record], facts: Mapping[str, object]) -> None:
+        """Writes a batch and closes it; it is on the disk when this returns.
+
+        Args:
+            key: of the batch, unique in the run.
+            rows: the batch's records.
+            facts: about the batch as a whole, for its closing line.
+
+        Raises:
+            RunError: the batch could not be written. The batches closed before stay as they are.
+        """
+        closing = {CLOSED: list(key), "items": len(rows), **facts}
+        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (*rows, closing)).encode()
+        path = self.folder / ITEMS_FILE
+        try:
+            with path.open("ab") as file:
+                file.truncate(self._size)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            with suppress(OSError), path.open("r+b") as file:  # even a full disk lets a file be shortened
+                file.truncate(self._size)
+            raise RunError(
+                f"{path}: cannot be written ({error.strerror}); {len(self.closed)} batches are safe there: "
+                "mend that, and the same command goes on"
+            ) from error
+        self._size += len(content)
+        self._add(rows, closing)
+
+    def _add(self, rows: Sequence[Record], closing: Record) -> None:
+        self.rows += rows
+        self.closed[tuple(closing[CLOSED])] = closing
+
+    def _read(self) -> int:
+        """Reads all closed batches; returns the number of bytes until the end of the last one."""
+        path = self.folder / ITEMS_FILE
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        records = [_parse_line(line) for line in lines]
+        closed_size, size, rows = 0, 0, list[Record]()
+        for index, (line, record) in enumerate(zip(lines, records, strict=True)):
+            if record is None:
+                if any(later and CLOSED in later for later in records[index:]):
+                    raise RunError(f"{path}: a line is damaged, and whole batches follow it (byte {size})")
+                break
+            size += len(line)
+            if CLOSED not in record:
+                rows.append(record)
+                continue
+            if record["items"] != len(rows):
+                raise RunError(f"{path}: a batch of {record['items']} items has {len(rows)} (before byte {size})")
+            self._add(rows, record)
+            closed_size, rows = size, []
+        return closed_size
+
+
+@contextmanager
+def open_run_folder(folder: Path, manifest: Mapping[str, object], machine: Mapping[str, object]) -> Iterator[RunFolder]:
+    """Opens a run folder, a new one or that of a run to continue, for this process alone.
+
+    Args:
+        folder: made if it does not exist.
+        manifest: what is to be run, as plain values.
+        machine: this one. A run may continue on another machine; the manifest lists all of them.
+
+    Raises:
+        RunError: another process uses the folder, it contains another run, or it cannot be read or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE).acquire(blocking=False)
+    except Timeout as error:
+        raise RunError(f"{folder}: another process is working in it; wait for it, or name another folder") from error
+    except OSError as error:
+        raise RunError(f"{folder}: is no run folder and cannot become one ({error.strerror})") from error
+    with lock:
+        yield RunFolder(folder, _agreed_manifest(folder, {"version": MANIFEST_VERSION, **manifest}, dict(machine)))
+
+
+def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Record) -> Record:
+    """The folder's manifest, which must agree with the given one; a new folder gets the given one."""
+    path = folder / MANIFEST_FILE
+    wanted = json.loads(json.dumps(manifest))  # tuples become lists, as in the file
+    if not path.exists():
+        if (folder / ITEMS_FILE).exists():
+            raise RunError(f"{folder}: has {ITEMS_FILE} without {MANIFEST_FILE}; name another folder")
+        write_json(path, {**wanted, "machines": [machine]})
+        return {**wanted, "machines": [machine]}
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        machines = list(stored.pop("machines"))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise RunError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
+    changes = list(differences(stored, wanted))
+    if changes:
+        shown = "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "")
+        raise RunError(f"{folder}: contains another run ({shown}); ask for the same, or name another folder")
+    if machine not in machines:
+        machines.append(machine)
+        write_json(path, {**stored, "machines": machines})
+    return {**stored, "machines": machines}
+
+
+def differences(stored: object, wanted: object, place: str = "") -> Iterator[str]:
+    """What differs between two manifests, one line for each value."""
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        for key in dict.fromkeys((*stored, *wanted)):
+            yield from differences(stored.get(key), wanted.get(key), f"{place}.{key}" if place else key)
+    elif isinstance(stored, list) and isinstance(wanted, list) and len(stored) == len(wanted):
+        for index, pair in enumerate(zip(stored, wanted, strict=True)):
+            yield from differences(*pair, f"{place}[{index}]")
+    elif stored != wanted:
+        yield f"{place} was {_short_json(stored)}, is {_short_json(wanted)}"
+
+
+def _short_json(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _parse_line(line: bytes) -> Record | None:
+    """A line's JSON object; None where the line is damaged or incomplete."""
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def default_run_folder(manifest: Record) -> Path:
+    """A folder in `RUNS` named after the run: the same command gives the same folder, another run another one."""
+    text = json.dumps(manifest, sort_keys=True, ensure_ascii=False)
+    parts = [Path(manifest["engine"]["model"]).name, *(task["name"] for task in manifest["tasks"])]
+    plain = "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts)
+    return RUNS / f"{plain[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -1,0 +1,48 @@
+"""A figure looks the same for every reader, byte by byte."""
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from armlet.presentation.style import FIGURE_STYLE, save, style, svg_text
+
+
+def figure(title="before → after"):
+    with style():
+        drawn = Figure(figsize=(2, 1))
+        axes = drawn.subplots()
+        axes.plot([0, 1, 2], [0, 1, 0], label="gate")
+        axes.set_title(title)
+    return drawn
+
+
+def test_a_figure_is_saved_with_the_same_bytes_whatever_the_reader_has_set(tmp_path):
+    first = save(figure(), tmp_path / "a" / "b", "plot")
+    with matplotlib.rc_context({"font.size": 30, "svg.hashsalt": "mine", "savefig.dpi": 40, "axes.grid": True}):
+        second = save(figure(), str(tmp_path / "c"), "plot")
+    assert [path.name for path in first] == [path.name for path in second] == ["plot.png", "plot.svg"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert first[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_svg_of_a_page_is_one_element_and_always_the_same():
+    text = svg_text(figure())
+    assert text.startswith("<svg")
+    assert text.rstrip().endswith("</svg>")
+    assert "<dc:date>" not in text
+    assert text == svg_text(figure())
+    assert text != svg_text(figure("another"))
+
+
+def test_the_style_applies_inside_the_block_alone():
+    with matplotlib.rc_context({"font.size": 30}):
+        before = dict(matplotlib.rcParams)
+        with style():
+            assert {name: matplotlib.rcParams[name] for name in ("font.size", "axes.grid")} == {
+                "font.size": FIGURE_STYLE["font.size"],
+                "axes.grid": False,
+            }
+        assert dict(matplotlib.rcParams) == before
+
+
+def test_a_letter_that_the_font_lacks_is_drawn_without_a_warning(tmp_path):
+    save(figure("\U0001f600"), tmp_path, "plot")
