@@ -5,7 +5,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 
-from armlet.evaluation.grading.sandbox import Outcome, run_program
+from armlet.evaluation.grading.sandbox import ProgramOutcome, run_program
 
 FENCE = re.compile(r"^[ \t]*(?:```+|~~~+)[ \t]*(\w*)[^\n]*$", re.MULTILINE)
 FUTURE = re.compile(r"^from __future__ import [^\n]*\n?", re.MULTILINE)
@@ -13,7 +13,9 @@ INDENT = "    "
 MOST = 100  # lines at which an answer is tried to end before its prose
 
 
-def check_humaneval(prompt: str, completion: str, test: str, entry_point: str, *, seconds: float = 10.0) -> Outcome:
+def check_humaneval(
+    prompt: str, completion: str, test: str, entry_point: str, *, seconds: float = 10.0
+) -> ProgramOutcome:
     """Run a completion against the tests of its row, shut in.
 
     Args:
