@@ -8,7 +8,7 @@ from typing import Any
 
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Engine, Sampling
-from armlet.evaluation.grading.graders import Grader, graders, named
+from armlet.evaluation.grading.graders import Grader, grader_names, graders
 from armlet.evaluation.tasks.problems import ARITHMETIC, ITEMS, SYSTEMS, Kind, Task, arithmetic, hub_task, read_task
 from armlet.redistribution.errors import ArgumentError
 
@@ -62,7 +62,7 @@ class Plan:
             "conditions": [condition.plain() for condition in self.conditions],
             "sampling": {kind: vars(self.sampling[kind]) for kind in kinds if kind != "choice"},
             "systems": {kind: self.systems[kind] for kind in kinds if kind != "choice"},
-            "graders": named(self.grader, kinds),
+            "graders": grader_names(self.grader, kinds),
             "batch": self.batch,
             "versions": {name: metadata.version(name) for name in PACKAGES},
         }
