@@ -16,7 +16,8 @@ from armlet.evaluation.grading.graders import EQUAL, graders
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.findings import findings
 from armlet.evaluation.run import run
-from armlet.evaluation.tasks.problems import Problem, Task, arithmetic
+from armlet.evaluation.tasks.problems import Problem, Task
+from armlet.evaluation.tasks.sources import arithmetic
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.outward import Outward
