@@ -80,12 +80,13 @@ def collect_tasks(
     names = names or ([] if files else [ARITHMETIC])
     if difficulty is not None and ARITHMETIC not in names:
         raise ArgumentError(f"--difficulty: is that of the task {ARITHMETIC}, which is not among the tasks")
-    tasks = [
-        arithmetic(items or ARITHMETIC_ITEMS, seed=seed, difficulty=difficulty)
-        if name == ARITHMETIC
-        else hub_task(name, items)
-        for name in names
-    ] + [read_task(file, items) for file in files or ()]
+
+    def task_of(name: str) -> Task:
+        if name == ARITHMETIC:
+            return arithmetic(items or ARITHMETIC_ITEMS, seed=seed, difficulty=difficulty)
+        return hub_task(name, items)
+
+    tasks = [*map(task_of, names), *(read_task(file, items) for file in files or ())]
     task_names = [task.name for task in tasks]
     for at, name in enumerate(task_names):
         if name in task_names[:at]:

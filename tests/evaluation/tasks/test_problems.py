@@ -132,7 +132,10 @@ def test_a_dataset_that_cannot_be_had_is_one_line(monkeypatch):
     ("rows", "message"),
     [
         ([{"question": "1+1?"}], r"^--task: .*/data, row 1: expected problem or question with answer"),
-        ([{"question": "1+1?", "answer": "2"}] * 2, r"^--task: .*/data, row 2: the id '.*' is there twice|whole row"),
+        (
+            [{"question": "1+1?", "answer": "2"}] * 2,
+            r"^--task: .*/data, row 2: the id '.*', or the whole row, is there twice",
+        ),
         ([MATHS | {"choices": None}, CHOICE | {"problem": None}], r"^--task: .*/data, row 1: choices must be a list"),
     ],
     ids=["key", "twice", "choices"],
@@ -148,7 +151,7 @@ def test_a_fault_of_a_dataset_of_a_hub_is_not_blamed_on_a_file(tmp_path, monkeyp
 
 def test_an_empty_dataset_of_a_hub_is_not_blamed_on_a_file(monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [])
-    with pytest.raises(ArgumentError, match="^--task: gsm8k contains no problem$"):
+    with pytest.raises(ArgumentError, match=r"^--task: gsm8k contains no problem$"):
         hub_task("gsm8k")
 
 
