@@ -123,11 +123,12 @@ def _run_isolated(source: str, seconds: float, memory_bytes: int) -> ProgramOutc
             status, verdict = process.wait(), os.read(process.stdout.fileno(), 100)
     if not started:
         raise ArmletError(f"no program could be started: {' '.join(detail.split()) or 'no reason was given'}")
-    reason = "timed out" if late.is_set() else _reason(status, verdict, token.encode())
+    reason = "timed out" if late.is_set() else _ending(status, verdict, token.encode())
     return ProgramOutcome(reason == "passed", reason, detail)
 
 
-def _reason(status: int, verdict: bytes, token: bytes) -> str:
+def _ending(status: int, verdict: bytes, token: bytes) -> str:
+    """The reason of an outcome, from the exit status and from what was written to the verdict's handle."""
     if verdict == OUT_OF_MEMORY:
         return "out of memory"
     if status == 0:

@@ -75,7 +75,9 @@ def hub_task(name: str, items: int | None = None) -> Task:
         known = ", ".join((ARITHMETIC, *HUB))
         raise ArgumentError(f"--task: expected {known} or a dataset as owner/name, found {name!r}")
     dataset, config, split = HUB.get(name) or _parse_dataset(name)
-    rows = ((f"--task: {dataset}, row {number}", row) for number, row in enumerate(_load(dataset, config, split), 1))
+    rows = (
+        (f"--task: {dataset}, row {number}", row) for number, row in enumerate(_hub_rows(dataset, config, split), 1)
+    )
     return _make_task("--task", name, rows, items, {"dataset": dataset, "config": config, "split": split})
 
 
@@ -92,7 +94,7 @@ def _parse_dataset(name: str) -> tuple[str, str | None, str]:
     return dataset, config or None, split
 
 
-def _load(dataset: str, config: str | None, split: str) -> list[JsonRow]:
+def _hub_rows(dataset: str, config: str | None, split: str) -> list[JsonRow]:
     try:
         from datasets import load_dataset
     except ImportError as error:
