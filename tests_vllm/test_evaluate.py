@@ -13,7 +13,8 @@ from armlet.cli import main
 from armlet.evaluation.conditions.conditions import Treatment, conditions
 from armlet.evaluation.engines.engine import Ask, Sampling
 from armlet.evaluation.engines.local import Local
-from armlet.evaluation.tasks.problems import Problem, arithmetic
+from armlet.evaluation.tasks.problems import Problem
+from armlet.evaluation.tasks.sources import arithmetic
 from armlet.integrations.vllm.engine import Offline
 from armlet.redistribution.errors import ArmletError
 from armlet.redistribution.outward import Outward

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from armlet.commands.arguments import refuse_idle, refuse_meta, unslashed
-from armlet.evaluation.tasks.problems import ITEMS
+from armlet.evaluation.tasks.sources import ARITHMETIC_ITEMS
 from armlet.presentation.files import json_text
 from armlet.presentation.terminal import notes, progress, say_interrupted
 
@@ -34,7 +34,7 @@ Tasks = Annotated[
 ]
 Data = Annotated[list[Path] | None, typer.Option(help="A task from local JSON Lines. May be repeated.")]
 Items = Annotated[
-    int | None, typer.Option(min=1, help=f"Items of each task: all by default, {ITEMS} of the built-in one.")
+    int | None, typer.Option(min=1, help=f"Items of each task: all by default, {ARITHMETIC_ITEMS} of the built-in one.")
 ]
 Difficulty = Annotated[int | None, typer.Option(help="Of the built-in task; what abacus is tuned to by default.")]
 MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer; by kind of task by default.")]

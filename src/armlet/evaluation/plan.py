@@ -8,8 +8,9 @@ from typing import Any
 
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Engine, Sampling
-from armlet.evaluation.grading.graders import Grader, graders, named
-from armlet.evaluation.tasks.problems import ARITHMETIC, ITEMS, SYSTEMS, Kind, Task, arithmetic, hub_task, read_task
+from armlet.evaluation.grading.graders import Grader, grader_names, graders
+from armlet.evaluation.tasks.problems import SYSTEMS, Kind, Task
+from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS, arithmetic, hub_task, read_task
 from armlet.redistribution.errors import ArgumentError
 
 BUILT_IN_BATCH, BATCH = 250, 16
@@ -62,7 +63,7 @@ class Plan:
             "conditions": [condition.plain() for condition in self.conditions],
             "sampling": {kind: vars(self.sampling[kind]) for kind in kinds if kind != "choice"},
             "systems": {kind: self.systems[kind] for kind in kinds if kind != "choice"},
-            "graders": named(self.grader, kinds),
+            "graders": grader_names(self.grader, kinds),
             "batch": self.batch,
             "versions": {name: metadata.version(name) for name in PACKAGES},
         }
@@ -79,14 +80,18 @@ def collect_tasks(
     names = names or ([] if files else [ARITHMETIC])
     if difficulty is not None and ARITHMETIC not in names:
         raise ArgumentError(f"--difficulty: is that of the task {ARITHMETIC}, which is not among the tasks")
-    tasks = [
-        arithmetic(items or ITEMS, seed=seed, difficulty=difficulty) if name == ARITHMETIC else hub_task(name, items)
-        for name in names
-    ] + [read_task(file, items) for file in files or ()]
-    called = [task.name for task in tasks]
-    twice = next((name for name in called if called.count(name) > 1), None)
-    if twice:
-        raise ArgumentError(f"--task: {twice!r} is there twice; give a file another name")
+
+    def task_of(name: str) -> Task:
+        if name == ARITHMETIC:
+            return arithmetic(items or ARITHMETIC_ITEMS, seed=seed, difficulty=difficulty)
+        return hub_task(name, items)
+
+    tasks = [*map(task_of, names), *(read_task(file, items) for file in files or ())]
+    task_names = [task.name for task in tasks]
+    for at, name in enumerate(task_names):
+        if name in task_names[:at]:
+            option, advice = ("--task", "") if at < len(names) else ("--data", "; give the file another name")
+            raise ArgumentError(f"{option}: {name!r} is there twice{advice}")
     return tasks
 
 

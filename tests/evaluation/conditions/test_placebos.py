@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armlet import Inward, Noise, Outward, Transport, redistribute
-from armlet.evaluation.conditions.placebos import PLACEBOS, DrawOnly, Matched, placebo
+from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, DrawOnly, Matched, placebo
 from armlet.redistribution.entry import drawer, outcome
 
 
@@ -100,5 +100,5 @@ def test_matched_with_midpoint_noise_has_places_too():
 
 
 def test_every_placebo_has_a_name_of_its_own():
-    assert [placebo(name, Outward()).strength for name in PLACEBOS] == [0, 1, 1]
-    assert len({placebo(name, Outward()).name for name in PLACEBOS}) == 3
+    assert [placebo(name, Outward()).strength for name in GATE_PLACEBOS] == [0, 1, 1]
+    assert len({placebo(name, Outward()).name for name in GATE_PLACEBOS}) == 3

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
 from armlet.evaluation.engines.chat import filler_text, inserted, item_seed, messages
-from armlet.evaluation.engines.endpoint import Endpoint, concurrently
+from armlet.evaluation.engines.concurrency import concurrently
+from armlet.evaluation.engines.endpoint import Endpoint
 from armlet.evaluation.engines.engine import Ask, Sampling
 from armlet.evaluation.grading.graders import EQUAL, graders
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.findings import findings
 from armlet.evaluation.run import run
-from armlet.evaluation.tasks.problems import Problem, Task, arithmetic
+from armlet.evaluation.tasks.problems import Problem, Task
+from armlet.evaluation.tasks.sources import arithmetic
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.outward import Outward
@@ -282,9 +284,7 @@ def test_what_is_no_address_is_refused(url):
 
 @pytest.mark.parametrize("url", ["http://me:sekret@host/v1", "http://host/v1?key=sekret", "http://host/v1#sekret"])
 def test_an_address_with_a_secret_is_refused_and_not_repeated(url):
-    with pytest.raises(
-        ArgumentError, match=r"^--treated-endpoint: give the address alone; a key belongs into"
-    ) as caught:
+    with pytest.raises(ArgumentError, match=r"^--treated-endpoint: give the address alone; a key belongs in") as caught:
         Endpoint("http://host", model="tiny", treated_url=url)
     assert "sekret" not in str(caught.value)
 

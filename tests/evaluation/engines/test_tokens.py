@@ -32,7 +32,7 @@ def test_a_choice_without_a_token_is_refused_by_its_item(tokens):
         tokens.choices(asks[1])
 
 
-def test_an_answer_is_cut_behind_the_first_of_its_ends():
+def test_an_answer_is_cut_after_the_first_of_its_ends():
     assert ended([5, 2, 7, 2], 2) == ([5, 2], True)
     assert ended([5, 2, 7, 2], [9, 7]) == ([5, 2, 7], True)
     assert ended([5, 2], None) == ([5, 2], False)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from armlet.evaluation.grading import answers as grading
 from armlet.evaluation.grading.answers import Grade, equal, equal_integers, grade, grade_integer
+from armlet.evaluation.grading.math_worker import WORKER
 from armlet.evaluation.grading.released import grade_released
 
 # Golds of MATH-500 (development rows) that pass for each other, of all 254 × 253 ordered pairs of different golds.
@@ -212,7 +212,7 @@ def test_nothing_is_printed(capfd, caplog):
 
 def test_a_worker_that_dies_is_replaced():
     grade("\\boxed{1/3}", "5")
-    process = grading._WORKER._process
+    process = WORKER._process
     assert process is not None
     process.kill()
     assert grade("\\boxed{2/6}", "1/3").correct or grade("\\boxed{3/9}", "1/3").correct

@@ -3,8 +3,10 @@
 import pytest
 
 from armlet.evaluation.grading.graders import graders
+from armlet.evaluation.grading.sandbox import require_sandbox
 from armlet.evaluation.tasks.problems import Problem
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, ArmletError
+from sandboxed import run
 
 MATHS = Problem("m", "What?", "\\frac{1}{2}")
 
@@ -15,7 +17,7 @@ def test_the_released_grader_accepts_an_empty_answer_and_ours_does_not():
         assert found == [ours, released]
 
 
-def test_integers_are_read_behind_their_mark():
+def test_integers_are_read_after_their_mark():
     grade = graders("math-verify", ["integer"])["integer"]
     assert grade("1+2=3#3", Problem("i", "1+2", "3")).correct
     assert not grade("1+2=3", Problem("i", "1+2", "3")).correct
@@ -27,6 +29,7 @@ def test_programs_are_refused_without_permission():
 
 
 def test_programs_are_run_with_permission():
+    run("")
     grade = graders("math-verify", ["code"], allow_code=True)["code"]
     prompt = "def double(x):\n"
     problem = Problem("c", prompt, "def check(f):\n    assert f(2) == 4\n", entry_point="double")
@@ -37,3 +40,11 @@ def test_programs_are_run_with_permission():
 def test_a_grader_that_does_not_exist_is_refused():
     with pytest.raises(ArgumentError, match="expected math-verify or released, found 'mine'"):
         graders("mine", ["maths"])
+
+
+def test_where_programs_cannot_be_isolated_they_are_refused_before_anything_is_asked(monkeypatch):
+    require_sandbox.cache_clear()
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(ArmletError, match="Linux alone"):
+        graders("math-verify", ["code"], allow_code=True)
+    graders("math-verify", ["maths"], allow_code=True)

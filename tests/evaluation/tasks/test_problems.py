@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from armlet.evaluation.tasks.arithmetic import DIFFICULTY, evaluate
-from armlet.evaluation.tasks.problems import arithmetic, hub_task, read_task
+from armlet.evaluation.plan import collect_tasks
+from armlet.evaluation.tasks.arithmetic import DIFFICULTY, worked
+from armlet.evaluation.tasks.sources import arithmetic, hub_task, read_task
 from armlet.redistribution.errors import ArgumentError
 
 MATHS = {"unique_id": "a/1", "problem": "What?", "answer": "\\frac12"}
@@ -30,7 +31,7 @@ def test_a_program_has_its_tests_for_gold(tmp_path):
     assert (problem.id, problem.gold, problem.entry_point) == ("H/0", CODE["test"], "f")
 
 
-def test_a_worked_solution_counts_by_what_stands_behind_its_mark(tmp_path):
+def test_a_worked_solution_counts_by_the_result_after_its_mark(tmp_path):
     row = {"question": "How many?", "answer": "2 + 3 = 5 #### 1\n#### 5"}
     assert read_task(file_of(tmp_path, row)).problems[0].gold == "5"
     assert read_task(file_of(tmp_path, {**row, "final": "6"})).problems[0].gold == "6"
@@ -53,12 +54,12 @@ def test_other_ends_of_lines_inside_a_row_do_not_part_it(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "holds no problem"),
+        ([], "^--data: some contains no problem"),
         ([[]], "line 1: expected an object, found list"),
         ([{}], "expected problem or question with answer.* found nothing"),
         ([{"text": "x"}], "found text"),
-        ([MATHS, CHOICE], "mixes kinds of problems, maths .*line 1.* and choice .*line 2"),
-        ([MATHS, MATHS], "line 2: the id 'a/1', or the whole row, stands there twice"),
+        ([MATHS, CHOICE], r"^--data: some mixes kinds of problems, maths \(/.*line 1\) and choice \(/.*line 2\)"),
+        ([MATHS, MATHS], "line 2: the id 'a/1', or the whole row, is there twice"),
         ([{**MATHS, "answer": " "}], "the answer is empty"),
         ([{**MATHS, "problem": 3}], "problem must be a text, found 3"),
         ([{**CHOICE, "gold": 2}], "gold must be an index into the 2 choices, found 2"),
@@ -79,11 +80,11 @@ def test_files_that_are_not_there_or_no_json_are_one_line(tmp_path):
     with pytest.raises(ArgumentError, match="cannot be read"):
         read_task(tmp_path / "absent")
     (tmp_path / "bad").write_text(json.dumps(MATHS) + "\n{")
-    with pytest.raises(ArgumentError, match="line 2: is no JSON"):
+    with pytest.raises(ArgumentError, match="line 2: is not JSON"):
         read_task(tmp_path / "bad")
 
 
-def test_a_subset_is_the_same_whatever_the_order_of_the_file_and_a_larger_one_holds_it(tmp_path):
+def test_a_subset_is_the_same_whatever_the_order_of_the_file_and_a_larger_one_contains_it(tmp_path):
     rows = [{"id": str(at), "question": f"{at}?", "answer": "1"} for at in range(50)]
     small, large = (read_task(file_of(tmp_path, *rows), items) for items in (10, 20))
     mixed = read_task(file_of(tmp_path, *reversed(rows)), 10)
@@ -101,7 +102,9 @@ def test_two_tasks_have_one_fingerprint_just_where_they_ask_the_same(tmp_path):
 
 def test_the_built_in_problems_have_their_values_for_gold():
     task = arithmetic(20, seed=3)
-    assert [int(problem.gold) for problem in task.problems] == [evaluate(problem.question) for problem in task.problems]
+    assert [int(problem.gold) for problem in task.problems] == [
+        worked(problem.question).value for problem in task.problems
+    ]
     assert task.source == {"generator": "arithmetic", "seed": 3, "difficulty": DIFFICULTY}
     assert len({problem.id for problem in task.problems}) == 20
 
@@ -123,6 +126,56 @@ def test_a_dataset_that_cannot_be_had_is_one_line(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ArgumentError, match=r"the hub did not give nobody/nothing .* --data FILE reads a local copy"):
         hub_task("nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"question": "1+1?"}], r"^--task: .*/data, row 1: expected problem or question with answer"),
+        (
+            [{"question": "1+1?", "answer": "2"}] * 2,
+            r"^--task: .*/data, row 2: the id '.*', or the whole row, is there twice",
+        ),
+        ([MATHS | {"choices": None}, CHOICE | {"problem": None}], r"^--task: .*/data, row 1: choices must be a list"),
+    ],
+    ids=["key", "twice", "choices"],
+)
+def test_a_fault_of_a_dataset_of_a_hub_is_not_blamed_on_a_file(tmp_path, monkeypatch, rows, message):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ArgumentError, match=message) as caught:
+        hub_task(f"{tmp_path / 'data'}")
+    assert "--data" not in str(caught.value)
+
+
+def test_an_empty_dataset_of_a_hub_is_not_blamed_on_a_file(monkeypatch):
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [])
+    with pytest.raises(ArgumentError, match=r"^--task: gsm8k contains no problem$"):
+        hub_task("gsm8k")
+
+
+def test_a_dataset_of_a_hub_that_mixes_kinds_is_not_blamed_on_a_file(monkeypatch):
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [MATHS, CHOICE])
+    where = r"maths \(openai/gsm8k, row 1\) and choice \(openai/gsm8k, row 2\)"
+    with pytest.raises(ArgumentError, match=f"^--task: gsm8k mixes kinds of problems, {where}"):
+        hub_task("gsm8k")
+
+
+def test_of_two_tasks_of_one_name_the_option_of_the_second_is_named(tmp_path):
+    file = file_of(tmp_path, MATHS)
+    (tmp_path / "arithmetic.jsonl").write_text(json.dumps(MATHS) + "\n")
+    for names, files, message in (
+        (["arithmetic", "arithmetic"], [], "^--task: 'arithmetic' is there twice$"),
+        ([], [file, file], "^--data: 'some' is there twice; give the file another name$"),
+        (
+            ["arithmetic"],
+            [tmp_path / "arithmetic.jsonl"],
+            "^--data: 'arithmetic' is there twice; give the file another",
+        ),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            collect_tasks(names, files, 3, None, 0)
 
 
 def test_development_files_are_read_whole(shared):

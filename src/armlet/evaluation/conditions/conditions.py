@@ -4,11 +4,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from armlet.attachment.config import describe
 from armlet.attachment.sites import GATE
-from armlet.evaluation.conditions.placebos import PLACEBOS, placebo
+from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, placebo
 from armlet.evaluation.tasks.problems import Kind
 from armlet.prompts.fillers import Filler, Position
 from armlet.redistribution.errors import ArgumentError
@@ -19,14 +19,24 @@ Role = Literal["baseline", "treated", "filler", "combined", "placebo", "best-of"
 
 BASELINE = "baseline"
 
-WARMER = 0.3
-"""Temperature of the placebo beside greedy answers."""
+GREEDY_PLACEBO_TEMPERATURE = 0.3
+"""Temperature of the placebo for greedy answers."""
 
-SAMPLED = 0.7
-"""Temperature of the best of several where the other answers are greedy."""
+BEST_OF_TEMPERATURE = 0.7
+"""Temperature of best-of conditions where the other answers are greedy."""
 
-FACTOR = 1.1
-"""By how much the placebo's temperature is higher where answers are sampled, or choices weighed."""
+PLACEBO_FACTOR = 1.1
+"""The factor between the placebo's temperature and that of sampled answers, or of the choices' likelihoods."""
+
+
+class AttachArguments(TypedDict):
+    """The keyword arguments of `attach`."""
+
+    policy: Policy
+    layers: int | Sequence[int] | str
+    scope: str
+    noise: Source
+    site: str
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Treatment:
         policy: what moves.
         layers: where.
         scope: over which values statistics are taken.
-        noise: of each sample its own stream, where it is keyed.
+        noise: keyed noise has a stream of its own for each sample.
         site: "gate" or "product".
     """
 
@@ -47,15 +57,15 @@ class Treatment:
     noise: Source = Noise(0)  # noqa: RUF009 - frozen
     site: str = GATE
 
-    def plain(self) -> dict[str, Any]:
-        """The content of an armlet.json; "all" layers stay a word until there is a model to count them."""
-        listed: Any = [self.layers] if isinstance(self.layers, int) else self.layers
-        whole = isinstance(listed, str)
-        found = describe(self.policy, [] if whole else listed, self.scope, self.noise, self.site)
-        return found | {"layers": listed if whole else list(listed)}
+    def plain(self) -> dict[str, object]:
+        """The content of an armlet.json; "all" layers remain a word until there is a model to count them."""
+        layers = [self.layers] if isinstance(self.layers, int) else self.layers
+        listed = [] if isinstance(layers, str) else list(layers)
+        content: dict[str, object] = describe(self.policy, listed, self.scope, self.noise, self.site)
+        return content | {"layers": layers if isinstance(layers, str) else listed}
 
-    def arguments(self, placebo_name: str | None, sample: int) -> dict[str, Any]:
-        """The arguments of `attach` for one sample, of the policy or of a placebo for it."""
+    def arguments(self, placebo_name: str | None, sample: int) -> AttachArguments:
+        """The arguments of `attach` for one sample, with the policy or a placebo for it."""
         noise = self.noise
         if isinstance(noise, Noise):
             noise = Noise(noise.seed, noise.stream + sample)
@@ -65,7 +75,7 @@ class Treatment:
 
 @dataclass(frozen=True)
 class Filling:
-    """A filler and where it stands."""
+    """A filler and its position."""
 
     filler: Filler
     position: Position = "between"
@@ -79,10 +89,10 @@ class Condition:
         name: unique in a run.
         role: what it is for.
         treatment: None without ARM.
-        placebo: attached in place of the treatment's policy: one of `PLACEBOS`.
+        placebo: attached instead of the treatment's policy: one of `GATE_PLACEBOS`.
         filling: None without filler.
         temperature: of sampling, 0 for greedy.
-        weighing: the temperature of the choices' likelihoods; 1 leaves them.
+        weighing: the temperature of the choices' likelihoods; 1 leaves them unchanged.
         samples: answers to each item.
     """
 
@@ -95,18 +105,18 @@ class Condition:
     weighing: float = 1.0
     samples: int = 1
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """For the manifest and the report."""
-        found: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        record: dict[str, object] = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.treatment:
-            found["treatment"] = self.treatment.plain()
+            record["treatment"] = self.treatment.plain()
         if self.filling:
-            found["filling"] = {**settings(self.filling.filler), "position": self.filling.position}
-        return found
+            record["filling"] = {**settings(self.filling.filler), "position": self.filling.position}
+        return record
 
 
 def applies(role: Role, kind: Kind) -> bool:
-    """Whether a task of this kind is run so: choices are weighed, and there is no best of several weighings."""
+    """Whether tasks of this kind are run in this role: choices are weighed, not sampled, so they have no best-of."""
     return kind != "choice" or role != "best-of"
 
 
@@ -125,69 +135,85 @@ def conditions(
     Args:
         treatments: each is a condition.
         fillings: each is a condition.
-        temperature: of all conditions but the placebo for it and the best of several.
-        samples: of all conditions but the best of several.
+        temperature: of all conditions except the placebo for it and, where it is 0, best-of.
+        samples: of all conditions except best-of.
         best_of: so many sampled answers to each item, for a majority vote and the likeliest; 0 for none.
-        combine: also each treatment with each filler, and either with `best_of`.
+        combine: also each treatment with each filler, and each of these conditions with `best_of`.
         placebos: identity and draw-only for the first treatment, matched for each, and a change of temperature.
 
     Raises:
-        ArgumentError: no temperature, several samples of greedy answers, which would be the same, or two conditions of
-            one name.
+        ArgumentError: a temperature out of range, several samples of greedy answers, which would be the same, or two
+            conditions of the same name.
     """
     if not 0 <= temperature < math.inf:
         raise ArgumentError(f"--temperature: expected a number from 0, found {temperature}")
     if samples > 1 and not temperature:
         raise ArgumentError("--samples: several greedy answers are the same; give --temperature too, such as 0.7")
-    base = Condition(BASELINE, BASELINE, temperature=temperature, samples=samples)
-    treated = [replace(base, name=_label(each), role="treated", treatment=each) for each in treatments]
-    filled = [replace(base, name=_filler_label(each), role="filler", filling=each) for each in fillings]
-    found = [base, *treated, *filled]
+    baseline = Condition(BASELINE, BASELINE, temperature=temperature, samples=samples)
+    treated = [replace(baseline, name=_label(t), role="treated", treatment=t) for t in treatments]
+    filled = [replace(baseline, name=_filler_label(f), role="filler", filling=f) for f in fillings]
+    compared = [baseline, *treated, *filled]
     if combine:
-        found += [_both(one, other) for one in treated for other in filled]
+        compared += [_combined(treated_one, filled_one) for treated_one in treated for filled_one in filled]
     if best_of:
-        found += [_best_of(each, best_of, temperature) for each in (found if combine else [base])]
-    found += _placebos(base, treated) if placebos else []
-    twice = next((name for name, times in Counter(each.name for each in found).items() if times > 1), None)
-    if twice:
-        raise ArgumentError(f"conditions: there are two of the name {twice!r}; give each policy, layer and filler once")
-    return found
+        compared += [_best_of(sampled, best_of, temperature) for sampled in (compared if combine else [baseline])]
+    if placebos:
+        compared += _placebos(baseline, treated)
+    _check_names(compared)
+    return compared
 
 
-def _both(one: Condition, other: Condition) -> Condition:
-    return replace(one, name=f"{one.name} + {other.name}", role="combined", filling=other.filling)
+def _check_names(compared: Sequence[Condition]) -> None:
+    for name, times in Counter(condition.name for condition in compared).items():
+        if times > 1:
+            raise ArgumentError(f"conditions: there are two named {name!r}; give each policy, layer and filler once")
+
+
+def _combined(treated: Condition, filled: Condition) -> Condition:
+    return replace(treated, name=f"{treated.name} + {filled.name}", role="combined", filling=filled.filling)
 
 
 def _best_of(condition: Condition, samples: int, temperature: float) -> Condition:
     prefix = "" if condition.role == BASELINE else f"{condition.name} + "
-    name = f"{prefix}best of {samples}"
-    return replace(condition, name=name, role="best-of", samples=samples, temperature=temperature or SAMPLED)
+    temperature = temperature or BEST_OF_TEMPERATURE
+    return replace(
+        condition, name=f"{prefix}best of {samples}", role="best-of", samples=samples, temperature=temperature
+    )
 
 
-def _placebos(base: Condition, treated: Sequence[Condition]) -> list[Condition]:
-    found = [
-        replace(each, name=f"{name} ({each.name})" if name == "matched" else name, role="placebo", placebo=name)
-        for at, each in enumerate(treated)
-        for name in PLACEBOS
-        if not at or name == "matched"
+def _placebos(baseline: Condition, treated: Sequence[Condition]) -> list[Condition]:
+    inside = [
+        replace(
+            condition,
+            name=f"matched ({condition.name})" if name == "matched" else name,
+            role="placebo",
+            placebo=name,
+        )
+        for index, condition in enumerate(treated)
+        for name in GATE_PLACEBOS
+        if index == 0 or name == "matched"
     ]
-    warmer = base.temperature * FACTOR if base.temperature else WARMER
-    return [*found, replace(base, name="temperature", role="placebo", temperature=warmer, weighing=FACTOR)]
+    warmer = baseline.temperature * PLACEBO_FACTOR or GREEDY_PLACEBO_TEMPERATURE
+    outside = replace(baseline, name="temperature", role="placebo", temperature=warmer, weighing=PLACEBO_FACTOR)
+    return [*inside, outside]
 
 
 def _label(treatment: Treatment) -> str:
-    """The policy, and what of it and of its place is no default."""
-    policy, usual = treatment.policy, Treatment(type(treatment.policy)())
+    """The policy's name, and those of the treatment's settings that are not the defaults."""
+    default = Treatment(type(treatment.policy)())
+    defaults = _all_settings(default)
+    changed = [f"{name}={_spelled(v)}" for name, v in _all_settings(treatment).items() if v != defaults[name]]
+    return " ".join([treatment.policy.name, *changed])
+
+
+def _all_settings(treatment: Treatment) -> dict[str, object]:
     place = {"layers": treatment.plain()["layers"], "scope": treatment.scope, "site": treatment.site}
-    given = {**settings(policy), **place}
-    plain = {**settings(usual.policy), "layers": [usual.layers], "scope": usual.scope, "site": usual.site}
-    changed = [f"{name}={_short(value)}" for name, value in given.items() if value != plain[name]]
-    return " ".join([policy.name, *changed])
+    return {**settings(treatment.policy), **place}
 
 
-def _short(value: object) -> str:
+def _spelled(value: object) -> str:
     if isinstance(value, list | tuple):
-        return "/".join(map(_short, value))
+        return "/".join(map(_spelled, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

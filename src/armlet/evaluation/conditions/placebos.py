@@ -1,7 +1,7 @@
-"""Placebos at the site: policies that should do nothing, or nothing that their model's policy is credited with."""
+"""Placebos at the gate: policies that should do nothing, or that only match how much the real policy changes."""
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -9,70 +9,77 @@ from torch import Tensor
 from armlet.redistribution.noise import WORD
 from armlet.redistribution.rows import Draw, Policy, Rows
 
-PLACES, SIZES = 1, 2  # what the draws are scrambled for
+CHOICE_ROLE, NOISE_ROLE = 1, 2  # what uniforms are derived for: which values change, and by how much
 
 
 @dataclass(frozen=True)
 class DrawOnly:
-    """All of a policy's work, its draws included, and then the values as they were."""
+    """Does all of a policy's work, its draws included, and then returns the values unchanged."""
 
     policy: Policy
 
     name: ClassVar[str] = "draw-only"
-    strength: ClassVar[float] = 1.0
+
+    @property
+    def strength(self) -> float:
+        """1: `move` already includes the policy's own strength."""
+        return 1.0
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
-        """`[rows, n]` each: the values, and False."""
-        drawn = draw()  # once, as the policy does; of a policy that draws nothing, too
+        """`[rows, n]` each: the values unchanged, and False."""
+        drawn = draw()  # also for a policy that draws nothing
         self.policy.move(rows, lambda: drawn)
         return rows.values, torch.zeros_like(rows.values, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
 class Matched:
-    """As many values of each row moved as a policy moves, at random places, with the same change of the variance.
+    """Moves as many values of each row as a policy does, chosen at random, with the same change of the variance.
 
-    Where the variance rises, uniform noise centred on 0 is added; where it falls, the values are pulled to the row's
-    mean, as far as that goes: a few values at random cannot always lose what the tails lose, and then come to lie on
-    it.
+    Where the variance rises, uniform noise with mean 0 is added; where it falls, the values move towards the row's
+    mean, at most onto it: a few values at random cannot always reduce the variance as much as the tails can.
     """
 
     policy: Policy
 
     name: ClassVar[str] = "matched"
-    strength: ClassVar[float] = 1.0
+
+    @property
+    def strength(self) -> float:
+        """1: `move` already includes the policy's own strength."""
+        return 1.0
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
-        """`[rows, n]` each: the values with the change, and where it is."""
+        """`[rows, n]` each: the changed values, and which of them changed."""
         drawn = draw()
         value, moved = self.policy.move(rows, lambda: drawn)
         before = rows.values.detach().double()
         after = torch.where(moved, torch.lerp(before, value.detach().double(), self.policy.strength), before)
         real = torch.ones_like(moved) if rows.real is None else rows.real
         moved = moved & real & (self.policy.strength > 0)
-        chosen = _choose(_scramble(drawn, PLACES).masked_fill(~real, 2), moved.sum(-1, keepdim=True))
+        chosen = _lowest(_derived_uniforms(drawn, CHOICE_ROLE).masked_fill(~real, 2), moved.sum(-1, keepdim=True))
         difference = _variance(after, real) - _variance(before, real)
-        noise = 2 * _scramble(drawn, SIZES) - 1
-        direction = torch.where(difference >= 0, noise, _mean(before, real) - before) * chosen
-        change = _step(before, direction, difference, real) * direction
+        noise = 2 * _derived_uniforms(drawn, NOISE_ROLE) - 1
+        direction = torch.where(difference >= 0, noise, _masked_mean(before, real) - before) * chosen
+        change = _step_size(before, direction, difference, real) * direction
         return rows.values + change.to(rows.values.dtype), chosen
 
 
-PLACEBOS = ("identity", "draw-only", "matched")
-"""Those inside the gate; a change of temperature is the fourth, outside it."""
+GATE_PLACEBOS = ("identity", "draw-only", "matched")
+"""The placebos at the gate; a fourth one, a change of temperature, does not touch it."""
 
 
-def placebo(name: str, policy: Any) -> Policy:
-    """One of `PLACEBOS` for a policy; "identity" is the policy itself, attached at strength 0."""
-    return {"identity": lambda: replace(policy, strength=0.0), "draw-only": lambda: DrawOnly(policy)}.get(
-        name, lambda: Matched(policy)
-    )()
+def placebo(name: str, policy: Policy) -> Policy:
+    """One of `GATE_PLACEBOS` for a policy; "identity" is the policy itself, attached at strength 0."""
+    if name == "identity":
+        return replace(policy, strength=0.0)  # type: ignore[type-var] - policies are dataclasses
+    return DrawOnly(policy) if name == "draw-only" else Matched(policy)
 
 
-def _scramble(drawn: Tensor, role: int) -> Tensor:
-    """Other uniforms out of a policy's draws, float32 `[rows, n]`: no generator is touched, and one key serves both.
+def _derived_uniforms(drawn: Tensor, role: int) -> Tensor:
+    """Other uniforms, float32 `[rows, n]`, hashed from a policy's draws, so that no generator is touched.
 
-    The channel is mixed in, so that equal draws (`Noise.midpoint`) do not give equal words.
+    The hash includes the channel, so that equal draws (`Noise.midpoint`) do not give equal uniforms.
     """
     word = (drawn * 2**24).to(torch.int64) + role * 0x9E3779B9
     word = word + torch.arange(drawn.shape[-1], device=drawn.device) * 0x85EBCA6B
@@ -83,7 +90,7 @@ def _scramble(drawn: Tensor, role: int) -> Tensor:
     return ((word ^ (word >> 16)) >> 8).to(torch.float32) / 2**24
 
 
-def _choose(keys: Tensor, count: Tensor) -> Tensor:
+def _lowest(keys: Tensor, count: Tensor) -> Tensor:
     """`[rows, n]` bool: the `count` `[rows, 1]` positions of each row with the lowest keys."""
     order = keys.argsort(dim=-1, stable=True)
     return torch.zeros_like(keys, dtype=torch.bool).scatter(
@@ -91,21 +98,21 @@ def _choose(keys: Tensor, count: Tensor) -> Tensor:
     )
 
 
-def _mean(values: Tensor, real: Tensor) -> Tensor:
+def _masked_mean(values: Tensor, real: Tensor) -> Tensor:
     return (values * real).sum(-1, keepdim=True) / real.sum(-1, keepdim=True)
 
 
 def _variance(values: Tensor, real: Tensor) -> Tensor:
-    return _mean((values - _mean(values, real)) ** 2, real)
+    return _masked_mean((values - _masked_mean(values, real)) ** 2, real)
 
 
-def _step(values: Tensor, direction: Tensor, difference: Tensor, real: Tensor) -> Tensor:
-    """`[rows, 1]` c ≥ 0: the variance of values + c·direction differs by `difference`, or as nearly as it can.
+def _step_size(values: Tensor, direction: Tensor, difference: Tensor, real: Tensor) -> Tensor:
+    """`[rows, 1]`: the c ≥ 0 at which Var(values + c·direction) − Var(values) is, or comes nearest to, `difference`.
 
-    Var(a + c·z) = Var(a) + 2c·Cov(a, z) + c²·Var(z); of its roots the one on the way from c = 0.
+    Var(a + c·z) = Var(a) + 2c·Cov(a, z) + c²·Var(z); of the two roots, the first that is reached from c = 0.
     """
-    centred = values - _mean(values, real)
-    covariance = _mean(centred * (direction - _mean(direction, real)), real)
+    centred = values - _masked_mean(values, real)
+    covariance = _masked_mean(centred * (direction - _masked_mean(direction, real)), real)
     spread = _variance(direction, real)
     root = (covariance**2 + spread * difference).clamp(min=0).sqrt()
     step = (-covariance + torch.where(difference >= 0, root, -root)) / spread

@@ -1,8 +1,8 @@
-"""What generates answers: the protocol between a run and the local model, or a server."""
+"""The protocol between a run and what generates its answers: the model in this process, or a server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.tasks.problems import Problem
@@ -14,8 +14,8 @@ class Ask:
     """One item as it is asked.
 
     Args:
-        problem: what.
-        number: its place in the task, which random fillers and places depend on.
+        problem: what is asked.
+        number: its index in the task, which random fillers and positions depend on.
         system: the system prompt.
     """
 
@@ -26,15 +26,15 @@ class Ask:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are generated; the same for all conditions but for the temperature.
+    """How answers are generated: the same for all conditions, apart from the temperature.
 
     Args:
         max_new_tokens: most tokens of an answer.
         top_p: of sampling.
-        seed: of sampling: with the batch and the sample it gives the batch its own stream.
+        seed: of sampling; with the indices of batch and sample it gives each batch a stream of its own.
 
     Raises:
-        ArgumentError: a share of the mass that is none.
+        ArgumentError: `top_p` out of range.
     """
 
     max_new_tokens: int
@@ -52,9 +52,9 @@ class Output:
 
     Args:
         text: without special tokens.
-        tokens: how many, the end included; None where a server does not say.
+        tokens: how many, including the end token; None where a server does not say.
         ended: the model ended it; otherwise it was cut off.
-        logprob: mean log-probability of its tokens, at temperature 1; None where it was not asked for.
+        logprob: mean log-probability of its tokens at temperature 1; None where it was not requested.
     """
 
     text: str
@@ -64,7 +64,7 @@ class Output:
 
 
 def printable(text: str) -> str:
-    """A text that UTF-8 can hold: half of a surrogate pair becomes a question mark."""
+    """The text as UTF-8 can encode it: half of a surrogate pair becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -72,7 +72,7 @@ class Engine(Protocol):
     """Answers a batch under a condition; the same batch, condition and sample give the same answers."""
 
     def length(self, ask: Ask) -> int:
-        """How long the prompt is, for batches of like lengths."""
+        """The length of the prompt, for batches of similar lengths."""
         ...
 
     def answer(
@@ -85,14 +85,14 @@ class Engine(Protocol):
         """The summed log-likelihood of each choice of each ask."""
         ...
 
-    def fired(self) -> dict[str, Any]:
-        """What ARM did in the last call, layer by layer; empty where it was not attached."""
+    def fired(self) -> dict[str, object]:
+        """What ARM did in the last call, by layer; empty where it was not attached."""
         ...
 
-    def describe(self) -> dict[str, Any]:
-        """What answers: model and its weights' hash, or server; in the manifest, and compared on resuming."""
+    def describe(self) -> dict[str, object]:
+        """The model and its weights' hash, or the server: for the manifest, and compared when a run is resumed."""
         ...
 
     def close(self) -> None:
-        """Ends what the engine started."""
+        """End what the engine started."""
         ...

@@ -1,8 +1,8 @@
-"""Log-likelihoods: of given choices behind a prompt, and of the tokens that a model has just generated."""
+"""Log-likelihoods: of given choices after a prompt, and of tokens while a model generates them."""
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from armlet.evaluation.engines.padding import pad_left, pad_right
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+    from transformers.modeling_outputs import CausalLMOutputWithPast as ModelOutput
 
 
 def weigh_choices(
@@ -19,44 +20,55 @@ def weigh_choices(
 ) -> list[list[float]]:
     """The summed log-likelihood of each choice of each prompt, in nats.
 
-    A prompt runs once, and its choices go on from its cache: as many rows at a time as there are prompts, the shorter
-    choices first, so that neither padding nor copies of the cache outgrow the batch.
+    Each prompt runs once, and its choices continue from its cache: shorter choices first, in batches of as many rows as
+    there are prompts, so that there is little padding and a copy of the cache is no larger than the cache.
 
     Args:
         model: a causal language model.
         prompts: the tokens `[s]` of each.
         choices: for each prompt, the tokens of each of its choices.
-        temperature: of the logits; 1 leaves them.
+        temperature: of the logits; 1 leaves them unchanged.
     """
-    ids, mask = (each.to(model.device) for each in pad_left(prompts))
-    # Any: the call's declared result leaves out the cache.
-    whole: Any = model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), logits_to_keep=1)
-    owned = [(at, torch.tensor(choice, dtype=torch.int64)) for at, own in enumerate(choices) for choice in own]
-    order = sorted(range(len(owned)), key=lambda at: len(owned[at][1]))
-    totals = [0.0] * len(owned)
-    for start in range(0, len(order), len(prompts)):
-        rows = order[start : start + len(prompts)]
-        owners = torch.tensor([owned[at][0] for at in rows], device=model.device)
-        tokens, real = (each.to(model.device) for each in pad_right([owned[at][1] for at in rows]))
-        logits = _logits(model, whole, mask, owners, tokens, real)
+    ids, mask = (tensor.to(model.device) for tensor in pad_left(prompts))
+    cached: ModelOutput = model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), logits_to_keep=1)
+    owners = torch.tensor([index for index, own_choices in enumerate(choices) for _ in own_choices])
+    rows = [torch.tensor(choice, dtype=torch.int64) for own_choices in choices for choice in own_choices]
+    shortest_first = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    totals = [0.0] * len(rows)
+    for start in range(0, len(rows), len(prompts)):
+        batch = shortest_first[start : start + len(prompts)]
+        tokens, valid = (tensor.to(model.device) for tensor in pad_right([rows[index] for index in batch]))
+        logits = _choice_logits(model, cached, mask, owners[batch].to(model.device), tokens, valid)
         scores = (logits.float() / temperature).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-        for at, total in zip(rows, (scores * real).sum(-1).tolist(), strict=True):
-            totals[at] = total
-    given = iter(totals)
-    return [[next(given) for _ in own] for own in choices]
+        for index, total in zip(batch, (scores * valid).sum(-1).tolist(), strict=True):
+            totals[index] = total
+    remaining = iter(totals)
+    return [[next(remaining) for _ in own_choices] for own_choices in choices]
 
 
-def _logits(model: "PreTrainedModel", whole: Any, mask: Tensor, owners: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
-    """`[rows, longest, vocabulary]`: what the model says before each token of these choices."""
-    first = whole.logits[:, -1][owners, None]
+def _choice_logits(
+    model: "PreTrainedModel", cached: "ModelOutput", mask: Tensor, owners: Tensor, tokens: Tensor, valid: Tensor
+) -> Tensor:
+    """`[rows, longest, vocabulary]`: the logits for each token of these choices.
+
+    Args:
+        model: as for `weigh_choices`.
+        cached: its output for the prompts.
+        mask: `[prompts, s]`, the prompts' padding mask.
+        owners: `[rows]`, the index of each choice's prompt.
+        tokens: `[rows, longest]`, the choices.
+        valid: `[rows, longest]`, the choices' padding mask.
+    """
+    assert cached.logits is not None
+    first = cached.logits[:, -1][owners, None]
     if tokens.shape[1] == 1:
         return first
-    ((name, cache),) = going_on(model, whole).items()
-    cache = copy.deepcopy(cache)  # the next choices go on from the same prompts
+    ((name, cache),) = going_on(model, cached).items()
+    cache = copy.deepcopy(cache)  # the next batch of choices continues from the same prompts
     cache.batch_select_indices(owners)
-    both = torch.cat((mask[owners], real[:, :-1]), dim=1)
-    positions = _positions(both)[:, mask.shape[1] :]
-    rest: Any = model(input_ids=tokens[:, :-1], attention_mask=both, position_ids=positions, **{name: cache})
+    whole_mask = torch.cat((mask[owners], valid[:, :-1]), dim=1)
+    positions = _positions(whole_mask)[:, mask.shape[1] :]
+    rest = model(input_ids=tokens[:, :-1], attention_mask=whole_mask, position_ids=positions, **{name: cache})
     return torch.cat((first, rest.logits), dim=1)
 
 
@@ -65,9 +77,9 @@ def _positions(mask: Tensor) -> Tensor:
 
 
 class LogProbabilities:
-    """Reads each new token's log-probability off the logits that `generate` is about to sample from.
+    """Records each new token's log-probability from the logits that `generate` samples from.
 
-    A logits processor: it changes nothing. The scores of all steps together would fill the memory.
+    It is a logits processor that changes nothing; storing the logits of all steps would fill the memory.
 
     Args:
         start: where the prompt ends.
@@ -79,19 +91,19 @@ class LogProbabilities:
         self._taken: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """`[batch, so far]` tokens and `[batch, vocabulary]` logits; gives the logits back."""
+        """Take `[batch, tokens so far]` and `[batch, vocabulary]` logits; return the logits unchanged."""
         self._take(input_ids)
         self._last = scores.float().log_softmax(-1)
         return scores
 
-    def means(self, made: Tensor, lengths: Sequence[int]) -> list[float]:
-        """Each row's mean over its first `lengths` new tokens; `made` is `[batch, start + new]`."""
-        if made.shape[1] > self.start + len(self._taken):
-            self._take(made)
+    def means(self, generated: Tensor, lengths: Sequence[int]) -> list[float]:
+        """Each row's mean over its first `lengths` new tokens; `generated` is `[batch, start + new]`."""
+        if generated.shape[1] > self.start + len(self._taken):
+            self._take(generated)
         taken = torch.stack(self._taken, dim=1)
         return [float(row[:length].mean()) for row, length in zip(taken, lengths, strict=True)]
 
     def _take(self, ids: Tensor) -> None:
         if self._last is not None:
-            at = self.start + len(self._taken)
-            self._taken.append(self._last.gather(-1, ids[:, at : at + 1])[:, 0])
+            index = self.start + len(self._taken)
+            self._taken.append(self._last.gather(-1, ids[:, index : index + 1])[:, 0])

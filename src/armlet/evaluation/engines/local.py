@@ -24,8 +24,8 @@ class Local:
     Args:
         model: `ABACUS`, a folder or a hub id.
         dtype: of the weights; "auto" keeps the checkpoint's.
-        device: where it runs; None is the CPU.
-        seed: of random fillers and places.
+        device: where it runs; None for the CPU.
+        seed: of random fillers and positions.
 
     Raises:
         CheckpointError, ArgumentError: as `armlet.checkpoints.pretrained.load`.
@@ -36,13 +36,13 @@ class Local:
         self.folder = model_folder(model)
         self.model, self.tokenizer = load(str(self.folder), dtype=dtype, device=device)
         self.tokens = Tokens(self.tokenizer, seed)
-        self._fired: dict[str, Any] = {}
+        self._fired: dict[str, object] = {}
 
     def close(self) -> None:
         """Nothing was started."""
 
-    def describe(self) -> dict[str, Any]:
-        """Name, weights' hash, dtype, device, and the seed of fillers."""
+    def describe(self) -> dict[str, object]:
+        """Name, weights' hash, dtype and device of the model, and the seed of fillers."""
         return {
             "model": self.name,
             "sha256": fingerprint(self.folder),
@@ -79,13 +79,13 @@ class Local:
         ]
 
     def weigh(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
-        """The summed log-likelihood of each choice behind the prompt."""
+        """The summed log-likelihood of each choice after its prompt."""
         prompts = [self.tokens.prompt(ask, condition) for ask in asks]
         choices = [self.tokens.choices(ask) for ask in asks]
         with torch.no_grad(), self._treated(condition, 0):
             return weigh_choices(self.model, prompts, choices, condition.weighing)
 
-    def fired(self) -> dict[str, Any]:
+    def fired(self) -> dict[str, object]:
         """ARM's report of the last call."""
         return self._fired
 
@@ -101,6 +101,6 @@ class Local:
 
 
 def stream(seed: int, batch: int, sample: int) -> int:
-    """The seed of a batch's sampling: the same for all conditions, so that they differ by what they are alone."""
+    """The seed of a batch's sampling, which is the same for all conditions."""
     digest = hashlib.sha256(f"{seed}/{batch}/{sample}".encode()).digest()
     return int.from_bytes(digest[:8], "little") % 2**63

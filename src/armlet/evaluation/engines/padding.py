@@ -1,4 +1,4 @@
-"""Rows of tokens of unlike length as one batch, with the mask that tells tokens (1) from padding (0)."""
+"""Rows of tokens of different lengths as one batch, with the mask of tokens (1) and padding (0)."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 
 def pad_right(rows: Sequence[Tensor], fill: int = 0) -> tuple[Tensor, Tensor]:
-    """`[rows, longest]` int64 each: the tokens with padding behind them, and the mask."""
+    """`[rows, longest]` int64 each: the tokens with padding after them, and the mask."""
     ids = pad_sequence(list(rows), batch_first=True, padding_value=fill)
     lengths = torch.tensor([len(row) for row in rows])
     return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()

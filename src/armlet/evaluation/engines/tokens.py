@@ -1,4 +1,4 @@
-"""Items as a model's tokens: prompts with their fillers, choices, and answers back as text."""
+"""Items as a model's tokens: prompts with their fillers, and choices; and answers as text again."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Ask, printable
-from armlet.prompts.fillers import Prompt, filler_tokens, make_plain_prompt, make_prompt
+from armlet.prompts.fillers import Position, Prompt, filler_tokens, make_plain_prompt, make_prompt
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Tokens:
-    """What is asked, as a tokenizer cuts it; the same for every engine that takes tokens.
+    """The tokens of what is asked, the same for every engine that takes tokens.
 
     Args:
         tokenizer: the model's.
-        seed: of random fillers and places.
+        seed: of random fillers and positions.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> None:
@@ -32,7 +32,7 @@ class Tokens:
         return len(self._prompt(ask, "between").ids)
 
     def prompt(self, ask: Ask, condition: Condition) -> Tensor:
-        """`[s]` int64: the prompt, with the condition's filler in its place."""
+        """`[s]` int64: the prompt with the condition's filler."""
         filling = condition.filling
         if filling is None:
             return self._prompt(ask, "between").ids
@@ -40,25 +40,27 @@ class Tokens:
         return self._prompt(ask, filling.position).filled(filler)
 
     def choices(self, ask: Ask) -> list[list[int]]:
-        """Each choice's tokens, as the tokenizer cuts them behind the prompt.
+        """Each choice's tokens, as the tokenizer splits them after the prompt.
 
         Raises:
             ArgumentError: a choice without a token.
         """
         text = "".join(framed(ask.problem.context, ask.problem.question))
-        own: Any = self.tokenizer(text)
-        wholes: Any = self.tokenizer([f"{text} {choice}" for choice in ask.problem.choices])
-        found = [whole[len(own["input_ids"]) :] for whole in wholes["input_ids"]]
-        if not all(found):
-            empty = ask.problem.choices[found.index([])]
+        start = len(self._ids(text))
+        choices = [self._ids(f"{text} {choice}")[start:] for choice in ask.problem.choices]
+        if [] in choices:
+            empty = ask.problem.choices[choices.index([])]
             raise ArgumentError(f"item {ask.problem.id}: the tokenizer gives no token for the choice {empty!r}")
-        return found
+        return choices
 
     def text(self, answer: list[int]) -> str:
         """An answer's text, without special tokens."""
         return printable(str(self.tokenizer.decode(answer, skip_special_tokens=True)))
 
-    def _make_prompt(self, ask: Ask, position: Any) -> Prompt:
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text)["input_ids"]  # type: ignore[return-value] - a list for a single text
+
+    def _make_prompt(self, ask: Ask, position: Position) -> Prompt:
         problem, seed = ask.problem, (self.seed, ask.number)
         if problem.choices:
             context, question = framed(problem.context, problem.question)
@@ -67,16 +69,18 @@ class Tokens:
 
 
 def ended(answer: list[int], ends: int | Sequence[int] | None) -> tuple[list[int], bool]:
-    """The tokens up to the first of `ends`, that included, and whether there is one."""
-    known = [ends] if isinstance(ends, int) else ends or []
-    at = next((at for at, token in enumerate(answer) if token in known), None)
-    return (answer, False) if at is None else (answer[: at + 1], True)
+    """The tokens up to and including the first of `ends`, and whether there is one."""
+    end_tokens = [ends] if isinstance(ends, int) else ends or []
+    for index, token in enumerate(answer):
+        if token in end_tokens:
+            return answer[: index + 1], True
+    return answer, False
 
 
 def framed(context: str, question: str) -> tuple[str, str]:
-    """The text before a choice: a context to go on from, or a question with "Answer:" behind it.
+    """The text before a choice, as lm-eval frames such tasks: context, and question.
 
-    A passage with a question is the context of that question; both as lm-eval frames such tasks.
+    A context without a question is continued by the choice; with a question, it is a passage that comes before it.
     """
     if not question:
         return "", context

@@ -1,21 +1,14 @@
-"""Grades: which answer a text states, and whether math-verify holds it to be the gold."""
+"""Grades: which answer a text states, and whether math-verify takes it to be the gold."""
 
-import atexit
-import json
-import os
 import re
 import string
-import subprocess
-import sys
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
-# For a machine that stands still: the worker itself bounds its processor time to a few seconds.
-WALL_SECONDS = 60.0
-LINE = 1000  # characters of a last line that are looked at
-# GSM8K's form. A heading has as many marks at times, but words behind them, perhaps with a number as "1. ".
+from armlet.evaluation.grading.math_worker import WORKER
+
+SENTENCE_CHARACTERS = 1000  # of the sentence or line that an answer is searched in
+# GSM8K's form, `#### x`. A heading may start with as many marks, but then words follow, perhaps after a "1. ".
 ANSWER_LINE = re.compile(
     r"^[ \t]*####(?!#)[ \t]*(?!\d+[.)][ \t])((?:[-+−]?[\d.$\\(\[{]|[^\W\d_]\b)[^\n]*)", re.MULTILINE
 )
@@ -28,7 +21,7 @@ class Grade:
     Attributes:
         correct: the stated answer is the gold.
         extracted: the stated answer as it was read; None where nothing could be read.
-        format_ok: it was stated in the form asked for (a non-empty `\boxed{}` or a `#### x` line; the mark of a task).
+        format_ok: it was stated in the form asked for (a non-empty `\boxed{}` or a `#### x` line; a task's own mark).
     """
 
     correct: bool
@@ -39,73 +32,73 @@ class Grade:
 def grade(answer_text: str, gold: str) -> Grade:
     r"""Grade a mathematical answer: what it states against the gold, as math-verify compares them.
 
-    Read is the last non-empty `\boxed{...}`, else the last line `#### x` with an expression x, else what follows the
-    last "answer is", else the last expression of the last line. A box that is never closed states nothing. Any text is
-    graded, in bounded time and from any thread; a comparison that takes too long counts as different.
+    The stated answer is the last non-empty `\boxed{...}`, else the last line `#### x` with an expression x, else what
+    follows the last "answer is", else the last expression of the last line. A box that is never closed states nothing.
+    Any text is graded, in bounded time and from any thread; a comparison that takes too long counts as different.
 
     Args:
         answer_text: what the model wrote.
         gold: the right answer, LaTeX or a plain number.
     """
-    extracted, in_form = _stated(answer_text)
-    return Grade(extracted is not None and _same(extracted, _cleaned(gold)), extracted, in_form)
+    extracted, format_ok = _stated_answer(answer_text)
+    return Grade(extracted is not None and _same_answer(extracted, _normalised(gold)), extracted, format_ok)
 
 
 def grade_integer(answer_text: str, gold: str | int) -> Grade:
-    """Grade the integer behind the last #: an optional minus and digits, then white space or the end."""
-    _, found, tail = answer_text.rpartition("#")
-    match = re.match(r"[ \t]*(-?[0-9]+)(?!\S)", tail) if found else None
+    """Grade the integer after the last #: an optional minus and digits, then white space or the end."""
+    _, mark, rest = answer_text.rpartition("#")
+    match = re.match(r"[ \t]*(-?[0-9]+)(?!\S)", rest) if mark else None
     if match is None:
         return Grade(False, None, False)
-    return Grade(_integer(match[1]) == _integer(str(gold)), match[1], True)
+    return Grade(equal_integers(match[1], str(gold)), match[1], True)
 
 
 def equal(a: str, b: str) -> bool:
-    """Whether two extracted answers are the same answer, whichever comes first."""
-    a, b = _cleaned(a), _cleaned(b)
-    return _same(a, b) and _same(b, a)
+    """Whether two extracted answers are the same answer, in either order."""
+    a, b = _normalised(a), _normalised(b)
+    return _same_answer(a, b) and _same_answer(b, a)
 
 
 def equal_integers(a: str, b: str) -> bool:
     """The same for two integers: 042 is 42, and -0 is 0."""
-    return _integer(a) == _integer(b)
+    return _normalised_integer(a) == _normalised_integer(b)
 
 
 def last_box(text: str) -> str | None:
-    r"""What stands in the last closed `\boxed{...}`, be it empty; None where there is none."""
-    boxes, _ = _boxes(text)
+    r"""The content, possibly empty, of the last closed `\boxed{...}`; None where there is none."""
+    boxes, _ = _closed_boxes(text)
     return boxes[-1] if boxes else None
 
 
 # What an answer states
 
 
-def _stated(text: str) -> tuple[str | None, bool]:
-    """The stated answer, None where there is none, and whether it stands in the form asked for."""
-    boxes, text = _boxes(text)
+def _stated_answer(text: str) -> tuple[str | None, bool]:
+    """The stated answer, None where there is none, and whether it is in the form asked for."""
+    boxes, text = _closed_boxes(text)
     lines = ANSWER_LINE.findall(text)
-    for found in (*map(_cleaned, reversed(boxes)), *map(_expression, reversed(lines))):
-        if found and _readable(found):
-            return found, True
-    return _said(text), False
+    for candidate in (*map(_normalised, reversed(boxes)), *map(_first_expression, reversed(lines))):
+        if candidate and _has_content(candidate):
+            return candidate, True
+    return _answer_in_words(text), False
 
 
-def _boxes(text: str) -> tuple[list[str], str]:
-    """What stands in closed boxes, outermost first, and the text up to a box that is never closed."""
-    found, start = [], 0
+def _closed_boxes(text: str) -> tuple[list[str], str]:
+    """The contents of the outermost closed boxes, and the text up to the first box that is never closed."""
+    contents, start = [], 0
     for opening in re.finditer(r"\\f?box(?:ed)?\s*\{", text):
         if opening.start() < start:
             continue
-        end = _closing(text, opening.end())
+        end = _closing_brace(text, opening.end())
         if end is None:
-            return found, text[: opening.start()]
-        found.append(text[opening.end() : end])
+            return contents, text[: opening.start()]
+        contents.append(text[opening.end() : end])
         start = end
-    return found, text
+    return contents, text
 
 
-def _closing(text: str, start: int) -> int | None:
-    r"""Where the brace that was opened before `start` closes; `\{` and `\}` are brackets of the formula."""
+def _closing_brace(text: str, start: int) -> int | None:
+    r"""The index of the brace that closes the one just before `start`; `\{` and `\}` are the formula's own brackets."""
     depth = 1
     for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
         depth += {"{": 1, "}": -1}.get(match[0], 0)
@@ -114,42 +107,43 @@ def _closing(text: str, start: int) -> int | None:
     return None
 
 
-def _said(text: str) -> str | None:
+def _answer_in_words(text: str) -> str | None:
     """What follows the last "answer is", else the last expression of the last line."""
-    said = re.findall(r"(?i)\banswer\s*(?:is|:|=)[\s:]*([^\n]*)", text)
-    sentence = re.split(r"[.!?](?:\s|$)", _plain(said[-1][:LINE]), maxsplit=1)[0] if said else ""
-    if _readable(sentence):
-        return _expression(sentence) or _cleaned(sentence)
+    endings = re.findall(r"(?i)\banswer\s*(?:is|:|=)[\s:]*([^\n]*)", text)
+    if endings:
+        sentence = re.split(r"[.!?](?:\s|$)", _without_bold(endings[-1][:SENTENCE_CHARACTERS]), maxsplit=1)[0]
+        if _has_content(sentence):
+            return _first_expression(sentence) or _normalised(sentence)
     line = text.rstrip().rpartition("\n")[2]
-    return _read(_plain(line[-LINE:]))
+    return _last_expression(_without_bold(line[-SENTENCE_CHARACTERS:]))
 
 
-def _expression(sentence: str) -> str | None:
-    """The sentence itself where it is one formula without words, else the expression it begins with."""
+def _first_expression(sentence: str) -> str | None:
+    """The sentence itself where it is a single formula without words, else the expression that it begins with."""
     words = re.sub(r"\\(?:begin|end|text\w*|math\w+|mbox)\s*\{[^{}]*\}|\\[a-zA-Z]+", "", sentence)
     if re.search(r"(?<!\\)\$", sentence) or r"\(" in sentence or re.search(r"[^\W\d_]{2}", words):
-        return _read(f"answer: {sentence}")
-    return _cleaned(sentence)
+        return _last_expression(f"answer: {sentence}")
+    return _normalised(sentence)
 
 
-def _read(text: str) -> str | None:
-    """The last expression that math-verify finds in running text; it loses the percent sign behind a number."""
-    found = _WORKER.ask("read", text) if re.search(r"[\w\\]", text) else None
-    if not isinstance(found, str):
+def _last_expression(text: str) -> str | None:
+    """The last expression that math-verify finds in running text, with the percent sign that it drops."""
+    expression = WORKER.ask("read", text) if re.search(r"[\w\\]", text) else None
+    if not isinstance(expression, str):
         return None
-    # "x = 1 or x = 2" comes back joined by a word that a formula does not know.
-    found = _cleaned(found.replace(" and ", ", ").rstrip(" .,:;!"))
-    percent = re.search(re.escape(found) + r"\s*(?:\\?%|percent)", text)
-    return found + r"\%" * bool(percent) if _readable(found) else None
+    # For "x = 1 or x = 2" math-verify returns "x = 1 and x = 2", which is no formula.
+    expression = _normalised(expression.replace(" and ", ", ").rstrip(" .,:;!"))
+    percent = re.search(re.escape(expression) + r"\s*(?:\\?%|percent)", text)
+    return expression + r"\%" * bool(percent) if _has_content(expression) else None
 
 
-def _plain(text: str) -> str:
-    """Running text without the marks of bold type."""
+def _without_bold(text: str) -> str:
+    """Running text without Markdown's marks of bold type."""
     return re.sub(r"(?<![\w)])\*\*|\*\*(?![\w(-])", "", text).strip()
 
 
-def _readable(latex: str) -> bool:
-    """Something is left when spacing and empty groups are taken away."""
+def _has_content(latex: str) -> bool:
+    """Whether anything is left once spacing and empty groups are removed."""
     rest = re.sub(r"\\(?:q?quad|[hv]space\s*\{[^}]*\}|text\w*|mbox|[^a-zA-Z{}])", "", latex)
     return re.search(r"[^\W_]|\\[{}]", rest) is not None
 
@@ -157,124 +151,49 @@ def _readable(latex: str) -> bool:
 # Whether two answers are the same
 
 
-def _cleaned(latex: str) -> str:
-    """An answer in one spelling of what math-verify reads wrongly or not at all."""
-    latex = re.sub(r"\\?\$|(?<!\\)\\[()\[\]]", "", latex)  # dollars, as money or around a formula
-    latex = re.sub(r"(?<=\d)(?:\\[,!;:]|\{,\}|,\\!|~)\s*(?=\d{3}(?!\d))", ",", latex)  # 1\,234 is no product
+def _normalised(latex: str) -> str:
+    """An answer without the notations that math-verify misreads or cannot read."""
+    latex = re.sub(r"\\?\$|(?<!\\)\\[()\[\]]", "", latex)  # dollar signs, of money or around a formula
+    latex = re.sub(r"(?<=\d)(?:\\[,!;:]|\{,\}|,\\!|~)\s*(?=\d{3}(?!\d))", ",", latex)  # 1\,234 is not 1 · 234
     latex = re.sub(r"^\s*[a-zA-Z]\s*\\in(?![a-zA-Z])", "", latex)  # "x ∈ S" states S
     latex = latex.strip()
     return latex if latex.endswith(r"\right.") else latex.rstrip(string.whitespace + ".")
 
 
 @lru_cache(maxsize=1 << 16)
-def _same(answer: str, gold: str) -> bool:
-    """Whether the answer is the gold; math-verify takes x = 0 for 0, but 0 for no equation, so order matters."""
+def _same_answer(answer: str, gold: str) -> bool:
+    """Whether the answer is the gold. Order matters: to math-verify the answer x = 0 is 0, but 0 is not x = 0."""
     if answer == gold:
         return True
-    if _words(answer) or _words(gold):
-        return _letters(answer) == _letters(gold)
-    if _base(answer) and _base(gold) and _base(answer) != _base(gold):
+    if _is_words(answer) or _is_words(gold):
+        return _bare_words(answer) == _bare_words(gold)
+    if _numeral_base(answer) and _numeral_base(gold) and _numeral_base(answer) != _numeral_base(gold):
         return False
-    return _WORKER.ask("same", answer, gold) is True
+    return WORKER.ask("same", answer, gold) is True
 
 
-def _words(latex: str) -> bool:
-    r"""Words, which math-verify would read as a product of letters: `\text{...}` without a digit, or a plain word."""
+def _is_words(latex: str) -> bool:
+    r"""Whether it is `\text{...}` without a digit, or plain words: math-verify would read a product of letters."""
     styled = re.fullmatch(r"\s*\\(?:text\w*|math\w+|mbox)\s*\{[^{}\\\d]*\}\s*", latex)
-    return re.search(r"[^\W\d_]", _letters(latex)) is not None and (
+    return re.search(r"[^\W\d_]", _bare_words(latex)) is not None and (
         styled is not None or re.fullmatch(r"\(?[^\W\d_]{3,}(?:[ '-][^\W\d_]+)*\)?", latex.strip()) is not None
     )
 
 
-def _letters(latex: str) -> str:
-    """Words without type face, brackets around them, spacing and case."""
+def _bare_words(latex: str) -> str:
+    """Words without typeface, surrounding brackets, extra spacing and case."""
     bare = re.sub(r"\\(?:text\w*|math\w+|mbox)(?![a-zA-Z])|[{}]", "", latex)
     bare = " ".join(re.sub(r"\\[ ,;:!]|~", " ", bare).split()).rstrip(". ")
     return re.sub(r"^\((.*)\)$", r"\1", bare).strip().casefold()
 
 
-def _base(latex: str) -> str | None:
-    """The base of a numeral such as 204_5, which math-verify drops: 204_5 is not 204_7."""
+def _numeral_base(latex: str) -> str | None:
+    """The base of a numeral such as 204_5, which math-verify ignores: 204_5 is not 204_7."""
     match = re.fullmatch(r"\s*-?[0-9a-zA-Z]+_\{?(\d+)\}?\s*", latex)
     return match[1] if match else None
 
 
-def _integer(digits: str) -> str:
-    """An integer in one spelling; `int` refuses more than 4,300 digits."""
+def _normalised_integer(digits: str) -> str:
+    """An integer without leading zeros, as a string: `int` refuses more than 4,300 digits."""
     sign, magnitude = digits.startswith("-"), digits.strip().lstrip("-").lstrip("0")
     return "-" * (sign and bool(magnitude)) + (magnitude or "0")
-
-
-# The process that knows mathematics
-
-
-class _Worker:
-    """math-verify in a process of its own, started when first asked, and anew where an answer took it too long."""
-
-    def __init__(self):
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
-        self._owner = 0
-
-    def ask(self, *request: str) -> str | bool | None:
-        """The worker's reply; None where it gave none in its time."""
-        with self._lock:
-            process = self._running()
-            timer = threading.Timer(WALL_SECONDS, process.kill)
-            timer.start()
-            try:
-                return self._exchange(process, request)
-            except (OSError, ValueError):  # it ended before or within its reply
-                self.close()
-                return None
-            except BaseException:  # Ctrl-C: a late reply must not be taken for that of the next question
-                self.close()
-                raise
-            finally:
-                timer.cancel()
-
-    def _exchange(self, process: "subprocess.Popen[str]", request: tuple[str, ...]) -> str | bool | None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        return json.loads(process.stdout.readline())
-
-    def _running(self) -> "subprocess.Popen[str]":
-        """The process; a fork of this one may not share it."""
-        if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
-            self._process, self._owner = _start(), os.getpid()
-        return self._process
-
-    def close(self) -> None:
-        """End the process."""
-        process, self._process = self._process, None
-        if process is not None and self._owner == os.getpid():
-            process.kill()
-            with process:  # closes the pipes and waits
-                pass
-
-    def forget(self) -> None:
-        """In a fork: leave the parent's process to the parent."""
-        if self._process is not None:
-            self._process.returncode = 0  # or it warns that it was left running
-        self.__init__()
-
-
-def _start() -> "subprocess.Popen[str]":
-    script = Path(__file__).with_name("mathematics.py")
-    return subprocess.Popen(
-        [sys.executable, "-P", str(script)],  # -P: the files beside the script are no top-level modules
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        encoding="utf-8",
-        start_new_session=True,  # Ctrl-C is for this process
-    )
-
-
-_WORKER = _Worker()
-atexit.register(_WORKER.close)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_WORKER.forget)

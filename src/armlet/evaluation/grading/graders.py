@@ -1,10 +1,11 @@
-"""Which grader reads the answers of which kind of task."""
+"""Which grader grades the answers of which kind of task."""
 
 from collections.abc import Callable, Iterable
 
 from armlet.evaluation.grading.answers import Grade, equal, equal_integers, grade, grade_integer
 from armlet.evaluation.grading.programs import check_humaneval
 from armlet.evaluation.grading.released import grade_released
+from armlet.evaluation.grading.sandbox import require_sandbox
 from armlet.evaluation.tasks.problems import Kind, Problem
 from armlet.redistribution.errors import ArgumentError
 
@@ -16,15 +17,15 @@ EQUAL: dict[Kind, Callable[[str, str], bool]] = {"maths": equal, "integer": equa
 """Whether two extracted answers are the same answer, for a vote; programs have none."""
 
 
-def named(name: str, kinds: Iterable[Kind]) -> dict[Kind, str]:
+def grader_names(name: str, kinds: Iterable[Kind]) -> dict[Kind, str]:
     """What grades each kind of task, for the manifest; `name` is the grader of mathematics."""
-    every: dict[Kind, str] = {
-        "integer": "the whole number behind the last #",
+    names: dict[Kind, str] = {
+        "integer": "the whole number after the last #",
         "maths": name,
         "code": "the problem's own tests",
         "choice": "the likeliest choice",
     }
-    return {kind: every[kind] for kind in sorted(kinds)}
+    return {kind: names[kind] for kind in sorted(kinds)}
 
 
 def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> dict[Kind, Grader]:
@@ -36,18 +37,21 @@ def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> di
         allow_code: model-written programs may be run, in a sandbox.
 
     Raises:
-        ArgumentError: no such grader, or one of mathematics where there is none, or programs without permission.
+        ArgumentError: an unknown grader, a grader of mathematics without a task of it, or programs without permission.
+        ArmletError: programs cannot be isolated on this system.
     """
     kinds = set(kinds)
     if name not in GRADERS:
         raise ArgumentError(f"--grader: expected {' or '.join(GRADERS)}, found {name!r}")
     if name != GRADERS[0] and "maths" not in kinds:
-        raise ArgumentError(f"--grader: {name!r} grades mathematics, and no task here is that")
-    if "code" in kinds and not allow_code:
-        raise ArgumentError(
-            "these problems are graded by running programs that the model wrote: "
-            "--allow-code-execution runs them, in a sandbox"
-        )
+        raise ArgumentError(f"--grader: {name!r} grades mathematics, and none of these tasks is mathematics")
+    if "code" in kinds:
+        if not allow_code:
+            raise ArgumentError(
+                "these problems are graded by running programs that the model wrote: "
+                "--allow-code-execution runs them, in a sandbox"
+            )
+        require_sandbox()
     maths = grade if name == "math-verify" else grade_released
     return {
         "integer": lambda text, problem: grade_integer(text, problem.gold),
@@ -57,5 +61,5 @@ def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> di
 
 
 def _grade_program(text: str, problem: Problem) -> Grade:
-    found = check_humaneval(problem.question, text, problem.gold, problem.entry_point)
-    return Grade(found.passed, text if text.strip() else None, "```" in text)
+    outcome = check_humaneval(problem.question, text, problem.gold, problem.entry_point)
+    return Grade(outcome.passed, text if text.strip() else None, "```" in text)

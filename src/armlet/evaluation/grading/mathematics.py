@@ -1,7 +1,7 @@
 """The process in which math-verify reads and compares answers: a line of JSON in, a line of JSON out.
 
-A process of its own, because math-verify cannot bound its time outside the main thread, and nothing but the end of a
-process bounds `10**10**10`. Run as a script; it imports nothing of armlet, so it starts in a second.
+It is a separate process because math-verify cannot limit its time outside the main thread, and because only ending a
+process stops `10**10**10`. It is run as a script and imports nothing of armlet, so it starts within a second.
 """
 
 import contextlib
@@ -10,34 +10,38 @@ import logging
 import os
 import sys
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
-CPU_SECONDS = 3  # of 64,262 comparisons of golds none took 2
-MEMORY_BYTES = 4 << 30
+if TYPE_CHECKING:
+    from sympy import Basic
+    from sympy.matrices import MatrixBase
 
-Request = list[str]  # ["read", text] or ["same", answer, gold]
+    Parsed = list[Basic | MatrixBase | str]
+
+REQUEST_CPU_SECONDS = 3  # of 64,262 comparisons of golds none took 2
+MATHEMATICS_MEMORY_BYTES = 4 << 30
 
 
 @lru_cache(maxsize=4096)
-def parsed(latex: str) -> list[Any]:
-    """What math-verify makes of one formula: an expression, if it is one, and its text."""
+def parse_formula(latex: str) -> "Parsed":
+    """What math-verify makes of one formula: an expression, if it could be parsed, and its text."""
     from math_verify import LatexExtractionConfig, parse
 
     return parse(f"${latex}$", extraction_config=[LatexExtractionConfig()], parsing_timeout=None)  # type: ignore[arg-type]
 
 
-def read(text: str) -> str | None:
-    """The last expression of running text as math-verify finds it; None where there is none."""
+def read_expression(text: str) -> str | None:
+    """The last expression that math-verify finds in running text; None where there is none."""
     from math_verify import parse
 
-    found = parse(text, parsing_timeout=None)  # type: ignore[arg-type]
-    if len(found) < 2 or not isinstance(found[-1], str) or not found[-1].strip():
+    parsed = parse(text, parsing_timeout=None)  # type: ignore[arg-type]
+    if len(parsed) < 2 or not isinstance(parsed[-1], str):
         return None
-    return found[-1].strip()
+    return parsed[-1].strip() or None
 
 
-def unordered(values: list[Any]) -> bool | None:
-    """True for a set or a bare list, False for a point or an interval, None for what is neither."""
+def is_unordered(values: "Parsed") -> bool | None:
+    """True for a set or a bare list, False for a point or an interval, None for anything else."""
     from sympy import FiniteSet, Interval, Tuple
 
     value = values[0] if values else None
@@ -46,55 +50,55 @@ def unordered(values: list[Any]) -> bool | None:
     return False if isinstance(value, Interval | Tuple) else None
 
 
-def same(answer: str, gold: str) -> bool:
-    """Whether math-verify holds the answer to be the gold.
+def is_same(answer: str, gold: str) -> bool:
+    """Whether math-verify takes the answer to be the gold.
 
-    math-verify lets `-2,1` pass for the interval `(-2,1)`, and a set for a point; here brackets say which is meant.
+    math-verify accepts `-2,1` as the interval `(-2,1)`, and a set as a point; here the brackets decide which is meant.
     """
     from math_verify import verify
 
-    ours, theirs = parsed(answer), parsed(gold)
-    if {unordered(ours), unordered(theirs)} == {True, False}:
+    stated, right = parse_formula(answer), parse_formula(gold)
+    if {is_unordered(stated), is_unordered(right)} == {True, False}:
         return False
-    return verify(theirs, ours, allow_set_relation_comp=True, timeout_seconds=None)
+    return verify(right, stated, allow_set_relation_comp=True, timeout_seconds=None)
 
 
-def reply(request: Request) -> str | bool | None:
-    """The result, or None where the library fails on what it was given."""
+def reply(operation: str, *texts: str) -> str | bool | None:
+    """The result of "read" or "same", or None where the library fails on these texts."""
     try:
-        return read(request[1]) if request[0] == "read" else same(request[1], request[2])
-    except Exception:  # whatever a parser raises on foreign text: it could not be read
+        return read_expression(*texts) if operation == "read" else is_same(*texts)
+    except Exception:  # whatever a parser raises on arbitrary text: it could not be read
         return None
 
 
 def limit_request() -> None:
-    """Allow the next request its seconds of processor time, counted from now: a busy machine changes no verdict."""
+    """Limit the next request's processor time, counted from now: a busy machine changes no verdict."""
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF)
-    allowed = int(used.ru_utime + used.ru_stime) + CPU_SECONDS + 1
+    allowed = int(used.ru_utime + used.ru_stime) + REQUEST_CPU_SECONDS + 1
     resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def limit_memory() -> None:
-    """No answer is worth more memory than this; where the system refuses, time remains bounded."""
+    """Limit the address space; where the system refuses that, time remains limited."""
     import resource
 
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (MATHEMATICS_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def serve() -> None:
     """Answer requests until the other end closes."""
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no reply
+    os.dup2(2, 1)  # what a library prints is not a reply
     logging.disable(logging.CRITICAL)
-    with contextlib.suppress(ImportError):  # no such limits on Windows
+    with contextlib.suppress(ImportError):  # Windows has no such limits
         limit_memory()
     for line in sys.stdin:
         with contextlib.suppress(ImportError):
             limit_request()
-        replies.write(json.dumps(reply(json.loads(line))) + "\n")
+        replies.write(json.dumps(reply(*json.loads(line))) + "\n")
         replies.flush()
 
 

@@ -1,64 +1,64 @@
-"""HumanEval: from a row and what a model wrote to a program, and what comes of it."""
+"""HumanEval: makes a program of a row and a model's completion, and runs it."""
 
 import ast
 import re
 import textwrap
 from collections.abc import Iterator
 
-from armlet.evaluation.grading.sandbox import Outcome, run_program
+from armlet.evaluation.grading.sandbox import ProgramOutcome, run_program
 
 FENCE = re.compile(r"^[ \t]*(?:```+|~~~+)[ \t]*(\w*)[^\n]*$", re.MULTILINE)
 FUTURE = re.compile(r"^from __future__ import [^\n]*\n?", re.MULTILINE)
 INDENT = "    "
-MOST = 100  # lines at which an answer is tried to end before its prose
+MOST_CUTS = 100  # of an answer's last lines, before which its code is tried to end
 
 
-def check_humaneval(prompt: str, completion: str, test: str, entry_point: str, *, seconds: float = 10.0) -> Outcome:
-    """Run a completion against the tests of its row, shut in.
+def check_humaneval(
+    prompt: str, completion: str, test: str, entry_point: str, *, seconds: float = 10.0
+) -> ProgramOutcome:
+    """Run a completion against the tests of its row, in the sandbox.
 
     Args:
-        prompt: the row's: imports, helpers, the head of the function and its docstring.
-        completion: what the model wrote: the rest of the function or the whole of it, bare or in a fenced block. Of
-            several blocks with the whole function the first counts.
-        test: the row's; defines `check`.
+        prompt: of the row: imports, helpers, and the function's head and docstring.
+        completion: what the model wrote: the rest of the function or the whole of it, bare or in a fenced block. If
+            several blocks contain the whole function, the first counts.
+        test: of the row; defines `check`.
         entry_point: the function's name.
         seconds: of wall-clock time.
 
     Raises:
-        ArmletError: see `run_program`.
+        ArmletError: as `run_program`.
     """
     return run_program(humaneval_program(prompt, completion, test, entry_point), seconds=seconds)
 
 
 def humaneval_program(prompt: str, completion: str, test: str, entry_point: str) -> str:
     """The program that tests a completion; arguments as for `check_humaneval`."""
-    code = _code(completion, entry_point)
-    if not _defines(code, entry_point):
-        solution = prompt + _as_body(code)
-    else:  # the prompt's own function ends with its docstring and is defined again; its imports and helpers stay
-        solution = f"{prompt.rstrip()}\n{INDENT}pass\n\n{code}"
+    code = _extract_code(completion, entry_point)
+    whole = _defines(code, entry_point)  # then the prompt's own function is ended; its imports and helpers remain
+    solution = f"{prompt.rstrip()}\n{INDENT}pass\n\n{code}" if whole else prompt + _as_body(code)
     program = f"{solution}\n\n{test}\n\ncheck({entry_point})\n"
-    # What a model guards by `if __name__ == "__main__"` is its own trial, perhaps one that waits for input.
+    # Code under `if __name__ == "__main__"` is the model's own trial, which may wait for input.
     return "".join(FUTURE.findall(program)) + '__name__ = "solution"\n' + FUTURE.sub("", program)
 
 
-def _code(completion: str, entry_point: str) -> str:
-    """The first fenced block that defines the function, else the first one, else the text from its first code on."""
-    blocks = [_flush(block, entry_point) for block in _fenced(completion)]
+def _extract_code(completion: str, entry_point: str) -> str:
+    """The first fenced block that defines the function, else the first block, else the text without its prose."""
+    blocks = [_dedented(block, entry_point) for block in _fenced_blocks(completion)]
     if blocks:
         whole = [block for block in blocks if _defines(block, entry_point)]
         return next(filter(_parses, whole), (whole or blocks)[0])
     return _without_prose(completion, entry_point)
 
 
-def _fenced(completion: str) -> list[str]:
-    """Fenced blocks, the last one perhaps cut short; what stands before a lone closing fence is one, too."""
+def _fenced_blocks(completion: str) -> list[str]:
+    """Fenced blocks; the last may lack its closing fence, and a single fence after text closes that text."""
     fences = list(FENCE.finditer(completion))
     if len(fences) == 1 and not fences[0][1] and completion[: fences[0].start()].strip():
         return [completion[: fences[0].start()]]
     ends = [*(fence.start() for fence in fences[1::2]), len(completion)]
     blocks = [completion[opening.end() + 1 : end] for opening, end in zip(fences[::2], ends, strict=False)]
-    # Fences may stand in a docstring.
+    # A docstring may contain fences: then the block is all from the first fence to the last.
     return [*blocks, completion[fences[0].end() + 1 : fences[-1].start()]] if len(fences) > 2 else blocks
 
 
@@ -67,26 +67,26 @@ def _defines(code: str, entry_point: str) -> bool:
     return re.search(rf"^(?:(?:async )?def {name}\b|{name}\s*(?::[^=\n]+)?=(?!=))", code, re.MULTILINE) is not None
 
 
-def _flush(block: str, entry_point: str) -> str:
-    """A block in a list is indented as a whole; that of a continuation says where it stands."""
+def _dedented(block: str, entry_point: str) -> str:
+    """A block with the whole function, perhaps indented as part of a list; the body alone keeps its indentation."""
     dedented = textwrap.dedent(block)
     return dedented if _defines(dedented, entry_point) else block
 
 
 def _without_prose(completion: str, entry_point: str) -> str:
-    """A whole function without the sentences before and behind it; a continuation as it is."""
+    """A whole function without the sentences before and after it; the rest of a function is returned unchanged."""
     first = re.search(r"^(?:def|class|import|from|async def|@\w)", completion, re.MULTILINE)
     if not first or not _defines(completion, entry_point):
         return completion
     code = completion[first.start() :]
-    return next((head for head in _heads(code) if _defines(head, entry_point) and _parses(head)), code)
+    return next((head for head in _beginnings(code) if _defines(head, entry_point) and _parses(head)), code)
 
 
-def _heads(code: str) -> Iterator[str]:
-    """The code, then what stands before each of its last flush lines, from the last one on."""
+def _beginnings(code: str) -> Iterator[str]:
+    """The code, and then the code before each of its last unindented lines, longest first."""
     yield code
-    starts = [found.start() for found in re.finditer(r"^\S", code, re.MULTILINE)]
-    yield from (code[:at] for at in reversed(starts[-MOST:]) if at)
+    starts = [match.start() for match in re.finditer(r"^\S", code, re.MULTILINE)]
+    yield from (code[:at] for at in reversed(starts[-MOST_CUTS:]) if at)
 
 
 def _parses(code: str) -> bool:
@@ -98,16 +98,16 @@ def _parses(code: str) -> bool:
 
 
 def _as_body(code: str) -> str:
-    """A continuation at the indentation of a body, without what is no code behind it.
+    """The rest of a function, indented as a body and without prose after it.
 
-    Models strip the indentation of the first line, or of all, and indent by another width.
+    Models drop the indentation of the first line or of all lines, and indent by other widths.
     """
     spaced = re.sub(r"^\t+", lambda tabs: INDENT * len(tabs[0]), code.strip("\n"), flags=re.MULTILINE)
-    bodies = (body for head in _heads(spaced) for body in _indented(head))
+    bodies = (body for head in _beginnings(spaced) for body in _indented(head))
     fitting = (body for body in bodies if body[:1].isspace() and _parses(f"def _():\n{INDENT}pass\n{body}"))
     return next(fitting, spaced)
 
 
 def _indented(code: str) -> tuple[str, str, str]:
-    """As it stands, as a whole moved to a body's indentation, and with the first line moved there alone."""
+    """The code unchanged, with all of it at a body's indentation, and with its first line alone indented."""
     return code, textwrap.indent(textwrap.dedent(code), INDENT), INDENT + code.lstrip()

@@ -1,149 +1,222 @@
-"""Runs programs that a model wrote, shut in, and says whether they reached their end. Linux."""
+"""Runs programs that a model wrote in a sandbox, by bubblewrap, and says whether they reached their end. Linux."""
 
+import errno
+import functools
 import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
+from armlet.evaluation.grading.program_runner import OUT_OF_MEMORY, STARTED
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
-DETAIL = 2000  # characters kept of what the program wrote to stderr
-GRACE = 20.0  # seconds beyond the program's own in which the launcher must have answered
-MEMORY_BYTES = 1 << 30
-# The folder is appended: no file in it may stand in for one of the standard library.
-LAUNCH = "import sys; sys.path.append(sys.argv[1]); from confinement.launcher import main; main()"
+STDERR_CHARACTERS = 2000  # kept of what the program wrote to stderr
+START_SECONDS = 60.0  # for bubblewrap and the interpreter, which take a twentieth of a second
+PROGRAM_MEMORY_BYTES = 1 << 30
+FOLDER, FOLDER_BYTES = "/folder", 16 << 20  # where the program runs, and how much it may write there
+SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
+RUNNER = Path(__file__).with_name("program_runner.py")
+
+LIMITS = {"RLIMIT_FSIZE": FOLDER_BYTES, "RLIMIT_NOFILE": 64, "RLIMIT_NPROC": 1, "RLIMIT_CORE": 0}
+"""Of the program's process, beside its memory. Root's processes are exempt from RLIMIT_NPROC."""
+
+REFUSED_CALLS = (
+    *("clone", "clone3", "fork", "vfork", "unshare"),  # processes, threads and namespaces of its own
+    "socket",  # some kinds (vsock) belong to no network namespace
+    *("memfd_create", "shmget", "msgget", "semget", "mq_open"),  # memory that RLIMIT_AS does not count
+    *("add_key", "request_key", "keyctl"),  # the user's keys
+    *("bpf", "io_uring_setup", "perf_event_open", "ptrace", "userfaultfd"),  # rarely used, often attacked
+)
+"""System calls that fail with EPERM: what namespaces leave open. libseccomp knows their numbers."""
+
+INSTALL = "apt install bubblewrap libseccomp2 (Debian, Ubuntu) or dnf install bubblewrap libseccomp (Fedora)"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a program.
+class ProgramOutcome:
+    """How a program ended.
 
     Attributes:
         passed: it reached its end.
         reason: "passed", "failed", "ended early" (it left with success before its end), "timed out", "out of memory".
-        isolated: the user's files and processes and the network were shut off.
-        guards: which guards were active, in the order in which they were put up.
         detail: the end of what it wrote to stderr, at most 2,000 characters.
     """
 
     passed: bool
     reason: str
-    isolated: bool
-    guards: tuple[str, ...]
     detail: str
 
 
-def run_program(source: str, *, seconds: float = 10.0, memory_bytes: int = MEMORY_BYTES) -> Outcome:
-    """Run a program in an interpreter of its own, with the standard library alone and nothing of this machine in reach.
+def run_program(source: str, *, seconds: float = 10.0, memory_bytes: int = PROGRAM_MEMORY_BYTES) -> ProgramOutcome:
+    """Run a program in an interpreter of its own, in a sandbox with the standard library and nothing else.
 
-    It sees an empty folder that is gone afterwards, no file of the user, no network, no environment, an empty standard
-    input; it can start no process or thread and signal none. It passes if its last line was run: `sys.exit(0)` or
-    `os._exit(0)` before that is no pass. A program that searches its own interpreter's memory or frames for the mark
-    that its end leaves can still forge a pass, and one that makes its answers equal to everything always could.
-
-    Guards are tried one by one, since systems refuse different ones; `Outcome.guards` says which were active. What
-    stays open: the kernel itself, time and memory up to the limits, and what other users' programs may do by timing.
+    It sees an empty folder of 16 MB that is gone afterwards, no file of the user, no network, no environment and an
+    empty standard input. It can start no process or thread, and it sees no other process. It passes if its last line
+    was run: `sys.exit(0)` or `os._exit(0)` before that is no pass. A program that searches its own interpreter's memory
+    or frames for the token that its end shows can still forge a pass, and one that makes its answers equal to
+    everything always could. The kernel itself remains open to attack.
 
     Args:
         source: Python.
-        seconds: of wall-clock time; processor time has a limit just above it.
+        seconds: of wall-clock time, from when the interpreter is ready.
         memory_bytes: of address space.
 
     Raises:
-        ArmletError: the system can shut off the files or the network neither way, or gives no process.
+        ArmletError: bubblewrap is missing or cannot isolate here, or the program could not be started.
         ArgumentError: no time or no memory.
     """
     if not (seconds > 0 and memory_bytes > 0):
         raise ArgumentError(f"seconds {seconds} and memory_bytes {memory_bytes} must be above 0")
-    return _run(source, seconds=seconds, memory_bytes=memory_bytes, unconfined=False)
+    require_sandbox()
+    return _run_isolated(source, seconds, memory_bytes)
 
 
-def _run(source: str, *, without: tuple[str, ...] = (), **settings: Any) -> Outcome:
-    """`run_program`; for tests, `without` some guards, or `unconfined` where files or network stay open."""
+@functools.cache
+def require_sandbox() -> None:
+    """Check, once, that programs can be isolated on this system.
+
+    Raises:
+        ArmletError: says what is missing and how to get it.
+    """
     if sys.platform != "linux":
         raise ArmletError(
-            f"model-written code can be shut in on Linux alone, this is {sys.platform}: run it in a container"
+            "model-written code is isolated by bubblewrap, which exists for Linux alone (macOS and Windows have no "
+            "equivalent): run this in a Linux container or virtual machine"
         )
-    token = secrets.token_hex(16)
-    folder = tempfile.mkdtemp(prefix="armlet-")
-    python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-    config = settings | {"source": source, "token": token, "folder": folder, "python": python}
+    if shutil.which("bwrap") is None:
+        raise ArmletError(f"model-written code is isolated by bubblewrap, which is not installed: {INSTALL}")
     try:
-        found, detail = _launch(python, config | {"visible": _visible(python), "without": without})
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    if "missing" not in found:
-        raise ArmletError(f"no program could be started: {detail.strip() or 'the launcher gave no answer'}")
-    if found["missing"] is not None and not settings["unconfined"]:
+        _run_isolated("", START_SECONDS, PROGRAM_MEMORY_BYTES)
+    except ArmletError as error:
         raise ArmletError(
-            f"this system cannot shut model-written code off from {found['missing']}: "
-            "run it where user namespaces or Landlock are allowed"
-        )
-    reason = _reason(found, token)
-    return Outcome(reason == "passed", reason, found["missing"] is None, tuple(found["guards"]), detail)
+            f"bubblewrap cannot isolate model-written code here ({error}): it needs version 0.7 or newer and "
+            "user namespaces, which some containers and AppArmor forbid"
+        ) from None
 
 
-def _visible(python: str) -> list[str]:
-    """What the interpreter needs to see: itself, its libraries, its standard library."""
-    libraries = [f"{sys.base_prefix}/{name}" for name in ("lib", "lib64")]
-    return [python, *libraries, str(Path(os.__file__).parent)]
+def _run_isolated(source: str, seconds: float, memory_bytes: int) -> ProgramOutcome:
+    token = secrets.token_hex(16)
+    config = json.dumps({"token": token, "limits": LIMITS | {"RLIMIT_AS": memory_bytes}})
+    with tempfile.TemporaryFile() as program, tempfile.TemporaryFile() as call_filter:
+        program.write(f"{config}\n".encode() + source.encode("utf-8", "replace"))
+        _write_call_filter(call_filter)
+        program.seek(0)
+        call_filter.seek(0)
+        with _launched(program, call_filter) as (process, first):
+            assert process.stdout is not None
+            assert process.stderr is not None
+            with _killed_after(START_SECONDS, first):
+                started = process.stdout.read(len(STARTED)) == STARTED
+            with _killed_after(seconds, first) as late:
+                detail = _tail(process.stderr)
+            status, verdict = process.wait(), os.read(process.stdout.fileno(), 100)
+    if not started:
+        raise ArmletError(f"no program could be started: {' '.join(detail.split()) or 'no reason was given'}")
+    reason = "timed out" if late.is_set() else _ending(status, verdict, token.encode())
+    return ProgramOutcome(reason == "passed", reason, detail)
 
 
-def _launch(python: str, config: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The launcher's answer, empty where it gave none, and the end of the program's stderr."""
-    process = subprocess.Popen(
-        [python, "-I", "-S", "-B", "-c", LAUNCH, str(Path(__file__).parent)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={},
-        start_new_session=True,
-    )
-    backstop = threading.Timer(config["seconds"] + GRACE, process.kill)  # and with it, by the kernel, the program
-    backstop.start()
-    try:
-        return _talk(process, json.dumps(config).encode())
-    finally:
-        backstop.cancel()
-        process.kill()
-        process.wait()
-
-
-def _talk(process: "subprocess.Popen[bytes]", config: bytes) -> tuple[dict[str, Any], str]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process.stdin, process.stdout, process.stderr:
-        try:
-            process.stdin.write(config)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # why it ended stands in its stderr
-        detail = _tail(process.stderr.fileno())
-        return json.loads(process.stdout.read() or b"{}"), detail
-
-
-def _tail(handle: int) -> str:
-    """The end of a stream that may never stop."""
-    kept = b""
-    while chunk := os.read(handle, 1 << 16):
-        kept = (kept + chunk)[-4 * DETAIL :]
-    return kept.decode("utf-8", "replace")[-DETAIL:]
-
-
-def _reason(found: dict[str, Any], token: str) -> str:
-    """Why the program ended."""
-    if found["late"] or found["status"] in (-24, 128 + 24):  # SIGXCPU
-        return "timed out"
-    if found["said"] == "memory":
+def _ending(status: int, verdict: bytes, token: bytes) -> str:
+    """The reason of an outcome, from the exit status and from what was written to the verdict's handle."""
+    if verdict == OUT_OF_MEMORY:
         return "out of memory"
-    if found["status"] == 0:
-        return "passed" if found["said"] == token else "ended early"
+    if status == 0:
+        return "passed" if verdict == token else "ended early"
     return "failed"
+
+
+@contextmanager
+def _launched(program: IO[bytes], call_filter: IO[bytes]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The running sandbox, and a pidfd of its first process, whose end is the end of all processes in it.
+
+    bubblewrap itself ends only after that process, so that nothing is left once bubblewrap has been waited for.
+    """
+    info, info_write = os.pipe()
+    with open(info, "rb") as information:
+        process = subprocess.Popen(
+            _command(call_filter.fileno(), info_write),
+            stdin=program,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env={},
+            pass_fds=(call_filter.fileno(), info_write),
+            start_new_session=True,  # Ctrl-C is for this process
+        )
+        os.close(info_write)
+        with process:
+            try:
+                report = information.read()  # empty where bubblewrap failed
+                first = os.pidfd_open(json.loads(report)["child-pid"] if report else process.pid)
+                with open(first, "rb", buffering=0):  # closes it
+                    yield process, first
+            finally:
+                process.kill()  # and with it, by --die-with-parent, what is in the sandbox
+
+
+def _command(call_filter: int, info: int) -> list[str]:
+    """bubblewrap with a sandbox that shows nothing but what the interpreter reads, and the interpreter in it."""
+    # A virtual environment's interpreter would need the environment's files.
+    python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+    prefixes = [f"{sys.base_prefix}/{name}" for name in ("lib", "lib64")]
+    visible = [python, *prefixes, str(Path(os.__file__).parent), *SYSTEM_LIBRARIES]
+    return [
+        shutil.which("bwrap") or "bwrap",
+        *["--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL", "--clearenv"],
+        *["--die-with-parent", "--new-session", "--as-pid-1"],
+        *(word for path in visible for word in ("--ro-bind-try", path, path)),
+        *(word for path in DEVICES for word in ("--dev-bind", path, path)),
+        *("--perms", "0700", "--size", str(FOLDER_BYTES), "--tmpfs", FOLDER, "--chdir", FOLDER, "--remount-ro", "/"),
+        *("--seccomp", str(call_filter), "--info-fd", str(info), "--"),
+        *(python, "-I", "-S", "-B", "-X", "utf8", "-c", RUNNER.read_text(encoding="utf-8")),
+    ]
+
+
+def _write_call_filter(file: IO[bytes]) -> None:
+    """The seccomp filter for `REFUSED_CALLS`; a program that calls by another machine's numbers is killed."""
+    try:
+        import pyseccomp
+    except RuntimeError as error:  # the package is there, the library is not
+        raise ArmletError(f"{error}: {INSTALL}") from error
+    rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+    for name in REFUSED_CALLS:
+        rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
+    rules.export_bpf(file)
+
+
+@contextmanager
+def _killed_after(seconds: float, pidfd: int) -> Iterator[threading.Event]:
+    """Kill the process if the block takes longer; the event says whether that happened."""
+    late = threading.Event()
+
+    def kill() -> None:
+        with suppress(ProcessLookupError):  # it has just ended
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            late.set()
+
+    timer = threading.Timer(seconds, kill)
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _tail(stream: IO[bytes]) -> str:
+    """The end of a stream that may be endless."""
+    kept = b""
+    while chunk := stream.read(1 << 16):
+        kept = (kept + chunk)[-4 * STDERR_CHARACTERS :]
+    return kept.decode("utf-8", "replace")[-STDERR_CHARACTERS:]

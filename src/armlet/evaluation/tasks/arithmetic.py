@@ -1,4 +1,4 @@
-"""Arithmetic: endless problems with worked steps, at nine levels of difficulty, apart for training and for testing."""
+"""Arithmetic: endless problems with worked steps, at nine levels of difficulty, split into training and testing."""
 
 import ast
 import operator
@@ -13,11 +13,11 @@ from armlet.redistribution.errors import ArgumentError
 
 Split = Literal["train", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)
-"""A question belongs to one of them by the hash of its text: one in eight is a test question."""
+"""The hash of its text decides the split of a question: one in eight is a test question."""
 
-TEST_BYTES = 32  # of the 256 values that the hash's first byte may have
+TEST_BYTES = 32  # of the 256 values of the hash's first byte
 
-LONGEST = 400  # characters of a question: neither Python's parser nor its integers come near a limit of theirs
+LONGEST_QUESTION = 400  # characters: far below the limits of Python's parser and integers
 CHARACTERS = re.compile(r"[0-9+*()-]+")
 ANSWER = re.compile(r"[^#]*#(-?[0-9]+)")
 
@@ -33,11 +33,11 @@ class Level:
     """How hard a problem is: a chain of terms, some of them products, some with a sum or a difference in brackets.
 
     Args:
-        operations: in the whole question, and steps in its answer.
-        products: terms that are a product.
-        brackets: terms with two numbers in brackets, which may be a product's as well.
+        operations: of the whole question, and so the steps of its answer.
+        products: terms that are products.
+        brackets: terms with two numbers in brackets; such a term may also be a product.
         number: the largest summand.
-        factor: the largest factor of a number or a bracket.
+        factor: the largest number that a number or a bracket is multiplied by.
     """
 
     operations: int
@@ -60,7 +60,7 @@ LEVELS = {
 }
 
 DIFFICULTY = 5
-"""The level that the embedded model abacus is measured at: it answers seven questions in ten."""
+"""The level at which the embedded model abacus is measured: it answers seven questions in ten."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Exercise:
 
     Args:
         question: such as "(47+86)*3-58".
-        steps: one operation each, such as "47+86=133;133*3=399;399-58=341".
+        steps: of one operation each, such as "47+86=133;133*3=399;399-58=341".
         value: the last step's result.
     """
 
@@ -84,13 +84,13 @@ class Exercise:
 
 
 def exercise(index: int, *, seed: int = 0, difficulty: int = DIFFICULTY, split: Split = "test") -> Exercise:
-    """The problem of that number, whatever others are asked for: there is no end of them.
+    """The problem of that index, which depends on these arguments alone; the sequence is endless.
 
     Args:
         index: from 0.
         seed: of the whole sequence.
         difficulty: a level, see `LEVELS`.
-        split: no question is in both; two numbers may give the same one, at level 1 now and then.
+        split: no question is in both; two indices may give the same question, sometimes at level 1.
 
     Raises:
         ArgumentError: a negative index, or a level or a split that does not exist.
@@ -102,65 +102,59 @@ def exercise(index: int, *, seed: int = 0, difficulty: int = DIFFICULTY, split: 
     if split not in SPLITS:
         raise ArgumentError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
     rng = random.Random(f"{seed}/{difficulty}/{split}/{index}")
-    question = _question(rng, LEVELS[difficulty])
+    question = _random_question(rng, LEVELS[difficulty])
     while split_of(question) != split:
-        question = _question(rng, LEVELS[difficulty])
+        question = _random_question(rng, LEVELS[difficulty])
     return worked(question)
 
 
 def split_of(question: str) -> Split:
-    """Where a question belongs, by its text alone: no seed and no level brings it from one split into the other."""
+    """The split of a question, which depends on its text alone and not on the seed or the level."""
     return "test" if sha256(question.encode()).digest()[0] < TEST_BYTES else "train"
 
 
-def _question(rng: random.Random, level: Level) -> str:
+def _random_question(rng: random.Random, level: Level) -> str:
     terms = range(level.operations - level.products - level.brackets + 1)
     multiplied, bracketed = rng.sample(terms, level.products), rng.sample(terms, level.brackets)
-    return _chain(rng, [_term(rng, level, at in multiplied, at in bracketed) for at in terms])
+    return _random_chain(rng, [_random_term(rng, level, at in multiplied, at in bracketed) for at in terms])
 
 
-def _term(rng: random.Random, level: Level, multiplied: bool, bracketed: bool) -> str:
+def _random_term(rng: random.Random, level: Level, multiplied: bool, bracketed: bool) -> str:
     numbers = [str(rng.randint(2, level.number)) for _ in range(1 + bracketed)]
-    term = f"({_chain(rng, numbers)})" if bracketed else numbers[0]
+    term = f"({_random_chain(rng, numbers)})" if bracketed else numbers[0]
     factors = [term, str(rng.randint(2, level.factor))]
     rng.shuffle(factors)
     return "*".join(factors) if multiplied else term
 
 
-def _chain(rng: random.Random, parts: list[str]) -> str:
+def _random_chain(rng: random.Random, parts: list[str]) -> str:
     return parts[0] + "".join(rng.choice("+-") + part for part in parts[1:])
 
 
-def evaluate(question: str) -> int:
-    """The exact value of sums, differences and products of whole numbers, with brackets.
+def worked(question: str) -> Exercise:
+    """Solve a question step by step: from the left, each operation as soon as both its numbers are known.
+
+    Args:
+        question: sums, differences and products of whole numbers, with brackets.
 
     Raises:
         ArgumentError: the text is something else.
     """
-    return worked(question).value
-
-
-def worked(question: str) -> Exercise:
-    """Solves a question step by step: from the left, each operation as soon as both its numbers are known.
-
-    Raises:
-        ArgumentError: the text is no sum, difference or product of whole numbers.
-    """
     steps: list[str] = []
-    value = _reduce(_parse(question), steps)
+    value = _reduce(_parse_expression(question), steps)
     return Exercise(question, ";".join(steps), value)
 
 
-def _parse(question: str) -> ast.expr:
-    if len(question) <= LONGEST and CHARACTERS.fullmatch(question):
+def _parse_expression(question: str) -> ast.expr:
+    if len(question) <= LONGEST_QUESTION and CHARACTERS.fullmatch(question):
         try:
             return ast.parse(question, mode="eval").body
         except SyntaxError:
             pass
-    raise _refused(question)
+    raise _not_arithmetic(question)
 
 
-def _refused(question: str) -> ArgumentError:
+def _not_arithmetic(question: str) -> ArgumentError:
     return ArgumentError(f"question: expected whole numbers, + - * and brackets, found {question[:60]!r}")
 
 
@@ -171,11 +165,11 @@ def _reduce(node: ast.expr, steps: list[str]) -> int:
         case ast.UnaryOp(op=ast.USub(), operand=inner):
             return -_reduce(inner, steps)
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in OPERATIONS:
-            return _step(type(sign), _reduce(left, steps), _reduce(right, steps), steps)
-    raise _refused(ast.unparse(node))
+            return _apply_step(type(sign), _reduce(left, steps), _reduce(right, steps), steps)
+    raise _not_arithmetic(ast.unparse(node))
 
 
-def _step(sign: type[ast.operator], left: int, right: int, steps: list[str]) -> int:
+def _apply_step(sign: type[ast.operator], left: int, right: int, steps: list[str]) -> int:
     symbol, apply = OPERATIONS[sign]
     value = apply(left, right)
     steps.append(f"{left}{symbol}{right if right >= 0 else f'({right})'}={value}")
@@ -183,6 +177,6 @@ def _step(sign: type[ast.operator], left: int, right: int, steps: list[str]) -> 
 
 
 def stated(answer: str) -> int | None:
-    """The value that an answer gives, right or wrong: the integer behind its only "#"; None where there is none."""
-    found = ANSWER.fullmatch(answer)
-    return int(found[1]) if found else None
+    """The value that an answer states, right or wrong: the integer after its only "#"; None where there is none."""
+    match = ANSWER.fullmatch(answer)
+    return int(match[1]) if match else None
