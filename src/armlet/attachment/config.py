@@ -10,8 +10,8 @@ from armlet.presentation.files import write_json
 from armlet.redistribution.entry import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise, Source
-from armlet.redistribution.rows import Policy, settings
-from armlet.redistribution.spelling import make_policy
+from armlet.redistribution.rows import Policy
+from armlet.redistribution.spelling import make_policy, settings
 
 FILE = "armlet.json"
 VERSION = 1

@@ -27,7 +27,7 @@ from armlet.layer.options import Options
 from armlet.presentation.files import csv_text, json_text, write_json, write_text
 from armlet.presentation.terminal import INTERRUPTED, notes, progress, say_interrupted
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.rows import settings
+from armlet.redistribution.spelling import settings
 from armlet.redistribution.spelling import parse_policy
 
 if TYPE_CHECKING:

@@ -50,10 +50,10 @@ def _kept(made: Any, function: Callable[..., Any]) -> Any:
 _making = threading.Lock()
 
 
-class Entry:
-    """A function of int64s, without a result, as one of C: made when it is first wanted, and kept as `compiled` keeps.
+class NativeFunction:
+    """A C function of int64s without a result: compiled when it is first needed, and cached as `compiled` caches.
 
-    What calls it holds no interpreter and needs none, so that threads of any library may.
+    It does not need the interpreter lock, so threads of any library may call it.
     """
 
     def __init__(self, function: Callable[..., None], arguments: int) -> None:
@@ -83,9 +83,16 @@ class Entry:
         return made
 
 
-def loop(function: Callable[[Any, Any, Any, Any], None]) -> Entry:
-    """A loop over rows: (first, last, the address of a `Job`, the address of scratch)."""
-    return Entry(function, 4)
+MOVER_ARGUMENTS = 7
+
+
+def row_mover_function(function: Callable[..., None]) -> NativeFunction:
+    """A policy's function of one row, which writes the moved values and stores how many there are in the job.
+
+    Its arguments: the address of a `RowJob`, the row's index, the addresses of its float32 values and of the results,
+    the smallest and the largest signed key, and the address of `key_arrays` and `selection_arrays`.
+    """
+    return NativeFunction(function, MOVER_ARGUMENTS)
 
 
 def _operation(typing: Callable[..., Any]) -> Any:
@@ -161,32 +168,28 @@ def lowest_bit(_context: Any, _word: Any) -> Any:
     return types.int64(types.uint64), codegen
 
 
-def _atomic(name: str) -> Any:
-    """An operation on the int64 at an address that no other thread comes between; its value before."""
+@_operation
+def add_to(_context: Any, _address: Any, _number: Any) -> Any:
+    """Adds to the int64 at an address, atomically; returns its value before."""
 
-    def typing(_context: Any, _address: Any, _number: Any) -> Any:
-        def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            address, number = arguments
-            place = builder.inttoptr(address, ir.IntType(64).as_pointer())
-            return builder.atomic_rmw(name, place, number, "monotonic")
+    def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        address, number = arguments
+        return builder.atomic_rmw("add", builder.inttoptr(address, ir.IntType(64).as_pointer()), number, "monotonic")
 
-        return types.int64(types.int64, types.int64), codegen
-
-    return _operation(typing)
-
-
-add_to, lower_to, raise_to = _atomic("add"), _atomic("min"), _atomic("max")
+    return types.int64(types.int64, types.int64), codegen
 
 
 @_operation
-def run_loop(_context: Any, _loop: Any, _first: Any, _last: Any, _job: Any, _scratch: Any) -> Any:
-    """Calls the `loop` at an address."""
+def call_mover(
+    _context: Any, _mover: Any, _job: Any, _row: Any, _values: Any, _out: Any, _lowest: Any, _highest: Any, _work: Any
+) -> Any:
+    """Calls the `row_mover_function` at an address."""
 
     def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 4)
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * MOVER_ARGUMENTS)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
 
-    return types.void(*[types.int64] * 5), codegen
+    return types.void(*[types.int64] * (1 + MOVER_ARGUMENTS)), codegen
 
 
 @njit(**OPTIONS)
@@ -196,6 +199,6 @@ def array(address: Any, length: Any, dtype: Any) -> Any:
 
 
 @cache
-def share(function: Callable[..., Any]) -> None:
-    """Lets loops call `function`, a formula that tensors take too."""
+def callable_from_kernels(function: Callable[..., Any]) -> None:
+    """Lets kernels call `function`, a formula for tensors and numbers alike."""
     register_jitable(**OPTIONS)(function)

@@ -16,11 +16,11 @@ from armlet.redistribution.backends.cpu.compiled import (
     lowest_bit,
 )
 
-LOW, BELOW_LOW, HIGH, BELOW_HIGH, STALLED = range(5)
-"""A search: LOW ≤ key < HIGH, how many keys are below each; and whether the last round narrowed too little."""
+LOWER, BELOW_LOWER, UPPER, BELOW_UPPER, STALLED = range(5)
+"""A search: LOWER ≤ key < UPPER, how many keys are below each; and whether the last round narrowed too little."""
 
 SEARCH = 5
-CANDIDATES, FEW = 48, 12
+MOST_COLLECTED, MOST_COMPARED = 48, 12
 """So few are taken out of the row, and so few are compared one with all."""
 
 HALF = 16
@@ -98,26 +98,26 @@ def count_fine(keys, length, first, second, third, fourth):
 def absorb(search, threshold, below, rank):
     """Narrows the search by one count: without branches, which nothing could predict."""
     here = below <= rank
-    search[LOW] = max(search[LOW], threshold if here else search[LOW])
-    search[BELOW_LOW] = max(search[BELOW_LOW], below if here else search[BELOW_LOW])
-    search[HIGH] = min(search[HIGH], search[HIGH] if here else threshold)
-    search[BELOW_HIGH] = min(search[BELOW_HIGH], search[BELOW_HIGH] if here else below)
+    search[LOWER] = max(search[LOWER], threshold if here else search[LOWER])
+    search[BELOW_LOWER] = max(search[BELOW_LOWER], below if here else search[BELOW_LOWER])
+    search[UPPER] = min(search[UPPER], search[UPPER] if here else threshold)
+    search[BELOW_UPPER] = min(search[BELOW_UPPER], search[BELOW_UPPER] if here else below)
 
 
 @compiled
 def propose(search, rank, shift):
-    """Four thresholds between LOW and HIGH, multiples of 2^shift: where the rank should be, and on either side of it.
+    """Four thresholds between LOWER and UPPER, multiples of 2^shift: where the rank should be, and beside it.
 
     Where the last round narrowed the search to no less than half, the thresholds cut it in five.
     """
-    low, high = search[LOW] >> shift, search[HIGH] >> shift
+    low, high = search[LOWER] >> shift, search[UPPER] >> shift
     gap = high - low
     if gap <= 5 or search[STALLED]:
         step = max(gap, 5) / 5.0
         one, two, three, four = step, 2 * step, 3 * step, 4 * step
     else:
-        inside = search[BELOW_HIGH] - search[BELOW_LOW]
-        centre = gap * ((rank - search[BELOW_LOW] + 0.5) / inside)
+        inside = search[BELOW_UPPER] - search[BELOW_LOWER]
+        centre = gap * ((rank - search[BELOW_LOWER] + 0.5) / inside)
         reach = 1.0 + gap * (0.7 * np.sqrt(np.float64(inside)) + 0.5) / inside
         one, two, three, four = centre - reach, centre, centre + 1, centre + 1 + reach
     return (
@@ -131,7 +131,7 @@ def propose(search, rank, shift):
 @compiled
 def settle(search, gap):
     """Notes whether a round narrowed the search from `gap` to no less than half."""
-    search[STALLED] = 2 * (search[HIGH] - search[LOW]) > gap
+    search[STALLED] = 2 * (search[UPPER] - search[LOWER]) > gap
 
 
 @compiled
@@ -170,8 +170,8 @@ def narrow_coarsely(coarse, length, rank, search, sample):
     """Narrows the search to a few candidates, or to one value of the upper 16 bits."""
     if length > 2 * SAMPLE:
         first_guess(coarse, length, rank, search, sample)
-    while search[HIGH] - search[LOW] > 1 << HALF and search[BELOW_HIGH] - search[BELOW_LOW] > CANDIDATES:
-        gap = search[HIGH] - search[LOW]
+    while search[UPPER] - search[LOWER] > 1 << HALF and search[BELOW_UPPER] - search[BELOW_LOWER] > MOST_COLLECTED:
+        gap = search[UPPER] - search[LOWER]
         one, two, three, four = propose(search, rank, HALF)
         counts = count_below(
             coarse,
@@ -191,8 +191,8 @@ def narrow_coarsely(coarse, length, rank, search, sample):
 @compiled
 def narrow_finely(members, count, offset, rank, search):
     """Narrows the search among candidates, `offset` keys being below them, to a few, or to one value."""
-    while search[HIGH] - search[LOW] > 1 and search[BELOW_HIGH] - search[BELOW_LOW] > FEW:
-        gap = search[HIGH] - search[LOW]
+    while search[UPPER] - search[LOWER] > 1 and search[BELOW_UPPER] - search[BELOW_LOWER] > MOST_COMPARED:
+        gap = search[UPPER] - search[LOWER]
         one, two, three, four = propose(search, rank, 0)
         counts = count_fine(members, count, np.int32(one), np.int32(two), np.int32(three), np.int32(four))
         absorb(search, one, counts[0] + offset, rank)
@@ -252,24 +252,24 @@ def select(coarse, bits, length, kind, middle, rank, lowest, highest, work):
         work: (members, sample, search), scratch: int32 `[length]`, int16 `[SAMPLE]`, int64 `[SEARCH]`.
     """
     members, sample, search = work
-    search[LOW], search[BELOW_LOW] = (np.int64(lowest) >> HALF) << HALF, 0
-    search[HIGH], search[BELOW_HIGH] = ((np.int64(highest) >> HALF) + 1) << HALF, length
+    search[LOWER], search[BELOW_LOWER] = (np.int64(lowest) >> HALF) << HALF, 0
+    search[UPPER], search[BELOW_UPPER] = ((np.int64(highest) >> HALF) + 1) << HALF, length
     search[STALLED] = 0
     narrow_coarsely(coarse, length, rank, search, sample)
-    offset = search[BELOW_LOW]
-    first, last = np.int16(search[LOW] >> HALF), np.int16((search[HIGH] - 1) >> HALF)
+    offset = search[BELOW_LOWER]
+    first, last = np.int16(search[LOWER] >> HALF), np.int16((search[UPPER] - 1) >> HALF)
     count = collect(coarse, bits, length, kind, middle, first, last, members)
     narrow_finely(members, count, offset, rank, search)
-    low, high = search[LOW], search[HIGH]
+    low, high = search[LOWER], search[UPPER]
     if high - low == 1:
-        return low, search[BELOW_HIGH], NONE
+        return low, search[BELOW_UPPER], NONE
     kept = 0
     for i in range(count):
         key = members[i]
         members[kept] = key
         kept += np.int64((key >= low) & (key < high))
-    key, not_above, following = pick(members, kept, rank - search[BELOW_LOW])
-    return key, not_above + search[BELOW_LOW], following
+    key, not_above, following = pick(members, kept, rank - search[BELOW_LOWER])
+    return key, not_above + search[BELOW_LOWER], following
 
 
 @compiled
@@ -283,7 +283,7 @@ def next_key(bits, length, kind, key):
 
 
 @compiled
-def between(low, high, index):
+def interpolate(low, high, index):
     """Linear interpolation at a fractional index, rounded as `order.Ordered.quantile` rounds."""
     weight = index - np.floor(index)
     near, far = np.float32(weight), np.float32(1 - weight)
@@ -296,14 +296,14 @@ def between(low, high, index):
 
 
 @compiled
-def quantile(coarse, bits, length, kind, q, lowest, highest, work):
+def row_quantile(coarse, bits, length, kind, q, lowest, highest, work):
     """The quantile of the values or magnitudes."""
     index = q * np.float64(length - 1)
     rank = np.int64(np.floor(index))
     key, not_above, following = select(coarse, bits, length, kind, np.float32(0), rank, lowest, highest, work)
     low = value_of(key, kind)
     if rank + 1 >= length or rank + 1 < not_above:
-        return between(low, low, index)
+        return interpolate(low, low, index)
     if following == NONE:
         following = np.int64(next_key(bits, length, kind, np.int32(key)))
-    return between(low, value_of(following, kind), index)
+    return interpolate(low, value_of(following, kind), index)
