@@ -12,8 +12,7 @@ from armlet.commands.arguments import POLICY, Device, Dtype, Json, Model, Seed, 
 from armlet.presentation.files import json_text, write_json
 from armlet.presentation.terminal import INTERRUPTED, notes, progress, say_interrupted
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.spelling import settings
-from armlet.redistribution.spelling import parse_policy
+from armlet.redistribution.spelling import parse_policy, settings
 
 if TYPE_CHECKING:
     import torch

@@ -27,8 +27,7 @@ from armlet.layer.options import Options
 from armlet.presentation.files import csv_text, json_text, write_json, write_text
 from armlet.presentation.terminal import INTERRUPTED, notes, progress, say_interrupted
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.spelling import settings
-from armlet.redistribution.spelling import parse_policy
+from armlet.redistribution.spelling import parse_policy, settings
 
 if TYPE_CHECKING:
     from armlet.mechanism.explanation import Explanation, Findings, Setup

@@ -15,8 +15,7 @@ from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.outward import near_zero_halfwidth
 from armlet.redistribution.rows import Policy
-from armlet.redistribution.spelling import settings
-from armlet.redistribution.spelling import detail
+from armlet.redistribution.spelling import detail, settings
 from armlet.statistics.shape import difference, measure
 
 

@@ -8,9 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from armlet.redistribution.arguments import check as check
-from armlet.redistribution.arguments import check_policy as check_policy
-from armlet.redistribution.arguments import scopes_shape, token_mask, token_positions
+from armlet.redistribution.arguments import check_arguments, scopes_shape, token_mask, token_positions
 from armlet.redistribution.backends import operator, plain
 from armlet.redistribution.backends.choice import backend, row_mover_for
 from armlet.redistribution.backends.interception import intercepted, more_than_numbers, traced
@@ -23,7 +21,7 @@ from armlet.redistribution.outward import Outward
 from armlet.redistribution.rows import Draw, Policy
 from armlet.redistribution.transport import Transport
 
-BUILT_IN = (Outward, Inward, Transport)
+BUILT_IN_POLICIES = (Outward, Inward, Transport)
 DRAWS_NOTHING = (Inward, Transport)
 
 CACHED_TOKENS = 4096
@@ -59,9 +57,14 @@ def redistribute(
 
     Source: arXiv 2510.01032, Section 4, for `Outward`; definitions in docs/equations.md.
     """
-    check(a, policy, scope)
+    check_arguments(a, policy, scope)
     noise = source(noise)
-    if isinstance(noise, Noise) and type(policy) in BUILT_IN and not intercepted() and a.numel() == a.shape[-1]:
+    if (
+        isinstance(noise, Noise)
+        and type(policy) in BUILT_IN_POLICIES
+        and not intercepted()
+        and a.numel() == a.shape[-1]
+    ):
         row = _cached_row(policy, noise, a.shape[-1], os.environ.get("ARMLET_BACKEND"))
         values = row.move(a, positions, mask)
         if values is not None:
@@ -185,7 +188,7 @@ def counted(
 
 def _moved(rows: Tensor, policy: Policy, operands: Operands) -> tuple[Tensor, Tensor, Tensor]:
     """By the backend itself where nothing intercepts operations; else by the operator, or by plain PyTorch."""
-    visible, built_in = intercepted(), type(policy) in BUILT_IN
+    visible, built_in = intercepted(), type(policy) in BUILT_IN_POLICIES
     mover = plain if visible or not built_in or more_than_numbers(rows) else backend(rows, policy)
     differentiated = torch.is_grad_enabled() and rows.requires_grad
     if built_in and (visible or (differentiated and mover is not plain)):

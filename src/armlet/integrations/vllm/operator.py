@@ -86,6 +86,7 @@ def _(_gate_up: Tensor, plain: Tensor, *_rest: object) -> Tensor:
 
 
 def _gather_width(a: Tensor) -> Tensor:
+    from vllm.distributed import tensor_model_parallel_all_gather
 
     return tensor_model_parallel_all_gather(a, dim=-1)
 

@@ -1,4 +1,4 @@
-"""How the loops of the CPU path are compiled: numba, every operation rounded on its own, and kept on disk."""
+"""How the kernels of the CPU path are compiled: by numba, every operation rounded on its own, cached on disk."""
 
 # numba describes its own decorators by comments, not by types.
 # pyright: reportMissingImports=false, reportPrivateImportUsage=false, reportAttributeAccessIssue=false
@@ -23,7 +23,7 @@ OPTIONS = {"nogil": True, "fastmath": False, "error_model": "numpy", "boundschec
 
 @cache
 def _sources() -> str:
-    """A digest of all the code that a loop may be made of: numba looks at the loop's own file alone."""
+    """A digest of all the code that a kernel may contain: numba only looks at the file of the kernel itself."""
     here = Path(__file__).parent
     files = (*sorted(here.glob("*.py")), here.parents[1] / "functions.py")
     return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
@@ -35,19 +35,19 @@ class _Cache(FunctionCache):
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """`function` as machine code, made at its first call; kept on disk where a directory for that can be written."""
-    return _kept(njit(**OPTIONS)(function), function)
+    """`function` as machine code, compiled at its first call; cached on disk where that is possible."""
+    return _cached_on_disk(njit(**OPTIONS)(function), function)
 
 
-def _kept(made: Any, function: Callable[..., Any]) -> Any:
+def _cached_on_disk(native: Any, function: Callable[..., Any]) -> Any:
     try:
-        made._cache = _Cache(function)
+        native._cache = _Cache(function)
     except RuntimeError:  # no such directory
-        return made
-    return made
+        return native
+    return native
 
 
-_making = threading.Lock()
+_compiling = threading.Lock()
 
 
 class NativeFunction:
@@ -62,25 +62,29 @@ class NativeFunction:
     @cached_property
     def call(self) -> Callable[..., None]:
         """For Python."""
-        return self._made.ctypes
+        return self._compiled.ctypes
 
     @cached_property
     def address(self) -> int:
         """For C."""
-        return self._made.address
+        return self._compiled.address
 
     @cached_property
-    def _made(self) -> Any:
-        with _making:
-            made = self.__dict__.get("_made")  # by another thread, which may be running it: it must not be replaced
-            return made or self._make()
+    def _compiled(self) -> Any:
+        with _compiling:
+            native = self.__dict__.get(
+                "_compiled"
+            )  # by another thread, which may be running it: it must not be replaced
+            return native or self._compile()
 
-    def _make(self) -> Any:
+    def _compile(self) -> Any:
         signature = types.void(*[types.int64] * self.arguments)
-        made = _kept(CFunc(self.function, (signature.args, signature.return_type), {}, dict(OPTIONS)), self.function)
-        made.compile()
-        self.__dict__["_made"] = made
-        return made
+        native = _cached_on_disk(
+            CFunc(self.function, (signature.args, signature.return_type), {}, dict(OPTIONS)), self.function
+        )
+        native.compile()
+        self.__dict__["_compiled"] = native
+        return native
 
 
 MOVER_ARGUMENTS = 7
@@ -96,7 +100,7 @@ def row_mover_function(function: Callable[..., None]) -> NativeFunction:
 
 
 def _operation(typing: Callable[..., Any]) -> Any:
-    """An operation of loops, written in LLVM's terms: its first argument is numba's own."""
+    """An operation for kernels, written in LLVM's terms; its first argument is numba's own."""
     return intrinsic(typing)
 
 
@@ -109,14 +113,14 @@ def _pointer(_context: Any, _address: Any) -> Any:
 
 
 LANES, SAMPLE = 64, 32
-"""Keys that are compared at once; that are taken out of a row for a first guess."""
+"""How many keys are compared at once, and how many are sampled from a row for a first guess."""
 
 
 @_operation
 def lanes_between(_context: Any, _address: Any, _first: Any, _last: Any) -> Any:
     """A uint64: bit i is set where first ≤ keys[i] ≤ last, of the 64 int16 keys at an address.
 
-    In LLVM's own vectors: no loop over values says this so that it becomes a few comparisons.
+    In LLVM's vectors: no loop over values compiles to so few comparisons.
     """
 
     def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -153,9 +157,9 @@ def _vector_at(builder: Any, address: Any, lanes: int) -> Any:
 
 def _splat(builder: Any, value: Any, lanes: int) -> Any:
     vector, index = ir.VectorType(value.type, lanes), ir.IntType(32)
-    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(index, 0))
+    vector_of_one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(index, 0))
     first = ir.Constant(ir.VectorType(index, lanes), [0] * lanes)
-    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), first)
+    return builder.shuffle_vector(vector_of_one, ir.Constant(vector, ir.Undefined), first)
 
 
 @_operation
@@ -194,7 +198,7 @@ def call_mover(
 
 @njit(**OPTIONS)
 def array(address: Any, length: Any, dtype: Any) -> Any:
-    """The `length` values at `address`: a tensor as an array costs more than a short row's statistics."""
+    """The `length` values at `address`: passing a tensor as an array takes longer than a short row's statistics."""
     return carray(_pointer(address), (length,), dtype)
 
 

@@ -48,7 +48,7 @@ def move_rows(a: Tensor, policy: Policy, operands: Operands) -> tuple[Tensor, Te
         if operands.keys is None:
             uniforms = torch.full(a.shape, 0.5, device=a.device)
         else:
-            words = _words(operands.keys, operands.stream)
+            words = _noise_words(operands.keys, operands.stream)
             job.base, job.step = (word.data_ptr() for word in words)
     job.source, job.target, job.count = a.data_ptr(), values.data_ptr(), count
     job.moved, job.passed = moved.data_ptr(), passed.data_ptr()
@@ -74,7 +74,7 @@ def row_mover(policy: Policy, width: int, dtype: torch.dtype, keys: Tensor, stre
         int64 or None for 0; its mask, bool or None where it is valid; and the address that `take_one` adds to, or 0.
         It returns the row's values.
     """
-    words = _words(keys, stream) if isinstance(policy, Outward) else None
+    words = _noise_words(keys, stream) if isinstance(policy, Outward) else None
     base, step = (0, 0) if words is None else (word.data_ptr() for word in words)
     idle, run, empty_like = _idle_jobs(policy, width, dtype), take_one.call, torch.empty_like
 
@@ -135,7 +135,7 @@ def _address(tensor: Tensor | None) -> int:
 _cached_words: dict[int, tuple[ref[Tensor], int, int, Tensor]] = {}
 
 
-def _words(keys: Tensor, stream: int) -> Tensor:
+def _noise_words(keys: Tensor, stream: int) -> Tensor:
     """uint32 `[2, width]`: base + stream·stride and step; cached as long as the keys live and do not change."""
     version = -1 if keys.is_inference() else getattr(keys, "_version", -1)
     cached = _cached_words.get(id(keys))

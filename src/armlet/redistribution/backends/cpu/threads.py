@@ -1,7 +1,7 @@
-"""The rows of a job shared out over as many threads as torch uses; a little work is done where it is asked for.
+"""Shares the rows of a job over as many threads as torch uses; a little work is done by the calling thread.
 
-The threads are torch's own where they can be had. A second team would have to take its core from the first, whose
-threads go on spinning for some milliseconds after each of torch's operations: as long as our rows take.
+The threads are torch's own where possible. A second team would compete for cores with the first, whose threads spin
+for some milliseconds after each of torch's operations: as long as our rows take.
 """
 
 import os
@@ -18,10 +18,10 @@ from torch import Tensor
 from armlet.redistribution.backends.cpu.jobs import RowJob, take_part
 
 WORTH_A_THREAD = 1 << 16
-"""So many values take longer than waking a thread does."""
+"""As many values as make waking a thread worth its time."""
 
 CHUNK = 1 << 14
-"""So many values are taken at a time: the last thread is not waited for long, and taking them costs next to nothing."""
+"""As many values as a thread takes at a time: few, so that the wait for the last thread is short."""
 
 ALIGNED = 64
 
@@ -52,7 +52,7 @@ def run_job(job: RowJob, size: int) -> None:
 
 
 def scratch(size: int) -> int:
-    """The address of `size` bytes that belong to this thread, at a multiple of 64; they are kept for the next call."""
+    """The address of `size` bytes of this thread, at a multiple of 64; the next call uses the same."""
     kept: tuple[Tensor, int] | None = getattr(_of_thread, "scratch", None)
     if kept is None or len(kept[0]) < size + ALIGNED:
         kept = _of_thread.scratch = memory(size)
@@ -83,7 +83,7 @@ def _team() -> Any:
 
 
 def _run_in_pool(job: RowJob, kept: object, parts: int) -> None:
-    """A pool of our own: numba's layers for parallel loops abort the process where two threads use them at once."""
+    """Runs the job on our own pool: numba's parallel loops abort the process where two threads use them at once."""
 
     def part(_kept: object = kept) -> None:
         take_part.call(job.address)
@@ -106,7 +106,7 @@ def _executor() -> ThreadPoolExecutor:
 
 
 def _forget() -> None:
-    """After a fork: the parent's threads are not there, torch's among them, and its lock may have been held."""
+    """After a fork: the child has none of the parent's threads, and its lock may be locked for good."""
     global _lock, _pool, _forked
     _lock, _pool, _forked = threading.Lock(), None, True
 

@@ -41,7 +41,7 @@ def supports(a: Tensor, policy: Policy) -> bool:
 def move_rows(a: Tensor, policy: Outward | Inward, operands: Operands) -> tuple[Tensor, Tensor, Tensor]:
     """Rows moved by the policy, as `plain.move_rows` moves them; see `supports` for which."""
     values = torch.empty_like(a)
-    return values, *_launch(a, values, policy, None, operands)
+    return values, *_launch_rows(a, values, policy, None, operands)
 
 
 def gated_rows(
@@ -60,7 +60,7 @@ def gated_rows(
         `[tokens, width]`; how many moved, int64 `[tokens]`; and bool `[tokens]`: passed through ARM unchanged.
     """
     values = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
-    return values, *_launch(gate_up, values, policy, activation, operands)
+    return values, *_launch_rows(gate_up, values, policy, activation, operands)
 
 
 def interpreted() -> bool:
@@ -89,7 +89,7 @@ def _runs_on(device: torch.device) -> bool:
     )
 
 
-def _launch(
+def _launch_rows(
     source: Tensor, target: Tensor, policy: Outward | Inward, activation: str | None, operands: Operands
 ) -> tuple[Tensor, Tensor]:
     """Fills `target`, and returns how many values moved and which rows passed."""
