@@ -66,16 +66,15 @@ class _Context(Protocol):
 
 
 def _save(ctx: _Context, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
-    a, name, numbers, *flat = inputs
-    operands = Operands(*flat)
-    ctx.policy, ctx.stream = from_numbers(name, numbers), operands.stream
-    ctx.save_for_backward(a, *operands._replace(stream=None))
+    a, name, numbers, keys, positions, ctx.stream, uniforms, mask, strength = inputs
+    ctx.policy = from_numbers(name, numbers)
+    ctx.save_for_backward(a, keys, positions, uniforms, mask, strength)
     ctx.mark_non_differentiable(*output[1:])
 
 
 def _backward(ctx: _Context, gradient: Tensor, _moved: object, _passed: object) -> tuple[Tensor | None, ...]:
-    a, *flat = ctx.saved_tensors
-    operands = Operands(*flat)._replace(stream=ctx.stream)
+    a, keys, positions, uniforms, mask, strength = ctx.saved_tensors
+    operands = Operands(keys, positions, ctx.stream, uniforms, mask, strength)
     again = torch.is_grad_enabled()  # the gradient itself is to be differentiated
     # The same definition, so the same gradient: that of the plain path, computed anew.
     with torch.enable_grad():

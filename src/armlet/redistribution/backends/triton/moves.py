@@ -72,9 +72,10 @@ def available() -> bool:
     """Whether a Triton is installed that can compile the programs; the first call imports it."""
     if find_spec("triton") is None:
         return False
-    import triton  # type: ignore - optional
+    import triton
 
-    return tuple(int(part) for part in triton.__version__.split(".")[:2]) >= OLDEST_TRITON
+    version: str = triton.__version__  # type: ignore - optional
+    return tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_TRITON
 
 
 @lru_cache
@@ -100,7 +101,7 @@ def _launch_rows(
     passed = torch.empty(rows, dtype=torch.bool, device=target.device)
     if rows:
         with torch.cuda.device_of(source):
-            redistribute_rows[(rows,)](
+            redistribute_rows[(rows,)](  # type: ignore - a compiled program
                 source, target, moved, passed,
                 **_pointers(operands),
                 **launch_numbers(policy, width),
@@ -113,11 +114,11 @@ def _launch_rows(
 def _pointers(operands: Operands) -> dict[str, object]:
     """The tensors of a launch, and where it reads positions and stream."""
     keys, positions, stream, uniforms, mask, strength = operands
-    keyed = keys is not None and uniforms is None and positions is not None
+    keyed = keys is not None and uniforms is None
     return {
-        "keys": keys.contiguous().view(torch.int32) if keyed else None,
+        "keys": keys.contiguous().view(torch.int32) if keys is not None and keyed else None,
         "positions": positions if keyed else None,
-        "position_stride": positions.stride(0) if keyed else 0,
+        "position_stride": positions.stride(0) if positions is not None and keyed else 0,
         "stream": ((stream & WORD) ^ 1 << 31) - (1 << 31) if keyed else 0,  # as int32
         "uniforms": None if uniforms is None else uniforms.contiguous(),
         "mask": None if mask is None else mask.contiguous(),
