@@ -178,17 +178,18 @@ def counted(
     rows = a if a.is_contiguous() else a.contiguous()
     rows = rows if rows.shape == shape else rows.view(shape)
     mask = None if mask is None else mask.reshape(shape[:2]).contiguous()
+    visible = intercepted()
     if isinstance(policy, DRAWS_NOTHING):
         operands = Operands(mask=mask, strength=strength)
     else:
-        operands = _draws(a, shape[0], noise, positions, keys)._replace(mask=mask, strength=strength)
-    values, moved, passed = _moved(rows, policy, operands)
+        operands = Operands(*_draws(a, shape[0], noise, positions, keys, cached=not visible), mask, strength)
+    values, moved, passed = _moved(rows, policy, operands, visible)
     return Counted(values if values.shape == a.shape else values.view(a.shape), moved, passed)
 
 
-def _moved(rows: Tensor, policy: Policy, operands: Operands) -> tuple[Tensor, Tensor, Tensor]:
-    """By the backend itself where nothing intercepts operations; else by the operator, or by plain PyTorch."""
-    visible, built_in = intercepted(), type(policy) in BUILT_IN_POLICIES
+def _moved(rows: Tensor, policy: Policy, operands: Operands, visible: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """By the backend itself, unless the operation has to be `visible`: then by the operator, or by plain PyTorch."""
+    built_in = type(policy) in BUILT_IN_POLICIES
     mover = plain if visible or not built_in or more_than_numbers(rows) else backend(rows, policy)
     differentiated = torch.is_grad_enabled() and rows.requires_grad
     if built_in and (visible or (differentiated and mover is not plain)):
@@ -196,21 +197,23 @@ def _moved(rows: Tensor, policy: Policy, operands: Operands) -> tuple[Tensor, Te
     return mover.move_rows(rows, policy, operands)
 
 
-def _draws(a: Tensor, scopes: int, noise: Source, positions: Tensor | None, keys: Tensor | None) -> Operands:
-    """Keys, positions and stream, or uniforms, or nothing for ½. Nothing is cached where a compiler would see it."""
+def _draws(
+    a: Tensor, scopes: int, noise: Source, positions: Tensor | None, keys: Tensor | None, *, cached: bool
+) -> tuple[Tensor | None, Tensor | None, int, Tensor | None]:
+    """The first four of `Operands`: keys, positions and stream, or uniforms, or nothing for ½."""
     if isinstance(noise, Noise):
-        cached = not intercepted()
         if keys is None and cached:
             keys = _cached_keys(noise.seed, a.shape[-1], a.device)
         elif keys is None:
             keys = operator.keys_for(a, _signed_seed(noise.seed))
         elif keys.device != a.device:
             keys = keys.to(a.device)
-        return Operands(keys, _scope_positions(a.shape[:-1], a.device, scopes, positions, cached), noise.stream & WORD)
+        placed = _scope_positions(a.shape[:-1], a.device, scopes, positions, cached)
+        return keys, placed, noise.stream & WORD, None
     if isinstance(noise, Midpoint):
-        return Operands()
+        return None, None, 0, None
     uniforms = noise.uniforms(a.shape, token_positions(a, positions))
-    return Operands(uniforms=uniforms.contiguous().view(scopes, -1, a.shape[-1]))
+    return None, None, 0, uniforms.contiguous().view(scopes, -1, a.shape[-1])
 
 
 def _scope_positions(

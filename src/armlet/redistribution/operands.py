@@ -27,16 +27,14 @@ class Operands(NamedTuple):
     mask: Tensor | None = None
     strength: Tensor | None = None
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors that are given, by name."""
-        return {name: value for name, value in self._asdict().items() if isinstance(value, Tensor)}
-
-    def contiguous(self) -> "Operands":
-        """The same with contiguous tensors."""
-        return self._replace(**{name: tensor.contiguous() for name, tensor in self.tensors().items()})
-
     def split(self, size: int, count: int) -> Iterator["Operands"]:
         """Those of `count` blocks, each of the next `size` scopes; the last block may be smaller."""
-        by_scope = {name: tensor for name, tensor in self.tensors().items() if name != "keys"}
+        by_scope = {
+            "positions": self.positions,
+            "uniforms": self.uniforms,
+            "mask": self.mask,
+            "strength": self.strength,
+        }
+        given = {name: tensor for name, tensor in by_scope.items() if tensor is not None}
         for start in range(0, size * count, size):
-            yield self._replace(**{name: tensor[start : start + size] for name, tensor in by_scope.items()})
+            yield self._replace(**{name: tensor[start : start + size] for name, tensor in given.items()})

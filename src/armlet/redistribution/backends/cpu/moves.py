@@ -38,23 +38,26 @@ def takes_row(dtype: torch.dtype, width: int, policy: Policy) -> bool:
 def move_rows(a: Tensor, policy: Policy, operands: Operands) -> tuple[Tensor, Tensor, Tensor]:
     """Scopes moved by the policy, as `plain.move_rows` moves them; see `supports` for which."""
     count, _, width = a.shape
-    operands = operands.contiguous()  # kernels read by address
+    keys, positions, stream, uniforms, mask, strength = operands
+    positions, uniforms, mask, strength = (  # kernels read by address
+        tensor if tensor is None else tensor.contiguous() for tensor in (positions, uniforms, mask, strength)
+    )
     values = torch.empty_like(a)
     moved = torch.empty(count, dtype=torch.int64, device=a.device)
     passed = torch.empty(count, dtype=torch.bool, device=a.device)
     job = _job(policy, width, a.dtype)
-    words, uniforms = None, operands.uniforms
+    words = None
     if isinstance(policy, Outward) and uniforms is None:
-        if operands.keys is None:
+        if keys is None:
             uniforms = torch.full(a.shape, 0.5, device=a.device)
         else:
-            words = _noise_words(operands.keys, operands.stream)
+            words = _noise_words(keys, stream)
             job.base, job.step = (word.data_ptr() for word in words)
     job.source, job.target, job.count = a.data_ptr(), values.data_ptr(), count
     job.moved, job.passed = moved.data_ptr(), passed.data_ptr()
-    job.positions, job.uniforms = _address(operands.positions), _address(uniforms)
-    job.mask, job.strengths = _address(operands.mask), _address(operands.strength)
-    job.kept = (a, values, moved, passed, words, uniforms, operands)
+    job.positions, job.uniforms = _address(positions), _address(uniforms)
+    job.mask, job.strengths = _address(mask), _address(strength)
+    job.kept = (a, values, moved, passed, words, positions, uniforms, mask, strength)
     threads.run_job(job, _scratch_size(policy, width))
     return values, moved, passed
 
