@@ -60,7 +60,7 @@ def main() -> None:
     keep_freed_memory()
     model, _ = load(asked.model, dtype="float32")
     ids = torch.randint(int(model.config.vocab_size), (1, PREFILL), generator=torch.Generator().manual_seed(0))
-    kernel, module = Watched(threads, "run"), Watched(ARM, "forward")
+    kernel, module = Watched(threads, "run_job"), Watched(ARM, "forward")
     layers, width = model.config.num_hidden_layers, model.config.intermediate_size
     gate = torch.randn(PREFILL, width)
     copies = [torch.empty_like(gate) for _ in range(layers)]

@@ -37,11 +37,11 @@ COLUMNS = ("sm", "dtype", "kernel", "width", "warps", "registers", "spilled", "s
 def source(kernel: str, width: int, dtype: torch.dtype) -> ASTSource:
     """The kernel with keyed noise, as a launch on aligned tensors would compile it."""
     policy, activation = KERNELS[kernel]
-    fixed = {**cuda.constants(policy, width, dtype, activation, False), "uniforms": None, "real": None}
+    fixed = {**cuda.constants(policy, width, dtype, activation, False), "uniforms": None, "mask": None}
     fixed |= {"strengths": None} if kernel.startswith("outward") else dict.fromkeys(("strengths", "keys", "positions"))
     rows = {"values": POINTERS[dtype], "target": POINTERS[dtype], "moved_counts": "*i64", "passed_rows": "*i1"}
     types = {**rows, "keys": "*i32", "positions": "*i64"}
-    types |= {name: "fp32" for name, value in cuda.settings(policy, width).items() if isinstance(value, float)}
+    types |= {name: "fp32" for name, value in cuda.launch_numbers(policy, width).items() if isinstance(value, float)}
     names = redistribute_rows.arg_names
     signature = {name: "constexpr" if name in fixed else types.get(name, "i32") for name in names}
     aligned = [name for name in names if signature[name].startswith("*") or (name == "width" and width % 16 == 0)]

@@ -22,8 +22,8 @@ def test_published_settings(model, task, policy):
 
 
 def test_every_row_has_one_setting_for_each_task():
-    assert all(len(row) == len(presets.TASKS) for row in presets.TABLE.values())
-    used = [setting for row in presets.TABLE.values() for setting in row if setting]
+    assert all(len(row) == len(presets.PUBLISHED_TASKS) for row in presets.PUBLISHED_SETTINGS.values())
+    used = [setting for row in presets.PUBLISHED_SETTINGS.values() for setting in row if setting]
     assert len(used) == 37
 
 

@@ -12,7 +12,7 @@ from armlet.attachment import config
 from armlet.attachment import positions as frame
 from armlet.attachment.places import Place, make_arm, make_place
 from armlet.attachment.sites import GATE, Site, find_decoder, find_sites
-from armlet.redistribution.entry import check_policy
+from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.rows import Policy

@@ -7,11 +7,11 @@ from typing import Any
 
 from armlet.attachment.sites import GATE, check_site
 from armlet.presentation.files import write_json
-from armlet.redistribution.entry import check_policy
+from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise, Source
-from armlet.redistribution.rows import Policy, settings
-from armlet.redistribution.spelling import make_policy
+from armlet.redistribution.rows import Policy
+from armlet.redistribution.spelling import make_policy, settings
 
 FILE = "armlet.json"
 VERSION = 1

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from armlet.redistribution.arguments import check_arguments, check_policy
+from armlet.redistribution.backends.interception import intercepted
 from armlet.redistribution.backends.plain import Counted
-from armlet.redistribution.entry import OneRow, check, check_policy, counted, watched
+from armlet.redistribution.entry import OneRow, counted
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.rows import Policy
@@ -84,7 +86,7 @@ class ARM(nn.Module):
             values = row.move(a, positions, mask)
             if values is not None:
                 return values
-        check(a, self.policy, self.scope)
+        check_arguments(a, self.policy, self.scope)
         if a.shape[-1] != self.width:
             raise ArgumentError(f"ARM: expected values of width {self.width}, found shape {list(a.shape)}")
         how = {"noise": self.noise, "positions": positions, "keys": self.keys, "mask": mask}
@@ -96,7 +98,7 @@ class ARM(nn.Module):
         tokens = torch.full((), prod(a.shape[:-1]), device=a.device) if mask is None else (mask != 0).sum()
         calls = torch.ones_like(tokens)
         increments = torch.stack((calls, tokens, result.moved.sum(), result.passed.sum()))
-        (_tally_operator if watched() else _tally)(self.totals, increments.to(self.totals.device))
+        (_tally_operator if intercepted() else _tally)(self.totals, increments.to(self.totals.device))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_row": None}  # it holds addresses, which a copy must not share

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from armlet.cost.timing import Spread, Timing
-from armlet.redistribution.rows import Policy, settings
+from armlet.redistribution.rows import Policy
+from armlet.redistribution.spelling import settings
 
 
 @dataclass(frozen=True)

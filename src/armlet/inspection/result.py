@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from math import isfinite
 
 from armlet.inspection.panel import Panel
-from armlet.redistribution.rows import Policy, settings
+from armlet.redistribution.rows import Policy
+from armlet.redistribution.spelling import settings
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from armlet.redistribution.rows import Policy
 SCOPES = ("token", "sequence", "call")
 
 
-def check(a: Tensor, policy: Policy, scope: str) -> None:
+def check_arguments(a: Tensor, policy: Policy, scope: str) -> None:
     """Refuses what cannot be redistributed.
 
     Raises:
         ArgumentError: `a` is no floating-point tensor with a width, or policy or scope are none that exist.
     """
     if not isinstance(a, Tensor) or not a.is_floating_point() or a.dim() == 0:
-        found = f"{a.dtype} {list(a.shape)}" if isinstance(a, Tensor) else type(a).__name__
-        raise ArgumentError(f"redistribute: expected a floating-point tensor [batch, seq, width], found {found}")
+        description = f"{a.dtype} {list(a.shape)}" if isinstance(a, Tensor) else type(a).__name__
+        raise ArgumentError(f"redistribute: expected a floating-point tensor [batch, seq, width], found {description}")
     check_policy(policy, scope)
 
 

@@ -48,7 +48,7 @@ CENTRAL = (
         1.0,
     ),
 )
-TAIL = (
+NEAR_TAIL = (
     (
         7.7454501427834140764e-4,
         0.0227238449892691845833,
@@ -125,7 +125,7 @@ def central_quantile(p: Any) -> Any:
 def tail_quantile(depth: Any) -> Any:
     """√2·erf⁻¹(p) for depth = √(−ln((1 − p)/2)) up to 5."""
     r = depth - TAIL_SHIFT
-    return polynomial(r, TAIL[0]) / polynomial(r, TAIL[1])
+    return polynomial(r, NEAR_TAIL[0]) / polynomial(r, NEAR_TAIL[1])
 
 
 def far_quantile(depth: Any) -> Any:

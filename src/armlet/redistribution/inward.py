@@ -9,7 +9,7 @@ from torch import Tensor
 
 from armlet.redistribution.functions import log
 from armlet.redistribution.order import ordered, wide
-from armlet.redistribution.rows import Draw, Rows, check_choice, check_number
+from armlet.redistribution.rows import Draw, Rows, check_choices, check_number
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,11 @@ class Inward:
     strength: float = 1.0
 
     name: ClassVar[str] = "inward"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"curve": ("log", "clip")}
 
     def __post_init__(self) -> None:
         check_number(self, "knee", 0, 1)
-        check_choice(self, "curve", ("log", "clip"))
+        check_choices(self, self.choices)
         check_number(self, "strength", 0, 1)
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:

@@ -57,7 +57,7 @@ class Noise:
     def keys(self, width: int, layer: int = 0) -> Tensor:
         """`[3, width]` int64: base, step and stride, each below 2³²."""
         channel = torch.arange(width, dtype=torch.int64)
-        base, step, stride = (_hash(channel, (role, layer, self.seed, self.seed >> 32)) for role in range(3))
+        base, step, stride = (_hash_words(channel, (role, layer, self.seed, self.seed >> 32)) for role in range(3))
         return torch.stack((base, step | 1, stride | 1))
 
     def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
@@ -145,8 +145,8 @@ def source(noise: Source | Tensor) -> Source:
     raise ArgumentError(f"noise: expected Noise(seed), Noise.fresh(), Noise.midpoint() or a tensor, found {noise!r}")
 
 
-def _hash(channel: Tensor, words: tuple[int, ...]) -> Tensor:
-    """One well-mixed uint32 (held in int64) per channel: each word is absorbed and mixed in turn."""
+def _hash_words(channel: Tensor, words: tuple[int, ...]) -> Tensor:
+    """One well-mixed uint32 (stored in int64) per channel: each word is absorbed and mixed in turn."""
     state = _mix(channel)
     for word in words:
         state = _mix((state + (word & WORD) + GOLDEN) & WORD)

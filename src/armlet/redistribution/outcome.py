@@ -47,12 +47,12 @@ def outcome(
     scopes, tokens, width = scopes_shape(a, scope)
     shape = (scopes, tokens * width)
     real = None if mask is None else mask[..., None].expand(a.shape).reshape(shape)
-    rows, passed = _finite(a if a.shape == shape else a.reshape(shape), real)
+    rows, passed = _finite_rows(a if a.shape == shape else a.reshape(shape), real)
     rows = Rows(rows.values, None) if tokens == 1 and real is not None else rows  # all of a row is real, or padding
     value, moved = policy.move(rows, lambda: draw().reshape(shape))
     for counts in (real, None if passed is None else ~passed):
         moved = moved if counts is None else moved & counts
-    value, moved = _part_of_the_way(rows.values, value, moved, policy.strength if strength is None else strength)
+    value, moved = _moved_by_strength(rows.values, value, moved, policy.strength if strength is None else strength)
     largest = torch.finfo(a.dtype).max  # a finite value stays finite, also where float16 ends at 65,504
     value = value.clamp(-largest, largest).to(a.dtype)
     if a.shape != shape:
@@ -61,7 +61,7 @@ def outcome(
     return Outcome(torch.where(moved, value, a), moved, passed)
 
 
-def _part_of_the_way(start: Tensor, end: Tensor, moved: Tensor, strength: float | Tensor) -> tuple[Tensor, Tensor]:
+def _moved_by_strength(start: Tensor, end: Tensor, moved: Tensor, strength: float | Tensor) -> tuple[Tensor, Tensor]:
     """Where values are at `strength`, and which moved: none at 0, and at 1 the whole way without rounding."""
     if isinstance(strength, Tensor):
         weight = strength.view(-1, 1).to(start.dtype)
@@ -71,7 +71,7 @@ def _part_of_the_way(start: Tensor, end: Tensor, moved: Tensor, strength: float 
     return (part_of_the_way(start, end, strength) if strength < 1 else end), moved
 
 
-def _finite(values: Tensor, real: Tensor | None) -> tuple[Rows, Tensor | None]:
+def _finite_rows(values: Tensor, real: Tensor | None) -> tuple[Rows, Tensor | None]:
     """The rows without NaN and Inf, and `[rows, 1]` which of them held one; None where none is known to.
 
     A row without a real value takes its statistics from its padding: nothing in it moves, but no statistic may be

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.order import MAD_TO_SIGMA, Ordered, Sorted, mad, minimum, ordered
-from armlet.redistribution.rows import Draw, Rows, check_choice, check_number, known
+from armlet.redistribution.rows import Draw, Rows, check_choices, check_number, known
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Outward:
     strength: float = 1.0
 
     name: ClassVar[str] = "outward"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"write": ("replace", "add"), "ceiling_of": ("signed", "magnitude")}
 
     def __post_init__(self) -> None:
         check_number(self, "band", 0, float("inf"), above=True)
         check_number(self, "ceiling", 0, 1)
         check_number(self, "strength", 0, 1)
-        check_choice(self, "write", ("replace", "add"))
-        check_choice(self, "ceiling_of", ("signed", "magnitude"))
+        check_choices(self, self.choices)
         if self.proportion is not None:
             check_number(self, "proportion", 0, 1)
         object.__setattr__(self, "share", _share(self.share))

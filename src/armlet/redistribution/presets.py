@@ -5,7 +5,7 @@ from dataclasses import replace
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.outward import Outward
 
-TASKS = ("GPQA-D", "MATH-500", "AIME24", "AIME25", "HumanEval", "LiveCodeBench")
+PUBLISHED_TASKS = ("GPQA-D", "MATH-500", "AIME24", "AIME25", "HumanEval", "LiveCodeBench")
 
 Setting = tuple[float | None, float | None, float]  # band, proportion, ceiling
 
@@ -18,7 +18,7 @@ def _proportions(*settings: tuple[float, float] | None) -> tuple[Setting | None,
     return tuple(s and (None, s[0], s[1]) for s in settings)
 
 
-TABLE: dict[str, tuple[Setting | None, ...]] = {
+PUBLISHED_SETTINGS: dict[str, tuple[Setting | None, ...]] = {
     "Qwen2.5-Math-1.5B": _bands((0.15, 0.995), (0.13, 0.995), (0.13, 0.995), (0.13, 0.995), (0.13, 0.995), None),
     "Qwen2.5-Math-7B": _bands((0.2, 0.995), (0.1, 0.95), (0.05, 0.90), (0.13, 0.995), (0.13, 0.95), None),
     "Qwen2.5-7B-Instruct": _bands((0.15, 0.995), (0.1, 0.995), None, (0.13, 0.95), (0.05, 0.90), (0.3, 0.995)),
@@ -27,7 +27,7 @@ TABLE: dict[str, tuple[Setting | None, ...]] = {
     "Gemma-3-4B-it": _proportions((0.5, 0.965), (0.25, 0.85), (0.25, 0.965), (0.25, 0.85), (0.25, 0.965), (0.25, 0.75)),
     "Gemma-3-27B-it": _proportions((0.5, 0.965), (0.25, 0.85), (0.25, 0.85), (0.25, 0.70), (0.25, 0.85), (0.25, 0.85)),
 }
-"""One setting for each of `TASKS`; None where the authors did not use ARM."""
+"""One setting for each of `PUBLISHED_TASKS`; None where the authors did not use ARM."""
 
 ALIASES = {"gpqadiamond": "gpqad", "gpqa": "gpqad", "aime2024": "aime24", "aime2025": "aime25"}
 
@@ -45,9 +45,9 @@ def published(model_id: str, task: str) -> Outward:
     Raises:
         ArgumentError: the model or the task is not in the table, or the authors did not use ARM there.
     """
-    model = _choose("model", str(model_id).rsplit("/", 1)[-1], tuple(TABLE))
-    column = _choose("task", str(task), TASKS)
-    setting = TABLE[model][TASKS.index(column)]
+    model = _find_name("model", str(model_id).rsplit("/", 1)[-1], tuple(PUBLISHED_SETTINGS))
+    column = _find_name("task", str(task), PUBLISHED_TASKS)
+    setting = PUBLISHED_SETTINGS[model][PUBLISHED_TASKS.index(column)]
     if setting is None:
         raise ArgumentError(f"presets: the authors used no ARM for {model} on {column} (Table 9)")
     band, proportion, ceiling = setting
@@ -57,13 +57,13 @@ def published(model_id: str, task: str) -> Outward:
     return replace(policy, proportion=proportion, ceiling_of="magnitude") if proportion is not None else policy
 
 
-def _choose(kind: str, name: str, names: tuple[str, ...]) -> str:
-    plain = {_plain(candidate): candidate for candidate in names}
-    key = ALIASES.get(_plain(name), _plain(name))
+def _find_name(kind: str, name: str, names: tuple[str, ...]) -> str:
+    plain = {_letters_and_digits(candidate): candidate for candidate in names}
+    key = ALIASES.get(_letters_and_digits(name), _letters_and_digits(name))
     if key not in plain:
         raise ArgumentError(f"presets: no published {kind} {name!r}; there are {', '.join(names)}")
     return plain[key]
 
 
-def _plain(name: str) -> str:
+def _letters_and_digits(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())

@@ -1,7 +1,7 @@
 """The values of each scope as rows, and the vocabulary that policies and `redistribute` share."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 from typing import ClassVar, Protocol
@@ -12,7 +12,7 @@ from torch import Tensor
 from armlet.redistribution.errors import ArgumentError
 
 Draw = Callable[[], Tensor]
-LARGEST = torch.finfo(torch.float64).max
+LARGEST_NUMBER = torch.finfo(torch.float64).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,24 +87,20 @@ def check_number(policy: object, name: str, low: float, high: float, *, above: b
         ArgumentError: names policy, field, range and what was found.
     """
     value = getattr(policy, name)
-    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
     if not number or not (low < value if above else low <= value) or value > high:
         interval = f"{'(' if above else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
         raise ArgumentError(f"{type(policy).__name__}: {name} must be a number in {interval}, found {value!r}")
 
 
-def check_choice(policy: object, name: str, choices: tuple[str, ...]) -> None:
-    """Refuses a field that is not one of `choices`.
+def check_choices(policy: object, choices: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuses a field that is not one of its choices.
 
     Raises:
         ArgumentError: names policy, field, choices and what was found.
     """
-    value = getattr(policy, name)
-    if value not in choices:
-        options = " or ".join(repr(choice) for choice in choices)
-        raise ArgumentError(f"{type(policy).__name__}: {name} must be {options}, found {value!r}")
-
-
-def settings(policy: object) -> dict[str, object]:
-    """The fields of a policy as plain values, in order."""
-    return {field.name: getattr(policy, field.name) for field in fields(policy)}  # type: ignore[arg-type]
+    for name, options in choices.items():
+        value = getattr(policy, name)
+        if value not in options:
+            listed = " or ".join(repr(option) for option in options)
+            raise ArgumentError(f"{type(policy).__name__}: {name} must be {listed}, found {value!r}")

@@ -1,26 +1,37 @@
-"""A policy in words: from its name and fields, and from a line such as "outward:band=0.2"."""
+"""The spellings of a policy: a line of text, a name with settings (JSON), a name with numbers (torch's operators)."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields
+from functools import lru_cache
 
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.outward import Outward
 from armlet.redistribution.presets import published
-from armlet.redistribution.rows import Policy, settings
+from armlet.redistribution.rows import Policy
 from armlet.redistribution.transport import Transport
 
 PUBLISHED = "published"
 POLICIES: dict[str, type[Outward] | type[Inward] | type[Transport]] = {
     policy.name: policy for policy in (Outward, Inward, Transport)
 }
+MAIN_SETTINGS = {"outward": ("band", "ceiling"), "inward": ("knee", "curve"), "transport": ("spread",)}
+"""What `detail` always names."""
+
+NO_NUMBER = -1.0
+"""The number of a setting that is None; no setting is negative."""
 
 
-def make_policy(name: str, values: Mapping[str, Any]) -> Policy:
-    """A policy from its name and fields.
+def settings(policy: object) -> dict[str, object]:
+    """The fields of a policy, or of another dataclass of plain values, in order."""
+    return {field.name: getattr(policy, field.name) for field in fields(policy)}  # type: ignore[arg-type]
+
+
+def make_policy(name: str, values: Mapping[str, object]) -> Policy:
+    """The policy of a name and settings; those that are left out have their defaults.
 
     Raises:
-        ArgumentError: no such policy or field, or a value out of range.
+        ArgumentError: no such policy or setting, or a value out of range.
     """
     if name not in POLICIES:
         raise ArgumentError(f"policy: expected one of {', '.join(POLICIES)}, found {name!r}")
@@ -28,14 +39,14 @@ def make_policy(name: str, values: Mapping[str, Any]) -> Policy:
     unknown = [key for key in values if key not in known]
     if unknown:
         raise ArgumentError(f"{name}: unknown {', '.join(unknown)}; there are {', '.join(known)}")
-    return POLICIES[name](**values)
+    return POLICIES[name](**values)  # type: ignore[arg-type] - each policy checks its own
 
 
 def parse_policy(text: str) -> Policy:
     """A policy from a line such as "outward", "outward:band=0.2,share=0.02/0.25" or "published:Qwen2.5-Math-7B/AIME24".
 
     Raises:
-        ArgumentError: no such policy or field, or a value out of range; nothing published.
+        ArgumentError: no such policy or setting, or a value out of range; nothing published.
     """
     name, _, rest = text.partition(":")
     if name == PUBLISHED:
@@ -47,15 +58,15 @@ def parse_policy(text: str) -> Policy:
             raise ArgumentError(
                 f"{name}: settings are written name=value, and a pair as share=0.02/0.25; found {field!r}"
             )
-    return make_policy(name, {field: _value(value) for field, _, value in pairs})
+    return make_policy(name, {field: _parse_value(value) for field, _, value in pairs})
 
 
-def _value(text: str) -> object:
-    parts = [_number(part) for part in text.split("/")]
+def _parse_value(text: str) -> object:
+    parts = [_parse_number(part) for part in text.split("/")]
     return parts[0] if len(parts) == 1 else tuple(parts)
 
 
-def _number(text: str) -> float | str:
+def _parse_number(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
@@ -64,6 +75,38 @@ def _number(text: str) -> float | str:
 
 def detail(policy: Policy) -> str:
     """The settings that describe a policy to a reader: the main ones, and whatever is not its default."""
-    main = {"outward": ("band", "ceiling"), "inward": ("knee", "curve"), "transport": ("spread",)}[policy.name]
-    own, default = settings(policy), settings(type(policy)())
-    return ", ".join(f"{name} {own[name]}" for name in own if name in main or own[name] != default[name])
+    values, defaults = settings(policy), settings(type(policy)())
+    main = MAIN_SETTINGS[policy.name]
+    return ", ".join(f"{name} {value}" for name, value in values.items() if name in main or value != defaults[name])
+
+
+def to_numbers(policy: Outward | Inward | Transport) -> tuple[str, list[float]]:
+    """The policy's name and its settings in order as numbers: choices by index, a pair as two, None as −1."""
+    numbers: list[float] = []
+    for name, value in settings(policy).items():
+        if isinstance(value, tuple):
+            numbers += value
+        elif name in policy.choices:
+            numbers.append(float(policy.choices[name].index(value)))  # type: ignore[arg-type]
+        else:
+            numbers.append(NO_NUMBER if value is None else float(value))  # type: ignore[arg-type]
+    return policy.name, numbers
+
+
+def from_numbers(name: str, numbers: list[float]) -> Policy:
+    """The policy of `to_numbers`."""
+    return _policy_of_numbers(name, tuple(numbers))
+
+
+@lru_cache
+def _policy_of_numbers(name: str, numbers: tuple[float, ...]) -> Policy:
+    policy, rest, values = POLICIES[name], iter(numbers), {}
+    for field, default in settings(policy()).items():
+        number = next(rest)
+        if isinstance(default, tuple):
+            values[field] = number, next(rest)
+        elif field in policy.choices:
+            values[field] = policy.choices[field][int(number)]
+        else:
+            values[field] = None if default is None and number < 0 else number
+    return policy(**values)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from armlet.redistribution.functions import half_normal_quantile
 from armlet.redistribution.order import MAD_TO_SIGMA, ordered, padding_last, wide
-from armlet.redistribution.rows import Draw, Rows, check_choice, check_number
+from armlet.redistribution.rows import Draw, Rows, check_choices, check_number
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,10 @@ class Transport:
     strength: float = 1.0
 
     name: ClassVar[str] = "transport"
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"target": ("normal",)}
 
     def __post_init__(self) -> None:
-        check_choice(self, "target", ("normal",))
+        check_choices(self, self.choices)
         check_number(self, "spread", 0, float("inf"), above=True)
         check_number(self, "strength", 0, 1)
 

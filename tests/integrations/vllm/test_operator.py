@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from armlet import Inward, Noise, Outward, Transport, redistribute
-from armlet.integrations.vllm.operator import ACTIVATIONS, encode, redistribute_gated
+from armlet.integrations.vllm.operator import FUSED_ACTIVATIONS, redistribute_gated
+from armlet.redistribution.spelling import to_numbers
 
 POLICIES = [
     Outward(),
@@ -25,10 +26,10 @@ def arguments(policy, strengths, *, activation="silu", dtype=torch.float32, seed
     gate_up = torch.randn(count, 2 * WIDTH, generator=torch.Generator().manual_seed(seed)).to(dtype) * 3
     positions = torch.arange(count + 5) * 7
     totals = torch.zeros(4, dtype=torch.int64)
-    plain = ACTIVATIONS[activation](gate_up[:, :WIDTH]) * gate_up[:, WIDTH:]
+    plain = FUSED_ACTIVATIONS[activation](gate_up[:, :WIDTH]) * gate_up[:, WIDTH:]
     padded = torch.tensor([*strengths, *[1.0] * 5])  # the buffers are longer than the batch
     keys = NOISE.keys(WIDTH, 0)
-    return gate_up, plain, positions, padded, keys, totals, *encode(policy, NOISE), activation, 0, 1
+    return gate_up, plain, positions, padded, keys, totals, *to_numbers(policy), NOISE.stream, activation, 0, 1
 
 
 def expected(policy, strength, a, up, position):
@@ -39,7 +40,7 @@ def expected(policy, strength, a, up, position):
 @given(
     policy=st.sampled_from(POLICIES),
     strengths=st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]) | st.floats(0, 1, width=32), min_size=1, max_size=6),
-    activation=st.sampled_from(list(ACTIVATIONS)),
+    activation=st.sampled_from(list(FUSED_ACTIVATIONS)),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
     seed=st.integers(0, 99),
 )
@@ -48,7 +49,7 @@ def test_each_row_has_the_bits_of_arm_at_its_strength(policy, strengths, activat
     gate_up, plain, positions = given[:3]
     out = redistribute_gated(*given)
     # Of the whole batch: the same value may have other bits where torch's vectors end elsewhere.
-    a, up = ACTIVATIONS[activation](gate_up[:, :WIDTH].contiguous()), gate_up[:, WIDTH:]
+    a, up = FUSED_ACTIVATIONS[activation](gate_up[:, :WIDTH].contiguous()), gate_up[:, WIDTH:]
     for at, strength in enumerate(strengths):
         row = plain[at] if strength == 0 else expected(policy, strength, a[at], up[at], positions[at])
         assert torch.equal(out[at], row)
@@ -81,6 +82,6 @@ def test_a_batch_of_three_dimensions_keeps_its_shape():
 
 def test_the_three_activations_are_torchs():
     x = torch.linspace(-4, 4, 33)
-    assert torch.equal(ACTIVATIONS["silu"](x), functional.silu(x))
-    assert torch.equal(ACTIVATIONS["gelu"](x), functional.gelu(x))
-    assert torch.equal(ACTIVATIONS["gelu_tanh"](x), functional.gelu(x, approximate="tanh"))
+    assert torch.equal(FUSED_ACTIVATIONS["silu"](x), functional.silu(x))
+    assert torch.equal(FUSED_ACTIVATIONS["gelu"](x), functional.gelu(x))
+    assert torch.equal(FUSED_ACTIVATIONS["gelu_tanh"](x), functional.gelu(x, approximate="tanh"))

@@ -105,7 +105,7 @@ def test_an_exported_module_takes_any_batch_and_length(policy):
 @pytest.mark.parametrize("policy", [Outward(), Inward()], ids=lambda policy: policy.name)
 @pytest.mark.parametrize("scope", ["sequence", "call"])
 def test_training_is_not_compiled_anew_for_each_length(policy, scope):
-    torch._dynamo.reset()
+    torch.compiler.reset()
     count = CompileCounterWithBackend("aot_eager")
 
     def loss(a):

@@ -24,6 +24,7 @@ from armlet.redistribution.backends.triton import moves as cuda
 from armlet.redistribution.entry import outcome
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import Noise
+from armlet.redistribution.operands import Operands
 from armlet.redistribution.outward import Outward
 from armlet.redistribution.transport import Transport
 from gates import ELEMENTS, same_bits
@@ -70,7 +71,7 @@ def cases(draw, elements=ANYTHING, widest=40):
         "positions": draw(hnp.arrays(np.int64, rows, elements=st.integers(0, 2**40))) if draws == "keyed" else None,
         "stream": draw(st.integers(-5, 2**33)),
         "uniforms": draws == "given",
-        "real": draw(st.one_of(st.none(), st.none(), hnp.arrays(bool, rows))),
+        "mask": draw(st.one_of(st.none(), st.none(), hnp.arrays(bool, rows))),
         "strengths": draw(st.one_of(st.none(), st.none(), hnp.arrays(np.float32, rows, elements=STRENGTHS))),
     }
 
@@ -99,20 +100,20 @@ def tensor(array):
     return None if array is None else torch.from_numpy(array)
 
 
-def differences(numbers, dtype, policy, positions=None, stream=0, uniforms=False, real=None, strengths=None):
+def differences(numbers, dtype, policy, positions=None, stream=0, uniforms=False, mask=None, strengths=None):
     """What differs between the Triton program and the plain path, among values, moved and passed."""
     a = tensor(numbers).to(getattr(torch, dtype))[:, None]
     noise, keys = Noise(3, stream), Noise(3).keys(a.shape[-1])
     given = torch.rand(a.shape, generator=torch.Generator().manual_seed(0)) if uniforms else torch.full(a.shape, 0.5)
     place = None if positions is None else tensor(positions)[:, None]
-    real, strength = None if real is None else tensor(real)[:, None], tensor(strengths)
+    mask, strength = None if mask is None else tensor(mask)[:, None], tensor(strengths)
     draws = {"uniforms": given} if uniforms else {}
     if place is not None:
         draws = {"keys": keys, "positions": place, "stream": stream}
         given = noise.uniforms(a.shape, place, keys)
     assert cuda.supports(a, policy)
-    fast = cuda.move_rows(a, policy, **draws, real=real, strength=strength)
-    slow = plain(a, policy, lambda: given, real, strength)
+    fast = cuda.move_rows(a, policy, Operands(**draws, mask=mask, strength=strength))
+    slow = plain(a, policy, lambda: given, mask, strength)
     equal = (same_bits(fast[0], slow[0]), torch.equal(fast[1], slow[1]), torch.equal(fast[2], slow[2]))
     return [name for name, same in zip(("values", "moved", "passed"), equal, strict=True) if not same]
 
@@ -157,7 +158,7 @@ def test_a_row_with_nan_or_inf_passes_bit_for_bit(interpreter, dtype):
 
 
 def counted(numbers, dtype, policy):
-    _, moved, passed = cuda.move_rows(tensor(numbers).to(getattr(torch, dtype))[:, None], policy)
+    _, moved, passed = cuda.move_rows(tensor(numbers).to(getattr(torch, dtype))[:, None], policy, Operands())
     return moved.tolist(), passed.tolist()
 
 
@@ -169,8 +170,8 @@ def test_strided_positions_are_read_where_they_are(interpreter):
 def same_position_for_all():
     a, keys = tensor(gate(3, 20))[:, None], Noise(0).keys(20)
     one = torch.tensor([[7]])
-    fast = cuda.move_rows(a, Outward(proportion=0.5), keys=keys, positions=one.expand(3, 1))
-    slow = cuda.move_rows(a, Outward(proportion=0.5), keys=keys, positions=one.repeat(3, 1))
+    fast = cuda.move_rows(a, Outward(proportion=0.5), Operands(keys, one.expand(3, 1)))
+    slow = cuda.move_rows(a, Outward(proportion=0.5), Operands(keys, one.repeat(3, 1)))
     return same_bits(fast[0], slow[0])
 
 
@@ -193,10 +194,10 @@ def fused_and_apart(policy, activation, dtype):
     ups = torch.randn(3, 200, generator=torch.Generator().manual_seed(2)).to(gates.dtype)
     gates[1, 3] = torch.nan
     ones = torch.cat((gates, torch.ones_like(gates)), dim=1)
-    activated, _, _ = cuda.gated_rows(ones, Outward(strength=0), activation)
+    activated, _, _ = cuda.gated_rows(ones, Outward(strength=0), activation, Operands())
     keys, positions, strength = Noise(5).keys(200), torch.tensor([4, 0, 9]), torch.tensor([1, 1, 0.5])
-    options = {"keys": keys, "positions": positions, "stream": 2, "strength": strength}
-    fast = cuda.gated_rows(torch.cat((gates, ups), dim=1), policy, activation, **options)
+    operands = Operands(keys, positions, stream=2, strength=strength)
+    fast = cuda.gated_rows(torch.cat((gates, ups), dim=1), policy, activation, operands)
     place = positions[:, None]
     moved = plain(
         activated[:, None], policy, lambda: Noise(5, 2).uniforms(gates[:, None].shape, place, keys), None, strength
@@ -222,7 +223,8 @@ def spacing(a):
 
 def served():
     """vLLM's operator with Triton as the backend: its rows against `gated_rows`' and the plain ones; its counts."""
-    from armlet.integrations.vllm.operator import encode, redistribute_gated
+    from armlet.integrations.vllm.operator import redistribute_gated
+    from armlet.redistribution.spelling import to_numbers
 
     os.environ["ARMLET_BACKEND"] = "triton"
     try:
@@ -236,9 +238,9 @@ def served():
         plain, keys = functional.silu(gate_up[:, :40]) * gate_up[:, 40:], noise.keys(40)
         totals = torch.zeros(4, dtype=torch.int64)
         out = redistribute_gated(
-            gate_up, plain, positions, strengths, keys, totals, *encode(policy, noise), "silu", 0, 1
+            gate_up, plain, positions, strengths, keys, totals, *to_numbers(policy), 0, "silu", 0, 1
         )
-        fused, moved, _ = cuda.gated_rows(gate_up, policy, keys=keys, positions=positions, strength=strengths)
+        fused, moved, _ = cuda.gated_rows(gate_up, policy, "silu", Operands(keys, positions, strength=strengths))
         equal = [same_bits(*pair) for pair in zip(out, (fused[0], plain[1], fused[2]), strict=True)]
         return equal, totals.tolist(), int(moved.sum())
     finally:

@@ -16,7 +16,8 @@ from armlet.evaluation.plan import Plan
 from armlet.evaluation.run import run
 from armlet.evaluation.tasks.problems import Task
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.rows import Policy, settings
+from armlet.redistribution.rows import Policy
+from armlet.redistribution.spelling import settings
 from armlet.runs.folder import RunFolder
 from armlet.statistics.comparison import Comparison, compare
 

@@ -1,23 +1,23 @@
-"""What stands in the place of vLLM's fused activation and product: the same, with ARM in between."""
+"""The replacement of vLLM's fused activation and product: the same with ARM in between."""
 
 # vLLM has an environment of its own, and no types to check against in this one.
 # pyright: reportMissingImports=false
 
-import json
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from armlet.redistribution.backends.choice import gated_rows
+from armlet.redistribution.backends.choice import gated_rows_for
 from armlet.redistribution.entry import counted
-from armlet.redistribution.noise import Noise
-from armlet.redistribution.rows import Policy, settings
-from armlet.redistribution.spelling import make_policy
+from armlet.redistribution.noise import WORD, Noise
+from armlet.redistribution.operands import Operands
+from armlet.redistribution.rows import Policy
+from armlet.redistribution.spelling import from_numbers, to_numbers
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+FUSED_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
     "gelu": functional.gelu,
     "gelu_tanh": partial(functional.gelu, approximate="tanh"),
@@ -35,7 +35,8 @@ def redistribute_gated(
     keys: Tensor,
     totals: Tensor,
     policy: str,
-    noise: str,
+    settings: list[float],
+    stream: int,
     activation: str,
     shard: int,
     shards: int,
@@ -49,9 +50,10 @@ def redistribute_gated(
         strengths: `[at least tokens]` float32 in [0, 1], 0 where ARM is off.
         keys: of `Noise.keys`, of the whole width.
         totals: int64: calls, tokens, moved, passed; of the whole width, and the same on all ranks.
-        policy: as `encode` writes it; without its strength, in whose place `strengths` is.
-        noise: as `encode` writes it.
-        activation: one of `ACTIVATIONS`.
+        policy: its name.
+        settings: its numbers, of `to_numbers`; `strengths` replaces the strength among them.
+        stream: of the keyed noise.
+        activation: one of `FUSED_ACTIVATIONS`.
         shard: this rank's place along the width.
         shards: ranks along the width.
 
@@ -60,21 +62,21 @@ def redistribute_gated(
     """
     flat = gate_up.reshape(-1, gate_up.shape[-1])
     count, width = len(flat), flat.shape[-1] // 2
-    strength, chosen, draws = strengths[:count], decode(policy), decode_noise(noise)
-    fused = gated_rows(flat, chosen) if shards == 1 else None
+    strength, moving = strengths[:count], from_numbers(policy, settings)
+    fused = gated_rows_for(flat, moving) if shards == 1 else None
     if fused:
-        how = {"keys": keys, "positions": positions[:count], "stream": draws.stream, "strength": strength}
-        treated, moved, passed = fused(flat.contiguous(), chosen, activation, **how)
+        operands = Operands(keys, positions[:count], stream, strength=strength)
+        treated, moved, passed = fused(flat.contiguous(), moving, activation, operands)
     else:
         # Contiguous as in Hugging Face: the last values of a row go through other instructions than the rest.
-        a = ACTIVATIONS[activation](flat[:, :width].contiguous())
-        whole = _gather(a) if shards > 1 else a
-        how = {"noise": draws, "positions": positions[:count], "keys": keys, "strength": strength}
-        values, moved, passed = counted(whole, chosen, scope="token", **how)
+        a = FUSED_ACTIVATIONS[activation](flat[:, :width].contiguous())
+        whole = _gather_width(a) if shards > 1 else a
+        how = {"noise": Noise(stream=stream), "positions": positions[:count], "keys": keys, "strength": strength}
+        values, moved, passed = counted(whole, moving, scope="token", **how)
         treated = values.narrow(-1, shard * width, width) * flat[:, width:]
     on = strength > 0
-    counts = (on.any(), on.sum(), moved.sum(), (passed & on).sum())
-    totals += torch.stack([each.to(torch.int64) for each in counts])
+    increments = (on.any(), on.sum(), moved.sum(), (passed & on).sum())
+    totals += torch.stack([increment.to(torch.int64) for increment in increments])
     return torch.where(on[:, None], treated, plain.reshape(-1, width)).view(plain.shape)
 
 
@@ -83,36 +85,18 @@ def _(_gate_up: Tensor, plain: Tensor, *_rest: object) -> Tensor:
     return torch.empty_like(plain, memory_format=torch.contiguous_format)
 
 
-def encode(policy: Policy, noise: Noise) -> tuple[str, str]:
-    """Policy and noise as the strings that `redistribute_gated` takes."""
-    return json.dumps({"name": policy.name, **settings(policy)}), json.dumps([noise.seed, noise.stream])
-
-
-@lru_cache
-def decode(policy: str) -> Policy:
-    """The policy of `encode`."""
-    values = json.loads(policy)
-    return make_policy(values.pop("name"), values)
-
-
-@lru_cache
-def decode_noise(noise: str) -> Noise:
-    """The noise of `encode`."""
-    return Noise(*json.loads(noise))
-
-
-def _gather(a: Tensor) -> Tensor:
+def _gather_width(a: Tensor) -> Tensor:
     from vllm.distributed import tensor_model_parallel_all_gather
 
     return tensor_model_parallel_all_gather(a, dim=-1)
 
 
 class RedistributedAndMul(nn.Module):
-    """`activation(gate) · up` with ARM behind the activation.
+    """`activation(gate) · up` with ARM after the activation.
 
     Args:
         plain: vLLM's own module, whose bits tokens without ARM keep.
-        activation: its name in `ACTIVATIONS`.
+        activation: its name in `FUSED_ACTIVATIONS`.
         policy: what moves.
         noise: keyed.
         layer: from 0.
@@ -143,7 +127,8 @@ class RedistributedAndMul(nn.Module):
         super().__init__()
         self.plain, self.activation, self.layer, self.width = plain, activation, layer, width
         self.shard, self.shards = shard, shards
-        self.policy, self.noise = encode(policy, noise)
+        self.policy, self.settings = to_numbers(policy)  # type: ignore[arg-type] - one of ours, from an armlet.json
+        self.stream = noise.stream & WORD
         device = positions.device
         self.register_buffer("positions", positions, persistent=False)
         self.register_buffer("strengths", strengths, persistent=False)
@@ -160,7 +145,8 @@ class RedistributedAndMul(nn.Module):
             self.keys,
             self.totals,
             self.policy,
-            self.noise,
+            self.settings,
+            self.stream,
             self.activation,
             self.shard,
             self.shards,

@@ -20,7 +20,7 @@ class FusedSite:
         layer: from 0.
         mlp: the gated MLP.
         attribute: the name of its activation.
-        activation: its name in `operator.ACTIVATIONS`.
+        activation: its name in `operator.FUSED_ACTIVATIONS`.
         width: the whole intermediate size.
         shard: this rank's place along the width.
         shards: ranks along the width.

@@ -1,4 +1,4 @@
-"""Which backends there are and which one takes a call: the one place that knows."""
+"""Which backends exist and which one takes a call: the one place that knows."""
 
 import os
 import warnings
@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from armlet.redistribution.backends import plain
+from armlet.redistribution.backends.interception import MISSING
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.rows import Policy
 
 NEEDS = {"torch": ("torch", "plain"), "cpu": ("numba", "cpu.moves"), "triton": ("triton", "triton.moves")}
-"""Each backend by its name in `ARMLET_BACKEND`: the package without which it is not there, and its module here."""
+"""Each backend by its name in `ARMLET_BACKEND`: the package that it needs, and its module here."""
 
 
 def backend(a: Tensor, policy: Policy) -> ModuleType:
-    """The module whose `move_rows` takes `a`, `[scopes, tokens, width]`: the same bits from each, at different speeds.
+    """The module whose `move_rows` takes `a`, `[scopes, tokens, width]`: all give the same bits, at different speeds.
 
     `ARMLET_BACKEND` names the only one that is asked besides plain PyTorch, which takes everything; by default it is
     triton for CUDA tensors and numba for those of the CPU; where that cannot be imported, a warning says so once.
@@ -41,19 +42,19 @@ def backend_name(device: torch.device) -> str:
     return _checked(wanted) if wanted else _fastest(device.type)
 
 
-def gated_rows(gate_up: Tensor, policy: Policy) -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
-    """Activation, ARM and the product with up in one program, of the backend that has that for `[tokens, 2·width]`."""
+def gated_rows_for(gate_up: Tensor, policy: Policy) -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
+    """`gated_rows` of the backend for `[tokens, 2·width]`; None where it has no such program."""
     if backend_name(gate_up.device) != "triton":
         return None
-    from armlet.redistribution.backends.triton import moves as cuda
+    from armlet.redistribution.backends.triton import moves as triton
 
-    return cuda.gated_rows if cuda.supports(gate_up[:, None, : gate_up.shape[1] // 2], policy) else None
+    return triton.gated_rows if triton.supports(gate_up[:, None, : gate_up.shape[1] // 2], policy) else None
 
 
-def row_mover(
+def row_mover_for(
     policy: Policy, width: int, dtype: torch.dtype, keys: Tensor, stream: int
 ) -> Callable[..., Tensor] | None:
-    """`row_mover` of the backend for the CPU; None where it has no such rows."""
+    """`row_mover` of the backend for the CPU; None where it does not take such rows."""
     if backend_name(torch.device("cpu")) != "cpu":
         return None
     from armlet.redistribution.backends.cpu import moves as cpu
@@ -68,7 +69,7 @@ def _fastest(device: str) -> str:
     if isinstance(module, ModuleType):
         return name
     slow = "plain PyTorch takes its place: the same bits, many times slower (ARMLET_BACKEND=torch says no more of it)"
-    warnings.warn(f"armlet: {_reason(name, module)}; {slow}", stacklevel=2)
+    warnings.warn(f"armlet: {_why_not(name, module)}; {slow}", stacklevel=2)
     return "torch"
 
 
@@ -78,22 +79,28 @@ def _checked(name: str) -> str:
         raise ArgumentError(f"ARMLET_BACKEND: expected one of {', '.join(NEEDS)}, found {name!r}")
     module = _module(name)
     if not isinstance(module, ModuleType):
-        raise ArgumentError(f"ARMLET_BACKEND={name}: {_reason(name, module)}") from module
+        raise ArgumentError(f"ARMLET_BACKEND={name}: {_why_not(name, module)}") from module
     return name
 
 
-def _reason(name: str, error: Exception) -> str:
+def _why_not(name: str, error: Exception) -> str:
+    if MISSING:
+        return f"{name}: {error}"
     package, _ = NEEDS[name]
     return f"{package} cannot be imported ({error}): pip install {package}"
 
 
 @cache
 def _module(name: str) -> ModuleType | Exception:
-    """Imported when it is first wanted, since numba and triton take their time; or why it cannot be.
+    """Imported when it is first needed, since numba and triton are slow to import; or why it cannot be.
 
-    A package that does not fit the NumPy or the system that are there fails in its own way.
+    A package that does not fit the installed NumPy or the system raises errors of its own.
     """
     package, module = NEEDS[name]
+    if MISSING and name != "torch":
+        return ImportError(
+            f"PyTorch {torch.__version__} has no {', '.join(MISSING)}, which tell when no kernel may run"
+        )
     try:
         import_module(package)
         return import_module(f"armlet.redistribution.backends.{module}")

@@ -1,14 +1,16 @@
 """`armlet::redistribute`, the operator that compilers, exporters and autograd see in place of a backend."""
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from armlet.redistribution.backends import plain
 from armlet.redistribution.backends.choice import backend
-from armlet.redistribution.encoding import decode
 from armlet.redistribution.noise import Noise
+from armlet.redistribution.operands import Operands
+from armlet.redistribution.rows import Policy
+from armlet.redistribution.spelling import from_numbers, to_numbers
 
 
 @torch.library.custom_op("armlet::keys", mutates_args=())
@@ -23,7 +25,7 @@ def _(a: Tensor, _seed: int) -> Tensor:
 
 
 @torch.library.custom_op("armlet::redistribute", mutates_args=())
-def redistribute(
+def redistribute_scopes(
     a: Tensor,
     policy: str,
     settings: list[float],
@@ -31,39 +33,55 @@ def redistribute(
     positions: Tensor | None,
     stream: int,
     uniforms: Tensor | None,
-    real: Tensor | None,
+    mask: Tensor | None,
     strength: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`move_rows` of the backend that takes `a`; the policy as `encoding.encode` writes it, the rest as there."""
-    decoded, a = decode(policy, settings), a.detach().contiguous()
-    how = {"keys": keys, "positions": positions, "stream": stream}
-    how |= {"uniforms": uniforms, "real": real, "strength": strength}
-    values, moved, passed = backend(a, decoded).move_rows(a, decoded, **how)
+    """`move_rows` of the backend for `a`; policy and settings as `to_numbers` gives them, the rest as in `Operands`."""
+    moving, a = from_numbers(policy, settings), a.detach().contiguous()
+    operands = Operands(keys, positions, stream, uniforms, mask, strength)
+    values, moved, passed = backend(a, moving).move_rows(a, moving, operands)
     return values.clone() if values is a else values, moved, passed
 
 
-@redistribute.register_fake
+def move_rows_visibly(a: Tensor, policy: Policy, operands: Operands) -> tuple[Tensor, Tensor, Tensor]:
+    """`move_rows` as one operation that compilers, tracers, modes and autograd see."""
+    return redistribute_scopes(a, *to_numbers(policy), *operands)  # type: ignore[arg-type]
+
+
+@redistribute_scopes.register_fake
 def _(a: Tensor, *_rest: object) -> tuple[Tensor, Tensor, Tensor]:
     moved = a.new_empty(a.shape[0], dtype=torch.int64)
     return torch.empty_like(a, memory_format=torch.contiguous_format), moved, moved.to(torch.bool)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:
-    a, ctx.policy, ctx.settings, keys, positions, ctx.stream, uniforms, real, strength = inputs
-    ctx.save_for_backward(a, keys, positions, uniforms, real, strength)
-    ctx.mark_non_differentiable(*output[1:])  # type: ignore[index]
+class _Context(Protocol):
+    """What autograd keeps for `_backward`."""
+
+    policy: Policy
+    stream: int
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
+    def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
 
 
-def _backward(ctx: Any, gradient: Tensor, _moved: object, _passed: object) -> tuple[Tensor | None, ...]:
-    a, keys, positions, uniforms, real, strength = ctx.saved_tensors
+def _save(ctx: _Context, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    a, name, numbers, keys, positions, ctx.stream, uniforms, mask, strength = inputs
+    ctx.policy = from_numbers(name, numbers)
+    ctx.save_for_backward(a, keys, positions, uniforms, mask, strength)
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward(ctx: _Context, gradient: Tensor, _moved: object, _passed: object) -> tuple[Tensor | None, ...]:
+    a, keys, positions, uniforms, mask, strength = ctx.saved_tensors
+    operands = Operands(keys, positions, ctx.stream, uniforms, mask, strength)
     again = torch.is_grad_enabled()  # the gradient itself is to be differentiated
-    # The same meaning, so the same gradient: that of the plain path, computed anew.
+    # The same definition, so the same gradient: that of the plain path, computed anew.
     with torch.enable_grad():
         start = a if again else a.detach().requires_grad_()
-        policy, how = decode(ctx.policy, ctx.settings), {"keys": keys, "positions": positions, "stream": ctx.stream}
-        values = plain.move_rows(start, policy, **how, uniforms=uniforms, real=real, strength=strength).values
-        (mine,) = torch.autograd.grad(values, start, gradient, create_graph=again)
-    return (mine, *[None] * 8)
+        values = plain.move_rows(start, ctx.policy, operands).values
+        (of_values,) = torch.autograd.grad(values, start, gradient, create_graph=again)
+    return (of_values, *[None] * (2 + len(operands)))
 
 
-redistribute.register_autograd(_backward, setup_context=_keep)
+redistribute_scopes.register_autograd(_backward, setup_context=_save)

@@ -1,4 +1,4 @@
-"""The meaning, as a backend: plain PyTorch on any device, dtype and policy, differentiable."""
+"""The definition, as a backend: plain PyTorch on any device, dtype and policy, differentiable."""
 
 from typing import NamedTuple
 
@@ -7,13 +7,14 @@ from torch import Tensor
 
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import Explicit, Midpoint, Noise, Source
+from armlet.redistribution.operands import Operands
 from armlet.redistribution.outcome import outcome
 from armlet.redistribution.outward import Outward
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.transport import Transport
 
 BLOCK = 1 << 18
-"""So many values at a time keep the dozens of passes over them in a core's cache."""
+"""As many values as a core's cache keeps through the dozens of passes over them."""
 
 
 class Counted(NamedTuple):
@@ -22,7 +23,7 @@ class Counted(NamedTuple):
     Args:
         values: shape, dtype and device of the input.
         moved: int64 `[scopes]`: how many values moved.
-        passed: bool `[scopes]`: it held NaN or Inf and passed through unchanged.
+        passed: bool `[scopes]`: the scope had NaN or Inf and passed through unchanged.
     """
 
     values: Tensor
@@ -30,67 +31,39 @@ class Counted(NamedTuple):
     passed: Tensor
 
 
-def move_rows(
-    a: Tensor,
-    policy: Policy,
-    *,
-    keys: Tensor | None = None,
-    positions: Tensor | None = None,
-    stream: int = 0,
-    uniforms: Tensor | None = None,
-    real: Tensor | None = None,
-    strength: Tensor | None = None,
-) -> Counted:
-    """Scopes moved by the policy: what every backend's `move_rows` does.
+def move_rows(a: Tensor, policy: Policy, operands: Operands) -> Counted:
+    """Moves scopes by the policy, as every backend's `move_rows` does.
 
     Args:
         a: `[scopes, tokens, width]`, contiguous, not empty.
         policy: what moves.
-        keys: int64 `[3, width]`, of `Noise.keys`; without keys and `uniforms` every draw is ½.
-        positions: int64 `[scopes, tokens]`, contiguous: the tokens' absolute positions, with `keys`.
-        stream: of the keyed noise.
-        uniforms: float32 `[scopes, tokens, width]`, contiguous: other draws.
-        real: bool `[scopes, tokens]`, contiguous; False: the token neither counts nor moves.
-        strength: float32 `[scopes]`, contiguous: in place of the policy's.
+        operands: draws, mask and strength; contiguous.
     """
-    alone = type(policy) in (Outward, Inward, Transport)  # another policy may look at all rows together
-    if torch.compiler.is_compiling() or not alone or not a.is_cpu or a.numel() <= BLOCK:
-        return _move_block(a, positions, uniforms, real, strength, policy=policy, keys=keys, stream=stream)
-    parts = a.split(max(1, BLOCK // a[0].numel()))
-    given = (positions, uniforms, real, strength)
-    columns = [[None] * len(parts) if tensor is None else tensor.split(len(parts[0])) for tensor in given]
-    blocks = [
-        _move_block(*block, policy=policy, keys=keys, stream=stream) for block in zip(parts, *columns, strict=True)
-    ]
-    return Counted(*(torch.cat(column) for column in zip(*blocks, strict=True)))
+    independent = type(policy) in (Outward, Inward, Transport)  # another policy may look at all rows together
+    if torch.compiler.is_compiling() or not independent or not a.is_cpu or a.numel() <= BLOCK:
+        return _move_block(a, policy, operands)
+    blocks = a.split(max(1, BLOCK // a[0].numel()))
+    parts = operands.split(len(blocks[0]), len(blocks))
+    results = [_move_block(block, policy, part) for block, part in zip(blocks, parts, strict=True)]
+    return Counted(*(torch.cat(column) for column in zip(*results, strict=True)))
 
 
-def _move_block(
-    a: Tensor,
-    positions: Tensor | None,
-    uniforms: Tensor | None,
-    real: Tensor | None,
-    strength: Tensor | None,
-    *,
-    policy: Policy,
-    keys: Tensor | None,
-    stream: int,
-) -> Counted:
-    source = _source(keys, stream, uniforms)
+def _move_block(a: Tensor, policy: Policy, operands: Operands) -> Counted:
+    source, positions, mask = _source(operands), operands.positions, operands.mask
     placed = torch.zeros((1, 1), dtype=torch.int64, device=a.device) if positions is None else positions
     rows = a.view(len(a), -1) if a.shape[1] == 1 else a  # a token's mask is its row's
     result = outcome(
         rows,
         policy,
         scope="sequence" if rows is a else "token",
-        draw=lambda: source.uniforms(a.shape, placed, keys).view(rows.shape),
-        mask=real if rows is a or real is None else real.view(-1),
-        strength=strength,
+        draw=lambda: source.uniforms(a.shape, placed, operands.keys).view(rows.shape),
+        mask=mask if rows is a or mask is None else mask.view(-1),
+        strength=operands.strength,
     )
     return Counted(result.values.view(a.shape), result.moved.flatten(1).sum(-1), result.passed)
 
 
-def _source(keys: Tensor | None, stream: int, uniforms: Tensor | None) -> Source:
-    if uniforms is not None:
-        return Explicit(uniforms)
-    return Midpoint() if keys is None else Noise(stream=stream)
+def _source(operands: Operands) -> Source:
+    if operands.uniforms is not None:
+        return Explicit(operands.uniforms)
+    return Midpoint() if operands.keys is None else Noise(stream=operands.stream)

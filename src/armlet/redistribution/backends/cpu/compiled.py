@@ -1,4 +1,4 @@
-"""How the loops of the CPU path are compiled: numba, every operation rounded on its own, and kept on disk."""
+"""How the kernels of the CPU path are compiled: by numba, every operation rounded on its own, cached on disk."""
 
 # numba describes its own decorators by comments, not by types.
 # pyright: reportMissingImports=false, reportPrivateImportUsage=false, reportAttributeAccessIssue=false
@@ -23,7 +23,7 @@ OPTIONS = {"nogil": True, "fastmath": False, "error_model": "numpy", "boundschec
 
 @cache
 def _sources() -> str:
-    """A digest of all the code that a loop may be made of: numba looks at the loop's own file alone."""
+    """A digest of all the code that a kernel may contain: numba only looks at the file of the kernel itself."""
     here = Path(__file__).parent
     files = (*sorted(here.glob("*.py")), here.parents[1] / "functions.py")
     return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
@@ -35,25 +35,25 @@ class _Cache(FunctionCache):
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """`function` as machine code, made at its first call; kept on disk where a directory for that can be written."""
-    return _kept(njit(**OPTIONS)(function), function)
+    """`function` as machine code, compiled at its first call; cached on disk where that is possible."""
+    return _cached_on_disk(njit(**OPTIONS)(function), function)
 
 
-def _kept(made: Any, function: Callable[..., Any]) -> Any:
+def _cached_on_disk(native: Any, function: Callable[..., Any]) -> Any:
     try:
-        made._cache = _Cache(function)
+        native._cache = _Cache(function)
     except RuntimeError:  # no such directory
-        return made
-    return made
+        return native
+    return native
 
 
-_making = threading.Lock()
+_compiling = threading.Lock()
 
 
-class Entry:
-    """A function of int64s, without a result, as one of C: made when it is first wanted, and kept as `compiled` keeps.
+class NativeFunction:
+    """A C function of int64s without a result: compiled when it is first needed, and cached as `compiled` caches.
 
-    What calls it holds no interpreter and needs none, so that threads of any library may.
+    It does not need the interpreter lock, so threads of any library may call it.
     """
 
     def __init__(self, function: Callable[..., None], arguments: int) -> None:
@@ -62,34 +62,45 @@ class Entry:
     @cached_property
     def call(self) -> Callable[..., None]:
         """For Python."""
-        return self._made.ctypes
+        return self._compiled.ctypes
 
     @cached_property
     def address(self) -> int:
         """For C."""
-        return self._made.address
+        return self._compiled.address
 
     @cached_property
-    def _made(self) -> Any:
-        with _making:
-            made = self.__dict__.get("_made")  # by another thread, which may be running it: it must not be replaced
-            return made or self._make()
+    def _compiled(self) -> Any:
+        with _compiling:
+            native = self.__dict__.get(
+                "_compiled"
+            )  # by another thread, which may be running it: it must not be replaced
+            return native or self._compile()
 
-    def _make(self) -> Any:
+    def _compile(self) -> Any:
         signature = types.void(*[types.int64] * self.arguments)
-        made = _kept(CFunc(self.function, (signature.args, signature.return_type), {}, dict(OPTIONS)), self.function)
-        made.compile()
-        self.__dict__["_made"] = made
-        return made
+        native = _cached_on_disk(
+            CFunc(self.function, (signature.args, signature.return_type), {}, dict(OPTIONS)), self.function
+        )
+        native.compile()
+        self.__dict__["_compiled"] = native
+        return native
 
 
-def loop(function: Callable[[Any, Any, Any, Any], None]) -> Entry:
-    """A loop over rows: (first, last, the address of a `Job`, the address of scratch)."""
-    return Entry(function, 4)
+MOVER_ARGUMENTS = 7
+
+
+def row_mover_function(function: Callable[..., None]) -> NativeFunction:
+    """A policy's function of one row, which writes the moved values and stores how many there are in the job.
+
+    Its arguments: the address of a `RowJob`, the row's index, the addresses of its float32 values and of the results,
+    the smallest and the largest signed key, and the address of `key_arrays` and `selection_arrays`.
+    """
+    return NativeFunction(function, MOVER_ARGUMENTS)
 
 
 def _operation(typing: Callable[..., Any]) -> Any:
-    """An operation of loops, written in LLVM's terms: its first argument is numba's own."""
+    """An operation for kernels, written in LLVM's terms; its first argument is numba's own."""
     return intrinsic(typing)
 
 
@@ -102,14 +113,14 @@ def _pointer(_context: Any, _address: Any) -> Any:
 
 
 LANES, SAMPLE = 64, 32
-"""Keys that are compared at once; that are taken out of a row for a first guess."""
+"""How many keys are compared at once, and how many are sampled from a row for a first guess."""
 
 
 @_operation
 def lanes_between(_context: Any, _address: Any, _first: Any, _last: Any) -> Any:
     """A uint64: bit i is set where first ≤ keys[i] ≤ last, of the 64 int16 keys at an address.
 
-    In LLVM's own vectors: no loop over values says this so that it becomes a few comparisons.
+    In LLVM's vectors: no loop over values compiles to so few comparisons.
     """
 
     def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -146,9 +157,9 @@ def _vector_at(builder: Any, address: Any, lanes: int) -> Any:
 
 def _splat(builder: Any, value: Any, lanes: int) -> Any:
     vector, index = ir.VectorType(value.type, lanes), ir.IntType(32)
-    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(index, 0))
+    vector_of_one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(index, 0))
     first = ir.Constant(ir.VectorType(index, lanes), [0] * lanes)
-    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), first)
+    return builder.shuffle_vector(vector_of_one, ir.Constant(vector, ir.Undefined), first)
 
 
 @_operation
@@ -161,41 +172,37 @@ def lowest_bit(_context: Any, _word: Any) -> Any:
     return types.int64(types.uint64), codegen
 
 
-def _atomic(name: str) -> Any:
-    """An operation on the int64 at an address that no other thread comes between; its value before."""
+@_operation
+def add_to(_context: Any, _address: Any, _number: Any) -> Any:
+    """Adds to the int64 at an address, atomically; returns its value before."""
 
-    def typing(_context: Any, _address: Any, _number: Any) -> Any:
-        def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            address, number = arguments
-            place = builder.inttoptr(address, ir.IntType(64).as_pointer())
-            return builder.atomic_rmw(name, place, number, "monotonic")
+    def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        address, number = arguments
+        return builder.atomic_rmw("add", builder.inttoptr(address, ir.IntType(64).as_pointer()), number, "monotonic")
 
-        return types.int64(types.int64, types.int64), codegen
-
-    return _operation(typing)
-
-
-add_to, lower_to, raise_to = _atomic("add"), _atomic("min"), _atomic("max")
+    return types.int64(types.int64, types.int64), codegen
 
 
 @_operation
-def run_loop(_context: Any, _loop: Any, _first: Any, _last: Any, _job: Any, _scratch: Any) -> Any:
-    """Calls the `loop` at an address."""
+def call_mover(
+    _context: Any, _mover: Any, _job: Any, _row: Any, _values: Any, _out: Any, _lowest: Any, _highest: Any, _work: Any
+) -> Any:
+    """Calls the `row_mover_function` at an address."""
 
     def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 4)
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * MOVER_ARGUMENTS)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
 
-    return types.void(*[types.int64] * 5), codegen
+    return types.void(*[types.int64] * (1 + MOVER_ARGUMENTS)), codegen
 
 
 @njit(**OPTIONS)
 def array(address: Any, length: Any, dtype: Any) -> Any:
-    """The `length` values at `address`: a tensor as an array costs more than a short row's statistics."""
+    """The `length` values at `address`: passing a tensor as an array takes longer than a short row's statistics."""
     return carray(_pointer(address), (length,), dtype)
 
 
 @cache
-def share(function: Callable[..., Any]) -> None:
-    """Lets loops call `function`, a formula that tensors take too."""
+def callable_from_kernels(function: Callable[..., Any]) -> None:
+    """Lets kernels call `function`, a formula for tensors and numbers alike."""
     register_jitable(**OPTIONS)(function)

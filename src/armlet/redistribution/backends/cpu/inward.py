@@ -1,24 +1,18 @@
-"""Inward on rows: the knee of each, then one pass that writes the tails."""
+"""Inward on a row: its knee, then one pass that writes the tails."""
 
 import numpy as np
 
-from armlet.redistribution.backends.cpu.compiled import LANES, array, compiled, lanes_between, loop, lowest_bit, share
-from armlet.redistribution.backends.cpu.jobs import job_at
-from armlet.redistribution.backends.cpu.rows import (
-    FLOAT32,
-    LARGEST,
-    PASSED,
-    REAL,
-    SIZES,
-    carve,
-    coarse_keys,
-    copy,
-    largest_magnitude,
-    narrow,
-    open_row,
-    state,
-    weight_of,
+from armlet.redistribution.backends.cpu.compiled import (
+    LANES,
+    array,
+    callable_from_kernels,
+    compiled,
+    lanes_between,
+    lowest_bit,
+    row_mover_function,
 )
+from armlet.redistribution.backends.cpu.jobs import job_at, strength_of
+from armlet.redistribution.backends.cpu.rows import LARGEST_FINITE, key_arrays, largest_magnitude, selection_arrays
 from armlet.redistribution.backends.cpu.selection import (
     ABSOLUTE,
     HALF,
@@ -26,16 +20,16 @@ from armlet.redistribution.backends.cpu.selection import (
     MAGNITUDE,
     bits_of,
     float_of,
-    quantile,
+    row_quantile,
 )
 from armlet.redistribution.functions import MANTISSA_BITS, SQRT_HALF_BITS, log_of_parts, part_of_the_way, polynomial
 
 for formula in (polynomial, log_of_parts, part_of_the_way):
-    share(formula)
+    callable_from_kernels(formula)
 
 
 @compiled
-def log(x):
+def log_of_number(x):
     """`functions.log` of one number."""
     number = np.float64(x)
     bits = number.view(np.int64)
@@ -51,12 +45,12 @@ def contracted(magnitude, knee, curve_is_log):
         return knee
     threshold = np.float64(knee) if knee > 0 else 1.0
     ratio = max(np.float64(magnitude) / threshold, 1.0)
-    return np.float32(np.float64(knee) * (1.0 + log(ratio)))
+    return np.float32(np.float64(knee) * (1.0 + log_of_number(ratio)))
 
 
 @compiled
 def pulled(bits, knee, curve_is_log, strength, largest):
-    """Where a value beyond the knee comes to lie, as bits."""
+    """The bits of a value beyond the knee after its move."""
     value = float_of(bits)
     target = contracted(float_of(np.int32(bits & np.int32(ABSOLUTE))), knee, curve_is_log)
     target = np.float32(-target) if value < 0 else target
@@ -66,9 +60,8 @@ def pulled(bits, knee, curve_is_log, strength, largest):
 
 
 @compiled
-def write_inward(bits, out, length, coarse, knee, job, weight):
-    """Writes the row, of whose magnitudes `coarse` is the upper halves; how many values moved."""
-    curve_is_log, strength, largest = job.log != 0, np.float32(weight), np.float32(LARGEST[job.dtype])
+def write_inward(bits, out, length, coarse, knee, curve_is_log, strength, largest):
+    """Writes the row, the upper halves of whose magnitudes are `coarse`; returns how many values moved."""
     edge, moved, whole, address = bits_of(knee), 0, length // LANES * LANES, coarse.ctypes.data
     first = np.int16(edge >> np.int32(HALF))
     for i in range(length):
@@ -88,27 +81,14 @@ def write_inward(bits, out, length, coarse, knee, job, weight):
     return moved
 
 
-@loop
-def inward_rows(first, last, address, scratch):
-    """Rows moved by `Inward`."""
+@row_mover_function
+def move_inward(address, row, values, out, lowest, highest, work):
+    """A row moved by `Inward`."""
     job = job_at(address)
-    dtype, length = job.dtype, job.length
-    size = SIZES[dtype] * length
-    signed, magnitudes, values, results, work = carve(scratch, length)
-    moved_counts, passed_rows = array(job.moved, last, np.int64), array(job.passed, last, np.uint8)
-    for row in range(first, last):
-        here, there = job.source + row * size, job.target + row * size
-        bits = open_row(here, dtype, length, values)
-        lowest, highest = coarse_keys(bits, length, signed, magnitudes)
-        weight = weight_of(row, job.strengths, job.strength)
-        kind = state(row, lowest, highest, job.real, weight)
-        moved_counts[row], passed_rows[row] = 0, kind == PASSED
-        if kind != REAL:
-            copy(here, there, size)
-            continue
-        most = largest_magnitude(lowest, highest)
-        edge = quantile(magnitudes, bits, length, MAGNITUDE, job.knee, 0, most, work)
-        out = array(there if dtype == FLOAT32 else results, length, np.int32)
-        moved_counts[row] = write_inward(bits, out, length, magnitudes, edge, job, weight)
-        if dtype != FLOAT32:
-            narrow(out, dtype, length, there)
+    length, strength, largest = job.length, np.float32(strength_of(job, row)), np.float32(LARGEST_FINITE[job.dtype])
+    bits, results = array(values, length, np.int32), array(out, length, np.int32)
+    magnitudes, scratch = key_arrays(work, length)[1], selection_arrays(work, length)
+    most = largest_magnitude(lowest, highest)
+    knee = row_quantile(magnitudes, bits, length, MAGNITUDE, job.knee, 0, most, scratch)
+    moved = write_inward(bits, results, length, magnitudes, knee, job.log != 0, strength, largest)
+    array(job.moved, row + 1, np.int64)[row] = moved

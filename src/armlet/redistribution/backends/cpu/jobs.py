@@ -1,55 +1,60 @@
-"""What a loop over rows works on, in memory that machine code reads: the addresses and numbers of a call."""
+"""What the kernels work on: the addresses and numbers of a call, in memory that machine code reads."""
 
 from ctypes import Structure, addressof, c_double, c_int64
 from typing import ClassVar
 
 import numpy as np
 
-from armlet.redistribution.backends.cpu.compiled import Entry, add_to, array, compiled, run_loop
+from armlet.redistribution.backends.cpu.compiled import NativeFunction, add_to, array, call_mover, compiled
+from armlet.redistribution.backends.cpu.rows import (
+    FLOAT32,
+    INFINITE,
+    ITEM_SIZES,
+    coarse_keys,
+    copy,
+    largest_magnitude,
+    narrow,
+    padded,
+    widen,
+)
 
 
-class Job(Structure):
-    """The fields of all loops, in the order of their use; each loop reads its own, and what is not given is 0.
+class RowJob(Structure):
+    """The rows of a call, and the settings of its policy; what a policy does not have is 0.
 
     Args:
-        next: the first row that nobody has taken.
+        next: the first row that no thread has taken.
         count: how many rows there are.
         chunk: so many are taken at a time.
         members: how many threads have taken rows.
-        loop: its address.
+        mover: the address of the policy's row function.
         scratch: of the first thread; the others' follow, `room` bytes each.
-        results: four numbers that the loop adds to, lowers or raises.
-        source, target, real, strengths, moved, passed: tensors by address, 0 for none.
+        results: values moved and rows passed of a single row, see `take_one`.
+        source, target, mask, strengths, moved, passed: tensors by address, 0 for none.
         dtype, length: of a row.
         strength: of all rows, where `strengths` is 0.
-        draws, base, step, positions, uniforms: where the draws of `outward_rows` come from.
+        base, step, positions: of keyed noise.
+        uniforms: other draws; 0 for keyed noise.
         band, ceiling, low, high, proportion, add, of_magnitude: of `Outward`; a proportion below 0 is none.
         knee, log: of `Inward`.
         spread: of `Transport`.
-        kind, middle, thresholds: of the keys that a pass over a long scope counts.
-        limit, upper, lower: the statistics with which it writes.
     """
 
     _fields_: ClassVar = [
-        *((name, c_int64) for name in ("next", "count", "chunk", "members", "loop", "scratch", "room")),
-        ("results", c_int64 * 4),
-        *((name, c_int64) for name in ("source", "target", "dtype", "length", "real", "strengths")),
+        *((name, c_int64) for name in ("next", "count", "chunk", "members", "mover", "scratch", "room")),
+        ("results", c_int64 * 2),
+        *((name, c_int64) for name in ("source", "target", "dtype", "length", "mask", "strengths")),
         ("strength", c_double),
-        *((name, c_int64) for name in ("moved", "passed", "draws", "base", "step", "positions", "uniforms")),
+        *((name, c_int64) for name in ("moved", "passed", "base", "step", "positions", "uniforms")),
         *((name, c_double) for name in ("band", "ceiling", "low", "high", "proportion")),
         *((name, c_int64) for name in ("add", "of_magnitude")),
         ("knee", c_double),
         ("log", c_int64),
         ("spread", c_double),
-        ("kind", c_int64),
-        ("middle", c_double),
-        ("thresholds", c_int64 * 4),
-        ("limit", c_int64),
-        *((name, c_double) for name in ("upper", "lower")),
     ]
 
     kept: tuple[object, ...] = ()
-    """What the addresses belong to, which outlives a thread that goes on where the call was interrupted."""
+    """The owners of the addresses, which a thread may still use after the call was interrupted."""
 
     @property
     def address(self) -> int:
@@ -57,14 +62,43 @@ class Job(Structure):
         return addressof(self)
 
 
-LAYOUT = np.dtype(Job)
-NEXT, MEMBERS, RESULTS = Job.next.offset, Job.members.offset, Job.results.offset
+LAYOUT = np.dtype(RowJob)
+NEXT, MEMBERS, RESULTS = RowJob.next.offset, RowJob.members.offset, RowJob.results.offset
 
 
 @compiled
 def job_at(address):
     """The fields of the job at an address."""
     return array(address, 1, LAYOUT)[0]
+
+
+@compiled
+def strength_of(job, row):
+    """How far the values of a row move."""
+    return np.float64(array(job.strengths, row + 1, np.float32)[row]) if job.strengths != 0 else job.strength
+
+
+@compiled
+def move_row(job, address, row, scratch):
+    """One row: opened, moved by the policy's function or copied, and stored in its dtype."""
+    dtype, length = job.dtype, job.length
+    size, room = ITEM_SIZES[dtype] * length, 4 * padded(length)
+    source, target = job.source + row * size, job.target + row * size
+    values, out, work = source, target, scratch + 2 * room
+    if dtype != FLOAT32:
+        values, out = scratch, scratch + room
+        widen(source, dtype, length, array(values, length, np.int32))
+    lowest, highest = coarse_keys(array(values, length, np.int32), length, work)
+    valid = job.mask == 0 or array(job.mask, row + 1, np.uint8)[row] != 0
+    finite = largest_magnitude(lowest, highest) < np.int32(INFINITE)
+    array(job.moved, row + 1, np.int64)[row] = 0
+    array(job.passed, row + 1, np.uint8)[row] = valid and not finite
+    if not valid or not finite or strength_of(job, row) <= 0:
+        copy(source, target, size)
+        return
+    call_mover(job.mover, address, row, values, out, np.int64(lowest), np.int64(highest), work)
+    if dtype != FLOAT32:
+        narrow(array(out, length, np.int32), dtype, length, target)
 
 
 def _take_part(address):  # type: ignore[no-untyped-def]
@@ -74,31 +108,32 @@ def _take_part(address):  # type: ignore[no-untyped-def]
         return
     scratch = job.scratch + job.room * add_to(address + MEMBERS, 1)
     while first < job.count:
-        run_loop(job.loop, first, min(first + job.chunk, job.count), address, scratch)
+        for row in range(first, min(first + job.chunk, job.count)):
+            move_row(job, address, row, scratch)
         first = add_to(address + NEXT, job.chunk)
 
 
-take_part = Entry(_take_part, 1)
+take_part = NativeFunction(_take_part, 1)
 """What each thread does with the job at an address: takes rows as long as there are some.
 
 A thread whose core is busy with something else takes few, where a fixed half would be waited for.
 """
 
 
-def _take_one(address, source, target, positions, real, base, step, counts):  # type: ignore[no-untyped-def]
+def _take_one(address, source, target, positions, mask, base, step, counts):  # type: ignore[no-untyped-def]
     job = job_at(address)
-    job.source, job.target, job.positions, job.real = source, target, positions, real
+    job.source, job.target, job.positions, job.mask = source, target, positions, mask
     job.base, job.step = base, step
-    run_loop(job.loop, 0, 1, address, job.scratch)
+    move_row(job, address, 0, job.scratch)
     if counts != 0:
         add_to(counts, 1)
-        add_to(counts + 8, np.int64(real == 0 or array(real, 1, np.uint8)[0] != 0))
+        add_to(counts + 8, np.int64(mask == 0 or array(mask, 1, np.uint8)[0] != 0))
         add_to(counts + 16, job.results[0])
         add_to(counts + 24, job.results[1] & 1)
 
 
-take_one = Entry(_take_one, 8)
-"""A job's one row, with what changes from one row to the next of a model that decodes.
+take_one = NativeFunction(_take_one, 8)
+"""A job's only row, with what changes from one row to the next of a model that decodes.
 
 `counts` is the address of calls, tokens, values moved and rows passed so far, which it adds to; or 0.
 """

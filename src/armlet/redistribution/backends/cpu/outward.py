@@ -1,24 +1,10 @@
-"""Outward on rows: the statistics of each, then one pass that writes it."""
+"""Outward on a row: its statistics, then one pass that writes it."""
 
 import numpy as np
 
-from armlet.redistribution.backends.cpu.compiled import array, compiled, loop, share
-from armlet.redistribution.backends.cpu.jobs import job_at
-from armlet.redistribution.backends.cpu.rows import (
-    FLOAT32,
-    LARGEST,
-    PASSED,
-    REAL,
-    SIZES,
-    carve,
-    coarse_keys,
-    copy,
-    largest_magnitude,
-    narrow,
-    open_row,
-    state,
-    weight_of,
-)
+from armlet.redistribution.backends.cpu.compiled import array, callable_from_kernels, compiled, row_mover_function
+from armlet.redistribution.backends.cpu.jobs import job_at, strength_of
+from armlet.redistribution.backends.cpu.rows import LARGEST_FINITE, key_arrays, largest_magnitude, selection_arrays
 from armlet.redistribution.backends.cpu.selection import (
     ABSOLUTE,
     DEVIATION,
@@ -27,17 +13,16 @@ from armlet.redistribution.backends.cpu.selection import (
     SIGNED,
     bits_of,
     float_of,
-    quantile,
+    row_quantile,
     select,
     value_of,
 )
 from armlet.redistribution.functions import part_of_the_way
 from armlet.redistribution.order import MAD_TO_SIGMA, SMALLEST_MAD
 
-KEYED, UNIFORMS, MIDPOINT = range(3)
 TO_UNIT = 2.0**-24
 
-share(part_of_the_way)
+callable_from_kernels(part_of_the_way)
 
 
 @compiled
@@ -76,49 +61,41 @@ def count_two(coarse, length, first, second):
 
 
 @compiled
-def replacement(below, not_above, length, low, high):
-    """The rank that takes the place of ε, from 0; −1 where ε lies within the shares' bounds, as it mostly does.
+def clamped_rank(bits, length, coarse, edge, low, high):
+    """The rank that replaces ε, from 0; −1 where ε lies within the shares' bounds, as it mostly does.
 
     K(low) ≤ ε where at least k magnitudes are not above ε, and ε ≤ K(high) where fewer than k are below.
     """
     at_least, at_most = smallest_count(low, length), smallest_count(high, length)
+    upper = np.int64(edge) >> HALF
+    below, not_above = count_two(coarse, length, np.int16(upper), np.int16(upper + 1))
+    # The edge's own counts lie between those of its coarse key, which mostly decide.
+    if below < at_least or not_above >= at_most:
+        below, not_above = count_magnitudes(bits, length, edge)
     if not_above < at_least:
         return at_least - 1
     return at_most - 1 if below >= at_most else -1
 
 
 @compiled
-def clamped(bits, length, coarse, edge, low, high):
-    """`replacement` of a row, off the coarse keys where they settle it."""
-    upper = np.int64(edge) >> HALF
-    below, not_above = count_two(coarse, length, np.int16(upper), np.int16(upper + 1))
-    # Fewer are below than not above the edge's coarse key: its own counts lie between.
-    if below < smallest_count(low, length) or not_above >= smallest_count(high, length):
-        below, not_above = count_magnitudes(bits, length, edge)
-    return replacement(below, not_above, length, low, high)
-
-
-@compiled
-def near_zero(deviation, band):
-    """The bits of ε = 1.4826 · MAD · band, from the key of the median deviation."""
-    mad = max(value_of(deviation, DEVIATION), np.float32(SMALLEST_MAD))
-    return bits_of(np.float32(np.float32(np.float32(MAD_TO_SIGMA) * mad) * np.float32(band)))
-
-
-@compiled
-def reach(bits, length, signed, magnitudes, highest, work, job, middle):
-    """Magnitudes whose bits are below this move. `signed` is overwritten."""
-    zero = np.float32(0)
+def reach(bits, length, work, most, job):
+    """Magnitudes whose bits are below this move. The signed keys in `work` are overwritten."""
+    coarse, magnitudes = key_arrays(work, length)
+    scratch, zero, middle_rank = selection_arrays(work, length), np.float32(0), (length - 1) // 2
+    edge = np.int32(0)
     if job.proportion >= 0:
         rank = smallest_count(job.proportion, length) - 1
-        return select(magnitudes, bits, length, MAGNITUDE, zero, rank, 0, highest, work)[0] + 1
-    deviations(bits, length, middle, signed)
-    found = select(signed, bits, length, DEVIATION, middle, (length - 1) // 2, 0, ABSOLUTE, work)[0]
-    edge = near_zero(found, job.band)
-    rank = clamped(bits, length, magnitudes, edge, job.low, job.high)
+    else:
+        key = select(magnitudes, bits, length, MAGNITUDE, zero, middle_rank, 0, most, scratch)[0]
+        median = value_of(key, MAGNITUDE)
+        deviations(bits, length, median, coarse)
+        key = select(coarse, bits, length, DEVIATION, median, middle_rank, 0, ABSOLUTE, scratch)[0]
+        mad = max(value_of(key, DEVIATION), np.float32(SMALLEST_MAD))
+        edge = bits_of(np.float32(np.float32(np.float32(MAD_TO_SIGMA) * mad) * np.float32(job.band)))
+        rank = clamped_rank(bits, length, magnitudes, edge, job.low, job.high)
     if rank < 0:
         return np.int64(edge)
-    return select(magnitudes, bits, length, MAGNITUDE, zero, rank, 0, highest, work)[0] + 1
+    return select(magnitudes, bits, length, MAGNITUDE, zero, rank, 0, most, scratch)[0] + 1
 
 
 @compiled
@@ -135,62 +112,39 @@ def drawn(bits, u, limit, upper, lower, add, strength, largest):
 
 
 @compiled
-def write_outward(bits, out, length, row, job, limit, upper, lower, weight):
-    """Writes a row of the job; how many values moved."""
+def write_outward(bits, out, length, row, job, limit, upper, lower):
+    """Writes a row of the job; returns how many values moved."""
+    strength, largest = np.float32(strength_of(job, row)), np.float32(LARGEST_FINITE[job.dtype])
+    add, moved = job.add != 0, np.int32(0)
+    if job.uniforms != 0:
+        uniforms = array(job.uniforms + row * length * 4, length, np.float32)
+        for i in range(length):
+            out[i], near = drawn(bits[i], uniforms[i], limit, upper, lower, add, strength, largest)
+            moved = np.int32(moved + near)
+        return np.int64(moved)
     position = np.uint32(array(job.positions, row + 1, np.int64)[row]) if job.positions != 0 else np.uint32(0)
-    uniforms, strength, largest = job.uniforms + row * length * 4, np.float32(weight), np.float32(LARGEST[job.dtype])
-    draws, base, step, add = job.draws, job.base, job.step, job.add != 0
-    moved = np.int32(0)
-    if draws == KEYED:
-        bases, steps = array(base, length, np.uint32), array(step, length, np.uint32)
-        for i in range(length):
-            word = np.uint32(bases[i] + np.uint32(position * steps[i]))
-            u = np.float32(np.float32(np.int32(word >> np.uint32(8))) * np.float32(TO_UNIT))
-            out[i], near = drawn(bits[i], u, limit, upper, lower, add, strength, largest)
-            moved = np.int32(moved + near)
-    elif draws == UNIFORMS:
-        given = array(uniforms, length, np.float32)
-        for i in range(length):
-            out[i], near = drawn(bits[i], given[i], limit, upper, lower, add, strength, largest)
-            moved = np.int32(moved + near)
-    else:
-        for i in range(length):
-            out[i], near = drawn(bits[i], np.float32(0.5), limit, upper, lower, add, strength, largest)
-            moved = np.int32(moved + near)
+    bases, steps = array(job.base, length, np.uint32), array(job.step, length, np.uint32)
+    for i in range(length):
+        word = np.uint32(bases[i] + np.uint32(position * steps[i]))
+        u = np.float32(np.float32(np.int32(word >> np.uint32(8))) * np.float32(TO_UNIT))
+        out[i], near = drawn(bits[i], u, limit, upper, lower, add, strength, largest)
+        moved = np.int32(moved + near)
     return np.int64(moved)
 
 
-@loop
-def outward_rows(first, last, address, scratch):
-    """Rows moved by `Outward`."""
+@row_mover_function
+def move_outward(address, row, values, out, lowest, highest, work):
+    """A row moved by `Outward`."""
     job = job_at(address)
-    dtype, length, of_all = job.dtype, job.length, job.strength
-    size = SIZES[dtype] * length
-    signed, magnitudes, values, results, work = carve(scratch, length)
-    moved_counts, passed_rows = array(job.moved, last, np.int64), array(job.passed, last, np.uint8)
-    for row in range(first, last):
-        here, there = job.source + row * size, job.target + row * size
-        bits = open_row(here, dtype, length, values)
-        lowest, highest = coarse_keys(bits, length, signed, magnitudes)
-        weight = weight_of(row, job.strengths, of_all)
-        kind = state(row, lowest, highest, job.real, weight)
-        moved_counts[row], passed_rows[row] = 0, kind == PASSED
-        if kind != REAL:
-            copy(here, there, size)
-            continue
-        most, zero = largest_magnitude(lowest, highest), np.float32(0)
-        middle = zero
-        if job.proportion < 0:
-            middle = value_of(
-                select(magnitudes, bits, length, MAGNITUDE, zero, (length - 1) // 2, 0, most, work)[0], MAGNITUDE
-            )
-        if job.of_magnitude != 0:
-            upper = quantile(magnitudes, bits, length, MAGNITUDE, job.ceiling, 0, most, work)
-        else:
-            upper = quantile(signed, bits, length, SIGNED, job.ceiling, lowest, highest, work)
-        lower = np.float32(-value_of(lowest, SIGNED)) if lowest < 0 else zero
-        limit = np.int32(reach(bits, length, signed, magnitudes, most, work, job, middle))
-        out = array(there if dtype == FLOAT32 else results, length, np.int32)
-        moved_counts[row] = write_outward(bits, out, length, row, job, limit, upper, lower, weight)
-        if dtype != FLOAT32:
-            narrow(out, dtype, length, there)
+    length, most = job.length, largest_magnitude(lowest, highest)
+    bits, results = array(values, length, np.int32), array(out, length, np.int32)
+    signed, magnitudes = key_arrays(work, length)
+    scratch = selection_arrays(work, length)
+    if job.of_magnitude != 0:
+        upper = row_quantile(magnitudes, bits, length, MAGNITUDE, job.ceiling, 0, most, scratch)
+    else:
+        upper = row_quantile(signed, bits, length, SIGNED, job.ceiling, lowest, highest, scratch)
+    lower = np.float32(-value_of(lowest, SIGNED)) if lowest < 0 else np.float32(0)
+    limit = np.int32(reach(bits, length, work, most, job))
+    moved = write_outward(bits, results, length, row, job, limit, upper, lower)
+    array(job.moved, row + 1, np.int64)[row] = moved

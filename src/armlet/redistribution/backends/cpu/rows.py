@@ -1,4 +1,4 @@
-"""A row of any dtype in and out of the CPU path: float32 bits inside, rounded to nearest even on the way out."""
+"""Rows of any dtype as float32 bits, and back, rounded to nearest even; a row's keys and its scratch memory."""
 
 import numpy as np
 
@@ -15,11 +15,11 @@ from armlet.redistribution.backends.cpu.selection import (
 )
 
 FLOAT32, BFLOAT16, FLOAT16 = range(3)
-SIZES = (4, 2, 2)
-LARGEST = (3.4028234663852886e38, 3.3895313892515355e38, 65504.0)
+ITEM_SIZES = (4, 2, 2)
+LARGEST_FINITE = (3.4028234663852886e38, 3.3895313892515355e38, 65504.0)
 
-REAL, PASSED, SKIPPED = range(3)
-"""What becomes of a row: its values move; it holds NaN or Inf; it is padding or has strength 0."""
+RADIX = 2048
+"""Digits of the radix sort."""
 
 FLOAT16_SHIFT = 13
 FLOAT16_SCALE = 2.0**112
@@ -74,18 +74,41 @@ def narrow(bits, dtype, length, address):
 
 
 @compiled
-def signed_extremes(bits, length):
-    """The smallest and the largest signed key."""
-    lowest, highest = np.int32(ABSOLUTE), np.int32(-ABSOLUTE - 1)
-    for i in range(length):
-        key = signed_key(bits[i])
-        lowest, highest = min(lowest, key), max(highest, key)
-    return lowest, highest
+def padded(length):
+    """More than a row's values, a multiple of the lanes that are compared at once."""
+    return (length + LANES) // LANES * LANES
 
 
 @compiled
-def coarse_keys(bits, length, signed, magnitudes):
-    """Fills the upper halves of both kinds of keys; the smallest and the largest signed key."""
+def key_arrays(work, length):
+    """int16 each: the upper halves of a row's signed keys, and of its magnitudes' keys."""
+    return array(work, length, np.int16), array(work + 2 * padded(length), length, np.int16)
+
+
+@compiled
+def selection_arrays(work, length):
+    """The scratch of `select`: members, sample and search."""
+    members, rest = work + 4 * padded(length), work + 8 * padded(length)
+    sample, search = array(rest, 2 * SAMPLE, np.int16), array(rest + 4 * SAMPLE, SEARCH, np.int64)
+    return array(members, length, np.int32), sample, search
+
+
+def scratch_size(length: int, words: int) -> int:
+    """Bytes of a thread's scratch: float32 values and results, then keys and the arrays of `select`.
+
+    Args:
+        length: of a row.
+        words: arrays of 64-bit words of the row's length that take the keys' place later, and a radix sort's counts.
+    """
+    lanes = (length + LANES) // LANES * LANES
+    selecting = 8 * lanes + 4 * SAMPLE + 8 * SEARCH
+    return 8 * lanes + max(selecting, words * 8 * lanes + (8 * RADIX if words else 0))
+
+
+@compiled
+def coarse_keys(bits, length, work):
+    """Fills `key_arrays`; returns the smallest and the largest signed key."""
+    signed, magnitudes = key_arrays(work, length)
     lowest, highest = np.int32(ABSOLUTE), np.int32(-ABSOLUTE - 1)
     for i in range(length):
         key = signed_key(bits[i])
@@ -97,48 +120,5 @@ def coarse_keys(bits, length, signed, magnitudes):
 
 @compiled
 def largest_magnitude(lowest, highest):
-    """The bits of the largest magnitude: of a negative value they are the complement of its key."""
-    return max(highest, np.int32(~lowest))
-
-
-@compiled
-def carve(scratch, length):
-    """The arrays of a row in `scratch_size(length)` bytes: coarse keys of both kinds, values, results, `select`'s."""
-    padded = (length + LANES) // LANES * LANES
-    signed, magnitudes = array(scratch, length, np.int16), array(scratch + 2 * padded, length, np.int16)
-    values, results = scratch + 4 * padded, scratch + 8 * padded
-    members = array(scratch + 12 * padded, length, np.int32)
-    sample = array(scratch + 16 * padded, 2 * SAMPLE, np.int16)
-    search = array(scratch + 16 * padded + 4 * SAMPLE, SEARCH, np.int64)
-    return signed, magnitudes, values, results, (members, sample, search)
-
-
-def scratch_size(length: int) -> int:
-    """Bytes that `carve` takes."""
-    return 16 * ((length + LANES) // LANES * LANES) + 4 * SAMPLE + 8 * SEARCH
-
-
-@compiled
-def open_row(address, dtype, length, values):
-    """The float32 bits of a row: its own, or widened at `values`."""
-    if dtype == FLOAT32:
-        return array(address, length, np.int32)
-    bits = array(values, length, np.int32)
-    widen(address, dtype, length, bits)
-    return bits
-
-
-@compiled
-def weight_of(row, strengths, strength):
-    """How far the values of a row move: its own strength (`strengths` is an address, or 0), or that of all."""
-    return np.float64(array(strengths, row + 1, np.float32)[row]) if strengths != 0 else strength
-
-
-@compiled
-def state(row, lowest, highest, real, strength):
-    """What becomes of a row with these extremes (`REAL`, `PASSED`, `SKIPPED`); `real` is 0 or an address."""
-    if real != 0 and array(real, row + 1, np.uint8)[row] == 0:
-        return SKIPPED
-    if largest_magnitude(lowest, highest) >= np.int32(INFINITE):
-        return PASSED
-    return REAL if strength > 0 else SKIPPED
+    """The bits of the largest magnitude: those of a negative value are the complement of its key."""
+    return max(np.int32(highest), np.int32(~np.int32(lowest)))

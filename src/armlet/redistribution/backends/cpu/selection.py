@@ -16,12 +16,12 @@ from armlet.redistribution.backends.cpu.compiled import (
     lowest_bit,
 )
 
-LOW, BELOW_LOW, HIGH, BELOW_HIGH, STALLED = range(5)
-"""A search: LOW ≤ key < HIGH, how many keys are below each; and whether the last round narrowed too little."""
+FROM_KEY, BELOW_FROM, UNTIL_KEY, BELOW_UNTIL, STALLED = range(5)
+"""A search: FROM_KEY ≤ key < UNTIL_KEY, the counts below both, and whether the last round narrowed too little."""
 
 SEARCH = 5
-CANDIDATES, FEW = 48, 12
-"""So few are taken out of the row, and so few are compared one with all."""
+COLLECTED, MOST_COMPARED = 48, 12
+"""So few candidates are taken out of the row, and so few are compared one with all."""
 
 HALF = 16
 MAGNITUDE, SIGNED, DEVIATION = range(3)
@@ -98,45 +98,65 @@ def count_fine(keys, length, first, second, third, fourth):
 def absorb(search, threshold, below, rank):
     """Narrows the search by one count: without branches, which nothing could predict."""
     here = below <= rank
-    search[LOW] = max(search[LOW], threshold if here else search[LOW])
-    search[BELOW_LOW] = max(search[BELOW_LOW], below if here else search[BELOW_LOW])
-    search[HIGH] = min(search[HIGH], search[HIGH] if here else threshold)
-    search[BELOW_HIGH] = min(search[BELOW_HIGH], search[BELOW_HIGH] if here else below)
+    search[FROM_KEY] = max(search[FROM_KEY], threshold if here else search[FROM_KEY])
+    search[BELOW_FROM] = max(search[BELOW_FROM], below if here else search[BELOW_FROM])
+    search[UNTIL_KEY] = min(search[UNTIL_KEY], search[UNTIL_KEY] if here else threshold)
+    search[BELOW_UNTIL] = min(search[BELOW_UNTIL], search[BELOW_UNTIL] if here else below)
+
+
+@compiled
+def absorb_four(search, thresholds, counts, offset, rank):
+    """Narrows the search by the counts at four thresholds, `offset` keys being below all that were counted."""
+    absorb(search, thresholds[0], counts[0] + offset, rank)
+    absorb(search, thresholds[1], counts[1] + offset, rank)
+    absorb(search, thresholds[2], counts[2] + offset, rank)
+    absorb(search, thresholds[3], counts[3] + offset, rank)
 
 
 @compiled
 def propose(search, rank, shift):
-    """Four thresholds between LOW and HIGH, multiples of 2^shift: where the rank should be, and on either side of it.
+    """Four thresholds inside the search, multiples of 2^shift: where the rank should be, and on either side of it.
 
     Where the last round narrowed the search to no less than half, the thresholds cut it in five.
     """
-    low, high = search[LOW] >> shift, search[HIGH] >> shift
+    low, high = search[FROM_KEY] >> shift, search[UNTIL_KEY] >> shift
     gap = high - low
     if gap <= 5 or search[STALLED]:
         step = max(gap, 5) / 5.0
-        one, two, three, four = step, 2 * step, 3 * step, 4 * step
+        first, second, third, fourth = step, 2 * step, 3 * step, 4 * step
     else:
-        inside = search[BELOW_HIGH] - search[BELOW_LOW]
-        centre = gap * ((rank - search[BELOW_LOW] + 0.5) / inside)
+        inside = search[BELOW_UNTIL] - search[BELOW_FROM]
+        centre = gap * ((rank - search[BELOW_FROM] + 0.5) / inside)
         reach = 1.0 + gap * (0.7 * np.sqrt(np.float64(inside)) + 0.5) / inside
-        one, two, three, four = centre - reach, centre, centre + 1, centre + 1 + reach
+        first, second, third, fourth = centre - reach, centre, centre + 1, centre + 1 + reach
     return (
-        (low + min(max(np.int64(one), 1), gap - 1)) << shift,
-        (low + min(max(np.int64(two), 1), gap - 1)) << shift,
-        (low + min(max(np.int64(three), 1), gap - 1)) << shift,
-        (low + min(max(np.int64(four), 1), gap - 1)) << shift,
+        (low + min(max(np.int64(first), 1), gap - 1)) << shift,
+        (low + min(max(np.int64(second), 1), gap - 1)) << shift,
+        (low + min(max(np.int64(third), 1), gap - 1)) << shift,
+        (low + min(max(np.int64(fourth), 1), gap - 1)) << shift,
     )
 
 
 @compiled
 def settle(search, gap):
     """Notes whether a round narrowed the search from `gap` to no less than half."""
-    search[STALLED] = 2 * (search[HIGH] - search[LOW]) > gap
+    search[STALLED] = 2 * (search[UNTIL_KEY] - search[FROM_KEY]) > gap
 
 
 @compiled
-def first_guess(coarse, length, rank, search, sample):
-    """Narrows the search by counts at four values of a sample, half and two standard errors round the rank."""
+def coarse_of(thresholds):
+    """The upper halves of four keys."""
+    return (
+        np.int16(thresholds[0] >> HALF),
+        np.int16(thresholds[1] >> HALF),
+        np.int16(thresholds[2] >> HALF),
+        np.int16(thresholds[3] >> HALF),
+    )
+
+
+@compiled
+def sampled_keys(coarse, length, rank, sample):
+    """Four keys of a sample of the row: half and two standard errors below and above where the rank should be."""
     stride = length // SAMPLE
     for i in range(SAMPLE):
         sample[i] = coarse[i * stride]
@@ -149,56 +169,40 @@ def first_guess(coarse, length, rank, search, sample):
         np.int16(min(max(np.int64(place + 2 * error + 1), 0), SAMPLE - 1)),
     )
     count_smaller(sample.ctypes.data, sample.ctypes.data + 2 * SAMPLE)
-    one = two = three = four = np.int16(-32768)
+    first = second = third = fourth = np.int16(-32768)
     # The key at a place is the largest of those with no more smaller ones than the place says.
     for i in range(SAMPLE):
         key, smaller = sample[i], sample[SAMPLE + i]
-        one = max(one, key if smaller <= wanted[0] else np.int16(-32768))
-        two = max(two, key if smaller <= wanted[1] else np.int16(-32768))
-        three = max(three, key if smaller <= wanted[2] else np.int16(-32768))
-        four = max(four, key if smaller <= wanted[3] else np.int16(-32768))
-    four = np.int16(min(np.int64(four) + 1, 32767))
-    counts = count_below(coarse, length, one, two, three, four)
-    absorb(search, np.int64(one) << HALF, counts[0], rank)
-    absorb(search, np.int64(two) << HALF, counts[1], rank)
-    absorb(search, np.int64(three) << HALF, counts[2], rank)
-    absorb(search, np.int64(four) << HALF, counts[3], rank)
+        first = max(first, key if smaller <= wanted[0] else np.int16(-32768))
+        second = max(second, key if smaller <= wanted[1] else np.int16(-32768))
+        third = max(third, key if smaller <= wanted[2] else np.int16(-32768))
+        fourth = max(fourth, key if smaller <= wanted[3] else np.int16(-32768))
+    fourth = np.int64(min(np.int64(fourth) + 1, 32767))
+    return np.int64(first) << HALF, np.int64(second) << HALF, np.int64(third) << HALF, fourth << HALF
 
 
 @compiled
 def narrow_coarsely(coarse, length, rank, search, sample):
     """Narrows the search to a few candidates, or to one value of the upper 16 bits."""
     if length > 2 * SAMPLE:
-        first_guess(coarse, length, rank, search, sample)
-    while search[HIGH] - search[LOW] > 1 << HALF and search[BELOW_HIGH] - search[BELOW_LOW] > CANDIDATES:
-        gap = search[HIGH] - search[LOW]
-        one, two, three, four = propose(search, rank, HALF)
-        counts = count_below(
-            coarse,
-            length,
-            np.int16(one >> HALF),
-            np.int16(two >> HALF),
-            np.int16(three >> HALF),
-            np.int16(four >> HALF),
-        )
-        absorb(search, one, counts[0], rank)
-        absorb(search, two, counts[1], rank)
-        absorb(search, three, counts[2], rank)
-        absorb(search, four, counts[3], rank)
+        thresholds = sampled_keys(coarse, length, rank, sample)
+        absorb_four(search, thresholds, count_below(coarse, length, *coarse_of(thresholds)), 0, rank)
+    while search[UNTIL_KEY] - search[FROM_KEY] > 1 << HALF and search[BELOW_UNTIL] - search[BELOW_FROM] > COLLECTED:
+        gap = search[UNTIL_KEY] - search[FROM_KEY]
+        thresholds = propose(search, rank, HALF)
+        absorb_four(search, thresholds, count_below(coarse, length, *coarse_of(thresholds)), 0, rank)
         settle(search, gap)
 
 
 @compiled
 def narrow_finely(members, count, offset, rank, search):
     """Narrows the search among candidates, `offset` keys being below them, to a few, or to one value."""
-    while search[HIGH] - search[LOW] > 1 and search[BELOW_HIGH] - search[BELOW_LOW] > FEW:
-        gap = search[HIGH] - search[LOW]
-        one, two, three, four = propose(search, rank, 0)
-        counts = count_fine(members, count, np.int32(one), np.int32(two), np.int32(three), np.int32(four))
-        absorb(search, one, counts[0] + offset, rank)
-        absorb(search, two, counts[1] + offset, rank)
-        absorb(search, three, counts[2] + offset, rank)
-        absorb(search, four, counts[3] + offset, rank)
+    while search[UNTIL_KEY] - search[FROM_KEY] > 1 and search[BELOW_UNTIL] - search[BELOW_FROM] > MOST_COMPARED:
+        gap = search[UNTIL_KEY] - search[FROM_KEY]
+        thresholds = propose(search, rank, 0)
+        first, second, third, fourth = thresholds
+        counts = count_fine(members, count, np.int32(first), np.int32(second), np.int32(third), np.int32(fourth))
+        absorb_four(search, thresholds, counts, offset, rank)
         settle(search, gap)
 
 
@@ -252,24 +256,24 @@ def select(coarse, bits, length, kind, middle, rank, lowest, highest, work):
         work: (members, sample, search), scratch: int32 `[length]`, int16 `[SAMPLE]`, int64 `[SEARCH]`.
     """
     members, sample, search = work
-    search[LOW], search[BELOW_LOW] = (np.int64(lowest) >> HALF) << HALF, 0
-    search[HIGH], search[BELOW_HIGH] = ((np.int64(highest) >> HALF) + 1) << HALF, length
+    search[FROM_KEY], search[BELOW_FROM] = (np.int64(lowest) >> HALF) << HALF, 0
+    search[UNTIL_KEY], search[BELOW_UNTIL] = ((np.int64(highest) >> HALF) + 1) << HALF, length
     search[STALLED] = 0
     narrow_coarsely(coarse, length, rank, search, sample)
-    offset = search[BELOW_LOW]
-    first, last = np.int16(search[LOW] >> HALF), np.int16((search[HIGH] - 1) >> HALF)
+    offset = search[BELOW_FROM]
+    first, last = np.int16(search[FROM_KEY] >> HALF), np.int16((search[UNTIL_KEY] - 1) >> HALF)
     count = collect(coarse, bits, length, kind, middle, first, last, members)
     narrow_finely(members, count, offset, rank, search)
-    low, high = search[LOW], search[HIGH]
+    low, high = search[FROM_KEY], search[UNTIL_KEY]
     if high - low == 1:
-        return low, search[BELOW_HIGH], NONE
+        return low, search[BELOW_UNTIL], NONE
     kept = 0
     for i in range(count):
         key = members[i]
         members[kept] = key
         kept += np.int64((key >= low) & (key < high))
-    key, not_above, following = pick(members, kept, rank - search[BELOW_LOW])
-    return key, not_above + search[BELOW_LOW], following
+    key, not_above, following = pick(members, kept, rank - search[BELOW_FROM])
+    return key, not_above + search[BELOW_FROM], following
 
 
 @compiled
@@ -283,7 +287,7 @@ def next_key(bits, length, kind, key):
 
 
 @compiled
-def between(low, high, index):
+def interpolate(low, high, index):
     """Linear interpolation at a fractional index, rounded as `order.Ordered.quantile` rounds."""
     weight = index - np.floor(index)
     near, far = np.float32(weight), np.float32(1 - weight)
@@ -296,14 +300,14 @@ def between(low, high, index):
 
 
 @compiled
-def quantile(coarse, bits, length, kind, q, lowest, highest, work):
+def row_quantile(coarse, bits, length, kind, q, lowest, highest, work):
     """The quantile of the values or magnitudes."""
     index = q * np.float64(length - 1)
     rank = np.int64(np.floor(index))
     key, not_above, following = select(coarse, bits, length, kind, np.float32(0), rank, lowest, highest, work)
     low = value_of(key, kind)
     if rank + 1 >= length or rank + 1 < not_above:
-        return between(low, low, index)
+        return interpolate(low, low, index)
     if following == NONE:
         following = np.int64(next_key(bits, length, kind, np.int32(key)))
-    return between(low, value_of(following, kind), index)
+    return interpolate(low, value_of(following, kind), index)

@@ -1,7 +1,7 @@
-"""The rows of a job shared out over as many threads as torch uses; a little work is done where it is asked for.
+"""Shares the rows of a job over as many threads as torch uses; a little work is done by the calling thread.
 
-The threads are torch's own where they can be had. A second team would have to take its core from the first, whose
-threads go on spinning for some milliseconds after each of torch's operations: as long as our rows take.
+The threads are torch's own where possible. A second team would compete for cores with the first, whose threads spin
+for some milliseconds after each of torch's operations: as long as our rows take.
 """
 
 import os
@@ -15,54 +15,54 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from armlet.redistribution.backends.cpu.compiled import Entry
-from armlet.redistribution.backends.cpu.jobs import Job, take_part
+from armlet.redistribution.backends.cpu.jobs import RowJob, take_part
 
 WORTH_A_THREAD = 1 << 16
-"""So many values take longer than waking a thread does."""
+"""As many values as make waking a thread worth its time."""
 
 CHUNK = 1 << 14
-"""So many values are taken at a time: the last thread is not waited for long, and taking them costs next to nothing."""
+"""As many values as a thread takes at a time: few, so that the wait for the last thread is short."""
 
 ALIGNED = 64
 
 _lock = threading.Lock()
-_own = threading.local()
+_of_thread = threading.local()
 _pool: ThreadPoolExecutor | None = None
 _forked = False
 
 
-def run(job: Job, loop: Entry, size: int) -> None:
-    """Has the loop work through all rows of a job, each thread in `size` bytes of scratch."""
+def run_job(job: RowJob, size: int) -> None:
+    """Works through all rows of a job, each thread in `size` bytes of scratch."""
     count, width = job.count, job.length
     threads = torch.get_num_threads() if count > 1 and count * width >= WORTH_A_THREAD else 1
     if threads == 1:
-        loop.call(0, count, job.address, scratch(size))
+        job.chunk, job.scratch = count, scratch(size)
+        take_part.call(job.address)
         return
     job.chunk = max(1, min(CHUNK // width, count // threads))
     parts = min(threads, -(-count // job.chunk))
-    job.next, job.members, job.loop, job.room = 0, 0, loop.address, (size + ALIGNED - 1) // ALIGNED * ALIGNED
-    held, job.scratch = memory(parts * job.room)
+    job.room = (size + ALIGNED - 1) // ALIGNED * ALIGNED
+    buffer, job.scratch = memory(parts * job.room)
     team = None if _forked else _team()
     if team is None:
-        _run_in_pool(job, (held, job.kept), parts)
+        _run_in_pool(job, (buffer, job.kept), parts)
     else:
         # As many as torch takes: a team of another size would end threads of its own, and torch start them anew.
         team(take_part.address, job.address, threads, 0)
 
 
 def scratch(size: int) -> int:
-    """The address of `size` bytes that belong to this thread, at a multiple of 64; they are kept for the next call."""
-    kept: tuple[Tensor, int] | None = getattr(_own, "scratch", None)
+    """The address of `size` bytes of this thread, at a multiple of 64; the next call uses the same."""
+    kept: tuple[Tensor, int] | None = getattr(_of_thread, "scratch", None)
     if kept is None or len(kept[0]) < size + ALIGNED:
-        kept = _own.scratch = memory(size)
+        kept = _of_thread.scratch = memory(size)
     return kept[1]
 
 
 def memory(size: int) -> tuple[Tensor, int]:
     """`size` bytes, and their address at a multiple of 64."""
-    held = torch.empty(size + ALIGNED, dtype=torch.uint8, device="cpu")
-    return held, (held.data_ptr() + ALIGNED - 1) // ALIGNED * ALIGNED
+    buffer = torch.empty(size + ALIGNED, dtype=torch.uint8, device="cpu")
+    return buffer, (buffer.data_ptr() + ALIGNED - 1) // ALIGNED * ALIGNED
 
 
 @cache
@@ -82,8 +82,8 @@ def _team() -> Any:
     return parallel
 
 
-def _run_in_pool(job: Job, kept: object, parts: int) -> None:
-    """A pool of our own: numba's layers for parallel loops abort the process where two threads use them at once."""
+def _run_in_pool(job: RowJob, kept: object, parts: int) -> None:
+    """Runs the job on our own pool: numba's parallel loops abort the process where two threads use them at once."""
 
     def part(_kept: object = kept) -> None:
         take_part.call(job.address)
@@ -106,7 +106,7 @@ def _executor() -> ThreadPoolExecutor:
 
 
 def _forget() -> None:
-    """After a fork: the parent's threads are not there, torch's among them, and its lock may have been held."""
+    """After a fork: the child has none of the parent's threads, and its lock may be locked for good."""
     global _lock, _pool, _forked
     _lock, _pool, _forked = threading.Lock(), None, True
 

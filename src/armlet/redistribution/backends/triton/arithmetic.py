@@ -6,11 +6,11 @@ import triton.language as tl
 
 from armlet.redistribution import functions
 
-# Triton takes those globals that it knows to be constant.
-ATANH = tl.constexpr(functions.ATANH)
+# Triton's programs read only globals that are `constexpr`.
+SERIES = tl.constexpr(functions.ATANH)
 DEGREE = tl.constexpr(len(functions.ATANH))
-LN2_HIGH, LN2_LOW = tl.constexpr(functions.LN2_HIGH), tl.constexpr(functions.LN2_LOW)
-SQRT_HALF_BITS, MANTISSA_BITS = tl.constexpr(functions.SQRT_HALF_BITS), tl.constexpr(functions.MANTISSA_BITS)
+LN2_UPPER, LN2_LOWER = tl.constexpr(functions.LN2_HIGH), tl.constexpr(functions.LN2_LOW)
+SQRT_HALF, SHIFT = tl.constexpr(functions.SQRT_HALF_BITS), tl.constexpr(functions.MANTISSA_BITS)
 
 
 @triton.jit
@@ -52,20 +52,20 @@ def companded(magnitude, knee):
     """T·(1 + ln(m/T)) for m ≥ T, T below: in float64, rounded once, as `inward.py` has it."""
     threshold = tl.where(knee > 0, knee, 1.0).to(tl.float64)
     ratio = tl.maximum(magnitude.to(tl.float64) / threshold, 1.0)
-    return (knee.to(tl.float64) * (1.0 + log(ratio))).to(tl.float32)
+    return (knee.to(tl.float64) * (1.0 + log_float64(ratio))).to(tl.float32)
 
 
 @triton.jit
-def log(x):
+def log_float64(x):
     """`functions.log` of float64, step by step."""
     bits = x.to(tl.int64, bitcast=True)
-    exponent = (bits - SQRT_HALF_BITS) >> MANTISSA_BITS
-    f = (bits - (exponent << MANTISSA_BITS)).to(tl.float64, bitcast=True) - 1.0
+    exponent = (bits - SQRT_HALF) >> SHIFT
+    f = (bits - (exponent << SHIFT)).to(tl.float64, bitcast=True) - 1.0
     s = f / (f + 2.0)
     square, half = s * s, f * f * 0.5
-    series = ATANH[0] * square + ATANH[1]
+    series = SERIES[0] * square + SERIES[1]
     for power in tl.static_range(2, DEGREE):
-        series = series * square + ATANH[power]
+        series = series * square + SERIES[power]
     two = exponent.to(tl.float64)
-    small = s * (half + square * series) + two * LN2_LOW
-    return two * LN2_HIGH - ((half - small) - f)
+    small = s * (half + square * series) + two * LN2_LOWER
+    return two * LN2_UPPER - ((half - small) - f)

@@ -1,28 +1,26 @@
 """Token scope on CUDA tensors in Triton, one program a row, with the bits of the plain path.
 
-This file can be imported without Triton; the programs themselves stand in `cuda_rows.py`, imported at the first launch.
+This file can be imported without Triton; the programs are in `rows.py`, imported at the first launch.
 Under `TRITON_INTERPRET=1` they run on CPU tensors.
 """
 
 import math
 import os
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from armlet.redistribution.inward import Inward
+from armlet.redistribution.noise import WORD
+from armlet.redistribution.operands import Operands
 from armlet.redistribution.outward import Outward
 from armlet.redistribution.rows import Policy
 
-WIDEST = 32_768
-ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
+WIDEST_ROW = 32_768
 # Low bits of a float32 that are zero in every value of the dtype.
 SPARE_BITS = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}
-WORD = 0xFFFFFFFF
 OLDEST_TRITON = (3, 5)
 
 
@@ -35,52 +33,19 @@ def supports(a: Tensor, policy: Policy) -> bool:
         _runs_on(a.device)
         and a.dtype in SPARE_BITS
         and a.shape[1] == 1
-        and 0 < a.shape[2] <= WIDEST
+        and 0 < a.shape[2] <= WIDEST_ROW
         and type(policy) in (Outward, Inward)
     )
 
 
-def move_rows(
-    a: Tensor,
-    policy: Outward | Inward,
-    *,
-    keys: Tensor | None = None,
-    positions: Tensor | None = None,
-    stream: int = 0,
-    uniforms: Tensor | None = None,
-    real: Tensor | None = None,
-    strength: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows moved by the policy; see `supports` for which.
-
-    Args:
-        a: `[scopes, 1, width]`, contiguous.
-        policy: what moves.
-        keys: int64 `[3, width]`, of `Noise.keys`; without keys and `uniforms` every draw is ½.
-        positions: int64 `[scopes, 1]`, the tokens' absolute positions, with `keys`.
-        stream: of the keyed noise.
-        uniforms: float32 `[scopes, 1, width]`, other draws.
-        real: bool `[scopes, 1]`; False: the token neither counts nor moves.
-        strength: float32 `[scopes]`, in place of the policy's.
-
-    Returns:
-        Values as `a`; how many moved, int64 `[scopes]`; and bool `[scopes]`: the row held NaN or Inf and is unchanged.
-    """
+def move_rows(a: Tensor, policy: Outward | Inward, operands: Operands) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows moved by the policy, as `plain.move_rows` moves them; see `supports` for which."""
     values = torch.empty_like(a)
-    draws = _Draws(keys, positions, stream, uniforms)
-    return values, *_launch(a, values, policy, None, draws, real, strength)
+    return values, *_launch_rows(a, values, policy, None, operands)
 
 
 def gated_rows(
-    gate_up: Tensor,
-    policy: Outward | Inward,
-    activation: str = "silu",
-    *,
-    keys: Tensor | None = None,
-    positions: Tensor | None = None,
-    stream: int = 0,
-    uniforms: Tensor | None = None,
-    strength: Tensor | None = None,
+    gate_up: Tensor, policy: Outward | Inward, activation: str, operands: Operands
 ) -> tuple[Tensor, Tensor, Tensor]:
     """ARM(activation(gate)) · up, the activated gate rounded to the dtype before ARM: one read and one write.
 
@@ -89,18 +54,13 @@ def gated_rows(
         policy: what moves.
         activation: "silu", "gelu" or "gelu_tanh", computed in float32 with the GPU's own exponential: not the bits of
             `torch.nn.functional`.
-        keys: as for `move_rows`, and so are the rest, with tokens for scopes.
-        positions: `[tokens]`.
-        stream: of the keyed noise.
-        uniforms: `[tokens, width]`.
-        strength: `[tokens]`.
+        operands: with tokens for scopes: positions `[tokens]`, uniforms `[tokens, width]`, strength `[tokens]`.
 
     Returns:
         `[tokens, width]`; how many moved, int64 `[tokens]`; and bool `[tokens]`: passed through ARM unchanged.
     """
     values = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
-    draws = _Draws(keys, positions, stream, uniforms)
-    return values, *_launch(gate_up, values, policy, activation, draws, None, strength)
+    return values, *_launch_rows(gate_up, values, policy, activation, operands)
 
 
 def interpreted() -> bool:
@@ -109,12 +69,13 @@ def interpreted() -> bool:
 
 
 def available() -> bool:
-    """Whether a Triton is there in which the programs have been compiled; the first call imports it."""
+    """Whether a Triton is installed that can compile the programs; the first call imports it."""
     if find_spec("triton") is None:
         return False
-    import triton  # type: ignore - optional
+    import triton
 
-    return tuple(int(part) for part in triton.__version__.split(".")[:2]) >= OLDEST_TRITON
+    version: str = triton.__version__  # type: ignore - optional
+    return tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_TRITON
 
 
 @lru_cache
@@ -129,61 +90,44 @@ def _runs_on(device: torch.device) -> bool:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Draws:
-    """Where the draws of a launch come from."""
-
-    keys: Tensor | None
-    positions: Tensor | None
-    stream: int
-    uniforms: Tensor | None
-
-    def arguments(self) -> dict[str, object]:
-        if self.keys is None:
-            uniforms = None if self.uniforms is None else self.uniforms.contiguous()
-            return {"keys": None, "positions": None, "uniforms": uniforms, "position_stride": 0, "stream": 0}
-        assert self.positions is not None
-        return {
-            "keys": self.keys.contiguous().view(torch.int32),
-            "positions": self.positions,
-            "uniforms": None,
-            "position_stride": self.positions.stride(0),
-            "stream": ((self.stream & WORD) ^ 1 << 31) - (1 << 31),  # as int32
-        }
-
-
-def _launch(
-    source: Tensor,
-    target: Tensor,
-    policy: Outward | Inward,
-    activation: str | None,
-    draws: _Draws,
-    real: Tensor | None,
-    strength: Tensor | None,
+def _launch_rows(
+    source: Tensor, target: Tensor, policy: Outward | Inward, activation: str | None, operands: Operands
 ) -> tuple[Tensor, Tensor]:
     """Fills `target`, and returns how many values moved and which rows passed."""
     from armlet.redistribution.backends.triton.rows import redistribute_rows
 
-    program: Any = redistribute_rows
     rows, width = len(target), target.shape[-1]
     moved = torch.empty(rows, dtype=torch.int64, device=target.device)
     passed = torch.empty(rows, dtype=torch.bool, device=target.device)
     if rows:
         with torch.cuda.device_of(source):
-            program[(rows,)](
+            redistribute_rows[(rows,)](  # type: ignore - a compiled program
                 source, target, moved, passed,
-                real=None if real is None else real.contiguous(),
-                strengths=None if strength is None else strength.contiguous(),
-                **draws.arguments(),
-                **settings(policy, width),
-                **constants(policy, width, target.dtype, activation, strength is not None),
+                **_pointers(operands),
+                **launch_numbers(policy, width),
+                **constants(policy, width, target.dtype, activation, operands.strength is not None),
                 **compiling(width),
             )  # fmt: skip
     return moved, passed
 
 
+def _pointers(operands: Operands) -> dict[str, object]:
+    """The tensors of a launch, and where it reads positions and stream."""
+    keys, positions, stream, uniforms, mask, strength = operands
+    keyed = keys is not None and uniforms is None
+    return {
+        "keys": keys.contiguous().view(torch.int32) if keys is not None and keyed else None,
+        "positions": positions if keyed else None,
+        "position_stride": positions.stride(0) if positions is not None and keyed else 0,
+        "stream": ((stream & WORD) ^ 1 << 31) - (1 << 31) if keyed else 0,  # as int32
+        "uniforms": None if uniforms is None else uniforms.contiguous(),
+        "mask": None if mask is None else mask.contiguous(),
+        "strengths": None if strength is None else strength.contiguous(),
+    }
+
+
 @lru_cache
-def settings(policy: Outward | Inward, width: int) -> dict[str, int | float]:
+def launch_numbers(policy: Outward | Inward, width: int) -> dict[str, int | float]:
     """The numbers of a policy at a width: the ranks that its statistics have, in float64 as the plain path has them."""
     outward = policy if isinstance(policy, Outward) else None
     index = (policy.ceiling if isinstance(policy, Outward) else policy.knee) * float(width - 1)
@@ -192,15 +136,15 @@ def settings(policy: Outward | Inward, width: int) -> dict[str, int | float]:
     low, high = outward.share if outward else (0.0, 0.0)
     return {
         "width": width,
-        "rank": (width - 1) // 2 + 1 if proportion is None else _rank(proportion, width),
-        "lowest": _rank(low, width),
-        "highest": _rank(high, width),
+        "rank": (width - 1) // 2 + 1 if proportion is None else _rank_of_share(proportion, width),
+        "lowest": _rank_of_share(low, width),
+        "highest": _rank_of_share(high, width),
         "below": below,
         "nearer": int(index - below < 0.5),
-        "weight": _single(index - below),
-        "rest": _single(1 - (index - below)),
-        "band": _single(outward.band if outward else 0.0),
-        "strength": _single(policy.strength),
+        "weight": _as_float32(index - below),
+        "rest": _as_float32(1 - (index - below)),
+        "band": _as_float32(outward.band if outward else 0.0),
+        "strength": _as_float32(policy.strength),
     }
 
 
@@ -240,9 +184,9 @@ def compiling(width: int) -> dict[str, object]:
     return {"num_warps": warps(width), "num_stages": 1, "enable_fp_fusion": False}
 
 
-def _rank(share: float, width: int) -> int:
+def _rank_of_share(share: float, width: int) -> int:
     return max(1, round(share * float(width)))
 
 
-def _single(number: float) -> float:
+def _as_float32(number: float) -> float:
     return torch.tensor(number, dtype=torch.float32).item()

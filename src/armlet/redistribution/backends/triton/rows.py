@@ -9,7 +9,14 @@ import triton
 import triton.language as tl
 
 from armlet.redistribution.backends.triton.arithmetic import activated, companded, narrowed, widened
-from armlet.redistribution.backends.triton.selection import between, count, kth, number, smallest, two_kth
+from armlet.redistribution.backends.triton.selection import (
+    count_true,
+    interpolated,
+    kth_magnitude,
+    number,
+    smallest,
+    two_kth,
+)
 
 # Integers that change from call to call: no kernel is compiled again because one of them is 1 or a multiple of 16.
 CHANGING = ("position_stride", "stream", "rank", "lowest", "highest", "below", "nearer")
@@ -24,7 +31,7 @@ def redistribute_rows(
     keys,
     positions,
     uniforms,
-    real,
+    mask,
     strengths,
     position_stride,
     stream,
@@ -53,10 +60,10 @@ def redistribute_rows(
 
     What the arguments are:
         values: with an ACTIVATION, `[rows, 2·width]`: gate, then up; `target` then takes ARM(activation(gate)) · up.
-        keys: of `Noise.keys`, as int32 `[3, 2·width]`: the low words stand at even places. None without keyed noise.
-        positions, uniforms, real, strengths: as `move_rows` takes them; None where they are not needed.
+        keys: of `Noise.keys`, as int32 `[3, 2·width]`: the low words are at even places. None without keyed noise.
+        positions, uniforms, mask, strengths: as in `Operands`; None where they are not needed.
         rank, lowest, highest: of the median (or the proportion) and of the clamp's ends, from 1.
-        below, nearer, weight, rest: where the quantile lies, see `between`.
+        below, nearer, weight, rest: where the quantile lies, see `interpolated`.
         band, strength: of the policy.
         POLICY: "outward" or "inward"; RULE: its `write` or its `curve`.
         BANDED: values move by `band`, not by proportion; SIGNED: the ceiling is taken from the values' signs too.
@@ -68,10 +75,10 @@ def redistribute_rows(
     source = values + row * width * (1 if ACTIVATION is None else 2)
     columns = tl.arange(0, BLOCK)
     numbers = tl.where(columns < width, widened(_gate(source, columns, width, ACTIVATION)), float("inf"))
-    moves = count(tl.abs(numbers) < float("inf")) == width
+    moves = count_true(tl.abs(numbers) < float("inf")) == width
     passed = ~moves
-    if real is not None:
-        counted = tl.load(real + row) != 0
+    if mask is not None:
+        counted = tl.load(mask + row) != 0
         moves, passed = moves & counted, passed & counted
     if STRENGTH == "rows":
         strength = tl.load(strengths + row)
@@ -81,16 +88,16 @@ def redistribute_rows(
     if POLICY == "outward":
         ordered = numbers if SIGNED else tl.abs(numbers)
         edge, low = two_kth(tl.abs(numbers), rank, ordered, below + 1, SIGNED, LOWEST)
-        upper = between(ordered, low, below, weight, rest, nearer, width)
+        upper = interpolated(ordered, low, below, weight, rest, nearer, width)
         lower = 0.0 - tl.minimum(smallest(numbers, numbers < 0), 0.0)
         if BANDED:
             edge = _edge(numbers, edge, rank, lowest, highest, band, LOWEST)
         edge = tl.where(moves, edge, -1.0)
     else:
-        low = kth(tl.abs(numbers), below + 1, LOWEST)
-        knee = between(tl.abs(numbers), low, below, weight, rest, nearer, width)
+        low = kth_magnitude(tl.abs(numbers), below + 1, LOWEST)
+        knee = interpolated(tl.abs(numbers), low, below, weight, rest, nearer, width)
         edge = tl.where(moves, knee, float("inf"))
-    tl.store(moved_counts + row, count(_chosen(numbers, edge, POLICY) & (columns < width)).to(tl.int64))
+    tl.store(moved_counts + row, count_true(_chosen(numbers, edge, POLICY) & (columns < width)).to(tl.int64))
     tl.store(passed_rows + row, passed)
     position = tl.load(positions + row * position_stride) if keys is not None else row
     for start in range(0, width, PART):
@@ -100,7 +107,7 @@ def redistribute_rows(
         chosen = _chosen(x, edge, POLICY) & (column < width)
         sign = tl.where(x < 0, -1.0, 1.0)
         if POLICY == "outward":
-            u = _draws(keys, uniforms, row, column, position, stream, width, chosen)
+            u = _uniforms(keys, uniforms, row, column, position, stream, width, chosen)
             end = sign * u * tl.where(x < 0, lower, upper)
             if RULE == "add":
                 end = x + end
@@ -120,7 +127,7 @@ def redistribute_rows(
 
 @triton.jit
 def _gate(source, column, width, ACTIVATION: tl.constexpr):
-    """The activated gate at `column`, in its dtype; 0 behind the row's end."""
+    """The activated gate at `column`, in its dtype; 0 beyond the row's end."""
     a = tl.load(source + column, column < width, 0)
     return a if ACTIVATION is None else activated(a, ACTIVATION)
 
@@ -137,20 +144,20 @@ def _edge(x, median, rank, lowest, highest, band, LOWEST: tl.constexpr):
 
     Counting tells whether it does, and only then is the end looked for.
     """
-    mad = tl.maximum(kth(tl.abs(tl.abs(x) - median), rank, 0), 1e-12)
+    mad = tl.maximum(kth_magnitude(tl.abs(tl.abs(x) - median), rank, 0), 1e-12)
     epsilon = 1.4826 * mad * band
-    narrow = count(tl.abs(x) <= epsilon) < lowest
-    wide = count(tl.abs(x) < epsilon) >= highest
+    narrow = count_true(tl.abs(x) <= epsilon) < lowest
+    wide = count_true(tl.abs(x) < epsilon) >= highest
     # The float32 before ε, since what is below ε moves, and what equals it does not.
     bits = epsilon.to(tl.uint32, bitcast=True)
     edge = tl.where(epsilon > 0, number(bits - 1, False), -1.0)
     if narrow | wide:
-        edge = kth(tl.abs(x), tl.where(narrow, lowest, highest), LOWEST)
+        edge = kth_magnitude(tl.abs(x), tl.where(narrow, lowest, highest), LOWEST)
     return edge
 
 
 @triton.jit
-def _draws(keys, uniforms, row, column, position, stream, width, chosen):
+def _uniforms(keys, uniforms, row, column, position, stream, width, chosen):
     """Uniforms where values move: keyed, given, or ½."""
     if keys is not None:
         base = tl.load(keys + 2 * column, chosen, 0).to(tl.uint32)
