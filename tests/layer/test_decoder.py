@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from armlet import ARM, Inward, Noise, Outward, Transport, attach
-from armlet.attachment.positions import going_on
+from armlet.attachment.positions import cache_argument
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.checkpoint import open_checkpoint
 from armlet.inspection.diagram import LABELS as DRAWN
@@ -258,7 +258,7 @@ def theirs_in_chunks(model, index, ids, sizes):
     """(x, y) of one layer of Hugging Face's model, given the tokens in pieces."""
     output, parts = None, []
     for chunk in ids.split(sizes, dim=1):
-        cached = going_on(model, output) if output else {}
+        cached = cache_argument(model, output) if output else {}
         x, y, output = in_and_out(model, index, input_ids=chunk, use_cache=True, **cached)
         parts.append((x, y))
     return [torch.cat(part, dim=1) for part in zip(*parts, strict=True)]

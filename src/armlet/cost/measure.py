@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from armlet.attachment.attach import Attachment, attach
-from armlet.attachment.places import Place
+from armlet.attachment.places import ArmPlace
 from armlet.cost.literal import literal
 from armlet.redistribution.entry import redistribute
 from armlet.redistribution.noise import Noise
@@ -162,7 +162,7 @@ def _call_in_place(model: "PreTrainedModel", job: Job) -> dict[str, Any]:
 def _time_calls(model: nn.Module, seconds: list[float]) -> None:
     """Notes what each call of ARM takes from now on, as long as it is attached."""
     children = (child for module in model.modules() for child in module.children())
-    for place in {child for child in children if isinstance(child, Place)}:
+    for place in {child for child in children if isinstance(child, ArmPlace)}:
         place.redistributed = partial(_note_seconds, place.redistributed, seconds)
 
 

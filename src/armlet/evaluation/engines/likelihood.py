@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from armlet.attachment.positions import going_on
+from armlet.attachment.positions import cache_argument
 from armlet.evaluation.engines.padding import pad_left, pad_right
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _logits(model: "PreTrainedModel", whole: Any, mask: Tensor, owners: Tensor, 
     first = whole.logits[:, -1][owners, None]
     if tokens.shape[1] == 1:
         return first
-    ((name, cache),) = going_on(model, whole).items()
+    ((name, cache),) = cache_argument(model, whole).items()
     cache = copy.deepcopy(cache)  # the next choices go on from the same prompts
     cache.batch_select_indices(owners)
     both = torch.cat((mask[owners], real[:, :-1]), dim=1)
