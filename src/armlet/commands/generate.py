@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from armlet.attachment.config import describe, load_config, parse_layers
+from armlet.attachment.config import AttachArguments, describe, load_config, parse_layers
 from armlet.commands.arguments import (
     POLICY,
     Device,
@@ -84,10 +84,15 @@ def generate(
         raise typer.Exit(INTERRUPTED)
 
 
-def _described(policy: str, layers: str, scope: Scope, site: Site, seed: int) -> dict[str, Any]:
+def _described(policy: str, layers: str, scope: Scope, site: Site, seed: int) -> AttachArguments:
     """The arguments of `attach` that the command line gives."""
-    place = {"layers": parse_layers(layers), "scope": scope.value, "site": site.value}
-    return {"policy": parse_policy(policy), **place, "noise": Noise(seed)}
+    arguments: AttachArguments = {
+        "policy": parse_policy(policy),
+        "layers": parse_layers(layers),
+        "scope": scope.value,
+        "noise": Noise(seed),
+    }
+    return arguments | {"site": site.value}
 
 
 def _load(model: str, dtype: str, device: str | None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":

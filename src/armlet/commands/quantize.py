@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from armlet.attachment.config import FILE, describe
+from armlet.attachment.config import CONFIG_FILE, describe
 from armlet.commands.arguments import Device, Dtype, Json, Seed, Site, check_folder, refuse_meta, unslashed
 from armlet.precision.findings import Row, cautions, headline, layer_rows, most_trials, rounded, unrounded
 from armlet.presentation.files import json_text, write_json
@@ -251,7 +251,7 @@ def _report(found: _Found, asked: dict[str, Any], folder: Path, as_json: bool) -
 def _save_setting(contraction: "Contraction | None", folder: Path) -> list[str]:
     """`armlet.json`, where a contraction was chosen; the one of an earlier run with another outcome goes."""
     if contraction is None:
-        (folder / FILE).unlink(missing_ok=True)
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
         return []
     content = describe(contraction.policy, contraction.layers, contraction.scope, Noise(0), contraction.site)
-    return [str(write_json(folder / FILE, content))]
+    return [str(write_json(folder / CONFIG_FILE, content))]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from armlet.attachment.config import FILE, describe, load_config, parse_config
+from armlet.attachment.config import CONFIG_FILE, describe, load_config, parse_config
 from armlet.attachment.sites import GATE
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
@@ -45,14 +45,14 @@ def configured(additional_config: object) -> dict[str, Any] | None:
 
 
 def _beside(model: str) -> str | None:
-    file = Path(model) / FILE
+    file = Path(model) / CONFIG_FILE
     return str(file) if file.is_file() else None
 
 
 def _written_out(entry: object) -> dict[str, Any]:
     if not isinstance(entry, str | Mapping):
         raise ArgumentError(
-            f"additional_config: {KEY} must be an object such as {{'policy': 'outward'}}, the name of an {FILE} or of "
+            f"additional_config: {KEY} must be an object such as {{'policy': 'outward'}}, the name of an {CONFIG_FILE} or of "
             f"its folder, or false; found {entry!r}"
         )
     arguments = load_config(entry) if isinstance(entry, str) else parse_config(dict(entry))
