@@ -86,13 +86,13 @@ def generate(
 
 def _described(policy: str, layers: str, scope: Scope, site: Site, seed: int) -> AttachArguments:
     """The arguments of `attach` that the command line gives."""
-    arguments: AttachArguments = {
+    return {
         "policy": parse_policy(policy),
         "layers": parse_layers(layers),
         "scope": scope.value,
         "noise": Noise(seed),
+        "site": site.value,
     }
-    return arguments | {"site": site.value}
 
 
 def _load(model: str, dtype: str, device: str | None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
