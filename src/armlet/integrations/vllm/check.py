@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from armlet.checkpoints.identity import model_folder
-from armlet.integrations.vllm.offline import OFF, RankReport, opened, reports, run_prompts
+from armlet.integrations.vllm.offline import OFF, RankReport, opened, reports, run_prompts, token_logprobs
 from armlet.integrations.vllm.settings import ExtraArgs, full_setting
 from armlet.redistribution.errors import ArgumentError
 
@@ -146,8 +146,7 @@ def _answers(engine: "LLM", prompts: Sequence[str], tokens: int, extra_args: Seq
     greedy = {"temperature": 0, "max_tokens": tokens, "ignore_eos": True, "logprobs": 0}
     params = [SamplingParams(**greedy, extra_args=asked) for asked in extra_args]
     outputs = [output.outputs[0] for output in run_prompts(engine, prompts, params)]
-    steps = [zip(output.token_ids, output.logprobs, strict=True) for output in outputs]
-    logprobs = [[step[token].logprob for token, step in answer] for answer in steps]
+    logprobs = [token_logprobs(output.token_ids, output.logprobs) for output in outputs]
     return EngineAnswers([list(output.token_ids) for output in outputs], logprobs)
 
 

@@ -23,6 +23,7 @@ from armlet.integrations.vllm.offline import (
     open_engine,
     reports,
     run_prompts,
+    token_logprobs,
 )
 from armlet.redistribution.errors import ArgumentError
 
@@ -106,7 +107,7 @@ class Offline:
         self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
     ) -> list[Output]:
         """One answer to each ask."""
-        shared: dict[str, object] = {"temperature": condition.temperature, "max_tokens": sampling.max_new_tokens}
+        shared: dict[str, Any] = {"temperature": condition.temperature, "max_tokens": sampling.max_new_tokens}
         if condition.temperature:
             shared["top_p"] = sampling.top_p
         if condition.role == "best-of":
@@ -141,12 +142,17 @@ class Offline:
             )
 
     def _generate(
-        self, prompts: list[list[int]], condition: Condition, params: Sequence[Mapping[str, object]]
+        self, prompts: list[list[int]], condition: Condition, params: Sequence[dict[str, Any]]
     ) -> "list[RequestOutput]":
         from vllm import SamplingParams
 
         extra = OFF if self._treatment and not condition.treatment else None
-        shared = {"extra_args": extra, "ignore_eos": True, "stop_token_ids": self._ends, "detokenize": False}
+        shared: dict[str, Any] = {
+            "extra_args": extra,
+            "ignore_eos": True,
+            "stop_token_ids": self._ends,
+            "detokenize": False,
+        }
         sampling = [SamplingParams(**shared, **own_params) for own_params in params]
         outputs = run_prompts(self._engine, [{"prompt_token_ids": ids} for ids in prompts], sampling)
         self._fired = self._new_counts() if condition.treatment else {}
@@ -162,8 +168,7 @@ class Offline:
         answer, end = ended(list(completion.token_ids), self._ends)
         mean = None
         if completion.logprobs:
-            logprobs = [step[token].logprob for step, token in zip(completion.logprobs, answer, strict=True)]
-            mean = sum(logprobs) / len(answer)
+            mean = sum(token_logprobs(answer, completion.logprobs)) / len(answer)
         return Output(self.tokens.text(answer), len(answer), end, mean)
 
 
@@ -205,8 +210,8 @@ def _end_tokens(folder: str) -> list[int]:
 
 def _likelihood(output: "RequestOutput", length: int) -> float:
     """The summed log-probability of a prompt's last tokens."""
-    tokens, steps = output.prompt_token_ids[-length:], output.prompt_logprobs[-length:]
-    return float(sum(step[token].logprob for step, token in zip(steps, tokens, strict=True)))
+    tokens, steps = output.prompt_token_ids or [], output.prompt_logprobs or []
+    return float(sum(token_logprobs(tokens[-length:], steps[-length:])))
 
 
 def _subtract(now: LayerCounts, before: LayerCounts | None) -> LayerCounts:

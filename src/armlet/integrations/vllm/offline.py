@@ -13,6 +13,7 @@ from armlet.redistribution.errors import ArmletError
 
 if TYPE_CHECKING:
     from vllm import LLM, PromptType, RequestOutput, SamplingParams
+    from vllm.logprobs import Logprob
 
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -24,7 +25,7 @@ ENVIRONMENT = {
 CPU_CACHE = 2**31
 """Bytes of keys and values on a CPU, where vLLM would take nearly all of the memory."""
 
-OFF = {SETTING_KEY: "off"}
+OFF: dict[str, object] = {SETTING_KEY: "off"}
 """A request's `extra_args` without ARM."""
 
 LayerCounts = dict[str, int | float]
@@ -106,6 +107,18 @@ def run_prompts(
         return engine.generate(list(prompts), list(params), use_tqdm=False)
     except (VLLMError, ValueError) as error:
         raise EngineError(f"vLLM does not take the request ({error})") from error
+
+
+def token_logprobs(tokens: Sequence[int], steps: "Sequence[dict[int, Logprob] | None] | None") -> list[float]:
+    """The log-probability of each token, from those of each step, which vLLM returns where a request asks for them.
+
+    Raises:
+        EngineError: it returned none.
+    """
+    known = [step for step in steps or [] if step is not None]
+    if len(known) != len(tokens):
+        raise EngineError(f"vLLM returned log-probabilities for {len(known)} of {len(tokens)} tokens")
+    return [step[token].logprob for token, step in zip(tokens, known, strict=True)]
 
 
 def reports(engine: "LLM") -> list[RankReport]:

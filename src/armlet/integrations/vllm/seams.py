@@ -209,8 +209,8 @@ def _serving(runner: "GPUModelRunner") -> Serving | None:
 def _is_draft(vllm_config: "VllmConfig", model_config: "ModelConfig") -> bool:
     """Whether this is the draft model of speculative decoding; one without a model has the target's configuration."""
     speculative = vllm_config.speculative_config
-    draft = getattr(speculative, "draft_model_config", None)
-    return draft is not None and model_config is draft and draft is not speculative.target_model_config
+    draft, target = (getattr(speculative, f"{role}_model_config", None) for role in ("draft", "target"))
+    return draft is not None and model_config is draft and draft is not target
 
 
 def _run_forward(
@@ -228,7 +228,9 @@ def _run_forward(
         raise ArmletError("vLLM runs the model without positions, which ARM's noise depends on")
     ids = runner.input_batch.req_ids
     starts = runner.query_start_loc.np[: len(ids) + 1]
-    serving.feed(positions, starts[1:] - starts[:-1], [_extra_args(runner.requests[request]) for request in ids])
+    serving.feed(
+        positions, (starts[1:] - starts[:-1]).tolist(), [_extra_args(runner.requests[request]) for request in ids]
+    )
     output = original(runner, input_ids, positions, *args, **kwargs)
     serving.prove()
     return output

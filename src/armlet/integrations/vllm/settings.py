@@ -15,7 +15,7 @@ SETTING_KEY = "armlet"
 SWITCHES = {"on": None, "off": 0.0}
 """The words that a request may use; None: as the engine is configured."""
 
-ExtraArgs = Mapping[str, object] | None
+ExtraArgs = dict[str, object] | None
 """What a request says beside its prompt and its sampling parameters."""
 
 
