@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from armlet.prompts.questions import encode
+from armlet.prompts.questions import encode_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -98,7 +98,7 @@ def answer(
         seed: of sampling.
         tick: called after each token.
     """
-    ids = encode(tokenizer, prompt).to(model.device)
+    ids = encode_prompt(tokenizer, prompt).to(model.device)
     sampled = temperature >= COLDEST
     how: dict[str, Any] = {"do_sample": True, "temperature": temperature} if sampled else {"do_sample": False}
     collector, interrupted = Collector(tick), False

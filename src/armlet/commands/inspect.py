@@ -100,10 +100,10 @@ def _drawn(synthetic: Synthetic, seed: int) -> "Sample":
 def _measured(model: str | None, prompts: list[str], layer: int, dtype: str, device: str | None) -> "Sample":
     """The activated gates of a model; those of the prompts so far where Ctrl-C cuts it short."""
     from armlet.inspection.measure import Sample, activated_gates
-    from armlet.prompts.questions import encode
+    from armlet.prompts.questions import encode_prompt
 
     opened = open_model(model, dtype, device, last=layer)
-    ids = [encode(opened.tokenizer, prompt) for prompt in prompts]
+    ids = [encode_prompt(opened.tokenizer, prompt) for prompt in prompts]
     sample = Sample(opened.name, opened.options.activation)
     with progress("running prompts", len(prompts) * (layer + 1)) as tick:
         try:
