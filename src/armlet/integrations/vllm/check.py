@@ -112,7 +112,7 @@ def check_serving(
         tick("answering with ARM")
         on, on_seconds = _timed(engine, prompts, tokens, every)
         off, off_seconds = _timed(engine, prompts, tokens, none)
-        mixed = _answers(engine, prompts, tokens, [OFF if at % 2 else None for at in range(len(prompts))])
+        mixed = _engine_answers(engine, prompts, tokens, [OFF if at % 2 else None for at in range(len(prompts))])
         ranks = reports(engine)
     return Check(
         model=model,
@@ -131,16 +131,18 @@ def _timed(
     engine: "LLM", prompts: Sequence[str], tokens: int, extra_args: Sequence[ExtraArgs]
 ) -> tuple[EngineAnswers, float]:
     """The answers, and the median seconds per generated token."""
-    answers = _answers(engine, prompts, tokens, extra_args)
+    answers = _engine_answers(engine, prompts, tokens, extra_args)
     seconds = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        _answers(engine, prompts, tokens, extra_args)
+        _engine_answers(engine, prompts, tokens, extra_args)
         seconds.append(time.perf_counter() - start)
     return answers, median(seconds) / sum(map(len, answers.tokens))
 
 
-def _answers(engine: "LLM", prompts: Sequence[str], tokens: int, extra_args: Sequence[ExtraArgs]) -> EngineAnswers:
+def _engine_answers(
+    engine: "LLM", prompts: Sequence[str], tokens: int, extra_args: Sequence[ExtraArgs]
+) -> EngineAnswers:
     from vllm import SamplingParams
 
     greedy = {"temperature": 0, "max_tokens": tokens, "ignore_eos": True, "logprobs": 0}
