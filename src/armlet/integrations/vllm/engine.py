@@ -138,7 +138,8 @@ class Offline:
         if len(prompts[longest]) + most > room:
             raise EngineError(
                 f"item {asks[longest].problem.id}: a prompt of {len(prompts[longest])} tokens and an answer of {most} "
-                f"do not fit into max_model_len, {room}: give a smaller --max-new-tokens, or more of that in --engine-args"
+                f"do not fit into max_model_len, {room}: give a smaller --max-new-tokens, or raise the limit in "
+                "--engine-args"
             )
 
     def _generate(
