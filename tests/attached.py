@@ -5,12 +5,35 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from armlet import ARM, Inward, Outward, Transport
+from armlet import ARM, Inward, Outward, Transport, redistribute
+from armlet.attachment.sites import SITES
 from families import prompt
 
 POLICIES = [Outward(), Inward(knee=0.9), Transport()]
 each_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+each_site = pytest.mark.parametrize("site", SITES)
 each_cache = pytest.mark.parametrize("options", [{}, {"cache_implementation": "static"}], ids=["dynamic", "static"])
+
+
+def other_site(site):
+    """The site that `site` is not."""
+    (other,) = set(SITES) - {site}
+    return other
+
+
+@contextmanager
+def redistributed_by_hook(model, policy, noise, site):
+    """Layer 0 of a model from transformers, with a plain hook that redistributes at the site."""
+    mlp = model.get_decoder().layers[0].mlp
+    if site == "product":
+        handle = mlp.down_proj.register_forward_pre_hook(lambda _, args: redistribute(args[0], policy, noise=noise))
+    else:
+        activation = next(child for name, child in mlp.named_children() if name in ("act_fn", "activation_fn"))
+        handle = activation.register_forward_hook(lambda _, _args, out: redistribute(out, policy, noise=noise))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from armlet import Inward, Layer1, Outward
 from armlet.mechanism.layers import Setup, measure_layers
-from armlet.prompts.fillers import conditions, filler_tokens, make_prompt
+from armlet.prompts.fillers import filler_conditions, filler_tokens, make_prompt
 from families import tiny
 from tiny_checkpoints import words
 
@@ -18,7 +18,7 @@ POLICIES = (Outward(proportion=0.3), Inward(knee=0.8))
 def setup_of(counts=(2, 5), kinds=("w7",), **changes):
     tokenizer = words()
     prompts = [make_prompt(tokenizer, question, system=SYSTEM) for question in QUESTIONS]
-    fillers = conditions(kinds, counts)
+    fillers = filler_conditions(kinds, counts)
     tokens = [[filler_tokens(tokenizer, filler, prompt=at) for filler in fillers] for at in range(len(prompts))]
     return Setup(**{"prompts": prompts, "fillers": fillers, "tokens": tokens, "policies": POLICIES} | changes)
 

@@ -3,7 +3,7 @@
 import torch
 import transformers as hf
 
-from armlet.attachment.positions import going_on
+from armlet.attachment.positions import cache_argument
 
 COMMON = {
     "vocab_size": 64,
@@ -71,4 +71,4 @@ def prompt(length, *, batch=1, seed=0):
 
 def go_on(model, ids, last=None, **inputs):
     """A call that goes on from the cache of the `last` one, by the name that this transformers has for it."""
-    return model(ids, use_cache=True, **(going_on(model, last) if last else {}), **inputs)
+    return model(ids, use_cache=True, **(cache_argument(model, last) if last else {}), **inputs)

@@ -1,16 +1,29 @@
 """ARM in a model: where it acts, that it is off when it is off, and that positions and padding arrive by themselves."""
 
 import copy
+import inspect
 import pickle
 import threading
+from contextlib import contextmanager
 
 import pytest
 import torch
 
-from armlet import Inward, Noise, Outward, Transport, attach, redistribute
+from armlet import Inward, Noise, Outward, Transport, attach, load_config
 from armlet.attachment.attach import AlreadyAttachedError, DetachedError
+from armlet.evaluation.conditions.placebos import placebo
 from armlet.redistribution.errors import ArgumentError
-from attached import POLICIES, anatomy, each_cache, each_policy, padded, seen
+from attached import (
+    POLICIES,
+    anatomy,
+    each_cache,
+    each_policy,
+    each_site,
+    other_site,
+    padded,
+    redistributed_by_hook,
+    seen,
+)
 from families import FAMILIES, go_on, prompt, tiny
 
 
@@ -23,22 +36,21 @@ def _no_gradients():
 # --- where it acts --------------------------------------------------------------------------------------------------
 
 
+@each_site
 @pytest.mark.parametrize("family", FAMILIES)
 @each_policy
-def test_arm_acts_on_the_activated_gate_of_its_layer_alone(family, policy):
+def test_arm_acts_on_the_site_of_its_layer_alone(family, policy, site):
     model, ids = tiny(family), prompt(9)
-    activation = next(m for n, m in model.named_modules() if n.split(".")[-1] in ("act_fn", "activation_fn"))
-    handle = activation.register_forward_hook(lambda _module, _args, out: redistribute(out, policy, noise=Noise(4)))
-    expected = model(ids).logits
-    handle.remove()
+    with redistributed_by_hook(model, policy, Noise(4), site):
+        expected = model(ids).logits
     baseline = model(ids).logits
-    with attach(model, policy, noise=Noise(4)) as attachment:
+    with attach(model, policy, noise=Noise(4), site=site) as attachment:
         treated = model(ids).logits
         report = attachment.report()
     assert torch.equal(treated, expected)
     assert not torch.equal(treated, baseline)
-    assert report[0]["calls"] == 1
-    assert report[0]["tokens"] == 9
+    assert list(report) == [0]
+    assert (report[0]["calls"], report[0]["tokens"]) == (1, 9)
     assert report[0]["moved"] > 0
     assert torch.equal(model(ids).logits, baseline)
 
@@ -67,37 +79,81 @@ def test_two_attachments_at_two_layers_are_independent():
     assert not torch.equal(both, outer_alone)
 
 
-def test_a_copy_of_an_attached_model_is_attached_and_counts_for_itself():
+@each_site
+def test_the_two_sites_of_a_layer_are_independent(site):
+    model, ids, other = tiny(), prompt(9), other_site(site)
+    before, baseline = anatomy(model), model(ids).logits
+    with attach(model, Outward(), site=site):
+        site_alone = model(ids).logits
+    with attach(model, Outward(), site=other):
+        other_alone = model(ids).logits
+    first, second = attach(model, Outward(), site=site), attach(model, Outward(), site=other)
+    both = model(ids).logits
+    assert not torch.equal(both, site_alone)
+    assert not torch.equal(both, other_alone)
+    assert first.report()[0]["calls"] == second.report()[0]["calls"] == 1
+    with first.paused():
+        assert torch.equal(model(ids).logits, other_alone)
+    assert torch.equal(model(ids).logits, both)
+    first.detach()
+    assert torch.equal(model(ids).logits, other_alone)
+    second.detach()
+    assert torch.equal(model(ids).logits, baseline)
+    assert anatomy(model) == before
+
+
+@each_site
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copied", "pickled"]
+)
+def test_a_copy_of_an_attached_model_is_attached_and_counts_for_itself(duplicate, site):
     model, ids = tiny(), prompt(5)
-    with attach(model, Outward()) as attachment:
+    with attach(model, Outward(), site=site) as attachment:
         expected = model(ids).logits
-        twin = copy.deepcopy(model)
+        twin = duplicate(model)
         assert torch.equal(twin(ids).logits, expected)
         assert attachment.report()[0]["calls"] == 1
+    assert torch.equal(twin(ids).logits, expected)
 
 
-def test_half_precision_models_run():
-    for dtype in (torch.bfloat16, torch.float16, torch.float64):
-        model = tiny().to(dtype)
-        for policy in POLICIES:
-            with attach(model, policy):
-                assert model(prompt(5)).logits.isfinite().all()
+@each_site
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_half_and_double_precision_models_run(dtype, site):
+    model = tiny().to(dtype)
+    for policy in POLICIES:
+        with attach(model, policy, site=site):
+            assert model(prompt(5)).logits.isfinite().all()
+
+
+@each_site
+def test_what_was_saved_attaches_again(tmp_path, site):
+    model, ids = tiny(), prompt(6)
+    with attach(model, Outward(band=0.5), layers=[0, 1], noise=Noise(3), site=site) as attachment:
+        assert attachment.site == site
+        expected = model(ids).logits
+        attachment.save(tmp_path)
+    arguments = load_config(tmp_path)
+    assert set(arguments) <= set(inspect.signature(attach).parameters)
+    with attach(model, **arguments):
+        assert torch.equal(model(ids).logits, expected)
 
 
 # --- off is exact ---------------------------------------------------------------------------------------------------
 
 
+@each_site
 @pytest.mark.parametrize("family", FAMILIES)
-def test_off_is_bit_equal_and_leaves_nothing(family):
+def test_off_is_bit_equal_and_leaves_nothing(family, site):
     model, ids = tiny(family), prompt(9, batch=2)
     before, baseline, generator = anatomy(model), model(ids).logits, torch.get_rng_state()
-    attachment = attach(model, Outward())
+    attachment = attach(model, Outward(), site=site)
     keys = list(model.state_dict())
-    model(ids)
+    treated = model(ids).logits
+    assert not torch.equal(treated, baseline)
     with attachment.paused():
         assert torch.equal(model(ids).logits, baseline)
         assert anatomy(model) == before
-    assert not torch.equal(model(ids).logits, baseline)
+    assert torch.equal(model(ids).logits, treated)
     attachment.detach()
     attachment.detach()
     assert torch.equal(model(ids).logits, baseline)
@@ -128,14 +184,6 @@ def test_a_detached_attachment_is_not_entered_again():
         pass
 
 
-def test_an_attached_model_can_be_pickled():
-    model, ids = tiny(), prompt(5)
-    with attach(model, Outward()):
-        expected = model(ids).logits
-        twin = pickle.loads(pickle.dumps(model))
-    assert torch.equal(twin(ids).logits, expected)
-
-
 def test_a_pause_of_a_detached_attachment_stays_detached():
     model = tiny()
     attachment = attach(model, Outward())
@@ -146,14 +194,34 @@ def test_a_pause_of_a_detached_attachment_stays_detached():
     assert anatomy(model) == before
 
 
-def test_attaching_twice_at_one_site_is_refused_and_attaches_nothing():
+@each_site
+def test_attaching_twice_at_one_site_is_refused_and_attaches_nothing(site):
     model, ids = tiny(), prompt(4)
-    with attach(model, Outward(), layers=1):
+    with attach(model, Outward(), layers=1, site=site), attach(model, Outward(), site=other_site(site)):
         before, expected = anatomy(model), model(ids).logits
-        with pytest.raises(AlreadyAttachedError, match="layer 1 has an ARM already"):
-            attach(model, Inward(), layers="all")
+        with pytest.raises(AlreadyAttachedError, match=f"layer 1 has an ARM already at the site {site}"):
+            attach(model, Inward(), layers="all", site=site)
         assert anatomy(model) == before
         assert torch.equal(model(ids).logits, expected)
+
+
+@each_site
+def test_a_layer_that_cannot_take_arm_leaves_all_layers_untouched(site):
+    model, ids = tiny(), prompt(4)
+    before, baseline = anatomy(model), model(ids).logits
+    mlp = model.model.layers[1].mlp
+
+    class Frozen(type(mlp)):
+        def __setattr__(self, name, value):
+            raise TypeError("this module cannot be changed")
+
+    plain, mlp.__class__ = type(mlp), Frozen
+    with pytest.raises(TypeError, match="cannot be changed"):
+        attach(model, Outward(), layers="all", site=site)
+    type.__setattr__(Frozen, "__setattr__", plain.__setattr__)
+    mlp.__class__ = plain
+    assert torch.equal(model(ids).logits, baseline)
+    assert anatomy(model) == before
 
 
 def test_a_pause_inside_a_pause_ends_nothing_and_detaching_inside_one_lasts():
@@ -199,14 +267,144 @@ def test_wrong_arguments_attach_nothing(wrong):
     assert anatomy(model) == before
 
 
+@each_site
+@each_policy
 @pytest.mark.parametrize(
-    "policy", [Outward(strength=0), Inward(strength=0), Transport(strength=0)], ids=lambda p: p.name
+    "idle",
+    [
+        lambda policy: type(policy)(strength=0),
+        lambda policy: placebo("identity", policy),
+        lambda policy: placebo("draw-only", policy),
+    ],
+    ids=["strength 0", "identity", "draw-only"],
 )
-def test_strength_zero_gives_the_baseline_bit_for_bit(policy):
+def test_what_changes_nothing_gives_the_baseline_bit_for_bit(policy, idle, site):
     model, ids = tiny(), prompt(7, batch=2)
     baseline = model(ids).logits
-    with attach(model, policy, layers="all"):
+    with attach(model, idle(policy), layers="all", site=site):
         assert torch.equal(model(ids).logits, baseline)
+
+
+@each_site
+@each_policy
+def test_the_matched_placebo_moves_as_many_values_as_its_policy(policy, site):
+    model, moved = tiny(), []
+    for treatment in (policy, placebo("matched", policy)):
+        with attach(model, treatment, site=site) as attachment:
+            model(prompt(7, batch=2))
+            moved.append(attachment.report()[0]["moved"])
+    assert moved[0] == moved[1] > 0
+
+
+# --- switching while another thread runs the model ------------------------------------------------------------------
+
+
+class Midway:
+    """A forward of a model in another thread that stops before layer 1 until `finish` lets it go on."""
+
+    def __init__(self, model, *, error=None):
+        self.model, self.error, self.logits = model, error, None
+        self._arrived, self._may_go_on = threading.Event(), threading.Event()
+        self._handle = model.model.layers[1].register_forward_pre_hook(self._stop)
+        self._thread = None
+
+    def _stop(self, *_):
+        if threading.current_thread() is self._thread:
+            self._arrived.set()
+            assert self._may_go_on.wait(60)
+            if self.error:
+                raise self.error
+
+    def start(self):
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._arrived.wait(60)
+
+    def _run(self):
+        try:
+            with torch.no_grad():  # gradient mode is a thread's own
+                self.logits = self.model(IDS).logits
+        except Exception as error:
+            self.logits = error
+
+    def finish(self):
+        """The logits, or the error."""
+        self._may_go_on.set()
+        self._thread.join(60)
+        return self.logits
+
+
+IDS = prompt(5)
+
+
+@contextmanager
+def ready(site, **options):
+    """A model, a forward of it to start elsewhere, its anatomy, and its logits without and with ARM."""
+    model = tiny()
+    midway = Midway(model, **options)
+    before, baseline = anatomy(model), model(IDS).logits
+    with attach(model, Outward(), layers="all", site=site):
+        treated = model(IDS).logits
+    assert not torch.equal(baseline, treated)
+    yield model, midway, before, baseline, treated
+
+
+@each_site
+@pytest.mark.parametrize("last", [True, False], ids=["ends inside the pause", "ends after the pause"])
+def test_a_treated_forward_stays_treated_when_another_thread_pauses(site, last):
+    with ready(site) as (model, midway, before, baseline, treated):
+        attachment = attach(model, Outward(), layers="all", site=site)
+        midway.start()
+        with attachment.paused():
+            assert torch.equal(model(IDS).logits, baseline)
+            if last:
+                assert torch.equal(midway.finish(), treated)
+                assert anatomy(model) == before
+                assert torch.equal(model(IDS).logits, baseline)
+        assert torch.equal(midway.finish(), treated)
+        assert torch.equal(model(IDS).logits, treated)
+        attachment.detach()
+        assert anatomy(model) == before
+
+
+@each_site
+@pytest.mark.parametrize("while_another_runs", [False, True])
+def test_an_untreated_forward_stays_untreated_when_the_pause_in_another_thread_ends(site, while_another_runs):
+    with ready(site) as (model, midway, _, baseline, treated):
+        attachment = attach(model, Outward(), layers="all", site=site)
+        other = Midway(model)
+        if while_another_runs:  # so that ARM's modules stay in the model during the pause
+            other.start()
+        with attachment.paused():
+            midway.start()
+        assert torch.equal(model(IDS).logits, treated)
+        assert torch.equal(midway.finish(), baseline)
+        assert not while_another_runs or torch.equal(other.finish(), treated)
+
+
+@each_site
+def test_a_forward_that_runs_during_attach_and_detach_ends_as_it_began(site):
+    with ready(site) as (model, midway, before, baseline, treated):
+        midway.start()
+        attachment = attach(model, Outward(), layers="all", site=site)
+        assert torch.equal(midway.finish(), baseline)
+        second = Midway(model)
+        second.start()
+        attachment.detach()
+        assert torch.equal(model(IDS).logits, baseline)
+        assert torch.equal(second.finish(), treated)
+        second._handle.remove()
+        assert anatomy(model) == before
+
+
+def test_a_forward_that_fails_while_paused_raises_its_own_error_and_leaves_nothing_for_the_next_call():
+    with ready("gate", error=ZeroDivisionError("mine")) as (model, midway, before, baseline, _):
+        attachment = attach(model, Outward(), layers="all")
+        midway.start()
+        with attachment.paused():
+            assert midway.finish() is midway.error
+            assert torch.equal(model(IDS).logits, baseline)
+            assert anatomy(model) == before
 
 
 # --- noise ----------------------------------------------------------------------------------------------------------
@@ -252,26 +450,27 @@ def test_a_tensor_of_uniforms_is_used_as_it_is_and_refused_where_it_does_not_fit
 # --- positions and padding ------------------------------------------------------------------------------------------
 
 
+@each_site
 @each_cache
 @pytest.mark.parametrize("window", [4, 16])
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gemma3", "phi3"])
-def test_generate_counts_positions_from_the_first_real_token(family, window, options):
+def test_generate_counts_positions_from_the_first_valid_token(family, window, options, site):
     model = tiny(family, sliding_window=window)
     ids, attention_mask = padded("left")
-    with attach(model, Outward(), layers=[0, 2]), seen(model) as calls:
+    with attach(model, Outward(), layers=[0, 2], site=site), seen(model) as calls:
         model.generate(ids, attention_mask=attention_mask, max_new_tokens=4, do_sample=False, **options)
-    first = [call for call in calls if call[0] == 2]
-    _, positions, mask = first[0]
+    last_layer = [call for call in calls if call[0] == 2]
+    _, positions, mask = last_layer[0]
     assert positions[0, 3:].tolist() == [0, 1, 2]
     assert positions[1].tolist() == [0, 1, 2, 3, 4, 5]
     assert torch.equal(mask, attention_mask.bool())
-    assert [call[1].tolist() for call in first[1:]] == [[[3], [6]], [[4], [7]], [[5], [8]]]
-    assert all(call[2].all() for call in first[1:])
+    assert [call[1].tolist() for call in last_layer[1:]] == [[[3], [6]], [[4], [7]], [[5], [8]]]
+    assert all(call[2].all() for call in last_layer[1:])
 
 
 @each_cache
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
-def test_generate_counts_on_behind_right_padding(family, options):
+def test_generate_continues_the_positions_after_right_padding(family, options):
     model = tiny(family)
     ids, attention_mask = padded("right")
     with attach(model, Outward()), seen(model) as calls:
@@ -281,6 +480,7 @@ def test_generate_counts_on_behind_right_padding(family, options):
     assert [call[1].tolist() for call in calls[1:]] == [[[3], [6]], [[4], [7]]]
 
 
+@each_site
 @pytest.mark.parametrize(
     "options",
     [
@@ -292,10 +492,10 @@ def test_generate_counts_on_behind_right_padding(family, options):
     ],
     ids=str,
 )
-def test_every_way_of_generating_gives_each_token_its_own_position(options):
+def test_every_way_of_generating_gives_each_token_its_own_position(options, site):
     model = tiny()
     torch.manual_seed(0)
-    with attach(model, Outward()), seen(model) as calls:
+    with attach(model, Outward(), site=site), seen(model) as calls:
         model.generate(prompt(6), max_new_tokens=4, **({"do_sample": False} | options))
     reached = [int(positions.max()) for _, positions, _ in calls]
     assert reached == sorted(reached)
@@ -314,29 +514,37 @@ def test_assisted_generation_gives_the_treated_text():
         assert torch.equal(model.generate(prompt(6), assistant_model=assistant, **options), alone)
 
 
+# Matrix products of other shapes round differently, layer by layer; noise of another position would cost 0.1 or so.
+ROUNDING = {"rtol": 1e-4, "atol": 1e-4}
+
+each_extent = pytest.mark.parametrize(("site", "layers"), [("gate", "all"), ("product", 0)], ids=["gate", "product"])
+
+
+@each_extent
 @each_policy
-def test_decoding_with_a_cache_is_prefilling(policy):
+def test_decoding_with_a_cache_is_prefilling(policy, site, layers):
     model, ids = tiny(), prompt(12)
-    with attach(model, policy, layers="all"):
+    with attach(model, policy, layers=layers, site=site):
         whole = model(ids).logits
         out, parts = None, []
         for chunk in ids.split([5, 4, 1, 1, 1], dim=1):
             out = go_on(model, chunk, out)
             parts.append(out.logits)
-    # Matrix products of other shapes round differently, layer by layer; noise of another position would cost 0.1 or so.
-    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, **ROUNDING)
 
 
+@each_extent
 @pytest.mark.parametrize("side", ["left", "right"])
 @each_policy
-def test_padding_and_batch_mates_change_nothing(policy, side):
+def test_token_scope_ignores_padding_and_batch_mates(policy, side, site, layers):
     model = tiny()
     ids, attention_mask = padded(side)
-    with attach(model, policy, layers="all"):
+    with attach(model, policy, layers=layers, site=site) as attachment:
         together = model(ids, attention_mask=attention_mask).logits
+        assert attachment.report()[0]["tokens"] == 9
         alone = [model(row[keep.bool()][None]).logits for row, keep in zip(ids, attention_mask, strict=True)]
     for row, keep, single in zip(together, attention_mask.bool(), alone, strict=True):
-        torch.testing.assert_close(row[keep], single[0], rtol=1e-4, atol=1e-4)  # as above
+        torch.testing.assert_close(row[keep], single[0], **ROUNDING)
 
 
 def test_padding_is_not_counted():
@@ -347,13 +555,14 @@ def test_padding_is_not_counted():
         assert attachment.report()[0] == {"calls": 1, "tokens": 9, "moved": 9 * 48, "share_moved": 1.0, "passed": 0}
 
 
-def test_sequence_scope_keeps_prompts_of_a_batch_apart():
+@each_extent
+def test_sequence_scope_keeps_prompts_of_a_batch_apart(site, layers):
     model = tiny()
     ids, attention_mask = padded("left")
-    with attach(model, Inward(knee=0.9), scope="sequence", layers="all"):
+    with attach(model, Inward(knee=0.9), scope="sequence", layers=layers, site=site):
         together = model(ids, attention_mask=attention_mask).logits[0, 3:]
         alone = model(ids[:1, 3:]).logits[0]
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)  # as above
+    torch.testing.assert_close(together, alone, **ROUNDING)
 
 
 def test_embeddings_in_place_of_tokens_are_counted_alike():
@@ -362,12 +571,13 @@ def test_embeddings_in_place_of_tokens_are_counted_alike():
         assert torch.equal(model(inputs_embeds=model.get_input_embeddings()(ids)).logits, model(ids).logits)
 
 
-def test_a_layer_that_runs_outside_its_decoder_counts_from_zero():
+@each_site
+def test_a_layer_that_runs_outside_its_decoder_counts_from_zero(site):
     model = tiny()
     mlp, x = model.model.layers[0].mlp, torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(0))
-    gate = mlp.act_fn(mlp.gate_proj(x))
-    expected = mlp.down_proj(redistribute(gate, Outward()) * mlp.up_proj(x))
-    with attach(model, Outward()) as attachment:
+    with redistributed_by_hook(model, Outward(), Noise(0), site):
+        expected = mlp(x)
+    with attach(model, Outward(), site=site) as attachment:
         assert torch.equal(mlp(x), expected)
         assert attachment.report()[0]["tokens"] == 3
 
@@ -413,8 +623,10 @@ def _fresh_compiler():
 
 
 @pytest.mark.usefixtures("_fresh_compiler")
-@each_policy
-def test_a_compiled_model_follows_attach_pause_and_detach(policy):
+@pytest.mark.parametrize(
+    ("site", "policy"), [*(("gate", policy) for policy in POLICIES), ("product", Outward())], ids=str
+)
+def test_a_compiled_model_follows_attach_pause_and_detach(policy, site):
     model, ids = tiny(), prompt(6, batch=2)
     compiled = torch.compile(model, fullgraph=True)
 
@@ -424,7 +636,7 @@ def test_a_compiled_model_follows_attach_pause_and_detach(policy):
     baseline = model(ids).logits
     same(baseline)
     for seed in (0, 1):
-        with attach(model, policy, layers=[0, 2], noise=Noise(seed)) as attachment:
+        with attach(model, policy, layers=[0, 2], noise=Noise(seed), site=site) as attachment:
             treated = model(ids).logits
             assert (treated - baseline).abs().max() > 0.01
             same(treated)
@@ -448,11 +660,12 @@ def test_a_compiled_model_takes_positions_and_padding_from_its_call():
 
 
 @pytest.mark.usefixtures("_fresh_compiler")
-def test_generation_with_a_static_cache_and_a_compiled_forward_gives_the_same_text():
+@each_site
+def test_generation_with_a_static_cache_and_a_compiled_forward_gives_the_same_text(site):
     model = tiny()
     ids, attention_mask = padded("left")
     options = {"attention_mask": attention_mask, "max_new_tokens": 5, "do_sample": False}
-    with attach(model, Outward(share=(0.2, 0.5)), layers="all"):
+    with attach(model, Outward(share=(0.2, 0.5)), layers="all", site=site):
         expected = model.generate(ids, **options)
         model.forward = torch.compile(model.forward)
         assert torch.equal(model.generate(ids, cache_implementation="static", **options), expected)

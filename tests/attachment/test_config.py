@@ -7,6 +7,7 @@ import torch
 
 from armlet import Inward, Noise, Outward, Transport, attach, load_config
 from armlet.attachment.config import ConfigError, parse_layers
+from armlet.presentation.files import WriteError
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.spelling import parse_policy
 from families import prompt, tiny
@@ -92,7 +93,7 @@ def test_noise_that_a_file_cannot_keep_is_refused(tmp_path, noise):
         ('{"policy": "outward", "band": 1' + "0" * 5000 + "}", r"armlet\.json"),
     ],
 )
-def test_what_a_config_cannot_hold_is_refused_with_its_path(tmp_path, content, message):
+def test_what_a_config_cannot_contain_is_refused_with_its_path(tmp_path, content, message):
     path = tmp_path / "armlet.json"
     path.write_text(content)
     with pytest.raises(ConfigError, match=message) as caught:
@@ -115,7 +116,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with attach(tiny(), Outward()) as attachment, pytest.raises(ConfigError, match="cannot be written"):
+    with attach(tiny(), Outward()) as attachment, pytest.raises(WriteError, match="cannot be written"):
         attachment.save(tmp_path / "file" / "below")
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from armlet import Outward, attach
-from armlet.attachment import positions as frame
-from armlet.attachment.positions import CACHES, NEEDED, NotFiredError, going_on, locate
+from armlet.attachment.positions import CACHES, NEEDED, cache_argument, locate
 from armlet.attachment.sites import UnsupportedModelError
+from armlet.attachment.watch import NotFiredError
 from armlet.redistribution.errors import ArmletError
 from attached import padded, seen
 from families import go_on, prompt, tiny
@@ -32,7 +32,7 @@ def test_given_position_ids_count_where_nothing_is_padded():
     assert locate(columns(0, 5), None, axes)[0].tolist() == packed.tolist()
 
 
-def test_padded_sequences_are_counted_by_their_real_tokens():
+def test_padded_sequences_are_counted_by_their_valid_tokens():
     attention_mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
     positions, mask = locate(columns(0, 5), attention_mask, torch.arange(5).expand(3, 5))
     assert positions[0, 2:].tolist() == [0, 1, 2]
@@ -41,9 +41,9 @@ def test_padded_sequences_are_counted_by_their_real_tokens():
     assert torch.equal(mask, attention_mask.bool())
 
 
-def test_decoding_goes_on_behind_right_padding():
+def test_decoding_continues_after_right_padding():
     attention_mask = torch.tensor([[1, 1, 1, 0, 0, 1, 1]])
-    # What generate() passes there: it goes on from the padding's position, 0.
+    # What generate() passes there: it continues from the padding's position, 0.
     positions, mask = locate(columns(6, 7), attention_mask, torch.tensor([[2]]))
     assert positions.tolist() == [[4]]
     assert mask.tolist() == [[True]]
@@ -96,16 +96,16 @@ def test_a_mask_that_leaves_out_the_cache_is_an_error():
             go_on(model, prompt(2), first, attention_mask=torch.ones(1, 2))
 
 
-def test_a_frame_is_gone_after_the_call_also_after_one_that_fails():
+def test_no_call_is_left_after_the_call_also_after_one_that_fails():
     model = tiny()
     with attach(model, Outward()) as attachment:
-        key = attachment._key
+        watch = attachment._watch
         model(prompt(3))
-        assert frame.current(key) is None
+        assert watch.current() is None
         model.model.layers[2].register_forward_hook(lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             model(prompt(3))
-        assert frame.current(key) is None
+        assert watch.current() is None
 
 
 def test_a_site_that_did_not_fire_is_an_error():
@@ -162,7 +162,7 @@ def test_a_decoder_that_takes_what_arm_needs_under_an_unknown_name_is_refused(kn
 
 
 def wrappers(forward):
-    """Forwards that name fewer arguments, and hand over all that they are given."""
+    """Forwards that name fewer arguments, and pass on all that they are given."""
 
     def all_by_keyword(*args, **kwargs):
         return forward(*args, **kwargs)
@@ -174,7 +174,7 @@ def wrappers(forward):
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["all by keyword", "tokens by name"])
-def test_a_wrapper_that_hands_keywords_over_is_read_by_its_keywords(which):
+def test_a_wrapper_that_passes_keywords_on_is_read_by_its_keywords(which):
     ids, mask = padded("left")
     model = tiny()
     model.model.forward = wrappers(model.model.forward)[which]
@@ -187,26 +187,26 @@ def test_a_cache_by_an_unknown_name_among_the_keywords_is_an_error_at_the_call()
     model = tiny()
     first = go_on(model, prompt(4))
     model.model.forward = wrappers(model.model.forward)[0]
-    (cache,) = going_on(model, first).values()
+    (cache,) = cache_argument(model, first).values()
     with attach(model, Outward()), pytest.raises(ArmletError, match="given a cache as kv_store"):
         model.model(input_ids=prompt(1), kv_store=cache)
 
 
-def test_going_on_is_by_the_name_of_the_output_where_the_forward_names_none():
+def test_the_cache_argument_has_the_name_of_the_output_where_the_forward_names_none():
     model = tiny()
     first = go_on(model, prompt(4))
-    (name,) = going_on(model, first)
+    (name,) = cache_argument(model, first)
     model.forward = wrappers(model.forward)[0]
-    assert list(going_on(model, first)) == [name]
-    with pytest.raises(ArmletError, match="gave no cache"):
-        going_on(model, model(prompt(4), use_cache=False))
+    assert list(cache_argument(model, first)) == [name]
+    with pytest.raises(ArmletError, match="returned no cache"):
+        cache_argument(model, model(prompt(4), use_cache=False))
 
 
 @pytest.mark.parametrize("name", CACHES)
-def test_decoding_behind_padding_goes_on_whatever_the_cache_is_called(name):
+def test_decoding_after_padding_continues_whatever_the_cache_is_called(name):
     ids, mask = padded("left")
     model = tiny()
-    ((today, cache),) = going_on(model, go_on(model, ids, attention_mask=mask)).items()
+    ((today, cache),) = cache_argument(model, go_on(model, ids, attention_mask=mask)).items()
     renamed(model, {today: name})
     mask = torch.cat((mask, torch.ones(2, 1, dtype=mask.dtype)), 1)
     with attach(model, Outward()), seen(model) as calls:

@@ -617,7 +617,7 @@ BAD = {
     f"{INSPECT} --prompts {{root}}/absent": "absent cannot be read (No such file or directory)",
     f"{INSPECT} --prompts {{root}}": "cannot be read (Is a directory)",
     f"{INSPECT} --prompts {{root}}/binary.txt": "binary.txt cannot be read (it is no UTF-8 text)",
-    f"{INSPECT} --prompts {{root}}/empty.txt": "empty.txt holds no prompt",
+    f"{INSPECT} --prompts {{root}}/empty.txt": "empty.txt contains no prompt",
     f"{INSPECT} --synthetic modes": "name no model, layer or prompt with it",
     "inspect --synthetic modes --prompt w1 --out out": "name no model, layer or prompt with it",
     "inspect --synthetic modes --prompts {root}/file --out out": "name no model, layer or prompt with it",

@@ -8,11 +8,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from armlet import ARM, Inward, Noise, Outward, Transport, attach
-from armlet.attachment.positions import going_on
+from armlet.attachment.positions import cache_argument
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.checkpoint import open_checkpoint
 from armlet.inspection.diagram import DRAWN_LABELS as DRAWN
-from armlet.layer.decoder import LABELS, KVCache, Layer1
+from armlet.layer import KVCache
+from armlet.layer.decoder import TRACE_LABELS, Layer1
 from armlet.layer.options import FAMILIES as COVERED
 from armlet.redistribution.errors import ArgumentError
 from families import FAMILIES, prompt, tiny
@@ -258,7 +259,7 @@ def theirs_in_chunks(model, index, ids, sizes):
     """(x, y) of one layer of Hugging Face's model, given the tokens in pieces."""
     output, parts = None, []
     for chunk in ids.split(sizes, dim=1):
-        cached = going_on(model, output) if output else {}
+        cached = cache_argument(model, output) if output else {}
         x, y, output = in_and_out(model, index, input_ids=chunk, use_cache=True, **cached)
         parts.append((x, y))
     return [torch.cat(part, dim=1) for part in zip(*parts, strict=True)]
@@ -358,9 +359,9 @@ def test_with_arm_padding_is_left_alone(policy, side):
 @each_family
 def test_the_labels_drawn_are_the_attributes(family):
     layer = Layer1.from_model(model_of(family))
-    assert tuple(LABELS.values()) == DRAWN
-    parts = [name for name, _ in layer.named_children() if name in LABELS]
-    assert ["x", *parts, "y"] == list(LABELS)
+    assert tuple(TRACE_LABELS.values()) == DRAWN
+    parts = [name for name, _ in layer.named_children() if name in TRACE_LABELS]
+    assert ["x", *parts, "y"] == list(TRACE_LABELS)
 
 
 @each_family
@@ -369,7 +370,7 @@ def test_the_trace_holds_the_figure_in_its_order_and_recomputes_y(family):
     layer = with_arm(model, 1, Outward(), Noise(2))
     x, _, _ = in_and_out(model, 1, input_ids=prompt(9, batch=2))
     y, t = layer(x, trace=True)
-    assert [name for name in t if name in LABELS] == list(LABELS)
+    assert [name for name in t if name in TRACE_LABELS] == list(TRACE_LABELS)
     assert torch.equal(y, layer(x))
     assert torch.equal(t["y"], y)
     assert torch.equal(t["x"], x)
@@ -577,7 +578,7 @@ def test_inputs_of_another_shape_are_refused():
         layer(x[0])
     with pytest.raises(ArgumentError, match=r"found shape \[32\]"):
         layer(x[0, 0])
-    with pytest.raises(ArgumentError, match=r"expected mask \[2, 8\], of the whole so far, found shape \[2, 4\]"):
+    with pytest.raises(ArgumentError, match=r"expected mask \[2, 8\], for all tokens, found shape \[2, 4\]"):
         layer(x, mask=torch.ones(2, 4), cache=cache)
 
 

@@ -10,8 +10,8 @@ from armlet.prompts.fillers import (
     RANDOM_SENTENCE,
     SYSTEM,
     Filler,
-    conditions,
     describe_filler,
+    filler_conditions,
     filler_tokens,
     make_plain_prompt,
     make_prompt,
@@ -158,6 +158,6 @@ def test_a_filler_without_a_token_is_refused():
 
 
 def test_conditions_are_every_filler_and_the_control_at_every_count_but_0():
-    found = conditions(["/", "\n", "/"], [25, 0, 10, 25])
+    fillers = filler_conditions(["/", "\n", "/"], [25, 0, 10, 25])
     kinds = ["/", "/", "\n", "\n", RANDOM_SENTENCE, RANDOM_SENTENCE]
-    assert [(f.kind, f.count) for f in found] == list(zip(kinds, [10, 25] * 3, strict=True))
+    assert [(filler.kind, filler.count) for filler in fillers] == list(zip(kinds, [10, 25] * 3, strict=True))

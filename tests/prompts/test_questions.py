@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
-from armlet.prompts.questions import BUILT_IN, encode, read_prompts
+from armlet.prompts.questions import BUILT_IN, encode_prompt, read_prompts
 from armlet.redistribution.errors import ArgumentError
 from tiny_checkpoints import TEMPLATE, words
 
@@ -50,7 +50,7 @@ def test_blank_lines_line_ends_and_byte_order_marks_are_no_prompts(tmp_path, con
 def test_a_file_without_a_prompt_is_refused_by_name(tmp_path, content):
     file = tmp_path / "prompts.txt"
     file.write_bytes(content)
-    with pytest.raises(ArgumentError, match=r"prompts\.txt holds no prompt; write one on each line"):
+    with pytest.raises(ArgumentError, match=r"prompts\.txt contains no prompt; write one on each line"):
         read_prompts(file)
 
 
@@ -63,27 +63,27 @@ def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path):
 
 
 def test_a_prompt_without_a_template_is_plain_text_with_what_the_tokenizer_adds():
-    assert encode(words(), "w5 w7").tolist() == [[5, 7]]
-    assert encode(beginning(words()), "w5 w7").tolist() == [[9, 5, 7]]
+    assert encode_prompt(words(), "w5 w7").tolist() == [[5, 7]]
+    assert encode_prompt(beginning(words()), "w5 w7").tolist() == [[9, 5, 7]]
 
 
 def test_a_prompt_with_a_template_is_a_users_turn_that_asks_for_an_answer():
     tokenizer = words()
     tokenizer.chat_template = TEMPLATE
-    assert encode(tokenizer, "w5 w7").tolist() == [[1, 5, 7, 2, 3]]
+    assert encode_prompt(tokenizer, "w5 w7").tolist() == [[1, 5, 7, 2, 3]]
 
 
 def test_nothing_is_added_to_what_the_template_writes():
     tokenizer = beginning(words())
     tokenizer.chat_template = TEMPLATE
-    assert encode(tokenizer, "w5 w7").tolist() == [[1, 5, 7, 2, 3]]
+    assert encode_prompt(tokenizer, "w5 w7").tolist() == [[1, 5, 7, 2, 3]]
 
 
 @pytest.mark.parametrize("template", [None, TEMPLATE])
 def test_tokens_are_one_row_of_int64(template):
     tokenizer = words()
     tokenizer.chat_template = template
-    ids = encode(tokenizer, "w5")
+    ids = encode_prompt(tokenizer, "w5")
     assert ids.dtype == torch.int64
     assert ids.dim() == 2
     assert len(ids) == 1
@@ -95,7 +95,7 @@ def test_a_prompt_without_a_token_is_refused(prompt, template):
     tokenizer = words()
     tokenizer.chat_template = template
     with pytest.raises(ArgumentError, match="gives no token"):
-        encode(tokenizer, prompt)
+        encode_prompt(tokenizer, prompt)
 
 
 @pytest.mark.parametrize("template", ["{{", "{{ raise_exception('no user here') }}", "{{ messages.nothing.at_all }}"])
@@ -103,4 +103,4 @@ def test_a_template_that_fails_is_refused_as_an_argument(template):
     tokenizer = words()
     tokenizer.chat_template = template
     with pytest.raises(ArgumentError, match="the chat template cannot be used"):
-        encode(tokenizer, "w5")
+        encode_prompt(tokenizer, "w5")

@@ -8,7 +8,7 @@ import torch
 from armlet.answers.result import Answer, Answers
 from armlet.attachment.attach import Attachment
 from armlet.prompts.generation import Decoding, TokenStream, checkpoint_filters, generate_tokens, padding_token
-from armlet.prompts.questions import encode
+from armlet.prompts.questions import encode_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -72,7 +72,7 @@ def answer(
         seed: of sampling.
         tick: called after each token.
     """
-    ids = encode(tokenizer, prompt)
+    ids = encode_prompt(tokenizer, prompt)
     decoding = Decoding(max_new_tokens, temperature, checkpoint_filters(model), seed)
     stream, interrupted = TokenStream(tick), False
     try:

@@ -1,6 +1,5 @@
-"""Attach ARM to a model, take it off again, and prove that it fired."""
+"""Attach ARM to a model, detach it again, and prove that it fired."""
 
-import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -8,87 +7,107 @@ from types import TracebackType
 
 from torch import Tensor, nn
 
-from armlet.attachment import config
-from armlet.attachment import positions as frame
-from armlet.attachment.places import Place, make_arm, make_place
+from armlet.attachment.config import save_config
+from armlet.attachment.places import ArmPlace, make_arm, make_place
 from armlet.attachment.sites import GATE, Site, find_decoder, find_sites
+from armlet.attachment.watch import Watch
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.rows import Policy
 
-_keys = itertools.count()
-
 
 class AlreadyAttachedError(ArmletError, RuntimeError):
-    """A site can hold one ARM."""
+    """A site has an ARM already; it takes one."""
 
 
 class DetachedError(ArmletError, RuntimeError):
-    """An attachment that was detached is used as if it were not."""
+    """A detached attachment was used as if it were attached."""
 
 
 class Attachment:
-    """ARM in a model; made by `attach`. As a context manager it takes ARM off at the end of the block.
+    """ARM in a model; made by `attach`. As a context manager it detaches ARM at the end of the block.
+
+    Threads may run the model meanwhile: a forward call that is running when ARM is attached, paused or detached
+    finishes as it began, with ARM or without. Until the last one with ARM has ended, modules and hooks stay in the
+    model, and calls that begin meanwhile pass by them unchanged.
 
     Attributes:
         policy, scope, noise: what was attached.
-        layers: the indices of the layers it is in, ascending.
+        layers: the indices of its layers, ascending.
         site: where in them, "gate" or "product".
     """
 
     def __init__(self, model: nn.Module, sites: list[Site], policy: Policy, scope: str, noise: Source) -> None:
         self.policy, self.scope, self.noise = policy, scope, noise
         self.layers, self.site = [site.layer for site in sites], sites[0].site
-        self._decoder = find_decoder(model)[0]
-        self._key = f"frame_{next(_keys)}"
-        self._watch = frame.Watch(self._decoder, self.layers, self._key)
+        self._watch = Watch(find_decoder(model)[0], self.layers)
         self._arms = [(site, make_arm(site, policy=policy, scope=scope, noise=noise)) for site in sites]
-        self._installed = ExitStack()
+        self._installed: ExitStack | None = None
         self._attached, self._pauses = True, 0
-        self._install()
+        self._watch.when_idle = self._update
+        self._update()
 
-    def _install(self) -> None:
+    def _update(self) -> None:
+        """Brings the model to the present state; where calls with ARM are running, the last of them does it."""
+        watch = self._watch
+        with watch.lock:
+            wanted = self._attached and not self._pauses
+            if wanted and self._installed is None:
+                self._installed = self._install()
+            watch.on = wanted
+            if not wanted and self._installed is not None and not watch.running:
+                self._installed.close()
+                self._installed = None
+
+    def _install(self) -> ExitStack:
+        """Puts modules and hooks into the model, all or none; closing the result takes them out."""
         for site, _ in self._arms:
-            if isinstance(site.module, Place):
+            if isinstance(site.module, ArmPlace):
                 raise AlreadyAttachedError(
                     f"layer {site.layer} has an ARM already at the site {site.site}: call detach() on what attach() "
                     "returned, or load the model anew"
                 )
-        installed = self._watch.install(self._decoder)
-        for site, arm in self._arms:
-            installed.callback(setattr, site.mlp, site.attribute, site.module)
-            setattr(site.mlp, site.attribute, make_place(site, arm, self._key))
-        self._installed = installed
+        with ExitStack() as undo:
+            for site, arm in self._arms:
+                place = make_place(site, arm, self._watch)
+                undo.callback(setattr, site.mlp, site.attribute, site.module)
+                setattr(site.mlp, site.attribute, place)
+            self._watch.install(undo)
+            return undo.pop_all()
 
     def detach(self) -> None:
-        """Takes ARM off: the model is bit for bit as before, without a hook or a module left. Twice is no error."""
-        self._attached = False
-        self._installed.close()
+        """Takes ARM out: the model is bit for bit as before, without a hook or a module left. Twice is no error."""
+        with self._watch.lock:
+            self._attached = False
+            self._update()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The model without this ARM inside the block, for all threads; then with it again. Counters are kept."""
-        self._pauses += 1
-        self._installed.close()
+        """The model without this ARM inside the block, in all threads; then with it again. Counters are kept."""
+        self._pause(1)
         try:
             yield
         finally:
-            self._pauses -= 1
-            if self._attached and not self._pauses:
-                self._install()
+            self._pause(-1)
+
+    def _pause(self, change: int) -> None:
+        with self._watch.lock:
+            self._pauses += change
+            self._update()
 
     def report(self) -> dict[int, dict[str, int | float]]:
-        """What happened so far, for each layer: calls, tokens, moved, share_moved, passed (see `ARM.report`)."""
+        """What happened so far, by layer: calls, tokens, moved, share_moved, passed (see `ARM.report`)."""
         return {site.layer: arm.report() for site, arm in self._arms}
 
     def save(self, directory: str | Path) -> Path:
-        """Writes `armlet.json` into `directory` (made if need be), for `load_config`; returns its path.
+        """Writes `armlet.json` into `directory`, which is made if needed, for `load_config`; returns its path.
 
         Raises:
-            ConfigError: the noise is a tensor or holds a generator, which a file cannot keep.
+            ConfigError: the noise is a tensor or has a generator, which a file cannot store.
+            WriteError: the file cannot be written.
         """
-        return config.save_config(directory, self.policy, self.layers, self.scope, self.noise, self.site)
+        return save_config(directory, self.policy, self.layers, self.scope, self.noise, self.site)
 
     def __enter__(self) -> "Attachment":
         if not self._attached:
@@ -113,18 +132,18 @@ def attach(
     noise: Source | Tensor = Noise(0),  # noqa: B008 - frozen
     site: str = GATE,
 ) -> Attachment:
-    """Puts ARM into a causal LM with gated MLPs, behind the gate's activation or behind the product with up.
+    """Puts ARM into a causal LM with gated MLPs, after the gate's activation or after the product with up.
 
     Positions and padding reach ARM by themselves, under `generate()` as in a plain forward call. No weight, no key of
     the state dict and no class is touched.
 
-    A layer may have an ARM at each site, by two calls. Keyed noise depends on seed and layer, not on the site: give
-    each its own seed, or both draw the same numbers.
+    Two calls give a layer an ARM at each site. Keyed noise depends on seed and layer, not on the site: use two seeds,
+    or both draw the same numbers.
 
     Args:
         model: any Hugging Face causal LM with gated MLPs.
         policy: `Outward`, `Inward` or `Transport`.
-        layers: an index from 0 (the papers' Layer 1 is 0), several, a range, or "all".
+        layers: an index from 0 (Layer 1 of the papers is 0), several, a range, or "all".
         scope: "token" (does not depend on batch, padding, chunks or cache), "sequence" or "call", see `redistribute`.
         noise: `Noise(seed)`, `Noise.fresh()`, `Noise.midpoint()` or a tensor of uniforms of the shape of each call.
         site: "gate", the output of the activation, or "product", the input of down: the product with up.
@@ -135,10 +154,12 @@ def attach(
     Raises:
         UnsupportedModelError: the model or a layer has no gated MLP that can be recognised, or no down at the site
             "product".
-        AlreadyAttachedError: one of the sites has an ARM. Nothing is attached then.
+        AlreadyAttachedError: one of the sites has an ARM.
         ArgumentError: no model, a layer out of range, or a policy, scope, noise or site that does not exist.
+
+    Whatever is raised, the model is left as it was.
     """
     if not isinstance(model, nn.Module):
-        raise ArgumentError(f"model: expected a model, as from_pretrained() gives it, found {type(model).__name__}")
+        raise ArgumentError(f"model: expected a model, as from_pretrained() returns it, found {type(model).__name__}")
     check_policy(policy, scope)
     return Attachment(model, find_sites(model, layers, site), policy, scope, source(noise))

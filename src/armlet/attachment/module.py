@@ -2,7 +2,6 @@
 
 import threading
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +14,16 @@ from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.rows import Policy
 
-_counting = threading.Lock()
+_tally_lock = threading.Lock()
 
 
 def _tally(totals: Tensor, increments: Tensor) -> None:
     # Two threads that generate on one model would lose counts in an unguarded add.
-    with _counting:
+    with _tally_lock:
         totals.add_(increments)
 
 
-# An operator of its own so that torch.compile leaves it whole, and the lock holds for compiled models too.
+# An operator, so that torch.compile does not look into it and compiled models acquire the lock, too.
 _tally_operator = torch.library.custom_op("armlet::tally", _tally, mutates_args=("totals",))
 
 
@@ -63,13 +62,13 @@ class ARM(nn.Module):
     ) -> None:
         super().__init__()
         check_policy(policy, scope)
-        _check_count("width", width, 1)
-        _check_count("layer", layer, 0)
+        _check_integer("width", width, 1)
+        _check_integer("layer", layer, 0)
         self.policy, self.width, self.layer, self.scope = policy, width, layer, scope
         self.noise = source(noise)
         keys = self.noise.keys(width, layer) if isinstance(self.noise, Noise) else None
         self.register_buffer("keys", keys, persistent=False)
-        # Calls, tokens, values moved, rows passed: of single rows, by the loop that moves them; and of all others.
+        # Calls, tokens, values moved, rows passed through: `_counts` of single rows, `totals` of all other calls.
         self._counts = torch.zeros(4, dtype=torch.int64, device="cpu")
         self.register_buffer("totals", torch.zeros(4, dtype=torch.int64), persistent=False)
         self._row: OneRow | None = None
@@ -77,7 +76,7 @@ class ARM(nn.Module):
     def forward(self, a: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Redistributes an activated gate; arguments, shapes and errors as in `redistribute`.
 
-        Give `positions` when decoding with a cache: without them every call starts again at position 0.
+        Pass `positions` when decoding with a cache: without them every call starts again at position 0.
         """
         if not torch.compiler.is_dynamo_compiling():
             row = self._row
@@ -100,15 +99,15 @@ class ARM(nn.Module):
         increments = torch.stack((calls, tokens, result.moved.sum(), result.passed.sum()))
         (_tally_operator if intercepted() else _tally)(self.totals, increments.to(self.totals.device))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_row": None}  # it holds addresses, which a copy must not share
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_row": None}  # it contains memory addresses, which a copy must not share
 
     def report(self) -> dict[str, int | float]:
         """What happened so far.
 
         Returns:
             calls; tokens (padding not counted); moved: values moved; share_moved: of all values of those tokens;
-            passed: scopes that held NaN or Inf and passed through.
+            passed: scopes with NaN or Inf, which passed through.
         """
         calls, tokens, moved, passed = (self._counts + self.totals.cpu()).tolist()
         share = moved / (tokens * self.width) if tokens else 0.0
@@ -119,6 +118,6 @@ class ARM(nn.Module):
         return f"{self.policy}, width={self.width}, layer={self.layer}, scope={self.scope!r}, noise={self.noise}"
 
 
-def _check_count(name: str, value: object, low: int) -> None:
+def _check_integer(name: str, value: object, low: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise ArgumentError(f"ARM: {name} must be an integer of at least {low}, found {value!r}")

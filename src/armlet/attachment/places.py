@@ -1,4 +1,4 @@
-"""The modules that stand at a site while ARM is there: ARM, and the module that stood there before."""
+"""The modules that stand at a site while ARM is there: ARM together with the module that it replaces."""
 
 from collections.abc import Callable, Generator
 from typing import Any
@@ -6,39 +6,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from armlet.attachment import positions as frame
 from armlet.attachment.module import ARM
 from armlet.attachment.sites import GATE, Site
+from armlet.attachment.watch import Watch
 
 
-class Place(nn.Module):
-    """ARM in a model, with positions and padding from the frame of its attachment `key`.
+class ArmPlace(nn.Module):
+    """ARM in a model, with positions and padding from the calls that `watch` follows.
 
-    A module in another one's place rather than a hook: a model that was compiled before sees the other type and
-    compiles anew, while it does not look at hooks; and a module that two layers share stays as it is in the other one.
+    It replaces a module and is no hook: a model that was compiled before sees another type and compiles again, while it
+    ignores new hooks; and a module that two layers share stays as it is in the other layer.
     """
 
-    def __init__(self, arm: ARM, key: str) -> None:
+    def __init__(self, arm: ARM, watch: Watch) -> None:
         super().__init__()
-        self.arm, self.key = arm, key
+        self.arm, self.watch = arm, watch
 
     def redistributed(self, a: Tensor) -> Tensor:
         """`[batch, seq, width]`, or `[batch · seq, width]` where the model flattens its tokens."""
-        call = frame.current(self.key)
-        arm = self.arm
-        if call is None:  # the layer runs outside its decoder: positions count from 0
-            return arm(a)
+        call, arm = self.watch.current(), self.arm
+        if call is None:  # outside the decoder positions count from 0
+            return a if self.watch.leaves_out() else arm(a)
         call.fired.add(arm.layer)
         if a.dim() == 2:
-            return arm(a.view(*call.tokens(), -1), call.positions, call.mask).view(a.shape)
+            tokens = (call.batch, call.positions.shape[-1])
+            return arm(a.view(*tokens, -1), call.positions, call.mask).view(a.shape)
         return arm(a, call.positions, call.mask)
 
 
-class Redistributed(Place):
-    """The activation module and ARM behind it, in the place of the activation module."""
+class RedistributedOutput(ArmPlace):
+    """The activation module followed by ARM."""
 
-    def __init__(self, activation: nn.Module, arm: ARM, key: str) -> None:
-        super().__init__(arm, key)
+    def __init__(self, activation: nn.Module, arm: ARM, watch: Watch) -> None:
+        super().__init__(arm, watch)
         self.activation = activation
         self.train(activation.training)
 
@@ -47,18 +47,18 @@ class Redistributed(Place):
         return self.redistributed(self.activation(gate))
 
 
-class RedistributedInput(Place):
-    """The linear `down` and ARM before it, in the place of down, and passing for it.
+class RedistributedInput(ArmPlace):
+    """ARM followed by the linear `down`, which this module impersonates.
 
-    Down has weights, and their names are those of its place: it is no child, which would rename them. Its parameters,
-    buffers and children are this module's too (the same dictionaries, so that a weight that is replaced is replaced in
-    both), and whoever walks the model's modules meets down itself, of its own type, as do quantisers and PEFT.
+    The names of down's weights depend on its place in the model, so down is not a child, which would rename them. Its
+    parameters, buffers and children are this module's too (the same dictionaries, so that a weight that is replaced in
+    one is replaced in both), and code that walks the model's modules, such as quantisers and PEFT, meets down itself.
     """
 
     down: nn.Module
 
-    def __init__(self, down: nn.Module, arm: ARM, key: str) -> None:
-        super().__init__(arm, key)
+    def __init__(self, down: nn.Module, arm: ARM, watch: Watch) -> None:
+        super().__init__(arm, watch)
         self.__dict__["down"] = down  # an assignment would make it a child
         self._parameters, self._buffers = down._parameters, down._buffers
         self._modules = down._modules | self._modules
@@ -69,20 +69,20 @@ class RedistributedInput(Place):
         return self.down(self.redistributed(product), *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        # How an object is copied and pickled is its own affair; and a copy in the making has no down yet.
-        own = name.startswith("__") or "down" not in self.__dict__ or name in self._modules
-        return super().__getattr__(name) if own else getattr(self.down, name)
+        # Copying and pickling must see this object, and a copy that is being built has no down yet.
+        local = name.startswith("__") or "down" not in self.__dict__ or name in self._modules
+        return super().__getattr__(name) if local else getattr(self.down, name)
 
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Generator[tuple[str, nn.Module], None, None]:
-        """Down and what is in it, and ARM."""
+        """Those of down, and ARM."""
         memo = set() if memo is None else memo
         yield from self.down.named_modules(memo, prefix, remove_duplicate)
         yield from self.arm.named_modules(memo, f"{prefix}.arm" if prefix else "arm", remove_duplicate)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Down's, which may have more in it than its tensors."""
+        """Down's, which may contain more than its tensors."""
         return self.down.state_dict(*args, **kwargs)
 
     def train(self, mode: bool = True) -> "RedistributedInput":
@@ -91,7 +91,7 @@ class RedistributedInput(Place):
         return super().train(mode)
 
     def apply(self, fn: Callable[[nn.Module], None]) -> "RedistributedInput":
-        """Down and what is in it, and ARM."""
+        """To down and its modules, and to ARM."""
         self.down.apply(fn)
         self.arm.apply(fn)
         return self
@@ -109,9 +109,9 @@ class RedistributedInput(Place):
         self.down._load_from_state_dict(*args, **kwargs)
 
 
-def make_place(site: Site, arm: ARM, key: str) -> Place:
-    """ARM together with the module that stands at the site now; nothing is put anywhere."""
-    return (Redistributed if site.site == GATE else RedistributedInput)(site.module, arm, key)
+def make_place(site: Site, arm: ARM, watch: Watch) -> ArmPlace:
+    """ARM together with the module that is at the site now; the model is not changed."""
+    return (RedistributedOutput if site.site == GATE else RedistributedInput)(site.module, arm, watch)
 
 
 def make_arm(site: Site, **arguments: Any) -> ARM:

@@ -10,7 +10,7 @@ from armlet.redistribution.errors import ArgumentError, ArmletError
 
 
 class UnsupportedModelError(ArmletError, TypeError):
-    """The model, or the layer asked for, has no gated MLP that ARM can go into, or is none that `Layer1` covers."""
+    """The model, or a layer of it, has no gated MLP that ARM can go into, or is not covered by `Layer1`."""
 
 
 SITES = ("gate", "product")
@@ -18,7 +18,7 @@ GATE, PRODUCT = SITES
 """The output of the gate's activation, and the input of down, which is its product with up."""
 
 DOWN = "down"
-"""What is in the name of down where shapes do not tell the linears apart: an MLP as wide as the model."""
+"""Part of down's name, which decides where shapes do not tell the linears apart: an MLP as wide as the model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +41,13 @@ class Site:
 
     @property
     def module(self) -> nn.Module:
-        """The module that stands there now."""
+        """The module that is there now."""
         return self.mlp.get_submodule(self.attribute)
 
 
 @dataclass(frozen=True, eq=False)
-class _Gated:
-    """A gated MLP: the names of its activation module, and of what may be down by its shape; its intermediate size."""
+class _GatedMlp:
+    """A gated MLP, the names of its activation module and of its linears with the shape of down, and its width."""
 
     mlp: nn.Module
     activation: str
@@ -56,10 +56,10 @@ class _Gated:
 
 
 def check_site(site: object) -> None:
-    """Refuses what is no site.
+    """Refuses anything but a site.
 
     Raises:
-        ArgumentError: names what there is.
+        ArgumentError: names the sites.
     """
     if site not in SITES:
         raise ArgumentError(f"site: expected {' or '.join(SITES)}, found {site!r}")
@@ -69,20 +69,22 @@ def find_decoder(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
     """The module that runs the decoder layers, and those layers.
 
     Raises:
-        UnsupportedModelError: nothing in the model owns a list of layers.
+        UnsupportedModelError: no module of the model has a list of layers.
     """
     get_decoder: Any = getattr(model, "get_decoder", None)  # of a model with other towers, the one for text
     root = get_decoder() if get_decoder else model
-    owned = [(m, c) for m in root.modules() for c in m.children() if isinstance(c, nn.ModuleList) and len(c)]
-    count = _layer_count(model)
-    matching = [(m, c) for m, c in owned if len(c) == count] or owned
+    lists = [(m, c) for m in root.modules() for c in m.children() if isinstance(c, nn.ModuleList) and len(c)]
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    count = getattr(text, "num_hidden_layers", None)
+    matching = [(module, layers) for module, layers in lists if len(layers) == count] or lists
     if not matching:
         raise UnsupportedModelError(f"{type(model).__name__}: no list of decoder layers (an nn.ModuleList) in it")
     return matching[0]
 
 
 def find_sites(model: nn.Module, layers: int | Iterable[int] | str = 0, site: str = GATE) -> list[Site]:
-    """The sites of the layers asked for, in order.
+    """The sites of some layers, in order.
 
     Args:
         model: a causal LM.
@@ -95,13 +97,7 @@ def find_sites(model: nn.Module, layers: int | Iterable[int] | str = 0, site: st
     """
     check_site(site)
     modules = find_decoder(model)[1]
-    return [_site(model, index, modules[index], site) for index in _indices(model, layers, len(modules))]
-
-
-def _layer_count(model: nn.Module) -> int | None:
-    config: Any = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return getattr(text, "num_hidden_layers", None)
+    return [_layer_site(model, index, modules[index], site) for index in _indices(model, layers, len(modules))]
 
 
 def _indices(model: nn.Module, layers: int | Iterable[int] | str, count: int) -> list[int]:
@@ -109,58 +105,50 @@ def _indices(model: nn.Module, layers: int | Iterable[int] | str, count: int) ->
         return list(range(count))
     if isinstance(layers, str) or not (isinstance(layers, Iterable) or hasattr(layers, "__index__")):
         raise ArgumentError(f"layers: expected an index, several, or 'all', found {layers!r}")
-    wanted = list(layers) if isinstance(layers, Iterable) else [layers]
-    for index in wanted:
+    indices = list(layers) if isinstance(layers, Iterable) else [layers]
+    for index in indices:
         whole = hasattr(index, "__index__") and not isinstance(index, bool)
         if not whole or not 0 <= index < count:
             raise ArgumentError(f"layers: {type(model).__name__} has layers 0 to {count - 1}, found {index!r}")
-    if not wanted:
+    if not indices:
         raise ArgumentError("layers: no layer was named")
-    return sorted({int(index) for index in wanted})
+    return sorted({int(index) for index in indices})
 
 
-def _site(model: nn.Module, index: int, layer: nn.Module, site: str) -> Site:
+def _layer_site(model: nn.Module, index: int, layer: nn.Module, site: str) -> Site:
     layer = getattr(layer, "_orig_mod", layer)  # torch.compile(layer) wraps it
-    gated = [found for child in layer.children() if (found := _gated(child))]
+    gated = [mlp for child in layer.children() if (mlp := _gated_mlp(child))]
     experts = [child for child in layer.children() if hasattr(child, "experts")]
     if experts or len(gated) != 1:
         raise UnsupportedModelError(_refusal(model, index, layer, experts, len(gated)))
-    found = gated[0]
-    attribute = found.activation if site == GATE else _down(model, index, found)
-    return Site(index, found.mlp, attribute, found.width, site)
+    attribute = gated[0].activation if site == GATE else _down(model, index, gated[0])
+    return Site(index, gated[0].mlp, attribute, gated[0].width, site)
 
 
-def _gated(mlp: nn.Module) -> _Gated | None:
-    """What is known of a gated MLP by its structure; None for anything else."""
+def _gated_mlp(mlp: nn.Module) -> _GatedMlp | None:
+    """What the structure tells about a gated MLP; None for any other module."""
     activations = [name for name, child in mlp.named_children() if _is_activation(child)]
-    downs = _downs(mlp)
-    if len(activations) != 1 or not downs:
-        return None
-    down: Any = mlp.get_submodule(downs[0])
-    return _Gated(mlp, activations[0], downs, down.in_features)
+    linears: list[tuple[str, Any]] = [(name, c) for name, c in mlp.named_children() if hasattr(c, "in_features")]
+    shapes = {name: (linear.in_features, linear.out_features) for name, linear in linears}
+    downs = [name for name, (width, d_model) in shapes.items() if _others_fit(shapes, name, width, d_model)]
+    return _GatedMlp(mlp, activations[0], downs, shapes[downs[0]][0]) if len(activations) == 1 and downs else None
 
 
-def _downs(mlp: nn.Module) -> list[str]:
-    """The linear children beside which the others are gate and up, or a fused gate_up: all where all are alike."""
-    linear: list[tuple[str, Any]] = [(name, c) for name, c in mlp.named_children() if hasattr(c, "in_features")]
-    shapes = {name: (child.in_features, child.out_features) for name, child in linear}
-    found: list[str] = []
-    for down, (width, d_model) in shapes.items():
-        others = [shape for name, shape in shapes.items() if name != down]
-        if others in ([(d_model, width)] * 2, [(d_model, 2 * width)]):
-            found.append(down)
-    return found
+def _others_fit(shapes: dict[str, tuple[int, int]], down: str, width: int, d_model: int) -> bool:
+    """Whether the linears beside `down` are gate and up, or a fused gate_up."""
+    others = [shape for name, shape in shapes.items() if name != down]
+    return others in ([(d_model, width)] * 2, [(d_model, 2 * width)])
 
 
-def _down(model: nn.Module, index: int, gated: _Gated) -> str:
-    named = gated.downs if len(gated.downs) == 1 else [name for name in gated.downs if DOWN in name]
-    if len(named) != 1:
+def _down(model: nn.Module, index: int, gated: _GatedMlp) -> str:
+    downs = gated.downs if len(gated.downs) == 1 else [name for name in gated.downs if DOWN in name]
+    if len(downs) != 1:
         raise UnsupportedModelError(
             f"{type(model).__name__}, layer {index}: {', '.join(gated.downs)} have one shape, and their names do not "
             f"tell which of them is down; in a gated MLP of your own, make `arm = armlet.ARM(policy, width="
             f"{gated.width}, layer={index})` and add `product = arm(product)` before down"
         )
-    return named[0]
+    return downs[0]
 
 
 def _is_activation(child: nn.Module) -> bool:

@@ -87,9 +87,9 @@ def offline_engine(
         ArmletError: there is no vLLM, or it cannot run the model or these conditions.
     """
     from armlet.checkpoints.identity import ABACUS
-    from armlet.integrations.vllm.engine import Offline, check
+    from armlet.integrations.vllm.engine import Offline, single_treatment
 
-    treatment = check(compared, tasks)
+    treatment = single_treatment(compared, tasks)
     with notes.status(escape(f"loading {model or ABACUS} in vLLM ...")):
         return Offline(model or ABACUS, treatment, dtype=dtype, options=options, seed=seed)
 

@@ -63,11 +63,11 @@ def explain(
     """Show what filler tokens do inside the layers: attention, gate and near-zero share, against a random sentence."""
     from armlet.mechanism.layers import make_setup
     from armlet.mechanism.result import summarise
-    from armlet.prompts.fillers import SYSTEM, conditions
+    from armlet.prompts.fillers import SYSTEM, filler_conditions
     from armlet.prompts.questions import BUILT_IN, FORMULAS
 
     system = SYSTEM if system is None else system
-    fillers = conditions(filler or ["/"], parse_counts(count))
+    fillers = filler_conditions(filler or ["/"], parse_counts(count))
     policies = list(dict.fromkeys(parse_policy(text) for text in policy or ("outward",)))
     wanted = parse_layers(layers)
     questions = requested_prompts(prompt, prompts, BUILT_IN + FORMULAS)

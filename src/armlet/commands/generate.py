@@ -1,13 +1,13 @@
 """`armlet generate`: an answer without ARM and one with it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from armlet.attachment.config import describe, load_config, parse_layers
+from armlet.attachment.config import AttachArguments, describe, load_config, parse_layers
 from armlet.commands.arguments import (
     POLICY,
     DeviceOption,
@@ -94,9 +94,14 @@ def generate(
         raise typer.Exit(INTERRUPTED)
 
 
-def _attach_arguments(policy: str, layers: str, scope: ScopeName, site: SiteName, seed: int) -> dict[str, Any]:
-    place = {"layers": parse_layers(layers), "scope": scope.value, "site": site.value}
-    return {"policy": parse_policy(policy), **place, "noise": Noise(seed)}
+def _attach_arguments(policy: str, layers: str, scope: ScopeName, site: SiteName, seed: int) -> AttachArguments:
+    return {
+        "policy": parse_policy(policy),
+        "layers": parse_layers(layers),
+        "scope": scope.value,
+        "noise": Noise(seed),
+        "site": site.value,
+    }
 
 
 def _load_model(model: str, dtype: str, device: str | None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":

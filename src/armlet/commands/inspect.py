@@ -100,11 +100,11 @@ def _run_model(
 ) -> "GateSample":
     """The activated gates of a model; where Ctrl-C interrupts, those of the prompts that are finished."""
     from armlet.inspection.measure import GateSample, activated_gates
-    from armlet.prompts.questions import BUILT_IN, encode
+    from armlet.prompts.questions import BUILT_IN, encode_prompt
 
     questions = requested_prompts(prompt, prompts, BUILT_IN)
     opened = open_model(model, dtype, device, last=layer)
-    ids = [encode(opened.tokenizer, question) for question in questions]
+    ids = [encode_prompt(opened.tokenizer, question) for question in questions]
     sample = GateSample(opened.name, opened.options.activation)
     with progress("running prompts", len(ids) * (layer + 1)) as tick:
         try:

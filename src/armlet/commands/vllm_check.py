@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -49,25 +49,22 @@ def vllm_check(
     dtype: DtypeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Load a model in vLLM without ARM and with it: where ARM sits, what it moves, whom it leaves alone, its cost."""
-    from armlet.integrations.vllm.check import check
+    """Load a model in vLLM without ARM and with it: where ARM is, what it moves, what it leaves unchanged, its cost."""
+    from armlet.integrations.vllm.check import check_serving
 
     if config:
         refuse_idle(context, ("policy", "layers", "seed"), "--config names it")
-        found = load_config(config)
-        settings: Any = str(config)
-        policy_strength = found["policy"].strength
+        settings, chosen = str(config), load_config(config)["policy"]
     else:
         chosen = parse_policy(policy)
-        policy_strength = chosen.strength
         settings = describe(chosen, [], "token", Noise(seed)) | {"layers": parse_layers(layers)}
-    if not policy_strength:
-        notes.print("strength 0: ARM runs for requests only that ask for it, and none here does", style="yellow")
+    if not chosen.strength:
+        notes.print("strength 0: ARM acts only on requests that ask for it, and none here does", style="yellow")
     if out:
         check_folder(out)
     texts = requested_prompts(prompt, prompts, BUILT_IN)
     with notes.status("vLLM ...") as status:
-        result = check(
+        result = check_serving(
             model,
             settings,
             texts,
@@ -83,12 +80,12 @@ def vllm_check(
     if as_json:
         print(json_text(plain), end="")
     else:
-        _show(result)
+        _show_check(result)
     if not result.passed:
         raise typer.Exit(FAILED)
 
 
-def _show(result: "Check") -> None:
+def _show_check(result: "Check") -> None:
     table = Table(title=f"ARM in vLLM: {result.model}", title_justify="left")
     for name in ("rank", "layer", "tokens seen", "values moved", "share moved", "rows passed"):
         table.add_column(name, justify="right")
@@ -99,11 +96,11 @@ def _show(result: "Check") -> None:
             table.add_row(str(rank["rank"]), layer, *(f"{n:,}" for n in row), share, str(counts["passed"]))
     Console().print(table)
     seconds = result.seconds
-    on, off = (seconds[each] / seconds["baseline"] for each in ("on", "off"))
+    on, off = (seconds[mode] / seconds["baseline"] for mode in ("on", "off"))
     lines = [
         f"answers that differ with ARM on: {result.changed} of {result.prompts}",
         f"requests with ARM off: {_equal(result.off_equal)} in tokens and log-probabilities",
-        f"requests with ARM off beside requests with it: {_equal(result.mates_equal)} in tokens",
+        f"requests with ARM off in a batch with requests that have it: {_equal(result.mates_equal)} in tokens",
         f"time per token: {1e3 * seconds['baseline']:.2f} ms without, {on:.2f} × with, "
         f"{off:.2f} × with ARM off by request (medians, one engine after the other)",
         *(f"layer {layer}: asked for, and no token came through" for layer in result.missing),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from armlet.attachment.attach import Attachment, attach
-from armlet.attachment.places import Place
+from armlet.attachment.places import ArmPlace
 from armlet.cost.findings import FunctionRow, WorkRow
 from armlet.cost.literal import literal
 from armlet.cost.timing import Spread, Tick, TimedJob, Timing, in_turns
@@ -116,7 +116,7 @@ def _time_in_place(model: nn.Module, job: TimedJob) -> Spread:
 def _record_calls(model: nn.Module, seconds: list[float]) -> None:
     """Appends the seconds of each call of ARM for a single token, for as long as ARM is attached."""
     children = (child for module in model.modules() for child in module.children())
-    for place in {child for child in children if isinstance(child, Place)}:
+    for place in {child for child in children if isinstance(child, ArmPlace)}:
         place.redistributed = partial(_call_timed, place.redistributed, seconds)
 
 

@@ -135,7 +135,7 @@ def treatment(given: dict[str, Any], config: str | None) -> dict[str, Any] | Non
     if config is not None:
         if given != {"policy": UNSAID, "layers": 0, "scope": "token", "site": GATE, "noise_seed": 0}:
             raise ArgumentError("config: says all of policy, layers, scope, site and noise; give the one or the others")
-        return load_config(config)
+        return dict(load_config(config))
     if policy == UNSAID:
         raise ArgumentError(f"the model type {NAME} needs {HOW}")
     if policy in UNTREATED:

@@ -1,11 +1,11 @@
-"""What attention keeps of the tokens so far, so that a text can come in chunks or token by token."""
+"""The cache of attention, with which a text can be run in chunks or token by token."""
 
 import torch
 from torch import Tensor
 
 
 class KVCache:
-    """Turned keys and values of the tokens so far, each `[b, g, S, h]`; one for each `Layer1` and each text."""
+    """Keys (after RoPE) and values of the tokens so far, each `[b, g, S, h]`; one for each `Layer1` and each text."""
 
     def __init__(self) -> None:
         self.K: Tensor | None = None
@@ -13,11 +13,11 @@ class KVCache:
 
     @property
     def length(self) -> int:
-        """S, how many tokens it holds."""
+        """S, the number of tokens in it."""
         return 0 if self.K is None else self.K.shape[-2]
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Takes the new tokens' keys and values `[b, g, s, h]`; returns those of all."""
+        """Adds the new tokens' keys and values `[b, g, s, h]`; returns those of all tokens."""
         self.K = k if self.K is None else torch.cat((self.K, k), dim=-2)
         self.V = v if self.V is None else torch.cat((self.V, v), dim=-2)
         return self.K, self.V

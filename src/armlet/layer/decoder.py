@@ -4,16 +4,16 @@
         └───────────────────────────────────────────────┘ │           └─ up ────────────────┘        │
                                                           └──────────────────────────────────────────┘
 
-Sizes: b sequences; s tokens of this call; S tokens so far, those in the cache included; d = d_model; f = width;
+Sizes: b sequences; s tokens of this call; S tokens so far, including those in the cache; d = d_model; f = width;
 n = heads; g = kv_heads (each serves n / g queries [1]); h = head_dim. W: the part's weight; p: a token's position.
 
-    name               label      equation                              shape            options: who has them
+    name               label      equation                              shape            options: which models
     x                  x          embedding of the token, in layer 0    [b, s, d]        embedding_scale: Gemma, Granite
     RMSNorm_1          RMSNorm    x / √(mean x² + eps) · W        [2]   [b, s, d]        pre_norm off: OLMo 2
     Q                  Q          RMSNorm_1 Wᵀ                    [3]   [b, s, n·h]      qkv_bias: Qwen2
     K, V               K, V       RMSNorm_1 Wᵀ                    [3]   [b, s, g·h]      qkv_bias: Qwen2
     RMSNorm_Q, _K      -          RMSNorm of each head, or of all [4]   as Q, as K       qk_norm: Qwen3, Gemma 3, OLMo 2
-    RoPE               RoPE       Q and K, pairs turned by p·ωᵢ   [5]   [b, n + g, s, h] frequencies, interleaved
+    RoPE               RoPE       Q and K, pairs rotated by p·ωᵢ  [5]   [b, n + g, s, h] frequencies, interleaved
     Attention_weights  -          softmax(Q Kᵀ · attention_scale) [3]   [b, n, s, S]     softcap [6], window [6, 7]
     Attention          Attention  Attention_weights V             [3]   [b, s, n·h]
     Output             Output     Attention Wᵀ                    [3]   [b, s, d]        output_bias
@@ -22,7 +22,7 @@ n = heads; g = kv_heads (each serves n / g queries [1]); h = head_dim. W: the pa
     RMSNorm_2          RMSNorm    RMSNorm of add_1                [2]   [b, s, d]        parallel: Cohere skips it
     gate               gate       RMSNorm_2 Wᵀ                    [8]   [b, s, f]        mlp_bias
     activation         SiLU       gate · σ(gate)                  [8]   [b, s, f]        activation: GELU (Gemma)
-    ARM                ARM        redistribute(activation)        [9]   [b, s, f]        whether there is one
+    ARM                ARM        redistribute(activation)        [9]   [b, s, f]        absent by default
     up                 up         RMSNorm_2 Wᵀ                    [8]   [b, s, f]        mlp_bias
     multiply           ⊗          ARM · up, value by value        [8]   [b, s, f]
     down               down       multiply Wᵀ                     [8]   [b, s, d]        mlp_bias
@@ -30,7 +30,7 @@ n = heads; g = kv_heads (each serves n / g queries [1]); h = head_dim. W: the pa
     add_2              ⊕          add_1 + RMSNorm_down                  [b, s, d]        residual_scale: Granite
     y                  y          add_2                                 [b, s, d]
 
-A part that a layer lacks is the identity. `centered` makes a norm LayerNorm (Cohere, StableLM) [10].
+A part that a layer lacks is the identity. `centered` norms are LayerNorm (Cohere, StableLM) [10].
 
 [1] arXiv 2305.13245  [2] 1910.07467  [3] 1706.03762  [4] 2010.04245  [5] 2104.09864  [6] 2408.00118  [7] 2310.06825
 [8] 2002.05202  [9] 2510.01032  [10] 1607.06450
@@ -49,124 +49,49 @@ from armlet.attachment.sites import find_decoder
 from armlet.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from armlet.layer.cache import KVCache
 from armlet.layer.options import Options, read_options, rename
+from armlet.layer.parts import Add, Attention, Multiply, RoPE, make_norm, make_qk_norm, split_heads
 from armlet.redistribution.errors import ArgumentError
 
-LABELS: dict[str, str] = {
+TRACE_LABELS: dict[str, str] = {
     "x": "x", "RMSNorm_1": "RMSNorm", "Q": "Q", "K": "K", "V": "V", "RoPE": "RoPE", "Attention": "Attention",
     "Output": "Output", "add_1": "⊕", "RMSNorm_2": "RMSNorm", "gate": "gate", "activation": "SiLU", "ARM": "ARM",
     "up": "up", "multiply": "⊗", "down": "down", "add_2": "⊕", "y": "y",
 }  # fmt: skip
-"""Attribute of `Layer1` and key of its trace → label drawn, in the order in which a token passes them."""
-
-
-class Norm(nn.Module):
-    """RMSNorm, or LayerNorm where `centered`, in float32, of each `shape[-1]` values: all d, or each head's h."""
-
-    def __init__(self, options: Options, *shape: int, bias: bool = False) -> None:
-        super().__init__()
-        self.eps, self.centered, self.offset = options.eps, options.centered, options.norm_offset
-        self.weight = nn.Parameter(torch.empty(shape))
-        self.bias = nn.Parameter(torch.empty(shape)) if bias else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[..., groups · shape[-1]]` → the same shape and dtype."""
-        v = x.float().unflatten(-1, (-1, self.weight.shape[-1]))
-        v = v - v.mean(-1, keepdim=True) if self.centered else v
-        v = v * torch.rsqrt(v.pow(2).mean(-1, keepdim=True) + self.eps)
-        v = v * (self.weight.float() + self.offset)
-        v = v if self.bias is None else v + self.bias.float()
-        return v.flatten(-2).to(x.dtype)
-
-
-class RoPE(nn.Module):
-    """Turns the i-th pair of each head by the angle position · ωᵢ; what is in no pair stays."""
-
-    def __init__(self, options: Options) -> None:
-        super().__init__()
-        # Numbers, not a buffer: a layer moved to bfloat16 keeps exact frequencies.
-        self.frequencies, self.scale, self.interleaved = options.frequencies, options.rope_scale, options.interleaved
-
-    def forward(self, heads: Tensor, positions: Tensor) -> Tensor:
-        """`heads [b, n, s, h]`, `positions [b or 1, s]` → `[b, n, s, h]`."""
-        angles = positions[:, None, :, None].float() * torch.tensor(self.frequencies, device=heads.device)
-        cos, sin = angles.cos() * self.scale, angles.sin() * self.scale
-        turning, still = heads.tensor_split([2 * len(self.frequencies)], dim=-1)
-        a, b = (turning[..., ::2], turning[..., 1::2]) if self.interleaved else turning.chunk(2, dim=-1)
-        turned = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1 if self.interleaved else -2)
-        return torch.cat((turned.flatten(-2), still), dim=-1).to(heads.dtype)
-
-
-class Attention(nn.Module):
-    """softmax(Q Kᵀ · scale) V over the visible tokens."""
-
-    def __init__(self, options: Options) -> None:
-        super().__init__()
-        self.scale, self.softcap, self.heads = options.attention_scale, options.softcap, options.heads
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """`q [b, n, s, h]`, `k` and `v [b, g, S, h]` → weights `[b, n, s, S]`, attention `[b, s, n·h]`."""
-        k, v = (each.repeat_interleave(self.heads // each.shape[1], dim=1) for each in (k, v))
-        scores = q @ k.mT * self.scale
-        if self.softcap is not None:
-            scores = torch.tanh(scores / self.softcap) * self.softcap
-        # The lowest number, not −∞: a row of padding sees nothing, and must not become NaN.
-        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
-        weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
-        return weights, (weights @ v).transpose(1, 2).flatten(-2)
-
-
-class Add(nn.Module):
-    """⊕: the residual path takes up what a block has computed."""
-
-    def __init__(self, options: Options) -> None:
-        super().__init__()
-        self.scale = options.residual_scale
-
-    def forward(self, x: Tensor, block: Tensor) -> Tensor:
-        """Both `[b, s, d]`."""
-        return x + block * self.scale
-
-
-class Multiply(nn.Module):
-    """⊗: the gate lets `up` through, value by value."""
-
-    def forward(self, gate: Tensor, up: Tensor) -> Tensor:
-        """Both `[b, s, f]`."""
-        return gate * up
+"""Attribute of `Layer1` and key of its trace → label in the figure, in the order of the flow."""
 
 
 class Layer1(nn.Module):
     """The figure. Made by `from_checkpoint`, `from_model` or `from_tensors`; its weights are frozen.
 
-    ARM is off at first; `layer.ARM = ARM(policy, width=layer.options.width, layer=layer.options.layer)` puts it in.
+    It has no ARM at first; `layer.ARM = ARM(policy, width=layer.options.width, layer=layer.options.layer)` adds one.
 
     Attributes:
-        options: what the layer has, and its sizes.
-        embedding: from token ids `[b, s]` to rows `[b, s, d]`, for `embed`; None where there is none.
+        options: the layer's sizes, and what distinguishes its family.
+        embedding: maps token ids `[b, s]` to rows `[b, s, d]`, for `embed`; None without an embedding.
     """
 
     def __init__(self, options: Options) -> None:
         super().__init__()
         o = self.options = options
         self.embedding: nn.Module | None = None
-        self.RMSNorm_1 = _norm(o, o.pre_norm)
+        self.RMSNorm_1 = make_norm(o, o.pre_norm)
         self.Q = nn.Linear(o.d_model, o.heads * o.head_dim, bias=o.qkv_bias)
         self.K = nn.Linear(o.d_model, o.kv_heads * o.head_dim, bias=o.qkv_bias)
         self.V = nn.Linear(o.d_model, o.kv_heads * o.head_dim, bias=o.qkv_bias)
-        self.RMSNorm_Q, self.RMSNorm_K = _qk_norm(o, o.heads), _qk_norm(o, o.kv_heads)
+        self.RMSNorm_Q, self.RMSNorm_K = make_qk_norm(o, o.heads), make_qk_norm(o, o.kv_heads)
         self.RoPE = RoPE(o)
         self.Attention = Attention(o)
         self.Output = nn.Linear(o.heads * o.head_dim, o.d_model, bias=o.output_bias)
-        self.RMSNorm_Output = _norm(o, o.post_norm)
+        self.RMSNorm_Output = make_norm(o, o.post_norm)
         self.add_1 = Add(o)
-        self.RMSNorm_2 = _norm(o, o.pre_norm and not o.parallel)
+        self.RMSNorm_2 = make_norm(o, o.pre_norm and not o.parallel)
         self.gate = nn.Linear(o.d_model, o.width, bias=o.mlp_bias)
         self.activation = nn.SiLU() if o.activation == "SiLU" else nn.GELU(approximate="tanh")
         self.ARM: nn.Module = nn.Identity()
         self.up = nn.Linear(o.d_model, o.width, bias=o.mlp_bias)
         self.multiply = Multiply()
         self.down = nn.Linear(o.width, o.d_model, bias=o.mlp_bias)
-        self.RMSNorm_down = _norm(o, o.post_norm)
+        self.RMSNorm_down = make_norm(o, o.post_norm)
         self.add_2 = Add(o)
 
     def forward(
@@ -182,25 +107,27 @@ class Layer1(nn.Module):
 
         Args:
             x: the tokens of this call.
-            positions: `[b or 1, s]`, each token's place in its text; else counted on from the cache, without padding.
-            mask: `[b, S]`, 0 for padding, of all tokens so far; without it there is no padding.
-            cache: a `layer.cache.KVCache` of what came before; takes up this call's tokens. Without it, x is the text.
+            positions: `[b or 1, s]`, each token's position in its text; by default counted from the cache's tokens,
+                without padding.
+            mask: `[b, S]`, 0 for padding, of all tokens so far; by default there is no padding.
+            cache: an `armlet.layer.KVCache` of the earlier tokens, to which this call's are added; by default x is the
+                whole text.
             trace: also return every tensor of the figure by its name in the glossary, in the order of the flow.
 
         Raises:
-            ArgumentError: x or mask of another shape, x of another dtype than the weights.
+            ArgumentError: x or mask has another shape, or x another dtype than the weights.
         """
         cache = KVCache() if cache is None else cache
-        _check(self.options, x, mask, cache.length, self.gate.weight.dtype)
+        _check_inputs(self.options, x, mask, cache.length, self.gate.weight.dtype)
         every = torch.arange(cache.length + x.shape[1], device=x.device)
         here = every[cache.length :]
-        counted, real = locate(here, mask, None)
+        counted, valid = locate(here, mask, None)
         positions = counted if positions is None else positions
         t = {"x": x, "RMSNorm_1": self.RMSNorm_1(x)}
-        self._attend(t, positions, _visible(here, every, mask, self.options.window), cache)
+        self._attend(t, positions, _attends(here, every, mask, self.options.window), cache)
         t["add_1"] = self.add_1(x, t["RMSNorm_Output"])
         t["RMSNorm_2"] = self.RMSNorm_2(t["RMSNorm_1"] if self.options.parallel else t["add_1"])
-        self._mlp(t, positions, real)
+        self._mlp(t, positions, valid)
         t["add_2"] = t["y"] = self.add_2(t["add_1"], t["RMSNorm_down"])
         return (t["y"], t) if trace else t["y"]
 
@@ -208,30 +135,30 @@ class Layer1(nn.Module):
         o = self.options
         t["Q"], t["K"], t["V"] = (part(t["RMSNorm_1"]) for part in (self.Q, self.K, self.V))
         t["RMSNorm_Q"], t["RMSNorm_K"] = self.RMSNorm_Q(t["Q"]), self.RMSNorm_K(t["K"])
-        q, k, v = (_heads(t[name], o.head_dim) for name in ("RMSNorm_Q", "RMSNorm_K", "V"))
+        q, k, v = (split_heads(t[name], o.head_dim) for name in ("RMSNorm_Q", "RMSNorm_K", "V"))
         t["RoPE"] = self.RoPE(torch.cat((q, k), dim=1), positions)
         q, k = t["RoPE"].split((o.heads, o.kv_heads), dim=1)
         t["Attention_weights"], t["Attention"] = self.Attention(q, *cache.append(k, v), visible)
         t["Output"] = self.Output(t["Attention"])
         t["RMSNorm_Output"] = self.RMSNorm_Output(t["Output"])
 
-    def _mlp(self, t: dict[str, Tensor], positions: Tensor, real: Tensor | None) -> None:
+    def _mlp(self, t: dict[str, Tensor], positions: Tensor, valid: Tensor | None) -> None:
         t["gate"] = self.gate(t["RMSNorm_2"])
         t["activation"] = a = self.activation(t["gate"])
-        t["ARM"] = self.ARM(a, positions, real) if isinstance(self.ARM, ARM) else self.ARM(a)
+        t["ARM"] = self.ARM(a, positions, valid) if isinstance(self.ARM, ARM) else self.ARM(a)
         t["up"] = self.up(t["RMSNorm_2"])
         t["multiply"] = self.multiply(t["ARM"], t["up"])
         t["down"] = self.down(t["multiply"])
         t["RMSNorm_down"] = self.RMSNorm_down(t["down"])
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """Token ids `[b, s]` → x `[b, s, d]`, what layer 0 of the model takes in.
+        """Token ids `[b, s]` → x `[b, s, d]`, the input of the model's layer 0.
 
         Raises:
-            ArgumentError: no token ids, an id that the vocabulary lacks, or a layer made without an embedding.
+            ArgumentError: no token ids, an id outside the vocabulary, or a layer made without an embedding.
         """
         if self.embedding is None:
-            raise ArgumentError("Layer1: made without an embedding; give from_tensors(..., embedding=...) the table")
+            raise ArgumentError("Layer1: made without an embedding; pass one to from_tensors(..., embedding=...)")
         if not isinstance(input_ids, Tensor) or input_ids.is_floating_point():
             raise ArgumentError(
                 f"Layer1: expected a tensor of token ids [batch, seq], found {type(input_ids).__name__}"
@@ -241,29 +168,29 @@ class Layer1(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, directory_or_id: str | Path | Checkpoint, layer: int = 0) -> "Layer1":
-        """One layer of a folder or hub repository, read alone; `embed` then reads rows as ids need them.
+        """One layer of a folder or hub repository, the only one read; `embed` then reads the rows of its ids.
 
-        A folder's files are mapped into memory, and must not be written to while the layer lives.
+        A folder's files are mapped into memory, and must not be written to while the layer is in use.
 
         Raises:
-            CheckpointError: it is not there, or cannot be read.
+            CheckpointError: the checkpoint does not exist, or cannot be read.
             UnsupportedModelError, ArgumentError: as in `from_tensors`.
         """
         checkpoint = open_checkpoint(directory_or_id)
-        read_options(checkpoint.config, layer)  # refuses what is not covered before a header is read
-        cls.from_tensors(checkpoint.config, checkpoint.shapes(layer), layer)  # and the rest before a tensor is
-        made = cls.from_tensors(checkpoint.config, checkpoint.read(layer), layer)
-        made.embedding = checkpoint.rows
-        return made
+        read_options(checkpoint.config, layer)  # refuses a configuration before any header is read,
+        cls.from_tensors(checkpoint.config, checkpoint.shapes(layer), layer)  # and shapes before any tensor is read
+        loaded = cls.from_tensors(checkpoint.config, checkpoint.read(layer), layer)
+        loaded.embedding = checkpoint.rows
+        return loaded
 
     @classmethod
     def from_model(cls, model: nn.Module, layer: int = 0) -> "Layer1":
-        """A copy of one layer of a Hugging Face causal LM, and of its embedding; an ARM in it is not taken along.
+        """A copy of one layer of a Hugging Face causal LM and of its embedding, without an ARM that is attached.
 
         Raises what `from_tensors` raises.
         """
         source: Any = model
-        read_options(source.config, layer)  # refuses first what the next line would not find
+        read_options(source.config, layer)  # refuses a layer that the next line would not find
         tensors = {name: tensor.clone() for name, tensor in find_decoder(model)[1][layer].state_dict().items()}
         return cls.from_tensors(source.config, tensors, layer, source.get_input_embeddings().weight.detach().clone())
 
@@ -271,11 +198,11 @@ class Layer1(nn.Module):
     def from_tensors(
         cls, config: Any, tensors: Mapping[str, Tensor], layer: int = 0, embedding: Tensor | None = None
     ) -> "Layer1":
-        """One layer out of a checkpoint; the tensors are not copied.
+        """One layer from the tensors of a checkpoint, which are not copied.
 
         Args:
             config: the model's Hugging Face configuration.
-            tensors: by their names behind "model.layers.N.", such as "mlp.up_proj.weight".
+            tensors: by their names after "model.layers.N.", such as "mlp.up_proj.weight".
             layer: N, from 0.
             embedding: `[vocabulary, d]`, for `embed`.
 
@@ -284,39 +211,24 @@ class Layer1(nn.Module):
             ArgumentError: no such layer; a tensor is missing, unknown or of another shape.
         """
         options = read_options(config, layer)
-        with torch.device("meta"):  # no memory, no initialisation: the tensors take the parameters' places
-            made = cls(options)
-        made.load_state_dict(rename(options, tensors, made.state_dict()), assign=True)
-        made.embedding = None if embedding is None else nn.Embedding.from_pretrained(embedding)
-        return made.requires_grad_(False)
+        with torch.device("meta"):  # no memory, no initialisation: the tensors replace the parameters
+            loaded = cls(options)
+        loaded.load_state_dict(rename(options, tensors, loaded.state_dict()), assign=True)
+        loaded.embedding = None if embedding is None else nn.Embedding.from_pretrained(embedding)
+        return loaded.requires_grad_(False)
 
 
-def _visible(here: Tensor, every: Tensor, mask: Tensor | None, window: int | None) -> Tensor:
-    """Which of all tokens so far, `every [S]`, each token of the call, `here [s]`, sees: bool `[b or 1, 1, s, S]`."""
+def _attends(here: Tensor, every: Tensor, mask: Tensor | None, window: int | None) -> Tensor:
+    """Whether a token at `here [s]`, of this call, attends to one at `every [S]`: bool `[b or 1, 1, s, S]`."""
     distance = here[:, None] - every
     seen = (distance >= 0) & (distance < (window or len(every)))
     return seen[None, None] if mask is None else seen & (mask != 0)[:, None, None]
 
 
-def _heads(flat: Tensor, head_dim: int) -> Tensor:
-    """`[b, s, n·h]` → `[b, n, s, h]`."""
-    return flat.unflatten(-1, (-1, head_dim)).transpose(1, 2)
-
-
-def _norm(options: Options, on: bool) -> nn.Module:
-    return Norm(options, options.d_model, bias=options.norm_bias) if on else nn.Identity()
-
-
-def _qk_norm(options: Options, heads: int) -> nn.Module:
-    h = options.head_dim
-    shapes = {"head": (h,), "heads": (heads, h), "projection": (heads * h,)}
-    return Norm(options, *shapes[options.qk_norm]) if options.qk_norm in shapes else nn.Identity()
-
-
-def _check(options: Options, x: Tensor, mask: Tensor | None, past: int, dtype: torch.dtype) -> None:
+def _check_inputs(options: Options, x: Tensor, mask: Tensor | None, past: int, dtype: torch.dtype) -> None:
     if x.dim() != 3 or x.shape[-1] != options.d_model or x.dtype != dtype:
-        wanted = f"x [batch, seq, {options.d_model}] in {dtype}"
-        raise ArgumentError(f"Layer1: expected {wanted}, found shape {list(x.shape)} in {x.dtype}")
+        expected = f"x [batch, seq, {options.d_model}] in {dtype}"
+        raise ArgumentError(f"Layer1: expected {expected}, found shape {list(x.shape)} in {x.dtype}")
     whole = (len(x), past + x.shape[1])
     if mask is not None and mask.shape != whole:
-        raise ArgumentError(f"Layer1: expected mask {list(whole)}, of the whole so far, found shape {list(mask.shape)}")
+        raise ArgumentError(f"Layer1: expected mask {list(whole)}, for all tokens, found shape {list(mask.shape)}")

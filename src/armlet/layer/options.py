@@ -1,4 +1,4 @@
-"""What one family's decoder layer has and another's has not, read off a Hugging Face configuration and checkpoint."""
+"""How the decoder layers of the model families differ, read from a Hugging Face configuration and checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from armlet.redistribution.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Options:
-    """What distinguishes one family's layer from another's, and its sizes; the defaults are Llama's."""
+    """The sizes of a layer, and what distinguishes its family's layers from others; the defaults are Llama's."""
 
     d_model: int
     width: int
@@ -22,30 +22,30 @@ class Options:
     head_dim: int
     eps: float
     attention_scale: float
-    frequencies: tuple[float, ...]  # ω of RoPE, by pair; fewer than head_dim / 2: the rest stays; none: NoPE (SmolLM3)
+    frequencies: tuple[float, ...]  # ω of RoPE for each pair that it rotates; () is NoPE (SmolLM3)
     rope_scale: float = 1.0  # of cosine and sine (YaRN)
     interleaved: bool = False  # pairs are neighbours (Cohere) rather than halves of a head
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
-    qk_norm: Literal["none", "head", "heads", "projection"] = "none"  # heads: with weights of its own for each (Cohere)
+    qk_norm: Literal["none", "head", "heads", "projection"] = "none"  # heads: separate weights for each head (Cohere)
     pre_norm: bool = True
     post_norm: bool = False
     centered: bool = False  # LayerNorm instead of RMSNorm
     norm_bias: bool = False
     norm_offset: float = 0.0  # 1 in Gemma, which stores W − 1
     parallel: bool = False  # attention and MLP both read RMSNorm_1
-    softcap: float | None = None  # scores bent to ± this
-    window: int | None = None  # how many tokens attention reaches, its own included
-    activation: Literal["SiLU", "GELU"] = "SiLU"  # GELU in its tanh form
+    softcap: float | None = None  # bounds scores smoothly to ± this
+    window: int | None = None  # tokens that attention reaches, including the token itself
+    activation: Literal["SiLU", "GELU"] = "SiLU"  # GELU: the tanh approximation
     residual_scale: float = 1.0
     embedding_scale: float = 1.0
     layer: int = 0  # its index in the model, from 0
 
 
-GEMMA: dict[str, Any] = {"post_norm": True, "norm_offset": 1.0}
+GEMMA: dict[str, object] = {"post_norm": True, "norm_offset": 1.0}
 
-FAMILIES: dict[str, dict[str, Any]] = {
+FAMILIES: dict[str, dict[str, object]] = {
     "cohere": {"centered": True, "parallel": True, "interleaved": True},
     "gemma2": GEMMA,
     "gemma3_text": GEMMA | {"qk_norm": "head"},
@@ -59,7 +59,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "smollm3": {},
     "stablelm": {"centered": True, "norm_bias": True},
 }
-"""A configuration's `model_type` → the options that its family always has, and the configuration does not say."""
+"""`model_type` of a configuration → the options that its family always has and its configuration does not state."""
 
 TENSORS: dict[str, str] = {
     "RMSNorm_1": "input_layernorm",
@@ -74,25 +74,25 @@ TENSORS: dict[str, str] = {
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
-"""Part of `Layer1` → its name in a checkpoint, to which ".weight" and ".bias" are added."""
+"""Part of `Layer1` → its name in a checkpoint, without ".weight" or ".bias"."""
 
 POST_NORM_TENSORS: dict[str, str] = {
     "RMSNorm_Output": "post_attention_layernorm",
     "RMSNorm_2": "pre_feedforward_layernorm",
     "RMSNorm_down": "post_feedforward_layernorm",
 }
-"""The same where blocks end in a norm: there, "post_attention_layernorm" is what it says."""
+"""The same for `post_norm`, where "post_attention_layernorm" does follow attention."""
 
 FUSED: dict[str, tuple[str, ...]] = {
     "self_attn.qkv_proj.weight": ("Q", "K", "V"),
     "mlp.gate_up_proj.weight": ("gate", "up"),
 }
-"""Name in a checkpoint → the parts whose weights it holds, one below the other (Phi-3)."""
+"""Name in a checkpoint → the parts whose weights are its rows, in order (Phi-3)."""
 
-ACTIVATIONS = {"silu": "SiLU", "swish": "SiLU", "gelu_pytorch_tanh": "GELU"}
-LISTED = ("gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3")  # the configuration says of each layer which kind it is
-SLIDING = ("mistral", "phi3")  # every layer has the window that the configuration states; None: no window
-SIZES = ("d_model", "width", "heads", "kv_heads", "head_dim")
+ACTIVATION_NAMES = {"silu": "SiLU", "swish": "SiLU", "gelu_pytorch_tanh": "GELU"}
+LISTED = ("gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3")  # the configuration lists the kind of each layer
+SLIDING = ("mistral", "phi3")  # every layer has the window of the configuration; None: no window
+POSITIVE_SIZES = ("d_model", "width", "heads", "kv_heads", "head_dim")
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
@@ -100,7 +100,7 @@ def read_options(config: Any, layer: int) -> Options:
     """The options of one layer.
 
     Args:
-        config: of Hugging Face; of a model with other towers, the text's part is taken.
+        config: of Hugging Face; of a model with other towers, its part for text is used.
         layer: its index, from 0.
 
     Raises:
@@ -108,9 +108,9 @@ def read_options(config: Any, layer: int) -> Options:
         ArgumentError: no such layer.
     """
     text = config.get_text_config()
-    _check(text, layer)
+    _check_covered(text, layer)
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    sizes = {
+    sizes: dict[str, int] = {
         "d_model": text.hidden_size,
         "width": text.intermediate_size,
         "heads": text.num_attention_heads,
@@ -118,13 +118,14 @@ def read_options(config: Any, layer: int) -> Options:
         "head_dim": head_dim,
         "layer": layer,
     }
-    if min(sizes[name] for name in SIZES) < 1:
+    if min(sizes[name] for name in POSITIVE_SIZES) < 1:
         raise UnsupportedModelError(f"Layer1: {text.model_type} cannot have sizes {sizes}; download the model again")
     stated = _attention(text, layer, head_dim) | _rope(text, layer, head_dim) | _scales(text) | _block(text)
-    return Options(**sizes | stated | FAMILIES[text.model_type])
+    options: dict[str, Any] = sizes | stated | FAMILIES[text.model_type]
+    return Options(**options)
 
 
-def _check(text: Any, layer: int) -> None:
+def _check_covered(text: Any, layer: int) -> None:
     if text.model_type not in FAMILIES:
         raise UnsupportedModelError(
             f"Layer1 does not cover {text.model_type!r}, only {', '.join(FAMILIES)}; attach() takes other models, too"
@@ -138,9 +139,9 @@ def _check(text: Any, layer: int) -> None:
         )
 
 
-def _attention(text: Any, layer: int, head_dim: int) -> dict[str, Any]:
+def _attention(text: Any, layer: int, head_dim: int) -> dict[str, object]:
     scale = getattr(text, "query_pre_attn_scalar", head_dim) ** -0.5  # of Gemma
-    capped = text.model_type == "gemma2"  # Gemma 3 states a cap, and does not use it
+    capped = text.model_type == "gemma2"  # Gemma 3 states a cap and does not use it
     return {
         "attention_scale": getattr(text, "attention_multiplier", scale),  # of Granite
         "softcap": text.attn_logit_softcapping if capped else None,
@@ -157,7 +158,7 @@ def _kind(text: Any, layer: int) -> str:
     return "sliding_attention" if text.model_type in SLIDING else "full_attention"
 
 
-def _rope(text: Any, layer: int, head_dim: int) -> dict[str, Any]:
+def _rope(text: Any, layer: int, head_dim: int) -> dict[str, object]:
     kind = _kind(text, layer)
     nested = kind in text.rope_parameters  # each kind of attention has its own (Gemma 3)
     parameters = text.rope_parameters[kind] if nested else text.rope_parameters
@@ -173,8 +174,8 @@ def _frequencies(text: Any, parameters: dict[str, Any], kind: str | None, head_d
     name = parameters["rope_type"]
     if name not in ROPE_TYPES:
         raise UnsupportedModelError(
-            f"Layer1 does not cover RoPE of type {name!r}, only {', '.join(ROPE_TYPES)}: with it, frequencies depend "
-            "on how long the text is"
+            f"Layer1 does not cover RoPE of type {name!r}, only {', '.join(ROPE_TYPES)}: its frequencies depend "
+            "on the length of the text"
         )
     if name != "default":
         return ROPE_INIT_FUNCTIONS[name](text, layer_type=kind)
@@ -182,7 +183,7 @@ def _frequencies(text: Any, parameters: dict[str, Any], kind: str | None, head_d
     return 1.0 / parameters["rope_theta"] ** (torch.arange(0, rotary, 2) / rotary), 1.0
 
 
-def _scales(text: Any) -> dict[str, Any]:
+def _scales(text: Any) -> dict[str, object]:
     gemma = text.model_type.startswith("gemma")
     return {
         "embedding_scale": text.hidden_size**0.5 if gemma else getattr(text, "embedding_multiplier", 1.0),
@@ -190,12 +191,14 @@ def _scales(text: Any) -> dict[str, Any]:
     }
 
 
-def _block(text: Any) -> dict[str, Any]:
+def _block(text: Any) -> dict[str, object]:
     name = getattr(text, "hidden_activation", None) or text.hidden_act
-    if name not in ACTIVATIONS:
-        raise UnsupportedModelError(f"Layer1 does not cover the activation {name!r}, only {', '.join(ACTIVATIONS)}")
+    if name not in ACTIVATION_NAMES:
+        raise UnsupportedModelError(
+            f"Layer1 does not cover the activation {name!r}, only {', '.join(ACTIVATION_NAMES)}"
+        )
     return {
-        "activation": ACTIVATIONS[name],
+        "activation": ACTIVATION_NAMES[name],
         "eps": text.rms_norm_eps if hasattr(text, "rms_norm_eps") else text.layer_norm_eps,
         "mlp_bias": getattr(text, "mlp_bias", False),
         "parallel": getattr(text, "use_parallel_residual", False),  # of StableLM
@@ -203,30 +206,30 @@ def _block(text: Any) -> dict[str, Any]:
 
 
 def rename(options: Options, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint under the names of `Layer1`; fused ones are split, none is copied.
+    """The tensors of a checkpoint by the names of `Layer1`; fused ones are split, none is copied.
 
     Args:
         options: of the layer.
-        tensors: by their names in the checkpoint, from "self_attn." or the like on.
-        expected: tensors of the shapes needed, by the names of `Layer1`, such as "Q.weight".
+        tensors: by their names in the checkpoint, after "model.layers.N.".
+        expected: tensors of the expected shapes, by the names of `Layer1`, such as "Q.weight".
 
     Raises:
         ArgumentError: one is missing, unknown or of another shape.
     """
     names = TENSORS | (POST_NORM_TENSORS if options.post_norm else {})
-    theirs = {name: f"{names[part]}.{kind}" for name in expected for part, kind in [name.split(".")]}
-    single = _split(tensors, expected)
-    lacking, unknown = theirs.values() - single.keys(), single.keys() - theirs.values()
+    stored_names = {name: f"{names[part]}.{kind}" for name in expected for part, kind in [name.split(".")]}
+    single = _split_fused(tensors, expected)
+    lacking, unknown = stored_names.values() - single.keys(), single.keys() - stored_names.values()
     if lacking or unknown:
         raise ArgumentError(f"Layer1: of its tensors, {sorted(lacking)} are missing and {sorted(unknown)} unknown")
-    for name, their in theirs.items():
-        if single[their].shape != expected[name].shape:
-            shapes = f"{list(expected[name].shape)}, found {list(single[their].shape)}"
-            raise ArgumentError(f"Layer1: expected {their} of shape {shapes}")
-    return {name: single[their] for name, their in theirs.items()}
+    for name, stored in stored_names.items():
+        if single[stored].shape != expected[name].shape:
+            shapes = f"{list(expected[name].shape)}, found {list(single[stored].shape)}"
+            raise ArgumentError(f"Layer1: expected {stored} of shape {shapes}")
+    return {name: single[stored] for name, stored in stored_names.items()}
 
 
-def _split(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _split_fused(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     single = dict(tensors)
     for fused in FUSED.keys() & tensors.keys():
         rows = [len(expected[f"{part}.weight"]) for part in FUSED[fused]]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from armlet.attachment.config import FILE, describe
+from armlet.attachment.config import CONFIG_FILE, describe
 from armlet.precision.figures import draw_precision
 from armlet.precision.findings import Precision
 from armlet.precision.trials import Contraction
@@ -39,7 +39,7 @@ def save_precision(result: Precision, folder: Path) -> SavedPrecision:
 def save_setting(contraction: Contraction | None, folder: Path) -> list[str]:
     """Writes armlet.json for a contraction and returns its path; without one, removes the file of an earlier run."""
     if contraction is None:
-        (folder / FILE).unlink(missing_ok=True)
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
         return []
     content = describe(contraction.policy, contraction.layers, contraction.scope, Noise(0), contraction.site)
-    return [str(write_json(folder / FILE, content))]
+    return [str(write_json(folder / CONFIG_FILE, content))]

@@ -1,1 +1,1 @@
-"""What a model is asked: questions, and fillers in them."""
+"""What a model is asked: questions, and the fillers inserted into them."""

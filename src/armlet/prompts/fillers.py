@@ -1,7 +1,7 @@
-"""Filler: a run of tokens without meaning inside a prompt. Which tokens, how many of them, and where they stand.
+"""Fillers: meaningless tokens inserted into a prompt. Which tokens, how many, and where.
 
-Fillers are counted in tokens: exactly so many are put between the prompt's own tokens, which stay as they are. As
-characters they could not be counted: a tokenizer merges a run of slashes into fewer tokens.
+A filler is inserted as tokens, so that its count is exact and the prompt's own tokens stay as they are. In a text the
+tokenizer would merge a run of slashes into fewer tokens.
 """
 
 from collections.abc import Sequence
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 Position = Literal["before", "between", "end", "random"]
 POSITIONS: tuple[str, ...] = get_args(Position)
-"""Before the system prompt, between it and the question, behind the question, or at a random token of it."""
+"""Before the system prompt, between it and the question, at the question's end, or at a random token in it."""
 
 SYSTEM = "You are a careful mathematician. Solve the problem step by step, and give the result in the last line."
 
 RANDOM_SENTENCE = "random sentence"
-"""The control's name: as many tokens as the filler, of ordinary words that have nothing to do with the question."""
+"""The control: as many tokens as the filler, of ordinary words that are unrelated to the question."""
 
-MARKS = ("\ue000", "\ue001")  # of the private use area: in no template
+TEXT_MARKS = ("\ue000", "\ue001")  # of the private use area, which no template uses
 
 QUALITIES = ("old", "quiet", "yellow", "narrow", "friendly", "broken", "distant", "heavy", "curious", "wooden")
 THINGS = ("gardener", "bridge", "kettle", "river", "teacher", "window", "sparrow", "letter", "harbour", "blanket")
 DEEDS = ("watched", "carried", "painted", "forgot", "followed", "repaired", "covered", "praised", "found", "left")
-PLACES = ("near", "behind", "under", "above", "beside", "inside")
+PREPOSITIONS = ("near", "behind", "under", "above", "beside", "inside")
 
 
 @dataclass(frozen=True)
 class Filler:
-    """One condition: so many tokens of one kind.
+    """A number of tokens of one kind.
 
     Args:
         kind: the filler's text, or `RANDOM_SENTENCE`.
@@ -50,12 +50,12 @@ class Filler:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and the place for a filler in it.
+    """A prompt without its filler, and where the filler is inserted.
 
     Args:
-        ids: its own tokens `[s]`, int64.
-        at: the filler goes before this one; the tokens from here on see it.
-        question: the first token of the question and the one behind its last.
+        ids: the prompt's tokens `[s]`, int64.
+        at: the filler is inserted before this token; the tokens from here on attend to it.
+        question: the question's first token, and the first after it.
         words: each token's text.
     """
 
@@ -65,7 +65,7 @@ class Prompt:
     words: tuple[str, ...]
 
     def filled(self, filler: Tensor) -> Tensor:
-        """The prompt's tokens with the filler's `[n]` among them, `[s + n]`."""
+        """The prompt's tokens with those of the filler `[n]` inserted, `[s + n]`."""
         return torch.cat((self.ids[: self.at], filler, self.ids[self.at :]))
 
 
@@ -77,13 +77,13 @@ def make_prompt(
     position: Position = "between",
     seed: Sequence[int] = (0,),
 ) -> Prompt:
-    """System prompt and question as the chat template sets them, or one under the other where there is none.
+    """System prompt and question in the chat template, or separated by an empty line where there is none.
 
     Args:
-        tokenizer: a fast one, which tells where in the text a token stands.
+        tokenizer: a fast one, which gives the place of each token in the text.
         question: what is asked.
-        system: the system prompt; a template that knows none has it above the question.
-        position: where a filler would go.
+        system: the system prompt; put above the question where the template refuses a system turn.
+        position: where a filler would be inserted.
         seed: of the random position.
 
     Raises:
@@ -101,13 +101,13 @@ def make_plain_prompt(
     position: Position = "between",
     seed: Sequence[int] = (0,),
 ) -> Prompt:
-    """Context and question as they stand, without a chat template: what a continuation's likelihood is taken behind.
+    """Context and question unchanged, without a chat template, for the likelihood of a continuation.
 
     Args:
         tokenizer: a fast one.
-        context: takes the place of the system prompt; may be empty.
+        context: in place of the system prompt; may be empty.
         question: the rest of the text.
-        position: where a filler would go.
+        position: where a filler would be inserted.
         seed: of the random position.
 
     Raises:
@@ -124,50 +124,52 @@ def _located(
     *,
     bare: bool | None = None,
 ) -> Prompt:
-    """The prompt of a text in the five pieces of `_pieces`; `bare`: the text lacks the tokenizer's special tokens."""
+    """The prompt whose text is the five pieces of `_pieces`; `bare`: without the tokenizer's special tokens so far."""
     if position not in POSITIONS:
         raise ArgumentError(f"position: expected one of {', '.join(POSITIONS)}, found {position!r}")
     if not tokenizer.is_fast:
-        raise ArgumentError(f"{type(tokenizer).__name__} does not tell where its tokens stand; a fast one is needed")
+        raise ArgumentError(
+            f"{type(tokenizer).__name__} does not tell where in the text its tokens are; use a fast one"
+        )
     starts = [sum(map(len, pieces[:at])) for at in range(len(pieces))]
     places = dict(zip(("before", "between", "end"), (starts[1], starts[3], starts[4]), strict=True))
     bare = tokenizer.chat_template is None if bare is None else bare  # a template writes special tokens itself
     encoded: Any = tokenizer("".join(pieces), add_special_tokens=bare, return_offsets_mapping=True)
     ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
-    begin, first, behind = (_first_behind(ends, places[name]) for name in ("before", "between", "end"))
-    if first == behind:
+    begin, first, after = (_first_after(ends, places[name]) for name in ("before", "between", "end"))
+    if first == after:
         raise ArgumentError(f"prompts: {pieces[3]!r} gives no token")
-    # Within the question: anywhere in the prompt could be within the template's own signs.
-    anywhere = int(np.random.default_rng(list(seed)).integers(first, behind + 1))
-    at = {"before": begin, "between": first, "end": behind, "random": anywhere}[position]
+    # Within the question, because the rest of the prompt contains the template's control tokens.
+    anywhere = int(np.random.default_rng(list(seed)).integers(first, after + 1))
+    at = {"before": begin, "between": first, "end": after, "random": anywhere}[position]
     words = tuple(str(tokenizer.decode([token])) for token in ids)
-    return Prompt(torch.tensor(ids, dtype=torch.int64), at, (first, behind), words)
+    return Prompt(torch.tensor(ids, dtype=torch.int64), at, (first, after), words)
 
 
-def _first_behind(ends: Sequence[int], place: int) -> int:
-    """The first token that reaches beyond a place in the text; special tokens, which end at 0, stay where they are."""
+def _first_after(ends: Sequence[int], place: int) -> int:
+    """The first token that ends after a place in the text; special tokens, which end at 0, are passed over."""
     text = [at for at, end in enumerate(ends) if end > 0]
     return next((at for at in text if ends[at] > place), text[-1] + 1 if text else len(ends))
 
 
 def _pieces(tokenizer: "PreTrainedTokenizerBase", system: str, question: str) -> tuple[str, ...]:
-    """The whole text, as what stands before the system prompt, that, between, the question, and behind it.
+    """The whole text in five pieces: before the system prompt, it, between, the question, after it.
 
-    A question such as "user" may stand in the template as well, so places are read off a text with marks in them.
+    The template may contain the words of a question such as "user", so the pieces are found with unique marks.
     """
     if tokenizer.chat_template is None:
         return "", system, "\n\n", question, ""
-    for merged in (False, True):  # for templates that refuse a turn of the system's
+    for merged in (False, True):  # for templates that refuse a system turn
         try:
-            text, marked = (_chat(tokenizer, *texts, merged=merged) for texts in ((system, question), MARKS))
-        except Exception as error:  # a template is a program of the checkpoint's, and may raise anything
+            text, marked = (_chat(tokenizer, *texts, merged=merged) for texts in ((system, question), TEXT_MARKS))
+        except Exception as error:  # a template is a program from the checkpoint, and may raise anything
             reason = f"{type(error).__name__}: {error}"
             continue
         reason = "it changes the system prompt or the question"
-        before, _, rest = marked.partition(MARKS[0])
-        between, _, behind = rest.partition(MARKS[1])
-        for own in ((system, question), (system.strip(), question.strip())):
-            pieces = (before, own[0], between, own[1], behind)
+        before, _, rest = marked.partition(TEXT_MARKS[0])
+        between, _, after = rest.partition(TEXT_MARKS[1])
+        for first, second in ((system, question), (system.strip(), question.strip())):
+            pieces = (before, first, between, second, after)
             if "".join(pieces) == text:
                 return pieces
     raise ArgumentError(f"prompts: the chat template cannot be used ({reason})")
@@ -181,13 +183,13 @@ def _chat(tokenizer: "PreTrainedTokenizerBase", system: str, question: str, *, m
 
 
 def filler_tokens(tokenizer: "PreTrainedTokenizerBase", filler: Filler, *, seed: int = 0, prompt: int = 0) -> Tensor:
-    """The filler's tokens `[count]`: its text's own, again and again; of the control, those of random sentences.
+    """The filler's tokens `[count]`: those of its text, repeated; for the control, those of random sentences.
 
     Args:
         tokenizer: of the model.
-        filler: what, and how many.
-        seed: draws the sentences; at a lower count they are the beginning of those at a higher one.
-        prompt: its number, for sentences of its own.
+        filler: its kind and count.
+        seed: of the sentences; those of a lower count are the beginning of those of a higher one.
+        prompt: the prompt's index; each has different sentences.
 
     Raises:
         ArgumentError: the filler's text gives no token.
@@ -201,7 +203,7 @@ def filler_tokens(tokenizer: "PreTrainedTokenizerBase", filler: Filler, *, seed:
 
 
 def describe_filler(tokenizer: "PreTrainedTokenizerBase", filler: Filler, tokens: Tensor) -> dict[str, Any]:
-    """For the report: which `tokens [count]` a filler is, and how many the tokenizer would make of the same text."""
+    """For the report: the distinct texts of `tokens [count]`, and how many tokens their joined text would become."""
     ids = tokens.tolist()
     text = tokenizer.decode(ids)
     again: Any = tokenizer(text, add_special_tokens=False)
@@ -215,17 +217,17 @@ def describe_filler(tokenizer: "PreTrainedTokenizerBase", filler: Filler, tokens
 
 
 def sentences(count: int, seed: int, prompt: int) -> str:
-    """Random sentences with at least `count` words: each of them gives a token at least."""
+    """Random sentences with at least `count` words, each of which becomes at least one token."""
     rng = np.random.default_rng([seed, prompt])
     return " ".join(_sentence(rng) for _ in range(count // 9 + 1))
 
 
 def _sentence(rng: np.random.Generator) -> str:
-    words = [str(rng.choice(kind)) for kind in (QUALITIES, THINGS, DEEDS, THINGS, PLACES, QUALITIES, THINGS)]
+    words = [str(rng.choice(kind)) for kind in (QUALITIES, THINGS, DEEDS, THINGS, PREPOSITIONS, QUALITIES, THINGS)]
     return "The {} {} {} the {} {} the {} {}.".format(*words)
 
 
-def conditions(kinds: Sequence[str], counts: Sequence[int]) -> list[Filler]:
-    """Each filler, and last the control, at each count; 0 is the baseline, which is always run."""
+def filler_conditions(kinds: Sequence[str], counts: Sequence[int]) -> list[Filler]:
+    """Each filler and then the control, at each count but 0, which is the baseline and always run."""
     distinct = dict.fromkeys((*kinds, RANDOM_SENTENCE))
     return [Filler(kind, count) for kind in distinct for count in sorted(set(counts)) if count]

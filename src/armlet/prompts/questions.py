@@ -1,4 +1,4 @@
-"""Prompts: a small built-in set of reasoning questions, files of one's own, and how a model is asked."""
+"""Prompts: built-in reasoning questions, prompts from a file, and their tokens."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ BUILT_IN = (
     "A rectangle has an area of 96 and a side of 8. What are its perimeter and its diagonal?",
     "In how many ways can five people sit in a row if two of them insist on sitting together?",
 )
-"""What `armlet inspect` runs when no prompt is given."""
+"""The prompts of `armlet inspect` when none is given."""
 
 FORMULAS = (
     "Solve 3 * (x + 4) = 2 * x + 19, and then check the result.",
@@ -28,14 +28,14 @@ FORMULAS = (
     "What is 18 / 3 + 7 * 2 - 5, and why is it not 2 * 18?",
     "Because 15 < x and x < 20, while x is prime, x may be two numbers. Which are they?",
 )
-"""More questions, with operators and conjunctions: `armlet explain` runs `BUILT_IN` and these."""
+"""Questions with operators and conjunctions, which `armlet explain` adds to `BUILT_IN`."""
 
 
 def read_prompts(file: Path) -> list[str]:
     """The non-empty lines of a UTF-8 text file, with or without a byte order mark, one prompt each.
 
     Raises:
-        ArgumentError: the file cannot be read, is no text or holds no prompt.
+        ArgumentError: the file cannot be read, is not UTF-8 or contains no prompt.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
@@ -44,18 +44,18 @@ def read_prompts(file: Path) -> list[str]:
         raise ArgumentError(f"prompts: {file} cannot be read ({reason})") from error
     prompts = [line for line in lines if line.strip()]
     if not prompts:
-        raise ArgumentError(f"prompts: {file} holds no prompt; write one on each line")
+        raise ArgumentError(f"prompts: {file} contains no prompt; write one on each line")
     return prompts
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
-    """Token ids `[1, seq]`: as a user's turn of the chat template where the tokenizer has one, else as plain text.
+def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
+    """Token ids `[1, seq]` of a prompt: a user turn in the chat template where the tokenizer has one, else plain text.
 
     Raises:
         ArgumentError: the prompt gives no token, or the chat template cannot be used.
     """
     encoded: Any = (
-        tokenizer(prompt, return_tensors="pt") if tokenizer.chat_template is None else _turn(tokenizer, prompt)
+        tokenizer(prompt, return_tensors="pt") if tokenizer.chat_template is None else _encode_turn(tokenizer, prompt)
     )
     ids: Tensor = encoded["input_ids"].long()
     if ids.numel() == 0:
@@ -63,9 +63,9 @@ def encode(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
     return ids
 
 
-def _turn(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Any:
+def _encode_turn(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Any:
     turn = [{"role": "user", "content": prompt}]
     try:
         return tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    except Exception as error:  # the template is a program of the checkpoint's, and may raise anything
+    except Exception as error:  # a template is a program from the checkpoint, and may raise anything
         raise ArgumentError(f"prompts: the chat template cannot be used ({type(error).__name__}: {error})") from error

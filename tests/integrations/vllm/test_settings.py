@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from armlet import Inward, Noise, Outward
 from armlet.evaluation.conditions.conditions import Treatment, conditions
-from armlet.integrations.vllm.engine import check
+from armlet.integrations.vllm.engine import single_treatment
 from armlet.integrations.vllm.settings import check_request, configured, request_strength, resolve, salted
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
@@ -49,7 +49,7 @@ def test_the_site_product_is_refused_by_the_engine_and_by_an_evaluation_through_
     assert resolve({"armlet": entry | {"site": "gate"}}, "") == resolve({"armlet": {"policy": "outward"}}, "")
     treated = conditions([Treatment(Outward(), site="product")], [], placebos=False)
     with pytest.raises(ArgumentError, match="at the site gate alone: outward site=product"):
-        check(treated, [])
+        single_treatment(treated, [])
 
 
 @pytest.mark.parametrize("asked", ["", "ON", 2, -1, None, [0.5], float("nan"), float("inf")])

@@ -1,6 +1,6 @@
 """The protocol between a run and what generates its answers: the model in this process, or a server."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,7 +85,7 @@ class Engine(Protocol):
         """The summed log-likelihood of each choice of each ask."""
         ...
 
-    def fired(self) -> dict[str, object]:
+    def fired(self) -> Mapping[str, object]:
         """What ARM did in the last call, by layer; empty where it was not attached."""
         ...
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from armlet.attachment.positions import going_on
+from armlet.attachment.positions import cache_argument
 from armlet.evaluation.engines.padding import pad_left, pad_right
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _choice_logits(
     first = cached.logits[:, -1][owners, None]
     if tokens.shape[1] == 1:
         return first
-    ((name, cache),) = going_on(model, cached).items()
+    ((name, cache),) = cache_argument(model, cached).items()
     cache = copy.deepcopy(cache)  # the next batch of choices continues from the same prompts
     cache.batch_select_indices(owners)
     whole_mask = torch.cat((mask[owners], valid[:, :-1]), dim=1)

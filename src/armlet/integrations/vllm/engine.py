@@ -1,11 +1,11 @@
-"""The offline engine of an evaluation: the same prompts as the local one, through vLLM.
+"""The engine of an evaluation that runs in vLLM, with the same prompts as the local one.
 
 One engine is configured with one treatment; conditions without it turn ARM off by request. Placebos inside the gate are
 policies that vLLM does not know.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from armlet.attachment.sites import GATE
 from armlet.checkpoints.identity import fingerprint, model_folder
@@ -15,16 +15,29 @@ from armlet.evaluation.engines.chat import item_seed
 from armlet.evaluation.engines.engine import Ask, Output, Sampling
 from armlet.evaluation.engines.tokens import Tokens, ended
 from armlet.evaluation.tasks.problems import Task
-from armlet.integrations.vllm.offline import OFF, EngineError, close_engine, generate, open_engine, reports
+from armlet.integrations.vllm.offline import (
+    OFF,
+    EngineError,
+    LayerCounts,
+    close_engine,
+    open_engine,
+    reports,
+    run_prompts,
+    token_logprobs,
+)
 from armlet.redistribution.errors import ArgumentError
 
-# vLLM has an environment of its own, and no types to check against in this one.
+# vLLM has an environment of its own, so that its types are unknown in this one.
 # pyright: reportMissingImports=false
 
-FIXED = ("model", "additional_config", "dtype", "skip_tokenizer_init", "generation_config", "logprobs_mode", "hf_token")
-"""Of `vllm.LLM`: what the evaluation itself says."""
+if TYPE_CHECKING:
+    from vllm import RequestOutput
+    from vllm.outputs import CompletionOutput
 
-COUNTED = ("calls", "tokens", "moved", "passed")
+FIXED = ("model", "additional_config", "dtype", "skip_tokenizer_init", "generation_config", "logprobs_mode", "hf_token")
+"""Options of `vllm.LLM` that the evaluation sets."""
+
+COUNTERS = ("calls", "tokens", "moved", "passed")
 
 
 class Offline:
@@ -35,11 +48,11 @@ class Offline:
         treatment: what treated conditions have attached; None where there are none.
         dtype: of the weights; "auto" keeps the checkpoint's.
         options: of `vllm.LLM`, such as tensor_parallel_size.
-        seed: of random fillers and places.
+        seed: of random fillers and their positions.
 
     Raises:
-        EngineError: there is no vLLM, or it cannot load the model.
-        ArgumentError: options that the evaluation itself sets.
+        EngineError: vLLM is not installed, or cannot load the model.
+        ArgumentError: options that the evaluation sets.
         ArmletError: no such model, or a treatment that vLLM cannot serve.
     """
 
@@ -49,25 +62,23 @@ class Offline:
         treatment: Treatment | None,
         *,
         dtype: str = "auto",
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, object] | None = None,
         seed: int = 0,
     ) -> None:
         self.name, self.options, self.seed = model, dict(options or {}), seed
         fixed = [name for name in FIXED if name in self.options]
         if fixed:
-            raise ArgumentError(
-                f"--engine-args: {', '.join(fixed)}: that is what the evaluation itself says; leave it out"
-            )
+            raise ArgumentError(f"--engine-args: {', '.join(fixed)}: the evaluation sets that; leave it out")
         self.folder = model_folder(model)
         self.tokens = Tokens(load_tokenizer(str(self.folder)), seed)
-        self._ends = _ends(str(self.folder))
-        # Nothing but what the run states decides an answer: no penalty, filter or temperature of the checkpoint's.
-        usual = {"dtype": dtype, "skip_tokenizer_init": True, "generation_config": "vllm"}
+        self._ends = _end_tokens(str(self.folder))
+        # Answers depend on what the run states alone: no penalty, filter or temperature of the checkpoint's.
+        stated = {"dtype": dtype, "skip_tokenizer_init": True, "generation_config": "vllm"}
         self._treatment = treatment
         settings = treatment.plain() if treatment else False
-        self._engine = open_engine(str(self.folder), settings, **usual, **self.options)
-        self._seen: dict[str, dict[str, Any]] = {}
-        self._fired: dict[str, Any] = {}
+        self._engine = open_engine(str(self.folder), settings, **stated, **self.options)
+        self._counts: dict[str, LayerCounts] = {}
+        self._fired: dict[str, LayerCounts] = {}
 
     def close(self) -> None:
         """Ends vLLM's processes."""
@@ -96,110 +107,118 @@ class Offline:
         self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
     ) -> list[Output]:
         """One answer to each ask."""
-        how: dict[str, Any] = {"temperature": condition.temperature, "max_tokens": sampling.max_new_tokens}
+        shared: dict[str, Any] = {"temperature": condition.temperature, "max_tokens": sampling.max_new_tokens}
         if condition.temperature:
-            how["top_p"] = sampling.top_p
+            shared["top_p"] = sampling.top_p
         if condition.role == "best-of":
-            how["logprobs"] = 0
+            shared["logprobs"] = 0
         prompts = [self.tokens.prompt(ask, condition).tolist() for ask in asks]
         self._check_room(asks, prompts, sampling.max_new_tokens)
         seeds = [item_seed(sampling.seed, batch, sample, ask.number) for ask in asks]
-        outputs = self._generate(prompts, condition, [how | {"seed": seed} for seed in seeds])
-        return [self._output(each.outputs[0]) for each in outputs]
+        outputs = self._generate(prompts, condition, [shared | {"seed": seed} for seed in seeds])
+        return [self._output(output.outputs[0]) for output in outputs]
 
     def weigh(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
-        """The summed log-likelihood of each choice behind the prompt."""
+        """The summed log-likelihood of each choice after its prompt."""
         prompts = [self.tokens.prompt(ask, condition).tolist() for ask in asks]
         choices = [self.tokens.choices(ask) for ask in asks]
-        whole = [prompt + choice for prompt, own in zip(prompts, choices, strict=True) for choice in own]
-        how = {"temperature": 0.0, "max_tokens": 1, "prompt_logprobs": 0}
-        weighed = iter(self._generate(whole, condition, [how] * len(whole)))
-        return [[_likelihood(next(weighed), len(choice)) for choice in own] for own in choices]
+        texts = [prompt + choice for prompt, group in zip(prompts, choices, strict=True) for choice in group]
+        params = {"temperature": 0.0, "max_tokens": 1, "prompt_logprobs": 0}
+        outputs = iter(self._generate(texts, condition, [params] * len(texts)))
+        return [[_likelihood(next(outputs), len(choice)) for choice in group] for group in choices]
 
-    def fired(self) -> dict[str, Any]:
+    def fired(self) -> dict[str, LayerCounts]:
         """What ARM did in the last call, layer by layer."""
         return self._fired
 
     def _check_room(self, asks: Sequence[Ask], prompts: Sequence[list[int]], most: int) -> None:
-        """vLLM would end an answer at its limit, and an answer behind a filler sooner than its baseline."""
+        """vLLM would end an answer at its limit, and one after a filler sooner than its baseline."""
         room = self._engine.model_config.max_model_len
-        at = max(range(len(prompts)), key=lambda at: len(prompts[at]))
-        if len(prompts[at]) + most > room:
+        longest = max(range(len(prompts)), key=lambda at: len(prompts[at]))
+        if len(prompts[longest]) + most > room:
             raise EngineError(
-                f"item {asks[at].problem.id}: a prompt of {len(prompts[at])} tokens and an answer of {most} do not fit "
-                f"into max_model_len, {room}: give a smaller --max-new-tokens, or more of that in --engine-args"
+                f"item {asks[longest].problem.id}: a prompt of {len(prompts[longest])} tokens and an answer of {most} "
+                f"do not fit into max_model_len, {room}: give a smaller --max-new-tokens, or raise the limit in "
+                "--engine-args"
             )
 
-    def _generate(self, prompts: list[list[int]], condition: Condition, how: Sequence[dict[str, Any]]) -> list[Any]:
+    def _generate(
+        self, prompts: list[list[int]], condition: Condition, params: Sequence[dict[str, Any]]
+    ) -> "list[RequestOutput]":
         from vllm import SamplingParams
 
         extra = OFF if self._treatment and not condition.treatment else None
-        params = [
-            SamplingParams(extra_args=extra, ignore_eos=True, stop_token_ids=self._ends, detokenize=False, **each)
-            for each in how
-        ]
-        found = generate(self._engine, [{"prompt_token_ids": ids} for ids in prompts], params)
-        self._fired = self._since() if condition.treatment else {}
-        return found
+        shared: dict[str, Any] = {
+            "extra_args": extra,
+            "ignore_eos": True,
+            "stop_token_ids": self._ends,
+            "detokenize": False,
+        }
+        sampling = [SamplingParams(**shared, **own_params) for own_params in params]
+        outputs = run_prompts(self._engine, [{"prompt_token_ids": ids} for ids in prompts], sampling)
+        self._fired = self._new_counts() if condition.treatment else {}
+        return outputs
 
-    def _since(self) -> dict[str, Any]:
-        """What ARM did since it was last asked."""
-        before, self._seen = self._seen, {k: v for rank in reports(self._engine) for k, v in rank["layers"].items()}
-        return {layer: _less(now, before.get(layer)) for layer, now in self._seen.items()}
+    def _new_counts(self) -> dict[str, LayerCounts]:
+        """What ARM did since this was last called."""
+        before = self._counts
+        self._counts = {layer: counts for rank in reports(self._engine) for layer, counts in rank["layers"].items()}
+        return {layer: _subtract(now, before.get(layer)) for layer, now in self._counts.items()}
 
-    def _output(self, made: Any) -> Output:
-        answer, end = ended(list(made.token_ids), self._ends)
+    def _output(self, completion: "CompletionOutput") -> Output:
+        answer, end = ended(list(completion.token_ids), self._ends)
         mean = None
-        if made.logprobs:
-            mean = sum(step[token].logprob for step, token in zip(made.logprobs, answer, strict=True)) / len(answer)
+        if completion.logprobs:
+            mean = sum(token_logprobs(answer, completion.logprobs)) / len(answer)
         return Output(self.tokens.text(answer), len(answer), end, mean)
 
 
-def check(conditions: Sequence[Condition], tasks: Sequence[Task]) -> Treatment | None:
+def single_treatment(conditions: Sequence[Condition], tasks: Sequence[Task]) -> Treatment | None:
     """The one treatment of these conditions; None where there is none.
 
     Raises:
         ArgumentError: names the conditions that cannot be run in vLLM, and says what to do.
     """
-    treated = {repr(each.treatment): each.treatment for each in conditions if each.treatment}
-    if len(treated) > 1:
-        names = ", ".join(each.name for each in conditions if each.treatment and not each.placebo)
-        raise ArgumentError(f"--engine vllm: one engine has one treatment, and {names} are several; give one policy")
-    elsewhere = [each.name for each in conditions if each.treatment and each.treatment.site != GATE]
-    if elsewhere:
-        raise ArgumentError(f"--engine vllm: it has ARM at the site {GATE} alone: {', '.join(elsewhere)}")
-    inside = [each.name for each in conditions if each.placebo]
-    if inside:
-        raise ArgumentError(f"--engine vllm: placebos inside the gate need the local engine: {', '.join(inside)}")
-    warmer = [each.name for each in conditions if each.weighing != 1 and any(task.kind == "choice" for task in tasks)]
-    if warmer:
-        raise ArgumentError(f"--engine vllm: it weighs choices at temperature 1 alone: {', '.join(warmer)}")
-    return next(iter(treated.values()), None)
+    treated = [condition for condition in conditions if condition.treatment]
+    treatments = {repr(condition.treatment): condition.treatment for condition in treated}
+    refusals = {
+        "one engine has one treatment, so give one policy; there are several": (
+            [condition for condition in treated if not condition.placebo] if len(treatments) > 1 else []
+        ),
+        f"it has ARM at the site {GATE} alone": [c for c in treated if c.treatment and c.treatment.site != GATE],
+        "placebos inside the gate need the local engine": [c for c in conditions if c.placebo],
+        "it weighs choices at temperature 1 alone": (
+            [c for c in conditions if c.weighing != 1] if any(task.kind == "choice" for task in tasks) else []
+        ),
+    }
+    for reason, refused in refusals.items():
+        if refused:
+            raise ArgumentError(f"--engine vllm: {reason}: {', '.join(condition.name for condition in refused)}")
+    return next(iter(treatments.values()), None)
 
 
-def _ends(folder: str) -> list[int]:
+def _end_tokens(folder: str) -> list[int]:
     """The tokens that end an answer, as transformers has them for this model."""
     from transformers import AutoConfig, GenerationConfig
 
     try:
-        own: Any = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    except OSError:  # without a file of its own
-        own = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, local_files_only=True))
-    ends = own.eos_token_id
+        config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except OSError:  # the model has no generation_config.json
+        config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    ends = config.eos_token_id
     return [ends] if isinstance(ends, int) else list(ends or [])
 
 
-def _likelihood(weighed: Any, length: int) -> float:
+def _likelihood(output: "RequestOutput", length: int) -> float:
     """The summed log-probability of a prompt's last tokens."""
-    tokens = weighed.prompt_token_ids[-length:]
-    given = weighed.prompt_logprobs[-length:]
-    return float(sum(step[token].logprob for step, token in zip(given, tokens, strict=True)))
+    tokens, steps = output.prompt_token_ids or [], output.prompt_logprobs or []
+    return float(sum(token_logprobs(tokens[-length:], steps[-length:])))
 
 
-def _less(now: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
-    """One report less an earlier one."""
+def _subtract(now: LayerCounts, before: LayerCounts | None) -> LayerCounts:
+    """The counts since an earlier report."""
     if before is None:
         return now
-    found = {name: now[name] - before[name] for name in COUNTED}
-    weighted = now["share_moved"] * now["tokens"] - before["share_moved"] * before["tokens"]
-    return found | {"share_moved": weighted / found["tokens"] if found["tokens"] else 0.0}
+    counts = {name: now[name] - before[name] for name in COUNTERS}
+    moved_shares = now["share_moved"] * now["tokens"] - before["share_moved"] * before["tokens"]
+    return counts | {"share_moved": moved_shares / counts["tokens"] if counts["tokens"] else 0.0}

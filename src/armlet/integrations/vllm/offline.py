@@ -3,45 +3,60 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
-from armlet.integrations.vllm.settings import KEY
+from armlet.integrations.vllm.settings import SETTING_KEY
 from armlet.redistribution.errors import ArmletError
 
-# vLLM has an environment of its own, and no types to check against in this one.
+# vLLM has an environment of its own, so that its types are unknown in this one.
 # pyright: reportMissingImports=false
 
-USUAL = {
+if TYPE_CHECKING:
+    from vllm import LLM, PromptType, RequestOutput, SamplingParams
+    from vllm.logprobs import Logprob
+
+ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is the result's
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # an error of the engine's is raised here, and Ctrl-C arrives once
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is for the result
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine's errors are raised here, and Ctrl-C arrives once
 }
-"""Of the environment, where the user did not say otherwise."""
+"""Environment variables, where the user has not set them."""
 
 CPU_CACHE = 2**31
-"""Bytes of keys and values on a CPU, where vLLM would ask for nearly all of the memory."""
+"""Bytes of keys and values on a CPU, where vLLM would take nearly all of the memory."""
 
-OFF = {KEY: "off"}
+OFF: dict[str, object] = {SETTING_KEY: "off"}
 """A request's `extra_args` without ARM."""
+
+LayerCounts = dict[str, int | float]
+"""calls, tokens, moved, share_moved, passed: of one layer, as in `ARM.report`."""
+
+
+class RankReport(TypedDict):
+    """What ARM did on one rank: the layers `asked` for, and the counts of those `layers` that are on it."""
+
+    rank: int
+    asked: list[int]
+    layers: dict[str, LayerCounts]
 
 
 class EngineError(ArmletError, RuntimeError):
-    """vLLM is not there, the model cannot be loaded in it, or it does not take a request."""
+    """vLLM is not installed, it cannot load the model, or it refuses a request."""
 
 
-def open_engine(model: str, settings: Any, **options: Any) -> Any:
+def open_engine(model: str, settings: object, **options: object) -> "LLM":
     """A `vllm.LLM`; end it with `close_engine`.
 
     Args:
         model: a folder.
-        settings: the content of an armlet.json; False for none, also where one lies in the model's folder.
+        settings: the content of an armlet.json; False for no ARM, even where the model's folder has an armlet.json.
         options: of `vllm.LLM`.
 
     Raises:
-        EngineError: there is no vLLM, or it cannot load the model.
-        ArmletError: ARM cannot be served so.
+        EngineError: vLLM is not installed, or cannot load the model.
+        ArmletError: ARM cannot be served with these settings.
     """
-    for name, value in USUAL.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         from vllm import LLM
@@ -50,18 +65,18 @@ def open_engine(model: str, settings: Any, **options: Any) -> Any:
         raise EngineError(
             f"vLLM is not installed in this environment ({error}): pip install '.[vllm]' in the checkout, in vLLM's own"
         ) from error
-    usual = {"kv_cache_memory_bytes": CPU_CACHE} if current_platform.is_cpu() else {}
-    usual |= {"use_tqdm_on_load": False}
+    defaults = {"kv_cache_memory_bytes": CPU_CACHE} if current_platform.is_cpu() else {}
+    arguments: dict = {"use_tqdm_on_load": False} | defaults | options
     try:
-        return LLM(model, additional_config={KEY: settings}, **usual | options)
+        return LLM(model, additional_config={SETTING_KEY: settings}, **arguments)
     except ArmletError:
         raise
     except Exception as error:  # whatever stops an engine, in this process or in its own
         raise EngineError(f"{model}: vLLM cannot load it ({type(error).__name__}: {error})") from error
 
 
-def close_engine(engine: Any) -> None:
-    """Ends its processes, and frees what it holds in this one."""
+def close_engine(engine: "LLM") -> None:
+    """Ends its processes, and frees its memory in this one."""
     from vllm.distributed import cleanup_dist_env_and_memory
 
     engine.llm_engine.engine_core.shutdown()
@@ -69,8 +84,8 @@ def close_engine(engine: Any) -> None:
 
 
 @contextmanager
-def opened(model: str, settings: Any, **options: Any) -> Iterator[Any]:
-    """`open_engine` for the time of the block."""
+def opened(model: str, settings: object, **options: object) -> "Iterator[LLM]":
+    """`open_engine`, closed at the end of the block."""
     engine = open_engine(model, settings, **options)
     try:
         yield engine
@@ -78,11 +93,13 @@ def opened(model: str, settings: Any, **options: Any) -> Iterator[Any]:
         close_engine(engine)
 
 
-def generate(engine: Any, prompts: Sequence[Any], params: Sequence[Any]) -> list[Any]:
-    """What the engine makes of prompts, texts or `{"prompt_token_ids": ids}`, in their order.
+def run_prompts(
+    engine: "LLM", prompts: "Sequence[PromptType]", params: "Sequence[SamplingParams]"
+) -> "list[RequestOutput]":
+    """The engine's outputs for prompts, texts or `{"prompt_token_ids": ids}`, in their order.
 
     Raises:
-        EngineError: it does not take one, such as a prompt that is too long.
+        EngineError: it refuses one, such as a prompt that is too long.
     """
     from vllm.exceptions import VLLMError
 
@@ -92,6 +109,18 @@ def generate(engine: Any, prompts: Sequence[Any], params: Sequence[Any]) -> list
         raise EngineError(f"vLLM does not take the request ({error})") from error
 
 
-def reports(engine: Any) -> list[dict[str, Any]]:
-    """Of each rank: `rank`, the layers `asked` for, and `layers`: what ARM did so far in those that are on it."""
-    return engine.collective_rpc(f"{KEY}_report")
+def token_logprobs(tokens: Sequence[int], steps: "Sequence[dict[int, Logprob] | None] | None") -> list[float]:
+    """The log-probability of each token, from those of each step, which vLLM returns where a request asks for them.
+
+    Raises:
+        EngineError: it returned none.
+    """
+    known = [step for step in steps or [] if step is not None]
+    if len(known) != len(tokens):
+        raise EngineError(f"vLLM returned log-probabilities for {len(known)} of {len(tokens)} tokens")
+    return [step[token].logprob for token, step in zip(tokens, known, strict=True)]
+
+
+def reports(engine: "LLM") -> list[RankReport]:
+    """What ARM did so far, rank by rank."""
+    return engine.collective_rpc(f"{SETTING_KEY}_report")

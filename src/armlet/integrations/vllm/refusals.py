@@ -1,18 +1,21 @@
-"""Engines in which ARM would go wrong, or not act, without a word."""
+"""Engine configurations in which ARM would act wrongly, or not at all, without a warning."""
 
-# vLLM has an environment of its own, and no types to check against in this one.
+# vLLM has an environment of its own, so that its types are unknown in this one.
 # pyright: reportMissingImports=false
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from armlet.redistribution.errors import ArgumentError
 
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
 
-def refuse(config: Any, policy: str) -> None:
-    """Refuses what would give wrong tokens, or no ARM at all, without a word.
+
+def refuse(config: "VllmConfig", policy: str) -> None:
+    """Refuses a configuration that would give wrong tokens, or no ARM at all, without a warning.
 
     Args:
-        config: a `VllmConfig`.
+        config: of the engine.
         policy: its name.
 
     Raises:
@@ -23,7 +26,7 @@ def refuse(config: Any, policy: str) -> None:
             raise ArgumentError(f"ARM cannot be served so: {reason}")
 
 
-def _reasons(config: Any, policy: str) -> dict[str, Any]:
+def _reasons(config: "VllmConfig", policy: str) -> dict[str, object]:
     from vllm.platforms import current_platform
 
     parallel, platform = config.parallel_config, current_platform

@@ -1,71 +1,74 @@
-"""What vLLM is told of ARM: for the engine in `additional_config`, for one request in `extra_args`."""
+"""What vLLM is told about ARM: for the engine in `additional_config`, for one request in `extra_args`."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from armlet.attachment.config import FILE, describe, load_config, parse_config
+from armlet.attachment.config import CONFIG_FILE, AttachArguments, describe, load_config, parse_config
 from armlet.attachment.sites import GATE
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 
-KEY = "armlet"
+SETTING_KEY = "armlet"
 """Of `additional_config`, and of a request's `extra_args` (`vllm_xargs` over HTTP)."""
 
 SWITCHES = {"on": None, "off": 0.0}
-"""What a request may say in words; None: as the engine is configured."""
+"""The words that a request may use; None: as the engine is configured."""
+
+ExtraArgs = dict[str, object] | None
+"""What a request says beside its prompt and its sampling parameters."""
 
 
-def resolve(additional_config: object, model: str) -> Any:
-    """`additional_config` with its entry for ARM written out in full, as the content of an armlet.json.
-
-    Written out before the engine is configured, it reaches all workers and enters the hash of compiled artefacts; the
-    name of a file would not tell that the file changed.
+def resolve(additional_config: object, model: str) -> object:
+    """`additional_config` with its entry for ARM in full, see `full_setting`.
 
     Args:
-        additional_config: of the engine; its entry is an object as in armlet.json, the name of such a file or of its
-            folder, or false. Without an entry, the armlet.json in the model's folder is taken where there is one.
+        additional_config: of the engine; without an entry, the armlet.json in the model's folder is used, if any.
         model: the engine's model.
 
     Raises:
-        ArgumentError, ConfigError: an entry that is none, or that vLLM cannot serve.
+        ArgumentError, ConfigError: an entry that cannot be read, or that vLLM cannot serve.
     """
     if not isinstance(additional_config, Mapping):
         return additional_config
-    entry = additional_config.get(KEY, _beside(model))
-    rest = {key: value for key, value in additional_config.items() if key != KEY}
-    return rest if entry is None or entry is False else rest | {KEY: _written_out(entry)}
+    file = Path(model) / CONFIG_FILE
+    entry = additional_config.get(SETTING_KEY, str(file) if file.is_file() else None)
+    rest = {key: value for key, value in additional_config.items() if key != SETTING_KEY}
+    return rest if entry is None or entry is False else rest | {SETTING_KEY: full_setting(entry)}
 
 
-def configured(additional_config: object) -> dict[str, Any] | None:
+def configured(additional_config: object) -> AttachArguments | None:
     """The arguments of `attach` that the engine was configured with; None without ARM."""
-    entry = additional_config.get(KEY) if isinstance(additional_config, Mapping) else None
+    entry = additional_config.get(SETTING_KEY) if isinstance(additional_config, Mapping) else None
     return parse_config(entry) if entry else None
 
 
-def _beside(model: str) -> str | None:
-    file = Path(model) / FILE
-    return str(file) if file.is_file() else None
+def full_setting(entry: object) -> dict[str, object]:
+    """The content of an armlet.json with all its keys, from an object as there or the name of such a file or folder.
 
+    In full it reaches all workers and enters the hash of compiled artefacts, which the name of a file would not change
+    when the file does.
 
-def _written_out(entry: object) -> dict[str, Any]:
+    Raises:
+        ArgumentError, ConfigError: an entry that cannot be read, or that vLLM cannot serve.
+    """
     if not isinstance(entry, str | Mapping):
         raise ArgumentError(
-            f"additional_config: {KEY} must be an object such as {{'policy': 'outward'}}, the name of an {FILE} or of "
-            f"its folder, or false; found {entry!r}"
+            f"additional_config: {SETTING_KEY} must be an object such as {{'policy': 'outward'}}, the name of an "
+            f"{CONFIG_FILE} or of its folder, or false; found {entry!r}"
         )
     arguments = load_config(entry) if isinstance(entry, str) else parse_config(dict(entry))
-    policy, layers, scope, noise = (arguments[name] for name in ("policy", "layers", "scope", "noise"))
+    layers, scope, noise = arguments["layers"], arguments["scope"], arguments["noise"]
     if scope != "token":
         raise ArgumentError(
             f"vLLM runs the tokens of many requests as one batch, and a prompt in chunks: scope {scope!r} would depend "
             "on what else is running; only 'token' does not"
         )
-    if arguments.get("site", GATE) != GATE:
+    site = arguments.get("site", GATE)
+    if site != GATE:
         raise ArgumentError(
             f"vLLM computes activation and product with up in one step, and ARM is built into it at the site {GATE} "
-            f"alone; site {arguments['site']!r} needs Hugging Face's model and attach()"
+            f"alone; site {site!r} needs Hugging Face's model and attach()"
         )
     if not isinstance(noise, Noise):
         raise ArgumentError(
@@ -73,43 +76,43 @@ def _written_out(entry: object) -> dict[str, Any]:
             "keyed noise does not"
         )
     indices = [layers] if isinstance(layers, int) else layers
-    return describe(policy, [], scope, noise) | {"layers": indices}
+    return describe(arguments["policy"], [], scope, noise) | {"layers": indices}
 
 
-def request_strength(extra_args: Mapping[str, Any] | None) -> float | None:
+def request_strength(extra_args: ExtraArgs) -> float | None:
     """The strength that a request asks for; None: as the engine is configured.
 
     Raises:
         ArgumentError: neither a number in [0, 1] nor "on" nor "off".
     """
-    asked = (extra_args or {}).get(KEY, "on")
-    if isinstance(asked, str) and asked in SWITCHES:
-        return SWITCHES[asked]
-    if isinstance(asked, int | float) and not isinstance(asked, bool) and 0 <= asked <= 1:
-        return float(asked)
-    raise ArgumentError(f"extra_args: {KEY} must be 'on', 'off' or a strength in [0, 1], found {asked!r}")
+    value = (extra_args or {}).get(SETTING_KEY, "on")
+    if isinstance(value, str) and value in SWITCHES:
+        return SWITCHES[value]
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    raise ArgumentError(f"extra_args: {SETTING_KEY} must be 'on', 'off' or a strength in [0, 1], found {value!r}")
 
 
-def check_request(extra_args: Mapping[str, Any] | None, additional_config: object) -> None:
+def check_request(extra_args: ExtraArgs, additional_config: object) -> None:
     """Refuses a request before it reaches the engine.
 
     Raises:
-        ArgumentError: it says something of ARM that means nothing, or the engine has no ARM.
+        ArgumentError: its setting of ARM is invalid, or the engine has no ARM.
     """
-    if KEY not in (extra_args or {}):
+    if SETTING_KEY not in (extra_args or {}):
         return
     request_strength(extra_args)
     if not configured(additional_config):
         raise ArgumentError(
-            f"extra_args: {KEY} was given, but this engine runs without ARM; start it with --additional-config "
-            f'\'{{"{KEY}": {{"policy": "outward"}}}}\''
+            f"extra_args: {SETTING_KEY} was given, but this engine runs without ARM; start it with --additional-config "
+            f'\'{{"{SETTING_KEY}": {{"policy": "outward"}}}}\''
         )
 
 
-def salted(cache_salt: str | None, extra_args: Mapping[str, Any] | None) -> str | None:
-    """The prefix cache's salt: keys and values behind an ARM of another strength are others.
+def salted(cache_salt: str | None, extra_args: ExtraArgs) -> str | None:
+    """The salt of the prefix cache, so that requests share keys and values only at the same strength.
 
-    Written so that no salt of a request's own can be that of another strength.
+    No salt that a request brings can equal that of another strength.
     """
     strength = request_strength(extra_args)
-    return None if strength is None and cache_salt is None else json.dumps([KEY, cache_salt, strength])
+    return None if strength is None and cache_salt is None else json.dumps([SETTING_KEY, cache_salt, strength])

@@ -8,7 +8,6 @@ import numpy as np
 from armlet.redistribution.backends.cpu.compiled import NativeFunction, add_to, array, call_mover, compiled
 from armlet.redistribution.backends.cpu.rows import (
     FLOAT32,
-    INFINITE,
     ITEM_SIZES,
     coarse_keys,
     copy,
@@ -17,6 +16,7 @@ from armlet.redistribution.backends.cpu.rows import (
     padded,
     widen,
 )
+from armlet.redistribution.backends.cpu.selection import INFINITE
 
 
 class RowJob(Structure):

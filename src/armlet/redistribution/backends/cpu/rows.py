@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from armlet.redistribution.backends.cpu.compiled import LANES, array, compiled
+from armlet.redistribution.backends.cpu.compiled import LANES, SAMPLE, array, compiled
 from armlet.redistribution.backends.cpu.selection import (
     ABSOLUTE,
     HALF,
     INFINITE,
-    SAMPLE,
     SEARCH,
     bits_of,
     float_of,

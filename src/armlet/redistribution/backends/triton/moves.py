@@ -72,9 +72,9 @@ def available() -> bool:
     """Whether a Triton is installed that can compile the programs; the first call imports it."""
     if find_spec("triton") is None:
         return False
-    import triton
+    import triton  # pyright: ignore[reportMissingImports] - optional
 
-    version: str = triton.__version__  # type: ignore - optional
+    version: str = triton.__version__
     return tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_TRITON
 
 

@@ -1,0 +1,32 @@
+"""Every error that armlet raises on purpose, to catch by name; `ArmletError` catches them all."""
+
+from armlet.attachment.attach import AlreadyAttachedError, DetachedError
+from armlet.attachment.config import ConfigError
+from armlet.attachment.sites import UnsupportedModelError
+from armlet.attachment.watch import NotFiredError
+from armlet.checkpoints.folder import CheckpointError, MissingFileError
+from armlet.checkpoints.hub_requests import UnreachableError
+from armlet.evaluation.engines.endpoint import EndpointError
+from armlet.integrations.lm_eval import IdleError
+from armlet.integrations.vllm.offline import EngineError
+from armlet.presentation.files import WriteError
+from armlet.redistribution.errors import ArgumentError, ArmletError
+from armlet.runs.folder import RunError
+
+__all__ = [
+    "ArmletError",
+    "ArgumentError",
+    "UnsupportedModelError",
+    "AlreadyAttachedError",
+    "DetachedError",
+    "NotFiredError",
+    "ConfigError",
+    "CheckpointError",
+    "MissingFileError",
+    "UnreachableError",
+    "RunError",
+    "WriteError",
+    "EndpointError",
+    "EngineError",
+    "IdleError",
+]

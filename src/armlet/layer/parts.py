@@ -1,0 +1,99 @@
+"""The parts of the figure that PyTorch has no module for; decoder.py puts them in order."""
+
+import torch
+from torch import Tensor, nn
+
+from armlet.layer.options import Options
+
+
+class Norm(nn.Module):
+    """RMSNorm, or LayerNorm if `centered`, in float32, over groups of `shape[-1]` values: all d, or each head's h."""
+
+    def __init__(self, options: Options, *shape: int, bias: bool = False) -> None:
+        super().__init__()
+        self.eps, self.centered, self.offset = options.eps, options.centered, options.norm_offset
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.empty(shape)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., groups · shape[-1]]` → the same shape and dtype."""
+        v = x.float().unflatten(-1, (-1, self.weight.shape[-1]))
+        v = v - v.mean(-1, keepdim=True) if self.centered else v
+        v = v * torch.rsqrt(v.pow(2).mean(-1, keepdim=True) + self.eps)
+        v = v * (self.weight.float() + self.offset)
+        v = v if self.bias is None else v + self.bias.float()
+        return v.flatten(-2).to(x.dtype)
+
+
+class RoPE(nn.Module):
+    """Rotates the i-th pair of each head by the angle position · ωᵢ; values in no pair stay as they are."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        # A tuple, not a buffer: a layer converted to bfloat16 keeps exact frequencies.
+        self.frequencies, self.scale, self.interleaved = options.frequencies, options.rope_scale, options.interleaved
+
+    def forward(self, heads: Tensor, positions: Tensor) -> Tensor:
+        """`heads [b, n, s, h]`, `positions [b or 1, s]` → `[b, n, s, h]`."""
+        angles = positions[:, None, :, None].float() * torch.tensor(self.frequencies, device=heads.device)
+        cos, sin = angles.cos() * self.scale, angles.sin() * self.scale
+        rotating, passing = heads.tensor_split([2 * len(self.frequencies)], dim=-1)
+        a, b = (rotating[..., ::2], rotating[..., 1::2]) if self.interleaved else rotating.chunk(2, dim=-1)
+        rotated = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1 if self.interleaved else -2)
+        return torch.cat((rotated.flatten(-2), passing), dim=-1).to(heads.dtype)
+
+
+class Attention(nn.Module):
+    """softmax(Q Kᵀ · scale) V over the visible tokens."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.scale, self.softcap, self.heads = options.attention_scale, options.softcap, options.heads
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """`q [b, n, s, h]`, `k` and `v [b, g, S, h]` → weights `[b, n, s, S]`, attention `[b, s, n·h]`."""
+        k, v = (heads.repeat_interleave(self.heads // heads.shape[1], dim=1) for heads in (k, v))
+        scores = q @ k.mT * self.scale
+        if self.softcap is not None:
+            scores = torch.tanh(scores / self.softcap) * self.softcap
+        # The lowest number, not −∞: a row of padding sees no token, and must not become NaN.
+        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
+        return weights, (weights @ v).transpose(1, 2).flatten(-2)
+
+
+class Add(nn.Module):
+    """⊕: adds the output of a block to the residual stream."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.scale = options.residual_scale
+
+    def forward(self, x: Tensor, block: Tensor) -> Tensor:
+        """Both `[b, s, d]`."""
+        return x + block * self.scale
+
+
+class Multiply(nn.Module):
+    """⊗: the gate scales `up`, value by value."""
+
+    def forward(self, gate: Tensor, up: Tensor) -> Tensor:
+        """Both `[b, s, f]`."""
+        return gate * up
+
+
+def split_heads(flat: Tensor, head_dim: int) -> Tensor:
+    """`[b, s, n·h]` → `[b, n, s, h]`."""
+    return flat.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+
+
+def make_norm(options: Options, on: bool) -> nn.Module:
+    """The norm of all d values; the identity where the layer has none."""
+    return Norm(options, options.d_model, bias=options.norm_bias) if on else nn.Identity()
+
+
+def make_qk_norm(options: Options, heads: int) -> nn.Module:
+    """The norm of Q or of K, which has so many heads; the identity where the layer has none."""
+    h = options.head_dim
+    shapes = {"head": (h,), "heads": (heads, h), "projection": (heads * h,)}
+    return Norm(options, *shapes[options.qk_norm]) if options.qk_norm in shapes else nn.Identity()
