@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     fake: Fake
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         pass
 
     def do_POST(self):

@@ -76,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # a body does not wait until its head has been acknowledged
     hub: Hub
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         pass
 
     def do_HEAD(self):
