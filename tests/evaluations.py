@@ -10,7 +10,7 @@ from armlet.evaluation.engines.engine import Output, Sampling
 from armlet.evaluation.grading.answers import equal_integers, grade_integer
 from armlet.evaluation.grading.graders import graders
 from armlet.evaluation.plan import Plan
-from armlet.evaluation.report.findings import findings
+from armlet.evaluation.report.analysis import analyse_run
 from armlet.evaluation.run import run
 from armlet.evaluation.tasks.problems import SYSTEMS, Problem, Task
 from armlet.prompts.fillers import Filler
@@ -127,7 +127,7 @@ def found(*tasks, engine=None, treatments=TREATMENTS, fillings=FILLINGS, batch=5
     ):
         with suppress(Stopped):
             run(plan, engine, journal)
-        return findings(journal, tasks, {"integer": equal_integers})
+        return analyse_run(journal, tasks, {"integer": equal_integers})
 
 
 def task(items=11, name="sums", kind="integer"):
