@@ -94,7 +94,7 @@ class RunSettings:
         conditions = [ConditionSettings(**condition) for condition in manifest["conditions"]]
         return cls(**{**manifest, "tasks": tasks, "conditions": conditions})
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> Facts:
         """The content of manifest.json."""
         version = {} if self.version is None else {"version": self.version}
         return version | {name: value for name, value in asdict(self).items() if name != "version"}

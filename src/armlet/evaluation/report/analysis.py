@@ -236,7 +236,9 @@ def _compare_pairs(
     """Without those by likelihoods that are not recorded."""
     compared = []
     for pair in pairs:
-        before, after = (_select(by_name[side.condition], side.selection, equal) for side in (pair.against, pair.treated))
+        before, after = (
+            _select(by_name[side.condition], side.selection, equal) for side in (pair.against, pair.treated)
+        )
         if before is not None and after is not None:
             comparison = compare(before, after, seed=seed, comparisons=max(judged, 1))
             compared.append(PairedComparison(pair.treated, pair.against, pair.judged, comparison))
@@ -292,9 +294,7 @@ def _correct_by_holm(tasks: Sequence[TaskFindings]) -> list[TaskFindings]:
     return [
         replace(
             task,
-            comparisons=[
-                replace(pair, p_holm=next(adjusted)) if pair.judged else pair for pair in task.comparisons
-            ],
+            comparisons=[replace(pair, p_holm=next(adjusted)) if pair.judged else pair for pair in task.comparisons],
         )
         for task in tasks
     ]

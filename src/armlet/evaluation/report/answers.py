@@ -173,8 +173,7 @@ def _add_up(batches: Sequence[Mapping[str, float]]) -> LayerActivity:
     for batch in batches:
         weighted = share * tokens + batch["share_moved"] * batch["tokens"]
         tokens, moved, passed = (
-            int(total + batch[name])
-            for name, total in (("tokens", tokens), ("moved", moved), ("passed", passed))
+            int(total + batch[name]) for name, total in (("tokens", tokens), ("moved", moved), ("passed", passed))
         )
         share = weighted / tokens if tokens else 0.0
     return LayerActivity(tokens, moved, share, passed)

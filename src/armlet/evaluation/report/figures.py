@@ -4,9 +4,10 @@ import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, to_rgb
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -52,15 +53,8 @@ def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
     heights = [sum(map(_row_lines, pairs)) * LINE_INCHES for _, pairs in panels]
     with style():
         size = (FOREST_INCHES, sum(heights) + len(panels) * PANEL_INCHES + FRAME_INCHES)
-        figure = Figure(figsize=size, layout="constrained")
-        figure.suptitle(_shorten(title, 84), x=0.01, ha="left", fontsize=10, weight="bold", color=DARK, parse_math=False)
-        figure.supxlabel(
-            "lines: 95 % intervals; grey bands: true differences too small to be detected at 80 % power",
-            x=0.01,
-            ha="left",
-            fontsize=7,
-            color=GREY,
-        )
+        legend = "lines: 95 % intervals; grey bands: true differences too small to be detected at 80 % power"
+        figure = _framed(size, _shorten(title, 84), legend)
         axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
         for panel, (task, pairs) in zip(axes, panels, strict=True):
             _draw_panel(panel, _heading(task), pairs)
@@ -80,8 +74,7 @@ def _draw_panel(axes: Axes, heading: str, pairs: Sequence[PairedComparison]) -> 
     total = sum(map(_row_lines, pairs))
     limits = _limits(pairs)
     axes.set(xlim=limits, ylim=(0, total), yticks=[])
-    # The heading starts where the names do, at the figure's left edge: in the margin that the layout makes for them.
-    axes.set_title(heading, loc="right", fontsize=NAME_POINTS, weight="bold", color=DARK, parse_math=False)
+    axes.set_title(heading, loc="left", fontsize=NAME_POINTS, weight="bold", color=DARK, parse_math=False)
     axes.set_xlabel("difference from the baseline in percentage points", fontsize=7.5)
     axes.spines["left"].set_visible(False)
     axes.tick_params(labelsize=7.5)
@@ -121,7 +114,6 @@ def _label_row(axes: Axes, pair: PairedComparison, middle: float) -> None:
             textcoords="offset points",
             ha=side,
             va="center",
-            multialignment="left",
             linespacing=1.1,
             fontsize=size,
             color=DARK if pair.judged else GREY,
@@ -179,11 +171,7 @@ def draw_map(searched: SearchMap) -> Figure:
     width = min(max(CELL_INCHES, (FOREST_INCHES - MAP_SIDE_INCHES) / len(across)), WIDEST_CELL_INCHES)
     size = max(MAP_INCHES, MAP_SIDE_INCHES + width * len(across)), MAP_FRAME_INCHES + CELL_HEIGHT_INCHES * len(along)
     with style():
-        figure = Figure(figsize=size, layout="constrained")
-        figure.suptitle(
-            _shorten(searched.title, int(13 * size[0])), x=0.01, ha="left", fontsize=9, weight="bold", parse_math=False
-        )
-        figure.supxlabel(_caption(searched.rows), x=0.01, ha="left", fontsize=7, color=GREY)
+        figure = _framed(size, _shorten(searched.title, int(12 * size[0])), _caption(searched.rows))
         axes = figure.subplots()
         _draw_cells(axes, cells)
         axes.set(xlim=(0, len(across)), ylim=(0, len(along)))
@@ -213,8 +201,16 @@ def _draw_cells(axes: Axes, cells: dict[tuple[int, int], TrialResult]) -> None:
             (below, 0.46, "top", 6.5, "normal"),
         ):
             axes.text(
-                column + 0.5, line + y, text, ha="center", va=side, fontsize=size, weight=weight, color=ink,
-                linespacing=1.0, zorder=4,
+                column + 0.5,
+                line + y,
+                text,
+                ha="center",
+                va=side,
+                fontsize=size,
+                weight=weight,
+                color=ink,
+                linespacing=1.0,
+                zorder=4,
             )
 
 
@@ -222,6 +218,14 @@ def _caption(rows: Sequence[TrialResult]) -> str:
     fewest, most = min(row.items for row in rows), max(row.items for row in rows)
     items = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     return f"{items} items each; points, 95 % intervals; blue above the baseline, red below; outlined: excludes 0"
+
+
+def _framed(size: tuple[float, float], title: str, legend: str) -> Figure:
+    """An empty figure of so many inches with a title above and a legend below, both at its left edge."""
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    figure.suptitle(title, x=0.08 / size[0], ha="left", fontsize=10, weight="bold", color=DARK, parse_math=False)
+    figure.supxlabel(legend, x=0.08 / size[0], ha="left", fontsize=7, color=GREY)
+    return figure
 
 
 def _shorten(text: str, letters: int) -> str:

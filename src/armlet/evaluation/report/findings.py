@@ -6,7 +6,7 @@ from typing import Literal
 
 from armlet.evaluation.conditions.conditions import BASELINE
 from armlet.evaluation.search.results import ChosenSetting
-from armlet.evaluation.settings import RunSettings
+from armlet.evaluation.settings import Facts, RunSettings
 from armlet.statistics.comparison import Comparison
 
 Selection = Literal["", "majority", "likeliest", "any"]
@@ -37,7 +37,7 @@ class LayerActivity:
     passed: int
     calls: int | None = None
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> Mapping[str, float]:
         """Without what is not recorded."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
@@ -95,7 +95,7 @@ class ConditionFindings:
         """ARM was attached and changed no value in any layer."""
         return bool(self.arm) and not any(layer.moved for layer in self.arm.values())
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> Facts:
         """For report.json."""
         fields = {name: value for name, value in asdict(self).items() if name not in ("answers", "arm")}
         arm = {layer: activity.to_dict() for layer, activity in self.arm.items()}
@@ -151,7 +151,7 @@ class PairedComparison:
             return "matched"
         return "bound" if self.treated.selection == "any" else "placebo"
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> Facts:
         """For report.json."""
         sides = {"condition": str(self.treated), "against": str(self.against), "judged": self.judged}
         corrected = {} if self.p_holm is None else {"p_holm": self.p_holm}
@@ -230,7 +230,7 @@ class TaskFindings:
         """One of the conditions."""
         return next(condition for condition in self.conditions if condition.name == name)
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> Facts:
         """For report.json."""
         return {
             "name": self.name,
@@ -273,7 +273,7 @@ class Findings:
     settings: RunSettings
     study: ChosenSetting | None = None
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> Facts:
         """The content of report.json, as plain values."""
         return {
             "armlet": self.armlet,

@@ -67,13 +67,17 @@ def page(findings: Findings, figures: Mapping[str, str]) -> str:
         findings: of `analyse`.
         figures: inline SVG by what each shows in a sentence; the forest plot first.
     """
-    return _environment(escape).get_template("report.html.jinja").render(
-        findings=findings,
-        figures={label: _with_own_ids(svg, number) for number, (label, svg) in enumerate(figures.items())},
-        shown=SHOWN_IN_HTML,
-        longest_text=LONGEST_IN_HTML,
-        folded_from=FOLDED_FROM,
-        marks=VERDICT_MARKS,
+    return (
+        _environment(escape)
+        .get_template("report.html.jinja")
+        .render(
+            findings=findings,
+            figures={label: _with_own_ids(svg, number) for number, (label, svg) in enumerate(figures.items())},
+            shown=SHOWN_IN_HTML,
+            longest_text=LONGEST_IN_HTML,
+            folded_from=FOLDED_FROM,
+            marks=VERDICT_MARKS,
+        )
     )
 
 
@@ -123,4 +127,4 @@ def _draw(findings: Findings, map: SearchMap | None) -> dict[str, str]:
 
 def _with_own_ids(svg: str, number: int) -> Markup:
     """Two drawings use the same ids; on one page each needs its own."""
-    return Markup(re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>f{number}-", svg))  # noqa: S704 - matplotlib's own
+    return Markup(re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>f{number}-", svg))

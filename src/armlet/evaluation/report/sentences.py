@@ -18,8 +18,8 @@ NORMALISED = (
 )
 
 SAMPLES = (
-    "pass@k is the chance that at least one of k answers is right. Majority selects the most frequent answer, likeliest "
-    "the one with the highest mean log-probability, which not every server reports."
+    "pass@k is the chance that at least one of k answers is right. Majority selects the most frequent answer, "
+    "likeliest the one with the highest mean log-probability, which not every server reports."
 )
 
 MEANINGS = {
@@ -143,9 +143,9 @@ def power_sentence(task: TaskFindings) -> str:
 def power_announcement(name: str, planned: PlannedPower) -> str:
     """The same before the run, for the terminal."""
     smallest, items = planned.smallest_detectable, count(planned.items, "item")
-    can = "can show no difference" if smallest is None else f"can show differences from {detectable_points(smallest)} on"
+    can = "no difference" if smallest is None else f"differences from {detectable_points(smallest)} on"
     share = f"{100 * planned.discordant:.0f} %"
-    return f"{name}: {items} {can} (80 % power, {share} discordant pairs{strictness(planned.comparisons)})"
+    return f"{name}: {items} can show {can} (80 % power, {share} discordant pairs{strictness(planned.comparisons)})"
 
 
 def strictness(judged: int) -> str:

@@ -80,7 +80,9 @@ class Changes:
 
 def grouped(task: TaskFindings) -> dict[Group, list[PairedComparison]]:
     """A task's comparisons by group, in the order in which they are shown; empty groups are left out."""
-    groups = {group: [pair for pair in task.comparisons if pair.group == group] for group in GROUPS}
+    groups: dict[Group, list[PairedComparison]] = {group: [] for group in GROUPS}
+    for pair in task.comparisons:
+        groups[pair.group].append(pair)
     return {group: pairs for group, pairs in groups.items() if pairs}
 
 
@@ -97,9 +99,7 @@ def accuracy_grid(task: TaskFindings) -> Grid:
     )
     first = [(label, percent(accuracy), *[""] * 5) for label, accuracy in _baselines(task).items()]
     groups = {GROUPS[group]: [_compared(pair) for pair in pairs] for group, pairs in grouped(task).items()}
-    return Grid(
-        f"{task.name}, {count(task.items, 'item')}", headings, {"": [*first, *groups.pop("", [])], **groups}
-    )
+    return Grid(f"{task.name}, {count(task.items, 'item')}", headings, {"": [*first, *groups.pop("", [])], **groups})
 
 
 def _compared(pair: PairedComparison) -> Cells:
@@ -247,9 +247,7 @@ def map_grid(searched: SearchMap) -> Grid:
 
 def changes(task: TaskFindings) -> list[Changes]:
     """The discordant items of each condition that may have some."""
-    sides = {
-        condition.name: ([], []) for condition in task.conditions if condition.role in COMPARED_ROLES
-    }
+    sides = {condition.name: ([], []) for condition in task.conditions if condition.role in COMPARED_ROLES}
     for item in task.discordant:
         sides[item.condition][0 if item.gained else 1].append(item)
     return [Changes(condition, gained, lost) for condition, (gained, lost) in sides.items()]

@@ -64,7 +64,7 @@ class SearchMap:
     y: str
     title: str
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> Facts:
         """For report.json."""
         return {"rows": [row.to_dict() for row in self.rows], "x": self.x, "y": self.y, "title": self.title}
 
@@ -90,7 +90,7 @@ class BestTrial:
         """Reads what `to_dict` made."""
         return cls(TrialResult.from_dict({k: v for k, v in row.items() if k != "armlet"}), row["armlet"])
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> Facts:
         """The trial's row with "armlet"."""
         return self.result.to_dict() | {"armlet": self.armlet}
 
@@ -112,7 +112,7 @@ class ChosenSetting:
     budget: Budget
     tasks: Sequence[StudyTask]
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> Facts:
         """The "study" of report.json."""
         return {
             "best": self.best.to_dict(),
@@ -122,11 +122,29 @@ class ChosenSetting:
 
 
 @dataclass(frozen=True)
+class StudyArguments:
+    """What `armlet tune` was asked, as far as `armlet confirm` needs it: the options of the same names."""
+
+    model: str | None
+    task: list[str] | None
+    data: list[str]
+    items: int | None
+    difficulty: int | None
+    max_new_tokens: int | None
+    system: str | None
+    allow_code: bool
+    batch: int | None
+    seed: int
+    dtype: str
+    device: str | None
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """A whole study.
 
     Args:
-        arguments: of `plan_part`: what was asked, of which model.
+        arguments: what was asked of which model.
         engine: what answered.
         space: what was searched.
         chosen: the best trial, the cost of the search, and the tasks.
@@ -136,7 +154,7 @@ class StudyResult:
         mapped: the trials of the map, by number.
     """
 
-    arguments: Mapping[str, Any]
+    arguments: StudyArguments
     engine: Facts
     space: Mapping[str, Any]
     chosen: ChosenSetting
@@ -154,7 +172,7 @@ class StudyResult:
         """
         tasks = [StudyTask(**task) for task in content["tasks"]]
         return cls(
-            arguments=content["arguments"],
+            arguments=StudyArguments(**content["arguments"]),
             engine=content["engine"],
             space=content["study"],
             chosen=ChosenSetting(BestTrial.from_dict(content["best"]), Budget(**content["budget"]), tasks),
@@ -168,7 +186,7 @@ class StudyResult:
         """The content of study.json."""
         chosen = self.chosen.to_dict()
         return {
-            "arguments": self.arguments,
+            "arguments": asdict(self.arguments),
             "engine": self.engine,
             "tasks": chosen["tasks"],
             "study": self.space,
