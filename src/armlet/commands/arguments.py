@@ -12,7 +12,7 @@ from armlet.redistribution.errors import ArgumentError
 POLICY = "outward, inward or transport, with settings if need be: outward:band=0.2,share=0.02/0.25"
 
 
-class Scope(StrEnum):
+class ScopeName(StrEnum):
     """Over which values statistics are taken."""
 
     token = "token"
@@ -20,14 +20,14 @@ class Scope(StrEnum):
     call = "call"
 
 
-class Site(StrEnum):
+class SiteName(StrEnum):
     """Where in the MLP ARM is."""
 
     gate = "gate"
     product = "product"
 
 
-class Place(StrEnum):
+class PlaceName(StrEnum):
     """Where a filler stands."""
 
     before = "before"
@@ -41,22 +41,22 @@ def unslashed(model: str | None) -> str | None:
     return model and (model.rstrip("/") or model)
 
 
-ScopeOption = Annotated[Scope, typer.Option(help="Over which values statistics are taken.")]
-SiteOption = Annotated[Site, typer.Option(help="Behind the gate's activation, or behind its product with up.")]
-Model = Annotated[
+ScopeOption = Annotated[ScopeName, typer.Option(help="Over which values statistics are taken.")]
+SiteOption = Annotated[SiteName, typer.Option(help="Behind the gate's activation, or behind its product with up.")]
+ModelArgument = Annotated[
     str | None, typer.Argument(callback=unslashed, help="A folder or hub id; SmolLM2-135M-Instruct by default.")
 ]
-Prompt = Annotated[list[str] | None, typer.Option(help="A prompt. May be repeated; built-in ones by default.")]
-Prompts = Annotated[Path | None, typer.Option(help="A text file with a prompt on each line.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the keyed noise, of samples and of sampling.")]
-Dtype = Annotated[
+PromptOption = Annotated[list[str] | None, typer.Option(help="A prompt. May be repeated; built-in ones by default.")]
+PromptsOption = Annotated[Path | None, typer.Option(help="A text file with a prompt on each line.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the keyed noise, of samples and of sampling.")]
+DtypeOption = Annotated[
     str, typer.Option(help="Of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")
 ]
-Device = Annotated[str | None, typer.Option(help="Where the model runs, such as cuda; the CPU by default.")]
-Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, and nothing else.")]
+DeviceOption = Annotated[str | None, typer.Option(help="Where the model runs, such as cuda; the CPU by default.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, and nothing else.")]
 
 
-def asked(prompt: list[str] | None, prompts: Path | None, default: tuple[str, ...]) -> list[str]:
+def requested_prompts(prompt: list[str] | None, prompts: Path | None, default: tuple[str, ...]) -> list[str]:
     """The prompts that the command line gives, one by one and in a file, or else `default`."""
     from armlet.prompts.questions import read_prompts
 

@@ -8,7 +8,17 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from armlet.commands.arguments import POLICY, Device, Dtype, Json, Model, Seed, check_folder, refuse_idle, refuse_meta
+from armlet.commands.arguments import (
+    POLICY,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelArgument,
+    SeedOption,
+    check_folder,
+    refuse_idle,
+    refuse_meta,
+)
 from armlet.presentation.files import json_text, write_json
 from armlet.presentation.terminal import INTERRUPTED, notes, progress, say_interrupted
 from armlet.redistribution.errors import ArgumentError
@@ -31,7 +41,7 @@ class Only(StrEnum):
 
 def bench(
     context: typer.Context,
-    model: Model = None,
+    model: ModelArgument = None,
     policy: Annotated[str, typer.Option(help=POLICY + ".")] = "outward",
     widths: Annotated[str, typer.Option(help="MLP widths at which the function is timed.")] = "1536,8960,14336,18944",
     tokens: Annotated[str, typer.Option(help="How many tokens it is given at once.")] = "1,32,1024",
@@ -41,10 +51,10 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, help="torch's threads; its own choice by default.")] = None,
     only: Annotated[Only | None, typer.Option(help="One half of the measurement; both by default.")] = None,
     out: Annotated[Path, typer.Option(help="Where the figure and bench.json go.")] = Path("armlet-bench"),
-    seed: Seed = 0,
-    dtype: Dtype = "float32",
-    device: Device = None,
-    as_json: Json = False,
+    seed: SeedOption = 0,
+    dtype: DtypeOption = "float32",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure what ARM costs: against the literal algorithm, the activation and a copy; and in a model."""
     import torch

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from armlet.commands.arguments import Json, check_folder
+from armlet.commands.arguments import JsonOption, check_folder
 from armlet.commands.evaluating import local_engine, perform, say_planned, show
 from armlet.evaluation.search.study import CONFIRMED, TEST, check_unused, read_study, study_map, study_plan
 from armlet.presentation.files import write_json
@@ -16,7 +16,7 @@ from armlet.redistribution.errors import ArgumentError
 def confirm(
     study: Annotated[Path, typer.Argument(help="The folder of `armlet tune`.")],
     out: Annotated[Path | None, typer.Option(help="Where the report goes; into the folder by default.")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a study's best setting on its test items: once, with placebos, on record."""
     from armlet.attachment.config import parse_config

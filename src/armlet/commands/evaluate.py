@@ -11,14 +11,14 @@ import typer
 from armlet.attachment.config import load_config, parse_layers
 from armlet.commands.arguments import (
     POLICY,
-    Device,
-    Dtype,
-    Json,
-    Place,
-    Scope,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    PlaceName,
+    ScopeName,
     ScopeOption,
-    Seed,
-    Site,
+    SeedOption,
+    SiteName,
     SiteOption,
     check_folder,
     refuse_idle,
@@ -78,14 +78,14 @@ def evaluate(
         typer.Option(help=f"Treated: {POLICY}; published:MODEL/TASK for the paper's. May be repeated. [outward]"),
     ] = None,
     layers: Annotated[str, typer.Option(help="An index, several (0,3), a range (0-5), or all.")] = "0",
-    scope: ScopeOption = Scope.token,
-    site: SiteOption = Site.gate,
+    scope: ScopeOption = ScopeName.token,
+    site: SiteOption = SiteName.gate,
     config: Annotated[Path | None, typer.Option(help="Treated by an armlet.json, besides any --policy.")] = None,
     filler: Annotated[list[str] | None, typer.Option(help="A filler condition of this text. May be repeated.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Tokens of each filler.")] = 55,
     position: Annotated[
-        Place, typer.Option(help="Of fillers: around the system prompt, behind the question, or in it at random.")
-    ] = Place.between,
+        PlaceName, typer.Option(help="Of fillers: around the system prompt, behind the question, or in it at random.")
+    ] = PlaceName.between,
     samples: Annotated[int, typer.Option(min=1, help="Answers to each item under every condition.")] = 1,
     temperature: Annotated[float, typer.Option(min=0, help="Of sampling; 0 for greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(min=COLDEST, max=1, help="Of sampling.")] = 1.0,
@@ -121,10 +121,10 @@ def evaluate(
         typer.Option(help="The run folder; the same command goes on there. Named after the run by default."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the report goes; into the run folder by default.")] = None,
-    seed: Seed = 0,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    as_json: Json = False,
+    seed: SeedOption = 0,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure whether it helps: the same items without ARM, with it, and with placebos, as paired differences."""
     from armlet.evaluation.conditions.conditions import conditions
@@ -195,7 +195,7 @@ def evaluate(
 
 
 def _treatments(
-    policies: list[str], layers: str, scope: Scope, site: Site, config: Path | None, seed: int
+    policies: list[str], layers: str, scope: ScopeName, site: SiteName, config: Path | None, seed: int
 ) -> "list[Treatment]":
     from armlet.evaluation.conditions.conditions import Treatment
 
@@ -205,7 +205,7 @@ def _treatments(
     return [*found, *([Treatment(**load_config(config))] if config else [])]
 
 
-def _fillings(fillers: list[str] | None, count: int, position: Place) -> "list[Filling]":
+def _fillings(fillers: list[str] | None, count: int, position: PlaceName) -> "list[Filling]":
     from armlet.evaluation.conditions.conditions import Filling
     from armlet.prompts.fillers import Filler
 

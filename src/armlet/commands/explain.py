@@ -11,16 +11,16 @@ from rich.console import Console
 from armlet.attachment.config import parse_layers
 from armlet.commands.arguments import (
     POLICY,
-    Device,
-    Dtype,
-    Json,
-    Model,
-    Place,
-    Prompt,
-    Prompts,
-    Seed,
-    asked,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelArgument,
+    PlaceName,
+    PromptOption,
+    PromptsOption,
+    SeedOption,
     check_folder,
+    requested_prompts,
 )
 from armlet.commands.reading import Opened, open_model
 from armlet.layer.options import Options
@@ -44,28 +44,28 @@ FIGURES = ("attention", "affine", "counts", "layers", "classes")
 
 
 def explain(
-    model: Model = None,
+    model: ModelArgument = None,
     layers: Annotated[str, typer.Option(help="An index, several (0,3), a range (0-5), or all.")] = "all",
     filler: Annotated[
         list[str] | None, typer.Option(help="Repeated to the count; / by default. May be given again.")
     ] = None,
     count: Annotated[str, typer.Option(help="How many filler tokens, one number or several.")] = "0,10,25,40,55,70",
     position: Annotated[
-        Place, typer.Option(help="Around the system prompt, behind the question, or in it at random.")
-    ] = Place.between,
+        PlaceName, typer.Option(help="Around the system prompt, behind the question, or in it at random.")
+    ] = PlaceName.between,
     policy: Annotated[
         list[str] | None, typer.Option(help=f"What ARM does to each class of tokens: {POLICY}. May be repeated.")
     ] = None,
-    prompt: Prompt = None,
-    prompts: Prompts = None,
+    prompt: PromptOption = None,
+    prompts: PromptsOption = None,
     system: Annotated[str | None, typer.Option(help="The system prompt; a built-in one by default.")] = None,
     out: Annotated[Path, typer.Option(help="Where the figures, explain.json and its tables as .csv go.")] = Path(
         "armlet-explain"
     ),
-    seed: Seed = 0,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    as_json: Json = False,
+    seed: SeedOption = 0,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what filler tokens do inside the layers: attention, gate and near-zero share, against a random sentence."""
     from armlet.mechanism.explanation import summarise
@@ -76,7 +76,7 @@ def explain(
     fillers = conditions(filler or ["/"], parse_counts(count))
     policies = list(dict.fromkeys(parse_policy(text) for text in policy or ("outward",)))
     wanted = parse_layers(layers)
-    questions = asked(prompt, prompts, BUILT_IN + FORMULAS)
+    questions = requested_prompts(prompt, prompts, BUILT_IN + FORMULAS)
     check_folder(out)
     opened = open_model(model, dtype, device, last=None if isinstance(wanted, str) else max(wanted))
     indices = range(opened.options.layer + 1) if isinstance(wanted, str) else wanted
@@ -149,7 +149,7 @@ def _setup(
     opened: Opened,
     questions: Sequence[str],
     system: str,
-    position: Place,
+    position: PlaceName,
     fillers: "Sequence[Filler]",
     policies: "Sequence[Policy]",
     seed: int,

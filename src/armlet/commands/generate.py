@@ -10,13 +10,13 @@ from rich.markup import escape
 from armlet.attachment.config import describe, load_config, parse_layers
 from armlet.commands.arguments import (
     POLICY,
-    Device,
-    Dtype,
-    Json,
-    Scope,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ScopeName,
     ScopeOption,
-    Seed,
-    Site,
+    SeedOption,
+    SiteName,
     SiteOption,
     check_folder,
     refuse_meta,
@@ -36,18 +36,18 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask: the user's turn of the chat template, if there is one.")],
     policy: Annotated[str, typer.Option(help=POLICY + ".")] = "outward",
     layers: Annotated[str, typer.Option(help="An index, several (0,3), a range (0-5), or all.")] = "0",
-    scope: ScopeOption = Scope.token,
-    site: SiteOption = Site.gate,
+    scope: ScopeOption = ScopeName.token,
+    site: SiteOption = SiteName.gate,
     config: Annotated[Path | None, typer.Option(help="An armlet.json: policy, layers, scope, site and noise.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of each answer.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="Of sampling; 0 for greedy.")] = 0.0,
     out: Annotated[
         Path | None, typer.Option(help="Where generate.json and armlet.json go; nowhere by default.")
     ] = None,
-    seed: Seed = 0,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    as_json: Json = False,
+    seed: SeedOption = 0,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Answer a prompt without ARM and with it, side by side; marked: the first token at which the answers part."""
     from armlet.answers.generation import Answers, answer
@@ -55,7 +55,7 @@ def generate(
     from armlet.attachment.attach import attach
 
     described = _described(policy, layers, scope, site, seed)
-    if config and described != _described("outward", "0", Scope.token, Site.gate, 0):
+    if config and described != _described("outward", "0", ScopeName.token, SiteName.gate, 0):
         raise ArgumentError(
             "--config names policy, layers, scope, site and seed: leave --policy, --layers, --scope, --site, --seed out"
         )
@@ -84,7 +84,7 @@ def generate(
         raise typer.Exit(INTERRUPTED)
 
 
-def _described(policy: str, layers: str, scope: Scope, site: Site, seed: int) -> dict[str, Any]:
+def _described(policy: str, layers: str, scope: ScopeName, site: SiteName, seed: int) -> dict[str, Any]:
     """The arguments of `attach` that the command line gives."""
     place = {"layers": parse_layers(layers), "scope": scope.value, "site": site.value}
     return {"policy": parse_policy(policy), **place, "noise": Noise(seed)}

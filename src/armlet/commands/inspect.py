@@ -9,17 +9,17 @@ from rich.console import Console
 
 from armlet.commands.arguments import (
     POLICY,
-    Device,
-    Dtype,
-    Json,
-    Model,
-    Prompt,
-    Prompts,
-    Scope,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelArgument,
+    PromptOption,
+    PromptsOption,
+    ScopeName,
     ScopeOption,
-    Seed,
-    asked,
+    SeedOption,
     check_folder,
+    requested_prompts,
 )
 from armlet.commands.reading import open_model
 from armlet.presentation.files import json_text, write_json
@@ -41,18 +41,18 @@ class Synthetic(StrEnum):
 
 
 def inspect(
-    model: Model = None,
+    model: ModelArgument = None,
     layer: Annotated[int, typer.Option(help="Which layer, from 0; the figure's Layer 1 is 0.")] = 0,
     policy: Annotated[list[str] | None, typer.Option(help=POLICY + ". May be repeated; all three by default.")] = None,
-    scope: ScopeOption = Scope.token,
-    prompt: Prompt = None,
-    prompts: Prompts = None,
+    scope: ScopeOption = ScopeName.token,
+    prompt: PromptOption = None,
+    prompts: PromptsOption = None,
     synthetic: Annotated[Synthetic | None, typer.Option(help="A sample in place of a model.")] = None,
     out: Annotated[Path, typer.Option(help="Where the figure and inspect.json go.")] = Path("armlet-inspect"),
-    seed: Seed = 0,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    as_json: Json = False,
+    seed: SeedOption = 0,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what each policy does to the activated gate of a layer: a table, and a figure as PNG and SVG."""
     from armlet.inspection.measure import inspect_gates
@@ -68,7 +68,7 @@ def inspect(
     if synthetic:
         sample = _drawn(synthetic, seed)
     else:
-        sample = _measured(model, asked(prompt, prompts, BUILT_IN), layer, dtype, device)
+        sample = _measured(model, requested_prompts(prompt, prompts, BUILT_IN), layer, dtype, device)
     if sample.interrupted and not sample.gates:
         raise typer.Exit(INTERRUPTED)
     with notes.status("measuring ..."):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from armlet.commands.arguments import Json, check_folder
+from armlet.commands.arguments import JsonOption, check_folder
 
 PASSED_ON: dict[str, Any] = {
     "context_settings": {
@@ -61,7 +61,7 @@ def lm_eval_compare(
     metric: Annotated[str | None, typer.Option(help="Of lm-eval; acc or exact_match by default.")] = None,
     filter: Annotated[str | None, typer.Option(help="Of lm-eval; each task's first by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the report goes; into TREATED by default.")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Two runs of lm-eval on the same items, as paired differences with intervals and a verdict."""
     from armlet.commands.evaluating import show

@@ -11,7 +11,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from armlet.attachment.config import FILE, describe
-from armlet.commands.arguments import Device, Dtype, Json, Seed, Site, check_folder, refuse_meta, unslashed
+from armlet.commands.arguments import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    SeedOption,
+    SiteName,
+    check_folder,
+    refuse_meta,
+    unslashed,
+)
 from armlet.precision.findings import Row, cautions, headline, layer_rows, most_trials, rounded, unrounded
 from armlet.presentation.files import json_text, write_json
 from armlet.presentation.terminal import INTERRUPTED, notes, progress
@@ -52,7 +61,7 @@ def quantize(
         ),
     ] = 0.01,
     site: Annotated[
-        Site | None,
+        SiteName | None,
         typer.Option(
             help="Contract only there: at gate, behind its activation, as vLLM serves it; or at product, the input of "
             "down. At either by default."
@@ -62,10 +71,10 @@ def quantize(
         Path | None,
         typer.Option(help="Where all goes; the same command goes on there. Named after the run by default."),
     ] = None,
-    seed: Seed = 0,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    as_json: Json = False,
+    seed: SeedOption = 0,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure what few bits at the input of down cost, with companding, contraction and what else is used today."""
     from armlet.precision.choice import REFERENCES

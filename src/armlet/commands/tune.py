@@ -12,13 +12,13 @@ from rich.table import Table
 from armlet.attachment.config import parse_layers
 from armlet.commands.arguments import (
     POLICY,
-    Device,
-    Dtype,
-    Json,
-    Scope,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ScopeName,
     ScopeOption,
-    Seed,
-    Site,
+    SeedOption,
+    SiteName,
     SiteOption,
     check_folder,
 )
@@ -68,8 +68,8 @@ def tune(
     layers: Annotated[
         list[str] | None, typer.Option(help="A candidate: an index, several, a range, or all. May be repeated. [0]")
     ] = None,
-    scope: ScopeOption = Scope.token,
-    site: SiteOption = Site.gate,
+    scope: ScopeOption = ScopeName.token,
+    site: SiteOption = SiteName.gate,
     trials: Annotated[int, typer.Option(min=0, help="Beyond those of the sensitivity map.")] = 20,
     max_new_tokens: MaxNewTokens = None,
     system: System = None,
@@ -79,10 +79,10 @@ def tune(
     out: Annotated[
         Path | None, typer.Option(help="Where map, table and best setting go; the folder by default.")
     ] = None,
-    seed: Seed = 0,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    as_json: Json = False,
+    seed: SeedOption = 0,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Search settings on one half of the items; `armlet confirm` then measures the best one on the other half, once."""
     arguments = {
@@ -127,7 +127,7 @@ def tune(
 
 
 def _space(
-    policy: str, search: str | None, layers: Sequence[str], scope: Scope, site: Site, trials: int, seed: int
+    policy: str, search: str | None, layers: Sequence[str], scope: ScopeName, site: SiteName, trials: int, seed: int
 ) -> "Space":
     from armlet.evaluation.conditions.conditions import Treatment
     from armlet.evaluation.search.search import SEARCHED, Space

@@ -9,7 +9,17 @@ from rich.console import Console
 from rich.table import Table
 
 from armlet.attachment.config import describe, load_config, parse_layers
-from armlet.commands.arguments import POLICY, Dtype, Json, Prompt, Prompts, Seed, asked, check_folder, refuse_idle
+from armlet.commands.arguments import (
+    POLICY,
+    DtypeOption,
+    JsonOption,
+    PromptOption,
+    PromptsOption,
+    SeedOption,
+    check_folder,
+    refuse_idle,
+    requested_prompts,
+)
 from armlet.presentation.files import json_text, write_json
 from armlet.presentation.terminal import notes
 from armlet.prompts.questions import BUILT_IN
@@ -29,15 +39,15 @@ def vllm_check(
     policy: Annotated[str, typer.Option(help=POLICY + ".")] = "outward",
     layers: Annotated[str, typer.Option(help="An index, several (0,3), a range (0-5), or all.")] = "0",
     config: Annotated[Path | None, typer.Option(help="An armlet.json: policy, layers and seed.")] = None,
-    prompt: Prompt = None,
-    prompts: Prompts = None,
+    prompt: PromptOption = None,
+    prompts: PromptsOption = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each answer.")] = 32,
     eager: Annotated[bool, typer.Option(help="Without compilation and graphs, which loads sooner.")] = False,
     tensor_parallel: Annotated[int, typer.Option(min=1, help="Ranks along the width.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Where vllm-check.json goes; nowhere by default.")] = None,
-    seed: Seed = 0,
-    dtype: Dtype = "auto",
-    as_json: Json = False,
+    seed: SeedOption = 0,
+    dtype: DtypeOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Load a model in vLLM without ARM and with it: where ARM sits, what it moves, whom it leaves alone, its cost."""
     from armlet.integrations.vllm.check import check
@@ -55,7 +65,7 @@ def vllm_check(
         notes.print("strength 0: ARM runs for requests only that ask for it, and none here does", style="yellow")
     if out:
         check_folder(out)
-    texts = asked(prompt, prompts, BUILT_IN)
+    texts = requested_prompts(prompt, prompts, BUILT_IN)
     with notes.status("vLLM ...") as status:
         result = check(
             model,
