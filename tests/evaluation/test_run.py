@@ -8,7 +8,7 @@ import pytest
 from armlet import Outward
 from armlet.evaluation.conditions.conditions import Treatment, conditions
 from armlet.evaluation.grading.graders import EQUAL
-from armlet.evaluation.report.findings import findings
+from armlet.evaluation.report.analysis import analyse_run
 from armlet.evaluation.run import count, run, units
 from armlet.presentation.files import json_text
 from armlet.runs.journal import open_journal
@@ -21,7 +21,7 @@ def perform(folder, planned, engine):
     with open_journal(folder, planned.manifest(engine), machine()) as journal:
         with suppress(KeyboardInterrupt, MemoryError):
             run(planned, engine, journal)
-        return json_text(findings(journal, planned.tasks, EQUAL))
+        return json_text(analyse_run(journal, planned.tasks, EQUAL).to_dict())
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ BUILT_IN_BATCH, LOCAL_BATCH = 250, 16
 MAX_NEW_TOKENS: dict[Kind, int] = {"integer": 256, "maths": 1024, "code": 512}
 """Of an answer, by kind of task."""
 
+LEAST_TEMPERATURE = 1e-6
+"""Below it answers are greedy. It is also the least top-p."""
+
 VERSIONED_PACKAGES = ("armlet", "torch", "transformers", "tokenizers", "math-verify")
 """Whose versions decide an answer or its grade."""
 
@@ -131,3 +134,15 @@ def make_plan(
         graders=graders(grader, {task.kind for task in tasks}, allow_code=allow_code),
         grader=grader,
     )
+
+
+def servable_conditions(
+    compared: Sequence[Condition], tasks: Sequence[Task]
+) -> tuple[list[Condition], list[Condition]]:
+    """The conditions that a server or vLLM can run, and the others.
+
+    They have ARM as it is configured, without what a placebo needs, and weigh choices at temperature 1.
+    """
+    weighed = any(task.kind == "choice" for task in tasks)
+    kept = [condition for condition in compared if not condition.placebo and (condition.weighing == 1 or not weighed)]
+    return kept, [condition for condition in compared if condition not in kept]

@@ -152,11 +152,11 @@ def test_confirm_uses_the_test_items_once_and_records_it():
 
 
 def test_a_confirmation_that_was_killed_goes_on_and_no_search_does(monkeypatch):
-    from armlet.commands import confirm
+    from armlet.evaluation.search import study
 
     tuned = result("tune", *SMALL)
     with monkeypatch.context() as patched:
-        patched.setattr(confirm, "perform", Mock(side_effect=MemoryError))
+        patched.setattr(study, "perform", Mock(side_effect=MemoryError))
         with pytest.raises(MemoryError):
             run("confirm", "study")
     code, out, err = run("tune", *SMALL)

@@ -74,7 +74,7 @@ def _draw_panel(axes: Axes, heading: str, pairs: Sequence[PairedComparison]) -> 
     total = sum(map(_row_lines, pairs))
     limits = _limits(pairs)
     axes.set(xlim=limits, ylim=(0, total), yticks=[])
-    axes.set_title(heading, loc="left", fontsize=NAME_POINTS, weight="bold", color=DARK, parse_math=False)
+    _head(axes, heading)
     axes.set_xlabel("difference from the baseline in percentage points", fontsize=7.5)
     axes.spines["left"].set_visible(False)
     axes.tick_params(labelsize=7.5)
@@ -85,6 +85,24 @@ def _draw_panel(axes: Axes, heading: str, pairs: Sequence[PairedComparison]) -> 
         _draw_row(axes, pair, top - _row_lines(pair) / 2, limits)
         _label_row(axes, pair, top - _row_lines(pair) / 2)
         top -= _row_lines(pair)
+
+
+def _head(axes: Axes, heading: str) -> None:
+    """A heading at the figure's left edge: an empty title makes room above the panel for it."""
+    axes.set_title(" ", fontsize=NAME_POINTS)
+    label = axes.annotate(
+        heading,
+        (0.08 / FOREST_INCHES, 1),
+        xytext=(0, 5),
+        xycoords=("figure fraction", "axes fraction"),
+        textcoords="offset points",
+        fontsize=NAME_POINTS,
+        weight="bold",
+        color=DARK,
+        parse_math=False,
+        annotation_clip=False,
+    )
+    label.set_in_layout(False)
 
 
 def _draw_row(axes: Axes, pair: PairedComparison, middle: float, limits: tuple[float, float]) -> None:

@@ -45,7 +45,7 @@ def write(findings: Findings, folder: Path, *, map: SearchMap | None = None) -> 
         WriteError: a file cannot be written.
     """
     data, short, long = (folder / name for name in REPORT_FILES)
-    content = findings.to_dict() | ({"map": map.to_dict()} if map else {})
+    content = {**findings.to_dict(), **({"map": map.to_dict()} if map else {})}
     return [
         write_json(data, content),
         write_text(short, markdown(findings, map)),

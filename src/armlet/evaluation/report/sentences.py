@@ -120,6 +120,16 @@ def _check_arm(condition: ConditionFindings) -> Check:
     return Check(not idle, f"{fact}; nothing moved in layer {', '.join(idle)}" if idle else fact)
 
 
+def failed_checks(findings: Findings) -> list[str]:
+    """What does not hold, for the terminal."""
+    return [
+        f"{task.name}: {check.sentence}"
+        for task in findings.tasks
+        for check in (*placebo_checks(task), *arm_checks(task))
+        if not check.holds
+    ]
+
+
 def discordance(tasks: Sequence[TaskFindings]) -> str:
     """What the discordant items are that a report shows."""
     several = any(condition.samples > 1 for task in tasks for condition in task.conditions)

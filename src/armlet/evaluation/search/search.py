@@ -89,8 +89,8 @@ class Space:
 
     def treated(self, point: Mapping[str, float]) -> Treatment:
         """The treatment at a point."""
-        changes: dict[str, Any] = {name: point[name] for name in self.names}
-        policy = replace(self.treatment.policy, **changes)
+        policy: Any = self.treatment.policy
+        policy = replace(policy, **{name: point[name] for name in self.names})
         return replace(self.treatment, policy=policy, layers=self.layers[int(point[LAYERS])])
 
     def to_dict(self) -> Facts:

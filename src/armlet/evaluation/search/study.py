@@ -1,4 +1,4 @@
-"""A study in its folder: `tune` searches on the tuning items, `confirm` measures the best setting on the test items."""
+"""A study in its folder: the search on its tuning items, and the best setting measured on its test items."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def plan_tuning(arguments: StudyArguments) -> Plan:
     return _plan(arguments, tasks, conditions([], [], temperature=weighed, placebos=False))
 
 
-def tune(
+def run_study(
     space: Space, plan: Plan, engine: Engine, arguments: StudyArguments, folder: Path | None
 ) -> tuple[StudyResult | None, Path]:
     """Searches as far as the study is not in its folder yet, and writes study.json there.
@@ -120,7 +120,7 @@ def plan_confirmation(folder: Path, study: StudyResult) -> Plan:
     return plan
 
 
-def confirm(folder: Path, study: StudyResult, plan: Plan, engine: Engine) -> FinishedRun:
+def confirm_study(folder: Path, study: StudyResult, plan: Plan, engine: Engine) -> FinishedRun:
     """Measures the best setting; from here on the study cannot be searched further.
 
     Raises:
