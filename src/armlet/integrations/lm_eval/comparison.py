@@ -154,14 +154,14 @@ def _pair_answers(task: str, before: LoggedRun, after: LoggedRun, metric: str) -
     # ARM's report is of a whole run: it is that of a task only where the run has no other.
     report = after.arm.get("report", {}) if len(after.samples) == 1 else {}
     activity = {layer: LayerActivity(**counts) for layer, counts in report.items()}
-    sides = [([_answer(pair[side], metric)] for pair in pairs) for side in (0, 1)]
+    sides = [[[_answer(pair[side], metric)] for pair in pairs] for side in (0, 1)]
     return TaskAnswers(
         name=task,
         kind=_kind(before.samples[task]),
         planned_items=len(before.samples[task].keys() | after.samples[task].keys()),
         items=[Item(str(sample.doc_id), sample.question, sample.gold) for sample, _ in pairs],
         conditions=[
-            ConditionAnswers(condition, list(items), arm)
+            ConditionAnswers(condition, items, arm)
             for condition, items, arm in zip(_conditions(after), sides, ({}, activity), strict=True)
         ],
     )
