@@ -9,7 +9,7 @@ from armlet import Outward
 from armlet.evaluation.conditions.conditions import Treatment, conditions
 from armlet.evaluation.grading.graders import EQUAL
 from armlet.evaluation.report.analysis import analyse_run
-from armlet.evaluation.run import count, run, units
+from armlet.evaluation.run import count_answers, run, units
 from armlet.presentation.files import json_text
 from armlet.runs.journal import open_journal
 from armlet.runs.machine import machine
@@ -78,7 +78,7 @@ def test_ticks_add_up_to_the_whole_run(tmp_path):
     done = []
     with open_journal(tmp_path, planned.manifest(Fake()), machine()) as journal:
         run(planned, Fake(), journal, done.append)
-    assert sum(done) == count(planned) == 16 * len(planned.conditions)
+    assert sum(done) == count_answers(planned) == 16 * len(planned.conditions)
 
 
 def test_choices_are_weighed_once_and_graded_by_index(tmp_path):

@@ -8,7 +8,7 @@ from armlet.evaluation.grading.graders import EQUAL
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.analysis import analyse_run
 from armlet.evaluation.report.findings import Findings
-from armlet.evaluation.run import count, run
+from armlet.evaluation.run import count_answers, run
 from armlet.presentation.terminal import notes, progress
 from armlet.runs.journal import open_journal, run_folder
 from armlet.runs.machine import machine
@@ -38,7 +38,7 @@ def perform(plan: Plan, engine: Engine, folder: Path | None = None) -> FinishedR
     folder = folder or run_folder(manifest)
     interrupted = False
     with open_journal(folder, manifest, machine()) as journal:
-        with progress("answering", count(plan)) as tick:
+        with progress("answering", count_answers(plan)) as tick:
             try:
                 run(plan, engine, journal, tick)
             except KeyboardInterrupt:

@@ -37,7 +37,7 @@ def units(plan: Plan, engine: Engine) -> Iterator[Unit]:
                     yield Unit(task, batch // plan.batch, tuple(asks[batch : batch + plan.batch]), condition, sample)
 
 
-def count(plan: Plan) -> int:
+def count_answers(plan: Plan) -> int:
     """The number of answers in the whole run."""
     return sum(len(task.problems) * samples for task in plan.tasks for _, samples in _conditions_of(plan, task))
 
@@ -64,7 +64,7 @@ def _generate_answers(unit: Unit, engine: Engine, plan: Plan) -> list[Row]:
     kind = unit.task.kind
     outputs = engine.answer(unit.asks, unit.condition, plan.sampling[kind], batch=unit.batch, sample=unit.sample)
     return [
-        {**_identity(unit, ask), **vars(output), **vars(plan.graders[kind](output.text, ask.problem))}
+        {**_row_identity(unit, ask), **vars(output), **vars(plan.graders[kind](output.text, ask.problem))}
         for ask, output in zip(unit.asks, outputs, strict=True)
     ]
 
@@ -77,11 +77,11 @@ def _weigh_choices(unit: Unit, engine: Engine) -> list[Row]:
         by_length = [weight / len(choice) for weight, choice in zip(weights, choices, strict=True)]
         chosen, normalised = (max(range(len(scores)), key=scores.__getitem__) for scores in (weights, by_length))
         graded = {"loglikelihoods": weights, "extracted": str(chosen), "correct": chosen == gold}
-        rows.append({**_identity(unit, ask), **graded, "correct_normalised": normalised == gold})
+        rows.append({**_row_identity(unit, ask), **graded, "correct_normalised": normalised == gold})
     return rows
 
 
-def _identity(unit: Unit, ask: Ask) -> Row:
+def _row_identity(unit: Unit, ask: Ask) -> Row:
     return {
         "task": unit.task.name,
         "condition": unit.condition.name,

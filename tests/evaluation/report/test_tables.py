@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from armlet.evaluation.report.numbers import difference_and_interval, interval, percent, points, probability
+from armlet.evaluation.report.numbers import difference_and_interval, interval_text, percent, points, probability
 from armlet.evaluation.report.tables import (
     GROUPS,
     accuracy_grid,
@@ -46,8 +46,8 @@ def test_numbers_are_written_for_people():
     assert percent(0.7125) == "71.2\u00a0%"
     assert percent(None) == probability(None) == "–"
     assert [points(each) for each in (0.0125, -0.003, -0.0001)] == ["+1.2", "−0.3", "+0.0"]
-    assert interval(-0.003, 0.0274) == "[−0.3, +2.7]"
-    assert interval(None, None) == "[−∞, +∞]"
+    assert interval_text(-0.003, 0.0274) == "[−0.3, +2.7]"
+    assert interval_text(None, None) == "[−∞, +∞]"
     assert [probability(each) for each in (0.0004, 0.0346, 1.0)] == ["< 0.001", "0.035", "1.000"]
 
 
@@ -80,7 +80,7 @@ def test_each_row_of_the_accuracy_table_is_its_comparison(plain):
     assert row == (
         "outward band=0.2",
         percent(plain.conditions[1].accuracy),
-        f"{points(pair.comparison.difference)} {interval(*pair.interval)}",
+        f"{points(pair.comparison.difference)} {interval_text(*pair.interval)}",
         f"{pair.comparison.gained}, {pair.comparison.lost}",
         probability(pair.comparison.p_value),
         probability(pair.p_holm),

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from armlet.evaluation.conditions.conditions import BASELINE
 from armlet.evaluation.report.answers import (
-    Answer,
     ConditionAnswers,
+    GradedAnswer,
     Item,
     Samples,
     TaskAnswers,
@@ -267,7 +267,7 @@ def _select(answers: ConditionAnswers, selection: Selection, equal: Equal | None
     return np.array([answer.correct if answer else 0.0 for answer in selected])
 
 
-def _logprob(answer: Answer) -> float:
+def _logprob(answer: GradedAnswer) -> float:
     assert answer.logprob is not None
     return answer.logprob
 

@@ -27,7 +27,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Answer:
+class GradedAnswer:
     """One answer to one item; None stands for what was not recorded.
 
     Args:
@@ -49,7 +49,7 @@ class Answer:
     correct_normalised: float | None = None
 
 
-Samples = Sequence[Answer]
+Samples = Sequence[GradedAnswer]
 """The answers of one condition to one item."""
 
 
@@ -131,16 +131,16 @@ def _pair(rows: Sequence[Row], task: Task, conditions: Sequence[ConditionSetting
     return by_condition
 
 
-def _read_answer(row: Row, problem: Problem) -> Answer:
+def _read_answer(row: Row, problem: Problem) -> GradedAnswer:
     if problem.choices:
-        return Answer(
+        return GradedAnswer(
             correct=float(row["correct"]),
             text=problem.choices[int(row["extracted"])],
             extracted=row["extracted"],
             loglikelihoods=tuple(row["loglikelihoods"]),
             correct_normalised=float(row["correct_normalised"]),
         )
-    return Answer(
+    return GradedAnswer(
         correct=float(row["correct"]),
         text=row["text"],
         extracted=row["extracted"],

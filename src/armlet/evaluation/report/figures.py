@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from armlet.evaluation.report.findings import PairedComparison, TaskFindings
-from armlet.evaluation.report.numbers import count, difference_and_interval, interval, percent, points
+from armlet.evaluation.report.numbers import counted, difference_and_interval, interval_text, percent, points
 from armlet.evaluation.report.tables import grouped
 from armlet.evaluation.search.results import SearchMap, TrialResult
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
@@ -35,7 +35,7 @@ MAP_INCHES, MAP_SIDE_INCHES, MAP_FRAME_INCHES = 5.4, 0.95, 1.18
 
 
 def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
-    """Each comparison with the baseline: its difference and interval, in a panel for each task.
+    """Each comparison with the baseline: its difference and interval_text, in a panel for each task.
 
     Args:
         tasks: with at least one comparison. Judged ones come first and bold, controls below them in grey.
@@ -66,7 +66,7 @@ def _against_baseline(task: TaskFindings) -> list[PairedComparison]:
 
 
 def _heading(task: TaskFindings) -> str:
-    return _shorten(f"{task.name}: {count(task.items, 'item')}, baseline {percent(task.baseline.accuracy)}", 92)
+    return _shorten(f"{task.name}: {counted(task.items, 'item')}, baseline {percent(task.baseline.accuracy)}", 92)
 
 
 def _draw_panel(axes: Axes, heading: str, pairs: Sequence[PairedComparison]) -> None:
@@ -213,7 +213,7 @@ def _draw_cells(axes: Axes, cells: dict[tuple[int, int], TrialResult]) -> None:
             axes.add_patch(frame)
         red, green, blue = colour
         ink = DARK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-        below = interval(row.low, row.high) + (f"\n{row.items:,} items" if items_differ else "")
+        below = interval_text(row.low, row.high) + (f"\n{row.items:,} items" if items_differ else "")
         for text, y, side, size, weight in (
             (points(row.difference), 0.52, "bottom", 8, "bold"),
             (below, 0.46, "top", 6.5, "normal"),

@@ -18,14 +18,14 @@ def bounds(low: float | None, high: float | None) -> tuple[str, str]:
     return "−∞" if low is None else points(low), "+∞" if high is None else points(high)
 
 
-def interval(low: float | None, high: float | None) -> str:
+def interval_text(low: float | None, high: float | None) -> str:
     """An interval in percentage points, in brackets."""
     return f"[{', '.join(bounds(low, high))}]"
 
 
 def difference_and_interval(difference: float, low: float | None, high: float | None) -> str:
-    """A difference with its interval, in percentage points."""
-    return f"{points(difference)} {interval(low, high)}"
+    """A difference with its interval_text, in percentage points."""
+    return f"{points(difference)} {interval_text(low, high)}"
 
 
 def detectable_points(difference: float | None) -> str:
@@ -40,6 +40,6 @@ def probability(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def count(number: int, thing: str) -> str:
+def counted(number: int, thing: str) -> str:
     """A number and what is counted: "1 item", "2,000 items"."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

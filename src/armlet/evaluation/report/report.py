@@ -49,7 +49,7 @@ def write(findings: Findings, folder: Path, *, map: SearchMap | None = None) -> 
     return [
         write_json(data, content),
         write_text(short, markdown(findings, map)),
-        write_text(long, page(findings, _draw(findings, map))),
+        write_text(long, page(findings, _draw_figures(findings, map))),
     ]
 
 
@@ -107,11 +107,11 @@ def _environment(escaped: Callable[[object], Markup]) -> Environment:
     return environment
 
 
-def _arm_checks(task: TaskFindings) -> list[sentences.Check]:
+def _arm_checks(task: TaskFindings) -> list[sentences.RunCheck]:
     return list(sentences.arm_checks(task))
 
 
-def _draw(findings: Findings, map: SearchMap | None) -> dict[str, str]:
+def _draw_figures(findings: Findings, map: SearchMap | None) -> dict[str, str]:
     from armlet.evaluation.report.figures import draw_forest, draw_map
     from armlet.presentation.style import svg_text
 

@@ -4,7 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from armlet.evaluation.report.findings import ConditionFindings, Findings, PairedComparison, PlannedPower, TaskFindings
-from armlet.evaluation.report.numbers import bounds, count, detectable_points, difference_and_interval, percent, points
+from armlet.evaluation.report.numbers import (
+    bounds,
+    counted,
+    detectable_points,
+    difference_and_interval,
+    percent,
+    points,
+)
 from armlet.evaluation.settings import ConditionSettings
 
 FORMAT = (
@@ -17,7 +24,7 @@ NORMALISED = (
     "length in characters, so that short choices have no advantage (lm-eval's acc and acc_norm)."
 )
 
-SAMPLES = (
+SEVERAL_SAMPLES = (
     "pass@k is the chance that at least one of k answers is right. Majority selects the most frequent answer, "
     "likeliest the one with the highest mean log-probability, which not every server reports."
 )
@@ -42,7 +49,7 @@ JUDGING = (
 
 
 @dataclass(frozen=True)
-class Check:
+class RunCheck:
     """Whether something holds that a run depends on, and the sentence that says so."""
 
     holds: bool
@@ -54,7 +61,7 @@ def verdict_sentence(task: TaskFindings, pair: PairedComparison) -> str:
     comparison = pair.comparison
     low, high = bounds(*pair.interval)
     facts = [
-        f"{points(comparison.difference)} points, 95 % interval {low} to {high}, {count(comparison.items, 'item')}"
+        f"{points(comparison.difference)} points, 95 % interval {low} to {high}, {counted(comparison.items, 'item')}"
     ]
     if task.condition(pair.treated.condition).idle:
         facts.append("ARM moved nothing")
@@ -74,7 +81,7 @@ def missing(findings: Findings) -> str | None:
         return None
     answered = {task.name: task.items for task in findings.tasks}
     parts = (
-        f"{answered.get(task.name, 0):,} of {count(task.items, 'item')} of {task.name}"
+        f"{answered.get(task.name, 0):,} of {counted(task.items, 'item')} of {task.name}"
         for task in findings.settings.tasks
     )
     return f"partial: {'; '.join(parts)}"
@@ -85,39 +92,39 @@ def search_behind(findings: Findings) -> str | None:
     if not findings.study:
         return None
     budget, best = findings.study.budget, findings.study.best.result
-    tried = f"{count(budget.trials, 'setting')} tried on {count(budget.items, 'other item')}"
+    tried = f"{counted(budget.trials, 'setting')} tried on {counted(budget.items, 'other item')}"
     promised = difference_and_interval(best.difference, best.low, best.high)
-    return f"The setting is the best of {tried} ({count(budget.answers, 'answer')}); its difference there: {promised}."
+    return f"The setting is the best of {tried} ({counted(budget.answers, 'answer')}); difference there: {promised}."
 
 
-def placebo_checks(task: TaskFindings) -> Iterator[Check]:
+def placebo_checks(task: TaskFindings) -> Iterator[RunCheck]:
     """Whether the placebos that must answer exactly as the baseline do so."""
     for name, same in task.same_as_baseline.items():
-        fact = f"{name} gives the baseline's answers, letter for letter, in {same:,} of {count(task.items, 'item')}"
+        fact = f"{name} gives the baseline's answers, letter for letter, in {same:,} of {counted(task.items, 'item')}"
         holds = same == task.items
-        yield Check(
+        yield RunCheck(
             holds,
             fact if holds else f"{fact}: attaching alone changes answers here, so differences may be due to it",
         )
 
 
-def arm_checks(task: TaskFindings) -> Iterator[Check]:
+def arm_checks(task: TaskFindings) -> Iterator[RunCheck]:
     """Whether ARM moved values under each condition that has it."""
     for condition in task.conditions:
         if condition.role in ("treated", "combined") or (condition.role == "best-of" and condition.arm):
             yield _check_arm(condition)
 
 
-def _check_arm(condition: ConditionFindings) -> Check:
+def _check_arm(condition: ConditionFindings) -> RunCheck:
     layers = condition.arm
     if not layers:  # a server, or a run of lm-eval without ARM's report
-        return Check(False, f"{condition.name}: no record of what ARM did; that it was attached is taken on trust")
+        return RunCheck(False, f"{condition.name}: no record of what ARM did; that it was attached is taken on trust")
     idle = [layer for layer, activity in layers.items() if not activity.moved]
     tokens = sum(activity.tokens for activity in layers.values())
     share = sum(activity.tokens * activity.share_moved for activity in layers.values()) / max(tokens, 1)
-    where = f"{count(tokens, 'token')} in {count(len(layers), 'layer')}"
+    where = f"{counted(tokens, 'token')} in {counted(len(layers), 'layer')}"
     fact = f"{condition.name}: {where}, {percent(share)} of values moved"
-    return Check(not idle, f"{fact}; nothing moved in layer {', '.join(idle)}" if idle else fact)
+    return RunCheck(not idle, f"{fact}; nothing moved in layer {', '.join(idle)}" if idle else fact)
 
 
 def failed_checks(findings: Findings) -> list[str]:
@@ -144,15 +151,15 @@ def power_sentence(task: TaskFindings) -> str:
     smallest = planned.smallest_detectable
     shown = "no difference" if smallest is None else f"differences of {detectable_points(smallest)} or more"
     return (
-        f"{task.name}: before the run, {count(planned.items, 'item')} could show {shown} at 80 % power, assuming that "
-        f"{percent(planned.discordant)} of the pairs are discordant{strictness(planned.comparisons)}. With the "
+        f"{task.name}: before the run, {counted(planned.items, 'item')} could show {shown} at 80 % power, "
+        f"assuming that {percent(planned.discordant)} of the pairs are discordant{strictness(planned.comparisons)}. With the "
         "variability that was seen:"
     )
 
 
 def power_announcement(name: str, planned: PlannedPower) -> str:
     """The same before the run, for the terminal."""
-    smallest, items = planned.smallest_detectable, count(planned.items, "item")
+    smallest, items = planned.smallest_detectable, counted(planned.items, "item")
     can = "no difference" if smallest is None else f"differences from {detectable_points(smallest)} on"
     share = f"{100 * planned.discordant:.0f} %"
     return f"{name}: {items} can show {can} (80 % power, {share} discordant pairs{strictness(planned.comparisons)})"
@@ -174,7 +181,7 @@ def run_settings(findings: Findings) -> dict[str, str]:
     run = findings.settings
     lines = {name if name == "model" else f"engine, {name}": plain(value) for name, value in run.engine.items()}
     for task in run.tasks:
-        described = f"{task.kind}, {count(task.items, 'item')}, sha256 {task.sha256}; {plain(task.source)}"
+        described = f"{task.kind}, {counted(task.items, 'item')}, sha256 {task.sha256}; {plain(task.source)}"
         lines[f"task {task.name}"] = described
     lines |= {f"sampling, {kind}": plain(sampling) for kind, sampling in run.sampling.items()}
     lines |= {f"system prompt, {kind}": prompt for kind, prompt in run.systems.items() if prompt}

@@ -20,7 +20,7 @@ from armlet.evaluation.report.findings import (
 )
 from armlet.evaluation.report.numbers import (
     NO_NUMBER,
-    count,
+    counted,
     detectable_points,
     difference_and_interval,
     percent,
@@ -98,11 +98,11 @@ def accuracy_grid(task: TaskFindings) -> Grid:
         "verdict",
     )
     first = [(label, percent(accuracy), *[""] * 5) for label, accuracy in _baselines(task).items()]
-    groups = {GROUPS[group]: [_compared(pair) for pair in pairs] for group, pairs in grouped(task).items()}
-    return Grid(f"{task.name}, {count(task.items, 'item')}", headings, {"": [*first, *groups.pop("", [])], **groups})
+    groups = {GROUPS[group]: [_accuracy_cells(pair) for pair in pairs] for group, pairs in grouped(task).items()}
+    return Grid(f"{task.name}, {counted(task.items, 'item')}", headings, {"": [*first, *groups.pop("", [])], **groups})
 
 
-def _compared(pair: PairedComparison) -> Cells:
+def _accuracy_cells(pair: PairedComparison) -> Cells:
     comparison = pair.comparison
     return (
         str(pair.treated),
@@ -263,23 +263,23 @@ def _summary(task: TaskFindings) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    title = Text(f"{task.name}, {count(task.items, 'item')}")
+    title = Text(f"{task.name}, {counted(task.items, 'item')}")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("condition", overflow="fold")
     for heading in ("accuracy", "difference [95 %]"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for label, accuracy in _baselines(task).items():
-        table.add_row(*_texts(label, percent(accuracy)))
+        table.add_row(*_text_cells(label, percent(accuracy)))
     for group, pairs in grouped(task).items():
         for pair in pairs if group != "matched" else ():
             difference = difference_and_interval(pair.comparison.difference, *pair.interval)
             cells = (str(pair.treated), percent(pair.comparison.treated_mean), difference, _verdict_cell(pair))
-            table.add_row(*_texts(*cells), style=None if group == "judged" else "dim")
+            table.add_row(*_text_cells(*cells), style=None if group == "judged" else "dim")
     return table
 
 
-def _texts(*cells: str) -> "list[Text]":
+def _text_cells(*cells: str) -> "list[Text]":
     """Cells without markup and with ordinary spaces."""
     from rich.text import Text
 

@@ -108,7 +108,7 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Trial:
+class SearchTrial:
     """One point of the search and its comparison with the baseline on the tuning items."""
 
     number: int
@@ -150,7 +150,7 @@ def take(task: Task, part: ItemsPart) -> Task:
 
 def search(
     space: Space, plan: Plan, engine: Engine, journal: Journal, tick: Callable[[int], None] = lambda _: None
-) -> Iterator[Trial]:
+) -> Iterator[SearchTrial]:
     """Runs the study as far as it is not in the journal, trial by trial.
 
     Args:
@@ -176,15 +176,15 @@ def search(
         run(replace(plan, conditions=[condition]), engine, journal, tick)
         comparison = compare(*(_scores(journal, name) for name in (base.name, condition.name)), seed=space.seed)
         study.tell(asked, comparison.difference)
-        yield Trial(number, values, treatment, comparison)
+        yield SearchTrial(number, values, treatment, comparison)
 
 
-def best(trials: Sequence[Trial]) -> Trial:
+def best(trials: Sequence[SearchTrial]) -> SearchTrial:
     """The largest difference; of equal ones the first."""
     return max(trials, key=lambda trial: trial.comparison.difference)
 
 
-def on_map(trials: Sequence[Trial], space: Space) -> list[Trial]:
+def on_map(trials: Sequence[SearchTrial], space: Space) -> list[SearchTrial]:
     """The trials of the grid."""
     return list(trials[: len(space.grid())])
 

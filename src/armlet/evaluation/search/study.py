@@ -11,7 +11,7 @@ from armlet.evaluation.conditions.conditions import Condition, Treatment, condit
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.perform import FinishedRun, perform
 from armlet.evaluation.plan import Plan, collect_tasks, make_plan
-from armlet.evaluation.run import count
+from armlet.evaluation.run import count_answers
 from armlet.evaluation.search.results import (
     BestTrial,
     Budget,
@@ -20,7 +20,7 @@ from armlet.evaluation.search.results import (
     StudyResult,
     StudyTask,
 )
-from armlet.evaluation.search.search import ItemsPart, Space, Trial, best, on_map, search, take
+from armlet.evaluation.search.search import ItemsPart, SearchTrial, Space, best, on_map, search, take
 from armlet.evaluation.settings import Facts
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.files import csv_text, write_json, write_text
@@ -62,9 +62,9 @@ def run_study(
     folder = folder or run_folder(manifest)
     if (folder / CONFIRMED_FILE).exists():
         raise ArgumentError(f"{folder}: the test items of this study have been used; give another --run or --seed")
-    trials: list[Trial] = []
+    trials: list[SearchTrial] = []
     interrupted = False
-    total = (1 + len(space.grid()) + space.trials) * count(plan)
+    total = (1 + len(space.grid()) + space.trials) * count_answers(plan)
     with open_journal(folder, manifest, machine()) as journal, progress("searching", total) as tick:
         try:
             trials.extend(search(space, plan, engine, journal, tick))
@@ -96,7 +96,7 @@ def read_study(folder: Path) -> StudyResult:
     Raises:
         ArgumentError: the folder contains none, its search was interrupted, or its test items have been used.
     """
-    study = _read(folder / STUDY_FILE)
+    study = _read_study_file(folder / STUDY_FILE)
     record = folder / CONFIRMED_FILE
     if record.exists() and _read_json(record, {"verdicts"})["verdicts"] is not None:
         report = folder / TEST_FOLDER / "report.html"
@@ -163,7 +163,7 @@ def _plan(arguments: StudyArguments, tasks: Sequence[Task], compared: Sequence[C
 
 
 def _result(
-    trials: Sequence[Trial],
+    trials: Sequence[SearchTrial],
     space: Space,
     plan: Plan,
     engine: Facts,
@@ -188,7 +188,7 @@ def _result(
     )
 
 
-def _read(path: Path) -> StudyResult:
+def _read_study_file(path: Path) -> StudyResult:
     keys = {"arguments", "engine", "tasks", "study", "budget", "interrupted", "best", "trials", "map"}
     try:
         return StudyResult.from_dict(_read_json(path, keys))

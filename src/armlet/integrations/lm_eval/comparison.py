@@ -10,7 +10,7 @@ from typing import Any
 
 from armlet.evaluation.conditions.conditions import BASELINE
 from armlet.evaluation.report.analysis import analyse
-from armlet.evaluation.report.answers import Answer, ConditionAnswers, Item, TaskAnswers
+from armlet.evaluation.report.answers import ConditionAnswers, GradedAnswer, Item, TaskAnswers
 from armlet.evaluation.report.findings import Findings, LayerActivity
 from armlet.evaluation.settings import ConditionSettings, Facts, RunSettings, TaskSettings
 from armlet.integrations.lm_eval.samples import LoggedSample, SamplesFile, find_samples, listed, read_samples
@@ -154,10 +154,10 @@ def _pair_answers(task: str, before: LoggedRun, after: LoggedRun, metric: str) -
     # ARM's report is of a whole run: it is that of a task only where the run has no other.
     report = after.arm.get("report", {}) if len(after.samples) == 1 else {}
     activity = {layer: LayerActivity(**counts) for layer, counts in report.items()}
-    sides = [[[_answer(pair[side], metric)] for pair in pairs] for side in (0, 1)]
+    sides = [[[_graded_answer(pair[side], metric)] for pair in pairs] for side in (0, 1)]
     return TaskAnswers(
         name=task,
-        kind=_kind(before.samples[task]),
+        kind=_answer_kind(before.samples[task]),
         planned_items=len(before.samples[task].keys() | after.samples[task].keys()),
         items=[Item(str(sample.doc_id), sample.question, sample.gold) for sample, _ in pairs],
         conditions=[
@@ -167,11 +167,11 @@ def _pair_answers(task: str, before: LoggedRun, after: LoggedRun, metric: str) -
     )
 
 
-def _answer(sample: LoggedSample, metric: str) -> Answer:
-    return Answer(sample.metrics[metric], sample.answer, correct_normalised=sample.metrics.get(BY_LENGTH))
+def _graded_answer(sample: LoggedSample, metric: str) -> GradedAnswer:
+    return GradedAnswer(sample.metrics[metric], sample.answer, correct_normalised=sample.metrics.get(BY_LENGTH))
 
 
-def _kind(samples: Mapping[int, LoggedSample]) -> str:
+def _answer_kind(samples: Mapping[int, LoggedSample]) -> str:
     return "choice" if all(sample.chosen for sample in samples.values()) else "text"
 
 
@@ -211,7 +211,7 @@ def _tasks(runs: Mapping[str, LoggedRun], metrics: Mapping[str, str]) -> Iterato
         text = json.dumps([samples[id].asked for id in sorted(samples)], sort_keys=True)
         yield TaskSettings(
             name=task,
-            kind=_kind(samples),
+            kind=_answer_kind(samples),
             items=len(samples),
             sha256=hashlib.sha256(text.encode()).hexdigest(),
             source={name: run.files[task].path.name for name, run in sides.items()} | {"metric": metrics.get(task)},
