@@ -35,7 +35,7 @@ MAP_INCHES, MAP_SIDE_INCHES, MAP_FRAME_INCHES = 5.4, 0.95, 1.18
 
 
 def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
-    """Each comparison with the baseline: its difference and interval_text, in a panel for each task.
+    """Each comparison with the baseline: its difference and interval, in a panel for each task.
 
     Args:
         tasks: with at least one comparison. Judged ones come first and bold, controls below them in grey.

@@ -24,7 +24,7 @@ def interval_text(low: float | None, high: float | None) -> str:
 
 
 def difference_and_interval(difference: float, low: float | None, high: float | None) -> str:
-    """A difference with its interval_text, in percentage points."""
+    """A difference with its interval, in percentage points."""
     return f"{points(difference)} {interval_text(low, high)}"
 
 

@@ -152,8 +152,8 @@ def power_sentence(task: TaskFindings) -> str:
     shown = "no difference" if smallest is None else f"differences of {detectable_points(smallest)} or more"
     return (
         f"{task.name}: before the run, {counted(planned.items, 'item')} could show {shown} at 80 % power, "
-        f"assuming that {percent(planned.discordant)} of the pairs are discordant{strictness(planned.comparisons)}. With the "
-        "variability that was seen:"
+        f"assuming that {percent(planned.discordant)} of the pairs are discordant"
+        f"{strictness(planned.comparisons)}. With the variability that was seen:"
     )
 
 
