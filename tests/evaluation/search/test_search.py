@@ -84,7 +84,7 @@ def test_a_study_cut_off_is_the_same_one_when_it_goes_on(tmp_path):
     with pytest.raises(MemoryError):
         trials_of(tmp_path / "cut", Fake(stop_at=100, error=MemoryError))
     again, _ = trials_of(tmp_path / "cut")
-    assert [trial.plain(searched) for trial in again] == [trial.plain(searched) for trial in whole]
+    assert [trial.result(searched) for trial in again] == [trial.result(searched) for trial in whole]
 
 
 def test_another_seed_searches_elsewhere_behind_the_map(tmp_path):
