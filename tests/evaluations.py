@@ -6,13 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions
-from armlet.evaluation.engines.engine import Output, Sampling
+from armlet.evaluation.engines.engine import Engine, Output, Sampling
 from armlet.evaluation.grading.answers import equal_integers, grade_integer
 from armlet.evaluation.grading.graders import graders
 from armlet.evaluation.plan import Plan
-from armlet.evaluation.report.findings import findings
+from armlet.evaluation.report.analysis import analyse_run
 from armlet.evaluation.run import run
-from armlet.evaluation.tasks.problems import SYSTEMS, Problem, Task
+from armlet.evaluation.tasks.problems import SYSTEMS, Kind, Problem, Task
 from armlet.prompts.fillers import Filler
 from armlet.redistribution import Inward, Outward
 from armlet.runs.folder import open_run_folder
@@ -110,7 +110,7 @@ def choices(items, name="arc_easy"):
     return Task(name, "choice", problems, {"file": f"{name}.jsonl", "sha256": "cd" * 32})
 
 
-def found(*tasks, engine=None, treatments=TREATMENTS, fillings=FILLINGS, batch=50, **asked):
+def found(*tasks, engine: Engine | None = None, treatments=TREATMENTS, fillings=FILLINGS, batch=50, **asked):
     """The findings of a run of these tasks under `conditions(treatments, fillings, **asked)`."""
     plan = Plan(
         tasks,
@@ -127,10 +127,10 @@ def found(*tasks, engine=None, treatments=TREATMENTS, fillings=FILLINGS, batch=5
     ):
         with suppress(Stopped):
             run(plan, engine, journal)
-        return findings(journal, tasks, {"integer": equal_integers})
+        return analyse_run(journal, tasks, {"integer": equal_integers})
 
 
-def task(items=11, name="sums", kind="integer"):
+def task(items=11, name="sums", kind: Kind = "integer"):
     choices = ("one", "two", "three", "four") if kind == "choice" else ()
     problems = [Problem(f"id{at}", "1+" * (at % 5) + "1", str(at % 4), choices=choices) for at in range(items)]
     return Task(name, kind, tuple(problems), {"generator": "test"})

@@ -187,7 +187,7 @@ def test_an_armlet_json_is_evaluated_as_saved():
         (("--position", "middle"), "'middle' is not one of 'before', 'between', 'end', 'random'"),
         (("--grader", "mine"), "--grader: expected math-verify or released"),
         (("--samples", "2"), "several greedy answers are the same"),
-        (("--task", "arithmetic", "--task", "arithmetic"), "'arithmetic' is there twice"),
+        (("--task", "arithmetic", "--task", "arithmetic"), "'arithmetic' is given twice"),
         (("--difficulty", "99"), "difficulty: expected 1 to"),
         (("--config", "absent.json"), "absent.json: cannot be read"),
         (("--endpoint", "http://127.0.0.1:9"), "name the model as the server knows it"),

@@ -8,8 +8,8 @@ import pytest
 from armlet import Outward
 from armlet.evaluation.conditions.conditions import Treatment, conditions
 from armlet.evaluation.grading.graders import EQUAL
-from armlet.evaluation.report.findings import findings
-from armlet.evaluation.run import count, run, units
+from armlet.evaluation.report.analysis import analyse_run
+from armlet.evaluation.run import count_answers, run, units
 from armlet.presentation.files import json_text
 from armlet.runs.folder import open_run_folder
 from armlet.runs.machine import machine
@@ -21,7 +21,7 @@ def perform(folder, planned, engine):
     with open_run_folder(folder, planned.manifest(engine), machine()) as journal:
         with suppress(KeyboardInterrupt, MemoryError):
             run(planned, engine, journal)
-        return json_text(findings(journal, planned.tasks, EQUAL))
+        return json_text(analyse_run(journal, planned.tasks, EQUAL).to_dict())
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_ticks_add_up_to_the_whole_run(tmp_path):
     done = []
     with open_run_folder(tmp_path, planned.manifest(Fake()), machine()) as journal:
         run(planned, Fake(), journal, done.append)
-    assert sum(done) == count(planned) == 16 * len(planned.conditions)
+    assert sum(done) == count_answers(planned) == 16 * len(planned.conditions)
 
 
 def test_choices_are_weighed_once_and_graded_by_index(tmp_path):

@@ -11,8 +11,11 @@ from armlet.attachment.config import ConfigError, save_config
 from armlet.commands.lm_eval import PASSED_ON, lm_eval, with_model
 from armlet.evaluation.report import report
 from armlet.integrations import lm_eval as integration
-from armlet.integrations.lm_eval_runs import compare_runs
-from armlet.integrations.lm_eval_samples import read_samples
+from armlet.integrations.lm_eval import compare_runs
+from armlet.integrations.lm_eval.model import DEFAULTS
+from armlet.integrations.lm_eval.model import treatment as attach_arguments
+from armlet.integrations.lm_eval.samples import find_samples
+from armlet.integrations.lm_eval.samples import read_samples as read_file
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.outward import Outward
@@ -97,6 +100,11 @@ def evaluated(place, model="armlet", tasks=("chosen", "said"), **how):
         batch_size=8,
         device="cpu",
     )
+
+
+def read_samples(folder, filter=None):
+    """The items of each task in a folder, by doc_id."""
+    return {task: read_file(file.path, filter) for task, file in find_samples(folder).items()}
 
 
 def answers(results):
@@ -185,9 +193,7 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 def treatment(config=None, **given):
-    return integration.treatment(
-        {"policy": "", "layers": 0, "scope": "token", "site": "gate", "noise_seed": 0} | given, config
-    )
+    return attach_arguments(DEFAULTS | given, config)
 
 
 def test_a_semicolon_stands_for_a_comma():
@@ -286,19 +292,25 @@ def runs(place):
 def test_the_command_leaves_runs_that_are_compared_item_by_item(runs, plain):
     samples = [read_samples(folder) for folder in runs]
     found = compare_runs(*runs)
-    assert found["complete"]
-    assert [(task["name"], task["kind"], task["items"]) for task in found["tasks"]] == [
+    assert found.complete
+    assert [(task.name, task.kind, task.items) for task in found.tasks] == [
         ("chosen", "choice", 40),
         ("said", "text", 40),
     ]
-    for task, metric in zip(found["tasks"], ("acc", "exact_match"), strict=True):
-        sides = [[own[task["name"]][at].metrics[metric] for at in range(40)] for own in samples]
-        assert sides[0] == [row[metric] for row in plain["samples"][task["name"]]]
-        # The run's verdict follows Holm's correction over its tasks.
-        alone = {key: value for key, value in compare(*sides, comparisons=2).plain().items() if key != "verdict"}
-        assert alone.items() <= task["comparisons"][0].items()
-    assert found["manifest"]["conditions"][1]["treatment"]["band"] == 0.2
-    assert found["manifest"]["engine"]["model"] == str(runs[0].parent / "model")
+    for task, metric in zip(found.tasks, ("acc", "exact_match"), strict=True):
+        sides = [[own[task.name][at].metrics[metric] for at in range(40)] for own in samples]
+        assert sides[0] == [row[metric] for row in plain["samples"][task.name]]
+        assert task.comparisons[0].comparison == compare(*sides, comparisons=2)
+    assert found.settings.conditions[1].treatment["band"] == 0.2
+    assert found.settings.engine["model"] == str(runs[0].parent / "model")
+
+
+def test_what_lm_eval_does_not_record_is_told_as_unknown(runs):
+    found = compare_runs(*runs)
+    assert [condition.temperature for condition in found.settings.conditions] == [None, None]
+    said = found.tasks[1].baseline.answers
+    assert (said.extracted, said.truncated, said.tokens, said.pass_at) == (None, None, None, {})
+    assert "not recorded" in report.markdown(found)
 
 
 def test_a_run_without_arm_is_not_compared_with_itself(runs):
@@ -425,15 +437,15 @@ def test_runs_that_differ_by_more_or_less_than_arm_are_refused(tmp_path, before,
 
 def test_equal_answers_show_no_difference(tmp_path):
     rows = [line(at, float(at % 2)) for at in range(40)]
-    row = pair(tmp_path, rows, rows)["tasks"][0]["comparisons"][0]
-    assert (row["difference"], row["p_value"], row["verdict"]) == (0, 1, "no difference shown")
+    row = pair(tmp_path, rows, rows).tasks[0].comparisons[0]
+    assert (row.comparison.difference, row.comparison.p_value, row.verdict) == (0, 1, "no difference shown")
 
 
 def test_items_of_one_run_alone_are_left_out_and_the_report_says_so(tmp_path):
     found = pair(tmp_path, [line(at, 0.0) for at in range(5)], [line(at, 1.0) for at in range(3, 9)])
-    task = found["tasks"][0]
-    assert (task["items"], task["planned_items"], found["complete"]) == (2, 9, False)
-    assert [row["item"] for row in task["discordant"]] == ["3", "4"]
+    task = found.tasks[0]
+    assert (task.items, task.planned_items, found.complete) == (2, 9, False)
+    assert [item.item for item in task.discordant] == ["3", "4"]
     assert "partial: 2 of 9 items of said" in report.markdown(found)
 
 
@@ -448,9 +460,9 @@ def test_the_p_values_of_all_tasks_are_corrected_together(tmp_path):
     for name, score in (("before", 0.0), ("after", 1.0)):
         write(tmp_path / name, *(line(at, score) for at in range(6)), task="six")
         write(tmp_path / name, *(line(at, score) for at in range(30)), task="thirty")
-    rows = [task["comparisons"][0] for task in compare_runs(tmp_path / "before", tmp_path / "after")["tasks"]]
-    assert [row["p_value"] for row in rows] == [2 / 2**6, 2 / 2**30]
-    assert [row["p_holm"] for row in rows] == [2 / 2**6, 2 * (2 / 2**30)]
+    rows = [task.comparisons[0] for task in compare_runs(tmp_path / "before", tmp_path / "after").tasks]
+    assert [row.comparison.p_value for row in rows] == [2 / 2**6, 2 / 2**30]
+    assert [row.p_holm for row in rows] == [2 / 2**6, 2 * (2 / 2**30)]
 
 
 @pytest.mark.parametrize(
@@ -474,4 +486,4 @@ def test_a_metric_that_cannot_be_compared_is_refused(tmp_path, metrics, how, sai
 
 def test_another_metric_may_be_named(tmp_path):
     found = pair(tmp_path, [line(0, 0.0, metrics=["f1"], f1=0.2)], [line(0, 0.0, metrics=["f1"], f1=0.7)], metric="f1")
-    assert found["tasks"][0]["comparisons"][0]["difference"] == pytest.approx(0.5)
+    assert found.tasks[0].comparisons[0].comparison.difference == pytest.approx(0.5)

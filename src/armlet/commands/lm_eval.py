@@ -18,7 +18,7 @@ PASSED_ON: dict[str, Any] = {
         "help_option_names": [],
     }
 }
-"""What `typer` needs to know of a command that hands over all of its arguments, --help among them."""
+"""Settings of `typer` for a command that passes on all of its arguments, --help among them."""
 
 HELP = """\
 armlet lm-eval ...: lm-eval with the model type "armlet", which is "hf" with ARM attached. All arguments are lm-eval's.
@@ -28,7 +28,7 @@ armlet lm-eval ...: lm-eval with the model type "armlet", which is "hf" with ARM
     --output_path treated --log_samples
   armlet lm-eval-compare base treated
 
---model_args on top of those of "hf": policy (";" stands for ","), layers, scope, site, noise_seed, or
+--model_args besides those of "hf": policy (";" stands for ","), layers, scope, site, noise_seed, or
 config=armlet.json.
 """
 
@@ -43,16 +43,16 @@ def lm_eval(context: typer.Context) -> None:
     arguments = list(context.args)
     if not arguments or {"-h", "--help"} & set(arguments):
         print(HELP)
-    with _called_with(with_model(arguments)):
+    with _process_arguments(with_model(arguments)):
         cli_evaluate()
 
 
 def with_model(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `--model armlet`, where a run is asked for and neither --model nor --config is there."""
-    found = list(arguments)
-    runs = bool(found) and (found[0] == "run" or found[0].startswith("-")) and not {"-h", "--help"} & set(found)
-    named = any(each.partition("=")[0] in ("--model", "--config") or each[:2] in ("-M", "-C") for each in found)
-    return [*found, "--model", "armlet"] if runs and not named else found
+    """Adds `--model armlet` to the arguments of a run that names neither --model nor --config."""
+    given = list(arguments)
+    runs = bool(given) and (given[0] == "run" or given[0].startswith("-")) and not {"-h", "--help"} & set(given)
+    named = any(word.partition("=")[0] in ("--model", "--config") or word[:2] in ("-M", "-C") for word in given)
+    return [*given, "--model", "armlet"] if runs and not named else given
 
 
 def lm_eval_compare(
@@ -64,16 +64,16 @@ def lm_eval_compare(
     as_json: JsonOption = False,
 ) -> None:
     """Two runs of lm-eval on the same items, as paired differences with intervals and a verdict."""
-    from armlet.commands.evaluating import show
-    from armlet.integrations.lm_eval_runs import compare_runs
+    from armlet.commands.evaluating import show_findings
+    from armlet.integrations.lm_eval import compare_runs
 
     check_folder(out or treated)
-    show(compare_runs(baseline, treated, metric=metric, filter=filter), out or treated, as_json=as_json)
+    show_findings(compare_runs(baseline, treated, metric=metric, filter=filter), out or treated, as_json=as_json)
 
 
 @contextmanager
-def _called_with(arguments: Sequence[str]) -> Iterator[None]:
-    """lm-eval reads the process's own arguments."""
+def _process_arguments(arguments: Sequence[str]) -> Iterator[None]:
+    """Inside the block these are the process's arguments, which lm-eval reads."""
     before = sys.argv
     sys.argv = ["lm-eval", *arguments]
     try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -20,109 +20,104 @@ from armlet.commands.arguments import (
     SeedOption,
     SiteName,
     SiteOption,
-    check_folder,
 )
+from armlet.commands.engines import local_engine
 from armlet.commands.evaluating import (
-    AllowCode,
-    Batch,
-    Data,
-    Difficulty,
-    Items,
-    MaxNewTokens,
-    Model,
-    System,
-    Tasks,
-    local_engine,
+    AllowCodeOption,
+    BatchOption,
+    DataOption,
+    DifficultyOption,
+    EvaluatedModel,
+    ItemsOption,
+    MaxNewTokensOption,
+    SystemOption,
+    TaskOption,
+    announce_power,
+    check_folders,
     refuse_sampling,
-    say_planned,
 )
-from armlet.evaluation.search.study import CONFIRMED, STUDY, study_map, study_plan
-from armlet.presentation.files import csv_text, json_text, write_json, write_text
-from armlet.presentation.terminal import INTERRUPTED, progress, say_interrupted
-from armlet.redistribution.errors import ArgumentError
+from armlet.presentation.files import json_text
+from armlet.presentation.terminal import INTERRUPTED, say_interrupted
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.spelling import parse_policy
-from armlet.runs.folder import default_run_folder
 
 if TYPE_CHECKING:
-    from armlet.evaluation.engines.engine import Engine
-    from armlet.evaluation.plan import Plan
-    from armlet.evaluation.search.search import Space, Trial
+    from armlet.evaluation.search.results import StudyResult, TrialResult
+    from armlet.evaluation.search.search import Space
 
-TOP = 5
+SHOWN_TRIALS = 5
 """Trials that the terminal shows."""
+
+SearchedPolicyOption = Annotated[str, typer.Option(help=f"What is searched, and what stays: {POLICY}.")]
+SearchOption = Annotated[
+    str | None,
+    typer.Option(help="One or two of band, proportion, ceiling, knee, spread, strength; by policy by default."),
+]
+CandidateLayersOption = Annotated[
+    list[str] | None, typer.Option(help="A candidate: an index, several, a range, or all. May be repeated. [0]")
+]
+TrialsOption = Annotated[int, typer.Option(min=0, help="Beyond those of the sensitivity map.")]
+StudyFolderOption = Annotated[Path | None, typer.Option(help="The study's folder; the same command goes on there.")]
+StudyOutOption = Annotated[
+    Path | None, typer.Option(help="Where map, table and best setting go; the folder by default.")
+]
 
 
 def tune(
     context: typer.Context,
-    model: Model = None,
-    task: Tasks = None,
-    data: Data = None,
-    items: Items = None,
-    difficulty: Difficulty = None,
-    policy: Annotated[str, typer.Option(help=f"What is searched, and what stays: {POLICY}.")] = "outward",
-    search: Annotated[
-        str | None,
-        typer.Option(help="One or two of band, proportion, ceiling, knee, spread, strength; by policy by default."),
-    ] = None,
-    layers: Annotated[
-        list[str] | None, typer.Option(help="A candidate: an index, several, a range, or all. May be repeated. [0]")
-    ] = None,
+    model: EvaluatedModel = None,
+    task: TaskOption = None,
+    data: DataOption = None,
+    items: ItemsOption = None,
+    difficulty: DifficultyOption = None,
+    policy: SearchedPolicyOption = "outward",
+    search: SearchOption = None,
+    layers: CandidateLayersOption = None,
     scope: ScopeOption = ScopeName.token,
     site: SiteOption = SiteName.gate,
-    trials: Annotated[int, typer.Option(min=0, help="Beyond those of the sensitivity map.")] = 20,
-    max_new_tokens: MaxNewTokens = None,
-    system: System = None,
-    allow_code: AllowCode = False,
-    batch: Batch = None,
-    run: Annotated[Path | None, typer.Option(help="The study's folder; the same command goes on there.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Where map, table and best setting go; the folder by default.")
-    ] = None,
+    trials: TrialsOption = 20,
+    max_new_tokens: MaxNewTokensOption = None,
+    system: SystemOption = None,
+    allow_code: AllowCodeOption = False,
+    batch: BatchOption = None,
+    run: StudyFolderOption = None,
+    out: StudyOutOption = None,
     seed: SeedOption = 0,
     dtype: DtypeOption = "auto",
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search settings on one half of the items; `armlet confirm` then measures the best one on the other half, once."""
-    arguments = {
-        "model": model,
-        "task": task,
-        "data": [str(file) for file in data or ()],
-        "items": items,
-        "difficulty": difficulty,
-        "max_new_tokens": max_new_tokens,
-        "system": system,
-        "allow_code": allow_code,
-        "batch": batch,
-        "seed": seed,
-        "dtype": dtype,
-        "device": device,
-    }
+    from armlet.evaluation.search.results import StudyArguments
+    from armlet.evaluation.search.study import plan_tuning, run_study, write_study
+
+    arguments = StudyArguments(
+        model=model,
+        task=task,
+        data=[str(file) for file in data or ()],
+        items=items,
+        difficulty=difficulty,
+        max_new_tokens=max_new_tokens,
+        system=system,
+        allow_code=allow_code,
+        batch=batch,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+    )
     space = _space(policy, search, layers or ["0"], scope, site, trials, seed)
-    for option, place in (("--run", run), ("--out", out)):
-        if place:
-            check_folder(place, option)
+    check_folders(run, out)
     engine = local_engine(model, dtype, device, seed)
-    plan = study_plan(arguments, "tuning", [])
+    plan = plan_tuning(arguments)
     refuse_sampling(context, plan.tasks)
     if not as_json:
-        say_planned(plan)
-    manifest = plan.manifest(engine) | {"study": space.plain()}
-    folder = run or default_run_folder(manifest)
-    if (folder / CONFIRMED).exists():
-        raise ArgumentError(f"{folder}: the test items of this study have been used; give another --run or --seed")
-    found, interrupted = _search(space, plan, engine, folder, manifest)
-    if not found:
-        raise typer.Exit(INTERRUPTED)
-    result = _result(found, space, plan, manifest["engine"], arguments, interrupted)
-    write_json(folder / STUDY, result)
-    paths = _write(result, out or folder)
-    if as_json:
-        print(json_text(result), end="")
-    else:
-        _show(result, folder, paths)
-    if interrupted:
+        announce_power(plan)
+    study, folder = run_study(space, plan, engine, arguments, run)
+    if study is None or study.interrupted:
+        say_interrupted(study)
+    if study:
+        _show_study(study, folder, write_study(study, out or folder), as_json=as_json)
+    if study is None or study.interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
@@ -138,79 +133,24 @@ def _space(
     return Space(treatment, names, candidates, trials, seed)
 
 
-def _search(
-    space: "Space", plan: "Plan", engine: "Engine", folder: Path, manifest: dict[str, Any]
-) -> "tuple[list[Trial], bool]":
-    """The trials, and whether Ctrl-C cut them short."""
-    from armlet.evaluation.run import count
-    from armlet.evaluation.search.search import search
-    from armlet.runs.folder import open_run_folder
-    from armlet.runs.machine import machine
-
-    trials: list[Trial] = []
-    total = (1 + len(space.grid()) + space.trials) * count(plan)
-    with open_run_folder(folder, manifest, machine()) as journal, progress("searching", total) as tick:
-        try:
-            trials.extend(search(space, plan, engine, journal, tick))
-        except KeyboardInterrupt:
-            say_interrupted(trials)
-            return trials, True
-    return trials, False
-
-
-def _result(
-    trials: "list[Trial]",
-    space: "Space",
-    plan: "Plan",
-    engine: dict[str, Any],
-    arguments: dict[str, Any],
-    interrupted: bool,
-) -> dict[str, Any]:
-    from armlet.evaluation.search.search import best, on_map
-
-    chosen = best(trials)
-    items = sum(len(task.problems) for task in plan.tasks)
-    return {
-        "arguments": arguments,
-        "engine": engine,
-        "tasks": [{"name": task.name, "items": len(task.problems), "source": dict(task.source)} for task in plan.tasks],
-        "study": space.plain(),
-        "budget": {"trials": len(trials), "items": items, "answers": (1 + len(trials)) * items},
-        "interrupted": interrupted,
-        "best": chosen.plain(space) | {"armlet": chosen.treatment.plain()},
-        "trials": [trial.plain(space) for trial in trials],
-        "map": {"names": space.names, "trials": [trial.number for trial in on_map(trials, space)]},
-    }
-
-
-def _write(result: dict[str, Any], folder: Path) -> list[str]:
-    """The table, the best setting as `armlet.json`, and the map; returns the paths."""
-    from armlet.evaluation.report.figures import draw_map
-    from armlet.presentation.style import save
-
-    paths = [
-        write_text(folder / "trials.csv", csv_text(result["trials"])),
-        write_json(folder / "armlet.json", result["best"]["armlet"]),
-    ]
-    drawn = study_map(result)
-    if drawn:
-        figure = draw_map(drawn.rows, drawn.x, drawn.y, title=drawn.title)
-        paths += save(figure, folder, "sensitivity")
-    return list(map(str, paths))
-
-
-def _show(result: dict[str, Any], folder: Path, paths: list[str]) -> None:
-    names = [*result["map"]["names"], "layers"]
-    budget = result["budget"]
-    table = Table(
-        box=SIMPLE_HEAD, show_edge=False, title=f"the best {TOP} of {budget['trials']} trials on tuning items"
-    )
-    for name in (*names, "accuracy", "difference", "95 % interval"):
+def _show_study(study: "StudyResult", folder: Path, paths: Sequence[Path], *, as_json: bool) -> None:
+    if as_json:
+        print(json_text(study.to_dict()), end="")
+        return
+    title = f"the best {SHOWN_TRIALS} of {len(study.trials)} trials on tuning items"
+    table = Table(box=SIMPLE_HEAD, show_edge=False, title=title)
+    for name in (*study.searched, "layers", "accuracy", "difference", "95 % interval"):
         table.add_column(name, justify="right")
-    for row in sorted(result["trials"], key=lambda row: -row["difference"])[:TOP]:
-        numbers = (f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in names)
-        bounds = " to ".join("∞" if bound is None else f"{100 * bound:+.1f}" for bound in (row["low"], row["high"]))
-        table.add_row(*numbers, f"{100 * row['accuracy']:.1f} %", f"{100 * row['difference']:+.1f}", bounds)
+    for trial in sorted(study.trials, key=lambda trial: -trial.difference)[:SHOWN_TRIALS]:
+        table.add_row(*_trial_cells(trial))
     Console().print(table)
     print("the best one is flattered by having been chosen on these items; on the others:", f"armlet confirm {folder}")
     print(*(f"written: {path}" for path in paths), sep="\n")
+
+
+def _trial_cells(trial: "TrialResult") -> list[str]:
+    from armlet.evaluation.report.numbers import bounds, percent, points
+
+    values = [f"{value:.4g}" for value in trial.values.values()]
+    ends = " to ".join(bounds(trial.low, trial.high))
+    return [*values, trial.layers, percent(trial.accuracy), points(trial.difference), ends]

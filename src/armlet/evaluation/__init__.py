@@ -1,4 +1,4 @@
-"""Does it help: problems, conditions, grading, runs, statistics and reports."""
+"""Does it help: tasks, conditions, engines, grading, runs, reports and the search for settings."""
 
 from armlet.evaluation.grading.answers import Grade as Grade
 from armlet.evaluation.grading.answers import grade as grade

@@ -1,4 +1,4 @@
-"""What is run: the tasks, the conditions and how answers are generated, with the defaults of each kind of task."""
+"""What is run: tasks, conditions and how answers are generated, with the defaults of each kind of task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,16 @@ from armlet.evaluation.tasks.problems import SYSTEMS, Kind, Task
 from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS, arithmetic, hub_task, read_task
 from armlet.redistribution.errors import ArgumentError
 
-BUILT_IN_BATCH, BATCH = 250, 16
+BUILT_IN_BATCH, LOCAL_BATCH = 250, 16
 """Items at once: of the embedded model, and of any other."""
 
-LONGEST: dict[Kind, int] = {"integer": 256, "maths": 1024, "code": 512}
-"""Most tokens of an answer."""
+MAX_NEW_TOKENS: dict[Kind, int] = {"integer": 256, "maths": 1024, "code": 512}
+"""Of an answer, by kind of task."""
 
-PACKAGES = ("armlet", "torch", "transformers", "tokenizers", "math-verify")
+LEAST_TEMPERATURE = 1e-6
+"""Below it answers are greedy. It is also the least top-p."""
+
+VERSIONED_PACKAGES = ("armlet", "torch", "transformers", "tokenizers", "math-verify")
 """Whose versions decide an answer or its grade."""
 
 
@@ -28,13 +31,13 @@ class Plan:
     """What is run.
 
     Args:
-        tasks: with names of their own.
-        conditions: with names of their own, the baseline first.
+        tasks: with unique names.
+        conditions: with unique names, the baseline first.
         sampling: how answers are generated; `max_new_tokens` by kind of task.
         batch: items in a batch.
         systems: the system prompt of each kind of task.
-        graders: of answers in words, by kind of task; multiple choice needs none.
-        grader: the name of that of mathematics.
+        graders: of generated answers, by kind of task; multiple choice needs none.
+        grader: the name of the one for mathematics.
     """
 
     tasks: Sequence[Task]
@@ -65,7 +68,7 @@ class Plan:
             "systems": {kind: self.systems[kind] for kind in kinds if kind != "choice"},
             "graders": grader_names(self.grader, kinds),
             "batch": self.batch,
-            "versions": {name: metadata.version(name) for name in PACKAGES},
+            "versions": {name: metadata.version(name) for name in VERSIONED_PACKAGES},
         }
 
 
@@ -75,11 +78,11 @@ def collect_tasks(
     """The tasks that the command line names; the built-in one where it names none.
 
     Raises:
-        ArgumentError: a task that cannot be had, or two of one name.
+        ArgumentError: a task that cannot be read, or two of one name.
     """
     names = names or ([] if files else [ARITHMETIC])
     if difficulty is not None and ARITHMETIC not in names:
-        raise ArgumentError(f"--difficulty: is that of the task {ARITHMETIC}, which is not among the tasks")
+        raise ArgumentError(f"--difficulty: belongs to the task {ARITHMETIC}, which is not among the tasks")
 
     def task_of(name: str) -> Task:
         if name == ARITHMETIC:
@@ -91,7 +94,7 @@ def collect_tasks(
     for at, name in enumerate(task_names):
         if name in task_names[:at]:
             option, advice = ("--task", "") if at < len(names) else ("--data", "; give the file another name")
-            raise ArgumentError(f"{option}: {name!r} is there twice{advice}")
+            raise ArgumentError(f"{option}: {name!r} is given twice{advice}")
     return tasks
 
 
@@ -113,26 +116,38 @@ def make_plan(
     Args:
         tasks: what is asked.
         conditions: under which conditions.
-        built_in: the embedded model answers, which knows the bare expression and no system prompt.
+        built_in: the embedded model answers, which was trained on bare expressions without a system prompt.
         seed: of sampling.
-        max_new_tokens: None for `LONGEST`.
+        max_new_tokens: None for `MAX_NEW_TOKENS`.
         system: None for the prompt of each kind.
         top_p: of sampling.
         grader: one of `GRADERS`.
         allow_code: programs may be run.
-        batch: None for `BUILT_IN_BATCH` or `BATCH`.
+        batch: None for `BUILT_IN_BATCH` or `LOCAL_BATCH`.
 
     Raises:
-        ArgumentError: no such grader, or programs that may not be run.
+        ArgumentError: no such grader, or tasks with programs where they may not be run.
     """
     if system is None and built_in:
         system = ""
     return Plan(
         tasks=tasks,
         conditions=conditions,
-        sampling={kind: Sampling(max_new_tokens or most, top_p, seed) for kind, most in LONGEST.items()},
-        batch=batch or (BUILT_IN_BATCH if built_in else BATCH),
+        sampling={kind: Sampling(max_new_tokens or most, top_p, seed) for kind, most in MAX_NEW_TOKENS.items()},
+        batch=batch or (BUILT_IN_BATCH if built_in else LOCAL_BATCH),
         systems={kind: text if system is None else system for kind, text in SYSTEMS.items()},
         graders=graders(grader, {task.kind for task in tasks}, allow_code=allow_code),
         grader=grader,
     )
+
+
+def servable_conditions(
+    compared: Sequence[Condition], tasks: Sequence[Task]
+) -> tuple[list[Condition], list[Condition]]:
+    """The conditions that a server or vLLM can run, and the others.
+
+    They have ARM as it is configured, without what a placebo needs, and weigh choices at temperature 1.
+    """
+    weighed = any(task.kind == "choice" for task in tasks)
+    kept = [condition for condition in compared if not condition.placebo and (condition.weighing == 1 or not weighed)]
+    return kept, [condition for condition in compared if condition not in kept]

@@ -1,4 +1,4 @@
-"""A run: every item of every task under every condition, batch by batch, into a journal that survives."""
+"""A run: every item of every task under every condition, batch by batch, into a journal that survives a crash."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from armlet.runs.folder import Record, RunFolder
 
 @dataclass(frozen=True)
 class Unit:
-    """What is run at once and written at once."""
+    """One batch under one condition: what is run and written at once."""
 
     task: Task
     batch: int
@@ -22,66 +22,66 @@ class Unit:
 
     @property
     def key(self) -> tuple[str, int, str, int]:
-        """What tells it from the others of the run."""
+        """Its identity in the run."""
         return (self.task.name, self.batch, self.condition.name, self.sample)
 
 
 def units(plan: Plan, engine: Engine) -> Iterator[Unit]:
-    """The whole run in order: batch by batch all conditions, so that what is there when it ends early is paired."""
+    """The whole run in order: all conditions of a batch before the next, so that an early end leaves paired items."""
     for task in plan.tasks:
         asks = [Ask(problem, at, plan.systems[task.kind]) for at, problem in enumerate(task.problems)]
         asks.sort(key=lambda ask: (engine.length(ask), ask.number))
         for batch in range(0, len(asks), plan.batch):
-            for condition in _applying(plan, task):
-                for sample in range(1 if task.kind == "choice" else condition.samples):
+            for condition, samples in _conditions_of(plan, task):
+                for sample in range(samples):
                     yield Unit(task, batch // plan.batch, tuple(asks[batch : batch + plan.batch]), condition, sample)
 
 
-def count(plan: Plan) -> int:
-    """Answers in the whole run."""
-    return sum(
-        len(task.problems) * (1 if task.kind == "choice" else condition.samples)
-        for task in plan.tasks
-        for condition in _applying(plan, task)
-    )
+def count_answers(plan: Plan) -> int:
+    """The number of answers in the whole run."""
+    return sum(len(task.problems) * samples for task in plan.tasks for _, samples in _conditions_of(plan, task))
 
 
-def _applying(plan: Plan, task: Task) -> list[Condition]:
-    return [each for each in plan.conditions if applies(each.role, task.kind)]
+def _conditions_of(plan: Plan, task: Task) -> list[tuple[Condition, int]]:
+    """The conditions that a task is run under, with their numbers of samples; choices are weighed once."""
+    return [
+        (condition, 1 if task.kind == "choice" else condition.samples)
+        for condition in plan.conditions
+        if applies(condition.role, task.kind)
+    ]
 
 
 def run(plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], None] = lambda _: None) -> None:
-    """Runs what is not in the journal yet; `tick(answers)` after each unit, also of those that are."""
+    """Runs what is not in the journal yet; calls `tick(answers)` after each unit, also of those in the journal."""
     for unit in units(plan, engine):
         if not journal.has(unit.key):
-            rows = _choose(unit, engine) if unit.task.kind == "choice" else _answer(unit, engine, plan)
+            rows = _weigh_choices(unit, engine) if unit.task.kind == "choice" else _generate_answers(unit, engine, plan)
             journal.close(unit.key, rows, {"arm": engine.fired()})
         tick(len(unit.asks))
 
 
-def _answer(unit: Unit, engine: Engine, plan: Plan) -> list[Record]:
+def _generate_answers(unit: Unit, engine: Engine, plan: Plan) -> list[Record]:
     kind = unit.task.kind
     outputs = engine.answer(unit.asks, unit.condition, plan.sampling[kind], batch=unit.batch, sample=unit.sample)
-    rows = []
-    for ask, output in zip(unit.asks, outputs, strict=True):
-        graded = plan.graders[kind](output.text, ask.problem)
-        rows.append({**_named(unit, ask), **vars(output), **vars(graded)})
-    return rows
+    return [
+        {**_row_identity(unit, ask), **vars(output), **vars(plan.graders[kind](output.text, ask.problem))}
+        for ask, output in zip(unit.asks, outputs, strict=True)
+    ]
 
 
-def _choose(unit: Unit, engine: Engine) -> list[Record]:
-    """The likeliest choice counts; the likeliest by its length, which favours no short one, is kept beside it."""
+def _weigh_choices(unit: Unit, engine: Engine) -> list[Record]:
+    """The likeliest choice counts; whether the likeliest per character is right is recorded beside it."""
     rows = []
     for ask, weights in zip(unit.asks, engine.weigh(unit.asks, unit.condition), strict=True):
         gold, choices = int(ask.problem.gold), ask.problem.choices
         by_length = [weight / len(choice) for weight, choice in zip(weights, choices, strict=True)]
-        chosen, normalised = (max(range(len(each)), key=each.__getitem__) for each in (weights, by_length))
-        found = {"loglikelihoods": weights, "extracted": str(chosen), "correct": chosen == gold}
-        rows.append({**_named(unit, ask), **found, "correct_normalised": normalised == gold})
+        chosen, normalised = (max(range(len(scores)), key=scores.__getitem__) for scores in (weights, by_length))
+        graded = {"loglikelihoods": weights, "extracted": str(chosen), "correct": chosen == gold}
+        rows.append({**_row_identity(unit, ask), **graded, "correct_normalised": normalised == gold})
     return rows
 
 
-def _named(unit: Unit, ask: Ask) -> Record:
+def _row_identity(unit: Unit, ask: Ask) -> Record:
     return {
         "task": unit.task.name,
         "condition": unit.condition.name,

@@ -8,7 +8,8 @@ import pytest
 from armlet import Outward
 from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions
 from armlet.evaluation.grading.graders import EQUAL
-from armlet.evaluation.report.findings import adjust, findings, planned
+from armlet.evaluation.report.analysis import analyse_run, planned_power
+from armlet.evaluation.report.findings import PairedComparison, Side
 from armlet.evaluation.run import run
 from armlet.prompts.fillers import Filler
 from armlet.runs.folder import open_run_folder
@@ -28,7 +29,7 @@ def found(tmp_path):
     def perform(planned_run, engine=None):
         with open_run_folder(tmp_path / "run", planned_run.manifest(engine or Fake()), machine()) as journal:
             run(planned_run, engine or Fake(), journal)
-            return findings(journal, planned_run.tasks, EQUAL), journal.rows
+            return analyse_run(journal, planned_run.tasks, EQUAL), journal.rows
 
     return perform
 
@@ -40,48 +41,50 @@ def correct(rows, name, task_name="sums"):
     return np.array([[row["correct"] for row in own if row["item"] == item] for item in items], dtype=float)
 
 
-def comparison(found, name, against="baseline", at=0):
-    rows = found["tasks"][at]["comparisons"]
-    return next(row for row in rows if (row["condition"], row["against"]) == (name, against))
+def comparison(report, name, against="baseline", selection="", other=""):
+    """Of the first task; `selection` and `other`: which samples count on the two sides."""
+    sides = Side(name, selection), Side(against, other)
+    return next(pair for pair in report.tasks[0].comparisons if (pair.treated, pair.against) == sides)
 
 
 def test_differences_are_those_of_compare_on_the_same_items(found):
     report, rows = found(plan([task(60)]))
-    judged = sum(row["judged"] for row in report["tasks"][0]["comparisons"])
+    judged = sum(pair.judged for pair in report.tasks[0].comparisons)
     for name in ("outward", "filler 3 × '/' between", "identity", "temperature"):
-        wanted = compare(correct(rows, "baseline"), correct(rows, name), comparisons=judged).plain()
-        kept = [key for key in wanted if key != "verdict"]  # that follows Holm's correction
-        assert {key: comparison(report, name)[key] for key in kept} == {key: wanted[key] for key in kept}
+        wanted = compare(correct(rows, "baseline"), correct(rows, name), comparisons=judged)
+        assert comparison(report, name).comparison == wanted
     wanted = compare(correct(rows, "matched (outward)"), correct(rows, "outward"), comparisons=judged)
-    assert comparison(report, "outward", "matched (outward)")["difference"] == wanted.difference
+    assert comparison(report, "outward", "matched (outward)").comparison == wanted
 
 
 def test_identity_and_draw_only_are_compared_letter_for_letter(found):
     report, _ = found(plan([task(20)]))
-    assert report["tasks"][0]["same_as_baseline"] == {"identity": 20, "draw-only": 20}
+    assert report.tasks[0].same_as_baseline == {"identity": 20, "draw-only": 20}
 
 
 def test_holm_goes_over_all_judged_comparisons_of_all_tasks_and_over_no_placebo(found):
     report, _ = found(plan([task(40), task(50, "more")]))
-    judged = [row for each in report["tasks"] for row in each["comparisons"] if row["judged"]]
-    assert [row["condition"] for row in judged] == ["outward", "filler 3 × '/' between"] * 2
-    assert [row["p_holm"] for row in judged] == holm([row["p_value"] for row in judged])
-    assert all("p_holm" not in row for each in report["tasks"] for row in each["comparisons"] if not row["judged"])
-    assert len(report["verdicts"]) == 4
+    pairs = [pair for each in report.tasks for pair in each.comparisons]
+    judged = [pair for pair in pairs if pair.judged]
+    assert [pair.treated.condition for pair in judged] == ["outward", "filler 3 × '/' between"] * 2
+    assert [pair.p_holm for pair in judged] == holm([pair.comparison.p_value for pair in judged])
+    assert all("p_holm" not in pair.to_dict() for pair in pairs if not pair.judged)
+    assert [verdict.outcome for verdict in report.verdicts] == [pair.verdict for pair in judged]
 
 
 def test_a_verdict_needs_the_corrected_p_value():
-    rows = [{"judged": True, "p_value": p, "confidence": 0.95, "verdict": "helped"} for p in (0.01, 0.03, 0.04)]
-    rows.append({"judged": False, "p_value": 0.04, "confidence": 0.95, "verdict": "helped"})
-    adjust(rows)
-    assert [row.get("p_holm") for row in rows] == [pytest.approx(0.03), pytest.approx(0.06), pytest.approx(0.06), None]
-    assert [row["verdict"] for row in rows] == ["helped", "no difference shown", "no difference shown", "helped"]
+    comparison = compare([0] * 8, [1] * 8)
+    assert (comparison.p_value, comparison.verdict) == (2 / 2**8, "helped")
+    corrected = [PairedComparison(Side("a"), Side("b"), True, comparison, p_holm) for p_holm in (0.03, 0.06)]
+    assert [pair.verdict for pair in corrected] == ["helped", "no difference shown"]
+    assert [pair.to_dict()["verdict"] for pair in corrected] == [pair.verdict for pair in corrected]
+    assert PairedComparison(Side("a"), Side("b"), False, comparison).verdict == "helped"
 
 
 def test_more_comparisons_need_a_larger_difference(found):
     alone, _ = found(plan([task(200)], conditions([OUT], [])))
-    assert alone["tasks"][0]["planned"] == planned(200)
-    sizes = [planned(200, judged)["smallest_detectable"] for judged in (1, 2, 10)]
+    assert alone.tasks[0].planned == planned_power(200)
+    sizes = [planned_power(200, judged).smallest_detectable for judged in (1, 2, 10)]
     assert sizes == sorted(set(sizes))
     # Of m comparisons the strictest of Holm's steps is at level 0.05 / m.
     assert sizes[1] == detectable(200, 0.2, 1 - 0.05 / 2)
@@ -89,40 +92,42 @@ def test_more_comparisons_need_a_larger_difference(found):
 
 def test_format_is_counted_apart_from_correctness(found):
     report, rows = found(plan([task(60)]))
-    base = next(row for row in report["tasks"][0]["conditions"] if row["name"] == "baseline")
+    base = report.tasks[0].baseline.answers
     own = [row for row in rows if row["condition"] == "baseline"]
     read = [row for row in own if row["extracted"] is not None]
     assert 0 < len(read) < 60
-    assert base["extracted"] == len(read) / 60
-    assert base["truncated"] == pytest.approx(np.mean([not row["ended"] for row in own]))
-    assert base["accuracy_of_extracted"] == pytest.approx(np.mean([row["correct"] for row in read]))
-    assert base["tokens"] == pytest.approx(np.mean([row["tokens"] for row in own]))
+    assert base.extracted == len(read) / 60
+    assert base.truncated == pytest.approx(np.mean([not row["ended"] for row in own]))
+    assert base.accuracy_of_extracted == pytest.approx(np.mean([row["correct"] for row in read]))
+    assert base.tokens == pytest.approx(np.mean([row["tokens"] for row in own]))
 
 
 def test_several_samples_give_pass_at_k_and_a_majority(found):
     compared = conditions([OUT], [], samples=3, temperature=0.5, placebos=False)
     report, rows = found(plan([task(30)], compared))
-    base = report["tasks"][0]["conditions"][0]
     own = correct(rows, "baseline")
-    assert base["pass_at"] == {str(k): pytest.approx(pass_at_k(own, k).mean()) for k in (1, 3)}
+    assert report.tasks[0].baseline.answers.pass_at == {str(k): pytest.approx(pass_at_k(own, k).mean()) for k in (1, 3)}
     voted = {}
     for name in ("baseline", "outward"):
         own = sorted((row for row in rows if row["condition"] == name), key=lambda row: (row["item"], row["sample"]))
         groups = [own[at : at + 3] for at in range(0, len(own), 3)]
         chosen = [majority([row["extracted"] for row in group]) for group in groups]
         voted[name] = [at is not None and group[at]["correct"] for at, group in zip(chosen, groups, strict=True)]
-    row = comparison(report, "outward, majority", "baseline, majority")
-    assert row["difference"] == pytest.approx(np.mean(voted["outward"]) - np.mean(voted["baseline"]))
+    pair = comparison(report, "outward", selection="majority", other="majority")
+    assert pair.to_dict()["condition"] == "outward, majority"
+    assert pair.comparison.difference == pytest.approx(np.mean(voted["outward"]) - np.mean(voted["baseline"]))
 
 
 def test_the_best_of_several_is_by_vote_by_likelihood_and_any(found):
     report, rows = found(plan([task(30)], conditions([], [], best_of=4, placebos=False)))
     base, own = correct(rows, "baseline"), correct(rows, "best of 4")
-    assert comparison(report, "best of 4, any")["difference"] == pytest.approx((own.max(1) - base[:, 0]).mean())
+    assert comparison(report, "best of 4", selection="any").comparison.difference == pytest.approx(
+        (own.max(1) - base[:, 0]).mean()
+    )
     # The fake engine is surest of its right answers.
-    likeliest, best = (comparison(report, f"best of 4, {name}")["difference"] for name in ("likeliest", "any"))
-    assert likeliest == best
-    assert [row["condition"] for row in report["tasks"][0]["comparisons"] if row["judged"]] == [
+    likeliest, best = (comparison(report, "best of 4", selection=name).comparison for name in ("likeliest", "any"))
+    assert likeliest.difference == best.difference
+    assert [str(pair.treated) for pair in report.tasks[0].comparisons if pair.judged] == [
         "best of 4, majority",
         "best of 4, likeliest",
     ]
@@ -131,31 +136,37 @@ def test_the_best_of_several_is_by_vote_by_likelihood_and_any(found):
 def test_discordant_items_are_all_there_with_both_answers(found):
     report, rows = found(plan([task(40)]))
     base, treated = (correct(rows, name)[:, 0] for name in ("baseline", "outward"))
-    shown = [row for row in report["tasks"][0]["discordant"] if row["condition"] == "outward"]
+    shown = [item for item in report.tasks[0].discordant if item.condition == "outward"]
     assert len(shown) == (base != treated).sum()
-    assert sum(row["gained"] for row in shown) == ((treated == 1) & (base == 0)).sum()
-    assert all(row["baseline"] != row["answer"] for row in shown)
+    assert sum(item.gained for item in shown) == ((treated == 1) & (base == 0)).sum()
+    assert all(item.baseline != item.answer for item in shown)
 
 
 def test_multiple_choice_has_its_accuracy_normalised_and_no_format(found):
     choice = task(30, kind="choice")
     report, _ = found(plan([choice], conditions([OUT], [], temperature=1.0)))
-    base = report["tasks"][0]["conditions"][0]
-    assert set(base) == {"name", "role", "samples", "accuracy", "accuracy_normalised", "arm"}
+    assert set(report.tasks[0].baseline.to_dict()) == {
+        "name",
+        "role",
+        "samples",
+        "accuracy",
+        "accuracy_normalised",
+        "arm",
+    }
 
 
 def test_what_arm_did_is_added_up_over_the_batches(found):
     report, _ = found(plan([task(9)], batch=3))
-    treated = report["tasks"][0]["conditions"][1]
-    assert treated["arm"]["0"] == {"tokens": 30, "moved": 15, "share_moved": pytest.approx(0.05), "passed": 0}
+    treated = report.tasks[0].conditions[1]
+    assert treated.arm["0"].to_dict() == {"tokens": 30, "moved": 15, "share_moved": pytest.approx(0.05), "passed": 0}
 
 
 def test_findings_are_json_without_a_time(found):
     report, _ = found(plan())
-    text = json.dumps(report, allow_nan=False)
+    text = json.dumps(report.to_dict(), allow_nan=False)
     assert not any(word in text for word in ('"time', '"date', '"seconds'))
 
 
 def test_what_can_be_shown_is_announced_for_a_fifth_of_discordant_pairs():
-    assert planned(2000)["smallest_detectable"] == pytest.approx(0.0284, abs=1e-3)
-    assert planned(4)["smallest_detectable"] is None
+    assert planned_power(2000).smallest_detectable == pytest.approx(0.0284, abs=1e-3)
+    assert planned_power(4).smallest_detectable is None

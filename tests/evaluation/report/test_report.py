@@ -2,14 +2,16 @@
 
 import json
 import re
-from html import escape, unescape
+from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
 
-from armlet.evaluation.report import page, report
-from armlet.evaluation.report.report import Map, markdown, write
-from armlet.evaluation.report.tables import conditions_grid
+from armlet.evaluation.report import report
+from armlet.evaluation.report.report import in_markdown, markdown, page, write
+from armlet.evaluation.report.tables import accuracy_grid
+from armlet.evaluation.search.results import SearchMap, TrialResult
 from armlet.presentation.files import WriteError
 from evaluations import TREATMENTS, Fake, choices, found, sums
 
@@ -17,8 +19,8 @@ HOSTILE = '<script>alert(1)</script> | a ` * _ [x](http://evil) & "q" \' 😀 $\
 MODEL = "a/<img src=x onerror=alert(1)>|$m$"
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
-CELL = {"band": 0.1, "ceiling": 1.0, "difference": 0.01, "low": -0.01, "high": None, "items": 40}
-MAP = Map([CELL, {**CELL, "band": 0.2}], "band", "ceiling", "band × ceiling | <b>")
+CELLS = [TrialResult(0, {"band": band, "ceiling": 1.0}, "0", 40, 0.5, 0.01, -0.01, None) for band in (0.1, 0.2)]
+MAP = SearchMap(CELLS, "band", "ceiling", "band × ceiling | <b>")
 
 
 class Elements(HTMLParser):
@@ -82,11 +84,12 @@ def test_every_run_can_be_reported(tmp_path, run):
     findings = RUNS[run]()
     paths = write(findings, tmp_path / "new")
     assert [path.name for path in paths] == ["report.json", "report.md", "report.html"]
-    assert json.loads(paths[0].read_text(encoding="utf-8")) == json.loads(json.dumps(findings))
+    assert json.loads(paths[0].read_text(encoding="utf-8")) == json.loads(json.dumps(findings.to_dict()))
     text = paths[2].read_text(encoding="utf-8")
     assert Elements(text).found[0][0] == "html"
-    assert all(verdict in unescape(text) for verdict in findings["verdicts"])
-    assert all(f"- {report._inline(verdict)}\n" in markdown(findings) for verdict in findings["verdicts"])
+    for verdict in findings.verdicts:
+        assert verdict.sentence in unescape(text)
+        assert f"- {in_markdown(verdict.sentence)}\n" in markdown(findings)
 
 
 def test_the_same_findings_give_the_same_bytes(tmp_path, plain):
@@ -118,7 +121,7 @@ def test_every_id_stands_there_once_and_every_reference_finds_one(tmp_path, plai
 
 
 def test_hostile_texts_are_shown_as_they_are(hostile):
-    parsed = Elements(page.page(hostile, {}))
+    parsed = Elements(page(hostile, {}))
     assert parsed.texts["h1"] == [f"Does it help? {MODEL}"]
     shown = {text for text in parsed.texts["pre"] if text.startswith("<script>")}
     assert shown
@@ -126,9 +129,9 @@ def test_hostile_texts_are_shown_as_they_are(hostile):
 
 
 def test_long_texts_are_cut(hostile):
-    cut = [text for text in Elements(page.page(hostile, {})).texts["pre"] if len(text) > 100]
-    assert {(len(text), text[-1]) for text in cut} == {(page.LONGEST + 1, "…")}
-    assert max(map(len, markdown(hostile).splitlines())) < 3 * report.LONGEST
+    cut = [text for text in Elements(page(hostile, {})).texts["pre"] if len(text) > 100]
+    assert {(len(text), text[-1]) for text in cut} == {(report.LONGEST_IN_HTML, "…")}
+    assert max(map(len, markdown(hostile).splitlines())) < 3 * report.LONGEST_IN_MARKDOWN
 
 
 def test_a_markdown_cell_neither_ends_early_nor_makes_a_tag(hostile):
@@ -141,21 +144,28 @@ def test_a_markdown_cell_neither_ends_early_nor_makes_a_tag(hostile):
     assert "](" not in text
 
 
+@pytest.mark.parametrize("sign", ["\u202e", "\u2066"])
+def test_a_sign_that_turns_the_direction_of_text_is_replaced_in_markdown(sign):
+    assert in_markdown(f"a{sign}b") == "a\ufffdb"
+    findings = found(sums(5, name=f"sums{sign}"), fillings=(), placebos=False)
+    assert sign not in markdown(findings)
+
+
 @pytest.mark.parametrize("letter", list("\\`*_|"))
 def test_markdowns_own_letters_are_escaped(letter):
-    assert report._inline(f"a{letter}\n{letter} b") == f"a\\{letter} \\{letter} b"
+    assert in_markdown(f"a{letter}\n{letter} b") == f"a\\{letter} \\{letter} b"
 
 
 def test_the_accuracy_table_is_the_same_in_both(plain):
-    rows = [row for rows in conditions_grid(plain["tasks"][0]).groups.values() for row in rows]
+    rows = [row for rows in accuracy_grid(plain.tasks[0]).groups.values() for row in rows]
     lines = [cells(line) for line in markdown(plain).splitlines() if line.startswith("|")]
     for row in rows:
-        assert [report._inline(cell) for cell in row] in lines
-        assert "".join(f"<td>{cell}</td>" for cell in row[1:]) in page.page(plain, {})
+        assert [in_markdown(cell) for cell in row] in lines
+        assert "".join(f"<td>{cell}</td>" for cell in row[1:]) in page(plain, {})
 
 
 def test_placebos_are_set_apart(plain):
-    body = re.findall(r'<tbody class="apart">(.*?)</tbody>', page.page(plain, {}), re.DOTALL)
+    body = re.findall(r'<tbody class="apart">(.*?)</tbody>', page(plain, {}), re.DOTALL)
     assert [re.findall(r'scope="row">([^<]+)', part) for part in body] == [
         ["identity", "draw-only", "matched (outward band=0.2)", "matched (inward layers=0/1)", "temperature"],
         ["outward band=0.2", "inward layers=0/1"],
@@ -165,58 +175,61 @@ def test_placebos_are_set_apart(plain):
 def test_a_partial_run_says_what_is_missing():
     findings = found(sums(40), choices(20), engine=Fake(after=12), batch=20)
     missing = "partial: 20 of 40 items of arithmetic; 0 of 20 items of arc_easy"
-    assert f'<p class="banner">{missing}</p>' in page.page(findings, {})
+    assert f'<p class="banner">{missing}</p>' in page(findings, {})
     assert "**partial: 20 of 40 items of arithmetic; 0 of 20 items of arc\\_easy**" in markdown(findings)
 
 
 def test_a_whole_run_has_no_banner(plain):
-    assert 'class="banner"' not in page.page(plain, {})
+    assert 'class="banner"' not in page(plain, {})
     assert "partial" not in markdown(plain)
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_whether_the_placebos_hold_is_told_in_words_and_by_a_mark(exact):
     findings = found(sums(60), engine=Fake(exact=exact))
-    same = findings["tasks"][0]["same_as_baseline"]["identity"]
+    same = findings.tasks[0].same_as_baseline["identity"]
     assert (same == 60) is exact
     said = f"arithmetic: identity gives the baseline's answers, letter for letter, in {same} of 60 items"
     mark, kind = ("✓", "holds") if exact else ("✗", "fails")
-    assert f'<span class="mark {kind}">{mark}</span>{escape(said)}' in page.page(findings, {})
+    assert f'<span class="mark {kind}">{mark}</span>{said}' in unescape(page(findings, {}))
     assert f"- {mark} {said}" in markdown(findings)
 
 
+def with_arm(findings, name, change):
+    """The findings with another record of what ARM did under a condition of the first task."""
+    task = findings.tasks[0]
+    changed = [replace(each, arm=change(each.arm)) if each.name == name else each for each in task.conditions]
+    return replace(findings, tasks=[replace(task, conditions=changed)])
+
+
 def test_a_layer_in_which_nothing_moved_is_told(plain):
-    task = json.loads(json.dumps(plain["tasks"][0]))
-    inward = next(row for row in task["conditions"] if row["name"] == "inward layers=0/1")
-    inward["arm"]["1"]["moved"] = 0
-    assert "✗ arithmetic: inward layers=0/1: 200 tokens in 2 layers" in (text := markdown({**plain, "tasks": [task]}))
+    idle = with_arm(plain, "inward layers=0/1", lambda arm: {**arm, "1": replace(arm["1"], moved=0)})
+    assert "✗ arithmetic: inward layers=0/1: 200 tokens in 2 layers" in (text := markdown(idle))
     assert "nothing moved in layer 1" in text
 
 
 def test_discordant_items_are_counted_whole_and_shown_in_part():
     findings = found(sums(400), engine=Fake({"treated": 0.0}), treatments=TREATMENTS[:1], fillings=(), placebos=False)
-    row = findings["tasks"][0]["comparisons"][0]
-    assert row["lost"] > page.SHOWN
-    text = page.page(findings, {})
-    assert f"outward band=0.2 on arithmetic: {row['gained']} gained, {row['lost']} lost" in text
-    assert f"<summary>{row['lost']} lost, the first {page.SHOWN} of them here</summary>" in text
-    assert text.count("<article>") == min(row["gained"], page.SHOWN) + page.SHOWN
-    assert len(re.findall(r"^  - (?:gained|lost), item", markdown(findings), re.MULTILINE)) == report.SHOWN
+    row = findings.tasks[0].comparisons[0].comparison
+    assert row.lost > report.SHOWN_IN_HTML
+    text = page(findings, {})
+    assert f"outward band=0.2 on arithmetic: {row.gained} gained, {row.lost} lost" in text
+    assert f"<summary>{row.lost} lost, the first {report.SHOWN_IN_HTML} of them here</summary>" in text
+    assert text.count("<article>") == min(row.gained, report.SHOWN_IN_HTML) + report.SHOWN_IN_HTML
+    assert len(re.findall(r"^  - (?:gained|lost), item", markdown(findings), re.MULTILINE)) == report.SHOWN_IN_MARKDOWN
 
 
 def test_a_run_without_discordant_items_shows_none():
     findings = found(sums(5), engine=Fake({"treated": 0.68}, exact=True), fillings=(), placebos=False)
-    findings["tasks"][0]["discordant"] = []
-    assert "outward band=0.2 on arithmetic: 0 gained, 0 lost</h3>" in page.page(findings, {})
-    assert "<article>" not in page.page(findings, {})
+    findings = replace(findings, tasks=[replace(findings.tasks[0], discordant=[])])
+    assert "outward band=0.2 on arithmetic: 0 gained, 0 lost</h3>" in page(findings, {})
+    assert "<article>" not in page(findings, {})
 
 
 def test_a_long_table_is_folded_away_and_a_short_one_is_not(plain):
-    task = json.loads(json.dumps(plain["tasks"][0]))
-    assert "<summary>by layer</summary>" not in page.page(plain, {})
-    inward = next(row for row in task["conditions"] if row["name"] == "inward layers=0/1")
-    inward["arm"] = {str(layer): inward["arm"]["0"] for layer in range(30)}
-    assert "<summary>by layer</summary>" in page.page({**plain, "tasks": [task]}, {})
+    assert "<summary>by layer</summary>" not in page(plain, {})
+    many = with_arm(plain, "inward layers=0/1", lambda arm: {str(layer): arm["0"] for layer in range(30)})
+    assert "<summary>by layer</summary>" in page(many, {})
 
 
 def test_words_are_explained_for_what_was_run_alone():
@@ -226,16 +239,17 @@ def test_words_are_explained_for_what_was_run_alone():
 
 
 def test_settings_name_model_hash_tasks_sampling_versions_and_machine(plain):
-    text = page.page(plain, {})
-    for words in ("made-up/model", "ab" * 32, plain["manifest"]["tasks"][0]["sha256"], "max_new_tokens 64", "made up"):
+    text = page(plain, {})
+    for words in ("made-up/model", "ab" * 32, plain.settings.tasks[0].sha256, "max_new_tokens 64", "made up"):
         assert f"{words}" in text
     for name in ("armlet", "torch", "transformers"):
-        assert f"{name} {plain['manifest']['versions'][name]}" in text
+        assert f"{name} {plain.settings.versions[name]}" in text
 
 
 def test_the_map_is_a_figure_a_table_and_data(tmp_path, plain):
     data, short, long = (path.read_text(encoding="utf-8") for path in write(plain, tmp_path, map=MAP))
-    assert json.loads(data)["map"]["rows"] == MAP.rows
+    assert json.loads(data)["map"] == json.loads(json.dumps(MAP.to_dict()))
+    assert json.loads(data)["map"]["rows"][1] | {"band": 0.2, "ceiling": 1.0} == json.loads(data)["map"]["rows"][1]
     assert "| 0.2 | 1 | +1.0 [−1.0, +∞] | 40 |" in short
     assert "## band × ceiling \\| &lt;b&gt;" in short
     assert len(re.findall("<figure", long)) == 2

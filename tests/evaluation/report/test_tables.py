@@ -2,25 +2,20 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from armlet.evaluation.report.numbers import difference_and_interval, interval_text, percent, points, probability
 from armlet.evaluation.report.tables import (
-    BOUND,
-    JUDGED,
-    MATCHED,
-    PLACEBOS,
+    GROUPS,
+    accuracy_grid,
     arm_grid,
-    comparisons,
-    conditions_grid,
-    discordant,
-    format_grid,
-    interval,
-    percent,
-    points,
+    changes,
+    form_grid,
+    grouped,
     power_grid,
-    probability,
     samples_grid,
     summary_tables,
 )
@@ -29,17 +24,17 @@ from evaluations import TREATMENTS, Fake, choices, found, sums
 
 @pytest.fixture(scope="module")
 def plain():
-    return found(sums(60), combine=True)["tasks"][0]
+    return found(sums(60), combine=True).tasks[0]
 
 
 @pytest.fixture(scope="module")
 def sampled():
-    return found(sums(40), temperature=0.7, samples=4, treatments=TREATMENTS[:1], fillings=())["tasks"][0]
+    return found(sums(40), temperature=0.7, samples=4, treatments=TREATMENTS[:1], fillings=()).tasks[0]
 
 
 @pytest.fixture(scope="module")
 def best():
-    return found(sums(40), best_of=3, fillings=(), placebos=False)["tasks"][0]
+    return found(sums(40), best_of=3, fillings=(), placebos=False).tasks[0]
 
 
 def column(grid, heading):
@@ -51,128 +46,130 @@ def test_numbers_are_written_for_people():
     assert percent(0.7125) == "71.2\u00a0%"
     assert percent(None) == probability(None) == "–"
     assert [points(each) for each in (0.0125, -0.003, -0.0001)] == ["+1.2", "−0.3", "+0.0"]
-    assert interval(-0.003, 0.0274) == "[−0.3, +2.7]"
-    assert interval(None, None) == "[−∞, +∞]"
+    assert interval_text(-0.003, 0.0274) == "[−0.3, +2.7]"
+    assert interval_text(None, None) == "[−∞, +∞]"
     assert [probability(each) for each in (0.0004, 0.0346, 1.0)] == ["< 0.001", "0.035", "1.000"]
 
 
 def test_what_is_judged_comes_first_and_placebos_stand_apart(plain):
-    groups = comparisons(plain)
-    assert list(groups) == [JUDGED, PLACEBOS, MATCHED]
-    assert [row["condition"] for row in groups[JUDGED]] == [
+    groups = grouped(plain)
+    assert list(groups) == ["judged", "placebo", "matched"]
+    assert [str(pair.treated) for pair in groups["judged"]] == [
         "outward band=0.2",
         "inward layers=0/1",
         "filler 32 × '/' between",
         "outward band=0.2 + filler 32 × '/' between",
         "inward layers=0/1 + filler 32 × '/' between",
     ]
-    assert [row["condition"] for row in groups[PLACEBOS]] == [
+    assert [str(pair.treated) for pair in groups["placebo"]] == [
         "identity",
         "draw-only",
         "matched (outward band=0.2)",
         "matched (inward layers=0/1)",
         "temperature",
     ]
-    assert [row["against"] for row in groups[MATCHED]] == ["matched (outward band=0.2)", "matched (inward layers=0/1)"]
+    against = [str(pair.against) for pair in groups["matched"]]
+    assert against == ["matched (outward band=0.2)", "matched (inward layers=0/1)"]
 
 
 def test_each_row_of_the_accuracy_table_is_its_comparison(plain):
-    grid, comparison = conditions_grid(plain), plain["comparisons"][0]
-    first, row = grid.groups[JUDGED][:2]
+    grid, pair = accuracy_grid(plain), plain.comparisons[0]
+    first, row = grid.groups[""][:2]
     assert grid.title == "arithmetic, 60 items"
-    assert first == ("baseline", percent(plain["conditions"][0]["accuracy"]), "", "", "", "", "")
+    assert first == ("baseline", percent(plain.baseline.accuracy), "", "", "", "", "")
     assert row == (
         "outward band=0.2",
-        percent(plain["conditions"][1]["accuracy"]),
-        f"{points(comparison['difference'])} {interval(*comparison['interval'])}",
-        f"{comparison['gained']}, {comparison['lost']}",
-        probability(comparison["p_value"]),
-        probability(comparison["p_holm"]),
-        comparison["verdict"],
+        percent(plain.conditions[1].accuracy),
+        f"{points(pair.comparison.difference)} {interval_text(*pair.interval)}",
+        f"{pair.comparison.gained}, {pair.comparison.lost}",
+        probability(pair.comparison.p_value),
+        probability(pair.p_holm),
+        pair.verdict,
     )
 
 
 def test_placebos_have_no_corrected_p_value(plain):
-    assert {row[5] for row in conditions_grid(plain).groups[PLACEBOS]} == {"–"}
+    assert {row[5] for row in accuracy_grid(plain).groups[GROUPS["placebo"]]} == {"–"}
 
 
 def test_the_majority_of_the_baseline_stands_beside_its_accuracy(sampled):
-    voted = next(row for row in sampled["comparisons"] if row["against"] == "baseline, majority")
-    first, second = conditions_grid(sampled).groups[JUDGED][:2]
-    assert (first[0], second[:2]) == ("baseline", ("baseline, majority", percent(voted["baseline_mean"])))
-    assert column(samples_grid(sampled), "majority")["baseline"] == percent(voted["baseline_mean"])
+    voted = next(pair.comparison for pair in sampled.comparisons if str(pair.against) == "baseline, majority")
+    first, second = accuracy_grid(sampled).groups[""][:2]
+    assert (first[0], second[:2]) == ("baseline", ("baseline, majority", percent(voted.baseline_mean)))
+    assert column(samples_grid(sampled), "majority")["baseline"] == percent(voted.baseline_mean)
 
 
 def test_pass_at_k_is_told_for_those_with_several_answers_alone(plain, sampled, best):
     assert samples_grid(plain) is None
     assert samples_grid(sampled).headings == ("condition", "samples", "pass@1", "pass@3", "majority")
-    assert len(samples_grid(sampled).groups[""]) == len(sampled["conditions"])
+    assert len(samples_grid(sampled).groups[""]) == len(sampled.conditions)
     grid = samples_grid(best)
     assert grid.headings[-2:] == ("majority", "likeliest")
     assert [row[:2] for row in grid.groups[""]] == [("best of 3", "3")]
 
 
 def test_the_best_of_several_is_judged_and_the_bound_is_not(best):
-    groups = comparisons(best)
-    assert [row["condition"] for row in groups[JUDGED]][-2:] == ["best of 3, majority", "best of 3, likeliest"]
-    assert [row["condition"] for row in groups[BOUND]] == ["best of 3, any"]
-    assert conditions_grid(best).groups[BOUND][0][-1] == "–"
+    groups = grouped(best)
+    assert [str(pair.treated) for pair in groups["judged"]][-2:] == ["best of 3, majority", "best of 3, likeliest"]
+    assert [str(pair.treated) for pair in groups["bound"]] == ["best of 3, any"]
+    assert accuracy_grid(best).groups[GROUPS["bound"]][0][-1] == "–"
     assert "best of 3, any" not in column(power_grid(best), "test")
 
 
 def test_the_form_of_answers_is_told_apart_from_their_accuracy():
-    task = found(sums(40), engine=Fake({"baseline": 0.0}, wrong="nothing"))["tasks"][0]
-    grid, own = format_grid(task), task["conditions"][0]
-    assert column(grid, "extracted")["baseline"] == percent(own["extracted"])
-    assert column(grid, "truncated")["baseline"] == percent(1 - own["extracted"])
+    task = found(sums(40), engine=Fake({"baseline": 0.0}, wrong="nothing")).tasks[0]
+    grid, own = form_grid(task), task.baseline.answers
+    assert column(grid, "extracted")["baseline"] == percent(own.extracted)
+    assert column(grid, "truncated")["baseline"] == percent(1 - own.extracted)
     assert column(grid, "accuracy of those extracted")["baseline"] == percent(1.0)
-    assert column(grid, "mean tokens")["baseline"] == f"{own['tokens']:.1f}"
+    assert column(grid, "mean tokens")["baseline"] == f"{own.tokens:.1f}"
 
 
 def test_nothing_extracted_and_no_token_counts_are_dashes(plain):
-    row = {**plain["conditions"][0], "accuracy_of_extracted": None, "tokens": None}
-    grid = format_grid({**plain, "conditions": [row]})
+    base = plain.baseline
+    unread = replace(base, answers=replace(base.answers, accuracy_of_extracted=None, tokens=None))
+    grid = form_grid(replace(plain, conditions=[unread]))
     assert grid.groups[""][0][-3] == grid.groups[""][0][-1] == "–"
 
 
 def test_multiple_choice_has_a_table_of_its_own():
-    task = found(choices(40))["tasks"][0]
-    grid = format_grid(task)
+    task = found(choices(40)).tasks[0]
+    grid, base = form_grid(task), task.baseline
     assert grid.headings == ("condition", "accuracy", "length-normalised accuracy")
-    assert grid.groups[""][0] == (
-        "baseline",
-        *(percent(task["conditions"][0][key]) for key in ("accuracy", "accuracy_normalised")),
-    )
+    normalised = base.answers.accuracy_normalised
+    assert grid.groups[""][0] == ("baseline", percent(base.accuracy), percent(normalised))
     assert samples_grid(task) is None
 
 
 def test_arm_is_told_layer_by_layer(plain):
     rows = arm_grid(plain).groups[""]
     assert [row[1] for row in rows if row[0] == "inward layers=0/1"] == ["0", "1"]
-    assert arm_grid({**plain, "conditions": plain["conditions"][:1]}) is None
+    assert arm_grid(replace(plain, conditions=plain.conditions[:1])) is None
 
 
 def test_discordant_items_are_those_that_the_comparison_counts(plain):
-    for row in comparisons(plain)[JUDGED]:
-        changes = discordant(plain)[row["condition"]]
-        assert (len(changes[True]), len(changes[False])) == (row["gained"], row["lost"])
+    by_condition = {each.condition: each for each in changes(plain)}
+    for pair in grouped(plain)["judged"]:
+        items = by_condition[pair.treated.condition]
+        assert (len(items.gained), len(items.lost)) == (pair.comparison.gained, pair.comparison.lost)
 
 
 def test_a_condition_without_a_discordant_item_is_there_with_none():
-    task = found(sums(4), engine=Fake({"treated": 0.68}), treatments=TREATMENTS[:1], fillings=())["tasks"][0]
-    assert discordant({**task, "discordant": []}) == {"outward band=0.2": {True: [], False: []}}
+    task = found(sums(4), engine=Fake({"treated": 0.68}), treatments=TREATMENTS[:1], fillings=()).tasks[0]
+    (none,) = changes(replace(task, discordant=[]))
+    assert (none.condition, none.gained, none.lost) == ("outward band=0.2", [], [])
 
 
 def test_the_summary_fits_80_columns_and_holds_every_number():
     findings = found(sums(40, name="[bold]x[/]"), choices(30), combine=True)
-    for task, table in zip(findings["tasks"], summary_tables(findings), strict=True):
+    for task, table in zip(findings.tasks, summary_tables(findings), strict=True):
         console = Console(file=io.StringIO(), width=80)
         console.print(table)
         text = console.file.getvalue()
         assert max(map(len, text.splitlines())) <= 80
-        assert task["name"] in text
+        assert task.name in text
         shown = re.findall(r"[+−]\d+\.\d \[.*?\]", text)
-        groups = comparisons(task)
-        rows = [row for name in (JUDGED, PLACEBOS) for row in groups[name]]
-        assert shown == [f"{points(row['difference'])} {interval(*row['interval'])}" for row in rows]
-        assert text.count("no difference shown") == sum(row["verdict"] == "no difference shown" for row in rows)
+        groups = grouped(task)
+        pairs = [pair for name in ("judged", "placebo") for pair in groups[name]]
+        assert shown == [difference_and_interval(pair.comparison.difference, *pair.interval) for pair in pairs]
+        assert text.count("no difference shown") == sum(pair.verdict == "no difference shown" for pair in pairs)

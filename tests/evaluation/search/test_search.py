@@ -84,7 +84,7 @@ def test_a_study_cut_off_is_the_same_one_when_it_goes_on(tmp_path):
     with pytest.raises(MemoryError):
         trials_of(tmp_path / "cut", Fake(stop_at=100, error=MemoryError))
     again, _ = trials_of(tmp_path / "cut")
-    assert [trial.plain(searched) for trial in again] == [trial.plain(searched) for trial in whole]
+    assert [trial.result(searched) for trial in again] == [trial.result(searched) for trial in whole]
 
 
 def test_another_seed_searches_elsewhere_behind_the_map(tmp_path):
@@ -152,11 +152,11 @@ def test_confirm_uses_the_test_items_once_and_records_it():
 
 
 def test_a_confirmation_that_was_killed_goes_on_and_no_search_does(monkeypatch):
-    from armlet.commands import confirm
+    from armlet.evaluation.search import study
 
     tuned = result("tune", *SMALL)
     with monkeypatch.context() as patched:
-        patched.setattr(confirm, "perform", Mock(side_effect=MemoryError))
+        patched.setattr(study, "perform", Mock(side_effect=MemoryError))
         with pytest.raises(MemoryError):
             run("confirm", "study")
     code, out, err = run("tune", *SMALL)

@@ -166,12 +166,12 @@ def test_of_two_tasks_of_one_name_the_option_of_the_second_is_named(tmp_path):
     file = file_of(tmp_path, MATHS)
     (tmp_path / "arithmetic.jsonl").write_text(json.dumps(MATHS) + "\n")
     for names, files, message in (
-        (["arithmetic", "arithmetic"], [], "^--task: 'arithmetic' is there twice$"),
-        ([], [file, file], "^--data: 'some' is there twice; give the file another name$"),
+        (["arithmetic", "arithmetic"], [], "^--task: 'arithmetic' is given twice$"),
+        ([], [file, file], "^--data: 'some' is given twice; give the file another name$"),
         (
             ["arithmetic"],
             [tmp_path / "arithmetic.jsonl"],
-            "^--data: 'arithmetic' is there twice; give the file another",
+            "^--data: 'arithmetic' is given twice; give the file another",
         ),
     ):
         with pytest.raises(ArgumentError, match=message):

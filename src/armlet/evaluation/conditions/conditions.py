@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from armlet.attachment.config import describe
 from armlet.attachment.sites import GATE
@@ -106,7 +106,7 @@ class Condition:
     weighing: float = 1.0
     samples: int = 1
 
-    def plain(self) -> dict[str, object]:
+    def plain(self) -> dict[str, Any]:
         """For the manifest and the report."""
         record: dict[str, object] = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.treatment:

@@ -1,260 +1,251 @@
-"""Two figures of an evaluation: differences from the baseline as a forest plot, and the map of a search."""
+"""Two figures of an evaluation: differences from the baseline as a forest plot, and the sensitivity map of a search."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
-from armlet.evaluation.report.tables import interval, points
+from armlet.evaluation.report.findings import PairedComparison, TaskFindings
+from armlet.evaluation.report.numbers import counted, difference_and_interval, interval_text, percent, points
+from armlet.evaluation.report.tables import grouped
+from armlet.evaluation.search.results import SearchMap, TrialResult
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
 from armlet.redistribution.errors import ArgumentError
 
-Row = Mapping[str, Any]
+DARK = "#222222"
+UNDETECTABLE = "#ececec"
+NAME_POINTS = 8.5
+"""11 px on a page where the figure is 700 px wide."""
 
-INK = "#222222"
-BAND = "#ececec"
-FONT = 8.5
-"""Points: 11 px in a page where the figure is 700 px wide."""
+FOREST_INCHES, LINE_INCHES, PANEL_INCHES, FRAME_INCHES = 7.2, 0.17, 0.72, 0.62
+"""The width; and heights: of a line of a name, of a panel's heading and axis, and of title and legend."""
 
-WIDTH, NAMES, NUMBERS = 7.2, 2.55, 1.55
-LINE, HEADING, AXIS, TOP, BOTTOM = 0.17, 0.34, 0.42, 0.42, 0.34
-"""Inches. A row is as many lines high as its name, and a half."""
+NAME_LETTERS, NAME_LINES = 36, 3
+"""Of a condition's name: letters on a line, and lines."""
 
-LETTERS = 36
-"""Of a name, on each of at most `LINES` lines."""
-LINES = 3
-
-CELL, CELL_HEIGHT, SIDE, MARGIN, HEAD, FOOT = 0.98, 0.5, 0.85, 0.1, 0.5, 0.68
-"""Inches, of the map."""
-NARROWEST = 5.4
-"""Inches: the line below the map fits."""
+CELL_INCHES, WIDEST_CELL_INCHES, CELL_HEIGHT_INCHES = 0.98, 1.6, 0.5
+MAP_INCHES, MAP_SIDE_INCHES, MAP_FRAME_INCHES = 5.4, 0.95, 1.18
+"""Of the map: the least width, and what stands beside and above and below the cells."""
 
 
-def draw_forest(rows: Sequence[Row], *, title: str) -> Figure:
-    """Each comparison's difference and interval, in a panel for each task, each with its own axis.
+def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
+    """Each comparison with the baseline: its difference and interval, in a panel for each task.
 
     Args:
-        rows: comparisons of `results.findings`, at least one, with "task" as the panel's heading. Those that are judged
-            come first and bold, the others grey below them.
+        tasks: with at least one comparison. Judged ones come first and bold, controls below them in grey.
         title: above all.
 
     Returns:
         A figure that belongs to no pyplot state, as high as its rows need.
 
     Raises:
-        ArgumentError: no rows.
+        ArgumentError: no comparison.
     """
-    if not rows:
+    panels = [(task, pairs) for task in tasks if (pairs := _against_baseline(task))]
+    if not panels:
         raise ArgumentError("draw_forest: there is no comparison to draw")
-    tasks = {task: sorted((r for r in rows if r["task"] == task), key=_rank) for task in _in_order(rows, "task")}
-    heights = [sum(_height(row) for row in own) for own in tasks.values()]
-    height = TOP + BOTTOM + sum(heights) + len(tasks) * (HEADING + AXIS)
+    heights = [sum(map(_row_lines, pairs)) * LINE_INCHES for _, pairs in panels]
     with style():
-        figure = Figure(figsize=(WIDTH, height))
-        _text(figure, 0.08, height - 0.24, _cut(title, 84), fontsize=10, weight="bold", color=INK)
-        top = height - TOP
-        for (task, own), tall in zip(tasks.items(), heights, strict=True):
-            _text(figure, 0.08, top - 0.2, _cut(task, 92), fontsize=FONT, weight="bold", color=INK)
-            _panel(_axes(figure, (NAMES, top - HEADING - tall, WIDTH - NAMES - NUMBERS, tall)), own)
-            top -= HEADING + tall + AXIS
-        explained = "lines: 95 % intervals; grey bands: a true difference of this size could have gone unseen"
-        _text(figure, 0.08, 0.12, explained, fontsize=7, color=GREY)
+        size = (FOREST_INCHES, sum(heights) + len(panels) * PANEL_INCHES + FRAME_INCHES)
+        legend = "lines: 95 % intervals; grey bands: true differences too small to be detected at 80 % power"
+        figure = _framed(size, _shorten(title, 84), legend)
+        axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
+        for panel, (task, pairs) in zip(axes, panels, strict=True):
+            _draw_panel(panel, _heading(task), pairs)
         return figure
 
 
-def draw_map(rows: Sequence[Row], x: str, y: str, *, title: str) -> Figure:
-    """The difference over two settings: a cell for each pair that was run, outlined where its interval excludes 0.
+def _against_baseline(task: TaskFindings) -> list[PairedComparison]:
+    return [pair for group, pairs in grouped(task).items() if group != "matched" for pair in pairs]
+
+
+def _heading(task: TaskFindings) -> str:
+    return _shorten(f"{task.name}: {counted(task.items, 'item')}, baseline {percent(task.baseline.accuracy)}", 92)
+
+
+def _draw_panel(axes: Axes, heading: str, pairs: Sequence[PairedComparison]) -> None:
+    """The rows from the top down, in units of lines of text, so that a row with a long name is higher."""
+    total = sum(map(_row_lines, pairs))
+    limits = _limits(pairs)
+    axes.set(xlim=limits, ylim=(0, total), yticks=[])
+    _head(axes, heading)
+    axes.set_xlabel("difference from the baseline in percentage points", fontsize=7.5)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(labelsize=7.5)
+    axes.xaxis.set_major_locator(MaxNLocator(7))
+    axes.axvline(0, color=DARK, lw=0.8, zorder=2)
+    top = total
+    for pair in pairs:
+        _draw_row(axes, pair, top - _row_lines(pair) / 2, limits)
+        _label_row(axes, pair, top - _row_lines(pair) / 2)
+        top -= _row_lines(pair)
+
+
+def _head(axes: Axes, heading: str) -> None:
+    """A heading at the figure's left edge: an empty title makes room above the panel for it."""
+    axes.set_title(" ", fontsize=NAME_POINTS)
+    label = axes.annotate(
+        heading,
+        (0.08 / FOREST_INCHES, 1),
+        xytext=(0, 5),
+        xycoords=("figure fraction", "axes fraction"),
+        textcoords="offset points",
+        fontsize=NAME_POINTS,
+        weight="bold",
+        color=DARK,
+        parse_math=False,
+        annotation_clip=False,
+    )
+    label.set_in_layout(False)
+
+
+def _draw_row(axes: Axes, pair: PairedComparison, middle: float, limits: tuple[float, float]) -> None:
+    smallest, half = pair.comparison.smallest_detectable, 0.42 * _row_lines(pair)
+    start, end = limits if smallest is None else (-100 * smallest, 100 * smallest)
+    axes.add_patch(Rectangle((start, middle - half), end - start, 2 * half, color=UNDETECTABLE, lw=0, zorder=0))
+    colour = _row_colour(pair)
+    low, high = (edge if end is None else 100 * end for end, edge in zip(pair.interval, limits, strict=True))
+    width = 1.8 if pair.judged else 1.1
+    axes.plot([low, high], [middle, middle], color=colour, lw=width, zorder=3, solid_capstyle="butt")
+    for end, edge, marker in zip(pair.interval, limits, "<>", strict=True):
+        if end is None:
+            axes.plot(edge, middle, marker=marker, color=colour, ms=6, mew=0, clip_on=False, zorder=3)
+    marker, size, face = ("s", 5.5, colour) if pair.judged else ("o", 4.5, "white")
+    axes.plot(100 * pair.comparison.difference, middle, color=colour, marker=marker, ms=size, mfc=face, zorder=4)
+
+
+def _label_row(axes: Axes, pair: PairedComparison, middle: float) -> None:
+    """The name left of the panel and the numbers right of it: the layout makes room for both."""
+    numbers = difference_and_interval(pair.comparison.difference, *pair.interval)
+    for text, x, offset, side, size in ((_row_name(pair), 0, -8, "right", NAME_POINTS), (numbers, 1, 8, "left", 8)):
+        axes.annotate(
+            text,
+            (x, middle),
+            xytext=(offset, 0),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            ha=side,
+            va="center",
+            linespacing=1.1,
+            fontsize=size,
+            color=DARK if pair.judged else GREY,
+            weight="bold" if pair.judged else "normal",
+            parse_math=False,  # a dollar sign in a name is no formula
+            annotation_clip=False,
+        )
+
+
+def _row_name(pair: PairedComparison) -> str:
+    text = _shorten(str(pair.treated), NAME_LETTERS * NAME_LINES)
+    return "\n".join(textwrap.wrap(text, NAME_LETTERS)[:NAME_LINES])
+
+
+def _row_lines(pair: PairedComparison) -> float:
+    return _row_name(pair).count("\n") + 1.5
+
+
+def _limits(pairs: Sequence[PairedComparison]) -> tuple[float, float]:
+    """Zero and everything finite is inside."""
+    ends = [end for pair in pairs for end in (*pair.interval, pair.comparison.difference) if end is not None]
+    smallest = [pair.comparison.smallest_detectable or 0.0 for pair in pairs]
+    low, high = 100 * min(0.0, *ends, -max(smallest)), 100 * max(0.0, *ends, *smallest)
+    margin = 0.04 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _row_colour(pair: PairedComparison) -> str:
+    """A policy's own colour, by the first word of the condition's name."""
+    if not pair.judged:
+        return GREY
+    first = pair.treated.condition.split(maxsplit=1)[0].rstrip(",").capitalize()
+    return OTHER_COLOUR if first == "Filler" else COLOURS.get(first, DARK)
+
+
+def draw_map(searched: SearchMap) -> Figure:
+    """The difference over two settings: a cell for each trial, outlined where its interval excludes 0.
 
     Args:
-        rows: each with both settings, "difference", "low" and "high" as fractions (None: infinite) and "items".
-        x: a setting's key, across. Numbers are put in order, other values stand behind them as they come.
-        y: another's, upwards.
-        title: above all.
+        searched: at least one trial, and one for each pair of values at most.
 
     Returns:
         A figure that belongs to no pyplot state, as large as its cells need.
 
     Raises:
-        ArgumentError: no rows, or two of one cell.
+        ArgumentError: no trial, or two of one cell.
     """
-    across, along = (_values(rows, key) for key in (x, y))
-    cells = {(across.index(row[x]), along.index(row[y])): row for row in rows}
-    if not rows or len(cells) < len(rows):
-        raise ArgumentError(f"draw_map: {len(rows)} rows for {len(cells)} pairs of {x} and {y}; give one for each pair")
-    cell = max(CELL, min(1.6, (WIDTH - SIDE - MARGIN) / len(across)))
-    box = (SIDE, FOOT, cell * len(across), CELL_HEIGHT * len(along))
+    across, along = (sorted({row.values[name] for row in searched.rows}) for name in (searched.x, searched.y))
+    cells = {(across.index(row.values[searched.x]), along.index(row.values[searched.y])): row for row in searched.rows}
+    if not cells or len(cells) < len(searched.rows):
+        raise ArgumentError(
+            f"draw_map: {len(searched.rows)} rows for {len(cells)} pairs of {searched.x} and {searched.y}; "
+            "give one for each pair"
+        )
+    width = min(max(CELL_INCHES, (FOREST_INCHES - MAP_SIDE_INCHES) / len(across)), WIDEST_CELL_INCHES)
+    size = max(MAP_INCHES, MAP_SIDE_INCHES + width * len(across)), MAP_FRAME_INCHES + CELL_HEIGHT_INCHES * len(along)
     with style():
-        figure = Figure(figsize=(max(NARROWEST, SIDE + box[2] + MARGIN), FOOT + box[3] + HEAD))
-        wide, tall = figure.get_size_inches()
-        _text(figure, 0.08, tall - 0.26, _cut(title, int(13 * wide)), fontsize=9, weight="bold")
-        _text(figure, 0.08, 0.1, _caption(rows), fontsize=7, color=GREY)
-        axes = _axes(figure, box)
-        _cells(axes, cells)
-        _map_axes(axes, (x, across), (y, along))
+        figure = _framed(size, _shorten(searched.title, int(12 * size[0])), _caption(searched.rows))
+        axes = figure.subplots()
+        _draw_cells(axes, cells)
+        axes.set(xlim=(0, len(across)), ylim=(0, len(along)))
+        for axis, name, values in ((axes.xaxis, searched.x, across), (axes.yaxis, searched.y, along)):
+            axis.set_ticks([at + 0.5 for at in range(len(values))], [f"{value:g}" for value in values])
+            axis.set_label_text(name, fontsize=8)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
         return figure
 
 
-# Forest plot
-
-
-def _panel(axes: Axes, rows: Sequence[Row]) -> None:
-    """The rows from the top down, in units of inches, so that a row with a long name is higher."""
-    total = sum(_height(row) for row in rows)
-    low, high = _limits(rows)
-    axes.set(xlim=(low, high), ylim=(0, total), yticks=[])
-    axes.set_xlabel("difference from the baseline in percentage points", fontsize=7.5)
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(labelsize=7.5)
-    axes.xaxis.set_major_locator(MaxNLocator(7))
-    axes.axvline(0, color=INK, lw=0.8, zorder=2)
-    top = total
-    for row in rows:
-        _draw_row(axes, row, top, (low, high))
-        top -= _height(row)
-
-
-def _draw_row(axes: Axes, row: Row, top: float, edges: tuple[float, float]) -> None:
-    middle, tall = top - _height(row) / 2, _height(row)
-    unseen = row["smallest_detectable"]
-    start, end = edges if unseen is None else (-100 * unseen, 100 * unseen)
-    axes.add_patch(Rectangle((start, middle - 0.42 * tall), end - start, 0.84 * tall, color=BAND, lw=0, zorder=0))
-    colour, strong = _colour(row), row["judged"]
-    low, high = (edge if bound is None else 100 * bound for bound, edge in zip(row["interval"], edges, strict=True))
-    axes.plot([low, high], [middle, middle], color=colour, lw=1.8 if strong else 1.1, zorder=3, solid_capstyle="butt")
-    for bound, edge, marker in zip(row["interval"], edges, "<>", strict=True):
-        if bound is None:
-            axes.plot(edge, middle, marker=marker, color=colour, ms=6, mew=0, clip_on=False, zorder=3)
-    look: dict[str, Any] = {"marker": "s", "ms": 5.5} if strong else {"marker": "o", "ms": 4.5, "mfc": "white"}
-    axes.plot(100 * row["difference"], middle, color=colour, zorder=4, **look)
-    words: dict[str, Any] = {"va": "center", "parse_math": False, "linespacing": 1.1}
-    words |= {"color": INK, "weight": "bold"} if strong else {"color": GREY}
-    where = axes.get_yaxis_transform()
-    axes.text(-(NAMES - 0.08) / _inches(), middle, _name(row), transform=where, fontsize=_size(row), **words)
-    numbers = f"{points(row['difference'])} {interval(*row['interval'])}"
-    axes.text(1 + (NUMBERS - 0.06) / _inches(), middle, numbers, transform=where, ha="right", fontsize=8, **words)
-
-
-def _inches() -> float:
-    return WIDTH - NAMES - NUMBERS
-
-
-def _rank(row: Row) -> bool:
-    return not row["judged"]
-
-
-def _name(row: Row) -> str:
-    return "\n".join(textwrap.wrap(_cut(row["condition"], LETTERS * LINES), LETTERS)[:LINES])
-
-
-def _size(row: Row) -> float:
-    """Points in which the widest line of the name fits before the panel."""
-    weight = FontProperties(weight="bold" if row["judged"] else "normal")
-    lines = [line.replace("$", "S") for line in _name(row).splitlines()]  # measured as letters, not as a formula
-    widths = [TextPath((0, 0), line, FONT, weight).get_extents().width / 72 for line in lines]
-    return FONT * min(1.0, (NAMES - 0.2) / max(widths, default=1.0))
-
-
-def _height(row: Row) -> float:
-    return LINE * (_name(row).count("\n") + 1.5)
-
-
-def _limits(rows: Sequence[Row]) -> tuple[float, float]:
-    """Everything finite is inside, and zero is."""
-    ends = [0.0, *(bound for row in rows for bound in (*row["interval"], row["difference"]) if bound is not None)]
-    unseen = [row["smallest_detectable"] or 0.0 for row in rows]
-    low, high = 100 * min(*ends, -max(unseen)), 100 * max(*ends, *unseen)
-    margin = 0.04 * (high - low) or 1.0
-    return low - margin, high + margin
-
-
-def _colour(row: Row) -> str:
-    if not row["judged"]:
-        return GREY
-    first = row["condition"].split(maxsplit=1)[0].rstrip(",").capitalize()
-    return OTHER_COLOUR if first == "Filler" else COLOURS.get(first, INK)
-
-
-# Map
-
-
-def _values(rows: Sequence[Row], key: str) -> list[Any]:
-    found = _in_order(rows, key)
-    numbers = [each for each in found if isinstance(each, int | float)]
-    return sorted(numbers) + [each for each in found if not isinstance(each, int | float)]
-
-
-def _cells(axes: Axes, cells: Mapping[tuple[int, int], Row]) -> None:
-    largest = max(abs(row["difference"]) for row in cells.values()) or 1.0
+def _draw_cells(axes: Axes, cells: dict[tuple[int, int], TrialResult]) -> None:
+    largest = max(abs(row.difference) for row in cells.values()) or 1.0
     colours = ScalarMappable(Normalize(-largest, largest), "RdBu")
-    counted = len({row["items"] for row in cells.values()}) > 1
+    items_differ = len({row.items for row in cells.values()}) > 1
     for (column, line), row in cells.items():
-        _cell(axes, column, line, row, to_rgb(colours.to_rgba(row["difference"])), counted)  # type: ignore[arg-type]
+        colour = to_rgb(colours.to_rgba(row.difference))  # type: ignore[arg-type]
+        axes.add_patch(Rectangle((column, line), 1, 1, facecolor=colour, edgecolor="white", lw=1))
+        if row.excludes_zero:
+            frame = Rectangle((column + 0.03, line + 0.05), 0.94, 0.9, fill=False, edgecolor=DARK, lw=1.8, zorder=3)
+            axes.add_patch(frame)
+        red, green, blue = colour
+        ink = DARK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
+        below = interval_text(row.low, row.high) + (f"\n{row.items:,} items" if items_differ else "")
+        for text, y, side, size, weight in (
+            (points(row.difference), 0.52, "bottom", 8, "bold"),
+            (below, 0.46, "top", 6.5, "normal"),
+        ):
+            axes.text(
+                column + 0.5,
+                line + y,
+                text,
+                ha="center",
+                va=side,
+                fontsize=size,
+                weight=weight,
+                color=ink,
+                linespacing=1.0,
+                zorder=4,
+            )
 
 
-def _cell(axes: Axes, column: int, line: int, row: Row, colour: tuple[float, float, float], counted: bool) -> None:
-    axes.add_patch(Rectangle((column, line), 1, 1, facecolor=colour, edgecolor="white", lw=1))
-    low, high = row["low"], row["high"]
-    if (low is not None and low > 0) or (high is not None and high < 0):
-        axes.add_patch(Rectangle((column + 0.03, line + 0.05), 0.94, 0.9, fill=False, edgecolor=INK, lw=1.8, zorder=3))
-    red, green, blue = colour
-    words: dict[str, Any] = {"ha": "center", "color": INK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"}
-    words |= {"parse_math": False, "zorder": 4}
-    axes.text(column + 0.5, line + 0.52, points(row["difference"]), fontsize=8, weight="bold", va="bottom", **words)
-    below = interval(low, high) + (f"\n{row['items']:,} items" if counted else "")
-    axes.text(column + 0.5, line + 0.46, below, fontsize=6.5, va="top", linespacing=1.0, **words)
-
-
-def _map_axes(axes: Axes, across: tuple[str, list[Any]], along: tuple[str, list[Any]]) -> None:
-    axes.set(xlim=(0, len(across[1])), ylim=(0, len(along[1])))
-    for axis, (name, values) in ((axes.xaxis, across), (axes.yaxis, along)):
-        axis.set_ticks([at + 0.5 for at in range(len(values))], [_value(each) for each in values], parse_math=False)
-        axis.set_label_text(_cut(name, 40), parse_math=False, fontsize=8)
-        axis.set_tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else _cut(str(value), 14)
-
-
-def _caption(rows: Sequence[Row]) -> str:
-    counts = sorted({row["items"] for row in rows})
-    items = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+def _caption(rows: Sequence[TrialResult]) -> str:
+    fewest, most = min(row.items for row in rows), max(row.items for row in rows)
+    items = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     return f"{items} items each; points, 95 % intervals; blue above the baseline, red below; outlined: excludes 0"
 
 
-# Both
+def _framed(size: tuple[float, float], title: str, legend: str) -> Figure:
+    """An empty figure of so many inches with a title above and a legend below, both at its left edge."""
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    figure.suptitle(title, x=0.08 / size[0], ha="left", fontsize=10, weight="bold", color=DARK, parse_math=False)
+    figure.supxlabel(legend, x=0.08 / size[0], ha="left", fontsize=7, color=GREY)
+    return figure
 
 
-def _axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
-    """Axes at left, bottom, width, height in inches."""
-    wide, tall = figure.get_size_inches()
-    left, bottom, width, height = box
-    return figure.add_axes((left / wide, bottom / tall, width / wide, height / tall))
-
-
-def _text(figure: Figure, x: float, y: float, text: str, **look: Any) -> None:
-    wide, tall = figure.get_size_inches()
-    # A dollar sign in a name is no formula.
-    figure.text(x / wide, y / tall, text, parse_math=False, **look)
-
-
-def _in_order(rows: Sequence[Row], key: str) -> list[Any]:
-    found: list[Any] = []  # no dict: a value may be a list
-    for row in rows:
-        found += [] if row[key] in found else [row[key]]
-    return found
-
-
-def _cut(text: str, letters: int) -> str:
+def _shorten(text: str, letters: int) -> str:
     text = " ".join(text.split())
     return text if len(text) <= letters else f"{text[: letters - 1]}…"

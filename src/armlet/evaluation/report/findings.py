@@ -1,259 +1,286 @@
-"""From the items of a run to its findings: accuracy and format of each condition, paired differences, verdicts.
+"""What a run found, one record type for each table of a report; `Findings.to_dict` is the content of report.json."""
 
-The findings are plain values, the content of report.json; the same items and manifest give the same ones.
-"""
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
-from typing import Any
+from armlet.evaluation.conditions.conditions import BASELINE
+from armlet.evaluation.search.results import ChosenSetting
+from armlet.evaluation.settings import Facts, RunSettings
+from armlet.statistics.comparison import UNDECIDED, Comparison
+from armlet.statistics.significance import is_significant
 
-import numpy as np
-from numpy.typing import NDArray
+Selection = Literal["", "majority", "likeliest", "any"]
+"""Which of an item's samples counts: all of them on average, the majority's answer, the likeliest, or any right one."""
 
-from armlet.evaluation.conditions.conditions import BASELINE, applies
-from armlet.evaluation.report.sentences import verdict
-from armlet.evaluation.tasks.problems import Kind, Problem, Task
-from armlet.runs.folder import Record, RunFolder
-from armlet.statistics.comparison import UNDECIDED, Comparison, compare
-from armlet.statistics.power import detectable
-from armlet.statistics.significance import corrected, holm, is_significant
-from armlet.statistics.votes import KS, distinct_2, majority, pass_at_k
+Group = Literal["judged", "bound", "placebo", "matched"]
+"""Why a comparison was made: for a verdict, as a bound that no selection can exceed, or as a control."""
 
-CONFIDENCE = 0.95
-
-DISCORDANT = 0.2
-"""The share of discordant pairs that the smallest detectable difference is announced for before a run."""
-
-EXACT = ("identity", "draw-only")
-"""Placebos whose answers must be the baseline's, letter for letter."""
-
-Values = NDArray[np.float64]
-Equal = Callable[[str, str], bool]
-Equals = Mapping[Kind, Equal]
+COMPARED_ROLES = ("treated", "filler", "combined")
+"""Roles of the conditions whose discordant items are shown."""
 
 
-def findings(journal: RunFolder, tasks: Sequence[Task], equal: Equals, *, seed: int = 0) -> dict[str, Any]:
+@dataclass(frozen=True)
+class LayerActivity:
+    """What ARM did in one layer.
+
+    Args:
+        tokens: it saw.
+        moved: values that it changed.
+        share_moved: of all values of these tokens.
+        passed: scopes that passed through unchanged (NaN or infinity).
+        calls: of the module; None where they are not recorded.
+    """
+
+    tokens: int
+    moved: int
+    share_moved: float
+    passed: int
+    calls: int | None = None
+
+    def to_dict(self) -> Mapping[str, float]:
+        """Without what is not recorded."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class WrittenAnswers:
+    """The form of generated answers; None where it is not recorded, or where no answer has it.
+
+    Args:
+        extracted: share of the answers that could be read.
+        format_ok: share in the requested form.
+        truncated: share cut off at the token limit.
+        accuracy_of_extracted: accuracy among those that could be read.
+        tokens: mean length.
+        distinct_2: share of distinct word pairs.
+        pass_at: the chance that one of k answers is right, by k.
+    """
+
+    extracted: float | None
+    format_ok: float | None
+    truncated: float | None
+    accuracy_of_extracted: float | None
+    tokens: float | None
+    distinct_2: float
+    pass_at: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ChosenAnswers:
+    """Multiple choice: the accuracy when each log-likelihood is divided by its choice's length; None: not recorded."""
+
+    accuracy_normalised: float | None
+
+
+@dataclass(frozen=True)
+class ConditionFindings:
+    """One condition's answers to one task.
+
+    Args:
+        name, role, samples: as of `Condition`.
+        accuracy: share of right answers.
+        answers: what else is measured of answers of this kind.
+        arm: what ARM did, by layer; empty where it was not attached or is not recorded.
+    """
+
+    name: str
+    role: str
+    samples: int
+    accuracy: float
+    answers: WrittenAnswers | ChosenAnswers
+    arm: Mapping[str, LayerActivity]
+
+    @property
+    def idle(self) -> bool:
+        """ARM was attached and changed no value in any layer."""
+        return bool(self.arm) and not any(layer.moved for layer in self.arm.values())
+
+    def to_dict(self) -> Facts:
+        """For report.json."""
+        fields = {name: value for name, value in asdict(self).items() if name not in ("answers", "arm")}
+        arm = {layer: activity.to_dict() for layer, activity in self.arm.items()}
+        return fields | asdict(self.answers) | {"arm": arm}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: a condition, and which of its samples count."""
+
+    condition: str
+    selection: Selection = ""
+
+    def __str__(self) -> str:
+        return f"{self.condition}, {self.selection}" if self.selection else self.condition
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Two conditions on the same items.
+
+    Args:
+        treated, against: the two sides.
+        judged: it gets a verdict, which a control does not.
+        comparison: the statistics, uncorrected.
+        p_holm: the p-value after Holm's correction over all judged comparisons of all tasks; None for controls.
+    """
+
+    treated: Side
+    against: Side
+    judged: bool
+    comparison: Comparison
+    p_holm: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The comparison's, unless Holm's correction takes it back."""
+        taken_back = self.p_holm is not None and not is_significant(self.p_holm, self.comparison.confidence)
+        return UNDECIDED if taken_back else self.comparison.verdict
+
+    @property
+    def interval(self) -> tuple[float | None, float | None]:
+        """Low and high; None is infinite."""
+        low, high = self.to_dict()["interval"]  # type: ignore[misc]
+        return low, high
+
+    @property
+    def group(self) -> Group:
+        """Why it was made."""
+        if self.judged:
+            return "judged"
+        if self.against.condition != BASELINE:
+            return "matched"
+        return "bound" if self.treated.selection == "any" else "placebo"
+
+    def to_dict(self) -> Facts:
+        """For report.json."""
+        sides = {"condition": str(self.treated), "against": str(self.against), "judged": self.judged}
+        corrected = {} if self.p_holm is None else {"p_holm": self.p_holm}
+        return sides | self.comparison.plain() | {"verdict": self.verdict} | corrected
+
+
+@dataclass(frozen=True)
+class PlannedPower:
+    """What so many items can show at 80 % power, before they are run.
+
+    Args:
+        items: of the task.
+        discordant: the assumed share of items that only one side answers rightly.
+        comparisons: judged together under Holm's correction.
+        smallest_detectable: the smallest detectable difference; None where there is none.
+    """
+
+    items: int
+    discordant: float
+    comparisons: int
+    smallest_detectable: float | None
+
+
+@dataclass(frozen=True)
+class DiscordantItem:
+    """An item that only one of a condition and the baseline answers rightly, by the first answer of each.
+
+    Args:
+        condition: which is compared with the baseline.
+        item: its id.
+        question, gold: as texts.
+        gained: right only under the condition; otherwise only under the baseline.
+        baseline, answer: what was answered without and with.
+    """
+
+    condition: str
+    item: str
+    question: str
+    gold: str
+    gained: bool
+    baseline: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class TaskFindings:
+    """One task.
+
+    Args:
+        name, kind: as of `Task`.
+        items: answered under every condition.
+        planned_items: to be answered.
+        planned: what they can show.
+        conditions: the baseline first.
+        comparisons: the judged ones and the controls.
+        same_as_baseline: items answered exactly as by the baseline, for each placebo that must do so.
+        discordant: items, condition by condition.
+    """
+
+    name: str
+    kind: str
+    items: int
+    planned_items: int
+    planned: PlannedPower
+    conditions: Sequence[ConditionFindings]
+    comparisons: Sequence[PairedComparison]
+    same_as_baseline: Mapping[str, int]
+    discordant: Sequence[DiscordantItem]
+
+    @property
+    def baseline(self) -> ConditionFindings:
+        """The model without ARM and without filler."""
+        return self.condition(BASELINE)
+
+    def condition(self, name: str) -> ConditionFindings:
+        """One of the conditions."""
+        return next(condition for condition in self.conditions if condition.name == name)
+
+    def to_dict(self) -> Facts:
+        """For report.json."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "items": self.items,
+            "planned_items": self.planned_items,
+            "planned": asdict(self.planned),
+            "conditions": [condition.to_dict() for condition in self.conditions],
+            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
+            "same_as_baseline": dict(self.same_as_baseline),
+            "discordant": [asdict(item) for item in self.discordant],
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of a judged comparison, and the sentence that says so."""
+
+    outcome: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Findings:
     """Everything that a report says.
 
     Args:
-        journal: of a whole run, or of a part of one.
-        tasks: what was asked.
-        equal: for each kind of task, whether two extracted answers are the same answer.
-        seed: of the bootstrap.
+        armlet: the version that measured.
+        complete: every item of every task is answered under every condition.
+        verdicts: one for each judged comparison.
+        tasks: those with an answered item.
+        settings: how the run was made.
+        study: of a confirmation: the search that chose the setting.
     """
-    manifest = journal.manifest
-    judged = count_judged(manifest["conditions"], tasks)
-    found = [_task(task, journal, equal, seed, judged) for task in tasks]
-    begun = [task for task in found if task["items"]]
-    adjust([row for task in begun for row in task["comparisons"]])
-    return {
-        "armlet": manifest["versions"]["armlet"],
-        "complete": all(task["items"] == task["planned_items"] for task in found),
-        "verdicts": [verdict(task, row) for task in begun for row in task["comparisons"] if row["judged"]],
-        "tasks": begun,
-        "manifest": manifest,
-    }
 
+    armlet: str
+    complete: bool
+    verdicts: Sequence[Verdict]
+    tasks: Sequence[TaskFindings]
+    settings: RunSettings
+    study: ChosenSetting | None = None
 
-def planned(items: int, judged: int = 1) -> dict[str, Any]:
-    """What so many items can show, before they are run, where so many comparisons are judged together."""
-    smallest = detectable(items, DISCORDANT, corrected(CONFIDENCE, max(judged, 1)))
-    return {"items": items, "discordant": DISCORDANT, "comparisons": judged, "smallest_detectable": smallest}
-
-
-def count_judged(conditions: Sequence[Record], tasks: Sequence[Task]) -> int:
-    """Comparisons of a whole run that get a verdict, all tasks together."""
-    return sum(judged for task in tasks for *_, judged in _listed(_applying(conditions, task), task.kind))
-
-
-def _applying(conditions: Sequence[Record], task: Task) -> list[Record]:
-    return [each for each in conditions if applies(each["role"], task.kind)]
-
-
-def _task(task: Task, journal: RunFolder, equal: Equals, seed: int, judged: int) -> Record:
-    conditions = _applying(journal.manifest["conditions"], task)
-    grouped = _paired([row for row in journal.rows if row["task"] == task.name], task, conditions)
-    items = len(grouped[BASELINE])
-    found = {"name": task.name, "kind": task.kind, "items": items, "planned_items": len(task.problems)}
-    if not items:
-        return found
-    runs = {name: _Answers(rows, task.kind == "choice") for name, rows in grouped.items()}
-    shares = _shares(journal, task.name)
-    described = [{**_describe(each, runs[each["name"]]), "arm": shares.get(each["name"], {})} for each in conditions]
-    compared = _compare_all(conditions, runs, task.kind, equal.get(task.kind), seed, judged)
-    return found | {
-        "planned": planned(len(task.problems), judged),
-        "conditions": described,
-        "comparisons": compared,
-        "same_as_baseline": {each["name"]: runs[each["name"]].same(runs[BASELINE]) for each in _exact(conditions)},
-        "discordant": _discordant(conditions, runs, {problem.id: problem for problem in task.problems}),
-    }
-
-
-def _paired(rows: Sequence[Record], task: Task, conditions: Sequence[Record]) -> dict[str, list[list[Record]]]:
-    """For each condition its items' samples: of the items that are there under every condition, by their ids."""
-    ordered = sorted(rows, key=lambda row: (row["condition"], row["item"], row["sample"]))
-    found: dict[str, dict[str, list[Record]]] = {each["name"]: {} for each in conditions}
-    for (condition, item), samples in groupby(ordered, key=lambda row: (row["condition"], row["item"])):
-        found[condition][item] = list(samples)
-    needed = {each["name"]: 1 if task.kind == "choice" else each["samples"] for each in conditions}
-    whole = [{item for item, own in found[name].items() if len(own) == count} for name, count in needed.items()]
-    items = sorted(set.intersection(*whole))
-    return {name: [own[item] for item in items] for name, own in found.items()}
-
-
-class _Answers:
-    """One condition's answers: `rows[item][sample]`."""
-
-    def __init__(self, rows: Sequence[Sequence[Record]], choice: bool) -> None:
-        self.rows, self.choice = rows, choice
-        self.correct: Values = np.array([[float(row["correct"]) for row in samples] for samples in rows])
-
-    def flat(self, key: str) -> list[Any]:
-        """A field of all answers."""
-        return [row[key] for samples in self.rows for row in samples]
-
-    def same(self, other: "_Answers") -> int:
-        """Items answered letter for letter as by the other."""
-        key = "loglikelihoods" if self.choice else "text"
-        pairs = zip(self.rows, other.rows, strict=True)
-        return sum([row[key] for row in own] == [row[key] for row in others] for own, others in pairs)
-
-
-def _describe(condition: Record, answers: _Answers) -> Record:
-    found: Record = {"name": condition["name"], "role": condition["role"], "samples": answers.correct.shape[1]}
-    found["accuracy"] = float(answers.correct.mean())
-    if answers.choice:
-        return found | {"accuracy_normalised": float(np.mean(answers.flat("correct_normalised")))}
-    lengths = [length for length in answers.flat("tokens") if length is not None]
-    extracted = np.array([each is not None for each in answers.flat("extracted")])
-    correct = answers.correct.reshape(-1)
-    return found | {
-        "extracted": float(extracted.mean()),
-        "format_ok": float(np.mean(answers.flat("format_ok"))),
-        "truncated": float(1 - np.mean(answers.flat("ended"))),
-        "accuracy_of_extracted": float(correct[extracted].mean()) if extracted.any() else None,
-        "tokens": float(np.mean(lengths)) if lengths else None,
-        "distinct_2": distinct_2(answers.flat("text")),
-        "pass_at": {str(k): float(pass_at_k(answers.correct, k).mean()) for k in KS if k <= answers.correct.shape[1]},
-    }
-
-
-def _listed(conditions: Sequence[Record], kind: Kind) -> Iterator[tuple[str, str, str, str, bool]]:
-    """What is compared: condition and how of its samples one is chosen, the same of the other side, and if judged.
-
-    Each condition against the baseline, also by majority, and each treatment against its matched placebo. Programs have
-    no majority: two that do the same are seldom written the same.
-    """
-    names = {each["name"] for each in conditions}
-    voted = ["majority"] if kind != "code" else []
-    for condition in conditions:
-        name, judged = condition["name"], condition["role"] != "placebo"
-        if condition["role"] == "best-of":
-            yield from ((name, chosen, BASELINE, "", chosen != "any") for chosen in (*voted, "likeliest", "any"))
-        elif name != BASELINE:
-            yield name, "", BASELINE, "", judged
-            if kind != "choice" and condition["samples"] > 1:
-                yield from ((name, chosen, BASELINE, chosen, judged) for chosen in voted)
-        if condition["role"] == "treated" and f"matched ({name})" in names:
-            yield name, "", f"matched ({name})", "", False
-
-
-def _compare_all(
-    conditions: Sequence[Record], runs: Mapping[str, _Answers], kind: Kind, equal: Equal | None, seed: int, judged: int
-) -> list[Record]:
-    rows = []
-    for one, by, other, by_other, verdict_due in _listed(conditions, kind):
-        own = _correct(runs[one], by, equal)
-        if own is not None:
-            against = _correct(runs[other], by_other, equal)
-            assert against is not None, "only the likeliest may be unknown, and it is compared with all of the baseline"
-            compared = compare(against, own, seed=seed, comparisons=max(judged, 1))
-            rows.append(paired_row(_side(one, by), _side(other, by_other), verdict_due, compared))
-    return rows
-
-
-def _side(name: str, chosen: str) -> str:
-    return f"{name}, {chosen}" if chosen else name
-
-
-def _correct(answers: _Answers, chosen: str, equal: Equal | None) -> Values | None:
-    """Correctness `[items, samples]`, or `[items]` of the chosen ones; None where likelihoods are not known.
-
-    Chosen: the majority's answer, the likeliest, or any (a bound that no one can reach by choosing).
-    """
-    if chosen == "any":
-        return answers.correct.max(axis=1)
-    if chosen == "likeliest":
-        likely = [[row["logprob"] for row in samples] for samples in answers.rows]
-        if any(each is None for samples in likely for each in samples):
-            return None
-        at = [int(np.argmax(own)) for own in likely]
-    elif chosen == "majority":
-        assert equal is not None
-        at = [majority([row["extracted"] for row in samples], equal) for samples in answers.rows]
-    else:
-        return answers.correct
-    return np.array([0.0 if one is None else own[one] for one, own in zip(at, answers.correct, strict=True)])
-
-
-def paired_row(name: str, against: str, judged: bool, comparison: Comparison) -> Record:
-    """A comparison of two conditions; `judged`: it gets a verdict, which a control does not."""
-    return {"condition": name, "against": against, "judged": judged, **comparison.plain()}
-
-
-def adjust(rows: Sequence[Record]) -> None:
-    """Holm's correction over everything that is judged, all tasks together; verdicts follow it."""
-    judged = [row for row in rows if row["judged"]]
-    for row, adjusted in zip(judged, holm([row["p_value"] for row in judged]), strict=True):
-        row["p_holm"] = adjusted
-        if not is_significant(adjusted, row["confidence"]):
-            row["verdict"] = UNDECIDED
-
-
-def _exact(conditions: Sequence[Record]) -> list[Record]:
-    return [each for each in conditions if each["placebo"] in EXACT]
-
-
-def _shares(journal: RunFolder, task: str) -> dict[str, Record]:
-    """What ARM did under each condition, by layer: tokens seen, values moved and their share, scopes passed through."""
-    totals: dict[str, dict[str, Record]] = {}
-    for unit, closing in journal.closed.items():
-        if unit[0] == task:
-            for layer, report in closing["arm"].items():
-                empty = {"tokens": 0, "moved": 0, "share_moved": 0.0, "passed": 0}
-                own = totals.setdefault(unit[2], {}).setdefault(layer, empty)
-                tokens = own["tokens"] + report["tokens"]
-                weighted = own["share_moved"] * own["tokens"] + report["share_moved"] * report["tokens"]
-                own |= {key: own[key] + report[key] for key in ("tokens", "moved", "passed")}
-                own["share_moved"] = weighted / tokens if tokens else 0.0
-    return totals
-
-
-def _discordant(
-    conditions: Sequence[Record], runs: Mapping[str, _Answers], problems: Mapping[str, Problem]
-) -> list[Record]:
-    """Items that a condition gains or loses against the baseline by their first answers, which are shown."""
-    rows = []
-    for condition in conditions:
-        if condition["role"] in ("treated", "filler", "combined"):
-            for samples, others in zip(runs[BASELINE].rows, runs[condition["name"]].rows, strict=True):
-                before, after = samples[0], others[0]
-                if before["correct"] != after["correct"]:
-                    problem = problems[before["item"]]
-                    asked = {"item": problem.id, "question": _question(problem), "gold": _gold(problem)}
-                    answers = {"baseline": _said(before, problem), "answer": _said(after, problem)}
-                    rows.append({"condition": condition["name"], **asked, "gained": after["correct"], **answers})
-    return rows
-
-
-def _question(problem: Problem) -> str:
-    return "\n".join(part for part in (problem.context, problem.question) if part)
-
-
-def _gold(problem: Problem) -> str:
-    return problem.choices[int(problem.gold)] if problem.choices else problem.gold
-
-
-def _said(row: Record, problem: Problem) -> str:
-    return problem.choices[int(row["extracted"])] if problem.choices else row["text"]
+    def to_dict(self) -> Facts:
+        """The content of report.json, as plain values."""
+        return {
+            "armlet": self.armlet,
+            "complete": self.complete,
+            "verdicts": [verdict.sentence for verdict in self.verdicts],
+            "tasks": [task.to_dict() for task in self.tasks],
+            "manifest": self.settings.to_dict(),
+            **({"study": self.study.to_dict()} if self.study else {}),
+        }

@@ -1,28 +1,47 @@
-"""What the tables of a report say, as texts: for the page, for Markdown and for the terminal."""
+"""The tables of a report as text cells, for HTML and Markdown, and a summary for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from armlet.evaluation.conditions.conditions import BASELINE
+from armlet.evaluation.report.findings import (
+    COMPARED_ROLES,
+    ChosenAnswers,
+    ConditionFindings,
+    DiscordantItem,
+    Findings,
+    Group,
+    PairedComparison,
+    Selection,
+    Side,
+    TaskFindings,
+    WrittenAnswers,
+)
+from armlet.evaluation.report.numbers import (
+    NO_NUMBER,
+    counted,
+    detectable_points,
+    difference_and_interval,
+    percent,
+    probability,
+)
+from armlet.evaluation.report.sentences import FORMAT, NORMALISED, condition_settings, condition_temperature, plain
+from armlet.evaluation.search.results import SearchMap
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
-Row = Mapping[str, Any]
 Cells = Sequence[str]
 
-NOTHING = "–"
-
-JUDGED, BOUND, PLACEBOS, MATCHED = (
-    "",
-    "a bound that no one can choose: any of the answers is right",
-    "placebos: should do nothing; without Holm's correction",
-    "against the matched placebo instead of the baseline; without Holm's correction",
-)
-"""Groups of comparisons, as a table is divided by them."""
-
-VOTED = f"{BASELINE}, majority"
+GROUPS: dict[Group, str] = {
+    "judged": "",
+    "bound": "upper bound, which no selection can exceed: any of the answers is right",
+    "placebo": "placebos: should do nothing; without Holm's correction",
+    "matched": "against the matched placebo instead of the baseline; without Holm's correction",
+}
+"""The groups of comparisons in the order in which a table shows them, each with the line above it."""
 
 
 @dataclass(frozen=True)
@@ -40,210 +59,236 @@ class Grid:
     groups: Mapping[str, Sequence[Cells]]
 
 
-def percent(share: float | None) -> str:
-    """A fraction in percent."""
-    return NOTHING if share is None else f"{100 * share:.1f}\u00a0%"
+@dataclass(frozen=True)
+class Changes:
+    """The discordant items of a condition."""
+
+    condition: str
+    gained: Sequence[DiscordantItem]
+    lost: Sequence[DiscordantItem]
+
+    @property
+    def counts(self) -> str:
+        """How many there are."""
+        return f"{len(self.gained):,} gained, {len(self.lost):,} lost"
+
+    def examples(self, limit: int) -> list[DiscordantItem]:
+        """The first ones of both kinds in turn."""
+        numbered = [(at, item) for items in (self.gained, self.lost) for at, item in enumerate(items[:limit])]
+        return [item for _, item in sorted(numbered, key=lambda pair: pair[0])][:limit]
 
 
-def points(difference: float) -> str:
-    """A difference of fractions in percentage points, signed."""
-    return f"{round(100 * difference, 1) + 0.0:+.1f}".replace("-", "−")
+def grouped(task: TaskFindings) -> dict[Group, list[PairedComparison]]:
+    """A task's comparisons by group, in the order in which they are shown; empty groups are left out."""
+    groups: dict[Group, list[PairedComparison]] = {group: [] for group in GROUPS}
+    for pair in task.comparisons:
+        groups[pair.group].append(pair)
+    return {group: pairs for group, pairs in groups.items() if pairs}
 
 
-def interval(low: float | None, high: float | None) -> str:
-    """An interval in percentage points; None is an infinite bound."""
-    return f"[{'−∞' if low is None else points(low)}, {'+∞' if high is None else points(high)}]"
-
-
-def probability(value: float | None) -> str:
-    """A p-value."""
-    if value is None:
-        return NOTHING
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def count(number: int, thing: str) -> str:
-    """A number and what is counted: "1 item", "2,000 items"."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def comparisons(task: Row) -> dict[str, list[Row]]:
-    """A task's comparisons by their group, in the order in which they are shown."""
-    groups: dict[str, list[Row]] = {JUDGED: [], BOUND: [], PLACEBOS: [], MATCHED: []}
-    for row in task["comparisons"]:
-        groups[_group(row)].append(row)
-    return {name: rows for name, rows in groups.items() if rows}
-
-
-def against_baseline(task: Row) -> list[Row]:
-    """The comparisons that a forest plot shows, each with its task's heading."""
-    title = f"{task['name']}: {count(task['items'], 'item')}, baseline {percent(_baseline(task)['accuracy'])}"
-    return [{**row, "task": title} for name, rows in comparisons(task).items() if name != MATCHED for row in rows]
-
-
-def conditions_grid(task: Row) -> Grid:
+def accuracy_grid(task: TaskFindings) -> Grid:
     """Accuracy of each condition and its difference from the baseline."""
-    chance = ("p", "Holm's p")
-    headings = ("condition", "accuracy", "difference [95 % interval], points", "gained, lost", *chance, "verdict")
-    groups = {name: [_compared(row) for row in rows] for name, rows in comparisons(task).items()}
-    first = [(BASELINE, percent(_baseline(task)["accuracy"]), *[""] * 5)]
-    voted = _voted(task).get(BASELINE)
-    first += [(VOTED, percent(voted), *[""] * 5)] if voted is not None else []
-    groups[JUDGED] = first + groups.get(JUDGED, [])
-    ordered = {name: groups[name] for name in (JUDGED, BOUND, PLACEBOS, MATCHED) if name in groups}
-    return Grid(f"{task['name']}, {count(task['items'], 'item')}", headings, ordered)
-
-
-def format_grid(task: Row) -> Grid:
-    """The form of the answers, apart from whether they are right; of multiple choice, both ways to choose."""
-    if task["kind"] == "choice":
-        headings = ("condition", "accuracy", "length-normalised accuracy")
-        rows = [
-            (row["name"], percent(row["accuracy"]), percent(row["accuracy_normalised"])) for row in task["conditions"]
-        ]
-        return Grid(task["name"], headings, {"": rows})
-    shares = ("extracted", "format_ok", "truncated")
     headings = (
         "condition",
-        "extracted",
-        "in the asked form",
-        "truncated",
-        "mean tokens",
-        "distinct\u20112",
-        "accuracy of those extracted",
+        "accuracy",
+        "difference [95 % interval], points",
+        "gained, lost",
+        "p",
+        "Holm's p",
+        "verdict",
     )
-    rows = [
-        (
-            row["name"],
-            *(percent(row[key]) for key in shares),
-            NOTHING if row["tokens"] is None else f"{row['tokens']:.1f}",
-            f"{row['distinct_2']:.3f}",
-            percent(row["accuracy_of_extracted"]),
+    first = [(label, percent(accuracy), *[""] * 5) for label, accuracy in _baselines(task).items()]
+    groups = {GROUPS[group]: [_accuracy_cells(pair) for pair in pairs] for group, pairs in grouped(task).items()}
+    return Grid(f"{task.name}, {counted(task.items, 'item')}", headings, {"": [*first, *groups.pop("", [])], **groups})
+
+
+def _accuracy_cells(pair: PairedComparison) -> Cells:
+    comparison = pair.comparison
+    return (
+        str(pair.treated),
+        percent(comparison.treated_mean),
+        difference_and_interval(comparison.difference, *pair.interval),
+        NO_NUMBER if comparison.gained is None else f"{comparison.gained:,}, {comparison.lost:,}",
+        probability(comparison.p_value),
+        probability(pair.p_holm),
+        _verdict_cell(pair),
+    )
+
+
+def _verdict_cell(pair: PairedComparison) -> str:
+    return NO_NUMBER if pair.group == "bound" else pair.verdict
+
+
+def _baselines(task: TaskFindings) -> dict[str, float]:
+    """The accuracy of the baseline, and of its majority where there is one."""
+    accuracies = {BASELINE: task.baseline.accuracy}
+    voted = _accuracies(task, "majority").get(BASELINE)
+    return accuracies if voted is None else accuracies | {str(Side(BASELINE, "majority")): voted}
+
+
+def _accuracies(task: TaskFindings, selection: Selection) -> dict[str, float]:
+    """What a selection among an item's answers gets right, by condition."""
+    accuracies = {}
+    for pair in task.comparisons:
+        if pair.against.selection == selection:
+            accuracies[pair.against.condition] = pair.comparison.baseline_mean
+        if pair.treated.selection == selection:
+            accuracies[pair.treated.condition] = pair.comparison.treated_mean
+    return accuracies
+
+
+def form_grid(task: TaskFindings) -> Grid:
+    """The form of generated answers; of multiple choice, the accuracy by both ways to choose."""
+    if task.kind == "choice":
+        headings = ("condition", "accuracy", "length-normalised accuracy")
+    else:
+        headings = (
+            "condition",
+            "extracted",
+            "in the requested form",
+            "truncated",
+            "mean tokens",
+            "distinct\u20112",
+            "accuracy of those extracted",
         )
-        for row in task["conditions"]
+    return Grid(task.name, headings, {"": [(condition.name, *_form(condition)) for condition in task.conditions]})
+
+
+def _form(condition: ConditionFindings) -> Cells:
+    answers = condition.answers
+    if isinstance(answers, ChosenAnswers):
+        return percent(condition.accuracy), percent(answers.accuracy_normalised)
+    return (
+        percent(answers.extracted),
+        percent(answers.format_ok),
+        percent(answers.truncated),
+        NO_NUMBER if answers.tokens is None else f"{answers.tokens:.1f}",
+        f"{answers.distinct_2:.3f}",
+        percent(answers.accuracy_of_extracted),
+    )
+
+
+def samples_grid(task: TaskFindings) -> Grid | None:
+    """Where there are several answers to an item: pass@k, and what a selection among them gets right."""
+    several = [
+        (condition, condition.answers.pass_at)
+        for condition in task.conditions
+        if condition.samples > 1 and isinstance(condition.answers, WrittenAnswers)
     ]
-    return Grid(task["name"], headings, {"": rows})
-
-
-def samples_grid(task: Row) -> Grid | None:
-    """Where there are several answers to an item: pass@k, and what a choice among them gets right."""
-    several = [row for row in task["conditions"] if row["samples"] > 1 and "pass_at" in row]
     if not several:
         return None
-    ks = sorted({int(k) for row in several for k in row["pass_at"]})
-    chosen = {"majority": _voted(task), "likeliest": _means(task, "likeliest")}
-    voted = any(row["role"] == "best-of" for row in several)  # where likelihoods are missing, that is to be seen
-    chosen = {name: own for name, own in chosen.items() if own or (name == "likeliest" and voted)}
+    ks = sorted({k for _, pass_at in several for k in pass_at}, key=int)
+    voted, likeliest = _accuracies(task, "majority"), _accuracies(task, "likeliest")
+    selected = {"majority": voted} if voted else {}
+    if likeliest or any(condition.role == "best-of" for condition, _ in several):  # a column of dashes: not recorded
+        selected["likeliest"] = likeliest
     rows = [
         (
-            row["name"],
-            str(row["samples"]),
-            *(percent(row["pass_at"].get(str(k))) for k in ks),
-            *(percent(own.get(row["name"])) for own in chosen.values()),
+            condition.name,
+            str(condition.samples),
+            *(percent(pass_at.get(k)) for k in ks),
+            *(percent(accuracies.get(condition.name)) for accuracies in selected.values()),
         )
-        for row in several
+        for condition, pass_at in several
     ]
-    return Grid(task["name"], ("condition", "samples", *(f"pass@{k}" for k in ks), *chosen), {"": rows})
+    return Grid(task.name, ("condition", "samples", *(f"pass@{k}" for k in ks), *selected), {"": rows})
 
 
-def power_grid(task: Row) -> Grid:
-    """The smallest true difference that each comparison shows at 80 % power, with the variability seen."""
+def power_grid(task: TaskFindings) -> Grid:
+    """The smallest detectable difference of each comparison, with the variability seen."""
     rows = [
-        (row["condition"], percent_points(row["smallest_detectable"]), row["test"])
-        for name, own in comparisons(task).items()
-        if name in (JUDGED, PLACEBOS)
-        for row in own
+        (str(pair.treated), detectable_points(pair.comparison.smallest_detectable), pair.comparison.test)
+        for group, pairs in grouped(task).items()
+        if group in ("judged", "placebo")
+        for pair in pairs
     ]
-    return Grid(task["name"], ("condition", "shown at 80 % power from", "test"), {"": rows})
+    return Grid(task.name, ("condition", "smallest detectable difference (80 % power)", "test"), {"": rows})
 
 
-def percent_points(difference: float | None) -> str:
-    """A difference without a sign; None is one that no result could show."""
-    return "none" if difference is None else f"{100 * difference:.1f} points"
-
-
-def arm_grid(task: Row) -> Grid | None:
+def arm_grid(task: TaskFindings) -> Grid | None:
     """What ARM did under each condition in each layer."""
     rows = [
-        (row["name"], layer, f"{own['tokens']:,}", percent(own["share_moved"]), f"{own['passed']:,}")
-        for row in task["conditions"]
-        for layer, own in row["arm"].items()
+        (condition.name, layer, f"{activity.tokens:,}", percent(activity.share_moved), f"{activity.passed:,}")
+        for condition in task.conditions
+        for layer, activity in condition.arm.items()
     ]
     headings = ("condition", "layer", "tokens", "share moved", "scopes passed through")
-    return Grid(task["name"], headings, {"": rows}) if rows else None
+    return Grid(task.name, headings, {"": rows}) if rows else None
 
 
-def discordant(task: Row) -> dict[str, dict[bool, list[Row]]]:
-    """Items that a condition gained (True) and lost (False), by the condition's name."""
-    found: dict[str, dict[bool, list[Row]]] = {
-        row["name"]: {True: [], False: []}
-        for row in task["conditions"]
-        if row["role"] in ("treated", "filler", "combined")
-    }
-    for row in task["discordant"]:
-        found.setdefault(row["condition"], {True: [], False: []})[bool(row["gained"])].append(row)
-    return found
+def settings_grid(findings: Findings) -> Grid:
+    """How each condition was run."""
+    rows = [
+        (
+            condition.name,
+            condition.role,
+            condition_settings(condition),
+            condition_temperature(condition),
+            str(condition.samples),
+        )
+        for condition in findings.settings.conditions
+    ]
+    return Grid("conditions", ("condition", "role", "settings", "temperature", "samples"), {"": rows})
 
 
-def summary_tables(findings: Row) -> list["Table"]:
+def map_grid(searched: SearchMap) -> Grid:
+    """The sensitivity map as a table."""
+    rows = [
+        (
+            plain(row.values[searched.x]),
+            plain(row.values[searched.y]),
+            difference_and_interval(row.difference, row.low, row.high),
+            f"{row.items:,}",
+        )
+        for row in searched.rows
+    ]
+    return Grid("", (searched.x, searched.y, "difference [95 % interval], points", "items"), {"": rows})
+
+
+def changes(task: TaskFindings) -> list[Changes]:
+    """The discordant items of each condition that may have some."""
+    sides = {condition.name: ([], []) for condition in task.conditions if condition.role in COMPARED_ROLES}
+    for item in task.discordant:
+        sides[item.condition][0 if item.gained else 1].append(item)
+    return [Changes(condition, gained, lost) for condition, (gained, lost) in sides.items()]
+
+
+def summary_tables(findings: Findings) -> list["Table"]:
     """For the terminal, one table for each task; fits 80 columns."""
-    return [_summary(task) for task in findings["tasks"]]
+    return [_summary(task) for task in findings.tasks]
 
 
-def _summary(task: Row) -> "Table":
+def _summary(task: TaskFindings) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    grid = conditions_grid(task)
-    table = Table(title=Text(grid.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    title = Text(f"{task.name}, {counted(task.items, 'item')}")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("condition", overflow="fold")
     for heading in ("accuracy", "difference [95 %]"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for name, rows in grid.groups.items():
-        if name != MATCHED:
-            for row in rows:
-                cells = (Text(" ".join(row[at].split())) for at in (0, 1, 2, 6))
-                table.add_row(*cells, style=None if name == JUDGED else "dim")
+    for label, accuracy in _baselines(task).items():
+        table.add_row(*_text_cells(label, percent(accuracy)))
+    for group, pairs in grouped(task).items():
+        for pair in pairs if group != "matched" else ():
+            difference = difference_and_interval(pair.comparison.difference, *pair.interval)
+            cells = (str(pair.treated), percent(pair.comparison.treated_mean), difference, _verdict_cell(pair))
+            table.add_row(*_text_cells(*cells), style=None if group == "judged" else "dim")
     return table
 
 
-def _group(row: Row) -> str:
-    if row["judged"]:
-        return JUDGED
-    if row["against"] not in (BASELINE, VOTED):
-        return MATCHED
-    return BOUND if row["condition"].endswith(", any") else PLACEBOS
+def _text_cells(*cells: str) -> "list[Text]":
+    """Cells without markup and with ordinary spaces."""
+    from rich.text import Text
+
+    return [Text(" ".join(cell.split())) for cell in cells]
 
 
-def _compared(row: Row) -> Cells:
-    gained = NOTHING if row["gained"] is None else f"{row['gained']:,}, {row['lost']:,}"
-    return (
-        row["condition"],
-        percent(row["treated_mean"]),
-        f"{points(row['difference'])} {interval(*row['interval'])}",
-        gained,
-        probability(row["p_value"]),
-        probability(row.get("p_holm")),
-        NOTHING if _group(row) == BOUND else row["verdict"],
-    )
-
-
-def _baseline(task: Row) -> Row:
-    return next(row for row in task["conditions"] if row["name"] == BASELINE)
-
-
-def _voted(task: Row) -> dict[str, float]:
-    """What the majority gets right, by the condition's name."""
-    base = next((row["baseline_mean"] for row in task["comparisons"] if row["against"] == VOTED), None)
-    return _means(task, "majority") | ({} if base is None else {BASELINE: base})
-
-
-def _means(task: Row, chosen: str) -> dict[str, float]:
-    ending = f", {chosen}"
-    return {
-        row["condition"].removesuffix(ending): row["treated_mean"]
-        for row in task["comparisons"]
-        if row["condition"].endswith(ending)
-    }
+def form_sections(findings: Findings) -> list[tuple[str, str, list[TaskFindings]]]:
+    """Heading, note and tasks of the sections about the form of answers; empty ones are left out."""
+    written = [task for task in findings.tasks if task.kind != "choice"]
+    chosen = [task for task in findings.tasks if task.kind == "choice"]
+    sections = [("Format", FORMAT, written), ("Multiple choice", NORMALISED, chosen)]
+    return [section for section in sections if section[2]]

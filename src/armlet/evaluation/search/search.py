@@ -1,34 +1,39 @@
 """A search for settings that help, on a part of the items; the other part is for the one setting that is chosen.
 
-A study goes through a grid, which is the sensitivity map, and then lets Optuna go on from there. Its trials follow
-from the seed and the answers alone, so that a study that was cut short is the same one when it goes on.
+A study first goes through a grid, which is the sensitivity map, and then continues with Optuna. Its trials follow from
+the seed and the answers alone, so that an interrupted study that is resumed is the same study.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from armlet.evaluation.conditions.conditions import Treatment
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.run import run
+from armlet.evaluation.search.results import TrialResult
+from armlet.evaluation.settings import Facts
 from armlet.evaluation.tasks.problems import Task
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import settings
 from armlet.runs.folder import RunFolder
 from armlet.statistics.comparison import Comparison, compare
 
-Part = Literal["tuning", "test"]
+if TYPE_CHECKING:
+    import optuna
+
+ItemsPart = Literal["tuning", "test"]
 
 LAYERS = "layers"
+"""The parameter of Optuna that says which of the candidate layers are used, by index."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """What a setting may be, and its values on the map."""
+    """The values that a setting may have, and those on the map."""
 
     low: float
     high: float
@@ -47,7 +52,7 @@ RANGES: dict[str, Range] = {
 """Settings that can be searched. Band, proportion and ceiling span the published ones."""
 
 SEARCHED = {"outward": ("band", "ceiling"), "inward": ("knee", "strength"), "transport": ("spread", "strength")}
-"""What is searched where nothing is asked for."""
+"""What is searched by default, by policy."""
 
 
 @dataclass(frozen=True)
@@ -57,37 +62,39 @@ class Space:
     Args:
         treatment: the settings that stay.
         names: one or two of `RANGES`.
-        layers: candidates, the first of which the map is drawn for.
+        layers: candidates; the map is drawn for the first.
         trials: beyond those of the map.
         seed: of the search.
+
+    Raises:
+        ArgumentError: names that cannot be searched.
     """
 
     treatment: Treatment
     names: tuple[str, ...]
-    layers: tuple[Any, ...]
+    layers: tuple[int | Sequence[int] | str, ...]
     trials: int
     seed: int
 
     def __post_init__(self) -> None:
-        own = settings(self.treatment.policy)
-        known = [name for name in RANGES if name in own]
+        known = [name for name in RANGES if name in settings(self.treatment.policy)]
         wrong = [name for name in self.names if name not in known]
         if wrong or not 1 <= len(self.names) <= 2 or len(set(self.names)) != len(self.names):
             raise ArgumentError(f"--search: expected one or two of {', '.join(known)}, found {','.join(self.names)!r}")
 
-    def grid(self) -> list[dict[str, Any]]:
+    def grid(self) -> list[dict[str, float]]:
         """The points of the map."""
         points = product(*(RANGES[name].grid for name in self.names))
         return [dict(zip(self.names, point, strict=True)) | {LAYERS: 0} for point in points]
 
-    def treated(self, found: Mapping[str, Any]) -> Treatment:
+    def treated(self, point: Mapping[str, float]) -> Treatment:
         """The treatment at a point."""
         policy: Any = self.treatment.policy
-        chosen: Policy = replace(policy, **{name: found[name] for name in self.names})
-        return replace(self.treatment, policy=chosen, layers=self.layers[found[LAYERS]])
+        policy = replace(policy, **{name: point[name] for name in self.names})
+        return replace(self.treatment, policy=policy, layers=self.layers[int(point[LAYERS])])
 
-    def plain(self) -> dict[str, Any]:
-        """For the manifest; a search follows from it with the same Optuna."""
+    def to_dict(self) -> Facts:
+        """For the manifest; the search follows from it with the same version of Optuna."""
         from optuna import __version__ as version
 
         return {
@@ -101,36 +108,35 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One point of the search and what it gave on the tuning items."""
+class SearchTrial:
+    """One point of the search and its comparison with the baseline on the tuning items."""
 
     number: int
-    values: Mapping[str, Any]
+    values: Mapping[str, float]
     treatment: Treatment
     comparison: Comparison
 
-    def plain(self, space: Space) -> dict[str, Any]:
-        """A row of the study's table."""
+    def result(self, space: Space) -> TrialResult:
+        """The row of the study's table."""
         low, high = self.comparison.plain()["interval"]  # type: ignore[misc]
-        found = {name: self.values[name] for name in space.names}
-        return {
-            "trial": self.number,
-            **found,
-            LAYERS: str(space.layers[self.values[LAYERS]]),
-            "items": self.comparison.items,
-            "accuracy": self.comparison.treated_mean,
-            "difference": self.comparison.difference,
-            "low": low,
-            "high": high,
-        }
+        return TrialResult(
+            trial=self.number,
+            values={name: self.values[name] for name in space.names},
+            layers=str(space.layers[int(self.values[LAYERS])]),
+            items=self.comparison.items,
+            accuracy=self.comparison.treated_mean,
+            difference=self.comparison.difference,
+            low=low,
+            high=high,
+        )
 
 
-def part_of(id: str) -> Part:
-    """Where an item belongs, by its id alone: no seed, and no order or number of items, brings it to the other side."""
+def part_of(id: str) -> ItemsPart:
+    """The part that an item belongs to, by its id alone: neither seed nor order nor number of items changes it."""
     return "tuning" if hashlib.sha256(f"tuning or test: {id}".encode()).digest()[0] < 128 else "test"
 
 
-def take(task: Task, part: Part) -> Task:
+def take(task: Task, part: ItemsPart) -> Task:
     """The task's items of one part.
 
     Raises:
@@ -144,7 +150,7 @@ def take(task: Task, part: Part) -> Task:
 
 def search(
     space: Space, plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], None] = lambda _: None
-) -> Iterator[Trial]:
+) -> Iterator[SearchTrial]:
     """Runs the study as far as it is not in the journal, trial by trial.
 
     Args:
@@ -164,33 +170,36 @@ def search(
     base = plan.conditions[0]
     for number in range(len(space.grid()) + space.trials):
         asked = study.ask()
-        values = {name: _suggest(asked, name) for name in space.names}
-        values[LAYERS] = asked.suggest_categorical(LAYERS, range(len(space.layers)))
+        values = _suggest(asked, space)
         treatment = space.treated(values)
         condition = replace(base, name=f"trial {number}", role="treated", treatment=treatment)
         run(replace(plan, conditions=[condition]), engine, journal, tick)
-        comparison = compare(*(_correct(journal, name) for name in (base.name, condition.name)), seed=space.seed)
+        comparison = compare(*(_scores(journal, name) for name in (base.name, condition.name)), seed=space.seed)
         study.tell(asked, comparison.difference)
-        yield Trial(number, values, treatment, comparison)
+        yield SearchTrial(number, values, treatment, comparison)
 
 
-def best(trials: Sequence[Trial]) -> Trial:
+def best(trials: Sequence[SearchTrial]) -> SearchTrial:
     """The largest difference; of equal ones the first."""
     return max(trials, key=lambda trial: trial.comparison.difference)
 
 
-def on_map(trials: Sequence[Trial], space: Space) -> list[Trial]:
+def on_map(trials: Sequence[SearchTrial], space: Space) -> list[SearchTrial]:
     """The trials of the grid."""
     return list(trials[: len(space.grid())])
 
 
-def _suggest(trial: Any, name: str) -> float:
-    allowed = RANGES[name]
-    return trial.suggest_float(name, allowed.low, allowed.high, log=allowed.log)
+def _suggest(trial: "optuna.Trial", space: Space) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for name in space.names:
+        allowed = RANGES[name]
+        values[name] = trial.suggest_float(name, allowed.low, allowed.high, log=allowed.log)
+    values[LAYERS] = trial.suggest_categorical(LAYERS, range(len(space.layers)))
+    return values
 
 
-def _correct(journal: RunFolder, condition: str) -> list[list[float]]:
-    """`[items][samples]`, tasks and items in one order for all conditions."""
+def _scores(journal: RunFolder, condition: str) -> list[list[float]]:
+    """`[items][samples]`, tasks and items in the same order for all conditions."""
     rows = sorted(
         (row for row in journal.rows if row["condition"] == condition),
         key=lambda row: (row["task"], row["item"], row["sample"]),

@@ -1,78 +1,211 @@
-"""The folder of a study, which `tune` leaves and `confirm` reads: its files, its plan, its map."""
+"""A study in its folder: the search on its tuning items, and the best setting measured on its test items."""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from armlet.evaluation.plan import collect_tasks, make_plan
+from armlet.attachment.config import parse_config
+from armlet.evaluation.conditions.conditions import Condition, Treatment, conditions
+from armlet.evaluation.engines.engine import Engine
+from armlet.evaluation.perform import FinishedRun, perform
+from armlet.evaluation.plan import Plan, collect_tasks, make_plan
+from armlet.evaluation.run import count_answers
+from armlet.evaluation.search.results import (
+    BestTrial,
+    Budget,
+    ChosenSetting,
+    StudyArguments,
+    StudyResult,
+    StudyTask,
+)
+from armlet.evaluation.search.search import ItemsPart, SearchTrial, Space, best, on_map, search, take
+from armlet.evaluation.settings import Facts
+from armlet.evaluation.tasks.problems import Task
+from armlet.presentation.files import csv_text, write_json, write_text
+from armlet.presentation.terminal import progress
 from armlet.redistribution.errors import ArgumentError
+from armlet.runs.folder import default_run_folder, open_run_folder
+from armlet.runs.machine import machine
 
-if TYPE_CHECKING:
-    from armlet.evaluation.conditions.conditions import Condition
-    from armlet.evaluation.plan import Plan
-    from armlet.evaluation.report.report import Map
-    from armlet.evaluation.search.search import Part
-
-STUDY, CONFIRMED, TEST = "study.json", "confirmed.json", "test"
+STUDY_FILE, CONFIRMED_FILE, TEST_FOLDER = "study.json", "confirmed.json", "test"
 """In a study's folder: its result, the record that its test items are used, and the run that used them."""
 
 
-def read_study(study: Path) -> dict[str, Any]:
-    """The result that `tune` left in a folder.
+def plan_tuning(arguments: StudyArguments) -> Plan:
+    """The plan of the tuning items, with the baseline alone."""
+    tasks = _take_tasks(arguments, "tuning")
+    weighed = float(all(task.kind == "choice" for task in tasks))
+    return _plan(arguments, tasks, conditions([], [], temperature=weighed, placebos=False))
+
+
+def run_study(
+    space: Space, plan: Plan, engine: Engine, arguments: StudyArguments, folder: Path | None
+) -> tuple[StudyResult | None, Path]:
+    """Searches as far as the study is not in its folder yet, and writes study.json there.
+
+    Args:
+        space: what is searched.
+        plan: of `plan_tuning`.
+        engine: which answers.
+        arguments: those of the plan.
+        folder: None for one named after the study.
+
+    Returns:
+        The study, None where it was interrupted before its first trial ended; and its folder.
 
     Raises:
-        ArgumentError: it is no such folder.
+        ArgumentError: the study's test items have been used.
     """
-    return _read(study / STUDY, {"arguments", "engine", "tasks", "study", "budget", "interrupted", "best", "trials"})
+    manifest = plan.manifest(engine) | {"study": space.to_dict()}
+    folder = folder or default_run_folder(manifest)
+    if (folder / CONFIRMED_FILE).exists():
+        raise ArgumentError(f"{folder}: the test items of this study have been used; give another --run or --seed")
+    trials: list[SearchTrial] = []
+    interrupted = False
+    total = (1 + len(space.grid()) + space.trials) * count_answers(plan)
+    with open_run_folder(folder, manifest, machine()) as journal, progress("searching", total) as tick:
+        try:
+            trials.extend(search(space, plan, engine, journal, tick))
+        except KeyboardInterrupt:
+            interrupted = True
+    if not trials:
+        return None, folder
+    study = _result(trials, space, plan, manifest["engine"], arguments, interrupted)
+    write_json(folder / STUDY_FILE, study.to_dict())
+    return study, folder
 
 
-def check_unused(study: Path) -> None:
-    """Refuses a study whose test items have been measured; a measurement that was cut short may go on.
+def write_study(study: StudyResult, folder: Path) -> list[Path]:
+    """Writes the table of trials, the best setting as `armlet.json`, and the map; returns the paths."""
+    from armlet.evaluation.report.figures import draw_map
+    from armlet.presentation.style import save
+
+    paths = [
+        write_text(folder / "trials.csv", csv_text([trial.to_dict() for trial in study.trials])),
+        write_json(folder / "armlet.json", study.chosen.best.armlet),
+    ]
+    drawn = study.map()
+    return paths + (save(draw_map(drawn), folder, "sensitivity") if drawn else [])
+
+
+def read_study(folder: Path) -> StudyResult:
+    """A finished study whose test items are unused; a confirmation that was cut short may be resumed.
 
     Raises:
-        ArgumentError: they have been, or the record of it is damaged.
+        ArgumentError: the folder contains none, its search was interrupted, or its test items have been used.
     """
-    record = study / CONFIRMED
-    if record.exists() and _read(record, {"verdicts"})["verdicts"] is not None:
-        raise ArgumentError(f"{study}: its test items have been used; the report is {study / TEST / 'report.html'}")
+    study = _read_study_file(folder / STUDY_FILE)
+    record = folder / CONFIRMED_FILE
+    if record.exists() and _read_json(record, {"verdicts"})["verdicts"] is not None:
+        report = folder / TEST_FOLDER / "report.html"
+        raise ArgumentError(f"{folder}: its test items have been used; the report is {report}")
+    if study.interrupted:
+        raise ArgumentError(f"{folder}: the search was interrupted; let `armlet tune` finish it first")
+    return study
 
 
-def _read(path: Path, keys: set[str]) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        missing = sorted(keys - set(dict(found)))
-    except (OSError, ValueError, TypeError) as error:
-        raise ArgumentError(f"{path.parent}: is no folder of `armlet tune` ({path.name}: {error})") from error
-    if missing:
-        raise ArgumentError(f"{path.parent}: is no folder of `armlet tune` ({path.name} lacks {', '.join(missing)})")
-    return found
+def plan_confirmation(folder: Path, study: StudyResult) -> Plan:
+    """The plan of the test items, with the best setting and its placebos.
+
+    Raises:
+        ArgumentError: the items are not those of the search.
+    """
+    treatment = Treatment(**parse_config(dict(study.chosen.best.armlet)))
+    plan = _plan(study.arguments, _take_tasks(study.arguments, "test"), conditions([treatment], []))
+    for before, now in zip(study.chosen.tasks, plan.tasks, strict=True):
+        if {**before.source, "part": "test"} != dict(now.source):
+            raise ArgumentError(f"{folder}: the items of {now.name} are not those of the search; restore its file")
+    return plan
 
 
-def study_plan(arguments: Mapping[str, Any], part: "Part", compared: "Sequence[Condition]") -> "Plan":
-    """The plan of one part of the items; of the baseline alone, or of the conditions given."""
-    from armlet.evaluation.conditions.conditions import conditions
-    from armlet.evaluation.search.search import take
+def confirm_study(folder: Path, study: StudyResult, plan: Plan, engine: Engine) -> FinishedRun:
+    """Measures the best setting; from here on the study cannot be searched further.
 
-    files = [Path(file) for file in arguments["data"]]
-    every = (arguments[name] for name in ("items", "difficulty", "seed"))
-    tasks = [take(task, part) for task in collect_tasks(arguments["task"], files, *every)]
-    chosen = float(all(task.kind == "choice" for task in tasks))
+    Raises:
+        ArgumentError: the model is not that of the search.
+    """
+    if plan.manifest(engine)["engine"] != study.engine:
+        raise ArgumentError(f"{folder}: the model is not the one of the search; its weights or its dtype have changed")
+    _record(folder, study, None)
+    finished = perform(plan, engine, folder / TEST_FOLDER)
+    return replace(finished, findings=replace(finished.findings, study=study.chosen))
+
+
+def record_confirmation(folder: Path, study: StudyResult, finished: FinishedRun) -> None:
+    """Records, after the report is written, that the test items have been used."""
+    _record(folder, study, [verdict.sentence for verdict in finished.findings.verdicts])
+
+
+def _record(folder: Path, study: StudyResult, verdicts: list[str] | None) -> None:
+    chosen = study.chosen.to_dict()
+    write_json(folder / CONFIRMED_FILE, {"verdicts": verdicts, "best": chosen["best"], "budget": chosen["budget"]})
+
+
+def _take_tasks(arguments: StudyArguments, part: ItemsPart) -> list[Task]:
+    files = [Path(file) for file in arguments.data]
+    tasks = collect_tasks(arguments.task, files, arguments.items, arguments.difficulty, arguments.seed)
+    return [take(task, part) for task in tasks]
+
+
+def _plan(arguments: StudyArguments, tasks: Sequence[Task], compared: Sequence[Condition]) -> Plan:
     return make_plan(
         tasks,
-        compared or conditions([], [], temperature=chosen, placebos=False),
-        built_in=arguments["model"] in (None, "abacus"),
-        **{name: arguments[name] for name in ("seed", "max_new_tokens", "system", "allow_code", "batch")},
+        compared,
+        built_in=arguments.model in (None, "abacus"),
+        seed=arguments.seed,
+        max_new_tokens=arguments.max_new_tokens,
+        system=arguments.system,
+        allow_code=arguments.allow_code,
+        batch=arguments.batch,
     )
 
 
-def study_map(result: dict[str, Any]) -> "Map | None":
-    """The sensitivity map of a study; None where one setting alone was searched."""
-    from armlet.evaluation.report.report import Map
+def _result(
+    trials: Sequence[SearchTrial],
+    space: Space,
+    plan: Plan,
+    engine: Facts,
+    arguments: StudyArguments,
+    interrupted: bool,
+) -> StudyResult:
+    chosen = best(trials)
+    items = sum(len(task.problems) for task in plan.tasks)
+    return StudyResult(
+        arguments=arguments,
+        engine=engine,
+        space=space.to_dict(),
+        chosen=ChosenSetting(
+            BestTrial(chosen.result(space), chosen.treatment.plain()),
+            Budget(len(trials), items, (1 + len(trials)) * items),
+            [StudyTask(task.name, len(task.problems), dict(task.source)) for task in plan.tasks],
+        ),
+        interrupted=interrupted,
+        trials=[trial.result(space) for trial in trials],
+        searched=space.names,
+        mapped=[trial.number for trial in on_map(trials, space)],
+    )
 
-    names = result["map"]["names"]
-    if len(names) != 2:
-        return None
-    rows = [result["trials"][number] for number in result["map"]["trials"]]
-    tasks = ", ".join(task["name"] for task in result["tasks"])
-    return Map(rows, *names, title=f"{result['study']['treatment']['policy']} on the tuning items of {tasks}")
+
+def _read_study_file(path: Path) -> StudyResult:
+    keys = {"arguments", "engine", "tasks", "study", "budget", "interrupted", "best", "trials", "map"}
+    try:
+        return StudyResult.from_dict(_read_json(path, keys))
+    except (LookupError, TypeError) as error:
+        raise _no_study(path, str(error)) from error
+
+
+def _read_json(path: Path, keys: set[str]) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        missing = sorted(keys - set(dict(content)))
+    except (OSError, ValueError, TypeError) as error:
+        raise _no_study(path, str(error)) from error
+    if missing:
+        raise _no_study(path, f"lacks {', '.join(missing)}")
+    return content
+
+
+def _no_study(path: Path, reason: str) -> ArgumentError:
+    return ArgumentError(f"{path.parent}: is no folder of `armlet tune` ({path.name}: {reason})")

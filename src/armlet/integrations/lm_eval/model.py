@@ -1,16 +1,11 @@
-"""Every task of lm-eval with ARM attached: the model type "armlet", which is "hf" and ARM in it.
+"""lm-eval's model type "armlet": "hf" with ARM attached.
 
-```python
-from armlet.integrations import lm_eval as integration
-integration.register()
-lm_eval.simple_evaluate(model="armlet", model_args="pretrained=FOLDER,policy=outward:band=0.2;ceiling=0.99", tasks=...)
-```
-
-It takes all arguments of "hf", and those of `Treated`. lm-eval parts arguments at commas, so inside one of them a
+It takes all arguments of "hf", and those of `Treated`. lm-eval splits arguments at commas, so inside one of them a
 semicolon stands for a comma: `policy=outward:band=0.2;ceiling=0.99`, `layers=0;3`.
 
-For log-likelihoods lm-eval pads a batch on the right and says nothing of it. A token's own statistics do not see that,
-and its answer does not depend on it; but the report counts padding as tokens, and other scopes need batches of one.
+For log-likelihoods lm-eval pads a batch on the right and passes no padding mask. A token's own statistics do not see
+the padding, and its answer does not depend on it; but the report counts padding as tokens, and scopes other than
+"token" need batches of one.
 """
 
 from collections.abc import Sequence
@@ -29,23 +24,23 @@ from armlet.redistribution.spelling import parse_policy
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-NAME = "armlet"
-"""The model type: `--model armlet`."""
+MODEL_TYPE = "armlet"
+
+NOT_GIVEN = ""
 
 UNTREATED = (None, "none")
 """Policies that leave ARM out; lm-eval reads "none" as None."""
 
-UNSAID = ""
-
-HOW = f"policy=outward (or inward, transport), config=FILE, or policy={UNTREATED[1]} for the baseline"
+DEFAULTS = {"policy": NOT_GIVEN, "layers": 0, "scope": "token", "site": GATE, "noise_seed": 0}
+"""Of the arguments that say how ARM is attached."""
 
 
 class IdleError(ArmletError, RuntimeError):
-    """ARM was attached, and nothing went through it."""
+    """ARM was attached, and no token went through it."""
 
 
 class Treated:
-    """What "armlet" has on top of lm-eval's `HFLM`, before which it stands among the bases.
+    """What "armlet" adds to lm-eval's `HFLM`: a mixin, named before it among the bases.
 
     Args:
         pretrained: a folder, a hub id or a model.
@@ -55,7 +50,7 @@ class Treated:
         site: "gate" or "product".
         noise_seed: of the keyed noise.
         config: an armlet.json, in place of all of these.
-        attachment: ARM in the model already, in place of all of these; whoever attached it takes it off.
+        attachment: ARM that is already in the model, in place of all of these; the caller detaches it.
         batch_size: as of `HFLM`; 1 where the scope is not "token".
         device: None for cuda where there is one, or else the CPU.
         trust_remote_code: is refused.
@@ -71,9 +66,9 @@ class Treated:
 
     def __init__(
         self,
-        pretrained: Any,
+        pretrained: object,
         *,
-        policy: str | Policy | None = UNSAID,
+        policy: str | Policy | None = NOT_GIVEN,
         layers: int | str | Sequence[int] = 0,
         scope: str = "token",
         site: str = GATE,
@@ -83,7 +78,7 @@ class Treated:
         batch_size: int | str | None = 1,
         device: str | None = None,
         trust_remote_code: bool | None = False,
-        **arguments: Any,
+        **arguments: object,
     ) -> None:
         import torch
 
@@ -92,33 +87,32 @@ class Treated:
         given = {"policy": policy, "layers": layers, "scope": scope, "site": site, "noise_seed": noise_seed}
         how = None if attachment else treatment(given, config)
         if (how["scope"] if how else getattr(attachment, "scope", "token")) != "token" and str(batch_size) != "1":
-            raise ArgumentError("scope: lm-eval hides its padding, which other scopes than token take in: batch_size 1")
+            raise ArgumentError("scope: lm-eval passes no padding mask, so other scopes than token need batch_size 1")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         arguments |= {"batch_size": batch_size, "device": device, "trust_remote_code": False}
         super().__init__(pretrained, **arguments)  # type: ignore[call-arg]
-        own: Any = self
-        self.attachment = attach(own.model, **how) if how else attachment
+        self.attachment = attach(self.model, **how) if how else attachment  # type: ignore[attr-defined]
 
     def report(self) -> dict[int, dict[str, int | float]]:
         """What ARM did so far, layer by layer; empty where it is left out."""
         return self.attachment.report() if self.attachment else {}
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval writes into its results, and how ARM was attached and what it did.
+        """What lm-eval writes into its results, with how ARM was attached and what it did.
 
         Raises:
             IdleError: ARM was attached and saw no token.
         """
-        found: dict[str, Any] = super().get_model_info()  # type: ignore[misc]
+        info: dict[str, Any] = super().get_model_info()  # type: ignore[misc]
         if not self.attachment:
-            return found | {NAME: None}
-        report = {str(layer): own for layer, own in self.report().items()}
-        if not all(own["tokens"] for own in report.values()):
+            return info | {MODEL_TYPE: None}
+        report = {str(layer): counts for layer, counts in self.report().items()}
+        if not all(counts["tokens"] for counts in report.values()):
             raise IdleError(
                 "ARM is attached and saw no token: every answer came from lm-eval's cache of responses, which does not "
-                "tell treated ones from others; leave use_cache out, or give each run its own"
+                "distinguish treated ones from others; leave use_cache out, or give each run its own"
             )
-        return found | {NAME: {"attached": _described(self.attachment), "report": report}}
+        return info | {MODEL_TYPE: {"attached": _describe_attachment(self.attachment), "report": report}}
 
 
 def treatment(given: dict[str, Any], config: str | None) -> dict[str, Any] | None:
@@ -133,19 +127,24 @@ def treatment(given: dict[str, Any], config: str | None) -> dict[str, Any] | Non
     """
     policy, layers = given["policy"], given["layers"]
     if config is not None:
-        if given != {"policy": UNSAID, "layers": 0, "scope": "token", "site": GATE, "noise_seed": 0}:
+        if given != DEFAULTS:
             raise ArgumentError("config: says all of policy, layers, scope, site and noise; give the one or the others")
         return dict(load_config(config))
-    if policy == UNSAID:
-        raise ArgumentError(f"the model type {NAME} needs {HOW}")
+    if policy == NOT_GIVEN:
+        raise ArgumentError(
+            f"the model type {MODEL_TYPE} needs policy=outward (or inward, transport), config=FILE, or "
+            f"policy={UNTREATED[1]} for the baseline"
+        )
     if policy in UNTREATED:
         return None
-    if isinstance(policy, str):
-        policy = parse_policy(policy.replace(";", ","))
-    layers = parse_layers(layers.replace(";", ",")) if isinstance(layers, str) else layers
     check_site(given["site"])
-    place = {"layers": layers, "scope": given["scope"], "site": given["site"]}
-    return {"policy": policy, **place, "noise": Noise(given["noise_seed"])}
+    return {
+        "policy": parse_policy(policy.replace(";", ",")) if isinstance(policy, str) else policy,
+        "layers": parse_layers(layers.replace(";", ",")) if isinstance(layers, str) else layers,
+        "scope": given["scope"],
+        "site": given["site"],
+        "noise": Noise(given["noise_seed"]),
+    }
 
 
 @cache
@@ -160,15 +159,14 @@ def register() -> type[Any]:
         from lm_eval.models.huggingface import HFLM
     except ImportError as error:
         raise ArgumentError("lm-eval is another package: pip install 'armlet[lm-eval]'") from error
-    made = type("ArmletLM", (Treated, HFLM), {"__doc__": Treated.__doc__, "__module__": __name__})
-    return register_model(NAME)(made)
+    return register_model(MODEL_TYPE)(type("ArmletLM", (Treated, HFLM), {"__doc__": Treated.__doc__}))
 
 
 def from_model(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     attachment: Attachment | None = None,
-    **arguments: Any,
+    **arguments: object,
 ) -> Any:
     """A model for `simple_evaluate(model=...)` out of one that is loaded.
 
@@ -176,7 +174,7 @@ def from_model(
         model: of Hugging Face.
         tokenizer: the model's.
         attachment: of `attach`, where ARM is in the model already; otherwise `arguments` say how it is attached, and
-            `attachment.detach()` of the result takes it off.
+            `attachment.detach()` of the result removes it.
         arguments: of `Treated` and `HFLM`, such as policy and batch_size.
 
     Raises:
@@ -185,7 +183,7 @@ def from_model(
     return register()(pretrained=model, tokenizer=tokenizer, attachment=attachment, **arguments)
 
 
-def _described(attachment: Attachment) -> Any:
-    with suppress(ConfigError):  # noise that a file cannot keep
+def _describe_attachment(attachment: Attachment) -> dict[str, Any] | str:
+    with suppress(ConfigError):  # noise that a file cannot store
         return describe(attachment.policy, attachment.layers, attachment.scope, attachment.noise, attachment.site)
     return repr(attachment)

@@ -1,0 +1,302 @@
+"""From answers to findings: accuracy and form of each condition, paired comparisons, verdicts.
+
+The same answers and settings give the same findings.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from armlet.evaluation.conditions.conditions import BASELINE
+from armlet.evaluation.report.answers import (
+    ConditionAnswers,
+    GradedAnswer,
+    Item,
+    Samples,
+    TaskAnswers,
+    applying,
+    read_answers,
+)
+from armlet.evaluation.report.findings import (
+    COMPARED_ROLES,
+    ChosenAnswers,
+    ConditionFindings,
+    DiscordantItem,
+    Findings,
+    PairedComparison,
+    PlannedPower,
+    Selection,
+    Side,
+    TaskFindings,
+    Verdict,
+    WrittenAnswers,
+)
+from armlet.evaluation.report.sentences import verdict_sentence
+from armlet.evaluation.settings import ConditionSettings, RunSettings
+from armlet.evaluation.tasks.problems import Kind, Task
+from armlet.runs.folder import RunFolder
+from armlet.statistics.comparison import compare
+from armlet.statistics.power import detectable
+from armlet.statistics.significance import corrected, holm
+from armlet.statistics.votes import KS, distinct_2, majority, pass_at_k
+
+CONFIDENCE_OF_VERDICTS = 0.95
+
+ASSUMED_DISCORDANT = 0.2
+"""The share of discordant pairs that the smallest detectable difference is announced for before a run."""
+
+EXACT_PLACEBOS = ("identity", "draw-only")
+"""Placebos whose answers must be the baseline's, letter for letter."""
+
+Equal = Callable[[str, str], bool]
+Correctness = NDArray[np.float64]
+
+
+def analyse_run(journal: RunFolder, tasks: Sequence[Task], equal: Mapping[Kind, Equal], *, seed: int = 0) -> Findings:
+    """The findings of an armlet run.
+
+    Args:
+        journal: of a whole run, or of a part of one.
+        tasks: what was asked.
+        equal: for each kind of task, whether two extracted answers are the same answer.
+        seed: of the bootstrap.
+    """
+    settings = RunSettings.from_manifest(journal.manifest)
+    answers = [read_answers(journal, task, settings.conditions) for task in tasks]
+    return analyse(settings, answers, {**equal}, seed=seed)
+
+
+def analyse(
+    settings: RunSettings, tasks: Sequence[TaskAnswers], equal: Mapping[str, Equal], *, seed: int = 0
+) -> Findings:
+    """The findings of any run: tasks without an answered item are left out and make the run incomplete.
+
+    Args:
+        settings: how the run was made; its tasks may be more than those with answers.
+        tasks: the answers.
+        equal: as in `analyse_run`.
+        seed: of the bootstrap.
+    """
+    planned = [plan_comparisons([answers.condition for answers in task.conditions], task.kind) for task in tasks]
+    judged = sum(pair.judged for pairs in planned for pair in pairs)
+    begun = _correct_by_holm(
+        [
+            _analyse_task(task, pairs, equal.get(task.kind), seed, judged)
+            for task, pairs in zip(tasks, planned, strict=True)
+            if task.items
+        ]
+    )
+    items = {task.name: task.items for task in begun}
+    return Findings(
+        armlet=settings.versions["armlet"] or "",
+        complete=all(items.get(task.name, 0) == task.items for task in settings.tasks),
+        verdicts=[
+            Verdict(pair.verdict, verdict_sentence(task, pair))
+            for task in begun
+            for pair in task.comparisons
+            if pair.judged
+        ],
+        tasks=begun,
+        settings=settings,
+    )
+
+
+def planned_power(items: int, judged: int = 1) -> PlannedPower:
+    """What so many items can show, before they are run, where so many comparisons are judged together."""
+    confidence = corrected(CONFIDENCE_OF_VERDICTS, max(judged, 1))
+    return PlannedPower(items, ASSUMED_DISCORDANT, judged, detectable(items, ASSUMED_DISCORDANT, confidence))
+
+
+def count_judged(conditions: Sequence[ConditionSettings], tasks: Sequence[Task]) -> int:
+    """How many comparisons of a whole run get a verdict, all tasks together."""
+    return sum(pair.judged for task in tasks for pair in plan_comparisons(applying(conditions, task), task.kind))
+
+
+@dataclass(frozen=True)
+class PlannedComparison:
+    """Two sides that are compared, and whether the comparison gets a verdict."""
+
+    treated: Side
+    against: Side
+    judged: bool
+
+
+def plan_comparisons(conditions: Sequence[ConditionSettings], kind: str) -> list[PlannedComparison]:
+    """What is compared: every condition with the baseline, also by majority, and treatments with matched placebos.
+
+    Programs have no majority: two that do the same are seldom written the same.
+    """
+    voted: list[Selection] = [] if kind == "code" else ["majority"]
+    several = kind != "choice"
+    return [
+        pair
+        for condition in conditions
+        for pair in (
+            *_with_baseline(condition, voted, several=several),
+            *_with_matched_placebo(condition, conditions),
+        )
+    ]
+
+
+def _with_baseline(
+    condition: ConditionSettings, voted: Sequence[Selection], *, several: bool
+) -> Iterator[PlannedComparison]:
+    name, judged = condition.name, condition.role != "placebo"
+    if condition.role == "best-of":
+        selections: tuple[Selection, ...] = (*voted, "likeliest", "any")
+        for selection in selections:
+            yield PlannedComparison(Side(name, selection), Side(BASELINE), selection != "any")
+    elif name != BASELINE:
+        yield PlannedComparison(Side(name), Side(BASELINE), judged)
+        if several and condition.samples > 1:
+            for selection in voted:
+                yield PlannedComparison(Side(name, selection), Side(BASELINE, selection), judged)
+
+
+def _with_matched_placebo(
+    condition: ConditionSettings, conditions: Sequence[ConditionSettings]
+) -> Iterator[PlannedComparison]:
+    if condition.role == "treated":
+        for other in conditions:
+            if other.placebo == "matched" and other.treatment == condition.treatment:
+                yield PlannedComparison(Side(condition.name), Side(other.name), False)
+
+
+def _analyse_task(
+    task: TaskAnswers, pairs: Sequence[PlannedComparison], equal: Equal | None, seed: int, judged: int
+) -> TaskFindings:
+    by_name = {answers.condition.name: answers for answers in task.conditions}
+    baseline = by_name[BASELINE].items
+    return TaskFindings(
+        name=task.name,
+        kind=task.kind,
+        items=len(task.items),
+        planned_items=task.planned_items,
+        planned=planned_power(task.planned_items, judged),
+        conditions=[_describe_condition(answers, task.kind) for answers in task.conditions],
+        comparisons=_compare_pairs(pairs, by_name, equal, seed, judged),
+        same_as_baseline={
+            answers.condition.name: _count_same(answers.items, baseline)
+            for answers in task.conditions
+            if answers.condition.placebo in EXACT_PLACEBOS
+        },
+        discordant=[
+            item
+            for answers in task.conditions
+            if answers.condition.role in COMPARED_ROLES
+            for item in _discordant_items(answers.condition.name, task.items, baseline, answers.items)
+        ],
+    )
+
+
+def _describe_condition(answers: ConditionAnswers, kind: str) -> ConditionFindings:
+    condition, correct = answers.condition, correctness(answers.items)
+    return ConditionFindings(
+        name=condition.name,
+        role=condition.role,
+        samples=correct.shape[1],
+        accuracy=float(correct.mean()),
+        answers=_describe_chosen(answers.items) if kind == "choice" else _describe_written(answers.items, correct),
+        arm=answers.arm,
+    )
+
+
+def _describe_chosen(items: Sequence[Samples]) -> ChosenAnswers:
+    normalised = [answer.correct_normalised for samples in items for answer in samples]
+    known = [value for value in normalised if value is not None]
+    return ChosenAnswers(float(np.mean(known)) if len(known) == len(normalised) else None)
+
+
+def _describe_written(items: Sequence[Samples], correct: Correctness) -> WrittenAnswers:
+    answers = [answer for samples in items for answer in samples]
+    forms = [answer.form for answer in answers if answer.form]
+    repetition = distinct_2(answer.text for answer in answers)
+    if not forms:
+        return WrittenAnswers(None, None, None, None, None, repetition, {})
+    lengths = [form.tokens for form in forms if form.tokens is not None]
+    extracted = np.array([answer.extracted is not None for answer in answers])
+    return WrittenAnswers(
+        extracted=float(extracted.mean()),
+        format_ok=float(np.mean([form.format_ok for form in forms])),
+        truncated=float(1 - np.mean([form.ended for form in forms])),
+        accuracy_of_extracted=float(correct.reshape(-1)[extracted].mean()) if extracted.any() else None,
+        tokens=float(np.mean(lengths)) if lengths else None,
+        distinct_2=repetition,
+        pass_at={str(k): float(pass_at_k(correct, k).mean()) for k in KS if k <= correct.shape[1]},
+    )
+
+
+def _compare_pairs(
+    pairs: Sequence[PlannedComparison],
+    by_name: Mapping[str, ConditionAnswers],
+    equal: Equal | None,
+    seed: int,
+    judged: int,
+) -> list[PairedComparison]:
+    """Without those by likelihoods that are not recorded."""
+    compared = []
+    for pair in pairs:
+        before, after = (
+            _select(by_name[side.condition], side.selection, equal) for side in (pair.against, pair.treated)
+        )
+        if before is not None and after is not None:
+            comparison = compare(before, after, seed=seed, comparisons=max(judged, 1))
+            compared.append(PairedComparison(pair.treated, pair.against, pair.judged, comparison))
+    return compared
+
+
+def correctness(items: Sequence[Samples]) -> Correctness:
+    """`[items, samples]`."""
+    return np.array([[answer.correct for answer in samples] for samples in items])
+
+
+def _select(answers: ConditionAnswers, selection: Selection, equal: Equal | None) -> Correctness | None:
+    """Correctness `[items, samples]`, or `[items]` of the selected answers; None where likelihoods are not recorded."""
+    if selection == "":
+        return correctness(answers.items)
+    if selection == "any":
+        return correctness(answers.items).max(axis=1)
+    if selection == "majority":
+        assert equal is not None, "kinds of answers that cannot be compared have no majority"
+        votes = [majority([answer.extracted for answer in samples], equal) for samples in answers.items]
+        selected = [None if at is None else samples[at] for at, samples in zip(votes, answers.items, strict=True)]
+    else:
+        if any(answer.logprob is None for samples in answers.items for answer in samples):
+            return None
+        selected = [max(samples, key=_logprob) for samples in answers.items]
+    return np.array([answer.correct if answer else 0.0 for answer in selected])
+
+
+def _logprob(answer: GradedAnswer) -> float:
+    assert answer.logprob is not None
+    return answer.logprob
+
+
+def _count_same(items: Sequence[Samples], baseline: Sequence[Samples]) -> int:
+    """Items answered letter for letter, or with the same log-likelihoods, as by the baseline."""
+    answered = ([[(a.text, a.loglikelihoods) for a in samples] for samples in side] for side in (items, baseline))
+    return sum(after == before for after, before in zip(*answered, strict=True))
+
+
+def _discordant_items(
+    condition: str, items: Sequence[Item], baseline: Sequence[Samples], treated: Sequence[Samples]
+) -> Iterator[DiscordantItem]:
+    for item, (before, *_), (after, *_) in zip(items, baseline, treated, strict=True):
+        if before.correct != after.correct:
+            gained = after.correct > before.correct
+            yield DiscordantItem(condition, item.id, item.question, item.gold, gained, before.text, after.text)
+
+
+def _correct_by_holm(tasks: Sequence[TaskFindings]) -> list[TaskFindings]:
+    """Holm's correction over all judged comparisons of all tasks."""
+    p_values = [pair.comparison.p_value for task in tasks for pair in task.comparisons if pair.judged]
+    adjusted = iter(holm(p_values))
+    return [
+        replace(
+            task,
+            comparisons=[replace(pair, p_holm=next(adjusted)) if pair.judged else pair for pair in task.comparisons],
+        )
+        for task in tasks
+    ]

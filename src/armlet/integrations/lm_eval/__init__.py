@@ -1,0 +1,14 @@
+"""Every task of lm-eval with ARM attached, and two of its runs as one paired report.
+
+```python
+from armlet.integrations import lm_eval as integration
+integration.register()
+lm_eval.simple_evaluate(model="armlet", model_args="pretrained=FOLDER,policy=outward:band=0.2;ceiling=0.99", tasks=...)
+```
+"""
+
+from armlet.integrations.lm_eval.comparison import compare_runs as compare_runs
+from armlet.integrations.lm_eval.model import IdleError as IdleError
+from armlet.integrations.lm_eval.model import Treated as Treated
+from armlet.integrations.lm_eval.model import from_model as from_model
+from armlet.integrations.lm_eval.model import register as register
