@@ -56,6 +56,9 @@ class Fake:
         self._begin(condition)
         return [self._weights(ask.problem, condition) for ask in asks]
 
+    def close(self):
+        pass
+
     def fired(self):
         if self.condition is None or self.condition.treatment is None:
             return {}
@@ -64,7 +67,7 @@ class Fake:
         each = {"calls": 1, "tokens": 50, "moved": moved, "share_moved": moved / 5000, "passed": 0}
         return {str(layer): each for layer in ([layers] if isinstance(layers, int) else layers)}
 
-    def describe(self):
+    def describe(self) -> dict[str, object]:
         return {"model": self.name, "sha256": "ab" * 32, "dtype": "float32", "device": "cpu"}
 
     def _begin(self, condition):
