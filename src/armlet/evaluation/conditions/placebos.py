@@ -19,11 +19,7 @@ class DrawOnly:
     policy: Policy
 
     name: ClassVar[str] = "draw-only"
-
-    @property
-    def strength(self) -> float:
-        """1: `move` already includes the policy's own strength."""
-        return 1.0
+    strength: ClassVar[float] = 1.0  # `move` already includes the policy's own
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """`[rows, n]` each: the values unchanged, and False."""
@@ -43,11 +39,7 @@ class Matched:
     policy: Policy
 
     name: ClassVar[str] = "matched"
-
-    @property
-    def strength(self) -> float:
-        """1: `move` already includes the policy's own strength."""
-        return 1.0
+    strength: ClassVar[float] = 1.0  # `move` already includes the policy's own
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """`[rows, n]` each: the changed values, and which of them changed."""
@@ -92,10 +84,8 @@ def _derived_uniforms(drawn: Tensor, role: int) -> Tensor:
 
 def _lowest(keys: Tensor, count: Tensor) -> Tensor:
     """`[rows, n]` bool: the `count` `[rows, 1]` positions of each row with the lowest keys."""
-    order = keys.argsort(dim=-1, stable=True)
-    return torch.zeros_like(keys, dtype=torch.bool).scatter(
-        -1, order, torch.arange(keys.shape[-1], device=keys.device) < count
-    )
+    first = torch.arange(keys.shape[-1], device=keys.device) < count
+    return torch.zeros_like(keys, dtype=torch.bool).scatter(-1, keys.argsort(dim=-1, stable=True), first)
 
 
 def _masked_mean(values: Tensor, real: Tensor) -> Tensor:

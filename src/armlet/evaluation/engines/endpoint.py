@@ -9,33 +9,23 @@ A server reveals neither its tokenizer nor its activations. So this engine diffe
 """
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from armlet.attachment.sites import GATE
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.address import NO_KEY, SERVER_KEY, TREATED_SERVER_KEY, checked_url, server_keys
-from armlet.evaluation.engines.chat import (
-    SWITCH_KEY,
-    SWITCH_REFUSAL,
-    ChatRequest,
-    chat_request,
-    read_completion,
-    switch,
-)
+from armlet.evaluation.engines.chat import SWITCH_KEY, SWITCH_REFUSAL, ChatRequest, messages, read_completion, switch
 from armlet.evaluation.engines.concurrency import concurrently
-from armlet.evaluation.engines.engine import Ask, Output, Sampling
+from armlet.evaluation.engines.engine import Ask, Output, Sampling, derived_seed
 from armlet.evaluation.tasks.problems import Task
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI
+    from openai.types.chat import ChatCompletionMessageParam
 
-CONNECT_SECONDS = 10.0
-"""To wait for a connection; an answer may take far longer."""
-
-MESSAGE_CHARACTERS = 300
-"""Shown of a server's message."""
+CONNECT_SECONDS = 10.0  # to wait for a connection; an answer may take far longer
+MESSAGE_CHARACTERS = 300  # shown of a server's message
 
 
 class EndpointError(ArmletError, RuntimeError):
@@ -93,7 +83,7 @@ class Endpoint:
     def __enter__(self) -> "Endpoint":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -118,14 +108,12 @@ class Endpoint:
                 "--treated-endpoint URL, or leave the policy out"
             )
         _check_treatments(treated)
-        placebos = [condition for condition in conditions if condition.placebo]
-        if placebos:
+        if placebos := [condition for condition in conditions if condition.placebo]:
             raise ArgumentError(
                 f"--endpoint: placebos inside the gate cannot be run on a server: {_names(placebos)}; "
                 "leave them out with --no-placebos"
             )
-        weighed = [task.name for task in tasks if task.kind == "choice"]
-        if weighed:
+        if weighed := [task.name for task in tasks if task.kind == "choice"]:
             raise ArgumentError(f"--endpoint: multiple choice needs a local model, and {', '.join(weighed)} is that")
 
     def length(self, ask: Ask) -> int:
@@ -159,7 +147,16 @@ class Endpoint:
 
     def request(self, ask: Ask, condition: Condition, sampling: Sampling, *, batch: int, sample: int) -> ChatRequest:
         """The request for one answer; if one server runs all conditions, it turns ARM on or off."""
-        request = chat_request(self.model, ask, condition, sampling, filler_seed=self.seed, batch=batch, sample=sample)
+        request = ChatRequest(
+            model=self.model,
+            messages=messages(ask, condition.filling, self.seed),
+            temperature=condition.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_new_tokens,
+            seed=derived_seed(sampling.seed, batch, sample, ask.number, bits=31),  # which every server accepts
+        )
+        if condition.role == "best-of":
+            request["logprobs"] = True
         if self.switched:
             request["extra_body"] = switch("on" if condition.treatment else "off")
         return request
@@ -170,12 +167,8 @@ class Endpoint:
         Raises:
             EndpointError: it has no such switch, or it cannot be reached.
         """
-        probe = ChatRequest(
-            model=self.model,
-            messages=[{"role": "user", "content": "1"}],
-            max_tokens=1,
-            extra_body=switch("neither"),
-        )
+        question: ChatCompletionMessageParam = {"role": "user", "content": "1"}
+        probe = ChatRequest(model=self.model, messages=[question], max_tokens=1, extra_body=switch("neither"))
         try:
             self._answer(self.url, probe)
         except EndpointError as error:
@@ -191,8 +184,7 @@ class Endpoint:
         try:
             import openai
         except ImportError as error:
-            message = "a server needs another package: pip install 'armlet[endpoint]'"
-            raise ArgumentError(message) from error
+            raise ArgumentError("a server needs another package: pip install 'armlet[endpoint]'") from error
         timeout = openai.Timeout(self.timeout, connect=min(CONNECT_SECONDS, self.timeout))
         return openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=self.retries)
 

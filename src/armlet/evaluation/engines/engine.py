@@ -1,5 +1,6 @@
 """The protocol between a run and what generates its answers: the model in this process, or a server."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -66,6 +67,12 @@ class Output:
 def printable(text: str) -> str:
     """The text as UTF-8 can encode it: half of a surrogate pair becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def derived_seed(*numbers: int, bits: int) -> int:
+    """The seed of a batch or a request, the same for all conditions: hashed from the run's seed and its indices."""
+    digest = hashlib.sha256("/".join(map(str, numbers)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") % 2**bits
 
 
 class Engine(Protocol):

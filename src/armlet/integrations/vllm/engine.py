@@ -11,8 +11,7 @@ from armlet.attachment.sites import GATE
 from armlet.checkpoints.identity import fingerprint, model_folder
 from armlet.checkpoints.pretrained import load_tokenizer
 from armlet.evaluation.conditions.conditions import Condition, Treatment
-from armlet.evaluation.engines.chat import item_seed
-from armlet.evaluation.engines.engine import Ask, Output, Sampling
+from armlet.evaluation.engines.engine import Ask, Output, Sampling, derived_seed
 from armlet.evaluation.engines.tokens import Tokens, ended
 from armlet.evaluation.tasks.problems import Task
 from armlet.integrations.vllm.offline import OFF, EngineError, close_engine, generate, open_engine, reports
@@ -103,7 +102,7 @@ class Offline:
             how["logprobs"] = 0
         prompts = [self.tokens.prompt(ask, condition).tolist() for ask in asks]
         self._check_room(asks, prompts, sampling.max_new_tokens)
-        seeds = [item_seed(sampling.seed, batch, sample, ask.number) for ask in asks]
+        seeds = [derived_seed(sampling.seed, batch, sample, ask.number, bits=31) for ask in asks]
         outputs = self._generate(prompts, condition, [how | {"seed": seed} for seed in seeds])
         return [self._output(each.outputs[0]) for each in outputs]
 
