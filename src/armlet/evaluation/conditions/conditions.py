@@ -26,15 +26,7 @@ PLACEBO_FACTOR = 1.1  # times the temperature of sampled answers, or of the choi
 
 @dataclass(frozen=True)
 class Treatment:
-    """How ARM is attached: the arguments of `attach`.
-
-    Args:
-        policy: what moves.
-        layers: where.
-        scope: over which values statistics are taken.
-        noise: keyed noise has a stream of its own for each sample.
-        site: "gate" or "product".
-    """
+    """How ARM is attached: the arguments of `attach`. Keyed noise has a stream of its own for each sample."""
 
     policy: Policy
     layers: int | Sequence[int] | str = 0
@@ -67,27 +59,16 @@ class Filling:
 
 @dataclass(frozen=True)
 class Condition:
-    """One way to run all items.
+    """One way to run all items."""
 
-    Args:
-        name: unique in a run.
-        role: what it is for.
-        treatment: None without ARM.
-        placebo: attached instead of the treatment's policy: one of `GATE_PLACEBOS`.
-        filling: None without filler.
-        temperature: of sampling, 0 for greedy.
-        weighing: the temperature of the choices' likelihoods; 1 leaves them unchanged.
-        samples: answers to each item.
-    """
-
-    name: str
-    role: Role
-    treatment: Treatment | None = None
-    placebo: str | None = None
-    filling: Filling | None = None
-    temperature: float = 0.0
-    weighing: float = 1.0
-    samples: int = 1
+    name: str  # unique in a run
+    role: Role  # what it is for
+    treatment: Treatment | None = None  # None without ARM
+    placebo: str | None = None  # attached instead of the treatment's policy: one of `GATE_PLACEBOS`
+    filling: Filling | None = None  # None without filler
+    temperature: float = 0.0  # of sampling, 0 for greedy
+    weighing: float = 1.0  # the temperature of the choices' likelihoods; 1 leaves them unchanged
+    samples: int = 1  # answers to each item
 
     def plain(self) -> dict[str, object]:
         """For the manifest and the report."""

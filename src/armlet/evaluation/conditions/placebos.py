@@ -13,13 +13,21 @@ CHOICE_ROLE, NOISE_ROLE = 1, 2  # what uniforms are derived for: which values ch
 
 
 @dataclass(frozen=True)
-class DrawOnly:
-    """Does all of a policy's work, its draws included, and then returns the values unchanged."""
+class Placebo:
+    """What is attached in place of a policy."""
 
     policy: Policy
 
+    @property
+    def strength(self) -> float:
+        """1: `move` already includes the policy's own strength."""
+        return 1.0
+
+
+class DrawOnly(Placebo):
+    """Does all of a policy's work, its draws included, and then returns the values unchanged."""
+
     name: ClassVar[str] = "draw-only"
-    strength: ClassVar[float] = 1.0  # `move` already includes the policy's own
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """`[rows, n]` each: the values unchanged, and False."""
@@ -28,18 +36,14 @@ class DrawOnly:
         return rows.values, torch.zeros_like(rows.values, dtype=torch.bool)
 
 
-@dataclass(frozen=True)
-class Matched:
+class Matched(Placebo):
     """Moves as many values of each row as a policy does, chosen at random, with the same change of the variance.
 
     Where the variance rises, uniform noise with mean 0 is added; where it falls, the values move towards the row's
     mean, at most onto it: a few values at random cannot always reduce the variance as much as the tails can.
     """
 
-    policy: Policy
-
     name: ClassVar[str] = "matched"
-    strength: ClassVar[float] = 1.0  # `move` already includes the policy's own
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """`[rows, n]` each: the changed values, and which of them changed."""

@@ -12,27 +12,16 @@ from armlet.redistribution.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Ask:
-    """One item as it is asked.
-
-    Args:
-        problem: what is asked.
-        number: its index in the task, which random fillers and positions depend on.
-        system: the system prompt.
-    """
+    """One item as it is asked."""
 
     problem: Problem
-    number: int
-    system: str
+    number: int  # its index in the task, which random fillers and positions depend on
+    system: str  # the system prompt
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How answers are generated: the same for all conditions, apart from the temperature.
-
-    Args:
-        max_new_tokens: most tokens of an answer.
-        top_p: of sampling.
-        seed: of sampling; with the indices of batch and sample it gives each batch a stream of its own.
 
     Raises:
         ArgumentError: `top_p` out of range.
@@ -40,7 +29,7 @@ class Sampling:
 
     max_new_tokens: int
     top_p: float = 1.0
-    seed: int = 0
+    seed: int = 0  # with the indices of batch and sample it gives each batch a stream of its own
 
     def __post_init__(self) -> None:
         if not 0 < self.top_p <= 1:
@@ -49,19 +38,12 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Output:
-    """One answer.
+    """One answer."""
 
-    Args:
-        text: without special tokens.
-        tokens: how many, including the end token; None where a server does not say.
-        ended: the model ended it; otherwise it was cut off.
-        logprob: mean log-probability of its tokens at temperature 1; None where it was not requested.
-    """
-
-    text: str
-    tokens: int | None
-    ended: bool
-    logprob: float | None = None
+    text: str  # without special tokens
+    tokens: int | None  # how many, including the end token; None where a server does not say
+    ended: bool  # by the model; otherwise it was cut off
+    logprob: float | None = None  # mean log-probability of its tokens at temperature 1; None where not requested
 
 
 def printable(text: str) -> str:

@@ -51,13 +51,8 @@ def _choice_logits(
 ) -> Tensor:
     """`[rows, longest, vocabulary]`: the logits for each token of these choices.
 
-    Args:
-        model: as for `weigh_choices`.
-        cached: its output for the prompts.
-        mask: `[prompts, s]`, the prompts' padding mask.
-        owners: `[rows]`, the index of each choice's prompt.
-        tokens: `[rows, longest]`, the choices.
-        valid: `[rows, longest]`, the choices' padding mask.
+    `cached` is the model's output for the prompts, `mask` `[prompts, s]` their padding mask. `owners` `[rows]` are the
+    indices of the choices' prompts, `tokens` `[rows, longest]` the choices, and `valid` their padding mask.
     """
     assert cached.logits is not None
     first = cached.logits[:, -1][owners, None]
@@ -80,13 +75,10 @@ class LogProbabilities:
     """Records each new token's log-probability from the logits that `generate` samples from.
 
     It is a logits processor that changes nothing; storing the logits of all steps would fill the memory.
-
-    Args:
-        start: where the prompt ends.
     """
 
     def __init__(self, start: int) -> None:
-        self.start = start
+        self.start = start  # where the prompt ends
         self._last: Tensor | None = None
         self._taken: list[Tensor] = []
 

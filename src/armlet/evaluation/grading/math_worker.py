@@ -41,9 +41,8 @@ class MathWorker:
         """End the process."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
             with process:  # closes the pipes and waits
-                pass
+                process.kill()
 
     def forget(self) -> None:
         """After a fork, in the child: the process belongs to the parent."""

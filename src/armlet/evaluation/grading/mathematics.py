@@ -71,21 +71,20 @@ def reply(operation: str, *texts: str) -> str | bool | None:
         return None
 
 
+def limit(name: str, most: int) -> None:
+    """Set a soft limit of this process."""
+    import resource
+
+    kind = getattr(resource, name)
+    resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
+
+
 def limit_request() -> None:
     """Limit the next request's processor time, counted from now: a busy machine changes no verdict."""
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF)
-    allowed = int(used.ru_utime + used.ru_stime) + REQUEST_CPU_SECONDS + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-
-
-def limit_memory() -> None:
-    """Limit the address space; where the system refuses that, time remains limited."""
-    import resource
-
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_AS, (MATHEMATICS_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    limit("RLIMIT_CPU", int(used.ru_utime + used.ru_stime) + REQUEST_CPU_SECONDS + 1)
 
 
 def serve() -> None:
@@ -93,8 +92,8 @@ def serve() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is not a reply
     logging.disable(logging.CRITICAL)
-    with contextlib.suppress(ImportError):  # Windows has no such limits
-        limit_memory()
+    with contextlib.suppress(ImportError, OSError, ValueError):  # the system refuses; Windows has no such limits
+        limit("RLIMIT_AS", MATHEMATICS_MEMORY_BYTES)
     for line in sys.stdin:
         with contextlib.suppress(ImportError):
             limit_request()
