@@ -150,14 +150,12 @@ def _placebos(baseline: Condition, treated: Sequence[Condition]) -> list[Conditi
 
 def _label(treatment: Treatment) -> str:
     """The policy's name, and those of the treatment's settings that are not the defaults."""
-    defaults = _all_settings(Treatment(type(treatment.policy)()))
-    changed = [f"{name}={_spelled(v)}" for name, v in _all_settings(treatment).items() if v != defaults[name]]
+    actual, default = (
+        {**settings(t.policy), "layers": t.plain()["layers"], "scope": t.scope, "site": t.site}
+        for t in (treatment, Treatment(type(treatment.policy)()))
+    )
+    changed = [f"{name}={_spelled(value)}" for name, value in actual.items() if value != default[name]]
     return " ".join([treatment.policy.name, *changed])
-
-
-def _all_settings(treatment: Treatment) -> dict[str, object]:
-    layers = treatment.plain()["layers"]
-    return {**settings(treatment.policy), "layers": layers, "scope": treatment.scope, "site": treatment.site}
 
 
 def _spelled(value: object) -> str:

@@ -1,12 +1,4 @@
-"""The remote engine: chat completions of an OpenAI-compatible server, and of a second one with ARM attached.
-
-A server reveals neither its tokenizer nor its activations. So this engine differs from the local one in three ways:
-
-- A filler is text, and its length counts repetitions of the kind's text (of random sentences, words), not tokens.
-- ARM cannot be attached from here: treated conditions go to a second server, which has ARM attached the same way, or to
-  the same one if that is vLLM with armlet. Placebos inside the gate cannot be run.
-- The same request need not give the same answer, even with a seed, because a server forms its batches as it likes.
-"""
+"""The remote engine: chat completions of an OpenAI-compatible server, and of a second one with ARM attached."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -34,6 +26,10 @@ class EndpointError(ArmletError, RuntimeError):
 
 class Endpoint:
     """An OpenAI-compatible server, and optionally a second one with ARM attached.
+
+    A server reveals neither its tokenizer nor its activations: a filler's length counts repetitions of its text (of
+    random sentences, words), not tokens, and placebos inside the gate cannot be run. The same request need not give the
+    same answer, even with a seed, because a server forms its batches as it likes.
 
     The `openai` package retries failed connections and the status codes 408, 409, 429 and 5xx: after half a second,
     doubled each time up to eight, less a random quarter, or after what Retry-After says, up to two minutes.
@@ -107,7 +103,14 @@ class Endpoint:
                 f"--endpoint: a server without ARM cannot run {_names(treated)}; name one that has it attached with "
                 "--treated-endpoint URL, or leave the policy out"
             )
-        _check_treatments(treated)
+        policies = {repr(condition.treatment) for condition in treated}
+        if len(policies) > 1:
+            raise ArgumentError(
+                f"--treated-endpoint: one server has one treatment attached, and {_names(treated)} need "
+                f"{len(policies)}; give one policy"
+            )
+        if other := [condition for condition in treated if condition.treatment and condition.treatment.site != GATE]:
+            raise ArgumentError(f"--endpoint: servers have ARM at the site {GATE} alone; {_names(other)} is at another")
         if placebos := [condition for condition in conditions if condition.placebo]:
             raise ArgumentError(
                 f"--endpoint: placebos inside the gate cannot be run on a server: {_names(placebos)}; "
@@ -208,17 +211,6 @@ class Endpoint:
             reason = _one_line(f"{type(error).__name__}: {error}", client.api_key)
             message = f"answered with no chat completion ({reason})"
         raise EndpointError(f"server {url} {message}")
-
-
-def _check_treatments(treated: Sequence[Condition]) -> None:
-    policies = {repr(condition.treatment) for condition in treated}
-    if len(policies) > 1:
-        raise ArgumentError(
-            f"--treated-endpoint: one server has one treatment attached, and {_names(treated)} need "
-            f"{len(policies)}; give one policy"
-        )
-    if other := [condition for condition in treated if condition.treatment and condition.treatment.site != GATE]:
-        raise ArgumentError(f"--endpoint: servers have ARM at the site {GATE} alone; {_names(other)} is at another")
 
 
 def _names(conditions: Sequence[Condition]) -> str:

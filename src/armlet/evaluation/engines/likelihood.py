@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from armlet.attachment.positions import going_on
-from armlet.evaluation.engines.padding import pad_left, pad_right
+from armlet.evaluation.engines.padding import pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,7 +29,7 @@ def weigh_choices(
         choices: for each prompt, the tokens of each of its choices.
         temperature: of the logits; 1 leaves them unchanged.
     """
-    ids, mask = (tensor.to(model.device) for tensor in pad_left(prompts))
+    ids, mask = (tensor.to(model.device) for tensor in pad(prompts, "left"))
     cached: ModelOutput = model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), logits_to_keep=1)
     owners = torch.tensor([index for index, own_choices in enumerate(choices) for _ in own_choices])
     rows = [torch.tensor(choice, dtype=torch.int64) for own_choices in choices for choice in own_choices]
@@ -37,7 +37,7 @@ def weigh_choices(
     totals = [0.0] * len(rows)
     for start in range(0, len(rows), len(prompts)):
         batch = shortest_first[start : start + len(prompts)]
-        tokens, valid = (tensor.to(model.device) for tensor in pad_right([rows[index] for index in batch]))
+        tokens, valid = (tensor.to(model.device) for tensor in pad([rows[index] for index in batch], "right"))
         logits = _choice_logits(model, cached, mask, owners[batch].to(model.device), tokens, valid)
         scores = (logits.float() / temperature).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
         for index, total in zip(batch, (scores * valid).sum(-1).tolist(), strict=True):

@@ -11,19 +11,13 @@ from armlet.checkpoints.pretrained import load
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Ask, Output, Sampling, derived_seed
 from armlet.evaluation.engines.likelihood import LogProbabilities, weigh_choices
-from armlet.evaluation.engines.padding import pad_left
+from armlet.evaluation.engines.padding import pad
 from armlet.evaluation.engines.tokens import Tokens, ended
 from armlet.prompts.generation import Decoding, generate_tokens, padding_token
 
 
 class Local:
-    """A model in this process.
-
-    Args:
-        model: `ABACUS`, a folder or a hub id.
-        dtype: of the weights; "auto" keeps the checkpoint's.
-        device: where it runs; None for the CPU.
-        seed: of random fillers and positions.
+    """A model in this process: `ABACUS`, a folder or a hub id; `seed` is that of random fillers and positions.
 
     Raises:
         CheckpointError, ArgumentError: as `armlet.checkpoints.pretrained.load`.
@@ -57,14 +51,14 @@ class Local:
         self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
     ) -> list[Output]:
         """One answer to each ask, all in one batch."""
-        pad = padding_token(self.tokenizer)
-        ids, mask = pad_left([self.tokens.prompt(ask, condition) for ask in asks], pad)
+        padding = padding_token(self.tokenizer)
+        ids, mask = pad([self.tokens.prompt(ask, condition) for ask in asks], "left", padding)
         filters, seed = {"top_p": sampling.top_p, "top_k": 0}, derived_seed(sampling.seed, batch, sample, bits=63)
         decoding = Decoding(sampling.max_new_tokens, condition.temperature, filters, seed)
         watched = LogProbabilities(ids.shape[1]) if condition.role == "best-of" else None
         with self._treated(condition, sample):
             answers = generate_tokens(
-                self.model, ids, mask, decoding, padding=pad, processors=[watched] if watched else []
+                self.model, ids, mask, decoding, padding=padding, processors=[watched] if watched else []
             )
         ends = self.model.generation_config.eos_token_id
         rows = [ended(row, ends) for row in answers[:, ids.shape[1] :].tolist()]

@@ -71,9 +71,6 @@ def grade_released(answer_text: str, gold: str) -> Grade:
     return Grade(box.strip() in gold, box or None, bool(boxes))
 
 
-# What an answer states
-
-
 def _stated_answer(text: str) -> tuple[str | None, bool]:
     """The stated answer, None where there is none, and whether it is in the form asked for."""
     boxes, text = _closed_boxes(text)
@@ -147,9 +144,6 @@ def _has_content(latex: str) -> bool:
     """Whether anything is left once spacing and empty groups are removed."""
     rest = re.sub(r"\\(?:q?quad|[hv]space\s*\{[^}]*\}|text\w*|mbox|[^a-zA-Z{}])", "", latex)
     return re.search(r"[^\W_]|\\[{}]", rest) is not None
-
-
-# Whether two answers are the same
 
 
 def _normalised(latex: str) -> str:

@@ -28,12 +28,7 @@ def grader_names(name: str, kinds: Iterable[Kind]) -> dict[Kind, str]:
 
 
 def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> dict[Kind, Grader]:
-    """The grader of each kind of task; multiple choice needs none.
-
-    Args:
-        name: of the grader of mathematics.
-        kinds: of the tasks that are run.
-        allow_code: model-written programs may be run, in a sandbox.
+    """The grader of each kind of task, with `name` for mathematics; multiple choice needs none.
 
     Raises:
         ArgumentError: an unknown grader, a grader of mathematics without a task of it, or programs without permission.

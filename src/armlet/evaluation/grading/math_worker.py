@@ -28,11 +28,10 @@ class MathWorker:
             timer.start()
             try:
                 return _exchange(self._process, request)
-            except (OSError, ValueError):  # it ended before or during its reply
+            except BaseException as error:  # Ctrl-C: a late reply must not be taken for that to the next request
                 self.close()
-                return None
-            except BaseException:  # Ctrl-C: a late reply must not be taken for that to the next request
-                self.close()
+                if isinstance(error, OSError | ValueError):  # it ended before or during its reply
+                    return None
                 raise
             finally:
                 timer.cancel()

@@ -40,25 +40,18 @@ def read_expression(text: str) -> str | None:
     return parsed[-1].strip() or None
 
 
-def is_unordered(values: "Parsed") -> bool | None:
-    """True for a set or a bare list, False for a point or an interval, None for anything else."""
-    from sympy import FiniteSet, Interval, Tuple
-
-    value = values[0] if values else None
-    if isinstance(value, FiniteSet):
-        return True
-    return False if isinstance(value, Interval | Tuple) else None
-
-
 def is_same(answer: str, gold: str) -> bool:
     """Whether math-verify takes the answer to be the gold.
 
     math-verify accepts `-2,1` as the interval `(-2,1)`, and a set as a point; here the brackets decide which is meant.
     """
     from math_verify import verify
+    from sympy import FiniteSet, Interval, Tuple
 
     stated, right = parse_formula(answer), parse_formula(gold)
-    if {is_unordered(stated), is_unordered(right)} == {True, False}:
+    values = [parsed[0] for parsed in (stated, right) if parsed]
+    unordered = any(isinstance(value, FiniteSet) for value in values)
+    if unordered and any(isinstance(value, Interval | Tuple) for value in values):
         return False
     return verify(right, stated, allow_set_relation_comp=True, timeout_seconds=None)
 

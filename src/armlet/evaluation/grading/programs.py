@@ -82,10 +82,9 @@ def _beginnings(code: str) -> Iterator[str]:
 
 def _parses(code: str) -> bool:
     try:
-        ast.parse(code)
+        return bool(ast.parse(code))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    return True
 
 
 def _as_body(code: str) -> str:

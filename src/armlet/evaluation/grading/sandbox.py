@@ -104,9 +104,8 @@ def _run_isolated(source: str, seconds: float, memory_bytes: int) -> ProgramOutc
     config = json.dumps({"token": token, "limits": LIMITS | {"RLIMIT_AS": memory_bytes}})
     with tempfile.TemporaryFile() as program, tempfile.TemporaryFile() as call_filter:
         program.write(f"{config}\n".encode() + source.encode("utf-8", "replace"))
-        _write_call_filter(call_filter)
         program.seek(0)
-        call_filter.seek(0)
+        _write_call_filter(call_filter)
         with _launched(program, call_filter) as (process, first):
             assert process.stdout is not None
             assert process.stderr is not None
@@ -185,6 +184,7 @@ def _write_call_filter(file: IO[bytes]) -> None:
     for name in REFUSED_CALLS:
         rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
     rules.export_bpf(file)
+    file.seek(0)
 
 
 @contextmanager
