@@ -38,9 +38,8 @@ def open_checkpoint(directory_or_id: "str | Path | Checkpoint") -> "Checkpoint":
     """Opens a checkpoint without reading a tensor.
 
     Args:
-        directory_or_id: a folder with config.json and safetensors weights, or a hub id. It is a folder if it starts
-            with ".", "/" or "~", exists here, or has more than one slash; the hub is not asked for it. Layers that
-            are read from one `Checkpoint` share the headers and rows that have been downloaded.
+        directory_or_id: a folder with config.json and safetensors weights, or a hub id; see `named_folder`. Layers
+            that are read from one `Checkpoint` share the headers and rows that have been downloaded.
 
     Raises:
         CheckpointError: no such checkpoint, or one that is incomplete, damaged, pickled or needs code of its own.

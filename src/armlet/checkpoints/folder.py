@@ -180,7 +180,8 @@ class Folder(Files):
 def named_folder(model: str | Path) -> Path | None:
     """The folder that a model's name stands for; None for a hub id.
 
-    A name stands for a folder if it is a `Path`, starts with ".", "/" or "~", exists here, or has more than one slash.
+    A name stands for a folder if it is a `Path`, starts with ".", "/" or "~", exists here, or has more than one slash:
+    then no hub is asked for it.
 
     Raises:
         CheckpointError: it should be a folder, and is none.

@@ -39,8 +39,7 @@ def load(
     """Loads a model in eval mode, and its tokenizer.
 
     Args:
-        model_id: a folder with config.json, safetensors weights and a tokenizer, or a hub id. It is a folder if it
-            starts with ".", "/" or "~", exists here, or has more than one slash; the hub is not asked for it.
+        model_id: a folder with config.json, safetensors weights and a tokenizer, or a hub id; see `named_folder`.
         dtype: of the weights; "auto" keeps the checkpoint's.
         device: of the model; None leaves it on the CPU.
 
