@@ -38,9 +38,8 @@ def open_checkpoint(directory_or_id: "str | Path | Checkpoint") -> "Checkpoint":
     """Opens a checkpoint without reading a tensor.
 
     Args:
-        directory_or_id: a folder with config.json and safetensors weights, or a hub id. It is a folder if it starts
-            with ".", "/" or "~", exists here, or has more than one slash; the hub is not asked for it. Layers that
-            are read from one `Checkpoint` share the headers and rows that have been downloaded.
+        directory_or_id: a folder with config.json and safetensors weights, or a hub id; see `named_folder`. Layers
+            that are read from one `Checkpoint` share the headers and rows that have been downloaded.
 
     Raises:
         CheckpointError: no such checkpoint, or one that is incomplete, damaged, pickled or needs code of its own.
@@ -52,22 +51,15 @@ def open_checkpoint(directory_or_id: "str | Path | Checkpoint") -> "Checkpoint":
 
 
 class Checkpoint:
-    """A checkpoint's layers and embedding; made by `open_checkpoint`.
-
-    Attributes:
-        source: the folder or the hub id.
-        config: Hugging Face's configuration.
-        layers: how many there are.
-        rows: from token ids `[b, s]` to rows of the embedding `[b, s, d]`, in the checkpoint's dtype.
-    """
+    """A checkpoint's layers and embedding; made by `open_checkpoint`."""
 
     def __init__(self, files: Files) -> None:
-        self.source = files.name
+        self.source = files.name  # the folder or the hub id
         self.config = _parse_config(files)
         self.layers: int = self.config.get_text_config().num_hidden_layers
         self._files = files
         self._weight_map = weight_map(files)
-        self.rows = EmbeddingRows(self)
+        self.rows = EmbeddingRows(self)  # token ids `[b, s]` → `[b, s, d]`, in the checkpoint's dtype
 
     @cached_property
     def _prefix(self) -> str:
@@ -161,9 +153,10 @@ class EmbeddingRows(nn.Module):
         entry = shard.entries[name]
         distinct, positions = input_ids.unique(return_inverse=True)
         ids = distinct.tolist()
-        _check_ids(ids, entry.shape[0])
-        missing = [index for index in ids if index not in self._rows]
-        if missing:
+        unknown = [index for index in ids if not (type(index) is int and 0 <= index < entry.shape[0])]
+        if unknown:
+            raise ArgumentError(f"input_ids: the vocabulary has ids 0 to {entry.shape[0] - 1}, found {unknown[0]}")
+        if missing := [index for index in ids if index not in self._rows]:
             self._rows.update(zip(missing, shard.rows(name, missing), strict=True))
         if not ids:
             return torch.empty(*input_ids.shape, *entry.shape[1:], dtype=FLOATS[entry.dtype])
@@ -177,12 +170,6 @@ def _in_one_dtype(tensors: dict[str, Tensor], stated: object) -> dict[str, Tenso
         return tensors
     common = stated if isinstance(stated, torch.dtype) else max(dtypes, key=lambda dtype: dtype.itemsize)
     return {name: tensor.to(common) for name, tensor in tensors.items()}
-
-
-def _check_ids(ids: list[object], vocabulary: int) -> None:
-    unknown = [index for index in ids if not (type(index) is int and 0 <= index < vocabulary)]
-    if unknown:
-        raise ArgumentError(f"input_ids: the vocabulary has ids 0 to {vocabulary - 1}, found {unknown[0]}")
 
 
 def _parse_config(files: Files) -> "PreTrainedConfig":
@@ -203,10 +190,9 @@ def model_type(files: Files, settings: dict[str, object]) -> str:
     from transformers import CONFIG_MAPPING
 
     kind = settings.get("model_type")
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        problem = f"model_type {kind!r}, which this version of transformers does not know"
-        raise config_refusal(files, settings, problem)
-    return kind
+    if isinstance(kind, str) and kind in CONFIG_MAPPING:
+        return kind
+    raise config_refusal(files, settings, f"model_type {kind!r}, which this version of transformers does not know")
 
 
 def config_refusal(files: Files, settings: dict[str, object], problem: str) -> CheckpointError:

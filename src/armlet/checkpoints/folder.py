@@ -41,13 +41,9 @@ class MissingFileError(CheckpointError):
 
 
 class Shard(Protocol):
-    """One safetensors file.
+    """One safetensors file."""
 
-    Attributes:
-        entries: the file's tensors by name.
-    """
-
-    entries: dict[str, TensorEntry]
+    entries: dict[str, TensorEntry]  # by the tensor's name
 
     def tensor(self, name: str, advance: Advance) -> Tensor:
         """The whole tensor."""
@@ -59,14 +55,10 @@ class Shard(Protocol):
 
 
 class Files(ABC):
-    """The files of a checkpoint, in a folder or on a hub.
-
-    Attributes:
-        name: the folder or the hub id.
-    """
+    """The files of a checkpoint, in a folder or on a hub."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = name  # the folder or the hub id
         self._shards: dict[str, Shard] = {}
 
     def json(self, file: str) -> dict[str, object]:
@@ -94,8 +86,7 @@ class Files(ABC):
             try:
                 self._shards[file] = self._open(file)
             except MissingFileError as error:
-                problem = f"{error}, though {INDEX_FILE} names it"
-                raise MissingFileError(f"{problem}; name a complete checkpoint") from error
+                raise MissingFileError(f"{error}, though {INDEX_FILE} names it; name a complete checkpoint") from error
         return self._shards[file]
 
     def progress(self, size: int, title: str) -> AbstractContextManager[Advance]:
@@ -189,8 +180,8 @@ class Folder(Files):
 def named_folder(model: str | Path) -> Path | None:
     """The folder that a model's name stands for; None for a hub id.
 
-    Args:
-        model: a folder if it is a `Path`, starts with ".", "/" or "~", exists here, or has more than one slash.
+    A name stands for a folder if it is a `Path`, starts with ".", "/" or "~", exists here, or has more than one slash:
+    then no hub is asked for it.
 
     Raises:
         CheckpointError: it should be a folder, and is none.
@@ -230,16 +221,11 @@ def _checked_map(stated: object, place: str) -> dict[str, str]:
     if not isinstance(stated, dict) or not stated or not all(isinstance(file, str) for file in stated.values()):
         raise CheckpointError(f"{place} has no weight_map from weights to files; download the checkpoint again")
     for file in stated.values():
-        if not _is_inside(file):
+        path = PurePosixPath(file)
+        leaves = path.is_absolute() or ".." in path.parts or "\\" in file or PureWindowsPath(file).drive
+        if leaves or not path.parts or not file.isprintable():
             raise CheckpointError(f"{place} names {file!r}, which leads out of the checkpoint; do not use it")
     return stated
-
-
-def _is_inside(file: str) -> bool:
-    """Whether a file name stays within the checkpoint, on any operating system."""
-    path = PurePosixPath(file)
-    leaves = path.is_absolute() or ".." in path.parts or "\\" in file or PureWindowsPath(file).drive
-    return bool(path.parts) and file.isprintable() and not leaves
 
 
 @contextmanager

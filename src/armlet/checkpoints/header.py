@@ -18,17 +18,11 @@ class HeaderError(ValueError):
 
 
 class TensorEntry(NamedTuple):
-    """One tensor of a file.
+    """One tensor of a file."""
 
-    Attributes:
-        dtype: the safetensors format's name for it, such as "BF16".
-        shape: of the tensor.
-        start: offset of the tensor's first byte in the file.
-    """
-
-    dtype: str
+    dtype: str  # the safetensors format's name for it, such as "BF16"
     shape: tuple[int, ...]
-    start: int = 0
+    start: int = 0  # offset of the tensor's first byte in the file
 
     @property
     def size(self) -> int:
@@ -37,11 +31,7 @@ class TensorEntry(NamedTuple):
 
 
 def header_length(first: bytes, file_size: int) -> int:
-    """The header's length in bytes.
-
-    Args:
-        first: the first 8 bytes of the file.
-        file_size: in bytes.
+    """The header's length in bytes, from the first 8 bytes of the file.
 
     Raises:
         HeaderError: longer than the file or than the format allows.
@@ -80,10 +70,9 @@ def _parse_entry(name: str, stated: object, first: int) -> tuple[int, int, str, 
     """Where a tensor begins and ends in the file, its name, and its entry; `first` is where all tensors begin."""
     match stated:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]}:
-            numbers = (*shape, begin, end)
+            whole = all(type(number) is int and number >= 0 for number in (*shape, begin, end)) and begin <= end
         case _:
             raise HeaderError(f"its header describes {name} as {str(stated)[:100]}")
-    whole = all(type(number) is int and number >= 0 for number in numbers) and begin <= end
     entry = TensorEntry(dtype, tuple(shape), first + begin if whole else 0)
     if not whole or (dtype in FLOATS and end - begin != entry.size):
         raise HeaderError(f"{name} has offsets {[begin, end]}, which do not fit {dtype} of shape {shape}")

@@ -16,17 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from armlet.checkpoints.folder import (
-    CONFIG_FILE,
-    Advance,
-    CheckpointError,
-    Files,
-    FileShard,
-    MissingFileError,
-    Shard,
-    reason,
-    silent,
-)
+from armlet.checkpoints.folder import CONFIG_FILE, Advance, CheckpointError, Files, FileShard, MissingFileError, reason
 from armlet.checkpoints.header import FLOATS, LENGTH_BYTES, HeaderError, header_length, parse_header
 from armlet.checkpoints.hub_requests import UnreachableError, ask
 
@@ -130,7 +120,7 @@ class Hub(Files):
         cached = self._cached(file, self._commit)
         return cached.read_bytes() if cached else self.read(file, [(0, self.size(file))]).numpy().tobytes()
 
-    def _open(self, file: str) -> Shard:
+    def _open(self, file: str) -> "FileShard | HubShard":
         cached = self._cached(file, self._commit)
         return FileShard(cached) if cached else HubShard(self, file)
 
@@ -143,16 +133,8 @@ class Hub(Files):
         except FileNotFoundError as error:
             raise MissingFileError(f"{self.place(file)} is missing") from error
 
-    def read(self, file: str, ranges: Sequence[tuple[int, int]], advance: Advance = silent) -> Tensor:
-        """The bytes of several ranges of a file, one after another.
-
-        Args:
-            file: its path in the repository.
-            ranges: pairs of the first byte and the one after the last.
-            advance: called with each number of bytes that has arrived.
-
-        Returns:
-            uint8 `[bytes of all ranges]`.
+    def read(self, file: str, ranges: Sequence[tuple[int, int]], advance: Advance | None = None) -> Tensor:
+        """The bytes of several ranges (first, after the last) of a file, one after another: uint8 `[bytes]`.
 
         Raises:
             CheckpointError: refused, not reached, or not served in ranges.
@@ -167,7 +149,8 @@ class Hub(Files):
 
         with ThreadPoolExecutor(THREADS) as pool:
             for arrived in pool.map(fill, data.split(sizes), pieces):
-                advance(arrived)
+                if advance:
+                    advance(arrived)
         return data
 
     def _piece(self, file: str, start: int, stop: int) -> bytes:

@@ -10,7 +10,6 @@ from armlet.checkpoints.folder import CheckpointError, MissingFileError, reason
 
 ATTEMPTS = 5  # at a request
 PAUSE = 0.5  # seconds before the second attempt, doubled before each further one
-
 BUSY = (408, 425, 429)  # HTTP statuses that may pass, besides those from 500 on
 
 Answered = TypeVar("Answered")
@@ -26,14 +25,8 @@ def ask(
     """The answer to a request, which is repeated after a network fault.
 
     What `request` raises for another reason than the network or the hub, such as a MemoryError, is passed on at once.
-
-    Args:
-        request: calls huggingface_hub.
-        repo: the hub id.
-        endpoint: the hub's address.
-        repeat: False where huggingface_hub repeats the request itself. Its version 1 does not do so where a connection
-            breaks off half-way, so that this is repeated in any case.
-        attempt: which one this is.
+    `repeat` is False where huggingface_hub repeats the request itself; but its version 1 does not do so where a
+    connection breaks off half-way, so that this is repeated in any case. `attempt` says which one this is.
 
     Raises:
         UnreachableError: network faults in all attempts, or this machine is told to be offline.
@@ -64,8 +57,7 @@ def _is_transient(error: Exception) -> bool:
 
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in BUSY or error.response.status_code >= 500
-    faults = _http_errors("TimeoutException", "NetworkError", "RemoteProtocolError", "ProxyError")
-    return isinstance(error, faults)
+    return isinstance(error, _http_errors("TimeoutException", "NetworkError", "RemoteProtocolError", "ProxyError"))
 
 
 def _explain(error: Exception, repo: str, endpoint: str) -> CheckpointError:

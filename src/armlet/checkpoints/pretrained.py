@@ -7,7 +7,7 @@ unpickled, no foreign code is run, and no weight is initialised at random.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -28,13 +28,6 @@ TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 HUB_FILES = ("model*.safetensors", *TOKENIZER_FILES)
 
 
-class LoadingInfo(TypedDict):
-    """What transformers reports of the weights that it loaded."""
-
-    missing_keys: set[str]
-    mismatched_keys: set[tuple[str, tuple[int, ...], tuple[int, ...]]]
-
-
 def default_model() -> str:
     """The model of the command line where none is named: the demo's folder if it exists here, else its hub id."""
     return str(DEFAULT_FOLDER) if DEFAULT_FOLDER.is_dir() else DEFAULT_ID
@@ -46,8 +39,7 @@ def load(
     """Loads a model in eval mode, and its tokenizer.
 
     Args:
-        model_id: a folder with config.json, safetensors weights and a tokenizer, or a hub id. It is a folder if it
-            starts with ".", "/" or "~", exists here, or has more than one slash; the hub is not asked for it.
+        model_id: a folder with config.json, safetensors weights and a tokenizer, or a hub id; see `named_folder`.
         dtype: of the weights; "auto" keeps the checkpoint's.
         device: of the model; None leaves it on the CPU.
 
@@ -69,10 +61,7 @@ def load(
 
 
 def load_tokenizer(model_id: str) -> "PreTrainedTokenizerBase":
-    """Loads a tokenizer alone. From a hub, only the repository's small files are downloaded.
-
-    Args:
-        model_id: as in `load`.
+    """Loads a tokenizer alone; from a hub, only the repository's small files are downloaded.
 
     Raises:
         CheckpointError: no such model, or one without a tokenizer.
@@ -157,19 +146,14 @@ def _load_weights(
             ignore_mismatched_sizes=True,  # lists them in `info`, for the error below
             output_loading_info=True,
         )
-    model, info = cast("tuple[PreTrainedModel, LoadingInfo]", loaded)  # because of output_loading_info
-    _check_complete(folder, model, info)
-    return model.eval().to(device)  # pyright: ignore[reportArgumentType] - a wrapper hides its `self`
-
-
-def _check_complete(folder: Path, model: "PreTrainedModel", info: LoadingInfo) -> None:
-    """Refuses missing weights, which transformers initialises at random with only a warning."""
-    missing = sorted(info["missing_keys"] | {name for name, *_ in info["mismatched_keys"]})
-    if missing:
+    model, info = cast("tuple[PreTrainedModel, dict[str, set[str]]]", loaded)  # because of output_loading_info
+    # transformers initialises these at random with only a warning; a mismatched key comes with its two shapes.
+    if missing := sorted(info["missing_keys"] | {name for name, *_ in info["mismatched_keys"]}):
         raise CheckpointError(
             f"{folder} lacks weights of {type(model).__name__} or has them in another shape, {len(missing)} in all: "
             f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}; name a complete checkpoint"
         )
+    return model.eval().to(device)  # pyright: ignore[reportArgumentType] - a wrapper hides its `self`
 
 
 @contextmanager
@@ -178,8 +162,7 @@ def _quiet() -> Iterator[None]:
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging
 
-    verbosity = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     no_hub_bars = are_progress_bars_disabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

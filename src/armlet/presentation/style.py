@@ -33,19 +33,9 @@ FIGURE_STYLE: "dict[RcKeyType, object]" = {
 }
 """Changes to Matplotlib's defaults. The reader's own settings do not apply: they would change the picture."""
 
-DPI = 200
-
 
 def save(figure: Figure, directory: str | Path, stem: str) -> list[Path]:
-    """Writes `stem`.png (200 dpi) and `stem`.svg; the same figure gives the same bytes.
-
-    Args:
-        figure: any of armlet's.
-        directory: made if it does not exist.
-        stem: file name without its ending.
-
-    Returns:
-        The two paths, PNG first.
+    """Writes `stem`.png (200 dpi) and `stem`.svg, and returns their paths; the same figure gives the same bytes.
 
     Raises:
         OSError: the directory cannot be made or written to.
@@ -54,7 +44,7 @@ def save(figure: Figure, directory: str | Path, stem: str) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     png, svg = directory / f"{stem}.png", directory / f"{stem}.svg"
     with style():
-        figure.savefig(png, dpi=DPI)
+        figure.savefig(png, dpi=200)
         figure.savefig(svg, metadata={"Date": None})
     return [png, svg]
 

@@ -17,14 +17,10 @@ from filelock import FileLock, Timeout
 from armlet.presentation.files import write_json
 from armlet.redistribution.errors import ArmletError
 
-MANIFEST_FILE, ITEMS_FILE, LOCK_FILE = "manifest.json", "items.jsonl", "lock"
-
-MANIFEST_VERSION = 1
-
-CLOSED = "closed"
-"""The key of the line that closes a batch; its value is the batch's key."""
-
 RUNS = Path("armlet-runs")
+MANIFEST_FILE, ITEMS_FILE, LOCK_FILE = "manifest.json", "items.jsonl", "lock"
+MANIFEST_VERSION = 1
+CLOSED = "closed"  # the key of the line that closes a batch; its value is the batch's key
 
 Record = dict[str, Any]
 """A JSON object: one line of items.jsonl, or a manifest."""
@@ -35,19 +31,12 @@ class RunError(ArmletError, RuntimeError):
 
 
 class RunFolder:
-    """An open run folder; made by `open_run_folder`.
-
-    Attributes:
-        folder: its path.
-        manifest: what is run.
-        rows: the records of all closed batches, in the order in which they were written.
-        closed: the closing lines, by the batch's key.
-    """
+    """An open run folder; made by `open_run_folder`."""
 
     def __init__(self, folder: Path, manifest: Record) -> None:
         self.folder, self.manifest = folder, manifest
-        self.rows: list[Record] = []
-        self.closed: dict[tuple[Any, ...], Record] = {}
+        self.rows: list[Record] = []  # of all closed batches, in the order in which they were written
+        self.closed: dict[tuple[Any, ...], Record] = {}  # the closing lines, by the batch's key
         self._size = self._read()
 
     def has(self, key: Sequence[object]) -> bool:

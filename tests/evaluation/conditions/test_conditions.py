@@ -73,9 +73,9 @@ def test_several_greedy_answers_are_refused():
 
 def test_each_sample_has_a_noise_stream_of_its_own():
     treatment = Treatment(Outward(), noise=Noise(5, 2))
-    assert [treatment.arguments(None, at)["noise"] for at in range(2)] == [Noise(5, 2), Noise(5, 3)]
+    assert [treatment.for_sample(None, at).noise for at in range(2)] == [Noise(5, 2), Noise(5, 3)]
     fresh = Noise.fresh()
-    assert Treatment(Outward(), noise=fresh).arguments(None, 3)["noise"] is fresh
+    assert Treatment(Outward(), noise=fresh).for_sample(None, 3).noise is fresh
 
 
 def test_a_condition_is_plain_in_a_manifest():
@@ -90,7 +90,7 @@ def test_a_condition_is_plain_in_a_manifest():
 def test_a_site_is_in_the_arguments_the_manifest_and_the_name():
     treatment = Treatment(Outward(), site="product")
     for name in (None, "identity", "draw-only", "matched"):
-        assert treatment.arguments(name, 0)["site"] == "product"
+        assert treatment.for_sample(name, 0).site == "product"
     assert treatment.plain()["site"] == "product"
     assert "site" not in OUT.plain()
     assert names([Treatment(Outward()), treatment], [], placebos=False)[1:] == ["outward", "outward site=product"]

@@ -3,16 +3,17 @@
 import sys
 import threading
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
-from armlet.evaluation.engines.chat import filler_text, inserted, item_seed, messages
+from armlet.evaluation.engines.chat import filler_text, inserted, messages
 from armlet.evaluation.engines.concurrency import concurrently
 from armlet.evaluation.engines.endpoint import Endpoint
-from armlet.evaluation.engines.engine import Ask, Sampling
+from armlet.evaluation.engines.engine import Ask, Sampling, derived_seed
 from armlet.evaluation.grading.graders import EQUAL, graders
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.findings import findings
@@ -64,7 +65,7 @@ def test_a_request_holds_the_texts_and_all_of_the_sampling():
                 "temperature": 0.7,
                 "top_p": 0.9,
                 "max_tokens": 32,
-                "seed": item_seed(5, 3, 1, 0),
+                "seed": derived_seed(5, 3, 1, 0, bits=31),
             }
         ]
 
@@ -109,7 +110,7 @@ def test_random_sentences_have_so_many_words_and_are_the_items_own():
 
 
 def test_seeds_differ_by_item_batch_and_sample_and_fit_31_bits():
-    seeds = {item_seed(0, batch, sample, number) for batch in range(4) for sample in range(4) for number in range(4)}
+    seeds = {derived_seed(0, *indices, bits=31) for indices in product(range(4), repeat=3)}
     assert len(seeds) == 64
     assert all(0 <= seed < 2**31 for seed in seeds)
 

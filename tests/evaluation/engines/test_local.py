@@ -1,12 +1,14 @@
 """The local engine: what is generated depends on item, condition, batch and seed, and on nothing else."""
 
+from itertools import product
+
 import pytest
 import torch
 
 from armlet import Outward
 from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions
-from armlet.evaluation.engines.engine import Ask, Sampling
-from armlet.evaluation.engines.local import Local, stream
+from armlet.evaluation.engines.engine import Ask, Sampling, derived_seed
+from armlet.evaluation.engines.local import Local
 from armlet.evaluation.tasks.problems import Problem
 from armlet.prompts.fillers import Filler
 from tiny_checkpoints import TEMPLATE, save
@@ -103,4 +105,4 @@ def test_weighing_is_the_same_with_a_placebo_that_does_nothing(engine):
 
 
 def test_streams_differ_by_seed_batch_and_sample():
-    assert len({stream(seed, batch, sample) for seed in range(3) for batch in range(3) for sample in range(3)}) == 27
+    assert len({derived_seed(*indices, bits=63) for indices in product(range(3), repeat=3)}) == 27

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from armlet.evaluation.grading.answers import Grade, equal, equal_integers, grade, grade_integer
+from armlet.evaluation.grading.answers import Grade, equal, equal_integers, grade, grade_integer, grade_released
 from armlet.evaluation.grading.math_worker import WORKER
-from armlet.evaluation.grading.released import grade_released
 
 # Golds of MATH-500 (development rows) that pass for each other, of all 254 × 253 ordered pairs of different golds.
 SAME = [

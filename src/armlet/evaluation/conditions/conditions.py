@@ -3,8 +3,8 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypedDict
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from armlet.attachment.config import describe
 from armlet.attachment.sites import GATE
@@ -20,37 +20,14 @@ Role = Literal["baseline", "treated", "filler", "combined", "placebo", "best-of"
 
 BASELINE = "baseline"
 
-GREEDY_PLACEBO_TEMPERATURE = 0.3
-"""Temperature of the placebo for greedy answers."""
-
-BEST_OF_TEMPERATURE = 0.7
-"""Temperature of best-of conditions where the other answers are greedy."""
-
-PLACEBO_FACTOR = 1.1
-"""The factor between the placebo's temperature and that of sampled answers, or of the choices' likelihoods."""
-
-
-class AttachArguments(TypedDict):
-    """The keyword arguments of `attach`."""
-
-    policy: Policy
-    layers: int | Sequence[int] | str
-    scope: str
-    noise: Source
-    site: str
+GREEDY_PLACEBO_TEMPERATURE = 0.3  # of the placebo for greedy answers
+BEST_OF_TEMPERATURE = 0.7  # of best-of conditions where the other answers are greedy
+PLACEBO_FACTOR = 1.1  # times the temperature of sampled answers, or of the choices' likelihoods
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """How ARM is attached: the arguments of `attach`.
-
-    Args:
-        policy: what moves.
-        layers: where.
-        scope: over which values statistics are taken.
-        noise: keyed noise has a stream of its own for each sample.
-        site: "gate" or "product".
-    """
+    """How ARM is attached: the arguments of `attach`. Keyed noise has a stream of its own for each sample."""
 
     policy: Policy
     layers: int | Sequence[int] | str = 0
@@ -61,17 +38,16 @@ class Treatment:
     def plain(self) -> dict[str, object]:
         """The content of an armlet.json; "all" layers remain a word until there is a model to count them."""
         layers = [self.layers] if isinstance(self.layers, int) else self.layers
-        listed = [] if isinstance(layers, str) else list(layers)
-        content: dict[str, object] = describe(self.policy, listed, self.scope, self.noise, self.site)
-        return content | {"layers": layers if isinstance(layers, str) else listed}
+        layers = layers if isinstance(layers, str) else list(layers)
+        content: dict[str, object] = describe(self.policy, [], self.scope, self.noise, self.site)
+        return content | {"layers": layers}
 
-    def arguments(self, placebo_name: str | None, sample: int) -> AttachArguments:
-        """The arguments of `attach` for one sample, with the policy or a placebo for it."""
+    def for_sample(self, placebo_name: str | None, sample: int) -> "Treatment":
+        """The treatment of one sample, with the policy or a placebo for it."""
         noise = self.noise
         if isinstance(noise, Noise):
             noise = Noise(noise.seed, noise.stream + sample)
-        policy = placebo(placebo_name, self.policy) if placebo_name else self.policy
-        return {"policy": policy, "layers": self.layers, "scope": self.scope, "noise": noise, "site": self.site}
+        return replace(self, policy=placebo(placebo_name, self.policy) if placebo_name else self.policy, noise=noise)
 
 
 @dataclass(frozen=True)
@@ -84,36 +60,21 @@ class Filling:
 
 @dataclass(frozen=True)
 class Condition:
-    """One way to run all items.
+    """One way to run all items."""
 
-    Args:
-        name: unique in a run.
-        role: what it is for.
-        treatment: None without ARM.
-        placebo: attached instead of the treatment's policy: one of `GATE_PLACEBOS`.
-        filling: None without filler.
-        temperature: of sampling, 0 for greedy.
-        weighing: the temperature of the choices' likelihoods; 1 leaves them unchanged.
-        samples: answers to each item.
-    """
-
-    name: str
-    role: Role
-    treatment: Treatment | None = None
-    placebo: str | None = None
-    filling: Filling | None = None
-    temperature: float = 0.0
-    weighing: float = 1.0
-    samples: int = 1
+    name: str  # unique in a run
+    role: Role  # what it is for
+    treatment: Treatment | None = None  # None without ARM
+    placebo: str | None = None  # attached instead of the treatment's policy: one of `GATE_PLACEBOS`
+    filling: Filling | None = None  # None without filler
+    temperature: float = 0.0  # of sampling, 0 for greedy
+    weighing: float = 1.0  # the temperature of the choices' likelihoods; 1 leaves them unchanged
+    samples: int = 1  # answers to each item
 
     def plain(self) -> dict[str, Any]:
         """For the manifest and the report."""
-        record: dict[str, object] = {field.name: getattr(self, field.name) for field in fields(self)}
-        if self.treatment:
-            record["treatment"] = self.treatment.plain()
-        if self.filling:
-            record["filling"] = {**settings(self.filling.filler), "position": self.filling.position}
-        return record
+        filling = self.filling and {**vars(self.filling.filler), "position": self.filling.position}
+        return {**vars(self), "treatment": self.treatment and self.treatment.plain(), "filling": filling}
 
 
 def applies(role: Role, kind: Kind) -> bool:
@@ -155,42 +116,31 @@ def conditions(
     filled = [replace(baseline, name=_filler_label(f), role="filler", filling=f) for f in fillings]
     compared = [baseline, *treated, *filled]
     if combine:
-        compared += [_combined(treated_one, filled_one) for treated_one in treated for filled_one in filled]
+        compared += [
+            replace(arm, name=f"{arm.name} + {filler.name}", role="combined", filling=filler.filling)
+            for arm in treated
+            for filler in filled
+        ]
     if best_of:
         compared += [_best_of(sampled, best_of, temperature) for sampled in (compared if combine else [baseline])]
     if placebos:
         compared += _placebos(baseline, treated)
-    _check_names(compared)
-    return compared
-
-
-def _check_names(compared: Sequence[Condition]) -> None:
     for name, times in Counter(condition.name for condition in compared).items():
         if times > 1:
             raise ArgumentError(f"conditions: there are two named {name!r}; give each policy, layer and filler once")
-
-
-def _combined(treated: Condition, filled: Condition) -> Condition:
-    return replace(treated, name=f"{treated.name} + {filled.name}", role="combined", filling=filled.filling)
+    return compared
 
 
 def _best_of(condition: Condition, samples: int, temperature: float) -> Condition:
-    prefix = "" if condition.role == BASELINE else f"{condition.name} + "
+    name = f"best of {samples}" if condition.role == BASELINE else f"{condition.name} + best of {samples}"
     temperature = temperature or BEST_OF_TEMPERATURE
-    return replace(
-        condition, name=f"{prefix}best of {samples}", role="best-of", samples=samples, temperature=temperature
-    )
+    return replace(condition, name=name, role="best-of", samples=samples, temperature=temperature)
 
 
 def _placebos(baseline: Condition, treated: Sequence[Condition]) -> list[Condition]:
     inside = [
-        replace(
-            condition,
-            name=f"matched ({condition.name})" if name == "matched" else name,
-            role="placebo",
-            placebo=name,
-        )
-        for index, condition in enumerate(treated)
+        replace(arm, name=f"matched ({arm.name})" if name == "matched" else name, role="placebo", placebo=name)
+        for index, arm in enumerate(treated)
         for name in GATE_PLACEBOS
         if index == 0 or name == "matched"
     ]
@@ -201,15 +151,12 @@ def _placebos(baseline: Condition, treated: Sequence[Condition]) -> list[Conditi
 
 def _label(treatment: Treatment) -> str:
     """The policy's name, and those of the treatment's settings that are not the defaults."""
-    default = Treatment(type(treatment.policy)())
-    defaults = _all_settings(default)
-    changed = [f"{name}={_spelled(v)}" for name, v in _all_settings(treatment).items() if v != defaults[name]]
+    actual, default = (
+        {**settings(t.policy), "layers": t.plain()["layers"], "scope": t.scope, "site": t.site}
+        for t in (treatment, Treatment(type(treatment.policy)()))
+    )
+    changed = [f"{name}={_spelled(value)}" for name, value in actual.items() if value != default[name]]
     return " ".join([treatment.policy.name, *changed])
-
-
-def _all_settings(treatment: Treatment) -> dict[str, object]:
-    place = {"layers": treatment.plain()["layers"], "scope": treatment.scope, "site": treatment.site}
-    return {**settings(treatment.policy), **place}
 
 
 def _spelled(value: object) -> str:

@@ -13,17 +13,21 @@ CHOICE_ROLE, NOISE_ROLE = 1, 2  # what uniforms are derived for: which values ch
 
 
 @dataclass(frozen=True)
-class DrawOnly:
-    """Does all of a policy's work, its draws included, and then returns the values unchanged."""
+class Placebo:
+    """What is attached in place of a policy."""
 
     policy: Policy
-
-    name: ClassVar[str] = "draw-only"
 
     @property
     def strength(self) -> float:
         """1: `move` already includes the policy's own strength."""
         return 1.0
+
+
+class DrawOnly(Placebo):
+    """Does all of a policy's work, its draws included, and then returns the values unchanged."""
+
+    name: ClassVar[str] = "draw-only"
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """`[rows, n]` each: the values unchanged, and False."""
@@ -32,22 +36,14 @@ class DrawOnly:
         return rows.values, torch.zeros_like(rows.values, dtype=torch.bool)
 
 
-@dataclass(frozen=True)
-class Matched:
+class Matched(Placebo):
     """Moves as many values of each row as a policy does, chosen at random, with the same change of the variance.
 
     Where the variance rises, uniform noise with mean 0 is added; where it falls, the values move towards the row's
     mean, at most onto it: a few values at random cannot always reduce the variance as much as the tails can.
     """
 
-    policy: Policy
-
     name: ClassVar[str] = "matched"
-
-    @property
-    def strength(self) -> float:
-        """1: `move` already includes the policy's own strength."""
-        return 1.0
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """`[rows, n]` each: the changed values, and which of them changed."""
@@ -92,10 +88,8 @@ def _derived_uniforms(drawn: Tensor, role: int) -> Tensor:
 
 def _lowest(keys: Tensor, count: Tensor) -> Tensor:
     """`[rows, n]` bool: the `count` `[rows, 1]` positions of each row with the lowest keys."""
-    order = keys.argsort(dim=-1, stable=True)
-    return torch.zeros_like(keys, dtype=torch.bool).scatter(
-        -1, order, torch.arange(keys.shape[-1], device=keys.device) < count
-    )
+    first = torch.arange(keys.shape[-1], device=keys.device) < count
+    return torch.zeros_like(keys, dtype=torch.bool).scatter(-1, keys.argsort(dim=-1, stable=True), first)
 
 
 def _masked_mean(values: Tensor, real: Tensor) -> Tensor:

@@ -5,11 +5,8 @@ from urllib.parse import urlsplit
 
 from armlet.redistribution.errors import ArgumentError
 
-SERVER_KEY, TREATED_SERVER_KEY = "OPENAI_API_KEY", "OPENAI_TREATED_API_KEY"
-"""Environment variables with the keys of the two servers."""
-
-NO_KEY = "none"
-"""What is sent in place of a key: many servers need none, but the client does."""
+SERVER_KEY, TREATED_SERVER_KEY = "OPENAI_API_KEY", "OPENAI_TREATED_API_KEY"  # environment variables
+NO_KEY = "none"  # sent in place of a key: many servers need none, but the client does
 
 
 def checked_url(option: str, url: str) -> str:
@@ -38,11 +35,7 @@ def server_keys(url: str, treated_url: str | None, key: str | None, treated_key:
     key = key or os.environ.get(SERVER_KEY) or NO_KEY
     keys = {url: key}
     if treated_url and treated_url != url:
-        inherited = key if _scheme_and_host(url) == _scheme_and_host(treated_url) else NO_KEY
+        hosts = {(parts.scheme, parts.hostname) for parts in map(urlsplit, (url, treated_url))}
+        inherited = key if len(hosts) == 1 else NO_KEY
         keys[treated_url] = treated_key or os.environ.get(TREATED_SERVER_KEY) or inherited
     return keys
-
-
-def _scheme_and_host(url: str) -> tuple[str, str | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname

@@ -1,14 +1,13 @@
 """An item as a chat completion: its messages with a filler, its seed, and the answer in the response."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from armlet.evaluation.conditions.conditions import Condition, Filling
-from armlet.evaluation.engines.engine import Ask, Output, Sampling, printable
+from armlet.evaluation.conditions.conditions import Filling
+from armlet.evaluation.engines.engine import Ask, Output, printable
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, sentences
 
 if TYPE_CHECKING:
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 SWITCH_KEY = "armlet"
 """The key that vLLM with armlet reads in a request's extra arguments."""
 
-SWITCH_REFUSAL = f"{SWITCH_KEY} must be 'on', 'off'"
-"""The beginning of its error for any other value."""
+SWITCH_REFUSAL = f"{SWITCH_KEY} must be 'on', 'off'"  # the beginning of its error for any other value
 
 
 class ChatRequest(TypedDict, total=False):
@@ -32,23 +30,6 @@ class ChatRequest(TypedDict, total=False):
     seed: int
     logprobs: bool
     extra_body: dict[str, object]
-
-
-def chat_request(
-    model: str, ask: Ask, condition: Condition, sampling: Sampling, *, filler_seed: int, batch: int, sample: int
-) -> ChatRequest:
-    """The request for one answer."""
-    request = ChatRequest(
-        model=model,
-        messages=messages(ask, condition.filling, filler_seed),
-        temperature=condition.temperature,
-        top_p=sampling.top_p,
-        max_tokens=sampling.max_new_tokens,
-        seed=item_seed(sampling.seed, batch, sample, ask.number),
-    )
-    if condition.role == "best-of":
-        request["logprobs"] = True
-    return request
 
 
 def switch(value: str) -> dict[str, object]:
@@ -84,15 +65,8 @@ def inserted(text: str, filler: str, seed: Sequence[int]) -> str:
     """The text with a filler before a random one of its words, or after the last one."""
     starts = [match.start() for match in re.finditer(r"\S+", text)]
     index = int(np.random.default_rng(list(seed)).integers(0, len(starts) + 1))
-    if index == len(starts):
-        return f"{text} {filler}"
-    return f"{text[: starts[index]]}{filler} {text[starts[index] :]}"
-
-
-def item_seed(seed: int, batch: int, sample: int, number: int) -> int:
-    """The seed of one request, the same for all conditions; 31 bits, which every server accepts."""
-    digest = hashlib.sha256(f"{seed}/{batch}/{sample}/{number}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") % 2**31
+    at = [*starts, len(text)][index]
+    return f"{text} {filler}" if index == len(starts) else f"{text[:at]}{filler} {text[at:]}"
 
 
 def read_completion(completion: "ChatCompletion") -> Output:
@@ -102,8 +76,7 @@ def read_completion(completion: "ChatCompletion") -> Output:
         ValueError: an error in place of an answer, which some servers send with status 200.
         LookupError, TypeError, AttributeError: not a chat completion.
     """
-    error = getattr(completion, "error", None)
-    if error:
+    if error := getattr(completion, "error", None):
         raise ValueError(f"error: {error}")
     choice, usage = completion.choices[0], completion.usage
     tokens = choice.logprobs.content if choice.logprobs else None

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Thread
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -17,29 +16,22 @@ def concurrently(call: Callable[[Item], Result], items: Sequence[Item], limit: i
     wait for calls in progress, and no event loop is needed, so that a notebook's running one does not interfere.
     """
     futures: list[Future[Result]] = [Future() for _ in items]
-    queue: SimpleQueue[tuple[Future[Result], Item]] = SimpleQueue()
-    for entry in zip(futures, items, strict=True):
-        queue.put(entry)
-    stopped = Event()
+    waiting = list(zip(futures, items, strict=True))
+    queue = iter(waiting)  # shared by the threads; it ends when the list is cleared
 
     def work() -> None:
-        while not stopped.is_set():
-            try:
-                future, item = queue.get_nowait()
-            except Empty:
-                return
+        for future, item in queue:
             try:
                 future.set_result(call(item))
             except BaseException as error:  # raised again by `result`
-                stopped.set()
+                waiting.clear()
                 future.set_exception(error)
 
     try:
         for _ in range(min(limit, len(items))):
             Thread(target=work, daemon=True).start()
-        finished = wait(futures, return_when=FIRST_EXCEPTION).done
-        for future in finished:
+        for future in wait(futures, return_when=FIRST_EXCEPTION).done:
             future.result()
         return [future.result() for future in futures]
     finally:
-        stopped.set()
+        waiting.clear()

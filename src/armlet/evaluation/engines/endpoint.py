@@ -1,41 +1,23 @@
-"""The remote engine: chat completions of an OpenAI-compatible server, and of a second one with ARM attached.
-
-A server reveals neither its tokenizer nor its activations. So this engine differs from the local one in three ways:
-
-- A filler is text, and its length counts repetitions of the kind's text (of random sentences, words), not tokens.
-- ARM cannot be attached from here: treated conditions go to a second server, which has ARM attached the same way, or to
-  the same one if that is vLLM with armlet. Placebos inside the gate cannot be run.
-- The same request need not give the same answer, even with a seed, because a server forms its batches as it likes.
-"""
+"""The remote engine: chat completions of an OpenAI-compatible server, and of a second one with ARM attached."""
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from armlet.attachment.sites import GATE
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.address import NO_KEY, SERVER_KEY, TREATED_SERVER_KEY, checked_url, server_keys
-from armlet.evaluation.engines.chat import (
-    SWITCH_KEY,
-    SWITCH_REFUSAL,
-    ChatRequest,
-    chat_request,
-    read_completion,
-    switch,
-)
+from armlet.evaluation.engines.chat import SWITCH_KEY, SWITCH_REFUSAL, ChatRequest, messages, read_completion, switch
 from armlet.evaluation.engines.concurrency import concurrently
-from armlet.evaluation.engines.engine import Ask, Output, Sampling
+from armlet.evaluation.engines.engine import Ask, Output, Sampling, derived_seed
 from armlet.evaluation.tasks.problems import Task
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI
+    from openai.types.chat import ChatCompletionMessageParam
 
-CONNECT_SECONDS = 10.0
-"""To wait for a connection; an answer may take far longer."""
-
-MESSAGE_CHARACTERS = 300
-"""Shown of a server's message."""
+CONNECT_SECONDS = 10.0  # to wait for a connection; an answer may take far longer
+MESSAGE_CHARACTERS = 300  # shown of a server's message
 
 
 class EndpointError(ArmletError, RuntimeError):
@@ -44,6 +26,10 @@ class EndpointError(ArmletError, RuntimeError):
 
 class Endpoint:
     """An OpenAI-compatible server, and optionally a second one with ARM attached.
+
+    A server reveals neither its tokenizer nor its activations: a filler's length counts repetitions of its text (of
+    random sentences, words), not tokens, and placebos inside the gate cannot be run. The same request need not give the
+    same answer, even with a seed, because a server forms its batches as it likes.
 
     The `openai` package retries failed connections and the status codes 408, 409, 429 and 5xx: after half a second,
     doubled each time up to eight, less a random quarter, or after what Retry-After says, up to two minutes.
@@ -93,7 +79,7 @@ class Endpoint:
     def __enter__(self) -> "Endpoint":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -117,15 +103,20 @@ class Endpoint:
                 f"--endpoint: a server without ARM cannot run {_names(treated)}; name one that has it attached with "
                 "--treated-endpoint URL, or leave the policy out"
             )
-        _check_treatments(treated)
-        placebos = [condition for condition in conditions if condition.placebo]
-        if placebos:
+        policies = {repr(condition.treatment) for condition in treated}
+        if len(policies) > 1:
+            raise ArgumentError(
+                f"--treated-endpoint: one server has one treatment attached, and {_names(treated)} need "
+                f"{len(policies)}; give one policy"
+            )
+        if other := [condition for condition in treated if condition.treatment and condition.treatment.site != GATE]:
+            raise ArgumentError(f"--endpoint: servers have ARM at the site {GATE} alone; {_names(other)} is at another")
+        if placebos := [condition for condition in conditions if condition.placebo]:
             raise ArgumentError(
                 f"--endpoint: placebos inside the gate cannot be run on a server: {_names(placebos)}; "
                 "leave them out with --no-placebos"
             )
-        weighed = [task.name for task in tasks if task.kind == "choice"]
-        if weighed:
+        if weighed := [task.name for task in tasks if task.kind == "choice"]:
             raise ArgumentError(f"--endpoint: multiple choice needs a local model, and {', '.join(weighed)} is that")
 
     def length(self, ask: Ask) -> int:
@@ -159,7 +150,16 @@ class Endpoint:
 
     def request(self, ask: Ask, condition: Condition, sampling: Sampling, *, batch: int, sample: int) -> ChatRequest:
         """The request for one answer; if one server runs all conditions, it turns ARM on or off."""
-        request = chat_request(self.model, ask, condition, sampling, filler_seed=self.seed, batch=batch, sample=sample)
+        request = ChatRequest(
+            model=self.model,
+            messages=messages(ask, condition.filling, self.seed),
+            temperature=condition.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_new_tokens,
+            seed=derived_seed(sampling.seed, batch, sample, ask.number, bits=31),  # which every server accepts
+        )
+        if condition.role == "best-of":
+            request["logprobs"] = True
         if self.switched:
             request["extra_body"] = switch("on" if condition.treatment else "off")
         return request
@@ -170,12 +170,8 @@ class Endpoint:
         Raises:
             EndpointError: it has no such switch, or it cannot be reached.
         """
-        probe = ChatRequest(
-            model=self.model,
-            messages=[{"role": "user", "content": "1"}],
-            max_tokens=1,
-            extra_body=switch("neither"),
-        )
+        question: ChatCompletionMessageParam = {"role": "user", "content": "1"}
+        probe = ChatRequest(model=self.model, messages=[question], max_tokens=1, extra_body=switch("neither"))
         try:
             self._answer(self.url, probe)
         except EndpointError as error:
@@ -191,8 +187,7 @@ class Endpoint:
         try:
             import openai
         except ImportError as error:
-            message = "a server needs another package: pip install 'armlet[endpoint]'"
-            raise ArgumentError(message) from error
+            raise ArgumentError("a server needs another package: pip install 'armlet[endpoint]'") from error
         timeout = openai.Timeout(self.timeout, connect=min(CONNECT_SECONDS, self.timeout))
         return openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=self.retries)
 
@@ -216,17 +211,6 @@ class Endpoint:
             reason = _one_line(f"{type(error).__name__}: {error}", client.api_key)
             message = f"answered with no chat completion ({reason})"
         raise EndpointError(f"server {url} {message}")
-
-
-def _check_treatments(treated: Sequence[Condition]) -> None:
-    policies = {repr(condition.treatment) for condition in treated}
-    if len(policies) > 1:
-        raise ArgumentError(
-            f"--treated-endpoint: one server has one treatment attached, and {_names(treated)} need "
-            f"{len(policies)}; give one policy"
-        )
-    if other := [condition for condition in treated if condition.treatment and condition.treatment.site != GATE]:
-        raise ArgumentError(f"--endpoint: servers have ARM at the site {GATE} alone; {_names(other)} is at another")
 
 
 def _names(conditions: Sequence[Condition]) -> str:

@@ -1,5 +1,6 @@
 """The protocol between a run and what generates its answers: the model in this process, or a server."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,27 +12,16 @@ from armlet.redistribution.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Ask:
-    """One item as it is asked.
-
-    Args:
-        problem: what is asked.
-        number: its index in the task, which random fillers and positions depend on.
-        system: the system prompt.
-    """
+    """One item as it is asked."""
 
     problem: Problem
-    number: int
-    system: str
+    number: int  # its index in the task, which random fillers and positions depend on
+    system: str  # the system prompt
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How answers are generated: the same for all conditions, apart from the temperature.
-
-    Args:
-        max_new_tokens: most tokens of an answer.
-        top_p: of sampling.
-        seed: of sampling; with the indices of batch and sample it gives each batch a stream of its own.
 
     Raises:
         ArgumentError: `top_p` out of range.
@@ -39,7 +29,7 @@ class Sampling:
 
     max_new_tokens: int
     top_p: float = 1.0
-    seed: int = 0
+    seed: int = 0  # with the indices of batch and sample it gives each batch a stream of its own
 
     def __post_init__(self) -> None:
         if not 0 < self.top_p <= 1:
@@ -48,24 +38,23 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Output:
-    """One answer.
+    """One answer."""
 
-    Args:
-        text: without special tokens.
-        tokens: how many, including the end token; None where a server does not say.
-        ended: the model ended it; otherwise it was cut off.
-        logprob: mean log-probability of its tokens at temperature 1; None where it was not requested.
-    """
-
-    text: str
-    tokens: int | None
-    ended: bool
-    logprob: float | None = None
+    text: str  # without special tokens
+    tokens: int | None  # how many, including the end token; None where a server does not say
+    ended: bool  # by the model; otherwise it was cut off
+    logprob: float | None = None  # mean log-probability of its tokens at temperature 1; None where not requested
 
 
 def printable(text: str) -> str:
     """The text as UTF-8 can encode it: half of a surrogate pair becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def derived_seed(*numbers: int, bits: int) -> int:
+    """The seed of a batch or a request, the same for all conditions: hashed from the run's seed and its indices."""
+    digest = hashlib.sha256("/".join(map(str, numbers)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") % 2**bits
 
 
 class Engine(Protocol):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from armlet.attachment.positions import cache_argument
-from armlet.evaluation.engines.padding import pad_left, pad_right
+from armlet.evaluation.engines.padding import pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,7 +29,7 @@ def weigh_choices(
         choices: for each prompt, the tokens of each of its choices.
         temperature: of the logits; 1 leaves them unchanged.
     """
-    ids, mask = (tensor.to(model.device) for tensor in pad_left(prompts))
+    ids, mask = (tensor.to(model.device) for tensor in pad(prompts, "left"))
     cached: ModelOutput = model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), logits_to_keep=1)
     owners = torch.tensor([index for index, own_choices in enumerate(choices) for _ in own_choices])
     rows = [torch.tensor(choice, dtype=torch.int64) for own_choices in choices for choice in own_choices]
@@ -37,7 +37,7 @@ def weigh_choices(
     totals = [0.0] * len(rows)
     for start in range(0, len(rows), len(prompts)):
         batch = shortest_first[start : start + len(prompts)]
-        tokens, valid = (tensor.to(model.device) for tensor in pad_right([rows[index] for index in batch]))
+        tokens, valid = (tensor.to(model.device) for tensor in pad([rows[index] for index in batch], "right"))
         logits = _choice_logits(model, cached, mask, owners[batch].to(model.device), tokens, valid)
         scores = (logits.float() / temperature).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
         for index, total in zip(batch, (scores * valid).sum(-1).tolist(), strict=True):
@@ -51,13 +51,8 @@ def _choice_logits(
 ) -> Tensor:
     """`[rows, longest, vocabulary]`: the logits for each token of these choices.
 
-    Args:
-        model: as for `weigh_choices`.
-        cached: its output for the prompts.
-        mask: `[prompts, s]`, the prompts' padding mask.
-        owners: `[rows]`, the index of each choice's prompt.
-        tokens: `[rows, longest]`, the choices.
-        valid: `[rows, longest]`, the choices' padding mask.
+    `cached` is the model's output for the prompts, `mask` `[prompts, s]` their padding mask. `owners` `[rows]` are the
+    indices of the choices' prompts, `tokens` `[rows, longest]` the choices, and `valid` their padding mask.
     """
     assert cached.logits is not None
     first = cached.logits[:, -1][owners, None]
@@ -80,13 +75,10 @@ class LogProbabilities:
     """Records each new token's log-probability from the logits that `generate` samples from.
 
     It is a logits processor that changes nothing; storing the logits of all steps would fill the memory.
-
-    Args:
-        start: where the prompt ends.
     """
 
     def __init__(self, start: int) -> None:
-        self.start = start
+        self.start = start  # where the prompt ends
         self._last: Tensor | None = None
         self._taken: list[Tensor] = []
 

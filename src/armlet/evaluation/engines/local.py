@@ -1,37 +1,30 @@
 """The local engine: batches of prompts through a Hugging Face model, with and without ARM."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
-from armlet.attachment.attach import Attachment, attach
+from armlet.attachment.attach import attach
 from armlet.checkpoints.identity import fingerprint, model_folder
 from armlet.checkpoints.pretrained import load
 from armlet.evaluation.conditions.conditions import Condition
-from armlet.evaluation.engines.engine import Ask, Output, Sampling
+from armlet.evaluation.engines.engine import Ask, Output, Sampling, derived_seed
 from armlet.evaluation.engines.likelihood import LogProbabilities, weigh_choices
-from armlet.evaluation.engines.padding import pad_left
+from armlet.evaluation.engines.padding import pad
 from armlet.evaluation.engines.tokens import Tokens, ended
 from armlet.prompts.generation import Decoding, generate_tokens, padding_token
 
 
 class Local:
-    """A model in this process.
-
-    Args:
-        model: `ABACUS`, a folder or a hub id.
-        dtype: of the weights; "auto" keeps the checkpoint's.
-        device: where it runs; None for the CPU.
-        seed: of random fillers and positions.
+    """A model in this process: `ABACUS`, a folder or a hub id; `seed` is that of random fillers and positions.
 
     Raises:
         CheckpointError, ArgumentError: as `armlet.checkpoints.pretrained.load`.
     """
 
     def __init__(self, model: str, *, dtype: str = "auto", device: str | None = None, seed: int = 0) -> None:
-        self.name, self.dtype, self.seed = model, dtype, seed
+        self.name, self.seed = model, seed
         self.folder = model_folder(model)
         self.model, self.tokenizer = load(str(self.folder), dtype=dtype, device=device)
         self.tokens = Tokens(self.tokenizer, seed)
@@ -58,24 +51,20 @@ class Local:
         self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
     ) -> list[Output]:
         """One answer to each ask, all in one batch."""
-        pad = padding_token(self.tokenizer)
-        ids, mask = pad_left([self.tokens.prompt(ask, condition) for ask in asks], pad)
-        decoding = Decoding(
-            sampling.max_new_tokens,
-            condition.temperature,
-            {"top_p": sampling.top_p, "top_k": 0},
-            stream(sampling.seed, batch, sample),
-        )
+        padding = padding_token(self.tokenizer)
+        ids, mask = pad([self.tokens.prompt(ask, condition) for ask in asks], "left", padding)
+        filters, seed = {"top_p": sampling.top_p, "top_k": 0}, derived_seed(sampling.seed, batch, sample, bits=63)
+        decoding = Decoding(sampling.max_new_tokens, condition.temperature, filters, seed)
         watched = LogProbabilities(ids.shape[1]) if condition.role == "best-of" else None
-        processors = [watched] if watched else []
         with self._treated(condition, sample):
-            made = generate_tokens(self.model, ids, mask, decoding, padding=pad, processors=processors)
+            answers = generate_tokens(
+                self.model, ids, mask, decoding, padding=padding, processors=[watched] if watched else []
+            )
         ends = self.model.generation_config.eos_token_id
-        rows = [ended(row, ends) for row in made[:, ids.shape[1] :].tolist()]
-        means = watched.means(made, [len(row) for row, _ in rows]) if watched else [None] * len(rows)
-        return [
-            Output(self.tokens.text(row), len(row), end, mean) for (row, end), mean in zip(rows, means, strict=True)
-        ]
+        rows = [ended(row, ends) for row in answers[:, ids.shape[1] :].tolist()]
+        means = watched.means(answers, [len(row) for row, _ in rows]) if watched else [None] * len(rows)
+        text = self.tokens.text
+        return [Output(text(row), len(row), end, mean) for (row, end), mean in zip(rows, means, strict=True)]
 
     def weigh(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
         """The summed log-likelihood of each choice after its prompt."""
@@ -89,17 +78,12 @@ class Local:
         return self._fired
 
     @contextmanager
-    def _treated(self, condition: Condition, sample: int) -> Iterator[Attachment | None]:
+    def _treated(self, condition: Condition, sample: int) -> Iterator[None]:
         self._fired = {}
         if condition.treatment is None:
-            yield None
+            yield
             return
-        with attach(self.model, **condition.treatment.arguments(condition.placebo, sample)) as attachment:
-            yield attachment
+        t = condition.treatment.for_sample(condition.placebo, sample)
+        with attach(self.model, t.policy, layers=t.layers, scope=t.scope, noise=t.noise, site=t.site) as attachment:
+            yield
             self._fired = {str(layer): report for layer, report in attachment.report().items()}
-
-
-def stream(seed: int, batch: int, sample: int) -> int:
-    """The seed of a batch's sampling, which is the same for all conditions."""
-    digest = hashlib.sha256(f"{seed}/{batch}/{sample}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") % 2**63

@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 
 class Tokens:
-    """The tokens of what is asked, the same for every engine that takes tokens.
-
-    Args:
-        tokenizer: the model's.
-        seed: of random fillers and positions.
-    """
+    """The tokens of what is asked, the same for every engine that takes tokens; `seed` is that of random fillers."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> None:
         self.tokenizer, self.seed = tokenizer, seed
@@ -71,10 +66,8 @@ class Tokens:
 def ended(answer: list[int], ends: int | Sequence[int] | None) -> tuple[list[int], bool]:
     """The tokens up to and including the first of `ends`, and whether there is one."""
     end_tokens = [ends] if isinstance(ends, int) else ends or []
-    for index, token in enumerate(answer):
-        if token in end_tokens:
-            return answer[: index + 1], True
-    return answer, False
+    index = next((index for index, token in enumerate(answer) if token in end_tokens), None)
+    return (answer, False) if index is None else (answer[: index + 1], True)
 
 
 def framed(context: str, question: str) -> tuple[str, str]:

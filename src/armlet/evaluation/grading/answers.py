@@ -46,11 +46,8 @@ def grade(answer_text: str, gold: str) -> Grade:
 
 def grade_integer(answer_text: str, gold: str | int) -> Grade:
     """Grade the integer after the last #: an optional minus and digits, then white space or the end."""
-    _, mark, rest = answer_text.rpartition("#")
-    match = re.match(r"[ \t]*(-?[0-9]+)(?!\S)", rest) if mark else None
-    if match is None:
-        return Grade(False, None, False)
-    return Grade(equal_integers(match[1], str(gold)), match[1], True)
+    match = re.search(r"#[ \t]*(-?[0-9]+)(?!\S)[^#]*\Z", answer_text)
+    return Grade(equal_integers(match[1], str(gold)), match[1], True) if match else Grade(False, None, False)
 
 
 def equal(a: str, b: str) -> bool:
@@ -64,13 +61,14 @@ def equal_integers(a: str, b: str) -> bool:
     return _normalised_integer(a) == _normalised_integer(b)
 
 
-def last_box(text: str) -> str | None:
-    r"""The content, possibly empty, of the last closed `\boxed{...}`; None where there is none."""
-    boxes, _ = _closed_boxes(text)
-    return boxes[-1] if boxes else None
+def grade_released(answer_text: str, gold: str) -> Grade:
+    """Grade as the released code of arXiv 2510.01032 does: correct where the last box is any substring of the gold.
 
-
-# What an answer states
+    Never use it to measure: an empty box is a substring of everything, and so is an answer without a box.
+    """
+    boxes, _ = _closed_boxes(answer_text)
+    box = boxes[-1] if boxes else ""
+    return Grade(box.strip() in gold, box or None, bool(boxes))
 
 
 def _stated_answer(text: str) -> tuple[str | None, bool]:
@@ -148,9 +146,6 @@ def _has_content(latex: str) -> bool:
     return re.search(r"[^\W_]|\\[{}]", rest) is not None
 
 
-# Whether two answers are the same
-
-
 def _normalised(latex: str) -> str:
     """An answer without the notations that math-verify misreads or cannot read."""
     latex = re.sub(r"\\?\$|(?<!\\)\\[()\[\]]", "", latex)  # dollar signs, of money or around a formula
@@ -174,10 +169,10 @@ def _same_answer(answer: str, gold: str) -> bool:
 
 def _is_words(latex: str) -> bool:
     r"""Whether it is `\text{...}` without a digit, or plain words: math-verify would read a product of letters."""
-    styled = re.fullmatch(r"\s*\\(?:text\w*|math\w+|mbox)\s*\{[^{}\\\d]*\}\s*", latex)
-    return re.search(r"[^\W\d_]", _bare_words(latex)) is not None and (
-        styled is not None or re.fullmatch(r"\(?[^\W\d_]{3,}(?:[ '-][^\W\d_]+)*\)?", latex.strip()) is not None
-    )
+    styled = r"\\(?:text\w*|math\w+|mbox)\s*\{[^{}\\\d]*\}"
+    plain = r"\(?[^\W\d_]{3,}(?:[ '-][^\W\d_]+)*\)?"
+    letter = re.search(r"[^\W\d_]", _bare_words(latex))
+    return bool(letter and re.fullmatch(rf"{styled}|{plain}", latex.strip()))
 
 
 def _bare_words(latex: str) -> str:

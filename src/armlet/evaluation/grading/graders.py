@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
-from armlet.evaluation.grading.answers import Grade, equal, equal_integers, grade, grade_integer
+from armlet.evaluation.grading.answers import Grade, equal, equal_integers, grade, grade_integer, grade_released
 from armlet.evaluation.grading.programs import check_humaneval
-from armlet.evaluation.grading.released import grade_released
 from armlet.evaluation.grading.sandbox import require_sandbox
 from armlet.evaluation.tasks.problems import Kind, Problem
 from armlet.redistribution.errors import ArgumentError
@@ -29,12 +28,7 @@ def grader_names(name: str, kinds: Iterable[Kind]) -> dict[Kind, str]:
 
 
 def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> dict[Kind, Grader]:
-    """The grader of each kind of task; multiple choice needs none.
-
-    Args:
-        name: of the grader of mathematics.
-        kinds: of the tasks that are run.
-        allow_code: model-written programs may be run, in a sandbox.
+    """The grader of each kind of task, with `name` for mathematics; multiple choice needs none.
 
     Raises:
         ArgumentError: an unknown grader, a grader of mathematics without a task of it, or programs without permission.

@@ -28,11 +28,10 @@ class MathWorker:
             timer.start()
             try:
                 return _exchange(self._process, request)
-            except (OSError, ValueError):  # it ended before or during its reply
+            except BaseException as error:  # Ctrl-C: a late reply must not be taken for that to the next request
                 self.close()
-                return None
-            except BaseException:  # Ctrl-C: a late reply must not be taken for that to the next request
-                self.close()
+                if isinstance(error, OSError | ValueError):  # it ended before or during its reply
+                    return None
                 raise
             finally:
                 timer.cancel()
@@ -41,9 +40,8 @@ class MathWorker:
         """End the process."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
             with process:  # closes the pipes and waits
-                pass
+                process.kill()
 
     def forget(self) -> None:
         """After a fork, in the child: the process belongs to the parent."""

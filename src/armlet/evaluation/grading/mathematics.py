@@ -40,25 +40,18 @@ def read_expression(text: str) -> str | None:
     return parsed[-1].strip() or None
 
 
-def is_unordered(values: "Parsed") -> bool | None:
-    """True for a set or a bare list, False for a point or an interval, None for anything else."""
-    from sympy import FiniteSet, Interval, Tuple
-
-    value = values[0] if values else None
-    if isinstance(value, FiniteSet):
-        return True
-    return False if isinstance(value, Interval | Tuple) else None
-
-
 def is_same(answer: str, gold: str) -> bool:
     """Whether math-verify takes the answer to be the gold.
 
     math-verify accepts `-2,1` as the interval `(-2,1)`, and a set as a point; here the brackets decide which is meant.
     """
     from math_verify import verify
+    from sympy import FiniteSet, Interval, Tuple
 
     stated, right = parse_formula(answer), parse_formula(gold)
-    if {is_unordered(stated), is_unordered(right)} == {True, False}:
+    values = [parsed[0] for parsed in (stated, right) if parsed]
+    unordered = any(isinstance(value, FiniteSet) for value in values)
+    if unordered and any(isinstance(value, Interval | Tuple) for value in values):
         return False
     return verify(right, stated, allow_set_relation_comp=True, timeout_seconds=None)
 
@@ -71,21 +64,20 @@ def reply(operation: str, *texts: str) -> str | bool | None:
         return None
 
 
+def limit(name: str, most: int) -> None:
+    """Set a soft limit of this process."""
+    import resource
+
+    kind = getattr(resource, name)
+    resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
+
+
 def limit_request() -> None:
     """Limit the next request's processor time, counted from now: a busy machine changes no verdict."""
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF)
-    allowed = int(used.ru_utime + used.ru_stime) + REQUEST_CPU_SECONDS + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-
-
-def limit_memory() -> None:
-    """Limit the address space; where the system refuses that, time remains limited."""
-    import resource
-
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_AS, (MATHEMATICS_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    limit("RLIMIT_CPU", int(used.ru_utime + used.ru_stime) + REQUEST_CPU_SECONDS + 1)
 
 
 def serve() -> None:
@@ -93,8 +85,8 @@ def serve() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is not a reply
     logging.disable(logging.CRITICAL)
-    with contextlib.suppress(ImportError):  # Windows has no such limits
-        limit_memory()
+    with contextlib.suppress(ImportError, OSError, ValueError):  # the system refuses; Windows has no such limits
+        limit("RLIMIT_AS", MATHEMATICS_MEMORY_BYTES)
     for line in sys.stdin:
         with contextlib.suppress(ImportError):
             limit_request()

@@ -13,9 +13,7 @@ INDENT = "    "
 MOST_CUTS = 100  # of an answer's last lines, before which its code is tried to end
 
 
-def check_humaneval(
-    prompt: str, completion: str, test: str, entry_point: str, *, seconds: float = 10.0
-) -> ProgramOutcome:
+def check_humaneval(prompt: str, completion: str, test: str, entry_point: str) -> ProgramOutcome:
     """Run a completion against the tests of its row, in the sandbox.
 
     Args:
@@ -24,12 +22,11 @@ def check_humaneval(
             several blocks contain the whole function, the first counts.
         test: of the row; defines `check`.
         entry_point: the function's name.
-        seconds: of wall-clock time.
 
     Raises:
         ArmletError: as `run_program`.
     """
-    return run_program(humaneval_program(prompt, completion, test, entry_point), seconds=seconds)
+    return run_program(humaneval_program(prompt, completion, test, entry_point))
 
 
 def humaneval_program(prompt: str, completion: str, test: str, entry_point: str) -> str:
@@ -44,9 +41,9 @@ def humaneval_program(prompt: str, completion: str, test: str, entry_point: str)
 
 def _extract_code(completion: str, entry_point: str) -> str:
     """The first fenced block that defines the function, else the first block, else the text without its prose."""
-    blocks = [_dedented(block, entry_point) for block in _fenced_blocks(completion)]
-    if blocks:
-        whole = [block for block in blocks if _defines(block, entry_point)]
+    if blocks := _fenced_blocks(completion):
+        dedented = map(textwrap.dedent, blocks)  # a whole function may be indented as part of a list
+        whole = [block for block in dedented if _defines(block, entry_point)]
         return next(filter(_parses, whole), (whole or blocks)[0])
     return _without_prose(completion, entry_point)
 
@@ -67,12 +64,6 @@ def _defines(code: str, entry_point: str) -> bool:
     return re.search(rf"^(?:(?:async )?def {name}\b|{name}\s*(?::[^=\n]+)?=(?!=))", code, re.MULTILINE) is not None
 
 
-def _dedented(block: str, entry_point: str) -> str:
-    """A block with the whole function, perhaps indented as part of a list; the body alone keeps its indentation."""
-    dedented = textwrap.dedent(block)
-    return dedented if _defines(dedented, entry_point) else block
-
-
 def _without_prose(completion: str, entry_point: str) -> str:
     """A whole function without the sentences before and after it; the rest of a function is returned unchanged."""
     first = re.search(r"^(?:def|class|import|from|async def|@\w)", completion, re.MULTILINE)
@@ -91,10 +82,9 @@ def _beginnings(code: str) -> Iterator[str]:
 
 def _parses(code: str) -> bool:
     try:
-        ast.parse(code)
+        return bool(ast.parse(code))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    return True
 
 
 def _as_body(code: str) -> str:
@@ -103,11 +93,10 @@ def _as_body(code: str) -> str:
     Models drop the indentation of the first line or of all lines, and indent by other widths.
     """
     spaced = re.sub(r"^\t+", lambda tabs: INDENT * len(tabs[0]), code.strip("\n"), flags=re.MULTILINE)
-    bodies = (body for head in _beginnings(spaced) for body in _indented(head))
+    bodies = (
+        body
+        for head in _beginnings(spaced)
+        for body in (head, textwrap.indent(textwrap.dedent(head), INDENT), INDENT + head.lstrip())
+    )
     fitting = (body for body in bodies if body[:1].isspace() and _parses(f"def _():\n{INDENT}pass\n{body}"))
     return next(fitting, spaced)
-
-
-def _indented(code: str) -> tuple[str, str, str]:
-    """The code unchanged, with all of it at a body's indentation, and with its first line alone indented."""
-    return code, textwrap.indent(textwrap.dedent(code), INDENT), INDENT + code.lstrip()

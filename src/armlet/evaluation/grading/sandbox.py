@@ -45,17 +45,11 @@ INSTALL = "apt install bubblewrap libseccomp2 (Debian, Ubuntu) or dnf install bu
 
 @dataclass(frozen=True)
 class ProgramOutcome:
-    """How a program ended.
+    """How a program ended."""
 
-    Attributes:
-        passed: it reached its end.
-        reason: "passed", "failed", "ended early" (it left with success before its end), "timed out", "out of memory".
-        detail: the end of what it wrote to stderr, at most 2,000 characters.
-    """
-
-    passed: bool
-    reason: str
-    detail: str
+    passed: bool  # it reached its end
+    reason: str  # passed, failed, ended early (it left with success before its end), timed out, out of memory
+    detail: str  # the end of what it wrote to stderr, at most `STDERR_CHARACTERS`
 
 
 def run_program(source: str, *, seconds: float = 10.0, memory_bytes: int = PROGRAM_MEMORY_BYTES) -> ProgramOutcome:
@@ -110,9 +104,8 @@ def _run_isolated(source: str, seconds: float, memory_bytes: int) -> ProgramOutc
     config = json.dumps({"token": token, "limits": LIMITS | {"RLIMIT_AS": memory_bytes}})
     with tempfile.TemporaryFile() as program, tempfile.TemporaryFile() as call_filter:
         program.write(f"{config}\n".encode() + source.encode("utf-8", "replace"))
-        _write_call_filter(call_filter)
         program.seek(0)
-        call_filter.seek(0)
+        _write_call_filter(call_filter)
         with _launched(program, call_filter) as (process, first):
             assert process.stdout is not None
             assert process.stderr is not None
@@ -123,17 +116,15 @@ def _run_isolated(source: str, seconds: float, memory_bytes: int) -> ProgramOutc
             status, verdict = process.wait(), os.read(process.stdout.fileno(), 100)
     if not started:
         raise ArmletError(f"no program could be started: {' '.join(detail.split()) or 'no reason was given'}")
-    reason = "timed out" if late.is_set() else _ending(status, verdict, token.encode())
+    if late.is_set():
+        reason = "timed out"
+    elif verdict == OUT_OF_MEMORY:
+        reason = "out of memory"
+    elif status:
+        reason = "failed"
+    else:
+        reason = "passed" if verdict == token.encode() else "ended early"
     return ProgramOutcome(reason == "passed", reason, detail)
-
-
-def _ending(status: int, verdict: bytes, token: bytes) -> str:
-    """The reason of an outcome, from the exit status and from what was written to the verdict's handle."""
-    if verdict == OUT_OF_MEMORY:
-        return "out of memory"
-    if status == 0:
-        return "passed" if verdict == token else "ended early"
-    return "failed"
 
 
 @contextmanager
@@ -167,7 +158,7 @@ def _launched(program: IO[bytes], call_filter: IO[bytes]) -> Iterator[tuple[subp
 
 def _command(call_filter: int, info: int) -> list[str]:
     """bubblewrap with a sandbox that shows nothing but what the interpreter reads, and the interpreter in it."""
-    # A virtual environment's interpreter would need the environment's files.
+    # Not a virtual environment's interpreter, which would need the environment's files.
     python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
     prefixes = [f"{sys.base_prefix}/{name}" for name in ("lib", "lib64")]
     visible = [python, *prefixes, str(Path(os.__file__).parent), *SYSTEM_LIBRARIES]
@@ -193,6 +184,7 @@ def _write_call_filter(file: IO[bytes]) -> None:
     for name in REFUSED_CALLS:
         rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
     rules.export_bpf(file)
+    file.seek(0)
 
 
 @contextmanager

@@ -12,11 +12,7 @@ from typing import Literal, get_args
 from armlet.redistribution.errors import ArgumentError
 
 Split = Literal["train", "test"]
-SPLITS: tuple[str, ...] = get_args(Split)
-"""The hash of its text decides the split of a question: one in eight is a test question."""
-
-TEST_BYTES = 32  # of the 256 values of the hash's first byte
-
+TEST_BYTES = 32  # of the 256 values of the first byte of a question's hash: one in eight is a test question
 LONGEST_QUESTION = 400  # characters: far below the limits of Python's parser and integers
 CHARACTERS = re.compile(r"[0-9+*()-]+")
 ANSWER = re.compile(r"[^#]*#(-?[0-9]+)")
@@ -30,21 +26,13 @@ OPERATIONS: dict[type[ast.operator], tuple[str, Callable[[int, int], int]]] = {
 
 @dataclass(frozen=True)
 class Level:
-    """How hard a problem is: a chain of terms, some of them products, some with a sum or a difference in brackets.
+    """How hard a problem is: a chain of terms, some of them products, some with a sum or a difference in brackets."""
 
-    Args:
-        operations: of the whole question, and so the steps of its answer.
-        products: terms that are products.
-        brackets: terms with two numbers in brackets; such a term may also be a product.
-        number: the largest summand.
-        factor: the largest number that a number or a bracket is multiplied by.
-    """
-
-    operations: int
-    products: int
-    brackets: int
-    number: int
-    factor: int
+    operations: int  # of the whole question, and so the steps of its answer
+    products: int  # terms that are products
+    brackets: int  # terms with two numbers in brackets; such a term may also be a product
+    number: int  # the largest summand
+    factor: int  # the largest number that a number or a bracket is multiplied by
 
 
 LEVELS = {
@@ -65,17 +53,11 @@ DIFFICULTY = 5
 
 @dataclass(frozen=True)
 class Exercise:
-    """A question and its answer.
+    """A question and its answer."""
 
-    Args:
-        question: such as "(47+86)*3-58".
-        steps: of one operation each, such as "47+86=133;133*3=399;399-58=341".
-        value: the last step's result.
-    """
-
-    question: str
-    steps: str
-    value: int
+    question: str  # such as (47+86)*3-58
+    steps: str  # of one operation each, such as 47+86=133;133*3=399;399-58=341
+    value: int  # the last step's result
 
     @property
     def answer(self) -> str:
@@ -99,12 +81,11 @@ def exercise(index: int, *, seed: int = 0, difficulty: int = DIFFICULTY, split: 
         raise ArgumentError(f"index: problems are counted from 0, found {index}")
     if difficulty not in LEVELS:
         raise ArgumentError(f"difficulty: expected {min(LEVELS)} to {max(LEVELS)}, found {difficulty}")
-    if split not in SPLITS:
-        raise ArgumentError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
+    if split not in get_args(Split):
+        raise ArgumentError(f"split: expected one of {', '.join(get_args(Split))}, found {split!r}")
     rng = random.Random(f"{seed}/{difficulty}/{split}/{index}")
-    question = _random_question(rng, LEVELS[difficulty])
-    while split_of(question) != split:
-        question = _random_question(rng, LEVELS[difficulty])
+    while split_of(question := _random_question(rng, LEVELS[difficulty])) != split:
+        pass
     return worked(question)
 
 
@@ -134,24 +115,18 @@ def _random_chain(rng: random.Random, parts: list[str]) -> str:
 def worked(question: str) -> Exercise:
     """Solve a question step by step: from the left, each operation as soon as both its numbers are known.
 
-    Args:
-        question: sums, differences and products of whole numbers, with brackets.
-
     Raises:
-        ArgumentError: the text is something else.
+        ArgumentError: the text is not made of sums, differences and products of whole numbers, with brackets.
     """
+    if len(question) > LONGEST_QUESTION or not CHARACTERS.fullmatch(question):
+        raise _not_arithmetic(question)
+    try:
+        node = ast.parse(question, mode="eval").body
+    except SyntaxError as error:
+        raise _not_arithmetic(question) from error
     steps: list[str] = []
-    value = _reduce(_parse_expression(question), steps)
+    value = _reduce(node, steps)
     return Exercise(question, ";".join(steps), value)
-
-
-def _parse_expression(question: str) -> ast.expr:
-    if len(question) <= LONGEST_QUESTION and CHARACTERS.fullmatch(question):
-        try:
-            return ast.parse(question, mode="eval").body
-        except SyntaxError:
-            pass
-    raise _not_arithmetic(question)
 
 
 def _not_arithmetic(question: str) -> ArgumentError:
@@ -165,15 +140,12 @@ def _reduce(node: ast.expr, steps: list[str]) -> int:
         case ast.UnaryOp(op=ast.USub(), operand=inner):
             return -_reduce(inner, steps)
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in OPERATIONS:
-            return _apply_step(type(sign), _reduce(left, steps), _reduce(right, steps), steps)
+            symbol, apply = OPERATIONS[type(sign)]
+            first, second = _reduce(left, steps), _reduce(right, steps)
+            value = apply(first, second)
+            steps.append(f"{first}{symbol}{second if second >= 0 else f'({second})'}={value}")
+            return value
     raise _not_arithmetic(ast.unparse(node))
-
-
-def _apply_step(sign: type[ast.operator], left: int, right: int, steps: list[str]) -> int:
-    symbol, apply = OPERATIONS[sign]
-    value = apply(left, right)
-    steps.append(f"{left}{symbol}{right if right >= 0 else f'({right})'}={value}")
-    return value
 
 
 def stated(answer: str) -> int | None:

@@ -18,40 +18,24 @@ SYSTEMS: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One item.
+    """One item."""
 
-    Args:
-        id: unique in its task.
-        question: what is asked; for programs, the beginning of one.
-        gold: the right answer: an integer, LaTeX, the index of the right choice, or the tests of a program.
-        context: of multiple choice: the text before the question.
-        choices: of multiple choice: the continuations, at least two.
-        entry_point: of programs: the function that the tests call.
-    """
-
-    id: str
-    question: str
-    gold: str
-    context: str = ""
-    choices: tuple[str, ...] = ()
-    entry_point: str = ""
+    id: str  # unique in its task
+    question: str  # what is asked; for programs, the beginning of one
+    gold: str  # the right answer: an integer, LaTeX, the index of the right choice, or the tests of a program
+    context: str = ""  # of multiple choice: the text before the question
+    choices: tuple[str, ...] = ()  # of multiple choice: the continuations, at least two
+    entry_point: str = ""  # of programs: the function that the tests call
 
 
 @dataclass(frozen=True)
 class Task:
-    """Problems of one kind.
+    """Problems of one kind."""
 
-    Args:
-        name: in reports.
-        kind: how answers are graded.
-        problems: at least one, each with an id of its own.
-        source: where they come from: a file's name and hash, a dataset, or a generator and its settings.
-    """
-
-    name: str
-    kind: Kind
-    problems: tuple[Problem, ...]
-    source: Mapping[str, str | int | None]
+    name: str  # in reports
+    kind: Kind  # how answers are graded
+    problems: tuple[Problem, ...]  # at least one, each with an id of its own
+    source: Mapping[str, str | int | None]  # a file's name and hash, a dataset, or a generator and its settings
 
     def fingerprint(self) -> str:
         """sha256 of all problems: two runs with the same fingerprint were asked the same."""

@@ -21,14 +21,12 @@ GOLD_KEYS = ("final", "answer")  # GSM8K's answer is the whole solution; `final`
 def parse_row(place: str, row: JsonRow) -> tuple[Kind, Problem]:
     """The problem in a row, and its kind.
 
-    Args:
-        place: where the row is, for errors.
-        row: the parsed JSON.
-
     Raises:
-        ArgumentError: starts with the place, and says what is wrong.
+        ArgumentError: starts with the row's place, and says what is wrong.
     """
-    id = str(next((row[key] for key in ID_KEYS if row.get(key) is not None), _row_hash(row)))
+    # An id for a row that has none depends neither on its place nor on the other rows.
+    content = hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    id = str(next((row[key] for key in ID_KEYS if row.get(key) is not None), content))
     if "choices" in row:
         return "choice", _parse_choice(place, id, row)
     if "entry_point" in row:
@@ -75,8 +73,3 @@ def _required_text(place: str, row: JsonRow, key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ArgumentError(f"{place}: {key} must be a text, found {value!r}")
     return value
-
-
-def _row_hash(row: JsonRow) -> str:
-    """An id for a row that has none, which depends neither on its place nor on the other rows."""
-    return hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:16]

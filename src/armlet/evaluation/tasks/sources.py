@@ -3,17 +3,15 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 
+from armlet.evaluation.tasks.arithmetic import DIFFICULTY, exercise
 from armlet.evaluation.tasks.problems import Kind, Problem, Task
 from armlet.evaluation.tasks.rows import JsonRow, parse_row
 from armlet.redistribution.errors import ArgumentError
 
-ARITHMETIC = "arithmetic"
-
-ARITHMETIC_ITEMS = 2000
-"""Problems of the built-in task, which is endless."""
+ARITHMETIC, ARITHMETIC_ITEMS = "arithmetic", 2000
+"""The built-in task, and how many of its endless problems are asked by default."""
 
 HUB: dict[str, tuple[str, str | None, str]] = {
     "math500": ("HuggingFaceH4/MATH-500", None, "test"),
@@ -26,15 +24,7 @@ HUB: dict[str, tuple[str, str | None, str]] = {
 
 
 def arithmetic(items: int, *, seed: int = 0, difficulty: int | None = None) -> Task:
-    """The built-in task: endless, seeded chains of arithmetic.
-
-    Args:
-        items: how many, at least 1.
-        seed: of the problems.
-        difficulty: see `armlet.evaluation.tasks.arithmetic`; None for the one that `abacus` is tuned to.
-    """
-    from armlet.evaluation.tasks.arithmetic import DIFFICULTY, exercise
-
+    """The built-in task: seeded chains of arithmetic; difficulty None is the level that `abacus` is tuned to."""
     level = DIFFICULTY if difficulty is None else difficulty
     exercises = (exercise(index, seed=seed, difficulty=level) for index in range(items))
     problems = (Problem(f"{seed}/{level}/{at}", drawn.question, str(drawn.value)) for at, drawn in enumerate(exercises))
@@ -46,7 +36,7 @@ def read_task(file: Path, items: int | None = None) -> Task:
 
     Args:
         file: one JSON object on each line, all of one kind.
-        items: the first so many in the order of `hash_order`; None for all.
+        items: the first so many in the order of their ids' sha256; None for all.
 
     Raises:
         ArgumentError: names `--data`, the file and the line, and what is wrong with it.
@@ -75,15 +65,8 @@ def hub_task(name: str, items: int | None = None) -> Task:
         known = ", ".join((ARITHMETIC, *HUB))
         raise ArgumentError(f"--task: expected {known} or a dataset as owner/name, found {name!r}")
     dataset, config, split = HUB.get(name) or _parse_dataset(name)
-    rows = (
-        (f"--task: {dataset}, row {number}", row) for number, row in enumerate(_hub_rows(dataset, config, split), 1)
-    )
-    return _make_task("--task", name, rows, items, {"dataset": dataset, "config": config, "split": split})
-
-
-def hash_order(ids: Iterable[str]) -> list[str]:
-    """Ids by their sha256: a subset is not the beginning of a file, and a larger subset contains the smaller one."""
-    return sorted(ids, key=lambda id: hashlib.sha256(id.encode()).hexdigest())
+    source = {"dataset": dataset, "config": config, "split": split}
+    return _make_task("--task", name, _hub_rows(dataset, config, split), items, source)
 
 
 def _parse_dataset(name: str) -> tuple[str, str | None, str]:
@@ -94,17 +77,18 @@ def _parse_dataset(name: str) -> tuple[str, str | None, str]:
     return dataset, config or None, split
 
 
-def _hub_rows(dataset: str, config: str | None, split: str) -> list[JsonRow]:
+def _hub_rows(dataset: str, config: str | None, split: str) -> list[tuple[str, JsonRow]]:
     try:
         from datasets import load_dataset
     except ImportError as error:
         raise ArgumentError("--task: datasets of a hub need another package: pip install 'armlet[hub]'") from error
     try:
-        return list(load_dataset(dataset, config, split=split))  # type: ignore[arg-type]
+        rows: list[JsonRow] = list(load_dataset(dataset, config, split=split))  # type: ignore[arg-type]
     except Exception as error:  # the library passes on whatever its readers and its transport raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         message = f"--task: the hub did not give {dataset} ({reason}); --data FILE reads a local copy"
         raise ArgumentError(message) from error
+    return [(f"--task: {dataset}, row {number}", row) for number, row in enumerate(rows, 1)]
 
 
 def _json_rows(file: Path, text: str) -> Iterator[tuple[str, JsonRow]]:
@@ -122,11 +106,7 @@ def _json_rows(file: Path, text: str) -> Iterator[tuple[str, JsonRow]]:
 
 
 def _make_task(
-    option: str,
-    name: str,
-    rows: Iterable[tuple[str, JsonRow]],
-    items: int | None,
-    source: Mapping[str, str | int | None],
+    option: str, name: str, rows: Iterable[tuple[str, JsonRow]], items: int | None, source: Mapping[str, str | None]
 ) -> Task:
     kinds: dict[Kind, str] = {}  # and the place of the first row of each
     problems: dict[str, Problem] = {}
@@ -141,5 +121,6 @@ def _make_task(
     if len(kinds) > 1:
         mixture = " and ".join(f"{kind} ({place})" for kind, place in kinds.items())
         raise ArgumentError(f"{option}: {name} mixes kinds of problems, {mixture}: put each kind into its own file")
-    chosen = problems if items is None else set(islice(hash_order(problems), items))
+    # By sha256, a subset is not the beginning of a file, and a larger subset contains the smaller one.
+    chosen = set(sorted(problems, key=lambda id: hashlib.sha256(id.encode()).digest())[:items])
     return Task(name, next(iter(kinds)), tuple(problems[id] for id in problems if id in chosen), source)

@@ -11,8 +11,7 @@ from armlet.attachment.sites import GATE
 from armlet.checkpoints.identity import fingerprint, model_folder
 from armlet.checkpoints.pretrained import load_tokenizer
 from armlet.evaluation.conditions.conditions import Condition, Treatment
-from armlet.evaluation.engines.chat import item_seed
-from armlet.evaluation.engines.engine import Ask, Output, Sampling
+from armlet.evaluation.engines.engine import Ask, Output, Sampling, derived_seed
 from armlet.evaluation.engines.tokens import Tokens, ended
 from armlet.evaluation.tasks.problems import Task
 from armlet.integrations.vllm.offline import (
@@ -114,7 +113,7 @@ class Offline:
             shared["logprobs"] = 0
         prompts = [self.tokens.prompt(ask, condition).tolist() for ask in asks]
         self._check_room(asks, prompts, sampling.max_new_tokens)
-        seeds = [item_seed(sampling.seed, batch, sample, ask.number) for ask in asks]
+        seeds = [derived_seed(sampling.seed, batch, sample, ask.number, bits=31) for ask in asks]
         outputs = self._generate(prompts, condition, [shared | {"seed": seed} for seed in seeds])
         return [self._output(output.outputs[0]) for output in outputs]
 
