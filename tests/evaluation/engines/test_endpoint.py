@@ -16,7 +16,7 @@ from armlet.evaluation.engines.endpoint import Endpoint
 from armlet.evaluation.engines.engine import Ask, Sampling, derived_seed
 from armlet.evaluation.grading.graders import EQUAL, graders
 from armlet.evaluation.plan import Plan
-from armlet.evaluation.report.findings import findings
+from armlet.evaluation.report.analysis import analyse_run
 from armlet.evaluation.run import run
 from armlet.evaluation.tasks.problems import Problem, Task
 from armlet.evaluation.tasks.sources import arithmetic
@@ -366,7 +366,7 @@ def test_a_run_cut_short_goes_on_to_the_same_items_and_findings(tmp_path):
             engine.check(plan.conditions, plan.tasks)
             with open_run_folder(folder, plan.manifest(engine), {}) as journal:
                 run(plan, engine, journal)
-                return findings(journal, plan.tasks, EQUAL)
+                return analyse_run(journal, plan.tasks, EQUAL)
 
     with serving(logprobs=[-1.0]) as plain, serving() as treated:
         whole = go(tmp_path / "whole")
