@@ -52,7 +52,7 @@ def main() -> None:
     generated = next(time_model(model, Outward(), turns=asked.turns))
     print(f"{NEW_TOKENS} new tokens, {asked.turns} turns: quartiles")
     for label in PLACEMENTS:
-        ratio, call = generated.timing.ratios[f"{label} / without"], (generated.calls or {})[label]
+        ratio, call = generated.ratios[f"{label} / without"], (generated.calls or {})[label]
         low, high = ratio.quartiles
         fast, slow = (1e6 * seconds for seconds in call.quartiles)
         print(f"  {label:10} {low:.3f} / {ratio.median:.3f} / {high:.3f} of the time without;", end=" ")

@@ -11,7 +11,7 @@ from vllm.exceptions import VLLMValidationError
 
 from armlet import Inward, Outward, attach, load_config
 from armlet.integrations.vllm.refusals import refuse
-from armlet.precision.report import save_setting
+from armlet.precision.findings import save_setting
 from armlet.precision.trials import Contraction
 from armlet.redistribution.errors import ArmletError
 from engines import engine, greedy, hugging_face, tokens_of

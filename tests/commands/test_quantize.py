@@ -19,7 +19,7 @@ from armlet.attachment.config import CONFIG_FILE
 from armlet.commands.quantize import quantize
 from armlet.precision.choice import CONTRACT, CONTRACTIONS, ROUNDED, TRANSFORMS, WORST_KEPT
 from armlet.precision.codes import CODES
-from armlet.precision.report import save_setting
+from armlet.precision.findings import save_setting
 from armlet.precision.trials import Contraction
 from armlet.redistribution import Inward
 from armlet.statistics.comparison import compare

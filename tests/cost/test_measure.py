@@ -10,7 +10,7 @@ import torch
 from armlet import Outward, attach
 from armlet.cost import measure, timing
 from armlet.cost.measure import Shapes, gate, time_function, time_model
-from armlet.cost.timing import Spread, TimedJob, Timing, in_turns
+from armlet.cost.timing import Spread, TimedJob, in_turns, summarize
 from families import prompt, tiny
 
 
@@ -61,12 +61,8 @@ def test_what_a_job_runs_within_is_entered_before_the_clock_starts(monkeypatch):
 
 def test_a_ratio_is_the_median_of_the_turns_ratios_not_the_ratio_of_medians():
     times = {"slow": [2.0, 8.0, 30.0], "fast": [1.0, 2.0, 30.0]}
-    summary = Timing.of(times, [("slow", "fast")])
-    assert summary == Timing({"slow": 8.0, "fast": 2.0}, {"slow / fast": Spread(2.0, (1.5, 3.0))})
-    assert summary.to_dict() == {
-        "seconds": {"slow": 8.0, "fast": 2.0},
-        "ratios": {"slow / fast": {"median": 2.0, "quartiles": [1.5, 3.0]}},
-    }
+    seconds, ratios = summarize(times, [("slow", "fast")])
+    assert (seconds, ratios) == ({"slow": 8.0, "fast": 2.0}, {"slow / fast": Spread(2.0, (1.5, 3.0))})
 
 
 def test_every_shape_is_a_row_with_all_yardsticks(monkeypatch):
@@ -77,8 +73,8 @@ def test_every_shape_is_a_row_with_all_yardsticks(monkeypatch):
         (width, tokens, dtype) for width in (8, 32) for tokens in (1, 3) for dtype in ("float32", "bfloat16")
     ]
     for row in rows:
-        assert set(row.timing.seconds) == {"arm", "literal", "silu", "copy"}
-        assert set(row.timing.ratios) == {"literal / arm", "arm / silu", "arm / copy"}
+        assert set(row.seconds) == {"arm", "literal", "silu", "copy"}
+        assert set(row.ratios) == {"literal / arm", "arm / silu", "arm / copy"}
 
 
 def test_a_gate_is_an_activated_one_and_the_same_again():
@@ -94,20 +90,19 @@ def test_a_model_is_timed_with_and_without_and_left_as_it_was(monkeypatch):
     generated, prefilled = time_model(model, Outward(), turns=2)
     assert (generated.work, generated.tokens) == ("generate", measure.NEW_TOKENS)
     assert (prefilled.work, prefilled.tokens) == ("prefill", measure.PREFILL)
-    assert set(prefilled.timing.ratios) == {"layer 0 / without", "all layers / without"}
+    assert set(prefilled.ratios) == {"layer 0 / without", "all layers / without"}
     assert torch.equal(model(ids).logits, before)
     assert prefilled.calls is None
-    assert "calls" not in prefilled.to_dict()
     for call in generated.calls.values():
         low, high = call.quartiles
-        assert 0 < low <= call.median <= high < generated.timing.seconds["all layers"]
+        assert 0 < low <= call.median <= high < generated.seconds["all layers"]
 
 
 @pytest.mark.parametrize("site", ["gate", "product"])
 def test_each_decoded_token_of_each_layer_is_a_call_in_place(site):
-    model, seconds = tiny(), []
+    model = tiny()
     with attach(model, Outward(), layers="all", site=site) as attachment:
-        measure._record_calls(model, seconds)
+        seconds = measure._record_calls(model)
         model.generate(prompt(4), max_new_tokens=5, do_sample=False)
         assert len(seconds) == 4 * 3
         assert attachment.report()[0]["calls"] == 5

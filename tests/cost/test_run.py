@@ -1,5 +1,7 @@
 """A plan from end to end: what is timed, and what Ctrl-C keeps."""
 
+import json
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from armlet.cost.figures import draw_cost
 from armlet.cost.findings import Cost, FunctionRow, ModelTimes, WorkRow
 from armlet.cost.measure import Shapes
 from armlet.cost.run import CostPlan, measure_cost
-from armlet.cost.timing import Spread, Timing
+from armlet.cost.timing import Spread
 
 SHAPES = Shapes([8], [1, 2], [torch.float32])
 
@@ -40,14 +42,20 @@ def test_ctrl_c_keeps_complete_rows_and_times_no_model(monkeypatch):
 
 
 @pytest.mark.parametrize("parts", ["function", "model", "both"])
-def test_a_figure_shows_what_was_timed(parts):
+def test_a_figure_and_json_show_what_was_timed(parts):
     ratios = {f"{label} / without": Spread(1.1, (1.0, 1.2)) for label in ("layer 0", "all layers")}
-    work = [WorkRow(name, 48, Timing({}, ratios), None) for name in ("generate", "prefill")]
+    work = [WorkRow("generate", 48, {}, ratios, ratios), WorkRow("prefill", 48, {}, ratios, None)]
     times = dict.fromkeys(("literal", "arm", "silu", "copy"), 1e-3)
-    rows = [FunctionRow(8, 1, dtype, Timing(times, {})) for dtype in ("float32", "bfloat16")]
+    rows = [FunctionRow(8, 1, dtype, times, {}) for dtype in ("float32", "bfloat16")]
     model = ModelTimes("a/model", "float32", 2, True, work)
     about = ({"threads": 1, "processor": "a processor"}, "2", "cpu", "cpu", 0, Outward())
-    cost = Cost(*about, () if parts == "model" else rows, 2, None if parts == "function" else model, False)
+    cost = Cost(*about, () if parts == "model" else rows, None if parts == "function" else model, False, 2)
+    written = json.loads(json.dumps(cost.to_dict()))
+    assert (written["model"] is None) == (parts == "function")
+    if parts != "function":
+        spread = {"median": 1.1, "quartiles": [1.0, 1.2]}
+        assert written["model"]["work"][0]["ratios"]["all layers / without"] == spread
+        assert ["calls" in row for row in written["model"]["work"]] == [True, False]
     figure = draw_cost(cost)
     figure.draw_without_rendering()
     panels = [axes.get_title() for part in figure.subfigs for axes in part.axes]

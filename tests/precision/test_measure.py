@@ -9,9 +9,9 @@ import torch
 from armlet import Inward, attach
 from armlet.precision.codes import Code
 from armlet.precision.measure import Bench, Meter, window_losses
-from armlet.precision.texts import cut
+from armlet.precision.plan import cut
 from armlet.precision.transforms import Compand, Plain
-from armlet.precision.trials import Contraction, LayerStats, RoundingTrial, TrialOutcome
+from armlet.precision.trials import Contraction, RoundingTrial, TrialOutcome
 from armlet.redistribution.errors import ArgumentError
 from attached import anatomy
 from families import FAMILIES, prompt, tiny
@@ -85,7 +85,7 @@ def test_a_static_range_is_calibrated_after_the_contraction(bench):
         Code("int8", "static"),
         contraction=Contraction(Inward(0.5, "clip"), "product", "token", (0, 1, 2)),
     )
-    assert all(layer.saturated == 0 for layer in bench.run(static).layers.values())
+    assert all(layer["saturated"] == 0 for layer in bench.run(static).layers.values())
 
 
 def test_companding_costs_nothing_but_float_rounding(model):
@@ -119,17 +119,17 @@ def test_a_meter_over_several_calls_is_one_over_all_values():
     found = meter.stats()
     values = x.double().flatten()
     centred = values - values.mean()
-    assert found.sqnr == pytest.approx(10 * math.log10(x.square().sum() / noise.square().sum()), rel=1e-3)
-    assert found.saturated == (x.abs() > 1).double().mean().item()
-    assert found.kurtosis == pytest.approx(((centred**4).mean() / (centred**2).mean() ** 2).item() - 3, rel=1e-5)
+    assert found["sqnr"] == pytest.approx(10 * math.log10(x.square().sum() / noise.square().sum()), rel=1e-3)
+    assert found["saturated"] == (x.abs() > 1).double().mean().item()
+    assert found["kurtosis"] == pytest.approx(((centred**4).mean() / (centred**2).mean() ** 2).item() - 3, rel=1e-5)
     medians = [part.abs().flatten().median() for part in x]
-    assert found.max_over_median == pytest.approx((x.abs().max() / torch.stack(medians).mean()).item(), rel=1e-6)
+    assert found["max_over_median"] == pytest.approx((x.abs().max() / torch.stack(medians).mean()).item(), rel=1e-6)
 
 
 def test_a_layer_of_zeros_has_no_sqnr_and_no_shape():
     meter, zeros = Meter(shaped=True), torch.zeros(1, 2, 3)
     meter.add(zeros, zeros, zeros[0], torch.zeros(2, 1))
-    assert meter.stats() == LayerStats(sqnr=None, saturated=0, max_over_median=None, kurtosis=None, shaped=True)
+    assert meter.stats() == {"sqnr": None, "saturated": 0, "max_over_median": None, "kurtosis": None}
 
 
 def test_calibration_and_held_out_windows_do_not_overlap():

@@ -5,10 +5,10 @@ import math
 import pytest
 
 from armlet import Inward
-from armlet.precision.choice import REFERENCES, ROUNDED, Chosen, LayerGain, Method
+from armlet.precision.choice import REFERENCES, ROUNDED, Chosen, LayerGain
 from armlet.precision.findings import PerplexityRatio
-from armlet.precision.run import layer_rows, rounded_rows
-from armlet.precision.trials import Contraction, TrialOutcome
+from armlet.precision.run import layer_rows, method_rows
+from armlet.precision.trials import CALIBRATION, Contraction, RoundingTrial, TrialOutcome
 
 
 def test_a_ratio_has_an_interval_in_units_of_the_differences():
@@ -25,13 +25,15 @@ def test_a_seed_is_that_of_the_bootstrap():
 
 
 def test_a_gap_that_is_not_resolved_has_no_share():
-    chosen = Chosen({code: [Method(ROUNDED), Method("compand")] for code in REFERENCES}, {}, {}, None)
+    chosen = Chosen(
+        {code: dict.fromkeys((ROUNDED, "compand"), RoundingTrial(CALIBRATION)) for code in REFERENCES}, {}, {}, None
+    )
     for floor, told in (([1.5] * 20, True), ([1.0 + 0.1 * (-1) ** at for at in range(20)], False)):
 
         def run(trial, floor=floor):
             return TrialOutcome(floor if trial.code else [1.0 + 1e-3 * at for at in range(20)], {})
 
-        rows = rounded_rows(run, chosen, REFERENCES[0], 0)
+        rows = method_rows(run, chosen, REFERENCES[0], 0)
         assert [row.recovered is not None for row in rows] == [told, told]
 
 

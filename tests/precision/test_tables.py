@@ -8,14 +8,13 @@ from rich.console import Console
 from armlet.precision.choice import CONTRACTIONS, REFERENCES, ROUNDED
 from armlet.precision.figures import draw_precision
 from armlet.precision.findings import LayerRow, MethodRow, PerplexityRatio
-from armlet.precision.run import describe_contraction
 from armlet.precision.tables import layers_table, short_perplexity
-from armlet.precision.trials import LayerStats, TrialOutcome
+from armlet.precision.trials import TrialOutcome
 
 
 def test_the_longest_contraction_fits_into_80_letters():
     ratio = PerplexityRatio(1.0, 0.999, 1.001)
-    setting = max(map(describe_contraction, CONTRACTIONS), key=len)
+    setting = max(map(str, CONTRACTIONS), key=len)
     row = LayerRow(28, dict.fromkeys(REFERENCES, 1.1), True, setting, ratio, ratio, False)
     shown = io.StringIO()
     Console(file=shown, width=80).print(layers_table([row]))
@@ -34,7 +33,9 @@ def test_a_perplexity_takes_six_characters(value, shown):
 
 @pytest.mark.parametrize("codes", [(), REFERENCES[:1], REFERENCES], ids=len)
 def test_a_figure_of_rounding_that_changes_nothing_is_drawn_without_a_warning(codes):
-    outcome = TrialOutcome([1.6], {0: LayerStats(None, 0.0, None, None, True), 1: LayerStats(9.0, 0.0, 2.0, 1.0, True)})
+    names = ("sqnr", "saturated", "max_over_median", "kurtosis")
+    stats = [dict(zip(names, values, strict=True)) for values in ((None, 0.0, None, None), (9.0, 0.0, 2.0, 1.0))]
+    outcome = TrialOutcome([1.6], dict(enumerate(stats)))
     same = PerplexityRatio(1.0, 1.0, 1.0)
     rows = [MethodRow(code, ROUNDED, "", 5.0, same, None, outcome) for code in (None, *codes)]
     layers = [LayerRow(at, dict.fromkeys(REFERENCES, 1.0), False, None, None, None, False) for at in (0, 1)]

@@ -18,7 +18,7 @@ from armlet.commands.arguments import (
     refuse_idle,
     refuse_meta,
 )
-from armlet.presentation.files import json_text
+from armlet.presentation.files import json_text, write_json
 from armlet.presentation.terminal import INTERRUPTED, say_interrupted
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.spelling import parse_policy
@@ -106,10 +106,12 @@ def _prepare(device: str | None, out: Path, threads: int | None) -> None:
 
 def _show_cost(cost: "Cost", out: Path, as_json: bool) -> None:
     """Writes the files and prints the result."""
-    from armlet.cost.report import save_cost
+    from armlet.cost.figures import draw_cost
     from armlet.cost.tables import cost_tables
+    from armlet.presentation.style import save
 
-    content = save_cost(cost, out)
+    content = {**cost.to_dict(), "figure": [str(path) for path in save(draw_cost(cost), out, "bench")]}
+    write_json(out / "bench.json", content)
     if as_json:
         print(json_text(content), end="")
         return

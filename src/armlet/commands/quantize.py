@@ -17,7 +17,7 @@ from armlet.commands.arguments import (
     refuse_meta,
     unslashed,
 )
-from armlet.presentation.files import json_text
+from armlet.presentation.files import json_text, write_json
 from armlet.presentation.terminal import INTERRUPTED, notes
 from armlet.runs.folder import default_run_folder
 
@@ -69,7 +69,7 @@ def quantize(
 ) -> None:
     """Measure what few bits at the input of down cost, with companding, contraction and what else is used today."""
     from armlet.checkpoints.pretrained import default_model
-    from armlet.precision.plan import PrecisionPlan, load_subject
+    from armlet.precision.plan import PrecisionPlan, load_bench
     from armlet.precision.run import measure_precision
 
     refuse_meta(device)
@@ -78,9 +78,9 @@ def quantize(
     name = model or default_model()
     plan = PrecisionPlan(name, data, windows, tokens, calibration, limit, site, seed, dtype, device)
     with notes.status(escape(f"loading {name} ...")):
-        subject = load_subject(plan, _abacus_problem)
-    folder = out or default_run_folder(subject.manifest)
-    result = measure_precision(plan, subject, folder)
+        bench, manifest = load_bench(plan, _abacus_problem)
+    folder = out or default_run_folder(manifest)
+    result = measure_precision(plan, bench, manifest, folder)
     if result.rows:
         _show_precision(result, folder, as_json)
     if result.interrupted:
@@ -97,16 +97,21 @@ def _abacus_problem(index: int, split: Literal["train", "test"]) -> str:
 
 def _show_precision(result: "Precision", folder: Path, as_json: bool) -> None:
     """Writes the files and prints the result."""
-    from armlet.precision.report import save_precision
+    from armlet.precision.figures import draw_precision
+    from armlet.precision.findings import save_setting
     from armlet.precision.tables import precision_tables
+    from armlet.presentation.style import save
 
     with notes.status("drawing ..."):
-        saved = save_precision(result, folder)
+        setting = save_setting(result.contraction, folder)
+        figures = [str(path) for path in save(draw_precision(result.rows, result.layers), folder, "quantize")]
+        content = {**result.to_dict(), "setting": setting, "figures": figures}
+        write_json(folder / "quantize.json", content)
     if as_json:
-        print(json_text(saved.content), end="")
+        print(json_text(content), end="")
         return
     print(*result.headline, sep="\n")
     for table in precision_tables(result):
         Console().print(table)
-    written = [f"setting: {path}" for path in saved.setting], [f"figure: {path}" for path in saved.figures]
-    print(*written[0], *(f"  {line}" for line in result.cautions), *written[1], sep="\n")
+    print(*(f"setting: {path}" for path in setting), *(f"  {line}" for line in result.cautions), sep="\n")
+    print(*(f"figure: {path}" for path in figures), sep="\n")

@@ -45,7 +45,7 @@ def _draw_function(figure: SubFigure, rows: Sequence[FunctionRow], dtypes: Seque
 def _draw_times(axes: Axes, rows: Sequence[FunctionRow]) -> None:
     centres = np.arange(len(rows))
     for at, (name, (label, colour)) in enumerate(YARDSTICKS.items()):
-        milliseconds = [1e3 * row.timing.seconds[name] for row in rows]
+        milliseconds = [1e3 * row.seconds[name] for row in rows]
         axes.bar(centres + 0.2 * (at - 1.5), milliseconds, 0.2, color=colour, label=label)
     axes.set_yscale("log")
     axes.set_ylabel("milliseconds (median)")
@@ -56,7 +56,7 @@ def _draw_model(figure: SubFigure, model: ModelTimes) -> None:
     axes = figure.subplots()
     centres = np.arange(len(model.work))
     for at, (label, colour) in enumerate(zip(PLACEMENTS, (COLOURS["Outward"], OTHER_COLOUR), strict=True)):
-        ratios = [row.timing.ratios[f"{label} / without"] for row in model.work]
+        ratios = [row.ratios[f"{label} / without"] for row in model.work]
         medians = np.array([ratio.median for ratio in ratios])
         spread = np.abs(np.array([ratio.quartiles for ratio in ratios]).T - medians)
         bars = axes.bar(

@@ -1,25 +1,22 @@
 """The result of `armlet bench`: times of the function by shape, and of a model with and without ARM."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from armlet.cost.timing import Spread, Timing
+from armlet.cost.timing import Spread
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import settings
 
 
 @dataclass(frozen=True)
 class FunctionRow:
-    """The function at one shape, against "literal", "silu" and "copy"."""
+    """Median seconds of "arm", "literal", "silu" and "copy" at one shape, and their ratios, such as "arm / copy"."""
 
     width: int
     tokens: int
     dtype: str
-    timing: Timing
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {"width": self.width, "tokens": self.tokens, "dtype": self.dtype, **self.timing.to_dict()}
+    seconds: Mapping[str, float]
+    ratios: Mapping[str, Spread]
 
 
 @dataclass(frozen=True)
@@ -29,32 +26,23 @@ class WorkRow:
     Attributes:
         work: "generate" or "prefill".
         tokens: that are generated, or of the prompt.
-        timing: of the whole work.
+        seconds: median of the whole work.
+        ratios: of the same turn, by "layer 0 / without".
         calls: seconds of single calls inside the model, by placement; None where they were not measured.
     """
 
     work: str
     tokens: int
-    timing: Timing
+    seconds: Mapping[str, float]
+    ratios: Mapping[str, Spread]
     calls: Mapping[str, Spread] | None
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        calls = {label: spread.to_dict() for label, spread in (self.calls or {}).items()}
-        row: dict[str, object] = {"work": self.work, "tokens": self.tokens, **self.timing.to_dict()}
-        return row | {"calls": calls} if calls else row
 
 
 @dataclass(frozen=True)
 class ModelTimes:
-    """A model with and without ARM.
+    """A model, by the name that was given, with and without ARM; a row for each kind of work, timed in so many turns.
 
-    Attributes:
-        name: as it was given.
-        dtype: of its weights.
-        turns: of each work.
-        freed_memory_kept: whether the C library keeps freed memory while times are taken.
-        work: a row for each kind.
+    `freed_memory_kept`: whether the C library keeps freed memory while times are taken.
     """
 
     name: str
@@ -62,11 +50,6 @@ class ModelTimes:
     turns: int
     freed_memory_kept: bool
     work: Sequence[WorkRow]
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        about = {"name": self.name, "dtype": self.dtype, "turns": self.turns}
-        return {**about, "freed_memory_kept": self.freed_memory_kept, "work": [row.to_dict() for row in self.work]}
 
 
 @dataclass(frozen=True)
@@ -79,11 +62,10 @@ class Cost:
         device: on which tensors were.
         backend: that computed ARM.
         seed: of values, prompts and noise.
-        policy: of ARM.
         function: a row for each shape.
-        turns: of each shape; None where the function was not timed.
         model: None where no model was timed.
         interrupted: whether something is missing.
+        turns: of each shape; None where the function was not timed.
     """
 
     machine: Mapping[str, object]
@@ -93,9 +75,9 @@ class Cost:
     seed: int
     policy: Policy
     function: Sequence[FunctionRow]
-    turns: int | None
     model: ModelTimes | None
     interrupted: bool
+    turns: int | None
 
     @property
     def processor(self) -> str:
@@ -104,9 +86,10 @@ class Cost:
         return f"{threads} thread{'s' * (threads != 1)} of {self.machine['processor']}"
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        place = {"machine": dict(self.machine), "torch": self.torch, "device": self.device, "backend": self.backend}
+        """For JSON, without the turns and calls that were not measured."""
         policy = {"name": self.policy.name, **settings(self.policy)}
-        parts = {"function": [row.to_dict() for row in self.function], "model": self.model and self.model.to_dict()}
-        turns = {} if self.turns is None else {"turns": self.turns}
-        return {**place, "seed": self.seed, "policy": policy, **parts, "interrupted": self.interrupted, **turns}
+        return asdict(self, dict_factory=_measured) | {"policy": policy}
+
+
+def _measured(items: list[tuple[str, object]]) -> dict[str, object]:
+    return {name: value for name, value in items if value is not None or name not in ("turns", "calls")}

@@ -5,25 +5,23 @@ from torch import Tensor
 
 from armlet.redistribution.order import MAD_TO_SIGMA
 
+SHARE, CEILING = (0.02, 0.25), 0.995
+"""The paper's p_min and p_max, and its p1, as fractions."""
 
-def literal(
-    a: Tensor, *, band: float = 0.13, ceiling: float = 0.995, least: float = 0.02, most: float = 0.25
-) -> Tensor:
+
+def literal(a: Tensor, *, band: float = 0.13) -> Tensor:
     """One call of arXiv 2510.01032's algorithm: statistics of the whole tensor, draws from the global generator.
 
     Args:
         a: float32 of any shape; the activated gate.
         band: the paper's c.
-        ceiling: the paper's p1, as a fraction.
-        least: the paper's p_min, as a fraction.
-        most: the paper's p_max.
     """
     values = a.flatten()
     magnitude = values.abs()
     deviation = (magnitude - magnitude.median()).abs().median()
-    share = (magnitude < MAD_TO_SIGMA * deviation * band).float().mean().clamp(least, most)
+    share = (magnitude < MAD_TO_SIGMA * deviation * band).float().mean().clamp(*SHARE)
     near = magnitude.topk(max(1, round(float(share) * len(values))), largest=False, sorted=False).indices
-    upper, lower = _quantile(values, ceiling), values.min().abs()
+    upper, lower = _quantile(values, CEILING), values.min().abs()
     chosen = values[near]
     bound = torch.where(chosen >= 0, upper, -lower)
     moved = values.clone()

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from armlet.attachment.attach import Attachment, attach
+from armlet.attachment.attach import attach
 from armlet.attachment.places import ArmPlace
 from armlet.cost.findings import FunctionRow, WorkRow
 from armlet.cost.literal import literal
-from armlet.cost.timing import Spread, Tick, TimedJob, Timing, in_turns
+from armlet.cost.timing import Spread, Tick, TimedJob, in_turns, summarize
 from armlet.redistribution.entry import redistribute
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy
@@ -43,13 +43,7 @@ class Shapes:
 
 
 def time_function(
-    shapes: Shapes,
-    policy: Policy,
-    *,
-    turns: int,
-    device: str | None = None,
-    seed: int = 0,
-    tick: Tick = lambda: None,
+    shapes: Shapes, policy: Policy, *, turns: int, device: str | None = None, seed: int = 0, tick: Tick = lambda: None
 ) -> Iterator[FunctionRow]:
     """ARM at token scope against the literal algorithm over the whole tensor, SiLU alone, and a copy.
 
@@ -63,8 +57,8 @@ def time_function(
     """
     for width, tokens, dtype in product(shapes.widths, shapes.tokens, shapes.dtypes):
         jobs = _function_jobs(gate(tokens, width, dtype, device=device, seed=seed), policy)
-        timing = Timing.of(in_turns(jobs, turns, tick), FUNCTION_RATIOS)
-        yield FunctionRow(width, tokens, str(dtype).removeprefix("torch."), timing)
+        summary = summarize(in_turns(jobs, turns, tick), FUNCTION_RATIOS)
+        yield FunctionRow(width, tokens, str(dtype).removeprefix("torch."), *summary)
 
 
 def time_model(
@@ -84,14 +78,17 @@ def time_model(
     """
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(int(model.config.vocab_size), (1, PREFILL), generator=generator).to(model.device)
-    works = (("generate", partial(_generate, model, ids[:, :PROMPT]), NEW_TOKENS),)
-    for work, call, tokens in (*works, ("prefill", partial(model, input_ids=ids, logits_to_keep=1), PREFILL)):
-        jobs = {label: TimedJob(call, partial(_attach, model, policy, seed, label)) for label in PLACEMENTS}
+    generate, prefill = partial(_generate, model, ids[:, :PROMPT]), partial(model, input_ids=ids, logits_to_keep=1)
+    for work, call, tokens in (("generate", generate, NEW_TOKENS), ("prefill", prefill, PREFILL)):
+        jobs = {
+            label: TimedJob(call, partial(attach, model, policy, layers=layers, noise=Noise(seed)))
+            for label, layers in PLACEMENTS.items()
+        }
         with torch.no_grad():
             times = in_turns({"without": TimedJob(call)} | jobs, turns, tick)
             in_place = work == "generate" and model.device.type == "cpu"
             calls = {label: _time_in_place(model, jobs[label]) for label in PLACEMENTS} if in_place else None
-        yield WorkRow(work, tokens, Timing.of(times, [(label, "without") for label in PLACEMENTS]), calls)
+        yield WorkRow(work, tokens, *summarize(times, [(label, "without") for label in PLACEMENTS]), calls)
 
 
 def _generate(model: "PreTrainedModel", prompt: Tensor) -> object:
@@ -100,24 +97,21 @@ def _generate(model: "PreTrainedModel", prompt: Tensor) -> object:
     return model.generate(prompt, attention_mask=mask, do_sample=False, pad_token_id=0, **length)  # type: ignore[operator]
 
 
-def _attach(model: nn.Module, policy: Policy, seed: int, label: str) -> Attachment:
-    return attach(model, policy, layers=PLACEMENTS[label], noise=Noise(seed))
-
-
 def _time_in_place(model: nn.Module, job: TimedJob) -> Spread:
     """Seconds of each call of ARM for a single token."""
-    seconds: list[float] = []
     with job.context():
-        _record_calls(model, seconds)
+        seconds = _record_calls(model)
         job.call()
     return Spread.of(seconds)
 
 
-def _record_calls(model: nn.Module, seconds: list[float]) -> None:
-    """Appends the seconds of each call of ARM for a single token, for as long as ARM is attached."""
+def _record_calls(model: nn.Module) -> list[float]:
+    """A list that receives the seconds of each call of ARM for a single token, for as long as ARM is attached."""
+    seconds: list[float] = []
     children = (child for module in model.modules() for child in module.children())
     for place in {child for child in children if isinstance(child, ArmPlace)}:
         place.redistributed = partial(_call_timed, place.redistributed, seconds)
+    return seconds
 
 
 def _call_timed(call: Callable[[Tensor], Tensor], seconds: list[float], a: Tensor) -> Tensor:

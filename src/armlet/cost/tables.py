@@ -26,8 +26,8 @@ def _function_table(cost: Cost) -> Table:
 
 def _function_cells(row: FunctionRow) -> list[str]:
     """Times and ratios with three digits; the quartiles are in bench.json."""
-    ratios = [f"{row.timing.ratios[' / '.join(pair)].median:.3g}" for pair in FUNCTION_RATIOS]
-    return [f"{row.width:,}", f"{row.tokens:,}", row.dtype, f"{1e3 * row.timing.seconds['arm']:.3g} ms", *ratios]
+    ratios = [f"{row.ratios[' / '.join(pair)].median:.3g}" for pair in FUNCTION_RATIOS]
+    return [f"{row.width:,}", f"{row.tokens:,}", row.dtype, f"{1e3 * row.seconds['arm']:.3g} ms", *ratios]
 
 
 def _model_table(model: ModelTimes) -> Table:
@@ -35,9 +35,9 @@ def _model_table(model: ModelTimes) -> Table:
     for heading in ("work", "tokens/s", "with ARM in", "time × \\[quartiles]", "a call"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in model.work:
-        work = [f"{row.work} {row.tokens:,}", f"{row.tokens / row.timing.seconds['without']:.3g}"]
+        work = [f"{row.work} {row.tokens:,}", f"{row.tokens / row.seconds['without']:.3g}"]
         for label in PLACEMENTS:
-            ratio = row.timing.ratios[f"{label} / without"]
+            ratio = row.ratios[f"{label} / without"]
             low, high = ratio.quartiles
             call = f"{1e6 * row.calls[label].median:.0f} µs" if row.calls else ""
             table.add_row(*work, label, f"{ratio.median:.3f} [{low:.3f}, {high:.3f}]", call)

@@ -39,38 +39,18 @@ class Spread:
         low, middle, high = quantiles(values, n=4, method="inclusive")
         return cls(middle, (low, high))
 
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {"median": self.median, "quartiles": list(self.quartiles)}
 
-
-@dataclass(frozen=True)
-class Timing:
-    """Median seconds of each job, and the turns' ratios of pairs of jobs, by "above / below"."""
-
-    seconds: Mapping[str, float]
-    ratios: Mapping[str, Spread]
-
-    @classmethod
-    def of(cls, times: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]]) -> "Timing":
-        """From the seconds of each job in each turn, and the pairs (above, below) that are compared."""
-        turns = {pair: zip(times[pair[0]], times[pair[1]], strict=True) for pair in pairs}
-        ratios = {" / ".join(pair): Spread.of([above / below for above, below in turns[pair]]) for pair in pairs}
-        return cls({name: median(seconds) for name, seconds in times.items()}, ratios)
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {"seconds": dict(self.seconds), "ratios": {name: ratio.to_dict() for name, ratio in self.ratios.items()}}
+def summarize(
+    times: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]]
+) -> tuple[dict[str, float], dict[str, Spread]]:
+    """Median seconds of each job, and the turns' ratios of pairs (above, below) of jobs, by "above / below"."""
+    turns = {pair: zip(times[pair[0]], times[pair[1]], strict=True) for pair in pairs}
+    ratios = {" / ".join(pair): Spread.of([above / below for above, below in turns[pair]]) for pair in pairs}
+    return {name: median(seconds) for name, seconds in times.items()}, ratios
 
 
 def in_turns(jobs: Mapping[str, TimedJob], turns: int, tick: Tick = lambda: None) -> dict[str, list[float]]:
-    """The seconds of each job in each turn, after it has run twice to warm up.
-
-    Args:
-        jobs: by name.
-        turns: at least two for a spread.
-        tick: called after each turn.
-    """
+    """The seconds of each job in each turn, after it has run twice to warm up; at least two turns for a spread."""
     repeats = {name: _count_repeats(job) for name, job in jobs.items()}
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(turns):
@@ -88,7 +68,7 @@ def _count_repeats(job: TimedJob) -> int:
 
 def _time_job(job: TimedJob, repeats: int) -> float:
     # Asking whether there is a GPU takes time too, so it is asked before the clock starts.
-    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else _nothing_to_wait_for
+    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     with job.context():
         synchronize()
         start = time.perf_counter()
@@ -96,7 +76,3 @@ def _time_job(job: TimedJob, repeats: int) -> float:
             job.call()
         synchronize()
         return (time.perf_counter() - start) / repeats
-
-
-def _nothing_to_wait_for() -> None:
-    """Without a GPU, work is finished when its call returns."""

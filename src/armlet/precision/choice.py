@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log
 
-from armlet.precision.codes import Code
+from armlet.precision.codes import CODES, Code
 from armlet.precision.transforms import BY_ERROR, Compand, Hadamard, LeastError, Percentile, Plain, Smooth
 from armlet.precision.trials import CALIBRATION, Contraction, RoundingTrial, TrialOutcome
 from armlet.redistribution.inward import Inward
@@ -15,24 +15,28 @@ RunTrial = Callable[[RoundingTrial], TrialOutcome]
 REFERENCES = (Code("int8", "tensor"), Code("int4", "token"))
 """The codes for which settings are chosen; the first also stands for float8, and for the damage of single layers."""
 
+FULL, ROUNDED, COMPANDED = "full precision", "round to nearest", "compand"
+WORST_KEPT, CONTRACT = "worst layers kept", "contract or clip"
+
 TRANSFORMS: dict[str, Sequence[Plain]] = {
-    "round to nearest": [Plain()],
+    ROUNDED: [Plain()],
     "percentile clip": [Percentile(share) for share in (0.99, 0.999, 0.9999, 0.99999)],
     "MSE clip": [LeastError()],
     "SmoothQuant": [Smooth(alpha) for alpha in (0.5, 0.75, 1.0)],
     "Hadamard rotation": [Hadamard()],
-    "compand": [Compand(knee) for knee in (0.5, 0.8, 0.9, 0.95)],
+    COMPANDED: [Compand(knee) for knee in (0.5, 0.8, 0.9, 0.95)],
     "compand, static knee": [Compand(knee, fixed=True) for knee in (0.5, 0.9, 0.99, 0.999)],
 }
 """Methods that transform all layers, and the settings among which one is chosen."""
 
-WORST_KEPT, CONTRACT = "worst layers kept", "contract or clip"
-KEPT_COUNTS = (1, 2, 4)
-ROUNDED, COMPANDED = "round to nearest", "compand"
 EXPANDED = (COMPANDED, "compand, static knee")
 """Methods whose codes an integer product cannot use."""
+
 OURS = (*EXPANDED, CONTRACT)
 """Methods that use `Inward`; the others are the alternatives."""
+
+KEPT_COUNTS = (1, 2, 4)
+"""How many layers `WORST_KEPT` leaves unrounded."""
 
 WORST_LAYERS = 4
 """Number of layers for which contractions are tried: those with the largest damage."""
@@ -44,20 +48,6 @@ CONTRACTIONS = (
 )
 
 UNROUNDED = RoundingTrial(CALIBRATION)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method with its setting: everything a trial needs besides text and code."""
-
-    name: str
-    transform: Plain = Plain()  # noqa: RUF009 - frozen
-    layers: tuple[int, ...] | None = None
-    contraction: Contraction | None = None
-
-    def trial(self, text: str, code: Code | None) -> RoundingTrial:
-        """This method with a code on a text."""
-        return RoundingTrial(text, code, self.transform, self.layers, self.contraction)
 
 
 @dataclass(frozen=True)
@@ -81,13 +71,14 @@ class Chosen:
     """Everything that calibration decides.
 
     Attributes:
-        methods: by reference code, in the order of the tables.
+        methods: by reference code and name, in the order of the tables: the trial with the best setting. With None for
+            the code, the unrounded model, without and with the contraction.
         damage: nats by which rounding one layer alone raises the loss, by reference code and layer.
         gains: the best contraction of each layer that was tried, None where none pays within the limit.
         contraction: in all its layers; None where none pays.
     """
 
-    methods: Mapping[Code, Sequence[Method]]
+    methods: Mapping[Code | None, Mapping[str, RoundingTrial]]
     damage: Mapping[Code, Mapping[int, float]]
     gains: Mapping[int, LayerGain | None]
     contraction: Contraction | None
@@ -96,6 +87,14 @@ class Chosen:
 def reference(code: Code) -> Code:
     """The code whose settings are used for `code`: the one with the same number format."""
     return next((known for known in REFERENCES if known.number == code.number), REFERENCES[0])
+
+
+def most_trials(layers: int) -> int:
+    """An upper bound of the number of trials of a run."""
+    worst = min(WORST_LAYERS, layers)
+    options = sum(map(len, TRANSFORMS.values())) + 1 + len(KEPT_COUNTS)  # 1: the knee by error
+    held_out = len(CODES) * (len(TRANSFORMS) + 2) + 2 + 3 * worst
+    return len(REFERENCES) * (layers + options) + len(CONTRACTIONS) * (2 * worst + 2) + held_out
 
 
 def choose(run: RunTrial, layers: Sequence[int], limit: float, site: str | None = None) -> Chosen:
@@ -109,7 +108,9 @@ def choose(run: RunTrial, layers: Sequence[int], limit: float, site: str | None 
     """
     damage = {code: layer_damage(run, layers, code) for code in REFERENCES}
     gains, contraction = choose_contraction(run, damage[REFERENCES[0]], limit, site)
-    methods = {code: list(_choose_methods(run, code, damage[code], contraction)) for code in REFERENCES}
+    contracted = {CONTRACT: RoundingTrial(CALIBRATION, contraction=contraction)} if contraction else {}
+    methods: dict[Code | None, dict[str, RoundingTrial]] = {None: {FULL: UNROUNDED} | contracted}
+    methods |= {code: dict(_choose_settings(run, code, damage[code])) | contracted for code in REFERENCES}
     return Chosen(methods, damage, gains, contraction)
 
 
@@ -119,26 +120,24 @@ def layer_damage(run: RunTrial, layers: Sequence[int], code: Code) -> dict[int, 
     return {layer: run(RoundingTrial(CALIBRATION, code, layers=(layer,))).loss - base for layer in layers}
 
 
-def worst_first(damage: Mapping[int, float]) -> list[int]:
-    """Layers by damage."""
-    return sorted(damage, key=damage.__getitem__, reverse=True)
-
-
-def _choose_methods(
-    run: RunTrial, code: Code, damage: Mapping[int, float], contraction: Contraction | None
-) -> Iterator[Method]:
-    """Every method, with the setting of least loss."""
-    options = {name: [Method(name, transform) for transform in settings] for name, settings in TRANSFORMS.items()}
-    worst = worst_first(damage)
-    counts = [count for count in KEPT_COUNTS if count < len(worst)]
+def _choose_settings(run: RunTrial, code: Code, damage: Mapping[int, float]) -> Iterator[tuple[str, RoundingTrial]]:
+    """Each method's name, and its trial of least loss."""
+    rounded = RoundingTrial(CALIBRATION, code)
+    options = {
+        name: [replace(rounded, transform=transform) for transform in settings] for name, settings in TRANSFORMS.items()
+    }
     if code.span == "token":  # which that knee assumes
-        options[COMPANDED].append(Method(COMPANDED, Compand(BY_ERROR)))
-    options[WORST_KEPT] = [Method(WORST_KEPT, layers=tuple(sorted(worst[count:]))) for count in counts]
-    for methods in filter(None, options.values()):
-        losses = [run(method.trial(CALIBRATION, code)).loss if len(methods) > 1 else 0 for method in methods]
-        yield methods[losses.index(min(losses))]
-    if contraction:
-        yield Method(CONTRACT, contraction=contraction)
+        options[COMPANDED].append(replace(rounded, transform=Compand(BY_ERROR)))
+    worst = _worst_first(damage)
+    kept = [worst[count:] for count in KEPT_COUNTS if count < len(worst)]
+    options[WORST_KEPT] = [replace(rounded, layers=tuple(sorted(layers))) for layers in kept]
+    for name, trials in options.items():
+        if trials:
+            yield name, min(trials, key=lambda trial: run(trial).loss) if len(trials) > 1 else trials[0]
+
+
+def _worst_first(damage: Mapping[int, float]) -> list[int]:
+    return sorted(damage, key=damage.__getitem__, reverse=True)
 
 
 def choose_contraction(
@@ -150,22 +149,15 @@ def choose_contraction(
     first, until their costs reach the limit. Together they are measured again, and the last layer is dropped until the
     limit is kept.
     """
-    budget = log(1 + limit)
-    tried = [layer for layer in worst_first(damage)[:WORST_LAYERS] if damage[layer] > 0]
+    budget, rounded = log(1 + limit), RoundingTrial(CALIBRATION, REFERENCES[0])
+    tried = [layer for layer in _worst_first(damage)[:WORST_LAYERS] if damage[layer] > 0]
     offered = [contraction for contraction in CONTRACTIONS if site in (None, contraction.site)]
     gains = [[_measure_gain(run, contraction, layer, budget) for layer in tried] for contraction in offered]
     best = {layer: _best_gain([row[at] for row in gains], budget) for at, layer in enumerate(tried)}
     joint = [contraction for row in gains if (contraction := _join_layers(run, row, budget))]
-    losses = {
-        contraction: run(RoundingTrial(CALIBRATION, REFERENCES[0], contraction=contraction)).loss
-        for contraction in joint
-    }
-    losses = {
-        contraction: loss
-        for contraction, loss in losses.items()
-        if loss < run(RoundingTrial(CALIBRATION, REFERENCES[0])).loss
-    }
-    return best, min(losses, key=losses.__getitem__, default=None)
+    losses = {contraction: run(replace(rounded, contraction=contraction)).loss for contraction in joint}
+    chosen = min(losses, key=losses.__getitem__, default=None)
+    return best, chosen if chosen and losses[chosen] < run(rounded).loss else None
 
 
 def _measure_gain(run: RunTrial, contraction: Contraction, layer: int, budget: float) -> LayerGain:

@@ -115,7 +115,7 @@ def _draw_measure(axes: Axes, rows: Sequence[MethodRow], name: str) -> None:
     title, scale, linear = PANELS[name]
     for row in rows:
         if row.code == code and row.method in METHOD_COLOURS:
-            points = [(layer, getattr(stats, name)) for layer, stats in row.outcome.layers.items()]
+            points = [(layer, stats.get(name)) for layer, stats in row.outcome.layers.items()]
             points = [(layer, value) for layer, value in points if value is not None]
             dashes = "--" if row.method == CONTRACT else "-"  # most layers are not contracted and coincide
             colour, label = METHOD_COLOURS[row.method], row.method

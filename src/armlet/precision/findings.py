@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import exp, isfinite
+from pathlib import Path
 
+from armlet.attachment.config import CONFIG_FILE, describe
 from armlet.precision.codes import Code
 from armlet.precision.plan import PrecisionPlan
 from armlet.precision.trials import Contraction, TrialOutcome
+from armlet.presentation.files import write_json
+from armlet.redistribution.noise import Noise
 from armlet.statistics.comparison import compare
 
 
@@ -32,10 +36,6 @@ class PerplexityRatio:
         low, high = (exp(bound) if isfinite(bound) else None for bound in comparison.interval)
         return cls(exp(comparison.difference), low, high)
 
-    def to_dict(self) -> dict[str, float | None]:
-        """For JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class MethodRow:
@@ -43,13 +43,10 @@ class MethodRow:
 
     Attributes:
         code: None for the unrounded model.
-        method: its name.
         setting: what calibration chose, in words; empty where there is nothing to choose.
-        perplexity: over all windows.
         against_full: the ratio to the unrounded model's perplexity.
         recovered: share of the gap between full precision and rounding to nearest; None where the interval of that gap
             includes 0.
-        outcome: of its trial.
     """
 
     code: Code | None
@@ -63,8 +60,8 @@ class MethodRow:
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         named = {"code": str(self.code or "none"), "method": self.method, "setting": self.setting}
-        measured = {"perplexity": self.perplexity, **self.against_full.to_dict(), "recovered": self.recovered}
-        return {**named, **measured, **self.outcome.to_dict()}
+        measured = {"perplexity": self.perplexity, **asdict(self.against_full), "recovered": self.recovered}
+        return named | measured | self.outcome.to_dict()
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,6 @@ class LayerRow:
     """One layer alone: its damage on the calibration text, its best contraction and what that does on held-out text.
 
     Attributes:
-        layer: its index.
         damage: ratio of perplexities, rounded to unrounded, by reference code.
         tried: whether contractions were tried.
         setting: the best contraction; None where none pays within the limit.
@@ -92,9 +88,9 @@ class LayerRow:
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         damage = {f"damage {code}": ratio for code, ratio in self.damage.items()}
-        effect = {name: ratio and ratio.to_dict() for name, ratio in (("cost", self.cost), ("gain", self.gain))}
-        described = {"tried": self.tried, "setting": self.setting, **effect}
-        return {"layer": self.layer, **damage, **described, "chosen": self.chosen}
+        effect = {"cost": self.cost and asdict(self.cost), "gain": self.gain and asdict(self.gain)}
+        described = {"tried": self.tried, "setting": self.setting, **effect, "chosen": self.chosen}
+        return {"layer": self.layer, **damage, **described}
 
 
 @dataclass(frozen=True)
@@ -102,10 +98,8 @@ class Precision:
     """Everything that a run measured.
 
     Attributes:
-        plan: what was to be measured.
         dtype: of the model's weights.
         rows: the unrounded model first, then every method at each complete code.
-        layers: in order.
         contraction: the chosen one; None where none pays.
         headline: the first lines to show.
         cautions: what to know before the contraction is used.
@@ -123,12 +117,17 @@ class Precision:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        source = {
-            "source": self.plan.model,
-            "dtype": self.dtype,
-            "data": str(self.plan.data) if self.plan.data else None,
-        }
+        source = {"source": self.plan.model, "dtype": self.dtype, "data": self.plan.data and str(self.plan.data)}
         asked = {**source, **self.plan.options(), "seed": self.plan.seed, "interrupted": self.interrupted}
-        said = {"headline": list(self.headline), "cautions": list(self.cautions)}
+        said = {"headline": self.headline, "cautions": self.cautions}
         layers, rows = ([row.to_dict() for row in table] for table in (self.layers, self.rows))
         return {**asked, **said, "layers": layers, "rows": rows}
+
+
+def save_setting(contraction: Contraction | None, folder: Path) -> list[str]:
+    """Writes armlet.json for a contraction and returns its path; without one, removes the file of an earlier run."""
+    if contraction is None:
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        return []
+    content = describe(contraction.policy, contraction.layers, contraction.scope, Noise(0), contraction.site)
+    return [str(write_json(folder / CONFIG_FILE, content))]

@@ -4,8 +4,8 @@ Rounding is simulated: values are coded and decoded in the model's own arithmeti
 would see them. Weights and everything else keep their precision.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from math import log10
@@ -22,8 +22,6 @@ from armlet.precision.trials import CALIBRATION, HELD_OUT, Contraction, LayerSta
 
 BATCH_TOKENS = 512
 """Tokens of windows that run together."""
-
-NORMAL_KURTOSIS = 3
 
 InputHook = Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...] | None]
 
@@ -92,17 +90,15 @@ class Meter:
     def stats(self) -> LayerStats:
         """Over all calls so far."""
         sqnr = 10 * log10(self.signal / self.noise) if self.signal and self.noise else None
-        max_over_median, kurtosis = self._shape() if self.shaped else (None, None)
-        return LayerStats(sqnr, self.beyond / max(self.count, 1), max_over_median, kurtosis, self.shaped)
-
-    def _shape(self) -> tuple[float | None, float | None]:
-        """Largest magnitude over median, and excess kurtosis."""
+        stats: LayerStats = {"sqnr": sqnr, "saturated": self.beyond / max(self.count, 1)}
+        if not self.shaped:
+            return stats
         m1, m2, m3, m4 = (self.powers / self.count).tolist()
         variance = m2 - m1**2
         fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
         median = sum(self.medians) / len(self.medians)
-        kurtosis = fourth / variance**2 - NORMAL_KURTOSIS if variance > 0 else None
-        return self.largest / median if median else None, kurtosis
+        kurtosis = fourth / variance**2 - 3 if variance > 0 else None
+        return {**stats, "max_over_median": self.largest / median if median else None, "kurtosis": kurtosis}
 
 
 class Bench:
@@ -122,14 +118,18 @@ class Bench:
         self.downs = {site.layer: site.module for site in find_sites(model, "all", site=PRODUCT)}
         self._calibrated: tuple[Contraction | None, dict[int, Tensor]] | None = None
 
+    @property
+    def dtype(self) -> str:
+        """Of the model's weights."""
+        return str(self.model.dtype).removeprefix("torch.")
+
     def run(self, trial: RoundingTrial) -> TrialOutcome:
         """Runs the model over the text of the trial; afterwards it is as before."""
         roundings = self._fit(trial)
         shaped = trial.text == HELD_OUT and trial.code in self.shaped
         meters = {layer: Meter(shaped) for layer in roundings}
         hooks = {layer: partial(_round_input, rounding, meters[layer]) for layer, rounding in roundings.items()}
-        with self._contracted(trial.contraction), self._hooked(hooks):
-            losses = window_losses(self.model, self.texts[trial.text], self.after)
+        losses = self._hooked_losses(trial.text, trial.contraction, hooks)
         return TrialOutcome(losses, {layer: meter.stats() for layer, meter in meters.items()})
 
     def _fit(self, trial: RoundingTrial) -> dict[int, Rounding]:
@@ -145,23 +145,18 @@ class Bench:
         if self._calibrated is None or self._calibrated[0] != contraction:
             inputs: dict[int, list[Tensor]] = {layer: [] for layer in self.downs}
             hooks = {layer: partial(_record_input, inputs[layer]) for layer in self.downs}
-            with self._contracted(contraction), self._hooked(hooks):
-                window_losses(self.model, self.texts[CALIBRATION], self.after)
+            self._hooked_losses(CALIBRATION, contraction, hooks)
             self._calibrated = contraction, {layer: torch.cat(parts) for layer, parts in inputs.items()}
         return self._calibrated[1]
 
-    def _contracted(self, contraction: Contraction | None) -> AbstractContextManager[object]:
-        if contraction is None:
-            return nullcontext()
-        where = {"layers": contraction.layers, "scope": contraction.scope, "site": contraction.site}
-        return attach(self.model, contraction.policy, **where)
-
-    @contextmanager
-    def _hooked(self, hooks: Mapping[int, InputHook]) -> Iterator[None]:
+    def _hooked_losses(self, text: str, contraction: Contraction | None, hooks: Mapping[int, InputHook]) -> list[float]:
         with ExitStack() as stack:
+            if contraction:
+                where = {"layers": contraction.layers, "scope": contraction.scope, "site": contraction.site}
+                stack.enter_context(attach(self.model, contraction.policy, **where))
             for layer, hook in hooks.items():
                 stack.callback(self.downs[layer].register_forward_pre_hook(hook).remove)
-            yield
+            return window_losses(self.model, self.texts[text], self.after)
 
 
 def _round_input(rounding: Rounding, meter: Meter, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -1,23 +1,37 @@
 """What a run of `armlet quantize` measures: its options, the loaded model with its two texts, and its manifest."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from armlet.checkpoints.identity import ABACUS, fingerprint, model_folder
 from armlet.checkpoints.pretrained import load, parse_dtype
 from armlet.precision.choice import REFERENCES
 from armlet.precision.measure import Bench
-from armlet.precision.texts import EQUALS, PASSAGES, AbacusProblem, cut, problem_windows, read_text
 from armlet.precision.trials import CALIBRATION, HELD_OUT
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+PASSAGES = Path(__file__).with_name("passages.txt")
+"""The built-in text: prose written for this purpose."""
+
+EQUALS = "?"
+"""The token between a problem of abacus and its answer."""
+
+AbacusProblem = Callable[[int, Literal["train", "test"]], str]
+"""The problem of abacus with this index in a split, with `EQUALS` and its worked answer."""
+
+SPLITS: dict[str, Literal["train", "test"]] = {HELD_OUT: "test", CALIBRATION: "train"}
 
 
 @dataclass(frozen=True)
@@ -38,38 +52,23 @@ class PrecisionPlan:
     """
 
     model: str
-    data: Path | None = None
-    windows: int = 24
-    tokens: int = 48
-    calibration: int = 4
-    limit: float = 0.01
-    site: str | None = None
-    seed: int = 0
-    dtype: str = "auto"
-    device: str | None = None
+    data: Path | None
+    windows: int
+    tokens: int
+    calibration: int
+    limit: float
+    site: str | None
+    seed: int
+    dtype: str
+    device: str | None
 
     def options(self) -> dict[str, object]:
         """Those that decide what is measured, for the manifest and the result."""
         return {name: getattr(self, name) for name in ("windows", "tokens", "calibration", "limit", "site")}
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What a plan measures, loaded.
-
-    Attributes:
-        bench: the model with its texts.
-        dtype: of its weights.
-        manifest: everything that decides which settings are chosen, and the losses.
-    """
-
-    bench: Bench
-    dtype: str
-    manifest: dict[str, object]
-
-
-def load_subject(plan: PrecisionPlan, problem: AbacusProblem) -> Subject:
-    """Reads the text, loads the model and cuts the windows.
+def load_bench(plan: PrecisionPlan, problem: AbacusProblem) -> tuple[Bench, dict[str, object]]:
+    """The model with its texts, and the manifest: everything that decides which settings are chosen, and the losses.
 
     Args:
         plan: the options.
@@ -80,40 +79,80 @@ def load_subject(plan: PrecisionPlan, problem: AbacusProblem) -> Subject:
         CheckpointError: the model cannot be loaded.
     """
     solves = plan.model == ABACUS and plan.data is None
-    text = None if solves else read_text(plan.data or PASSAGES)
+    text = "" if solves else _read_text(plan.data or PASSAGES)
     parse_dtype(plan.dtype)
     folder = model_folder(plan.model)
     model, tokenizer = load(str(folder), dtype=plan.dtype, device=plan.device)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or plan.tokens
     if plan.tokens > longest:
         raise ArgumentError(f"--tokens: the model reads {longest:,} at a time, found {plan.tokens:,}")
-    texts = _windows(plan, tokenizer, text, problem)
+    texts = _problem_texts(plan, tokenizer, problem) if solves else _prose_texts(plan, tokenizer, text)
     # Abacus was not trained to guess questions: only what follows the question mark counts.
     after = cast(int, tokenizer.convert_tokens_to_ids(EQUALS)) if solves else None
     bench = Bench(model, {name: ids.to(model.device) for name, ids in texts.items()}, REFERENCES, after)
-    dtype = str(model.dtype).removeprefix("torch.")
-    engine = {"model": plan.model, "sha256": fingerprint(folder), "device": str(model.device), "dtype": dtype}
-    return Subject(bench, dtype, _describe_run(plan, engine, texts))
+    hashes = {name: hashlib.sha256(str(ids.tolist()).encode()).hexdigest() for name, ids in texts.items()}
+    about = {"model": plan.model, "sha256": fingerprint(folder), "device": str(model.device), "dtype": bench.dtype}
+    return bench, {
+        "engine": about,
+        "tasks": [{"name": "quantize", "data": plan.data and plan.data.name, "sha256": hashes}],
+        **plan.options(),
+        "versions": {name: metadata.version(name) for name in ("armlet", "torch", "transformers", "tokenizers")},
+    }
 
 
-def _windows(
-    plan: PrecisionPlan, tokenizer: "PreTrainedTokenizerBase", text: str | None, problem: AbacusProblem
-) -> dict[str, Tensor]:
-    if text is None:
-        held_out = problem_windows(tokenizer, problem, plan.windows, plan.tokens, "test")
-        return {
-            HELD_OUT: held_out,
-            CALIBRATION: problem_windows(tokenizer, problem, plan.calibration, plan.tokens, "train"),
-        }
+def _read_text(data: Path) -> str:
+    try:
+        return data.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ArgumentError(f"--data: {data} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError:
+        raise ArgumentError(f"--data: {data} is not a text in UTF-8") from None
+
+
+def _prose_texts(plan: PrecisionPlan, tokenizer: "PreTrainedTokenizerBase", text: str) -> dict[str, Tensor]:
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return cut(ids, plan.windows, plan.calibration, plan.tokens, cast("int | None", tokenizer.bos_token_id))
 
 
-def _describe_run(plan: PrecisionPlan, engine: dict[str, str], texts: dict[str, Tensor]) -> dict[str, object]:
-    hashes = {name: hashlib.sha256(str(ids.tolist()).encode()).hexdigest() for name, ids in texts.items()}
-    return {
-        "engine": engine,
-        "tasks": [{"name": "quantize", "data": plan.data.name if plan.data else None, "sha256": hashes}],
-        **plan.options(),
-        "versions": {name: metadata.version(name) for name in ("armlet", "torch", "transformers", "tokenizers")},
-    }
+def cut(ids: Sequence[int], windows: int, calibration: int, tokens: int, first: int | None) -> dict[str, Tensor]:
+    """The held-out windows from the beginning of a text, and the calibration windows from its end, without overlap.
+
+    Args:
+        ids: the text's tokens.
+        windows: number of held-out windows.
+        calibration: number of windows to choose by.
+        tokens: per window.
+        first: the token that begins each window, in place of its last one; None for none.
+
+    Raises:
+        ArgumentError: the text is too short.
+    """
+    needed = (windows + calibration) * tokens
+    if len(ids) < needed:
+        raise ArgumentError(
+            f"the text has {len(ids):,} tokens, and {windows} windows to measure and {calibration} to choose by need "
+            f"{needed:,}: give a longer --data, or fewer --windows or --tokens"
+        )
+    parts = {HELD_OUT: ids[: windows * tokens], CALIBRATION: ids[len(ids) - calibration * tokens :]}
+    texts = {name: torch.tensor(part).view(-1, tokens) for name, part in parts.items()}
+    if first is None:
+        return texts
+    return {name: functional.pad(rows[:, :-1], (1, 0), value=first) for name, rows in texts.items()}
+
+
+def _problem_texts(
+    plan: PrecisionPlan, tokenizer: "PreTrainedTokenizerBase", problem: AbacusProblem
+) -> dict[str, Tensor]:
+    """Worked problems of abacus, truncated to a window; without those that are shorter or whose answer is cut off."""
+    equals, texts = tokenizer.convert_tokens_to_ids(EQUALS), dict[str, Tensor]()
+    for name, count in ((HELD_OUT, plan.windows), (CALIBRATION, plan.calibration)):
+        problems = (problem(index, SPLITS[name]) for index in range(100 * count))
+        coded = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in problems)
+        usable = (ids[: plan.tokens] for ids in coded if len(ids) >= plan.tokens > ids.index(equals) + 1)
+        windows = list(islice(usable, count))
+        if len(windows) < count:
+            raise ArgumentError(
+                f"--tokens: too few problems of abacus have {plan.tokens} tokens with some of the answer; 48 suit it"
+            )
+        texts[name] = torch.tensor(windows)
+    return texts

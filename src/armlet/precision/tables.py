@@ -88,13 +88,9 @@ def shape_table(rows: Sequence[MethodRow], code: Code, methods: tuple[str, str])
         cells = [str(layer)]
         for name in SHOWN_MEASURES:
             layers = [by_method.get((STATIC if name == "saturated" else code, method), {}) for method in methods]
-            cells += [_optional_number(getattr(stats.get(layer), name, None)) for stats in layers]
+            cells += ["-" if (value := stats.get(layer, {}).get(name)) is None else f"{value:.3g}" for stats in layers]
         table.add_row(*cells)
     return table
-
-
-def _optional_number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
 
 
 def short_perplexity(value: float) -> str:

@@ -19,7 +19,6 @@ use z itself. `Compand` is not linear and must be expanded before the product.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import log, prod
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,8 +37,6 @@ BY_ERROR = "by error"
 @dataclass(frozen=True)
 class Plain:
     """Round to nearest, with the largest magnitude as the range; the base class of every transform."""
-
-    name: ClassVar[str] = "round to nearest"
 
     def fit(self, x: Tensor, weight: Tensor, code: Code) -> "Plain":
         """A copy with everything that is determined by calibration.
@@ -65,7 +62,6 @@ class Percentile(Plain):
     """Values beyond a quantile of the magnitudes are clipped to it."""
 
     share: float = 0.999
-    name: ClassVar[str] = "percentile clip"
 
     def limit(self, rows: Tensor) -> Tensor:
         """The k-th smallest magnitude."""
@@ -77,7 +73,6 @@ class LeastError(Plain):
     """Values beyond a share of the largest magnitude are clipped; the share has the least squared error."""
 
     ratio: float = 1.0
-    name: ClassVar[str] = "MSE clip"
 
     def fit(self, x: Tensor, weight: Tensor, code: Code) -> "LeastError":
         """The share for this layer and code."""
@@ -97,7 +92,6 @@ class Smooth(Plain):
 
     alpha: float = 0.5
     scale: Tensor | None = field(default=None, compare=False, repr=False)
-    name: ClassVar[str] = "SmoothQuant"
 
     def fit(self, x: Tensor, weight: Tensor, code: Code) -> "Smooth":
         """`scale`, `[width]`."""
@@ -120,7 +114,6 @@ class Hadamard(Plain):
     """
 
     factors: tuple[Tensor, Tensor] | None = field(default=None, compare=False, repr=False)
-    name: ClassVar[str] = "Hadamard rotation"
 
     def fit(self, x: Tensor, weight: Tensor, code: Code) -> "Hadamard":
         """`factors`, `[a, a]` and `[b, b]`."""
@@ -182,11 +175,6 @@ class Compand(Plain):
     number: str = field(default="int8", compare=False, repr=False)
     threshold: Tensor | None = field(default=None, compare=False, repr=False)
 
-    @property
-    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]: read-only, like a class variable
-        """The origin of T decides what is sent with the codes, so it is part of the name."""
-        return "compand, static knee" if self.fixed else "compand"
-
     def fit(self, x: Tensor, weight: Tensor, code: Code) -> "Compand":
         """`number`, and `threshold` where it is `fixed`."""
         threshold = self._knees(x.reshape(1, -1)).reshape(()) if self.fixed else None
@@ -212,9 +200,8 @@ class Compand(Plain):
 
         Decoded values are looked up: twice as fast as a logarithm, a rounding and an exponential of each value.
         """
-        codes = torch.linspace(
-            0, 1 - log(share), LARGEST_NUMBER[self.number] + 1, dtype=ratio.dtype, device=ratio.device
-        )
+        steps = LARGEST_NUMBER[self.number] + 1
+        codes = torch.linspace(0, 1 - log(share), steps, dtype=ratio.dtype, device=ratio.device)
         levels, ends = expand(codes) * share, expand((codes[1:] + codes[:-1]) / 2) * share
         return (levels[torch.bucketize(ratio, ends)] - ratio).square().sum(-1, keepdim=True)
 

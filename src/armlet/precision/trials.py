@@ -12,6 +12,15 @@ from armlet.redistribution.inward import Inward
 HELD_OUT, CALIBRATION = "held-out", "calibration"
 """The texts: one to measure on, one to choose by."""
 
+LayerStats = dict[str, float | None]
+"""What rounding loses in one layer, and where it was measured the distribution of the values that are coded.
+
+- sqnr: signal to quantisation noise, dB; None without signal or noise.
+- saturated: share of values beyond the range of the code.
+- max_over_median: largest magnitude over the median; None where the median is 0.
+- kurtosis: excess kurtosis; None where all values are equal.
+"""
+
 
 @dataclass(frozen=True)
 class Contraction:
@@ -21,6 +30,9 @@ class Contraction:
     site: str
     scope: str
     layers: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.policy.curve}, knee {self.policy.knee}, {self.site}, {self.scope}"
 
 
 @dataclass(frozen=True)
@@ -49,37 +61,8 @@ class RoundingTrial:
 
 
 @dataclass(frozen=True)
-class LayerStats:
-    """What rounding loses in one layer, and the distribution of the values that are coded.
-
-    Attributes:
-        sqnr: signal to quantisation noise, dB; None without signal or noise.
-        saturated: share of values beyond the range of the code.
-        max_over_median: largest magnitude over the median; None where the median is 0 or `shaped` is False.
-        kurtosis: excess kurtosis; None where all values are equal or `shaped` is False.
-        shaped: whether the distribution was measured.
-    """
-
-    sqnr: float | None
-    saturated: float
-    max_over_median: float | None = None
-    kurtosis: float | None = None
-    shaped: bool = False
-
-    def to_dict(self) -> dict[str, float | None]:
-        """For JSON."""
-        shape = {"max_over_median": self.max_over_median, "kurtosis": self.kurtosis} if self.shaped else {}
-        return {"sqnr": self.sqnr, "saturated": self.saturated, **shape}
-
-
-@dataclass(frozen=True)
 class TrialOutcome:
-    """What a trial measures.
-
-    Attributes:
-        losses: mean negative log-likelihood of the tokens of each window, in nats.
-        layers: statistics of each rounded layer.
-    """
+    """The mean loss of the tokens of each window, in nats, and the statistics of each rounded layer."""
 
     losses: list[float]
     layers: dict[int, LayerStats]
@@ -96,12 +79,9 @@ class TrialOutcome:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {"nll": self.losses, "layers": {str(layer): stats.to_dict() for layer, stats in self.layers.items()}}
+        return {"nll": self.losses, "layers": {str(layer): stats for layer, stats in self.layers.items()}}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "TrialOutcome":
         """From what `to_dict` gives."""
-        layers = {
-            int(layer): LayerStats(**stats, shaped="kurtosis" in stats) for layer, stats in plain["layers"].items()
-        }
-        return cls(plain["nll"], layers)
+        return cls(plain["nll"], {int(layer): stats for layer, stats in plain["layers"].items()})

@@ -14,7 +14,6 @@ from math import floor, isfinite, log10
 from numpy.typing import ArrayLike
 
 from armlet.redistribution.errors import ArgumentError
-from armlet.statistics.arrays import FloatArray
 from armlet.statistics.power import detectable, t_detectable
 from armlet.statistics.resampling import paired_interval, sign_flips
 from armlet.statistics.significance import corrected, is_significant
@@ -121,7 +120,8 @@ def compare(
     if len(before) != len(after):
         raise ArgumentError(f"baseline has {len(before)} items and treated {len(after)}: give both the same items")
     units = gather_units(before, after, clusters)
-    pairs = _discordant_pairs(before, after) if units.binary and before.shape[1] == after.shape[1] == 1 else None
+    single = units.binary and before.shape[1] == after.shape[1] == 1
+    pairs = (int((after > before).sum()), int((after < before).sum())) if single else None
     low, high, method = paired_interval(units, confidence, seed)
     difference = exact_mean(after.mean(axis=1) - before.mean(axis=1))
     p_value, smallest, test = _test(units, None if clusters is not None else pairs, strictest, seed)
@@ -146,20 +146,14 @@ def _signed_number(value: float, digits: int) -> str:
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−").replace("inf", "∞")
 
 
-def _discordant_pairs(before: FloatArray, after: FloatArray) -> tuple[int, int]:
-    return int((after > before).sum()), int((after < before).sum())
-
-
 def _test(units: Units, pairs: tuple[int, int] | None, confidence: float, seed: int) -> tuple[float, float | None, str]:
     """P-value, smallest detectable difference, and the name of the test."""
-    if pairs is None:
-        return sign_flips(units, seed), t_detectable(units, confidence), f"sign flips of {units.name}"
-    smallest = detectable(len(units.sums), sum(pairs) / len(units.sums), confidence)
-    return _mcnemar(*pairs), smallest, "exact McNemar"
-
-
-def _mcnemar(gained: int, lost: int) -> float:
     from statsmodels.stats.contingency_tables import mcnemar
 
+    if pairs is None:
+        return sign_flips(units, seed), t_detectable(units, confidence), f"sign flips of {units.name}"
+    gained, lost = pairs
+    smallest = detectable(len(units.sums), (gained + lost) / len(units.sums), confidence)
     result = mcnemar([[0, gained], [lost, 0]], exact=True)
-    return float(result.pvalue)  # pyright: ignore[reportAttributeAccessIssue]: a bunch of attributes, untyped
+    p_value = float(result.pvalue)  # pyright: ignore[reportAttributeAccessIssue]: a bunch of attributes, untyped
+    return p_value, smallest, "exact McNemar"
