@@ -53,8 +53,8 @@ class Panel:
 
 def full_range(panels: Sequence[Panel], axis: Window | None = None) -> Window:
     """A range that contains `axis` and every value before and after, with a margin where values reach its ends."""
-    values = [values for panel in panels for values in (panel.before, panel.after)]
-    low, high = float(min(v.min() for v in values)), float(max(v.max() for v in values))
+    arrays = [values for panel in panels for values in (panel.before, panel.after)]
+    low, high = float(min(map(np.min, arrays))), float(max(map(np.max, arrays)))
     margin = 0.02 * (high - low) or max(1.0, abs(high)) / 2
     start = low - margin if axis is None or axis[0] > low else axis[0]
     end = high + margin if axis is None or axis[1] < high else axis[1]
@@ -86,12 +86,10 @@ def flow(panel: Panel, window: Window, farthest: float = 0.25) -> list[tuple[flo
     low, high = window
     start, end = panel.before[panel.moved].astype(np.float64), panel.after[panel.moved].astype(np.float64)
     inside = (np.minimum(start, end) >= low) & (np.maximum(start, end) <= high)
-    sides = (inside & (start + end < 0), inside & (start + end >= 0))
-    arrows = [_mean_move(start[side], end[side], farthest) for side in sides if side.any()]
+    arrows: list[tuple[float, float]] = []
+    for side in (inside & (start + end < 0), inside & (start + end >= 0)):
+        if side.any():
+            distance = np.abs(end - start)
+            far = side & (distance >= np.quantile(distance[side], 1 - farthest))
+            arrows.append((float(start[far].mean()), float(end[far].mean())))
     return [(tail, head) for tail, head in arrows if abs(head - tail) >= SHORTEST_ARROW * (high - low)]
-
-
-def _mean_move(start: NDArray[np.float64], end: NDArray[np.float64], farthest: float) -> tuple[float, float]:
-    distance = np.abs(end - start)
-    far = distance >= np.quantile(distance, 1 - farthest)
-    return float(start[far].mean()), float(end[far].mean())
