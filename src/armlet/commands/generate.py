@@ -1,7 +1,7 @@
 """`armlet generate`: an answer without ARM and one with it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,17 +13,19 @@ from armlet.commands.arguments import (
     DeviceOption,
     DtypeOption,
     JsonOption,
+    LayersOption,
     ScopeName,
     ScopeOption,
     SeedOption,
     SiteName,
     SiteOption,
     check_folder,
+    finish,
+    refuse_idle,
     refuse_meta,
 )
-from armlet.presentation.files import json_text, write_json
-from armlet.presentation.terminal import INTERRUPTED, notes, progress
-from armlet.redistribution.errors import ArgumentError
+from armlet.presentation.files import write_json
+from armlet.presentation.terminal import notes, progress
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.spelling import parse_policy
 
@@ -31,15 +33,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-DEFAULTS = ("outward", "0", ScopeName.token, SiteName.gate, 0)
-"""Of --policy, --layers, --scope, --site and --seed."""
-
-
 def generate(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A folder or hub id.")],
     prompt: Annotated[str, typer.Argument(help="What to ask: the user's turn of the chat template, if there is one.")],
     policy: Annotated[str, typer.Option(help=POLICY + ".")] = "outward",
-    layers: Annotated[str, typer.Option(help="An index, several (0,3), a range (0-5), or all.")] = "0",
+    layers: LayersOption = "0",
     scope: ScopeOption = ScopeName.token,
     site: SiteOption = SiteName.gate,
     config: Annotated[Path | None, typer.Option(help="An armlet.json: policy, layers, scope, site and noise.")] = None,
@@ -57,46 +56,27 @@ def generate(
     from armlet.answers.measure import answer_twice
     from armlet.answers.tables import answers_table
     from armlet.attachment.attach import attach
+    from armlet.prompts.generation import Decoding
 
-    arguments = _attach_arguments(policy, layers, scope, site, seed)
+    place = {"layers": parse_layers(layers), "scope": scope.value, "site": site.value}
+    arguments = {"policy": parse_policy(policy), **place, "noise": Noise(seed)}
     if config:
-        if arguments != _attach_arguments(*DEFAULTS):
-            raise ArgumentError(
-                "--config names policy, layers, scope, site and seed: "
-                "leave --policy, --layers, --scope, --site, --seed out"
-            )
+        refuse_idle(context, ("policy", "layers", "scope", "site", "seed"), "--config names it")
         arguments = load_config(config)
-    seed = getattr(arguments["noise"], "seed", seed) % 2**63  # --config gives the seed of sampling too
     if out:
         check_folder(out)
+    # --config gives the seed of sampling too.
+    decoding = Decoding(max_new_tokens, temperature, seed=getattr(arguments["noise"], "seed", seed) % 2**63)
     loaded, tokenizer = _load_model(model, dtype, device)
     with attach(loaded, **arguments) as attachment, progress("generating", 2 * max_new_tokens) as tick:
-        answers = answer_twice(
-            loaded,
-            tokenizer,
-            attachment,
-            prompt,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            tick=tick,
-        )
+        answers = answer_twice(loaded, tokenizer, attachment, prompt, decoding, tick)
     used = describe(attachment.policy, attachment.layers, attachment.scope, attachment.noise, attachment.site)
     result = {"model": model, "prompt": prompt, "armlet": used} | answers.to_dict()
     if out:
         attachment.save(out)
         write_json(out / "generate.json", result)
-    if as_json:
-        print(json_text(result), end="")
-    else:
-        Console().print(answers_table(tokenizer, answers, attachment))
-    if answers.interrupted:
-        raise typer.Exit(INTERRUPTED)
-
-
-def _attach_arguments(policy: str, layers: str, scope: ScopeName, site: SiteName, seed: int) -> dict[str, Any]:
-    place = {"layers": parse_layers(layers), "scope": scope.value, "site": site.value}
-    return {"policy": parse_policy(policy), **place, "noise": Noise(seed)}
+    table = answers_table(tokenizer, answers, attachment)
+    finish(result, as_json, lambda: Console().print(table), interrupted=answers.interrupted)
 
 
 def _load_model(model: str, dtype: str, device: str | None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -91,7 +92,7 @@ def _draw_frame(axes: Axes, corners: tuple[float, float, float, float], title: s
     axes.text(left + 0.07, top - 0.06, title, fontsize=7, color=DIAGRAM_INK, va="top", zorder=1)
 
 
-def _draw_box(axes: Axes, corner: tuple[float, float], width: float, height: float, **look: object) -> None:
+def _draw_box(axes: Axes, corner: tuple[float, float], width: float, height: float, **look: Any) -> None:
     axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=0.04", **look))
 
 

@@ -70,7 +70,8 @@ def inspect_gates(
         panel, after = Panel(type(policy).__name__, detail(policy), *arrays), measure(values, halfwidth=halfwidth)
         return Effect(policy, panel, moved.double().mean().item(), after, difference(measured, after))
 
-    return Inspection(*before.shape, int((~finite).sum()), measured, [effect(policy) for policy in policies])
+    tokens, width = before.shape
+    return Inspection(tokens, width, int((~finite).sum()), measured, [effect(policy) for policy in policies])
 
 
 def _finite_tokens(gate: Tensor, scope: str) -> Tensor:

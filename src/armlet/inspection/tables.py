@@ -11,11 +11,9 @@ from armlet.statistics.shape import MEASURES
 def inspection_table(inspection: Inspection, title: str) -> Table:
     """One row for each measure: before, and for each policy after and the change. Fits 80 columns."""
     effects = inspection.effects
-    names = [effect.panel.name for effect in effects]
+    plain = [effect.panel.name for effect in effects]
     # A policy that appears with several settings is numbered.
-    names = [
-        f"{name} {names[: at + 1].count(name)}" if names.count(name) > 1 else name for at, name in enumerate(names)
-    ]
+    names = [f"{n} {plain[: at + 1].count(n)}" if plain.count(n) > 1 else n for at, n in enumerate(plain)]
     headings = ["measure", "before", *(heading for name in names for heading in (name.replace(" ", "\n"), "change"))]
     settings = [f"{name}: {effect.panel.detail}" for name, effect in zip(names, effects, strict=True)]
     table = titled_table(title, headings, caption="\n".join(settings))

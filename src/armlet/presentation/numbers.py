@@ -1,5 +1,6 @@
 """Numbers as tables and JSON show them."""
 
+from collections.abc import Mapping
 from math import isfinite, isnan
 
 NUMBER_WIDTH = 8
@@ -15,6 +16,6 @@ def short_number(value: float, *, signed: bool = False) -> str:
     return text if len(text) <= NUMBER_WIDTH else f"{value:{sign}.2g}"
 
 
-def finite_or_none(values: dict[str, object]) -> dict[str, object]:
+def finite_or_none(values: Mapping[str, object]) -> dict[str, object]:
     """The same values, None in place of NaN and Infinity, which JSON cannot express."""
     return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()}
