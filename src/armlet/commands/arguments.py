@@ -15,28 +15,10 @@ from armlet.redistribution.errors import ArgumentError
 POLICY = "outward, inward or transport, with settings if need be: outward:band=0.2,share=0.02/0.25"
 
 
-class ScopeName(StrEnum):
-    """Over which values statistics are taken."""
-
-    token = "token"
-    sequence = "sequence"
-    call = "call"
-
-
-class SiteName(StrEnum):
-    """Where in the MLP ARM acts."""
-
-    gate = "gate"
-    product = "product"
-
-
-class PlaceName(StrEnum):
-    """Where a filler goes."""
-
-    before = "before"
-    between = "between"
-    end = "end"
-    random = "random"
+ScopeName = StrEnum("ScopeName", {"token": "token", "sequence": "sequence", "call": "call"})
+SiteName = StrEnum("SiteName", {"gate": "gate", "product": "product"})
+PlaceName = StrEnum("PlaceName", {"before": "before", "between": "between", "end": "end", "random": "random"})
+"""Where a filler goes."""
 
 
 def unslashed(model: str | None) -> str | None:

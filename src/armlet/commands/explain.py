@@ -8,21 +8,7 @@ import typer
 from rich.console import Console
 
 from armlet.attachment.config import parse_layers
-from armlet.commands.arguments import (
-    POLICY,
-    DeviceOption,
-    DtypeOption,
-    JsonOption,
-    LayersOption,
-    ModelArgument,
-    PlaceName,
-    PromptOption,
-    PromptsOption,
-    SeedOption,
-    check_folder,
-    finish,
-    requested_prompts,
-)
+from armlet.commands import arguments
 from armlet.commands.reading import Opened, open_model
 from armlet.presentation.files import csv_text, write_json, write_text
 from armlet.presentation.terminal import INTERRUPTED, notes, progress, say_interrupted
@@ -39,28 +25,29 @@ EXPLAIN_FIGURES = ("attention", "affine", "counts", "layers", "classes")
 
 
 def explain(
-    model: ModelArgument = None,
-    layers: LayersOption = "all",
+    model: arguments.ModelArgument = None,
+    layers: arguments.LayersOption = "all",
     filler: Annotated[
         list[str] | None, typer.Option(help="Repeated to the count; / by default. May be given again.")
     ] = None,
     count: Annotated[str, typer.Option(help="How many filler tokens, one number or several.")] = "0,10,25,40,55,70",
     position: Annotated[
-        PlaceName, typer.Option(help="Around the system prompt, after the question, or in it at random.")
-    ] = PlaceName.between,
+        arguments.PlaceName, typer.Option(help="Around the system prompt, after the question, or in it at random.")
+    ] = arguments.PlaceName.between,
     policy: Annotated[
-        list[str] | None, typer.Option(help=f"What ARM does to each class of tokens: {POLICY}. May be repeated.")
+        list[str] | None,
+        typer.Option(help=f"What ARM does to each class of tokens: {arguments.POLICY}. May be repeated."),
     ] = None,
-    prompt: PromptOption = None,
-    prompts: PromptsOption = None,
+    prompt: arguments.PromptOption = None,
+    prompts: arguments.PromptsOption = None,
     system: Annotated[str | None, typer.Option(help="The system prompt; a built-in one by default.")] = None,
     out: Annotated[Path, typer.Option(help="Where the figures, explain.json and its tables as .csv go.")] = Path(
         "armlet-explain"
     ),
-    seed: SeedOption = 0,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = None,
-    as_json: JsonOption = False,
+    seed: arguments.SeedOption = 0,
+    dtype: arguments.DtypeOption = "auto",
+    device: arguments.DeviceOption = None,
+    as_json: arguments.JsonOption = False,
 ) -> None:
     """Show what filler tokens do inside the layers: attention, gate and near-zero share, against a random sentence."""
     from armlet.mechanism.layers import make_setup
@@ -71,8 +58,8 @@ def explain(
     fillers = conditions(filler or ["/"], parse_counts(count))
     policies = list(dict.fromkeys(parse_policy(text) for text in policy or ("outward",)))
     wanted = parse_layers(layers)
-    questions = requested_prompts(prompt, prompts, formulas=True)
-    check_folder(out)
+    questions = arguments.requested_prompts(prompt, prompts, formulas=True)
+    arguments.check_folder(out)
     opened = open_model(model, dtype, device, last=None if isinstance(wanted, str) else max(wanted))
     place = {"system": system, "position": position}
     setup = make_setup(opened.tokenizer, questions, fillers, policies, system, position.value, seed)
@@ -88,7 +75,7 @@ def explain(
     result = run | explanation.to_dict()
     _save(explanation, result, opened.options.heads, out)
     title = f"{opened.name}, layer {findings[0].layer}"
-    finish(result, as_json, lambda: _print_tables(explanation, title, figures), interrupted=interrupted)
+    arguments.finish(result, as_json, lambda: _print_tables(explanation, title, figures), interrupted=interrupted)
 
 
 def parse_counts(text: str) -> list[int]:

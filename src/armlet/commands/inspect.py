@@ -8,21 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from armlet.commands.arguments import (
-    POLICY,
-    DeviceOption,
-    DtypeOption,
-    JsonOption,
-    ModelArgument,
-    PromptOption,
-    PromptsOption,
-    ScopeName,
-    ScopeOption,
-    SeedOption,
-    check_folder,
-    finish,
-    requested_prompts,
-)
+from armlet.commands import arguments
 from armlet.commands.reading import Opened, open_model
 from armlet.presentation.files import write_json
 from armlet.presentation.terminal import INTERRUPTED, notes, progress, say_interrupted
@@ -39,11 +25,8 @@ FIGURE_POLICIES = 3
 """Most policies that the figure shows."""
 
 
-class Synthetic(StrEnum):
-    """Samples in place of a model's gate."""
-
-    modes = "modes"
-    heavy_tail = "heavy-tail"
+Synthetic = StrEnum("Synthetic", {"modes": "modes", "heavy_tail": "heavy-tail"})
+"""Samples in place of a model's gate."""
 
 
 @dataclass
@@ -58,18 +41,20 @@ class GateSample:
 
 
 def inspect(
-    model: ModelArgument = None,
+    model: arguments.ModelArgument = None,
     layer: Annotated[int, typer.Option(help="Which layer, from 0; the figure's Layer 1 is 0.")] = 0,
-    policy: Annotated[list[str] | None, typer.Option(help=POLICY + ". May be repeated; all three by default.")] = None,
-    scope: ScopeOption = ScopeName.token,
-    prompt: PromptOption = None,
-    prompts: PromptsOption = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help=arguments.POLICY + ". May be repeated; all three by default.")
+    ] = None,
+    scope: arguments.ScopeOption = arguments.ScopeName.token,
+    prompt: arguments.PromptOption = None,
+    prompts: arguments.PromptsOption = None,
     synthetic: Annotated[Synthetic | None, typer.Option(help="A sample in place of a model.")] = None,
     out: Annotated[Path, typer.Option(help="Where the figure and inspect.json go.")] = Path("armlet-inspect"),
-    seed: SeedOption = 0,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = None,
-    as_json: JsonOption = False,
+    seed: arguments.SeedOption = 0,
+    dtype: arguments.DtypeOption = "auto",
+    device: arguments.DeviceOption = None,
+    as_json: arguments.JsonOption = False,
 ) -> None:
     """Show what each policy does to the activated gate of a layer: a table, and a figure as PNG and SVG."""
     from armlet.inspection.measure import inspect_gates
@@ -79,11 +64,11 @@ def inspect(
         raise ArgumentError(f"--policy: the figure shows up to {FIGURE_POLICIES}, found {len(policies)}")
     if synthetic and (model or prompt or prompts or layer):
         raise ArgumentError("--synthetic draws a sample: name no model, layer or prompt with it")
-    check_folder(out)
+    arguments.check_folder(out)
     if synthetic:
         sample = _synthetic(synthetic, seed)
     else:
-        questions = requested_prompts(prompt, prompts)
+        questions = arguments.requested_prompts(prompt, prompts)
         sample = _run_model(open_model(model, dtype, device, last=layer), questions, layer)
     with notes.status("measuring ..."):
         inspection = inspect_gates(sample.gates, policies, scope=scope, seed=seed, layer=layer)
@@ -93,7 +78,7 @@ def inspect(
     result |= {"prompts": len(sample.gates), "interrupted": sample.interrupted} | inspection.to_dict()
     write_json(out / "inspect.json", result)
     title = f"activated gate of {sample.source}, layer {layer}, {inspection.tokens} tokens, scope {scope}"
-    finish(result, as_json, lambda: _print_table(inspection, title, figure), interrupted=sample.interrupted)
+    arguments.finish(result, as_json, lambda: _print_table(inspection, title, figure), interrupted=sample.interrupted)
 
 
 def _synthetic(kind: Synthetic, seed: int) -> GateSample:

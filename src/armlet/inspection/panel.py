@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.order import MAD_TO_SIGMA
 
 ZOOM = 2.5
@@ -28,12 +27,9 @@ class Panel:
     Args:
         name: of the policy, "Outward", "Inward" or "Transport"; it decides the colour.
         detail: its settings in a few words, "band 0.13, ceiling 0.995".
-        before: `[n]` values of all tokens, the same in every panel of a figure.
+        before: `[n]` finite values of all tokens, n > 0, the same in every panel of a figure.
         after: `[n]`, what became of each value of `before`.
         moved: `[n]` bool, the positions that the policy changed.
-
-    Raises:
-        ArgumentError: the three are not vectors of one length, are empty, or contain NaN or Inf.
     """
 
     name: str
@@ -41,14 +37,6 @@ class Panel:
     before: NDArray[np.floating]
     after: NDArray[np.floating]
     moved: NDArray[np.bool_]
-
-    def __post_init__(self) -> None:
-        shapes = [values.shape for values in (self.before, self.after, self.moved)]
-        if self.before.ndim != 1 or self.before.size == 0 or len(set(shapes)) > 1:
-            text = ", ".join(str(list(shape)) for shape in shapes)
-            raise ArgumentError(f"Panel {self.name}: before, after and moved must be [n] with one n > 0, found {text}")
-        if not (np.isfinite(self.before).all() and np.isfinite(self.after).all()):
-            raise ArgumentError(f"Panel {self.name}: values contain NaN or Inf; leave those tokens out")
 
 
 def full_range(panels: Sequence[Panel], axis: Window | None = None) -> Window:

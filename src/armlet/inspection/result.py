@@ -52,4 +52,5 @@ class Inspection:
     def to_dict(self) -> dict[str, object]:
         """For JSON: numbers that are not finite become None."""
         policies = [effect.to_dict() for effect in self.effects]
-        return {**vars(self), "before": finite_or_none(self.before), "policies": policies}
+        size: dict[str, object] = {"tokens": self.tokens, "width": self.width, "passed": self.passed}
+        return size | {"before": finite_or_none(self.before), "policies": policies}
