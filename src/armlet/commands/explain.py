@@ -73,7 +73,9 @@ def explain(
     run = {"source": opened.name, "dtype": dtype, **place, "questions": questions, **setup.to_dict(opened.tokenizer)}
     run |= {"layers": [layer.layer for layer in findings], "interrupted": interrupted, "figures": figures}
     result = run | explanation.to_dict()
-    _save(explanation, result, opened.options.heads, out)
+    _save_tables(explanation, result, out)
+    with notes.status("drawing ..."):
+        _save_figures(explanation, opened.options.heads, out)
     title = f"{opened.name}, layer {findings[0].layer}"
     arguments.finish(result, as_json, lambda: _print_tables(explanation, title, figures), interrupted=interrupted)
 
@@ -107,17 +109,19 @@ def _run_layers(opened: Opened, layers: Iterable[int], setup: "Setup") -> "tuple
     return findings, interrupted
 
 
-def _save(explanation: "Explanation", result: dict[str, object], heads: int, out: Path) -> None:
-    from armlet.mechanism.figures import draw_explanation
-    from armlet.presentation.style import save
-
+def _save_tables(explanation: "Explanation", result: dict[str, object], out: Path) -> None:
     write_json(out / "explain.json", result)
     for name, records in {"explain": explanation.quantities, "explain-classes": explanation.classes}.items():
         if records:
             write_text(out / f"{name}.csv", csv_text([record.to_dict() for record in records]))
-    with notes.status("drawing ..."):
-        for name, figure in draw_explanation(explanation, heads).items():
-            save(figure, out, f"explain-{name}")
+
+
+def _save_figures(explanation: "Explanation", heads: int, out: Path) -> None:
+    from armlet.mechanism.figures import draw_explanation
+    from armlet.presentation.style import save
+
+    for name, figure in draw_explanation(explanation, heads).items():
+        save(figure, out, f"explain-{name}")
 
 
 def _print_tables(explanation: "Explanation", title: str, figures: list[str]) -> None:
