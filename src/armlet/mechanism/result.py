@@ -135,11 +135,11 @@ def class_shares(findings: LayerFindings, setup: Setup, weights: TokenValues) ->
         chosen = classes == name
         if not chosen.any():
             continue
-        place, untreated = (findings.layer, name, int(chosen.sum())), _means(before, chosen, weights)
-        other = _means(before, classes == "other", weights)
+        place, untreated = (findings.layer, name, int(chosen.sum())), _share_means(before, chosen, weights)
+        other = _share_means(before, classes == "other", weights)
         records.append(_class_share(place, NO_TREATMENT, untreated, "other", other))
         for treatment, shares in zip(treatments, after, strict=True):
-            treated = _means(shares, chosen, weights)
+            treated = _share_means(shares, chosen, weights)
             records.append(_class_share(place, treatment, treated, NO_TREATMENT, untreated))
     return records
 
@@ -151,7 +151,7 @@ def treatment_of(cause: Filler | Policy) -> str:
     return f"{type(cause).__name__}, {detail(cause)}"
 
 
-def _means(shares: TokenValues, chosen: NDArray[np.bool_], weights: TokenValues) -> TokenValues:
+def _share_means(shares: TokenValues, chosen: NDArray[np.bool_], weights: TokenValues) -> TokenValues:
     """The mean over the chosen tokens, followed by that of each resample: `[1 + resamples]`."""
     mean = shares[chosen].mean() if chosen.any() else nan
     return np.append(mean, replicate_means(shares[chosen, None], weights[:, chosen]))
