@@ -13,7 +13,7 @@ from armlet import Outward, attach
 from armlet.answers.measure import answer
 from armlet.answers.result import Answer, Answers
 from armlet.answers.tables import split_at
-from armlet.prompts.generation import COLDEST_SAMPLED
+from armlet.prompts.generation import COLDEST_SAMPLED, Decoding
 from armlet.redistribution.errors import ArgumentError
 from families import tiny
 from tiny_checkpoints import TEMPLATE, words
@@ -31,7 +31,8 @@ def both(baseline, treated):
 
 
 def asked(model=None, tokenizer=None, prompt=PROMPT, **how):
-    return answer(model or tiny(), tokenizer or words(), prompt, **({"max_new_tokens": 9} | how))
+    ticked = {"tick": how.pop("tick")} if "tick" in how else {}
+    return answer(model or tiny(), tokenizer or words(), prompt, Decoding(**{"max_new_tokens": 9} | how), **ticked)
 
 
 def generated(model, ids, **how):

@@ -207,7 +207,7 @@ def test_an_explanation_shows_every_quantity_with_both_intervals_and_the_papers_
     for name, line in lines.items():
         for kind in ("w7", RANDOM_SENTENCE):
             low, high = of[kind, name].low, of[kind, name].high
-            sign = "+" if of[kind, name].without is not None else ""
+            sign = "" if math.isnan(of[kind, name].without) else "+"
             assert f"{low:{sign}.3g} to {high:{sign}.3g}" in line or f"{low:{sign}.2g} to" in line
         assert ("rises" in line, "falls" in line) == (CLAIMS.get(name) == 1, CLAIMS.get(name) == -1)
     assert max(map(len, text.splitlines())) <= 80

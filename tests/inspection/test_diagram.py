@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
 from armlet.inspection.diagram import DIAGRAM_HEIGHT, DIAGRAM_WIDTH, DRAWN_LABELS, PARTS, draw_layer, wires
-from armlet.redistribution.errors import ArgumentError
 
 
 def drawn(**arguments):
@@ -95,14 +94,3 @@ def test_every_label_fits_into_its_box(activation):
     for part in PARTS:
         if part.label not in "⊕⊗xy":
             assert widths[part.x, part.y] < part.width, part.label
-
-
-@pytest.mark.parametrize("activation", ["silu", "ReLU", ""])
-def test_an_unknown_activation_is_refused_with_the_choices(activation):
-    with pytest.raises(ArgumentError, match="SiLU, GELU"):
-        drawn(activation=activation)
-
-
-def test_a_negative_layer_is_refused():
-    with pytest.raises(ArgumentError, match="count from 0"):
-        drawn(layer=-1)

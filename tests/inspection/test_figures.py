@@ -16,7 +16,6 @@ from armlet.inspection.figures import Panel, draw_inspection
 from armlet.inspection.synthetic import synthetic
 from armlet.presentation.style import COLOURS, save
 from armlet.redistribution import Inward, Outward, Transport, redistribute
-from armlet.redistribution.errors import ArgumentError
 
 POLICIES = {"Outward": Outward(), "Inward": Inward(), "Transport": Transport()}
 GATE = synthetic("modes", tokens=4, width=1024)
@@ -257,9 +256,3 @@ def test_drawing_touches_no_pyplot_state():
 
     draw(panels())
     assert matplotlib.pyplot.get_fignums() == []
-
-
-@pytest.mark.parametrize("count", [0, 4])
-def test_no_panel_or_too_many_are_refused(count):
-    with pytest.raises(ArgumentError, match="one to three"):
-        draw(panels(names=["Inward"]) * count)

@@ -170,12 +170,6 @@ def test_nothing_but_nan_is_refused_with_a_way_out(scope, unit):
         inspect_gates([torch.full((2, 8), math.nan)], POLICIES, scope=scope)
 
 
-@pytest.mark.parametrize(("values", "policies"), [([], POLICIES), (gates(2), [])])
-def test_nothing_to_inspect_is_refused(values, policies):
-    with pytest.raises(ArgumentError, match="at least one prompt and one policy"):
-        inspect_gates(values, policies)
-
-
 def test_seed_and_layer_change_the_draws_and_nothing_else():
     values = gates(5)
     base, seed, layer = inspected(values), inspected(values, seed=1), inspected(values, layer=1)

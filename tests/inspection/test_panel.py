@@ -4,12 +4,10 @@ from dataclasses import replace
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from armlet.inspection.panel import Panel, flow, full_range, near_zero_window
-from armlet.redistribution.errors import ArgumentError
 
 EVERYTHING = (-1e9, 1e9)
 VALUES = hnp.arrays(np.float32, st.integers(1, 30), elements=st.floats(-50, 50, width=32))
@@ -115,21 +113,3 @@ def test_the_farthest_values_decide_the_arrow():
     before = np.append(np.full(99, 1.0), 40.0)
     shown = panel(before, np.append(np.full(99, 1.2), 10.0))
     assert flow(shown, (0, 50), 0.01) == [(40.0, 10.0)]
-
-
-@pytest.mark.parametrize("lengths", [(0, 0, 0), (2, 3, 2), (2, 2, 3), (3, 2, 2)])
-def test_values_of_different_or_no_length_are_refused(lengths):
-    before, after, moved = (np.zeros(length) for length in lengths)
-    with pytest.raises(ArgumentError, match="Panel Inward"):
-        Panel("Inward", "", before, after, moved.astype(bool))
-
-
-def test_matrices_are_refused():
-    with pytest.raises(ArgumentError, match=r"must be \[n\]"):
-        panel(np.zeros((2, 2)), np.zeros((2, 2)))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_non_finite_values_are_refused(value):
-    with pytest.raises(ArgumentError, match="NaN or Inf"):
-        panel([0.0, 1.0], [0.0, value])

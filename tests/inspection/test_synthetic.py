@@ -50,9 +50,3 @@ def test_a_seed_gives_the_same_sample_and_leaves_the_global_generator_alone(kind
 def test_an_unknown_sample_is_refused_with_the_choices():
     with pytest.raises(ArgumentError, match=r"'mode'.*modes, heavy-tail"):
         synthetic("mode")
-
-
-@pytest.mark.parametrize("size", [{"tokens": 0}, {"width": 0}, {"width": -1}])
-def test_an_empty_sample_is_refused(size):
-    with pytest.raises(ArgumentError, match="at least 1"):
-        synthetic("modes", **size)

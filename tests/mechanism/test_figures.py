@@ -1,5 +1,7 @@
 """The figures of `explain` show the numbers that they are given, all of them."""
 
+from math import isnan
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,10 @@ def text_of(figure):
     figure.canvas.draw()
     found = [text.get_text() for axes in figure.axes for text in (*axes.texts, axes.title, *axes.get_xticklabels())]
     return found + [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def drawn_segments(lines):
+    return [segment for segment in lines.get_segments() if np.isfinite(segment).all()]
 
 
 def test_attention_is_drawn_without_and_with_filler_and_the_fillers_own_apart():
@@ -78,7 +84,7 @@ def test_counts_begin_at_the_baseline_and_have_a_line_for_each_filler_and_the_co
     for name, axes in zip(DRAWN_QUANTITIES, figure.axes, strict=True):
         for kind, line in zip(("w7", "$w8", RANDOM_SENTENCE), axes.lines, strict=True):
             own = [r for r in EXPLANATION.quantities if (r.layer, r.filler, r.quantity) == (1, kind, name)]
-            base = [own[0].without] if own[0].without is not None else []
+            base = [] if isnan(own[0].without) else [own[0].without]
             assert list(line.get_xdata()) == [0] * len(base) + [2, 5]
             assert list(line.get_ydata()) == base + [row.filled for row in own]
     assert text_of(figure)[-3:] == ["filler 'w7'", r"filler '\$w8'", "a random sentence"]
@@ -89,11 +95,11 @@ def test_every_layer_has_a_cell_for_every_quantity_of_filler_and_control():
     for kind, axes in zip(("w7", "$w8", RANDOM_SENTENCE), figure.axes, strict=True):
         cells = [r for r in EXPLANATION.quantities if (r.filler, r.count) == (kind, 5)]
         shown = [text.get_text() for text in axes.texts]
-        assert shown == ["-" if r.filled is None else f"{r.filled:.3g}" for r in cells]
+        assert shown == ["-" if isnan(r.filled) else f"{r.filled:.3g}" for r in cells]
         assert [label.get_text() for label in axes.get_xticklabels()] == [QUANTITY_NAMES[name] for name in QUANTITIES]
         shades = axes.images[0].get_array()
         for shade, row in zip(np.ravel(shades), cells, strict=True):
-            undecided = row.change is None or row.low is None or row.low <= 0 <= row.high
+            undecided = isnan(row.change) or isnan(row.low) or row.low <= 0 <= row.high
             assert (shade == 0) == undecided
             assert undecided or np.sign(shade) == np.sign(row.change)
             assert abs(shade) <= 1
@@ -109,8 +115,8 @@ def test_classes_have_a_bar_for_each_treatment_and_the_interval_of_its_change():
     cells = {(row.name, row.treatment): row for row in own}
     for treatment, bars in zip((NO_TREATMENT, *treatments), axes.containers, strict=True):
         assert [bar.get_height() for bar in bars] == [cells[name, treatment].share for name in names]
-    spans = {tuple(segment[:, 1]) for lines in axes.collections for segment in lines.get_segments()}
-    assert spans == {(row.share_low, row.share_high) for row in own if row.share_low}
+    spans = {tuple(segment[:, 1]) for lines in axes.collections for segment in drawn_segments(lines)}
+    assert spans == {(row.share_low, row.share_high) for row in own if not isnan(row.share_low)}
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [NO_TREATMENT, *treatments]
 
 

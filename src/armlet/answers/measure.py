@@ -1,6 +1,7 @@
 """Generate the answers to one prompt without ARM and with it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,33 +20,13 @@ def answer_twice(
     tokenizer: "PreTrainedTokenizerBase",
     attachment: Attachment,
     prompt: str,
-    *,
-    max_new_tokens: int,
-    temperature: float = 0.0,
-    seed: int = 0,
+    decoding: Decoding,
     tick: Callable[[], None] = lambda: None,
 ) -> Answers:
-    """Answers a prompt with ARM paused, and then with it.
-
-    Args:
-        model: with ARM attached.
-        tokenizer: the model's.
-        attachment: what `attach` returned for this model.
-        prompt: as in `answer`.
-        max_new_tokens: of each answer.
-        temperature: as in `answer`.
-        seed: as in `answer`.
-        tick: called after each token.
-    """
-
-    def ask() -> Answer:
-        return answer(
-            model, tokenizer, prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, tick=tick
-        )
-
+    """Answers a prompt as `answer` does, with ARM (`attachment`) paused, and then with it."""
     with attachment.paused():
-        baseline = ask()
-    treated = None if baseline.interrupted else ask()
+        baseline = answer(model, tokenizer, prompt, decoding, tick)
+    treated = None if baseline.interrupted else answer(model, tokenizer, prompt, decoding, tick)
     return Answers(baseline, treated, attachment.report())
 
 
@@ -53,27 +34,19 @@ def answer(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     prompt: str,
-    *,
-    max_new_tokens: int,
-    temperature: float = 0.0,
-    seed: int = 0,
+    decoding: Decoding,
     tick: Callable[[], None] = lambda: None,
 ) -> Answer:
-    """Generates one answer: greedy at temperature 0, else sampled with the checkpoint's own filters (top_k, ...).
-
-    Two answers with one seed are sampled from the same random numbers.
+    """Generates one answer. Two answers with one seed are sampled from the same random numbers.
 
     Args:
         model: with or without ARM.
         tokenizer: the model's.
         prompt: the user's turn of the chat template, where there is one.
-        max_new_tokens: most tokens of the answer.
-        temperature: of sampling; below `COLDEST_SAMPLED` the answer is greedy.
-        seed: of sampling.
+        decoding: how tokens are chosen; sampling uses the checkpoint's own filters (top_k, ...).
         tick: called after each token.
     """
-    ids = encode_prompt(tokenizer, prompt)
-    decoding = Decoding(max_new_tokens, temperature, checkpoint_filters(model), seed)
+    ids, decoding = encode_prompt(tokenizer, prompt), replace(decoding, filters=checkpoint_filters(model))
     stream, interrupted = TokenStream(tick), False
     try:
         generate_tokens(model, ids, torch.ones_like(ids), decoding, padding=padding_token(tokenizer), stream=stream)

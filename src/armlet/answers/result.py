@@ -6,13 +6,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer.
-
-    Args:
-        tokens: its token ids, the end token included.
-        text: without special tokens.
-        interrupted: Ctrl-C cut it short.
-    """
+    """Token ids with the end token, the text without special tokens, and whether Ctrl-C cut the answer short."""
 
     tokens: list[int]
     text: str
@@ -21,7 +15,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of the untouched and of the treated model.
+    """The answers without ARM and with it.
 
     Args:
         baseline: without ARM.
@@ -50,9 +44,4 @@ class Answers:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            "report": self.report,
-            "baseline": asdict(self.baseline),
-            "treated": asdict(self.treated) if self.treated else None,
-            "first_difference": self.first_difference,
-        }
+        return {"report": self.report, **asdict(self), "first_difference": self.first_difference}

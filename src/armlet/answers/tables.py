@@ -1,6 +1,5 @@
 """Two answers side by side in the terminal."""
 
-from collections.abc import Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -18,13 +17,17 @@ if TYPE_CHECKING:
 
 def answers_table(tokenizer: "PreTrainedTokenizerBase", answers: Answers, attachment: Attachment) -> Table:
     """The answers side by side; the first token that differs is bold, between » and «."""
-    table = Table(expand=True, caption=Text(_where_they_part(answers)), caption_justify="left")
-    table.add_column("baseline", ratio=1)
-    table.add_column(Text(_treatment(attachment)), ratio=1)
     index = answers.first_difference
-    table.add_row(
-        *(answer and _marked(*split_at(tokenizer, answer, index)) for answer in (answers.baseline, answers.treated))
-    )
+    caption = f"the same {len(answers.baseline.tokens)} tokens"
+    if answers.interrupted:
+        caption = "interrupted: this is what there is"
+    elif index is not None:
+        caption = f"they part at token {index + 1}, »marked«"
+    table = Table(expand=True, caption=Text(caption), caption_justify="left")
+    for heading in ("baseline", _treatment(attachment)):
+        table.add_column(Text(heading), ratio=1)
+    both = (answers.baseline, answers.treated)
+    table.add_row(*(answer and _marked(*split_at(tokenizer, answer, index)) for answer in both))
     return table
 
 
@@ -43,24 +46,12 @@ def _characters(tokenizer: "PreTrainedTokenizerBase", answer: Answer, count: int
 
 
 def _treatment(attachment: Attachment) -> str:
+    policy, layers = attachment.policy, list(attachment.layers)
+    names = f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"
+    if len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1)):
+        names = f"layers {layers[0]}-{layers[-1]}"
     site = "" if attachment.site == GATE else f", {attachment.site}"
-    policy = attachment.policy
-    return f"treated: {type(policy).__name__}, {detail(policy)}, {_layer_names(attachment.layers)}{site}"
-
-
-def _layer_names(layers: Sequence[int]) -> str:
-    if len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1)):
-        return f"layers {layers[0]}-{layers[-1]}"
-    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"
-
-
-def _where_they_part(answers: Answers) -> str:
-    if answers.interrupted:
-        return "interrupted: this is what there is"
-    index = answers.first_difference
-    if index is None:
-        return f"the same {len(answers.baseline.tokens)} tokens"
-    return f"they part at token {index + 1}, »marked«"
+    return f"treated: {type(policy).__name__}, {detail(policy)}, {names}{site}"
 
 
 def _marked(before: str, token: str, rest: str) -> Text:

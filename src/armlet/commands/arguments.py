@@ -1,39 +1,24 @@
 """Options that commands share, and checks of them that run before anything slow."""
 
 import os
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from armlet.presentation.files import json_text
+from armlet.presentation.terminal import INTERRUPTED
 from armlet.redistribution.errors import ArgumentError
 
 POLICY = "outward, inward or transport, with settings if need be: outward:band=0.2,share=0.02/0.25"
 
 
-class ScopeName(StrEnum):
-    """Over which values statistics are taken."""
-
-    token = "token"
-    sequence = "sequence"
-    call = "call"
-
-
-class SiteName(StrEnum):
-    """Where in the MLP ARM acts."""
-
-    gate = "gate"
-    product = "product"
-
-
-class PlaceName(StrEnum):
-    """Where a filler goes."""
-
-    before = "before"
-    between = "between"
-    end = "end"
-    random = "random"
+ScopeName = StrEnum("ScopeName", {"token": "token", "sequence": "sequence", "call": "call"})
+SiteName = StrEnum("SiteName", {"gate": "gate", "product": "product"})
+PlaceName = StrEnum("PlaceName", {"before": "before", "between": "between", "end": "end", "random": "random"})
+"""Where a filler goes."""
 
 
 def unslashed(model: str | None) -> str | None:
@@ -42,6 +27,7 @@ def unslashed(model: str | None) -> str | None:
 
 
 ScopeOption = Annotated[ScopeName, typer.Option(help="Over which values statistics are taken.")]
+LayersOption = Annotated[str, typer.Option(help="An index, several (0,3), a range (0-5), or all.")]
 SiteOption = Annotated[SiteName, typer.Option(help="After the gate's activation, or after its product with up.")]
 ModelArgument = Annotated[
     str | None, typer.Argument(callback=unslashed, help="A folder or hub id; SmolLM2-135M-Instruct by default.")
@@ -56,29 +42,30 @@ DeviceOption = Annotated[str | None, typer.Option(help="Where the model runs, su
 JsonOption = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, and nothing else.")]
 
 
-def requested_prompts(prompt: list[str] | None, prompts: Path | None, default: tuple[str, ...]) -> list[str]:
-    """The prompts of --prompt and then those of the file of --prompts, or `default` without any."""
-    from armlet.prompts.questions import read_prompts
+def requested_prompts(prompt: list[str] | None, prompts: Path | None, *, formulas: bool = False) -> list[str]:
+    """The prompts of --prompt and then those of the file of --prompts; without any, built-in ones."""
+    from armlet.prompts.questions import BUILT_IN, FORMULAS, read_prompts
 
     given = [*(prompt or []), *(read_prompts(prompts) if prompts else [])]
-    return given or list(default)
+    return given or [*BUILT_IN, *(FORMULAS if formulas else ())]
 
 
 def refuse_idle(context: typer.Context, names: tuple[str, ...], because: str) -> None:
-    """Refuses options of the command line that would have no effect.
-
-    Args:
-        context: of the command.
-        names: of its parameters.
-        because: why they would have none.
-
-    Raises:
-        ArgumentError: names the first of them.
-    """
+    """Refuses options, named as the command's parameters, that are on the command line and would have no effect."""
     for name in names:
         source = context.get_parameter_source(name)
         if source and source.name == "COMMANDLINE":
             raise ArgumentError(f"--{name.replace('_', '-')}: {because}; leave it out")
+
+
+def finish(result: object, as_json: bool, show: Callable[[], None], *, interrupted: bool) -> None:
+    """Prints a command's result, as JSON or as `show` prints it; exits with 130 after Ctrl-C."""
+    if as_json:
+        print(json_text(result), end="")
+    else:
+        show()
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 def check_folder(out: Path, option: str = "--out") -> None:

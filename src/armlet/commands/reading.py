@@ -20,12 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint of which no layer has been read yet.
+    """A checkpoint, by folder or hub id, of which no layer has been read yet.
 
     Args:
-        name: folder or hub id.
-        checkpoint: its weights.
-        tokenizer: its tokenizer.
         options: of the last layer that is needed.
         dtype: of the weights; None keeps the checkpoint's.
         device: where the layers go; None leaves them on the CPU.
@@ -47,13 +44,7 @@ class Opened:
 
 
 def open_model(model: str | None, dtype: str, device: str | None, *, last: int | None = None) -> Opened:
-    """Opens a checkpoint to read its layers up to one.
-
-    Args:
-        model: a folder or hub id; None for the default model.
-        dtype: a name, or "auto".
-        device: as in `Opened`.
-        last: the last layer that is needed; None for the model's last.
+    """Opens a checkpoint, or the default one, to read its layers up to `last`; None: up to the model's last.
 
     Raises:
         CheckpointError, UnsupportedModelError, ArgumentError: one line on what is wrong with an argument.

@@ -22,7 +22,6 @@ from armlet.commands.arguments import (
 )
 from armlet.presentation.files import json_text, write_json
 from armlet.presentation.terminal import notes
-from armlet.prompts.questions import BUILT_IN
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.spelling import parse_policy
 
@@ -62,7 +61,7 @@ def vllm_check(
         notes.print("strength 0: ARM acts only on requests that ask for it, and none here does", style="yellow")
     if out:
         check_folder(out)
-    texts = requested_prompts(prompt, prompts, BUILT_IN)
+    texts = requested_prompts(prompt, prompts)
     with notes.status("vLLM ...") as status:
         result = check_serving(
             model,

@@ -2,20 +2,13 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
-from armlet.redistribution.errors import ArgumentError
-
 DIAGRAM_INK = "#222222"
-FRAME_LINE = "#8a8a8a"
-MLP_FILL = "#f3f3f3"
-ARM_FILL = "#ffd166"
-
-DRAWN_ACTIVATIONS = ("SiLU", "GELU")
-
 DIAGRAM_WIDTH, DIAGRAM_HEIGHT = 7.0, 1.44
 """Size of the drawing in its own units. Labels fit their boxes where a unit is about an inch."""
 
@@ -23,8 +16,7 @@ BASE_LINE, LOW_LINE, MAIN_LINE, HIGH_LINE = 0.11, 0.42, 0.67, 0.92
 """Heights of the residual paths, of V and `up`, of the main line, and of Q and `gate`."""
 
 BOX = 0.19
-RADIUS = 0.075
-
+DIAMETER = 0.15
 
 Wire = tuple[tuple[float, float], ...]
 
@@ -59,15 +51,15 @@ PARTS: tuple[DiagramPart, ...] = (
     DiagramPart("RoPE", 1.61, (HIGH_LINE + MAIN_LINE) / 2, 0.36, HIGH_LINE - MAIN_LINE + BOX),
     DiagramPart("Attention", 2.19, MAIN_LINE, 0.53, HIGH_LINE - LOW_LINE + BOX),
     DiagramPart("Output", 2.80, MAIN_LINE, 0.42),
-    DiagramPart("⊕", 3.20, MAIN_LINE, 2 * RADIUS),
+    DiagramPart("⊕", 3.20, MAIN_LINE, DIAMETER),
     DiagramPart("RMSNorm", 3.73, MAIN_LINE, 0.52),
     DiagramPart("gate", 4.40, HIGH_LINE, 0.34),
     DiagramPart("SiLU", 4.87, HIGH_LINE, 0.34),
     DiagramPart("ARM", 5.34, HIGH_LINE, 0.34),
     DiagramPart("up", 4.40, LOW_LINE, 0.34),
-    DiagramPart("⊗", 5.70, MAIN_LINE, 2 * RADIUS),
+    DiagramPart("⊗", 5.70, MAIN_LINE, DIAMETER),
     DiagramPart("down", 6.10, MAIN_LINE, 0.38),
-    DiagramPart("⊕", 6.58, MAIN_LINE, 2 * RADIUS),
+    DiagramPart("⊕", 6.58, MAIN_LINE, DIAMETER),
     DiagramPart("y", 6.97, MAIN_LINE, 0.12),
 )
 """Every labelled part, in the order in which a token passes through."""
@@ -82,84 +74,62 @@ def draw_layer(axes: Axes, *, layer: int, activation: str = "SiLU") -> None:
         axes: drawn on, `DIAGRAM_WIDTH` × `DIAGRAM_HEIGHT` units; their lines and ticks are hidden.
         layer: counted from 0; the title gives it from 1 too, as the paper counts.
         activation: "SiLU" or "GELU".
-
-    Raises:
-        ArgumentError: another activation, or a negative layer.
     """
-    if activation not in DRAWN_ACTIVATIONS:
-        raise ArgumentError(f"diagram: activation must be one of {', '.join(DRAWN_ACTIVATIONS)}, found {activation!r}")
-    if layer < 0:
-        raise ArgumentError(f"diagram: layers count from 0, found {layer}")
     axes.set(xlim=(0, DIAGRAM_WIDTH), ylim=(0, DIAGRAM_HEIGHT), aspect="equal")
     axes.set_axis_off()
     _draw_frame(axes, (0.14, 0.01, 6.87, DIAGRAM_HEIGHT - 0.01), f"Layer {layer + 1} (layer {layer} in code)", "none")
-    _draw_frame(axes, (4.08, LOW_LINE - 0.19, 6.37, HIGH_LINE + 0.33), "MLP", MLP_FILL)
+    _draw_frame(axes, (4.08, LOW_LINE - 0.19, 6.37, HIGH_LINE + 0.33), "MLP", "#f3f3f3")
+    look = {"arrowstyle": "-|>", "mutation_scale": 5, "lw": 0.7, "color": DIAGRAM_INK, "joinstyle": "miter"}
     for points in wires():
-        _draw_wire(axes, points)
+        axes.add_patch(FancyArrowPatch(path=Path(points), zorder=1, **look))
     for part in PARTS:
         _draw_part(axes, part, activation if part.label == "SiLU" else part.label)
 
 
 def _draw_frame(axes: Axes, corners: tuple[float, float, float, float], title: str, fill: str) -> None:
     left, bottom, right, top = corners
-    style = "round,pad=0,rounding_size=0.05"
-    size = (right - left, top - bottom)
-    axes.add_patch(FancyBboxPatch((left, bottom), *size, boxstyle=style, fc=fill, ec=FRAME_LINE, lw=0.6, zorder=0))
-    axes.text(left + 0.07, top - 0.06, title, fontsize=7, color=DIAGRAM_INK, ha="left", va="top", zorder=1)
+    _draw_box(axes, (left, bottom), right - left, top - bottom, fc=fill, ec="#8a8a8a", lw=0.6, zorder=0)
+    axes.text(left + 0.07, top - 0.06, title, fontsize=7, color=DIAGRAM_INK, va="top", zorder=1)
+
+
+def _draw_box(axes: Axes, corner: tuple[float, float], width: float, height: float, **look: Any) -> None:
+    axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=0.04", **look))
 
 
 def _draw_part(axes: Axes, part: DiagramPart, label: str) -> None:
-    arm = part.label == "ARM"
-    if part.label not in ("x", "y", "⊕", "⊗"):
-        corner = (part.left, part.y - part.height / 2)
-        look = {"fc": ARM_FILL if arm else "white", "ec": DIAGRAM_INK, "lw": 1.2 if arm else 0.6}
-        style = "round,pad=0,rounding_size=0.03"
-        axes.add_patch(FancyBboxPatch(corner, part.width, part.height, boxstyle=style, zorder=2, **look))
-    axes.text(
-        part.x,
-        part.y,
-        label,
-        fontsize=13 if label in "⊕⊗" else 7,
-        weight="bold" if arm else "normal",
-        style="italic" if label in "xy" else "normal",
-        color=DIAGRAM_INK,
-        ha="center",
-        va="center",
-        zorder=3,
-    )
+    arm, sign = part.label == "ARM", part.label in "⊕⊗"
+    if part.label not in "xy⊕⊗":
+        look = {"fc": "#ffd166" if arm else "white", "ec": DIAGRAM_INK, "lw": 1.2 if arm else 0.6, "zorder": 2}
+        _draw_box(axes, (part.left, part.y - part.height / 2), part.width, part.height, **look)
+    font = {"size": 13 if sign else 7, "weight": "bold" if arm else "normal", "color": DIAGRAM_INK}
+    slant = "italic" if part.label in "xy" else "normal"
+    axes.text(part.x, part.y, label, style=slant, ha="center", va="center", zorder=3, **font)
 
 
 def wires() -> list[Wire]:
     """Every path between parts, as its corner points; an arrowhead is drawn at the last."""
     x, norm, q, k, v, rope, attention, output, add, mlp_norm, gate, act, arm, up, times, down, mlp_add, y = PARTS
+    rows = {
+        MAIN_LINE: ((x, norm, k, rope, attention, output, add, mlp_norm), (times, down, mlp_add, y)),
+        HIGH_LINE: ((q, rope, attention), (gate, act, arm)),
+        LOW_LINE: ((v, attention),),
+    }
+    straight = [(height, *pair) for height, chains in rows.items() for chain in chains for pair in pairwise(chain)]
     forks = ((norm, q), (norm, v), (mlp_norm, gate), (mlp_norm, up))
     residuals = ((x, norm, add), (add, mlp_norm, mlp_add))
+    top, bottom = MAIN_LINE + DIAMETER / 2, MAIN_LINE - DIAMETER / 2
     return [
-        *_straight(MAIN_LINE, x, norm, k, rope, attention, output, add, mlp_norm),
-        *_straight(HIGH_LINE, q, rope, attention),
-        *_straight(LOW_LINE, v, attention),
-        *_straight(HIGH_LINE, gate, act, arm),
-        *_straight(MAIN_LINE, times, down, mlp_add, y),
-        *(_fork(source, target) for source, target in forks),
-        ((arm.right, HIGH_LINE), (times.x, HIGH_LINE), (times.x, MAIN_LINE + RADIUS)),
-        ((up.right, LOW_LINE), (times.x, LOW_LINE), (times.x, MAIN_LINE - RADIUS)),
-        *(_residual((source.right + first.left) / 2, total) for source, first, total in residuals),
+        *(((source.right, height), (target.left, height)) for height, source, target in straight),
+        *(_fork(source, target, target.left - 0.08) for source, target in forks),
+        ((arm.right, HIGH_LINE), (times.x, HIGH_LINE), (times.x, top)),
+        ((up.right, LOW_LINE), (times.x, LOW_LINE), (times.x, bottom)),
+        *(_residual((source.right + first.left) / 2, total.x, bottom) for source, first, total in residuals),
     ]
 
 
-def _straight(height: float, *parts: DiagramPart) -> list[Wire]:
-    return [((source.right, height), (target.left, height)) for source, target in pairwise(parts)]
-
-
-def _fork(source: DiagramPart, target: DiagramPart) -> Wire:
-    bend = target.left - 0.08
+def _fork(source: DiagramPart, target: DiagramPart, bend: float) -> Wire:
     return (source.right, MAIN_LINE), (bend, MAIN_LINE), (bend, target.y), (target.left, target.y)
 
 
-def _residual(start: float, total: DiagramPart) -> Wire:
-    return (start, MAIN_LINE), (start, BASE_LINE), (total.x, BASE_LINE), (total.x, MAIN_LINE - RADIUS)
-
-
-def _draw_wire(axes: Axes, points: Wire) -> None:
-    look = {"arrowstyle": "-|>", "mutation_scale": 5, "lw": 0.7, "color": DIAGRAM_INK, "joinstyle": "miter"}
-    axes.add_patch(FancyArrowPatch(path=Path(points), zorder=1, **look))
+def _residual(start: float, end: float, bottom: float) -> Wire:
+    return (start, MAIN_LINE), (start, BASE_LINE), (end, BASE_LINE), (end, bottom)

@@ -14,13 +14,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from armlet.inspection.diagram import DIAGRAM_INK, draw_layer
 from armlet.inspection.panel import Panel, Window, flow, full_range, near_zero_window
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
-from armlet.redistribution.errors import ArgumentError
 
-MOST_PANELS = 3
-
-BEFORE_FILL = "#d6d6d6"
-GONE_FILL = "#8c8c8c"
-ZOOM_FILL = "#f1f1f1"
+BEFORE_FILL, GONE_FILL, ZOOM_FILL = "#d6d6d6", "#8c8c8c", "#f1f1f1"
 BINS = 120
 
 TITLE_LETTERS, DETAIL_LETTERS = 90, 126
@@ -51,12 +46,7 @@ def draw_inspection(
 
     Returns:
         A figure outside pyplot's state; `presentation.style.save` writes it.
-
-    Raises:
-        ArgumentError: no panel or more than three, an unknown activation, a negative layer.
     """
-    if not 1 <= len(panels) <= MOST_PANELS:
-        raise ArgumentError(f"draw_inspection: a figure shows one to three panels, found {len(panels)}")
     with style():
         figure = Figure(figsize=(7.2, 5.85), layout=ConstrainedLayoutEngine(wspace=0.06))
         look = {"x": 0.01, "ha": "left", "fontsize": 9, "weight": "bold", "color": DIAGRAM_INK}
@@ -76,27 +66,21 @@ def _draw_histograms(figure: SubFigure, panels: Sequence[Panel], everything: Win
     _draw_panel_row(upper, panels, everything, "upper")
     _draw_panel_row(lower, panels, window, "lower")
     _add_headings(upper, panels)
-    zoomed = window != everything
-    for axes in upper if zoomed else ():
-        axes.axvspan(*window, color=ZOOM_FILL, lw=0, zorder=0)
-    _label_row(upper, "activated gate, every value")
-    _label_row(lower, f"activated gate, {'near zero (the shaded range above)' if zoomed else 'every value'}")
-    _add_legend(figure)
-
-
-def _label_row(row: Sequence[Axes], label: str) -> None:
-    """Puts a label below the middle of a row: below its middle panel, or between the middle two."""
-    middle = (len(row) - 1) // 2
-    row[middle].set_xlabel(label, x=0.5 if len(row) % 2 else 1.05, color=DIAGRAM_INK)
-
-
-def _add_legend(figure: SubFigure) -> None:
-    arrow = Line2D([], [], lw=0, color=DIAGRAM_INK, marker=r"$\rightarrow$", markersize=11, markeredgewidth=0)
+    if zoomed := window != everything:
+        for axes in upper:
+            axes.axvspan(*window, color=ZOOM_FILL, lw=0, zorder=0)
+    # Below the middle panel, or between the middle two.
+    middle, x = (len(panels) - 1) // 2, 0.5 if len(panels) % 2 else 1.05
+    shown = "near zero (the shaded range above)" if zoomed else "every value"
+    upper[middle].set_xlabel("activated gate, every value", x=x, color=DIAGRAM_INK)
+    lower[middle].set_xlabel(f"activated gate, {shown}", x=x, color=DIAGRAM_INK)
     handles = {
         "before redistribution": Patch(color=BEFORE_FILL),
         "before, gone after": Patch(color=GONE_FILL),
         "after, in colour": Line2D([], [], lw=0.9, color=DIAGRAM_INK),
-        "way of the values that move farthest": arrow,
+        "way of the values that move farthest": Line2D(
+            [], [], lw=0, color=DIAGRAM_INK, marker=r"$\rightarrow$", markersize=11, markeredgewidth=0
+        ),
     }
     figure.legend([*handles.values()], [*handles], loc="outside upper center", ncols=4, frameon=False)
 
@@ -107,25 +91,24 @@ def _add_headings(row: Sequence[Axes], panels: Sequence[Panel]) -> None:
     lines = max(detail.count("\n") for detail in details)
     for axes, panel, detail in zip(row, panels, details, strict=True):
         detail += "\n" * (lines - detail.count("\n"))  # so that the names are level
-        low = {"textcoords": "offset points", "va": "bottom", "parse_math": False, "fontsize": 6.5, "color": GREY}
-        settings = axes.annotate(detail, (0, 1), (0, 4), xycoords="axes fraction", **low)
-        name = low | {"fontsize": 8, "weight": "bold", "color": policy_colour(panel)}
-        axes.annotate(panel.name, (0, 1), (0, 3), xycoords=("axes fraction", settings), **name)
-        moved = f"share moved {panel.moved.mean():.3g}"
-        axes.annotate(moved, (1, 1), (0, 3), xycoords=("axes fraction", settings), ha="right", **low)
+        look = {"textcoords": "offset points", "va": "bottom", "parse_math": False, "fontsize": 6.5, "color": GREY}
+        settings = axes.annotate(detail, (0, 1), (0, 4), xycoords="axes fraction", **look)
+        above = {"xytext": (0, 3), "xycoords": ("axes fraction", settings)} | look
+        axes.annotate(f"share moved {panel.moved.mean():.3g}", (1, 1), ha="right", **above)
+        name = above | {"fontsize": 8, "weight": "bold", "color": _panel_colour(panel)}
+        axes.annotate(panel.name, (0, 1), **name)
 
 
-def policy_colour(panel: Panel) -> str:
-    """The colour of the panel's policy in every figure."""
+def _panel_colour(panel: Panel) -> str:
     return COLOURS.get(panel.name, OTHER_COLOUR)
 
 
 def _draw_panel_row(row: Sequence[Axes], panels: Sequence[Panel], window: Window, kind: str) -> None:
     """Draws the "upper" row, with logarithmic counts, or the "lower" one, with densities."""
-    heights = [_draw_histogram(axes, panel, window, kind) for axes, panel in zip(row, panels, strict=True)]
+    top = max(_draw_histogram(axes, panel, window, kind) for axes, panel in zip(row, panels, strict=True))
     for axes, panel in zip(row, panels, strict=True):
         _draw_arrows(axes, panel, window, kind)
-    first, top = row[0], max(heights)
+    first = row[0]
     first.set_xlim(window)
     first.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     if kind == "upper":
@@ -150,7 +133,7 @@ def _draw_histogram(axes: Axes, panel: Panel, window: Window, kind: str) -> floa
     if filled.size:
         # The outline starts and ends with the values: along empty bins it would look like an axis.
         span = slice(filled[0], filled[-1] + 1)
-        axes.stairs(after[span], edges[span.start : span.stop + 1], color=policy_colour(panel), lw=0.9, zorder=3)
+        axes.stairs(after[span], edges[span.start : span.stop + 1], color=_panel_colour(panel), lw=0.9, zorder=3)
     return float(max(before.max(), after.max()))
 
 
@@ -158,7 +141,7 @@ def _draw_arrows(axes: Axes, panel: Panel, window: Window, kind: str) -> None:
     in_view = (panel.before >= window[0]) & (panel.before <= window[1])
     share = float(panel.moved[in_view].mean()) if in_view.any() else 0.0
     arrows = flow(panel, window, FARTHEST[kind]) if share >= VISIBLE[kind] else []
-    colour = policy_colour(panel)
+    colour = _panel_colour(panel)
     look = {"arrowstyle": "-|>", "color": colour, "lw": 1.4, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
     for start, end in arrows:
         axes.annotate("", (end, 0.92), (start, 0.92), xycoords=axes.get_xaxis_transform(), arrowprops=look)

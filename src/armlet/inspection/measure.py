@@ -1,41 +1,20 @@
 """Measure what each policy does to the activated gate of one layer."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from armlet.inspection.panel import Panel, Window
+from armlet.inspection.panel import Panel
 from armlet.inspection.result import Effect, Inspection
 from armlet.layer.decoder import Layer1
 from armlet.redistribution.entry import drawer, outcome
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
-from armlet.redistribution.outcome import Outcome
 from armlet.redistribution.outward import near_zero_halfwidth
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import detail
 from armlet.statistics.shape import difference, measure
-
-
-@dataclass
-class GateSample:
-    """Activated gates, and where they come from.
-
-    Args:
-        source: the model or the synthetic sample.
-        activation: for the figure, "SiLU" or "GELU".
-        gates: `[seq, width]` for each prompt.
-        axis: the least range that the figure shows.
-        interrupted: Ctrl-C left prompts out.
-    """
-
-    source: str
-    activation: str = "SiLU"
-    gates: list[Tensor] = field(default_factory=list)
-    axis: Window | None = None
-    interrupted: bool = False
 
 
 def activated_gates(
@@ -51,8 +30,7 @@ def activated_gates(
     """
     states: list[Tensor] = []
     for decoder in layers:
-        device = decoder.gate.weight.device
-        states = states or [decoder.embed(ids.to(device)) for ids in prompts]
+        states = states or [decoder.embed(ids.to(decoder.gate.weight.device)) for ids in prompts]
         for index, x in enumerate(states):
             with torch.no_grad():
                 states[index], trace = decoder(x, trace=True)
@@ -67,63 +45,33 @@ def inspect_gates(
     """Redistributes each prompt's activated gate with each policy and measures before and after.
 
     Args:
-        gates: `[seq, width]` each, each redistributed in one call; any float dtype.
+        gates: `[seq, width]` each, at least one, each redistributed in one call; any float dtype.
         policies: at least one.
         scope: as in `redistribute`.
         seed: of the keyed noise.
         layer: which the keyed noise depends on.
 
     Raises:
-        ArgumentError: nothing to measure: no gate, no policy, or NaN or Inf everywhere.
+        ArgumentError: NaN or Inf everywhere: there is nothing to measure.
     """
-    if not gates or not policies:
-        raise ArgumentError("inspect: at least one prompt and one policy are needed")
-    baseline = _gate_baseline(gates, scope)
-    keys = Noise(seed).keys(baseline.values.shape[1], layer)
-
-    def redistributed(gate: Tensor, policy: Policy) -> Outcome:
-        return outcome(gate, policy, scope=scope, draw=drawer(gate, Noise(seed), None, keys))
-
-    effects = [_effect(policy, baseline, [redistributed(gate, policy) for gate in gates]) for policy in policies]
-    passed = int((~baseline.finite).sum())
-    tokens, width = baseline.values.shape
-    return Inspection(tokens, width, passed, baseline.measures, effects)
-
-
-@dataclass(frozen=True)
-class _Baseline:
-    """The finite tokens of all prompts before redistribution.
-
-    Args:
-        finite: `[all tokens]` bool, the tokens that are measured.
-        values: `[tokens, width]` float32, these tokens' gates.
-        halfwidth: `[tokens, 1]`, their near-zero half-width.
-        measures: `shape.measure` of the values.
-    """
-
-    finite: Tensor
-    values: Tensor
-    halfwidth: Tensor
-    measures: dict[str, float]
-
-
-def _gate_baseline(gates: Sequence[Tensor], scope: str) -> _Baseline:
     finite = torch.cat([_finite_tokens(gate, scope) for gate in gates])
     if not finite.any():
         unit = "token" if scope == "token" else "prompt"
         raise ArgumentError(f"inspect: every {unit} contains NaN or Inf; try another dtype, such as --dtype float32")
-    values = torch.cat(list(gates))[finite].float()
-    halfwidth = near_zero_halfwidth(values)
-    return _Baseline(finite, values, halfwidth, measure(values, halfwidth=halfwidth))
+    before = torch.cat(list(gates))[finite].float()
+    halfwidth, noise = near_zero_halfwidth(before), Noise(seed)
+    keys, measured = noise.keys(before.shape[1], layer), measure(before, halfwidth=halfwidth)
 
+    def effect(policy: Policy) -> Effect:
+        outcomes = [outcome(gate, policy, scope=scope, draw=drawer(gate, noise, None, keys)) for gate in gates]
+        values = torch.cat([result.values for result in outcomes])[finite].float()
+        moved = torch.cat([result.moved for result in outcomes])[finite]
+        arrays = (tensor.flatten().cpu().numpy() for tensor in (before, values, moved))
+        panel, after = Panel(type(policy).__name__, detail(policy), *arrays), measure(values, halfwidth=halfwidth)
+        return Effect(policy, panel, moved.double().mean().item(), after, difference(measured, after))
 
-def _effect(policy: Policy, baseline: _Baseline, outcomes: Sequence[Outcome]) -> Effect:
-    values = torch.cat([result.values for result in outcomes])[baseline.finite].float()
-    moved = torch.cat([result.moved for result in outcomes])[baseline.finite]
-    arrays = (tensor.flatten().cpu().numpy() for tensor in (baseline.values, values, moved))
-    panel = Panel(type(policy).__name__, detail(policy), *arrays)
-    after = measure(values, halfwidth=baseline.halfwidth)
-    return Effect(policy, panel, moved.double().mean().item(), after, difference(baseline.measures, after))
+    tokens, width = before.shape
+    return Inspection(tokens, width, int((~finite).sum()), measured, [effect(policy) for policy in policies])
 
 
 def _finite_tokens(gate: Tensor, scope: str) -> Tensor:

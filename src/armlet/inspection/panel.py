@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.order import MAD_TO_SIGMA
 
 ZOOM = 2.5
@@ -28,12 +27,9 @@ class Panel:
     Args:
         name: of the policy, "Outward", "Inward" or "Transport"; it decides the colour.
         detail: its settings in a few words, "band 0.13, ceiling 0.995".
-        before: `[n]` values of all tokens, the same in every panel of a figure.
+        before: `[n]` finite values of all tokens, n > 0, the same in every panel of a figure.
         after: `[n]`, what became of each value of `before`.
         moved: `[n]` bool, the positions that the policy changed.
-
-    Raises:
-        ArgumentError: the three are not vectors of one length, are empty, or contain NaN or Inf.
     """
 
     name: str
@@ -42,19 +38,11 @@ class Panel:
     after: NDArray[np.floating]
     moved: NDArray[np.bool_]
 
-    def __post_init__(self) -> None:
-        shapes = [values.shape for values in (self.before, self.after, self.moved)]
-        if self.before.ndim != 1 or self.before.size == 0 or len(set(shapes)) > 1:
-            text = ", ".join(str(list(shape)) for shape in shapes)
-            raise ArgumentError(f"Panel {self.name}: before, after and moved must be [n] with one n > 0, found {text}")
-        if not (np.isfinite(self.before).all() and np.isfinite(self.after).all()):
-            raise ArgumentError(f"Panel {self.name}: values contain NaN or Inf; leave those tokens out")
-
 
 def full_range(panels: Sequence[Panel], axis: Window | None = None) -> Window:
     """A range that contains `axis` and every value before and after, with a margin where values reach its ends."""
-    values = [values for panel in panels for values in (panel.before, panel.after)]
-    low, high = float(min(v.min() for v in values)), float(max(v.max() for v in values))
+    arrays = [values for panel in panels for values in (panel.before, panel.after)]
+    low, high = float(min(map(np.min, arrays))), float(max(map(np.max, arrays)))
     margin = 0.02 * (high - low) or max(1.0, abs(high)) / 2
     start = low - margin if axis is None or axis[0] > low else axis[0]
     end = high + margin if axis is None or axis[1] < high else axis[1]
@@ -86,12 +74,10 @@ def flow(panel: Panel, window: Window, farthest: float = 0.25) -> list[tuple[flo
     low, high = window
     start, end = panel.before[panel.moved].astype(np.float64), panel.after[panel.moved].astype(np.float64)
     inside = (np.minimum(start, end) >= low) & (np.maximum(start, end) <= high)
-    sides = (inside & (start + end < 0), inside & (start + end >= 0))
-    arrows = [_mean_move(start[side], end[side], farthest) for side in sides if side.any()]
+    arrows: list[tuple[float, float]] = []
+    for side in (inside & (start + end < 0), inside & (start + end >= 0)):
+        if side.any():
+            distance = np.abs(end - start)
+            far = side & (distance >= np.quantile(distance[side], 1 - farthest))
+            arrows.append((float(start[far].mean()), float(end[far].mean())))
     return [(tail, head) for tail, head in arrows if abs(head - tail) >= SHORTEST_ARROW * (high - low)]
-
-
-def _mean_move(start: NDArray[np.float64], end: NDArray[np.float64], farthest: float) -> tuple[float, float]:
-    distance = np.abs(end - start)
-    far = distance >= np.quantile(distance, 1 - farthest)
-    return float(start[far].mean()), float(end[far].mean())

@@ -1,9 +1,9 @@
 """What an inspection found: one record for the gate before, and one for each policy's effect on it."""
 
 from dataclasses import dataclass
-from math import isfinite
 
 from armlet.inspection.panel import Panel
+from armlet.presentation.numbers import finite_or_none
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import settings
 
@@ -28,13 +28,8 @@ class Effect:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            "policy": self.policy.name,
-            **settings(self.policy),
-            "share_moved": self.share_moved,
-            "after": _finite_or_none(self.after),
-            "difference": _finite_or_none(self.difference),
-        }
+        numbers = {"after": finite_or_none(self.after), "difference": finite_or_none(self.difference)}
+        return {"policy": self.policy.name, **settings(self.policy), "share_moved": self.share_moved, **numbers}
 
 
 @dataclass(frozen=True)
@@ -57,14 +52,6 @@ class Inspection:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON: numbers that are not finite become None."""
-        return {
-            "tokens": self.tokens,
-            "width": self.width,
-            "passed": self.passed,
-            "before": _finite_or_none(self.before),
-            "policies": [effect.to_dict() for effect in self.effects],
-        }
-
-
-def _finite_or_none(measures: dict[str, float]) -> dict[str, float | None]:
-    return {name: value if isfinite(value) else None for name, value in measures.items()}
+        policies = [effect.to_dict() for effect in self.effects]
+        size: dict[str, object] = {"tokens": self.tokens, "width": self.width, "passed": self.passed}
+        return size | {"before": finite_or_none(self.before), "policies": policies}

@@ -6,13 +6,10 @@ from torch import Tensor
 from armlet.redistribution.errors import ArgumentError
 
 CENTRES = (-2.5, -1.0, 0.0, 1.0, 2.5)
-"""Where the modes of the sample "modes" lie."""
-
+DEVIATIONS = (0.18, 0.2, 0.28, 0.2, 0.18)
 MODE_WEIGHTS = (0.095, 0.145, 0.52, 0.145, 0.095)
 """Share of the values in each mode. Half are in the middle one, as in a model about half of the gate is near zero:
 `Transport`'s scale, the median of |a|, then measures how wide the middle mode is, not how far off the others are."""
-
-DEVIATIONS = (0.18, 0.2, 0.28, 0.2, 0.18)
 
 DEGREES_OF_FREEDOM = 3
 """Of the sample "heavy-tail": it has a variance but no fourth moment, so a few values dominate every draw."""
@@ -28,33 +25,22 @@ def synthetic(kind: str, *, seed: int = 0, tokens: int = 64, width: int = 4096) 
         kind: "modes", a mixture of five normals at `CENTRES`, practically all of it within −4 to 4, or "heavy-tail",
             Student's t with `DEGREES_OF_FREEDOM`.
         seed: of a generator of its own; the global generator is not used.
-        tokens: rows, at least 1.
-        width: values in a row, at least 1.
+        tokens: rows.
+        width: values in a row.
 
     Returns:
         `[tokens, width]` float32, independent values of one distribution.
 
     Raises:
-        ArgumentError: an unknown kind, or a size below 1.
+        ArgumentError: an unknown kind.
     """
-    if kind not in SYNTHETIC_SAMPLES:
-        raise ArgumentError(f"synthetic: there is no sample {kind!r}; choose one of {', '.join(SYNTHETIC_SAMPLES)}")
-    if tokens < 1 or width < 1:
-        raise ArgumentError(f"synthetic: a sample needs at least 1 token and width 1, got {tokens} and {width}")
-    return SYNTHETIC_SAMPLES[kind]((tokens, width), torch.Generator().manual_seed(seed))
-
-
-def _modes(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    count = shape[0] * shape[1]
-    mode = torch.multinomial(torch.tensor(MODE_WEIGHTS), count, replacement=True, generator=generator).view(shape)
-    return torch.tensor(CENTRES)[mode] + torch.tensor(DEVIATIONS)[mode] * torch.randn(shape, generator=generator)
-
-
-def _heavy_tail(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Student's t: a normal over the root mean square of as many other normals as there are degrees of freedom."""
+    if kind not in ("modes", "heavy-tail"):
+        raise ArgumentError(f"synthetic: there is no sample {kind!r}; choose one of modes, heavy-tail")
+    shape, generator = (tokens, width), torch.Generator().manual_seed(seed)
+    if kind == "modes":
+        weights = torch.tensor(MODE_WEIGHTS)
+        mode = torch.multinomial(weights, tokens * width, replacement=True, generator=generator).view(shape)
+        return torch.tensor(CENTRES)[mode] + torch.tensor(DEVIATIONS)[mode] * torch.randn(shape, generator=generator)
+    # Student's t: a normal over the root mean square of as many other normals as there are degrees of freedom.
     normals = torch.randn((1 + DEGREES_OF_FREEDOM, *shape), generator=generator)
     return normals[0] / normals[1:].square().mean(0).sqrt()
-
-
-SYNTHETIC_SAMPLES = {"modes": _modes, "heavy-tail": _heavy_tail}
-"""Name of a sample -> what draws it."""

@@ -1,6 +1,7 @@
 """The figures of `armlet explain`: attention, its affine map, counts of filler, layers, classes of tokens."""
 
 from collections.abc import Sequence
+from math import isnan
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -41,12 +42,7 @@ MOST_WORDS = 90
 
 
 def draw_explanation(explanation: Explanation, heads: int) -> dict[str, Figure]:
-    """All figures by name; without "classes" where no token of a question comes after the filler.
-
-    Args:
-        explanation: of the run.
-        heads: attention heads of the layers.
-    """
+    """All figures by name; without "classes" where no token of a question comes after the filler."""
     setup, first = explanation.setup, explanation.findings[0]
     filler = setup.fillers[setup.example()]
     figures = {
@@ -56,20 +52,15 @@ def draw_explanation(explanation: Explanation, heads: int) -> dict[str, Figure]:
         "layers": draw_layers(explanation.quantities),
     }
     if explanation.classes:
-        fillers = [other for other in setup.fillers if other.count == filler.count]
-        treatments = [treatment_of(cause) for cause in (*fillers, *setup.policies)]
-        figures["classes"] = draw_classes(explanation.classes, treatments, layer=first.layer)
+        causes = (*(other for other in setup.fillers if other.count == filler.count), *setup.policies)
+        figures["classes"] = draw_classes(explanation.classes, [*map(treatment_of, causes)], layer=first.layer)
     return figures
 
 
 def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tensor], *, layer: int) -> Figure:
     """The attention that each token receives from later ones: above without and with the filler, below the filler too.
 
-    Args:
-        prompt: without the filler.
-        filler: what is put into it.
-        received: `View.received` of one layer, without and with it.
-        layer: from 0.
+    received: `View.received` of the layer, without and with the filler.
     """
     without, filled = (attention.numpy() for attention in received)
     inside = slice(prompt.at, prompt.at + filler.count)
@@ -82,7 +73,9 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
         upper.plot(without, color=WITHOUT, label="without filler", **dots)
         upper.plot(np.delete(filled, inside), color=FILLED, label=f"with {_filler_name(filler)}", **dots)
         upper.axvline(prompt.at - 0.5, color=GREY, lw=0.6, ls=":", label="place of the filler")
-        _label_words(upper, prompt.words)
+        if len(prompt.words) <= MOST_WORDS:
+            words = [repr(word)[1:-1] if not word.isprintable() else word.strip() or "␣" for word in prompt.words]
+            upper.set_xticks(range(len(words)), words, rotation=90, fontsize=5, parse_math=False)
         lower.axvspan(inside.start - 0.5, inside.stop - 0.5, color=SHADE, lw=0, label="filler")
         lower.plot(filled, color=FILLED, **dots)
         lower.set_xlabel("token, those of the filler included")
@@ -96,15 +89,14 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
 def draw_affine(filler: Filler, attention: tuple[Tensor, Tensor], *, layer: int, heads: int) -> Figure:
     """A prompt's attention outputs without and with the filler, in their first two principal components.
 
-    Args:
-        filler: what is put into the prompt.
-        attention: `View.attention` of one layer, without and with it.
-        layer: from 0.
-        heads: of the layer.
+    attention: `View.attention` of the layer, without and with the filler.
     """
     before, after = attention
     fit = fit_affine(before, after, heads)
-    (a, b, c), share = _principal_components(before, after, fit.scale * before + fit.shift)
+    stacked = np.concatenate([before.numpy(), after.numpy()])
+    _, sizes, directions = np.linalg.svd(stacked - stacked.mean(axis=0), full_matrices=False)
+    share, fitted = sizes**2 / (sizes**2).sum(), fit.scale * before + fit.shift
+    a, b, c = ((values.numpy() - stacked.mean(axis=0)) @ directions[:2].T for values in (before, after, fitted))
     with style():
         figure = Figure(figsize=(4.6, 4.2), layout="constrained")
         axes = figure.subplots()
@@ -118,15 +110,6 @@ def draw_affine(filler: Filler, attention: tuple[Tensor, Tensor], *, layer: int,
         axes.set_title(f"Attention output of one prompt's tokens, layer {layer}\n{numbers}", fontsize=8)
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return figure
-
-
-def _principal_components(before: Tensor, after: Tensor, fitted: Tensor) -> tuple[list[np.ndarray], np.ndarray]:
-    """The three `[tokens, 2]`, in the components of the first two together, and each component's share of variance."""
-    stacked = np.concatenate([before.numpy(), after.numpy()])
-    centre = stacked.mean(axis=0)
-    _, sizes, directions = np.linalg.svd(stacked - centre, full_matrices=False)
-    points = [(values.numpy() - centre) @ directions[:2].T for values in (before, after, fitted)]
-    return points, sizes[:2] ** 2 / (sizes**2).sum()
 
 
 def draw_counts(changes: Sequence[QuantityChange], *, layer: int) -> Figure:
@@ -152,9 +135,6 @@ def draw_layers(changes: Sequence[QuantityChange]) -> Figure:
     """Layers × quantities at the highest count of each filler and of the control: the value, and its change.
 
     A colour is the change against the largest of its quantity; a change whose interval contains 0 has none.
-
-    Args:
-        changes: of every layer.
     """
     kinds = list(dict.fromkeys(change.filler for change in changes))
     count, rows = max(change.count for change in changes), len({change.layer for change in changes})
@@ -178,20 +158,35 @@ def _draw_cells(axes: Axes, cells: Sequence[QuantityChange], changes: Sequence[Q
     shades = np.reshape([_shade(cell, changes) for cell in cells], (-1, width))
     axes.imshow(shades, cmap="RdBu_r", norm=Normalize(-1.4, 1.4), aspect="auto")
     for at, cell in enumerate(cells):
-        axes.text(at % width, at // width, _cell_text(cell.filled), fontsize=4.5, ha="center", va="center")
+        digits = ".0f" if abs(cell.filled) >= 1000 else ".3g"
+        text = "-" if isnan(cell.filled) else format(cell.filled, digits)
+        axes.text(at % width, at // width, text, fontsize=4.5, ha="center", va="center")
     axes.set_xticks(range(width), [QUANTITY_NAMES[name] for name in QUANTITIES], rotation=90, fontsize=6)
     axes.set_yticks(range(len(shades)), [str(cell.layer) for cell in cells[::width]], fontsize=6)
     axes.tick_params(length=0)
 
 
-def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, layer: int) -> Figure:
-    """The near-zero share of each class of tokens, untreated and after each treatment, with its interval.
+def _shade(cell: QuantityChange, changes: Sequence[QuantityChange]) -> float:
+    """The change against the largest of this quantity in the whole table; 0 unless its interval excludes 0."""
+    if isnan(cell.change) or not (cell.low > 0 or cell.high < 0):
+        return 0.0
+    return cell.change / np.nanmax([abs(change.change) for change in changes if change.quantity == cell.quantity])
 
-    Args:
-        shares: of `class_shares`.
-        treatments: those shown, from left to right.
-        layer: from 0.
-    """
+
+def _draw_line(axes: Axes, changes: Sequence[QuantityChange], colour: str) -> None:
+    """One quantity of one filler by count, from the baseline on where there is one."""
+    without = changes[0].without
+    base = 0.0 if isnan(without) else without
+    points = [] if isnan(without) else [(0, without, without, without)]
+    points += [(c.count, c.filled, c.low + base, c.high + base) for c in changes if not isnan(c.low)]
+    if points:
+        counts, values, low, high = zip(*points, strict=True)
+        axes.plot(counts, values, color=colour, lw=1, marker=".", ms=4)
+        axes.fill_between(counts, low, high, color=colour, alpha=0.2, lw=0)
+
+
+def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, layer: int) -> Figure:
+    """The near-zero share of each class of tokens, untreated and after each treatment, with its interval."""
     cells = {(share.name, share.treatment): share for share in shares if share.layer == layer}
     names = [name for name in CLASSES if (name, NO_TREATMENT) in cells]
     shown = [NO_TREATMENT, *treatments]
@@ -201,23 +196,15 @@ def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, lay
         axes = figure.subplots()
         for at, treatment in enumerate(shown):
             middle = np.arange(len(names)) + (at + 0.5) * width - 0.4
-            _draw_bars(axes, middle, width, [cells[name, treatment] for name in names])
+            bars = [cells[name, treatment] for name in names]
+            heights, colour = [share.share for share in bars], _treatment_colour(treatment)
+            axes.bar(middle, heights, width, color=colour, label=_escaped(treatment))
+            low, high = zip(*((share.share_low, share.share_high) for share in bars), strict=True)
+            axes.vlines(middle, low, high, color="black", lw=0.6)
         axes.set_xticks(range(len(names)), [_class_label(cells[name, NO_TREATMENT]) for name in names])
         axes.set(ylabel="near-zero share", title=f"Near-zero share by class of token, layer {layer} (95 % intervals)")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return figure
-
-
-def _draw_bars(axes: Axes, middle: np.ndarray, width: float, shares: Sequence[ClassShare]) -> None:
-    """One treatment's bars, and the intervals of those that have one."""
-    treatment = shares[0].treatment
-    heights = [share.share or 0.0 for share in shares]
-    axes.bar(middle, heights, width, color=_treatment_colour(treatment), label=_escaped(treatment))
-    bounded = [
-        (x, share.share_low, share.share_high) for x, share in zip(middle, shares, strict=True) if share.share_low
-    ]
-    if bounded:
-        axes.vlines(*zip(*bounded, strict=True), color="black", lw=0.6)
 
 
 def _treatment_colour(treatment: str) -> str:
@@ -228,41 +215,9 @@ def _treatment_colour(treatment: str) -> str:
 
 def _class_label(share: ClassShare) -> str:
     label = f"{share.name}\n{share.tokens} tokens"
-    if share.name == "other" or share.low is None:
+    if share.name == "other" or isnan(share.low):
         return label
     return f"{label}\nagainst other {share.change:+.4f}\n[{share.low:+.4f}, {share.high:+.4f}]"
-
-
-def _draw_line(axes: Axes, changes: Sequence[QuantityChange], colour: str) -> None:
-    """One quantity of one filler by count, from the baseline on where there is one."""
-    without = changes[0].without
-    points = [] if without is None else [(0, without, without, without)]
-    for change in changes:
-        if change.low is not None and change.high is not None and change.filled is not None:
-            points.append((change.count, change.filled, change.low + (without or 0), change.high + (without or 0)))
-    if points:
-        counts, values, low, high = zip(*points, strict=True)
-        axes.plot(counts, values, color=colour, lw=1, marker=".", ms=4)
-        axes.fill_between(counts, low, high, color=colour, alpha=0.2, lw=0)
-
-
-def _shade(cell: QuantityChange, changes: Sequence[QuantityChange]) -> float:
-    """The change against the largest of this quantity in the whole table; 0 where its interval contains 0."""
-    if cell.change is None or cell.low is None or cell.high is None or cell.low <= 0 <= cell.high:
-        return 0.0
-    return cell.change / max(abs(c.change) for c in changes if c.quantity == cell.quantity and c.change is not None)
-
-
-def _cell_text(number: float | None) -> str:
-    if number is None:
-        return "-"
-    return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.3g}"
-
-
-def _label_words(axes: Axes, words: Sequence[str]) -> None:
-    if len(words) <= MOST_WORDS:
-        shown = [repr(word)[1:-1] if not word.isprintable() else word.strip() or "␣" for word in words]
-        axes.set_xticks(range(len(words)), shown, rotation=90, fontsize=5, parse_math=False)
 
 
 def _filler_name(filler: Filler) -> str:

@@ -1,10 +1,7 @@
-"""Run every prompt with every filler through the layers, and measure each layer that is asked for.
-
-One layer at a time runs all prompts, so that the memory of one layer is enough for a whole model.
-"""
+"""Run every prompt with every filler through the layers, one layer in memory at a time, and measure those asked for."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,16 +12,7 @@ from torch import Tensor
 from armlet.attachment.module import ARM
 from armlet.layer.decoder import Layer1
 from armlet.mechanism.classes import classify
-from armlet.mechanism.measure import (
-    GATE_QUANTITIES,
-    QUANTITIES,
-    TokenValues,
-    View,
-    measure_filler,
-    measure_gate,
-    near_zero_after,
-    view,
-)
+from armlet.mechanism.measure import QUANTITIES, TokenValues, View, measure_filler, measure_gate, near_zero_after, view
 from armlet.prompts.fillers import Filler, Position, Prompt, describe_filler, filler_tokens, make_prompt
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
@@ -89,23 +77,13 @@ class Setup:
 def make_setup(
     tokenizer: "PreTrainedTokenizerBase",
     questions: Sequence[str],
-    *,
-    system: str,
-    position: Position,
     fillers: Sequence[Filler],
     policies: Sequence[Policy],
+    system: str,
+    position: Position,
     seed: int = 0,
 ) -> Setup:
-    """Tokenizes the questions and the fillers of each.
-
-    Args:
-        tokenizer: the model's.
-        questions: one for each prompt.
-        system: the system prompt of all.
-        position: where the fillers go.
-        fillers: as in `Setup`.
-        policies: as in `Setup`.
-        seed: of everything that is drawn.
+    """Tokenizes the questions, with one system prompt, and the fillers that go to `position` of each.
 
     Raises:
         ArgumentError: as `make_prompt`; or too few tokens come after the filler.
@@ -116,10 +94,8 @@ def make_setup(
             raise ArgumentError(
                 f"--position: fewer than {FEWEST_TOKENS} tokens come after a filler at {position!r} in {question!r}"
             )
-    tokens = [
-        [filler_tokens(tokenizer, filler, seed=seed, prompt=index) for filler in fillers]
-        for index in range(len(prompts))
-    ]
+    indices = range(len(prompts))
+    tokens = [[filler_tokens(tokenizer, filler, seed=seed, prompt=at) for filler in fillers] for at in indices]
     return Setup(prompts, fillers, tokens, policies, seed)
 
 
@@ -172,49 +148,46 @@ def measure_layers(
 
 
 def _embed(layer: Layer1, prompt: Prompt, fillers: Sequence[Tensor]) -> list[Tensor]:
-    device = layer.gate.weight.device
     texts = [prompt.ids, *(prompt.filled(filler) for filler in fillers)]
-    return [layer.embed(ids[None].to(device)) for ids in texts]
+    return [layer.embed(ids[None].to(layer.gate.weight.device)) for ids in texts]
 
 
 def _measure_prompt(layer: Layer1, prompt: Prompt, hidden: list[Tensor], setup: Setup) -> LayerFindings:
     """The findings of one prompt; `hidden` is replaced by the layer's outputs."""
-    without, *filled = _views(layer, prompt, hidden, setup.fillers)
-    halfwidth = near_zero_halfwidth(without.activated)
-    index, width, noise = layer.options.layer, layer.options.width, Noise(setup.seed)
-    arms = [ARM(policy, width=width, layer=index, noise=noise) for policy in setup.policies]
+    without, *filled = _views(layer, prompt, hidden, [0, *(filler.count for filler in setup.fillers)])
+    halfwidth, options = near_zero_halfwidth(without.activated), layer.options
+    arms = [ARM(p, width=options.width, layer=options.layer, noise=Noise(setup.seed)) for p in setup.policies]
     example = filled[setup.example()]
     return LayerFindings(
-        index,
+        options.layer,
         measure_gate(without, halfwidth),
-        [measure_filler(without, seen, halfwidth, layer.options.heads) for seen in filled],
+        [measure_filler(without, seen, halfwidth, options.heads) for seen in filled],
         [near_zero_after(without, halfwidth, arm, prompt.at) for arm in arms],
         (without.received, example.received),
         (without.attention, example.attention),
     )
 
 
-def _views(layer: Layer1, prompt: Prompt, hidden: list[Tensor], fillers: Sequence[Filler]) -> list[View]:
-    """The views of the baseline and of each filler."""
+def _views(layer: Layer1, prompt: Prompt, hidden: list[Tensor], counts: Sequence[int]) -> list[View]:
+    """The views of the baseline, with 0 tokens of filler, and of each filler."""
     views: list[View] = []
-    for at, count in enumerate([0, *(filler.count for filler in fillers)]):
+    for at, count in enumerate(counts):
         with torch.no_grad():
             hidden[at], trace = layer(hidden[at], trace=True)
         views.append(view(trace, prompt, count))
         if not views[-1].activated.isfinite().all():
-            raise ArgumentError(
-                f"explain: layer {layer.options.layer} gives NaN or Inf; try another dtype, such as --dtype float32"
-            )
+            way_out = "try another dtype, such as --dtype float32"
+            raise ArgumentError(f"explain: layer {layer.options.layer} gives NaN or Inf; {way_out}")
     return views
 
 
 def _concatenate(prompts: Sequence[LayerFindings]) -> LayerFindings:
     """The findings of all prompts together, in order; those of the first for what is of one prompt alone."""
-    first = prompts[0]
-    without = {name: np.concatenate([prompt.without[name] for prompt in prompts]) for name in GATE_QUANTITIES}
-    filled = [
-        {name: np.concatenate([prompt.filled[at][name] for prompt in prompts]) for name in QUANTITIES}
-        for at in range(len(first.filled))
-    ]
-    treated = [np.concatenate([prompt.treated[at] for prompt in prompts]) for at in range(len(first.treated))]
-    return LayerFindings(first.layer, without, filled, treated, first.received, first.attention)
+    without = _join_by_name([prompt.without for prompt in prompts])
+    filled = [_join_by_name(same) for same in zip(*(prompt.filled for prompt in prompts), strict=True)]
+    treated = [np.concatenate(same) for same in zip(*(prompt.treated for prompt in prompts), strict=True)]
+    return replace(prompts[0], without=without, filled=filled, treated=treated)
+
+
+def _join_by_name(parts: Sequence[dict[str, TokenValues]]) -> dict[str, TokenValues]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,7 +1,6 @@
 """What filler tokens do inside a layer: attention, its affine map, the gate (arXiv 2510.01032, Sections 2, 3 and 6).
 
-The tokens after the filler are compared with the same tokens of the prompt without it. Tokens before the filler
-cannot see it.
+The tokens after the filler are compared with the same tokens of the prompt without it.
 """
 
 from dataclasses import dataclass
@@ -64,11 +63,9 @@ class View:
 
 @dataclass(frozen=True)
 class Affine:
-    """The least-squares fit A′ = scale·A + shift, one scale for all tokens and directions.
+    """The least-squares fit A′ = λ·A + Σ, one `scale` λ for all tokens and directions, and `shift` Σ `[n·h]`.
 
     Args:
-        scale: λ.
-        shift: Σ, `[n·h]`.
         relative: ‖Σ‖ over the mean ‖A‖.
         consistency: mean cosine between each token's own A′ − λ·A and Σ.
         r2: explained share of the variance of A′.
@@ -84,25 +81,16 @@ class Affine:
 
 
 def view(trace: dict[str, Tensor], prompt: Prompt, count: int) -> View:
-    """Selects from a trace of `Layer1` what is compared.
-
-    Args:
-        trace: of the whole prompt, batch 1, with `count` filler tokens before token `prompt.at`.
-        prompt: without the filler.
-        count: 0 for the baseline.
-    """
+    """Selects what is compared from a trace of `Layer1`, batch 1, with `count` filler tokens before `prompt.at`."""
     weights = trace["Attention_weights"][0].double().mean(0).cpu()
     after = slice(prompt.at + count, None)
     of_prompt = torch.ones(len(weights), dtype=torch.bool)
     of_prompt[prompt.at : prompt.at + count] = False
     rows = (trace[name][0, after].double().cpu() for name in ("Attention", "gate", "activation"))
-    return View(_received(weights, of_prompt), weights[after][:, of_prompt].sum(1), *rows)
-
-
-def _received(weights: Tensor, of_prompt: Tensor) -> Tensor:
-    """`[s, s]` → `[s]`: the mean of each column below the diagonal, over the rows of the prompt's own tokens."""
+    # The mean of each column below the diagonal, over the rows of the prompt's own tokens.
     later = of_prompt.flip(0).cumsum(0).flip(0) - of_prompt.long()
-    return weights.tril(-1)[of_prompt].sum(0) / later
+    received = weights.tril(-1)[of_prompt].sum(0) / later
+    return View(received, weights[after][:, of_prompt].sum(1), *rows)
 
 
 def fit_affine(before: Tensor, after: Tensor, heads: int = 1) -> Affine:
@@ -137,11 +125,7 @@ def _scale(centred: Tensor, target: Tensor) -> tuple[Tensor, float]:
 def measure_filler(without: View, filled: View, halfwidth: Tensor, heads: int) -> dict[str, TokenValues]:
     """Each of `QUANTITIES` with the filler, `[T]`; a prompt's own quantities are repeated for each of its tokens.
 
-    Args:
-        without: a layer and a prompt without the filler.
-        filled: the same with it.
-        halfwidth: `[T, 1]`, `near_zero_halfwidth` of the activated gate without it.
-        heads: of the layer.
+    halfwidth: `[T, 1]`, `near_zero_halfwidth` of the activated gate without the filler.
     """
     fit = fit_affine(without.attention, filled.attention, heads)
     of_prompt = (fit.scale, fit.relative, fit.consistency, fit.r2, fit.r2_heads)
@@ -156,13 +140,9 @@ def measure_gate(seen: View, halfwidth: Tensor) -> dict[str, TokenValues]:
 
 
 def near_zero_after(seen: View, halfwidth: Tensor, arm: ARM, first: int) -> TokenValues:
-    """The near-zero share of each token after ARM, `[T]`, by the half-width before it.
+    """The near-zero share of each token after ARM, `[T]`, by the half-width `[T, 1]` before it.
 
-    Args:
-        seen: without filler.
-        halfwidth: `[T, 1]`, of the same.
-        arm: for this layer.
-        first: absolute position of the first of the T tokens.
+    first: absolute position of the first of the T tokens.
     """
     positions = first + torch.arange(len(seen.activated))
     return token_measures(arm(seen.activated.float(), positions), halfwidth=halfwidth)["near_zero"]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from armlet.mechanism.classes import CLASSES
 from armlet.mechanism.layers import LayerFindings, Setup
 from armlet.mechanism.measure import QUANTITIES, TokenValues
+from armlet.presentation.numbers import finite_or_none
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import detail
@@ -23,7 +24,7 @@ UNFILLED = {"mass": 1.0, "lambda": 1.0, "shift": 0.0}
 
 @dataclass(frozen=True)
 class QuantityChange:
-    """The mean of one quantity without filler and with it; None where it is not defined.
+    """The mean of one quantity without filler and with it; NaN where it is not defined.
 
     Args:
         layer, filler, count, quantity: the layer's index, the filler's kind and tokens, and one of `QUANTITIES`.
@@ -35,21 +36,21 @@ class QuantityChange:
     filler: str
     count: int
     quantity: str
-    without: float | None
-    filled: float | None
-    change: float | None
+    without: float
+    filled: float
+    change: float
     interval_of: str
-    low: float | None
-    high: float | None
+    low: float
+    high: float
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON and CSV."""
-        return {"with" if name == "filled" else name: value for name, value in vars(self).items()}
+        """For JSON and CSV: None in place of NaN."""
+        return finite_or_none({"with" if name == "filled" else name: value for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
 class ClassShare:
-    """The mean near-zero share of one class of tokens; None where it is not defined.
+    """The mean near-zero share of one class of tokens; NaN where it is not defined.
 
     Args:
         layer, name, tokens: the layer's index, one of `CLASSES`, and how many tokens are of this class.
@@ -64,30 +65,23 @@ class ClassShare:
     name: str
     tokens: int
     treatment: str
-    share: float | None
-    share_low: float | None
-    share_high: float | None
+    share: float
+    share_low: float
+    share_high: float
     against: str
-    reference: float | None
-    change: float | None
-    low: float | None
-    high: float | None
+    reference: float
+    change: float
+    low: float
+    high: float
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON and CSV."""
-        return {"class" if name == "name" else name: value for name, value in vars(self).items()}
+        """For JSON and CSV: None in place of NaN."""
+        return finite_or_none({"class" if name == "name" else name: value for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """All findings of a run.
-
-    Args:
-        setup: what was run.
-        findings: of each layer, at least one.
-        quantities: of `quantity_changes`, layer by layer.
-        classes: of `class_shares`, layer by layer.
-    """
+    """All findings of a run: its setup, those of each layer (at least one), and the records, layer by layer."""
 
     setup: Setup
     findings: Sequence[LayerFindings]
@@ -98,7 +92,7 @@ class Explanation:
         """For JSON: all records, and the attention that each token of the first prompt receives, as in the figure."""
         setup, first = self.setup, self.findings[0]
         prompt, filler = setup.prompts[0], setup.fillers[setup.example()]
-        without, filled = ([_defined(number) for number in side.tolist()] for side in first.received)
+        without, filled = ([number if isfinite(number) else None for number in s.tolist()] for s in first.received)
         place = {"layer": first.layer, "filler": filler.kind, "count": filler.count, "at": prompt.at}
         return {
             "attention": place | {"words": prompt.words, "without": without, "with": filled},
@@ -116,13 +110,7 @@ def summarise(findings: Sequence[LayerFindings], setup: Setup) -> Explanation:
 
 
 def quantity_changes(findings: LayerFindings, fillers: Sequence[Filler], weights: TokenValues) -> list[QuantityChange]:
-    """A record for each filler and each of `QUANTITIES`.
-
-    Args:
-        findings: of one layer.
-        fillers: of the run.
-        weights: `[resamples, tokens]`, of `draw_weights`.
-    """
+    """A record for each filler and each of `QUANTITIES`; weights: `[resamples, tokens]`, of `draw_weights`."""
     before = {name: findings.without.get(name, UNFILLED.get(name, np.nan)) for name in QUANTITIES}
     records: list[QuantityChange] = []
     for filler, filled in zip(fillers, findings.filled, strict=True):
@@ -132,48 +120,27 @@ def quantity_changes(findings: LayerFindings, fillers: Sequence[Filler], weights
             without, value = float(np.mean(before[name])), float(filled[name].mean())
             bounded = "value" if isnan(without) else "change"
             place = (findings.layer, filler.kind, filler.count, name)
-            means = (_defined(without), _defined(value), _defined(value - without))
-            records.append(QuantityChange(*place, *means, bounded, _defined(low), _defined(high)))
+            means = (_finite_or_nan(without), _finite_or_nan(value), _finite_or_nan(value - without))
+            records.append(QuantityChange(*place, *means, bounded, _finite_or_nan(low), _finite_or_nan(high)))
     return records
 
 
-@dataclass(frozen=True)
-class _Tokens:
-    """The near-zero share `[tokens]` of all tokens, and which of them are meant."""
-
-    shares: TokenValues
-    chosen: NDArray[np.bool_]
-
-    def mean(self) -> float:
-        return float(self.shares[self.chosen].mean()) if self.chosen.any() else nan
-
-    def resampled(self, weights: TokenValues) -> TokenValues:
-        """The mean of each resample, `[resamples, 1]`."""
-        return replicate_means(self.shares[self.chosen, None], weights[:, self.chosen])
-
-
 def class_shares(findings: LayerFindings, setup: Setup, weights: TokenValues) -> list[ClassShare]:
-    """For each class of the questions' tokens a record untreated, and one for each filler and each policy.
-
-    Args:
-        findings: of one layer.
-        setup: of the run.
-        weights: `[resamples, tokens]`, of `draw_weights`.
-    """
+    """For each class of the questions' tokens a record untreated, and one for each filler and each policy."""
     classes, before = setup.classes(), findings.without["near_zero"]
     treatments = [treatment_of(cause) for cause in (*setup.fillers, *setup.policies)]
     after = [*(filled["near_zero"] for filled in findings.filled), *findings.treated]
-    other = _Tokens(before, classes == "other")
     records: list[ClassShare] = []
     for name in CLASSES:
         chosen = classes == name
         if not chosen.any():
             continue
-        place, untreated = (findings.layer, name, int(chosen.sum())), _Tokens(before, chosen)
-        records.append(_class_share(place, NO_TREATMENT, untreated, "other", other, weights))
+        place, untreated = (findings.layer, name, int(chosen.sum())), _share_means(before, chosen, weights)
+        other = _share_means(before, classes == "other", weights)
+        records.append(_class_share(place, NO_TREATMENT, untreated, "other", other))
         for treatment, shares in zip(treatments, after, strict=True):
-            treated = _Tokens(shares, chosen)
-            records.append(_class_share(place, treatment, treated, NO_TREATMENT, untreated, weights))
+            treated = _share_means(shares, chosen, weights)
+            records.append(_class_share(place, treatment, treated, NO_TREATMENT, untreated))
     return records
 
 
@@ -184,22 +151,24 @@ def treatment_of(cause: Filler | Policy) -> str:
     return f"{type(cause).__name__}, {detail(cause)}"
 
 
+def _share_means(shares: TokenValues, chosen: NDArray[np.bool_], weights: TokenValues) -> TokenValues:
+    """The mean over the chosen tokens, followed by that of each resample: `[1 + resamples]`."""
+    mean = shares[chosen].mean() if chosen.any() else nan
+    return np.append(mean, replicate_means(shares[chosen, None], weights[:, chosen]))
+
+
 def _class_share(
-    place: tuple[int, str, int],
-    treatment: str,
-    tokens: _Tokens,
-    against: str,
-    reference: _Tokens,
-    weights: TokenValues,
+    place: tuple[int, str, int], treatment: str, means: TokenValues, against: str, reference: TokenValues
 ) -> ClassShare:
-    means = tokens.resampled(weights)
-    low, high = map(_defined, percentile_interval(means)[:, 0])
-    change_low, change_high = map(_defined, percentile_interval(means - reference.resampled(weights))[:, 0])
-    share, compared = tokens.mean(), reference.mean()
-    bounded = (_defined(share), low, high)
-    change = _defined(share - compared)
-    return ClassShare(*place, treatment, *bounded, against, _defined(compared), change, change_low, change_high)
+    share, compared, change = _estimate(means), float(reference[0]), _estimate(means - reference)
+    return ClassShare(*place, treatment, *share, against, compared, *change)
 
 
-def _defined(number: float) -> float | None:
-    return float(number) if isfinite(number) else None
+def _estimate(means: TokenValues) -> tuple[float, float, float]:
+    """The mean, and its interval by those of the resamples after it."""
+    low, high = percentile_interval(means[1:, None])[:, 0]
+    return float(means[0]), float(low), float(high)
+
+
+def _finite_or_nan(number: float) -> float:
+    return float(number) if isfinite(number) else nan

@@ -1,12 +1,15 @@
 """What a command shows while it works: on stderr, so that stdout has nothing but the result."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Protocol
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 BAD_INPUT, INTERRUPTED = 2, 130
 """Exit codes."""
@@ -52,3 +55,12 @@ def progress(what: str, total: int, *, done: int = 0) -> Iterator[ProgressTick]:
 def say_interrupted(result: object) -> None:
     """One line for a run that Ctrl-C cut short: whether its result is incomplete or empty."""
     notes.print("interrupted: this is what there is" if result else "interrupted: nothing was finished")
+
+
+def titled_table(title: str, headings: Iterable[str], caption: str = "") -> Table:
+    """An empty table without frame: names on the left, numbers aligned on the right; no text is markup."""
+    look = {"box": SIMPLE_HEAD, "show_edge": False, "padding": 0, "pad_edge": False}
+    table = Table(title=Text(title), title_justify="left", caption=Text(caption), caption_justify="left", **look)
+    for at, heading in enumerate(headings):
+        table.add_column(Text(heading), justify="right" if at else "left", no_wrap=True)
+    return table

@@ -43,11 +43,7 @@ class Decoding:
 
 
 class TokenStream:
-    """Collects the new tokens of one answer as they are generated, so that an interrupted answer keeps them.
-
-    Args:
-        tick: called after each token.
-    """
+    """Collects the new tokens of one answer as they are generated, so that an interrupted answer keeps them."""
 
     def __init__(self, tick: Callable[[], None] = lambda: None) -> None:
         self.tick = tick
@@ -108,8 +104,8 @@ def generate_tokens(
 
 def checkpoint_filters(model: "PreTrainedModel") -> dict[str, float | int]:
     """Those of `FILTERS` that the checkpoint's generation_config.json sets."""
-    settings = {name: getattr(model.generation_config, name, None) for name in FILTERS}
-    return {name: value for name, value in settings.items() if value is not None}
+    settings = ((name, getattr(model.generation_config, name, None)) for name in FILTERS)
+    return {name: value for name, value in settings if value is not None}
 
 
 def padding_token(tokenizer: "PreTrainedTokenizerBase") -> int:
@@ -144,14 +140,10 @@ def _seeded(seed: int, devices: Iterable[torch.device]) -> Iterator[None]:
     with torch.random.fork_rng(accelerators, device_type=kind):
         torch.default_generator.manual_seed(seed)
         for device in accelerators:
-            _seed_accelerator(device, seed)
+            module: Any = torch.get_device_module(device)
+            if hasattr(module, "default_generators"):  # one for each device of this kind
+                index = module.current_device() if device.index is None else device.index
+                module.default_generators[index].manual_seed(seed)
+            else:
+                module.manual_seed(seed)
         yield
-
-
-def _seed_accelerator(device: torch.device, seed: int) -> None:
-    module: Any = torch.get_device_module(device)
-    if hasattr(module, "default_generators"):  # one for each device of this kind
-        index = module.current_device() if device.index is None else device.index
-        module.default_generators[index].manual_seed(seed)
-    else:
-        module.manual_seed(seed)
