@@ -108,7 +108,7 @@ def _time_in_place(model: nn.Module, job: TimedJob) -> Spread:
 def _record_calls(model: nn.Module) -> list[float]:
     """A list that receives the seconds of each call of ARM for a single token, for as long as ARM is attached."""
     seconds: list[float] = []
-    children = (child for module in model.modules() for child in module.children())
+    children = (child for module in model.modules() for child in module.children())  # `modules` leaves out some places
     for place in {child for child in children if isinstance(child, ArmPlace)}:
         place.redistributed = partial(_call_timed, place.redistributed, seconds)
     return seconds
