@@ -46,11 +46,8 @@ def generate(
     place = {"layers": parse_layers(layers), "scope": scope.value, "site": site.value}
     attached = {"policy": parse_policy(policy), **place, "noise": Noise(seed)}
     if config:
-        arguments.refuse_idle(
-            context,
-            ("policy", "layers", "scope", "site", "seed"),
-            "--config names policy, layers, scope, site and seed",
-        )
+        decided = ("policy", "layers", "scope", "site", "seed")
+        arguments.refuse_idle(context, decided, "--config names policy, layers, scope, site and seed")
         attached = load_config(config)
     if out:
         arguments.check_folder(out)
