@@ -51,7 +51,8 @@ def generate(
         "site": site.value,
     }
     if config:
-        arguments.refuse_idle(context, ("policy", "layers", "scope", "site", "seed"), "--config names it")
+        decided = ("policy", "layers", "scope", "site", "seed")
+        arguments.refuse_idle(context, decided, "--config names policy, layers, scope, site and seed")
         attached = load_config(config)
     if out:
         arguments.check_folder(out)
