@@ -158,10 +158,10 @@ def test_a_summary_has_the_rows_of_every_layer_from_one_draw():
     findings = explained(setup=setup)
     explanation = summarise(findings, setup)
     weights = draw_weights(setup.prompt_of_tokens(), seed=setup.seed)
-    assert explanation.quantities == [
-        row for found in findings for row in quantity_changes(found, setup.fillers, weights)
-    ]
-    assert explanation.classes == [row for found in findings for row in class_shares(found, setup, weights)]
+    changes = [row.to_dict() for found in findings for row in quantity_changes(found, setup.fillers, weights)]
+    shares = [row.to_dict() for found in findings for row in class_shares(found, setup, weights)]
+    assert [row.to_dict() for row in explanation.quantities] == changes
+    assert [row.to_dict() for row in explanation.classes] == shares
     assert {row.layer for row in explanation.quantities} == {0, 2}
 
 
