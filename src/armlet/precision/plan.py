@@ -31,7 +31,7 @@ EQUALS = "?"
 AbacusProblem = Callable[[int, Literal["train", "test"]], str]
 """The problem of abacus with this index in a split, with `EQUALS` and its worked answer."""
 
-SPLITS: dict[str, Literal["train", "test"]] = {HELD_OUT: "test", CALIBRATION: "train"}
+PROBLEM_SPLITS: dict[str, Literal["train", "test"]] = {HELD_OUT: "test", CALIBRATION: "train"}
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _problem_texts(
     """Worked problems of abacus, truncated to a window; without those that are shorter or whose answer is cut off."""
     equals, texts = tokenizer.convert_tokens_to_ids(EQUALS), dict[str, Tensor]()
     for name, count in ((HELD_OUT, plan.windows), (CALIBRATION, plan.calibration)):
-        problems = (problem(index, SPLITS[name]) for index in range(100 * count))
+        problems = (problem(index, PROBLEM_SPLITS[name]) for index in range(100 * count))
         coded = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in problems)
         usable = (ids[: plan.tokens] for ids in coded if len(ids) >= plan.tokens > ids.index(equals) + 1)
         windows = list(islice(usable, count))
