@@ -22,6 +22,12 @@ settings.load_profile("reproducible")
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(autouse=True)
+def no_lines_of_progress(monkeypatch):
+    """However slow the machine is, stderr shows what a command has to say and no line for each minute."""
+    monkeypatch.setattr("armlet.presentation.terminal.LINE_SECONDS", float("inf"))
+
+
 @pytest.fixture(scope="session")
 def shared():
     """The folder with expected outputs of the published algorithm."""
