@@ -23,9 +23,9 @@ def console(monkeypatch, **how):
 
 @pytest.fixture
 def clock(monkeypatch):
-    monkeypatch.setattr("armlet.presentation.terminal.LINE_SECONDS", LINE_SECONDS)
     """The seconds that the progress reads; a test moves them on."""
     seconds = [0.0]
+    monkeypatch.setattr("armlet.presentation.terminal.LINE_SECONDS", LINE_SECONDS)
     monkeypatch.setattr(terminal, "monotonic", lambda: seconds[0])
     return seconds
 
