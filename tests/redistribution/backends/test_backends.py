@@ -331,6 +331,7 @@ def test_without_an_openmp_runtime_the_pool_takes_over(monkeypatch):
         raise OSError("libtorch_cpu.so: cannot open shared object file: No such file or directory")
 
     monkeypatch.setattr(threads, "CDLL", missing)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # also where the tests have one core
     monkeypatch.setattr(threads, "_team", threads._team.__wrapped__)
     asked = []
     executor = threads._executor
