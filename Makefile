@@ -1,6 +1,8 @@
 # Two commands on a fresh machine with Python 3.11 or newer:
 #   make demo   the figure and one answer, without and with ARM, on a real model
 #   make test   lint, types and the whole suite, the tests on the real model included
+# and one while you work:
+#   make check  lint, types and the fast tests, in under two minutes
 # and two for what other environments bring:
 #   make test-oldest   the tests that touch models, at the lower bounds of pyproject.toml, in .venv-oldest
 #   make test-vllm     ARM inside vLLM, in .venv-vllm (3.5 GB; vLLM pins another transformers)
@@ -17,11 +19,17 @@ PIP := $(BIN)/python -m pip -qq
 OLDEST := .venv-oldest
 SERVING := .venv-vllm
 
-.PHONY: demo test test-oldest test-vllm models format clean
+.PHONY: demo check test test-oldest test-vllm models format clean
 
 demo: $(MODEL)
 	@$(BIN)/armlet inspect $(MODEL) --out $(DEMO)
 	@$(BIN)/armlet generate $(MODEL) "A train covers 60 km in 45 minutes. What is its average speed in km/h?"
+
+check: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright
+	$(BIN)/pytest -q -m 'not slow'
 
 test: $(MODEL)
 	$(BIN)/ruff check

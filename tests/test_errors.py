@@ -3,9 +3,13 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import armlet
 from armlet import errors
 from fresh_interpreter import loaded_beyond_torch
+
+pytestmark = pytest.mark.slow
 
 
 def error_classes(sources):

@@ -67,6 +67,7 @@ def trespasses(room, source, *, kernel=False):
             yield module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", sorted({*SERVICES, *(room for floor in FLOORS[:-1] for room in floor)}))
 def test_a_room_imports_from_the_floors_below_it_alone(room):
     files = sorted((SOURCE / room).rglob("*.py"))
@@ -106,6 +107,7 @@ def module_name(file):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@pytest.mark.slow
 def test_no_import_runs_in_a_circle():
     files = {module_name(file): file for file in SOURCE.rglob("*.py")}
     needs = {
@@ -119,11 +121,13 @@ def test_no_import_runs_in_a_circle():
     list(TopologicalSorter(needs).static_order())  # CycleError names the circle
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["armlet", "armlet.redistribution"])
 def test_importing_loads_nothing_but_torch(module):
     assert loaded_beyond_torch(f"import {module}") == ["armlet"]
 
 
+@pytest.mark.slow
 def test_that_test_can_fail_too():
     assert "safetensors" in loaded_beyond_torch("import armlet, safetensors")
 

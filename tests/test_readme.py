@@ -11,6 +11,7 @@ import armlet
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_readmes_python_runs_and_prints_what_it_says(smollm2_folder, capsys):
     code = "".join(re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
     exec(code.replace("HuggingFaceTB/SmolLM2-135M-Instruct", str(smollm2_folder)), {})

@@ -6,6 +6,8 @@ import torch
 from armlet import ARM, Inward, Noise, Outward, Transport, attach
 from families import go_on
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [
     "Hi",
     "If 3x + 7 = 22, what is x?",

@@ -217,6 +217,7 @@ def byte_tokens():
 BYTES = byte_tokens()
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.data())
 def test_the_parts_make_up_the_text_and_no_letter_is_broken(text, data):
     tokens = BYTES(text)["input_ids"]

@@ -622,6 +622,7 @@ def _fresh_compiler():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fresh_compiler")
 @pytest.mark.parametrize(
     ("site", "policy"), [*(("gate", policy) for policy in POLICIES), ("product", Outward())], ids=str
@@ -647,6 +648,7 @@ def test_a_compiled_model_follows_attach_pause_and_detach(policy, site):
         same(baseline)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fresh_compiler")
 def test_a_compiled_model_takes_positions_and_padding_from_its_call():
     model = tiny()
@@ -659,6 +661,7 @@ def test_a_compiled_model_takes_positions_and_padding_from_its_call():
         assert attachment.report()[1]["tokens"] == 18
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fresh_compiler")
 @each_site
 def test_generation_with_a_static_cache_and_a_compiled_forward_gives_the_same_text(site):

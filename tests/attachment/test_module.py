@@ -107,6 +107,7 @@ def test_arguments_that_do_not_exist_are_refused(arguments, message):
         ARM(**({"policy": Outward()} | arguments))
 
 
+@pytest.mark.slow
 @each_policy
 def test_arm_compiles_whole_with_the_same_values(policy):
     arm = ARM(policy, width=64, noise=Noise(2))

@@ -238,6 +238,7 @@ def _fresh_compiler():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fresh_compiler")
 def test_a_compiled_model_with_an_adapter_follows_attach_pause_and_detach():
     model, ids = wrapped(Adapted), prompt(6, batch=2)

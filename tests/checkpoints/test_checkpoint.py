@@ -383,6 +383,7 @@ print(alone, peak())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's peak memory as Linux tells it")
 @pytest.mark.parametrize("dtype", BYTES)
 def test_a_layer_costs_what_it_weighs_and_not_what_the_model_weighs(dtype, tmp_path, record_property):

@@ -78,6 +78,7 @@ def assert_same(layer, folder, index=0):
 # --- bits and bytes -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2", "phi3", "stablelm"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", ["20KB", "1GB"])
@@ -194,6 +195,7 @@ def test_a_terminal_gets_a_progress_bar_of_the_layers_bytes(monkeypatch, capsys)
     assert f"{size / 1000:.1f}k/{size / 1000:.1f}k" in shown
 
 
+@pytest.mark.slow
 def test_the_endpoint_is_that_of_the_environment_as_a_process_starts(hub, folder):
     """As a user sets it: what huggingface_hub reads at import, and this file cannot undo."""
     program = (
@@ -220,6 +222,7 @@ def test_cut_connections_change_nothing(hub, folder):
     assert any(len(hub.cuts[file.name]) < 15 for file in folder.glob("model-*"))
 
 
+@pytest.mark.slow
 def test_a_hub_that_falls_silent_is_asked_again(hub, folder, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     hub.hung = threading.Event()
@@ -348,6 +351,7 @@ def test_an_answer_that_is_no_hubs_is_one_line(answer, hub):
     assert f"the hub at {hub.address} cannot have it" in refusal(lambda: Layer1.from_checkpoint(REPO))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["nonsense", "http://[bad", "ftp://127.0.0.1"])
 @pytest.mark.usefixtures("cache")
 def test_an_address_that_is_no_hubs_is_one_line(address, monkeypatch):

@@ -7,6 +7,8 @@ import pytest
 from command_line import result, run, shown
 from tiny_checkpoints import save
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--widths", "8,40", "--tokens", "1,3", "--turns", "2")
 
 

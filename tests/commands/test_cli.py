@@ -116,6 +116,7 @@ def generated(model, prompt=(5, 6, 7), **how):
 # inspect
 
 
+@pytest.mark.slow
 def test_inspect_shows_every_measure_and_names_both_figures(folder):
     out = shown("inspect", folder, "--prompt", PROMPTS[0], "--out", "here")
     lines = out.splitlines()
@@ -130,12 +131,14 @@ def test_inspect_shows_every_measure_and_names_both_figures(folder):
     assert max(len(line) for line in lines) <= 80
 
 
+@pytest.mark.slow
 def test_inspect_writes_into_a_folder_of_its_own_by_default(folder):
     shown("inspect", folder, "--prompt", PROMPTS[0])
     assert {file.name for file in Path("armlet-inspect").iterdir()} == {"inspect.png", "inspect.svg", "inspect.json"}
     assert [file.name for file in Path().iterdir()] == ["armlet-inspect"]
 
 
+@pytest.mark.slow
 def test_json_is_one_object_on_stdout_and_the_file_is_the_same(folder):
     code, out, err = run("inspect", folder, "--prompt", PROMPTS[0], "--out", "here", "--json")
     assert (code, err) == (0, "")
@@ -146,6 +149,7 @@ def test_json_is_one_object_on_stdout_and_the_file_is_the_same(folder):
     assert (found["tokens"], found["width"], found["passed"], found["interrupted"]) == (5, 48, 0, False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "arguments",
@@ -239,6 +243,7 @@ def test_synthetic_modes_become_one_under_transport():
     assert found["source"] == "the synthetic sample 'modes'"
 
 
+@pytest.mark.slow
 def test_synthetic_modes_are_drawn_on_the_axis_of_the_figure(monkeypatch):
     asked = []
     draw = armlet.inspection.figures.draw_inspection
@@ -269,6 +274,7 @@ def test_the_figure_names_the_folder_and_not_the_way_to_it(folder, monkeypatch, 
     assert titles == ["Activated gate of tiny, 5 tokens"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["model", "heavy-tail"])
 def test_the_same_seed_gives_the_same_bytes(folder, tmp_path, monkeypatch, source):
     what = [folder, "--prompt", PROMPTS[0]] if source == "model" else ["--synthetic", source]
@@ -283,6 +289,7 @@ def test_the_same_seed_gives_the_same_bytes(folder, tmp_path, monkeypatch, sourc
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("source", ["model", "modes"])
 def test_another_seed_gives_other_numbers(folder, source):
@@ -483,6 +490,7 @@ def test_ctrl_c_prints_what_there_is_as_a_table(folder, monkeypatch):
     assert words().decode(text) in out
 
 
+@pytest.mark.slow
 def test_a_real_sigint_ends_generate_with_130_and_what_there_is(folder, chatty):
     press = """
 import os, signal
@@ -515,6 +523,7 @@ def interrupt_inspection(monkeypatch, count):
     monkeypatch.setattr(armlet.inspection.measure, "activated_gates", pressing)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_inspect_shows_the_prompts_so_far(folder, monkeypatch):
     prompts = [text for prompt in PROMPTS for text in ("--prompt", prompt)]
     alone = result("inspect", folder, "--prompt", PROMPTS[0], "--prompt", PROMPTS[1])
@@ -651,6 +660,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", BAD)
 def test_bad_input_exits_2_with_one_line_and_leaves_nothing(places, line):
     before = {file: file.stat().st_mtime_ns for file in places.root.rglob("*")}
@@ -718,6 +728,7 @@ def test_an_unforeseen_error_is_not_hidden(folder, monkeypatch):
         main(["inspect", str(folder)])
 
 
+@pytest.mark.slow
 def test_bad_input_in_a_process_of_its_own_has_no_traceback(places):
     found = process("", "inspect", "--policy", "outward:band=0", "--out", places.root / "out")
     assert (found.returncode, found.stdout) == (2, "")
@@ -757,6 +768,7 @@ def test_main_takes_the_process_arguments_by_default(monkeypatch):
     assert "sideways" in err.getvalue()
 
 
+@pytest.mark.slow
 def test_stdout_holds_the_json_alone_however_much_transformers_has_to_say(chatty):
     found = process("", "generate", chatty, *ASK, "--json", TRANSFORMERS_VERBOSITY="debug")
     assert found.returncode == 0

@@ -14,6 +14,8 @@ from chat_server import serving
 from command_line import result, run
 from tiny_checkpoints import TEMPLATE, save
 
+pytestmark = pytest.mark.slow
+
 FEW = ("--items", "6", "--batch", "3", "--difficulty", "1")
 
 

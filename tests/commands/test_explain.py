@@ -40,6 +40,7 @@ def undrawn(monkeypatch):
     monkeypatch.setattr("armlet.commands.explain._save_figures", lambda *_: None)
 
 
+@pytest.mark.slow
 def test_explain_shows_every_quantity_and_names_every_figure(folder):
     out = shown("explain", folder, *ASKED, "--out", "here")
     lines = out.splitlines()
@@ -117,6 +118,7 @@ def test_seed_draws_the_control_and_the_intervals_and_changes_nothing_else(folde
     assert one["rows"] != other["rows"]
 
 
+@pytest.mark.slow
 def test_at_the_end_no_word_of_a_question_sees_the_filler_and_no_class_is_drawn(folder):
     found = result("explain", folder, *ASKED, "--position", "end", "--layers", "0", "--out", "here")
     assert found["classes"] == []
@@ -151,6 +153,7 @@ def test_tables_are_kept_where_drawing_fails(folder, monkeypatch):
     assert {file.name for file in Path("here").iterdir()} == {"explain.json", "explain.csv", "explain-classes.csv"}
 
 
+@pytest.mark.slow
 def test_nothing_in_a_name_is_a_formula_or_markup(tmp_path):
     odd = save(tmp_path / "[bold]x[/y] $\\frac$", template=TURNS)
     arguments = ("--prompt", "w20 w21 😀", "--system", "", "--layers", "0", "--count", "2")
@@ -235,6 +238,7 @@ def test_what_is_no_list_of_counts_is_refused(text):
         parse_counts(text)
 
 
+@pytest.mark.slow
 def test_smollm2_bears_out_the_affine_claim_and_not_louder_activations(smollm2_folder):
     """LOG.md's findings, on one count: what is claimed there is what this code measures."""
     found = result("explain", smollm2_folder, "--layers", "0", "--count", "55", "--out", "here")

@@ -61,6 +61,7 @@ def numbers(found):
     return {name: value for name, value in found.items() if name not in ("figures", "setting")}
 
 
+@pytest.mark.slow
 def test_the_result_holds_every_method_at_every_code(whole):
     found, out = whole
     assert json.loads((out / "quantize.json").read_text()) == found
@@ -84,6 +85,7 @@ def test_the_figure_is_written_twice_and_nothing_else_but_the_journal(whole):
     assert written == {"quantize.png", "quantize.svg", "quantize.json", "manifest.json", "items.jsonl", "lock"}
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_shows_the_same(whole, folder, monkeypatch):
     found, out = whole
     monkeypatch.chdir(out.parent)
@@ -97,6 +99,7 @@ def test_the_same_command_goes_on_and_shows_the_same(whole, folder, monkeypatch)
     assert max(len(line) for line in lines[table:][: len(codes) + 2]) <= 80
 
 
+@pytest.mark.slow
 def test_a_site_that_is_asked_for_is_the_only_one(folder):
     found = result("quantize", folder, *ASKED, "--limit", 1, "--site", "gate", "--out", "new")
     settings = [row["setting"] for row in found["layers"] if row["setting"]]
@@ -107,6 +110,7 @@ def test_a_site_that_is_asked_for_is_the_only_one(folder):
         assert arm.site == "gate"
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(whole, folder, monkeypatch):
     real, calls = armlet.precision.measure.Bench.run, []
 
@@ -125,6 +129,7 @@ def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(whole, folder, 
     assert len(keys) == len(set(keys)) + 1  # the one that was cut off is run again, and no other
 
 
+@pytest.mark.slow
 def test_ctrl_c_after_the_first_code_shows_that_code(whole, folder, monkeypatch):
     real = armlet.precision.measure.Bench.run
 
@@ -140,6 +145,7 @@ def test_ctrl_c_after_the_first_code_shows_that_code(whole, folder, monkeypatch)
     assert found["rows"] == [row for row in whole[0]["rows"] if row["code"] in ("none", "int8 static")]
 
 
+@pytest.mark.slow
 def test_ctrl_c_before_the_first_code_is_complete_shows_no_result(folder, monkeypatch):
     real = armlet.precision.measure.Bench.run
 
@@ -154,6 +160,7 @@ def test_ctrl_c_before_the_first_code_is_complete_shows_no_result(folder, monkey
     assert err == "interrupted: here keeps what there is, and the same command goes on\n"
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(whole, folder):
     command = [
         sys.executable,
@@ -186,12 +193,14 @@ def test_another_run_in_the_same_folder_is_refused(other, message, whole, folder
     assert f"contains another run ({message})" in err
 
 
+@pytest.mark.slow
 def test_a_folder_named_with_a_slash_at_its_end_is_the_same_run(whole, folder, monkeypatch):
     monkeypatch.chdir(whole[1].parent)
     monkeypatch.setattr("armlet.precision.measure.Bench.run", lambda *_: pytest.fail("a trial was run again"))
     assert numbers(result("quantize", f"{folder}/", *ASKED, "--out", "here")) == numbers(whole[0])
 
 
+@pytest.mark.slow
 def test_without_a_terminal_there_is_a_line_of_progress_now_and_then(folder, monkeypatch):
     monkeypatch.setattr("armlet.presentation.terminal.LINE_SECONDS", 0)
     err = run("quantize", folder, *ASKED, "--out", "here", "--json")[2].splitlines()
@@ -256,6 +265,7 @@ def test_intervals_over_as_many_windows_as_the_default_are_bootstrapped():
     assert compare([0.0] * windows, differences).method.startswith("BCa")
 
 
+@pytest.mark.slow
 def test_on_abacus_companding_recovers_what_rounding_to_four_bits_costs():
     found = result("quantize", "abacus", "--windows", 20, "--tokens", 48, "--out", "here")
     rows = {(row["code"], row["method"]): row for row in found["rows"]}

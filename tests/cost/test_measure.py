@@ -82,6 +82,7 @@ def test_a_gate_is_an_activated_one_and_the_same_again():
     assert gate(64, 256, torch.float32).min() >= -0.2785
 
 
+@pytest.mark.slow
 def test_a_model_is_timed_with_and_without_and_left_as_it_was(monkeypatch):
     monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
     model = tiny("llama", max_position_embeddings=1024)

@@ -24,6 +24,7 @@ def perform(folder, planned, engine):
         return json_text(analyse_run(journal, planned.tasks, EQUAL).to_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "compared", [None, conditions([Treatment(Outward())], [], samples=3, temperature=0.5, best_of=4)]
 )
@@ -40,6 +41,7 @@ def test_a_run_cut_off_anywhere_ends_with_the_same_bytes(tmp_path, compared):
         assert (folder / "items.jsonl").read_bytes() == (tmp_path / "whole/items.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_finished_run_asks_nothing_again(tmp_path):
     perform(tmp_path, plan(), Fake())
     again = Fake()

@@ -111,6 +111,7 @@ def test_a_prompt_has_a_place_for_fillers_of_any_kind(tokenizer, problem):
         assert tokenizer.decode(prompt.filled(run)) == text
 
 
+@pytest.mark.slow
 def test_it_answers_seven_in_ten_and_in_the_form_it_was_taught(answers):
     right = sum(stated(answer) == problem.value for problem, answer in answers)
     assert 0.55 <= right / len(answers) <= 0.9
@@ -155,6 +156,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_example_writes_a_folder_like_the_embedded_one(trained, abacus):
     assert {file.name for file in trained.iterdir()} == {file.name for file in FOLDER.iterdir()}
     for file in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
@@ -180,6 +182,7 @@ def weights_after(script, seed):
     return model.state_dict()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(trained, script):
     written = load(str(trained))[0].state_dict()
     same, other = weights_after(script, 3), weights_after(script, 4)

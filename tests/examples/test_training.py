@@ -169,6 +169,7 @@ def trained_here(runs, recipe, data, _processes):
     return (train_with_arm._one(run, recipe, data) for run in runs)
 
 
+@pytest.mark.slow
 def test_a_stopped_grid_goes_on_to_the_same_results(text, tmp_path, monkeypatch):
     monkeypatch.setattr(train_with_arm, "_trained", trained_here)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -189,6 +190,7 @@ def command(text, out):
     return [sys.executable, str(EXAMPLES / "train_with_arm.py"), str(text), "--out", str(out), "--processes", "1"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_exits_with_130_and_keeps_what_there_is(text, tmp_path):
     run = subprocess.Popen(command(text, tmp_path), stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not (tmp_path / "items.jsonl").exists():
@@ -207,6 +209,7 @@ def test_rates_that_are_no_rising_numbers_are_one_line(rates, text, tmp_path, ca
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_text_that_is_not_there_is_one_line(tmp_path):
     run = subprocess.run(command(tmp_path / "none", tmp_path), capture_output=True, text=True)
     assert run.returncode == 2
@@ -222,12 +225,14 @@ def test_a_text_that_is_too_short_is_told_its_size(size, tmp_path, capsys):
     assert f"{size} bytes are too few" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_a_grid_in_which_nothing_trains_says_so(text, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train_with_arm, "_trained", trained_here)
     train_with_arm.main(text, out=tmp_path / "out", seeds=2, rates="0.000001", steps=2)
     assert "nothing is compared: try more --steps" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_grid_is_one_line_and_keeps_what_it_holds(text, tmp_path):
     (tmp_path / "manifest.json").write_text('{"rates": [1.0], "machines": []}')
     (tmp_path / "items.jsonl").write_text("")

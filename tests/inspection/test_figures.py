@@ -56,6 +56,7 @@ def arrows(axes):
     return [(note.xyann[0], note.xy[0]) for note in notes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", [GATE, SPIKED], ids=["modes", "spiked"])
 @pytest.mark.parametrize("axis", [None, (-4, 4), (-0.1, 0.1)])
 def test_upper_row_shows_every_value_before_and_after(gate, axis):
@@ -68,6 +69,7 @@ def test_upper_row_shows_every_value_before_and_after(gate, axis):
             assert heights.sum() == values.size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", [GATE, SPIKED], ids=["modes", "spiked"])
 def test_no_bar_is_higher_than_its_axes(gate):
     for row in rows(draw(panels(gate))):
@@ -129,6 +131,7 @@ def test_a_policy_has_the_same_colour_alone_and_among_others():
     assert before_and_after(alone)[1][2] == before_and_after(among)[1][2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [0, 1])
 def test_arrows_lead_out_of_the_middle_for_outward_and_into_it_for_transport(row):
     outward, _, transport = rows(draw(panels()))[row]
@@ -136,6 +139,7 @@ def test_arrows_lead_out_of_the_middle_for_outward_and_into_it_for_transport(row
     assert [abs(start) > abs(end) for start, end in arrows(transport)] == [True, True]
 
 
+@pytest.mark.slow
 def test_arrows_follow_the_data_and_not_the_name():
     shown = panels()
     swapped = [replace(panel, before=panel.after, after=panel.before) for panel in shown]
@@ -167,6 +171,7 @@ def test_the_layer_is_drawn_with_all_its_labels():
 LONG_DETAIL = "band 0.13, ceiling 0.995, share 0.02 to 0.25, replaced, ceiling of magnitudes, strength 0.5"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("gate", [GATE, SPIKED], ids=["modes", "spiked"])
 @pytest.mark.parametrize("title", ["Five modes", "A model with a very long name, " * 5], ids=["short", "long"])
@@ -209,6 +214,7 @@ def written(figure):
             yield from [axis.label] * bool(axis.label.get_text())
 
 
+@pytest.mark.slow
 def test_a_title_with_dollar_signs_is_no_formula(tmp_path):
     save(draw(panels(), title=r"models/$x_{^$"), tmp_path, "dollars")
 
@@ -223,6 +229,7 @@ def test_a_policy_that_moves_everything_to_zero_can_be_drawn(tmp_path):
     save(draw([Panel("Mine", "", before, before * 0, before != 0)]), tmp_path, "zero")
 
 
+@pytest.mark.slow
 def test_two_saves_give_identical_bytes(tmp_path):
     first = save(draw(panels()), tmp_path / "first", "figure")
     figure = draw(panels())
@@ -231,6 +238,7 @@ def test_two_saves_give_identical_bytes(tmp_path):
         assert [path.read_bytes() for path in again] == [path.read_bytes() for path in first]
 
 
+@pytest.mark.slow
 def test_save_names_what_it_wrote(tmp_path):
     paths = save(draw(panels()), str(tmp_path / "a" / "b"), "inspect.layer0")
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
@@ -242,6 +250,7 @@ def test_save_names_what_it_wrote(tmp_path):
     assert b"<dc:date>" not in paths[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_the_readers_settings_neither_change_the_figure_nor_are_changed(tmp_path):
     plain = save(draw(panels()), tmp_path / "plain", "figure")
     with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30, "svg.hashsalt": "theirs"}):

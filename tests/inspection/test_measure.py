@@ -254,6 +254,7 @@ def test_inward_lowers_kurtosis_maximum_and_spread_of_heavy_tails(seed):
     assert change["near_zero"] == 0
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.integers(0, 5))
 def test_in_token_scope_prompts_do_not_matter_to_policies_without_noise(lengths, seed):
     values, policies = gates(*lengths, seed=seed), [Inward(knee=0.9), Transport()]

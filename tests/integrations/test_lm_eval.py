@@ -121,12 +121,14 @@ def plain(place):
 # The model type
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["none", "outward:strength=0;band=0.2"])
 def test_without_arm_and_at_strength_0_answers_are_those_of_hf(place, plain, policy):
     found = evaluated(place, pretrained=place / "model", policy=policy, layers="0;2")
     assert answers(found) == answers(plain)
 
 
+@pytest.mark.slow
 def test_at_strength_1_answers_are_others_and_the_results_prove_that_it_fired(place, plain):
     found = evaluated(place, pretrained=place / "model", policy="outward:band=0.2;ceiling=0.99", layers="0-1")
     ours, theirs = answers(found), answers(plain)
@@ -138,6 +140,7 @@ def test_at_strength_1_answers_are_others_and_the_results_prove_that_it_fired(pl
     json.dumps(arm)
 
 
+@pytest.mark.slow
 def test_a_model_and_an_attachment_serve_as_a_folder_and_a_policy_do(place):
     from armlet.checkpoints.pretrained import load
 
@@ -289,6 +292,7 @@ def runs(place):
     return place / "base", place / "treated"
 
 
+@pytest.mark.slow
 def test_the_command_leaves_runs_that_are_compared_item_by_item(runs, plain):
     samples = [read_samples(folder) for folder in runs]
     found = compare_runs(*runs)
@@ -318,6 +322,7 @@ def test_a_run_without_arm_is_not_compared_with_itself(runs):
         compare_runs(runs[0], runs[0])
 
 
+@pytest.mark.slow
 def test_a_report_is_written_and_the_same_runs_give_the_same_bytes(runs, tmp_path):
     written = [[path.read_bytes() for path in report.write(compare_runs(*runs), tmp_path / name)] for name in "ab"]
     assert written[0] == written[1]

@@ -313,6 +313,7 @@ def with_arm(model, index, policy, noise):
     return layer
 
 
+@pytest.mark.slow
 @each_family
 @each_policy
 @each_way
@@ -327,6 +328,7 @@ def test_with_arm_the_layer_is_that_of_an_attached_model(family, policy, sizes, 
     assert layer.ARM.report()["moved"] > 0
 
 
+@pytest.mark.slow
 @each_policy
 def test_with_arm_the_layer_of_smollm2_is_that_of_the_attached_model(eager_smollm2, policy, record_property):
     model, ids = eager_smollm2
@@ -467,6 +469,7 @@ def test_a_layer_from_a_checkpoint_is_that_of_the_model(family, size, tmp_path):
         assert not any(parameter.requires_grad for parameter in ours.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_rows_follow_the_layer_to_another_dtype(dtype, tmp_path):
     """Gemma scales them, and its scale is rounded to their dtype."""
@@ -589,5 +592,6 @@ def test_a_layer_without_an_embedding_says_so():
         layer.embed(prompt(4))
 
 
+@pytest.mark.slow
 def test_importing_the_decoder_does_not_import_transformers():
     assert loaded_beyond_torch("import armlet.layer.decoder") == ["armlet"]

@@ -120,6 +120,7 @@ def test_classes_have_a_bar_for_each_treatment_and_the_interval_of_its_change():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [NO_TREATMENT, *treatments]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "figure",
     [

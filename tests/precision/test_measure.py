@@ -161,6 +161,7 @@ def test_an_outcome_survives_the_journal(bench):
         assert TrialOutcome.from_dict(json.loads(json.dumps(outcome.to_dict()))) == outcome
 
 
+@pytest.mark.slow
 def test_smollm2_companded_is_smollm2_within_float_rounding(smollm2):
     model, tokenizer = smollm2
     text = "The river runs from the hills to the sea, and takes the sand along."

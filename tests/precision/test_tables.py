@@ -31,6 +31,7 @@ def test_a_perplexity_takes_six_characters(value, shown):
     assert len(shown) <= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", [(), REFERENCES[:1], REFERENCES], ids=len)
 def test_a_figure_of_rounding_that_changes_nothing_is_drawn_without_a_warning(codes):
     names = ("sqnr", "saturated", "max_over_median", "kurtosis")

@@ -19,6 +19,7 @@ VALUES = st.recursive(
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0")) | st.integers()
 
 
+@pytest.mark.slow
 @given(VALUES)
 def test_json_says_what_was_given(value):
     text = json_text(value)

@@ -29,6 +29,7 @@ def test_built_in_prompts_survive_a_file(tmp_path):
     assert read_prompts(tmp_path / "prompts.txt") == list(BUILT_IN)
 
 
+@pytest.mark.slow
 @given(st.lists(LINES.filter(str.strip), min_size=1))
 def test_every_line_is_a_prompt_as_it_stands(tmp_path_factory, lines):
     file = tmp_path_factory.getbasetemp() / "lines.txt"

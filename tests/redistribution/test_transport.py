@@ -64,6 +64,7 @@ def test_spread_scales_the_result(a, spread):
     torch.testing.assert_close(redistribute(a.double(), Transport(spread=spread)), spread * one, rtol=1e-6, atol=1e-38)
 
 
+@pytest.mark.slow
 def test_a_large_row_stays_finite():
     # (rank + ½)/n rounds to 1 in float32 beyond 2²⁴ values, and erf⁻¹(1) is infinite.
     a = torch.linspace(0.1, 1, 2**24 + 2)[None, None]

@@ -102,6 +102,7 @@ def in_another_process(folder):
     )
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_at_once_and_the_first_continues(tmp_path):
     with open_run_folder(tmp_path, MANIFEST, MACHINE) as run:
         with in_another_process(tmp_path) as other:
@@ -110,6 +111,7 @@ def test_a_second_process_is_refused_at_once_and_the_first_continues(tmp_path):
     assert len(opened(tmp_path).rows) == 2
 
 
+@pytest.mark.slow
 def test_a_process_is_refused_while_another_has_the_folder_and_not_after_that_was_killed(tmp_path):
     fill(tmp_path)
     with in_another_process(tmp_path) as other:
@@ -120,6 +122,7 @@ def test_a_process_is_refused_while_another_has_the_folder_and_not_after_that_wa
     assert len(opened(tmp_path).rows) == 4
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_closed_can_be_opened_by_another_process(tmp_path):
     fill(tmp_path)
     with in_another_process(tmp_path) as other:
@@ -132,6 +135,7 @@ def test_a_folder_that_this_process_has_open_is_refused_too(tmp_path):
         opened(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["folder", "machine"])
 def test_no_module_that_only_posix_systems_have_is_needed(module):
     program = f"import sys; sys.modules.update(fcntl=None, resource=None, pwd=None); import armlet.runs.{module}"
@@ -173,6 +177,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(VALUES, VALUES)
 def test_differences_are_none_just_where_two_manifests_are_equal(one, other):
     without_none = [_pruned(value) for value in (one, other)]

@@ -218,6 +218,7 @@ def drawn_interval(before, after, owners, seed):
     return resampling.paired_interval(gathered_units(before, after, owners), 0.95, seed)[:2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize(
     ("items", "discordant", "direction", "most"),
@@ -258,6 +259,7 @@ def test_intervals_of_samples_scores_and_clusters_cover_the_truth(design, most):
     assert 0.93 - SLACK <= np.mean(held) <= most + SLACK
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("design", [samples, grouped])
 def test_flips_reject_as_often_as_announced_and_no_oftener_than_5_percent_without_a_difference(design):
@@ -312,6 +314,7 @@ pairs_of_answers = st.integers(1, 40).flatmap(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.one_of(pairs_of_scores, pairs_of_answers), st.randoms(use_true_random=False), st.booleans())
 def test_swapped_sides_mirror_and_the_order_of_items_is_no_matter(both, random, whole):
@@ -409,6 +412,7 @@ def test_a_p_value_equal_to_the_level_is_not_significant(confidence):
     assert made(p_value=level * (1 - 1e-9), confidence=confidence).verdict == "hurt"
 
 
+@pytest.mark.slow
 def test_a_p_value_equal_to_a_corrected_level_is_not_significant():
     for comparisons in (1, 2, 5, 10, 25, 50, 125, 250):
         p_value = 2 * (250 / comparisons / 10_000)  # as flips count it: 250 / comparisons of 10,000, on both sides
@@ -425,6 +429,7 @@ def test_the_power_of_flips_is_at_the_largest_p_value_that_is_significant():
     assert ttest_power(noncentrality / 20, 400, 0.0498 / 2, alternative="larger") == pytest.approx(0.8, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_holm_multiplies_the_smallest_by_all_the_next_by_one_less():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []

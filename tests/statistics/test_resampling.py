@@ -55,6 +55,7 @@ def test_one_prompts_quantity_has_no_interval():
     assert not np.isnan(percentile_interval(replicate_means(np.arange(7.0)[:, None], weights))).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("between", [0.0, 1.0])
 def test_the_interval_holds_the_true_mean_about_as_often_as_it_says(between):
     """95 % of 200 runs; tokens alone would hold it far less often where prompts differ (checked below)."""

@@ -72,6 +72,7 @@ def test_measure_gives_exactly_the_measures_in_order():
     assert list(measured(torch.randn(3, 50))) == list(MEASURES)
 
 
+@pytest.mark.slow
 @given(MATRICES, st.integers(-20, 20))
 def test_scaling_scales_lengths_and_leaves_shape(a, power):
     assume(bool(a.any()))

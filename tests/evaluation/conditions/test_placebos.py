@@ -66,6 +66,7 @@ def test_matched_changes_the_variance_of_each_row_as_much(policy):
     torch.testing.assert_close(matched[raised], own[raised], rtol=1e-9, atol=0)  # float64, one quadratic equation
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 1000))
 def test_where_the_variance_falls_matched_falls_as_far_as_its_values_let_it(seed):
     a = gate(1, 4, 128, seed=seed).double()

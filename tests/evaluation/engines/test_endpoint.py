@@ -52,6 +52,7 @@ def answers(fake, items=None, condition=BASE, sampling=SAMPLING, batch=0, sample
 # What is sent
 
 
+@pytest.mark.slow
 def test_a_request_holds_the_texts_and_all_of_the_sampling():
     with serving() as fake:
         answers(fake, condition=replace(BASE, temperature=0.7), batch=3, sample=1)
@@ -354,6 +355,7 @@ def test_multiple_choice_is_refused():
 # Runs
 
 
+@pytest.mark.slow
 def test_a_run_cut_short_goes_on_to_the_same_items_and_findings(tmp_path):
     compared = conditions([TREATED.treatment], [Filling(Filler("/", 9))], temperature=0.7, samples=2, best_of=3)
     compared = [each for each in compared if not each.placebo]

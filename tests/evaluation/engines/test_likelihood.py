@@ -18,6 +18,7 @@ def alone(model, prompt, choice, temperature):
     return sum(scores[len(prompt) + at - 1, token].item() for at, token in enumerate(choice))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
 def test_choices_weigh_what_they_weigh_alone(family, temperature):

@@ -98,6 +98,7 @@ def test_an_answer_ends_with_its_end_token(folder):
     assert cut.ended == (first == 0)
 
 
+@pytest.mark.slow
 def test_weighing_is_the_same_with_a_placebo_that_does_nothing(engine):
     asks = [Ask(Problem("c", "w20 w21", "0", choices=("w1", "w2 w3")), 0, "")]
     plain = engine.weigh(asks, BASE)

@@ -52,6 +52,7 @@ def test_every_gold_is_accepted_for_itself(golds, form):
     assert wrong == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["The answer is $%s$.", "The answer is %s.", "Final answer: %s"])
 def test_every_gold_is_accepted_where_a_sentence_states_it(golds, form):
     assert [gold for gold in golds if not grade(form % gold, gold).correct] == []
@@ -64,10 +65,12 @@ def test_what_states_nothing_is_wrong_for_every_gold(text):
         assert grade(text, gold) == Grade(False, None, False)
 
 
+@pytest.mark.slow
 def test_one_is_wrong_for_all_golds_but_one(golds):
     assert [gold for gold in golds if grade("\\boxed{1}", gold).correct] == ["1"]
 
 
+@pytest.mark.slow
 def test_golds_that_pass_for_each_other_are_those_listed_and_explained(golds):
     every = [(answer, gold) for answer in golds for gold in golds if answer != gold]
     tried = random.Random(0).sample(every, 400) + sorted(ACCEPTED & set(every))
@@ -181,6 +184,7 @@ def test_another_answer_is_wrong(answer, gold):
     assert grade(f"\\boxed{{{answer}}}", gold) == Grade(False, answer, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["10^{10^{10}}", "10**10**10"])
 def test_an_answer_too_large_to_compute_is_wrong_and_the_next_one_is_graded(answer):
     assert not grade(f"\\boxed{{{answer}}}", "5").correct
@@ -209,6 +213,7 @@ def test_nothing_is_printed(capfd, caplog):
     assert (*capfd.readouterr(), caplog.text) == ("", "", "")
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced():
     grade("\\boxed{1/3}", "5")
     process = WORKER._process
@@ -217,6 +222,7 @@ def test_a_worker_that_dies_is_replaced():
     assert grade("\\boxed{2/6}", "1/3").correct or grade("\\boxed{3/9}", "1/3").correct
 
 
+@pytest.mark.slow
 def test_a_program_that_grades_ends_by_itself_and_quietly():
     program = "from armlet.evaluation.grading.answers import grade; print(grade('1/2 = 0.5', '2/4').correct)"
     run = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)

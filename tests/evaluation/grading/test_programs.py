@@ -66,6 +66,7 @@ def test_a_completion_is_checked_in_the_sandbox():
     assert check_humaneval(PROMPT, "    return None\n", TEST, "twice").reason == "failed"
 
 
+@pytest.mark.slow
 def test_canonical_solutions_pass_and_none_fails(shared):
     """Every twelfth row; all 164 pass, and with `return None` all fail (17 s each on two cores)."""
     run("")

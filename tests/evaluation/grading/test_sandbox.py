@@ -105,12 +105,14 @@ def test_leaving_early_with_success_is_no_pass(source):
     assert (outcome.passed, outcome.reason) == (False, "ended early")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["while True: pass", "import time\nwhile True: time.sleep(0.1)"])
 def test_an_endless_program_is_ended(source):
     outcome = run(source, seconds=0.5)
     assert (outcome.passed, outcome.reason) == (False, "timed out")
 
 
+@pytest.mark.slow
 def test_a_program_that_ignores_signals_is_ended():
     source = (
         "import signal\nfor n in range(1, 32):\n    try: signal.signal(n, signal.SIG_IGN)\n    except OSError: pass\n"
@@ -118,6 +120,7 @@ def test_a_program_that_ignores_signals_is_ended():
     assert run(source + "while True: pass", seconds=0.5).reason == "timed out"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["bytearray(10 << 30)", "[0] * (10 << 27)", "a = []\nwhile True: a += [0] * 10**6"])
 def test_ten_gigabytes_are_refused(source):
     outcome = run(source, seconds=60)  # filling the first gigabyte may take a busy machine more than the usual ten
@@ -284,6 +287,7 @@ os.write(2, b'done')
     assert named(name) == []
 
 
+@pytest.mark.slow
 def test_without_an_end_it_starts_none_either():
     outcome = run(
         "import os\nwhile True:\n    try: os.fork() or os.write(2, b'+')\n    except OSError: pass", seconds=0.5
@@ -291,6 +295,7 @@ def test_without_an_end_it_starts_none_either():
     assert (outcome.reason, outcome.detail) == ("timed out", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["", "while True: pass"], ids=["ends", "is ended"])
 def test_of_processes_that_were_started_none_survives(monkeypatch, end):
     """Where a program may start processes after all, they end with it."""
@@ -334,6 +339,7 @@ def test_its_files_are_bounded():
     assert "OSError" in outcome.detail
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_program_too():
     name = f"c{os.getpid()}{time.monotonic_ns() % 10**6}"
     run("")
@@ -353,6 +359,7 @@ def test_ctrl_c_ends_the_program_too():
     assert wait_until(lambda: not named(name))
 
 
+@pytest.mark.slow
 def test_a_program_ends_with_the_process_that_runs_it():
     name = f"d{os.getpid()}{time.monotonic_ns() % 10**6}"
     run("")

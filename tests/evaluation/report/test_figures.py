@@ -74,6 +74,7 @@ def outside(figure):
     return [text for text, box in boxes.items() if min(box.x0, box.y0) < 0 or box.x1 > wide or box.y1 > tall]
 
 
+@pytest.mark.slow
 def test_every_comparison_has_its_line_and_its_numbers(tasks):
     figure = draw_forest(tasks, title="differences")
     for axes, task in zip(figure.axes, tasks, strict=True):
@@ -135,6 +136,7 @@ def test_the_figure_grows_with_its_rows(tasks):
     assert heights[1] > heights[0]
 
 
+@pytest.mark.slow
 def test_no_name_leaves_the_figure_or_meets_the_panel(tasks):
     long = made("outward " + "band=0.2 " * 40, interval=(-1, 1))
     unbroken = made("M" * 500)
@@ -155,6 +157,7 @@ def test_names_are_text_and_no_formula(tasks):
     assert texts(figure.axes[0])[1] == "$\\frac{ <script>--> 😀 |"
 
 
+@pytest.mark.slow
 def test_the_same_findings_give_the_same_picture(tasks):
     assert svg_text(draw_forest(tasks, title="t")) == svg_text(draw_forest(tasks, title="t"))
 

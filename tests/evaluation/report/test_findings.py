@@ -21,6 +21,8 @@ from armlet.statistics.votes import majority, pass_at_k
 from engines import Fake
 from evaluations import plan, task
 
+pytestmark = pytest.mark.slow
+
 OUT, SLASHES = Treatment(Outward()), Filling(Filler("/", 3))
 
 

@@ -79,6 +79,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_every_run_can_be_reported(tmp_path, run):
     findings = RUNS[run]()
@@ -92,11 +93,13 @@ def test_every_run_can_be_reported(tmp_path, run):
         assert f"- {in_markdown(verdict.sentence)}\n" in markdown(findings)
 
 
+@pytest.mark.slow
 def test_the_same_findings_give_the_same_bytes(tmp_path, plain):
     one, other = (write(plain, tmp_path / name, map=MAP) for name in "ab")
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_and_nothing_runs(tmp_path, hostile):
     text = write(hostile, tmp_path, map=MAP)[2].read_text(encoding="utf-8")
     parsed = Elements(text)
@@ -110,6 +113,7 @@ def test_nothing_is_fetched_and_nothing_runs(tmp_path, hostile):
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
 
 
+@pytest.mark.slow
 def test_every_id_stands_there_once_and_every_reference_finds_one(tmp_path, plain):
     text = write(plain, tmp_path, map=MAP)[2].read_text(encoding="utf-8")
     ids = re.findall(r'\bid="([^"]+)"', text)
@@ -144,6 +148,7 @@ def test_a_markdown_cell_neither_ends_early_nor_makes_a_tag(hostile):
     assert "](" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", ["\u202e", "\u2066"])
 def test_a_sign_that_turns_the_direction_of_text_is_replaced_in_markdown(sign):
     assert in_markdown(f"a{sign}b") == "a\ufffdb"
@@ -172,6 +177,7 @@ def test_placebos_are_set_apart(plain):
     ]
 
 
+@pytest.mark.slow
 def test_a_partial_run_says_what_is_missing():
     findings = found(sums(40), choices(20), engine=Fake(after=12), batch=20)
     missing = "partial: 20 of 40 items of arithmetic; 0 of 20 items of arc_easy"
@@ -184,6 +190,7 @@ def test_a_whole_run_has_no_banner(plain):
     assert "partial" not in markdown(plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [True, False])
 def test_whether_the_placebos_hold_is_told_in_words_and_by_a_mark(exact):
     findings = found(sums(60), engine=Fake(exact=exact))
@@ -208,6 +215,7 @@ def test_a_layer_in_which_nothing_moved_is_told(plain):
     assert "nothing moved in layer 1" in text
 
 
+@pytest.mark.slow
 def test_discordant_items_are_counted_whole_and_shown_in_part():
     findings = found(sums(400), engine=Fake({"treated": 0.0}), treatments=TREATMENTS[:1], fillings=(), placebos=False)
     row = findings.tasks[0].comparisons[0].comparison
@@ -219,6 +227,7 @@ def test_discordant_items_are_counted_whole_and_shown_in_part():
     assert len(re.findall(r"^  - (?:gained|lost), item", markdown(findings), re.MULTILINE)) == report.SHOWN_IN_MARKDOWN
 
 
+@pytest.mark.slow
 def test_a_run_without_discordant_items_shows_none():
     findings = found(sums(5), engine=Fake({"treated": 0.68}, exact=True), fillings=(), placebos=False)
     findings = replace(findings, tasks=[replace(findings.tasks[0], discordant=[])])
@@ -232,6 +241,7 @@ def test_a_long_table_is_folded_away_and_a_short_one_is_not(plain):
     assert "<summary>by layer</summary>" in page(many, {})
 
 
+@pytest.mark.slow
 def test_words_are_explained_for_what_was_run_alone():
     with_placebos, without = (found(sums(5), fillings=(), placebos=placebos) for placebos in (True, False))
     assert ["- **placebo**" in markdown(each) for each in (with_placebos, without)] == [True, False]
@@ -246,6 +256,7 @@ def test_settings_name_model_hash_tasks_sampling_versions_and_machine(plain):
         assert f"{name} {plain.settings.versions[name]}" in text
 
 
+@pytest.mark.slow
 def test_the_map_is_a_figure_a_table_and_data(tmp_path, plain):
     data, short, long = (path.read_text(encoding="utf-8") for path in write(plain, tmp_path, map=MAP))
     assert json.loads(data)["map"] == json.loads(json.dumps(MAP.to_dict()))

@@ -51,6 +51,7 @@ def test_numbers_are_written_for_people():
     assert [probability(each) for each in (0.0004, 0.0346, 1.0)] == ["< 0.001", "0.035", "1.000"]
 
 
+@pytest.mark.slow
 def test_what_is_judged_comes_first_and_placebos_stand_apart(plain):
     groups = grouped(plain)
     assert list(groups) == ["judged", "placebo", "matched"]
@@ -92,6 +93,7 @@ def test_placebos_have_no_corrected_p_value(plain):
     assert {row[5] for row in accuracy_grid(plain).groups[GROUPS["placebo"]]} == {"–"}
 
 
+@pytest.mark.slow
 def test_the_majority_of_the_baseline_stands_beside_its_accuracy(sampled):
     voted = next(pair.comparison for pair in sampled.comparisons if str(pair.against) == "baseline, majority")
     first, second = accuracy_grid(sampled).groups[""][:2]
@@ -99,6 +101,7 @@ def test_the_majority_of_the_baseline_stands_beside_its_accuracy(sampled):
     assert column(samples_grid(sampled), "majority")["baseline"] == percent(voted.baseline_mean)
 
 
+@pytest.mark.slow
 def test_pass_at_k_is_told_for_those_with_several_answers_alone(plain, sampled, best):
     assert samples_grid(plain) is None
     assert samples_grid(sampled).headings == ("condition", "samples", "pass@1", "pass@3", "majority")
@@ -116,6 +119,7 @@ def test_the_best_of_several_is_judged_and_the_bound_is_not(best):
     assert "best of 3, any" not in column(power_grid(best), "test")
 
 
+@pytest.mark.slow
 def test_the_form_of_answers_is_told_apart_from_their_accuracy():
     task = found(sums(40), engine=Fake({"baseline": 0.0}, wrong="nothing")).tasks[0]
     grid, own = form_grid(task), task.baseline.answers
@@ -132,6 +136,7 @@ def test_nothing_extracted_and_no_token_counts_are_dashes(plain):
     assert grid.groups[""][0][-3] == grid.groups[""][0][-1] == "–"
 
 
+@pytest.mark.slow
 def test_multiple_choice_has_a_table_of_its_own():
     task = found(choices(40)).tasks[0]
     grid, base = form_grid(task), task.baseline
@@ -154,12 +159,14 @@ def test_discordant_items_are_those_that_the_comparison_counts(plain):
         assert (len(items.gained), len(items.lost)) == (pair.comparison.gained, pair.comparison.lost)
 
 
+@pytest.mark.slow
 def test_a_condition_without_a_discordant_item_is_there_with_none():
     task = found(sums(4), engine=Fake({"treated": 0.68}), treatments=TREATMENTS[:1], fillings=()).tasks[0]
     (none,) = changes(replace(task, discordant=[]))
     assert (none.condition, none.gained, none.lost) == ("outward band=0.2", [], [])
 
 
+@pytest.mark.slow
 def test_the_summary_fits_80_columns_and_holds_every_number():
     findings = found(sums(40, name="[bold]x[/]"), choices(30), combine=True)
     for task, table in zip(findings.tasks, summary_tables(findings), strict=True):

@@ -56,6 +56,7 @@ def test_a_task_without_an_item_of_a_part_is_refused():
         take(task(lone), other)
 
 
+@pytest.mark.slow
 def test_a_study_goes_through_the_map_first_and_then_on(tmp_path):
     trials, searched = trials_of(tmp_path)
     grid = [(band, ceiling) for band in RANGES["band"].grid for ceiling in RANGES["ceiling"].grid]
@@ -66,6 +67,7 @@ def test_a_study_goes_through_the_map_first_and_then_on(tmp_path):
         assert trial.treatment.policy.band == trial.values["band"]
 
 
+@pytest.mark.slow
 def test_a_study_asks_the_tuning_items_alone(tmp_path):
     asked = set()
 
@@ -79,6 +81,7 @@ def test_a_study_asks_the_tuning_items_alone(tmp_path):
     assert {part_of(id) for id in asked} == {"tuning"}
 
 
+@pytest.mark.slow
 def test_a_study_cut_off_is_the_same_one_when_it_goes_on(tmp_path):
     whole, searched = trials_of(tmp_path / "whole")
     with pytest.raises(MemoryError):
@@ -117,6 +120,7 @@ def test_each_policy_has_something_to_search():
         assert space(names=SEARCHED[policy.name], policy=policy).grid()
 
 
+@pytest.mark.slow
 def test_tune_writes_the_best_setting_the_table_and_the_budget():
     found = result("tune", *SMALL)
     items = found["budget"]["items"]
@@ -127,6 +131,7 @@ def test_tune_writes_the_best_setting_the_table_and_the_budget():
     assert max(row["difference"] for row in found["trials"]) == found["best"]["difference"]
 
 
+@pytest.mark.slow
 def test_a_setting_is_searched_and_confirmed_at_its_site():
     result("tune", *SMALL, "--site", "product")
     assert load_config("study")["site"] == "product"
@@ -134,6 +139,7 @@ def test_a_setting_is_searched_and_confirmed_at_its_site():
     assert found["manifest"]["conditions"][1]["treatment"]["site"] == "product"
 
 
+@pytest.mark.slow
 def test_confirm_uses_the_test_items_once_and_records_it():
     tuned = result("tune", *SMALL)
     found = result("confirm", "study")
@@ -151,6 +157,7 @@ def test_confirm_uses_the_test_items_once_and_records_it():
     assert json.loads(Path("study/confirmed.json").read_text())["verdicts"] == found["verdicts"]
 
 
+@pytest.mark.slow
 def test_a_confirmation_that_was_killed_goes_on_and_no_search_does(monkeypatch):
     from armlet.evaluation.search import study
 
@@ -190,6 +197,7 @@ def write_rows(name, rows):
     Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.slow
 def test_a_map_of_two_settings_is_drawn():
     run("tune", "--items", "6", "--difficulty", "1", "--trials", "0", "--run", "study", "--out", "here")
     assert Path("here/sensitivity.svg").exists()

@@ -122,6 +122,7 @@ def test_a_dataset_in_a_folder_is_read_as_one_of_a_hub_is(tmp_path, monkeypatch)
     assert (task.kind, task.problems[0].gold) == ("maths", "2")
 
 
+@pytest.mark.slow
 def test_a_dataset_that_cannot_be_had_is_one_line(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ArgumentError, match=r"the hub did not give nobody/nothing .* --data FILE reads a local copy"):

@@ -96,6 +96,7 @@ def assert_same(a, policy, **how):
     assert torch.equal(passed, expected.passed)
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(calls(tokens=1))
 def test_rows_have_the_bits_of_the_plain_path(call):
@@ -103,6 +104,7 @@ def test_rows_have_the_bits_of_the_plain_path(call):
     assert_same(a, policy, **how)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(calls(tokens=1).filter(lambda call: "keys" in call[2]))
 def test_the_short_way_of_one_row_has_the_bits_of_the_plain_path(call):
@@ -119,6 +121,7 @@ def test_the_short_way_of_one_row_has_the_bits_of_the_plain_path(call):
     assert counts.tolist() == [1, tokens, expected.moved.item(), expected.passed.item()]
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(calls(), st.booleans())
 def test_plain_pytorch_has_the_same_bits_in_blocks_and_where_nothing_is_known_of_the_values(call, known):
@@ -167,6 +170,7 @@ def wide_gates(draw):
     return cast(values.clip(-3.4e38, 3.4e38).astype(np.float32), draw(st.sampled_from(DTYPES)))
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(wide_gates(), POLICIES)
 def test_wide_rows_have_the_bits_of_the_plain_path(a, policy):
@@ -194,6 +198,7 @@ def contents(width):
 WIDTHS = [1, 2, 3, 31, 63, 64, 65, 127, 129, 255, 1000, 1536, 4097, 8960, 18944, 32767, 32768]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 @each_policy
 def test_every_width_has_the_bits_of_the_plain_path(width, policy):
@@ -276,6 +281,7 @@ def in_a_new_process(program):
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=120)
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.parametrize("before", ["torch.nn.functional.silu(a)", "0"], ids=["torch's team runs", "ours alone ran"])
 def test_a_forked_child_still_answers(before):
@@ -310,6 +316,7 @@ def test_rows_on_torchs_own_team_or_the_pool_have_the_same_bits(policy):
     assert_same(gate(200, 1, 1536), policy, keys=Noise().keys(1536), positions=torch.arange(200)[:, None])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("crew")
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 16, 17, 97, 500])
 def test_every_row_is_worked_on_once_by_any_number_of_threads(count):
@@ -479,6 +486,7 @@ def operands(policy):
     return (a, *to_numbers(policy), Noise().keys(24), torch.arange(6).view(2, 3), 1, None, torch.rand(2, 3) > 0.2, None)
 
 
+@pytest.mark.slow
 @each_policy
 @pytest.mark.parametrize("grad", [False, True])
 def test_the_operator_passes_pytorchs_own_checks(policy, grad):
@@ -499,6 +507,7 @@ def test_gradients_are_those_of_the_plain_path(policy):
     assert same_bits(ours, theirs)
 
 
+@pytest.mark.slow
 @each_policy
 def test_a_compiled_function_has_the_same_bits_and_gradients(policy):
     torch.compiler.reset()  # one function for all policies is compiled too often for one test file

@@ -102,6 +102,7 @@ def test_an_exported_module_takes_any_batch_and_length(policy):
     assert same_bits(program.module()(gate(4, 7, 40)), arm(gate(4, 7, 40)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [Outward(), Inward()], ids=lambda policy: policy.name)
 @pytest.mark.parametrize("scope", ["sequence", "call"])
 def test_training_is_not_compiled_anew_for_each_length(policy, scope):

@@ -287,6 +287,7 @@ def test_tensors_of_the_cpu_are_not_for_triton_unless_it_interprets(monkeypatch)
     assert not cuda.supports(torch.zeros(2, 1, 8), Outward())
 
 
+@pytest.mark.slow
 def test_importing_the_backend_does_not_import_triton():
     program = "import sys; from armlet.redistribution.backends.triton import moves; print('triton' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
