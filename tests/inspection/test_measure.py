@@ -259,3 +259,9 @@ def test_inward_lowers_kurtosis_maximum_and_spread_of_heavy_tails(seed):
 def test_in_token_scope_prompts_do_not_matter_to_policies_without_noise(lengths, seed):
     values, policies = gates(*lengths, seed=seed), [Inward(knee=0.9), Transport()]
     assert inspected(values, policies) == inspected([torch.cat(values)], policies)
+
+
+@pytest.mark.parametrize(("values", "policies"), [([], POLICIES), (gates(2), [])])
+def test_nothing_to_inspect_is_refused(values, policies):
+    with pytest.raises(ArgumentError, match="at least one prompt and one policy"):
+        inspect_gates(values, policies)

@@ -52,8 +52,10 @@ def inspect_gates(
         layer: which the keyed noise depends on.
 
     Raises:
-        ArgumentError: NaN or Inf everywhere: there is nothing to measure.
+        ArgumentError: no gate, no policy, or NaN or Inf everywhere: there is nothing to measure.
     """
+    if not gates or not policies:
+        raise ArgumentError("inspect: at least one prompt and one policy are needed")
     finite = torch.cat([_finite_tokens(gate, scope) for gate in gates])
     if not finite.any():
         unit = "token" if scope == "token" else "prompt"

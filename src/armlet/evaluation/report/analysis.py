@@ -1,7 +1,4 @@
-"""From answers to findings: accuracy and form of each condition, paired comparisons, verdicts.
-
-The same answers and settings give the same findings.
-"""
+"""From answers to findings: accuracy and form of each condition, paired comparisons, verdicts, from a fixed seed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

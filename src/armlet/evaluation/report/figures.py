@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from armlet.evaluation.report.findings import PairedComparison, TaskFindings
-from armlet.evaluation.report.numbers import counted, difference_and_interval, interval_text, percent, points
+from armlet.evaluation.report.numbers import difference_and_interval, interval_text, percent, points, with_count
 from armlet.evaluation.report.tables import grouped
 from armlet.evaluation.search.results import SearchMap, TrialResult
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
@@ -66,7 +66,7 @@ def _against_baseline(task: TaskFindings) -> list[PairedComparison]:
 
 
 def _heading(task: TaskFindings) -> str:
-    return _shorten(f"{task.name}: {counted(task.items, 'item')}, baseline {percent(task.baseline.accuracy)}", 92)
+    return _shorten(f"{task.name}: {with_count(task.items, 'item')}, baseline {percent(task.baseline.accuracy)}", 92)
 
 
 def _draw_panel(axes: Axes, heading: str, pairs: Sequence[PairedComparison]) -> None:

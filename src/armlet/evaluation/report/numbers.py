@@ -40,6 +40,6 @@ def probability(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def counted(number: int, thing: str) -> str:
+def with_count(number: int, thing: str) -> str:
     """A number and what is counted: "1 item", "2,000 items"."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

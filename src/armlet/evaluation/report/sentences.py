@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from armlet.evaluation.report.findings import ConditionFindings, Findings, PairedComparison, PlannedPower, TaskFindings
 from armlet.evaluation.report.numbers import (
     bounds,
-    counted,
     detectable_points,
     difference_and_interval,
     percent,
     points,
+    with_count,
 )
 from armlet.evaluation.settings import ConditionSettings
 
@@ -61,7 +61,7 @@ def verdict_sentence(task: TaskFindings, pair: PairedComparison) -> str:
     comparison = pair.comparison
     low, high = bounds(*pair.interval)
     facts = [
-        f"{points(comparison.difference)} points, 95 % interval {low} to {high}, {counted(comparison.items, 'item')}"
+        f"{points(comparison.difference)} points, 95 % interval {low} to {high}, {with_count(comparison.items, 'item')}"
     ]
     if task.condition(pair.treated.condition).idle:
         facts.append("ARM moved nothing")
@@ -81,26 +81,28 @@ def missing(findings: Findings) -> str | None:
         return None
     answered = {task.name: task.items for task in findings.tasks}
     parts = (
-        f"{answered.get(task.name, 0):,} of {counted(task.items, 'item')} of {task.name}"
+        f"{answered.get(task.name, 0):,} of {with_count(task.items, 'item')} of {task.name}"
         for task in findings.settings.tasks
     )
     return f"partial: {'; '.join(parts)}"
 
 
-def search_behind(findings: Findings) -> str | None:
+def search_summary(findings: Findings) -> str | None:
     """What the search before a confirmation cost and promised; None where there was none."""
     if not findings.study:
         return None
     budget, best = findings.study.budget, findings.study.best.result
-    tried = f"{counted(budget.trials, 'setting')} tried on {counted(budget.items, 'other item')}"
+    tried = f"{with_count(budget.trials, 'setting')} tried on {with_count(budget.items, 'other item')}"
     promised = difference_and_interval(best.difference, best.low, best.high)
-    return f"The setting is the best of {tried} ({counted(budget.answers, 'answer')}); difference there: {promised}."
+    return f"The setting is the best of {tried} ({with_count(budget.answers, 'answer')}); difference there: {promised}."
 
 
 def placebo_checks(task: TaskFindings) -> Iterator[RunCheck]:
     """Whether the placebos that must answer exactly as the baseline do so."""
     for name, same in task.same_as_baseline.items():
-        fact = f"{name} gives the baseline's answers, letter for letter, in {same:,} of {counted(task.items, 'item')}"
+        fact = (
+            f"{name} gives the baseline's answers, letter for letter, in {same:,} of {with_count(task.items, 'item')}"
+        )
         holds = same == task.items
         yield RunCheck(
             holds,
@@ -122,7 +124,7 @@ def _check_arm(condition: ConditionFindings) -> RunCheck:
     idle = [layer for layer, activity in layers.items() if not activity.moved]
     tokens = sum(activity.tokens for activity in layers.values())
     share = sum(activity.tokens * activity.share_moved for activity in layers.values()) / max(tokens, 1)
-    where = f"{counted(tokens, 'token')} in {counted(len(layers), 'layer')}"
+    where = f"{with_count(tokens, 'token')} in {with_count(len(layers), 'layer')}"
     fact = f"{condition.name}: {where}, {percent(share)} of values moved"
     return RunCheck(not idle, f"{fact}; nothing moved in layer {', '.join(idle)}" if idle else fact)
 
@@ -151,7 +153,7 @@ def power_sentence(task: TaskFindings) -> str:
     smallest = planned.smallest_detectable
     shown = "no difference" if smallest is None else f"differences of {detectable_points(smallest)} or more"
     return (
-        f"{task.name}: before the run, {counted(planned.items, 'item')} could show {shown} at 80 % power, "
+        f"{task.name}: before the run, {with_count(planned.items, 'item')} could show {shown} at 80 % power, "
         f"assuming that {percent(planned.discordant)} of the pairs are discordant"
         f"{strictness(planned.comparisons)}. With the variability that was seen:"
     )
@@ -159,7 +161,7 @@ def power_sentence(task: TaskFindings) -> str:
 
 def power_announcement(name: str, planned: PlannedPower) -> str:
     """The same before the run, for the terminal."""
-    smallest, items = planned.smallest_detectable, counted(planned.items, "item")
+    smallest, items = planned.smallest_detectable, with_count(planned.items, "item")
     can = "no difference" if smallest is None else f"differences from {detectable_points(smallest)} on"
     share = f"{100 * planned.discordant:.0f} %"
     return f"{name}: {items} can show {can} (80 % power, {share} discordant pairs{strictness(planned.comparisons)})"
@@ -181,7 +183,7 @@ def run_settings(findings: Findings) -> dict[str, str]:
     run = findings.settings
     lines = {name if name == "model" else f"engine, {name}": plain(value) for name, value in run.engine.items()}
     for task in run.tasks:
-        described = f"{task.kind}, {counted(task.items, 'item')}, sha256 {task.sha256}; {plain(task.source)}"
+        described = f"{task.kind}, {with_count(task.items, 'item')}, sha256 {task.sha256}; {plain(task.source)}"
         lines[f"task {task.name}"] = described
     lines |= {f"sampling, {kind}": plain(sampling) for kind, sampling in run.sampling.items()}
     lines |= {f"system prompt, {kind}": prompt for kind, prompt in run.systems.items() if prompt}

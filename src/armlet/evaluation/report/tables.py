@@ -20,11 +20,11 @@ from armlet.evaluation.report.findings import (
 )
 from armlet.evaluation.report.numbers import (
     NO_NUMBER,
-    counted,
     detectable_points,
     difference_and_interval,
     percent,
     probability,
+    with_count,
 )
 from armlet.evaluation.report.sentences import FORMAT, NORMALISED, condition_settings, condition_temperature, plain
 from armlet.evaluation.search.results import SearchMap
@@ -99,7 +99,9 @@ def accuracy_grid(task: TaskFindings) -> Grid:
     )
     first = [(label, percent(accuracy), *[""] * 5) for label, accuracy in _baselines(task).items()]
     groups = {GROUPS[group]: [_accuracy_cells(pair) for pair in pairs] for group, pairs in grouped(task).items()}
-    return Grid(f"{task.name}, {counted(task.items, 'item')}", headings, {"": [*first, *groups.pop("", [])], **groups})
+    return Grid(
+        f"{task.name}, {with_count(task.items, 'item')}", headings, {"": [*first, *groups.pop("", [])], **groups}
+    )
 
 
 def _accuracy_cells(pair: PairedComparison) -> Cells:
@@ -263,7 +265,7 @@ def _summary(task: TaskFindings) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    title = Text(f"{task.name}, {counted(task.items, 'item')}")
+    title = Text(f"{task.name}, {with_count(task.items, 'item')}")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("condition", overflow="fold")
     for heading in ("accuracy", "difference [95 %]"):
