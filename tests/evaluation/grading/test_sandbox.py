@@ -316,12 +316,20 @@ for _ in range(20):
 time.sleep(0.3)
 {end}
 """
-    seen = []
-    watch = threading.Thread(target=lambda: (time.sleep(0.35), seen.extend(named(name))))
-    watch.start()
-    outcome = run(source, seconds=1.5)
-    assert named(name) == []
-    watch.join()
+    seen, ended = [], threading.Event()
+
+    def watch():
+        while not ended.wait(0.01):
+            seen.extend(named(name))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        outcome = run(source, seconds=1.5)
+        assert named(name) == []
+    finally:
+        ended.set()
+        watching.join()
     assert seen  # they were there to be seen
     assert outcome.detail == "+" * 20
 
