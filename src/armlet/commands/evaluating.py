@@ -78,7 +78,7 @@ def show_findings(findings: "Findings", folder: Path, *, as_json: bool, map: "Se
     """Writes the report into a folder, and prints it: as JSON, or a table, the verdicts, and where the report is."""
     from armlet.evaluation.report.report import write
     from armlet.evaluation.report.sentences import failed_checks
-    from armlet.evaluation.report.tables import summary_tables
+    from armlet.evaluation.report.tables import summary_table
 
     if not findings.tasks:
         return
@@ -88,6 +88,6 @@ def show_findings(findings: "Findings", folder: Path, *, as_json: bool, map: "Se
     if as_json:
         print(json_text(findings.to_dict()), end="")
         return
-    for table in summary_tables(findings):
-        Console().print(table)
+    for task in findings.tasks:
+        Console().print(summary_table(task))
     print(*(verdict.sentence for verdict in findings.verdicts), *(f"report: {path}" for path in paths), sep="\n")

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from armlet.evaluation.report.figures import DARK, UNDETECTABLE, draw_forest, draw_map
 from armlet.evaluation.report.findings import PairedComparison, Side
-from armlet.evaluation.report.numbers import difference_and_interval
+from armlet.evaluation.report.numbers import difference_text
 from armlet.evaluation.report.tables import grouped
 from armlet.evaluation.search.results import SearchMap, TrialResult
 from armlet.presentation.style import COLOURS, GREY, svg_text
@@ -81,7 +81,7 @@ def test_every_comparison_has_its_line_and_its_numbers(tasks):
         pairs = against_baseline(task)
         assert pairs
         assert lines(axes) == [tuple(100 * end for end in pair.interval) for pair in pairs]
-        numbers = [difference_and_interval(pair.comparison.difference, *pair.interval) for pair in pairs]
+        numbers = [difference_text(pair.comparison.difference, *pair.interval) for pair in pairs]
         assert texts(axes)[2::2] == numbers
         assert texts(axes)[1::2] == [str(pair.treated) for pair in pairs]
 

@@ -197,7 +197,7 @@ def test_whether_the_placebos_hold_is_told_in_words_and_by_a_mark(exact):
     same = findings.tasks[0].same_as_baseline["identity"]
     assert (same == 60) is exact
     said = f"arithmetic: identity gives the baseline's answers, letter for letter, in {same} of 60 items"
-    mark, kind = ("✓", "holds") if exact else ("✗", "fails")
+    mark, kind = ("✓", "ok") if exact else ("✗", "fails")
     assert f'<span class="mark {kind}">{mark}</span>{said}' in unescape(page(findings, {}))
     assert f"- {mark} {said}" in markdown(findings)
 

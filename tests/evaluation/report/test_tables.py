@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from armlet.evaluation.report.numbers import difference_and_interval, interval_text, percent, points, probability
+from armlet.evaluation.report.numbers import difference_text, interval_text, percent, points, probability
 from armlet.evaluation.report.tables import (
     GROUPS,
     accuracy_grid,
@@ -17,7 +17,7 @@ from armlet.evaluation.report.tables import (
     grouped,
     power_grid,
     samples_grid,
-    summary_tables,
+    summary_table,
 )
 from evaluations import TREATMENTS, Fake, choices, found, sums
 
@@ -169,7 +169,7 @@ def test_a_condition_without_a_discordant_item_is_there_with_none():
 @pytest.mark.slow
 def test_the_summary_fits_80_columns_and_holds_every_number():
     findings = found(sums(40, name="[bold]x[/]"), choices(30), combine=True)
-    for task, table in zip(findings.tasks, summary_tables(findings), strict=True):
+    for task, table in ((task, summary_table(task)) for task in findings.tasks):
         console = Console(file=io.StringIO(), width=80)
         console.print(table)
         text = console.file.getvalue()
@@ -178,5 +178,5 @@ def test_the_summary_fits_80_columns_and_holds_every_number():
         shown = re.findall(r"[+−]\d+\.\d \[.*?\]", text)
         groups = grouped(task)
         pairs = [pair for name in ("judged", "placebo") for pair in groups[name]]
-        assert shown == [difference_and_interval(pair.comparison.difference, *pair.interval) for pair in pairs]
+        assert shown == [difference_text(pair.comparison.difference, *pair.interval) for pair in pairs]
         assert text.count("no difference shown") == sum(pair.verdict == "no difference shown" for pair in pairs)

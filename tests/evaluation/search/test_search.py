@@ -9,7 +9,8 @@ import pytest
 from armlet import Inward, Outward
 from armlet.attachment.config import load_config
 from armlet.evaluation.conditions.conditions import Treatment, conditions
-from armlet.evaluation.search.search import RANGES, SEARCHED, Space, best, on_map, part_of, search, take
+from armlet.evaluation.search.results import best
+from armlet.evaluation.search.search import RANGES, SEARCHED, Space, part_of, search, take
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import open_run_folder
 from armlet.runs.machine import machine
@@ -23,6 +24,20 @@ SMALL = ("--items", "12", "--difficulty", "1", "--trials", "2", "--search", "cei
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+class Watching(Fake):
+    """Remembers the items that it was asked, and how ARM was attached to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.treatments = set(), []
+
+    def answer(self, asks, condition, *arguments, **options):
+        self.asked.update(ask.problem.id for ask in asks)
+        if condition.treatment and condition.treatment not in self.treatments:
+            self.treatments.append(condition.treatment)
+        return super().answer(asks, condition, *arguments, **options)
 
 
 def space(trials=5, names=("band", "ceiling"), policy=None, seed=0, layers=(0,)):
@@ -60,34 +75,29 @@ def test_a_task_without_an_item_of_a_part_is_refused():
 def test_a_study_goes_through_the_map_first_and_then_on(tmp_path):
     trials, searched = trials_of(tmp_path)
     grid = [(band, ceiling) for band in RANGES["band"].grid for ceiling in RANGES["ceiling"].grid]
-    assert [(trial.values["band"], trial.values["ceiling"]) for trial in on_map(trials, searched)] == grid
+    assert [(trial.values["band"], trial.values["ceiling"]) for trial in trials[: len(grid)]] == grid
+    assert searched.grid() == [{"band": band, "ceiling": ceiling, "layers": 0} for band, ceiling in grid]
     assert len(trials) == len(grid) + 5
     for trial in trials:
         assert RANGES["band"].low <= trial.values["band"] <= RANGES["band"].high
-        assert trial.treatment.policy.band == trial.values["band"]
+        assert searched.treatment_at(trial.values, trial.layers).policy.band == trial.values["band"]
 
 
 @pytest.mark.slow
 def test_a_study_asks_the_tuning_items_alone(tmp_path):
-    asked = set()
-
-    class Watching(Fake):
-        def answer(self, asks, *arguments, **options):
-            asked.update(ask.problem.id for ask in asks)
-            return super().answer(asks, *arguments, **options)
-
-    trials_of(tmp_path, Watching(), trials=0)
-    assert asked
-    assert {part_of(id) for id in asked} == {"tuning"}
+    engine = Watching()
+    trials_of(tmp_path, engine, trials=0)
+    assert engine.asked
+    assert {part_of(id) for id in engine.asked} == {"tuning"}
 
 
 @pytest.mark.slow
 def test_a_study_cut_off_is_the_same_one_when_it_goes_on(tmp_path):
-    whole, searched = trials_of(tmp_path / "whole")
+    whole, _ = trials_of(tmp_path / "whole")
     with pytest.raises(MemoryError):
         trials_of(tmp_path / "cut", Fake(stop_at=100, error=MemoryError))
     again, _ = trials_of(tmp_path / "cut")
-    assert [trial.result(searched) for trial in again] == [trial.result(searched) for trial in whole]
+    assert again == whole
 
 
 def test_another_seed_searches_elsewhere_behind_the_map(tmp_path):
@@ -99,14 +109,19 @@ def test_another_seed_searches_elsewhere_behind_the_map(tmp_path):
 
 
 def test_layers_are_searched_among_the_candidates(tmp_path):
-    trials, _ = trials_of(tmp_path, layers=(0, "all"), trials=12, names=("knee",), policy=Inward())
-    assert {str(trial.treatment.layers) for trial in trials} == {"0", "all"}
+    engine = Watching()
+    trials, searched = trials_of(tmp_path, engine, layers=(0, "all"), trials=12, names=("knee",), policy=Inward())
+    assert {trial.layers for trial in trials} == {"0", "all"}
+    treatments = [searched.treatment_at(trial.values, trial.layers) for trial in trials]
+    assert engine.treatments == list(dict.fromkeys(treatments))
+    assert {treatment.layers for treatment in treatments} == {0, "all"}
+    assert [treatment.policy.knee for treatment in treatments] == [trial.values["knee"] for trial in trials]
 
 
 def test_the_best_is_the_largest_difference_and_of_equals_the_first(tmp_path):
     trials, _ = trials_of(tmp_path)
-    largest = max(trial.comparison.difference for trial in trials)
-    assert best(trials) is next(trial for trial in trials if trial.comparison.difference == largest)
+    largest = max(trial.difference for trial in trials)
+    assert best(trials) is next(trial for trial in trials if trial.difference == largest)
 
 
 @pytest.mark.parametrize("names", [(), ("knee",), ("band", "band"), ("band", "ceiling", "strength"), ("bnad",)])

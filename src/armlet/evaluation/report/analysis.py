@@ -7,15 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from armlet.evaluation.conditions.conditions import BASELINE
-from armlet.evaluation.report.answers import (
-    ConditionAnswers,
-    GradedAnswer,
-    Item,
-    Samples,
-    TaskAnswers,
-    applying,
-    read_answers,
-)
+from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, Samples, TaskAnswers, applying, read_answers
 from armlet.evaluation.report.findings import (
     COMPARED_ROLES,
     ChosenAnswers,
@@ -78,12 +70,9 @@ def analyse(
     """
     planned = [plan_comparisons([answers.condition for answers in task.conditions], task.kind) for task in tasks]
     judged = sum(pair.judged for pairs in planned for pair in pairs)
+    answered = [(task, pairs) for task, pairs in zip(tasks, planned, strict=True) if task.items]
     begun = _correct_by_holm(
-        [
-            _analyse_task(task, pairs, equal.get(task.kind), seed, judged)
-            for task, pairs in zip(tasks, planned, strict=True)
-            if task.items
-        ]
+        [_analyse_task(task, pairs, equal.get(task.kind), seed, judged) for task, pairs in answered]
     )
     items = {task.name: task.items for task in begun}
     return Findings(
@@ -126,39 +115,20 @@ def plan_comparisons(conditions: Sequence[ConditionSettings], kind: str) -> list
     Programs have no majority: two that do the same are seldom written the same.
     """
     voted: list[Selection] = [] if kind == "code" else ["majority"]
-    several = kind != "choice"
-    return [
-        pair
-        for condition in conditions
-        for pair in (
-            *_with_baseline(condition, voted, several=several),
-            *_with_matched_placebo(condition, conditions),
-        )
-    ]
-
-
-def _with_baseline(
-    condition: ConditionSettings, voted: Sequence[Selection], *, several: bool
-) -> Iterator[PlannedComparison]:
-    name, judged = condition.name, condition.role != "placebo"
-    if condition.role == "best-of":
-        selections: tuple[Selection, ...] = (*voted, "likeliest", "any")
-        for selection in selections:
-            yield PlannedComparison(Side(name, selection), Side(BASELINE), selection != "any")
-    elif name != BASELINE:
-        yield PlannedComparison(Side(name), Side(BASELINE), judged)
-        if several and condition.samples > 1:
-            for selection in voted:
-                yield PlannedComparison(Side(name, selection), Side(BASELINE, selection), judged)
-
-
-def _with_matched_placebo(
-    condition: ConditionSettings, conditions: Sequence[ConditionSettings]
-) -> Iterator[PlannedComparison]:
-    if condition.role == "treated":
-        for other in conditions:
-            if other.placebo == "matched" and other.treatment == condition.treatment:
-                yield PlannedComparison(Side(condition.name), Side(other.name), False)
+    pairs: list[PlannedComparison] = []
+    for condition in conditions:
+        name = condition.name
+        if condition.role == "best-of":
+            selections: list[Selection] = [*voted, "likeliest", "any"]
+            pairs += [PlannedComparison(Side(name, by), Side(BASELINE), by != "any") for by in selections]
+        elif name != BASELINE:
+            selections = ["", *voted] if kind != "choice" and condition.samples > 1 else [""]
+            judged = condition.role != "placebo"
+            pairs += [PlannedComparison(Side(name, by), Side(BASELINE, by), judged) for by in selections]
+        if condition.role == "treated":
+            matched = [c.name for c in conditions if c.placebo == "matched" and c.treatment == condition.treatment]
+            pairs += [PlannedComparison(Side(name), Side(placebo), False) for placebo in matched]
+    return pairs
 
 
 def _analyse_task(
@@ -208,16 +178,16 @@ def _describe_chosen(items: Sequence[Samples]) -> ChosenAnswers:
 
 def _describe_written(items: Sequence[Samples], correct: Correctness) -> WrittenAnswers:
     answers = [answer for samples in items for answer in samples]
-    forms = [answer.form for answer in answers if answer.form]
     repetition = distinct_2(answer.text for answer in answers)
-    if not forms:
+    formats = [answer.format_ok for answer in answers if answer.format_ok is not None]
+    if not formats:
         return WrittenAnswers(None, None, None, None, None, repetition, {})
-    lengths = [form.tokens for form in forms if form.tokens is not None]
+    lengths = [answer.tokens for answer in answers if answer.tokens is not None]
     extracted = np.array([answer.extracted is not None for answer in answers])
     return WrittenAnswers(
         extracted=float(extracted.mean()),
-        format_ok=float(np.mean([form.format_ok for form in forms])),
-        truncated=float(1 - np.mean([form.ended for form in forms])),
+        format_ok=float(np.mean(formats)),
+        truncated=float(1 - np.mean([answer.ended for answer in answers if answer.ended is not None])),
         accuracy_of_extracted=float(correct.reshape(-1)[extracted].mean()) if extracted.any() else None,
         tokens=float(np.mean(lengths)) if lengths else None,
         distinct_2=repetition,
@@ -251,24 +221,18 @@ def correctness(items: Sequence[Samples]) -> Correctness:
 
 def _select(answers: ConditionAnswers, selection: Selection, equal: Equal | None) -> Correctness | None:
     """Correctness `[items, samples]`, or `[items]` of the selected answers; None where likelihoods are not recorded."""
+    correct = correctness(answers.items)
     if selection == "":
-        return correctness(answers.items)
+        return correct
     if selection == "any":
-        return correctness(answers.items).max(axis=1)
-    if selection == "majority":
-        assert equal is not None, "kinds of answers that cannot be compared have no majority"
-        votes = [majority([answer.extracted for answer in samples], equal) for samples in answers.items]
-        selected = [None if at is None else samples[at] for at, samples in zip(votes, answers.items, strict=True)]
-    else:
-        if any(answer.logprob is None for samples in answers.items for answer in samples):
-            return None
-        selected = [max(samples, key=_logprob) for samples in answers.items]
-    return np.array([answer.correct if answer else 0.0 for answer in selected])
-
-
-def _logprob(answer: GradedAnswer) -> float:
-    assert answer.logprob is not None
-    return answer.logprob
+        return correct.max(axis=1)
+    if selection == "likeliest":
+        logprobs = np.array([[answer.logprob for answer in samples] for samples in answers.items], dtype=float)
+        likeliest = logprobs.argmax(axis=1)
+        return None if np.isnan(logprobs).any() else correct[np.arange(len(correct)), likeliest]
+    assert equal is not None, "kinds of answers that cannot be compared have no majority"
+    votes = [majority([answer.extracted for answer in samples], equal) for samples in answers.items]
+    return np.array([0.0 if at is None else scores[at] for at, scores in zip(votes, correct, strict=True)])
 
 
 def _count_same(items: Sequence[Samples], baseline: Sequence[Samples]) -> int:
@@ -278,7 +242,7 @@ def _count_same(items: Sequence[Samples], baseline: Sequence[Samples]) -> int:
 
 
 def _discordant_items(
-    condition: str, items: Sequence[Item], baseline: Sequence[Samples], treated: Sequence[Samples]
+    condition: str, items: Sequence[AskedItem], baseline: Sequence[Samples], treated: Sequence[Samples]
 ) -> Iterator[DiscordantItem]:
     for item, (before, *_), (after, *_) in zip(items, baseline, treated, strict=True):
         if before.correct != after.correct:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 
 from armlet.evaluation.conditions.conditions import applies
 from armlet.evaluation.report.findings import LayerActivity
@@ -12,41 +13,18 @@ from armlet.runs.folder import Record, RunFolder
 
 
 @dataclass(frozen=True)
-class Form:
-    """The form of a generated answer.
-
-    Args:
-        format_ok: it is in the requested form.
-        ended: the model ended it; otherwise it was cut off.
-        tokens: its length; None where the engine does not say.
-    """
-
-    format_ok: bool
-    ended: bool
-    tokens: int | None
-
-
-@dataclass(frozen=True)
 class GradedAnswer:
-    """One answer to one item; None stands for what was not recorded.
+    """One answer to one item; None stands for what was not recorded."""
 
-    Args:
-        correct: 1 or 0, or a score between them.
-        text: as a reader sees it; of multiple choice, the chosen one.
-        extracted: what the grader read; None also where it could read nothing.
-        form: of a generated answer.
-        logprob: the mean log-probability of its tokens.
-        loglikelihoods: of multiple choice: of each choice.
-        correct_normalised: of multiple choice: the same as `correct` by log-likelihoods per character.
-    """
-
-    correct: float
-    text: str
-    extracted: str | None = None
-    form: Form | None = None
-    logprob: float | None = None
-    loglikelihoods: tuple[float, ...] = ()
-    correct_normalised: float | None = None
+    correct: float  # 1 or 0, or a score between them
+    text: str  # as a reader sees it; of multiple choice, the chosen one
+    extracted: str | None = None  # what the grader read; None also where it could read nothing
+    format_ok: bool | None = None  # of a generated answer: it is in the requested form
+    ended: bool | None = None  # of a generated answer: the model ended it; otherwise it was cut off
+    tokens: int | None = None  # the length of a generated answer; None also where the engine does not say
+    logprob: float | None = None  # the mean log-probability of its tokens
+    loglikelihoods: tuple[float, ...] = ()  # of multiple choice: of each choice
+    correct_normalised: float | None = None  # of multiple choice: `correct` by log-likelihoods per character
 
 
 Samples = Sequence[GradedAnswer]
@@ -54,7 +32,7 @@ Samples = Sequence[GradedAnswer]
 
 
 @dataclass(frozen=True)
-class Item:
+class AskedItem:
     """What was asked, and the right answer, as texts."""
 
     id: str
@@ -73,31 +51,17 @@ class ConditionAnswers:
 
 @dataclass(frozen=True)
 class TaskAnswers:
-    """One task's answers to the items that every condition has answered.
-
-    Args:
-        name: of the task.
-        kind: as of `Task`, or "text".
-        planned_items: to be answered.
-        items: which are answered, possibly none.
-        conditions: the baseline first, each with the same items in the same order.
-    """
+    """One task's answers to the items that every condition has answered."""
 
     name: str
-    kind: str
-    planned_items: int
-    items: Sequence[Item]
-    conditions: Sequence[ConditionAnswers]
+    kind: str  # as of `Task`, or "text"
+    planned_items: int  # to be answered
+    items: Sequence[AskedItem]  # which are answered, possibly none
+    conditions: Sequence[ConditionAnswers]  # the baseline first, each with the same items in the same order
 
 
 def read_answers(journal: RunFolder, task: Task, conditions: Sequence[ConditionSettings]) -> TaskAnswers:
-    """One task's answers from the journal of a run, whole or cut short.
-
-    Args:
-        journal: of the run.
-        task: one of those that were asked.
-        conditions: all of the run's.
-    """
+    """One task's answers from the journal of a run, whole or cut short; `conditions` are all of the run's."""
     problems = {problem.id: problem for problem in task.problems}
     compared = applying(conditions, task)
     by_condition = _pair([row for row in journal.rows if row["task"] == task.name], task, compared)
@@ -125,8 +89,8 @@ def _pair(
     """For each condition, the samples of each item that has all of them, by the item's id."""
     needed = {condition.name: 1 if task.kind == "choice" else condition.samples for condition in conditions}
     by_condition: dict[str, dict[str, list[Record]]] = {name: {} for name in needed}
-    ordered = sorted(rows, key=lambda row: (row["condition"], row["item"], row["sample"]))
-    for (condition, item), group in groupby(ordered, key=lambda row: (row["condition"], row["item"])):
+    ordered = sorted(rows, key=itemgetter("condition", "item", "sample"))
+    for (condition, item), group in groupby(ordered, key=itemgetter("condition", "item")):
         samples = list(group)
         if len(samples) == needed[condition]:
             by_condition[condition][item] = samples
@@ -142,40 +106,28 @@ def _read_answer(row: Record, problem: Problem) -> GradedAnswer:
             loglikelihoods=tuple(row["loglikelihoods"]),
             correct_normalised=float(row["correct_normalised"]),
         )
-    return GradedAnswer(
-        correct=float(row["correct"]),
-        text=row["text"],
-        extracted=row["extracted"],
-        form=Form(row["format_ok"], row["ended"], row["tokens"]),
-        logprob=row["logprob"],
-    )
+    recorded = {name: row[name] for name in ("text", "extracted", "format_ok", "ended", "tokens", "logprob")}
+    return GradedAnswer(correct=float(row["correct"]), **recorded)
 
 
-def _read_item(problem: Problem) -> Item:
+def _read_item(problem: Problem) -> AskedItem:
     question = "\n".join(part for part in (problem.context, problem.question) if part)
-    return Item(problem.id, question, problem.choices[int(problem.gold)] if problem.choices else problem.gold)
+    return AskedItem(problem.id, question, problem.choices[int(problem.gold)] if problem.choices else problem.gold)
 
 
 def _sum_activity(journal: RunFolder, task: str) -> dict[str, dict[str, LayerActivity]]:
     """What ARM did under each condition, layer by layer, over all batches."""
-    reports: dict[str, dict[str, list[Mapping[str, float]]]] = {}
+    totals: dict[str, dict[str, LayerActivity]] = {}
     for (name, _, condition, _), closing in journal.closed.items():
         if name == task:
-            for layer, report in closing["arm"].items():
-                reports.setdefault(condition, {}).setdefault(layer, []).append(report)
-    return {
-        condition: {layer: _add_up(batches) for layer, batches in layers.items()}
-        for condition, layers in reports.items()
-    }
+            layers = totals.setdefault(condition, {})
+            for layer, batch in closing["arm"].items():
+                layers[layer] = _add(layers.get(layer, LayerActivity(0, 0, 0.0, 0)), batch)
+    return totals
 
 
-def _add_up(batches: Sequence[Mapping[str, float]]) -> LayerActivity:
-    tokens = moved = passed = 0
-    share = 0.0
-    for batch in batches:
-        weighted = share * tokens + batch["share_moved"] * batch["tokens"]
-        tokens, moved, passed = (
-            int(total + batch[name]) for name, total in (("tokens", tokens), ("moved", moved), ("passed", passed))
-        )
-        share = weighted / tokens if tokens else 0.0
-    return LayerActivity(tokens, moved, share, passed)
+def _add(total: LayerActivity, batch: Mapping[str, float]) -> LayerActivity:
+    tokens = int(total.tokens + batch["tokens"])
+    weighted = total.share_moved * total.tokens + batch["share_moved"] * batch["tokens"]
+    share = weighted / tokens if tokens else 0.0
+    return LayerActivity(tokens, int(total.moved + batch["moved"]), share, int(total.passed + batch["passed"]))

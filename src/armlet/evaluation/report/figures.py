@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -9,14 +10,17 @@ from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
+from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 
 from armlet.evaluation.report.findings import PairedComparison, TaskFindings
-from armlet.evaluation.report.numbers import difference_and_interval, interval_text, percent, points, with_count
+from armlet.evaluation.report.numbers import difference_text, interval_text, percent, points, with_count
 from armlet.evaluation.report.tables import grouped
 from armlet.evaluation.search.results import SearchMap, TrialResult
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
 from armlet.redistribution.errors import ArgumentError
+
+Point = tuple[float, float]
 
 DARK = "#222222"
 UNDETECTABLE = "#ececec"
@@ -37,17 +41,17 @@ MAP_INCHES, MAP_SIDE_INCHES, MAP_FRAME_INCHES = 5.4, 0.95, 1.18
 def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
     """Each comparison with the baseline: its difference and interval, in a panel for each task.
 
-    Args:
-        tasks: with at least one comparison. Judged ones come first and bold, controls below them in grey.
-        title: above all.
-
-    Returns:
-        A figure that belongs to no pyplot state, as high as its rows need.
+    Judged comparisons come first and bold, controls below them in grey. The figure belongs to no pyplot state and is as
+    high as its rows need.
 
     Raises:
         ArgumentError: no comparison.
     """
-    panels = [(task, pairs) for task in tasks if (pairs := _against_baseline(task))]
+    panels = [
+        (task, [pair for group, pairs in grouped(task).items() if group != "matched" for pair in pairs])
+        for task in tasks
+        if any(pair.group != "matched" for pair in task.comparisons)
+    ]
     if not panels:
         raise ArgumentError("draw_forest: there is no comparison to draw")
     heights = [sum(map(_row_lines, pairs)) * LINE_INCHES for _, pairs in panels]
@@ -57,52 +61,29 @@ def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
         figure = _framed(size, _shorten(title, 84), legend)
         axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
         for panel, (task, pairs) in zip(axes, panels, strict=True):
-            _draw_panel(panel, _heading(task), pairs)
+            heading = f"{task.name}: {with_count(task.items, 'item')}, baseline {percent(task.baseline.accuracy)}"
+            _draw_panel(panel, _shorten(heading, 92), pairs)
         return figure
-
-
-def _against_baseline(task: TaskFindings) -> list[PairedComparison]:
-    return [pair for group, pairs in grouped(task).items() if group != "matched" for pair in pairs]
-
-
-def _heading(task: TaskFindings) -> str:
-    return _shorten(f"{task.name}: {with_count(task.items, 'item')}, baseline {percent(task.baseline.accuracy)}", 92)
 
 
 def _draw_panel(axes: Axes, heading: str, pairs: Sequence[PairedComparison]) -> None:
     """The rows from the top down, in units of lines of text, so that a row with a long name is higher."""
-    total = sum(map(_row_lines, pairs))
-    limits = _limits(pairs)
-    axes.set(xlim=limits, ylim=(0, total), yticks=[])
-    _head(axes, heading)
+    top, limits = sum(map(_row_lines, pairs)), _limits(pairs)
+    axes.set(xlim=limits, ylim=(0, top), yticks=[])
+    axes.set_title(" ", fontsize=NAME_POINTS)  # an empty title makes room above the panel for the heading
+    edge = (0.08 / FOREST_INCHES, 1)
+    label = _annotate(axes, heading, edge, (0, 5), ("figure fraction", "axes fraction"), weight="bold", color=DARK)
+    label.set_in_layout(False)
     axes.set_xlabel("difference from the baseline in percentage points", fontsize=7.5)
     axes.spines["left"].set_visible(False)
     axes.tick_params(labelsize=7.5)
     axes.xaxis.set_major_locator(MaxNLocator(7))
     axes.axvline(0, color=DARK, lw=0.8, zorder=2)
-    top = total
     for pair in pairs:
-        _draw_row(axes, pair, top - _row_lines(pair) / 2, limits)
-        _label_row(axes, pair, top - _row_lines(pair) / 2)
+        middle = top - _row_lines(pair) / 2
+        _draw_row(axes, pair, middle, limits)
+        _label_row(axes, pair, middle)
         top -= _row_lines(pair)
-
-
-def _head(axes: Axes, heading: str) -> None:
-    """A heading at the figure's left edge: an empty title makes room above the panel for it."""
-    axes.set_title(" ", fontsize=NAME_POINTS)
-    label = axes.annotate(
-        heading,
-        (0.08 / FOREST_INCHES, 1),
-        xytext=(0, 5),
-        xycoords=("figure fraction", "axes fraction"),
-        textcoords="offset points",
-        fontsize=NAME_POINTS,
-        weight="bold",
-        color=DARK,
-        parse_math=False,
-        annotation_clip=False,
-    )
-    label.set_in_layout(False)
 
 
 def _draw_row(axes: Axes, pair: PairedComparison, middle: float, limits: tuple[float, float]) -> None:
@@ -122,23 +103,20 @@ def _draw_row(axes: Axes, pair: PairedComparison, middle: float, limits: tuple[f
 
 def _label_row(axes: Axes, pair: PairedComparison, middle: float) -> None:
     """The name left of the panel and the numbers right of it: the layout makes room for both."""
-    numbers = difference_and_interval(pair.comparison.difference, *pair.interval)
-    for text, x, offset, side, size in ((_row_name(pair), 0, -8, "right", NAME_POINTS), (numbers, 1, 8, "left", 8)):
-        axes.annotate(
-            text,
-            (x, middle),
-            xytext=(offset, 0),
-            xycoords=axes.get_yaxis_transform(),
-            textcoords="offset points",
-            ha=side,
-            va="center",
-            linespacing=1.1,
-            fontsize=size,
-            color=DARK if pair.judged else GREY,
-            weight="bold" if pair.judged else "normal",
-            parse_math=False,  # a dollar sign in a name is no formula
-            annotation_clip=False,
-        )
+    numbers = difference_text(pair.comparison.difference, *pair.interval)
+    look = {"color": DARK, "weight": "bold"} if pair.judged else {"color": GREY, "weight": "normal"}
+    look |= {"va": "center", "linespacing": 1.1}
+    across = axes.get_yaxis_transform()
+    _annotate(axes, _row_name(pair), (0, middle), (-8, 0), across, ha="right", **look)
+    _annotate(axes, numbers, (1, middle), (8, 0), across, ha="left", fontsize=8, **look)
+
+
+def _annotate(
+    axes: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], unit: Any, **look: Any
+) -> Annotation:
+    """A text outside of the panel, which may contain a dollar sign: it is no formula."""
+    look = {"fontsize": NAME_POINTS, "parse_math": False, "annotation_clip": False, **look}
+    return axes.annotate(text, at, xytext=shift, xycoords=unit, textcoords="offset points", **look)
 
 
 def _row_name(pair: PairedComparison) -> str:
@@ -170,11 +148,7 @@ def _row_colour(pair: PairedComparison) -> str:
 def draw_map(searched: SearchMap) -> Figure:
     """The difference over two settings: a cell for each trial, outlined where its interval excludes 0.
 
-    Args:
-        searched: at least one trial, and one for each pair of values at most.
-
-    Returns:
-        A figure that belongs to no pyplot state, as large as its cells need.
+    The figure belongs to no pyplot state and is as large as its cells need.
 
     Raises:
         ArgumentError: no trial, or two of one cell.
@@ -191,7 +165,7 @@ def draw_map(searched: SearchMap) -> Figure:
     with style():
         figure = _framed(size, _shorten(searched.title, int(12 * size[0])), _caption(searched.rows))
         axes = figure.subplots()
-        _draw_cells(axes, cells)
+        _draw_map_cells(axes, cells)
         axes.set(xlim=(0, len(across)), ylim=(0, len(along)))
         for axis, name, values in ((axes.xaxis, searched.x, across), (axes.yaxis, searched.y, along)):
             axis.set_ticks([at + 0.5 for at in range(len(values))], [f"{value:g}" for value in values])
@@ -201,7 +175,7 @@ def draw_map(searched: SearchMap) -> Figure:
         return figure
 
 
-def _draw_cells(axes: Axes, cells: dict[tuple[int, int], TrialResult]) -> None:
+def _draw_map_cells(axes: Axes, cells: dict[tuple[int, int], TrialResult]) -> None:
     largest = max(abs(row.difference) for row in cells.values()) or 1.0
     colours = ScalarMappable(Normalize(-largest, largest), "RdBu")
     items_differ = len({row.items for row in cells.values()}) > 1
@@ -214,22 +188,9 @@ def _draw_cells(axes: Axes, cells: dict[tuple[int, int], TrialResult]) -> None:
         red, green, blue = colour
         ink = DARK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
         below = interval_text(row.low, row.high) + (f"\n{row.items:,} items" if items_differ else "")
-        for text, y, side, size, weight in (
-            (points(row.difference), 0.52, "bottom", 8, "bold"),
-            (below, 0.46, "top", 6.5, "normal"),
-        ):
-            axes.text(
-                column + 0.5,
-                line + y,
-                text,
-                ha="center",
-                va=side,
-                fontsize=size,
-                weight=weight,
-                color=ink,
-                linespacing=1.0,
-                zorder=4,
-            )
+        centre = {"x": column + 0.5, "ha": "center", "color": ink, "linespacing": 1.0, "zorder": 4}
+        axes.text(y=line + 0.52, s=points(row.difference), va="bottom", fontsize=8, weight="bold", **centre)
+        axes.text(y=line + 0.46, s=below, va="top", fontsize=6.5, **centre)
 
 
 def _caption(rows: Sequence[TrialResult]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from armlet.evaluation.conditions.conditions import BASELINE
-from armlet.evaluation.search.results import ChosenSetting
+from armlet.evaluation.search.results import StudyResult, finite_interval
 from armlet.evaluation.settings import Facts, RunSettings
 from armlet.statistics.comparison import UNDECIDED, Comparison
 from armlet.statistics.significance import is_significant
@@ -22,48 +22,26 @@ COMPARED_ROLES = ("treated", "filler", "combined")
 
 @dataclass(frozen=True)
 class LayerActivity:
-    """What ARM did in one layer.
+    """What ARM did in one layer."""
 
-    Args:
-        tokens: it saw.
-        moved: values that it changed.
-        share_moved: of all values of these tokens.
-        passed: scopes that passed through unchanged (NaN or infinity).
-        calls: of the module; None where they are not recorded.
-    """
-
-    tokens: int
-    moved: int
-    share_moved: float
-    passed: int
-    calls: int | None = None
-
-    def to_dict(self) -> Mapping[str, float]:
-        """Without what is not recorded."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+    tokens: int  # that it saw
+    moved: int  # values that it changed
+    share_moved: float  # of all values of these tokens
+    passed: int  # scopes that passed through unchanged (NaN or infinity)
+    calls: int | None = None  # of the module; None where they are not recorded
 
 
 @dataclass(frozen=True)
 class WrittenAnswers:
-    """The form of generated answers; None where it is not recorded, or where no answer has it.
+    """The form of generated answers; None where it is not recorded, or where no answer has it."""
 
-    Args:
-        extracted: share of the answers that could be read.
-        format_ok: share in the requested form.
-        truncated: share cut off at the token limit.
-        accuracy_of_extracted: accuracy among those that could be read.
-        tokens: mean length.
-        distinct_2: share of distinct word pairs.
-        pass_at: the chance that one of k answers is right, by k.
-    """
-
-    extracted: float | None
-    format_ok: float | None
-    truncated: float | None
-    accuracy_of_extracted: float | None
-    tokens: float | None
-    distinct_2: float
-    pass_at: Mapping[str, float]
+    extracted: float | None  # share of the answers that could be read
+    format_ok: float | None  # share in the requested form
+    truncated: float | None  # share cut off at the token limit
+    accuracy_of_extracted: float | None  # accuracy among those that could be read
+    tokens: float | None  # mean length
+    distinct_2: float  # share of distinct word pairs
+    pass_at: Mapping[str, float]  # the chance that one of k answers is right, by k
 
 
 @dataclass(frozen=True)
@@ -75,21 +53,14 @@ class ChosenAnswers:
 
 @dataclass(frozen=True)
 class ConditionFindings:
-    """One condition's answers to one task.
+    """One condition's answers to one task."""
 
-    Args:
-        name, role, samples: as of `Condition`.
-        accuracy: share of right answers.
-        answers: what else is measured of answers of this kind.
-        arm: what ARM did, by layer; empty where it was not attached or is not recorded.
-    """
-
-    name: str
+    name: str  # name, role and samples as of `Condition`
     role: str
     samples: int
-    accuracy: float
+    accuracy: float  # share of right answers
     answers: WrittenAnswers | ChosenAnswers
-    arm: Mapping[str, LayerActivity]
+    arm: Mapping[str, LayerActivity]  # by layer; empty where ARM was not attached or its activity is not recorded
 
     @property
     def idle(self) -> bool:
@@ -97,10 +68,13 @@ class ConditionFindings:
         return bool(self.arm) and not any(layer.moved for layer in self.arm.values())
 
     def to_dict(self) -> Facts:
-        """For report.json."""
-        fields = {name: value for name, value in asdict(self).items() if name not in ("answers", "arm")}
-        arm = {layer: activity.to_dict() for layer, activity in self.arm.items()}
-        return fields | asdict(self.answers) | {"arm": arm}
+        """For report.json: the form of the answers beside the other numbers; no calls where they are not recorded."""
+        content = asdict(self)
+        answers, arm = content.pop("answers"), content.pop("arm")
+        for activity in arm.values():
+            if activity["calls"] is None:
+                del activity["calls"]
+        return {**content, **answers, "arm": arm}
 
 
 @dataclass(frozen=True)
@@ -116,20 +90,13 @@ class Side:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Two conditions on the same items.
-
-    Args:
-        treated, against: the two sides.
-        judged: it gets a verdict, which a control does not.
-        comparison: the statistics, uncorrected.
-        p_holm: the p-value after Holm's correction over all judged comparisons of all tasks; None for controls.
-    """
+    """Two conditions on the same items."""
 
     treated: Side
     against: Side
-    judged: bool
-    comparison: Comparison
-    p_holm: float | None = None
+    judged: bool  # it gets a verdict, which a control does not
+    comparison: Comparison  # the statistics, uncorrected
+    p_holm: float | None = None  # corrected over all judged comparisons of all tasks; None for controls
 
     @property
     def verdict(self) -> str:
@@ -140,8 +107,7 @@ class PairedComparison:
     @property
     def interval(self) -> tuple[float | None, float | None]:
         """Low and high; None is infinite."""
-        low, high = self.to_dict()["interval"]  # type: ignore[misc]
-        return low, high
+        return finite_interval(self.comparison)
 
     @property
     def group(self) -> Group:
@@ -161,66 +127,40 @@ class PairedComparison:
 
 @dataclass(frozen=True)
 class PlannedPower:
-    """What so many items can show at 80 % power, before they are run.
+    """What so many items can show at 80 % power, before they are run."""
 
-    Args:
-        items: of the task.
-        discordant: the assumed share of items that only one side answers rightly.
-        comparisons: judged together under Holm's correction.
-        smallest_detectable: the smallest detectable difference; None where there is none.
-    """
-
-    items: int
-    discordant: float
-    comparisons: int
-    smallest_detectable: float | None
+    items: int  # of the task
+    discordant: float  # the assumed share of items that only one side answers rightly
+    comparisons: int  # judged together under Holm's correction
+    smallest_detectable: float | None  # difference; None where none can be detected
 
 
 @dataclass(frozen=True)
 class DiscordantItem:
-    """An item that only one of a condition and the baseline answers rightly, by the first answer of each.
+    """An item that only one of a condition and the baseline answers rightly, by the first answer of each."""
 
-    Args:
-        condition: which is compared with the baseline.
-        item: its id.
-        question, gold: as texts.
-        gained: right only under the condition; otherwise only under the baseline.
-        baseline, answer: what was answered without and with.
-    """
-
-    condition: str
-    item: str
+    condition: str  # which is compared with the baseline
+    item: str  # its id
     question: str
     gold: str
-    gained: bool
-    baseline: str
-    answer: str
+    gained: bool  # right only under the condition; otherwise only under the baseline
+    baseline: str  # what was answered without
+    answer: str  # what was answered with
 
 
 @dataclass(frozen=True)
 class TaskFindings:
-    """One task.
+    """One task."""
 
-    Args:
-        name, kind: as of `Task`.
-        items: answered under every condition.
-        planned_items: to be answered.
-        planned: what they can show.
-        conditions: the baseline first.
-        comparisons: the judged ones and the controls.
-        same_as_baseline: items answered exactly as by the baseline, for each placebo that must do so.
-        discordant: items, condition by condition.
-    """
-
-    name: str
+    name: str  # name and kind as of `Task`
     kind: str
-    items: int
-    planned_items: int
+    items: int  # answered under every condition
+    planned_items: int  # to be answered
     planned: PlannedPower
-    conditions: Sequence[ConditionFindings]
+    conditions: Sequence[ConditionFindings]  # the baseline first
     comparisons: Sequence[PairedComparison]
-    same_as_baseline: Mapping[str, int]
-    discordant: Sequence[DiscordantItem]
+    same_as_baseline: Mapping[str, int]  # items answered exactly as by the baseline, by placebo that must do so
+    discordant: Sequence[DiscordantItem]  # condition by condition
 
     @property
     def baseline(self) -> ConditionFindings:
@@ -233,17 +173,8 @@ class TaskFindings:
 
     def to_dict(self) -> Facts:
         """For report.json."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "items": self.items,
-            "planned_items": self.planned_items,
-            "planned": asdict(self.planned),
-            "conditions": [condition.to_dict() for condition in self.conditions],
-            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
-            "same_as_baseline": dict(self.same_as_baseline),
-            "discordant": [asdict(item) for item in self.discordant],
-        }
+        conditions = [condition.to_dict() for condition in self.conditions]
+        return asdict(self) | {"conditions": conditions, "comparisons": [pair.to_dict() for pair in self.comparisons]}
 
 
 @dataclass(frozen=True)
@@ -256,23 +187,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that a report says.
+    """Everything that a report says."""
 
-    Args:
-        armlet: the version that measured.
-        complete: every item of every task is answered under every condition.
-        verdicts: one for each judged comparison.
-        tasks: those with an answered item.
-        settings: how the run was made.
-        study: of a confirmation: the search that chose the setting.
-    """
-
-    armlet: str
-    complete: bool
-    verdicts: Sequence[Verdict]
-    tasks: Sequence[TaskFindings]
-    settings: RunSettings
-    study: ChosenSetting | None = None
+    armlet: str  # the version that measured
+    complete: bool  # every item of every task is answered under every condition
+    verdicts: Sequence[Verdict]  # one for each judged comparison
+    tasks: Sequence[TaskFindings]  # those with an answered item
+    settings: RunSettings  # how the run was made
+    study: StudyResult | None = None  # of a confirmation: the search that chose the setting
 
     def to_dict(self) -> Facts:
         """The content of report.json, as plain values."""
@@ -282,5 +204,5 @@ class Findings:
             "verdicts": [verdict.sentence for verdict in self.verdicts],
             "tasks": [task.to_dict() for task in self.tasks],
             "manifest": self.settings.to_dict(),
-            **({"study": self.study.to_dict()} if self.study else {}),
+            **({"study": self.study.summary()} if self.study else {}),
         }

@@ -1,11 +1,12 @@
 """Numbers as a report prints them."""
 
-NO_NUMBER = "–"
+DASH = "–"
+"""In place of a number that there is not."""
 
 
 def percent(share: float | None) -> str:
     """A fraction in percent."""
-    return NO_NUMBER if share is None else f"{100 * share:.1f}\u00a0%"
+    return DASH if share is None else f"{100 * share:.1f}\u00a0%"
 
 
 def points(difference: float) -> str:
@@ -23,7 +24,7 @@ def interval_text(low: float | None, high: float | None) -> str:
     return f"[{', '.join(bounds(low, high))}]"
 
 
-def difference_and_interval(difference: float, low: float | None, high: float | None) -> str:
+def difference_text(difference: float, low: float | None, high: float | None) -> str:
     """A difference with its interval, in percentage points."""
     return f"{points(difference)} {interval_text(low, high)}"
 
@@ -36,7 +37,7 @@ def detectable_points(difference: float | None) -> str:
 def probability(value: float | None) -> str:
     """A p-value."""
     if value is None:
-        return NO_NUMBER
+        return DASH
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -1,5 +1,6 @@
 """The report of a run: report.json for programs, report.md for a repository, report.html for a reader."""
 
+import html
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -9,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from armlet.evaluation.report import sentences, tables
-from armlet.evaluation.report.findings import Findings, TaskFindings
+from armlet.evaluation.report.findings import Findings
 from armlet.evaluation.search.results import SearchMap
 from armlet.presentation.files import write_json, write_text
 
@@ -67,17 +68,14 @@ def page(findings: Findings, figures: Mapping[str, str]) -> str:
         findings: of `analyse`.
         figures: inline SVG by what each shows in a sentence; the forest plot first.
     """
-    return (
-        _environment(escape)
-        .get_template("report.html.jinja")
-        .render(
-            findings=findings,
-            figures={label: _with_own_ids(svg, number) for number, (label, svg) in enumerate(figures.items())},
-            shown=SHOWN_IN_HTML,
-            longest_text=LONGEST_IN_HTML,
-            folded_from=FOLDED_FROM,
-            marks=VERDICT_MARKS,
-        )
+    template = _environment(escape).get_template("report.html.jinja")
+    return template.render(
+        findings=findings,
+        figures={label: _with_unique_ids(svg, number) for number, (label, svg) in enumerate(figures.items())},
+        shown=SHOWN_IN_HTML,
+        longest_text=LONGEST_IN_HTML,
+        folded_from=FOLDED_FROM,
+        marks=VERDICT_MARKS,
     )
 
 
@@ -86,8 +84,7 @@ def in_markdown(value: object) -> Markup:
     if isinstance(value, Markup):
         return value
     line = " ".join(BIDI_CONTROLS.sub("\ufffd", str(value)).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    line = re.sub(r"([\\`*_|$])", r"\\\1", line)
+    line = re.sub(r"([\\`*_|$])", r"\\\1", html.escape(line, quote=False))
     return Markup(line.replace("](", "]\\("))
 
 
@@ -102,20 +99,17 @@ def _environment(escaped: Callable[[object], Markup]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"samples_grid": tables.samples_grid, "changes": tables.changes, "arm_checks": _arm_checks}
+    of_task = (tables.samples_grid, tables.changes, sentences.arm_checks)
+    environment.filters |= {function.__name__: function for function in of_task}
     environment.globals |= {"sentences": sentences, "tables": tables}
     return environment
-
-
-def _arm_checks(task: TaskFindings) -> list[sentences.RunCheck]:
-    return list(sentences.arm_checks(task))
 
 
 def _draw_figures(findings: Findings, map: SearchMap | None) -> dict[str, str]:
     from armlet.evaluation.report.figures import draw_forest, draw_map
     from armlet.presentation.style import svg_text
 
-    figures = {}
+    figures: dict[str, str] = {}
     if any(task.comparisons for task in findings.tasks):
         forest = draw_forest(findings.tasks, title="Difference from the baseline")
         figures["Forest plot of differences; the table of accuracy has its numbers"] = svg_text(forest)
@@ -125,6 +119,6 @@ def _draw_figures(findings: Findings, map: SearchMap | None) -> dict[str, str]:
     return figures
 
 
-def _with_own_ids(svg: str, number: int) -> Markup:
-    """Two drawings use the same ids; on one page each needs its own."""
+def _with_unique_ids(svg: str, number: int) -> Markup:
+    """Two drawings use the same ids; on one page they must differ."""
     return Markup(re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>f{number}-", svg))

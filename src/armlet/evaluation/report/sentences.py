@@ -1,17 +1,11 @@
-"""What a report says in words: verdicts, whether the placebos hold, what could be shown, and how it was run."""
+"""What a report says in words: verdicts, checks of placebos and of ARM, what could be shown, and how it was run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from armlet.evaluation.report.findings import ConditionFindings, Findings, PairedComparison, PlannedPower, TaskFindings
-from armlet.evaluation.report.numbers import (
-    bounds,
-    detectable_points,
-    difference_and_interval,
-    percent,
-    points,
-    with_count,
-)
+from armlet.evaluation.report.numbers import bounds, detectable_points, difference_text, percent, points, with_count
+from armlet.evaluation.search.results import best
 from armlet.evaluation.settings import ConditionSettings
 
 FORMAT = (
@@ -50,9 +44,9 @@ JUDGING = (
 
 @dataclass(frozen=True)
 class RunCheck:
-    """Whether something holds that a run depends on, and the sentence that says so."""
+    """Whether something that a run depends on is so, and the sentence about it."""
 
-    holds: bool
+    ok: bool
     sentence: str
 
 
@@ -80,41 +74,40 @@ def missing(findings: Findings) -> str | None:
     if findings.complete:
         return None
     answered = {task.name: task.items for task in findings.tasks}
-    parts = (
+    counts = [
         f"{answered.get(task.name, 0):,} of {with_count(task.items, 'item')} of {task.name}"
         for task in findings.settings.tasks
-    )
-    return f"partial: {'; '.join(parts)}"
+    ]
+    return f"partial: {'; '.join(counts)}"
 
 
 def search_summary(findings: Findings) -> str | None:
     """What the search before a confirmation cost and promised; None where there was none."""
     if not findings.study:
         return None
-    budget, best = findings.study.budget, findings.study.best.result
+    budget, chosen = findings.study.budget, best(findings.study.trials)
     tried = f"{with_count(budget.trials, 'setting')} tried on {with_count(budget.items, 'other item')}"
-    promised = difference_and_interval(best.difference, best.low, best.high)
+    promised = difference_text(chosen.difference, chosen.low, chosen.high)
     return f"The setting is the best of {tried} ({with_count(budget.answers, 'answer')}); difference there: {promised}."
 
 
-def placebo_checks(task: TaskFindings) -> Iterator[RunCheck]:
+def placebo_checks(task: TaskFindings) -> list[RunCheck]:
     """Whether the placebos that must answer exactly as the baseline do so."""
+    of_items, checks = f"of {with_count(task.items, 'item')}", []
     for name, same in task.same_as_baseline.items():
-        fact = (
-            f"{name} gives the baseline's answers, letter for letter, in {same:,} of {with_count(task.items, 'item')}"
-        )
-        holds = same == task.items
-        yield RunCheck(
-            holds,
-            fact if holds else f"{fact}: attaching alone changes answers here, so differences may be due to it",
-        )
+        fact = f"{name} gives the baseline's answers, letter for letter, in {same:,} {of_items}"
+        warning = f"{fact}: attaching alone changes answers here, so differences may be due to it"
+        checks.append(RunCheck(True, fact) if same == task.items else RunCheck(False, warning))
+    return checks
 
 
-def arm_checks(task: TaskFindings) -> Iterator[RunCheck]:
+def arm_checks(task: TaskFindings) -> list[RunCheck]:
     """Whether ARM moved values under each condition that has it."""
-    for condition in task.conditions:
-        if condition.role in ("treated", "combined") or (condition.role == "best-of" and condition.arm):
-            yield _check_arm(condition)
+    return [
+        _check_arm(condition)
+        for condition in task.conditions
+        if condition.role in ("treated", "combined") or (condition.role == "best-of" and condition.arm)
+    ]
 
 
 def _check_arm(condition: ConditionFindings) -> RunCheck:
@@ -130,21 +123,19 @@ def _check_arm(condition: ConditionFindings) -> RunCheck:
 
 
 def failed_checks(findings: Findings) -> list[str]:
-    """What does not hold, for the terminal."""
+    """What is not as it should be, for the terminal."""
     return [
         f"{task.name}: {check.sentence}"
         for task in findings.tasks
         for check in (*placebo_checks(task), *arm_checks(task))
-        if not check.holds
+        if not check.ok
     ]
 
 
 def discordance(tasks: Sequence[TaskFindings]) -> str:
     """What the discordant items are that a report shows."""
     several = any(condition.samples > 1 for task in tasks for condition in task.conditions)
-    return "Discordant items: only one side answers them rightly" + (
-        ", by the first answer to each." if several else "."
-    )
+    return f"Discordant items: only one side answers them rightly{', by the first answer to each' if several else ''}."
 
 
 def power_sentence(task: TaskFindings) -> str:
@@ -154,8 +145,8 @@ def power_sentence(task: TaskFindings) -> str:
     shown = "no difference" if smallest is None else f"differences of {detectable_points(smallest)} or more"
     return (
         f"{task.name}: before the run, {with_count(planned.items, 'item')} could show {shown} at 80 % power, "
-        f"assuming that {percent(planned.discordant)} of the pairs are discordant"
-        f"{strictness(planned.comparisons)}. With the variability that was seen:"
+        f"assuming that {percent(planned.discordant)} of the pairs are discordant{_correction(planned)}. "
+        "With the variability that was seen:"
     )
 
 
@@ -164,11 +155,11 @@ def power_announcement(name: str, planned: PlannedPower) -> str:
     smallest, items = planned.smallest_detectable, with_count(planned.items, "item")
     can = "no difference" if smallest is None else f"differences from {detectable_points(smallest)} on"
     share = f"{100 * planned.discordant:.0f} %"
-    return f"{name}: {items} can show {can} (80 % power, {share} discordant pairs{strictness(planned.comparisons)})"
+    return f"{name}: {items} can show {can} (80 % power, {share} discordant pairs{_correction(planned)})"
 
 
-def strictness(judged: int) -> str:
-    """The correction that a power takes into account, where more than one comparison is judged."""
+def _correction(planned: PlannedPower) -> str:
+    judged = planned.comparisons
     return f", after Holm's correction for {judged} comparisons" if judged > 1 else ""
 
 
@@ -183,8 +174,8 @@ def run_settings(findings: Findings) -> dict[str, str]:
     run = findings.settings
     lines = {name if name == "model" else f"engine, {name}": plain(value) for name, value in run.engine.items()}
     for task in run.tasks:
-        described = f"{task.kind}, {with_count(task.items, 'item')}, sha256 {task.sha256}; {plain(task.source)}"
-        lines[f"task {task.name}"] = described
+        items = with_count(task.items, "item")
+        lines[f"task {task.name}"] = f"{task.kind}, {items}, sha256 {task.sha256}; {plain(task.source)}"
     lines |= {f"sampling, {kind}": plain(sampling) for kind, sampling in run.sampling.items()}
     lines |= {f"system prompt, {kind}": prompt for kind, prompt in run.systems.items() if prompt}
     lines |= {f"grader, {kind}": grader for kind, grader in run.graders.items()}

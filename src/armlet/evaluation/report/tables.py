@@ -1,14 +1,14 @@
 """The tables of a report as text cells, for HTML and Markdown, and a summary for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from armlet.evaluation.conditions.conditions import BASELINE
 from armlet.evaluation.report.findings import (
     COMPARED_ROLES,
     ChosenAnswers,
-    ConditionFindings,
     DiscordantItem,
     Findings,
     Group,
@@ -18,20 +18,12 @@ from armlet.evaluation.report.findings import (
     TaskFindings,
     WrittenAnswers,
 )
-from armlet.evaluation.report.numbers import (
-    NO_NUMBER,
-    detectable_points,
-    difference_and_interval,
-    percent,
-    probability,
-    with_count,
-)
+from armlet.evaluation.report.numbers import DASH, detectable_points, difference_text, percent, probability, with_count
 from armlet.evaluation.report.sentences import FORMAT, NORMALISED, condition_settings, condition_temperature, plain
 from armlet.evaluation.search.results import SearchMap
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from rich.text import Text
 
 Cells = Sequence[str]
 
@@ -43,20 +35,37 @@ GROUPS: dict[Group, str] = {
 }
 """The groups of comparisons in the order in which a table shows them, each with the line above it."""
 
+ACCURACY_COLUMNS: Mapping[str, Callable[[PairedComparison], str]] = {
+    "condition": lambda pair: str(pair.treated),
+    "accuracy": lambda pair: percent(pair.comparison.treated_mean),
+    "difference [95 % interval], points": lambda pair: difference_text(pair.comparison.difference, *pair.interval),
+    "gained, lost": lambda pair: (
+        DASH if pair.comparison.gained is None else f"{pair.comparison.gained:,}, {pair.comparison.lost:,}"
+    ),
+    "p": lambda pair: probability(pair.comparison.p_value),
+    "Holm's p": lambda pair: probability(pair.p_holm),
+    "verdict": lambda pair: DASH if pair.group == "bound" else pair.verdict,
+}
+"""The text of each column, by heading."""
+
+FORM_COLUMNS: Mapping[str, Callable[[WrittenAnswers], str]] = {
+    "extracted": lambda answers: percent(answers.extracted),
+    "in the requested form": lambda answers: percent(answers.format_ok),
+    "truncated": lambda answers: percent(answers.truncated),
+    "mean tokens": lambda answers: DASH if answers.tokens is None else f"{answers.tokens:.1f}",
+    "distinct\u20112": lambda answers: f"{answers.distinct_2:.3f}",
+    "accuracy of those extracted": lambda answers: percent(answers.accuracy_of_extracted),
+}
+"""The text of each column but the first, by heading."""
+
 
 @dataclass(frozen=True)
 class Grid:
-    """A table as texts.
+    """A table as texts."""
 
-    Args:
-        title: what it shows, short.
-        headings: of the columns; the first column names a row.
-        groups: rows by the line above them, "" for none.
-    """
-
-    title: str
-    headings: Cells
-    groups: Mapping[str, Sequence[Cells]]
+    title: str  # what it shows, short
+    headings: Cells  # of the columns; the first column names a row
+    groups: Mapping[str, Sequence[Cells]]  # rows by the line above them, "" for none
 
 
 @dataclass(frozen=True)
@@ -74,100 +83,49 @@ class Changes:
 
     def examples(self, limit: int) -> list[DiscordantItem]:
         """The first ones of both kinds in turn."""
-        numbered = [(at, item) for items in (self.gained, self.lost) for at, item in enumerate(items[:limit])]
-        return [item for _, item in sorted(numbered, key=lambda pair: pair[0])][:limit]
+        turns = zip_longest(self.gained[:limit], self.lost[:limit])
+        return [item for turn in turns for item in turn if item][:limit]
 
 
 def grouped(task: TaskFindings) -> dict[Group, list[PairedComparison]]:
     """A task's comparisons by group, in the order in which they are shown; empty groups are left out."""
-    groups: dict[Group, list[PairedComparison]] = {group: [] for group in GROUPS}
-    for pair in task.comparisons:
-        groups[pair.group].append(pair)
-    return {group: pairs for group, pairs in groups.items() if pairs}
+    groups: dict[Group, list[PairedComparison]] = {}
+    for pair in sorted(task.comparisons, key=lambda pair: [*GROUPS].index(pair.group)):
+        groups.setdefault(pair.group, []).append(pair)
+    return groups
 
 
 def accuracy_grid(task: TaskFindings) -> Grid:
     """Accuracy of each condition and its difference from the baseline."""
-    headings = (
-        "condition",
-        "accuracy",
-        "difference [95 % interval], points",
-        "gained, lost",
-        "p",
-        "Holm's p",
-        "verdict",
-    )
-    first = [(label, percent(accuracy), *[""] * 5) for label, accuracy in _baselines(task).items()]
-    groups = {GROUPS[group]: [_accuracy_cells(pair) for pair in pairs] for group, pairs in grouped(task).items()}
-    return Grid(
-        f"{task.name}, {with_count(task.items, 'item')}", headings, {"": [*first, *groups.pop("", [])], **groups}
-    )
-
-
-def _accuracy_cells(pair: PairedComparison) -> Cells:
-    comparison = pair.comparison
-    return (
-        str(pair.treated),
-        percent(comparison.treated_mean),
-        difference_and_interval(comparison.difference, *pair.interval),
-        NO_NUMBER if comparison.gained is None else f"{comparison.gained:,}, {comparison.lost:,}",
-        probability(comparison.p_value),
-        probability(pair.p_holm),
-        _verdict_cell(pair),
-    )
-
-
-def _verdict_cell(pair: PairedComparison) -> str:
-    return NO_NUMBER if pair.group == "bound" else pair.verdict
-
-
-def _baselines(task: TaskFindings) -> dict[str, float]:
-    """The accuracy of the baseline, and of its majority where there is one."""
-    accuracies = {BASELINE: task.baseline.accuracy}
-    voted = _accuracies(task, "majority").get(BASELINE)
-    return accuracies if voted is None else accuracies | {str(Side(BASELINE, "majority")): voted}
+    baselines = {BASELINE: task.baseline.accuracy}
+    if BASELINE in (voted := _accuracies(task, "majority")):
+        baselines[str(Side(BASELINE, "majority"))] = voted[BASELINE]
+    groups: dict[str, list[Cells]] = {"": [(name, percent(mean), *[""] * 5) for name, mean in baselines.items()]}
+    for group, pairs in grouped(task).items():
+        rows = [tuple(text(pair) for text in ACCURACY_COLUMNS.values()) for pair in pairs]
+        groups.setdefault(GROUPS[group], []).extend(rows)
+    return Grid(f"{task.name}, {with_count(task.items, 'item')}", tuple(ACCURACY_COLUMNS), groups)
 
 
 def _accuracies(task: TaskFindings, selection: Selection) -> dict[str, float]:
     """What a selection among an item's answers gets right, by condition."""
-    accuracies = {}
-    for pair in task.comparisons:
-        if pair.against.selection == selection:
-            accuracies[pair.against.condition] = pair.comparison.baseline_mean
-        if pair.treated.selection == selection:
-            accuracies[pair.treated.condition] = pair.comparison.treated_mean
-    return accuracies
+    sides = [(pair.against, pair.comparison.baseline_mean) for pair in task.comparisons]
+    sides += [(pair.treated, pair.comparison.treated_mean) for pair in task.comparisons]
+    return {side.condition: accuracy for side, accuracy in sides if side.selection == selection}
 
 
 def form_grid(task: TaskFindings) -> Grid:
     """The form of generated answers; of multiple choice, the accuracy by both ways to choose."""
-    if task.kind == "choice":
-        headings = ("condition", "accuracy", "length-normalised accuracy")
-    else:
-        headings = (
-            "condition",
-            "extracted",
-            "in the requested form",
-            "truncated",
-            "mean tokens",
-            "distinct\u20112",
-            "accuracy of those extracted",
-        )
-    return Grid(task.name, headings, {"": [(condition.name, *_form(condition)) for condition in task.conditions]})
-
-
-def _form(condition: ConditionFindings) -> Cells:
-    answers = condition.answers
-    if isinstance(answers, ChosenAnswers):
-        return percent(condition.accuracy), percent(answers.accuracy_normalised)
-    return (
-        percent(answers.extracted),
-        percent(answers.format_ok),
-        percent(answers.truncated),
-        NO_NUMBER if answers.tokens is None else f"{answers.tokens:.1f}",
-        f"{answers.distinct_2:.3f}",
-        percent(answers.accuracy_of_extracted),
-    )
+    headings = ("accuracy", "length-normalised accuracy") if task.kind == "choice" else tuple(FORM_COLUMNS)
+    rows: list[Cells] = []
+    for condition in task.conditions:
+        answers = condition.answers
+        if isinstance(answers, ChosenAnswers):
+            cells = (percent(condition.accuracy), percent(answers.accuracy_normalised))
+        else:
+            cells = tuple(text(answers) for text in FORM_COLUMNS.values())
+        rows.append((condition.name, *cells))
+    return Grid(task.name, ("condition", *headings), {"": rows})
 
 
 def samples_grid(task: TaskFindings) -> Grid | None:
@@ -184,25 +142,19 @@ def samples_grid(task: TaskFindings) -> Grid | None:
     selected = {"majority": voted} if voted else {}
     if likeliest or any(condition.role == "best-of" for condition, _ in several):  # a column of dashes: not recorded
         selected["likeliest"] = likeliest
-    rows = [
-        (
-            condition.name,
-            str(condition.samples),
-            *(percent(pass_at.get(k)) for k in ks),
-            *(percent(accuracies.get(condition.name)) for accuracies in selected.values()),
-        )
-        for condition, pass_at in several
-    ]
+    rows: list[Cells] = []
+    for condition, pass_at in several:
+        shares = [*map(pass_at.get, ks), *(accuracies.get(condition.name) for accuracies in selected.values())]
+        rows.append((condition.name, str(condition.samples), *map(percent, shares)))
     return Grid(task.name, ("condition", "samples", *(f"pass@{k}" for k in ks), *selected), {"": rows})
 
 
 def power_grid(task: TaskFindings) -> Grid:
     """The smallest detectable difference of each comparison, with the variability seen."""
+    groups = grouped(task)
     rows = [
         (str(pair.treated), detectable_points(pair.comparison.smallest_detectable), pair.comparison.test)
-        for group, pairs in grouped(task).items()
-        if group in ("judged", "placebo")
-        for pair in pairs
+        for pair in (*groups.get("judged", ()), *groups.get("placebo", ()))
     ]
     return Grid(task.name, ("condition", "smallest detectable difference (80 % power)", "test"), {"": rows})
 
@@ -220,30 +172,19 @@ def arm_grid(task: TaskFindings) -> Grid | None:
 
 def settings_grid(findings: Findings) -> Grid:
     """How each condition was run."""
-    rows = [
-        (
-            condition.name,
-            condition.role,
-            condition_settings(condition),
-            condition_temperature(condition),
-            str(condition.samples),
-        )
-        for condition in findings.settings.conditions
-    ]
+    rows: list[Cells] = []
+    for condition in findings.settings.conditions:
+        settings, temperature = condition_settings(condition), condition_temperature(condition)
+        rows.append((condition.name, condition.role, settings, temperature, str(condition.samples)))
     return Grid("conditions", ("condition", "role", "settings", "temperature", "samples"), {"": rows})
 
 
 def map_grid(searched: SearchMap) -> Grid:
     """The sensitivity map as a table."""
-    rows = [
-        (
-            plain(row.values[searched.x]),
-            plain(row.values[searched.y]),
-            difference_and_interval(row.difference, row.low, row.high),
-            f"{row.items:,}",
-        )
-        for row in searched.rows
-    ]
+    rows: list[Cells] = []
+    for trial in searched.rows:
+        settings = (plain(trial.values[name]) for name in (searched.x, searched.y))
+        rows.append((*settings, difference_text(trial.difference, trial.low, trial.high), f"{trial.items:,}"))
     return Grid("", (searched.x, searched.y, "difference [95 % interval], points", "items"), {"": rows})
 
 
@@ -255,37 +196,23 @@ def changes(task: TaskFindings) -> list[Changes]:
     return [Changes(condition, gained, lost) for condition, (gained, lost) in sides.items()]
 
 
-def summary_tables(findings: Findings) -> list["Table"]:
-    """For the terminal, one table for each task; fits 80 columns."""
-    return [_summary(task) for task in findings.tasks]
-
-
-def _summary(task: TaskFindings) -> "Table":
+def summary_table(task: TaskFindings) -> "Table":
+    """For the terminal, without counts and p-values, so that it fits 80 columns."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    title = Text(f"{task.name}, {with_count(task.items, 'item')}")
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    grid = accuracy_grid(task)
+    table = Table(title=Text(grid.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("condition", overflow="fold")
     for heading in ("accuracy", "difference [95 %]"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for label, accuracy in _baselines(task).items():
-        table.add_row(*_text_cells(label, percent(accuracy)))
-    for group, pairs in grouped(task).items():
-        for pair in pairs if group != "matched" else ():
-            difference = difference_and_interval(pair.comparison.difference, *pair.interval)
-            cells = (str(pair.treated), percent(pair.comparison.treated_mean), difference, _verdict_cell(pair))
-            table.add_row(*_text_cells(*cells), style=None if group == "judged" else "dim")
+    for group, rows in grid.groups.items():
+        for row in rows if group != GROUPS["matched"] else ():
+            cells = [Text(" ".join(cell.split())) for cell in (*row[:3], row[-1])]  # ordinary spaces, no markup
+            table.add_row(*cells, style="dim" if group else None)
     return table
-
-
-def _text_cells(*cells: str) -> "list[Text]":
-    """Cells without markup and with ordinary spaces."""
-    from rich.text import Text
-
-    return [Text(" ".join(cell.split())) for cell in cells]
 
 
 def form_sections(findings: Findings) -> list[tuple[str, str, list[TaskFindings]]]:

@@ -1,47 +1,44 @@
-"""What a search found: its trials, the sensitivity map drawn of them, and the whole study as study.json stores it."""
+"""The result of a search: its trials, the sensitivity map drawn of them, and the study as study.json stores it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import Any
 
 from armlet.evaluation.settings import Facts
+from armlet.statistics.comparison import Comparison
 
-PLAIN_FIELDS = ("trial", "layers", "items", "accuracy", "difference", "low", "high")
+
+def finite_interval(comparison: Comparison) -> tuple[float | None, float | None]:
+    """Low and high; None is infinite, which JSON cannot express."""
+    low, high = (end if isfinite(end) else None for end in comparison.interval)
+    return low, high
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One setting and its comparison with the baseline on the tuning items; shares are fractions.
+    """One setting and its comparison with the baseline on the tuning items; shares are fractions."""
 
-    Args:
-        trial: its number, from 0.
-        values: the searched settings by name.
-        layers: where ARM was attached.
-        items: how many were answered.
-        accuracy: with this setting.
-        difference: from the baseline.
-        low, high: the ends of the difference's interval; None is infinite.
-    """
-
-    trial: int
-    values: Mapping[str, float]
-    layers: str
-    items: int
-    accuracy: float
-    difference: float
-    low: float | None
+    trial: int  # its number, from 0
+    values: Mapping[str, float]  # the searched settings by name
+    layers: str  # where ARM was attached
+    items: int  # how many were answered
+    accuracy: float  # with this setting
+    difference: float  # from the baseline
+    low: float | None  # the ends of the difference's interval; None is infinite
     high: float | None
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "TrialResult":
         """Reads what `to_dict` made."""
-        values = {name: value for name, value in row.items() if name not in PLAIN_FIELDS}
-        return cls(values=values, **{name: row[name] for name in PLAIN_FIELDS})
+        plain_fields = {field.name for field in fields(cls)} - {"values"}
+        values = {name: value for name, value in row.items() if name not in plain_fields}
+        return cls(values=values, **{name: row[name] for name in plain_fields})
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Facts:
         """A row of trials.csv, with a column for each searched setting."""
-        fields = asdict(self)
-        return {"trial": fields.pop("trial"), **fields.pop("values"), **fields}
+        row = asdict(self)
+        return {"trial": row.pop("trial"), **row.pop("values"), **row}
 
     @property
     def excludes_zero(self) -> bool:
@@ -49,24 +46,23 @@ class TrialResult:
         return (self.low is not None and self.low > 0) or (self.high is not None and self.high < 0)
 
 
+def best(trials: Sequence[TrialResult]) -> TrialResult:
+    """The largest difference; of equal ones the first."""
+    return max(trials, key=lambda trial: trial.difference)
+
+
 @dataclass(frozen=True)
 class SearchMap:
-    """The sensitivity map: the difference over a grid of two settings.
+    """The sensitivity map: the difference over a grid of two settings."""
 
-    Args:
-        rows: a trial for each pair of values.
-        x, y: the names of the settings.
-        title: above the figure.
-    """
-
-    rows: Sequence[TrialResult]
-    x: str
+    rows: Sequence[TrialResult]  # a trial for each pair of values
+    x: str  # the names of the settings
     y: str
-    title: str
+    title: str  # above the figure
 
     def to_dict(self) -> Facts:
         """For report.json."""
-        return {"rows": [row.to_dict() for row in self.rows], "x": self.x, "y": self.y, "title": self.title}
+        return {**vars(self), "rows": [row.to_dict() for row in self.rows]}
 
 
 @dataclass(frozen=True)
@@ -79,46 +75,12 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class BestTrial:
-    """The trial with the largest difference, and its setting as the content of an armlet.json."""
-
-    result: TrialResult
-    armlet: Facts
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> "BestTrial":
-        """Reads what `to_dict` made."""
-        return cls(TrialResult.from_dict({k: v for k, v in row.items() if k != "armlet"}), row["armlet"])
-
-    def to_dict(self) -> Facts:
-        """The trial's row with "armlet"."""
-        return self.result.to_dict() | {"armlet": self.armlet}
-
-
-@dataclass(frozen=True)
 class StudyTask:
     """A task's tuning items."""
 
     name: str
     items: int
     source: Facts
-
-
-@dataclass(frozen=True)
-class ChosenSetting:
-    """What a confirmation measures and where it comes from."""
-
-    best: BestTrial
-    budget: Budget
-    tasks: Sequence[StudyTask]
-
-    def to_dict(self) -> Facts:
-        """The "study" of report.json."""
-        return {
-            "best": self.best.to_dict(),
-            "budget": asdict(self.budget),
-            "tasks": [asdict(task) for task in self.tasks],
-        }
 
 
 @dataclass(frozen=True)
@@ -141,66 +103,59 @@ class StudyArguments:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """A whole study.
+    """A whole study."""
 
-    Args:
-        arguments: what was asked of which model.
-        engine: what answered.
-        space: what was searched.
-        chosen: the best trial, the cost of the search, and the tasks.
-        interrupted: Ctrl-C cut it short.
-        trials: in the order in which they were run.
-        searched: the names of the searched settings.
-        mapped: the trials of the map, by number.
-    """
-
-    arguments: StudyArguments
-    engine: Facts
-    space: Mapping[str, Any]
-    chosen: ChosenSetting
-    interrupted: bool
-    trials: Sequence[TrialResult]
-    searched: Sequence[str]
-    mapped: Sequence[int]
+    arguments: StudyArguments  # what was asked of which model
+    engine: Facts  # what answered
+    space: Mapping[str, Any]  # what was searched
+    tasks: Sequence[StudyTask]
+    budget: Budget
+    armlet: Facts  # the setting of the best trial, as the content of an armlet.json
+    interrupted: bool  # Ctrl-C cut it short
+    trials: Sequence[TrialResult]  # in the order in which they were run
+    searched: Sequence[str]  # the names of the searched settings
+    mapped: Sequence[int]  # the trials of the map, by number
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "StudyResult":
-        """Reads the content of study.json.
-
-        Raises:
-            LookupError, TypeError: it is not that.
-        """
-        tasks = [StudyTask(**task) for task in content["tasks"]]
+        """Reads the content of study.json; LookupError or TypeError where it is not that."""
         return cls(
             arguments=StudyArguments(**content["arguments"]),
             engine=content["engine"],
             space=content["study"],
-            chosen=ChosenSetting(BestTrial.from_dict(content["best"]), Budget(**content["budget"]), tasks),
+            tasks=[StudyTask(**task) for task in content["tasks"]],
+            budget=Budget(**content["budget"]),
+            armlet=content["best"]["armlet"],
             interrupted=content["interrupted"],
             trials=[TrialResult.from_dict(row) for row in content["trials"]],
             searched=content["map"]["names"],
             mapped=content["map"]["trials"],
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Facts:
         """The content of study.json."""
-        chosen = self.chosen.to_dict()
         return {
             "arguments": asdict(self.arguments),
             "engine": self.engine,
-            "tasks": chosen["tasks"],
             "study": self.space,
-            "budget": chosen["budget"],
+            **self.summary(),
             "interrupted": self.interrupted,
-            "best": chosen["best"],
             "trials": [trial.to_dict() for trial in self.trials],
             "map": {"names": self.searched, "trials": self.mapped},
+        }
+
+    def summary(self) -> Facts:
+        """The "study" of a confirmation's report.json: the setting and where it comes from."""
+        return {
+            "best": {**best(self.trials).to_dict(), "armlet": self.armlet},
+            "budget": asdict(self.budget),
+            "tasks": [asdict(task) for task in self.tasks],
         }
 
     def map(self) -> SearchMap | None:
         """The sensitivity map; None where a single setting was searched."""
         if len(self.searched) != 2:
             return None
-        tasks = ", ".join(task.name for task in self.chosen.tasks)
+        tasks = ", ".join(task.name for task in self.tasks)
         title = f"{self.space['treatment']['policy']} on the tuning items of {tasks}"
         return SearchMap([self.trials[number] for number in self.mapped], *self.searched, title=title)

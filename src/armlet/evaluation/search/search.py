@@ -8,19 +8,20 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from armlet.evaluation.conditions.conditions import Treatment
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.run import run
-from armlet.evaluation.search.results import TrialResult
+from armlet.evaluation.search.results import TrialResult, finite_interval
 from armlet.evaluation.settings import Facts
 from armlet.evaluation.tasks.problems import Task
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.spelling import settings
 from armlet.runs.folder import RunFolder
-from armlet.statistics.comparison import Comparison, compare
+from armlet.statistics.comparison import compare
 
 if TYPE_CHECKING:
     import optuna
@@ -57,24 +58,13 @@ SEARCHED = {"outward": ("band", "ceiling"), "inward": ("knee", "strength"), "tra
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched.
+    """What is searched; ArgumentError for names that cannot be."""
 
-    Args:
-        treatment: the settings that stay.
-        names: one or two of `RANGES`.
-        layers: candidates; the map is drawn for the first.
-        trials: beyond those of the map.
-        seed: of the search.
-
-    Raises:
-        ArgumentError: names that cannot be searched.
-    """
-
-    treatment: Treatment
-    names: tuple[str, ...]
-    layers: tuple[int | Sequence[int] | str, ...]
-    trials: int
-    seed: int
+    treatment: Treatment  # the settings that stay
+    names: tuple[str, ...]  # one or two of `RANGES`
+    layers: tuple[int | Sequence[int] | str, ...]  # candidates; the map is drawn for the first
+    trials: int  # beyond those of the map
+    seed: int  # of the search
 
     def __post_init__(self) -> None:
         known = [name for name in RANGES if name in settings(self.treatment.policy)]
@@ -87,11 +77,11 @@ class Space:
         points = product(*(RANGES[name].grid for name in self.names))
         return [dict(zip(self.names, point, strict=True)) | {LAYERS: 0} for point in points]
 
-    def treated(self, point: Mapping[str, float]) -> Treatment:
-        """The treatment at a point."""
+    def treatment_at(self, values: Mapping[str, float], layers: str) -> Treatment:
+        """The treatment with these values of the searched settings, at the candidate layers of this spelling."""
         policy: Any = self.treatment.policy
-        policy = replace(policy, **{name: point[name] for name in self.names})
-        return replace(self.treatment, policy=policy, layers=self.layers[int(point[LAYERS])])
+        candidates = {str(candidate): candidate for candidate in self.layers}
+        return replace(self.treatment, policy=replace(policy, **values), layers=candidates[layers])
 
     def to_dict(self) -> Facts:
         """For the manifest; the search follows from it with the same version of Optuna."""
@@ -105,30 +95,6 @@ class Space:
             "trials": self.trials,
             "seed": self.seed,
         }
-
-
-@dataclass(frozen=True)
-class SearchTrial:
-    """One point of the search and its comparison with the baseline on the tuning items."""
-
-    number: int
-    values: Mapping[str, float]
-    treatment: Treatment
-    comparison: Comparison
-
-    def result(self, space: Space) -> TrialResult:
-        """The row of the study's table."""
-        low, high = self.comparison.plain()["interval"]  # type: ignore[misc]
-        return TrialResult(
-            trial=self.number,
-            values={name: self.values[name] for name in space.names},
-            layers=str(space.layers[int(self.values[LAYERS])]),
-            items=self.comparison.items,
-            accuracy=self.comparison.treated_mean,
-            difference=self.comparison.difference,
-            low=low,
-            high=high,
-        )
 
 
 def part_of(id: str) -> ItemsPart:
@@ -150,7 +116,7 @@ def take(task: Task, part: ItemsPart) -> Task:
 
 def search(
     space: Space, plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], None] = lambda _: None
-) -> Iterator[SearchTrial]:
+) -> Iterator[TrialResult]:
     """Runs the study as far as it is not in the journal, trial by trial.
 
     Args:
@@ -170,39 +136,25 @@ def search(
     base = plan.conditions[0]
     for number in range(len(space.grid()) + space.trials):
         asked = study.ask()
-        values = _suggest(asked, space)
-        treatment = space.treated(values)
-        condition = replace(base, name=f"trial {number}", role="treated", treatment=treatment)
-        run(replace(plan, conditions=[condition]), engine, journal, tick)
-        comparison = compare(*(_scores(journal, name) for name in (base.name, condition.name)), seed=space.seed)
+        values, layers = _suggest(asked, space)
+        treated = replace(base, name=f"trial {number}", role="treated", treatment=space.treatment_at(values, layers))
+        run(replace(plan, conditions=[treated]), engine, journal, tick)
+        comparison = compare(_scores(journal, base.name), _scores(journal, treated.name), seed=space.seed)
         study.tell(asked, comparison.difference)
-        yield SearchTrial(number, values, treatment, comparison)
+        accuracy, interval = comparison.treated_mean, finite_interval(comparison)
+        yield TrialResult(number, values, layers, comparison.items, accuracy, comparison.difference, *interval)
 
 
-def best(trials: Sequence[SearchTrial]) -> SearchTrial:
-    """The largest difference; of equal ones the first."""
-    return max(trials, key=lambda trial: trial.comparison.difference)
-
-
-def on_map(trials: Sequence[SearchTrial], space: Space) -> list[SearchTrial]:
-    """The trials of the grid."""
-    return list(trials[: len(space.grid())])
-
-
-def _suggest(trial: "optuna.Trial", space: Space) -> dict[str, float]:
-    values: dict[str, float] = {}
-    for name in space.names:
-        allowed = RANGES[name]
-        values[name] = trial.suggest_float(name, allowed.low, allowed.high, log=allowed.log)
-    values[LAYERS] = trial.suggest_categorical(LAYERS, range(len(space.layers)))
-    return values
+def _suggest(trial: "optuna.Trial", space: Space) -> tuple[dict[str, float], str]:
+    """Values of the searched settings, and one of the candidate layers as text."""
+    ranges = {name: RANGES[name] for name in space.names}
+    values = {name: trial.suggest_float(name, r.low, r.high, log=r.log) for name, r in ranges.items()}
+    return values, str(space.layers[trial.suggest_categorical(LAYERS, range(len(space.layers)))])
 
 
 def _scores(journal: RunFolder, condition: str) -> list[list[float]]:
     """`[items][samples]`, tasks and items in the same order for all conditions."""
-    rows = sorted(
-        (row for row in journal.rows if row["condition"] == condition),
-        key=lambda row: (row["task"], row["item"], row["sample"]),
-    )
+    rows = [row for row in journal.rows if row["condition"] == condition]
+    rows.sort(key=itemgetter("task", "item", "sample"))
     samples = 1 + max(row["sample"] for row in rows)
     return [[float(row["correct"]) for row in rows[at : at + samples]] for at in range(0, len(rows), samples)]

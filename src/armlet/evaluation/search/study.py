@@ -1,10 +1,11 @@
 """A study in its folder: the search on its tuning items, and the best setting measured on its test items."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from armlet.attachment.config import parse_config
 from armlet.evaluation.conditions.conditions import Condition, Treatment, conditions
@@ -12,15 +13,8 @@ from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.perform import FinishedRun, perform
 from armlet.evaluation.plan import Plan, collect_tasks, make_plan
 from armlet.evaluation.run import count_answers
-from armlet.evaluation.search.results import (
-    BestTrial,
-    Budget,
-    ChosenSetting,
-    StudyArguments,
-    StudyResult,
-    StudyTask,
-)
-from armlet.evaluation.search.search import ItemsPart, SearchTrial, Space, best, on_map, search, take
+from armlet.evaluation.search.results import Budget, StudyArguments, StudyResult, StudyTask, TrialResult, best
+from armlet.evaluation.search.search import ItemsPart, Space, search, take
 from armlet.evaluation.settings import Facts
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.files import csv_text, write_json, write_text
@@ -28,6 +22,8 @@ from armlet.presentation.terminal import progress
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import default_run_folder, open_run_folder
 from armlet.runs.machine import machine
+
+Content = TypeVar("Content")
 
 STUDY_FILE, CONFIRMED_FILE, TEST_FOLDER = "study.json", "confirmed.json", "test"
 """In a study's folder: its result, the record that its test items are used, and the run that used them."""
@@ -62,7 +58,7 @@ def run_study(
     folder = folder or default_run_folder(manifest)
     if (folder / CONFIRMED_FILE).exists():
         raise ArgumentError(f"{folder}: the test items of this study have been used; give another --run or --seed")
-    trials: list[SearchTrial] = []
+    trials: list[TrialResult] = []
     interrupted = False
     total = (1 + len(space.grid()) + space.trials) * count_answers(plan)
     with open_run_folder(folder, manifest, machine()) as journal, progress("searching", total) as tick:
@@ -84,7 +80,7 @@ def write_study(study: StudyResult, folder: Path) -> list[Path]:
 
     paths = [
         write_text(folder / "trials.csv", csv_text([trial.to_dict() for trial in study.trials])),
-        write_json(folder / "armlet.json", study.chosen.best.armlet),
+        write_json(folder / "armlet.json", study.armlet),
     ]
     drawn = study.map()
     return paths + (save(draw_map(drawn), folder, "sensitivity") if drawn else [])
@@ -96,9 +92,9 @@ def read_study(folder: Path) -> StudyResult:
     Raises:
         ArgumentError: the folder contains none, its search was interrupted, or its test items have been used.
     """
-    study = _read_study_file(folder / STUDY_FILE)
+    study = _read_json(folder / STUDY_FILE, StudyResult.from_dict)
     record = folder / CONFIRMED_FILE
-    if record.exists() and _read_json(record, {"verdicts"})["verdicts"] is not None:
+    if record.exists() and _read_json(record, itemgetter("verdicts")) is not None:
         report = folder / TEST_FOLDER / "report.html"
         raise ArgumentError(f"{folder}: its test items have been used; the report is {report}")
     if study.interrupted:
@@ -112,9 +108,9 @@ def plan_confirmation(folder: Path, study: StudyResult) -> Plan:
     Raises:
         ArgumentError: the items are not those of the search.
     """
-    treatment = Treatment(**parse_config(dict(study.chosen.best.armlet)))
+    treatment = Treatment(**parse_config(dict(study.armlet)))
     plan = _plan(study.arguments, _take_tasks(study.arguments, "test"), conditions([treatment], []))
-    for before, now in zip(study.chosen.tasks, plan.tasks, strict=True):
+    for before, now in zip(study.tasks, plan.tasks, strict=True):
         if {**before.source, "part": "test"} != dict(now.source):
             raise ArgumentError(f"{folder}: the items of {now.name} are not those of the search; restore its file")
     return plan
@@ -130,7 +126,7 @@ def confirm_study(folder: Path, study: StudyResult, plan: Plan, engine: Engine) 
         raise ArgumentError(f"{folder}: the model is not the one of the search; its weights or its dtype have changed")
     _record(folder, study, None)
     finished = perform(plan, engine, folder / TEST_FOLDER)
-    return replace(finished, findings=replace(finished.findings, study=study.chosen))
+    return replace(finished, findings=replace(finished.findings, study=study))
 
 
 def record_confirmation(folder: Path, study: StudyResult, finished: FinishedRun) -> None:
@@ -139,8 +135,8 @@ def record_confirmation(folder: Path, study: StudyResult, finished: FinishedRun)
 
 
 def _record(folder: Path, study: StudyResult, verdicts: list[str] | None) -> None:
-    chosen = study.chosen.to_dict()
-    write_json(folder / CONFIRMED_FILE, {"verdicts": verdicts, "best": chosen["best"], "budget": chosen["budget"]})
+    summary = study.summary()
+    write_json(folder / CONFIRMED_FILE, {"verdicts": verdicts, "best": summary["best"], "budget": summary["budget"]})
 
 
 def _take_tasks(arguments: StudyArguments, part: ItemsPart) -> list[Task]:
@@ -163,49 +159,27 @@ def _plan(arguments: StudyArguments, tasks: Sequence[Task], compared: Sequence[C
 
 
 def _result(
-    trials: Sequence[SearchTrial],
-    space: Space,
-    plan: Plan,
-    engine: Facts,
-    arguments: StudyArguments,
-    interrupted: bool,
+    trials: Sequence[TrialResult], space: Space, plan: Plan, engine: Facts, asked: StudyArguments, interrupted: bool
 ) -> StudyResult:
-    chosen = best(trials)
-    items = sum(len(task.problems) for task in plan.tasks)
+    items, chosen = sum(len(task.problems) for task in plan.tasks), best(trials)
     return StudyResult(
-        arguments=arguments,
+        arguments=asked,
         engine=engine,
         space=space.to_dict(),
-        chosen=ChosenSetting(
-            BestTrial(chosen.result(space), chosen.treatment.plain()),
-            Budget(len(trials), items, (1 + len(trials)) * items),
-            [StudyTask(task.name, len(task.problems), dict(task.source)) for task in plan.tasks],
-        ),
+        tasks=[StudyTask(task.name, len(task.problems), dict(task.source)) for task in plan.tasks],
+        budget=Budget(len(trials), items, (1 + len(trials)) * items),
+        armlet=space.treatment_at(chosen.values, chosen.layers).plain(),
         interrupted=interrupted,
-        trials=[trial.result(space) for trial in trials],
+        trials=trials,
         searched=space.names,
-        mapped=[trial.number for trial in on_map(trials, space)],
+        mapped=list(range(min(len(trials), len(space.grid())))),
     )
 
 
-def _read_study_file(path: Path) -> StudyResult:
-    keys = {"arguments", "engine", "tasks", "study", "budget", "interrupted", "best", "trials", "map"}
+def _read_json(path: Path, read: Callable[[dict[str, Any]], Content]) -> Content:
+    """What `read` takes from a file of a study; whatever is wrong with it is one error."""
     try:
-        return StudyResult.from_dict(_read_json(path, keys))
-    except (LookupError, TypeError) as error:
-        raise _no_study(path, str(error)) from error
-
-
-def _read_json(path: Path, keys: set[str]) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        missing = sorted(keys - set(dict(content)))
-    except (OSError, ValueError, TypeError) as error:
-        raise _no_study(path, str(error)) from error
-    if missing:
-        raise _no_study(path, f"lacks {', '.join(missing)}")
-    return content
-
-
-def _no_study(path: Path, reason: str) -> ArgumentError:
-    return ArgumentError(f"{path.parent}: is no folder of `armlet tune` ({path.name}: {reason})")
+        return read(dict(json.loads(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ArgumentError(f"{path.parent}: is no folder of `armlet tune` ({path.name}: {reason})") from error

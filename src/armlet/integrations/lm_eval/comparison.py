@@ -10,7 +10,7 @@ from typing import Any
 
 from armlet.evaluation.conditions.conditions import BASELINE
 from armlet.evaluation.report.analysis import analyse
-from armlet.evaluation.report.answers import ConditionAnswers, GradedAnswer, Item, TaskAnswers
+from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, GradedAnswer, TaskAnswers
 from armlet.evaluation.report.findings import Findings, LayerActivity
 from armlet.evaluation.settings import ConditionSettings, Facts, RunSettings, TaskSettings
 from armlet.integrations.lm_eval.samples import LoggedSample, SamplesFile, find_samples, listed, read_samples
@@ -159,7 +159,7 @@ def _pair_answers(task: str, before: LoggedRun, after: LoggedRun, metric: str) -
         name=task,
         kind=_answer_kind(before.samples[task]),
         planned_items=len(before.samples[task].keys() | after.samples[task].keys()),
-        items=[Item(str(sample.doc_id), sample.question, sample.gold) for sample, _ in pairs],
+        items=[AskedItem(str(sample.doc_id), sample.question, sample.gold) for sample, _ in pairs],
         conditions=[
             ConditionAnswers(condition, items, arm)
             for condition, items, arm in zip(_conditions(after), sides, ({}, activity), strict=True)
