@@ -44,14 +44,7 @@ Correctness = NDArray[np.float64]
 
 
 def analyse_run(journal: RunFolder, tasks: Sequence[Task], equal: Mapping[Kind, Equal], *, seed: int = 0) -> Findings:
-    """The findings of an armlet run.
-
-    Args:
-        journal: of a whole run, or of a part of one.
-        tasks: what was asked.
-        equal: for each kind of task, whether two extracted answers are the same answer.
-        seed: of the bootstrap.
-    """
+    """The findings of an armlet run, whole or cut short, from its journal and what was asked; the rest as `analyse`."""
     settings = RunSettings.from_manifest(journal.manifest)
     answers = [read_answers(journal, task, settings.conditions) for task in tasks]
     return analyse(settings, answers, {**equal}, seed=seed)
@@ -65,25 +58,20 @@ def analyse(
     Args:
         settings: how the run was made; its tasks may be more than those with answers.
         tasks: the answers.
-        equal: as in `analyse_run`.
+        equal: for each kind of task, whether two extracted answers are the same answer.
         seed: of the bootstrap.
     """
     planned = [plan_comparisons([answers.condition for answers in task.conditions], task.kind) for task in tasks]
     judged = sum(pair.judged for pairs in planned for pair in pairs)
     answered = [(task, pairs) for task, pairs in zip(tasks, planned, strict=True) if task.items]
-    begun = _correct_by_holm(
-        [_analyse_task(task, pairs, equal.get(task.kind), seed, judged) for task, pairs in answered]
-    )
+    begun = [_analyse_task(task, pairs, equal.get(task.kind), seed, judged) for task, pairs in answered]
+    begun = _correct_by_holm(begun)
     items = {task.name: task.items for task in begun}
+    judged_pairs = [(task, pair) for task in begun for pair in task.comparisons if pair.judged]
     return Findings(
         armlet=settings.versions["armlet"] or "",
         complete=all(items.get(task.name, 0) == task.items for task in settings.tasks),
-        verdicts=[
-            Verdict(pair.verdict, verdict_sentence(task, pair))
-            for task in begun
-            for pair in task.comparisons
-            if pair.judged
-        ],
+        verdicts=[Verdict(pair.verdict, verdict_sentence(task, pair)) for task, pair in judged_pairs],
         tasks=begun,
         settings=settings,
     )
@@ -101,7 +89,7 @@ def count_judged(conditions: Sequence[ConditionSettings], tasks: Sequence[Task])
 
 
 @dataclass(frozen=True)
-class PlannedComparison:
+class PlannedPair:
     """Two sides that are compared, and whether the comparison gets a verdict."""
 
     treated: Side
@@ -109,30 +97,30 @@ class PlannedComparison:
     judged: bool
 
 
-def plan_comparisons(conditions: Sequence[ConditionSettings], kind: str) -> list[PlannedComparison]:
+def plan_comparisons(conditions: Sequence[ConditionSettings], kind: str) -> list[PlannedPair]:
     """What is compared: every condition with the baseline, also by majority, and treatments with matched placebos.
 
     Programs have no majority: two that do the same are seldom written the same.
     """
     voted: list[Selection] = [] if kind == "code" else ["majority"]
-    pairs: list[PlannedComparison] = []
+    pairs: list[PlannedPair] = []
     for condition in conditions:
         name = condition.name
         if condition.role == "best-of":
             selections: list[Selection] = [*voted, "likeliest", "any"]
-            pairs += [PlannedComparison(Side(name, by), Side(BASELINE), by != "any") for by in selections]
+            pairs += [PlannedPair(Side(name, by), Side(BASELINE), by != "any") for by in selections]
         elif name != BASELINE:
             selections = ["", *voted] if kind != "choice" and condition.samples > 1 else [""]
             judged = condition.role != "placebo"
-            pairs += [PlannedComparison(Side(name, by), Side(BASELINE, by), judged) for by in selections]
+            pairs += [PlannedPair(Side(name, by), Side(BASELINE, by), judged) for by in selections]
         if condition.role == "treated":
             matched = [c.name for c in conditions if c.placebo == "matched" and c.treatment == condition.treatment]
-            pairs += [PlannedComparison(Side(name), Side(placebo), False) for placebo in matched]
+            pairs += [PlannedPair(Side(name), Side(placebo), False) for placebo in matched]
     return pairs
 
 
 def _analyse_task(
-    task: TaskAnswers, pairs: Sequence[PlannedComparison], equal: Equal | None, seed: int, judged: int
+    task: TaskAnswers, pairs: Sequence[PlannedPair], equal: Equal | None, seed: int, judged: int
 ) -> TaskFindings:
     by_name = {answers.condition.name: answers for answers in task.conditions}
     baseline = by_name[BASELINE].items
@@ -196,18 +184,13 @@ def _describe_written(items: Sequence[Samples], correct: Correctness) -> Written
 
 
 def _compare_pairs(
-    pairs: Sequence[PlannedComparison],
-    by_name: Mapping[str, ConditionAnswers],
-    equal: Equal | None,
-    seed: int,
-    judged: int,
+    pairs: Sequence[PlannedPair], by_name: Mapping[str, ConditionAnswers], equal: Equal | None, seed: int, judged: int
 ) -> list[PairedComparison]:
     """Without those by likelihoods that are not recorded."""
     compared = []
     for pair in pairs:
-        before, after = (
-            _select(by_name[side.condition], side.selection, equal) for side in (pair.against, pair.treated)
-        )
+        sides = ((by_name[side.condition], side.selection) for side in (pair.against, pair.treated))
+        before, after = (_select(answers, selection, equal) for answers, selection in sides)
         if before is not None and after is not None:
             comparison = compare(before, after, seed=seed, comparisons=max(judged, 1))
             compared.append(PairedComparison(pair.treated, pair.against, pair.judged, comparison))
@@ -254,10 +237,8 @@ def _correct_by_holm(tasks: Sequence[TaskFindings]) -> list[TaskFindings]:
     """Holm's correction over all judged comparisons of all tasks."""
     p_values = [pair.comparison.p_value for task in tasks for pair in task.comparisons if pair.judged]
     adjusted = iter(holm(p_values))
-    return [
-        replace(
-            task,
-            comparisons=[replace(pair, p_holm=next(adjusted)) if pair.judged else pair for pair in task.comparisons],
-        )
-        for task in tasks
-    ]
+    corrected_tasks = []
+    for task in tasks:
+        pairs = [replace(pair, p_holm=next(adjusted)) if pair.judged else pair for pair in task.comparisons]
+        corrected_tasks.append(replace(task, comparisons=pairs))
+    return corrected_tasks

@@ -21,6 +21,7 @@ from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
 from armlet.redistribution.errors import ArgumentError
 
 Point = tuple[float, float]
+"""Two coordinates, sizes or ends."""
 
 DARK = "#222222"
 UNDETECTABLE = "#ececec"
@@ -86,7 +87,7 @@ def _draw_panel(axes: Axes, heading: str, pairs: Sequence[PairedComparison]) -> 
         top -= _row_lines(pair)
 
 
-def _draw_row(axes: Axes, pair: PairedComparison, middle: float, limits: tuple[float, float]) -> None:
+def _draw_row(axes: Axes, pair: PairedComparison, middle: float, limits: Point) -> None:
     smallest, half = pair.comparison.smallest_detectable, 0.42 * _row_lines(pair)
     start, end = limits if smallest is None else (-100 * smallest, 100 * smallest)
     axes.add_patch(Rectangle((start, middle - half), end - start, 2 * half, color=UNDETECTABLE, lw=0, zorder=0))
@@ -111,9 +112,7 @@ def _label_row(axes: Axes, pair: PairedComparison, middle: float) -> None:
     _annotate(axes, numbers, (1, middle), (8, 0), across, ha="left", fontsize=8, **look)
 
 
-def _annotate(
-    axes: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], unit: Any, **look: Any
-) -> Annotation:
+def _annotate(axes: Axes, text: str, at: Point, shift: Point, unit: Any, **look: Any) -> Annotation:
     """A text outside of the panel, which may contain a dollar sign: it is no formula."""
     look = {"fontsize": NAME_POINTS, "parse_math": False, "annotation_clip": False, **look}
     return axes.annotate(text, at, xytext=shift, xycoords=unit, textcoords="offset points", **look)
@@ -128,7 +127,7 @@ def _row_lines(pair: PairedComparison) -> float:
     return _row_name(pair).count("\n") + 1.5
 
 
-def _limits(pairs: Sequence[PairedComparison]) -> tuple[float, float]:
+def _limits(pairs: Sequence[PairedComparison]) -> Point:
     """Zero and everything finite is inside."""
     ends = [end for pair in pairs for end in (*pair.interval, pair.comparison.difference) if end is not None]
     smallest = [pair.comparison.smallest_detectable or 0.0 for pair in pairs]
@@ -199,7 +198,7 @@ def _caption(rows: Sequence[TrialResult]) -> str:
     return f"{items} items each; points, 95 % intervals; blue above the baseline, red below; outlined: excludes 0"
 
 
-def _framed(size: tuple[float, float], title: str, legend: str) -> Figure:
+def _framed(size: Point, title: str, legend: str) -> Figure:
     """An empty figure of so many inches with a title above and a legend below, both at its left edge."""
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     figure.suptitle(title, x=0.08 / size[0], ha="left", fontsize=10, weight="bold", color=DARK, parse_math=False)

@@ -117,14 +117,9 @@ def take(task: Task, part: ItemsPart) -> Task:
 def search(
     space: Space, plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], None] = lambda _: None
 ) -> Iterator[TrialResult]:
-    """Runs the study as far as it is not in the journal, trial by trial.
+    """Runs the study as far as it is not in its journal, trial by trial.
 
-    Args:
-        space: what is searched.
-        plan: of the tuning items, with the baseline alone.
-        engine: which answers.
-        journal: of this study.
-        tick: as in `run`.
+    `plan` is of the tuning items, with the baseline alone; `tick` as in `run`.
     """
     import optuna
 

@@ -41,12 +41,7 @@ def run_study(
 ) -> tuple[StudyResult | None, Path]:
     """Searches as far as the study is not in its folder yet, and writes study.json there.
 
-    Args:
-        space: what is searched.
-        plan: of `plan_tuning`.
-        engine: which answers.
-        arguments: those of the plan.
-        folder: None for one named after the study.
+    `plan` is that of `plan_tuning` for the same arguments; without a folder there is one named after the study.
 
     Returns:
         The study, None where it was interrupted before its first trial ended; and its folder.
@@ -124,17 +119,14 @@ def confirm_study(folder: Path, study: StudyResult, plan: Plan, engine: Engine) 
     """
     if plan.manifest(engine)["engine"] != study.engine:
         raise ArgumentError(f"{folder}: the model is not the one of the search; its weights or its dtype have changed")
-    _record(folder, study, None)
+    record_confirmation(folder, study, None)
     finished = perform(plan, engine, folder / TEST_FOLDER)
     return replace(finished, findings=replace(finished.findings, study=study))
 
 
-def record_confirmation(folder: Path, study: StudyResult, finished: FinishedRun) -> None:
-    """Records, after the report is written, that the test items have been used."""
-    _record(folder, study, [verdict.sentence for verdict in finished.findings.verdicts])
-
-
-def _record(folder: Path, study: StudyResult, verdicts: list[str] | None) -> None:
+def record_confirmation(folder: Path, study: StudyResult, finished: FinishedRun | None) -> None:
+    """Records that the test items are used: None before they are asked, and the run after its report is written."""
+    verdicts = finished and [verdict.sentence for verdict in finished.findings.verdicts]
     summary = study.summary()
     write_json(folder / CONFIRMED_FILE, {"verdicts": verdicts, "best": summary["best"], "budget": summary["budget"]})
 
