@@ -189,8 +189,7 @@ def _compare_pairs(
     """Without those by likelihoods that are not recorded."""
     compared = []
     for pair in pairs:
-        sides = ((by_name[side.condition], side.selection) for side in (pair.against, pair.treated))
-        before, after = (_select(answers, selection, equal) for answers, selection in sides)
+        before, after = (_select(by_name[side.condition].items, side, equal) for side in (pair.against, pair.treated))
         if before is not None and after is not None:
             comparison = compare(before, after, seed=seed, comparisons=max(judged, 1))
             compared.append(PairedComparison(pair.treated, pair.against, pair.judged, comparison))
@@ -202,19 +201,19 @@ def correctness(items: Sequence[Samples]) -> Correctness:
     return np.array([[answer.correct for answer in samples] for samples in items])
 
 
-def _select(answers: ConditionAnswers, selection: Selection, equal: Equal | None) -> Correctness | None:
+def _select(items: Sequence[Samples], side: Side, equal: Equal | None) -> Correctness | None:
     """Correctness `[items, samples]`, or `[items]` of the selected answers; None where likelihoods are not recorded."""
-    correct = correctness(answers.items)
-    if selection == "":
+    correct = correctness(items)
+    if side.selection == "":
         return correct
-    if selection == "any":
+    if side.selection == "any":
         return correct.max(axis=1)
-    if selection == "likeliest":
-        logprobs = np.array([[answer.logprob for answer in samples] for samples in answers.items], dtype=float)
+    if side.selection == "likeliest":
+        logprobs = np.array([[answer.logprob for answer in samples] for samples in items], dtype=float)
         likeliest = logprobs.argmax(axis=1)
         return None if np.isnan(logprobs).any() else correct[np.arange(len(correct)), likeliest]
     assert equal is not None, "kinds of answers that cannot be compared have no majority"
-    votes = [majority([answer.extracted for answer in samples], equal) for samples in answers.items]
+    votes = [majority([answer.extracted for answer in samples], equal) for samples in items]
     return np.array([0.0 if at is None else scores[at] for at, scores in zip(votes, correct, strict=True)])
 
 
