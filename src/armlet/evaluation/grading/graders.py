@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from armlet.evaluation.grading.answers import Grade, equal, equal_integers, grade, grade_integer, grade_released
+from armlet.evaluation.grading.extraction import Grade, equal, equal_integers, grade, grade_integer, grade_released
 from armlet.evaluation.grading.programs import check_humaneval
 from armlet.evaluation.grading.sandbox import require_sandbox
 from armlet.evaluation.tasks.problems import Kind, Problem
