@@ -9,8 +9,9 @@ from functools import lru_cache
 from armlet.evaluation.grading.math_worker import WORKER
 
 SENTENCE_CHARACTERS = 1000  # of the sentence or line that an answer is searched in
-BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
+OPENED_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
 TYPEFACE = r"\\(?:text\w*|math\w+|mbox)"
+NUMERAL = re.compile(r"\s*-?[0-9a-zA-Z]+_\{?(\d+)\}?\s*")  # math-verify ignores its base: 204_5 is not 204_7
 # GSM8K's form, `#### x`. A heading may start with as many marks, but then words follow, perhaps after a "1. ".
 ANSWER_LINE = re.compile(
     r"^[ \t]*####(?!#)[ \t]*(?!\d+[.)][ \t])((?:[-+−]?[\d.$\\(\[{]|[^\W\d_]\b)[^\n]*)", re.MULTILINE
@@ -87,7 +88,7 @@ def _stated_answer(text: str) -> tuple[str | None, bool]:
 def _closed_boxes(text: str) -> tuple[list[str], str]:
     """The contents of the outermost closed boxes, and the text up to the first box that is never closed."""
     contents, start = [], 0
-    while opening := BOX.search(text, start):
+    while opening := OPENED_BOX.search(text, start):
         end = _closing_brace(text, opening.end())
         if end is None:
             return contents, text[: opening.start()]
@@ -163,7 +164,7 @@ def _same_answer(answer: str, gold: str) -> bool:
         return True
     if _is_words(answer) or _is_words(gold):
         return _bare_words(answer) == _bare_words(gold)
-    bases = {_numeral_base(answer), _numeral_base(gold)} - {None}
+    bases = {numeral[1] for numeral in map(NUMERAL.fullmatch, (answer, gold)) if numeral}
     return len(bases) < 2 and WORKER.ask("same", answer, gold) is True
 
 
@@ -180,9 +181,3 @@ def _bare_words(latex: str) -> str:
     bare = re.sub(TYPEFACE + r"(?![a-zA-Z])|[{}]", "", latex)
     bare = " ".join(re.sub(r"\\[ ,;:!]|~", " ", bare).split()).rstrip(". ")
     return re.sub(r"^\((.*)\)$", r"\1", bare).strip().casefold()
-
-
-def _numeral_base(latex: str) -> str | None:
-    """The base of a numeral such as 204_5, which math-verify ignores: 204_5 is not 204_7."""
-    match = re.fullmatch(r"\s*-?[0-9a-zA-Z]+_\{?(\d+)\}?\s*", latex)
-    return match[1] if match else None

@@ -8,9 +8,9 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import threading
-import time
 from functools import lru_cache
 from subprocess import DEVNULL, PIPE, Popen
 from typing import TYPE_CHECKING
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sympy.matrices import MatrixBase
 
 REPLY_SECONDS = 60.0  # for a machine that stands still, and for Windows, where processor time cannot be limited
-REQUEST_CPU_SECONDS = 3  # of 64,262 comparisons of golds none took 2
-MATHEMATICS_MEMORY_BYTES = 4 << 30
+REQUEST_CPU_SECONDS = 4  # of 64,262 comparisons of golds none took 2
+MEMORY_BYTES = 4 << 30
 
 
 class MathWorker:
@@ -82,25 +82,19 @@ def serve() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is not a reply
     logging.disable(logging.CRITICAL)
-    with contextlib.suppress(ImportError, OSError, ValueError):  # the system refuses; Windows has no such limits
-        set_soft_limit("RLIMIT_AS", MATHEMATICS_MEMORY_BYTES)
+    with contextlib.suppress(ImportError, OSError, ValueError):  # the system refuses; Windows has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     for line in sys.stdin:
-        with contextlib.suppress(ImportError):  # from now on, so that a busy machine changes no verdict
-            set_soft_limit("RLIMIT_CPU", int(time.process_time()) + REQUEST_CPU_SECONDS + 1)
+        if hasattr(signal, "setitimer"):  # not on Windows. A busy machine changes no verdict: it is processor time
+            signal.setitimer(signal.ITIMER_PROF, REQUEST_CPU_SECONDS)  # then SIGPROF ends this process
         operation, *texts = json.loads(line)
         try:
             reply = read_expression(*texts) if operation == "read" else is_same(*texts)
         except Exception:  # whatever a parser raises on arbitrary text: it could not be read
             reply = None
         print(json.dumps(reply), file=replies, flush=True)
-
-
-def set_soft_limit(name: str, most: int) -> None:
-    """Limit a resource of this process."""
-    import resource
-
-    kind = getattr(resource, name)
-    resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
 
 
 def read_expression(text: str) -> str | None:

@@ -12,14 +12,10 @@ MOST_CUTS = 100  # of an answer's last lines, before which its code is tried to 
 
 
 def humaneval_program(prompt: str, completion: str, test: str, entry_point: str) -> str:
-    """The program that runs a completion against the tests of its row, which call the function `entry_point`.
+    """The program that runs a completion against the tests of its row, which define `check`.
 
-    Args:
-        prompt: of the row: imports, helpers, and the function's head and docstring.
-        completion: what the model wrote: the rest of the function or the whole of it, bare or in a fenced block. If
-            several blocks contain the whole function, the first counts.
-        test: of the row; defines `check`.
-        entry_point: the function's name.
+    The row's prompt is the beginning of the function `entry_point`, after imports and helpers. The completion is the
+    rest of it or the whole of it, bare or in a fenced block; of several blocks with all of it the first counts.
     """
     code = _extract_code(completion, entry_point)
     whole = _defines(code, entry_point)  # then the prompt's own function is ended; its imports and helpers remain

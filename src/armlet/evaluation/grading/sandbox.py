@@ -67,8 +67,18 @@ def run_program(source: str, *, seconds: float = 10.0) -> ProgramOutcome:
     """
     if not seconds > 0:
         raise ArgumentError(f"seconds {seconds} must be above 0")
-    require_sandbox()
-    return _run_isolated(source, seconds)
+    _require_bubblewrap()
+    token = secrets.token_hex(16)
+    late, status, verdict, detail = _run_isolated(source, token, seconds)
+    if late:
+        reason = "timed out"
+    elif verdict == OUT_OF_MEMORY:
+        reason = "out of memory"
+    elif status:
+        reason = "failed"
+    else:
+        reason = "passed" if verdict == token.encode() else "ended early"
+    return ProgramOutcome(reason == "passed", reason, detail)
 
 
 @functools.cache
@@ -78,6 +88,10 @@ def require_sandbox() -> None:
     Raises:
         ArmletError: says what is missing and how to get it.
     """
+    run_program("", seconds=START_SECONDS)
+
+
+def _require_bubblewrap() -> None:
     if sys.platform != "linux":
         raise ArmletError(
             "model-written code is isolated by bubblewrap, which exists for Linux alone (macOS and Windows have no "
@@ -85,17 +99,10 @@ def require_sandbox() -> None:
         )
     if shutil.which("bwrap") is None:
         raise ArmletError(f"model-written code is isolated by bubblewrap, which is not installed: {INSTALL}")
-    try:
-        _run_isolated("", START_SECONDS)
-    except ArmletError as error:
-        raise ArmletError(
-            f"bubblewrap cannot isolate model-written code here ({error}): it needs version 0.7 or newer and "
-            "user namespaces, which some containers and AppArmor forbid"
-        ) from None
 
 
-def _run_isolated(source: str, seconds: float) -> ProgramOutcome:
-    token = secrets.token_hex(16)
+def _run_isolated(source: str, token: str, seconds: float) -> tuple[bool, int, bytes, str]:
+    """Whether a program was too late, its exit status, its verdict and the end of its stderr."""
     config = json.dumps({"token": token, "limits": LIMITS})
     with tempfile.TemporaryFile() as program, tempfile.TemporaryFile() as call_filter:
         program.write(f"{config}\n".encode() + source.encode("utf-8", "replace"))
@@ -110,16 +117,12 @@ def _run_isolated(source: str, seconds: float) -> ProgramOutcome:
                 detail = _tail(process.stderr)
             status, verdict = process.wait(), os.read(process.stdout.fileno(), 100)
     if not started:
-        raise ArmletError(f"no program could be started: {' '.join(detail.split()) or 'no reason was given'}")
-    if late.is_set():
-        reason = "timed out"
-    elif verdict == OUT_OF_MEMORY:
-        reason = "out of memory"
-    elif status:
-        reason = "failed"
-    else:
-        reason = "passed" if verdict == token.encode() else "ended early"
-    return ProgramOutcome(reason == "passed", reason, detail)
+        raise ArmletError(
+            "bubblewrap cannot isolate model-written code here (no program could be started: "
+            f"{' '.join(detail.split()) or 'no reason was given'}): it needs version 0.7 or newer and user namespaces, "
+            "which some containers and AppArmor forbid"
+        )
+    return late.is_set(), status, verdict, detail
 
 
 @contextmanager
