@@ -27,15 +27,14 @@ def checked_url(option: str, url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
 
 
-def server_keys(url: str, treated_url: str | None, key: str | None, treated_key: str | None) -> dict[str, str]:
-    """The key for each address: those given, else those of the environment.
+def server_keys(url: str, treated_url: str | None) -> dict[str, str]:
+    """The key for each address, from the environment. Each key is sent to its own server only.
 
     The treated server gets the other one's key only if it has the same scheme and host, whatever its port.
     """
-    key = key or os.environ.get(SERVER_KEY) or NO_KEY
-    keys = {url: key}
+    keys = {url: os.environ.get(SERVER_KEY) or NO_KEY}
     if treated_url and treated_url != url:
         hosts = {(parts.scheme, parts.hostname) for parts in map(urlsplit, (url, treated_url))}
-        inherited = key if len(hosts) == 1 else NO_KEY
-        keys[treated_url] = treated_key or os.environ.get(TREATED_SERVER_KEY) or inherited
+        inherited = keys[url] if len(hosts) == 1 else NO_KEY
+        keys[treated_url] = os.environ.get(TREATED_SERVER_KEY) or inherited
     return keys
