@@ -1,18 +1,21 @@
 """The remote engine: chat completions of an OpenAI-compatible server, and of a second one with ARM attached."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from threading import Thread
+from urllib.parse import urlsplit
 
 from armlet.attachment.sites import GATE
 from armlet.evaluation.conditions.conditions import Condition
-from armlet.evaluation.engines.address import NO_KEY, SERVER_KEY, TREATED_SERVER_KEY, checked_url, server_keys
 from armlet.evaluation.engines.chat import SWITCH_KEY, SWITCH_REFUSAL, ChatRequest, messages, read_completion, switch
 from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
 from armlet.evaluation.tasks.problems import Task
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
+SERVER_KEY, TREATED_SERVER_KEY = "OPENAI_API_KEY", "OPENAI_TREATED_API_KEY"  # environment variables
+NO_KEY = "none"  # sent in place of a key: many servers need none, but the client does
 CONNECT_SECONDS = 10.0  # to wait for a connection; an answer may take far longer
 MESSAGE_CHARACTERS = 300  # shown of a server's message
 
@@ -52,13 +55,13 @@ class Endpoint(Engine):
             import openai
         except ImportError as error:
             raise ArgumentError("a server needs another package: pip install 'armlet[endpoint]'") from error
-        self.url = checked_url("--endpoint", self.url)
-        self.treated_url = self.treated_url and checked_url("--treated-endpoint", self.treated_url)
+        self.url = _checked_url("--endpoint", self.url)
+        self.treated_url = self.treated_url and _checked_url("--treated-endpoint", self.treated_url)
         self.switched = self.treated_url == self.url
         timeout = openai.Timeout(self.timeout, connect=min(CONNECT_SECONDS, self.timeout))
         self._clients = {
             url: openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=self.retries)
-            for url, key in server_keys(self.url, self.treated_url).items()
+            for url, key in _server_keys(self.url, self.treated_url).items()
         }
 
     def close(self) -> None:
@@ -165,6 +168,37 @@ class Endpoint(Engine):
             reason = _one_line(f"{type(error).__name__}: {error}", client.api_key)
             message = f"answered with no chat completion ({reason})"
         raise EndpointError(f"server {url} {message}")
+
+
+def _checked_url(option: str, url: str) -> str:
+    """The address of an API, without a slash at its end; without a path, /v1 is added.
+
+    Raises:
+        ArgumentError: another scheme, no host, or a password or key in it, which a report would show.
+    """
+    try:
+        parts = urlsplit(url)
+        complete = parts.hostname and parts.port != 0  # raises where the port is not a number
+    except ValueError:
+        parts, complete = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not complete:
+        raise ArgumentError(f"{option}: expected an address such as http://127.0.0.1:8000/v1, found {url!r}")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ArgumentError(f"{option}: give the address alone; a key belongs in {SERVER_KEY}")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
+
+
+def _server_keys(url: str, treated_url: str | None) -> dict[str, str]:
+    """The key for each address, from the environment. Each key is sent to its own server only.
+
+    The treated server gets the other one's key only if it has the same scheme and host, whatever its port.
+    """
+    keys = {url: os.environ.get(SERVER_KEY) or NO_KEY}
+    if treated_url and treated_url != url:
+        hosts = {(parts.scheme, parts.hostname) for parts in map(urlsplit, (url, treated_url))}
+        inherited = keys[url] if len(hosts) == 1 else NO_KEY
+        keys[treated_url] = os.environ.get(TREATED_SERVER_KEY) or inherited
+    return keys
 
 
 def concurrently(call: Callable[[Ask], Output], asks: Sequence[Ask], limit: int) -> list[Output]:
