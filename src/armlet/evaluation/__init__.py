@@ -1,6 +1,6 @@
 """Does it help: tasks, conditions, engines, grading, runs, reports and the search for settings."""
 
-from armlet.evaluation.grading.answers import Grade as Grade
-from armlet.evaluation.grading.answers import grade as grade
+from armlet.evaluation.grading.extraction import Grade as Grade
+from armlet.evaluation.grading.extraction import grade as grade
 from armlet.statistics.comparison import Comparison as Comparison
 from armlet.statistics.comparison import compare as compare

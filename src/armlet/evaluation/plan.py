@@ -121,7 +121,7 @@ def make_plan(
         max_new_tokens: None for `MAX_NEW_TOKENS`.
         system: None for the prompt of each kind.
         top_p: of sampling.
-        grader: one of `GRADERS`.
+        grader: one of `MATHS_GRADERS`.
         allow_code: programs may be run.
         batch: None for `BUILT_IN_BATCH` or `LOCAL_BATCH`.
 

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from contextlib import closing
 from dataclasses import replace
 from itertools import product
 
@@ -11,8 +12,7 @@ from hypothesis import strategies as st
 
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
 from armlet.evaluation.engines.chat import filler_text, inserted, messages
-from armlet.evaluation.engines.concurrency import concurrently
-from armlet.evaluation.engines.endpoint import Endpoint
+from armlet.evaluation.engines.endpoint import Endpoint, concurrently
 from armlet.evaluation.engines.engine import Ask, Sampling, derived_seed
 from armlet.evaluation.grading.graders import EQUAL, graders
 from armlet.evaluation.plan import Plan
@@ -45,7 +45,7 @@ def asks(count=1, system="Be brief."):
 
 def answers(fake, items=None, condition=BASE, sampling=SAMPLING, batch=0, sample=0, **how):
     """What one batch gets."""
-    with Endpoint(fake.url, model="tiny", **how) as engine:
+    with closing(Endpoint(fake.url, model="tiny", **how)) as engine:
         return engine.answer(items or asks(), condition, sampling, batch=batch, sample=sample)
 
 
@@ -161,8 +161,8 @@ def test_the_first_error_ends_what_has_not_begun():
         raise ArmletError("no")
 
     with pytest.raises(ArmletError, match=r"^no$"):
-        concurrently(call, range(100), 1)
-    assert begun == [0]
+        concurrently(call, asks(100), 1)
+    assert begun == asks(1)
 
 
 # Faults
@@ -209,10 +209,11 @@ def test_after_the_last_retry_one_line_says_so():
         assert len(fake.requests) == 3
 
 
-def test_a_wrong_key_is_said_at_once_and_not_repeated():
+def test_a_wrong_key_is_said_at_once_and_not_repeated(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sekret")
     with serving(faults=[(401, {}, {"error": {"message": "bad key sekret"}})]) as fake:
         with pytest.raises(ArmletError, match=r"answered 401: bad key …: is OPENAI_API_KEY its key\?$"):
-            answers(fake, api_key="sekret")
+            answers(fake)
         assert len(fake.requests) == 1
 
 
@@ -249,12 +250,14 @@ def test_what_is_no_chat_completion_is_refused_in_one_line(headers, body):
 # Keys and addresses
 
 
-def test_a_key_goes_to_its_host_alone():
+def test_a_key_goes_to_its_host_alone(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sekret")
     with serving() as plain, serving() as treated:
-        answers(plain, condition=TREATED, treated_url=treated.url, api_key="sekret")
-        answers(plain, condition=TREATED, treated_url=treated.url.replace("127.0.0.1", "localhost"), api_key="sekret")
         elsewhere = treated.url.replace("127.0.0.1", "localhost")
-        answers(plain, condition=TREATED, treated_url=elsewhere, api_key="sekret", treated_api_key="other")
+        answers(plain, condition=TREATED, treated_url=treated.url)
+        answers(plain, condition=TREATED, treated_url=elsewhere)
+        monkeypatch.setenv("OPENAI_TREATED_API_KEY", "other")
+        answers(plain, condition=TREATED, treated_url=elsewhere)
         assert treated.keys == ["Bearer sekret", "Bearer none", "Bearer other"]
         assert plain.keys == []
 
@@ -266,8 +269,10 @@ def test_keys_come_from_the_environment(monkeypatch):
         assert fake.keys == ["Bearer sekret"]
 
 
-def test_a_description_holds_no_key():
-    with Endpoint("https://example.org/", model="tiny", api_key="sekret") as engine:
+def test_a_description_holds_no_key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sekret")
+    with closing(Endpoint("https://example.org/", model="tiny")) as engine:
+        assert "sekret" not in repr(engine)
         assert engine.describe() == {
             "endpoint": "https://example.org/v1",
             "treated_endpoint": None,
@@ -323,7 +328,7 @@ def test_treated_conditions_are_refused_without_a_treated_server():
 
 def test_placebos_inside_the_gate_are_refused_and_the_change_of_temperature_is_not():
     compared = conditions([TREATED.treatment], [])
-    with Endpoint("http://host", model="tiny", treated_url="http://host:1") as engine:
+    with closing(Endpoint("http://host", model="tiny", treated_url="http://host:1")) as engine:
         with pytest.raises(ArgumentError, match=r": identity, draw-only, matched \(outward\); .*--no-placebos$"):
             engine.check(compared)
         engine.check([each for each in compared if not each.placebo])
@@ -332,20 +337,20 @@ def test_placebos_inside_the_gate_are_refused_and_the_change_of_temperature_is_n
 def test_two_treatments_need_two_servers():
     other = replace(TREATED, name="other", treatment=Treatment(Outward(band=0.2)))
     engine = Endpoint("http://host", model="tiny", treated_url="http://host:1")
-    with engine, pytest.raises(ArgumentError, match=r"outward, other need 2; give one policy$"):
+    with closing(engine), pytest.raises(ArgumentError, match=r"outward, other need 2; give one policy$"):
         engine.check([TREATED, other])
 
 
 def test_a_site_that_no_server_has_is_refused():
     other = replace(TREATED, name="at product", treatment=Treatment(Outward(), site="product"))
     engine = Endpoint("http://host", model="tiny", treated_url="http://host:1")
-    with engine, pytest.raises(ArgumentError, match="at the site gate alone; at product is at another"):
+    with closing(engine), pytest.raises(ArgumentError, match="at the site gate alone; at product is at another"):
         engine.check([BASE, other])
 
 
 def test_multiple_choice_is_refused():
     task = Task("chosen", "choice", (Problem("0", "q", "0", choices=("a", "b")),), {})
-    with Endpoint("http://host", model="tiny") as engine:
+    with closing(Endpoint("http://host", model="tiny")) as engine:
         with pytest.raises(ArgumentError, match=r"chosen is that$"):
             engine.check([BASE], [task])
         with pytest.raises(ArgumentError, match="multiple choice needs a local model"):
@@ -364,7 +369,8 @@ def test_a_run_cut_short_goes_on_to_the_same_items_and_findings(tmp_path):
     )
 
     def go(folder):
-        with Endpoint(plain.url, model="tiny", treated_url=treated.url, concurrency=2, retries=0) as engine:
+        how = {"treated_url": treated.url, "concurrency": 2, "retries": 0}
+        with closing(Endpoint(plain.url, model="tiny", **how)) as engine:
             engine.check(plan.conditions, plan.tasks)
             with open_run_folder(folder, plan.manifest(engine), {}) as journal:
                 run(plan, engine, journal)

@@ -57,7 +57,7 @@ def test_log_probabilities_of_generated_tokens_are_those_of_a_second_reading():
 
     model = tiny("llama")
     ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
-    watched = LogProbabilities(3)
+    watched = LogProbabilities()
     with torch.no_grad():
         made = model.generate(
             ids,

@@ -1,11 +1,14 @@
 """Items as tokens, and answers back as text."""
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from armlet.checkpoints.pretrained import load_tokenizer
 from armlet.evaluation.conditions.conditions import Filling, conditions
 from armlet.evaluation.engines.engine import Ask
-from armlet.evaluation.engines.tokens import Tokens, ended, framed
+from armlet.evaluation.engines.tokens import Tokens, ended, framed, pad
 from armlet.evaluation.tasks.problems import Problem
 from armlet.prompts.fillers import Filler
 from armlet.redistribution.errors import ArgumentError
@@ -13,6 +16,7 @@ from tiny_checkpoints import TEMPLATE, save
 
 BASE, FILLED = conditions([], [Filling(Filler("w7", 5))], placebos=False)
 ASKS = [Ask(Problem(str(at), " ".join(f"w{w}" for w in range(10, 11 + at)), "0"), at, "") for at in range(4)]
+ROWS = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=7), min_size=1, max_size=5)
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +46,15 @@ def test_a_context_alone_is_gone_on_from_and_a_question_is_framed():
     assert framed("A man sits.", "") == ("", "A man sits.")
     assert framed("", "Which?") == ("", "Question: Which?\nAnswer:")
     assert framed("A passage.", "Which?") == ("A passage.\n", "Question: Which?\nAnswer:")
+
+
+@given(ROWS, st.integers(0, 9))
+def test_rows_come_back_and_all_else_is_padding(rows, fill):
+    longest = max(map(len, rows))
+    for side in ("left", "right"):
+        ids, mask = pad([torch.tensor(row) for row in rows], side, fill)
+        assert (ids.shape, ids.dtype, mask.dtype) == ((len(rows), longest), torch.int64, torch.int64)
+        for row, own, real in zip(rows, ids.tolist(), mask.tolist(), strict=True):
+            gap = [fill] * (longest - len(row))
+            assert own == (row + gap if side == "right" else gap + row)
+            assert real == sorted([1] * len(row) + [0] * len(gap), reverse=side == "right")

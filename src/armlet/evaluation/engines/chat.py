@@ -13,9 +13,7 @@ from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, sentences
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
-SWITCH_KEY = "armlet"
-"""The key that vLLM with armlet reads in a request's extra arguments."""
-
+SWITCH_KEY = "armlet"  # which vLLM with armlet reads in a request's extra arguments
 SWITCH_REFUSAL = f"{SWITCH_KEY} must be 'on', 'off'"  # the beginning of its error for any other value
 
 

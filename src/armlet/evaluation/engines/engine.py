@@ -21,11 +21,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are generated: the same for all conditions, apart from the temperature.
-
-    Raises:
-        ArgumentError: `top_p` out of range.
-    """
+    """How answers are generated: the same for all conditions, apart from the temperature."""
 
     max_new_tokens: int
     top_p: float = 1.0
@@ -75,13 +71,12 @@ class Engine(Protocol):
         ...
 
     def fired(self) -> Mapping[str, object]:
-        """What ARM did in the last call, by layer; empty where it was not attached."""
-        ...
+        """What ARM did in the last call, by layer; empty where it was not attached, or where that is not known."""
+        return {}
 
     def describe(self) -> dict[str, object]:
         """The model and its weights' hash, or the server: for the manifest, and compared when a run is resumed."""
         ...
 
     def close(self) -> None:
-        """End what the engine started."""
-        ...
+        """End what the engine started, if anything."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from armlet.attachment.positions import cache_argument
-from armlet.evaluation.engines.padding import pad
+from armlet.evaluation.engines.tokens import pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -18,41 +18,34 @@ if TYPE_CHECKING:
 def weigh_choices(
     model: "PreTrainedModel", prompts: Sequence[Tensor], choices: Sequence[Sequence[Sequence[int]]], temperature: float
 ) -> list[list[float]]:
-    """The summed log-likelihood of each choice of each prompt, in nats.
+    """The summed log-likelihood in nats of each choice's tokens after its prompt `[s]`; `temperature` is the logits'.
 
     Each prompt runs once, and its choices continue from its cache: shorter choices first, in batches of as many rows as
     there are prompts, so that there is little padding and a copy of the cache is no larger than the cache.
-
-    Args:
-        model: a causal language model.
-        prompts: the tokens `[s]` of each.
-        choices: for each prompt, the tokens of each of its choices.
-        temperature: of the logits; 1 leaves them unchanged.
     """
     ids, mask = (tensor.to(model.device) for tensor in pad(prompts, "left"))
     cached: ModelOutput = model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), logits_to_keep=1)
-    owners = torch.tensor([index for index, own_choices in enumerate(choices) for _ in own_choices])
-    rows = [torch.tensor(choice, dtype=torch.int64) for own_choices in choices for choice in own_choices]
-    shortest_first = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    totals = [0.0] * len(rows)
-    for start in range(0, len(rows), len(prompts)):
-        batch = shortest_first[start : start + len(prompts)]
-        tokens, valid = (tensor.to(model.device) for tensor in pad([rows[index] for index in batch], "right"))
-        logits = _choice_logits(model, cached, mask, owners[batch].to(model.device), tokens, valid)
+    places = [(owner, index) for owner, group in enumerate(choices) for index in range(len(group))]
+    places.sort(key=lambda place: len(choices[place[0]][place[1]]))
+    likelihoods = [[0.0] * len(group) for group in choices]
+    for start in range(0, len(places), len(prompts)):
+        batch = places[start : start + len(prompts)]
+        rows = [torch.tensor(choices[owner][index]) for owner, index in batch]
+        tokens, valid = (tensor.to(model.device) for tensor in pad(rows, "right"))
+        owners = torch.tensor([owner for owner, _ in batch], device=model.device)
+        logits = _choice_logits(model, cached, mask, owners, tokens, valid)
         scores = (logits.float() / temperature).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-        for index, total in zip(batch, (scores * valid).sum(-1).tolist(), strict=True):
-            totals[index] = total
-    remaining = iter(totals)
-    return [[next(remaining) for _ in own_choices] for own_choices in choices]
+        for (owner, index), total in zip(batch, (scores * valid).sum(-1).tolist(), strict=True):
+            likelihoods[owner][index] = total
+    return likelihoods
 
 
 def _choice_logits(
     model: "PreTrainedModel", cached: "ModelOutput", mask: Tensor, owners: Tensor, tokens: Tensor, valid: Tensor
 ) -> Tensor:
-    """`[rows, longest, vocabulary]`: the logits for each token of these choices.
+    """The logits `[rows, longest, vocabulary]` for each of the choices' `tokens` `[rows, longest]`, masked by `valid`.
 
-    `cached` is the model's output for the prompts, `mask` `[prompts, s]` their padding mask. `owners` `[rows]` are the
-    indices of the choices' prompts, `tokens` `[rows, longest]` the choices, and `valid` their padding mask.
+    `cached` is the output for the prompts, masked by `mask` `[prompts, s]`; `owners` `[rows]` are the choices' prompts.
     """
     assert cached.logits is not None
     first = cached.logits[:, -1][owners, None]
@@ -77,8 +70,7 @@ class LogProbabilities:
     It is a logits processor that changes nothing; storing the logits of all steps would fill the memory.
     """
 
-    def __init__(self, start: int) -> None:
-        self.start = start  # where the prompt ends
+    def __init__(self) -> None:
         self._last: Tensor | None = None
         self._taken: list[Tensor] = []
 
@@ -89,13 +81,12 @@ class LogProbabilities:
         return scores
 
     def means(self, generated: Tensor, lengths: Sequence[int]) -> list[float]:
-        """Each row's mean over its first `lengths` new tokens; `generated` is `[batch, start + new]`."""
-        if generated.shape[1] > self.start + len(self._taken):
-            self._take(generated)
-        taken = torch.stack(self._taken, dim=1)
+        """Each row's mean over its first `lengths` new tokens; `generated` is `[batch, seq + new]`."""
+        self._take(generated)
+        taken = torch.cat(self._taken, dim=1)
         return [float(row[:length].mean()) for row, length in zip(taken, lengths, strict=True)]
 
     def _take(self, ids: Tensor) -> None:
+        """Keep the last token's log-probability."""
         if self._last is not None:
-            index = self.start + len(self._taken)
-            self._taken.append(self._last.gather(-1, ids[:, index : index + 1])[:, 0])
+            self._taken.append(self._last.gather(-1, ids[:, -1:]))

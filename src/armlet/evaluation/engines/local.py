@@ -9,14 +9,13 @@ from armlet.attachment.attach import attach
 from armlet.checkpoints.identity import fingerprint, model_folder
 from armlet.checkpoints.pretrained import load
 from armlet.evaluation.conditions.conditions import Condition
-from armlet.evaluation.engines.engine import Ask, Output, Sampling, derived_seed
+from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
 from armlet.evaluation.engines.likelihood import LogProbabilities, weigh_choices
-from armlet.evaluation.engines.padding import pad
-from armlet.evaluation.engines.tokens import Tokens, ended
+from armlet.evaluation.engines.tokens import Tokens, ended, pad
 from armlet.prompts.generation import Decoding, generate_tokens, padding_token
 
 
-class Local:
+class Local(Engine):
     """A model in this process: `ABACUS`, a folder or a hub id; `seed` is that of random fillers and positions.
 
     Raises:
@@ -29,9 +28,6 @@ class Local:
         self.model, self.tokenizer = load(str(self.folder), dtype=dtype, device=device)
         self.tokens = Tokens(self.tokenizer, seed)
         self._fired: dict[str, object] = {}
-
-    def close(self) -> None:
-        """Nothing was started."""
 
     def describe(self) -> dict[str, object]:
         """Name, weights' hash, dtype and device of the model, and the seed of fillers."""
@@ -55,11 +51,10 @@ class Local:
         ids, mask = pad([self.tokens.prompt(ask, condition) for ask in asks], "left", padding)
         filters, seed = {"top_p": sampling.top_p, "top_k": 0}, derived_seed(sampling.seed, batch, sample, bits=63)
         decoding = Decoding(sampling.max_new_tokens, condition.temperature, filters, seed)
-        watched = LogProbabilities(ids.shape[1]) if condition.role == "best-of" else None
+        watched = LogProbabilities() if condition.role == "best-of" else None
+        processors = [watched] if watched else []
         with self._treated(condition, sample):
-            answers = generate_tokens(
-                self.model, ids, mask, decoding, padding=padding, processors=[watched] if watched else []
-            )
+            answers = generate_tokens(self.model, ids, mask, decoding, padding=padding, processors=processors)
         ends = self.model.generation_config.eos_token_id
         rows = [ended(row, ends) for row in answers[:, ids.shape[1] :].tolist()]
         means = watched.means(answers, [len(row) for row, _ in rows]) if watched else [None] * len(rows)

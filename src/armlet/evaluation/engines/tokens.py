@@ -1,10 +1,12 @@
-"""Items as a model's tokens: prompts with their fillers, and choices; and answers as text again."""
+"""Items as a model's tokens: prompts with their fillers, choices, and padded batches; and answers as text again."""
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Ask, printable
@@ -61,6 +63,12 @@ class Tokens:
             context, question = framed(problem.context, problem.question)
             return make_plain_prompt(self.tokenizer, context, question, position=position, seed=seed)
         return make_prompt(self.tokenizer, problem.question, system=ask.system, position=position, seed=seed)
+
+
+def pad(rows: Sequence[Tensor], side: Literal["left", "right"], fill: int = 0) -> tuple[Tensor, Tensor]:
+    """`[rows, longest]` int64 each: the tokens with padding at that side, and the mask, 1 for tokens."""
+    ids = pad_sequence(list(rows), batch_first=True, padding_value=fill, padding_side=side)
+    return ids, pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
 
 
 def ended(answer: list[int], ends: int | Sequence[int] | None) -> tuple[list[int], bool]:

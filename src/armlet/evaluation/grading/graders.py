@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterable
 
-from armlet.evaluation.grading.answers import Grade, equal, equal_integers, grade, grade_integer, grade_released
-from armlet.evaluation.grading.programs import check_humaneval
-from armlet.evaluation.grading.sandbox import require_sandbox
+from armlet.evaluation.grading.extraction import Grade, equal, equal_integers, grade, grade_integer, grade_released
+from armlet.evaluation.grading.programs import humaneval_program
+from armlet.evaluation.grading.sandbox import require_sandbox, run_program
 from armlet.evaluation.tasks.problems import Kind, Problem
 from armlet.redistribution.errors import ArgumentError
 
 Grader = Callable[[str, Problem], Grade]
 
-GRADERS = ("math-verify", "released")
+MATHS_GRADERS = {"math-verify": grade, "released": grade_released}
 
 EQUAL: dict[Kind, Callable[[str, str], bool]] = {"maths": equal, "integer": equal_integers}
 """Whether two extracted answers are the same answer, for a vote; programs have none."""
@@ -35,9 +35,9 @@ def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> di
         ArmletError: programs cannot be isolated on this system.
     """
     kinds = set(kinds)
-    if name not in GRADERS:
-        raise ArgumentError(f"--grader: expected {' or '.join(GRADERS)}, found {name!r}")
-    if name != GRADERS[0] and "maths" not in kinds:
+    if name not in MATHS_GRADERS:
+        raise ArgumentError(f"--grader: expected {' or '.join(MATHS_GRADERS)}, found {name!r}")
+    if name != "math-verify" and "maths" not in kinds:
         raise ArgumentError(f"--grader: {name!r} grades mathematics, and none of these tasks is mathematics")
     if "code" in kinds:
         if not allow_code:
@@ -46,14 +46,13 @@ def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> di
                 "--allow-code-execution runs them, in a sandbox"
             )
         require_sandbox()
-    maths = grade if name == "math-verify" else grade_released
     return {
         "integer": lambda text, problem: grade_integer(text, problem.gold),
-        "maths": lambda text, problem: maths(text, problem.gold),
+        "maths": lambda text, problem: MATHS_GRADERS[name](text, problem.gold),
         "code": _grade_program,
     }
 
 
 def _grade_program(text: str, problem: Problem) -> Grade:
-    outcome = check_humaneval(problem.question, text, problem.gold, problem.entry_point)
+    outcome = run_program(humaneval_program(problem.question, text, problem.gold, problem.entry_point))
     return Grade(outcome.passed, text if text.strip() else None, "```" in text)

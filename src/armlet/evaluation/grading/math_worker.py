@@ -1,33 +1,51 @@
-"""math-verify in a process of its own, which can be ended where an answer takes it too long; see `mathematics.py`."""
+"""math-verify in a process of its own: a line of JSON in, a line of JSON out. This file is also that process's script.
+
+math-verify cannot limit its time outside the main thread, and only ending a process stops `10**10**10`.
+"""
 
 import atexit
+import contextlib
 import json
+import logging
 import os
-import subprocess
+import signal
 import sys
 import threading
-from pathlib import Path
+from functools import lru_cache
+from subprocess import DEVNULL, PIPE, Popen
+from typing import TYPE_CHECKING
 
-# For a machine that stands still: the process itself limits its processor time to a few seconds a request.
-REPLY_SECONDS = 60.0
+if TYPE_CHECKING:
+    from sympy import Basic
+    from sympy.matrices import MatrixBase
+
+REPLY_SECONDS = 60.0  # for a machine that stands still, and for Windows, where processor time cannot be limited
+REQUEST_CPU_SECONDS = 4  # of 64,262 comparisons of golds none took 2
+MEMORY_BYTES = 4 << 30
 
 
 class MathWorker:
     """The process: started by the first request, and again where a request ended it. Threads take turns."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Popen[str] | None = None
 
     def ask(self, *request: str) -> str | bool | None:
         """The reply to ("read", text) or ("same", answer, gold); None where it did not come in time."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
-                self._process = _start_process()
+                # -P: the script's folder is not searched for modules. A new session: Ctrl-C is for this process.
+                command = [sys.executable, "-P", __file__]
+                self._process = Popen(
+                    command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, encoding="utf-8", start_new_session=True
+                )
             timer = threading.Timer(REPLY_SECONDS, self._process.kill)
             timer.start()
             try:
-                return _exchange(self._process, request)
+                print(json.dumps(request), file=self._process.stdin, flush=True)
+                assert self._process.stdout is not None
+                return json.loads(self._process.stdout.readline())
             except BaseException as error:  # Ctrl-C: a late reply must not be taken for that to the next request
                 self.close()
                 if isinstance(error, OSError | ValueError):  # it ended before or during its reply
@@ -50,27 +68,68 @@ class MathWorker:
         self.__init__()
 
 
-def _exchange(process: "subprocess.Popen[str]", request: tuple[str, ...]) -> str | bool | None:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(json.dumps(request) + "\n")
-    process.stdin.flush()
-    return json.loads(process.stdout.readline())
-
-
-def _start_process() -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-P", str(Path(__file__).with_name("mathematics.py"))],  # -P: its folder is not searched
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        encoding="utf-8",
-        start_new_session=True,  # Ctrl-C is for this process
-    )
-
-
 WORKER = MathWorker()
 atexit.register(WORKER.close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=WORKER.forget)
+
+
+# What the process runs. It imports nothing of armlet, so that it starts within a second.
+
+
+def serve() -> None:
+    """Answer requests until the other end closes; None where math-verify fails on the texts."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is not a reply
+    logging.disable(logging.CRITICAL)
+    with contextlib.suppress(ImportError, OSError, ValueError):  # the system refuses; Windows has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    for line in sys.stdin:
+        if hasattr(signal, "setitimer"):  # not on Windows. A busy machine changes no verdict: it is processor time
+            signal.setitimer(signal.ITIMER_PROF, REQUEST_CPU_SECONDS)  # then SIGPROF ends this process
+        operation, *texts = json.loads(line)
+        try:
+            reply = read_expression(*texts) if operation == "read" else is_same(*texts)
+        except Exception:  # whatever a parser raises on arbitrary text: it could not be read
+            reply = None
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+def read_expression(text: str) -> str | None:
+    """The last expression that math-verify finds in running text; None where there is none."""
+    from math_verify import parse
+
+    parsed = parse(text, parsing_timeout=None)  # type: ignore[arg-type]
+    if len(parsed) < 2 or not isinstance(parsed[-1], str):
+        return None
+    return parsed[-1].strip() or None
+
+
+def is_same(answer: str, gold: str) -> bool:
+    """Whether math-verify takes the answer to be the gold.
+
+    math-verify accepts `-2,1` as the interval `(-2,1)`, and a set as a point; here the brackets decide which is meant.
+    """
+    from math_verify import verify
+    from sympy import FiniteSet, Interval, Tuple
+
+    stated, right = parse_formula(answer), parse_formula(gold)
+    values = [parsed[0] for parsed in (stated, right) if parsed]
+    unordered = any(isinstance(value, FiniteSet) for value in values)
+    if unordered and any(isinstance(value, Interval | Tuple) for value in values):
+        return False
+    return verify(right, stated, allow_set_relation_comp=True, timeout_seconds=None)
+
+
+@lru_cache(maxsize=4096)
+def parse_formula(latex: str) -> "list[Basic | MatrixBase | str]":
+    """What math-verify makes of one formula: an expression, if it could be parsed, and its text."""
+    from math_verify import LatexExtractionConfig, parse
+
+    return parse(f"${latex}$", extraction_config=[LatexExtractionConfig()], parsing_timeout=None)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,11 +1,9 @@
-"""HumanEval: makes a program of a row and a model's completion, and runs it."""
+"""HumanEval: makes a program of a row and a model's completion."""
 
 import ast
 import re
 import textwrap
 from collections.abc import Iterator
-
-from armlet.evaluation.grading.sandbox import ProgramOutcome, run_program
 
 FENCE = re.compile(r"^[ \t]*(?:```+|~~~+)[ \t]*(\w*)[^\n]*$", re.MULTILINE)
 FUTURE = re.compile(r"^from __future__ import [^\n]*\n?", re.MULTILINE)
@@ -13,24 +11,12 @@ INDENT = "    "
 MOST_CUTS = 100  # of an answer's last lines, before which its code is tried to end
 
 
-def check_humaneval(prompt: str, completion: str, test: str, entry_point: str) -> ProgramOutcome:
-    """Run a completion against the tests of its row, in the sandbox.
-
-    Args:
-        prompt: of the row: imports, helpers, and the function's head and docstring.
-        completion: what the model wrote: the rest of the function or the whole of it, bare or in a fenced block. If
-            several blocks contain the whole function, the first counts.
-        test: of the row; defines `check`.
-        entry_point: the function's name.
-
-    Raises:
-        ArmletError: as `run_program`.
-    """
-    return run_program(humaneval_program(prompt, completion, test, entry_point))
-
-
 def humaneval_program(prompt: str, completion: str, test: str, entry_point: str) -> str:
-    """The program that tests a completion; arguments as for `check_humaneval`."""
+    """The program that runs a completion against the tests of its row, which define `check`.
+
+    The row's prompt is the beginning of the function `entry_point`, after imports and helpers. The completion is the
+    rest of it or the whole of it, bare or in a fenced block; of several blocks with all of it the first counts.
+    """
     code = _extract_code(completion, entry_point)
     whole = _defines(code, entry_point)  # then the prompt's own function is ended; its imports and helpers remain
     solution = f"{prompt.rstrip()}\n{INDENT}pass\n\n{code}" if whole else prompt + _as_body(code)

@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import IO
 
 from armlet.evaluation.grading.program_runner import OUT_OF_MEMORY, STARTED
@@ -22,14 +22,13 @@ from armlet.redistribution.errors import ArgumentError, ArmletError
 
 STDERR_CHARACTERS = 2000  # kept of what the program wrote to stderr
 START_SECONDS = 60.0  # for bubblewrap and the interpreter, which take a twentieth of a second
-PROGRAM_MEMORY_BYTES = 1 << 30
 FOLDER, FOLDER_BYTES = "/folder", 16 << 20  # where the program runs, and how much it may write there
 SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 RUNNER = Path(__file__).with_name("program_runner.py")
 
-LIMITS = {"RLIMIT_FSIZE": FOLDER_BYTES, "RLIMIT_NOFILE": 64, "RLIMIT_NPROC": 1, "RLIMIT_CORE": 0}
-"""Of the program's process, beside its memory. Root's processes are exempt from RLIMIT_NPROC."""
+# Of the program's process. Root's processes are exempt from RLIMIT_NPROC.
+LIMITS = {"RLIMIT_FSIZE": FOLDER_BYTES, "RLIMIT_NOFILE": 64, "RLIMIT_NPROC": 1, "RLIMIT_CORE": 0, "RLIMIT_AS": 1 << 30}
 
 REFUSED_CALLS = (
     *("clone", "clone3", "fork", "vfork", "unshare"),  # processes, threads and namespaces of its own
@@ -52,28 +51,34 @@ class ProgramOutcome:
     detail: str  # the end of what it wrote to stderr, at most `STDERR_CHARACTERS`
 
 
-def run_program(source: str, *, seconds: float = 10.0, memory_bytes: int = PROGRAM_MEMORY_BYTES) -> ProgramOutcome:
-    """Run a program in an interpreter of its own, in a sandbox with the standard library and nothing else.
+def run_program(source: str, *, seconds: float = 10.0) -> ProgramOutcome:
+    """Run a Python program in an interpreter of its own, in a sandbox with the standard library and nothing else.
 
     It sees an empty folder of 16 MB that is gone afterwards, no file of the user, no network, no environment and an
-    empty standard input. It can start no process or thread, and it sees no other process. It passes if its last line
-    was run: `sys.exit(0)` or `os._exit(0)` before that is no pass. A program that searches its own interpreter's memory
-    or frames for the token that its end shows can still forge a pass, and one that makes its answers equal to
-    everything always could. The kernel itself remains open to attack.
-
-    Args:
-        source: Python.
-        seconds: of wall-clock time, from when the interpreter is ready.
-        memory_bytes: of address space.
+    empty standard input. It has a gigabyte of memory, and `seconds` of wall-clock time from when the interpreter is
+    ready. It can start no process or thread, and it sees no other process. It passes if its last line was run:
+    `sys.exit(0)` or `os._exit(0)` before that is no pass. A program that searches its own interpreter's memory or
+    frames for the token that its end shows can still forge a pass, and one that makes its answers equal to everything
+    always could. The kernel itself remains open to attack.
 
     Raises:
         ArmletError: bubblewrap is missing or cannot isolate here, or the program could not be started.
-        ArgumentError: no time or no memory.
+        ArgumentError: no time.
     """
-    if not (seconds > 0 and memory_bytes > 0):
-        raise ArgumentError(f"seconds {seconds} and memory_bytes {memory_bytes} must be above 0")
-    require_sandbox()
-    return _run_isolated(source, seconds, memory_bytes)
+    if not seconds > 0:
+        raise ArgumentError(f"seconds {seconds} must be above 0")
+    _require_bubblewrap()
+    token = secrets.token_hex(16)
+    late, status, verdict, detail = _run_isolated(source, token, seconds)
+    if late:
+        reason = "timed out"
+    elif verdict == OUT_OF_MEMORY:
+        reason = "out of memory"
+    elif status:
+        reason = "failed"
+    else:
+        reason = "passed" if verdict == token.encode() else "ended early"
+    return ProgramOutcome(reason == "passed", reason, detail)
 
 
 @functools.cache
@@ -83,6 +88,10 @@ def require_sandbox() -> None:
     Raises:
         ArmletError: says what is missing and how to get it.
     """
+    run_program("", seconds=START_SECONDS)
+
+
+def _require_bubblewrap() -> None:
     if sys.platform != "linux":
         raise ArmletError(
             "model-written code is isolated by bubblewrap, which exists for Linux alone (macOS and Windows have no "
@@ -90,18 +99,11 @@ def require_sandbox() -> None:
         )
     if shutil.which("bwrap") is None:
         raise ArmletError(f"model-written code is isolated by bubblewrap, which is not installed: {INSTALL}")
-    try:
-        _run_isolated("", START_SECONDS, PROGRAM_MEMORY_BYTES)
-    except ArmletError as error:
-        raise ArmletError(
-            f"bubblewrap cannot isolate model-written code here ({error}): it needs version 0.7 or newer and "
-            "user namespaces, which some containers and AppArmor forbid"
-        ) from None
 
 
-def _run_isolated(source: str, seconds: float, memory_bytes: int) -> ProgramOutcome:
-    token = secrets.token_hex(16)
-    config = json.dumps({"token": token, "limits": LIMITS | {"RLIMIT_AS": memory_bytes}})
+def _run_isolated(source: str, token: str, seconds: float) -> tuple[bool, int, bytes, str]:
+    """Whether a program was too late, its exit status, its verdict and the end of its stderr."""
+    config = json.dumps({"token": token, "limits": LIMITS})
     with tempfile.TemporaryFile() as program, tempfile.TemporaryFile() as call_filter:
         program.write(f"{config}\n".encode() + source.encode("utf-8", "replace"))
         program.seek(0)
@@ -115,35 +117,26 @@ def _run_isolated(source: str, seconds: float, memory_bytes: int) -> ProgramOutc
                 detail = _tail(process.stderr)
             status, verdict = process.wait(), os.read(process.stdout.fileno(), 100)
     if not started:
-        raise ArmletError(f"no program could be started: {' '.join(detail.split()) or 'no reason was given'}")
-    if late.is_set():
-        reason = "timed out"
-    elif verdict == OUT_OF_MEMORY:
-        reason = "out of memory"
-    elif status:
-        reason = "failed"
-    else:
-        reason = "passed" if verdict == token.encode() else "ended early"
-    return ProgramOutcome(reason == "passed", reason, detail)
+        raise ArmletError(
+            "bubblewrap cannot isolate model-written code here (no program could be started: "
+            f"{' '.join(detail.split()) or 'no reason was given'}): it needs version 0.7 or newer and user namespaces, "
+            "which some containers and AppArmor forbid"
+        )
+    return late.is_set(), status, verdict, detail
 
 
 @contextmanager
-def _launched(program: IO[bytes], call_filter: IO[bytes]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def _launched(program: IO[bytes], call_filter: IO[bytes]) -> Iterator[tuple[Popen[bytes], int]]:
     """The running sandbox, and a pidfd of its first process, whose end is the end of all processes in it.
 
     bubblewrap itself ends only after that process, so that nothing is left once bubblewrap has been waited for.
     """
     info, info_write = os.pipe()
     with open(info, "rb") as information:
-        process = subprocess.Popen(
-            _command(call_filter.fileno(), info_write),
-            stdin=program,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            env={},
-            pass_fds=(call_filter.fileno(), info_write),
-            start_new_session=True,  # Ctrl-C is for this process
+        fds = (call_filter.fileno(), info_write)
+        command = _command(*fds)
+        process = Popen(  # in a session of its own: Ctrl-C is for this process
+            command, stdin=program, stdout=PIPE, stderr=PIPE, bufsize=0, env={}, pass_fds=fds, start_new_session=True
         )
         os.close(info_write)
         with process:

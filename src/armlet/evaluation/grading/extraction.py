@@ -3,11 +3,15 @@
 import re
 import string
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 
 from armlet.evaluation.grading.math_worker import WORKER
 
 SENTENCE_CHARACTERS = 1000  # of the sentence or line that an answer is searched in
+OPENED_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
+TYPEFACE = r"\\(?:text\w*|math\w+|mbox)"
+NUMERAL = re.compile(r"\s*-?[0-9a-zA-Z]+_\{?(\d+)\}?\s*")  # math-verify ignores its base: 204_5 is not 204_7
 # GSM8K's form, `#### x`. A heading may start with as many marks, but then words follow, perhaps after a "1. ".
 ANSWER_LINE = re.compile(
     r"^[ \t]*####(?!#)[ \t]*(?!\d+[.)][ \t])((?:[-+−]?[\d.$\\(\[{]|[^\W\d_]\b)[^\n]*)", re.MULTILINE
@@ -57,8 +61,8 @@ def equal(a: str, b: str) -> bool:
 
 
 def equal_integers(a: str, b: str) -> bool:
-    """The same for two integers: 042 is 42, and -0 is 0."""
-    return _normalised_integer(a) == _normalised_integer(b)
+    """The same for two integers of any length (`int` refuses more than 4,300 digits): 042 is 42, and -0 is 0."""
+    return Decimal(a) == Decimal(b)
 
 
 def grade_released(answer_text: str, gold: str) -> Grade:
@@ -84,9 +88,7 @@ def _stated_answer(text: str) -> tuple[str | None, bool]:
 def _closed_boxes(text: str) -> tuple[list[str], str]:
     """The contents of the outermost closed boxes, and the text up to the first box that is never closed."""
     contents, start = [], 0
-    for opening in re.finditer(r"\\f?box(?:ed)?\s*\{", text):
-        if opening.start() < start:
-            continue
+    while opening := OPENED_BOX.search(text, start):
         end = _closing_brace(text, opening.end())
         if end is None:
             return contents, text[: opening.start()]
@@ -162,14 +164,13 @@ def _same_answer(answer: str, gold: str) -> bool:
         return True
     if _is_words(answer) or _is_words(gold):
         return _bare_words(answer) == _bare_words(gold)
-    if _numeral_base(answer) and _numeral_base(gold) and _numeral_base(answer) != _numeral_base(gold):
-        return False
-    return WORKER.ask("same", answer, gold) is True
+    bases = {numeral[1] for numeral in map(NUMERAL.fullmatch, (answer, gold)) if numeral}
+    return len(bases) < 2 and WORKER.ask("same", answer, gold) is True
 
 
 def _is_words(latex: str) -> bool:
     r"""Whether it is `\text{...}` without a digit, or plain words: math-verify would read a product of letters."""
-    styled = r"\\(?:text\w*|math\w+|mbox)\s*\{[^{}\\\d]*\}"
+    styled = TYPEFACE + r"\s*\{[^{}\\\d]*\}"
     plain = r"\(?[^\W\d_]{3,}(?:[ '-][^\W\d_]+)*\)?"
     letter = re.search(r"[^\W\d_]", _bare_words(latex))
     return bool(letter and re.fullmatch(rf"{styled}|{plain}", latex.strip()))
@@ -177,18 +178,6 @@ def _is_words(latex: str) -> bool:
 
 def _bare_words(latex: str) -> str:
     """Words without typeface, surrounding brackets, extra spacing and case."""
-    bare = re.sub(r"\\(?:text\w*|math\w+|mbox)(?![a-zA-Z])|[{}]", "", latex)
+    bare = re.sub(TYPEFACE + r"(?![a-zA-Z])|[{}]", "", latex)
     bare = " ".join(re.sub(r"\\[ ,;:!]|~", " ", bare).split()).rstrip(". ")
     return re.sub(r"^\((.*)\)$", r"\1", bare).strip().casefold()
-
-
-def _numeral_base(latex: str) -> str | None:
-    """The base of a numeral such as 204_5, which math-verify ignores: 204_5 is not 204_7."""
-    match = re.fullmatch(r"\s*-?[0-9a-zA-Z]+_\{?(\d+)\}?\s*", latex)
-    return match[1] if match else None
-
-
-def _normalised_integer(digits: str) -> str:
-    """An integer without leading zeros, as a string: `int` refuses more than 4,300 digits."""
-    sign, magnitude = digits.startswith("-"), digits.strip().lstrip("-").lstrip("0")
-    return "-" * (sign and bool(magnitude)) + (magnitude or "0")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from armlet.evaluation.grading.answers import Grade, equal, equal_integers, grade, grade_integer, grade_released
+from armlet.evaluation.grading.extraction import Grade, equal, equal_integers, grade, grade_integer, grade_released
 from armlet.evaluation.grading.math_worker import WORKER
 
 # Golds of MATH-500 (development rows) that pass for each other, of all 254 × 253 ordered pairs of different golds.
@@ -224,7 +224,7 @@ def test_a_worker_that_dies_is_replaced():
 
 @pytest.mark.slow
 def test_a_program_that_grades_ends_by_itself_and_quietly():
-    program = "from armlet.evaluation.grading.answers import grade; print(grade('1/2 = 0.5', '2/4').correct)"
+    program = "from armlet.evaluation.grading.extraction import grade; print(grade('1/2 = 0.5', '2/4').correct)"
     run = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("True\n", "")
 
