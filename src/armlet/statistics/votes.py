@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from armlet.redistribution.errors import ArgumentError
-from armlet.statistics.arrays import FloatArray
+from armlet.statistics import FloatArray
 
 KS = (1, 3, 8, 16)
 
