@@ -1,12 +1,4 @@
-"""Two conditions on the same items: the difference, its interval, a test, and what could have gone undetected.
-
-| data | test | interval | smallest detectable difference |
-| --- | --- | --- | --- |
-| `[items]` of 0/1 | exact McNemar | BCa or Bonett-Price | from the exact power of that test |
-| samples, scores, clusters | sign flips of items or clusters | BCa or Bonett-Price | from the power of the t-test |
-
-The intervals are described at `resampling.paired_interval`.
-"""
+"""Two conditions on the same items: the difference, its interval, a test, and what could have gone undetected."""
 
 from dataclasses import asdict, dataclass
 from math import floor, isfinite, log10
@@ -93,7 +85,11 @@ def compare(
     seed: int = 0,
     comparisons: int = 1,
 ) -> Comparison:
-    """Whether the treatment helped: the module's table says which test and which interval apply to which data.
+    """Whether the treatment helped.
+
+    The test of `[items]` of 0/1 is exact McNemar, and its exact power gives the smallest detectable difference. That of
+    samples, scores and clusters is by sign flips, with the power of the t-test. The interval is BCa or Bonett-Price
+    (`resampling.paired_interval`).
 
     Sign flips assume that the sides are interchangeable where the treatment does nothing. A mean difference of 0
     between sides of different skewness violates that: 50 differences of exponential skewness reject in about 6 %
@@ -127,8 +123,9 @@ def compare(
     interval = min(low, difference), max(high, difference)
     level = corrected(confidence, comparisons)
     p_value, smallest, test = _test(units, pairs if clusters is None else None, level, seed)
-    counts = len(before), None if clusters is None else len(units.sums), *(pairs or (None, None))
-    return Comparison(difference, interval, p_value, smallest, *means, *counts, confidence, method, test)
+    counts = len(before), None if clusters is None else len(units.sums)
+    gained, lost = pairs or (None, None)
+    return Comparison(difference, interval, p_value, smallest, *means, *counts, gained, lost, confidence, method, test)
 
 
 def _signed_number(value: float, digits: int) -> str:

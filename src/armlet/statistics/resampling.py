@@ -40,14 +40,9 @@ def draw_weights(prompts: NDArray[np.int64], *, seed: int = 0, replicates: int =
 
 
 def replicate_means(values: FloatArray, weights: FloatArray) -> FloatArray:
-    """The mean of each replicate.
+    """The means `[replicates, n]` of n quantities `[tokens, n]`; nan where none of these tokens was drawn.
 
-    Args:
-        values: `[tokens, n]`, n quantities.
-        weights: `[replicates, tokens]` of `draw_weights`, or some of its columns.
-
-    Returns:
-        `[replicates, n]`; nan where none of these tokens was drawn.
+    weights: `[replicates, tokens]` of `draw_weights`, or some of its columns.
     """
     total = weights.sum(axis=1, keepdims=True)
     return weights @ values / np.where(total > 0, total, np.nan)

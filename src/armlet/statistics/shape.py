@@ -23,20 +23,14 @@ MEASURES: dict[str, str] = {
 }
 """Each measure's name and meaning, in the order of the tables."""
 
-PROMINENCE = 0.02
-"""How far a peak must rise above the adjacent valleys to count as a mode, as a share of the highest peak."""
-
-SIGNIFICANCE = 6
-"""How far it must rise in standard deviations of its sampling noise, so that a few chance neighbours are no mode."""
-
+PROMINENCE = 0.02  # how far a mode must rise above the adjacent valleys, as a share of the highest peak
+SIGNIFICANCE = 6  # and in standard deviations of its sampling noise, so that a few chance neighbours are no mode
 BINS_PER_BANDWIDTH = 8
-
-REACH = 4
-"""Bandwidths at which the smoothing kernel is truncated."""
+REACH = 4  # bandwidths at which the smoothing kernel is truncated
 
 
 def measure(a: Tensor, *, halfwidth: Tensor) -> dict[str, float]:
-    """Measure one distribution.
+    """Measures one distribution.
 
     Args:
         a: activated gate, `[tokens, width]`, any float dtype, no padding.
@@ -61,15 +55,7 @@ def measure(a: Tensor, *, halfwidth: Tensor) -> dict[str, float]:
 
 
 def token_measures(a: Tensor, *, halfwidth: Tensor) -> dict[str, FloatArray]:
-    """The measures of single tokens: near_zero, l1, l2 and gini, each `[tokens]`.
-
-    Args:
-        a: activated gate, `[tokens, width]`, any float dtype, no padding.
-        halfwidth: `[tokens, 1]`, as in `measure`.
-
-    Raises:
-        ArgumentError: as in `measure`.
-    """
+    """The measures of single tokens: near_zero, l1, l2 and gini, each `[tokens]`; arguments and errors as `measure`."""
     if a.ndim != 2 or a.numel() == 0:
         shape = list(a.shape)
         raise ArgumentError(f"shape: values must be [tokens, width] and not empty, got {shape}; remove padding first")
