@@ -18,14 +18,10 @@ from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
 BEFORE_FILL, GONE_FILL, ZOOM_FILL = "#d6d6d6", "#8c8c8c", "#f1f1f1"
 BINS = 120
 
-TITLE_LETTERS, DETAIL_LETTERS = 90, 126
-"""Letters of a line of the title, and of all panels' details together."""
-
+TITLE_LETTERS, DETAIL_LETTERS = 90, 126  # of a line of the title, and of all panels' details together
 FARTHEST = {"upper": 0.01, "lower": 0.25}
 """Share of the moved values that the arrows average over: a logarithmic count shows the few that are far out."""
-
-VISIBLE = {"upper": 0.0, "lower": 0.01}
-"""Share of the values in view that must move for an arrow: a density does not show fewer."""
+VISIBLE = {"upper": 0.0, "lower": 0.01}  # share of the values in view that must move for an arrow
 
 
 def draw_inspection(
@@ -37,15 +33,8 @@ def draw_inspection(
     near zero, where most values are. Values that are there before but not after are darker. Arrows lead from where
     the values that move farthest were to where they went (`flow`).
 
-    Args:
-        panels: one to three, with the same `before`.
-        title: one line on what the values are.
-        layer: counted from 0.
-        activation: "SiLU" or "GELU".
-        axis: the range of the upper row in units of the gate, extended to values outside it: nothing is cropped.
-
-    Returns:
-        A figure outside pyplot's state; `presentation.style.save` writes it.
+    panels: one to three, with the same `before`; axis: the range of the upper row in units of the gate, extended to
+    values outside it: nothing is cropped.
     """
     with style():
         figure = Figure(figsize=(7.2, 5.85), layout=ConstrainedLayoutEngine(wspace=0.06))
@@ -66,21 +55,19 @@ def _draw_histograms(figure: SubFigure, panels: Sequence[Panel], everything: Win
     _draw_panel_row(upper, panels, everything, "upper")
     _draw_panel_row(lower, panels, window, "lower")
     _add_headings(upper, panels)
-    if zoomed := window != everything:
-        for axes in upper:
-            axes.axvspan(*window, color=ZOOM_FILL, lw=0, zorder=0)
+    for axes in upper if (zoomed := window != everything) else ():
+        axes.axvspan(*window, color=ZOOM_FILL, lw=0, zorder=0)
     # Below the middle panel, or between the middle two.
     middle, x = (len(panels) - 1) // 2, 0.5 if len(panels) % 2 else 1.05
     shown = "near zero (the shaded range above)" if zoomed else "every value"
     upper[middle].set_xlabel("activated gate, every value", x=x, color=DIAGRAM_INK)
     lower[middle].set_xlabel(f"activated gate, {shown}", x=x, color=DIAGRAM_INK)
+    arrow = {"lw": 0, "marker": r"$\rightarrow$", "markersize": 11, "markeredgewidth": 0}
     handles = {
         "before redistribution": Patch(color=BEFORE_FILL),
         "before, gone after": Patch(color=GONE_FILL),
         "after, in colour": Line2D([], [], lw=0.9, color=DIAGRAM_INK),
-        "way of the values that move farthest": Line2D(
-            [], [], lw=0, color=DIAGRAM_INK, marker=r"$\rightarrow$", markersize=11, markeredgewidth=0
-        ),
+        "way of the values that move farthest": Line2D([], [], color=DIAGRAM_INK, **arrow),
     }
     figure.legend([*handles.values()], [*handles], loc="outside upper center", ncols=4, frameon=False)
 
@@ -132,8 +119,8 @@ def _draw_histogram(axes: Axes, panel: Panel, window: Window, kind: str) -> floa
     filled = np.flatnonzero(after)
     if filled.size:
         # The outline starts and ends with the values: along empty bins it would look like an axis.
-        span = slice(filled[0], filled[-1] + 1)
-        axes.stairs(after[span], edges[span.start : span.stop + 1], color=_panel_colour(panel), lw=0.9, zorder=3)
+        start, stop = filled[0], filled[-1] + 1
+        axes.stairs(after[start:stop], edges[start : stop + 1], color=_panel_colour(panel), lw=0.9, zorder=3)
     return float(max(before.max(), after.max()))
 
 
@@ -141,8 +128,8 @@ def _draw_arrows(axes: Axes, panel: Panel, window: Window, kind: str) -> None:
     in_view = (panel.before >= window[0]) & (panel.before <= window[1])
     share = float(panel.moved[in_view].mean()) if in_view.any() else 0.0
     arrows = flow(panel, window, FARTHEST[kind]) if share >= VISIBLE[kind] else []
-    colour = _panel_colour(panel)
-    look = {"arrowstyle": "-|>", "color": colour, "lw": 1.4, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
+    look = {"arrowstyle": "-|>", "lw": 1.4, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
+    look["color"] = _panel_colour(panel)
     for start, end in arrows:
         axes.annotate("", (end, 0.92), (start, 0.92), xycoords=axes.get_xaxis_transform(), arrowprops=look)
     if not arrows:

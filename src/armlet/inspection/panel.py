@@ -8,35 +8,22 @@ from numpy.typing import NDArray
 
 from armlet.redistribution.order import MAD_TO_SIGMA
 
-ZOOM = 2.5
-"""Half-width of the window near zero, in robust standard deviations, 1.4826 · median |a|, of the values before."""
-
-NEARLY_ALL = 0.4
-"""Share of the full range from which a window is too wide to be worth a second row: that shows the full range then."""
-
-SHORTEST_ARROW = 0.04
-"""Share of the axis below which an arrow is left out: it would have no visible direction."""
+ZOOM = 2.5  # half-width of the window near zero, in robust standard deviations before: 1.4826 · median |a|
+NEARLY_ALL = 0.4  # share of the full range from which that window is too wide, and the lower row shows the full range
+SHORTEST_ARROW = 0.04  # share of the axis: a shorter arrow would have no visible direction
 
 Window = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One policy's effect on the activated gate.
+    """One policy's effect on the activated gate."""
 
-    Args:
-        name: of the policy, "Outward", "Inward" or "Transport"; it decides the colour.
-        detail: its settings in a few words, "band 0.13, ceiling 0.995".
-        before: `[n]` finite values of all tokens, n > 0, the same in every panel of a figure.
-        after: `[n]`, what became of each value of `before`.
-        moved: `[n]` bool, the positions that the policy changed.
-    """
-
-    name: str
-    detail: str
-    before: NDArray[np.floating]
-    after: NDArray[np.floating]
-    moved: NDArray[np.bool_]
+    name: str  # of the policy, "Outward", "Inward" or "Transport"; it decides the colour
+    detail: str  # its settings in a few words, "band 0.13, ceiling 0.995"
+    before: NDArray[np.floating]  # [n] finite values of all tokens, n > 0, the same in every panel of a figure
+    after: NDArray[np.floating]  # [n], what became of each value of `before`
+    moved: NDArray[np.bool_]  # [n], the positions that the policy changed
 
 
 def full_range(panels: Sequence[Panel], axis: Window | None = None) -> Window:
@@ -58,18 +45,11 @@ def near_zero_window(before: NDArray[np.floating], everything: Window) -> Window
 
 
 def flow(panel: Panel, window: Window, farthest: float = 0.25) -> list[tuple[float, float]]:
-    """For each sign, the mean position before and after of the values that move farthest.
+    """For each sign that visibly moves, the mean start and end, in units of the gate, of the values that move farthest.
 
-    Only moved values that start and end inside the window count. A policy may move some values inwards and others
-    outwards, and many of them hardly at all: the mean over all of them would hide what the histogram shows.
-
-    Args:
-        panel: values before and after.
-        window: lowest and highest value shown.
-        farthest: the share of those values, the ones with the largest displacement, that the mean is taken over.
-
-    Returns:
-        Pairs of start and end in units of the gate; none for a sign whose values do not visibly move.
+    Only moved values that start and end inside the window count, and of these the share `farthest` with the largest
+    displacement. A policy may move some values inwards and others outwards, and many of them hardly at all: the mean
+    over all of them would hide what the histogram shows.
     """
     low, high = window
     start, end = panel.before[panel.moved].astype(np.float64), panel.after[panel.moved].astype(np.float64)

@@ -73,8 +73,7 @@ def make_setup(
 ) -> Setup:
     """Tokenizes the questions, with one system prompt, and the fillers that go to `position` of each.
 
-    Raises:
-        ArgumentError: as `make_prompt`; or too few tokens come after the filler.
+    Raises ArgumentError as `make_prompt` does, and where too few tokens come after the filler.
     """
     prompts = [make_prompt(tokenizer, question, system=system, position=position) for question in questions]
     for prompt, question in zip(prompts, questions, strict=True):
@@ -131,15 +130,11 @@ def _measure_prompt(layer: Layer1, prompt: Prompt, hidden: list[Tensor], setup: 
     without, *filled = _views(layer, prompt, hidden, [0, *(filler.count for filler in setup.fillers)])
     halfwidth, options = near_zero_halfwidth(without.activated), layer.options
     arms = [ARM(p, width=options.width, layer=options.layer, noise=Noise(setup.seed)) for p in setup.policies]
+    measured = [measure_filler(without, seen, halfwidth, options.heads) for seen in filled]
+    treated = [near_zero_after(without, halfwidth, arm, prompt.at) for arm in arms]
     example = filled[setup.example()]
-    return LayerFindings(
-        options.layer,
-        measure_gate(without, halfwidth),
-        [measure_filler(without, seen, halfwidth, options.heads) for seen in filled],
-        [near_zero_after(without, halfwidth, arm, prompt.at) for arm in arms],
-        (without.received, example.received),
-        (without.attention, example.attention),
-    )
+    shown = (without.received, example.received), (without.attention, example.attention)
+    return LayerFindings(options.layer, measure_gate(without, halfwidth), measured, treated, *shown)
 
 
 def _views(layer: Layer1, prompt: Prompt, hidden: list[Tensor], counts: Sequence[int]) -> list[View]:

@@ -5,13 +5,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib
 from matplotlib.figure import Figure
-
-if TYPE_CHECKING:
-    from matplotlib.typing import RcKeyType
 
 COLOURS = {"Outward": "#D55E00", "Inward": "#0072B2", "Transport": "#009E73"}
 """Each policy's colour in every figure, from Okabe and Ito's palette, which colour-blind readers can tell apart."""
@@ -19,17 +15,12 @@ COLOURS = {"Outward": "#D55E00", "Inward": "#0072B2", "Transport": "#009E73"}
 OTHER_COLOUR = "#CC79A7"
 GREY = "#666666"
 
-FIGURE_STYLE: "dict[RcKeyType, object]" = {
-    "font.family": "DejaVu Sans",
-    "font.size": 7,
-    "axes.linewidth": 0.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.major.width": 0.5,
-    "ytick.major.width": 0.5,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "svg.hashsalt": "armlet",
+FIGURE_STYLE: dict[str, dict[str, object]] = {
+    "font": {"family": "DejaVu Sans", "size": 7},
+    "axes": {"linewidth": 0.5, "spines.top": False, "spines.right": False},
+    "xtick.major": {"width": 0.5, "size": 2.5},
+    "ytick.major": {"width": 0.5, "size": 2.5},
+    "svg": {"hashsalt": "armlet"},
 }
 """Changes to Matplotlib's defaults. The reader's own settings do not apply: they would change the picture."""
 
@@ -40,9 +31,8 @@ def save(figure: Figure, directory: str | Path, stem: str) -> list[Path]:
     Raises:
         OSError: the directory cannot be made or written to.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    png, svg = directory / f"{stem}.png", directory / f"{stem}.svg"
+    png, svg = Path(directory, f"{stem}.png"), Path(directory, f"{stem}.svg")
+    png.parent.mkdir(parents=True, exist_ok=True)
     with style():
         figure.savefig(png, dpi=200)
         figure.savefig(svg, metadata={"Date": None})
@@ -54,8 +44,7 @@ def svg_text(figure: Figure) -> str:
     file = io.StringIO()
     with style():
         figure.savefig(file, format="svg", metadata={"Date": None})
-    text = file.getvalue()
-    return text[text.index("<svg") :]
+    return "".join(file.getvalue().partition("<svg")[1:])
 
 
 @contextmanager
@@ -64,5 +53,6 @@ def style() -> Iterator[None]:
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # such as an emoji in a prompt, which becomes a box
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(FIGURE_STYLE)
+        for group, values in FIGURE_STYLE.items():
+            matplotlib.rc(group, **values)
         yield

@@ -22,13 +22,8 @@ def draw_weights(prompts: NDArray[np.int64], *, seed: int = 0, replicates: int =
     Tokens of one prompt are alike, so resampling tokens alone would give intervals that are too narrow. One draw serves
     every quantity and layer, and both sides of a pair.
 
-    Args:
-        prompts: `[tokens]`, the index of each token's prompt, from 0, each present.
-        seed: of the draw.
-        replicates: the number of draws.
-
-    Returns:
-        `[replicates, tokens]`, whole numbers.
+    prompts: `[tokens]`, the index of each token's prompt, from 0, each present. Returns `[replicates, tokens]`, whole
+    numbers.
     """
     rng = np.random.default_rng(seed)
     sizes = np.bincount(prompts)
