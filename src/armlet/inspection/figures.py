@@ -55,8 +55,9 @@ def _draw_histograms(figure: SubFigure, panels: Sequence[Panel], everything: Win
     _draw_panel_row(upper, panels, everything, "upper")
     _draw_panel_row(lower, panels, window, "lower")
     _add_headings(upper, panels)
-    for axes in upper if (zoomed := window != everything) else ():
-        axes.axvspan(*window, color=ZOOM_FILL, lw=0, zorder=0)
+    if zoomed := window != everything:
+        for axes in upper:
+            axes.axvspan(*window, color=ZOOM_FILL, lw=0, zorder=0)
     # Below the middle panel, or between the middle two.
     middle, x = (len(panels) - 1) // 2, 0.5 if len(panels) % 2 else 1.05
     shown = "near zero (the shaded range above)" if zoomed else "every value"

@@ -1,7 +1,6 @@
 """All resampling of the package: bootstrap intervals of means and of paired differences, and sign flips."""
 
 from math import inf, sqrt
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,12 +90,9 @@ def sign_flips(units: Units, seed: int) -> float:
     sums = units.sums[units.sums != 0]
     if len(sums) < 2:  # for a single unit both signs are equally likely
         return 1.0
-    return float(permutation_test((sums,), np.sum, permutation_type="samples", **_draws(len(sums), seed)).pvalue)
-
-
-def _draws(count: int, seed: int) -> dict[str, Any]:
-    """How scipy resamples so many values."""
-    return {"n_resamples": RESAMPLES, "batch": max(1, BATCH_VALUES // count), "rng": np.random.default_rng(seed)}
+    batch, rng = max(1, BATCH_VALUES // len(sums)), np.random.default_rng(seed)
+    drawing = {"n_resamples": RESAMPLES, "batch": batch, "rng": rng}
+    return float(permutation_test((sums,), np.sum, permutation_type="samples", **drawing).pvalue)
 
 
 def _widened(confidence: float, count: int) -> float:
@@ -114,8 +110,9 @@ def _bca(units: Units, level: float, seed: int) -> tuple[float, float]:
         return sums.sum(axis=axis) / sizes.sum(axis=axis)
 
     data, statistic = ((units.sums, units.sizes), ratio) if np.ptp(units.sizes) else ((units.values,), np.mean)
-    draws = _draws(len(units.sums), seed)
-    interval = bootstrap(data, statistic, paired=True, confidence_level=level, **draws).confidence_interval
+    batch, rng = max(1, BATCH_VALUES // len(units.sums)), np.random.default_rng(seed)
+    drawing = {"n_resamples": RESAMPLES, "batch": batch, "rng": rng, "paired": True}
+    interval = bootstrap(data, statistic, confidence_level=level, **drawing).confidence_interval
     return interval.low, interval.high
 
 
