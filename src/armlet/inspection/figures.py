@@ -10,18 +10,24 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
 from armlet.inspection.diagram import DIAGRAM_INK, draw_layer
-from armlet.inspection.panel import Panel, Window, flow, full_range, near_zero_window
+from armlet.inspection.result import Panel
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
+from armlet.redistribution.order import MAD_TO_SIGMA
 
 BEFORE_FILL, GONE_FILL, ZOOM_FILL = "#d6d6d6", "#8c8c8c", "#f1f1f1"
 BINS = 120
-
 TITLE_LETTERS, DETAIL_LETTERS = 90, 126  # of a line of the title, and of all panels' details together
 FARTHEST = {"upper": 0.01, "lower": 0.25}
 """Share of the moved values that the arrows average over: a logarithmic count shows the few that are far out."""
 VISIBLE = {"upper": 0.0, "lower": 0.01}  # share of the values in view that must move for an arrow
+ZOOM = 2.5  # half-width of the window near zero, in robust standard deviations before: 1.4826 · median |a|
+NEARLY_ALL = 0.4  # share of the full range from which that window is too wide, and the lower row shows the full range
+SHORTEST_ARROW = 0.04  # share of the axis: a shorter arrow would have no visible direction
+
+Window = tuple[float, float]
 
 
 def draw_inspection(
@@ -136,3 +142,40 @@ def _draw_arrows(axes: Axes, panel: Panel, window: Window, kind: str) -> None:
     if not arrows:
         note = f"share moved here {share:.2g}"
         axes.text(1, 0.92, note, color=GREY, fontsize=6.5, ha="right", va="center", transform=axes.transAxes)
+
+
+def full_range(panels: Sequence[Panel], axis: Window | None = None) -> Window:
+    """A range that contains `axis` and every value before and after, with a margin where values reach its ends."""
+    arrays = [values for panel in panels for values in (panel.before, panel.after)]
+    low, high = float(min(map(np.min, arrays))), float(max(map(np.max, arrays)))
+    margin = 0.02 * (high - low) or max(1.0, abs(high)) / 2
+    start = low - margin if axis is None or axis[0] > low else axis[0]
+    end = high + margin if axis is None or axis[1] < high else axis[1]
+    return (start, end) if start < end else (start - margin, end + margin)
+
+
+def near_zero_window(before: NDArray[np.floating], everything: Window) -> Window:
+    """The range around zero that the lower row shows, within `everything`."""
+    reach = ZOOM * MAD_TO_SIGMA * float(np.median(np.abs(before)))
+    low, high = max(everything[0], -reach), min(everything[1], reach)
+    zooms = 0 < high - low < NEARLY_ALL * (everything[1] - everything[0])
+    return (low, high) if zooms else everything
+
+
+def flow(panel: Panel, window: Window, farthest: float = 0.25) -> list[tuple[float, float]]:
+    """For each sign that visibly moves, the mean start and end, in units of the gate, of the values that move farthest.
+
+    Only moved values that start and end inside the window count, and of these the share `farthest` with the largest
+    displacement. A policy may move some values inwards and others outwards, and many of them hardly at all: the mean
+    over all of them would hide what the histogram shows.
+    """
+    low, high = window
+    start, end = panel.before[panel.moved].astype(np.float64), panel.after[panel.moved].astype(np.float64)
+    inside = (np.minimum(start, end) >= low) & (np.maximum(start, end) <= high)
+    arrows: list[tuple[float, float]] = []
+    for side in (inside & (start + end < 0), inside & (start + end >= 0)):
+        if side.any():
+            distance = np.abs(end - start)
+            far = side & (distance >= np.quantile(distance[side], 1 - farthest))
+            arrows.append((float(start[far].mean()), float(end[far].mean())))
+    return [(tail, head) for tail, head in arrows if abs(head - tail) >= SHORTEST_ARROW * (high - low)]

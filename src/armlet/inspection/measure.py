@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from armlet.inspection.panel import Panel
-from armlet.inspection.result import Effect, Inspection
+from armlet.inspection.result import Effect, Inspection, Panel
 from armlet.layer.decoder import Layer1
 from armlet.redistribution.entry import drawer, outcome
 from armlet.redistribution.errors import ArgumentError

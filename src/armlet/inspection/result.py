@@ -2,10 +2,23 @@
 
 from dataclasses import dataclass
 
-from armlet.inspection.panel import Panel
+import numpy as np
+from numpy.typing import NDArray
+
 from armlet.presentation.numbers import finite_or_none
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import settings
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One policy's effect on the activated gate."""
+
+    name: str  # of the policy, "Outward", "Inward" or "Transport"; it decides the colour
+    detail: str  # its settings in a few words, "band 0.13, ceiling 0.995"
+    before: NDArray[np.floating]  # [n] finite values of all tokens, n > 0, the same in every panel of a figure
+    after: NDArray[np.floating]  # [n], what became of each value of `before`
+    moved: NDArray[np.bool_]  # [n], the positions that the policy changed
 
 
 @dataclass(frozen=True)

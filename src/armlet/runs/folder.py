@@ -1,7 +1,6 @@
 """The run folder: what is run (manifest.json), and its results so far (items.jsonl, which only grows).
 
-A batch is written at once: its records, then a line that closes it. Both are on the disk before the next batch starts.
-When the folder is opened again, whatever follows the last closing line is cut off: an unfinished batch runs again.
+A batch is written at once: its records, then a line that closes it; what follows the last closing line is cut off.
 """
 
 import hashlib
@@ -64,11 +63,8 @@ class RunFolder:
             safe = f"{len(self.closed)} batches are safe there: mend that, and the same command goes on"
             raise RunError(f"{path}: cannot be written ({error.strerror}); {safe}") from error
         self._size += len(content)
-        self._add(rows, closing)
-
-    def _add(self, rows: Sequence[Record], closing: Record) -> None:
         self.rows += rows
-        self.closed[tuple(closing[CLOSED])] = closing
+        self.closed[tuple(key)] = closing
 
     def _read(self) -> int:
         """Reads all closed batches; returns the number of bytes until the end of the last one."""
@@ -86,7 +82,8 @@ class RunFolder:
                 continue
             if record["items"] != len(rows):
                 raise RunError(f"{path}: a batch of {record['items']} items has {len(rows)} (before byte {size})")
-            self._add(rows, record)
+            self.rows += rows
+            self.closed[tuple(record[CLOSED])] = record
             rows = []
         return size
 
