@@ -38,7 +38,7 @@ def test_the_style_applies_inside_the_block_alone():
         before = dict(matplotlib.rcParams)
         with style():
             assert {name: matplotlib.rcParams[name] for name in ("font.size", "axes.grid")} == {
-                "font.size": FIGURE_STYLE["font"]["size"],
+                "font.size": FIGURE_STYLE["font.size"],
                 "axes.grid": False,
             }
         assert dict(matplotlib.rcParams) == before

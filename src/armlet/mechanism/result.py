@@ -112,10 +112,10 @@ def quantity_changes(findings: LayerFindings, fillers: Sequence[Filler], weights
         values = np.array([filled[name].mean() for name in QUANTITIES])
         table = np.vstack([without, values, values - without, percentile_interval(replicate_means(changes, weights))])
         table[~np.isfinite(table)] = nan
-        for name, (*means, low, high) in zip(QUANTITIES, table.T.tolist(), strict=True):
-            bounded = "value" if isnan(means[0]) else "change"
+        for name, (baseline, value, change, low, high) in zip(QUANTITIES, table.T.tolist(), strict=True):
+            bounded = "value" if isnan(baseline) else "change"
             place = (findings.layer, filler.kind, filler.count, name)
-            records.append(QuantityChange(*place, *means, bounded, low, high))
+            records.append(QuantityChange(*place, baseline, value, change, bounded, low, high))
     return records
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 from matplotlib.figure import Figure
 
 COLOURS = {"Outward": "#D55E00", "Inward": "#0072B2", "Transport": "#009E73"}
@@ -15,12 +15,17 @@ COLOURS = {"Outward": "#D55E00", "Inward": "#0072B2", "Transport": "#009E73"}
 OTHER_COLOUR = "#CC79A7"
 GREY = "#666666"
 
-FIGURE_STYLE: dict[str, dict[str, object]] = {
-    "font": {"family": "DejaVu Sans", "size": 7},
-    "axes": {"linewidth": 0.5, "spines.top": False, "spines.right": False},
-    "xtick.major": {"width": 0.5, "size": 2.5},
-    "ytick.major": {"width": 0.5, "size": 2.5},
-    "svg": {"hashsalt": "armlet"},
+FIGURE_STYLE: dict[str, object] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.linewidth": 0.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.5,
+    "ytick.major.width": 0.5,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "svg.hashsalt": "armlet",
 }
 """Changes to Matplotlib's defaults. The reader's own settings do not apply: they would change the picture."""
 
@@ -50,9 +55,6 @@ def svg_text(figure: Figure) -> str:
 @contextmanager
 def style() -> Iterator[None]:
     """Applies `FIGURE_STYLE` inside the block, whatever the reader's own settings of Matplotlib are."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
+    with matplotlib.style.context(FIGURE_STYLE, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # such as an emoji in a prompt, which becomes a box
-        matplotlib.rcdefaults()
-        for group, values in FIGURE_STYLE.items():
-            matplotlib.rc(group, **values)
         yield
