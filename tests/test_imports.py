@@ -88,7 +88,7 @@ def test_every_folder_is_a_room():
         ("redistribution", "from armlet.attachment.module import ARM"),
         ("redistribution", "def f():\n    import scipy.stats"),
         ("attachment", "from armlet.layer.options import Options"),
-        ("layer", "from armlet.inspection import panel"),
+        ("layer", "from armlet.inspection import figures"),
         ("precision", "import armlet.evaluation.plan"),
         ("mechanism", "from armlet.inspection.measure import activated_gates"),
         ("evaluation", "from armlet import cli"),

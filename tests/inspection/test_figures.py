@@ -12,7 +12,8 @@ from matplotlib.patches import StepPatch
 from matplotlib.text import Annotation
 
 from armlet.inspection.diagram import DRAWN_LABELS, PARTS
-from armlet.inspection.figures import Panel, draw_inspection
+from armlet.inspection.figures import draw_inspection
+from armlet.inspection.result import Panel
 from armlet.inspection.synthetic import synthetic
 from armlet.presentation.style import COLOURS, save
 from armlet.redistribution import Inward, Outward, Transport, redistribute

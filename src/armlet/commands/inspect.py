@@ -18,7 +18,7 @@ from armlet.redistribution.spelling import parse_policy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from armlet.inspection.panel import Window
+    from armlet.inspection.figures import Window
     from armlet.inspection.result import Inspection
 
 FIGURE_POLICIES = 3

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import copysign
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -9,14 +10,11 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 DIAGRAM_INK = "#222222"
-DIAGRAM_WIDTH, DIAGRAM_HEIGHT = 7.0, 1.44
-"""Size of the drawing in its own units. Labels fit their boxes where a unit is about an inch."""
-
+DIAGRAM_WIDTH, DIAGRAM_HEIGHT = 7.0, 1.44  # in units in which labels fit their boxes where one is about an inch
 BASE_LINE, LOW_LINE, MAIN_LINE, HIGH_LINE = 0.11, 0.42, 0.67, 0.92
 """Heights of the residual paths, of V and `up`, of the main line, and of Q and `gate`."""
 
-BOX = 0.19
-DIAMETER = 0.15
+BOX, DIAMETER = 0.19, 0.15
 
 Wire = tuple[tuple[float, float], ...]
 
@@ -68,12 +66,9 @@ DRAWN_LABELS: tuple[str, ...] = tuple(part.label for part in PARTS)
 
 
 def draw_layer(axes: Axes, *, layer: int, activation: str = "SiLU") -> None:
-    """Draws a decoder layer with ARM in its place, after the gate's activation and before the product with `up`.
+    """Draws a decoder layer with ARM in its place, after the activation, "SiLU" or "GELU", and before the product.
 
-    Args:
-        axes: drawn on, `DIAGRAM_WIDTH` × `DIAGRAM_HEIGHT` units; their lines and ticks are hidden.
-        layer: counted from 0; the title gives it from 1 too, as the paper counts.
-        activation: "SiLU" or "GELU".
+    layer: counted from 0; the title gives it from 1 too, as the paper counts.
     """
     axes.set(xlim=(0, DIAGRAM_WIDTH), ylim=(0, DIAGRAM_HEIGHT), aspect="equal")
     axes.set_axis_off()
@@ -115,21 +110,14 @@ def wires() -> list[Wire]:
         LOW_LINE: ((v, attention),),
     }
     straight = [(height, *pair) for height, chains in rows.items() for chain in chains for pair in pairwise(chain)]
-    forks = ((norm, q), (norm, v), (mlp_norm, gate), (mlp_norm, up))
-    residuals = ((x, norm, add), (add, mlp_norm, mlp_add))
-    top, bottom = MAIN_LINE + DIAMETER / 2, MAIN_LINE - DIAMETER / 2
-    return [
-        *(((source.right, height), (target.left, height)) for height, source, target in straight),
-        *(_fork(source, target, target.left - 0.08) for source, target in forks),
-        ((arm.right, HIGH_LINE), (times.x, HIGH_LINE), (times.x, top)),
-        ((up.right, LOW_LINE), (times.x, LOW_LINE), (times.x, bottom)),
-        *(_residual((source.right + first.left) / 2, total.x, bottom) for source, first, total in residuals),
-    ]
-
-
-def _fork(source: DiagramPart, target: DiagramPart, bend: float) -> Wire:
-    return (source.right, MAIN_LINE), (bend, MAIN_LINE), (bend, target.y), (target.left, target.y)
-
-
-def _residual(start: float, end: float, bottom: float) -> Wire:
-    return (start, MAIN_LINE), (start, BASE_LINE), (end, BASE_LINE), (end, bottom)
+    paths: list[Wire] = [((source.right, height), (target.left, height)) for height, source, target in straight]
+    for source, target in ((norm, q), (norm, v), (mlp_norm, gate), (mlp_norm, up)):
+        bend = target.left - 0.08
+        paths.append(((source.right, MAIN_LINE), (bend, MAIN_LINE), (bend, target.y), (target.left, target.y)))
+    for source in (arm, up):
+        edge = MAIN_LINE + copysign(DIAMETER / 2, source.y - MAIN_LINE)
+        paths.append(((source.right, source.y), (times.x, source.y), (times.x, edge)))
+    for source, block, total in ((x, norm, add), (add, mlp_norm, mlp_add)):
+        start, bottom = (source.right + block.left) / 2, MAIN_LINE - DIAMETER / 2
+        paths.append(((start, MAIN_LINE), (start, BASE_LINE), (total.x, BASE_LINE), (total.x, bottom)))
+    return paths

@@ -10,22 +10,24 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
 from armlet.inspection.diagram import DIAGRAM_INK, draw_layer
-from armlet.inspection.panel import Panel, Window, flow, full_range, near_zero_window
+from armlet.inspection.result import Panel
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
+from armlet.redistribution.order import MAD_TO_SIGMA
 
 BEFORE_FILL, GONE_FILL, ZOOM_FILL = "#d6d6d6", "#8c8c8c", "#f1f1f1"
 BINS = 120
-
-TITLE_LETTERS, DETAIL_LETTERS = 90, 126
-"""Letters of a line of the title, and of all panels' details together."""
-
+TITLE_LETTERS, DETAIL_LETTERS = 90, 126  # of a line of the title, and of all panels' details together
 FARTHEST = {"upper": 0.01, "lower": 0.25}
 """Share of the moved values that the arrows average over: a logarithmic count shows the few that are far out."""
+VISIBLE = {"upper": 0.0, "lower": 0.01}  # share of the values in view that must move for an arrow
+ZOOM = 2.5  # half-width of the window near zero, in robust standard deviations before: 1.4826 · median |a|
+NEARLY_ALL = 0.4  # share of the full range from which that window is too wide, and the lower row shows the full range
+SHORTEST_ARROW = 0.04  # share of the axis: a shorter arrow would have no visible direction
 
-VISIBLE = {"upper": 0.0, "lower": 0.01}
-"""Share of the values in view that must move for an arrow: a density does not show fewer."""
+Window = tuple[float, float]
 
 
 def draw_inspection(
@@ -37,15 +39,8 @@ def draw_inspection(
     near zero, where most values are. Values that are there before but not after are darker. Arrows lead from where
     the values that move farthest were to where they went (`flow`).
 
-    Args:
-        panels: one to three, with the same `before`.
-        title: one line on what the values are.
-        layer: counted from 0.
-        activation: "SiLU" or "GELU".
-        axis: the range of the upper row in units of the gate, extended to values outside it: nothing is cropped.
-
-    Returns:
-        A figure outside pyplot's state; `presentation.style.save` writes it.
+    panels: one to three, with the same `before`; axis: the range of the upper row in units of the gate, extended to
+    values outside it: nothing is cropped.
     """
     with style():
         figure = Figure(figsize=(7.2, 5.85), layout=ConstrainedLayoutEngine(wspace=0.06))
@@ -74,13 +69,12 @@ def _draw_histograms(figure: SubFigure, panels: Sequence[Panel], everything: Win
     shown = "near zero (the shaded range above)" if zoomed else "every value"
     upper[middle].set_xlabel("activated gate, every value", x=x, color=DIAGRAM_INK)
     lower[middle].set_xlabel(f"activated gate, {shown}", x=x, color=DIAGRAM_INK)
+    arrow = {"lw": 0, "marker": r"$\rightarrow$", "markersize": 11, "markeredgewidth": 0}
     handles = {
         "before redistribution": Patch(color=BEFORE_FILL),
         "before, gone after": Patch(color=GONE_FILL),
         "after, in colour": Line2D([], [], lw=0.9, color=DIAGRAM_INK),
-        "way of the values that move farthest": Line2D(
-            [], [], lw=0, color=DIAGRAM_INK, marker=r"$\rightarrow$", markersize=11, markeredgewidth=0
-        ),
+        "way of the values that move farthest": Line2D([], [], color=DIAGRAM_INK, **arrow),
     }
     figure.legend([*handles.values()], [*handles], loc="outside upper center", ncols=4, frameon=False)
 
@@ -132,8 +126,8 @@ def _draw_histogram(axes: Axes, panel: Panel, window: Window, kind: str) -> floa
     filled = np.flatnonzero(after)
     if filled.size:
         # The outline starts and ends with the values: along empty bins it would look like an axis.
-        span = slice(filled[0], filled[-1] + 1)
-        axes.stairs(after[span], edges[span.start : span.stop + 1], color=_panel_colour(panel), lw=0.9, zorder=3)
+        start, stop = filled[0], filled[-1] + 1
+        axes.stairs(after[start:stop], edges[start : stop + 1], color=_panel_colour(panel), lw=0.9, zorder=3)
     return float(max(before.max(), after.max()))
 
 
@@ -141,10 +135,47 @@ def _draw_arrows(axes: Axes, panel: Panel, window: Window, kind: str) -> None:
     in_view = (panel.before >= window[0]) & (panel.before <= window[1])
     share = float(panel.moved[in_view].mean()) if in_view.any() else 0.0
     arrows = flow(panel, window, FARTHEST[kind]) if share >= VISIBLE[kind] else []
-    colour = _panel_colour(panel)
-    look = {"arrowstyle": "-|>", "color": colour, "lw": 1.4, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
+    look = {"arrowstyle": "-|>", "lw": 1.4, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
+    look["color"] = _panel_colour(panel)
     for start, end in arrows:
         axes.annotate("", (end, 0.92), (start, 0.92), xycoords=axes.get_xaxis_transform(), arrowprops=look)
     if not arrows:
         note = f"share moved here {share:.2g}"
         axes.text(1, 0.92, note, color=GREY, fontsize=6.5, ha="right", va="center", transform=axes.transAxes)
+
+
+def full_range(panels: Sequence[Panel], axis: Window | None = None) -> Window:
+    """A range that contains `axis` and every value before and after, with a margin where values reach its ends."""
+    arrays = [values for panel in panels for values in (panel.before, panel.after)]
+    low, high = float(min(map(np.min, arrays))), float(max(map(np.max, arrays)))
+    margin = 0.02 * (high - low) or max(1.0, abs(high)) / 2
+    start = low - margin if axis is None or axis[0] > low else axis[0]
+    end = high + margin if axis is None or axis[1] < high else axis[1]
+    return (start, end) if start < end else (start - margin, end + margin)
+
+
+def near_zero_window(before: NDArray[np.floating], everything: Window) -> Window:
+    """The range around zero that the lower row shows, within `everything`."""
+    reach = ZOOM * MAD_TO_SIGMA * float(np.median(np.abs(before)))
+    low, high = max(everything[0], -reach), min(everything[1], reach)
+    zooms = 0 < high - low < NEARLY_ALL * (everything[1] - everything[0])
+    return (low, high) if zooms else everything
+
+
+def flow(panel: Panel, window: Window, farthest: float = 0.25) -> list[tuple[float, float]]:
+    """For each sign that visibly moves, the mean start and end, in units of the gate, of the values that move farthest.
+
+    Only moved values that start and end inside the window count, and of these the share `farthest` with the largest
+    displacement. A policy may move some values inwards and others outwards, and many of them hardly at all: the mean
+    over all of them would hide what the histogram shows.
+    """
+    low, high = window
+    start, end = panel.before[panel.moved].astype(np.float64), panel.after[panel.moved].astype(np.float64)
+    inside = (np.minimum(start, end) >= low) & (np.maximum(start, end) <= high)
+    arrows: list[tuple[float, float]] = []
+    for side in (inside & (start + end < 0), inside & (start + end >= 0)):
+        if side.any():
+            distance = np.abs(end - start)
+            far = side & (distance >= np.quantile(distance[side], 1 - farthest))
+            arrows.append((float(start[far].mean()), float(end[far].mean())))
+    return [(tail, head) for tail, head in arrows if abs(head - tail) >= SHORTEST_ARROW * (high - low)]

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from armlet.inspection.panel import Panel
-from armlet.inspection.result import Effect, Inspection
+from armlet.inspection.result import Effect, Inspection, Panel
 from armlet.layer.decoder import Layer1
 from armlet.redistribution.entry import drawer, outcome
 from armlet.redistribution.errors import ArgumentError
@@ -20,13 +19,9 @@ from armlet.statistics.shape import difference, measure
 def activated_gates(
     layers: Iterable[Layer1], prompts: Sequence[Tensor], layer: int, tick: Callable[[], None] = lambda: None
 ) -> Iterator[Tensor]:
-    """The activated gate `[seq, width]` of one layer for each prompt in turn, in the layers' dtype.
+    """The activated gate `[seq, width]` of one layer for each prompt `[1, seq]` in turn, in the layers' dtype.
 
-    Args:
-        layers: from layer 0 to the one that is wanted.
-        prompts: token ids `[1, seq]`.
-        layer: index of the wanted layer.
-        tick: called after each prompt in each layer.
+    layers: from layer 0 to `layer`; tick: called after each prompt in each layer.
     """
     states: list[Tensor] = []
     for decoder in layers:
@@ -42,21 +37,19 @@ def activated_gates(
 def inspect_gates(
     gates: Sequence[Tensor], policies: Sequence[Policy], *, scope: str = "token", seed: int = 0, layer: int = 0
 ) -> Inspection:
-    """Redistributes each prompt's activated gate with each policy and measures before and after.
+    """Redistributes each prompt's activated gate `[seq, width]` with each policy and measures before and after.
 
-    Args:
-        gates: `[seq, width]` each, at least one, each redistributed in one call; any float dtype.
-        policies: at least one.
-        scope: as in `redistribute`.
-        seed: of the keyed noise.
-        layer: which the keyed noise depends on.
+    The keyed noise depends on seed and layer.
 
     Raises:
         ArgumentError: no gate, no policy, or NaN or Inf everywhere: there is nothing to measure.
     """
     if not gates or not policies:
         raise ArgumentError("inspect: at least one prompt and one policy are needed")
-    finite = torch.cat([_finite_tokens(gate, scope) for gate in gates])
+    finite = torch.cat([gate.float().isfinite().all(-1) for gate in gates])
+    if scope != "token":  # a prompt is one scope
+        lengths = [len(gate) for gate in gates]
+        finite = torch.cat([tokens.all().expand(len(tokens)) for tokens in finite.split(lengths)])
     if not finite.any():
         unit = "token" if scope == "token" else "prompt"
         raise ArgumentError(f"inspect: every {unit} contains NaN or Inf; try another dtype, such as --dtype float32")
@@ -74,9 +67,3 @@ def inspect_gates(
 
     tokens, width = before.shape
     return Inspection(tokens, width, int((~finite).sum()), measured, [effect(policy) for policy in policies])
-
-
-def _finite_tokens(gate: Tensor, scope: str) -> Tensor:
-    """`[seq]` bool: tokens whose scope is finite; scopes other than "token" are the whole prompt."""
-    finite = gate.float().isfinite().all(-1)
-    return finite if scope == "token" else finite.all().expand(len(gate))

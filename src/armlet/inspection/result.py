@@ -2,29 +2,34 @@
 
 from dataclasses import dataclass
 
-from armlet.inspection.panel import Panel
+import numpy as np
+from numpy.typing import NDArray
+
 from armlet.presentation.numbers import finite_or_none
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import settings
 
 
 @dataclass(frozen=True)
+class Panel:
+    """One policy's effect on the activated gate."""
+
+    name: str  # of the policy, "Outward", "Inward" or "Transport"; it decides the colour
+    detail: str  # its settings in a few words, "band 0.13, ceiling 0.995"
+    before: NDArray[np.floating]  # [n] finite values of all tokens, n > 0, the same in every panel of a figure
+    after: NDArray[np.floating]  # [n], what became of each value of `before`
+    moved: NDArray[np.bool_]  # [n], the positions that the policy changed
+
+
+@dataclass(frozen=True)
 class Effect:
-    """One policy on the same values.
+    """One policy on the same values."""
 
-    Args:
-        policy: what moved them.
-        panel: the values before and after, `[tokens · width]`, and which moved.
-        share_moved: fraction of all values.
-        after: `shape.measure` of the values after.
-        difference: after − before, for each measure.
-    """
-
-    policy: Policy
-    panel: Panel
-    share_moved: float
-    after: dict[str, float]
-    difference: dict[str, float]
+    policy: Policy  # what moved them
+    panel: Panel  # the values before and after, [tokens · width], and which moved
+    share_moved: float  # fraction of all values
+    after: dict[str, float]  # `shape.measure` of the values after
+    difference: dict[str, float]  # after − before, for each measure
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -34,24 +39,16 @@ class Effect:
 
 @dataclass(frozen=True)
 class Inspection:
-    """The activated gate of one layer, and each policy's effect on it.
+    """The activated gate of one layer, and each policy's effect on it."""
 
-    Args:
-        tokens: tokens measured.
-        width: values of each token.
-        passed: tokens left out: their scope contains NaN or Inf, and policies pass it through unchanged.
-        before: `shape.measure` of the values before.
-        effects: one for each policy.
-    """
-
-    tokens: int
-    width: int
-    passed: int
-    before: dict[str, float]
-    effects: list[Effect]
+    tokens: int  # measured
+    width: int  # values of each token
+    passed: int  # tokens left out: their scope contains NaN or Inf, and policies pass it through unchanged
+    before: dict[str, float]  # `shape.measure` of the values before
+    effects: list[Effect]  # one for each policy
 
     def to_dict(self) -> dict[str, object]:
         """For JSON: numbers that are not finite become None."""
-        policies = [effect.to_dict() for effect in self.effects]
         size: dict[str, object] = {"tokens": self.tokens, "width": self.width, "passed": self.passed}
+        policies = [effect.to_dict() for effect in self.effects]
         return size | {"before": finite_or_none(self.before), "policies": policies}

@@ -14,25 +14,14 @@ MODE_WEIGHTS = (0.095, 0.145, 0.52, 0.145, 0.095)
 DEGREES_OF_FREEDOM = 3
 """Of the sample "heavy-tail": it has a variance but no fourth moment, so a few values dominate every draw."""
 
-SYNTHETIC_AXES = {"modes": (-4.0, 4.0)}
-"""Range that a figure of a sample shows at least."""
+SYNTHETIC_AXES = {"modes": (-4.0, 4.0)}  # the range that a figure of a sample shows at least
 
 
 def synthetic(kind: str, *, seed: int = 0, tokens: int = 64, width: int = 4096) -> Tensor:
-    """Draws a sample that stands in for a model's activated gate.
+    """Draws a sample `[tokens, width]`, float32, that stands in for a model's activated gate: independent values.
 
-    Args:
-        kind: "modes", a mixture of five normals at `CENTRES`, practically all of it within −4 to 4, or "heavy-tail",
-            Student's t with `DEGREES_OF_FREEDOM`.
-        seed: of a generator of its own; the global generator is not used.
-        tokens: rows.
-        width: values in a row.
-
-    Returns:
-        `[tokens, width]` float32, independent values of one distribution.
-
-    Raises:
-        ArgumentError: an unknown kind.
+    kind: "modes", a mixture of five normals at `CENTRES`, practically all of it within −4 to 4, or "heavy-tail",
+    Student's t with `DEGREES_OF_FREEDOM`; ArgumentError for another. seed: of a generator of its own.
     """
     if kind not in ("modes", "heavy-tail"):
         raise ArgumentError(f"synthetic: there is no sample {kind!r}; choose one of modes, heavy-tail")

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 CLASSES = ("digits", "operators", "conjunctions", "other")
-
 OPERATORS = frozenset("+-−*/=<>^×·÷±≤≥≠≈√∑%") | {"<=", ">=", "==", "!=", "**", "+=", "->"}
 
 CONJUNCTIONS = frozenset(
@@ -16,10 +15,7 @@ CONJUNCTIONS = frozenset(
 
 
 def classify(words: Sequence[str]) -> list[str]:
-    """The class of each token of a text, by the tokens' texts.
-
-    A piece of a word is "other", and so is a hyphen or slash inside one ("well-known", "km/h").
-    """
+    """The class of each token by its text; "other" for a piece of a word, and a hyphen or slash in one ("km/h")."""
     padded = ["", *words, ""]
     return [_class_of(*padded[at : at + 3]) for at in range(len(words))]
 

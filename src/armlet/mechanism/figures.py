@@ -1,6 +1,7 @@
 """The figures of `armlet explain`: attention, its affine map, counts of filler, layers, classes of tokens."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from math import isnan
 
 import numpy as np
@@ -17,9 +18,8 @@ from armlet.mechanism.result import NO_TREATMENT, ClassShare, Explanation, Quant
 from armlet.presentation.style import COLOURS, GREY, style
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, Prompt
 
-WITHOUT, FILLED, CONTROL = "#0072B2", "#D55E00", "#7f7f7f"
+WITHOUT, FILLED, CONTROL, FILLER_SHADE = "#0072B2", "#D55E00", "#7f7f7f", "#fbe3d6"
 OTHER_FILLERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-SHADE = "#fbe3d6"
 
 QUANTITY_NAMES = {
     "mass": "attention mass\non own tokens",
@@ -34,11 +34,8 @@ QUANTITY_NAMES = {
     "l2": "L2",
     "gini": "Gini",
 }
-DRAWN_QUANTITIES = ("mass", "lambda", "r2", "shift", "gate_variance", "near_zero", "l1", "gini")
-"""The quantities that `draw_counts` shows."""
-
-MOST_WORDS = 90
-"""Words that are still readable below an axis."""
+DRAWN_QUANTITIES = ("mass", "lambda", "r2", "shift", "gate_variance", "near_zero", "l1", "gini")  # by `draw_counts`
+MOST_WORDS = 90  # that are still readable below an axis
 
 
 def draw_explanation(explanation: Explanation, heads: int) -> dict[str, Figure]:
@@ -58,10 +55,7 @@ def draw_explanation(explanation: Explanation, heads: int) -> dict[str, Figure]:
 
 
 def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tensor], *, layer: int) -> Figure:
-    """The attention that each token receives from later ones: above without and with the filler, below the filler too.
-
-    received: `View.received` of the layer, without and with the filler.
-    """
+    """`View.received` of a prompt's tokens: above without and with the filler, below with the filler's own tokens."""
     without, filled = (attention.numpy() for attention in received)
     inside = slice(prompt.at, prompt.at + filler.count)
     with style():
@@ -76,7 +70,7 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
         if len(prompt.words) <= MOST_WORDS:
             words = [repr(word)[1:-1] if not word.isprintable() else word.strip() or "␣" for word in prompt.words]
             upper.set_xticks(range(len(words)), words, rotation=90, fontsize=5, parse_math=False)
-        lower.axvspan(inside.start - 0.5, inside.stop - 0.5, color=SHADE, lw=0, label="filler")
+        lower.axvspan(inside.start - 0.5, inside.stop - 0.5, color=FILLER_SHADE, lw=0, label="filler")
         lower.plot(filled, color=FILLED, **dots)
         lower.set_xlabel("token, those of the filler included")
         for axes in (upper, lower):
@@ -87,10 +81,7 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
 
 
 def draw_affine(filler: Filler, attention: tuple[Tensor, Tensor], *, layer: int, heads: int) -> Figure:
-    """A prompt's attention outputs without and with the filler, in their first two principal components.
-
-    attention: `View.attention` of the layer, without and with the filler.
-    """
+    """`View.attention` of a prompt without and with the filler, in their first two principal components."""
     before, after = attention
     fit = fit_affine(before, after, heads)
     stacked = np.concatenate([before.numpy(), after.numpy()])
@@ -114,19 +105,19 @@ def draw_affine(filler: Filler, attention: tuple[Tensor, Tensor], *, layer: int,
 
 def draw_counts(changes: Sequence[QuantityChange], *, layer: int) -> Figure:
     """Quantities of one layer against the number of filler tokens, each filler and the control with its interval."""
-    kinds = list(dict.fromkeys(change.filler for change in changes))
-    most = max(change.count for change in changes)
+    kinds, most = list(dict.fromkeys(change.filler for change in changes)), max(change.count for change in changes)
+    colours = dict(zip(kinds, cycle((FILLED, *OTHER_FILLERS)), strict=False)) | {RANDOM_SENTENCE: CONTROL}
     with style():
         figure = Figure(figsize=(7.2, 3.6), layout="constrained")
         figure.suptitle(f"What filler does in layer {layer}, by its number of tokens (95 % intervals)", fontsize=9)
         for axes, quantity in zip(figure.subplots(2, 4).flat, DRAWN_QUANTITIES, strict=True):
             shown = [change for change in changes if (change.layer, change.quantity) == (layer, quantity)]
             for kind in kinds:
-                _draw_line(axes, [change for change in shown if change.filler == kind], _kind_colour(kind, kinds))
+                _draw_line(axes, [change for change in shown if change.filler == kind], colours[kind])
             axes.set_title(QUANTITY_NAMES[quantity].replace("\n", " "), fontsize=7)
             axes.set_xlim(0, 1.05 * most)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        handles = [Line2D([], [], color=_kind_colour(kind, kinds), label=_kind_name(kind)) for kind in kinds]
+        handles = [Line2D([], [], color=colours[kind], label=_kind_name(kind)) for kind in kinds]
         figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
         return figure
 
@@ -189,17 +180,15 @@ def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, lay
     """The near-zero share of each class of tokens, untreated and after each treatment, with its interval."""
     cells = {(share.name, share.treatment): share for share in shares if share.layer == layer}
     names = [name for name in CLASSES if (name, NO_TREATMENT) in cells]
-    shown = [NO_TREATMENT, *treatments]
-    width = 0.8 / len(shown)
+    width = 0.8 / (1 + len(treatments))
     with style():
         figure = Figure(figsize=(5.6, 3.2), layout="constrained")
         axes = figure.subplots()
-        for at, treatment in enumerate(shown):
+        for at, treatment in enumerate([NO_TREATMENT, *treatments]):
             middle = np.arange(len(names)) + (at + 0.5) * width - 0.4
             bars = [cells[name, treatment] for name in names]
-            heights, colour = [share.share for share in bars], _treatment_colour(treatment)
-            axes.bar(middle, heights, width, color=colour, label=_escaped(treatment))
-            low, high = zip(*((share.share_low, share.share_high) for share in bars), strict=True)
+            heights, low, high = zip(*((bar.share, bar.share_low, bar.share_high) for bar in bars), strict=True)
+            axes.bar(middle, heights, width, color=_treatment_colour(treatment), label=_escaped(treatment))
             axes.vlines(middle, low, high, color="black", lw=0.6)
         axes.set_xticks(range(len(names)), [_class_label(cells[name, NO_TREATMENT]) for name in names])
         axes.set(ylabel="near-zero share", title=f"Near-zero share by class of token, layer {layer} (95 % intervals)")
@@ -231,9 +220,3 @@ def _kind_name(kind: str) -> str:
 def _escaped(text: str) -> str:
     """Keeps dollar signs from being read as formulas."""
     return text.replace("$", r"\$")
-
-
-def _kind_colour(kind: str, kinds: Sequence[str]) -> str:
-    if kind == RANDOM_SENTENCE:
-        return CONTROL
-    return (FILLED, *OTHER_FILLERS)[kinds.index(kind) % (1 + len(OTHER_FILLERS))]

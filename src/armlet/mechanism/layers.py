@@ -12,38 +12,30 @@ from torch import Tensor
 from armlet.attachment.module import ARM
 from armlet.layer.decoder import Layer1
 from armlet.mechanism.classes import classify
-from armlet.mechanism.measure import QUANTITIES, TokenValues, View, measure_filler, measure_gate, near_zero_after, view
+from armlet.mechanism.measure import QUANTITIES, View, measure_filler, measure_gate, near_zero_after, view
 from armlet.prompts.fillers import Filler, Position, Prompt, describe_filler, filler_tokens, make_prompt
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.outward import near_zero_halfwidth
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import settings
+from armlet.statistics import FloatArray
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FEWEST_TOKENS = 2
-"""Tokens after the filler: an affine map cannot be fitted to fewer."""
+FEWEST_TOKENS = 2  # after the filler: an affine map cannot be fitted to fewer
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is run.
-
-    Args:
-        prompts: at least one.
-        fillers: the conditions besides the baseline, at least one.
-        tokens: for each prompt, the tokens `[count]` of each filler.
-        policies: what ARM does to the near-zero share of each token, without filler.
-        seed: of ARM's keyed noise and of the bootstrap.
-    """
+    """What is run; at least one prompt and one filler."""
 
     prompts: Sequence[Prompt]
-    fillers: Sequence[Filler]
-    tokens: Sequence[Sequence[Tensor]]
-    policies: Sequence[Policy]
-    seed: int = 0
+    fillers: Sequence[Filler]  # the conditions besides the baseline
+    tokens: Sequence[Sequence[Tensor]]  # for each prompt, the tokens [count] of each filler
+    policies: Sequence[Policy]  # of which the near-zero share after ARM is measured, without filler
+    seed: int = 0  # of ARM's keyed noise and of the bootstrap
 
     def example(self) -> int:
         """The index of the filler that the figures show: the first kind, at its last count."""
@@ -57,21 +49,17 @@ class Setup:
         """`[tokens]`: the class of each measured token; "" for tokens outside the question."""
         names: list[str] = []
         for prompt in self.prompts:
-            start, stop = prompt.question
-            of_prompt = [name if start <= at < stop else "" for at, name in enumerate(classify(prompt.words))]
-            names += of_prompt[prompt.at :]
+            kinds, question = classify(prompt.words), range(*prompt.question)
+            names += [kinds[at] if at in question else "" for at in range(prompt.at, len(kinds))]
         return np.array(names)
 
     def to_dict(self, tokenizer: "PreTrainedTokenizerBase") -> dict[str, object]:
         """For JSON; the fillers with their tokens in the first prompt."""
-        fillers = zip(self.fillers, self.tokens[0], strict=True)
-        return {
-            "seed": self.seed,
-            "tokens": len(self.prompt_of_tokens()),
-            "quantities": QUANTITIES,
-            "fillers": [describe_filler(tokenizer, filler, tokens) for filler, tokens in fillers],
-            "policies": [{"policy": policy.name, **settings(policy)} for policy in self.policies],
-        }
+        pairs = zip(self.fillers, self.tokens[0], strict=True)
+        fillers = [describe_filler(tokenizer, filler, tokens) for filler, tokens in pairs]
+        policies = [{"policy": policy.name, **settings(policy)} for policy in self.policies]
+        run: dict[str, object] = {"seed": self.seed, "tokens": len(self.prompt_of_tokens()), "quantities": QUANTITIES}
+        return run | {"fillers": fillers, "policies": policies}
 
 
 def make_setup(
@@ -81,19 +69,17 @@ def make_setup(
     policies: Sequence[Policy],
     system: str,
     position: Position,
-    seed: int = 0,
+    seed: int,
 ) -> Setup:
     """Tokenizes the questions, with one system prompt, and the fillers that go to `position` of each.
 
-    Raises:
-        ArgumentError: as `make_prompt`; or too few tokens come after the filler.
+    Raises ArgumentError as `make_prompt` does, and where too few tokens come after the filler.
     """
     prompts = [make_prompt(tokenizer, question, system=system, position=position) for question in questions]
     for prompt, question in zip(prompts, questions, strict=True):
         if prompt.at + FEWEST_TOKENS > len(prompt.ids):
-            raise ArgumentError(
-                f"--position: fewer than {FEWEST_TOKENS} tokens come after a filler at {position!r} in {question!r}"
-            )
+            few = f"fewer than {FEWEST_TOKENS} tokens come after a filler"
+            raise ArgumentError(f"--position: {few} at {position!r} in {question!r}")
     indices = range(len(prompts))
     tokens = [[filler_tokens(tokenizer, filler, seed=seed, prompt=at) for filler in fillers] for at in indices]
     return Setup(prompts, fillers, tokens, policies, seed)
@@ -101,23 +87,14 @@ def make_setup(
 
 @dataclass(frozen=True)
 class LayerFindings:
-    """What one layer does to all measured tokens, `[tokens]` each.
-
-    Args:
-        layer: its index.
-        without: each of `GATE_QUANTITIES` without filler.
-        filled: for each filler, each of `QUANTITIES`.
-        treated: for each policy, the near-zero share after ARM.
-        received: `View.received` of the first prompt, without filler and with the example's (`Setup.example`).
-        attention: `View.attention` of the same.
-    """
+    """What one layer does to all measured tokens, `[tokens]` each; and to the first prompt, for the figures."""
 
     layer: int
-    without: dict[str, TokenValues]
-    filled: list[dict[str, TokenValues]]
-    treated: list[TokenValues]
-    received: tuple[Tensor, Tensor]
-    attention: tuple[Tensor, Tensor]
+    without: dict[str, FloatArray]  # each of `GATE_QUANTITIES` without filler
+    filled: list[dict[str, FloatArray]]  # for each filler, each of `QUANTITIES`
+    treated: list[FloatArray]  # for each policy, the near-zero share after ARM
+    received: tuple[Tensor, Tensor]  # `View.received` of the first prompt, without filler and with `Setup.example`
+    attention: tuple[Tensor, Tensor]  # `View.attention` of the same
 
 
 def measure_layers(
@@ -125,11 +102,7 @@ def measure_layers(
 ) -> Iterator[LayerFindings]:
     """Runs every prompt with every filler through the layers; yields the findings of each wanted layer.
 
-    Args:
-        layers: from layer 0 on, without a gap.
-        wanted: indices of layers.
-        setup: what is run.
-        tick: called after each prompt in each layer.
+    layers: from layer 0 on, without a gap; tick: called after each prompt in each layer.
     """
     wanted = set(wanted)
     states: list[list[Tensor]] = []
@@ -157,15 +130,11 @@ def _measure_prompt(layer: Layer1, prompt: Prompt, hidden: list[Tensor], setup: 
     without, *filled = _views(layer, prompt, hidden, [0, *(filler.count for filler in setup.fillers)])
     halfwidth, options = near_zero_halfwidth(without.activated), layer.options
     arms = [ARM(p, width=options.width, layer=options.layer, noise=Noise(setup.seed)) for p in setup.policies]
+    measured = [measure_filler(without, seen, halfwidth, options.heads) for seen in filled]
+    treated = [near_zero_after(without, halfwidth, arm, prompt.at) for arm in arms]
     example = filled[setup.example()]
-    return LayerFindings(
-        options.layer,
-        measure_gate(without, halfwidth),
-        [measure_filler(without, seen, halfwidth, options.heads) for seen in filled],
-        [near_zero_after(without, halfwidth, arm, prompt.at) for arm in arms],
-        (without.received, example.received),
-        (without.attention, example.attention),
-    )
+    shown = (without.received, example.received), (without.attention, example.attention)
+    return LayerFindings(options.layer, measure_gate(without, halfwidth), measured, treated, *shown)
 
 
 def _views(layer: Layer1, prompt: Prompt, hidden: list[Tensor], counts: Sequence[int]) -> list[View]:
@@ -183,11 +152,10 @@ def _views(layer: Layer1, prompt: Prompt, hidden: list[Tensor], counts: Sequence
 
 def _concatenate(prompts: Sequence[LayerFindings]) -> LayerFindings:
     """The findings of all prompts together, in order; those of the first for what is of one prompt alone."""
-    without = _join_by_name([prompt.without for prompt in prompts])
-    filled = [_join_by_name(same) for same in zip(*(prompt.filled for prompt in prompts), strict=True)]
+
+    def join(parts: Sequence[dict[str, FloatArray]]) -> dict[str, FloatArray]:
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    filled = [join(same) for same in zip(*(prompt.filled for prompt in prompts), strict=True)]
     treated = [np.concatenate(same) for same in zip(*(prompt.treated for prompt in prompts), strict=True)]
-    return replace(prompts[0], without=without, filled=filled, treated=treated)
-
-
-def _join_by_name(parts: Sequence[dict[str, TokenValues]]) -> dict[str, TokenValues]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return replace(prompts[0], without=join([prompt.without for prompt in prompts]), filled=filled, treated=treated)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from armlet.attachment.module import ARM
 from armlet.prompts.fillers import Prompt
+from armlet.statistics import FloatArray
 from armlet.statistics.shape import token_measures
 
 ATTENTION_QUANTITIES: dict[str, str] = {
@@ -38,46 +38,28 @@ QUANTITIES = ATTENTION_QUANTITIES | GATE_QUANTITIES
 CLAIMS: dict[str, int] = {"gate_variance": 1, "near_zero": -1, "l1": 1, "l2": 1, "gini": -1}
 """Which way the paper says that filler moves a quantity of layer 0 (Section 3): 1 up, −1 down."""
 
-TokenValues = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class View:
-    """What one layer shows of one prompt, with a filler or without; float64, on the CPU.
+    """What a layer shows of a prompt of s tokens, with a filler of n or without, T after it; float64, on the CPU."""
 
-    Args:
-        received: `[s + n]`, the attention that each token, the filler's n included, receives from the prompt's own
-            later tokens, mean over them and over heads; nan for the last.
-        mass: `[T]`, the attention weight that the T tokens after the filler leave to the prompt's own tokens.
-        attention: `[T, n·h]`, their attention output before its projection.
-        gate: `[T, width]`, before the activation function.
-        activated: `[T, width]`, after it.
-    """
-
-    received: Tensor
-    mass: Tensor
-    attention: Tensor
-    gate: Tensor
-    activated: Tensor
+    received: Tensor  # [s + n], attention from the prompt's own later tokens, mean over them and heads; nan at the end
+    mass: Tensor  # [T], the attention weight left to the prompt's own tokens
+    attention: Tensor  # [T, heads · head_dim], the attention output before its projection
+    gate: Tensor  # [T, width], before the activation function
+    activated: Tensor  # [T, width], after it
 
 
 @dataclass(frozen=True)
 class Affine:
-    """The least-squares fit A′ = λ·A + Σ, one `scale` λ for all tokens and directions, and `shift` Σ `[n·h]`.
+    """The least-squares fit A′ = λ·A + Σ of a prompt's attention outputs."""
 
-    Args:
-        relative: ‖Σ‖ over the mean ‖A‖.
-        consistency: mean cosine between each token's own A′ − λ·A and Σ.
-        r2: explained share of the variance of A′.
-        r2_heads: the same with one λ for each head.
-    """
-
-    scale: float
-    shift: Tensor
-    relative: float
-    consistency: float
-    r2: float
-    r2_heads: float
+    scale: float  # λ, one for all tokens and directions
+    shift: Tensor  # Σ, [heads · head_dim]
+    relative: float  # ‖Σ‖ over the mean ‖A‖
+    consistency: float  # mean cosine between each token's own A′ − λ·A and Σ
+    r2: float  # explained share of the variance of A′
+    r2_heads: float  # the same with one λ for each head
 
 
 def view(trace: dict[str, Tensor], prompt: Prompt, count: int) -> View:
@@ -86,24 +68,18 @@ def view(trace: dict[str, Tensor], prompt: Prompt, count: int) -> View:
     after = slice(prompt.at + count, None)
     of_prompt = torch.ones(len(weights), dtype=torch.bool)
     of_prompt[prompt.at : prompt.at + count] = False
-    rows = (trace[name][0, after].double().cpu() for name in ("Attention", "gate", "activation"))
+    values = (trace[name][0, after].double().cpu() for name in ("Attention", "gate", "activation"))
     # The mean of each column below the diagonal, over the rows of the prompt's own tokens.
     later = of_prompt.flip(0).cumsum(0).flip(0) - of_prompt.long()
     received = weights.tril(-1)[of_prompt].sum(0) / later
-    return View(received, weights[after][:, of_prompt].sum(1), *rows)
+    return View(received, weights[after][:, of_prompt].sum(1), *values)
 
 
 def fit_affine(before: Tensor, after: Tensor, heads: int = 1) -> Affine:
-    """Fits one λ and one Σ to a prompt's tokens, equation 2 of the paper.
+    """Fits one λ and one Σ to the attention outputs A without filler and A′ with it, equation 2 of the paper.
 
-    Args:
-        before: A, `[T, n·h]`, attention outputs without filler.
-        after: A′, the same tokens with it.
-        heads: n.
-
-    Returns:
-        nan for what is not defined: λ and all that depends on it where all A are equal, as that of a single token is;
-        the consistency where a token does not shift; R² where all A′ are equal.
+    nan is what is not defined: λ and all that depends on it where all A are equal, as with a single token; the
+    consistency where a token does not shift; R² where all A′ are equal.
     """
     centred, target = before - before.mean(0), after - after.mean(0)
     scale, r2 = _scale(centred[:, None], target[:, None])
@@ -122,8 +98,8 @@ def _scale(centred: Tensor, target: Tensor) -> tuple[Tensor, float]:
     return scale, (1 - left / target.square().sum()).item()
 
 
-def measure_filler(without: View, filled: View, halfwidth: Tensor, heads: int) -> dict[str, TokenValues]:
-    """Each of `QUANTITIES` with the filler, `[T]`; a prompt's own quantities are repeated for each of its tokens.
+def measure_filler(without: View, filled: View, halfwidth: Tensor, heads: int) -> dict[str, FloatArray]:
+    """Each of `QUANTITIES` with the filler, `[T]`: a prompt's own quantities repeated for each of its tokens.
 
     halfwidth: `[T, 1]`, `near_zero_halfwidth` of the activated gate without the filler.
     """
@@ -133,16 +109,13 @@ def measure_filler(without: View, filled: View, halfwidth: Tensor, heads: int) -
     return dict(zip(ATTENTION_QUANTITIES, attention, strict=True)) | measure_gate(filled, halfwidth)
 
 
-def measure_gate(seen: View, halfwidth: Tensor) -> dict[str, TokenValues]:
+def measure_gate(seen: View, halfwidth: Tensor) -> dict[str, FloatArray]:
     """Each of `GATE_QUANTITIES`, `[T]`; the variance is each token's squared distance from the prompt's mean."""
     distance = (seen.gate - seen.gate.mean(0)).square().mean(1)
     return {"gate_variance": distance.numpy()} | token_measures(seen.activated, halfwidth=halfwidth)
 
 
-def near_zero_after(seen: View, halfwidth: Tensor, arm: ARM, first: int) -> TokenValues:
-    """The near-zero share of each token after ARM, `[T]`, by the half-width `[T, 1]` before it.
-
-    first: absolute position of the first of the T tokens.
-    """
+def near_zero_after(seen: View, halfwidth: Tensor, arm: ARM, first: int) -> FloatArray:
+    """The near-zero share of each token after ARM, `[T]`, by the half-width before it; first: the first's position."""
     positions = first + torch.arange(len(seen.activated))
     return token_measures(arm(seen.activated.float(), positions), halfwidth=halfwidth)["near_zero"]

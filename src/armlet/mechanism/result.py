@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, isnan, nan
+from math import isnan, nan
 
 import numpy as np
 from numpy.typing import NDArray
 
 from armlet.mechanism.classes import CLASSES
 from armlet.mechanism.layers import LayerFindings, Setup
-from armlet.mechanism.measure import QUANTITIES, TokenValues
+from armlet.mechanism.measure import QUANTITIES
 from armlet.presentation.numbers import finite_or_none
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import detail
+from armlet.statistics import FloatArray
 from armlet.statistics.resampling import draw_weights, percentile_interval, replicate_means
 
 NO_TREATMENT = "as it is"
@@ -21,62 +22,53 @@ NO_TREATMENT = "as it is"
 UNFILLED = {"mass": 1.0, "lambda": 1.0, "shift": 0.0}
 """Values of the quantities of attention where there is no filler; the others are not defined there."""
 
+JSON_KEYS = {"filled": "with", "name": "class"}  # in JSON and CSV, where fields cannot have these names
+
 
 @dataclass(frozen=True)
-class QuantityChange:
-    """The mean of one quantity without filler and with it; NaN where it is not defined.
-
-    Args:
-        layer, filler, count, quantity: the layer's index, the filler's kind and tokens, and one of `QUANTITIES`.
-        without, filled, change: mean without filler, mean with it, and `filled` − `without`.
-        interval_of: what `low` and `high` are bounds of, "change", or "value" where there is none without a filler.
-    """
+class LayerRecord:
+    """Means in one layer, with an interval; NaN where they are not defined."""
 
     layer: int
-    filler: str
-    count: int
-    quantity: str
-    without: float
-    filled: float
-    change: float
-    interval_of: str
-    low: float
-    high: float
 
     def to_dict(self) -> dict[str, object]:
         """For JSON and CSV: None in place of NaN."""
-        return finite_or_none({"with" if name == "filled" else name: value for name, value in vars(self).items()})
+        return finite_or_none({JSON_KEYS.get(name, name): value for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
-class ClassShare:
-    """The mean near-zero share of one class of tokens; NaN where it is not defined.
+class QuantityChange(LayerRecord):
+    """The mean of one quantity without filler and with it."""
 
-    Args:
-        layer, name, tokens: the layer's index, one of `CLASSES`, and how many tokens are of this class.
-        treatment: `NO_TREATMENT`, or what `treatment_of` calls the filler or policy.
-        share, share_low, share_high: the mean and its interval.
-        against, reference: what it is compared with, and its mean. Without treatment, that is the class "other"; after
-            a treatment, the same class without it.
-        change, low, high: `share` − `reference`, and its interval.
+    filler: str  # its kind
+    count: int  # its tokens
+    quantity: str  # one of `QUANTITIES`
+    without: float
+    filled: float
+    change: float  # filled − without
+    interval_of: str  # what `low` and `high` are bounds of: "change", or "value" where there is none without a filler
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ClassShare(LayerRecord):
+    """The mean near-zero share of one class of tokens.
+
+    Without treatment it is compared with the class "other", after a treatment with the same class without it.
     """
 
-    layer: int
-    name: str
-    tokens: int
-    treatment: str
+    name: str  # one of `CLASSES`
+    tokens: int  # of this class
+    treatment: str  # `NO_TREATMENT`, or what `treatment_of` calls the filler or policy
     share: float
     share_low: float
     share_high: float
-    against: str
-    reference: float
-    change: float
+    against: str  # what it is compared with
+    reference: float  # the mean of that
+    change: float  # share − reference
     low: float
     high: float
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON and CSV: None in place of NaN."""
-        return finite_or_none({"class" if name == "name" else name: value for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -92,7 +84,8 @@ class Explanation:
         """For JSON: all records, and the attention that each token of the first prompt receives, as in the figure."""
         setup, first = self.setup, self.findings[0]
         prompt, filler = setup.prompts[0], setup.fillers[setup.example()]
-        without, filled = ([number if isfinite(number) else None for number in s.tolist()] for s in first.received)
+        # The last token receives nothing from later ones: NaN.
+        without, filled = ([None if isnan(number) else number for number in s.tolist()] for s in first.received)
         place = {"layer": first.layer, "filler": filler.kind, "count": filler.count, "at": prompt.at}
         return {
             "attention": place | {"words": prompt.words, "without": without, "with": filled},
@@ -109,38 +102,41 @@ def summarise(findings: Sequence[LayerFindings], setup: Setup) -> Explanation:
     return Explanation(setup, findings, changes, shares)
 
 
-def quantity_changes(findings: LayerFindings, fillers: Sequence[Filler], weights: TokenValues) -> list[QuantityChange]:
+def quantity_changes(findings: LayerFindings, fillers: Sequence[Filler], weights: FloatArray) -> list[QuantityChange]:
     """A record for each filler and each of `QUANTITIES`; weights: `[resamples, tokens]`, of `draw_weights`."""
-    before = {name: findings.without.get(name, UNFILLED.get(name, np.nan)) for name in QUANTITIES}
+    before = {name: findings.without.get(name, UNFILLED.get(name, nan)) for name in QUANTITIES}
+    without = np.array([np.mean(before[name]) for name in QUANTITIES])
     records: list[QuantityChange] = []
     for filler, filled in zip(fillers, findings.filled, strict=True):
         changes = np.stack([filled[name] - np.nan_to_num(before[name]) for name in QUANTITIES], axis=1)
-        bounds = percentile_interval(replicate_means(changes, weights)).T
-        for name, (low, high) in zip(QUANTITIES, bounds, strict=True):
-            without, value = float(np.mean(before[name])), float(filled[name].mean())
-            bounded = "value" if isnan(without) else "change"
+        values = np.array([filled[name].mean() for name in QUANTITIES])
+        table = np.vstack([without, values, values - without, percentile_interval(replicate_means(changes, weights))])
+        table[~np.isfinite(table)] = nan
+        for name, (baseline, value, change, low, high) in zip(QUANTITIES, table.T.tolist(), strict=True):
+            bounded = "value" if isnan(baseline) else "change"
             place = (findings.layer, filler.kind, filler.count, name)
-            means = (_finite_or_nan(without), _finite_or_nan(value), _finite_or_nan(value - without))
-            records.append(QuantityChange(*place, *means, bounded, _finite_or_nan(low), _finite_or_nan(high)))
+            records.append(QuantityChange(*place, baseline, value, change, bounded, low, high))
     return records
 
 
-def class_shares(findings: LayerFindings, setup: Setup, weights: TokenValues) -> list[ClassShare]:
+def class_shares(findings: LayerFindings, setup: Setup, weights: FloatArray) -> list[ClassShare]:
     """For each class of the questions' tokens a record untreated, and one for each filler and each policy."""
     classes, before = setup.classes(), findings.without["near_zero"]
     treatments = [treatment_of(cause) for cause in (*setup.fillers, *setup.policies)]
     after = [*(filled["near_zero"] for filled in findings.filled), *findings.treated]
     records: list[ClassShare] = []
+    other = _share_means(before, classes == "other", weights)
     for name in CLASSES:
         chosen = classes == name
         if not chosen.any():
             continue
-        place, untreated = (findings.layer, name, int(chosen.sum())), _share_means(before, chosen, weights)
-        other = _share_means(before, classes == "other", weights)
-        records.append(_class_share(place, NO_TREATMENT, untreated, "other", other))
+        untreated = _share_means(before, chosen, weights)
+        compared = [(NO_TREATMENT, untreated, "other", other)]
         for treatment, shares in zip(treatments, after, strict=True):
-            treated = _share_means(shares, chosen, weights)
-            records.append(_class_share(place, treatment, treated, NO_TREATMENT, untreated))
+            compared.append((treatment, _share_means(shares, chosen, weights), NO_TREATMENT, untreated))
+        for treatment, means, against, reference in compared:
+            numbers = *_estimate(means), against, float(reference[0]), *_estimate(means - reference)
+            records.append(ClassShare(findings.layer, name, int(chosen.sum()), treatment, *numbers))
     return records
 
 
@@ -151,24 +147,13 @@ def treatment_of(cause: Filler | Policy) -> str:
     return f"{type(cause).__name__}, {detail(cause)}"
 
 
-def _share_means(shares: TokenValues, chosen: NDArray[np.bool_], weights: TokenValues) -> TokenValues:
+def _share_means(shares: FloatArray, chosen: NDArray[np.bool_], weights: FloatArray) -> FloatArray:
     """The mean over the chosen tokens, followed by that of each resample: `[1 + resamples]`."""
     mean = shares[chosen].mean() if chosen.any() else nan
     return np.append(mean, replicate_means(shares[chosen, None], weights[:, chosen]))
 
 
-def _class_share(
-    place: tuple[int, str, int], treatment: str, means: TokenValues, against: str, reference: TokenValues
-) -> ClassShare:
-    share, compared, change = _estimate(means), float(reference[0]), _estimate(means - reference)
-    return ClassShare(*place, treatment, *share, against, compared, *change)
-
-
-def _estimate(means: TokenValues) -> tuple[float, float, float]:
+def _estimate(means: FloatArray) -> tuple[float, float, float]:
     """The mean, and its interval by those of the resamples after it."""
     low, high = percentile_interval(means[1:, None])[:, 0]
     return float(means[0]), float(low), float(high)
-
-
-def _finite_or_nan(number: float) -> float:
-    return float(number) if isfinite(number) else nan

@@ -11,9 +11,7 @@ from armlet.presentation.terminal import titled_table
 from armlet.prompts.fillers import RANDOM_SENTENCE
 
 INTERVALS_NOTE = "95 % intervals of the change; of the value where 'without' is -"
-
-FEW_PROMPTS = 8
-"""Fewer prompts give bootstrap intervals that are known to be too narrow."""
+FEW_PROMPTS = 8  # fewer give bootstrap intervals that are known to be too narrow
 
 
 def explanation_table(explanation: Explanation, kind: str, title: str) -> Table:
@@ -21,36 +19,31 @@ def explanation_table(explanation: Explanation, kind: str, title: str) -> Table:
     setup, layer = explanation.setup, explanation.findings[0].layer
     count = max(filler.count for filler in setup.fillers)
     shown = {(c.filler, c.quantity): c for c in explanation.quantities if (c.layer, c.count) == (layer, count)}
-    few = [f"{len(setup.prompts)} prompts: intervals are too narrow"] if len(setup.prompts) < FEW_PROMPTS else []
-    headings = ("quantity", "without", f"{count} × {kind!r}", RANDOM_SENTENCE, *_claim_heading(layer))
-    table = titled_table(title, headings, caption="\n".join([INTERVALS_NOTE, *few]))
+    few = f"\n{len(setup.prompts)} prompts: intervals are too narrow" if len(setup.prompts) < FEW_PROMPTS else ""
+    headings = ("quantity", "without", f"{count} × {kind!r}", RANDOM_SENTENCE, "paper")
+    columns = slice(None if layer == 0 else -1)  # the paper's claims are about the first layer alone
+    table = titled_table(title, headings[columns], caption=INTERVALS_NOTE + few)
     for name in QUANTITIES:
         change = shown[kind, name]
         bounds = (_bounds(shown[filler, name], signed=not isnan(change.without)) for filler in (kind, RANDOM_SENTENCE))
-        claims = (_claim(CLAIMS.get(name, 0), change) for _ in _claim_heading(layer))
-        table.add_row(name, short_number(change.without), *bounds, *claims)
+        cells = (name, short_number(change.without), *bounds, _claim(CLAIMS.get(name, 0), change))
+        table.add_row(*cells[columns])
     return table
 
 
 def classes_table(explanation: Explanation, title: str) -> Table:
     """The near-zero share of each class of tokens in the first layer, untreated and against other words."""
     layer = explanation.findings[0].layer
-    claimed = _claim_heading(layer)
-    table = titled_table(title, ("class", "tokens", "near-zero share", "against other", *claimed))
+    columns = slice(None if layer == 0 else -1)
+    table = titled_table(title, ("class", "tokens", "near-zero share", "against other", "paper")[columns])
     for share in explanation.classes:
         if (share.layer, share.treatment) == (layer, NO_TREATMENT):
-            cells = [_bounds(share, signed=True), *(_claim(1, share, "higher") for _ in claimed)]
-            compared = cells if share.name != share.against else [""] * len(cells)
-            table.add_row(share.name, str(share.tokens), short_number(share.share), *compared)
+            compared = ("", "") if share.name == share.against else (_bounds(share), _claim(1, share, "higher"))
+            table.add_row(*(share.name, str(share.tokens), short_number(share.share), *compared)[columns])
     return table
 
 
-def _claim_heading(layer: int) -> list[str]:
-    """The paper's claims are about the first layer alone."""
-    return ["paper"] if layer == 0 else []
-
-
-def _bounds(record: QuantityChange | ClassShare, *, signed: bool) -> str:
+def _bounds(record: QuantityChange | ClassShare, *, signed: bool = True) -> str:
     low, high = (short_number(bound, signed=signed) for bound in (record.low, record.high))
     return "-" if isnan(record.low) else f"{low} to {high}"
 

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from math import isfinite, isnan
 
-NUMBER_WIDTH = 8
-"""Characters of a number at most, so that the columns of three policies fit 80 characters."""
+NUMBER_WIDTH = 8  # characters at most, so that the columns of three policies fit 80 characters
 
 
 def short_number(value: float, *, signed: bool = False) -> str:

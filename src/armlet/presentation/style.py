@@ -5,13 +5,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import matplotlib
+import matplotlib.style
 from matplotlib.figure import Figure
-
-if TYPE_CHECKING:
-    from matplotlib.typing import RcKeyType
 
 COLOURS = {"Outward": "#D55E00", "Inward": "#0072B2", "Transport": "#009E73"}
 """Each policy's colour in every figure, from Okabe and Ito's palette, which colour-blind readers can tell apart."""
@@ -19,7 +15,7 @@ COLOURS = {"Outward": "#D55E00", "Inward": "#0072B2", "Transport": "#009E73"}
 OTHER_COLOUR = "#CC79A7"
 GREY = "#666666"
 
-FIGURE_STYLE: "dict[RcKeyType, object]" = {
+FIGURE_STYLE: dict[str, object] = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
     "axes.linewidth": 0.5,
@@ -40,9 +36,8 @@ def save(figure: Figure, directory: str | Path, stem: str) -> list[Path]:
     Raises:
         OSError: the directory cannot be made or written to.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    png, svg = directory / f"{stem}.png", directory / f"{stem}.svg"
+    png, svg = Path(directory, f"{stem}.png"), Path(directory, f"{stem}.svg")
+    png.parent.mkdir(parents=True, exist_ok=True)
     with style():
         figure.savefig(png, dpi=200)
         figure.savefig(svg, metadata={"Date": None})
@@ -54,15 +49,12 @@ def svg_text(figure: Figure) -> str:
     file = io.StringIO()
     with style():
         figure.savefig(file, format="svg", metadata={"Date": None})
-    text = file.getvalue()
-    return text[text.index("<svg") :]
+    return "".join(file.getvalue().partition("<svg")[1:])
 
 
 @contextmanager
 def style() -> Iterator[None]:
     """Applies `FIGURE_STYLE` inside the block, whatever the reader's own settings of Matplotlib are."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
+    with matplotlib.style.context(FIGURE_STYLE, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # such as an emoji in a prompt, which becomes a box
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(FIGURE_STYLE)
         yield

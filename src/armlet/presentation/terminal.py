@@ -1,9 +1,8 @@
 """What a command shows while it works: on stderr, so that stdout has nothing but the result."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,31 +10,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-BAD_INPUT, INTERRUPTED = 2, 130
-"""Exit codes."""
-
-LINE_SECONDS = 60
-"""Seconds between two lines of progress where no bar can be drawn."""
+BAD_INPUT, INTERRUPTED = 2, 130  # exit codes
+LINE_SECONDS = 60  # between two lines of progress where no bar can be drawn
 
 notes = Console(stderr=True)
 
 
-class ProgressTick(Protocol):
-    """Moves a progress bar."""
-
-    def __call__(self, steps: int = 1, /) -> None:
-        """Counts finished steps."""
-        ...
-
-
 @contextmanager
-def progress(what: str, total: int, *, done: int = 0) -> Iterator[ProgressTick]:
+def progress(what: str, total: int, *, done: int = 0) -> Iterator[Callable[..., None]]:
     """A progress bar on stderr with the remaining time, or a line each minute where stderr is no terminal.
 
-    Args:
-        what: the work, such as "answering".
-        total: number of steps.
-        done: steps that an earlier run finished; the estimate of the remaining time leaves them out.
+    Yields `tick(steps=1)`, which counts finished steps. The estimate of the remaining time leaves out the steps that an
+    earlier run has done.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bars:

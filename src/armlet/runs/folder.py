@@ -1,7 +1,6 @@
 """The run folder: what is run (manifest.json), and its results so far (items.jsonl, which only grows).
 
-A batch is written at once: its records, then a line that closes it. Both are on the disk before the next batch starts.
-When the folder is opened again, whatever follows the last closing line is cut off: an unfinished batch runs again.
+A batch is written at once: its records, then a line that closes it; what follows the last closing line is cut off.
 """
 
 import hashlib
@@ -44,12 +43,7 @@ class RunFolder:
         return tuple(key) in self.closed
 
     def close(self, key: Sequence[object], rows: Sequence[Record], facts: Mapping[str, object]) -> None:
-        """Writes a batch and closes it; it is on the disk when this returns.
-
-        Args:
-            key: of the batch, unique in the run.
-            rows: the batch's records.
-            facts: about the batch as a whole, for its closing line.
+        """Writes a batch's records and its closing line, with facts about the whole; on the disk when this returns.
 
         Raises:
             RunError: the batch could not be written. The batches closed before stay as they are.
@@ -66,47 +60,39 @@ class RunFolder:
         except OSError as error:
             with suppress(OSError), path.open("r+b") as file:  # even a full disk lets a file be shortened
                 file.truncate(self._size)
-            raise RunError(
-                f"{path}: cannot be written ({error.strerror}); {len(self.closed)} batches are safe there: "
-                "mend that, and the same command goes on"
-            ) from error
+            safe = f"{len(self.closed)} batches are safe there: mend that, and the same command goes on"
+            raise RunError(f"{path}: cannot be written ({error.strerror}); {safe}") from error
         self._size += len(content)
-        self._add(rows, closing)
-
-    def _add(self, rows: Sequence[Record], closing: Record) -> None:
         self.rows += rows
-        self.closed[tuple(closing[CLOSED])] = closing
+        self.closed[tuple(key)] = closing
 
     def _read(self) -> int:
         """Reads all closed batches; returns the number of bytes until the end of the last one."""
         path = self.folder / ITEMS_FILE
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         records = [_parse_line(line) for line in lines]
-        closed_size, size, rows = 0, 0, list[Record]()
-        for index, (line, record) in enumerate(zip(lines, records, strict=True)):
+        closed = 1 + max((at for at, record in enumerate(records) if record and CLOSED in record), default=-1)
+        size, rows = 0, list[Record]()
+        for line, record in zip(lines[:closed], records, strict=False):
             if record is None:
-                if any(later and CLOSED in later for later in records[index:]):
-                    raise RunError(f"{path}: a line is damaged, and whole batches follow it (byte {size})")
-                break
+                raise RunError(f"{path}: a line is damaged, and whole batches follow it (byte {size})")
             size += len(line)
             if CLOSED not in record:
                 rows.append(record)
                 continue
             if record["items"] != len(rows):
                 raise RunError(f"{path}: a batch of {record['items']} items has {len(rows)} (before byte {size})")
-            self._add(rows, record)
-            closed_size, rows = size, []
-        return closed_size
+            self.rows += rows
+            self.closed[tuple(record[CLOSED])] = record
+            rows = []
+        return size
 
 
 @contextmanager
 def open_run_folder(folder: Path, manifest: Mapping[str, object], machine: Mapping[str, object]) -> Iterator[RunFolder]:
     """Opens a run folder, a new one or that of a run to continue, for this process alone.
 
-    Args:
-        folder: made if it does not exist.
-        manifest: what is to be run, as plain values.
-        machine: this one. A run may continue on another machine; the manifest lists all of them.
+    manifest: what is to be run, as plain values. A run may continue on another machine; the manifest lists all of them.
 
     Raises:
         RunError: another process uses the folder, it contains another run, or it cannot be read or written.
@@ -126,13 +112,10 @@ def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Reco
     """The folder's manifest, which must agree with the given one; a new folder gets the given one."""
     path = folder / MANIFEST_FILE
     wanted = json.loads(json.dumps(manifest))  # tuples become lists, as in the file
-    if not path.exists():
-        if (folder / ITEMS_FILE).exists():
-            raise RunError(f"{folder}: has {ITEMS_FILE} without {MANIFEST_FILE}; name another folder")
-        write_json(path, {**wanted, "machines": [machine]})
-        return {**wanted, "machines": [machine]}
+    if not path.exists() and (folder / ITEMS_FILE).exists():
+        raise RunError(f"{folder}: has {ITEMS_FILE} without {MANIFEST_FILE}; name another folder")
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {**wanted, "machines": []}
         machines = list(stored.pop("machines"))
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise RunError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
@@ -140,10 +123,10 @@ def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Reco
     if changes:
         shown = "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "")
         raise RunError(f"{folder}: contains another run ({shown}); ask for the same, or name another folder")
+    agreed = {**stored, "machines": machines if machine in machines else [*machines, machine]}
     if machine not in machines:
-        machines.append(machine)
-        write_json(path, {**stored, "machines": machines})
-    return {**stored, "machines": machines}
+        write_json(path, agreed)
+    return agreed
 
 
 def differences(stored: object, wanted: object, place: str = "") -> Iterator[str]:
@@ -155,21 +138,17 @@ def differences(stored: object, wanted: object, place: str = "") -> Iterator[str
         for index, pair in enumerate(zip(stored, wanted, strict=True)):
             yield from differences(*pair, f"{place}[{index}]")
     elif stored != wanted:
-        yield f"{place} was {_short_json(stored)}, is {_short_json(wanted)}"
-
-
-def _short_json(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        texts = (json.dumps(value, ensure_ascii=False) for value in (stored, wanted))
+        was, now = (text if len(text) <= 60 else f"{text[:57]}..." for text in texts)
+        yield f"{place} was {was}, is {now}"
 
 
 def _parse_line(line: bytes) -> Record | None:
     """A line's JSON object; None where the line is damaged or incomplete."""
-    try:
+    with suppress(ValueError):
         record = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
+        return record if isinstance(record, dict) else None
+    return None
 
 
 def default_run_folder(manifest: Record) -> Path:

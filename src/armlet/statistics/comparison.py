@@ -1,12 +1,4 @@
-"""Two conditions on the same items: the difference, its interval, a test, and what could have gone undetected.
-
-| data | test | interval | smallest detectable difference |
-| --- | --- | --- | --- |
-| `[items]` of 0/1 | exact McNemar | BCa or Bonett-Price | from the exact power of that test |
-| samples, scores, clusters | sign flips of items or clusters | BCa or Bonett-Price | from the power of the t-test |
-
-The intervals are described in `statistics/resampling.py`.
-"""
+"""Two conditions on the same items: the difference, its interval, a test, and what could have gone undetected."""
 
 from dataclasses import asdict, dataclass
 from math import floor, isfinite, log10
@@ -93,7 +85,11 @@ def compare(
     seed: int = 0,
     comparisons: int = 1,
 ) -> Comparison:
-    """Whether the treatment helped: the module's table says which test and which interval apply to which data.
+    """Whether the treatment helped.
+
+    The test of `[items]` of 0/1 is exact McNemar, and its exact power gives the smallest detectable difference. That of
+    samples, scores and clusters is by sign flips, with the power of the t-test. The interval is BCa or Bonett-Price
+    (`resampling.paired_interval`).
 
     Sign flips assume that the sides are interchangeable where the treatment does nothing. A mean difference of 0
     between sides of different skewness violates that: 50 differences of exponential skewness reject in about 6 %
@@ -114,32 +110,22 @@ def compare(
             outside of (0, 1), or a seed that is not a whole number from 0 on.
     """
     check_share("confidence", confidence)
-    seed = check_whole("seed", seed, 0)
-    strictest = corrected(confidence, check_whole("comparisons", comparisons, 1))
+    seed, comparisons = check_whole("seed", seed, 0), check_whole("comparisons", comparisons, 1)
     before, after = score_matrix("baseline", baseline), score_matrix("treated", treated)
     if len(before) != len(after):
         raise ArgumentError(f"baseline has {len(before)} items and treated {len(after)}: give both the same items")
     units = gather_units(before, after, clusters)
     single = units.binary and before.shape[1] == after.shape[1] == 1
     pairs = (int((after > before).sum()), int((after < before).sum())) if single else None
-    low, high, method = paired_interval(units, confidence, seed)
+    means = exact_mean(before.mean(axis=1)), exact_mean(after.mean(axis=1))
     difference = exact_mean(after.mean(axis=1) - before.mean(axis=1))
-    p_value, smallest, test = _test(units, None if clusters is not None else pairs, strictest, seed)
-    return Comparison(
-        difference=difference,
-        interval=(min(low, difference), max(high, difference)),
-        p_value=p_value,
-        smallest_detectable=smallest,
-        baseline_mean=exact_mean(before.mean(axis=1)),
-        treated_mean=exact_mean(after.mean(axis=1)),
-        items=len(before),
-        clusters=None if clusters is None else len(units.sums),
-        gained=pairs[0] if pairs else None,
-        lost=pairs[1] if pairs else None,
-        confidence=confidence,
-        method=method,
-        test=test,
-    )
+    low, high, method = paired_interval(units, confidence, seed)
+    interval = min(low, difference), max(high, difference)
+    level = corrected(confidence, comparisons)
+    p_value, smallest, test = _test(units, pairs if clusters is None else None, level, seed)
+    counts = len(before), None if clusters is None else len(units.sums)
+    gained, lost = pairs or (None, None)
+    return Comparison(difference, interval, p_value, smallest, *means, *counts, gained, lost, confidence, method, test)
 
 
 def _signed_number(value: float, digits: int) -> str:

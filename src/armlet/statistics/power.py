@@ -11,8 +11,7 @@ from armlet.statistics.units import Units, check_share, check_whole
 
 POWER = 0.8
 
-SMALLEST_DIFFERENCE = 1e-12
-"""Where the search for a difference starts, in place of 0."""
+SMALLEST_DIFFERENCE = 1e-12  # where the search for a difference starts, in place of 0
 
 
 def detectable(items: int, discordant: float, confidence: float = 0.95, power: float = POWER) -> float | None:
@@ -66,16 +65,13 @@ def t_detectable(units: Units, confidence: float) -> float | None:
     if rest <= 0:
         return None
     spread = float((units.values - units.weights * units.values.mean()).std(ddof=1))
-    smallest = effect * spread / sqrt(rest) + _half_step(units)
+    # A flip changes the sum by twice a unit's value, so half a step of the lattice is their greatest common divisor.
+    half_step = int(np.gcd.reduce(units.sums.astype(np.int64))) / float(units.sizes.sum()) if units.binary else 0.0
+    smallest = effect * spread / sqrt(rest) + half_step
     if units.settled:
         return smallest * units.scale
     least = detectable(len(units.sums), 0, confidence)
     return None if least is None else max(smallest, least * units.reach) * units.scale
-
-
-def _half_step(units: Units) -> float:
-    # A flip changes the sum by twice a unit's value, so the lattice step is twice their greatest common divisor.
-    return int(np.gcd.reduce(units.sums.astype(np.int64))) / float(units.sizes.sum()) if units.binary else 0.0
 
 
 def _noncentrality(count: int, alpha: float) -> float | None:

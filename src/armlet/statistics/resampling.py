@@ -1,42 +1,18 @@
-"""All resampling of the package: bootstrap intervals of means and of paired differences, and sign flips.
-
-| data | resampled | interval | function |
-| --- | --- | --- | --- |
-| tokens of prompts | prompts, and tokens within them | percentile | `draw_weights`, `percentile_interval` |
-| paired items or clusters | items or clusters | BCa or Bonett-Price | `paired_interval` |
-
-BCa: `scipy.stats.bootstrap`. Resamples of n values spread too little, by n−1 against n and by z against Student's t, so
-the level is widened by as much (Hesterberg 2015, The American Statistician 69(4)).
-
-Bonett-Price: Student's t interval after adding one item in each direction, +1 and −1 (Bonett and Price 2012, J. Educ.
-Behav. Stat. 37(4)); for scores the step is their range, and with clusters each addition is a cluster of mean size. It
-replaces the bootstrap where that fails: where fewer than 20 units differ from the most common difference, where one
-unit is four standard deviations out and makes up more than a fifth of the sum of squares (heavy tails), or where the
-tail of the confidence contains fewer than five resamples. It never has width 0, and covers more often than it says
-where almost nothing differs.
-"""
+"""All resampling of the package: bootstrap intervals of means and of paired differences, and sign flips."""
 
 from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from armlet.statistics.arrays import FloatArray
+from armlet.statistics import FloatArray
 from armlet.statistics.units import VARIED, Units
 
-REPLICATES = 2000
-"""Of prompts and their tokens."""
-
-RESAMPLES = 9999
-"""Of paired units, for the bootstrap and for sign flips."""
-
+REPLICATES = 2000  # of prompts and their tokens
+RESAMPLES = 9999  # of paired units, for the bootstrap and for sign flips
 TAIL_RESAMPLES = 5
-
-SUM_ROUNDING = 1e-12
-"""Relative: the most by which sums of the same numbers differ when added in another order."""
-
-BATCH_VALUES = 2**20
-"""Values that scipy resamples at a time."""
+BATCH_VALUES = 2**20  # that scipy resamples at a time
+SUM_ROUNDING = 1e-12  # relative: the most by which sums of the same numbers differ when added in another order
 
 
 def draw_weights(prompts: NDArray[np.int64], *, seed: int = 0, replicates: int = REPLICATES) -> FloatArray:
@@ -45,13 +21,8 @@ def draw_weights(prompts: NDArray[np.int64], *, seed: int = 0, replicates: int =
     Tokens of one prompt are alike, so resampling tokens alone would give intervals that are too narrow. One draw serves
     every quantity and layer, and both sides of a pair.
 
-    Args:
-        prompts: `[tokens]`, the index of each token's prompt, from 0, each present.
-        seed: of the draw.
-        replicates: the number of draws.
-
-    Returns:
-        `[replicates, tokens]`, whole numbers.
+    prompts: `[tokens]`, the index of each token's prompt, from 0, each present. Returns `[replicates, tokens]`, whole
+    numbers.
     """
     rng = np.random.default_rng(seed)
     sizes = np.bincount(prompts)
@@ -63,14 +34,9 @@ def draw_weights(prompts: NDArray[np.int64], *, seed: int = 0, replicates: int =
 
 
 def replicate_means(values: FloatArray, weights: FloatArray) -> FloatArray:
-    """The mean of each replicate.
+    """The means `[replicates, n]` of n quantities `[tokens, n]`; nan where none of these tokens was drawn.
 
-    Args:
-        values: `[tokens, n]`, n quantities.
-        weights: `[replicates, tokens]` of `draw_weights`, or some of its columns.
-
-    Returns:
-        `[replicates, n]`; nan where none of these tokens was drawn.
+    weights: `[replicates, tokens]` of `draw_weights`, or some of its columns.
     """
     total = weights.sum(axis=1, keepdims=True)
     return weights @ values / np.where(total > 0, total, np.nan)
@@ -91,7 +57,18 @@ def percentile_interval(means: FloatArray, confidence: float = 0.95) -> FloatArr
 
 
 def paired_interval(units: Units, confidence: float, seed: int) -> tuple[float, float, str]:
-    """Low, high and the name of the method; infinite where the data say nothing about other items."""
+    """Low, high and the name of the method; infinite where the data say nothing about other items.
+
+    BCa: `scipy.stats.bootstrap`. Resamples of n values spread too little, by n−1 against n and by z against Student's
+    t, so the level is widened by as much (Hesterberg 2015, The American Statistician 69(4)).
+
+    Bonett-Price: Student's t interval after adding one item in each direction, +1 and −1 (Bonett and Price 2012, J.
+    Educ. Behav. Stat. 37(4)); for scores the step is their range, and with clusters each addition is a cluster of mean
+    size. It replaces the bootstrap where that fails: where fewer than 20 units differ from the most common difference,
+    where one unit is four standard deviations out and makes up more than a fifth of the sum of squares (heavy tails),
+    or where the tail of the confidence contains fewer than five resamples. It never has width 0, and covers more often
+    than it says where almost nothing differs.
+    """
     if units.reach == 0:
         return -inf, inf, "none: every score is the same"
     if len(units.sums) == 1 and not units.binary:
@@ -113,12 +90,9 @@ def sign_flips(units: Units, seed: int) -> float:
     sums = units.sums[units.sums != 0]
     if len(sums) < 2:  # for a single unit both signs are equally likely
         return 1.0
-    drawing = {"n_resamples": RESAMPLES, "batch": _batch(len(sums)), "rng": np.random.default_rng(seed)}
+    batch, rng = max(1, BATCH_VALUES // len(sums)), np.random.default_rng(seed)
+    drawing = {"n_resamples": RESAMPLES, "batch": batch, "rng": rng}
     return float(permutation_test((sums,), np.sum, permutation_type="samples", **drawing).pvalue)
-
-
-def _batch(count: int) -> int:
-    return max(1, BATCH_VALUES // count)
 
 
 def _widened(confidence: float, count: int) -> float:
@@ -136,8 +110,9 @@ def _bca(units: Units, level: float, seed: int) -> tuple[float, float]:
         return sums.sum(axis=axis) / sizes.sum(axis=axis)
 
     data, statistic = ((units.sums, units.sizes), ratio) if np.ptp(units.sizes) else ((units.values,), np.mean)
-    drawing = {"n_resamples": RESAMPLES, "batch": _batch(len(units.sums)), "rng": np.random.default_rng(seed)}
-    interval = bootstrap(data, statistic, paired=True, confidence_level=level, **drawing).confidence_interval
+    batch, rng = max(1, BATCH_VALUES // len(units.sums)), np.random.default_rng(seed)
+    drawing = {"n_resamples": RESAMPLES, "batch": batch, "rng": rng, "paired": True}
+    interval = bootstrap(data, statistic, confidence_level=level, **drawing).confidence_interval
     return interval.low, interval.high
 
 

@@ -6,11 +6,10 @@ threshold, both described at `count_modes`.
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from armlet.redistribution.errors import ArgumentError
-from armlet.statistics.arrays import FloatArray
+from armlet.statistics import FloatArray
 
 MEASURES: dict[str, str] = {
     "near_zero": "share of values nearer to zero than their token's near-zero half-width before (fraction)",
@@ -24,20 +23,14 @@ MEASURES: dict[str, str] = {
 }
 """Each measure's name and meaning, in the order of the tables."""
 
-PROMINENCE = 0.02
-"""How far a peak must rise above the adjacent valleys to count as a mode, as a share of the highest peak."""
-
-SIGNIFICANCE = 6
-"""How far it must rise in standard deviations of its sampling noise, so that a few chance neighbours are no mode."""
-
+PROMINENCE = 0.02  # how far a mode must rise above the adjacent valleys, as a share of the highest peak
+SIGNIFICANCE = 6  # and in standard deviations of its sampling noise, so that a few chance neighbours are no mode
 BINS_PER_BANDWIDTH = 8
-
-REACH = 4
-"""Bandwidths at which the smoothing kernel is truncated."""
+REACH = 4  # bandwidths at which the smoothing kernel is truncated
 
 
 def measure(a: Tensor, *, halfwidth: Tensor) -> dict[str, float]:
-    """Measure one distribution.
+    """Measures one distribution.
 
     Args:
         a: activated gate, `[tokens, width]`, any float dtype, no padding.
@@ -51,37 +44,36 @@ def measure(a: Tensor, *, halfwidth: Tensor) -> dict[str, float]:
     Raises:
         ArgumentError: `a` is not a matrix, is empty, or contains NaN or Inf; `halfwidth` is not `[tokens, 1]`.
     """
-    tokens = {name: float(values.mean()) for name, values in token_measures(a, halfwidth=halfwidth).items()}
+    measures = {name: float(values.mean()) for name, values in token_measures(a, halfwidth=halfwidth).items()}
     values = a.detach().double().cpu().numpy()
-    whole = {
-        "std": float(values.std()),
-        "max_over_median": _max_over_median(np.abs(values)),
-        "kurtosis": _excess_kurtosis(values),
-        "modes": count_modes(values.ravel()),
-    }
-    return {name: (tokens | whole)[name] for name in MEASURES}
+    magnitudes, squares = np.abs(values), (values - values.mean()) ** 2
+    with np.errstate(all="ignore"):
+        measures["max_over_median"] = float(magnitudes.max() / np.median(magnitudes))
+        measures["kurtosis"] = float(np.mean((squares / values.var()) ** 2)) - 3
+    measures |= {"std": float(values.std()), "modes": count_modes(values.ravel())}
+    return {name: measures[name] for name in MEASURES}
 
 
 def token_measures(a: Tensor, *, halfwidth: Tensor) -> dict[str, FloatArray]:
-    """The measures of single tokens: near_zero, l1, l2 and gini, each `[tokens]`.
-
-    Args:
-        a: activated gate, `[tokens, width]`, any float dtype, no padding.
-        halfwidth: `[tokens, 1]`, as in `measure`.
-
-    Raises:
-        ArgumentError: as in `measure`.
-    """
-    _check_values(a)
+    """The measures of single tokens: near_zero, l1, l2 and gini, each `[tokens]`; arguments and errors as `measure`."""
+    if a.ndim != 2 or a.numel() == 0:
+        shape = list(a.shape)
+        raise ArgumentError(f"shape: values must be [tokens, width] and not empty, got {shape}; remove padding first")
+    if not bool(torch.isfinite(a).all()):
+        advice = "drop those tokens first, a policy passes them through unchanged"
+        raise ArgumentError(f"shape: values contain NaN or Inf; {advice}")
     if halfwidth.shape != (len(a), 1):
         raise ArgumentError(f"measure: halfwidth must be [{len(a)}, 1], got {list(halfwidth.shape)}")
     values = a.detach().double().cpu().numpy()
     magnitudes = np.abs(values)
+    l1, width = magnitudes.sum(axis=1), values.shape[1]
+    # The Gini coefficient, by rank: the mean difference between two magnitudes over twice their mean.
+    differences = (np.sort(magnitudes, axis=1) * (2 * np.arange(1, width + 1) - width - 1)).sum(axis=1)
     return {
         "near_zero": (magnitudes < halfwidth.detach().double().cpu().numpy()).mean(axis=1),
-        "l1": magnitudes.sum(axis=1),
+        "l1": l1,
         "l2": np.sqrt(np.square(values).sum(axis=1)),
-        "gini": _gini(magnitudes),
+        "gini": np.divide(differences, width * l1, out=np.zeros_like(l1), where=l1 > 0),
     }
 
 
@@ -109,10 +101,13 @@ def count_modes(values: FloatArray) -> int:
     from scipy.ndimage import gaussian_filter1d
     from scipy.signal import find_peaks
 
-    bandwidth = _bandwidth(values)
+    lower, upper = np.quantile(values, (0.25, 0.75))
+    # Where half of the values are equal, the interquartile range is 0 and only the standard deviation is used.
+    spreads = [spread for spread in (values.std(), (upper - lower) / 1.349) if spread > 0]
+    bandwidth = 0.45 * float(min(spreads, default=0.0)) * values.size**-0.2
     if bandwidth == 0:
         return 1
-    histogram = np.bincount(_grid_cells(values, bandwidth)).astype(np.float64)
+    histogram = _histogram(values, bandwidth)
     density = np.pad(gaussian_filter1d(histogram, BINS_PER_BANDWIDTH, mode="reflect", truncate=REACH), 1)
     # A Poisson count under this kernel has variance density · Σ kernel²; Σ kernel² = 1 / (2 √π · bins per bandwidth).
     noise = np.sqrt(density / (2 * np.sqrt(np.pi) * BINS_PER_BANDWIDTH))
@@ -121,52 +116,11 @@ def count_modes(values: FloatArray) -> int:
     return len(find_peaks(density, prominence=threshold)[0])
 
 
-def _bandwidth(values: FloatArray) -> float:
-    lower, upper = np.quantile(values, (0.25, 0.75))
-    # Where half of the values are equal, the interquartile range is 0 and only the standard deviation is used.
-    spreads = [spread for spread in (values.std(), (upper - lower) / 1.349) if spread > 0]
-    return 0.45 * float(min(spreads, default=0.0)) * values.size**-0.2
-
-
-def _grid_cells(values: FloatArray, bandwidth: float) -> NDArray[np.int64]:
-    """Each value's cell of the grid, ascending from 0.
+def _histogram(values: FloatArray, bandwidth: float) -> FloatArray:
+    """Counts of a grid with `BINS_PER_BANDWIDTH` cells in a bandwidth, from the smallest value to the largest.
 
     Gaps wider than the kernel are shortened: no peak changes its height, and outliers do not make the grid large.
     """
     steps = np.minimum(np.diff(np.sort(values)) / bandwidth, 2 * REACH + 1)
-    place = np.concatenate([[0.0], np.cumsum(steps)])
-    return np.rint(place * BINS_PER_BANDWIDTH).astype(np.int64)
-
-
-def _max_over_median(magnitudes: FloatArray) -> float:
-    largest, median = float(magnitudes.max()), float(np.median(magnitudes))
-    if median == 0:
-        return float("nan") if largest == 0 else float("inf")
-    return largest / median
-
-
-def _excess_kurtosis(values: FloatArray) -> float:
-    variance = float(values.var())
-    if variance == 0:
-        return float("nan")
-    return float(np.mean(((values - values.mean()) ** 2 / variance) ** 2)) - 3
-
-
-def _gini(magnitudes: FloatArray) -> FloatArray:
-    """`[tokens]`: mean difference between two of a token's magnitudes over twice their mean, computed by rank."""
-    width = magnitudes.shape[1]
-    ranks = np.arange(1, width + 1)
-    total = magnitudes.sum(axis=1)
-    weighted = (np.sort(magnitudes, axis=1) * (2 * ranks - width - 1)).sum(axis=1)
-    return np.divide(weighted, width * total, out=np.zeros_like(total), where=total > 0)
-
-
-def _check_values(a: Tensor) -> None:
-    if a.ndim != 2 or a.numel() == 0:
-        raise ArgumentError(
-            f"shape: values must be [tokens, width] and not empty, got {list(a.shape)}; remove padding first"
-        )
-    if not bool(torch.isfinite(a).all()):
-        raise ArgumentError(
-            "shape: values contain NaN or Inf; drop those tokens first, a policy passes them through unchanged"
-        )
+    places = np.concatenate([[0.0], np.cumsum(steps)])
+    return np.bincount(np.rint(places * BINS_PER_BANDWIDTH).astype(np.int64)).astype(np.float64)

@@ -1,6 +1,5 @@
 """The units of a paired comparison, items or clusters of items, sorted and scaled so that their order is irrelevant."""
 
-import operator
 from dataclasses import dataclass
 from math import fsum
 
@@ -8,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from armlet.redistribution.errors import ArgumentError
-from armlet.statistics.arrays import FloatArray
+from armlet.statistics import FloatArray
 
 DOMINANT = 0.2  # of the sum of squares: above, a bootstrap covers as little as 88 % (measured on lognormal scores)
 FAR = 4  # standard deviations
@@ -23,24 +22,15 @@ class Units:
 
     They are sorted, and negated where that puts them into the canonical order. So results do not depend on the order of
     the items, and swapping the sides swaps the result exactly.
-
-    Attributes:
-        sums: `[units]`, in units of `scale`; whole numbers for 0/1 answers, so that ties are exact.
-        sizes: `[units]`, the number of items in each.
-        sign: −1 where the differences were negated, else +1; 0 where negating them changes nothing.
-        reach: the most that one item can differ, in units of `scale`: 1 for 0/1 answers, the observed range for scores.
-        scale: of one unit of `sums`.
-        binary: all scores are 0 or 1.
-        name: "items" or "clusters".
     """
 
-    sums: FloatArray
-    sizes: FloatArray
-    sign: int
-    reach: float
-    scale: float
-    binary: bool
-    name: str
+    sums: FloatArray  # [units], in units of `scale`; whole numbers for 0/1 answers, so that ties are exact
+    sizes: FloatArray  # [units], the number of items in each
+    sign: int  # −1 where the differences were negated, else +1; 0 where negating them changes nothing
+    reach: float  # the most that one item can differ, in units of `scale`; for scores, their observed range
+    scale: float  # of one unit of `sums`
+    binary: bool  # all scores are 0 or 1
+    name: str  # "items" or "clusters"
 
     @property
     def weights(self) -> FloatArray:
@@ -55,7 +45,8 @@ class Units:
     @property
     def varied(self) -> int:
         """How many units differ from the most common mean difference."""
-        return len(self.sums) - self._most_common()
+        rounded = np.round(self.sums / self.sizes, SIGNIFICANT_DIGITS - 1)
+        return len(self.sums) - int(np.unique(rounded, return_counts=True)[1].max())
 
     @property
     def dominated(self) -> bool:
@@ -69,11 +60,7 @@ class Units:
     @property
     def settled(self) -> bool:
         """Whether the observed spread is reliable: enough units vary, or all do."""
-        return self.varied >= VARIED or self._most_common() == 1
-
-    def _most_common(self) -> int:
-        rounded = np.round(self.sums / self.sizes, SIGNIFICANT_DIGITS - 1)
-        return int(np.unique(rounded, return_counts=True)[1].max())
+        return self.varied >= min(VARIED, len(self.sums) - 1)
 
 
 def score_matrix(name: str, values: ArrayLike) -> FloatArray:
@@ -144,10 +131,6 @@ def check_share(name: str, value: float) -> None:
 
 def check_whole(name: str, value: int, least: int) -> int:
     """The value as an int; ArgumentError unless it is a whole number from `least` on."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
+    if not isinstance(value, int | np.integer) or value < least:
         raise ArgumentError(f"{name} is {value!r}: give a whole number from {least} on")
-    return number
+    return int(value)

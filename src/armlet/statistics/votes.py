@@ -2,6 +2,7 @@
 
 import operator
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from armlet.redistribution.errors import ArgumentError
-from armlet.statistics.arrays import FloatArray
+from armlet.statistics import FloatArray
 
 KS = (1, 3, 8, 16)
 
@@ -54,13 +55,11 @@ def majority(answers: Sequence[str | None], equal: Callable[[str, str], bool] = 
     Returns:
         None where no answer could be read.
     """
-    firsts: dict[int, str] = {}
-    votes: dict[int, int] = {}
-    for index, answer in enumerate(answers):
-        if answer is not None:
-            group = next((at for at, first in firsts.items() if equal(first, answer)), index)
-            firsts.setdefault(group, answer)
-            votes[group] = votes.get(group, 0) + 1
+    readable = {index: answer for index, answer in enumerate(answers) if answer is not None}
+    votes = Counter[int]()  # of each group, by the index of its first answer
+    for index, answer in readable.items():
+        group = next((first for first in votes if equal(readable[first], answer)), index)
+        votes[group] += 1
     return max(votes, key=votes.__getitem__, default=None)
 
 
