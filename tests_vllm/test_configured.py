@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from vllm.exceptions import VLLMValidationError
 
 from armlet import Inward, Outward, attach, load_config
-from armlet.integrations.vllm.refusals import refuse
+from armlet.integrations.vllm.settings import refuse
 from armlet.precision.findings import save_setting
 from armlet.precision.trials import Contraction
 from armlet.redistribution.errors import ArmletError
