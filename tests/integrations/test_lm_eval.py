@@ -104,7 +104,7 @@ def evaluated(place, model="armlet", tasks=("chosen", "said"), **how):
 
 def read_samples(folder, filter=None):
     """The items of each task in a folder, by doc_id."""
-    return {task: read_file(file.path, filter) for task, file in find_samples(folder).items()}
+    return {task: read_file(file, filter) for task, file in find_samples(folder).items()}
 
 
 def answers(results):

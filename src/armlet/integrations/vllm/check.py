@@ -1,6 +1,5 @@
 """Proof that ARM fires in vLLM: the same prompts through the model without it and with it."""
 
-# vLLM has an environment of its own, so that its types are unknown in this one.
 # pyright: reportMissingImports=false
 
 import time

@@ -4,6 +4,8 @@ One engine is configured with one treatment; conditions without it turn ARM off 
 policies that vLLM does not know.
 """
 
+# pyright: reportMissingImports=false
+
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -18,9 +20,6 @@ from armlet.evaluation.tasks.problems import Task
 from armlet.integrations.vllm.offline import OFF, EngineError, LayerCounts, opened, reports, run_prompts, token_logprobs
 from armlet.redistribution.errors import ArgumentError
 
-# vLLM has an environment of its own, so that its types are unknown in this one.
-# pyright: reportMissingImports=false
-
 if TYPE_CHECKING:
     from vllm import RequestOutput
     from vllm.outputs import CompletionOutput
@@ -30,14 +29,7 @@ FIXED = ("model", "additional_config", "dtype", "skip_tokenizer_init", "generati
 
 
 class Offline:
-    """A model in vLLM, with and without ARM.
-
-    Args:
-        model: `ABACUS`, a folder or a hub id.
-        treatment: what treated conditions have attached; None where there are none.
-        dtype: of the weights; "auto" keeps the checkpoint's.
-        options: of `vllm.LLM`, such as tensor_parallel_size.
-        seed: of random fillers and their positions.
+    """A model in vLLM, with and without the `treatment` of treated conditions; `seed` is that of random fillers.
 
     Raises:
         EngineError: vLLM is not installed, or cannot load the model.
@@ -46,15 +38,9 @@ class Offline:
     """
 
     def __init__(
-        self,
-        model: str,
-        treatment: Treatment | None,
-        *,
-        dtype: str = "auto",
-        options: Mapping[str, object] | None = None,
-        seed: int = 0,
+        self, model: str, treatment: Treatment | None, *, dtype: str, options: Mapping[str, object], seed: int = 0
     ) -> None:
-        self.name, self.options, self.seed = model, dict(options or {}), seed
+        self.name, self.options, self.seed = model, dict(options), seed
         fixed = [name for name in FIXED if name in self.options]
         if fixed:
             raise ArgumentError(f"--engine-args: {', '.join(fixed)}: the evaluation sets that; leave it out")
@@ -139,14 +125,12 @@ class Offline:
         shared["extra_args"] = OFF if self._treatment and not condition.treatment else None
         sampling = [SamplingParams(**shared, **request) for request in params]
         outputs = run_prompts(self._engine, [{"prompt_token_ids": ids} for ids in prompts], sampling)
-        self._fired = self._new_counts() if condition.treatment else {}
+        self._fired = {}
+        if condition.treatment:
+            before, ranks = self._counts, reports(self._engine)
+            self._counts = {layer: counts for rank in ranks for layer, counts in rank["layers"].items()}
+            self._fired = {layer: _subtract(now, before.get(layer)) for layer, now in self._counts.items()}
         return outputs
-
-    def _new_counts(self) -> dict[str, LayerCounts]:
-        """What ARM did since this was last called."""
-        before = self._counts
-        self._counts = {layer: counts for rank in reports(self._engine) for layer, counts in rank["layers"].items()}
-        return {layer: _subtract(now, before.get(layer)) for layer, now in self._counts.items()}
 
     def _output(self, completion: "CompletionOutput") -> Output:
         answer, end = ended(list(completion.token_ids), self._ends)
@@ -161,17 +145,15 @@ def single_treatment(conditions: Sequence[Condition], tasks: Sequence[Task]) -> 
     Raises:
         ArgumentError: names the conditions that cannot be run in vLLM, and says what to do.
     """
-    treated = [condition for condition in conditions if condition.treatment]
-    treatments = {repr(condition.treatment): condition.treatment for condition in treated}
+    treatments = {repr(c.treatment): c.treatment for c in conditions if c.treatment}
+    several, choices = len(treatments) > 1, any(task.kind == "choice" for task in tasks)
     refusals = {
-        "one engine has one treatment, so give one policy; there are several": (
-            [condition for condition in treated if not condition.placebo] if len(treatments) > 1 else []
-        ),
-        f"it has ARM at the site {GATE} alone": [c for c in treated if c.treatment and c.treatment.site != GATE],
+        "one engine has one treatment, so give one policy; there are several": [
+            c for c in conditions if several and c.treatment and not c.placebo
+        ],
+        f"it has ARM at the site {GATE} alone": [c for c in conditions if c.treatment and c.treatment.site != GATE],
         "placebos inside the gate need the local engine": [c for c in conditions if c.placebo],
-        "it weighs choices at temperature 1 alone": (
-            [c for c in conditions if c.weighing != 1] if any(task.kind == "choice" for task in tasks) else []
-        ),
+        "it weighs choices at temperature 1 alone": [c for c in conditions if choices and c.weighing != 1],
     }
     for reason, refused in refusals.items():
         if refused:

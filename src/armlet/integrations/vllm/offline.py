@@ -1,5 +1,7 @@
 """vLLM's offline engine: opened with ARM or without, asked, and closed again."""
 
+# pyright: reportMissingImports=false
+
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,9 +9,6 @@ from typing import TYPE_CHECKING, TypedDict
 
 from armlet.integrations.vllm.settings import SETTING_KEY
 from armlet.redistribution.errors import ArmletError
-
-# vLLM has an environment of its own, so that its types are unknown in this one.
-# pyright: reportMissingImports=false
 
 if TYPE_CHECKING:
     from vllm import LLM, PromptType, RequestOutput, SamplingParams
@@ -43,12 +42,9 @@ class EngineError(ArmletError, RuntimeError):
 
 @contextmanager
 def opened(model: str, settings: object, **options: object) -> "Iterator[LLM]":
-    """A `vllm.LLM`; at the end of the block its processes end, and its memory in this one is free again.
+    """A `vllm.LLM` of a folder; at the end of the block its processes end, and its memory in this one is free again.
 
-    Args:
-        model: a folder.
-        settings: the content of an armlet.json; False for no ARM, even where the model's folder has an armlet.json.
-        options: of `vllm.LLM`.
+    `settings` are the content of an armlet.json, or False for no ARM, even where the folder has such a file.
 
     Raises:
         EngineError: vLLM is not installed, or cannot load the model.

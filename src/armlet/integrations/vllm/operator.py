@@ -1,6 +1,5 @@
 """The replacement of vLLM's fused activation and product: the same with ARM in between."""
 
-# vLLM has an environment of its own, so that its types are unknown in this one.
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable

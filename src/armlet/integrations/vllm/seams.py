@@ -3,7 +3,6 @@
 vLLM calls `wrap_vllm` in every process it starts. Where the engine is not configured for ARM, the wrappers do nothing.
 """
 
-# vLLM has an environment of its own, so that its types are unknown in this one.
 # pyright: reportMissingImports=false
 
 import sys
@@ -118,11 +117,7 @@ def _choose_runner(call: Call, config: "VllmConfig") -> bool:
 
 
 def _validate_params(
-    call: Call,
-    processor: "InputProcessor",
-    params: "SamplingParams | PoolingParams",
-    *_args: object,
-    **_kwargs: object,
+    call: Call, processor: "InputProcessor", params: "SamplingParams | PoolingParams", *_args: object, **_kwargs: object
 ) -> object:
     from vllm.exceptions import VLLMValidationError
 

@@ -15,11 +15,8 @@ from armlet.integrations.vllm.sites import decoder_layers, find_fused_sites
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 
-SERVING_ATTRIBUTE = "armlet"
-"""Of the model: its `Serving`."""
-
-PADDING = 512
-"""Tokens that a batch may be padded by beyond the scheduler's limit, for graphs and tensor parallelism."""
+SERVING_ATTRIBUTE = "armlet"  # of the model: its `Serving`
+PADDING = 512  # tokens that a batch may be padded by beyond the scheduler's limit, for graphs and tensor parallelism
 
 
 class Serving:

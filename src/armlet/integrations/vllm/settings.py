@@ -1,6 +1,5 @@
 """What vLLM is told about ARM: for the engine in `additional_config`, for one request in `extra_args`; and refusals."""
 
-# vLLM has an environment of its own, so that its types are unknown in this one.
 # pyright: reportMissingImports=false
 
 import json

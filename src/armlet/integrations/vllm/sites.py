@@ -1,6 +1,5 @@
 """Where ARM can go in a model of vLLM: the fused activation and product of a gated MLP, found by structure."""
 
-# vLLM has an environment of its own, so that its types are unknown in this one.
 # pyright: reportMissingImports=false
 
 from collections.abc import Iterator
