@@ -23,8 +23,7 @@ BY_LENGTH = "acc_norm"  # multiple choice by likelihoods per length, reported be
 DECISIVE = ("model", "model_args", "model_dtype", "model_sha", "batch_size", "device", "gen_kwargs", "limit")
 """Settings of a run of lm-eval that decide its answers."""
 
-Pairs = Sequence[tuple[LoggedSample, LoggedSample]]
-"""The items of one task that both runs have, in the order of their numbers."""
+Pairs = Sequence[tuple[LoggedSample, LoggedSample]]  # the items of a task that both runs have, by their numbers
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vllm import LLM
 
 REPEATS = 5  # timed runs of each engine, after one that warms it up
-CACHE_BYTES = 2**30  # keys and values of few requests
+FEW_REQUESTS = {"kv_cache_memory_bytes": 2**30, "enable_prefix_caching": False}  # options of both engines
 MOST_POSITIONS = 1024  # tokens of prompt and answer
 
 
@@ -74,8 +74,7 @@ def check_serving(
         raise ArgumentError("vllm-check: two prompts are needed, one of them to stay without ARM beside the other")
     full, folder = full_setting(settings), str(model_folder(model))
     options = {"enforce_eager": eager, "tensor_parallel_size": tensor_parallel, "dtype": dtype}
-    options |= {"max_model_len": _most_positions(folder), "kv_cache_memory_bytes": CACHE_BYTES}
-    options["enable_prefix_caching"] = False
+    options |= {"max_model_len": _most_positions(folder)} | FEW_REQUESTS
     seconds: dict[str, float] = {}
     tick("loading without ARM")
     with opened(folder, False, **options) as engine:

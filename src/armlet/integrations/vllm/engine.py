@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from vllm import RequestOutput
     from vllm.outputs import CompletionOutput
 
+# Options of `vllm.LLM` that the evaluation sets.
 FIXED = ("model", "additional_config", "dtype", "skip_tokenizer_init", "generation_config", "logprobs_mode", "hf_token")
-"""Options of `vllm.LLM` that the evaluation sets."""
 
 
 class Offline:

@@ -46,10 +46,8 @@ def redistribute_gated(
     strength, moving = strengths[: len(flat)], from_numbers(policy, settings)
     operands = Operands(keys, positions[: len(flat)], stream, strength=strength)
     fused = gated_rows_for(flat, moving) if shards == 1 else None
-    if fused:
-        treated, moved, passed = fused(flat.contiguous(), moving, activation, operands)
-    else:
-        treated, moved, passed = _gated_rows(flat, moving, activation, operands, shard, shards)
+    gated_rows = fused or partial(_gated_rows, shard=shard, shards=shards)
+    treated, moved, passed = gated_rows(flat.contiguous(), moving, activation, operands)
     on = strength > 0
     increments = (on.any(), on.sum(), moved.sum(), (passed & on).sum())
     totals += torch.stack([increment.to(torch.int64) for increment in increments])

@@ -23,11 +23,7 @@ ExtraArgs = dict[str, object] | None
 
 
 def resolve(additional_config: object, model: str) -> object:
-    """`additional_config` with its entry for ARM in full; without one, that of an armlet.json in the model's folder.
-
-    Raises:
-        ArgumentError, ConfigError: an entry that cannot be read, or that vLLM cannot serve.
-    """
+    """`additional_config` with its entry for ARM, or the armlet.json in the model's folder, as by `full_setting`."""
     if not isinstance(additional_config, Mapping):
         return additional_config
     file = Path(model) / CONFIG_FILE
@@ -79,20 +75,16 @@ def full_setting(entry: object) -> dict[str, object]:
 
 
 def refuse(config: "VllmConfig", policy: str) -> None:
-    """Refuses an engine's configuration in which a policy would act wrongly, or not at all, without a warning.
-
-    Raises:
-        ArgumentError: says what, and why.
-    """
+    """Refuses an engine's configuration in which a policy would act wrongly, or not at all, without a warning."""
     from vllm.platforms import current_platform as platform
 
     cache, parallel = config.cache_config, config.parallel_config
+    microbatches = parallel.enable_dbo or parallel.ubatch_size > 1
+    known_runner = platform.is_cpu() or platform.is_cuda_alike() or platform.is_xpu()
     reasons = {
         "KV of another instance may be one without ARM (kv_transfer_config)": config.kv_transfer_config,
         "later layers see a prompt's last token only (kv_sharing_fast_prefill)": cache.kv_sharing_fast_prefill,
-        "overlapping microbatches share one table of positions (enable_dbo, ubatch_size)": (
-            parallel.enable_dbo or parallel.ubatch_size > 1
-        ),
+        "overlapping microbatches share one table of positions (enable_dbo, ubatch_size)": microbatches,
         "a prompt split over ranks has other positions on each (prefill_context_parallel_size)": (
             parallel.prefill_context_parallel_size > 1
         ),
@@ -103,9 +95,7 @@ def refuse(config: "VllmConfig", policy: str) -> None:
             policy == "outward" and config.model_config.uses_mrope
         ),
         "armlet feeds vLLM's model runner V1 (unset VLLM_USE_V2_MODEL_RUNNER)": config.use_v2_model_runner,
-        f"vLLM's model runner for {platform.device_name} is one of its own": not (
-            platform.is_cpu() or platform.is_cuda_alike() or platform.is_xpu()
-        ),
+        f"vLLM's model runner for {platform.device_name} is one of its own": not known_runner,
     }
     for reason, applies in reasons.items():
         if applies:
