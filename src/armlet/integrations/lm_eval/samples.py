@@ -93,13 +93,15 @@ def _sample(row: Mapping[str, Any]) -> LoggedSample:
     gold = str(row.get("target", ""))
     if chosen and gold.isdecimal() and int(gold) < len(requests):
         gold = str(requests[int(gold)][-1]).strip()
-    answers = row["filtered_resps"]
+    answer = _likeliest(requests, row["filtered_resps"]) if chosen else row["filtered_resps"]
+    while isinstance(answer, list) and answer:  # the first that a filter left
+        answer = answer[0]
     return LoggedSample(
         doc_id=int(row["doc_id"]),
         asked={key: row.get(key) for key in ("doc_hash", "target_hash")} | {"arguments": requests},
         question=str(requests[0][0]),
         gold=gold,
-        answer=_likeliest(requests, answers) if chosen else _first_text(answers),
+        answer=str(answer),
         chosen=chosen,
         metrics={key: float(v) for key, v in values.items() if isinstance(v, int | float) and math.isfinite(v)},
     )
@@ -114,10 +116,3 @@ def _likeliest(requests: Sequence[Sequence[object]], answers: Sequence[Sequence[
     best = max(range(len(answers)), key=lambda at: float(answers[at][0]))
     contexts_differ = len({str(request[-1]) for request in requests}) == 1
     return str(requests[best][0 if contexts_differ else -1]).strip()
-
-
-def _first_text(answers: object) -> str:
-    """The first answer that a filter left."""
-    while isinstance(answers, list) and answers:
-        answers = answers[0]
-    return str(answers)
