@@ -65,7 +65,7 @@ def compare_runs(
         baseline: the folder of the run without ARM.
         treated: the one with it.
         metric: of lm-eval, from 0 to 1 with higher as better; None for the first of `DEFAULT_METRICS`.
-        filter: as in `read_samples`.
+        filter: of lm-eval; None for the first of each task.
         seed: of the bootstrap.
 
     Raises:

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 MODEL_TYPE = "armlet"
 NOT_GIVEN = ""
-UNTREATED = (None, "none")  # policies that leave ARM out; lm-eval reads "none" as None
-
-DEFAULTS = {"policy": NOT_GIVEN, "layers": 0, "scope": "token", "site": GATE, "noise_seed": 0}
-"""Of the arguments that say how ARM is attached."""
+DEFAULTS = {"policy": NOT_GIVEN, "layers": 0, "scope": "token", "site": GATE, "noise_seed": 0}  # how ARM is attached
 
 
 class IdleError(ArmletError, RuntimeError):
@@ -96,10 +93,9 @@ class Treated:
             IdleError: ARM was attached and saw no token.
         """
         info: dict[str, Any] = super().get_model_info()  # type: ignore[misc]
-        if not self.attachment:
+        if not (arm := self.attachment):
             return info | {MODEL_TYPE: None}
-        arm = self.attachment
-        report = {str(layer): counts for layer, counts in self.report().items()}
+        report = {str(layer): counts for layer, counts in arm.report().items()}
         if not all(counts["tokens"] for counts in report.values()):
             raise IdleError(
                 "ARM is attached and saw no token: every answer came from lm-eval's cache of responses, which does not "
@@ -125,10 +121,10 @@ def treatment(given: dict[str, Any], config: str | None) -> dict[str, Any] | Non
         return dict(load_config(config))
     if policy == NOT_GIVEN:
         raise ArgumentError(
-            f"the model type {MODEL_TYPE} needs policy=outward (or inward, transport), config=FILE, or "
-            f"policy={UNTREATED[1]} for the baseline"
+            f"the model type {MODEL_TYPE} needs policy=outward (or inward, transport), config=FILE, or policy=none for "
+            "the baseline"
         )
-    if policy in UNTREATED:
+    if policy in (None, "none"):  # lm-eval reads "none" as None
         return None
     check_site(given["site"])
     return {

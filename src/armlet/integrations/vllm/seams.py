@@ -98,7 +98,7 @@ def _rebind_kernels(call: Call, _overrides: object) -> None:
         sys.modules.update(hidden)
 
 
-def _create_config(call: Call, arguments: "EngineArgs", *_args: object, **_kwargs: object) -> "VllmConfig":
+def _create_config(call: Call, arguments: "EngineArgs", *_: object, **__: object) -> "VllmConfig":
     arguments.additional_config = resolve(arguments.additional_config, arguments.model)
     config = call()
     if entry := configured(config.additional_config):
@@ -117,7 +117,7 @@ def _choose_runner(call: Call, config: "VllmConfig") -> bool:
 
 
 def _validate_params(
-    call: Call, processor: "InputProcessor", params: "SamplingParams | PoolingParams", *_args: object, **_kwargs: object
+    call: Call, processor: "InputProcessor", params: "SamplingParams | PoolingParams", *_: object, **__: object
 ) -> object:
     from vllm.exceptions import VLLMValidationError
 
@@ -129,7 +129,7 @@ def _validate_params(
     return call()
 
 
-def _refuse_beam_strength(call: Call, request: "CompletionRequest", *_args: object, **_kwargs: object) -> object:
+def _refuse_beam_strength(call: Call, request: "CompletionRequest", *_: object, **__: object) -> object:
     from vllm.exceptions import VLLMValidationError
 
     if SETTING_KEY in (request.vllm_xargs or {}):
@@ -146,18 +146,13 @@ def _extra_args(request: "EngineCoreRequest | CachedRequestState") -> ExtraArgs:
     return getattr(request.sampling_params, "extra_args", None) if pooling is None else pooling.extra_kwargs
 
 
-def _salt_request(call: Call, _cls: type, request: "EngineCoreRequest", *_args: object, **_kwargs: object) -> object:
+def _salt_request(call: Call, _cls: type, request: "EngineCoreRequest", *_: object, **__: object) -> object:
     request.cache_salt = salted(request.cache_salt, _extra_args(request))
     return call()
 
 
 def _load_with_arm(
-    call: Call,
-    _loader: object,
-    vllm_config: "VllmConfig",
-    model_config: "ModelConfig",
-    *_args: object,
-    **_kwargs: object,
+    call: Call, _loader: object, vllm_config: "VllmConfig", model_config: "ModelConfig", *_: object, **__: object
 ) -> nn.Module:
     from vllm.logger import init_logger
 
@@ -180,7 +175,7 @@ def _is_draft(vllm_config: "VllmConfig", model_config: "ModelConfig") -> bool:
     return model_config is draft and draft is not target
 
 
-def _load_worker(call: Call, worker: "Worker", *_args: object, **_kwargs: object) -> object:
+def _load_worker(call: Call, worker: "Worker", *_: object, **__: object) -> object:
     result = call()
     if configured(worker.vllm_config.additional_config) and _serving(worker.model_runner) is None:
         raise ArgumentError(
@@ -195,12 +190,7 @@ def _serving(runner: "GPUModelRunner") -> Serving | None:
 
 
 def _run_forward(
-    call: Call,
-    runner: "GPUModelRunner",
-    _input_ids: Tensor | None = None,
-    positions: Tensor | None = None,
-    *_args: object,
-    **_kwargs: object,
+    call: Call, runner: "GPUModelRunner", _ids: object = None, positions: Tensor | None = None, *_: object, **__: object
 ) -> object:
     serving = _serving(runner)
     if serving is None:
@@ -216,7 +206,7 @@ def _run_forward(
     return output
 
 
-def _run_dummy(call: Call, runner: "GPUModelRunner", *_args: object, **_kwargs: object) -> object:
+def _run_dummy(call: Call, runner: "GPUModelRunner", *_: object, **__: object) -> object:
     """Turns ARM off in a pass without requests (warm-up, capture, an idle rank): it is neither treated nor counted."""
     if (serving := _serving(runner)) is not None:
         serving.strengths.zero_()
