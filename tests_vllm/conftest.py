@@ -24,8 +24,8 @@ MIXTURE = {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory):
-    """`made(family, …)` gives (folder, model) of a tiny model, saved once."""
+def tiny_model(tmp_path_factory):
+    """`tiny_model(family, …)` gives (folder, model) of a tiny model, saved once."""
     import transformers
 
     from families import FAMILIES, tiny

@@ -43,12 +43,12 @@ def greedy(llm, prompts, tokens, extra_args=None, logprobs=None, **options):
     """Greedy answers to lists of token ids; `extra_args` is one of `extra_args`, or a list of them."""
     from vllm import SamplingParams
 
-    each = extra_args if isinstance(extra_args, list) else [extra_args] * len(prompts)
+    per_prompt = extra_args if isinstance(extra_args, list) else [extra_args] * len(prompts)
     params = [
         SamplingParams(
             temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False, extra_args=args, logprobs=logprobs
         )
-        for args in each
+        for args in per_prompt
     ]
     return llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False, **options)
 
@@ -59,11 +59,11 @@ def tokens_of(outputs):
 
 def hugging_face(model, prompts, tokens):
     """The same with `generate`, prompts of one length at a time: without padding."""
-    found = {}
+    answers = {}
     for length in {len(ids) for ids in prompts}:
         at = [index for index, ids in enumerate(prompts) if len(ids) == length]
         inputs = torch.tensor([prompts[index] for index in at])
-        made = model.generate(
+        generated = model.generate(
             inputs,
             attention_mask=torch.ones_like(inputs),
             do_sample=False,
@@ -72,8 +72,8 @@ def hugging_face(model, prompts, tokens):
             pad_token_id=0,
             repetition_penalty=1.0,
         )
-        found |= dict(zip(at, made[:, length:].tolist(), strict=True))
-    return [found[index] for index in range(len(prompts))]
+        answers |= dict(zip(at, generated[:, length:].tolist(), strict=True))
+    return [answers[index] for index in range(len(prompts))]
 
 
 NEAR_TIE = 1e-3
@@ -82,21 +82,21 @@ NEAR_TIE = 1e-3
 
 def leads(model, prompts, answers):
     """By how much each token of greedy answers leads the runner-up, in logits, in one pass over prompt and answer."""
-    found = []
+    margins = []
     for ids, answer in zip(prompts, answers, strict=True):
         with torch.inference_mode():
             first, second = model(torch.tensor([ids + answer[:-1]])).logits[0, len(ids) - 1 :].topk(2).values.T
-        found.append((first - second).tolist())
-    return found
+        margins.append((first - second).tolist())
+    return margins
 
 
-def equal_up_to_ties(found, wanted, margins):
+def equal_up_to_ties(answers, wanted, margins):
     """How many answers are equal to the last token; the others part where Hugging Face itself is all but undecided.
 
     There its own cached decoding and its own whole pass may part as well: no engine can agree with both.
     """
     equal = 0
-    for mine, theirs, margin in zip(found, wanted, margins, strict=True):
+    for mine, theirs, margin in zip(answers, wanted, margins, strict=True):
         assert len(mine) == len(theirs)
         parts = next((at for at, pair in enumerate(zip(mine, theirs, strict=True)) if len(set(pair)) > 1), None)
         assert parts is None or margin[parts] < NEAR_TIE, f"token {parts}, decided by {margin[parts]} logits"

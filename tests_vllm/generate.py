@@ -9,13 +9,13 @@ if __name__ == "__main__":
     request = json.loads(sys.argv[1])
     with engine(request["folder"], request.get("armlet"), **request.get("options", {})) as llm:
         outputs = greedy(llm, request["prompts"], request["tokens"], request.get("extra_args"), request.get("logprobs"))
-        found = {"tokens": [list(each.outputs[0].token_ids) for each in outputs]}
+        result = {"tokens": [list(output.outputs[0].token_ids) for output in outputs]}
         if request.get("logprobs"):
             chosen = [
                 [step[t].logprob for t, step in zip(o.token_ids, o.logprobs, strict=True)]
-                for o in (each.outputs[0] for each in outputs)
+                for o in (output.outputs[0] for output in outputs)
             ]
-            found["logprobs"] = chosen
+            result["logprobs"] = chosen
         if "report" in request:
-            found["report"] = llm.collective_rpc("armlet_report")
-    print(json.dumps(found))
+            result["report"] = llm.collective_rpc("armlet_report")
+    print(json.dumps(result))

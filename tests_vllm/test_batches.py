@@ -14,19 +14,19 @@ ARMLET = {"policy": "outward"}
 
 
 @pytest.fixture(scope="module")
-def llama(made):
-    return made("llama")
+def llama(tiny_model):
+    return tiny_model("llama")
 
 
 @pytest.fixture(scope="module")
 def wanted(llama):
     """Hugging Face's tokens for each strength in `STRENGTHS`."""
-    found = {}
+    answers = {}
     for strength in STRENGTHS:
         with attach(llama[1], Outward(strength=strength)):
-            found[strength] = hugging_face(llama[1], PROMPTS, 24)
-    assert found[0.0] != found[0.5] != found[1.0]
-    return found
+            answers[strength] = hugging_face(llama[1], PROMPTS, 24)
+    assert answers[0.0] != answers[0.5] != answers[1.0]
+    return answers
 
 
 def mixed(wanted):
@@ -48,7 +48,7 @@ def test_chunks_of_16_tokens_and_cached_prefixes_change_nothing(llama, wanted):
         assert tokens_of(greedy(llm, PROMPTS, 24, asked)) == right
         again = greedy(llm, PROMPTS, 24, asked)
         assert tokens_of(again) == right
-        assert all(each.num_cached_tokens >= 32 for each in again)
+        assert all(output.num_cached_tokens >= 32 for output in again)
 
 
 def test_a_cached_prefix_is_never_that_of_another_strength(llama, wanted):
@@ -64,7 +64,7 @@ def test_preempted_requests_get_the_same_tokens(llama, wanted):
     asked, right = mixed(wanted)
     with engine(llama[0], ARMLET, block_size=32, num_gpu_blocks_override=9, max_model_len=128) as llm:
         assert tokens_of(greedy(llm, PROMPTS, 24, asked)) == right
-        preempted = [each.value for each in llm.get_metrics() if each.name == "vllm:num_preemptions"]
+        preempted = [metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions"]
     assert sum(preempted) > 0
 
 
@@ -72,15 +72,15 @@ def test_a_batch_of_32_gives_the_tokens_of_one_by_one(llama):
     prompts = [prompt(length, seed=length)[0].tolist() for length in range(2, 34)]
     with engine(llama[0], ARMLET, enable_prefix_caching=False) as llm:
         together = tokens_of(greedy(llm, prompts, 24))
-        alone = [tokens_of(greedy(llm, [each], 24))[0] for each in prompts]
+        alone = [tokens_of(greedy(llm, [ids], 24))[0] for ids in prompts]
     assert together == alone
 
 
 def test_two_tensor_parallel_ranks_give_the_same_tokens(llama, wanted):
     options = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
     request = {"folder": str(llama[0]), "armlet": ARMLET, "prompts": PROMPTS, "tokens": 24, "options": options}
-    found = elsewhere(request | {"report": True}, VLLM_CPU_OMP_THREADS_BIND="0|1")
-    assert found["tokens"] == wanted[1.0]
-    first, second = found["report"]
+    output = elsewhere(request | {"report": True}, VLLM_CPU_OMP_THREADS_BIND="0|1")
+    assert output["tokens"] == wanted[1.0]
+    first, second = output["report"]
     assert first["layers"] == second["layers"]
     assert first["layers"]["0"]["moved"] > 0

@@ -17,15 +17,15 @@ def run(capsys, *arguments):
 def test_it_shows_where_arm_sits_what_it_moved_and_whom_it_left_alone(capsys, tmp_path):
     options = ("--layers", "0,2", "--prompt", "3+4*5", "--prompt", "17-8", "--max-new-tokens", "8")
     code, out = run(capsys, *options, "--json", "--out", str(tmp_path))
-    found = json.loads(out)
+    check = json.loads(out)
     assert not code
-    assert all(found[each] is True for each in ("passed", "off_equal", "mates_equal"))
-    assert found["missing"] == []
-    (rank,) = found["ranks"]
+    assert all(check[name] is True for name in ("passed", "off_equal", "mates_equal"))
+    assert check["missing"] == []
+    (rank,) = check["ranks"]
     assert rank["asked"] == [0, 2]
     assert all(counts["tokens"] > 0 and 0 < counts["share_moved"] < 1 for counts in rank["layers"].values())
-    assert set(found["seconds"]) == {"baseline", "on", "off"}
-    assert json.loads((tmp_path / "vllm-check.json").read_text()) == found
+    assert set(check["seconds"]) == {"baseline", "on", "off"}
+    assert json.loads((tmp_path / "vllm-check.json").read_text()) == check
 
 
 def test_an_arm_that_no_token_reached_fails_the_check(capsys):

@@ -7,8 +7,8 @@ from families import prompt
 PROMPTS = [prompt(length, seed=length)[0].tolist() for length in (5, 20, 33)]
 
 
-def test_a_warm_compile_cache_never_mixes_engines_with_and_without_arm(made, tmp_path):
-    folder, model = made("llama")
+def test_a_warm_compile_cache_never_mixes_engines_with_and_without_arm(tiny_model, tmp_path):
+    folder, model = tiny_model("llama")
     baseline = hugging_face(model, PROMPTS, 24)
     with attach(model, Outward(), layers=[0, 1]):
         treated = hugging_face(model, PROMPTS, 24)

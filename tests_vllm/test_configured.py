@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from vllm.exceptions import VLLMValidationError
 
 from armlet import Inward, Outward, attach, load_config
-from armlet.integrations.vllm.refusals import refuse
+from armlet.integrations.vllm.settings import refuse
 from armlet.precision.findings import save_setting
 from armlet.precision.trials import Contraction
 from armlet.redistribution.errors import ArmletError
@@ -21,9 +21,9 @@ PROMPTS = [prompt(length, seed=length)[0].tolist() for length in (5, 20)]
 
 
 @pytest.fixture
-def saved(made, tmp_path):
+def saved(tiny_model, tmp_path):
     """(a copy of the model's folder, the tokens with the ARM whose armlet.json lies in it)."""
-    folder, model = made("llama")
+    folder, model = tiny_model("llama")
     shutil.copytree(folder, tmp_path / "model")
     with attach(model, Outward(band=0.3), layers=[0, 1]) as attachment:
         attachment.save(tmp_path / "model")
@@ -36,13 +36,13 @@ def test_an_armlet_json_in_the_models_folder_is_served(saved):
         assert tokens_of(greedy(llm, PROMPTS, 24)) == treated
 
 
-def test_an_armlet_json_is_served_by_its_name(saved, made):
-    with engine(made("llama")[0], str(saved[0] / "armlet.json")) as llm:
+def test_an_armlet_json_is_served_by_its_name(saved, tiny_model):
+    with engine(tiny_model("llama")[0], str(saved[0] / "armlet.json")) as llm:
         assert tokens_of(greedy(llm, PROMPTS, 24)) == saved[1]
 
 
-def test_a_setting_that_quantize_writes_is_served(made, tmp_path):
-    folder, model = made("llama")
+def test_a_setting_that_quantize_writes_is_served(tiny_model, tmp_path):
+    folder, model = tiny_model("llama")
     [setting] = save_setting(Contraction(Inward(0.5, "clip"), "gate", "token", (0, 2)), tmp_path)
     with attach(model, **load_config(setting)):
         treated = hugging_face(model, PROMPTS, 24)
@@ -51,16 +51,16 @@ def test_a_setting_that_quantize_writes_is_served(made, tmp_path):
         assert tokens_of(greedy(llm, PROMPTS, 24)) == treated
 
 
-def test_false_turns_the_file_in_the_models_folder_off(saved, made):
+def test_false_turns_the_file_in_the_models_folder_off(saved, tiny_model):
     with engine(saved[0], False) as llm:
-        assert tokens_of(greedy(llm, PROMPTS, 24)) == hugging_face(made("llama")[1], PROMPTS, 24)
+        assert tokens_of(greedy(llm, PROMPTS, 24)) == hugging_face(tiny_model("llama")[1], PROMPTS, 24)
         with pytest.raises(VLLMValidationError, match="runs without ARM"):
             greedy(llm, PROMPTS, 24, {"armlet": "on"})
 
 
 @pytest.mark.parametrize("asked", ["banana", 1.5, -0.1, None, [1], float("nan")])
-def test_a_request_that_means_nothing_is_refused_and_the_engine_goes_on(made, asked):
-    folder, model = made("llama")
+def test_a_request_that_means_nothing_is_refused_and_the_engine_goes_on(tiny_model, asked):
+    folder, model = tiny_model("llama")
     with engine(folder, {"policy": "outward", "strength": 0}) as llm:
         with pytest.raises(VLLMValidationError, match="must be 'on', 'off' or a strength"):
             greedy(llm, PROMPTS, 4, {"armlet": asked})
@@ -81,8 +81,8 @@ def test_a_request_that_means_nothing_is_refused_and_the_engine_goes_on(made, as
         ("nowhere.json", "cannot be read"),
     ],
 )
-def test_what_cannot_be_served_is_refused(made, armlet, message):
-    with pytest.raises(ArmletError, match=message), engine(made("llama")[0], armlet):
+def test_what_cannot_be_served_is_refused(tiny_model, armlet, message):
+    with pytest.raises(ArmletError, match=message), engine(tiny_model("llama")[0], armlet):
         pass
 
 
@@ -127,11 +127,11 @@ def test_an_engine_in_which_arm_would_go_wrong_is_refused(changes, message):
         refuse(config(**changes), "outward")
 
 
-def test_a_lora_adapter_works_beside_arm(made, tmp_path):
+def test_a_lora_adapter_works_beside_arm(tiny_model, tmp_path):
     from transformers import AutoModelForCausalLM
     from vllm.lora.request import LoRARequest
 
-    folder, _ = made("llama")
+    folder, _ = tiny_model("llama")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     generator = torch.Generator().manual_seed(3)
     tensors = {}
@@ -152,11 +152,11 @@ def test_a_lora_adapter_works_beside_arm(made, tmp_path):
         assert tokens_of(greedy(llm, PROMPTS, 24, lora_request=adapter)) == treated != plain
 
 
-def test_the_draft_model_of_speculative_decoding_has_no_arm(made):
-    folder, model = made("llama")
+def test_the_draft_model_of_speculative_decoding_has_no_arm(tiny_model):
+    folder, model = tiny_model("llama")
     with attach(model, Outward()):
         treated = hugging_face(model, PROMPTS, 24)
-    draft = {"model": str(made("llama", seed=0, num_hidden_layers=1)[0]), "num_speculative_tokens": 2}
+    draft = {"model": str(tiny_model("llama", seed=0, num_hidden_layers=1)[0]), "num_speculative_tokens": 2}
     with engine(folder, {"policy": "outward"}, speculative_config=draft | {"method": "draft_model"}) as llm:
         assert tokens_of(greedy(llm, PROMPTS, 24)) == treated
         (report,) = llm.collective_rpc("armlet_report")

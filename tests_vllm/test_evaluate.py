@@ -31,9 +31,9 @@ SMALL = {"enforce_eager": True, "max_model_len": 256, "kv_cache_memory_bytes": 2
 
 @pytest.fixture(scope="module")
 def engine():
-    made = Offline(ABACUS, TREATMENT, dtype="float32", options=SMALL)
-    yield made
-    made.close()
+    offline = Offline(ABACUS, TREATMENT, dtype="float32", options=SMALL)
+    yield offline
+    offline.close()
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,9 @@ def test_it_says_what_arm_did_in_each_call_alone(engine):
 
 def test_choices_weigh_what_they_weigh_in_the_local_engine(engine, local):
     for condition in (BASE, TREATED):
-        found, wanted = engine.weigh(CHOICES, condition), local.weigh(CHOICES, condition)
+        weights, wanted = engine.weigh(CHOICES, condition), local.weigh(CHOICES, condition)
         # Both sum float32 log-probabilities of logits that other kernels rounded; 1e-4 of a nat is far from a choice.
-        assert [pytest.approx(each, abs=1e-4) for each in wanted] == found
+        assert [pytest.approx(likelihoods, abs=1e-4) for likelihoods in wanted] == weights
 
 
 def test_samples_differ_and_each_is_the_same_again(engine):
@@ -91,7 +91,7 @@ def test_the_command_reports_the_difference_and_what_it_left_out(capsys, tmp_pat
     assert not exit.value.code
     assert "left out, they need --engine local: identity, draw-only, matched (outward)" in " ".join(err.split())
     (task,) = json.loads(out)["tasks"]
-    assert [each["name"] for each in task["conditions"]] == ["baseline", "outward", "temperature"]
+    assert [condition["name"] for condition in task["conditions"]] == ["baseline", "outward", "temperature"]
     assert task["conditions"][1]["arm"]["0"]["moved"] > 0
 
 

@@ -36,8 +36,8 @@ def both(folder, model, policy, layers, **options):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_gives_the_tokens_of_hugging_face(made, family):
-    folder, model = made(family, **HEADS.get(family, {}))
+def test_a_family_gives_the_tokens_of_hugging_face(tiny_model, family):
+    folder, model = tiny_model(family, **HEADS.get(family, {}))
     treated, on, (baseline, off), report = both(folder, model, Outward(), [0, 2])
     assert on == treated != baseline == off
     assert sorted(report["layers"]) == ["0", "2"]
@@ -46,27 +46,27 @@ def test_a_family_gives_the_tokens_of_hugging_face(made, family):
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
-def test_all_layers_give_the_tokens_of_hugging_face(made, family, policy):
-    folder, model = made(family, **HEADS.get(family, {}))
+def test_all_layers_give_the_tokens_of_hugging_face(tiny_model, family, policy):
+    folder, model = tiny_model(family, **HEADS.get(family, {}))
     treated, on, (baseline, off), report = both(folder, model, policy, "all")
     assert on == treated != baseline == off
     assert len(report["layers"]) == 3
 
 
 @pytest.mark.parametrize("changes", [{"mlp_only_layers": [0]}], ids=["qwen2_moe"])
-def test_a_dense_layer_before_mixtures_gives_the_tokens_of_hugging_face(made, changes):
-    folder, model = made("qwen2_moe", **changes)
+def test_a_dense_layer_before_mixtures_gives_the_tokens_of_hugging_face(tiny_model, changes):
+    folder, model = tiny_model("qwen2_moe", **changes)
     treated, on, (baseline, off), _ = both(folder, model, Outward(), [0])
     assert on == treated != baseline == off
     with pytest.raises(Exception, match="expected one gated MLP"), engine(folder, entry(Outward(), [1])):
         pass
 
 
-def test_the_transformers_backend_gives_the_same_tokens(made):
+def test_the_transformers_backend_gives_the_same_tokens(tiny_model):
     # In a process of its own: the backend rewrites classes of transformers, which Hugging Face's side uses here.
-    folder, model = made("llama")
+    folder, model = tiny_model("llama")
     with attach(model, Outward()):
         treated = hugging_face(model, PROMPTS, 24)
     request = {"folder": str(folder), "armlet": {"policy": "outward"}, "prompts": PROMPTS, "tokens": 24}
-    found = elsewhere(request | {"options": {"model_impl": "transformers"}})
-    assert found["tokens"] == treated
+    output = elsewhere(request | {"options": {"model_impl": "transformers"}})
+    assert output["tokens"] == treated

@@ -16,18 +16,18 @@ CASES = [([0], [["0"], []], {}), ([3], [[], ["3"]], {}), ([0, 1, 2, 3], [["0", "
 
 
 @pytest.fixture(scope="module")
-def llama(made):
-    return made("llama", num_hidden_layers=4)
+def llama(tiny_model):
+    return tiny_model("llama", num_hidden_layers=4)
 
 
 def wanted(model, layers):
     """Hugging Face's tokens: all prompts with ARM on, and each with the strength that it asks for."""
-    found = {}
+    answers = {}
     for strength in STRENGTHS:
         with attach(model, Outward(strength=strength), layers=layers):
-            found[strength] = hugging_face(model, PROMPTS, 24)
-    assert found[0.0] != found[0.5] != found[1.0]
-    return found[1.0], [found[strength][at] for at, strength in enumerate(STRENGTHS)]
+            answers[strength] = hugging_face(model, PROMPTS, 24)
+    assert answers[0.0] != answers[0.5] != answers[1.0]
+    return answers[1.0], [answers[strength][at] for at, strength in enumerate(STRENGTHS)]
 
 
 @pytest.mark.parametrize(("layers", "places", "options"), CASES, ids=["first", "second", "both-in-chunks"])
@@ -42,15 +42,15 @@ def test_two_pipeline_ranks_give_the_tokens_of_hugging_face(llama, monkeypatch, 
         assert tokens_of(greedy(llm, PROMPTS, 24, ASKED)) == mixed
         assert tokens_of(greedy(llm, PROMPTS, 24, ASKED)) == mixed  # with chunks, over cached prefixes
         reports = llm.collective_rpc("armlet_report")
-    assert [list(each["layers"]) for each in reports] == places
-    assert all(each["asked"] == layers for each in reports)
-    assert all(counts["moved"] > 0 for each in reports for counts in each["layers"].values())
+    assert [list(report["layers"]) for report in reports] == places
+    assert all(report["asked"] == layers for report in reports)
+    assert all(counts["moved"] > 0 for report in reports for counts in report["layers"].values())
 
 
 def test_two_compiled_pipeline_ranks_give_the_tokens_of_hugging_face(llama, tmp_path):
     _, mixed = wanted(llama[1], [0, 3])
     request = {"folder": str(llama[0]), "armlet": ARMLET | {"layers": [0, 3]}, "prompts": PROMPTS, "tokens": 24}
     request |= {"options": TWO | {"enforce_eager": False}, "report": True, "extra_args": ASKED}
-    found = elsewhere(request, VLLM_CPU_OMP_THREADS_BIND="0|1", VLLM_CACHE_ROOT=str(tmp_path))
-    assert found["tokens"] == mixed
-    assert [list(each["layers"]) for each in found["report"]] == [["0"], ["3"]]
+    output = elsewhere(request, VLLM_CPU_OMP_THREADS_BIND="0|1", VLLM_CACHE_ROOT=str(tmp_path))
+    assert output["tokens"] == mixed
+    assert [list(report["layers"]) for report in output["report"]] == [["0"], ["3"]]

@@ -149,9 +149,9 @@ CASES += [(name, "bfloat16") for name in ("int4", "awq", "gptq")]
 
 
 @pytest.fixture(scope="module")
-def written(made, tmp_path_factory):
+def written(tiny_model, tmp_path_factory):
     """`written(scheme, dtype)` gives (folder, a model of the weights that the quantised ones stand for)."""
-    source, model = made("llama")
+    source, model = tiny_model("llama")
     config = json.loads((source / "config.json").read_text())
 
     def write(name, dtype):
@@ -195,7 +195,7 @@ def watched(llm, ids):
     greedy(llm, [ids], 6)
     for hook in hooks:
         hook.remove()
-    return [[each.clone() for each in step] for step in seen]
+    return [[tensor.clone() for tensor in step] for step in seen]
 
 
 FOUR_BITS = ("int4", "awq", "gptq")
@@ -212,11 +212,11 @@ def served(request, written):
     with engine(folder, dtype=dtype) as llm:
         baseline = answers(llm)
     with engine(folder, {"policy": "outward"}, dtype=dtype, enable_prefix_caching=False) as llm:
-        found = {"on": answers(llm), "off": answers(llm, OFF), "mixed": answers(llm, HALF)}
+        answered = {"on": answers(llm), "off": answers(llm, OFF), "mixed": answers(llm, HALF)}
         (report,) = llm.collective_rpc("armlet_report")
         steps = watched(llm, PROMPTS[-1])
     return SimpleNamespace(
-        name=name, dtype=getattr(torch, dtype), model=model, baseline=baseline, report=report, steps=steps, **found
+        name=name, dtype=getattr(torch, dtype), model=model, baseline=baseline, report=report, steps=steps, **answered
     )
 
 
@@ -226,7 +226,7 @@ def test_off_by_request_keeps_the_bits_of_the_quantised_baseline(served):
 
 
 def test_batch_mates_without_arm_keep_the_tokens_of_the_quantised_baseline(served):
-    assert [each[0] for each in served.mixed[::2]] == [each[0] for each in served.baseline[::2]]
+    assert [answer[0] for answer in served.mixed[::2]] == [answer[0] for answer in served.baseline[::2]]
 
 
 def test_it_fired(served):
@@ -238,7 +238,7 @@ def test_the_activated_gate_is_redistributed_at_its_position_before_the_product_
     assert sum(len(step[0]) for step in served.steps) == len(PROMPTS[-1]) + 5
     at = 0
     for _, gate_up, out in served.steps:
-        gate, up = (each.contiguous() for each in gate_up.chunk(2, -1))
+        gate, up = (half.contiguous() for half in gate_up.chunk(2, -1))
         positions = torch.arange(at, at + len(gate))[None]
         arm = redistribute(silu(gate)[None], Outward(), positions=positions)[0]
         assert torch.equal(out, arm * up)
@@ -257,7 +257,7 @@ def test_gate_and_up_are_those_that_the_quantised_weights_stand_for(served):
         assert ((gate_up - x @ weight.T).abs() <= bound).all()
 
 
-def test_vllms_fused_activation_and_quantisation_gives_way_to_arm(made, monkeypatch):
+def test_vllms_fused_activation_and_quantisation_gives_way_to_arm(tiny_model, monkeypatch):
     """On GPUs, vLLM's Llama would rather call one kernel for SiluAndMul and down's input quantisation."""
     from vllm.model_executor.layers.activation import SiluAndMul
     from vllm.model_executor.layers.fusion import fused_act_quant
@@ -266,7 +266,7 @@ def test_vllms_fused_activation_and_quantisation_gives_way_to_arm(made, monkeypa
     key = (SiluAndMul, kFp8StaticTensorSym)
     monkeypatch.setitem(fused_act_quant._FUSED_ACT_QUANT, key, lambda _x, _linear: "fused")
     down = SimpleNamespace(_input_quant_key=kFp8StaticTensorSym)
-    with engine(made("llama")[0], {"policy": "outward"}) as llm:
+    with engine(tiny_model("llama")[0], {"policy": "outward"}) as llm:
         (acts,) = llm.apply_model(lambda model: [layer.mlp.act_fn for layer in model.model.layers])
         with_arm, without = (fused_act_quant.maybe_fused_act_quant(act, torch.ones(2, 192), down) for act in acts[:2])
     assert without == "fused"

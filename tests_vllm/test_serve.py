@@ -39,14 +39,14 @@ def texts(smollm2_folder):
     ids = torch.tensor([tokenizer(BODY["prompt"])["input_ids"]])
 
     def text():
-        made = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=32)
-        return tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
+        answer_ids = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=32)
+        return tokenizer.decode(answer_ids[0, ids.shape[1] :], skip_special_tokens=True)
 
-    found = {0: text()}
+    texts_by_strength = {0: text()}
     for strength in (0.5, 1):
         with attach(model, Outward(band=0.13, strength=strength)):
-            found[strength] = text()
-    return found
+            texts_by_strength[strength] = text()
+    return texts_by_strength
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def evaluated(folder, model, *options):
 def test_evaluate_at_one_address_gives_the_local_engines_answers(url, smollm2_folder, tmp_path):
     problems = tmp_path / "problems.jsonl"
     asked = ("What is 12 + 30?", "What is 7 * 6?", "How many days have two weeks?", "What is half of 90?")
-    problems.write_text("".join(json.dumps({"problem": each, "answer": "42"}) + "\n" for each in asked))
+    problems.write_text("".join(json.dumps({"problem": problem, "answer": "42"}) + "\n" for problem in asked))
     data = ("--data", str(problems))
     served = evaluated(tmp_path / "served", BODY["model"], *data, "--endpoint", url, "--treated-endpoint", url)
     local = evaluated(tmp_path / "local", str(smollm2_folder), *data, "--no-placebos", "--dtype", "float32")

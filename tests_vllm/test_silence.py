@@ -18,8 +18,8 @@ CHUNKS = {"max_num_batched_tokens": 16, "max_num_seqs": 4, "enable_prefix_cachin
 
 
 @pytest.fixture(scope="module")
-def llama(made):
-    return made("llama", num_hidden_layers=4)
+def llama(tiny_model):
+    return tiny_model("llama", num_hidden_layers=4)
 
 
 def test_an_mlp_that_does_not_call_its_activation_is_an_error_and_no_silence(llama, monkeypatch):
@@ -60,11 +60,11 @@ def test_a_dummy_batch_beside_requests_is_not_counted(llama):
         before = llm.collective_rpc("armlet_report")
         llm.collective_rpc("execute_dummy_batch")
         assert llm.collective_rpc("armlet_report") == before
-        assert before[0]["layers"]["0"]["tokens"] == sum(len(each) + 3 for each in PROMPTS)
+        assert before[0]["layers"]["0"]["tokens"] == sum(len(ids) + 3 for ids in PROMPTS)
 
 
-def test_reloaded_weights_keep_arm(llama, made):
-    folder, model = made("llama", num_hidden_layers=4, seed=5)
+def test_reloaded_weights_keep_arm(llama, tiny_model):
+    folder, model = tiny_model("llama", num_hidden_layers=4, seed=5)
     with engine(llama[0], ARMLET) as llm:
         greedy(llm, PROMPTS, 4)
         llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
@@ -94,9 +94,9 @@ def test_log_probabilities_of_prompts_are_those_of_hugging_face_whatever_is_cach
             outputs = llm.generate([{"prompt_token_ids": ids} for ids in PROMPTS], params, use_tqdm=False)
             for ids, output, wanted_of in zip(PROMPTS, outputs, right, strict=True):
                 steps = zip(output.prompt_logprobs[1:], ids[1:], strict=True)
-                found = torch.tensor([step[token].logprob for step, token in steps])
+                logprobs = torch.tensor([step[token].logprob for step, token in steps])
                 # float32 in other orders of summing; ARM moves them by 1 and more.
-                assert (found - wanted_of).abs().max() < 1e-4
+                assert (logprobs - wanted_of).abs().max() < 1e-4
 
 
 def test_an_embedding_is_that_of_the_strength_that_its_request_asks_for():
@@ -116,7 +116,7 @@ def test_an_embedding_is_that_of_the_strength_that_its_request_asks_for():
     assert (right[0] - embedding(prompts[0], 0.0)).abs().max() > 1e-3
     pooling = {"runner": "pooling", "convert": "embed", "skip_tokenizer_init": False}
     with engine(abacus(), ARMLET, **pooling) as llm:
-        params = [PoolingParams(extra_kwargs=each) for each in ASKED]
+        params = [PoolingParams(extra_kwargs=asked) for asked in ASKED]
         outputs = llm.embed([{"prompt_token_ids": ids} for ids in prompts], pooling_params=params, use_tqdm=False)
         with pytest.raises(VLLMValidationError, match="must be 'on', 'off' or a strength"):
             llm.embed(["1"], pooling_params=PoolingParams(extra_kwargs={"armlet": "banana"}), use_tqdm=False)

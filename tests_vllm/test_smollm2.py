@@ -42,6 +42,6 @@ def test_every_token_is_that_of_hugging_face(smollm2_folder, loaded, policy):
     assert treated != baseline
     asked = [None] * len(prompts) + [{"armlet": "off"}] * len(prompts)
     with engine(smollm2_folder, {"policy": policy.name}) as llm:
-        found = tokens_of(greedy(llm, prompts * 2, 48, asked))
-    assert equal_up_to_ties(found[: len(prompts)], treated, treated_margins) >= AT_LEAST
-    assert equal_up_to_ties(found[len(prompts) :], baseline, margins) >= AT_LEAST
+        answers = tokens_of(greedy(llm, prompts * 2, 48, asked))
+    assert equal_up_to_ties(answers[: len(prompts)], treated, treated_margins) >= AT_LEAST
+    assert equal_up_to_ties(answers[len(prompts) :], baseline, margins) >= AT_LEAST

@@ -6,8 +6,8 @@ from families import prompt
 PROMPTS = [prompt(length, seed=length)[0].tolist() for length in (5, 20, 33)]
 
 
-def test_without_configuration_tokens_and_log_probabilities_are_those_without_the_plugin(made):
-    request = {"folder": str(made("llama")[0]), "prompts": PROMPTS, "tokens": 32, "logprobs": 1}
+def test_without_configuration_tokens_and_log_probabilities_are_those_without_the_plugin(tiny_model):
+    request = {"folder": str(tiny_model("llama")[0]), "prompts": PROMPTS, "tokens": 32, "logprobs": 1}
     with_plugin = elsewhere(request)
     without = elsewhere(request, VLLM_PLUGINS="none")
     assert with_plugin == without

@@ -104,7 +104,7 @@ def evaluated(place, model="armlet", tasks=("chosen", "said"), **how):
 
 def read_samples(folder, filter=None):
     """The items of each task in a folder, by doc_id."""
-    return {task: read_file(file.path, filter) for task, file in find_samples(folder).items()}
+    return {task: read_file(file, filter) for task, file in find_samples(folder).items()}
 
 
 def answers(results):
@@ -124,19 +124,19 @@ def plain(place):
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["none", "outward:strength=0;band=0.2"])
 def test_without_arm_and_at_strength_0_answers_are_those_of_hf(place, plain, policy):
-    found = evaluated(place, pretrained=place / "model", policy=policy, layers="0;2")
-    assert answers(found) == answers(plain)
+    results = evaluated(place, pretrained=place / "model", policy=policy, layers="0;2")
+    assert answers(results) == answers(plain)
 
 
 @pytest.mark.slow
 def test_at_strength_1_answers_are_others_and_the_results_prove_that_it_fired(place, plain):
-    found = evaluated(place, pretrained=place / "model", policy="outward:band=0.2;ceiling=0.99", layers="0-1")
-    ours, theirs = answers(found), answers(plain)
+    results = evaluated(place, pretrained=place / "model", policy="outward:band=0.2;ceiling=0.99", layers="0-1")
+    ours, theirs = answers(results), answers(plain)
     assert all(ours[task] != theirs[task] for task in theirs)
-    arm = found["config"]["armlet"]
+    arm = results["config"]["armlet"]
     assert arm["attached"] | {"band": 0.2, "ceiling": 0.99, "layers": [0, 1], "policy": "outward"} == arm["attached"]
     assert list(arm["report"]) == ["0", "1"]
-    assert all(own["moved"] > 0 for own in arm["report"].values())
+    assert all(counts["moved"] > 0 for counts in arm["report"].values())
     json.dumps(arm)
 
 
@@ -295,26 +295,26 @@ def runs(place):
 @pytest.mark.slow
 def test_the_command_leaves_runs_that_are_compared_item_by_item(runs, plain):
     samples = [read_samples(folder) for folder in runs]
-    found = compare_runs(*runs)
-    assert found.complete
-    assert [(task.name, task.kind, task.items) for task in found.tasks] == [
+    findings = compare_runs(*runs)
+    assert findings.complete
+    assert [(task.name, task.kind, task.items) for task in findings.tasks] == [
         ("chosen", "choice", 40),
         ("said", "text", 40),
     ]
-    for task, metric in zip(found.tasks, ("acc", "exact_match"), strict=True):
-        sides = [[own[task.name][at].metrics[metric] for at in range(40)] for own in samples]
+    for task, metric in zip(findings.tasks, ("acc", "exact_match"), strict=True):
+        sides = [[by_task[task.name][at].metrics[metric] for at in range(40)] for by_task in samples]
         assert sides[0] == [row[metric] for row in plain["samples"][task.name]]
         assert task.comparisons[0].comparison == compare(*sides, comparisons=2)
-    assert found.settings.conditions[1].treatment["band"] == 0.2
-    assert found.settings.engine["model"] == str(runs[0].parent / "model")
+    assert findings.settings.conditions[1].treatment["band"] == 0.2
+    assert findings.settings.engine["model"] == str(runs[0].parent / "model")
 
 
 def test_what_lm_eval_does_not_record_is_told_as_unknown(runs):
-    found = compare_runs(*runs)
-    assert [condition.temperature for condition in found.settings.conditions] == [None, None]
-    said = found.tasks[1].baseline.answers
+    findings = compare_runs(*runs)
+    assert [condition.temperature for condition in findings.settings.conditions] == [None, None]
+    said = findings.tasks[1].baseline.answers
     assert (said.extracted, said.truncated, said.tokens, said.pass_at) == (None, None, None, {})
-    assert "not recorded" in report.markdown(found)
+    assert "not recorded" in report.markdown(findings)
 
 
 def test_a_run_without_arm_is_not_compared_with_itself(runs):
@@ -361,8 +361,9 @@ def test_the_latest_file_of_each_task_is_read(tmp_path):
     write(tmp_path / "model", line(0, 0.0), date="2026-01-02T03-04-05.678901")
     write(tmp_path / "model", line(0, 1.0), date="2026-01-02T13-04-05.678901")
     write(tmp_path / "model", line(0, 0.5), task="other_2026", date="2025-01-02T03-04-05")
-    found = read_samples(tmp_path)
-    assert {task: own[0].metrics["exact_match"] for task, own in found.items()} == {"said": 1.0, "other_2026": 0.5}
+    samples = read_samples(tmp_path)
+    scores = {task: items[0].metrics["exact_match"] for task, items in samples.items()}
+    assert scores == {"said": 1.0, "other_2026": 0.5}
 
 
 def test_runs_of_several_models_are_not_mixed(tmp_path):
@@ -399,8 +400,8 @@ def test_the_likeliest_choice_is_the_answer_and_the_target_is_shown_as_text(tmp_
         f"gen_args_{at}": {"arg_0": "The sky is", "arg_1": f" {text}"} for at, text in enumerate(("red", "blue"))
     }
     row = line(0, 1.0, arguments=arguments, target="0", filtered_resps=[["-3.0", "False"], ["-2.5", "True"]])
-    found = read_samples(write(tmp_path, row))["said"][0]
-    assert (found.question, found.gold, found.answer, found.chosen) == ("The sky is", "red", "blue", True)
+    sample = read_samples(write(tmp_path, row))["said"][0]
+    assert (sample.question, sample.gold, sample.answer, sample.chosen) == ("The sky is", "red", "blue", True)
 
 
 def pair(tmp_path, before, after, **how):
@@ -447,11 +448,11 @@ def test_equal_answers_show_no_difference(tmp_path):
 
 
 def test_items_of_one_run_alone_are_left_out_and_the_report_says_so(tmp_path):
-    found = pair(tmp_path, [line(at, 0.0) for at in range(5)], [line(at, 1.0) for at in range(3, 9)])
-    task = found.tasks[0]
-    assert (task.items, task.planned_items, found.complete) == (2, 9, False)
+    findings = pair(tmp_path, [line(at, 0.0) for at in range(5)], [line(at, 1.0) for at in range(3, 9)])
+    task = findings.tasks[0]
+    assert (task.items, task.planned_items, findings.complete) == (2, 9, False)
     assert [item.item for item in task.discordant] == ["3", "4"]
-    assert "partial: 2 of 9 items of said" in report.markdown(found)
+    assert "partial: 2 of 9 items of said" in report.markdown(findings)
 
 
 def test_runs_without_a_common_item_or_task_are_refused(tmp_path):
@@ -490,5 +491,6 @@ def test_a_metric_that_cannot_be_compared_is_refused(tmp_path, metrics, how, sai
 
 
 def test_another_metric_may_be_named(tmp_path):
-    found = pair(tmp_path, [line(0, 0.0, metrics=["f1"], f1=0.2)], [line(0, 0.0, metrics=["f1"], f1=0.7)], metric="f1")
-    assert found.tasks[0].comparisons[0].comparison.difference == pytest.approx(0.5)
+    before, after = ([line(0, 0.0, metrics=["f1"], f1=score)] for score in (0.2, 0.7))
+    findings = pair(tmp_path, before, after, metric="f1")
+    assert findings.tasks[0].comparisons[0].comparison.difference == pytest.approx(0.5)

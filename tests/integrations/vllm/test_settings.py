@@ -14,11 +14,11 @@ from armlet.redistribution.errors import ArgumentError, ArmletError
 
 
 def test_a_setting_is_written_out_in_full_and_read_back():
-    found = resolve({"armlet": {"policy": "inward", "knee": 0.9, "layers": "all", "seed": 5}, "other": 1}, "")
-    assert found["other"] == 1
-    assert {"curve", "strength", "scope", "noise", "stream"} <= set(found["armlet"])
-    assert configured(found) == {"policy": Inward(knee=0.9), "layers": "all", "scope": "token", "noise": Noise(5)}
-    assert resolve(found, "") == found
+    config = resolve({"armlet": {"policy": "inward", "knee": 0.9, "layers": "all", "seed": 5}, "other": 1}, "")
+    assert config["other"] == 1
+    assert {"curve", "strength", "scope", "noise", "stream"} <= set(config["armlet"])
+    assert configured(config) == {"policy": Inward(knee=0.9), "layers": "all", "scope": "token", "noise": Noise(5)}
+    assert resolve(config, "") == config
 
 
 @pytest.mark.parametrize("without", [{}, {"armlet": False}, {"armlet": None}])
@@ -37,7 +37,7 @@ def test_a_file_that_changes_changes_what_is_hashed(tmp_path):
             resolve({"armlet": str(tmp_path)}, ""),
             resolve({}, str(tmp_path)),
         ]
-    assert [each["armlet"]["band"] for each in written] == [0.1] * 3 + [0.2] * 3
+    assert [config["armlet"]["band"] for config in written] == [0.1] * 3 + [0.2] * 3
 
 
 def test_the_site_product_is_refused_by_the_engine_and_by_an_evaluation_through_it(tmp_path):
@@ -72,9 +72,9 @@ def test_words_and_numbers(asked, strength):
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.none() | st.text())
-def test_requests_share_cached_prefixes_where_their_strength_is_the_same_alone(one, other, salt):
-    first, second = (salted(salt, {"armlet": strength}) for strength in (one, other))
-    assert (first == second) == (one == other)
+def test_requests_share_cached_prefixes_where_their_strength_is_the_same_alone(this, other, salt):
+    first, second = (salted(salt, {"armlet": strength}) for strength in (this, other))
+    assert (first == second) == (this == other)
     assert salted(salt, {}) != first
 
 

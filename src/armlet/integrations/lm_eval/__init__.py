@@ -7,8 +7,7 @@ lm_eval.simple_evaluate(model="armlet", model_args="pretrained=FOLDER,policy=out
 ```
 """
 
-from armlet.integrations.lm_eval.comparison import compare_runs as compare_runs
-from armlet.integrations.lm_eval.model import IdleError as IdleError
-from armlet.integrations.lm_eval.model import Treated as Treated
-from armlet.integrations.lm_eval.model import from_model as from_model
-from armlet.integrations.lm_eval.model import register as register
+from armlet.integrations.lm_eval.comparison import compare_runs
+from armlet.integrations.lm_eval.model import IdleError, Treated, from_model, register
+
+__all__ = ["register", "Treated", "from_model", "IdleError", "compare_runs"]

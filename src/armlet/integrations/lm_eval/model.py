@@ -1,15 +1,6 @@
-"""lm-eval's model type "armlet": "hf" with ARM attached.
-
-It takes all arguments of "hf", and those of `Treated`. lm-eval splits arguments at commas, so inside one of them a
-semicolon stands for a comma: `policy=outward:band=0.2;ceiling=0.99`, `layers=0;3`.
-
-For log-likelihoods lm-eval pads a batch on the right and passes no padding mask. A token's own statistics do not see
-the padding, and its answer does not depend on it; but the report counts padding as tokens, and scopes other than
-"token" need batches of one.
-"""
+"""lm-eval's model type "armlet": "hf" with ARM attached, which takes all arguments of "hf" and those of `Treated`."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MODEL_TYPE = "armlet"
-
 NOT_GIVEN = ""
-
-UNTREATED = (None, "none")
-"""Policies that leave ARM out; lm-eval reads "none" as None."""
-
-DEFAULTS = {"policy": NOT_GIVEN, "layers": 0, "scope": "token", "site": GATE, "noise_seed": 0}
-"""Of the arguments that say how ARM is attached."""
+DEFAULTS = {"policy": NOT_GIVEN, "layers": 0, "scope": "token", "site": GATE, "noise_seed": 0}  # how ARM is attached
 
 
 class IdleError(ArmletError, RuntimeError):
@@ -42,9 +27,13 @@ class IdleError(ArmletError, RuntimeError):
 class Treated:
     """What "armlet" adds to lm-eval's `HFLM`: a mixin, named before it among the bases.
 
+    lm-eval splits arguments at commas, so inside one of them a semicolon stands for a comma. For log-likelihoods it
+    pads a batch on the right and passes no padding mask: no answer depends on that, but the report counts padding as
+    tokens, and scopes other than "token" need batches of one.
+
     Args:
         pretrained: a folder, a hub id or a model.
-        policy: a `Policy`, or one as on the command line with ";" for ","; None or "none" leaves ARM out.
+        policy: a `Policy`, or its spelling, such as "outward:band=0.2;ceiling=0.99"; None or "none" leaves ARM out.
         layers: as of `attach`; as text "0", "0;3", "0-5" or "all".
         scope: over which values statistics are taken.
         site: "gate" or "product".
@@ -104,23 +93,23 @@ class Treated:
             IdleError: ARM was attached and saw no token.
         """
         info: dict[str, Any] = super().get_model_info()  # type: ignore[misc]
-        if not self.attachment:
+        if not (arm := self.attachment):
             return info | {MODEL_TYPE: None}
-        report = {str(layer): counts for layer, counts in self.report().items()}
+        report = {str(layer): counts for layer, counts in arm.report().items()}
         if not all(counts["tokens"] for counts in report.values()):
             raise IdleError(
                 "ARM is attached and saw no token: every answer came from lm-eval's cache of responses, which does not "
                 "distinguish treated ones from others; leave use_cache out, or give each run its own"
             )
-        return info | {MODEL_TYPE: {"attached": _describe_attachment(self.attachment), "report": report}}
+        try:
+            attached = describe(arm.policy, arm.layers, arm.scope, arm.noise, arm.site)
+        except ConfigError:  # noise that a file cannot store
+            attached = repr(arm)
+        return info | {MODEL_TYPE: {"attached": attached, "report": report}}
 
 
 def treatment(given: dict[str, Any], config: str | None) -> dict[str, Any] | None:
-    """The arguments of `attach`; None where ARM is left out.
-
-    Args:
-        given: policy, layers, scope, site and noise_seed of `Treated`.
-        config: an armlet.json.
+    """The arguments of `attach`, from those of `Treated` by name or from an armlet.json; None without ARM.
 
     Raises:
         ArgumentError, ConfigError: nothing or both given, or what is given does not exist.
@@ -132,10 +121,10 @@ def treatment(given: dict[str, Any], config: str | None) -> dict[str, Any] | Non
         return dict(load_config(config))
     if policy == NOT_GIVEN:
         raise ArgumentError(
-            f"the model type {MODEL_TYPE} needs policy=outward (or inward, transport), config=FILE, or "
-            f"policy={UNTREATED[1]} for the baseline"
+            f"the model type {MODEL_TYPE} needs policy=outward (or inward, transport), config=FILE, or policy=none for "
+            "the baseline"
         )
-    if policy in UNTREATED:
+    if policy in (None, "none"):  # lm-eval reads "none" as None
         return None
     check_site(given["site"])
     return {
@@ -149,7 +138,7 @@ def treatment(given: dict[str, Any], config: str | None) -> dict[str, Any] | Non
 
 @cache
 def register() -> type[Any]:
-    """Makes "armlet" a model type of lm-eval in this process; returns its class. A second call does nothing.
+    """Makes "armlet" a model type of lm-eval in this process, once; returns its class.
 
     Raises:
         ArgumentError: lm-eval is not installed.
@@ -181,9 +170,3 @@ def from_model(
         ArgumentError: as `Treated` and `register`.
     """
     return register()(pretrained=model, tokenizer=tokenizer, attachment=attachment, **arguments)
-
-
-def _describe_attachment(attachment: Attachment) -> dict[str, Any] | str:
-    with suppress(ConfigError):  # noise that a file cannot store
-        return describe(attachment.policy, attachment.layers, attachment.scope, attachment.noise, attachment.site)
-    return repr(attachment)

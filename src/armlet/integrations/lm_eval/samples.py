@@ -6,7 +6,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,54 +14,23 @@ from typing import Any
 from armlet.redistribution.errors import ArgumentError
 
 SAMPLES_FILE = re.compile(r"samples_(.+)_(\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl")
-
-USUAL_METRICS = ("acc", "acc_norm", "exact_match")
-"""Metrics that are read where a line does not list its own."""
+USUAL_METRICS = ("acc", "acc_norm", "exact_match")  # read where a line does not list its own
 
 
 @dataclass(frozen=True)
 class LoggedSample:
-    """One item of one task.
+    """One item of one task."""
 
-    Args:
-        doc_id: its number.
-        asked: hashes of the item and its target, and the whole input of the model; equal in two runs of the same.
-        question, gold, answer: as texts; of multiple choice, the likeliest choice.
-        chosen: it is multiple choice.
-        metrics: those that are finite numbers.
-    """
-
-    doc_id: int
-    asked: Mapping[str, object]
+    doc_id: int  # its number
+    asked: Mapping[str, object]  # hashes of item and target, and the model's whole input; equal in runs of the same
     question: str
     gold: str
-    answer: str
-    chosen: bool
-    metrics: Mapping[str, float]
+    answer: str  # of multiple choice, the likeliest choice
+    chosen: bool  # it is multiple choice
+    metrics: Mapping[str, float]  # those that are finite numbers
 
 
-@dataclass(frozen=True)
-class SamplesFile:
-    """The latest file of samples of one task."""
-
-    path: Path
-    date: str
-
-    def results(self) -> dict[str, Any]:
-        """What lm-eval recorded of the run that wrote this file; empty where that record is gone.
-
-        Raises:
-            ArgumentError: it cannot be read.
-        """
-        beside = next(iter(self.path.parent.glob(f"*_{self.date}.json")), None)
-        try:
-            content = json.loads(beside.read_text(encoding="utf-8")) if beside else {}
-        except (OSError, ValueError) as error:
-            raise ArgumentError(f"{beside}: cannot be read ({error})") from error
-        return content if isinstance(content, dict) else {}
-
-
-def find_samples(directory: Path) -> dict[str, SamplesFile]:
+def find_samples(directory: Path) -> dict[str, Path]:
     """The latest file of samples of each task in what --output_path named, or in the model's folder there.
 
     Raises:
@@ -70,21 +39,32 @@ def find_samples(directory: Path) -> dict[str, SamplesFile]:
     files = sorted(directory.glob("samples_*.jsonl")) or sorted(directory.glob("*/samples_*.jsonl"))
     folders = {file.parent for file in files}
     if len(folders) > 1:
-        names = listed(map(str, sorted(folders)))
+        names = ", ".join(map(str, sorted(folders)))
         raise ArgumentError(f"{directory}: contains runs of several models, name one: {names}")
     dated = [(match[2], match[1], file) for file in files if (match := SAMPLES_FILE.fullmatch(file.name))]
     if not dated:
         raise ArgumentError(f"{directory}: contains no samples_TASK_DATE.jsonl; run lm-eval with --log_samples")
-    latest = {task: SamplesFile(file, date) for date, task, file in sorted(dated)}
+    latest = {task: file for _, task, file in sorted(dated)}
     return dict(sorted(latest.items()))
 
 
-def read_samples(file: Path, filter: str | None = None) -> dict[int, LoggedSample]:
-    """The items of one file, by doc_id.
+def read_results(samples: Path) -> dict[str, Any]:
+    """What lm-eval recorded of the run that wrote a file of samples; empty where that record is gone.
 
-    Args:
-        file: of samples.
-        filter: of lm-eval; None for the first in the file.
+    Raises:
+        ArgumentError: it cannot be read.
+    """
+    date = samples.stem.rpartition("_")[2]
+    beside = next(samples.parent.glob(f"*_{date}.json"), None)
+    try:
+        content = json.loads(beside.read_text(encoding="utf-8")) if beside else {}
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"{beside}: cannot be read ({error})") from error
+    return content if isinstance(content, dict) else {}
+
+
+def read_samples(file: Path, filter: str | None = None) -> dict[int, LoggedSample]:
+    """The items of one file of samples, by doc_id; of the `filter` that lm-eval named so, or the file's first.
 
     Raises:
         ArgumentError: a line that is not understood, or no such filter.
@@ -101,7 +81,7 @@ def read_samples(file: Path, filter: str | None = None) -> dict[int, LoggedSampl
             reason = f"{type(error).__name__}: {error}"
             raise ArgumentError(f"{file}, line {number}: is no sample of lm-eval's ({reason})") from error
     if not samples:
-        known = f" of filter {filter!r}, only {listed(filters)}" if filters else ""
+        known = f" of filter {filter!r}, only {', '.join(filters)}" if filters else ""
         raise ArgumentError(f"{file}: has no item{known}")
     return samples
 
@@ -113,13 +93,15 @@ def _sample(row: Mapping[str, Any]) -> LoggedSample:
     gold = str(row.get("target", ""))
     if chosen and gold.isdecimal() and int(gold) < len(requests):
         gold = str(requests[int(gold)][-1]).strip()
-    answers = row["filtered_resps"]
+    answer = _likeliest(requests, row["filtered_resps"]) if chosen else row["filtered_resps"]
+    while isinstance(answer, list) and answer:  # the first that a filter left
+        answer = answer[0]
     return LoggedSample(
         doc_id=int(row["doc_id"]),
         asked={key: row.get(key) for key in ("doc_hash", "target_hash")} | {"arguments": requests},
         question=str(requests[0][0]),
         gold=gold,
-        answer=_likeliest(requests, answers) if chosen else _first_text(answers),
+        answer=str(answer),
         chosen=chosen,
         metrics={key: float(v) for key, v in values.items() if isinstance(v, int | float) and math.isfinite(v)},
     )
@@ -134,15 +116,3 @@ def _likeliest(requests: Sequence[Sequence[object]], answers: Sequence[Sequence[
     best = max(range(len(answers)), key=lambda at: float(answers[at][0]))
     contexts_differ = len({str(request[-1]) for request in requests}) == 1
     return str(requests[best][0 if contexts_differ else -1]).strip()
-
-
-def _first_text(answers: object) -> str:
-    """The first answer that a filter left."""
-    while isinstance(answers, list) and answers:
-        answers = answers[0]
-    return str(answers)
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names as a message lists them."""
-    return ", ".join(names)

@@ -4,7 +4,10 @@ One engine is configured with one treatment; conditions without it turn ARM off 
 policies that vLLM does not know.
 """
 
+# pyright: reportMissingImports=false
+
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from armlet.attachment.sites import GATE
@@ -14,40 +17,19 @@ from armlet.evaluation.conditions.conditions import Condition, Treatment
 from armlet.evaluation.engines.engine import Ask, Output, Sampling, derived_seed
 from armlet.evaluation.engines.tokens import Tokens, ended
 from armlet.evaluation.tasks.problems import Task
-from armlet.integrations.vllm.offline import (
-    OFF,
-    EngineError,
-    LayerCounts,
-    close_engine,
-    open_engine,
-    reports,
-    run_prompts,
-    token_logprobs,
-)
+from armlet.integrations.vllm.offline import OFF, EngineError, LayerCounts, opened, reports, run_prompts, token_logprobs
 from armlet.redistribution.errors import ArgumentError
-
-# vLLM has an environment of its own, so that its types are unknown in this one.
-# pyright: reportMissingImports=false
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
     from vllm.outputs import CompletionOutput
 
+# Options of `vllm.LLM` that the evaluation sets.
 FIXED = ("model", "additional_config", "dtype", "skip_tokenizer_init", "generation_config", "logprobs_mode", "hf_token")
-"""Options of `vllm.LLM` that the evaluation sets."""
-
-COUNTERS = ("calls", "tokens", "moved", "passed")
 
 
 class Offline:
-    """A model in vLLM, with and without ARM.
-
-    Args:
-        model: `ABACUS`, a folder or a hub id.
-        treatment: what treated conditions have attached; None where there are none.
-        dtype: of the weights; "auto" keeps the checkpoint's.
-        options: of `vllm.LLM`, such as tensor_parallel_size.
-        seed: of random fillers and their positions.
+    """A model in vLLM, with and without the `treatment` of treated conditions; `seed` is that of random fillers.
 
     Raises:
         EngineError: vLLM is not installed, or cannot load the model.
@@ -56,15 +38,9 @@ class Offline:
     """
 
     def __init__(
-        self,
-        model: str,
-        treatment: Treatment | None,
-        *,
-        dtype: str = "auto",
-        options: Mapping[str, object] | None = None,
-        seed: int = 0,
+        self, model: str, treatment: Treatment | None, *, dtype: str, options: Mapping[str, object], seed: int = 0
     ) -> None:
-        self.name, self.options, self.seed = model, dict(options or {}), seed
+        self.name, self.options, self.seed = model, dict(options), seed
         fixed = [name for name in FIXED if name in self.options]
         if fixed:
             raise ArgumentError(f"--engine-args: {', '.join(fixed)}: the evaluation sets that; leave it out")
@@ -73,15 +49,15 @@ class Offline:
         self._ends = _end_tokens(str(self.folder))
         # Answers depend on what the run states alone: no penalty, filter or temperature of the checkpoint's.
         stated = {"dtype": dtype, "skip_tokenizer_init": True, "generation_config": "vllm"}
-        self._treatment = treatment
-        settings = treatment.plain() if treatment else False
-        self._engine = open_engine(str(self.folder), settings, **stated, **self.options)
+        self._treatment, settings = treatment, treatment.plain() if treatment else False
+        self._stack = ExitStack()
+        self._engine = self._stack.enter_context(opened(str(self.folder), settings, **stated, **self.options))
         self._counts: dict[str, LayerCounts] = {}
         self._fired: dict[str, LayerCounts] = {}
 
     def close(self) -> None:
         """Ends vLLM's processes."""
-        close_engine(self._engine)
+        self._stack.close()
 
     def describe(self) -> dict[str, Any]:
         """Name, weights' hash, dtype, device, vLLM's version and options, and the seed of fillers."""
@@ -133,12 +109,11 @@ class Offline:
     def _check_room(self, asks: Sequence[Ask], prompts: Sequence[list[int]], most: int) -> None:
         """vLLM would end an answer at its limit, and one after a filler sooner than its baseline."""
         room = self._engine.model_config.max_model_len
-        longest = max(range(len(prompts)), key=lambda at: len(prompts[at]))
-        if len(prompts[longest]) + most > room:
+        ask, longest = max(zip(asks, prompts, strict=True), key=lambda pair: len(pair[1]))
+        if len(longest) + most > room:
             raise EngineError(
-                f"item {asks[longest].problem.id}: a prompt of {len(prompts[longest])} tokens and an answer of {most} "
-                f"do not fit into max_model_len, {room}: give a smaller --max-new-tokens, or raise the limit in "
-                "--engine-args"
+                f"item {ask.problem.id}: a prompt of {len(longest)} tokens and an answer of {most} do not fit into "
+                f"max_model_len, {room}: give a smaller --max-new-tokens, or raise the limit in --engine-args"
             )
 
     def _generate(
@@ -146,29 +121,21 @@ class Offline:
     ) -> "list[RequestOutput]":
         from vllm import SamplingParams
 
-        extra = OFF if self._treatment and not condition.treatment else None
-        shared: dict[str, Any] = {
-            "extra_args": extra,
-            "ignore_eos": True,
-            "stop_token_ids": self._ends,
-            "detokenize": False,
-        }
-        sampling = [SamplingParams(**shared, **own_params) for own_params in params]
+        shared: dict[str, Any] = {"ignore_eos": True, "stop_token_ids": self._ends, "detokenize": False}
+        shared["extra_args"] = OFF if self._treatment and not condition.treatment else None
+        sampling = [SamplingParams(**shared, **request) for request in params]
         outputs = run_prompts(self._engine, [{"prompt_token_ids": ids} for ids in prompts], sampling)
-        self._fired = self._new_counts() if condition.treatment else {}
+        self._fired = {}
+        if condition.treatment:
+            before, ranks = self._counts, reports(self._engine)
+            self._counts = {layer: counts for rank in ranks for layer, counts in rank["layers"].items()}
+            self._fired = {layer: _subtract(now, before.get(layer)) for layer, now in self._counts.items()}
         return outputs
-
-    def _new_counts(self) -> dict[str, LayerCounts]:
-        """What ARM did since this was last called."""
-        before = self._counts
-        self._counts = {layer: counts for rank in reports(self._engine) for layer, counts in rank["layers"].items()}
-        return {layer: _subtract(now, before.get(layer)) for layer, now in self._counts.items()}
 
     def _output(self, completion: "CompletionOutput") -> Output:
         answer, end = ended(list(completion.token_ids), self._ends)
-        mean = None
-        if completion.logprobs:
-            mean = sum(token_logprobs(answer, completion.logprobs)) / len(answer)
+        steps = completion.logprobs
+        mean = sum(token_logprobs(answer, steps)) / len(answer) if steps else None
         return Output(self.tokens.text(answer), len(answer), end, mean)
 
 
@@ -178,17 +145,15 @@ def single_treatment(conditions: Sequence[Condition], tasks: Sequence[Task]) -> 
     Raises:
         ArgumentError: names the conditions that cannot be run in vLLM, and says what to do.
     """
-    treated = [condition for condition in conditions if condition.treatment]
-    treatments = {repr(condition.treatment): condition.treatment for condition in treated}
+    treatments = {repr(c.treatment): c.treatment for c in conditions if c.treatment}
+    several, choices = len(treatments) > 1, any(task.kind == "choice" for task in tasks)
     refusals = {
-        "one engine has one treatment, so give one policy; there are several": (
-            [condition for condition in treated if not condition.placebo] if len(treatments) > 1 else []
-        ),
-        f"it has ARM at the site {GATE} alone": [c for c in treated if c.treatment and c.treatment.site != GATE],
+        "one engine has one treatment, so give one policy; there are several": [
+            c for c in conditions if several and c.treatment and not c.placebo
+        ],
+        f"it has ARM at the site {GATE} alone": [c for c in conditions if c.treatment and c.treatment.site != GATE],
         "placebos inside the gate need the local engine": [c for c in conditions if c.placebo],
-        "it weighs choices at temperature 1 alone": (
-            [c for c in conditions if c.weighing != 1] if any(task.kind == "choice" for task in tasks) else []
-        ),
+        "it weighs choices at temperature 1 alone": [c for c in conditions if choices and c.weighing != 1],
     }
     for reason, refused in refusals.items():
         if refused:
@@ -218,6 +183,6 @@ def _subtract(now: LayerCounts, before: LayerCounts | None) -> LayerCounts:
     """The counts since an earlier report."""
     if before is None:
         return now
-    counts = {name: now[name] - before[name] for name in COUNTERS}
+    counts = {name: now[name] - before[name] for name in ("calls", "tokens", "moved", "passed")}
     moved_shares = now["share_moved"] * now["tokens"] - before["share_moved"] * before["tokens"]
     return counts | {"share_moved": moved_shares / counts["tokens"] if counts["tokens"] else 0.0}

@@ -1,4 +1,6 @@
-"""vLLM's offline engine: opened with ARM or without, and closed again."""
+"""vLLM's offline engine: opened with ARM or without, asked, and closed again."""
+
+# pyright: reportMissingImports=false
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,9 +9,6 @@ from typing import TYPE_CHECKING, TypedDict
 
 from armlet.integrations.vllm.settings import SETTING_KEY
 from armlet.redistribution.errors import ArmletError
-
-# vLLM has an environment of its own, so that its types are unknown in this one.
-# pyright: reportMissingImports=false
 
 if TYPE_CHECKING:
     from vllm import LLM, PromptType, RequestOutput, SamplingParams
@@ -22,11 +21,8 @@ ENVIRONMENT = {
 }
 """Environment variables, where the user has not set them."""
 
-CPU_CACHE = 2**31
-"""Bytes of keys and values on a CPU, where vLLM would take nearly all of the memory."""
-
-OFF: dict[str, object] = {SETTING_KEY: "off"}
-"""A request's `extra_args` without ARM."""
+CPU_CACHE = 2**31  # bytes of keys and values on a CPU, where vLLM would take nearly all of the memory
+OFF: dict[str, object] = {SETTING_KEY: "off"}  # a request's `extra_args` without ARM
 
 LayerCounts = dict[str, int | float]
 """calls, tokens, moved, share_moved, passed: of one layer, as in `ARM.report`."""
@@ -44,13 +40,11 @@ class EngineError(ArmletError, RuntimeError):
     """vLLM is not installed, it cannot load the model, or it refuses a request."""
 
 
-def open_engine(model: str, settings: object, **options: object) -> "LLM":
-    """A `vllm.LLM`; end it with `close_engine`.
+@contextmanager
+def opened(model: str, settings: object, **options: object) -> "Iterator[LLM]":
+    """A `vllm.LLM` of a folder; at the end of the block its processes end, and its memory in this one is free again.
 
-    Args:
-        model: a folder.
-        settings: the content of an armlet.json; False for no ARM, even where the model's folder has an armlet.json.
-        options: of `vllm.LLM`.
+    `settings` are the content of an armlet.json, or False for no ARM, even where the folder has such a file.
 
     Raises:
         EngineError: vLLM is not installed, or cannot load the model.
@@ -60,6 +54,7 @@ def open_engine(model: str, settings: object, **options: object) -> "LLM":
         os.environ.setdefault(name, value)
     try:
         from vllm import LLM
+        from vllm.distributed import cleanup_dist_env_and_memory
         from vllm.platforms import current_platform
     except ImportError as error:
         raise EngineError(
@@ -68,29 +63,16 @@ def open_engine(model: str, settings: object, **options: object) -> "LLM":
     defaults = {"kv_cache_memory_bytes": CPU_CACHE} if current_platform.is_cpu() else {}
     arguments: dict = {"use_tqdm_on_load": False} | defaults | options
     try:
-        return LLM(model, additional_config={SETTING_KEY: settings}, **arguments)
+        engine = LLM(model, additional_config={SETTING_KEY: settings}, **arguments)
     except ArmletError:
         raise
     except Exception as error:  # whatever stops an engine, in this process or in its own
         raise EngineError(f"{model}: vLLM cannot load it ({type(error).__name__}: {error})") from error
-
-
-def close_engine(engine: "LLM") -> None:
-    """Ends its processes, and frees its memory in this one."""
-    from vllm.distributed import cleanup_dist_env_and_memory
-
-    engine.llm_engine.engine_core.shutdown()
-    cleanup_dist_env_and_memory()
-
-
-@contextmanager
-def opened(model: str, settings: object, **options: object) -> "Iterator[LLM]":
-    """`open_engine`, closed at the end of the block."""
-    engine = open_engine(model, settings, **options)
     try:
         yield engine
     finally:
-        close_engine(engine)
+        engine.llm_engine.engine_core.shutdown()
+        cleanup_dist_env_and_memory()
 
 
 def run_prompts(

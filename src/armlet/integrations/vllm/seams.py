@@ -1,24 +1,22 @@
 """The places of vLLM that ARM needs, each wrapped once in each process.
 
-vLLM calls `wrap_vllm` in every process it starts. Where the engine is not configured for ARM, each wrapper calls
-what it wraps and does nothing else.
+vLLM calls `wrap_vllm` in every process it starts. Where the engine is not configured for ARM, the wrappers do nothing.
 """
 
-# vLLM has an environment of its own, so that its types are unknown in this one.
 # pyright: reportMissingImports=false
 
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
+from pkgutil import resolve_name
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from armlet.integrations.vllm.offline import RankReport
-from armlet.integrations.vllm.refusals import refuse
 from armlet.integrations.vllm.serving import SERVING_ATTRIBUTE, Serving
-from armlet.integrations.vllm.settings import SETTING_KEY, ExtraArgs, check_request, configured, resolve, salted
+from armlet.integrations.vllm.settings import SETTING_KEY, ExtraArgs, check_request, configured, refuse, resolve, salted
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from vllm.config import ModelConfig, VllmConfig
     from vllm.engine.arg_utils import EngineArgs
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
-    from vllm.model_executor.model_loader import BaseModelLoader
     from vllm.v1.engine import EngineCoreRequest
     from vllm.v1.engine.input_processor import InputProcessor
     from vllm.v1.worker.gpu_input_batch import CachedRequestState
@@ -35,36 +32,40 @@ if TYPE_CHECKING:
 
 WRAPPED = "_armlet_wrapped"
 
+REQUESTS_OF_BEAMS = (
+    "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest",
+    "vllm.entrypoints.openai.completion.protocol:CompletionRequest",
+    "vllm.entrypoints.speech_to_text.transcription.protocol:TranscriptionRequest",
+    "vllm.entrypoints.speech_to_text.translation.protocol:TranslationRequest",
+)
+
+Call = Callable[[], Any]
+"""Runs what is wrapped, with the arguments of this call."""
+
 
 def wrap_vllm() -> None:
     """Wraps vLLM; the entry point `vllm.general_plugins`. Calling it twice is no error."""
-    from vllm.config import VllmConfig
-    from vllm.engine.arg_utils import EngineArgs
-    from vllm.model_executor.model_loader import BaseModelLoader
-    from vllm.triton_utils import dispatcher
-    from vllm.v1.engine.input_processor import InputProcessor
-    from vllm.v1.request import Request
-    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
-    from vllm.v1.worker.gpu_worker import Worker
-    from vllm.v1.worker.worker_base import WorkerBase
-
-    _wrap(dispatcher, "_rebind_kernels", _rebind_kernels)
-    _wrap(EngineArgs, "create_engine_config", _create_config)
-    _wrap(VllmConfig, "use_v2_model_runner", _choose_runner)
-    _wrap(InputProcessor, "_validate_params", _validate_params)
-    _wrap(Request, "from_engine_core_request", _salt_request)
-    _wrap(BaseModelLoader, "load_model", _load_with_arm)
-    for loader in _subclasses(BaseModelLoader):
+    places = (
+        ("vllm.triton_utils.dispatcher", "_rebind_kernels", _rebind_kernels),
+        ("vllm.engine.arg_utils:EngineArgs", "create_engine_config", _create_config),
+        ("vllm.config:VllmConfig", "use_v2_model_runner", _choose_runner),
+        ("vllm.v1.engine.input_processor:InputProcessor", "_validate_params", _validate_params),
+        ("vllm.v1.request:Request", "from_engine_core_request", _salt_request),
+        ("vllm.model_executor.model_loader:BaseModelLoader", "load_model", _load_with_arm),
+        ("vllm.v1.worker.gpu_worker:Worker", "load_model", _load_worker),
+        ("vllm.v1.worker.gpu_model_runner:GPUModelRunner", "_model_forward", _run_forward),
+        ("vllm.v1.worker.gpu_model_runner:GPUModelRunner", "_dummy_run", _run_dummy),
+    )
+    for owner, name, around in places:
+        _wrap(resolve_name(owner), name, around)
+    for loader in _subclasses(resolve_name("vllm.model_executor.model_loader:BaseModelLoader")):
         if "load_model" in vars(loader):
             _wrap(loader, "load_model", _load_with_arm)
-    _wrap(Worker, "load_model", _load_worker)
-    _wrap(GPUModelRunner, "_model_forward", _run_forward)
-    _wrap(GPUModelRunner, "_dummy_run", _run_dummy)
-    setattr(WorkerBase, f"{SETTING_KEY}_report", _report_rank)
+    setattr(resolve_name("vllm.v1.worker.worker_base:WorkerBase"), f"{SETTING_KEY}_report", _report_rank)
 
 
 def _wrap(owner: type | ModuleType, name: str, around: Callable[..., object]) -> None:
-    """Replaces a method, class method, property or a module's function by `around(original, first argument, …)`."""
+    """Replaces a method, class method, property or a module's function by `around(call, *its arguments)`."""
     attribute = vars(owner).get(name)
     if attribute is None:
         raise RuntimeError(f"armlet: this vLLM has no {owner.__name__}.{name}; armlet was built for 0.32")
@@ -74,8 +75,8 @@ def _wrap(owner: type | ModuleType, name: str, around: Callable[..., object]) ->
         return
 
     @wraps(original)
-    def wrapper(first: object, *args: object, **kwargs: object) -> object:
-        return around(original, first, *args, **kwargs)
+    def wrapper(*args: object, **kwargs: object) -> object:
+        return around(partial(original, *args, **kwargs), *args, **kwargs)
 
     setattr(wrapper, WRAPPED, True)
     setattr(owner, name, kind(wrapper) if kind else wrapper)
@@ -85,43 +86,38 @@ def _subclasses(owner: type) -> list[type]:
     return [descendant for child in owner.__subclasses__() for descendant in (child, *_subclasses(child))]
 
 
-def _rebind_kernels(original: Callable[..., None], overrides: object) -> None:
+def _rebind_kernels(call: Call, _overrides: object) -> None:
     """Hides llvmlite from vLLM's search through all modules, which fails at its library object (any attribute exists).
 
     Without this, it fails in a process that has used numba, as ARM on the CPU does.
     """
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "llvmlite"}
     try:
-        original(overrides)
+        call()
     finally:
         sys.modules.update(hidden)
 
 
-def _create_config(
-    original: "Callable[..., VllmConfig]", arguments: "EngineArgs", *args: object, **kwargs: object
-) -> "VllmConfig":
+def _create_config(call: Call, arguments: "EngineArgs", *_: object, **__: object) -> "VllmConfig":
     arguments.additional_config = resolve(arguments.additional_config, arguments.model)
-    config = original(arguments, *args, **kwargs)
+    config = call()
     if entry := configured(config.additional_config):
         refuse(config, entry["policy"].name)
-        _wrap_beam_search()
+        for request in REQUESTS_OF_BEAMS:  # without ARM in an engine, the server's modules are not even imported
+            _wrap(resolve_name(request), "to_beam_search_params", _refuse_beam_strength)
     return config
 
 
-def _choose_runner(original: Callable[..., bool], config: "VllmConfig") -> bool:
+def _choose_runner(call: Call, config: "VllmConfig") -> bool:
     """Runner V1, which has one place before each forward pass; V2 where the user insists, for `refuse` to say so."""
     import vllm.envs as envs
 
     with_arm = isinstance(config.additional_config, dict) and SETTING_KEY in config.additional_config
-    return original(config) if not with_arm or envs.VLLM_USE_V2_MODEL_RUNNER else False
+    return call() if not with_arm or envs.VLLM_USE_V2_MODEL_RUNNER else False
 
 
 def _validate_params(
-    original: Callable[..., object],
-    processor: "InputProcessor",
-    params: "SamplingParams | PoolingParams",
-    *args: object,
-    **kwargs: object,
+    call: Call, processor: "InputProcessor", params: "SamplingParams | PoolingParams", *_: object, **__: object
 ) -> object:
     from vllm.exceptions import VLLMValidationError
 
@@ -130,23 +126,10 @@ def _validate_params(
         check_request(extra_args, processor.vllm_config.additional_config)
     except ArgumentError as error:
         raise VLLMValidationError(str(error)) from error  # the server answers it with status 400
-    return original(processor, params, *args, **kwargs)
+    return call()
 
 
-def _wrap_beam_search() -> None:
-    """In the server; without ARM in an engine, the server's modules are not even imported."""
-    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
-    from vllm.entrypoints.speech_to_text.transcription.protocol import TranscriptionRequest
-    from vllm.entrypoints.speech_to_text.translation.protocol import TranslationRequest
-
-    for request in (ChatCompletionRequest, CompletionRequest, TranscriptionRequest, TranslationRequest):
-        _wrap(request, "to_beam_search_params", _refuse_beam_strength)
-
-
-def _refuse_beam_strength(
-    original: Callable[..., object], request: "CompletionRequest", *args: object, **kwargs: object
-) -> object:
+def _refuse_beam_strength(call: Call, request: "CompletionRequest", *_: object, **__: object) -> object:
     from vllm.exceptions import VLLMValidationError
 
     if SETTING_KEY in (request.vllm_xargs or {}):
@@ -154,7 +137,7 @@ def _refuse_beam_strength(
             f"vllm_xargs: {SETTING_KEY} was given, and vLLM's beam search drops it: beams run as the engine is "
             "configured"
         )
-    return original(request, *args, **kwargs)
+    return call()
 
 
 def _extra_args(request: "EngineCoreRequest | CachedRequestState") -> ExtraArgs:
@@ -163,24 +146,17 @@ def _extra_args(request: "EngineCoreRequest | CachedRequestState") -> ExtraArgs:
     return getattr(request.sampling_params, "extra_args", None) if pooling is None else pooling.extra_kwargs
 
 
-def _salt_request(
-    original: Callable[..., object], cls: type, request: "EngineCoreRequest", *args: object, **kwargs: object
-) -> object:
+def _salt_request(call: Call, _cls: type, request: "EngineCoreRequest", *_: object, **__: object) -> object:
     request.cache_salt = salted(request.cache_salt, _extra_args(request))
-    return original(cls, request, *args, **kwargs)
+    return call()
 
 
 def _load_with_arm(
-    original: Callable[..., nn.Module],
-    loader: "BaseModelLoader",
-    vllm_config: "VllmConfig",
-    model_config: "ModelConfig",
-    *args: object,
-    **kwargs: object,
+    call: Call, _loader: object, vllm_config: "VllmConfig", model_config: "ModelConfig", *_: object, **__: object
 ) -> nn.Module:
     from vllm.logger import init_logger
 
-    model = original(loader, vllm_config, model_config, *args, **kwargs)
+    model = call()
     arguments = configured(vllm_config.additional_config)
     if not arguments or _is_draft(vllm_config, model_config) or hasattr(model, SERVING_ATTRIBUTE):
         return model
@@ -192,8 +168,15 @@ def _load_with_arm(
     return model
 
 
-def _load_worker(original: Callable[..., object], worker: "Worker", *args: object, **kwargs: object) -> object:
-    result = original(worker, *args, **kwargs)
+def _is_draft(vllm_config: "VllmConfig", model_config: "ModelConfig") -> bool:
+    """Whether this is the draft model of speculative decoding; one without a model has the target's configuration."""
+    speculative = vllm_config.speculative_config
+    draft, target = (getattr(speculative, f"{role}_model_config", None) for role in ("draft", "target"))
+    return model_config is draft and draft is not target
+
+
+def _load_worker(call: Call, worker: "Worker", *_: object, **__: object) -> object:
+    result = call()
     if configured(worker.vllm_config.additional_config) and _serving(worker.model_runner) is None:
         raise ArgumentError(
             f"ARM is not in the model: load_format {worker.vllm_config.load_config.load_format!r} has a loader that "
@@ -206,45 +189,32 @@ def _serving(runner: "GPUModelRunner") -> Serving | None:
     return getattr(runner.get_model(), SERVING_ATTRIBUTE, None)
 
 
-def _is_draft(vllm_config: "VllmConfig", model_config: "ModelConfig") -> bool:
-    """Whether this is the draft model of speculative decoding; one without a model has the target's configuration."""
-    speculative = vllm_config.speculative_config
-    draft, target = (getattr(speculative, f"{role}_model_config", None) for role in ("draft", "target"))
-    return draft is not None and model_config is draft and draft is not target
-
-
 def _run_forward(
-    original: Callable[..., object],
-    runner: "GPUModelRunner",
-    input_ids: Tensor | None = None,
-    positions: Tensor | None = None,
-    *args: object,
-    **kwargs: object,
+    call: Call, runner: "GPUModelRunner", _ids: object = None, positions: Tensor | None = None, *_: object, **__: object
 ) -> object:
     serving = _serving(runner)
     if serving is None:
-        return original(runner, input_ids, positions, *args, **kwargs)
+        return call()
     if positions is None:
         raise ArmletError("vLLM runs the model without positions, which ARM's noise depends on")
     ids = runner.input_batch.req_ids
     starts = runner.query_start_loc.np[: len(ids) + 1]
-    serving.feed(
-        positions, (starts[1:] - starts[:-1]).tolist(), [_extra_args(runner.requests[request]) for request in ids]
-    )
-    output = original(runner, input_ids, positions, *args, **kwargs)
+    extra_args = [_extra_args(runner.requests[request]) for request in ids]
+    serving.feed(positions, (starts[1:] - starts[:-1]).tolist(), extra_args)
+    output = call()
     serving.prove()
     return output
 
 
-def _run_dummy(original: Callable[..., object], runner: "GPUModelRunner", *args: object, **kwargs: object) -> object:
+def _run_dummy(call: Call, runner: "GPUModelRunner", *_: object, **__: object) -> object:
     """Turns ARM off in a pass without requests (warm-up, capture, an idle rank): it is neither treated nor counted."""
     if (serving := _serving(runner)) is not None:
         serving.strengths.zero_()
-    return original(runner, *args, **kwargs)
+    return call()
 
 
 def _report_rank(worker: "Worker") -> RankReport:
     """Where ARM is on this rank and what it did, for `collective_rpc`."""
     serving = _serving(worker.model_runner)
-    asked, layers = serving.report() if serving else ([], {})
+    asked, layers = (serving.layers, serving.report()) if serving else ([], {})
     return {"rank": worker.rank, "asked": asked, "layers": layers}

@@ -11,25 +11,18 @@ from armlet.attachment.sites import UnsupportedModelError
 from armlet.integrations.vllm.offline import LayerCounts
 from armlet.integrations.vllm.operator import RedistributedAndMul
 from armlet.integrations.vllm.settings import ExtraArgs, request_strength
-from armlet.integrations.vllm.sites import find_fused_sites, layer_count
+from armlet.integrations.vllm.sites import decoder_layers, find_fused_sites
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 
-SERVING_ATTRIBUTE = "armlet"
-"""Of the model: its `Serving`."""
-
-PADDING = 512
-"""Tokens that a batch may be padded by beyond the scheduler's limit, for graphs and tensor parallelism."""
+SERVING_ATTRIBUTE = "armlet"  # of the model: its `Serving`
+PADDING = 512  # tokens that a batch may be padded by beyond the scheduler's limit, for graphs and tensor parallelism
 
 
 class Serving:
-    """ARM in the layers of a model that are on this rank.
+    """ARM in the layers that are on this rank, of a model as vLLM's loader gives it: not yet wrapped or compiled.
 
-    Args:
-        model: as vLLM's loader gives it, not yet wrapped or compiled.
-        arguments: those of `attach`.
-        most_tokens: of one forward pass.
-        device: of the model.
+    `arguments` are those of `attach`, `most_tokens` those of one forward pass.
 
     Raises:
         UnsupportedModelError: a layer has no gated MLP that can be recognised; nothing is replaced then.
@@ -40,25 +33,12 @@ class Serving:
         self.policy, noise = arguments["policy"], arguments["noise"]
         if not isinstance(noise, Noise):
             raise ArgumentError(f"vLLM needs keyed noise, found {noise.kind} noise")
-        self.layers = _layer_indices(arguments["layers"], layer_count(model))
+        self.layers = _layer_indices(arguments["layers"], len(decoder_layers(model)))
         sites = find_fused_sites(model, self.layers)
         self.positions = torch.zeros(most_tokens + PADDING, dtype=torch.int64, device=device)
         self.strengths = torch.zeros(most_tokens + PADDING, dtype=torch.float32, device=device)
-        self.places = {
-            site.layer: RedistributedAndMul(
-                site.mlp.get_submodule(site.attribute),
-                site.activation,
-                self.policy,
-                noise,
-                layer=site.layer,
-                width=site.width,
-                shard=site.shard,
-                shards=site.shards,
-                positions=self.positions,
-                strengths=self.strengths,
-            )
-            for site in sites
-        }
+        buffers = self.positions, self.strengths
+        self.places = {site.layer: RedistributedAndMul(site, self.policy, noise, *buffers) for site in sites}
         self._asked = self._proven = False
         for site in sites:
             setattr(site.mlp, site.attribute, self.places[site.layer])
@@ -74,8 +54,9 @@ class Serving:
         total = positions.shape[-1]
         if positions.dim() == 1:
             self.positions[:total].copy_(positions)
+        asked = [request_strength(request) for request in extra_args]
         strength = np.zeros(total, dtype=np.float32)
-        strength[: sum(counts)] = np.repeat([self._strength(asked) for asked in extra_args], counts)
+        strength[: sum(counts)] = np.repeat([self.policy.strength if s is None else s for s in asked], counts)
         self.strengths[:total].copy_(torch.from_numpy(strength))
         self._asked = bool(strength.any())
 
@@ -95,13 +76,9 @@ class Serving:
             )
         self._proven = True
 
-    def report(self) -> tuple[list[int], dict[str, LayerCounts]]:
-        """The layers asked for, and the counts of those that are on this rank."""
-        return self.layers, {str(layer): place.report() for layer, place in self.places.items()}
-
-    def _strength(self, extra_args: ExtraArgs) -> float:
-        strength = request_strength(extra_args)
-        return self.policy.strength if strength is None else strength
+    def report(self) -> dict[str, LayerCounts]:
+        """The counts of the layers that are on this rank."""
+        return {str(layer): place.report() for layer, place in self.places.items()}
 
 
 def _layer_indices(layers: int | list[int] | str, count: int) -> list[int]:

@@ -1,34 +1,29 @@
-"""What vLLM is told about ARM: for the engine in `additional_config`, for one request in `extra_args`."""
+"""What vLLM is told about ARM: for the engine in `additional_config`, for one request in `extra_args`; and refusals."""
+
+# pyright: reportMissingImports=false
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from armlet.attachment.config import CONFIG_FILE, AttachArguments, describe, load_config, parse_config
 from armlet.attachment.sites import GATE
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 
-SETTING_KEY = "armlet"
-"""Of `additional_config`, and of a request's `extra_args` (`vllm_xargs` over HTTP)."""
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
 
-SWITCHES = {"on": None, "off": 0.0}
-"""The words that a request may use; None: as the engine is configured."""
+SETTING_KEY = "armlet"  # of `additional_config`, and of a request's `extra_args` (`vllm_xargs` over HTTP)
+SWITCHES = {"on": None, "off": 0.0}  # the words that a request may use; None: as the engine is configured
 
 ExtraArgs = dict[str, object] | None
 """What a request says beside its prompt and its sampling parameters."""
 
 
 def resolve(additional_config: object, model: str) -> object:
-    """`additional_config` with its entry for ARM in full, see `full_setting`.
-
-    Args:
-        additional_config: of the engine; without an entry, the armlet.json in the model's folder is used, if any.
-        model: the engine's model.
-
-    Raises:
-        ArgumentError, ConfigError: an entry that cannot be read, or that vLLM cannot serve.
-    """
+    """`additional_config` with its entry for ARM, or the armlet.json in the model's folder, as by `full_setting`."""
     if not isinstance(additional_config, Mapping):
         return additional_config
     file = Path(model) / CONFIG_FILE
@@ -77,6 +72,34 @@ def full_setting(entry: object) -> dict[str, object]:
         )
     indices = [layers] if isinstance(layers, int) else layers
     return describe(arguments["policy"], [], scope, noise) | {"layers": indices}
+
+
+def refuse(config: "VllmConfig", policy: str) -> None:
+    """Refuses an engine's configuration in which a policy would act wrongly, or not at all, without a warning."""
+    from vllm.platforms import current_platform as platform
+
+    cache, parallel = config.cache_config, config.parallel_config
+    microbatches = parallel.enable_dbo or parallel.ubatch_size > 1
+    known_runner = platform.is_cpu() or platform.is_cuda_alike() or platform.is_xpu()
+    reasons = {
+        "KV of another instance may be one without ARM (kv_transfer_config)": config.kv_transfer_config,
+        "later layers see a prompt's last token only (kv_sharing_fast_prefill)": cache.kv_sharing_fast_prefill,
+        "overlapping microbatches share one table of positions (enable_dbo, ubatch_size)": microbatches,
+        "a prompt split over ranks has other positions on each (prefill_context_parallel_size)": (
+            parallel.prefill_context_parallel_size > 1
+        ),
+        "tokens split over ranks have other positions on each (sequence-parallel mixture of experts)": (
+            parallel.use_sequence_parallel_moe
+        ),
+        "Outward's noise needs one position for each token, and this model has three (M-RoPE)": (
+            policy == "outward" and config.model_config.uses_mrope
+        ),
+        "armlet feeds vLLM's model runner V1 (unset VLLM_USE_V2_MODEL_RUNNER)": config.use_v2_model_runner,
+        f"vLLM's model runner for {platform.device_name} is one of its own": not known_runner,
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise ArgumentError(f"ARM cannot be served so: {reason}")
 
 
 def request_strength(extra_args: ExtraArgs) -> float | None:

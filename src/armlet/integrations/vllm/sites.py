@@ -1,6 +1,5 @@
 """Where ARM can go in a model of vLLM: the fused activation and product of a gated MLP, found by structure."""
 
-# vLLM has an environment of its own, so that its types are unknown in this one.
 # pyright: reportMissingImports=false
 
 from collections.abc import Iterator
@@ -14,30 +13,21 @@ from armlet.attachment.sites import UnsupportedModelError, find_decoder
 
 @dataclass(frozen=True, eq=False)
 class FusedSite:
-    """The fused activation of one layer on this rank.
+    """The fused activation of one layer on this rank."""
 
-    Args:
-        layer: from 0.
-        mlp: the gated MLP.
-        attribute: the name of its activation.
-        activation: its name in `operator.FUSED_ACTIVATIONS`.
-        width: the whole intermediate size.
-        shard: this rank's index along the width.
-        shards: ranks along the width.
-    """
-
-    layer: int
-    mlp: nn.Module
-    attribute: str
-    activation: str
-    width: int
-    shard: int
-    shards: int
+    layer: int  # from 0
+    mlp: nn.Module  # the gated MLP
+    attribute: str  # the name of its activation
+    activation: str  # which one: a name in `operator.FUSED_ACTIVATIONS`
+    width: int  # the whole intermediate size
+    shard: int  # this rank's place along the width
+    shards: int  # ranks along the width
 
 
-def layer_count(model: nn.Module) -> int:
-    """The number of layers of the decoder for text, including those on other pipeline ranks."""
-    return len(_decoder_layers(model))
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The layers of the decoder for text; those on other pipeline ranks are `PPMissingLayer`s."""
+    inner: Any = getattr(model, "get_language_model", None)
+    return find_decoder(inner() if inner else model)[1]
 
 
 def find_fused_sites(model: nn.Module, layers: list[int]) -> list[FusedSite]:
@@ -48,14 +38,9 @@ def find_fused_sites(model: nn.Module, layers: list[int]) -> list[FusedSite]:
     """
     from vllm.model_executor.models.utils import PPMissingLayer
 
-    modules = _decoder_layers(model)
+    modules = decoder_layers(model)
     here = [index for index in layers if not isinstance(modules[index], PPMissingLayer)]
     return [_fused_site(model, index, modules[index]) for index in here]
-
-
-def _decoder_layers(model: nn.Module) -> nn.ModuleList:
-    inner: Any = getattr(model, "get_language_model", None)
-    return find_decoder(inner() if inner else model)[1]
 
 
 def _fused_site(model: nn.Module, index: int, layer: nn.Module) -> FusedSite:
@@ -71,17 +56,17 @@ def _fused_site(model: nn.Module, index: int, layer: nn.Module) -> FusedSite:
 
 
 def _candidates(index: int, mlp: nn.Module) -> Iterator[FusedSite]:
+    """The site of an MLP with one known activation and one merged linear of two equal widths."""
     from vllm.model_executor.layers.linear import MergedColumnParallelLinear
 
     acts = [(name, activation) for name, child in mlp.named_children() if (activation := _activation_name(child))]
     merged: list[Any] = [child for child in mlp.children() if isinstance(child, MergedColumnParallelLinear)]
-    if len(acts) == 1 and len(merged) == 1 and len(set(merged[0].output_sizes)) == 1 == len(merged[0].output_sizes) - 1:
-        linear, (name, activation) = merged[0], acts[0]
-        yield FusedSite(index, mlp, name, activation, linear.output_sizes[0], linear.tp_rank, linear.tp_size)
+    if len(acts) == len(merged) == 1 and merged[0].output_sizes == merged[0].output_sizes[:1] * 2:
+        yield FusedSite(index, mlp, *acts[0], merged[0].output_sizes[0], merged[0].tp_rank, merged[0].tp_size)
 
 
 def _activation_name(module: nn.Module) -> str | None:
-    """Its name in `operator.ACTIVATIONS`; None for subclasses, which clamp, scale or swap gate and up."""
+    """Its name in `operator.FUSED_ACTIVATIONS`; None for subclasses, which clamp, scale or swap gate and up."""
     from vllm.model_executor.layers.activation import GeluAndMul, SiluAndMul
 
     if type(module) is GeluAndMul:
