@@ -23,21 +23,13 @@ TRANSFORMS: dict[str, Sequence[Plain]] = {
 }
 """Methods that transform all layers, and the settings among which one is chosen."""
 
-EXPANDED = (COMPANDED, COMPANDED_STATIC)
-"""Methods whose codes an integer product cannot use."""
+EXPANDED = (COMPANDED, COMPANDED_STATIC)  # their codes cannot be used by an integer product
+OURS = (*EXPANDED, CONTRACT)  # methods that use `Inward`; the others are the alternatives
+KEPT_COUNTS = (1, 2, 4)  # how many layers `WORST_KEPT` leaves unrounded
+WORST_LAYERS = 4  # for which contractions are tried: those with the largest damage
 
-OURS = (*EXPANDED, CONTRACT)
-"""Methods that use `Inward`; the others are the alternatives."""
-
-KEPT_COUNTS = (1, 2, 4)
-"""How many layers `WORST_KEPT` leaves unrounded."""
-
-WORST_LAYERS = 4
-"""Number of layers for which contractions are tried: those with the largest damage."""
-
+# By site and scope.
 KNEES = {("gate", "token"): (0.99, 0.999), ("product", "token"): (0.99, 0.999), ("product", "sequence"): (0.9999,)}
-"""The knees that contractions try, by site and scope."""
-
 CONTRACTIONS = tuple(
     Contraction(Inward(knee, curve), *where, ())
     for where, knees in KNEES.items()

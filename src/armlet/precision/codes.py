@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 LARGEST_CODE = {"int8": 127, "int4": 7, "e4m3": 448}
-"""The largest number of each format; −128 and −8 are not used: values at down have both signs, with the same range."""
+"""The largest number of each format; −128 and −8 are not used: the values at down have both signs, and one range."""
 
-SMALLEST_RANGE = 2.0**-100
-"""Where all values are 0, any scale will do."""
+SMALLEST_RANGE = 2.0**-100  # where all values are 0, any scale will do
 
 
 @dataclass(frozen=True)
 class Code:
-    """A number format, and what shares a scale."""
+    """A number format, symmetric and without a zero point, and what shares a scale."""
 
     number: Literal["int8", "int4", "e4m3"]  # e4m3: float8 with 4 bits of exponent and 3 of mantissa
     span: Literal["static", "tensor", "token"]  # everything, by calibration; a sequence; a token

@@ -16,8 +16,7 @@ from armlet.presentation.style import COLOURS, GREY, style
 METHOD_COLOURS = {ROUNDED: "#333333", "Hadamard rotation": "#E69F00", COMPANDED: COLOURS["Inward"], CONTRACT: "#009E73"}
 """The methods whose layers are shown."""
 
-CODE_COLOURS = ("#333333", "#CC79A7")
-"""Of `REFERENCES`."""
+CODE_COLOURS = ("#333333", "#CC79A7")  # of `REFERENCES`
 
 PANELS: dict[str, tuple[str, Literal["linear", "log", "symlog"], float]] = {
     "sqnr": ("SQNR (dB)", "linear", 1),

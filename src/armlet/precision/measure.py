@@ -1,6 +1,6 @@
 """What rounding the inputs of down to a few bits does to a model: loss of each window, and statistics of each layer.
 
-Rounding is simulated in the model's own arithmetic; weights and everything else keep their precision.
+Rounding is simulated in the model's arithmetic, as an integer kernel with exact sums would see it; all else is kept.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,14 +20,11 @@ from armlet.precision.transforms import Plain, Rounding
 from armlet.redistribution.inward import Inward
 from armlet.runs.folder import Record
 
-BATCH_TOKENS = 512
-"""Tokens of windows that run together."""
+BATCH_TOKENS = 512  # of windows that run together
+HELD_OUT, CALIBRATION = "held-out", "calibration"  # the texts: one to measure on, one to choose by
 
 InputChange = Callable[[Tensor], Tensor]
 """What becomes of the input of a down, `[batch, seq, width]`."""
-
-HELD_OUT, CALIBRATION = "held-out", "calibration"
-"""The texts: one to measure on, one to choose by."""
 
 LayerStats = dict[str, float | None]
 """What rounding loses in one layer, and where it was measured the distribution of the values that are coded.

@@ -20,11 +20,8 @@ from armlet.redistribution.errors import ArgumentError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PASSAGES = Path(__file__).with_name("passages.txt")
-"""The built-in text: prose written for this purpose."""
-
-EQUALS = "?"
-"""The token between a problem of abacus and its answer."""
+PASSAGES = Path(__file__).with_name("passages.txt")  # the built-in text: prose written for this purpose
+EQUALS = "?"  # the token between a problem of abacus and its answer
 
 AbacusProblem = Callable[[int, Literal["train", "test"]], str]
 """The problem of abacus with this index in a split, with `EQUALS` and its worked answer."""
@@ -70,9 +67,13 @@ def load_bench(plan: PrecisionPlan, problem: AbacusProblem) -> tuple[Bench, dict
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or plan.tokens
     if plan.tokens > longest:
         raise ArgumentError(f"--tokens: the model reads {longest:,} at a time, found {plan.tokens:,}")
-    texts = _problem_texts(plan, tokenizer, problem) if solves else _prose_texts(plan, tokenizer, text)
     # Abacus was not trained to guess questions: only what follows the question mark counts.
     after = cast(int, tokenizer.convert_tokens_to_ids(EQUALS)) if solves else None
+    if after is not None:
+        texts = _problem_texts(plan, tokenizer, problem, after)
+    else:
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        texts = cut(ids, plan.windows, plan.calibration, plan.tokens, cast("int | None", tokenizer.bos_token_id))
     bench = Bench(model, {name: ids.to(model.device) for name, ids in texts.items()}, after)
     hashes = {name: hashlib.sha256(str(ids.tolist()).encode()).hexdigest() for name, ids in texts.items()}
     about = {"model": plan.model, "sha256": fingerprint(folder), "device": str(model.device), "dtype": bench.dtype}
@@ -93,11 +94,6 @@ def _read_text(data: Path) -> str:
         raise ArgumentError(f"--data: {data} is not a text in UTF-8") from None
 
 
-def _prose_texts(plan: PrecisionPlan, tokenizer: "PreTrainedTokenizerBase", text: str) -> dict[str, Tensor]:
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return cut(ids, plan.windows, plan.calibration, plan.tokens, cast("int | None", tokenizer.bos_token_id))
-
-
 def cut(ids: Sequence[int], windows: int, calibration: int, tokens: int, first: int | None) -> dict[str, Tensor]:
     """The held-out windows from the beginning of a text, and the calibration windows from its end, without overlap.
 
@@ -114,19 +110,18 @@ def cut(ids: Sequence[int], windows: int, calibration: int, tokens: int, first: 
         )
     parts = {HELD_OUT: ids[: windows * tokens], CALIBRATION: ids[len(ids) - calibration * tokens :]}
     texts = {name: torch.tensor(part).view(-1, tokens) for name, part in parts.items()}
-    if first is None:
-        return texts
-    return {name: functional.pad(rows[:, :-1], (1, 0), value=first) for name, rows in texts.items()}
+    if first is not None:
+        texts = {name: functional.pad(rows[:, :-1], (1, 0), value=first) for name, rows in texts.items()}
+    return texts
 
 
 def _problem_texts(
-    plan: PrecisionPlan, tokenizer: "PreTrainedTokenizerBase", problem: AbacusProblem
+    plan: PrecisionPlan, tokenizer: "PreTrainedTokenizerBase", problem: AbacusProblem, equals: int
 ) -> dict[str, Tensor]:
     """Worked problems of abacus, truncated to a window; without those that are shorter or whose answer is cut off."""
-    equals, texts = tokenizer.convert_tokens_to_ids(EQUALS), dict[str, Tensor]()
-    splits: dict[str, tuple[Literal["train", "test"], int]]
-    splits = {HELD_OUT: ("test", plan.windows), CALIBRATION: ("train", plan.calibration)}
-    for name, (split, count) in splits.items():
+    texts, counts = dict[str, Tensor](), {HELD_OUT: plan.windows, CALIBRATION: plan.calibration}
+    for name, count in counts.items():
+        split = "test" if name == HELD_OUT else "train"
         coded = (tokenizer(problem(at, split), add_special_tokens=False)["input_ids"] for at in range(100 * count))
         usable = (ids[: plan.tokens] for ids in coded if len(ids) >= plan.tokens > ids.index(equals) + 1)
         windows = list(islice(usable, count))

@@ -25,8 +25,7 @@ SHORT_NAMES = {
 
 SHOWN_MEASURES = {"sqnr": "SQNR", "max_over_median": "max/med", "kurtosis": "kurtosis", "saturated": "saturated"}
 
-STATIC = Code("int8", "static")
-"""The code for which saturation is shown: only a fixed range is exceeded by many values."""
+STATIC = Code("int8", "static")  # for which saturation is shown: only a fixed range is exceeded by many values
 
 USE = (
     "compand and static knee are codes for keeping and sending: no integer product takes them. "
@@ -37,10 +36,8 @@ USE = (
 
 def precision_tables(result: Precision) -> list[Table]:
     """Methods, the distribution in each layer where its code is complete, and the worst layers."""
-    tables = [methods_table(result.rows)]
-    if rows_at(result.rows, REFERENCES[0]):
-        tables.append(shape_table(result.rows))
-    return [*tables, layers_table(result.layers)]
+    shapes = [shape_table(result.rows)] if rows_at(result.rows, REFERENCES[0]) else []
+    return [methods_table(result.rows), *shapes, layers_table(result.layers)]
 
 
 def methods_table(rows: Sequence[MethodRow]) -> Table:
@@ -129,8 +126,7 @@ def _better(best: MethodRow, row: MethodRow) -> str:
 
 def _is_lower(row: MethodRow, other: MethodRow, seed: int) -> bool:
     """Whether the interval shows that the perplexity of `row` is below that of `other`."""
-    high = PerplexityRatio.between(other.outcome.losses, row.outcome.losses, seed).high
-    return high is not None and high < 1
+    return (PerplexityRatio.between(other.outcome.losses, row.outcome.losses, seed).high or 1) < 1
 
 
 def _recovered(rows: Sequence[MethodRow], code: Code, name: str) -> str:

@@ -15,11 +15,9 @@ from armlet.precision.codes import LARGEST_CODE, SMALLEST_RANGE, Code, kth_small
 
 Inverse = Callable[[Tensor], Tensor]
 
+BY_ERROR = "by error"  # the knee of `Compand` that is chosen for each token by its error
 SHARES = tuple(2 ** (-step / 2) for step in range(16))
 """Of the largest magnitude: the ranges that `LeastError` tries, and the knees that `Compand` tries."""
-
-BY_ERROR = "by error"
-"""The knee of `Compand` that is chosen for each token by its error."""
 
 
 def _keep(x: Tensor) -> tuple[Tensor, Inverse]:
