@@ -14,6 +14,7 @@ from torch.nn import functional
 from armlet.precision.codes import LARGEST_CODE, SMALLEST_RANGE, Code, kth_smallest
 
 Inverse = Callable[[Tensor], Tensor]
+Forward = Callable[[Tensor], tuple[Tensor, Inverse]]
 
 BY_ERROR = "by error"  # the knee of `Compand` that is chosen for each token by its error
 SHARES = tuple(2 ** (-step / 2) for step in range(16))
@@ -33,9 +34,7 @@ class Rounding:
     """A code with a fitted transform around it, at one down."""
 
     code: Code
-    forward: Callable[[Tensor], tuple[Tensor, Inverse]] = (
-        _keep  # `[batch, seq, width]` → what is coded, and the inverse
-    )
+    forward: Forward = _keep  # `[batch, seq, width]` → what is coded, of the same shape, and the inverse
     limit: Callable[[Tensor], Tensor] = _largest_magnitude  # of what is coded, `[rows, n]` → the range, `[rows, 1]`
 
     @classmethod
