@@ -166,7 +166,7 @@ class Bench:
         """`[windows, seq, width]`: the inputs of every down on the calibration text; the last ones are cached."""
         if self._calibrated is None or self._calibrated[0] != contraction:
             inputs: dict[int, list[Tensor]] = {layer: [] for layer in self.downs}
-            self._losses(CALIBRATION, contraction, {at: partial(_record, kept) for at, kept in inputs.items()})
+            self._losses(CALIBRATION, contraction, {at: partial(_record_input, kept) for at, kept in inputs.items()})
             self._calibrated = contraction, {layer: torch.cat(parts) for layer, parts in inputs.items()}
         return self._calibrated[1]
 
@@ -184,7 +184,7 @@ def _change_input(change: InputChange, _: nn.Module, args: tuple[Tensor]) -> Ten
     return change(args[0])
 
 
-def _record(inputs: list[Tensor], x: Tensor) -> Tensor:
+def _record_input(inputs: list[Tensor], x: Tensor) -> Tensor:
     inputs.append(x.detach().clone())
     return x
 
