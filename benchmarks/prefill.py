@@ -16,8 +16,8 @@ import torch
 from armlet import Outward, attach
 from armlet.attachment.module import ARM
 from armlet.checkpoints.pretrained import load
-from armlet.cost.allocator import keep_freed_memory
 from armlet.cost.measure import PREFILL
+from armlet.cost.timing import keep_freed_memory
 from armlet.redistribution.backends.cpu import threads
 
 

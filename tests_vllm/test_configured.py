@@ -12,7 +12,7 @@ from vllm.exceptions import VLLMValidationError
 from armlet import Inward, Outward, attach, load_config
 from armlet.integrations.vllm.settings import refuse
 from armlet.precision.findings import save_setting
-from armlet.precision.trials import Contraction
+from armlet.precision.measure import Contraction
 from armlet.redistribution.errors import ArmletError
 from engines import engine, greedy, hugging_face, tokens_of
 from families import prompt

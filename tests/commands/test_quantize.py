@@ -20,7 +20,7 @@ from armlet.commands.quantize import quantize
 from armlet.precision.choice import CONTRACT, CONTRACTIONS, ROUNDED, TRANSFORMS, WORST_KEPT
 from armlet.precision.codes import CODES
 from armlet.precision.findings import save_setting
-from armlet.precision.trials import Contraction
+from armlet.precision.measure import Contraction
 from armlet.redistribution import Inward
 from armlet.statistics.comparison import compare
 from command_line import result, run, shown

@@ -12,7 +12,7 @@ PROGRAM = """
 import resource
 import sys
 import torch
-from armlet.cost.allocator import keep_freed_memory
+from armlet.cost.timing import keep_freed_memory
 
 if "keep" in sys.argv:
     assert keep_freed_memory()

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from armlet import Noise, Outward
-from armlet.cost.literal import literal
-from armlet.cost.measure import gate
+from armlet.cost.measure import gate, literal
 from armlet.redistribution.entry import drawer, outcome
 
 

@@ -7,7 +7,6 @@ import pytest
 from armlet.precision.choice import (
     CONTRACT,
     CONTRACTIONS,
-    REFERENCES,
     TRANSFORMS,
     WORST_KEPT,
     choose,
@@ -15,9 +14,9 @@ from armlet.precision.choice import (
     layer_damage,
     reference,
 )
-from armlet.precision.codes import CODES, Code
+from armlet.precision.codes import CODES, REFERENCES, Code
+from armlet.precision.measure import TrialOutcome
 from armlet.precision.transforms import Compand, Percentile
-from armlet.precision.trials import TrialOutcome
 
 DAMAGE = {0: 0.01, 1: 0.5, 2: 0.2, 3: 0.0, 4: 0.3}
 COST = {0: 0.001, 1: 0.004, 2: 0.02, 3: 0.0, 4: 0.007}

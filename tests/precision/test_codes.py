@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armlet.precision.codes import CODES, LARGEST_NUMBER, Code, kth_smallest
-from armlet.redistribution.errors import ArgumentError
+from armlet.precision.codes import CODES, LARGEST_CODE, Code, kth_smallest
 
 VALUES = hnp.arrays(np.float32, (2, 3, 8), elements=st.floats(-1e4, 1e4, width=32)).map(torch.from_numpy)
 each_code = pytest.mark.parametrize("code", CODES, ids=str)
@@ -21,7 +20,7 @@ def ends(rows):
 @given(VALUES, st.sampled_from([code for code in CODES if code.number != "e4m3"]))
 def test_an_integer_code_is_off_by_half_a_step_at_most(x, code):
     rows = code.rows(x)
-    step = ends(rows) / LARGEST_NUMBER[code.number]
+    step = ends(rows) / LARGEST_CODE[code.number]
     off = (code.round(rows, ends(rows)) - rows).abs()
     # Half a step, and what float32 rounds in the product with 127 steps.
     assert (off <= step * (0.5 + 128 * 2**-23) + 2.0**-100).all()
@@ -31,7 +30,7 @@ def test_an_integer_code_is_off_by_half_a_step_at_most(x, code):
 def test_float8_is_off_by_a_sixteenth_of_a_value_or_half_the_least_step(x):
     code = Code("e4m3", "tensor")
     rows = code.rows(x)
-    scale = ends(rows).clamp(min=2.0**-100) / LARGEST_NUMBER["e4m3"]
+    scale = ends(rows).clamp(min=2.0**-100) / LARGEST_CODE["e4m3"]
     off = (code.round(rows, ends(rows)) - rows).abs()
     assert (off <= torch.maximum(rows.abs() / 16, scale * 2**-10) * (1 + 1e-5)).all()
 
@@ -39,7 +38,7 @@ def test_float8_is_off_by_a_sixteenth_of_a_value_or_half_the_least_step(x):
 @each_code
 def test_the_codes_own_numbers_come_back(code):
     numbers = torch.tensor([[-1.0, -0.5, 0.0, 0.5, 1.0]]) if code.number == "e4m3" else torch.arange(-7.0, 8)[None]
-    limit = torch.tensor([[float(LARGEST_NUMBER[code.number])]])
+    limit = torch.tensor([[float(LARGEST_CODE[code.number])]])
     assert torch.equal(code.round(numbers, limit), numbers)
 
 
@@ -75,8 +74,3 @@ def test_rounding_a_batch_is_rounding_its_sequences():
 def test_kth_is_that_of_a_sorted_row(values, share):
     at = min(max(round(share * 11), 1), 11) - 1
     assert torch.equal(kth_smallest(torch.from_numpy(values), share)[:, 0], torch.from_numpy(np.sort(values)[:, at]))
-
-
-def test_an_unknown_code_is_refused_with_what_there_is():
-    with pytest.raises(ArgumentError, match="expected int8, int4, e4m3 with static, tensor, token"):
-        Code("int3", "tensor")

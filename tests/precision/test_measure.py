@@ -8,10 +8,9 @@ import torch
 
 from armlet import Inward, attach
 from armlet.precision.codes import Code
-from armlet.precision.measure import Bench, Meter, window_losses
+from armlet.precision.measure import Bench, Contraction, Meter, RoundingTrial, TrialOutcome, window_losses
 from armlet.precision.plan import cut
 from armlet.precision.transforms import Compand, Plain
-from armlet.precision.trials import Contraction, RoundingTrial, TrialOutcome
 from armlet.redistribution.errors import ArgumentError
 from attached import anatomy
 from families import FAMILIES, prompt, tiny
@@ -28,7 +27,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def bench(model):
-    return Bench(model, TEXTS, (INT8,))
+    return Bench(model, TEXTS)
 
 
 def test_a_windows_loss_is_transformers_own(model):
@@ -98,7 +97,7 @@ def test_companding_costs_nothing_but_float_rounding(model):
 
 
 def _companded(_, args):
-    z, inverse = Compand(0.9).forward(args[0])
+    z, inverse = Compand(0.9).fit(args[0], args[0], INT8).forward(args[0])
     return (inverse(z),)
 
 

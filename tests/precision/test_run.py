@@ -5,10 +5,11 @@ import math
 import pytest
 
 from armlet import Inward
-from armlet.precision.choice import REFERENCES, ROUNDED, Chosen, LayerGain
+from armlet.precision.choice import ROUNDED, Chosen, LayerGain
+from armlet.precision.codes import REFERENCES
 from armlet.precision.findings import PerplexityRatio
+from armlet.precision.measure import CALIBRATION, Contraction, RoundingTrial, TrialOutcome
 from armlet.precision.run import layer_rows, method_rows
-from armlet.precision.trials import CALIBRATION, Contraction, RoundingTrial, TrialOutcome
 
 
 def test_a_ratio_has_an_interval_in_units_of_the_differences():

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from armlet import Inward
-from armlet.precision.choice import CONTRACT, REFERENCES, ROUNDED
-from armlet.precision.codes import Code
+from armlet.precision.choice import CONTRACT, ROUNDED
+from armlet.precision.codes import REFERENCES, Code
 from armlet.precision.findings import MethodRow, PerplexityRatio
-from armlet.precision.sentences import cautions, headline
-from armlet.precision.trials import Contraction, TrialOutcome
+from armlet.precision.measure import Contraction, TrialOutcome
+from armlet.precision.tables import cautions, headline
 
 INT8, INT4, FLOAT8 = Code("int8", "tensor"), Code("int4", "token"), Code("e4m3", "tensor")
 

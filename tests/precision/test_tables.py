@@ -5,11 +5,12 @@ import io
 import pytest
 from rich.console import Console
 
-from armlet.precision.choice import CONTRACTIONS, REFERENCES, ROUNDED
+from armlet.precision.choice import CONTRACTIONS, ROUNDED
+from armlet.precision.codes import REFERENCES
 from armlet.precision.figures import draw_precision
 from armlet.precision.findings import LayerRow, MethodRow, PerplexityRatio
+from armlet.precision.measure import TrialOutcome
 from armlet.precision.tables import layers_table, short_perplexity
-from armlet.precision.trials import TrialOutcome
 
 
 def test_the_longest_contraction_fits_into_80_letters():

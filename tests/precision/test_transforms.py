@@ -6,7 +6,6 @@ from torch.nn.functional import linear
 
 from armlet import Inward
 from armlet.precision.codes import Code
-from armlet.precision.measure import Rounding
 from armlet.precision.transforms import (
     BY_ERROR,
     Compand,
@@ -14,6 +13,7 @@ from armlet.precision.transforms import (
     LeastError,
     Percentile,
     Plain,
+    Rounding,
     Smooth,
     compand,
     expand,
@@ -61,7 +61,7 @@ def test_the_way_back_folds_into_the_weight_of_down(transform):
 
 
 def test_compand_is_inwards_curve_in_units_of_each_tokens_knee():
-    z, _ = Compand(0.9).forward(X)
+    z, _ = Compand(0.9).fit(X, WEIGHT, INT8).forward(X)
     knees = X.abs().kthvalue(round(0.9 * 48), dim=-1, keepdim=True).values
     torch.testing.assert_close(z, Inward.compand(X.double(), knees).div(knees).float(), rtol=1e-6, atol=0)
     torch.testing.assert_close(expand(compand(X)), Inward.expand(Inward.compand(X.double(), 1.0), 1.0).float())

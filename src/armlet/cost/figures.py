@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from armlet.cost.findings import Cost, FunctionRow, ModelTimes
@@ -33,23 +32,17 @@ def draw_cost(cost: Cost) -> Figure:
     return figure
 
 
-def _draw_function(figure: SubFigure, rows: Sequence[FunctionRow], dtypes: Sequence[str]) -> None:
-    panels = figure.subplots(1, len(dtypes), squeeze=False).flat
-    for axes, dtype in zip(panels, dtypes, strict=True):
-        _draw_times(axes, [row for row in rows if row.dtype == dtype])
-        axes.set_title(f"tokens × width, {dtype}")
+def _draw_function(figure: SubFigure, function: Sequence[FunctionRow], dtypes: Sequence[str]) -> None:
+    for axes, dtype in zip(figure.subplots(1, len(dtypes), squeeze=False).flat, dtypes, strict=True):
+        rows = [row for row in function if row.dtype == dtype]
+        centres = np.arange(len(rows))
+        for at, (name, (label, colour)) in enumerate(YARDSTICKS.items()):
+            milliseconds = [1e3 * row.seconds[name] for row in rows]
+            axes.bar(centres + 0.2 * (at - 1.5), milliseconds, 0.2, color=colour, label=label)
+        axes.set(yscale="log", ylabel="milliseconds (median)", title=f"tokens × width, {dtype}")
+        axes.set_xticks(centres, [f"{row.tokens:,} × {row.width:,}" for row in rows], rotation=60, ha="right")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(YARDSTICKS), frameon=False)
-
-
-def _draw_times(axes: Axes, rows: Sequence[FunctionRow]) -> None:
-    centres = np.arange(len(rows))
-    for at, (name, (label, colour)) in enumerate(YARDSTICKS.items()):
-        milliseconds = [1e3 * row.seconds[name] for row in rows]
-        axes.bar(centres + 0.2 * (at - 1.5), milliseconds, 0.2, color=colour, label=label)
-    axes.set_yscale("log")
-    axes.set_ylabel("milliseconds (median)")
-    axes.set_xticks(centres, [f"{row.tokens:,} × {row.width:,}" for row in rows], rotation=60, ha="right")
 
 
 def _draw_model(figure: SubFigure, model: ModelTimes) -> None:
@@ -59,9 +52,8 @@ def _draw_model(figure: SubFigure, model: ModelTimes) -> None:
         ratios = [row.ratios[f"{label} / without"] for row in model.work]
         medians = np.array([ratio.median for ratio in ratios])
         spread = np.abs(np.array([ratio.quartiles for ratio in ratios]).T - medians)
-        bars = axes.bar(
-            centres + 0.3 * (at - 0.5), medians, 0.3, yerr=spread, color=colour, label=label, error_kw={"lw": 0.7}
-        )
+        look = {"yerr": spread, "error_kw": {"lw": 0.7}, "color": colour, "label": label}
+        bars = axes.bar(centres + 0.3 * (at - 0.5), medians, 0.3, **look)
         axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=6)
     axes.axhline(1, color=GREY, linewidth=0.7, linestyle="--")
     axes.set_ylabel("time with ARM / without")

@@ -21,63 +21,40 @@ class FunctionRow:
 
 @dataclass(frozen=True)
 class WorkRow:
-    """One kind of work of a model: "without" ARM, and with it in each of `PLACEMENTS`.
+    """One kind of work of a model: "without" ARM, and with it in each of `PLACEMENTS`."""
 
-    Attributes:
-        work: "generate" or "prefill".
-        tokens: that are generated, or of the prompt.
-        seconds: median of the whole work.
-        ratios: of the same turn, by "layer 0 / without".
-        calls: seconds of single calls inside the model, by placement; None where they were not measured.
-    """
-
-    work: str
-    tokens: int
-    seconds: Mapping[str, float]
-    ratios: Mapping[str, Spread]
-    calls: Mapping[str, Spread] | None
+    work: str  # "generate" or "prefill"
+    tokens: int  # that are generated, or of the prompt
+    seconds: Mapping[str, float]  # median of the whole work
+    ratios: Mapping[str, Spread]  # of the same turn, by "layer 0 / without"
+    calls: Mapping[str, Spread] | None  # seconds of single calls in the model, by placement; None: not measured
 
 
 @dataclass(frozen=True)
 class ModelTimes:
-    """A model, by the name that was given, with and without ARM; a row for each kind of work, timed in so many turns.
+    """A model with and without ARM; a row for each kind of work, timed in so many turns."""
 
-    `freed_memory_kept`: whether the C library keeps freed memory while times are taken.
-    """
-
-    name: str
+    name: str  # that was given
     dtype: str
     turns: int
-    freed_memory_kept: bool
+    freed_memory_kept: bool  # by the C library while times are taken
     work: Sequence[WorkRow]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Everything that a run measured.
+    """Everything that a run measured."""
 
-    Attributes:
-        machine: where it ran (`runs.machine`).
-        torch: its version.
-        device: on which tensors were.
-        backend: that computed ARM.
-        seed: of values, prompts and noise.
-        function: a row for each shape.
-        model: None where no model was timed.
-        interrupted: whether something is missing.
-        turns: of each shape; None where the function was not timed.
-    """
-
-    machine: Mapping[str, object]
-    torch: str
-    device: str
-    backend: str
-    seed: int
+    machine: Mapping[str, object]  # `runs.machine`
+    torch: str  # its version
+    device: str  # of the tensors
+    backend: str  # that computed ARM
+    seed: int  # of values, prompts and noise
     policy: Policy
     function: Sequence[FunctionRow]
-    model: ModelTimes | None
-    interrupted: bool
-    turns: int | None
+    model: ModelTimes | None  # None where no model was timed
+    interrupted: bool  # whether something is missing
+    turns: int | None  # of each shape; None where the function was not timed
 
     @property
     def processor(self) -> str:

@@ -14,10 +14,10 @@ from torch.nn import functional
 from armlet.attachment.attach import attach
 from armlet.attachment.places import ArmPlace
 from armlet.cost.findings import FunctionRow, WorkRow
-from armlet.cost.literal import literal
 from armlet.cost.timing import Spread, Tick, TimedJob, in_turns, summarize
 from armlet.redistribution.entry import redistribute
 from armlet.redistribution.noise import Noise
+from armlet.redistribution.order import MAD_TO_SIGMA
 from armlet.redistribution.rows import Policy
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ FUNCTION_RATIOS = (("literal", "arm"), ("arm", "silu"), ("arm", "copy"))
 
 PLACEMENTS: dict[str, int | str] = {"layer 0": 0, "all layers": "all"}
 """Where ARM is attached in a model."""
+
+PAPER_SHARE, PAPER_CEILING = (0.02, 0.25), 0.995
+"""The paper's p_min and p_max, and its p1, as fractions."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,16 @@ def time_function(
 ) -> Iterator[FunctionRow]:
     """ARM at token scope against the literal algorithm over the whole tensor, SiLU alone, and a copy.
 
-    Args:
-        shapes: of the tensors.
-        policy: of ARM; the literal algorithm is always the paper's, at `Outward`'s defaults.
-        turns: of each combination.
-        device: None for the CPU.
-        seed: of the values.
-        tick: called after each turn.
+    The literal algorithm is always the paper's, at `Outward`'s defaults. `turns` are of each shape.
     """
     for width, tokens, dtype in product(shapes.widths, shapes.tokens, shapes.dtypes):
-        jobs = _function_jobs(gate(tokens, width, dtype, device=device, seed=seed), policy)
+        a = gate(tokens, width, dtype, device=device, seed=seed)
+        jobs = {
+            "arm": TimedJob(partial(redistribute, a, policy)),
+            "literal": TimedJob(partial(literal, a)),
+            "silu": TimedJob(partial(functional.silu, a)),
+            "copy": TimedJob(a.clone),
+        }
         summary = summarize(in_turns(jobs, turns, tick), FUNCTION_RATIOS)
         yield FunctionRow(width, tokens, str(dtype).removeprefix("torch."), *summary)
 
@@ -67,14 +70,8 @@ def time_model(
     """Greedy generation and a long prefill with ARM in layer 0 and in all layers, against the model without.
 
     On a CPU, generation also measures single calls of ARM inside the model, for each decoded token. In a loop outside
-    of a model a call takes less time, because its code and its row are in the caches.
-
-    Args:
-        model: a causal language model.
-        policy: of ARM.
-        turns: of each of the two.
-        seed: of the prompts' random tokens, and of the noise.
-        tick: called after each turn.
+    of a model a call takes less time, because its code and its row are in the caches. `seed` is that of the prompts'
+    random tokens, and of the noise.
     """
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(int(model.config.vocab_size), (1, PREFILL), generator=generator).to(model.device)
@@ -129,10 +126,25 @@ def gate(tokens: int, width: int, dtype: torch.dtype, *, device: str | None = No
     return functional.silu(2 * torch.randn(tokens, width, generator=generator)).to(device, dtype)
 
 
-def _function_jobs(a: Tensor, policy: Policy) -> dict[str, TimedJob]:
-    return {
-        "arm": TimedJob(lambda: redistribute(a, policy)),
-        "literal": TimedJob(lambda: literal(a)),
-        "silu": TimedJob(lambda: functional.silu(a)),
-        "copy": TimedJob(a.clone),
-    }
+def literal(a: Tensor, *, band: float = 0.13) -> Tensor:
+    """The yardstick: one call of Section 4 of arXiv 2510.01032 on a float32 gate of any shape; `band` is the paper's c.
+
+    It is in plain PyTorch. Statistics are of the whole tensor, draws come from the global generator.
+    """
+    values = a.flatten()
+    magnitude = values.abs()
+    deviation = (magnitude - magnitude.median()).abs().median()
+    share = (magnitude < MAD_TO_SIGMA * deviation * band).float().mean().clamp(*PAPER_SHARE)
+    near = magnitude.topk(max(1, round(float(share) * len(values))), largest=False, sorted=False).indices
+    upper, lower = _quantile(values, PAPER_CEILING), values.min().abs()
+    chosen = values[near]
+    moved = values.clone()
+    moved[near] = torch.where(chosen >= 0, upper, -lower) * torch.rand_like(chosen)
+    return moved.view_as(a)
+
+
+def _quantile(values: Tensor, q: float) -> Tensor:
+    """By sorting, like `torch.quantile`, which is limited to 16 million values."""
+    ascending, at = values.sort().values, q * (len(values) - 1)
+    low = int(at)
+    return torch.lerp(ascending[low], ascending[min(low + 1, len(values) - 1)], at - low)

@@ -6,9 +6,9 @@ import torch
 from rich.markup import escape
 
 from armlet.checkpoints.pretrained import load
-from armlet.cost.allocator import keep_freed_memory
 from armlet.cost.findings import Cost, FunctionRow, ModelTimes, WorkRow
 from armlet.cost.measure import Shapes, time_function, time_model
+from armlet.cost.timing import keep_freed_memory
 from armlet.presentation.terminal import notes, progress
 from armlet.redistribution.backends.choice import backend_name
 from armlet.redistribution.rows import Policy
@@ -17,27 +17,16 @@ from armlet.runs.machine import machine
 
 @dataclass(frozen=True)
 class CostPlan:
-    """What is timed.
-
-    Args:
-        policy: of ARM.
-        shapes: of the function's tensors; None to leave the function out.
-        model: a folder or hub id; None to leave the model out.
-        turns: of the function, for each shape.
-        model_turns: of generation and of prefill.
-        dtype: of the model's weights.
-        device: None for the CPU.
-        seed: of values, prompts and noise.
-    """
+    """What is timed."""
 
     policy: Policy
-    shapes: Shapes | None
-    model: str | None
-    turns: int = 20
-    model_turns: int = 9
-    dtype: str = "float32"
-    device: str | None = None
-    seed: int = 0
+    shapes: Shapes | None  # of the function's tensors; None to leave the function out
+    model: str | None  # a folder or hub id; None to leave the model out
+    turns: int = 20  # of the function, for each shape
+    model_turns: int = 9  # of generation and of prefill
+    dtype: str = "float32"  # of the model's weights
+    device: str | None = None  # None for the CPU
+    seed: int = 0  # of values, prompts and noise
 
 
 def measure_cost(plan: CostPlan) -> Cost:
@@ -50,8 +39,11 @@ def measure_cost(plan: CostPlan) -> Cost:
     device = torch.device(plan.device or "cpu")
     function, models, interrupted = list[FunctionRow](), list[ModelTimes](), False
     try:
-        if plan.shapes:
-            _time_shapes(plan, plan.shapes, function)
+        if shapes := plan.shapes:
+            count = len(shapes.widths) * len(shapes.tokens) * len(shapes.dtypes)
+            with progress("timing the function", count * plan.turns) as tick:
+                timed = {"turns": plan.turns, "device": plan.device, "seed": plan.seed, "tick": tick}
+                function.extend(time_function(shapes, plan.policy, **timed))  # rows before Ctrl-C are kept
         if plan.model:
             _time_checkpoint(plan, plan.model, models)
     except KeyboardInterrupt:
@@ -59,15 +51,6 @@ def measure_cost(plan: CostPlan) -> Cost:
     place = (machine(), torch.__version__, str(device), backend_name(device), plan.seed)
     model = next((times for times in models if times.work), None)
     return Cost(*place, plan.policy, function, model, interrupted, plan.turns if plan.shapes else None)
-
-
-def _time_shapes(plan: CostPlan, shapes: Shapes, rows: list[FunctionRow]) -> None:
-    """Appends each row as it is complete: rows before Ctrl-C are kept."""
-    count = len(shapes.widths) * len(shapes.tokens) * len(shapes.dtypes)
-    with progress("timing the function", count * plan.turns) as tick:
-        timed = {"turns": plan.turns, "device": plan.device, "seed": plan.seed, "tick": tick}
-        for row in time_function(shapes, plan.policy, **timed):
-            rows.append(row)
 
 
 def _time_checkpoint(plan: CostPlan, name: str, models: list[ModelTimes]) -> None:
@@ -78,5 +61,4 @@ def _time_checkpoint(plan: CostPlan, name: str, models: list[ModelTimes]) -> Non
     rows = list[WorkRow]()
     models.append(ModelTimes(name, str(model.dtype).removeprefix("torch."), plan.model_turns, kept, rows))
     with progress("timing the model", 2 * plan.model_turns) as tick:
-        for row in time_model(model, plan.policy, turns=plan.model_turns, seed=plan.seed, tick=tick):
-            rows.append(row)
+        rows.extend(time_model(model, plan.policy, turns=plan.model_turns, seed=plan.seed, tick=tick))

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from armlet.cost.findings import Cost, FunctionRow, ModelTimes
+from armlet.cost.findings import Cost, ModelTimes
 from armlet.cost.measure import FUNCTION_RATIOS, PLACEMENTS
 
 
@@ -13,6 +13,7 @@ def cost_tables(cost: Cost) -> list[Table]:
 
 
 def _function_table(cost: Cost) -> Table:
+    """Times and ratios with three digits; the quartiles are in bench.json."""
     name = cost.policy.name
     title = f"ARM alone, {name}, backend {cost.backend}, {cost.processor}"
     caption = None if name == "outward" else "The literal algorithm is Outward's."
@@ -20,14 +21,9 @@ def _function_table(cost: Cost) -> Table:
     for heading in ("width", "tokens", "dtype", "ARM", "× faster than literal", "× SiLU", "× a copy"):
         table.add_column(heading, justify="right")
     for row in cost.function:
-        table.add_row(*_function_cells(row))
+        ratios = [f"{row.ratios[' / '.join(pair)].median:.3g}" for pair in FUNCTION_RATIOS]
+        table.add_row(f"{row.width:,}", f"{row.tokens:,}", row.dtype, f"{1e3 * row.seconds['arm']:.3g} ms", *ratios)
     return table
-
-
-def _function_cells(row: FunctionRow) -> list[str]:
-    """Times and ratios with three digits; the quartiles are in bench.json."""
-    ratios = [f"{row.ratios[' / '.join(pair)].median:.3g}" for pair in FUNCTION_RATIOS]
-    return [f"{row.width:,}", f"{row.tokens:,}", row.dtype, f"{1e3 * row.seconds['arm']:.3g} ms", *ratios]
 
 
 def _model_table(model: ModelTimes) -> Table:

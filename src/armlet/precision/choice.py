@@ -1,21 +1,15 @@
 """What is chosen on the calibration text: the setting of each method, the most damaging layers, and a contraction."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log
 
-from armlet.precision.codes import CODES, Code
+from armlet.precision.codes import CODES, REFERENCES, Code
+from armlet.precision.measure import CALIBRATION, Contraction, RoundingTrial, RunTrial
 from armlet.precision.transforms import BY_ERROR, Compand, Hadamard, LeastError, Percentile, Plain, Smooth
-from armlet.precision.trials import CALIBRATION, Contraction, RoundingTrial, TrialOutcome
 from armlet.redistribution.inward import Inward
 
-RunTrial = Callable[[RoundingTrial], TrialOutcome]
-"""Runs a trial, or looks its outcome up."""
-
-REFERENCES = (Code("int8", "tensor"), Code("int4", "token"))
-"""The codes for which settings are chosen; the first also stands for float8, and for the damage of single layers."""
-
-FULL, ROUNDED, COMPANDED = "full precision", "round to nearest", "compand"
+FULL, ROUNDED, COMPANDED, COMPANDED_STATIC = "full precision", "round to nearest", "compand", "compand, static knee"
 WORST_KEPT, CONTRACT = "worst layers kept", "contract or clip"
 
 TRANSFORMS: dict[str, Sequence[Plain]] = {
@@ -25,26 +19,22 @@ TRANSFORMS: dict[str, Sequence[Plain]] = {
     "SmoothQuant": [Smooth(alpha) for alpha in (0.5, 0.75, 1.0)],
     "Hadamard rotation": [Hadamard()],
     COMPANDED: [Compand(knee) for knee in (0.5, 0.8, 0.9, 0.95)],
-    "compand, static knee": [Compand(knee, fixed=True) for knee in (0.5, 0.9, 0.99, 0.999)],
+    COMPANDED_STATIC: [Compand(knee, fixed=True) for knee in (0.5, 0.9, 0.99, 0.999)],
 }
 """Methods that transform all layers, and the settings among which one is chosen."""
 
-EXPANDED = (COMPANDED, "compand, static knee")
-"""Methods whose codes an integer product cannot use."""
+EXPANDED = (COMPANDED, COMPANDED_STATIC)  # their codes cannot be used by an integer product
+OURS = (*EXPANDED, CONTRACT)  # methods that use `Inward`; the others are the alternatives
+KEPT_COUNTS = (1, 2, 4)  # how many layers `WORST_KEPT` leaves unrounded
+WORST_LAYERS = 4  # for which contractions are tried: those with the largest damage
 
-OURS = (*EXPANDED, CONTRACT)
-"""Methods that use `Inward`; the others are the alternatives."""
-
-KEPT_COUNTS = (1, 2, 4)
-"""How many layers `WORST_KEPT` leaves unrounded."""
-
-WORST_LAYERS = 4
-"""Number of layers for which contractions are tried: those with the largest damage."""
-
-CONTRACTIONS = (
-    *(Contraction(Inward(knee, curve), "gate", "token", ()) for curve in ("log", "clip") for knee in (0.99, 0.999)),
-    *(Contraction(Inward(knee, curve), "product", "token", ()) for curve in ("log", "clip") for knee in (0.99, 0.999)),
-    *(Contraction(Inward(0.9999, curve), "product", "sequence", ()) for curve in ("log", "clip")),
+# By site and scope.
+KNEES = {("gate", "token"): (0.99, 0.999), ("product", "token"): (0.99, 0.999), ("product", "sequence"): (0.9999,)}
+CONTRACTIONS = tuple(
+    Contraction(Inward(knee, curve), *where, ())
+    for where, knees in KNEES.items()
+    for curve in ("log", "clip")
+    for knee in knees
 )
 
 UNROUNDED = RoundingTrial(CALIBRATION)
@@ -52,36 +42,25 @@ UNROUNDED = RoundingTrial(CALIBRATION)
 
 @dataclass(frozen=True)
 class LayerGain:
-    """One contraction in one layer, with only that layer rounded (int8 tensor); in nats per token.
+    """A contraction that pays in one layer, with only that layer rounded (int8 tensor)."""
 
-    Attributes:
-        contraction: in that layer alone.
-        cost: by how much it raises the loss without any rounding.
-        gain: by how much it lowers the loss with the rounding; negative where it raises it, 0 and not measured where
-            the cost alone exceeds the limit.
-    """
-
-    contraction: Contraction
-    cost: float
-    gain: float
+    contraction: Contraction  # in that layer alone
+    cost: float  # nats per token by which it raises the loss without any rounding; within the limit
+    gain: float  # nats per token by which it lowers the loss with the rounding; positive
 
 
 @dataclass(frozen=True)
 class Chosen:
     """Everything that calibration decides.
 
-    Attributes:
-        methods: by reference code and name, in the order of the tables: the trial with the best setting. With None for
-            the code, the unrounded model, without and with the contraction.
-        damage: nats by which rounding one layer alone raises the loss, by reference code and layer.
-        gains: the best contraction of each layer that was tried, None where none pays within the limit.
-        contraction: in all its layers; None where none pays.
+    `methods` has the trial of each method with its best setting, by reference code and name, in the order of the
+    tables. With None for the code it has the unrounded model, without and with the contraction.
     """
 
     methods: Mapping[Code | None, Mapping[str, RoundingTrial]]
-    damage: Mapping[Code, Mapping[int, float]]
-    gains: Mapping[int, LayerGain | None]
-    contraction: Contraction | None
+    damage: Mapping[Code, Mapping[int, float]]  # nats by which rounding one layer alone raises the loss
+    gains: Mapping[int, LayerGain | None]  # the best of each layer that was tried; None where none pays
+    contraction: Contraction | None  # in all its layers; None where none pays
 
 
 def reference(code: Code) -> Code:
@@ -98,19 +77,12 @@ def most_trials(layers: int) -> int:
 
 
 def choose(run: RunTrial, layers: Sequence[int], limit: float, site: str | None = None) -> Chosen:
-    """Chooses on the calibration text.
-
-    Args:
-        run: runs a trial.
-        layers: of the model.
-        limit: by how much a contraction may raise the perplexity without any rounding, as a fraction.
-        site: the only one at which a contraction may be; None for either.
-    """
+    """Chooses on the calibration text; `limit` and `site` as in `PrecisionPlan`."""
     damage = {code: layer_damage(run, layers, code) for code in REFERENCES}
     gains, contraction = choose_contraction(run, damage[REFERENCES[0]], limit, site)
     contracted = {CONTRACT: RoundingTrial(CALIBRATION, contraction=contraction)} if contraction else {}
     methods: dict[Code | None, dict[str, RoundingTrial]] = {None: {FULL: UNROUNDED} | contracted}
-    methods |= {code: dict(_choose_settings(run, code, damage[code])) | contracted for code in REFERENCES}
+    methods |= {code: _choose_settings(run, code, damage[code]) | contracted for code in REFERENCES}
     return Chosen(methods, damage, gains, contraction)
 
 
@@ -120,20 +92,18 @@ def layer_damage(run: RunTrial, layers: Sequence[int], code: Code) -> dict[int, 
     return {layer: run(RoundingTrial(CALIBRATION, code, layers=(layer,))).loss - base for layer in layers}
 
 
-def _choose_settings(run: RunTrial, code: Code, damage: Mapping[int, float]) -> Iterator[tuple[str, RoundingTrial]]:
-    """Each method's name, and its trial of least loss."""
-    rounded = RoundingTrial(CALIBRATION, code)
-    options = {
-        name: [replace(rounded, transform=transform) for transform in settings] for name, settings in TRANSFORMS.items()
-    }
+def _choose_settings(run: RunTrial, code: Code, damage: Mapping[int, float]) -> dict[str, RoundingTrial]:
+    """Each method's trial of least loss; a single option is not run."""
+    rounded, worst = RoundingTrial(CALIBRATION, code), _worst_first(damage)
+    options = {name: [replace(rounded, transform=option) for option in TRANSFORMS[name]] for name in TRANSFORMS}
     if code.span == "token":  # which that knee assumes
         options[COMPANDED].append(replace(rounded, transform=Compand(BY_ERROR)))
-    worst = _worst_first(damage)
-    kept = [worst[count:] for count in KEPT_COUNTS if count < len(worst)]
-    options[WORST_KEPT] = [replace(rounded, layers=tuple(sorted(layers))) for layers in kept]
-    for name, trials in options.items():
-        if trials:
-            yield name, min(trials, key=lambda trial: run(trial).loss) if len(trials) > 1 else trials[0]
+    kept = [tuple(sorted(worst[count:])) for count in KEPT_COUNTS if count < len(worst)]
+    options |= {WORST_KEPT: [replace(rounded, layers=layers) for layers in kept]} if kept else {}
+    return {
+        name: min(trials, key=lambda trial: run(trial).loss) if len(trials) > 1 else trials[0]
+        for name, trials in options.items()
+    }
 
 
 def _worst_first(damage: Mapping[int, float]) -> list[int]:
@@ -153,32 +123,30 @@ def choose_contraction(
     tried = [layer for layer in _worst_first(damage)[:WORST_LAYERS] if damage[layer] > 0]
     offered = [contraction for contraction in CONTRACTIONS if site in (None, contraction.site)]
     gains = [[_measure_gain(run, contraction, layer, budget) for layer in tried] for contraction in offered]
-    best = {layer: _best_gain([row[at] for row in gains], budget) for at, layer in enumerate(tried)}
-    joint = [contraction for row in gains if (contraction := _join_layers(run, row, budget))]
+    by_layer = {layer: [gain for row in gains if (gain := row[at])] for at, layer in enumerate(tried)}
+    best = {layer: max(paying, key=lambda gain: gain.gain, default=None) for layer, paying in by_layer.items()}
+    paying = [[gain for gain in row if gain] for row in gains]
+    joint = [contraction for row in paying if (contraction := _join_layers(run, row, budget))]
     losses = {contraction: run(replace(rounded, contraction=contraction)).loss for contraction in joint}
     chosen = min(losses, key=losses.__getitem__, default=None)
     return best, chosen if chosen and losses[chosen] < run(rounded).loss else None
 
 
-def _measure_gain(run: RunTrial, contraction: Contraction, layer: int, budget: float) -> LayerGain:
-    here = replace(contraction, layers=(layer,))
+def _measure_gain(run: RunTrial, contraction: Contraction, layer: int, budget: float) -> LayerGain | None:
+    """None where it does not pay within the limit."""
+    here, rounded = replace(contraction, layers=(layer,)), RoundingTrial(CALIBRATION, REFERENCES[0], layers=(layer,))
     cost = run(RoundingTrial(CALIBRATION, contraction=here)).loss - run(UNROUNDED).loss
     if cost > budget:
-        return LayerGain(here, cost, 0.0)
-    rounded = RoundingTrial(CALIBRATION, REFERENCES[0], layers=(layer,))
-    return LayerGain(here, cost, run(rounded).loss - run(replace(rounded, contraction=here)).loss)
-
-
-def _best_gain(gains: Sequence[LayerGain], budget: float) -> LayerGain | None:
-    paying = [gain for gain in gains if gain.gain > 0 and gain.cost <= budget]
-    return max(paying, key=lambda gain: gain.gain, default=None)
+        return None
+    gain = run(rounded).loss - run(replace(rounded, contraction=here)).loss
+    return LayerGain(here, cost, gain) if gain > 0 else None
 
 
 def _join_layers(run: RunTrial, gains: Sequence[LayerGain], budget: float) -> Contraction | None:
-    """One contraction in as many of the layers as pay, measured together."""
+    """One contraction in as many of the layers in which it pays as the limit allows, measured together."""
     taken: list[LayerGain] = []
     for gain in sorted(gains, key=lambda gain: gain.gain - gain.cost, reverse=True):
-        if gain.gain > 0 and sum(max(member.cost, 0) for member in (*taken, gain)) <= budget:
+        if sum(max(member.cost, 0) for member in (*taken, gain)) <= budget:
             taken.append(gain)
     while taken:
         layers = tuple(sorted(gain.contraction.layers[0] for gain in taken))

@@ -1,44 +1,26 @@
 """Number formats of few bits for activations: encode, round and decode in one step, in the values' own dtype.
 
-The rounding is torch's own (`fake_quantize_per_channel_affine`, `float8_e4m3fn`); this file defines which values share
-a scale. A code is symmetric, without a zero point: the values at the input of down have both signs.
+The rounding is torch's own; this file defines which values share a scale.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from armlet.redistribution.errors import ArgumentError
+LARGEST_CODE = {"int8": 127, "int4": 7, "e4m3": 448}
+"""The largest number of each format; −128 and −8 are not used: the values at down have both signs, and one range."""
 
-LARGEST_NUMBER = {"int8": 127, "int4": 7, "e4m3": 448}
-"""The largest number of each format: −128 and −8 are not used, so that both signs have the same range."""
-
-SPANS = ("static", "tensor", "token")
-"""What shares a scale: everything, by calibration; the values of one sequence; the values of one token."""
-
-SMALLEST_LIMIT = 2.0**-100
-"""The smallest range: where all values are 0, any scale will do."""
+SMALLEST_RANGE = 2.0**-100  # where all values are 0, any scale will do
 
 
 @dataclass(frozen=True)
 class Code:
-    """A number format, and what shares a scale.
+    """A number format, symmetric and without a zero point, and what shares a scale."""
 
-    Args:
-        number: one of `LARGEST_NUMBER`: int8, int4, or float8 with 4 bits of exponent and 3 of mantissa.
-        span: one of `SPANS`.
-
-    Raises:
-        ArgumentError: no such format or span.
-    """
-
-    number: str
-    span: str
-
-    def __post_init__(self) -> None:
-        if self.number not in LARGEST_NUMBER or self.span not in SPANS:
-            raise ArgumentError(f"code: expected {', '.join(LARGEST_NUMBER)} with {', '.join(SPANS)}, found {self}")
+    number: Literal["int8", "int4", "e4m3"]  # e4m3: float8 with 4 bits of exponent and 3 of mantissa
+    span: Literal["static", "tensor", "token"]  # everything, by calibration; a sequence; a token
 
     def __str__(self) -> str:
         return f"{self.number} {self.span}"
@@ -50,17 +32,12 @@ class Code:
         return z.reshape(-1, z.shape[-1]) if self.span == "token" else z.flatten(1)
 
     def round(self, rows: Tensor, limit: Tensor) -> Tensor:
-        """Encodes and decodes; values beyond the limit become the limit, NaN and infinity are kept.
+        """`[rows, n]`, encoded and decoded; values beyond the limit become the limit, NaN and infinity are kept.
 
-        Args:
-            rows: `[rows, n]` float.
-            limit: `[rows, 1]`, the magnitude that the largest number represents.
-
-        Returns:
-            `[rows, n]`, of the same dtype.
+        `limit`, `[rows, 1]`, is the magnitude that the largest number represents.
         """
-        largest = LARGEST_NUMBER[self.number]
-        scale = limit.clamp(min=SMALLEST_LIMIT) / largest
+        largest = LARGEST_CODE[self.number]
+        scale = limit.clamp(min=SMALLEST_RANGE) / largest
         if self.number == "e4m3":
             rounded = (rows / scale).clamp(-largest, largest).to(torch.float8_e4m3fn).to(rows.dtype) * scale
         else:
@@ -70,9 +47,12 @@ class Code:
 
 
 CODES = (
-    *(Code(number, span) for number in ("int8", "int4") for span in SPANS),
+    *(Code(number, span) for number in ("int8", "int4") for span in ("static", "tensor", "token")),
     Code("e4m3", "tensor"),
 )
+
+REFERENCES = (Code("int8", "tensor"), Code("int4", "token"))
+"""The codes for which settings are chosen and distributions measured; the first also stands for float8."""
 
 
 def kth_smallest(rows: Tensor, share: float) -> Tensor:

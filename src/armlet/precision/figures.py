@@ -7,16 +7,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-from armlet.precision.choice import COMPANDED, CONTRACT, EXPANDED, REFERENCES, ROUNDED
-from armlet.precision.findings import LayerRow, MethodRow
+from armlet.precision.choice import COMPANDED, CONTRACT, EXPANDED, ROUNDED
+from armlet.precision.codes import REFERENCES
+from armlet.precision.findings import LayerRow, MethodRow, rows_at
 from armlet.precision.tables import STATIC, short_perplexity
 from armlet.presentation.style import COLOURS, GREY, style
 
 METHOD_COLOURS = {ROUNDED: "#333333", "Hadamard rotation": "#E69F00", COMPANDED: COLOURS["Inward"], CONTRACT: "#009E73"}
 """The methods whose layers are shown."""
 
-CODE_COLOURS = ("#333333", "#CC79A7")
-"""Of `REFERENCES`."""
+CODE_COLOURS = ("#333333", "#CC79A7")  # of `REFERENCES`
 
 PANELS: dict[str, tuple[str, Literal["linear", "log", "symlog"], float]] = {
     "sqnr": ("SQNR (dB)", "linear", 1),
@@ -28,12 +28,7 @@ PANELS: dict[str, tuple[str, Literal["linear", "log", "symlog"], float]] = {
 
 
 def draw_precision(rows: Sequence[MethodRow], layers: Sequence[LayerRow]) -> Figure:
-    """Perplexities at the two reference codes above; the damage of each layer and four measures of it below.
-
-    Args:
-        rows: of every code and method, the unrounded model first.
-        layers: the damage of each layer alone.
-    """
+    """Perplexities at the two reference codes above; the damage of each layer and four measures of it below."""
     with style():
         figure = Figure(figsize=(7.2, 5.6), layout="constrained")
         upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.1), squeeze=False).flat
@@ -44,12 +39,12 @@ def draw_precision(rows: Sequence[MethodRow], layers: Sequence[LayerRow]) -> Fig
 
 def _draw_methods(figure: SubFigure, rows: Sequence[MethodRow]) -> None:
     full = rows[0].perplexity
-    codes = [code for code in REFERENCES if any(row.code == code for row in rows)]
+    by_code = {code: methods for code in REFERENCES if (methods := rows_at(rows, code))}
     signs = f"dotted: full precision, {short_perplexity(full)}; hollow: no integer product"
     figure.suptitle(f"Held-out perplexity by method (log), with 95 % intervals\n{signs}", fontsize=8)
-    for axes, code in zip(figure.subplots(1, max(len(codes), 1), squeeze=False).flat, codes, strict=False):
-        ordered = sorted((row for row in rows if row.code == code), key=lambda row: row.perplexity, reverse=True)
-        _draw_perplexities(axes, ordered, full)
+    panels = figure.subplots(1, max(len(by_code), 1), squeeze=False).flat
+    for axes, (code, methods) in zip(panels, by_code.items(), strict=False):
+        _draw_perplexities(axes, sorted(methods.values(), key=lambda row: row.perplexity, reverse=True), full)
         axes.set_title(str(code), fontsize=8)
 
 
@@ -73,12 +68,10 @@ def _draw_limits(axes: Axes, rows: Sequence[MethodRow], full: float) -> tuple[fl
     """Sets a log scale that shows every perplexity, and intervals as far as they do not dwarf these."""
     values = [full, *(row.perplexity for row in rows)]
     bounds = [full * bound for row in rows for bound in (row.against_full.low, row.against_full.high) if bound]
-    left = max(0.9 * min(values), min(values + bounds))
-    right = min(1.3 * max(values), max(values + bounds))
+    left, right = max(0.9 * min(values), min(values + bounds)), min(1.3 * max(values), max(values + bounds))
     margin = (right / left) ** 0.04 + 1e-6  # where rounding changes nothing, all values are equal
-    axes.set_xscale("log")
-    axes.set_xlim(left / margin, right * margin)
     logarithmic = LogLocator(subs=(1, 2, 3, 4, 5, 7) if right < 10 * left else (1, 3))
+    axes.set(xscale="log", xlim=(left / margin, right * margin))
     axes.xaxis.set_major_locator(logarithmic if right > 2 * left else MaxNLocator(4))
     axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -101,8 +94,7 @@ def _draw_layers(figure: SubFigure, rows: Sequence[MethodRow], layers: Sequence[
 
 def _draw_damage(axes: Axes, layers: Sequence[LayerRow]) -> None:
     for code, colour in zip(REFERENCES, CODE_COLOURS, strict=True):
-        rises = [max(row.damage[code] - 1, 0) for row in layers]
-        label = f"{code}, one layer rounded"
+        rises, label = [max(row.damage[code] - 1, 0) for row in layers], f"{code}, one layer rounded"
         axes.plot([row.layer for row in layers], rises, color=colour, lw=0.9, marker=".", ms=3, label=label)
     axes.set_yscale("symlog", linthresh=1e-3)
     axes.set_ylim(bottom=0)
@@ -111,15 +103,12 @@ def _draw_damage(axes: Axes, layers: Sequence[LayerRow]) -> None:
 
 def _draw_measure(axes: Axes, rows: Sequence[MethodRow], name: str) -> None:
     """One measure by layer: of each method's values at int8 per tensor, or at a static range for saturation."""
-    code = STATIC if name == "saturated" else REFERENCES[0]
     title, scale, linear = PANELS[name]
-    for row in rows:
-        if row.code == code and row.method in METHOD_COLOURS:
-            points = [(layer, stats.get(name)) for layer, stats in row.outcome.layers.items()]
-            points = [(layer, value) for layer, value in points if value is not None]
-            dashes = "--" if row.method == CONTRACT else "-"  # most layers are not contracted and coincide
-            colour, label = METHOD_COLOURS[row.method], row.method
-            axes.plot(*zip(*points, strict=True), linestyle=dashes, color=colour, lw=0.9, label=label)
+    for method, row in rows_at(rows, STATIC if name == "saturated" else REFERENCES[0]).items():
+        if colour := METHOD_COLOURS.get(method):
+            points = [(layer, value) for layer, at in row.outcome.layers.items() if (value := at.get(name)) is not None]
+            dashes = "--" if method == CONTRACT else "-"  # most layers are not contracted and coincide
+            axes.plot(*zip(*points, strict=True), linestyle=dashes, color=colour, lw=0.9, label=method)
     axes.set_yscale(scale, **({"linthresh": linear} if scale == "symlog" else {}))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_title(title, fontsize=7)

@@ -1,15 +1,14 @@
 """The result of `armlet quantize`: a row for each code and method and one for each layer, with intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import exp, isfinite
 from pathlib import Path
 
-from armlet.attachment.config import CONFIG_FILE, describe
+from armlet.attachment.config import CONFIG_FILE, save_config
 from armlet.precision.codes import Code
+from armlet.precision.measure import Contraction, TrialOutcome
 from armlet.precision.plan import PrecisionPlan
-from armlet.precision.trials import Contraction, TrialOutcome
-from armlet.presentation.files import write_json
 from armlet.redistribution.noise import Noise
 from armlet.statistics.comparison import compare
 
@@ -36,24 +35,25 @@ class PerplexityRatio:
         low, high = (exp(bound) if isfinite(bound) else None for bound in comparison.interval)
         return cls(exp(comparison.difference), low, high)
 
+    def describe(self, digits: int) -> str:
+        """The ratio, and its interval where there is one."""
+        bounds = "" if self.low is None else f" [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        return f"{self.ratio:.{digits}f}{bounds}"
+
 
 @dataclass(frozen=True)
 class MethodRow:
     """One method at one code, on the held-out text.
 
-    Attributes:
-        code: None for the unrounded model.
-        setting: what calibration chose, in words; empty where there is nothing to choose.
-        against_full: the ratio to the unrounded model's perplexity.
-        recovered: share of the gap between full precision and rounding to nearest; None where the interval of that gap
-            includes 0.
+    `recovered` is a share of the gap between full precision and rounding to nearest; None where the interval of that
+    gap includes 0.
     """
 
-    code: Code | None
+    code: Code | None  # None for the unrounded model
     method: str
-    setting: str
+    setting: str  # what calibration chose, in words; empty where there is nothing to choose
     perplexity: float
-    against_full: PerplexityRatio
+    against_full: PerplexityRatio  # to the unrounded model's perplexity
     recovered: float | None
     outcome: TrialOutcome
 
@@ -64,26 +64,22 @@ class MethodRow:
         return named | measured | self.outcome.to_dict()
 
 
+def rows_at(rows: Iterable[MethodRow], code: Code | None) -> dict[str, MethodRow]:
+    """The rows of one code, by method."""
+    return {row.method: row for row in rows if row.code == code}
+
+
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer alone: its damage on the calibration text, its best contraction and what that does on held-out text.
-
-    Attributes:
-        damage: ratio of perplexities, rounded to unrounded, by reference code.
-        tried: whether contractions were tried.
-        setting: the best contraction; None where none pays within the limit.
-        cost: ratio of perplexities, contracted to unrounded, without any rounding.
-        gain: ratio of perplexities with the layer rounded, with the contraction to without.
-        chosen: whether the layer is part of the chosen contraction.
-    """
+    """One layer alone: its damage on the calibration text, its best contraction and what that does on held-out text."""
 
     layer: int
-    damage: Mapping[Code, float]
-    tried: bool
-    setting: str | None
-    cost: PerplexityRatio | None
-    gain: PerplexityRatio | None
-    chosen: bool
+    damage: Mapping[Code, float]  # ratio of perplexities, rounded to unrounded, by reference code
+    tried: bool  # whether contractions were
+    setting: str | None  # the best contraction; None where none pays within the limit
+    cost: PerplexityRatio | None  # contracted to unrounded, without any rounding
+    gain: PerplexityRatio | None  # with the layer rounded: with the contraction to without
+    chosen: bool  # whether the layer is part of the chosen contraction
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -95,33 +91,24 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Precision:
-    """Everything that a run measured.
-
-    Attributes:
-        dtype: of the model's weights.
-        rows: the unrounded model first, then every method at each complete code.
-        contraction: the chosen one; None where none pays.
-        headline: the first lines to show.
-        cautions: what to know before the contraction is used.
-        interrupted: whether codes are missing.
-    """
+    """Everything that a run measured."""
 
     plan: PrecisionPlan
-    dtype: str
-    rows: Sequence[MethodRow]
+    dtype: str  # of the model's weights
+    rows: Sequence[MethodRow]  # the unrounded model first, then every method at each complete code
     layers: Sequence[LayerRow]
-    contraction: Contraction | None
-    headline: Sequence[str]
-    cautions: Sequence[str]
-    interrupted: bool
+    contraction: Contraction | None  # the chosen one; None where none pays
+    headline: Sequence[str]  # the first lines to show
+    cautions: Sequence[str]  # what to know before the contraction is used
+    interrupted: bool  # whether codes are missing
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        source = {"source": self.plan.model, "dtype": self.dtype, "data": self.plan.data and str(self.plan.data)}
-        asked = {**source, **self.plan.options(), "seed": self.plan.seed, "interrupted": self.interrupted}
-        said = {"headline": self.headline, "cautions": self.cautions}
+        plan = self.plan
+        source = {"source": plan.model, "dtype": self.dtype, "data": plan.data and str(plan.data)}
+        said = {"interrupted": self.interrupted, "headline": self.headline, "cautions": self.cautions}
         layers, rows = ([row.to_dict() for row in table] for table in (self.layers, self.rows))
-        return {**asked, **said, "layers": layers, "rows": rows}
+        return {**source, **plan.options(), "seed": plan.seed, **said, "layers": layers, "rows": rows}
 
 
 def save_setting(contraction: Contraction | None, folder: Path) -> list[str]:
@@ -129,5 +116,4 @@ def save_setting(contraction: Contraction | None, folder: Path) -> list[str]:
     if contraction is None:
         (folder / CONFIG_FILE).unlink(missing_ok=True)
         return []
-    content = describe(contraction.policy, contraction.layers, contraction.scope, Noise(0), contraction.site)
-    return [str(write_json(folder / CONFIG_FILE, content))]
+    return [str(save_config(folder, **vars(contraction), noise=Noise(0)))]

@@ -1,14 +1,13 @@
 """What rounding the inputs of down to a few bits does to a model: loss of each window, and statistics of each layer.
 
-Rounding is simulated: values are coded and decoded in the model's own arithmetic, as an integer kernel with exact sums
-would see them. Weights and everything else keep their precision.
+Rounding is simulated in the model's arithmetic, as an integer kernel with exact sums would see it; all else is kept.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from math import log10
+from math import exp, log10
 from typing import cast
 
 import torch
@@ -16,56 +15,93 @@ from torch import Tensor, nn
 
 from armlet.attachment.attach import attach
 from armlet.attachment.sites import PRODUCT, find_sites
-from armlet.precision.codes import Code
-from armlet.precision.transforms import Plain
-from armlet.precision.trials import CALIBRATION, HELD_OUT, Contraction, LayerStats, RoundingTrial, TrialOutcome
+from armlet.precision.codes import REFERENCES, Code
+from armlet.precision.transforms import Plain, Rounding
+from armlet.redistribution.inward import Inward
+from armlet.runs.folder import Record
 
-BATCH_TOKENS = 512
-"""Tokens of windows that run together."""
+BATCH_TOKENS = 512  # of windows that run together
+HELD_OUT, CALIBRATION = "held-out", "calibration"  # the texts: one to measure on, one to choose by
 
-InputHook = Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...] | None]
+InputChange = Callable[[Tensor], Tensor]
+"""What becomes of the input of a down, `[batch, seq, width]`."""
+
+LayerStats = dict[str, float | None]
+"""What rounding loses in one layer, and where it was measured the distribution of the values that are coded.
+
+- sqnr: signal to quantisation noise, dB; None without signal or noise.
+- saturated: share of values beyond the range of the code.
+- max_over_median: largest magnitude over the median; None where the median is 0.
+- kurtosis: excess kurtosis; None where all values are equal.
+"""
 
 
 @dataclass(frozen=True)
-class Rounding:
-    """A code and a fitted transform at one down.
+class Contraction:
+    """`Inward` in some layers: the arguments of `attach`."""
 
-    Args:
-        limit: `[1, 1]`, the calibrated range; None where each call determines its own.
-    """
+    policy: Inward
+    site: str
+    scope: str
+    layers: tuple[int, ...]
 
-    code: Code
-    transform: Plain
-    limit: Tensor | None
+    def __str__(self) -> str:
+        return f"{self.policy.curve}, knee {self.policy.knee}, {self.site}, {self.scope}"
+
+
+@dataclass(frozen=True)
+class RoundingTrial:
+    """One way to run the model over one of the texts: what is rounded there, and the contraction that is attached."""
+
+    text: str  # `CALIBRATION` or `HELD_OUT`
+    code: Code | None = None  # in which the inputs of down are rounded; None leaves them as they are
+    transform: Plain = Plain()  # noqa: RUF009 - frozen; applied around the code, not yet fitted
+    layers: tuple[int, ...] | None = None  # those that are rounded; None for all
+    contraction: Contraction | None = None
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Identifies the trial in a run folder."""
+        layers = "all" if self.layers is None else ",".join(map(str, self.layers))
+        return (self.text, str(self.code), repr(self.transform), layers, repr(self.contraction))
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """The mean loss of the tokens of each window, in nats, and the statistics of each rounded layer."""
+
+    losses: list[float]
+    layers: dict[int, LayerStats]
+
+    @property
+    def loss(self) -> float:
+        """Mean over windows, which have the same length; nats per token."""
+        return sum(self.losses) / len(self.losses)
+
+    @property
+    def perplexity(self) -> float:
+        """Over all windows."""
+        return exp(self.loss)
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON, which makes strings of the layers."""
+        return {"nll": self.losses, "layers": self.layers}
 
     @classmethod
-    def fit(cls, code: Code, transform: Plain, x: Tensor, weight: Tensor) -> "Rounding":
-        """To calibration values `[windows, seq, width]` and the weight of down."""
-        fitted = transform.fit(x.float(), weight.float(), code)
-        rows = code.rows(fitted.forward(x.float())[0])
-        return cls(code, fitted, fitted.limit(rows) if code.span == "static" else None)
+    def from_dict(cls, plain: Record) -> "TrialOutcome":
+        """From what `to_dict` gives, as JSON or not."""
+        return cls(plain["nll"], {int(layer): stats for layer, stats in plain["layers"].items()})
 
-    def __call__(self, x: Tensor, meter: "Meter | None" = None) -> Tensor:
-        """`[batch, seq, width]`, rounded in float32 and returned in the dtype of `x`."""
-        z, inverse = self.transform.forward(x.float())
-        rows = self.code.rows(z)
-        limit = self.transform.limit(rows) if self.limit is None else self.limit
-        rounded = inverse(self.code.round(rows, limit).view_as(z)).to(x.dtype)
-        if meter:
-            meter.add(x, rounded, rows, limit)
-        return rounded
+
+RunTrial = Callable[[RoundingTrial], TrialOutcome]
+"""Runs a trial, or looks its outcome up."""
 
 
 @dataclass
 class Meter:
-    """Sums over the calls of one layer.
+    """Sums over the calls of one layer. The median of the coded values is the mean of the calls' medians."""
 
-    Args:
-        shaped: whether the distribution of the coded values is measured too, which takes as long as the rounding. Its
-            median is the mean of the calls' medians.
-    """
-
-    shaped: bool = False
+    shaped: bool = False  # whether their distribution is measured too, which takes as long as the rounding
     signal: float = 0.0
     noise: float = 0.0
     beyond: int = 0
@@ -81,8 +117,7 @@ class Meter:
         self.beyond += int((rows.abs() > limit * (1 + 1e-6)).sum())  # the limit itself may have been rounded once
         self.count += rows.numel()
         if self.shaped:
-            magnitude = rows.abs().flatten()
-            values = rows.flatten().double()
+            magnitude, values = rows.abs().flatten(), rows.flatten().double()
             self.powers += torch.stack([(values**power).sum() for power in range(1, 5)]).cpu()
             self.largest = max(self.largest, magnitude.max().item())
             self.medians.append(magnitude.median().item())
@@ -102,89 +137,70 @@ class Meter:
 
 
 class Bench:
-    """A model with its two texts, on which trials run.
+    """A model with its two texts, on which trials run; `after` as in `window_losses`.
 
-    Args:
-        model: a causal LM with gated MLPs, in eval mode.
-        texts: int64 `[windows, tokens]`, by `CALIBRATION` and `HELD_OUT`.
-        shaped: the codes for which distributions are measured too, on the held-out text.
-        after: as in `window_losses`.
+    The model is a causal LM with gated MLPs in eval mode; texts are int64 `[windows, tokens]`, by `CALIBRATION` and
+    `HELD_OUT`.
     """
 
-    def __init__(
-        self, model: nn.Module, texts: Mapping[str, Tensor], shaped: Sequence[Code] = (), after: int | None = None
-    ) -> None:
-        self.model, self.texts, self.shaped, self.after = model, texts, shaped, after
+    def __init__(self, model: nn.Module, texts: Mapping[str, Tensor], after: int | None = None) -> None:
+        self.model, self.texts, self.after = model, texts, after
         self.downs = {site.layer: site.module for site in find_sites(model, "all", site=PRODUCT)}
+        self.dtype = str(model.dtype).removeprefix("torch.")
         self._calibrated: tuple[Contraction | None, dict[int, Tensor]] | None = None
-
-    @property
-    def dtype(self) -> str:
-        """Of the model's weights."""
-        return str(self.model.dtype).removeprefix("torch.")
 
     def run(self, trial: RoundingTrial) -> TrialOutcome:
         """Runs the model over the text of the trial; afterwards it is as before."""
-        roundings = self._fit(trial)
-        shaped = trial.text == HELD_OUT and trial.code in self.shaped
-        meters = {layer: Meter(shaped) for layer in roundings}
-        hooks = {layer: partial(_round_input, rounding, meters[layer]) for layer, rounding in roundings.items()}
-        losses = self._hooked_losses(trial.text, trial.contraction, hooks)
+        changes, meters = dict[int, InputChange](), dict[int, Meter]()
+        if code := trial.code:
+            values = self._calibration_values(trial.contraction)
+            for layer in self.downs if trial.layers is None else trial.layers:
+                weight = cast(Tensor, self.downs[layer].weight).detach()
+                rounding = Rounding.fit(code, trial.transform, values[layer], weight)
+                meters[layer] = Meter(shaped=trial.text == HELD_OUT and code in REFERENCES)
+                changes[layer] = partial(rounding, measure=meters[layer].add)
+        losses = self._losses(trial.text, trial.contraction, changes)
         return TrialOutcome(losses, {layer: meter.stats() for layer, meter in meters.items()})
-
-    def _fit(self, trial: RoundingTrial) -> dict[int, Rounding]:
-        if trial.code is None:
-            return {}
-        values = self._calibration_values(trial.contraction)
-        layers = self.downs if trial.layers is None else trial.layers
-        weights = {layer: cast(Tensor, self.downs[layer].weight).detach() for layer in layers}
-        return {layer: Rounding.fit(trial.code, trial.transform, values[layer], weights[layer]) for layer in layers}
 
     def _calibration_values(self, contraction: Contraction | None) -> dict[int, Tensor]:
         """`[windows, seq, width]`: the inputs of every down on the calibration text; the last ones are cached."""
         if self._calibrated is None or self._calibrated[0] != contraction:
             inputs: dict[int, list[Tensor]] = {layer: [] for layer in self.downs}
-            hooks = {layer: partial(_record_input, inputs[layer]) for layer in self.downs}
-            self._hooked_losses(CALIBRATION, contraction, hooks)
+            self._losses(CALIBRATION, contraction, {at: partial(_record_input, kept) for at, kept in inputs.items()})
             self._calibrated = contraction, {layer: torch.cat(parts) for layer, parts in inputs.items()}
         return self._calibrated[1]
 
-    def _hooked_losses(self, text: str, contraction: Contraction | None, hooks: Mapping[int, InputHook]) -> list[float]:
+    def _losses(self, text: str, contraction: Contraction | None, changes: Mapping[int, InputChange]) -> list[float]:
         with ExitStack() as stack:
             if contraction:
-                where = {"layers": contraction.layers, "scope": contraction.scope, "site": contraction.site}
-                stack.enter_context(attach(self.model, contraction.policy, **where))
-            for layer, hook in hooks.items():
-                stack.callback(self.downs[layer].register_forward_pre_hook(hook).remove)
+                stack.enter_context(attach(self.model, **vars(contraction)))
+            for layer, change in changes.items():
+                hook = self.downs[layer].register_forward_pre_hook(partial(_change_input, change))
+                stack.callback(hook.remove)
             return window_losses(self.model, self.texts[text], self.after)
 
 
-def _round_input(rounding: Rounding, meter: Meter, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (rounding(args[0], meter), *args[1:])
+def _change_input(change: InputChange, _: nn.Module, args: tuple[Tensor]) -> Tensor:
+    return change(args[0])
 
 
-def _record_input(inputs: list[Tensor], _: nn.Module, args: tuple[Tensor, ...]) -> None:
-    inputs.append(args[0].detach().clone())
+def _record_input(inputs: list[Tensor], x: Tensor) -> Tensor:
+    inputs.append(x.detach().clone())
+    return x
 
 
 @torch.no_grad()
 def window_losses(model: nn.Module, windows: Tensor, after: int | None = None) -> list[float]:
-    """Mean negative log-likelihood of each window's tokens except the first, in nats.
+    """Mean negative log-likelihood of the tokens of each window except the first, in nats.
 
-    Args:
-        model: a causal LM.
-        windows: int64 `[windows, tokens]`.
-        after: a token of every window; only tokens after its first occurrence count. None for all.
+    The windows are int64 `[windows, tokens]`. With `after`, a token of each, only tokens after its first one count.
     """
     losses: list[float] = []
     for batch in windows.split(max(1, BATCH_TOKENS // windows.shape[1])):
-        logits = model(batch, use_cache=False).logits[:, :-1].float()
-        targets = batch[:, 1:]
+        targets, logits = batch[:, 1:], model(batch, use_cache=False).logits[:, :-1].float()
         # Flattened: torch takes three times as long where the classes are not the last dimension.
         flat = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         token_losses = flat.view_as(targets).double()
-        counted = torch.ones_like(token_losses)
-        if after is not None:
-            counted = (batch[:, :-1] == after).cumsum(1).clamp(max=1)
+        counted = torch.ones_like(targets) if after is None else (batch[:, :-1] == after).cumsum(1).clamp(max=1)
         losses += ((token_losses * counted).sum(1) / counted.sum(1)).tolist()
     return losses

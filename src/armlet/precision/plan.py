@@ -14,53 +14,36 @@ from torch.nn import functional
 
 from armlet.checkpoints.identity import ABACUS, fingerprint, model_folder
 from armlet.checkpoints.pretrained import load, parse_dtype
-from armlet.precision.choice import REFERENCES
-from armlet.precision.measure import Bench
-from armlet.precision.trials import CALIBRATION, HELD_OUT
+from armlet.precision.measure import CALIBRATION, HELD_OUT, Bench
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PASSAGES = Path(__file__).with_name("passages.txt")
-"""The built-in text: prose written for this purpose."""
-
-EQUALS = "?"
-"""The token between a problem of abacus and its answer."""
+PASSAGES = Path(__file__).with_name("passages.txt")  # the built-in text: prose written for this purpose
+EQUALS = "?"  # the token between a problem of abacus and its answer
 
 AbacusProblem = Callable[[int, Literal["train", "test"]], str]
 """The problem of abacus with this index in a split, with `EQUALS` and its worked answer."""
-
-PROBLEM_SPLITS: dict[str, Literal["train", "test"]] = {HELD_OUT: "test", CALIBRATION: "train"}
 
 
 @dataclass(frozen=True)
 class PrecisionPlan:
     """The options of a run.
 
-    Args:
-        model: a folder, a hub id, or abacus.
-        data: a text in UTF-8; None for the built-in one, and for problems where the model is abacus.
-        windows: number of held-out windows.
-        tokens: per window.
-        calibration: number of windows to choose by.
-        limit: by how much a contraction may raise the unrounded model's perplexity on calibration text, as a fraction.
-        site: the only site at which a contraction may be; None for either.
-        seed: of the bootstrap.
-        dtype: of the weights, or auto.
-        device: None for the CPU.
+    `limit` is by how much a contraction may raise the unrounded model's perplexity on calibration text, as a fraction.
     """
 
-    model: str
-    data: Path | None
-    windows: int
-    tokens: int
-    calibration: int
+    model: str  # a folder, a hub id, or abacus
+    data: Path | None  # a text in UTF-8; None for the built-in one, and for problems where the model is abacus
+    windows: int  # held out
+    tokens: int  # per window
+    calibration: int  # number of windows to choose by
     limit: float
-    site: str | None
-    seed: int
-    dtype: str
-    device: str | None
+    site: str | None  # the only site at which a contraction may be; None for either
+    seed: int  # of the bootstrap
+    dtype: str  # of the weights, or auto
+    device: str | None  # None for the CPU
 
     def options(self) -> dict[str, object]:
         """Those that decide what is measured, for the manifest and the result."""
@@ -70,9 +53,7 @@ class PrecisionPlan:
 def load_bench(plan: PrecisionPlan, problem: AbacusProblem) -> tuple[Bench, dict[str, object]]:
     """The model with its texts, and the manifest: everything that decides which settings are chosen, and the losses.
 
-    Args:
-        plan: the options.
-        problem: of abacus, which is measured on problems because it was not trained on prose.
+    Abacus is measured on problems because it was not trained on prose.
 
     Raises:
         ArgumentError: a text, dtype or number of tokens that does not fit.
@@ -86,10 +67,14 @@ def load_bench(plan: PrecisionPlan, problem: AbacusProblem) -> tuple[Bench, dict
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or plan.tokens
     if plan.tokens > longest:
         raise ArgumentError(f"--tokens: the model reads {longest:,} at a time, found {plan.tokens:,}")
-    texts = _problem_texts(plan, tokenizer, problem) if solves else _prose_texts(plan, tokenizer, text)
     # Abacus was not trained to guess questions: only what follows the question mark counts.
     after = cast(int, tokenizer.convert_tokens_to_ids(EQUALS)) if solves else None
-    bench = Bench(model, {name: ids.to(model.device) for name, ids in texts.items()}, REFERENCES, after)
+    if after is not None:
+        texts = _problem_texts(plan, tokenizer, problem, after)
+    else:
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        texts = cut(ids, plan.windows, plan.calibration, plan.tokens, cast("int | None", tokenizer.bos_token_id))
+    bench = Bench(model, {name: ids.to(model.device) for name, ids in texts.items()}, after)
     hashes = {name: hashlib.sha256(str(ids.tolist()).encode()).hexdigest() for name, ids in texts.items()}
     about = {"model": plan.model, "sha256": fingerprint(folder), "device": str(model.device), "dtype": bench.dtype}
     return bench, {
@@ -109,20 +94,10 @@ def _read_text(data: Path) -> str:
         raise ArgumentError(f"--data: {data} is not a text in UTF-8") from None
 
 
-def _prose_texts(plan: PrecisionPlan, tokenizer: "PreTrainedTokenizerBase", text: str) -> dict[str, Tensor]:
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return cut(ids, plan.windows, plan.calibration, plan.tokens, cast("int | None", tokenizer.bos_token_id))
-
-
 def cut(ids: Sequence[int], windows: int, calibration: int, tokens: int, first: int | None) -> dict[str, Tensor]:
     """The held-out windows from the beginning of a text, and the calibration windows from its end, without overlap.
 
-    Args:
-        ids: the text's tokens.
-        windows: number of held-out windows.
-        calibration: number of windows to choose by.
-        tokens: per window.
-        first: the token that begins each window, in place of its last one; None for none.
+    Each begins with the token `first` in place of its last one, unless that is None.
 
     Raises:
         ArgumentError: the text is too short.
@@ -135,19 +110,19 @@ def cut(ids: Sequence[int], windows: int, calibration: int, tokens: int, first: 
         )
     parts = {HELD_OUT: ids[: windows * tokens], CALIBRATION: ids[len(ids) - calibration * tokens :]}
     texts = {name: torch.tensor(part).view(-1, tokens) for name, part in parts.items()}
-    if first is None:
-        return texts
-    return {name: functional.pad(rows[:, :-1], (1, 0), value=first) for name, rows in texts.items()}
+    if first is not None:
+        texts = {name: functional.pad(rows[:, :-1], (1, 0), value=first) for name, rows in texts.items()}
+    return texts
 
 
 def _problem_texts(
-    plan: PrecisionPlan, tokenizer: "PreTrainedTokenizerBase", problem: AbacusProblem
+    plan: PrecisionPlan, tokenizer: "PreTrainedTokenizerBase", problem: AbacusProblem, equals: int
 ) -> dict[str, Tensor]:
     """Worked problems of abacus, truncated to a window; without those that are shorter or whose answer is cut off."""
-    equals, texts = tokenizer.convert_tokens_to_ids(EQUALS), dict[str, Tensor]()
-    for name, count in ((HELD_OUT, plan.windows), (CALIBRATION, plan.calibration)):
-        problems = (problem(index, PROBLEM_SPLITS[name]) for index in range(100 * count))
-        coded = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in problems)
+    texts, counts = dict[str, Tensor](), {HELD_OUT: plan.windows, CALIBRATION: plan.calibration}
+    for name, count in counts.items():
+        split = "test" if name == HELD_OUT else "train"
+        coded = (tokenizer(problem(at, split), add_special_tokens=False)["input_ids"] for at in range(100 * count))
         usable = (ids[: plan.tokens] for ids in coded if len(ids) >= plan.tokens > ids.index(equals) + 1)
         windows = list(islice(usable, count))
         if len(windows) < count:

@@ -1,17 +1,16 @@
 """Runs the trials of a plan, and turns their outcomes into findings."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from math import exp, isfinite
 from pathlib import Path
 
-from armlet.precision.choice import REFERENCES, Chosen, RunTrial, choose, most_trials, reference
-from armlet.precision.codes import CODES, Code
+from armlet.precision.choice import Chosen, choose, most_trials, reference
+from armlet.precision.codes import CODES, REFERENCES, Code
 from armlet.precision.findings import LayerRow, MethodRow, PerplexityRatio, Precision
-from armlet.precision.measure import Bench
+from armlet.precision.measure import CALIBRATION, HELD_OUT, Bench, RoundingTrial, RunTrial, TrialOutcome
 from armlet.precision.plan import PrecisionPlan
-from armlet.precision.sentences import cautions, headline
-from armlet.precision.trials import CALIBRATION, HELD_OUT, Contraction, RoundingTrial, TrialOutcome
+from armlet.precision.tables import cautions, headline
 from armlet.presentation.terminal import progress
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import open_run_folder
@@ -20,12 +19,6 @@ from armlet.runs.machine import machine
 
 def measure_precision(plan: PrecisionPlan, bench: Bench, manifest: dict[str, object], folder: Path) -> Precision:
     """Runs every trial that the folder does not contain yet, with a progress bar; Ctrl-C ends it early.
-
-    Args:
-        plan: what is measured.
-        bench: of this plan.
-        manifest: of this plan.
-        folder: for the journal; a run continues where it was interrupted.
 
     Raises:
         ArgumentError: the unrounded model's loss is not finite.
@@ -46,10 +39,13 @@ def measure_precision(plan: PrecisionPlan, bench: Bench, manifest: dict[str, obj
 
 def _run_trials(plan: PrecisionPlan, bench: Bench, run: RunTrial) -> Precision:
     """Everything from the choice on the calibration text to the last code, as far as Ctrl-C allows."""
-    rows, layers = list[MethodRow](), list[LayerRow]()
-    contraction, interrupted = None, False
+    rows, layers, contraction, interrupted = list[MethodRow](), list[LayerRow](), None, False
     try:
-        _check_finite(run(RoundingTrial(CALIBRATION)).losses)
+        if not all(map(isfinite, run(RoundingTrial(CALIBRATION)).losses)):
+            raise ArgumentError(
+                "the model's loss on the text is not a number before anything is rounded: its weights contain NaN, or "
+                "its dtype overflows; try --dtype float32"
+            )
         chosen = choose(run, list(bench.downs), plan.limit, plan.site)
         contraction = chosen.contraction
         layers = layer_rows(run, chosen, plan.seed)
@@ -61,14 +57,6 @@ def _run_trials(plan: PrecisionPlan, bench: Bench, run: RunTrial) -> Precision:
     lines = headline(rows, plan.seed) if rows else []
     warnings = cautions(rows, contraction, plan.limit, plan.seed) if rows and contraction else []
     return Precision(plan, bench.dtype, rows, layers, contraction, lines, warnings, interrupted)
-
-
-def _check_finite(losses: Sequence[float]) -> None:
-    if not all(map(isfinite, losses)):
-        raise ArgumentError(
-            "the model's loss on the text is not a number before anything is rounded: its weights contain NaN, or its "
-            "dtype overflows; try --dtype float32"
-        )
 
 
 def method_rows(run: RunTrial, chosen: Chosen, code: Code | None, seed: int) -> list[MethodRow]:
@@ -84,19 +72,17 @@ def method_rows(run: RunTrial, chosen: Chosen, code: Code | None, seed: int) -> 
         outcome = run(replace(trial, text=HELD_OUT, code=code))
         against_full = PerplexityRatio.between(full.losses, outcome.losses, seed)
         recovered = (nearest.perplexity - outcome.perplexity) / gap if resolved else None
-        setting = _describe_setting(trial)
-        rows.append(MethodRow(code, name, setting, outcome.perplexity, against_full, recovered, outcome))
+        rows.append(MethodRow(code, name, _setting(trial), outcome.perplexity, against_full, recovered, outcome))
     return rows
 
 
-def _describe_setting(trial: RoundingTrial) -> str:
+def _setting(trial: RoundingTrial) -> str:
     """What calibration chose, in words; empty where there is nothing to choose."""
     if trial.contraction:
         return f"{trial.contraction}, {_layer_spans(trial.contraction.layers)}"
     if trial.layers is not None:
         return f"rounded: {_layer_spans(trial.layers)}"
-    names = [field.name for field in fields(trial.transform) if field.repr and field.name not in ("fixed", "ratio")]
-    return ", ".join(f"{name} {getattr(trial.transform, name)}" for name in names)
+    return ", ".join(f"{name} {value}" for name, value in vars(trial.transform).items() if name != "fixed")
 
 
 def _layer_spans(layers: Sequence[int]) -> str:
@@ -109,18 +95,15 @@ def _layer_spans(layers: Sequence[int]) -> str:
 
 def layer_rows(run: RunTrial, chosen: Chosen, seed: int) -> list[LayerRow]:
     """Each layer alone; of the contractions that were tried there, the best and its effect on held-out windows."""
-
-    def effect(bare: RoundingTrial, contraction: Contraction) -> PerplexityRatio:
-        return PerplexityRatio.between(run(bare).losses, run(replace(bare, contraction=contraction)).losses, seed)
-
     rows = list[LayerRow]()
-    for layer in next(iter(chosen.damage.values())):
+    for layer in chosen.damage[REFERENCES[0]]:
         damage = {code: exp(nats[layer]) for code, nats in chosen.damage.items()}
         setting = cost = benefit = None
         if gain := chosen.gains.get(layer):
             setting = str(gain.contraction)
-            cost = effect(RoundingTrial(HELD_OUT), gain.contraction)
-            benefit = effect(RoundingTrial(HELD_OUT, REFERENCES[0], layers=(layer,)), gain.contraction)
+            bare = RoundingTrial(HELD_OUT), RoundingTrial(HELD_OUT, REFERENCES[0], layers=(layer,))
+            pairs = [(run(trial).losses, run(replace(trial, contraction=gain.contraction)).losses) for trial in bare]
+            cost, benefit = (PerplexityRatio.between(*pair, seed) for pair in pairs)
         contracted = chosen.contraction is not None and layer in chosen.contraction.layers
         rows.append(LayerRow(layer, damage, layer in chosen.gains, setting, cost, benefit, contracted))
     return rows

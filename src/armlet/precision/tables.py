@@ -1,32 +1,31 @@
-"""The tables of `armlet quantize`."""
+"""What `armlet quantize` prints: what to say first, what to know before its contraction is used, and the tables."""
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
-from armlet.precision.choice import COMPANDED, REFERENCES, ROUNDED
-from armlet.precision.codes import Code
-from armlet.precision.findings import LayerRow, MethodRow, PerplexityRatio, Precision
+from armlet.precision.choice import COMPANDED, COMPANDED_STATIC, CONTRACT, OURS, ROUNDED, WORST_KEPT
+from armlet.precision.codes import REFERENCES, Code
+from armlet.precision.findings import LayerRow, MethodRow, PerplexityRatio, Precision, rows_at
+from armlet.precision.measure import Contraction
+from armlet.presentation.terminal import titled_table
 
 SHORT_NAMES = {
-    "round to nearest": "nearest",
+    ROUNDED: "nearest",
     "percentile clip": "perc.\nclip",
     "MSE clip": "MSE\nclip",
     "SmoothQuant": "Smooth\nQuant",
     "Hadamard rotation": "Hada-\nmard",
-    "worst layers kept": "worst\nkept",
-    "compand": "compand",
-    "compand, static knee": "static\nknee",
-    "contract or clip": "con-\ntract",
+    WORST_KEPT: "worst\nkept",
+    COMPANDED: "compand",
+    COMPANDED_STATIC: "static\nknee",
+    CONTRACT: "con-\ntract",
 }
 """Names of methods with which nine columns and the code fit into 80 characters."""
 
 SHOWN_MEASURES = {"sqnr": "SQNR", "max_over_median": "max/med", "kurtosis": "kurtosis", "saturated": "saturated"}
 
-STATIC = Code("int8", "static")
-"""The code for which saturation is shown: only a fixed range is exceeded by many values."""
+STATIC = Code("int8", "static")  # for which saturation is shown: only a fixed range is exceeded by many values
 
 USE = (
     "compand and static knee are codes for keeping and sending: no integer product takes them. "
@@ -37,59 +36,49 @@ USE = (
 
 def precision_tables(result: Precision) -> list[Table]:
     """Methods, the distribution in each layer where its code is complete, and the worst layers."""
-    tables = [methods_table(result.rows)]
-    if any(row.code == REFERENCES[0] for row in result.rows):
-        tables.append(shape_table(result.rows, REFERENCES[0], (ROUNDED, COMPANDED)))
-    return [*tables, layers_table(result.layers)]
+    shapes = [shape_table(result.rows)] if rows_at(result.rows, REFERENCES[0]) else []
+    return [methods_table(result.rows), *shapes, layers_table(result.layers)]
 
 
 def methods_table(rows: Sequence[MethodRow]) -> Table:
     """Held-out perplexities, codes × methods; "none" is the unrounded model, with a contraction also another one."""
-    table = _bare_table(f"Perplexity by code and method; full precision {short_perplexity(rows[0].perplexity)}")
-    table.caption, table.caption_justify = Text(USE), "left"
     methods = list(dict.fromkeys(row.method for row in rows if row.code))
-    table.add_column("code", no_wrap=True)
-    for method in methods:
-        table.add_column(SHORT_NAMES[method], justify="right", no_wrap=True)
+    title = f"Perplexity by code and method; full precision {short_perplexity(rows[0].perplexity)}"
+    table = titled_table(title, ["code", *(SHORT_NAMES[method] for method in methods)], USE)
     for code in dict.fromkeys(row.code for row in rows):
-        cells = {row.method: short_perplexity(row.perplexity) for row in rows if row.code == code}
+        cells = {method: short_perplexity(row.perplexity) for method, row in rows_at(rows, code).items()}
         table.add_row(str(code or "none"), *(cells.get(method, "") for method in methods))
     return table
 
 
 def layers_table(rows: Sequence[LayerRow]) -> Table:
     """The most damaging layers, worst first, and the best contraction of each."""
-    code = next(iter(rows[0].damage))
-    tried = sorted((row for row in rows if row.tried), key=lambda row: row.damage[code], reverse=True)
-    table = _bare_table(f"Worst layers, one at a time: ratios of perplexity, rounded ({code}), contracted, both")
-    for heading in ("layer", "rounded\n/ full", "contr.\n/ full", "both /\nrounded [95 %]"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("contraction", no_wrap=True)
-    for row in tried:
-        effect = [f"{row.cost.ratio:.4f}", _with_bounds(row.gain)] if row.cost and row.gain else ["-", "-"]
+    code = REFERENCES[0]
+    title = f"Worst layers, one at a time: ratios of perplexity, rounded ({code}), contracted, both"
+    headings = ("layer", "rounded\n/ full", "contr.\n/ full", "both /\nrounded [95 %]", "contraction")
+    table = titled_table(title, headings)
+    table.columns[0].justify, table.columns[-1].justify = "right", "left"
+    for row in sorted((row for row in rows if row.tried), key=lambda row: row.damage[code], reverse=True):
+        effect = [f"{row.cost.ratio:.4f}", row.gain.describe(3)] if row.cost and row.gain else ["-", "-"]
         table.add_row(str(row.layer), f"{row.damage[code]:.4f}", *effect, row.setting or "none pays under the limit")
     return table
 
 
-def _with_bounds(ratio: PerplexityRatio) -> str:
-    bounds = "" if ratio.low is None else f" [{ratio.low:.3f}, {ratio.high:.3f}]"
-    return f"{ratio.ratio:.3f}{bounds}"
-
-
-def shape_table(rows: Sequence[MethodRow], code: Code, methods: tuple[str, str]) -> Table:
-    """For each layer at one code, the coded values and what rounding loses, with either method."""
-    by_method = {(row.code, row.method): row.outcome.layers for row in rows}
-    table = _bare_table(f"Layers at {code}: {methods[0]}, and {methods[1]}; saturated: at {STATIC}")
-    table.add_column("layer", justify="right")
-    for heading in SHOWN_MEASURES.values():
-        for method in methods:
-            table.add_column(f"{heading}\n{SHORT_NAMES[method]}", justify="right", no_wrap=True)
-    for layer in by_method[code, methods[0]]:
-        cells = [str(layer)]
-        for name in SHOWN_MEASURES:
-            layers = [by_method.get((STATIC if name == "saturated" else code, method), {}) for method in methods]
-            cells += ["-" if (value := stats.get(layer, {}).get(name)) is None else f"{value:.3g}" for stats in layers]
-        table.add_row(*cells)
+def shape_table(rows: Sequence[MethodRow]) -> Table:
+    """For each layer, the coded values and what rounding loses, rounded to nearest and companded."""
+    code, methods = REFERENCES[0], (ROUNDED, COMPANDED)
+    headings = [f"{name}\n{SHORT_NAMES[method]}" for name in SHOWN_MEASURES.values() for method in methods]
+    title = f"Layers at {code}: {methods[0]}, and {methods[1]}; saturated: at {STATIC}"
+    table = titled_table(title, ["layer", *headings])
+    table.columns[0].justify = "right"
+    at_code, at_static = rows_at(rows, code), rows_at(rows, STATIC)
+    for layer in at_code[ROUNDED].outcome.layers:
+        stats = [
+            (at_static if name == "saturated" else at_code)[method].outcome.layers[layer].get(name)
+            for name in SHOWN_MEASURES
+            for method in methods
+        ]
+        table.add_row(str(layer), *("-" if value is None else f"{value:.3g}" for value in stats))
     return table
 
 
@@ -102,5 +91,73 @@ def short_perplexity(value: float) -> str:
     return f"{value:,.0f}" if value < 99_999 else f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
 
 
-def _bare_table(title: str) -> Table:
-    return Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
+def headline(rows: Sequence[MethodRow], seed: int = 0) -> list[str]:
+    """First where simple alternatives do better than armlet's own methods, then what each of these recovers."""
+    codes = list(dict.fromkeys(row.code for row in rows if row.code))
+    ours = [name for name in (COMPANDED, CONTRACT) if any(row.method == name for row in rows)]
+    beaten = [line for name in ours for line in _beaten([rows_at(rows, code) for code in codes], name, seed)]
+    recovered = [_recovered(rows, code, name) for code in REFERENCES for name in ours if code in codes]
+    return [*beaten, *recovered, *_below_full([row for row in rows if row.code])]
+
+
+def _beaten(by_code: Sequence[dict[str, MethodRow]], name: str, seed: int) -> list[str]:
+    """The codes at which an alternative is better than `name`: first those at which the interval shows it.
+
+    Then those at which even rounding to nearest is better, where another alternative is better still.
+    """
+    shown, unsure, nearest = list[str](), list[str](), list[str]()
+    for rows in by_code:
+        row, rounded = rows[name], rows[ROUNDED]
+        best = min((rows[rival] for rival in rows if rival not in OURS), key=lambda row: row.perplexity)
+        if best.perplexity < row.perplexity:
+            (shown if _is_lower(best, row, seed) else unsure).append(_better(best, row))
+        if rounded is not best and rounded.perplexity < row.perplexity and _is_lower(rounded, row, seed):
+            nearest.append(_better(rounded, row))
+    first = f"An alternative is shown to do better than {name} at {len(shown)} of {len(by_code)} codes"
+    lines = [f"{first}: {'; '.join(shown)}" if shown else first]
+    lines += [f"  and within the interval at {len(unsure)}: {'; '.join(unsure)}"] if unsure else []
+    return lines + ([f"  and so is doing nothing at {len(nearest)}: {'; '.join(nearest)}"] if nearest else [])
+
+
+def _better(best: MethodRow, row: MethodRow) -> str:
+    numbers = f"{short_perplexity(best.perplexity)} against {short_perplexity(row.perplexity)}"
+    return f"{best.code}, {best.method} ({numbers})"
+
+
+def _is_lower(row: MethodRow, other: MethodRow, seed: int) -> bool:
+    """Whether the interval shows that the perplexity of `row` is below that of `other`."""
+    return (PerplexityRatio.between(other.outcome.losses, row.outcome.losses, seed).high or 1) < 1
+
+
+def _recovered(rows: Sequence[MethodRow], code: Code, name: str) -> str:
+    row, nearest = (rows_at(rows, code)[method] for method in (name, ROUNDED))
+    share = "" if row.recovered is None else f", {100 * row.recovered:.1f} % of the gap recovered"
+    against = f"{row.against_full.describe(4)} times full precision's {short_perplexity(rows[0].perplexity)}"
+    change = f"{short_perplexity(row.perplexity)} instead of {short_perplexity(nearest.perplexity)}"
+    return f"{code}, {name} ({row.setting}): {change}{share}; {against}"
+
+
+def _below_full(rows: Sequence[MethodRow]) -> list[str]:
+    """A warning where rounding makes the model better on the text."""
+    below = [row for row in rows if (row.against_full.high or 1) < 1]
+    warning = (
+        f"Perplexity is below full precision's, by the interval, in {len(below)} of {len(rows)} cells of the table: "
+        "the model does not suit this text, and who is best on it says little about rounding"
+    )
+    return [warning] if below else []
+
+
+def cautions(rows: Sequence[MethodRow], contraction: Contraction, limit: float, seed: int = 0) -> list[str]:
+    """What to know before the contraction that was chosen under `limit` is used."""
+    cost, coded, lines = rows_at(rows, None)[CONTRACT].against_full.ratio - 1, rows_at(rows, REFERENCES[0]), list[str]()
+    if cost > limit:
+        lines.append(
+            f"unrounded it costs {100 * cost:.1f} % on held-out text, beyond the limit that it kept on calibration"
+        )
+    if CONTRACT in coded and not _is_lower(coded[CONTRACT], coded[ROUNDED], seed):
+        lines.append(f"held-out text shows no gain from it at {REFERENCES[0]}")
+    if contraction.scope == "sequence":
+        lines.append("it uses whole sequences: measured for prompts and scoring, not for decoding token by token")
+    if (contraction.site, contraction.scope) != ("gate", "token"):
+        lines.append("vLLM does not serve it; --site gate chooses among those that it does")
+    return lines
