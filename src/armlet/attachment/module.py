@@ -62,8 +62,9 @@ class ARM(nn.Module):
     ) -> None:
         super().__init__()
         check_policy(policy, scope)
-        _check_integer("width", width, 1)
-        _check_integer("layer", layer, 0)
+        for name, value, low in (("width", width, 1), ("layer", layer, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ArgumentError(f"ARM: {name} must be an integer of at least {low}, found {value!r}")
         self.policy, self.width, self.layer, self.scope = policy, width, layer, scope
         self.noise = source(noise)
         keys = self.noise.keys(width, layer) if isinstance(self.noise, Noise) else None
@@ -116,8 +117,3 @@ class ARM(nn.Module):
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
         return f"{self.policy}, width={self.width}, layer={self.layer}, scope={self.scope!r}, noise={self.noise}"
-
-
-def _check_integer(name: str, value: object, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ArgumentError(f"ARM: {name} must be an integer of at least {low}, found {value!r}")

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from math import exp, isfinite
 from pathlib import Path
 
-from armlet.attachment.config import CONFIG_FILE, describe
+from armlet.attachment.config import ARMLET_FILE, describe
 from armlet.precision.codes import Code
 from armlet.precision.plan import PrecisionPlan
 from armlet.precision.trials import Contraction, TrialOutcome
@@ -127,7 +127,7 @@ class Precision:
 def save_setting(contraction: Contraction | None, folder: Path) -> list[str]:
     """Writes armlet.json for a contraction and returns its path; without one, removes the file of an earlier run."""
     if contraction is None:
-        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        (folder / ARMLET_FILE).unlink(missing_ok=True)
         return []
     content = describe(contraction.policy, contraction.layers, contraction.scope, Noise(0), contraction.site)
-    return [str(write_json(folder / CONFIG_FILE, content))]
+    return [str(write_json(folder / ARMLET_FILE, content))]
