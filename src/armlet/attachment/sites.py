@@ -102,13 +102,10 @@ def _indices(model: nn.Module, layers: int | Iterable[int] | str, count: int) ->
 def _layer_site(model: nn.Module, index: int, layer: nn.Module, site: str) -> Site:
     children = list(getattr(layer, "_orig_mod", layer).children())  # torch.compile(layer) wraps it
     gated = [mlp for child in children if (mlp := _gated_mlp(child))]
-    where, experts = (
-        f"{type(model).__name__}, layer {index}",
-        [child for child in children if hasattr(child, "experts")],
-    )
-    if experts:
+    where = f"{type(model).__name__}, layer {index}"
+    if experts := [type(child).__name__ for child in children if hasattr(child, "experts")]:
         raise UnsupportedModelError(
-            f"{where}: {type(experts[0]).__name__} is a mixture-of-experts block, whose fused experts have no single "
+            f"{where}: {experts[0]} is a mixture-of-experts block, whose fused experts have no single "
             "activated gate; choose a layer with a dense gated MLP, where the model has one"
         )
     if len(gated) != 1:
