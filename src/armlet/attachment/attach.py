@@ -55,14 +55,13 @@ class Attachment:
 
     def _install(self, undo: ExitStack) -> None:
         """Puts ARM's modules into the model; closing `undo` takes them out."""
-        for site, _ in self._arms:
+        place = RedistributedOutput if self.site == GATE else RedistributedInput
+        for site, arm in self._arms:
             if isinstance(site.module, ArmPlace):
                 raise AlreadyAttachedError(
                     f"layer {site.layer} has an ARM already at the site {site.site}: call detach() on what attach() "
                     "returned, or load the model anew"
                 )
-        place = RedistributedOutput if self.site == GATE else RedistributedInput
-        for site, arm in self._arms:
             undo.callback(setattr, site.mlp, site.attribute, site.module)
             setattr(site.mlp, site.attribute, place(site.module, arm, self._watch))
 

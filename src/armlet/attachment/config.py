@@ -34,11 +34,7 @@ class AttachArguments(TypedDict):
 
 
 def parse_layers(text: str) -> list[int] | str:
-    """Layers from "all" or a list of indices and ranges, ends included: "0", "0,3", "0-5,8".
-
-    Raises:
-        ArgumentError: anything else.
-    """
+    """Layers from "all" or a list of indices and ranges, ends included: "0", "0,3", "0-5,8"; else ArgumentError."""
     if text == "all":
         return text
     layers: list[int] = []
@@ -83,8 +79,7 @@ def load_config(directory_or_file: str | Path) -> AttachArguments:
 def parse_config(content: object) -> AttachArguments:
     """The arguments of `attach()` from the content of an `armlet.json`, in which everything but `policy` has a default.
 
-    Raises:
-        ConfigError, ArgumentError: says what is wrong.
+    ConfigError or ArgumentError say what is wrong in it.
     """
     if not isinstance(content, dict):
         raise ConfigError(f"expected an object, found {type(content).__name__}")

@@ -14,11 +14,10 @@ from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.rows import Policy
 
-_tally_lock = threading.Lock()
+_tally_lock = threading.Lock()  # two threads that generate on one model would lose counts in an unguarded add
 
 
 def _tally(totals: Tensor, increments: Tensor) -> None:
-    # Two threads that generate on one model would lose counts in an unguarded add.
     with _tally_lock:
         totals.add_(increments)
 
@@ -89,8 +88,9 @@ class ARM(nn.Module):
         check_arguments(a, self.policy, self.scope)
         if a.shape[-1] != self.width:
             raise ArgumentError(f"ARM: expected values of width {self.width}, found shape {list(a.shape)}")
-        how = {"noise": self.noise, "positions": positions, "keys": self.keys, "mask": mask}
-        result = counted(a, self.policy, scope=self.scope, **how)
+        result = counted(
+            a, self.policy, scope=self.scope, noise=self.noise, positions=positions, keys=self.keys, mask=mask
+        )
         self._count(a, result, mask)
         return result.values
 

@@ -34,11 +34,7 @@ class DecoderCall:
 
 
 def argument_names(decoder: nn.Module) -> tuple[str, ...]:
-    """The names of the arguments of a decoder's forward, in order.
-
-    Raises:
-        UnsupportedModelError: tokens, cache, positions or padding have unknown names: positions would be wrong.
-    """
+    """The names of the arguments of a decoder's forward, in order; UnsupportedModelError where `NEEDED` are unknown."""
     parameters = inspect.signature(decoder.forward).parameters
     names = tuple(name for name, parameter in parameters.items() if parameter.kind not in VARIADIC)
     known = {*OTHERS, *(name for group in NEEDED.values() for name in group)}

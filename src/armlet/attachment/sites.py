@@ -23,21 +23,13 @@ DOWN = "down"
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A place in one layer.
+    """A place in one layer."""
 
-    Args:
-        layer: its index, from 0.
-        mlp: the gated MLP.
-        attribute: the name of its activation module (site "gate"), or of its linear down (site "product").
-        width: its intermediate size.
-        site: one of `SITES`.
-    """
-
-    layer: int
-    mlp: nn.Module
-    attribute: str
-    width: int
-    site: str = GATE
+    layer: int  # its index, from 0
+    mlp: nn.Module  # the gated MLP
+    attribute: str  # the name of its activation module (site "gate"), or of its linear down (site "product")
+    width: int  # its intermediate size
+    site: str = GATE  # one of `SITES`
 
     @property
     def module(self) -> nn.Module:

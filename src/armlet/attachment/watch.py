@@ -33,18 +33,11 @@ class Watch:
     Calls of compiled code are not in `_running`: modules that are replaced do not change what such a call runs.
 
     Hooks are methods, not closures, so that an attached model can be copied and pickled; a copy has its own calls.
-
-    Attributes:
-        on: whether calls that begin now get ARM.
-        lock: of this state.
-
-    Raises:
-        UnsupportedModelError: see `argument_names`.
     """
 
     def __init__(self, decoder: nn.Module, layers: Iterable[int]) -> None:
-        self.decoder, self.layers, self.on = decoder, frozenset(layers), False
-        self.names = argument_names(decoder)
+        self.decoder, self.layers, self.names = decoder, frozenset(layers), argument_names(decoder)
+        self.on = False  # whether calls that begin now get ARM; only changed under the lock
         self._reset()
 
     def _reset(self) -> None:
@@ -104,11 +97,7 @@ class Watch:
                 self._thread.call = call
 
     def after(self, decoder: nn.Module, _args: tuple[Any, ...], output: object) -> None:
-        """Ends a call, even a failed one, whose output is None.
-
-        Raises:
-            NotFiredError: a layer ran without its site.
-        """
+        """Ends a call, even a failed one, whose output is None; NotFiredError where a layer ran without its site."""
         call, self._thread.call = self.current(), None
         if call is None:
             return

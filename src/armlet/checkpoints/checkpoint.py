@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from armlet.checkpoints.folder import CheckpointError, Files, Folder, Shard, named_folder, read_config, weight_map
+from armlet.checkpoints.folder import CheckpointError, Files, Folder, Shard, named_folder
 from armlet.checkpoints.header import FLOATS
 from armlet.checkpoints.hub import Hub
 from armlet.redistribution.errors import ArgumentError
@@ -38,10 +38,10 @@ class Checkpoint:
 
     def __init__(self, files: Files) -> None:
         self.source = files.name  # the folder or the hub id
-        self.config = read_config(files)
+        self.config = files.config()
         self.layers: int = self.config.get_text_config().num_hidden_layers
         self._files = files
-        self._weight_map = weight_map(files)
+        self._weight_map = files.weight_map()
         self.rows = EmbeddingRows(self)  # token ids `[b, s]` → `[b, s, d]`, in the checkpoint's dtype
 
     @cached_property

@@ -1,4 +1,4 @@
-"""A checkpoint in a local folder, and what every reader of checkpoints shares: the file names and the errors.
+"""The files of a checkpoint, wherever they are; those in a local folder; and the errors of every reader.
 
 Nothing is unpickled, and no file outside the folder is opened because a file inside names it.
 """
@@ -8,6 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from textwrap import shorten
 from typing import TYPE_CHECKING, Protocol
@@ -78,6 +79,51 @@ class Files(ABC):
             except MissingFileError as error:
                 raise MissingFileError(f"{error}, though {INDEX_FILE} names it; name a complete checkpoint") from error
         return self._shards[file]
+
+    @cached_property
+    def settings(self) -> dict[str, object]:
+        """The content of config.json."""
+        return self.json(CONFIG_FILE)
+
+    def config(self, make: "Callable[[], PreTrainedConfig] | None" = None) -> "PreTrainedConfig":
+        """The configuration, made by `make` if given; CheckpointError for one that transformers cannot read."""
+        from transformers import CONFIG_MAPPING
+
+        kind = self.settings.get("model_type")
+        if isinstance(kind, str) and kind in CONFIG_MAPPING:
+            with explained(f"{self.place(CONFIG_FILE)} is not a valid configuration of {kind}"):
+                return make() if make else CONFIG_MAPPING[kind].from_dict(self.settings)
+        raise self.config_refusal(f"model_type {kind!r}, which this version of transformers does not know")
+
+    def config_refusal(self, problem: str) -> CheckpointError:
+        """The error for the configuration: about code of its own where it needs that, else about its `problem`."""
+        if "auto_map" in self.settings:
+            return CheckpointError(
+                f"{self.name} needs Python code of its own (auto_map in {CONFIG_FILE}), which armlet does not run; "
+                "load the model in Python, after reading that code, and call armlet.attach(model, policy)"
+            )
+        return CheckpointError(f"{self.place(CONFIG_FILE)} has {problem}; name a causal language model")
+
+    def weight_map(self) -> dict[str, str]:
+        """Each tensor's name → the safetensors file that contains it. Of the files in an index, none is opened.
+
+        CheckpointError without safetensors, or for an index that is malformed or names a file outside the checkpoint.
+        """
+        with suppress(MissingFileError):
+            return dict.fromkeys(self.shard(WEIGHTS_FILE).entries, WEIGHTS_FILE)
+        try:
+            stated, place = self.json(INDEX_FILE).get("weight_map"), self.place(INDEX_FILE)
+        except MissingFileError as error:
+            neither = f"{self.name} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: {self.without_safetensors()}"
+            raise CheckpointError(f"{neither}; convert or download it as safetensors") from error
+        if not isinstance(stated, dict) or not stated or not all(isinstance(file, str) for file in stated.values()):
+            raise CheckpointError(f"{place} has no weight_map from weights to files; download the checkpoint again")
+        for file in stated.values():
+            path = PurePosixPath(file)
+            leaves = path.is_absolute() or ".." in path.parts or "\\" in file or PureWindowsPath(file).drive
+            if leaves or not path.parts or not file.isprintable():
+                raise CheckpointError(f"{place} names {file!r}, which leads out of the checkpoint; do not use it")
+        return stated
 
     def progress(self, size: int, title: str) -> AbstractContextManager[Advance | None]:
         """Shows how much of `size` bytes has been read; nothing where that takes no time."""
@@ -184,51 +230,6 @@ def named_folder(model: str | Path) -> Path | None:
         expected = f"a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
         raise CheckpointError(f"{str(model)!r} should be {expected}; found {actual} there")
     return folder
-
-
-def weight_map(files: Files) -> dict[str, str]:
-    """Each tensor's name → the safetensors file that contains it. Of the files in an index, none is opened.
-
-    CheckpointError without safetensors, or for an index that is malformed or names a file outside the checkpoint.
-    """
-    with suppress(MissingFileError):
-        return dict.fromkeys(files.shard(WEIGHTS_FILE).entries, WEIGHTS_FILE)
-    try:
-        stated = files.json(INDEX_FILE).get("weight_map")
-    except MissingFileError as error:
-        neither = f"{files.name} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: {files.without_safetensors()}"
-        raise CheckpointError(f"{neither}; convert or download it as safetensors") from error
-    place = files.place(INDEX_FILE)
-    if not isinstance(stated, dict) or not stated or not all(isinstance(file, str) for file in stated.values()):
-        raise CheckpointError(f"{place} has no weight_map from weights to files; download the checkpoint again")
-    for file in stated.values():
-        path = PurePosixPath(file)
-        leaves = path.is_absolute() or ".." in path.parts or "\\" in file or PureWindowsPath(file).drive
-        if leaves or not path.parts or not file.isprintable():
-            raise CheckpointError(f"{place} names {file!r}, which leads out of the checkpoint; do not use it")
-    return stated
-
-
-def read_config(files: Files, make: "Callable[[], PreTrainedConfig] | None" = None) -> "PreTrainedConfig":
-    """The configuration, made by `make` where it is given; CheckpointError for one that transformers cannot read."""
-    from transformers import CONFIG_MAPPING
-
-    settings = files.json(CONFIG_FILE)
-    kind = settings.get("model_type")
-    if isinstance(kind, str) and kind in CONFIG_MAPPING:
-        with explained(f"{files.place(CONFIG_FILE)} is not a valid configuration of {kind}"):
-            return make() if make else CONFIG_MAPPING[kind].from_dict(settings)
-    raise config_refusal(files, settings, f"model_type {kind!r}, which this version of transformers does not know")
-
-
-def config_refusal(files: Files, settings: dict[str, object], problem: str) -> CheckpointError:
-    """The error for a configuration: about code of its own where it needs that, else about its `problem`."""
-    if "auto_map" in settings:
-        return CheckpointError(
-            f"{files.name} needs Python code of its own (auto_map in {CONFIG_FILE}), which armlet does not run; "
-            "load the model in Python, after reading that code, and call armlet.attach(model, policy)"
-        )
-    return CheckpointError(f"{files.place(CONFIG_FILE)} has {problem}; name a causal language model")
 
 
 @contextmanager

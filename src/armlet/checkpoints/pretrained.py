@@ -5,23 +5,13 @@ unpickled, no foreign code is run, and no weight is initialised at random.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from armlet.checkpoints.folder import (
-    CONFIG_FILE,
-    CheckpointError,
-    Folder,
-    config_refusal,
-    explained,
-    named_folder,
-    read_config,
-    reason,
-    weight_map,
-)
+from armlet.checkpoints.folder import CheckpointError, Folder, explained, named_folder, reason
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -61,7 +51,7 @@ def load(
     files = Folder(folder)
     with _quiet():
         config = _load_config(files)
-        for file in sorted(set(weight_map(files).values())):
+        for file in sorted(set(files.weight_map().values())):
             files.shard(file)  # refuses a file that is missing or damaged
         tokenizer = _load_vocabulary(folder)
         model = _load_weights(folder, config, dtype, device)
@@ -101,10 +91,9 @@ def download(model_id: str, files: Sequence[str] = HUB_FILES) -> Path:
 def _load_config(files: Folder) -> "PreTrainedConfig":
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    config = read_config(files, lambda: AutoConfig.from_pretrained(files.path, **SAFELY))
+    config = files.config(lambda: AutoConfig.from_pretrained(files.path, **SAFELY))
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        problem = f"model_type {config.model_type!r}, which is not a causal language model"
-        raise config_refusal(files, files.json(CONFIG_FILE), problem)
+        raise files.config_refusal(f"model_type {config.model_type!r}, which is not a causal language model")
     return config
 
 
@@ -144,15 +133,12 @@ def _quiet() -> Iterator[None]:
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    no_hub_bars = are_progress_bars_disabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
+    with ExitStack() as restored:  # from the last to the first
+        if are_progress_bars_disabled():
+            restored.callback(disable_progress_bars)
+        if logging.is_progress_bar_enabled():
+            restored.callback(logging.enable_progress_bar)  # which also switches on the hub's bars
+        restored.callback(logging.set_verbosity, logging.get_verbosity())
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
         yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()  # which also switches on the hub's bars
-        if no_hub_bars:
-            disable_progress_bars()

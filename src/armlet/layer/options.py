@@ -99,9 +99,7 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 def read_options(config: Any, layer: int) -> Options:
     """The options of one layer, counted from 0, of a Hugging Face configuration or of its part for text.
 
-    Raises:
-        UnsupportedModelError: a family or an option that `Layer1` does not cover.
-        ArgumentError: no such layer.
+    UnsupportedModelError for a family or an option that `Layer1` does not cover, ArgumentError without such a layer.
     """
     text = config.get_text_config()
     _check_covered(text, layer)
