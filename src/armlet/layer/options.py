@@ -103,7 +103,7 @@ def read_options(config: Any, layer: int) -> Options:
     """
     text = config.get_text_config()
     _check_covered(text, layer)
-    sizes: dict[str, Any] = {
+    sizes: dict[str, int] = {
         "d_model": text.hidden_size,
         "width": text.intermediate_size,
         "heads": text.num_attention_heads,
@@ -116,7 +116,8 @@ def read_options(config: Any, layer: int) -> Options:
     sliding = kind == "sliding_attention" or text.model_type in SLIDING
     stated = _stated(text, sizes["head_dim"]) | {"window": text.sliding_window if sliding else None, "layer": layer}
     stated["frequencies"], stated["rope_scale"] = _rope(text, kind, layer, sizes["head_dim"])
-    return Options(**sizes | stated | FAMILIES[text.model_type])
+    options: dict[str, Any] = sizes | stated | FAMILIES[text.model_type]
+    return Options(**options)
 
 
 def _check_covered(text: Any, layer: int) -> None:
