@@ -15,8 +15,6 @@ from armlet.checkpoints.folder import (
     Folder,
     MissingFileError,
     named_folder,
-    silent,
-    weight_map,
 )
 from armlet.checkpoints.pretrained import load
 from families import tiny
@@ -58,7 +56,7 @@ def indexed(folder, shards):
 
 def test_a_shard_gives_what_was_saved(file):
     shard = FileShard(file)
-    assert {name: torch.equal(shard.tensor(name, silent), tensor) for name, tensor in TENSORS.items()} == dict.fromkeys(
+    assert {name: torch.equal(shard.tensor(name), tensor) for name, tensor in TENSORS.items()} == dict.fromkeys(
         TENSORS, True
     )
     assert {name: (e.dtype, e.shape) for name, e in shard.entries.items()} == {
@@ -124,18 +122,18 @@ def test_anything_else_is_a_hub_id(name, tmp_path, monkeypatch):
 
 def test_one_file_of_weights_goes_before_an_index(file):
     indexed(file.parent, {"a": "elsewhere"})
-    assert weight_map(Folder(file.parent)) == dict.fromkeys(TENSORS, WEIGHTS_FILE)
+    assert Folder(file.parent).weight_map() == dict.fromkeys(TENSORS, WEIGHTS_FILE)
 
 
 def test_an_index_may_name_folders_within_the_checkpoint(tmp_path):
     shards = {"a": "sub/x.safetensors", "b": "y..z.safetensors"}
-    assert weight_map(indexed(tmp_path, shards)) == shards
+    assert indexed(tmp_path, shards).weight_map() == shards
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_an_index_that_leads_out_of_the_checkpoint_is_refused(name, tmp_path):
     with pytest.raises(CheckpointError, match="which leads out of the checkpoint") as caught:
-        weight_map(indexed(tmp_path, {"a": "inside", "b": name}))
+        indexed(tmp_path, {"a": "inside", "b": name}).weight_map()
     assert "\n" not in str(caught.value)
 
 
@@ -154,13 +152,13 @@ def test_load_refuses_an_index_that_leads_out_of_the_checkpoint(name, tmp_path):
 @pytest.mark.parametrize("listed", [None, [], {}, {"a": 1}, {"a": None}, {"a": ["x"]}, "x"])
 def test_an_index_without_names_is_refused(listed, tmp_path):
     with pytest.raises(CheckpointError, match="has no weight_map from weights to files"):
-        weight_map(indexed(tmp_path, listed))
+        indexed(tmp_path, listed).weight_map()
 
 
 def test_pickles_are_named_where_there_is_nothing_else(tmp_path):
     (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(CheckpointError, match=r"found pytorch_model\.bin, and pickle is never read"):
-        weight_map(Folder(tmp_path))
+        Folder(tmp_path).weight_map()
 
 
 @pytest.mark.parametrize("text", [b"{", b"\xff", b"[]", b"[" * 100_000])

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import armlet.precision.measure
 from armlet import attach, load_config
-from armlet.attachment.config import CONFIG_FILE
+from armlet.attachment.config import ARMLET_FILE
 from armlet.commands.quantize import quantize
 from armlet.precision.choice import CONTRACT, CONTRACTIONS, ROUNDED, TRANSFORMS, WORST_KEPT
 from armlet.precision.codes import CODES
@@ -81,7 +81,7 @@ def test_the_figure_is_written_twice_and_nothing_else_but_the_journal(whole):
     found, out = whole
     assert [Path(path).name for path in found["figures"]] == ["quantize.png", "quantize.svg"]
     assert (out / "quantize.png").read_bytes().startswith(b"\x89PNG\r\n")
-    written = {file.name for file in out.iterdir()} - {CONFIG_FILE}
+    written = {file.name for file in out.iterdir()} - {ARMLET_FILE}
     assert written == {"quantize.png", "quantize.svg", "quantize.json", "manifest.json", "items.jsonl", "lock"}
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from armlet.attachment.attach import attach
-from armlet.attachment.config import ConfigError, save_config
+from armlet.attachment.config import ConfigError, describe
 from armlet.commands.lm_eval import PASSED_ON, lm_eval, with_model
 from armlet.evaluation.report import report
 from armlet.integrations import lm_eval as integration
@@ -16,6 +16,7 @@ from armlet.integrations.lm_eval.model import DEFAULTS
 from armlet.integrations.lm_eval.model import treatment as attach_arguments
 from armlet.integrations.lm_eval.samples import find_samples
 from armlet.integrations.lm_eval.samples import read_samples as read_file
+from armlet.presentation.files import write_json
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.outward import Outward
@@ -210,7 +211,7 @@ def test_a_semicolon_stands_for_a_comma():
 
 
 def test_a_configuration_says_it_all(tmp_path):
-    path = save_config(tmp_path, Outward(band=0.3), [1], "token", Noise(3))
+    path = write_json(tmp_path / "armlet.json", describe(Outward(band=0.3), [1], "token", Noise(3)))
     assert treatment(str(path))["policy"] == Outward(band=0.3)
     with pytest.raises(ArgumentError, match=r"^config: says all of policy"):
         treatment(str(path), layers=1)

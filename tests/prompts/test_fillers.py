@@ -13,7 +13,6 @@ from armlet.prompts.fillers import (
     describe_filler,
     filler_conditions,
     filler_tokens,
-    make_plain_prompt,
     make_prompt,
 )
 from armlet.redistribution.errors import ArgumentError
@@ -120,7 +119,7 @@ def test_a_plain_prompt_is_context_and_question_as_they_stand():
     tokenizer = tokenizer_with(TURNS)  # which is not used
     places = {"before": 0, "between": 2, "end": 5}
     for position, at in places.items():
-        prompt = make_plain_prompt(tokenizer, "w1 w2", " w3 w4 w5", position=position)
+        prompt = make_prompt(tokenizer, " w3 w4 w5", system="w1 w2", position=position, plain=True)
         assert prompt.ids.tolist() == tokenizer("w1 w2 w3 w4 w5")["input_ids"]
         assert (prompt.at, prompt.question) == (at, (2, 5))
 

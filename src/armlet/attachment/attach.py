@@ -7,10 +7,11 @@ from types import TracebackType
 
 from torch import Tensor, nn
 
-from armlet.attachment.config import save_config
-from armlet.attachment.places import ArmPlace, make_arm, make_place
+from armlet.attachment.config import ARMLET_FILE, describe
+from armlet.attachment.places import ArmPlace, RedistributedInput, RedistributedOutput, make_arm
 from armlet.attachment.sites import GATE, Site, find_decoder, find_sites
 from armlet.attachment.watch import Watch
+from armlet.presentation.files import write_json
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise, Source, source
@@ -43,58 +44,39 @@ class Attachment:
         self.layers, self.site = [site.layer for site in sites], sites[0].site
         self._watch = Watch(find_decoder(model)[0], self.layers)
         self._arms = [(site, make_arm(site, policy=policy, scope=scope, noise=noise)) for site in sites]
-        self._installed: ExitStack | None = None
         self._attached, self._pauses = True, 0
-        self._watch.when_idle = self._update
-        self._update()
+        self._switch()
 
-    def _update(self) -> None:
-        """Brings the model to the present state; where calls with ARM are running, the last of them does it."""
-        watch = self._watch
-        with watch.lock:
-            wanted = self._attached and not self._pauses
-            if wanted and self._installed is None:
-                self._installed = self._install()
-            watch.on = wanted
-            if not wanted and self._installed is not None and not watch.running:
-                self._installed.close()
-                self._installed = None
+    def _switch(self, *, attached: bool = True, pauses: int = 0) -> None:
+        with self._watch.lock:
+            self._attached &= attached
+            self._pauses += pauses
+            self._watch.switch(self._attached and not self._pauses, self._install)
 
-    def _install(self) -> ExitStack:
-        """Puts modules and hooks into the model, all or none; closing the result takes them out."""
-        for site, _ in self._arms:
+    def _install(self, undo: ExitStack) -> None:
+        """Puts ARM's modules into the model; closing `undo` takes them out."""
+        place = RedistributedOutput if self.site == GATE else RedistributedInput
+        for site, arm in self._arms:
             if isinstance(site.module, ArmPlace):
                 raise AlreadyAttachedError(
                     f"layer {site.layer} has an ARM already at the site {site.site}: call detach() on what attach() "
                     "returned, or load the model anew"
                 )
-        with ExitStack() as undo:
-            for site, arm in self._arms:
-                place = make_place(site, arm, self._watch)
-                undo.callback(setattr, site.mlp, site.attribute, site.module)
-                setattr(site.mlp, site.attribute, place)
-            self._watch.install(undo)
-            return undo.pop_all()
+            undo.callback(setattr, site.mlp, site.attribute, site.module)
+            setattr(site.mlp, site.attribute, place(site.module, arm, self._watch))
 
     def detach(self) -> None:
         """Takes ARM out: the model is bit for bit as before, without a hook or a module left. Twice is no error."""
-        with self._watch.lock:
-            self._attached = False
-            self._update()
+        self._switch(attached=False)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """The model without this ARM inside the block, in all threads; then with it again. Counters are kept."""
-        self._pause(1)
+        self._switch(pauses=1)
         try:
             yield
         finally:
-            self._pause(-1)
-
-    def _pause(self, change: int) -> None:
-        with self._watch.lock:
-            self._pauses += change
-            self._update()
+            self._switch(pauses=-1)
 
     def report(self) -> dict[int, dict[str, int | float]]:
         """What happened so far, by layer: calls, tokens, moved, share_moved, passed (see `ARM.report`)."""
@@ -107,7 +89,8 @@ class Attachment:
             ConfigError: the noise is a tensor or has a generator, which a file cannot store.
             WriteError: the file cannot be written.
         """
-        return save_config(directory, self.policy, self.layers, self.scope, self.noise, self.site)
+        content = describe(self.policy, self.layers, self.scope, self.noise, self.site)
+        return write_json(Path(directory) / ARMLET_FILE, content)
 
     def __enter__(self) -> "Attachment":
         if not self._attached:

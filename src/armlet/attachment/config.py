@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from armlet.attachment.sites import GATE, check_site
-from armlet.presentation.files import write_json
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise, Source
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import make_policy, settings
 
-CONFIG_FILE = "armlet.json"
+ARMLET_FILE = "armlet.json"
 CONFIG_VERSION = 1
 LONGEST_RANGE = len("9999-9999")
 ATTACHING = ("layers", "site", "scope", "noise", "seed", "stream")
@@ -35,11 +34,7 @@ class AttachArguments(TypedDict):
 
 
 def parse_layers(text: str) -> list[int] | str:
-    """Layers from "all" or a list of indices and ranges, ends included: "0", "0,3", "0-5,8".
-
-    Raises:
-        ArgumentError: anything else.
-    """
+    """Layers from "all" or a list of indices and ranges, ends included: "0", "0,3", "0-5,8"; else ArgumentError."""
     if text == "all":
         return text
     layers: list[int] = []
@@ -53,29 +48,14 @@ def parse_layers(text: str) -> list[int] | str:
     return layers
 
 
-def save_config(
-    directory: str | Path, policy: Policy, layers: Sequence[int], scope: str, noise: Source, site: str = GATE
-) -> Path:
-    """Writes `armlet.json` into `directory`, whole or not at all; returns its path.
-
-    Raises:
-        ConfigError: the noise is a tensor or has a generator.
-        WriteError: the file cannot be written.
-    """
-    return write_json(Path(directory) / CONFIG_FILE, describe(policy, layers, scope, noise, site))
-
-
 def describe(policy: Policy, layers: Sequence[int], scope: str, noise: Source, site: str = GATE) -> dict[str, object]:
-    """The content of an `armlet.json`, which names the site where it is not "gate".
-
-    Raises:
-        ConfigError: the noise is a tensor or has a generator.
-    """
-    content = {"version": CONFIG_VERSION, "policy": policy.name, **settings(policy), "layers": list(layers)}
+    """The content of an `armlet.json`; ConfigError where the noise is a tensor or has a generator."""
+    if noise.kind == "explicit" or getattr(noise, "generator", None) is not None:
+        raise ConfigError(f"{ARMLET_FILE} cannot store noise from a tensor or a generator: use Noise(seed)")
     check_site(site)
-    if site != GATE:
-        content["site"] = site
-    return content | {"scope": scope} | _describe_noise(noise)
+    content = {"version": CONFIG_VERSION, "policy": policy.name, **settings(policy), "layers": list(layers)}
+    content |= {} if site == GATE else {"site": site}
+    return content | {"scope": scope, "noise": noise.kind} | (settings(noise) if noise.kind == "keyed" else {})
 
 
 def load_config(directory_or_file: str | Path) -> AttachArguments:
@@ -85,7 +65,7 @@ def load_config(directory_or_file: str | Path) -> AttachArguments:
         ConfigError: no such file, no JSON, a newer version, unknown keys or values out of range; names the file.
     """
     path = Path(directory_or_file)
-    path = path / CONFIG_FILE if path.is_dir() else path
+    path = path / ARMLET_FILE if path.is_dir() else path
     try:
         return parse_config(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -97,39 +77,30 @@ def load_config(directory_or_file: str | Path) -> AttachArguments:
 
 
 def parse_config(content: object) -> AttachArguments:
-    """The arguments of `attach()` from the content of an `armlet.json`. Everything but `policy` has a default.
+    """The arguments of `attach()` from the content of an `armlet.json`, in which everything but `policy` has a default.
 
-    Raises:
-        ConfigError, ArgumentError: says what is wrong.
+    ConfigError or ArgumentError say what is wrong in it.
     """
     if not isinstance(content, dict):
         raise ConfigError(f"expected an object, found {type(content).__name__}")
-    _check_version(content.get("version", CONFIG_VERSION))
+    version = content.get("version", CONFIG_VERSION)
+    if type(version) is not int or version < 1:
+        raise ConfigError(f"version must be an integer of at least 1, found {version!r}")
+    if version > CONFIG_VERSION:
+        raise ConfigError(f"is of version {version}, this armlet reads up to {CONFIG_VERSION}: upgrade armlet")
     policy_settings = {key: value for key, value in content.items() if key not in ("version", "policy", *ATTACHING)}
     policy = make_policy(str(content.get("policy")), policy_settings)
     scope, site = content.get("scope", "token"), content.get("site", GATE)
     check_policy(policy, scope)
     check_site(site)
-    layers, noise = content.get("layers", 0), _parse_noise(content)
-    _check_layers(layers)
-    arguments: AttachArguments = {"policy": policy, "layers": layers, "scope": scope, "noise": noise}
+    layers = content.get("layers", 0)
+    indices = layers if isinstance(layers, list) else [layers]
+    if layers != "all" and not (indices and all(type(index) is int and index >= 0 for index in indices)):
+        raise ConfigError(f'layers must be indices from 0 or "all", found {layers!r}')
+    arguments: AttachArguments = {"policy": policy, "layers": layers, "scope": scope, "noise": _parse_noise(content)}
     if site != GATE:
         arguments["site"] = site
     return arguments
-
-
-def _check_version(version: object) -> None:
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ConfigError(f"version must be an integer of at least 1, found {version!r}")
-    if version > CONFIG_VERSION:
-        raise ConfigError(f"is of version {version}, this armlet reads up to {CONFIG_VERSION}: upgrade armlet")
-
-
-def _check_layers(layers: object) -> None:
-    indices = layers if isinstance(layers, list) else [layers]
-    whole = all(isinstance(index, int) and not isinstance(index, bool) and index >= 0 for index in indices)
-    if layers != "all" and not (whole and indices):
-        raise ConfigError(f'layers must be indices from 0 or "all", found {layers!r}')
 
 
 def _parse_noise(content: Mapping[str, object]) -> Source:
@@ -138,15 +109,6 @@ def _parse_noise(content: Mapping[str, object]) -> Source:
     if kind == "keyed":
         return Noise(**keyed)
     if kind not in ("fresh", "midpoint") or keyed:
-        raise ConfigError(
-            f'noise must be "keyed" (with seed and stream), "fresh" or "midpoint", found {kind!r} {keyed}'
-        )
+        expected = '"keyed" (with seed and stream), "fresh" or "midpoint"'
+        raise ConfigError(f"noise must be {expected}, found {kind!r} {keyed}")
     return Noise.fresh() if kind == "fresh" else Noise.midpoint()
-
-
-def _describe_noise(noise: Source) -> dict[str, object]:
-    if noise.kind == "keyed":
-        return {"noise": "keyed", **settings(noise)}
-    if noise.kind == "explicit" or getattr(noise, "generator", None) is not None:
-        raise ConfigError(f"{CONFIG_FILE} cannot store noise from a tensor or a generator: use Noise(seed)")
-    return {"noise": noise.kind}

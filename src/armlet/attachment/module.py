@@ -14,11 +14,10 @@ from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.rows import Policy
 
-_tally_lock = threading.Lock()
+_tally_lock = threading.Lock()  # two threads that generate on one model would lose counts in an unguarded add
 
 
 def _tally(totals: Tensor, increments: Tensor) -> None:
-    # Two threads that generate on one model would lose counts in an unguarded add.
     with _tally_lock:
         totals.add_(increments)
 
@@ -62,8 +61,9 @@ class ARM(nn.Module):
     ) -> None:
         super().__init__()
         check_policy(policy, scope)
-        _check_integer("width", width, 1)
-        _check_integer("layer", layer, 0)
+        for name, value, low in (("width", width, 1), ("layer", layer, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ArgumentError(f"ARM: {name} must be an integer of at least {low}, found {value!r}")
         self.policy, self.width, self.layer, self.scope = policy, width, layer, scope
         self.noise = source(noise)
         keys = self.noise.keys(width, layer) if isinstance(self.noise, Noise) else None
@@ -88,8 +88,9 @@ class ARM(nn.Module):
         check_arguments(a, self.policy, self.scope)
         if a.shape[-1] != self.width:
             raise ArgumentError(f"ARM: expected values of width {self.width}, found shape {list(a.shape)}")
-        how = {"noise": self.noise, "positions": positions, "keys": self.keys, "mask": mask}
-        result = counted(a, self.policy, scope=self.scope, **how)
+        result = counted(
+            a, self.policy, scope=self.scope, noise=self.noise, positions=positions, keys=self.keys, mask=mask
+        )
         self._count(a, result, mask)
         return result.values
 
@@ -116,8 +117,3 @@ class ARM(nn.Module):
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
         return f"{self.policy}, width={self.width}, layer={self.layer}, scope={self.scope!r}, noise={self.noise}"
-
-
-def _check_integer(name: str, value: object, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ArgumentError(f"ARM: {name} must be an integer of at least {low}, found {value!r}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from armlet.attachment.module import ARM
-from armlet.attachment.sites import GATE, Site
+from armlet.attachment.sites import Site
 from armlet.attachment.watch import Watch
 
 
@@ -107,11 +107,6 @@ class RedistributedInput(ArmPlace):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.down._load_from_state_dict(*args, **kwargs)
-
-
-def make_place(site: Site, arm: ARM, watch: Watch) -> ArmPlace:
-    """ARM together with the module that is at the site now; the model is not changed."""
-    return (RedistributedOutput if site.site == GATE else RedistributedInput)(site.module, arm, watch)
 
 
 def make_arm(site: Site, **arguments: Any) -> ARM:

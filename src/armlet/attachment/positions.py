@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,30 +23,18 @@ OTHERS = ("use_cache", "token_type_ids", "output_attentions", "output_hidden_sta
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
+@dataclass(eq=False)
 class DecoderCall:
-    """One forward call of a decoder.
+    """One forward call of a decoder."""
 
-    Args:
-        batch: sequences in the call.
-        positions: `[batch or 1, seq]` int64, each token's absolute position in its sequence.
-        mask: `[batch, seq]` bool, False for padding; None where no argument says that there is padding.
-
-    Attributes:
-        fired: the layers in which ARM acted.
-    """
-
-    def __init__(self, batch: int, positions: Tensor, mask: Tensor | None) -> None:
-        self.batch, self.positions, self.mask = batch, positions, mask
-        self.fired: set[int] = set()
+    batch: int  # sequences
+    positions: Tensor  # `[batch or 1, seq]` int64, each token's absolute position in its sequence
+    mask: Tensor | None  # `[batch, seq]` bool, False for padding; None where no argument says that there is padding
+    fired: set[int] = field(default_factory=set)  # the layers in which ARM acted
 
 
 def argument_names(decoder: nn.Module) -> tuple[str, ...]:
-    """The names of the arguments of a decoder's forward, in order.
-
-    Raises:
-        UnsupportedModelError: tokens, cache, positions or padding have names unknown here, so that positions would be
-            wrong.
-    """
+    """The names of the arguments of a decoder's forward, in order; UnsupportedModelError where `NEEDED` are unknown."""
     parameters = inspect.signature(decoder.forward).parameters
     names = tuple(name for name, parameter in parameters.items() if parameter.kind not in VARIADIC)
     known = {*OTHERS, *(name for group in NEEDED.values() for name in group)}
@@ -60,11 +49,7 @@ def argument_names(decoder: nn.Module) -> tuple[str, ...]:
 
 
 def cache_argument(model: nn.Module, output: Mapping[str, Any]) -> dict[str, Any]:
-    """The keyword argument that continues from the cache in `output`, an earlier output of `model`.
-
-    Raises:
-        ArmletError: the output has no cache.
-    """
+    """The keyword argument that continues from the cache in `output`, an earlier output of `model`, if it has one."""
     name = _first_name(output, CACHES)
     if not name:
         raise ArmletError(f"{type(model).__name__} returned no cache to continue from: call it with use_cache=True")
@@ -74,8 +59,7 @@ def cache_argument(model: nn.Module, output: Mapping[str, Any]) -> dict[str, Any
 def read_call(inputs: Mapping[str, Any], config: object) -> DecoderCall:
     """Positions and padding of a call with the arguments `inputs`, by name; `config` is the decoder's.
 
-    Raises:
-        ArmletError: positions cannot be known from these arguments.
+    ArmletError where these arguments do not tell the positions.
     """
     tokens = _first_given(inputs, TOKENS)
     if tokens is None:
@@ -132,26 +116,20 @@ def locate(
 
 
 def _attends_itself(attended: Tensor, columns: Tensor) -> Tensor:
-    """`[batch, seq]`: whether a token attends to itself, which padding does not.
-
-    A cache that dropped old tokens has the new ones in its last columns.
-    """
+    """`[batch, seq]`: whether a token attends to itself, which padding does not."""
     queries, kept = attended.shape[-2:]
     last = torch.arange(kept - queries, kept, device=columns.device)
-    diagonal = torch.minimum(columns, last)
+    diagonal = torch.minimum(columns, last)  # a cache that dropped old tokens has the new ones in its last columns
     return attended.gather(-1, diagonal[None, :, None].expand(len(attended), -1, 1)).squeeze(-1)
 
 
 def _check_columns(attention_mask: object, past: int | Tensor, length: int) -> None:
     # Static caches give the past as a tensor, which is not read here: that would wait for the device.
-    if not isinstance(attention_mask, Tensor) or attention_mask.dim() != 2 or not isinstance(past, int):
-        return
-    covered = attention_mask.shape[1]
-    if covered < past + length:
-        raise ArmletError(
-            f"attention_mask covers {covered} tokens, but {past} are in the cache and {length} are new: "
-            "give one for all of them"
-        )
+    if isinstance(attention_mask, Tensor) and attention_mask.dim() == 2 and isinstance(past, int):
+        covered = attention_mask.shape[1]
+        if covered < past + length:
+            fault = f"covers {covered} tokens, but {past} are in the cache and {length} are new"
+            raise ArmletError(f"attention_mask {fault}: give one for all of them")
 
 
 def _first_name(names: Iterable[str], known: tuple[str, ...]) -> str:

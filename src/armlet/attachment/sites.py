@@ -1,8 +1,8 @@
 """Where ARM can go: the sites of a gated MLP, found by structure, whatever the architecture."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -23,21 +23,13 @@ DOWN = "down"
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A place in one layer.
+    """A place in one layer."""
 
-    Args:
-        layer: its index, from 0.
-        mlp: the gated MLP.
-        attribute: the name of its activation module (site "gate"), or of its linear down (site "product").
-        width: its intermediate size.
-        site: one of `SITES`.
-    """
-
-    layer: int
-    mlp: nn.Module
-    attribute: str
-    width: int
-    site: str = GATE
+    layer: int  # its index, from 0
+    mlp: nn.Module  # the gated MLP
+    attribute: str  # the name of its activation module (site "gate"), or of its linear down (site "product")
+    width: int  # its intermediate size
+    site: str = GATE  # one of `SITES`
 
     @property
     def module(self) -> nn.Module:
@@ -45,51 +37,36 @@ class Site:
         return self.mlp.get_submodule(self.attribute)
 
 
-@dataclass(frozen=True, eq=False)
-class _GatedMlp:
+class _GatedMlp(NamedTuple):
     """A gated MLP, the names of its activation module and of its linears with the shape of down, and its width."""
 
     mlp: nn.Module
     activation: str
-    downs: Sequence[str]
+    downs: list[str]
     width: int
 
 
 def check_site(site: object) -> None:
-    """Refuses anything but a site.
-
-    Raises:
-        ArgumentError: names the sites.
-    """
+    """ArgumentError for anything but a site."""
     if site not in SITES:
         raise ArgumentError(f"site: expected {' or '.join(SITES)}, found {site!r}")
 
 
 def find_decoder(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
-    """The module that runs the decoder layers, and those layers.
-
-    Raises:
-        UnsupportedModelError: no module of the model has a list of layers.
-    """
+    """The module that runs the decoder layers, and those layers; UnsupportedModelError without a list of layers."""
     get_decoder: Any = getattr(model, "get_decoder", None)  # of a model with other towers, the one for text
     root = get_decoder() if get_decoder else model
     lists = [(m, c) for m in root.modules() for c in m.children() if isinstance(c, nn.ModuleList) and len(c)]
+    if not lists:
+        raise UnsupportedModelError(f"{type(model).__name__}: no list of decoder layers (an nn.ModuleList) in it")
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     count = getattr(text, "num_hidden_layers", None)
-    matching = [(module, layers) for module, layers in lists if len(layers) == count] or lists
-    if not matching:
-        raise UnsupportedModelError(f"{type(model).__name__}: no list of decoder layers (an nn.ModuleList) in it")
-    return matching[0]
+    return next((pair for pair in lists if len(pair[1]) == count), lists[0])
 
 
 def find_sites(model: nn.Module, layers: int | Iterable[int] | str = 0, site: str = GATE) -> list[Site]:
-    """The sites of some layers, in order.
-
-    Args:
-        model: a causal LM.
-        layers: an index, several, or "all".
-        site: one of `SITES`.
+    """The sites of some layers of a causal LM, in order; arguments as of `attach`.
 
     Raises:
         ArgumentError: a layer out of range, or none; no such site.
@@ -106,49 +83,45 @@ def _indices(model: nn.Module, layers: int | Iterable[int] | str, count: int) ->
     if isinstance(layers, str) or not (isinstance(layers, Iterable) or hasattr(layers, "__index__")):
         raise ArgumentError(f"layers: expected an index, several, or 'all', found {layers!r}")
     indices = list(layers) if isinstance(layers, Iterable) else [layers]
-    for index in indices:
-        whole = hasattr(index, "__index__") and not isinstance(index, bool)
-        if not whole or not 0 <= index < count:
-            raise ArgumentError(f"layers: {type(model).__name__} has layers 0 to {count - 1}, found {index!r}")
     if not indices:
         raise ArgumentError("layers: no layer was named")
+    for index in indices:
+        if not hasattr(index, "__index__") or isinstance(index, bool) or not 0 <= index < count:
+            raise ArgumentError(f"layers: {type(model).__name__} has layers 0 to {count - 1}, found {index!r}")
     return sorted({int(index) for index in indices})
 
 
 def _layer_site(model: nn.Module, index: int, layer: nn.Module, site: str) -> Site:
-    layer = getattr(layer, "_orig_mod", layer)  # torch.compile(layer) wraps it
-    gated = [mlp for child in layer.children() if (mlp := _gated_mlp(child))]
-    experts = [child for child in layer.children() if hasattr(child, "experts")]
-    if experts or len(gated) != 1:
-        raise UnsupportedModelError(_refusal(model, index, layer, experts, len(gated)))
-    attribute = gated[0].activation if site == GATE else _down(model, index, gated[0])
+    children = list(getattr(layer, "_orig_mod", layer).children())  # torch.compile(layer) wraps it
+    gated = [mlp for child in children if (mlp := _gated_mlp(child))]
+    where = f"{type(model).__name__}, layer {index}"
+    if experts := [type(child).__name__ for child in children if hasattr(child, "experts")]:
+        raise UnsupportedModelError(
+            f"{where}: {experts[0]} is a mixture-of-experts block, whose fused experts have no single "
+            "activated gate; choose a layer with a dense gated MLP, where the model has one"
+        )
+    if len(gated) != 1:
+        parts = [f"{type(c).__name__}({', '.join(n for n, _ in c.named_children())})" for c in children]
+        raise UnsupportedModelError(
+            f"{where}: expected one gated MLP (gate, up and down, or a fused gate_up and down, with an activation "
+            f"module), found {len(gated)} in {', '.join(parts)}; in a gated MLP of your own, make `arm = armlet.ARM("
+            f"policy, width=..., layer={index})` and add `act = arm(act)` before the product with up"
+        )
+    attribute = gated[0].activation if site == GATE else _down(where, index, gated[0])
     return Site(index, gated[0].mlp, attribute, gated[0].width, site)
 
 
 def _gated_mlp(mlp: nn.Module) -> _GatedMlp | None:
     """What the structure tells about a gated MLP; None for any other module."""
-    activations = [name for name, child in mlp.named_children() if _is_activation(child)]
-    linears: list[tuple[str, Any]] = [(name, c) for name, c in mlp.named_children() if hasattr(c, "in_features")]
-    shapes = {name: (linear.in_features, linear.out_features) for name, linear in linears}
-    downs = [name for name, (width, d_model) in shapes.items() if _others_fit(shapes, name, width, d_model)]
+    children: dict[str, Any] = dict(mlp.named_children())
+    activations = [name for name, child in children.items() if _is_activation(child)]
+    shapes = {name: (c.in_features, c.out_features) for name, c in children.items() if hasattr(c, "in_features")}
+    downs = []
+    for down, (width, d_model) in shapes.items():
+        others = [shape for name, shape in shapes.items() if name != down]
+        if others in ([(d_model, width)] * 2, [(d_model, 2 * width)]):  # gate and up, or a fused gate_up
+            downs.append(down)
     return _GatedMlp(mlp, activations[0], downs, shapes[downs[0]][0]) if len(activations) == 1 and downs else None
-
-
-def _others_fit(shapes: dict[str, tuple[int, int]], down: str, width: int, d_model: int) -> bool:
-    """Whether the linears beside `down` are gate and up, or a fused gate_up."""
-    others = [shape for name, shape in shapes.items() if name != down]
-    return others in ([(d_model, width)] * 2, [(d_model, 2 * width)])
-
-
-def _down(model: nn.Module, index: int, gated: _GatedMlp) -> str:
-    downs = gated.downs if len(gated.downs) == 1 else [name for name in gated.downs if DOWN in name]
-    if len(downs) != 1:
-        raise UnsupportedModelError(
-            f"{type(model).__name__}, layer {index}: {', '.join(gated.downs)} have one shape, and their names do not "
-            f"tell which of them is down; in a gated MLP of your own, make `arm = armlet.ARM(policy, width="
-            f"{gated.width}, layer={index})` and add `product = arm(product)` before down"
-        )
-    return downs[0]
 
 
 def _is_activation(child: nn.Module) -> bool:
@@ -156,16 +129,12 @@ def _is_activation(child: nn.Module) -> bool:
     return plain and not isinstance(child, nn.Dropout | nn.Identity)
 
 
-def _refusal(model: nn.Module, index: int, layer: nn.Module, experts: list[nn.Module], gated: int) -> str:
-    where = f"{type(model).__name__}, layer {index}"
-    if experts:
-        return (
-            f"{where}: {type(experts[0]).__name__} is a mixture-of-experts block, whose fused experts have no single "
-            "activated gate; choose a layer with a dense gated MLP, where the model has one"
+def _down(where: str, index: int, gated: _GatedMlp) -> str:
+    downs = gated.downs if len(gated.downs) == 1 else [name for name in gated.downs if DOWN in name]
+    if len(downs) != 1:
+        raise UnsupportedModelError(
+            f"{where}: {', '.join(gated.downs)} have one shape, and their names do not tell which of them is down; in "
+            f"a gated MLP of your own, make `arm = armlet.ARM(policy, width={gated.width}, layer={index})` and add "
+            "`product = arm(product)` before down"
         )
-    parts = [f"{type(c).__name__}({', '.join(n for n, _ in c.named_children())})" for c in layer.children()]
-    return (
-        f"{where}: expected one gated MLP (gate, up and down, or a fused gate_up and down, with an activation module), "
-        f"found {gated} in {', '.join(parts)}; in a gated MLP of your own, make `arm = armlet.ARM(policy, width=..., "
-        f"layer={index})` and add `act = arm(act)` before the product with up"
-    )
+    return downs[0]

@@ -4,10 +4,11 @@ A decoder passes hidden states alone to its MLPs. A hook before its forward stor
 this thread, the sites read them there, and a hook after the forward, even a failed one, removes them.
 """
 
-import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from traceback import walk_stack
 from typing import Any
 
 import torch
@@ -27,31 +28,22 @@ class NotFiredError(ArmletError, RuntimeError):
 class Watch:
     """Follows the calls of `decoder`, in which ARM is in `layers`.
 
-    A call that is running when ARM is switched on or off finishes as it began. One that began with ARM is in `running`,
-    and modules and hooks must stay until it ends; one that began without is recognised by `leaves_out`.
+    A call that is running when ARM is switched on or off finishes as it began. One that began with ARM is in
+    `_running`, and modules and hooks stay until it ends; one that began without is recognised by `leaves_out`.
+    Calls of compiled code are not in `_running`: modules that are replaced do not change what such a call runs.
 
     Hooks are methods, not closures, so that an attached model can be copied and pickled; a copy has its own calls.
-
-    Attributes:
-        on: whether calls that begin now get ARM.
-        lock: to be acquired to change `on`.
-        running: calls with ARM that have not ended; those of compiled code are not in it, since modules that are
-            replaced do not change what such a call runs.
-        when_idle: called where the last running call ended while `on` was False.
-
-    Raises:
-        UnsupportedModelError: see `argument_names`.
     """
 
     def __init__(self, decoder: nn.Module, layers: Iterable[int]) -> None:
-        self.decoder, self.layers, self.on = decoder, frozenset(layers), False
-        self.names = argument_names(decoder)
+        self.decoder, self.layers, self.names = decoder, frozenset(layers), argument_names(decoder)
+        self.on = False  # whether calls that begin now get ARM; only changed under the lock
         self._reset()
 
     def _reset(self) -> None:
         self.lock = threading.RLock()
-        self.running: set[DecoderCall] = set()
-        self.when_idle: Callable[[], None] | None = None
+        self._running: set[DecoderCall] = set()
+        self._installed: ExitStack | None = None
         self._thread = threading.local()
 
     def __getstate__(self) -> dict[str, object]:
@@ -61,10 +53,17 @@ class Watch:
         self.__dict__.update(state)
         self._reset()
 
-    def install(self, undo: ExitStack) -> None:
-        """Adds the hooks; closing `undo` removes them."""
-        undo.callback(self.decoder.register_forward_pre_hook(self.before, with_kwargs=True).remove)
-        undo.callback(self.decoder.register_forward_hook(self.after, always_call=True).remove)
+    def switch(self, on: bool, install: Callable[[ExitStack], None]) -> None:
+        """From now on calls begin with ARM or without; `install` puts its modules into the model, all or none."""
+        with self.lock:
+            if on and self._installed is None:
+                with ExitStack() as undo:
+                    install(undo)
+                    undo.callback(self.decoder.register_forward_pre_hook(self.before, with_kwargs=True).remove)
+                    undo.callback(self.decoder.register_forward_hook(self.after, always_call=True).remove)
+                    self._installed = undo.pop_all()
+            self.on = on
+            self._remove_if_idle()
 
     def current(self) -> DecoderCall | None:
         """This thread's call with ARM; None outside the decoder's forward."""
@@ -77,12 +76,8 @@ class Watch:
         """
         if not self.on or torch.compiler.is_dynamo_compiling():
             return not self.on
-        frame = inspect.currentframe()
-        while frame is not None:
-            if frame.f_code is _MODULE_CALL and frame.f_locals.get("self") is self.decoder:
-                return True
-            frame = frame.f_back
-        return False
+        calls = (frame for frame, _ in walk_stack(sys._getframe()) if frame.f_code is _MODULE_CALL)
+        return any(call.f_locals.get("self") is self.decoder for call in calls)
 
     def before(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Reads positions and padding from the arguments of a call, and begins it."""
@@ -98,21 +93,17 @@ class Watch:
             return
         with self.lock:
             if self.on:
-                self.running.add(call)
+                self._running.add(call)
                 self._thread.call = call
 
     def after(self, decoder: nn.Module, _args: tuple[Any, ...], output: object) -> None:
-        """Ends a call, even a failed one, whose output is None.
-
-        Raises:
-            NotFiredError: a layer ran without its site.
-        """
+        """Ends a call, even a failed one, whose output is None; NotFiredError where a layer ran without its site."""
         call, self._thread.call = self.current(), None
         if call is None:
             return
         if not torch.compiler.is_dynamo_compiling():
             with self.lock:
-                self.running.discard(call)
+                self._running.discard(call)
             # After a failure torch iterates over the hooks themselves; the next call or switch removes them.
             if output is not None:
                 self._remove_if_idle()
@@ -127,8 +118,9 @@ class Watch:
         if self.on or torch.compiler.is_dynamo_compiling():
             return
         with self.lock:
-            if not self.on and not self.running and self.when_idle is not None:
-                self.when_idle()
+            if self._installed is not None and not self.on and not self._running:
+                self._installed.close()
+                self._installed = None
 
 
 def _refuse_recomputation(decoder: nn.Module) -> None:

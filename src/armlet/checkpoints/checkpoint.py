@@ -5,27 +5,14 @@ Only what is asked for is read. Nothing is unpickled, and no foreign code is run
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from armlet.checkpoints.folder import (
-    CONFIG_FILE,
-    CheckpointError,
-    Files,
-    Folder,
-    Shard,
-    explained,
-    named_folder,
-    weight_map,
-)
+from armlet.checkpoints.folder import CheckpointError, Files, Folder, Shard, named_folder
 from armlet.checkpoints.header import FLOATS
 from armlet.checkpoints.hub import Hub
 from armlet.redistribution.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
 
 PREFIXES = ("model.", "language_model.model.", "model.language_model.", "")
 """The possible prefixes of "layers.0." in a checkpoint, in the order in which they are tried."""
@@ -35,14 +22,10 @@ ROTARY_BUFFER = "self_attn.rotary_emb.inv_freq"  # in old checkpoints; the confi
 
 
 def open_checkpoint(directory_or_id: "str | Path | Checkpoint") -> "Checkpoint":
-    """Opens a checkpoint without reading a tensor.
+    """Opens a checkpoint, in a folder or on a hub (see `named_folder`), without reading a tensor.
 
-    Args:
-        directory_or_id: a folder with config.json and safetensors weights, or a hub id; see `named_folder`. Layers
-            that are read from one `Checkpoint` share the headers and rows that have been downloaded.
-
-    Raises:
-        CheckpointError: no such checkpoint, or one that is incomplete, damaged, pickled or needs code of its own.
+    Layers that are read from one `Checkpoint` share the headers and rows that have been downloaded. CheckpointError
+    without such a checkpoint, or for one that is incomplete, damaged, pickled or needs code of its own.
     """
     if isinstance(directory_or_id, Checkpoint):
         return directory_or_id
@@ -55,10 +38,10 @@ class Checkpoint:
 
     def __init__(self, files: Files) -> None:
         self.source = files.name  # the folder or the hub id
-        self.config = _parse_config(files)
+        self.config = files.config()
         self.layers: int = self.config.get_text_config().num_hidden_layers
         self._files = files
-        self._weight_map = weight_map(files)
+        self._weight_map = files.weight_map()
         self.rows = EmbeddingRows(self)  # token ids `[b, s]` → `[b, s, d]`, in the checkpoint's dtype
 
     @cached_property
@@ -75,10 +58,7 @@ class Checkpoint:
         """One layer's tensors, by their names without the prefix "model.layers.N.".
 
         Tensors from a folder are views of its files, which must not change as long as the tensors are in use.
-
-        Raises:
-            ArgumentError: no such layer.
-            CheckpointError: a tensor cannot be read, or is quantised.
+        ArgumentError without such a layer, CheckpointError for a tensor that cannot be read or is quantised.
         """
         prefix, shards = self._shards_of_layer(layer)
         size = sum(shard.entries[name].size for name, shard in shards.items())
@@ -87,11 +67,7 @@ class Checkpoint:
         return _in_one_dtype(tensors, getattr(self.config.get_text_config(), "dtype", None))
 
     def shapes(self, layer: int) -> dict[str, Tensor]:
-        """The same tensors without values, on the "meta" device: only headers are read.
-
-        Raises:
-            ArgumentError, CheckpointError: as in `read`.
-        """
+        """The same tensors without values, on the "meta" device: only headers are read; errors as in `read`."""
         prefix, shards = self._shards_of_layer(layer)
         entries = {name.removeprefix(prefix): shard.entries[name] for name, shard in shards.items()}
         return {name: torch.empty(e.shape, dtype=FLOATS[e.dtype], device="meta") for name, e in entries.items()}
@@ -119,11 +95,7 @@ class Checkpoint:
         return shard
 
     def embedding(self) -> tuple[str, Shard]:
-        """The embedding's name, and the file that contains it.
-
-        Raises:
-            CheckpointError: there is none, or none that can be read.
-        """
+        """The embedding's name, and the file that contains it; CheckpointError without a readable one."""
         name, d_model = self._prefix + EMBEDDING, self.config.get_text_config().hidden_size
         if name not in self._weight_map:
             raise CheckpointError(f"{self.source} has no {name}; name a complete checkpoint")
@@ -145,9 +117,7 @@ class EmbeddingRows(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Token ids `[b, s]` → `[b, s, d]` on the CPU, in the checkpoint's dtype.
 
-        Raises:
-            ArgumentError: an id that is not in the vocabulary.
-            CheckpointError: rows cannot be read.
+        ArgumentError for an id that is not in the vocabulary, CheckpointError for rows that cannot be read.
         """
         name, shard = self._checkpoint.embedding()
         entry = shard.entries[name]
@@ -170,36 +140,3 @@ def _in_one_dtype(tensors: dict[str, Tensor], stated: object) -> dict[str, Tenso
         return tensors
     common = stated if isinstance(stated, torch.dtype) else max(dtypes, key=lambda dtype: dtype.itemsize)
     return {name: tensor.to(common) for name, tensor in tensors.items()}
-
-
-def _parse_config(files: Files) -> "PreTrainedConfig":
-    from transformers import CONFIG_MAPPING
-
-    settings = files.json(CONFIG_FILE)
-    kind = model_type(files, settings)
-    with explained(f"{files.place(CONFIG_FILE)} is not a valid configuration of {kind}"):
-        return CONFIG_MAPPING[kind].from_dict(settings)
-
-
-def model_type(files: Files, settings: dict[str, object]) -> str:
-    """The `model_type` of a configuration.
-
-    Raises:
-        CheckpointError: this version of transformers does not know it.
-    """
-    from transformers import CONFIG_MAPPING
-
-    kind = settings.get("model_type")
-    if isinstance(kind, str) and kind in CONFIG_MAPPING:
-        return kind
-    raise config_refusal(files, settings, f"model_type {kind!r}, which this version of transformers does not know")
-
-
-def config_refusal(files: Files, settings: dict[str, object], problem: str) -> CheckpointError:
-    """The error for a configuration: about code of its own where it needs that, else about its `problem`."""
-    if "auto_map" in settings:
-        return CheckpointError(
-            f"{files.name} needs Python code of its own (auto_map in {CONFIG_FILE}), which armlet does not run; "
-            "load the model in Python, after reading that code, and call armlet.attach(model, policy)"
-        )
-    return CheckpointError(f"{files.place(CONFIG_FILE)} has {problem}; name a causal language model")

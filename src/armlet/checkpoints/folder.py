@@ -1,4 +1,4 @@
-"""A checkpoint in a local folder, and what every reader of checkpoints shares: the file names and the errors.
+"""The files of a checkpoint, wherever they are; those in a local folder; and the errors of every reader.
 
 Nothing is unpickled, and no file outside the folder is opened because a file inside names it.
 """
@@ -7,7 +7,8 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from textwrap import shorten
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +20,7 @@ from armlet.redistribution.errors import ArmletError
 
 if TYPE_CHECKING:
     from safetensors import safe_open
+    from transformers import PreTrainedConfig
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -26,10 +28,6 @@ INDEX_FILE = "model.safetensors.index.json"
 
 Advance = Callable[[int], object]
 """Called with each number of bytes that has been read."""
-
-
-def silent(_read: int) -> None:
-    """Shows no progress."""
 
 
 class CheckpointError(ArmletError, OSError):
@@ -45,7 +43,7 @@ class Shard(Protocol):
 
     entries: dict[str, TensorEntry]  # by the tensor's name
 
-    def tensor(self, name: str, advance: Advance) -> Tensor:
+    def tensor(self, name: str, advance: Advance | None = None) -> Tensor:
         """The whole tensor."""
         ...
 
@@ -62,12 +60,7 @@ class Files(ABC):
         self._shards: dict[str, Shard] = {}
 
     def json(self, file: str) -> dict[str, object]:
-        """The JSON object in a file.
-
-        Raises:
-            MissingFileError: no such file.
-            CheckpointError: it cannot be read, or is not a JSON object.
-        """
+        """The JSON object in a file; MissingFileError without the file, CheckpointError for anything else in it."""
         place, content = self.place(file), self._read(file)
         with explained(f"{place} is not readable as JSON", "; download the checkpoint again"):
             parsed = json.loads(content.decode("utf-8"))
@@ -78,9 +71,7 @@ class Files(ABC):
     def shard(self, file: str) -> Shard:
         """A safetensors file, of which only the header is read. It must not change as long as the checkpoint is in use.
 
-        Raises:
-            MissingFileError: no such file.
-            CheckpointError: it cannot be read, or is damaged.
+        MissingFileError without the file, CheckpointError for one that cannot be read or is damaged.
         """
         if file not in self._shards:
             try:
@@ -89,9 +80,54 @@ class Files(ABC):
                 raise MissingFileError(f"{error}, though {INDEX_FILE} names it; name a complete checkpoint") from error
         return self._shards[file]
 
-    def progress(self, size: int, title: str) -> AbstractContextManager[Advance]:
+    @cached_property
+    def settings(self) -> dict[str, object]:
+        """The content of config.json."""
+        return self.json(CONFIG_FILE)
+
+    def config(self, make: "Callable[[], PreTrainedConfig] | None" = None) -> "PreTrainedConfig":
+        """The configuration, made by `make` if given; CheckpointError for one that transformers cannot read."""
+        from transformers import CONFIG_MAPPING
+
+        kind = self.settings.get("model_type")
+        if isinstance(kind, str) and kind in CONFIG_MAPPING:
+            with explained(f"{self.place(CONFIG_FILE)} is not a valid configuration of {kind}"):
+                return make() if make else CONFIG_MAPPING[kind].from_dict(self.settings)
+        raise self.config_refusal(f"model_type {kind!r}, which this version of transformers does not know")
+
+    def config_refusal(self, problem: str) -> CheckpointError:
+        """The error for the configuration: about code of its own where it needs that, else about its `problem`."""
+        if "auto_map" in self.settings:
+            return CheckpointError(
+                f"{self.name} needs Python code of its own (auto_map in {CONFIG_FILE}), which armlet does not run; "
+                "load the model in Python, after reading that code, and call armlet.attach(model, policy)"
+            )
+        return CheckpointError(f"{self.place(CONFIG_FILE)} has {problem}; name a causal language model")
+
+    def weight_map(self) -> dict[str, str]:
+        """Each tensor's name → the safetensors file that contains it. Of the files in an index, none is opened.
+
+        CheckpointError without safetensors, or for an index that is malformed or names a file outside the checkpoint.
+        """
+        with suppress(MissingFileError):
+            return dict.fromkeys(self.shard(WEIGHTS_FILE).entries, WEIGHTS_FILE)
+        try:
+            stated, place = self.json(INDEX_FILE).get("weight_map"), self.place(INDEX_FILE)
+        except MissingFileError as error:
+            neither = f"{self.name} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: {self.without_safetensors()}"
+            raise CheckpointError(f"{neither}; convert or download it as safetensors") from error
+        if not isinstance(stated, dict) or not stated or not all(isinstance(file, str) for file in stated.values()):
+            raise CheckpointError(f"{place} has no weight_map from weights to files; download the checkpoint again")
+        for file in stated.values():
+            path = PurePosixPath(file)
+            leaves = path.is_absolute() or ".." in path.parts or "\\" in file or PureWindowsPath(file).drive
+            if leaves or not path.parts or not file.isprintable():
+                raise CheckpointError(f"{place} names {file!r}, which leads out of the checkpoint; do not use it")
+        return stated
+
+    def progress(self, size: int, title: str) -> AbstractContextManager[Advance | None]:
         """Shows how much of `size` bytes has been read; nothing where that takes no time."""
-        return nullcontext(silent)
+        return nullcontext()
 
     @abstractmethod
     def place(self, file: str) -> str:
@@ -111,8 +147,7 @@ class Files(ABC):
 class FileShard:
     """A safetensors file on disk. Tensors are memory-mapped: only what is used of them is read.
 
-    Raises:
-        CheckpointError: the file is truncated or damaged.
+    CheckpointError for a file that is truncated or damaged.
     """
 
     def __init__(self, file: Path) -> None:
@@ -131,16 +166,17 @@ class FileShard:
         if _file_version(self._file) != self._version:
             raise CheckpointError(f"{self._file} was replaced while it was read; try again")
 
-    def tensor(self, name: str, advance: Advance) -> Tensor:
+    def tensor(self, name: str, advance: Advance | None = None) -> Tensor:
         """A view of the file, which must not change as long as the tensor is in use."""
         with self._opened() as tensors:
             tensor = tensors.get_tensor(name)
-        advance(tensor.nbytes)
+        if advance:
+            advance(tensor.nbytes)
         return tensor
 
     def rows(self, name: str, indices: list[int]) -> Tensor:
         """`[len(indices), d]`, copied."""
-        return self.tensor(name, silent)[indices]
+        return self.tensor(name)[indices]
 
 
 def _file_version(file: Path) -> tuple[int, ...]:
@@ -172,19 +208,16 @@ class Folder(Files):
         return FileShard(self._existing(file))
 
     def _existing(self, file: str) -> Path:
-        if not (self.path / file).is_file():
-            raise MissingFileError(f"{self.place(file)} is missing")
-        return self.path / file
+        if (self.path / file).is_file():
+            return self.path / file
+        raise MissingFileError(f"{self.place(file)} is missing")
 
 
 def named_folder(model: str | Path) -> Path | None:
     """The folder that a model's name stands for; None for a hub id.
 
     A name stands for a folder if it is a `Path`, starts with ".", "/" or "~", exists here, or has more than one slash:
-    then no hub is asked for it.
-
-    Raises:
-        CheckpointError: it should be a folder, and is none.
+    then no hub is asked for it, and CheckpointError says that it is no folder.
     """
     if not str(model):
         raise CheckpointError("no model is named: expected a folder or a hub id")
@@ -197,35 +230,6 @@ def named_folder(model: str | Path) -> Path | None:
         expected = f"a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
         raise CheckpointError(f"{str(model)!r} should be {expected}; found {actual} there")
     return folder
-
-
-def weight_map(files: Files) -> dict[str, str]:
-    """Each tensor's name → the safetensors file that contains it. Of the files in an index, none is opened.
-
-    Raises:
-        CheckpointError: no safetensors, or an index that is malformed or names a file outside the checkpoint.
-    """
-    try:
-        return dict.fromkeys(files.shard(WEIGHTS_FILE).entries, WEIGHTS_FILE)
-    except MissingFileError:
-        pass
-    try:
-        index = files.json(INDEX_FILE)
-    except MissingFileError as error:
-        neither = f"{files.name} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: {files.without_safetensors()}"
-        raise CheckpointError(f"{neither}; convert or download it as safetensors") from error
-    return _checked_map(index.get("weight_map"), files.place(INDEX_FILE))
-
-
-def _checked_map(stated: object, place: str) -> dict[str, str]:
-    if not isinstance(stated, dict) or not stated or not all(isinstance(file, str) for file in stated.values()):
-        raise CheckpointError(f"{place} has no weight_map from weights to files; download the checkpoint again")
-    for file in stated.values():
-        path = PurePosixPath(file)
-        leaves = path.is_absolute() or ".." in path.parts or "\\" in file or PureWindowsPath(file).drive
-        if leaves or not path.parts or not file.isprintable():
-            raise CheckpointError(f"{place} names {file!r}, which leads out of the checkpoint; do not use it")
-    return stated
 
 
 @contextmanager

@@ -31,11 +31,7 @@ class TensorEntry(NamedTuple):
 
 
 def header_length(first: bytes, file_size: int) -> int:
-    """The header's length in bytes, from the first 8 bytes of the file.
-
-    Raises:
-        HeaderError: longer than the file or than the format allows.
-    """
+    """In bytes, from the first 8 bytes of the file; HeaderError for more than the file or the format allows."""
     length = int.from_bytes(first, "little")
     if not 2 <= length <= min(MAX_HEADER_BYTES, file_size - LENGTH_BYTES):
         raise HeaderError(f"its header should have {length} bytes, in a file of {file_size}")
@@ -45,8 +41,7 @@ def header_length(first: bytes, file_size: int) -> int:
 def parse_header(header: bytes, file_size: int) -> dict[str, TensorEntry]:
     """The tensors of a file by name.
 
-    Raises:
-        HeaderError: the header is malformed, or its tensors do not fill the file exactly, one directly after another.
+    HeaderError where the header is malformed, or its tensors do not fill the file exactly, one directly after another.
     """
     try:
         content = json.loads(header)

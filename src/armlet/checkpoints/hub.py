@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -27,24 +28,20 @@ PIECE = 2**24  # bytes of one request, at most: a request that breaks off is rep
 class HubShard:
     """A safetensors file on a hub. Its header is read at once, its tensors on demand.
 
-    Raises:
-        MissingFileError: no such file.
-        CheckpointError: it cannot be read, or is damaged.
+    MissingFileError without the file, CheckpointError for one that cannot be read or is damaged.
     """
 
     def __init__(self, hub: "Hub", file: str) -> None:
         self._hub, self._file = hub, file
         size = hub.size(file)
         try:
-            end = LENGTH_BYTES + header_length(self._bytes(0, min(LENGTH_BYTES, size)), size)
-            self.entries = parse_header(self._bytes(LENGTH_BYTES, end), size)
+            first = hub.read(file, [(0, min(LENGTH_BYTES, size))]).numpy().tobytes()
+            header = hub.read(file, [(LENGTH_BYTES, LENGTH_BYTES + header_length(first, size))]).numpy().tobytes()
+            self.entries = parse_header(header, size)
         except HeaderError as error:
             raise CheckpointError(f"{hub.place(file)} is damaged ({reason(error)})") from error
 
-    def _bytes(self, start: int, stop: int) -> bytes:
-        return self._hub.read(self._file, [(start, stop)]).numpy().tobytes()
-
-    def tensor(self, name: str, advance: Advance) -> Tensor:
+    def tensor(self, name: str, advance: Advance | None = None) -> Tensor:
         """The whole tensor, downloaded directly into its memory."""
         entry = self.entries[name]
         data = self._hub.read(self._file, [(entry.start, entry.start + entry.size)], advance)
@@ -63,11 +60,8 @@ class Hub(Files):
     """A checkpoint in a hub's repository, at the commit that its main branch has now.
 
     The hub is the one in the environment variable HF_ENDPOINT. Without a network, the commit is the one in this
-    machine's cache, and only files in that cache are read.
-
-    Raises:
-        UnreachableError: no answer, and nothing in the cache.
-        CheckpointError: no such repository, or no access to it.
+    machine's cache, and only files in that cache are read. UnreachableError without an answer and without a cache;
+    CheckpointError without such a repository, or without access to it.
     """
 
     def __init__(self, repo: str) -> None:
@@ -134,11 +128,7 @@ class Hub(Files):
             raise MissingFileError(f"{self.place(file)} is missing") from error
 
     def read(self, file: str, ranges: Sequence[tuple[int, int]], advance: Advance | None = None) -> Tensor:
-        """The bytes of several ranges (first, after the last) of a file, one after another: uint8 `[bytes]`.
-
-        Raises:
-            CheckpointError: refused, not reached, or not served in ranges.
-        """
+        """The bytes of several ranges (first, after the last) of a file, one after another: uint8 `[bytes]`."""
         pieces = [(at, min(at + PIECE, stop)) for start, stop in ranges for at in range(start, stop, PIECE)]
         sizes = [stop - start for start, stop in pieces]
         data = torch.empty(sum(sizes), dtype=torch.uint8, device="cpu")
@@ -154,9 +144,7 @@ class Hub(Files):
         return data
 
     def _piece(self, file: str, start: int, stop: int) -> bytes:
-        def request() -> bytes | str:
-            return self._file_system.cat_file(self._path(file), start, stop, cache_type="none")  # no read-ahead
-
+        request = partial(self._file_system.cat_file, self._path(file), start, stop, cache_type="none")  # no read-ahead
         content = cast("bytes", ask(request, self.name, self.endpoint, repeat=False))
         if len(content) != stop - start:
             raise CheckpointError(

@@ -24,14 +24,9 @@ def ask(
 ) -> Answered:
     """The answer to a request, which is repeated after a network fault.
 
-    What `request` raises for another reason than the network or the hub, such as a MemoryError, is passed on at once.
-    `repeat` is False where huggingface_hub repeats the request itself; but its version 1 does not do so where a
-    connection breaks off half-way, so that this is repeated in any case. `attempt` says which one this is.
-
-    Raises:
-        UnreachableError: network faults in all attempts, or this machine is told to be offline.
-        MissingFileError: the repository has no such file.
-        CheckpointError: the hub refuses.
+    What `request` raises for another reason than the network or the hub, such as a MemoryError, is passed on at once;
+    for what the others become, see `_explain`. `repeat` is False where huggingface_hub repeats the request itself; but
+    its version 1 does not do so where a connection breaks off half-way, so that this is repeated in any case.
     """
     from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -61,6 +56,7 @@ def _is_transient(error: Exception) -> bool:
 
 
 def _explain(error: Exception, repo: str, endpoint: str) -> CheckpointError:
+    """UnreachableError for network faults, MissingFileError for a missing file, CheckpointError for any refusal."""
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 
     why, status = reason(error), 0

@@ -19,11 +19,7 @@ def abacus() -> Path:
 
 
 def model_folder(model: str) -> Path:
-    """The folder of a model: of `ABACUS`, a folder, or a hub id, which is downloaded into the hub's cache.
-
-    Raises:
-        CheckpointError: there is no such model.
-    """
+    """The folder of `ABACUS`, a folder itself, or that of a hub id, which is downloaded into the hub's cache."""
     return abacus() if model == ABACUS else named_folder(model) or download(model)
 
 

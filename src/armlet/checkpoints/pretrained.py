@@ -5,14 +5,13 @@ unpickled, no foreign code is run, and no weight is initialised at random.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from armlet.checkpoints.checkpoint import config_refusal, model_type
-from armlet.checkpoints.folder import CONFIG_FILE, CheckpointError, Folder, explained, named_folder, reason, weight_map
+from armlet.checkpoints.folder import CheckpointError, Folder, explained, named_folder, reason
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 # Not "*.safetensors": repositories often contain the same weights again under other names.
 HUB_FILES = ("model*.safetensors", *TOKENIZER_FILES)
 
+SAFELY: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+
 
 def default_model() -> str:
     """The model of the command line where none is named: the demo's folder if it exists here, else its hub id."""
@@ -36,12 +37,9 @@ def default_model() -> str:
 def load(
     model_id: str, *, dtype: str | torch.dtype = "auto", device: str | torch.device | None = None
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """Loads a model in eval mode, and its tokenizer.
+    """Loads a model in eval mode, and its tokenizer, from a folder or a hub id (see `named_folder`).
 
-    Args:
-        model_id: a folder with config.json, safetensors weights and a tokenizer, or a hub id; see `named_folder`.
-        dtype: of the weights; "auto" keeps the checkpoint's.
-        device: of the model; None leaves it on the CPU.
+    The dtype "auto" keeps the checkpoint's; the device None leaves the model on the CPU.
 
     Raises:
         CheckpointError: no such model, or one that is incomplete, damaged, pickled, not a causal language model, or
@@ -53,7 +51,7 @@ def load(
     files = Folder(folder)
     with _quiet():
         config = _load_config(files)
-        for file in sorted(set(weight_map(files).values())):
+        for file in sorted(set(files.weight_map().values())):
             files.shard(file)  # refuses a file that is missing or damaged
         tokenizer = _load_vocabulary(folder)
         model = _load_weights(folder, config, dtype, device)
@@ -61,22 +59,14 @@ def load(
 
 
 def load_tokenizer(model_id: str) -> "PreTrainedTokenizerBase":
-    """Loads a tokenizer alone; from a hub, only the repository's small files are downloaded.
-
-    Raises:
-        CheckpointError: no such model, or one without a tokenizer.
-    """
+    """Loads a tokenizer alone; from a hub, only the repository's small files are downloaded."""
     folder = named_folder(model_id) or download(model_id, TOKENIZER_FILES)
     with _quiet():
         return _load_vocabulary(folder)
 
 
 def check_device(device: str | torch.device | None) -> None:
-    """Checks that a device can be used here.
-
-    Raises:
-        ArgumentError: it cannot, with the reason.
-    """
+    """ArgumentError, with the reason, for a device that cannot be used here."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # which of them depends on the backend
@@ -84,22 +74,14 @@ def check_device(device: str | torch.device | None) -> None:
 
 
 def parse_dtype(name: str) -> torch.dtype | None:
-    """A dtype of weights by its name; None for "auto", which keeps the checkpoint's.
-
-    Raises:
-        ArgumentError: an unknown name.
-    """
+    """A dtype of weights by its name; None for "auto", which keeps the checkpoint's."""
     if name not in ("auto", *WEIGHT_DTYPES):
         raise ArgumentError(f"dtype: expected auto, {', '.join(WEIGHT_DTYPES)}, found {name!r}")
     return None if name == "auto" else getattr(torch, name)
 
 
 def download(model_id: str, files: Sequence[str] = HUB_FILES) -> Path:
-    """Downloads the files of a hub's model that this machine's cache lacks; returns the model's folder there.
-
-    Raises:
-        CheckpointError: the files cannot be downloaded.
-    """
+    """Downloads the files of a hub's model that this machine's cache lacks; returns the model's folder there."""
     from huggingface_hub import snapshot_download
 
     with explained(f"{model_id!r} is no folder here, and the hub did not give it: check the name or the network"):
@@ -109,12 +91,9 @@ def download(model_id: str, files: Sequence[str] = HUB_FILES) -> Path:
 def _load_config(files: Folder) -> "PreTrainedConfig":
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    settings = files.json(CONFIG_FILE)
-    kind = model_type(files, settings)
-    with explained(f"{files.place(CONFIG_FILE)} is not a valid configuration of {kind}"):
-        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False, local_files_only=True)
+    config = files.config(lambda: AutoConfig.from_pretrained(files.path, **SAFELY))
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise config_refusal(files, settings, f"model_type {kind!r}, which is not a causal language model")
+        raise files.config_refusal(f"model_type {config.model_type!r}, which is not a causal language model")
     return config
 
 
@@ -122,7 +101,7 @@ def _load_vocabulary(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     with explained(f"no tokenizer can be read from {folder}; it needs a whole tokenizer.json"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **SAFELY)
     # Where these files are missing, several families return a tokenizer without a vocabulary instead of an error.
     names = tokenizer.vocab_files_names.values()
     if not any((folder / name).is_file() for name in names):
@@ -135,17 +114,9 @@ def _load_weights(
 ) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
+    how = SAFELY | {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
     with explained(f"{folder} cannot be loaded as a causal language model"):
-        loaded = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,  # lists them in `info`, for the error below
-            output_loading_info=True,
-        )
+        loaded = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, **how)
     model, info = cast("tuple[PreTrainedModel, dict[str, set[str]]]", loaded)  # because of output_loading_info
     # transformers initialises these at random with only a warning; a mismatched key comes with its two shapes.
     if missing := sorted(info["missing_keys"] | {name for name, *_ in info["mismatched_keys"]}):
@@ -162,15 +133,12 @@ def _quiet() -> Iterator[None]:
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    no_hub_bars = are_progress_bars_disabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
+    with ExitStack() as restored:  # from the last to the first
+        if are_progress_bars_disabled():
+            restored.callback(disable_progress_bars)
+        if logging.is_progress_bar_enabled():
+            restored.callback(logging.enable_progress_bar)  # which also switches on the hub's bars
+        restored.callback(logging.set_verbosity, logging.get_verbosity())
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
         yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()  # which also switches on the hub's bars
-        if no_hub_bars:
-            disable_progress_bars()

@@ -47,9 +47,8 @@ from armlet.attachment.module import ARM
 from armlet.attachment.positions import locate
 from armlet.attachment.sites import find_decoder
 from armlet.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from armlet.layer.cache import KVCache
 from armlet.layer.options import Options, read_options, rename
-from armlet.layer.parts import Add, Attention, Multiply, RoPE, make_norm, make_qk_norm, split_heads
+from armlet.layer.parts import Add, Attention, KVCache, Multiply, RoPE, make_norm, make_qk_norm
 from armlet.redistribution.errors import ArgumentError
 
 TRACE_LABELS: dict[str, str] = {
@@ -135,7 +134,8 @@ class Layer1(nn.Module):
         o = self.options
         t["Q"], t["K"], t["V"] = (part(t["RMSNorm_1"]) for part in (self.Q, self.K, self.V))
         t["RMSNorm_Q"], t["RMSNorm_K"] = self.RMSNorm_Q(t["Q"]), self.RMSNorm_K(t["K"])
-        q, k, v = (split_heads(t[name], o.head_dim) for name in ("RMSNorm_Q", "RMSNorm_K", "V"))
+        flat = (t["RMSNorm_Q"], t["RMSNorm_K"], t["V"])
+        q, k, v = (tensor.unflatten(-1, (-1, o.head_dim)).transpose(1, 2) for tensor in flat)  # [b, n or g, s, h]
         t["RoPE"] = self.RoPE(torch.cat((q, k), dim=1), positions)
         q, k = t["RoPE"].split((o.heads, o.kv_heads), dim=1)
         t["Attention_weights"], t["Attention"] = self.Attention(q, *cache.append(k, v), visible)
@@ -160,9 +160,8 @@ class Layer1(nn.Module):
         if self.embedding is None:
             raise ArgumentError("Layer1: made without an embedding; pass one to from_tensors(..., embedding=...)")
         if not isinstance(input_ids, Tensor) or input_ids.is_floating_point():
-            raise ArgumentError(
-                f"Layer1: expected a tensor of token ids [batch, seq], found {type(input_ids).__name__}"
-            )
+            kind = type(input_ids).__name__
+            raise ArgumentError(f"Layer1: expected a tensor of token ids [batch, seq], found {kind}")
         rows = self.embedding(input_ids).to(self.gate.weight)  # dtype and device
         return rows * rows.new_tensor(self.options.embedding_scale)  # the scale rounded to the rows' dtype, as in Gemma
 

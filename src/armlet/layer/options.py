@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -92,35 +93,29 @@ FUSED: dict[str, tuple[str, ...]] = {
 ACTIVATION_NAMES = {"silu": "SiLU", "swish": "SiLU", "gelu_pytorch_tanh": "GELU"}
 LISTED = ("gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3")  # the configuration lists the kind of each layer
 SLIDING = ("mistral", "phi3")  # every layer has the window of the configuration; None: no window
-POSITIVE_SIZES = ("d_model", "width", "heads", "kv_heads", "head_dim")
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
 def read_options(config: Any, layer: int) -> Options:
-    """The options of one layer.
+    """The options of one layer, counted from 0, of a Hugging Face configuration or of its part for text.
 
-    Args:
-        config: of Hugging Face; of a model with other towers, its part for text is used.
-        layer: its index, from 0.
-
-    Raises:
-        UnsupportedModelError: a family or an option that `Layer1` does not cover.
-        ArgumentError: no such layer.
+    UnsupportedModelError for a family or an option that `Layer1` does not cover, ArgumentError without such a layer.
     """
     text = config.get_text_config()
     _check_covered(text, layer)
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     sizes: dict[str, int] = {
         "d_model": text.hidden_size,
         "width": text.intermediate_size,
         "heads": text.num_attention_heads,
         "kv_heads": text.num_key_value_heads,
-        "head_dim": head_dim,
-        "layer": layer,
+        "head_dim": getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
     }
-    if min(sizes[name] for name in POSITIVE_SIZES) < 1:
+    if min(sizes.values()) < 1:
         raise UnsupportedModelError(f"Layer1: {text.model_type} cannot have sizes {sizes}; download the model again")
-    stated = _attention(text, layer, head_dim) | _rope(text, layer, head_dim) | _scales(text) | _block(text)
+    kind = text.layer_types[layer] if text.model_type in LISTED else None
+    sliding = kind == "sliding_attention" or text.model_type in SLIDING
+    stated = _stated(text, sizes["head_dim"]) | {"window": text.sliding_window if sliding else None, "layer": layer}
+    stated["frequencies"], stated["rope_scale"] = _rope(text, kind, layer, sizes["head_dim"])
     options: dict[str, Any] = sizes | stated | FAMILIES[text.model_type]
     return Options(**options)
 
@@ -139,38 +134,14 @@ def _check_covered(text: Any, layer: int) -> None:
         )
 
 
-def _attention(text: Any, layer: int, head_dim: int) -> dict[str, object]:
-    scale = getattr(text, "query_pre_attn_scalar", head_dim) ** -0.5  # of Gemma
-    capped = text.model_type == "gemma2"  # Gemma 3 states a cap and does not use it
-    return {
-        "attention_scale": getattr(text, "attention_multiplier", scale),  # of Granite
-        "softcap": text.attn_logit_softcapping if capped else None,
-        "window": text.sliding_window if _kind(text, layer) == "sliding_attention" else None,
-        "qkv_bias": getattr(text, "attention_bias", False) or getattr(text, "use_qkv_bias", False),
-        "output_bias": getattr(text, "attention_bias", False),
-        "qk_norm": "heads" if getattr(text, "use_qk_norm", False) else "none",
-    }
-
-
-def _kind(text: Any, layer: int) -> str:
-    if text.model_type in LISTED:
-        return text.layer_types[layer]
-    return "sliding_attention" if text.model_type in SLIDING else "full_attention"
-
-
-def _rope(text: Any, layer: int, head_dim: int) -> dict[str, object]:
-    kind = _kind(text, layer)
-    nested = kind in text.rope_parameters  # each kind of attention has its own (Gemma 3)
-    parameters = text.rope_parameters[kind] if nested else text.rope_parameters
-    if not getattr(text, "no_rope_layers", [1] * (layer + 1))[layer]:  # SmolLM3
-        return {"frequencies": ()}
-    frequencies, scale = _frequencies(text, parameters, kind if nested else None, head_dim)
-    return {"frequencies": tuple(frequencies.tolist()), "rope_scale": scale}
-
-
-def _frequencies(text: Any, parameters: dict[str, Any], kind: str | None, head_dim: int) -> tuple[Tensor, float]:
+def _rope(text: Any, kind: str | None, layer: int, head_dim: int) -> tuple[tuple[float, ...], float]:
+    """The frequencies of RoPE and the scale of cosine and sine."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+    if not getattr(text, "no_rope_layers", [1] * (layer + 1))[layer]:  # SmolLM3
+        return (), 1.0
+    nested = kind in text.rope_parameters  # each kind of attention has its own (Gemma 3)
+    parameters = text.rope_parameters[kind] if nested else text.rope_parameters
     name = parameters["rope_type"]
     if name not in ROPE_TYPES:
         raise UnsupportedModelError(
@@ -178,47 +149,51 @@ def _frequencies(text: Any, parameters: dict[str, Any], kind: str | None, head_d
             "on the length of the text"
         )
     if name != "default":
-        return ROPE_INIT_FUNCTIONS[name](text, layer_type=kind)
-    rotary = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
-    return 1.0 / parameters["rope_theta"] ** (torch.arange(0, rotary, 2) / rotary), 1.0
+        frequencies, scale = ROPE_INIT_FUNCTIONS[name](text, layer_type=kind if nested else None)
+    else:
+        rotary = int(head_dim * parameters.get("partial_rotary_factor", 1.0))
+        frequencies, scale = 1.0 / parameters["rope_theta"] ** (torch.arange(0, rotary, 2) / rotary), 1.0
+    return tuple(frequencies.tolist()), scale
 
 
-def _scales(text: Any) -> dict[str, object]:
-    gemma = text.model_type.startswith("gemma")
-    return {
-        "embedding_scale": text.hidden_size**0.5 if gemma else getattr(text, "embedding_multiplier", 1.0),
-        "residual_scale": getattr(text, "residual_multiplier", 1.0),  # both of Granite
-    }
-
-
-def _block(text: Any) -> dict[str, object]:
-    name = getattr(text, "hidden_activation", None) or text.hidden_act
-    if name not in ACTIVATION_NAMES:
+def _stated(text: Any, head_dim: int) -> dict[str, Any]:
+    """What a configuration states beside sizes, window and RoPE, whatever its family calls it."""
+    get, gemma = partial(getattr, text), text.model_type.startswith("gemma")
+    scale = get("query_pre_attn_scalar", head_dim) ** -0.5  # of Gemma
+    activation = get("hidden_activation", None) or text.hidden_act
+    if activation not in ACTIVATION_NAMES:
         raise UnsupportedModelError(
-            f"Layer1 does not cover the activation {name!r}, only {', '.join(ACTIVATION_NAMES)}"
+            f"Layer1 does not cover the activation {activation!r}, only {', '.join(ACTIVATION_NAMES)}"
         )
     return {
-        "activation": ACTIVATION_NAMES[name],
+        "attention_scale": get("attention_multiplier", scale),  # of Granite
+        "softcap": text.attn_logit_softcapping if text.model_type == "gemma2" else None,  # Gemma 3 does not use its own
+        "qkv_bias": get("attention_bias", False) or get("use_qkv_bias", False),
+        "output_bias": get("attention_bias", False),
+        "qk_norm": "heads" if get("use_qk_norm", False) else "none",
+        "embedding_scale": text.hidden_size**0.5 if gemma else get("embedding_multiplier", 1.0),  # of Granite
+        "residual_scale": get("residual_multiplier", 1.0),  # of Granite
+        "activation": ACTIVATION_NAMES[activation],
         "eps": text.rms_norm_eps if hasattr(text, "rms_norm_eps") else text.layer_norm_eps,
-        "mlp_bias": getattr(text, "mlp_bias", False),
-        "parallel": getattr(text, "use_parallel_residual", False),  # of StableLM
+        "mlp_bias": get("mlp_bias", False),
+        "parallel": get("use_parallel_residual", False),  # of StableLM
     }
 
 
 def rename(options: Options, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a checkpoint by the names of `Layer1`; fused ones are split, none is copied.
 
-    Args:
-        options: of the layer.
-        tensors: by their names in the checkpoint, after "model.layers.N.".
-        expected: tensors of the expected shapes, by the names of `Layer1`, such as "Q.weight".
-
-    Raises:
-        ArgumentError: one is missing, unknown or of another shape.
+    `tensors` are by their names after "model.layers.N."; those `expected`, such as "Q.weight", give names and shapes.
+    ArgumentError where one is missing, unknown or of another shape.
     """
     names = TENSORS | (POST_NORM_TENSORS if options.post_norm else {})
     stored_names = {name: f"{names[part]}.{kind}" for name in expected for part, kind in [name.split(".")]}
-    single = _split_fused(tensors, expected)
+    single = dict(tensors)
+    for fused in FUSED.keys() & tensors.keys():
+        rows = [len(expected[f"{part}.weight"]) for part in FUSED[fused]]
+        if sum(rows) == len(single[fused]):
+            pieces = zip(FUSED[fused], single.pop(fused).split(rows), strict=True)
+            single |= {f"{TENSORS[part]}.weight": piece for part, piece in pieces}
     lacking, unknown = stored_names.values() - single.keys(), single.keys() - stored_names.values()
     if lacking or unknown:
         raise ArgumentError(f"Layer1: of its tensors, {sorted(lacking)} are missing and {sorted(unknown)} unknown")
@@ -227,13 +202,3 @@ def rename(options: Options, tensors: Mapping[str, Tensor], expected: Mapping[st
             shapes = f"{list(expected[name].shape)}, found {list(single[stored].shape)}"
             raise ArgumentError(f"Layer1: expected {stored} of shape {shapes}")
     return {name: single[stored] for name, stored in stored_names.items()}
-
-
-def _split_fused(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    single = dict(tensors)
-    for fused in FUSED.keys() & tensors.keys():
-        rows = [len(expected[f"{part}.weight"]) for part in FUSED[fused]]
-        if sum(rows) == len(single[fused]):
-            pieces = zip(FUSED[fused], single.pop(fused).split(rows), strict=True)
-            single |= {f"{TENSORS[part]}.weight": piece for part, piece in pieces}
-    return single

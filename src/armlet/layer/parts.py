@@ -62,6 +62,25 @@ class Attention(nn.Module):
         return weights, (weights @ v).transpose(1, 2).flatten(-2)
 
 
+class KVCache:
+    """Keys (after RoPE) and values of the tokens so far, each `[b, g, S, h]`; one for each `Layer1` and each text."""
+
+    def __init__(self) -> None:
+        self.K: Tensor | None = None
+        self.V: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """S, the number of tokens in it."""
+        return 0 if self.K is None else self.K.shape[-2]
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds the new tokens' keys and values `[b, g, s, h]`; returns those of all tokens."""
+        self.K = k if self.K is None else torch.cat((self.K, k), dim=-2)
+        self.V = v if self.V is None else torch.cat((self.V, v), dim=-2)
+        return self.K, self.V
+
+
 class Add(nn.Module):
     """⊕: adds the output of a block to the residual stream."""
 
@@ -80,11 +99,6 @@ class Multiply(nn.Module):
     def forward(self, gate: Tensor, up: Tensor) -> Tensor:
         """Both `[b, s, f]`."""
         return gate * up
-
-
-def split_heads(flat: Tensor, head_dim: int) -> Tensor:
-    """`[b, s, n·h]` → `[b, n, s, h]`."""
-    return flat.unflatten(-1, (-1, head_dim)).transpose(1, 2)
 
 
 def make_norm(options: Options, on: bool) -> nn.Module:

@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass
 from math import exp, isfinite
 from pathlib import Path
 
-from armlet.attachment.config import CONFIG_FILE, save_config
+from armlet.attachment.config import ARMLET_FILE, describe
 from armlet.precision.codes import Code
 from armlet.precision.measure import Contraction, TrialOutcome
 from armlet.precision.plan import PrecisionPlan
+from armlet.presentation.files import write_json
 from armlet.redistribution.noise import Noise
 from armlet.statistics.comparison import compare
 
@@ -114,6 +115,7 @@ class Precision:
 def save_setting(contraction: Contraction | None, folder: Path) -> list[str]:
     """Writes armlet.json for a contraction and returns its path; without one, removes the file of an earlier run."""
     if contraction is None:
-        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        (folder / ARMLET_FILE).unlink(missing_ok=True)
         return []
-    return [str(save_config(folder, **vars(contraction), noise=Noise(0)))]
+    content = describe(contraction.policy, contraction.layers, contraction.scope, Noise(0), contraction.site)
+    return [str(write_json(folder / ARMLET_FILE, content))]

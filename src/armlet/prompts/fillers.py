@@ -33,36 +33,26 @@ QUALITIES = ("old", "quiet", "yellow", "narrow", "friendly", "broken", "distant"
 THINGS = ("gardener", "bridge", "kettle", "river", "teacher", "window", "sparrow", "letter", "harbour", "blanket")
 DEEDS = ("watched", "carried", "painted", "forgot", "followed", "repaired", "covered", "praised", "found", "left")
 PREPOSITIONS = ("near", "behind", "under", "above", "beside", "inside")
+SENTENCE = "The {} {} {} the {} {} the {} {}."
+SENTENCE_WORDS = (QUALITIES, THINGS, DEEDS, THINGS, PREPOSITIONS, QUALITIES, THINGS)
 
 
 @dataclass(frozen=True)
 class Filler:
-    """A number of tokens of one kind.
+    """A number of tokens of one kind."""
 
-    Args:
-        kind: the filler's text, or `RANDOM_SENTENCE`.
-        count: tokens, at least 1.
-    """
-
-    kind: str
-    count: int
+    kind: str  # the filler's text, or `RANDOM_SENTENCE`
+    count: int  # at least 1
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt without its filler, and where the filler is inserted.
+    """A prompt without its filler, and where the filler is inserted."""
 
-    Args:
-        ids: the prompt's tokens `[s]`, int64.
-        at: the filler is inserted before this token; the tokens from here on attend to it.
-        question: the question's first token, and the first after it.
-        words: each token's text.
-    """
-
-    ids: Tensor
-    at: int
-    question: tuple[int, int]
-    words: tuple[str, ...]
+    ids: Tensor  # its tokens `[s]`, int64
+    at: int  # the filler is inserted before this token; the tokens from here on attend to it
+    question: tuple[int, int]  # its first token, and the first after it
+    words: tuple[str, ...]  # each token's text
 
     def filled(self, filler: Tensor) -> Tensor:
         """The prompt's tokens with those of the filler `[n]` inserted, `[s + n]`."""
@@ -76,6 +66,7 @@ def make_prompt(
     system: str = SYSTEM,
     position: Position = "between",
     seed: Sequence[int] = (0,),
+    plain: bool = False,
 ) -> Prompt:
     """System prompt and question in the chat template, or separated by an empty line where there is none.
 
@@ -85,63 +76,28 @@ def make_prompt(
         system: the system prompt; put above the question where the template refuses a system turn.
         position: where a filler would be inserted.
         seed: of the random position.
+        plain: without a template, `system` directly followed by `question`, for the likelihood of a continuation.
 
     Raises:
         ArgumentError: the question gives no token; no such position; a slow tokenizer, or a template that changes the
             texts.
     """
-    return _located(tokenizer, _pieces(tokenizer, system, question), position, seed)
-
-
-def make_plain_prompt(
-    tokenizer: "PreTrainedTokenizerBase",
-    context: str,
-    question: str,
-    *,
-    position: Position = "between",
-    seed: Sequence[int] = (0,),
-) -> Prompt:
-    """Context and question unchanged, without a chat template, for the likelihood of a continuation.
-
-    Args:
-        tokenizer: a fast one.
-        context: in place of the system prompt; may be empty.
-        question: the rest of the text.
-        position: where a filler would be inserted.
-        seed: of the random position.
-
-    Raises:
-        ArgumentError: the question gives no token; no such position; a slow tokenizer.
-    """
-    return _located(tokenizer, ("", context, "", question, ""), position, seed, bare=True)
-
-
-def _located(
-    tokenizer: "PreTrainedTokenizerBase",
-    pieces: tuple[str, ...],
-    position: Position,
-    seed: Sequence[int],
-    *,
-    bare: bool | None = None,
-) -> Prompt:
-    """The prompt whose text is the five pieces of `_pieces`; `bare`: without the tokenizer's special tokens so far."""
     if position not in POSITIONS:
         raise ArgumentError(f"position: expected one of {', '.join(POSITIONS)}, found {position!r}")
     if not tokenizer.is_fast:
-        raise ArgumentError(
-            f"{type(tokenizer).__name__} does not tell where in the text its tokens are; use a fast one"
-        )
+        name = type(tokenizer).__name__
+        raise ArgumentError(f"{name} does not tell where in the text its tokens are; use a fast one")
+    pieces = ("", system, "", question, "") if plain else _pieces(tokenizer, system, question)
     starts = [sum(map(len, pieces[:at])) for at in range(len(pieces))]
-    places = dict(zip(("before", "between", "end"), (starts[1], starts[3], starts[4]), strict=True))
-    bare = tokenizer.chat_template is None if bare is None else bare  # a template writes special tokens itself
+    bare = plain or tokenizer.chat_template is None  # a template writes special tokens itself
     encoded: Any = tokenizer("".join(pieces), add_special_tokens=bare, return_offsets_mapping=True)
     ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
-    begin, first, after = (_first_after(ends, places[name]) for name in ("before", "between", "end"))
+    before, first, after = (_first_after(ends, starts[piece]) for piece in (1, 3, 4))
     if first == after:
-        raise ArgumentError(f"prompts: {pieces[3]!r} gives no token")
+        raise ArgumentError(f"prompts: {question!r} gives no token")
     # Within the question, because the rest of the prompt contains the template's control tokens.
     anywhere = int(np.random.default_rng(list(seed)).integers(first, after + 1))
-    at = {"before": begin, "between": first, "end": after, "random": anywhere}[position]
+    at = {"before": before, "between": first, "end": after, "random": anywhere}[position]
     words = tuple(str(tokenizer.decode([token])) for token in ids)
     return Prompt(torch.tensor(ids, dtype=torch.int64), at, (first, after), words)
 
@@ -176,23 +132,17 @@ def _pieces(tokenizer: "PreTrainedTokenizerBase", system: str, question: str) ->
 
 
 def _chat(tokenizer: "PreTrainedTokenizerBase", system: str, question: str, *, merged: bool) -> str:
-    turns = [{"role": "system", "content": system}, {"role": "user", "content": question}]
-    turns = [{"role": "user", "content": f"{system}\n\n{question}"}] if merged else turns
-    text: Any = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    turns = {"user": f"{system}\n\n{question}"} if merged else {"system": system, "user": question}
+    messages = [{"role": role, "content": content} for role, content in turns.items()]
+    text: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return text
 
 
 def filler_tokens(tokenizer: "PreTrainedTokenizerBase", filler: Filler, *, seed: int = 0, prompt: int = 0) -> Tensor:
     """The filler's tokens `[count]`: those of its text, repeated; for the control, those of random sentences.
 
-    Args:
-        tokenizer: of the model.
-        filler: its kind and count.
-        seed: of the sentences; those of a lower count are the beginning of those of a higher one.
-        prompt: the prompt's index; each has different sentences.
-
-    Raises:
-        ArgumentError: the filler's text gives no token.
+    The sentences depend on `seed` and on `prompt`, the prompt's index; with a lower count they are the beginning of
+    those with a higher one. ArgumentError where the filler's text gives no token.
     """
     text = sentences(filler.count, seed, prompt) if filler.kind == RANDOM_SENTENCE else filler.kind
     encoded: Any = tokenizer(text, add_special_tokens=False)
@@ -204,13 +154,12 @@ def filler_tokens(tokenizer: "PreTrainedTokenizerBase", filler: Filler, *, seed:
 
 def describe_filler(tokenizer: "PreTrainedTokenizerBase", filler: Filler, tokens: Tensor) -> dict[str, Any]:
     """For the report: the distinct texts of `tokens [count]`, and how many tokens their joined text would become."""
-    ids = tokens.tolist()
-    text = tokenizer.decode(ids)
+    text = tokenizer.decode(tokens.tolist())
     again: Any = tokenizer(text, add_special_tokens=False)
     return {
         "filler": filler.kind,
         "count": filler.count,
-        "tokens": list(dict.fromkeys(tokenizer.decode([token]) for token in ids)),
+        "tokens": list(dict.fromkeys(tokenizer.decode([token]) for token in tokens.tolist())),
         "characters": len(text),
         "tokens_of_the_same_text": len(again["input_ids"]),
     }
@@ -219,12 +168,8 @@ def describe_filler(tokenizer: "PreTrainedTokenizerBase", filler: Filler, tokens
 def sentences(count: int, seed: int, prompt: int) -> str:
     """Random sentences with at least `count` words, each of which becomes at least one token."""
     rng = np.random.default_rng([seed, prompt])
-    return " ".join(_sentence(rng) for _ in range(count // 9 + 1))
-
-
-def _sentence(rng: np.random.Generator) -> str:
-    words = [str(rng.choice(kind)) for kind in (QUALITIES, THINGS, DEEDS, THINGS, PREPOSITIONS, QUALITIES, THINGS)]
-    return "The {} {} {} the {} {} the {} {}.".format(*words)
+    words = ((str(rng.choice(kind)) for kind in SENTENCE_WORDS) for _ in range(count // 9 + 1))
+    return " ".join(SENTENCE.format(*sentence) for sentence in words)
 
 
 def filler_conditions(kinds: Sequence[str], counts: Sequence[int]) -> list[Filler]:

@@ -27,28 +27,20 @@ LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are chosen.
+    """How tokens are chosen."""
 
-    Args:
-        max_new_tokens: most tokens of an answer.
-        temperature: of sampling; below `COLDEST_SAMPLED` the best token is taken.
-        filters: values for some of `FILTERS`; they matter to sampling alone.
-        seed: of sampling.
-    """
-
-    max_new_tokens: int
-    temperature: float = 0.0
-    filters: Mapping[str, float | int] = field(default_factory=dict)
-    seed: int = 0
+    max_new_tokens: int  # of an answer
+    temperature: float = 0.0  # of sampling; below `COLDEST_SAMPLED` the best token is taken
+    filters: Mapping[str, float | int] = field(default_factory=dict)  # some of `FILTERS`, for sampling alone
+    seed: int = 0  # of sampling
 
 
 class TokenStream:
     """Collects the new tokens of one answer as they are generated, so that an interrupted answer keeps them."""
 
     def __init__(self, tick: Callable[[], None] = lambda: None) -> None:
-        self.tick = tick
+        self.tick, self._prompt_seen = tick, False
         self.tokens: list[int] = []
-        self._prompt_seen = False
 
     def put(self, value: Tensor) -> None:
         """Called by `generate` with the prompt first, then with each new token."""
@@ -71,7 +63,9 @@ def generate_tokens(
     processors: Iterable[LogitsProcessor] = (),
     stream: TokenStream | None = None,
 ) -> Tensor:
-    """Generates one answer to each prompt; the global generators and the model's own settings stay as they were.
+    """The prompts and one answer to each, `[batch, seq + new]`.
+
+    The global generators and the model's own settings stay as they were.
 
     Args:
         model: a causal language model, with or without ARM.
@@ -81,9 +75,6 @@ def generate_tokens(
         padding: the token that fills rows up after their end.
         processors: applied to the logits of each step.
         stream: receives each token of a batch of one.
-
-    Returns:
-        `[batch, seq + new]`: the prompts and their answers.
     """
     from transformers import LogitsProcessorList
 

@@ -34,8 +34,7 @@ FORMULAS = (
 def read_prompts(file: Path) -> list[str]:
     """The non-empty lines of a UTF-8 text file, with or without a byte order mark, one prompt each.
 
-    Raises:
-        ArgumentError: the file cannot be read, is not UTF-8 or contains no prompt.
+    ArgumentError where the file cannot be read, is not UTF-8 or contains no prompt.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
@@ -51,21 +50,18 @@ def read_prompts(file: Path) -> list[str]:
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
     """Token ids `[1, seq]` of a prompt: a user turn in the chat template where the tokenizer has one, else plain text.
 
-    Raises:
-        ArgumentError: the prompt gives no token, or the chat template cannot be used.
+    ArgumentError where the prompt gives no token, or the chat template cannot be used.
     """
-    encoded: Any = (
-        tokenizer(prompt, return_tensors="pt") if tokenizer.chat_template is None else _encode_turn(tokenizer, prompt)
-    )
+    if tokenizer.chat_template is None:
+        encoded: Any = tokenizer(prompt, return_tensors="pt")
+    else:
+        turn, how = [{"role": "user", "content": prompt}], {"return_tensors": "pt", "return_dict": True}
+        try:
+            encoded = tokenizer.apply_chat_template(turn, add_generation_prompt=True, **how)
+        except Exception as error:  # a template is a program from the checkpoint, and may raise anything
+            reason = f"{type(error).__name__}: {error}"
+            raise ArgumentError(f"prompts: the chat template cannot be used ({reason})") from error
     ids: Tensor = encoded["input_ids"].long()
     if ids.numel() == 0:
         raise ArgumentError(f"prompts: {prompt!r} gives no token")
     return ids
-
-
-def _encode_turn(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Any:
-    turn = [{"role": "user", "content": prompt}]
-    try:
-        return tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    except Exception as error:  # a template is a program from the checkpoint, and may raise anything
-        raise ArgumentError(f"prompts: the chat template cannot be used ({type(error).__name__}: {error})") from error

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Ask, printable
-from armlet.prompts.fillers import Position, Prompt, filler_tokens, make_plain_prompt, make_prompt
+from armlet.prompts.fillers import Position, Prompt, filler_tokens, make_prompt
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Tokens:
         problem, seed = ask.problem, (self.seed, ask.number)
         if problem.choices:
             context, question = framed(problem.context, problem.question)
-            return make_plain_prompt(self.tokenizer, context, question, position=position, seed=seed)
+            return make_prompt(self.tokenizer, question, system=context, position=position, seed=seed, plain=True)
         return make_prompt(self.tokenizer, problem.question, system=ask.system, position=position, seed=seed)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from armlet.attachment.config import CONFIG_FILE, AttachArguments, describe, load_config, parse_config
+from armlet.attachment.config import ARMLET_FILE, AttachArguments, describe, load_config, parse_config
 from armlet.attachment.sites import GATE
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
@@ -26,7 +26,7 @@ def resolve(additional_config: object, model: str) -> object:
     """`additional_config` with its entry for ARM, or the armlet.json in the model's folder, as by `full_setting`."""
     if not isinstance(additional_config, Mapping):
         return additional_config
-    file = Path(model) / CONFIG_FILE
+    file = Path(model) / ARMLET_FILE
     entry = additional_config.get(SETTING_KEY, str(file) if file.is_file() else None)
     rest = {key: value for key, value in additional_config.items() if key != SETTING_KEY}
     return rest if entry is None or entry is False else rest | {SETTING_KEY: full_setting(entry)}
@@ -50,7 +50,7 @@ def full_setting(entry: object) -> dict[str, object]:
     if not isinstance(entry, str | Mapping):
         raise ArgumentError(
             f"additional_config: {SETTING_KEY} must be an object such as {{'policy': 'outward'}}, the name of an "
-            f"{CONFIG_FILE} or of its folder, or false; found {entry!r}"
+            f"{ARMLET_FILE} or of its folder, or false; found {entry!r}"
         )
     arguments = load_config(entry) if isinstance(entry, str) else parse_config(dict(entry))
     layers, scope, noise = arguments["layers"], arguments["scope"], arguments["noise"]
