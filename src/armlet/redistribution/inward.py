@@ -9,7 +9,7 @@ from torch import Tensor
 
 from armlet.redistribution.functions import log
 from armlet.redistribution.order import ordered, wide
-from armlet.redistribution.rows import Draw, Rows, check_choices, check_number
+from armlet.redistribution.rows import Draw, Rows, check_choices, check_numbers
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,8 @@ class Inward:
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"curve": ("log", "clip")}
 
     def __post_init__(self) -> None:
-        check_number(self, "knee", 0, 1)
+        check_numbers(self, "knee", "strength")
         check_choices(self, self.choices)
-        check_number(self, "strength", 0, 1)
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """`[rows, n]` each: the contracted values, and the tails that take them. Draws nothing."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.order import MAD_TO_SIGMA, Ordered, Sorted, mad, minimum, ordered
-from armlet.redistribution.rows import Draw, Rows, check_choices, check_number, known
+from armlet.redistribution.rows import Draw, Rows, check_choices, check_numbers, known
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,11 @@ class Outward:
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"write": ("replace", "add"), "ceiling_of": ("signed", "magnitude")}
 
     def __post_init__(self) -> None:
-        check_number(self, "band", 0, float("inf"), above=True)
-        check_number(self, "ceiling", 0, 1)
-        check_number(self, "strength", 0, 1)
+        check_numbers(self, "band", positive=True)
+        check_numbers(self, "ceiling", "strength")
         check_choices(self, self.choices)
         if self.proportion is not None:
-            check_number(self, "proportion", 0, 1)
+            check_numbers(self, "proportion")
         object.__setattr__(self, "share", _share(self.share))
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from armlet.redistribution.backends.choice import gated_rows_for
+from armlet.redistribution.backends.choice import backend_for
 from armlet.redistribution.entry import counted
 from armlet.redistribution.noise import WORD, Noise
 from armlet.redistribution.operands import Operands
@@ -63,7 +63,7 @@ def redistribute_gated(
     flat = gate_up.reshape(-1, gate_up.shape[-1])
     count, width = len(flat), flat.shape[-1] // 2
     strength, moving = strengths[:count], from_numbers(policy, settings)
-    fused = gated_rows_for(flat, moving) if shards == 1 else None
+    fused = backend_for(flat[:, None, :width], moving).gated_rows if shards == 1 else None
     if fused:
         operands = Operands(keys, positions[:count], stream, strength=strength)
         treated, moved, passed = fused(flat.contiguous(), moving, activation, operands)

@@ -5,6 +5,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,8 @@ from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic, register_jitable
+
+from armlet.redistribution import functions
 
 # No contraction, no reassociation (fastmath): multiply-adds would change the bits. A quotient by zero is IEEE's.
 OPTIONS = {"nogil": True, "fastmath": False, "error_model": "numpy", "boundscheck": False}
@@ -40,10 +43,8 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 def _cached_on_disk(native: Any, function: Callable[..., Any]) -> Any:
-    try:
+    with suppress(RuntimeError):  # no such directory
         native._cache = _Cache(function)
-    except RuntimeError:  # no such directory
-        return native
     return native
 
 
@@ -56,8 +57,8 @@ class NativeFunction:
     It does not need the interpreter lock, so threads of any library may call it.
     """
 
-    def __init__(self, function: Callable[..., None], arguments: int) -> None:
-        self.function, self.arguments = function, arguments
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.function = function
 
     @cached_property
     def call(self) -> Callable[..., None]:
@@ -72,36 +73,16 @@ class NativeFunction:
     @cached_property
     def _compiled(self) -> Any:
         with _compiling:
-            native = self.__dict__.get(
-                "_compiled"
-            )  # by another thread, which may be running it: it must not be replaced
-            return native or self._compile()
-
-    def _compile(self) -> Any:
-        signature = types.void(*[types.int64] * self.arguments)
-        native = _cached_on_disk(
-            CFunc(self.function, (signature.args, signature.return_type), {}, dict(OPTIONS)), self.function
-        )
-        native.compile()
-        self.__dict__["_compiled"] = native
-        return native
+            native = self.__dict__.get("_compiled")
+            if native is None:  # else another thread was first, and may be running its own: it must not be replaced
+                arguments = (types.int64,) * self.function.__code__.co_argcount
+                native = CFunc(self.function, (arguments, types.void), {}, dict(OPTIONS))
+                _cached_on_disk(native, self.function).compile()
+                self.__dict__["_compiled"] = native
+            return native
 
 
-MOVER_ARGUMENTS = 7
-
-
-def row_mover_function(function: Callable[..., None]) -> NativeFunction:
-    """A policy's function of one row, which writes the moved values and stores how many there are in the job.
-
-    Its arguments: the address of a `RowJob`, the row's index, the addresses of its float32 values and of the results,
-    the smallest and the largest signed key, and the address of `key_arrays` and `selection_arrays`.
-    """
-    return NativeFunction(function, MOVER_ARGUMENTS)
-
-
-def _operation(typing: Callable[..., Any]) -> Any:
-    """An operation for kernels, written in LLVM's terms; its first argument is numba's own."""
-    return intrinsic(typing)
+_operation: Any = intrinsic  # in LLVM's terms, for kernels: callers do not pass the first argument, which is numba's
 
 
 @_operation
@@ -187,13 +168,18 @@ def add_to(_context: Any, _address: Any, _number: Any) -> Any:
 def call_mover(
     _context: Any, _mover: Any, _job: Any, _row: Any, _values: Any, _out: Any, _lowest: Any, _highest: Any, _work: Any
 ) -> Any:
-    """Calls the `row_mover_function` at an address."""
+    """Calls a policy's function of one row, which writes the moved values and stores how many there are in the job.
+
+    Its arguments: the address of a `RowJob`, the row's index, the addresses of its float32 values and of the results,
+    the smallest and the largest signed key, and the address of `key_arrays` and `selection_arrays`.
+    """
 
     def codegen(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * MOVER_ARGUMENTS)
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        mover, *rest = arguments
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * len(rest))
+        builder.call(builder.inttoptr(mover, kind.as_pointer()), rest)
 
-    return types.void(*[types.int64] * (1 + MOVER_ARGUMENTS)), codegen
+    return types.void(*[types.int64] * 8), codegen
 
 
 @njit(**OPTIONS)
@@ -202,7 +188,5 @@ def array(address: Any, length: Any, dtype: Any) -> Any:
     return carray(_pointer(address), (length,), dtype)
 
 
-@cache
-def callable_from_kernels(function: Callable[..., Any]) -> None:
-    """Lets kernels call `function`, a formula for tensors and numbers alike."""
-    register_jitable(**OPTIONS)(function)
+for formula in ("polynomial", "log_of_parts", "central_quantile", "tail_quantile", "far_quantile", "part_of_the_way"):
+    register_jitable(**OPTIONS)(getattr(functions, formula))  # kernels may call it, too

@@ -4,12 +4,11 @@ import numpy as np
 
 from armlet.redistribution.backends.cpu.compiled import (
     LANES,
+    NativeFunction,
     array,
-    callable_from_kernels,
     compiled,
     lanes_between,
     lowest_bit,
-    row_mover_function,
 )
 from armlet.redistribution.backends.cpu.jobs import job_at, strength_of
 from armlet.redistribution.backends.cpu.rows import LARGEST_FINITE, key_arrays, largest_magnitude, selection_arrays
@@ -22,10 +21,7 @@ from armlet.redistribution.backends.cpu.selection import (
     float_of,
     row_quantile,
 )
-from armlet.redistribution.functions import MANTISSA_BITS, SQRT_HALF_BITS, log_of_parts, part_of_the_way, polynomial
-
-for formula in (polynomial, log_of_parts, part_of_the_way):
-    callable_from_kernels(formula)
+from armlet.redistribution.functions import MANTISSA_BITS, SQRT_HALF_BITS, log_of_parts, part_of_the_way
 
 
 @compiled
@@ -81,7 +77,7 @@ def write_inward(bits, out, length, coarse, knee, curve_is_log, strength, larges
     return moved
 
 
-@row_mover_function
+@NativeFunction
 def move_inward(address, row, values, out, lowest, highest, work):
     """A row moved by `Inward`."""
     job = job_at(address)

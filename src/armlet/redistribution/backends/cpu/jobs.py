@@ -1,6 +1,6 @@
 """What the kernels work on: the addresses and numbers of a call, in memory that machine code reads."""
 
-from ctypes import Structure, addressof, c_double, c_int64
+from ctypes import Structure, c_double, c_int64
 from typing import ClassVar
 
 import numpy as np
@@ -56,11 +56,6 @@ class RowJob(Structure):
     kept: tuple[object, ...] = ()
     """The owners of the addresses, which a thread may still use after the call was interrupted."""
 
-    @property
-    def address(self) -> int:
-        """For machine code."""
-        return addressof(self)
-
 
 LAYOUT = np.dtype(RowJob)
 NEXT, MEMBERS, RESULTS = RowJob.next.offset, RowJob.members.offset, RowJob.results.offset
@@ -101,7 +96,12 @@ def move_row(job, address, row, scratch):
         narrow(array(out, length, np.int32), dtype, length, target)
 
 
-def _take_part(address):  # type: ignore[no-untyped-def]
+@NativeFunction
+def take_part(address):
+    """What each thread does with the job at an address: takes rows as long as there are some.
+
+    A thread whose core is busy with something else takes few, where a fixed half would be waited for.
+    """
     job = job_at(address)
     first = add_to(address + NEXT, job.chunk)
     if first >= job.count:
@@ -113,14 +113,12 @@ def _take_part(address):  # type: ignore[no-untyped-def]
         first = add_to(address + NEXT, job.chunk)
 
 
-take_part = NativeFunction(_take_part, 1)
-"""What each thread does with the job at an address: takes rows as long as there are some.
+@NativeFunction
+def take_one(address, source, target, positions, mask, base, step, counts):
+    """A job's only row, with what changes from one row to the next of a model that decodes.
 
-A thread whose core is busy with something else takes few, where a fixed half would be waited for.
-"""
-
-
-def _take_one(address, source, target, positions, mask, base, step, counts):  # type: ignore[no-untyped-def]
+    `counts` is the address of calls, tokens, values moved and rows passed so far, which it adds to; or 0.
+    """
     job = job_at(address)
     job.source, job.target, job.positions, job.mask = source, target, positions, mask
     job.base, job.step = base, step
@@ -130,10 +128,3 @@ def _take_one(address, source, target, positions, mask, base, step, counts):  # 
         add_to(counts + 8, np.int64(mask == 0 or array(mask, 1, np.uint8)[0] != 0))
         add_to(counts + 16, job.results[0])
         add_to(counts + 24, job.results[1] & 1)
-
-
-take_one = NativeFunction(_take_one, 8)
-"""A job's only row, with what changes from one row to the next of a model that decodes.
-
-`counts` is the address of calls, tokens, values moved and rows passed so far, which it adds to; or 0.
-"""

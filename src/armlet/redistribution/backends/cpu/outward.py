@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from armlet.redistribution.backends.cpu.compiled import array, callable_from_kernels, compiled, row_mover_function
+from armlet.redistribution.backends.cpu.compiled import NativeFunction, array, compiled
 from armlet.redistribution.backends.cpu.jobs import job_at, strength_of
 from armlet.redistribution.backends.cpu.rows import LARGEST_FINITE, key_arrays, largest_magnitude, selection_arrays
 from armlet.redistribution.backends.cpu.selection import (
@@ -21,8 +21,6 @@ from armlet.redistribution.functions import part_of_the_way
 from armlet.redistribution.order import MAD_TO_SIGMA, SMALLEST_MAD
 
 TO_UNIT = 2.0**-24
-
-callable_from_kernels(part_of_the_way)
 
 
 @compiled
@@ -132,7 +130,7 @@ def write_outward(bits, out, length, row, job, limit, upper, lower):
     return np.int64(moved)
 
 
-@row_mover_function
+@NativeFunction
 def move_outward(address, row, values, out, lowest, highest, work):
     """A row moved by `Outward`."""
     job = job_at(address)

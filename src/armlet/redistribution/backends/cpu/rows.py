@@ -3,15 +3,7 @@
 import numpy as np
 
 from armlet.redistribution.backends.cpu.compiled import LANES, SAMPLE, array, compiled
-from armlet.redistribution.backends.cpu.selection import (
-    ABSOLUTE,
-    HALF,
-    INFINITE,
-    SEARCH,
-    bits_of,
-    float_of,
-    signed_key,
-)
+from armlet.redistribution.backends.cpu.selection import ABSOLUTE, HALF, INFINITE, SEARCH, bits_of, float_of, signed_key
 
 FLOAT32, BFLOAT16, FLOAT16 = range(3)
 ITEM_SIZES = (4, 2, 2)
@@ -92,16 +84,13 @@ def selection_arrays(work, length):
     return array(members, length, np.int32), sample, search
 
 
-def scratch_size(length: int, words: int) -> int:
-    """Bytes of a thread's scratch: float32 values and results, then keys and the arrays of `select`.
+def scratch_size(length: int, *, sorts: bool) -> int:
+    """Bytes of a thread's scratch for rows of a length: values and results, then keys and selection.
 
-    Args:
-        length: of a row.
-        words: arrays of 64-bit words of the row's length that take the keys' place later, and a radix sort's counts.
+    Where a policy `sorts`, two arrays of 64-bit words and the counts of a radix sort take the place of the latter.
     """
-    lanes = (length + LANES) // LANES * LANES
-    selecting = 8 * lanes + 4 * SAMPLE + 8 * SEARCH
-    return 8 * lanes + max(selecting, words * 8 * lanes + (8 * RADIX if words else 0))
+    room = padded.py_func(length)
+    return 8 * room + max(8 * room + 4 * SAMPLE + 8 * SEARCH, 16 * room + 8 * RADIX if sorts else 0)
 
 
 @compiled

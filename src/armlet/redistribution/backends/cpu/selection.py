@@ -1,8 +1,7 @@
-"""Exact order statistics of one row by counting: no sorting, no histogram.
+"""Exact order statistics of one row by counting keys below four thresholds, which is what a vector unit does best.
 
-Floats are compared as keys, int32 of the same order: `signed_key`, or for magnitudes their bits. Looping over a row
-and counting what is below four thresholds is what a vector unit does best, on the upper 16 bits of the keys (`coarse`)
-above all. A few values of the row say where to look first; what is found depends on exact counts alone.
+Keys are int32 in the order of the floats: `signed_key`, or the bits of magnitudes. It is mostly their upper 16 bits,
+`coarse`, that are counted. A few values of the row say where to look first; the result depends on exact counts alone.
 """
 
 import numpy as np
@@ -69,11 +68,13 @@ def value_of(key, kind):
 
 
 @compiled
-def count_below(keys, length, first, second, third, fourth):
-    """How many keys are below each threshold."""
+def count_below(coarse, length, thresholds):
+    """How many coarse keys are below the upper half of each threshold."""
+    first, second = np.int16(thresholds[0] >> HALF), np.int16(thresholds[1] >> HALF)
+    third, fourth = np.int16(thresholds[2] >> HALF), np.int16(thresholds[3] >> HALF)
     a, b, c, d = np.uint16(0), np.uint16(0), np.uint16(0), np.uint16(0)
     for i in range(length):
-        key = keys[i]
+        key = coarse[i]
         a = np.uint16(a + np.uint16(key < first))
         b = np.uint16(b + np.uint16(key < second))
         c = np.uint16(c + np.uint16(key < third))
@@ -82,8 +83,10 @@ def count_below(keys, length, first, second, third, fourth):
 
 
 @compiled
-def count_fine(keys, length, first, second, third, fourth):
-    """`count_below` of 32-bit keys, whose sums need 32 bits to be added as fast."""
+def count_fine(keys, length, thresholds):
+    """How many 32-bit keys are below each threshold: their sums need 32 bits to be added as fast."""
+    first, second = np.int32(thresholds[0]), np.int32(thresholds[1])
+    third, fourth = np.int32(thresholds[2]), np.int32(thresholds[3])
     a, b, c, d = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
     for i in range(length):
         key = keys[i]
@@ -144,17 +147,6 @@ def settle(search, gap):
 
 
 @compiled
-def coarse_of(thresholds):
-    """The upper halves of four keys."""
-    return (
-        np.int16(thresholds[0] >> HALF),
-        np.int16(thresholds[1] >> HALF),
-        np.int16(thresholds[2] >> HALF),
-        np.int16(thresholds[3] >> HALF),
-    )
-
-
-@compiled
 def sampled_keys(coarse, length, rank, sample):
     """Four keys of a sample of the row: half and two standard errors below and above where the rank should be."""
     stride = length // SAMPLE
@@ -186,11 +178,11 @@ def narrow_coarsely(coarse, length, rank, search, sample):
     """Narrows the search to a few candidates, or to one value of the upper 16 bits."""
     if length > 2 * SAMPLE:
         thresholds = sampled_keys(coarse, length, rank, sample)
-        absorb_four(search, thresholds, count_below(coarse, length, *coarse_of(thresholds)), 0, rank)
+        absorb_four(search, thresholds, count_below(coarse, length, thresholds), 0, rank)
     while search[UNTIL_KEY] - search[FROM_KEY] > 1 << HALF and search[BELOW_UNTIL] - search[BELOW_FROM] > COLLECTED:
         gap = search[UNTIL_KEY] - search[FROM_KEY]
         thresholds = propose(search, rank, HALF)
-        absorb_four(search, thresholds, count_below(coarse, length, *coarse_of(thresholds)), 0, rank)
+        absorb_four(search, thresholds, count_below(coarse, length, thresholds), 0, rank)
         settle(search, gap)
 
 
@@ -200,9 +192,7 @@ def narrow_finely(members, count, offset, rank, search):
     while search[UNTIL_KEY] - search[FROM_KEY] > 1 and search[BELOW_UNTIL] - search[BELOW_FROM] > MOST_COMPARED:
         gap = search[UNTIL_KEY] - search[FROM_KEY]
         thresholds = propose(search, rank, 0)
-        first, second, third, fourth = thresholds
-        counts = count_fine(members, count, np.int32(first), np.int32(second), np.int32(third), np.int32(fourth))
-        absorb_four(search, thresholds, counts, offset, rank)
+        absorb_four(search, thresholds, count_fine(members, count, thresholds), offset, rank)
         settle(search, gap)
 
 
@@ -244,16 +234,8 @@ def pick(members, count, rank):
 def select(coarse, bits, length, kind, middle, rank, lowest, highest, work):
     """The key of a rank, counted from 0; how many keys are not above it; and the next above, where that is known.
 
-    Args:
-        coarse: int16 `[length]`: the upper halves of the keys.
-        bits: int32 `[length]`: the floats.
-        length: up to 65,535.
-        kind: of key, see `key_of`.
-        middle: of deviations.
-        rank: from 0.
-        lowest: no key is below.
-        highest: no key is above.
-        work: (members, sample, search), scratch: int32 `[length]`, int16 `[SAMPLE]`, int64 `[SEARCH]`.
+    `coarse`, int16, are the upper halves of the keys, `bits`, int32, the floats, up to 65,535; `kind` and `middle` are
+    for `key_of`. No key is below `lowest` or above `highest`. `work` is what `selection_arrays` gives.
     """
     members, sample, search = work
     search[FROM_KEY], search[BELOW_FROM] = (np.int64(lowest) >> HALF) << HALF, 0

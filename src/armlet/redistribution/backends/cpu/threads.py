@@ -8,7 +8,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from ctypes import CDLL, c_uint, c_void_p
+from ctypes import CDLL, addressof, c_uint, c_void_p
 from functools import cache
 from typing import Any
 
@@ -25,9 +25,7 @@ CHUNK = 1 << 14
 
 ALIGNED = 64
 
-_lock = threading.Lock()
 _of_thread = threading.local()
-_pool: ThreadPoolExecutor | None = None
 _forked = False
 
 
@@ -37,7 +35,7 @@ def run_job(job: RowJob, size: int) -> None:
     threads = torch.get_num_threads() if count > 1 and count * width >= WORTH_A_THREAD else 1
     if threads == 1:
         job.chunk, job.scratch = count, scratch(size)
-        take_part.call(job.address)
+        take_part.call(addressof(job))
         return
     job.chunk = max(1, min(CHUNK // width, count // threads))
     parts = min(threads, -(-count // job.chunk))
@@ -48,7 +46,7 @@ def run_job(job: RowJob, size: int) -> None:
         _run_in_pool(job, (buffer, job.kept), parts)
     else:
         # As many as torch takes: a team of another size would end threads of its own, and torch start them anew.
-        team(take_part.address, job.address, threads, 0)
+        team(take_part.address, addressof(job), threads, 0)
 
 
 def scratch(size: int) -> int:
@@ -86,7 +84,7 @@ def _run_in_pool(job: RowJob, kept: object, parts: int) -> None:
     """Runs the job on our own pool: numba's parallel loops abort the process where two threads use them at once."""
 
     def part(_kept: object = kept) -> None:
-        take_part.call(job.address)
+        take_part.call(addressof(job))
 
     rest = []
     with suppress(RuntimeError):  # the interpreter is about to end, and starts no thread
@@ -97,18 +95,16 @@ def _run_in_pool(job: RowJob, kept: object, parts: int) -> None:
         wait(rest)
 
 
+@cache
 def _executor() -> ThreadPoolExecutor:
-    global _pool
-    with _lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(max(os.cpu_count() or 1, torch.get_num_threads()), "armlet")
-        return _pool
+    return ThreadPoolExecutor(max(os.cpu_count() or 1, torch.get_num_threads()), "armlet")
 
 
 def _forget() -> None:
-    """After a fork: the child has none of the parent's threads, and its lock may be locked for good."""
-    global _lock, _pool, _forked
-    _lock, _pool, _forked = threading.Lock(), None, True
+    """After a fork: the child has none of the parent's threads."""
+    global _forked
+    _forked = True
+    _executor.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):

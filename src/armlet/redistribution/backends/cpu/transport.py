@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from armlet.redistribution.backends.cpu.compiled import array, callable_from_kernels, compiled, row_mover_function
+from armlet.redistribution.backends.cpu.compiled import NativeFunction, array, compiled
 from armlet.redistribution.backends.cpu.inward import log_of_number
 from armlet.redistribution.backends.cpu.jobs import job_at, strength_of
 from armlet.redistribution.backends.cpu.rows import (
@@ -23,9 +23,6 @@ from armlet.redistribution.functions import (
     tail_quantile,
 )
 from armlet.redistribution.order import MAD_TO_SIGMA
-
-for formula in (central_quantile, tail_quantile, far_quantile):
-    callable_from_kernels(formula)
 
 DIGIT_BITS = 11
 PASSES = 3
@@ -96,7 +93,7 @@ def write_sign(bits, out, words, count, negative, scale, strength, largest):
         first = last + 1
 
 
-@row_mover_function
+@NativeFunction
 def move_by_transport(address, row, values, out, lowest, highest, work):
     """A row moved by `Transport`. The words take the place of the keys once the median is known."""
     job = job_at(address)

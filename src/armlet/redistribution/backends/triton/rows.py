@@ -24,38 +24,12 @@ CHANGING = ("position_stride", "stream", "rank", "lowest", "highest", "below", "
 
 @triton.jit(do_not_specialize=CHANGING)
 def redistribute_rows(
-    values,
-    target,
-    moved_counts,
-    passed_rows,
-    keys,
-    positions,
-    uniforms,
-    mask,
-    strengths,
-    position_stride,
-    stream,
-    width,
-    rank,
-    lowest,
-    highest,
-    below,
-    nearer,
-    weight,
-    rest,
-    band,
-    strength,
-    POLICY: tl.constexpr,
-    RULE: tl.constexpr,
-    BANDED: tl.constexpr,
-    SIGNED: tl.constexpr,
-    STRENGTH: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    LOWEST: tl.constexpr,
-    LARGEST: tl.constexpr,
-    BLOCK: tl.constexpr,
-    PART: tl.constexpr,
-):
+    values, target, moved_counts, passed_rows,
+    keys, positions, uniforms, mask, strengths,
+    position_stride, stream, width, rank, lowest, highest, below, nearer, weight, rest, band, strength,
+    POLICY: tl.constexpr, RULE: tl.constexpr, BANDED: tl.constexpr, SIGNED: tl.constexpr, STRENGTH: tl.constexpr,
+    ACTIVATION: tl.constexpr, LOWEST: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr, PART: tl.constexpr,
+):  # fmt: skip
     """`target`, `moved_counts` and `passed_rows` of one row of `values`, `[rows, width]`.
 
     What the arguments are:
