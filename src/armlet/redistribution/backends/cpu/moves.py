@@ -77,11 +77,11 @@ def row_mover(policy: Policy, width: int, dtype: torch.dtype, keys: Tensor, stre
         try:
             job = idle.pop()  # no other thread has it until it is put back
         except IndexError:
-            job = _SingleRowJob(policy, width, dtype)
+            job = _single_row_job(policy, width, dtype)
         values = empty_like(a)
         place = 0 if position is None else position.data_ptr()
         valid = 0 if mask is None else mask.data_ptr()
-        run(job.address, a.data_ptr(), values.data_ptr(), place, valid, base, step, counts)
+        run(job[0], a.data_ptr(), values.data_ptr(), place, valid, base, step, counts)
         idle.append(job)
         return values
 
@@ -91,18 +91,17 @@ def row_mover(policy: Policy, width: int, dtype: torch.dtype, keys: Tensor, stre
 CPU = Backend(_takes, _move_scopes, row_mover)
 
 
-class _SingleRowJob:
-    """A job of one row, without what `take_one` is given."""
-
-    def __init__(self, policy: Policy, width: int, dtype: torch.dtype) -> None:
-        self.job = _job(policy, width, dtype)
-        self.address = addressof(self.job)
-        self.memory, self.job.scratch = threads.memory(_scratch_size(policy, width))
-        self.job.count, self.job.moved, self.job.passed = 1, self.address + RESULTS, self.address + RESULTS + 8
+def _single_row_job(policy: Policy, width: int, dtype: torch.dtype) -> tuple[int, RowJob]:
+    """A job of one row, without what `take_one` is given, by its address."""
+    job = _job(policy, width, dtype)
+    address = addressof(job)
+    memory, job.scratch = threads.memory(_scratch_size(policy, width))
+    job.count, job.moved, job.passed, job.kept = 1, address + RESULTS, address + RESULTS + 8, (memory,)
+    return address, job
 
 
 @lru_cache
-def _idle_jobs(_policy: Policy, _width: int, _dtype: torch.dtype) -> list[_SingleRowJob]:
+def _idle_jobs(_policy: Policy, _width: int, _dtype: torch.dtype) -> list[tuple[int, RowJob]]:
     """Those of all layers: the memory that one has used is in the cache for the next."""
     return []
 

@@ -68,32 +68,18 @@ def value_of(key, kind):
 
 
 @compiled
-def count_below(coarse, length, thresholds):
-    """How many coarse keys are below the upper half of each threshold."""
-    first, second = np.int16(thresholds[0] >> HALF), np.int16(thresholds[1] >> HALF)
-    third, fourth = np.int16(thresholds[2] >> HALF), np.int16(thresholds[3] >> HALF)
-    a, b, c, d = np.uint16(0), np.uint16(0), np.uint16(0), np.uint16(0)
-    for i in range(length):
-        key = coarse[i]
-        a = np.uint16(a + np.uint16(key < first))
-        b = np.uint16(b + np.uint16(key < second))
-        c = np.uint16(c + np.uint16(key < third))
-        d = np.uint16(d + np.uint16(key < fourth))
-    return np.int64(a), np.int64(b), np.int64(c), np.int64(d)
-
-
-@compiled
-def count_fine(keys, length, thresholds):
-    """How many 32-bit keys are below each threshold: their sums need 32 bits to be added as fast."""
-    first, second = np.int32(thresholds[0]), np.int32(thresholds[1])
-    third, fourth = np.int32(thresholds[2]), np.int32(thresholds[3])
-    a, b, c, d = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
+def count_below(keys, length, thresholds, shift, number):
+    """How many keys without their last `shift` bits are below each threshold; they fit a `number`."""
+    kind = keys.dtype.type
+    first, second = kind(thresholds[0] >> shift), kind(thresholds[1] >> shift)
+    third, fourth = kind(thresholds[2] >> shift), kind(thresholds[3] >> shift)
+    a, b, c, d = number(0), number(0), number(0), number(0)
     for i in range(length):
         key = keys[i]
-        a = np.int32(a + np.int32(key < first))
-        b = np.int32(b + np.int32(key < second))
-        c = np.int32(c + np.int32(key < third))
-        d = np.int32(d + np.int32(key < fourth))
+        a = number(a + number(key < first))
+        b = number(b + number(key < second))
+        c = number(c + number(key < third))
+        d = number(d + number(key < fourth))
     return np.int64(a), np.int64(b), np.int64(c), np.int64(d)
 
 
@@ -141,12 +127,6 @@ def propose(search, rank, shift):
 
 
 @compiled
-def settle(search, gap):
-    """Notes whether a round narrowed the search from `gap` to no less than half."""
-    search[STALLED] = 2 * (search[UNTIL_KEY] - search[FROM_KEY]) > gap
-
-
-@compiled
 def sampled_keys(coarse, length, rank, sample):
     """Four keys of a sample of the row: half and two standard errors below and above where the rank should be."""
     stride = length // SAMPLE
@@ -174,26 +154,13 @@ def sampled_keys(coarse, length, rank, sample):
 
 
 @compiled
-def narrow_coarsely(coarse, length, rank, search, sample):
-    """Narrows the search to a few candidates, or to one value of the upper 16 bits."""
-    if length > 2 * SAMPLE:
-        thresholds = sampled_keys(coarse, length, rank, sample)
-        absorb_four(search, thresholds, count_below(coarse, length, thresholds), 0, rank)
-    while search[UNTIL_KEY] - search[FROM_KEY] > 1 << HALF and search[BELOW_UNTIL] - search[BELOW_FROM] > COLLECTED:
+def narrow_search(search, keys, length, offset, rank, shift, few, number):
+    """Narrows the search among `keys`, `offset` more being below all of them, to a few candidates or to one value."""
+    while search[UNTIL_KEY] - search[FROM_KEY] > 1 << shift and search[BELOW_UNTIL] - search[BELOW_FROM] > few:
         gap = search[UNTIL_KEY] - search[FROM_KEY]
-        thresholds = propose(search, rank, HALF)
-        absorb_four(search, thresholds, count_below(coarse, length, thresholds), 0, rank)
-        settle(search, gap)
-
-
-@compiled
-def narrow_finely(members, count, offset, rank, search):
-    """Narrows the search among candidates, `offset` keys being below them, to a few, or to one value."""
-    while search[UNTIL_KEY] - search[FROM_KEY] > 1 and search[BELOW_UNTIL] - search[BELOW_FROM] > MOST_COMPARED:
-        gap = search[UNTIL_KEY] - search[FROM_KEY]
-        thresholds = propose(search, rank, 0)
-        absorb_four(search, thresholds, count_fine(members, count, thresholds), offset, rank)
-        settle(search, gap)
+        thresholds = propose(search, rank, shift)
+        absorb_four(search, thresholds, count_below(keys, length, thresholds, shift, number), offset, rank)
+        search[STALLED] = 2 * (search[UNTIL_KEY] - search[FROM_KEY]) > gap
 
 
 @compiled
@@ -241,11 +208,14 @@ def select(coarse, bits, length, kind, middle, rank, lowest, highest, work):
     search[FROM_KEY], search[BELOW_FROM] = (np.int64(lowest) >> HALF) << HALF, 0
     search[UNTIL_KEY], search[BELOW_UNTIL] = ((np.int64(highest) >> HALF) + 1) << HALF, length
     search[STALLED] = 0
-    narrow_coarsely(coarse, length, rank, search, sample)
+    if length > 2 * SAMPLE:
+        thresholds = sampled_keys(coarse, length, rank, sample)
+        absorb_four(search, thresholds, count_below(coarse, length, thresholds, HALF, np.uint16), 0, rank)
+    narrow_search(search, coarse, length, 0, rank, HALF, COLLECTED, np.uint16)
     offset = search[BELOW_FROM]
     first, last = np.int16(search[FROM_KEY] >> HALF), np.int16((search[UNTIL_KEY] - 1) >> HALF)
     count = collect(coarse, bits, length, kind, middle, first, last, members)
-    narrow_finely(members, count, offset, rank, search)
+    narrow_search(search, members, count, offset, rank, 0, MOST_COMPARED, np.int32)
     low, high = search[FROM_KEY], search[UNTIL_KEY]
     if high - low == 1:
         return low, search[BELOW_UNTIL], NONE
