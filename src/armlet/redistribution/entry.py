@@ -62,17 +62,11 @@ def redistribute(
 
 
 class OneRow:
-    """The short path of a single token's row: what does not change between calls is prepared once.
+    """The short path of a single token's row of a width, whose scopes are all the same, with keyed noise.
 
-    A model that decodes moves one row a call, whose statistics take less time than a dozen of PyTorch's calls. All
-    scopes of a single row are the same.
-
-    Args:
-        policy: what moves.
-        noise: where draws come from; only keyed noise has the short path.
-        width: of the row.
-        keys: of `noise.keys`; by default those of layer 0.
-        counts: int64 `[4]` on the CPU: calls, tokens, values moved and rows passed so far, which each call adds to.
+    A model that decodes moves one row a call, whose statistics take less time than a dozen of PyTorch's calls: what
+    does not change between calls is prepared once. `keys` are those of `noise.keys`, by default of layer 0; `counts`,
+    int64 `[4]` on the CPU, are calls, tokens, values moved and rows passed so far, which each call adds to.
     """
 
     def __init__(
@@ -83,10 +77,7 @@ class OneRow:
         self._mover: tuple[torch.dtype | None, Callable[..., Tensor] | None] = (None, None)
 
     def move(self, a: Tensor, positions: Tensor | None, mask: Tensor | None) -> Tensor | None:
-        """The redistributed row; None where the short path cannot take it, and `counted` has to.
-
-        Arguments and errors as in `redistribute`. The caller knows that no compiler is at work.
-        """
+        """`redistribute` where no compiler is at work; None where the short path cannot, and `counted` has to."""
         if more_than_numbers(a) or traced() or not a.is_cpu or not a.is_contiguous():
             return None
         if a.numel() != self.width or a.dim() == 0 or a.size(-1) != self.width:
@@ -162,8 +153,7 @@ def _move(rows: Tensor, policy: Policy, operands: Operands) -> Counted:
     if intercepted():
         return operator.move_rows_visibly(rows, policy, operands)
     backend = PLAIN if more_than_numbers(rows) else backend_for(rows, policy)
-    differentiated = rows.requires_grad and torch.is_grad_enabled()
-    visible = differentiated and backend is not PLAIN
+    visible = backend is not PLAIN and rows.requires_grad and torch.is_grad_enabled()
     return (operator.move_rows_visibly if visible else backend.move_rows)(rows, policy, operands)
 
 

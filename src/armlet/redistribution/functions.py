@@ -88,10 +88,9 @@ def far_quantile(depth: Any) -> Any:
 
 
 def log(x: Tensor) -> Tensor:
-    """ln(x) within one unit in the last place; differentiable twice.
+    """ln(x) of normal positive float64 within one unit in the last place; differentiable twice.
 
-    Args:
-        x: normal positive numbers, float64. float32, all that Apple's MPS has, goes to `torch.log`.
+    float32, all that Apple's MPS has, goes to `torch.log`.
     """
     if x.dtype != torch.float64:
         return x.log()
@@ -102,11 +101,9 @@ def log(x: Tensor) -> Tensor:
 
 
 def half_normal_quantile(p: Tensor) -> Tensor:
-    """√2·erf⁻¹(p), the quantile function of |N(0, 1)|, to 10⁻¹⁵ of its value; a constant to autograd.
+    """√2·erf⁻¹(p), p in [0, 1), the quantile function of |N(0, 1)|, to 10⁻¹⁵ of its value; a constant to autograd.
 
-    Args:
-        p: in [0, 1), float64. float32, all that Apple's MPS has, goes to `torch.erfinv`.
-
+    float32, all that Apple's MPS has, goes to `torch.erfinv`.
     Source: M. J. Wichura, 'Algorithm AS 241: The Percentage Points of the Normal Distribution', Applied Statistics 37
     (1988), 477–484, at (1 + p)/2.
     """

@@ -1,8 +1,7 @@
 """Where the uniform draws come from.
 
-Keyed noise is a function of (seed, stream, layer, absolute position, channel) and of nothing else: one integer
-multiply-add per value, so the same bits on every device and in any batch, chunk, padding or cache state, and no
-random generator is touched.
+Keyed noise is a function of seed, stream, layer, absolute position and channel alone: the same bits on every device and
+in any batch, chunk, padding or cache state, and no random generator is touched.
 """
 
 from dataclasses import dataclass

@@ -77,17 +77,9 @@ class Outward:
 
 
 def near_zero_halfwidth(a: Tensor, band: float = 0.13) -> Tensor:
-    """ε = 1.4826 · MAD · band, the half-width inside which `Outward` calls a value near zero.
+    """ε = 1.4826 · MAD · band, `[tokens, 1]` float32: the half-width inside which `Outward` calls a value near zero.
 
-    Args:
-        a: activated gate, `[tokens, width]`, any float dtype, no padding.
-        band: in units of the robust standard deviation of |a|.
-
-    Returns:
-        `[tokens, 1]` float32, one ε for each token, from lower medians as the policy itself takes them.
-
-    Raises:
-        ArgumentError: `a` is not a matrix, is empty, or has NaN or Inf in it.
+    `a` is an activated gate, `[tokens, width]`, finite and without padding: anything else is an `ArgumentError`.
     """
     if a.dim() != 2 or not a.numel() or not a.isfinite().all():
         raise ArgumentError(f"near zero: expected finite values [tokens, width], found shape {list(a.shape)}")

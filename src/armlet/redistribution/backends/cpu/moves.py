@@ -36,9 +36,6 @@ def _takes(a: Tensor, policy: Policy) -> bool:
 def _move_scopes(a: Tensor, policy: Policy, operands: Operands) -> Counted:
     count, _, width = a.shape
     keys, positions, stream, uniforms, mask, strength = operands
-    positions, uniforms, mask, strength = (  # kernels read by address
-        tensor if tensor is None else tensor.contiguous() for tensor in (positions, uniforms, mask, strength)
-    )
     values = torch.empty_like(a)
     moved = torch.empty(count, dtype=torch.int64, device=a.device)
     passed = torch.empty(count, dtype=torch.bool, device=a.device)
@@ -50,11 +47,12 @@ def _move_scopes(a: Tensor, policy: Policy, operands: Operands) -> Counted:
         else:
             words = _noise_words(keys, stream)
             job.base, job.step = (word.data_ptr() for word in words)
-    job.count, job.source, job.target = count, a.data_ptr(), values.data_ptr()
-    job.moved, job.passed = moved.data_ptr(), passed.data_ptr()
-    job.positions, job.uniforms = _address(positions), _address(uniforms)
-    job.mask, job.strengths = _address(mask), _address(strength)
-    job.kept = (a, values, moved, passed, words, positions, uniforms, mask, strength)
+    results = {"source": a, "target": values, "moved": moved, "passed": passed}
+    tensors = {**results, "positions": positions, "uniforms": uniforms, "mask": mask, "strengths": strength}
+    given = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
+    for name, tensor in given.items():
+        setattr(job, name, tensor.data_ptr())
+    job.count, job.kept = count, (words, *given.values())
     threads.run_job(job, _scratch_size(policy, width))
     return Counted(values, moved, passed)
 
@@ -123,10 +121,6 @@ def _job(policy: Policy, width: int, dtype: torch.dtype) -> RowJob:
 
 def _scratch_size(policy: Policy, width: int) -> int:
     return rows.scratch_size(width, sorts=isinstance(policy, Transport))
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 _cached_words: dict[int, tuple[ref[Tensor], int, int, Tensor]] = {}

@@ -65,12 +65,10 @@ def memory(size: int) -> tuple[Tensor, int]:
 
 @cache
 def _team() -> Any:
-    """`GOMP_parallel(function, data, threads, flags)` of the OpenMP runtime that torch uses; None: there is none.
+    """`GOMP_parallel(function, data, threads, flags)` of the OpenMP runtime that torch uses, or None.
 
-    Looked up as torch's own library finds it: another runtime in the process would have threads of its own. LLVM's and
-    Intel's have this entry too.
-
-    Source: libgomp's manual, 'Implementing PARALLEL construct'.
+    Looked up as torch's own library finds it: another runtime would have threads of its own. LLVM's and Intel's have
+    it, too. Source: libgomp's manual, 'Implementing PARALLEL construct'.
     """
     try:
         parallel = CDLL("libtorch_cpu.so", mode=os.RTLD_NOLOAD | os.RTLD_NOW).GOMP_parallel

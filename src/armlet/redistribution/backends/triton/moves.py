@@ -1,7 +1,6 @@
-"""Token scope on CUDA tensors in Triton, one program a row, with the bits of the plain path.
+"""Token scope on CUDA tensors (CPU under `TRITON_INTERPRET=1`) in Triton, a program a row, the bits of the plain path.
 
 This file can be imported without Triton; the programs are in `rows.py`, imported at the first launch.
-Under `TRITON_INTERPRET=1` they run on CPU tensors.
 """
 
 import math
@@ -35,17 +34,13 @@ def _move_on_gpu(a: Tensor, policy: Policy, operands: Operands) -> Counted:
 
 
 def gated_rows(gate_up: Tensor, policy: Policy, activation: str, operands: Operands) -> Counted:
-    """ARM(activation(gate)) · up, the activated gate rounded to the dtype before ARM: one read and one write.
+    """ARM(activation(gate)) · up `[tokens, width]`, the activated gate rounded to the dtype before ARM, in one pass.
 
     Args:
         gate_up: `[tokens, 2·width]`, contiguous: gate, then up.
         policy: `Outward` or `Inward`.
-        activation: "silu", "gelu" or "gelu_tanh", computed in float32 with the GPU's own exponential: not the bits of
-            `torch.nn.functional`.
+        activation: "silu", "gelu" or "gelu_tanh", in float32 with the GPU's own exponential: not the bits of PyTorch.
         operands: with tokens for scopes: positions `[tokens]`, uniforms `[tokens, width]`, strength `[tokens]`.
-
-    Returns:
-        `[tokens, width]`; how many moved, int64 `[tokens]`; and bool `[tokens]`: passed through ARM unchanged.
     """
     values = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
     return _launch_rows(gate_up, values, policy, activation, operands)
@@ -58,12 +53,9 @@ TRITON = Backend(_is_for_triton, _move_on_gpu, gated_rows=gated_rows)
 def _runs_on(device: torch.device) -> bool:
     if device.type == "cpu":
         return os.environ.get("TRITON_INTERPRET") == "1" and _can_compile()
-    return (
-        device.type == "cuda"
-        and torch.version.hip is None
-        and torch.cuda.get_device_capability(device) >= (8, 0)  # bfloat16
-        and _can_compile()
-    )
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0) and _can_compile()  # 8.0 has bfloat16
 
 
 def _can_compile() -> bool:
