@@ -34,7 +34,6 @@ class Noise:
 
     seed: int = 0
     stream: int = 0
-
     kind: ClassVar[str] = "keyed"
 
     def __post_init__(self) -> None:
@@ -79,7 +78,6 @@ class Fresh:
     """New uniforms in each call; made by `Noise.fresh`."""
 
     generator: torch.Generator | None = None
-
     kind: ClassVar[str] = "fresh"
 
     def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
@@ -104,7 +102,6 @@ class Explicit:
     """The caller's own uniforms, for tests and comparisons; made from a tensor of the shape of the values."""
 
     tensor: Tensor
-
     kind: ClassVar[str] = "explicit"
 
     def check(self, shape: torch.Size) -> None:

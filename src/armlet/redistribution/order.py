@@ -68,10 +68,8 @@ class Sorted:
 
     def __init__(self, values: Tensor, real: Tensor | None) -> None:
         self.ascending = padding_last(values, real).sort(dim=-1).values
-        if real is None:
-            self.count = torch.full((len(values), 1), values.shape[-1], device=values.device)
-        else:
-            self.count = real.sum(-1, keepdim=True)
+        whole = torch.full((len(values), 1), values.shape[-1], device=values.device)
+        self.count = whole if real is None else real.sum(-1, keepdim=True)
 
     def kth(self, share: float) -> Tensor:
         """As `Ordered.kth`."""

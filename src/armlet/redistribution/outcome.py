@@ -40,16 +40,14 @@ def outcome(
     scopes, tokens, width = scopes_shape(a, scope)
     shape = (scopes, tokens * width)
     real = None if mask is None else mask[..., None].expand(a.shape).reshape(shape)
-    rows, passed = _finite_rows(a if a.shape == shape else a.reshape(shape), real)
+    rows, passed = _finite_rows(a.reshape(shape), real)
     rows = Rows(rows.values, None) if tokens == 1 and real is not None else rows  # all of a row is real, or padding
     value, moved = policy.move(rows, lambda: draw().reshape(shape))
     for counts in (real, None if passed is None else ~passed):
         moved = moved if counts is None else moved & counts
     value, moved = _moved_by_strength(rows.values, value, moved, policy.strength if strength is None else strength)
     largest = torch.finfo(a.dtype).max  # a finite value stays finite, also where float16 ends at 65,504
-    value = value.clamp(-largest, largest).to(a.dtype)
-    if a.shape != shape:
-        value, moved = value.view(a.shape), moved.view(a.shape)
+    value, moved = value.clamp(-largest, largest).to(a.dtype).view(a.shape), moved.view(a.shape)
     passed = torch.zeros(scopes, dtype=torch.bool, device=a.device) if passed is None else passed.view(-1)
     return Outcome(torch.where(moved, value, a), moved, passed)
 

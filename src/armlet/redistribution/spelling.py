@@ -15,7 +15,6 @@ PUBLISHED = "published"
 BUILT_IN_POLICIES = (Outward, Inward, Transport)
 POLICIES = {policy.name: policy for policy in BUILT_IN_POLICIES}
 MAIN_SETTINGS = {"outward": ("band", "ceiling"), "inward": ("knee", "curve"), "transport": ("spread",)}
-"""What `detail` always names."""
 
 NO_NUMBER = -1.0
 """The number of a setting that is None; no setting is negative."""
@@ -55,8 +54,8 @@ def parse_policy(text: str) -> Policy:
 
 
 def _parse_value(text: str) -> object:
-    parts = [_parse_number(part) for part in text.split("/")]
-    return parts[0] if len(parts) == 1 else tuple(parts)
+    parts = tuple(_parse_number(part) for part in text.split("/"))
+    return parts if len(parts) > 1 else parts[0]
 
 
 def _parse_number(text: str) -> float | str:

@@ -1,6 +1,6 @@
 """`armlet::redistribute`, the operator that compilers, exporters and autograd see in place of a backend."""
 
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,23 +54,13 @@ def _(a: Tensor, *_rest: object) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(a, memory_format=torch.contiguous_format), moved, moved.to(torch.bool)
 
 
-class _Context(Protocol):
-    """What autograd keeps for `_backward`."""
-
-    policy: Policy
-    stream: int
-    saved_tensors: tuple[Tensor, ...]
-
-    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
-
-
-def _save(ctx: _Context, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:  # noqa: ARG001 - torch's names
+def _save(ctx: Any, inputs: tuple, output: object) -> None:  # noqa: ARG001 - torch's names
     a, name, numbers, keys, positions, ctx.stream, uniforms, mask, strength = inputs
     ctx.policy = from_numbers(name, numbers)
     ctx.save_for_backward(a, keys, positions, uniforms, mask, strength)
 
 
-def _backward(ctx: _Context, gradient: Tensor, _moved: object, _passed: object) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, gradient: Tensor, _moved: object, _passed: object) -> tuple[Tensor | None, ...]:
     a, keys, positions, uniforms, mask, strength = ctx.saved_tensors
     operands = Operands(keys, positions, ctx.stream, uniforms, mask, strength)
     again = torch.is_grad_enabled()  # the gradient itself is to be differentiated

@@ -53,7 +53,7 @@ def _move_scopes(a: Tensor, policy: Policy, operands: Operands) -> Counted:
     for name, tensor in given.items():
         setattr(job, name, tensor.data_ptr())
     job.count, job.kept = count, (words, *given.values())
-    threads.run_job(job, _scratch_size(policy, width))
+    threads.run_job(job)
     return Counted(values, moved, passed)
 
 
@@ -93,7 +93,7 @@ def _single_row_job(policy: Policy, width: int, dtype: torch.dtype) -> tuple[int
     """A job of one row, without what `take_one` is given, by its address."""
     job = _job(policy, width, dtype)
     address = addressof(job)
-    memory, job.scratch = threads.memory(_scratch_size(policy, width))
+    memory, job.scratch = threads.memory(job.room)
     job.count, job.moved, job.passed, job.kept = 1, address + RESULTS, address + RESULTS + 8, (memory,)
     return address, job
 
@@ -107,6 +107,7 @@ def _idle_jobs(_policy: Policy, _width: int, _dtype: torch.dtype) -> list[tuple[
 def _job(policy: Policy, width: int, dtype: torch.dtype) -> RowJob:
     """With the policy's settings, without rows."""
     job = RowJob(dtype=DTYPE_CODES[dtype], length=width, strength=policy.strength)
+    job.room = rows.scratch_size(width, sorts=isinstance(policy, Transport))
     job.mover = MOVERS[type(policy)].address  # type: ignore[index] - `_takes` knows the policies
     if isinstance(policy, Outward):
         job.band, job.ceiling, (job.low, job.high) = policy.band, policy.ceiling, policy.share
@@ -117,10 +118,6 @@ def _job(policy: Policy, width: int, dtype: torch.dtype) -> RowJob:
     elif isinstance(policy, Transport):
         job.spread = policy.spread
     return job
-
-
-def _scratch_size(policy: Policy, width: int) -> int:
-    return rows.scratch_size(width, sorts=isinstance(policy, Transport))
 
 
 _cached_words: dict[int, tuple[ref[Tensor], int, int, Tensor]] = {}

@@ -9,8 +9,8 @@ FLOAT32, BFLOAT16, FLOAT16 = range(3)
 ITEM_SIZES = (4, 2, 2)
 LARGEST_FINITE = (3.4028234663852886e38, 3.3895313892515355e38, 65504.0)
 
-RADIX = 2048
-"""Digits of the radix sort."""
+RADIX, ALIGNED = 2048, 64
+"""Digits of the radix sort; what the address of each thread's scratch is a multiple of."""
 
 FLOAT16_SHIFT = 13
 FLOAT16_SCALE = 2.0**112
@@ -90,7 +90,8 @@ def scratch_size(length: int, *, sorts: bool) -> int:
     Where a policy `sorts`, two arrays of 64-bit words and the counts of a radix sort take the place of the latter.
     """
     room = padded.py_func(length)
-    return 8 * room + max(8 * room + 4 * SAMPLE + 8 * SEARCH, 16 * room + 8 * RADIX if sorts else 0)
+    size = 8 * room + max(8 * room + 4 * SAMPLE + 8 * SEARCH, 16 * room + 8 * RADIX if sorts else 0)
+    return -(-size // ALIGNED) * ALIGNED
 
 
 @compiled

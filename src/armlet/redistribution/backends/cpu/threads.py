@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from armlet.redistribution.backends.cpu.jobs import RowJob, take_part
+from armlet.redistribution.backends.cpu.rows import ALIGNED
 
 WORTH_A_THREAD = 1 << 16
 """As many values as make waking a thread worth its time."""
@@ -23,23 +24,20 @@ WORTH_A_THREAD = 1 << 16
 CHUNK = 1 << 14
 """As many values as a thread takes at a time: few, so that the wait for the last thread is short."""
 
-ALIGNED = 64
-
 _of_thread = threading.local()
 _forked = False
 
 
-def run_job(job: RowJob, size: int) -> None:
-    """Works through all rows of a job, each thread in `size` bytes of scratch."""
+def run_job(job: RowJob) -> None:
+    """Works through all rows of a job."""
     count, width = job.count, job.length
     threads = torch.get_num_threads() if count > 1 and count * width >= WORTH_A_THREAD else 1
     if threads == 1:
-        job.chunk, job.scratch = count, scratch(size)
+        job.chunk, job.scratch = count, scratch(job.room)
         take_part.call(addressof(job))
         return
     job.chunk = max(1, min(CHUNK // width, count // threads))
     parts = min(threads, -(-count // job.chunk))
-    job.room = (size + ALIGNED - 1) // ALIGNED * ALIGNED
     buffer, job.scratch = memory(parts * job.room)
     team = None if _forked else _team()
     if team is None:
@@ -50,7 +48,7 @@ def run_job(job: RowJob, size: int) -> None:
 
 
 def scratch(size: int) -> int:
-    """The address of `size` bytes of this thread, at a multiple of 64; the next call uses the same."""
+    """The address of `size` bytes of this thread, at a multiple of `ALIGNED`; the next call uses the same."""
     kept: tuple[Tensor, int] | None = getattr(_of_thread, "scratch", None)
     if kept is None or len(kept[0]) < size + ALIGNED:
         kept = _of_thread.scratch = memory(size)
@@ -58,7 +56,7 @@ def scratch(size: int) -> int:
 
 
 def memory(size: int) -> tuple[Tensor, int]:
-    """`size` bytes, and their address at a multiple of 64."""
+    """`size` bytes, and their address at a multiple of `ALIGNED`."""
     buffer = torch.empty(size + ALIGNED, dtype=torch.uint8, device="cpu")
     return buffer, (buffer.data_ptr() + ALIGNED - 1) // ALIGNED * ALIGNED
 

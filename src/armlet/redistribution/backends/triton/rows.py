@@ -1,8 +1,7 @@
 # type: ignore - Triton's language, which looks like Python and has other types.
 """The Triton program of one row: its statistics from registers, then the row, part by part, moved and written.
 
-Every step has the bits of the plain path (`outward.py`, `inward.py`, `entry.py`): the same operations, each rounded by
-itself. Launch with `enable_fp_fusion=False`, or products and sums fuse and round once.
+Every step has the bits of the plain path: the same operations, each rounded by itself (`enable_fp_fusion=False`).
 """
 
 import triton
