@@ -164,14 +164,10 @@ def _draws(
     positions = token_positions(a, positions)
     if not isinstance(noise, Noise):
         return None, None, 0, noise.uniforms(a.shape, positions).contiguous().view(shape)
-    keys = _default_keys(a, noise.seed) if keys is None else keys.to(a.device)
+    if keys is None and intercepted():
+        keys = operator.keys_for(a, (noise.seed + 2**63) % 2**64 - 2**63)  # the int64 of the same lowest 64 bits
+    keys = _cached_keys(noise.seed, a.shape[-1], a.device) if keys is None else keys.to(a.device)
     return keys, positions.expand(a.shape[:-1]).contiguous().view(shape[:2]), noise.stream & WORD, None
-
-
-def _default_keys(a: Tensor, seed: int) -> Tensor:
-    if intercepted():
-        return operator.keys_for(a, (seed + 2**63) % 2**64 - 2**63)  # the int64 of the same lowest 64 bits
-    return _cached_keys(seed, a.shape[-1], a.device)
 
 
 @lru_cache(16)

@@ -54,8 +54,8 @@ def parse_policy(text: str) -> Policy:
 
 
 def _parse_value(text: str) -> object:
-    parts = tuple(_parse_number(part) for part in text.split("/"))
-    return parts if len(parts) > 1 else parts[0]
+    parts = [_parse_number(part) for part in text.split("/")]
+    return parts[0] if len(parts) == 1 else tuple(parts)
 
 
 def _parse_number(text: str) -> float | str:

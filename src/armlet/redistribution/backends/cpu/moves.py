@@ -58,14 +58,10 @@ def _move_scopes(a: Tensor, policy: Policy, operands: Operands) -> Counted:
 
 
 def row_mover(policy: Policy, width: int, dtype: torch.dtype, keys: Tensor, stream: int) -> Callable[..., Tensor]:
-    """`move_rows` of one row at a time, without what costs as much as the row itself: calls share all that they can.
+    """A function that moves one row, without what costs as much as the row itself: calls share all that they can.
 
-    The keys must not change.
-
-    Returns:
-        A function of `a`, `[..., width]` of the dtype, contiguous, on the CPU, the other sizes being 1; its position,
-        int64 or None for 0; its mask, bool or None where it is valid; and the address that `take_one` adds to, or 0.
-        It returns the row's values.
+    It takes `a`, `[..., width]` of the dtype, contiguous, on the CPU, the other sizes being 1; its position, int64 or
+    None for 0; its mask, bool or None; and the address that `take_one` adds to, or 0. The keys must not change.
     """
     words = _noise_words(keys, stream) if isinstance(policy, Outward) else None
     base, step = (0, 0) if words is None else (word.data_ptr() for word in words)

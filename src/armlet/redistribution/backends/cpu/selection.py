@@ -68,22 +68,6 @@ def value_of(key, kind):
 
 
 @compiled
-def count_below(keys, length, thresholds, shift, number):
-    """How many keys without their last `shift` bits are below each threshold; they fit a `number`."""
-    kind = keys.dtype.type
-    first, second = kind(thresholds[0] >> shift), kind(thresholds[1] >> shift)
-    third, fourth = kind(thresholds[2] >> shift), kind(thresholds[3] >> shift)
-    a, b, c, d = number(0), number(0), number(0), number(0)
-    for i in range(length):
-        key = keys[i]
-        a = number(a + number(key < first))
-        b = number(b + number(key < second))
-        c = number(c + number(key < third))
-        d = number(d + number(key < fourth))
-    return np.int64(a), np.int64(b), np.int64(c), np.int64(d)
-
-
-@compiled
 def absorb(search, threshold, below, rank):
     """Narrows the search by one count: without branches, which nothing could predict."""
     here = below <= rank
@@ -94,12 +78,25 @@ def absorb(search, threshold, below, rank):
 
 
 @compiled
-def absorb_four(search, thresholds, counts, offset, rank):
-    """Narrows the search by the counts at four thresholds, `offset` keys being below all that were counted."""
-    absorb(search, thresholds[0], counts[0] + offset, rank)
-    absorb(search, thresholds[1], counts[1] + offset, rank)
-    absorb(search, thresholds[2], counts[2] + offset, rank)
-    absorb(search, thresholds[3], counts[3] + offset, rank)
+def narrow_by(search, keys, length, thresholds, offset, rank, shift, number):
+    """Narrows the search by how many keys are below four thresholds, `offset` more being below all of them.
+
+    Keys lack their last `shift` bits. A `number` counts them: the narrower it is, the faster.
+    """
+    kind = keys.dtype.type
+    first, second = kind(thresholds[0] >> shift), kind(thresholds[1] >> shift)
+    third, fourth = kind(thresholds[2] >> shift), kind(thresholds[3] >> shift)
+    a, b, c, d = number(0), number(0), number(0), number(0)
+    for i in range(length):
+        key = keys[i]
+        a = number(a + number(key < first))
+        b = number(b + number(key < second))
+        c = number(c + number(key < third))
+        d = number(d + number(key < fourth))
+    absorb(search, thresholds[0], np.int64(a) + offset, rank)
+    absorb(search, thresholds[1], np.int64(b) + offset, rank)
+    absorb(search, thresholds[2], np.int64(c) + offset, rank)
+    absorb(search, thresholds[3], np.int64(d) + offset, rank)
 
 
 @compiled
@@ -158,8 +155,7 @@ def narrow_search(search, keys, length, offset, rank, shift, few, number):
     """Narrows the search among `keys`, `offset` more being below all of them, to a few candidates or to one value."""
     while search[UNTIL_KEY] - search[FROM_KEY] > 1 << shift and search[BELOW_UNTIL] - search[BELOW_FROM] > few:
         gap = search[UNTIL_KEY] - search[FROM_KEY]
-        thresholds = propose(search, rank, shift)
-        absorb_four(search, thresholds, count_below(keys, length, thresholds, shift, number), offset, rank)
+        narrow_by(search, keys, length, propose(search, rank, shift), offset, rank, shift, number)
         search[STALLED] = 2 * (search[UNTIL_KEY] - search[FROM_KEY]) > gap
 
 
@@ -209,8 +205,7 @@ def select(coarse, bits, length, kind, middle, rank, lowest, highest, work):
     search[UNTIL_KEY], search[BELOW_UNTIL] = ((np.int64(highest) >> HALF) + 1) << HALF, length
     search[STALLED] = 0
     if length > 2 * SAMPLE:
-        thresholds = sampled_keys(coarse, length, rank, sample)
-        absorb_four(search, thresholds, count_below(coarse, length, thresholds, HALF, np.uint16), 0, rank)
+        narrow_by(search, coarse, length, sampled_keys(coarse, length, rank, sample), 0, rank, HALF, np.uint16)
     narrow_search(search, coarse, length, 0, rank, HALF, COLLECTED, np.uint16)
     offset = search[BELOW_FROM]
     first, last = np.int16(search[FROM_KEY] >> HALF), np.int16((search[UNTIL_KEY] - 1) >> HALF)

@@ -6,7 +6,6 @@ This file can be imported without Triton; the programs are in `rows.py`, importe
 import math
 import os
 from functools import lru_cache
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -51,20 +50,16 @@ TRITON = Backend(_is_for_triton, _move_on_gpu, gated_rows=gated_rows)
 
 @lru_cache
 def _runs_on(device: torch.device) -> bool:
+    """On GPUs with bfloat16, and interpreted on CPUs. The first call imports Triton."""
     if device.type == "cpu":
-        return os.environ.get("TRITON_INTERPRET") == "1" and _can_compile()
-    if device.type != "cuda" or torch.version.hip is not None:
+        able = os.environ.get("TRITON_INTERPRET") == "1"
+    else:
+        nvidia = device.type == "cuda" and torch.version.hip is None
+        able = nvidia and torch.cuda.get_device_capability(device) >= (8, 0)
+    if not able:
         return False
-    return torch.cuda.get_device_capability(device) >= (8, 0) and _can_compile()  # 8.0 has bfloat16
+    from triton import __version__ as version  # pyright: ignore[reportMissingImports] - optional
 
-
-def _can_compile() -> bool:
-    """Whether a Triton is installed that can compile the programs; the first call imports it."""
-    if find_spec("triton") is None:
-        return False
-    import triton  # pyright: ignore[reportMissingImports] - optional
-
-    version: str = triton.__version__
     return tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_TRITON
 
 
