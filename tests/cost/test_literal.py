@@ -5,7 +5,7 @@ import torch
 
 from armlet import Noise, Outward
 from armlet.cost.measure import gate, literal
-from armlet.redistribution.entry import drawer, outcome
+from armlet.redistribution.outcome import drawer, outcome
 
 
 @pytest.mark.parametrize("shape", [(1, 1536), (7, 333)])

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armlet.redistribution import Inward, Noise, Outward, Transport, redistribute
-from armlet.redistribution.entry import outcome
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.outcome import outcome
 from gates import DTYPES, POLICIES, each_policy, gate, gates, masked_gates, same_bits, uniforms
 
 SCOPES = ["token", "sequence", "call"]

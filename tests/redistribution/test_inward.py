@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import oracle
 from armlet.redistribution import Inward, redistribute
-from armlet.redistribution.entry import outcome
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.outcome import outcome
 from gates import DTYPES, assert_close, gates, masked_gates, same_bits
 
 POLICIES = st.builds(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import oracle
 from armlet.redistribution import Noise, Outward, redistribute
-from armlet.redistribution.entry import outcome
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.outcome import outcome
 from gates import DTYPES, assert_close, gates, masked_gates, same_bits, uniforms
 
 POLICIES = st.builds(

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import oracle
 from armlet.redistribution import Transport, redistribute
-from armlet.redistribution.entry import outcome
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.outcome import outcome
 from gates import DTYPES, assert_close, gates, masked_gates
 
 POLICIES = st.builds(Transport, spread=st.floats(0.1, 3.0), strength=st.sampled_from([1.0, 0.5, 0.1]))

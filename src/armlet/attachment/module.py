@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from armlet.redistribution.arguments import check_arguments, check_policy
 from armlet.redistribution.backends.interception import intercepted
-from armlet.redistribution.backends.plain import Counted
 from armlet.redistribution.entry import OneRow, counted
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source, source
+from armlet.redistribution.operands import Counted
 from armlet.redistribution.rows import Policy
 
 _tally_lock = threading.Lock()  # two threads that generate on one model would lose counts in an unguarded add

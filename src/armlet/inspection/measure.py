@@ -7,9 +7,9 @@ from torch import Tensor
 
 from armlet.inspection.result import Effect, Inspection, Panel
 from armlet.layer.decoder import Layer1
-from armlet.redistribution.entry import drawer, outcome
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
+from armlet.redistribution.outcome import drawer, outcome
 from armlet.redistribution.outward import near_zero_halfwidth
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import detail

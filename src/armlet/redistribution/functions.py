@@ -1,8 +1,7 @@
 """ln, the half-normal quantile and the way between two values, with the same bits on every device.
 
-Each is a fixed sequence of IEEE sums, products, quotients and square roots, separately rounded, and of integer
-operations on bits: a library's own `log`, `erfinv` or `lerp` rounds differently from one vector unit to the next. The
-formulas take tensors and plain numbers alike, so that a fast path can execute the very same lines.
+Each is a fixed sequence of separately rounded IEEE operations and of integer operations on bits: a library's own `log`,
+`erfinv` or `lerp` rounds differently on each vector unit. Formulas take tensors and numbers alike, for the fast paths.
 """
 
 from typing import Any
@@ -26,72 +25,26 @@ TAIL_LIMIT, TAIL_SHIFT = 5.0, 1.6
 """Where the three pieces of the normal quantile meet, and what their variables are measured from."""
 
 # Wichura's coefficients (PPND16), highest power first: numerator and denominator of each piece.
+# fmt: off
 CENTRAL = (
-    (
-        2509.0809287301226727,
-        33430.575583588128105,
-        67265.770927008700853,
-        45921.953931549871457,
-        13731.693765509461125,
-        1971.5909503065514427,
-        133.14166789178437745,
-        3.387132872796366608,
-    ),
-    (
-        5226.495278852854561,
-        28729.085735721942674,
-        39307.89580009271061,
-        21213.794301586595867,
-        5394.1960214247511077,
-        687.1870074920579083,
-        42.313330701600911252,
-        1.0,
-    ),
+    (2509.0809287301226727, 33430.575583588128105, 67265.770927008700853, 45921.953931549871457,
+     13731.693765509461125, 1971.5909503065514427, 133.14166789178437745, 3.387132872796366608),
+    (5226.495278852854561, 28729.085735721942674, 39307.89580009271061, 21213.794301586595867,
+     5394.1960214247511077, 687.1870074920579083, 42.313330701600911252, 1.0),
 )
 NEAR_TAIL = (
-    (
-        7.7454501427834140764e-4,
-        0.0227238449892691845833,
-        0.24178072517745061177,
-        1.27045825245236838258,
-        3.64784832476320460504,
-        5.7694972214606914055,
-        4.6303378461565452959,
-        1.42343711074968357734,
-    ),
-    (
-        1.05075007164441684324e-9,
-        5.475938084995344946e-4,
-        0.0151986665636164571966,
-        0.14810397642748007459,
-        0.68976733498510000455,
-        1.6763848301838038494,
-        2.05319162663775882187,
-        1.0,
-    ),
+    (7.7454501427834140764e-4, 0.0227238449892691845833, 0.24178072517745061177, 1.27045825245236838258,
+     3.64784832476320460504, 5.7694972214606914055, 4.6303378461565452959, 1.42343711074968357734),
+    (1.05075007164441684324e-9, 5.475938084995344946e-4, 0.0151986665636164571966, 0.14810397642748007459,
+     0.68976733498510000455, 1.6763848301838038494, 2.05319162663775882187, 1.0),
 )
 FAR_TAIL = (
-    (
-        2.01033439929228813265e-7,
-        2.71155556874348757815e-5,
-        0.0012426609473880784386,
-        0.026532189526576123093,
-        0.29656057182850489123,
-        1.7848265399172913358,
-        5.4637849111641143699,
-        6.6579046435011037772,
-    ),
-    (
-        2.04426310338993978564e-15,
-        1.4215117583164458887e-7,
-        1.8463183175100546818e-5,
-        7.868691311456132591e-4,
-        0.0148753612908506148525,
-        0.13692988092273580531,
-        0.59983220655588793769,
-        1.0,
-    ),
+    (2.01033439929228813265e-7, 2.71155556874348757815e-5, 0.0012426609473880784386, 0.026532189526576123093,
+     0.29656057182850489123, 1.7848265399172913358, 5.4637849111641143699, 6.6579046435011037772),
+    (2.04426310338993978564e-15, 1.4215117583164458887e-7, 1.8463183175100546818e-5, 7.868691311456132591e-4,
+     0.0148753612908506148525, 0.13692988092273580531, 0.59983220655588793769, 1.0),
 )
+# fmt: on
 
 
 def polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
@@ -135,10 +88,9 @@ def far_quantile(depth: Any) -> Any:
 
 
 def log(x: Tensor) -> Tensor:
-    """ln(x) within one unit in the last place; differentiable twice.
+    """ln(x) of normal positive float64 within one unit in the last place; differentiable twice.
 
-    Args:
-        x: normal positive numbers, float64. float32, all that Apple's MPS has, goes to `torch.log`.
+    float32, all that Apple's MPS has, goes to `torch.log`.
     """
     if x.dtype != torch.float64:
         return x.log()
@@ -149,11 +101,9 @@ def log(x: Tensor) -> Tensor:
 
 
 def half_normal_quantile(p: Tensor) -> Tensor:
-    """√2·erf⁻¹(p), the quantile function of |N(0, 1)|, to 10⁻¹⁵ of its value; a constant to autograd.
+    """√2·erf⁻¹(p), p in [0, 1), the quantile function of |N(0, 1)|, to 10⁻¹⁵ of its value; a constant to autograd.
 
-    Args:
-        p: in [0, 1), float64. float32, all that Apple's MPS has, goes to `torch.erfinv`.
-
+    float32, all that Apple's MPS has, goes to `torch.erfinv`.
     Source: M. J. Wichura, 'Algorithm AS 241: The Percentage Points of the Normal Distribution', Applied Statistics 37
     (1988), 477–484, at (1 + p)/2.
     """

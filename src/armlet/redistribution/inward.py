@@ -9,7 +9,7 @@ from torch import Tensor
 
 from armlet.redistribution.functions import log
 from armlet.redistribution.order import ordered, wide
-from armlet.redistribution.rows import Draw, Rows, check_choices, check_number
+from armlet.redistribution.rows import Draw, Rows, check_choices, check_numbers
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,8 @@ class Inward:
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"curve": ("log", "clip")}
 
     def __post_init__(self) -> None:
-        check_number(self, "knee", 0, 1)
+        check_numbers(self, "knee", "strength")
         check_choices(self, self.choices)
-        check_number(self, "strength", 0, 1)
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """`[rows, n]` each: the contracted values, and the tails that take them. Draws nothing."""
@@ -60,7 +59,7 @@ class Inward:
     def compand(a: Tensor, knee: Tensor | float) -> Tensor:
         """The log curve at strength 1, which `expand` inverts: sign(a)·T·(1 + ln(|a|/T)) where |a| > T, else a.
 
-        A companded float32 holds ln(|a|/T) to half an ulp of itself, so that expanding it is exact to about
+        A companded float32 has ln(|a|/T) to half an ulp of itself, so that expanding it is exact to about
         (1 + ln(|a|/T))/2 ulp of `a`; companded in float64, every float32 comes back. Here a knee of 0 moves nothing,
         so that the curve can be inverted; as a policy `Inward` takes the limit 0.
 
@@ -88,10 +87,9 @@ class Inward:
 
 
 def _compand(magnitude: Tensor, knee: Tensor) -> Tensor:
-    """T·(1 + ln(m/T)) for m ≥ T, T below.
+    """T·(1 + ln(m/T)) for m ≥ T, T below, where a ratio of 1 keeps ln(0) out of the gradient.
 
-    In float64 and rounded once: m/T overflows float32 for a tiny knee, and one rounding gives every device the
-    same bits. Below the knee the ratio is held at 1, so that no gradient of ln(0) arises.
+    In float64 and rounded once: m/T overflows float32 for a tiny knee, and every device has the same bits.
     """
     dtype = wide(magnitude.device)
     threshold = torch.where(knee > 0, knee, 1).to(dtype)

@@ -1,8 +1,7 @@
 """Where the uniform draws come from.
 
-Keyed noise is a function of (seed, stream, layer, absolute position, channel) and of nothing else: one integer
-multiply-add per value, so the same bits on every device and in any batch, chunk, padding or cache state, and no
-random generator is touched.
+Keyed noise is a function of seed, stream, layer, absolute position and channel alone: the same bits on every device and
+in any batch, chunk, padding or cache state, and no random generator is touched.
 """
 
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ class Noise:
 
     seed: int = 0
     stream: int = 0
-
     kind: ClassVar[str] = "keyed"
 
     def __post_init__(self) -> None:
@@ -61,12 +59,8 @@ class Noise:
         return torch.stack((base, step | 1, stride | 1))
 
     def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
-        """float32 of `shape` `[..., width]`; `positions` is int64 and broadcasts to `shape[:-1]`.
-
-        `keys` are those of `self.keys(width, layer)`, layer 0 by default.
-        """
-        keys = self.keys(shape[-1]) if keys is None else keys
-        keys = keys.to(positions.device)
+        """float32 `[..., width]`; `positions`, int64, broadcast to `shape[:-1]`; `keys` are by default of layer 0."""
+        keys = (self.keys(shape[-1]) if keys is None else keys).to(positions.device)
         # Each keeps its lowest 32 bits, and so do products and sums that wrap: half the memory of 64.
         start, step = keys[:2].to(torch.int32)
         if self.stream & WORD:
@@ -84,7 +78,6 @@ class Fresh:
     """New uniforms in each call; made by `Noise.fresh`."""
 
     generator: torch.Generator | None = None
-
     kind: ClassVar[str] = "fresh"
 
     def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
@@ -109,20 +102,13 @@ class Explicit:
     """The caller's own uniforms, for tests and comparisons; made from a tensor of the shape of the values."""
 
     tensor: Tensor
-
     kind: ClassVar[str] = "explicit"
 
     def check(self, shape: torch.Size) -> None:
-        """Refuses values of another shape.
-
-        Raises:
-            ArgumentError: names both shapes.
-        """
+        """Refuses values of another shape."""
         if self.tensor.shape != shape:
-            raise ArgumentError(
-                f"noise: a tensor of uniforms needs the shape of the values {list(shape)}, "
-                f"found {list(self.tensor.shape)}"
-            )
+            shapes = f"{list(shape)}, found {list(self.tensor.shape)}"
+            raise ArgumentError(f"noise: a tensor of uniforms needs the shape of the values {shapes}")
 
     def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
         """The tensor itself, in float32."""
@@ -133,16 +119,12 @@ Source = Noise | Fresh | Midpoint | Explicit
 
 
 def source(noise: Source | Tensor) -> Source:
-    """`noise` as a source of uniforms; a tensor becomes `Explicit`.
-
-    Raises:
-        ArgumentError: anything else.
-    """
-    if isinstance(noise, Tensor):
-        return Explicit(noise)
-    if isinstance(noise, Source):
-        return noise
-    raise ArgumentError(f"noise: expected Noise(seed), Noise.fresh(), Noise.midpoint() or a tensor, found {noise!r}")
+    """`noise` as a source of uniforms; a tensor becomes `Explicit`, anything else is refused."""
+    if not isinstance(noise, Tensor | Source):
+        raise ArgumentError(
+            f"noise: expected Noise(seed), Noise.fresh(), Noise.midpoint() or a tensor, found {noise!r}"
+        )
+    return Explicit(noise) if isinstance(noise, Tensor) else noise
 
 
 def _hash_words(channel: Tensor, words: tuple[int, ...]) -> Tensor:

@@ -1,7 +1,6 @@
 """Exact order statistics of rows of values, one scope a row (definitions: docs/equations.md).
 
-Nothing is sampled or approximated. Rows without padding are not sorted: what is asked for is selected. In the others
-the ranks differ from row to row, so each row is sorted once, padding at its end as infinity.
+From rows without padding what is asked for is selected; others, whose ranks differ, are sorted once, padding last.
 """
 
 from math import floor
@@ -23,11 +22,7 @@ def wide(device: torch.device) -> torch.dtype:
 
 
 class Ordered:
-    """Order statistics of rows without padding.
-
-    Args:
-        values: `[rows, n]` float32, finite, n ≥ 1.
-    """
+    """Order statistics of rows without padding: `values`, `[rows, n]` float32, finite, n ≥ 1."""
 
     def __init__(self, values: Tensor) -> None:
         self.values, self.count = values, values.shape[-1]
@@ -54,7 +49,7 @@ class Ordered:
 
     def median(self) -> Tensor:
         """`[rows, 1]`: the lower median."""
-        if len(self.values) == 1:  # without the indices that PyTorch selects beside rows, which take a quarter longer
+        if len(self.values) == 1:  # without the indices that PyTorch selects, too, which take a quarter longer
             return self.values.flatten().median().view(1, 1) + 0.0
         return self._at((self.count - 1) // 2)
 
@@ -68,17 +63,13 @@ class Ordered:
 class Sorted:
     """`Ordered` of rows with padding, which never counts, or of a size that a compiler leaves open.
 
-    Args:
-        values: `[rows, n]` float32, finite.
-        real: `[rows, n]` bool, False for padding; None where all are real. A row needs one real value.
+    `values` are `[rows, n]` float32, finite; `real`, bool, is False for padding, or None. A row needs one real value.
     """
 
     def __init__(self, values: Tensor, real: Tensor | None) -> None:
         self.ascending = padding_last(values, real).sort(dim=-1).values
-        if real is None:
-            self.count = torch.full((len(values), 1), values.shape[-1], device=values.device)
-        else:
-            self.count = real.sum(-1, keepdim=True)
+        whole = torch.full((len(values), 1), values.shape[-1], device=values.device)
+        self.count = whole if real is None else real.sum(-1, keepdim=True)
 
     def kth(self, share: float) -> Tensor:
         """As `Ordered.kth`."""

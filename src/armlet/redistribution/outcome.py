@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from armlet.redistribution.arguments import scopes_shape, token_mask
+from armlet.redistribution.arguments import scopes_shape, token_mask, token_positions
 from armlet.redistribution.functions import part_of_the_way
+from armlet.redistribution.noise import Explicit, Source
 from armlet.redistribution.rows import Draw, Policy, Rows, finite, known
 
 
@@ -17,7 +18,7 @@ class Outcome:
     Args:
         values: shape, dtype and device of the input.
         moved: bool, same shape: the positions that the policy moved.
-        passed: bool, one for each scope: it held NaN or Inf and passed through unchanged.
+        passed: bool, one for each scope: it had NaN or Inf and passed through unchanged.
     """
 
     values: Tensor
@@ -26,20 +27,12 @@ class Outcome:
 
 
 def outcome(
-    a: Tensor,
-    policy: Policy,
-    *,
-    scope: str,
-    draw: Draw,
-    mask: Tensor | None = None,
-    strength: Tensor | None = None,
+    a: Tensor, policy: Policy, *, scope: str, draw: Draw, mask: Tensor | None = None, strength: Tensor | None = None
 ) -> Outcome:
     """`redistribute` with what it did; `draw()` gives float32 uniforms of the shape of `a`, where they are needed.
 
-    `strength`, float32 with one number for each scope, takes the place of the policy's.
-
-    Raises:
-        ArgumentError: the mask has a wrong shape or dtype.
+    `strength`, float32 with one number for each scope, takes the place of the policy's. A mask that does not fit is an
+    `ArgumentError`.
     """
     mask = token_mask(a, mask)
     if a.numel() == 0:
@@ -47,18 +40,24 @@ def outcome(
     scopes, tokens, width = scopes_shape(a, scope)
     shape = (scopes, tokens * width)
     real = None if mask is None else mask[..., None].expand(a.shape).reshape(shape)
-    rows, passed = _finite_rows(a if a.shape == shape else a.reshape(shape), real)
+    rows, passed = _finite_rows(a.reshape(shape), real)
     rows = Rows(rows.values, None) if tokens == 1 and real is not None else rows  # all of a row is real, or padding
     value, moved = policy.move(rows, lambda: draw().reshape(shape))
     for counts in (real, None if passed is None else ~passed):
         moved = moved if counts is None else moved & counts
     value, moved = _moved_by_strength(rows.values, value, moved, policy.strength if strength is None else strength)
     largest = torch.finfo(a.dtype).max  # a finite value stays finite, also where float16 ends at 65,504
-    value = value.clamp(-largest, largest).to(a.dtype)
-    if a.shape != shape:
-        value, moved = value.view(a.shape), moved.view(a.shape)
+    value, moved = value.clamp(-largest, largest).to(a.dtype).view(a.shape), moved.view(a.shape)
     passed = torch.zeros(scopes, dtype=torch.bool, device=a.device) if passed is None else passed.view(-1)
     return Outcome(torch.where(moved, value, a), moved, passed)
+
+
+def drawer(a: Tensor, noise: Source, positions: Tensor | None, keys: Tensor | None = None) -> Draw:
+    """The draws for `a`, when needed; positions or a tensor of uniforms that do not fit are refused at once."""
+    placed = token_positions(a, positions)
+    if isinstance(noise, Explicit):
+        noise.check(a.shape)
+    return lambda: noise.uniforms(a.shape, placed, keys)
 
 
 def _moved_by_strength(start: Tensor, end: Tensor, moved: Tensor, strength: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +71,7 @@ def _moved_by_strength(start: Tensor, end: Tensor, moved: Tensor, strength: floa
 
 
 def _finite_rows(values: Tensor, real: Tensor | None) -> tuple[Rows, Tensor | None]:
-    """The rows without NaN and Inf, and `[rows, 1]` which of them held one; None where none is known to.
+    """The rows with 0 for NaN and Inf, and `[rows, 1]` which had one; None where it is known that none had.
 
     A row without a real value takes its statistics from its padding: nothing in it moves, but no statistic may be
     infinite, since the gradient of the branch that `where` drops would be NaN.

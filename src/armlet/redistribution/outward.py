@@ -8,7 +8,7 @@ from torch import Tensor
 
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.order import MAD_TO_SIGMA, Ordered, Sorted, mad, minimum, ordered
-from armlet.redistribution.rows import Draw, Rows, check_choices, check_number, known
+from armlet.redistribution.rows import Draw, Rows, check_choices, check_numbers, known
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,11 @@ class Outward:
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"write": ("replace", "add"), "ceiling_of": ("signed", "magnitude")}
 
     def __post_init__(self) -> None:
-        check_number(self, "band", 0, float("inf"), above=True)
-        check_number(self, "ceiling", 0, 1)
-        check_number(self, "strength", 0, 1)
+        check_numbers(self, "band", positive=True)
+        check_numbers(self, "ceiling", "strength")
         check_choices(self, self.choices)
         if self.proportion is not None:
-            check_number(self, "proportion", 0, 1)
+            check_numbers(self, "proportion")
         object.__setattr__(self, "share", _share(self.share))
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
@@ -78,17 +77,9 @@ class Outward:
 
 
 def near_zero_halfwidth(a: Tensor, band: float = 0.13) -> Tensor:
-    """ε = 1.4826 · MAD · band, the half-width inside which `Outward` calls a value near zero.
+    """ε = 1.4826 · MAD · band, `[tokens, 1]` float32: the half-width inside which `Outward` calls a value near zero.
 
-    Args:
-        a: activated gate, `[tokens, width]`, any float dtype, no padding.
-        band: in units of the robust standard deviation of |a|.
-
-    Returns:
-        `[tokens, 1]` float32, one ε for each token, from lower medians as the policy itself takes them.
-
-    Raises:
-        ArgumentError: `a` is not a matrix, is empty, or has NaN or Inf in it.
+    `a` is an activated gate, `[tokens, width]`, finite and without padding: anything else is an `ArgumentError`.
     """
     if a.dim() != 2 or not a.numel() or not a.isfinite().all():
         raise ArgumentError(f"near zero: expected finite values [tokens, width], found shape {list(a.shape)}")

@@ -1,33 +1,20 @@
 """Published settings of `Outward` (arXiv 2510.01032, Table 9). The authors chose them on the test sets."""
 
-from dataclasses import replace
-
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.outward import Outward
 
 PUBLISHED_TASKS = ("GPQA-D", "MATH-500", "AIME24", "AIME25", "HumanEval", "LiveCodeBench")
 
-Setting = tuple[float | None, float | None, float]  # band, proportion, ceiling
-
-
-def _bands(*settings: tuple[float, float] | None) -> tuple[Setting | None, ...]:
-    return tuple(s and (s[0], None, s[1]) for s in settings)
-
-
-def _proportions(*settings: tuple[float, float] | None) -> tuple[Setting | None, ...]:
-    return tuple(s and (None, s[0], s[1]) for s in settings)
-
-
-PUBLISHED_SETTINGS: dict[str, tuple[Setting | None, ...]] = {
-    "Qwen2.5-Math-1.5B": _bands((0.15, 0.995), (0.13, 0.995), (0.13, 0.995), (0.13, 0.995), (0.13, 0.995), None),
-    "Qwen2.5-Math-7B": _bands((0.2, 0.995), (0.1, 0.95), (0.05, 0.90), (0.13, 0.995), (0.13, 0.95), None),
-    "Qwen2.5-7B-Instruct": _bands((0.15, 0.995), (0.1, 0.995), None, (0.13, 0.95), (0.05, 0.90), (0.3, 0.995)),
-    "Qwen2.5-32B-Instruct": _bands((0.05, 0.905), None, (0.13, 0.995), (0.05, 0.99), (0.13, 0.995), (0.3, 0.995)),
-    "Llama-3.1-8B-Instruct": _bands((0.45, 0.80), (0.32, 0.90), (0.32, 0.90), None, (0.3, 0.90), (0.3, 0.90)),
-    "Gemma-3-4B-it": _proportions((0.5, 0.965), (0.25, 0.85), (0.25, 0.965), (0.25, 0.85), (0.25, 0.965), (0.25, 0.75)),
-    "Gemma-3-27B-it": _proportions((0.5, 0.965), (0.25, 0.85), (0.25, 0.85), (0.25, 0.70), (0.25, 0.85), (0.25, 0.85)),
+PUBLISHED_SETTINGS: dict[str, tuple[tuple[float, float] | None, ...]] = {
+    "Qwen2.5-Math-1.5B": ((0.15, 0.995), (0.13, 0.995), (0.13, 0.995), (0.13, 0.995), (0.13, 0.995), None),
+    "Qwen2.5-Math-7B": ((0.2, 0.995), (0.1, 0.95), (0.05, 0.90), (0.13, 0.995), (0.13, 0.95), None),
+    "Qwen2.5-7B-Instruct": ((0.15, 0.995), (0.1, 0.995), None, (0.13, 0.95), (0.05, 0.90), (0.3, 0.995)),
+    "Qwen2.5-32B-Instruct": ((0.05, 0.905), None, (0.13, 0.995), (0.05, 0.99), (0.13, 0.995), (0.3, 0.995)),
+    "Llama-3.1-8B-Instruct": ((0.45, 0.80), (0.32, 0.90), (0.32, 0.90), None, (0.3, 0.90), (0.3, 0.90)),
+    "Gemma-3-4B-it": ((0.5, 0.965), (0.25, 0.85), (0.25, 0.965), (0.25, 0.85), (0.25, 0.965), (0.25, 0.75)),
+    "Gemma-3-27B-it": ((0.5, 0.965), (0.25, 0.85), (0.25, 0.85), (0.25, 0.70), (0.25, 0.85), (0.25, 0.85)),
 }
-"""One setting for each of `PUBLISHED_TASKS`; None where the authors did not use ARM."""
+"""Band (for Gemma: proportion) and ceiling for each of `PUBLISHED_TASKS`; None where the authors did not use ARM."""
 
 ALIASES = {"gpqadiamond": "gpqad", "gpqa": "gpqad", "aime2024": "aime24", "aime2025": "aime25"}
 
@@ -50,11 +37,10 @@ def published(model_id: str, task: str) -> Outward:
     setting = PUBLISHED_SETTINGS[model][PUBLISHED_TASKS.index(column)]
     if setting is None:
         raise ArgumentError(f"presets: the authors used no ARM for {model} on {column} (Table 9)")
-    band, proportion, ceiling = setting
-    policy = Outward(ceiling=ceiling) if band is None else Outward(band=band, ceiling=ceiling)
-    if model.startswith("Llama"):
-        return replace(policy, share=(0.2, 0.25))
-    return replace(policy, proportion=proportion, ceiling_of="magnitude") if proportion is not None else policy
+    amount, ceiling = setting
+    if model.startswith("Gemma"):
+        return Outward(proportion=amount, ceiling=ceiling, ceiling_of="magnitude")
+    return Outward(band=amount, ceiling=ceiling, share=(0.2, 0.25) if model.startswith("Llama") else Outward.share)
 
 
 def _find_name(kind: str, name: str, names: tuple[str, ...]) -> str:

@@ -62,10 +62,9 @@ class Policy(Protocol):
 
 
 def known(tensor: Tensor, condition: Callable[[Tensor], bool]) -> bool:
-    """Whether a condition is known to hold for a tensor, so that what it would have taken is left out.
+    """Whether a condition is known to be true of a tensor, so that a shorter way to the same bits may be taken.
 
-    Not known means the general way, to the same bits: a GPU would have to be waited for, and to a compiler or inside
-    `torch.vmap` the answer is no single one.
+    Not on a GPU, which would have to be waited for, nor for a compiler or `torch.vmap`, where there is no one answer.
     """
     if not tensor.is_cpu or torch.compiler.is_compiling():
         return False
@@ -76,29 +75,22 @@ def known(tensor: Tensor, condition: Callable[[Tensor], bool]) -> bool:
 
 
 def finite(tensor: Tensor) -> bool:
-    """Whether no NaN and no +Inf is in it; a condition for `known`."""
+    """Whether a tensor has no NaN and no +Inf; a condition for `known`."""
     return tensor.max().item() < inf
 
 
-def check_number(policy: object, name: str, low: float, high: float, *, above: bool = False) -> None:
-    """Refuses a field that is not a finite number in [low, high], or in (low, high] where `above`.
-
-    Raises:
-        ArgumentError: names policy, field, range and what was found.
-    """
-    value = getattr(policy, name)
-    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
-    if not number or not (low < value if above else low <= value) or value > high:
-        interval = f"{'(' if above else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
-        raise ArgumentError(f"{type(policy).__name__}: {name} must be a number in {interval}, found {value!r}")
+def check_numbers(policy: object, *names: str, positive: bool = False) -> None:
+    """Refuses fields that are not numbers in [0, 1], or finite numbers above 0 where `positive`."""
+    for name in names:
+        value = getattr(policy, name)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
+        if not number or not (value > 0 if positive else 0 <= value <= 1):
+            interval = "(0, inf)" if positive else "[0, 1]"
+            raise ArgumentError(f"{type(policy).__name__}: {name} must be a number in {interval}, found {value!r}")
 
 
 def check_choices(policy: object, choices: Mapping[str, tuple[str, ...]]) -> None:
-    """Refuses a field that is not one of its choices.
-
-    Raises:
-        ArgumentError: names policy, field, choices and what was found.
-    """
+    """Refuses a field that is not one of its choices."""
     for name, options in choices.items():
         value = getattr(policy, name)
         if value not in options:

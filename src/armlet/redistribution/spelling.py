@@ -12,11 +12,9 @@ from armlet.redistribution.rows import Policy
 from armlet.redistribution.transport import Transport
 
 PUBLISHED = "published"
-POLICIES: dict[str, type[Outward] | type[Inward] | type[Transport]] = {
-    policy.name: policy for policy in (Outward, Inward, Transport)
-}
+BUILT_IN_POLICIES = (Outward, Inward, Transport)
+POLICIES = {policy.name: policy for policy in BUILT_IN_POLICIES}
 MAIN_SETTINGS = {"outward": ("band", "ceiling"), "inward": ("knee", "curve"), "transport": ("spread",)}
-"""What `detail` always names."""
 
 NO_NUMBER = -1.0
 """The number of a setting that is None; no setting is negative."""
@@ -28,11 +26,7 @@ def settings(policy: object) -> dict[str, object]:
 
 
 def make_policy(name: str, values: Mapping[str, object]) -> Policy:
-    """The policy of a name and settings; those that are left out have their defaults.
-
-    Raises:
-        ArgumentError: no such policy or setting, or a value out of range.
-    """
+    """The policy of a name and settings, left out ones at their defaults; `ArgumentError` where there is none such."""
     if name not in POLICIES:
         raise ArgumentError(f"policy: expected one of {', '.join(POLICIES)}, found {name!r}")
     known = settings(POLICIES[name]())
@@ -45,8 +39,7 @@ def make_policy(name: str, values: Mapping[str, object]) -> Policy:
 def parse_policy(text: str) -> Policy:
     """A policy from a line such as "outward", "outward:band=0.2,share=0.02/0.25" or "published:Qwen2.5-Math-7B/AIME24".
 
-    Raises:
-        ArgumentError: no such policy or setting, or a value out of range; nothing published.
+    What does not exist, is out of range or was not published is an `ArgumentError`.
     """
     name, _, rest = text.partition(":")
     if name == PUBLISHED:
@@ -55,9 +48,8 @@ def parse_policy(text: str) -> Policy:
     pairs = [pair.partition("=") for pair in rest.split(",")] if rest else []
     for field, equals, _ in pairs:
         if not equals:
-            raise ArgumentError(
-                f"{name}: settings are written name=value, and a pair as share=0.02/0.25; found {field!r}"
-            )
+            form = "settings are written name=value, and a pair as share=0.02/0.25"
+            raise ArgumentError(f"{name}: {form}; found {field!r}")
     return make_policy(name, {field: _parse_value(value) for field, _, value in pairs})
 
 

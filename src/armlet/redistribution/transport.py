@@ -8,7 +8,7 @@ from torch import Tensor
 
 from armlet.redistribution.functions import half_normal_quantile
 from armlet.redistribution.order import MAD_TO_SIGMA, ordered, padding_last, wide
-from armlet.redistribution.rows import Draw, Rows, check_choices, check_number
+from armlet.redistribution.rows import Draw, Rows, check_choices, check_numbers
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Transport:
 
     def __post_init__(self) -> None:
         check_choices(self, self.choices)
-        check_number(self, "spread", 0, float("inf"), above=True)
-        check_number(self, "strength", 0, 1)
+        check_numbers(self, "spread", positive=True)
+        check_numbers(self, "strength")
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """`[rows, n]` each: the transported values, and all True. Draws nothing."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from armlet import Inward, Noise, Outward, Transport, redistribute
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, DrawOnly, Matched, placebo
-from armlet.redistribution.entry import drawer, outcome
+from armlet.redistribution.outcome import drawer, outcome
 
 
 def gate(batch, seq, width, seed=0):

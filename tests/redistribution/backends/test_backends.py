@@ -15,14 +15,17 @@ from hypothesis import strategies as st
 from armlet import ARM, Inward, Noise, Outward, Transport, redistribute
 from armlet.redistribution import entry, order, outcome, outward
 from armlet.redistribution.backends import choice as backends
-from armlet.redistribution.backends import interception, operator, plain
+from armlet.redistribution.backends import interception, operator
+from armlet.redistribution.backends import plain as plain_backend
 from armlet.redistribution.backends.cpu import threads
+from armlet.redistribution.backends.plain import PLAIN
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.operands import Operands
 from armlet.redistribution.spelling import from_numbers, to_numbers
 from gates import same_bits
 
-cpu = pytest.importorskip("armlet.redistribution.backends.cpu.moves", reason="numba is not installed")
+moves = pytest.importorskip("armlet.redistribution.backends.cpu.moves", reason="numba is not installed")
+cpu = moves.CPU
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SPECIAL = [0.0, -0.0, 0.5, -0.5, 1e-40, -1e-40, 1e-45, 6e-8, -6e-8, 65504.0, -65504.0, 3.3e38, -3.3e38]
@@ -89,7 +92,7 @@ def assert_same(a, policy, **how):
     assert cpu.supports(a, policy)
     before = a.clone()
     values, moved, passed = cpu.move_rows(a, policy, Operands(**how))
-    expected = plain.move_rows(a, policy, Operands(**how))
+    expected = PLAIN.move_rows(a, policy, Operands(**how))
     assert same_bits(a, before)
     assert same_bits(values, expected.values)
     assert torch.equal(moved, expected.moved)
@@ -111,7 +114,7 @@ def test_the_short_way_of_one_row_has_the_bits_of_the_plain_path(call):
     a, policy, how = call
     row = {name: how[name][:1] for name in ("positions", "mask") if name in how}
     keyed = {"keys": how["keys"], "stream": how["stream"]}
-    expected = plain.move_rows(a[:1], policy, Operands(**row, **keyed))
+    expected = PLAIN.move_rows(a[:1], policy, Operands(**row, **keyed))
     counts = torch.zeros(4, dtype=torch.int64)
     row_of = entry.OneRow(policy, Noise(stream=how["stream"]), a.shape[-1], how["keys"], counts)
     values = row_of.move(a[:1], row["positions"], row.get("mask"))
@@ -126,13 +129,13 @@ def test_the_short_way_of_one_row_has_the_bits_of_the_plain_path(call):
 @given(calls(), st.booleans())
 def test_plain_pytorch_has_the_same_bits_in_blocks_and_where_nothing_is_known_of_the_values(call, known):
     a, policy, how = call
-    expected = plain.move_rows(a, policy, Operands(**how))
+    expected = PLAIN.move_rows(a, policy, Operands(**how))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plain, "BLOCK", a[0].numel())
+        patch.setattr(plain_backend, "BLOCK", a[0].numel())
         if not known:  # as on a GPU, which would have to be waited for
             for module in (order, outcome, outward):
                 patch.setattr(module, "known", lambda _tensor, _condition: False)
-        found = plain.move_rows(a, policy, Operands(**how))
+        found = PLAIN.move_rows(a, policy, Operands(**how))
     assert same_bits(found.values, expected.values)
     assert torch.equal(found.moved, expected.moved)
     assert torch.equal(found.passed, expected.passed)
@@ -257,7 +260,7 @@ def test_many_rows_over_threads_are_as_alone(policy, dtype):
 @pytest.mark.usefixtures("crew")
 def test_threads_at_once_do_not_disturb_each_other():
     cases = [(gate(48, 1, 4096, seed=i), policy) for i, policy in enumerate(EACH)]
-    expected = [plain.move_rows(a, policy, Operands()).values for a, policy in cases]
+    expected = [PLAIN.move_rows(a, policy, Operands()).values for a, policy in cases]
     wrong = []
 
     def work(shift):
@@ -360,7 +363,7 @@ def test_where_the_pool_starts_no_thread_any_more_the_caller_does_it_all(monkeyp
 
 @pytest.mark.parametrize("policy", [Outward(), Inward(), Transport()], ids=repr)
 def test_the_scratch_of_a_thread_is_at_most_a_megabyte(policy):
-    size = cpu._scratch_size(policy, cpu.WIDEST_ROWS[type(policy)]) + threads.ALIGNED
+    size = moves._job(policy, moves.WIDEST_ROWS[type(policy)], torch.float32).room + threads.ALIGNED
     assert size <= 1_000_000
 
 
@@ -382,7 +385,7 @@ def test_new_keys_are_not_taken_for_old_ones():
 @pytest.fixture
 def forget():
     """What the dispatcher has found out, before and after."""
-    kept = (backends._fastest, backends._checked, backends._module, entry._cached_row)
+    kept = (backends._fastest, backends._checked, backends._load, entry._cached_row)
     for each in kept:
         each.cache_clear()
     yield
@@ -417,13 +420,13 @@ def test_backends_give_the_same_bits_through_the_public_function(policy, scope, 
 def test_the_cpu_backend_is_chosen_where_it_can_and_plain_pytorch_elsewhere(monkeypatch):
     monkeypatch.delenv("ARMLET_BACKEND", raising=False)
     a = gate(2, 1, 16)
-    assert backends.backend(a, Outward()) is cpu
-    assert backends.backend(a.double(), Outward()) is plain
-    assert backends.backend(gate(1, 4, 16), Outward()) is plain  # a scope of several rows
-    assert backends.backend(gate(1, 1, 60_000), Outward()) is plain
-    assert backends.backend(a.to("meta"), Outward()) is plain
+    assert backends.backend_for(a, Outward()) is cpu
+    assert backends.backend_for(a.double(), Outward()) is PLAIN
+    assert backends.backend_for(gate(1, 4, 16), Outward()) is PLAIN  # a scope of several rows
+    assert backends.backend_for(gate(1, 1, 60_000), Outward()) is PLAIN
+    assert backends.backend_for(a.to("meta"), Outward()) is PLAIN
     monkeypatch.setenv("ARMLET_BACKEND", "torch")
-    assert backends.backend(a, Outward()) is plain
+    assert backends.backend_for(a, Outward()) is PLAIN
 
 
 @pytest.mark.usefixtures("forget")
@@ -437,7 +440,7 @@ def test_without_numba_everything_is_plain_pytorch_which_is_said_once(monkeypatc
     monkeypatch.delenv("ARMLET_BACKEND", raising=False)
     monkeypatch.setattr(backends, "import_module", import_module)
     with pytest.warns(UserWarning, match=r"numba cannot be imported \(.*\): pip install numba; plain PyTorch"):
-        assert backends.backend(gate(2, 1, 16), Outward()) is plain
+        assert backends.backend_for(gate(2, 1, 16), Outward()) is PLAIN
     assert backends.backend_name(torch.device("cpu")) == "torch"
     redistribute(gate(1, 1, 16), Outward())  # a second warning would be an error
     monkeypatch.setenv("ARMLET_BACKEND", "cpu")
@@ -499,7 +502,7 @@ def test_gradients_are_those_of_the_plain_path(policy):
     a = gate(2, 3, 48).requires_grad_()
     u = torch.rand(a.shape, generator=torch.Generator().manual_seed(1))
     weights = torch.randn(a.shape, generator=torch.Generator().manual_seed(2))
-    expected = entry.outcome(a, policy, scope="token", draw=lambda: u).values
+    expected = outcome.outcome(a, policy, scope="token", draw=lambda: u).values
     values = redistribute(a, policy, noise=u)
     assert "armlet_redistribute" in values.grad_fn.next_functions[0][0].name()
     assert same_bits(values, expected)
@@ -546,7 +549,6 @@ def test_function_transforms_and_fake_tensors_take_the_plain_path(policy):
 @each_policy
 def test_what_a_call_in_inference_mode_keeps_serves_a_call_with_gradients(policy):
     entry._cached_keys.cache_clear()
-    entry._cached_default_positions.cache_clear()
     a = gate(1, 3, 33)
     with torch.inference_mode():
         first = redistribute(a, policy)
@@ -561,15 +563,15 @@ def test_what_a_call_in_inference_mode_keeps_serves_a_call_with_gradients(policy
 def test_a_torch_without_the_internals_takes_the_plain_path_with_the_same_bits(policy, monkeypatch):
     a, row = gate(2, 3, 64), gate(1, 1, 64)
     expected = [redistribute(values, policy) for values in (a, row)]
-    assert backends.backend(row, policy) is cpu
+    assert backends.backend_for(row, policy) is cpu
     missing: list[str] = []
     monkeypatch.setattr(interception, "MISSING", missing)
     monkeypatch.setattr(backends, "MISSING", missing)
     assert interception.torch_internal(torch._C, "_functorch.no_such_name")() is None
-    for cached in (backends._fastest, backends._module, entry._cached_row):
+    for cached in (backends._fastest, backends._load, entry._cached_row):
         cached.cache_clear()
     assert missing == ["_functorch.no_such_name"]
-    assert backends.backend(row, policy) is plain
+    assert backends.backend_for(row, policy) is PLAIN
     assert entry.OneRow(policy, Noise(), 64).move(row, None, None) is None
     for values, bits in zip((a, row), expected, strict=True):
         assert same_bits(redistribute(values, policy), bits)
@@ -580,4 +582,4 @@ def test_a_missing_internal_is_said_by_name(monkeypatch):
     monkeypatch.setattr(backends, "MISSING", ["_functorch.no_such_name"])
     monkeypatch.delenv("ARMLET_BACKEND", raising=False)
     with pytest.warns(UserWarning, match=r"has no _functorch.no_such_name.*plain PyTorch takes its place"):
-        assert backends.backend(gate(2, 1, 16), Outward()) is plain
+        assert backends.backend_for(gate(2, 1, 16), Outward()) is PLAIN

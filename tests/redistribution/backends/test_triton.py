@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from armlet.redistribution.backends.triton import moves as cuda
-from armlet.redistribution.entry import outcome
+from armlet.redistribution.backends.triton.moves import TRITON
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.operands import Operands
+from armlet.redistribution.outcome import outcome
 from armlet.redistribution.outward import Outward
 from armlet.redistribution.transport import Transport
 from gates import ELEMENTS, same_bits
@@ -111,8 +112,8 @@ def differences(numbers, dtype, policy, positions=None, stream=0, uniforms=False
     if place is not None:
         draws = {"keys": keys, "positions": place, "stream": stream}
         given = noise.uniforms(a.shape, place, keys)
-    assert cuda.supports(a, policy)
-    fast = cuda.move_rows(a, policy, Operands(**draws, mask=mask, strength=strength))
+    assert TRITON.supports(a, policy)
+    fast = TRITON.move_rows(a, policy, Operands(**draws, mask=mask, strength=strength))
     slow = plain(a, policy, lambda: given, mask, strength)
     equal = (same_bits(fast[0], slow[0]), torch.equal(fast[1], slow[1]), torch.equal(fast[2], slow[2]))
     return [name for name, same in zip(("values", "moved", "passed"), equal, strict=True) if not same]
@@ -158,7 +159,7 @@ def test_a_row_with_nan_or_inf_passes_bit_for_bit(interpreter, dtype):
 
 
 def counted(numbers, dtype, policy):
-    _, moved, passed = cuda.move_rows(tensor(numbers).to(getattr(torch, dtype))[:, None], policy, Operands())
+    _, moved, passed = TRITON.move_rows(tensor(numbers).to(getattr(torch, dtype))[:, None], policy, Operands())
     return moved.tolist(), passed.tolist()
 
 
@@ -170,8 +171,8 @@ def test_strided_positions_are_read_where_they_are(interpreter):
 def same_position_for_all():
     a, keys = tensor(gate(3, 20))[:, None], Noise(0).keys(20)
     one = torch.tensor([[7]])
-    fast = cuda.move_rows(a, Outward(proportion=0.5), Operands(keys, one.expand(3, 1)))
-    slow = cuda.move_rows(a, Outward(proportion=0.5), Operands(keys, one.repeat(3, 1)))
+    fast = TRITON.move_rows(a, Outward(proportion=0.5), Operands(keys, one.expand(3, 1)))
+    slow = TRITON.move_rows(a, Outward(proportion=0.5), Operands(keys, one.repeat(3, 1)))
     return same_bits(fast[0], slow[0])
 
 
@@ -271,20 +272,20 @@ def test_what_the_programs_do_not_take_is_said(interpreter):
 def supported():
     a = torch.zeros(2, 1, 8)
     return {
-        "a row": cuda.supports(a, Inward()),
-        "widest": cuda.supports(torch.zeros(1, 1, 32_768), Outward()),
-        "wider": cuda.supports(torch.zeros(1, 1, 32_769), Outward()),
-        "two tokens": cuda.supports(torch.zeros(1, 2, 8), Outward()),
-        "empty": cuda.supports(a[..., :0], Outward()),
-        "float64": cuda.supports(a.double(), Outward()),
-        "transport": cuda.supports(a, Transport()),
+        "a row": TRITON.supports(a, Inward()),
+        "widest": TRITON.supports(torch.zeros(1, 1, 32_768), Outward()),
+        "wider": TRITON.supports(torch.zeros(1, 1, 32_769), Outward()),
+        "two tokens": TRITON.supports(torch.zeros(1, 2, 8), Outward()),
+        "empty": TRITON.supports(a[..., :0], Outward()),
+        "float64": TRITON.supports(a.double(), Outward()),
+        "transport": TRITON.supports(a, Transport()),
     }
 
 
 def test_tensors_of_the_cpu_are_not_for_triton_unless_it_interprets(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     cuda._runs_on.cache_clear()
-    assert not cuda.supports(torch.zeros(2, 1, 8), Outward())
+    assert not TRITON.supports(torch.zeros(2, 1, 8), Outward())
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from armlet.integrations.vllm.sites import FusedSite
-from armlet.redistribution.backends.choice import gated_rows_for
+from armlet.redistribution.backends.choice import backend_for
 from armlet.redistribution.entry import counted
 from armlet.redistribution.noise import WORD, Noise
 from armlet.redistribution.operands import Operands
@@ -45,7 +45,8 @@ def redistribute_gated(
     flat = gate_up.reshape(-1, gate_up.shape[-1])
     strength, moving = strengths[: len(flat)], from_numbers(policy, settings)
     operands = Operands(keys, positions[: len(flat)], stream, strength=strength)
-    fused = gated_rows_for(flat, moving) if shards == 1 else None
+    gate = flat[:, None, : flat.shape[-1] // 2]
+    fused = backend_for(gate, moving).gated_rows if shards == 1 else None
     gated_rows = fused or partial(_gated_rows, shard=shard, shards=shards)
     treated, moved, passed = gated_rows(flat.contiguous(), moving, activation, operands)
     on = strength > 0

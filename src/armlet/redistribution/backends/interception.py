@@ -1,7 +1,6 @@
-"""Whether something besides us handles torch's operations: a compiler, a tracer, a mode, a function transform.
+"""Whether a compiler, a tracer, a mode or a function transform handles torch's operations: kernels only read memory.
 
-Kernels read a tensor's memory, which then is not all that there is to it. torch has no public function that tells of
-modes and transforms; where one of the internal functions below is missing, no kernel is used.
+torch has no public function that tells of modes and transforms; where an internal one is missing, no kernel is used.
 """
 
 from collections.abc import Callable
@@ -16,7 +15,7 @@ MISSING: list[str] = []
 
 
 def torch_internal(owner: object, name: str, absent: Callable[[], object] = lambda: None) -> Callable[[], object]:
-    """An attribute of torch that is not public; where there is none, `absent`, and its name is added to `MISSING`."""
+    """An attribute of torch that is not public; without it `absent`, and its name is added to `MISSING`."""
     try:
         return attrgetter(name)(owner)
     except AttributeError:

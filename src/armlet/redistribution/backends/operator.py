@@ -1,14 +1,14 @@
 """`armlet::redistribute`, the operator that compilers, exporters and autograd see in place of a backend."""
 
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from armlet.redistribution.backends import plain
-from armlet.redistribution.backends.choice import backend
+from armlet.redistribution.backends.choice import backend_for
+from armlet.redistribution.backends.plain import PLAIN
 from armlet.redistribution.noise import Noise
-from armlet.redistribution.operands import Operands
+from armlet.redistribution.operands import Counted, Operands
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import from_numbers, to_numbers
 
@@ -39,13 +39,13 @@ def redistribute_scopes(
     """`move_rows` of the backend for `a`; policy and settings as `to_numbers` gives them, the rest as in `Operands`."""
     moving, a = from_numbers(policy, settings), a.detach().contiguous()
     operands = Operands(keys, positions, stream, uniforms, mask, strength)
-    values, moved, passed = backend(a, moving).move_rows(a, moving, operands)
+    values, moved, passed = backend_for(a, moving).move_rows(a, moving, operands)
     return values.clone() if values is a else values, moved, passed
 
 
-def move_rows_visibly(a: Tensor, policy: Policy, operands: Operands) -> tuple[Tensor, Tensor, Tensor]:
+def move_rows_visibly(a: Tensor, policy: Policy, operands: Operands) -> Counted:
     """`move_rows` as one operation that compilers, tracers, modes and autograd see."""
-    return redistribute_scopes(a, *to_numbers(policy), *operands)  # type: ignore[arg-type]
+    return Counted(*redistribute_scopes(a, *to_numbers(policy), *operands))  # type: ignore[arg-type]
 
 
 @redistribute_scopes.register_fake
@@ -54,32 +54,20 @@ def _(a: Tensor, *_rest: object) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(a, memory_format=torch.contiguous_format), moved, moved.to(torch.bool)
 
 
-class _Context(Protocol):
-    """What autograd keeps for `_backward`."""
-
-    policy: Policy
-    stream: int
-    saved_tensors: tuple[Tensor, ...]
-
-    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
-    def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
-
-
-def _save(ctx: _Context, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple, output: object) -> None:  # noqa: ARG001 - torch's names
     a, name, numbers, keys, positions, ctx.stream, uniforms, mask, strength = inputs
     ctx.policy = from_numbers(name, numbers)
     ctx.save_for_backward(a, keys, positions, uniforms, mask, strength)
-    ctx.mark_non_differentiable(*output[1:])
 
 
-def _backward(ctx: _Context, gradient: Tensor, _moved: object, _passed: object) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, gradient: Tensor, _moved: object, _passed: object) -> tuple[Tensor | None, ...]:
     a, keys, positions, uniforms, mask, strength = ctx.saved_tensors
     operands = Operands(keys, positions, ctx.stream, uniforms, mask, strength)
     again = torch.is_grad_enabled()  # the gradient itself is to be differentiated
     # The same definition, so the same gradient: that of the plain path, computed anew.
     with torch.enable_grad():
         start = a if again else a.detach().requires_grad_()
-        values = plain.move_rows(start, ctx.policy, operands).values
+        values = PLAIN.move_rows(start, ctx.policy, operands).values
         (of_values,) = torch.autograd.grad(values, start, gradient, create_graph=again)
     return (of_values, *[None] * (2 + len(operands)))
 

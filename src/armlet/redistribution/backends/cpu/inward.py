@@ -4,15 +4,14 @@ import numpy as np
 
 from armlet.redistribution.backends.cpu.compiled import (
     LANES,
+    NativeFunction,
     array,
-    callable_from_kernels,
     compiled,
     lanes_between,
     lowest_bit,
-    row_mover_function,
 )
-from armlet.redistribution.backends.cpu.jobs import job_at, strength_of
-from armlet.redistribution.backends.cpu.rows import LARGEST_FINITE, key_arrays, largest_magnitude, selection_arrays
+from armlet.redistribution.backends.cpu.jobs import job_at, open_row, strength_and_largest
+from armlet.redistribution.backends.cpu.rows import largest_magnitude
 from armlet.redistribution.backends.cpu.selection import (
     ABSOLUTE,
     HALF,
@@ -22,10 +21,7 @@ from armlet.redistribution.backends.cpu.selection import (
     float_of,
     row_quantile,
 )
-from armlet.redistribution.functions import MANTISSA_BITS, SQRT_HALF_BITS, log_of_parts, part_of_the_way, polynomial
-
-for formula in (polynomial, log_of_parts, part_of_the_way):
-    callable_from_kernels(formula)
+from armlet.redistribution.functions import MANTISSA_BITS, SQRT_HALF_BITS, log_of_parts, part_of_the_way
 
 
 @compiled
@@ -39,20 +35,13 @@ def log_of_number(x):
 
 
 @compiled
-def contracted(magnitude, knee, curve_is_log):
-    """Where a magnitude beyond the knee goes, as `inward` computes it."""
-    if not curve_is_log:
-        return knee
-    threshold = np.float64(knee) if knee > 0 else 1.0
-    ratio = max(np.float64(magnitude) / threshold, 1.0)
-    return np.float32(np.float64(knee) * (1.0 + log_of_number(ratio)))
-
-
-@compiled
 def pulled(bits, knee, curve_is_log, strength, largest):
-    """The bits of a value beyond the knee after its move."""
-    value = float_of(bits)
-    target = contracted(float_of(np.int32(bits & np.int32(ABSOLUTE))), knee, curve_is_log)
+    """The bits of a value beyond the knee after its move, as the policy computes it."""
+    value, target = float_of(bits), knee
+    if curve_is_log:
+        threshold = np.float64(knee) if knee > 0 else 1.0
+        ratio = max(np.float64(abs(value)) / threshold, 1.0)
+        target = np.float32(np.float64(knee) * (1.0 + log_of_number(ratio)))
     target = np.float32(-target) if value < 0 else target
     if strength != np.float32(1):
         target = np.float32(part_of_the_way(value, target, strength))
@@ -60,8 +49,9 @@ def pulled(bits, knee, curve_is_log, strength, largest):
 
 
 @compiled
-def write_inward(bits, out, length, coarse, knee, curve_is_log, strength, largest):
+def write_inward(bits, out, coarse, job, row, knee):
     """Writes the row, the upper halves of whose magnitudes are `coarse`; returns how many values moved."""
+    length, curve_is_log, (strength, largest) = job.length, job.log != 0, strength_and_largest(job, row)
     edge, moved, whole, address = bits_of(knee), 0, length // LANES * LANES, coarse.ctypes.data
     first = np.int16(edge >> np.int32(HALF))
     for i in range(length):
@@ -81,14 +71,11 @@ def write_inward(bits, out, length, coarse, knee, curve_is_log, strength, larges
     return moved
 
 
-@row_mover_function
+@NativeFunction
 def move_inward(address, row, values, out, lowest, highest, work):
     """A row moved by `Inward`."""
     job = job_at(address)
-    length, strength, largest = job.length, np.float32(strength_of(job, row)), np.float32(LARGEST_FINITE[job.dtype])
-    bits, results = array(values, length, np.int32), array(out, length, np.int32)
-    magnitudes, scratch = key_arrays(work, length)[1], selection_arrays(work, length)
+    bits, results, _, magnitudes, scratch = open_row(job, values, out, work)
     most = largest_magnitude(lowest, highest)
-    knee = row_quantile(magnitudes, bits, length, MAGNITUDE, job.knee, 0, most, scratch)
-    moved = write_inward(bits, results, length, magnitudes, knee, job.log != 0, strength, largest)
-    array(job.moved, row + 1, np.int64)[row] = moved
+    knee = row_quantile(magnitudes, bits, job.length, MAGNITUDE, job.knee, 0, most, scratch)
+    array(job.moved, row + 1, np.int64)[row] = write_inward(bits, results, magnitudes, job, row, knee)

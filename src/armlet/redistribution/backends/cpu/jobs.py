@@ -1,20 +1,19 @@
 """What the kernels work on: the addresses and numbers of a call, in memory that machine code reads."""
 
-from ctypes import Structure, addressof, c_double, c_int64
+from ctypes import Structure, c_double, c_int64
 from typing import ClassVar
 
 import numpy as np
 
+from armlet.redistribution.backends.cpu import rows
 from armlet.redistribution.backends.cpu.compiled import NativeFunction, add_to, array, call_mover, compiled
 from armlet.redistribution.backends.cpu.rows import (
     FLOAT32,
-    ITEM_SIZES,
-    coarse_keys,
-    copy,
+    LARGEST_FINITE,
+    key_arrays,
     largest_magnitude,
-    narrow,
     padded,
-    widen,
+    selection_arrays,
 )
 from armlet.redistribution.backends.cpu.selection import INFINITE
 
@@ -23,21 +22,17 @@ class RowJob(Structure):
     """The rows of a call, and the settings of its policy; what a policy does not have is 0.
 
     Args:
-        next: the first row that no thread has taken.
-        count: how many rows there are.
-        chunk: so many are taken at a time.
+        next, count, chunk: the first row that no thread has taken, of how many, and how many are taken at a time.
         members: how many threads have taken rows.
-        mover: the address of the policy's row function.
+        mover: the address of the policy's function of one row, see `call_mover`.
         scratch: of the first thread; the others' follow, `room` bytes each.
         results: values moved and rows passed of a single row, see `take_one`.
         source, target, mask, strengths, moved, passed: tensors by address, 0 for none.
         dtype, length: of a row.
         strength: of all rows, where `strengths` is 0.
-        base, step, positions: of keyed noise.
-        uniforms: other draws; 0 for keyed noise.
+        base, step, positions: of keyed noise; uniforms: other draws, 0 for keyed noise.
         band, ceiling, low, high, proportion, add, of_magnitude: of `Outward`; a proportion below 0 is none.
-        knee, log: of `Inward`.
-        spread: of `Transport`.
+        knee, log: of `Inward`; spread: of `Transport`.
     """
 
     _fields_: ClassVar = [
@@ -56,11 +51,6 @@ class RowJob(Structure):
     kept: tuple[object, ...] = ()
     """The owners of the addresses, which a thread may still use after the call was interrupted."""
 
-    @property
-    def address(self) -> int:
-        """For machine code."""
-        return addressof(self)
-
 
 LAYOUT = np.dtype(RowJob)
 NEXT, MEMBERS, RESULTS = RowJob.next.offset, RowJob.members.offset, RowJob.results.offset
@@ -73,6 +63,20 @@ def job_at(address):
 
 
 @compiled
+def open_row(job, values, out, work):
+    """A row's bits, results, signed keys and magnitudes, and the scratch of `select`."""
+    bits, results = array(values, job.length, np.int32), array(out, job.length, np.int32)
+    signed, magnitudes = key_arrays(work, job.length)
+    return bits, results, signed, magnitudes, selection_arrays(work, job.length)
+
+
+@compiled
+def strength_and_largest(job, row):
+    """float32: how far the values of a row move, and the largest value of its dtype."""
+    return np.float32(strength_of(job, row)), np.float32(LARGEST_FINITE[job.dtype])
+
+
+@compiled
 def strength_of(job, row):
     """How far the values of a row move."""
     return np.float64(array(job.strengths, row + 1, np.float32)[row]) if job.strengths != 0 else job.strength
@@ -82,26 +86,28 @@ def strength_of(job, row):
 def move_row(job, address, row, scratch):
     """One row: opened, moved by the policy's function or copied, and stored in its dtype."""
     dtype, length = job.dtype, job.length
-    size, room = ITEM_SIZES[dtype] * length, 4 * padded(length)
+    size, room = rows.ITEM_SIZES[dtype] * length, 4 * padded(length)
     source, target = job.source + row * size, job.target + row * size
     values, out, work = source, target, scratch + 2 * room
     if dtype != FLOAT32:
         values, out = scratch, scratch + room
-        widen(source, dtype, length, array(values, length, np.int32))
-    lowest, highest = coarse_keys(array(values, length, np.int32), length, work)
+        rows.widen(source, dtype, length, array(values, length, np.int32))
+    lowest, highest = rows.coarse_keys(array(values, length, np.int32), length, work)
     valid = job.mask == 0 or array(job.mask, row + 1, np.uint8)[row] != 0
     finite = largest_magnitude(lowest, highest) < np.int32(INFINITE)
     array(job.moved, row + 1, np.int64)[row] = 0
     array(job.passed, row + 1, np.uint8)[row] = valid and not finite
     if not valid or not finite or strength_of(job, row) <= 0:
-        copy(source, target, size)
+        rows.copy(source, target, size)
         return
     call_mover(job.mover, address, row, values, out, np.int64(lowest), np.int64(highest), work)
     if dtype != FLOAT32:
-        narrow(array(out, length, np.int32), dtype, length, target)
+        rows.narrow(array(out, length, np.int32), dtype, length, target)
 
 
-def _take_part(address):  # type: ignore[no-untyped-def]
+@NativeFunction
+def take_part(address):
+    """Takes rows of the job at an address as long as there are some: a thread whose core is busy takes few."""
     job = job_at(address)
     first = add_to(address + NEXT, job.chunk)
     if first >= job.count:
@@ -113,14 +119,9 @@ def _take_part(address):  # type: ignore[no-untyped-def]
         first = add_to(address + NEXT, job.chunk)
 
 
-take_part = NativeFunction(_take_part, 1)
-"""What each thread does with the job at an address: takes rows as long as there are some.
-
-A thread whose core is busy with something else takes few, where a fixed half would be waited for.
-"""
-
-
-def _take_one(address, source, target, positions, mask, base, step, counts):  # type: ignore[no-untyped-def]
+@NativeFunction
+def take_one(address, source, target, positions, mask, base, step, counts):
+    """A job's only row. `counts`: 0 or the address of calls, tokens, values moved and rows passed, to be added to."""
     job = job_at(address)
     job.source, job.target, job.positions, job.mask = source, target, positions, mask
     job.base, job.step = base, step
@@ -130,10 +131,3 @@ def _take_one(address, source, target, positions, mask, base, step, counts):  # 
         add_to(counts + 8, np.int64(mask == 0 or array(mask, 1, np.uint8)[0] != 0))
         add_to(counts + 16, job.results[0])
         add_to(counts + 24, job.results[1] & 1)
-
-
-take_one = NativeFunction(_take_one, 8)
-"""A job's only row, with what changes from one row to the next of a model that decodes.
-
-`counts` is the address of calls, tokens, values moved and rows passed so far, which it adds to; or 0.
-"""

@@ -1,6 +1,7 @@
 """Redistribution on the CPU with numba, with the bits of the plain path."""
 
 from collections.abc import Callable
+from ctypes import addressof
 from functools import lru_cache
 from weakref import ref
 
@@ -14,7 +15,7 @@ from armlet.redistribution.backends.cpu.outward import move_outward
 from armlet.redistribution.backends.cpu.transport import move_by_transport
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import WORD
-from armlet.redistribution.operands import Operands
+from armlet.redistribution.operands import Backend, Counted, Operands
 from armlet.redistribution.outward import Outward
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.transport import Transport
@@ -25,23 +26,16 @@ WIDEST_ROWS = {Outward: 57_344, Inward: 57_344, Transport: 40_832}
 """Rows up to these widths keep a thread's scratch below 1 MB."""
 
 
-def supports(a: Tensor, policy: Policy) -> bool:
-    """Whether `move_rows` takes `a`, `[scopes, tokens, width]`, and the policy: scopes of one row each."""
-    return a.is_cpu and a.shape[1] == 1 and takes_row(a.dtype, a.shape[-1], policy)
+def _takes(a: Tensor, policy: Policy) -> bool:
+    """Scopes of one row each."""
+    return (
+        a.is_cpu and a.dtype in DTYPE_CODES and a.shape[1] == 1 and 0 < a.shape[2] <= WIDEST_ROWS.get(type(policy), 0)
+    )
 
 
-def takes_row(dtype: torch.dtype, width: int, policy: Policy) -> bool:
-    """Whether rows of this dtype and width can be moved by the policy here."""
-    return dtype in DTYPE_CODES and 0 < width <= WIDEST_ROWS.get(type(policy), 0)
-
-
-def move_rows(a: Tensor, policy: Policy, operands: Operands) -> tuple[Tensor, Tensor, Tensor]:
-    """Scopes moved by the policy, as `plain.move_rows` moves them; see `supports` for which."""
+def _move_scopes(a: Tensor, policy: Policy, operands: Operands) -> Counted:
     count, _, width = a.shape
     keys, positions, stream, uniforms, mask, strength = operands
-    positions, uniforms, mask, strength = (  # kernels read by address
-        tensor if tensor is None else tensor.contiguous() for tensor in (positions, uniforms, mask, strength)
-    )
     values = torch.empty_like(a)
     moved = torch.empty(count, dtype=torch.int64, device=a.device)
     passed = torch.empty(count, dtype=torch.bool, device=a.device)
@@ -53,29 +47,21 @@ def move_rows(a: Tensor, policy: Policy, operands: Operands) -> tuple[Tensor, Te
         else:
             words = _noise_words(keys, stream)
             job.base, job.step = (word.data_ptr() for word in words)
-    job.source, job.target, job.count = a.data_ptr(), values.data_ptr(), count
-    job.moved, job.passed = moved.data_ptr(), passed.data_ptr()
-    job.positions, job.uniforms = _address(positions), _address(uniforms)
-    job.mask, job.strengths = _address(mask), _address(strength)
-    job.kept = (a, values, moved, passed, words, positions, uniforms, mask, strength)
-    threads.run_job(job, _scratch_size(policy, width))
-    return values, moved, passed
+    results = {"source": a, "target": values, "moved": moved, "passed": passed}
+    tensors = {**results, "positions": positions, "uniforms": uniforms, "mask": mask, "strengths": strength}
+    given = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
+    for name, tensor in given.items():
+        setattr(job, name, tensor.data_ptr())
+    job.count, job.kept = count, (words, *given.values())
+    threads.run_job(job)
+    return Counted(values, moved, passed)
 
 
 def row_mover(policy: Policy, width: int, dtype: torch.dtype, keys: Tensor, stream: int) -> Callable[..., Tensor]:
-    """`move_rows` of one row at a time, without what costs as much as the row itself: calls share all that they can.
+    """A function that moves one row, without what costs as much as the row itself: calls share all that they can.
 
-    Args:
-        policy: what moves.
-        width: of the row.
-        dtype: of the row.
-        keys: as in `Operands`; they do not change.
-        stream: of the keyed noise.
-
-    Returns:
-        A function of `a`, `[..., width]` of the dtype, contiguous, on the CPU, the other sizes being 1; its position,
-        int64 or None for 0; its mask, bool or None where it is valid; and the address that `take_one` adds to, or 0.
-        It returns the row's values.
+    It takes `a`, `[..., width]` of the dtype, contiguous, on the CPU, the other sizes being 1; its position, int64 or
+    None for 0; its mask, bool or None; and the address that `take_one` adds to, or 0. The keys must not change.
     """
     words = _noise_words(keys, stream) if isinstance(policy, Outward) else None
     base, step = (0, 0) if words is None else (word.data_ptr() for word in words)
@@ -85,29 +71,31 @@ def row_mover(policy: Policy, width: int, dtype: torch.dtype, keys: Tensor, stre
         try:
             job = idle.pop()  # no other thread has it until it is put back
         except IndexError:
-            job = _SingleRowJob(policy, width, dtype)
+            job = _single_row_job(policy, width, dtype)
         values = empty_like(a)
         place = 0 if position is None else position.data_ptr()
         valid = 0 if mask is None else mask.data_ptr()
-        run(job.address, a.data_ptr(), values.data_ptr(), place, valid, base, step, counts)
+        run(job[0], a.data_ptr(), values.data_ptr(), place, valid, base, step, counts)
         idle.append(job)
         return values
 
     return move
 
 
-class _SingleRowJob:
-    """A job of one row, without what `take_one` is given."""
+CPU = Backend(_takes, _move_scopes, row_mover)
 
-    def __init__(self, policy: Policy, width: int, dtype: torch.dtype) -> None:
-        self.job = _job(policy, width, dtype)
-        self.address = self.job.address
-        self.memory, self.job.scratch = threads.memory(_scratch_size(policy, width))
-        self.job.count, self.job.moved, self.job.passed = 1, self.address + RESULTS, self.address + RESULTS + 8
+
+def _single_row_job(policy: Policy, width: int, dtype: torch.dtype) -> tuple[int, RowJob]:
+    """A job of one row, without what `take_one` is given, by its address."""
+    job = _job(policy, width, dtype)
+    address = addressof(job)
+    memory, job.scratch = threads.memory(job.room)
+    job.count, job.moved, job.passed, job.kept = 1, address + RESULTS, address + RESULTS + 8, (memory,)
+    return address, job
 
 
 @lru_cache
-def _idle_jobs(_policy: Policy, _width: int, _dtype: torch.dtype) -> list[_SingleRowJob]:
+def _idle_jobs(_policy: Policy, _width: int, _dtype: torch.dtype) -> list[tuple[int, RowJob]]:
     """Those of all layers: the memory that one has used is in the cache for the next."""
     return []
 
@@ -115,7 +103,8 @@ def _idle_jobs(_policy: Policy, _width: int, _dtype: torch.dtype) -> list[_Singl
 def _job(policy: Policy, width: int, dtype: torch.dtype) -> RowJob:
     """With the policy's settings, without rows."""
     job = RowJob(dtype=DTYPE_CODES[dtype], length=width, strength=policy.strength)
-    job.mover = MOVERS[type(policy)].address  # type: ignore[index] - `supports` knows the policies
+    job.room = rows.scratch_size(width, sorts=isinstance(policy, Transport))
+    job.mover = MOVERS[type(policy)].address  # type: ignore[index] - `_takes` knows the policies
     if isinstance(policy, Outward):
         job.band, job.ceiling, (job.low, job.high) = policy.band, policy.ceiling, policy.share
         job.proportion = -1.0 if policy.proportion is None else policy.proportion
@@ -127,27 +116,18 @@ def _job(policy: Policy, width: int, dtype: torch.dtype) -> RowJob:
     return job
 
 
-def _scratch_size(policy: Policy, width: int) -> int:
-    return rows.scratch_size(width, words=2 if isinstance(policy, Transport) else 0)
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
 _cached_words: dict[int, tuple[ref[Tensor], int, int, Tensor]] = {}
 
 
 def _noise_words(keys: Tensor, stream: int) -> Tensor:
     """uint32 `[2, width]`: base + stream·stride and step; cached as long as the keys live and do not change."""
-    version = -1 if keys.is_inference() else getattr(keys, "_version", -1)
-    cached = _cached_words.get(id(keys))
+    name, version = id(keys), -1 if keys.is_inference() else getattr(keys, "_version", -1)
+    cached = _cached_words.get(name)
     if cached is not None and cached[0]() is keys and cached[1:3] == (version, stream) and version >= 0:
         return cached[3]
     words = keys[:2]
     if stream & WORD:
         words = torch.stack((keys[0] + (stream & WORD) * keys[2], keys[1])).bitwise_and_(WORD)
     words = words.to(torch.uint32)
-    name = id(keys)
     _cached_words[name] = ref(keys, lambda _: _cached_words.pop(name, None)), version, stream, words
     return words

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from armlet.redistribution.backends.cpu.compiled import array, callable_from_kernels, compiled, row_mover_function
-from armlet.redistribution.backends.cpu.jobs import job_at, strength_of
-from armlet.redistribution.backends.cpu.rows import LARGEST_FINITE, key_arrays, largest_magnitude, selection_arrays
+from armlet.redistribution.backends.cpu.compiled import NativeFunction, array, compiled
+from armlet.redistribution.backends.cpu.jobs import job_at, open_row, strength_and_largest
+from armlet.redistribution.backends.cpu.rows import largest_magnitude
 from armlet.redistribution.backends.cpu.selection import (
     ABSOLUTE,
     DEVIATION,
@@ -21,8 +21,6 @@ from armlet.redistribution.functions import part_of_the_way
 from armlet.redistribution.order import MAD_TO_SIGMA, SMALLEST_MAD
 
 TO_UNIT = 2.0**-24
-
-callable_from_kernels(part_of_the_way)
 
 
 @compiled
@@ -78,11 +76,9 @@ def clamped_rank(bits, length, coarse, edge, low, high):
 
 
 @compiled
-def reach(bits, length, work, most, job):
-    """Magnitudes whose bits are below this move. The signed keys in `work` are overwritten."""
-    coarse, magnitudes = key_arrays(work, length)
-    scratch, zero, middle_rank = selection_arrays(work, length), np.float32(0), (length - 1) // 2
-    edge = np.int32(0)
+def reach(bits, length, coarse, magnitudes, scratch, most, job):
+    """Magnitudes whose bits are below this move. `coarse` is overwritten by the keys of deviations."""
+    edge, zero, middle_rank = np.int32(0), np.float32(0), (length - 1) // 2
     if job.proportion >= 0:
         rank = smallest_count(job.proportion, length) - 1
     else:
@@ -114,7 +110,7 @@ def drawn(bits, u, limit, upper, lower, add, strength, largest):
 @compiled
 def write_outward(bits, out, length, row, job, limit, upper, lower):
     """Writes a row of the job; returns how many values moved."""
-    strength, largest = np.float32(strength_of(job, row)), np.float32(LARGEST_FINITE[job.dtype])
+    strength, largest = strength_and_largest(job, row)
     add, moved = job.add != 0, np.int32(0)
     if job.uniforms != 0:
         uniforms = array(job.uniforms + row * length * 4, length, np.float32)
@@ -132,19 +128,17 @@ def write_outward(bits, out, length, row, job, limit, upper, lower):
     return np.int64(moved)
 
 
-@row_mover_function
+@NativeFunction
 def move_outward(address, row, values, out, lowest, highest, work):
     """A row moved by `Outward`."""
     job = job_at(address)
+    bits, results, signed, magnitudes, scratch = open_row(job, values, out, work)
     length, most = job.length, largest_magnitude(lowest, highest)
-    bits, results = array(values, length, np.int32), array(out, length, np.int32)
-    signed, magnitudes = key_arrays(work, length)
-    scratch = selection_arrays(work, length)
     if job.of_magnitude != 0:
         upper = row_quantile(magnitudes, bits, length, MAGNITUDE, job.ceiling, 0, most, scratch)
     else:
         upper = row_quantile(signed, bits, length, SIGNED, job.ceiling, lowest, highest, scratch)
     lower = np.float32(-value_of(lowest, SIGNED)) if lowest < 0 else np.float32(0)
-    limit = np.int32(reach(bits, length, work, most, job))
+    limit = np.int32(reach(bits, length, signed, magnitudes, scratch, most, job))
     moved = write_outward(bits, results, length, row, job, limit, upper, lower)
     array(job.moved, row + 1, np.int64)[row] = moved

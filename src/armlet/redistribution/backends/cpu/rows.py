@@ -3,22 +3,14 @@
 import numpy as np
 
 from armlet.redistribution.backends.cpu.compiled import LANES, SAMPLE, array, compiled
-from armlet.redistribution.backends.cpu.selection import (
-    ABSOLUTE,
-    HALF,
-    INFINITE,
-    SEARCH,
-    bits_of,
-    float_of,
-    signed_key,
-)
+from armlet.redistribution.backends.cpu.selection import ABSOLUTE, HALF, INFINITE, SEARCH, bits_of, float_of, signed_key
 
 FLOAT32, BFLOAT16, FLOAT16 = range(3)
 ITEM_SIZES = (4, 2, 2)
 LARGEST_FINITE = (3.4028234663852886e38, 3.3895313892515355e38, 65504.0)
 
-RADIX = 2048
-"""Digits of the radix sort."""
+RADIX, ALIGNED = 2048, 64
+"""Digits of the radix sort; what the address of each thread's scratch is a multiple of."""
 
 FLOAT16_SHIFT = 13
 FLOAT16_SCALE = 2.0**112
@@ -92,16 +84,14 @@ def selection_arrays(work, length):
     return array(members, length, np.int32), sample, search
 
 
-def scratch_size(length: int, words: int) -> int:
-    """Bytes of a thread's scratch: float32 values and results, then keys and the arrays of `select`.
+def scratch_size(length: int, *, sorts: bool) -> int:
+    """Bytes of a thread's scratch for rows of a length: values and results, then keys and selection.
 
-    Args:
-        length: of a row.
-        words: arrays of 64-bit words of the row's length that take the keys' place later, and a radix sort's counts.
+    Where a policy `sorts`, two arrays of 64-bit words and the counts of a radix sort take the place of the latter.
     """
-    lanes = (length + LANES) // LANES * LANES
-    selecting = 8 * lanes + 4 * SAMPLE + 8 * SEARCH
-    return 8 * lanes + max(selecting, words * 8 * lanes + (8 * RADIX if words else 0))
+    room = padded.py_func(length)
+    size = 8 * room + max(8 * room + 4 * SAMPLE + 8 * SEARCH, 16 * room + 8 * RADIX if sorts else 0)
+    return -(-size // ALIGNED) * ALIGNED
 
 
 @compiled

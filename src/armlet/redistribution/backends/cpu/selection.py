@@ -1,8 +1,7 @@
-"""Exact order statistics of one row by counting: no sorting, no histogram.
+"""Exact order statistics of one row by counting keys below four thresholds, which is what a vector unit does best.
 
-Floats are compared as keys, int32 of the same order: `signed_key`, or for magnitudes their bits. Looping over a row
-and counting what is below four thresholds is what a vector unit does best, on the upper 16 bits of the keys (`coarse`)
-above all. A few values of the row say where to look first; what is found depends on exact counts alone.
+Keys are int32 in the order of the floats: `signed_key`, or the bits of magnitudes. It is mostly their upper 16 bits,
+`coarse`, that are counted. A few values of the row say where to look first; the result depends on exact counts alone.
 """
 
 import numpy as np
@@ -69,32 +68,6 @@ def value_of(key, kind):
 
 
 @compiled
-def count_below(keys, length, first, second, third, fourth):
-    """How many keys are below each threshold."""
-    a, b, c, d = np.uint16(0), np.uint16(0), np.uint16(0), np.uint16(0)
-    for i in range(length):
-        key = keys[i]
-        a = np.uint16(a + np.uint16(key < first))
-        b = np.uint16(b + np.uint16(key < second))
-        c = np.uint16(c + np.uint16(key < third))
-        d = np.uint16(d + np.uint16(key < fourth))
-    return np.int64(a), np.int64(b), np.int64(c), np.int64(d)
-
-
-@compiled
-def count_fine(keys, length, first, second, third, fourth):
-    """`count_below` of 32-bit keys, whose sums need 32 bits to be added as fast."""
-    a, b, c, d = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
-    for i in range(length):
-        key = keys[i]
-        a = np.int32(a + np.int32(key < first))
-        b = np.int32(b + np.int32(key < second))
-        c = np.int32(c + np.int32(key < third))
-        d = np.int32(d + np.int32(key < fourth))
-    return np.int64(a), np.int64(b), np.int64(c), np.int64(d)
-
-
-@compiled
 def absorb(search, threshold, below, rank):
     """Narrows the search by one count: without branches, which nothing could predict."""
     here = below <= rank
@@ -105,12 +78,25 @@ def absorb(search, threshold, below, rank):
 
 
 @compiled
-def absorb_four(search, thresholds, counts, offset, rank):
-    """Narrows the search by the counts at four thresholds, `offset` keys being below all that were counted."""
-    absorb(search, thresholds[0], counts[0] + offset, rank)
-    absorb(search, thresholds[1], counts[1] + offset, rank)
-    absorb(search, thresholds[2], counts[2] + offset, rank)
-    absorb(search, thresholds[3], counts[3] + offset, rank)
+def narrow_by(search, keys, length, thresholds, offset, rank, shift, number):
+    """Narrows the search by how many keys are below four thresholds, `offset` more being below all of them.
+
+    Keys lack their last `shift` bits. A `number` counts them: the narrower it is, the faster.
+    """
+    kind = keys.dtype.type
+    first, second = kind(thresholds[0] >> shift), kind(thresholds[1] >> shift)
+    third, fourth = kind(thresholds[2] >> shift), kind(thresholds[3] >> shift)
+    a, b, c, d = number(0), number(0), number(0), number(0)
+    for i in range(length):
+        key = keys[i]
+        a = number(a + number(key < first))
+        b = number(b + number(key < second))
+        c = number(c + number(key < third))
+        d = number(d + number(key < fourth))
+    absorb(search, thresholds[0], np.int64(a) + offset, rank)
+    absorb(search, thresholds[1], np.int64(b) + offset, rank)
+    absorb(search, thresholds[2], np.int64(c) + offset, rank)
+    absorb(search, thresholds[3], np.int64(d) + offset, rank)
 
 
 @compiled
@@ -134,23 +120,6 @@ def propose(search, rank, shift):
         (low + min(max(np.int64(second), 1), gap - 1)) << shift,
         (low + min(max(np.int64(third), 1), gap - 1)) << shift,
         (low + min(max(np.int64(fourth), 1), gap - 1)) << shift,
-    )
-
-
-@compiled
-def settle(search, gap):
-    """Notes whether a round narrowed the search from `gap` to no less than half."""
-    search[STALLED] = 2 * (search[UNTIL_KEY] - search[FROM_KEY]) > gap
-
-
-@compiled
-def coarse_of(thresholds):
-    """The upper halves of four keys."""
-    return (
-        np.int16(thresholds[0] >> HALF),
-        np.int16(thresholds[1] >> HALF),
-        np.int16(thresholds[2] >> HALF),
-        np.int16(thresholds[3] >> HALF),
     )
 
 
@@ -182,28 +151,12 @@ def sampled_keys(coarse, length, rank, sample):
 
 
 @compiled
-def narrow_coarsely(coarse, length, rank, search, sample):
-    """Narrows the search to a few candidates, or to one value of the upper 16 bits."""
-    if length > 2 * SAMPLE:
-        thresholds = sampled_keys(coarse, length, rank, sample)
-        absorb_four(search, thresholds, count_below(coarse, length, *coarse_of(thresholds)), 0, rank)
-    while search[UNTIL_KEY] - search[FROM_KEY] > 1 << HALF and search[BELOW_UNTIL] - search[BELOW_FROM] > COLLECTED:
+def narrow_search(search, keys, length, offset, rank, shift, few, number):
+    """Narrows the search among `keys`, `offset` more being below all of them, to a few candidates or to one value."""
+    while search[UNTIL_KEY] - search[FROM_KEY] > 1 << shift and search[BELOW_UNTIL] - search[BELOW_FROM] > few:
         gap = search[UNTIL_KEY] - search[FROM_KEY]
-        thresholds = propose(search, rank, HALF)
-        absorb_four(search, thresholds, count_below(coarse, length, *coarse_of(thresholds)), 0, rank)
-        settle(search, gap)
-
-
-@compiled
-def narrow_finely(members, count, offset, rank, search):
-    """Narrows the search among candidates, `offset` keys being below them, to a few, or to one value."""
-    while search[UNTIL_KEY] - search[FROM_KEY] > 1 and search[BELOW_UNTIL] - search[BELOW_FROM] > MOST_COMPARED:
-        gap = search[UNTIL_KEY] - search[FROM_KEY]
-        thresholds = propose(search, rank, 0)
-        first, second, third, fourth = thresholds
-        counts = count_fine(members, count, np.int32(first), np.int32(second), np.int32(third), np.int32(fourth))
-        absorb_four(search, thresholds, counts, offset, rank)
-        settle(search, gap)
+        narrow_by(search, keys, length, propose(search, rank, shift), offset, rank, shift, number)
+        search[STALLED] = 2 * (search[UNTIL_KEY] - search[FROM_KEY]) > gap
 
 
 @compiled
@@ -244,26 +197,20 @@ def pick(members, count, rank):
 def select(coarse, bits, length, kind, middle, rank, lowest, highest, work):
     """The key of a rank, counted from 0; how many keys are not above it; and the next above, where that is known.
 
-    Args:
-        coarse: int16 `[length]`: the upper halves of the keys.
-        bits: int32 `[length]`: the floats.
-        length: up to 65,535.
-        kind: of key, see `key_of`.
-        middle: of deviations.
-        rank: from 0.
-        lowest: no key is below.
-        highest: no key is above.
-        work: (members, sample, search), scratch: int32 `[length]`, int16 `[SAMPLE]`, int64 `[SEARCH]`.
+    `coarse`, int16, are the upper halves of the keys, `bits`, int32, the floats, up to 65,535; `kind` and `middle` are
+    for `key_of`. No key is below `lowest` or above `highest`. `work` is what `selection_arrays` gives.
     """
     members, sample, search = work
     search[FROM_KEY], search[BELOW_FROM] = (np.int64(lowest) >> HALF) << HALF, 0
     search[UNTIL_KEY], search[BELOW_UNTIL] = ((np.int64(highest) >> HALF) + 1) << HALF, length
     search[STALLED] = 0
-    narrow_coarsely(coarse, length, rank, search, sample)
+    if length > 2 * SAMPLE:
+        narrow_by(search, coarse, length, sampled_keys(coarse, length, rank, sample), 0, rank, HALF, np.uint16)
+    narrow_search(search, coarse, length, 0, rank, HALF, COLLECTED, np.uint16)
     offset = search[BELOW_FROM]
     first, last = np.int16(search[FROM_KEY] >> HALF), np.int16((search[UNTIL_KEY] - 1) >> HALF)
     count = collect(coarse, bits, length, kind, middle, first, last, members)
-    narrow_finely(members, count, offset, rank, search)
+    narrow_search(search, members, count, offset, rank, 0, MOST_COMPARED, np.int32)
     low, high = search[FROM_KEY], search[UNTIL_KEY]
     if high - low == 1:
         return low, search[BELOW_UNTIL], NONE

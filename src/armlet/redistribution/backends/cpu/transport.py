@@ -2,17 +2,10 @@
 
 import numpy as np
 
-from armlet.redistribution.backends.cpu.compiled import array, callable_from_kernels, compiled, row_mover_function
+from armlet.redistribution.backends.cpu.compiled import NativeFunction, array, compiled
 from armlet.redistribution.backends.cpu.inward import log_of_number
-from armlet.redistribution.backends.cpu.jobs import job_at, strength_of
-from armlet.redistribution.backends.cpu.rows import (
-    LARGEST_FINITE,
-    RADIX,
-    key_arrays,
-    largest_magnitude,
-    padded,
-    selection_arrays,
-)
+from armlet.redistribution.backends.cpu.jobs import job_at, open_row, strength_and_largest
+from armlet.redistribution.backends.cpu.rows import RADIX, largest_magnitude, padded
 from armlet.redistribution.backends.cpu.selection import ABSOLUTE, MAGNITUDE, bits_of, float_of, select
 from armlet.redistribution.functions import (
     CENTRAL_LIMIT,
@@ -23,9 +16,6 @@ from armlet.redistribution.functions import (
     tail_quantile,
 )
 from armlet.redistribution.order import MAD_TO_SIGMA
-
-for formula in (central_quantile, tail_quantile, far_quantile):
-    callable_from_kernels(formula)
 
 DIGIT_BITS = 11
 PASSES = 3
@@ -96,13 +86,12 @@ def write_sign(bits, out, words, count, negative, scale, strength, largest):
         first = last + 1
 
 
-@row_mover_function
+@NativeFunction
 def move_by_transport(address, row, values, out, lowest, highest, work):
     """A row moved by `Transport`. The words take the place of the keys once the median is known."""
     job = job_at(address)
-    length, strength, largest = job.length, np.float32(strength_of(job, row)), np.float32(LARGEST_FINITE[job.dtype])
-    bits, results = array(values, length, np.int32), array(out, length, np.int32)
-    magnitudes, scratch = key_arrays(work, length)[1], selection_arrays(work, length)
+    bits, results, _, magnitudes, scratch = open_row(job, values, out, work)
+    length, (strength, largest) = job.length, strength_and_largest(job, row)
     most, rank = largest_magnitude(lowest, highest), (length - 1) // 2
     key = select(magnitudes, bits, length, MAGNITUDE, np.float32(0), rank, 0, most, scratch)[0]
     scale = np.float64(np.float32(np.float32(job.spread * MAD_TO_SIGMA) * float_of(np.int32(key))))

@@ -1,8 +1,7 @@
 # type: ignore - Triton's language, which looks like Python and has other types.
 """The Triton program of one row: its statistics from registers, then the row, part by part, moved and written.
 
-Every step has the bits of the plain path (`outward.py`, `inward.py`, `entry.py`): the same operations, each rounded by
-itself. Launch with `enable_fp_fusion=False`, or products and sums fuse and round once.
+Every step has the bits of the plain path: the same operations, each rounded by itself (`enable_fp_fusion=False`).
 """
 
 import triton
@@ -24,38 +23,12 @@ CHANGING = ("position_stride", "stream", "rank", "lowest", "highest", "below", "
 
 @triton.jit(do_not_specialize=CHANGING)
 def redistribute_rows(
-    values,
-    target,
-    moved_counts,
-    passed_rows,
-    keys,
-    positions,
-    uniforms,
-    mask,
-    strengths,
-    position_stride,
-    stream,
-    width,
-    rank,
-    lowest,
-    highest,
-    below,
-    nearer,
-    weight,
-    rest,
-    band,
-    strength,
-    POLICY: tl.constexpr,
-    RULE: tl.constexpr,
-    BANDED: tl.constexpr,
-    SIGNED: tl.constexpr,
-    STRENGTH: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    LOWEST: tl.constexpr,
-    LARGEST: tl.constexpr,
-    BLOCK: tl.constexpr,
-    PART: tl.constexpr,
-):
+    values, target, moved_counts, passed_rows,
+    keys, positions, uniforms, mask, strengths,
+    position_stride, stream, width, rank, lowest, highest, below, nearer, weight, rest, band, strength,
+    POLICY: tl.constexpr, RULE: tl.constexpr, BANDED: tl.constexpr, SIGNED: tl.constexpr, STRENGTH: tl.constexpr,
+    ACTIVATION: tl.constexpr, LOWEST: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr, PART: tl.constexpr,
+):  # fmt: skip
     """`target`, `moved_counts` and `passed_rows` of one row of `values`, `[rows, width]`.
 
     What the arguments are:

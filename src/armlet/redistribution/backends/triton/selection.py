@@ -1,11 +1,8 @@
 # type: ignore - Triton's language, which looks like Python and has other types.
-"""Exact order statistics of one row, inside a Triton program, by counting.
+"""Exact order statistics of one row, float32 padded with `inf`, inside a Triton program, by counting.
 
-The k-th smallest is decided bit by bit from the top: a bit is set where fewer than k values are below the number
-that it gives. Counts are integers, so no result depends on the order in which threads add up; and a row may fill the
-registers, since it is compared with numbers alone, never sorted, copied or turned into keys.
-
-A row is float32, padded with `inf`; with NaN or Inf in it the numbers mean nothing, but every loop ends.
+The k-th smallest is decided bit by bit from the top, by how many values are below the number so far: no sums of floats
+depend on an order, and a row may fill the registers. With NaN or Inf the results mean nothing, but every loop ends.
 """
 
 import triton
