@@ -83,7 +83,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure whether it helps: the same items without ARM, with it, and with placebos, as paired differences."""
-    from armlet.evaluation.perform import perform
+    from armlet.evaluation.run import perform
 
     engine.check(context, compute, stated=bool(policy or config))
     if not fillers.filler:

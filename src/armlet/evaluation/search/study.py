@@ -9,9 +9,8 @@ from typing import Any
 from armlet.attachment.config import parse_config
 from armlet.evaluation.conditions.conditions import Condition, Treatment, conditions
 from armlet.evaluation.engines.engine import Engine
-from armlet.evaluation.perform import FinishedRun, perform
 from armlet.evaluation.plan import Plan, collect_tasks, make_plan
-from armlet.evaluation.run import count_answers
+from armlet.evaluation.run import FinishedRun, count_answers, perform
 from armlet.evaluation.search.results import (
     BestTrial,
     Budget,
