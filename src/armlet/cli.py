@@ -63,9 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error))
 
 
-def _version(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-) -> None:
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     if version:
         print(importlib.metadata.version("armlet"))
         raise typer.Exit

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from typer import Context, Exit, Option
 
 from armlet.commands import options
 from armlet.commands.options import finish, refuse_idle
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 def bench(
-    context: typer.Context,
+    context: Context,
     model: options.ModelArgument = None,
     policy: options.PolicyOption = "outward",
-    widths: Annotated[str, typer.Option(help="MLP widths at which the function is timed.")] = "1536,8960,14336,18944",
-    tokens: Annotated[str, typer.Option(help="How many tokens it is given at once.")] = "1,32,1024",
-    dtypes: Annotated[str, typer.Option(help="In which dtypes.")] = "float32,bfloat16",
-    turns: Annotated[int, typer.Option(min=2, help="How often the function and each yardstick are timed.")] = 20,
+    widths: Annotated[str, Option(help="MLP widths at which the function is timed.")] = "1536,8960,14336,18944",
+    tokens: Annotated[str, Option(help="How many tokens it is given at once.")] = "1,32,1024",
+    dtypes: Annotated[str, Option(help="In which dtypes.")] = "float32,bfloat16",
+    turns: Annotated[int, Option(min=2, help="How often the function and each yardstick are timed.")] = 20,
     # Fewer than of the function: each turn of the model, three for generation and three for prefill, takes seconds.
-    model_turns: Annotated[int, typer.Option(min=2, help="How often the model is, with and without.")] = 9,
-    threads: Annotated[int | None, typer.Option(min=1, help="torch's threads; its own choice by default.")] = None,
+    model_turns: Annotated[int, Option(min=2, help="How often the model is, with and without.")] = 9,
+    threads: Annotated[int | None, Option(min=1, help="torch's threads; its own choice by default.")] = None,
     only: Annotated[
-        Literal["function", "model"] | None, typer.Option(help="One half of the measurement; both by default.")
+        Literal["function", "model"] | None, Option(help="One half of the measurement; both by default.")
     ] = None,
     out: Annotated[Path, options.folder_option("Where the figure and bench.json go.")] = Path("armlet-bench"),
     seed: options.SeedOption = 0,
@@ -60,7 +60,7 @@ def bench(
     if cost.interrupted:
         say_interrupted(cost.function or cost.model)
     if not (cost.function or cost.model):
-        raise typer.Exit(INTERRUPTED)
+        raise Exit(INTERRUPTED)
     _show_cost(cost, out, as_json)
 
 

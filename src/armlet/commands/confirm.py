@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from armlet.commands.engines import local_engine
 from armlet.commands.evaluating import announce_power, show_findings
@@ -11,8 +11,8 @@ from armlet.commands.options import ComputeOptions, JsonOption, check_folder
 
 
 def confirm(
-    study: Annotated[Path, typer.Argument(help="The folder of `armlet tune`.")],
-    out: Annotated[Path | None, typer.Option(help="Where the report goes; into the folder by default.")] = None,
+    study: Annotated[Path, Argument(help="The folder of `armlet tune`.")],
+    out: Annotated[Path | None, Option(help="Where the report goes; into the folder by default.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a study's best setting on its test items: once, with placebos, on record."""
@@ -27,10 +27,6 @@ def confirm(
     engine = local_engine(asked.model, ComputeOptions(asked.seed, asked.dtype, asked.device))
     finished = confirm_study(study, searched, plan, engine)
     show_findings(
-        finished.findings,
-        out or finished.folder,
-        as_json=as_json,
-        map=searched.map(),
-        interrupted=finished.interrupted,
+        finished.findings, out or finished.folder, as_json=as_json, map=searched.map(), interrupted=finished.interrupted
     )
     record_confirmation(study, searched, finished)

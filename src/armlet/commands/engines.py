@@ -4,20 +4,18 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-import typer
 from rich.markup import escape
+from typer import Context, Option
 
 from armlet.checkpoints.identity import ABACUS
 from armlet.commands.options import ComputeOptions, refuse_idle
+from armlet.evaluation.conditions.conditions import Condition
+from armlet.evaluation.engines.engine import Engine
+from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.terminal import notes
 from armlet.redistribution.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from armlet.evaluation.conditions.conditions import Condition
-    from armlet.evaluation.engines.engine import Engine
-    from armlet.evaluation.tasks.problems import Task
 
 SERVED_BATCH = 256
 """Items at once in vLLM, which forms its own batches."""
@@ -28,21 +26,18 @@ class EngineOptions:
     """What runs the model."""
 
     engine: Annotated[
-        Literal["local", "vllm"],
-        typer.Option(help="What runs the model: transformers in this process, or vLLM."),
+        Literal["local", "vllm"], Option(help="What runs the model: transformers in this process, or vLLM.")
     ] = "local"
-    engine_args: Annotated[
-        str | None, typer.Option(help="vLLM's arguments as JSON: '{\"tensor_parallel_size\": 2}'.")
-    ] = None
-    endpoint: Annotated[str | None, typer.Option(help="An OpenAI-compatible server that answers as MODEL.")] = None
+    engine_args: Annotated[str | None, Option(help="vLLM's arguments as JSON: '{\"tensor_parallel_size\": 2}'.")] = None
+    endpoint: Annotated[str | None, Option(help="An OpenAI-compatible server that answers as MODEL.")] = None
     treated_endpoint: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="The same server with ARM attached; --policy or --config say how. Of vLLM it may be the same address: "
             "ARM is turned off by request then."
         ),
     ] = None
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to an endpoint.")] = 16
+    concurrency: Annotated[int, Option(min=1, help="Requests at a time to an endpoint.")] = 16
 
     @property
     def is_local(self) -> bool:
@@ -54,7 +49,7 @@ class EngineOptions:
         """Items at once; None for the plan's default."""
         return SERVED_BATCH if self.engine == "vllm" else None
 
-    def check(self, context: typer.Context, compute: ComputeOptions, *, stated: bool) -> None:
+    def check(self, context: Context, compute: ComputeOptions, *, stated: bool) -> None:
         """Refuses options that would change nothing, or that say something that is not so.
 
         `stated`: a policy or a configuration was given.
@@ -76,8 +71,8 @@ class EngineOptions:
         self._vllm_arguments()
 
     def open(
-        self, model: str | None, compute: ComputeOptions, compared: "Sequence[Condition]", tasks: "Sequence[Task]"
-    ) -> "Engine":
+        self, model: str | None, compute: ComputeOptions, compared: Sequence[Condition], tasks: Sequence[Task]
+    ) -> Engine:
         """The engine, ready for these conditions and tasks.
 
         Raises:
@@ -104,8 +99,8 @@ class EngineOptions:
         return arguments
 
     def _server(
-        self, url: str, model: str | None, seed: int, compared: "Sequence[Condition]", tasks: "Sequence[Task]"
-    ) -> "Engine":
+        self, url: str, model: str | None, seed: int, compared: Sequence[Condition], tasks: Sequence[Task]
+    ) -> Engine:
         from armlet.evaluation.engines.endpoint import Endpoint
 
         if model is None:
@@ -130,7 +125,7 @@ def loading(name: str) -> Iterator[None]:
     logging.set_verbosity_error()  # this process is the command's own, and stderr is for what the user must know
 
 
-def local_engine(model: str | None, compute: ComputeOptions) -> "Engine":
+def local_engine(model: str | None, compute: ComputeOptions) -> Engine:
     """The model in this process; raises CheckpointError or ArgumentError where it cannot be loaded."""
     from armlet.evaluation.engines.local import Local
 

@@ -3,32 +3,29 @@
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import typer
+from typer import Context, Option
 
 from armlet.attachment.config import load_config
 from armlet.commands.engines import EngineOptions
 from armlet.commands.evaluating import AnswerOptions, TaskOptions, announce_power, refuse_sampling, show_findings
 from armlet.commands.options import POLICY, ComputeOptions, JsonOption, PlaceOptions, folder_option, refuse_idle
-from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions
+from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
 from armlet.evaluation.plan import LEAST_TEMPERATURE, collect_tasks, make_plan, servable_conditions
 from armlet.presentation.terminal import notes
 from armlet.prompts.fillers import Filler, Position
 from armlet.redistribution.spelling import parse_policy
-
-if TYPE_CHECKING:
-    from armlet.evaluation.conditions.conditions import Condition
 
 
 @dataclass(frozen=True)
 class FillerOptions:
     """What is inserted into the prompts of filler conditions."""
 
-    filler: Annotated[list[str] | None, typer.Option(help="A filler condition of this text. May be repeated.")] = None
-    count: Annotated[int, typer.Option(min=1, help="Tokens of each filler.")] = 55
+    filler: Annotated[list[str] | None, Option(help="A filler condition of this text. May be repeated.")] = None
+    count: Annotated[int, Option(min=1, help="Tokens of each filler.")] = 55
     position: Annotated[
-        Position, typer.Option(help="Of fillers: around the system prompt, after the question, or in it at random.")
+        Position, Option(help="Of fillers: around the system prompt, after the question, or in it at random.")
     ] = "between"
 
     def fillings(self) -> list[Filling]:
@@ -40,16 +37,16 @@ class FillerOptions:
 class ConditionOptions:
     """What else is compared, and how answers are sampled."""
 
-    samples: Annotated[int, typer.Option(min=1, help="Answers to each item under every condition.")] = 1
-    temperature: Annotated[float, typer.Option(min=0, help="Of sampling; 0 for greedy.")] = 0.0
-    top_p: Annotated[float, typer.Option(min=LEAST_TEMPERATURE, max=1, help="Of sampling.")] = 1.0
-    best_of: Annotated[int, typer.Option(min=0, help="Also a vote over so many sampled answers.")] = 0
+    samples: Annotated[int, Option(min=1, help="Answers to each item under every condition.")] = 1
+    temperature: Annotated[float, Option(min=0, help="Of sampling; 0 for greedy.")] = 0.0
+    top_p: Annotated[float, Option(min=LEAST_TEMPERATURE, max=1, help="Of sampling.")] = 1.0
+    best_of: Annotated[int, Option(min=0, help="Also a vote over so many sampled answers.")] = 0
     combine: Annotated[
-        bool, typer.Option("--combine", help="Also each policy with each filler, and all of them with --best-of.")
+        bool, Option("--combine", help="Also each policy with each filler, and all of them with --best-of.")
     ] = False
-    placebos: Annotated[bool, typer.Option(help="Identity, draw-only, matched, and a change of temperature.")] = True
+    placebos: Annotated[bool, Option(help="Identity, draw-only, matched, and a change of temperature.")] = True
 
-    def conditions(self, treatments: list[Treatment], fillings: list[Filling]) -> "list[Condition]":
+    def conditions(self, treatments: list[Treatment], fillings: list[Filling]) -> list[Condition]:
         """All that is compared."""
         options: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "top_p"}
         if self.temperature < LEAST_TEMPERATURE:
@@ -58,25 +55,24 @@ class ConditionOptions:
 
 
 def evaluate(
-    context: typer.Context,
+    context: Context,
     *,
     asked: TaskOptions,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help=f"Treated: {POLICY}; published:MODEL/TASK for the paper's. May be repeated. [outward]"),
+        Option(help=f"Treated: {POLICY}; published:MODEL/TASK for the paper's. May be repeated. [outward]"),
     ] = None,
     place: PlaceOptions,
-    config: Annotated[Path | None, typer.Option(help="Treated by an armlet.json, besides any --policy.")] = None,
+    config: Annotated[Path | None, Option(help="Treated by an armlet.json, besides any --policy.")] = None,
     fillers: FillerOptions,
     others: ConditionOptions,
     answers: AnswerOptions,
     grader: Annotated[
-        str, typer.Option(help="math-verify, or released: the paper's, to show the difference.")
+        str, Option(help="math-verify, or released: the paper's, to show the difference.")
     ] = "math-verify",
     engine: EngineOptions,
     run: Annotated[
-        Path | None,
-        folder_option("The run folder; the same command goes on there. Named after the run by default."),
+        Path | None, folder_option("The run folder; the same command goes on there. Named after the run by default.")
     ] = None,
     out: Annotated[Path | None, folder_option("Where the report goes; into the run folder by default.")] = None,
     compute: ComputeOptions,

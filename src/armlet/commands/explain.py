@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.table import Table
+from typer import Option
 
 from armlet.attachment.config import parse_layers
 from armlet.commands import options
@@ -28,19 +28,16 @@ def explain(
     model: options.ModelArgument = None,
     *,
     layers: options.LayersOption = "all",
-    filler: Annotated[
-        list[str] | None, typer.Option(help="Repeated to the count; / by default. May be given again.")
-    ] = None,
-    count: Annotated[str, typer.Option(help="How many filler tokens, one number or several.")] = "0,10,25,40,55,70",
+    filler: Annotated[list[str] | None, Option(help="Repeated to the count; / by default. May be given again.")] = None,
+    count: Annotated[str, Option(help="How many filler tokens, one number or several.")] = "0,10,25,40,55,70",
     position: Annotated[
-        Position, typer.Option(help="Around the system prompt, after the question, or in it at random.")
+        Position, Option(help="Around the system prompt, after the question, or in it at random.")
     ] = "between",
     policy: Annotated[
-        list[str] | None,
-        typer.Option(help=f"What ARM does to each class of tokens: {POLICY}. May be repeated."),
+        list[str] | None, Option(help=f"What ARM does to each class of tokens: {POLICY}. May be repeated.")
     ] = None,
     prompts: options.PromptOptions,
-    system: Annotated[str | None, typer.Option(help="The system prompt; a built-in one by default.")] = None,
+    system: Annotated[str | None, Option(help="The system prompt; a built-in one by default.")] = None,
     out: Annotated[Path, folder_option("Where the figures, explain.json and its tables as .csv go.")] = Path(
         "armlet-explain"
     ),
@@ -60,8 +57,7 @@ def explain(
     setup = make_setup(opened.tokenizer, questions, fillers, policies, system, position, compute.seed)
     indices = range(opened.options.layer + 1) if isinstance(wanted, str) else wanted
     with progress("running layers", len(questions) * (opened.options.layer + 1)) as tick:
-        measured = measure_layers(opened.layers(), indices, setup, tick)
-        findings, interrupted = collect_until_interrupted(measured)
+        findings, interrupted = collect_until_interrupted(measure_layers(opened.layers(), indices, setup, tick))
     with notes.status("summing up ..."):
         explanation = summarise(findings, setup)
     # Without a token of a question after the filler there are no classes to draw.

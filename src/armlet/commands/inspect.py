@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-import typer
+from typer import Option
 
 from armlet.commands import options
 from armlet.commands.options import POLICY, collect_until_interrupted, finish, folder_option
@@ -39,11 +39,11 @@ class GateSample(NamedTuple):
 def inspect(
     model: options.ModelArgument = None,
     *,
-    layer: Annotated[int, typer.Option(help="Which layer, from 0; the figure's Layer 1 is 0.")] = 0,
-    policy: Annotated[list[str] | None, typer.Option(help=POLICY + ". May be repeated; all three by default.")] = None,
+    layer: Annotated[int, Option(help="Which layer, from 0; the figure's Layer 1 is 0.")] = 0,
+    policy: Annotated[list[str] | None, Option(help=POLICY + ". May be repeated; all three by default.")] = None,
     scope: options.ScopeOption = "token",
     prompts: options.PromptOptions,
-    synthetic: Annotated[Synthetic | None, typer.Option(help="A sample in place of a model.")] = None,
+    synthetic: Annotated[Synthetic | None, Option(help="A sample in place of a model.")] = None,
     out: Annotated[Path, folder_option("Where the figure and inspect.json go.")] = Path("armlet-inspect"),
     compute: options.ComputeOptions,
     as_json: options.JsonOption = False,

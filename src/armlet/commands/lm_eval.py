@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Context, Option
 
 from armlet.commands.options import JsonOption, check_folder
 
@@ -32,7 +32,7 @@ config=armlet.json.
 """
 
 
-def lm_eval(context: typer.Context) -> None:
+def lm_eval(context: Context) -> None:
     """Any task of lm-eval with ARM attached: lm-eval's own options, and policy=... among its --model_args."""
     from armlet.integrations.lm_eval import register
 
@@ -58,11 +58,11 @@ def with_model(arguments: Sequence[str]) -> list[str]:
 
 
 def lm_eval_compare(
-    baseline: Annotated[Path, typer.Argument(help="lm-eval's --output_path of a run with --log_samples, without ARM.")],
-    treated: Annotated[Path, typer.Argument(help="The same tasks with ARM.")],
-    metric: Annotated[str | None, typer.Option(help="Of lm-eval; acc or exact_match by default.")] = None,
-    filter: Annotated[str | None, typer.Option(help="Of lm-eval; each task's first by default.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the report goes; into TREATED by default.")] = None,
+    baseline: Annotated[Path, Argument(help="lm-eval's --output_path of a run with --log_samples, without ARM.")],
+    treated: Annotated[Path, Argument(help="The same tasks with ARM.")],
+    metric: Annotated[str | None, Option(help="Of lm-eval; acc or exact_match by default.")] = None,
+    filter: Annotated[str | None, Option(help="Of lm-eval; each task's first by default.")] = None,
+    out: Annotated[Path | None, Option(help="Where the report goes; into TREATED by default.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Two runs of lm-eval on the same items, as paired differences with intervals and a verdict."""

@@ -8,9 +8,9 @@ from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import typer
 from rich.console import Console
 from rich.table import Table
+from typer import Argument, CallbackParam, Context, Exit, Option
 
 from armlet.attachment.config import AttachArguments, parse_layers
 from armlet.presentation.files import json_text
@@ -42,12 +42,12 @@ def check_folder(folder: Path, option: str = "--out") -> None:
 def folder_option(help: str) -> Any:
     """An option for a folder that is written to, which is checked before anything slow."""
 
-    def check(option: typer.CallbackParam, folder: Path | None) -> Path | None:
+    def check(option: CallbackParam, folder: Path | None) -> Path | None:
         if folder:
             check_folder(folder, option.opts[0])
         return folder
 
-    return typer.Option(callback=check, help=help)
+    return Option(callback=check, help=help)
 
 
 def _real_device(device: str | None) -> str | None:
@@ -57,20 +57,20 @@ def _real_device(device: str | None) -> str | None:
 
 
 ModelArgument = Annotated[
-    str | None, typer.Argument(callback=unslashed, help="A folder or hub id; SmolLM2-135M-Instruct by default.")
+    str | None, Argument(callback=unslashed, help="A folder or hub id; SmolLM2-135M-Instruct by default.")
 ]
-PolicyOption = Annotated[str, typer.Option(help=POLICY + ".")]
-LayersOption = Annotated[str, typer.Option(help="An index, several (0,3), a range (0-5), or all.")]
-ScopeOption = Annotated[Scope, typer.Option(help="Over which values statistics are taken.")]
-SiteOption = Annotated[Site, typer.Option(help="After the gate's activation, or after its product with up.")]
-SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the keyed noise, of samples and of sampling.")]
+PolicyOption = Annotated[str, Option(help=POLICY + ".")]
+LayersOption = Annotated[str, Option(help="An index, several (0,3), a range (0-5), or all.")]
+ScopeOption = Annotated[Scope, Option(help="Over which values statistics are taken.")]
+SiteOption = Annotated[Site, Option(help="After the gate's activation, or after its product with up.")]
+SeedOption = Annotated[int, Option(min=0, max=2**63 - 1, help="Of the keyed noise, of samples and of sampling.")]
 DtypeOption = Annotated[
-    str, typer.Option(help="Of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")
+    str, Option(help="Of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option(callback=_real_device, help="Where the model runs, such as cuda; the CPU by default.")
+    str | None, Option(callback=_real_device, help="Where the model runs, such as cuda; the CPU by default.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, and nothing else.")]
+JsonOption = Annotated[bool, Option("--json", help="The result as JSON on stdout, and nothing else.")]
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,8 @@ class PlaceOptions:
 class PromptOptions:
     """What a model is asked."""
 
-    prompt: Annotated[list[str] | None, typer.Option(help="A prompt. May be repeated; built-in ones by default.")] = (
-        None
-    )
-    prompts: Annotated[Path | None, typer.Option(help="A text file with a prompt on each line.")] = None
+    prompt: Annotated[list[str] | None, Option(help="A prompt. May be repeated; built-in ones by default.")] = None
+    prompts: Annotated[Path | None, Option(help="A text file with a prompt on each line.")] = None
 
     def texts(self, *, formulas: bool = False) -> list[str]:
         """The prompts of --prompt and then those of the file of --prompts; without any, built-in ones."""
@@ -135,7 +133,7 @@ def flattened(command: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-def refuse_idle(context: typer.Context, names: Iterable[str], because: str) -> None:
+def refuse_idle(context: Context, names: Iterable[str], because: str) -> None:
     """Refuses options, named as the command's parameters, that are on the command line and would have no effect."""
     for name in names:
         source = context.get_parameter_source(name)
@@ -153,7 +151,7 @@ def collect_until_interrupted(items: Iterator[Part]) -> tuple[list[Part], bool]:
         interrupted = True
         say_interrupted(collected)
     if not collected:
-        raise typer.Exit(INTERRUPTED)
+        raise Exit(INTERRUPTED)
     return collected, interrupted
 
 
@@ -165,4 +163,4 @@ def finish(result: object, as_json: bool, shown: Iterable[Table | str], *, inter
         for item in shown:
             print(item) if isinstance(item, str) else Console().print(item)
     if interrupted:
-        raise typer.Exit(INTERRUPTED)
+        raise Exit(INTERRUPTED)

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
 from rich.markup import escape
+from typer import Argument, Exit, Option
 
 from armlet.commands.options import ComputeOptions, JsonOption, Site, finish, folder_option, unslashed
 from armlet.presentation.files import write_json
@@ -17,17 +17,16 @@ if TYPE_CHECKING:
 
 def quantize(
     model: Annotated[
-        str | None,
-        typer.Argument(callback=unslashed, help="A folder, a hub id or abacus; SmolLM2-135M-Instruct by default."),
+        str | None, Argument(callback=unslashed, help="A folder, a hub id or abacus; SmolLM2-135M-Instruct by default.")
     ] = None,
     *,
-    data: Annotated[Path | None, typer.Option(help="A text in UTF-8; a small built-in one by default.")] = None,
-    windows: Annotated[int, typer.Option(min=2, help="Held-out windows, from the text's beginning.")] = 24,
-    tokens: Annotated[int, typer.Option(min=2, help="Tokens of a window.")] = 48,
-    calibration: Annotated[int, typer.Option(min=1, help="Windows to choose by, from the text's end.")] = 4,
+    data: Annotated[Path | None, Option(help="A text in UTF-8; a small built-in one by default.")] = None,
+    windows: Annotated[int, Option(min=2, help="Held-out windows, from the text's beginning.")] = 24,
+    tokens: Annotated[int, Option(min=2, help="Tokens of a window.")] = 48,
+    calibration: Annotated[int, Option(min=1, help="Windows to choose by, from the text's end.")] = 4,
     limit: Annotated[
         float,
-        typer.Option(
+        Option(
             min=0,
             max=1,
             help="Most that contracting may cost the unrounded model: a share of its perplexity on calibration text.",
@@ -35,14 +34,13 @@ def quantize(
     ] = 0.01,
     site: Annotated[
         Site | None,
-        typer.Option(
+        Option(
             help="Contract only there: at gate, after its activation, as vLLM serves it; or at product, the input of "
             "down. At either by default."
         ),
     ] = None,
     out: Annotated[
-        Path | None,
-        folder_option("Where all goes; the same command goes on there. Named after the run by default."),
+        Path | None, folder_option("Where all goes; the same command goes on there. Named after the run by default.")
     ] = None,
     compute: ComputeOptions,
     as_json: JsonOption = False,
@@ -62,7 +60,7 @@ def quantize(
         _show_precision(result, folder, as_json)
     if result.interrupted:
         notes.print(f"interrupted: {folder} keeps what there is, and the same command goes on", markup=False)
-        raise typer.Exit(INTERRUPTED)
+        raise Exit(INTERRUPTED)
 
 
 def _abacus_problem(index: int, split: Literal["train", "test"]) -> str:
@@ -84,9 +82,6 @@ def _show_precision(result: "Precision", folder: Path, as_json: bool) -> None:
         figures = [str(path) for path in save(draw_precision(result.rows, result.layers), folder, "quantize")]
         content = {**result.to_dict(), "setting": setting, "figures": figures}
         write_json(folder / "quantize.json", content)
-    paths = [*(f"setting: {path}" for path in setting), *(f"  {line}" for line in result.cautions)]
-    finish(
-        content,
-        as_json,
-        [*result.headline, *precision_tables(result), *paths, *(f"figure: {path}" for path in figures)],
-    )
+    lines = [*(f"setting: {path}" for path in setting), *(f"  {line}" for line in result.cautions)]
+    lines += [f"figure: {path}" for path in figures]
+    finish(content, as_json, [*result.headline, *precision_tables(result), *lines])

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from typer import Context, Exit, Option
 
 from armlet.attachment.config import parse_layers
 from armlet.commands.engines import local_engine
@@ -23,20 +23,20 @@ SHOWN_TRIALS = 5
 
 
 def tune(
-    context: typer.Context,
+    context: Context,
     *,
     asked: TaskOptions,
-    policy: Annotated[str, typer.Option(help=f"What is searched, and what stays: {POLICY}.")] = "outward",
+    policy: Annotated[str, Option(help=f"What is searched, and what stays: {POLICY}.")] = "outward",
     search: Annotated[
         str | None,
-        typer.Option(help="One or two of band, proportion, ceiling, knee, spread, strength; by policy by default."),
+        Option(help="One or two of band, proportion, ceiling, knee, spread, strength; by policy by default."),
     ] = None,
     layers: Annotated[
-        list[str] | None, typer.Option(help="A candidate: an index, several, a range, or all. May be repeated. [0]")
+        list[str] | None, Option(help="A candidate: an index, several, a range, or all. May be repeated. [0]")
     ] = None,
     scope: ScopeOption = "token",
     site: SiteOption = "gate",
-    trials: Annotated[int, typer.Option(min=0, help="Beyond those of the sensitivity map.")] = 20,
+    trials: Annotated[int, Option(min=0, help="Beyond those of the sensitivity map.")] = 20,
     answers: AnswerOptions,
     run: Annotated[Path | None, folder_option("The study's folder; the same command goes on there.")] = None,
     out: Annotated[Path | None, folder_option("Where map, table and best setting go; the folder by default.")] = None,
@@ -64,12 +64,11 @@ def tune(
     if study is None or study.interrupted:
         say_interrupted(study)
     if study is None:
-        raise typer.Exit(INTERRUPTED)
+        raise Exit(INTERRUPTED)
     written = [f"written: {path}" for path in write_study(study, out or folder)]
     advice = "the best one is flattered by having been chosen on these items; on the others: armlet confirm"
-    finish(
-        study.to_dict(), as_json, [_trials_table(study), f"{advice} {folder}", *written], interrupted=study.interrupted
-    )
+    shown = [_trials_table(study), f"{advice} {folder}", *written]
+    finish(study.to_dict(), as_json, shown, interrupted=study.interrupted)
 
 
 def _trials_table(study: "StudyResult") -> Table:
@@ -85,6 +84,5 @@ def _trials_table(study: "StudyResult") -> Table:
 def _trial_cells(trial: "TrialResult") -> list[str]:
     from armlet.evaluation.report.numbers import bounds, percent, points
 
-    values = [f"{value:.4g}" for value in trial.values.values()]
-    ends = " to ".join(bounds(trial.low, trial.high))
+    values, ends = (f"{value:.4g}" for value in trial.values.values()), " to ".join(bounds(trial.low, trial.high))
     return [*values, trial.layers, percent(trial.accuracy), points(trial.difference), ends]

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.table import Table
+from typer import Argument, Context, Exit, Option
 
 from armlet.attachment.config import describe, load_config, parse_layers
 from armlet.commands import options
@@ -24,16 +24,16 @@ FAILED = 1
 
 
 def vllm_check(
-    context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A folder or hub id.")],
+    context: Context,
+    model: Annotated[str, Argument(help="A folder or hub id.")],
     *,
     policy: options.PolicyOption = "outward",
     layers: options.LayersOption = "0",
-    config: Annotated[Path | None, typer.Option(help="An armlet.json: policy, layers and seed.")] = None,
+    config: Annotated[Path | None, Option(help="An armlet.json: policy, layers and seed.")] = None,
     prompts: options.PromptOptions,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each answer.")] = 32,
-    eager: Annotated[bool, typer.Option(help="Without compilation and graphs, which loads sooner.")] = False,
-    tensor_parallel: Annotated[int, typer.Option(min=1, help="Ranks along the width.")] = 1,
+    max_new_tokens: Annotated[int, Option(min=1, help="Tokens of each answer.")] = 32,
+    eager: Annotated[bool, Option(help="Without compilation and graphs, which loads sooner.")] = False,
+    tensor_parallel: Annotated[int, Option(min=1, help="Ranks along the width.")] = 1,
     out: Annotated[Path | None, folder_option("Where vllm-check.json goes; nowhere by default.")] = None,
     seed: options.SeedOption = 0,
     dtype: options.DtypeOption = "auto",
@@ -59,7 +59,7 @@ def vllm_check(
         write_json(out / "vllm-check.json", content)
     finish(content, as_json, [_ranks_table(result), *_sentences(result)])
     if not result.passed:
-        raise typer.Exit(FAILED)
+        raise Exit(FAILED)
 
 
 def _ranks_table(result: "Check") -> Table:
@@ -75,13 +75,11 @@ def _ranks_table(result: "Check") -> Table:
 
 
 def _sentences(result: "Check") -> Iterator[str]:
-    off, mates = (
-        "as the baseline" if equal else "NOT as the baseline" for equal in (result.off_equal, result.mates_equal)
-    )
+    off, mates = ("as" if equal else "NOT as" for equal in (result.off_equal, result.mates_equal))
     baseline, with_arm, turned_off = (result.seconds[mode] for mode in ("baseline", "on", "off"))
     yield f"answers that differ with ARM on: {result.changed} of {result.prompts}"
-    yield f"requests with ARM off: {off} in tokens and log-probabilities"
-    yield f"requests with ARM off in a batch with requests that have it: {mates} in tokens"
+    yield f"requests with ARM off: {off} the baseline in tokens and log-probabilities"
+    yield f"requests with ARM off in a batch with requests that have it: {mates} the baseline in tokens"
     yield (
         f"time per token: {1e3 * baseline:.2f} ms without, {with_arm / baseline:.2f} × with, "
         f"{turned_off / baseline:.2f} × with ARM off by request (medians, one engine after the other)"
