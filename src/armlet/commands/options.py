@@ -22,8 +22,8 @@ from armlet.redistribution.rows import Policy
 POLICY = "outward, inward or transport, with settings if need be: outward:band=0.2,share=0.02/0.25"
 
 Part = TypeVar("Part")
-Scope = Literal["token", "sequence", "call"]
-Site = Literal["gate", "product"]
+ScopeName = Literal["token", "sequence", "call"]
+SiteName = Literal["gate", "product"]
 
 
 def unslashed(model: str | None) -> str | None:
@@ -61,8 +61,8 @@ ModelArgument = Annotated[
 ]
 PolicyOption = Annotated[str, Option(help=POLICY + ".")]
 LayersOption = Annotated[str, Option(help="An index, several (0,3), a range (0-5), or all.")]
-ScopeOption = Annotated[Scope, Option(help="Over which values statistics are taken.")]
-SiteOption = Annotated[Site, Option(help="After the gate's activation, or after its product with up.")]
+ScopeOption = Annotated[ScopeName, Option(help="Over which values statistics are taken.")]
+SiteOption = Annotated[SiteName, Option(help="After the gate's activation, or after its product with up.")]
 SeedOption = Annotated[int, Option(min=0, max=2**63 - 1, help="Of the keyed noise, of samples and of sampling.")]
 DtypeOption = Annotated[
     str, Option(help="Of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from rich.markup import escape
 from typer import Argument, Exit, Option
 
-from armlet.commands.options import ComputeOptions, JsonOption, Site, finish, folder_option, unslashed
+from armlet.commands.options import ComputeOptions, JsonOption, SiteName, finish, folder_option, unslashed
 from armlet.presentation.files import write_json
 from armlet.presentation.terminal import INTERRUPTED, notes
 from armlet.runs.folder import default_run_folder
@@ -33,7 +33,7 @@ def quantize(
         ),
     ] = 0.01,
     site: Annotated[
-        Site | None,
+        SiteName | None,
         Option(
             help="Contract only there: at gate, after its activation, as vLLM serves it; or at product, the input of "
             "down. At either by default."
