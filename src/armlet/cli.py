@@ -19,6 +19,7 @@ from armlet.commands.explain import explain
 from armlet.commands.generate import generate
 from armlet.commands.inspect import inspect
 from armlet.commands.lm_eval import PASSED_ON, lm_eval, lm_eval_compare
+from armlet.commands.options import flattened
 from armlet.commands.quantize import quantize
 from armlet.commands.tune import tune
 from armlet.commands.vllm_check import vllm_check
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     app.callback()(_version)
     for name, command in COMMANDS.items():
-        app.command(name, **(PASSED_ON if command is lm_eval else {}))(command)
+        app.command(name, **(PASSED_ON if command is lm_eval else {}))(flattened(command))
     try:
         _check_text(arguments)
         sys.exit(app(arguments or ["--help"], prog_name="armlet", standalone_mode=False))
@@ -62,9 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error))
 
 
-def _version(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-) -> None:
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     if version:
         print(importlib.metadata.version("armlet"))
         raise typer.Exit

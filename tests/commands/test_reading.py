@@ -64,7 +64,6 @@ def test_a_hubs_whole_model_is_brought_into_its_cache_and_a_few_layers_are_read_
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("auto", "meta"), ArgumentError, "'meta' has no values"),
         (("auto", "nowhere"), ArgumentError, "device 'nowhere' cannot be used here"),
         (("int8", None), ArgumentError, "dtype: expected auto, float32, bfloat16, float16, float64, found 'int8'"),
     ],

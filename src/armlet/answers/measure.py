@@ -37,14 +37,9 @@ def answer(
     decoding: Decoding,
     tick: Callable[[], None] = lambda: None,
 ) -> Answer:
-    """Generates one answer. Two answers with one seed are sampled from the same random numbers.
+    """Generates one answer to a user's turn, with the checkpoint's own filters of sampling (top_k, ...).
 
-    Args:
-        model: with or without ARM.
-        tokenizer: the model's.
-        prompt: the user's turn of the chat template, where there is one.
-        decoding: how tokens are chosen; sampling uses the checkpoint's own filters (top_k, ...).
-        tick: called after each token.
+    Two answers with one seed are sampled from the same random numbers. `tick` is called after each token.
     """
     ids, decoding = encode_prompt(tokenizer, prompt), replace(decoding, filters=checkpoint_filters(model))
     stream, interrupted = TokenStream(tick), False

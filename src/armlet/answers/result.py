@@ -15,17 +15,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers without ARM and with it.
-
-    Args:
-        baseline: without ARM.
-        treated: with ARM; None where Ctrl-C cut the baseline short.
-        report: what ARM did, for each layer (`Attachment.report`).
-    """
+    """The answers without ARM and with it."""
 
     baseline: Answer
-    treated: Answer | None
-    report: Mapping[int, Mapping[str, float]]
+    treated: Answer | None  # None where Ctrl-C cut the baseline short
+    report: Mapping[int, Mapping[str, float]]  # what ARM did, for each layer (`Attachment.report`)
 
     @property
     def interrupted(self) -> bool:

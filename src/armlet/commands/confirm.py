@@ -3,26 +3,20 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from armlet.commands.arguments import JsonOption, check_folder
 from armlet.commands.engines import local_engine
 from armlet.commands.evaluating import announce_power, show_findings
-from armlet.presentation.terminal import INTERRUPTED, say_interrupted
+from armlet.commands.options import ComputeOptions, JsonOption, check_folder
 
 
 def confirm(
-    study: Annotated[Path, typer.Argument(help="The folder of `armlet tune`.")],
-    out: Annotated[Path | None, typer.Option(help="Where the report goes; into the folder by default.")] = None,
+    study: Annotated[Path, Argument(help="The folder of `armlet tune`.")],
+    out: Annotated[Path | None, Option(help="Where the report goes; into the folder by default.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a study's best setting on its test items: once, with placebos, on record."""
-    from armlet.evaluation.search.study import (
-        confirm_study,
-        plan_confirmation,
-        read_study,
-        record_confirmation,
-    )
+    from armlet.evaluation.search.study import confirm_study, plan_confirmation, read_study, record_confirmation
 
     check_folder(out or study)
     searched = read_study(study)
@@ -30,11 +24,9 @@ def confirm(
     if not as_json:
         announce_power(plan)
     asked = searched.arguments
-    engine = local_engine(asked.model, asked.dtype, asked.device, asked.seed)
+    engine = local_engine(asked.model, ComputeOptions(asked.seed, asked.dtype, asked.device))
     finished = confirm_study(study, searched, plan, engine)
-    if finished.interrupted:
-        say_interrupted(finished.findings.tasks)
-    show_findings(finished.findings, out or finished.folder, as_json=as_json, map=searched.map())
-    if finished.interrupted:
-        raise typer.Exit(INTERRUPTED)
+    show_findings(
+        finished.findings, out or finished.folder, as_json=as_json, map=searched.map(), interrupted=finished.interrupted
+    )
     record_confirmation(study, searched, finished)

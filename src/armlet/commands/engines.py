@@ -1,164 +1,133 @@
 """What runs a model for the commands that evaluate: this process, vLLM, or a server."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
-import typer
 from rich.markup import escape
+from typer import Context, Option
 
-from armlet.commands.arguments import refuse_idle, refuse_meta
+from armlet.checkpoints.identity import ABACUS
+from armlet.commands.options import ComputeOptions, refuse_idle
+from armlet.evaluation.conditions.conditions import Condition
+from armlet.evaluation.engines.engine import Engine
+from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.terminal import notes
 from armlet.redistribution.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from armlet.evaluation.conditions.conditions import Condition
-    from armlet.evaluation.engines.engine import Engine
-    from armlet.evaluation.tasks.problems import Task
 
 SERVED_BATCH = 256
 """Items at once in vLLM, which forms its own batches."""
 
 
-class EngineName(StrEnum):
+@dataclass(frozen=True)
+class EngineOptions:
     """What runs the model."""
 
-    local = "local"
-    vllm = "vllm"
-
-
-EngineOption = Annotated[EngineName, typer.Option(help="What runs the model: transformers in this process, or vLLM.")]
-EngineArgsOption = Annotated[
-    str | None, typer.Option(help="vLLM's arguments as JSON: '{\"tensor_parallel_size\": 2}'.")
-]
-EndpointOption = Annotated[str | None, typer.Option(help="An OpenAI-compatible server that answers as MODEL.")]
-TreatedEndpointOption = Annotated[
-    str | None,
-    typer.Option(
-        help="The same server with ARM attached; --policy or --config say how. Of vLLM it may be the same address: "
-        "ARM is turned off by request then."
-    ),
-]
-ConcurrencyOption = Annotated[int, typer.Option(min=1, help="Requests at a time to an endpoint.")]
-
-
-@dataclass(frozen=True)
-class EngineChoice:
-    """The options of `armlet evaluate` that say what runs the model."""
-
-    model: str | None
-    engine: EngineName
-    engine_args: str | None
-    endpoint: str | None
-    treated_endpoint: str | None
-    concurrency: int
-    dtype: str
-    device: str | None
-    seed: int
+    engine: Annotated[
+        Literal["local", "vllm"], Option(help="What runs the model: transformers in this process, or vLLM.")
+    ] = "local"
+    engine_args: Annotated[str | None, Option(help="vLLM's arguments as JSON: '{\"tensor_parallel_size\": 2}'.")] = None
+    endpoint: Annotated[str | None, Option(help="An OpenAI-compatible server that answers as MODEL.")] = None
+    treated_endpoint: Annotated[
+        str | None,
+        Option(
+            help="The same server with ARM attached; --policy or --config say how. Of vLLM it may be the same address: "
+            "ARM is turned off by request then."
+        ),
+    ] = None
+    concurrency: Annotated[int, Option(min=1, help="Requests at a time to an endpoint.")] = 16
 
     @property
     def is_local(self) -> bool:
         """This process runs the model, and can attach whatever a placebo needs."""
-        return not self.endpoint and self.engine is EngineName.local
+        return not self.endpoint and self.engine == "local"
 
     @property
     def batch(self) -> int | None:
         """Items at once; None for the plan's default."""
-        return SERVED_BATCH if self.engine is EngineName.vllm else None
+        return SERVED_BATCH if self.engine == "vllm" else None
 
-    def check(self, context: typer.Context, *, stated: bool) -> None:
+    def check(self, context: Context, compute: ComputeOptions, *, stated: bool) -> None:
         """Refuses options that would change nothing, or that say something that is not so.
 
-        Args:
-            context: of the command.
-            stated: a policy or a configuration was given.
-
-        Raises:
-            ArgumentError: names the option.
+        `stated`: a policy or a configuration was given.
         """
         if self.treated_endpoint and not self.endpoint:
             raise ArgumentError("--treated-endpoint: needs --endpoint, the same server without ARM")
         if self.treated_endpoint and not stated:
             raise ArgumentError("--treated-endpoint: say with --policy or --config what that server has attached")
-        if self.endpoint and (self.dtype != "auto" or self.device):
+        if self.endpoint and (compute.dtype != "auto" or compute.device):
             raise ArgumentError("--endpoint: --dtype and --device are the server's own; leave them out")
         if self.endpoint:
             refuse_idle(context, ("engine",), "an --endpoint runs the model")
         else:
             refuse_idle(context, ("concurrency",), "is that of an --endpoint, and there is none")
-        self._vllm_options()
+        if self.engine == "local" and self.engine_args is not None:
+            raise ArgumentError("--engine-args: are vLLM's; add --engine vllm, or leave them out")
+        if self.engine == "vllm" and compute.device:
+            raise ArgumentError("--device: vLLM chooses its own; leave it out")
+        self._vllm_arguments()
 
-    def open(self, compared: "Sequence[Condition]", tasks: "Sequence[Task]") -> "Engine":
+    def open(
+        self, model: str | None, compute: ComputeOptions, compared: Sequence[Condition], tasks: Sequence[Task]
+    ) -> Engine:
         """The engine, ready for these conditions and tasks.
 
         Raises:
             ArmletError: it cannot be reached or loaded, or cannot run them.
         """
         if self.endpoint:
-            return self._server(self.endpoint, compared, tasks)
-        if self.engine is EngineName.vllm:
-            return self._offline(compared, tasks)
-        return local_engine(self.model, self.dtype, self.device, self.seed)
+            return self._server(self.endpoint, model, compute.seed, compared, tasks)
+        if self.engine == "local":
+            return local_engine(model, compute)
+        from armlet.integrations.vllm.engine import Offline, single_treatment
 
-    def _vllm_options(self) -> dict[str, Any]:
-        if self.engine is EngineName.local:
-            if self.engine_args is not None:
-                raise ArgumentError("--engine-args: are vLLM's; add --engine vllm, or leave them out")
-            return {}
-        if self.device:
-            raise ArgumentError("--device: vLLM chooses its own; leave it out")
+        treatment, model = single_treatment(compared, tasks), model or ABACUS
+        with notes.status(escape(f"loading {model} in vLLM ...")):
+            return Offline(model, treatment, dtype=compute.dtype, options=self._vllm_arguments(), seed=compute.seed)
+
+    def _vllm_arguments(self) -> dict[str, Any]:
         refused = f"--engine-args: expected a JSON object, found {self.engine_args!r}"
         try:
-            options = json.loads(self.engine_args or "{}")
+            arguments = json.loads(self.engine_args or "{}")
         except ValueError as error:
             raise ArgumentError(f"{refused} ({error})") from error
-        if not isinstance(options, dict):
+        if not isinstance(arguments, dict):
             raise ArgumentError(refused)
-        return options
+        return arguments
 
-    def _server(self, url: str, compared: "Sequence[Condition]", tasks: "Sequence[Task]") -> "Engine":
+    def _server(
+        self, url: str, model: str | None, seed: int, compared: Sequence[Condition], tasks: Sequence[Task]
+    ) -> Engine:
         from armlet.evaluation.engines.endpoint import Endpoint
 
-        if self.model is None:
+        if model is None:
             raise ArgumentError(
                 "--endpoint: name the model as the server knows it: armlet evaluate MODEL --endpoint URL"
             )
-        server = Endpoint(
-            url,
-            model=self.model,
-            treated_url=self.treated_endpoint,
-            concurrency=self.concurrency,
-            seed=self.seed,
-        )
+        treated = self.treated_endpoint
+        server = Endpoint(url, model=model, treated_url=treated, concurrency=self.concurrency, seed=seed)
         server.check(compared, tasks)
         if server.switched:
             server.check_switch()
         return server
 
-    def _offline(self, compared: "Sequence[Condition]", tasks: "Sequence[Task]") -> "Engine":
-        from armlet.checkpoints.identity import ABACUS
-        from armlet.integrations.vllm.engine import Offline, single_treatment
 
-        treatment, model = single_treatment(compared, tasks), self.model or ABACUS
-        with notes.status(escape(f"loading {model} in vLLM ...")):
-            return Offline(model, treatment, dtype=self.dtype, options=self._vllm_options(), seed=self.seed)
-
-
-def local_engine(model: str | None, dtype: str, device: str | None, seed: int) -> "Engine":
-    """The model in this process.
-
-    Raises:
-        CheckpointError, ArgumentError: it cannot be loaded.
-    """
-    from armlet.checkpoints.identity import ABACUS
-    from armlet.evaluation.engines.local import Local
-
-    refuse_meta(device)
-    with notes.status(escape(f"loading {model or ABACUS} ...")):
-        engine = Local(model or ABACUS, dtype=dtype, device=device, seed=seed)
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Says on stderr that a model is loaded; afterwards transformers is silent there."""
+    with notes.status(escape(f"loading {name} ...")):
+        yield
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # this process is the command's own, and stderr is for what the user must know
-    return engine
+
+
+def local_engine(model: str | None, compute: ComputeOptions) -> Engine:
+    """The model in this process; raises CheckpointError or ArgumentError where it cannot be loaded."""
+    from armlet.evaluation.engines.local import Local
+
+    with loading(model or ABACUS):
+        return Local(model or ABACUS, dtype=compute.dtype, device=compute.device, seed=compute.seed)

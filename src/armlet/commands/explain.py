@@ -1,22 +1,22 @@
 """`armlet explain`: what filler tokens do to attention and gate."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from rich.console import Console
+from rich.table import Table
+from typer import Option
 
 from armlet.attachment.config import parse_layers
-from armlet.commands import arguments
-from armlet.commands.reading import Opened, open_model
+from armlet.commands import options
+from armlet.commands.options import POLICY, collect_until_interrupted, finish, folder_option
+from armlet.commands.reading import open_model
 from armlet.presentation.files import csv_text, write_json, write_text
-from armlet.presentation.terminal import INTERRUPTED, notes, progress, say_interrupted
+from armlet.presentation.terminal import notes, progress
+from armlet.prompts.fillers import RANDOM_SENTENCE, SYSTEM, Position, filler_conditions
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.spelling import parse_policy
 
 if TYPE_CHECKING:
-    from armlet.mechanism.layers import LayerFindings, Setup
     from armlet.mechanism.result import Explanation
 
 COUNT_DIGITS = len("99999")
@@ -25,59 +25,52 @@ EXPLAIN_FIGURES = ("attention", "affine", "counts", "layers", "classes")
 
 
 def explain(
-    model: arguments.ModelArgument = None,
-    layers: arguments.LayersOption = "all",
-    filler: Annotated[
-        list[str] | None, typer.Option(help="Repeated to the count; / by default. May be given again.")
-    ] = None,
-    count: Annotated[str, typer.Option(help="How many filler tokens, one number or several.")] = "0,10,25,40,55,70",
+    model: options.ModelArgument = None,
+    *,
+    layers: options.LayersOption = "all",
+    filler: Annotated[list[str] | None, Option(help="Repeated to the count; / by default. May be given again.")] = None,
+    count: Annotated[str, Option(help="How many filler tokens, one number or several.")] = "0,10,25,40,55,70",
     position: Annotated[
-        arguments.PlaceName, typer.Option(help="Around the system prompt, after the question, or in it at random.")
-    ] = arguments.PlaceName.between,
+        Position, Option(help="Around the system prompt, after the question, or in it at random.")
+    ] = "between",
     policy: Annotated[
-        list[str] | None,
-        typer.Option(help=f"What ARM does to each class of tokens: {arguments.POLICY}. May be repeated."),
+        list[str] | None, Option(help=f"What ARM does to each class of tokens: {POLICY}. May be repeated.")
     ] = None,
-    prompt: arguments.PromptOption = None,
-    prompts: arguments.PromptsOption = None,
-    system: Annotated[str | None, typer.Option(help="The system prompt; a built-in one by default.")] = None,
-    out: Annotated[Path, typer.Option(help="Where the figures, explain.json and its tables as .csv go.")] = Path(
+    prompts: options.PromptOptions,
+    system: Annotated[str | None, Option(help="The system prompt; a built-in one by default.")] = None,
+    out: Annotated[Path, folder_option("Where the figures, explain.json and its tables as .csv go.")] = Path(
         "armlet-explain"
     ),
-    seed: arguments.SeedOption = 0,
-    dtype: arguments.DtypeOption = "auto",
-    device: arguments.DeviceOption = None,
-    as_json: arguments.JsonOption = False,
+    compute: options.ComputeOptions,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Show what filler tokens do inside the layers: attention, gate and near-zero share, against a random sentence."""
-    from armlet.mechanism.layers import make_setup
+    from armlet.mechanism.layers import make_setup, measure_layers
     from armlet.mechanism.result import summarise
-    from armlet.prompts.fillers import SYSTEM, filler_conditions
 
     system = SYSTEM if system is None else system
     fillers = filler_conditions(filler or ["/"], parse_counts(count))
     policies = list(dict.fromkeys(parse_policy(text) for text in policy or ("outward",)))
-    wanted = parse_layers(layers)
-    questions = arguments.requested_prompts(prompt, prompts, formulas=True)
-    arguments.check_folder(out)
-    opened = open_model(model, dtype, device, last=None if isinstance(wanted, str) else max(wanted))
-    place = {"system": system, "position": position}
-    setup = make_setup(opened.tokenizer, questions, fillers, policies, system, position.value, seed)
+    wanted, questions = parse_layers(layers), prompts.texts(formulas=True)
+    last = None if isinstance(wanted, str) else max(wanted)
+    opened = open_model(model, compute.dtype, compute.device, last=last)
+    setup = make_setup(opened.tokenizer, questions, fillers, policies, system, position, compute.seed)
     indices = range(opened.options.layer + 1) if isinstance(wanted, str) else wanted
-    findings, interrupted = _run_layers(opened, indices, setup)
+    with progress("running layers", len(questions) * (opened.options.layer + 1)) as tick:
+        findings, interrupted = collect_until_interrupted(measure_layers(opened.layers(), indices, setup, tick))
     with notes.status("summing up ..."):
         explanation = summarise(findings, setup)
     # Without a token of a question after the filler there are no classes to draw.
     drawn = EXPLAIN_FIGURES if explanation.classes else EXPLAIN_FIGURES[:-1]
     figures = [str(out / f"explain-{name}.{kind}") for name in drawn for kind in ("png", "svg")]
-    run = {"source": opened.name, "dtype": dtype, **place, "questions": questions, **setup.to_dict(opened.tokenizer)}
-    run |= {"layers": [layer.layer for layer in findings], "interrupted": interrupted, "figures": figures}
-    result = run | explanation.to_dict()
+    result = {"source": opened.name, "dtype": compute.dtype, "system": system, "position": position}
+    result |= {"questions": questions, **setup.to_dict(opened.tokenizer), "layers": [layer.layer for layer in findings]}
+    result |= {"interrupted": interrupted, "figures": figures, **explanation.to_dict()}
     _save_tables(explanation, result, out)
     with notes.status("drawing ..."):
         _save_figures(explanation, opened.options.heads, out)
-    title = f"{opened.name}, layer {findings[0].layer}"
-    arguments.finish(result, as_json, lambda: _print_tables(explanation, title, figures), interrupted=interrupted)
+    shown = _shown_tables(explanation, f"{opened.name}, layer {findings[0].layer}")
+    finish(result, as_json, [*shown, *(f"figure: {path}" for path in figures)], interrupted=interrupted)
 
 
 def parse_counts(text: str) -> list[int]:
@@ -90,23 +83,6 @@ def parse_counts(text: str) -> list[int]:
     if not all(part.isdecimal() and len(part) <= COUNT_DIGITS for part in parts) or not any(map(int, parts)):
         raise ArgumentError(f"--count: expected numbers up to 99999 such as 0,10,25, one of them not 0, found {text!r}")
     return [int(part) for part in parts]
-
-
-def _run_layers(opened: Opened, layers: Iterable[int], setup: "Setup") -> "tuple[list[LayerFindings], bool]":
-    """The findings of each layer, and whether Ctrl-C left layers out."""
-    from armlet.mechanism.layers import measure_layers
-
-    findings: list[LayerFindings] = []
-    interrupted = False
-    with progress("running layers", len(setup.prompts) * (opened.options.layer + 1)) as tick:
-        try:
-            findings.extend(measure_layers(opened.layers(), layers, setup, tick))
-        except KeyboardInterrupt:
-            interrupted = True
-            say_interrupted(findings)
-    if not findings:
-        raise typer.Exit(INTERRUPTED)
-    return findings, interrupted
 
 
 def _save_tables(explanation: "Explanation", result: dict[str, object], out: Path) -> None:
@@ -124,15 +100,10 @@ def _save_figures(explanation: "Explanation", heads: int, out: Path) -> None:
         save(figure, out, f"explain-{name}")
 
 
-def _print_tables(explanation: "Explanation", title: str, figures: list[str]) -> None:
+def _shown_tables(explanation: "Explanation", title: str) -> list[Table | str]:
     from armlet.mechanism.tables import classes_table, explanation_table
-    from armlet.prompts.fillers import RANDOM_SENTENCE
 
     kinds = dict.fromkeys(filler.kind for filler in explanation.setup.fillers if filler.kind != RANDOM_SENTENCE)
-    for kind in kinds or [RANDOM_SENTENCE]:
-        Console().print(explanation_table(explanation, kind, title))
-    if explanation.classes:
-        Console().print(classes_table(explanation, title))
-    else:
-        print("no word of a question comes after the filler: nothing to say of classes, with or without ARM")
-    print(*(f"figure: {path}" for path in figures), sep="\n")
+    tables = [explanation_table(explanation, kind, title) for kind in kinds or [RANDOM_SENTENCE]]
+    unsaid = "no word of a question comes after the filler: nothing to say of classes, with or without ARM"
+    return [*tables, classes_table(explanation, title) if explanation.classes else unsaid]

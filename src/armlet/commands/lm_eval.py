@@ -1,14 +1,13 @@
 """`armlet lm-eval`: lm-eval's own command line with ARM attached, and two of its runs compared item by item."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Context, Option
 
-from armlet.commands.arguments import JsonOption, check_folder
+from armlet.commands.options import JsonOption, check_folder
 
 PASSED_ON: dict[str, Any] = {
     "context_settings": {
@@ -33,7 +32,7 @@ config=armlet.json.
 """
 
 
-def lm_eval(context: typer.Context) -> None:
+def lm_eval(context: Context) -> None:
     """Any task of lm-eval with ARM attached: lm-eval's own options, and policy=... among its --model_args."""
     from armlet.integrations.lm_eval import register
 
@@ -43,8 +42,11 @@ def lm_eval(context: typer.Context) -> None:
     arguments = list(context.args)
     if not arguments or {"-h", "--help"} & set(arguments):
         print(HELP)
-    with _process_arguments(with_model(arguments)):
+    before, sys.argv = sys.argv, ["lm-eval", *with_model(arguments)]  # which lm-eval reads
+    try:
         cli_evaluate()
+    finally:
+        sys.argv = before
 
 
 def with_model(arguments: Sequence[str]) -> list[str]:
@@ -56,11 +58,11 @@ def with_model(arguments: Sequence[str]) -> list[str]:
 
 
 def lm_eval_compare(
-    baseline: Annotated[Path, typer.Argument(help="lm-eval's --output_path of a run with --log_samples, without ARM.")],
-    treated: Annotated[Path, typer.Argument(help="The same tasks with ARM.")],
-    metric: Annotated[str | None, typer.Option(help="Of lm-eval; acc or exact_match by default.")] = None,
-    filter: Annotated[str | None, typer.Option(help="Of lm-eval; each task's first by default.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the report goes; into TREATED by default.")] = None,
+    baseline: Annotated[Path, Argument(help="lm-eval's --output_path of a run with --log_samples, without ARM.")],
+    treated: Annotated[Path, Argument(help="The same tasks with ARM.")],
+    metric: Annotated[str | None, Option(help="Of lm-eval; acc or exact_match by default.")] = None,
+    filter: Annotated[str | None, Option(help="Of lm-eval; each task's first by default.")] = None,
+    out: Annotated[Path | None, Option(help="Where the report goes; into TREATED by default.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Two runs of lm-eval on the same items, as paired differences with intervals and a verdict."""
@@ -69,14 +71,3 @@ def lm_eval_compare(
 
     check_folder(out or treated)
     show_findings(compare_runs(baseline, treated, metric=metric, filter=filter), out or treated, as_json=as_json)
-
-
-@contextmanager
-def _process_arguments(arguments: Sequence[str]) -> Iterator[None]:
-    """Inside the block these are the process's arguments, which lm-eval reads."""
-    before = sys.argv
-    sys.argv = ["lm-eval", *arguments]
-    try:
-        yield
-    finally:
-        sys.argv = before

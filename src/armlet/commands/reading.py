@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from armlet.commands.arguments import refuse_meta
 from armlet.layer.options import Options, read_options
 from armlet.presentation.terminal import notes
 
@@ -20,20 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint, by folder or hub id, of which no layer has been read yet.
-
-    Args:
-        options: of the last layer that is needed.
-        dtype: of the weights; None keeps the checkpoint's.
-        device: where the layers go; None leaves them on the CPU.
-    """
+    """A checkpoint, by folder or hub id, of which no layer has been read yet."""
 
     name: str
     checkpoint: "Checkpoint"
     tokenizer: "PreTrainedTokenizerBase"
-    options: Options
-    dtype: "torch.dtype | None"
-    device: str | None
+    options: Options  # of the last layer that is needed
+    dtype: "torch.dtype | None"  # of the weights; None keeps the checkpoint's
+    device: str | None  # where the layers go; None leaves them on the CPU
 
     def layers(self) -> "Iterator[Layer1]":
         """From layer 0 to the last needed; one is in memory at a time."""
@@ -44,16 +37,11 @@ class Opened:
 
 
 def open_model(model: str | None, dtype: str, device: str | None, *, last: int | None = None) -> Opened:
-    """Opens a checkpoint, or the default one, to read its layers up to `last`; None: up to the model's last.
-
-    Raises:
-        CheckpointError, UnsupportedModelError, ArgumentError: one line on what is wrong with an argument.
-    """
+    """Opens a checkpoint, or the default one, to read its layers up to `last`; None: up to the model's last."""
     from armlet.checkpoints.checkpoint import open_checkpoint
     from armlet.checkpoints.folder import named_folder
     from armlet.checkpoints.pretrained import check_device, default_model, download, load_tokenizer, parse_dtype
 
-    refuse_meta(device)
     check_device(device)
     name, kept = model or default_model(), parse_dtype(dtype)
     with notes.status(escape(f"opening {name} ...")):

@@ -1,7 +1,7 @@
 """What is run: tasks, conditions and how answers are generated, with the defaults of each kind of task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Engine, Sampling
 from armlet.evaluation.grading.graders import Grader, grader_names, graders
+from armlet.evaluation.settings import TaskSettings
 from armlet.evaluation.tasks.problems import SYSTEMS, Kind, Task
 from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS, arithmetic, hub_task, read_task
 from armlet.redistribution.errors import ArgumentError
@@ -28,44 +29,30 @@ VERSIONED_PACKAGES = ("armlet", "torch", "transformers", "tokenizers", "math-ver
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run.
+    """What is run."""
 
-    Args:
-        tasks: with unique names.
-        conditions: with unique names, the baseline first.
-        sampling: how answers are generated; `max_new_tokens` by kind of task.
-        batch: items in a batch.
-        systems: the system prompt of each kind of task.
-        graders: of generated answers, by kind of task; multiple choice needs none.
-        grader: the name of the one for mathematics.
-    """
-
-    tasks: Sequence[Task]
-    conditions: Sequence[Condition]
-    sampling: dict[Kind, Sampling]
-    batch: int
-    systems: dict[Kind, str]
-    graders: dict[Kind, Grader]
-    grader: str = "math-verify"
+    tasks: Sequence[Task]  # with unique names
+    conditions: Sequence[Condition]  # with unique names, the baseline first
+    sampling: dict[Kind, Sampling]  # `max_new_tokens` differs by kind of task
+    batch: int  # items in a batch
+    systems: dict[Kind, str]  # the system prompts
+    graders: dict[Kind, Grader]  # of generated answers; multiple choice needs none
+    grader: str = "math-verify"  # the name of the one for mathematics
 
     def manifest(self, engine: Engine) -> dict[str, Any]:
         """Everything that decides the answers, as plain values."""
         kinds: list[Kind] = sorted({task.kind for task in self.tasks})
+        generated: list[Kind] = [kind for kind in kinds if kind != "choice"]
+        tasks = [
+            TaskSettings(task.name, task.kind, len(task.problems), task.fingerprint(), dict(task.source))
+            for task in self.tasks
+        ]
         return {
             "engine": engine.describe(),
-            "tasks": [
-                {
-                    "name": task.name,
-                    "kind": task.kind,
-                    "items": len(task.problems),
-                    "sha256": task.fingerprint(),
-                    "source": dict(task.source),
-                }
-                for task in self.tasks
-            ],
+            "tasks": [asdict(task) for task in tasks],
             "conditions": [condition.plain() for condition in self.conditions],
-            "sampling": {kind: vars(self.sampling[kind]) for kind in kinds if kind != "choice"},
-            "systems": {kind: self.systems[kind] for kind in kinds if kind != "choice"},
+            "sampling": {kind: vars(self.sampling[kind]) for kind in generated},
+            "systems": {kind: self.systems[kind] for kind in generated},
             "graders": grader_names(self.grader, kinds),
             "batch": self.batch,
             "versions": {name: metadata.version(name) for name in VERSIONED_PACKAGES},
@@ -75,26 +62,21 @@ class Plan:
 def collect_tasks(
     names: Sequence[str] | None, files: Sequence[Path] | None, items: int | None, difficulty: int | None, seed: int
 ) -> list[Task]:
-    """The tasks that the command line names; the built-in one where it names none.
-
-    Raises:
-        ArgumentError: a task that cannot be read, or two of one name.
-    """
+    """The tasks that the command line names; the built-in one where it names none. No two may have one name."""
     names = names or ([] if files else [ARITHMETIC])
     if difficulty is not None and ARITHMETIC not in names:
         raise ArgumentError(f"--difficulty: belongs to the task {ARITHMETIC}, which is not among the tasks")
-
-    def task_of(name: str) -> Task:
-        if name == ARITHMETIC:
-            return arithmetic(items or ARITHMETIC_ITEMS, seed=seed, difficulty=difficulty)
-        return hub_task(name, items)
-
-    tasks = [*map(task_of, names), *(read_task(file, items) for file in files or ())]
-    task_names = [task.name for task in tasks]
-    for at, name in enumerate(task_names):
-        if name in task_names[:at]:
+    tasks = [
+        arithmetic(items or ARITHMETIC_ITEMS, seed=seed, difficulty=difficulty)
+        if name == ARITHMETIC
+        else hub_task(name, items)
+        for name in names
+    ]
+    tasks += [read_task(file, items) for file in files or ()]
+    for at, task in enumerate(tasks):
+        if task.name in (earlier.name for earlier in tasks[:at]):
             option, advice = ("--task", "") if at < len(names) else ("--data", "; give the file another name")
-            raise ArgumentError(f"{option}: {name!r} is given twice{advice}")
+            raise ArgumentError(f"{option}: {task.name!r} is given twice{advice}")
     return tasks
 
 
@@ -111,19 +93,9 @@ def make_plan(
     allow_code: bool = False,
     batch: int | None = None,
 ) -> Plan:
-    """A plan with the defaults of each kind of task.
+    """A plan with the defaults of each kind of task in place of None.
 
-    Args:
-        tasks: what is asked.
-        conditions: under which conditions.
-        built_in: the embedded model answers, which was trained on bare expressions without a system prompt.
-        seed: of sampling.
-        max_new_tokens: None for `MAX_NEW_TOKENS`.
-        system: None for the prompt of each kind.
-        top_p: of sampling.
-        grader: one of `MATHS_GRADERS`.
-        allow_code: programs may be run.
-        batch: None for `BUILT_IN_BATCH` or `LOCAL_BATCH`.
+    `built_in`: the embedded model answers, which was trained on bare expressions without a system prompt.
 
     Raises:
         ArgumentError: no such grader, or tasks with programs where they may not be run.
@@ -144,10 +116,7 @@ def make_plan(
 def servable_conditions(
     compared: Sequence[Condition], tasks: Sequence[Task]
 ) -> tuple[list[Condition], list[Condition]]:
-    """The conditions that a server or vLLM can run, and the others.
-
-    They have ARM as it is configured, without what a placebo needs, and weigh choices at temperature 1.
-    """
+    """The conditions that a server or vLLM can run, without a placebo and at temperature 1, and the others."""
     weighed = any(task.kind == "choice" for task in tasks)
     kept = [condition for condition in compared if not condition.placebo and (condition.weighing == 1 or not weighed)]
     return kept, [condition for condition in compared if condition not in kept]

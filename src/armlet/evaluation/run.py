@@ -2,12 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from armlet.evaluation.conditions.conditions import Condition, applies
 from armlet.evaluation.engines.engine import Ask, Engine
+from armlet.evaluation.grading.graders import EQUAL
 from armlet.evaluation.plan import Plan
+from armlet.evaluation.report.analysis import analyse_run
+from armlet.evaluation.report.findings import Findings
 from armlet.evaluation.tasks.problems import Task
-from armlet.runs.folder import Record, RunFolder
+from armlet.presentation.terminal import notes, progress
+from armlet.runs.folder import Record, RunFolder, default_run_folder, open_run_folder
+from armlet.runs.machine import machine
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,30 @@ def run(plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], No
         tick(len(unit.asks))
 
 
+@dataclass(frozen=True)
+class FinishedRun:
+    """The findings of a run, its folder, and whether Ctrl-C cut it short."""
+
+    findings: Findings
+    folder: Path
+    interrupted: bool
+
+
+def perform(plan: Plan, engine: Engine, folder: Path | None = None) -> FinishedRun:
+    """Runs what a folder, by default one named after the run, does not contain yet, and analyses what is there."""
+    manifest = plan.manifest(engine)
+    folder = folder or default_run_folder(manifest)
+    interrupted = False
+    with open_run_folder(folder, manifest, machine()) as journal:
+        with progress("answering", count_answers(plan)) as tick:
+            try:
+                run(plan, engine, journal, tick)
+            except KeyboardInterrupt:
+                interrupted = True
+        with notes.status("summing up ..."):
+            return FinishedRun(analyse_run(journal, plan.tasks, EQUAL), folder, interrupted)
+
+
 def _generate_answers(unit: Unit, engine: Engine, plan: Plan) -> list[Record]:
     kind = unit.task.kind
     outputs = engine.answer(unit.asks, unit.condition, plan.sampling[kind], batch=unit.batch, sample=unit.sample)
@@ -82,10 +112,5 @@ def _weigh_choices(unit: Unit, engine: Engine) -> list[Record]:
 
 
 def _row_identity(unit: Unit, ask: Ask) -> Record:
-    return {
-        "task": unit.task.name,
-        "condition": unit.condition.name,
-        "item": ask.problem.id,
-        "sample": unit.sample,
-        "batch": unit.batch,
-    }
+    task, batch, condition, sample = unit.key
+    return {"task": task, "condition": condition, "item": ask.problem.id, "sample": sample, "batch": batch}

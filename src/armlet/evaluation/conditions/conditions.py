@@ -38,15 +38,12 @@ class Treatment:
     def plain(self) -> dict[str, object]:
         """The content of an armlet.json; "all" layers remain a word until there is a model to count them."""
         layers = [self.layers] if isinstance(self.layers, int) else self.layers
-        layers = layers if isinstance(layers, str) else list(layers)
-        content: dict[str, object] = describe(self.policy, [], self.scope, self.noise, self.site)
-        return content | {"layers": layers}
+        content = describe(self.policy, [], self.scope, self.noise, self.site)
+        return content | {"layers": layers if isinstance(layers, str) else list(layers)}
 
     def for_sample(self, placebo_name: str | None, sample: int) -> "Treatment":
         """The treatment of one sample, with the policy or a placebo for it."""
-        noise = self.noise
-        if isinstance(noise, Noise):
-            noise = Noise(noise.seed, noise.stream + sample)
+        noise = Noise(self.noise.seed, self.noise.stream + sample) if isinstance(self.noise, Noise) else self.noise
         return replace(self, policy=placebo(placebo_name, self.policy) if placebo_name else self.policy, noise=noise)
 
 
@@ -56,6 +53,10 @@ class Filling:
 
     filler: Filler
     position: Position = "between"
+
+    def label(self) -> str:
+        """The name of its condition."""
+        return f"filler {self.filler.count} × {self.filler.kind!r} {self.position}"
 
 
 @dataclass(frozen=True)
@@ -92,20 +93,11 @@ def conditions(
     combine: bool = False,
     placebos: bool = True,
 ) -> list[Condition]:
-    """The baseline, what it is compared with, and the placebos.
+    """The baseline, a condition for each treatment and filling, and the placebos.
 
-    Args:
-        treatments: each is a condition.
-        fillings: each is a condition.
-        temperature: of all conditions except the placebo for it and, where it is 0, best-of.
-        samples: of all conditions except best-of.
-        best_of: so many sampled answers to each item, for a majority vote and the likeliest; 0 for none.
-        combine: also each treatment with each filler, and each of these conditions with `best_of`.
-        placebos: identity and draw-only for the first treatment, matched for each, and a change of temperature.
-
-    Raises:
-        ArgumentError: a temperature out of range, several samples of greedy answers, which would be the same, or two
-            conditions of the same name.
+    `best_of` sampled answers to each item are for a majority vote and the likeliest. `combine` adds each treatment with
+    each filler, and each of these conditions with `best_of`. `placebos` are identity and draw-only for the first
+    treatment, matched for each, and a change of temperature.
     """
     if not 0 <= temperature < math.inf:
         raise ArgumentError(f"--temperature: expected a number from 0, found {temperature}")
@@ -113,7 +105,7 @@ def conditions(
         raise ArgumentError("--samples: several greedy answers are the same; give --temperature too, such as 0.7")
     baseline = Condition(BASELINE, BASELINE, temperature=temperature, samples=samples)
     treated = [replace(baseline, name=_label(t), role="treated", treatment=t) for t in treatments]
-    filled = [replace(baseline, name=_filler_label(f), role="filler", filling=f) for f in fillings]
+    filled = [replace(baseline, name=f.label(), role="filler", filling=f) for f in fillings]
     compared = [baseline, *treated, *filled]
     if combine:
         compared += [
@@ -163,7 +155,3 @@ def _spelled(value: object) -> str:
     if isinstance(value, list | tuple):
         return "/".join(map(_spelled, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _filler_label(filling: Filling) -> str:
-    return f"filler {filling.filler.count} × {filling.filler.kind!r} {filling.position}"

@@ -68,11 +68,7 @@ class Exercise:
 def exercise(index: int, *, seed: int = 0, difficulty: int = DIFFICULTY, split: Split = "test") -> Exercise:
     """The problem of that index, which depends on these arguments alone; the sequence is endless.
 
-    Args:
-        index: from 0.
-        seed: of the whole sequence.
-        difficulty: a level, see `LEVELS`.
-        split: no question is in both; two indices may give the same question, sometimes at level 1.
+    No question is in both splits; two indices may give the same question, sometimes at level 1.
 
     Raises:
         ArgumentError: a negative index, or a level or a split that does not exist.

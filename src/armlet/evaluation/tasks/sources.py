@@ -7,7 +7,6 @@ from pathlib import Path
 
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY, exercise
 from armlet.evaluation.tasks.problems import Kind, Problem, Task
-from armlet.evaluation.tasks.rows import JsonRow, parse_row
 from armlet.redistribution.errors import ArgumentError
 
 ARITHMETIC, ARITHMETIC_ITEMS = "arithmetic", 2000
@@ -22,6 +21,12 @@ HUB: dict[str, tuple[str, str | None, str]] = {
 }
 """Tasks by name: dataset, configuration and split on the hub."""
 
+JsonRow = Mapping[str, object]
+
+ID_KEYS = ("id", "unique_id", "task_id", "ID")
+QUESTION_KEYS = ("problem", "question")
+GOLD_KEYS = ("final", "answer")  # GSM8K's answer is the whole solution; `final` is the result alone
+
 
 def arithmetic(items: int, *, seed: int = 0, difficulty: int | None = None) -> Task:
     """The built-in task: seeded chains of arithmetic; difficulty None is the level that `abacus` is tuned to."""
@@ -32,14 +37,9 @@ def arithmetic(items: int, *, seed: int = 0, difficulty: int | None = None) -> T
 
 
 def read_task(file: Path, items: int | None = None) -> Task:
-    """A task from local JSON Lines, named after the file.
+    """A task from local JSON Lines, one object on each line, named after the file.
 
-    Args:
-        file: one JSON object on each line, all of one kind.
-        items: the first so many in the order of their ids' sha256; None for all.
-
-    Raises:
-        ArgumentError: names `--data`, the file and the line, and what is wrong with it.
+    `items`: the first so many in the order of their ids' sha256; None for all.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -51,30 +51,19 @@ def read_task(file: Path, items: int | None = None) -> Task:
 
 
 def hub_task(name: str, items: int | None = None) -> Task:
-    """A task from a hub: one of `HUB` by its name, or any dataset as "owner/name", "owner/name:config:split".
-
-    Args:
-        name: of the task or the dataset.
-        items: as in `read_task`.
-
-    Raises:
-        ArgumentError: names `--task`, and says that there is no such task, that the dataset cannot be loaded, or which
-            row is not understood.
-    """
+    """A task from a hub: one of `HUB` by its name, or any dataset as "owner/name", "owner/name:config:split"."""
     if name not in HUB and "/" not in name:
         known = ", ".join((ARITHMETIC, *HUB))
         raise ArgumentError(f"--task: expected {known} or a dataset as owner/name, found {name!r}")
-    dataset, config, split = HUB.get(name) or _parse_dataset(name)
-    source = {"dataset": dataset, "config": config, "split": split}
-    return _make_task("--task", name, _hub_rows(dataset, config, split), items, source)
-
-
-def _parse_dataset(name: str) -> tuple[str, str | None, str]:
-    dataset, *rest = name.split(":")
-    if len(rest) > 2:
-        raise ArgumentError(f"--task: expected owner/name:config:split, found {name!r}")
-    config, split = rest if len(rest) == 2 else (None, *(rest or ["test"]))
-    return dataset, config or None, split
+    if name in HUB:
+        dataset, config, split = HUB[name]
+    else:
+        dataset, *rest = name.split(":")
+        if len(rest) > 2:
+            raise ArgumentError(f"--task: expected owner/name:config:split, found {name!r}")
+        config, split = rest if len(rest) == 2 else (None, *(rest or ["test"]))
+    source = {"dataset": dataset, "config": config or None, "split": split}
+    return _make_task("--task", name, _hub_rows(**source), items, source)
 
 
 def _hub_rows(dataset: str, config: str | None, split: str) -> list[tuple[str, JsonRow]]:
@@ -111,7 +100,7 @@ def _make_task(
     kinds: dict[Kind, str] = {}  # and the place of the first row of each
     problems: dict[str, Problem] = {}
     for place, row in rows:
-        kind, problem = parse_row(place, row)
+        kind, problem = _parse_row(place, row)
         kinds.setdefault(kind, place.removeprefix(f"{option}: "))
         if problem.id in problems:
             raise ArgumentError(f"{place}: the id {problem.id!r}, or the whole row, is there twice")
@@ -124,3 +113,56 @@ def _make_task(
     # By sha256, a subset is not the beginning of a file, and a larger subset contains the smaller one.
     chosen = set(sorted(problems, key=lambda id: hashlib.sha256(id.encode()).digest())[:items])
     return Task(name, next(iter(kinds)), tuple(problems[id] for id in problems if id in chosen), source)
+
+
+def _parse_row(place: str, row: JsonRow) -> tuple[Kind, Problem]:
+    """The problem in a row, and its kind, which the row's keys decide."""
+    # An id for a row that has none depends neither on its place nor on the other rows.
+    content = hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    id = str(next((row[key] for key in ID_KEYS if row.get(key) is not None), content))
+    if "choices" in row:
+        return "choice", _parse_choice(place, id, row)
+    if "entry_point" in row:
+        name = _required_text(place, row, "entry_point")
+        if not name.isidentifier():
+            raise ArgumentError(f"{place}: entry_point must be a function's name, found {name!r}")
+        prompt, test = (_required_text(place, row, key) for key in ("prompt", "test"))
+        return "code", Problem(id, prompt, test, entry_point=name)
+    question, gold = (next((key for key in keys if key in row), None) for keys in (QUESTION_KEYS, GOLD_KEYS))
+    if question is None or gold is None:
+        raise ArgumentError(
+            f"{place}: expected problem or question with answer, choices with gold, or prompt with test and "
+            f"entry_point; found {', '.join(row) or 'nothing'}"
+        )
+    answer = _parse_answer(place, row, gold)
+    return "maths", Problem(id, _required_text(place, row, question), answer)
+
+
+def _parse_answer(place: str, row: JsonRow, key: str) -> str:
+    """The answer as text: of a worked solution in GSM8K's form, the part after the last ####."""
+    value = row[key]
+    if not isinstance(value, str | int | float) or isinstance(value, bool) or str(value) in ("nan", "inf", "-inf"):
+        raise ArgumentError(f"{place}: {key} must be a text or a number, found {value!r}")
+    answer = str(value).rpartition("####")[2].strip()
+    if not answer:
+        raise ArgumentError(f"{place}: the answer is empty")
+    return answer
+
+
+def _parse_choice(place: str, id: str, row: JsonRow) -> Problem:
+    choices, gold = row["choices"], row.get("gold")
+    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
+        raise ArgumentError(f"{place}: choices must be a list of at least two texts")
+    if isinstance(gold, bool) or not isinstance(gold, int) or not 0 <= gold < len(choices):
+        raise ArgumentError(f"{place}: gold must be an index into the {len(choices)} choices, found {gold!r}")
+    context, question = (str(row.get(key) or "") for key in ("context", "question"))
+    if not context and not question:
+        raise ArgumentError(f"{place}: expected context or question")
+    return Problem(id, question, str(gold), context=context, choices=tuple(choices))
+
+
+def _required_text(place: str, row: JsonRow, key: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise ArgumentError(f"{place}: {key} must be a text, found {value!r}")
+    return value

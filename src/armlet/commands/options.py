@@ -1,0 +1,166 @@
+"""Options that commands share, in groups that a command takes as one parameter, and how a command's result is shown."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+from typer import Argument, CallbackParam, Context, Exit, Option
+
+from armlet.attachment.config import AttachArguments, parse_layers
+from armlet.presentation.files import json_text
+from armlet.presentation.terminal import INTERRUPTED, say_interrupted
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.noise import Noise
+from armlet.redistribution.rows import Policy
+
+POLICY = "outward, inward or transport, with settings if need be: outward:band=0.2,share=0.02/0.25"
+
+Part = TypeVar("Part")
+ScopeName = Literal["token", "sequence", "call"]
+SiteName = Literal["gate", "product"]
+
+
+def unslashed(model: str | None) -> str | None:
+    """A model's name without a trailing slash, which shells add; runs are named after it."""
+    return model and (model.rstrip("/") or model)
+
+
+def check_folder(folder: Path, option: str = "--out") -> None:
+    """Refuses a folder that cannot be created or written to."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        reason = "may not be written to" if nearest.is_dir() else "is a file"
+        raise ArgumentError(f"{option}: {folder} cannot be written, {nearest} {reason}")
+
+
+def folder_option(help: str) -> Any:
+    """An option for a folder that is written to, which is checked before anything slow."""
+
+    def check(option: CallbackParam, folder: Path | None) -> Path | None:
+        if folder:
+            check_folder(folder, option.opts[0])
+        return folder
+
+    return Option(callback=check, help=help)
+
+
+def _real_device(device: str | None) -> str | None:
+    if device == "meta":
+        raise ArgumentError("--device: 'meta' has no values; name cpu, or cuda where there is one")
+    return device
+
+
+ModelArgument = Annotated[
+    str | None, Argument(callback=unslashed, help="A folder or hub id; SmolLM2-135M-Instruct by default.")
+]
+PolicyOption = Annotated[str, Option(help=POLICY + ".")]
+LayersOption = Annotated[str, Option(help="An index, several (0,3), a range (0-5), or all.")]
+ScopeOption = Annotated[ScopeName, Option(help="Over which values statistics are taken.")]
+SiteOption = Annotated[SiteName, Option(help="After the gate's activation, or after its product with up.")]
+SeedOption = Annotated[int, Option(min=0, max=2**63 - 1, help="Of the keyed noise, of samples and of sampling.")]
+DtypeOption = Annotated[
+    str, Option(help="Of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")
+]
+DeviceOption = Annotated[
+    str | None, Option(callback=_real_device, help="Where the model runs, such as cuda; the CPU by default.")
+]
+JsonOption = Annotated[bool, Option("--json", help="The result as JSON on stdout, and nothing else.")]
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """How a model is computed with."""
+
+    seed: SeedOption = 0
+    dtype: DtypeOption = "auto"
+    device: DeviceOption = None
+
+
+@dataclass(frozen=True)
+class PlaceOptions:
+    """Where ARM is attached, and what its statistics are taken over."""
+
+    layers: LayersOption = "0"
+    scope: ScopeOption = "token"
+    site: SiteOption = "gate"
+
+    def arguments(self, policy: Policy, seed: int) -> AttachArguments:
+        """The arguments of `attach` for a policy there."""
+        layers = parse_layers(self.layers)
+        return {"policy": policy, "layers": layers, "scope": self.scope, "noise": Noise(seed), "site": self.site}
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What a model is asked."""
+
+    prompt: Annotated[list[str] | None, Option(help="A prompt. May be repeated; built-in ones by default.")] = None
+    prompts: Annotated[Path | None, Option(help="A text file with a prompt on each line.")] = None
+
+    def texts(self, *, formulas: bool = False) -> list[str]:
+        """The prompts of --prompt and then those of the file of --prompts; without any, built-in ones."""
+        from armlet.prompts.questions import BUILT_IN, FORMULAS, read_prompts
+
+        texts = [*(self.prompt or []), *(read_prompts(self.prompts) if self.prompts else [])]
+        return texts or [*BUILT_IN, *(FORMULAS if formulas else ())]
+
+
+def flattened(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as typer reads it: each parameter that is a group of options is replaced by the group's fields."""
+    groups: dict[str, Any] = {}
+    options: list[Parameter] = []
+    for parameter in signature(command).parameters.values():
+        if is_dataclass(parameter.annotation):
+            groups[parameter.name] = parameter.annotation
+            options += signature(groups[parameter.name]).parameters.values()
+        else:
+            options.append(parameter)
+
+    @wraps(command)
+    def call(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    call.__signature__ = Signature([option.replace(kind=Parameter.KEYWORD_ONLY) for option in options])  # type: ignore
+    call.__annotations__ = {option.name: option.annotation for option in options}
+    return call
+
+
+def refuse_idle(context: Context, names: Iterable[str], because: str) -> None:
+    """Refuses options, named as the command's parameters, that are on the command line and would have no effect."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source and source.name == "COMMANDLINE":
+            raise ArgumentError(f"--{name.replace('_', '-')}: {because}; leave it out")
+
+
+def collect_until_interrupted(items: Iterator[Part]) -> tuple[list[Part], bool]:
+    """The items, and whether Ctrl-C ended them early; exits with 130 where it came before the first."""
+    collected: list[Part] = []
+    interrupted = False
+    try:
+        collected.extend(items)
+    except KeyboardInterrupt:
+        interrupted = True
+        say_interrupted(collected)
+    if not collected:
+        raise Exit(INTERRUPTED)
+    return collected, interrupted
+
+
+def finish(result: object, as_json: bool, shown: Iterable[Table | str], *, interrupted: bool = False) -> None:
+    """Prints a command's result, as JSON or as tables and lines; exits with 130 after Ctrl-C."""
+    if as_json:
+        print(json_text(result), end="")
+    else:
+        for item in shown:
+            print(item) if isinstance(item, str) else Console().print(item)
+    if interrupted:
+        raise Exit(INTERRUPTED)
