@@ -87,6 +87,5 @@ def show_findings(
     for warning in failed_checks(findings):
         notes.print(warning, style="yellow", markup=False, highlight=False, soft_wrap=True)
     verdicts = [verdict.sentence for verdict in findings.verdicts]
-    finish(
-        findings.to_dict(), as_json, [*map(summary_table, findings.tasks), *verdicts, *reports], interrupted=interrupted
-    )
+    lines = [*(summary_table(task) for task in findings.tasks), *verdicts, *reports]
+    finish(findings.to_dict(), as_json, lines, interrupted=interrupted)
