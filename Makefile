@@ -19,22 +19,25 @@ PIP := $(BIN)/python -m pip -qq
 OLDEST := .venv-oldest
 SERVING := .venv-vllm
 
-.PHONY: demo check test test-oldest test-vllm models format clean
+.PHONY: demo check fast lint test test-oldest test-vllm models format clean
 
 demo: $(MODEL)
 	@$(BIN)/armlet inspect $(MODEL) --out $(DEMO)
 	@$(BIN)/armlet generate $(MODEL) "A train covers 60 km in 45 minutes. What is its average speed in km/h?"
 
+# The types take one core while the tests take the other.
 check: $(INSTALLED)
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/basedpyright
+	@$(MAKE) --no-print-directory -j2 lint fast
+
+fast:
 	$(BIN)/pytest -q -m 'not slow'
 
-test: $(MODEL)
+lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright
+
+test: $(MODEL) lint
 	ARMLET_REQUIRE_MODEL=1 $(BIN)/pytest
 
 # Those that make a model, take a real one, or compile ARM; lm-eval, an extra, has bounds of its own.

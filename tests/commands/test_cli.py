@@ -16,10 +16,10 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
 
-import armlet.inspection.figures
-import armlet.inspection.measure
 from armlet import Inward, Noise, Outward, Transport, attach, load_config, redistribute
 from armlet.cli import COMMANDS, main
+from armlet.inspection.figures import draw_inspection
+from armlet.inspection.measure import activated_gates
 from armlet.prompts.generation import TokenStream
 from armlet.prompts.questions import BUILT_IN
 from armlet.redistribution.outward import near_zero_halfwidth
@@ -218,12 +218,11 @@ def test_dtype_is_the_models(folder):
 @pytest.mark.usefixtures("undrawn")
 def test_tokens_that_overflow_are_left_out_counted_and_mentioned(folder, monkeypatch):
     def spoilt(*args):
-        for gate in whole(*args):
+        for gate in activated_gates(*args):
             gate[-1, 0] = float("inf")
             yield gate
 
-    whole = armlet.inspection.measure.activated_gates
-    monkeypatch.setattr(armlet.inspection.measure, "activated_gates", spoilt)
+    monkeypatch.setattr("armlet.commands.inspect.activated_gates", spoilt)
     given = ("inspect", folder, "--prompt", "w1 w2 w9", "--prompt", "w4 w5")
     found = result(*given)
     assert (found["tokens"], found["passed"]) == (3, 2)
@@ -246,10 +245,9 @@ def test_synthetic_modes_become_one_under_transport():
 @pytest.mark.slow
 def test_synthetic_modes_are_drawn_on_the_axis_of_the_figure(monkeypatch):
     asked = []
-    draw = armlet.inspection.figures.draw_inspection
     monkeypatch.setattr(
         "armlet.inspection.figures.draw_inspection",
-        lambda *args, **how: asked.append(how["axis"]) or draw(*args, **how),
+        lambda *args, **how: asked.append(how["axis"]) or draw_inspection(*args, **how),
     )
     result("inspect", "--synthetic", "modes")
     result("inspect", "--synthetic", "heavy-tail")
@@ -512,15 +510,14 @@ TokenStream.put = pressing
 
 def interrupt_inspection(monkeypatch, count):
     """Let the prompt behind the count-th press Ctrl-C."""
-    whole = armlet.inspection.measure.activated_gates
 
     def pressing(*args):
-        for index, gate in enumerate(whole(*args)):
+        for index, gate in enumerate(activated_gates(*args)):
             if index == count:
                 raise KeyboardInterrupt
             yield gate
 
-    monkeypatch.setattr(armlet.inspection.measure, "activated_gates", pressing)
+    monkeypatch.setattr("armlet.commands.inspect.activated_gates", pressing)
 
 
 @pytest.mark.slow
@@ -543,7 +540,7 @@ def test_ctrl_c_before_the_first_prompt_leaves_nothing(folder, monkeypatch):
 
 @pytest.mark.parametrize(
     "place",
-    ["checkpoints.pretrained.load_tokenizer", "inspection.measure.inspect_gates", "inspection.figures.draw_inspection"],
+    ["commands.reading.load_tokenizer", "commands.inspect.inspect_gates", "inspection.figures.draw_inspection"],
 )
 def test_ctrl_c_elsewhere_ends_quietly(folder, monkeypatch, place):
     def press(*_args, **_how):
@@ -707,7 +704,7 @@ def test_a_hub_id_that_nobody_answers_for_is_bad_input(monkeypatch, line):
 
 def test_a_folder_that_may_not_be_written_to_is_refused_before_the_model_is_loaded(folder, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
-    monkeypatch.setattr("armlet.checkpoints.pretrained.load", None)
+    monkeypatch.setattr("armlet.commands.generate.load", None)
     code, out, err = run("generate", folder, *ASK, "--out", "here")
     assert (code, out) == (2, "")
     assert err.startswith("armlet: --out: here cannot be written")
@@ -723,7 +720,7 @@ def test_a_disk_that_fills_up_is_one_line(folder, monkeypatch):
 
 
 def test_an_unforeseen_error_is_not_hidden(folder, monkeypatch):
-    monkeypatch.setattr("armlet.checkpoints.pretrained.load_tokenizer", None)
+    monkeypatch.setattr("armlet.commands.reading.load_tokenizer", None)
     with pytest.raises(TypeError):
         main(["inspect", str(folder)])
 

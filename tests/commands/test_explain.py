@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import armlet.mechanism.layers
 from armlet.commands.explain import parse_counts
 from armlet.mechanism.classes import CLASSES
+from armlet.mechanism.layers import measure_layers
 from armlet.mechanism.measure import GATE_QUANTITIES, QUANTITIES
 from armlet.prompts.fillers import RANDOM_SENTENCE, SYSTEM
 from armlet.prompts.questions import BUILT_IN, FORMULAS
@@ -189,16 +189,15 @@ def test_ctrl_c_before_the_first_layer_is_finished_leaves_nothing(folder, monkey
 
 
 def interrupt(monkeypatch, after):
-    """Let the layer behind so many press Ctrl-C."""
-    whole = armlet.mechanism.layers.measure_layers
+    """Lets the layer after so many press Ctrl-C."""
 
     def pressing(*args):
-        for index, findings in enumerate(whole(*args)):
+        for index, findings in enumerate(measure_layers(*args)):
             if index == after:
                 raise KeyboardInterrupt
             yield findings
 
-    monkeypatch.setattr(armlet.mechanism.layers, "measure_layers", pressing)
+    monkeypatch.setattr("armlet.commands.explain.measure_layers", pressing)
 
 
 @pytest.mark.parametrize(

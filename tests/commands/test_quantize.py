@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import armlet.precision.measure
 from armlet import attach, load_config
 from armlet.attachment.config import ARMLET_FILE
-from armlet.commands.quantize import quantize
+from armlet.commands.quantize import TextOptions
 from armlet.precision.choice import CONTRACT, CONTRACTIONS, ROUNDED, TRANSFORMS, WORST_KEPT
 from armlet.precision.codes import CODES
 from armlet.precision.findings import save_setting
@@ -260,7 +259,7 @@ def test_a_model_whose_loss_is_no_number_is_told_before_anything_is_chosen(tmp_p
 
 
 def test_intervals_over_as_many_windows_as_the_default_are_bootstrapped():
-    windows = signature(quantize).parameters["windows"].default
+    windows = TextOptions().windows
     differences = [0.01 * at for at in range(windows)]  # none equal to another
     assert compare([0.0] * windows, differences).method.startswith("BCa")
 

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from armlet.presentation import terminal
-from armlet.presentation.terminal import LINE_SECONDS, progress, say_interrupted
+from armlet.presentation.terminal import LINE_SECONDS, progress
 
 
 @pytest.fixture
@@ -63,9 +63,3 @@ def test_an_error_inside_passes_and_leaves_the_terminal_as_it_was(monkeypatch):
         raise KeyboardInterrupt
     with progress("again", 2) as tick:  # rich allows one live display at a time
         tick()
-
-
-@pytest.mark.parametrize(("result", "text"), [({"a": 1}, "this is what there is"), ({}, "nothing was finished")])
-def test_an_interrupted_run_says_whether_there_is_a_result(result, text, shown):
-    say_interrupted(result)
-    assert shown.getvalue() == f"interrupted: {text}\n"

@@ -8,6 +8,7 @@ import torch
 
 from armlet.answers.result import Answer, Answers
 from armlet.attachment.attach import Attachment
+from armlet.presentation.interruption import until_interrupted
 from armlet.prompts.generation import Decoding, TokenStream, checkpoint_filters, generate_tokens, padding_token
 from armlet.prompts.questions import encode_prompt
 
@@ -42,10 +43,8 @@ def answer(
     Two answers with one seed are sampled from the same random numbers. `tick` is called after each token.
     """
     ids, decoding = encode_prompt(tokenizer, prompt), replace(decoding, filters=checkpoint_filters(model))
-    stream, interrupted = TokenStream(tick), False
-    try:
+    stream = TokenStream(tick)
+    with until_interrupted() as interruption:
         generate_tokens(model, ids, torch.ones_like(ids), decoding, padding=padding_token(tokenizer), stream=stream)
-    except KeyboardInterrupt:
-        interrupted = True
     text = str(tokenizer.decode(stream.tokens, skip_special_tokens=True))
-    return Answer(stream.tokens, text, interrupted)
+    return Answer(stream.tokens, text, interruption.happened)

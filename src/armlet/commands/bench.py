@@ -1,37 +1,66 @@
 """`armlet bench`: what ARM costs, as ratios, on this machine."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from typer import Context, Exit, Option
+import torch
+from typer import Context, Option
 
+from armlet.checkpoints.pretrained import check_device, default_model, parse_dtype
 from armlet.commands import options
 from armlet.commands.options import finish, refuse_idle
+from armlet.cost.findings import Cost
+from armlet.cost.measure import Shapes
+from armlet.cost.run import CostPlan, measure_cost
+from armlet.cost.tables import cost_tables
 from armlet.presentation.files import write_json
-from armlet.presentation.terminal import INTERRUPTED, say_interrupted
+from armlet.presentation.interruption import report_interruption
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.spelling import parse_policy
 
-if TYPE_CHECKING:
-    import torch
 
-    from armlet.cost.findings import Cost
+@dataclass(frozen=True)
+class FunctionOptions:
+    """What the function is timed on."""
+
+    widths: Annotated[str, Option(help="MLP widths at which the function is timed.")] = "1536,8960,14336,18944"
+    tokens: Annotated[str, Option(help="How many tokens it is given at once.")] = "1,32,1024"
+    dtypes: Annotated[str, Option(help="In which dtypes.")] = "float32,bfloat16"
+    turns: Annotated[int, Option(min=2, help="How often the function and each yardstick are timed.")] = 20
+
+    def shapes(self) -> Shapes:
+        """The shapes and dtypes of the function's tensors."""
+        numbers = _parse_numbers("--widths", self.widths), _parse_numbers("--tokens", self.tokens)
+        return Shapes(*numbers, _parse_dtypes(self.dtypes))
+
+
+@dataclass(frozen=True)
+class HalfOptions:
+    """How the model is timed, and which half of the measurement is run."""
+
+    # Fewer than of the function: each turn of the model, three for generation and three for prefill, takes seconds.
+    model_turns: Annotated[int, Option(min=2, help="How often the model is, with and without.")] = 9
+    threads: Annotated[int | None, Option(min=1, help="torch's threads; its own choice by default.")] = None
+    only: Annotated[
+        Literal["function", "model"] | None, Option(help="One half of the measurement; both by default.")
+    ] = None
+
+    def check(self, context: Context) -> None:
+        """Refuses options of the half that is left out."""
+        if self.only == "function":
+            refuse_idle(context, ("model", "dtype", "model_turns"), "is the model's, and --only function times none")
+        if self.only == "model":
+            refuse_idle(context, ("widths", "tokens", "dtypes", "turns"), "is the function's; --only model times none")
 
 
 def bench(
     context: Context,
     model: options.ModelArgument = None,
+    *,
     policy: options.PolicyOption = "outward",
-    widths: Annotated[str, Option(help="MLP widths at which the function is timed.")] = "1536,8960,14336,18944",
-    tokens: Annotated[str, Option(help="How many tokens it is given at once.")] = "1,32,1024",
-    dtypes: Annotated[str, Option(help="In which dtypes.")] = "float32,bfloat16",
-    turns: Annotated[int, Option(min=2, help="How often the function and each yardstick are timed.")] = 20,
-    # Fewer than of the function: each turn of the model, three for generation and three for prefill, takes seconds.
-    model_turns: Annotated[int, Option(min=2, help="How often the model is, with and without.")] = 9,
-    threads: Annotated[int | None, Option(min=1, help="torch's threads; its own choice by default.")] = None,
-    only: Annotated[
-        Literal["function", "model"] | None, Option(help="One half of the measurement; both by default.")
-    ] = None,
+    function: FunctionOptions,
+    half: HalfOptions,
     out: Annotated[Path, options.folder_option("Where the figure and bench.json go.")] = Path("armlet-bench"),
     seed: options.SeedOption = 0,
     dtype: options.DtypeOption = "float32",
@@ -39,35 +68,20 @@ def bench(
     as_json: options.JsonOption = False,
 ) -> None:
     """Measure what ARM costs: against the literal algorithm, the activation and a copy; and in a model."""
-    import torch
-
-    from armlet.checkpoints.pretrained import check_device, default_model
-    from armlet.cost.measure import Shapes
-    from armlet.cost.run import CostPlan, measure_cost
-
-    if only == "function":
-        refuse_idle(context, ("model", "dtype", "model_turns"), "is the model's, and --only function times none")
-    if only == "model":
-        refuse_idle(context, ("widths", "tokens", "dtypes", "turns"), "is the function's; --only model times none")
-    chosen = parse_policy(policy)
-    shapes = Shapes(_parse_numbers("--widths", widths), _parse_numbers("--tokens", tokens), _parse_dtypes(dtypes))
+    half.check(context)
+    chosen, shapes = parse_policy(policy), function.shapes()
     check_device(device)
-    if threads:
-        torch.set_num_threads(threads)
-    function = None if only == "model" else shapes
-    name = None if only == "function" else model or default_model()
-    cost = measure_cost(CostPlan(chosen, function, name, turns, model_turns, dtype, device, seed))
-    if cost.interrupted:
-        say_interrupted(cost.function or cost.model)
-    if not (cost.function or cost.model):
-        raise Exit(INTERRUPTED)
+    if half.threads:
+        torch.set_num_threads(half.threads)
+    parts = None if half.only == "model" else shapes, None if half.only == "function" else model or default_model()
+    cost = measure_cost(CostPlan(chosen, *parts, function.turns, half.model_turns, dtype, device, seed))
+    report_interruption(cost.interrupted, cost.function or cost.model)
     _show_cost(cost, out, as_json)
 
 
-def _show_cost(cost: "Cost", out: Path, as_json: bool) -> None:
+def _show_cost(cost: Cost, out: Path, as_json: bool) -> None:
     """Writes the files and prints the result."""
     from armlet.cost.figures import draw_cost
-    from armlet.cost.tables import cost_tables
     from armlet.presentation.style import save
 
     figure = [str(path) for path in save(draw_cost(cost), out, "bench")]
@@ -84,9 +98,7 @@ def _parse_numbers(option: str, text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _parse_dtypes(text: str) -> "list[torch.dtype]":
-    from armlet.checkpoints.pretrained import parse_dtype
-
+def _parse_dtypes(text: str) -> list[torch.dtype]:
     parsed = [parse_dtype(part.strip()) for part in text.split(",")]
     if None in parsed:
         raise ArgumentError("--dtypes: name each, such as float32,bfloat16")

@@ -8,6 +8,7 @@ from typer import Argument, Option
 from armlet.commands.engines import local_engine
 from armlet.commands.evaluating import announce_power, show_findings
 from armlet.commands.options import ComputeOptions, JsonOption, check_folder
+from armlet.evaluation.search.study import confirm_study, plan_confirmation, read_study, record_confirmation
 
 
 def confirm(
@@ -16,8 +17,6 @@ def confirm(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a study's best setting on its test items: once, with placebos, on record."""
-    from armlet.evaluation.search.study import confirm_study, plan_confirmation, read_study, record_confirmation
-
     check_folder(out or study)
     searched = read_study(study)
     plan = plan_confirmation(study, searched)

@@ -3,19 +3,46 @@
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Context, Option
 
 from armlet.attachment.config import load_config
+from armlet.commands import options
 from armlet.commands.engines import EngineOptions
 from armlet.commands.evaluating import AnswerOptions, TaskOptions, announce_power, refuse_sampling, show_findings
-from armlet.commands.options import POLICY, ComputeOptions, JsonOption, PlaceOptions, folder_option, refuse_idle
+from armlet.commands.options import POLICY
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
 from armlet.evaluation.plan import LEAST_TEMPERATURE, collect_tasks, make_plan, servable_conditions
+from armlet.evaluation.run import perform
 from armlet.presentation.terminal import notes
 from armlet.prompts.fillers import Filler, Position
 from armlet.redistribution.spelling import parse_policy
+
+
+@dataclass(frozen=True)
+class TreatmentOptions:
+    """What is attached, and where."""
+
+    policy: Annotated[
+        list[str] | None,
+        Option(help=f"Treated: {POLICY}; published:MODEL/TASK for the paper's. May be repeated. [outward]"),
+    ] = None
+    layers: options.LayersOption = "0"
+    scope: options.ScopeOption = "token"
+    site: options.SiteOption = "gate"
+    config: Annotated[Path | None, Option(help="Treated by an armlet.json, besides any --policy.")] = None
+
+    def treatments(self, context: Context, seed: int, *, served: bool) -> list[Treatment]:
+        """One for each distinct policy; `served`: what a server has attached must be stated."""
+        if self.config and not self.policy:
+            options.refuse_idle(context, ("layers", "scope", "site"), "is that of a --policy; --config has its own")
+        policies = self.policy or ([] if self.config or served else ["outward"])
+        place = options.PlaceOptions(self.layers, self.scope, self.site)
+        treatments = [
+            Treatment(**place.arguments(policy, seed)) for policy in dict.fromkeys(map(parse_policy, policies))
+        ]
+        return treatments + ([Treatment(**load_config(self.config))] if self.config else [])
 
 
 @dataclass(frozen=True)
@@ -28,8 +55,11 @@ class FillerOptions:
         Position, Option(help="Of fillers: around the system prompt, after the question, or in it at random.")
     ] = "between"
 
-    def fillings(self) -> list[Filling]:
+    def fillings(self, context: Context) -> list[Filling]:
         """One for each distinct filler."""
+        if not self.filler:
+            because = "says how a --filler stands in the prompt, and there is none"
+            options.refuse_idle(context, ("count", "position"), because)
         return [Filling(Filler(text, self.count), self.position) for text in dict.fromkeys(self.filler or ())]
 
 
@@ -48,55 +78,48 @@ class ConditionOptions:
 
     def conditions(self, treatments: list[Treatment], fillings: list[Filling]) -> list[Condition]:
         """All that is compared."""
-        options: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "top_p"}
-        if self.temperature < LEAST_TEMPERATURE:
-            options["temperature"] = 0.0
-        return conditions(treatments, fillings, **options)
+        temperature = 0.0 if self.temperature < LEAST_TEMPERATURE else self.temperature
+        chosen = {"best_of": self.best_of, "combine": self.combine, "placebos": self.placebos}
+        return conditions(treatments, fillings, samples=self.samples, temperature=temperature, **chosen)
+
+
+@dataclass(frozen=True)
+class GradedAnswerOptions(AnswerOptions):
+    """How a model answers, and how answers are graded."""
+
+    grader: Annotated[str, Option(help="math-verify, or released: the paper's, to show the difference.")] = (
+        "math-verify"
+    )
 
 
 def evaluate(
     context: Context,
     *,
     asked: TaskOptions,
-    policy: Annotated[
-        list[str] | None,
-        Option(help=f"Treated: {POLICY}; published:MODEL/TASK for the paper's. May be repeated. [outward]"),
-    ] = None,
-    place: PlaceOptions,
-    config: Annotated[Path | None, Option(help="Treated by an armlet.json, besides any --policy.")] = None,
+    treated: TreatmentOptions,
     fillers: FillerOptions,
     others: ConditionOptions,
-    answers: AnswerOptions,
-    grader: Annotated[
-        str, Option(help="math-verify, or released: the paper's, to show the difference.")
-    ] = "math-verify",
+    answers: GradedAnswerOptions,
     engine: EngineOptions,
     run: Annotated[
-        Path | None, folder_option("The run folder; the same command goes on there. Named after the run by default.")
+        Path | None,
+        options.folder_option("The run folder; the same command goes on there. Named after the run by default."),
     ] = None,
-    out: Annotated[Path | None, folder_option("Where the report goes; into the run folder by default.")] = None,
-    compute: ComputeOptions,
-    as_json: JsonOption = False,
+    out: Annotated[Path | None, options.folder_option("Where the report goes; into the run folder by default.")] = None,
+    compute: options.ComputeOptions,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Measure whether it helps: the same items without ARM, with it, and with placebos, as paired differences."""
-    from armlet.evaluation.run import perform
-
-    engine.check(context, compute, stated=bool(policy or config))
-    if not fillers.filler:
-        refuse_idle(context, ("count", "position"), "says how a --filler stands in the prompt, and there is none")
-    if config and not policy:
-        refuse_idle(context, ("layers", "scope", "site"), "is that of a --policy; --config has its own")
-    policies = policy or ([] if config or engine.endpoint else ["outward"])  # what a server has attached must be stated
-    distinct = dict.fromkeys(map(parse_policy, policies))
-    treatments = [Treatment(**place.arguments(policy, compute.seed)) for policy in distinct]
-    treatments += [Treatment(**load_config(config))] if config else []
+    engine.check(context, compute, stated=bool(treated.policy or treated.config))
+    fillings = fillers.fillings(context)
+    treatments = treated.treatments(context, compute.seed, served=bool(engine.endpoint))
     tasks = collect_tasks(asked.task, asked.data, asked.items, asked.difficulty, compute.seed)
     refuse_sampling(context, tasks, "samples", "temperature", "top_p", "best_of", "grader")
-    compared, left_out = others.conditions(treatments, fillers.fillings()), []
+    compared, left_out = others.conditions(treatments, fillings), []
     if not engine.is_local:
         compared, left_out = servable_conditions(compared, tasks)
-    options = vars(answers) | {"batch": answers.batch or engine.batch, "top_p": others.top_p, "grader": grader}
-    plan = make_plan(tasks, compared, built_in=asked.model in (None, "abacus"), seed=compute.seed, **options)
+    settings = vars(answers) | {"batch": answers.batch or engine.batch, "top_p": others.top_p, "seed": compute.seed}
+    plan = make_plan(tasks, compared, built_in=asked.model in (None, "abacus"), **settings)
     opened = engine.open(asked.model, compute, compared, tasks)
     if left_out:
         names = ", ".join(condition.name for condition in left_out)

@@ -3,20 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from typer import Argument, Context, Exit, Option
+from typer import Argument, Context, Option
 
 from armlet.commands.options import finish, refuse_idle, unslashed
 from armlet.evaluation.plan import Plan
+from armlet.evaluation.report.analysis import count_judged, planned_power
+from armlet.evaluation.report.findings import Findings
+from armlet.evaluation.report.sentences import failed_checks, power_announcement
+from armlet.evaluation.report.tables import summary_table
+from armlet.evaluation.search.results import SearchMap
 from armlet.evaluation.settings import ConditionSettings
 from armlet.evaluation.tasks.problems import Task
 from armlet.evaluation.tasks.sources import ARITHMETIC_ITEMS
-from armlet.presentation.terminal import INTERRUPTED, notes, say_interrupted
-
-if TYPE_CHECKING:
-    from armlet.evaluation.report.findings import Findings
-    from armlet.evaluation.search.results import SearchMap
+from armlet.presentation.interruption import report_interruption
+from armlet.presentation.terminal import notes
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,6 @@ def refuse_sampling(context: Context, tasks: Sequence[Task], *names: str) -> Non
 
 def announce_power(plan: Plan) -> None:
     """Says on stderr what the items can show, before they are run."""
-    from armlet.evaluation.report.analysis import count_judged, planned_power
-    from armlet.evaluation.report.sentences import power_announcement
-
     judged = count_judged([ConditionSettings(**condition.plain()) for condition in plan.conditions], plan.tasks)
     for task in plan.tasks:
         announcement = power_announcement(task.name, planned_power(len(task.problems), judged))
@@ -72,17 +71,12 @@ def announce_power(plan: Plan) -> None:
 
 
 def show_findings(
-    findings: "Findings", folder: Path, *, as_json: bool, map: "SearchMap | None" = None, interrupted: bool = False
+    findings: Findings, folder: Path, *, as_json: bool, map: SearchMap | None = None, interrupted: bool = False
 ) -> None:
     """Writes the report, if there is one, into a folder and prints it; exits with 130 after Ctrl-C."""
     from armlet.evaluation.report.report import write
-    from armlet.evaluation.report.sentences import failed_checks
-    from armlet.evaluation.report.tables import summary_table
 
-    if interrupted:
-        say_interrupted(findings.tasks)
-    if not findings.tasks:
-        raise Exit(INTERRUPTED)
+    report_interruption(interrupted, findings.tasks)
     reports = [f"report: {path}" for path in write(findings, folder, map=map)]
     for warning in failed_checks(findings):
         notes.print(warning, style="yellow", markup=False, highlight=False, soft_wrap=True)

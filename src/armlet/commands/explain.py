@@ -1,7 +1,8 @@
 """`armlet explain`: what filler tokens do to attention and gate."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 from rich.table import Table
 from typer import Option
@@ -9,35 +10,51 @@ from typer import Option
 from armlet.attachment.config import parse_layers
 from armlet.commands import options
 from armlet.commands.options import POLICY, collect_until_interrupted, finish, folder_option
-from armlet.commands.reading import open_model
+from armlet.commands.reading import Opened, open_model
+from armlet.mechanism.layers import make_setup, measure_layers
+from armlet.mechanism.result import Explanation, summarise
+from armlet.mechanism.tables import classes_table, explanation_table
 from armlet.presentation.files import csv_text, write_json, write_text
 from armlet.presentation.terminal import notes, progress
-from armlet.prompts.fillers import RANDOM_SENTENCE, SYSTEM, Position, filler_conditions
+from armlet.prompts.fillers import RANDOM_SENTENCE, SYSTEM, Filler, Position, filler_conditions
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.rows import Policy
 from armlet.redistribution.spelling import parse_policy
-
-if TYPE_CHECKING:
-    from armlet.mechanism.result import Explanation
 
 COUNT_DIGITS = len("99999")
 
 EXPLAIN_FIGURES = ("attention", "affine", "counts", "layers", "classes")
 
 
+@dataclass(frozen=True)
+class SetupOptions:
+    """What is compared in each layer."""
+
+    filler: Annotated[list[str] | None, Option(help="Repeated to the count; / by default. May be given again.")] = None
+    count: Annotated[str, Option(help="How many filler tokens, one number or several.")] = "0,10,25,40,55,70"
+    position: Annotated[Position, Option(help="Around the system prompt, after the question, or in it at random.")] = (
+        "between"
+    )
+    policy: Annotated[
+        list[str] | None, Option(help=f"What ARM does to each class of tokens: {POLICY}. May be repeated.")
+    ] = None
+    system: Annotated[str, Option(help="The system prompt; a built-in one by default.", show_default=False)] = SYSTEM
+
+    def fillers(self) -> list[Filler]:
+        """Each filler at each count, and a random sentence of as many tokens."""
+        return filler_conditions(self.filler or ["/"], parse_counts(self.count))
+
+    def policies(self) -> list[Policy]:
+        """The distinct policies, in order."""
+        return list(dict.fromkeys(parse_policy(text) for text in self.policy or ("outward",)))
+
+
 def explain(
     model: options.ModelArgument = None,
     *,
     layers: options.LayersOption = "all",
-    filler: Annotated[list[str] | None, Option(help="Repeated to the count; / by default. May be given again.")] = None,
-    count: Annotated[str, Option(help="How many filler tokens, one number or several.")] = "0,10,25,40,55,70",
-    position: Annotated[
-        Position, Option(help="Around the system prompt, after the question, or in it at random.")
-    ] = "between",
-    policy: Annotated[
-        list[str] | None, Option(help=f"What ARM does to each class of tokens: {POLICY}. May be repeated.")
-    ] = None,
+    asked: SetupOptions,
     prompts: options.PromptOptions,
-    system: Annotated[str | None, Option(help="The system prompt; a built-in one by default.")] = None,
     out: Annotated[Path, folder_option("Where the figures, explain.json and its tables as .csv go.")] = Path(
         "armlet-explain"
     ),
@@ -45,32 +62,34 @@ def explain(
     as_json: options.JsonOption = False,
 ) -> None:
     """Show what filler tokens do inside the layers: attention, gate and near-zero share, against a random sentence."""
-    from armlet.mechanism.layers import make_setup, measure_layers
-    from armlet.mechanism.result import summarise
-
-    system = SYSTEM if system is None else system
-    fillers = filler_conditions(filler or ["/"], parse_counts(count))
-    policies = list(dict.fromkeys(parse_policy(text) for text in policy or ("outward",)))
-    wanted, questions = parse_layers(layers), prompts.texts(formulas=True)
-    last = None if isinstance(wanted, str) else max(wanted)
-    opened = open_model(model, compute.dtype, compute.device, last=last)
-    setup = make_setup(opened.tokenizer, questions, fillers, policies, system, position, compute.seed)
+    fillers, policies, questions = asked.fillers(), asked.policies(), prompts.texts(formulas=True)
+    wanted = parse_layers(layers)
+    opened = open_model(model, compute, last=None if isinstance(wanted, str) else max(wanted))
+    setup = make_setup(opened.tokenizer, questions, fillers, policies, asked.system, asked.position, compute.seed)
     indices = range(opened.options.layer + 1) if isinstance(wanted, str) else wanted
     with progress("running layers", len(questions) * (opened.options.layer + 1)) as tick:
         findings, interrupted = collect_until_interrupted(measure_layers(opened.layers(), indices, setup, tick))
     with notes.status("summing up ..."):
         explanation = summarise(findings, setup)
+    setting = {"source": opened.name, "dtype": compute.dtype, "system": asked.system, "position": asked.position}
+    setting |= {"questions": questions, **setup.to_dict(opened.tokenizer)}
+    setting |= {"layers": [layer.layer for layer in findings], "interrupted": interrupted}
+    _show_explanation(explanation, setting, opened, out, as_json)
+
+
+def _show_explanation(
+    explanation: Explanation, setting: dict[str, Any], opened: Opened, out: Path, as_json: bool
+) -> None:
+    """Writes the files and prints the result."""
     # Without a token of a question after the filler there are no classes to draw.
     drawn = EXPLAIN_FIGURES if explanation.classes else EXPLAIN_FIGURES[:-1]
     figures = [str(out / f"explain-{name}.{kind}") for name in drawn for kind in ("png", "svg")]
-    result = {"source": opened.name, "dtype": compute.dtype, "system": system, "position": position}
-    result |= {"questions": questions, **setup.to_dict(opened.tokenizer), "layers": [layer.layer for layer in findings]}
-    result |= {"interrupted": interrupted, "figures": figures, **explanation.to_dict()}
+    result = setting | {"figures": figures, **explanation.to_dict()}
     _save_tables(explanation, result, out)
     with notes.status("drawing ..."):
         _save_figures(explanation, opened.options.heads, out)
-    shown = _shown_tables(explanation, f"{opened.name}, layer {findings[0].layer}")
-    finish(result, as_json, [*shown, *(f"figure: {path}" for path in figures)], interrupted=interrupted)
+    shown = _shown_tables(explanation, f"{opened.name}, layer {setting['layers'][0]}")
+    finish(result, as_json, [*shown, *(f"figure: {path}" for path in figures)], interrupted=setting["interrupted"])
 
 
 def parse_counts(text: str) -> list[int]:
@@ -85,14 +104,14 @@ def parse_counts(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _save_tables(explanation: "Explanation", result: dict[str, object], out: Path) -> None:
+def _save_tables(explanation: Explanation, result: dict[str, object], out: Path) -> None:
     write_json(out / "explain.json", result)
     for name, records in {"explain": explanation.quantities, "explain-classes": explanation.classes}.items():
         if records:
             write_text(out / f"{name}.csv", csv_text([record.to_dict() for record in records]))
 
 
-def _save_figures(explanation: "Explanation", heads: int, out: Path) -> None:
+def _save_figures(explanation: Explanation, heads: int, out: Path) -> None:
     from armlet.mechanism.figures import draw_explanation
     from armlet.presentation.style import save
 
@@ -100,9 +119,7 @@ def _save_figures(explanation: "Explanation", heads: int, out: Path) -> None:
         save(figure, out, f"explain-{name}")
 
 
-def _shown_tables(explanation: "Explanation", title: str) -> list[Table | str]:
-    from armlet.mechanism.tables import classes_table, explanation_table
-
+def _shown_tables(explanation: Explanation, title: str) -> list[Table | str]:
     kinds = dict.fromkeys(filler.kind for filler in explanation.setup.fillers if filler.kind != RANDOM_SENTENCE)
     tables = [explanation_table(explanation, kind, title) for kind in kinds or [RANDOM_SENTENCE]]
     unsaid = "no word of a question comes after the filler: nothing to say of classes, with or without ARM"

@@ -5,13 +5,21 @@ from typing import Annotated
 
 from typer import Argument, Context, Option
 
+from armlet.answers.measure import answer_twice
+from armlet.answers.tables import answers_table
+from armlet.attachment.attach import attach
 from armlet.attachment.config import describe, load_config
+from armlet.checkpoints.pretrained import load
 from armlet.commands import options
 from armlet.commands.engines import loading
 from armlet.commands.options import finish, folder_option, refuse_idle
 from armlet.presentation.files import write_json
 from armlet.presentation.terminal import progress
+from armlet.prompts.generation import Decoding
 from armlet.redistribution.spelling import parse_policy
+
+DECIDED = ("policy", "layers", "scope", "site", "seed")
+"""Options whose values an armlet.json gives."""
 
 
 def generate(
@@ -29,26 +37,18 @@ def generate(
     as_json: options.JsonOption = False,
 ) -> None:
     """Answer a prompt without ARM and with it, side by side; marked: the first token at which the answers part."""
-    from armlet.answers.measure import answer_twice
-    from armlet.answers.tables import answers_table
-    from armlet.attachment.attach import attach
-    from armlet.checkpoints.pretrained import load
-    from armlet.prompts.generation import Decoding
-
     if config:
-        decided = ("policy", "layers", "scope", "site", "seed")
-        refuse_idle(context, decided, "--config names policy, layers, scope, site and seed")
-    attached = load_config(config) if config else place.arguments(parse_policy(policy), compute.seed)
+        refuse_idle(context, DECIDED, "--config names policy, layers, scope, site and seed")
+    arguments = load_config(config) if config else place.arguments(parse_policy(policy), compute.seed)
     # --config gives the seed of sampling too.
-    seed = getattr(attached["noise"], "seed", compute.seed) % 2**63
-    decoding = Decoding(max_new_tokens, temperature, seed=seed)
+    decoding = Decoding(max_new_tokens, temperature, seed=getattr(arguments["noise"], "seed", compute.seed) % 2**63)
     with loading(model):
         loaded, tokenizer = load(model, dtype=compute.dtype, device=compute.device)
-    with attach(loaded, **attached) as attachment, progress("generating", 2 * max_new_tokens) as tick:
-        answers = answer_twice(loaded, tokenizer, attachment, prompt, decoding, tick)
-    used = describe(attachment.policy, attachment.layers, attachment.scope, attachment.noise, attachment.site)
+    with attach(loaded, **arguments) as arm, progress("generating", 2 * max_new_tokens) as tick:
+        answers = answer_twice(loaded, tokenizer, arm, prompt, decoding, tick)
+    used = describe(arm.policy, arm.layers, arm.scope, arm.noise, arm.site)
     result = {"model": model, "prompt": prompt, "armlet": used} | answers.to_dict()
     if out:
-        attachment.save(out)
+        arm.save(out)
         write_json(out / "generate.json", result)
-    finish(result, as_json, [answers_table(tokenizer, answers, attachment)], interrupted=answers.interrupted)
+    finish(result, as_json, [answers_table(tokenizer, answers, arm)], interrupted=answers.interrupted)

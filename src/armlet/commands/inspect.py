@@ -2,23 +2,25 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+from rich.table import Table
+from torch import Tensor
 from typer import Option
 
 from armlet.commands import options
 from armlet.commands.options import POLICY, collect_until_interrupted, finish, folder_option
-from armlet.commands.reading import Opened, open_model
+from armlet.commands.reading import open_model
+from armlet.inspection.measure import activated_gates, inspect_gates
+from armlet.inspection.result import Inspection
+from armlet.inspection.synthetic import SYNTHETIC_AXES
+from armlet.inspection.synthetic import synthetic as synthetic_gate
+from armlet.inspection.tables import inspection_table
 from armlet.presentation.files import write_json
 from armlet.presentation.terminal import notes, progress
+from armlet.prompts.questions import encode_prompt
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.spelling import parse_policy
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from armlet.inspection.figures import Window
-    from armlet.inspection.result import Inspection
 
 FIGURE_POLICIES = 3
 """Most policies that the figure shows."""
@@ -30,10 +32,11 @@ class GateSample(NamedTuple):
     """Activated gates, `[seq, width]` for each prompt, and where they come from; axis: the figure's least range."""
 
     source: str
+    layer: int
     activation: str
-    gates: "Sequence[Tensor]"
+    gates: Sequence[Tensor]
     interrupted: bool = False
-    axis: "Window | None" = None
+    axis: tuple[float, float] | None = None
 
 
 def inspect(
@@ -49,55 +52,49 @@ def inspect(
     as_json: options.JsonOption = False,
 ) -> None:
     """Show what each policy does to the activated gate of a layer: a table, and a figure as PNG and SVG."""
-    from armlet.inspection.measure import inspect_gates
-    from armlet.inspection.tables import inspection_table
-
     policies = [parse_policy(text) for text in policy or ("outward", "inward", "transport")]
     if len(policies) > FIGURE_POLICIES:
         raise ArgumentError(f"--policy: the figure shows up to {FIGURE_POLICIES}, found {len(policies)}")
     if synthetic and (model or prompts.prompt or prompts.prompts or layer):
         raise ArgumentError("--synthetic draws a sample: name no model, layer or prompt with it")
-    if synthetic:
-        sample = _synthetic(synthetic, compute.seed)
-    else:
-        texts = prompts.texts()
-        sample = _run_model(open_model(model, compute.dtype, compute.device, last=layer), texts, layer)
+    sample = _synthetic(synthetic, compute.seed) if synthetic else _run_model(model, prompts.texts(), layer, compute)
     with notes.status("measuring ..."):
         inspection = inspect_gates(sample.gates, policies, scope=scope, seed=compute.seed, layer=layer)
     with notes.status("drawing ..."):
-        figure = _save_figure(inspection, sample, layer, out)
-    result = {"source": sample.source, "layer": layer, "scope": scope, "seed": compute.seed, "figure": figure}
-    result |= {"prompts": len(sample.gates), "interrupted": sample.interrupted} | inspection.to_dict()
+        figure = _save_figure(inspection, sample, out)
+    setting = {"source": sample.source, "layer": layer, "scope": scope, "seed": compute.seed, "figure": figure}
+    setting |= {"prompts": len(sample.gates), "interrupted": sample.interrupted}
+    result = setting | inspection.to_dict()
     write_json(out / "inspect.json", result)
-    title = f"activated gate of {sample.source}, layer {layer}, {inspection.tokens} tokens, scope {scope}"
-    title += f"; {inspection.passed} tokens with NaN or Inf in their scope left out" if inspection.passed else ""
-    shown = [inspection_table(inspection, title), *(f"figure: {path}" for path in figure)]
+    shown = [_table(inspection, sample, scope), *(f"figure: {path}" for path in figure)]
     finish(result, as_json, shown, interrupted=sample.interrupted)
 
 
 def _synthetic(kind: Synthetic, seed: int) -> GateSample:
-    from armlet.inspection.synthetic import SYNTHETIC_AXES, synthetic
-
-    gates = [synthetic(kind, seed=seed)]
-    return GateSample(f"the synthetic sample '{kind}'", "SiLU", gates, axis=SYNTHETIC_AXES.get(kind))
+    gates = [synthetic_gate(kind, seed=seed)]
+    return GateSample(f"the synthetic sample '{kind}'", 0, "SiLU", gates, axis=SYNTHETIC_AXES.get(kind))
 
 
-def _run_model(opened: Opened, texts: list[str], layer: int) -> GateSample:
+def _run_model(model: str | None, texts: list[str], layer: int, compute: options.ComputeOptions) -> GateSample:
     """The activated gates of a model; where Ctrl-C interrupts, those of the prompts that are finished."""
-    from armlet.inspection.measure import activated_gates
-    from armlet.prompts.questions import encode_prompt
-
+    opened = open_model(model, compute, last=layer)
     ids = [encode_prompt(opened.tokenizer, text) for text in texts]
     with progress("running prompts", len(ids) * (layer + 1)) as tick:
         gates, interrupted = collect_until_interrupted(activated_gates(opened.layers(), ids, layer, tick))
-    return GateSample(opened.name, opened.options.activation, gates, interrupted)
+    return GateSample(opened.name, layer, opened.options.activation, gates, interrupted)
 
 
-def _save_figure(inspection: "Inspection", sample: GateSample, layer: int, out: Path) -> list[str]:
+def _save_figure(inspection: Inspection, sample: GateSample, out: Path) -> list[str]:
     from armlet.inspection.figures import draw_inspection
     from armlet.presentation.style import save
 
     panels = [effect.panel for effect in inspection.effects]
     title = f"Activated gate of {Path(sample.source).resolve().name}, {inspection.tokens} tokens"
-    figure = draw_inspection(panels, title=title, layer=layer, activation=sample.activation, axis=sample.axis)
+    figure = draw_inspection(panels, title=title, layer=sample.layer, activation=sample.activation, axis=sample.axis)
     return [str(path) for path in save(figure, out, "inspect")]
+
+
+def _table(inspection: Inspection, sample: GateSample, scope: str) -> Table:
+    title = f"activated gate of {sample.source}, layer {sample.layer}, {inspection.tokens} tokens, scope {scope}"
+    title += f"; {inspection.passed} tokens with NaN or Inf in their scope left out" if inspection.passed else ""
+    return inspection_table(inspection, title)

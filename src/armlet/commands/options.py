@@ -1,6 +1,7 @@
 """Options that commands share, in groups that a command takes as one parameter, and how a command's result is shown."""
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -10,11 +11,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from rich.console import Console
 from rich.table import Table
-from typer import Argument, CallbackParam, Context, Exit, Option
+from typer import Argument, CallbackParam, Context, Option
 
 from armlet.attachment.config import AttachArguments, parse_layers
 from armlet.presentation.files import json_text
-from armlet.presentation.terminal import INTERRUPTED, say_interrupted
+from armlet.presentation.interruption import INTERRUPTED, report_interruption, until_interrupted
+from armlet.prompts.questions import BUILT_IN, FORMULAS, read_prompts
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy
@@ -105,8 +107,6 @@ class PromptOptions:
 
     def texts(self, *, formulas: bool = False) -> list[str]:
         """The prompts of --prompt and then those of the file of --prompts; without any, built-in ones."""
-        from armlet.prompts.questions import BUILT_IN, FORMULAS, read_prompts
-
         texts = [*(self.prompt or []), *(read_prompts(self.prompts) if self.prompts else [])]
         return texts or [*BUILT_IN, *(FORMULAS if formulas else ())]
 
@@ -144,15 +144,10 @@ def refuse_idle(context: Context, names: Iterable[str], because: str) -> None:
 def collect_until_interrupted(items: Iterator[Part]) -> tuple[list[Part], bool]:
     """The items, and whether Ctrl-C ended them early; exits with 130 where it came before the first."""
     collected: list[Part] = []
-    interrupted = False
-    try:
+    with until_interrupted() as interruption:
         collected.extend(items)
-    except KeyboardInterrupt:
-        interrupted = True
-        say_interrupted(collected)
-    if not collected:
-        raise Exit(INTERRUPTED)
-    return collected, interrupted
+    report_interruption(interruption.happened, collected)
+    return collected, interruption.happened
 
 
 def finish(result: object, as_json: bool, shown: Iterable[Table | str], *, interrupted: bool = False) -> None:
@@ -163,4 +158,4 @@ def finish(result: object, as_json: bool, shown: Iterable[Table | str], *, inter
         for item in shown:
             print(item) if isinstance(item, str) else Console().print(item)
     if interrupted:
-        raise Exit(INTERRUPTED)
+        sys.exit(INTERRUPTED)

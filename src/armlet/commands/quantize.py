@@ -1,29 +1,34 @@
 """`armlet quantize`: what fewer bits at the input of down cost, and which way around the outliers pays."""
 
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from rich.markup import escape
-from typer import Argument, Exit, Option
+from typer import Argument, Option
 
+from armlet.checkpoints.pretrained import default_model
 from armlet.commands.options import ComputeOptions, JsonOption, SiteName, finish, folder_option, unslashed
+from armlet.evaluation.tasks.arithmetic import exercise
+from armlet.precision.findings import Precision, save_setting
+from armlet.precision.plan import PrecisionPlan, load_bench
+from armlet.precision.run import measure_precision
+from armlet.precision.tables import precision_tables
 from armlet.presentation.files import write_json
-from armlet.presentation.terminal import INTERRUPTED, notes
+from armlet.presentation.interruption import INTERRUPTED
+from armlet.presentation.terminal import notes
 from armlet.runs.folder import default_run_folder
 
-if TYPE_CHECKING:
-    from armlet.precision.findings import Precision
 
+@dataclass(frozen=True)
+class TextOptions:
+    """What is read, and what contracting may cost and where."""
 
-def quantize(
-    model: Annotated[
-        str | None, Argument(callback=unslashed, help="A folder, a hub id or abacus; SmolLM2-135M-Instruct by default.")
-    ] = None,
-    *,
-    data: Annotated[Path | None, Option(help="A text in UTF-8; a small built-in one by default.")] = None,
-    windows: Annotated[int, Option(min=2, help="Held-out windows, from the text's beginning.")] = 24,
-    tokens: Annotated[int, Option(min=2, help="Tokens of a window.")] = 48,
-    calibration: Annotated[int, Option(min=1, help="Windows to choose by, from the text's end.")] = 4,
+    data: Annotated[Path | None, Option(help="A text in UTF-8; a small built-in one by default.")] = None
+    windows: Annotated[int, Option(min=2, help="Held-out windows, from the text's beginning.")] = 24
+    tokens: Annotated[int, Option(min=2, help="Tokens of a window.")] = 48
+    calibration: Annotated[int, Option(min=1, help="Windows to choose by, from the text's end.")] = 4
     limit: Annotated[
         float,
         Option(
@@ -31,14 +36,22 @@ def quantize(
             max=1,
             help="Most that contracting may cost the unrounded model: a share of its perplexity on calibration text.",
         ),
-    ] = 0.01,
+    ] = 0.01
     site: Annotated[
         SiteName | None,
         Option(
             help="Contract only there: at gate, after its activation, as vLLM serves it; or at product, the input of "
             "down. At either by default."
         ),
+    ] = None
+
+
+def quantize(
+    model: Annotated[
+        str | None, Argument(callback=unslashed, help="A folder, a hub id or abacus; SmolLM2-135M-Instruct by default.")
     ] = None,
+    *,
+    text: TextOptions,
     out: Annotated[
         Path | None, folder_option("Where all goes; the same command goes on there. Named after the run by default.")
     ] = None,
@@ -46,12 +59,8 @@ def quantize(
     as_json: JsonOption = False,
 ) -> None:
     """Measure what few bits at the input of down cost, with companding, contraction and what else is used today."""
-    from armlet.checkpoints.pretrained import default_model
-    from armlet.precision.plan import PrecisionPlan, load_bench
-    from armlet.precision.run import measure_precision
-
     name = model or default_model()
-    plan = PrecisionPlan(name, data, windows, tokens, calibration, limit, site, **vars(compute))
+    plan = PrecisionPlan(name, **vars(text), **vars(compute))
     with notes.status(escape(f"loading {name} ...")):
         bench, manifest = load_bench(plan, _abacus_problem)
     folder = out or default_run_folder(manifest)
@@ -60,21 +69,17 @@ def quantize(
         _show_precision(result, folder, as_json)
     if result.interrupted:
         notes.print(f"interrupted: {folder} keeps what there is, and the same command goes on", markup=False)
-        raise Exit(INTERRUPTED)
+        sys.exit(INTERRUPTED)
 
 
 def _abacus_problem(index: int, split: Literal["train", "test"]) -> str:
-    from armlet.evaluation.tasks.arithmetic import exercise
-
     problem = exercise(index, split=split)
     return f"{problem.question}=?{problem.answer}"
 
 
-def _show_precision(result: "Precision", folder: Path, as_json: bool) -> None:
+def _show_precision(result: Precision, folder: Path, as_json: bool) -> None:
     """Writes the files and prints the result."""
     from armlet.precision.figures import draw_precision
-    from armlet.precision.findings import save_setting
-    from armlet.precision.tables import precision_tables
     from armlet.presentation.style import save
 
     with notes.status("drawing ..."):

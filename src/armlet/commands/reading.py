@@ -4,17 +4,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from rich.markup import escape
 
+from armlet.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from armlet.checkpoints.folder import named_folder
+from armlet.checkpoints.pretrained import check_device, default_model, download, load_tokenizer, parse_dtype
+from armlet.commands.options import ComputeOptions
+from armlet.layer.decoder import Layer1
 from armlet.layer.options import Options, read_options
 from armlet.presentation.terminal import notes
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerBase
-
-    from armlet.checkpoints.checkpoint import Checkpoint
-    from armlet.layer.decoder import Layer1
 
 
 @dataclass(frozen=True)
@@ -22,32 +24,26 @@ class Opened:
     """A checkpoint, by folder or hub id, of which no layer has been read yet."""
 
     name: str
-    checkpoint: "Checkpoint"
+    checkpoint: Checkpoint
     tokenizer: "PreTrainedTokenizerBase"
     options: Options  # of the last layer that is needed
-    dtype: "torch.dtype | None"  # of the weights; None keeps the checkpoint's
+    dtype: torch.dtype | None  # of the weights; None keeps the checkpoint's
     device: str | None  # where the layers go; None leaves them on the CPU
 
-    def layers(self) -> "Iterator[Layer1]":
+    def layers(self) -> Iterator[Layer1]:
         """From layer 0 to the last needed; one is in memory at a time."""
-        from armlet.layer.decoder import Layer1
-
         for layer in range(self.options.layer + 1):
             yield Layer1.from_checkpoint(self.checkpoint, layer).to(device=self.device, dtype=self.dtype)
 
 
-def open_model(model: str | None, dtype: str, device: str | None, *, last: int | None = None) -> Opened:
+def open_model(model: str | None, compute: ComputeOptions, *, last: int | None = None) -> Opened:
     """Opens a checkpoint, or the default one, to read its layers up to `last`; None: up to the model's last."""
-    from armlet.checkpoints.checkpoint import open_checkpoint
-    from armlet.checkpoints.folder import named_folder
-    from armlet.checkpoints.pretrained import check_device, default_model, download, load_tokenizer, parse_dtype
-
-    check_device(device)
-    name, kept = model or default_model(), parse_dtype(dtype)
+    check_device(compute.device)
+    name, kept = model or default_model(), parse_dtype(compute.dtype)
     with notes.status(escape(f"opening {name} ...")):
         # A whole model is downloaded from the hub, to be kept; of a few layers only their tensors are.
         whole = last is None and named_folder(name) is None
         checkpoint = open_checkpoint(download(name) if whole else name)
         last = checkpoint.layers - 1 if last is None else last
         options = read_options(checkpoint.config, last)  # refuses an unsupported model before anything slow
-        return Opened(name, checkpoint, load_tokenizer(name), options, kept, device)
+        return Opened(name, checkpoint, load_tokenizer(name), options, kept, compute.device)

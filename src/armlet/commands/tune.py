@@ -1,42 +1,59 @@
 """`armlet tune`: a search for settings on one part of the items; `confirm` measures what it chose on the other part."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from typer import Context, Exit, Option
+from typer import Context, Option
 
 from armlet.attachment.config import parse_layers
 from armlet.commands.engines import local_engine
 from armlet.commands.evaluating import AnswerOptions, TaskOptions, announce_power, refuse_sampling
 from armlet.commands.options import POLICY, ComputeOptions, JsonOption, ScopeOption, SiteOption, finish, folder_option
-from armlet.presentation.terminal import INTERRUPTED, say_interrupted
+from armlet.evaluation.conditions.conditions import Treatment
+from armlet.evaluation.report.numbers import bounds, percent, points
+from armlet.evaluation.search.results import StudyArguments, StudyResult, TrialResult
+from armlet.evaluation.search.search import SEARCHED, Space
+from armlet.evaluation.search.study import plan_tuning, run_study, write_study
+from armlet.presentation.interruption import report_interruption
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.spelling import parse_policy
 
-if TYPE_CHECKING:
-    from armlet.evaluation.search.results import StudyResult, TrialResult
-
 SHOWN_TRIALS = 5
 """Trials that the terminal shows."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What is searched."""
+
+    policy: Annotated[str, Option(help=f"What is searched, and what stays: {POLICY}.")] = "outward"
+    search: Annotated[
+        str | None,
+        Option(help="One or two of band, proportion, ceiling, knee, spread, strength; by policy by default."),
+    ] = None
+    layers: Annotated[
+        list[str] | None, Option(help="A candidate: an index, several, a range, or all. May be repeated. [0]")
+    ] = None
+    scope: ScopeOption = "token"
+    site: SiteOption = "gate"
+    trials: Annotated[int, Option(min=0, help="Beyond those of the sensitivity map.")] = 20
+
+    def space(self, seed: int) -> Space:
+        """The settings among which the search chooses."""
+        treatment = Treatment(parse_policy(self.policy), 0, self.scope, Noise(seed), self.site)
+        names = tuple(self.search.split(",")) if self.search else SEARCHED[treatment.policy.name]
+        candidates = tuple(parse_layers(text) for text in dict.fromkeys(self.layers or ["0"]))
+        return Space(treatment, names, candidates, self.trials, seed)
 
 
 def tune(
     context: Context,
     *,
     asked: TaskOptions,
-    policy: Annotated[str, Option(help=f"What is searched, and what stays: {POLICY}.")] = "outward",
-    search: Annotated[
-        str | None,
-        Option(help="One or two of band, proportion, ceiling, knee, spread, strength; by policy by default."),
-    ] = None,
-    layers: Annotated[
-        list[str] | None, Option(help="A candidate: an index, several, a range, or all. May be repeated. [0]")
-    ] = None,
-    scope: ScopeOption = "token",
-    site: SiteOption = "gate",
-    trials: Annotated[int, Option(min=0, help="Beyond those of the sensitivity map.")] = 20,
+    searched: SearchOptions,
     answers: AnswerOptions,
     run: Annotated[Path | None, folder_option("The study's folder; the same command goes on there.")] = None,
     out: Annotated[Path | None, folder_option("Where map, table and best setting go; the folder by default.")] = None,
@@ -44,34 +61,28 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Search settings on one half of the items; `armlet confirm` then measures the best one on the other half, once."""
-    from armlet.evaluation.conditions.conditions import Treatment
-    from armlet.evaluation.search.results import StudyArguments
-    from armlet.evaluation.search.search import SEARCHED, Space
-    from armlet.evaluation.search.study import plan_tuning, run_study, write_study
-
     files: dict[str, Any] = {"data": [str(file) for file in asked.data or ()]}
     arguments = StudyArguments(**vars(asked) | vars(answers) | vars(compute) | files)
-    treatment = Treatment(parse_policy(policy), 0, scope, Noise(compute.seed), site)
-    names = tuple(search.split(",")) if search else SEARCHED[treatment.policy.name]
-    candidates = tuple(parse_layers(text) for text in dict.fromkeys(layers or ["0"]))
-    space = Space(treatment, names, candidates, trials, compute.seed)
-    engine = local_engine(asked.model, compute)
+    space, engine = searched.space(compute.seed), local_engine(asked.model, compute)
     plan = plan_tuning(arguments)
     refuse_sampling(context, plan.tasks)
     if not as_json:
         announce_power(plan)
     study, folder = run_study(space, plan, engine, arguments, run)
-    if study is None or study.interrupted:
-        say_interrupted(study)
-    if study is None:
-        raise Exit(INTERRUPTED)
-    written = [f"written: {path}" for path in write_study(study, out or folder)]
+    report_interruption(study is None or study.interrupted, study)
+    if study:
+        _show_study(study, folder, out or folder, as_json)
+
+
+def _show_study(study: StudyResult, folder: Path, out: Path, as_json: bool) -> None:
+    """Writes the files and prints the result."""
+    written = [f"written: {path}" for path in write_study(study, out)]
     advice = "the best one is flattered by having been chosen on these items; on the others: armlet confirm"
     shown = [_trials_table(study), f"{advice} {folder}", *written]
     finish(study.to_dict(), as_json, shown, interrupted=study.interrupted)
 
 
-def _trials_table(study: "StudyResult") -> Table:
+def _trials_table(study: StudyResult) -> Table:
     title = f"the best {SHOWN_TRIALS} of {len(study.trials)} trials on tuning items"
     table = Table(box=SIMPLE_HEAD, show_edge=False, title=title)
     for name in (*study.searched, "layers", "accuracy", "difference", "95 % interval"):
@@ -81,8 +92,6 @@ def _trials_table(study: "StudyResult") -> Table:
     return table
 
 
-def _trial_cells(trial: "TrialResult") -> list[str]:
-    from armlet.evaluation.report.numbers import bounds, percent, points
-
+def _trial_cells(trial: TrialResult) -> list[str]:
     values, ends = (f"{value:.4g}" for value in trial.values.values()), " to ".join(bounds(trial.low, trial.high))
     return [*values, trial.layers, percent(trial.accuracy), points(trial.difference), ends]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from rich.table import Table
 from typer import Argument, Context, Exit, Option
@@ -11,13 +11,11 @@ from typer import Argument, Context, Exit, Option
 from armlet.attachment.config import describe, load_config, parse_layers
 from armlet.commands import options
 from armlet.commands.options import finish, folder_option, refuse_idle
+from armlet.integrations.vllm.check import Check, check_serving
 from armlet.presentation.files import write_json
 from armlet.presentation.terminal import notes
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.spelling import parse_policy
-
-if TYPE_CHECKING:
-    from armlet.integrations.vllm.check import Check
 
 FAILED = 1
 """Exit code where ARM did not fire as it should."""
@@ -40,8 +38,6 @@ def vllm_check(
     as_json: options.JsonOption = False,
 ) -> None:
     """Load a model in vLLM without ARM and with it: where ARM is, what it moves, what it leaves unchanged, its cost."""
-    from armlet.integrations.vllm.check import check_serving
-
     if config:
         refuse_idle(context, ("policy", "layers", "seed"), "--config names it")
         settings, chosen = str(config), load_config(config)["policy"]
@@ -50,10 +46,15 @@ def vllm_check(
         settings = describe(chosen, [], "token", Noise(seed)) | {"layers": parse_layers(layers)}
     if not chosen.strength:
         notes.print("strength 0: ARM acts only on requests that ask for it, and none here does", style="yellow")
+    limits = {"tokens": max_new_tokens, "eager": eager, "tensor_parallel": tensor_parallel, "dtype": dtype}
     texts = prompts.texts()
     with notes.status("vLLM ...") as status:
-        limits = {"tokens": max_new_tokens, "eager": eager, "tensor_parallel": tensor_parallel, "dtype": dtype}
         result = check_serving(model, settings, texts, **limits, tick=lambda what: status.update(f"{what} ..."))
+    _show_check(result, out, as_json)
+
+
+def _show_check(result: Check, out: Path | None, as_json: bool) -> None:
+    """Writes the file and prints the result."""
     content = asdict(result) | {"passed": result.passed}
     if out:
         write_json(out / "vllm-check.json", content)
@@ -62,7 +63,7 @@ def vllm_check(
         raise Exit(FAILED)
 
 
-def _ranks_table(result: "Check") -> Table:
+def _ranks_table(result: Check) -> Table:
     table = Table(title=f"ARM in vLLM: {result.model}", title_justify="left")
     for name in ("rank", "layer", "tokens seen", "values moved", "share moved", "rows passed"):
         table.add_column(name, justify="right")
@@ -74,7 +75,7 @@ def _ranks_table(result: "Check") -> Table:
     return table
 
 
-def _sentences(result: "Check") -> Iterator[str]:
+def _sentences(result: Check) -> Iterator[str]:
     off, mates = ("as" if equal else "NOT as" for equal in (result.off_equal, result.mates_equal))
     baseline, with_arm, turned_off = (result.seconds[mode] for mode in ("baseline", "on", "off"))
     yield f"answers that differ with ARM on: {result.changed} of {result.prompts}"

@@ -9,6 +9,7 @@ from armlet.checkpoints.pretrained import load
 from armlet.cost.findings import Cost, FunctionRow, ModelTimes, WorkRow
 from armlet.cost.measure import Shapes, time_function, time_model
 from armlet.cost.timing import keep_freed_memory
+from armlet.presentation.interruption import until_interrupted
 from armlet.presentation.terminal import notes, progress
 from armlet.redistribution.backends.choice import backend_name
 from armlet.redistribution.rows import Policy
@@ -37,8 +38,8 @@ def measure_cost(plan: CostPlan) -> Cost:
         ArgumentError: a dtype or device that cannot be used.
     """
     device = torch.device(plan.device or "cpu")
-    function, models, interrupted = list[FunctionRow](), list[ModelTimes](), False
-    try:
+    function, models = list[FunctionRow](), list[ModelTimes]()
+    with until_interrupted() as interruption:
         if shapes := plan.shapes:
             count = len(shapes.widths) * len(shapes.tokens) * len(shapes.dtypes)
             with progress("timing the function", count * plan.turns) as tick:
@@ -46,11 +47,9 @@ def measure_cost(plan: CostPlan) -> Cost:
                 function.extend(time_function(shapes, plan.policy, **timed))  # rows before Ctrl-C are kept
         if plan.model:
             _time_checkpoint(plan, plan.model, models)
-    except KeyboardInterrupt:
-        interrupted = True
     place = (machine(), torch.__version__, str(device), backend_name(device), plan.seed)
     model = next((times for times in models if times.work), None)
-    return Cost(*place, plan.policy, function, model, interrupted, plan.turns if plan.shapes else None)
+    return Cost(*place, plan.policy, function, model, interruption.happened, plan.turns if plan.shapes else None)
 
 
 def _time_checkpoint(plan: CostPlan, name: str, models: list[ModelTimes]) -> None:

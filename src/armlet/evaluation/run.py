@@ -11,6 +11,7 @@ from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.analysis import analyse_run
 from armlet.evaluation.report.findings import Findings
 from armlet.evaluation.tasks.problems import Task
+from armlet.presentation.interruption import until_interrupted
 from armlet.presentation.terminal import notes, progress
 from armlet.runs.folder import Record, RunFolder, default_run_folder, open_run_folder
 from armlet.runs.machine import machine
@@ -79,15 +80,11 @@ def perform(plan: Plan, engine: Engine, folder: Path | None = None) -> FinishedR
     """Runs what a folder, by default one named after the run, does not contain yet, and analyses what is there."""
     manifest = plan.manifest(engine)
     folder = folder or default_run_folder(manifest)
-    interrupted = False
     with open_run_folder(folder, manifest, machine()) as journal:
-        with progress("answering", count_answers(plan)) as tick:
-            try:
-                run(plan, engine, journal, tick)
-            except KeyboardInterrupt:
-                interrupted = True
+        with progress("answering", count_answers(plan)) as tick, until_interrupted() as interruption:
+            run(plan, engine, journal, tick)
         with notes.status("summing up ..."):
-            return FinishedRun(analyse_run(journal, plan.tasks, EQUAL), folder, interrupted)
+            return FinishedRun(analyse_run(journal, plan.tasks, EQUAL), folder, interruption.happened)
 
 
 def _generate_answers(unit: Unit, engine: Engine, plan: Plan) -> list[Record]:

@@ -11,6 +11,7 @@ from armlet.precision.findings import LayerRow, MethodRow, PerplexityRatio, Prec
 from armlet.precision.measure import CALIBRATION, HELD_OUT, Bench, RoundingTrial, RunTrial, TrialOutcome
 from armlet.precision.plan import PrecisionPlan
 from armlet.precision.tables import cautions, headline
+from armlet.presentation.interruption import until_interrupted
 from armlet.presentation.terminal import progress
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import open_run_folder
@@ -39,8 +40,8 @@ def measure_precision(plan: PrecisionPlan, bench: Bench, manifest: dict[str, obj
 
 def _run_trials(plan: PrecisionPlan, bench: Bench, run: RunTrial) -> Precision:
     """Everything from the choice on the calibration text to the last code, as far as Ctrl-C allows."""
-    rows, layers, contraction, interrupted = list[MethodRow](), list[LayerRow](), None, False
-    try:
+    rows, layers, contraction = list[MethodRow](), list[LayerRow](), None
+    with until_interrupted() as interruption:
         if not all(map(isfinite, run(RoundingTrial(CALIBRATION)).losses)):
             raise ArgumentError(
                 "the model's loss on the text is not a number before anything is rounded: its weights contain NaN, or "
@@ -52,11 +53,9 @@ def _run_trials(plan: PrecisionPlan, bench: Bench, run: RunTrial) -> Precision:
         unrounded = method_rows(run, chosen, None, plan.seed)
         for code in CODES:
             rows = [*(rows or unrounded), *method_rows(run, chosen, code, plan.seed)]
-    except KeyboardInterrupt:
-        interrupted = True
     lines = headline(rows, plan.seed) if rows else []
     warnings = cautions(rows, contraction, plan.limit, plan.seed) if rows and contraction else []
-    return Precision(plan, bench.dtype, rows, layers, contraction, lines, warnings, interrupted)
+    return Precision(plan, bench.dtype, rows, layers, contraction, lines, warnings, interruption.happened)
 
 
 def method_rows(run: RunTrial, chosen: Chosen, code: Code | None, seed: int) -> list[MethodRow]:

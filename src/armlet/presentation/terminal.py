@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-BAD_INPUT, INTERRUPTED = 2, 130  # exit codes
+BAD_INPUT = 2  # exit code
 LINE_SECONDS = 60  # between two lines of progress where no bar can be drawn
 
 notes = Console(stderr=True)
@@ -36,11 +36,6 @@ def progress(what: str, total: int, *, done: int = 0) -> Iterator[Callable[..., 
                 notes.print(f"{what}: {bars.tasks[0].completed:.0f} of {total}", markup=False)
 
         yield advance
-
-
-def say_interrupted(result: object) -> None:
-    """One line for a run that Ctrl-C cut short: whether its result is incomplete or empty."""
-    notes.print("interrupted: this is what there is" if result else "interrupted: nothing was finished")
 
 
 def titled_table(title: str, headings: Iterable[str], caption: str = "") -> Table:

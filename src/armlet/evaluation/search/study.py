@@ -17,6 +17,7 @@ from armlet.evaluation.search.search import ItemsPart, Space, search, take
 from armlet.evaluation.settings import Facts
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.files import csv_text, write_json, write_text
+from armlet.presentation.interruption import until_interrupted
 from armlet.presentation.terminal import progress
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import default_run_folder, open_run_folder
@@ -53,16 +54,13 @@ def run_study(
     if (folder / CONFIRMED_FILE).exists():
         raise ArgumentError(f"{folder}: the test items of this study have been used; give another --run or --seed")
     trials: list[TrialResult] = []
-    interrupted = False
     total = (1 + len(space.grid()) + space.trials) * count_answers(plan)
-    with open_run_folder(folder, manifest, machine()) as journal, progress("searching", total) as tick:
-        try:
-            trials.extend(search(space, plan, engine, journal, tick))
-        except KeyboardInterrupt:
-            interrupted = True
+    journals, bar = open_run_folder(folder, manifest, machine()), progress("searching", total)
+    with journals as journal, bar as tick, until_interrupted() as interruption:
+        trials.extend(search(space, plan, engine, journal, tick))
     if not trials:
         return None, folder
-    study = _result(trials, space, plan, manifest["engine"], arguments, interrupted)
+    study = _result(trials, space, plan, manifest["engine"], arguments, interruption.happened)
     write_json(folder / STUDY_FILE, study.to_dict())
     return study, folder
 
