@@ -73,11 +73,7 @@ class EngineOptions:
     def open(
         self, model: str | None, compute: ComputeOptions, compared: Sequence[Condition], tasks: Sequence[Task]
     ) -> Engine:
-        """The engine, ready for these conditions and tasks.
-
-        Raises:
-            ArmletError: it cannot be reached or loaded, or cannot run them.
-        """
+        """The engine, ready for conditions and tasks; ArmletError where it cannot be loaded, or cannot run them."""
         if self.endpoint:
             return self._server(self.endpoint, model, compute.seed, compared, tasks)
         if self.engine == "local":

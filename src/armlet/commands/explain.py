@@ -93,11 +93,7 @@ def _show_explanation(
 
 
 def parse_counts(text: str) -> list[int]:
-    """Counts of tokens such as "0,10,25"; at least one is not 0.
-
-    Raises:
-        ArgumentError: anything else.
-    """
+    """Counts of tokens such as "0,10,25", at least one of them not 0; else ArgumentError."""
     parts = text.split(",")
     if not all(part.isdecimal() and len(part) <= COUNT_DIGITS for part in parts) or not any(map(int, parts)):
         raise ArgumentError(f"--count: expected numbers up to 99999 such as 0,10,25, one of them not 0, found {text!r}")

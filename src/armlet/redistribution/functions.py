@@ -4,10 +4,12 @@ Each is a fixed sequence of separately rounded IEEE operations and of integer op
 `erfinv` or `lerp` rounds differently on each vector unit. Formulas take tensors and numbers alike, for the fast paths.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+
+Value: TypeAlias = Any  # a float64 tensor, or a number in a kernel
 
 LN2_HIGH, LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
 """ln 2 in two parts: the first ends in 21 zero bits, so that its product with an exponent is exact."""
@@ -47,7 +49,7 @@ FAR_TAIL = (
 # fmt: on
 
 
-def polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
+def polynomial(x: Value, coefficients: tuple[float, ...]) -> Value:
     """Horner's scheme, highest power first."""
     result = coefficients[0] * x + coefficients[1]
     for coefficient in coefficients[2:]:
@@ -55,7 +57,7 @@ def polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
     return result
 
 
-def log_of_parts(significand: Any, exponent: Any) -> Any:
+def log_of_parts(significand: Value, exponent: Value) -> Value:
     """ln(significand · 2^exponent), significand in [√½, √2), both float64.
 
     With f = significand − 1 and s = f/(2 + f): ln(1 + f) = 2·artanh(s) = f − (f²/2 − s·(f²/2 + R(s²))), where f leads
@@ -68,20 +70,20 @@ def log_of_parts(significand: Any, exponent: Any) -> Any:
     return exponent * LN2_HIGH - ((half - small) - f)
 
 
-def central_quantile(p: Any) -> Any:
+def central_quantile(p: Value) -> Value:
     """√2·erf⁻¹(p) for 0 ≤ p ≤ 0.85."""
     q = p * 0.5
     r = CENTRAL_SHIFT - q * q
     return q * polynomial(r, CENTRAL[0]) / polynomial(r, CENTRAL[1])
 
 
-def tail_quantile(depth: Any) -> Any:
+def tail_quantile(depth: Value) -> Value:
     """√2·erf⁻¹(p) for depth = √(−ln((1 − p)/2)) up to 5."""
     r = depth - TAIL_SHIFT
     return polynomial(r, NEAR_TAIL[0]) / polynomial(r, NEAR_TAIL[1])
 
 
-def far_quantile(depth: Any) -> Any:
+def far_quantile(depth: Value) -> Value:
     """√2·erf⁻¹(p) for depth = √(−ln((1 − p)/2)) from 5."""
     r = depth - TAIL_LIMIT
     return polynomial(r, FAR_TAIL[0]) / polynomial(r, FAR_TAIL[1])
@@ -115,7 +117,7 @@ def half_normal_quantile(p: Tensor) -> Tensor:
     return torch.where(p <= CENTRAL_LIMIT, central_quantile(p), tail)
 
 
-def part_of_the_way(start: Any, end: Any, strength: Any) -> Any:
+def part_of_the_way(start: Value, end: Value, strength: Value) -> Value:
     """start + strength·(end − start)."""
     return start + (end - start) * strength
 

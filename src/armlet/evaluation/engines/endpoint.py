@@ -74,11 +74,7 @@ class Endpoint(Engine):
         return {"endpoint": self.url, "treated_endpoint": self.treated_url, "model": self.model, "seed": self.seed}
 
     def check(self, conditions: Sequence[Condition], tasks: Sequence[Task] = ()) -> None:
-        """Refuse, before anything is asked, what cannot be run on a server.
-
-        Raises:
-            ArgumentError: names the conditions or tasks, and what to do.
-        """
+        """An ArgumentError, before anything is asked, for conditions and tasks that a server cannot run."""
         treated = [condition for condition in conditions if condition.treatment and not condition.placebo]
         policies = {repr(condition.treatment) for condition in treated}
         elsewhere = [condition for condition in treated if condition.treatment and condition.treatment.site != GATE]

@@ -37,11 +37,7 @@ class Tokens:
         return self._prompt(ask, filling.position).filled(filler)
 
     def choices(self, ask: Ask) -> list[list[int]]:
-        """Each choice's tokens, as the tokenizer splits them after the prompt.
-
-        Raises:
-            ArgumentError: a choice without a token.
-        """
+        """Each choice's tokens as they are split after the prompt; ArgumentError where a choice has none."""
         text = "".join(framed(ask.problem.context, ask.problem.question))
         start = len(self._ids(text))
         choices = [self._ids(f"{text} {choice}")[start:] for choice in ask.problem.choices]

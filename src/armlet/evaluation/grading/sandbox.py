@@ -83,11 +83,7 @@ def run_program(source: str, *, seconds: float = 10.0) -> ProgramOutcome:
 
 @functools.cache
 def require_sandbox() -> None:
-    """Check, once, that programs can be isolated on this system.
-
-    Raises:
-        ArmletError: says what is missing and how to get it.
-    """
+    """Checks, once, that programs can be isolated; an ArmletError says what is missing and how to get it."""
     run_program("", seconds=START_SECONDS)
 
 

@@ -103,11 +103,7 @@ def part_of(id: str) -> ItemsPart:
 
 
 def take(task: Task, part: ItemsPart) -> Task:
-    """The task's items of one part.
-
-    Raises:
-        ArgumentError: there is none.
-    """
+    """The task's items of one part; ArgumentError where there is none."""
     problems = tuple(problem for problem in task.problems if part_of(problem.id) == part)
     if not problems:
         raise ArgumentError(f"{task.name}: of its {len(task.problems)} items none is for {part}; take more --items")

@@ -95,11 +95,7 @@ def read_study(folder: Path) -> StudyResult:
 
 
 def plan_confirmation(folder: Path, study: StudyResult) -> Plan:
-    """The plan of the test items, with the best setting and its placebos.
-
-    Raises:
-        ArgumentError: the items are not those of the search.
-    """
+    """The plan of the test items, for the best setting and its placebos; ArgumentError where the items have changed."""
     treatment = Treatment(**parse_config(dict(study.armlet)))
     plan = _plan(study.arguments, _take_tasks(study.arguments, "test"), conditions([treatment], []))
     for before, now in zip(study.tasks, plan.tasks, strict=True):
@@ -109,11 +105,7 @@ def plan_confirmation(folder: Path, study: StudyResult) -> Plan:
 
 
 def confirm_study(folder: Path, study: StudyResult, plan: Plan, engine: Engine) -> FinishedRun:
-    """Measures the best setting; from here on the study cannot be searched further.
-
-    Raises:
-        ArgumentError: the model is not that of the search.
-    """
+    """Measures the best setting, after which nothing more can be searched; ArgumentError for another model."""
     if plan.manifest(engine)["engine"] != study.engine:
         raise ArgumentError(f"{folder}: the model is not the one of the search; its weights or its dtype have changed")
     record_confirmation(folder, study, None)

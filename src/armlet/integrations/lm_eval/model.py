@@ -138,11 +138,7 @@ def treatment(given: dict[str, Any], config: str | None) -> dict[str, Any] | Non
 
 @cache
 def register() -> type[Any]:
-    """Makes "armlet" a model type of lm-eval in this process, once; returns its class.
-
-    Raises:
-        ArgumentError: lm-eval is not installed.
-    """
+    """Makes "armlet" a model type of lm-eval, once, and returns its class; ArgumentError where lm-eval is missing."""
     try:
         from lm_eval.api.registry import register_model
         from lm_eval.models.huggingface import HFLM

@@ -49,11 +49,7 @@ def find_samples(directory: Path) -> dict[str, Path]:
 
 
 def read_results(samples: Path) -> dict[str, Any]:
-    """What lm-eval recorded of the run that wrote a file of samples; empty where that record is gone.
-
-    Raises:
-        ArgumentError: it cannot be read.
-    """
+    """What lm-eval recorded of the run with these samples, if anything; ArgumentError where it cannot be read."""
     date = samples.stem.rpartition("_")[2]
     beside = next(samples.parent.glob(f"*_{date}.json"), None)
     try:

@@ -117,11 +117,7 @@ def request_strength(extra_args: ExtraArgs) -> float | None:
 
 
 def check_request(extra_args: ExtraArgs, additional_config: object) -> None:
-    """Refuses a request before it reaches the engine.
-
-    Raises:
-        ArgumentError: its setting of ARM is invalid, or the engine has no ARM.
-    """
+    """An ArgumentError for a request whose setting of ARM is invalid, or whose engine has no ARM."""
     if SETTING_KEY not in (extra_args or {}):
         return
     request_strength(extra_args)

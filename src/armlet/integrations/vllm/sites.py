@@ -31,11 +31,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 
 
 def find_fused_sites(model: nn.Module, layers: list[int]) -> list[FusedSite]:
-    """The sites of those `layers` that are on this rank, in order.
-
-    Raises:
-        UnsupportedModelError: a layer has no gated MLP that can be recognised.
-    """
+    """The sites of `layers` that are on this rank; UnsupportedModelError where one has no gated MLP that we know."""
     from vllm.model_executor.models.utils import PPMissingLayer
 
     modules = decoder_layers(model)
