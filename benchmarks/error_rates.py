@@ -13,11 +13,11 @@ import typer
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from armlet.statistics import resampling
+from armlet.statistics import intervals
 from armlet.statistics.comparison import Comparison, compare
 from armlet.statistics.significance import is_significant
 
-resampling.RESAMPLES = 999  # of each bootstrap: ten times as many simulations are worth more here
+intervals.RESAMPLES = 999  # of each bootstrap: ten times as many simulations are worth more here
 
 Values = NDArray[Any]
 Draw = Callable[[Generator, int, float], tuple[Values, Values, Values | None]]

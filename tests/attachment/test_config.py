@@ -9,7 +9,7 @@ from armlet import Inward, Noise, Outward, Transport, attach, load_config
 from armlet.attachment.config import ConfigError, parse_layers
 from armlet.presentation.files import WriteError
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.spelling import parse_policy
+from armlet.redistribution.policies import parse_policy
 from families import prompt, tiny
 
 POLICIES = [

@@ -15,7 +15,7 @@ from armlet.inspection.measure import activated_gates, inspect_gates
 from armlet.inspection.synthetic import synthetic
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.outward import near_zero_halfwidth
-from armlet.redistribution.spelling import detail
+from armlet.redistribution.policies import detail
 from armlet.statistics.shape import MEASURES, count_modes, difference, measure
 from families import tiny
 from tiny_checkpoints import words

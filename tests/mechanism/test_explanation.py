@@ -27,7 +27,7 @@ from armlet.mechanism.result import (
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, make_prompt
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.outward import near_zero_halfwidth
-from armlet.statistics.resampling import draw_weights
+from armlet.statistics.intervals import draw_weights
 from explanations import POLICIES, QUESTIONS, SYSTEM, explained, layers_of, setup_of
 from families import tiny
 from tiny_checkpoints import words

@@ -12,7 +12,7 @@ from scipy import stats
 from statsmodels.stats.power import ttest_power
 
 from armlet.redistribution.errors import ArgumentError
-from armlet.statistics import resampling
+from armlet.statistics import intervals
 from armlet.statistics.comparison import Comparison, compare
 from armlet.statistics.power import detectable, t_detectable
 from armlet.statistics.significance import corrected, holm, is_significant
@@ -25,7 +25,7 @@ SLACK = 0.022  # two standard errors of a share of 5 % in so many simulations
 @pytest.fixture
 def few(monkeypatch):
     """Fewer resamples, for simulations."""
-    monkeypatch.setattr(resampling, "RESAMPLES", 499)
+    monkeypatch.setattr(intervals, "RESAMPLES", 499)
 
 
 def sides(items, gained, lost):
@@ -215,7 +215,7 @@ def gathered_units(before, after, owners):
 
 
 def drawn_interval(before, after, owners, seed):
-    return resampling.paired_interval(gathered_units(before, after, owners), 0.95, seed)[:2]
+    return intervals.paired_interval(gathered_units(before, after, owners), 0.95, seed)[:2]
 
 
 @pytest.mark.slow
@@ -272,7 +272,7 @@ def test_flips_reject_as_often_as_announced_and_no_oftener_than_5_percent_withou
     announced = float(np.mean([t_detectable(gathered(0), 0.95) for _ in range(50)]))
     # Each its own seed: few flips with one and the same would be wrong in one and the same way.
     rejected = [
-        [resampling.sign_flips(gathered(shift), seed) < 1 - 0.95 for seed in range(SIMULATIONS)]
+        [intervals.sign_flips(gathered(shift), seed) < 1 - 0.95 for seed in range(SIMULATIONS)]
         for shift in (0, announced)
     ]
     assert np.mean(rejected[0]) <= 0.05 + SLACK

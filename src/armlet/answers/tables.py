@@ -9,7 +9,7 @@ from rich.text import Text
 from armlet.answers.result import Answer, Answers
 from armlet.attachment.attach import Attachment
 from armlet.attachment.sites import GATE
-from armlet.redistribution.spelling import detail
+from armlet.redistribution.policies import detail
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

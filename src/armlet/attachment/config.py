@@ -9,8 +9,8 @@ from armlet.attachment.sites import GATE, check_site
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise, Source
+from armlet.redistribution.policies import make_policy, settings
 from armlet.redistribution.rows import Policy
-from armlet.redistribution.spelling import make_policy, settings
 
 ARMLET_FILE = "armlet.json"
 CONFIG_VERSION = 1

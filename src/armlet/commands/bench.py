@@ -17,7 +17,7 @@ from armlet.cost.tables import cost_tables
 from armlet.presentation.files import write_json
 from armlet.presentation.interruption import report_interruption
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.spelling import parse_policy
+from armlet.redistribution.policies import parse_policy
 
 
 @dataclass(frozen=True)

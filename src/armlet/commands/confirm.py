@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from armlet.commands.engines import local_engine
-from armlet.commands.evaluating import announce_power, show_findings
+from armlet.commands.findings import announce_power, show_findings
 from armlet.commands.options import ComputeOptions, JsonOption, check_folder
 from armlet.evaluation.search.study import confirm_study, plan_confirmation, read_study, record_confirmation
 

@@ -10,14 +10,14 @@ from typer import Context, Option
 from armlet.attachment.config import load_config
 from armlet.commands import options
 from armlet.commands.engines import EngineOptions
-from armlet.commands.evaluating import AnswerOptions, TaskOptions, announce_power, refuse_sampling, show_findings
-from armlet.commands.options import POLICY
+from armlet.commands.findings import announce_power, show_findings
+from armlet.commands.options import POLICY, AnswerOptions, TaskOptions, refuse_sampling
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
 from armlet.evaluation.plan import LEAST_TEMPERATURE, collect_tasks, make_plan, servable_conditions
 from armlet.evaluation.run import perform
 from armlet.presentation.terminal import notes
 from armlet.prompts.fillers import Filler, Position
-from armlet.redistribution.spelling import parse_policy
+from armlet.redistribution.policies import parse_policy
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from armlet.presentation.files import csv_text, write_json, write_text
 from armlet.presentation.terminal import notes, progress
 from armlet.prompts.fillers import RANDOM_SENTENCE, SYSTEM, Filler, Position, filler_conditions
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.policies import parse_policy
 from armlet.redistribution.rows import Policy
-from armlet.redistribution.spelling import parse_policy
 
 COUNT_DIGITS = len("99999")
 

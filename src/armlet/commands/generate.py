@@ -16,7 +16,7 @@ from armlet.commands.options import finish, folder_option, refuse_idle
 from armlet.presentation.files import write_json
 from armlet.presentation.terminal import progress
 from armlet.prompts.generation import Decoding
-from armlet.redistribution.spelling import parse_policy
+from armlet.redistribution.policies import parse_policy
 
 DECIDED = ("policy", "layers", "scope", "site", "seed")
 """Options whose values an armlet.json gives."""

@@ -20,7 +20,7 @@ from armlet.presentation.files import write_json
 from armlet.presentation.terminal import notes, progress
 from armlet.prompts.questions import encode_prompt
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.spelling import parse_policy
+from armlet.redistribution.policies import parse_policy
 
 FIGURE_POLICIES = 3
 """Most policies that the figure shows."""

@@ -66,7 +66,7 @@ def lm_eval_compare(
     as_json: JsonOption = False,
 ) -> None:
     """Two runs of lm-eval on the same items, as paired differences with intervals and a verdict."""
-    from armlet.commands.evaluating import show_findings
+    from armlet.commands.findings import show_findings
     from armlet.integrations.lm_eval import compare_runs
 
     check_folder(out or treated)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -14,6 +14,8 @@ from rich.table import Table
 from typer import Argument, CallbackParam, Context, Option
 
 from armlet.attachment.config import AttachArguments, parse_layers
+from armlet.evaluation.tasks.problems import Task
+from armlet.evaluation.tasks.sources import ARITHMETIC_ITEMS
 from armlet.presentation.files import json_text
 from armlet.presentation.interruption import INTERRUPTED, report_interruption, until_interrupted
 from armlet.prompts.questions import BUILT_IN, FORMULAS, read_prompts
@@ -111,6 +113,41 @@ class PromptOptions:
         return texts or [*BUILT_IN, *(FORMULAS if formulas else ())]
 
 
+@dataclass(frozen=True)
+class TaskOptions:
+    """Which model is asked what."""
+
+    model: Annotated[
+        str | None, Argument(callback=unslashed, help="A folder or hub id; the embedded abacus by default.")
+    ] = None
+    task: Annotated[
+        list[str] | None,
+        Option(
+            help="arithmetic (the default), math500, aime24, aime25, gsm8k, humaneval, or a hub's dataset as "
+            "owner/name:config:split. May be repeated."
+        ),
+    ] = None
+    data: Annotated[list[Path] | None, Option(help="A task from local JSON Lines. May be repeated.")] = None
+    items: Annotated[
+        int | None, Option(min=1, help=f"Items of each task: all by default, {ARITHMETIC_ITEMS} of the built-in one.")
+    ] = None
+    difficulty: Annotated[int | None, Option(help="Of the built-in task; what abacus is tuned to by default.")] = None
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How a model answers."""
+
+    max_new_tokens: Annotated[
+        int | None, Option(min=1, help="Most tokens of an answer; by kind of task by default.")
+    ] = None
+    system: Annotated[str | None, Option(help="The system prompt; by kind of task by default.")] = None
+    allow_code: Annotated[
+        bool, Option("--allow-code-execution", help="Run model-written programs, in a sandbox (humaneval).")
+    ] = False
+    batch: Annotated[int | None, Option(min=1, help="Items at once; an answer's last bits depend on it.")] = None
+
+
 def flattened(command: Callable[..., None]) -> Callable[..., None]:
     """The command as typer reads it: each parameter that is a group of options is replaced by the group's fields."""
     groups: dict[str, Any] = {}
@@ -139,6 +176,12 @@ def refuse_idle(context: Context, names: Iterable[str], because: str) -> None:
         source = context.get_parameter_source(name)
         if source and source.name == "COMMANDLINE":
             raise ArgumentError(f"--{name.replace('_', '-')}: {because}; leave it out")
+
+
+def refuse_sampling(context: Context, tasks: Sequence[Task], *names: str) -> None:
+    """Refuses options of generated answers where every task is multiple choice, for which nothing is generated."""
+    if all(task.kind == "choice" for task in tasks):
+        refuse_idle(context, (*names, "system", "max_new_tokens"), "has no effect on multiple choice")
 
 
 def collect_until_interrupted(items: Iterator[Part]) -> tuple[list[Part], bool]:

@@ -10,16 +10,27 @@ from typer import Context, Option
 
 from armlet.attachment.config import parse_layers
 from armlet.commands.engines import local_engine
-from armlet.commands.evaluating import AnswerOptions, TaskOptions, announce_power, refuse_sampling
-from armlet.commands.options import POLICY, ComputeOptions, JsonOption, ScopeOption, SiteOption, finish, folder_option
+from armlet.commands.findings import announce_power
+from armlet.commands.options import (
+    POLICY,
+    AnswerOptions,
+    ComputeOptions,
+    JsonOption,
+    ScopeOption,
+    SiteOption,
+    TaskOptions,
+    finish,
+    folder_option,
+    refuse_sampling,
+)
 from armlet.evaluation.conditions.conditions import Treatment
-from armlet.evaluation.report.numbers import bounds, percent, points
 from armlet.evaluation.search.results import StudyArguments, StudyResult, TrialResult
 from armlet.evaluation.search.search import SEARCHED, Space
 from armlet.evaluation.search.study import plan_tuning, run_study, write_study
 from armlet.presentation.interruption import report_interruption
+from armlet.presentation.numbers import bounds, percent, points
 from armlet.redistribution.noise import Noise
-from armlet.redistribution.spelling import parse_policy
+from armlet.redistribution.policies import parse_policy
 
 SHOWN_TRIALS = 5
 """Trials that the terminal shows."""

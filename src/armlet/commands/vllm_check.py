@@ -15,7 +15,7 @@ from armlet.integrations.vllm.check import Check, check_serving
 from armlet.presentation.files import write_json
 from armlet.presentation.terminal import notes
 from armlet.redistribution.noise import Noise
-from armlet.redistribution.spelling import parse_policy
+from armlet.redistribution.policies import parse_policy
 
 FAILED = 1
 """Exit code where ARM did not fire as it should."""

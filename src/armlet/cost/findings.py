@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from armlet.cost.timing import Spread
+from armlet.redistribution.policies import settings
 from armlet.redistribution.rows import Policy
-from armlet.redistribution.spelling import settings
 
 
 @dataclass(frozen=True)

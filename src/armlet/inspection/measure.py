@@ -11,8 +11,8 @@ from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.outcome import drawer, outcome
 from armlet.redistribution.outward import near_zero_halfwidth
+from armlet.redistribution.policies import detail
 from armlet.redistribution.rows import Policy
-from armlet.redistribution.spelling import detail
 from armlet.statistics.shape import difference, measure
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from armlet.presentation.numbers import finite_or_none
+from armlet.redistribution.policies import settings
 from armlet.redistribution.rows import Policy
-from armlet.redistribution.spelling import settings
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from armlet.prompts.fillers import Filler, Position, Prompt, describe_filler, fi
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.outward import near_zero_halfwidth
+from armlet.redistribution.policies import settings
 from armlet.redistribution.rows import Policy
-from armlet.redistribution.spelling import settings
 from armlet.statistics import FloatArray
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from armlet.mechanism.layers import LayerFindings, Setup
 from armlet.mechanism.measure import QUANTITIES
 from armlet.presentation.numbers import finite_or_none
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler
+from armlet.redistribution.policies import detail
 from armlet.redistribution.rows import Policy
-from armlet.redistribution.spelling import detail
 from armlet.statistics import FloatArray
-from armlet.statistics.resampling import draw_weights, percentile_interval, replicate_means
+from armlet.statistics.intervals import draw_weights, percentile_interval, replicate_means
 
 NO_TREATMENT = "as it is"
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from math import isfinite, isnan
 
+DASH = "–"  # in place of a number that there is not
 NUMBER_WIDTH = 8  # characters at most, so that the columns of three policies fit 80 characters
 
 
@@ -18,3 +19,45 @@ def short_number(value: float, *, signed: bool = False) -> str:
 def finite_or_none(values: Mapping[str, object]) -> dict[str, object]:
     """The same values, None in place of NaN and Infinity, which JSON cannot express."""
     return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()}
+
+
+def percent(share: float | None) -> str:
+    """A fraction in percent."""
+    return DASH if share is None else f"{100 * share:.1f}\u00a0%"
+
+
+def points(difference: float) -> str:
+    """A difference of fractions in percentage points, signed."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f}".replace("-", "−")
+
+
+def bounds(low: float | None, high: float | None) -> tuple[str, str]:
+    """Both ends of an interval in percentage points; None is an infinite end."""
+    return "−∞" if low is None else points(low), "+∞" if high is None else points(high)
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    """An interval in percentage points, in brackets."""
+    return f"[{', '.join(bounds(low, high))}]"
+
+
+def difference_text(difference: float, low: float | None, high: float | None) -> str:
+    """A difference with its interval, in percentage points."""
+    return f"{points(difference)} {interval_text(low, high)}"
+
+
+def detectable_points(difference: float | None) -> str:
+    """A smallest detectable difference; None where no difference can be detected."""
+    return "none" if difference is None else f"{100 * difference:.1f} points"
+
+
+def probability(value: float | None) -> str:
+    """A p-value."""
+    if value is None:
+        return DASH
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def with_count(number: int, thing: str) -> str:
+    """A number and what is counted: "1 item", "2,000 items"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

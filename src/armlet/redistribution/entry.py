@@ -15,8 +15,8 @@ from armlet.redistribution.backends.plain import PLAIN
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import WORD, Explicit, Midpoint, Noise, Source, source
 from armlet.redistribution.operands import Counted, Operands
+from armlet.redistribution.policies import BUILT_IN_POLICIES
 from armlet.redistribution.rows import Policy
-from armlet.redistribution.spelling import BUILT_IN_POLICIES
 from armlet.redistribution.transport import Transport
 
 DRAWS_NOTHING = (Inward, Transport)

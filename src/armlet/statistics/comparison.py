@@ -6,8 +6,8 @@ from math import floor, isfinite, log10
 from numpy.typing import ArrayLike
 
 from armlet.redistribution.errors import ArgumentError
+from armlet.statistics.intervals import paired_interval, sign_flips
 from armlet.statistics.power import detectable, t_detectable
-from armlet.statistics.resampling import paired_interval, sign_flips
 from armlet.statistics.significance import corrected, is_significant
 from armlet.statistics.units import Units, check_share, check_whole, exact_mean, gather_units, score_matrix
 
@@ -89,7 +89,7 @@ def compare(
 
     The test of `[items]` of 0/1 is exact McNemar, and its exact power gives the smallest detectable difference. That of
     samples, scores and clusters is by sign flips, with the power of the t-test. The interval is BCa or Bonett-Price
-    (`resampling.paired_interval`).
+    (`intervals.paired_interval`).
 
     Sign flips assume that the sides are interchangeable where the treatment does nothing. A mean difference of 0
     between sides of different skewness violates that: 50 differences of exponential skewness reject in about 6 %

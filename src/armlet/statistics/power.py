@@ -5,7 +5,7 @@ from math import ceil, floor, sqrt
 import numpy as np
 
 from armlet.redistribution.errors import ArgumentError
-from armlet.statistics.resampling import RESAMPLES
+from armlet.statistics.intervals import RESAMPLES
 from armlet.statistics.significance import P_ROUNDING, significance_level
 from armlet.statistics.units import Units, check_share, check_whole
 

@@ -10,9 +10,9 @@ from matplotlib.patches import Rectangle
 
 from armlet.evaluation.report.figures import DARK, UNDETECTABLE, draw_forest, draw_map
 from armlet.evaluation.report.findings import PairedComparison, Side
-from armlet.evaluation.report.numbers import difference_text
 from armlet.evaluation.report.tables import grouped
 from armlet.evaluation.search.results import SearchMap, TrialResult
+from armlet.presentation.numbers import difference_text
 from armlet.presentation.style import COLOURS, GREY, svg_text
 from armlet.redistribution.errors import ArgumentError
 from armlet.statistics.comparison import compare

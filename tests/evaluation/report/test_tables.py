@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from armlet.evaluation.report.numbers import difference_text, interval_text, percent, points, probability
 from armlet.evaluation.report.tables import (
     GROUPS,
     accuracy_grid,
@@ -19,6 +18,7 @@ from armlet.evaluation.report.tables import (
     samples_grid,
     summary_table,
 )
+from armlet.presentation.numbers import difference_text, interval_text, percent, points, probability
 from evaluations import TREATMENTS, Fake, choices, found, sums
 
 

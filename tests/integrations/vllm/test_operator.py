@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from armlet import Inward, Noise, Outward, Transport, redistribute
 from armlet.integrations.vllm.operator import FUSED_ACTIVATIONS, redistribute_gated
-from armlet.redistribution.spelling import to_numbers
+from armlet.redistribution.policies import to_numbers
 
 POLICIES = [
     Outward(),

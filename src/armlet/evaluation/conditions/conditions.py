@@ -13,8 +13,8 @@ from armlet.evaluation.tasks.problems import Kind
 from armlet.prompts.fillers import Filler, Position
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source
+from armlet.redistribution.policies import settings
 from armlet.redistribution.rows import Policy
-from armlet.redistribution.spelling import settings
 
 Role = Literal["baseline", "treated", "filler", "combined", "placebo", "best-of"]
 

@@ -14,9 +14,9 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 
 from armlet.evaluation.report.findings import PairedComparison, TaskFindings
-from armlet.evaluation.report.numbers import difference_text, interval_text, percent, points, with_count
 from armlet.evaluation.report.tables import grouped
 from armlet.evaluation.search.results import SearchMap, TrialResult
+from armlet.presentation.numbers import difference_text, interval_text, percent, points, with_count
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
 from armlet.redistribution.errors import ArgumentError
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from armlet.evaluation.report.findings import ConditionFindings, Findings, PairedComparison, PlannedPower, TaskFindings
-from armlet.evaluation.report.numbers import bounds, detectable_points, difference_text, percent, points, with_count
 from armlet.evaluation.search.results import best
 from armlet.evaluation.settings import ConditionSettings
+from armlet.presentation.numbers import bounds, detectable_points, difference_text, percent, points, with_count
 
 FORMAT = (
     "Format is reported apart from accuracy because an answer that cannot be read counts as wrong: a treatment that "

@@ -18,9 +18,9 @@ from armlet.evaluation.report.findings import (
     TaskFindings,
     WrittenAnswers,
 )
-from armlet.evaluation.report.numbers import DASH, detectable_points, difference_text, percent, probability, with_count
 from armlet.evaluation.report.sentences import FORMAT, NORMALISED, condition_settings, condition_temperature, plain
 from armlet.evaluation.search.results import SearchMap
+from armlet.presentation.numbers import DASH, detectable_points, difference_text, percent, probability, with_count
 
 if TYPE_CHECKING:
     from rich.table import Table

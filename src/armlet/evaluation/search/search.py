@@ -19,7 +19,7 @@ from armlet.evaluation.search.results import TrialResult, finite_interval
 from armlet.evaluation.settings import Facts
 from armlet.evaluation.tasks.problems import Task
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.spelling import settings
+from armlet.redistribution.policies import settings
 from armlet.runs.folder import RunFolder
 from armlet.statistics.comparison import compare
 

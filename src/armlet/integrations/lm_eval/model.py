@@ -9,8 +9,8 @@ from armlet.attachment.config import ConfigError, describe, load_config, parse_l
 from armlet.attachment.sites import GATE, check_site
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise
+from armlet.redistribution.policies import parse_policy
 from armlet.redistribution.rows import Policy
-from armlet.redistribution.spelling import parse_policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -14,8 +14,8 @@ from armlet.redistribution.backends.choice import backend_for
 from armlet.redistribution.entry import counted
 from armlet.redistribution.noise import WORD, Noise
 from armlet.redistribution.operands import Operands
+from armlet.redistribution.policies import from_numbers, to_numbers
 from armlet.redistribution.rows import Policy
-from armlet.redistribution.spelling import from_numbers, to_numbers
 
 FUSED_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,

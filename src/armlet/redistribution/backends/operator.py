@@ -9,8 +9,8 @@ from armlet.redistribution.backends.choice import backend_for
 from armlet.redistribution.backends.plain import PLAIN
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.operands import Counted, Operands
+from armlet.redistribution.policies import from_numbers, to_numbers
 from armlet.redistribution.rows import Policy
-from armlet.redistribution.spelling import from_numbers, to_numbers
 
 
 @torch.library.custom_op("armlet::keys", mutates_args=())

@@ -6,8 +6,8 @@ from torch import Tensor
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.operands import Backend, Counted, Operands
 from armlet.redistribution.outcome import outcome
+from armlet.redistribution.policies import BUILT_IN_POLICIES
 from armlet.redistribution.rows import Policy
-from armlet.redistribution.spelling import BUILT_IN_POLICIES
 
 BLOCK = 1 << 18
 """As many values as a core's cache keeps through the dozens of passes over them."""

@@ -1,4 +1,4 @@
-"""All resampling of the package: bootstrap intervals of means and of paired differences, and sign flips."""
+"""Every interval of the package: of means and of paired differences; and the sign-flip test, which resamples as they do."""
 
 from math import inf, sqrt
 

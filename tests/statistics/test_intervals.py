@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from armlet.statistics.resampling import draw_weights, percentile_interval, replicate_means
+from armlet.statistics.intervals import draw_weights, percentile_interval, replicate_means
 
 OWNERS = np.repeat(np.arange(5), [3, 1, 7, 4, 5])
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from armlet.evaluation.report import report
-from armlet.evaluation.report.report import in_markdown, markdown, page, write
+from armlet.evaluation.report.page import in_markdown, markdown, page, write
 from armlet.evaluation.report.tables import accuracy_grid
 from armlet.evaluation.search.results import SearchMap, TrialResult
 from armlet.presentation.files import WriteError

@@ -1,4 +1,4 @@
-"""The spellings of a policy: a line of text, a name with settings (JSON), a name with numbers (torch's operators)."""
+"""What policies there are, and how one is written: a line of text, a name with settings (JSON), a name with numbers."""
 
 from collections.abc import Mapping
 from dataclasses import fields
