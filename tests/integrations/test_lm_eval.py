@@ -9,7 +9,7 @@ import torch
 from armlet.attachment.attach import attach
 from armlet.attachment.config import ConfigError, describe
 from armlet.commands.lm_eval import PASSED_ON, lm_eval, with_model
-from armlet.evaluation.report import report
+from armlet.evaluation.report.page import markdown, write
 from armlet.integrations import lm_eval as integration
 from armlet.integrations.lm_eval import compare_runs
 from armlet.integrations.lm_eval.model import DEFAULTS
@@ -315,7 +315,7 @@ def test_what_lm_eval_does_not_record_is_told_as_unknown(runs):
     assert [condition.temperature for condition in findings.settings.conditions] == [None, None]
     said = findings.tasks[1].baseline.answers
     assert (said.extracted, said.truncated, said.tokens, said.pass_at) == (None, None, None, {})
-    assert "not recorded" in report.markdown(findings)
+    assert "not recorded" in markdown(findings)
 
 
 def test_a_run_without_arm_is_not_compared_with_itself(runs):
@@ -325,7 +325,7 @@ def test_a_run_without_arm_is_not_compared_with_itself(runs):
 
 @pytest.mark.slow
 def test_a_report_is_written_and_the_same_runs_give_the_same_bytes(runs, tmp_path):
-    written = [[path.read_bytes() for path in report.write(compare_runs(*runs), tmp_path / name)] for name in "ab"]
+    written = [[path.read_bytes() for path in write(compare_runs(*runs), tmp_path / name)] for name in "ab"]
     assert written[0] == written[1]
     assert b"Does it help?" in written[0][2]
 
@@ -453,7 +453,7 @@ def test_items_of_one_run_alone_are_left_out_and_the_report_says_so(tmp_path):
     task = findings.tasks[0]
     assert (task.items, task.planned_items, findings.complete) == (2, 9, False)
     assert [item.item for item in task.discordant] == ["3", "4"]
-    assert "partial: 2 of 9 items of said" in report.markdown(findings)
+    assert "partial: 2 of 9 items of said" in markdown(findings)
 
 
 def test_runs_without_a_common_item_or_task_are_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Every interval of the package: of means and of paired differences; and the sign-flip test, which resamples as they do."""
+"""Every interval of the package, of means and of paired differences; and sign flips, which resample as they do."""
 
 from math import inf, sqrt
 

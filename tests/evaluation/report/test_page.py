@@ -8,8 +8,16 @@ from html.parser import HTMLParser
 
 import pytest
 
-from armlet.evaluation.report import report
-from armlet.evaluation.report.page import in_markdown, markdown, page, write
+from armlet.evaluation.report.page import (
+    LONGEST_IN_HTML,
+    LONGEST_IN_MARKDOWN,
+    SHOWN_IN_HTML,
+    SHOWN_IN_MARKDOWN,
+    in_markdown,
+    markdown,
+    page,
+    write,
+)
 from armlet.evaluation.report.tables import accuracy_grid
 from armlet.evaluation.search.results import SearchMap, TrialResult
 from armlet.presentation.files import WriteError
@@ -134,8 +142,8 @@ def test_hostile_texts_are_shown_as_they_are(hostile):
 
 def test_long_texts_are_cut(hostile):
     cut = [text for text in Elements(page(hostile, {})).texts["pre"] if len(text) > 100]
-    assert {(len(text), text[-1]) for text in cut} == {(report.LONGEST_IN_HTML, "…")}
-    assert max(map(len, markdown(hostile).splitlines())) < 3 * report.LONGEST_IN_MARKDOWN
+    assert {(len(text), text[-1]) for text in cut} == {(LONGEST_IN_HTML, "…")}
+    assert max(map(len, markdown(hostile).splitlines())) < 3 * LONGEST_IN_MARKDOWN
 
 
 def test_a_markdown_cell_neither_ends_early_nor_makes_a_tag(hostile):
@@ -219,12 +227,12 @@ def test_a_layer_in_which_nothing_moved_is_told(plain):
 def test_discordant_items_are_counted_whole_and_shown_in_part():
     findings = found(sums(400), engine=Fake({"treated": 0.0}), treatments=TREATMENTS[:1], fillings=(), placebos=False)
     row = findings.tasks[0].comparisons[0].comparison
-    assert row.lost > report.SHOWN_IN_HTML
+    assert row.lost > SHOWN_IN_HTML
     text = page(findings, {})
     assert f"outward band=0.2 on arithmetic: {row.gained} gained, {row.lost} lost" in text
-    assert f"<summary>{row.lost} lost, the first {report.SHOWN_IN_HTML} of them here</summary>" in text
-    assert text.count("<article>") == min(row.gained, report.SHOWN_IN_HTML) + report.SHOWN_IN_HTML
-    assert len(re.findall(r"^  - (?:gained|lost), item", markdown(findings), re.MULTILINE)) == report.SHOWN_IN_MARKDOWN
+    assert f"<summary>{row.lost} lost, the first {SHOWN_IN_HTML} of them here</summary>" in text
+    assert text.count("<article>") == min(row.gained, SHOWN_IN_HTML) + SHOWN_IN_HTML
+    assert len(re.findall(r"^  - (?:gained|lost), item", markdown(findings), re.MULTILINE)) == SHOWN_IN_MARKDOWN
 
 
 @pytest.mark.slow
