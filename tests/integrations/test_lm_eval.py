@@ -9,7 +9,8 @@ import torch
 from armlet.attachment.attach import attach
 from armlet.attachment.config import ConfigError, describe
 from armlet.commands.lm_eval import PASSED_ON, lm_eval, with_model
-from armlet.evaluation.report.page import markdown, write
+from armlet.evaluation.report.page import markdown
+from armlet.evaluation.report.page import write as write_report
 from armlet.integrations import lm_eval as integration
 from armlet.integrations.lm_eval import compare_runs
 from armlet.integrations.lm_eval.model import DEFAULTS
@@ -325,7 +326,7 @@ def test_a_run_without_arm_is_not_compared_with_itself(runs):
 
 @pytest.mark.slow
 def test_a_report_is_written_and_the_same_runs_give_the_same_bytes(runs, tmp_path):
-    written = [[path.read_bytes() for path in write(compare_runs(*runs), tmp_path / name)] for name in "ab"]
+    written = [[path.read_bytes() for path in write_report(compare_runs(*runs), tmp_path / name)] for name in "ab"]
     assert written[0] == written[1]
     assert b"Does it help?" in written[0][2]
 
