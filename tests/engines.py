@@ -23,7 +23,7 @@ class Fake:
         self._call()
         return [self._output(ask, condition, sampling, sample) for ask in asks]
 
-    def weigh(self, asks, condition):
+    def score_choices(self, asks, condition):
         self._call()
         return [
             [-1.0 - (at != int(ask.problem.gold)) * (1 if self._right(ask, condition, 0) else -0.5) for at in range(4)]

@@ -52,7 +52,7 @@ class Fake:
         self._begin(condition)
         return [self._output(ask, condition, sample) for ask in asks]
 
-    def weigh(self, asks, condition):
+    def score_choices(self, asks, condition):
         self._begin(condition)
         return [self._weights(ask.problem, condition) for ask in asks]
 

@@ -64,11 +64,11 @@ def test_it_says_what_arm_did_in_each_call_alone(engine):
     assert engine.fired() == {}
 
 
-def test_choices_weigh_what_they_weigh_in_the_local_engine(engine, local):
+def test_choices_have_the_scores_of_the_local_engine(engine, local):
     for condition in (BASE, TREATED):
-        weights, wanted = engine.weigh(CHOICES, condition), local.weigh(CHOICES, condition)
+        scores, expected = engine.score_choices(CHOICES, condition), local.score_choices(CHOICES, condition)
         # Both sum float32 log-probabilities of logits that other kernels rounded; 1e-4 of a nat is far from a choice.
-        assert [pytest.approx(likelihoods, abs=1e-4) for likelihoods in wanted] == weights
+        assert [pytest.approx(likelihoods, abs=1e-4) for likelihoods in expected] == scores
 
 
 def test_samples_differ_and_each_is_the_same_again(engine):

@@ -9,7 +9,7 @@ from armlet import Outward
 from armlet.evaluation.conditions.conditions import Treatment, conditions
 from armlet.evaluation.grading.graders import EQUAL
 from armlet.evaluation.report.analysis import analyse_run
-from armlet.evaluation.run import count_answers, run, units
+from armlet.evaluation.run import batch_runs, count_answers, run
 from armlet.presentation.files import json_text
 from armlet.runs.folder import open_run_folder
 from armlet.runs.machine import machine
@@ -31,7 +31,7 @@ def perform(folder, planned, engine):
 def test_a_run_cut_off_anywhere_ends_with_the_same_bytes(tmp_path, compared):
     planned = plan(compared=compared)
     whole = perform(tmp_path / "whole", planned, Fake())
-    calls = len(list(units(planned, Fake())))
+    calls = len(list(batch_runs(planned, Fake())))
     for stop_at in range(1, calls + 1, 5):
         folder = tmp_path / str(stop_at)
         perform(folder, planned, Fake(stop_at=stop_at, error=MemoryError))
@@ -60,18 +60,21 @@ def test_what_there_is_of_a_run_cut_short_is_paired(tmp_path):
 
 def test_batches_hold_prompts_of_like_lengths_and_each_item_once():
     planned = plan()
-    lengths = [[len(ask.problem.question) for ask in unit.asks] for unit in units(planned, Fake())]
+    lengths = [[len(ask.problem.question) for ask in batch.asks] for batch in batch_runs(planned, Fake())]
     assert max(max(batch) - min(batch) for batch in lengths) <= 2
     first = [
-        ask.problem.id for unit in units(planned, Fake()) for ask in unit.asks if unit.condition.role == "baseline"
+        ask.problem.id
+        for batch in batch_runs(planned, Fake())
+        for ask in batch.asks
+        if batch.condition.role == "baseline"
     ]
     assert sorted(first) == sorted(problem.id for problem in planned.tasks[0].problems)
 
 
 def test_all_conditions_get_the_same_batches():
     grouped = {}
-    for unit in units(plan(), Fake()):
-        grouped.setdefault(unit.condition.name, []).append([ask.problem.id for ask in unit.asks])
+    for batch in batch_runs(plan(), Fake()):
+        grouped.setdefault(batch.condition.name, []).append([ask.problem.id for ask in batch.asks])
     assert len({str(batches) for batches in grouped.values()}) == 1
 
 

@@ -13,8 +13,8 @@ from armlet.commands.engines import EngineOptions
 from armlet.commands.findings import announce_power, show_findings
 from armlet.commands.options import POLICY, AnswerOptions, TaskOptions, refuse_sampling
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
-from armlet.evaluation.plan import LEAST_TEMPERATURE, collect_tasks, make_plan, servable_conditions
-from armlet.evaluation.run import perform
+from armlet.evaluation.plan import MIN_TEMPERATURE, collect_tasks, make_plan, servable_conditions
+from armlet.evaluation.run import run_and_analyse
 from armlet.presentation.terminal import notes
 from armlet.prompts.fillers import Filler, Position
 from armlet.redistribution.policies import parse_policy
@@ -69,7 +69,7 @@ class ConditionOptions:
 
     samples: Annotated[int, Option(min=1, help="Answers to each item under every condition.")] = 1
     temperature: Annotated[float, Option(min=0, help="Of sampling; 0 for greedy.")] = 0.0
-    top_p: Annotated[float, Option(min=LEAST_TEMPERATURE, max=1, help="Of sampling.")] = 1.0
+    top_p: Annotated[float, Option(min=MIN_TEMPERATURE, max=1, help="Of sampling.")] = 1.0
     best_of: Annotated[int, Option(min=0, help="Also a vote over so many sampled answers.")] = 0
     combine: Annotated[
         bool, Option("--combine", help="Also each policy with each filler, and all of them with --best-of.")
@@ -78,7 +78,7 @@ class ConditionOptions:
 
     def conditions(self, treatments: list[Treatment], fillings: list[Filling]) -> list[Condition]:
         """All that is compared."""
-        temperature = 0.0 if self.temperature < LEAST_TEMPERATURE else self.temperature
+        temperature = 0.0 if self.temperature < MIN_TEMPERATURE else self.temperature
         chosen = {"best_of": self.best_of, "combine": self.combine, "placebos": self.placebos}
         return conditions(treatments, fillings, samples=self.samples, temperature=temperature, **chosen)
 
@@ -127,5 +127,5 @@ def evaluate(
     if not as_json:
         announce_power(plan)
     with closing(opened):
-        finished = perform(plan, opened, run)
+        finished = run_and_analyse(plan, opened, run)
     show_findings(finished.findings, out or finished.folder, as_json=as_json, interrupted=finished.interrupted)

@@ -1,4 +1,4 @@
-"""Does it help: tasks, conditions, engines, grading, runs, reports and the search for settings."""
+"""Measures whether ARM helps: tasks, conditions, engines, grading, runs, reports and the search for settings."""
 
 from armlet.evaluation.grading.extraction import Grade as Grade
 from armlet.evaluation.grading.extraction import grade as grade

@@ -1,4 +1,4 @@
-"""What is run: tasks, conditions and how answers are generated, with the defaults of each kind of task."""
+"""The plan of a run: tasks, conditions and how answers are generated, with the defaults of each kind of task."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,29 +15,29 @@ from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS, arithm
 from armlet.redistribution.errors import ArgumentError
 
 BUILT_IN_BATCH, LOCAL_BATCH = 250, 16
-"""Items at once: of the embedded model, and of any other."""
+"""Items in a batch, for the embedded model and for any other."""
 
 MAX_NEW_TOKENS: dict[Kind, int] = {"integer": 256, "maths": 1024, "code": 512}
-"""Of an answer, by kind of task."""
+"""The most tokens of an answer, by kind of task."""
 
-LEAST_TEMPERATURE = 1e-6
-"""Below it answers are greedy. It is also the least top-p."""
+MIN_TEMPERATURE = 1e-6
+"""Below this temperature, answers are greedy. It is also the smallest top-p."""
 
 VERSIONED_PACKAGES = ("armlet", "torch", "transformers", "tokenizers", "math-verify")
-"""Whose versions decide an answer or its grade."""
+"""The packages whose versions affect an answer or its grade."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run."""
+    """Everything that a run needs except an engine."""
 
     tasks: Sequence[Task]  # with unique names
     conditions: Sequence[Condition]  # with unique names, the baseline first
-    sampling: dict[Kind, Sampling]  # `max_new_tokens` differs by kind of task
-    batch: int  # items in a batch
+    sampling: dict[Kind, Sampling]  # only `max_new_tokens` depends on the kind of task
+    batch_size: int  # items in a batch
     systems: dict[Kind, str]  # the system prompts
-    graders: dict[Kind, Grader]  # of generated answers; multiple choice needs none
-    grader: str = "math-verify"  # the name of the one for mathematics
+    graders: dict[Kind, Grader]  # for generated answers; multiple choice needs none
+    grader: str = "math-verify"  # the name of the grader for mathematics
 
     def manifest(self, engine: Engine) -> dict[str, Any]:
         """Everything that decides the answers, as plain values."""
@@ -54,7 +54,7 @@ class Plan:
             "sampling": {kind: vars(self.sampling[kind]) for kind in generated},
             "systems": {kind: self.systems[kind] for kind in generated},
             "graders": grader_names(self.grader, kinds),
-            "batch": self.batch,
+            "batch": self.batch_size,
             "versions": {name: metadata.version(name) for name in VERSIONED_PACKAGES},
         }
 
@@ -62,10 +62,10 @@ class Plan:
 def collect_tasks(
     names: Sequence[str] | None, files: Sequence[Path] | None, items: int | None, difficulty: int | None, seed: int
 ) -> list[Task]:
-    """The tasks that the command line names; the built-in one where it names none. No two may have one name."""
+    """The tasks named on the command line, by default the built-in one. Each name may occur only once."""
     names = names or ([] if files else [ARITHMETIC])
     if difficulty is not None and ARITHMETIC not in names:
-        raise ArgumentError(f"--difficulty: belongs to the task {ARITHMETIC}, which is not among the tasks")
+        raise ArgumentError(f"--difficulty: applies only to the task {ARITHMETIC}, which is not among the tasks")
     tasks = [
         arithmetic(items or ARITHMETIC_ITEMS, seed=seed, difficulty=difficulty)
         if name == ARITHMETIC
@@ -73,9 +73,9 @@ def collect_tasks(
         for name in names
     ]
     tasks += [read_task(file, items) for file in files or ()]
-    for at, task in enumerate(tasks):
-        if task.name in (earlier.name for earlier in tasks[:at]):
-            option, advice = ("--task", "") if at < len(names) else ("--data", "; give the file another name")
+    for index, task in enumerate(tasks):
+        if task.name in (earlier.name for earlier in tasks[:index]):
+            option, advice = ("--task", "") if index < len(names) else ("--data", "; give the file another name")
             raise ArgumentError(f"{option}: {task.name!r} is given twice{advice}")
     return tasks
 
@@ -93,20 +93,20 @@ def make_plan(
     allow_code: bool = False,
     batch: int | None = None,
 ) -> Plan:
-    """A plan with the defaults of each kind of task in place of None.
+    """Makes a plan, with the defaults of each kind of task in place of None.
 
-    `built_in`: the embedded model answers, which was trained on bare expressions without a system prompt.
+    `built_in` means that the embedded model answers, which was trained on bare expressions without a system prompt.
 
     Raises:
-        ArgumentError: no such grader, or tasks with programs where they may not be run.
+        ArgumentError: the grader does not exist, or a task needs to run programs without permission.
     """
     if system is None and built_in:
         system = ""
     return Plan(
         tasks=tasks,
         conditions=conditions,
-        sampling={kind: Sampling(max_new_tokens or most, top_p, seed) for kind, most in MAX_NEW_TOKENS.items()},
-        batch=batch or (BUILT_IN_BATCH if built_in else LOCAL_BATCH),
+        sampling={kind: Sampling(max_new_tokens or default, top_p, seed) for kind, default in MAX_NEW_TOKENS.items()},
+        batch_size=batch or (BUILT_IN_BATCH if built_in else LOCAL_BATCH),
         systems={kind: text if system is None else system for kind, text in SYSTEMS.items()},
         graders=graders(grader, {task.kind for task in tasks}, allow_code=allow_code),
         grader=grader,
@@ -116,7 +116,7 @@ def make_plan(
 def servable_conditions(
     compared: Sequence[Condition], tasks: Sequence[Task]
 ) -> tuple[list[Condition], list[Condition]]:
-    """The conditions that a server or vLLM can run, without a placebo and at temperature 1, and the others."""
-    weighed = any(task.kind == "choice" for task in tasks)
-    kept = [condition for condition in compared if not condition.placebo and (condition.weighing == 1 or not weighed)]
-    return kept, [condition for condition in compared if condition not in kept]
+    """The conditions that a server or vLLM can run (no gate placebo, choices at temperature 1), and the others."""
+    choice = any(task.kind == "choice" for task in tasks)
+    servable = [c for c in compared if not c.placebo and (c.weighing == 1 or not choice)]
+    return servable, [condition for condition in compared if condition not in servable]

@@ -1,4 +1,4 @@
-"""A run: every item of every task under every condition, batch by batch, into a journal that survives a crash."""
+"""Runs all items of all tasks under all conditions, batch by batch, and writes them to a crash-safe journal."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,30 +18,31 @@ from armlet.runs.machine import machine
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One batch under one condition: what is run and written at once."""
+class BatchRun:
+    """One batch under one condition, which is run and written as a whole."""
 
     task: Task
-    batch: int
+    batch_index: int
     asks: tuple[Ask, ...]
     condition: Condition
     sample: int
 
     @property
     def key(self) -> tuple[str, int, str, int]:
-        """Its identity in the run."""
-        return (self.task.name, self.batch, self.condition.name, self.sample)
+        """The key of this batch run in the journal."""
+        return (self.task.name, self.batch_index, self.condition.name, self.sample)
 
 
-def units(plan: Plan, engine: Engine) -> Iterator[Unit]:
-    """The whole run in order: all conditions of a batch before the next, so that an early end leaves paired items."""
+def batch_runs(plan: Plan, engine: Engine) -> Iterator[BatchRun]:
+    """All batch runs in order: each batch under all conditions before the next, so an interrupted run stays paired."""
     for task in plan.tasks:
-        asks = [Ask(problem, at, plan.systems[task.kind]) for at, problem in enumerate(task.problems)]
+        asks = [Ask(problem, number, plan.systems[task.kind]) for number, problem in enumerate(task.problems)]
         asks.sort(key=lambda ask: (engine.length(ask), ask.number))
-        for batch in range(0, len(asks), plan.batch):
+        for batch_index, start in enumerate(range(0, len(asks), plan.batch_size)):
+            batch = tuple(asks[start : start + plan.batch_size])
             for condition, samples in _conditions_of(plan, task):
                 for sample in range(samples):
-                    yield Unit(task, batch // plan.batch, tuple(asks[batch : batch + plan.batch]), condition, sample)
+                    yield BatchRun(task, batch_index, batch, condition, sample)
 
 
 def count_answers(plan: Plan) -> int:
@@ -50,7 +51,7 @@ def count_answers(plan: Plan) -> int:
 
 
 def _conditions_of(plan: Plan, task: Task) -> list[tuple[Condition, int]]:
-    """The conditions that a task is run under, with their numbers of samples; choices are weighed once."""
+    """The conditions under which a task is run, with their numbers of samples; multiple choice is scored once."""
     return [
         (condition, 1 if task.kind == "choice" else condition.samples)
         for condition in plan.conditions
@@ -59,55 +60,56 @@ def _conditions_of(plan: Plan, task: Task) -> list[tuple[Condition, int]]:
 
 
 def run(plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], None] = lambda _: None) -> None:
-    """Runs what is not in the journal yet; calls `tick(answers)` after each unit, also of those in the journal."""
-    for unit in units(plan, engine):
-        if not journal.has(unit.key):
-            rows = _weigh_choices(unit, engine) if unit.task.kind == "choice" else _generate_answers(unit, engine, plan)
-            journal.close(unit.key, rows, {"arm": engine.fired()})
-        tick(len(unit.asks))
+    """Runs the batches that are not yet in the journal; calls `tick(answers)` after every batch, recorded or new."""
+    for batch in batch_runs(plan, engine):
+        if not journal.has(batch.key):
+            choice = batch.task.kind == "choice"
+            rows = _score_choices(batch, engine) if choice else _generate_answers(batch, engine, plan)
+            journal.close(batch.key, rows, {"arm": engine.fired()})
+        tick(len(batch.asks))
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The findings of a run, its folder, and whether Ctrl-C cut it short."""
+    """The findings of a run, its folder, and whether Ctrl-C interrupted it."""
 
     findings: Findings
     folder: Path
     interrupted: bool
 
 
-def perform(plan: Plan, engine: Engine, folder: Path | None = None) -> FinishedRun:
-    """Runs what a folder, by default one named after the run, does not contain yet, and analyses what is there."""
+def run_and_analyse(plan: Plan, engine: Engine, folder: Path | None = None) -> FinishedRun:
+    """Runs what is missing from a run folder (by default one named after the run), and analyses the result."""
     manifest = plan.manifest(engine)
     folder = folder or default_run_folder(manifest)
     with open_run_folder(folder, manifest, machine()) as journal:
-        with progress("answering", count_answers(plan)) as tick, until_interrupted() as interruption:
+        with progress("generating answers", count_answers(plan)) as tick, until_interrupted() as interruption:
             run(plan, engine, journal, tick)
-        with notes.status("summing up ..."):
+        with notes.status("analysing ..."):
             return FinishedRun(analyse_run(journal, plan.tasks, EQUAL), folder, interruption.happened)
 
 
-def _generate_answers(unit: Unit, engine: Engine, plan: Plan) -> list[Record]:
-    kind = unit.task.kind
-    outputs = engine.answer(unit.asks, unit.condition, plan.sampling[kind], batch=unit.batch, sample=unit.sample)
+def _generate_answers(batch: BatchRun, engine: Engine, plan: Plan) -> list[Record]:
+    kind, index = batch.task.kind, batch.batch_index
+    outputs = engine.answer(batch.asks, batch.condition, plan.sampling[kind], batch=index, sample=batch.sample)
     return [
-        {**_row_identity(unit, ask), **vars(output), **vars(plan.graders[kind](output.text, ask.problem))}
-        for ask, output in zip(unit.asks, outputs, strict=True)
+        {**_row_identity(batch, ask), **vars(output), **vars(plan.graders[kind](output.text, ask.problem))}
+        for ask, output in zip(batch.asks, outputs, strict=True)
     ]
 
 
-def _weigh_choices(unit: Unit, engine: Engine) -> list[Record]:
-    """The likeliest choice counts; whether the likeliest per character is right is recorded beside it."""
+def _score_choices(batch: BatchRun, engine: Engine) -> list[Record]:
+    """Grades the most likely choice, and also records whether the most likely one per character is correct."""
     rows = []
-    for ask, weights in zip(unit.asks, engine.weigh(unit.asks, unit.condition), strict=True):
+    for ask, loglikelihoods in zip(batch.asks, engine.score_choices(batch.asks, batch.condition), strict=True):
         gold, choices = int(ask.problem.gold), ask.problem.choices
-        by_length = [weight / len(choice) for weight, choice in zip(weights, choices, strict=True)]
-        chosen, normalised = (max(range(len(scores)), key=scores.__getitem__) for scores in (weights, by_length))
-        graded = {"loglikelihoods": weights, "extracted": str(chosen), "correct": chosen == gold}
-        rows.append({**_row_identity(unit, ask), **graded, "correct_normalised": normalised == gold})
+        by_length = [value / len(choice) for value, choice in zip(loglikelihoods, choices, strict=True)]
+        chosen, normalised = (max(range(len(scores)), key=scores.__getitem__) for scores in (loglikelihoods, by_length))
+        graded = {"loglikelihoods": loglikelihoods, "extracted": str(chosen), "correct": chosen == gold}
+        rows.append({**_row_identity(batch, ask), **graded, "correct_normalised": normalised == gold})
     return rows
 
 
-def _row_identity(unit: Unit, ask: Ask) -> Record:
-    task, batch, condition, sample = unit.key
-    return {"task": task, "condition": condition, "item": ask.problem.id, "sample": sample, "batch": batch}
+def _row_identity(batch: BatchRun, ask: Ask) -> Record:
+    task, index, condition, sample = batch.key
+    return {"task": task, "condition": condition, "item": ask.problem.id, "sample": sample, "batch": index}

@@ -1,4 +1,4 @@
-"""What a run's manifest records, typed: everything that decides the answers, and the machines that gave them."""
+"""The types of a run's manifest, which records everything that affects the answers, and the machines used."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -7,7 +7,7 @@ from typing import Any
 from armlet.evaluation.conditions.conditions import Role
 
 Facts = Mapping[str, object]
-"""Plain values by name, as JSON stores them; reports print them and nothing depends on their names."""
+"""Plain values by name, as stored in JSON. Reports print them, and no code depends on their names."""
 
 
 @dataclass(frozen=True)
@@ -16,18 +16,18 @@ class TaskSettings:
 
     name: str  # unique in the run
     kind: str  # how its answers are graded
-    items: int  # how many were to be answered
-    sha256: str  # over what was asked
+    items: int  # number of items to answer
+    sha256: str  # hash of the problems
     source: Facts  # where the items come from
 
 
 @dataclass(frozen=True)
 class ConditionSettings:
-    """`Condition.plain()` of one condition of a run; None stands for what a run does not use or does not record."""
+    """`Condition.plain()` of one condition; None means that the run does not use or does not record a setting."""
 
     name: str
     role: Role
-    treatment: Facts | str | None = None  # as in an armlet.json, or in words
+    treatment: Facts | str | None = None  # the content of an armlet.json, or a description
     placebo: str | None = None
     filling: Facts | None = None
     temperature: float | None = None
@@ -37,18 +37,18 @@ class ConditionSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """A whole manifest; how answers are generated and graded is by kind of task."""
+    """A whole manifest; sampling, system prompts and graders are stored by kind of task."""
 
-    engine: Facts  # what answered
+    engine: Facts  # the model or server that answered
     tasks: Sequence[TaskSettings]
     conditions: Sequence[ConditionSettings]  # the baseline first
     sampling: Mapping[str, Facts]
     systems: Mapping[str, str]  # the system prompts
     graders: Mapping[str, str]
-    batch: object  # items at once
-    versions: Mapping[str, str | None]  # of the packages that decide an answer or its grade
+    batch: object  # items in a batch
+    versions: Mapping[str, str | None]  # of the packages that affect an answer or its grade
     machines: Sequence[Facts] = ()
-    version: int | None = None  # of the manifest's format; None where there is no manifest file
+    version: int | None = None  # version of the manifest's format; None without a manifest file
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> "RunSettings":

@@ -67,7 +67,7 @@ def test_best_of_is_sampled_also_where_the_others_are_greedy():
 
 
 def test_several_greedy_answers_are_refused():
-    with pytest.raises(ArgumentError, match="several greedy answers are the same"):
+    with pytest.raises(ArgumentError, match="all greedy answers to an item are the same"):
         conditions([], [], samples=2)
 
 

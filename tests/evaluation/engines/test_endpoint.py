@@ -212,7 +212,7 @@ def test_after_the_last_retry_one_line_says_so():
 def test_a_wrong_key_is_said_at_once_and_not_repeated(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sekret")
     with serving(faults=[(401, {}, {"error": {"message": "bad key sekret"}})]) as fake:
-        with pytest.raises(ArmletError, match=r"answered 401: bad key …: is OPENAI_API_KEY its key\?$"):
+        with pytest.raises(ArmletError, match=r"answered 401: bad key …: check its key in OPENAI_API_KEY$"):
             answers(fake)
         assert len(fake.requests) == 1
 
@@ -220,7 +220,7 @@ def test_a_wrong_key_is_said_at_once_and_not_repeated(monkeypatch):
 def test_a_server_that_is_not_there_is_named():
     with serving() as fake:
         pass
-    with pytest.raises(ArmletError, match=rf"^server {fake.url} was not reached, 1 times: .*refused"):
+    with pytest.raises(ArmletError, match=rf"^server {fake.url} could not be reached, 1 times: .*refused"):
         answers(fake, retries=0)
 
 
@@ -242,7 +242,7 @@ def test_a_server_that_does_not_answer_in_time_is_named():
     ],
 )
 def test_what_is_no_chat_completion_is_refused_in_one_line(headers, body):
-    said = r"answered with no chat completion \(.*\)$"
+    said = r"did not answer with a chat completion \(.*\)$"
     with serving(faults=[(200, headers, body)]) as fake, pytest.raises(ArmletError, match=f"^server {fake.url} {said}"):
         answers(fake)
 
@@ -291,7 +291,9 @@ def test_what_is_no_address_is_refused(url):
 
 @pytest.mark.parametrize("url", ["http://me:sekret@host/v1", "http://host/v1?key=sekret", "http://host/v1#sekret"])
 def test_an_address_with_a_secret_is_refused_and_not_repeated(url):
-    with pytest.raises(ArgumentError, match=r"^--treated-endpoint: give the address alone; a key belongs in") as caught:
+    with pytest.raises(
+        ArgumentError, match=r"^--treated-endpoint: expected only an address; a key belongs in"
+    ) as caught:
         Endpoint("http://host", model="tiny", treated_url=url)
     assert "sekret" not in str(caught.value)
 
@@ -354,7 +356,7 @@ def test_multiple_choice_is_refused():
         with pytest.raises(ArgumentError, match=r"chosen is that$"):
             engine.check([BASE], [task])
         with pytest.raises(ArgumentError, match="multiple choice needs a local model"):
-            engine.weigh(asks(), BASE)
+            engine.score_choices(asks(), BASE)
 
 
 # Runs
@@ -404,7 +406,7 @@ def test_at_one_address_a_request_turns_arm_on_or_off():
         ("extra_args: armlet must be 'on', 'off' or a strength in [0, 1], found 'neither'", None),
         ("extra_args: armlet was given, but this engine runs without ARM", "this engine runs without ARM"),
         ("no such model", "no such model"),
-        (None, "does not know ARM's switch: start vLLM with armlet"),
+        (None, "cannot switch ARM: start vLLM with armlet"),
     ],
 )
 def test_a_server_that_does_not_refuse_nonsense_has_no_switch(said, message):

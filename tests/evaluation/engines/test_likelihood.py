@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from armlet import Inward, Outward, attach
-from armlet.evaluation.engines.likelihood import LogProbabilities, weigh_choices
+from armlet.evaluation.engines.likelihood import LogProbabilities, choice_loglikelihoods
 from families import FAMILIES, tiny
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13]]
@@ -21,10 +21,10 @@ def alone(model, prompt, choice, temperature):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
-def test_choices_weigh_what_they_weigh_alone(family, temperature):
+def test_the_scores_of_choices_do_not_depend_on_the_batch(family, temperature):
     model = tiny(family)
     with torch.no_grad():
-        found = weigh_choices(model, [torch.tensor(prompt) for prompt in PROMPTS], CHOICES, temperature)
+        found = choice_loglikelihoods(model, [torch.tensor(prompt) for prompt in PROMPTS], CHOICES, temperature)
         wanted = [
             [alone(model, prompt, choice, temperature) for choice in own]
             for prompt, own in zip(PROMPTS, CHOICES, strict=True)
@@ -34,10 +34,10 @@ def test_choices_weigh_what_they_weigh_alone(family, temperature):
 
 
 @pytest.mark.parametrize("policy", [Outward(), Inward(knee=0.9)], ids=repr)
-def test_choices_weigh_what_they_weigh_alone_with_arm_too(policy):
+def test_the_scores_of_choices_do_not_depend_on_the_batch_with_arm_too(policy):
     model = tiny("llama")
     with torch.no_grad(), attach(model, policy, layers="all"):
-        found = weigh_choices(model, [torch.tensor(prompt) for prompt in PROMPTS], CHOICES, 1.0)
+        found = choice_loglikelihoods(model, [torch.tensor(prompt) for prompt in PROMPTS], CHOICES, 1.0)
         wanted = [
             [alone(model, prompt, choice, 1.0) for choice in own] for prompt, own in zip(PROMPTS, CHOICES, strict=True)
         ]
@@ -48,7 +48,7 @@ def test_choices_of_one_token_need_no_second_call():
     model, calls = tiny("llama"), []
     model.register_forward_hook(lambda *_: calls.append(1))
     with torch.no_grad():
-        weigh_choices(model, [torch.tensor([1, 2])], [[[3], [4]]], 1.0)
+        choice_loglikelihoods(model, [torch.tensor([1, 2])], [[[3], [4]]], 1.0)
     assert len(calls) == 1
 
 

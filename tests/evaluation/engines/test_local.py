@@ -101,8 +101,8 @@ def test_an_answer_ends_with_its_end_token(folder):
 @pytest.mark.slow
 def test_weighing_is_the_same_with_a_placebo_that_does_nothing(engine):
     asks = [Ask(Problem("c", "w20 w21", "0", choices=("w1", "w2 w3")), 0, "")]
-    plain = engine.weigh(asks, BASE)
-    assert engine.weigh(asks, IDENTITY) == plain != engine.weigh(asks, TREATED)
+    plain = engine.score_choices(asks, BASE)
+    assert engine.score_choices(asks, IDENTITY) == plain != engine.score_choices(asks, TREATED)
 
 
 def test_streams_differ_by_seed_batch_and_sample():

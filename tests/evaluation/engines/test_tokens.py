@@ -32,7 +32,7 @@ def test_fillers_are_so_many_tokens_more(tokens):
 def test_a_choice_without_a_token_is_refused_by_its_item(tokens):
     asks = [Ask(Problem("c", "w20 w21", "0", choices=choices), 0, "") for choices in (("w1", "w2 w3"), ("w1", ""))]
     assert [len(each) for each in tokens.choices(asks[0])] == [1, 2]
-    with pytest.raises(ArgumentError, match="item c: the tokenizer gives no token for the choice ''"):
+    with pytest.raises(ArgumentError, match="item c: the tokenizer returns no token for the choice ''"):
         tokens.choices(asks[1])
 
 

@@ -470,7 +470,7 @@ def test_where_bubblewrap_cannot_isolate_nothing_is_run_and_its_reason_is_given(
     (tmp_path / "bwrap").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(
-        ArmletError, match=f"cannot isolate model-written code here .*{reason}.*user namespaces"
+        ArmletError, match=f"cannot isolate model-written code on this system .*{reason}.*user namespaces"
     ) as caught:
         run_program("raise ValueError")
     assert "\n" not in str(caught.value)

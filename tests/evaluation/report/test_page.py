@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 
 from armlet.evaluation.report.page import (
-    LONGEST_IN_HTML,
-    LONGEST_IN_MARKDOWN,
+    MAX_TEXT_IN_HTML,
+    MAX_TEXT_IN_MARKDOWN,
     SHOWN_IN_HTML,
     SHOWN_IN_MARKDOWN,
     in_markdown,
@@ -134,7 +134,7 @@ def test_every_id_stands_there_once_and_every_reference_finds_one(tmp_path, plai
 
 def test_hostile_texts_are_shown_as_they_are(hostile):
     parsed = Elements(page(hostile, {}))
-    assert parsed.texts["h1"] == [f"Does it help? {MODEL}"]
+    assert parsed.texts["h1"] == [f"Does ARM help {MODEL}?"]
     shown = {text for text in parsed.texts["pre"] if text.startswith("<script>")}
     assert shown
     assert {text[: len(HOSTILE)] for text in shown} == {HOSTILE}
@@ -142,8 +142,8 @@ def test_hostile_texts_are_shown_as_they_are(hostile):
 
 def test_long_texts_are_cut(hostile):
     cut = [text for text in Elements(page(hostile, {})).texts["pre"] if len(text) > 100]
-    assert {(len(text), text[-1]) for text in cut} == {(LONGEST_IN_HTML, "…")}
-    assert max(map(len, markdown(hostile).splitlines())) < 3 * LONGEST_IN_MARKDOWN
+    assert {(len(text), text[-1]) for text in cut} == {(MAX_TEXT_IN_HTML, "…")}
+    assert max(map(len, markdown(hostile).splitlines())) < 3 * MAX_TEXT_IN_MARKDOWN
 
 
 def test_a_markdown_cell_neither_ends_early_nor_makes_a_tag(hostile):
@@ -188,9 +188,9 @@ def test_placebos_are_set_apart(plain):
 @pytest.mark.slow
 def test_a_partial_run_says_what_is_missing():
     findings = found(sums(40), choices(20), engine=Fake(after=12), batch=20)
-    missing = "partial: 20 of 40 items of arithmetic; 0 of 20 items of arc_easy"
+    missing = "partial: arithmetic: 20 of 40 items; arc_easy: 0 of 20 items"
     assert f'<p class="banner">{missing}</p>' in page(findings, {})
-    assert "**partial: 20 of 40 items of arithmetic; 0 of 20 items of arc\\_easy**" in markdown(findings)
+    assert "**partial: arithmetic: 20 of 40 items; arc\\_easy: 0 of 20 items**" in markdown(findings)
 
 
 def test_a_whole_run_has_no_banner(plain):
@@ -204,7 +204,7 @@ def test_whether_the_placebos_hold_is_told_in_words_and_by_a_mark(exact):
     findings = found(sums(60), engine=Fake(exact=exact))
     same = findings.tasks[0].same_as_baseline["identity"]
     assert (same == 60) is exact
-    said = f"arithmetic: identity gives the baseline's answers, letter for letter, in {same} of 60 items"
+    said = f"arithmetic: identity matches the baseline's answers exactly for {same} of 60 items"
     mark, kind = ("✓", "ok") if exact else ("✗", "fails")
     assert f'<span class="mark {kind}">{mark}</span>{said}' in unescape(page(findings, {}))
     assert f"- {mark} {said}" in markdown(findings)
@@ -220,7 +220,7 @@ def with_arm(findings, name, change):
 def test_a_layer_in_which_nothing_moved_is_told(plain):
     idle = with_arm(plain, "inward layers=0/1", lambda arm: {**arm, "1": replace(arm["1"], moved=0)})
     assert "✗ arithmetic: inward layers=0/1: 200 tokens in 2 layers" in (text := markdown(idle))
-    assert "nothing moved in layer 1" in text
+    assert "no values moved in layer 1" in text
 
 
 @pytest.mark.slow
@@ -230,7 +230,7 @@ def test_discordant_items_are_counted_whole_and_shown_in_part():
     assert row.lost > SHOWN_IN_HTML
     text = page(findings, {})
     assert f"outward band=0.2 on arithmetic: {row.gained} gained, {row.lost} lost" in text
-    assert f"<summary>{row.lost} lost, the first {SHOWN_IN_HTML} of them here</summary>" in text
+    assert f"<summary>{row.lost} lost (the first {SHOWN_IN_HTML} are shown)</summary>" in text
     assert text.count("<article>") == min(row.gained, SHOWN_IN_HTML) + SHOWN_IN_HTML
     assert len(re.findall(r"^  - (?:gained|lost), item", markdown(findings), re.MULTILINE)) == SHOWN_IN_MARKDOWN
 

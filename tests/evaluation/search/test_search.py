@@ -178,7 +178,7 @@ def test_a_confirmation_that_was_killed_goes_on_and_no_search_does(monkeypatch):
 
     tuned = result("tune", *SMALL)
     with monkeypatch.context() as patched:
-        patched.setattr(study, "perform", Mock(side_effect=MemoryError))
+        patched.setattr(study, "run_and_analyse", Mock(side_effect=MemoryError))
         with pytest.raises(MemoryError):
             run("confirm", "study")
     code, out, err = run("tune", *SMALL)
@@ -196,7 +196,7 @@ def test_confirm_refuses_a_file_that_is_not_the_searched_one():
     write_rows("d.jsonl", rows)
     code, out, err = run("confirm", "study")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "the items of d are not those of the search" in err
+    assert "the items of d changed after the search" in err
     assert not Path("study/confirmed.json").exists()
 
 
@@ -205,7 +205,7 @@ def test_a_damaged_study_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "study.json").write_text(text)
     code, out, err = run("confirm", tmp_path)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "is no folder of `armlet tune` (study.json" in err
+    assert "is not a folder of `armlet tune` (study.json" in err
 
 
 def write_rows(name, rows):
@@ -222,4 +222,4 @@ def test_a_map_of_two_settings_is_drawn():
 def test_confirm_refuses_what_is_no_study(tmp_path):
     code, out, err = run("confirm", tmp_path)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "is no folder of `armlet tune`" in err
+    assert "is not a folder of `armlet tune`" in err

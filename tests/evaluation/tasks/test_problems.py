@@ -59,14 +59,14 @@ def test_other_ends_of_lines_inside_a_row_do_not_part_it(tmp_path):
         ([{}], "expected problem or question with answer.* found nothing"),
         ([{"text": "x"}], "found text"),
         ([MATHS, CHOICE], r"^--data: some mixes kinds of problems, maths \(/.*line 1\) and choice \(/.*line 2\)"),
-        ([MATHS, MATHS], "line 2: the id 'a/1', or the whole row, is there twice"),
+        ([MATHS, MATHS], "line 2: the id 'a/1', or the whole row, occurs twice"),
         ([{**MATHS, "answer": " "}], "the answer is empty"),
-        ([{**MATHS, "problem": 3}], "problem must be a text, found 3"),
-        ([{**CHOICE, "gold": 2}], "gold must be an index into the 2 choices, found 2"),
-        ([{**CHOICE, "gold": True}], "gold must be an index"),
-        ([{**CHOICE, "choices": ["x"]}], "choices must be a list of at least two texts"),
+        ([{**MATHS, "problem": 3}], "problem: expected a text, found 3"),
+        ([{**CHOICE, "gold": 2}], "gold: expected an index of the 2 choices, found 2"),
+        ([{**CHOICE, "gold": True}], "gold: expected an index"),
+        ([{**CHOICE, "choices": ["x"]}], "choices: expected a list of at least two texts"),
         ([{**CHOICE, "question": ""}], "expected context or question"),
-        ([{**CODE, "entry_point": "f()"}], "entry_point must be a function's name"),
+        ([{**CODE, "entry_point": "f()"}], "entry_point: expected a function's name"),
     ],
     ids=repr,
 )
@@ -125,7 +125,9 @@ def test_a_dataset_in_a_folder_is_read_as_one_of_a_hub_is(tmp_path, monkeypatch)
 @pytest.mark.slow
 def test_a_dataset_that_cannot_be_had_is_one_line(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ArgumentError, match=r"the hub did not give nobody/nothing .* --data FILE reads a local copy"):
+    with pytest.raises(
+        ArgumentError, match=r"nobody/nothing could not be downloaded from the hub .* --data FILE reads a local copy"
+    ):
         hub_task("nobody/nothing")
 
 
@@ -135,9 +137,9 @@ def test_a_dataset_that_cannot_be_had_is_one_line(monkeypatch):
         ([{"question": "1+1?"}], r"^--task: .*/data, row 1: expected problem or question with answer"),
         (
             [{"question": "1+1?", "answer": "2"}] * 2,
-            r"^--task: .*/data, row 2: the id '.*', or the whole row, is there twice",
+            r"^--task: .*/data, row 2: the id '.*', or the whole row, occurs twice",
         ),
-        ([MATHS | {"choices": None}, CHOICE | {"problem": None}], r"^--task: .*/data, row 1: choices must be a list"),
+        ([MATHS | {"choices": None}, CHOICE | {"problem": None}], r"^--task: .*/data, row 1: choices: expected a list"),
     ],
     ids=["key", "twice", "choices"],
 )

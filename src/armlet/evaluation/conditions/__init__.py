@@ -1,1 +1,1 @@
-"""What is compared on the same items."""
+"""The conditions that are compared on the same items."""

@@ -1,4 +1,4 @@
-"""What is compared on the same items: baseline, treated, filler, their combinations, and placebos."""
+"""The conditions that are compared on the same items: baseline, ARM, fillers, their combinations, and placebos."""
 
 import math
 from collections import Counter
@@ -20,14 +20,14 @@ Role = Literal["baseline", "treated", "filler", "combined", "placebo", "best-of"
 
 BASELINE = "baseline"
 
-GREEDY_PLACEBO_TEMPERATURE = 0.3  # of the placebo for greedy answers
-BEST_OF_TEMPERATURE = 0.7  # of best-of conditions where the other answers are greedy
-PLACEBO_FACTOR = 1.1  # times the temperature of sampled answers, or of the choices' likelihoods
+GREEDY_PLACEBO_TEMPERATURE = 0.3  # of the temperature placebo if answers are greedy
+BEST_OF_TEMPERATURE = 0.7  # of best-of conditions if the other answers are greedy
+PLACEBO_FACTOR = 1.1  # multiplies the temperature of sampled answers, or of multiple-choice scoring
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """How ARM is attached: the arguments of `attach`. Keyed noise has a stream of its own for each sample."""
+    """The arguments of `attach`. Keyed noise uses a separate stream for each sample."""
 
     policy: Policy
     layers: int | Sequence[int] | str = 0
@@ -36,13 +36,13 @@ class Treatment:
     site: str = GATE
 
     def plain(self) -> dict[str, object]:
-        """The content of an armlet.json; "all" layers remain a word until there is a model to count them."""
+        """The content of an armlet.json; layers "all" stay a word, because the number of layers is not known yet."""
         layers = [self.layers] if isinstance(self.layers, int) else self.layers
         content = describe(self.policy, [], self.scope, self.noise, self.site)
         return content | {"layers": layers if isinstance(layers, str) else list(layers)}
 
     def for_sample(self, placebo_name: str | None, sample: int) -> "Treatment":
-        """The treatment of one sample, with the policy or a placebo for it."""
+        """The treatment for one sample, with its policy or with a placebo in place of the policy."""
         noise = Noise(self.noise.seed, self.noise.stream + sample) if isinstance(self.noise, Noise) else self.noise
         return replace(self, policy=placebo(placebo_name, self.policy) if placebo_name else self.policy, noise=noise)
 
@@ -55,7 +55,7 @@ class Filling:
     position: Position = "between"
 
     def label(self) -> str:
-        """The name of its condition."""
+        """The name of the condition that uses this filler."""
         return f"filler {self.filler.count} × {self.filler.kind!r} {self.position}"
 
 
@@ -64,22 +64,22 @@ class Condition:
     """One way to run all items."""
 
     name: str  # unique in a run
-    role: Role  # what it is for
+    role: Role  # its purpose
     treatment: Treatment | None = None  # None without ARM
-    placebo: str | None = None  # attached instead of the treatment's policy: one of `GATE_PLACEBOS`
+    placebo: str | None = None  # one of `GATE_PLACEBOS`, attached in place of the treatment's policy
     filling: Filling | None = None  # None without filler
     temperature: float = 0.0  # of sampling, 0 for greedy
-    weighing: float = 1.0  # the temperature of the choices' likelihoods; 1 leaves them unchanged
-    samples: int = 1  # answers to each item
+    weighing: float = 1.0  # the temperature of multiple-choice scoring
+    samples: int = 1  # answers per item
 
     def plain(self) -> dict[str, Any]:
-        """For the manifest and the report."""
+        """The condition as plain values, for the manifest and the report."""
         filling = self.filling and {**vars(self.filling.filler), "position": self.filling.position}
         return {**vars(self), "treatment": self.treatment and self.treatment.plain(), "filling": filling}
 
 
 def applies(role: Role, kind: Kind) -> bool:
-    """Whether tasks of this kind are run in this role: choices are weighed, not sampled, so they have no best-of."""
+    """Whether tasks of this kind use this role: multiple choice is not sampled, so it has no best-of."""
     return kind != "choice" or role != "best-of"
 
 
@@ -95,14 +95,14 @@ def conditions(
 ) -> list[Condition]:
     """The baseline, a condition for each treatment and filling, and the placebos.
 
-    `best_of` sampled answers to each item are for a majority vote and the likeliest. `combine` adds each treatment with
-    each filler, and each of these conditions with `best_of`. `placebos` are identity and draw-only for the first
-    treatment, matched for each, and a change of temperature.
+    `best_of` is the number of answers sampled per item, of which the majority or the most likely one is selected.
+    `combine` adds each treatment with each filler, and each of these conditions with `best_of`. `placebos` adds
+    identity and draw-only for the first treatment, matched for each treatment, and a change of temperature.
     """
     if not 0 <= temperature < math.inf:
-        raise ArgumentError(f"--temperature: expected a number from 0, found {temperature}")
+        raise ArgumentError(f"--temperature: expected 0 or more, found {temperature}")
     if samples > 1 and not temperature:
-        raise ArgumentError("--samples: several greedy answers are the same; give --temperature too, such as 0.7")
+        raise ArgumentError("--samples: all greedy answers to an item are the same; add --temperature, such as 0.7")
     baseline = Condition(BASELINE, BASELINE, temperature=temperature, samples=samples)
     treated = [replace(baseline, name=_label(t), role="treated", treatment=t) for t in treatments]
     filled = [replace(baseline, name=f.label(), role="filler", filling=f) for f in fillings]
@@ -117,9 +117,9 @@ def conditions(
         compared += [_best_of(sampled, best_of, temperature) for sampled in (compared if combine else [baseline])]
     if placebos:
         compared += _placebos(baseline, treated)
-    for name, times in Counter(condition.name for condition in compared).items():
-        if times > 1:
-            raise ArgumentError(f"conditions: there are two named {name!r}; give each policy, layer and filler once")
+    for name, count in Counter(condition.name for condition in compared).items():
+        if count > 1:
+            raise ArgumentError(f"conditions: two are named {name!r}; name each policy, layer and filler only once")
     return compared
 
 
@@ -130,28 +130,28 @@ def _best_of(condition: Condition, samples: int, temperature: float) -> Conditio
 
 
 def _placebos(baseline: Condition, treated: Sequence[Condition]) -> list[Condition]:
-    inside = [
+    gate_placebos = [
         replace(arm, name=f"matched ({arm.name})" if name == "matched" else name, role="placebo", placebo=name)
         for index, arm in enumerate(treated)
         for name in GATE_PLACEBOS
         if index == 0 or name == "matched"
     ]
-    warmer = baseline.temperature * PLACEBO_FACTOR or GREEDY_PLACEBO_TEMPERATURE
-    outside = replace(baseline, name="temperature", role="placebo", temperature=warmer, weighing=PLACEBO_FACTOR)
-    return [*inside, outside]
+    higher = baseline.temperature * PLACEBO_FACTOR or GREEDY_PLACEBO_TEMPERATURE
+    temperature = replace(baseline, name="temperature", role="placebo", temperature=higher, weighing=PLACEBO_FACTOR)
+    return [*gate_placebos, temperature]
 
 
 def _label(treatment: Treatment) -> str:
-    """The policy's name, and those of the treatment's settings that are not the defaults."""
+    """The policy's name, and the treatment's settings that differ from the defaults."""
     actual, default = (
         {**settings(t.policy), "layers": t.plain()["layers"], "scope": t.scope, "site": t.site}
         for t in (treatment, Treatment(type(treatment.policy)()))
     )
-    changed = [f"{name}={_spelled(value)}" for name, value in actual.items() if value != default[name]]
+    changed = [f"{name}={_setting_text(value)}" for name, value in actual.items() if value != default[name]]
     return " ".join([treatment.policy.name, *changed])
 
 
-def _spelled(value: object) -> str:
+def _setting_text(value: object) -> str:
     if isinstance(value, list | tuple):
-        return "/".join(map(_spelled, value))
+        return "/".join(map(_setting_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

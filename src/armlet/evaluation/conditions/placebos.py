@@ -1,4 +1,4 @@
-"""Placebos at the gate: policies that should do nothing, or that only match how much the real policy changes."""
+"""Placebos at the gate: policies that should do nothing, or that only match the size of a policy's changes."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -9,76 +9,76 @@ from torch import Tensor
 from armlet.redistribution.noise import WORD
 from armlet.redistribution.rows import Draw, Policy, Rows
 
-CHOICE_ROLE, NOISE_ROLE = 1, 2  # what uniforms are derived for: which values change, and by how much
+CHOICE_ROLE, NOISE_ROLE = 1, 2  # uses of derived uniforms: to choose which values change, and by how much
 
 
 @dataclass(frozen=True)
 class Placebo:
-    """What is attached in place of a policy."""
+    """Base of the placebos that are attached in place of a policy."""
 
     policy: Policy
 
     @property
     def strength(self) -> float:
-        """1: `move` already includes the policy's own strength."""
+        """Always 1, because `move` already includes the policy's strength."""
         return 1.0
 
 
 class DrawOnly(Placebo):
-    """Does all of a policy's work, its draws included, and then returns the values unchanged."""
+    """Does all the work of a policy, including its draws, and then returns the values unchanged."""
 
     name: ClassVar[str] = "draw-only"
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
-        """`[rows, n]` each: the values unchanged, and False."""
-        drawn = draw()  # also for a policy that draws nothing
-        self.policy.move(rows, lambda: drawn)
+        """Returns the unchanged values and False, `[rows, n]` each."""
+        uniforms = draw()  # also for a policy that draws nothing
+        self.policy.move(rows, lambda: uniforms)
         return rows.values, torch.zeros_like(rows.values, dtype=torch.bool)
 
 
 class Matched(Placebo):
-    """Moves as many values of each row as a policy does, chosen at random, with the same change of the variance.
+    """Moves the same number of values of each row as a policy, chosen at random, with the same change in variance.
 
-    Where the variance rises, uniform noise with mean 0 is added; where it falls, the values move towards the row's
-    mean, at most onto it: a few values at random cannot always reduce the variance as much as the tails can.
+    If the variance rises, uniform noise with mean 0 is added. If it falls, the values move towards the row's mean, at
+    most as far as the mean: a few random values cannot always reduce the variance as much as the tails can.
     """
 
     name: ClassVar[str] = "matched"
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
-        """`[rows, n]` each: the changed values, and which of them changed."""
-        drawn = draw()
-        value, moved = self.policy.move(rows, lambda: drawn)
+        """Returns the new values and whether each one changed, `[rows, n]` each."""
+        uniforms = draw()
+        target, moved = self.policy.move(rows, lambda: uniforms)
         before = rows.values.detach().double()
-        after = torch.where(moved, torch.lerp(before, value.detach().double(), self.policy.strength), before)
-        real = torch.ones_like(moved) if rows.real is None else rows.real
-        moved = moved & real & (self.policy.strength > 0)
-        chosen = _lowest(_derived_uniforms(drawn, CHOICE_ROLE).masked_fill(~real, 2), moved.sum(-1, keepdim=True))
-        difference = _variance(after, real) - _variance(before, real)
-        noise = 2 * _derived_uniforms(drawn, NOISE_ROLE) - 1
-        direction = torch.where(difference >= 0, noise, _masked_mean(before, real) - before) * chosen
-        change = _step_size(before, direction, difference, real) * direction
+        after = torch.where(moved, torch.lerp(before, target.detach().double(), self.policy.strength), before)
+        valid = torch.ones_like(moved) if rows.real is None else rows.real
+        moved = moved & valid & (self.policy.strength > 0)
+        chosen = _lowest(_derived_uniforms(uniforms, CHOICE_ROLE).masked_fill(~valid, 2), moved.sum(-1, keepdim=True))
+        difference = _variance(after, valid) - _variance(before, valid)
+        noise = 2 * _derived_uniforms(uniforms, NOISE_ROLE) - 1
+        direction = torch.where(difference >= 0, noise, _masked_mean(before, valid) - before) * chosen
+        change = _step_size(before, direction, difference, valid) * direction
         return rows.values + change.to(rows.values.dtype), chosen
 
 
 GATE_PLACEBOS = ("identity", "draw-only", "matched")
-"""The placebos at the gate; a fourth one, a change of temperature, does not touch it."""
+"""The placebos at the gate. A fourth placebo, a change of temperature, does not touch the gate."""
 
 
 def placebo(name: str, policy: Policy) -> Policy:
-    """One of `GATE_PLACEBOS` for a policy; "identity" is the policy itself, attached at strength 0."""
+    """Makes one of `GATE_PLACEBOS` for a policy; "identity" is the policy itself at strength 0."""
     if name == "identity":
         return replace(policy, strength=0.0)  # type: ignore[type-var] - policies are dataclasses
     return DrawOnly(policy) if name == "draw-only" else Matched(policy)
 
 
-def _derived_uniforms(drawn: Tensor, role: int) -> Tensor:
-    """Other uniforms, float32 `[rows, n]`, hashed from a policy's draws, so that no generator is touched.
+def _derived_uniforms(uniforms: Tensor, role: int) -> Tensor:
+    """New uniforms, float32 `[rows, n]`, hashed from a policy's draws, so that no random generator is advanced.
 
-    The hash includes the channel, so that equal draws (`Noise.midpoint`) do not give equal uniforms.
+    The hash includes the channel, so that equal draws (`Noise.midpoint`) become different uniforms.
     """
-    word = (drawn * 2**24).to(torch.int64) + role * 0x9E3779B9
-    word = word + torch.arange(drawn.shape[-1], device=drawn.device) * 0x85EBCA6B
+    word = (uniforms * 2**24).to(torch.int64) + role * 0x9E3779B9
+    word = word + torch.arange(uniforms.shape[-1], device=uniforms.device) * 0x85EBCA6B
     for factor in (0x7FEB352D, 0x846CA68B):
         word = word & WORD
         word = (word ^ (word >> 16)) * factor
@@ -87,27 +87,27 @@ def _derived_uniforms(drawn: Tensor, role: int) -> Tensor:
 
 
 def _lowest(keys: Tensor, count: Tensor) -> Tensor:
-    """`[rows, n]` bool: the `count` `[rows, 1]` positions of each row with the lowest keys."""
+    """A mask `[rows, n]` of the positions with the lowest keys; `count` `[rows, 1]` is their number in each row."""
     first = torch.arange(keys.shape[-1], device=keys.device) < count
     return torch.zeros_like(keys, dtype=torch.bool).scatter(-1, keys.argsort(dim=-1, stable=True), first)
 
 
-def _masked_mean(values: Tensor, real: Tensor) -> Tensor:
-    return (values * real).sum(-1, keepdim=True) / real.sum(-1, keepdim=True)
+def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    return (values * valid).sum(-1, keepdim=True) / valid.sum(-1, keepdim=True)
 
 
-def _variance(values: Tensor, real: Tensor) -> Tensor:
-    return _masked_mean((values - _masked_mean(values, real)) ** 2, real)
+def _variance(values: Tensor, valid: Tensor) -> Tensor:
+    return _masked_mean((values - _masked_mean(values, valid)) ** 2, valid)
 
 
-def _step_size(values: Tensor, direction: Tensor, difference: Tensor, real: Tensor) -> Tensor:
-    """`[rows, 1]`: the c ≥ 0 at which Var(values + c·direction) − Var(values) is, or comes nearest to, `difference`.
+def _step_size(values: Tensor, direction: Tensor, difference: Tensor, valid: Tensor) -> Tensor:
+    """The c ≥ 0, `[rows, 1]`, at which Var(values + c·direction) − Var(values) is `difference` or nearest to it.
 
-    Var(a + c·z) = Var(a) + 2c·Cov(a, z) + c²·Var(z); of the two roots, the first that is reached from c = 0.
+    Var(a + c·z) = Var(a) + 2c·Cov(a, z) + c²·Var(z). Of its two roots, the first one after c = 0 is used.
     """
-    centred = values - _masked_mean(values, real)
-    covariance = _masked_mean(centred * (direction - _masked_mean(direction, real)), real)
-    spread = _variance(direction, real)
+    centred = values - _masked_mean(values, valid)
+    covariance = _masked_mean(centred * (direction - _masked_mean(direction, valid)), valid)
+    spread = _variance(direction, valid)
     root = (covariance**2 + spread * difference).clamp(min=0).sqrt()
     step = (-covariance + torch.where(difference >= 0, root, -root)) / spread
     return torch.where(spread > 0, step, 0)

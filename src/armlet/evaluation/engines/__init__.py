@@ -1,1 +1,1 @@
-"""What generates the answers: the model in this process, or a server."""
+"""The engines that generate answers: the model in this process, or a server."""

@@ -1,4 +1,4 @@
-"""An item as a chat completion: its messages with a filler, its seed, and the answer in the response."""
+"""Converts an item to the messages of a chat completion, with its filler, and reads the answer in the response."""
 
 import re
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, sentences
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
-SWITCH_KEY = "armlet"  # which vLLM with armlet reads in a request's extra arguments
-SWITCH_REFUSAL = f"{SWITCH_KEY} must be 'on', 'off'"  # the beginning of its error for any other value
+SWITCH_KEY = "armlet"  # the key in a request's extra arguments that vLLM with armlet reads
+SWITCH_REFUSAL = f"{SWITCH_KEY} must be 'on', 'off'"  # the beginning of that server's error for any other value
 
 
 class ChatRequest(TypedDict, total=False):
@@ -31,12 +31,12 @@ class ChatRequest(TypedDict, total=False):
 
 
 def switch(value: str) -> dict[str, object]:
-    """The extra body that turns ARM "on" or "off" in one request, without the checkpoint's own penalty and filters."""
+    """The extra body that turns ARM "on" or "off" in one request, and disables the checkpoint's penalty and filters."""
     return {"vllm_xargs": {SWITCH_KEY: value}, "repetition_penalty": 1.0, "top_k": 0, "min_p": 0.0}
 
 
 def messages(ask: Ask, filling: Filling | None, seed: int) -> "list[ChatCompletionMessageParam]":
-    """System prompt, left out where it is empty, and question; a space separates a filler from them."""
+    """The system prompt, unless it is empty, and the question; a space separates a filler from them."""
     system, user = ask.system, ask.problem.question
     if filling:
         filler = filler_text(filling.filler, seed, ask.number)
@@ -53,26 +53,26 @@ def messages(ask: Ask, filling: Filling | None, seed: int) -> "list[ChatCompleti
 
 
 def filler_text(filler: Filler, seed: int, number: int) -> str:
-    """The kind's text `count` times, or `count` words of random sentences, which differ by item."""
+    """The filler's text repeated `count` times, or `count` words of random sentences, which differ by item."""
     if filler.kind == RANDOM_SENTENCE:
         return " ".join(sentences(filler.count, seed, number).split()[: filler.count])
     return filler.kind * filler.count
 
 
 def inserted(text: str, filler: str, seed: Sequence[int]) -> str:
-    """The text with a filler before a random one of its words, or after the last one."""
+    """Inserts a filler before a random word of the text, or after its last word."""
     starts = [match.start() for match in re.finditer(r"\S+", text)]
     index = int(np.random.default_rng(list(seed)).integers(0, len(starts) + 1))
-    at = [*starts, len(text)][index]
-    return f"{text} {filler}" if index == len(starts) else f"{text[:at]}{filler} {text[at:]}"
+    start = [*starts, len(text)][index]
+    return f"{text} {filler}" if index == len(starts) else f"{text[:start]}{filler} {text[start:]}"
 
 
 def read_completion(completion: "ChatCompletion") -> Output:
-    """The answer in a chat completion; the mean log-probability is over the tokens that the server gives one for.
+    """The answer in a chat completion, with the mean over the log-probabilities that the server returned.
 
     Raises:
-        ValueError: an error in place of an answer, which some servers send with status 200.
-        LookupError, TypeError, AttributeError: not a chat completion.
+        ValueError: the server sent an error in place of an answer, which some do with status 200.
+        LookupError, TypeError, AttributeError: the response is not a chat completion.
     """
     if error := getattr(completion, "error", None):
         raise ValueError(f"error: {error}")

@@ -1,4 +1,4 @@
-"""The remote engine: chat completions of an OpenAI-compatible server, and of a second one with ARM attached."""
+"""The remote engine: chat completions of an OpenAI-compatible server, and of a second server with ARM attached."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,45 +16,45 @@ from armlet.redistribution.errors import ArgumentError, ArmletError
 
 SERVER_KEY, TREATED_SERVER_KEY = "OPENAI_API_KEY", "OPENAI_TREATED_API_KEY"  # environment variables
 NO_KEY = "none"  # sent in place of a key: many servers need none, but the client does
-CONNECT_SECONDS = 10.0  # to wait for a connection; an answer may take far longer
-MESSAGE_CHARACTERS = 300  # shown of a server's message
+CONNECT_SECONDS = 10.0  # time limit for a connection; an answer may take far longer
+MESSAGE_CHARACTERS = 300  # a server's message is shown up to this length
 
 
 class EndpointError(ArmletError, RuntimeError):
-    """A server does not answer, or not as it should; earlier answers are in the run folder."""
+    """A server did not answer, or answered incorrectly; earlier answers are in the run folder."""
 
 
 @dataclass
 class Endpoint(Engine):
-    """An OpenAI-compatible server, and optionally a second one with ARM attached, of which `fired` says nothing.
+    """An OpenAI-compatible server, and optionally a second one with ARM attached, for which `fired` is empty.
 
-    A server reveals neither its tokenizer nor its activations: a filler's length counts repetitions of its text (of
-    random sentences, words), not tokens, and placebos inside the gate cannot be run. The same request need not give the
-    same answer, even with a seed, because a server forms its batches as it likes.
+    A server exposes neither its tokenizer nor its activations. A filler's length therefore counts repetitions of its
+    text (or words, for random sentences), not tokens, and placebos at the gate cannot be run. Because a server chooses
+    its own batches, the same request may return different answers, even with a seed.
 
-    The `openai` package retries failed connections and the status codes 408, 409, 429 and 5xx: after half a second,
-    doubled each time up to eight, less a random quarter, or after what Retry-After says, up to two minutes.
+    The `openai` package retries failed connections and the status codes 408, 409, 429 and 5xx. It waits as long as
+    Retry-After says (up to two minutes), or else half a second, doubled each time up to eight, minus up to a quarter.
 
     Raises:
-        ArgumentError: an invalid url, a number out of range, or the `openai` package is not installed.
+        ArgumentError: a url is invalid, a number is out of range, or the `openai` package is not installed.
     """
 
-    url: str  # of the API, such as http://127.0.0.1:8000/v1; without a path, /v1 is added
-    model: str  # as the server names it
-    treated_url: str | None = None  # of the server with ARM; of vLLM it may be `url`, and requests switch ARM
-    concurrency: int = 16  # most requests at a time
+    url: str  # address of the API, such as http://127.0.0.1:8000/v1; without a path, /v1 is added
+    model: str  # the model's name on the server
+    treated_url: str | None = None  # address of the server with ARM; for vLLM it may be `url`, and requests switch ARM
+    concurrency: int = 16  # maximum number of simultaneous requests
     timeout: float = 600.0  # seconds to wait for an answer
-    retries: int = 8  # of one request after the first try
-    seed: int = 0  # of random fillers and positions
+    retries: int = 8  # tries of one request after the first
+    seed: int = 0  # seed of random fillers and positions
 
     def __post_init__(self) -> None:
         if self.concurrency < 1 or self.retries < 0 or not self.timeout > 0:
             values = f"concurrency {self.concurrency}, retries {self.retries}, timeout {self.timeout}"
-            raise ArgumentError(f"endpoint: expected concurrency from 1, retries from 0 and a timeout, found {values}")
+            raise ArgumentError(f"endpoint: expected concurrency >= 1, retries >= 0 and timeout > 0, found {values}")
         try:
             import openai
         except ImportError as error:
-            raise ArgumentError("a server needs another package: pip install 'armlet[endpoint]'") from error
+            raise ArgumentError("servers need an extra package: pip install 'armlet[endpoint]'") from error
         self.url = _checked_url("--endpoint", self.url)
         self.treated_url = self.treated_url and _checked_url("--treated-endpoint", self.treated_url)
         self.switched = self.treated_url == self.url
@@ -65,46 +65,46 @@ class Endpoint(Engine):
         }
 
     def close(self) -> None:
-        """Close the connections."""
+        """Closes the connections."""
         for client in self._clients.values():
             client.close()
 
     def describe(self) -> dict[str, object]:
-        """The servers and the model; never a key."""
+        """The servers and the model, never a key."""
         return {"endpoint": self.url, "treated_endpoint": self.treated_url, "model": self.model, "seed": self.seed}
 
     def check(self, conditions: Sequence[Condition], tasks: Sequence[Task] = ()) -> None:
-        """An ArgumentError, before anything is asked, for conditions and tasks that a server cannot run."""
+        """Raises an ArgumentError, before the first request, for conditions and tasks that a server cannot run."""
         treated = [condition for condition in conditions if condition.treatment and not condition.placebo]
         policies = {repr(condition.treatment) for condition in treated}
-        elsewhere = [condition for condition in treated if condition.treatment and condition.treatment.site != GATE]
+        other_sites = [condition for condition in treated if condition.treatment and condition.treatment.site != GATE]
         placebos = [condition for condition in conditions if condition.placebo]
         refusals = {
-            "--endpoint: a server without ARM cannot run {}; name one that has it attached with "
-            "--treated-endpoint URL, or leave the policy out": [] if self.treated_url else treated,
-            "--treated-endpoint: one server has one treatment attached, and {} need "
-            f"{len(policies)}; give one policy": treated if len(policies) > 1 else [],
-            f"--endpoint: servers have ARM at the site {GATE} alone; {{}} is at another": elsewhere,
-            "--endpoint: placebos inside the gate cannot be run on a server: {}; "
+            "--endpoint: a server without ARM cannot run {}; name one with ARM attached with --treated-endpoint URL, "
+            "or leave the policy out": [] if self.treated_url else treated,
+            "--treated-endpoint: a server supports a single treatment, and {} need "
+            f"{len(policies)}; name one policy": treated if len(policies) > 1 else [],
+            f"--endpoint: servers support ARM only at the site {GATE}; {{}} uses another site": other_sites,
+            "--endpoint: placebos at the gate cannot be run on a server: {}; "
             "leave them out with --no-placebos": placebos,
-            "--endpoint: multiple choice needs a local model, and {} is that": [t for t in tasks if t.kind == "choice"],
+            "--endpoint: multiple choice needs a local model, but {} has it": [t for t in tasks if t.kind == "choice"],
         }
         for message, refused in refusals.items():
             if refused:
                 raise ArgumentError(message.format(", ".join(item.name for item in refused)))
 
     def length(self, ask: Ask) -> int:
-        """Characters of system prompt and question."""
+        """The number of characters of the system prompt and the question."""
         return len(ask.system) + len(ask.problem.question)
 
     def answer(
         self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
     ) -> list[Output]:
-        """One answer to each ask, in their order, with at most `concurrency` requests at a time.
+        """Returns one answer to each ask, in order, with at most `concurrency` simultaneous requests.
 
         Raises:
-            EndpointError: a server's refusal, or what happened at the last try.
-            ArgumentError: the condition cannot be run here.
+            EndpointError: a server refused a request, or the last try failed.
+            ArgumentError: a server cannot run the condition.
         """
         self.check([condition])
         url = (self.treated_url or self.url) if condition.treatment else self.url
@@ -116,20 +116,20 @@ class Endpoint(Engine):
             shared["extra_body"] = switch("on" if condition.treatment else "off")
 
         def answer_one(ask: Ask) -> Output:
-            seed = derived_seed(sampling.seed, batch, sample, ask.number, bits=31)  # which every server accepts
+            seed = derived_seed(sampling.seed, batch, sample, ask.number, bits=31)  # every server accepts 31 bits
             return self._answer(url, {**shared, "messages": messages(ask, condition.filling, self.seed), "seed": seed})
 
         return concurrently(answer_one, asks, self.concurrency)
 
-    def weigh(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
-        """Not on a server: always an ArgumentError."""
+    def score_choices(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
+        """Always raises an ArgumentError: a server cannot score choices."""
         raise ArgumentError("--endpoint: multiple choice needs a local model: leave --endpoint out")
 
     def check_switch(self) -> None:
-        """Send the server an invalid value for ARM's switch: one that has the switch refuses it.
+        """Checks that the server supports ARM's switch: such a server refuses an invalid value for it.
 
         Raises:
-            EndpointError: it has no such switch, or it cannot be reached.
+            EndpointError: the server does not support the switch, or cannot be reached.
         """
         question: ChatRequest = {"model": self.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
         try:
@@ -139,7 +139,7 @@ class Endpoint(Engine):
                 return
             raise
         raise EndpointError(
-            f"server {self.url} does not know ARM's switch: start vLLM with armlet installed and --additional-config "
+            f"server {self.url} cannot switch ARM: start vLLM with armlet installed and --additional-config "
             f'\'{{"{SWITCH_KEY}": {{"policy": "outward"}}}}\', or name another server as --treated-endpoint'
         )
 
@@ -154,54 +154,54 @@ class Endpoint(Engine):
             message = f"answered {error.status_code}: {_one_line(body or error.message, client.api_key)}"
             if error.status_code in (401, 403):
                 variables = SERVER_KEY if url == self.url else f"{SERVER_KEY} or {TREATED_SERVER_KEY}"
-                message = f"{message}: is {variables} its key?"
+                message = f"{message}: check its key in {variables}"
         except openai.APITimeoutError:
             message = f"did not answer within {self.timeout:g} s, {self.retries + 1} times"
         except openai.APIConnectionError as error:
             reason = _one_line(error.__cause__ or error, client.api_key)
-            message = f"was not reached, {self.retries + 1} times: {reason}"
+            message = f"could not be reached, {self.retries + 1} times: {reason}"
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError) as error:
             reason = _one_line(f"{type(error).__name__}: {error}", client.api_key)
-            message = f"answered with no chat completion ({reason})"
+            message = f"did not answer with a chat completion ({reason})"
         raise EndpointError(f"server {url} {message}")
 
 
 def _checked_url(option: str, url: str) -> str:
-    """The address of an API, without a slash at its end; without a path, /v1 is added.
+    """The address of an API without a trailing slash; /v1 is added if it has no path.
 
     Raises:
-        ArgumentError: another scheme, no host, or a password or key in it, which a report would show.
+        ArgumentError: the scheme is not HTTP, or there is no host, or a password or key that a report would show.
     """
     try:
         parts = urlsplit(url)
-        complete = parts.hostname and parts.port != 0  # raises where the port is not a number
+        complete = parts.hostname and parts.port != 0  # raises if the port is not a number
     except ValueError:
         parts, complete = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not complete:
         raise ArgumentError(f"{option}: expected an address such as http://127.0.0.1:8000/v1, found {url!r}")
     if parts.username is not None or parts.query or parts.fragment:
-        raise ArgumentError(f"{option}: give the address alone; a key belongs in {SERVER_KEY}")
+        raise ArgumentError(f"{option}: expected only an address; a key belongs in {SERVER_KEY}")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
 
 
 def _server_keys(url: str, treated_url: str | None) -> dict[str, str]:
-    """The key for each address, from the environment. Each key is sent to its own server only.
+    """The key for each address, from the environment. Each key is sent only to its own server.
 
-    The treated server gets the other one's key only if it has the same scheme and host, whatever its port.
+    The treated server may inherit the first server's key, but only if scheme and host are the same.
     """
     keys = {url: os.environ.get(SERVER_KEY) or NO_KEY}
     if treated_url and treated_url != url:
         hosts = {(parts.scheme, parts.hostname) for parts in map(urlsplit, (url, treated_url))}
-        inherited = keys[url] if len(hosts) == 1 else NO_KEY
-        keys[treated_url] = os.environ.get(TREATED_SERVER_KEY) or inherited
+        fallback = keys[url] if len(hosts) == 1 else NO_KEY
+        keys[treated_url] = os.environ.get(TREATED_SERVER_KEY) or fallback
     return keys
 
 
 def concurrently(call: Callable[[Ask], Output], asks: Sequence[Ask], limit: int) -> list[Output]:
-    """The results of a call for each ask, in their order, with at most `limit` calls at a time.
+    """Returns the results of a call for each ask, in order, with at most `limit` simultaneous calls.
 
-    After the first error, which is raised, no further call starts. The threads are daemons, so that Ctrl-C does not
-    wait for calls in progress, and no event loop is needed, so that a notebook's running one does not interfere.
+    The first error is raised, and no further call starts. The threads are daemons, so that Ctrl-C does not wait for
+    calls in progress. There is no event loop, because a notebook already runs one.
     """
     futures = [Future[Output]() for _ in asks]
     waiting = list(zip(futures, asks, strict=True))
@@ -226,7 +226,7 @@ def concurrently(call: Callable[[Ask], Output], asks: Sequence[Ask], limit: int)
 
 
 def _one_line(text: object, key: str) -> str:
-    """The beginning of a message, on one line and without the key, which some servers repeat."""
+    """The beginning of a message on one line, without the key, which some servers repeat."""
     line = " ".join(str(text).split())
     line = line if key == NO_KEY else line.replace(key, "…")
     return line if len(line) <= MESSAGE_CHARACTERS else f"{line[:MESSAGE_CHARACTERS]}…"

@@ -1,4 +1,4 @@
-"""The protocol between a run and what generates its answers: the model in this process, or a server."""
+"""The interface of the engines, which generate a run's answers with the model in this process or on a server."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,24 +12,24 @@ from armlet.redistribution.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Ask:
-    """One item as it is asked."""
+    """One item and how it is asked."""
 
     problem: Problem
-    number: int  # its index in the task, which random fillers and positions depend on
+    number: int  # the item's index in the task, on which random fillers and positions depend
     system: str  # the system prompt
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are generated: the same for all conditions, apart from the temperature."""
+    """How answers are generated, except for the temperature, which depends on the condition."""
 
     max_new_tokens: int
     top_p: float = 1.0
-    seed: int = 0  # with the indices of batch and sample it gives each batch a stream of its own
+    seed: int = 0  # the seed of a batch is derived from this and the indices of batch and sample
 
     def __post_init__(self) -> None:
         if not 0 < self.top_p <= 1:
-            raise ArgumentError(f"--top-p: expected a share above 0 and up to 1, found {self.top_p}")
+            raise ArgumentError(f"--top-p: expected more than 0 and at most 1, found {self.top_p}")
 
 
 @dataclass(frozen=True)
@@ -37,46 +37,46 @@ class Output:
     """One answer."""
 
     text: str  # without special tokens
-    tokens: int | None  # how many, including the end token; None where a server does not say
-    ended: bool  # by the model; otherwise it was cut off
-    logprob: float | None = None  # mean log-probability of its tokens at temperature 1; None where not requested
+    tokens: int | None  # number of tokens, including the end token; None if a server does not report it
+    ended: bool  # the model ended the answer; otherwise it was cut off
+    logprob: float | None = None  # mean log-probability of the tokens at temperature 1; None if not requested
 
 
 def printable(text: str) -> str:
-    """The text as UTF-8 can encode it: half of a surrogate pair becomes a question mark."""
+    """Makes a text encodable as UTF-8: half of a surrogate pair becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def derived_seed(*numbers: int, bits: int) -> int:
-    """The seed of a batch or a request, the same for all conditions: hashed from the run's seed and its indices."""
+    """The seed of a batch or a request, hashed from the run's seed and indices; the same for all conditions."""
     digest = hashlib.sha256("/".join(map(str, numbers)).encode()).digest()
     return int.from_bytes(digest[:8], "little") % 2**bits
 
 
 class Engine(Protocol):
-    """Answers a batch under a condition; the same batch, condition and sample give the same answers."""
+    """Answers a batch under a condition; the same batch, condition and sample yield the same answers."""
 
     def length(self, ask: Ask) -> int:
-        """The length of the prompt, for batches of similar lengths."""
+        """The length of the prompt, by which items are sorted into batches."""
         ...
 
     def answer(
         self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
     ) -> list[Output]:
-        """One answer to each ask."""
+        """Returns one answer to each ask; `batch` and `sample` are indices."""
         ...
 
-    def weigh(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
-        """The summed log-likelihood of each choice of each ask."""
+    def score_choices(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
+        """Returns the summed log-likelihood of each choice of each ask."""
         ...
 
     def fired(self) -> Mapping[str, object]:
-        """What ARM did in the last call, by layer; empty where it was not attached, or where that is not known."""
+        """ARM's report of the last call, by layer; empty if ARM was not attached or its activity is not known."""
         return {}
 
     def describe(self) -> dict[str, object]:
-        """The model and its weights' hash, or the server: for the manifest, and compared when a run is resumed."""
+        """The model and its weights' hash, or the server. The manifest stores this; resuming a run compares it."""
         ...
 
     def close(self) -> None:
-        """End what the engine started, if anything."""
+        """Releases connections or processes, if there are any."""

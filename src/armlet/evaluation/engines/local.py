@@ -10,13 +10,13 @@ from armlet.checkpoints.identity import fingerprint, model_folder
 from armlet.checkpoints.pretrained import load
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
-from armlet.evaluation.engines.likelihood import LogProbabilities, weigh_choices
+from armlet.evaluation.engines.likelihood import LogProbabilities, choice_loglikelihoods
 from armlet.evaluation.engines.tokens import Tokens, ended, pad
 from armlet.prompts.generation import Decoding, generate_tokens, padding_token
 
 
 class Local(Engine):
-    """A model in this process: `ABACUS`, a folder or a hub id; `seed` is that of random fillers and positions.
+    """A model in this process: `ABACUS`, a folder or a hub id. `seed` is for random fillers and positions.
 
     Raises:
         CheckpointError, ArgumentError: as `armlet.checkpoints.pretrained.load`.
@@ -30,7 +30,7 @@ class Local(Engine):
         self._fired: dict[str, object] = {}
 
     def describe(self) -> dict[str, object]:
-        """Name, weights' hash, dtype and device of the model, and the seed of fillers."""
+        """The model's name, weights' hash, dtype and device, and the seed of fillers."""
         return {
             "model": self.name,
             "sha256": fingerprint(self.folder),
@@ -40,33 +40,33 @@ class Local(Engine):
         }
 
     def length(self, ask: Ask) -> int:
-        """Tokens of the prompt without filler."""
+        """The number of tokens of the prompt without filler."""
         return self.tokens.length(ask)
 
     def answer(
         self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
     ) -> list[Output]:
-        """One answer to each ask, all in one batch."""
+        """Returns one answer to each ask, all generated in one batch."""
         padding = padding_token(self.tokenizer)
         ids, mask = pad([self.tokens.prompt(ask, condition) for ask in asks], "left", padding)
         filters, seed = {"top_p": sampling.top_p, "top_k": 0}, derived_seed(sampling.seed, batch, sample, bits=63)
         decoding = Decoding(sampling.max_new_tokens, condition.temperature, filters, seed)
-        watched = LogProbabilities() if condition.role == "best-of" else None
-        processors = [watched] if watched else []
+        recorder = LogProbabilities() if condition.role == "best-of" else None
+        processors = [recorder] if recorder else []
         with self._treated(condition, sample):
             answers = generate_tokens(self.model, ids, mask, decoding, padding=padding, processors=processors)
-        ends = self.model.generation_config.eos_token_id
-        rows = [ended(row, ends) for row in answers[:, ids.shape[1] :].tolist()]
-        means = watched.means(answers, [len(row) for row, _ in rows]) if watched else [None] * len(rows)
+        end_tokens = self.model.generation_config.eos_token_id
+        rows = [ended(row, end_tokens) for row in answers[:, ids.shape[1] :].tolist()]
+        means = recorder.means(answers, [len(row) for row, _ in rows]) if recorder else [None] * len(rows)
         text = self.tokens.text
         return [Output(text(row), len(row), end, mean) for (row, end), mean in zip(rows, means, strict=True)]
 
-    def weigh(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
-        """The summed log-likelihood of each choice after its prompt."""
+    def score_choices(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
+        """Returns the summed log-likelihood of each choice after its prompt."""
         prompts = [self.tokens.prompt(ask, condition) for ask in asks]
         choices = [self.tokens.choices(ask) for ask in asks]
         with torch.no_grad(), self._treated(condition, 0):
-            return weigh_choices(self.model, prompts, choices, condition.weighing)
+            return choice_loglikelihoods(self.model, prompts, choices, condition.weighing)
 
     def fired(self) -> dict[str, object]:
         """ARM's report of the last call."""

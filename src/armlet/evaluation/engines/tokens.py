@@ -1,4 +1,4 @@
-"""Items as a model's tokens: prompts with their fillers, choices, and padded batches; and answers as text again."""
+"""Converts items to tokens (prompts with fillers, choices, padded batches), and answers back to text."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class Tokens:
-    """The tokens of what is asked, the same for every engine that takes tokens; `seed` is that of random fillers."""
+    """Converts asks to tokens, in the same way for every engine that accepts tokens; `seed` is for random fillers."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", seed: int) -> None:
         self.tokenizer, self.seed = tokenizer, seed
         self._prompt = lru_cache(maxsize=4096)(self._make_prompt)
 
     def length(self, ask: Ask) -> int:
-        """Tokens of the prompt without filler."""
+        """The number of tokens of the prompt without filler."""
         return len(self._prompt(ask, "between").ids)
 
     def prompt(self, ask: Ask, condition: Condition) -> Tensor:
-        """`[s]` int64: the prompt with the condition's filler."""
+        """The prompt with the condition's filler, int64 `[s]`."""
         filling = condition.filling
         if filling is None:
             return self._prompt(ask, "between").ids
@@ -37,17 +37,17 @@ class Tokens:
         return self._prompt(ask, filling.position).filled(filler)
 
     def choices(self, ask: Ask) -> list[list[int]]:
-        """Each choice's tokens as they are split after the prompt; ArgumentError where a choice has none."""
+        """The tokens of each choice after the prompt; raises ArgumentError if a choice has none."""
         text = "".join(framed(ask.problem.context, ask.problem.question))
         start = len(self._ids(text))
         choices = [self._ids(f"{text} {choice}")[start:] for choice in ask.problem.choices]
         if [] in choices:
             empty = ask.problem.choices[choices.index([])]
-            raise ArgumentError(f"item {ask.problem.id}: the tokenizer gives no token for the choice {empty!r}")
+            raise ArgumentError(f"item {ask.problem.id}: the tokenizer returns no token for the choice {empty!r}")
         return choices
 
     def text(self, answer: list[int]) -> str:
-        """An answer's text, without special tokens."""
+        """The text of an answer, without special tokens."""
         return printable(str(self.tokenizer.decode(answer, skip_special_tokens=True)))
 
     def _ids(self, text: str) -> list[int]:
@@ -62,22 +62,22 @@ class Tokens:
 
 
 def pad(rows: Sequence[Tensor], side: Literal["left", "right"], fill: int = 0) -> tuple[Tensor, Tensor]:
-    """`[rows, longest]` int64 each: the tokens with padding at that side, and the mask, 1 for tokens."""
+    """The tokens with padding on one side, and the mask (1 for tokens), int64 `[rows, longest]` each."""
     ids = pad_sequence(list(rows), batch_first=True, padding_value=fill, padding_side=side)
     return ids, pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
 
 
-def ended(answer: list[int], ends: int | Sequence[int] | None) -> tuple[list[int], bool]:
-    """The tokens up to and including the first of `ends`, and whether there is one."""
-    end_tokens = [ends] if isinstance(ends, int) else ends or []
-    index = next((index for index, token in enumerate(answer) if token in end_tokens), None)
+def ended(answer: list[int], end_tokens: int | Sequence[int] | None) -> tuple[list[int], bool]:
+    """The tokens up to and including the first end token, and whether there is one."""
+    ends = [end_tokens] if isinstance(end_tokens, int) else end_tokens or []
+    index = next((index for index, token in enumerate(answer) if token in ends), None)
     return (answer, False) if index is None else (answer[: index + 1], True)
 
 
 def framed(context: str, question: str) -> tuple[str, str]:
-    """The text before a choice, as lm-eval frames such tasks: context, and question.
+    """The context and question before a choice, in lm-eval's format.
 
-    A context without a question is continued by the choice; with a question, it is a passage that comes before it.
+    Without a question, the choice continues the context. With a question, the context is a passage before it.
     """
     if not question:
         return "", context

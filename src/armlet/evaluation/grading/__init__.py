@@ -1,1 +1,1 @@
-"""Whether an answer is right."""
+"""Grades answers."""

@@ -1,4 +1,4 @@
-"""Grades: which answer a text states, and whether math-verify takes it to be the gold."""
+"""Grading: extracts the stated answer from a text and checks with math-verify whether it equals the gold answer."""
 
 import re
 import string
@@ -8,11 +8,12 @@ from functools import lru_cache
 
 from armlet.evaluation.grading.math_worker import WORKER
 
-SENTENCE_CHARACTERS = 1000  # of the sentence or line that an answer is searched in
-OPENED_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
-TYPEFACE = r"\\(?:text\w*|math\w+|mbox)"
-NUMERAL = re.compile(r"\s*-?[0-9a-zA-Z]+_\{?(\d+)\}?\s*")  # math-verify ignores its base: 204_5 is not 204_7
-# GSM8K's form, `#### x`. A heading may start with as many marks, but then words follow, perhaps after a "1. ".
+SENTENCE_CHARACTERS = 1000  # at most this many characters of a sentence or line are searched for an answer
+BOX_START = re.compile(r"\\f?box(?:ed)?\s*\{")
+FONT_COMMAND = r"\\(?:text\w*|math\w+|mbox)"
+# A number with a base. math-verify ignores the base and would take 204_5 to equal 204_7.
+NUMERAL = re.compile(r"\s*-?[0-9a-zA-Z]+_\{?(\d+)\}?\s*")
+# GSM8K's `#### x`. In a Markdown heading of this level, words follow the marks, perhaps after a "1. ".
 ANSWER_LINE = re.compile(
     r"^[ \t]*####(?!#)[ \t]*(?!\d+[.)][ \t])((?:[-+−]?[\d.$\\(\[{]|[^\W\d_]\b)[^\n]*)", re.MULTILINE
 )
@@ -20,12 +21,12 @@ ANSWER_LINE = re.compile(
 
 @dataclass(frozen=True)
 class Grade:
-    r"""What a grader makes of one answer.
+    r"""The grade of one answer.
 
     Attributes:
-        correct: the stated answer is the gold.
-        extracted: the stated answer as it was read; None where nothing could be read.
-        format_ok: it was stated in the form asked for (a non-empty `\boxed{}` or a `#### x` line; a task's own mark).
+        correct: the stated answer equals the gold answer.
+        extracted: the extracted answer; None if nothing could be extracted.
+        format_ok: the answer is in the requested form (a non-empty `\boxed{}`, a `#### x` line, or the task's marker).
     """
 
     correct: bool
@@ -34,15 +35,15 @@ class Grade:
 
 
 def grade(answer_text: str, gold: str) -> Grade:
-    r"""Grade a mathematical answer: what it states against the gold, as math-verify compares them.
+    r"""Grade a mathematical answer by comparing the stated answer with the gold answer in math-verify.
 
     The stated answer is the last non-empty `\boxed{...}`, else the last line `#### x` with an expression x, else what
-    follows the last "answer is", else the last expression of the last line. A box that is never closed states nothing.
-    Any text is graded, in bounded time and from any thread; a comparison that takes too long counts as different.
+    follows the last "answer is", else the last expression of the last line. An unclosed box and all text after it are
+    ignored. Handles any text in bounded time, from any thread; a comparison that times out counts as different.
 
     Args:
-        answer_text: what the model wrote.
-        gold: the right answer, LaTeX or a plain number.
+        answer_text: the text that the model wrote.
+        gold: the gold answer, as LaTeX or a plain number.
     """
     extracted, format_ok = _stated_answer(answer_text)
     return Grade(extracted is not None and _same_answer(extracted, _normalised(gold)), extracted, format_ok)
@@ -55,20 +56,20 @@ def grade_integer(answer_text: str, gold: str | int) -> Grade:
 
 
 def equal(a: str, b: str) -> bool:
-    """Whether two extracted answers are the same answer, in either order."""
+    """Whether two extracted answers are equal, compared in both directions."""
     a, b = _normalised(a), _normalised(b)
     return _same_answer(a, b) and _same_answer(b, a)
 
 
 def equal_integers(a: str, b: str) -> bool:
-    """The same for two integers of any length (`int` refuses more than 4,300 digits): 042 is 42, and -0 is 0."""
+    """Whether two integers of any length are equal (`int` refuses over 4,300 digits); 042 equals 42, -0 equals 0."""
     return Decimal(a) == Decimal(b)
 
 
 def grade_released(answer_text: str, gold: str) -> Grade:
-    """Grade as the released code of arXiv 2510.01032 does: correct where the last box is any substring of the gold.
+    """Grade as the released code of arXiv 2510.01032 does: correct if the last box is a substring of the gold answer.
 
-    Never use it to measure: an empty box is a substring of everything, and so is an answer without a box.
+    Do not use it for evaluation: an empty or missing box is a substring of everything.
     """
     boxes, _ = _closed_boxes(answer_text)
     box = boxes[-1] if boxes else ""
@@ -76,7 +77,7 @@ def grade_released(answer_text: str, gold: str) -> Grade:
 
 
 def _stated_answer(text: str) -> tuple[str | None, bool]:
-    """The stated answer, None where there is none, and whether it is in the form asked for."""
+    """The stated answer or None, and whether it is in the requested form."""
     boxes, text = _closed_boxes(text)
     lines = ANSWER_LINE.findall(text)
     for candidate in (*map(_normalised, reversed(boxes)), *map(_first_expression, reversed(lines))):
@@ -86,19 +87,19 @@ def _stated_answer(text: str) -> tuple[str | None, bool]:
 
 
 def _closed_boxes(text: str) -> tuple[list[str], str]:
-    """The contents of the outermost closed boxes, and the text up to the first box that is never closed."""
+    """The contents of the outermost closed boxes, and the text before the first unclosed box."""
     contents, start = [], 0
-    while opening := OPENED_BOX.search(text, start):
-        end = _closing_brace(text, opening.end())
+    while box := BOX_START.search(text, start):
+        end = _closing_brace(text, box.end())
         if end is None:
-            return contents, text[: opening.start()]
-        contents.append(text[opening.end() : end])
+            return contents, text[: box.start()]
+        contents.append(text[box.end() : end])
         start = end
     return contents, text
 
 
 def _closing_brace(text: str, start: int) -> int | None:
-    r"""The index of the brace that closes the one just before `start`; `\{` and `\}` are the formula's own brackets."""
+    r"""The index of the brace that closes the one just before `start`; `\{` and `\}` are literal braces."""
     depth = 1
     for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
         depth += {"{": 1, "}": -1}.get(match[0], 0)
@@ -108,7 +109,7 @@ def _closing_brace(text: str, start: int) -> int | None:
 
 
 def _answer_in_words(text: str) -> str | None:
-    """What follows the last "answer is", else the last expression of the last line."""
+    """The answer after the last "answer is", else the last expression of the last line."""
     endings = re.findall(r"(?i)\banswer\s*(?:is|:|=)[\s:]*([^\n]*)", text)
     if endings:
         sentence = re.split(r"[.!?](?:\s|$)", _without_bold(endings[-1][:SENTENCE_CHARACTERS]), maxsplit=1)[0]
@@ -119,7 +120,7 @@ def _answer_in_words(text: str) -> str | None:
 
 
 def _first_expression(sentence: str) -> str | None:
-    """The sentence itself where it is a single formula without words, else the expression that it begins with."""
+    """The sentence if it is one formula without words, otherwise the first expression extracted from it."""
     words = re.sub(r"\\(?:begin|end|text\w*|math\w+|mbox)\s*\{[^{}]*\}|\\[a-zA-Z]+", "", sentence)
     if re.search(r"(?<!\\)\$", sentence) or r"\(" in sentence or re.search(r"[^\W\d_]{2}", words):
         return _last_expression(f"answer: {sentence}")
@@ -131,26 +132,26 @@ def _last_expression(text: str) -> str | None:
     expression = WORKER.ask("read", text) if re.search(r"[\w\\]", text) else None
     if not isinstance(expression, str):
         return None
-    # For "x = 1 or x = 2" math-verify returns "x = 1 and x = 2", which is no formula.
+    # For "x = 1 or x = 2" math-verify returns "x = 1 and x = 2", which is not a formula.
     expression = _normalised(expression.replace(" and ", ", ").rstrip(" .,:;!"))
     percent = re.search(re.escape(expression) + r"\s*(?:\\?%|percent)", text)
-    return expression + r"\%" * bool(percent) if _has_content(expression) else None
+    return (rf"{expression}\%" if percent else expression) if _has_content(expression) else None
 
 
 def _without_bold(text: str) -> str:
-    """Running text without Markdown's marks of bold type."""
+    """Running text without the Markdown bold markers."""
     return re.sub(r"(?<![\w)])\*\*|\*\*(?![\w(-])", "", text).strip()
 
 
 def _has_content(latex: str) -> bool:
-    """Whether anything is left once spacing and empty groups are removed."""
+    """Whether anything is left after spacing and empty groups are removed."""
     rest = re.sub(r"\\(?:q?quad|[hv]space\s*\{[^}]*\}|text\w*|mbox|[^a-zA-Z{}])", "", latex)
     return re.search(r"[^\W_]|\\[{}]", rest) is not None
 
 
 def _normalised(latex: str) -> str:
-    """An answer without the notations that math-verify misreads or cannot read."""
-    latex = re.sub(r"\\?\$|(?<!\\)\\[()\[\]]", "", latex)  # dollar signs, of money or around a formula
+    """An answer without the notations that math-verify misreads or cannot parse."""
+    latex = re.sub(r"\\?\$|(?<!\\)\\[()\[\]]", "", latex)  # dollar signs, as currency or around a formula
     latex = re.sub(r"(?<=\d)(?:\\[,!;:]|\{,\}|,\\!|~)\s*(?=\d{3}(?!\d))", ",", latex)  # 1\,234 is not 1 · 234
     latex = re.sub(r"^\s*[a-zA-Z]\s*\\in(?![a-zA-Z])", "", latex)  # "x ∈ S" states S
     latex = latex.strip()
@@ -159,7 +160,7 @@ def _normalised(latex: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def _same_answer(answer: str, gold: str) -> bool:
-    """Whether the answer is the gold. Order matters: to math-verify the answer x = 0 is 0, but 0 is not x = 0."""
+    """Whether an answer equals the gold. math-verify accepts the answer x = 0 for the gold 0, but not 0 for x = 0."""
     if answer == gold:
         return True
     if _is_words(answer) or _is_words(gold):
@@ -169,15 +170,15 @@ def _same_answer(answer: str, gold: str) -> bool:
 
 
 def _is_words(latex: str) -> bool:
-    r"""Whether it is `\text{...}` without a digit, or plain words: math-verify would read a product of letters."""
-    styled = TYPEFACE + r"\s*\{[^{}\\\d]*\}"
+    r"""Whether this is `\text{...}` without a digit, or plain words, which math-verify would parse as a product."""
+    styled = FONT_COMMAND + r"\s*\{[^{}\\\d]*\}"
     plain = r"\(?[^\W\d_]{3,}(?:[ '-][^\W\d_]+)*\)?"
     letter = re.search(r"[^\W\d_]", _bare_words(latex))
     return bool(letter and re.fullmatch(rf"{styled}|{plain}", latex.strip()))
 
 
 def _bare_words(latex: str) -> str:
-    """Words without typeface, surrounding brackets, extra spacing and case."""
-    bare = re.sub(TYPEFACE + r"(?![a-zA-Z])|[{}]", "", latex)
+    """The words, lower-cased, without font commands, surrounding brackets or extra spaces."""
+    bare = re.sub(FONT_COMMAND + r"(?![a-zA-Z])|[{}]", "", latex)
     bare = " ".join(re.sub(r"\\[ ,;:!]|~", " ", bare).split()).rstrip(". ")
     return re.sub(r"^\((.*)\)$", r"\1", bare).strip().casefold()

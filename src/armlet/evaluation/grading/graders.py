@@ -1,4 +1,4 @@
-"""Which grader grades the answers of which kind of task."""
+"""The graders, by kind of task."""
 
 from collections.abc import Callable, Iterable
 
@@ -13,11 +13,11 @@ Grader = Callable[[str, Problem], Grade]
 MATHS_GRADERS = {"math-verify": grade, "released": grade_released}
 
 EQUAL: dict[Kind, Callable[[str, str], bool]] = {"maths": equal, "integer": equal_integers}
-"""Whether two extracted answers are the same answer, for a vote; programs have none."""
+"""Functions that check whether two extracted answers are equal, for a majority vote; there is none for programs."""
 
 
 def grader_names(name: str, kinds: Iterable[Kind]) -> dict[Kind, str]:
-    """What grades each kind of task, for the manifest; `name` is the grader of mathematics."""
+    """The description of each kind's grader, for the manifest; `name` is the grader for mathematics."""
     names: dict[Kind, str] = {
         "integer": "the whole number after the last #",
         "maths": name,
@@ -28,11 +28,11 @@ def grader_names(name: str, kinds: Iterable[Kind]) -> dict[Kind, str]:
 
 
 def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> dict[Kind, Grader]:
-    """The grader of each kind of task, with `name` for mathematics; multiple choice needs none.
+    """The grader for each kind of generated answers, with `name` for mathematics.
 
     Raises:
-        ArgumentError: an unknown grader, a grader of mathematics without a task of it, or programs without permission.
-        ArmletError: programs cannot be isolated on this system.
+        ArgumentError: the grader is unknown, no task needs it, or programs may not be run.
+        ArmletError: this system cannot isolate programs.
     """
     kinds = set(kinds)
     if name not in MATHS_GRADERS:

@@ -1,4 +1,4 @@
-"""HumanEval: makes a program of a row and a model's completion."""
+"""HumanEval: combines a row and a model's completion into a program."""
 
 import ast
 import re
@@ -8,25 +8,25 @@ from collections.abc import Iterator
 FENCE = re.compile(r"^[ \t]*(?:```+|~~~+)[ \t]*(\w*)[^\n]*$", re.MULTILINE)
 FUTURE = re.compile(r"^from __future__ import [^\n]*\n?", re.MULTILINE)
 INDENT = "    "
-MOST_CUTS = 100  # of an answer's last lines, before which its code is tried to end
+MAX_CUTS = 100  # number of an answer's last lines before which the code may end
 
 
 def humaneval_program(prompt: str, completion: str, test: str, entry_point: str) -> str:
     """The program that runs a completion against the tests of its row, which define `check`.
 
-    The row's prompt is the beginning of the function `entry_point`, after imports and helpers. The completion is the
-    rest of it or the whole of it, bare or in a fenced block; of several blocks with all of it the first counts.
+    The row's prompt contains imports, helpers and the beginning of the function `entry_point`. The completion is the
+    rest of the function or all of it, with or without a fence. The first of several blocks with all of it is used.
     """
     code = _extract_code(completion, entry_point)
-    whole = _defines(code, entry_point)  # then the prompt's own function is ended; its imports and helpers remain
+    whole = _defines(code, entry_point)  # then the prompt's function gets an empty body; its imports and helpers remain
     solution = f"{prompt.rstrip()}\n{INDENT}pass\n\n{code}" if whole else prompt + _as_body(code)
     program = f"{solution}\n\n{test}\n\ncheck({entry_point})\n"
-    # Code under `if __name__ == "__main__"` is the model's own trial, which may wait for input.
+    # Code under `if __name__ == "__main__"` must not run: it may wait for input.
     return "".join(FUTURE.findall(program)) + '__name__ = "solution"\n' + FUTURE.sub("", program)
 
 
 def _extract_code(completion: str, entry_point: str) -> str:
-    """The first fenced block that defines the function, else the first block, else the text without its prose."""
+    """The first fenced block that defines the function, else the first block, else the text without prose."""
     if blocks := _fenced_blocks(completion):
         dedented = map(textwrap.dedent, blocks)  # a whole function may be indented as part of a list
         whole = [block for block in dedented if _defines(block, entry_point)]
@@ -35,13 +35,13 @@ def _extract_code(completion: str, entry_point: str) -> str:
 
 
 def _fenced_blocks(completion: str) -> list[str]:
-    """Fenced blocks; the last may lack its closing fence, and a single fence after text closes that text."""
+    """The fenced blocks. The last one may have no closing fence, and a single fence after text ends that text."""
     fences = list(FENCE.finditer(completion))
     if len(fences) == 1 and not fences[0][1] and completion[: fences[0].start()].strip():
         return [completion[: fences[0].start()]]
     ends = [*(fence.start() for fence in fences[1::2]), len(completion)]
     blocks = [completion[opening.end() + 1 : end] for opening, end in zip(fences[::2], ends, strict=False)]
-    # A docstring may contain fences: then the block is all from the first fence to the last.
+    # Because a docstring may contain fences, all text from the first fence to the last is also a candidate.
     return [*blocks, completion[fences[0].end() + 1 : fences[-1].start()]] if len(fences) > 2 else blocks
 
 
@@ -63,7 +63,7 @@ def _beginnings(code: str) -> Iterator[str]:
     """The code, and then the code before each of its last unindented lines, longest first."""
     yield code
     starts = [match.start() for match in re.finditer(r"^\S", code, re.MULTILINE)]
-    yield from (code[:at] for at in reversed(starts[-MOST_CUTS:]) if at)
+    yield from (code[:start] for start in reversed(starts[-MAX_CUTS:]) if start)
 
 
 def _parses(code: str) -> bool:
@@ -76,7 +76,7 @@ def _parses(code: str) -> bool:
 def _as_body(code: str) -> str:
     """The rest of a function, indented as a body and without prose after it.
 
-    Models drop the indentation of the first line or of all lines, and indent by other widths.
+    Models drop the indentation of the first line or of all lines, and use other indentation widths.
     """
     spaced = re.sub(r"^\t+", lambda tabs: INDENT * len(tabs[0]), code.strip("\n"), flags=re.MULTILINE)
     bodies = (
@@ -84,5 +84,5 @@ def _as_body(code: str) -> str:
         for head in _beginnings(spaced)
         for body in (head, textwrap.indent(textwrap.dedent(head), INDENT), INDENT + head.lstrip())
     )
-    fitting = (body for body in bodies if body[:1].isspace() and _parses(f"def _():\n{INDENT}pass\n{body}"))
-    return next(fitting, spaced)
+    valid_bodies = (body for body in bodies if body[:1].isspace() and _parses(f"def _():\n{INDENT}pass\n{body}"))
+    return next(valid_bodies, spaced)

@@ -1,4 +1,4 @@
-"""Runs programs that a model wrote in a sandbox, by bubblewrap, and says whether they reached their end. Linux."""
+"""Runs model-written programs in a bubblewrap sandbox on Linux, and checks whether they reached their end."""
 
 import errno
 import functools
@@ -20,24 +20,24 @@ from typing import IO
 from armlet.evaluation.grading.program_runner import OUT_OF_MEMORY, STARTED
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
-STDERR_CHARACTERS = 2000  # kept of what the program wrote to stderr
-START_SECONDS = 60.0  # for bubblewrap and the interpreter, which take a twentieth of a second
-FOLDER, FOLDER_BYTES = "/folder", 16 << 20  # where the program runs, and how much it may write there
+STDERR_CHARACTERS = 2000  # at most this much of the end of stderr is stored
+START_SECONDS = 60.0  # for bubblewrap and the interpreter, which usually take 0.05 s
+FOLDER, FOLDER_BYTES = "/folder", 16 << 20  # where the program runs, and how many bytes it may write there
 SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 RUNNER = Path(__file__).with_name("program_runner.py")
 
-# Of the program's process. Root's processes are exempt from RLIMIT_NPROC.
+# Limits of the program's process. Processes of root are exempt from RLIMIT_NPROC.
 LIMITS = {"RLIMIT_FSIZE": FOLDER_BYTES, "RLIMIT_NOFILE": 64, "RLIMIT_NPROC": 1, "RLIMIT_CORE": 0, "RLIMIT_AS": 1 << 30}
 
 REFUSED_CALLS = (
-    *("clone", "clone3", "fork", "vfork", "unshare"),  # processes, threads and namespaces of its own
-    "socket",  # some kinds (vsock) belong to no network namespace
-    *("memfd_create", "shmget", "msgget", "semget", "mq_open"),  # memory that RLIMIT_AS does not count
+    *("clone", "clone3", "fork", "vfork", "unshare"),  # new processes, threads and namespaces
+    "socket",  # some kinds (vsock) do not belong to any network namespace
+    *("memfd_create", "shmget", "msgget", "semget", "mq_open"),  # memory not counted by RLIMIT_AS
     *("add_key", "request_key", "keyctl"),  # the user's keys
     *("bpf", "io_uring_setup", "perf_event_open", "ptrace", "userfaultfd"),  # rarely used, often attacked
 )
-"""System calls that fail with EPERM: what namespaces leave open. libseccomp knows their numbers."""
+"""System calls that namespaces leave open, and that fail with EPERM. libseccomp translates the names to numbers."""
 
 INSTALL = "apt install bubblewrap libseccomp2 (Debian, Ubuntu) or dnf install bubblewrap libseccomp (Fedora)"
 
@@ -46,31 +46,31 @@ INSTALL = "apt install bubblewrap libseccomp2 (Debian, Ubuntu) or dnf install bu
 class ProgramOutcome:
     """How a program ended."""
 
-    passed: bool  # it reached its end
-    reason: str  # passed, failed, ended early (it left with success before its end), timed out, out of memory
-    detail: str  # the end of what it wrote to stderr, at most `STDERR_CHARACTERS`
+    passed: bool  # the program reached its end
+    reason: str  # passed, failed, ended early (exited with success before its end), timed out, out of memory
+    detail: str  # the end of its stderr, at most `STDERR_CHARACTERS`
 
 
 def run_program(source: str, *, seconds: float = 10.0) -> ProgramOutcome:
-    """Run a Python program in an interpreter of its own, in a sandbox with the standard library and nothing else.
+    """Runs a Python program in a separate interpreter, in a sandbox that contains only the standard library.
 
-    It sees an empty folder of 16 MB that is gone afterwards, no file of the user, no network, no environment and an
-    empty standard input. It has a gigabyte of memory, and `seconds` of wall-clock time from when the interpreter is
-    ready. It can start no process or thread, and it sees no other process. It passes if its last line was run:
-    `sys.exit(0)` or `os._exit(0)` before that is no pass. A program that searches its own interpreter's memory or
-    frames for the token that its end shows can still forge a pass, and one that makes its answers equal to everything
-    always could. The kernel itself remains open to attack.
+    The program sees an empty temporary folder of 16 MB, but no files of the user, no network, no environment, no other
+    processes, and an empty standard input. It cannot start a process or thread. It has a gigabyte of memory, and
+    `seconds` of wall-clock time after the interpreter is ready. It passes if its last line was run; `sys.exit(0)` or
+    `os._exit(0)` before that does not pass. A program can still forge a pass: by searching its interpreter's memory or
+    frames for the token that is written at the end, or with answers that are equal to everything. The kernel itself
+    remains open to attack.
 
     Raises:
-        ArmletError: bubblewrap is missing or cannot isolate here, or the program could not be started.
-        ArgumentError: no time.
+        ArmletError: bubblewrap is missing or cannot isolate programs, or the program could not be started.
+        ArgumentError: `seconds` is not above 0.
     """
     if not seconds > 0:
-        raise ArgumentError(f"seconds {seconds} must be above 0")
+        raise ArgumentError(f"seconds: expected more than 0, found {seconds}")
     _require_bubblewrap()
     token = secrets.token_hex(16)
-    late, status, verdict, detail = _run_isolated(source, token, seconds)
-    if late:
+    timed_out, status, verdict, detail = _run_isolated(source, token, seconds)
+    if timed_out:
         reason = "timed out"
     elif verdict == OUT_OF_MEMORY:
         reason = "out of memory"
@@ -83,14 +83,14 @@ def run_program(source: str, *, seconds: float = 10.0) -> ProgramOutcome:
 
 @functools.cache
 def require_sandbox() -> None:
-    """Checks, once, that programs can be isolated; an ArmletError says what is missing and how to get it."""
+    """Checks once that programs can be isolated; if not, raises an ArmletError with advice on installation."""
     run_program("", seconds=START_SECONDS)
 
 
 def _require_bubblewrap() -> None:
     if sys.platform != "linux":
         raise ArmletError(
-            "model-written code is isolated by bubblewrap, which exists for Linux alone (macOS and Windows have no "
+            "model-written code is isolated by bubblewrap, which exists only for Linux (macOS and Windows have no "
             "equivalent): run this in a Linux container or virtual machine"
         )
     if shutil.which("bwrap") is None:
@@ -98,7 +98,7 @@ def _require_bubblewrap() -> None:
 
 
 def _run_isolated(source: str, token: str, seconds: float) -> tuple[bool, int, bytes, str]:
-    """Whether a program was too late, its exit status, its verdict and the end of its stderr."""
+    """Returns whether a program timed out, its exit status, its verdict and the end of its stderr."""
     config = json.dumps({"token": token, "limits": LIMITS})
     with tempfile.TemporaryFile() as program, tempfile.TemporaryFile() as call_filter:
         program.write(f"{config}\n".encode() + source.encode("utf-8", "replace"))
@@ -114,8 +114,8 @@ def _run_isolated(source: str, token: str, seconds: float) -> tuple[bool, int, b
             status, verdict = process.wait(), os.read(process.stdout.fileno(), 100)
     if not started:
         raise ArmletError(
-            "bubblewrap cannot isolate model-written code here (no program could be started: "
-            f"{' '.join(detail.split()) or 'no reason was given'}): it needs version 0.7 or newer and user namespaces, "
+            "bubblewrap cannot isolate model-written code on this system (no program could be started: "
+            f"{' '.join(detail.split()) or 'no reason reported'}): it needs version 0.7 or newer and user namespaces, "
             "which some containers and AppArmor forbid"
         )
     return late.is_set(), status, verdict, detail
@@ -123,30 +123,30 @@ def _run_isolated(source: str, token: str, seconds: float) -> tuple[bool, int, b
 
 @contextmanager
 def _launched(program: IO[bytes], call_filter: IO[bytes]) -> Iterator[tuple[Popen[bytes], int]]:
-    """The running sandbox, and a pidfd of its first process, whose end is the end of all processes in it.
+    """The running sandbox, and a pidfd of its first process, with which all processes in the sandbox end.
 
-    bubblewrap itself ends only after that process, so that nothing is left once bubblewrap has been waited for.
+    bubblewrap itself ends only after that process, so that no process is left after bubblewrap has ended.
     """
     info, info_write = os.pipe()
     with open(info, "rb") as information:
         fds = (call_filter.fileno(), info_write)
         command = _command(*fds)
-        process = Popen(  # in a session of its own: Ctrl-C is for this process
+        process = Popen(  # in a new session: Ctrl-C is for this process
             command, stdin=program, stdout=PIPE, stderr=PIPE, bufsize=0, env={}, pass_fds=fds, start_new_session=True
         )
         os.close(info_write)
         with process:
             try:
-                report = information.read()  # empty where bubblewrap failed
+                report = information.read()  # empty if bubblewrap failed
                 first = os.pidfd_open(json.loads(report)["child-pid"] if report else process.pid)
                 with open(first, "rb", buffering=0):  # closes it
                     yield process, first
             finally:
-                process.kill()  # and with it, by --die-with-parent, what is in the sandbox
+                process.kill()  # because of --die-with-parent, all processes in the sandbox end too
 
 
 def _command(call_filter: int, info: int) -> list[str]:
-    """bubblewrap with a sandbox that shows nothing but what the interpreter reads, and the interpreter in it."""
+    """The command that starts bubblewrap, and in it an interpreter that sees only the files that it needs."""
     # Not a virtual environment's interpreter, which would need the environment's files.
     python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
     prefixes = [f"{sys.base_prefix}/{name}" for name in ("lib", "lib64")]
@@ -164,10 +164,10 @@ def _command(call_filter: int, info: int) -> list[str]:
 
 
 def _write_call_filter(file: IO[bytes]) -> None:
-    """The seccomp filter for `REFUSED_CALLS`; a program that calls by another machine's numbers is killed."""
+    """Writes the seccomp filter for `REFUSED_CALLS`; a program that uses another architecture's numbers is killed."""
     try:
         import pyseccomp
-    except RuntimeError as error:  # the package is there, the library is not
+    except RuntimeError as error:  # the package is installed, but the library is not
         raise ArmletError(f"{error}: {INSTALL}") from error
     rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     for name in REFUSED_CALLS:
@@ -178,7 +178,7 @@ def _write_call_filter(file: IO[bytes]) -> None:
 
 @contextmanager
 def _killed_after(seconds: float, pidfd: int) -> Iterator[threading.Event]:
-    """Kill the process if the block takes longer; the event says whether that happened."""
+    """Kills the process if the block takes longer; the event is set if that happened."""
     late = threading.Event()
 
     def kill() -> None:
@@ -197,7 +197,7 @@ def _killed_after(seconds: float, pidfd: int) -> Iterator[threading.Event]:
 
 def _tail(stream: IO[bytes]) -> str:
     """The end of a stream that may be endless."""
-    kept = b""
+    tail = b""
     while chunk := stream.read(1 << 16):
-        kept = (kept + chunk)[-4 * STDERR_CHARACTERS :]
-    return kept.decode("utf-8", "replace")[-STDERR_CHARACTERS:]
+        tail = (tail + chunk)[-4 * STDERR_CHARACTERS :]
+    return tail.decode("utf-8", "replace")[-STDERR_CHARACTERS:]

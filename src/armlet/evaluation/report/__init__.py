@@ -1,1 +1,1 @@
-"""From the items of a run to findings, tables, figures and a page."""
+"""Turns the answers of a run into findings, tables, figures and a page."""

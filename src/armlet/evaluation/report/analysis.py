@@ -1,4 +1,4 @@
-"""From answers to findings: accuracy and form of each condition, paired comparisons, verdicts, from a fixed seed."""
+"""Computes findings from answers: accuracy and form of each condition, paired comparisons, and verdicts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,20 +31,20 @@ from armlet.statistics.power import detectable
 from armlet.statistics.significance import corrected, holm
 from armlet.statistics.votes import KS, distinct_2, majority, pass_at_k
 
-CONFIDENCE_OF_VERDICTS = 0.95
+VERDICT_CONFIDENCE = 0.95
 
 ASSUMED_DISCORDANT = 0.2
-"""The share of discordant pairs that the smallest detectable difference is announced for before a run."""
+"""The share of discordant pairs that is assumed to compute the smallest detectable difference before a run."""
 
 EXACT_PLACEBOS = ("identity", "draw-only")
-"""Placebos whose answers must be the baseline's, letter for letter."""
+"""Placebos whose answers must match the baseline's exactly."""
 
 Equal = Callable[[str, str], bool]
 Correctness = NDArray[np.float64]
 
 
 def analyse_run(journal: RunFolder, tasks: Sequence[Task], equal: Mapping[Kind, Equal], *, seed: int = 0) -> Findings:
-    """The findings of an armlet run, whole or cut short, from its journal and what was asked; the rest as `analyse`."""
+    """Analyses a complete or interrupted armlet run, from its journal and tasks; see `analyse`."""
     settings = RunSettings.from_manifest(journal.manifest)
     answers = [read_answers(journal, task, settings.conditions) for task in tasks]
     return analyse(settings, answers, {**equal}, seed=seed)
@@ -53,44 +53,44 @@ def analyse_run(journal: RunFolder, tasks: Sequence[Task], equal: Mapping[Kind, 
 def analyse(
     settings: RunSettings, tasks: Sequence[TaskAnswers], equal: Mapping[str, Equal], *, seed: int = 0
 ) -> Findings:
-    """The findings of any run: tasks without an answered item are left out and make the run incomplete.
+    """Analyses any run. Tasks without an answered item are left out, and the run counts as incomplete.
 
     Args:
-        settings: how the run was made; its tasks may be more than those with answers.
-        tasks: the answers.
-        equal: for each kind of task, whether two extracted answers are the same answer.
-        seed: of the bootstrap.
+        settings: the settings of the run; they may include tasks without answers.
+        tasks: the answers to each task.
+        equal: a function for each kind of task that checks whether two extracted answers are equal.
+        seed: seed of the bootstrap.
     """
     planned = [plan_comparisons([answers.condition for answers in task.conditions], task.kind) for task in tasks]
     judged = sum(pair.judged for pairs in planned for pair in pairs)
     answered = [(task, pairs) for task, pairs in zip(tasks, planned, strict=True) if task.items]
-    begun = [_analyse_task(task, pairs, equal.get(task.kind), seed, judged) for task, pairs in answered]
-    begun = _correct_by_holm(begun)
-    items = {task.name: task.items for task in begun}
-    judged_pairs = [(task, pair) for task in begun for pair in task.comparisons if pair.judged]
+    analysed = [_analyse_task(task, pairs, equal.get(task.kind), seed, judged) for task, pairs in answered]
+    analysed = _correct_by_holm(analysed)
+    items = {task.name: task.items for task in analysed}
+    judged_pairs = [(task, pair) for task in analysed for pair in task.comparisons if pair.judged]
     return Findings(
         armlet=settings.versions["armlet"] or "",
         complete=all(items.get(task.name, 0) == task.items for task in settings.tasks),
         verdicts=[Verdict(pair.verdict, verdict_sentence(task, pair)) for task, pair in judged_pairs],
-        tasks=begun,
+        tasks=analysed,
         settings=settings,
     )
 
 
 def planned_power(items: int, judged: int = 1) -> PlannedPower:
-    """What so many items can show, before they are run, where so many comparisons are judged together."""
-    confidence = corrected(CONFIDENCE_OF_VERDICTS, max(judged, 1))
+    """The power of a number of items before a run, with Holm's correction for `judged` comparisons."""
+    confidence = corrected(VERDICT_CONFIDENCE, max(judged, 1))
     return PlannedPower(items, ASSUMED_DISCORDANT, judged, detectable(items, ASSUMED_DISCORDANT, confidence))
 
 
 def count_judged(conditions: Sequence[ConditionSettings], tasks: Sequence[Task]) -> int:
-    """How many comparisons of a whole run get a verdict, all tasks together."""
+    """The number of comparisons that receive a verdict, over all tasks of a run."""
     return sum(pair.judged for task in tasks for pair in plan_comparisons(applying(conditions, task), task.kind))
 
 
 @dataclass(frozen=True)
 class PlannedPair:
-    """Two sides that are compared, and whether the comparison gets a verdict."""
+    """Two sides to compare, and whether their comparison receives a verdict."""
 
     treated: Side
     against: Side
@@ -98,9 +98,9 @@ class PlannedPair:
 
 
 def plan_comparisons(conditions: Sequence[ConditionSettings], kind: str) -> list[PlannedPair]:
-    """What is compared: every condition with the baseline, also by majority, and treatments with matched placebos.
+    """Pairs every condition with the baseline, also by majority, and every treatment with its matched placebo.
 
-    Programs have no majority: two that do the same are seldom written the same.
+    Programs have no majority, because programs that do the same are rarely written in the same way.
     """
     voted: list[Selection] = [] if kind == "code" else ["majority"]
     pairs: list[PlannedPair] = []
@@ -160,8 +160,8 @@ def _describe_condition(answers: ConditionAnswers, kind: str) -> ConditionFindin
 
 def _describe_chosen(items: Sequence[Samples]) -> ChosenAnswers:
     normalised = [answer.correct_normalised for samples in items for answer in samples]
-    known = [value for value in normalised if value is not None]
-    return ChosenAnswers(float(np.mean(known)) if len(known) == len(normalised) else None)
+    recorded = [value for value in normalised if value is not None]
+    return ChosenAnswers(float(np.mean(recorded)) if len(recorded) == len(normalised) else None)
 
 
 def _describe_written(items: Sequence[Samples], correct: Correctness) -> WrittenAnswers:
@@ -186,23 +186,23 @@ def _describe_written(items: Sequence[Samples], correct: Correctness) -> Written
 def _compare_pairs(
     pairs: Sequence[PlannedPair], by_name: Mapping[str, ConditionAnswers], equal: Equal | None, seed: int, judged: int
 ) -> list[PairedComparison]:
-    """Without those by likelihoods that are not recorded."""
-    compared = []
+    """Compares all pairs, except by log-probabilities that are not recorded."""
+    comparisons = []
     for pair in pairs:
-        before, after = (_select(by_name[side.condition].items, side, equal) for side in (pair.against, pair.treated))
-        if before is not None and after is not None:
-            comparison = compare(before, after, seed=seed, comparisons=max(judged, 1))
-            compared.append(PairedComparison(pair.treated, pair.against, pair.judged, comparison))
-    return compared
+        base, treated = (_select(by_name[side.condition].items, side, equal) for side in (pair.against, pair.treated))
+        if base is not None and treated is not None:
+            comparison = compare(base, treated, seed=seed, comparisons=max(judged, 1))
+            comparisons.append(PairedComparison(pair.treated, pair.against, pair.judged, comparison))
+    return comparisons
 
 
 def correctness(items: Sequence[Samples]) -> Correctness:
-    """`[items, samples]`."""
+    """The correctness of each answer, `[items, samples]`."""
     return np.array([[answer.correct for answer in samples] for samples in items])
 
 
 def _select(items: Sequence[Samples], side: Side, equal: Equal | None) -> Correctness | None:
-    """Correctness `[items, samples]`, or `[items]` of the selected answers; None where likelihoods are not recorded."""
+    """Correctness `[items, samples]`, or `[items]` of selected answers; None if log-probabilities are not recorded."""
     correct = correctness(items)
     if side.selection == "":
         return correct
@@ -210,30 +210,30 @@ def _select(items: Sequence[Samples], side: Side, equal: Equal | None) -> Correc
         return correct.max(axis=1)
     if side.selection == "likeliest":
         logprobs = np.array([[answer.logprob for answer in samples] for samples in items], dtype=float)
-        likeliest = logprobs.argmax(axis=1)
-        return None if np.isnan(logprobs).any() else correct[np.arange(len(correct)), likeliest]
-    assert equal is not None, "kinds of answers that cannot be compared have no majority"
+        most_likely = logprobs.argmax(axis=1)
+        return None if np.isnan(logprobs).any() else correct[np.arange(len(correct)), most_likely]
+    assert equal is not None, "answers that cannot be compared have no majority"
     votes = [majority([answer.extracted for answer in samples], equal) for samples in items]
-    return np.array([0.0 if at is None else scores[at] for at, scores in zip(votes, correct, strict=True)])
+    return np.array([0.0 if index is None else row[index] for index, row in zip(votes, correct, strict=True)])
 
 
 def _count_same(items: Sequence[Samples], baseline: Sequence[Samples]) -> int:
-    """Items answered letter for letter, or with the same log-likelihoods, as by the baseline."""
-    answered = ([[(a.text, a.loglikelihoods) for a in samples] for samples in side] for side in (items, baseline))
-    return sum(after == before for after, before in zip(*answered, strict=True))
+    """The number of items with exactly the baseline's texts or log-likelihoods."""
+    outputs = ([[(a.text, a.loglikelihoods) for a in samples] for samples in side] for side in (items, baseline))
+    return sum(output == expected for output, expected in zip(*outputs, strict=True))
 
 
 def _discordant_items(
     condition: str, items: Sequence[AskedItem], baseline: Sequence[Samples], treated: Sequence[Samples]
 ) -> Iterator[DiscordantItem]:
-    for item, (before, *_), (after, *_) in zip(items, baseline, treated, strict=True):
-        if before.correct != after.correct:
-            gained = after.correct > before.correct
-            yield DiscordantItem(condition, item.id, item.question, item.gold, gained, before.text, after.text)
+    for item, (base, *_), (answer, *_) in zip(items, baseline, treated, strict=True):
+        if base.correct != answer.correct:
+            gained = answer.correct > base.correct
+            yield DiscordantItem(condition, item.id, item.question, item.gold, gained, base.text, answer.text)
 
 
 def _correct_by_holm(tasks: Sequence[TaskFindings]) -> list[TaskFindings]:
-    """Holm's correction over all judged comparisons of all tasks."""
+    """Applies Holm's correction over all judged comparisons of all tasks."""
     p_values = [pair.comparison.p_value for task in tasks for pair in task.comparisons if pair.judged]
     adjusted = iter(holm(p_values))
     corrected_tasks = []

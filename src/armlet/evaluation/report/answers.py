@@ -1,4 +1,4 @@
-"""The answers that findings are made of: read here from an armlet run, and elsewhere from runs of lm-eval."""
+"""The answers from which findings are computed, and how they are read from an armlet run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from armlet.runs.folder import Record, RunFolder
 
 @dataclass(frozen=True)
 class GradedAnswer:
-    """One answer to one item; None stands for what was not recorded."""
+    """One answer to one item; None means not recorded."""
 
     correct: float  # 1 or 0, or a score between them
-    text: str  # as a reader sees it; of multiple choice, the chosen one
-    extracted: str | None = None  # what the grader read; None also where it could read nothing
-    format_ok: bool | None = None  # of a generated answer: it is in the requested form
-    ended: bool | None = None  # of a generated answer: the model ended it; otherwise it was cut off
-    tokens: int | None = None  # the length of a generated answer; None also where the engine does not say
-    logprob: float | None = None  # the mean log-probability of its tokens
-    loglikelihoods: tuple[float, ...] = ()  # of multiple choice: of each choice
-    correct_normalised: float | None = None  # of multiple choice: `correct` by log-likelihoods per character
+    text: str  # the generated text, or the selected choice
+    extracted: str | None = None  # the extracted answer; also None if nothing could be extracted
+    format_ok: bool | None = None  # for generated answers: the answer is in the requested form
+    ended: bool | None = None  # for generated answers: the model ended the answer; otherwise it was cut off
+    tokens: int | None = None  # the length of a generated answer; also None if the engine does not report it
+    logprob: float | None = None  # the mean log-probability of the tokens
+    loglikelihoods: tuple[float, ...] = ()  # for multiple choice: one for each choice
+    correct_normalised: float | None = None  # for multiple choice: `correct` by log-likelihoods per character
 
 
 Samples = Sequence[GradedAnswer]
@@ -33,7 +33,7 @@ Samples = Sequence[GradedAnswer]
 
 @dataclass(frozen=True)
 class AskedItem:
-    """What was asked, and the right answer, as texts."""
+    """An item's question and gold answer, as texts."""
 
     id: str
     question: str
@@ -42,7 +42,7 @@ class AskedItem:
 
 @dataclass(frozen=True)
 class ConditionAnswers:
-    """One condition's answers: the samples of each item, and what ARM did meanwhile, by layer."""
+    """The samples of each item under one condition, and ARM's activity by layer."""
 
     condition: ConditionSettings
     items: Sequence[Samples]
@@ -51,17 +51,17 @@ class ConditionAnswers:
 
 @dataclass(frozen=True)
 class TaskAnswers:
-    """One task's answers to the items that every condition has answered."""
+    """The answers to the items of a task that are answered under every condition."""
 
     name: str
-    kind: str  # as of `Task`, or "text"
-    planned_items: int  # to be answered
-    items: Sequence[AskedItem]  # which are answered, possibly none
-    conditions: Sequence[ConditionAnswers]  # the baseline first, each with the same items in the same order
+    kind: str  # the kind of a `Task`, or "text"
+    planned_items: int  # number of items to answer
+    items: Sequence[AskedItem]  # the answered items, possibly none
+    conditions: Sequence[ConditionAnswers]  # the baseline first, all with the same items in the same order
 
 
 def read_answers(journal: RunFolder, task: Task, conditions: Sequence[ConditionSettings]) -> TaskAnswers:
-    """One task's answers from the journal of a run, whole or cut short; `conditions` are all of the run's."""
+    """Reads the answers to a task from a run's journal, complete or not; `conditions` are all conditions of the run."""
     problems = {problem.id: problem for problem in task.problems}
     compared = applying(conditions, task)
     by_condition = _pair([row for row in journal.rows if row["task"] == task.name], task, compared)
@@ -86,13 +86,13 @@ def applying(conditions: Sequence[ConditionSettings], task: Task) -> list[Condit
 def _pair(
     rows: Sequence[Record], task: Task, conditions: Sequence[ConditionSettings]
 ) -> dict[str, dict[str, list[Record]]]:
-    """For each condition, the samples of each item that has all of them, by the item's id."""
-    needed = {condition.name: 1 if task.kind == "choice" else condition.samples for condition in conditions}
-    by_condition: dict[str, dict[str, list[Record]]] = {name: {} for name in needed}
+    """For each condition, the samples of the items that have all samples, by the item's id."""
+    required = {condition.name: 1 if task.kind == "choice" else condition.samples for condition in conditions}
+    by_condition: dict[str, dict[str, list[Record]]] = {name: {} for name in required}
     ordered = sorted(rows, key=itemgetter("condition", "item", "sample"))
     for (condition, item), group in groupby(ordered, key=itemgetter("condition", "item")):
         samples = list(group)
-        if len(samples) == needed[condition]:
+        if len(samples) == required[condition]:
             by_condition[condition][item] = samples
     return by_condition
 
@@ -116,7 +116,7 @@ def _read_item(problem: Problem) -> AskedItem:
 
 
 def _sum_activity(journal: RunFolder, task: str) -> dict[str, dict[str, LayerActivity]]:
-    """What ARM did under each condition, layer by layer, over all batches."""
+    """ARM's activity under each condition, by layer, summed over all batches."""
     totals: dict[str, dict[str, LayerActivity]] = {}
     for (name, _, condition, _), closing in journal.closed.items():
         if name == task:

@@ -1,4 +1,4 @@
-"""Two figures of an evaluation: differences from the baseline as a forest plot, and the sensitivity map of a search."""
+"""The figures of an evaluation: a forest plot of differences from the baseline, and the sensitivity map of a search."""
 
 import textwrap
 from collections.abc import Sequence
@@ -21,32 +21,32 @@ from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
 from armlet.redistribution.errors import ArgumentError
 
 Point = tuple[float, float]
-"""Two coordinates, sizes or ends."""
+"""Two coordinates, sizes or bounds."""
 
 DARK = "#222222"
 UNDETECTABLE = "#ececec"
 NAME_POINTS = 8.5
-"""11 px on a page where the figure is 700 px wide."""
+"""The font size of names, which is 11 px if the figure is 700 px wide."""
 
 FOREST_INCHES, LINE_INCHES, PANEL_INCHES, FRAME_INCHES = 7.2, 0.17, 0.72, 0.62
-"""The width; and heights: of a line of a name, of a panel's heading and axis, and of title and legend."""
+"""The figure's width, and the heights of a line of a name, of a panel's heading and axis, and of title and legend."""
 
-NAME_LETTERS, NAME_LINES = 36, 3
-"""Of a condition's name: letters on a line, and lines."""
+NAME_CHARACTERS, NAME_LINES = 36, 3
+"""The most characters per line, and the most lines, of a condition's name."""
 
-CELL_INCHES, WIDEST_CELL_INCHES, CELL_HEIGHT_INCHES = 0.98, 1.6, 0.5
+MIN_CELL_INCHES, MAX_CELL_INCHES, CELL_HEIGHT_INCHES = 0.98, 1.6, 0.5
 MAP_INCHES, MAP_SIDE_INCHES, MAP_FRAME_INCHES = 5.4, 0.95, 1.18
-"""Of the map: the least width, and what stands beside and above and below the cells."""
+"""The map's smallest width, and the space next to the cells, and above and below them."""
 
 
 def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
-    """Each comparison with the baseline: its difference and interval, in a panel for each task.
+    """Draws the difference and interval of each comparison with the baseline, in a panel for each task.
 
-    Judged comparisons come first and bold, controls below them in grey. The figure belongs to no pyplot state and is as
-    high as its rows need.
+    Judged comparisons are first and bold, and controls are below them in grey. The figure does not use pyplot, and its
+    height depends on the number of rows.
 
     Raises:
-        ArgumentError: no comparison.
+        ArgumentError: there are no comparisons.
     """
     panels = [
         (task, [pair for group, pairs in grouped(task).items() if group != "matched" for pair in pairs])
@@ -68,9 +68,9 @@ def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
 
 
 def _draw_panel(axes: Axes, heading: str, pairs: Sequence[PairedComparison]) -> None:
-    """The rows from the top down, in units of lines of text, so that a row with a long name is higher."""
-    top, limits = sum(map(_row_lines, pairs)), _limits(pairs)
-    axes.set(xlim=limits, ylim=(0, top), yticks=[])
+    """Draws the rows from top to bottom, in units of lines of text, so that a row with a long name is higher."""
+    y, limits = sum(map(_row_lines, pairs)), _limits(pairs)
+    axes.set(xlim=limits, ylim=(0, y), yticks=[])
     axes.set_title(" ", fontsize=NAME_POINTS)  # an empty title makes room above the panel for the heading
     edge = (0.08 / FOREST_INCHES, 1)
     label = _annotate(axes, heading, edge, (0, 5), ("figure fraction", "axes fraction"), weight="bold", color=DARK)
@@ -81,10 +81,10 @@ def _draw_panel(axes: Axes, heading: str, pairs: Sequence[PairedComparison]) -> 
     axes.xaxis.set_major_locator(MaxNLocator(7))
     axes.axvline(0, color=DARK, lw=0.8, zorder=2)
     for pair in pairs:
-        middle = top - _row_lines(pair) / 2
+        middle = y - _row_lines(pair) / 2
         _draw_row(axes, pair, middle, limits)
         _label_row(axes, pair, middle)
-        top -= _row_lines(pair)
+        y -= _row_lines(pair)
 
 
 def _draw_row(axes: Axes, pair: PairedComparison, middle: float, limits: Point) -> None:
@@ -92,35 +92,35 @@ def _draw_row(axes: Axes, pair: PairedComparison, middle: float, limits: Point) 
     start, end = limits if smallest is None else (-100 * smallest, 100 * smallest)
     axes.add_patch(Rectangle((start, middle - half), end - start, 2 * half, color=UNDETECTABLE, lw=0, zorder=0))
     colour = _row_colour(pair)
-    low, high = (edge if end is None else 100 * end for end, edge in zip(pair.interval, limits, strict=True))
+    low, high = (edge if bound is None else 100 * bound for bound, edge in zip(pair.interval, limits, strict=True))
     width = 1.8 if pair.judged else 1.1
     axes.plot([low, high], [middle, middle], color=colour, lw=width, zorder=3, solid_capstyle="butt")
-    for end, edge, marker in zip(pair.interval, limits, "<>", strict=True):
-        if end is None:
+    for bound, edge, marker in zip(pair.interval, limits, "<>", strict=True):
+        if bound is None:
             axes.plot(edge, middle, marker=marker, color=colour, ms=6, mew=0, clip_on=False, zorder=3)
     marker, size, face = ("s", 5.5, colour) if pair.judged else ("o", 4.5, "white")
     axes.plot(100 * pair.comparison.difference, middle, color=colour, marker=marker, ms=size, mfc=face, zorder=4)
 
 
 def _label_row(axes: Axes, pair: PairedComparison, middle: float) -> None:
-    """The name left of the panel and the numbers right of it: the layout makes room for both."""
+    """Writes the name to the left of the panel and the numbers to the right; the layout makes room for both."""
     numbers = difference_text(pair.comparison.difference, *pair.interval)
-    look = {"color": DARK, "weight": "bold"} if pair.judged else {"color": GREY, "weight": "normal"}
-    look |= {"va": "center", "linespacing": 1.1}
-    across = axes.get_yaxis_transform()
-    _annotate(axes, _row_name(pair), (0, middle), (-8, 0), across, ha="right", **look)
-    _annotate(axes, numbers, (1, middle), (8, 0), across, ha="left", fontsize=8, **look)
+    font = {"color": DARK, "weight": "bold"} if pair.judged else {"color": GREY, "weight": "normal"}
+    font |= {"va": "center", "linespacing": 1.1}
+    transform = axes.get_yaxis_transform()
+    _annotate(axes, _row_name(pair), (0, middle), (-8, 0), transform, ha="right", **font)
+    _annotate(axes, numbers, (1, middle), (8, 0), transform, ha="left", fontsize=8, **font)
 
 
-def _annotate(axes: Axes, text: str, at: Point, shift: Point, unit: Any, **look: Any) -> Annotation:
-    """A text outside of the panel, which may contain a dollar sign: it is no formula."""
-    look = {"fontsize": NAME_POINTS, "parse_math": False, "annotation_clip": False, **look}
-    return axes.annotate(text, at, xytext=shift, xycoords=unit, textcoords="offset points", **look)
+def _annotate(axes: Axes, text: str, position: Point, shift: Point, unit: Any, **font: Any) -> Annotation:
+    """Writes a text outside the panel; a dollar sign in it does not start a formula."""
+    font = {"fontsize": NAME_POINTS, "parse_math": False, "annotation_clip": False, **font}
+    return axes.annotate(text, position, xytext=shift, xycoords=unit, textcoords="offset points", **font)
 
 
 def _row_name(pair: PairedComparison) -> str:
-    text = _shorten(str(pair.treated), NAME_LETTERS * NAME_LINES)
-    return "\n".join(textwrap.wrap(text, NAME_LETTERS)[:NAME_LINES])
+    text = _shorten(str(pair.treated), NAME_CHARACTERS * NAME_LINES)
+    return "\n".join(textwrap.wrap(text, NAME_CHARACTERS)[:NAME_LINES])
 
 
 def _row_lines(pair: PairedComparison) -> float:
@@ -128,16 +128,16 @@ def _row_lines(pair: PairedComparison) -> float:
 
 
 def _limits(pairs: Sequence[PairedComparison]) -> Point:
-    """Zero and everything finite is inside."""
-    ends = [end for pair in pairs for end in (*pair.interval, pair.comparison.difference) if end is not None]
+    """The limits of the axis, which include zero and all finite values."""
+    values = [x for pair in pairs for x in (*pair.interval, pair.comparison.difference) if x is not None]
     smallest = [pair.comparison.smallest_detectable or 0.0 for pair in pairs]
-    low, high = 100 * min(0.0, *ends, -max(smallest)), 100 * max(0.0, *ends, *smallest)
+    low, high = 100 * min(0.0, *values, -max(smallest)), 100 * max(0.0, *values, *smallest)
     margin = 0.04 * (high - low) or 1.0
     return low - margin, high + margin
 
 
 def _row_colour(pair: PairedComparison) -> str:
-    """A policy's own colour, by the first word of the condition's name."""
+    """The colour of a row's policy, which is the first word of the condition's name."""
     if not pair.judged:
         return GREY
     first = pair.treated.condition.split(maxsplit=1)[0].rstrip(",").capitalize()
@@ -145,29 +145,27 @@ def _row_colour(pair: PairedComparison) -> str:
 
 
 def draw_map(searched: SearchMap) -> Figure:
-    """The difference over two settings: a cell for each trial, outlined where its interval excludes 0.
+    """Draws the difference over two settings: a cell for each trial, outlined if its interval excludes 0.
 
-    The figure belongs to no pyplot state and is as large as its cells need.
+    The figure does not use pyplot, and its size depends on the number of cells.
 
     Raises:
-        ArgumentError: no trial, or two of one cell.
+        ArgumentError: there are no trials, or two in one cell.
     """
-    across, along = (sorted({row.values[name] for row in searched.rows}) for name in (searched.x, searched.y))
-    cells = {(across.index(row.values[searched.x]), along.index(row.values[searched.y])): row for row in searched.rows}
+    columns, lines = (sorted({row.values[name] for row in searched.rows}) for name in (searched.x, searched.y))
+    cells = {(columns.index(row.values[searched.x]), lines.index(row.values[searched.y])): row for row in searched.rows}
     if not cells or len(cells) < len(searched.rows):
-        raise ArgumentError(
-            f"draw_map: {len(searched.rows)} rows for {len(cells)} pairs of {searched.x} and {searched.y}; "
-            "give one for each pair"
-        )
-    width = min(max(CELL_INCHES, (FOREST_INCHES - MAP_SIDE_INCHES) / len(across)), WIDEST_CELL_INCHES)
-    size = max(MAP_INCHES, MAP_SIDE_INCHES + width * len(across)), MAP_FRAME_INCHES + CELL_HEIGHT_INCHES * len(along)
+        pairs = f"{len(cells)} pairs of {searched.x} and {searched.y}"
+        raise ArgumentError(f"draw_map: expected one row for each pair, found {len(searched.rows)} rows for {pairs}")
+    width = min(max(MIN_CELL_INCHES, (FOREST_INCHES - MAP_SIDE_INCHES) / len(columns)), MAX_CELL_INCHES)
+    size = max(MAP_INCHES, MAP_SIDE_INCHES + width * len(columns)), MAP_FRAME_INCHES + CELL_HEIGHT_INCHES * len(lines)
     with style():
         figure = _framed(size, _shorten(searched.title, int(12 * size[0])), _caption(searched.rows))
         axes = figure.subplots()
         _draw_map_cells(axes, cells)
-        axes.set(xlim=(0, len(across)), ylim=(0, len(along)))
-        for axis, name, values in ((axes.xaxis, searched.x, across), (axes.yaxis, searched.y, along)):
-            axis.set_ticks([at + 0.5 for at in range(len(values))], [f"{value:g}" for value in values])
+        axes.set(xlim=(0, len(columns)), ylim=(0, len(lines)))
+        for axis, name, values in ((axes.xaxis, searched.x, columns), (axes.yaxis, searched.y, lines)):
+            axis.set_ticks([index + 0.5 for index in range(len(values))], [f"{value:g}" for value in values])
             axis.set_label_text(name, fontsize=8)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
@@ -193,19 +191,19 @@ def _draw_map_cells(axes: Axes, cells: dict[tuple[int, int], TrialResult]) -> No
 
 
 def _caption(rows: Sequence[TrialResult]) -> str:
-    fewest, most = min(row.items for row in rows), max(row.items for row in rows)
-    items = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
-    return f"{items} items each; points, 95 % intervals; blue above the baseline, red below; outlined: excludes 0"
+    smallest, largest = min(row.items for row in rows), max(row.items for row in rows)
+    items = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
+    return f"{items} items each; points, 95 % intervals; blue: above the baseline; red: below; outline: excludes 0"
 
 
 def _framed(size: Point, title: str, legend: str) -> Figure:
-    """An empty figure of so many inches with a title above and a legend below, both at its left edge."""
+    """An empty figure of this size in inches, with a title above and a legend below, both at the left edge."""
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     figure.suptitle(title, x=0.08 / size[0], ha="left", fontsize=10, weight="bold", color=DARK, parse_math=False)
     figure.supxlabel(legend, x=0.08 / size[0], ha="left", fontsize=7, color=GREY)
     return figure
 
 
-def _shorten(text: str, letters: int) -> str:
+def _shorten(text: str, length: int) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= letters else f"{text[: letters - 1]}…"
+    return text if len(text) <= length else f"{text[: length - 1]}…"

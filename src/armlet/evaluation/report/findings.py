@@ -1,4 +1,4 @@
-"""What a run found, one record type for each table of a report; `Findings.to_dict` is the content of report.json."""
+"""The findings of a run, with a record type for each table of a report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,10 +11,10 @@ from armlet.statistics.comparison import UNDECIDED, Comparison
 from armlet.statistics.significance import is_significant
 
 Selection = Literal["", "majority", "likeliest", "any"]
-"""Which of an item's samples counts: all of them on average, the majority's answer, the likeliest, or any right one."""
+"""Which of an item's samples count: the mean of all, the majority's answer, the most likely one, or any right one."""
 
 Group = Literal["judged", "bound", "placebo", "matched"]
-"""Why a comparison was made: for a verdict, as a bound that no selection can exceed, or as a control."""
+"""The purpose of a comparison: a verdict, a bound that no selection can exceed, or a control."""
 
 COMPARED_ROLES = ("treated", "filler", "combined")
 """Roles of the conditions whose discordant items are shown."""
@@ -22,31 +22,31 @@ COMPARED_ROLES = ("treated", "filler", "combined")
 
 @dataclass(frozen=True)
 class LayerActivity:
-    """What ARM did in one layer."""
+    """ARM's activity in one layer."""
 
-    tokens: int  # that it saw
-    moved: int  # values that it changed
-    share_moved: float  # of all values of these tokens
+    tokens: int  # number of processed tokens
+    moved: int  # number of moved values
+    share_moved: float  # share of moved values among all values of these tokens
     passed: int  # scopes that passed through unchanged (NaN or infinity)
-    calls: int | None = None  # of the module; None where they are not recorded
+    calls: int | None = None  # calls of the module; None if not recorded
 
 
 @dataclass(frozen=True)
 class WrittenAnswers:
-    """The form of generated answers; None where it is not recorded, or where no answer has it."""
+    """The form of generated answers; None means not recorded, or no such answers."""
 
-    extracted: float | None  # share of the answers that could be read
+    extracted: float | None  # share of answers that could be extracted
     format_ok: float | None  # share in the requested form
     truncated: float | None  # share cut off at the token limit
-    accuracy_of_extracted: float | None  # accuracy among those that could be read
+    accuracy_of_extracted: float | None  # accuracy among the extracted answers
     tokens: float | None  # mean length
     distinct_2: float  # share of distinct word pairs
-    pass_at: Mapping[str, float]  # the chance that one of k answers is right, by k
+    pass_at: Mapping[str, float]  # the probability that one of k answers is right, by k
 
 
 @dataclass(frozen=True)
 class ChosenAnswers:
-    """Multiple choice: the accuracy when each log-likelihood is divided by its choice's length; None: not recorded."""
+    """The accuracy by log-likelihoods divided by the choices' lengths; None if not recorded."""
 
     accuracy_normalised: float | None
 
@@ -55,7 +55,7 @@ class ChosenAnswers:
 class ConditionFindings:
     """One condition's answers to one task."""
 
-    name: str  # name, role and samples as of `Condition`
+    name: str  # name, role and samples of the `Condition`
     role: str
     samples: int
     accuracy: float  # share of right answers
@@ -63,12 +63,12 @@ class ConditionFindings:
     arm: Mapping[str, LayerActivity]  # by layer; empty where ARM was not attached or its activity is not recorded
 
     @property
-    def idle(self) -> bool:
-        """ARM was attached and changed no value in any layer."""
+    def moved_nothing(self) -> bool:
+        """Whether ARM was attached but moved no value in any layer."""
         return bool(self.arm) and not any(layer.moved for layer in self.arm.values())
 
     def to_dict(self) -> Facts:
-        """For report.json: the form of the answers beside the other numbers; no calls where they are not recorded."""
+        """The findings for report.json, with the form of the answers at the top level, and without unrecorded calls."""
         content = asdict(self)
         answers, arm = content.pop("answers"), content.pop("arm")
         for activity in arm.values():
@@ -79,7 +79,7 @@ class ConditionFindings:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: a condition, and which of its samples count."""
+    """One side of a comparison: a condition and a selection of its samples."""
 
     condition: str
     selection: Selection = ""
@@ -94,24 +94,24 @@ class PairedComparison:
 
     treated: Side
     against: Side
-    judged: bool  # it gets a verdict, which a control does not
+    judged: bool  # it receives a verdict; controls do not
     comparison: Comparison  # the statistics, uncorrected
     p_holm: float | None = None  # corrected over all judged comparisons of all tasks; None for controls
 
     @property
     def verdict(self) -> str:
-        """The comparison's, unless Holm's correction takes it back."""
-        taken_back = self.p_holm is not None and not is_significant(self.p_holm, self.comparison.confidence)
-        return UNDECIDED if taken_back else self.comparison.verdict
+        """The comparison's verdict, unless it is not significant after Holm's correction."""
+        revoked = self.p_holm is not None and not is_significant(self.p_holm, self.comparison.confidence)
+        return UNDECIDED if revoked else self.comparison.verdict
 
     @property
     def interval(self) -> tuple[float | None, float | None]:
-        """Low and high; None is infinite."""
+        """The bounds of the difference's interval; None means infinite."""
         return finite_interval(self.comparison)
 
     @property
     def group(self) -> Group:
-        """Why it was made."""
+        """The purpose of the comparison."""
         if self.judged:
             return "judged"
         if self.against.condition != BASELINE:
@@ -119,7 +119,7 @@ class PairedComparison:
         return "bound" if self.treated.selection == "any" else "placebo"
 
     def to_dict(self) -> Facts:
-        """For report.json."""
+        """The comparison for report.json."""
         sides = {"condition": str(self.treated), "against": str(self.against), "judged": self.judged}
         corrected = {} if self.p_holm is None else {"p_holm": self.p_holm}
         return sides | self.comparison.plain() | {"verdict": self.verdict} | corrected
@@ -127,39 +127,39 @@ class PairedComparison:
 
 @dataclass(frozen=True)
 class PlannedPower:
-    """What so many items can show at 80 % power, before they are run."""
+    """The power of a task's items, as computed before the run."""
 
-    items: int  # of the task
-    discordant: float  # the assumed share of items that only one side answers rightly
-    comparisons: int  # judged together under Holm's correction
-    smallest_detectable: float | None  # difference; None where none can be detected
+    items: int  # number of items of the task
+    discordant: float  # the assumed share of items that only one side answers correctly
+    comparisons: int  # number of comparisons in Holm's correction
+    smallest_detectable: float | None  # the smallest difference with 80 % power; None if there is none
 
 
 @dataclass(frozen=True)
 class DiscordantItem:
-    """An item that only one of a condition and the baseline answers rightly, by the first answer of each."""
+    """An item that only one side answers correctly, a condition or the baseline, judged by the first answers."""
 
-    condition: str  # which is compared with the baseline
-    item: str  # its id
+    condition: str  # the condition that is compared with the baseline
+    item: str  # the item's id
     question: str
     gold: str
     gained: bool  # right only under the condition; otherwise only under the baseline
-    baseline: str  # what was answered without
-    answer: str  # what was answered with
+    baseline: str  # the baseline's answer
+    answer: str  # the answer under the condition
 
 
 @dataclass(frozen=True)
 class TaskFindings:
-    """One task."""
+    """The findings on one task."""
 
-    name: str  # name and kind as of `Task`
+    name: str  # name and kind of the `Task`
     kind: str
-    items: int  # answered under every condition
-    planned_items: int  # to be answered
+    items: int  # items that are answered under every condition
+    planned_items: int  # items to answer
     planned: PlannedPower
     conditions: Sequence[ConditionFindings]  # the baseline first
     comparisons: Sequence[PairedComparison]
-    same_as_baseline: Mapping[str, int]  # items answered exactly as by the baseline, by placebo that must do so
+    same_as_baseline: Mapping[str, int]  # for exact placebos, the number of items that match the baseline
     discordant: Sequence[DiscordantItem]  # condition by condition
 
     @property
@@ -168,18 +168,18 @@ class TaskFindings:
         return self.condition(BASELINE)
 
     def condition(self, name: str) -> ConditionFindings:
-        """One of the conditions."""
+        """The findings under the condition with this name."""
         return next(condition for condition in self.conditions if condition.name == name)
 
     def to_dict(self) -> Facts:
-        """For report.json."""
+        """The task for report.json."""
         conditions = [condition.to_dict() for condition in self.conditions]
         return asdict(self) | {"conditions": conditions, "comparisons": [pair.to_dict() for pair in self.comparisons]}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of a judged comparison, and the sentence that says so."""
+    """The outcome of a judged comparison, and a sentence about it."""
 
     outcome: str
     sentence: str
@@ -187,17 +187,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that a report says."""
+    """The content of a report."""
 
-    armlet: str  # the version that measured
+    armlet: str  # the version of armlet
     complete: bool  # every item of every task is answered under every condition
     verdicts: Sequence[Verdict]  # one for each judged comparison
     tasks: Sequence[TaskFindings]  # those with an answered item
-    settings: RunSettings  # how the run was made
-    study: StudyResult | None = None  # of a confirmation: the search that chose the setting
+    settings: RunSettings  # the settings of the run
+    study: StudyResult | None = None  # for a confirmation: the search that chose the setting
 
     def to_dict(self) -> Facts:
-        """The content of report.json, as plain values."""
+        """The content of report.json."""
         return {
             "armlet": self.armlet,
             "complete": self.complete,

@@ -1,4 +1,4 @@
-"""What a report says in words: verdicts, checks of placebos and of ARM, what could be shown, and how it was run."""
+"""The text of a report: verdicts, placebo and ARM checks, power, and run settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,56 +9,56 @@ from armlet.evaluation.settings import ConditionSettings
 from armlet.presentation.numbers import bounds, detectable_points, difference_text, percent, points, with_count
 
 FORMAT = (
-    "Format is reported apart from accuracy because an answer that cannot be read counts as wrong: a treatment that "
-    "only changes how often answers are finished and readable changes accuracy without any change in reasoning."
+    "Format is reported separately from accuracy because an answer that cannot be parsed is graded as wrong. A "
+    "treatment that only changes how often answers are complete and parseable changes accuracy, not reasoning."
 )
 
 NORMALISED = (
-    "Accuracy is that of the likeliest choice. Length-normalised accuracy divides each log-likelihood by the choice's "
-    "length in characters, so that short choices have no advantage (lm-eval's acc and acc_norm)."
+    "Accuracy is computed from the most likely choice. Length-normalised accuracy divides each log-likelihood by the "
+    "choice's length in characters, so that short choices have no advantage (lm-eval's acc and acc_norm)."
 )
 
 SEVERAL_SAMPLES = (
-    "pass@k is the chance that at least one of k answers is right. Majority selects the most frequent answer, "
-    "likeliest the one with the highest mean log-probability, which not every server reports."
+    "pass@k is the probability that at least one of k answers is right. 'majority' selects the most frequent answer; "
+    "'likeliest' selects the one with the highest mean log-probability, which not every server reports."
 )
 
 MEANINGS = {
     "baseline": "the unchanged model.",
-    "treated": "the same items with ARM attached: a policy moves activations inside the gated MLP.",
+    "treated": "the model with ARM attached: a policy moves activations inside the gated MLP.",
     "filler": "meaningless tokens in the prompt, without ARM.",
     "combined": "ARM and filler together.",
-    "best-of": "several sampled answers to an item, one of which is selected.",
-    "placebo": "a control that should not matter. identity is ARM at strength 0; draw-only draws the noise and leaves "
-    "the values; matched moves as many values, at random positions, with the same change of variance (or the nearest "
-    "that so many values allow); temperature shows the effect of any small disturbance. A treatment that does no "
-    "better than its matched placebo has not shown that its choice of values matters.",
+    "best-of": "several answers are sampled for each item, and one is selected.",
+    "placebo": "a control that should have no effect. identity is ARM at strength 0; draw-only draws the noise but "
+    "leaves the values unchanged; matched moves the same number of values as the treatment, at random positions, with "
+    "the same change in variance (or the nearest that this number allows); temperature shows the effect of a small "
+    "perturbation. If a treatment is no better than its matched placebo, its choice of values is not shown to matter.",
 }
-"""What each role of a condition means."""
+"""The meaning of each role of a condition."""
 
 JUDGING = (
-    "A verdict other than 'no difference shown' needs p < 0.05 after Holm's correction over all judged comparisons of "
+    "A verdict other than 'no difference shown' needs p < 0.05 after Holm's correction over all tested comparisons in "
     "all tasks. Differences are in percentage points of accuracy, on the same items."
 )
 
 
 @dataclass(frozen=True)
 class RunCheck:
-    """Whether something that a run depends on is so, and the sentence about it."""
+    """The result of a sanity check on a run, with a sentence for the report."""
 
     ok: bool
     sentence: str
 
 
 def verdict_sentence(task: TaskFindings, pair: PairedComparison) -> str:
-    """The verdict, the difference with its interval, and where none is shown, the smallest detectable difference."""
+    """The verdict and the difference with its interval; if none is shown, also the smallest detectable difference."""
     comparison = pair.comparison
     low, high = bounds(*pair.interval)
     facts = [
         f"{points(comparison.difference)} points, 95 % interval {low} to {high}, {with_count(comparison.items, 'item')}"
     ]
-    if task.condition(pair.treated.condition).idle:
-        facts.append("ARM moved nothing")
+    if task.condition(pair.treated.condition).moved_nothing:
+        facts.append("ARM moved no values")
     if pair.verdict == "no difference shown":
         facts.append(f"smallest detectable difference: {detectable_points(comparison.smallest_detectable)}")
     return f"{pair.treated} on {task.name}: {pair.verdict} ({'; '.join(facts)})"
@@ -66,43 +66,43 @@ def verdict_sentence(task: TaskFindings, pair: PairedComparison) -> str:
 
 def title(findings: Findings) -> str:
     """The title of the report."""
-    return f"Does it help? {findings.settings.engine.get('model', 'model')}"
+    return f"Does ARM help {findings.settings.engine.get('model', 'the model')}?"
 
 
-def missing(findings: Findings) -> str | None:
-    """What is missing of the run; None where nothing is."""
+def missing_items(findings: Findings) -> str | None:
+    """The number of answered items of each task; None if the run is complete."""
     if findings.complete:
         return None
     answered = {task.name: task.items for task in findings.tasks}
     counts = [
-        f"{answered.get(task.name, 0):,} of {with_count(task.items, 'item')} of {task.name}"
+        f"{task.name}: {answered.get(task.name, 0):,} of {with_count(task.items, 'item')}"
         for task in findings.settings.tasks
     ]
     return f"partial: {'; '.join(counts)}"
 
 
 def search_summary(findings: Findings) -> str | None:
-    """What the search before a confirmation cost and promised; None where there was none."""
+    """The cost and best result of the search before a confirmation; None without a search."""
     if not findings.study:
         return None
     budget, chosen = findings.study.budget, best(findings.study.trials)
-    tried = f"{with_count(budget.trials, 'setting')} tried on {with_count(budget.items, 'other item')}"
-    promised = difference_text(chosen.difference, chosen.low, chosen.high)
-    return f"The setting is the best of {tried} ({with_count(budget.answers, 'answer')}); difference there: {promised}."
+    trials = f"{with_count(budget.trials, 'setting')} tried on {with_count(budget.items, 'other item')}"
+    difference = difference_text(chosen.difference, chosen.low, chosen.high)
+    return f"The setting is the best of {trials} ({with_count(budget.answers, 'answer')}); difference: {difference}."
 
 
 def placebo_checks(task: TaskFindings) -> list[RunCheck]:
-    """Whether the placebos that must answer exactly as the baseline do so."""
+    """Checks that the placebos which must match the baseline's answers exactly do so."""
     of_items, checks = f"of {with_count(task.items, 'item')}", []
     for name, same in task.same_as_baseline.items():
-        fact = f"{name} gives the baseline's answers, letter for letter, in {same:,} {of_items}"
-        warning = f"{fact}: attaching alone changes answers here, so differences may be due to it"
+        fact = f"{name} matches the baseline's answers exactly for {same:,} {of_items}"
+        warning = f"{fact}: attaching ARM alone changes answers, so differences may be due to that"
         checks.append(RunCheck(True, fact) if same == task.items else RunCheck(False, warning))
     return checks
 
 
 def arm_checks(task: TaskFindings) -> list[RunCheck]:
-    """Whether ARM moved values under each condition that has it."""
+    """Checks that ARM moved values under each condition that uses ARM."""
     return [
         _check_arm(condition)
         for condition in task.conditions
@@ -111,19 +111,20 @@ def arm_checks(task: TaskFindings) -> list[RunCheck]:
 
 
 def _check_arm(condition: ConditionFindings) -> RunCheck:
-    layers = condition.arm
-    if not layers:  # a server, or a run of lm-eval without ARM's report
-        return RunCheck(False, f"{condition.name}: no record of what ARM did; that it was attached is taken on trust")
-    idle = [layer for layer, activity in layers.items() if not activity.moved]
+    name, layers = condition.name, condition.arm
+    if not layers:  # from a server, or from lm-eval without ARM's report
+        return RunCheck(False, f"{name}: no record of what ARM did; whether it was attached cannot be verified")
+    unchanged = [layer for layer, activity in layers.items() if not activity.moved]
     tokens = sum(activity.tokens for activity in layers.values())
     share = sum(activity.tokens * activity.share_moved for activity in layers.values()) / max(tokens, 1)
-    where = f"{with_count(tokens, 'token')} in {with_count(len(layers), 'layer')}"
-    fact = f"{condition.name}: {where}, {percent(share)} of values moved"
-    return RunCheck(not idle, f"{fact}; nothing moved in layer {', '.join(idle)}" if idle else fact)
+    counts = f"{with_count(tokens, 'token')} in {with_count(len(layers), 'layer')}"
+    fact = f"{name}: {counts}, {percent(share)} of values moved"
+    warning = f"{fact}; no values moved in layer{'s' * (len(unchanged) > 1)} {', '.join(unchanged)}"
+    return RunCheck(not unchanged, warning if unchanged else fact)
 
 
 def failed_checks(findings: Findings) -> list[str]:
-    """What is not as it should be, for the terminal."""
+    """The failed checks, as lines for the terminal."""
     return [
         f"{task.name}: {check.sentence}"
         for task in findings.tasks
@@ -133,44 +134,38 @@ def failed_checks(findings: Findings) -> list[str]:
 
 
 def discordance(tasks: Sequence[TaskFindings]) -> str:
-    """What the discordant items are that a report shows."""
+    """Explains discordant items."""
     several = any(condition.samples > 1 for task in tasks for condition in task.conditions)
-    return f"Discordant items: only one side answers them rightly{', by the first answer to each' if several else ''}."
+    suffix = " (judged by the first answer)" if several else ""
+    return f"Discordant items are answered correctly by only one side{suffix}."
 
 
 def power_sentence(task: TaskFindings) -> str:
-    """What the run could show, before it was run."""
-    planned = task.planned
-    smallest = planned.smallest_detectable
-    shown = "no difference" if smallest is None else f"differences of {detectable_points(smallest)} or more"
-    return (
-        f"{task.name}: before the run, {with_count(planned.items, 'item')} could show {shown} at 80 % power, "
-        f"assuming that {percent(planned.discordant)} of the pairs are discordant{_correction(planned)}. "
-        "With the variability that was seen:"
-    )
+    """The power of the run as computed before it started."""
+    return f"{task.name}: before the run, {_power_text(task.planned, 'could')}. With the observed variability:"
 
 
 def power_announcement(name: str, planned: PlannedPower) -> str:
-    """The same before the run, for the terminal."""
-    smallest, items = planned.smallest_detectable, with_count(planned.items, "item")
-    can = "no difference" if smallest is None else f"differences from {detectable_points(smallest)} on"
-    share = f"{100 * planned.discordant:.0f} %"
-    return f"{name}: {items} can show {can} (80 % power, {share} discordant pairs{_correction(planned)})"
+    """The power of a run that has not started, for the terminal."""
+    return f"{name}: {_power_text(planned, 'can')}"
 
 
-def _correction(planned: PlannedPower) -> str:
-    judged = planned.comparisons
-    return f", after Holm's correction for {judged} comparisons" if judged > 1 else ""
+def _power_text(planned: PlannedPower, verb: str) -> str:
+    smallest, judged = planned.smallest_detectable, planned.comparisons
+    shown = "no difference" if smallest is None else f"differences of {detectable_points(smallest)} or more"
+    correction = f", after Holm's correction for {judged} comparisons" if judged > 1 else ""
+    power = f"{with_count(planned.items, 'item')} {verb} show {shown} at 80 % power{correction}"
+    return f"{power}, assuming that {percent(planned.discordant)} of the pairs are discordant"
 
 
 def meanings(findings: Findings) -> dict[str, str]:
-    """The roles of the conditions in this report, each with its meaning."""
+    """The meanings of the roles in this report."""
     roles = {condition.role for condition in findings.settings.conditions}
     return {role: meaning for role, meaning in MEANINGS.items() if role in roles}
 
 
 def run_settings(findings: Findings) -> dict[str, str]:
-    """How it was run, name by name."""
+    """The settings of the run, by name."""
     run = findings.settings
     lines = {name if name == "model" else f"engine, {name}": plain(value) for name, value in run.engine.items()}
     for task in run.tasks:
@@ -184,19 +179,19 @@ def run_settings(findings: Findings) -> dict[str, str]:
 
 
 def condition_settings(condition: ConditionSettings) -> str:
-    """How ARM and filler were set under a condition."""
+    """The settings of ARM and filler under a condition."""
     return "; ".join(plain(value) for value in (condition.treatment, condition.filling) if value)
 
 
 def condition_temperature(condition: ConditionSettings) -> str:
-    """The temperatures of sampling and of multiple choice."""
+    """Sampling temperature, and the temperature of multiple-choice scoring."""
     if condition.temperature is None or condition.weighing is None:
         return "not recorded"
     return f"{condition.temperature:g}; choices {condition.weighing:g}"
 
 
 def plain(value: object) -> str:
-    """A value of the manifest in one line: "name value, name value"."""
+    """Formats a manifest value on one line, as "name value, name value"."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {plain(item)}" for name, item in value.items() if item is not None)
     if isinstance(value, list | tuple):

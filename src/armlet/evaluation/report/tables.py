@@ -1,4 +1,4 @@
-"""The tables of a report as text cells, for HTML and Markdown, and a summary for the terminal."""
+"""The tables of a report as texts, for HTML and Markdown, and a summary for the terminal."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ Cells = Sequence[str]
 GROUPS: dict[Group, str] = {
     "judged": "",
     "bound": "upper bound, which no selection can exceed: any of the answers is right",
-    "placebo": "placebos: should do nothing; without Holm's correction",
+    "placebo": "placebos, which should have no effect; without Holm's correction",
     "matched": "against the matched placebo instead of the baseline; without Holm's correction",
 }
-"""The groups of comparisons in the order in which a table shows them, each with the line above it."""
+"""The groups of comparisons in the order of a table, with the heading above each group."""
 
 ACCURACY_COLUMNS: Mapping[str, Callable[[PairedComparison], str]] = {
     "condition": lambda pair: str(pair.treated),
@@ -46,7 +46,7 @@ ACCURACY_COLUMNS: Mapping[str, Callable[[PairedComparison], str]] = {
     "Holm's p": lambda pair: probability(pair.p_holm),
     "verdict": lambda pair: DASH if pair.group == "bound" else pair.verdict,
 }
-"""The text of each column, by heading."""
+"""The functions that return the text of each column, by heading."""
 
 FORM_COLUMNS: Mapping[str, Callable[[WrittenAnswers], str]] = {
     "extracted": lambda answers: percent(answers.extracted),
@@ -54,18 +54,18 @@ FORM_COLUMNS: Mapping[str, Callable[[WrittenAnswers], str]] = {
     "truncated": lambda answers: percent(answers.truncated),
     "mean tokens": lambda answers: DASH if answers.tokens is None else f"{answers.tokens:.1f}",
     "distinct\u20112": lambda answers: f"{answers.distinct_2:.3f}",
-    "accuracy of those extracted": lambda answers: percent(answers.accuracy_of_extracted),
+    "accuracy of extracted answers": lambda answers: percent(answers.accuracy_of_extracted),
 }
-"""The text of each column but the first, by heading."""
+"""The functions that return the text of each column except the first, by heading."""
 
 
 @dataclass(frozen=True)
 class Grid:
     """A table as texts."""
 
-    title: str  # what it shows, short
-    headings: Cells  # of the columns; the first column names a row
-    groups: Mapping[str, Sequence[Cells]]  # rows by the line above them, "" for none
+    title: str  # a short title
+    headings: Cells  # headings of the columns; the first column names the rows
+    groups: Mapping[str, Sequence[Cells]]  # rows by the heading above them, "" for none
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,17 @@ class Changes:
 
     @property
     def counts(self) -> str:
-        """How many there are."""
+        """The numbers of gained and lost items."""
         return f"{len(self.gained):,} gained, {len(self.lost):,} lost"
 
     def examples(self, limit: int) -> list[DiscordantItem]:
-        """The first ones of both kinds in turn."""
+        """The first gained and lost items, alternating."""
         turns = zip_longest(self.gained[:limit], self.lost[:limit])
         return [item for turn in turns for item in turn if item][:limit]
 
 
 def grouped(task: TaskFindings) -> dict[Group, list[PairedComparison]]:
-    """A task's comparisons by group, in the order in which they are shown; empty groups are left out."""
+    """The comparisons of a task by group, in the order of a table, without empty groups."""
     groups: dict[Group, list[PairedComparison]] = {}
     for pair in sorted(task.comparisons, key=lambda pair: [*GROUPS].index(pair.group)):
         groups.setdefault(pair.group, []).append(pair)
@@ -96,7 +96,7 @@ def grouped(task: TaskFindings) -> dict[Group, list[PairedComparison]]:
 
 
 def accuracy_grid(task: TaskFindings) -> Grid:
-    """Accuracy of each condition and its difference from the baseline."""
+    """The accuracy of each condition and its difference from the baseline."""
     baselines = {BASELINE: task.baseline.accuracy}
     if BASELINE in (voted := _accuracies(task, "majority")):
         baselines[str(Side(BASELINE, "majority"))] = voted[BASELINE]
@@ -108,14 +108,14 @@ def accuracy_grid(task: TaskFindings) -> Grid:
 
 
 def _accuracies(task: TaskFindings, selection: Selection) -> dict[str, float]:
-    """What a selection among an item's answers gets right, by condition."""
+    """The accuracy of a selection among each item's answers, by condition."""
     sides = [(pair.against, pair.comparison.baseline_mean) for pair in task.comparisons]
     sides += [(pair.treated, pair.comparison.treated_mean) for pair in task.comparisons]
     return {side.condition: accuracy for side, accuracy in sides if side.selection == selection}
 
 
 def form_grid(task: TaskFindings) -> Grid:
-    """The form of generated answers; of multiple choice, the accuracy by both ways to choose."""
+    """The form of generated answers; for multiple choice, both accuracies."""
     headings = ("accuracy", "length-normalised accuracy") if task.kind == "choice" else tuple(FORM_COLUMNS)
     rows: list[Cells] = []
     for condition in task.conditions:
@@ -129,7 +129,7 @@ def form_grid(task: TaskFindings) -> Grid:
 
 
 def samples_grid(task: TaskFindings) -> Grid | None:
-    """Where there are several answers to an item: pass@k, and what a selection among them gets right."""
+    """pass@k and the accuracy of selections, if there are several answers per item."""
     several = [
         (condition, condition.answers.pass_at)
         for condition in task.conditions
@@ -138,10 +138,10 @@ def samples_grid(task: TaskFindings) -> Grid | None:
     if not several:
         return None
     ks = sorted({k for _, pass_at in several for k in pass_at}, key=int)
-    voted, likeliest = _accuracies(task, "majority"), _accuracies(task, "likeliest")
+    voted, most_likely = _accuracies(task, "majority"), _accuracies(task, "likeliest")
     selected = {"majority": voted} if voted else {}
-    if likeliest or any(condition.role == "best-of" for condition, _ in several):  # a column of dashes: not recorded
-        selected["likeliest"] = likeliest
+    if most_likely or any(condition.role == "best-of" for condition, _ in several):  # dashes if not recorded
+        selected["likeliest"] = most_likely
     rows: list[Cells] = []
     for condition, pass_at in several:
         shares = [*map(pass_at.get, ks), *(accuracies.get(condition.name) for accuracies in selected.values())]
@@ -150,7 +150,7 @@ def samples_grid(task: TaskFindings) -> Grid | None:
 
 
 def power_grid(task: TaskFindings) -> Grid:
-    """The smallest detectable difference of each comparison, with the variability seen."""
+    """The smallest detectable difference of each comparison, with the observed variability."""
     groups = grouped(task)
     rows = [
         (str(pair.treated), detectable_points(pair.comparison.smallest_detectable), pair.comparison.test)
@@ -171,7 +171,7 @@ def arm_grid(task: TaskFindings) -> Grid | None:
 
 
 def settings_grid(findings: Findings) -> Grid:
-    """How each condition was run."""
+    """The settings of each condition."""
     rows: list[Cells] = []
     for condition in findings.settings.conditions:
         settings, temperature = condition_settings(condition), condition_temperature(condition)
@@ -189,7 +189,7 @@ def map_grid(searched: SearchMap) -> Grid:
 
 
 def changes(task: TaskFindings) -> list[Changes]:
-    """The discordant items of each condition that may have some."""
+    """The discordant items of each condition with a compared role."""
     sides = {condition.name: ([], []) for condition in task.conditions if condition.role in COMPARED_ROLES}
     for item in task.discordant:
         sides[item.condition][0 if item.gained else 1].append(item)
@@ -197,7 +197,7 @@ def changes(task: TaskFindings) -> list[Changes]:
 
 
 def summary_table(task: TaskFindings) -> "Table":
-    """For the terminal, without counts and p-values, so that it fits 80 columns."""
+    """The accuracy table for the terminal, without counts and p-values, so that it fits in 80 columns."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -216,7 +216,7 @@ def summary_table(task: TaskFindings) -> "Table":
 
 
 def form_sections(findings: Findings) -> list[tuple[str, str, list[TaskFindings]]]:
-    """Heading, note and tasks of the sections about the form of answers; empty ones are left out."""
+    """Heading, note and tasks of the sections about the form of answers, without empty sections."""
     written = [task for task in findings.tasks if task.kind != "choice"]
     chosen = [task for task in findings.tasks if task.kind == "choice"]
     sections = [("Format", FORMAT, written), ("Multiple choice", NORMALISED, chosen)]

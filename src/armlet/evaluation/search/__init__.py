@@ -1,1 +1,1 @@
-"""Settings chosen on one part of the items, for the other part."""
+"""Searches for settings on one part of the items, and measures the best one on the other part."""

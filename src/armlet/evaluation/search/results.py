@@ -1,4 +1,4 @@
-"""The result of a search: its trials, the sensitivity map drawn of them, and the study as study.json stores it."""
+"""The result of a search: its trials, their sensitivity map, and the study as stored in study.json."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -10,27 +10,27 @@ from armlet.statistics.comparison import Comparison
 
 
 def finite_interval(comparison: Comparison) -> tuple[float | None, float | None]:
-    """Low and high; None is infinite, which JSON cannot express."""
-    low, high = (end if isfinite(end) else None for end in comparison.interval)
+    """The bounds of the interval; None means infinite, which JSON cannot express."""
+    low, high = (bound if isfinite(bound) else None for bound in comparison.interval)
     return low, high
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One setting and its comparison with the baseline on the tuning items; shares are fractions."""
+    """One setting and its comparison with the baseline on the tuning items."""
 
-    trial: int  # its number, from 0
+    trial: int  # the trial's number, from 0
     values: Mapping[str, float]  # the searched settings by name
-    layers: str  # where ARM was attached
-    items: int  # how many were answered
-    accuracy: float  # with this setting
-    difference: float  # from the baseline
-    low: float | None  # the ends of the difference's interval; None is infinite
+    layers: str  # the layers where ARM was attached
+    items: int  # number of answered items
+    accuracy: float  # with this setting, as a fraction
+    difference: float  # from the baseline's accuracy, as a fraction
+    low: float | None  # the bounds of the difference's interval; None means infinite
     high: float | None
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "TrialResult":
-        """Reads what `to_dict` made."""
+        """Reads the output of `to_dict`."""
         plain_fields = {field.name for field in fields(cls)} - {"values"}
         values = {name: value for name, value in row.items() if name not in plain_fields}
         return cls(values=values, **{name: row[name] for name in plain_fields})
@@ -47,27 +47,27 @@ class TrialResult:
 
 
 def best(trials: Sequence[TrialResult]) -> TrialResult:
-    """The largest difference; of equal ones the first."""
+    """The trial with the largest difference; the first one of equal trials."""
     return max(trials, key=lambda trial: trial.difference)
 
 
 @dataclass(frozen=True)
 class SearchMap:
-    """The sensitivity map: the difference over a grid of two settings."""
+    """The sensitivity map: the differences over a grid of two settings."""
 
-    rows: Sequence[TrialResult]  # a trial for each pair of values
+    rows: Sequence[TrialResult]  # one trial for each pair of values
     x: str  # the names of the settings
     y: str
     title: str  # above the figure
 
     def to_dict(self) -> Facts:
-        """For report.json."""
+        """The map as plain values, for report.json."""
         return {**vars(self), "rows": [row.to_dict() for row in self.rows]}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a search cost: trials, tuning items, and answers in all, the baseline's included."""
+    """The cost of a search: trials, tuning items, and the total number of answers, including the baseline's."""
 
     trials: int
     items: int
@@ -76,7 +76,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class StudyTask:
-    """A task's tuning items."""
+    """The tuning items of a task."""
 
     name: str
     items: int
@@ -85,7 +85,7 @@ class StudyTask:
 
 @dataclass(frozen=True)
 class StudyArguments:
-    """What `armlet tune` was asked, as far as `armlet confirm` needs it: the options of the same names."""
+    """The options of `armlet tune` that `armlet confirm` also needs, by their names."""
 
     model: str | None
     task: list[str] | None
@@ -105,20 +105,20 @@ class StudyArguments:
 class StudyResult:
     """A whole study."""
 
-    arguments: StudyArguments  # what was asked of which model
-    engine: Facts  # what answered
-    space: Mapping[str, Any]  # what was searched
+    arguments: StudyArguments  # the options of the command
+    engine: Facts  # the model that answered
+    space: Mapping[str, Any]  # the searched settings
     tasks: Sequence[StudyTask]
     budget: Budget
-    armlet: Facts  # the setting of the best trial, as the content of an armlet.json
-    interrupted: bool  # Ctrl-C cut it short
+    armlet: Facts  # the best trial's setting, as the content of an armlet.json
+    interrupted: bool  # Ctrl-C interrupted the search
     trials: Sequence[TrialResult]  # in the order in which they were run
     searched: Sequence[str]  # the names of the searched settings
-    mapped: Sequence[int]  # the trials of the map, by number
+    mapped: Sequence[int]  # the numbers of the trials on the map
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "StudyResult":
-        """Reads the content of study.json; LookupError or TypeError where it is not that."""
+        """Reads the content of study.json; raises LookupError or TypeError for any other content."""
         return cls(
             arguments=StudyArguments(**content["arguments"]),
             engine=content["engine"],
@@ -145,7 +145,7 @@ class StudyResult:
         }
 
     def summary(self) -> Facts:
-        """The "study" of a confirmation's report.json: the setting and where it comes from."""
+        """The "study" in a confirmation's report.json: the best trial, the cost and the tuning items."""
         return {
             "best": {**best(self.trials).to_dict(), "armlet": self.armlet},
             "budget": asdict(self.budget),
@@ -153,7 +153,7 @@ class StudyResult:
         }
 
     def map(self) -> SearchMap | None:
-        """The sensitivity map; None where a single setting was searched."""
+        """The sensitivity map; None if only one setting was searched."""
         if len(self.searched) != 2:
             return None
         tasks = ", ".join(task.name for task in self.tasks)

@@ -1,7 +1,7 @@
-"""A search for settings that help, on a part of the items; the other part is for the one setting that is chosen.
+"""Searches for the best settings on one part of the items; the other part is reserved for the chosen setting.
 
-A study first goes through a grid, which is the sensitivity map, and then continues with Optuna. Its trials follow from
-the seed and the answers alone, so that an interrupted study that is resumed is the same study.
+A study first runs a grid, which is the sensitivity map, and then continues with Optuna. Its trials depend only on the
+seed and the answers, so a study that is interrupted and resumed has the same result.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 ItemsPart = Literal["tuning", "test"]
 
 LAYERS = "layers"
-"""The parameter of Optuna that says which of the candidate layers are used, by index."""
+"""Optuna's parameter for the index of the candidate layers."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a setting may have, and those on the map."""
+    """The range of a setting, and its values on the map."""
 
     low: float
     high: float
@@ -50,27 +50,27 @@ RANGES: dict[str, Range] = {
     "spread": Range(0.5, 2.0, (0.5, 1.0, 2.0), log=True),
     "strength": Range(0.1, 1.0, (0.25, 0.5, 1.0)),
 }
-"""Settings that can be searched. Band, proportion and ceiling span the published ones."""
+"""Settings that can be searched. The ranges of band, proportion and ceiling include the published values."""
 
 SEARCHED = {"outward": ("band", "ceiling"), "inward": ("knee", "strength"), "transport": ("spread", "strength")}
-"""What is searched by default, by policy."""
+"""The settings that are searched by default, by policy."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched; ArgumentError for names that cannot be."""
+    """The search space; raises ArgumentError for settings that cannot be searched."""
 
-    treatment: Treatment  # the settings that stay
+    treatment: Treatment  # the settings that are not searched
     names: tuple[str, ...]  # one or two of `RANGES`
-    layers: tuple[int | Sequence[int] | str, ...]  # candidates; the map is drawn for the first
-    trials: int  # beyond those of the map
-    seed: int  # of the search
+    layers: tuple[int | Sequence[int] | str, ...]  # candidates; the map uses the first one
+    trials: int  # number of trials after those of the map
+    seed: int  # seed of the search
 
     def __post_init__(self) -> None:
-        known = [name for name in RANGES if name in settings(self.treatment.policy)]
-        wrong = [name for name in self.names if name not in known]
-        if wrong or not 1 <= len(self.names) <= 2 or len(set(self.names)) != len(self.names):
-            raise ArgumentError(f"--search: expected one or two of {', '.join(known)}, found {','.join(self.names)!r}")
+        options, unique = [name for name in RANGES if name in settings(self.treatment.policy)], set(self.names)
+        if not unique <= set(options) or not 1 <= len(unique) <= 2 or len(unique) != len(self.names):
+            names = ",".join(self.names)
+            raise ArgumentError(f"--search: expected one or two of {', '.join(options)}, found {names!r}")
 
     def grid(self) -> list[dict[str, float]]:
         """The points of the map."""
@@ -78,13 +78,13 @@ class Space:
         return [dict(zip(self.names, point, strict=True)) | {LAYERS: 0} for point in points]
 
     def treatment_at(self, values: Mapping[str, float], layers: str) -> Treatment:
-        """The treatment with these values of the searched settings, at the candidate layers of this spelling."""
+        """The treatment with these values of the searched settings; `layers` is the text of one of the candidates."""
         policy: Any = self.treatment.policy
         candidates = {str(candidate): candidate for candidate in self.layers}
         return replace(self.treatment, policy=replace(policy, **values), layers=candidates[layers])
 
     def to_dict(self) -> Facts:
-        """For the manifest; the search follows from it with the same version of Optuna."""
+        """The space for the manifest, with the version of Optuna, which can change the trials."""
         from optuna import __version__ as version
 
         return {
@@ -98,24 +98,24 @@ class Space:
 
 
 def part_of(id: str) -> ItemsPart:
-    """The part that an item belongs to, by its id alone: neither seed nor order nor number of items changes it."""
+    """The part to which an item belongs, which depends only on its id, not on seed, order or number of items."""
     return "tuning" if hashlib.sha256(f"tuning or test: {id}".encode()).digest()[0] < 128 else "test"
 
 
 def take(task: Task, part: ItemsPart) -> Task:
-    """The task's items of one part; ArgumentError where there is none."""
+    """The task with only the items of one part; raises ArgumentError if there are none."""
     problems = tuple(problem for problem in task.problems if part_of(problem.id) == part)
     if not problems:
-        raise ArgumentError(f"{task.name}: of its {len(task.problems)} items none is for {part}; take more --items")
+        raise ArgumentError(f"{task.name}: none of its {len(task.problems)} items is for {part}; use more --items")
     return replace(task, problems=problems, source={**task.source, "part": part, "whole": task.fingerprint()})
 
 
 def search(
     space: Space, plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], None] = lambda _: None
 ) -> Iterator[TrialResult]:
-    """Runs the study as far as it is not in its journal, trial by trial.
+    """Runs the parts of the study that are not yet in its journal, and yields one trial at a time.
 
-    `plan` is of the tuning items, with the baseline alone; `tick` as in `run`.
+    `plan` contains the tuning items and only the baseline; `tick` is the same as in `run`.
     """
     import optuna
 
@@ -124,28 +124,29 @@ def search(
     for point in space.grid():
         study.enqueue_trial(point)
     run(plan, engine, journal, tick)
-    base = plan.conditions[0]
+    baseline = plan.conditions[0]
     for number in range(len(space.grid()) + space.trials):
-        asked = study.ask()
-        values, layers = _suggest(asked, space)
-        treated = replace(base, name=f"trial {number}", role="treated", treatment=space.treatment_at(values, layers))
+        trial = study.ask()
+        values, layers = _suggest(trial, space)
+        treatment = space.treatment_at(values, layers)
+        treated = replace(baseline, name=f"trial {number}", role="treated", treatment=treatment)
         run(replace(plan, conditions=[treated]), engine, journal, tick)
-        comparison = compare(_scores(journal, base.name), _scores(journal, treated.name), seed=space.seed)
-        study.tell(asked, comparison.difference)
+        comparison = compare(_scores(journal, baseline.name), _scores(journal, treated.name), seed=space.seed)
+        study.tell(trial, comparison.difference)
         accuracy, interval = comparison.treated_mean, finite_interval(comparison)
         yield TrialResult(number, values, layers, comparison.items, accuracy, comparison.difference, *interval)
 
 
 def _suggest(trial: "optuna.Trial", space: Space) -> tuple[dict[str, float], str]:
-    """Values of the searched settings, and one of the candidate layers as text."""
+    """Suggests values of the searched settings, and one of the candidate layers as text."""
     ranges = {name: RANGES[name] for name in space.names}
     values = {name: trial.suggest_float(name, r.low, r.high, log=r.log) for name, r in ranges.items()}
     return values, str(space.layers[trial.suggest_categorical(LAYERS, range(len(space.layers)))])
 
 
 def _scores(journal: RunFolder, condition: str) -> list[list[float]]:
-    """`[items][samples]`, tasks and items in the same order for all conditions."""
+    """Correctness `[items][samples]`, with tasks and items in the same order for all conditions."""
     rows = [row for row in journal.rows if row["condition"] == condition]
     rows.sort(key=itemgetter("task", "item", "sample"))
     samples = 1 + max(row["sample"] for row in rows)
-    return [[float(row["correct"]) for row in rows[at : at + samples]] for at in range(0, len(rows), samples)]
+    return [[float(row["correct"]) for row in rows[i : i + samples]] for i in range(0, len(rows), samples)]

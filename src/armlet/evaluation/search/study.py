@@ -1,4 +1,4 @@
-"""A study in its folder: the search on its tuning items, and the best setting measured on its test items."""
+"""Runs a study in its folder: a search on tuning items, and a measurement of the best setting on test items."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from armlet.attachment.config import parse_config
 from armlet.evaluation.conditions.conditions import Condition, Treatment, conditions
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan, collect_tasks, make_plan
-from armlet.evaluation.run import FinishedRun, count_answers, perform
+from armlet.evaluation.run import FinishedRun, count_answers, run_and_analyse
 from armlet.evaluation.search.results import Budget, StudyArguments, StudyResult, StudyTask, TrialResult, best
 from armlet.evaluation.search.search import ItemsPart, Space, search, take
 from armlet.evaluation.settings import Facts
@@ -26,33 +26,33 @@ from armlet.runs.machine import machine
 Content = TypeVar("Content")
 
 STUDY_FILE, CONFIRMED_FILE, TEST_FOLDER = "study.json", "confirmed.json", "test"
-"""In a study's folder: its result, the record that its test items are used, and the run that used them."""
+"""The contents of a study's folder: its result, the record that its test items are used, and their run."""
 
 
 def plan_tuning(arguments: StudyArguments) -> Plan:
-    """The plan of the tuning items, with the baseline alone."""
+    """The plan of the tuning items with only the baseline."""
     tasks = _take_tasks(arguments, "tuning")
-    weighed = float(all(task.kind == "choice" for task in tasks))
-    return _plan(arguments, tasks, conditions([], [], temperature=weighed, placebos=False))
+    temperature = float(all(task.kind == "choice" for task in tasks))
+    return _plan(arguments, tasks, conditions([], [], temperature=temperature, placebos=False))
 
 
 def run_study(
     space: Space, plan: Plan, engine: Engine, arguments: StudyArguments, folder: Path | None
 ) -> tuple[StudyResult | None, Path]:
-    """Searches as far as the study is not in its folder yet, and writes study.json there.
+    """Runs the parts of the study that are not yet in its folder, and writes study.json there.
 
-    `plan` is that of `plan_tuning` for the same arguments; without a folder there is one named after the study.
+    `plan` is the result of `plan_tuning` for the same arguments. The default folder is named after the study.
 
     Returns:
-        The study, None where it was interrupted before its first trial ended; and its folder.
+        The study (None if it was interrupted before its first trial ended) and its folder.
 
     Raises:
-        ArgumentError: the study's test items have been used.
+        ArgumentError: the test items of the study have already been used.
     """
     manifest = plan.manifest(engine) | {"study": space.to_dict()}
     folder = folder or default_run_folder(manifest)
     if (folder / CONFIRMED_FILE).exists():
-        raise ArgumentError(f"{folder}: the test items of this study have been used; give another --run or --seed")
+        raise ArgumentError(f"{folder}: the test items of this study have been used; start another --run or --seed")
     trials: list[TrialResult] = []
     total = (1 + len(space.grid()) + space.trials) * count_answers(plan)
     journals, bar = open_run_folder(folder, manifest, machine()), progress("searching", total)
@@ -74,15 +74,15 @@ def write_study(study: StudyResult, folder: Path) -> list[Path]:
         write_text(folder / "trials.csv", csv_text([trial.to_dict() for trial in study.trials])),
         write_json(folder / "armlet.json", study.armlet),
     ]
-    drawn = study.map()
-    return paths + (save(draw_map(drawn), folder, "sensitivity") if drawn else [])
+    sensitivity = study.map()
+    return paths + (save(draw_map(sensitivity), folder, "sensitivity") if sensitivity else [])
 
 
 def read_study(folder: Path) -> StudyResult:
-    """A finished study whose test items are unused; a confirmation that was cut short may be resumed.
+    """Reads a finished study whose test items are unused; an interrupted confirmation may be resumed.
 
     Raises:
-        ArgumentError: the folder contains none, its search was interrupted, or its test items have been used.
+        ArgumentError: the folder contains no study, its search was interrupted, or its test items have been used.
     """
     study = _read_json(folder / STUDY_FILE, StudyResult.from_dict)
     record = folder / CONFIRMED_FILE
@@ -95,26 +95,26 @@ def read_study(folder: Path) -> StudyResult:
 
 
 def plan_confirmation(folder: Path, study: StudyResult) -> Plan:
-    """The plan of the test items, for the best setting and its placebos; ArgumentError where the items have changed."""
+    """The plan of the test items, for the best setting and its placebos; raises ArgumentError if the items changed."""
     treatment = Treatment(**parse_config(dict(study.armlet)))
     plan = _plan(study.arguments, _take_tasks(study.arguments, "test"), conditions([treatment], []))
-    for before, now in zip(study.tasks, plan.tasks, strict=True):
-        if {**before.source, "part": "test"} != dict(now.source):
-            raise ArgumentError(f"{folder}: the items of {now.name} are not those of the search; restore its file")
+    for tuned, task in zip(study.tasks, plan.tasks, strict=True):
+        if {**tuned.source, "part": "test"} != dict(task.source):
+            raise ArgumentError(f"{folder}: the items of {task.name} changed after the search; restore its file")
     return plan
 
 
 def confirm_study(folder: Path, study: StudyResult, plan: Plan, engine: Engine) -> FinishedRun:
-    """Measures the best setting, after which nothing more can be searched; ArgumentError for another model."""
+    """Measures the best setting, after which the search is closed; raises ArgumentError for another model."""
     if plan.manifest(engine)["engine"] != study.engine:
-        raise ArgumentError(f"{folder}: the model is not the one of the search; its weights or its dtype have changed")
+        raise ArgumentError(f"{folder}: the model is not the one that was searched; its weights or its dtype changed")
     record_confirmation(folder, study, None)
-    finished = perform(plan, engine, folder / TEST_FOLDER)
+    finished = run_and_analyse(plan, engine, folder / TEST_FOLDER)
     return replace(finished, findings=replace(finished.findings, study=study))
 
 
 def record_confirmation(folder: Path, study: StudyResult, finished: FinishedRun | None) -> None:
-    """Records that the test items are used: None before they are asked, and the run after its report is written."""
+    """Records that the test items are used, with None before the run, and with the run after its report is written."""
     verdicts = finished and [verdict.sentence for verdict in finished.findings.verdicts]
     summary = study.summary()
     write_json(folder / CONFIRMED_FILE, {"verdicts": verdicts, "best": summary["best"], "budget": summary["budget"]})
@@ -140,11 +140,11 @@ def _plan(arguments: StudyArguments, tasks: Sequence[Task], compared: Sequence[C
 
 
 def _result(
-    trials: Sequence[TrialResult], space: Space, plan: Plan, engine: Facts, asked: StudyArguments, interrupted: bool
+    trials: Sequence[TrialResult], space: Space, plan: Plan, engine: Facts, arguments: StudyArguments, interrupted: bool
 ) -> StudyResult:
     items, chosen = sum(len(task.problems) for task in plan.tasks), best(trials)
     return StudyResult(
-        arguments=asked,
+        arguments=arguments,
         engine=engine,
         space=space.to_dict(),
         tasks=[StudyTask(task.name, len(task.problems), dict(task.source)) for task in plan.tasks],
@@ -158,9 +158,9 @@ def _result(
 
 
 def _read_json(path: Path, read: Callable[[dict[str, Any]], Content]) -> Content:
-    """What `read` takes from a file of a study; whatever is wrong with it is one error."""
+    """The result of `read` for a file of a study; raises ArgumentError if anything is wrong with the file."""
     try:
         return read(dict(json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, TypeError, LookupError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ArgumentError(f"{path.parent}: is no folder of `armlet tune` ({path.name}: {reason})") from error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ArgumentError(f"{path.parent}: is not a folder of `armlet tune` ({path.name}: {reason})") from error

@@ -1,1 +1,1 @@
-"""What is asked: items with a gold answer."""
+"""Tasks: items with a question and a gold answer."""

@@ -12,8 +12,8 @@ from typing import Literal, get_args
 from armlet.redistribution.errors import ArgumentError
 
 Split = Literal["train", "test"]
-TEST_BYTES = 32  # of the 256 values of the first byte of a question's hash: one in eight is a test question
-LONGEST_QUESTION = 400  # characters: far below the limits of Python's parser and integers
+TEST_BYTES = 32  # number of values of a hash's first byte (256 in all) that mean test: one question in eight
+MAX_QUESTION_CHARACTERS = 400  # far below the limits of Python's parser and integers
 CHARACTERS = re.compile(r"[0-9+*()-]+")
 ANSWER = re.compile(r"[^#]*#(-?[0-9]+)")
 
@@ -26,13 +26,13 @@ OPERATIONS: dict[type[ast.operator], tuple[str, Callable[[int, int], int]]] = {
 
 @dataclass(frozen=True)
 class Level:
-    """How hard a problem is: a chain of terms, some of them products, some with a sum or a difference in brackets."""
+    """A level of difficulty. A problem is a chain of terms, some of them with products or brackets."""
 
-    operations: int  # of the whole question, and so the steps of its answer
+    operations: int  # operations in the question, and steps in its answer
     products: int  # terms that are products
     brackets: int  # terms with two numbers in brackets; such a term may also be a product
     number: int  # the largest summand
-    factor: int  # the largest number that a number or a bracket is multiplied by
+    factor: int  # the largest number by which a number or a bracket is multiplied
 
 
 LEVELS = {
@@ -48,7 +48,7 @@ LEVELS = {
 }
 
 DIFFICULTY = 5
-"""The level at which the embedded model abacus is measured: it answers seven questions in ten."""
+"""The level at which the embedded model abacus is evaluated: it answers seven questions in ten correctly."""
 
 
 @dataclass(frozen=True)
@@ -56,22 +56,22 @@ class Exercise:
     """A question and its answer."""
 
     question: str  # such as (47+86)*3-58
-    steps: str  # of one operation each, such as 47+86=133;133*3=399;399-58=341
+    steps: str  # one operation each, such as 47+86=133;133*3=399;399-58=341
     value: int  # the last step's result
 
     @property
     def answer(self) -> str:
-        """What a model is to write: the steps, "#" and the value."""
+        """The correct answer of a model: the steps, "#" and the value."""
         return f"{self.steps}#{self.value}"
 
 
 def exercise(index: int, *, seed: int = 0, difficulty: int = DIFFICULTY, split: Split = "test") -> Exercise:
-    """The problem of that index, which depends on these arguments alone; the sequence is endless.
+    """The problem with that index, which depends only on these arguments; the sequence is endless.
 
-    No question is in both splits; two indices may give the same question, sometimes at level 1.
+    No question is in both splits. Two indices may have the same question, which sometimes happens at level 1.
 
     Raises:
-        ArgumentError: a negative index, or a level or a split that does not exist.
+        ArgumentError: the index is negative, or the level or split does not exist.
     """
     if index < 0:
         raise ArgumentError(f"index: problems are counted from 0, found {index}")
@@ -86,14 +86,14 @@ def exercise(index: int, *, seed: int = 0, difficulty: int = DIFFICULTY, split: 
 
 
 def split_of(question: str) -> Split:
-    """The split of a question, which depends on its text alone and not on the seed or the level."""
+    """The split of a question, which depends only on its text, not on the seed or the level."""
     return "test" if sha256(question.encode()).digest()[0] < TEST_BYTES else "train"
 
 
 def _random_question(rng: random.Random, level: Level) -> str:
     terms = range(level.operations - level.products - level.brackets + 1)
     multiplied, bracketed = rng.sample(terms, level.products), rng.sample(terms, level.brackets)
-    return _random_chain(rng, [_random_term(rng, level, at in multiplied, at in bracketed) for at in terms])
+    return _random_chain(rng, [_random_term(rng, level, i in multiplied, i in bracketed) for i in terms])
 
 
 def _random_term(rng: random.Random, level: Level, multiplied: bool, bracketed: bool) -> str:
@@ -109,12 +109,12 @@ def _random_chain(rng: random.Random, parts: list[str]) -> str:
 
 
 def worked(question: str) -> Exercise:
-    """Solve a question step by step: from the left, each operation as soon as both its numbers are known.
+    """Solves a question step by step from the left; an operation follows as soon as both its numbers are known.
 
     Raises:
-        ArgumentError: the text is not made of sums, differences and products of whole numbers, with brackets.
+        ArgumentError: the text contains more than whole numbers, + - * and brackets, or is too long.
     """
-    if len(question) > LONGEST_QUESTION or not CHARACTERS.fullmatch(question):
+    if len(question) > MAX_QUESTION_CHARACTERS or not CHARACTERS.fullmatch(question):
         raise _not_arithmetic(question)
     try:
         node = ast.parse(question, mode="eval").body
@@ -145,6 +145,6 @@ def _reduce(node: ast.expr, steps: list[str]) -> int:
 
 
 def stated(answer: str) -> int | None:
-    """The value that an answer states, right or wrong: the integer after its only "#"; None where there is none."""
+    """The stated value of an answer, right or wrong: the integer after its only "#"; None if there is none."""
     match = ANSWER.fullmatch(answer)
     return int(match[1]) if match else None

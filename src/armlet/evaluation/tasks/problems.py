@@ -1,4 +1,4 @@
-"""Problems and tasks: what is asked, and how each kind of task is asked."""
+"""Problems, tasks, and the system prompt of each kind of task."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ SYSTEMS: dict[Kind, str] = {
     "code": "Complete the function. Answer with the whole function in one Python code block.",
     "choice": "",
 }
-"""The system prompt of each kind of task. Multiple choice has none: it is read as plain text."""
+"""The system prompt of each kind of task. Multiple choice has none, because it is scored as plain text."""
 
 
 @dataclass(frozen=True)
@@ -21,23 +21,23 @@ class Problem:
     """One item."""
 
     id: str  # unique in its task
-    question: str  # what is asked; for programs, the beginning of one
+    question: str  # the question; for programs, the beginning of the program
     gold: str  # the right answer: an integer, LaTeX, the index of the right choice, or the tests of a program
-    context: str = ""  # of multiple choice: the text before the question
-    choices: tuple[str, ...] = ()  # of multiple choice: the continuations, at least two
-    entry_point: str = ""  # of programs: the function that the tests call
+    context: str = ""  # for multiple choice: the text before the question
+    choices: tuple[str, ...] = ()  # for multiple choice: the continuations, at least two
+    entry_point: str = ""  # for programs: the function that the tests call
 
 
 @dataclass(frozen=True)
 class Task:
     """Problems of one kind."""
 
-    name: str  # in reports
+    name: str  # the name in reports
     kind: Kind  # how answers are graded
-    problems: tuple[Problem, ...]  # at least one, each with an id of its own
+    problems: tuple[Problem, ...]  # at least one, with unique ids
     source: Mapping[str, str | int | None]  # a file's name and hash, a dataset, or a generator and its settings
 
     def fingerprint(self) -> str:
-        """sha256 of all problems: two runs with the same fingerprint were asked the same."""
+        """The sha256 of all problems: two runs with the same fingerprint have the same items."""
         text = "".join(f"{problem!r}\n" for problem in self.problems)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Where tasks come from: the built-in arithmetic, the data sets of a hub, and local JSON Lines."""
+"""The sources of tasks: the built-in arithmetic, datasets on a hub, and local JSON Lines files."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from armlet.evaluation.tasks.problems import Kind, Problem, Task
 from armlet.redistribution.errors import ArgumentError
 
 ARITHMETIC, ARITHMETIC_ITEMS = "arithmetic", 2000
-"""The built-in task, and how many of its endless problems are asked by default."""
+"""The built-in task, and its default number of problems."""
 
 HUB: dict[str, tuple[str, str | None, str]] = {
     "math500": ("HuggingFaceH4/MATH-500", None, "test"),
@@ -19,27 +19,27 @@ HUB: dict[str, tuple[str, str | None, str]] = {
     "gsm8k": ("openai/gsm8k", "main", "test"),
     "humaneval": ("openai/openai_humaneval", None, "test"),
 }
-"""Tasks by name: dataset, configuration and split on the hub."""
+"""Named tasks: dataset, configuration and split on the hub."""
 
 JsonRow = Mapping[str, object]
 
 ID_KEYS = ("id", "unique_id", "task_id", "ID")
 QUESTION_KEYS = ("problem", "question")
-GOLD_KEYS = ("final", "answer")  # GSM8K's answer is the whole solution; `final` is the result alone
+GOLD_KEYS = ("final", "answer")  # GSM8K's answer is the whole solution; `final` is only the result
 
 
 def arithmetic(items: int, *, seed: int = 0, difficulty: int | None = None) -> Task:
-    """The built-in task: seeded chains of arithmetic; difficulty None is the level that `abacus` is tuned to."""
+    """The built-in task: seeded chains of arithmetic, by default at the level at which abacus is evaluated."""
     level = DIFFICULTY if difficulty is None else difficulty
     exercises = (exercise(index, seed=seed, difficulty=level) for index in range(items))
-    problems = (Problem(f"{seed}/{level}/{at}", drawn.question, str(drawn.value)) for at, drawn in enumerate(exercises))
+    problems = (Problem(f"{seed}/{level}/{i}", drill.question, str(drill.value)) for i, drill in enumerate(exercises))
     return Task(ARITHMETIC, "integer", tuple(problems), {"generator": ARITHMETIC, "seed": seed, "difficulty": level})
 
 
 def read_task(file: Path, items: int | None = None) -> Task:
-    """A task from local JSON Lines, one object on each line, named after the file.
+    """Reads a task from a JSON Lines file, with one object per line, and names it after the file.
 
-    `items`: the first so many in the order of their ids' sha256; None for all.
+    `items` is the number of items, of which those with the lowest sha256 of their ids are taken; None for all.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -51,7 +51,7 @@ def read_task(file: Path, items: int | None = None) -> Task:
 
 
 def hub_task(name: str, items: int | None = None) -> Task:
-    """A task from a hub: one of `HUB` by its name, or any dataset as "owner/name", "owner/name:config:split"."""
+    """Downloads a task from a hub: a name in `HUB`, or any dataset as "owner/name" or "owner/name:config:split"."""
     if name not in HUB and "/" not in name:
         known = ", ".join((ARITHMETIC, *HUB))
         raise ArgumentError(f"--task: expected {known} or a dataset as owner/name, found {name!r}")
@@ -70,23 +70,23 @@ def _hub_rows(dataset: str, config: str | None, split: str) -> list[tuple[str, J
     try:
         from datasets import load_dataset
     except ImportError as error:
-        raise ArgumentError("--task: datasets of a hub need another package: pip install 'armlet[hub]'") from error
+        raise ArgumentError("--task: datasets on a hub need an extra package: pip install 'armlet[hub]'") from error
     try:
         rows: list[JsonRow] = list(load_dataset(dataset, config, split=split))  # type: ignore[arg-type]
-    except Exception as error:  # the library passes on whatever its readers and its transport raise
+    except Exception as error:  # the library raises whatever its readers and its transport raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        message = f"--task: the hub did not give {dataset} ({reason}); --data FILE reads a local copy"
+        message = f"--task: {dataset} could not be downloaded from the hub ({reason}); --data FILE reads a local copy"
         raise ArgumentError(message) from error
     return [(f"--task: {dataset}, row {number}", row) for number, row in enumerate(rows, 1)]
 
 
 def _json_rows(file: Path, text: str) -> Iterator[tuple[str, JsonRow]]:
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: other line separators may be in a text
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a text may contain other line separators
         if line.strip():
             place = f"--data: {file}, line {number}"
             try:
                 row = json.loads(line)
-                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair, such as "\ud800", is no text
+                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair, such as "\ud800", is not text
             except (ValueError, RecursionError) as error:
                 raise ArgumentError(f"{place}: is not JSON ({error})") from error
             if not isinstance(row, dict):
@@ -97,27 +97,27 @@ def _json_rows(file: Path, text: str) -> Iterator[tuple[str, JsonRow]]:
 def _make_task(
     option: str, name: str, rows: Iterable[tuple[str, JsonRow]], items: int | None, source: Mapping[str, str | None]
 ) -> Task:
-    kinds: dict[Kind, str] = {}  # and the place of the first row of each
+    kinds: dict[Kind, str] = {}  # with the place of the first row of each kind
     problems: dict[str, Problem] = {}
     for place, row in rows:
         kind, problem = _parse_row(place, row)
         kinds.setdefault(kind, place.removeprefix(f"{option}: "))
         if problem.id in problems:
-            raise ArgumentError(f"{place}: the id {problem.id!r}, or the whole row, is there twice")
+            raise ArgumentError(f"{place}: the id {problem.id!r}, or the whole row, occurs twice")
         problems[problem.id] = problem
     if not problems:
         raise ArgumentError(f"{option}: {name} contains no problem")
     if len(kinds) > 1:
         mixture = " and ".join(f"{kind} ({place})" for kind, place in kinds.items())
-        raise ArgumentError(f"{option}: {name} mixes kinds of problems, {mixture}: put each kind into its own file")
-    # By sha256, a subset is not the beginning of a file, and a larger subset contains the smaller one.
+        raise ArgumentError(f"{option}: {name} mixes kinds of problems, {mixture}: put each kind into a separate file")
+    # Sorted by sha256, a subset is spread over the file, and a larger subset contains the smaller one.
     chosen = set(sorted(problems, key=lambda id: hashlib.sha256(id.encode()).digest())[:items])
     return Task(name, next(iter(kinds)), tuple(problems[id] for id in problems if id in chosen), source)
 
 
 def _parse_row(place: str, row: JsonRow) -> tuple[Kind, Problem]:
-    """The problem in a row, and its kind, which the row's keys decide."""
-    # An id for a row that has none depends neither on its place nor on the other rows.
+    """The kind of the problem in a row, which follows from the row's keys, and the problem."""
+    # The id of a row without one is a hash of its content, so it does not depend on the other rows.
     content = hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:16]
     id = str(next((row[key] for key in ID_KEYS if row.get(key) is not None), content))
     if "choices" in row:
@@ -125,7 +125,7 @@ def _parse_row(place: str, row: JsonRow) -> tuple[Kind, Problem]:
     if "entry_point" in row:
         name = _required_text(place, row, "entry_point")
         if not name.isidentifier():
-            raise ArgumentError(f"{place}: entry_point must be a function's name, found {name!r}")
+            raise ArgumentError(f"{place}: entry_point: expected a function's name, found {name!r}")
         prompt, test = (_required_text(place, row, key) for key in ("prompt", "test"))
         return "code", Problem(id, prompt, test, entry_point=name)
     question, gold = (next((key for key in keys if key in row), None) for keys in (QUESTION_KEYS, GOLD_KEYS))
@@ -139,10 +139,10 @@ def _parse_row(place: str, row: JsonRow) -> tuple[Kind, Problem]:
 
 
 def _parse_answer(place: str, row: JsonRow, key: str) -> str:
-    """The answer as text: of a worked solution in GSM8K's form, the part after the last ####."""
+    """The answer as text; from a worked solution in GSM8K's form, only the part after the last ####."""
     value = row[key]
     if not isinstance(value, str | int | float) or isinstance(value, bool) or str(value) in ("nan", "inf", "-inf"):
-        raise ArgumentError(f"{place}: {key} must be a text or a number, found {value!r}")
+        raise ArgumentError(f"{place}: {key}: expected a text or a number, found {value!r}")
     answer = str(value).rpartition("####")[2].strip()
     if not answer:
         raise ArgumentError(f"{place}: the answer is empty")
@@ -152,9 +152,9 @@ def _parse_answer(place: str, row: JsonRow, key: str) -> str:
 def _parse_choice(place: str, id: str, row: JsonRow) -> Problem:
     choices, gold = row["choices"], row.get("gold")
     if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
-        raise ArgumentError(f"{place}: choices must be a list of at least two texts")
+        raise ArgumentError(f"{place}: choices: expected a list of at least two texts, found {choices!r:.60}")
     if isinstance(gold, bool) or not isinstance(gold, int) or not 0 <= gold < len(choices):
-        raise ArgumentError(f"{place}: gold must be an index into the {len(choices)} choices, found {gold!r}")
+        raise ArgumentError(f"{place}: gold: expected an index of the {len(choices)} choices, found {gold!r}")
     context, question = (str(row.get(key) or "") for key in ("context", "question"))
     if not context and not question:
         raise ArgumentError(f"{place}: expected context or question")
@@ -164,5 +164,5 @@ def _parse_choice(place: str, id: str, row: JsonRow) -> Problem:
 def _required_text(place: str, row: JsonRow, key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise ArgumentError(f"{place}: {key} must be a text, found {value!r}")
+        raise ArgumentError(f"{place}: {key}: expected a text, found {value!r}")
     return value

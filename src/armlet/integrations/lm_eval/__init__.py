@@ -1,4 +1,4 @@
-"""Every task of lm-eval with ARM attached, and two of its runs as one paired report.
+"""Runs the tasks of lm-eval with ARM attached, and compares two of its runs in a paired report.
 
 ```python
 from armlet.integrations import lm_eval as integration

@@ -1,4 +1,4 @@
-"""Two runs of lm-eval with `--log_samples` on the same items: one without ARM and one with it, as findings."""
+"""Compares two runs of lm-eval with `--log_samples` on the same items, without and with ARM."""
 
 import hashlib
 import json
@@ -17,23 +17,23 @@ from armlet.integrations.lm_eval.samples import LoggedSample, find_samples, read
 from armlet.redistribution.errors import ArgumentError
 
 TREATED: Role = "treated"
-DEFAULT_METRICS = ("acc", "exact_match")  # what is compared where no metric is named: the first that both runs have
-BY_LENGTH = "acc_norm"  # multiple choice by likelihoods per length, reported beside `acc`
+DEFAULT_METRICS = ("acc", "exact_match")  # without a named metric, the first of these that both runs have
+BY_LENGTH = "acc_norm"  # multiple choice by log-likelihoods per length, reported next to `acc`
 
-DECISIVE = ("model", "model_args", "model_dtype", "model_sha", "batch_size", "device", "gen_kwargs", "limit")
-"""Settings of a run of lm-eval that decide its answers."""
+KEY_SETTINGS = ("model", "model_args", "model_dtype", "model_sha", "batch_size", "device", "gen_kwargs", "limit")
+"""Settings of a run of lm-eval that affect its answers."""
 
-Pairs = Sequence[tuple[LoggedSample, LoggedSample]]  # the items of a task that both runs have, by their numbers
+Pairs = Sequence[tuple[LoggedSample, LoggedSample]]  # the items of a task that both runs have, ordered by doc_id
 
 
 @dataclass(frozen=True)
 class LoggedRun:
     """One run of lm-eval."""
 
-    files: Mapping[str, Path]  # of samples, by task
-    samples: Mapping[str, Mapping[int, LoggedSample]]  # by task and doc_id
-    config: dict[str, Any]  # the settings that lm-eval recorded, and under "armlet" how ARM was attached
-    version: str | None  # of lm-eval
+    files: Mapping[str, Path]  # files of samples, by task
+    samples: Mapping[str, Mapping[int, LoggedSample]]  # samples by task and doc_id
+    config: dict[str, Any]  # the settings that lm-eval recorded; "armlet" records how ARM was attached
+    version: str | None  # the version of lm-eval
 
     @classmethod
     def read(cls, directory: str | Path, filter: str | None) -> "LoggedRun":
@@ -45,82 +45,81 @@ class LoggedRun:
 
     @property
     def arm(self) -> Mapping[str, Any]:
-        """What the model type "armlet" recorded; empty where ARM was left out."""
+        """The record of the model type "armlet"; empty without ARM."""
         return self.config.get("armlet") or {}
 
     def model_args(self) -> dict[str, str]:
-        """What decides the model and its precision, as far as it is recorded."""
+        """The recorded settings that determine the model and its precision."""
         args = self.config.get("model_args")
-        known = self.config | (args if isinstance(args, dict) else {})
+        recorded = self.config | (args if isinstance(args, dict) else {})
         keys = ("pretrained", "revision", "model_dtype", "model_sha")
-        return {key: str(known[key]) for key in keys if known.get(key)}
+        return {key: str(recorded[key]) for key in keys if recorded.get(key)}
 
 
 def compare_runs(
     baseline: str | Path, treated: str | Path, *, metric: str | None = None, filter: str | None = None, seed: int = 0
 ) -> Findings:
-    """The findings of two runs; items that only one of them has are left out, and make them incomplete.
+    """Compares two runs. Items that only one of them has are left out, and make the findings incomplete.
 
     Args:
         baseline: the folder of the run without ARM.
-        treated: the one with it.
-        metric: of lm-eval, from 0 to 1 with higher as better; None for the first of `DEFAULT_METRICS`.
-        filter: of lm-eval; None for the first of each task.
-        seed: of the bootstrap.
+        treated: the folder of the run with ARM.
+        metric: a metric of lm-eval, from 0 to 1 with higher as better; None for the first of `DEFAULT_METRICS`.
+        filter: a filter of lm-eval; None for the first one of each task.
+        seed: seed of the bootstrap.
 
     Raises:
-        ArgumentError: as `find_samples` and `read_samples`; no task in common; runs that differ by more or by less
-            than ARM; another item, prompt or target under the same doc_id; a metric that a task does not have, or that
-            is no share.
+        ArgumentError: samples cannot be found or read; the runs have no task in common, do not differ by ARM, or differ
+            by more than ARM; items, prompts or targets differ under a doc_id; or a task does not have the metric, or
+            the metric is not a share.
     """
     runs: dict[Role, LoggedRun] = {BASELINE: LoggedRun.read(baseline, filter), TREATED: LoggedRun.read(treated, filter)}
-    before, after = runs.values()
-    pairs = {
-        task: _pairs(before.samples[task], after.samples[task]) for task in before.samples if task in after.samples
-    }
+    base_run, treated_run = runs.values()
+    shared = [task for task in base_run.samples if task in treated_run.samples]
+    pairs = {task: _pairs(base_run.samples[task], treated_run.samples[task]) for task in shared}
     if not pairs:
-        raise ArgumentError(f"{baseline} and {treated}: have no task in common ({', '.join(before.samples)} there)")
-    _check_sides(before, after)
-    metrics = {task: _choose_metric(task, asked, metric, after.files[task]) for task, asked in pairs.items()}
+        raise ArgumentError(f"{baseline} and {treated}: have no task in common (found {', '.join(base_run.samples)})")
+    _check_sides(base_run, treated_run)
+    metrics = {task: _choose_metric(task, both, metric, treated_run.files[task]) for task, both in pairs.items()}
     settings = _settings(runs, metrics)
     sides = list(zip(settings.conditions, runs.values(), strict=True))
     answers = [_task_answers(task, pairs[task], sides, metrics[task]) for task in pairs]
     return analyse(settings, answers, {}, seed=seed)
 
 
-def _pairs(before: Mapping[int, LoggedSample], after: Mapping[int, LoggedSample]) -> Pairs:
-    return [(before[id], after[id]) for id in sorted(before.keys() & after.keys())]
+def _pairs(baseline: Mapping[int, LoggedSample], treated: Mapping[int, LoggedSample]) -> Pairs:
+    return [(baseline[id], treated[id]) for id in sorted(baseline.keys() & treated.keys())]
 
 
-def _check_sides(before: LoggedRun, after: LoggedRun) -> None:
-    """Refuses a baseline that had ARM, and runs that differ by more than ARM, or not even by it."""
-    if before.arm:
-        raise ArgumentError("the run named first had ARM attached: name the one without it first")
-    if after.config.get("model") == "armlet" and not after.arm:
-        raise ArgumentError("neither run had ARM attached: give the second one a policy")
-    first, second = before.model_args(), after.model_args()
+def _check_sides(baseline: LoggedRun, treated: LoggedRun) -> None:
+    """Refuses a baseline with ARM, and runs that differ by more than ARM or do not differ by ARM."""
+    if baseline.arm:
+        raise ArgumentError("the first run had ARM attached: name the run without ARM first")
+    if treated.config.get("model") == "armlet" and not treated.arm:
+        raise ArgumentError("neither run had ARM attached: run the second one with a policy")
+    first, second = baseline.model_args(), treated.model_args()
     for key in sorted(first.keys() | second.keys()):
         if first.get(key) != second.get(key):
             raise ArgumentError(
                 f"the runs differ by more than ARM: {key} is {first.get(key)!r} in the first, {second.get(key)!r} in "
-                "the other"
+                "the second"
             )
 
 
 def _choose_metric(task: str, pairs: Pairs, metric: str | None, treated: Path) -> str:
-    """The metric by which two runs of a task can be compared; refuses runs that were not asked the same."""
+    """The metric for the comparison of two runs of a task; refuses runs with different items or prompts."""
     _check_asked(task, pairs)
     samples = [sample for pair in pairs for sample in pair]
     shared = [key for key in samples[0].metrics if all(key in sample.metrics for sample in samples)]
     chosen = metric or next((key for key in DEFAULT_METRICS if key in shared), None)
     if chosen not in shared:
-        wanted = metric or " or ".join(DEFAULT_METRICS)
-        known = f"name one of {', '.join(shared)} with --metric" if shared else "there is none"
-        raise ArgumentError(f"{task}: no metric {wanted} in both runs; {known}")
+        expected = metric or " or ".join(DEFAULT_METRICS)
+        advice = f"name one of {', '.join(shared)} with --metric" if shared else "there is none"
+        raise ArgumentError(f"{task}: expected the metric {expected} in both runs; {advice}")
     if not all(0 <= sample.metrics[chosen] <= 1 for sample in samples):
-        raise ArgumentError(f"{task}: {chosen} is no share from 0 to 1; name another with --metric")
+        raise ArgumentError(f"{task}: {chosen} is not a share from 0 to 1; name another with --metric")
     if not read_results(treated).get("higher_is_better", {}).get(task, {}).get(chosen, True):
-        raise ArgumentError(f"{task}: of {chosen} less is better; name another with --metric")
+        raise ArgumentError(f"{task}: lower {chosen} is better; name another with --metric")
     return chosen
 
 
@@ -128,10 +127,10 @@ def _check_asked(task: str, pairs: Pairs) -> None:
     if not pairs:
         raise ArgumentError(f"{task}: the runs have no item in common")
     for first, second in pairs:
-        unlike = [key for key in first.asked if first.asked[key] != second.asked[key]]
-        if unlike:
+        differing = [key for key in first.asked if first.asked[key] != second.asked[key]]
+        if differing:
             raise ArgumentError(
-                f"{task}, doc_id {first.doc_id}: the runs were not asked the same ({', '.join(unlike)} differs); "
+                f"{task}, doc_id {first.doc_id}: the runs have different inputs ({', '.join(differing)}); "
                 "run both with the same task, few-shot examples, template and generation arguments"
             )
 
@@ -151,7 +150,7 @@ def _task_answers(
 def _condition_answers(
     condition: ConditionSettings, run: LoggedRun, samples: Sequence[LoggedSample], metric: str
 ) -> ConditionAnswers:
-    # ARM's report is of a whole run: it is that of a task only where the run has no other.
+    # ARM's report covers a whole run, so it belongs to a task only if the run has no other tasks.
     report = run.arm.get("report", {}) if len(run.samples) == 1 else {}
     answers = [GradedAnswer(s.metrics[metric], s.answer, correct_normalised=s.metrics.get(BY_LENGTH)) for s in samples]
     activity = {layer: LayerActivity(**counts) for layer, counts in report.items()}
@@ -163,14 +162,15 @@ def _answer_kind(samples: Mapping[int, LoggedSample]) -> str:
 
 
 def _settings(runs: Mapping[Role, LoggedRun], metrics: Mapping[str, str]) -> RunSettings:
-    """What lm-eval recorded of the two runs."""
+    """The settings that lm-eval recorded of the two runs."""
     config = runs[BASELINE].config
     model = config.get("model_args", {})
     engine: dict[str, object] = {"model": model.get("pretrained", "model") if isinstance(model, dict) else str(model)}
     for name, run in runs.items():
-        engine[f"{name} run"] = {key: run.config[key] for key in DECISIVE if run.config.get(key) not in (None, "", {})}
+        recorded = {key: run.config.get(key) for key in KEY_SETTINGS}
+        engine[f"{name} run"] = {key: value for key, value in recorded.items() if value not in (None, "", {})}
     versions = {f"lm_eval ({name})": run.version for name, run in runs.items()}
-    # The tasks of both runs, and then those of one alone, which have no metric.
+    # The tasks of both runs, and then the tasks of only one run, which have no metric.
     tasks = dict.fromkeys([*metrics, *(task for run in runs.values() for task in run.samples)])
     return RunSettings(
         engine=engine,

@@ -1,4 +1,4 @@
-"""lm-eval's model type "armlet": "hf" with ARM attached, which takes all arguments of "hf" and those of `Treated`."""
+"""lm-eval's model type "armlet": "hf" with ARM attached, which accepts the arguments of "hf" and of `Treated`."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -16,48 +16,48 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MODEL_TYPE = "armlet"
-NOT_GIVEN = ""
-DEFAULTS = {"policy": NOT_GIVEN, "layers": 0, "scope": "token", "site": GATE, "noise_seed": 0}  # how ARM is attached
+UNSET_POLICY = ""
+DEFAULTS = {"policy": UNSET_POLICY, "layers": 0, "scope": "token", "site": GATE, "noise_seed": 0}  # how ARM is attached
 
 
 class IdleError(ArmletError, RuntimeError):
-    """ARM was attached, and no token went through it."""
+    """ARM was attached, but did not process any tokens."""
 
 
 class Treated:
-    """What "armlet" adds to lm-eval's `HFLM`: a mixin, named before it among the bases.
+    """Mixin that adds ARM to lm-eval's `HFLM`, which must be the next base class.
 
-    lm-eval splits arguments at commas, so inside one of them a semicolon stands for a comma. For log-likelihoods it
-    pads a batch on the right and passes no padding mask: no answer depends on that, but the report counts padding as
-    tokens, and scopes other than "token" need batches of one.
+    lm-eval splits arguments at commas, so a semicolon takes the place of a comma inside an argument. For
+    log-likelihoods, lm-eval pads batches on the right and passes no padding mask. Answers do not depend on that, but
+    the report counts padding as tokens, and scopes other than "token" need a batch size of 1.
 
     Args:
         pretrained: a folder, a hub id or a model.
-        policy: a `Policy`, or its spelling, such as "outward:band=0.2;ceiling=0.99"; None or "none" leaves ARM out.
-        layers: as of `attach`; as text "0", "0;3", "0-5" or "all".
-        scope: over which values statistics are taken.
+        policy: a `Policy` or its text, such as "outward:band=0.2;ceiling=0.99"; None or "none" for no ARM.
+        layers: the layers for `attach`; as text "0", "0;3", "0-5" or "all".
+        scope: the values over which statistics are computed.
         site: "gate" or "product".
-        noise_seed: of the keyed noise.
-        config: an armlet.json, in place of all of these.
-        attachment: ARM that is already in the model, in place of all of these; the caller detaches it.
-        batch_size: as of `HFLM`; 1 where the scope is not "token".
-        device: None for cuda where there is one, or else the CPU.
-        trust_remote_code: is refused.
-        arguments: of `HFLM`.
+        noise_seed: seed of the keyed noise.
+        config: an armlet.json, which replaces all of the settings above.
+        attachment: ARM that is already attached, which replaces all of the settings above; the caller detaches it.
+        batch_size: the batch size for `HFLM`; must be 1 if the scope is not "token".
+        device: None for cuda if available, otherwise the CPU.
+        trust_remote_code: must be false.
+        arguments: other arguments of `HFLM`.
 
     Attributes:
-        attachment: ARM in the model, for as long as the model lives; None where there is none.
+        attachment: ARM as attached, for the lifetime of the model; None without ARM.
 
     Raises:
-        ArgumentError, ConfigError: a policy, layers, a scope or a file that does not exist.
-        UnsupportedModelError: as `attach`.
+        ArgumentError, ConfigError: the policy, layers, scope or file does not exist.
+        UnsupportedModelError: `attach` does not support the model.
     """
 
     def __init__(
         self,
         pretrained: object,
         *,
-        policy: str | Policy | None = NOT_GIVEN,
+        policy: str | Policy | None = UNSET_POLICY,
         layers: int | str | Sequence[int] = 0,
         scope: str = "token",
         site: str = GATE,
@@ -72,25 +72,25 @@ class Treated:
         import torch
 
         if trust_remote_code:
-            raise ArgumentError("armlet runs no code of a checkpoint's: leave trust_remote_code out")
-        given = {"policy": policy, "layers": layers, "scope": scope, "site": site, "noise_seed": noise_seed}
-        how = None if attachment else treatment(given, config)
-        if (how["scope"] if how else getattr(attachment, "scope", "token")) != "token" and str(batch_size) != "1":
-            raise ArgumentError("scope: lm-eval passes no padding mask, so other scopes than token need batch_size 1")
+            raise ArgumentError("trust_remote_code: armlet does not run code from checkpoints; leave it out")
+        settings = {"policy": policy, "layers": layers, "scope": scope, "site": site, "noise_seed": noise_seed}
+        arm = None if attachment else treatment(settings, config)
+        if (arm["scope"] if arm else getattr(attachment, "scope", "token")) != "token" and str(batch_size) != "1":
+            raise ArgumentError("scope: lm-eval passes no padding mask, so scopes other than token need batch_size 1")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         arguments |= {"batch_size": batch_size, "device": device, "trust_remote_code": False}
         super().__init__(pretrained, **arguments)  # type: ignore[call-arg]
-        self.attachment = attach(self.model, **how) if how else attachment  # type: ignore[attr-defined]
+        self.attachment = attach(self.model, **arm) if arm else attachment  # type: ignore[attr-defined]
 
     def report(self) -> dict[int, dict[str, int | float]]:
-        """What ARM did so far, layer by layer; empty where it is left out."""
+        """ARM's report so far, by layer; empty without ARM."""
         return self.attachment.report() if self.attachment else {}
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval writes into its results, with how ARM was attached and what it did.
+        """The model information for lm-eval's results, with ARM's settings and report.
 
         Raises:
-            IdleError: ARM was attached and saw no token.
+            IdleError: ARM was attached, but did not process any tokens.
         """
         info: dict[str, Any] = super().get_model_info()  # type: ignore[misc]
         if not (arm := self.attachment):
@@ -98,8 +98,8 @@ class Treated:
         report = {str(layer): counts for layer, counts in arm.report().items()}
         if not all(counts["tokens"] for counts in report.values()):
             raise IdleError(
-                "ARM is attached and saw no token: every answer came from lm-eval's cache of responses, which does not "
-                "distinguish treated ones from others; leave use_cache out, or give each run its own"
+                "ARM is attached, but did not process any tokens: every answer came from lm-eval's cache of responses, "
+                "which is the same with and without ARM; leave use_cache out, or use a separate cache for each run"
             )
         try:
             attached = describe(arm.policy, arm.layers, arm.scope, arm.noise, arm.site)
@@ -108,42 +108,42 @@ class Treated:
         return info | {MODEL_TYPE: {"attached": attached, "report": report}}
 
 
-def treatment(given: dict[str, Any], config: str | None) -> dict[str, Any] | None:
-    """The arguments of `attach`, from those of `Treated` by name or from an armlet.json; None without ARM.
+def treatment(settings: dict[str, Any], config: str | None) -> dict[str, Any] | None:
+    """The arguments of `attach`, from the arguments of `Treated` or from an armlet.json; None without ARM.
 
     Raises:
-        ArgumentError, ConfigError: nothing or both given, or what is given does not exist.
+        ArgumentError, ConfigError: neither or both are given, or a setting or the file does not exist.
     """
-    policy, layers = given["policy"], given["layers"]
+    policy, layers = settings["policy"], settings["layers"]
     if config is not None:
-        if given != DEFAULTS:
-            raise ArgumentError("config: says all of policy, layers, scope, site and noise; give the one or the others")
+        if settings != DEFAULTS:
+            raise ArgumentError("config: contains policy, layers, scope, site and noise; pass either config or these")
         return dict(load_config(config))
-    if policy == NOT_GIVEN:
+    if policy == UNSET_POLICY:
         raise ArgumentError(
             f"the model type {MODEL_TYPE} needs policy=outward (or inward, transport), config=FILE, or policy=none for "
             "the baseline"
         )
     if policy in (None, "none"):  # lm-eval reads "none" as None
         return None
-    check_site(given["site"])
+    check_site(settings["site"])
     return {
         "policy": parse_policy(policy.replace(";", ",")) if isinstance(policy, str) else policy,
         "layers": parse_layers(layers.replace(";", ",")) if isinstance(layers, str) else layers,
-        "scope": given["scope"],
-        "site": given["site"],
-        "noise": Noise(given["noise_seed"]),
+        "scope": settings["scope"],
+        "site": settings["site"],
+        "noise": Noise(settings["noise_seed"]),
     }
 
 
 @cache
 def register() -> type[Any]:
-    """Makes "armlet" a model type of lm-eval, once, and returns its class; ArgumentError where lm-eval is missing."""
+    """Registers the model type "armlet" in lm-eval once, and returns it; raises ArgumentError without lm-eval."""
     try:
         from lm_eval.api.registry import register_model
         from lm_eval.models.huggingface import HFLM
     except ImportError as error:
-        raise ArgumentError("lm-eval is another package: pip install 'armlet[lm-eval]'") from error
+        raise ArgumentError("lm-eval is not installed: pip install 'armlet[lm-eval]'") from error
     return register_model(MODEL_TYPE)(type("ArmletLM", (Treated, HFLM), {"__doc__": Treated.__doc__}))
 
 
@@ -153,16 +153,16 @@ def from_model(
     attachment: Attachment | None = None,
     **arguments: object,
 ) -> Any:
-    """A model for `simple_evaluate(model=...)` out of one that is loaded.
+    """Makes a model for `simple_evaluate(model=...)` from a model that is already loaded.
 
     Args:
-        model: of Hugging Face.
-        tokenizer: the model's.
-        attachment: of `attach`, where ARM is in the model already; otherwise `arguments` say how it is attached, and
-            `attachment.detach()` of the result removes it.
-        arguments: of `Treated` and `HFLM`, such as policy and batch_size.
+        model: a Hugging Face model.
+        tokenizer: the model's tokenizer.
+        attachment: the result of `attach` if ARM is already attached; otherwise `arguments` define how ARM is attached,
+            and `attachment.detach()` of the result detaches it.
+        arguments: arguments of `Treated` and `HFLM`, such as policy and batch_size.
 
     Raises:
-        ArgumentError: as `Treated` and `register`.
+        ArgumentError: see `Treated` and `register`.
     """
     return register()(pretrained=model, tokenizer=tokenizer, attachment=attachment, **arguments)

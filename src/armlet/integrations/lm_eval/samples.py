@@ -1,6 +1,6 @@
-"""What lm-eval writes with `--log_samples`: `samples_TASK_DATE.jsonl`, a line for each item and filter.
+"""Reads lm-eval's output with `--log_samples`: `samples_TASK_DATE.jsonl`, with a line for each item and filter.
 
-`results_DATE.json` in the same folder has the settings of the run.
+`results_DATE.json` in the same folder contains the settings of the run.
 """
 
 import json
@@ -14,33 +14,33 @@ from typing import Any
 from armlet.redistribution.errors import ArgumentError
 
 SAMPLES_FILE = re.compile(r"samples_(.+)_(\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl")
-USUAL_METRICS = ("acc", "acc_norm", "exact_match")  # read where a line does not list its own
+USUAL_METRICS = ("acc", "acc_norm", "exact_match")  # for lines that do not list their metrics
 
 
 @dataclass(frozen=True)
 class LoggedSample:
     """One item of one task."""
 
-    doc_id: int  # its number
-    asked: Mapping[str, object]  # hashes of item and target, and the model's whole input; equal in runs of the same
+    doc_id: int  # the item's number
+    asked: Mapping[str, object]  # hashes of item and target, and the model's whole input; equal in paired runs
     question: str
     gold: str
-    answer: str  # of multiple choice, the likeliest choice
-    chosen: bool  # it is multiple choice
-    metrics: Mapping[str, float]  # those that are finite numbers
+    answer: str  # the answer; for multiple choice, the most likely choice
+    chosen: bool  # the item is multiple choice
+    metrics: Mapping[str, float]  # the metrics that are finite numbers
 
 
 def find_samples(directory: Path) -> dict[str, Path]:
-    """The latest file of samples of each task in what --output_path named, or in the model's folder there.
+    """The latest file of samples of each task, in the folder of --output_path or in the model's folder there.
 
     Raises:
-        ArgumentError: there is none, or of several models.
+        ArgumentError: there are no samples, or samples of several models.
     """
     files = sorted(directory.glob("samples_*.jsonl")) or sorted(directory.glob("*/samples_*.jsonl"))
     folders = {file.parent for file in files}
     if len(folders) > 1:
         names = ", ".join(map(str, sorted(folders)))
-        raise ArgumentError(f"{directory}: contains runs of several models, name one: {names}")
+        raise ArgumentError(f"{directory}: contains runs of several models; name one of {names}")
     dated = [(match[2], match[1], file) for file in files if (match := SAMPLES_FILE.fullmatch(file.name))]
     if not dated:
         raise ArgumentError(f"{directory}: contains no samples_TASK_DATE.jsonl; run lm-eval with --log_samples")
@@ -49,21 +49,21 @@ def find_samples(directory: Path) -> dict[str, Path]:
 
 
 def read_results(samples: Path) -> dict[str, Any]:
-    """What lm-eval recorded of the run with these samples, if anything; ArgumentError where it cannot be read."""
+    """The results file of the run with these samples, or {}; raises ArgumentError if it cannot be read."""
     date = samples.stem.rpartition("_")[2]
-    beside = next(samples.parent.glob(f"*_{date}.json"), None)
+    results = next(samples.parent.glob(f"*_{date}.json"), None)
     try:
-        content = json.loads(beside.read_text(encoding="utf-8")) if beside else {}
+        content = json.loads(results.read_text(encoding="utf-8")) if results else {}
     except (OSError, ValueError) as error:
-        raise ArgumentError(f"{beside}: cannot be read ({error})") from error
+        raise ArgumentError(f"{results}: cannot be read ({error})") from error
     return content if isinstance(content, dict) else {}
 
 
 def read_samples(file: Path, filter: str | None = None) -> dict[int, LoggedSample]:
-    """The items of one file of samples, by doc_id; of the `filter` that lm-eval named so, or the file's first.
+    """Reads the items of a file of samples, by doc_id, for one of lm-eval's filters, by default the first one.
 
     Raises:
-        ArgumentError: a line that is not understood, or no such filter.
+        ArgumentError: a line cannot be parsed, or there is no such filter.
     """
     samples: dict[int, LoggedSample] = {}
     filters: dict[str, None] = {}
@@ -75,10 +75,10 @@ def read_samples(file: Path, filter: str | None = None) -> dict[int, LoggedSampl
                 samples[row["doc_id"]] = _sample(row)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise ArgumentError(f"{file}, line {number}: is no sample of lm-eval's ({reason})") from error
+            raise ArgumentError(f"{file}, line {number}: is not a sample of lm-eval ({reason})") from error
     if not samples:
-        known = f" of filter {filter!r}, only {', '.join(filters)}" if filters else ""
-        raise ArgumentError(f"{file}: has no item{known}")
+        detail = f" for filter {filter!r}, only {', '.join(filters)}" if filters else ""
+        raise ArgumentError(f"{file}: has no items{detail}")
     return samples
 
 
@@ -89,8 +89,8 @@ def _sample(row: Mapping[str, Any]) -> LoggedSample:
     gold = str(row.get("target", ""))
     if chosen and gold.isdecimal() and int(gold) < len(requests):
         gold = str(requests[int(gold)][-1]).strip()
-    answer = _likeliest(requests, row["filtered_resps"]) if chosen else row["filtered_resps"]
-    while isinstance(answer, list) and answer:  # the first that a filter left
+    answer = _most_likely(requests, row["filtered_resps"]) if chosen else row["filtered_resps"]
+    while isinstance(answer, list) and answer:  # the first answer after the filter
         answer = answer[0]
     return LoggedSample(
         doc_id=int(row["doc_id"]),
@@ -107,8 +107,8 @@ def _in_order(values: Any) -> list[Any]:
     return list(values.values()) if isinstance(values, dict) else list(values)
 
 
-def _likeliest(requests: Sequence[Sequence[object]], answers: Sequence[Sequence[str]]) -> str:
-    """The choice with the highest log-likelihood; where the contexts are the choices, that context."""
-    best = max(range(len(answers)), key=lambda at: float(answers[at][0]))
+def _most_likely(requests: Sequence[Sequence[object]], answers: Sequence[Sequence[str]]) -> str:
+    """The choice with the highest log-likelihood; if the contexts are the choices, the context with the highest."""
+    best = max(range(len(answers)), key=lambda index: float(answers[index][0]))
     contexts_differ = len({str(request[-1]) for request in requests}) == 1
     return str(requests[best][0 if contexts_differ else -1]).strip()

@@ -93,7 +93,7 @@ class Offline:
         outputs = self._generate(prompts, condition, [shared | {"seed": seed} for seed in seeds])
         return [self._output(output.outputs[0]) for output in outputs]
 
-    def weigh(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
+    def score_choices(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
         """The summed log-likelihood of each choice after its prompt."""
         prompts = [self.tokens.prompt(ask, condition).tolist() for ask in asks]
         choices = [self.tokens.choices(ask) for ask in asks]
