@@ -62,12 +62,8 @@ def test_batches_hold_prompts_of_like_lengths_and_each_item_once():
     planned = plan()
     lengths = [[len(ask.problem.question) for ask in batch.asks] for batch in batch_runs(planned, Fake())]
     assert max(max(batch) - min(batch) for batch in lengths) <= 2
-    first = [
-        ask.problem.id
-        for batch in batch_runs(planned, Fake())
-        for ask in batch.asks
-        if batch.condition.role == "baseline"
-    ]
+    baseline = [batch for batch in batch_runs(planned, Fake()) if batch.condition.role == "baseline"]
+    first = [ask.problem.id for batch in baseline for ask in batch.asks]
     assert sorted(first) == sorted(problem.id for problem in planned.tasks[0].problems)
 
 

@@ -100,5 +100,5 @@ def test_names_tell_layers_and_scope_apart_and_two_of_one_name_are_refused():
     deeper, wider = Treatment(Outward(), layers=[0, 3]), Treatment(Outward(), scope="sequence")
     found = names([Treatment(Outward()), deeper, wider, IN], [], placebos=False)
     assert found == ["baseline", "outward", "outward layers=0/3", "outward scope=sequence", "inward layers=all"]
-    with pytest.raises(ArgumentError, match="two named 'outward'"):
+    with pytest.raises(ArgumentError, match="two are named 'outward'"):
         conditions([Treatment(Outward()), Treatment(Outward(), noise=Noise(7))], [])

@@ -291,16 +291,14 @@ def test_what_is_no_address_is_refused(url):
 
 @pytest.mark.parametrize("url", ["http://me:sekret@host/v1", "http://host/v1?key=sekret", "http://host/v1#sekret"])
 def test_an_address_with_a_secret_is_refused_and_not_repeated(url):
-    with pytest.raises(
-        ArgumentError, match=r"^--treated-endpoint: expected only an address; a key belongs in"
-    ) as caught:
+    with pytest.raises(ArgumentError, match=r"^--treated-endpoint: expected only an address; a key") as caught:
         Endpoint("http://host", model="tiny", treated_url=url)
     assert "sekret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("how", [{"concurrency": 0}, {"retries": -1}, {"timeout": 0}])
 def test_numbers_out_of_range_are_refused(how):
-    with pytest.raises(ArgumentError, match=r"^endpoint: expected concurrency from 1"):
+    with pytest.raises(ArgumentError, match=r"^endpoint: expected concurrency >= 1"):
         Endpoint("http://host", model="tiny", **how)
 
 
@@ -339,21 +337,21 @@ def test_placebos_inside_the_gate_are_refused_and_the_change_of_temperature_is_n
 def test_two_treatments_need_two_servers():
     other = replace(TREATED, name="other", treatment=Treatment(Outward(band=0.2)))
     engine = Endpoint("http://host", model="tiny", treated_url="http://host:1")
-    with closing(engine), pytest.raises(ArgumentError, match=r"outward, other need 2; give one policy$"):
+    with closing(engine), pytest.raises(ArgumentError, match=r"outward, other need 2; name one policy$"):
         engine.check([TREATED, other])
 
 
 def test_a_site_that_no_server_has_is_refused():
     other = replace(TREATED, name="at product", treatment=Treatment(Outward(), site="product"))
     engine = Endpoint("http://host", model="tiny", treated_url="http://host:1")
-    with closing(engine), pytest.raises(ArgumentError, match="at the site gate alone; at product is at another"):
+    with closing(engine), pytest.raises(ArgumentError, match="only at the site gate; at product uses another site"):
         engine.check([BASE, other])
 
 
 def test_multiple_choice_is_refused():
     task = Task("chosen", "choice", (Problem("0", "q", "0", choices=("a", "b")),), {})
     with closing(Endpoint("http://host", model="tiny")) as engine:
-        with pytest.raises(ArgumentError, match=r"chosen is that$"):
+        with pytest.raises(ArgumentError, match=r"but chosen has it$"):
             engine.check([BASE], [task])
         with pytest.raises(ArgumentError, match="multiple choice needs a local model"):
             engine.score_choices(asks(), BASE)

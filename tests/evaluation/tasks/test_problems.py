@@ -126,7 +126,7 @@ def test_a_dataset_in_a_folder_is_read_as_one_of_a_hub_is(tmp_path, monkeypatch)
 def test_a_dataset_that_cannot_be_had_is_one_line(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(
-        ArgumentError, match=r"nobody/nothing could not be downloaded from the hub .* --data FILE reads a local copy"
+        ArgumentError, match=r"nobody/nothing could not be downloaded .* --data FILE reads a local copy"
     ):
         hub_task("nobody/nothing")
 

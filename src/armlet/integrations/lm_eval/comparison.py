@@ -78,7 +78,7 @@ def compare_runs(
     shared = [task for task in base_run.samples if task in treated_run.samples]
     pairs = {task: _pairs(base_run.samples[task], treated_run.samples[task]) for task in shared}
     if not pairs:
-        raise ArgumentError(f"{baseline} and {treated}: have no task in common (found {', '.join(base_run.samples)})")
+        raise ArgumentError(f"{treated}: has no task in common with {baseline} ({', '.join(base_run.samples)})")
     _check_sides(base_run, treated_run)
     metrics = {task: _choose_metric(task, both, metric, treated_run.files[task]) for task, both in pairs.items()}
     settings = _settings(runs, metrics)
