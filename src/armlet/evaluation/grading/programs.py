@@ -18,7 +18,7 @@ def humaneval_program(prompt: str, completion: str, test: str, entry_point: str)
     rest of the function or all of it, with or without a fence. The first of several blocks with all of it is used.
     """
     code = _extract_code(completion, entry_point)
-    whole = _defines(code, entry_point)  # then the prompt's function gets an empty body; its imports and helpers remain
+    whole = _defines(code, entry_point)  # if so, the body in the prompt is `pass`, but its imports and helpers remain
     solution = f"{prompt.rstrip()}\n{INDENT}pass\n\n{code}" if whole else prompt + _as_body(code)
     program = f"{solution}\n\n{test}\n\ncheck({entry_point})\n"
     # Code under `if __name__ == "__main__"` must not run: it may wait for input.
