@@ -261,14 +261,14 @@ def test_a_row_that_cannot_be_fetched_is_one_line(hub, folder):
 def test_a_hub_that_ignores_ranges_is_named(hub):
     hub.ranges = False
     message = refusal(lambda: Layer1.from_checkpoint(REPO))
-    assert f"at {hub.address}: asked for bytes 0 to 7, the hub sent" in message
+    assert f"at {hub.address}: requested bytes 0 to 7, the hub sent" in message
     assert f"`hf download {REPO}`" in message
 
 
 def test_more_bytes_than_were_asked_for_are_refused(hub, folder):
     file = only_in(folder, "layers.1.", "layers.0.")
     hub.extra[file.name] = b"more"
-    assert "asked for bytes 0 to 7, the hub sent 12 bytes" in refusal(lambda: Layer1.from_checkpoint(REPO, 1))
+    assert "requested bytes 0 to 7, the hub sent 12 bytes" in refusal(lambda: Layer1.from_checkpoint(REPO, 1))
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, MemoryError, ValueError("ours"), TypeError("ours")])
@@ -438,7 +438,7 @@ class TestOffline:
 
     def test_a_model_that_is_not_cached_is_one_line(self, cache):
         message = refusal(lambda: Layer1.from_checkpoint(REPO))
-        assert f"{REPO!r} is no folder here, and the hub at http://127.0.0.1:9 did not give it" in message
+        assert f"{REPO!r} is not a local folder, and the hub at http://127.0.0.1:9 did not provide it" in message
 
     def test_a_configuration_alone_is_no_model(self, folder, cache):
         fill(cache, folder, ["config.json"])

@@ -128,7 +128,7 @@ def test_what_looks_like_a_folder_is_never_asked_of_the_hub(model_id: str, hub_a
 @pytest.mark.parametrize("model_id", ["nobody/nothing", "nothing"])
 def test_hub_id_that_cannot_be_reached_is_named_with_the_reason(model_id: str, hub_asked: list[str]) -> None:
     message = refusal(model_id)
-    assert message.startswith(f"'{model_id}' is no folder here, and the hub did not give it")
+    assert message.startswith(f"'{model_id}' is not a local folder, and the hub did not provide it")
     assert "Name or service not known" in message
     assert hub_asked == [model_id]
 

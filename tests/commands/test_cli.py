@@ -319,7 +319,7 @@ def test_the_answers_stand_side_by_side_with_the_parting_token_marked(folder):
     answers = result("generate", folder, *ASK)
     out = shown("generate", folder, *ASK)
     at = answers["first_difference"]
-    assert f"they part at token {at + 1}, »marked«" in out
+    assert f"first difference at token {at + 1}, »marked«" in out
     columns = zip(*(line.split("│")[1:3] for line in out.splitlines() if line.startswith("│")), strict=True)
     for column, name in zip(columns, ("baseline", "treated"), strict=True):
         tokens = answers[name]["tokens"]
@@ -622,7 +622,7 @@ BAD = {
     f"{GENERATE} --scope word": "'word' is not one of 'token', 'sequence', 'call'",
     f"{INSPECT} --prompts {{root}}/absent": "absent cannot be read (No such file or directory)",
     f"{INSPECT} --prompts {{root}}": "cannot be read (Is a directory)",
-    f"{INSPECT} --prompts {{root}}/binary.txt": "binary.txt cannot be read (it is no UTF-8 text)",
+    f"{INSPECT} --prompts {{root}}/binary.txt": "binary.txt cannot be read (it is not UTF-8 text)",
     f"{INSPECT} --prompts {{root}}/empty.txt": "empty.txt contains no prompt",
     f"{INSPECT} --synthetic modes": "name no model, layer or prompt with it",
     "inspect --synthetic modes --prompt w1 --out out": "name no model, layer or prompt with it",
@@ -652,8 +652,8 @@ BAD = {
     "inspect {tiny} --prompt w1 --out {root}/file": "file is a file",
     "inspect {tiny} --prompt w1 --out {root}/file/below/it": "file is a file",
     "generate {tiny} w1 --out {root}/file/below/it": "file is a file",
-    "generate {tiny} \udcff --out out": "is no UTF-8 text",
-    "inspect {tiny} --prompt w1 --out out\udcff": "is no UTF-8 text",
+    "generate {tiny} \udcff --out out": "is not UTF-8 text",
+    "inspect {tiny} --prompt w1 --out out\udcff": "is not UTF-8 text",
 }
 
 
@@ -682,7 +682,7 @@ def test_bad_input_leaves_stdout_empty_under_json_too(places, line):
 @pytest.mark.parametrize("command", ["inspect", "generate"])
 def test_an_empty_prompt_is_bad_input(folder, command):
     arguments = ["--prompt", ""] if command == "inspect" else [""]
-    assert run(command, folder, *arguments) == (2, "", "armlet: prompts: '' gives no token\n")
+    assert run(command, folder, *arguments) == (2, "", "armlet: prompts: '' has no tokens\n")
 
 
 @pytest.mark.parametrize(
@@ -697,8 +697,8 @@ def test_a_hub_id_that_nobody_answers_for_is_bad_input(monkeypatch, line):
     monkeypatch.setattr("armlet.checkpoints.hub_requests.PAUSE", 0)
     code, out, err = run(*line, "--out", "out")
     assert (code, out) == (2, "")
-    assert err.startswith("armlet: 'nobody/nothing' is no folder here, and the hub")
-    assert "did not give it: check the name or the network" in err
+    assert err.startswith("armlet: 'nobody/nothing' is not a local folder, and the hub")
+    assert "did not provide it: check the name or the network" in err
     assert err.count("\n") == 1
 
 

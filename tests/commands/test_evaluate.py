@@ -195,7 +195,7 @@ def test_an_armlet_json_is_evaluated_as_saved():
         (("--difficulty", "99"), "difficulty: expected 1 to"),
         (("--config", "absent.json"), "absent.json: cannot be read"),
         (("--endpoint", "http://127.0.0.1:9"), "name the model as the server knows it"),
-        (("--filler", ""), "filler: '' gives no token"),
+        (("--filler", ""), "filler: '' has no tokens"),
         (("--device", "meta"), "'meta' has no values"),
         (("--count", "9"), "--count: says how a --filler stands in the prompt, and there is none"),
         (("--position", "end"), "--position: says how a --filler stands in the prompt, and there is none"),

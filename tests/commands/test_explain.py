@@ -207,7 +207,7 @@ def interrupt(monkeypatch, after):
         (("--count", "0"), "one of them not 0, found '0'"),
         (("--count", "-5"), "found '-5'"),
         (("--count", "999999"), "found '999999'"),
-        (("--filler", ""), "filler: '' gives no token"),
+        (("--filler", ""), "filler: '' has no tokens"),
         (("--layers", "3"), "has layers 0 to 2, found 3"),
         (("--layers", "last"), "expected indices"),
         (("--position", "middle"), "'middle' is not one of 'before', 'between', 'end'"),

@@ -150,7 +150,7 @@ def cells(text):
 def test_the_first_token_at_which_they_part_is_marked_in_both():
     text = answered([1, 2, 3], [1, 9, 3])
     assert cells(text) == ["w1» w2« w3", "w1» w9« w3"]
-    assert "they part at token 2, »marked«" in text
+    assert "first difference at token 2, »marked«" in text
 
 
 def test_the_same_answer_has_no_mark():
@@ -163,7 +163,7 @@ def test_the_same_answer_has_no_mark():
 def test_of_an_answer_that_goes_on_the_next_token_is_marked():
     text = answered([1, 2], [1, 2, 3, 4])
     assert cells(text) == ["w1 w2", "w1 w2» w3« w4"]
-    assert "they part at token 3" in text
+    assert "first difference at token 3" in text
     assert cells(answered([1, 2, 3], [1])) == ["w1» w2« w3", "w1"]
 
 

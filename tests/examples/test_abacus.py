@@ -105,7 +105,7 @@ def test_a_prompt_has_a_place_for_fillers_of_any_kind(tokenizer, problem):
     places: dict[Position, int] = {"before": 0, "between": 0, "end": size}
     for position, at in places.items():
         prompt = make_prompt(tokenizer, problem.question, system="", position=position)
-        assert ("".join(prompt.words), prompt.at, prompt.question) == (f"{problem.question}=?", at, (0, size))
+        assert ("".join(prompt.words), prompt.insert_at, prompt.question) == (f"{problem.question}=?", at, (0, size))
         run = filler_tokens(tokenizer, Filler("/", 25))
         text = f"{problem.question[:at]}{'/' * 25}{problem.question[at:]}=?"
         assert tokenizer.decode(prompt.filled(run)) == text

@@ -588,7 +588,7 @@ def test_inputs_of_another_shape_are_refused():
 def test_a_layer_without_an_embedding_says_so():
     model = tiny()
     layer = Layer1.from_tensors(model.config, model.model.layers[0].state_dict())
-    with pytest.raises(ArgumentError, match="made without an embedding"):
+    with pytest.raises(ArgumentError, match="created without an embedding"):
         layer.embed(prompt(4))
 
 
