@@ -263,7 +263,7 @@ def test_a_server_is_asked_without_arm_and_a_treated_one_with_it():
     ("options", "message"),
     [
         (("--policy", "outward"), "a server without ARM cannot run outward"),
-        (("--treated-endpoint", "http://127.0.0.1:9"), "state with --policy or --config what is attached to that server"),
+        (("--treated-endpoint", "http://127.0.0.1:9"), "state with --policy or --config what is attached"),
         (("--dtype", "float32"), "--dtype and --device are the server's own"),
     ],
 )

@@ -178,7 +178,7 @@ def weights_after(script, seed):
     tokenizer = script.make_tokenizer()
     model = script.make_model(tokenizer)
     script.train(model, tokenizer, 2, seed)
-    script.know_all_bytes(model, tokenizer)
+    script.extend_to_all_bytes(model, tokenizer)
     return model.state_dict()
 
 

@@ -56,7 +56,7 @@ def inspect(
     if len(policies) > FIGURE_POLICIES:
         raise ArgumentError(f"--policy: expected up to {FIGURE_POLICIES}, as in the figure, found {len(policies)}")
     if synthetic and (model or prompts.prompt or prompts.prompts or layer):
-        raise ArgumentError("--synthetic draws a sample: a model, layer or prompt has no effect; leave it out")
+        raise ArgumentError("--synthetic draws a sample: leave out model, layer and prompt")
     sample = _synthetic(synthetic, compute.seed) if synthetic else _run_model(model, prompts.texts(), layer, compute)
     with notes.status("measuring ..."):
         inspection = inspect_gates(sample.gates, policies, scope=scope, seed=compute.seed, layer=layer)
