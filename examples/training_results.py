@@ -59,7 +59,7 @@ def _edge(outcomes: Outcomes, precision: str, rates: Sequence[float], seeds: int
     largest = {
         arm: [_largest(outcomes, precision, rates, seed, arm, bound) for seed in range(seeds)] for arm in (False, True)
     }
-    doublings = [tuple(map(math.log2, pair)) for pair in zip(*largest.values(), strict=True)]
+    doublings = [(math.log2(without), math.log2(treated)) for without, treated in zip(*largest.values(), strict=True)]
     return {
         "precision": precision,
         "without": largest[False],

@@ -1,4 +1,4 @@
-"""Answers are those of `model.generate`; first difference at the first token that differs."""
+"""Answers equal those of `model.generate`; the first difference is the first token that differs."""
 
 import json
 

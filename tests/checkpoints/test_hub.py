@@ -1,4 +1,4 @@
-"""A hub on 127.0.0.1: the bits of the folder it serves, and not a byte that is not needed."""
+"""Reading from a hub on 127.0.0.1 returns the bits of its folder, and transfers only necessary bytes."""
 
 import copy
 import json
@@ -47,7 +47,7 @@ def hub(folder, cache, monkeypatch):
 
 
 def fill(cache, folder, names, commit=COMMIT):
-    """Put files into the cache as the hub's own client does: links of a snapshot to blobs."""
+    """Puts files into the cache like the hub's own client: a snapshot's links to blobs."""
     model = cache / f"models--{REPO.replace('/', '--')}"
     snapshot = model / "snapshots" / commit
     for part in (model / "refs", model / "blobs", snapshot):
@@ -65,7 +65,7 @@ def header_size(file):
 
 
 def assert_same(layer, folder, index=0):
-    """Whether a layer has the bits of the one in the folder, and embeds and computes alike."""
+    """Checks that a layer has the bits of the layer in the folder, and embeds and computes the same."""
     local = Layer1.from_checkpoint(folder, index)
     ours, theirs = layer.state_dict(), local.state_dict()
     assert ours.keys() == theirs.keys()
@@ -197,7 +197,7 @@ def test_a_terminal_gets_a_progress_bar_of_the_layers_bytes(monkeypatch, capsys)
 
 @pytest.mark.slow
 def test_the_endpoint_is_that_of_the_environment_as_a_process_starts(hub, folder):
-    """As a user sets it: what huggingface_hub reads at import, and this file cannot undo."""
+    """Sets variables that huggingface_hub reads at import, in a new process."""
     program = (
         "import sys, torch; from armlet import Layer1; layer = Layer1.from_checkpoint(sys.argv[1])\n"
         "print(layer(layer.embed(torch.tensor([[7, 3]]))).double().sum().item())"
@@ -470,7 +470,7 @@ def test_a_layer_of_a_hub_can_be_copied(folder):
 
 @pytest.mark.usefixtures("hub")
 def test_rows_are_fetched_side_by_side(monkeypatch):
-    """Eight rows at a time: each waits until all eight are asked for."""
+    """Eight rows at a time: each waits until all eight are requested."""
     together = threading.Barrier(hub_module.THREADS, timeout=20)
     rows, cat_file = open_checkpoint(REPO).rows, HfFileSystem.cat_file
     rows(torch.tensor([[0]]))

@@ -34,7 +34,7 @@ ASK = ("w5 w6 w7", "--max-new-tokens", 12)
 
 @pytest.fixture(autouse=True)
 def plain_terminal(tmp_path, monkeypatch):
-    """Each test in a folder of its own, on 80 columns; transformers logs afterwards as it did before."""
+    """Runs each test in its own folder, on 80 columns, and restores transformers' logging."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     verbosity = logging.get_verbosity()
@@ -56,12 +56,12 @@ def chatty(tmp_path_factory):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """For what is only about numbers: no figure."""
+    """Skips figures, for tests that are only about numbers."""
     monkeypatch.setattr("armlet.commands.inspect._save_figure", lambda *_: [])
 
 
 def process(code, *arguments, **environment):
-    """The same in a process of its own, after `code`."""
+    """Runs a command in a new process, after `code`."""
     command = f"{code}\nfrom armlet.cli import main\nmain()"
     return subprocess.run(
         [sys.executable, "-c", command, *map(str, arguments)],
@@ -85,7 +85,7 @@ def model_of(folder):
 
 
 def hooked(folder, prompts, layer=0):
-    """The activated gates, through a hook of the test's own."""
+    """The activated gates, through a hook."""
     model, found = model_of(folder), []
     activation = model.model.layers[layer].mlp.act_fn
     handle = activation.register_forward_hook(lambda _module, _args, out: found.append(out[0]))
@@ -445,7 +445,7 @@ def test_generating_leaves_the_global_generator_alone(folder, temperature):
 
 
 def interrupt(monkeypatch, count):
-    """Let the count-th token of a command press Ctrl-C."""
+    """Presses Ctrl-C at the count-th token of a command."""
     seen, put = [], TokenStream.put
 
     def pressing(self, value):
@@ -509,7 +509,7 @@ TokenStream.put = pressing
 
 
 def interrupt_inspection(monkeypatch, count):
-    """Let the prompt behind the count-th press Ctrl-C."""
+    """Presses Ctrl-C at the prompt after the count-th."""
 
     def pressing(*args):
         for index, gate in enumerate(activated_gates(*args)):
@@ -555,7 +555,7 @@ def test_ctrl_c_elsewhere_ends_quietly(folder, monkeypatch, place):
 
 @pytest.fixture(scope="module")
 def places(folder, tmp_path_factory):
-    """What the arguments of a bad command line may name."""
+    """Files for bad command lines."""
     root = tmp_path_factory.mktemp("bad")
     weightless, truncated, gpt2 = (root / name for name in ("weightless", "truncated", "gpt2"))
     (save(weightless) / "model.safetensors").unlink()

@@ -1,4 +1,4 @@
-"""`armlet quantize`: one run in JSON, table and figure; it goes on where it was cut short; refusals of one line."""
+"""`armlet quantize`: one run in JSON, table and figure; resuming; refusals in one line."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(folder, tmp_path_factory):
-    """One run: its result, and the folder."""
+    """The result and the folder of a run."""
     at = tmp_path_factory.mktemp("run")
     (at / "text.txt").write_text(TEXT)
     before = Path.cwd()
@@ -56,7 +56,7 @@ def whole(folder, tmp_path_factory):
 
 
 def numbers(found):
-    """All but where it was written."""
+    """The result without its paths."""
     return {name: value for name, value in found.items() if name not in ("figures", "setting")}
 
 

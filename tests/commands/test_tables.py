@@ -1,4 +1,4 @@
-"""The tables show every number and lose none of it to the terminal's width."""
+"""The tables show every number, whatever the terminal's width."""
 
 import math
 from dataclasses import replace
@@ -130,7 +130,7 @@ def test_a_policy_that_stands_there_twice_is_numbered():
 
 
 def answered(baseline, treated, *, policy=None, layers=0, interrupted=False, width=80):
-    """The table of two answers, given as tokens or None."""
+    """The table of two answers, from tokens or None."""
 
     def answer(tokens, cut):
         return None if tokens is None else Answer(tokens, words().decode(tokens), cut)

@@ -1,4 +1,4 @@
-"""`armlet vllm-check` where there is no vLLM; with one it is tested in tests_vllm/."""
+"""`armlet vllm-check` without vLLM; with vLLM it is tested in tests_vllm/."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The embedded model: its files, its tokens, how often it is right, and that its training can be run again."""
+"""The embedded model: its files, tokens and accuracy, and its reproducible training."""
 
 import importlib
 import json
@@ -136,7 +136,7 @@ def test_the_card_says_what_was_measured(answers):
 
 @pytest.fixture(scope="module")
 def script():
-    """The example as a module; it is run with one thread."""
+    """The example as a module, run with one thread."""
     threads = torch.get_num_threads()
     sys.path.insert(0, str(SCRIPT.parent))
     torch.set_num_threads(1)
@@ -147,7 +147,7 @@ def script():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """What two steps of the example's training leave."""
+    """The folder that two steps of the example's training write."""
     folder = tmp_path_factory.mktemp("trained") / "abacus"
     command = [sys.executable, SCRIPT, "--out", folder, "--steps", "2", "--seed", "3", "--problems", "1"]
     paths = os.pathsep.join(filter(None, (str(Path(armlet.__file__).parents[1]), os.environ.get("PYTHONPATH"))))

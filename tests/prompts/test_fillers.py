@@ -1,4 +1,4 @@
-"""A filler has exactly the tokens asked for, stands where asked, and leaves the prompt's own tokens as they are."""
+"""A filler has exactly the requested tokens and position, and leaves the prompt's own tokens unchanged."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Prompts come from a file line by line, and reach the model through its chat template where it has one."""
+"""Prompts are the lines of a file, and reach the model through its chat template, if any."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ LINES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp
 
 
 def beginning(tokenizer):
-    """Let the tokenizer put w9 before every text, as many do with their token for the beginning."""
+    """Makes the tokenizer put w9 before every text, as many do with their BOS."""
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="w9 $A", special_tokens=[("w9", 9)])
     return tokenizer
 
