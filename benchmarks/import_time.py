@@ -1,4 +1,4 @@
-"""What `import armlet` costs beyond `import torch`: the median of fresh interpreters, in milliseconds."""
+"""Measures `import armlet` after `import torch`: the median of fresh interpreters, in milliseconds."""
 
 import statistics
 import subprocess
@@ -12,7 +12,7 @@ def main(repeats: int = 9) -> None:
     runs = [subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True) for _ in range(repeats)]
     times = sorted(1000 * float(run.stdout) for run in runs)
     spread = f"{times[0]:.0f} to {times[-1]:.0f}, {repeats} runs"
-    print(f"import armlet beyond torch: {statistics.median(times):.0f} ms ({spread})")
+    print(f"import armlet after torch: {statistics.median(times):.0f} ms ({spread})")
 
 
 if __name__ == "__main__":

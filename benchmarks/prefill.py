@@ -1,9 +1,9 @@
-"""Where a prefill's time with ARM in all layers goes: the modules, in them the kernel, and a copy of as many bytes.
+"""Splits a prefill's time with ARM in all layers: ARM's modules, the kernel inside them, and a copy of as many bytes.
 
     python benchmarks/prefill.py models/smollm2-135m-instruct --turns 11
 
-What the modules take is part of the prefill with ARM; what that takes longer besides is other operations' time, which
-find the caches otherwise, and noise.
+The modules' time is part of the prefill with ARM. The rest of the difference is noise, and other operations that find
+the caches in another state.
 """
 
 import argparse
@@ -21,29 +21,29 @@ from armlet.cost.timing import keep_freed_memory
 from armlet.redistribution.backends.cpu import threads
 
 
-class Watched:
-    """A function that adds up its seconds."""
+class Stopwatch:
+    """Replaces a function by one that adds up its seconds."""
 
     def __init__(self, owner: object, name: str) -> None:
         self.owner, self.name, self.function, self.seconds = owner, name, getattr(owner, name), 0.0
-        watch = self
+        stopwatch = self
 
         def timed(*args: object, **kwargs: object) -> object:
             start = time.perf_counter()
-            result = watch.function(*args, **kwargs)
-            watch.seconds += time.perf_counter() - start
+            result = stopwatch.function(*args, **kwargs)
+            stopwatch.seconds += time.perf_counter() - start
             return result
 
         setattr(owner, name, timed)
 
-    def taken(self) -> float:
-        """Seconds since it was last asked."""
+    def read(self) -> float:
+        """Returns the seconds since the last read."""
         seconds, self.seconds = self.seconds, 0.0
         return seconds
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Of one call."""
+    """Times one call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
@@ -55,12 +55,12 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--turns", type=int, default=11)
     parser.add_argument("--threads", type=int, default=2)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     keep_freed_memory()
-    model, _ = load(asked.model, dtype="float32")
+    model, _ = load(options.model, dtype="float32")
     ids = torch.randint(int(model.config.vocab_size), (1, PREFILL), generator=torch.Generator().manual_seed(0))
-    kernel, module = Watched(threads, "run_job"), Watched(ARM, "forward")
+    kernel, module = Stopwatch(threads, "run_job"), Stopwatch(ARM, "forward")
     layers, width = model.config.num_hidden_layers, model.config.intermediate_size
     gate = torch.randn(PREFILL, width)
     copies = [torch.empty_like(gate) for _ in range(layers)]
@@ -74,14 +74,14 @@ def main() -> None:
 
     rows: dict[str, list[float]] = {"without": [], "with": [], "ARM's modules": [], "the kernel": [], "a copy": []}
     with torch.inference_mode():
-        for turn in range(asked.turns + 2):
+        for turn in range(options.turns + 2):
             times = [seconds(prefill)]
             with attach(model, Outward(), layers="all"):
-                times += [seconds(prefill), module.taken(), kernel.taken()]
+                times += [seconds(prefill), module.read(), kernel.read()]
             times.append(seconds(copy))
             for name, value in zip(rows, times, strict=True):
                 rows[name] += [value] if turn > 1 else []
-    ratio = statistics.median(above / below for above, below in zip(rows["with"], rows["without"], strict=True))
+    ratio = statistics.median(arm / plain for arm, plain in zip(rows["with"], rows["without"], strict=True))
     middle = {name: statistics.median(values) for name, values in rows.items()}
     for name, value in middle.items():
         print(f"{name:14} {1e3 * value:8.1f} ms {100 * value / middle['without']:6.1f} %")

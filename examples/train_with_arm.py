@@ -1,8 +1,8 @@
-"""Train small Llama-style models from scratch with ARM in every layer and without, up to rates at which they break.
+"""Trains small Llama-style models from scratch with ARM in every layer and without, up to rates at which they break.
 
     python examples/train_with_arm.py ../shared/data/wikitext.txt --out training-runs
 
-Writes results.json, training.png and training.svg. The same command goes on where it was stopped.
+Writes results.json, training.png and training.svg. The same command resumes an interrupted study.
 """
 
 import hashlib
@@ -36,50 +36,50 @@ RATES = "0.008,0.064,0.256,0.512,1.024,2.048"
 
 
 def main(
-    text: Annotated[Path, typer.Argument(help="To train on, any file; its last tenth is held out.")],
-    out: Annotated[Path, typer.Option(help="Where all goes; the same command goes on there.")] = Path("training-runs"),
-    seeds: Annotated[int, typer.Option(min=2, help="Runs of each kind.")] = 6,
+    text: Annotated[Path, typer.Argument(help="Any file to train on; its last tenth is held out.")],
+    out: Annotated[Path, typer.Option(help="Folder in which the same command resumes.")] = Path("training-runs"),
+    seeds: Annotated[int, typer.Option(min=2, help="Number of runs of each kind.")] = 6,
     rates: Annotated[str, typer.Option(help="Learning rates, ascending.")] = RATES,
-    steps: Annotated[int, typer.Option(min=2, help="Optimiser steps of a run.")] = Recipe.steps,
-    processes: Annotated[int, typer.Option(min=1, help="Runs at a time, each on one thread.")] = 2,
+    steps: Annotated[int, typer.Option(min=2, help="Number of optimiser steps of a run.")] = Recipe.steps,
+    processes: Annotated[int, typer.Option(min=1, help="Number of concurrent runs, each on one thread.")] = 2,
 ) -> None:
-    """Train with and without `Inward`, and say what differs."""
-    wanted = _ascending(rates)
+    """Train with and without `Inward`, and show the differences."""
+    rate_list = _ascending(rates)
     recipe = Recipe(steps=steps)
     data = _read(text, recipe)
-    runs = [Run(p, r, s, arm) for s in range(seeds) for p in PRECISIONS for r in wanted for arm in (False, True)]
+    runs = [Run(p, r, s, arm) for s in range(seeds) for p in PRECISIONS for r in rate_list for arm in (False, True)]
     manifest = {"text": hashlib.sha256(text.read_bytes()).hexdigest(), "recipe": asdict(recipe)}
-    manifest |= {"rates": wanted, "seeds": seeds, "torch": torch.__version__}
+    manifest |= {"rates": rate_list, "seeds": seeds, "torch": torch.__version__}
     with open_run_folder(out, manifest, machine()) as journal:
         missing = [run for run in runs if not journal.has(run.key)]
         try:
             with progress("training", len(missing)) as tick:
-                for run, found in _trained(missing, recipe, data, processes):
-                    journal.close(run.key, [], found)
+                for run, outcome in _trained(missing, recipe, data, processes):
+                    journal.close(run.key, [], outcome)
                     tick()
         except KeyboardInterrupt:
-            notes.print(f"interrupted: {out} keeps {len(journal.closed)} of {len(runs)} runs; the same command goes on")
+            notes.print(f"interrupted: {out} has {len(journal.closed)} of {len(runs)} runs; the same command resumes")
             raise typer.Exit(INTERRUPTED) from None
         outcomes = {run: journal.closed[run.key] for run in runs}
-    result = tabulate(outcomes, wanted, seeds, data.bound())
+    result = tabulate(outcomes, rate_list, seeds, data.bound())
     write_json(out / "results.json", result)
     figures = save(draw(outcomes, result["bound"]), out, "training")
     for table in _tables(result, seeds):
         Console().print(table)
     if not any(sum(row["trained"]) for row in result["rows"]):
-        print(f"No run came below {result['bound']:.2f} nats a byte, so nothing is compared: try more --steps")
+        print(f"No run came below {result['bound']:.2f} nats per byte, so nothing is compared: try more --steps")
     print(*(f"figure: {path}" for path in figures), sep="\n")
 
 
 def _ascending(rates: str) -> list[float]:
     try:
-        wanted = [float(each) for each in rates.split(",")]
+        numbers = [float(number) for number in rates.split(",")]
     except ValueError:
-        wanted = []
-    if not wanted or wanted != sorted(set(wanted)) or not 0 < wanted[0] <= wanted[-1] < math.inf:
-        notes.print(f"--rates: expected such as 0.01,0.1, each above the one before it, found {rates}", markup=False)
+        numbers = []
+    if not numbers or numbers != sorted(set(numbers)) or not 0 < numbers[0] <= numbers[-1] < math.inf:
+        notes.print(f"--rates: expected ascending numbers such as 0.01,0.1, found {rates}", markup=False)
         raise typer.Exit(BAD_INPUT)
-    return wanted
+    return numbers
 
 
 def _read(path: Path, recipe: Recipe) -> Text:
@@ -90,25 +90,25 @@ def _read(path: Path, recipe: Recipe) -> Text:
         raise typer.Exit(BAD_INPUT) from None
     if len(data.held_out) <= recipe.tokens + 1:
         size = len(data.train) + len(data.held_out)
-        notes.print(f"{path}: {size} bytes are too few; give a text of 10 kB or more", markup=False)
+        notes.print(f"{path}: expected a text of 10 kB or more, found {size} bytes", markup=False)
         raise typer.Exit(BAD_INPUT)
     return data
 
 
 def _trained(runs: Sequence[Run], recipe: Recipe, data: Text, processes: int) -> Iterator[tuple[Run, dict[str, Any]]]:
-    """Each run with what came of it, as they end."""
-    work = partial(_one, recipe=recipe, data=data)
+    """Yields each run with its outcome, as runs end."""
+    work = partial(_train_run, recipe=recipe, data=data)
     with get_context("spawn").Pool(processes, _begin) as pool:  # a fork would lose torch's threads
         yield from pool.imap_unordered(work, runs)
 
 
 def _begin() -> None:
-    """Ctrl-C is the parent's to answer; a model this small gains nothing by a second thread."""
+    """Leaves Ctrl-C to the parent; a model this small gains nothing from a second thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
-def _one(run: Run, recipe: Recipe, data: Text) -> tuple[Run, dict[str, Any]]:
+def _train_run(run: Run, recipe: Recipe, data: Text) -> tuple[Run, dict[str, Any]]:
     return run, train(run, recipe, data)
 
 
@@ -142,11 +142,12 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
 
 
-def _effect(found: dict[str, Any] | None, between: str = " ") -> str:
-    if found is None:
+def _effect(difference: dict[str, Any] | None, separator: str = " ") -> str:
+    if difference is None:
         return ""
-    bounds = "" if found["low"] is None else f"{between}[{found['low']:.2g}, {found['high']:.2g}]"
-    return f"{found['effect']:.3g}{bounds}"
+    low, high = difference["low"], difference["high"]
+    bounds = "" if low is None else f"{separator}[{low:.2g}, {high:.2g}]"
+    return f"{difference['effect']:.3g}{bounds}"
 
 
 def _rates(rates: Sequence[float], smallest: float) -> str:

@@ -1,4 +1,4 @@
-"""The figure of the training runs: loss, gradients and outliers over the learning rate, without ARM and with it."""
+"""Draws the training runs: loss, gradients and outliers over the learning rate, without ARM and with it."""
 
 from typing import Any
 
@@ -20,11 +20,11 @@ PANELS = {
 
 
 def draw(outcomes: Outcomes, bound: float) -> Figure:
-    """A column for each precision, a row for each measure; a dot for each run, lines through the medians.
+    """Draws a column for each precision, a row for each measure, a dot for each run, and lines through the medians.
 
     Args:
-        outcomes: of all runs.
-        bound: of the loss, above which a model has not trained.
+        outcomes: outcomes of all runs.
+        bound: loss above which a model has not trained.
     """
     with style():
         figure = Figure(figsize=(7.5, 7.5), layout="constrained")
@@ -38,7 +38,7 @@ def draw(outcomes: Outcomes, bound: float) -> Figure:
         for axis, precision in zip(grid[0], PRECISIONS, strict=True):
             axis.axhline(bound, color=GREY, linewidth=0.7, linestyle="--")
             axis.set_title(precision)
-        grid[0][0].text(0.02, bound, " byte frequencies alone", va="bottom", transform=grid[0][0].get_yaxis_transform())
+        grid[0][0].text(0.02, bound, " byte frequencies only", va="bottom", transform=grid[0][0].get_yaxis_transform())
         lowest = min((row["loss"] for row in outcomes.values() if row["loss"] is not None), default=bound)
         grid[0][0].set_ylim(lowest - 0.1 * bound, 1.3 * bound)
         grid[0][0].legend(frameon=False)
@@ -50,7 +50,7 @@ def draw(outcomes: Outcomes, bound: float) -> Figure:
 
 
 def _side(axis: Axes, outcomes: Outcomes, precision: str, arm: bool, measure: Any) -> None:
-    """Runs that broke have no dot; a median where at least half of the seeds have one."""
+    """Draws one side; broken runs have no dot, and a median needs at least half of the seeds."""
     label, colour = SIDES[arm]
     runs = [run for run in outcomes if run.precision == precision and run.arm == arm]
     rates = sorted({run.rate for run in runs})
@@ -58,9 +58,9 @@ def _side(axis: Axes, outcomes: Outcomes, precision: str, arm: bool, measure: An
     middles = []
     for rate in rates:
         values = [measure(outcomes[run]) for run in runs if run.rate == rate]
-        shown = [value for value in values if value is not None]
-        axis.plot([rate * shift] * len(shown), shown, ".", color=colour, markersize=3, alpha=0.5)
-        middles.append(np.median(shown) if 2 * len(shown) >= len(values) else np.nan)
+        finite = [value for value in values if value is not None]
+        axis.plot([rate * shift] * len(finite), finite, ".", color=colour, markersize=3, alpha=0.5)
+        middles.append(np.median(finite) if 2 * len(finite) >= len(values) else np.nan)
     axis.plot([rate * shift for rate in rates], middles, color=colour, label=label)
     axis.set_xscale("log", base=2)
     axis.minorticks_off()

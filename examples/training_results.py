@@ -1,4 +1,4 @@
-"""What training runs come to: with ARM against without at each precision and rate, and the largest rate that trains."""
+"""Results of training runs: with against without ARM at each precision and rate, and the largest rate that trains."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,24 +18,24 @@ MEASURES = {
         for name in ("gate max / median", "down max / median")
     },
 }
-"""Of a run; norms and reaches as logarithms, whose differences are ratios."""
+"""Measures of a run; norms and reaches are logarithms, whose differences are ratios."""
 
 RATIOS = tuple(name for name in MEASURES if name.startswith(("gradient", "gate", "down")))
 
 
 def trained(row: Row, bound: float) -> bool:
-    """Whether a run learned more than how frequent each byte is."""
+    """Returns whether a run learned more than the frequency of each byte."""
     return row["loss"] is not None and row["loss"] < bound
 
 
 def tabulate(outcomes: Outcomes, rates: Sequence[float], seeds: int, bound: float) -> Row:
-    """The results.
+    """Computes the results.
 
     Args:
-        outcomes: of all runs.
-        rates: ascending.
-        seeds: how many.
-        bound: see `Text.bound`.
+        outcomes: outcomes of all runs.
+        rates: learning rates, ascending.
+        seeds: number of seeds.
+        bound: loss above which a model has not trained, `Text.bound`.
     """
     rows = [_row(outcomes, precision, rate, seeds, bound) for precision in PRECISIONS for rate in rates]
     edges = [_edge(outcomes, precision, rates, seeds, bound) for precision in PRECISIONS]
@@ -43,22 +43,23 @@ def tabulate(outcomes: Outcomes, rates: Sequence[float], seeds: int, bound: floa
 
 
 def _row(outcomes: Outcomes, precision: str, rate: float, seeds: int, bound: float) -> Row:
-    """Of one precision and rate; differences over the seeds that trained both ways."""
+    """The result for one precision and rate; differences are over the seeds that trained with and without."""
     sides = {arm: [outcomes[Run(precision, rate, seed, arm)] for seed in range(seeds)] for arm in (False, True)}
     counts = {arm: sum(trained(row, bound) for row in side) for arm, side in sides.items()}
     pairs = [pair for pair in zip(*sides.values(), strict=True) if all(trained(row, bound) for row in pair)]
-    found: Row = {"precision": precision, "rate": rate, "trained": [counts[False], counts[True]], "pairs": len(pairs)}
+    result: Row = {"precision": precision, "rate": rate, "trained": [counts[False], counts[True]], "pairs": len(pairs)}
     for name, measure in MEASURES.items():
-        found[name] = _difference([(measure(one), measure(other)) for one, other in pairs], name in RATIOS)
-    return found
+        values = [(measure(without), measure(treated)) for without, treated in pairs]
+        result[name] = _difference(values, name in RATIOS)
+    return result
 
 
 def _edge(outcomes: Outcomes, precision: str, rates: Sequence[float], seeds: int, bound: float) -> Row:
-    """The largest rate that trains, no smaller one having failed, seed by seed; the difference in doublings."""
+    """Each seed's largest rate that trains, with all smaller ones, and the difference in doublings."""
     largest = {
         arm: [_largest(outcomes, precision, rates, seed, arm, bound) for seed in range(seeds)] for arm in (False, True)
     }
-    doublings = [(math.log2(one), math.log2(other)) for one, other in zip(*largest.values(), strict=True)]
+    doublings = [(math.log2(without), math.log2(treated)) for without, treated in zip(*largest.values(), strict=True)]
     return {
         "precision": precision,
         "without": largest[False],
@@ -68,7 +69,7 @@ def _edge(outcomes: Outcomes, precision: str, rates: Sequence[float], seeds: int
 
 
 def _largest(outcomes: Outcomes, precision: str, rates: Sequence[float], seed: int, arm: bool, bound: float) -> float:
-    best = rates[0] / 2  # below the grid, at least a doubling
+    best = rates[0] / 2  # one doubling below the grid, or lower
     for rate in rates:
         if not trained(outcomes[Run(precision, rate, seed, arm)], bound):
             break
@@ -79,13 +80,13 @@ def _largest(outcomes: Outcomes, precision: str, rates: Sequence[float], seed: i
 def _difference(pairs: Sequence[tuple[float, float]], ratios: bool) -> Row | None:
     """Means without and with, and with − without (or with / without) with Student's 95 % interval over seeds.
 
-    Where all seeds differ by the same, as edges and spikes may, that says nothing of other seeds: no interval.
+    If all seeds have the same difference, as edges and spikes may, there is no interval.
     """
     from scipy.stats import ttest_1samp
 
-    if len(pairs) < 3:  # two seeds leave an interval that says nothing
+    if len(pairs) < 3:  # the interval of two seeds says nothing
         return None
-    differences = [other - one for one, other in pairs]
+    differences = [treated - without for without, treated in pairs]
     means = [sum(side) / len(side) for side in zip(*pairs, strict=True)]
     back = math.exp if ratios else float
     low = high = None

@@ -1,4 +1,4 @@
-"""One training run: a small Llama on bytes, with or without ARM in it, at one learning rate and one precision."""
+"""One training run: a small Llama on bytes, with or without ARM, at one learning rate and one precision."""
 
 import math
 from collections.abc import Callable
@@ -16,17 +16,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from armlet import Inward, attach
 
 PRECISIONS = ("float32", "bfloat16", "float8")
-"""Weights are kept in float32 by all. bfloat16: what each linear layer reads, its weight and what it gives are rounded,
-and so are the gradients there; products are added up in float32, as bfloat16 hardware does (torch.autocast took about
-seven times as long on a CPU without it). float8: the inputs of down rounded to e4m3."""
+"""All keep weights in float32. bfloat16 rounds input, weight and output of each linear layer, and their gradients;
+products are summed in float32, as in bfloat16 hardware (torch.autocast took about seven times as long on a CPU without
+it). float8 rounds the inputs of down to e4m3."""
 
 BYTES = 256
 HELD_OUT, TESTED = 0.1, 16
-"""The last share of the text is not trained on; so many batches of it are measured at the end."""
+"""The last share of the text is held out from training; the loss is measured on this number of its batches."""
 
 WARMUP = 20
 SPIKE, BEFORE = 0.5, 8
-"""A spike: a step after the warm-up whose loss is by so many nats above the mean of so many before it."""
+"""A spike is a step after the warm-up whose loss is SPIKE nats above the mean of the BEFORE steps before it."""
 
 QUANTILES = (0.5, 0.9, 0.99)
 LARGEST_E4M3 = 448
@@ -34,13 +34,13 @@ LARGEST_E4M3 = 448
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all runs share.
+    """The settings of all runs.
 
     Args:
-        steps: of AdamW, at a constant rate after the warm-up, gradients not clipped.
-        batch: sequences of a step.
-        tokens: bytes of a sequence.
-        hidden, width, layers: of the model.
+        steps: number of AdamW steps, at a constant rate after the warm-up, without gradient clipping.
+        batch: number of sequences of a step.
+        tokens: number of bytes of a sequence.
+        hidden, width, layers: sizes of the model.
     """
 
     steps: int = 150
@@ -53,7 +53,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Run:
-    """What tells one run from another; those that differ in `arm` alone start alike and see the same batches."""
+    """Identifies a run; runs that differ only in `arm` start from the same weights and see the same batches."""
 
     precision: str
     rate: float
@@ -62,39 +62,39 @@ class Run:
 
     @property
     def key(self) -> tuple[str, float, int, bool]:
-        """For the journal."""
+        """The run's key in the journal."""
         return self.precision, self.rate, self.seed, self.arm
 
 
 @dataclass(frozen=True)
 class Text:
-    """Bytes to train on and to measure with, int64 each."""
+    """The bytes for training and for measuring, as int64."""
 
     train: Tensor
     held_out: Tensor
 
     @classmethod
     def read(cls, path: Path) -> "Text":
-        """Any file, as bytes."""
+        """Reads any file as bytes."""
         whole = torch.tensor(list(path.read_bytes()), dtype=torch.long)
         cut = int(len(whole) * (1 - HELD_OUT))
         return cls(whole[:cut], whole[cut:])
 
     def bound(self) -> float:
-        """Nats a byte of who knows how frequent each byte is and nothing else: a model above that has not trained."""
+        """The loss, in nats per byte, of knowing only byte frequencies; a model above it has not trained."""
         counts = torch.bincount(self.train, minlength=BYTES).double() + 1
         return float(-(counts / counts.sum()).log()[self.held_out].mean())
 
 
 def train(run: Run, recipe: Recipe, text: Text) -> dict[str, Any]:
-    """Trains and measures.
+    """Trains and measures a model.
 
     Returns:
-        loss: on held-out bytes, nats a byte; None where it is not finite.
-        spikes: how many steps, see `SPIKE`.
-        gradient: quantiles of the gradients' norm over all steps; None where they are not finite.
-        outliers: of the layer that has most: largest magnitude over the median, and kurtosis, of the activated gate
-            before ARM and of what down reads, on held-out bytes; None where the run broke.
+        loss: loss on held-out bytes, in nats per byte; None if it is not finite.
+        spikes: number of spikes, see `SPIKE`.
+        gradient: quantiles of the gradients' norm over all steps; None if they are not finite.
+        outliers: largest magnitude over the median, and kurtosis, of the activated gate before ARM and of the input of
+            down, on held-out bytes, in the layer with the largest value; None if the run broke.
     """
     torch.manual_seed(run.seed)
     model = LlamaForCausalLM(_config(recipe))
@@ -160,35 +160,35 @@ def _held_out(model: nn.Module, recipe: Recipe, data: Tensor) -> float:
 
 
 def _round(model: nn.Module, precision: str) -> None:
-    """From now on, what `PRECISIONS` says of this one."""
+    """Makes a model round as `PRECISIONS` describes."""
     for name, linear in model.named_modules():
         if precision == "bfloat16" and isinstance(linear, nn.Linear):
             linear.register_forward_pre_hook(lambda _m, args: (bfloat16(args[0]),))
-            linear.register_forward_hook(_round_given)
+            linear.register_forward_hook(_round_output)
             register_parametrization(linear, "weight", Bfloat16())
         if precision == "float8" and name.endswith("down_proj"):
             linear.register_forward_pre_hook(lambda _m, args: (float8(args[0]),))
 
 
-def _round_given(_module: nn.Module, _read: Any, given: Tensor) -> Tensor:
-    return bfloat16(given)
+def _round_output(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    return bfloat16(output)
 
 
 def bfloat16(x: Tensor) -> Tensor:
-    """Rounded to bfloat16 and back, and its gradient too."""
+    """Rounds a tensor and its gradient to bfloat16."""
     return x.bfloat16().float()
 
 
 class Bfloat16(nn.Module):
-    """A weight as its layer multiplies with it."""
+    """Rounds a layer's weight before multiplication."""
 
     def forward(self, weight: Tensor) -> Tensor:
-        """`weight`, rounded."""
+        """Rounds the weight."""
         return bfloat16(weight)
 
 
 def float8(x: Tensor) -> Tensor:
-    """Rounded to e4m3 and back, with the identity's gradient."""
+    """Rounds a tensor to e4m3 and back, with the identity's gradient."""
     with torch.no_grad():
         scale = x.abs().amax().clamp(min=1e-12) / LARGEST_E4M3
         rounded = (x / scale).to(torch.float8_e4m3fn).to(x.dtype) * scale
@@ -197,9 +197,9 @@ def float8(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _outliers(model: LlamaForCausalLM, recipe: Recipe, data: Tensor) -> dict[str, float]:
-    found: dict[str, list[Tensor]] = {"gate": [], "down": []}
+    samples: dict[str, list[Tensor]] = {"gate": [], "down": []}
     layers: Any = model.model.layers
-    note: Callable[..., Any] = lambda name: lambda value: found[name].append(value.float().flatten())  # noqa: E731
+    note: Callable[..., Any] = lambda name: lambda value: samples[name].append(value.float().flatten())  # noqa: E731
     hooks = [
         hook
         for layer in layers
@@ -213,7 +213,7 @@ def _outliers(model: LlamaForCausalLM, recipe: Recipe, data: Tensor) -> dict[str
         hook.remove()
     return {
         f"{place} {name}": max(measure(values) for values in layered)
-        for place, layered in found.items()
+        for place, layered in samples.items()
         for name, measure in (("max / median", _reach), ("kurtosis", _kurtosis))
     }
 
@@ -228,7 +228,7 @@ def _kurtosis(values: Tensor) -> float:
 
 
 def _spikes(losses: list[float]) -> int:
-    means = [sum(losses[at - BEFORE : at]) / BEFORE for at in range(WARMUP, len(losses))]
+    means = [sum(losses[step - BEFORE : step]) / BEFORE for step in range(WARMUP, len(losses))]
     return sum(loss > mean + SPIKE for loss, mean in zip(losses[WARMUP:], means, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Rooms of the house: who may import whom, and what `import armlet` costs."""
+"""The allowed imports between rooms, and the cost of `import armlet`."""
 
 import ast
 import sys
@@ -23,13 +23,13 @@ FLOORS = (
 """A room imports from the floors below its own."""
 
 PUBLIC = {name for name, value in vars(armlet.evaluation).items() if callable(value)}
-"""What any question may ask of `evaluation`."""
+"""The functions and classes of `evaluation` that any question may use."""
 
 SERVICES = {"statistics", "runs", "presentation"}
-"""They serve every floor but the lowest and know the errors of armlet alone; `runs` writes files by `presentation`."""
+"""They serve every floor except the lowest, and import only armlet's errors; `runs` also imports `presentation`."""
 
 KERNELS = {"llvmlite", "numba", "numpy", "triton"}
-"""What the fast paths are made of; armlet works without."""
+"""Libraries of the fast paths; armlet works without them."""
 
 
 def imported(source):

@@ -1,4 +1,4 @@
-"""What the README shows, runs."""
+"""The README's code, names and links are right."""
 
 import ast
 import re

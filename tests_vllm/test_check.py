@@ -31,4 +31,4 @@ def test_it_shows_where_arm_sits_what_it_moved_and_whom_it_left_alone(capsys, tm
 def test_an_arm_that_no_token_reached_fails_the_check(capsys):
     code, out = run(capsys, "--policy", "outward:strength=0", "--prompt", "1+1", "--prompt", "2+2")
     assert code == 1
-    assert "layer 0: asked for, and no token came through" in out
+    assert "layer 0: configured, but no token passed through it" in out

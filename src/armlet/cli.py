@@ -1,7 +1,7 @@
 """The command line: one table from command to function, and how a command ends.
 
-Bad input exits 2 with one line on stderr; Ctrl-C exits 130 with what there is; `--json` puts the result on stdout and
-nothing else.
+Bad input exits with 2 and one line on stderr. Ctrl-C exits with 130 and shows partial results. `--json` writes only
+the result to stdout.
 """
 
 import importlib.metadata
@@ -18,7 +18,7 @@ from armlet.commands.evaluate import evaluate
 from armlet.commands.explain import explain
 from armlet.commands.generate import generate
 from armlet.commands.inspect import inspect
-from armlet.commands.lm_eval import PASSED_ON, lm_eval, lm_eval_compare
+from armlet.commands.lm_eval import PASS_THROUGH, lm_eval, lm_eval_compare
 from armlet.commands.options import flattened
 from armlet.commands.quantize import quantize
 from armlet.commands.tune import tune
@@ -42,7 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command and exits: 0, 2 for bad input, 130 for Ctrl-C."""
+    """Runs one command and exits with 0, with 2 after bad input, or with 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     app = typer.Typer(
         help="The Activation Redistribution Module inside any open-weight model: see it, use it, measure it.",
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     app.callback()(_version)
     for name, command in COMMANDS.items():
-        app.command(name, **(PASSED_ON if command is lm_eval else {}))(flattened(command))
+        app.command(name, **(PASS_THROUGH if command is lm_eval else {}))(flattened(command))
     try:
         _check_text(arguments)
         sys.exit(app(arguments or ["--help"], prog_name="armlet", standalone_mode=False))
@@ -78,5 +78,5 @@ def _check_text(arguments: Sequence[str]) -> None:
     for argument in arguments:
         try:
             argument.encode()
-        except UnicodeEncodeError:  # from a terminal of another encoding; neither tokenizers nor JSON take it
-            raise ArgumentError(f"{argument!r} is no UTF-8 text") from None
+        except UnicodeEncodeError:  # the terminal has another encoding; tokenizers and JSON reject such text
+            raise ArgumentError(f"{argument!r} is not UTF-8 text") from None

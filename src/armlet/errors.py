@@ -1,4 +1,4 @@
-"""Every error that armlet raises on purpose, to catch by name; `ArmletError` catches them all."""
+"""The errors that armlet raises on purpose; catching `ArmletError` catches all of them."""
 
 from armlet.attachment.attach import AlreadyAttachedError, DetachedError
 from armlet.attachment.config import ConfigError

@@ -1,4 +1,4 @@
-"""Answers are those of `model.generate`; they part at the first token that differs."""
+"""Answers equal those of `model.generate`; the first difference is the first token that differs."""
 
 import json
 
@@ -201,7 +201,7 @@ def test_a_checkpoints_filters_decide_what_is_sampled():
 
 
 def test_an_empty_prompt_is_refused():
-    with pytest.raises(ArgumentError, match="gives no token"):
+    with pytest.raises(ArgumentError, match="has no tokens"):
         asked(prompt="")
 
 

@@ -1,4 +1,4 @@
-"""`checkpoints/checkpoint.py` on local folders: the right bits, no others, and one clear line for everything else."""
+"""`checkpoints/checkpoint.py` on local folders reads the right bits and no others, and refuses the rest in one line."""
 
 import copy
 import json
@@ -34,7 +34,7 @@ def change_config(folder, **changes):
 
 
 def change_weights(folder, change):
-    """Rewrite the one file of weights: `change` gets and gives a dictionary of tensors."""
+    """Rewrites the only file of weights; `change` maps a dictionary of tensors to another."""
     save_file(change(load_file(folder / WEIGHTS_FILE)), folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
@@ -117,7 +117,7 @@ def test_a_checkpoint_stays_itself_and_says_where_it_is_from(tmp_path):
 
 
 def test_symbolic_links_are_followed(tmp_path):
-    """The hub's cache is made of them."""
+    """The hub's cache consists of links."""
     saved(tmp_path / "blobs")
     (tmp_path / "links").mkdir()
     for file in (tmp_path / "blobs").iterdir():
@@ -213,7 +213,7 @@ def test_a_shard_that_lacks_what_the_index_says_is_named(tmp_path):
 
 
 class Bomb:
-    """What runs code when it is unpickled: it leaves a file."""
+    """Runs code when it is unpickled: it writes a file."""
 
     def __init__(self, file):
         self.file = file
@@ -341,7 +341,7 @@ BYTES = {"BF16": 2, "F32": 4}
 
 
 def sparse(file, shapes, dtype):
-    """A safetensors file of zeros, which take no place on the disk."""
+    """Writes a safetensors file of zeros, which occupy no disk space."""
     header, end = {}, 0
     for name, shape in shapes.items():
         begin, end = end, end + prod(shape) * BYTES[dtype]
@@ -353,7 +353,7 @@ def sparse(file, shapes, dtype):
 
 
 def save_8b(folder, dtype):
-    """A checkpoint of the size of Llama 3 8B, but for a smaller vocabulary."""
+    """A checkpoint of the size of Llama 3 8B, except for a smaller vocabulary."""
     homes = {}
     for first in range(0, LAYERS, LAYERS_PER_FILE):
         here = range(first, first + LAYERS_PER_FILE)
@@ -387,7 +387,7 @@ print(alone, peak())
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's peak memory as Linux tells it")
 @pytest.mark.parametrize("dtype", BYTES)
 def test_a_layer_costs_what_it_weighs_and_not_what_the_model_weighs(dtype, tmp_path, record_property):
-    """Whoever reads the embedding's table or a whole file as well is beyond the limit."""
+    """Also reading the embedding's table or a whole file would exceed the limit."""
     save_8b(tmp_path, dtype)
     run = subprocess.run([sys.executable, "-c", MEASURE, tmp_path], capture_output=True, text=True, check=True)
     alone, peak = map(int, run.stdout.split())

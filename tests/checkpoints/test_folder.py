@@ -1,4 +1,4 @@
-"""`checkpoints/folder.py`: what is a folder, which files it has, and that none outside it is opened."""
+"""`checkpoints/folder.py` recognises folders, reads their files, and opens no file outside."""
 
 import json
 from pathlib import Path
@@ -139,7 +139,7 @@ def test_an_index_that_leads_out_of_the_checkpoint_is_refused(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "absolute"])
 def test_load_refuses_an_index_that_leads_out_of_the_checkpoint(name, tmp_path):
-    """Everything is there, so that only the rule can refuse it."""
+    """Nothing is missing, so that only the rule can refuse it."""
     folder, outside = tmp_path / "model", tmp_path / "outside.safetensors"
     tiny().save_pretrained(folder)
     (folder / WEIGHTS_FILE).rename(outside)

@@ -1,4 +1,4 @@
-"""`checkpoints/header.py`: what it reads is what safetensors has written, and it believes no header that lies."""
+"""`checkpoints/header.py` reads what safetensors has written, and refuses false headers."""
 
 import json
 
@@ -88,7 +88,7 @@ def test_a_header_longer_than_the_file_or_the_format_allows_is_not_read(length):
 
 
 def test_what_safetensors_refuses_is_refused_here(tmp_path):
-    """The library's own verdict on the lies above, so that neither is stricter than the other."""
+    """safetensors refuses the same false headers, so that neither reader is stricter."""
     from safetensors import SafetensorError, safe_open
 
     save_file(TENSORS, tmp_path / "a")

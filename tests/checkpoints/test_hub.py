@@ -1,4 +1,4 @@
-"""A hub on 127.0.0.1: the bits of the folder it serves, and not a byte that is not needed."""
+"""Reading from a hub on 127.0.0.1 returns the bits of its folder, and transfers only necessary bytes."""
 
 import copy
 import json
@@ -47,7 +47,7 @@ def hub(folder, cache, monkeypatch):
 
 
 def fill(cache, folder, names, commit=COMMIT):
-    """Put files into the cache as the hub's own client does: links of a snapshot to blobs."""
+    """Puts files into the cache like the hub's own client: a snapshot's links to blobs."""
     model = cache / f"models--{REPO.replace('/', '--')}"
     snapshot = model / "snapshots" / commit
     for part in (model / "refs", model / "blobs", snapshot):
@@ -65,7 +65,7 @@ def header_size(file):
 
 
 def assert_same(layer, folder, index=0):
-    """Whether a layer has the bits of the one in the folder, and embeds and computes alike."""
+    """Checks that a layer has the bits of the layer in the folder, and embeds and computes the same."""
     local = Layer1.from_checkpoint(folder, index)
     ours, theirs = layer.state_dict(), local.state_dict()
     assert ours.keys() == theirs.keys()
@@ -197,7 +197,7 @@ def test_a_terminal_gets_a_progress_bar_of_the_layers_bytes(monkeypatch, capsys)
 
 @pytest.mark.slow
 def test_the_endpoint_is_that_of_the_environment_as_a_process_starts(hub, folder):
-    """As a user sets it: what huggingface_hub reads at import, and this file cannot undo."""
+    """Sets variables that huggingface_hub reads at import, in a new process."""
     program = (
         "import sys, torch; from armlet import Layer1; layer = Layer1.from_checkpoint(sys.argv[1])\n"
         "print(layer(layer.embed(torch.tensor([[7, 3]]))).double().sum().item())"
@@ -261,14 +261,14 @@ def test_a_row_that_cannot_be_fetched_is_one_line(hub, folder):
 def test_a_hub_that_ignores_ranges_is_named(hub):
     hub.ranges = False
     message = refusal(lambda: Layer1.from_checkpoint(REPO))
-    assert f"at {hub.address}: asked for bytes 0 to 7, the hub sent" in message
+    assert f"at {hub.address}: requested bytes 0 to 7, the hub sent" in message
     assert f"`hf download {REPO}`" in message
 
 
 def test_more_bytes_than_were_asked_for_are_refused(hub, folder):
     file = only_in(folder, "layers.1.", "layers.0.")
     hub.extra[file.name] = b"more"
-    assert "asked for bytes 0 to 7, the hub sent 12 bytes" in refusal(lambda: Layer1.from_checkpoint(REPO, 1))
+    assert "requested bytes 0 to 7, the hub sent 12 bytes" in refusal(lambda: Layer1.from_checkpoint(REPO, 1))
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, MemoryError, ValueError("ours"), TypeError("ours")])
@@ -438,7 +438,7 @@ class TestOffline:
 
     def test_a_model_that_is_not_cached_is_one_line(self, cache):
         message = refusal(lambda: Layer1.from_checkpoint(REPO))
-        assert f"{REPO!r} is no folder here, and the hub at http://127.0.0.1:9 did not give it" in message
+        assert f"{REPO!r} is not a local folder, and the hub at http://127.0.0.1:9 did not provide it" in message
 
     def test_a_configuration_alone_is_no_model(self, folder, cache):
         fill(cache, folder, ["config.json"])
@@ -470,7 +470,7 @@ def test_a_layer_of_a_hub_can_be_copied(folder):
 
 @pytest.mark.usefixtures("hub")
 def test_rows_are_fetched_side_by_side(monkeypatch):
-    """Eight rows at a time: each waits until all eight are asked for."""
+    """Eight rows at a time: each waits until all eight are requested."""
     together = threading.Barrier(hub_module.THREADS, timeout=20)
     rows, cat_file = open_checkpoint(REPO).rows, HfFileSystem.cat_file
     rows(torch.tensor([[0]]))

@@ -1,4 +1,4 @@
-"""Which model answers: its folder and its hash."""
+"""A model's folder and its hash."""
 
 from armlet.checkpoints.identity import ABACUS, abacus, fingerprint, model_folder
 from tiny_checkpoints import save

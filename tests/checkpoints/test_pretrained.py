@@ -1,4 +1,4 @@
-"""`checkpoints/pretrained.py`: what it loads, and one line for everything it refuses. Needs no network."""
+"""`checkpoints/pretrained.py` loads models, and refuses the rest in one line. Needs no network."""
 
 import json
 from logging import INFO
@@ -43,7 +43,7 @@ def tiny() -> LlamaConfig:
 
 
 def shard(folder: Path) -> list[Path]:
-    """Replace the one file of weights by several and their index."""
+    """Replaces the only file of weights by several and their index."""
     (folder / "model.safetensors").unlink()
     torch.manual_seed(0)
     LlamaForCausalLM(tiny()).save_pretrained(folder, max_shard_size="5KB")
@@ -74,7 +74,7 @@ def refusal(model_id: str | Path) -> str:
 
 @pytest.fixture
 def hub_asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids that the hub was asked for; it answers as it does where there is no network."""
+    """The ids that were requested from a hub that answers as if there were no network."""
     asked = []
 
     def no_network(model_id: str, **_: object) -> str:
@@ -128,7 +128,7 @@ def test_what_looks_like_a_folder_is_never_asked_of_the_hub(model_id: str, hub_a
 @pytest.mark.parametrize("model_id", ["nobody/nothing", "nothing"])
 def test_hub_id_that_cannot_be_reached_is_named_with_the_reason(model_id: str, hub_asked: list[str]) -> None:
     message = refusal(model_id)
-    assert message.startswith(f"'{model_id}' is no folder here, and the hub did not give it")
+    assert message.startswith(f"'{model_id}' is not a local folder, and the hub did not provide it")
     assert "Name or service not known" in message
     assert hub_asked == [model_id]
 
@@ -248,7 +248,7 @@ def test_missing_tokenizer_is_named(folder: Path) -> None:
 
 
 def test_tokenizer_without_a_vocabulary_does_not_pass_for_one(folder: Path) -> None:
-    """Transformers gives an empty Qwen2 tokenizer where the files are missing: every prompt would be empty."""
+    """Transformers returns an empty Qwen2 tokenizer if the files are missing: every prompt would be empty."""
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "Qwen2Tokenizer"}')
     message = refusal(folder)

@@ -34,7 +34,7 @@ ASK = ("w5 w6 w7", "--max-new-tokens", 12)
 
 @pytest.fixture(autouse=True)
 def plain_terminal(tmp_path, monkeypatch):
-    """Each test in a folder of its own, on 80 columns; transformers logs afterwards as it did before."""
+    """Runs each test in its own folder, on 80 columns, and restores transformers' logging."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     verbosity = logging.get_verbosity()
@@ -56,12 +56,12 @@ def chatty(tmp_path_factory):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """For what is only about numbers: no figure."""
+    """Skips figures, for tests that are only about numbers."""
     monkeypatch.setattr("armlet.commands.inspect._save_figure", lambda *_: [])
 
 
 def process(code, *arguments, **environment):
-    """The same in a process of its own, after `code`."""
+    """Runs a command in a new process, after `code`."""
     command = f"{code}\nfrom armlet.cli import main\nmain()"
     return subprocess.run(
         [sys.executable, "-c", command, *map(str, arguments)],
@@ -85,7 +85,7 @@ def model_of(folder):
 
 
 def hooked(folder, prompts, layer=0):
-    """The activated gates, through a hook of the test's own."""
+    """The activated gates, through a hook."""
     model, found = model_of(folder), []
     activation = model.model.layers[layer].mlp.act_fn
     handle = activation.register_forward_hook(lambda _module, _args, out: found.append(out[0]))
@@ -319,7 +319,7 @@ def test_the_answers_stand_side_by_side_with_the_parting_token_marked(folder):
     answers = result("generate", folder, *ASK)
     out = shown("generate", folder, *ASK)
     at = answers["first_difference"]
-    assert f"they part at token {at + 1}, »marked«" in out
+    assert f"first difference at token {at + 1}, »marked«" in out
     columns = zip(*(line.split("│")[1:3] for line in out.splitlines() if line.startswith("│")), strict=True)
     for column, name in zip(columns, ("baseline", "treated"), strict=True):
         tokens = answers[name]["tokens"]
@@ -445,7 +445,7 @@ def test_generating_leaves_the_global_generator_alone(folder, temperature):
 
 
 def interrupt(monkeypatch, count):
-    """Let the count-th token of a command press Ctrl-C."""
+    """Presses Ctrl-C at the count-th token of a command."""
     seen, put = [], TokenStream.put
 
     def pressing(self, value):
@@ -509,7 +509,7 @@ TokenStream.put = pressing
 
 
 def interrupt_inspection(monkeypatch, count):
-    """Let the prompt behind the count-th press Ctrl-C."""
+    """Presses Ctrl-C at the prompt after the count-th."""
 
     def pressing(*args):
         for index, gate in enumerate(activated_gates(*args)):
@@ -555,7 +555,7 @@ def test_ctrl_c_elsewhere_ends_quietly(folder, monkeypatch, place):
 
 @pytest.fixture(scope="module")
 def places(folder, tmp_path_factory):
-    """What the arguments of a bad command line may name."""
+    """Files for bad command lines."""
     root = tmp_path_factory.mktemp("bad")
     weightless, truncated, gpt2 = (root / name for name in ("weightless", "truncated", "gpt2"))
     (save(weightless) / "model.safetensors").unlink()
@@ -622,12 +622,12 @@ BAD = {
     f"{GENERATE} --scope word": "'word' is not one of 'token', 'sequence', 'call'",
     f"{INSPECT} --prompts {{root}}/absent": "absent cannot be read (No such file or directory)",
     f"{INSPECT} --prompts {{root}}": "cannot be read (Is a directory)",
-    f"{INSPECT} --prompts {{root}}/binary.txt": "binary.txt cannot be read (it is no UTF-8 text)",
+    f"{INSPECT} --prompts {{root}}/binary.txt": "binary.txt cannot be read (it is not UTF-8 text)",
     f"{INSPECT} --prompts {{root}}/empty.txt": "empty.txt contains no prompt",
-    f"{INSPECT} --synthetic modes": "name no model, layer or prompt with it",
-    "inspect --synthetic modes --prompt w1 --out out": "name no model, layer or prompt with it",
-    "inspect --synthetic modes --prompts {root}/file --out out": "name no model, layer or prompt with it",
-    "inspect --synthetic modes --layer 1 --out out": "name no model, layer or prompt with it",
+    f"{INSPECT} --synthetic modes": "leave out model, layer and prompt",
+    "inspect --synthetic modes --prompt w1 --out out": "leave out model, layer and prompt",
+    "inspect --synthetic modes --prompts {root}/file --out out": "leave out model, layer and prompt",
+    "inspect --synthetic modes --layer 1 --out out": "leave out model, layer and prompt",
     "inspect --synthetic waves --out out": "'waves' is not one of 'modes', 'heavy-tail'",
     f"{INSPECT} --dtype float7": "dtype: expected auto, float32, bfloat16",
     f"{INSPECT} --device nowhere": "device 'nowhere' cannot be used here",
@@ -641,10 +641,10 @@ BAD = {
     f"{GENERATE} --config {{root}}/unknown.json": "unknown.json: outward: unknown knee",
     f"{GENERATE} --config {{root}}/range.json": "range.json: Inward: knee must be a number in [0, 1], found 99",
     f"{GENERATE} --config {{root}}/layers.json": "has layers 0 to 2, found 7",
-    f"{GENERATE} --config {{root}}/torn.json --policy inward": "--config names policy, layers, scope, site and seed",
-    f"{GENERATE} --config {{root}}/torn.json --layers all": "--config names policy, layers, scope, site and seed",
-    f"{GENERATE} --config {{root}}/torn.json --scope call": "--config names policy, layers, scope, site and seed",
-    f"{GENERATE} --config {{root}}/torn.json --seed 1": "--config names policy, layers, scope, site and seed",
+    f"{GENERATE} --config {{root}}/torn.json --policy inward": "--config sets policy, layers, scope, site and seed",
+    f"{GENERATE} --config {{root}}/torn.json --layers all": "--config sets policy, layers, scope, site and seed",
+    f"{GENERATE} --config {{root}}/torn.json --scope call": "--config sets policy, layers, scope, site and seed",
+    f"{GENERATE} --config {{root}}/torn.json --seed 1": "--config sets policy, layers, scope, site and seed",
     f"{GENERATE} --max-new-tokens 0": "Invalid value for '--max-new-tokens'",
     f"{GENERATE} --temperature -0.5": "Invalid value for '--temperature'",
     f"{GENERATE} --temperature nan": "Invalid value for '--temperature'",
@@ -652,8 +652,8 @@ BAD = {
     "inspect {tiny} --prompt w1 --out {root}/file": "file is a file",
     "inspect {tiny} --prompt w1 --out {root}/file/below/it": "file is a file",
     "generate {tiny} w1 --out {root}/file/below/it": "file is a file",
-    "generate {tiny} \udcff --out out": "is no UTF-8 text",
-    "inspect {tiny} --prompt w1 --out out\udcff": "is no UTF-8 text",
+    "generate {tiny} \udcff --out out": "is not UTF-8 text",
+    "inspect {tiny} --prompt w1 --out out\udcff": "is not UTF-8 text",
 }
 
 
@@ -682,7 +682,7 @@ def test_bad_input_leaves_stdout_empty_under_json_too(places, line):
 @pytest.mark.parametrize("command", ["inspect", "generate"])
 def test_an_empty_prompt_is_bad_input(folder, command):
     arguments = ["--prompt", ""] if command == "inspect" else [""]
-    assert run(command, folder, *arguments) == (2, "", "armlet: prompts: '' gives no token\n")
+    assert run(command, folder, *arguments) == (2, "", "armlet: prompts: '' has no tokens\n")
 
 
 @pytest.mark.parametrize(
@@ -697,8 +697,8 @@ def test_a_hub_id_that_nobody_answers_for_is_bad_input(monkeypatch, line):
     monkeypatch.setattr("armlet.checkpoints.hub_requests.PAUSE", 0)
     code, out, err = run(*line, "--out", "out")
     assert (code, out) == (2, "")
-    assert err.startswith("armlet: 'nobody/nothing' is no folder here, and the hub")
-    assert "did not give it: check the name or the network" in err
+    assert err.startswith("armlet: 'nobody/nothing' is not a local folder, and the hub")
+    assert "did not provide it: check the name or the network" in err
     assert err.count("\n") == 1
 
 

@@ -1,4 +1,4 @@
-"""`armlet explain`: figures, JSON and CSV hold one run; bad input is one line; Ctrl-C keeps the finished layers."""
+"""`armlet explain`: figures, JSON and CSV contain one run; bad input is one line; Ctrl-C keeps finished layers."""
 
 import csv
 import json
@@ -189,7 +189,7 @@ def test_ctrl_c_before_the_first_layer_is_finished_leaves_nothing(folder, monkey
 
 
 def interrupt(monkeypatch, after):
-    """Lets the layer after so many press Ctrl-C."""
+    """Presses Ctrl-C at the layer after this number of layers."""
 
     def pressing(*args):
         for index, findings in enumerate(measure_layers(*args)):
@@ -207,7 +207,7 @@ def interrupt(monkeypatch, after):
         (("--count", "0"), "one of them not 0, found '0'"),
         (("--count", "-5"), "found '-5'"),
         (("--count", "999999"), "found '999999'"),
-        (("--filler", ""), "filler: '' gives no token"),
+        (("--filler", ""), "filler: '' has no tokens"),
         (("--layers", "3"), "has layers 0 to 2, found 3"),
         (("--layers", "last"), "expected indices"),
         (("--position", "middle"), "'middle' is not one of 'before', 'between', 'end'"),
@@ -239,7 +239,7 @@ def test_what_is_no_list_of_counts_is_refused(text):
 
 @pytest.mark.slow
 def test_smollm2_bears_out_the_affine_claim_and_not_louder_activations(smollm2_folder):
-    """LOG.md's findings, on one count: what is claimed there is what this code measures."""
+    """This code measures LOG.md's findings, for one count."""
     found = result("explain", smollm2_folder, "--layers", "0", "--count", "55", "--out", "here")
     of = {(row["filler"], row["quantity"]): row for row in found["rows"]}
     assert of["/", "mass"]["high"] < -0.3

@@ -1,4 +1,4 @@
-"""`armlet quantize`: one run in JSON, table and figure; it goes on where it was cut short; refusals of one line."""
+"""`armlet quantize`: one run in JSON, table and figure; resuming; refusals in one line."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(folder, tmp_path_factory):
-    """One run: its result, and the folder."""
+    """The result and the folder of a run."""
     at = tmp_path_factory.mktemp("run")
     (at / "text.txt").write_text(TEXT)
     before = Path.cwd()
@@ -56,7 +56,7 @@ def whole(folder, tmp_path_factory):
 
 
 def numbers(found):
-    """All but where it was written."""
+    """The result without its paths."""
     return {name: value for name, value in found.items() if name not in ("figures", "setting")}
 
 
@@ -122,7 +122,7 @@ def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(whole, folder, 
     monkeypatch.setattr("armlet.precision.measure.Bench.run", interrupted)
     code, out, err = run("quantize", folder, *ASKED, "--out", "here", "--json")
     assert (code, out) == (130, "")
-    assert err == "interrupted: here keeps what there is, and the same command goes on\n"
+    assert err == "interrupted: the same command resumes the run in here\n"
     assert numbers(result("quantize", folder, *ASKED, "--out", "here")) == numbers(whole[0])
     keys = [trial.key for trial in calls]
     assert len(keys) == len(set(keys)) + 1  # the one that was cut off is run again, and no other
@@ -156,7 +156,7 @@ def test_ctrl_c_before_the_first_code_is_complete_shows_no_result(folder, monkey
     monkeypatch.setattr("armlet.precision.measure.Bench.run", interrupted)
     code, out, err = run("quantize", folder, *ASKED, "--out", "here")
     assert (code, out) == (130, "")
-    assert err == "interrupted: here keeps what there is, and the same command goes on\n"
+    assert err == "interrupted: the same command resumes the run in here\n"
 
 
 @pytest.mark.slow

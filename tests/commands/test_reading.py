@@ -1,4 +1,4 @@
-"""Commands read no more of a model than they need, one layer at a time."""
+"""Commands read only the necessary layers of a model, one at a time."""
 
 from pathlib import Path
 

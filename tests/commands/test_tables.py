@@ -1,4 +1,4 @@
-"""The tables show every number and lose none of it to the terminal's width."""
+"""The tables show every number, whatever the terminal's width."""
 
 import math
 from dataclasses import replace
@@ -130,7 +130,7 @@ def test_a_policy_that_stands_there_twice_is_numbered():
 
 
 def answered(baseline, treated, *, policy=None, layers=0, interrupted=False, width=80):
-    """The table of two answers, given as tokens or None."""
+    """The table of two answers, from tokens or None."""
 
     def answer(tokens, cut):
         return None if tokens is None else Answer(tokens, words().decode(tokens), cut)
@@ -150,7 +150,7 @@ def cells(text):
 def test_the_first_token_at_which_they_part_is_marked_in_both():
     text = answered([1, 2, 3], [1, 9, 3])
     assert cells(text) == ["w1» w2« w3", "w1» w9« w3"]
-    assert "they part at token 2, »marked«" in text
+    assert "first difference at token 2, »marked«" in text
 
 
 def test_the_same_answer_has_no_mark():
@@ -163,7 +163,7 @@ def test_the_same_answer_has_no_mark():
 def test_of_an_answer_that_goes_on_the_next_token_is_marked():
     text = answered([1, 2], [1, 2, 3, 4])
     assert cells(text) == ["w1 w2", "w1 w2» w3« w4"]
-    assert "they part at token 3" in text
+    assert "first difference at token 3" in text
     assert cells(answered([1, 2, 3], [1])) == ["w1» w2« w3", "w1"]
 
 

@@ -1,4 +1,4 @@
-"""`armlet vllm-check` where there is no vLLM; with one it is tested in tests_vllm/."""
+"""`armlet vllm-check` without vLLM; with vLLM it is tested in tests_vllm/."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from armlet.cli import main
         (("--prompt", "one"), "two prompts are needed"),
         (("--policy", "sideways"), "expected one of outward"),
         (("--config", "nowhere.json"), "nowhere.json: cannot be read"),
-        (("--config", "nowhere.json", "--layers", "2"), "--layers: --config names it"),
+        (("--config", "nowhere.json", "--layers", "2"), "--layers: --config sets it"),
     ],
 )
 def test_what_cannot_be_checked_is_one_line(capsys, arguments, message):

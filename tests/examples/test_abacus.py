@@ -1,4 +1,4 @@
-"""The embedded model: its files, its tokens, how often it is right, and that its training can be run again."""
+"""The embedded model: its files, tokens and accuracy, and its reproducible training."""
 
 import importlib
 import json
@@ -105,7 +105,7 @@ def test_a_prompt_has_a_place_for_fillers_of_any_kind(tokenizer, problem):
     places: dict[Position, int] = {"before": 0, "between": 0, "end": size}
     for position, at in places.items():
         prompt = make_prompt(tokenizer, problem.question, system="", position=position)
-        assert ("".join(prompt.words), prompt.at, prompt.question) == (f"{problem.question}=?", at, (0, size))
+        assert ("".join(prompt.words), prompt.insert_at, prompt.question) == (f"{problem.question}=?", at, (0, size))
         run = filler_tokens(tokenizer, Filler("/", 25))
         text = f"{problem.question[:at]}{'/' * 25}{problem.question[at:]}=?"
         assert tokenizer.decode(prompt.filled(run)) == text
@@ -136,7 +136,7 @@ def test_the_card_says_what_was_measured(answers):
 
 @pytest.fixture(scope="module")
 def script():
-    """The example as a module; it is run with one thread."""
+    """The example as a module, run with one thread."""
     threads = torch.get_num_threads()
     sys.path.insert(0, str(SCRIPT.parent))
     torch.set_num_threads(1)
@@ -147,7 +147,7 @@ def script():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """What two steps of the example's training leave."""
+    """The folder that two steps of the example's training write."""
     folder = tmp_path_factory.mktemp("trained") / "abacus"
     command = [sys.executable, SCRIPT, "--out", folder, "--steps", "2", "--seed", "3", "--problems", "1"]
     paths = os.pathsep.join(filter(None, (str(Path(armlet.__file__).parents[1]), os.environ.get("PYTHONPATH"))))
@@ -178,7 +178,7 @@ def weights_after(script, seed):
     tokenizer = script.make_tokenizer()
     model = script.make_model(tokenizer)
     script.train(model, tokenizer, 2, seed)
-    script.know_all_bytes(model, tokenizer)
+    script.extend_to_all_bytes(model, tokenizer)
     return model.state_dict()
 
 

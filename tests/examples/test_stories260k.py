@@ -1,4 +1,4 @@
-"""The example that makes a folder of stories260K: what it makes tells the published story."""
+"""The example makes a folder of stories260K that generates the published story."""
 
 import subprocess
 import sys

@@ -165,7 +165,7 @@ def test_intervals_over_seeds_are_students_and_seeds_that_agree_have_none():
 
 
 def trained_here(runs, recipe, data, _processes):
-    """As `train_with_arm._trained`, in this process."""
+    """Replaces `train_with_arm._trained`, in this process."""
     return (train_with_arm._one(run, recipe, data) for run in runs)
 
 
@@ -198,7 +198,7 @@ def test_ctrl_c_exits_with_130_and_keeps_what_there_is(text, tmp_path):
     os.killpg(run.pid, signal.SIGINT)
     err = run.communicate(timeout=60)[1]
     assert run.returncode == 130
-    assert "the same command goes on" in " ".join(err.split())
+    assert "the same command resumes" in " ".join(err.split())
 
 
 @pytest.mark.parametrize("rates", ["abc", ",", "0.01,-1", "0.1,0.1", "0.1,0.01", "0.1,inf", "nan"])
@@ -222,7 +222,7 @@ def test_a_text_that_is_too_short_is_told_its_size(size, tmp_path, capsys):
     with pytest.raises(typer.Exit) as found:
         train_with_arm.main(tmp_path / "text", out=tmp_path / "out")
     assert found.value.exit_code == 2
-    assert f"{size} bytes are too few" in " ".join(capsys.readouterr().err.split())
+    assert f"expected a text of 10 kB or more, found {size} bytes" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow

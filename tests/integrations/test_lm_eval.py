@@ -8,7 +8,7 @@ import torch
 
 from armlet.attachment.attach import attach
 from armlet.attachment.config import ConfigError, describe
-from armlet.commands.lm_eval import PASSED_ON, lm_eval, with_model
+from armlet.commands.lm_eval import PASS_THROUGH, lm_eval, with_model
 from armlet.evaluation.report.page import markdown
 from armlet.evaluation.report.page import write as write_report
 from armlet.integrations import lm_eval as integration
@@ -274,7 +274,7 @@ def command(*arguments):
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.callback()(lambda: None)
-    app.command("lm-eval", **PASSED_ON)(lm_eval)
+    app.command("lm-eval", **PASS_THROUGH)(lm_eval)
     app(["lm-eval", *map(str, arguments)], standalone_mode=False)
 
 

@@ -1,4 +1,4 @@
-"""The figure as code: ours and theirs agree for every family, with its options, with ARM, prefilled and decoded."""
+"""`Layer1` agrees with Hugging Face for every family and its options, with ARM, prefilled and decoded."""
 
 import copy
 from dataclasses import fields, replace
@@ -246,7 +246,7 @@ def test_positions_are_those_of_hugging_face():
 
 
 def ours_in_chunks(layer, x, sizes, mask=None):
-    """y of x `[batch, seq, d_model]`, given to the layer in pieces."""
+    """y of x `[batch, seq, d_model]`, passed to the layer in pieces."""
     cache, parts = KVCache(), []
     for chunk in x.split(sizes, dim=1):
         seen = None if mask is None else mask[:, : cache.length + chunk.shape[1]]
@@ -256,7 +256,7 @@ def ours_in_chunks(layer, x, sizes, mask=None):
 
 
 def theirs_in_chunks(model, index, ids, sizes):
-    """(x, y) of one layer of Hugging Face's model, given the tokens in pieces."""
+    """(x, y) of one layer of Hugging Face's model, with the tokens passed in pieces."""
     output, parts = None, []
     for chunk in ids.split(sizes, dim=1):
         cached = cache_argument(model, output) if output else {}
@@ -588,7 +588,7 @@ def test_inputs_of_another_shape_are_refused():
 def test_a_layer_without_an_embedding_says_so():
     model = tiny()
     layer = Layer1.from_tensors(model.config, model.model.layers[0].state_dict())
-    with pytest.raises(ArgumentError, match="made without an embedding"):
+    with pytest.raises(ArgumentError, match="created without an embedding"):
         layer.embed(prompt(4))
 
 

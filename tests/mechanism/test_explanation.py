@@ -55,7 +55,7 @@ def test_findings_are_those_of_each_prompt_filler_and_layer_by_itself(family):
                     np.testing.assert_array_equal(found[name][own], values)
             for policy, treated in zip(POLICIES, findings.treated, strict=True):
                 arm = ARM(policy, width=48, layer=findings.layer, noise=Noise(0))
-                np.testing.assert_array_equal(treated[own], near_zero_after(seen[0], halfwidth, arm, prompt.at))
+                np.testing.assert_array_equal(treated[own], near_zero_after(seen[0], halfwidth, arm, prompt.insert_at))
             if at == 0:
                 example = 1 + setup.example()
                 assert torch.equal(findings.attention[1], seen[example].attention)

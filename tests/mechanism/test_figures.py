@@ -45,7 +45,7 @@ def test_attention_is_drawn_without_and_with_filler_and_the_fillers_own_apart():
     upper, lower = figure.axes
     plain, filled = upper.lines[0].get_ydata(), upper.lines[1].get_ydata()
     np.testing.assert_array_equal(plain, received[0])
-    inside = np.arange(prompt.at, prompt.at + FILLER.count)
+    inside = np.arange(prompt.insert_at, prompt.insert_at + FILLER.count)
     np.testing.assert_array_equal(filled, np.delete(received[1].numpy(), inside))
     np.testing.assert_array_equal(lower.lines[0].get_ydata(), received[1])
     assert [label.get_text() for label in upper.get_xticklabels()] == list(prompt.words)

@@ -1,4 +1,4 @@
-"""A filler has exactly the tokens asked for, stands where asked, and leaves the prompt's own tokens as they are."""
+"""A filler has exactly the requested tokens and position, and leaves the prompt's own tokens unchanged."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def prompt_of(template, position="between", question=QUESTION, seed=(0,)):
 def test_each_position_is_where_its_name_says(template, ids, places, question):
     for position, at in places.items():
         prompt = prompt_of(template, position)
-        assert (prompt.ids.tolist(), prompt.at, prompt.question) == (ids, at, question)
+        assert (prompt.ids.tolist(), prompt.insert_at, prompt.question) == (ids, at, question)
         assert prompt.words == tuple(f"w{token}" for token in ids)
         filler = torch.tensor([30, 31])
         assert prompt.filled(filler).tolist() == [*ids[:at], 30, 31, *ids[at:]]
@@ -59,12 +59,12 @@ def test_each_position_is_where_its_name_says(template, ids, places, question):
 @pytest.mark.parametrize("question", ["w3", "w5", "w20", "w10"])
 def test_a_question_that_stands_in_the_template_or_the_system_prompt_too_is_found(question):
     assert prompt_of(TURNS, question=question).question == (6, 7)
-    assert make_prompt(tokenizer_with(TURNS), "w20 w21", system="w1", position="before").at == 1
+    assert make_prompt(tokenizer_with(TURNS), "w20 w21", system="w1", position="before").insert_at == 1
 
 
 @pytest.mark.parametrize("template", [TURNS, None], ids=["template", "no template"])
 def test_a_question_without_a_token_is_refused(template):
-    with pytest.raises(ArgumentError, match="prompts: '' gives no token"):
+    with pytest.raises(ArgumentError, match="prompts: '' has no tokens"):
         prompt_of(template, question="")
 
 
@@ -79,7 +79,7 @@ def test_special_tokens_at_both_ends_stay_there(position, at):
     both = TemplateProcessing(single="w0 $A w62 w62", special_tokens=[("w0", 0), ("w62", 62)])
     tokenizer._tokenizer.post_processor = both
     prompt = make_prompt(tokenizer, QUESTION, system=SYSTEM_WORDS, position=position)
-    assert (prompt.ids.tolist(), prompt.at, prompt.question) == ([0, 10, 11, 12, 20, 21, 62, 62], at, (4, 6))
+    assert (prompt.ids.tolist(), prompt.insert_at, prompt.question) == ([0, 10, 11, 12, 20, 21, 62, 62], at, (4, 6))
 
 
 def test_tokens_are_those_of_the_whole_text_at_once(smollm2):
@@ -90,7 +90,7 @@ def test_tokens_are_those_of_the_whole_text_at_once(smollm2):
         prompt = make_prompt(tokenizer, turns[1]["content"], position=position)
         assert prompt.ids.tolist() == whole
         assert tokenizer.decode(prompt.ids[slice(*prompt.question)]) == turns[1]["content"]
-        assert tokenizer.decode(prompt.ids[prompt.at :]).startswith(
+        assert tokenizer.decode(prompt.ids[prompt.insert_at :]).startswith(
             {"before": SYSTEM, "between": turns[1]["content"], "end": "<|im_end|>"}[position]
         )
 
@@ -109,10 +109,10 @@ def test_a_prompt_without_a_place_for_the_filler_is_refused(template, position, 
 
 
 def test_a_random_position_is_any_place_of_the_question_and_its_seeds():
-    draws = [prompt_of(TURNS, "random", seed=(seed,)).at for seed in range(200)]
-    ends = [prompt_of(TURNS, position).at for position in ("between", "end")]
+    draws = [prompt_of(TURNS, "random", seed=(seed,)).insert_at for seed in range(200)]
+    ends = [prompt_of(TURNS, position).insert_at for position in ("between", "end")]
     assert set(draws) == set(range(ends[0], ends[1] + 1))
-    assert draws == [prompt_of(TURNS, "random", seed=(seed,)).at for seed in range(200)]
+    assert draws == [prompt_of(TURNS, "random", seed=(seed,)).insert_at for seed in range(200)]
 
 
 def test_a_plain_prompt_is_context_and_question_as_they_stand():
@@ -121,7 +121,7 @@ def test_a_plain_prompt_is_context_and_question_as_they_stand():
     for position, at in places.items():
         prompt = make_prompt(tokenizer, " w3 w4 w5", system="w1 w2", position=position, plain=True)
         assert prompt.ids.tolist() == tokenizer("w1 w2 w3 w4 w5")["input_ids"]
-        assert (prompt.at, prompt.question) == (at, (2, 5))
+        assert (prompt.insert_at, prompt.question) == (at, (2, 5))
 
 
 @given(st.integers(1, 40), st.lists(st.sampled_from(["w7", "w8", "w9"]), min_size=1, max_size=3))
@@ -152,7 +152,7 @@ def test_random_sentences_are_those_of_seed_and_prompt_and_shorter_ones_begin_lo
 
 
 def test_a_filler_without_a_token_is_refused():
-    with pytest.raises(ArgumentError, match="filler: '' gives no token"):
+    with pytest.raises(ArgumentError, match="filler: '' has no tokens"):
         filler_tokens(words(), Filler("", 3))
 
 

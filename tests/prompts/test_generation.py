@@ -1,4 +1,4 @@
-"""One generation for every command: logits alone decide, and nothing global is changed."""
+"""All commands generate alike: only logits matter, and nothing global is changed."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Prompts come from a file line by line, and reach the model through its chat template where it has one."""
+"""Prompts are the lines of a file, and reach the model through its chat template, if any."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ LINES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp
 
 
 def beginning(tokenizer):
-    """Let the tokenizer put w9 before every text, as many do with their token for the beginning."""
+    """Makes the tokenizer put w9 before every text, as many do with their BOS."""
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="w9 $A", special_tokens=[("w9", 9)])
     return tokenizer
 
@@ -57,7 +57,7 @@ def test_a_file_without_a_prompt_is_refused_by_name(tmp_path, content):
 
 def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    reasons = {"absent": "No such file", ".": "Is a directory", "binary": "it is no UTF-8 text"}
+    reasons = {"absent": "No such file", ".": "Is a directory", "binary": "it is not UTF-8 text"}
     for name, reason in reasons.items():
         with pytest.raises(ArgumentError, match=f"cannot be read \\({reason}"):
             read_prompts(tmp_path / name)
@@ -95,7 +95,7 @@ def test_tokens_are_one_row_of_int64(template):
 def test_a_prompt_without_a_token_is_refused(prompt, template):
     tokenizer = words()
     tokenizer.chat_template = template
-    with pytest.raises(ArgumentError, match="gives no token"):
+    with pytest.raises(ArgumentError, match="has no tokens"):
         encode_prompt(tokenizer, prompt)
 
 

@@ -1,1 +1,1 @@
-"""What a model answers without ARM and with it."""
+"""A model's answers without ARM and with it."""

@@ -1,4 +1,4 @@
-"""Generate the answers to one prompt without ARM and with it."""
+"""Generates the answers to one prompt without ARM and with it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +24,7 @@ def answer_twice(
     decoding: Decoding,
     tick: Callable[[], None] = lambda: None,
 ) -> Answers:
-    """Answers a prompt as `answer` does, with ARM (`attachment`) paused, and then with it."""
+    """Answers a prompt by `answer`, first with ARM (`attachment`) paused, then with it active."""
     with attachment.paused():
         baseline = answer(model, tokenizer, prompt, decoding, tick)
     treated = None if baseline.interrupted else answer(model, tokenizer, prompt, decoding, tick)
@@ -38,9 +38,9 @@ def answer(
     decoding: Decoding,
     tick: Callable[[], None] = lambda: None,
 ) -> Answer:
-    """Generates one answer to a user's turn, with the checkpoint's own filters of sampling (top_k, ...).
+    """Generates one answer to a user's turn, with the checkpoint's own sampling filters (top_k, ...).
 
-    Two answers with one seed are sampled from the same random numbers. `tick` is called after each token.
+    Answers with the same seed are sampled from the same random numbers. `tick` is called after each token.
     """
     ids, decoding = encode_prompt(tokenizer, prompt), replace(decoding, filters=checkpoint_filters(model))
     stream = TokenStream(tick)

@@ -22,7 +22,7 @@ def answers_table(tokenizer: "PreTrainedTokenizerBase", answers: Answers, attach
     if answers.interrupted:
         caption = "interrupted: this is what there is"
     elif index is not None:
-        caption = f"they part at token {index + 1}, »marked«"
+        caption = f"first difference at token {index + 1}, »marked«"
     table = Table(expand=True, caption=Text(caption), caption_justify="left")
     for heading in ("baseline", _treatment(attachment)):
         table.add_column(Text(heading), ratio=1)
@@ -32,7 +32,7 @@ def answers_table(tokenizer: "PreTrainedTokenizerBase", answers: Answers, attach
 
 
 def split_at(tokenizer: "PreTrainedTokenizerBase", answer: Answer, index: int | None) -> tuple[str, str, str]:
-    """The text before the token at `index`, that of the token, and the rest; None: all of it is before."""
+    """Splits the text into before the token at `index`, the token, and the rest; with None, all of it is before."""
     if index is None:
         return answer.text, "", ""
     start, end = (_characters(tokenizer, answer, count) for count in (index, index + 1))
@@ -40,7 +40,7 @@ def split_at(tokenizer: "PreTrainedTokenizerBase", answer: Answer, index: int | 
 
 
 def _characters(tokenizer: "PreTrainedTokenizerBase", answer: Answer, count: int) -> int:
-    """How many characters of the text the first `count` tokens give, without one that a later token completes."""
+    """The number of complete characters that the first `count` tokens produce."""
     decoded = str(tokenizer.decode(answer.tokens[:count], skip_special_tokens=True))
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(decoded, answer.text, strict=False))))
 

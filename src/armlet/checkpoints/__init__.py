@@ -1,1 +1,1 @@
-"""Model files: one layer out of a folder or a hub, a whole model, and which model it is."""
+"""Model files: reads one layer or a whole model from a folder or a hub, and identifies a model."""

@@ -1,6 +1,6 @@
-"""Parts of a checkpoint, in a local folder or on a hub: one layer, and the embedding's rows of some tokens.
+"""Parts of a checkpoint in a local folder or on a hub: one layer, and the embedding rows of some tokens.
 
-Only what is asked for is read. Nothing is unpickled, and no foreign code is run.
+Only the requested parts are read. Nothing is unpickled, and no foreign code is run.
 """
 
 from functools import cached_property
@@ -18,14 +18,14 @@ PREFIXES = ("model.", "language_model.model.", "model.language_model.", "")
 """The possible prefixes of "layers.0." in a checkpoint, in the order in which they are tried."""
 
 EMBEDDING = "embed_tokens.weight"
-ROTARY_BUFFER = "self_attn.rotary_emb.inv_freq"  # in old checkpoints; the configuration decides it
+ROTARY_BUFFER = "self_attn.rotary_emb.inv_freq"  # only in old checkpoints; the configuration determines it
 
 
 def open_checkpoint(directory_or_id: "str | Path | Checkpoint") -> "Checkpoint":
     """Opens a checkpoint, in a folder or on a hub (see `named_folder`), without reading a tensor.
 
-    Layers that are read from one `Checkpoint` share the headers and rows that have been downloaded. CheckpointError
-    without such a checkpoint, or for one that is incomplete, damaged, pickled or needs code of its own.
+    Layers that are read from one `Checkpoint` share downloaded headers and rows. Raises
+    CheckpointError if there is no such checkpoint, or if it is incomplete, damaged or pickled, or needs its own code.
     """
     if isinstance(directory_or_id, Checkpoint):
         return directory_or_id
@@ -34,7 +34,7 @@ def open_checkpoint(directory_or_id: "str | Path | Checkpoint") -> "Checkpoint":
 
 
 class Checkpoint:
-    """A checkpoint's layers and embedding; made by `open_checkpoint`."""
+    """A checkpoint's layers and embedding; created by `open_checkpoint`."""
 
     def __init__(self, files: Files) -> None:
         self.source = files.name  # the folder or the hub id
@@ -55,10 +55,10 @@ class Checkpoint:
         )
 
     def read(self, layer: int) -> dict[str, Tensor]:
-        """One layer's tensors, by their names without the prefix "model.layers.N.".
+        """Reads one layer's tensors, by their names without the prefix "model.layers.N.".
 
-        Tensors from a folder are views of its files, which must not change as long as the tensors are in use.
-        ArgumentError without such a layer, CheckpointError for a tensor that cannot be read or is quantised.
+        Tensors from a folder are views of its files, which must not change while the tensors are in use. Raises
+        ArgumentError if there is no such layer, CheckpointError if a tensor cannot be read or is quantised.
         """
         prefix, shards = self._shards_of_layer(layer)
         size = sum(shard.entries[name].size for name, shard in shards.items())
@@ -67,13 +67,13 @@ class Checkpoint:
         return _in_one_dtype(tensors, getattr(self.config.get_text_config(), "dtype", None))
 
     def shapes(self, layer: int) -> dict[str, Tensor]:
-        """The same tensors without values, on the "meta" device: only headers are read; errors as in `read`."""
+        """One layer's tensors without values, on the "meta" device. Reads only headers; raises what `read` raises."""
         prefix, shards = self._shards_of_layer(layer)
         entries = {name.removeprefix(prefix): shard.entries[name] for name, shard in shards.items()}
         return {name: torch.empty(e.shape, dtype=FLOATS[e.dtype], device="meta") for name, e in entries.items()}
 
     def _shards_of_layer(self, layer: int) -> tuple[str, dict[str, Shard]]:
-        """The prefix of one layer's tensors, and the file of each."""
+        """Returns the prefix of a layer's tensor names, and the file that contains each tensor."""
         if not 0 <= layer < self.layers:
             raise ArgumentError(f"layer: {self.source} has layers 0 to {self.layers - 1}, found {layer}")
         prefix = f"{self._prefix}layers.{layer:d}."
@@ -81,7 +81,7 @@ class Checkpoint:
         return prefix, {name: self._shard_of(name) for name in names}
 
     def _shard_of(self, name: str) -> Shard:
-        """The file that contains a tensor, and does not contain it quantised."""
+        """Returns the file that contains a tensor; raises CheckpointError if the tensor is missing or quantised."""
         file = self._weight_map[name]
         shard = self._files.shard(file)
         if name not in shard.entries:
@@ -95,7 +95,7 @@ class Checkpoint:
         return shard
 
     def embedding(self) -> tuple[str, Shard]:
-        """The embedding's name, and the file that contains it; CheckpointError without a readable one."""
+        """Returns the embedding's name and the file that contains it; raises CheckpointError if it cannot be read."""
         name, d_model = self._prefix + EMBEDDING, self.config.get_text_config().hidden_size
         if name not in self._weight_map:
             raise CheckpointError(f"{self.source} has no {name}; name a complete checkpoint")
@@ -107,7 +107,7 @@ class Checkpoint:
 
 
 class EmbeddingRows(nn.Module):
-    """An embedding without its table: a row is read when a token first needs it, and then kept."""
+    """An embedding that reads a row when a token first needs it, and keeps it; the whole table is never loaded."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class EmbeddingRows(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Token ids `[b, s]` → `[b, s, d]` on the CPU, in the checkpoint's dtype.
 
-        ArgumentError for an id that is not in the vocabulary, CheckpointError for rows that cannot be read.
+        Raises ArgumentError for an id outside the vocabulary, CheckpointError if rows cannot be read.
         """
         name, shard = self._checkpoint.embedding()
         entry = shard.entries[name]
@@ -133,10 +133,10 @@ class EmbeddingRows(nn.Module):
         return torch.stack([self._rows[index] for index in ids])[positions.cpu()]
 
 
-def _in_one_dtype(tensors: dict[str, Tensor], stated: object) -> dict[str, Tensor]:
-    """Tensors of several dtypes in the one that the configuration states, as transformers loads them."""
+def _in_one_dtype(tensors: dict[str, Tensor], config_dtype: object) -> dict[str, Tensor]:
+    """Casts tensors of mixed dtypes to the one that the configuration states, as transformers does, else the widest."""
     dtypes = {tensor.dtype for tensor in tensors.values()}
     if len(dtypes) < 2:
         return tensors
-    common = stated if isinstance(stated, torch.dtype) else max(dtypes, key=lambda dtype: dtype.itemsize)
+    common = config_dtype if isinstance(config_dtype, torch.dtype) else max(dtypes, key=lambda dtype: dtype.itemsize)
     return {name: tensor.to(common) for name, tensor in tensors.items()}

@@ -1,6 +1,6 @@
-"""The files of a checkpoint, wherever they are; those in a local folder; and the errors of every reader.
+"""The files of a checkpoint, in general and in a local folder, and the errors that all readers raise.
 
-Nothing is unpickled, and no file outside the folder is opened because a file inside names it.
+Nothing is unpickled, and a file cannot make the reader open files outside the checkpoint.
 """
 
 import json
@@ -27,7 +27,7 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
 Advance = Callable[[int], object]
-"""Called with each number of bytes that has been read."""
+"""Called after each read with the number of bytes read."""
 
 
 class CheckpointError(ArmletError, OSError):
@@ -44,11 +44,11 @@ class Shard(Protocol):
     entries: dict[str, TensorEntry]  # by the tensor's name
 
     def tensor(self, name: str, advance: Advance | None = None) -> Tensor:
-        """The whole tensor."""
+        """Reads a whole tensor."""
         ...
 
     def rows(self, name: str, indices: list[int]) -> Tensor:
-        """Some rows of a tensor `[n, d]`: `[len(indices), d]`."""
+        """Reads rows of a tensor `[n, d]`; returns `[len(indices), d]`."""
         ...
 
 
@@ -60,18 +60,18 @@ class Files(ABC):
         self._shards: dict[str, Shard] = {}
 
     def json(self, file: str) -> dict[str, object]:
-        """The JSON object in a file; MissingFileError without the file, CheckpointError for anything else in it."""
+        """Reads a JSON object; raises MissingFileError without the file, CheckpointError if it has other content."""
         place, content = self.place(file), self._read(file)
-        with explained(f"{place} is not readable as JSON", "; download the checkpoint again"):
+        with one_line_errors(f"{place} is not readable as JSON", "; download the checkpoint again"):
             parsed = json.loads(content.decode("utf-8"))
         if not isinstance(parsed, dict):
             raise CheckpointError(f"{place} is not a JSON object; download the checkpoint again")
         return parsed
 
     def shard(self, file: str) -> Shard:
-        """A safetensors file, of which only the header is read. It must not change as long as the checkpoint is in use.
+        """Opens a safetensors file and reads its header. The file must not change while the checkpoint is in use.
 
-        MissingFileError without the file, CheckpointError for one that cannot be read or is damaged.
+        Raises MissingFileError if the file is missing, CheckpointError if it cannot be read or is damaged.
         """
         if file not in self._shards:
             try:
@@ -86,17 +86,17 @@ class Files(ABC):
         return self.json(CONFIG_FILE)
 
     def config(self, make: "Callable[[], PreTrainedConfig] | None" = None) -> "PreTrainedConfig":
-        """The configuration, made by `make` if given; CheckpointError for one that transformers cannot read."""
+        """The configuration, from `make` if passed; raises CheckpointError if transformers cannot read it."""
         from transformers import CONFIG_MAPPING
 
         kind = self.settings.get("model_type")
         if isinstance(kind, str) and kind in CONFIG_MAPPING:
-            with explained(f"{self.place(CONFIG_FILE)} is not a valid configuration of {kind}"):
+            with one_line_errors(f"{self.place(CONFIG_FILE)} is not a valid configuration of {kind}"):
                 return make() if make else CONFIG_MAPPING[kind].from_dict(self.settings)
         raise self.config_refusal(f"model_type {kind!r}, which this version of transformers does not know")
 
     def config_refusal(self, problem: str) -> CheckpointError:
-        """The error for the configuration: about code of its own where it needs that, else about its `problem`."""
+        """The error for a configuration that needs its own code, or else has this `problem`."""
         if "auto_map" in self.settings:
             return CheckpointError(
                 f"{self.name} needs Python code of its own (auto_map in {CONFIG_FILE}), which armlet does not run; "
@@ -105,28 +105,28 @@ class Files(ABC):
         return CheckpointError(f"{self.place(CONFIG_FILE)} has {problem}; name a causal language model")
 
     def weight_map(self) -> dict[str, str]:
-        """Each tensor's name → the safetensors file that contains it. Of the files in an index, none is opened.
+        """Each tensor's name → the safetensors file that contains it. Files that an index names are not opened.
 
-        CheckpointError without safetensors, or for an index that is malformed or names a file outside the checkpoint.
+        Raises CheckpointError if there are no safetensors, or if an index is malformed or names an outside file.
         """
         with suppress(MissingFileError):
             return dict.fromkeys(self.shard(WEIGHTS_FILE).entries, WEIGHTS_FILE)
         try:
-            stated, place = self.json(INDEX_FILE).get("weight_map"), self.place(INDEX_FILE)
+            files, place = self.json(INDEX_FILE).get("weight_map"), self.place(INDEX_FILE)
         except MissingFileError as error:
             neither = f"{self.name} has neither {WEIGHTS_FILE} nor {INDEX_FILE}: {self.without_safetensors()}"
             raise CheckpointError(f"{neither}; convert or download it as safetensors") from error
-        if not isinstance(stated, dict) or not stated or not all(isinstance(file, str) for file in stated.values()):
+        if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
             raise CheckpointError(f"{place} has no weight_map from weights to files; download the checkpoint again")
-        for file in stated.values():
+        for file in files.values():
             path = PurePosixPath(file)
             leaves = path.is_absolute() or ".." in path.parts or "\\" in file or PureWindowsPath(file).drive
             if leaves or not path.parts or not file.isprintable():
                 raise CheckpointError(f"{place} names {file!r}, which leads out of the checkpoint; do not use it")
-        return stated
+        return files
 
     def progress(self, size: int, title: str) -> AbstractContextManager[Advance | None]:
-        """Shows how much of `size` bytes has been read; nothing where that takes no time."""
+        """Shows how much of `size` bytes has been read; shows nothing by default."""
         return nullcontext()
 
     @abstractmethod
@@ -135,7 +135,7 @@ class Files(ABC):
 
     @abstractmethod
     def without_safetensors(self) -> str:
-        """What there is in place of safetensors, for the error message."""
+        """The part of the error message that says what was found in place of safetensors."""
 
     @abstractmethod
     def _read(self, file: str) -> bytes: ...
@@ -145,9 +145,9 @@ class Files(ABC):
 
 
 class FileShard:
-    """A safetensors file on disk. Tensors are memory-mapped: only what is used of them is read.
+    """A safetensors file on disk. Tensors are memory-mapped: only the parts in use are read.
 
-    CheckpointError for a file that is truncated or damaged.
+    Raises CheckpointError if the file is truncated or damaged.
     """
 
     def __init__(self, file: Path) -> None:
@@ -160,14 +160,14 @@ class FileShard:
     def _opened(self) -> "Iterator[safe_open]":
         from safetensors import safe_open
 
-        damaged = explained(f"{self._file} is truncated or damaged", "; download the checkpoint again")
+        damaged = one_line_errors(f"{self._file} is truncated or damaged", "; download the checkpoint again")
         with damaged, safe_open(self._file, framework="pt") as tensors:
             yield tensors
         if _file_version(self._file) != self._version:
             raise CheckpointError(f"{self._file} was replaced while it was read; try again")
 
     def tensor(self, name: str, advance: Advance | None = None) -> Tensor:
-        """A view of the file, which must not change as long as the tensor is in use."""
+        """A view of the file, which must not change while the tensor is in use."""
         with self._opened() as tensors:
             tensor = tensors.get_tensor(name)
         if advance:
@@ -180,7 +180,7 @@ class FileShard:
 
 
 def _file_version(file: Path) -> tuple[int, ...]:
-    """What changes when a file is replaced or written to."""
+    """Values that change when a file is replaced or written to."""
     status = file.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
@@ -197,7 +197,7 @@ class Folder(Files):
         return str(self.path / file)
 
     def without_safetensors(self) -> str:
-        """Pickled weights, or nothing."""
+        """Names pickled weights, if there are any."""
         pickled = sorted(file.name for file in self.path.glob("*.bin"))
         return f"found {pickled[0]}, and pickle is never read" if pickled else "found no weights"
 
@@ -214,10 +214,10 @@ class Folder(Files):
 
 
 def named_folder(model: str | Path) -> Path | None:
-    """The folder that a model's name stands for; None for a hub id.
+    """The folder that a model's name denotes; None for a hub id.
 
-    A name stands for a folder if it is a `Path`, starts with ".", "/" or "~", exists here, or has more than one slash:
-    then no hub is asked for it, and CheckpointError says that it is no folder.
+    A name denotes a folder if it is a `Path`, starts with ".", "/" or "~", exists here, or has more than one slash.
+    Such a name is never looked up on a hub; if it is not a folder, CheckpointError is raised.
     """
     if not str(model):
         raise CheckpointError("no model is named: expected a folder or a hub id")
@@ -233,16 +233,16 @@ def named_folder(model: str | Path) -> Path | None:
 
 
 @contextmanager
-def explained(problem: str, advice: str = "") -> Iterator[None]:
-    """Turns an exception of a library, of any type and length, into one line: the problem, its reason, the advice."""
+def one_line_errors(problem: str, advice: str = "") -> Iterator[None]:
+    """Turns a library's exception, of any type and length, into one line with problem, reason and advice."""
     try:
         yield
-    except MemoryError:  # which is no fault of the checkpoint
+    except MemoryError:  # not caused by the checkpoint
         raise
     except Exception as error:
         raise CheckpointError(f"{problem} ({reason(error)}){advice}") from error
 
 
 def reason(error: BaseException) -> str:
-    """An error in one short line."""
+    """Shortens an error to one line."""
     return shorten(f"{type(error).__name__}: {error}", 240, placeholder=" …")

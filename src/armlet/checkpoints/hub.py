@@ -1,7 +1,7 @@
 """A checkpoint in a hub's repository, read by huggingface_hub's file system.
 
-Only the bytes that are needed are downloaded, and nothing is written to disk. Files that this machine's hub cache
-contains at the same commit are read from there.
+Only the necessary bytes are downloaded, and nothing is written to disk. Files that this machine's hub cache contains
+at the same commit are read from the cache.
 """
 
 import os
@@ -19,16 +19,16 @@ from torch import Tensor
 
 from armlet.checkpoints.folder import CONFIG_FILE, Advance, CheckpointError, Files, FileShard, MissingFileError, reason
 from armlet.checkpoints.header import FLOATS, LENGTH_BYTES, HeaderError, header_length, parse_header
-from armlet.checkpoints.hub_requests import UnreachableError, ask
+from armlet.checkpoints.hub_requests import UnreachableError, send_request
 
-THREADS = 8  # requests at the same time
-PIECE = 2**24  # bytes of one request, at most: a request that breaks off is repeated as a whole
+THREADS = 8  # concurrent requests
+PIECE = 2**24  # maximum bytes of a request: an interrupted request is repeated as a whole
 
 
 class HubShard:
-    """A safetensors file on a hub. Its header is read at once, its tensors on demand.
+    """A safetensors file on a hub. The header is read at once, tensors on demand.
 
-    MissingFileError without the file, CheckpointError for one that cannot be read or is damaged.
+    Raises MissingFileError if the file is missing, CheckpointError if it cannot be read or is damaged.
     """
 
     def __init__(self, hub: "Hub", file: str) -> None:
@@ -42,13 +42,13 @@ class HubShard:
             raise CheckpointError(f"{hub.place(file)} is damaged ({reason(error)})") from error
 
     def tensor(self, name: str, advance: Advance | None = None) -> Tensor:
-        """The whole tensor, downloaded directly into its memory."""
+        """Downloads a whole tensor directly into its memory."""
         entry = self.entries[name]
         data = self._hub.read(self._file, [(entry.start, entry.start + entry.size)], advance)
         return data.view(FLOATS[entry.dtype]).view(entry.shape)
 
     def rows(self, name: str, indices: list[int]) -> Tensor:
-        """`[len(indices), d]`, several rows at a time."""
+        """Downloads rows `[len(indices), d]`, several at a time."""
         entry = self.entries[name]
         size = entry.size // entry.shape[0]
         starts = [entry.start + index * size for index in indices]
@@ -57,11 +57,11 @@ class HubShard:
 
 
 class Hub(Files):
-    """A checkpoint in a hub's repository, at the commit that its main branch has now.
+    """A checkpoint in a hub's repository, at the current commit of its main branch.
 
-    The hub is the one in the environment variable HF_ENDPOINT. Without a network, the commit is the one in this
-    machine's cache, and only files in that cache are read. UnreachableError without an answer and without a cache;
-    CheckpointError without such a repository, or without access to it.
+    The environment variable HF_ENDPOINT sets the hub. Without a network, commit and files come only from this machine's
+    cache. Raises UnreachableError if the hub does not answer and the cache has no copy, CheckpointError if there is no
+    such repository or no access to it.
     """
 
     def __init__(self, repo: str) -> None:
@@ -74,12 +74,12 @@ class Hub(Files):
         self._file_system = HfFileSystem(endpoint=self.endpoint, skip_instance_cache=True)
 
     def _pin(self) -> tuple[str, str]:
-        """The repository's full id, and the commit of its main branch."""
+        """Returns the repository's full id and the commit of its main branch."""
         from huggingface_hub import HfApi, constants
 
         api, timeout = HfApi(self.endpoint), constants.HF_HUB_ETAG_TIMEOUT
         try:
-            info = ask(lambda: api.model_info(self.name, timeout=timeout), self.name, self.endpoint)
+            info = send_request(lambda: api.model_info(self.name, timeout=timeout), self.name, self.endpoint)
         except UnreachableError as error:
             config = self._cached(CONFIG_FILE, "main")
             if config is None:
@@ -87,7 +87,7 @@ class Hub(Files):
             self._unreachable = error
             return self.name, config.parent.name
         except ValueError as error:  # an impossible id, or an answer that is not JSON
-            problem = f"{self.name!r} is no folder here, and the hub at {self.endpoint} cannot have it"
+            problem = f"{self.name!r} is not a local folder, and the hub at {self.endpoint} cannot have it"
             raise CheckpointError(f"{problem} ({reason(error)})") from error
         if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):
             raise CheckpointError(f"{self.name!r}: the hub at {self.endpoint} does not say which commit it has")
@@ -98,7 +98,7 @@ class Hub(Files):
         return f"{self.name}/{file} at {self.endpoint}"
 
     def without_safetensors(self) -> str:
-        """Nothing that is read, or nothing that can be asked for."""
+        """Says that the repository has none, or that the hub cannot be reached."""
         offline = f"this machine's cache has none ({self._unreachable})"
         return offline if self._unreachable else "found no others that are read, and pickle is never read"
 
@@ -119,36 +119,36 @@ class Hub(Files):
         return FileShard(cached) if cached else HubShard(self, file)
 
     def size(self, file: str) -> int:
-        """The length of a file in bytes; MissingFileError where there is no such file."""
-        if self._unreachable:  # even where the network is back: its commit may be another one
+        """The length of a file in bytes; raises MissingFileError if there is no such file."""
+        if self._unreachable:  # even if the network is back: the commit may have changed
             raise MissingFileError(f"{self.place(file)} is not in this machine's cache: {self._unreachable}")
         try:
-            return ask(lambda: self._file_system.info(self._path(file))["size"], self.name, self.endpoint)
+            return send_request(lambda: self._file_system.info(self._path(file))["size"], self.name, self.endpoint)
         except FileNotFoundError as error:
             raise MissingFileError(f"{self.place(file)} is missing") from error
 
     def read(self, file: str, ranges: Sequence[tuple[int, int]], advance: Advance | None = None) -> Tensor:
-        """The bytes of several ranges (first, after the last) of a file, one after another: uint8 `[bytes]`."""
-        pieces = [(at, min(at + PIECE, stop)) for start, stop in ranges for at in range(start, stop, PIECE)]
+        """Reads byte ranges (start, stop) of a file; returns them concatenated, uint8 `[bytes]`."""
+        pieces = [(first, min(first + PIECE, stop)) for start, stop in ranges for first in range(start, stop, PIECE)]
         sizes = [stop - start for start, stop in pieces]
         data = torch.empty(sum(sizes), dtype=torch.uint8, device="cpu")
 
-        def fill(part: Tensor, piece: tuple[int, int]) -> int:
-            part.numpy()[:] = np.frombuffer(self._piece(file, *piece), np.uint8)
-            return len(part)
+        def fill(target: Tensor, piece: tuple[int, int]) -> int:
+            target.numpy()[:] = np.frombuffer(self._piece(file, *piece), np.uint8)
+            return len(target)
 
         with ThreadPoolExecutor(THREADS) as pool:
-            for arrived in pool.map(fill, data.split(sizes), pieces):
+            for byte_count in pool.map(fill, data.split(sizes), pieces):
                 if advance:
-                    advance(arrived)
+                    advance(byte_count)
         return data
 
     def _piece(self, file: str, start: int, stop: int) -> bytes:
         request = partial(self._file_system.cat_file, self._path(file), start, stop, cache_type="none")  # no read-ahead
-        content = cast("bytes", ask(request, self.name, self.endpoint, repeat=False))
+        content = cast("bytes", send_request(request, self.name, self.endpoint, repeat=False))
         if len(content) != stop - start:
             raise CheckpointError(
-                f"{self.place(file)}: asked for bytes {start} to {stop - 1}, the hub sent {len(content)} bytes; "
+                f"{self.place(file)}: requested bytes {start} to {stop - 1}, the hub sent {len(content)} bytes; "
                 f"download the model (`hf download {self.name}`) and name its folder"
             )
         return content

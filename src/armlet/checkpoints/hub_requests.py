@@ -1,4 +1,4 @@
-"""Requests to a hub by huggingface_hub: which faults are worth another attempt, and one clear error for the others."""
+"""Requests to a hub by huggingface_hub: retries after transient faults, and one clear error for all others."""
 
 import time
 from collections.abc import Callable
@@ -8,25 +8,25 @@ from typing import TypeVar
 
 from armlet.checkpoints.folder import CheckpointError, MissingFileError, reason
 
-ATTEMPTS = 5  # at a request
+ATTEMPTS = 5  # maximum number of attempts at a request
 PAUSE = 0.5  # seconds before the second attempt, doubled before each further one
-BUSY = (408, 425, 429)  # HTTP statuses that may pass, besides those from 500 on
+TRANSIENT = (408, 425, 429)  # transient HTTP statuses, in addition to 500 and above
 
-Answered = TypeVar("Answered")
+Response = TypeVar("Response")
 
 
 class UnreachableError(CheckpointError):
-    """The hub does not answer, or this machine is told not to ask it."""
+    """The hub does not answer, or this machine is in offline mode."""
 
 
-def ask(
-    request: Callable[[], Answered], repo: str, endpoint: str, *, repeat: bool = True, attempt: int = 1
-) -> Answered:
-    """The answer to a request, which is repeated after a network fault.
+def send_request(
+    request: Callable[[], Response], repo: str, endpoint: str, *, repeat: bool = True, attempt: int = 1
+) -> Response:
+    """Sends a request, repeats it after a network fault, and returns the response.
 
-    What `request` raises for another reason than the network or the hub, such as a MemoryError, is passed on at once;
-    for what the others become, see `_explain`. `repeat` is False where huggingface_hub repeats the request itself; but
-    its version 1 does not do so where a connection breaks off half-way, so that this is repeated in any case.
+    Errors of the network or the hub are converted by `_explain`; any other, such as a MemoryError, propagates at once.
+    `repeat` is False if huggingface_hub repeats the request itself. Its version 1 does not repeat after a connection
+    breaks half-way, so that fault is always repeated here.
     """
     from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -37,26 +37,26 @@ def ask(
         if attempt == ATTEMPTS or not repeated:
             raise _explain(error, repo, endpoint) from error
     time.sleep(PAUSE * 2 ** (attempt - 1))
-    return ask(request, repo, endpoint, repeat=repeat, attempt=attempt + 1)
+    return send_request(request, repo, endpoint, repeat=repeat, attempt=attempt + 1)
 
 
 def _http_errors(*names: str) -> tuple[type[Exception], ...]:
-    """Errors of both libraries that huggingface_hub may send requests with: httpx2, and httpx before its version 2."""
+    """Errors of the libraries by which huggingface_hub may send requests: httpx2, and httpx before its version 2."""
     libraries = [import_module(library) for library in ("httpx2", "httpx") if find_spec(library)]
     return tuple(getattr(library, name) for library in libraries for name in names)
 
 
 def _is_transient(error: Exception) -> bool:
-    """Whether another attempt may succeed."""
+    """Returns whether another attempt may succeed."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in BUSY or error.response.status_code >= 500
+        return error.response.status_code in TRANSIENT or error.response.status_code >= 500
     return isinstance(error, _http_errors("TimeoutException", "NetworkError", "RemoteProtocolError", "ProxyError"))
 
 
 def _explain(error: Exception, repo: str, endpoint: str) -> CheckpointError:
-    """UnreachableError for network faults, MissingFileError for a missing file, CheckpointError for any refusal."""
+    """Returns UnreachableError for network faults, MissingFileError for a missing file, else CheckpointError."""
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 
     why, status = reason(error), 0
@@ -64,13 +64,13 @@ def _explain(error: Exception, repo: str, endpoint: str) -> CheckpointError:
         status = error.response.status_code
         why = f"HTTP {status}: {error.server_message or error.response.reason_phrase}"
     if isinstance(error, OfflineModeIsEnabled) or _is_transient(error):
-        problem = f"{repo!r} is no folder here, and the hub at {endpoint} did not give it"
+        problem = f"{repo!r} is not a local folder, and the hub at {endpoint} did not provide it"
         return UnreachableError(f"{problem}: check the name or the network ({why})")
     if isinstance(error, EntryNotFoundError):
         return MissingFileError(f"{repo!r}: the hub at {endpoint} lacks a file ({why})")
     if status in (401, 403, 404):
         return CheckpointError(
-            f"{repo!r}: the hub at {endpoint} has no such model or does not give it to you ({why}); "
-            "check the name, and for a private or gated model run `hf auth login` and ask for access on its page"
+            f"{repo!r}: the hub at {endpoint} has no such model or denies you access ({why}); "
+            "check the name, and for a private or gated model run `hf auth login` and request access on its page"
         )
     return CheckpointError(f"{repo!r} cannot be read from the hub at {endpoint} ({why}); try again, or name a folder")

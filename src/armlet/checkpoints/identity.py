@@ -1,4 +1,4 @@
-"""Which model gives the answers: its folder, and a hash of the files that decide its answers."""
+"""Identifies a model: its folder, and a hash of the files that determine its answers."""
 
 import hashlib
 from pathlib import Path
@@ -9,8 +9,8 @@ from armlet.checkpoints.pretrained import download
 ABACUS = "abacus"
 """The name of the small model that is part of this package."""
 
-HASHED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
-"""The files that decide a model's answers."""
+HASHED_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+"""The files that determine a model's answers."""
 
 
 def abacus() -> Path:
@@ -19,14 +19,14 @@ def abacus() -> Path:
 
 
 def model_folder(model: str) -> Path:
-    """The folder of `ABACUS`, a folder itself, or that of a hub id, which is downloaded into the hub's cache."""
+    """The folder of `ABACUS`, of a local model, or of a hub id, which is downloaded into the hub's cache."""
     return abacus() if model == ABACUS else named_folder(model) or download(model)
 
 
 def fingerprint(folder: Path) -> str:
     """The sha256 over the names and contents of a model's files, in hexadecimal."""
     total = hashlib.sha256()
-    for file in sorted({file for pattern in HASHED for file in folder.glob(pattern)}):
+    for file in sorted({file for pattern in HASHED_FILES for file in folder.glob(pattern)}):
         with file.open("rb") as content:
             total.update(f"{file.name}\n{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()

@@ -1,7 +1,7 @@
-"""Load a causal language model and its tokenizer, from a local folder or a hub id, for the command line.
+"""Loads a causal language model and its tokenizer, from a local folder or a hub id, for the command line.
 
-Where transformers raises errors of many kinds, or only warns, this raises one error of one clear line. Nothing is
-unpickled, no foreign code is run, and no weight is initialised at random.
+Where transformers raises errors of many kinds or only warns, this raises one error of one line. Nothing is unpickled,
+no foreign code is run, and no weight is initialised randomly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from armlet.checkpoints.folder import CheckpointError, Folder, explained, named_folder, reason
+from armlet.checkpoints.folder import CheckpointError, Folder, named_folder, one_line_errors, reason
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 # Not "*.safetensors": repositories often contain the same weights again under other names.
 HUB_FILES = ("model*.safetensors", *TOKENIZER_FILES)
 
-SAFELY: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+SAFE_LOADING: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 
 
 def default_model() -> str:
-    """The model of the command line where none is named: the demo's folder if it exists here, else its hub id."""
+    """The command line's default model: the demo's folder if it exists here, else its hub id."""
     return str(DEFAULT_FOLDER) if DEFAULT_FOLDER.is_dir() else DEFAULT_ID
 
 
@@ -39,11 +39,11 @@ def load(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Loads a model in eval mode, and its tokenizer, from a folder or a hub id (see `named_folder`).
 
-    The dtype "auto" keeps the checkpoint's; the device None leaves the model on the CPU.
+    The dtype "auto" keeps the checkpoint's dtype; the device None leaves the model on the CPU.
 
     Raises:
-        CheckpointError: no such model, or one that is incomplete, damaged, pickled, not a causal language model, or
-            needs code of its own.
+        CheckpointError: there is no such model, or it is incomplete, damaged, pickled or not a causal language
+            model, or needs its own code.
         ArgumentError: the device cannot be used here.
     """
     check_device(device)
@@ -59,39 +59,40 @@ def load(
 
 
 def load_tokenizer(model_id: str) -> "PreTrainedTokenizerBase":
-    """Loads a tokenizer alone; from a hub, only the repository's small files are downloaded."""
+    """Loads only a tokenizer; from a hub, only the repository's small files are downloaded."""
     folder = named_folder(model_id) or download(model_id, TOKENIZER_FILES)
     with _quiet():
         return _load_vocabulary(folder)
 
 
 def check_device(device: str | torch.device | None) -> None:
-    """ArgumentError, with the reason, for a device that cannot be used here."""
+    """Raises ArgumentError, with the reason, if a device cannot be used here."""
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # which of them depends on the backend
+    except (RuntimeError, AssertionError) as error:  # the type depends on the backend
         raise ArgumentError(f"device {str(device)!r} cannot be used here ({reason(error)})") from error
 
 
 def parse_dtype(name: str) -> torch.dtype | None:
-    """A dtype of weights by its name; None for "auto", which keeps the checkpoint's."""
+    """The weights' dtype by its name; None for "auto", which keeps the checkpoint's dtype."""
     if name not in ("auto", *WEIGHT_DTYPES):
         raise ArgumentError(f"dtype: expected auto, {', '.join(WEIGHT_DTYPES)}, found {name!r}")
     return None if name == "auto" else getattr(torch, name)
 
 
 def download(model_id: str, files: Sequence[str] = HUB_FILES) -> Path:
-    """Downloads the files of a hub's model that this machine's cache lacks; returns the model's folder there."""
+    """Downloads those files of a hub's model that are not in this machine's cache; returns the model's folder."""
     from huggingface_hub import snapshot_download
 
-    with explained(f"{model_id!r} is no folder here, and the hub did not give it: check the name or the network"):
+    problem = f"{model_id!r} is not a local folder, and the hub did not provide it: check the name or the network"
+    with one_line_errors(problem):
         return Path(snapshot_download(model_id, allow_patterns=list(files)))
 
 
 def _load_config(files: Folder) -> "PreTrainedConfig":
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    config = files.config(lambda: AutoConfig.from_pretrained(files.path, **SAFELY))
+    config = files.config(lambda: AutoConfig.from_pretrained(files.path, **SAFE_LOADING))
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise files.config_refusal(f"model_type {config.model_type!r}, which is not a causal language model")
     return config
@@ -100,9 +101,9 @@ def _load_config(files: Folder) -> "PreTrainedConfig":
 def _load_vocabulary(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
-    with explained(f"no tokenizer can be read from {folder}; it needs a whole tokenizer.json"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, **SAFELY)
-    # Where these files are missing, several families return a tokenizer without a vocabulary instead of an error.
+    with one_line_errors(f"no tokenizer can be read from {folder}; it needs a whole tokenizer.json"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **SAFE_LOADING)
+    # If these files are missing, several families return a tokenizer without a vocabulary instead of an error.
     names = tokenizer.vocab_files_names.values()
     if not any((folder / name).is_file() for name in names):
         raise CheckpointError(f"no tokenizer can be read from {folder}; it needs one of {', '.join(sorted(names))}")
@@ -114,10 +115,10 @@ def _load_weights(
 ) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
-    how = SAFELY | {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
-    with explained(f"{folder} cannot be loaded as a causal language model"):
-        loaded = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, **how)
-    model, info = cast("tuple[PreTrainedModel, dict[str, set[str]]]", loaded)  # because of output_loading_info
+    settings = SAFE_LOADING | {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    with one_line_errors(f"{folder} cannot be loaded as a causal language model"):
+        loaded = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, **settings)
+    model, info = cast("tuple[PreTrainedModel, dict[str, set[str]]]", loaded)  # a pair because of output_loading_info
     # transformers initialises these at random with only a warning; a mismatched key comes with its two shapes.
     if missing := sorted(info["missing_keys"] | {name for name, *_ in info["mismatched_keys"]}):
         raise CheckpointError(
@@ -133,11 +134,11 @@ def _quiet() -> Iterator[None]:
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging
 
-    with ExitStack() as restored:  # from the last to the first
+    with ExitStack() as restored:  # settings are restored in reverse order
         if are_progress_bars_disabled():
             restored.callback(disable_progress_bars)
         if logging.is_progress_bar_enabled():
-            restored.callback(logging.enable_progress_bar)  # which also switches on the hub's bars
+            restored.callback(logging.enable_progress_bar)  # also enables the hub's bars
         restored.callback(logging.set_verbosity, logging.get_verbosity())
         logging.set_verbosity_error()
         logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""`armlet bench`: what ARM costs, as ratios, on this machine."""
+"""`armlet bench`: the cost of ARM on this machine, as ratios."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typer import Context, Option
 
 from armlet.checkpoints.pretrained import check_device, default_model, parse_dtype
 from armlet.commands import options
-from armlet.commands.options import finish, refuse_idle
+from armlet.commands.options import finish, refuse_unused
 from armlet.cost.findings import Cost
 from armlet.cost.measure import Shapes
 from armlet.cost.run import CostPlan, measure_cost
@@ -22,12 +22,12 @@ from armlet.redistribution.policies import parse_policy
 
 @dataclass(frozen=True)
 class FunctionOptions:
-    """What the function is timed on."""
+    """Inputs and turns for timing the function."""
 
     widths: Annotated[str, Option(help="MLP widths at which the function is timed.")] = "1536,8960,14336,18944"
-    tokens: Annotated[str, Option(help="How many tokens it is given at once.")] = "1,32,1024"
-    dtypes: Annotated[str, Option(help="In which dtypes.")] = "float32,bfloat16"
-    turns: Annotated[int, Option(min=2, help="How often the function and each yardstick are timed.")] = 20
+    tokens: Annotated[str, Option(help="Numbers of tokens in one call.")] = "1,32,1024"
+    dtypes: Annotated[str, Option(help="Dtypes in which the function is timed.")] = "float32,bfloat16"
+    turns: Annotated[int, Option(min=2, help="Number of timings of the function and each yardstick.")] = 20
 
     def shapes(self) -> Shapes:
         """The shapes and dtypes of the function's tensors."""
@@ -37,21 +37,21 @@ class FunctionOptions:
 
 @dataclass(frozen=True)
 class HalfOptions:
-    """How the model is timed, and which half of the measurement is run."""
+    """How the model is timed, and which half of the measurement runs."""
 
-    # Fewer than of the function: each turn of the model, three for generation and three for prefill, takes seconds.
-    model_turns: Annotated[int, Option(min=2, help="How often the model is, with and without.")] = 9
-    threads: Annotated[int | None, Option(min=1, help="torch's threads; its own choice by default.")] = None
+    # Fewer than for the function: a turn runs the model three times for generation and three for prefill, in seconds.
+    model_turns: Annotated[int, Option(min=2, help="Number of timings of the model, with and without ARM.")] = 9
+    threads: Annotated[int | None, Option(min=1, help="torch's threads; torch's own choice by default.")] = None
     only: Annotated[
-        Literal["function", "model"] | None, Option(help="One half of the measurement; both by default.")
+        Literal["function", "model"] | None, Option(help="Run only one half of the measurement; both by default.")
     ] = None
 
     def check(self, context: Context) -> None:
-        """Refuses options of the half that is left out."""
+        """Refuses options of the half that does not run."""
         if self.only == "function":
-            refuse_idle(context, ("model", "dtype", "model_turns"), "is the model's, and --only function times none")
+            refuse_unused(context, ("model", "dtype", "model_turns"), "has no effect with --only function")
         if self.only == "model":
-            refuse_idle(context, ("widths", "tokens", "dtypes", "turns"), "is the function's; --only model times none")
+            refuse_unused(context, ("widths", "tokens", "dtypes", "turns"), "has no effect with --only model")
 
 
 def bench(
@@ -61,13 +61,13 @@ def bench(
     policy: options.PolicyOption = "outward",
     function: FunctionOptions,
     half: HalfOptions,
-    out: Annotated[Path, options.folder_option("Where the figure and bench.json go.")] = Path("armlet-bench"),
+    out: Annotated[Path, options.folder_option("Folder for the figure and bench.json.")] = Path("armlet-bench"),
     seed: options.SeedOption = 0,
     dtype: options.DtypeOption = "float32",
     device: options.DeviceOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Measure what ARM costs: against the literal algorithm, the activation and a copy; and in a model."""
+    """Measure the cost of ARM, compared with the literal algorithm, the activation and a copy, and inside a model."""
     half.check(context)
     chosen, shapes = parse_policy(policy), function.shapes()
     check_device(device)
@@ -101,5 +101,5 @@ def _parse_numbers(option: str, text: str) -> list[int]:
 def _parse_dtypes(text: str) -> list[torch.dtype]:
     parsed = [parse_dtype(part.strip()) for part in text.split(",")]
     if None in parsed:
-        raise ArgumentError("--dtypes: name each, such as float32,bfloat16")
+        raise ArgumentError("--dtypes: auto is not supported; name dtypes such as float32,bfloat16")
     return [dtype for dtype in parsed if dtype]

@@ -1,4 +1,4 @@
-"""`armlet confirm`: the one use of a study's test items, on record."""
+"""`armlet confirm`: measures a study's best setting on its test items, once and on record."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,20 +12,19 @@ from armlet.evaluation.search.study import confirm_study, plan_confirmation, rea
 
 
 def confirm(
-    study: Annotated[Path, Argument(help="The folder of `armlet tune`.")],
-    out: Annotated[Path | None, Option(help="Where the report goes; into the folder by default.")] = None,
+    study: Annotated[Path, Argument(help="The study's folder, from `armlet tune`.")],
+    out: Annotated[Path | None, Option(help="Folder for the report; the study's folder by default.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a study's best setting on its test items: once, with placebos, on record."""
+    """Measure a study's best setting on its test items, with placebos; possible once, and recorded."""
     check_folder(out or study)
-    searched = read_study(study)
-    plan = plan_confirmation(study, searched)
+    study_result = read_study(study)
+    plan = plan_confirmation(study, study_result)
     if not as_json:
         announce_power(plan)
-    asked = searched.arguments
-    engine = local_engine(asked.model, ComputeOptions(asked.seed, asked.dtype, asked.device))
-    finished = confirm_study(study, searched, plan, engine)
-    show_findings(
-        finished.findings, out or finished.folder, as_json=as_json, map=searched.map(), interrupted=finished.interrupted
-    )
-    record_confirmation(study, searched, finished)
+    arguments = study_result.arguments
+    engine = local_engine(arguments.model, ComputeOptions(arguments.seed, arguments.dtype, arguments.device))
+    finished = confirm_study(study, study_result, plan, engine)
+    folder, search_map = out or finished.folder, study_result.map()
+    show_findings(finished.findings, folder, as_json=as_json, map=search_map, interrupted=finished.interrupted)
+    record_confirmation(study, study_result, finished)

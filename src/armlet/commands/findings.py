@@ -1,4 +1,4 @@
-"""How the commands that evaluate announce a run and show its findings."""
+"""Announces a run and shows its findings, for the evaluating commands."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from armlet.presentation.terminal import notes
 
 
 def announce_power(plan: Plan) -> None:
-    """Says on stderr what the items can show, before they are run."""
+    """Announces on stderr, before the run, which differences the items can detect."""
     judged = count_judged([ConditionSettings(**condition.plain()) for condition in plan.conditions], plan.tasks)
     for task in plan.tasks:
         announcement = power_announcement(task.name, planned_power(len(task.problems), judged))
@@ -25,7 +25,7 @@ def announce_power(plan: Plan) -> None:
 def show_findings(
     findings: Findings, folder: Path, *, as_json: bool, map: SearchMap | None = None, interrupted: bool = False
 ) -> None:
-    """Writes the report, if there is one, into a folder and prints it; exits with 130 after Ctrl-C."""
+    """Writes the report into a folder and prints the findings; exits with 130 after Ctrl-C."""
     from armlet.evaluation.report.page import write
 
     report_interruption(interrupted, findings.tasks)

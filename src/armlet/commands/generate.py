@@ -1,4 +1,4 @@
-"""`armlet generate`: an answer without ARM and one with it."""
+"""`armlet generate`: answers a prompt without ARM and with it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,35 +12,35 @@ from armlet.attachment.config import describe, load_config
 from armlet.checkpoints.pretrained import load
 from armlet.commands import options
 from armlet.commands.engines import loading
-from armlet.commands.options import finish, folder_option, refuse_idle
+from armlet.commands.options import finish, folder_option, refuse_unused
 from armlet.presentation.files import write_json
 from armlet.presentation.terminal import progress
 from armlet.prompts.generation import Decoding
 from armlet.redistribution.policies import parse_policy
 
-DECIDED = ("policy", "layers", "scope", "site", "seed")
-"""Options whose values an armlet.json gives."""
+CONFIGURED = ("policy", "layers", "scope", "site", "seed")
+"""Options that an armlet.json sets."""
 
 
 def generate(
     context: Context,
     model: Annotated[str, Argument(help="A folder or hub id.")],
-    prompt: Annotated[str, Argument(help="What to ask: the user's turn of the chat template, if there is one.")],
+    prompt: Annotated[str, Argument(help="The prompt: the user's turn in the chat template, if there is one.")],
     *,
     policy: options.PolicyOption = "outward",
     place: options.PlaceOptions,
     config: Annotated[Path | None, Option(help="An armlet.json: policy, layers, scope, site and noise.")] = None,
-    max_new_tokens: Annotated[int, Option(min=1, help="Most tokens of each answer.")] = 128,
-    temperature: Annotated[float, Option(min=0, help="Of sampling; 0 for greedy.")] = 0.0,
-    out: Annotated[Path | None, folder_option("Where generate.json and armlet.json go; nowhere by default.")] = None,
+    max_new_tokens: Annotated[int, Option(min=1, help="Maximum number of tokens of each answer.")] = 128,
+    temperature: Annotated[float, Option(min=0, help="Sampling temperature; 0 for greedy.")] = 0.0,
+    out: Annotated[Path | None, folder_option("Folder for generate.json and armlet.json; none by default.")] = None,
     compute: options.ComputeOptions,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Answer a prompt without ARM and with it, side by side; marked: the first token at which the answers part."""
+    """Answer a prompt without ARM and with it, side by side; the first token that differs is marked."""
     if config:
-        refuse_idle(context, DECIDED, "--config names policy, layers, scope, site and seed")
+        refuse_unused(context, CONFIGURED, "--config sets policy, layers, scope, site and seed")
     arguments = load_config(config) if config else place.arguments(parse_policy(policy), compute.seed)
-    # --config gives the seed of sampling too.
+    # --config also sets the seed of sampling.
     decoding = Decoding(max_new_tokens, temperature, seed=getattr(arguments["noise"], "seed", compute.seed) % 2**63)
     with loading(model):
         loaded, tokenizer = load(model, dtype=compute.dtype, device=compute.device)

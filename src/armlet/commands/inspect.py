@@ -1,4 +1,4 @@
-"""`armlet inspect`: what each policy does to the activated gate of a layer."""
+"""`armlet inspect`: the effect of each policy on a layer's activated gate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,13 +23,13 @@ from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import parse_policy
 
 FIGURE_POLICIES = 3
-"""Most policies that the figure shows."""
+"""Maximum number of policies in the figure."""
 
 Synthetic = Literal["modes", "heavy-tail"]
 
 
 class GateSample(NamedTuple):
-    """Activated gates, `[seq, width]` for each prompt, and where they come from; axis: the figure's least range."""
+    """Activated gates, `[seq, width]` for each prompt, and their origin; axis: the figure's minimum range."""
 
     source: str
     layer: int
@@ -42,21 +42,21 @@ class GateSample(NamedTuple):
 def inspect(
     model: options.ModelArgument = None,
     *,
-    layer: Annotated[int, Option(help="Which layer, from 0; the figure's Layer 1 is 0.")] = 0,
+    layer: Annotated[int, Option(help="Index of the layer, from 0; the figure's Layer 1 is 0.")] = 0,
     policy: Annotated[list[str] | None, Option(help=POLICY + ". May be repeated; all three by default.")] = None,
     scope: options.ScopeOption = "token",
     prompts: options.PromptOptions,
-    synthetic: Annotated[Synthetic | None, Option(help="A sample in place of a model.")] = None,
-    out: Annotated[Path, folder_option("Where the figure and inspect.json go.")] = Path("armlet-inspect"),
+    synthetic: Annotated[Synthetic | None, Option(help="Use a synthetic sample instead of a model.")] = None,
+    out: Annotated[Path, folder_option("Folder for the figure and inspect.json.")] = Path("armlet-inspect"),
     compute: options.ComputeOptions,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Show what each policy does to the activated gate of a layer: a table, and a figure as PNG and SVG."""
+    """Show each policy's effect on the activated gate of a layer, as a table and as a figure (PNG and SVG)."""
     policies = [parse_policy(text) for text in policy or ("outward", "inward", "transport")]
     if len(policies) > FIGURE_POLICIES:
-        raise ArgumentError(f"--policy: the figure shows up to {FIGURE_POLICIES}, found {len(policies)}")
+        raise ArgumentError(f"--policy: expected up to {FIGURE_POLICIES}, as in the figure, found {len(policies)}")
     if synthetic and (model or prompts.prompt or prompts.prompts or layer):
-        raise ArgumentError("--synthetic draws a sample: name no model, layer or prompt with it")
+        raise ArgumentError("--synthetic draws a sample: leave out model, layer and prompt")
     sample = _synthetic(synthetic, compute.seed) if synthetic else _run_model(model, prompts.texts(), layer, compute)
     with notes.status("measuring ..."):
         inspection = inspect_gates(sample.gates, policies, scope=scope, seed=compute.seed, layer=layer)
@@ -76,7 +76,7 @@ def _synthetic(kind: Synthetic, seed: int) -> GateSample:
 
 
 def _run_model(model: str | None, texts: list[str], layer: int, compute: options.ComputeOptions) -> GateSample:
-    """The activated gates of a model; where Ctrl-C interrupts, those of the prompts that are finished."""
+    """The activated gates of a model; after Ctrl-C, the gates of the finished prompts."""
     opened = open_model(model, compute, last=layer)
     ids = [encode_prompt(opened.tokenizer, text) for text in texts]
     with progress("running prompts", len(ids) * (layer + 1)) as tick:

@@ -1,4 +1,4 @@
-"""`armlet lm-eval`: lm-eval's own command line with ARM attached, and two of its runs compared item by item."""
+"""`armlet lm-eval`: lm-eval's own command line with ARM attached, and a comparison of two of its runs."""
 
 import sys
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typer import Argument, Context, Option
 
 from armlet.commands.options import JsonOption, check_folder
 
-PASSED_ON: dict[str, Any] = {
+PASS_THROUGH: dict[str, Any] = {
     "context_settings": {
         "allow_extra_args": True,
         "ignore_unknown_options": True,
@@ -17,7 +17,7 @@ PASSED_ON: dict[str, Any] = {
         "help_option_names": [],
     }
 }
-"""Settings of `typer` for a command that passes on all of its arguments, --help among them."""
+"""typer's settings for a command that passes on all of its arguments, including --help."""
 
 HELP = """\
 armlet lm-eval ...: lm-eval with the model type "armlet", which is "hf" with ARM attached. All arguments are lm-eval's.
@@ -27,13 +27,13 @@ armlet lm-eval ...: lm-eval with the model type "armlet", which is "hf" with ARM
     --output_path treated --log_samples
   armlet lm-eval-compare base treated
 
---model_args besides those of "hf": policy (";" stands for ","), layers, scope, site, noise_seed, or
+--model_args in addition to those of "hf": policy (";" stands for ","), layers, scope, site, noise_seed, or
 config=armlet.json.
 """
 
 
 def lm_eval(context: Context) -> None:
-    """Any task of lm-eval with ARM attached: lm-eval's own options, and policy=... among its --model_args."""
+    """Run any task of lm-eval with ARM attached: lm-eval's own options, with policy=... in --model_args."""
     from armlet.integrations.lm_eval import register
 
     register()
@@ -42,30 +42,30 @@ def lm_eval(context: Context) -> None:
     arguments = list(context.args)
     if not arguments or {"-h", "--help"} & set(arguments):
         print(HELP)
-    before, sys.argv = sys.argv, ["lm-eval", *with_model(arguments)]  # which lm-eval reads
+    original, sys.argv = sys.argv, ["lm-eval", *with_model(arguments)]  # lm-eval reads sys.argv
     try:
         cli_evaluate()
     finally:
-        sys.argv = before
+        sys.argv = original
 
 
 def with_model(arguments: Sequence[str]) -> list[str]:
     """Adds `--model armlet` to the arguments of a run that names neither --model nor --config."""
-    given = list(arguments)
-    runs = bool(given) and (given[0] == "run" or given[0].startswith("-")) and not {"-h", "--help"} & set(given)
-    named = any(word.partition("=")[0] in ("--model", "--config") or word[:2] in ("-M", "-C") for word in given)
-    return [*given, "--model", "armlet"] if runs and not named else given
+    words = list(arguments)
+    is_run = bool(words) and (words[0] == "run" or words[0].startswith("-")) and not {"-h", "--help"} & set(words)
+    has_model = any(word.partition("=")[0] in ("--model", "--config") or word[:2] in ("-M", "-C") for word in words)
+    return [*words, "--model", "armlet"] if is_run and not has_model else words
 
 
 def lm_eval_compare(
     baseline: Annotated[Path, Argument(help="lm-eval's --output_path of a run with --log_samples, without ARM.")],
-    treated: Annotated[Path, Argument(help="The same tasks with ARM.")],
-    metric: Annotated[str | None, Option(help="Of lm-eval; acc or exact_match by default.")] = None,
-    filter: Annotated[str | None, Option(help="Of lm-eval; each task's first by default.")] = None,
-    out: Annotated[Path | None, Option(help="Where the report goes; into TREATED by default.")] = None,
+    treated: Annotated[Path, Argument(help="The same for a run with ARM on the same tasks.")],
+    metric: Annotated[str | None, Option(help="Metric of lm-eval; acc or exact_match by default.")] = None,
+    filter: Annotated[str | None, Option(help="Filter of lm-eval; each task's first by default.")] = None,
+    out: Annotated[Path | None, Option(help="Folder for the report; TREATED by default.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Two runs of lm-eval on the same items, as paired differences with intervals and a verdict."""
+    """Compare two runs of lm-eval on the same items: paired differences with intervals and a verdict."""
     from armlet.commands.findings import show_findings
     from armlet.integrations.lm_eval import compare_runs
 

@@ -1,4 +1,4 @@
-"""Options that commands share, in groups that a command takes as one parameter, and how a command's result is shown."""
+"""Shared options, in groups that a command accepts as one parameter, and the output of a command's result."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy
 
-POLICY = "outward, inward or transport, with settings if need be: outward:band=0.2,share=0.02/0.25"
+POLICY = "outward, inward or transport, with optional settings: outward:band=0.2,share=0.02/0.25"
 
 Part = TypeVar("Part")
 ScopeName = Literal["token", "sequence", "call"]
@@ -31,7 +31,7 @@ SiteName = Literal["gate", "product"]
 
 
 def unslashed(model: str | None) -> str | None:
-    """A model's name without a trailing slash, which shells add; runs are named after it."""
+    """Removes the trailing slash that shells add to a model's name, because runs are named after it."""
     return model and (model.rstrip("/") or model)
 
 
@@ -39,12 +39,12 @@ def check_folder(folder: Path, option: str = "--out") -> None:
     """Refuses a folder that cannot be created or written to."""
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        reason = "may not be written to" if nearest.is_dir() else "is a file"
-        raise ArgumentError(f"{option}: {folder} cannot be written, {nearest} {reason}")
+        reason = "is not writable" if nearest.is_dir() else "is a file"
+        raise ArgumentError(f"{option}: {folder} cannot be written: {nearest} {reason}")
 
 
 def folder_option(help: str) -> Any:
-    """An option for a folder that is written to, which is checked before anything slow."""
+    """An option for an output folder, which is checked before anything slow."""
 
     def check(option: CallbackParam, folder: Path | None) -> Path | None:
         if folder:
@@ -56,7 +56,7 @@ def folder_option(help: str) -> Any:
 
 def _real_device(device: str | None) -> str | None:
     if device == "meta":
-        raise ArgumentError("--device: 'meta' has no values; name cpu, or cuda where there is one")
+        raise ArgumentError("--device: 'meta' has no values; name cpu or cuda")
     return device
 
 
@@ -65,21 +65,21 @@ ModelArgument = Annotated[
 ]
 PolicyOption = Annotated[str, Option(help=POLICY + ".")]
 LayersOption = Annotated[str, Option(help="An index, several (0,3), a range (0-5), or all.")]
-ScopeOption = Annotated[ScopeName, Option(help="Over which values statistics are taken.")]
+ScopeOption = Annotated[ScopeName, Option(help="Values over which statistics are taken.")]
 SiteOption = Annotated[SiteName, Option(help="After the gate's activation, or after its product with up.")]
-SeedOption = Annotated[int, Option(min=0, max=2**63 - 1, help="Of the keyed noise, of samples and of sampling.")]
+SeedOption = Annotated[int, Option(min=0, max=2**63 - 1, help="Seed of the keyed noise, of samples and of sampling.")]
 DtypeOption = Annotated[
-    str, Option(help="Of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")
+    str, Option(help="Dtype of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")
 ]
 DeviceOption = Annotated[
-    str | None, Option(callback=_real_device, help="Where the model runs, such as cuda; the CPU by default.")
+    str | None, Option(callback=_real_device, help="Device that runs the model, such as cuda; the CPU by default.")
 ]
-JsonOption = Annotated[bool, Option("--json", help="The result as JSON on stdout, and nothing else.")]
+JsonOption = Annotated[bool, Option("--json", help="Print only the result, as JSON, to stdout.")]
 
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """How a model is computed with."""
+    """Seed, dtype and device of a model."""
 
     seed: SeedOption = 0
     dtype: DtypeOption = "auto"
@@ -88,34 +88,34 @@ class ComputeOptions:
 
 @dataclass(frozen=True)
 class PlaceOptions:
-    """Where ARM is attached, and what its statistics are taken over."""
+    """Where ARM is attached, and the scope of its statistics."""
 
     layers: LayersOption = "0"
     scope: ScopeOption = "token"
     site: SiteOption = "gate"
 
     def arguments(self, policy: Policy, seed: int) -> AttachArguments:
-        """The arguments of `attach` for a policy there."""
+        """The arguments of `attach` for a policy."""
         layers = parse_layers(self.layers)
         return {"policy": policy, "layers": layers, "scope": self.scope, "noise": Noise(seed), "site": self.site}
 
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """What a model is asked."""
+    """The prompts of a model."""
 
     prompt: Annotated[list[str] | None, Option(help="A prompt. May be repeated; built-in ones by default.")] = None
     prompts: Annotated[Path | None, Option(help="A text file with a prompt on each line.")] = None
 
     def texts(self, *, formulas: bool = False) -> list[str]:
-        """The prompts of --prompt and then those of the file of --prompts; without any, built-in ones."""
+        """The prompts of --prompt and then of the --prompts file; built-in ones if there are none."""
         texts = [*(self.prompt or []), *(read_prompts(self.prompts) if self.prompts else [])]
         return texts or [*BUILT_IN, *(FORMULAS if formulas else ())]
 
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """Which model is asked what."""
+    """The model and the tasks."""
 
     model: Annotated[
         str | None, Argument(callback=unslashed, help="A folder or hub id; the embedded abacus by default.")
@@ -129,9 +129,9 @@ class TaskOptions:
     ] = None
     data: Annotated[list[Path] | None, Option(help="A task from local JSON Lines. May be repeated.")] = None
     items: Annotated[
-        int | None, Option(min=1, help=f"Items of each task: all by default, {ARITHMETIC_ITEMS} of the built-in one.")
+        int | None, Option(min=1, help=f"Items of each task; by default all, or {ARITHMETIC_ITEMS} of arithmetic.")
     ] = None
-    difficulty: Annotated[int | None, Option(help="Of the built-in task; what abacus is tuned to by default.")] = None
+    difficulty: Annotated[int | None, Option(help="Level of arithmetic; by default the level for abacus.")] = None
 
 
 @dataclass(frozen=True)
@@ -139,17 +139,17 @@ class AnswerOptions:
     """How a model answers."""
 
     max_new_tokens: Annotated[
-        int | None, Option(min=1, help="Most tokens of an answer; by kind of task by default.")
+        int | None, Option(min=1, help="Maximum length of an answer in tokens; by default it depends on the task.")
     ] = None
-    system: Annotated[str | None, Option(help="The system prompt; by kind of task by default.")] = None
+    system: Annotated[str | None, Option(help="The system prompt; by default it depends on the task.")] = None
     allow_code: Annotated[
         bool, Option("--allow-code-execution", help="Run model-written programs, in a sandbox (humaneval).")
     ] = False
-    batch: Annotated[int | None, Option(min=1, help="Items at once; an answer's last bits depend on it.")] = None
+    batch: Annotated[int | None, Option(min=1, help="Items at once; an answer's last bits may vary with it.")] = None
 
 
 def flattened(command: Callable[..., None]) -> Callable[..., None]:
-    """The command as typer reads it: each parameter that is a group of options is replaced by the group's fields."""
+    """Converts a command for typer: replaces each parameter that is a group of options by the group's fields."""
     groups: dict[str, Any] = {}
     options: list[Parameter] = []
     for parameter in signature(command).parameters.values():
@@ -170,8 +170,8 @@ def flattened(command: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-def refuse_idle(context: Context, names: Iterable[str], because: str) -> None:
-    """Refuses options, named as the command's parameters, that are on the command line and would have no effect."""
+def refuse_unused(context: Context, names: Iterable[str], because: str) -> None:
+    """Refuses options, by the command's parameter names, that are on the command line but would have no effect."""
     for name in names:
         source = context.get_parameter_source(name)
         if source and source.name == "COMMANDLINE":
@@ -179,13 +179,13 @@ def refuse_idle(context: Context, names: Iterable[str], because: str) -> None:
 
 
 def refuse_sampling(context: Context, tasks: Sequence[Task], *names: str) -> None:
-    """Refuses options of generated answers where every task is multiple choice, for which nothing is generated."""
+    """Refuses options of generation if every task is multiple choice, for which nothing is generated."""
     if all(task.kind == "choice" for task in tasks):
-        refuse_idle(context, (*names, "system", "max_new_tokens"), "has no effect on multiple choice")
+        refuse_unused(context, (*names, "system", "max_new_tokens"), "has no effect on multiple choice")
 
 
 def collect_until_interrupted(items: Iterator[Part]) -> tuple[list[Part], bool]:
-    """The items, and whether Ctrl-C ended them early; exits with 130 where it came before the first."""
+    """Returns the items and whether Ctrl-C ended them early; exits with 130 if it came before the first item."""
     collected: list[Part] = []
     with until_interrupted() as interruption:
         collected.extend(items)
@@ -193,12 +193,12 @@ def collect_until_interrupted(items: Iterator[Part]) -> tuple[list[Part], bool]:
     return collected, interruption.happened
 
 
-def finish(result: object, as_json: bool, shown: Iterable[Table | str], *, interrupted: bool = False) -> None:
+def finish(result: object, as_json: bool, items: Iterable[Table | str], *, interrupted: bool = False) -> None:
     """Prints a command's result, as JSON or as tables and lines; exits with 130 after Ctrl-C."""
     if as_json:
         print(json_text(result), end="")
     else:
-        for item in shown:
+        for item in items:
             print(item) if isinstance(item, str) else Console().print(item)
     if interrupted:
         sys.exit(INTERRUPTED)

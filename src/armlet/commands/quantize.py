@@ -1,4 +1,4 @@
-"""`armlet quantize`: what fewer bits at the input of down cost, and which way around the outliers pays."""
+"""`armlet quantize`: the cost of fewer bits at the input of down, and which treatment of outliers pays."""
 
 import sys
 from dataclasses import dataclass
@@ -23,25 +23,24 @@ from armlet.runs.folder import default_run_folder
 
 @dataclass(frozen=True)
 class TextOptions:
-    """What is read, and what contracting may cost and where."""
+    """The text, and the cost and the site that are allowed for contracting."""
 
     data: Annotated[Path | None, Option(help="A text in UTF-8; a small built-in one by default.")] = None
-    windows: Annotated[int, Option(min=2, help="Held-out windows, from the text's beginning.")] = 24
-    tokens: Annotated[int, Option(min=2, help="Tokens of a window.")] = 48
-    calibration: Annotated[int, Option(min=1, help="Windows to choose by, from the text's end.")] = 4
+    windows: Annotated[int, Option(min=2, help="Number of held-out windows, from the text's beginning.")] = 24
+    tokens: Annotated[int, Option(min=2, help="Number of tokens of a window.")] = 48
+    calibration: Annotated[int, Option(min=1, help="Number of windows to choose settings by, from the text's end.")] = 4
     limit: Annotated[
         float,
         Option(
             min=0,
             max=1,
-            help="Most that contracting may cost the unrounded model: a share of its perplexity on calibration text.",
+            help="Maximum cost of contracting without rounding, as a share of the perplexity on calibration text.",
         ),
     ] = 0.01
     site: Annotated[
         SiteName | None,
         Option(
-            help="Contract only there: at gate, after its activation, as vLLM serves it; or at product, the input of "
-            "down. At either by default."
+            help="Contract only at gate (as vLLM serves it) or only at product (down's input); at either by default."
         ),
     ] = None
 
@@ -53,12 +52,12 @@ def quantize(
     *,
     text: TextOptions,
     out: Annotated[
-        Path | None, folder_option("Where all goes; the same command goes on there. Named after the run by default.")
+        Path | None, folder_option("Folder in which the same command resumes; named after the run by default.")
     ] = None,
     compute: ComputeOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what few bits at the input of down cost, with companding, contraction and what else is used today."""
+    """Measure the cost of few bits at the input of down, with companding, contraction and common alternatives."""
     name = model or default_model()
     plan = PrecisionPlan(name, **vars(text), **vars(compute))
     with notes.status(escape(f"loading {name} ...")):
@@ -68,7 +67,7 @@ def quantize(
     if result.rows:
         _show_precision(result, folder, as_json)
     if result.interrupted:
-        notes.print(f"interrupted: {folder} keeps what there is, and the same command goes on", markup=False)
+        notes.print(f"interrupted: the same command resumes the run in {folder}", markup=False)
         sys.exit(INTERRUPTED)
 
 

@@ -1,4 +1,4 @@
-"""Open a model to read it layer by layer."""
+"""Opens a model to read it layer by layer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A checkpoint, by folder or hub id, of which no layer has been read yet."""
+class OpenedModel:
+    """A checkpoint, from a folder or hub id, before any layer is read."""
 
     name: str
     checkpoint: Checkpoint
     tokenizer: "PreTrainedTokenizerBase"
-    options: Options  # of the last layer that is needed
-    dtype: torch.dtype | None  # of the weights; None keeps the checkpoint's
-    device: str | None  # where the layers go; None leaves them on the CPU
+    options: Options  # options of the last layer to read
+    dtype: torch.dtype | None  # dtype of the weights; None keeps the checkpoint's
+    device: str | None  # device of the layers; None leaves them on the CPU
 
     def layers(self) -> Iterator[Layer1]:
-        """From layer 0 to the last needed; one is in memory at a time."""
+        """Loads layer 0 to the last necessary layer, one at a time."""
         for layer in range(self.options.layer + 1):
             yield Layer1.from_checkpoint(self.checkpoint, layer).to(device=self.device, dtype=self.dtype)
 
 
-def open_model(model: str | None, compute: ComputeOptions, *, last: int | None = None) -> Opened:
-    """Opens a checkpoint, or the default one, to read its layers up to `last`; None: up to the model's last."""
+def open_model(model: str | None, compute: ComputeOptions, *, last: int | None = None) -> OpenedModel:
+    """Opens a checkpoint, or the default one, to read the layers up to `last` (all if None)."""
     check_device(compute.device)
-    name, kept = model or default_model(), parse_dtype(compute.dtype)
+    name, dtype = model or default_model(), parse_dtype(compute.dtype)
     with notes.status(escape(f"opening {name} ...")):
-        # A whole model is downloaded from the hub, to be kept; of a few layers only their tensors are.
+        # If all layers are read, the whole model is downloaded and kept; else only the tensors of the layers.
         whole = last is None and named_folder(name) is None
         checkpoint = open_checkpoint(download(name) if whole else name)
         last = checkpoint.layers - 1 if last is None else last
         options = read_options(checkpoint.config, last)  # refuses an unsupported model before anything slow
-        return Opened(name, checkpoint, load_tokenizer(name), options, kept, compute.device)
+        return OpenedModel(name, checkpoint, load_tokenizer(name), options, dtype, compute.device)

@@ -1,4 +1,4 @@
-"""`armlet tune`: a search for settings on one part of the items; `confirm` measures what it chose on the other part."""
+"""`armlet tune`: searches settings on one part of the items; `confirm` measures its choice on the other part."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,27 +33,27 @@ from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_policy
 
 SHOWN_TRIALS = 5
-"""Trials that the terminal shows."""
+"""Number of trials that the terminal shows."""
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What is searched."""
+    """The search space."""
 
-    policy: Annotated[str, Option(help=f"What is searched, and what stays: {POLICY}.")] = "outward"
+    policy: Annotated[str, Option(help=f"Policy to search, with the settings that stay fixed: {POLICY}.")] = "outward"
     search: Annotated[
         str | None,
-        Option(help="One or two of band, proportion, ceiling, knee, spread, strength; by policy by default."),
+        Option(help="One or two of band, proportion, ceiling, knee, spread, strength; depends on --policy by default."),
     ] = None
     layers: Annotated[
-        list[str] | None, Option(help="A candidate: an index, several, a range, or all. May be repeated. [0]")
+        list[str] | None, Option(help="Candidate layers: an index, several, a range, or all. May be repeated. [0]")
     ] = None
     scope: ScopeOption = "token"
     site: SiteOption = "gate"
-    trials: Annotated[int, Option(min=0, help="Beyond those of the sensitivity map.")] = 20
+    trials: Annotated[int, Option(min=0, help="Number of trials in addition to those of the sensitivity map.")] = 20
 
     def space(self, seed: int) -> Space:
-        """The settings among which the search chooses."""
+        """The settings from which the search chooses."""
         treatment = Treatment(parse_policy(self.policy), 0, self.scope, Noise(seed), self.site)
         names = tuple(self.search.split(",")) if self.search else SEARCHED[treatment.policy.name]
         candidates = tuple(parse_layers(text) for text in dict.fromkeys(self.layers or ["0"]))
@@ -63,18 +63,18 @@ class SearchOptions:
 def tune(
     context: Context,
     *,
-    asked: TaskOptions,
-    searched: SearchOptions,
+    selection: TaskOptions,
+    search: SearchOptions,
     answers: AnswerOptions,
-    run: Annotated[Path | None, folder_option("The study's folder; the same command goes on there.")] = None,
-    out: Annotated[Path | None, folder_option("Where map, table and best setting go; the folder by default.")] = None,
+    run: Annotated[Path | None, folder_option("The study's folder, in which the same command resumes.")] = None,
+    out: Annotated[Path | None, folder_option("Folder for map, table and best setting; as --run by default.")] = None,
     compute: ComputeOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Search settings on one half of the items; `armlet confirm` then measures the best one on the other half, once."""
-    files: dict[str, Any] = {"data": [str(file) for file in asked.data or ()]}
-    arguments = StudyArguments(**vars(asked) | vars(answers) | vars(compute) | files)
-    space, engine = searched.space(compute.seed), local_engine(asked.model, compute)
+    files: dict[str, Any] = {"data": [str(file) for file in selection.data or ()]}
+    arguments = StudyArguments(**vars(selection) | vars(answers) | vars(compute) | files)
+    space, engine = search.space(compute.seed), local_engine(selection.model, compute)
     plan = plan_tuning(arguments)
     refuse_sampling(context, plan.tasks)
     if not as_json:
@@ -88,9 +88,9 @@ def tune(
 def _show_study(study: StudyResult, folder: Path, out: Path, as_json: bool) -> None:
     """Writes the files and prints the result."""
     written = [f"written: {path}" for path in write_study(study, out)]
-    advice = "the best one is flattered by having been chosen on these items; on the others: armlet confirm"
-    shown = [_trials_table(study), f"{advice} {folder}", *written]
-    finish(study.to_dict(), as_json, shown, interrupted=study.interrupted)
+    advice = "the best setting looks better on these items, on which it was chosen; on the others: armlet confirm"
+    lines = [_trials_table(study), f"{advice} {folder}", *written]
+    finish(study.to_dict(), as_json, lines, interrupted=study.interrupted)
 
 
 def _trials_table(study: StudyResult) -> Table:
@@ -104,5 +104,5 @@ def _trials_table(study: StudyResult) -> Table:
 
 
 def _trial_cells(trial: TrialResult) -> list[str]:
-    values, ends = (f"{value:.4g}" for value in trial.values.values()), " to ".join(bounds(trial.low, trial.high))
-    return [*values, trial.layers, percent(trial.accuracy), points(trial.difference), ends]
+    values, interval = (f"{v:.4g}" for v in trial.values.values()), " to ".join(bounds(trial.low, trial.high))
+    return [*values, trial.layers, percent(trial.accuracy), points(trial.difference), interval]

@@ -1,4 +1,4 @@
-"""`armlet vllm-check`: does ARM fire in vLLM, and what does it cost."""
+"""`armlet vllm-check`: checks that ARM fires in vLLM, and measures its cost."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from typer import Argument, Context, Exit, Option
 
 from armlet.attachment.config import describe, load_config, parse_layers
 from armlet.commands import options
-from armlet.commands.options import finish, folder_option, refuse_idle
+from armlet.commands.options import finish, folder_option, refuse_unused
 from armlet.integrations.vllm.check import Check, check_serving
 from armlet.presentation.files import write_json
 from armlet.presentation.terminal import notes
@@ -18,7 +18,7 @@ from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_policy
 
 FAILED = 1
-"""Exit code where ARM did not fire as it should."""
+"""Exit code if ARM did not fire as it should."""
 
 
 def vllm_check(
@@ -29,23 +29,23 @@ def vllm_check(
     layers: options.LayersOption = "0",
     config: Annotated[Path | None, Option(help="An armlet.json: policy, layers and seed.")] = None,
     prompts: options.PromptOptions,
-    max_new_tokens: Annotated[int, Option(min=1, help="Tokens of each answer.")] = 32,
-    eager: Annotated[bool, Option(help="Without compilation and graphs, which loads sooner.")] = False,
-    tensor_parallel: Annotated[int, Option(min=1, help="Ranks along the width.")] = 1,
-    out: Annotated[Path | None, folder_option("Where vllm-check.json goes; nowhere by default.")] = None,
+    max_new_tokens: Annotated[int, Option(min=1, help="Number of tokens of each answer.")] = 32,
+    eager: Annotated[bool, Option(help="Load faster, without compilation and graphs.")] = False,
+    tensor_parallel: Annotated[int, Option(min=1, help="Number of ranks that split the width.")] = 1,
+    out: Annotated[Path | None, folder_option("Folder for vllm-check.json; none by default.")] = None,
     seed: options.SeedOption = 0,
     dtype: options.DtypeOption = "auto",
     as_json: options.JsonOption = False,
 ) -> None:
-    """Load a model in vLLM without ARM and with it: where ARM is, what it moves, what it leaves unchanged, its cost."""
+    """Load a model in vLLM without ARM and with it, and show where ARM is, what it moves, and its cost."""
     if config:
-        refuse_idle(context, ("policy", "layers", "seed"), "--config names it")
+        refuse_unused(context, ("policy", "layers", "seed"), "--config sets it")
         settings, chosen = str(config), load_config(config)["policy"]
     else:
         chosen = parse_policy(policy)
         settings = describe(chosen, [], "token", Noise(seed)) | {"layers": parse_layers(layers)}
     if not chosen.strength:
-        notes.print("strength 0: ARM acts only on requests that ask for it, and none here does", style="yellow")
+        notes.print("strength 0: ARM acts only on requests that turn it on, and no request here does", style="yellow")
     limits = {"tokens": max_new_tokens, "eager": eager, "tensor_parallel": tensor_parallel, "dtype": dtype}
     texts = prompts.texts()
     with notes.status("vLLM ...") as status:
@@ -80,9 +80,9 @@ def _sentences(result: Check) -> Iterator[str]:
     baseline, with_arm, turned_off = (result.seconds[mode] for mode in ("baseline", "on", "off"))
     yield f"answers that differ with ARM on: {result.changed} of {result.prompts}"
     yield f"requests with ARM off: {off} the baseline in tokens and log-probabilities"
-    yield f"requests with ARM off in a batch with requests that have it: {mates} the baseline in tokens"
+    yield f"requests with ARM off in a batch with requests with ARM on: {mates} the baseline in tokens"
     yield (
         f"time per token: {1e3 * baseline:.2f} ms without, {with_arm / baseline:.2f} × with, "
         f"{turned_off / baseline:.2f} × with ARM off by request (medians, one engine after the other)"
     )
-    yield from (f"layer {layer}: asked for, and no token came through" for layer in result.missing)
+    yield from (f"layer {layer}: configured, but no token passed through it" for layer in result.missing)

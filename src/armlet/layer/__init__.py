@@ -1,3 +1,3 @@
-"""The figure as code: one decoder layer, the options of model families, and the cache of attention."""
+"""The figure as code: one decoder layer, the options of model families, and the attention cache."""
 
 from armlet.layer.parts import KVCache as KVCache

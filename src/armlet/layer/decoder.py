@@ -60,13 +60,13 @@ TRACE_LABELS: dict[str, str] = {
 
 
 class Layer1(nn.Module):
-    """The figure. Made by `from_checkpoint`, `from_model` or `from_tensors`; its weights are frozen.
+    """The figure's layer, with frozen weights. Created by `from_checkpoint`, `from_model` or `from_tensors`.
 
-    It has no ARM at first; `layer.ARM = ARM(policy, width=layer.options.width, layer=layer.options.layer)` adds one.
+    It starts without ARM; `layer.ARM = ARM(policy, width=layer.options.width, layer=layer.options.layer)` adds one.
 
     Attributes:
-        options: the layer's sizes, and what distinguishes its family.
-        embedding: maps token ids `[b, s]` to rows `[b, s, d]`, for `embed`; None without an embedding.
+        options: the layer's sizes, and the options of its family.
+        embedding: module for `embed` that maps token ids `[b, s]` to rows `[b, s, d]`; None if there is none.
     """
 
     def __init__(self, options: Options) -> None:
@@ -102,28 +102,28 @@ class Layer1(nn.Module):
         *,
         trace: bool = False,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """From x to y, both `[b, s, d]`.
+        """Maps x to y, both `[b, s, d]`.
 
         Args:
-            x: the tokens of this call.
-            positions: `[b or 1, s]`, each token's position in its text; by default counted from the cache's tokens,
-                without padding.
-            mask: `[b, S]`, 0 for padding, of all tokens so far; by default there is no padding.
-            cache: an `armlet.layer.KVCache` of the earlier tokens, to which this call's are added; by default x is the
-                whole text.
+            x: embeddings or hidden states of this call's tokens.
+            positions: `[b or 1, s]`, each token's position in its text; by default counted from the cache, without
+                padding.
+            mask: `[b, S]` for all tokens so far, 0 for padding; by default there is no padding.
+            cache: an `armlet.layer.KVCache` with the earlier tokens, which this call extends; by default x is the whole
+                text.
             trace: also return every tensor of the figure by its name in the glossary, in the order of the flow.
 
         Raises:
-            ArgumentError: x or mask has another shape, or x another dtype than the weights.
+            ArgumentError: x or mask has a wrong shape, or the dtypes of x and the weights differ.
         """
         cache = KVCache() if cache is None else cache
         _check_inputs(self.options, x, mask, cache.length, self.gate.weight.dtype)
-        every = torch.arange(cache.length + x.shape[1], device=x.device)
-        here = every[cache.length :]
-        counted, valid = locate(here, mask, None)
-        positions = counted if positions is None else positions
+        all_columns = torch.arange(cache.length + x.shape[1], device=x.device)
+        columns = all_columns[cache.length :]
+        default_positions, valid = locate(columns, mask, None)
+        positions = default_positions if positions is None else positions
         t = {"x": x, "RMSNorm_1": self.RMSNorm_1(x)}
-        self._attend(t, positions, _attends(here, every, mask, self.options.window), cache)
+        self._attend(t, positions, _visible(columns, all_columns, mask, self.options.window), cache)
         t["add_1"] = self.add_1(x, t["RMSNorm_Output"])
         t["RMSNorm_2"] = self.RMSNorm_2(t["RMSNorm_1"] if self.options.parallel else t["add_1"])
         self._mlp(t, positions, valid)
@@ -155,10 +155,10 @@ class Layer1(nn.Module):
         """Token ids `[b, s]` → x `[b, s, d]`, the input of the model's layer 0.
 
         Raises:
-            ArgumentError: no token ids, an id outside the vocabulary, or a layer made without an embedding.
+            ArgumentError: input_ids are not token ids, an id is outside the vocabulary, or the layer has no embedding.
         """
         if self.embedding is None:
-            raise ArgumentError("Layer1: made without an embedding; pass one to from_tensors(..., embedding=...)")
+            raise ArgumentError("Layer1: created without an embedding; pass one to from_tensors(..., embedding=...)")
         if not isinstance(input_ids, Tensor) or input_ids.is_floating_point():
             kind = type(input_ids).__name__
             raise ArgumentError(f"Layer1: expected a tensor of token ids [batch, seq], found {kind}")
@@ -167,12 +167,12 @@ class Layer1(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, directory_or_id: str | Path | Checkpoint, layer: int = 0) -> "Layer1":
-        """One layer of a folder or hub repository, the only one read; `embed` then reads the rows of its ids.
+        """Reads one layer, and no other, from a folder or hub repository; `embed` reads the rows of its ids on demand.
 
-        A folder's files are mapped into memory, and must not be written to while the layer is in use.
+        A folder's files are memory-mapped, and must not be written to while the layer is in use.
 
         Raises:
-            CheckpointError: the checkpoint does not exist, or cannot be read.
+            CheckpointError: the checkpoint does not exist or cannot be read.
             UnsupportedModelError, ArgumentError: as in `from_tensors`.
         """
         checkpoint = open_checkpoint(directory_or_id)
@@ -184,12 +184,12 @@ class Layer1(nn.Module):
 
     @classmethod
     def from_model(cls, model: nn.Module, layer: int = 0) -> "Layer1":
-        """A copy of one layer of a Hugging Face causal LM and of its embedding, without an ARM that is attached.
+        """Copies one layer and the embedding of a Hugging Face causal LM, but not an attached ARM.
 
-        Raises what `from_tensors` raises.
+        Raises the errors of `from_tensors`.
         """
         source: Any = model
-        read_options(source.config, layer)  # refuses a layer that the next line would not find
+        read_options(source.config, layer)  # refuses a layer that the next line could not find
         tensors = {name: tensor.clone() for name, tensor in find_decoder(model)[1][layer].state_dict().items()}
         return cls.from_tensors(source.config, tensors, layer, source.get_input_embeddings().weight.detach().clone())
 
@@ -197,17 +197,17 @@ class Layer1(nn.Module):
     def from_tensors(
         cls, config: Any, tensors: Mapping[str, Tensor], layer: int = 0, embedding: Tensor | None = None
     ) -> "Layer1":
-        """One layer from the tensors of a checkpoint, which are not copied.
+        """Creates a layer from a checkpoint's tensors, without copying them.
 
         Args:
             config: the model's Hugging Face configuration.
-            tensors: by their names after "model.layers.N.", such as "mlp.up_proj.weight".
-            layer: N, from 0.
-            embedding: `[vocabulary, d]`, for `embed`.
+            tensors: the layer's tensors by their names after "model.layers.N.", such as "mlp.up_proj.weight".
+            layer: N, counted from 0.
+            embedding: the rows `[vocabulary, d]` for `embed`.
 
         Raises:
-            UnsupportedModelError: a family or an option that `Layer1` does not cover.
-            ArgumentError: no such layer; a tensor is missing, unknown or of another shape.
+            UnsupportedModelError: `Layer1` does not cover the family or an option.
+            ArgumentError: there is no such layer, or a tensor is missing, unknown or has a wrong shape.
         """
         options = read_options(config, layer)
         with torch.device("meta"):  # no memory, no initialisation: the tensors replace the parameters
@@ -217,11 +217,11 @@ class Layer1(nn.Module):
         return loaded.requires_grad_(False)
 
 
-def _attends(here: Tensor, every: Tensor, mask: Tensor | None, window: int | None) -> Tensor:
-    """Whether a token at `here [s]`, of this call, attends to one at `every [S]`: bool `[b or 1, 1, s, S]`."""
-    distance = here[:, None] - every
-    seen = (distance >= 0) & (distance < (window or len(every)))
-    return seen[None, None] if mask is None else seen & (mask != 0)[:, None, None]
+def _visible(columns: Tensor, all_columns: Tensor, mask: Tensor | None, window: int | None) -> Tensor:
+    """The attention mask of this call's `columns [s]` over `all_columns [S]`: bool `[b or 1, 1, s, S]`."""
+    distance = columns[:, None] - all_columns
+    causal = (distance >= 0) & (distance < (window or len(all_columns)))
+    return causal[None, None] if mask is None else causal & (mask != 0)[:, None, None]
 
 
 def _check_inputs(options: Options, x: Tensor, mask: Tensor | None, past: int, dtype: torch.dtype) -> None:

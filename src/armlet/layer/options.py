@@ -1,4 +1,4 @@
-"""How the decoder layers of the model families differ, read from a Hugging Face configuration and checkpoint."""
+"""The differences between the decoder layers of model families, read from a configuration and a checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from armlet.redistribution.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Options:
-    """The sizes of a layer, and what distinguishes its family's layers from others; the defaults are Llama's."""
+    """The sizes of a layer, and how its family differs from Llama, whose options are the defaults."""
 
     d_model: int
     width: int
@@ -23,9 +23,9 @@ class Options:
     head_dim: int
     eps: float
     attention_scale: float
-    frequencies: tuple[float, ...]  # ω of RoPE for each pair that it rotates; () is NoPE (SmolLM3)
-    rope_scale: float = 1.0  # of cosine and sine (YaRN)
-    interleaved: bool = False  # pairs are neighbours (Cohere) rather than halves of a head
+    frequencies: tuple[float, ...]  # RoPE's ω for each rotated pair; () is NoPE (SmolLM3)
+    rope_scale: float = 1.0  # scale of cosine and sine (YaRN)
+    interleaved: bool = False  # pairs are neighbours (Cohere), not halves of a head
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
@@ -36,12 +36,12 @@ class Options:
     norm_bias: bool = False
     norm_offset: float = 0.0  # 1 in Gemma, which stores W − 1
     parallel: bool = False  # attention and MLP both read RMSNorm_1
-    softcap: float | None = None  # bounds scores smoothly to ± this
-    window: int | None = None  # tokens that attention reaches, including the token itself
+    softcap: float | None = None  # smooth bound of attention scores
+    window: int | None = None  # number of tokens that attention reaches, including the token itself
     activation: Literal["SiLU", "GELU"] = "SiLU"  # GELU: the tanh approximation
     residual_scale: float = 1.0
     embedding_scale: float = 1.0
-    layer: int = 0  # its index in the model, from 0
+    layer: int = 0  # the layer's index in the model, from 0
 
 
 GEMMA: dict[str, object] = {"post_norm": True, "norm_offset": 1.0}
@@ -82,7 +82,7 @@ POST_NORM_TENSORS: dict[str, str] = {
     "RMSNorm_2": "pre_feedforward_layernorm",
     "RMSNorm_down": "post_feedforward_layernorm",
 }
-"""The same for `post_norm`, where "post_attention_layernorm" does follow attention."""
+"""The names that differ with `post_norm`, where "post_attention_layernorm" really follows attention."""
 
 FUSED: dict[str, tuple[str, ...]] = {
     "self_attn.qkv_proj.weight": ("Q", "K", "V"),
@@ -92,14 +92,14 @@ FUSED: dict[str, tuple[str, ...]] = {
 
 ACTIVATION_NAMES = {"silu": "SiLU", "swish": "SiLU", "gelu_pytorch_tanh": "GELU"}
 LISTED = ("gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3")  # the configuration lists the kind of each layer
-SLIDING = ("mistral", "phi3")  # every layer has the window of the configuration; None: no window
+SLIDING = ("mistral", "phi3")  # every layer has the configuration's window; None is no window
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
 def read_options(config: Any, layer: int) -> Options:
-    """The options of one layer, counted from 0, of a Hugging Face configuration or of its part for text.
+    """The options of one layer, counted from 0, from a Hugging Face configuration or its part for text.
 
-    UnsupportedModelError for a family or an option that `Layer1` does not cover, ArgumentError without such a layer.
+    Raises UnsupportedModelError if `Layer1` does not cover the family or an option, ArgumentError without such a layer.
     """
     text = config.get_text_config()
     _check_covered(text, layer)
@@ -123,7 +123,7 @@ def read_options(config: Any, layer: int) -> Options:
 def _check_covered(text: Any, layer: int) -> None:
     if text.model_type not in FAMILIES:
         raise UnsupportedModelError(
-            f"Layer1 does not cover {text.model_type!r}, only {', '.join(FAMILIES)}; attach() takes other models, too"
+            f"Layer1 does not cover {text.model_type!r}, only {', '.join(FAMILIES)}; attach() supports others, too"
         )
     whole = hasattr(layer, "__index__") and not isinstance(layer, bool)
     if not whole or layer not in range(text.num_hidden_layers):
@@ -135,7 +135,7 @@ def _check_covered(text: Any, layer: int) -> None:
 
 
 def _rope(text: Any, kind: str | None, layer: int, head_dim: int) -> tuple[tuple[float, ...], float]:
-    """The frequencies of RoPE and the scale of cosine and sine."""
+    """Returns the frequencies of RoPE and the scale of cosine and sine."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     if not getattr(text, "no_rope_layers", [1] * (layer + 1))[layer]:  # SmolLM3
@@ -157,34 +157,34 @@ def _rope(text: Any, kind: str | None, layer: int, head_dim: int) -> tuple[tuple
 
 
 def _stated(text: Any, head_dim: int) -> dict[str, Any]:
-    """What a configuration states beside sizes, window and RoPE, whatever its family calls it."""
+    """The options, except sizes, window and RoPE, that a configuration states under its family's names."""
     get, gemma = partial(getattr, text), text.model_type.startswith("gemma")
-    scale = get("query_pre_attn_scalar", head_dim) ** -0.5  # of Gemma
+    scale = get("query_pre_attn_scalar", head_dim) ** -0.5  # Gemma
     activation = get("hidden_activation", None) or text.hidden_act
     if activation not in ACTIVATION_NAMES:
         raise UnsupportedModelError(
             f"Layer1 does not cover the activation {activation!r}, only {', '.join(ACTIVATION_NAMES)}"
         )
     return {
-        "attention_scale": get("attention_multiplier", scale),  # of Granite
-        "softcap": text.attn_logit_softcapping if text.model_type == "gemma2" else None,  # Gemma 3 does not use its own
+        "attention_scale": get("attention_multiplier", scale),  # Granite
+        "softcap": text.attn_logit_softcapping if text.model_type == "gemma2" else None,  # Gemma 3 ignores its own
         "qkv_bias": get("attention_bias", False) or get("use_qkv_bias", False),
         "output_bias": get("attention_bias", False),
         "qk_norm": "heads" if get("use_qk_norm", False) else "none",
-        "embedding_scale": text.hidden_size**0.5 if gemma else get("embedding_multiplier", 1.0),  # of Granite
-        "residual_scale": get("residual_multiplier", 1.0),  # of Granite
+        "embedding_scale": text.hidden_size**0.5 if gemma else get("embedding_multiplier", 1.0),  # Granite
+        "residual_scale": get("residual_multiplier", 1.0),  # Granite
         "activation": ACTIVATION_NAMES[activation],
         "eps": text.rms_norm_eps if hasattr(text, "rms_norm_eps") else text.layer_norm_eps,
         "mlp_bias": get("mlp_bias", False),
-        "parallel": get("use_parallel_residual", False),  # of StableLM
+        "parallel": get("use_parallel_residual", False),  # StableLM
     }
 
 
 def rename(options: Options, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by the names of `Layer1`; fused ones are split, none is copied.
+    """Renames a checkpoint's tensors to the names of `Layer1`, and splits fused ones without copying.
 
-    `tensors` are by their names after "model.layers.N."; those `expected`, such as "Q.weight", give names and shapes.
-    ArgumentError where one is missing, unknown or of another shape.
+    The keys of `tensors` are the names after "model.layers.N."; `expected`, with keys such as "Q.weight", has the names
+    and shapes to return. Raises ArgumentError if a tensor is missing, unknown or has a wrong shape.
     """
     names = TENSORS | (POST_NORM_TENSORS if options.post_norm else {})
     stored_names = {name: f"{names[part]}.{kind}" for name in expected for part, kind in [name.split(".")]}
@@ -194,9 +194,9 @@ def rename(options: Options, tensors: Mapping[str, Tensor], expected: Mapping[st
         if sum(rows) == len(single[fused]):
             pieces = zip(FUSED[fused], single.pop(fused).split(rows), strict=True)
             single |= {f"{TENSORS[part]}.weight": piece for part, piece in pieces}
-    lacking, unknown = stored_names.values() - single.keys(), single.keys() - stored_names.values()
-    if lacking or unknown:
-        raise ArgumentError(f"Layer1: of its tensors, {sorted(lacking)} are missing and {sorted(unknown)} unknown")
+    missing, unknown = stored_names.values() - single.keys(), single.keys() - stored_names.values()
+    if missing or unknown:
+        raise ArgumentError(f"Layer1: of its tensors, {sorted(missing)} are missing and {sorted(unknown)} unknown")
     for name, stored in stored_names.items():
         if single[stored].shape != expected[name].shape:
             shapes = f"{list(expected[name].shape)}, found {list(single[stored].shape)}"

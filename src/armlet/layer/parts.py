@@ -1,4 +1,4 @@
-"""The parts of the figure that PyTorch has no module for; decoder.py puts them in order."""
+"""The parts of the figure for which PyTorch has no module; decoder.py connects them."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from armlet.layer.options import Options
 
 
 class Norm(nn.Module):
-    """RMSNorm, or LayerNorm if `centered`, in float32, over groups of `shape[-1]` values: all d, or each head's h."""
+    """RMSNorm, or LayerNorm if `centered`, in float32, over groups of `shape[-1]` values: d, or h of each head."""
 
     def __init__(self, options: Options, *shape: int, bias: bool = False) -> None:
         super().__init__()
@@ -16,7 +16,7 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.empty(shape)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[..., groups · shape[-1]]` → the same shape and dtype."""
+        """Maps `[..., groups · shape[-1]]` to the same shape and dtype."""
         v = x.float().unflatten(-1, (-1, self.weight.shape[-1]))
         v = v - v.mean(-1, keepdim=True) if self.centered else v
         v = v * torch.rsqrt(v.pow(2).mean(-1, keepdim=True) + self.eps)
@@ -26,15 +26,15 @@ class Norm(nn.Module):
 
 
 class RoPE(nn.Module):
-    """Rotates the i-th pair of each head by the angle position · ωᵢ; values in no pair stay as they are."""
+    """Rotates the i-th pair of each head by the angle position · ωᵢ; values outside the pairs are unchanged."""
 
     def __init__(self, options: Options) -> None:
         super().__init__()
-        # A tuple, not a buffer: a layer converted to bfloat16 keeps exact frequencies.
+        # A tuple, not a buffer, so that frequencies stay exact if the layer is converted to bfloat16.
         self.frequencies, self.scale, self.interleaved = options.frequencies, options.rope_scale, options.interleaved
 
     def forward(self, heads: Tensor, positions: Tensor) -> Tensor:
-        """`heads [b, n, s, h]`, `positions [b or 1, s]` → `[b, n, s, h]`."""
+        """Maps `heads [b, n, s, h]` and `positions [b or 1, s]` to `[b, n, s, h]`."""
         angles = positions[:, None, :, None].float() * torch.tensor(self.frequencies, device=heads.device)
         cos, sin = angles.cos() * self.scale, angles.sin() * self.scale
         rotating, passing = heads.tensor_split([2 * len(self.frequencies)], dim=-1)
@@ -44,14 +44,14 @@ class RoPE(nn.Module):
 
 
 class Attention(nn.Module):
-    """softmax(Q Kᵀ · scale) V over the visible tokens."""
+    """Computes softmax(Q Kᵀ · scale) V over the visible tokens."""
 
     def __init__(self, options: Options) -> None:
         super().__init__()
         self.scale, self.softcap, self.heads = options.attention_scale, options.softcap, options.heads
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """`q [b, n, s, h]`, `k` and `v [b, g, S, h]` → weights `[b, n, s, S]`, attention `[b, s, n·h]`."""
+        """Maps `q [b, n, s, h]`, `k` and `v [b, g, S, h]` to weights `[b, n, s, S]` and attention `[b, s, n·h]`."""
         k, v = (heads.repeat_interleave(self.heads // heads.shape[1], dim=1) for heads in (k, v))
         scores = q @ k.mT * self.scale
         if self.softcap is not None:
@@ -63,7 +63,7 @@ class Attention(nn.Module):
 
 
 class KVCache:
-    """Keys (after RoPE) and values of the tokens so far, each `[b, g, S, h]`; one for each `Layer1` and each text."""
+    """Keys (after RoPE) and values `[b, g, S, h]` of the tokens so far; each layer and text needs its own cache."""
 
     def __init__(self) -> None:
         self.K: Tensor | None = None
@@ -71,11 +71,11 @@ class KVCache:
 
     @property
     def length(self) -> int:
-        """S, the number of tokens in it."""
+        """S, the number of cached tokens."""
         return 0 if self.K is None else self.K.shape[-2]
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds the new tokens' keys and values `[b, g, s, h]`; returns those of all tokens."""
+        """Adds the new tokens' keys and values `[b, g, s, h]`; returns keys and values of all tokens."""
         self.K = k if self.K is None else torch.cat((self.K, k), dim=-2)
         self.V = v if self.V is None else torch.cat((self.V, v), dim=-2)
         return self.K, self.V
@@ -89,7 +89,7 @@ class Add(nn.Module):
         self.scale = options.residual_scale
 
     def forward(self, x: Tensor, block: Tensor) -> Tensor:
-        """Both `[b, s, d]`."""
+        """Adds two tensors `[b, s, d]`."""
         return x + block * self.scale
 
 
@@ -97,17 +97,17 @@ class Multiply(nn.Module):
     """⊗: the gate scales `up`, value by value."""
 
     def forward(self, gate: Tensor, up: Tensor) -> Tensor:
-        """Both `[b, s, f]`."""
+        """Multiplies two tensors `[b, s, f]`."""
         return gate * up
 
 
-def make_norm(options: Options, on: bool) -> nn.Module:
-    """The norm of all d values; the identity where the layer has none."""
-    return Norm(options, options.d_model, bias=options.norm_bias) if on else nn.Identity()
+def make_norm(options: Options, enabled: bool) -> nn.Module:
+    """Creates the norm of all d values, or the identity if the layer has none."""
+    return Norm(options, options.d_model, bias=options.norm_bias) if enabled else nn.Identity()
 
 
 def make_qk_norm(options: Options, heads: int) -> nn.Module:
-    """The norm of Q or of K, which has so many heads; the identity where the layer has none."""
+    """Creates the norm of Q or K with this number of heads, or the identity if the layer has none."""
     h = options.head_dim
     shapes = {"head": (h,), "heads": (heads, h), "projection": (heads * h,)}
     return Norm(options, *shapes[options.qk_norm]) if options.qk_norm in shapes else nn.Identity()

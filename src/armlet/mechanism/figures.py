@@ -57,7 +57,7 @@ def draw_explanation(explanation: Explanation, heads: int) -> dict[str, Figure]:
 def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tensor], *, layer: int) -> Figure:
     """`View.received` of a prompt's tokens: above without and with the filler, below with the filler's own tokens."""
     without, filled = (attention.numpy() for attention in received)
-    inside = slice(prompt.at, prompt.at + filler.count)
+    inside = slice(prompt.insert_at, prompt.insert_at + filler.count)
     with style():
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharey=True)
@@ -66,7 +66,7 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
         dots = {"lw": 1, "marker": ".", "ms": 3}
         upper.plot(without, color=WITHOUT, label="without filler", **dots)
         upper.plot(np.delete(filled, inside), color=FILLED, label=f"with {_filler_name(filler)}", **dots)
-        upper.axvline(prompt.at - 0.5, color=GREY, lw=0.6, ls=":", label="place of the filler")
+        upper.axvline(prompt.insert_at - 0.5, color=GREY, lw=0.6, ls=":", label="place of the filler")
         if len(prompt.words) <= MOST_WORDS:
             words = [repr(word)[1:-1] if not word.isprintable() else word.strip() or "␣" for word in prompt.words]
             upper.set_xticks(range(len(words)), words, rotation=90, fontsize=5, parse_math=False)

@@ -43,14 +43,14 @@ class Setup:
 
     def prompt_of_tokens(self) -> NDArray[np.int64]:
         """`[tokens]`: the index of each measured token's prompt."""
-        return np.repeat(np.arange(len(self.prompts)), [len(p.ids) - p.at for p in self.prompts])
+        return np.repeat(np.arange(len(self.prompts)), [len(p.ids) - p.insert_at for p in self.prompts])
 
     def classes(self) -> NDArray[np.str_]:
         """`[tokens]`: the class of each measured token; "" for tokens outside the question."""
         names: list[str] = []
         for prompt in self.prompts:
             kinds, question = classify(prompt.words), range(*prompt.question)
-            names += [kinds[at] if at in question else "" for at in range(prompt.at, len(kinds))]
+            names += [kinds[at] if at in question else "" for at in range(prompt.insert_at, len(kinds))]
         return np.array(names)
 
     def to_dict(self, tokenizer: "PreTrainedTokenizerBase") -> dict[str, object]:
@@ -77,7 +77,7 @@ def make_setup(
     """
     prompts = [make_prompt(tokenizer, question, system=system, position=position) for question in questions]
     for prompt, question in zip(prompts, questions, strict=True):
-        if prompt.at + FEWEST_TOKENS > len(prompt.ids):
+        if prompt.insert_at + FEWEST_TOKENS > len(prompt.ids):
             few = f"fewer than {FEWEST_TOKENS} tokens come after a filler"
             raise ArgumentError(f"--position: {few} at {position!r} in {question!r}")
     indices = range(len(prompts))
@@ -131,7 +131,7 @@ def _measure_prompt(layer: Layer1, prompt: Prompt, hidden: list[Tensor], setup: 
     halfwidth, options = near_zero_halfwidth(without.activated), layer.options
     arms = [ARM(p, width=options.width, layer=options.layer, noise=Noise(setup.seed)) for p in setup.policies]
     measured = [measure_filler(without, seen, halfwidth, options.heads) for seen in filled]
-    treated = [near_zero_after(without, halfwidth, arm, prompt.at) for arm in arms]
+    treated = [near_zero_after(without, halfwidth, arm, prompt.insert_at) for arm in arms]
     example = filled[setup.example()]
     shown = (without.received, example.received), (without.attention, example.attention)
     return LayerFindings(options.layer, measure_gate(without, halfwidth), measured, treated, *shown)

@@ -63,11 +63,11 @@ class Affine:
 
 
 def view(trace: dict[str, Tensor], prompt: Prompt, count: int) -> View:
-    """Selects what is compared from a trace of `Layer1`, batch 1, with `count` filler tokens before `prompt.at`."""
+    """Selects what is compared from a trace of `Layer1`, batch 1, with `count` fillers before `prompt.insert_at`."""
     weights = trace["Attention_weights"][0].double().mean(0).cpu()
-    after = slice(prompt.at + count, None)
+    after = slice(prompt.insert_at + count, None)
     of_prompt = torch.ones(len(weights), dtype=torch.bool)
-    of_prompt[prompt.at : prompt.at + count] = False
+    of_prompt[prompt.insert_at : prompt.insert_at + count] = False
     values = (trace[name][0, after].double().cpu() for name in ("Attention", "gate", "activation"))
     # The mean of each column below the diagonal, over the rows of the prompt's own tokens.
     later = of_prompt.flip(0).cumsum(0).flip(0) - of_prompt.long()

@@ -86,7 +86,7 @@ class Explanation:
         prompt, filler = setup.prompts[0], setup.fillers[setup.example()]
         # The last token receives nothing from later ones: NaN.
         without, filled = ([None if isnan(number) else number for number in s.tolist()] for s in first.received)
-        place = {"layer": first.layer, "filler": filler.kind, "count": filler.count, "at": prompt.at}
+        place = {"layer": first.layer, "filler": filler.kind, "count": filler.count, "at": prompt.insert_at}
         return {
             "attention": place | {"words": prompt.words, "without": without, "with": filled},
             "rows": [change.to_dict() for change in self.quantities],

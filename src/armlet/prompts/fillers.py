@@ -1,6 +1,6 @@
-"""Fillers: meaningless tokens inserted into a prompt. Which tokens, how many, and where.
+"""Fillers: meaningless tokens, a number of which is inserted at a place in a prompt.
 
-A filler is inserted as tokens, so that its count is exact and the prompt's own tokens stay as they are. In a text the
+A filler is inserted as tokens, so that its count is exact and the prompt's own tokens do not change. In a text the
 tokenizer would merge a run of slashes into fewer tokens.
 """
 
@@ -25,9 +25,9 @@ POSITIONS: tuple[str, ...] = get_args(Position)
 SYSTEM = "You are a careful mathematician. Solve the problem step by step, and give the result in the last line."
 
 RANDOM_SENTENCE = "random sentence"
-"""The control: as many tokens as the filler, of ordinary words that are unrelated to the question."""
+"""The control: the same number of tokens as the filler, from ordinary words unrelated to the question."""
 
-TEXT_MARKS = ("\ue000", "\ue001")  # of the private use area, which no template uses
+TEXT_MARKS = ("\ue000", "\ue001")  # from the private use area, which no template uses
 
 QUALITIES = ("old", "quiet", "yellow", "narrow", "friendly", "broken", "distant", "heavy", "curious", "wooden")
 THINGS = ("gardener", "bridge", "kettle", "river", "teacher", "window", "sparrow", "letter", "harbour", "blanket")
@@ -49,14 +49,14 @@ class Filler:
 class Prompt:
     """A prompt without its filler, and where the filler is inserted."""
 
-    ids: Tensor  # its tokens `[s]`, int64
-    at: int  # the filler is inserted before this token; the tokens from here on attend to it
-    question: tuple[int, int]  # its first token, and the first after it
-    words: tuple[str, ...]  # each token's text
+    ids: Tensor  # the prompt's tokens `[s]`, int64
+    insert_at: int  # the filler is inserted before this token; this and later tokens attend to it
+    question: tuple[int, int]  # the question's first token, and the first token after the question
+    words: tuple[str, ...]  # the text of each token
 
     def filled(self, filler: Tensor) -> Tensor:
-        """The prompt's tokens with those of the filler `[n]` inserted, `[s + n]`."""
-        return torch.cat((self.ids[: self.at], filler, self.ids[self.at :]))
+        """Returns the prompt's tokens with a filler's tokens `[n]` inserted: `[s + n]`."""
+        return torch.cat((self.ids[: self.insert_at], filler, self.ids[self.insert_at :]))
 
 
 def make_prompt(
@@ -68,54 +68,54 @@ def make_prompt(
     seed: Sequence[int] = (0,),
     plain: bool = False,
 ) -> Prompt:
-    """System prompt and question in the chat template, or separated by an empty line where there is none.
+    """Puts system prompt and question into the chat template, or joins them with an empty line if there is none.
 
     Args:
-        tokenizer: a fast one, which gives the place of each token in the text.
-        question: what is asked.
-        system: the system prompt; put above the question where the template refuses a system turn.
+        tokenizer: a fast tokenizer, which returns the offsets of each token in the text.
+        question: the user's question.
+        system: the system prompt; prepended to the question if the template refuses a system turn.
         position: where a filler would be inserted.
-        seed: of the random position.
-        plain: without a template, `system` directly followed by `question`, for the likelihood of a continuation.
+        seed: seed of the random position.
+        plain: no template; `question` directly follows `system`, for the likelihood of a continuation.
 
     Raises:
-        ArgumentError: the question gives no token; no such position; a slow tokenizer, or a template that changes the
-            texts.
+        ArgumentError: the question has no tokens, the position is unknown, the tokenizer is slow, or the template
+            changes the texts.
     """
     if position not in POSITIONS:
         raise ArgumentError(f"position: expected one of {', '.join(POSITIONS)}, found {position!r}")
     if not tokenizer.is_fast:
         name = type(tokenizer).__name__
-        raise ArgumentError(f"{name} does not tell where in the text its tokens are; use a fast one")
+        raise ArgumentError(f"{name} does not return its tokens' offsets in the text; use a fast tokenizer")
     pieces = ("", system, "", question, "") if plain else _pieces(tokenizer, system, question)
-    starts = [sum(map(len, pieces[:at])) for at in range(len(pieces))]
+    starts = [sum(map(len, pieces[:index])) for index in range(len(pieces))]
     bare = plain or tokenizer.chat_template is None  # a template writes special tokens itself
     encoded: Any = tokenizer("".join(pieces), add_special_tokens=bare, return_offsets_mapping=True)
-    ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
-    before, first, after = (_first_after(ends, starts[piece]) for piece in (1, 3, 4))
-    if first == after:
-        raise ArgumentError(f"prompts: {question!r} gives no token")
+    ids, token_ends = encoded["input_ids"], [token_end for _, token_end in encoded["offset_mapping"]]
+    system_start, start, end = (_first_ending_after(token_ends, starts[piece]) for piece in (1, 3, 4))
+    if start == end:
+        raise ArgumentError(f"prompts: {question!r} has no tokens")
     # Within the question, because the rest of the prompt contains the template's control tokens.
-    anywhere = int(np.random.default_rng(list(seed)).integers(first, after + 1))
-    at = {"before": before, "between": first, "end": after, "random": anywhere}[position]
+    random_index = int(np.random.default_rng(list(seed)).integers(start, end + 1))
+    insert_at = {"before": system_start, "between": start, "end": end, "random": random_index}[position]
     words = tuple(str(tokenizer.decode([token])) for token in ids)
-    return Prompt(torch.tensor(ids, dtype=torch.int64), at, (first, after), words)
+    return Prompt(torch.tensor(ids, dtype=torch.int64), insert_at, (start, end), words)
 
 
-def _first_after(ends: Sequence[int], place: int) -> int:
-    """The first token that ends after a place in the text; special tokens, which end at 0, are passed over."""
-    text = [at for at, end in enumerate(ends) if end > 0]
-    return next((at for at in text if ends[at] > place), text[-1] + 1 if text else len(ends))
+def _first_ending_after(ends: Sequence[int], offset: int) -> int:
+    """The index of the first token that ends after an offset in the text; skips special tokens, which end at 0."""
+    text = [index for index, end in enumerate(ends) if end > 0]
+    return next((index for index in text if ends[index] > offset), text[-1] + 1 if text else len(ends))
 
 
 def _pieces(tokenizer: "PreTrainedTokenizerBase", system: str, question: str) -> tuple[str, ...]:
-    """The whole text in five pieces: before the system prompt, it, between, the question, after it.
+    """Splits the text into five pieces: before the system prompt, system prompt, between, question, after the question.
 
-    The template may contain the words of a question such as "user", so the pieces are found with unique marks.
+    The template may contain a question's words, such as "user", so unique marks delimit the pieces.
     """
     if tokenizer.chat_template is None:
         return "", system, "\n\n", question, ""
-    for merged in (False, True):  # for templates that refuse a system turn
+    for merged in (False, True):  # merged: for templates that refuse a system turn
         try:
             text, marked = (_chat(tokenizer, *texts, merged=merged) for texts in ((system, question), TEXT_MARKS))
         except Exception as error:  # a template is a program from the checkpoint, and may raise anything
@@ -139,21 +139,21 @@ def _chat(tokenizer: "PreTrainedTokenizerBase", system: str, question: str, *, m
 
 
 def filler_tokens(tokenizer: "PreTrainedTokenizerBase", filler: Filler, *, seed: int = 0, prompt: int = 0) -> Tensor:
-    """The filler's tokens `[count]`: those of its text, repeated; for the control, those of random sentences.
+    """The filler's tokens `[count]`: its text repeated, or random sentences for the control.
 
-    The sentences depend on `seed` and on `prompt`, the prompt's index; with a lower count they are the beginning of
-    those with a higher one. ArgumentError where the filler's text gives no token.
+    The sentences depend on `seed` and on `prompt`, the prompt's index; a lower count gives the beginning of a higher
+    count's sentences. Raises ArgumentError if the filler's text has no tokens.
     """
     text = sentences(filler.count, seed, prompt) if filler.kind == RANDOM_SENTENCE else filler.kind
     encoded: Any = tokenizer(text, add_special_tokens=False)
     ids = encoded["input_ids"]
     if not ids:
-        raise ArgumentError(f"filler: {filler.kind!r} gives no token")
+        raise ArgumentError(f"filler: {filler.kind!r} has no tokens")
     return torch.tensor(list(islice(cycle(ids), filler.count)), dtype=torch.int64)
 
 
 def describe_filler(tokenizer: "PreTrainedTokenizerBase", filler: Filler, tokens: Tensor) -> dict[str, Any]:
-    """For the report: the distinct texts of `tokens [count]`, and how many tokens their joined text would become."""
+    """For the report: the distinct texts of `tokens [count]`, and the number of tokens when their text is tokenized."""
     text = tokenizer.decode(tokens.tolist())
     again: Any = tokenizer(text, add_special_tokens=False)
     return {
@@ -166,13 +166,13 @@ def describe_filler(tokenizer: "PreTrainedTokenizerBase", filler: Filler, tokens
 
 
 def sentences(count: int, seed: int, prompt: int) -> str:
-    """Random sentences with at least `count` words, each of which becomes at least one token."""
+    """Random sentences with at least `count` words, each at least one token."""
     rng = np.random.default_rng([seed, prompt])
     words = ((str(rng.choice(kind)) for kind in SENTENCE_WORDS) for _ in range(count // 9 + 1))
     return " ".join(SENTENCE.format(*sentence) for sentence in words)
 
 
 def filler_conditions(kinds: Sequence[str], counts: Sequence[int]) -> list[Filler]:
-    """Each filler and then the control, at each count but 0, which is the baseline and always run."""
+    """Each filler, then the control, at each count except 0, which is the baseline and always run."""
     distinct = dict.fromkeys((*kinds, RANDOM_SENTENCE))
     return [Filler(kind, count) for kind in distinct for count in sorted(set(counts)) if count]

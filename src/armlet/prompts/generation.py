@@ -1,7 +1,7 @@
-"""From a prompt's tokens to an answer's: the one call of a model's `generate` in armlet.
+"""Generates answers: the only call of a model's `generate` in armlet.
 
-The logits alone decide an answer. Of the checkpoint's generation_config.json only the special tokens count: penalties
-and forced tokens would change both answers that are compared, and beams and extra sequences would give several.
+Only the logits determine an answer. From the checkpoint's generation_config.json only special tokens are used:
+penalties and forced tokens would change both compared answers, and beams and extra sequences would return several.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 COLDEST_SAMPLED = 1e-6
-"""Lowest temperature that is sampled at. Below it logits / temperature overflows, and the best token wins anyway."""
+"""Below this temperature the best token is taken: logits / temperature would overflow, and it would win anyway."""
 
 FILTERS = ("top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-"""Settings of sampling that keep only the more probable tokens."""
+"""Sampling settings that keep only the more probable tokens."""
 
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
-"""Maps tokens so far `[batch, so far]` and logits `[batch, vocabulary]` to logits."""
+"""Maps the tokens so far `[batch, seq]` and logits `[batch, vocabulary]` to logits."""
 
 
 @dataclass(frozen=True)
 class Decoding:
     """How tokens are chosen."""
 
-    max_new_tokens: int  # of an answer
-    temperature: float = 0.0  # of sampling; below `COLDEST_SAMPLED` the best token is taken
-    filters: Mapping[str, float | int] = field(default_factory=dict)  # some of `FILTERS`, for sampling alone
-    seed: int = 0  # of sampling
+    max_new_tokens: int  # maximum length of an answer
+    temperature: float = 0.0  # sampling temperature; below `COLDEST_SAMPLED` the best token is taken
+    filters: Mapping[str, float | int] = field(default_factory=dict)  # some of `FILTERS`, only for sampling
+    seed: int = 0  # seed of sampling
 
 
 class TokenStream:
@@ -43,14 +43,14 @@ class TokenStream:
         self.tokens: list[int] = []
 
     def put(self, value: Tensor) -> None:
-        """Called by `generate` with the prompt first, then with each new token."""
+        """Receives the prompt first, then each new token, from `generate`."""
         if self._prompt_seen:
             self.tokens += value.flatten().tolist()
             self.tick()
         self._prompt_seen = True
 
     def end(self) -> None:
-        """Called by `generate` after the last token."""
+        """Receives the end of the answer from `generate`."""
 
 
 def generate_tokens(
@@ -63,18 +63,18 @@ def generate_tokens(
     processors: Iterable[LogitsProcessor] = (),
     stream: TokenStream | None = None,
 ) -> Tensor:
-    """The prompts and one answer to each, `[batch, seq + new]`.
+    """Generates one answer to each prompt; returns prompts and answers, `[batch, seq + new]`.
 
-    The global generators and the model's own settings stay as they were.
+    Restores the global generators and the model's own settings.
 
     Args:
         model: a causal language model, with or without ARM.
-        ids: `[batch, seq]`, padded on the left.
-        mask: `[batch, seq]`, 1 for valid tokens.
+        ids: the prompts' tokens `[batch, seq]`, padded on the left.
+        mask: the padding mask `[batch, seq]`, 1 for valid tokens.
         decoding: how tokens are chosen.
-        padding: the token that fills rows up after their end.
-        processors: applied to the logits of each step.
-        stream: receives each token of a batch of one.
+        padding: the token that fills a row after its answer ends.
+        processors: functions applied to the logits of each step.
+        stream: receives each token; only for a batch of one.
     """
     from transformers import LogitsProcessorList
 
@@ -94,22 +94,22 @@ def generate_tokens(
 
 
 def checkpoint_filters(model: "PreTrainedModel") -> dict[str, float | int]:
-    """Those of `FILTERS` that the checkpoint's generation_config.json sets."""
+    """The `FILTERS` that the checkpoint's generation_config.json sets."""
     settings = ((name, getattr(model.generation_config, name, None)) for name in FILTERS)
     return {name: value for name, value in settings if value is not None}
 
 
 def padding_token(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The padding token. It is masked, so that any token will do where the tokenizer has none."""
-    known: Any = tokenizer
-    return next((token for token in (known.pad_token_id, known.eos_token_id) if token is not None), 0)
+    """The padding token. It is masked, so any token will do if the tokenizer has none."""
+    untyped: Any = tokenizer
+    return next((token for token in (untyped.pad_token_id, untyped.eos_token_id) if token is not None), 0)
 
 
 @contextmanager
 def _only_special_tokens(model: "PreTrainedModel", padding: int) -> Iterator[None]:
     from transformers import GenerationConfig
 
-    # `generate` takes what a call leaves open from the model's own settings, so these are replaced for the call.
+    # `generate` reads unspecified settings from the model's own, so these are replaced for the call.
     settings: Any = model.generation_config
     model.generation_config = GenerationConfig(
         bos_token_id=settings.bos_token_id, eos_token_id=settings.eos_token_id, pad_token_id=padding
@@ -124,7 +124,7 @@ def _only_special_tokens(model: "PreTrainedModel", padding: int) -> Iterator[Non
 def _seeded(seed: int, devices: Iterable[torch.device]) -> Iterator[None]:
     """Seeds the global generators of the CPU and of these devices, and restores them afterwards.
 
-    `torch.manual_seed` would reseed every accelerator, those that the model is not on too.
+    `torch.manual_seed` would reseed every accelerator, even those without a part of the model.
     """
     accelerators = [device for device in devices if device.type not in ("cpu", "meta")]
     kind = accelerators[0].type if accelerators else "cuda"

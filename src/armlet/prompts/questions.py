@@ -28,18 +28,18 @@ FORMULAS = (
     "What is 18 / 3 + 7 * 2 - 5, and why is it not 2 * 18?",
     "Because 15 < x and x < 20, while x is prime, x may be two numbers. Which are they?",
 )
-"""Questions with operators and conjunctions, which `armlet explain` adds to `BUILT_IN`."""
+"""Questions with operators and conjunctions that `armlet explain` adds to `BUILT_IN`."""
 
 
 def read_prompts(file: Path) -> list[str]:
-    """The non-empty lines of a UTF-8 text file, with or without a byte order mark, one prompt each.
+    """Reads prompts, one on each non-empty line of a UTF-8 text file with or without a byte order mark.
 
-    ArgumentError where the file cannot be read, is not UTF-8 or contains no prompt.
+    Raises ArgumentError if the file cannot be read, is not UTF-8 or contains no prompt.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ArgumentError(f"prompts: {file} cannot be read ({reason})") from error
     prompts = [line for line in lines if line.strip()]
     if not prompts:
@@ -48,20 +48,20 @@ def read_prompts(file: Path) -> list[str]:
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
-    """Token ids `[1, seq]` of a prompt: a user turn in the chat template where the tokenizer has one, else plain text.
+    """Token ids `[1, seq]` of a prompt: a user turn in the tokenizer's chat template, or plain text without one.
 
-    ArgumentError where the prompt gives no token, or the chat template cannot be used.
+    Raises ArgumentError if the prompt has no tokens, or the chat template cannot be used.
     """
     if tokenizer.chat_template is None:
         encoded: Any = tokenizer(prompt, return_tensors="pt")
     else:
-        turn, how = [{"role": "user", "content": prompt}], {"return_tensors": "pt", "return_dict": True}
+        turn, settings = [{"role": "user", "content": prompt}], {"return_tensors": "pt", "return_dict": True}
         try:
-            encoded = tokenizer.apply_chat_template(turn, add_generation_prompt=True, **how)
+            encoded = tokenizer.apply_chat_template(turn, add_generation_prompt=True, **settings)
         except Exception as error:  # a template is a program from the checkpoint, and may raise anything
             reason = f"{type(error).__name__}: {error}"
             raise ArgumentError(f"prompts: the chat template cannot be used ({reason})") from error
     ids: Tensor = encoded["input_ids"].long()
     if ids.numel() == 0:
-        raise ArgumentError(f"prompts: {prompt!r} gives no token")
+        raise ArgumentError(f"prompts: {prompt!r} has no tokens")
     return ids
