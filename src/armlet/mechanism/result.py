@@ -15,7 +15,7 @@ from armlet.prompts.fillers import RANDOM_SENTENCE, Filler
 from armlet.redistribution.policies import detail
 from armlet.redistribution.rows import Policy
 from armlet.statistics import FloatArray
-from armlet.statistics.intervals import draw_weights, percentile_interval, replicate_means
+from armlet.statistics.intervals import draw_weights, percentile_interval, resample_means
 
 NO_TREATMENT = "as it is"
 
@@ -110,7 +110,7 @@ def quantity_changes(findings: LayerFindings, fillers: Sequence[Filler], weights
     for filler, filled in zip(fillers, findings.filled, strict=True):
         changes = np.stack([filled[name] - np.nan_to_num(before[name]) for name in QUANTITIES], axis=1)
         values = np.array([filled[name].mean() for name in QUANTITIES])
-        table = np.vstack([without, values, values - without, percentile_interval(replicate_means(changes, weights))])
+        table = np.vstack([without, values, values - without, percentile_interval(resample_means(changes, weights))])
         table[~np.isfinite(table)] = nan
         for name, (baseline, value, change, low, high) in zip(QUANTITIES, table.T.tolist(), strict=True):
             bounded = "value" if isnan(baseline) else "change"
@@ -150,7 +150,7 @@ def treatment_of(cause: Filler | Policy) -> str:
 def _share_means(shares: FloatArray, chosen: NDArray[np.bool_], weights: FloatArray) -> FloatArray:
     """The mean over the chosen tokens, followed by that of each resample: `[1 + resamples]`."""
     mean = shares[chosen].mean() if chosen.any() else nan
-    return np.append(mean, replicate_means(shares[chosen, None], weights[:, chosen]))
+    return np.append(mean, resample_means(shares[chosen, None], weights[:, chosen]))
 
 
 def _estimate(means: FloatArray) -> tuple[float, float, float]:
