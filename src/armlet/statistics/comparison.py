@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """ "helped" or "hurt" by the sign of the difference if p_value < 1 − confidence (`is_significant`)."""
+        """Depends on the sign of the difference if p_value < 1 − confidence (`is_significant`), else `UNDECIDED`."""
         if not is_significant(self.p_value, self.confidence):
             return UNDECIDED
         return "helped" if self.difference > 0 else "hurt"

@@ -80,7 +80,7 @@ def paired_interval(units: Units, confidence: float, seed: int) -> tuple[float, 
         low, high = (
             -high,
             (-low if units.sign else high),
-        )  # −1: undo the negation; 0: symmetric data, symmetric interval
+        )  # −1: undo the negation; 0: make it symmetric
     bound = units.max_difference if units.binary else inf
     method = f"{'BCa bootstrap' if bootstrapped else 'Bonett-Price'} over {units.name}"
     return float(max(low, -bound) * units.scale), float(min(high, bound) * units.scale), method

@@ -68,9 +68,7 @@ def score_matrix(name: str, values: ArrayLike) -> FloatArray:
     try:
         scores = np.asarray(values)
     except ValueError:
-        raise ArgumentError(
-            f"{name} has rows of unequal length: give the same number of samples for each item"
-        ) from None
+        raise ArgumentError(f"{name} has rows of unequal length: give each item the same number of samples") from None
     if scores.dtype.kind not in "biuf":
         raise ArgumentError(f"{name} contains {scores.dtype}: give numbers")
     if scores.ndim not in (1, 2) or not scores.size:
