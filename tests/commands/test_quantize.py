@@ -233,7 +233,10 @@ def test_every_contraction_that_may_be_chosen_can_be_kept(contraction, tmp_path)
     [
         (("--data", "absent.txt"), "--data: absent.txt cannot be read (No such file or directory)"),
         (("--data", "binary"), "--data: binary is not a UTF-8 text"),
-        (("--data", "text.txt", "--tokens", 100), "the text has 400 tokens, and 24 windows to measure and 4 to choose"),
+        (
+            ("--data", "text.txt", "--tokens", 100),
+            "the text has 400 tokens, but 24 held-out and 4 calibration",
+        ),
         (("--data", "text.txt", "--device", "meta"), "--device: 'meta' has no values"),
         (("--tokens", 10**6), "--tokens: expected at most "),
         (("--dtype", "int8"), "dtype: expected auto, float32"),

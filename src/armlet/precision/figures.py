@@ -106,8 +106,7 @@ def _draw_measure(axes: Axes, rows: Sequence[MethodRow], name: str) -> None:
     title, scale, linear = PANELS[name]
     for method, row in rows_with(rows, STATIC if name == "saturated" else REFERENCES[0]).items():
         if colour := METHOD_COLOURS.get(method):
-            stats = row.outcome.layers.items()
-            points = [(layer, value) for layer, values in stats if (value := values.get(name)) is not None]
+            points = [(n, value) for n, stats in row.outcome.layers.items() if (value := stats.get(name)) is not None]
             dashes = "--" if method == CONTRACT else "-"  # most layers are not contracted and coincide
             axes.plot(*zip(*points, strict=True), linestyle=dashes, color=colour, lw=0.9, label=method)
     axes.set_yscale(scale, **({"linthresh": linear} if scale == "symlog" else {}))

@@ -193,8 +193,7 @@ def _record_input(inputs: list[Tensor], x: Tensor) -> Tensor:
 def window_losses(model: nn.Module, windows: Tensor, after: int | None = None) -> list[float]:
     """Mean negative log-likelihood in nats of each window's tokens except the first.
 
-    The windows are int64 `[windows, tokens]`. If the token `after` is passed, only tokens after its first occurrence
-    count; every window must contain it.
+    windows: int64 `[windows, tokens]`; after: if passed, only tokens after the first occurrence of this token count.
     """
     losses: list[float] = []
     for batch in windows.split(max(1, BATCH_TOKENS // windows.shape[1])):

@@ -82,9 +82,8 @@ class LeastError(Transform):
 
     def fit(self, x: Tensor, weight: Tensor, scheme: QuantScheme) -> Rounding:  # noqa: D102
         rows = scheme.rows(x)
-        limits = [_largest_magnitude(rows) * share for share in SHARES]
-        errors = [(scheme.round(rows, limit) - rows).square().sum().item() for limit in limits]
-        best = SHARES[errors.index(min(errors))]
+        largest = _largest_magnitude(rows)
+        best = min(SHARES, key=lambda share: (scheme.round(rows, largest * share) - rows).square().sum().item())
         return Rounding(scheme, limit=lambda rows: _largest_magnitude(rows) * best)
 
 
