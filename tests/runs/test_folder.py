@@ -131,7 +131,7 @@ def test_a_folder_that_was_closed_can_be_opened_by_another_process(tmp_path):
 
 
 def test_a_folder_that_this_process_has_open_is_refused_too(tmp_path):
-    with open_run_folder(tmp_path, MANIFEST, MACHINE), pytest.raises(RunError, match="another process is working"):
+    with open_run_folder(tmp_path, MANIFEST, MACHINE), pytest.raises(RunError, match="another process is using it"):
         opened(tmp_path)
 
 

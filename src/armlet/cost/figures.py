@@ -9,7 +9,7 @@ from armlet.cost.findings import Cost, FunctionRow, ModelTimes
 from armlet.cost.measure import PLACEMENTS
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
 
-OPERATIONS = {
+TIMED_OPERATIONS = {
     "literal": ("the literal algorithm", GREY),
     "arm": ("ARM", COLOURS["Outward"]),
     "silu": ("only SiLU", COLOURS["Inward"]),
@@ -36,13 +36,13 @@ def _draw_function(figure: SubFigure, function: Sequence[FunctionRow], dtypes: S
     for axes, dtype in zip(figure.subplots(1, len(dtypes), squeeze=False).flat, dtypes, strict=True):
         rows = [row for row in function if row.dtype == dtype]
         centres = np.arange(len(rows))
-        for index, (name, (label, colour)) in enumerate(OPERATIONS.items()):
+        for index, (name, (label, colour)) in enumerate(TIMED_OPERATIONS.items()):
             milliseconds = [1e3 * row.seconds[name] for row in rows]
             axes.bar(centres + 0.2 * (index - 1.5), milliseconds, 0.2, color=colour, label=label)
         axes.set(yscale="log", ylabel="milliseconds (median)", title=f"tokens × width, {dtype}")
         axes.set_xticks(centres, [f"{row.tokens:,} × {row.width:,}" for row in rows], rotation=60, ha="right")
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(OPERATIONS), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(TIMED_OPERATIONS), frameon=False)
 
 
 def _draw_model(figure: SubFigure, model: ModelTimes) -> None:

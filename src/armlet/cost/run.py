@@ -54,10 +54,10 @@ def measure_cost(plan: CostPlan) -> Cost:
 
 def _time_checkpoint(plan: CostPlan, name: str, models: list[ModelTimes]) -> None:
     """Appends the model's times after loading it, and adds each row when it is complete."""
-    kept = keep_freed_memory()
+    memory_kept = keep_freed_memory()
     with notes.status(escape(f"loading {name} ...")):
         model, _ = load(name, dtype=plan.dtype, device=plan.device)
     rows = list[WorkRow]()
-    models.append(ModelTimes(name, str(model.dtype).removeprefix("torch."), plan.model_turns, kept, rows))
+    models.append(ModelTimes(name, str(model.dtype).removeprefix("torch."), plan.model_turns, memory_kept, rows))
     with progress("timing the model", 2 * plan.model_turns) as tick:
         rows.extend(time_model(model, plan.policy, turns=plan.model_turns, seed=plan.seed, tick=tick))

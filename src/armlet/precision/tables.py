@@ -125,7 +125,7 @@ def _better(best: MethodRow, row: MethodRow) -> str:
 
 
 def _is_lower(row: MethodRow, other: MethodRow, seed: int) -> bool:
-    """Whether the interval shows that the perplexity of `row` is below that of `other`."""
+    """Whether the interval shows that the perplexity of `row` is lower than the perplexity of `other`."""
     return (PerplexityRatio.between(other.outcome.losses, row.outcome.losses, seed).high or 1) < 1
 
 

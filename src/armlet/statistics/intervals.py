@@ -21,7 +21,7 @@ def draw_weights(prompts: NDArray[np.int64], *, seed: int = 0, resamples: int = 
     Tokens of one prompt are correlated, so resampling tokens alone would give intervals that are too narrow. The same
     draw is used for every quantity, every layer and both sides of a pair.
 
-    prompts: `[tokens]`, the prompt index of each token; every index from 0 occurs. Returns integers `[resamples, tokens]`.
+    prompts: `[tokens]`, the prompt index of each token; each index from 0 occurs. Returns `[resamples, tokens]` counts.
     """
     rng = np.random.default_rng(seed)
     sizes = np.bincount(prompts)
