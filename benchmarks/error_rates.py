@@ -17,7 +17,7 @@ from armlet.statistics import intervals
 from armlet.statistics.comparison import Comparison, compare
 from armlet.statistics.significance import is_significant
 
-intervals.RESAMPLES = 999  # fewer resamples per bootstrap, because ten times as many simulations are worth more here
+intervals.UNIT_RESAMPLES = 999  # per bootstrap: the time is better spent on ten times as many simulations
 
 Values = NDArray[Any]
 Draw = Callable[[Generator, int, float], tuple[Values, Values, Values | None]]

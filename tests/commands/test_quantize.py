@@ -17,9 +17,9 @@ from armlet import attach, load_config
 from armlet.attachment.config import ARMLET_FILE
 from armlet.commands.quantize import TextOptions
 from armlet.precision.choice import CONTRACT, CONTRACTIONS, ROUNDED, TRANSFORMS, WORST_KEPT
-from armlet.precision.codes import CODES
 from armlet.precision.findings import save_setting
 from armlet.precision.measure import Contraction
+from armlet.precision.schemes import SCHEMES
 from armlet.redistribution import Inward
 from armlet.statistics.comparison import compare
 from command_line import result, run, shown
@@ -66,7 +66,7 @@ def test_the_result_holds_every_method_at_every_code(whole):
     assert json.loads((out / "quantize.json").read_text()) == found
     rounded = [row for row in found["rows"] if row["code"] != "none"]
     names = [*TRANSFORMS, WORST_KEPT, *([CONTRACT] if found["setting"] else [])]
-    assert [(row["code"], row["method"]) for row in rounded] == [(str(code), name) for code in CODES for name in names]
+    assert [(row["code"], row["method"]) for row in rounded] == [(str(s), name) for s in SCHEMES for name in names]
     assert found["rows"][0]["method"] == "full precision"
     assert (found["windows"], found["tokens"], found["calibration"], found["limit"]) == (6, 16, 2, 0.01)
     for row in found["rows"]:
@@ -232,10 +232,13 @@ def test_every_contraction_that_may_be_chosen_can_be_kept(contraction, tmp_path)
     ("arguments", "message"),
     [
         (("--data", "absent.txt"), "--data: absent.txt cannot be read (No such file or directory)"),
-        (("--data", "binary"), "--data: binary is not a text in UTF-8"),
-        (("--data", "text.txt", "--tokens", 100), "the text has 400 tokens, and 24 windows to measure and 4 to choose"),
+        (("--data", "binary"), "--data: binary is not a UTF-8 text"),
+        (
+            ("--data", "text.txt", "--tokens", 100),
+            "the text has 400 tokens, but 24 held-out and 4 calibration",
+        ),
         (("--data", "text.txt", "--device", "meta"), "--device: 'meta' has no values"),
-        (("--tokens", 10**6), "--tokens: the model reads "),
+        (("--tokens", 10**6), "--tokens: expected at most "),
         (("--dtype", "int8"), "dtype: expected auto, float32"),
         (("--out", "text.txt"), "--out: text.txt cannot be written"),
     ],
@@ -254,7 +257,7 @@ def test_a_model_whose_loss_is_no_number_is_told_before_anything_is_chosen(tmp_p
     save_file(tensors, weights, {"format": "pt"})
     code, out, err = run("quantize", weights.parent, *ASKED, "--out", "here")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "is not a number before anything is rounded" in err
+    assert "is not finite even without rounding" in err
     assert Path("here/items.jsonl").read_text().count("\n") == 1
 
 

@@ -15,7 +15,7 @@ from families import prompt, tiny
 
 
 def test_jobs_run_in_turns_and_a_turn_is_told(monkeypatch):
-    monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
     ran = []
     jobs = {name: TimedJob(lambda name=name: ran.append(name)) for name in "ab"}
     times = in_turns(jobs, 3, lambda: ran.append("|"))
@@ -25,7 +25,7 @@ def test_jobs_run_in_turns_and_a_turn_is_told(monkeypatch):
 
 def test_short_jobs_are_repeated_until_they_can_be_measured(monkeypatch):
     clock = itertools.count()
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock) * timing.LEAST_SECONDS / 50)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock) * timing.MIN_SECONDS / 50)
     ran = []
     in_turns({"a": TimedJob(lambda: ran.append(1))}, 1)
     assert len(ran) == 2 + 50
@@ -34,7 +34,7 @@ def test_short_jobs_are_repeated_until_they_can_be_measured(monkeypatch):
 @pytest.mark.parametrize("gpu", [False, True])
 def test_only_the_job_and_the_wait_for_the_gpu_are_timed(monkeypatch, gpu):
     events = []
-    monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(time, "perf_counter", lambda: events.append("clock") or 0.0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: events.append("ask") or gpu)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: events.append("wait"))
@@ -47,7 +47,7 @@ def test_only_the_job_and_the_wait_for_the_gpu_are_timed(monkeypatch, gpu):
 def test_what_a_job_runs_within_is_entered_before_the_clock_starts(monkeypatch):
     events = []
     monkeypatch.setattr(time, "perf_counter", lambda: events.append("clock") or 0.0)
-    monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
 
     @contextmanager
     def within():
@@ -66,7 +66,7 @@ def test_a_ratio_is_the_median_of_the_turns_ratios_not_the_ratio_of_medians():
 
 
 def test_every_shape_is_a_row_with_all_yardsticks(monkeypatch):
-    monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
     dtypes = (torch.float32, torch.bfloat16)
     rows = list(time_function(Shapes([8, 32], [1, 3], dtypes), Outward(), turns=2))
     assert [(row.width, row.tokens, row.dtype) for row in rows] == [
@@ -84,7 +84,7 @@ def test_a_gate_is_an_activated_one_and_the_same_again():
 
 @pytest.mark.slow
 def test_a_model_is_timed_with_and_without_and_left_as_it_was(monkeypatch):
-    monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
     model = tiny("llama", max_position_embeddings=1024)
     ids = torch.arange(5)[None]
     before = model(ids).logits
@@ -111,7 +111,7 @@ def test_each_decoded_token_of_each_layer_is_a_call_in_place(site):
 
 @pytest.mark.parametrize("turns", [2, 3])
 def test_every_turn_is_told(monkeypatch, turns):
-    monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
     told = []
     list(time_function(Shapes([8], [1, 2], [torch.float32]), Outward(), turns=turns, tick=lambda: told.append(1)))
     assert len(told) == 2 * turns

@@ -18,7 +18,7 @@ SHAPES = Shapes([8], [1, 2], [torch.float32])
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
 
 
 def test_only_the_function_is_timed_where_no_model_is_named():

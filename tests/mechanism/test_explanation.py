@@ -188,5 +188,5 @@ def test_a_layer_that_overflows_is_named_with_a_way_out():
     model = tiny()
     with torch.no_grad():
         model.model.layers[1].mlp.gate_proj.weight.fill_(1e38)
-    with pytest.raises(ArgumentError, match="layer 1 gives NaN or Inf; try another dtype"):
+    with pytest.raises(ArgumentError, match="layer 1 returned NaN or Inf; try another dtype"):
         explained(model, (0, 1))

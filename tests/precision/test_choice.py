@@ -14,8 +14,8 @@ from armlet.precision.choice import (
     layer_damage,
     reference,
 )
-from armlet.precision.codes import CODES, REFERENCES, Code
 from armlet.precision.measure import TrialOutcome
+from armlet.precision.schemes import REFERENCES, SCHEMES, QuantScheme
 from armlet.precision.transforms import Compand, Percentile
 
 DAMAGE = {0: 0.01, 1: 0.5, 2: 0.2, 3: 0.0, 4: 0.3}
@@ -40,7 +40,7 @@ class Made:
         works = trial.contraction is not None and trial.contraction.policy == self.best.policy
         works = works and (trial.contraction.site, trial.contraction.scope) == (self.best.site, self.best.scope)
         loss += sum(COST[layer] for layer in inside) * (self.joint if len(inside) > 1 else 1)
-        if trial.code:
+        if trial.scheme:
             rounded = DAMAGE if trial.layers is None else trial.layers
             loss += sum(DAMAGE[layer] * (0.1 if works and layer in inside else 1) for layer in rounded)
             loss -= {Percentile(0.9999): 0.05, Compand(0.8): 0.4}.get(trial.transform, 0)
@@ -96,8 +96,8 @@ def test_no_contraction_is_chosen_where_none_pays():
 
 
 def test_knobs_of_a_code_are_those_of_its_bits_and_of_float8_those_of_int8():
-    assert [str(reference(code)) for code in CODES] == ["int8 tensor"] * 3 + ["int4 token"] * 3 + ["int8 tensor"]
-    assert reference(Code("int8", "token")) is REFERENCES[0]
+    assert [str(reference(scheme)) for scheme in SCHEMES] == ["int8 tensor"] * 3 + ["int4 token"] * 3 + ["int8 tensor"]
+    assert reference(QuantScheme("int8", "token")) is REFERENCES[0]
 
 
 def test_perplexity_is_of_the_mean_loss():

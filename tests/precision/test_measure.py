@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from armlet import Inward, attach
-from armlet.precision.codes import Code
 from armlet.precision.measure import Bench, Contraction, Meter, RoundingTrial, TrialOutcome, window_losses
 from armlet.precision.plan import cut
-from armlet.precision.transforms import Compand, Plain
+from armlet.precision.schemes import QuantScheme
+from armlet.precision.transforms import Compand, Transform
 from armlet.redistribution.errors import ArgumentError
 from attached import anatomy
 from families import FAMILIES, prompt, tiny
 
-INT8, INT4 = Code("int8", "tensor"), Code("int4", "token")
+INT8, INT4 = QuantScheme("int8", "tensor"), QuantScheme("int4", "token")
 TEXTS = {"held-out": prompt(16, batch=4, seed=1), "calibration": prompt(16, batch=2, seed=2)}
 CLIP = Contraction(Inward(0.5, "clip"), "product", "token", (1,))
 
@@ -60,10 +60,10 @@ def test_rounding_reaches_every_layer_of_every_family_and_leaves_the_model_as_it
 
 def test_one_layer_alone_is_rounded_where_one_is_named(model, bench):
     down = model.model.layers[1].mlp.down_proj
-    code = INT8
+    scheme = INT8
     handle = down.register_forward_pre_hook(
         lambda _, args: (
-            code.round(code.rows(args[0]), code.rows(args[0]).abs().amax(-1, keepdim=True)).view_as(args[0]),
+            scheme.round(scheme.rows(args[0]), scheme.rows(args[0]).abs().amax(-1, keepdim=True)).view_as(args[0]),
         )
     )
     expected = window_losses(model, TEXTS["held-out"])
@@ -81,7 +81,7 @@ def test_a_contraction_is_what_attach_does(model, bench):
 def test_a_static_range_is_calibrated_after_the_contraction(bench):
     static = RoundingTrial(
         "calibration",
-        Code("int8", "static"),
+        QuantScheme("int8", "static"),
         contraction=Contraction(Inward(0.5, "clip"), "product", "token", (0, 1, 2)),
     )
     assert all(layer["saturated"] == 0 for layer in bench.run(static).layers.values())
@@ -112,7 +112,7 @@ def test_an_error_in_the_model_leaves_no_hook(bench, model, monkeypatch):
 def test_a_meter_over_several_calls_is_one_over_all_values():
     x = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0))
     noise = 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
-    meter = Meter(shaped=True)
+    meter = Meter(with_distribution=True)
     for part, off in zip(x.split(1), noise.split(1), strict=True):
         meter.add(part, part + off, INT8.rows(part), torch.tensor([[1.0]]))
     found = meter.stats()
@@ -126,7 +126,7 @@ def test_a_meter_over_several_calls_is_one_over_all_values():
 
 
 def test_a_layer_of_zeros_has_no_sqnr_and_no_shape():
-    meter, zeros = Meter(shaped=True), torch.zeros(1, 2, 3)
+    meter, zeros = Meter(with_distribution=True), torch.zeros(1, 2, 3)
     meter.add(zeros, zeros, zeros[0], torch.zeros(2, 1))
     assert meter.stats() == {"sqnr": None, "saturated": 0, "max_over_median": None, "kurtosis": None}
 
@@ -140,13 +140,13 @@ def test_calibration_and_held_out_windows_do_not_overlap():
 
 
 def test_a_text_that_is_too_short_is_refused_with_what_it_needs():
-    with pytest.raises(ArgumentError, match="has 49 tokens, and 3 windows to measure and 2 to choose by need 50"):
+    with pytest.raises(ArgumentError, match="has 49 tokens, but 3 held-out and 2 calibration windows need 50"):
         cut(list(range(49)), 3, 2, 10, None)
 
 
 def test_the_order_of_trials_does_not_matter(model):
     trials = [
-        RoundingTrial("held-out", INT8, Plain()),
+        RoundingTrial("held-out", INT8, Transform()),
         RoundingTrial("held-out", INT8, contraction=CLIP),
         RoundingTrial("held-out", INT4, Compand()),
     ]

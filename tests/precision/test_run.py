@@ -6,10 +6,10 @@ import pytest
 
 from armlet import Inward
 from armlet.precision.choice import ROUNDED, Chosen, LayerGain
-from armlet.precision.codes import REFERENCES
 from armlet.precision.findings import PerplexityRatio
 from armlet.precision.measure import CALIBRATION, Contraction, RoundingTrial, TrialOutcome
 from armlet.precision.run import layer_rows, method_rows
+from armlet.precision.schemes import REFERENCES
 
 
 def test_a_ratio_has_an_interval_in_units_of_the_differences():
@@ -27,12 +27,12 @@ def test_a_seed_is_that_of_the_bootstrap():
 
 def test_a_gap_that_is_not_resolved_has_no_share():
     chosen = Chosen(
-        {code: dict.fromkeys((ROUNDED, "compand"), RoundingTrial(CALIBRATION)) for code in REFERENCES}, {}, {}, None
+        {scheme: dict.fromkeys((ROUNDED, "compand"), RoundingTrial(CALIBRATION)) for scheme in REFERENCES}, {}, {}, None
     )
     for floor, told in (([1.5] * 20, True), ([1.0 + 0.1 * (-1) ** at for at in range(20)], False)):
 
         def run(trial, floor=floor):
-            return TrialOutcome(floor if trial.code else [1.0 + 1e-3 * at for at in range(20)], {})
+            return TrialOutcome(floor if trial.scheme else [1.0 + 1e-3 * at for at in range(20)], {})
 
         rows = method_rows(run, chosen, REFERENCES[0], 0)
         assert [row.recovered is not None for row in rows] == [told, told]
@@ -40,15 +40,15 @@ def test_a_gap_that_is_not_resolved_has_no_share():
 
 def test_a_layers_contraction_has_intervals_from_held_out_windows_of_that_layer_alone():
     contraction = Contraction(Inward(0.99, "clip"), "product", "token", (2,))
-    damage = {code: {1: 0.1, 2: 0.2} for code in REFERENCES}
+    damage = {scheme: {1: 0.1, 2: 0.2} for scheme in REFERENCES}
     chosen = Chosen({}, damage, {1: None, 2: LayerGain(contraction, 9.0, 9.0)}, None)
     base = [1.0 + 0.1 * (at % 3) for at in range(20)]
 
     def run(trial):
         assert trial.text == "held-out"
-        assert trial.layers == ((2,) if trial.code else None)
+        assert trial.layers == ((2,) if trial.scheme else None)
         assert trial.contraction in (None, contraction)
-        rise = (0.2 if trial.contraction else 0.5) if trial.code else (0.01 if trial.contraction else 0)
+        rise = (0.2 if trial.contraction else 0.5) if trial.scheme else (0.01 if trial.contraction else 0)
         return TrialOutcome([loss + rise * (1 + 0.01 * (at % 5)) for at, loss in enumerate(base)], {})
 
     first, second = layer_rows(run, chosen, 0)

@@ -1,28 +1,28 @@
-"""What stands around a code: each way there and back is the identity, and each does what it is named for."""
+"""What stands around a scheme: each way there and back is the identity, and each does what it is named for."""
 
 import pytest
 import torch
 from torch.nn.functional import linear
 
 from armlet import Inward
-from armlet.precision.codes import Code
+from armlet.precision.schemes import QuantScheme
 from armlet.precision.transforms import (
     BY_ERROR,
     Compand,
     Hadamard,
     LeastError,
     Percentile,
-    Plain,
     Rounding,
     Smooth,
+    Transform,
     compand,
     expand,
     hadamard,
 )
 
-INT8, INT4 = Code("int8", "tensor"), Code("int4", "token")
+INT8, INT4 = QuantScheme("int8", "tensor"), QuantScheme("int4", "token")
 COMPANDS = [Compand(0.9), Compand(0.9, fixed=True), Compand(BY_ERROR)]
-TRANSFORMS = [Plain(), Percentile(0.99), LeastError(), Smooth(0.5), Hadamard(), *COMPANDS]
+TRANSFORMS = [Transform(), Percentile(0.99), LeastError(), Smooth(0.5), Hadamard(), *COMPANDS]
 each_transform = pytest.mark.parametrize("transform", TRANSFORMS, ids=repr)
 
 
@@ -37,8 +37,8 @@ def tailed(*shape, seed=0):
 X, WEIGHT = tailed(2, 16, 48), torch.randn(32, 48, generator=torch.Generator().manual_seed(9))
 
 
-def error(transform, code, x=X):
-    rounded = Rounding.fit(code, transform, x, WEIGHT)(x)
+def error(transform, scheme, x=X):
+    rounded = Rounding.fit(scheme, transform, x, WEIGHT)(x)
     return (rounded - x).square().mean().item()
 
 
@@ -89,21 +89,21 @@ def test_a_knee_by_error_is_each_tokens_best():
         assert (coded - row).square().sum().item() == pytest.approx(min(tried), rel=1e-3)
 
 
-@pytest.mark.parametrize("code", [INT8, INT4], ids=str)
-def test_companding_rounds_the_bulk_more_finely_and_a_rotation_the_whole(code):
-    plain = Rounding.fit(code, Plain(), X, WEIGHT)(X)
-    companded = Rounding.fit(code, Compand(0.5), X, WEIGHT)(X)
+@pytest.mark.parametrize("scheme", [INT8, INT4], ids=str)
+def test_companding_rounds_the_bulk_more_finely_and_a_rotation_the_whole(scheme):
+    plain = Rounding.fit(scheme, Transform(), X, WEIGHT)(X)
+    companded = Rounding.fit(scheme, Compand(0.5), X, WEIGHT)(X)
     small = X.abs() < X.abs().median()
     assert (companded - X)[small].square().mean() < 0.5 * (plain - X)[small].square().mean()
-    assert error(Hadamard(), code) < error(Plain(), code)
+    assert error(Hadamard(), scheme) < error(Transform(), scheme)
 
 
 def test_the_mse_clip_is_never_worse_than_none_and_better_where_one_value_is_far_out():
     x = torch.randn(1, 64, 48, generator=torch.Generator().manual_seed(1))
     x[0, 0, 0] = 12.0
-    static = Code("int4", "static")
-    assert error(LeastError(), static, x) < error(Plain(), static, x)
-    assert error(LeastError(), INT8) <= error(Plain(), INT8)
+    static = QuantScheme("int4", "static")
+    assert error(LeastError(), static, x) < error(Transform(), static, x)
+    assert error(LeastError(), INT8) <= error(Transform(), INT8)
 
 
 def test_a_percentile_clips_what_is_beyond_it_alone():
@@ -114,7 +114,7 @@ def test_a_percentile_clips_what_is_beyond_it_alone():
 
 
 def test_a_static_range_is_that_of_calibration():
-    rounding = Rounding.fit(Code("int8", "static"), Plain(), X, WEIGHT)
+    rounding = Rounding.fit(QuantScheme("int8", "static"), Transform(), X, WEIGHT)
     torch.testing.assert_close(rounding(100 * X).abs().max(), X.abs().max())
 
 

@@ -55,14 +55,14 @@ def test_wherever_a_file_is_cut_off_closed_batches_stay_and_the_rest_is_written_
 def test_a_damaged_line_before_whole_batches_is_refused(tmp_path):
     whole = fill(tmp_path)
     (tmp_path / "items.jsonl").write_bytes(whole.replace(b'{"item": "a"', b'{"item": a', 1))
-    with pytest.raises(RunError, match="a line is damaged, and whole batches follow it"):
+    with pytest.raises(RunError, match="a line is damaged, and complete batches follow it"):
         opened(tmp_path)
 
 
 def test_a_batch_that_lost_an_item_is_refused(tmp_path):
     lines = fill(tmp_path).splitlines(keepends=True)
     (tmp_path / "items.jsonl").write_bytes(b"".join(lines[1:]))
-    with pytest.raises(RunError, match="a batch of 2 items has 1"):
+    with pytest.raises(RunError, match="expected a batch of 2, found 1"):
         opened(tmp_path)
 
 
@@ -106,7 +106,7 @@ def in_another_process(folder):
 def test_a_second_process_is_refused_at_once_and_the_first_continues(tmp_path):
     with open_run_folder(tmp_path, MANIFEST, MACHINE) as run:
         with in_another_process(tmp_path) as other:
-            assert "another process is working in it; wait for it, or name another folder" in other.stdout.readline()
+            assert "another process is using it; wait for it, or name another folder" in other.stdout.readline()
         run.close(("t", 0), ROWS, {"arm": {}})
     assert len(opened(tmp_path).rows) == 2
 
@@ -116,7 +116,7 @@ def test_a_process_is_refused_while_another_has_the_folder_and_not_after_that_wa
     fill(tmp_path)
     with in_another_process(tmp_path) as other:
         assert other.stdout.readline() == "open 4\n"
-        with pytest.raises(RunError, match="another process is working in it"):
+        with pytest.raises(RunError, match="another process is using it"):
             opened(tmp_path)
         other.kill()
     assert len(opened(tmp_path).rows) == 4
@@ -131,7 +131,7 @@ def test_a_folder_that_was_closed_can_be_opened_by_another_process(tmp_path):
 
 
 def test_a_folder_that_this_process_has_open_is_refused_too(tmp_path):
-    with open_run_folder(tmp_path, MANIFEST, MACHINE), pytest.raises(RunError, match="another process is working"):
+    with open_run_folder(tmp_path, MANIFEST, MACHINE), pytest.raises(RunError, match="another process is using it"):
         opened(tmp_path)
 
 
@@ -150,7 +150,7 @@ def test_a_full_disk_stops_with_the_closed_batches_safe(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(folder_module.os, "fsync", full)  # the bytes are in the file by then, and must go again
-        with pytest.raises(RunError, match=r"No space left on device\); 1 batches are safe there"):
+        with pytest.raises(RunError, match=r"No space left on device\); saved batches: 1; fix the cause"):
             run.close(("t", 1), ROWS, {"arm": {}})
         assert (tmp_path / "items.jsonl").read_bytes() == whole
         monkeypatch.undo()
@@ -168,7 +168,7 @@ def test_a_folder_of_something_else_is_refused_untouched(tmp_path, name):
 
 def test_a_file_is_no_run_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="is no run folder and cannot become one"):
+    with pytest.raises(RunError, match="is not a run folder and cannot become one"):
         opened(tmp_path / "file")
 
 

@@ -25,7 +25,7 @@ SLACK = 0.022  # two standard errors of a share of 5 % in so many simulations
 @pytest.fixture
 def few(monkeypatch):
     """Fewer resamples, for simulations."""
-    monkeypatch.setattr(intervals, "RESAMPLES", 499)
+    monkeypatch.setattr(intervals, "UNIT_RESAMPLES", 499)
 
 
 def sides(items, gained, lost):
@@ -387,7 +387,7 @@ def made(**changes):
 
 def test_the_sentence_says_verdict_difference_interval_and_what_could_go_unseen():
     assert made().sentence == (
-        "no difference shown: −0.002 [−0.012, +0.008]; a true difference below 0.014 could have gone unseen"
+        "no difference shown: −0.002 [−0.012, +0.008]; a true difference below 0.014 could have gone undetected"
     )
     helped = made(difference=0.031, interval=(0.012, 0.05), p_value=0.001)
     assert helped.sentence == "helped: +0.031 [+0.012, +0.050] over 2,000 items"

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from armlet.statistics.intervals import draw_weights, percentile_interval, replicate_means
+from armlet.statistics.intervals import draw_weights, percentile_interval, resample_means
 
 OWNERS = np.repeat(np.arange(5), [3, 1, 7, 4, 5])
 
 
-def test_every_replicate_draws_as_many_prompts_as_there_are_and_all_tokens_of_each():
-    weights = draw_weights(OWNERS, replicates=300)
+def test_every_resample_draws_as_many_prompts_as_there_are_and_all_tokens_of_each():
+    weights = draw_weights(OWNERS, resamples=300)
     sizes = np.bincount(OWNERS)
     per_prompt = np.stack([weights[:, at == OWNERS].sum(1) for at in range(5)], axis=1)
     times = per_prompt / sizes
@@ -23,19 +23,19 @@ def test_every_replicate_draws_as_many_prompts_as_there_are_and_all_tokens_of_ea
 
 
 def test_the_draw_is_the_seeds():
-    assert (draw_weights(OWNERS, seed=1, replicates=20) == draw_weights(OWNERS, seed=1, replicates=20)).all()
-    assert (draw_weights(OWNERS, seed=1, replicates=20) != draw_weights(OWNERS, seed=2, replicates=20)).any()
+    assert (draw_weights(OWNERS, seed=1, resamples=20) == draw_weights(OWNERS, seed=1, resamples=20)).all()
+    assert (draw_weights(OWNERS, seed=1, resamples=20) != draw_weights(OWNERS, seed=2, resamples=20)).any()
 
 
-def test_replicate_means_are_means_of_the_drawn_tokens():
+def test_resample_means_are_means_of_the_drawn_tokens():
     rng = np.random.default_rng(0)
-    values, weights = rng.normal(size=(20, 2)), draw_weights(OWNERS, replicates=10)
-    for found, own in zip(replicate_means(values, weights), weights.astype(int), strict=True):
+    values, weights = rng.normal(size=(20, 2)), draw_weights(OWNERS, resamples=10)
+    for found, own in zip(resample_means(values, weights), weights.astype(int), strict=True):
         np.testing.assert_allclose(found, np.repeat(values, own, axis=0).mean(0), rtol=1e-12)
 
 
-def test_a_replicate_without_any_of_the_tokens_has_no_mean_and_is_left_out():
-    means = replicate_means(np.array([[1.0], [3.0]]), np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 2.0]]))
+def test_a_resample_without_any_of_the_tokens_has_no_mean_and_is_left_out():
+    means = resample_means(np.array([[1.0], [3.0]]), np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 2.0]]))
     np.testing.assert_array_equal(means[:, 0], [2.0, np.nan, 3.0])
     np.testing.assert_allclose(percentile_interval(means)[:, 0], [2.025, 2.975])
 
@@ -50,9 +50,9 @@ def test_what_is_not_defined_has_no_interval():
 def test_one_prompts_quantity_has_no_interval():
     """Each token has the same value: tokens drawn again say nothing of other prompts."""
     weights = draw_weights(np.zeros(7, dtype=int))
-    assert np.isnan(percentile_interval(replicate_means(np.full((7, 1), 0.1), weights))).all()
-    assert np.isnan(percentile_interval(replicate_means(np.zeros((7, 1)), weights))).all()
-    assert not np.isnan(percentile_interval(replicate_means(np.arange(7.0)[:, None], weights))).any()
+    assert np.isnan(percentile_interval(resample_means(np.full((7, 1), 0.1), weights))).all()
+    assert np.isnan(percentile_interval(resample_means(np.zeros((7, 1)), weights))).all()
+    assert not np.isnan(percentile_interval(resample_means(np.arange(7.0)[:, None], weights))).any()
 
 
 @pytest.mark.slow
@@ -64,9 +64,7 @@ def test_the_interval_holds_the_true_mean_about_as_often_as_it_says(between):
         rng = np.random.default_rng(run)
         prompts = np.repeat(np.arange(16), 12)
         values = rng.normal(size=16)[prompts] * between + rng.normal(size=len(prompts))
-        low, high = percentile_interval(
-            replicate_means(values[:, None], draw_weights(prompts, seed=run, replicates=400))
-        )
+        low, high = percentile_interval(resample_means(values[:, None], draw_weights(prompts, seed=run, resamples=400)))
         held += bool(low[0] <= 0 <= high[0])
         naive += abs(values.mean()) <= 1.96 * values.std() / len(values) ** 0.5
     # Drawing tokens within drawn prompts counts their spread twice: a little too wide where prompts are alike.

@@ -1,1 +1,1 @@
-"""What ARM costs in time."""
+"""Measures the time that ARM costs."""

@@ -1,4 +1,4 @@
-"""The figure of `armlet bench`: ARM alone against its yardsticks, and a model with and without it."""
+"""The figure of `armlet bench`: ARM's function compared with other operations, and a model with and without ARM."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from armlet.cost.findings import Cost, FunctionRow, ModelTimes
 from armlet.cost.measure import PLACEMENTS
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
 
-YARDSTICKS = {
+TIMED_OPERATIONS = {
     "literal": ("the literal algorithm", GREY),
     "arm": ("ARM", COLOURS["Outward"]),
-    "silu": ("SiLU alone", COLOURS["Inward"]),
+    "silu": ("only SiLU", COLOURS["Inward"]),
     "copy": ("a copy", OTHER_COLOUR),
 }
 
 
 def draw_cost(cost: Cost) -> Figure:
-    """The times of each shape, a panel for each dtype, and the ratios of the model; at least one of the two."""
+    """Draws the times by shape in a panel for each dtype, and the ratios of the model; at least one of the two."""
     dtypes = list(dict.fromkeys(row.dtype for row in cost.function))
     widths = [*([len(dtypes)] if dtypes else []), *([1] if cost.model else [])]
     with style():
@@ -36,24 +36,24 @@ def _draw_function(figure: SubFigure, function: Sequence[FunctionRow], dtypes: S
     for axes, dtype in zip(figure.subplots(1, len(dtypes), squeeze=False).flat, dtypes, strict=True):
         rows = [row for row in function if row.dtype == dtype]
         centres = np.arange(len(rows))
-        for at, (name, (label, colour)) in enumerate(YARDSTICKS.items()):
+        for index, (name, (label, colour)) in enumerate(TIMED_OPERATIONS.items()):
             milliseconds = [1e3 * row.seconds[name] for row in rows]
-            axes.bar(centres + 0.2 * (at - 1.5), milliseconds, 0.2, color=colour, label=label)
+            axes.bar(centres + 0.2 * (index - 1.5), milliseconds, 0.2, color=colour, label=label)
         axes.set(yscale="log", ylabel="milliseconds (median)", title=f"tokens × width, {dtype}")
         axes.set_xticks(centres, [f"{row.tokens:,} × {row.width:,}" for row in rows], rotation=60, ha="right")
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(YARDSTICKS), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(TIMED_OPERATIONS), frameon=False)
 
 
 def _draw_model(figure: SubFigure, model: ModelTimes) -> None:
     axes = figure.subplots()
     centres = np.arange(len(model.work))
-    for at, (label, colour) in enumerate(zip(PLACEMENTS, (COLOURS["Outward"], OTHER_COLOUR), strict=True)):
+    for index, (label, colour) in enumerate(zip(PLACEMENTS, (COLOURS["Outward"], OTHER_COLOUR), strict=True)):
         ratios = [row.ratios[f"{label} / without"] for row in model.work]
         medians = np.array([ratio.median for ratio in ratios])
         spread = np.abs(np.array([ratio.quartiles for ratio in ratios]).T - medians)
         look = {"yerr": spread, "error_kw": {"lw": 0.7}, "color": colour, "label": label}
-        bars = axes.bar(centres + 0.3 * (at - 0.5), medians, 0.3, **look)
+        bars = axes.bar(centres + 0.3 * (index - 0.5), medians, 0.3, **look)
         axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=6)
     axes.axhline(1, color=GREY, linewidth=0.7, linestyle="--")
     axes.set_ylabel("time with ARM / without")

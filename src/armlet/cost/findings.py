@@ -10,7 +10,7 @@ from armlet.redistribution.rows import Policy
 
 @dataclass(frozen=True)
 class FunctionRow:
-    """Median seconds of "arm", "literal", "silu" and "copy" at one shape, and their ratios, such as "arm / copy"."""
+    """Median seconds of "arm", "literal", "silu" and "copy" for one shape, and their ratios, such as "arm / copy"."""
 
     width: int
     tokens: int
@@ -21,23 +21,23 @@ class FunctionRow:
 
 @dataclass(frozen=True)
 class WorkRow:
-    """One kind of work of a model: "without" ARM, and with it in each of `PLACEMENTS`."""
+    """One kind of work of a model, "without" ARM and with ARM in each of `PLACEMENTS`."""
 
     work: str  # "generate" or "prefill"
-    tokens: int  # that are generated, or of the prompt
-    seconds: Mapping[str, float]  # median of the whole work
-    ratios: Mapping[str, Spread]  # of the same turn, by "layer 0 / without"
-    calls: Mapping[str, Spread] | None  # seconds of single calls in the model, by placement; None: not measured
+    tokens: int  # number of generated tokens, or length of the prompt
+    seconds: Mapping[str, float]  # median for the whole work, by placement
+    ratios: Mapping[str, Spread]  # ratios of times in the same turn, by names such as "layer 0 / without"
+    calls: Mapping[str, Spread] | None  # seconds per call of ARM in the model, by placement; None if not measured
 
 
 @dataclass(frozen=True)
 class ModelTimes:
-    """A model with and without ARM; a row for each kind of work, timed in so many turns."""
+    """Times of a model with and without ARM, a row for each kind of work."""
 
-    name: str  # that was given
+    name: str  # folder or hub id, as passed
     dtype: str
     turns: int
-    freed_memory_kept: bool  # by the C library while times are taken
+    freed_memory_kept: bool  # whether the C library keeps freed memory during the measurement
     work: Sequence[WorkRow]
 
 
@@ -46,24 +46,24 @@ class Cost:
     """Everything that a run measured."""
 
     machine: Mapping[str, object]  # `runs.machine`
-    torch: str  # its version
-    device: str  # of the tensors
-    backend: str  # that computed ARM
-    seed: int  # of values, prompts and noise
+    torch: str  # torch's version
+    device: str  # device of the tensors
+    backend: str  # backend that computed ARM
+    seed: int  # seed of values, prompts and noise
     policy: Policy
     function: Sequence[FunctionRow]
-    model: ModelTimes | None  # None where no model was timed
-    interrupted: bool  # whether something is missing
-    turns: int | None  # of each shape; None where the function was not timed
+    model: ModelTimes | None  # None if no model was timed
+    interrupted: bool  # whether results are missing
+    turns: int | None  # turns per shape; None if the function was not timed
 
     @property
     def processor(self) -> str:
-        """The CPU and the threads that were used, in words."""
+        """The number of threads and the CPU, in words."""
         threads = self.machine["threads"]
         return f"{threads} thread{'s' * (threads != 1)} of {self.machine['processor']}"
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON, without the turns and calls that were not measured."""
+        """For JSON; leaves out turns and calls that are None."""
         policy = {"name": self.policy.name, **settings(self.policy)}
         return asdict(self, dict_factory=_measured) | {"policy": policy}
 

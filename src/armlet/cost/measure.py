@@ -1,4 +1,4 @@
-"""What ARM costs: its function against three yardsticks, and a model with and without it."""
+"""Times ARM's function against three other operations, and a model with and without ARM."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NEW_TOKENS, PREFILL, PROMPT = 48, 1024, 16
-"""Tokens that are generated, of a long prompt, and of the prompt that is generated from."""
+"""Number of generated tokens, length of the prefill, and length of the prompt for generation."""
 
 FUNCTION_RATIOS = (("literal", "arm"), ("arm", "silu"), ("arm", "copy"))
-"""How much faster than the literal algorithm, and how much slower than operations that any implementation needs."""
+"""Speedup over the literal algorithm, and slowdown against operations that any implementation needs."""
 
 PLACEMENTS: dict[str, int | str] = {"layer 0": 0, "all layers": "all"}
-"""Where ARM is attached in a model."""
+"""Layers to which ARM is attached in a model, by name."""
 
 PAPER_SHARE, PAPER_CEILING = (0.02, 0.25), 0.995
 """The paper's p_min and p_max, and its p1, as fractions."""
@@ -38,7 +38,7 @@ PAPER_SHARE, PAPER_CEILING = (0.02, 0.25), 0.995
 
 @dataclass(frozen=True)
 class Shapes:
-    """The tensors for which the function is timed: each combination of these."""
+    """The function is timed for each combination of these."""
 
     widths: Sequence[int]
     tokens: Sequence[int]
@@ -48,9 +48,9 @@ class Shapes:
 def time_function(
     shapes: Shapes, policy: Policy, *, turns: int, device: str | None = None, seed: int = 0, tick: Tick = lambda: None
 ) -> Iterator[FunctionRow]:
-    """ARM at token scope against the literal algorithm over the whole tensor, SiLU alone, and a copy.
+    """Times ARM at token scope, the literal algorithm over the whole tensor, only SiLU, and a copy.
 
-    The literal algorithm is always the paper's, at `Outward`'s defaults. `turns` are of each shape.
+    The literal algorithm is always the paper's, at `Outward`'s defaults. Each shape has `turns` turns.
     """
     for width, tokens, dtype in product(shapes.widths, shapes.tokens, shapes.dtypes):
         a = gate(tokens, width, dtype, device=device, seed=seed)
@@ -67,11 +67,10 @@ def time_function(
 def time_model(
     model: "PreTrainedModel", policy: Policy, *, turns: int, seed: int = 0, tick: Tick = lambda: None
 ) -> Iterator[WorkRow]:
-    """Greedy generation and a long prefill with ARM in layer 0 and in all layers, against the model without.
+    """Times greedy generation and a long prefill without ARM, with ARM in layer 0 and with ARM in all layers.
 
-    On a CPU, generation also measures single calls of ARM inside the model, for each decoded token. In a loop outside
-    of a model a call takes less time, because its code and its row are in the caches. `seed` is that of the prompts'
-    random tokens, and of the noise.
+    On a CPU, generation also times each call of ARM for a decoded token inside the model. In a loop outside a model a
+    call takes less time, because its code and its row are in the caches. seed: seed of the prompts and the noise.
     """
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(int(model.config.vocab_size), (1, PREFILL), generator=generator).to(model.device)
@@ -83,8 +82,8 @@ def time_model(
         }
         with torch.no_grad():
             times = in_turns({"without": TimedJob(call)} | jobs, turns, tick)
-            in_place = work == "generate" and model.device.type == "cpu"
-            calls = {label: _time_in_place(model, jobs[label]) for label in PLACEMENTS} if in_place else None
+            timed = work == "generate" and model.device.type == "cpu"
+            calls = {label: _time_arm_calls(model, jobs[label]) for label in PLACEMENTS} if timed else None
         yield WorkRow(work, tokens, *summarize(times, [(label, "without") for label in PLACEMENTS]), calls)
 
 
@@ -94,8 +93,8 @@ def _generate(model: "PreTrainedModel", prompt: Tensor) -> object:
     return model.generate(prompt, attention_mask=mask, do_sample=False, pad_token_id=0, **length)  # type: ignore[operator]
 
 
-def _time_in_place(model: nn.Module, job: TimedJob) -> Spread:
-    """Seconds of each call of ARM for a single token."""
+def _time_arm_calls(model: nn.Module, job: TimedJob) -> Spread:
+    """Seconds per call of ARM for a single token while the job runs."""
     with job.context():
         seconds = _record_calls(model)
         job.call()
@@ -103,7 +102,7 @@ def _time_in_place(model: nn.Module, job: TimedJob) -> Spread:
 
 
 def _record_calls(model: nn.Module) -> list[float]:
-    """A list that receives the seconds of each call of ARM for a single token, for as long as ARM is attached."""
+    """Returns a list to which each call of ARM for a single token appends its seconds, until ARM is detached."""
     seconds: list[float] = []
     children = (child for module in model.modules() for child in module.children())  # `modules` leaves out some places
     for place in {child for child in children if isinstance(child, ArmPlace)}:
@@ -121,15 +120,15 @@ def _call_timed(call: Callable[[Tensor], Tensor], seconds: list[float], a: Tenso
 
 
 def gate(tokens: int, width: int, dtype: torch.dtype, *, device: str | None = None, seed: int = 0) -> Tensor:
-    """`[tokens, width]`: SiLU of normal values with standard deviation 2."""
+    """SiLU of normal values with standard deviation 2, `[tokens, width]`."""
     generator = torch.Generator().manual_seed(seed)
     return functional.silu(2 * torch.randn(tokens, width, generator=generator)).to(device, dtype)
 
 
 def literal(a: Tensor, *, band: float = 0.13) -> Tensor:
-    """The yardstick: one call of Section 4 of arXiv 2510.01032 on a float32 gate of any shape; `band` is the paper's c.
+    """Section 4 of arXiv 2510.01032 in plain PyTorch, for a float32 gate of any shape; `band` is the paper's c.
 
-    It is in plain PyTorch. Statistics are of the whole tensor, draws come from the global generator.
+    Statistics are taken over the whole tensor, and the global generator draws.
     """
     values = a.flatten()
     magnitude = values.abs()
@@ -144,7 +143,7 @@ def literal(a: Tensor, *, band: float = 0.13) -> Tensor:
 
 
 def _quantile(values: Tensor, q: float) -> Tensor:
-    """By sorting, like `torch.quantile`, which is limited to 16 million values."""
-    ascending, at = values.sort().values, q * (len(values) - 1)
-    low = int(at)
-    return torch.lerp(ascending[low], ascending[min(low + 1, len(values) - 1)], at - low)
+    """The same as `torch.quantile`, which is limited to 16 million values."""
+    ascending, index = values.sort().values, q * (len(values) - 1)
+    low = int(index)
+    return torch.lerp(ascending[low], ascending[min(low + 1, len(values) - 1)], index - low)

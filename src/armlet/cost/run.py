@@ -1,4 +1,4 @@
-"""Times what a plan asks for, with progress bars."""
+"""Runs the measurements of a plan, with progress bars."""
 
 from dataclasses import dataclass
 
@@ -18,24 +18,24 @@ from armlet.runs.machine import machine
 
 @dataclass(frozen=True)
 class CostPlan:
-    """What is timed."""
+    """The options of a run."""
 
     policy: Policy
-    shapes: Shapes | None  # of the function's tensors; None to leave the function out
+    shapes: Shapes | None  # shapes of the function's tensors; None to leave the function out
     model: str | None  # a folder or hub id; None to leave the model out
-    turns: int = 20  # of the function, for each shape
-    model_turns: int = 9  # of generation and of prefill
-    dtype: str = "float32"  # of the model's weights
+    turns: int = 20  # turns of the function, for each shape
+    model_turns: int = 9  # turns of generation and of prefill
+    dtype: str = "float32"  # dtype of the model's weights
     device: str | None = None  # None for the CPU
-    seed: int = 0  # of values, prompts and noise
+    seed: int = 0  # seed of values, prompts and noise
 
 
 def measure_cost(plan: CostPlan) -> Cost:
-    """Times the function, then the model; Ctrl-C ends it with the rows that are complete.
+    """Times the function, then the model; after Ctrl-C, returns the rows that are complete.
 
     Raises:
         CheckpointError: the model cannot be loaded.
-        ArgumentError: a dtype or device that cannot be used.
+        ArgumentError: the dtype or device cannot be used.
     """
     device = torch.device(plan.device or "cpu")
     function, models = list[FunctionRow](), list[ModelTimes]()
@@ -43,21 +43,21 @@ def measure_cost(plan: CostPlan) -> Cost:
         if shapes := plan.shapes:
             count = len(shapes.widths) * len(shapes.tokens) * len(shapes.dtypes)
             with progress("timing the function", count * plan.turns) as tick:
-                timed = {"turns": plan.turns, "device": plan.device, "seed": plan.seed, "tick": tick}
-                function.extend(time_function(shapes, plan.policy, **timed))  # rows before Ctrl-C are kept
+                options = {"turns": plan.turns, "device": plan.device, "seed": plan.seed, "tick": tick}
+                function.extend(time_function(shapes, plan.policy, **options))  # rows before Ctrl-C are kept
         if plan.model:
             _time_checkpoint(plan, plan.model, models)
-    place = (machine(), torch.__version__, str(device), backend_name(device), plan.seed)
+    environment = (machine(), torch.__version__, str(device), backend_name(device), plan.seed)
     model = next((times for times in models if times.work), None)
-    return Cost(*place, plan.policy, function, model, interruption.happened, plan.turns if plan.shapes else None)
+    return Cost(*environment, plan.policy, function, model, interruption.happened, plan.turns if plan.shapes else None)
 
 
 def _time_checkpoint(plan: CostPlan, name: str, models: list[ModelTimes]) -> None:
-    """Appends the model's times once it is loaded, and each of their rows as it is complete."""
-    kept = keep_freed_memory()
+    """Appends the model's times after loading it, and adds each row when it is complete."""
+    memory_kept = keep_freed_memory()
     with notes.status(escape(f"loading {name} ...")):
         model, _ = load(name, dtype=plan.dtype, device=plan.device)
     rows = list[WorkRow]()
-    models.append(ModelTimes(name, str(model.dtype).removeprefix("torch."), plan.model_turns, kept, rows))
+    models.append(ModelTimes(name, str(model.dtype).removeprefix("torch."), plan.model_turns, memory_kept, rows))
     with progress("timing the model", 2 * plan.model_turns) as tick:
         rows.extend(time_model(model, plan.policy, turns=plan.model_turns, seed=plan.seed, tick=tick))

@@ -1,4 +1,4 @@
-"""The tables of `armlet bench`: ratios first, because seconds are those of one machine on one day."""
+"""The tables of `armlet bench`: mainly ratios, because absolute times depend on the machine and its load."""
 
 from rich.table import Table
 
@@ -7,7 +7,7 @@ from armlet.cost.measure import FUNCTION_RATIOS, PLACEMENTS
 
 
 def cost_tables(cost: Cost) -> list[Table]:
-    """The function's table and the model's, as far as they were measured."""
+    """The tables of the function and of the model, if these were measured."""
     tables = [_function_table(cost)] if cost.function else []
     return [*tables, _model_table(cost.model)] if cost.model else tables
 
@@ -15,7 +15,7 @@ def cost_tables(cost: Cost) -> list[Table]:
 def _function_table(cost: Cost) -> Table:
     """Times and ratios with three digits; the quartiles are in bench.json."""
     name = cost.policy.name
-    title = f"ARM alone, {name}, backend {cost.backend}, {cost.processor}"
+    title = f"ARM's function, {name}, backend {cost.backend}, {cost.processor}"
     caption = None if name == "outward" else "The literal algorithm is Outward's."
     table = Table(title=title, title_justify="left", caption=caption)
     for heading in ("width", "tokens", "dtype", "ARM", "× faster than literal", "× SiLU", "× a copy"):

@@ -1,6 +1,6 @@
-"""How calls are timed: in turns, in one process, because times on a shared machine drift.
+"""Times calls in turns, in one process, because times on a shared machine drift.
 
-What is compared runs alternately, and the median of the turns' ratios is reported.
+The calls to compare run alternately, and the median of the turns' ratios is reported.
 """
 
 import ctypes
@@ -12,11 +12,11 @@ from statistics import median, quantiles
 
 import torch
 
-LEAST_SECONDS = 2e-3
-"""Of one measurement: shorter calls are repeated."""
+MIN_SECONDS = 2e-3
+"""Shortest measurement; shorter calls are repeated."""
 
 RETAINED_BYTES = 2**30
-"""Smaller freed blocks are not returned to the system: larger than any tensor of a prefill."""
+"""Smaller freed blocks are not returned to the system. It is larger than any tensor of a prefill."""
 
 Tick = Callable[[], None]
 """Called after each turn."""
@@ -24,7 +24,7 @@ Tick = Callable[[], None]
 
 @dataclass(frozen=True)
 class TimedJob:
-    """What is timed: `call`, inside `context`, whose own time does not count."""
+    """Times `call` inside `context`; entering and leaving the context does not count."""
 
     call: Callable[[], object]
     context: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -39,7 +39,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least two values."""
+        """The median and quartiles of at least two values."""
         low, middle, high = quantiles(values, n=4, method="inclusive")
         return cls(middle, (low, high))
 
@@ -47,14 +47,14 @@ class Spread:
 def summarize(
     times: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, float], dict[str, Spread]]:
-    """Median seconds of each job, and the turns' ratios of pairs (above, below) of jobs, by "above / below"."""
+    """Median seconds of each job, and the ratios of pairs of jobs in the same turn, by "first / second"."""
     turns = {pair: zip(times[pair[0]], times[pair[1]], strict=True) for pair in pairs}
-    ratios = {" / ".join(pair): Spread.of([above / below for above, below in turns[pair]]) for pair in pairs}
+    ratios = {" / ".join(pair): Spread.of([first / second for first, second in turns[pair]]) for pair in pairs}
     return {name: median(seconds) for name, seconds in times.items()}, ratios
 
 
 def in_turns(jobs: Mapping[str, TimedJob], turns: int, tick: Tick = lambda: None) -> dict[str, list[float]]:
-    """The seconds of each job in each turn, after it has run twice to warm up; at least two turns for a spread."""
+    """The seconds of each job in each turn, after two runs to warm up; a spread needs at least two turns."""
     repeats = {name: _count_repeats(job) for name, job in jobs.items()}
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(turns):
@@ -67,11 +67,11 @@ def in_turns(jobs: Mapping[str, TimedJob], turns: int, tick: Tick = lambda: None
 def _count_repeats(job: TimedJob) -> int:
     with job.context():
         job.call()
-    return max(1, round(LEAST_SECONDS / max(_time_job(job, 1), 1e-9)))
+    return max(1, round(MIN_SECONDS / max(_time_job(job, 1), 1e-9)))
 
 
 def _time_job(job: TimedJob, repeats: int) -> float:
-    # Asking whether there is a GPU takes time too, so it is asked before the clock starts.
+    # Checking for a GPU takes time too, so it is done before the clock starts.
     synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     with job.context():
         synchronize()
@@ -83,11 +83,11 @@ def _time_job(job: TimedJob, repeats: int) -> float:
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to reuse freed memory, for the rest of this process; False where there is no glibc.
+    """Makes glibc reuse freed memory for the rest of this process; returns False if there is no glibc.
 
-    By default it returns the memory of large tensors and requests it again, and the system clears each page when it is
-    first touched: between 0 and 190,000 page faults in one prefill of SmolLM2, at random, with ARM and without. That
-    changes the time of a prefill by a tenth, twice what ARM costs.
+    By default glibc returns the memory of large tensors and requests it again, and the system clears each page at its
+    first use: between 0 and 190,000 page faults in one prefill of SmolLM2, at random, with or without ARM. That changes
+    the time of a prefill by a tenth, twice the cost of ARM.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

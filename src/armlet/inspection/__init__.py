@@ -1,1 +1,1 @@
-"""What a policy does to the activated gate of a layer."""
+"""Measures and draws the effect of policies on the activated gate of a layer."""

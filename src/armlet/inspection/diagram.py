@@ -1,4 +1,4 @@
-"""The decoder layer as a picture, with ARM in its place."""
+"""Draws a diagram of the decoder layer with ARM."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,7 +10,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 DIAGRAM_INK = "#222222"
-DIAGRAM_WIDTH, DIAGRAM_HEIGHT = 7.0, 1.44  # in units in which labels fit their boxes where one is about an inch
+DIAGRAM_WIDTH, DIAGRAM_HEIGHT = 7.0, 1.44  # labels fit their boxes if a unit is about an inch
 BASE_LINE, LOW_LINE, MAIN_LINE, HIGH_LINE = 0.11, 0.42, 0.67, 0.92
 """Heights of the residual paths, of V and `up`, of the main line, and of Q and `gate`."""
 
@@ -21,7 +21,7 @@ Wire = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class DiagramPart:
-    """A labelled part of the diagram: a box, a sum ⊕, a product ⊗, or the input or output. x, y: its centre."""
+    """A labelled part of the diagram: a box, a sum ⊕, a product ⊗, or the input or output. x, y: the centre."""
 
     label: str
     x: float
@@ -31,12 +31,12 @@ class DiagramPart:
 
     @property
     def left(self) -> float:
-        """Where wires into the part end."""
+        """The x at which wires into the part end."""
         return self.x - self.width / 2
 
     @property
     def right(self) -> float:
-        """Where wires out of the part start."""
+        """The x at which wires out of the part start."""
         return self.x + self.width / 2
 
 
@@ -66,9 +66,9 @@ DRAWN_LABELS: tuple[str, ...] = tuple(part.label for part in PARTS)
 
 
 def draw_layer(axes: Axes, *, layer: int, activation: str = "SiLU") -> None:
-    """Draws a decoder layer with ARM in its place, after the activation, "SiLU" or "GELU", and before the product.
+    """Draws a decoder layer with ARM between the activation, "SiLU" or "GELU", and the product.
 
-    layer: counted from 0; the title gives it from 1 too, as the paper counts.
+    layer: counted from 0; the title also counts from 1, as the paper does.
     """
     axes.set(xlim=(0, DIAGRAM_WIDTH), ylim=(0, DIAGRAM_HEIGHT), aspect="equal")
     axes.set_axis_off()
@@ -102,7 +102,7 @@ def _draw_part(axes: Axes, part: DiagramPart, label: str) -> None:
 
 
 def wires() -> list[Wire]:
-    """Every path between parts, as its corner points; an arrowhead is drawn at the last."""
+    """The corner points of every path between parts; an arrowhead is drawn at the last point."""
     x, norm, q, k, v, rope, attention, output, add, mlp_norm, gate, act, arm, up, times, down, mlp_add, y = PARTS
     rows = {
         MAIN_LINE: ((x, norm, k, rope, attention, output, add, mlp_norm), (times, down, mlp_add, y)),

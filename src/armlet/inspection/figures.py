@@ -1,4 +1,4 @@
-"""One figure: the layer with ARM in its place, and what each policy does to the activated gate there."""
+"""The figure of `armlet inspect`: the layer with ARM, and the activated gate before and after each policy."""
 
 from collections.abc import Sequence
 from textwrap import fill
@@ -19,13 +19,13 @@ from armlet.redistribution.order import MAD_TO_SIGMA
 
 BEFORE_FILL, GONE_FILL, ZOOM_FILL = "#d6d6d6", "#8c8c8c", "#f1f1f1"
 BINS = 120
-TITLE_LETTERS, DETAIL_LETTERS = 90, 126  # of a line of the title, and of all panels' details together
-FARTHEST = {"upper": 0.01, "lower": 0.25}
-"""Share of the moved values that the arrows average over: a logarithmic count shows the few that are far out."""
-VISIBLE = {"upper": 0.0, "lower": 0.01}  # share of the values in view that must move for an arrow
+TITLE_CHARACTERS, DETAIL_CHARACTERS = 90, 126  # per line of the title, and per line of all panels' details together
+FARTHEST_SHARE = {"upper": 0.01, "lower": 0.25}
+"""Share of the moved values that the arrows average over; smaller where the logarithmic count shows single values."""
+MIN_MOVED_SHARE = {"upper": 0.0, "lower": 0.01}  # share of the values in view that must move for an arrow
 ZOOM = 2.5  # half-width of the window near zero, in robust standard deviations before: 1.4826 · median |a|
-NEARLY_ALL = 0.4  # share of the full range from which that window is too wide, and the lower row shows the full range
-SHORTEST_ARROW = 0.04  # share of the axis: a shorter arrow would have no visible direction
+MAX_ZOOM_SHARE = 0.4  # if the window would cover this share of the full range, the lower row shows the full range
+SHORTEST_ARROW = 0.04  # share of the axis; a shorter arrow would have no visible direction
 
 Window = tuple[float, float]
 
@@ -33,42 +33,42 @@ Window = tuple[float, float]
 def draw_inspection(
     panels: Sequence[Panel], *, title: str, layer: int, activation: str = "SiLU", axis: Window | None = None
 ) -> Figure:
-    """Draws the layer, and below it the activated gate before and after each policy, on axes that all panels share.
+    """Draws the layer, and below it the activated gate before and after each policy, on shared axes.
 
-    The upper row shows every value on a logarithmic count, where tails are visible; the lower row shows the density
-    near zero, where most values are. Values that are there before but not after are darker. Arrows lead from where
-    the values that move farthest were to where they went (`flow`).
+    The upper row shows all values with logarithmic counts, which make tails visible; the lower row shows the density
+    near zero, where most values are. Counts that are gone afterwards are darker. Arrows show the way of the values that
+    move farthest (`flow`).
 
     panels: one to three, with the same `before`; axis: the range of the upper row in units of the gate, extended to
-    values outside it: nothing is cropped.
+    include values outside it.
     """
     with style():
         figure = Figure(figsize=(7.2, 5.85), layout=ConstrainedLayoutEngine(wspace=0.06))
         look = {"x": 0.01, "ha": "left", "fontsize": 9, "weight": "bold", "color": DIAGRAM_INK}
-        # Dollar signs in a model's name are no formula.
-        figure.suptitle(fill(title, TITLE_LETTERS), parse_math=False, **look)
+        # Dollar signs in a model's name do not start a formula.
+        figure.suptitle(fill(title, TITLE_CHARACTERS), parse_math=False, **look)
         top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.55, 4)).flat
         draw_layer(top.subplots(), layer=layer, activation=activation)
         _draw_histograms(bottom, panels, full_range(panels, axis))
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # a second layout would differ in its last bits, and with it the files
+        figure.set_layout_engine("none")  # a second layout would differ in its last bits, and so would the files
         return figure
 
 
-def _draw_histograms(figure: SubFigure, panels: Sequence[Panel], everything: Window) -> None:
+def _draw_histograms(figure: SubFigure, panels: Sequence[Panel], full_window: Window) -> None:
     upper, lower = figure.subplots(2, len(panels), sharex="row", sharey="row", squeeze=False)
-    window = near_zero_window(panels[0].before, everything)
-    _draw_panel_row(upper, panels, everything, "upper")
+    window = near_zero_window(panels[0].before, full_window)
+    _draw_panel_row(upper, panels, full_window, "upper")
     _draw_panel_row(lower, panels, window, "lower")
     _add_headings(upper, panels)
-    if zoomed := window != everything:
+    if zoomed := window != full_window:
         for axes in upper:
             axes.axvspan(*window, color=ZOOM_FILL, lw=0, zorder=0)
-    # Below the middle panel, or between the middle two.
+    # The labels are below the middle panel or between the middle two.
     middle, x = (len(panels) - 1) // 2, 0.5 if len(panels) % 2 else 1.05
-    shown = "near zero (the shaded range above)" if zoomed else "every value"
-    upper[middle].set_xlabel("activated gate, every value", x=x, color=DIAGRAM_INK)
-    lower[middle].set_xlabel(f"activated gate, {shown}", x=x, color=DIAGRAM_INK)
+    lower_label = "near zero (the shaded range above)" if zoomed else "all values"
+    upper[middle].set_xlabel("activated gate, all values", x=x, color=DIAGRAM_INK)
+    lower[middle].set_xlabel(f"activated gate, {lower_label}", x=x, color=DIAGRAM_INK)
     arrow = {"lw": 0, "marker": r"$\rightarrow$", "markersize": 11, "markeredgewidth": 0}
     handles = {
         "before redistribution": Patch(color=BEFORE_FILL),
@@ -80,8 +80,8 @@ def _draw_histograms(figure: SubFigure, panels: Sequence[Panel], everything: Win
 
 
 def _add_headings(row: Sequence[Axes], panels: Sequence[Panel]) -> None:
-    """Above each panel its policy and the share of values moved, and below these the policy's settings."""
-    details = [fill(panel.detail, DETAIL_LETTERS // len(panels)) for panel in panels]
+    """Writes the policy, the share of values moved and the policy's settings above each panel."""
+    details = [fill(panel.detail, DETAIL_CHARACTERS // len(panels)) for panel in panels]
     lines = max(detail.count("\n") for detail in details)
     for axes, panel, detail in zip(row, panels, details, strict=True):
         detail += "\n" * (lines - detail.count("\n"))  # so that the names are level
@@ -98,34 +98,34 @@ def _panel_colour(panel: Panel) -> str:
 
 
 def _draw_panel_row(row: Sequence[Axes], panels: Sequence[Panel], window: Window, kind: str) -> None:
-    """Draws the "upper" row, with logarithmic counts, or the "lower" one, with densities."""
-    top = max(_draw_histogram(axes, panel, window, kind) for axes, panel in zip(row, panels, strict=True))
+    """Draws the "upper" row, with logarithmic counts, or the "lower" row, with densities."""
+    height = max(_draw_histogram(axes, panel, window, kind) for axes, panel in zip(row, panels, strict=True))
     for axes, panel in zip(row, panels, strict=True):
         _draw_arrows(axes, panel, window, kind)
     first = row[0]
     first.set_xlim(window)
     first.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     if kind == "upper":
-        first.set(yscale="log", ylim=(0.5, max(top, 10) ** 1.3), ylabel="values per bin (log)")
+        first.set(yscale="log", ylim=(0.5, max(height, 10) ** 1.3), ylabel="values per bin (log)")
         first.yaxis.set_major_locator(LogLocator(numticks=5))
         first.yaxis.set_minor_locator(NullLocator())
     else:
-        first.set(ylim=(0, top * 1.3), ylabel="density")
+        first.set(ylim=(0, height * 1.3), ylabel="density")
 
 
 def _draw_histogram(axes: Axes, panel: Panel, window: Window, kind: str) -> float:
     """Draws before and after; returns the height of the highest bar."""
     width = (window[1] - window[0]) / BINS
-    # One more bin on either side, out of view: where values lie outside the window, the outline crosses its edge.
+    # One more bin on either side, out of view, so that the outline crosses the edge if values lie outside the window.
     edges = window[0] + width * np.arange(-1, BINS + 2)
     scale = 1.0 if kind == "upper" else 1 / (width * panel.before.size)
     before, after = (np.histogram(values, edges)[0] * scale for values in (panel.before, panel.after))
-    # What stays covers what was there before, so that what is gone is visible even where it is a narrow gap.
+    # The remaining counts are drawn over the counts before, so that even a narrow gap is visible.
     axes.stairs(before, edges, fill=True, color=GONE_FILL, zorder=1)
     axes.stairs(np.minimum(before, after), edges, fill=True, color=BEFORE_FILL, zorder=2)
     filled = np.flatnonzero(after)
     if filled.size:
-        # The outline starts and ends with the values: along empty bins it would look like an axis.
+        # The outline starts and ends with the values, because along empty bins it would look like an axis.
         start, stop = filled[0], filled[-1] + 1
         axes.stairs(after[start:stop], edges[start : stop + 1], color=_panel_colour(panel), lw=0.9, zorder=3)
     return float(max(before.max(), after.max()))
@@ -134,7 +134,7 @@ def _draw_histogram(axes: Axes, panel: Panel, window: Window, kind: str) -> floa
 def _draw_arrows(axes: Axes, panel: Panel, window: Window, kind: str) -> None:
     in_view = (panel.before >= window[0]) & (panel.before <= window[1])
     share = float(panel.moved[in_view].mean()) if in_view.any() else 0.0
-    arrows = flow(panel, window, FARTHEST[kind]) if share >= VISIBLE[kind] else []
+    arrows = flow(panel, window, FARTHEST_SHARE[kind]) if share >= MIN_MOVED_SHARE[kind] else []
     look = {"arrowstyle": "-|>", "lw": 1.4, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
     look["color"] = _panel_colour(panel)
     for start, end in arrows:
@@ -145,7 +145,7 @@ def _draw_arrows(axes: Axes, panel: Panel, window: Window, kind: str) -> None:
 
 
 def full_range(panels: Sequence[Panel], axis: Window | None = None) -> Window:
-    """A range that contains `axis` and every value before and after, with a margin where values reach its ends."""
+    """A range that contains `axis` and all values before and after, with a margin if values reach its ends."""
     arrays = [values for panel in panels for values in (panel.before, panel.after)]
     low, high = float(min(map(np.min, arrays))), float(max(map(np.max, arrays)))
     margin = 0.02 * (high - low) or max(1.0, abs(high)) / 2
@@ -154,20 +154,20 @@ def full_range(panels: Sequence[Panel], axis: Window | None = None) -> Window:
     return (start, end) if start < end else (start - margin, end + margin)
 
 
-def near_zero_window(before: NDArray[np.floating], everything: Window) -> Window:
-    """The range around zero that the lower row shows, within `everything`."""
-    reach = ZOOM * MAD_TO_SIGMA * float(np.median(np.abs(before)))
-    low, high = max(everything[0], -reach), min(everything[1], reach)
-    zooms = 0 < high - low < NEARLY_ALL * (everything[1] - everything[0])
-    return (low, high) if zooms else everything
+def near_zero_window(before: NDArray[np.floating], full_window: Window) -> Window:
+    """The range around zero that the lower row shows, within `full_window`."""
+    half_width = ZOOM * MAD_TO_SIGMA * float(np.median(np.abs(before)))
+    low, high = max(full_window[0], -half_width), min(full_window[1], half_width)
+    zooms = 0 < high - low < MAX_ZOOM_SHARE * (full_window[1] - full_window[0])
+    return (low, high) if zooms else full_window
 
 
 def flow(panel: Panel, window: Window, farthest: float = 0.25) -> list[tuple[float, float]]:
     """For each sign that visibly moves, the mean start and end, in units of the gate, of the values that move farthest.
 
-    Only moved values that start and end inside the window count, and of these the share `farthest` with the largest
-    displacement. A policy may move some values inwards and others outwards, and many of them hardly at all: the mean
-    over all of them would hide what the histogram shows.
+    Uses moved values that start and end inside the window, and of these the share `farthest` with the largest
+    displacement. A policy may move some values inwards and others outwards, and many hardly at all, so the mean over
+    all values would not match the histogram.
     """
     low, high = window
     start, end = panel.before[panel.moved].astype(np.float64), panel.after[panel.moved].astype(np.float64)
@@ -176,6 +176,6 @@ def flow(panel: Panel, window: Window, farthest: float = 0.25) -> list[tuple[flo
     for side in (inside & (start + end < 0), inside & (start + end >= 0)):
         if side.any():
             distance = np.abs(end - start)
-            far = side & (distance >= np.quantile(distance[side], 1 - farthest))
-            arrows.append((float(start[far].mean()), float(end[far].mean())))
+            mask = side & (distance >= np.quantile(distance[side], 1 - farthest))
+            arrows.append((float(start[mask].mean()), float(end[mask].mean())))
     return [(tail, head) for tail, head in arrows if abs(head - tail) >= SHORTEST_ARROW * (high - low)]

@@ -1,4 +1,4 @@
-"""Measure what each policy does to the activated gate of one layer."""
+"""Measures the activated gate of one layer before and after each policy."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -19,9 +19,9 @@ from armlet.statistics.shape import difference, measure
 def activated_gates(
     layers: Iterable[Layer1], prompts: Sequence[Tensor], layer: int, tick: Callable[[], None] = lambda: None
 ) -> Iterator[Tensor]:
-    """The activated gate `[seq, width]` of one layer for each prompt `[1, seq]` in turn, in the layers' dtype.
+    """Yields the activated gate `[seq, width]` of one layer for each prompt `[1, seq]`, in the layers' dtype.
 
-    layers: from layer 0 to `layer`; tick: called after each prompt in each layer.
+    layers: layers 0 to `layer`; tick: called after each prompt in each layer.
     """
     states: list[Tensor] = []
     for decoder in layers:
@@ -37,17 +37,17 @@ def activated_gates(
 def inspect_gates(
     gates: Sequence[Tensor], policies: Sequence[Policy], *, scope: str = "token", seed: int = 0, layer: int = 0
 ) -> Inspection:
-    """Redistributes each prompt's activated gate `[seq, width]` with each policy and measures before and after.
+    """Redistributes each prompt's activated gate `[seq, width]` with each policy; measures it before and after.
 
     The keyed noise depends on seed and layer.
 
     Raises:
-        ArgumentError: no gate, no policy, or NaN or Inf everywhere: there is nothing to measure.
+        ArgumentError: there is no gate or no policy, or every scope contains NaN or Inf.
     """
     if not gates or not policies:
         raise ArgumentError("inspect: at least one prompt and one policy are needed")
     finite = torch.cat([gate.float().isfinite().all(-1) for gate in gates])
-    if scope != "token":  # a prompt is one scope
+    if scope != "token":  # the scope is a whole prompt
         lengths = [len(gate) for gate in gates]
         finite = torch.cat([tokens.all().expand(len(tokens)) for tokens in finite.split(lengths)])
     if not finite.any():

@@ -1,4 +1,4 @@
-"""What an inspection found: one record for the gate before, and one for each policy's effect on it."""
+"""The result of `armlet inspect`: measures of the gate before, and the effect of each policy."""
 
 from dataclasses import dataclass
 
@@ -12,20 +12,20 @@ from armlet.redistribution.rows import Policy
 
 @dataclass(frozen=True)
 class Panel:
-    """One policy's effect on the activated gate."""
+    """The activated gate before and after one policy, as a figure needs it."""
 
-    name: str  # of the policy, "Outward", "Inward" or "Transport"; it decides the colour
-    detail: str  # its settings in a few words, "band 0.13, ceiling 0.995"
+    name: str  # name of the policy, "Outward", "Inward" or "Transport"; it determines the colour
+    detail: str  # settings of the policy in a few words, such as "band 0.13, ceiling 0.995"
     before: NDArray[np.floating]  # [n] finite values of all tokens, n > 0, the same in every panel of a figure
-    after: NDArray[np.floating]  # [n], what became of each value of `before`
+    after: NDArray[np.floating]  # [n] values after the policy
     moved: NDArray[np.bool_]  # [n], the positions that the policy changed
 
 
 @dataclass(frozen=True)
 class Effect:
-    """One policy on the same values."""
+    """The effect of one policy."""
 
-    policy: Policy  # what moved them
+    policy: Policy
     panel: Panel  # the values before and after, [tokens · width], and which moved
     share_moved: float  # fraction of all values
     after: dict[str, float]  # `shape.measure` of the values after
@@ -41,14 +41,14 @@ class Effect:
 class Inspection:
     """The activated gate of one layer, and each policy's effect on it."""
 
-    tokens: int  # measured
+    tokens: int  # number of measured tokens
     width: int  # values of each token
-    passed: int  # tokens left out: their scope contains NaN or Inf, and policies pass it through unchanged
+    passed: int  # tokens not measured because policies do not change scopes that contain NaN or Inf
     before: dict[str, float]  # `shape.measure` of the values before
     effects: list[Effect]  # one for each policy
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON: numbers that are not finite become None."""
+        """For JSON; numbers that are not finite become None."""
         size: dict[str, object] = {"tokens": self.tokens, "width": self.width, "passed": self.passed}
         policies = [effect.to_dict() for effect in self.effects]
         return size | {"before": finite_or_none(self.before), "policies": policies}

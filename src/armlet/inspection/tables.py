@@ -1,4 +1,4 @@
-"""The table that the terminal shows of an inspection."""
+"""The table of `armlet inspect`."""
 
 from rich.table import Table
 
@@ -9,11 +9,11 @@ from armlet.statistics.shape import MEASURES
 
 
 def inspection_table(inspection: Inspection, title: str) -> Table:
-    """One row for each measure: before, and for each policy after and the change. Fits 80 columns."""
+    """A row per measure: the value before, and per policy the value after and the change. Fits 80 columns."""
     effects = inspection.effects
-    plain = [effect.panel.name for effect in effects]
+    policies = [effect.panel.name for effect in effects]
     # A policy that appears with several settings is numbered.
-    names = [f"{n} {plain[: at + 1].count(n)}" if plain.count(n) > 1 else n for at, n in enumerate(plain)]
+    names = [f"{n} {policies[: i + 1].count(n)}" if policies.count(n) > 1 else n for i, n in enumerate(policies)]
     headings = ["measure", "before", *(heading for name in names for heading in (name.replace(" ", "\n"), "change"))]
     settings = [f"{name}: {effect.panel.detail}" for name, effect in zip(names, effects, strict=True)]
     table = titled_table(title, headings, caption="\n".join(settings))

@@ -1,1 +1,1 @@
-"""What filler tokens do inside a layer."""
+"""Measures the effect of filler tokens inside a layer."""

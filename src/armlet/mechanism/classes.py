@@ -1,4 +1,4 @@
-"""The class of word that a token is: digits, operators, conjunctions or other (the paper's Section 6, Figure 7)."""
+"""Classifies tokens as digits, operators, conjunctions or other (the paper's Section 6, Figure 7)."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ CONJUNCTIONS = frozenset(
     where wherever whether that than as after before once therefore thus hence however moreover otherwise
     """.split()  # noqa: SIM905 - a list of words is easier to read than a list of quotes
 )
-"""English conjunctions, and adverbs that join sentences. The paper does not list its own."""
+"""English conjunctions, and adverbs that join sentences. The paper does not list the conjunctions that it used."""
 
 
 def classify(words: Sequence[str]) -> list[str]:
-    """The class of each token by its text; "other" for a piece of a word, and a hyphen or slash in one ("km/h")."""
+    """The class of each token by its text; "other" for a piece of a word or a hyphen or slash inside one ("km/h")."""
     padded = ["", *words, ""]
-    return [_class_of(*padded[at : at + 3]) for at in range(len(words))]
+    return [_class_of(*padded[index : index + 3]) for index in range(len(words))]
 
 
 def _class_of(previous: str, word: str, following: str) -> str:

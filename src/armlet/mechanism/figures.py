@@ -1,4 +1,4 @@
-"""The figures of `armlet explain`: attention, its affine map, counts of filler, layers, classes of tokens."""
+"""The figures of `armlet explain`: attention, its affine map, filler counts, layers, and classes of tokens."""
 
 from collections.abc import Sequence
 from itertools import cycle
@@ -27,7 +27,7 @@ QUANTITY_NAMES = {
     "shift": "‖Σ‖ / ‖A‖",
     "shift_consistency": "consistency\nof the shift",
     "r2": "R²",
-    "r2_heads": "R², a λ for\neach head",
+    "r2_heads": "R², one λ\nper head",
     "gate_variance": "variance\nof the gate",
     "near_zero": "near-zero\nshare",
     "l1": "L1",
@@ -35,11 +35,11 @@ QUANTITY_NAMES = {
     "gini": "Gini",
 }
 DRAWN_QUANTITIES = ("mass", "lambda", "r2", "shift", "gate_variance", "near_zero", "l1", "gini")  # by `draw_counts`
-MOST_WORDS = 90  # that are still readable below an axis
+MAX_WORDS = 90  # largest number of words that are readable below an axis
 
 
 def draw_explanation(explanation: Explanation, heads: int) -> dict[str, Figure]:
-    """All figures by name; without "classes" where no token of a question comes after the filler."""
+    """All figures by name; without "classes" if no token of a question comes after the filler."""
     setup, first = explanation.setup, explanation.findings[0]
     filler = setup.fillers[setup.example()]
     figures = {
@@ -55,9 +55,9 @@ def draw_explanation(explanation: Explanation, heads: int) -> dict[str, Figure]:
 
 
 def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tensor], *, layer: int) -> Figure:
-    """`View.received` of a prompt's tokens: above without and with the filler, below with the filler's own tokens."""
+    """Draws `View.received` of the prompt's tokens without and with filler; below, with the filler's tokens too."""
     without, filled = (attention.numpy() for attention in received)
-    inside = slice(prompt.insert_at, prompt.insert_at + filler.count)
+    filler_slice = slice(prompt.insert_at, prompt.insert_at + filler.count)
     with style():
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharey=True)
@@ -65,14 +65,14 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
         figure.suptitle(title, fontsize=9)
         dots = {"lw": 1, "marker": ".", "ms": 3}
         upper.plot(without, color=WITHOUT, label="without filler", **dots)
-        upper.plot(np.delete(filled, inside), color=FILLED, label=f"with {_filler_name(filler)}", **dots)
+        upper.plot(np.delete(filled, filler_slice), color=FILLED, label=f"with {_filler_name(filler)}", **dots)
         upper.axvline(prompt.insert_at - 0.5, color=GREY, lw=0.6, ls=":", label="place of the filler")
-        if len(prompt.words) <= MOST_WORDS:
+        if len(prompt.words) <= MAX_WORDS:
             words = [repr(word)[1:-1] if not word.isprintable() else word.strip() or "␣" for word in prompt.words]
             upper.set_xticks(range(len(words)), words, rotation=90, fontsize=5, parse_math=False)
-        lower.axvspan(inside.start - 0.5, inside.stop - 0.5, color=FILLER_SHADE, lw=0, label="filler")
+        lower.axvspan(filler_slice.start - 0.5, filler_slice.stop - 0.5, color=FILLER_SHADE, lw=0, label="filler")
         lower.plot(filled, color=FILLED, **dots)
-        lower.set_xlabel("token, those of the filler included")
+        lower.set_xlabel("token, including the filler")
         for axes in (upper, lower):
             axes.set(yscale="log", ylabel="attention (log)")
             axes.margins(x=0.01)
@@ -81,7 +81,7 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
 
 
 def draw_affine(filler: Filler, attention: tuple[Tensor, Tensor], *, layer: int, heads: int) -> Figure:
-    """`View.attention` of a prompt without and with the filler, in their first two principal components."""
+    """Draws `View.attention` of a prompt without and with filler, in their first two principal components."""
     before, after = attention
     fit = fit_affine(before, after, heads)
     stacked = np.concatenate([before.numpy(), after.numpy()])
@@ -104,18 +104,18 @@ def draw_affine(filler: Filler, attention: tuple[Tensor, Tensor], *, layer: int,
 
 
 def draw_counts(changes: Sequence[QuantityChange], *, layer: int) -> Figure:
-    """Quantities of one layer against the number of filler tokens, each filler and the control with its interval."""
-    kinds, most = list(dict.fromkeys(change.filler for change in changes)), max(change.count for change in changes)
+    """Draws quantities of one layer against the number of filler tokens, with intervals, by filler and control."""
+    kinds, max_count = list(dict.fromkeys(change.filler for change in changes)), max(change.count for change in changes)
     colours = dict(zip(kinds, cycle((FILLED, *OTHER_FILLERS)), strict=False)) | {RANDOM_SENTENCE: CONTROL}
     with style():
         figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-        figure.suptitle(f"What filler does in layer {layer}, by its number of tokens (95 % intervals)", fontsize=9)
+        figure.suptitle(f"Effect of filler in layer {layer} by number of tokens (95 % intervals)", fontsize=9)
         for axes, quantity in zip(figure.subplots(2, 4).flat, DRAWN_QUANTITIES, strict=True):
-            shown = [change for change in changes if (change.layer, change.quantity) == (layer, quantity)]
+            selected = [change for change in changes if (change.layer, change.quantity) == (layer, quantity)]
             for kind in kinds:
-                _draw_line(axes, [change for change in shown if change.filler == kind], colours[kind])
+                _draw_line(axes, [change for change in selected if change.filler == kind], colours[kind])
             axes.set_title(QUANTITY_NAMES[quantity].replace("\n", " "), fontsize=7)
-            axes.set_xlim(0, 1.05 * most)
+            axes.set_xlim(0, 1.05 * max_count)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         handles = [Line2D([], [], color=colours[kind], label=_kind_name(kind)) for kind in kinds]
         figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
@@ -123,16 +123,16 @@ def draw_counts(changes: Sequence[QuantityChange], *, layer: int) -> Figure:
 
 
 def draw_layers(changes: Sequence[QuantityChange]) -> Figure:
-    """Layers × quantities at the highest count of each filler and of the control: the value, and its change.
+    """Draws a table of layers × quantities at the highest count of each filler and of the control.
 
-    A colour is the change against the largest of its quantity; a change whose interval contains 0 has none.
+    Cells show values. Colours show changes relative to the quantity's largest, unless the interval contains 0.
     """
     kinds = list(dict.fromkeys(change.filler for change in changes))
     count, rows = max(change.count for change in changes), len({change.layer for change in changes})
     with style():
         figure = Figure(figsize=(3.6 * len(kinds), 1.5 + 0.17 * rows), layout="constrained")
         figure.suptitle(
-            "Values with filler. Red: it rises, blue: it falls, pale: by less than elsewhere in the column,\n"
+            "Values with filler. Red: increase, blue: decrease, pale: smaller than others in the column,\n"
             "grey: the interval of the change contains 0, or there is nothing to compare with",
             fontsize=8,
         )
@@ -144,28 +144,28 @@ def draw_layers(changes: Sequence[QuantityChange]) -> Figure:
 
 
 def _draw_cells(axes: Axes, cells: Sequence[QuantityChange], changes: Sequence[QuantityChange]) -> None:
-    """One filler's cells, layer by layer in the order of `QUANTITIES`."""
+    """Draws the cells of one filler, layer by layer, in the order of `QUANTITIES`."""
     width = len(QUANTITIES)
     shades = np.reshape([_shade(cell, changes) for cell in cells], (-1, width))
     axes.imshow(shades, cmap="RdBu_r", norm=Normalize(-1.4, 1.4), aspect="auto")
-    for at, cell in enumerate(cells):
+    for index, cell in enumerate(cells):
         digits = ".0f" if abs(cell.filled) >= 1000 else ".3g"
         text = "-" if isnan(cell.filled) else format(cell.filled, digits)
-        axes.text(at % width, at // width, text, fontsize=4.5, ha="center", va="center")
+        axes.text(index % width, index // width, text, fontsize=4.5, ha="center", va="center")
     axes.set_xticks(range(width), [QUANTITY_NAMES[name] for name in QUANTITIES], rotation=90, fontsize=6)
     axes.set_yticks(range(len(shades)), [str(cell.layer) for cell in cells[::width]], fontsize=6)
     axes.tick_params(length=0)
 
 
 def _shade(cell: QuantityChange, changes: Sequence[QuantityChange]) -> float:
-    """The change against the largest of this quantity in the whole table; 0 unless its interval excludes 0."""
+    """The change divided by the largest change of this quantity in the table; 0 unless its interval excludes 0."""
     if isnan(cell.change) or not (cell.low > 0 or cell.high < 0):
         return 0.0
     return cell.change / np.nanmax([abs(change.change) for change in changes if change.quantity == cell.quantity])
 
 
 def _draw_line(axes: Axes, changes: Sequence[QuantityChange], colour: str) -> None:
-    """One quantity of one filler by count, from the baseline on where there is one."""
+    """Draws one quantity of one filler by count, starting at the baseline if there is one."""
     without = changes[0].without
     base = 0.0 if isnan(without) else without
     points = [] if isnan(without) else [(0, without, without, without)]
@@ -177,15 +177,15 @@ def _draw_line(axes: Axes, changes: Sequence[QuantityChange], colour: str) -> No
 
 
 def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, layer: int) -> Figure:
-    """The near-zero share of each class of tokens, untreated and after each treatment, with its interval."""
+    """Draws the near-zero share of each class of tokens with intervals, untreated and after each treatment."""
     cells = {(share.name, share.treatment): share for share in shares if share.layer == layer}
     names = [name for name in CLASSES if (name, NO_TREATMENT) in cells]
     width = 0.8 / (1 + len(treatments))
     with style():
         figure = Figure(figsize=(5.6, 3.2), layout="constrained")
         axes = figure.subplots()
-        for at, treatment in enumerate([NO_TREATMENT, *treatments]):
-            middle = np.arange(len(names)) + (at + 0.5) * width - 0.4
+        for index, treatment in enumerate([NO_TREATMENT, *treatments]):
+            middle = np.arange(len(names)) + (index + 0.5) * width - 0.4
             bars = [cells[name, treatment] for name in names]
             heights, low, high = zip(*((bar.share, bar.share_low, bar.share_high) for bar in bars), strict=True)
             axes.bar(middle, heights, width, color=_treatment_colour(treatment), label=_escaped(treatment))
@@ -218,5 +218,5 @@ def _kind_name(kind: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Keeps dollar signs from being read as formulas."""
+    """Escapes dollar signs, which would start formulas."""
     return text.replace("$", r"\$")

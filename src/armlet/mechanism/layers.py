@@ -1,4 +1,4 @@
-"""Run every prompt with every filler through the layers, one layer in memory at a time, and measure those asked for."""
+"""Runs every prompt with every filler through the layers, one layer in memory at a time, and measures some of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,37 +24,37 @@ from armlet.statistics import FloatArray
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FEWEST_TOKENS = 2  # after the filler: an affine map cannot be fitted to fewer
+MIN_TOKENS_AFTER = 2  # fewest tokens after the filler to which an affine map can be fitted
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is run; at least one prompt and one filler."""
+    """The inputs of a run; at least one prompt and one filler."""
 
     prompts: Sequence[Prompt]
-    fillers: Sequence[Filler]  # the conditions besides the baseline
+    fillers: Sequence[Filler]  # the conditions to compare with the baseline
     tokens: Sequence[Sequence[Tensor]]  # for each prompt, the tokens [count] of each filler
-    policies: Sequence[Policy]  # of which the near-zero share after ARM is measured, without filler
-    seed: int = 0  # of ARM's keyed noise and of the bootstrap
+    policies: Sequence[Policy]  # policies for which the near-zero share after ARM is measured, without filler
+    seed: int = 0  # seed of ARM's keyed noise and of the bootstrap
 
     def example(self) -> int:
         """The index of the filler that the figures show: the first kind, at its last count."""
-        return max(at for at, filler in enumerate(self.fillers) if filler.kind == self.fillers[0].kind)
+        return max(index for index, filler in enumerate(self.fillers) if filler.kind == self.fillers[0].kind)
 
     def prompt_of_tokens(self) -> NDArray[np.int64]:
-        """`[tokens]`: the index of each measured token's prompt."""
+        """The prompt index of each measured token, `[tokens]`."""
         return np.repeat(np.arange(len(self.prompts)), [len(p.ids) - p.insert_at for p in self.prompts])
 
     def classes(self) -> NDArray[np.str_]:
-        """`[tokens]`: the class of each measured token; "" for tokens outside the question."""
+        """The class of each measured token, `[tokens]`; "" for tokens outside the question."""
         names: list[str] = []
         for prompt in self.prompts:
             kinds, question = classify(prompt.words), range(*prompt.question)
-            names += [kinds[at] if at in question else "" for at in range(prompt.insert_at, len(kinds))]
+            names += [kinds[index] if index in question else "" for index in range(prompt.insert_at, len(kinds))]
         return np.array(names)
 
     def to_dict(self, tokenizer: "PreTrainedTokenizerBase") -> dict[str, object]:
-        """For JSON; the fillers with their tokens in the first prompt."""
+        """For JSON, with the tokens that each filler has in the first prompt."""
         pairs = zip(self.fillers, self.tokens[0], strict=True)
         fillers = [describe_filler(tokenizer, filler, tokens) for filler, tokens in pairs]
         policies = [{"policy": policy.name, **settings(policy)} for policy in self.policies]
@@ -71,30 +71,30 @@ def make_setup(
     position: Position,
     seed: int,
 ) -> Setup:
-    """Tokenizes the questions, with one system prompt, and the fillers that go to `position` of each.
+    """Tokenizes the questions, with one system prompt, and the fillers to insert at `position` in each.
 
-    Raises ArgumentError as `make_prompt` does, and where too few tokens come after the filler.
+    Raises ArgumentError as `make_prompt` does, and if too few tokens come after the filler.
     """
     prompts = [make_prompt(tokenizer, question, system=system, position=position) for question in questions]
     for prompt, question in zip(prompts, questions, strict=True):
-        if prompt.insert_at + FEWEST_TOKENS > len(prompt.ids):
-            few = f"fewer than {FEWEST_TOKENS} tokens come after a filler"
-            raise ArgumentError(f"--position: {few} at {position!r} in {question!r}")
+        if prompt.insert_at + MIN_TOKENS_AFTER > len(prompt.ids):
+            reason = f"fewer than {MIN_TOKENS_AFTER} tokens come after a filler"
+            raise ArgumentError(f"--position: {reason} at {position!r} in {question!r}")
     indices = range(len(prompts))
-    tokens = [[filler_tokens(tokenizer, filler, seed=seed, prompt=at) for filler in fillers] for at in indices]
+    tokens = [[filler_tokens(tokenizer, filler, seed=seed, prompt=index) for filler in fillers] for index in indices]
     return Setup(prompts, fillers, tokens, policies, seed)
 
 
 @dataclass(frozen=True)
 class LayerFindings:
-    """What one layer does to all measured tokens, `[tokens]` each; and to the first prompt, for the figures."""
+    """Measurements in one layer, `[tokens]` each for all measured tokens; and of the first prompt, for the figures."""
 
     layer: int
     without: dict[str, FloatArray]  # each of `GATE_QUANTITIES` without filler
     filled: list[dict[str, FloatArray]]  # for each filler, each of `QUANTITIES`
     treated: list[FloatArray]  # for each policy, the near-zero share after ARM
     received: tuple[Tensor, Tensor]  # `View.received` of the first prompt, without filler and with `Setup.example`
-    attention: tuple[Tensor, Tensor]  # `View.attention` of the same
+    attention: tuple[Tensor, Tensor]  # `View.attention` of the first prompt, likewise
 
 
 def measure_layers(
@@ -102,7 +102,7 @@ def measure_layers(
 ) -> Iterator[LayerFindings]:
     """Runs every prompt with every filler through the layers; yields the findings of each wanted layer.
 
-    layers: from layer 0 on, without a gap; tick: called after each prompt in each layer.
+    layers: consecutive layers from layer 0; tick: called after each prompt in each layer.
     """
     wanted = set(wanted)
     states: list[list[Tensor]] = []
@@ -130,32 +130,32 @@ def _measure_prompt(layer: Layer1, prompt: Prompt, hidden: list[Tensor], setup: 
     without, *filled = _views(layer, prompt, hidden, [0, *(filler.count for filler in setup.fillers)])
     halfwidth, options = near_zero_halfwidth(without.activated), layer.options
     arms = [ARM(p, width=options.width, layer=options.layer, noise=Noise(setup.seed)) for p in setup.policies]
-    measured = [measure_filler(without, seen, halfwidth, options.heads) for seen in filled]
+    quantities = [measure_filler(without, filled_view, halfwidth, options.heads) for filled_view in filled]
     treated = [near_zero_after(without, halfwidth, arm, prompt.insert_at) for arm in arms]
     example = filled[setup.example()]
-    shown = (without.received, example.received), (without.attention, example.attention)
-    return LayerFindings(options.layer, measure_gate(without, halfwidth), measured, treated, *shown)
+    figure_data = (without.received, example.received), (without.attention, example.attention)
+    return LayerFindings(options.layer, measure_gate(without, halfwidth), quantities, treated, *figure_data)
 
 
 def _views(layer: Layer1, prompt: Prompt, hidden: list[Tensor], counts: Sequence[int]) -> list[View]:
-    """The views of the baseline, with 0 tokens of filler, and of each filler."""
+    """The views of the prompt with each number of filler tokens; 0 is the baseline."""
     views: list[View] = []
-    for at, count in enumerate(counts):
+    for index, count in enumerate(counts):
         with torch.no_grad():
-            hidden[at], trace = layer(hidden[at], trace=True)
+            hidden[index], trace = layer(hidden[index], trace=True)
         views.append(view(trace, prompt, count))
         if not views[-1].activated.isfinite().all():
-            way_out = "try another dtype, such as --dtype float32"
-            raise ArgumentError(f"explain: layer {layer.options.layer} gives NaN or Inf; {way_out}")
+            advice = "try another dtype, such as --dtype float32"
+            raise ArgumentError(f"explain: layer {layer.options.layer} returned NaN or Inf; {advice}")
     return views
 
 
 def _concatenate(prompts: Sequence[LayerFindings]) -> LayerFindings:
-    """The findings of all prompts together, in order; those of the first for what is of one prompt alone."""
+    """Joins the findings of all prompts, in order; the data for the figures are the first prompt's."""
 
     def join(parts: Sequence[dict[str, FloatArray]]) -> dict[str, FloatArray]:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    filled = [join(same) for same in zip(*(prompt.filled for prompt in prompts), strict=True)]
-    treated = [np.concatenate(same) for same in zip(*(prompt.treated for prompt in prompts), strict=True)]
+    filled = [join(parts) for parts in zip(*(prompt.filled for prompt in prompts), strict=True)]
+    treated = [np.concatenate(parts) for parts in zip(*(prompt.treated for prompt in prompts), strict=True)]
     return replace(prompts[0], without=join([prompt.without for prompt in prompts]), filled=filled, treated=treated)

@@ -1,6 +1,6 @@
-"""What filler tokens do inside a layer: attention, its affine map, the gate (arXiv 2510.01032, Sections 2, 3 and 6).
+"""Measures attention, its affine map and the gate with filler tokens (arXiv 2510.01032, Sections 2, 3 and 6).
 
-The tokens after the filler are compared with the same tokens of the prompt without it.
+The tokens after the filler are compared with the same tokens of the prompt without filler.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ ATTENTION_QUANTITIES: dict[str, str] = {
     "mass": "attention weight left to the prompt's own tokens, mean over heads (1 without filler)",
     "lambda": "λ of the affine fit A′ = λ·A + Σ of the attention output over a prompt's tokens (1 without filler)",
     "shift": "‖Σ‖ of that fit over the mean ‖A‖ (0 without filler)",
-    "shift_consistency": "mean cosine between a token's own shift A′ − λ·A and Σ (1: all the same way)",
+    "shift_consistency": "mean cosine between a token's own shift A′ − λ·A and Σ (1: all in the same direction)",
     "r2": "share of the variance of A′ over a prompt's tokens that the fit explains",
-    "r2_heads": "the same where each head may have a λ of its own",
+    "r2_heads": "r2 with a separate λ for each head",
 }
-"""Quantities of a filler's effect. A is the attention output before its projection without filler, A′ with it."""
+"""Effects of filler. A and A′ are the attention output before its projection, without and with filler."""
 
 GATE_QUANTITIES: dict[str, str] = {
     "gate_variance": "variance of the gate before its activation over a prompt's tokens, mean over the width",
@@ -31,55 +31,55 @@ GATE_QUANTITIES: dict[str, str] = {
     "l2": "Euclidean norm of a token",
     "gini": "Gini coefficient of |a| in a token",
 }
-"""Quantities of a token without filler and with it."""
+"""Quantities of a token that are defined with or without filler."""
 
 QUANTITIES = ATTENTION_QUANTITIES | GATE_QUANTITIES
 
 CLAIMS: dict[str, int] = {"gate_variance": 1, "near_zero": -1, "l1": 1, "l2": 1, "gini": -1}
-"""Which way the paper says that filler moves a quantity of layer 0 (Section 3): 1 up, −1 down."""
+"""Direction in which filler moves a quantity of layer 0, as claimed in the paper's Section 3: 1 up, −1 down."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What a layer shows of a prompt of s tokens, with a filler of n or without, T after it; float64, on the CPU."""
+    """Data of a layer for a prompt of s tokens and n ≥ 0 filler tokens, with T tokens after it; float64, on the CPU."""
 
     received: Tensor  # [s + n], attention from the prompt's own later tokens, mean over them and heads; nan at the end
     mass: Tensor  # [T], the attention weight left to the prompt's own tokens
     attention: Tensor  # [T, heads · head_dim], the attention output before its projection
     gate: Tensor  # [T, width], before the activation function
-    activated: Tensor  # [T, width], after it
+    activated: Tensor  # [T, width], after the activation function
 
 
 @dataclass(frozen=True)
 class Affine:
     """The least-squares fit A′ = λ·A + Σ of a prompt's attention outputs."""
 
-    scale: float  # λ, one for all tokens and directions
+    scale: float  # λ, the same for all tokens and directions
     shift: Tensor  # Σ, [heads · head_dim]
     relative: float  # ‖Σ‖ over the mean ‖A‖
     consistency: float  # mean cosine between each token's own A′ − λ·A and Σ
     r2: float  # explained share of the variance of A′
-    r2_heads: float  # the same with one λ for each head
+    r2_heads: float  # r2 with one λ for each head
 
 
 def view(trace: dict[str, Tensor], prompt: Prompt, count: int) -> View:
-    """Selects what is compared from a trace of `Layer1`, batch 1, with `count` fillers before `prompt.insert_at`."""
+    """Extracts the view from a trace of `Layer1` with batch 1 and `count` filler tokens inserted at `prompt.insert_at`."""
     weights = trace["Attention_weights"][0].double().mean(0).cpu()
     after = slice(prompt.insert_at + count, None)
-    of_prompt = torch.ones(len(weights), dtype=torch.bool)
-    of_prompt[prompt.insert_at : prompt.insert_at + count] = False
+    in_prompt = torch.ones(len(weights), dtype=torch.bool)
+    in_prompt[prompt.insert_at : prompt.insert_at + count] = False
     values = (trace[name][0, after].double().cpu() for name in ("Attention", "gate", "activation"))
     # The mean of each column below the diagonal, over the rows of the prompt's own tokens.
-    later = of_prompt.flip(0).cumsum(0).flip(0) - of_prompt.long()
-    received = weights.tril(-1)[of_prompt].sum(0) / later
-    return View(received, weights[after][:, of_prompt].sum(1), *values)
+    later_counts = in_prompt.flip(0).cumsum(0).flip(0) - in_prompt.long()
+    received = weights.tril(-1)[in_prompt].sum(0) / later_counts
+    return View(received, weights[after][:, in_prompt].sum(1), *values)
 
 
 def fit_affine(before: Tensor, after: Tensor, heads: int = 1) -> Affine:
-    """Fits one λ and one Σ to the attention outputs A without filler and A′ with it, equation 2 of the paper.
+    """Fits one λ and one Σ to the attention outputs A without and A′ with filler, equation 2 of the paper.
 
-    nan is what is not defined: λ and all that depends on it where all A are equal, as with a single token; the
-    consistency where a token does not shift; R² where all A′ are equal.
+    Undefined results are nan: λ and everything that depends on it if all A are equal, as with a single token; the
+    consistency if a token does not shift; R² if all A′ are equal.
     """
     centred, target = before - before.mean(0), after - after.mean(0)
     scale, r2 = _scale(centred[:, None], target[:, None])
@@ -92,30 +92,30 @@ def fit_affine(before: Tensor, after: Tensor, heads: int = 1) -> Affine:
 
 
 def _scale(centred: Tensor, target: Tensor) -> tuple[Tensor, float]:
-    """`[T, n, h]` both → the n least-squares scales, and the share of the target's squares that they explain."""
+    """The n least-squares scales from `centred` to `target`, both `[T, n, h]`, and the share of squares explained."""
     scale = (centred * target).sum((0, 2)) / centred.square().sum((0, 2))
-    left = (target - scale[:, None] * centred).square().sum()
-    return scale, (1 - left / target.square().sum()).item()
+    residual = (target - scale[:, None] * centred).square().sum()
+    return scale, (1 - residual / target.square().sum()).item()
 
 
 def measure_filler(without: View, filled: View, halfwidth: Tensor, heads: int) -> dict[str, FloatArray]:
-    """Each of `QUANTITIES` with the filler, `[T]`: a prompt's own quantities repeated for each of its tokens.
+    """Each of `QUANTITIES` with filler, `[T]`; quantities of the whole prompt are repeated for each of its tokens.
 
-    halfwidth: `[T, 1]`, `near_zero_halfwidth` of the activated gate without the filler.
+    halfwidth: `[T, 1]`, `near_zero_halfwidth` of the activated gate without filler.
     """
     fit = fit_affine(without.attention, filled.attention, heads)
-    of_prompt = (fit.scale, fit.relative, fit.consistency, fit.r2, fit.r2_heads)
-    attention = (filled.mass.numpy(), *(np.full(len(filled.mass), value) for value in of_prompt))
+    prompt_values = (fit.scale, fit.relative, fit.consistency, fit.r2, fit.r2_heads)
+    attention = (filled.mass.numpy(), *(np.full(len(filled.mass), value) for value in prompt_values))
     return dict(zip(ATTENTION_QUANTITIES, attention, strict=True)) | measure_gate(filled, halfwidth)
 
 
-def measure_gate(seen: View, halfwidth: Tensor) -> dict[str, FloatArray]:
+def measure_gate(layer_view: View, halfwidth: Tensor) -> dict[str, FloatArray]:
     """Each of `GATE_QUANTITIES`, `[T]`; the variance is each token's squared distance from the prompt's mean."""
-    distance = (seen.gate - seen.gate.mean(0)).square().mean(1)
-    return {"gate_variance": distance.numpy()} | token_measures(seen.activated, halfwidth=halfwidth)
+    distance = (layer_view.gate - layer_view.gate.mean(0)).square().mean(1)
+    return {"gate_variance": distance.numpy()} | token_measures(layer_view.activated, halfwidth=halfwidth)
 
 
-def near_zero_after(seen: View, halfwidth: Tensor, arm: ARM, first: int) -> FloatArray:
-    """The near-zero share of each token after ARM, `[T]`, by the half-width before it; first: the first's position."""
-    positions = first + torch.arange(len(seen.activated))
-    return token_measures(arm(seen.activated.float(), positions), halfwidth=halfwidth)["near_zero"]
+def near_zero_after(layer_view: View, halfwidth: Tensor, arm: ARM, start: int) -> FloatArray:
+    """Near-zero share of each token after ARM, `[T]`, with the half-width before ARM; start: first token's position."""
+    positions = start + torch.arange(len(layer_view.activated))
+    return token_measures(arm(layer_view.activated.float(), positions), halfwidth=halfwidth)["near_zero"]

@@ -1,4 +1,4 @@
-"""What an explanation found: a record for each quantity and for each class of tokens, with paired intervals."""
+"""The result of `armlet explain`: a record for each quantity and each class of tokens, with paired intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from armlet.prompts.fillers import RANDOM_SENTENCE, Filler
 from armlet.redistribution.policies import detail
 from armlet.redistribution.rows import Policy
 from armlet.statistics import FloatArray
-from armlet.statistics.intervals import draw_weights, percentile_interval, replicate_means
+from armlet.statistics.intervals import draw_weights, percentile_interval, resample_means
 
 NO_TREATMENT = "as it is"
 
 UNFILLED = {"mass": 1.0, "lambda": 1.0, "shift": 0.0}
-"""Values of the quantities of attention where there is no filler; the others are not defined there."""
+"""Values of the attention quantities without filler; the other attention quantities are not defined without it."""
 
-JSON_KEYS = {"filled": "with", "name": "class"}  # in JSON and CSV, where fields cannot have these names
+JSON_KEYS = {"filled": "with", "name": "class"}  # keys in JSON and CSV that are not valid as names of Python fields
 
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """Means in one layer, with an interval; NaN where they are not defined."""
+    """Means in one layer, with an interval; NaN if they are not defined."""
 
     layer: int
 
@@ -38,15 +38,15 @@ class LayerRecord:
 
 @dataclass(frozen=True)
 class QuantityChange(LayerRecord):
-    """The mean of one quantity without filler and with it."""
+    """The means of one quantity without and with filler."""
 
-    filler: str  # its kind
-    count: int  # its tokens
+    filler: str  # kind of the filler
+    count: int  # number of filler tokens
     quantity: str  # one of `QUANTITIES`
     without: float
     filled: float
     change: float  # filled − without
-    interval_of: str  # what `low` and `high` are bounds of: "change", or "value" where there is none without a filler
+    interval_of: str  # "change" if `low` and `high` bound the change; "value" if there is no value without filler
     low: float
     high: float
 
@@ -55,17 +55,17 @@ class QuantityChange(LayerRecord):
 class ClassShare(LayerRecord):
     """The mean near-zero share of one class of tokens.
 
-    Without treatment it is compared with the class "other", after a treatment with the same class without it.
+    Without treatment it is compared with the class "other", after a treatment with the same class untreated.
     """
 
     name: str  # one of `CLASSES`
-    tokens: int  # of this class
-    treatment: str  # `NO_TREATMENT`, or what `treatment_of` calls the filler or policy
+    tokens: int  # number of tokens in this class
+    treatment: str  # `NO_TREATMENT`, or the name that `treatment_of` returns for the filler or policy
     share: float
     share_low: float
     share_high: float
-    against: str  # what it is compared with
-    reference: float  # the mean of that
+    against: str  # name of the reference: "other" or `NO_TREATMENT`
+    reference: float  # mean of the reference
     change: float  # share − reference
     low: float
     high: float
@@ -73,7 +73,7 @@ class ClassShare(LayerRecord):
 
 @dataclass(frozen=True)
 class Explanation:
-    """All findings of a run: its setup, those of each layer (at least one), and the records, layer by layer."""
+    """All findings of a run: its setup, the findings of each layer (at least one), and the records, layer by layer."""
 
     setup: Setup
     findings: Sequence[LayerFindings]
@@ -84,7 +84,7 @@ class Explanation:
         """For JSON: all records, and the attention that each token of the first prompt receives, as in the figure."""
         setup, first = self.setup, self.findings[0]
         prompt, filler = setup.prompts[0], setup.fillers[setup.example()]
-        # The last token receives nothing from later ones: NaN.
+        # NaN for the last token, because no later token attends to it.
         without, filled = ([None if isnan(number) else number for number in s.tolist()] for s in first.received)
         place = {"layer": first.layer, "filler": filler.kind, "count": filler.count, "at": prompt.insert_at}
         return {
@@ -95,7 +95,7 @@ class Explanation:
 
 
 def summarise(findings: Sequence[LayerFindings], setup: Setup) -> Explanation:
-    """Takes the means of every layer, with paired bootstrap intervals from one set of resamples."""
+    """Computes the means of every layer, with paired bootstrap intervals from one set of resamples."""
     weights = draw_weights(setup.prompt_of_tokens(), seed=setup.seed)
     changes = [change for layer in findings for change in quantity_changes(layer, setup.fillers, weights)]
     shares = [share for layer in findings for share in class_shares(layer, setup, weights)]
@@ -103,57 +103,57 @@ def summarise(findings: Sequence[LayerFindings], setup: Setup) -> Explanation:
 
 
 def quantity_changes(findings: LayerFindings, fillers: Sequence[Filler], weights: FloatArray) -> list[QuantityChange]:
-    """A record for each filler and each of `QUANTITIES`; weights: `[resamples, tokens]`, of `draw_weights`."""
+    """A record for each filler and each of `QUANTITIES`; weights: `[resamples, tokens]` from `draw_weights`."""
     before = {name: findings.without.get(name, UNFILLED.get(name, nan)) for name in QUANTITIES}
     without = np.array([np.mean(before[name]) for name in QUANTITIES])
     records: list[QuantityChange] = []
     for filler, filled in zip(fillers, findings.filled, strict=True):
         changes = np.stack([filled[name] - np.nan_to_num(before[name]) for name in QUANTITIES], axis=1)
         values = np.array([filled[name].mean() for name in QUANTITIES])
-        table = np.vstack([without, values, values - without, percentile_interval(replicate_means(changes, weights))])
+        table = np.vstack([without, values, values - without, percentile_interval(resample_means(changes, weights))])
         table[~np.isfinite(table)] = nan
         for name, (baseline, value, change, low, high) in zip(QUANTITIES, table.T.tolist(), strict=True):
-            bounded = "value" if isnan(baseline) else "change"
+            interval_of = "value" if isnan(baseline) else "change"
             place = (findings.layer, filler.kind, filler.count, name)
-            records.append(QuantityChange(*place, baseline, value, change, bounded, low, high))
+            records.append(QuantityChange(*place, baseline, value, change, interval_of, low, high))
     return records
 
 
 def class_shares(findings: LayerFindings, setup: Setup, weights: FloatArray) -> list[ClassShare]:
-    """For each class of the questions' tokens a record untreated, and one for each filler and each policy."""
+    """For each class of the questions' tokens, a record without treatment and one for each filler and policy."""
     classes, before = setup.classes(), findings.without["near_zero"]
     treatments = [treatment_of(cause) for cause in (*setup.fillers, *setup.policies)]
     after = [*(filled["near_zero"] for filled in findings.filled), *findings.treated]
     records: list[ClassShare] = []
     other = _share_means(before, classes == "other", weights)
     for name in CLASSES:
-        chosen = classes == name
-        if not chosen.any():
+        in_class = classes == name
+        if not in_class.any():
             continue
-        untreated = _share_means(before, chosen, weights)
-        compared = [(NO_TREATMENT, untreated, "other", other)]
+        untreated = _share_means(before, in_class, weights)
+        comparisons = [(NO_TREATMENT, untreated, "other", other)]
         for treatment, shares in zip(treatments, after, strict=True):
-            compared.append((treatment, _share_means(shares, chosen, weights), NO_TREATMENT, untreated))
-        for treatment, means, against, reference in compared:
+            comparisons.append((treatment, _share_means(shares, in_class, weights), NO_TREATMENT, untreated))
+        for treatment, means, against, reference in comparisons:
             numbers = *_estimate(means), against, float(reference[0]), *_estimate(means - reference)
-            records.append(ClassShare(findings.layer, name, int(chosen.sum()), treatment, *numbers))
+            records.append(ClassShare(findings.layer, name, int(in_class.sum()), treatment, *numbers))
     return records
 
 
 def treatment_of(cause: Filler | Policy) -> str:
-    """What a `ClassShare` calls a filler or a policy."""
+    """The name of a filler or policy in `ClassShare.treatment`."""
     if isinstance(cause, Filler):
         return f"{cause.count} × {cause.kind if cause.kind == RANDOM_SENTENCE else repr(cause.kind)}"
     return f"{type(cause).__name__}, {detail(cause)}"
 
 
-def _share_means(shares: FloatArray, chosen: NDArray[np.bool_], weights: FloatArray) -> FloatArray:
-    """The mean over the chosen tokens, followed by that of each resample: `[1 + resamples]`."""
-    mean = shares[chosen].mean() if chosen.any() else nan
-    return np.append(mean, replicate_means(shares[chosen, None], weights[:, chosen]))
+def _share_means(shares: FloatArray, mask: NDArray[np.bool_], weights: FloatArray) -> FloatArray:
+    """The mean over the masked tokens, followed by the mean of each resample: `[1 + resamples]`."""
+    mean = shares[mask].mean() if mask.any() else nan
+    return np.append(mean, resample_means(shares[mask, None], weights[:, mask]))
 
 
 def _estimate(means: FloatArray) -> tuple[float, float, float]:
-    """The mean, and its interval by those of the resamples after it."""
+    """The mean and its interval, from the result of `_share_means`."""
     low, high = percentile_interval(means[1:, None])[:, 0]
     return float(means[0]), float(low), float(high)

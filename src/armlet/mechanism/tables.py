@@ -1,4 +1,4 @@
-"""The tables that the terminal shows of an explanation."""
+"""The tables of `armlet explain`."""
 
 from math import isnan
 
@@ -11,21 +11,21 @@ from armlet.presentation.terminal import titled_table
 from armlet.prompts.fillers import RANDOM_SENTENCE
 
 INTERVALS_NOTE = "95 % intervals of the change; of the value where 'without' is -"
-FEW_PROMPTS = 8  # fewer give bootstrap intervals that are known to be too narrow
+FEW_PROMPTS = 8  # bootstrap intervals are too narrow with fewer prompts
 
 
 def explanation_table(explanation: Explanation, kind: str, title: str) -> Table:
-    """What a filler of one kind and the control change in the first layer, at the highest count. Fits 80 columns."""
+    """Changes by filler of one kind and by the control in the first layer, at the highest count. Fits 80 columns."""
     setup, layer = explanation.setup, explanation.findings[0].layer
     count = max(filler.count for filler in setup.fillers)
-    shown = {(c.filler, c.quantity): c for c in explanation.quantities if (c.layer, c.count) == (layer, count)}
+    changes = {(c.filler, c.quantity): c for c in explanation.quantities if (c.layer, c.count) == (layer, count)}
     few = f"\n{len(setup.prompts)} prompts: intervals are too narrow" if len(setup.prompts) < FEW_PROMPTS else ""
     headings = ("quantity", "without", f"{count} × {kind!r}", RANDOM_SENTENCE, "paper")
-    columns = slice(None if layer == 0 else -1)  # the paper's claims are about the first layer alone
+    columns = slice(None if layer == 0 else -1)  # the paper's claims are only about the first layer
     table = titled_table(title, headings[columns], caption=INTERVALS_NOTE + few)
     for name in QUANTITIES:
-        change = shown[kind, name]
-        bounds = (_bounds(shown[filler, name], signed=not isnan(change.without)) for filler in (kind, RANDOM_SENTENCE))
+        change, fillers = changes[kind, name], (kind, RANDOM_SENTENCE)
+        bounds = (_bounds(changes[filler, name], signed=not isnan(change.without)) for filler in fillers)
         cells = (name, short_number(change.without), *bounds, _claim(CLAIMS.get(name, 0), change))
         table.add_row(*cells[columns])
     return table
@@ -38,8 +38,8 @@ def classes_table(explanation: Explanation, title: str) -> Table:
     table = titled_table(title, ("class", "tokens", "near-zero share", "against other", "paper")[columns])
     for share in explanation.classes:
         if (share.layer, share.treatment) == (layer, NO_TREATMENT):
-            compared = ("", "") if share.name == share.against else (_bounds(share), _claim(1, share, "higher"))
-            table.add_row(*(share.name, str(share.tokens), short_number(share.share), *compared)[columns])
+            comparison = ("", "") if share.name == share.against else (_bounds(share), _claim(1, share, "higher"))
+            table.add_row(*(share.name, str(share.tokens), short_number(share.share), *comparison)[columns])
     return table
 
 
@@ -49,7 +49,7 @@ def _bounds(record: QuantityChange | ClassShare, *, signed: bool = True) -> str:
 
 
 def _claim(sign: int, record: QuantityChange | ClassShare, verb: str = "") -> str:
-    """What the paper claims, 1 up or −1 down, and whether the interval confirms it; "" where it claims nothing."""
+    """The paper's claim, 1 up or −1 down, and whether the interval confirms it; "" if the paper makes no claim."""
     if not sign:
         return ""
     low, high = sorted((sign * record.low, sign * record.high))

@@ -1,1 +1,1 @@
-"""What rounding the input of `down` to few bits costs, and what can be done about it."""
+"""Measures the cost of rounding the input of `down` to few bits, and of methods that reduce it."""

@@ -1,4 +1,4 @@
-"""The result of `armlet quantize`: a row for each code and method and one for each layer, with intervals."""
+"""The result of `armlet quantize`: a row for each scheme and method and one for each layer, with intervals."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -6,9 +6,9 @@ from math import exp, isfinite
 from pathlib import Path
 
 from armlet.attachment.config import ARMLET_FILE, describe
-from armlet.precision.codes import Code
 from armlet.precision.measure import Contraction, TrialOutcome
 from armlet.precision.plan import PrecisionPlan
+from armlet.precision.schemes import QuantScheme
 from armlet.presentation.files import write_json
 from armlet.redistribution.noise import Noise
 from armlet.statistics.comparison import compare
@@ -16,7 +16,7 @@ from armlet.statistics.comparison import compare
 
 @dataclass(frozen=True)
 class PerplexityRatio:
-    """The ratio of two perplexities over the same windows, and its 95 % interval; None where there is no bound."""
+    """The ratio of two perplexities over the same windows, and its 95 % interval; None for an infinite bound."""
 
     ratio: float
     low: float | None
@@ -24,10 +24,10 @@ class PerplexityRatio:
 
     @classmethod
     def between(cls, before: Sequence[float], after: Sequence[float], seed: int = 0) -> "PerplexityRatio":
-        """Of after to before, from the losses of their windows.
+        """The ratio of after to before, from the losses of their windows.
 
-        The windows' differences are compared with 0, so that a Bonett-Price interval, below 21 windows, takes its step
-        from their range and not from that of the losses, which differ because texts differ.
+        The differences are compared with 0, so that a Bonett-Price interval, used below 21 windows, depends on their
+        range and not on the range of the losses, which also differ between texts.
         """
         differences = [b - a for a, b in zip(before, after, strict=True)]
         if not any(differences):  # the same run twice
@@ -37,57 +37,57 @@ class PerplexityRatio:
         return cls(exp(comparison.difference), low, high)
 
     def describe(self, digits: int) -> str:
-        """The ratio, and its interval where there is one."""
+        """The ratio as text, with its interval if it has one."""
         bounds = "" if self.low is None else f" [{self.low:.{digits}f}, {self.high:.{digits}f}]"
         return f"{self.ratio:.{digits}f}{bounds}"
 
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method at one code, on the held-out text.
+    """One method at one scheme, on the held-out text.
 
-    `recovered` is a share of the gap between full precision and rounding to nearest; None where the interval of that
-    gap includes 0.
+    `recovered` is a share of the gap between full precision and rounding to nearest; None if the interval of that gap
+    includes 0.
     """
 
-    code: Code | None  # None for the unrounded model
+    scheme: QuantScheme | None  # None for the unrounded model
     method: str
-    setting: str  # what calibration chose, in words; empty where there is nothing to choose
+    setting: str  # the setting that calibration chose, in words; empty if there is nothing to choose
     perplexity: float
-    against_full: PerplexityRatio  # to the unrounded model's perplexity
+    against_full: PerplexityRatio  # ratio to the unrounded model's perplexity
     recovered: float | None
     outcome: TrialOutcome
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        named = {"code": str(self.code or "none"), "method": self.method, "setting": self.setting}
-        measured = {"perplexity": self.perplexity, **asdict(self.against_full), "recovered": self.recovered}
-        return named | measured | self.outcome.to_dict()
+        names = {"code": str(self.scheme or "none"), "method": self.method, "setting": self.setting}
+        measures = {"perplexity": self.perplexity, **asdict(self.against_full), "recovered": self.recovered}
+        return names | measures | self.outcome.to_dict()
 
 
-def rows_at(rows: Iterable[MethodRow], code: Code | None) -> dict[str, MethodRow]:
-    """The rows of one code, by method."""
-    return {row.method: row for row in rows if row.code == code}
+def rows_with(rows: Iterable[MethodRow], scheme: QuantScheme | None) -> dict[str, MethodRow]:
+    """The rows of one scheme, by method."""
+    return {row.method: row for row in rows if row.scheme == scheme}
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer alone: its damage on the calibration text, its best contraction and what that does on held-out text."""
+    """A single layer: its damage on the calibration text, its best contraction, and its effect on held-out text."""
 
     layer: int
-    damage: Mapping[Code, float]  # ratio of perplexities, rounded to unrounded, by reference code
-    tried: bool  # whether contractions were
-    setting: str | None  # the best contraction; None where none pays within the limit
-    cost: PerplexityRatio | None  # contracted to unrounded, without any rounding
+    damage: Mapping[QuantScheme, float]  # ratio of perplexities, rounded to unrounded, by reference scheme
+    tried: bool  # whether contractions were tried in this layer
+    setting: str | None  # the best contraction; None if none lowers the loss within the limit
+    cost: PerplexityRatio | None  # without any rounding: with the contraction to without
     gain: PerplexityRatio | None  # with the layer rounded: with the contraction to without
     chosen: bool  # whether the layer is part of the chosen contraction
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        damage = {f"damage {code}": ratio for code, ratio in self.damage.items()}
+        damage = {f"damage {scheme}": ratio for scheme, ratio in self.damage.items()}
         effect = {"cost": self.cost and asdict(self.cost), "gain": self.gain and asdict(self.gain)}
-        described = {"tried": self.tried, "setting": self.setting, **effect, "chosen": self.chosen}
-        return {"layer": self.layer, **damage, **described}
+        contraction = {"tried": self.tried, "setting": self.setting, **effect, "chosen": self.chosen}
+        return {"layer": self.layer, **damage, **contraction}
 
 
 @dataclass(frozen=True)
@@ -95,21 +95,21 @@ class Precision:
     """Everything that a run measured."""
 
     plan: PrecisionPlan
-    dtype: str  # of the model's weights
-    rows: Sequence[MethodRow]  # the unrounded model first, then every method at each complete code
+    dtype: str  # dtype of the model's weights
+    rows: Sequence[MethodRow]  # the unrounded model first, then every method at each complete scheme
     layers: Sequence[LayerRow]
-    contraction: Contraction | None  # the chosen one; None where none pays
+    contraction: Contraction | None  # the chosen contraction; None if none lowers the loss within the limit
     headline: Sequence[str]  # the first lines to show
-    cautions: Sequence[str]  # what to know before the contraction is used
-    interrupted: bool  # whether codes are missing
+    cautions: Sequence[str]  # warnings about the use of the contraction
+    interrupted: bool  # whether schemes are missing
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         plan = self.plan
         source = {"source": plan.model, "dtype": self.dtype, "data": plan.data and str(plan.data)}
-        said = {"interrupted": self.interrupted, "headline": self.headline, "cautions": self.cautions}
+        messages = {"interrupted": self.interrupted, "headline": self.headline, "cautions": self.cautions}
         layers, rows = ([row.to_dict() for row in table] for table in (self.layers, self.rows))
-        return {**source, **plan.options(), "seed": plan.seed, **said, "layers": layers, "rows": rows}
+        return {**source, **plan.options(), "seed": plan.seed, **messages, "layers": layers, "rows": rows}
 
 
 def save_setting(contraction: Contraction | None, folder: Path) -> list[str]:

@@ -1,6 +1,6 @@
-"""What rounding the inputs of down to a few bits does to a model: loss of each window, and statistics of each layer.
+"""Measures a model with the inputs of `down` rounded to few bits: the loss of each window, statistics of each layer.
 
-Rounding is simulated in the model's arithmetic, as an integer kernel with exact sums would see it; all else is kept.
+Rounding is simulated in the model's dtype, as if an integer kernel with exact sums used the values.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,30 +15,30 @@ from torch import Tensor, nn
 
 from armlet.attachment.attach import attach
 from armlet.attachment.sites import PRODUCT, find_sites
-from armlet.precision.codes import REFERENCES, Code
-from armlet.precision.transforms import Plain, Rounding
+from armlet.precision.schemes import REFERENCES, QuantScheme
+from armlet.precision.transforms import Rounding, Transform
 from armlet.redistribution.inward import Inward
 from armlet.runs.folder import Record
 
-BATCH_TOKENS = 512  # of windows that run together
-HELD_OUT, CALIBRATION = "held-out", "calibration"  # the texts: one to measure on, one to choose by
+BATCH_TOKENS = 512  # tokens of the windows that run together
+HELD_OUT, CALIBRATION = "held-out", "calibration"  # the text to measure on, and the text to choose settings on
 
 InputChange = Callable[[Tensor], Tensor]
-"""What becomes of the input of a down, `[batch, seq, width]`."""
+"""Maps the input of a `down`, `[batch, seq, width]`, to its replacement."""
 
 LayerStats = dict[str, float | None]
-"""What rounding loses in one layer, and where it was measured the distribution of the values that are coded.
+"""Rounding error in one layer and, if measured, the distribution of the quantised values.
 
 - sqnr: signal to quantisation noise, dB; None without signal or noise.
-- saturated: share of values beyond the range of the code.
-- max_over_median: largest magnitude over the median; None where the median is 0.
-- kurtosis: excess kurtosis; None where all values are equal.
+- saturated: share of values beyond the range of the scheme.
+- max_over_median: largest magnitude over the median; None if the median is 0.
+- kurtosis: excess kurtosis; None if all values are equal.
 """
 
 
 @dataclass(frozen=True)
 class Contraction:
-    """`Inward` in some layers: the arguments of `attach`."""
+    """Arguments of `attach`: `Inward` in some layers."""
 
     policy: Inward
     site: str
@@ -51,82 +51,82 @@ class Contraction:
 
 @dataclass(frozen=True)
 class RoundingTrial:
-    """One way to run the model over one of the texts: what is rounded there, and the contraction that is attached."""
+    """One way to run the model over one of the texts: how inputs are rounded, and which contraction is attached."""
 
     text: str  # `CALIBRATION` or `HELD_OUT`
-    code: Code | None = None  # in which the inputs of down are rounded; None leaves them as they are
-    transform: Plain = Plain()  # noqa: RUF009 - frozen; applied around the code, not yet fitted
-    layers: tuple[int, ...] | None = None  # those that are rounded; None for all
+    scheme: QuantScheme | None = None  # how the inputs of `down` are rounded; None leaves them as they are
+    transform: Transform = Transform()  # noqa: RUF009 - frozen; fitted when the trial runs
+    layers: tuple[int, ...] | None = None  # rounded layers; None for all
     contraction: Contraction | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
         """Identifies the trial in a run folder."""
         layers = "all" if self.layers is None else ",".join(map(str, self.layers))
-        return (self.text, str(self.code), repr(self.transform), layers, repr(self.contraction))
+        return (self.text, str(self.scheme), repr(self.transform), layers, repr(self.contraction))
 
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """The mean loss of the tokens of each window, in nats, and the statistics of each rounded layer."""
+    """The mean loss per token of each window, in nats, and the statistics of each rounded layer."""
 
     losses: list[float]
     layers: dict[int, LayerStats]
 
     @property
     def loss(self) -> float:
-        """Mean over windows, which have the same length; nats per token."""
+        """Mean over windows of equal length, in nats per token."""
         return sum(self.losses) / len(self.losses)
 
     @property
     def perplexity(self) -> float:
-        """Over all windows."""
+        """Perplexity over all windows."""
         return exp(self.loss)
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON, which makes strings of the layers."""
+        """For JSON, in which the layers become strings."""
         return {"nll": self.losses, "layers": self.layers}
 
     @classmethod
-    def from_dict(cls, plain: Record) -> "TrialOutcome":
-        """From what `to_dict` gives, as JSON or not."""
-        return cls(plain["nll"], {int(layer): stats for layer, stats in plain["layers"].items()})
+    def from_dict(cls, record: Record) -> "TrialOutcome":
+        """The outcome from the result of `to_dict`, before or after JSON."""
+        return cls(record["nll"], {int(layer): stats for layer, stats in record["layers"].items()})
 
 
 RunTrial = Callable[[RoundingTrial], TrialOutcome]
-"""Runs a trial, or looks its outcome up."""
+"""Runs a trial, or looks up its outcome."""
 
 
 @dataclass
 class Meter:
-    """Sums over the calls of one layer. The median of the coded values is the mean of the calls' medians."""
+    """Sums over the calls of one layer. The median of the quantised values is the mean of the calls' medians."""
 
-    shaped: bool = False  # whether their distribution is measured too, which takes as long as the rounding
+    with_distribution: bool = False  # whether to measure their distribution too, which takes as long as the rounding
     signal: float = 0.0
     noise: float = 0.0
-    beyond: int = 0
+    saturated: int = 0
     count: int = 0
     powers: Tensor = field(default_factory=lambda: torch.zeros(4, dtype=torch.float64))
     largest: float = 0.0
     medians: list[float] = field(default_factory=list)
 
     def add(self, x: Tensor, rounded: Tensor, rows: Tensor, limit: Tensor) -> None:
-        """One call: the values before and after rounding, the coded rows, and their range."""
+        """Adds one call: the values before and after rounding, the rows to quantise, and their range."""
         self.signal += x.float().square().sum().item()
         self.noise += (rounded.float() - x.float()).square().sum().item()
-        self.beyond += int((rows.abs() > limit * (1 + 1e-6)).sum())  # the limit itself may have been rounded once
+        self.saturated += int((rows.abs() > limit * (1 + 1e-6)).sum())  # the limit itself may have been rounded once
         self.count += rows.numel()
-        if self.shaped:
+        if self.with_distribution:
             magnitude, values = rows.abs().flatten(), rows.flatten().double()
             self.powers += torch.stack([(values**power).sum() for power in range(1, 5)]).cpu()
             self.largest = max(self.largest, magnitude.max().item())
             self.medians.append(magnitude.median().item())
 
     def stats(self) -> LayerStats:
-        """Over all calls so far."""
+        """Statistics of all calls so far."""
         sqnr = 10 * log10(self.signal / self.noise) if self.signal and self.noise else None
-        stats: LayerStats = {"sqnr": sqnr, "saturated": self.beyond / max(self.count, 1)}
-        if not self.shaped:
+        stats: LayerStats = {"sqnr": sqnr, "saturated": self.saturated / max(self.count, 1)}
+        if not self.with_distribution:
             return stats
         m1, m2, m3, m4 = (self.powers / self.count).tolist()
         variance = m2 - m1**2
@@ -137,7 +137,7 @@ class Meter:
 
 
 class Bench:
-    """A model with its two texts, on which trials run; `after` as in `window_losses`.
+    """Runs trials of a model on its two texts; `after` as in `window_losses`.
 
     The model is a causal LM with gated MLPs in eval mode; texts are int64 `[windows, tokens]`, by `CALIBRATION` and
     `HELD_OUT`.
@@ -150,23 +150,23 @@ class Bench:
         self._calibrated: tuple[Contraction | None, dict[int, Tensor]] | None = None
 
     def run(self, trial: RoundingTrial) -> TrialOutcome:
-        """Runs the model over the text of the trial; afterwards it is as before."""
+        """Runs the model over the trial's text, and restores the model."""
         changes, meters = dict[int, InputChange](), dict[int, Meter]()
-        if code := trial.code:
+        if scheme := trial.scheme:
             values = self._calibration_values(trial.contraction)
             for layer in self.downs if trial.layers is None else trial.layers:
                 weight = cast(Tensor, self.downs[layer].weight).detach()
-                rounding = Rounding.fit(code, trial.transform, values[layer], weight)
-                meters[layer] = Meter(shaped=trial.text == HELD_OUT and code in REFERENCES)
+                rounding = Rounding.fit(scheme, trial.transform, values[layer], weight)
+                meters[layer] = Meter(with_distribution=trial.text == HELD_OUT and scheme in REFERENCES)
                 changes[layer] = partial(rounding, measure=meters[layer].add)
         losses = self._losses(trial.text, trial.contraction, changes)
         return TrialOutcome(losses, {layer: meter.stats() for layer, meter in meters.items()})
 
     def _calibration_values(self, contraction: Contraction | None) -> dict[int, Tensor]:
-        """`[windows, seq, width]`: the inputs of every down on the calibration text; the last ones are cached."""
+        """Inputs `[windows, seq, width]` of every `down` on the calibration text; the latest result is cached."""
         if self._calibrated is None or self._calibrated[0] != contraction:
             inputs: dict[int, list[Tensor]] = {layer: [] for layer in self.downs}
-            self._losses(CALIBRATION, contraction, {at: partial(_record_input, kept) for at, kept in inputs.items()})
+            self._losses(CALIBRATION, contraction, {n: partial(_record_input, parts) for n, parts in inputs.items()})
             self._calibrated = contraction, {layer: torch.cat(parts) for layer, parts in inputs.items()}
         return self._calibrated[1]
 
@@ -191,14 +191,14 @@ def _record_input(inputs: list[Tensor], x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def window_losses(model: nn.Module, windows: Tensor, after: int | None = None) -> list[float]:
-    """Mean negative log-likelihood of the tokens of each window except the first, in nats.
+    """Mean negative log-likelihood in nats of each window's tokens except the first.
 
-    The windows are int64 `[windows, tokens]`. With `after`, a token of each, only tokens after its first one count.
+    windows: int64 `[windows, tokens]`; after: if passed, only tokens after the first occurrence of this token count.
     """
     losses: list[float] = []
     for batch in windows.split(max(1, BATCH_TOKENS // windows.shape[1])):
         targets, logits = batch[:, 1:], model(batch, use_cache=False).logits[:, :-1].float()
-        # Flattened: torch takes three times as long where the classes are not the last dimension.
+        # Flattened, because torch takes three times as long if the classes are not the last dimension.
         flat = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         token_losses = flat.view_as(targets).double()
         counted = torch.ones_like(targets) if after is None else (batch[:, :-1] == after).cumsum(1).clamp(max=1)

@@ -5,11 +5,11 @@ from dataclasses import replace
 from math import exp, isfinite
 from pathlib import Path
 
-from armlet.precision.choice import Chosen, choose, most_trials, reference
-from armlet.precision.codes import CODES, REFERENCES, Code
+from armlet.precision.choice import Chosen, choose, max_trials, reference
 from armlet.precision.findings import LayerRow, MethodRow, PerplexityRatio, Precision
 from armlet.precision.measure import CALIBRATION, HELD_OUT, Bench, RoundingTrial, RunTrial, TrialOutcome
 from armlet.precision.plan import PrecisionPlan
+from armlet.precision.schemes import REFERENCES, SCHEMES, QuantScheme
 from armlet.precision.tables import cautions, headline
 from armlet.presentation.interruption import until_interrupted
 from armlet.presentation.terminal import progress
@@ -19,14 +19,14 @@ from armlet.runs.machine import machine
 
 
 def measure_precision(plan: PrecisionPlan, bench: Bench, manifest: dict[str, object], folder: Path) -> Precision:
-    """Runs every trial that the folder does not contain yet, with a progress bar; Ctrl-C ends it early.
+    """Runs every trial that the folder does not contain yet, with a progress bar; can be interrupted with Ctrl-C.
 
     Raises:
         ArgumentError: the unrounded model's loss is not finite.
         RunError: the folder contains another run, or cannot be written.
     """
     with open_run_folder(folder, manifest, machine()) as journal:
-        total, done = most_trials(len(bench.downs)), len(journal.closed)
+        total, done = max_trials(len(bench.downs)), len(journal.closed)
         with progress("running trials", total, done=done) as tick:
 
             def run(trial: RoundingTrial) -> TrialOutcome:
@@ -39,44 +39,44 @@ def measure_precision(plan: PrecisionPlan, bench: Bench, manifest: dict[str, obj
 
 
 def _run_trials(plan: PrecisionPlan, bench: Bench, run: RunTrial) -> Precision:
-    """Everything from the choice on the calibration text to the last code, as far as Ctrl-C allows."""
+    """Chooses on the calibration text, then measures each scheme on the held-out text, until Ctrl-C."""
     rows, layers, contraction = list[MethodRow](), list[LayerRow](), None
     with until_interrupted() as interruption:
         if not all(map(isfinite, run(RoundingTrial(CALIBRATION)).losses)):
             raise ArgumentError(
-                "the model's loss on the text is not a number before anything is rounded: its weights contain NaN, or "
-                "its dtype overflows; try --dtype float32"
+                "the model's loss on the text is not finite even without rounding: its weights contain NaN, or its "
+                "dtype overflows; try --dtype float32"
             )
         chosen = choose(run, list(bench.downs), plan.limit, plan.site)
         contraction = chosen.contraction
         layers = layer_rows(run, chosen, plan.seed)
         unrounded = method_rows(run, chosen, None, plan.seed)
-        for code in CODES:
-            rows = [*(rows or unrounded), *method_rows(run, chosen, code, plan.seed)]
+        for scheme in SCHEMES:
+            rows = [*(rows or unrounded), *method_rows(run, chosen, scheme, plan.seed)]
     lines = headline(rows, plan.seed) if rows else []
     warnings = cautions(rows, contraction, plan.limit, plan.seed) if rows and contraction else []
     return Precision(plan, bench.dtype, rows, layers, contraction, lines, warnings, interruption.happened)
 
 
-def method_rows(run: RunTrial, chosen: Chosen, code: Code | None, seed: int) -> list[MethodRow]:
-    """Every method at one code; with None, the unrounded model and what the contraction costs there.
+def method_rows(run: RunTrial, chosen: Chosen, scheme: QuantScheme | None, seed: int) -> list[MethodRow]:
+    """A row for every method at one scheme; with None, for the unrounded model, without and with the contraction.
 
-    A share of the gap is given only where the interval shows that there is a gap.
+    `recovered` is None unless the interval shows that there is a gap.
     """
-    full, nearest = run(RoundingTrial(HELD_OUT)), run(RoundingTrial(HELD_OUT, code))
+    full, nearest = run(RoundingTrial(HELD_OUT)), run(RoundingTrial(HELD_OUT, scheme))
     gap = nearest.perplexity - full.perplexity
     resolved = (PerplexityRatio.between(full.losses, nearest.losses, seed).low or 0) > 1
     rows = list[MethodRow]()
-    for name, trial in chosen.methods[code and reference(code)].items():
-        outcome = run(replace(trial, text=HELD_OUT, code=code))
+    for name, trial in chosen.methods[scheme and reference(scheme)].items():
+        outcome = run(replace(trial, text=HELD_OUT, scheme=scheme))
         against_full = PerplexityRatio.between(full.losses, outcome.losses, seed)
         recovered = (nearest.perplexity - outcome.perplexity) / gap if resolved else None
-        rows.append(MethodRow(code, name, _setting(trial), outcome.perplexity, against_full, recovered, outcome))
+        rows.append(MethodRow(scheme, name, _setting(trial), outcome.perplexity, against_full, recovered, outcome))
     return rows
 
 
 def _setting(trial: RoundingTrial) -> str:
-    """What calibration chose, in words; empty where there is nothing to choose."""
+    """The setting that calibration chose, in words; empty if there is nothing to choose."""
     if trial.contraction:
         return f"{trial.contraction}, {_layer_spans(trial.contraction.layers)}"
     if trial.layers is not None:
@@ -85,23 +85,23 @@ def _setting(trial: RoundingTrial) -> str:
 
 
 def _layer_spans(layers: Sequence[int]) -> str:
-    """Such as "layers 0-3,7"."""
-    starts = [at for at in layers if at - 1 not in layers]
-    ends = [at for at in layers if at + 1 not in layers]
-    spans = ",".join(f"{a}-{b}" if b > a else str(a) for a, b in zip(starts, ends, strict=True))
+    """The layers as text, such as "layers 0-3,7"."""
+    starts = [layer for layer in layers if layer - 1 not in layers]
+    stops = [layer for layer in layers if layer + 1 not in layers]
+    spans = ",".join(f"{a}-{b}" if b > a else str(a) for a, b in zip(starts, stops, strict=True))
     return f"layer{'s' * (len(layers) > 1)} {spans}"
 
 
 def layer_rows(run: RunTrial, chosen: Chosen, seed: int) -> list[LayerRow]:
-    """Each layer alone; of the contractions that were tried there, the best and its effect on held-out windows."""
+    """A row for each layer, with the effect of its best contraction on held-out windows."""
     rows = list[LayerRow]()
     for layer in chosen.damage[REFERENCES[0]]:
-        damage = {code: exp(nats[layer]) for code, nats in chosen.damage.items()}
+        damage = {scheme: exp(nats[layer]) for scheme, nats in chosen.damage.items()}
         setting = cost = benefit = None
         if gain := chosen.gains.get(layer):
             setting = str(gain.contraction)
-            bare = RoundingTrial(HELD_OUT), RoundingTrial(HELD_OUT, REFERENCES[0], layers=(layer,))
-            pairs = [(run(trial).losses, run(replace(trial, contraction=gain.contraction)).losses) for trial in bare]
+            trials = RoundingTrial(HELD_OUT), RoundingTrial(HELD_OUT, REFERENCES[0], layers=(layer,))
+            pairs = [(run(trial).losses, run(replace(trial, contraction=gain.contraction)).losses) for trial in trials]
             cost, benefit = (PerplexityRatio.between(*pair, seed) for pair in pairs)
         contracted = chosen.contraction is not None and layer in chosen.contraction.layers
         rows.append(LayerRow(layer, damage, layer in chosen.gains, setting, cost, benefit, contracted))

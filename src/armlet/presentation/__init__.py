@@ -1,1 +1,1 @@
-"""How results look: figures, the terminal, and files."""
+"""Presents results as figures, on the terminal, and in files."""

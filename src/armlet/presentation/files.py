@@ -1,4 +1,4 @@
-"""JSON, CSV and text files as armlet writes them: in UTF-8, each whole or not at all."""
+"""Writes JSON, CSV and text files in UTF-8, each whole or not at all."""
 
 import csv
 import io
@@ -12,16 +12,16 @@ from armlet.redistribution.errors import ArmletError
 
 
 class WriteError(ArmletError, OSError):
-    """A file that cannot be written."""
+    """Raised if a file cannot be written."""
 
 
 def json_text(content: object) -> str:
-    """Indented JSON; ValueError for NaN and Infinity, which JSON cannot express."""
+    """Indented JSON; raises ValueError for NaN and Infinity, which JSON cannot express."""
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
-    """CSV with a header line; there is at least one row, all rows have the same keys, and None is an empty cell."""
+    """CSV with a header line. There must be at least one row, all with the same keys; None becomes an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -38,7 +38,7 @@ def write_text(path: Path, text: str) -> Path:
     """Writes a text file, whole or not at all, and creates missing folders; returns its path.
 
     Raises:
-        WriteError: it cannot be written. A file that was there before stays as it was.
+        WriteError: the file cannot be written. An existing file stays as it was.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:

@@ -1,4 +1,4 @@
-"""What happens at Ctrl-C: it ends the loop that it hits, what is finished is shown, and the command exits with 130."""
+"""Ctrl-C ends the running loop; the command shows the results so far and exits with 130."""
 
 import sys
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ class Interruption:
 
 @contextmanager
 def until_interrupted() -> Iterator[Interruption]:
-    """Runs a block to its end or to Ctrl-C, which is no error here: the caller keeps what the block has finished."""
+    """Runs a block until its end or Ctrl-C, which is not an error: the caller keeps the results so far."""
     interruption = Interruption()
     try:
         yield interruption
@@ -26,7 +26,7 @@ def until_interrupted() -> Iterator[Interruption]:
 
 
 def report_interruption(interrupted: bool, finished: object) -> None:
-    """After Ctrl-C, says whether the result is incomplete or empty; exits where nothing was finished."""
+    """After Ctrl-C, prints whether the result is incomplete or empty; exits if nothing was finished."""
     if interrupted:
         notes.print("interrupted: this is what there is" if finished else "interrupted: nothing was finished")
         if not finished:

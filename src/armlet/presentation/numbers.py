@@ -1,14 +1,14 @@
-"""Numbers as tables and JSON show them."""
+"""Formats numbers for tables, sentences and JSON."""
 
 from collections.abc import Mapping
 from math import isfinite, isnan
 
-DASH = "–"  # in place of a number that there is not
+DASH = "–"  # shown for a missing number
 NUMBER_WIDTH = 8  # characters at most, so that the columns of three policies fit 80 characters
 
 
 def short_number(value: float, *, signed: bool = False) -> str:
-    """Three significant digits, or two where three do not fit `NUMBER_WIDTH`; `--json` has them all. NaN is "-"."""
+    """Three significant digits, or two if three do not fit `NUMBER_WIDTH`; "-" for NaN. `--json` has all digits."""
     if isnan(value):
         return "-"
     sign = "+" if signed else ""
@@ -17,7 +17,7 @@ def short_number(value: float, *, signed: bool = False) -> str:
 
 
 def finite_or_none(values: Mapping[str, object]) -> dict[str, object]:
-    """The same values, None in place of NaN and Infinity, which JSON cannot express."""
+    """Replaces NaN and Infinity, which JSON cannot express, by None."""
     return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()}
 
 
@@ -32,7 +32,7 @@ def points(difference: float) -> str:
 
 
 def bounds(low: float | None, high: float | None) -> tuple[str, str]:
-    """Both ends of an interval in percentage points; None is an infinite end."""
+    """Both bounds of an interval in percentage points; None is an infinite bound."""
     return "−∞" if low is None else points(low), "+∞" if high is None else points(high)
 
 
@@ -47,7 +47,7 @@ def difference_text(difference: float, low: float | None, high: float | None) ->
 
 
 def detectable_points(difference: float | None) -> str:
-    """A smallest detectable difference; None where no difference can be detected."""
+    """A smallest detectable difference in points; "none" if no difference can be detected."""
     return "none" if difference is None else f"{100 * difference:.1f} points"
 
 
@@ -59,5 +59,5 @@ def probability(value: float | None) -> str:
 
 
 def with_count(number: int, thing: str) -> str:
-    """A number and what is counted: "1 item", "2,000 items"."""
+    """A number with its noun, such as "1 item" or "2,000 items"."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The style of all figures, and a figure as a file or as part of a page."""
+"""The style of all figures, and functions that write a figure to files or into a page."""
 
 import io
 import warnings
@@ -10,7 +10,7 @@ import matplotlib.style
 from matplotlib.figure import Figure
 
 COLOURS = {"Outward": "#D55E00", "Inward": "#0072B2", "Transport": "#009E73"}
-"""Each policy's colour in every figure, from Okabe and Ito's palette, which colour-blind readers can tell apart."""
+"""Colours of the policies in every figure, from Okabe and Ito's palette, which suits colour-blind readers."""
 
 OTHER_COLOUR = "#CC79A7"
 GREY = "#666666"
@@ -27,14 +27,14 @@ FIGURE_STYLE: dict[str, object] = {
     "ytick.major.size": 2.5,
     "svg.hashsalt": "armlet",
 }
-"""Changes to Matplotlib's defaults. The reader's own settings do not apply: they would change the picture."""
+"""Changes to Matplotlib's defaults. The user's own settings are ignored, because they would change the figure."""
 
 
 def save(figure: Figure, directory: str | Path, stem: str) -> list[Path]:
-    """Writes `stem`.png (200 dpi) and `stem`.svg, and returns their paths; the same figure gives the same bytes.
+    """Writes `stem`.png (200 dpi) and `stem`.svg, and returns their paths; equal figures have equal bytes.
 
     Raises:
-        OSError: the directory cannot be made or written to.
+        OSError: the directory cannot be created or written to.
     """
     png, svg = Path(directory, f"{stem}.png"), Path(directory, f"{stem}.svg")
     png.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def save(figure: Figure, directory: str | Path, stem: str) -> list[Path]:
 
 
 def svg_text(figure: Figure) -> str:
-    """The figure as an `<svg>` element for a page; the same figure gives the same text."""
+    """The figure as an `<svg>` element for a page; equal figures have equal text."""
     file = io.StringIO()
     with style():
         figure.savefig(file, format="svg", metadata={"Date": None})
@@ -54,7 +54,7 @@ def svg_text(figure: Figure) -> str:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Applies `FIGURE_STYLE` inside the block, whatever the reader's own settings of Matplotlib are."""
+    """Applies `FIGURE_STYLE` inside the block, regardless of the user's Matplotlib settings."""
     with matplotlib.style.context(FIGURE_STYLE, after_reset=True), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # such as an emoji in a prompt, which becomes a box
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # for example an emoji in a prompt, drawn as a box
         yield

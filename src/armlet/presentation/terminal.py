@@ -1,4 +1,4 @@
-"""What a command shows while it works: on stderr, so that stdout has nothing but the result."""
+"""Progress and notes on stderr, so that stdout contains only the result; and tables."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,17 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 BAD_INPUT = 2  # exit code
-LINE_SECONDS = 60  # between two lines of progress where no bar can be drawn
+LINE_SECONDS = 60  # seconds between two lines of progress if no bar can be drawn
 
 notes = Console(stderr=True)
 
 
 @contextmanager
 def progress(what: str, total: int, *, done: int = 0) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr with the remaining time, or a line each minute where stderr is no terminal.
+    """Shows a progress bar on stderr with the remaining time, or a line each minute if stderr is not a terminal.
 
-    Yields `tick(steps=1)`, which counts finished steps. The estimate of the remaining time leaves out the steps that an
-    earlier run has done.
+    Yields `tick(steps=1)`, which counts finished steps. The estimate of the remaining time ignores the `done` steps of
+    an earlier run.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bars:
@@ -39,9 +39,9 @@ def progress(what: str, total: int, *, done: int = 0) -> Iterator[Callable[..., 
 
 
 def titled_table(title: str, headings: Iterable[str], caption: str = "") -> Table:
-    """An empty table without frame: names on the left, numbers aligned on the right; no text is markup."""
+    """An empty table without a frame: names on the left, right-aligned numbers; text is never parsed as markup."""
     look = {"box": SIMPLE_HEAD, "show_edge": False, "padding": 0, "pad_edge": False}
     table = Table(title=Text(title), title_justify="left", caption=Text(caption), caption_justify="left", **look)
-    for at, heading in enumerate(headings):
-        table.add_column(Text(heading), justify="right" if at else "left", no_wrap=True)
+    for index, heading in enumerate(headings):
+        table.add_column(Text(heading), justify="right" if index else "left", no_wrap=True)
     return table

@@ -1,1 +1,1 @@
-"""Runs that can be interrupted and continued: their folder, their manifest, and the machine."""
+"""Runs that can be interrupted and resumed: folder, manifest, and machine."""

@@ -1,6 +1,6 @@
-"""The run folder: what is run (manifest.json), and its results so far (items.jsonl, which only grows).
+"""The run folder: the run's settings (manifest.json) and its results so far (items.jsonl, which only grows).
 
-A batch is written at once: its records, then a line that closes it; what follows the last closing line is cut off.
+A batch is written at once: its records, then a closing line. Anything after the last closing line is cut off.
 """
 
 import hashlib
@@ -22,20 +22,20 @@ MANIFEST_VERSION = 1
 CLOSED = "closed"  # the key of the line that closes a batch; its value is the batch's key
 
 Record = dict[str, Any]
-"""A JSON object: one line of items.jsonl, or a manifest."""
+"""A JSON object, such as a line of items.jsonl or a manifest."""
 
 
 class RunError(ArmletError, RuntimeError):
-    """A run folder that cannot be used."""
+    """Raised if a run folder cannot be used."""
 
 
 class RunFolder:
-    """An open run folder; made by `open_run_folder`."""
+    """An open run folder; use `open_run_folder`."""
 
     def __init__(self, folder: Path, manifest: Record) -> None:
         self.folder, self.manifest = folder, manifest
-        self.rows: list[Record] = []  # of all closed batches, in the order in which they were written
-        self.closed: dict[tuple[Any, ...], Record] = {}  # the closing lines, by the batch's key
+        self.rows: list[Record] = []  # records of all closed batches, in the order in which they were written
+        self.closed: dict[tuple[Any, ...], Record] = {}  # closing lines, by the batch's key
         self._size = self._read()
 
     def has(self, key: Sequence[object]) -> bool:
@@ -43,10 +43,10 @@ class RunFolder:
         return tuple(key) in self.closed
 
     def close(self, key: Sequence[object], rows: Sequence[Record], facts: Mapping[str, object]) -> None:
-        """Writes a batch's records and its closing line, with facts about the whole; on the disk when this returns.
+        """Writes a batch's records and its closing line, with facts about the batch, and flushes them to the disk.
 
         Raises:
-            RunError: the batch could not be written. The batches closed before stay as they are.
+            RunError: the batch could not be written. Earlier batches stay as they are.
         """
         closing = {CLOSED: list(key), "items": len(rows), **facts}
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (*rows, closing)).encode()
@@ -58,30 +58,30 @@ class RunFolder:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            with suppress(OSError), path.open("r+b") as file:  # even a full disk lets a file be shortened
+            with suppress(OSError), path.open("r+b") as file:  # even on a full disk, a file can be shortened
                 file.truncate(self._size)
-            safe = f"{len(self.closed)} batches are safe there: mend that, and the same command goes on"
-            raise RunError(f"{path}: cannot be written ({error.strerror}); {safe}") from error
+            advice = f"saved batches: {len(self.closed)}; fix the cause, and run the same command to resume"
+            raise RunError(f"{path}: cannot be written ({error.strerror}); {advice}") from error
         self._size += len(content)
         self.rows += rows
         self.closed[tuple(key)] = closing
 
     def _read(self) -> int:
-        """Reads all closed batches; returns the number of bytes until the end of the last one."""
+        """Reads all closed batches; returns their size in bytes."""
         path = self.folder / ITEMS_FILE
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         records = [_parse_line(line) for line in lines]
-        closed = 1 + max((at for at, record in enumerate(records) if record and CLOSED in record), default=-1)
+        closed = 1 + max((index for index, record in enumerate(records) if record and CLOSED in record), default=-1)
         size, rows = 0, list[Record]()
         for line, record in zip(lines[:closed], records, strict=False):
             if record is None:
-                raise RunError(f"{path}: a line is damaged, and whole batches follow it (byte {size})")
+                raise RunError(f"{path}: a line is damaged, and complete batches follow it (byte {size})")
             size += len(line)
             if CLOSED not in record:
                 rows.append(record)
                 continue
             if record["items"] != len(rows):
-                raise RunError(f"{path}: a batch of {record['items']} items has {len(rows)} (before byte {size})")
+                raise RunError(f"{path}: expected a batch of {record['items']}, found {len(rows)} (before byte {size})")
             self.rows += rows
             self.closed[tuple(record[CLOSED])] = record
             rows = []
@@ -90,9 +90,9 @@ class RunFolder:
 
 @contextmanager
 def open_run_folder(folder: Path, manifest: Mapping[str, object], machine: Mapping[str, object]) -> Iterator[RunFolder]:
-    """Opens a run folder, a new one or that of a run to continue, for this process alone.
+    """Opens the folder of a new run or of a run to resume, and locks it against other processes.
 
-    manifest: what is to be run, as plain values. A run may continue on another machine; the manifest lists all of them.
+    manifest: the run's settings, as plain values. A run may resume on another machine; the manifest lists all machines.
 
     Raises:
         RunError: another process uses the folder, it contains another run, or it cannot be read or written.
@@ -101,19 +101,19 @@ def open_run_folder(folder: Path, manifest: Mapping[str, object], machine: Mappi
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK_FILE).acquire(blocking=False)
     except Timeout as error:
-        raise RunError(f"{folder}: another process is working in it; wait for it, or name another folder") from error
+        raise RunError(f"{folder}: another process is using it; wait for it, or name another folder") from error
     except OSError as error:
-        raise RunError(f"{folder}: is no run folder and cannot become one ({error.strerror})") from error
+        raise RunError(f"{folder}: is not a run folder and cannot become one ({error.strerror})") from error
     with lock:
         yield RunFolder(folder, _agreed_manifest(folder, {"version": MANIFEST_VERSION, **manifest}, dict(machine)))
 
 
 def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Record) -> Record:
-    """The folder's manifest, which must agree with the given one; a new folder gets the given one."""
+    """The folder's manifest, which must agree with `manifest`; a new folder gets `manifest`."""
     path = folder / MANIFEST_FILE
     wanted = json.loads(json.dumps(manifest))  # tuples become lists, as in the file
     if not path.exists() and (folder / ITEMS_FILE).exists():
-        raise RunError(f"{folder}: has {ITEMS_FILE} without {MANIFEST_FILE}; name another folder")
+        raise RunError(f"{folder}: has {ITEMS_FILE} but not {MANIFEST_FILE}; name another folder")
     try:
         stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {**wanted, "machines": []}
         machines = list(stored.pop("machines"))
@@ -121,8 +121,8 @@ def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Reco
         raise RunError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
     changes = list(differences(stored, wanted))
     if changes:
-        shown = "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "")
-        raise RunError(f"{folder}: contains another run ({shown}); ask for the same, or name another folder")
+        text = "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "")
+        raise RunError(f"{folder}: contains another run ({text}); use the same options, or name another folder")
     agreed = {**stored, "machines": machines if machine in machines else [*machines, machine]}
     if machine not in machines:
         write_json(path, agreed)
@@ -130,7 +130,7 @@ def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Reco
 
 
 def differences(stored: object, wanted: object, place: str = "") -> Iterator[str]:
-    """What differs between two manifests, one line for each value."""
+    """Differences between two manifests, one line for each value."""
     if isinstance(stored, dict) and isinstance(wanted, dict):
         for key in dict.fromkeys((*stored, *wanted)):
             yield from differences(stored.get(key), wanted.get(key), f"{place}.{key}" if place else key)
@@ -144,7 +144,7 @@ def differences(stored: object, wanted: object, place: str = "") -> Iterator[str
 
 
 def _parse_line(line: bytes) -> Record | None:
-    """A line's JSON object; None where the line is damaged or incomplete."""
+    """A line's JSON object; None if the line is damaged or incomplete."""
     with suppress(ValueError):
         record = json.loads(line) if line.endswith(b"\n") else None
         return record if isinstance(record, dict) else None
@@ -152,7 +152,7 @@ def _parse_line(line: bytes) -> Record | None:
 
 
 def default_run_folder(manifest: Record) -> Path:
-    """A folder in `RUNS` named after the run: the same command gives the same folder, another run another one."""
+    """A folder in `RUNS` named after the run: the same for the same command, another for another run."""
     text = json.dumps(manifest, sort_keys=True, ensure_ascii=False)
     parts = [Path(manifest["engine"]["model"]).name, *(task["name"] for task in manifest["tasks"])]
     plain = "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts)

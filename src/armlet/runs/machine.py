@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def machine() -> dict[str, object]:
-    """What of this machine may change the last bits of an answer."""
+    """Properties of this machine that may change the last bits of an answer."""
     import torch
 
     return {

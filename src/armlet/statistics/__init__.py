@@ -1,4 +1,4 @@
-"""Every interval, test and measure of a distribution."""
+"""Intervals, tests, and measures of a distribution."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Two conditions on the same items: the difference, its interval, a test, and what could have gone undetected."""
+"""Compares two conditions on the same items: difference, interval, test, and smallest detectable difference."""
 
 from dataclasses import asdict, dataclass
 from math import floor, isfinite, log10
@@ -16,17 +16,17 @@ UNDECIDED = "no difference shown"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Treated against baseline. Shares are fractions; scores keep their unit.
+    """Result of `compare`, treated against baseline. Shares are fractions; scores keep their unit.
 
     Attributes:
         difference: mean over items of treated − baseline, after averaging each item's samples.
-        interval: low and high, at `confidence`; infinite where a single score, a single cluster of scores, or scores
-            that are all equal say nothing about others.
-        p_value: two-sided.
-        smallest_detectable: the smallest true difference in either direction that this test shows with 80 % power,
-            given the number of items and the observed variability; None where even the largest is not enough.
-        items, clusters: their numbers; clusters None where none were given.
-        gained, lost: items correct only with, only without; None unless both sides are `[items]` of 0/1.
+        interval: low and high, at `confidence`; infinite for a single score, a single cluster of scores, or scores that
+            are all equal, because these give no information about others.
+        p_value: two-sided p-value.
+        smallest_detectable: the smallest true difference in either direction that this test detects with 80 % power,
+            given the number of items and the observed variability; None if it cannot detect even the largest.
+        items, clusters: number of items and of clusters; clusters is None if no labels were passed.
+        gained, lost: items correct only with or only without treatment; None unless both sides are `[items]` of 0/1.
         method: how the interval was computed.
         test: how the p-value was computed.
     """
@@ -47,14 +47,14 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """One rule: p_value < 1 − confidence (`is_significant`) decides, the sign of the difference gives direction."""
+        """Depends on the sign of the difference if p_value < 1 − confidence (`is_significant`), else `UNDECIDED`."""
         if not is_significant(self.p_value, self.confidence):
             return UNDECIDED
         return "helped" if self.difference > 0 else "hurt"
 
     @property
     def sentence(self) -> str:
-        """The verdict in one sentence, with the interval and what could have gone undetected."""
+        """The verdict in one sentence, with the interval and the smallest detectable difference."""
         low, high = self.interval
         width = high - low
         digits = max(3, 1 - floor(log10(width))) if isfinite(width) and width > 0 else 3
@@ -64,7 +64,7 @@ class Comparison:
             return f"{start} over {self._counts()}"
         if self.smallest_detectable is None:
             return f"{start}; {self._counts()} could not have shown any"
-        return f"{start}; a true difference below {self.smallest_detectable:.{digits}f} could have gone unseen"
+        return f"{start}; a true difference below {self.smallest_detectable:.{digits}f} could have gone undetected"
 
     def _counts(self) -> str:
         items = f"{self.items:,} item" + "s" * (self.items != 1)
@@ -85,33 +85,32 @@ def compare(
     seed: int = 0,
     comparisons: int = 1,
 ) -> Comparison:
-    """Whether the treatment helped.
+    """Tests whether the treatment helped.
 
-    The test of `[items]` of 0/1 is exact McNemar, and its exact power gives the smallest detectable difference. That of
-    samples, scores and clusters is by sign flips, with the power of the t-test. The interval is BCa or Bonett-Price
-    (`intervals.paired_interval`).
+    `[items]` of 0/1 are tested by exact McNemar, and the smallest detectable difference follows from its exact power.
+    Samples, scores and clusters are tested by sign flips, with the power of the t-test. The interval is BCa or
+    Bonett-Price (`intervals.paired_interval`).
 
-    Sign flips assume that the sides are interchangeable where the treatment does nothing. A mean difference of 0
-    between sides of different skewness violates that: 50 differences of exponential skewness reject in about 6 %
-    instead of 5 %.
+    Sign flips assume that the sides are exchangeable if the treatment does nothing. Sides of equal mean but different
+    skewness violate that: with 50 differences of exponential skewness, about 6 % are rejected instead of 5 %.
 
     Args:
         baseline: `[items]` or `[items, samples]`, of 0/1 or finite scores below 1e100.
         treated: the same items in the same order; the number of samples may differ.
         clusters: `[items]` labels of items that belong together; clusters are resampled and flipped as a whole, and
             every item has the same weight.
-        confidence: of the interval; the verdict is at 1 − confidence.
-        seed: of the bootstrap, and of sign flips where there are too many to enumerate.
-        comparisons: how many are judged together by `holm`, including this one: the smallest detectable difference is
-            at the strictest of Holm's levels, (1 − confidence) / comparisons. The verdict here is uncorrected.
+        confidence: confidence level of the interval; the verdict uses the level 1 − confidence.
+        seed: seed of the bootstrap, and of the sign flips if there are too many to enumerate.
+        comparisons: number of comparisons that `holm` corrects together, including this one; the smallest detectable
+            difference is at the strictest of Holm's levels, (1 − confidence) / comparisons. The verdict is uncorrected.
 
     Raises:
-        ArgumentError: arrays that are empty, do not match or are not finite, labels of another length, a confidence
-            outside of (0, 1), or a seed that is not a whole number from 0 on.
+        ArgumentError: arrays are empty, do not match or are not finite, there are more or fewer labels than items, the
+            confidence is outside (0, 1), or the seed is not a whole number of 0 or more.
     """
     check_share("confidence", confidence)
     seed, comparisons = check_whole("seed", seed, 0), check_whole("comparisons", comparisons, 1)
-    before, after = score_matrix("baseline", baseline), score_matrix("treated", treated)
+    before, after = score_matrix("baseline", baseline), score_matrix("treated", treated)  # [items, samples]
     if len(before) != len(after):
         raise ArgumentError(f"baseline has {len(before)} items and treated {len(after)}: give both the same items")
     units = gather_units(before, after, clusters)
@@ -133,7 +132,7 @@ def _signed_number(value: float, digits: int) -> str:
 
 
 def _test(units: Units, pairs: tuple[int, int] | None, confidence: float, seed: int) -> tuple[float, float | None, str]:
-    """P-value, smallest detectable difference, and the name of the test."""
+    """Returns the p-value, the smallest detectable difference, and the name of the test."""
     from statsmodels.stats.contingency_tables import mcnemar
 
     if pairs is None:

@@ -1,4 +1,4 @@
-"""Every interval of the package, of means and of paired differences; and sign flips, which resample as they do."""
+"""Intervals of means and of paired differences, and the sign-flip test, which resamples the same paired units."""
 
 from math import inf, sqrt
 
@@ -6,47 +6,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from armlet.statistics import FloatArray
-from armlet.statistics.units import VARIED, Units
+from armlet.statistics.units import MIN_CHANGED, Units
 
-REPLICATES = 2000  # of prompts and their tokens
-RESAMPLES = 9999  # of paired units, for the bootstrap and for sign flips
-TAIL_RESAMPLES = 5
-BATCH_VALUES = 2**20  # that scipy resamples at a time
-SUM_ROUNDING = 1e-12  # relative: the most by which sums of the same numbers differ when added in another order
+TOKEN_RESAMPLES = 2000  # prompts, then tokens within them
+UNIT_RESAMPLES = 9999  # paired units: bootstrap and sign flips
+MIN_TAIL_RESAMPLES = 5  # fewest resamples allowed in each tail
+BATCH_VALUES = 2**20  # values per scipy batch
+SUM_ROUNDING = 1e-12  # relative: largest difference between sums of the same numbers in different orders
 
 
-def draw_weights(prompts: NDArray[np.int64], *, seed: int = 0, replicates: int = REPLICATES) -> FloatArray:
-    """How often each replicate draws each token: prompts with replacement, then tokens within each drawn prompt.
+def draw_weights(prompts: NDArray[np.int64], *, seed: int = 0, resamples: int = TOKEN_RESAMPLES) -> FloatArray:
+    """Two-stage bootstrap counts: prompts are drawn with replacement, then tokens within each drawn prompt.
 
-    Tokens of one prompt are alike, so resampling tokens alone would give intervals that are too narrow. One draw serves
-    every quantity and layer, and both sides of a pair.
+    Tokens of one prompt are correlated, so resampling tokens alone would give intervals that are too narrow. The same
+    draw is used for every quantity, every layer and both sides of a pair.
 
-    prompts: `[tokens]`, the index of each token's prompt, from 0, each present. Returns `[replicates, tokens]`, whole
-    numbers.
+    prompts: `[tokens]`, the prompt index of each token; each index from 0 occurs. Returns `[resamples, tokens]` counts.
     """
     rng = np.random.default_rng(seed)
     sizes = np.bincount(prompts)
-    drawn = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=replicates)
-    weights = np.empty((replicates, len(prompts)))
+    prompt_counts = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples)
+    weights = np.empty((resamples, len(prompts)))
     for prompt, size in enumerate(sizes):
-        weights[:, prompts == prompt] = rng.multinomial(drawn[:, prompt] * size, np.full(size, 1 / size))
+        weights[:, prompts == prompt] = rng.multinomial(prompt_counts[:, prompt] * size, np.full(size, 1 / size))
     return weights
 
 
-def replicate_means(values: FloatArray, weights: FloatArray) -> FloatArray:
-    """The means `[replicates, n]` of n quantities `[tokens, n]`; nan where none of these tokens was drawn.
+def resample_means(values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Means `[resamples, n]` of n quantities `[tokens, n]`; nan if a resample drew none of these tokens.
 
-    weights: `[replicates, tokens]` of `draw_weights`, or some of its columns.
+    weights: `[resamples, tokens]` from `draw_weights`, or some of its columns.
     """
     total = weights.sum(axis=1, keepdims=True)
     return weights @ values / np.where(total > 0, total, np.nan)
 
 
 def percentile_interval(means: FloatArray, confidence: float = 0.95) -> FloatArray:
-    """The percentile interval of `[replicates, n]` means: `[2, n]`, low and high.
+    """The percentile interval of `[resamples, n]` means: `[2, n]`, low and high.
 
-    nan where a mean is nan, and where all replicates are equal: a single prompt or token says nothing about others.
-    Replicates in which every mean is nan are left out.
+    nan if a mean is nan or all resamples are equal, because one prompt or token gives no information about others.
+    Resamples in which every mean is nan are left out.
     """
     tail = (1 - confidence) / 2
     valid = means[~np.isnan(means).all(axis=1)]
@@ -57,45 +56,48 @@ def percentile_interval(means: FloatArray, confidence: float = 0.95) -> FloatArr
 
 
 def paired_interval(units: Units, confidence: float, seed: int) -> tuple[float, float, str]:
-    """Low, high and the name of the method; infinite where the data say nothing about other items.
+    """Low, high and the method's name; bounds are infinite if the data cannot support an interval.
 
-    BCa: `scipy.stats.bootstrap`. Resamples of n values spread too little, by n−1 against n and by z against Student's
-    t, so the level is widened by as much (Hesterberg 2015, The American Statistician 69(4)).
+    BCa: `scipy.stats.bootstrap`. Bootstrap intervals are too narrow for small n, by a factor sqrt((n−1)/n) and by using
+    z, not Student's t; the level is raised to compensate (Hesterberg 2015, The American Statistician 69(4)).
 
-    Bonett-Price: Student's t interval after adding one item in each direction, +1 and −1 (Bonett and Price 2012, J.
-    Educ. Behav. Stat. 37(4)); for scores the step is their range, and with clusters each addition is a cluster of mean
-    size. It replaces the bootstrap where that fails: where fewer than 20 units differ from the most common difference,
-    where one unit is four standard deviations out and makes up more than a fifth of the sum of squares (heavy tails),
-    or where the tail of the confidence contains fewer than five resamples. It never has width 0, and covers more often
-    than it says where almost nothing differs.
+    Bonett-Price: Student's t interval after adding two items, +1 and −1 (Bonett and Price 2012, J. Educ. Behav. Stat.
+    37(4)); for scores ±1 becomes ± their range; with clusters, each added item is a cluster of mean size. It replaces
+    the bootstrap if fewer than 20 units differ from the most common difference, if one unit lies four standard
+    deviations out and makes up over a fifth of the sum of squares (heavy tails), or if a tail has fewer than five
+    resamples. Its width is never 0, and it is conservative when almost nothing differs.
     """
-    if units.reach == 0:
-        return -inf, inf, "none: every score is the same"
+    if units.max_difference == 0:
+        return -inf, inf, "none: all scores are equal"
     if len(units.sums) == 1 and not units.binary:
-        return -inf, inf, f"none: a single {units.name[:-1]}"
-    level = _widened(confidence, len(units.sums))
-    resampled = units.varied >= VARIED and not units.dominated and (1 - level) / 2 * RESAMPLES >= TAIL_RESAMPLES
-    low, high = _bca(units, level, seed) if resampled else _bonett_price(units, confidence)
+        return -inf, inf, f"none: only one {units.name[:-1]}"
+    level = _corrected_level(confidence, len(units.sums))
+    enough_resamples = (1 - level) / 2 * UNIT_RESAMPLES >= MIN_TAIL_RESAMPLES
+    bootstrapped = units.changed_count >= MIN_CHANGED and not units.has_outlier and enough_resamples
+    low, high = _bca(units, level, seed) if bootstrapped else _bonett_price(units, confidence)
     if units.sign <= 0:
-        low, high = -high, (-low if units.sign else high)  # −1: undo the negation; 0: symmetric
-    bound = units.reach if units.binary else inf
-    method = f"{'BCa bootstrap' if resampled else 'Bonett-Price'} over {units.name}"
+        low, high = (
+            -high,
+            (-low if units.sign else high),
+        )  # −1: undo the negation; 0: make it symmetric
+    bound = units.max_difference if units.binary else inf
+    method = f"{'BCa bootstrap' if bootstrapped else 'Bonett-Price'} over {units.name}"
     return float(max(low, -bound) * units.scale), float(min(high, bound) * units.scale), method
 
 
 def sign_flips(units: Units, seed: int) -> float:
-    """Two-sided p-value of the sum under random signs. Units that do not differ are unaffected by a flip: left out."""
+    """Two-sided p-value of the sum under random sign flips. Units with difference 0 do not matter and are dropped."""
     from scipy.stats import permutation_test
 
     sums = units.sums[units.sums != 0]
     if len(sums) < 2:  # for a single unit both signs are equally likely
         return 1.0
     batch, rng = max(1, BATCH_VALUES // len(sums)), np.random.default_rng(seed)
-    drawing = {"n_resamples": RESAMPLES, "batch": batch, "rng": rng}
-    return float(permutation_test((sums,), np.sum, permutation_type="samples", **drawing).pvalue)
+    options = {"n_resamples": UNIT_RESAMPLES, "batch": batch, "rng": rng}
+    return float(permutation_test((sums,), np.sum, permutation_type="samples", **options).pvalue)
 
 
-def _widened(confidence: float, count: int) -> float:
+def _corrected_level(confidence: float, count: int) -> float:
     from scipy.stats import norm, t
 
     if count == 1:
@@ -111,15 +113,15 @@ def _bca(units: Units, level: float, seed: int) -> tuple[float, float]:
 
     data, statistic = ((units.sums, units.sizes), ratio) if np.ptp(units.sizes) else ((units.values,), np.mean)
     batch, rng = max(1, BATCH_VALUES // len(units.sums)), np.random.default_rng(seed)
-    drawing = {"n_resamples": RESAMPLES, "batch": batch, "rng": rng, "paired": True}
-    interval = bootstrap(data, statistic, confidence_level=level, **drawing).confidence_interval
+    options = {"n_resamples": UNIT_RESAMPLES, "batch": batch, "rng": rng, "paired": True}
+    interval = bootstrap(data, statistic, confidence_level=level, **options).confidence_interval
     return interval.low, interval.high
 
 
 def _bonett_price(units: Units, confidence: float) -> tuple[float, float]:
     from scipy.stats import t
 
-    values = np.concatenate((units.values, [units.reach, -units.reach]))
+    values = np.concatenate((units.values, [units.max_difference, -units.max_difference]))
     weights = np.concatenate((units.weights, [1, 1]))
     centre = values.sum() / weights.sum()
     error = (values - centre * weights).std(ddof=1) / sqrt(len(values))

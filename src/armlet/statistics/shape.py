@@ -1,6 +1,6 @@
-"""What the distribution of the activated gate looks like: before redistribution, after it, and the difference.
+"""Measures of the distribution of the activated gate, before and after redistribution.
 
-Every number is computed in float64 from all values. Only the number of modes depends on a choice: a bandwidth and a
+Every measure is computed in float64 from all values. Only the number of modes depends on parameters, a bandwidth and a
 threshold, both described at `count_modes`.
 """
 
@@ -21,12 +21,12 @@ MEASURES: dict[str, str] = {
     "l2": "Euclidean norm of a token, mean over tokens (units of the gate)",
     "gini": "Gini coefficient of |a| in a token, mean over tokens (0: all equal, 1: one value has it all)",
 }
-"""Each measure's name and meaning, in the order of the tables."""
+"""Name and meaning of each measure, in the order of the tables."""
 
-PROMINENCE = 0.02  # how far a mode must rise above the adjacent valleys, as a share of the highest peak
-SIGNIFICANCE = 6  # and in standard deviations of its sampling noise, so that a few chance neighbours are no mode
+PROMINENCE = 0.02  # least rise of a mode above the adjacent valleys, as a share of the highest peak
+SIGNIFICANCE = 6  # and in standard deviations of its sampling noise, so that a few values close by chance do not count
 BINS_PER_BANDWIDTH = 8
-REACH = 4  # bandwidths at which the smoothing kernel is truncated
+KERNEL_RADIUS = 4  # bandwidths at which the smoothing kernel is truncated
 
 
 def measure(a: Tensor, *, halfwidth: Tensor) -> dict[str, float]:
@@ -37,8 +37,8 @@ def measure(a: Tensor, *, halfwidth: Tensor) -> dict[str, float]:
         halfwidth: `[tokens, 1]`, `near_zero_halfwidth` of the values *before*, for both sides of a comparison.
 
     Returns:
-        A number for each of `MEASURES`, in that order. `max_over_median` is inf where more than half of the values are
-        zero, and nan where all are; `kurtosis` is nan where all values are equal (one mode); the Gini coefficient of an
+        A number for each of `MEASURES`, in that order. `max_over_median` is inf if more than half of the values are
+        zero, and nan if all are; `kurtosis` is nan if all values are equal (one mode); the Gini coefficient of an
         all-zero token is 0.
 
     Raises:
@@ -55,7 +55,7 @@ def measure(a: Tensor, *, halfwidth: Tensor) -> dict[str, float]:
 
 
 def token_measures(a: Tensor, *, halfwidth: Tensor) -> dict[str, FloatArray]:
-    """The measures of single tokens: near_zero, l1, l2 and gini, each `[tokens]`; arguments and errors as `measure`."""
+    """Measures each token: near_zero, l1, l2 and gini, each `[tokens]`; arguments and errors as in `measure`."""
     if a.ndim != 2 or a.numel() == 0:
         shape = list(a.shape)
         raise ArgumentError(f"shape: values must be [tokens, width] and not empty, got {shape}; remove padding first")
@@ -67,7 +67,7 @@ def token_measures(a: Tensor, *, halfwidth: Tensor) -> dict[str, FloatArray]:
     values = a.detach().double().cpu().numpy()
     magnitudes = np.abs(values)
     l1, width = magnitudes.sum(axis=1), values.shape[1]
-    # The Gini coefficient, by rank: the mean difference between two magnitudes over twice their mean.
+    # The Gini coefficient from ranks: the mean difference between two magnitudes divided by twice their mean.
     differences = (np.sort(magnitudes, axis=1) * (2 * np.arange(1, width + 1) - width - 1)).sum(axis=1)
     return {
         "near_zero": (magnitudes < halfwidth.detach().double().cpu().numpy()).mean(axis=1),
@@ -78,7 +78,7 @@ def token_measures(a: Tensor, *, halfwidth: Tensor) -> dict[str, FloatArray]:
 
 
 def difference(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """After − before, for each measure of two results of `measure`; nan where both are infinite."""
+    """After − before for each measure, from two results of `measure`; nan if both are infinite."""
     return {name: after[name] - before[name] for name in before}
 
 
@@ -86,41 +86,41 @@ def count_modes(values: FloatArray) -> int:
     """Count the peaks of a smoothed density.
 
     The density is a Gaussian kernel estimate on a fine grid, mirrored at the smallest and the largest value and zero
-    beyond them, so that a peak at the very edge (a SiLU gate has many values at its minimum) counts like any other. The
-    bandwidth is half of Silverman's rule, 0.45 · min(standard deviation, interquartile range / 1.349) · n^(−1/5):
-    outliers do not widen it, and it is half because the rule, made for one mode, merges several. A peak is a mode if it
-    rises above the adjacent valleys by `PROMINENCE` of the highest peak and by `SIGNIFICANCE` standard deviations of
-    its noise.
+    outside them, so that a peak at the very edge (a SiLU gate has many values at its minimum) counts like any other.
+    The bandwidth is half of Silverman's rule, 0.45 · min(standard deviation, interquartile range / 1.349) · n^(−1/5):
+    outliers do not widen it, and it is half because the rule, designed for one mode, merges several. A peak is a mode
+    if it rises above the adjacent valleys by `PROMINENCE` of the highest peak and by `SIGNIFICANCE` standard deviations
+    of its noise.
 
     Args:
         values: `[n]`, finite, n ≥ 1.
 
     Returns:
-        At least 1. A few hundred values show only pronounced modes; telling five apart takes thousands.
+        At least 1. A few hundred values show only pronounced modes; distinguishing five takes thousands.
     """
     from scipy.ndimage import gaussian_filter1d
     from scipy.signal import find_peaks
 
     lower, upper = np.quantile(values, (0.25, 0.75))
-    # Where half of the values are equal, the interquartile range is 0 and only the standard deviation is used.
+    # If half of the values are equal, the interquartile range is 0 and only the standard deviation is used.
     spreads = [spread for spread in (values.std(), (upper - lower) / 1.349) if spread > 0]
     bandwidth = 0.45 * float(min(spreads, default=0.0)) * values.size**-0.2
     if bandwidth == 0:
         return 1
     histogram = _histogram(values, bandwidth)
-    density = np.pad(gaussian_filter1d(histogram, BINS_PER_BANDWIDTH, mode="reflect", truncate=REACH), 1)
+    density = np.pad(gaussian_filter1d(histogram, BINS_PER_BANDWIDTH, mode="reflect", truncate=KERNEL_RADIUS), 1)
     # A Poisson count under this kernel has variance density · Σ kernel²; Σ kernel² = 1 / (2 √π · bins per bandwidth).
     noise = np.sqrt(density / (2 * np.sqrt(np.pi) * BINS_PER_BANDWIDTH))
     threshold = np.maximum(PROMINENCE * density.max(), SIGNIFICANCE * noise)
-    threshold[density.argmax()] = 0  # the highest peak is a mode, however few the values are
+    threshold[density.argmax()] = 0  # the highest peak is always a mode
     return len(find_peaks(density, prominence=threshold)[0])
 
 
 def _histogram(values: FloatArray, bandwidth: float) -> FloatArray:
-    """Counts of a grid with `BINS_PER_BANDWIDTH` cells in a bandwidth, from the smallest value to the largest.
+    """Counts on a grid with `BINS_PER_BANDWIDTH` cells per bandwidth, from the smallest value to the largest.
 
-    Gaps wider than the kernel are shortened: no peak changes its height, and outliers do not make the grid large.
+    Gaps wider than the kernel are shortened: peaks keep their heights, and outliers do not make the grid large.
     """
-    steps = np.minimum(np.diff(np.sort(values)) / bandwidth, 2 * REACH + 1)
-    places = np.concatenate([[0.0], np.cumsum(steps)])
-    return np.bincount(np.rint(places * BINS_PER_BANDWIDTH).astype(np.int64)).astype(np.float64)
+    steps = np.minimum(np.diff(np.sort(values)) / bandwidth, 2 * KERNEL_RADIUS + 1)
+    positions = np.concatenate([[0.0], np.cumsum(steps)])
+    return np.bincount(np.rint(positions * BINS_PER_BANDWIDTH).astype(np.int64)).astype(np.float64)
