@@ -65,11 +65,11 @@ def test_noise_that_a_file_cannot_keep_is_refused(tmp_path, noise):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "expected an object, found list"),
         ("{}", "policy: expected one of outward, inward, transport, found 'None'"),
         ('{"policy": "sideways"}', "found 'sideways'"),
-        ('{"policy": "outward", "version": 2}', "is of version 2, this armlet reads up to 1: upgrade"),
+        ('{"policy": "outward", "version": 2}', "has version 2, but this armlet reads up to 1: upgrade"),
         ('{"policy": "outward", "version": "1"}', "version must be an integer"),
         ('{"policy": "outward", "knee": 0.9}', "outward: unknown knee; there are band, ceiling"),
         ('{"policy": "inward", "code": "import os"}', "inward: unknown code"),

@@ -363,7 +363,7 @@ def test_where_the_pool_starts_no_thread_any_more_the_caller_does_it_all(monkeyp
 
 @pytest.mark.parametrize("policy", [Outward(), Inward(), Transport()], ids=repr)
 def test_the_scratch_of_a_thread_is_at_most_a_megabyte(policy):
-    size = moves._job(policy, moves.WIDEST_ROWS[type(policy)], torch.float32).room + threads.ALIGNED
+    size = moves._job(policy, moves.MAX_WIDTHS[type(policy)], torch.float32).room + threads.ALIGNED
     assert size <= 1_000_000
 
 

@@ -51,7 +51,7 @@ class Matched(Placebo):
         value, moved = self.policy.move(rows, lambda: drawn)
         before = rows.values.detach().double()
         after = torch.where(moved, torch.lerp(before, value.detach().double(), self.policy.strength), before)
-        real = torch.ones_like(moved) if rows.real is None else rows.real
+        real = torch.ones_like(moved) if rows.valid is None else rows.valid
         moved = moved & real & (self.policy.strength > 0)
         chosen = _lowest(_derived_uniforms(drawn, CHOICE_ROLE).masked_fill(~real, 2), moved.sum(-1, keepdim=True))
         difference = _variance(after, real) - _variance(before, real)
