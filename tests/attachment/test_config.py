@@ -71,7 +71,7 @@ def test_noise_that_a_file_cannot_keep_is_refused(tmp_path, noise):
         ('{"policy": "sideways"}', "found 'sideways'"),
         ('{"policy": "outward", "version": 2}', "has version 2, but this armlet reads up to 1: upgrade"),
         ('{"policy": "outward", "version": "1"}', "version must be an integer"),
-        ('{"policy": "outward", "knee": 0.9}', "outward: unknown knee; there are band, ceiling"),
+        ('{"policy": "outward", "knee": 0.9}', "outward: unknown knee; expected band, ceiling"),
         ('{"policy": "inward", "code": "import os"}', "inward: unknown code"),
         ('{"policy": "outward", "band": 0}', "band must be a number"),
         ('{"policy": "outward", "band": "0.1"}', "band must be a number"),

@@ -51,10 +51,8 @@ class VllmEngine:
         # Answers depend only on the run's settings, not on penalties, filters or temperatures of the checkpoint.
         run_options = {"dtype": dtype, "skip_tokenizer_init": True, "generation_config": "vllm"}
         self._treatment, settings = treatment, treatment.plain() if treatment else False
-        self._stack = ExitStack()
-        self._engine = self._stack.enter_context(
-            offline.open_llm(str(self.folder), settings, **run_options, **self.options)
-        )
+        self._stack, folder = ExitStack(), str(self.folder)
+        self._engine = self._stack.enter_context(offline.open_llm(folder, settings, **run_options, **self.options))
         self._counts: dict[str, LayerCounts] = {}
         self._fired: dict[str, LayerCounts] = {}
 

@@ -71,9 +71,8 @@ def _gated_rows(
         from vllm.distributed import tensor_model_parallel_all_gather
 
         a = tensor_model_parallel_all_gather(a, dim=-1)
-    noise = Noise(stream=operands.stream)
-    options = {"positions": operands.positions, "keys": operands.keys, "strength": operands.strength}
-    values, moved, passed = redistribute_with_counts(a, policy, scope="token", noise=noise, **options)
+    options = {"positions": operands.positions, "keys": operands.keys, "strength": operands.strength, "scope": "token"}
+    values, moved, passed = redistribute_with_counts(a, policy, noise=Noise(stream=operands.stream), **options)
     return values.narrow(-1, shard * width, width) * flat[:, width:], moved, passed
 
 
