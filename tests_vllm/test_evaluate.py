@@ -131,7 +131,7 @@ def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(capsys, tmp_pat
         (("--scope", "call"), "only 'token' does not"),
         (("--engine-args", "nonsense"), "expected a JSON object"),
         (("--layers", "99"), "the model has layers 0 to"),
-        (("--engine-args", '{"dtype": "half"}'), "the evaluation sets that"),
+        (("--engine-args", '{"dtype": "half"}'), "the evaluation sets dtype"),
         (("--engine-args", '{"nonsense": 1}'), "vLLM cannot load it"),
         (("--device", "cpu"), "vLLM chooses its own"),
     ],

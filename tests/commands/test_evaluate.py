@@ -202,7 +202,7 @@ def test_an_armlet_json_is_evaluated_as_saved():
         (("--config", "absent.json", "--layers", "1"), "--layers: is that of a --policy; --config has its own"),
         (("--config", "absent.json", "--site", "gate"), "--site: is that of a --policy; --config has its own"),
         (("--site", "up"), "'up' is not one of 'gate', 'product'"),
-        (("--engine", "vllm", "--site", "product", "--no-placebos"), "it has ARM at the site gate alone"),
+        (("--engine", "vllm", "--site", "product", "--no-placebos"), "it only supports ARM at the site gate"),
         (("--concurrency", "2"), "--concurrency: is that of an --endpoint"),
         (("--temperature", "inf"), "--temperature: expected a number from 0, found inf"),
         (("--temperature", "nan"), "'--temperature': Input should be greater than or equal to 0"),

@@ -581,5 +581,5 @@ def test_a_torch_without_the_internals_takes_the_plain_path_with_the_same_bits(p
 def test_a_missing_internal_is_said_by_name(monkeypatch):
     monkeypatch.setattr(backends, "MISSING", ["_functorch.no_such_name"])
     monkeypatch.delenv("ARMLET_BACKEND", raising=False)
-    with pytest.warns(UserWarning, match=r"has no _functorch.no_such_name.*plain PyTorch takes its place"):
+    with pytest.warns(UserWarning, match=r"has no _functorch.no_such_name.*plain PyTorch is used instead"):
         assert backends.backend_for(gate(2, 1, 16), Outward()) is PLAIN
