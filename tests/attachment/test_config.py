@@ -135,7 +135,7 @@ def test_a_policy_is_read_from_a_line(text, policy):
     ("text", "message"),
     [
         ("sideways", "found 'sideways'"),
-        ("outward:share=0.1,0.2", r"a pair as share=0\.02/0\.25; found '0\.2'"),
+        ("outward:share=0.1,0.2", r"a pair as share=0\.02/0\.25, found '0\.2'"),
         ("outward:band=", "band must be a number"),
         ("inward:band=0.1", "inward: unknown band"),
     ],
