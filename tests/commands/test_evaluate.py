@@ -186,7 +186,7 @@ def test_an_armlet_json_is_evaluated_as_saved():
         (("--task", "maths"), "--task: expected arithmetic, math500"),
         (("--data", "absent"), "--data: absent cannot be read"),
         (("--policy", "sideways"), "policy: expected one of"),
-        (("--policy", "published:Qwen2.5-7B-Instruct/AIME24"), "used no ARM"),
+        (("--policy", "published:Qwen2.5-7B-Instruct/AIME24"), "did not use ARM"),
         (("--layers", "9"), "9"),
         (("--position", "middle"), "'middle' is not one of 'before', 'between', 'end', 'random'"),
         (("--grader", "mine"), "--grader: expected math-verify or released"),
