@@ -53,7 +53,7 @@ def source(kernel: str, width: int, dtype: torch.dtype) -> ASTSource:
 
 def measure(kernel: str, width: int, dtype: str, sm: int) -> dict[str, object]:
     """Compiles a kernel; returns one line of the table."""
-    options = cuda.compiling(width)
+    options = cuda.compile_options(width)
     triton.knobs.compilation.always_compile = True
     triton.knobs.nvidia.dump_ptxas_log = True
     with redirect_stdout(StringIO()) as report:

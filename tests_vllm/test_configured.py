@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from vllm.exceptions import VLLMValidationError
 
 from armlet import Inward, Outward, attach, load_config
-from armlet.integrations.vllm.settings import refuse
+from armlet.integrations.vllm.settings import check_config
 from armlet.precision.findings import save_setting
 from armlet.precision.measure import Contraction
 from armlet.redistribution.errors import ArmletError
@@ -70,10 +70,10 @@ def test_a_request_that_means_nothing_is_refused_and_the_engine_goes_on(tiny_mod
 @pytest.mark.parametrize(
     ("armlet", "message"),
     [
-        ({"policy": "outward", "scope": "sequence"}, "only 'token' does not"),
-        ({"policy": "outward", "scope": "call"}, "only 'token' does not"),
-        ({"policy": "outward", "noise": "fresh"}, "only keyed noise does not"),
-        ({"policy": "outward", "noise": "midpoint"}, "only keyed noise does not"),
+        ({"policy": "outward", "scope": "sequence"}, "use scope 'token'"),
+        ({"policy": "outward", "scope": "call"}, "use scope 'token'"),
+        ({"policy": "outward", "noise": "fresh"}, "use keyed noise"),
+        ({"policy": "outward", "noise": "midpoint"}, "use keyed noise"),
         ({"policy": "sideways"}, "expected one of outward"),
         ({"policy": "outward", "bnad": 0.2}, "unknown bnad"),
         ({"policy": "outward", "layers": [3]}, "the model has layers 0 to 2, found 3"),
@@ -111,9 +111,9 @@ def config(**changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kv_transfer_config": "one"}, "KV of another instance"),
+        ({"kv_transfer_config": "one"}, "an instance without ARM"),
         ({"use_v2_model_runner": True}, "model runner V1"),
-        ({"cache_config": {"kv_sharing_fast_prefill": True}}, "a prompt's last token only"),
+        ({"cache_config": {"kv_sharing_fast_prefill": True}}, "only a prompt's last token"),
         ({"parallel_config": {"enable_dbo": True}}, "microbatches"),
         ({"parallel_config": {"ubatch_size": 2}}, "microbatches"),
         ({"parallel_config": {"prefill_context_parallel_size": 2}}, "a prompt split over ranks"),
@@ -122,9 +122,9 @@ def config(**changes):
     ],
 )
 def test_an_engine_in_which_arm_would_go_wrong_is_refused(changes, message):
-    refuse(config(), "outward")
+    check_config(config(), "outward")
     with pytest.raises(ArmletError, match=message):
-        refuse(config(**changes), "outward")
+        check_config(config(**changes), "outward")
 
 
 def test_a_lora_adapter_works_beside_arm(tiny_model, tmp_path):

@@ -15,7 +15,7 @@ from armlet.evaluation.engines.engine import Ask, Sampling
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.tasks.problems import Problem
 from armlet.evaluation.tasks.sources import arithmetic
-from armlet.integrations.vllm.engine import Offline
+from armlet.integrations.vllm.engine import VllmEngine
 from armlet.redistribution.errors import ArmletError
 from armlet.redistribution.outward import Outward
 
@@ -31,7 +31,7 @@ SMALL = {"enforce_eager": True, "max_model_len": 256, "kv_cache_memory_bytes": 2
 
 @pytest.fixture(scope="module")
 def engine():
-    offline = Offline(ABACUS, TREATMENT, dtype="float32", options=SMALL)
+    offline = VllmEngine(ABACUS, TREATMENT, dtype="float32", options=SMALL)
     yield offline
     offline.close()
 
@@ -78,7 +78,7 @@ def test_samples_differ_and_each_is_the_same_again(engine):
 
 
 def test_an_answer_that_vllm_would_cut_short_is_refused(engine):
-    with pytest.raises(ArmletError, match=r"do not fit into max_model_len, 256: give a smaller --max-new-tokens"):
+    with pytest.raises(ArmletError, match=r"do not fit into max_model_len, 256: pass a smaller --max-new-tokens"):
         engine.answer(ASKS, BASE, Sampling(max_new_tokens=256), batch=0, sample=0)
 
 
@@ -131,7 +131,7 @@ def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(capsys, tmp_pat
         (("--scope", "call"), "only 'token' does not"),
         (("--engine-args", "nonsense"), "expected a JSON object"),
         (("--layers", "99"), "the model has layers 0 to"),
-        (("--engine-args", '{"dtype": "half"}'), "the evaluation sets that"),
+        (("--engine-args", '{"dtype": "half"}'), "the evaluation sets dtype"),
         (("--engine-args", '{"nonsense": 1}'), "vLLM cannot load it"),
         (("--device", "cpu"), "vLLM chooses its own"),
     ],

@@ -32,7 +32,7 @@ def test_an_mlp_that_does_not_call_its_activation_is_an_error_and_no_silence(lla
     monkeypatch.setattr(LlamaMLP, "forward", fused)
     with engine(llama[0], ARMLET | {"layers": [0, 2]}) as llm:
         assert len(greedy(llm, PROMPTS, 2, {"armlet": "off"})) == 4
-        with pytest.raises(ArmletError, match=r"layers \[0, 2\]: ARM is in place and no token came through"):
+        with pytest.raises(ArmletError, match=r"layers \[0, 2\]: ARM is installed but received no tokens"):
             greedy(llm, PROMPTS, 2)
 
 

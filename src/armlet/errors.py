@@ -1,9 +1,9 @@
 """The errors that armlet raises on purpose; catching `ArmletError` catches all of them."""
 
 from armlet.attachment.attach import AlreadyAttachedError, DetachedError
+from armlet.attachment.call_tracker import NotFiredError
 from armlet.attachment.config import ConfigError
 from armlet.attachment.sites import UnsupportedModelError
-from armlet.attachment.watch import NotFiredError
 from armlet.checkpoints.folder import CheckpointError, MissingFileError
 from armlet.checkpoints.hub_requests import UnreachableError
 from armlet.evaluation.engines.endpoint import EndpointError

@@ -199,7 +199,7 @@ def test_attaching_twice_at_one_site_is_refused_and_attaches_nothing(site):
     model, ids = tiny(), prompt(4)
     with attach(model, Outward(), layers=1, site=site), attach(model, Outward(), site=other_site(site)):
         before, expected = anatomy(model), model(ids).logits
-        with pytest.raises(AlreadyAttachedError, match=f"layer 1 has an ARM already at the site {site}"):
+        with pytest.raises(AlreadyAttachedError, match=f"layer 1 already has ARM at the site {site}"):
             attach(model, Inward(), layers="all", site=site)
         assert anatomy(model) == before
         assert torch.equal(model(ids).logits, expected)

@@ -65,13 +65,13 @@ def test_noise_that_a_file_cannot_keep_is_refused(tmp_path, noise):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "expected an object, found list"),
         ("{}", "policy: expected one of outward, inward, transport, found 'None'"),
         ('{"policy": "sideways"}', "found 'sideways'"),
-        ('{"policy": "outward", "version": 2}', "is of version 2, this armlet reads up to 1: upgrade"),
+        ('{"policy": "outward", "version": 2}', "has version 2, but this armlet reads up to 1: upgrade"),
         ('{"policy": "outward", "version": "1"}', "version must be an integer"),
-        ('{"policy": "outward", "knee": 0.9}', "outward: unknown knee; there are band, ceiling"),
+        ('{"policy": "outward", "knee": 0.9}', "outward: unknown knee; expected band, ceiling"),
         ('{"policy": "inward", "code": "import os"}', "inward: unknown code"),
         ('{"policy": "outward", "band": 0}', "band must be a number"),
         ('{"policy": "outward", "band": "0.1"}', "band must be a number"),
@@ -135,7 +135,7 @@ def test_a_policy_is_read_from_a_line(text, policy):
     ("text", "message"),
     [
         ("sideways", "found 'sideways'"),
-        ("outward:share=0.1,0.2", r"a pair as share=0\.02/0\.25; found '0\.2'"),
+        ("outward:share=0.1,0.2", r"a pair as share=0\.02/0\.25, found '0\.2'"),
         ("outward:band=", "band must be a number"),
         ("inward:band=0.1", "inward: unknown band"),
     ],

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from armlet import Outward, attach
-from armlet.attachment.positions import CACHES, NEEDED, cache_argument, locate
+from armlet.attachment.call_tracker import NotFiredError
+from armlet.attachment.positions import CACHES, REQUIRED_ARGUMENTS, cache_argument, locate
 from armlet.attachment.sites import UnsupportedModelError
-from armlet.attachment.watch import NotFiredError
 from armlet.redistribution.errors import ArmletError
 from attached import padded, seen
 from families import go_on, prompt, tiny
@@ -92,20 +92,20 @@ def test_a_mask_that_leaves_out_the_cache_is_an_error():
     model = tiny()
     with torch.no_grad(), attach(model, Outward()):
         first = go_on(model, prompt(4))
-        with pytest.raises(ArmletError, match="covers 2 tokens, but 4 are in the cache and 2 are new"):
+        with pytest.raises(ArmletError, match="attention_mask has 2 columns, but there are 4 cached and 2 new tokens"):
             go_on(model, prompt(2), first, attention_mask=torch.ones(1, 2))
 
 
 def test_no_call_is_left_after_the_call_also_after_one_that_fails():
     model = tiny()
     with attach(model, Outward()) as attachment:
-        watch = attachment._watch
+        tracker = attachment._tracker
         model(prompt(3))
-        assert watch.current() is None
+        assert tracker.current_call() is None
         model.model.layers[2].register_forward_hook(lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             model(prompt(3))
-        assert watch.current() is None
+        assert tracker.current_call() is None
 
 
 def test_a_site_that_did_not_fire_is_an_error():
@@ -113,7 +113,7 @@ def test_a_site_that_did_not_fire_is_an_error():
     mlp = model.model.layers[1].mlp
     with attach(model, Outward(), layers=[0, 1]):
         mlp.forward = lambda x: mlp.down_proj(torch.nn.functional.silu(mlp.gate_proj(x)) * mlp.up_proj(x))
-        with pytest.raises(NotFiredError, match="ARM did not fire in layer 1"):
+        with pytest.raises(NotFiredError, match="ARM did not run in layers 1"):
             model(prompt(3))
         del mlp.forward
         model(prompt(3))
@@ -131,7 +131,7 @@ def test_gradient_checkpointing_is_refused_with_what_to_do():
 
 def test_a_decoder_called_without_tokens_is_an_error():
     model = tiny()
-    with attach(model, Outward()), pytest.raises(ArmletError, match="without input_ids and inputs_embeds"):
+    with attach(model, Outward()), pytest.raises(ArmletError, match="with neither input_ids nor inputs_embeds"):
         model.model()
 
 
@@ -150,13 +150,13 @@ def renamed(model, names):
     return model
 
 
-@pytest.mark.parametrize("known", NEEDED.values(), ids=NEEDED)
+@pytest.mark.parametrize("known", REQUIRED_ARGUMENTS.values(), ids=REQUIRED_ARGUMENTS)
 def test_a_decoder_that_takes_what_arm_needs_under_an_unknown_name_is_refused(known):
     model = tiny()
     there = [name for name in inspect.signature(model.model.forward).parameters if name in known]
     assert there
     renamed(model, {name: f"made_up_{name}" for name in there})
-    with pytest.raises(UnsupportedModelError, match=f"LlamaModel: .* forward, which takes .*made_up_{there[0]}"):
+    with pytest.raises(UnsupportedModelError, match=rf"LlamaModel: forward\(.*made_up_{there[0]}.*\) has no argument"):
         attach(model, Outward())
     assert not model.model._forward_pre_hooks
 
@@ -188,7 +188,7 @@ def test_a_cache_by_an_unknown_name_among_the_keywords_is_an_error_at_the_call()
     first = go_on(model, prompt(4))
     model.model.forward = wrappers(model.model.forward)[0]
     (cache,) = cache_argument(model, first).values()
-    with attach(model, Outward()), pytest.raises(ArmletError, match="given a cache as kv_store"):
+    with attach(model, Outward()), pytest.raises(ArmletError, match="passed a cache as kv_store"):
         model.model(input_ids=prompt(1), kv_store=cache)
 
 

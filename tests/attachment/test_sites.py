@@ -148,7 +148,7 @@ def test_linears_of_one_shape_are_told_apart_by_name_or_refused():
     model = HandWritten(width=8)
     with attach(model, Outward()):  # the gate's activation is where it is
         pass
-    with pytest.raises(UnsupportedModelError, match=r"layer 0: w1, w2, w3 have one shape") as caught:
+    with pytest.raises(UnsupportedModelError, match=r"layer 0: w1, w2, w3 have the same shape") as caught:
         attach(model, Outward(), site="product")
     assert "`product = arm(product)` before down" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -30,9 +30,9 @@ def test_every_row_has_one_setting_for_each_task():
 @pytest.mark.parametrize(
     ("model", "task", "message"),
     [
-        ("gpt-9", "MATH-500", "no published model 'gpt-9'; there are Qwen2.5-Math-1.5B"),
-        ("Qwen2.5-Math-7B", "MMLU", "no published task 'MMLU'; there are GPQA-D"),
-        ("Qwen2.5-32B-Instruct", "MATH-500", "used no ARM for Qwen2.5-32B-Instruct on MATH-500"),
+        ("gpt-9", "MATH-500", "no published model 'gpt-9'; expected one of Qwen2.5-Math-1.5B"),
+        ("Qwen2.5-Math-7B", "MMLU", "no published task 'MMLU'; expected one of GPQA-D"),
+        ("Qwen2.5-32B-Instruct", "MATH-500", "did not use ARM for Qwen2.5-32B-Instruct on MATH-500"),
     ],
 )
 def test_what_was_not_published_is_refused(model, task, message):

@@ -1,1 +1,1 @@
-"""Where ARM acts: the sites of a loaded model, the module that stands there, and how each call reaches it."""
+"""Attaches ARM to loaded models: finds the sites, replaces their modules, and passes positions to them at each call."""

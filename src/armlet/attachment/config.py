@@ -1,4 +1,4 @@
-"""`armlet.json`: how ARM was attached, as a versioned and validated file that people can read and write."""
+"""Reads and writes `armlet.json`: the arguments of `attach`, as versioned and validated JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from armlet.redistribution.rows import Policy
 
 ARMLET_FILE = "armlet.json"
 CONFIG_VERSION = 1
-LONGEST_RANGE = len("9999-9999")
-ATTACHING = ("layers", "site", "scope", "noise", "seed", "stream")
-"""The keys of the file beside its version, the policy's name and the policy's settings."""
+MAX_RANGE_LENGTH = len("9999-9999")
+ATTACH_KEYS = ("layers", "site", "scope", "noise", "seed", "stream")
+"""The keys of the file other than its version, the policy's name and the policy's settings."""
 
 
 class ConfigError(ArmletError, ValueError):
@@ -24,7 +24,7 @@ class ConfigError(ArmletError, ValueError):
 
 
 class AttachArguments(TypedDict):
-    """The arguments of `attach()` that a configuration gives; without a site it is "gate"."""
+    """The arguments of `attach()` that a configuration contains; `site` is absent if it is "gate"."""
 
     policy: Policy
     layers: int | list[int] | str
@@ -34,13 +34,13 @@ class AttachArguments(TypedDict):
 
 
 def parse_layers(text: str) -> list[int] | str:
-    """Layers from "all" or a list of indices and ranges, ends included: "0", "0,3", "0-5,8"; else ArgumentError."""
+    """Parses "all", or indices and inclusive ranges such as "0", "0,3" or "0-5,8"; raises ArgumentError otherwise."""
     if text == "all":
         return text
     layers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > LONGEST_RANGE:
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > MAX_RANGE_LENGTH:
             raise ArgumentError(f"layers: expected indices such as 0 or 0,3 or 0-5, or all, found {text!r}")
         layers += range(int(first), int(last or first) + 1)
         if dash and int(last) < int(first):
@@ -49,7 +49,7 @@ def parse_layers(text: str) -> list[int] | str:
 
 
 def describe(policy: Policy, layers: Sequence[int], scope: str, noise: Source, site: str = GATE) -> dict[str, object]:
-    """The content of an `armlet.json`; ConfigError where the noise is a tensor or has a generator."""
+    """Returns the content of an `armlet.json`; raises ConfigError if the noise is a tensor or has a generator."""
     if noise.kind == "explicit" or getattr(noise, "generator", None) is not None:
         raise ConfigError(f"{ARMLET_FILE} cannot store noise from a tensor or a generator: use Noise(seed)")
     check_site(site)
@@ -59,10 +59,10 @@ def describe(policy: Policy, layers: Sequence[int], scope: str, noise: Source, s
 
 
 def load_config(directory_or_file: str | Path) -> AttachArguments:
-    """The arguments of `attach()` from an `armlet.json`: `attach(model, **load_config(directory))`.
+    """Reads the arguments of `attach()` from an `armlet.json`: `attach(model, **load_config(directory))`.
 
     Raises:
-        ConfigError: no such file, no JSON, a newer version, unknown keys or values out of range; names the file.
+        ConfigError: a missing file, invalid JSON, a newer version, unknown keys or values out of range; names the file.
     """
     path = Path(directory_or_file)
     path = path / ARMLET_FILE if path.is_dir() else path
@@ -71,24 +71,21 @@ def load_config(directory_or_file: str | Path) -> AttachArguments:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: is no JSON (line {error.lineno}: {error.msg})") from error
-    except (ArmletError, ValueError, RecursionError) as error:  # not UTF-8, or a number of thousands of digits
+        raise ConfigError(f"{path}: is not JSON (line {error.lineno}: {error.msg})") from error
+    except (ArmletError, ValueError, RecursionError) as error:  # not UTF-8, or a number with thousands of digits
         raise ConfigError(f"{path}: {error}") from error
 
 
 def parse_config(content: object) -> AttachArguments:
-    """The arguments of `attach()` from the content of an `armlet.json`, in which everything but `policy` has a default.
-
-    ConfigError or ArgumentError say what is wrong in it.
-    """
+    """Parses an `armlet.json`, in which all but `policy` has a default; raises ConfigError or ArgumentError."""
     if not isinstance(content, dict):
         raise ConfigError(f"expected an object, found {type(content).__name__}")
     version = content.get("version", CONFIG_VERSION)
     if type(version) is not int or version < 1:
         raise ConfigError(f"version must be an integer of at least 1, found {version!r}")
     if version > CONFIG_VERSION:
-        raise ConfigError(f"is of version {version}, this armlet reads up to {CONFIG_VERSION}: upgrade armlet")
-    policy_settings = {key: value for key, value in content.items() if key not in ("version", "policy", *ATTACHING)}
+        raise ConfigError(f"has version {version}, but this armlet reads up to {CONFIG_VERSION}: upgrade armlet")
+    policy_settings = {key: value for key, value in content.items() if key not in ("version", "policy", *ATTACH_KEYS)}
     policy = make_policy(str(content.get("policy")), policy_settings)
     scope, site = content.get("scope", "token"), content.get("site", GATE)
     check_policy(policy, scope)

@@ -1,4 +1,4 @@
-"""ARM as a module, with the counters that prove that it fired."""
+"""ARM as a module, with counters that show whether it acted."""
 
 import threading
 from math import prod
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from armlet.redistribution.arguments import check_arguments, check_policy
 from armlet.redistribution.backends.interception import intercepted
-from armlet.redistribution.entry import OneRow, counted
+from armlet.redistribution.entry import OneRow, redistribute_with_counts
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source, source
-from armlet.redistribution.operands import Counted
+from armlet.redistribution.operands import BackendResult
 from armlet.redistribution.rows import Policy
 
-_tally_lock = threading.Lock()  # two threads that generate on one model would lose counts in an unguarded add
+_tally_lock = threading.Lock()  # without it, two threads that generate with one model would lose counts
 
 
 def _tally(totals: Tensor, increments: Tensor) -> None:
@@ -22,7 +22,7 @@ def _tally(totals: Tensor, increments: Tensor) -> None:
         totals.add_(increments)
 
 
-# An operator, so that torch.compile does not look into it and compiled models acquire the lock, too.
+# A custom operator, so that torch.compile does not trace into it and compiled models acquire the lock, too.
 _tally_operator = torch.library.custom_op("armlet::tally", _tally, mutates_args=("totals",))
 
 
@@ -34,17 +34,17 @@ def _(_totals: Tensor, _increments: Tensor) -> None:
 class ARM(nn.Module):
     """The Activation Redistribution Module, for people who write their own MLP: `act = arm(act)`.
 
-    Has no parameter and adds no key to a state dict.
+    It has no parameters and adds no keys to a state dict.
 
     Args:
         policy: `Outward`, `Inward` or `Transport`.
-        width: the MLP's intermediate size; under tensor parallelism the global one.
-        layer: which layer this is, from 0; keyed noise depends on it.
+        width: the MLP's intermediate size; with tensor parallelism, the size over all ranks.
+        layer: the layer's index, counted from 0; keyed noise depends on it.
         scope: "token", "sequence" or "call", see `redistribute`.
-        noise: `Noise(seed)`, `Noise.fresh()`, `Noise.midpoint()` or a tensor of uniforms of the shape of each call.
+        noise: `Noise(seed)`, `Noise.fresh()`, `Noise.midpoint()` or a tensor of uniforms shaped as each call's values.
 
     Raises:
-        ArgumentError: an argument that does not exist or is out of range.
+        ArgumentError: an argument is unknown or out of range.
     """
 
     keys: Tensor | None
@@ -68,15 +68,15 @@ class ARM(nn.Module):
         self.noise = source(noise)
         keys = self.noise.keys(width, layer) if isinstance(self.noise, Noise) else None
         self.register_buffer("keys", keys, persistent=False)
-        # Calls, tokens, values moved, rows passed through: `_counts` of single rows, `totals` of all other calls.
+        # Calls, tokens, values moved, rows passed through; `_counts` for single rows, `totals` for all other calls.
         self._counts = torch.zeros(4, dtype=torch.int64, device="cpu")
         self.register_buffer("totals", torch.zeros(4, dtype=torch.int64), persistent=False)
         self._row: OneRow | None = None
 
     def forward(self, a: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Redistributes an activated gate; arguments, shapes and errors as in `redistribute`.
+        """Redistributes an activated gate; arguments, shapes and errors are as in `redistribute`.
 
-        Pass `positions` when decoding with a cache: without them every call starts again at position 0.
+        Pass `positions` when decoding with a cache: without them, positions start at 0 in every call.
         """
         if not torch.compiler.is_dynamo_compiling():
             row = self._row
@@ -88,13 +88,13 @@ class ARM(nn.Module):
         check_arguments(a, self.policy, self.scope)
         if a.shape[-1] != self.width:
             raise ArgumentError(f"ARM: expected values of width {self.width}, found shape {list(a.shape)}")
-        result = counted(
+        result = redistribute_with_counts(
             a, self.policy, scope=self.scope, noise=self.noise, positions=positions, keys=self.keys, mask=mask
         )
         self._count(a, result, mask)
         return result.values
 
-    def _count(self, a: Tensor, result: Counted, mask: Tensor | None) -> None:
+    def _count(self, a: Tensor, result: BackendResult, mask: Tensor | None) -> None:
         tokens = torch.full((), prod(a.shape[:-1]), device=a.device) if mask is None else (mask != 0).sum()
         calls = torch.ones_like(tokens)
         increments = torch.stack((calls, tokens, result.moved.sum(), result.passed.sum()))
@@ -104,16 +104,16 @@ class ARM(nn.Module):
         return {**self.__dict__, "_row": None}  # it contains memory addresses, which a copy must not share
 
     def report(self) -> dict[str, int | float]:
-        """What happened so far.
+        """Returns the counts so far.
 
         Returns:
-            calls; tokens (padding not counted); moved: values moved; share_moved: of all values of those tokens;
-            passed: scopes with NaN or Inf, which passed through.
+            calls; tokens, without padding; moved: the number of values moved; share_moved: their share of all values of
+            those tokens; passed: the number of scopes with NaN or Inf, which passed through unchanged.
         """
         calls, tokens, moved, passed = (self._counts + self.totals.cpu()).tolist()
         share = moved / (tokens * self.width) if tokens else 0.0
         return {"calls": calls, "tokens": tokens, "moved": moved, "share_moved": share, "passed": passed}
 
     def extra_repr(self) -> str:
-        """What `print(model)` shows."""
+        """The arguments, shown by `print(model)`."""
         return f"{self.policy}, width={self.width}, layer={self.layer}, scope={self.scope!r}, noise={self.noise}"

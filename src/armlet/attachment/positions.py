@@ -12,13 +12,13 @@ from armlet.attachment.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArmletError
 
 TOKENS, CACHES = ("input_ids", "inputs_embeds"), ("cache", "past_key_values")
-"""The argument names of tokens and of the cache; transformers before 5.24 calls the cache `past_key_values`."""
+"""The argument names of tokens and of the cache, which transformers before 5.24 calls `past_key_values`."""
 
-NEEDED = {"tokens": TOKENS, "a cache": CACHES, "positions": ("position_ids",), "padding": ("attention_mask",)}
-"""What ARM must know about a call → the argument names that give it."""
+REQUIRED_ARGUMENTS = {"tokens": TOKENS, "cache": CACHES, "positions": ("position_ids",), "padding": ("attention_mask",)}
+"""Each input that ARM needs → the argument names that can provide it."""
 
-OTHERS = ("use_cache", "token_type_ids", "output_attentions", "output_hidden_states", "return_dict")
-"""Names that give none of it: a forward that names these and `NEEDED` alone takes no argument of unknown meaning."""
+OTHER_ARGUMENTS = ("use_cache", "token_type_ids", "output_attentions", "output_hidden_states", "return_dict")
+"""Known arguments that ARM does not need. A forward with only these and the required ones has no unknown argument."""
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -29,27 +29,28 @@ class DecoderCall:
 
     batch: int  # sequences
     positions: Tensor  # `[batch or 1, seq]` int64, each token's absolute position in its sequence
-    mask: Tensor | None  # `[batch, seq]` bool, False for padding; None where no argument says that there is padding
+    mask: Tensor | None  # `[batch, seq]` bool, False for padding; None if no argument marks padding
     fired: set[int] = field(default_factory=set)  # the layers in which ARM acted
 
 
 def argument_names(decoder: nn.Module) -> tuple[str, ...]:
-    """The names of the arguments of a decoder's forward, in order; UnsupportedModelError where `NEEDED` are unknown."""
+    """Argument names of a decoder's forward, in order; raises UnsupportedModelError if one may be renamed."""
     parameters = inspect.signature(decoder.forward).parameters
     names = tuple(name for name, parameter in parameters.items() if parameter.kind not in VARIADIC)
-    known = {*OTHERS, *(name for group in NEEDED.values() for name in group)}
-    lacking = [what for what, group in NEEDED.items() if not _first_name(names, group)]
-    if lacking and not known.issuperset(names):
+    known_names = {*OTHER_ARGUMENTS, *(name for group in REQUIRED_ARGUMENTS.values() for name in group)}
+    missing = [purpose for purpose, group in REQUIRED_ARGUMENTS.items() if not _first_name(names, group)]
+    if missing and not known_names.issuperset(names):
+        expected = " or ".join(REQUIRED_ARGUMENTS[missing[0]])
         raise UnsupportedModelError(
-            f"{type(decoder).__name__}: ARM reads {lacking[0]} from the argument {' or '.join(NEEDED[lacking[0]])} of "
-            f"its forward, which takes ({', '.join(parameters)}): positions would be wrong without a warning; use "
-            "versions of transformers and armlet that fit each other, or report the model"
+            f"{type(decoder).__name__}: forward({', '.join(parameters)}) has no argument {expected}, from which ARM "
+            f"reads the {missing[0]}; positions would be silently wrong. Use versions of transformers and armlet that "
+            "match, or open an issue"
         )
     return names
 
 
 def cache_argument(model: nn.Module, output: Mapping[str, Any]) -> dict[str, Any]:
-    """The keyword argument that continues from the cache in `output`, an earlier output of `model`, if it has one."""
+    """The keyword argument with which `model` continues from the cache in `output`; raises ArmletError without one."""
     name = _first_name(output, CACHES)
     if not name:
         raise ArmletError(f"{type(model).__name__} returned no cache to continue from: call it with use_cache=True")
@@ -57,16 +58,13 @@ def cache_argument(model: nn.Module, output: Mapping[str, Any]) -> dict[str, Any
 
 
 def read_call(inputs: Mapping[str, Any], config: object) -> DecoderCall:
-    """Positions and padding of a call with the arguments `inputs`, by name; `config` is the decoder's.
-
-    ArmletError where these arguments do not tell the positions.
-    """
+    """Reads positions and padding mask from named arguments; raises ArmletError if they do not determine positions."""
     tokens = _first_given(inputs, TOKENS)
     if tokens is None:
-        raise ArmletError("the decoder was called without input_ids and inputs_embeds: ARM cannot tell the positions")
+        raise ArmletError("called with neither input_ids nor inputs_embeds, so ARM cannot determine positions")
     for name, value in inputs.items():
         if name not in CACHES and hasattr(value, "get_seq_length"):
-            raise ArmletError(f"the decoder was given a cache as {name}: ARM knows it as {' or '.join(CACHES)} alone")
+            raise ArmletError(f"the decoder was passed a cache as {name}: ARM only knows {' or '.join(CACHES)}")
     batch, length = tokens.shape[:2]
     attention_mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
     if attention_mask is None and isinstance(positions, Tensor) and positions.dim() == 2:
@@ -88,56 +86,58 @@ def locate(
 ) -> tuple[Tensor, Tensor | None]:
     """Absolute positions `[batch or 1, seq]` and padding mask `[batch or 1, seq]` (or None) of the tokens of one call.
 
-    In a sequence with padding, positions count its valid tokens, because after right padding `generate` passes wrong
-    position ids. In any other they are the caller's position ids, as for packed sequences; without those, the columns.
+    For a padded sequence, a token's position is the number of valid tokens before it, because `generate` passes wrong
+    position ids after right padding. Otherwise it is the caller's position id (packed sequences), or the cache column
+    if none was passed.
 
     Args:
         columns: `[seq]` int64, the cache columns of these tokens.
-        attention_mask: `[batch, past + seq]` with 0 for padding, or `[batch or 1, 1, seq, kept]` as made for static
-            caches (bool, or 0 where attended); anything else says nothing about padding.
+        attention_mask: `[batch, past + seq]` with 0 for padding, or `[batch or 1, 1, seq, columns]` as made for static
+            caches (bool, or additive with 0 for attended); anything else does not mark padding.
         position_ids: `[batch or 1, seq]`, or `[axes, batch, seq]`, whose first axis is time.
-        window: a four-dimensional mask excludes tokens farther back, so that it cannot count tokens beyond it.
+        window: sliding-window size; a 4-D mask hides older tokens, so positions beyond it cannot be counted from it.
     """
-    given = columns[None] if position_ids is None else position_ids
-    given = given[0] if given.dim() == 3 else given
+    fallback = columns[None] if position_ids is None else position_ids
+    fallback = fallback[0] if fallback.dim() == 3 else fallback
     if not isinstance(attention_mask, Tensor) or attention_mask.dim() not in (2, 4):
-        return given, None
+        return fallback, None
     if attention_mask.dim() == 2:
-        every = attention_mask != 0
-        here = columns.expand(len(every), -1)
-        counted, valid = (every.cumsum(-1) - 1).gather(1, here), every.gather(1, here)
-        padded = ~every.all(-1, keepdim=True)
+        valid_columns = attention_mask != 0
+        token_columns = columns.expand(len(valid_columns), -1)
+        counted_positions = (valid_columns.cumsum(-1) - 1).gather(1, token_columns)
+        valid = valid_columns.gather(1, token_columns)
+        padded = ~valid_columns.all(-1, keepdim=True)
     else:
         attended = attention_mask[:, 0] if attention_mask.dtype == torch.bool else attention_mask[:, 0] == 0
-        counted, valid = attended.sum(-1) - 1, _attends_itself(attended, columns)
-        padded = (counted < columns).any(-1, keepdim=True)
+        counted_positions, valid = attended.sum(-1) - 1, _attends_itself(attended, columns)
+        padded = (counted_positions < columns).any(-1, keepdim=True)
         padded = padded if window is None else padded & (columns < window)
-    return torch.where(padded, counted.clamp(min=0), given), valid
+    return torch.where(padded, counted_positions.clamp(min=0), fallback), valid
 
 
 def _attends_itself(attended: Tensor, columns: Tensor) -> Tensor:
-    """`[batch, seq]`: whether a token attends to itself, which padding does not."""
-    queries, kept = attended.shape[-2:]
-    last = torch.arange(kept - queries, kept, device=columns.device)
+    """`[batch, seq]` bool: True for tokens that attend to themselves; padding does not."""
+    queries, keys = attended.shape[-2:]
+    last = torch.arange(keys - queries, keys, device=columns.device)
     diagonal = torch.minimum(columns, last)  # a cache that dropped old tokens has the new ones in its last columns
     return attended.gather(-1, diagonal[None, :, None].expand(len(attended), -1, 1)).squeeze(-1)
 
 
 def _check_columns(attention_mask: object, past: int | Tensor, length: int) -> None:
-    # Static caches give the past as a tensor, which is not read here: that would wait for the device.
+    # Static caches return the length as a tensor, not read here to avoid a device synchronisation.
     if isinstance(attention_mask, Tensor) and attention_mask.dim() == 2 and isinstance(past, int):
         covered = attention_mask.shape[1]
         if covered < past + length:
-            fault = f"covers {covered} tokens, but {past} are in the cache and {length} are new"
-            raise ArmletError(f"attention_mask {fault}: give one for all of them")
+            tokens = f"there are {past} cached and {length} new tokens"
+            raise ArmletError(f"attention_mask has {covered} columns, but {tokens}; pass one that covers both")
 
 
-def _first_name(names: Iterable[str], known: tuple[str, ...]) -> str:
-    """The first of `known` that is among `names`, or ""."""
+def _first_name(names: Iterable[str], candidates: tuple[str, ...]) -> str:
+    """The first of `candidates` that is in `names`, or ""."""
     names = set(names)
-    return next((name for name in known if name in names), "")
+    return next((name for name in candidates if name in names), "")
 
 
 def _first_given(inputs: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    """The first argument that is not None: a forward that was renamed still takes the old name."""
+    """The first of `names` that is not None; a forward whose argument was renamed may still accept the old name."""
     return next((inputs[name] for name in names if inputs.get(name) is not None), None)

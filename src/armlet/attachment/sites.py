@@ -1,4 +1,4 @@
-"""Where ARM can go: the sites of a gated MLP, found by structure, whatever the architecture."""
+"""Finds the sites of gated MLPs, where ARM can be attached, by structure in any architecture."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,35 +10,35 @@ from armlet.redistribution.errors import ArgumentError, ArmletError
 
 
 class UnsupportedModelError(ArmletError, TypeError):
-    """The model, or a layer of it, has no gated MLP that ARM can go into, or is not covered by `Layer1`."""
+    """The model or a layer has no gated MLP that ARM can be attached to, or `Layer1` does not support it."""
 
 
 SITES = ("gate", "product")
 GATE, PRODUCT = SITES
-"""The output of the gate's activation, and the input of down, which is its product with up."""
+"""The output of the gate's activation, and the input of down: the product of that output with up."""
 
 DOWN = "down"
-"""Part of down's name, which decides where shapes do not tell the linears apart: an MLP as wide as the model."""
+"""Part of down's name, used when shapes are ambiguous because the MLP is as wide as the model."""
 
 
 @dataclass(frozen=True, eq=False)
 class Site:
     """A place in one layer."""
 
-    layer: int  # its index, from 0
+    layer: int  # the layer's index, from 0
     mlp: nn.Module  # the gated MLP
     attribute: str  # the name of its activation module (site "gate"), or of its linear down (site "product")
-    width: int  # its intermediate size
+    width: int  # the intermediate size
     site: str = GATE  # one of `SITES`
 
     @property
     def module(self) -> nn.Module:
-        """The module that is there now."""
+        """The current module at this site."""
         return self.mlp.get_submodule(self.attribute)
 
 
 class _GatedMlp(NamedTuple):
-    """A gated MLP, the names of its activation module and of its linears with the shape of down, and its width."""
+    """A gated MLP, the names of its activation module and of linears with the shape of down, and its width."""
 
     mlp: nn.Module
     activation: str
@@ -47,18 +47,18 @@ class _GatedMlp(NamedTuple):
 
 
 def check_site(site: object) -> None:
-    """ArgumentError for anything but a site."""
+    """Raises ArgumentError if `site` is not one of `SITES`."""
     if site not in SITES:
         raise ArgumentError(f"site: expected {' or '.join(SITES)}, found {site!r}")
 
 
 def find_decoder(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
-    """The module that runs the decoder layers, and those layers; UnsupportedModelError without a list of layers."""
-    get_decoder: Any = getattr(model, "get_decoder", None)  # of a model with other towers, the one for text
+    """Returns the module that runs the decoder layers, and the layers; raises UnsupportedModelError without them."""
+    get_decoder: Any = getattr(model, "get_decoder", None)  # returns the text decoder of a multimodal model
     root = get_decoder() if get_decoder else model
     lists = [(m, c) for m in root.modules() for c in m.children() if isinstance(c, nn.ModuleList) and len(c)]
     if not lists:
-        raise UnsupportedModelError(f"{type(model).__name__}: no list of decoder layers (an nn.ModuleList) in it")
+        raise UnsupportedModelError(f"{type(model).__name__}: no list of decoder layers (an nn.ModuleList)")
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     count = getattr(text, "num_hidden_layers", None)
@@ -66,11 +66,11 @@ def find_decoder(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
 
 
 def find_sites(model: nn.Module, layers: int | Iterable[int] | str = 0, site: str = GATE) -> list[Site]:
-    """The sites of some layers of a causal LM, in order; arguments as of `attach`.
+    """Finds the sites of some layers of a causal LM, in order; see `attach` for the arguments.
 
     Raises:
-        ArgumentError: a layer out of range, or none; no such site.
-        UnsupportedModelError: a layer without a gated MLP that can be recognised, or whose down cannot be told.
+        ArgumentError: a layer out of range, no layers, or an unknown site.
+        UnsupportedModelError: a layer without a recognisable gated MLP or without a recognisable down.
     """
     check_site(site)
     modules = find_decoder(model)[1]
@@ -81,10 +81,10 @@ def _indices(model: nn.Module, layers: int | Iterable[int] | str, count: int) ->
     if isinstance(layers, str) and layers == "all":
         return list(range(count))
     if isinstance(layers, str) or not (isinstance(layers, Iterable) or hasattr(layers, "__index__")):
-        raise ArgumentError(f"layers: expected an index, several, or 'all', found {layers!r}")
+        raise ArgumentError(f"layers: expected an index, several indices, or 'all', found {layers!r}")
     indices = list(layers) if isinstance(layers, Iterable) else [layers]
     if not indices:
-        raise ArgumentError("layers: no layer was named")
+        raise ArgumentError("layers: expected at least one layer, found none")
     for index in indices:
         if not hasattr(index, "__index__") or isinstance(index, bool) or not 0 <= index < count:
             raise ArgumentError(f"layers: {type(model).__name__} has layers 0 to {count - 1}, found {index!r}")
@@ -94,25 +94,25 @@ def _indices(model: nn.Module, layers: int | Iterable[int] | str, count: int) ->
 def _layer_site(model: nn.Module, index: int, layer: nn.Module, site: str) -> Site:
     children = list(getattr(layer, "_orig_mod", layer).children())  # torch.compile(layer) wraps it
     gated = [mlp for child in children if (mlp := _gated_mlp(child))]
-    where = f"{type(model).__name__}, layer {index}"
+    label = f"{type(model).__name__}, layer {index}"
     if experts := [type(child).__name__ for child in children if hasattr(child, "experts")]:
         raise UnsupportedModelError(
-            f"{where}: {experts[0]} is a mixture-of-experts block, whose fused experts have no single "
-            "activated gate; choose a layer with a dense gated MLP, where the model has one"
+            f"{label}: {experts[0]} is a mixture-of-experts block, whose fused experts have no single "
+            "activated gate; choose a layer with a dense gated MLP, if the model has one"
         )
     if len(gated) != 1:
         parts = [f"{type(c).__name__}({', '.join(n for n, _ in c.named_children())})" for c in children]
         raise UnsupportedModelError(
-            f"{where}: expected one gated MLP (gate, up and down, or a fused gate_up and down, with an activation "
-            f"module), found {len(gated)} in {', '.join(parts)}; in a gated MLP of your own, make `arm = armlet.ARM("
+            f"{label}: expected one gated MLP (gate, up and down, or a fused gate_up and down, with an activation "
+            f"module), found {len(gated)} in {', '.join(parts)}; in your own gated MLP, create `arm = armlet.ARM("
             f"policy, width=..., layer={index})` and add `act = arm(act)` before the product with up"
         )
-    attribute = gated[0].activation if site == GATE else _down(where, index, gated[0])
+    attribute = gated[0].activation if site == GATE else _down(label, index, gated[0])
     return Site(index, gated[0].mlp, attribute, gated[0].width, site)
 
 
 def _gated_mlp(mlp: nn.Module) -> _GatedMlp | None:
-    """What the structure tells about a gated MLP; None for any other module."""
+    """Describes a gated MLP from its structure; None for any other module."""
     children: dict[str, Any] = dict(mlp.named_children())
     activations = [name for name, child in children.items() if _is_activation(child)]
     shapes = {name: (c.in_features, c.out_features) for name, c in children.items() if hasattr(c, "in_features")}
@@ -129,12 +129,12 @@ def _is_activation(child: nn.Module) -> bool:
     return plain and not isinstance(child, nn.Dropout | nn.Identity)
 
 
-def _down(where: str, index: int, gated: _GatedMlp) -> str:
+def _down(label: str, index: int, gated: _GatedMlp) -> str:
     downs = gated.downs if len(gated.downs) == 1 else [name for name in gated.downs if DOWN in name]
     if len(downs) != 1:
         raise UnsupportedModelError(
-            f"{where}: {', '.join(gated.downs)} have one shape, and their names do not tell which of them is down; in "
-            f"a gated MLP of your own, make `arm = armlet.ARM(policy, width={gated.width}, layer={index})` and add "
+            f"{label}: {', '.join(gated.downs)} have the same shape, and their names do not show which is down; in "
+            f"your own gated MLP, create `arm = armlet.ARM(policy, width={gated.width}, layer={index})` and add "
             "`product = arm(product)` before down"
         )
     return downs[0]

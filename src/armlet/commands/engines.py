@@ -75,11 +75,11 @@ class EngineOptions:
             return self._server(self.endpoint, model, compute.seed, compared, tasks)
         if self.engine == "local":
             return local_engine(model, compute)
-        from armlet.integrations.vllm.engine import Offline, single_treatment
+        from armlet.integrations.vllm.engine import VllmEngine, single_treatment
 
         treatment, model = single_treatment(compared, tasks), model or ABACUS
         with notes.status(escape(f"loading {model} in vLLM ...")):
-            return Offline(model, treatment, dtype=compute.dtype, options=self._vllm_arguments(), seed=compute.seed)
+            return VllmEngine(model, treatment, dtype=compute.dtype, options=self._vllm_arguments(), seed=compute.seed)
 
     def _vllm_arguments(self) -> dict[str, Any]:
         problem = f"--engine-args: expected a JSON object, found {self.engine_args!r}"

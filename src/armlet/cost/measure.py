@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from armlet.attachment.attach import attach
-from armlet.attachment.places import ArmPlace
+from armlet.attachment.wrappers import ArmWrapper
 from armlet.cost.findings import FunctionRow, WorkRow
 from armlet.cost.timing import Spread, Tick, TimedJob, in_turns, summarize
 from armlet.redistribution.entry import redistribute
@@ -105,7 +105,7 @@ def _record_calls(model: nn.Module) -> list[float]:
     """Returns a list to which each call of ARM for a single token appends its seconds, until ARM is detached."""
     seconds: list[float] = []
     children = (child for module in model.modules() for child in module.children())  # `modules` leaves out some places
-    for place in {child for child in children if isinstance(child, ArmPlace)}:
+    for place in {child for child in children if isinstance(child, ArmWrapper)}:
         place.redistributed = partial(_call_timed, place.redistributed, seconds)
     return seconds
 

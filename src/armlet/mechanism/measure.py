@@ -63,7 +63,7 @@ class Affine:
 
 
 def view(trace: dict[str, Tensor], prompt: Prompt, count: int) -> View:
-    """Extracts the view from a trace of `Layer1` with batch 1 and `count` filler tokens inserted at `prompt.insert_at`."""
+    """Extracts the view from a trace of `Layer1`, batch 1, with `count` filler tokens at `prompt.insert_at`."""
     weights = trace["Attention_weights"][0].double().mean(0).cpu()
     after = slice(prompt.insert_at + count, None)
     in_prompt = torch.ones(len(weights), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""What happens to a tensor. Imports torch only."""
+"""Redistributes the values of a tensor. Imports only torch."""
 
 from armlet.redistribution import presets as presets
 from armlet.redistribution.entry import redistribute as redistribute

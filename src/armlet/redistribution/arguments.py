@@ -1,4 +1,4 @@
-"""The checks of arguments: tensors, policies and scopes that exist, positions and masks that fit."""
+"""Checks the arguments of `redistribute`: tensors, policies, scopes, positions and masks."""
 
 from math import prod
 
@@ -12,7 +12,7 @@ SCOPES = ("token", "sequence", "call")
 
 
 def check_arguments(a: Tensor, policy: Policy, scope: str) -> None:
-    """Refuses what is no floating-point tensor with a width, and a policy or a scope that does not exist."""
+    """Raises ArgumentError if `a` is not a floating-point tensor with a width, or if policy or scope are invalid."""
     if not isinstance(a, Tensor) or not a.is_floating_point() or a.dim() == 0:
         description = _description(a) if isinstance(a, Tensor) else type(a).__name__
         raise ArgumentError(f"redistribute: expected a floating-point tensor [batch, seq, width], found {description}")
@@ -20,7 +20,7 @@ def check_arguments(a: Tensor, policy: Policy, scope: str) -> None:
 
 
 def check_policy(policy: Policy, scope: str) -> None:
-    """Refuses a policy or a scope that does not exist."""
+    """Raises ArgumentError if `policy` is not a policy or `scope` is unknown."""
     if isinstance(policy, type) or not callable(getattr(policy, "move", None)):
         raise ArgumentError(f"policy: expected Outward(...), Inward(...) or Transport(...), found {policy!r}")
     if scope not in SCOPES:
@@ -28,7 +28,7 @@ def check_policy(policy: Policy, scope: str) -> None:
 
 
 def token_positions(a: Tensor, positions: Tensor | None) -> Tensor:
-    """int64 that broadcasts to `a.shape[:-1]`: positions, which must be integers that fit, or 0, 1, 2, … without."""
+    """Returns int64 positions that broadcast to `a.shape[:-1]`, by default 0, 1, 2, …; checks dtype and shape."""
     tokens = a.shape[:-1]
     if positions is None:
         return torch.arange(tokens[-1] if tokens else 1, device=a.device).view(tokens[-1:])
@@ -41,12 +41,12 @@ def token_positions(a: Tensor, positions: Tensor | None) -> Tensor:
 
 
 def token_mask(a: Tensor, mask: Tensor | None) -> Tensor | None:
-    """bool of shape `a.shape[:-1]`, which the mask must have, on its device: False for padding. None without a mask."""
+    """Returns the mask as bool, False for padding, on the device of `a`, or None; its shape must be `a.shape[:-1]`."""
     if mask is None:
         return None
     if not isinstance(mask, Tensor) or mask.is_floating_point() or mask.shape != a.shape[:-1]:
-        wanted = f"bool or integers of shape {list(a.shape[:-1])}"
-        raise ArgumentError(f"mask: expected {wanted} (one for each token, 0 for padding), found {_description(mask)}")
+        expected = f"bool or integers of shape {list(a.shape[:-1])} (one value per token, 0 for padding)"
+        raise ArgumentError(f"mask: expected {expected}, found {_description(mask)}")
     return mask.to(a.device) != 0
 
 
@@ -55,8 +55,8 @@ def _description(value: object) -> str:
 
 
 def scopes_shape(a: Tensor, scope: str) -> tuple[int, int, int]:
-    """`a` as scopes, tokens and width, `a` not empty; a tensor without a batch dimension is one sequence."""
-    # The numel() of a shape would pin sizes that a compiler leaves open.
+    """The numbers of scopes, tokens per scope and width of a non-empty tensor; without a batch it is one sequence."""
+    # `numel()` of a shape would make sizes static that a compiler keeps dynamic.
     tokens, width = prod(a.shape[:-1]), a.shape[-1]
     scopes = {"token": tokens, "sequence": prod(a.shape[:-2]), "call": 1}[scope]
     return scopes, tokens // scopes, width

@@ -1,4 +1,4 @@
-"""The entry: checks the arguments, takes the tensor as scopes, and has the fastest backend move them."""
+"""`redistribute`: checks the arguments, splits the tensor into scopes, and runs the fastest backend."""
 
 import os
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from torch import Tensor
 from armlet.redistribution.arguments import check_arguments, scopes_shape, token_mask, token_positions
 from armlet.redistribution.backends import operator
 from armlet.redistribution.backends.choice import backend_for
-from armlet.redistribution.backends.interception import intercepted, more_than_numbers, traced
+from armlet.redistribution.backends.interception import intercepted, needs_torch_operations, traced
 from armlet.redistribution.backends.plain import PLAIN
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import WORD, Explicit, Midpoint, Noise, Source, source
-from armlet.redistribution.operands import Counted, Operands
+from armlet.redistribution.operands import BackendResult, Operands
 from armlet.redistribution.policies import BUILT_IN_POLICIES
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.transport import Transport
 
-DRAWS_NOTHING = (Inward, Transport)
+DETERMINISTIC_POLICIES = (Inward, Transport)
 
 
 def redistribute(
@@ -31,7 +31,7 @@ def redistribute(
     positions: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Redistributes an activated gate: the same shape, dtype and device, nothing changed in place.
+    """Redistributes an activated gate; returns the same shape, dtype and device, and changes nothing in place.
 
     Args:
         a: `[batch, seq, width]`, or `[seq, width]`, or `[width]`; float32, bfloat16, float16 or float64. Statistics
@@ -40,14 +40,14 @@ def redistribute(
         scope: over which values statistics are taken: "token" (one row of width), "sequence" (one prompt's valid
             tokens in this call) or "call" (the whole tensor).
         noise: `Noise(seed)`, `Noise.fresh()`, `Noise.midpoint()`, or a tensor of uniforms on [0, 1), shaped as `a`.
-        positions: integers `[batch, seq]` or `[seq]`: each token's absolute position in its sequence, which keyed
-            noise depends on. 0, 1, 2, … by default.
-        mask: `[batch, seq]`, bool or integers: False or 0 for padding, which neither counts nor moves.
+        positions: integers `[batch, seq]` or `[seq]`, by default 0, 1, 2, …: each token's absolute position in its
+            sequence. Keyed noise depends on it.
+        mask: `[batch, seq]`, bool or integers: False or 0 for padding, which is left out of statistics and unchanged.
 
     A scope with NaN or Inf (in float32) passes through unchanged; an empty tensor is returned as is.
 
     Raises:
-        ArgumentError: wrong dtype, shape, scope, policy or noise.
+        ArgumentError: invalid dtype, shape, scope, policy or noise.
 
     Source: arXiv 2510.01032, Section 4, for `Outward`; definitions in docs/equations.md.
     """
@@ -58,15 +58,15 @@ def redistribute(
         values = row.move(a, positions, mask)
         if values is not None:
             return values
-    return counted(a, policy, scope=scope, noise=noise, positions=positions, mask=mask).values
+    return redistribute_with_counts(a, policy, scope=scope, noise=noise, positions=positions, mask=mask).values
 
 
 class OneRow:
-    """The short path of a single token's row of a width, whose scopes are all the same, with keyed noise.
+    """The fast path for a single token with keyed noise, for which all scopes are the same.
 
-    A model that decodes moves one row a call, whose statistics take less time than a dozen of PyTorch's calls: what
-    does not change between calls is prepared once. `keys` are those of `noise.keys`, by default of layer 0; `counts`,
-    int64 `[4]` on the CPU, are calls, tokens, values moved and rows passed so far, which each call adds to.
+    During decoding each call moves one row, whose statistics take less time than a dozen PyTorch operations, so
+    whatever does not change between calls is prepared once. `keys` come from `noise.keys`, by default for layer 0. Each
+    call adds to `counts`, int64 `[4]` on the CPU: calls, tokens, values moved and rows passed through.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class OneRow:
         self._mover: tuple[torch.dtype | None, Callable[..., Tensor] | None] = (None, None)
 
     def move(self, a: Tensor, positions: Tensor | None, mask: Tensor | None) -> Tensor | None:
-        """`redistribute` where no compiler is at work; None where the short path cannot, and `counted` has to."""
-        if more_than_numbers(a) or traced() or not a.is_cpu or not a.is_contiguous():
+        """Moves a row outside a compiler; returns None if this path does not support the tensor."""
+        if needs_torch_operations(a) or traced() or not a.is_cpu or not a.is_contiguous():
             return None
         if a.numel() != self.width or a.dim() == 0 or a.size(-1) != self.width:
             return None
@@ -108,13 +108,13 @@ def _cached_row(policy: Policy, noise: Source, width: int, _backend: str | None)
 
 
 def _is_one_position(positions: object, dim: int) -> bool:
-    """Whether it is the int64 position of the one row of a tensor with `dim` dimensions, and needs no check."""
+    """Whether `positions` is one int64 position for a tensor with `dim` dimensions, and needs no further check."""
     if type(positions) is not Tensor or positions.dtype is not torch.int64 or not positions.is_cpu:
         return False
     return positions.numel() == 1 and positions.dim() == dim - 1 > 0
 
 
-def counted(
+def redistribute_with_counts(
     a: Tensor,
     policy: Policy,
     *,
@@ -124,35 +124,35 @@ def counted(
     keys: Tensor | None = None,
     mask: Tensor | None = None,
     strength: Tensor | None = None,
-) -> Counted:
-    """`redistribute`, which has checked `a`, policy and scope, with what it counted in each scope.
+) -> BackendResult:
+    """`redistribute`, for a checked tensor, policy and scope, with the counts of each scope.
 
-    `keys` are those of `noise.keys`, for keyed noise, by default of layer 0. `strength`, float32 with one number for
-    each scope, takes the place of the policy's. The other arguments and errors are as in `redistribute`.
+    `keys`, for keyed noise, come from `noise.keys`, by default for layer 0. `strength`, float32 with one number per
+    scope, overrides the policy's strength. The other arguments and errors are as in `redistribute`.
     """
     positions = None if positions is None else token_positions(a, positions)
     if isinstance(noise, Explicit):
         noise.check(a.shape)
     mask = token_mask(a, mask)
     if a.numel() == 0:
-        none = torch.zeros(0, dtype=torch.int64, device=a.device)
-        return Counted(a, none, none.bool())
+        empty = torch.zeros(0, dtype=torch.int64, device=a.device)
+        return BackendResult(a, empty, empty.bool())
     shape = scopes_shape(a, scope)
     rows = a.contiguous().view(shape)
     mask = None if mask is None else mask.reshape(shape[:2]).contiguous()
-    draws_nothing = isinstance(policy, DRAWS_NOTHING) or isinstance(noise, Midpoint)
-    draws = (None, None, 0, None) if draws_nothing else _draws(a, shape, noise, positions, keys)
+    deterministic = isinstance(policy, DETERMINISTIC_POLICIES) or isinstance(noise, Midpoint)
+    draws = (None, None, 0, None) if deterministic else _draws(a, shape, noise, positions, keys)
     values, moved, passed = _move(rows, policy, Operands(*draws, mask, strength))
-    return Counted(values.view(a.shape), moved, passed)
+    return BackendResult(values.view(a.shape), moved, passed)
 
 
-def _move(rows: Tensor, policy: Policy, operands: Operands) -> Counted:
-    """By the fastest backend, or by an operator where something follows each operation."""
+def _move(rows: Tensor, policy: Policy, operands: Operands) -> BackendResult:
+    """Runs the fastest backend, or an operator if a compiler, tracer, mode or autograd must see the operation."""
     if type(policy) not in BUILT_IN_POLICIES:
         return PLAIN.move_rows(rows, policy, operands)
     if intercepted():
         return operator.move_rows_visibly(rows, policy, operands)
-    backend = PLAIN if more_than_numbers(rows) else backend_for(rows, policy)
+    backend = PLAIN if needs_torch_operations(rows) else backend_for(rows, policy)
     visible = backend is not PLAIN and rows.requires_grad and torch.is_grad_enabled()
     return (operator.move_rows_visibly if visible else backend.move_rows)(rows, policy, operands)
 
@@ -160,7 +160,7 @@ def _move(rows: Tensor, policy: Policy, operands: Operands) -> Counted:
 def _draws(
     a: Tensor, shape: tuple[int, int, int], noise: Source, positions: Tensor | None, keys: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, int, Tensor | None]:
-    """The first four of `Operands` for `a` as rows of a shape: keys, positions and stream, or uniforms."""
+    """The first four fields of `Operands` for `a` as rows of `shape`: keys, positions and stream, or uniforms."""
     positions = token_positions(a, positions)
     if not isinstance(noise, Noise):
         return None, None, 0, noise.uniforms(a.shape, positions).contiguous().view(shape)
@@ -172,5 +172,5 @@ def _draws(
 
 @lru_cache(16)
 def _cached_keys(seed: int, width: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # tensors from inference mode could not serve a later call with autograd
+    with torch.inference_mode(False):  # autograd cannot use tensors made in inference mode
         return Noise(seed).keys(width).to(device)

@@ -1,4 +1,4 @@
-"""The errors armlet raises on purpose: one clear line each, and the command line exits with 2 on any of them."""
+"""The errors that armlet raises on purpose. Each message is one line; the command line exits with 2."""
 
 
 class ArmletError(Exception):
@@ -6,4 +6,4 @@ class ArmletError(Exception):
 
 
 class ArgumentError(ArmletError, ValueError):
-    """An argument has a value, a type or a shape that the operation cannot take."""
+    """An argument has a value, a type or a shape that the operation does not support."""

@@ -1,7 +1,7 @@
-"""ln, the half-normal quantile and the way between two values, with the same bits on every device.
+"""ln, the half-normal quantile and linear interpolation, with the same bits on every device.
 
-Each is a fixed sequence of separately rounded IEEE operations and of integer operations on bits: a library's own `log`,
-`erfinv` or `lerp` rounds differently on each vector unit. Formulas take tensors and numbers alike, for the fast paths.
+Each is a fixed sequence of separately rounded IEEE operations and of integer operations on bits, because a library's
+`log`, `erfinv` or `lerp` rounds differently on each vector unit. The formulas accept tensors and, for kernels, numbers.
 """
 
 from typing import Any, TypeAlias
@@ -12,19 +12,19 @@ from torch import Tensor
 Value: TypeAlias = Any  # a float64 tensor, or a number in a kernel
 
 LN2_HIGH, LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
-"""ln 2 in two parts: the first ends in 21 zero bits, so that its product with an exponent is exact."""
+"""ln 2 in two parts. The first ends in 21 zero bits, so its product with an exponent is exact."""
 
 SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
-"""√½ as float64: significands are taken from [√½, √2)."""
+"""√½ as float64; significands are in [√½, √2)."""
 
 MANTISSA_BITS = 52
 
 ATANH = tuple(2 / (2 * k + 1) for k in range(9, 0, -1))
-"""2/19, …, 2/5, 2/3: what is left of 2·artanh(s)/s − 2 is below 3·10⁻¹⁷ of ln for |s| ≤ 3 − √8."""
+"""2/19, …, 2/5, 2/3: the series of 2·artanh(s)/s − 2, with an error below 3·10⁻¹⁷ of ln for |s| ≤ 3 − √8."""
 
 CENTRAL_LIMIT, CENTRAL_SHIFT = 0.85, 0.180625
 TAIL_LIMIT, TAIL_SHIFT = 5.0, 1.6
-"""Where the three pieces of the normal quantile meet, and what their variables are measured from."""
+"""The limits of the three pieces of the normal quantile, and the origins of their variables."""
 
 # Wichura's coefficients (PPND16), highest power first: numerator and denominator of each piece.
 # fmt: off
@@ -50,7 +50,7 @@ FAR_TAIL = (
 
 
 def polynomial(x: Value, coefficients: tuple[float, ...]) -> Value:
-    """Horner's scheme, highest power first."""
+    """Evaluates a polynomial by Horner's scheme; the coefficient of the highest power is first."""
     result = coefficients[0] * x + coefficients[1]
     for coefficient in coefficients[2:]:
         result = result * x + coefficient
@@ -58,10 +58,10 @@ def polynomial(x: Value, coefficients: tuple[float, ...]) -> Value:
 
 
 def log_of_parts(significand: Value, exponent: Value) -> Value:
-    """ln(significand · 2^exponent), significand in [√½, √2), both float64.
+    """ln(significand · 2^exponent) for a significand in [√½, √2); both float64.
 
-    With f = significand − 1 and s = f/(2 + f): ln(1 + f) = 2·artanh(s) = f − (f²/2 − s·(f²/2 + R(s²))), where f leads
-    and is exact.
+    With f = significand − 1 and s = f/(2 + f): ln(1 + f) = 2·artanh(s) = f − (f²/2 − s·(f²/2 + R(s²))), where the
+    leading term f is exact.
     """
     f = significand - 1.0
     s = f / (f + 2.0)
@@ -78,34 +78,34 @@ def central_quantile(p: Value) -> Value:
 
 
 def tail_quantile(depth: Value) -> Value:
-    """√2·erf⁻¹(p) for depth = √(−ln((1 − p)/2)) up to 5."""
+    """√2·erf⁻¹(p) for depth = √(−ln((1 − p)/2)) ≤ 5."""
     r = depth - TAIL_SHIFT
     return polynomial(r, NEAR_TAIL[0]) / polynomial(r, NEAR_TAIL[1])
 
 
 def far_quantile(depth: Value) -> Value:
-    """√2·erf⁻¹(p) for depth = √(−ln((1 − p)/2)) from 5."""
+    """√2·erf⁻¹(p) for depth = √(−ln((1 − p)/2)) ≥ 5."""
     r = depth - TAIL_LIMIT
     return polynomial(r, FAR_TAIL[0]) / polynomial(r, FAR_TAIL[1])
 
 
 def log(x: Tensor) -> Tensor:
-    """ln(x) of normal positive float64 within one unit in the last place; differentiable twice.
+    """ln(x) of normal positive float64 to within one unit in the last place; differentiable twice.
 
-    float32, all that Apple's MPS has, goes to `torch.log`.
+    float32, the widest type on Apple's MPS, uses `torch.log`.
     """
     if x.dtype != torch.float64:
         return x.log()
     constant = x.detach()
-    # ln(1 + z) = z − z²/2 + …, and z is 0: no bit of ln changes, and its first two derivatives are there.
+    # ln(1 + z) = z − z²/2 + … with z = 0 changes no bit of ln, and provides its first two derivatives.
     z = (x - constant) / constant
     return _log(constant) + (z - 0.5 * z * z)
 
 
 def half_normal_quantile(p: Tensor) -> Tensor:
-    """√2·erf⁻¹(p), p in [0, 1), the quantile function of |N(0, 1)|, to 10⁻¹⁵ of its value; a constant to autograd.
+    """√2·erf⁻¹(p), p in [0, 1), the quantile function of |N(0, 1)|, to 10⁻¹⁵ relative; a constant to autograd.
 
-    float32, all that Apple's MPS has, goes to `torch.erfinv`.
+    float32, the widest type on Apple's MPS, uses `torch.erfinv`.
     Source: M. J. Wichura, 'Algorithm AS 241: The Percentage Points of the Normal Distribution', Applied Statistics 37
     (1988), 477–484, at (1 + p)/2.
     """

@@ -1,7 +1,7 @@
-"""Where the uniform draws come from.
+"""The sources of uniform draws.
 
-Keyed noise is a function of seed, stream, layer, absolute position and channel alone: the same bits on every device and
-in any batch, chunk, padding or cache state, and no random generator is touched.
+Keyed noise depends only on seed, stream, layer, absolute position and channel. It has the same bits on every device and
+for any batch, chunk, padding and cache state, and it does not use a random generator.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ GOLDEN = 0x9E3779B9  # 2³² / golden ratio: separates the absorbed words
 class Noise:
     """Keyed uniforms on [0, 1): u[t, j] = (((base[j] + t·step[j] + stream·stride[j]) mod 2³²) >> 8) / 2²⁴.
 
-    `base`, `step` (odd) and `stride` (odd) are uint32 vectors of the width, a hash of (seed, layer, channel).
+    `base`, `step` (odd) and `stride` (odd) are uint32 vectors of length width, hashes of seed, layer and channel.
 
     Args:
-        seed: any integer; its lowest 64 bits count.
-        stream: another draw of the same seed, for repeated samples; its lowest 32 bits count.
+        seed: any integer, of which the lowest 64 bits are used.
+        stream: selects another draw with the same seed, for repeated samples; the lowest 32 bits are used.
 
     Raises:
-        ArgumentError: seed or stream is no integer.
+        ArgumentError: seed or stream is not an integer.
 
     See also `Noise.fresh` (new draws each call, as in arXiv 2510.01032) and `Noise.midpoint` (u = ½).
     """
@@ -44,7 +44,7 @@ class Noise:
 
     @staticmethod
     def fresh(generator: torch.Generator | None = None) -> "Fresh":
-        """New draws in each call, from `generator` or from the global one (which moves the sampler's stream too)."""
+        """New draws in each call, from `generator` or from the global one, which changes later sampling."""
         return Fresh(generator)
 
     @staticmethod
@@ -53,15 +53,15 @@ class Noise:
         return Midpoint()
 
     def keys(self, width: int, layer: int = 0) -> Tensor:
-        """`[3, width]` int64: base, step and stride, each below 2³²."""
+        """Returns `[3, width]` int64: base, step and stride, each below 2³²."""
         channel = torch.arange(width, dtype=torch.int64)
         base, step, stride = (_hash_words(channel, (role, layer, self.seed, self.seed >> 32)) for role in range(3))
         return torch.stack((base, step | 1, stride | 1))
 
     def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
-        """float32 `[..., width]`; `positions`, int64, broadcast to `shape[:-1]`; `keys` are by default of layer 0."""
+        """Returns float32 draws of `shape`; int64 `positions` broadcast to `shape[:-1]`; `keys` default to layer 0."""
         keys = (self.keys(shape[-1]) if keys is None else keys).to(positions.device)
-        # Each keeps its lowest 32 bits, and so do products and sums that wrap: half the memory of 64.
+        # int32 takes half the memory of int64; only the lowest 32 bits matter, and products and sums wrap.
         start, step = keys[:2].to(torch.int32)
         if self.stream & WORD:
             start = start + ((self.stream & WORD) * keys[2]).to(torch.int32)
@@ -81,7 +81,7 @@ class Fresh:
     kind: ClassVar[str] = "fresh"
 
     def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
-        """float32 of `shape`, drawn on the device of `positions`."""
+        """Returns float32 draws of `shape` on the device of `positions`."""
         device = positions.device if self.generator is None else self.generator.device
         return torch.rand(shape, generator=self.generator, device=device).to(positions.device)
 
@@ -93,25 +93,25 @@ class Midpoint:
     kind: ClassVar[str] = "midpoint"
 
     def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
-        """float32 of `shape`, all ½."""
+        """Returns float32 of `shape`, all ½."""
         return torch.full(shape, 0.5, device=positions.device)
 
 
 @dataclass(frozen=True, eq=False)
 class Explicit:
-    """The caller's own uniforms, for tests and comparisons; made from a tensor of the shape of the values."""
+    """Uniforms passed by the caller, for tests and comparisons: a tensor of the shape of the values."""
 
     tensor: Tensor
     kind: ClassVar[str] = "explicit"
 
     def check(self, shape: torch.Size) -> None:
-        """Refuses values of another shape."""
+        """Raises ArgumentError if the tensor does not have this shape."""
         if self.tensor.shape != shape:
             shapes = f"{list(shape)}, found {list(self.tensor.shape)}"
-            raise ArgumentError(f"noise: a tensor of uniforms needs the shape of the values {shapes}")
+            raise ArgumentError(f"noise: a tensor of uniforms needs the shape of the values, expected {shapes}")
 
     def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
-        """The tensor itself, in float32."""
+        """Returns the tensor in float32."""
         return self.tensor.to(positions.device, torch.float32)
 
 
@@ -119,7 +119,7 @@ Source = Noise | Fresh | Midpoint | Explicit
 
 
 def source(noise: Source | Tensor) -> Source:
-    """`noise` as a source of uniforms; a tensor becomes `Explicit`, anything else is refused."""
+    """Returns a source of uniforms, `Explicit` for a tensor; raises ArgumentError for anything else."""
     if not isinstance(noise, Tensor | Source):
         raise ArgumentError(
             f"noise: expected Noise(seed), Noise.fresh(), Noise.midpoint() or a tensor, found {noise!r}"
@@ -128,7 +128,7 @@ def source(noise: Source | Tensor) -> Source:
 
 
 def _hash_words(channel: Tensor, words: tuple[int, ...]) -> Tensor:
-    """One well-mixed uint32 (stored in int64) per channel: each word is absorbed and mixed in turn."""
+    """Hashes `words` into one well-mixed uint32 (stored as int64) per channel, one word after another."""
     state = _mix(channel)
     for word in words:
         state = _mix((state + (word & WORD) + GOLDEN) & WORD)
@@ -136,7 +136,7 @@ def _hash_words(channel: Tensor, words: tuple[int, ...]) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """A bijection of 32-bit words with low bias; constants from Wellons' hash-prospector ('lowbias32')."""
+    """Maps 32-bit words by a bijection with low bias; constants from Wellons' hash-prospector ('lowbias32')."""
     x = (x ^ (x >> 16)) * 0x7FEB352D & WORD
     x = (x ^ (x >> 15)) * 0x846CA68B & WORD
     return x ^ (x >> 16)

@@ -1,4 +1,4 @@
-"""What a backend is: what it takes besides the values and the policy, and what it gives back."""
+"""The backend interface: its inputs other than values and policy, and its outputs."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -9,17 +9,17 @@ from armlet.redistribution.rows import Policy
 
 
 class Operands(NamedTuple):
-    """The tensors of one call: where its draws come from, which tokens are padding, how far each scope moves.
+    """Per-call inputs: the source of random draws, the padding mask, and the strength of each scope.
 
-    A named tuple, which compilers follow and `*operands` flattens: torch's operators take no other structure.
+    A named tuple, because torch.compile can trace it and `*operands` unpacks it: torch operators accept no dataclasses.
 
     Args:
-        keys: int64 `[3, width]`, of `Noise.keys`; without keys and `uniforms` every draw is ½.
-        positions: int64 `[scopes, tokens]`: the tokens' absolute positions, with `keys`; None: all 0.
-        stream: of the keyed noise.
-        uniforms: float32 `[scopes, tokens, width]`: the draws themselves, in place of keyed ones.
-        mask: bool `[scopes, tokens]`; False: padding, which neither counts nor moves. None: all tokens are valid.
-        strength: float32 `[scopes]`, in place of the policy's.
+        keys: int64 `[3, width]` from `Noise.keys`; if both `keys` and `uniforms` are None, every draw is ½.
+        positions: int64 `[scopes, tokens]`: absolute token positions, used with `keys`; None means all 0.
+        stream: stream of the keyed noise.
+        uniforms: float32 `[scopes, tokens, width]`: explicit draws, used instead of keyed ones.
+        mask: bool `[scopes, tokens]`: False for padding, which statistics omit and which stays unchanged; None if none.
+        strength: float32 `[scopes]`: overrides the policy's strength.
     """
 
     keys: Tensor | None = None
@@ -30,20 +30,20 @@ class Operands(NamedTuple):
     strength: Tensor | None = None
 
     def split(self, size: int, count: int) -> Iterator["Operands"]:
-        """Those of `count` blocks, each of the next `size` scopes; the last block may be smaller."""
+        """Splits the operands into `count` blocks of `size` scopes each; the last block may be smaller."""
         fields = self._asdict().items()
         by_scope = {name: value for name, value in fields if isinstance(value, Tensor) and name != "keys"}
         for start in range(0, size * count, size):
             yield self._replace(**{name: tensor[start : start + size] for name, tensor in by_scope.items()})
 
 
-class Counted(NamedTuple):
-    """What became of `[scopes, tokens, width]`.
+class BackendResult(NamedTuple):
+    """Output of a backend for values `[scopes, tokens, width]`.
 
     Args:
-        values: shape, dtype and device of the input.
-        moved: int64 `[scopes]`: how many values moved.
-        passed: bool `[scopes]`: the scope had NaN or Inf and passed through unchanged.
+        values: the new values, with shape, dtype and device of the input.
+        moved: int64 `[scopes]`: the number of values moved.
+        passed: bool `[scopes]`: True for a scope with NaN or Inf, which passed through unchanged.
     """
 
     values: Tensor
@@ -52,16 +52,16 @@ class Counted(NamedTuple):
 
 
 class Backend(NamedTuple):
-    """One way to move rows. All give the same bits, at different speeds.
+    """An implementation of row redistribution. All backends produce bit-identical results.
 
     Args:
-        supports: whether `move_rows` takes `a`, `[scopes, tokens, width]`, and the policy here.
-        move_rows: moves `a`, contiguous and not empty, by the policy; the tensors of the operands are contiguous.
-        row_mover: gives a function that moves one row at a time, see `cpu.moves.row_mover`.
-        gated_rows: activation, policy and product with `up` in one pass, see `triton.moves.gated_rows`.
+        supports: whether `move_rows` supports a tensor `[scopes, tokens, width]` with a policy on this machine.
+        move_rows: moves a contiguous, non-empty tensor by the policy; all tensors of the operands are contiguous.
+        row_mover: returns a function that moves one row per call, see `cpu.moves.row_mover`.
+        gated_rows: applies activation, policy and product with `up` in one pass, see `triton.moves.gated_rows`.
     """
 
     supports: Callable[[Tensor, Policy], bool]
-    move_rows: Callable[[Tensor, Policy, Operands], Counted]
+    move_rows: Callable[[Tensor, Policy, Operands], BackendResult]
     row_mover: Callable[..., Callable[..., Tensor]] | None = None
-    gated_rows: Callable[..., Counted] | None = None
+    gated_rows: Callable[..., BackendResult] | None = None

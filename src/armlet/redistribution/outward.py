@@ -1,4 +1,4 @@
-"""Outward: near-zero values pushed away from zero (arXiv 2510.01032, Section 4, and its released code)."""
+"""The policy `Outward` pushes near-zero values away from zero (arXiv 2510.01032, Section 4, and its released code)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,22 +8,22 @@ from torch import Tensor
 
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.order import MAD_TO_SIGMA, Ordered, Sorted, mad, minimum, ordered
-from armlet.redistribution.rows import Draw, Rows, check_choices, check_numbers, known
+from armlet.redistribution.rows import Draw, Rows, cheaply_true, check_choices, check_numbers
 
 
 @dataclass(frozen=True)
 class Outward:
-    """Near-zero values pushed away from zero: the ARM of arXiv 2510.01032.
+    """Pushes near-zero values away from zero: the ARM of arXiv 2510.01032.
 
-    Values with |a| below τ are redrawn as sign(a)·u·upper (or ·lower where negative), u uniform on [0, 1).
+    Values with |a| below τ are redrawn as sign(a)·u·upper (·lower for negative values), u uniform on [0, 1).
 
     Args:
         band: width of the near-zero band in robust standard deviations: ε = 1.4826 · MAD(|a|) · band (the paper's c).
         ceiling: quantile in [0, 1] that bounds positive draws (the paper's p1, there in percent).
-        share: lowest and highest share in [0, 1] of the values that move (the paper's p_min, p_max).
-        proportion: share in [0, 1] of the values that move, in place of `band` and `share` (the paper's p, for Gemma).
+        share: lowest and highest share of values that move, in [0, 1] (the paper's p_min, p_max).
+        proportion: share of values that move, in [0, 1]; replaces `band` and `share` (the paper's p, for Gemma).
         write: "replace" writes the draw (the released code), "add" adds it (the paper's text).
-        ceiling_of: "signed" takes the ceiling from a, "magnitude" from |a| (the released Gemma file).
+        ceiling_of: "signed" computes the ceiling from a, "magnitude" from |a| (the released Gemma file).
         strength: a + strength · (a′ − a), in [0, 1].
 
     Raises:
@@ -50,36 +50,36 @@ class Outward:
         object.__setattr__(self, "share", _share(self.share))
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
-        """`[rows, n]` each: the drawn (or added) values, and the near-zero positions that take them."""
+        """Returns the redrawn values, and which values are near zero and move, `[rows, n]` each."""
         magnitude = rows.magnitude
-        magnitudes = ordered(magnitude, rows.real)
-        upper = (ordered(rows.single, rows.real) if self.ceiling_of == "signed" else magnitudes).quantile(self.ceiling)
-        values = rows.values
-        value = draw() * _bound(values.detach(), minimum(rows.single, rows.real), upper)
-        return (value if self.write == "replace" else values + value), self._near(magnitude, magnitudes, rows.real)
+        magnitudes = ordered(magnitude, rows.valid)
+        values, signed = rows.values, rows.float32
+        upper = (ordered(signed, rows.valid) if self.ceiling_of == "signed" else magnitudes).quantile(self.ceiling)
+        value = draw() * _bound(values.detach(), minimum(signed, rows.valid), upper)
+        return (value if self.write == "replace" else values + value), self._near(magnitude, magnitudes, rows.valid)
 
-    def _near(self, magnitude: Tensor, magnitudes: Ordered | Sorted, real: Tensor | None) -> Tensor:
+    def _near(self, magnitude: Tensor, magnitudes: Ordered | Sorted, valid: Tensor | None) -> Tensor:
         if self.proportion is not None:
             return magnitude <= magnitudes.kth(self.proportion)
-        width = MAD_TO_SIGMA * mad(magnitude, real, magnitudes.median()) * self.band
+        width = MAD_TO_SIGMA * mad(magnitude, valid, magnitudes.median()) * self.band
         near = magnitude < width
-        if real is None and known(near, self._within):
+        if valid is None and cheaply_true(near, self._is_within_share):
             return near
-        high, low = (magnitudes.kth(share) for share in reversed(self.share))  # low is among those up to high
+        high, low = (magnitudes.kth(share) for share in reversed(self.share))  # the values up to high include low
         edge = width.clamp(min=low, max=high)
         return torch.where(edge == width, near, magnitude <= edge)
 
-    def _within(self, near: Tensor) -> bool:
-        """Whether in each row so many values are below ε that it lies within the share's bounds; no row has padding."""
-        least, most = (max(1, round(share * near.shape[-1])) for share in self.share)
+    def _is_within_share(self, near: Tensor) -> bool:
+        """Whether in each row, without padding, the number of values below ε is within the bounds of `share`."""
+        lowest, highest = (max(1, round(share * near.shape[-1])) for share in self.share)
         fewest, greatest = near.sum(-1).aminmax()
-        return least <= fewest.item() and greatest.item() < most
+        return lowest <= fewest.item() and greatest.item() < highest
 
 
 def near_zero_halfwidth(a: Tensor, band: float = 0.13) -> Tensor:
-    """ε = 1.4826 · MAD · band, `[tokens, 1]` float32: the half-width inside which `Outward` calls a value near zero.
+    """ε = 1.4826 · MAD · band, `[tokens, 1]` float32: values of smaller magnitude are near zero for `Outward`.
 
-    `a` is an activated gate, `[tokens, width]`, finite and without padding: anything else is an `ArgumentError`.
+    `a` is an activated gate, `[tokens, width]`, finite and without padding; raises ArgumentError otherwise.
     """
     if a.dim() != 2 or not a.numel() or not a.isfinite().all():
         raise ArgumentError(f"near zero: expected finite values [tokens, width], found shape {list(a.shape)}")
@@ -88,10 +88,10 @@ def near_zero_halfwidth(a: Tensor, band: float = 0.13) -> Tensor:
 
 
 def _bound(values: Tensor, lowest: Tensor, upper: Tensor) -> Tensor:
-    """`[rows, n]`: what a draw is multiplied by, with its sign: `lowest` where values are negative, else `upper`."""
-    if values.dtype is torch.float64:  # a negative value may be 0 in float32, where `lowest` is found
+    """Returns `[rows, n]` signed factors of the draws: `lowest` for negative values, otherwise `upper`."""
+    if values.dtype is torch.float64:  # a negative value may be 0 in float32, from which `lowest` is computed
         return torch.where(values < 0, lowest.clamp(max=0), upper).to(values.dtype)
-    # Infinity of the value's sign, cut to its bound: choosing by random signs takes four times as long.
+    # Infinity with the value's sign, clamped; selecting by sign with `where` takes four times as long.
     return torch.copysign(values.new_full((1, 1), torch.inf), values + 0.0).clamp(lowest, upper)
 
 

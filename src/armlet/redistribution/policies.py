@@ -1,4 +1,4 @@
-"""What policies there are, and how one is written: a line of text, a name with settings (JSON), a name with numbers."""
+"""The policies, and their conversion to and from text, a name with settings (JSON), and a name with numbers."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -17,29 +17,29 @@ POLICIES = {policy.name: policy for policy in BUILT_IN_POLICIES}
 MAIN_SETTINGS = {"outward": ("band", "ceiling"), "inward": ("knee", "curve"), "transport": ("spread",)}
 
 NO_NUMBER = -1.0
-"""The number of a setting that is None; no setting is negative."""
+"""Represents a setting that is None; no setting is negative."""
 
 
 def settings(policy: object) -> dict[str, object]:
-    """The fields of a policy, or of another dataclass of plain values, in order."""
+    """Returns the fields of a policy, or of another dataclass of plain values, in order."""
     return {field.name: getattr(policy, field.name) for field in fields(policy)}  # type: ignore[arg-type]
 
 
 def make_policy(name: str, values: Mapping[str, object]) -> Policy:
-    """The policy of a name and settings, left out ones at their defaults; `ArgumentError` where there is none such."""
+    """Makes a policy from its name and settings; missing settings have defaults; raises ArgumentError if invalid."""
     if name not in POLICIES:
         raise ArgumentError(f"policy: expected one of {', '.join(POLICIES)}, found {name!r}")
-    known = settings(POLICIES[name]())
-    unknown = [key for key in values if key not in known]
+    defaults = settings(POLICIES[name]())
+    unknown = [key for key in values if key not in defaults]
     if unknown:
-        raise ArgumentError(f"{name}: unknown {', '.join(unknown)}; there are {', '.join(known)}")
-    return POLICIES[name](**values)  # type: ignore[arg-type] - each policy checks its own
+        raise ArgumentError(f"{name}: unknown {', '.join(unknown)}; expected {', '.join(defaults)}")
+    return POLICIES[name](**values)  # type: ignore[arg-type] - each policy checks its settings
 
 
 def parse_policy(text: str) -> Policy:
-    """A policy from a line such as "outward", "outward:band=0.2,share=0.02/0.25" or "published:Qwen2.5-Math-7B/AIME24".
+    """Parses a policy such as "outward", "outward:band=0.2,share=0.02/0.25" or "published:Qwen2.5-Math-7B/AIME24".
 
-    What does not exist, is out of range or was not published is an `ArgumentError`.
+    Raises ArgumentError for a policy or setting that is unknown, out of range or was not published.
     """
     name, _, rest = text.partition(":")
     if name == PUBLISHED:
@@ -48,8 +48,8 @@ def parse_policy(text: str) -> Policy:
     pairs = [pair.partition("=") for pair in rest.split(",")] if rest else []
     for field, equals, _ in pairs:
         if not equals:
-            form = "settings are written name=value, and a pair as share=0.02/0.25"
-            raise ArgumentError(f"{name}: {form}; found {field!r}")
+            form = "expected settings as name=value, and a pair as share=0.02/0.25"
+            raise ArgumentError(f"{name}: {form}, found {field!r}")
     return make_policy(name, {field: _parse_value(value) for field, _, value in pairs})
 
 
@@ -66,14 +66,14 @@ def _parse_number(text: str) -> float | str:
 
 
 def detail(policy: Policy) -> str:
-    """The settings that describe a policy to a reader: the main ones, and whatever is not its default."""
+    """Describes a policy by its main settings and all settings that differ from their defaults."""
     values, defaults = settings(policy), settings(type(policy)())
     main = MAIN_SETTINGS[policy.name]
     return ", ".join(f"{name} {value}" for name, value in values.items() if name in main or value != defaults[name])
 
 
 def to_numbers(policy: Outward | Inward | Transport) -> tuple[str, list[float]]:
-    """The policy's name and its settings in order as numbers: choices by index, a pair as two, None as −1."""
+    """Returns the policy's name and its settings as numbers: choices by index, a pair as two numbers, None as −1."""
     numbers: list[float] = []
     for name, value in settings(policy).items():
         if isinstance(value, tuple):
@@ -86,7 +86,7 @@ def to_numbers(policy: Outward | Inward | Transport) -> tuple[str, list[float]]:
 
 
 def from_numbers(name: str, numbers: list[float]) -> Policy:
-    """The policy of `to_numbers`."""
+    """Returns the policy that `to_numbers` converted."""
     return _policy_of_numbers(name, tuple(numbers))
 
 

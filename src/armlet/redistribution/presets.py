@@ -14,20 +14,20 @@ PUBLISHED_SETTINGS: dict[str, tuple[tuple[float, float] | None, ...]] = {
     "Gemma-3-4B-it": ((0.5, 0.965), (0.25, 0.85), (0.25, 0.965), (0.25, 0.85), (0.25, 0.965), (0.25, 0.75)),
     "Gemma-3-27B-it": ((0.5, 0.965), (0.25, 0.85), (0.25, 0.85), (0.25, 0.70), (0.25, 0.85), (0.25, 0.85)),
 }
-"""Band (for Gemma: proportion) and ceiling for each of `PUBLISHED_TASKS`; None where the authors did not use ARM."""
+"""Band (for Gemma: proportion) and ceiling for each of `PUBLISHED_TASKS`; None if the authors did not use ARM."""
 
 ALIASES = {"gpqadiamond": "gpqad", "gpqa": "gpqad", "aime2024": "aime24", "aime2025": "aime25"}
 
 
 def published(model_id: str, task: str) -> Outward:
-    """The authors' setting for a model and a task, as their released code runs it.
+    """Returns the authors' setting for a model and a task, as in their released code.
 
-    Band or proportion and ceiling are Table 9's. Two things come from the released files, since the numbers were made
-    with them: Llama's share starts at 0.2 (the paper says 0.02), and Gemma's ceiling is taken from |a|.
+    Band or proportion and ceiling are from Table 9. Two settings are from the released code, which produced its
+    results: Llama's share starts at 0.2 (0.02 in the paper), and Gemma's ceiling is computed from |a|.
 
     Args:
-        model_id: a model of Table 9, with or without its organisation; case does not matter.
-        task: one of GPQA-D, MATH-500, AIME24, AIME25, HumanEval, LiveCodeBench.
+        model_id: a model of Table 9, with or without its organisation, in any case.
+        task: GPQA-D, MATH-500, AIME24, AIME25, HumanEval or LiveCodeBench.
 
     Raises:
         ArgumentError: the model or the task is not in the table, or the authors did not use ARM there.
@@ -36,7 +36,7 @@ def published(model_id: str, task: str) -> Outward:
     column = _find_name("task", str(task), PUBLISHED_TASKS)
     setting = PUBLISHED_SETTINGS[model][PUBLISHED_TASKS.index(column)]
     if setting is None:
-        raise ArgumentError(f"presets: the authors used no ARM for {model} on {column} (Table 9)")
+        raise ArgumentError(f"presets: the authors did not use ARM for {model} on {column} (Table 9)")
     amount, ceiling = setting
     if model.startswith("Gemma"):
         return Outward(proportion=amount, ceiling=ceiling, ceiling_of="magnitude")
@@ -44,11 +44,11 @@ def published(model_id: str, task: str) -> Outward:
 
 
 def _find_name(kind: str, name: str, names: tuple[str, ...]) -> str:
-    plain = {_letters_and_digits(candidate): candidate for candidate in names}
+    names_by_key = {_letters_and_digits(candidate): candidate for candidate in names}
     key = ALIASES.get(_letters_and_digits(name), _letters_and_digits(name))
-    if key not in plain:
-        raise ArgumentError(f"presets: no published {kind} {name!r}; there are {', '.join(names)}")
-    return plain[key]
+    if key not in names_by_key:
+        raise ArgumentError(f"presets: no published {kind} {name!r}; expected one of {', '.join(names)}")
+    return names_by_key[key]
 
 
 def _letters_and_digits(name: str) -> str:

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from armlet import Inward, Noise, Outward
 from armlet.evaluation.conditions.conditions import Treatment, conditions
 from armlet.integrations.vllm.engine import single_treatment
-from armlet.integrations.vllm.settings import check_request, configured, request_strength, resolve, salted
+from armlet.integrations.vllm.settings import (
+    check_request,
+    configured,
+    request_salt,
+    request_strength,
+    resolve,
+)
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 
@@ -17,7 +23,12 @@ def test_a_setting_is_written_out_in_full_and_read_back():
     config = resolve({"armlet": {"policy": "inward", "knee": 0.9, "layers": "all", "seed": 5}, "other": 1}, "")
     assert config["other"] == 1
     assert {"curve", "strength", "scope", "noise", "stream"} <= set(config["armlet"])
-    assert configured(config) == {"policy": Inward(knee=0.9), "layers": "all", "scope": "token", "noise": Noise(5)}
+    assert configured(config) == {
+        "policy": Inward(knee=0.9),
+        "layers": "all",
+        "scope": "token",
+        "noise": Noise(5),
+    }
     assert resolve(config, "") == config
 
 
@@ -44,11 +55,11 @@ def test_the_site_product_is_refused_by_the_engine_and_by_an_evaluation_through_
     entry = {"policy": "outward", "site": "product"}
     (tmp_path / "armlet.json").write_text(json.dumps(entry))
     for settings, model in (({"armlet": entry}, ""), ({"armlet": str(tmp_path)}, ""), ({}, str(tmp_path))):
-        with pytest.raises(ArgumentError, match="in one step, and ARM is built into it at the site gate alone"):
+        with pytest.raises(ArgumentError, match="in one step, which supports ARM only at the site gate"):
             resolve(settings, model)
     assert resolve({"armlet": entry | {"site": "gate"}}, "") == resolve({"armlet": {"policy": "outward"}}, "")
     treated = conditions([Treatment(Outward(), site="product")], [], placebos=False)
-    with pytest.raises(ArgumentError, match="at the site gate alone: outward site=product"):
+    with pytest.raises(ArgumentError, match="only supports ARM at the site gate: outward site=product"):
         single_treatment(treated, [])
 
 
@@ -73,13 +84,13 @@ def test_words_and_numbers(asked, strength):
 
 @given(st.floats(0, 1), st.floats(0, 1), st.none() | st.text())
 def test_requests_share_cached_prefixes_where_their_strength_is_the_same_alone(this, other, salt):
-    first, second = (salted(salt, {"armlet": strength}) for strength in (this, other))
+    first, second = (request_salt(salt, {"armlet": strength}) for strength in (this, other))
     assert (first == second) == (this == other)
-    assert salted(salt, {}) != first
+    assert request_salt(salt, {}) != first
 
 
 def test_no_salt_of_a_requests_own_is_that_of_another_strength():
-    off = salted(None, {"armlet": "off"})
-    assert salted(off, {}) != off
-    assert salted(off, {"armlet": "on"}) != off
-    assert salted(None, {}) is None
+    off = request_salt(None, {"armlet": "off"})
+    assert request_salt(off, {}) != off
+    assert request_salt(off, {"armlet": "on"}) != off
+    assert request_salt(None, {}) is None

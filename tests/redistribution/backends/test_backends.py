@@ -363,7 +363,7 @@ def test_where_the_pool_starts_no_thread_any_more_the_caller_does_it_all(monkeyp
 
 @pytest.mark.parametrize("policy", [Outward(), Inward(), Transport()], ids=repr)
 def test_the_scratch_of_a_thread_is_at_most_a_megabyte(policy):
-    size = moves._job(policy, moves.WIDEST_ROWS[type(policy)], torch.float32).room + threads.ALIGNED
+    size = moves._job(policy, moves.MAX_WIDTHS[type(policy)], torch.float32).room + threads.ALIGNED
     assert size <= 1_000_000
 
 
@@ -581,5 +581,5 @@ def test_a_torch_without_the_internals_takes_the_plain_path_with_the_same_bits(p
 def test_a_missing_internal_is_said_by_name(monkeypatch):
     monkeypatch.setattr(backends, "MISSING", ["_functorch.no_such_name"])
     monkeypatch.delenv("ARMLET_BACKEND", raising=False)
-    with pytest.warns(UserWarning, match=r"has no _functorch.no_such_name.*plain PyTorch takes its place"):
+    with pytest.warns(UserWarning, match=r"has no _functorch.no_such_name.*plain PyTorch is used instead"):
         assert backends.backend_for(gate(2, 1, 16), Outward()) is PLAIN

@@ -51,7 +51,7 @@ class Matched(Placebo):
         target, moved = self.policy.move(rows, lambda: uniforms)
         before = rows.values.detach().double()
         after = torch.where(moved, torch.lerp(before, target.detach().double(), self.policy.strength), before)
-        valid = torch.ones_like(moved) if rows.real is None else rows.real
+        valid = torch.ones_like(moved) if rows.valid is None else rows.valid
         moved = moved & valid & (self.policy.strength > 0)
         chosen = _lowest(_derived_uniforms(uniforms, CHOICE_ROLE).masked_fill(~valid, 2), moved.sum(-1, keepdim=True))
         difference = _variance(after, valid) - _variance(before, valid)

@@ -1,8 +1,8 @@
-"""ARM inside vLLM, out of tree: an entry point of the group `vllm.general_plugins`, nothing to import or to patch.
+"""ARM inside vLLM, loaded through an entry point of the group `vllm.general_plugins`: no import, no patched files.
 
-`settings` reads what the engine is configured with, and refuses what cannot be served; `seams` wraps the places of vLLM
-that ARM needs; `sites` finds the gated MLPs of the loaded model; `operator` replaces their activation; `serving` gives
-it each token's position and strength. vLLM's types are known in its own environment alone.
+`settings` reads and checks the engine's configuration, and `seams` wraps the functions of vLLM that ARM needs. `sites`
+finds the gated MLPs of the loaded model, `operator` replaces their activation, and `serving` sets each token's position
+and strength. Types of vLLM are only checked in its own environment.
 """
 
 from armlet.integrations.vllm.seams import wrap_vllm as register

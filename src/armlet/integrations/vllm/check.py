@@ -1,4 +1,4 @@
-"""Proof that ARM fires in vLLM: the same prompts through the model without it and with it."""
+"""Checks that ARM acts in vLLM: runs the same prompts through the model without ARM and with it."""
 
 # pyright: reportMissingImports=false
 
@@ -10,16 +10,16 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from armlet.checkpoints.identity import model_folder
-from armlet.integrations.vllm.offline import OFF, RankReport, opened, reports, run_prompts, token_logprobs
+from armlet.integrations.vllm.offline import OFF, RankReport, open_llm, reports, run_prompts, token_logprobs
 from armlet.integrations.vllm.settings import ExtraArgs, full_setting
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
     from vllm import LLM
 
-REPEATS = 5  # timed runs of each engine, after one that warms it up
-FEW_REQUESTS = {"kv_cache_memory_bytes": 2**30, "enable_prefix_caching": False}  # options of both engines
-MOST_POSITIONS = 1024  # tokens of prompt and answer
+REPEATS = 5  # timed runs of each engine, after one to warm up
+SMALL_CACHE = {"kv_cache_memory_bytes": 2**30, "enable_prefix_caching": False}  # options of both engines
+MAX_POSITIONS = 1024  # most tokens of prompt and answer
 
 
 class EngineAnswers(NamedTuple):
@@ -31,21 +31,21 @@ class EngineAnswers(NamedTuple):
 
 @dataclass(frozen=True)
 class Check:
-    """The comparison of both engines."""
+    """The comparison of the engines without and with ARM."""
 
-    model: str  # as it was named
+    model: str  # name of the model, as passed
     settings: dict[str, object]  # the content of an armlet.json
-    ranks: list[RankReport]  # of `armlet_report`, after all requests
-    missing: list[int]  # layers that were asked for and are on no rank, or saw no token
-    changed: int  # the number of answers that ARM changes
-    prompts: int  # the number of prompts
-    off_equal: bool  # with ARM off by request, tokens and log-probabilities are bit for bit the baseline's
-    mates_equal: bool  # so are the tokens of requests without ARM in a batch with requests that have it
+    ranks: list[RankReport]  # reports of the ranks after all requests
+    missing: list[int]  # requested layers that are on no rank or received no tokens
+    changed: int  # number of answers that ARM changes
+    prompts: int  # number of prompts
+    off_equal: bool  # with ARM turned off by requests, tokens and log-probabilities equal the baseline's bit for bit
+    mates_equal: bool  # tokens of requests without ARM, batched with requests that use ARM, equal the baseline's
     seconds: dict[str, float]  # median seconds per generated token: baseline, on, off
 
     @property
     def passed(self) -> bool:
-        """ARM fired where it was asked for, and nowhere else."""
+        """Whether ARM acted in the requested layers and for the requested prompts, and only there."""
         fired = any(rank["layers"] for rank in self.ranks) and not self.missing
         return fired and self.off_equal and self.mates_equal
 
@@ -61,27 +61,27 @@ def check_serving(
     dtype: str,
     tick: Callable[[str], None],
 ) -> Check:
-    """Loads the model twice, without ARM and then with it, and runs the same prompts, at least two.
+    """Loads the model without ARM and then with it, and runs the same prompts, at least two.
 
-    `settings` are the content or the name of an armlet.json, `tokens` those of each answer; `tick` is told what comes
-    next.
+    `settings` are the content or the path of an armlet.json; `tokens` is the number of tokens per answer; `tick` is
+    called with a description of each next step.
 
     Raises:
-        ArgumentError: fewer than two prompts, or settings that vLLM cannot serve.
+        ArgumentError: fewer than two prompts, or settings that vLLM does not support.
         EngineError: vLLM is not installed, or cannot load the model.
     """
     if len(prompts) < 2:
-        raise ArgumentError("vllm-check: two prompts are needed, one of them to stay without ARM beside the other")
+        raise ArgumentError(f"vllm-check: expected at least two prompts, with and without ARM, found {len(prompts)}")
     full, folder = full_setting(settings), str(model_folder(model))
     options = {"enforce_eager": eager, "tensor_parallel_size": tensor_parallel, "dtype": dtype}
-    options |= {"max_model_len": _most_positions(folder)} | FEW_REQUESTS
+    options |= {"max_model_len": _max_positions(folder)} | SMALL_CACHE
     seconds: dict[str, float] = {}
     tick("loading without ARM")
-    with opened(folder, False, **options) as engine:
+    with open_llm(folder, False, **options) as engine:
         tick("answering without ARM")
         baseline, seconds["baseline"] = _timed(engine, prompts, tokens, None)
     tick("loading with ARM")
-    with opened(folder, full, **options) as engine:
+    with open_llm(folder, full, **options) as engine:
         tick("answering with ARM")
         on, seconds["on"] = _timed(engine, prompts, tokens, None)
         off, seconds["off"] = _timed(engine, prompts, tokens, OFF)
@@ -93,7 +93,7 @@ def check_serving(
 
 
 def _timed(engine: "LLM", prompts: Sequence[str], tokens: int, extra_args: ExtraArgs) -> tuple[EngineAnswers, float]:
-    """The answers, and the median seconds per generated token."""
+    """Returns the answers, and the median seconds per generated token."""
     answers = _engine_answers(engine, prompts, tokens, extra_args)
     seconds = []
     for _ in range(REPEATS):
@@ -104,22 +104,22 @@ def _timed(engine: "LLM", prompts: Sequence[str], tokens: int, extra_args: Extra
 
 
 def _engine_answers(engine: "LLM", prompts: Sequence[str], tokens: int, *extra_args: ExtraArgs) -> EngineAnswers:
-    """Greedy answers; the prompts take turns at `extra_args`."""
+    """Generates greedy answers; the prompts use the `extra_args` in turn."""
     from vllm import SamplingParams
 
     greedy = {"temperature": 0, "max_tokens": tokens, "ignore_eos": True, "logprobs": 0}
-    params = [SamplingParams(**greedy, extra_args=asked) for _, asked in zip(prompts, cycle(extra_args), strict=False)]
+    params = [SamplingParams(**greedy, extra_args=extra) for _, extra in zip(prompts, cycle(extra_args), strict=False)]
     outputs = [output.outputs[0] for output in run_prompts(engine, prompts, params)]
     logprobs = [token_logprobs(output.token_ids, output.logprobs) for output in outputs]
     return EngineAnswers([list(output.token_ids) for output in outputs], logprobs)
 
 
-def _most_positions(folder: str) -> int:
-    """`MOST_POSITIONS`, or the model's own limit where that is lower."""
+def _max_positions(folder: str) -> int:
+    """Returns `MAX_POSITIONS`, or the model's limit if it is lower."""
     from transformers import AutoConfig
 
     text = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
-    return min(MOST_POSITIONS, getattr(text, "max_position_embeddings", MOST_POSITIONS))
+    return min(MAX_POSITIONS, getattr(text, "max_position_embeddings", MAX_POSITIONS))
 
 
 def _missing(ranks: Sequence[RankReport]) -> list[int]:

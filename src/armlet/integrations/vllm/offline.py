@@ -1,4 +1,4 @@
-"""vLLM's offline engine: opened with ARM or without, asked, and closed again."""
+"""Opens vLLM's offline engine with or without ARM, runs prompts, and closes it."""
 
 # pyright: reportMissingImports=false
 
@@ -19,17 +19,17 @@ ENVIRONMENT = {
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is for the result
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine's errors are raised here, and Ctrl-C arrives once
 }
-"""Environment variables, where the user has not set them."""
+"""Environment variables that are set unless the user has set them."""
 
-CPU_CACHE = 2**31  # bytes of keys and values on a CPU, where vLLM would take nearly all of the memory
-OFF: dict[str, object] = {SETTING_KEY: "off"}  # a request's `extra_args` without ARM
+CPU_CACHE = 2**31  # bytes of keys and values on a CPU, of which vLLM would otherwise use nearly all memory
+OFF: dict[str, object] = {SETTING_KEY: "off"}  # `extra_args` of a request without ARM
 
 LayerCounts = dict[str, int | float]
-"""calls, tokens, moved, share_moved, passed: of one layer, as in `ARM.report`."""
+"""calls, tokens, moved, share_moved and passed of one layer, as in `ARM.report`."""
 
 
 class RankReport(TypedDict):
-    """What ARM did on one rank: the layers `asked` for, and the counts of those `layers` that are on it."""
+    """Report of one rank: the requested layers (`asked`), and the counts of this rank's `layers`."""
 
     rank: int
     asked: list[int]
@@ -37,18 +37,18 @@ class RankReport(TypedDict):
 
 
 class EngineError(ArmletError, RuntimeError):
-    """vLLM is not installed, it cannot load the model, or it refuses a request."""
+    """vLLM is not installed, cannot load the model, or rejects a request."""
 
 
 @contextmanager
-def opened(model: str, settings: object, **options: object) -> "Iterator[LLM]":
-    """A `vllm.LLM` of a folder; at the end of the block its processes end, and its memory in this one is free again.
+def open_llm(model: str, settings: object, **options: object) -> "Iterator[LLM]":
+    """Opens a `vllm.LLM` for a folder; the end of the block ends its processes and frees its memory in this one.
 
-    `settings` are the content of an armlet.json, or False for no ARM, even where the folder has such a file.
+    `settings` are the content of an armlet.json, or False for no ARM, even if the folder contains such a file.
 
     Raises:
         EngineError: vLLM is not installed, or cannot load the model.
-        ArmletError: ARM cannot be served with these settings.
+        ArmletError: vLLM does not support ARM with these settings.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -58,7 +58,7 @@ def opened(model: str, settings: object, **options: object) -> "Iterator[LLM]":
         from vllm.platforms import current_platform
     except ImportError as error:
         raise EngineError(
-            f"vLLM is not installed in this environment ({error}): pip install '.[vllm]' in the checkout, in vLLM's own"
+            f"vLLM is not installed in this environment ({error}): in the checkout, pip install '.[vllm]' into vLLM's"
         ) from error
     defaults = {"kv_cache_memory_bytes": CPU_CACHE} if current_platform.is_cpu() else {}
     arguments: dict = {"use_tqdm_on_load": False} | defaults | options
@@ -66,7 +66,7 @@ def opened(model: str, settings: object, **options: object) -> "Iterator[LLM]":
         engine = LLM(model, additional_config={SETTING_KEY: settings}, **arguments)
     except ArmletError:
         raise
-    except Exception as error:  # whatever stops an engine, in this process or in its own
+    except Exception as error:  # any failure of the engine, in this process or its own
         raise EngineError(f"{model}: vLLM cannot load it ({type(error).__name__}: {error})") from error
     try:
         yield engine
@@ -78,31 +78,31 @@ def opened(model: str, settings: object, **options: object) -> "Iterator[LLM]":
 def run_prompts(
     engine: "LLM", prompts: "Sequence[PromptType]", params: "Sequence[SamplingParams]"
 ) -> "list[RequestOutput]":
-    """The engine's outputs for prompts, texts or `{"prompt_token_ids": ids}`, in their order.
+    """Returns the engine's outputs for prompts, in order; a prompt is a text or `{"prompt_token_ids": ids}`.
 
     Raises:
-        EngineError: it refuses one, such as a prompt that is too long.
+        EngineError: vLLM rejects a request, for example because a prompt is too long.
     """
     from vllm.exceptions import VLLMError
 
     try:
         return engine.generate(list(prompts), list(params), use_tqdm=False)
     except (VLLMError, ValueError) as error:
-        raise EngineError(f"vLLM does not take the request ({error})") from error
+        raise EngineError(f"vLLM rejects the request ({error})") from error
 
 
 def token_logprobs(tokens: Sequence[int], steps: "Sequence[dict[int, Logprob] | None] | None") -> list[float]:
-    """The log-probability of each token, from those of each step, which vLLM returns where a request asks for them.
+    """Returns the log-probability of each token, given vLLM's log-probabilities of each step.
 
     Raises:
-        EngineError: it returned none.
+        EngineError: the log-probabilities of a token are missing.
     """
-    known = [step for step in steps or [] if step is not None]
-    if len(known) != len(tokens):
-        raise EngineError(f"vLLM returned log-probabilities for {len(known)} of {len(tokens)} tokens")
-    return [step[token].logprob for token, step in zip(tokens, known, strict=True)]
+    complete = [step for step in steps or [] if step is not None]
+    if len(complete) != len(tokens):
+        raise EngineError(f"vLLM returned log-probabilities for {len(complete)} of {len(tokens)} tokens")
+    return [step[token].logprob for token, step in zip(tokens, complete, strict=True)]
 
 
 def reports(engine: "LLM") -> list[RankReport]:
-    """What ARM did so far, rank by rank."""
+    """Returns the report of each rank so far."""
     return engine.collective_rpc(f"{SETTING_KEY}_report")

@@ -1,6 +1,6 @@
-"""The places of vLLM that ARM needs, each wrapped once in each process.
+"""Wraps the functions of vLLM that ARM needs, once per process.
 
-vLLM calls `wrap_vllm` in every process it starts. Where the engine is not configured for ARM, the wrappers do nothing.
+vLLM calls `wrap_vllm` in every process that it starts. The wrappers do nothing unless the engine is configured for ARM.
 """
 
 # pyright: reportMissingImports=false
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from armlet.integrations.vllm import settings
 from armlet.integrations.vllm.offline import RankReport
-from armlet.integrations.vllm.serving import SERVING_ATTRIBUTE, Serving
-from armlet.integrations.vllm.settings import SETTING_KEY, ExtraArgs, check_request, configured, refuse, resolve, salted
+from armlet.integrations.vllm.serving import ARM_ATTRIBUTE, WorkerArm
+from armlet.integrations.vllm.settings import SETTING_KEY, ExtraArgs
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 WRAPPED = "_armlet_wrapped"
 
-REQUESTS_OF_BEAMS = (
+BEAM_SEARCH_REQUESTS = (
     "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest",
     "vllm.entrypoints.openai.completion.protocol:CompletionRequest",
     "vllm.entrypoints.speech_to_text.transcription.protocol:TranscriptionRequest",
@@ -40,12 +41,12 @@ REQUESTS_OF_BEAMS = (
 )
 
 Call = Callable[[], Any]
-"""Runs what is wrapped, with the arguments of this call."""
+"""Calls the wrapped function with the arguments of this call."""
 
 
 def wrap_vllm() -> None:
-    """Wraps vLLM; the entry point `vllm.general_plugins`. Calling it twice is no error."""
-    places = (
+    """Wraps vLLM; the entry point `vllm.general_plugins`. Calling it twice is not an error."""
+    functions = (
         ("vllm.triton_utils.dispatcher", "_rebind_kernels", _rebind_kernels),
         ("vllm.engine.arg_utils:EngineArgs", "create_engine_config", _create_config),
         ("vllm.config:VllmConfig", "use_v2_model_runner", _choose_runner),
@@ -56,7 +57,7 @@ def wrap_vllm() -> None:
         ("vllm.v1.worker.gpu_model_runner:GPUModelRunner", "_model_forward", _run_forward),
         ("vllm.v1.worker.gpu_model_runner:GPUModelRunner", "_dummy_run", _run_dummy),
     )
-    for owner, name, around in places:
+    for owner, name, around in functions:
         _wrap(resolve_name(owner), name, around)
     for loader in _subclasses(resolve_name("vllm.model_executor.model_loader:BaseModelLoader")):
         if "load_model" in vars(loader):
@@ -65,7 +66,7 @@ def wrap_vllm() -> None:
 
 
 def _wrap(owner: type | ModuleType, name: str, around: Callable[..., object]) -> None:
-    """Replaces a method, class method, property or a module's function by `around(call, *its arguments)`."""
+    """Replaces a method, class method, property or function by `around(call, *arguments)`."""
     attribute = vars(owner).get(name)
     if attribute is None:
         raise RuntimeError(f"armlet: this vLLM has no {owner.__name__}.{name}; armlet was built for 0.32")
@@ -87,9 +88,9 @@ def _subclasses(owner: type) -> list[type]:
 
 
 def _rebind_kernels(call: Call, _overrides: object) -> None:
-    """Hides llvmlite from vLLM's search through all modules, which fails at its library object (any attribute exists).
+    """Hides llvmlite from vLLM's search through all modules, which fails at llvmlite's library object.
 
-    Without this, it fails in a process that has used numba, as ARM on the CPU does.
+    That object has every attribute. The search would fail in a process that has used numba, as ARM does on CPUs.
     """
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "llvmlite"}
     try:
@@ -99,21 +100,21 @@ def _rebind_kernels(call: Call, _overrides: object) -> None:
 
 
 def _create_config(call: Call, arguments: "EngineArgs", *_: object, **__: object) -> "VllmConfig":
-    arguments.additional_config = resolve(arguments.additional_config, arguments.model)
+    arguments.additional_config = settings.resolve(arguments.additional_config, arguments.model)
     config = call()
-    if entry := configured(config.additional_config):
-        refuse(config, entry["policy"].name)
-        for request in REQUESTS_OF_BEAMS:  # without ARM in an engine, the server's modules are not even imported
-            _wrap(resolve_name(request), "to_beam_search_params", _refuse_beam_strength)
+    if entry := settings.configured(config.additional_config):
+        settings.check_config(config, entry["policy"].name)
+        for request in BEAM_SEARCH_REQUESTS:  # imports the server's modules only for engines with ARM
+            _wrap(resolve_name(request), "to_beam_search_params", _reject_beam_strength)
     return config
 
 
 def _choose_runner(call: Call, config: "VllmConfig") -> bool:
-    """Runner V1, which has one place before each forward pass; V2 where the user insists, for `refuse` to say so."""
+    """Chooses runner V1, which allows code before each forward pass; V2, if the user set it, fails `check_config`."""
     import vllm.envs as envs
 
-    with_arm = isinstance(config.additional_config, dict) and SETTING_KEY in config.additional_config
-    return call() if not with_arm or envs.VLLM_USE_V2_MODEL_RUNNER else False
+    uses_arm = isinstance(config.additional_config, dict) and SETTING_KEY in config.additional_config
+    return call() if not uses_arm or envs.VLLM_USE_V2_MODEL_RUNNER else False
 
 
 def _validate_params(
@@ -123,31 +124,30 @@ def _validate_params(
 
     try:
         extra_args = getattr(params, "extra_args", getattr(params, "extra_kwargs", None))
-        check_request(extra_args, processor.vllm_config.additional_config)
+        settings.check_request(extra_args, processor.vllm_config.additional_config)
     except ArgumentError as error:
-        raise VLLMValidationError(str(error)) from error  # the server answers it with status 400
+        raise VLLMValidationError(str(error)) from error  # the server responds with status 400
     return call()
 
 
-def _refuse_beam_strength(call: Call, request: "CompletionRequest", *_: object, **__: object) -> object:
+def _reject_beam_strength(call: Call, request: "CompletionRequest", *_: object, **__: object) -> object:
     from vllm.exceptions import VLLMValidationError
 
     if SETTING_KEY in (request.vllm_xargs or {}):
         raise VLLMValidationError(
-            f"vllm_xargs: {SETTING_KEY} was given, and vLLM's beam search drops it: beams run as the engine is "
-            "configured"
+            f"vllm_xargs: {SETTING_KEY} is set, but vLLM's beam search drops it: beams run as the engine is configured"
         )
     return call()
 
 
 def _extra_args(request: "EngineCoreRequest | CachedRequestState") -> ExtraArgs:
-    """`extra_args` of a request that generates, `extra_kwargs` of one that pools."""
+    """Returns `extra_args` of a generation request, or `extra_kwargs` of a pooling request."""
     pooling = request.pooling_params
     return getattr(request.sampling_params, "extra_args", None) if pooling is None else pooling.extra_kwargs
 
 
 def _salt_request(call: Call, _cls: type, request: "EngineCoreRequest", *_: object, **__: object) -> object:
-    request.cache_salt = salted(request.cache_salt, _extra_args(request))
+    request.cache_salt = settings.request_salt(request.cache_salt, _extra_args(request))
     return call()
 
 
@@ -157,19 +157,19 @@ def _load_with_arm(
     from vllm.logger import init_logger
 
     model = call()
-    arguments = configured(vllm_config.additional_config)
-    if not arguments or _is_draft(vllm_config, model_config) or hasattr(model, SERVING_ATTRIBUTE):
+    arguments = settings.configured(vllm_config.additional_config)
+    if not arguments or _is_draft(vllm_config, model_config) or hasattr(model, ARM_ATTRIBUTE):
         return model
-    most = vllm_config.scheduler_config.max_num_batched_tokens
-    serving = Serving(model, arguments, most, vllm_config.device_config.device)
-    setattr(model, SERVING_ATTRIBUTE, serving)
+    max_tokens = vllm_config.scheduler_config.max_num_batched_tokens
+    worker_arm = WorkerArm(model, arguments, max_tokens, vllm_config.device_config.device)
+    setattr(model, ARM_ATTRIBUTE, worker_arm)
     logger = init_logger(f"vllm.plugins.{SETTING_KEY}")
-    logger.info("armlet: %s in layers %s on this rank", serving.policy, list(serving.places))
+    logger.info("armlet: %s in layers %s on this rank", worker_arm.policy, list(worker_arm.modules))
     return model
 
 
 def _is_draft(vllm_config: "VllmConfig", model_config: "ModelConfig") -> bool:
-    """Whether this is the draft model of speculative decoding; one without a model has the target's configuration."""
+    """Whether this is a draft model; speculative decoding without a draft model has the target's configuration."""
     speculative = vllm_config.speculative_config
     draft, target = (getattr(speculative, f"{role}_model_config", None) for role in ("draft", "target"))
     return model_config is draft and draft is not target
@@ -177,44 +177,45 @@ def _is_draft(vllm_config: "VllmConfig", model_config: "ModelConfig") -> bool:
 
 def _load_worker(call: Call, worker: "Worker", *_: object, **__: object) -> object:
     result = call()
-    if configured(worker.vllm_config.additional_config) and _serving(worker.model_runner) is None:
+    if settings.configured(worker.vllm_config.additional_config) and _worker_arm(worker.model_runner) is None:
         raise ArgumentError(
-            f"ARM is not in the model: load_format {worker.vllm_config.load_config.load_format!r} has a loader that "
-            "armlet does not know; let its load_model call that of vLLM's BaseModelLoader"
+            f"ARM is not in the model: armlet does not know the loader of load_format "
+            f"{worker.vllm_config.load_config.load_format!r}; its load_model must call the load_model of vLLM's "
+            "BaseModelLoader"
         )
     return result
 
 
-def _serving(runner: "GPUModelRunner") -> Serving | None:
-    return getattr(runner.get_model(), SERVING_ATTRIBUTE, None)
+def _worker_arm(runner: "GPUModelRunner") -> WorkerArm | None:
+    return getattr(runner.get_model(), ARM_ATTRIBUTE, None)
 
 
 def _run_forward(
     call: Call, runner: "GPUModelRunner", _ids: object = None, positions: Tensor | None = None, *_: object, **__: object
 ) -> object:
-    serving = _serving(runner)
-    if serving is None:
+    worker_arm = _worker_arm(runner)
+    if worker_arm is None:
         return call()
     if positions is None:
-        raise ArmletError("vLLM runs the model without positions, which ARM's noise depends on")
+        raise ArmletError("vLLM runs the model without positions, on which ARM's noise depends")
     ids = runner.input_batch.req_ids
     starts = runner.query_start_loc.np[: len(ids) + 1]
     extra_args = [_extra_args(runner.requests[request]) for request in ids]
-    serving.feed(positions, (starts[1:] - starts[:-1]).tolist(), extra_args)
+    worker_arm.set_inputs(positions, (starts[1:] - starts[:-1]).tolist(), extra_args)
     output = call()
-    serving.prove()
+    worker_arm.check_fired()
     return output
 
 
 def _run_dummy(call: Call, runner: "GPUModelRunner", *_: object, **__: object) -> object:
-    """Turns ARM off in a pass without requests (warm-up, capture, an idle rank): it is neither treated nor counted."""
-    if (serving := _serving(runner)) is not None:
-        serving.strengths.zero_()
+    """Turns ARM off in a pass without requests (warm-up, capture, a rank without work), which is not counted."""
+    if (worker_arm := _worker_arm(runner)) is not None:
+        worker_arm.strengths.zero_()
     return call()
 
 
 def _report_rank(worker: "Worker") -> RankReport:
-    """Where ARM is on this rank and what it did, for `collective_rpc`."""
-    serving = _serving(worker.model_runner)
-    asked, layers = (serving.layers, serving.report()) if serving else ([], {})
-    return {"rank": worker.rank, "asked": asked, "layers": layers}
+    """Returns the requested layers and the counts of the layers on this rank, for `collective_rpc`."""
+    worker_arm = _worker_arm(worker.model_runner)
+    requested, layers = (worker_arm.layers, worker_arm.report()) if worker_arm else ([], {})
+    return {"rank": worker.rank, "asked": requested, "layers": layers}

@@ -1,4 +1,4 @@
-"""What vLLM is told about ARM: for the engine in `additional_config`, for one request in `extra_args`; and refusals."""
+"""Reads and checks ARM's settings in vLLM: `additional_config` of the engine, and `extra_args` of a request."""
 
 # pyright: reportMissingImports=false
 
@@ -15,15 +15,15 @@ from armlet.redistribution.noise import Noise
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-SETTING_KEY = "armlet"  # of `additional_config`, and of a request's `extra_args` (`vllm_xargs` over HTTP)
-SWITCHES = {"on": None, "off": 0.0}  # the words that a request may use; None: as the engine is configured
+SETTING_KEY = "armlet"  # key in `additional_config` and in a request's `extra_args` (`vllm_xargs` over HTTP)
+SWITCHES = {"on": None, "off": 0.0}  # words that a request may use; None means as the engine is configured
 
 ExtraArgs = dict[str, object] | None
-"""What a request says beside its prompt and its sampling parameters."""
+"""Settings of a request other than its prompt and sampling parameters."""
 
 
 def resolve(additional_config: object, model: str) -> object:
-    """`additional_config` with its entry for ARM, or the armlet.json in the model's folder, as by `full_setting`."""
+    """Returns `additional_config` with ARM's entry, by default the model's armlet.json, as a `full_setting`."""
     if not isinstance(additional_config, Mapping):
         return additional_config
     file = Path(model) / ARMLET_FILE
@@ -33,57 +33,57 @@ def resolve(additional_config: object, model: str) -> object:
 
 
 def configured(additional_config: object) -> AttachArguments | None:
-    """The arguments of `attach` that the engine was configured with; None without ARM."""
+    """Returns the arguments of `attach` in the engine's configuration; None without ARM."""
     entry = additional_config.get(SETTING_KEY) if isinstance(additional_config, Mapping) else None
     return parse_config(entry) if entry else None
 
 
 def full_setting(entry: object) -> dict[str, object]:
-    """The content of an armlet.json with all its keys, from an object as there or the name of such a file or folder.
+    """Returns the content of an armlet.json with all keys, from such an object or the path of a file or folder.
 
-    In full it reaches all workers and enters the hash of compiled artefacts, which the name of a file would not change
-    when the file does.
+    The full content reaches all workers and is part of the hash of compiled artefacts, which must change when the file
+    changes.
 
     Raises:
-        ArgumentError, ConfigError: an entry that cannot be read, or that vLLM cannot serve.
+        ArgumentError, ConfigError: an entry that cannot be read or that vLLM does not support.
     """
     if not isinstance(entry, str | Mapping):
         raise ArgumentError(
-            f"additional_config: {SETTING_KEY} must be an object such as {{'policy': 'outward'}}, the name of an "
-            f"{ARMLET_FILE} or of its folder, or false; found {entry!r}"
+            f"additional_config: {SETTING_KEY} must be an object such as {{'policy': 'outward'}}, the path of an "
+            f"{ARMLET_FILE} or of its folder, or false, found {entry!r}"
         )
     arguments = load_config(entry) if isinstance(entry, str) else parse_config(dict(entry))
     layers, scope, noise = arguments["layers"], arguments["scope"], arguments["noise"]
     if scope != "token":
         raise ArgumentError(
-            f"vLLM runs the tokens of many requests as one batch, and a prompt in chunks: scope {scope!r} would depend "
-            "on what else is running; only 'token' does not"
+            f"vLLM runs the tokens of many requests as one batch, and a prompt in chunks: results at scope {scope!r} "
+            "would depend on other requests; use scope 'token'"
         )
     site = arguments.get("site", GATE)
     if site != GATE:
         raise ArgumentError(
-            f"vLLM computes activation and product with up in one step, and ARM is built into it at the site {GATE} "
-            f"alone; site {site!r} needs Hugging Face's model and attach()"
+            f"vLLM computes activation and product with up in one step, which supports ARM only at the site {GATE}; "
+            f"site {site!r} needs Hugging Face's model and attach()"
         )
     if not isinstance(noise, Noise):
         raise ArgumentError(
-            f"vLLM may compute a token twice (preemption, cached prefixes), and {noise.kind} noise would differ; only "
-            "keyed noise does not"
+            f"vLLM may compute a token twice (preemption, cached prefixes), and {noise.kind} noise would then "
+            "differ; use keyed noise"
         )
     indices = [layers] if isinstance(layers, int) else layers
     return describe(arguments["policy"], [], scope, noise) | {"layers": indices}
 
 
-def refuse(config: "VllmConfig", policy: str) -> None:
-    """Refuses an engine's configuration in which a policy would act wrongly, or not at all, without a warning."""
+def check_config(config: "VllmConfig", policy: str) -> None:
+    """Raises ArgumentError if a policy would act wrongly or not at all with an engine's configuration."""
     from vllm.platforms import current_platform as platform
 
     cache, parallel = config.cache_config, config.parallel_config
     microbatches = parallel.enable_dbo or parallel.ubatch_size > 1
     known_runner = platform.is_cpu() or platform.is_cuda_alike() or platform.is_xpu()
     reasons = {
-        "KV of another instance may be one without ARM (kv_transfer_config)": config.kv_transfer_config,
-        "later layers see a prompt's last token only (kv_sharing_fast_prefill)": cache.kv_sharing_fast_prefill,
+        "keys and values may come from an instance without ARM (kv_transfer_config)": config.kv_transfer_config,
+        "later layers process only a prompt's last token (kv_sharing_fast_prefill)": cache.kv_sharing_fast_prefill,
         "overlapping microbatches share one table of positions (enable_dbo, ubatch_size)": microbatches,
         "a prompt split over ranks has other positions on each (prefill_context_parallel_size)": (
             parallel.prefill_context_parallel_size > 1
@@ -94,19 +94,19 @@ def refuse(config: "VllmConfig", policy: str) -> None:
         "Outward's noise needs one position for each token, and this model has three (M-RoPE)": (
             policy == "outward" and config.model_config.uses_mrope
         ),
-        "armlet feeds vLLM's model runner V1 (unset VLLM_USE_V2_MODEL_RUNNER)": config.use_v2_model_runner,
-        f"vLLM's model runner for {platform.device_name} is one of its own": not known_runner,
+        "armlet only supports vLLM's model runner V1 (unset VLLM_USE_V2_MODEL_RUNNER)": config.use_v2_model_runner,
+        f"armlet does not support vLLM's model runner for {platform.device_name}": not known_runner,
     }
     for reason, applies in reasons.items():
         if applies:
-            raise ArgumentError(f"ARM cannot be served so: {reason}")
+            raise ArgumentError(f"vLLM cannot serve ARM with this configuration: {reason}")
 
 
 def request_strength(extra_args: ExtraArgs) -> float | None:
-    """The strength that a request asks for; None: as the engine is configured.
+    """Returns the strength that a request sets; None means as the engine is configured.
 
     Raises:
-        ArgumentError: neither a number in [0, 1] nor "on" nor "off".
+        ArgumentError: the setting is not a number in [0, 1], "on" or "off".
     """
     value = (extra_args or {}).get(SETTING_KEY, "on")
     if isinstance(value, str) and value in SWITCHES:
@@ -117,21 +117,21 @@ def request_strength(extra_args: ExtraArgs) -> float | None:
 
 
 def check_request(extra_args: ExtraArgs, additional_config: object) -> None:
-    """An ArgumentError for a request whose setting of ARM is invalid, or whose engine has no ARM."""
+    """Raises ArgumentError if a request's setting of ARM is invalid or the engine runs without ARM."""
     if SETTING_KEY not in (extra_args or {}):
         return
     request_strength(extra_args)
     if not configured(additional_config):
         raise ArgumentError(
-            f"extra_args: {SETTING_KEY} was given, but this engine runs without ARM; start it with --additional-config "
+            f"extra_args: {SETTING_KEY} is set, but this engine runs without ARM; start it with --additional-config "
             f'\'{{"{SETTING_KEY}": {{"policy": "outward"}}}}\''
         )
 
 
-def salted(cache_salt: str | None, extra_args: ExtraArgs) -> str | None:
-    """The salt of the prefix cache, so that requests share keys and values only at the same strength.
+def request_salt(cache_salt: str | None, extra_args: ExtraArgs) -> str | None:
+    """Returns the salt of the prefix cache, so that requests share keys and values only at the same strength.
 
-    No salt that a request brings can equal that of another strength.
+    A request's own `cache_salt` cannot produce the salt of another strength.
     """
     strength = request_strength(extra_args)
     return None if strength is None and cache_salt is None else json.dumps([SETTING_KEY, cache_salt, strength])

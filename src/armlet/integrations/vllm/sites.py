@@ -1,4 +1,4 @@
-"""Where ARM can go in a model of vLLM: the fused activation and product of a gated MLP, found by structure."""
+"""Finds the fused activations of gated MLPs in a vLLM model, which ARM can replace, by structure."""
 
 # pyright: reportMissingImports=false
 
@@ -17,26 +17,26 @@ class FusedSite:
 
     layer: int  # from 0
     mlp: nn.Module  # the gated MLP
-    attribute: str  # the name of its activation
-    activation: str  # which one: a name in `operator.FUSED_ACTIVATIONS`
-    width: int  # the whole intermediate size
-    shard: int  # this rank's place along the width
-    shards: int  # ranks along the width
+    attribute: str  # the name of the activation module
+    activation: str  # the activation's name in `operator.FUSED_ACTIVATIONS`
+    width: int  # the intermediate size over all ranks
+    shard: int  # this rank's index along the width
+    shards: int  # number of ranks along the width
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The layers of the decoder for text; those on other pipeline ranks are `PPMissingLayer`s."""
+    """Returns the layers of the text decoder; layers on other pipeline ranks are `PPMissingLayer`s."""
     inner: Any = getattr(model, "get_language_model", None)
     return find_decoder(inner() if inner else model)[1]
 
 
 def find_fused_sites(model: nn.Module, layers: list[int]) -> list[FusedSite]:
-    """The sites of `layers` that are on this rank; UnsupportedModelError where one has no gated MLP that we know."""
+    """Finds the sites of `layers` on this rank; raises UnsupportedModelError if one has no recognisable gated MLP."""
     from vllm.model_executor.models.utils import PPMissingLayer
 
     modules = decoder_layers(model)
-    here = [index for index in layers if not isinstance(modules[index], PPMissingLayer)]
-    return [_fused_site(model, index, modules[index]) for index in here]
+    local_layers = [index for index in layers if not isinstance(modules[index], PPMissingLayer)]
+    return [_fused_site(model, index, modules[index]) for index in local_layers]
 
 
 def _fused_site(model: nn.Module, index: int, layer: nn.Module) -> FusedSite:
@@ -47,12 +47,12 @@ def _fused_site(model: nn.Module, index: int, layer: nn.Module) -> FusedSite:
     raise UnsupportedModelError(
         f"{type(model).__name__}, layer {index}: expected one gated MLP (a merged gate and up, SiluAndMul or "
         f"GeluAndMul, and down), found {len(sites)} in {', '.join(parts)}; choose layers with a dense gated MLP, "
-        "where the model has one"
+        "if the model has one"
     )
 
 
 def _candidates(index: int, mlp: nn.Module) -> Iterator[FusedSite]:
-    """The site of an MLP with one known activation and one merged linear of two equal widths."""
+    """Yields the site of an MLP with one known activation and one merged linear of two equal widths."""
     from vllm.model_executor.layers.linear import MergedColumnParallelLinear
 
     acts = [(name, activation) for name, child in mlp.named_children() if (activation := _activation_name(child))]
@@ -62,7 +62,7 @@ def _candidates(index: int, mlp: nn.Module) -> Iterator[FusedSite]:
 
 
 def _activation_name(module: nn.Module) -> str | None:
-    """Its name in `operator.FUSED_ACTIVATIONS`; None for subclasses, which clamp, scale or swap gate and up."""
+    """Returns the name in `operator.FUSED_ACTIVATIONS`; None for subclasses, which clamp, scale or swap gate and up."""
     from vllm.model_executor.layers.activation import GeluAndMul, SiluAndMul
 
     if type(module) is GeluAndMul:

@@ -1,1 +1,1 @@
-"""The same bits by three ways: plain PyTorch, numba on CPUs, Triton on GPUs."""
+"""The backends, with the same bits: plain PyTorch, numba on CPUs, Triton on GPUs."""

@@ -1,4 +1,4 @@
-"""Which backends exist and which one takes a call: the one place that knows."""
+"""Lists the backends, and chooses one for each call."""
 
 import os
 import warnings
@@ -19,24 +19,24 @@ BACKENDS = {
     "cpu": ("numba", "cpu.moves", "CPU"),
     "triton": ("triton", "triton.moves", "TRITON"),
 }
-"""Each backend by its name in `ARMLET_BACKEND`: the package that it needs, and the module here that has its record."""
+"""Each backend's name in `ARMLET_BACKEND` → its required package, its module, and the name of its `Backend`."""
 
 
 def backend_for(a: Tensor, policy: Policy) -> Backend:
-    """The backend that moves `a`, `[scopes, tokens, width]`.
+    """Returns the backend for `a`, `[scopes, tokens, width]`: the preferred one, or plain PyTorch if it has no support.
 
-    `ARMLET_BACKEND` names the only one that is asked besides plain PyTorch, which takes everything; by default it is
-    triton for CUDA tensors and numba for those of the CPU; where that cannot be imported, a warning says so once.
-    An `ARMLET_BACKEND` that does not exist or cannot be imported is an `ArgumentError`.
+    `ARMLET_BACKEND` sets the preferred backend, by default triton for CUDA tensors and numba for CPU tensors. If the
+    default cannot be imported, there is one warning. Raises ArgumentError if `ARMLET_BACKEND` is unknown or cannot be
+    imported.
     """
     backend = _load(backend_name(a.device))
     return backend if isinstance(backend, Backend) and backend.supports(a, policy) else PLAIN
 
 
 def backend_name(device: torch.device) -> str:
-    """The backend that is asked first for tensors of a device, as `ARMLET_BACKEND` would name it; errors as there."""
-    wanted = os.environ.get("ARMLET_BACKEND")
-    return _checked(wanted) if wanted else _fastest(device.type)
+    """Returns the name of the preferred backend of a device; raises the errors of `backend_for`."""
+    name = os.environ.get("ARMLET_BACKEND")
+    return _checked(name) if name else _fastest(device.type)
 
 
 @cache
@@ -45,7 +45,7 @@ def _fastest(device: str) -> str:
     backend = _load(name)
     if isinstance(backend, Backend):
         return name
-    slow = "plain PyTorch takes its place: the same bits, many times slower (ARMLET_BACKEND=torch says no more of it)"
+    slow = "plain PyTorch is used instead: the same bits, many times slower (ARMLET_BACKEND=torch hides this warning)"
     warnings.warn(f"armlet: {backend}; {slow}", stacklevel=2)
     return "torch"
 
@@ -62,13 +62,12 @@ def _checked(name: str) -> str:
 
 @cache
 def _load(name: str) -> Backend | str:
-    """Imported when it is first needed, since numba and triton are slow to import; or why it cannot be."""
+    """Imports a backend at its first use, because numba and triton import slowly; returns the reason if it fails."""
     package, module, record = BACKENDS[name]
     if MISSING and name != "torch":
-        lacking = f"PyTorch {torch.__version__} has no {', '.join(MISSING)}"
-        return f"{name}: {lacking}, which tell when no kernel may run"
+        return f"{name}: PyTorch {torch.__version__} has no {', '.join(MISSING)}, needed to detect when kernels may run"
     try:
         import_module(package)
         return getattr(import_module(f"armlet.redistribution.backends.{module}"), record)
-    except Exception as error:  # a package that does not fit the installed NumPy or the system raises errors of its own
+    except Exception as error:  # a package built for another NumPy or system raises errors of any type
         return f"{package} cannot be imported ({error}): pip install {package}"

@@ -1,4 +1,4 @@
-"""`armlet::redistribute`, the operator that compilers, exporters and autograd see in place of a backend."""
+"""`armlet::redistribute`, the operator that compilers, exporters and autograd see instead of a backend."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from torch import Tensor
 from armlet.redistribution.backends.choice import backend_for
 from armlet.redistribution.backends.plain import PLAIN
 from armlet.redistribution.noise import Noise
-from armlet.redistribution.operands import Counted, Operands
+from armlet.redistribution.operands import BackendResult, Operands
 from armlet.redistribution.policies import from_numbers, to_numbers
 from armlet.redistribution.rows import Policy
 
 
 @torch.library.custom_op("armlet::keys", mutates_args=())
 def keys_for(a: Tensor, seed: int) -> Tensor:
-    """Keys of layer 0 for values as wide as `a`: a compiler would write the hash out, at twice the length a step."""
+    """Keys of layer 0 for the width of `a`; an operator, because a compiler would inline the hash at every step."""
     return Noise(seed).keys(a.shape[-1]).to(a.device)
 
 
@@ -36,16 +36,16 @@ def redistribute_scopes(
     mask: Tensor | None,
     strength: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`move_rows` of the backend for `a`; policy and settings as `to_numbers` gives them, the rest as in `Operands`."""
+    """Runs the backend for `a`; policy and settings come from `to_numbers`, the other arguments from `Operands`."""
     moving, a = from_numbers(policy, settings), a.detach().contiguous()
     operands = Operands(keys, positions, stream, uniforms, mask, strength)
     values, moved, passed = backend_for(a, moving).move_rows(a, moving, operands)
     return values.clone() if values is a else values, moved, passed
 
 
-def move_rows_visibly(a: Tensor, policy: Policy, operands: Operands) -> Counted:
-    """`move_rows` as one operation that compilers, tracers, modes and autograd see."""
-    return Counted(*redistribute_scopes(a, *to_numbers(policy), *operands))  # type: ignore[arg-type]
+def move_rows_visibly(a: Tensor, policy: Policy, operands: Operands) -> BackendResult:
+    """Runs `move_rows` as one operation that compilers, tracers, modes and autograd see."""
+    return BackendResult(*redistribute_scopes(a, *to_numbers(policy), *operands))  # type: ignore[arg-type]
 
 
 @redistribute_scopes.register_fake
@@ -63,13 +63,13 @@ def _save(ctx: Any, inputs: tuple, output: object) -> None:  # noqa: ARG001 - to
 def _backward(ctx: Any, gradient: Tensor, _moved: object, _passed: object) -> tuple[Tensor | None, ...]:
     a, keys, positions, uniforms, mask, strength = ctx.saved_tensors
     operands = Operands(keys, positions, ctx.stream, uniforms, mask, strength)
-    again = torch.is_grad_enabled()  # the gradient itself is to be differentiated
-    # The same definition, so the same gradient: that of the plain path, computed anew.
+    differentiable = torch.is_grad_enabled()  # for second derivatives
+    # The gradient is recomputed by the plain path, whose definition is the same.
     with torch.enable_grad():
-        start = a if again else a.detach().requires_grad_()
+        start = a if differentiable else a.detach().requires_grad_()
         values = PLAIN.move_rows(start, ctx.policy, operands).values
-        (of_values,) = torch.autograd.grad(values, start, gradient, create_graph=again)
-    return (of_values, *[None] * (2 + len(operands)))
+        (gradient_of_a,) = torch.autograd.grad(values, start, gradient, create_graph=differentiable)
+    return (gradient_of_a, *[None] * (2 + len(operands)))
 
 
 redistribute_scopes.register_autograd(_backward, setup_context=_save)

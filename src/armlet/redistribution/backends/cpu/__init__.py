@@ -1,1 +1,1 @@
-"""Rows on CPUs, compiled by numba."""
+"""The CPU backend, compiled by numba."""

@@ -1,6 +1,6 @@
-"""How the kernels of the CPU path are compiled: by numba, every operation rounded on its own, cached on disk."""
+"""Compiles the CPU kernels with numba: each operation is rounded separately, and kernels are cached on disk."""
 
-# numba describes its own decorators by comments, not by types.
+# numba's decorators have no types.
 # pyright: reportMissingImports=false, reportPrivateImportUsage=false, reportAttributeAccessIssue=false
 
 import threading
@@ -21,15 +21,15 @@ from numba.extending import intrinsic, register_jitable
 
 from armlet.redistribution import functions
 
-# No contraction, no reassociation (fastmath): multiply-adds would change the bits. A quotient by zero is IEEE's.
+# No contraction or reassociation (fastmath), which would change bits. Division by zero follows IEEE.
 OPTIONS = {"nogil": True, "fastmath": False, "error_model": "numpy", "boundscheck": False}
 
 
 @cache
 def _sources() -> str:
-    """A digest of all the code that a kernel may contain: numba only looks at the file of the kernel itself."""
-    here = Path(__file__).parent
-    files = (*sorted(here.glob("*.py")), here.parents[1] / "functions.py")
+    """Returns a digest of all source code that kernels may contain; numba only checks the kernel's own file."""
+    folder = Path(__file__).parent
+    files = (*sorted(folder.glob("*.py")), folder.parents[1] / "functions.py")
     return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
@@ -39,12 +39,12 @@ class _Cache(FunctionCache):
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """`function` as machine code, compiled at its first call; cached on disk where that is possible."""
+    """Returns `function` as machine code, compiled at its first call and cached on disk if possible."""
     return _cached_on_disk(njit(**OPTIONS)(function), function)
 
 
 def _cached_on_disk(native: Any, function: Callable[..., Any]) -> Any:
-    with suppress(RuntimeError):  # no such directory
+    with suppress(RuntimeError):  # no directory for the cache
         native._cache = _Cache(function)
     return native
 
@@ -53,7 +53,7 @@ _compiling = threading.Lock()
 
 
 class NativeFunction:
-    """A C function of int64s without a result: compiled when it is first needed, and cached as `compiled` caches.
+    """A C function with int64 arguments and no result, compiled at its first use and cached like `compiled`.
 
     It does not need the interpreter lock, so threads of any library may call it.
     """
@@ -63,19 +63,19 @@ class NativeFunction:
 
     @cached_property
     def call(self) -> Callable[..., None]:
-        """For Python."""
+        """The function as a Python callable."""
         return self._compiled.ctypes
 
     @cached_property
     def address(self) -> int:
-        """For C."""
+        """The function's address, for C."""
         return self._compiled.address
 
     @cached_property
     def _compiled(self) -> Any:
         with _compiling:
             native = self.__dict__.get("_compiled")
-            if native is None:  # else another thread was first, and may be running its own: it must not be replaced
+            if native is None:  # else another thread was first; its function may be running and must not be replaced
                 arguments = (types.int64,) * self.function.__code__.co_argcount
                 native = CFunc(self.function, (arguments, types.void), {}, dict(OPTIONS))
                 _cached_on_disk(native, self.function).compile()
@@ -84,14 +84,14 @@ class NativeFunction:
 
 
 def _operation(result: Any, *arguments: Any) -> Callable[[Callable[..., object]], Any]:
-    """Makes an operation for kernels, of these types, out of a function that writes it in LLVM's terms."""
+    """Makes an operation for kernels, with these types, from a function that builds its LLVM instructions."""
     names = [Parameter(f"argument_{i}", Parameter.POSITIONAL_ONLY) for i in range(1 + len(arguments))]
 
     def decorate(write: Callable[..., object]) -> Any:
         def typing(_context: object, *_types: object) -> tuple[Any, Callable[..., object]]:
             return result(*arguments), lambda _target, builder, _signature, values: write(builder, *values)
 
-        typing.__signature__ = Signature(names)  # type: ignore[attr-defined] - how many arguments, for numba
+        typing.__signature__ = Signature(names)  # type: ignore[attr-defined] - gives numba the number of arguments
         return intrinsic(typing)
 
     return decorate
@@ -103,14 +103,14 @@ def _pointer(builder: ir.IRBuilder, address: ir.Value) -> object:
 
 
 LANES, SAMPLE = 64, 32
-"""How many keys are compared at once, and how many are sampled from a row for a first guess."""
+"""The numbers of keys compared at once, and sampled from a row for a first estimate."""
 
 
 @_operation(types.uint64, types.int64, types.int16, types.int16)
 def lanes_between(builder: ir.IRBuilder, address: ir.Value, first: ir.Value, last: ir.Value) -> object:
-    """A uint64: bit i is set where first ≤ keys[i] ≤ last, of the 64 int16 keys at an address.
+    """Returns a uint64 whose bit i is set if first ≤ keys[i] ≤ last, for the 64 int16 keys at an address.
 
-    In LLVM's vectors: no loop over values compiles to so few comparisons.
+    Uses LLVM vectors, because no loop over values compiles to so few comparisons.
     """
     keys = builder.load(_vector_at(builder, address, LANES), align=2)
     not_below = builder.icmp_signed(">=", keys, _splat(builder, first, LANES))
@@ -120,7 +120,7 @@ def lanes_between(builder: ir.IRBuilder, address: ir.Value, first: ir.Value, las
 
 @_operation(types.void, types.int64, types.int64)
 def count_smaller(builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> None:
-    """Of `SAMPLE` int16 keys at an address, how many are smaller than each, to another address."""
+    """Stores at `target`, for each of `SAMPLE` int16 keys at `source`, the number of smaller keys."""
     keys = builder.load(_vector_at(builder, source, SAMPLE), align=2)
     counts = ir.Constant(keys.type, [0] * SAMPLE)
     for lane in range(SAMPLE):
@@ -143,22 +143,22 @@ def _splat(builder: ir.IRBuilder, value: Any, lanes: int) -> object:
 
 @_operation(types.int64, types.uint64)
 def lowest_bit(builder: ir.IRBuilder, word: ir.Value) -> object:
-    """The place of the lowest set bit of a uint64 other than 0."""
+    """Returns the index of the lowest set bit of a non-zero uint64."""
     return builder.cttz(word, ir.Constant(ir.IntType(1), 1))
 
 
 @_operation(types.int64, types.int64, types.int64)
 def add_to(builder: ir.IRBuilder, address: ir.Value, number: ir.Value) -> object:
-    """Adds to the int64 at an address, atomically; returns its value before."""
+    """Adds to the int64 at an address atomically; returns its previous value."""
     return builder.atomic_rmw("add", builder.inttoptr(address, ir.IntType(64).as_pointer()), number, "monotonic")
 
 
 @_operation(types.void, *[types.int64] * 8)
 def call_mover(builder: ir.IRBuilder, mover: ir.Value, *arguments: ir.Value) -> None:
-    """Calls a policy's function of one row, which writes the moved values and stores how many there are in the job.
+    """Calls a policy's row function, which writes the moved values and stores their number in the job.
 
-    Its arguments: the address of a `RowJob`, the row's index, the addresses of its float32 values and of the results,
-    the smallest and the largest signed key, and the address of `key_arrays` and `selection_arrays`.
+    Arguments of the function: the address of a `RowJob`, the row's index, the addresses of its float32 values and of
+    the results, the smallest and largest signed key, and the address of `key_arrays` and `selection_arrays`.
     """
     kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * len(arguments))
     builder.call(builder.inttoptr(mover, kind.as_pointer()), arguments)
@@ -166,9 +166,9 @@ def call_mover(builder: ir.IRBuilder, mover: ir.Value, *arguments: ir.Value) -> 
 
 @njit(**OPTIONS)
 def array(address: Any, length: Any, dtype: Any) -> Any:
-    """The `length` values at `address`: passing a tensor as an array takes longer than a short row's statistics."""
+    """Returns `length` values at `address` as an array; passing tensors as arrays takes longer than a short row."""
     return carray(_pointer(address), (length,), dtype)
 
 
 for formula in ("polynomial", "log_of_parts", "central_quantile", "tail_quantile", "far_quantile", "part_of_the_way"):
-    register_jitable(**OPTIONS)(getattr(functions, formula))  # kernels may call it, too
+    register_jitable(**OPTIONS)(getattr(functions, formula))  # so that kernels can call it

@@ -1,4 +1,4 @@
-"""Inward on a row: its knee, then one pass that writes the tails."""
+"""`Inward` for one row: computes the knee, then writes the tails in one pass."""
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from armlet.redistribution.functions import MANTISSA_BITS, SQRT_HALF_BITS, log_o
 
 @compiled
 def log_of_number(x):
-    """`functions.log` of one number."""
+    """`functions.log` for one number."""
     number = np.float64(x)
     bits = number.view(np.int64)
     exponent = (bits - SQRT_HALF_BITS) >> MANTISSA_BITS
@@ -35,8 +35,8 @@ def log_of_number(x):
 
 
 @compiled
-def pulled(bits, knee, curve_is_log, strength, largest):
-    """The bits of a value beyond the knee after its move, as the policy computes it."""
+def compressed_bits(bits, knee, curve_is_log, strength, largest):
+    """Returns the bits of a value beyond the knee after its move, as `Inward` computes it."""
     value, target = float_of(bits), knee
     if curve_is_log:
         threshold = np.float64(knee) if knee > 0 else 1.0
@@ -50,7 +50,7 @@ def pulled(bits, knee, curve_is_log, strength, largest):
 
 @compiled
 def write_inward(bits, out, coarse, job, row, knee):
-    """Writes the row, the upper halves of whose magnitudes are `coarse`; returns how many values moved."""
+    """Writes the row, given the upper halves of its magnitudes as `coarse`; returns the number of values moved."""
     length, curve_is_log, (strength, largest) = job.length, job.log != 0, strength_and_largest(job, row)
     edge, moved, whole, address = bits_of(knee), 0, length // LANES * LANES, coarse.ctypes.data
     first = np.int16(edge >> np.int32(HALF))
@@ -62,20 +62,20 @@ def write_inward(bits, out, coarse, job, row, knee):
             i = start + lowest_bit(hits)
             hits &= hits - np.uint64(1)
             if np.int32(bits[i] & np.int32(ABSOLUTE)) > edge:
-                out[i] = pulled(bits[i], knee, curve_is_log, strength, largest)
+                out[i] = compressed_bits(bits[i], knee, curve_is_log, strength, largest)
                 moved += 1
     for i in range(whole, length):
         if np.int32(bits[i] & np.int32(ABSOLUTE)) > edge:
-            out[i] = pulled(bits[i], knee, curve_is_log, strength, largest)
+            out[i] = compressed_bits(bits[i], knee, curve_is_log, strength, largest)
             moved += 1
     return moved
 
 
 @NativeFunction
 def move_inward(address, row, values, out, lowest, highest, work):
-    """A row moved by `Inward`."""
+    """Moves a row by `Inward`."""
     job = job_at(address)
     bits, results, _, magnitudes, scratch = open_row(job, values, out, work)
-    most = largest_magnitude(lowest, highest)
-    knee = row_quantile(magnitudes, bits, job.length, MAGNITUDE, job.knee, 0, most, scratch)
+    largest = largest_magnitude(lowest, highest)
+    knee = row_quantile(magnitudes, bits, job.length, MAGNITUDE, job.knee, 0, largest, scratch)
     array(job.moved, row + 1, np.int64)[row] = write_inward(bits, results, magnitudes, job, row, knee)

@@ -1,4 +1,4 @@
-"""What the kernels work on: the addresses and numbers of a call, in memory that machine code reads."""
+"""The input of the kernels: addresses and numbers of a call, in memory that machine code reads."""
 
 from ctypes import Structure, c_double, c_int64
 from typing import ClassVar
@@ -19,20 +19,20 @@ from armlet.redistribution.backends.cpu.selection import INFINITE
 
 
 class RowJob(Structure):
-    """The rows of a call, and the settings of its policy; what a policy does not have is 0.
+    """The rows of a call, and the settings of its policy; unused fields are 0.
 
     Args:
-        next, count, chunk: the first row that no thread has taken, of how many, and how many are taken at a time.
-        members: how many threads have taken rows.
-        mover: the address of the policy's function of one row, see `call_mover`.
-        scratch: of the first thread; the others' follow, `room` bytes each.
+        next, count, chunk: first row that no thread has taken, number of rows, and number of rows taken at a time.
+        members: number of threads that have taken rows.
+        mover: address of the policy's row function, see `call_mover`.
+        scratch: address of the first thread's scratch memory, followed by the other threads', `room` bytes each.
         results: values moved and rows passed of a single row, see `take_one`.
-        source, target, mask, strengths, moved, passed: tensors by address, 0 for none.
-        dtype, length: of a row.
-        strength: of all rows, where `strengths` is 0.
-        base, step, positions: of keyed noise; uniforms: other draws, 0 for keyed noise.
-        band, ceiling, low, high, proportion, add, of_magnitude: of `Outward`; a proportion below 0 is none.
-        knee, log: of `Inward`; spread: of `Transport`.
+        source, target, mask, strengths, moved, passed: addresses of tensors, 0 for None.
+        dtype, length: dtype code and length of a row.
+        strength: strength of all rows, used if `strengths` is 0.
+        base, step, positions, uniforms: addresses for keyed noise, or of explicit draws (0 for keyed noise).
+        band, ceiling, low, high, proportion, add, of_magnitude: settings of `Outward`; proportion is negative for None.
+        knee, log: settings of `Inward`; spread: setting of `Transport`.
     """
 
     _fields_: ClassVar = [
@@ -48,8 +48,8 @@ class RowJob(Structure):
         ("spread", c_double),
     ]
 
-    kept: tuple[object, ...] = ()
-    """The owners of the addresses, which a thread may still use after the call was interrupted."""
+    owners: tuple[object, ...] = ()
+    """The objects that own the addresses, which a thread may still use after the call was interrupted."""
 
 
 LAYOUT = np.dtype(RowJob)
@@ -58,13 +58,13 @@ NEXT, MEMBERS, RESULTS = RowJob.next.offset, RowJob.members.offset, RowJob.resul
 
 @compiled
 def job_at(address):
-    """The fields of the job at an address."""
+    """Returns the fields of the job at an address."""
     return array(address, 1, LAYOUT)[0]
 
 
 @compiled
 def open_row(job, values, out, work):
-    """A row's bits, results, signed keys and magnitudes, and the scratch of `select`."""
+    """Returns a row's bits, results, signed keys and magnitudes, and the scratch memory of `select`."""
     bits, results = array(values, job.length, np.int32), array(out, job.length, np.int32)
     signed, magnitudes = key_arrays(work, job.length)
     return bits, results, signed, magnitudes, selection_arrays(work, job.length)
@@ -72,19 +72,19 @@ def open_row(job, values, out, work):
 
 @compiled
 def strength_and_largest(job, row):
-    """float32: how far the values of a row move, and the largest value of its dtype."""
+    """Returns the strength of a row and the largest value of its dtype, as float32."""
     return np.float32(strength_of(job, row)), np.float32(LARGEST_FINITE[job.dtype])
 
 
 @compiled
 def strength_of(job, row):
-    """How far the values of a row move."""
+    """Returns the strength of a row."""
     return np.float64(array(job.strengths, row + 1, np.float32)[row]) if job.strengths != 0 else job.strength
 
 
 @compiled
 def move_row(job, address, row, scratch):
-    """One row: opened, moved by the policy's function or copied, and stored in its dtype."""
+    """Moves a row by the policy's function, or copies it, and stores it in its dtype."""
     dtype, length = job.dtype, job.length
     size, room = rows.ITEM_SIZES[dtype] * length, 4 * padded(length)
     source, target = job.source + row * size, job.target + row * size
@@ -107,7 +107,7 @@ def move_row(job, address, row, scratch):
 
 @NativeFunction
 def take_part(address):
-    """Takes rows of the job at an address as long as there are some: a thread whose core is busy takes few."""
+    """Takes rows of a job until none are left; a thread on a busy core takes fewer."""
     job = job_at(address)
     first = add_to(address + NEXT, job.chunk)
     if first >= job.count:
@@ -121,7 +121,7 @@ def take_part(address):
 
 @NativeFunction
 def take_one(address, source, target, positions, mask, base, step, counts):
-    """A job's only row. `counts`: 0 or the address of calls, tokens, values moved and rows passed, to be added to."""
+    """Moves a job's only row, and adds to calls, tokens, values moved and rows passed at `counts`, unless it is 0."""
     job = job_at(address)
     job.source, job.target, job.positions, job.mask = source, target, positions, mask
     job.base, job.step = base, step

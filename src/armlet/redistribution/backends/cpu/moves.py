@@ -1,4 +1,4 @@
-"""Redistribution on the CPU with numba, with the bits of the plain path."""
+"""The CPU backend: moves rows with numba kernels, with the bits of the plain path."""
 
 from collections.abc import Callable
 from ctypes import addressof
@@ -15,25 +15,23 @@ from armlet.redistribution.backends.cpu.outward import move_outward
 from armlet.redistribution.backends.cpu.transport import move_by_transport
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import WORD
-from armlet.redistribution.operands import Backend, Counted, Operands
+from armlet.redistribution.operands import Backend, BackendResult, Operands
 from armlet.redistribution.outward import Outward
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.transport import Transport
 
 DTYPE_CODES = {torch.float32: rows.FLOAT32, torch.bfloat16: rows.BFLOAT16, torch.float16: rows.FLOAT16}
 MOVERS = {Outward: move_outward, Inward: move_inward, Transport: move_by_transport}
-WIDEST_ROWS = {Outward: 57_344, Inward: 57_344, Transport: 40_832}
-"""Rows up to these widths keep a thread's scratch below 1 MB."""
+MAX_WIDTHS = {Outward: 57_344, Inward: 57_344, Transport: 40_832}
+"""The widest rows for which a thread's scratch memory stays below 1 MB."""
 
 
-def _takes(a: Tensor, policy: Policy) -> bool:
-    """Scopes of one row each."""
-    return (
-        a.is_cpu and a.dtype in DTYPE_CODES and a.shape[1] == 1 and 0 < a.shape[2] <= WIDEST_ROWS.get(type(policy), 0)
-    )
+def _supports(a: Tensor, policy: Policy) -> bool:
+    """Supports scopes of one row each, up to a width."""
+    return a.is_cpu and a.dtype in DTYPE_CODES and a.shape[1] == 1 and 0 < a.shape[2] <= MAX_WIDTHS.get(type(policy), 0)
 
 
-def _move_scopes(a: Tensor, policy: Policy, operands: Operands) -> Counted:
+def _move_scopes(a: Tensor, policy: Policy, operands: Operands) -> BackendResult:
     count, _, width = a.shape
     keys, positions, stream, uniforms, mask, strength = operands
     values = torch.empty_like(a)
@@ -49,62 +47,62 @@ def _move_scopes(a: Tensor, policy: Policy, operands: Operands) -> Counted:
             job.base, job.step = (word.data_ptr() for word in words)
     results = {"source": a, "target": values, "moved": moved, "passed": passed}
     tensors = {**results, "positions": positions, "uniforms": uniforms, "mask": mask, "strengths": strength}
-    given = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
-    for name, tensor in given.items():
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
+    for name, tensor in contiguous.items():
         setattr(job, name, tensor.data_ptr())
-    job.count, job.kept = count, (words, *given.values())
+    job.count, job.owners = count, (words, *contiguous.values())
     threads.run_job(job)
-    return Counted(values, moved, passed)
+    return BackendResult(values, moved, passed)
 
 
 def row_mover(policy: Policy, width: int, dtype: torch.dtype, keys: Tensor, stream: int) -> Callable[..., Tensor]:
-    """A function that moves one row, without what costs as much as the row itself: calls share all that they can.
+    """Returns a function that moves one row per call; calls share everything that costs as much as the row itself.
 
-    It takes `a`, `[..., width]` of the dtype, contiguous, on the CPU, the other sizes being 1; its position, int64 or
-    None for 0; its mask, bool or None; and the address that `take_one` adds to, or 0. The keys must not change.
+    Its arguments are `a`, `[..., width]`, contiguous, on the CPU, with all other sizes 1; the position, int64 or None
+    for 0; the mask, bool or None; and the address that `take_one` adds to, or 0. The keys must not change.
     """
     words = _noise_words(keys, stream) if isinstance(policy, Outward) else None
     base, step = (0, 0) if words is None else (word.data_ptr() for word in words)
-    idle, run, empty_like = _idle_jobs(policy, width, dtype), take_one.call, torch.empty_like
+    free_jobs, run, empty_like = _free_jobs(policy, width, dtype), take_one.call, torch.empty_like
 
     def move(a: Tensor, position: Tensor | None, mask: Tensor | None, counts: int, _alive: object = words) -> Tensor:
         try:
-            job = idle.pop()  # no other thread has it until it is put back
+            job = free_jobs.pop()  # no other thread uses it until it is appended again
         except IndexError:
             job = _single_row_job(policy, width, dtype)
         values = empty_like(a)
-        place = 0 if position is None else position.data_ptr()
-        valid = 0 if mask is None else mask.data_ptr()
-        run(job[0], a.data_ptr(), values.data_ptr(), place, valid, base, step, counts)
-        idle.append(job)
+        position_address = 0 if position is None else position.data_ptr()
+        mask_address = 0 if mask is None else mask.data_ptr()
+        run(job[0], a.data_ptr(), values.data_ptr(), position_address, mask_address, base, step, counts)
+        free_jobs.append(job)
         return values
 
     return move
 
 
-CPU = Backend(_takes, _move_scopes, row_mover)
+CPU = Backend(_supports, _move_scopes, row_mover)
 
 
 def _single_row_job(policy: Policy, width: int, dtype: torch.dtype) -> tuple[int, RowJob]:
-    """A job of one row, without what `take_one` is given, by its address."""
+    """Returns the address of a job of one row, and the job, without the arguments of `take_one`."""
     job = _job(policy, width, dtype)
     address = addressof(job)
     memory, job.scratch = threads.memory(job.room)
-    job.count, job.moved, job.passed, job.kept = 1, address + RESULTS, address + RESULTS + 8, (memory,)
+    job.count, job.moved, job.passed, job.owners = 1, address + RESULTS, address + RESULTS + 8, (memory,)
     return address, job
 
 
 @lru_cache
-def _idle_jobs(_policy: Policy, _width: int, _dtype: torch.dtype) -> list[tuple[int, RowJob]]:
-    """Those of all layers: the memory that one has used is in the cache for the next."""
+def _free_jobs(_policy: Policy, _width: int, _dtype: torch.dtype) -> list[tuple[int, RowJob]]:
+    """The jobs that no thread uses, shared by all layers, so that their memory stays in the CPU's cache."""
     return []
 
 
 def _job(policy: Policy, width: int, dtype: torch.dtype) -> RowJob:
-    """With the policy's settings, without rows."""
+    """Makes a job with the policy's settings and no rows."""
     job = RowJob(dtype=DTYPE_CODES[dtype], length=width, strength=policy.strength)
     job.room = rows.scratch_size(width, sorts=isinstance(policy, Transport))
-    job.mover = MOVERS[type(policy)].address  # type: ignore[index] - `_takes` knows the policies
+    job.mover = MOVERS[type(policy)].address  # type: ignore[index] - `_supports` checked the policy
     if isinstance(policy, Outward):
         job.band, job.ceiling, (job.low, job.high) = policy.band, policy.ceiling, policy.share
         job.proportion = -1.0 if policy.proportion is None else policy.proportion
@@ -120,7 +118,7 @@ _cached_words: dict[int, tuple[ref[Tensor], int, int, Tensor]] = {}
 
 
 def _noise_words(keys: Tensor, stream: int) -> Tensor:
-    """uint32 `[2, width]`: base + stream·stride and step; cached as long as the keys live and do not change."""
+    """Returns uint32 `[2, width]`: base + stream·stride, and step; cached while the keys exist and do not change."""
     name, version = id(keys), -1 if keys.is_inference() else getattr(keys, "_version", -1)
     cached = _cached_words.get(name)
     if cached is not None and cached[0]() is keys and cached[1:3] == (version, stream) and version >= 0:

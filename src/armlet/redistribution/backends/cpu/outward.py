@@ -1,4 +1,4 @@
-"""Outward on a row: its statistics, then one pass that writes it."""
+"""`Outward` for one row: computes statistics, then writes the row in one pass."""
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def smallest_count(portion, length):
 
 @compiled
 def deviations(bits, length, middle, coarse):
-    """Fills the upper halves of the deviations' keys."""
+    """Fills `coarse` with the upper halves of the keys of deviations from `middle`."""
     for i in range(length):
         magnitude = float_of(np.int32(bits[i] & np.int32(ABSOLUTE)))
         coarse[i] = np.int16(bits_of(np.float32(abs(np.float32(magnitude - middle)))) >> np.int32(HALF))
@@ -39,7 +39,7 @@ def deviations(bits, length, middle, coarse):
 
 @compiled
 def count_magnitudes(bits, length, key):
-    """How many magnitudes are below a key, and how many not above it."""
+    """Returns how many magnitudes are below a key, and how many are not above it."""
     below, not_above = np.int32(0), np.int32(0)
     for i in range(length):
         magnitude = np.int32(bits[i] & np.int32(ABSOLUTE))
@@ -50,7 +50,7 @@ def count_magnitudes(bits, length, key):
 
 @compiled
 def count_two(coarse, length, first, second):
-    """How many coarse keys are below each threshold."""
+    """Returns how many coarse keys are below each threshold."""
     a, b = np.uint16(0), np.uint16(0)
     for i in range(length):
         a = np.uint16(a + np.uint16(coarse[i] < first))
@@ -60,14 +60,14 @@ def count_two(coarse, length, first, second):
 
 @compiled
 def clamped_rank(bits, length, coarse, edge, low, high):
-    """The rank that replaces ε, from 0; −1 where ε lies within the shares' bounds, as it mostly does.
+    """Returns the rank, counted from 0, whose magnitude replaces ε; −1 if ε is within the bounds, the usual case.
 
-    K(low) ≤ ε where at least k magnitudes are not above ε, and ε ≤ K(high) where fewer than k are below.
+    K(low) ≤ ε if at least k magnitudes are not above ε, and ε ≤ K(high) if fewer than k are below it.
     """
     at_least, at_most = smallest_count(low, length), smallest_count(high, length)
     upper = np.int64(edge) >> HALF
     below, not_above = count_two(coarse, length, np.int16(upper), np.int16(upper + 1))
-    # The edge's own counts lie between those of its coarse key, which mostly decide.
+    # The counts of the edge lie between the counts of its coarse key, which usually decide.
     if below < at_least or not_above >= at_most:
         below, not_above = count_magnitudes(bits, length, edge)
     if not_above < at_least:
@@ -76,13 +76,13 @@ def clamped_rank(bits, length, coarse, edge, low, high):
 
 
 @compiled
-def reach(bits, length, coarse, magnitudes, scratch, most, job):
-    """Magnitudes whose bits are below this move. `coarse` is overwritten by the keys of deviations."""
+def upper_limit(bits, length, coarse, magnitudes, scratch, largest, job):
+    """Returns the limit below which the bits of moving magnitudes lie. Overwrites `coarse` with keys of deviations."""
     edge, zero, middle_rank = np.int32(0), np.float32(0), (length - 1) // 2
     if job.proportion >= 0:
         rank = smallest_count(job.proportion, length) - 1
     else:
-        key = select(magnitudes, bits, length, MAGNITUDE, zero, middle_rank, 0, most, scratch)[0]
+        key = select(magnitudes, bits, length, MAGNITUDE, zero, middle_rank, 0, largest, scratch)[0]
         median = value_of(key, MAGNITUDE)
         deviations(bits, length, median, coarse)
         key = select(coarse, bits, length, DEVIATION, median, middle_rank, 0, ABSOLUTE, scratch)[0]
@@ -91,12 +91,12 @@ def reach(bits, length, coarse, magnitudes, scratch, most, job):
         rank = clamped_rank(bits, length, magnitudes, edge, job.low, job.high)
     if rank < 0:
         return np.int64(edge)
-    return select(magnitudes, bits, length, MAGNITUDE, zero, rank, 0, most, scratch)[0] + 1
+    return select(magnitudes, bits, length, MAGNITUDE, zero, rank, 0, largest, scratch)[0] + 1
 
 
 @compiled
-def drawn(bits, u, limit, upper, lower, add, strength, largest):
-    """Where a value goes, and whether it moves."""
+def redraw(bits, u, limit, upper, lower, add, strength, largest):
+    """Returns the bits of the value after its move, and whether it moves."""
     value = float_of(bits)
     negative = value < np.float32(0)
     target = np.float32((-u if negative else u) * (lower if negative else upper))
@@ -109,13 +109,13 @@ def drawn(bits, u, limit, upper, lower, add, strength, largest):
 
 @compiled
 def write_outward(bits, out, length, row, job, limit, upper, lower):
-    """Writes a row of the job; returns how many values moved."""
+    """Writes a row of the job; returns the number of values moved."""
     strength, largest = strength_and_largest(job, row)
     add, moved = job.add != 0, np.int32(0)
     if job.uniforms != 0:
         uniforms = array(job.uniforms + row * length * 4, length, np.float32)
         for i in range(length):
-            out[i], near = drawn(bits[i], uniforms[i], limit, upper, lower, add, strength, largest)
+            out[i], near = redraw(bits[i], uniforms[i], limit, upper, lower, add, strength, largest)
             moved = np.int32(moved + near)
         return np.int64(moved)
     position = np.uint32(array(job.positions, row + 1, np.int64)[row]) if job.positions != 0 else np.uint32(0)
@@ -123,22 +123,22 @@ def write_outward(bits, out, length, row, job, limit, upper, lower):
     for i in range(length):
         word = np.uint32(bases[i] + np.uint32(position * steps[i]))
         u = np.float32(np.float32(np.int32(word >> np.uint32(8))) * np.float32(TO_UNIT))
-        out[i], near = drawn(bits[i], u, limit, upper, lower, add, strength, largest)
+        out[i], near = redraw(bits[i], u, limit, upper, lower, add, strength, largest)
         moved = np.int32(moved + near)
     return np.int64(moved)
 
 
 @NativeFunction
 def move_outward(address, row, values, out, lowest, highest, work):
-    """A row moved by `Outward`."""
+    """Moves a row by `Outward`."""
     job = job_at(address)
     bits, results, signed, magnitudes, scratch = open_row(job, values, out, work)
-    length, most = job.length, largest_magnitude(lowest, highest)
+    length, largest = job.length, largest_magnitude(lowest, highest)
     if job.of_magnitude != 0:
-        upper = row_quantile(magnitudes, bits, length, MAGNITUDE, job.ceiling, 0, most, scratch)
+        upper = row_quantile(magnitudes, bits, length, MAGNITUDE, job.ceiling, 0, largest, scratch)
     else:
         upper = row_quantile(signed, bits, length, SIGNED, job.ceiling, lowest, highest, scratch)
     lower = np.float32(-value_of(lowest, SIGNED)) if lowest < 0 else np.float32(0)
-    limit = np.int32(reach(bits, length, signed, magnitudes, scratch, most, job))
+    limit = np.int32(upper_limit(bits, length, signed, magnitudes, scratch, largest, job))
     moved = write_outward(bits, results, length, row, job, limit, upper, lower)
     array(job.moved, row + 1, np.int64)[row] = moved

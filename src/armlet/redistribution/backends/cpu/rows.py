@@ -1,4 +1,4 @@
-"""Rows of any dtype as float32 bits, and back, rounded to nearest even; a row's keys and its scratch memory."""
+"""Converts rows to and from float32 bits, rounded to nearest even; computes a row's keys and scratch memory."""
 
 import numpy as np
 
@@ -10,18 +10,18 @@ ITEM_SIZES = (4, 2, 2)
 LARGEST_FINITE = (3.4028234663852886e38, 3.3895313892515355e38, 65504.0)
 
 RADIX, ALIGNED = 2048, 64
-"""Digits of the radix sort; what the address of each thread's scratch is a multiple of."""
+"""The number of digit values of the radix sort; the alignment of each thread's scratch memory."""
 
 FLOAT16_SHIFT = 13
 FLOAT16_SCALE = 2.0**112
-"""float16 bits, 13 up, are a float32 of 2⁻¹¹² times their value, denormal or not."""
+"""float16 bits shifted left by 13 are a float32 of 2⁻¹¹² times the value, also for denormals."""
 
 FLOAT16_NORMAL, FLOAT16_BIAS, HALF_BITS = 0x38800000, 0x38000000, 0x3F000000
 
 
 @compiled
 def copy(source, target, size):
-    """`size` bytes from one address to another."""
+    """Copies `size` bytes from one address to another."""
     read, write = array(source, size, np.uint8), array(target, size, np.uint8)
     for i in range(size):
         write[i] = read[i]
@@ -29,7 +29,7 @@ def copy(source, target, size):
 
 @compiled
 def widen(address, dtype, length, bits):
-    """The float32 bits of a 16-bit row."""
+    """Fills `bits` with the float32 bits of a 16-bit row."""
     raw = array(address, length, np.uint16)
     if dtype == BFLOAT16:
         for i in range(length):
@@ -46,7 +46,7 @@ def widen(address, dtype, length, bits):
 
 @compiled
 def narrow(bits, dtype, length, address):
-    """Finite float32 bits within the range of a 16-bit dtype, rounded to it."""
+    """Rounds finite float32 bits within the range of a 16-bit dtype to that dtype."""
     raw = array(address, length, np.uint16)
     if dtype == BFLOAT16:
         for i in range(length):
@@ -58,7 +58,7 @@ def narrow(bits, dtype, length, address):
             word = np.int32(bits[i] & np.int32(ABSOLUTE))
             odd = np.int32(np.int32(word >> np.int32(FLOAT16_SHIFT)) & np.int32(1))
             normal = np.int32(word - np.int32(FLOAT16_BIAS) + np.int32(0xFFF) + odd) >> np.int32(FLOAT16_SHIFT)
-            # A float32 between ½ and 1 has the denormals of float16 as its last bits: the sum rounds to them.
+            # The spacing of float32 between ½ and 1 is that of float16 denormals, so the sum rounds to them.
             small = bits_of(np.float32(float_of(word) + np.float32(0.5))) - np.int32(HALF_BITS)
             sign = np.int32(np.uint32(bits[i]) >> np.uint32(HALF)) & np.int32(0x8000)
             raw[i] = np.uint16(sign | (small if word < np.int32(FLOAT16_NORMAL) else normal))
@@ -66,28 +66,28 @@ def narrow(bits, dtype, length, address):
 
 @compiled
 def padded(length):
-    """More than a row's values, a multiple of the lanes that are compared at once."""
+    """Returns a multiple of `LANES`, larger than a row's length."""
     return (length + LANES) // LANES * LANES
 
 
 @compiled
 def key_arrays(work, length):
-    """int16 each: the upper halves of a row's signed keys, and of its magnitudes' keys."""
+    """Returns two int16 arrays for the upper halves of a row's signed keys and magnitudes."""
     return array(work, length, np.int16), array(work + 2 * padded(length), length, np.int16)
 
 
 @compiled
 def selection_arrays(work, length):
-    """The scratch of `select`: members, sample and search."""
+    """Returns the scratch arrays of `select`: members, sample and search."""
     members, rest = work + 4 * padded(length), work + 8 * padded(length)
     sample, search = array(rest, 2 * SAMPLE, np.int16), array(rest + 4 * SAMPLE, SEARCH, np.int64)
     return array(members, length, np.int32), sample, search
 
 
 def scratch_size(length: int, *, sorts: bool) -> int:
-    """Bytes of a thread's scratch for rows of a length: values and results, then keys and selection.
+    """Returns the bytes of a thread's scratch memory for rows of a length: values and results, keys and selection.
 
-    Where a policy `sorts`, two arrays of 64-bit words and the counts of a radix sort take the place of the latter.
+    If a policy `sorts`, keys and selection share memory with two arrays of 64-bit words and the radix sort's counts.
     """
     room = padded.py_func(length)
     size = 8 * room + max(8 * room + 4 * SAMPLE + 8 * SEARCH, 16 * room + 8 * RADIX if sorts else 0)
@@ -96,7 +96,7 @@ def scratch_size(length: int, *, sorts: bool) -> int:
 
 @compiled
 def coarse_keys(bits, length, work):
-    """Fills `key_arrays`; returns the smallest and the largest signed key."""
+    """Fills `key_arrays`; returns the smallest and largest signed key."""
     signed, magnitudes = key_arrays(work, length)
     lowest, highest = np.int32(ABSOLUTE), np.int32(-ABSOLUTE - 1)
     for i in range(length):
@@ -109,5 +109,5 @@ def coarse_keys(bits, length, work):
 
 @compiled
 def largest_magnitude(lowest, highest):
-    """The bits of the largest magnitude: those of a negative value are the complement of its key."""
+    """Returns the bits of the largest magnitude; a negative value's magnitude is the complement of its key."""
     return max(np.int32(highest), np.int32(~np.int32(lowest)))

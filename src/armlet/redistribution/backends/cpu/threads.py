@@ -1,7 +1,7 @@
-"""Shares the rows of a job over as many threads as torch uses; a little work is done by the calling thread.
+"""Divides the rows of a job among as many threads as torch uses; small jobs run in the calling thread.
 
-The threads are torch's own where possible. A second team would compete for cores with the first, whose threads spin
-for some milliseconds after each of torch's operations: as long as our rows take.
+Torch's threads are used if possible. Threads of another team would compete for cores with torch's, which spin for some
+milliseconds after each operation, as long as our rows take.
 """
 
 import os
@@ -19,17 +19,17 @@ from armlet.redistribution.backends.cpu.jobs import RowJob, take_part
 from armlet.redistribution.backends.cpu.rows import ALIGNED
 
 WORTH_A_THREAD = 1 << 16
-"""As many values as make waking a thread worth its time."""
+"""The number of values from which waking threads saves time."""
 
 CHUNK = 1 << 14
-"""As many values as a thread takes at a time: few, so that the wait for the last thread is short."""
+"""The number of values that a thread takes at a time; small, so that the wait for the last thread is short."""
 
-_of_thread = threading.local()
+_thread = threading.local()
 _forked = False
 
 
 def run_job(job: RowJob) -> None:
-    """Works through all rows of a job."""
+    """Moves all rows of a job."""
     count, width = job.count, job.length
     threads = torch.get_num_threads() if count > 1 and count * width >= WORTH_A_THREAD else 1
     if threads == 1:
@@ -41,22 +41,22 @@ def run_job(job: RowJob) -> None:
     buffer, job.scratch = memory(parts * job.room)
     team = None if _forked else _team()
     if team is None:
-        _run_in_pool(job, (buffer, job.kept), parts)
+        _run_in_pool(job, (buffer, job.owners), parts)
     else:
-        # As many as torch takes: a team of another size would end threads of its own, and torch start them anew.
+        # As many threads as torch uses; for a team of another size the runtime would end and restart threads.
         team(take_part.address, addressof(job), threads, 0)
 
 
 def scratch(size: int) -> int:
-    """The address of `size` bytes of this thread, at a multiple of `ALIGNED`; the next call uses the same."""
-    kept: tuple[Tensor, int] | None = getattr(_of_thread, "scratch", None)
-    if kept is None or len(kept[0]) < size + ALIGNED:
-        kept = _of_thread.scratch = memory(size)
-    return kept[1]
+    """Returns the address of `size` bytes for this thread, a multiple of `ALIGNED`; later calls reuse them."""
+    buffer: tuple[Tensor, int] | None = getattr(_thread, "scratch", None)
+    if buffer is None or len(buffer[0]) < size + ALIGNED:
+        buffer = _thread.scratch = memory(size)
+    return buffer[1]
 
 
 def memory(size: int) -> tuple[Tensor, int]:
-    """`size` bytes, and their address at a multiple of `ALIGNED`."""
+    """Returns a buffer with at least `size` bytes at an address that is a multiple of `ALIGNED`, and this address."""
     buffer = torch.empty(size + ALIGNED, dtype=torch.uint8, device="cpu")
     return buffer, (buffer.data_ptr() + ALIGNED - 1) // ALIGNED * ALIGNED
 
@@ -65,8 +65,8 @@ def memory(size: int) -> tuple[Tensor, int]:
 def _team() -> Any:
     """`GOMP_parallel(function, data, threads, flags)` of the OpenMP runtime that torch uses, or None.
 
-    Looked up as torch's own library finds it: another runtime would have threads of its own. LLVM's and Intel's have
-    it, too. Source: libgomp's manual, 'Implementing PARALLEL construct'.
+    Looked up through torch's library, because another runtime would have other threads. LLVM's and Intel's runtimes
+    have it, too. Source: libgomp's manual, 'Implementing PARALLEL construct'.
     """
     try:
         parallel = CDLL("libtorch_cpu.so", mode=os.RTLD_NOLOAD | os.RTLD_NOW).GOMP_parallel
@@ -76,19 +76,19 @@ def _team() -> Any:
     return parallel
 
 
-def _run_in_pool(job: RowJob, kept: object, parts: int) -> None:
-    """Runs the job on our own pool: numba's parallel loops abort the process where two threads use them at once."""
+def _run_in_pool(job: RowJob, owners: object, parts: int) -> None:
+    """Runs the job in our thread pool; numba's parallel loops abort the process if two threads use them at once."""
 
-    def part(_kept: object = kept) -> None:
+    def part(_owners: object = owners) -> None:
         take_part.call(addressof(job))
 
-    rest = []
-    with suppress(RuntimeError):  # the interpreter is about to end, and starts no thread
-        rest += [_executor().submit(part) for _ in range(parts - 1)]
+    futures = []
+    with suppress(RuntimeError):  # the interpreter is shutting down and starts no threads
+        futures += [_executor().submit(part) for _ in range(parts - 1)]
     try:
         part()
     finally:
-        wait(rest)
+        wait(futures)
 
 
 @cache
@@ -96,12 +96,12 @@ def _executor() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(os.cpu_count() or 1, torch.get_num_threads()), "armlet")
 
 
-def _forget() -> None:
-    """After a fork: the child has none of the parent's threads."""
+def _reset_after_fork() -> None:
+    """Resets the state after a fork, because the child has none of the parent's threads."""
     global _forked
     _forked = True
     _executor.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_reset_after_fork)

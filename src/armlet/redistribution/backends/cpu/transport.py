@@ -1,4 +1,4 @@
-"""Transport on a row: magnitudes sorted within their sign by their bits, then the score of each rank."""
+"""`Transport` for one row: sorts the magnitudes of each sign by their bits, then writes the score of each rank."""
 
 import numpy as np
 
@@ -20,12 +20,12 @@ from armlet.redistribution.order import MAD_TO_SIGMA
 DIGIT_BITS = 11
 PASSES = 3
 PLACE_BITS = 32
-"""A sorted word is the magnitude's bits, then the value's place in so many bits."""
+"""A sorted word consists of the magnitude's bits and the value's index in this many lower bits."""
 
 
 @compiled
 def sort_words(words, other, length, counts):
-    """Radix sort of words by their upper half, in place; an odd number of passes is copied back."""
+    """Sorts words by their upper half in place with a radix sort; after the odd number of passes, copies them back."""
     for turn in range(PASSES):
         shift = np.uint64(PLACE_BITS + DIGIT_BITS * turn)
         read, write = (words, other) if turn % 2 == 0 else (other, words)
@@ -34,9 +34,9 @@ def sort_words(words, other, length, counts):
             counts[np.int64((read[i] >> shift) & np.uint64(RADIX - 1))] += 1
         total = 0
         for digit in range(RADIX):
-            here = counts[digit]
+            count = counts[digit]
             counts[digit] = total
-            total += here
+            total += count
         for i in range(length):
             digit = np.int64((read[i] >> shift) & np.uint64(RADIX - 1))
             write[counts[digit]] = read[i]
@@ -47,7 +47,7 @@ def sort_words(words, other, length, counts):
 
 @compiled
 def words_of_sign(bits, length, words, negative):
-    """Writes the words of the values of one sign; returns how many. Both zeros are positive."""
+    """Writes the words of the values of one sign, and returns their number. Both zeros are positive."""
     count = 0
     for i in range(length):
         magnitude = np.int32(bits[i] & np.int32(ABSOLUTE))
@@ -58,7 +58,7 @@ def words_of_sign(bits, length, words, negative):
 
 @compiled
 def score(share):
-    """`functions.half_normal_quantile` of one number."""
+    """`functions.half_normal_quantile` for one number."""
     if share <= CENTRAL_LIMIT:
         return central_quantile(share)
     depth = np.sqrt(-log_of_number((1.0 - share) * 0.5))
@@ -67,7 +67,7 @@ def score(share):
 
 @compiled
 def write_sign(bits, out, words, count, negative, scale, strength, largest):
-    """Writes the values of one sign, whose sorted words these are; ties share their mean rank."""
+    """Writes the values of one sign, given their sorted words; ties share their mean rank."""
     first = 0
     while first < count:
         key, last = words[first] >> np.uint64(PLACE_BITS), first
@@ -77,23 +77,23 @@ def write_sign(bits, out, words, count, negative, scale, strength, largest):
         target = np.float32(scale * normal)
         target = np.float32(-target) if negative else target
         for i in range(first, last + 1):
-            place = np.int64(words[i] & np.uint64(0xFFFFFFFF))
+            index = np.int64(words[i] & np.uint64(0xFFFFFFFF))
             moved = target
             if strength != np.float32(1):
-                value = float_of(bits[place])
+                value = float_of(bits[index])
                 moved = np.float32(part_of_the_way(value, target, strength))
-            out[place] = bits_of(min(max(moved, -largest), largest))
+            out[index] = bits_of(min(max(moved, -largest), largest))
         first = last + 1
 
 
 @NativeFunction
 def move_by_transport(address, row, values, out, lowest, highest, work):
-    """A row moved by `Transport`. The words take the place of the keys once the median is known."""
+    """Moves a row by `Transport`. The words overwrite the keys after the median is computed."""
     job = job_at(address)
     bits, results, _, magnitudes, scratch = open_row(job, values, out, work)
     length, (strength, largest) = job.length, strength_and_largest(job, row)
-    most, rank = largest_magnitude(lowest, highest), (length - 1) // 2
-    key = select(magnitudes, bits, length, MAGNITUDE, np.float32(0), rank, 0, most, scratch)[0]
+    highest_key, rank = largest_magnitude(lowest, highest), (length - 1) // 2
+    key = select(magnitudes, bits, length, MAGNITUDE, np.float32(0), rank, 0, highest_key, scratch)[0]
     scale = np.float64(np.float32(np.float32(job.spread * MAD_TO_SIGMA) * float_of(np.int32(key))))
     room = 8 * padded(length)
     words, other = array(work, length + 1, np.uint64), array(work + room, length + 1, np.uint64)

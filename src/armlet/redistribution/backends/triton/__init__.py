@@ -1,1 +1,1 @@
-"""Rows on GPUs, compiled by Triton."""
+"""The GPU backend, compiled by Triton."""

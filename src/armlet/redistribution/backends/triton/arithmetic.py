@@ -1,12 +1,12 @@
-# type: ignore - Triton's language, which looks like Python and has other types.
-"""Values of a row inside a Triton program, with the bits of PyTorch: dtypes, activation, logarithm."""
+# type: ignore - Triton's language has Python's syntax but other types.
+"""Conversions, activations and logarithm inside a Triton program; all but the activations have PyTorch's bits."""
 
 import triton
 import triton.language as tl
 
 from armlet.redistribution import functions
 
-# Triton's programs read only globals that are `constexpr`.
+# Triton programs can only read globals that are `constexpr`.
 SERIES = tl.constexpr(functions.ATANH)
 DEGREE = tl.constexpr(len(functions.ATANH))
 LN2_UPPER, LN2_LOWER = tl.constexpr(functions.LN2_HIGH), tl.constexpr(functions.LN2_LOW)
@@ -15,7 +15,7 @@ SQRT_HALF, SHIFT = tl.constexpr(functions.SQRT_HALF_BITS), tl.constexpr(function
 
 @triton.jit
 def widened(a):
-    """float32 of `a`. Of bfloat16 by its bits: Triton's interpreter loses denormals."""
+    """Returns `a` as float32. Converts bfloat16 by its bits, because Triton's interpreter loses denormals."""
     if a.dtype == tl.bfloat16:
         return (a.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
     else:
@@ -24,7 +24,7 @@ def widened(a):
 
 @triton.jit
 def narrowed(x, dtype: tl.constexpr):
-    """float32 rounded to `dtype`, to even at halves. To bfloat16 by its bits: Triton's interpreter rounds otherwise."""
+    """Rounds float32 to `dtype`, halves to even; to bfloat16 by its bits, because Triton's interpreter differs."""
     if dtype == tl.bfloat16:
         bits = x.to(tl.uint32, bitcast=True)
         rounded = tl.where(x == x, bits + 0x7FFF + ((bits >> 16) & 1), 0x7FC00000)
@@ -35,7 +35,7 @@ def narrowed(x, dtype: tl.constexpr):
 
 @triton.jit
 def activated(gate, ACTIVATION: tl.constexpr):
-    """silu, gelu or gelu_tanh in float32, rounded to the dtype of `gate`: x times a share of it."""
+    """Applies silu, gelu or gelu_tanh in float32, rounded to the dtype of `gate`."""
     x = widened(gate)
     if ACTIVATION == "silu":
         y = tl.div_rn(x, 1.0 + tl.exp(-x))
@@ -49,7 +49,7 @@ def activated(gate, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def companded(magnitude, knee):
-    """T·(1 + ln(m/T)) for m ≥ T, T below: in float64, rounded once, as `inward.py` has it."""
+    """T·(1 + ln(m/T)) for m ≥ T, otherwise T, in float64, rounded once, as in `inward.py`."""
     threshold = tl.where(knee > 0, knee, 1.0).to(tl.float64)
     ratio = tl.maximum(magnitude.to(tl.float64) / threshold, 1.0)
     return (knee.to(tl.float64) * (1.0 + log_float64(ratio))).to(tl.float32)
@@ -57,7 +57,7 @@ def companded(magnitude, knee):
 
 @triton.jit
 def log_float64(x):
-    """`functions.log` of float64, step by step."""
+    """`functions.log` of float64, with the same steps."""
     bits = x.to(tl.int64, bitcast=True)
     exponent = (bits - SQRT_HALF) >> SHIFT
     f = (bits - (exponent << SHIFT)).to(tl.float64, bitcast=True) - 1.0
@@ -66,6 +66,6 @@ def log_float64(x):
     series = SERIES[0] * square + SERIES[1]
     for power in tl.static_range(2, DEGREE):
         series = series * square + SERIES[power]
-    two = exponent.to(tl.float64)
-    small = s * (half + square * series) + two * LN2_LOWER
-    return two * LN2_UPPER - ((half - small) - f)
+    power_of_two = exponent.to(tl.float64)
+    small = s * (half + square * series) + power_of_two * LN2_LOWER
+    return power_of_two * LN2_UPPER - ((half - small) - f)

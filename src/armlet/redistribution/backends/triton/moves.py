@@ -1,6 +1,6 @@
-"""Token scope on CUDA tensors (CPU under `TRITON_INTERPRET=1`) in Triton, a program a row, the bits of the plain path.
+"""The GPU backend: token scope on CUDA tensors (on the CPU with `TRITON_INTERPRET=1`), with the plain path's bits.
 
-This file can be imported without Triton; the programs are in `rows.py`, imported at the first launch.
+Each row is one Triton program. This file can be imported without Triton; `rows.py` is imported at the first launch.
 """
 
 import math
@@ -12,78 +12,78 @@ from torch import Tensor
 
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import WORD
-from armlet.redistribution.operands import Backend, Counted, Operands
+from armlet.redistribution.operands import Backend, BackendResult, Operands
 from armlet.redistribution.outward import Outward
 from armlet.redistribution.rows import Policy
 
-WIDEST_ROW = 32_768
-# Low bits of a float32 that are zero in every value of the dtype.
+MAX_WIDTH = 32_768
+# The number of low bits of a float32 that are zero in every value of the dtype.
 SPARE_BITS = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}
-OLDEST_TRITON = (3, 5)
+MIN_TRITON_VERSION = (3, 5)
 
 
-def _is_for_triton(a: Tensor, policy: Policy) -> bool:
-    """Not `Transport`: ranks of all values need a sorted row, which neither registers nor counting give cheaply."""
-    fits = a.shape[1] == 1 and 0 < a.shape[2] <= WIDEST_ROW
+def _supports_rows(a: Tensor, policy: Policy) -> bool:
+    """Excludes `Transport`, whose ranks need a sorted row, for which counting in registers is too slow."""
+    fits = a.shape[1] == 1 and 0 < a.shape[2] <= MAX_WIDTH
     return fits and a.dtype in SPARE_BITS and type(policy) in (Outward, Inward) and _runs_on(a.device)
 
 
-def _move_on_gpu(a: Tensor, policy: Policy, operands: Operands) -> Counted:
-    return _launch_rows(a, torch.empty_like(a), policy, None, operands)
+def _move_on_gpu(a: Tensor, policy: Policy, operands: Operands) -> BackendResult:
+    return _launch(a, torch.empty_like(a), policy, None, operands)
 
 
-def gated_rows(gate_up: Tensor, policy: Policy, activation: str, operands: Operands) -> Counted:
-    """ARM(activation(gate)) · up `[tokens, width]`, the activated gate rounded to the dtype before ARM, in one pass.
+def gated_rows(gate_up: Tensor, policy: Policy, activation: str, operands: Operands) -> BackendResult:
+    """Computes ARM(activation(gate)) · up `[tokens, width]` in one pass; rounds the activated gate to the dtype.
 
     Args:
         gate_up: `[tokens, 2·width]`, contiguous: gate, then up.
         policy: `Outward` or `Inward`.
-        activation: "silu", "gelu" or "gelu_tanh", in float32 with the GPU's own exponential: not the bits of PyTorch.
-        operands: with tokens for scopes: positions `[tokens]`, uniforms `[tokens, width]`, strength `[tokens]`.
+        activation: "silu", "gelu" or "gelu_tanh", in float32 with the GPU's exponential, without PyTorch's exact bits.
+        operands: one scope per token: positions `[tokens]`, uniforms `[tokens, width]`, strength `[tokens]`.
     """
     values = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
-    return _launch_rows(gate_up, values, policy, activation, operands)
+    return _launch(gate_up, values, policy, activation, operands)
 
 
-TRITON = Backend(_is_for_triton, _move_on_gpu, gated_rows=gated_rows)
+TRITON = Backend(_supports_rows, _move_on_gpu, gated_rows=gated_rows)
 
 
 @lru_cache
 def _runs_on(device: torch.device) -> bool:
-    """On GPUs with bfloat16, and interpreted on CPUs. The first call imports Triton."""
+    """True for GPUs with bfloat16, and for CPUs with Triton's interpreter. The first call imports Triton."""
     if device.type == "cpu":
-        able = os.environ.get("TRITON_INTERPRET") == "1"
+        supported = os.environ.get("TRITON_INTERPRET") == "1"
     else:
         nvidia = device.type == "cuda" and torch.version.hip is None
-        able = nvidia and torch.cuda.get_device_capability(device) >= (8, 0)
-    if not able:
+        supported = nvidia and torch.cuda.get_device_capability(device) >= (8, 0)
+    if not supported:
         return False
     from triton import __version__ as version  # pyright: ignore[reportMissingImports] - optional
 
-    return tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_TRITON
+    return tuple(int(part) for part in version.split(".")[:2]) >= MIN_TRITON_VERSION
 
 
-def _launch_rows(source: Tensor, target: Tensor, policy: Policy, activation: str | None, operands: Operands) -> Counted:
-    """Fills `target`."""
+def _launch(source: Tensor, out: Tensor, policy: Policy, activation: str | None, operands: Operands) -> BackendResult:
+    """Runs the kernel, which fills `out`."""
     from armlet.redistribution.backends.triton.rows import redistribute_rows
 
-    rows, width = len(target), target.shape[-1]
-    moved = torch.empty(rows, dtype=torch.int64, device=target.device)
-    passed = torch.empty(rows, dtype=torch.bool, device=target.device)
+    rows, width = len(out), out.shape[-1]
+    moved = torch.empty(rows, dtype=torch.int64, device=out.device)
+    passed = torch.empty(rows, dtype=torch.bool, device=out.device)
     if rows:
         with torch.cuda.device_of(source):
             redistribute_rows[(rows,)](  # type: ignore - a compiled program
-                source, target, moved, passed,
+                source, out, moved, passed,
                 **_pointers(operands),
                 **launch_numbers(policy, width),
-                **constants(policy, width, target.dtype, activation, operands.strength is not None),
-                **compiling(width),
+                **constants(policy, width, out.dtype, activation, operands.strength is not None),
+                **compile_options(width),
             )  # fmt: skip
-    return Counted(target, moved, passed)
+    return BackendResult(out, moved, passed)
 
 
 def _pointers(operands: Operands) -> dict[str, object]:
-    """The tensors of a launch, and where it reads positions and stream."""
+    """Returns the tensors of a launch, the stride of positions, and the stream."""
     keys, positions, stream, uniforms, mask, strength = operands
     keyed = keys is not None and uniforms is None
     return {
@@ -99,8 +99,8 @@ def _pointers(operands: Operands) -> dict[str, object]:
 
 @lru_cache
 def launch_numbers(policy: Policy, width: int) -> dict[str, int | float]:
-    """The numbers of a policy at a width: the ranks that its statistics have, in float64 as the plain path has them."""
-    outward = policy if isinstance(policy, Outward) else Outward()  # `Inward` reads none of the numbers of `Outward`
+    """Returns a policy's numbers and the ranks of its statistics at a width, from float64 as in the plain path."""
+    outward = policy if isinstance(policy, Outward) else Outward()  # `Inward` does not read the numbers of `Outward`
     index = (policy.knee if isinstance(policy, Inward) else outward.ceiling) * float(width - 1)
     below = math.floor(index)
     low, high = outward.share
@@ -130,7 +130,7 @@ def _as_float32(number: float) -> float:
 def constants(
     policy: Policy, width: int, dtype: torch.dtype, activation: str | None, by_row: bool
 ) -> dict[str, object]:
-    """What a kernel is compiled for."""
+    """Returns the compile-time constants of a kernel."""
     outward = policy if isinstance(policy, Outward) else None
     strength = "none" if policy.strength == 0 else "part" if policy.strength < 1 else "whole"
     block = _power_of_two(width)
@@ -148,13 +148,13 @@ def constants(
     }
 
 
-def compiling(width: int) -> dict[str, object]:
-    """How a kernel is compiled: products are never fused with sums, which would round once."""
+def compile_options(width: int) -> dict[str, object]:
+    """Returns options of the compiler; products are never fused with sums, which would round only once."""
     return {"num_warps": _warps(width), "num_stages": 1, "enable_fp_fusion": False}
 
 
 def _warps(width: int) -> int:
-    """Up to 32 warps, 16 values a thread, 32 of the widest rows."""
+    """Returns up to 32 warps: 16 values per thread, 32 for the widest rows."""
     return min(32, max(1, _power_of_two(width) // 512))
 
 

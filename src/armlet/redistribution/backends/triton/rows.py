@@ -1,7 +1,7 @@
-# type: ignore - Triton's language, which looks like Python and has other types.
-"""The Triton program of one row: its statistics from registers, then the row, part by part, moved and written.
+# type: ignore - Triton's language has Python's syntax but other types.
+"""The Triton program for one row: computes statistics in registers, then moves and writes the row part by part.
 
-Every step has the bits of the plain path: the same operations, each rounded by itself (`enable_fp_fusion=False`).
+Each step has the bits of the plain path: the same operations, each rounded separately (`enable_fp_fusion=False`).
 """
 
 import triton
@@ -17,7 +17,7 @@ from armlet.redistribution.backends.triton.selection import (
     two_kth,
 )
 
-# Integers that change from call to call: no kernel is compiled again because one of them is 1 or a multiple of 16.
+# Integers that change between calls: values of 1 or multiples of 16 must not compile the kernel again.
 CHANGING = ("position_stride", "stream", "rank", "lowest", "highest", "below", "nearer")
 
 
@@ -29,20 +29,20 @@ def redistribute_rows(
     POLICY: tl.constexpr, RULE: tl.constexpr, BANDED: tl.constexpr, SIGNED: tl.constexpr, STRENGTH: tl.constexpr,
     ACTIVATION: tl.constexpr, LOWEST: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
-    """`target`, `moved_counts` and `passed_rows` of one row of `values`, `[rows, width]`.
+    """Fills `target`, `moved_counts` and `passed_rows` for one row of `values`, `[rows, width]`.
 
-    What the arguments are:
-        values: with an ACTIVATION, `[rows, 2·width]`: gate, then up; `target` then takes ARM(activation(gate)) · up.
-        keys: of `Noise.keys`, as int32 `[3, 2·width]`: the low words are at even places. None without keyed noise.
-        positions, uniforms, mask, strengths: as in `Operands`; None where they are not needed.
-        rank, lowest, highest: of the median (or the proportion) and of the clamp's ends, from 1.
-        below, nearer, weight, rest: where the quantile lies, see `interpolated`.
-        band, strength: of the policy.
-        POLICY: "outward" or "inward"; RULE: its `write` or its `curve`.
-        BANDED: values move by `band`, not by proportion; SIGNED: the ceiling is taken from the values' signs too.
-        STRENGTH: "none", "part", "whole", or "rows" for one number in `strengths` for each row.
-        LOWEST: how many low bits of a float32 are zero in any value of this dtype; LARGEST: its largest value.
-        BLOCK, PART: powers of two: room for the whole row, and how much of it is moved at a time.
+    The arguments:
+        values: with an ACTIVATION, `[rows, 2·width]`: gate, then up; `target` is then ARM(activation(gate)) · up.
+        keys: `Noise.keys` as int32 `[3, 2·width]`, with the low words at even indices; None without keyed noise.
+        positions, uniforms, mask, strengths: see `Operands`; None if not needed.
+        rank, lowest, highest: ranks of the median (or the proportion) and of the clamp's limits, from 1.
+        below, nearer, weight, rest: the quantile's location, see `interpolated`.
+        band, strength: settings of the policy.
+        POLICY: "outward" or "inward"; RULE: the policy's `write` or `curve`.
+        BANDED: values move by `band`, not by proportion; SIGNED: the ceiling is computed from signed values.
+        STRENGTH: "none", "part", "whole", or "rows" for one number per row in `strengths`.
+        LOWEST: number of low bits of a float32 that are zero in any value of this dtype; LARGEST: its largest value.
+        BLOCK, PART: powers of two: the size of the padded row, and the number of values moved at a time.
     """
     row = tl.program_id(0).to(tl.int64)
     source = values + row * width * (1 if ACTIVATION is None else 2)
@@ -51,8 +51,8 @@ def redistribute_rows(
     moves = count_true(tl.abs(numbers) < float("inf")) == width
     passed = ~moves
     if mask is not None:
-        counted = tl.load(mask + row) != 0
-        moves, passed = moves & counted, passed & counted
+        valid = tl.load(mask + row) != 0
+        moves, passed = moves & valid, passed & valid
     if STRENGTH == "rows":
         strength = tl.load(strengths + row)
         moves = moves & (strength > 0)
@@ -70,14 +70,14 @@ def redistribute_rows(
         low = kth_magnitude(tl.abs(numbers), below + 1, LOWEST)
         knee = interpolated(tl.abs(numbers), low, below, weight, rest, nearer, width)
         edge = tl.where(moves, knee, float("inf"))
-    tl.store(moved_counts + row, count_true(_chosen(numbers, edge, POLICY) & (columns < width)).to(tl.int64))
+    tl.store(moved_counts + row, count_true(_moving(numbers, edge, POLICY) & (columns < width)).to(tl.int64))
     tl.store(passed_rows + row, passed)
     position = tl.load(positions + row * position_stride) if keys is not None else row
     for start in range(0, width, PART):
         column = start + tl.arange(0, PART)
         a = _gate(source, column, width, ACTIVATION)
         x = widened(a)
-        chosen = _chosen(x, edge, POLICY) & (column < width)
+        chosen = _moving(x, edge, POLICY) & (column < width)
         sign = tl.where(x < 0, -1.0, 1.0)
         if POLICY == "outward":
             u = _uniforms(keys, uniforms, row, column, position, stream, width, chosen)
@@ -100,28 +100,28 @@ def redistribute_rows(
 
 @triton.jit
 def _gate(source, column, width, ACTIVATION: tl.constexpr):
-    """The activated gate at `column`, in its dtype; 0 beyond the row's end."""
+    """Returns the activated gate at `column`, in its dtype; 0 after the row's end."""
     a = tl.load(source + column, column < width, 0)
     return a if ACTIVATION is None else activated(a, ACTIVATION)
 
 
 @triton.jit
-def _chosen(x, edge, POLICY: tl.constexpr):
-    """What moves: values near zero, up to the edge, or the tails beyond it."""
+def _moving(x, edge, POLICY: tl.constexpr):
+    """Returns which values move: those up to the edge (`Outward`), or those beyond it (`Inward`)."""
     return tl.abs(x) <= edge if POLICY == "outward" else tl.abs(x) > edge
 
 
 @triton.jit
 def _edge(x, median, rank, lowest, highest, band, LOWEST: tl.constexpr):
-    """The largest magnitude that may move: below ε, or up to the end of the clamp that ε lies beyond.
+    """Returns the largest magnitude that moves: just below ε, or the clamp's limit if ε is beyond it.
 
-    Counting tells whether it does, and only then is the end looked for.
+    Counting detects whether ε is beyond a limit, and only then the limit is computed.
     """
     mad = tl.maximum(kth_magnitude(tl.abs(tl.abs(x) - median), rank, 0), 1e-12)
     epsilon = 1.4826 * mad * band
     narrow = count_true(tl.abs(x) <= epsilon) < lowest
     wide = count_true(tl.abs(x) < epsilon) >= highest
-    # The float32 before ε, since what is below ε moves, and what equals it does not.
+    # The float32 before ε, because values below ε move and values equal to ε do not.
     bits = epsilon.to(tl.uint32, bitcast=True)
     edge = tl.where(epsilon > 0, number(bits - 1, False), -1.0)
     if narrow | wide:
@@ -131,7 +131,7 @@ def _edge(x, median, rank, lowest, highest, band, LOWEST: tl.constexpr):
 
 @triton.jit
 def _uniforms(keys, uniforms, row, column, position, stream, width, chosen):
-    """Uniforms where values move: keyed, given, or ½."""
+    """Returns uniforms where values move: keyed, explicit, or ½."""
     if keys is not None:
         base = tl.load(keys + 2 * column, chosen, 0).to(tl.uint32)
         step = tl.load(keys + 2 * width + 2 * column, chosen, 0).to(tl.uint32)

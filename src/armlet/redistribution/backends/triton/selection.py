@@ -1,8 +1,8 @@
-# type: ignore - Triton's language, which looks like Python and has other types.
+# type: ignore - Triton's language has Python's syntax but other types.
 """Exact order statistics of one row, float32 padded with `inf`, inside a Triton program, by counting.
 
-The k-th smallest is decided bit by bit from the top, by how many values are below the number so far: no sums of floats
-depend on an order, and a row may fill the registers. With NaN or Inf the results mean nothing, but every loop ends.
+The k-th smallest is determined bit by bit from the top, by counting the values below the number so far. No sum of
+floats depends on an order, and a row may fill the registers. With NaN or Inf results are undefined, but loops end.
 """
 
 import triton
@@ -13,13 +13,13 @@ SIGN = tl.constexpr(0x80000000)
 
 @triton.jit
 def count_true(chosen):
-    """int32: how many are chosen."""
+    """Returns the number of True values as int32."""
     return tl.sum(chosen.to(tl.int32), 0)
 
 
 @triton.jit
 def number(key, SIGNED: tl.constexpr):
-    """The float32 of a key; keys have the order of the numbers, and those of magnitudes are their bits."""
+    """Returns the float32 of a key; keys are ordered like the numbers, and the key of a magnitude is its bits."""
     bits = key
     if SIGNED:
         bits = tl.where(key >= SIGN, key - SIGN, (SIGN - key) | SIGN)
@@ -28,16 +28,16 @@ def number(key, SIGNED: tl.constexpr):
 
 @triton.jit
 def smallest(x, chosen):
-    """The smallest chosen value, `inf` where there is none."""
+    """Returns the smallest chosen value, or `inf` if there is none."""
     return tl.min(tl.where(chosen, x, float("inf")), 0)
 
 
 @triton.jit
 def kth_magnitude(x, k, LOWEST: tl.constexpr):
-    """The k-th smallest of magnitudes, k from 1; the bits under `LOWEST` are zero in all of them.
+    """Returns the k-th smallest magnitude, k from 1; the lowest `LOWEST` bits are zero in all magnitudes.
 
-    `below` values lie under `decided`, and as many as `up_to` under the next number that the decided bits allow: where
-    one value is between, it is read off instead of searched to its last bit.
+    `below` values are less than `decided`, and `up_to` values are less than the upper bound given by the decided bits.
+    If one value is between them, it is selected directly instead of searched to the last bit.
     """
     decided, bit = tl.full((), 0, tl.uint32), tl.full((), 1 << 30, tl.uint32)
     below, up_to = k * 0, k * 0 + x.shape[0]
@@ -51,7 +51,7 @@ def kth_magnitude(x, k, LOWEST: tl.constexpr):
 
 @triton.jit
 def two_kth(first, j, second, k, SIGNED: tl.constexpr, LOWEST: tl.constexpr):
-    """The j-th and the k-th smallest of two rows, of any numbers where SIGNED, else magnitudes. One sum counts both."""
+    """Returns the j-th and k-th smallest of two rows of magnitudes (of any numbers if SIGNED); one sum counts both."""
     first_key, second_key = tl.full((), 0, tl.uint32), tl.full((), 0, tl.uint32)
     bit = tl.full((), 1 << (31 if SIGNED else 30), tl.uint32)
     while bit >= (1 << LOWEST):
@@ -66,9 +66,9 @@ def two_kth(first, j, second, k, SIGNED: tl.constexpr, LOWEST: tl.constexpr):
 
 @triton.jit
 def interpolated(x, low, below, weight, rest, nearer, width):
-    """The quantile between `low`, the value at index `below` of the ascending row, and its successor.
+    """Returns the quantile between `low`, the value at index `below` of the ascending row, and its successor.
 
-    `weight` and `rest` are the float32 of w and 1 − w, `nearer` says whether w < ½: `Ordered.quantile`, step by step.
+    `weight` and `rest` are w and 1 − w as float32, and `nearer` is w < ½; the steps equal `Ordered.quantile`.
     """
     repeated = count_true(x <= low) > tl.minimum(below + 1, width - 1)
     high = tl.where(repeated, low, smallest(x, x > low))

@@ -1,0 +1,133 @@
+"""Tracks forward calls of a decoder with ARM attached: passes token positions to the sites, and checks that all ran.
+
+A decoder passes only hidden states to its MLPs. A forward pre-hook stores the call's positions and padding mask in
+thread-local storage, where the sites read them. A forward hook removes them, even if the call fails.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from traceback import walk_stack
+from typing import Any
+
+import torch
+from torch import nn
+
+from armlet.attachment.positions import DecoderCall, argument_names, read_call
+from armlet.redistribution.errors import ArmletError
+
+# Code object of `Module.__call__`, by which its stack frames are recognised; None if it is not a Python function.
+_MODULE_CALL = getattr(nn.Module.__call__, "__code__", None)
+
+
+class NotFiredError(ArmletError, RuntimeError):
+    """The model ran but ARM did not, so the output would be mistaken for a treated one."""
+
+
+class CallTracker:
+    """Tracks the forward calls of `decoder`, with ARM attached to `layers`.
+
+    A call that is running when ARM is switched on or off finishes in the mode in which it started. Calls that started
+    with ARM are in `_running`; modules and hooks stay installed until they end. Calls that started without it are
+    detected by `should_skip`. Compiled calls are not tracked, because replacing modules does not affect a running one.
+
+    Hooks are methods, not closures, so that an attached model can be copied and pickled; a copy has its own calls.
+    """
+
+    def __init__(self, decoder: nn.Module, layers: Iterable[int]) -> None:
+        self.decoder, self.layers, self.names = decoder, frozenset(layers), argument_names(decoder)
+        self.enabled = False  # whether calls that start now use ARM; only changed under the lock
+        self._reset()
+
+    def _reset(self) -> None:
+        self.lock = threading.RLock()
+        self._running: set[DecoderCall] = set()
+        self._installed: ExitStack | None = None
+        self._thread = threading.local()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: self.__dict__[name] for name in ("decoder", "layers", "enabled", "names")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def set_enabled(self, enabled: bool, install: Callable[[ExitStack], None]) -> None:
+        """Sets whether later calls use ARM. `install` puts ARM's modules into the model, either all or none."""
+        with self.lock:
+            if enabled and self._installed is None:
+                with ExitStack() as undo:
+                    install(undo)
+                    undo.callback(self.decoder.register_forward_pre_hook(self.begin_call, with_kwargs=True).remove)
+                    undo.callback(self.decoder.register_forward_hook(self.end_call, always_call=True).remove)
+                    self._installed = undo.pop_all()
+            self.enabled = enabled
+            self._uninstall_if_unused()
+
+    def current_call(self) -> DecoderCall | None:
+        """The ARM call running in this thread, or None outside the decoder's forward."""
+        return getattr(self._thread, "call", None)
+
+    def should_skip(self) -> bool:
+        """Whether ARM should skip a layer that runs without a current call.
+
+        While ARM is on, it acts on a layer that runs outside its decoder, and skips one whose decoder's forward started
+        while ARM was off. While ARM is off, it skips both.
+        """
+        if not self.enabled or torch.compiler.is_dynamo_compiling():
+            return not self.enabled
+        module_frames = (frame for frame, _ in walk_stack(sys._getframe()) if frame.f_code is _MODULE_CALL)
+        return any(frame.f_locals.get("self") is self.decoder for frame in module_frames)
+
+    def begin_call(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward pre-hook: reads positions and padding mask from the arguments, and starts to track the call."""
+        self._thread.call = None
+        if not self.enabled:
+            self._uninstall_if_unused()
+            return
+        _reject_gradient_checkpointing(decoder)
+        inputs = dict(zip(self.names, args, strict=False)) | kwargs
+        call = read_call(inputs, getattr(decoder, "config", None))
+        if torch.compiler.is_dynamo_compiling():
+            self._thread.call = call
+            return
+        with self.lock:
+            if self.enabled:
+                self._running.add(call)
+                self._thread.call = call
+
+    def end_call(self, decoder: nn.Module, _args: tuple[Any, ...], output: object) -> None:
+        """Forward hook: ends a call (output None if it failed); raises NotFiredError if ARM did not run in a layer."""
+        call, self._thread.call = self.current_call(), None
+        if call is None:
+            return
+        if not torch.compiler.is_dynamo_compiling():
+            with self.lock:
+                self._running.discard(call)
+            # After a failure torch is iterating over the hooks; the next call or `set_enabled` removes them.
+            if output is not None:
+                self._uninstall_if_unused()
+        if output is not None and call.fired != self.layers:
+            missing = ", ".join(map(str, sorted(self.layers - call.fired)))
+            raise NotFiredError(
+                f"{type(decoder).__name__} ran, but ARM did not run in layers {missing}: they were skipped, or "
+                "their MLP does not call its activation module or `down` (fused kernel?); disable the skipping or the "
+                "kernel, or detach()"
+            )
+
+    def _uninstall_if_unused(self) -> None:
+        if self.enabled or torch.compiler.is_dynamo_compiling():
+            return
+        with self.lock:
+            if self._installed is not None and not self.enabled and not self._running:
+                self._installed.close()
+                self._installed = None
+
+
+def _reject_gradient_checkpointing(decoder: nn.Module) -> None:
+    if decoder.training and any(getattr(module, "gradient_checkpointing", False) for module in decoder.modules()):
+        raise ArmletError(
+            "gradient checkpointing re-runs layers outside the decoder's forward, where ARM does not know positions "
+            "and padding; disable it (model.gradient_checkpointing_disable()) or detach()"
+        )
