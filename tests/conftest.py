@@ -22,10 +22,12 @@ settings.load_profile("reproducible")
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(autouse=True)
-def no_lines_of_progress(monkeypatch):
+@pytest.fixture(autouse=True, scope="session")
+def no_lines_of_progress():
     """However slow the machine is, stderr shows what a command has to say and no line for each minute."""
-    monkeypatch.setattr("armlet.presentation.terminal.LINE_SECONDS", float("inf"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("armlet.presentation.terminal.LINE_SECONDS", float("inf"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,6 @@ def trespasses(room, source, *, kernel=False):
             yield module
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("room", sorted({*SERVICES, *(room for floor in FLOORS[:-1] for room in floor)}))
 def test_a_room_imports_from_the_floors_below_it_alone(room):
     files = sorted((SOURCE / room).rglob("*.py"))
@@ -107,7 +106,6 @@ def module_name(file):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@pytest.mark.slow
 def test_no_import_runs_in_a_circle():
     files = {module_name(file): file for file in SOURCE.rglob("*.py")}
     needs = {

@@ -35,7 +35,7 @@ def token_positions(a: Tensor, positions: Tensor | None) -> Tensor:
     if not isinstance(positions, Tensor) or positions.is_floating_point() or positions.dtype == torch.bool:
         raise ArgumentError(f"positions: expected integers of shape {list(tokens)}, found {_description(positions)}")
     if positions.shape not in (tokens, tokens[-1:]) and not (len(tokens) == 2 and positions.shape == (1, tokens[1])):
-        shapes = f"{list(tokens)} or {list(tokens[-1:])}"
+        shapes = " or ".join(dict.fromkeys((str(list(tokens)), str(list(tokens[-1:])))))
         raise ArgumentError(f"positions: expected shape {shapes}, found {_description(positions)}")
     return positions.to(a.device, torch.int64)
 

@@ -1,7 +1,9 @@
 """A grade is for what an answer states: golds against themselves, against each other, and what states nothing."""
 
 import json
+import os
 import random
+import signal
 import string
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from armlet.evaluation.grading.extraction import Grade, equal, equal_integers, grade, grade_integer, grade_released
-from armlet.evaluation.grading.math_worker import WORKER
+from armlet.evaluation.grading.math_worker import WORKER, MathWorker
 
 # Golds of MATH-500 (development rows) that pass for each other, of all 254 × 253 ordered pairs of different golds.
 SAME = [
@@ -222,6 +224,16 @@ def test_a_worker_that_dies_is_replaced():
     assert grade("\\boxed{2/6}", "1/3").correct or grade("\\boxed{3/9}", "1/3").correct
 
 
+def test_a_worker_that_dies_between_two_requests_is_no_error():
+    worker = MathWorker()
+    assert worker.ask("same", "1/2", "0.5") is True
+    process = worker._process
+    process.poll = lambda: os.kill(process.pid, signal.SIGKILL)  # it dies after it was seen alive
+    assert worker.ask("same", "1/2", "0.5") is None
+    assert worker.ask("same", "1/2", "0.5") is True
+    worker.close()
+
+
 @pytest.mark.slow
 def test_a_program_that_grades_ends_by_itself_and_quietly():
     program = "from armlet.evaluation.grading.extraction import grade; print(grade('1/2 = 0.5', '2/4').correct)"
@@ -279,6 +291,11 @@ def test_integers_are_compared_as_numbers(stated, gold):
 def test_integers_are_equal_as_numbers(a, b, zeros):
     assert equal_integers(str(a), str(b)) == (a == b)
     assert equal_integers("-" * (a < 0) + "0" * zeros + str(abs(a)), str(a))
+
+
+@pytest.mark.parametrize("gold", ["1,234", "", "abc", "--5"])
+def test_no_integer_equals_a_gold_that_is_not_a_number(gold):
+    assert grade_integer("so #5", gold) == Grade(False, "5", True)
 
 
 def test_an_integer_may_be_longer_than_python_reads():

@@ -205,7 +205,7 @@ def test_a_damaged_study_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "study.json").write_text(text)
     code, out, err = run("confirm", tmp_path)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "is not a folder of `armlet tune` (study.json" in err
+    assert "no finished study of `armlet tune` (study.json" in err
 
 
 def write_rows(name, rows):
@@ -222,4 +222,4 @@ def test_a_map_of_two_settings_is_drawn():
 def test_confirm_refuses_what_is_no_study(tmp_path):
     code, out, err = run("confirm", tmp_path)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "is not a folder of `armlet tune`" in err
+    assert "no finished study of `armlet tune`" in err

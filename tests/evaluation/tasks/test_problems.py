@@ -54,7 +54,7 @@ def test_other_ends_of_lines_inside_a_row_do_not_part_it(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "^--data: some contains no problem"),
+        ([], "^--data: some contains no problems"),
         ([[]], "line 1: expected an object, found list"),
         ([{}], "expected problem or question with answer.* found nothing"),
         ([{"text": "x"}], "found text"),
@@ -154,7 +154,7 @@ def test_a_fault_of_a_dataset_of_a_hub_is_not_blamed_on_a_file(tmp_path, monkeyp
 
 def test_an_empty_dataset_of_a_hub_is_not_blamed_on_a_file(monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [])
-    with pytest.raises(ArgumentError, match=r"^--task: gsm8k contains no problem$"):
+    with pytest.raises(ArgumentError, match=r"^--task: gsm8k contains no problems$"):
         hub_task("gsm8k")
 
 

@@ -3,7 +3,7 @@
 import re
 import string
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
 from armlet.evaluation.grading.math_worker import WORKER
@@ -63,7 +63,10 @@ def equal(a: str, b: str) -> bool:
 
 def equal_integers(a: str, b: str) -> bool:
     """Whether two integers of any length are equal (`int` refuses over 4,300 digits); 042 equals 42, -0 equals 0."""
-    return Decimal(a) == Decimal(b)
+    try:
+        return Decimal(a) == Decimal(b)
+    except InvalidOperation:  # one of them is not a number
+        return False
 
 
 def grade_released(answer_text: str, gold: str) -> Grade:

@@ -4,13 +4,13 @@ math-verify cannot limit its time outside the main thread, and only killing a pr
 """
 
 import atexit
-import contextlib
 import json
 import logging
 import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from subprocess import DEVNULL, PIPE, Popen
 from typing import TYPE_CHECKING
@@ -41,8 +41,8 @@ class MathWorker:
                     command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, encoding="utf-8", start_new_session=True
                 )
             timer = threading.Timer(REPLY_SECONDS, self._process.kill)
-            timer.start()
             try:
+                timer.start()
                 print(json.dumps(request), file=self._process.stdin, flush=True)
                 assert self._process.stdout is not None
                 return json.loads(self._process.stdout.readline())
@@ -58,7 +58,7 @@ class MathWorker:
         """Kills the process."""
         process, self._process = self._process, None
         if process is not None:
-            with process:  # closes the pipes and waits
+            with suppress(OSError), process:  # closes the pipes and waits; what is still to be written has no reader
                 process.kill()
 
     def forget(self) -> None:
@@ -82,7 +82,7 @@ def serve() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # so that no output of a library is taken for a reply
     logging.disable(logging.CRITICAL)
-    with contextlib.suppress(ImportError, OSError, ValueError):  # some systems refuse, and Windows has no such limit
+    with suppress(ImportError, OSError, ValueError):  # some systems refuse, and Windows has no such limit
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))

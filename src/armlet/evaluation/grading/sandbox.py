@@ -52,7 +52,7 @@ class ProgramOutcome:
 
 
 def run_program(source: str, *, seconds: float = 10.0) -> ProgramOutcome:
-    """Runs a Python program in a separate interpreter, in a sandbox that contains only the standard library.
+    """Runs a Python program in a separate interpreter, in a sandbox with only that and its libraries.
 
     The program sees an empty temporary folder of 16 MB, but no files of the user, no network, no environment, no other
     processes, and an empty standard input. It cannot start a process or thread. It has a gigabyte of memory, and
@@ -187,12 +187,13 @@ def _killed_after(seconds: float, pidfd: int) -> Iterator[threading.Event]:
             late.set()
 
     timer = threading.Timer(seconds, kill)
-    timer.start()
     try:
+        timer.start()  # Ctrl-C may end this wait, too: a timer that is left running would use a closed pidfd
         yield late
     finally:
         timer.cancel()
-        timer.join()
+        if timer.is_alive():
+            timer.join()
 
 
 def _tail(stream: IO[bytes]) -> str:

@@ -163,4 +163,4 @@ def _read_json(path: Path, read: Callable[[dict[str, Any]], Content]) -> Content
         return read(dict(json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, TypeError, LookupError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ArgumentError(f"{path.parent}: is not a folder of `armlet tune` ({path.name}: {reason})") from error
+        raise ArgumentError(f"{path.parent}: no finished study of `armlet tune` ({path.name}: {reason})") from error

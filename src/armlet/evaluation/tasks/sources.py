@@ -106,7 +106,7 @@ def _make_task(
             raise ArgumentError(f"{place}: the id {problem.id!r}, or the whole row, occurs twice")
         problems[problem.id] = problem
     if not problems:
-        raise ArgumentError(f"{option}: {name} contains no problem")
+        raise ArgumentError(f"{option}: {name} contains no problems")
     if len(kinds) > 1:
         mixture = " and ".join(f"{kind} ({place})" for kind, place in kinds.items())
         raise ArgumentError(f"{option}: {name} mixes kinds of problems, {mixture}: put each kind into a separate file")
