@@ -9,7 +9,7 @@ from armlet.cli import main
     ("arguments", "message"),
     [
         ((), "vLLM is not installed in this environment"),
-        (("--prompt", "one"), "two prompts are needed"),
+        (("--prompt", "one"), "expected at least two prompts, with and without ARM, found 1"),
         (("--policy", "sideways"), "expected one of outward"),
         (("--config", "nowhere.json"), "nowhere.json: cannot be read"),
         (("--config", "nowhere.json", "--layers", "2"), "--layers: --config sets it"),

@@ -199,7 +199,7 @@ def test_integers_serve_as_mask_and_a_sequence_of_positions_serves_all():
         ({"positions": torch.arange(4), "policy": Inward()}, "positions: expected shape"),
         ({"noise": torch.zeros(7), "policy": Transport()}, "needs the shape of the values"),
         ({"a": torch.ones(3, 4), "positions": torch.zeros(1, 3, dtype=torch.int64)}, "positions: expected shape"),
-        ({"noise": torch.rand(2, 3)}, r"needs the shape of the values \[2, 3, 4\], found \[2, 3\]"),
+        ({"noise": torch.rand(2, 3)}, r"needs the shape of the values, expected \[2, 3, 4\], found \[2, 3\]"),
         ({"noise": 0.5}, "noise: expected"),
     ],
 )
