@@ -62,7 +62,7 @@ def test_a_damaged_line_before_whole_batches_is_refused(tmp_path):
 def test_a_batch_that_lost_an_item_is_refused(tmp_path):
     lines = fill(tmp_path).splitlines(keepends=True)
     (tmp_path / "items.jsonl").write_bytes(b"".join(lines[1:]))
-    with pytest.raises(RunError, match="expected a batch of 2, found 1"):
+    with pytest.raises(RunError, match="expected 2 records, found 1"):
         opened(tmp_path)
 
 
@@ -106,7 +106,7 @@ def in_another_process(folder):
 def test_a_second_process_is_refused_at_once_and_the_first_continues(tmp_path):
     with open_run_folder(tmp_path, MANIFEST, MACHINE) as run:
         with in_another_process(tmp_path) as other:
-            assert "another process is using it; wait for it, or name another folder" in other.stdout.readline()
+            assert "another process is using it; wait for it, or use another folder" in other.stdout.readline()
         run.close(("t", 0), ROWS, {"arm": {}})
     assert len(opened(tmp_path).rows) == 2
 

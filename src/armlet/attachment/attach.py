@@ -19,7 +19,7 @@ from armlet.redistribution.rows import Policy
 
 
 class AlreadyAttachedError(ArmletError, RuntimeError):
-    """ARM is already attached at a site; only one is possible."""
+    """ARM is already attached at a site, which can have only one."""
 
 
 class DetachedError(ArmletError, RuntimeError):
@@ -31,7 +31,7 @@ class Attachment:
 
     Other threads may run the model at any time. A forward call that is running when ARM is attached, paused or detached
     finishes in the mode in which it started. ARM's modules and hooks stay in the model until the last call that started
-    with ARM has ended; calls that start before then skip them.
+    with ARM has ended; new calls skip them meanwhile.
 
     Attributes:
         policy, scope, noise: the arguments of `attach`.
@@ -115,13 +115,13 @@ def attach(
     noise: Source | Tensor = Noise(0),  # noqa: B008 - frozen
     site: str = GATE,
 ) -> Attachment:
-    """Attaches ARM to a causal LM with gated MLPs, after the gate's activation or after the product with up.
+    """Attaches ARM to a causal LM with gated MLPs, after the gate's activation or after the product with `up`.
 
-    ARM reads positions and padding mask from each call, in `generate()` and in a plain forward call. Weights, keys of
-    the state dict and classes stay unchanged.
+    ARM reads the positions and the padding mask from each call, in `generate()` and in a plain forward call. Weights,
+    state-dict keys and classes stay unchanged.
 
     Two calls can attach ARM at both sites of a layer. Keyed noise depends on seed and layer but not on the site: use
-    two seeds, or both draw the same numbers.
+    two seeds, or both sites draw the same numbers.
 
     Args:
         model: any Hugging Face causal LM with gated MLPs.
@@ -129,14 +129,14 @@ def attach(
         layers: an index, counted from 0 (Layer 1 of the papers is 0), several indices, a range, or "all".
         scope: "token" (independent of batch, padding, chunks and cache), "sequence" or "call", see `redistribute`.
         noise: `Noise(seed)`, `Noise.fresh()`, `Noise.midpoint()` or a tensor of uniforms shaped as each call's values.
-        site: "gate", the output of the activation, or "product", the input of down.
+        site: "gate", the output of the activation, or "product", the input of `down`.
 
     Returns:
         An `Attachment`: `detach()`, `paused()`, `report()`, `save(directory)`; also a context manager.
 
     Raises:
         UnsupportedModelError: the model or a layer has no gated MLP that can be recognised, or for the site "product"
-            no recognisable down.
+            no recognisable `down`.
         AlreadyAttachedError: ARM is already attached at one of the sites.
         ArgumentError: not a model, a layer out of range, or an unknown policy, scope, noise or site.
 

@@ -98,7 +98,7 @@ class Checkpoint:
         """Returns the embedding's name and the file that contains it; raises CheckpointError if it cannot be read."""
         name, d_model = self._prefix + EMBEDDING, self.config.get_text_config().hidden_size
         if name not in self._weight_map:
-            raise CheckpointError(f"{self.source} has no {name}; name a complete checkpoint")
+            raise CheckpointError(f"{self.source} has no {name}; use a complete checkpoint")
         shard = self._shard_of(name)
         shape = list(shard.entries[name].shape)
         if len(shape) != 2 or not shape[0] or shape[1] != d_model:

@@ -60,7 +60,7 @@ class Files(ABC):
         self._shards: dict[str, Shard] = {}
 
     def json(self, file: str) -> dict[str, object]:
-        """Reads a JSON object; raises MissingFileError without the file, CheckpointError if it has other content."""
+        """Reads a JSON object; raises MissingFileError if it is missing, CheckpointError for other content."""
         place, content = self.place(file), self._read(file)
         with one_line_errors(f"{place} is not readable as JSON", "; download the checkpoint again"):
             parsed = json.loads(content.decode("utf-8"))
@@ -77,7 +77,7 @@ class Files(ABC):
             try:
                 self._shards[file] = self._open(file)
             except MissingFileError as error:
-                raise MissingFileError(f"{error}, though {INDEX_FILE} names it; name a complete checkpoint") from error
+                raise MissingFileError(f"{error}, though {INDEX_FILE} names it; use a complete checkpoint") from error
         return self._shards[file]
 
     @cached_property
@@ -96,18 +96,18 @@ class Files(ABC):
         raise self.config_refusal(f"model_type {kind!r}, which this version of transformers does not know")
 
     def config_refusal(self, problem: str) -> CheckpointError:
-        """The error for a configuration that needs its own code, or else has this `problem`."""
+        """The error for a configuration: it needs its own code if it has auto_map, otherwise it has this `problem`."""
         if "auto_map" in self.settings:
             return CheckpointError(
                 f"{self.name} needs Python code of its own (auto_map in {CONFIG_FILE}), which armlet does not run; "
                 "load the model in Python, after reading that code, and call armlet.attach(model, policy)"
             )
-        return CheckpointError(f"{self.place(CONFIG_FILE)} has {problem}; name a causal language model")
+        return CheckpointError(f"{self.place(CONFIG_FILE)} has {problem}; use a causal language model")
 
     def weight_map(self) -> dict[str, str]:
         """Each tensor's name → the safetensors file that contains it. Files that an index names are not opened.
 
-        Raises CheckpointError if there are no safetensors, or if an index is malformed or names an outside file.
+        Raises CheckpointError if there are no safetensors files, or an index is malformed or names a file outside.
         """
         with suppress(MissingFileError):
             return dict.fromkeys(self.shard(WEIGHTS_FILE).entries, WEIGHTS_FILE)

@@ -123,7 +123,7 @@ def _load_weights(
     if missing := sorted(info["missing_keys"] | {name for name, *_ in info["mismatched_keys"]}):
         raise CheckpointError(
             f"{folder} lacks weights of {type(model).__name__} or has them in another shape, {len(missing)} in all: "
-            f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}; name a complete checkpoint"
+            f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}; use a complete checkpoint"
         )
     return model.eval().to(device)  # pyright: ignore[reportArgumentType] - a wrapper hides its `self`
 

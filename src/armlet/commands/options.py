@@ -14,6 +14,7 @@ from rich.table import Table
 from typer import Argument, CallbackParam, Context, Option
 
 from armlet.attachment.config import AttachArguments, parse_layers
+from armlet.evaluation.tasks.arithmetic import DIFFICULTY
 from armlet.evaluation.tasks.problems import Task
 from armlet.evaluation.tasks.sources import ARITHMETIC_ITEMS
 from armlet.presentation.files import json_text
@@ -56,7 +57,7 @@ def folder_option(help: str) -> Any:
 
 def _real_device(device: str | None) -> str | None:
     if device == "meta":
-        raise ArgumentError("--device: 'meta' has no values; name cpu or cuda")
+        raise ArgumentError("--device: 'meta' has no values; use cpu or cuda")
     return device
 
 
@@ -67,7 +68,7 @@ PolicyOption = Annotated[str, Option(help=POLICY + ".")]
 LayersOption = Annotated[str, Option(help="An index, several (0,3), a range (0-5), or all.")]
 ScopeOption = Annotated[ScopeName, Option(help="Values over which statistics are taken.")]
 SiteOption = Annotated[SiteName, Option(help="After the gate's activation, or after its product with up.")]
-SeedOption = Annotated[int, Option(min=0, max=2**63 - 1, help="Seed of the keyed noise, of samples and of sampling.")]
+SeedOption = Annotated[int, Option(min=0, max=2**63 - 1, help="Seed of keyed noise, random items and sampling.")]
 DtypeOption = Annotated[
     str, Option(help="Dtype of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")
 ]
@@ -102,7 +103,7 @@ class PlaceOptions:
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """The prompts of a model."""
+    """The prompts for a model."""
 
     prompt: Annotated[list[str] | None, Option(help="A prompt. May be repeated; built-in ones by default.")] = None
     prompts: Annotated[Path | None, Option(help="A text file with a prompt on each line.")] = None
@@ -123,15 +124,15 @@ class TaskOptions:
     task: Annotated[
         list[str] | None,
         Option(
-            help="arithmetic (the default), math500, aime24, aime25, gsm8k, humaneval, or a hub's dataset as "
+            help="arithmetic (the default), math500, aime24, aime25, gsm8k, humaneval, or a hub dataset as "
             "owner/name:config:split. May be repeated."
         ),
     ] = None
     data: Annotated[list[Path] | None, Option(help="A task from local JSON Lines. May be repeated.")] = None
     items: Annotated[
-        int | None, Option(min=1, help=f"Items of each task; by default all, or {ARITHMETIC_ITEMS} of arithmetic.")
+        int | None, Option(min=1, help=f"Items per task; by default all, or {ARITHMETIC_ITEMS} for arithmetic.")
     ] = None
-    difficulty: Annotated[int | None, Option(help="Level of arithmetic; by default the level for abacus.")] = None
+    difficulty: Annotated[int | None, Option(help=f"Difficulty of arithmetic; {DIFFICULTY} by default.")] = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class AnswerOptions:
     allow_code: Annotated[
         bool, Option("--allow-code-execution", help="Run model-written programs, in a sandbox (humaneval).")
     ] = False
-    batch: Annotated[int | None, Option(min=1, help="Items at once; an answer's last bits may vary with it.")] = None
+    batch: Annotated[int | None, Option(min=1, help="Batch size in items; it may slightly change results.")] = None
 
 
 def flattened(command: Callable[..., None]) -> Callable[..., None]:

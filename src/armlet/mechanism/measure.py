@@ -1,4 +1,4 @@
-"""Measures attention, its affine map and the gate with filler tokens (arXiv 2510.01032, Sections 2, 3 and 6).
+"""Measures how filler tokens change attention and the gate (arXiv 2510.01032, Sections 2, 3 and 6).
 
 The tokens after the filler are compared with the same tokens of the prompt without filler.
 """
@@ -41,9 +41,11 @@ CLAIMS: dict[str, int] = {"gate_variance": 1, "near_zero": -1, "l1": 1, "l2": 1,
 
 @dataclass(frozen=True)
 class View:
-    """Data of a layer for a prompt of s tokens and n ≥ 0 filler tokens, with T tokens after it; float64, on the CPU."""
+    """One layer: a prompt of s tokens, n ≥ 0 filler tokens and T tokens after these; float64, on the CPU."""
 
-    received: Tensor  # [s + n], attention from the prompt's own later tokens, mean over them and heads; nan at the end
+    received: (
+        Tensor  # [s + n], attention from later tokens of the prompt, mean over them and heads; nan if there are none
+    )
     mass: Tensor  # [T], the attention weight left to the prompt's own tokens
     attention: Tensor  # [T, heads · head_dim], the attention output before its projection
     gate: Tensor  # [T, width], before the activation function

@@ -20,7 +20,7 @@ from armlet.precision.transforms import Rounding, Transform
 from armlet.redistribution.inward import Inward
 from armlet.runs.folder import Record
 
-BATCH_TOKENS = 512  # tokens of the windows that run together
+BATCH_TOKENS = 512  # tokens per batch of windows
 HELD_OUT, CALIBRATION = "held-out", "calibration"  # the text to measure on, and the text to choose settings on
 
 InputChange = Callable[[Tensor], Tensor]
@@ -29,7 +29,7 @@ InputChange = Callable[[Tensor], Tensor]
 LayerStats = dict[str, float | None]
 """Rounding error in one layer and, if measured, the distribution of the quantised values.
 
-- sqnr: signal to quantisation noise, dB; None without signal or noise.
+- sqnr: signal-to-quantisation-noise ratio, dB; None without signal or noise.
 - saturated: share of values beyond the range of the scheme.
 - max_over_median: largest magnitude over the median; None if the median is 0.
 - kurtosis: excess kurtosis; None if all values are equal.
@@ -84,7 +84,7 @@ class TrialOutcome:
         return exp(self.loss)
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON, in which the layers become strings."""
+        """For JSON, in which layer indices become strings."""
         return {"nll": self.losses, "layers": self.layers}
 
     @classmethod
@@ -99,9 +99,9 @@ RunTrial = Callable[[RoundingTrial], TrialOutcome]
 
 @dataclass
 class Meter:
-    """Sums over the calls of one layer. The median of the quantised values is the mean of the calls' medians."""
+    """Sums over the calls of one layer; the median of the quantised values is taken as the mean of calls' medians."""
 
-    with_distribution: bool = False  # whether to measure their distribution too, which takes as long as the rounding
+    with_distribution: bool = False  # also measure the values' distribution, which takes as long as the rounding
     signal: float = 0.0
     noise: float = 0.0
     saturated: int = 0
@@ -139,8 +139,8 @@ class Meter:
 class Bench:
     """Runs trials of a model on its two texts; `after` as in `window_losses`.
 
-    The model is a causal LM with gated MLPs in eval mode; texts are int64 `[windows, tokens]`, by `CALIBRATION` and
-    `HELD_OUT`.
+    The model is a causal LM with gated MLPs in eval mode; texts are int64 `[windows, tokens]`, keyed by `CALIBRATION`
+    and `HELD_OUT`.
     """
 
     def __init__(self, model: nn.Module, texts: Mapping[str, Tensor], after: int | None = None) -> None:
@@ -193,7 +193,7 @@ def _record_input(inputs: list[Tensor], x: Tensor) -> Tensor:
 def window_losses(model: nn.Module, windows: Tensor, after: int | None = None) -> list[float]:
     """Mean negative log-likelihood in nats of each window's tokens except the first.
 
-    windows: int64 `[windows, tokens]`; after: if passed, only tokens after the first occurrence of this token count.
+    windows: int64 `[windows, tokens]`; after: a token id; the loss covers only tokens after it.
     """
     losses: list[float] = []
     for batch in windows.split(max(1, BATCH_TOKENS // windows.shape[1])):

@@ -13,7 +13,7 @@ from torch import Tensor
 from armlet.redistribution.errors import ArgumentError
 
 WORD = 0xFFFFFFFF
-GOLDEN = 0x9E3779B9  # 2³² / golden ratio: separates the absorbed words
+GOLDEN = 0x9E3779B9  # 2³² / golden ratio: added to each word before it is mixed in
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Noise:
 
     @staticmethod
     def fresh(generator: torch.Generator | None = None) -> "Fresh":
-        """New draws in each call, from `generator` or from the global one, which changes later sampling."""
+        """New draws in each call, from `generator` or the global one, whose use changes later sampling."""
         return Fresh(generator)
 
     @staticmethod
@@ -93,7 +93,7 @@ class Midpoint:
     kind: ClassVar[str] = "midpoint"
 
     def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Returns float32 of `shape`, all ½."""
+        """Returns float32 values of `shape`, all ½."""
         return torch.full(shape, 0.5, device=positions.device)
 
 

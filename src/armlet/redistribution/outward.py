@@ -15,7 +15,8 @@ from armlet.redistribution.rows import Draw, Rows, cheaply_true, check_choices, 
 class Outward:
     """Pushes near-zero values away from zero: the ARM of arXiv 2510.01032.
 
-    Values with |a| below τ are redrawn as sign(a)·u·upper (·lower for negative values), u uniform on [0, 1).
+    Values with |a| up to τ, which is ε limited by `share`, become u · (the `ceiling` quantile), or u · min(a) if they
+    are negative, with u uniform on [0, 1).
 
     Args:
         band: width of the near-zero band in robust standard deviations: ε = 1.4826 · MAD(|a|) · band (the paper's c).
@@ -24,7 +25,7 @@ class Outward:
         proportion: share of values that move, in [0, 1]; replaces `band` and `share` (the paper's p, for Gemma).
         write: "replace" writes the draw (the released code), "add" adds it (the paper's text).
         ceiling_of: "signed" computes the ceiling from a, "magnitude" from |a| (the released Gemma file).
-        strength: a + strength · (a′ − a), in [0, 1].
+        strength: in [0, 1]; the result is a + strength · (a′ − a).
 
     Raises:
         ArgumentError: a value is out of its range.
@@ -65,12 +66,12 @@ class Outward:
         near = magnitude < width
         if valid is None and cheaply_true(near, self._is_within_share):
             return near
-        high, low = (magnitudes.kth(share) for share in reversed(self.share))  # the values up to high include low
+        high, low = (magnitudes.kth(share) for share in reversed(self.share))  # high first: its selection includes low
         edge = width.clamp(min=low, max=high)
         return torch.where(edge == width, near, magnitude <= edge)
 
     def _is_within_share(self, near: Tensor) -> bool:
-        """Whether in each row, without padding, the number of values below ε is within the bounds of `share`."""
+        """Whether the number of values below ε is within the bounds of `share` in each row; there is no padding."""
         lowest, highest = (max(1, round(share * near.shape[-1])) for share in self.share)
         fewest, greatest = near.sum(-1).aminmax()
         return lowest <= fewest.item() and greatest.item() < highest

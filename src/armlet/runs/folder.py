@@ -1,6 +1,6 @@
 """The run folder: the run's settings (manifest.json) and its results so far (items.jsonl, which only grows).
 
-A batch is written at once: its records, then a closing line. Anything after the last closing line is cut off.
+A batch is its records, then a closing line, in one write. Anything after the last closing line is discarded.
 """
 
 import hashlib
@@ -81,7 +81,7 @@ class RunFolder:
                 rows.append(record)
                 continue
             if record["items"] != len(rows):
-                raise RunError(f"{path}: expected a batch of {record['items']}, found {len(rows)} (before byte {size})")
+                raise RunError(f"{path}: expected {record['items']} records, found {len(rows)} (before byte {size})")
             self.rows += rows
             self.closed[tuple(record[CLOSED])] = record
             rows = []
@@ -101,7 +101,7 @@ def open_run_folder(folder: Path, manifest: Mapping[str, object], machine: Mappi
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK_FILE).acquire(blocking=False)
     except Timeout as error:
-        raise RunError(f"{folder}: another process is using it; wait for it, or name another folder") from error
+        raise RunError(f"{folder}: another process is using it; wait for it, or use another folder") from error
     except OSError as error:
         raise RunError(f"{folder}: is not a run folder and cannot become one ({error.strerror})") from error
     with lock:
@@ -113,7 +113,7 @@ def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Reco
     path = folder / MANIFEST_FILE
     wanted = json.loads(json.dumps(manifest))  # tuples become lists, as in the file
     if not path.exists() and (folder / ITEMS_FILE).exists():
-        raise RunError(f"{folder}: has {ITEMS_FILE} but not {MANIFEST_FILE}; name another folder")
+        raise RunError(f"{folder}: has {ITEMS_FILE} but not {MANIFEST_FILE}; use another folder")
     try:
         stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {**wanted, "machines": []}
         machines = list(stored.pop("machines"))
@@ -122,7 +122,7 @@ def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Reco
     changes = list(differences(stored, wanted))
     if changes:
         text = "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "")
-        raise RunError(f"{folder}: contains another run ({text}); use the same options, or name another folder")
+        raise RunError(f"{folder}: contains another run ({text}); use the same options, or use another folder")
     agreed = {**stored, "machines": machines if machine in machines else [*machines, machine]}
     if machine not in machines:
         write_json(path, agreed)
@@ -152,7 +152,7 @@ def _parse_line(line: bytes) -> Record | None:
 
 
 def default_run_folder(manifest: Record) -> Path:
-    """A folder in `RUNS` named after the run: the same for the same command, another for another run."""
+    """A folder in `RUNS` named after the run: the same command gets the same folder."""
     text = json.dumps(manifest, sort_keys=True, ensure_ascii=False)
     parts = [Path(manifest["engine"]["model"]).name, *(task["name"] for task in manifest["tasks"])]
     plain = "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts)

@@ -16,7 +16,7 @@ from armlet.prompts.generation import Decoding, generate_tokens, padding_token
 
 
 class Local(Engine):
-    """A model in this process: `ABACUS`, a folder or a hub id. `seed` is for random fillers and positions.
+    """A model in this process: `ABACUS`, a folder or a hub id. `seed` is for random fillers and their positions.
 
     Raises:
         CheckpointError, ArgumentError: as `armlet.checkpoints.pretrained.load`.
@@ -30,7 +30,7 @@ class Local(Engine):
         self._fired: dict[str, object] = {}
 
     def describe(self) -> dict[str, object]:
-        """The model's name, weights' hash, dtype and device, and the seed of fillers."""
+        """The model's name, weights' hash, dtype and device, and the fillers' seed."""
         return {
             "model": self.name,
             "sha256": fingerprint(self.folder),

@@ -30,7 +30,7 @@ STUDY_FILE, CONFIRMED_FILE, TEST_FOLDER = "study.json", "confirmed.json", "test"
 
 
 def plan_tuning(arguments: StudyArguments) -> Plan:
-    """The plan of the tuning items with only the baseline."""
+    """The plan for the tuning items, with only the baseline."""
     tasks = _take_tasks(arguments, "tuning")
     temperature = float(all(task.kind == "choice" for task in tasks))
     return _plan(arguments, tasks, conditions([], [], temperature=temperature, placebos=False))
@@ -52,7 +52,7 @@ def run_study(
     manifest = plan.manifest(engine) | {"study": space.to_dict()}
     folder = folder or default_run_folder(manifest)
     if (folder / CONFIRMED_FILE).exists():
-        raise ArgumentError(f"{folder}: the test items of this study have been used; start another --run or --seed")
+        raise ArgumentError(f"{folder}: the test items of this study have been used; use another --run or --seed")
     trials: list[TrialResult] = []
     total = (1 + len(space.grid()) + space.trials) * count_answers(plan)
     journals, bar = open_run_folder(folder, manifest, machine()), progress("searching", total)
@@ -95,7 +95,7 @@ def read_study(folder: Path) -> StudyResult:
 
 
 def plan_confirmation(folder: Path, study: StudyResult) -> Plan:
-    """The plan of the test items, for the best setting and its placebos; raises ArgumentError if the items changed."""
+    """The plan for the test items, for the best setting and its placebos; raises ArgumentError if the items changed."""
     treatment = Treatment(**parse_config(dict(study.armlet)))
     plan = _plan(study.arguments, _take_tasks(study.arguments, "test"), conditions([treatment], []))
     for tuned, task in zip(study.tasks, plan.tasks, strict=True):
@@ -105,16 +105,16 @@ def plan_confirmation(folder: Path, study: StudyResult) -> Plan:
 
 
 def confirm_study(folder: Path, study: StudyResult, plan: Plan, engine: Engine) -> FinishedRun:
-    """Measures the best setting, after which the search is closed; raises ArgumentError for another model."""
+    """Measures the best setting, which ends the search; raises ArgumentError for another model."""
     if plan.manifest(engine)["engine"] != study.engine:
-        raise ArgumentError(f"{folder}: the model is not the one that was searched; its weights or its dtype changed")
+        raise ArgumentError(f"{folder}: the model is not the one used in the search; its weights or its dtype changed")
     record_confirmation(folder, study, None)
     finished = run_and_analyse(plan, engine, folder / TEST_FOLDER)
     return replace(finished, findings=replace(finished.findings, study=study))
 
 
 def record_confirmation(folder: Path, study: StudyResult, finished: FinishedRun | None) -> None:
-    """Records that the test items are used, with None before the run, and with the run after its report is written."""
+    """Records that the test items are used; `finished` is None before the run, and set once its report is written."""
     verdicts = finished and [verdict.sentence for verdict in finished.findings.verdicts]
     summary = study.summary()
     write_json(folder / CONFIRMED_FILE, {"verdicts": verdicts, "best": summary["best"], "budget": summary["budget"]})
