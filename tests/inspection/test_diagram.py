@@ -7,7 +7,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from armlet.inspection.diagram import DIAGRAM_HEIGHT, DIAGRAM_WIDTH, DRAWN_LABELS, PARTS, draw_layer, wires
+from armlet.inspection.diagram import DIAGRAM_HEIGHT, DIAGRAM_WIDTH, PARTS, draw_layer, wires
+
+DRAWN_LABELS = tuple(part.label for part in PARTS)
 
 
 def drawn(**arguments):

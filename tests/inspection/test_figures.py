@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import StepPatch
 from matplotlib.text import Annotation
 
-from armlet.inspection.diagram import DRAWN_LABELS, PARTS
+from armlet.inspection.diagram import PARTS
 from armlet.inspection.figures import draw_inspection
 from armlet.inspection.result import Panel
 from armlet.inspection.synthetic import synthetic
@@ -166,7 +166,7 @@ def test_a_panel_without_an_arrow_says_what_share_moved():
 
 def test_the_layer_is_drawn_with_all_its_labels():
     written = [text.get_text() for text in draw(panels(), layer=3, activation="GELU").axes[0].texts]
-    assert set(DRAWN_LABELS) - {"SiLU"} | {"GELU", "Layer 4 (layer 3 in code)"} <= set(written)
+    assert {part.label for part in PARTS} - {"SiLU"} | {"GELU", "Layer 4 (layer 3 in code)"} <= set(written)
 
 
 LONG_DETAIL = "band 0.13, ceiling 0.995, share 0.02 to 0.25, replaced, ceiling of magnitudes, strength 0.5"

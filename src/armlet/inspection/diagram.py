@@ -62,8 +62,6 @@ PARTS: tuple[DiagramPart, ...] = (
 )
 """Every labelled part, in the order in which a token passes through."""
 
-DRAWN_LABELS: tuple[str, ...] = tuple(part.label for part in PARTS)
-
 
 def draw_layer(axes: Axes, *, layer: int, activation: str = "SiLU") -> None:
     """Draws a decoder layer with ARM between the activation, "SiLU" or "GELU", and the product.

@@ -51,13 +51,6 @@ from armlet.layer.options import Options, read_options, rename
 from armlet.layer.parts import Add, Attention, KVCache, Multiply, RoPE, make_norm, make_qk_norm
 from armlet.redistribution.errors import ArgumentError
 
-TRACE_LABELS: dict[str, str] = {
-    "x": "x", "RMSNorm_1": "RMSNorm", "Q": "Q", "K": "K", "V": "V", "RoPE": "RoPE", "Attention": "Attention",
-    "Output": "Output", "add_1": "⊕", "RMSNorm_2": "RMSNorm", "gate": "gate", "activation": "SiLU", "ARM": "ARM",
-    "up": "up", "multiply": "⊗", "down": "down", "add_2": "⊕", "y": "y",
-}  # fmt: skip
-"""Attribute of `Layer1` and key of its trace → label in the figure, in the order of the flow."""
-
 
 class Layer1(nn.Module):
     """The figure's layer, with frozen weights. Created by `from_checkpoint`, `from_model` or `from_tensors`.
