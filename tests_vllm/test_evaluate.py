@@ -127,8 +127,8 @@ def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(capsys, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--policy", "outward", "--policy", "inward"), "one engine has one treatment"),
-        (("--scope", "call"), "only 'token' does not"),
+        (("--policy", "outward", "--policy", "inward"), "an engine has one treatment"),
+        (("--scope", "call"), "use scope 'token'"),
         (("--engine-args", "nonsense"), "expected a JSON object"),
         (("--layers", "99"), "the model has layers 0 to"),
         (("--engine-args", '{"dtype": "half"}'), "the evaluation sets dtype"),

@@ -123,7 +123,7 @@ def test_at_the_end_no_word_of_a_question_sees_the_filler_and_no_class_is_drawn(
     found = result("explain", folder, *ASKED, "--position", "end", "--layers", "0", "--out", "here")
     assert found["classes"] == []
     assert not Path("here/explain-classes.csv").exists()
-    assert "no word of a question comes after the filler" in shown("explain", folder, *ASKED, "--position", "end")
+    assert "no word of a question follows the filler" in shown("explain", folder, *ASKED, "--position", "end")
     assert [Path(file).stem for file in found["figures"][::2]] == [f"explain-{name}" for name in NAMES[:-1]]
 
 

@@ -133,7 +133,7 @@ def test_ctrl_c_after_the_first_code_shows_that_code(whole, folder, monkeypatch)
     real = armlet.precision.measure.Bench.run
 
     def interrupted(bench, trial):
-        if trial.text == "held-out" and str(trial.code) == "int8 tensor" and trial.layers is None:
+        if trial.text == "held-out" and str(trial.scheme) == "int8 tensor" and trial.layers is None:
             raise KeyboardInterrupt
         return real(bench, trial)
 
@@ -149,7 +149,7 @@ def test_ctrl_c_before_the_first_code_is_complete_shows_no_result(folder, monkey
     real = armlet.precision.measure.Bench.run
 
     def interrupted(bench, trial):
-        if trial.text == "held-out" and str(trial.code) == "int8 static":  # the first code
+        if trial.text == "held-out" and str(trial.scheme) == "int8 static":  # the first code
             raise KeyboardInterrupt
         return real(bench, trial)
 

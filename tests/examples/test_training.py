@@ -166,7 +166,7 @@ def test_intervals_over_seeds_are_students_and_seeds_that_agree_have_none():
 
 def trained_here(runs, recipe, data, _processes):
     """Replaces `train_with_arm._trained`, in this process."""
-    return (train_with_arm._one(run, recipe, data) for run in runs)
+    return (train_with_arm._train_run(run, recipe, data) for run in runs)
 
 
 @pytest.mark.slow

@@ -125,7 +125,7 @@ def test_the_form_of_answers_is_told_apart_from_their_accuracy():
     grid, own = form_grid(task), task.baseline.answers
     assert column(grid, "extracted")["baseline"] == percent(own.extracted)
     assert column(grid, "truncated")["baseline"] == percent(1 - own.extracted)
-    assert column(grid, "accuracy of those extracted")["baseline"] == percent(1.0)
+    assert column(grid, "accuracy of extracted answers")["baseline"] == percent(1.0)
     assert column(grid, "mean tokens")["baseline"] == f"{own.tokens:.1f}"
 
 

@@ -134,7 +134,7 @@ def test_plain_pytorch_has_the_same_bits_in_blocks_and_where_nothing_is_known_of
         patch.setattr(plain_backend, "BLOCK", a[0].numel())
         if not known:  # as on a GPU, which would have to be waited for
             for module in (order, outcome, outward):
-                patch.setattr(module, "known", lambda _tensor, _condition: False)
+                patch.setattr(module, "cheaply_true", lambda _tensor, _condition: False)
         found = PLAIN.move_rows(a, policy, Operands(**how))
     assert same_bits(found.values, expected.values)
     assert torch.equal(found.moved, expected.moved)
