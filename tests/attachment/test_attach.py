@@ -615,13 +615,6 @@ def test_two_threads_on_one_model_do_not_mix_up_positions_and_lose_no_count():
 # --- torch.compile --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def _fresh_compiler():
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("_fresh_compiler")
 @pytest.mark.parametrize(

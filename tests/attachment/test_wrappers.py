@@ -231,13 +231,6 @@ def test_a_copy_shares_its_weight_with_its_own_down_alone(duplicate):
 # --- compilation and training ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def _fresh_compiler():
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("_fresh_compiler")
 def test_a_compiled_model_with_an_adapter_follows_attach_pause_and_detach():

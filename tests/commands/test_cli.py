@@ -617,7 +617,7 @@ BAD = {
     f"{INSPECT} --policy outward:share=0.3/0.1": "share must be (low, high)",
     f"{INSPECT} --policy outward:ceiling=99.5": "ceiling must be a number in [0, 1], found 99.5",
     f"{INSPECT} --policy inward:curve=wavy": "curve must be 'log' or 'clip', found 'wavy'",
-    f"{INSPECT} --policy inward --policy inward --policy inward --policy inward": "expected up to 3, as in the figure, found 4",
+    INSPECT + 4 * " --policy inward": "expected up to 3, as in the figure, found 4",
     f"{INSPECT} --scope word": "'word' is not one of 'token', 'sequence', 'call'",
     f"{GENERATE} --scope word": "'word' is not one of 'token', 'sequence', 'call'",
     f"{INSPECT} --prompts {{root}}/absent": "absent cannot be read (No such file or directory)",
