@@ -32,10 +32,10 @@ check: $(INSTALLED)
 HALF = tests/redistribution tests/attachment tests/statistics tests/layer tests/checkpoints
 FAST = OMP_NUM_THREADS=1 $(BIN)/pytest -q -m 'not slow'
 
-first-half:
+first-half: $(INSTALLED)
 	$(FAST) $(HALF)
 
-second-half:
+second-half: $(INSTALLED)
 	$(FAST) $(HALF:%=--ignore=%)
 
 lint: $(INSTALLED)

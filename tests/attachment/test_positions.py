@@ -113,7 +113,7 @@ def test_a_site_that_did_not_fire_is_an_error():
     mlp = model.model.layers[1].mlp
     with attach(model, Outward(), layers=[0, 1]):
         mlp.forward = lambda x: mlp.down_proj(torch.nn.functional.silu(mlp.gate_proj(x)) * mlp.up_proj(x))
-        with pytest.raises(NotFiredError, match="ARM did not run in layers 1"):
+        with pytest.raises(NotFiredError, match=r"ARM did not run in layers \[1\]"):
             model(prompt(3))
         del mlp.forward
         model(prompt(3))

@@ -118,7 +118,7 @@ def test_a_layer_that_does_not_call_down_is_an_error():
     mlp.forward = fused
     baseline = model(prompt(4)).logits
     attachment = attach(model, Outward(), site="product")
-    with pytest.raises(NotFiredError, match="did not run in layers 0"):
+    with pytest.raises(NotFiredError, match=r"did not run in layers \[0\]"):
         model(prompt(4))
     attachment.detach()
     assert torch.equal(model(prompt(4)).logits, baseline)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from armlet.redistribution import Inward, Noise, Outward, Transport, redistribute
 from armlet.redistribution.errors import ArgumentError
@@ -208,3 +209,10 @@ def test_what_cannot_be_taken_is_refused_in_one_line(arguments, message):
     with pytest.raises(ArgumentError, match=message) as caught:
         redistribute(call.pop("a"), **call)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_a_trace_with_symbolic_sizes_is_one_that_computes_the_same(tokens):
+    a = gate(1, tokens, 64)
+    traced = make_fx(lambda values: redistribute(values, Outward()), tracing_mode="symbolic")(a)
+    assert same_bits(traced(a), redistribute(a, Outward()))

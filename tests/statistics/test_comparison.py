@@ -71,7 +71,7 @@ def test_flips_of_many_units_agree_with_the_t_test():
     assert found.test == "sign flips of items"
 
 
-def test_the_interval_is_scipys_bootstrap_at_the_widened_level():
+def test_the_interval_is_scipys_bootstrap_at_the_raised_level():
     rng = np.random.default_rng(1)
     before, after = rng.normal(size=40), rng.normal(size=40) + 0.3
     found = compare(before, after, seed=5)

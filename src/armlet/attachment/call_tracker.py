@@ -109,7 +109,7 @@ class CallTracker:
             if output is not None:
                 self._uninstall_if_unused()
         if output is not None and call.fired != self.layers:
-            missing = ", ".join(map(str, sorted(self.layers - call.fired)))
+            missing = sorted(self.layers - call.fired)
             raise NotFiredError(
                 f"{type(decoder).__name__} ran, but ARM did not run in layers {missing}: they were skipped, or "
                 "their MLP does not call its activation module or `down` (fused kernel?); disable the skipping or the "

@@ -27,7 +27,7 @@ class FunctionOptions:
     widths: Annotated[str, Option(help="MLP widths at which the function is timed.")] = "1536,8960,14336,18944"
     tokens: Annotated[str, Option(help="Numbers of tokens in one call.")] = "1,32,1024"
     dtypes: Annotated[str, Option(help="Dtypes in which the function is timed.")] = "float32,bfloat16"
-    turns: Annotated[int, Option(min=2, help="Number of timings of the function and each yardstick.")] = 20
+    turns: Annotated[int, Option(min=2, help="Number of timings of the function and of what it is compared with.")] = 20
 
     def shapes(self) -> Shapes:
         """The shapes and dtypes of the function's tensors."""
@@ -39,7 +39,7 @@ class FunctionOptions:
 class HalfOptions:
     """How the model is timed, and which half of the measurement runs."""
 
-    # Fewer than for the function: a turn runs the model three times for generation and three for prefill, in seconds.
+    # Fewer than for the function: a turn takes seconds (three runs for generation and three for prefill).
     model_turns: Annotated[int, Option(min=2, help="Number of timings of the model, with and without ARM.")] = 9
     threads: Annotated[int | None, Option(min=1, help="torch's threads; torch's own choice by default.")] = None
     only: Annotated[

@@ -17,8 +17,7 @@ from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.terminal import notes
 from armlet.redistribution.errors import ArgumentError
 
-SERVED_BATCH = 256
-"""Items sent to vLLM at once; it forms its own batches."""
+SERVED_BATCH = 256  # items sent to vLLM at once; it forms its own batches
 
 
 @dataclass(frozen=True)

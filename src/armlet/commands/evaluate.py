@@ -13,10 +13,11 @@ from armlet.commands.engines import EngineOptions
 from armlet.commands.findings import announce_power, show_findings
 from armlet.commands.options import POLICY, AnswerOptions, TaskOptions, refuse_sampling
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
-from armlet.evaluation.plan import MIN_TEMPERATURE, collect_tasks, make_plan, servable_conditions
+from armlet.evaluation.plan import collect_tasks, make_plan, servable_conditions
 from armlet.evaluation.run import run_and_analyse
 from armlet.presentation.terminal import notes
 from armlet.prompts.fillers import Filler, Position
+from armlet.prompts.generation import COLDEST_SAMPLED
 from armlet.redistribution.policies import parse_policy
 
 
@@ -68,7 +69,7 @@ class ConditionOptions:
 
     samples: Annotated[int, Option(min=1, help="Number of answers to each item under every condition.")] = 1
     temperature: Annotated[float, Option(min=0, help="Sampling temperature; 0 for greedy.")] = 0.0
-    top_p: Annotated[float, Option(min=MIN_TEMPERATURE, max=1, help="Probability mass that sampling keeps.")] = 1.0
+    top_p: Annotated[float, Option(min=COLDEST_SAMPLED, max=1, help="Probability mass that sampling keeps.")] = 1.0
     best_of: Annotated[int, Option(min=0, help="Adds a vote over this number of sampled answers.")] = 0
     combine: Annotated[
         bool, Option("--combine", help="Adds each policy with each filler, and all of them with --best-of.")
@@ -77,7 +78,7 @@ class ConditionOptions:
 
     def conditions(self, treatments: list[Treatment], fillings: list[Filling]) -> list[Condition]:
         """All compared conditions."""
-        temperature = 0.0 if self.temperature < MIN_TEMPERATURE else self.temperature
+        temperature = 0.0 if self.temperature < COLDEST_SAMPLED else self.temperature
         chosen = {"best_of": self.best_of, "combine": self.combine, "placebos": self.placebos}
         return conditions(treatments, fillings, samples=self.samples, temperature=temperature, **chosen)
 

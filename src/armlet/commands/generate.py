@@ -7,8 +7,8 @@ from typer import Argument, Context, Option
 
 from armlet.answers.measure import answer_twice
 from armlet.answers.tables import answers_table
-from armlet.attachment.attach import attach
-from armlet.attachment.config import describe, load_config
+from armlet.attachment.attach import Attachment, attach
+from armlet.attachment.config import AttachArguments, describe, load_config
 from armlet.checkpoints.pretrained import load
 from armlet.commands import options
 from armlet.commands.engines import loading
@@ -18,8 +18,7 @@ from armlet.presentation.terminal import progress
 from armlet.prompts.generation import Decoding
 from armlet.redistribution.policies import parse_policy
 
-CONFIGURED = ("policy", "layers", "scope", "site", "seed")
-"""Options that an armlet.json sets."""
+CONFIGURED = ("policy", "layers", "scope", "site", "seed")  # options that an armlet.json sets
 
 
 def generate(
@@ -37,9 +36,7 @@ def generate(
     as_json: options.JsonOption = False,
 ) -> None:
     """Answer a prompt without ARM and with it, side by side; the first token that differs is marked."""
-    if config:
-        refuse_unused(context, CONFIGURED, "--config sets policy, layers, scope, site and seed")
-    arguments = load_config(config) if config else place.arguments(parse_policy(policy), compute.seed)
+    arguments = _attach_arguments(context, policy, place, config, compute.seed)
     # --config also sets the seed of sampling.
     decoding = Decoding(max_new_tokens, temperature, seed=getattr(arguments["noise"], "seed", compute.seed) % 2**63)
     with loading(model):
@@ -48,7 +45,20 @@ def generate(
         answers = answer_twice(loaded, tokenizer, arm, prompt, decoding, tick)
     used = describe(arm.policy, arm.layers, arm.scope, arm.noise, arm.site)
     result = {"model": model, "prompt": prompt, "armlet": used} | answers.to_dict()
+    _save(out, arm, result)
+    finish(result, as_json, [answers_table(tokenizer, answers, arm)], interrupted=answers.interrupted)
+
+
+def _attach_arguments(
+    context: Context, policy: str, place: options.PlaceOptions, config: Path | None, seed: int
+) -> AttachArguments:
+    if config:
+        refuse_unused(context, CONFIGURED, "--config sets policy, layers, scope, site and seed")
+        return load_config(config)
+    return place.arguments(parse_policy(policy), seed)
+
+
+def _save(out: Path | None, arm: Attachment, result: dict[str, object]) -> None:
     if out:
         arm.save(out)
         write_json(out / "generate.json", result)
-    finish(result, as_json, [answers_table(tokenizer, answers, arm)], interrupted=answers.interrupted)

@@ -21,9 +21,9 @@ from armlet.presentation.terminal import notes, progress
 from armlet.prompts.questions import encode_prompt
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import parse_policy
+from armlet.redistribution.rows import Policy
 
-FIGURE_POLICIES = 3
-"""Maximum number of policies in the figure."""
+FIGURE_POLICIES = 3  # maximum number of policies in the figure
 
 Synthetic = Literal["modes", "heavy-tail"]
 
@@ -52,9 +52,7 @@ def inspect(
     as_json: options.JsonOption = False,
 ) -> None:
     """Show each policy's effect on the activated gate of a layer, as a table and as a figure (PNG and SVG)."""
-    policies = [parse_policy(text) for text in policy or ("outward", "inward", "transport")]
-    if len(policies) > FIGURE_POLICIES:
-        raise ArgumentError(f"--policy: expected up to {FIGURE_POLICIES}, as in the figure, found {len(policies)}")
+    policies = _policies(policy or ("outward", "inward", "transport"))
     if synthetic and (model or prompts.prompt or prompts.prompts or layer):
         raise ArgumentError("--synthetic draws a sample: leave out model, layer and prompt")
     sample = _synthetic(synthetic, compute.seed) if synthetic else _run_model(model, prompts.texts(), layer, compute)
@@ -63,11 +61,16 @@ def inspect(
     with notes.status("drawing ..."):
         figure = _save_figure(inspection, sample, out)
     setting = {"source": sample.source, "layer": layer, "scope": scope, "seed": compute.seed, "figure": figure}
-    setting |= {"prompts": len(sample.gates), "interrupted": sample.interrupted}
-    result = setting | inspection.to_dict()
+    result = setting | {"prompts": len(sample.gates), "interrupted": sample.interrupted} | inspection.to_dict()
     write_json(out / "inspect.json", result)
     shown = [_table(inspection, sample, scope), *(f"figure: {path}" for path in figure)]
     finish(result, as_json, shown, interrupted=sample.interrupted)
+
+
+def _policies(texts: Sequence[str]) -> list[Policy]:
+    if len(texts) > FIGURE_POLICIES:
+        raise ArgumentError(f"--policy: expected up to {FIGURE_POLICIES}, as in the figure, found {len(texts)}")
+    return [parse_policy(text) for text in texts]
 
 
 def _synthetic(kind: Synthetic, seed: int) -> GateSample:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Context, Option
 
+from armlet.commands.findings import show_findings
 from armlet.commands.options import JsonOption, check_folder
 
 PASS_THROUGH: dict[str, Any] = {
@@ -66,7 +67,6 @@ def lm_eval_compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare two runs of lm-eval on the same items: paired differences with intervals and a verdict."""
-    from armlet.commands.findings import show_findings
     from armlet.integrations.lm_eval import compare_runs
 
     check_folder(out or treated)

@@ -32,8 +32,7 @@ from armlet.presentation.numbers import bounds, percent, points
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_policy
 
-SHOWN_TRIALS = 5
-"""Number of trials that the terminal shows."""
+SHOWN_TRIALS = 5  # number of trials that the terminal shows
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def tune(
 def _show_study(study: StudyResult, folder: Path, out: Path, as_json: bool) -> None:
     """Writes the files and prints the result."""
     written = [f"written: {path}" for path in write_study(study, out)]
-    advice = "the best setting looks better on these items, on which it was chosen; on the others: armlet confirm"
+    advice = "the best setting looks better than it is on the items that chose it; on the others: armlet confirm"
     lines = [_trials_table(study), f"{advice} {folder}", *written]
     finish(study.to_dict(), as_json, lines, interrupted=study.interrupted)
 

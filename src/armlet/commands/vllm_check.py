@@ -16,9 +16,9 @@ from armlet.presentation.files import write_json
 from armlet.presentation.terminal import notes
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_policy
+from armlet.redistribution.rows import Policy
 
-FAILED = 1
-"""Exit code if ARM did not fire as it should."""
+FAILED = 1  # exit code if ARM did not fire as it should
 
 
 def vllm_check(
@@ -40,10 +40,8 @@ def vllm_check(
     """Load a model in vLLM without ARM and with it, and show where ARM is, what it moves, and its cost."""
     if config:
         refuse_unused(context, ("policy", "layers", "seed"), "--config sets it")
-        settings, chosen = str(config), load_config(config)["policy"]
-    else:
-        chosen = parse_policy(policy)
-        settings = describe(chosen, [], "token", Noise(seed)) | {"layers": parse_layers(layers)}
+    chosen = load_config(config)["policy"] if config else parse_policy(policy)
+    settings = str(config) if config else _settings(chosen, layers, seed)
     if not chosen.strength:
         notes.print("strength 0: ARM acts only on requests that turn it on, and no request here does", style="yellow")
     limits = {"tokens": max_new_tokens, "eager": eager, "tensor_parallel": tensor_parallel, "dtype": dtype}
@@ -51,6 +49,10 @@ def vllm_check(
     with notes.status("vLLM ...") as status:
         result = check_serving(model, settings, texts, **limits, tick=lambda what: status.update(f"{what} ..."))
     _show_check(result, out, as_json)
+
+
+def _settings(policy: Policy, layers: str, seed: int) -> dict[str, object]:
+    return describe(policy, [], "token", Noise(seed)) | {"layers": parse_layers(layers)}
 
 
 def _show_check(result: Check, out: Path | None, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from armlet.cost.timing import Spread
+from armlet.presentation.numbers import with_count
 from armlet.redistribution.policies import settings
 from armlet.redistribution.rows import Policy
 
@@ -59,8 +60,7 @@ class Cost:
     @property
     def processor(self) -> str:
         """The number of threads and the CPU, in words."""
-        threads = self.machine["threads"]
-        return f"{threads} thread{'s' * (threads != 1)} of {self.machine['processor']}"
+        return f"{with_count(int(str(self.machine['threads'])), 'thread')} of {self.machine['processor']}"
 
     def to_dict(self) -> dict[str, object]:
         """For JSON; leaves out turns and calls that are None."""

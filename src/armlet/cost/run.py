@@ -60,4 +60,5 @@ def _time_checkpoint(plan: CostPlan, name: str, models: list[ModelTimes]) -> Non
     rows = list[WorkRow]()
     models.append(ModelTimes(name, str(model.dtype).removeprefix("torch."), plan.model_turns, memory_kept, rows))
     with progress("timing the model", 2 * plan.model_turns) as tick:
-        rows.extend(time_model(model, plan.policy, turns=plan.model_turns, seed=plan.seed, tick=tick))
+        timed = {"turns": plan.model_turns, "seed": plan.seed, "tick": tick}
+        rows.extend(time_model(model, plan.policy, **timed))  # rows before Ctrl-C are kept

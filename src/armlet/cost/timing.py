@@ -24,7 +24,7 @@ Tick = Callable[[], None]
 
 @dataclass(frozen=True)
 class TimedJob:
-    """Times `call` inside `context`; entering and leaving the context does not count."""
+    """A job to time: `call` inside `context`; entering and leaving the context does not count."""
 
     call: Callable[[], object]
     context: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -94,4 +94,5 @@ def keep_freed_memory() -> bool:
     except (OSError, TypeError, AttributeError):
         return False
     trim_threshold, mmap_threshold = -1, -3  # malloc.h; mallopt(3)
-    return all(mallopt(threshold, RETAINED_BYTES) for threshold in (trim_threshold, mmap_threshold))
+    accepted = [mallopt(threshold, RETAINED_BYTES) for threshold in (trim_threshold, mmap_threshold)]
+    return all(accepted)

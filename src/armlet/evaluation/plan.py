@@ -20,9 +20,6 @@ BUILT_IN_BATCH, LOCAL_BATCH = 250, 16
 MAX_NEW_TOKENS: dict[Kind, int] = {"integer": 256, "maths": 1024, "code": 512}
 """The most tokens of an answer, by kind of task."""
 
-MIN_TEMPERATURE = 1e-6
-"""Below this temperature, answers are greedy. It is also the smallest top-p."""
-
 VERSIONED_PACKAGES = ("armlet", "torch", "transformers", "tokenizers", "math-verify")
 """The packages whose versions affect an answer or its grade."""
 
@@ -97,8 +94,7 @@ def make_plan(
 
     `built_in` means that the embedded model answers, which was trained on bare expressions without a system prompt.
 
-    Raises:
-        ArgumentError: the grader does not exist, or a task needs to run programs without permission.
+    Raises ArgumentError if the grader does not exist, or a task needs to run programs without permission.
     """
     if system is None and built_in:
         system = ""

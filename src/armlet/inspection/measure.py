@@ -41,8 +41,7 @@ def inspect_gates(
 
     The keyed noise depends on seed and layer.
 
-    Raises:
-        ArgumentError: there is no gate or no policy, or every scope contains NaN or Inf.
+    Raises ArgumentError if there is no gate or no policy, or every scope contains NaN or Inf.
     """
     if not gates or not policies:
         raise ArgumentError("inspect: at least one prompt and one policy are needed")

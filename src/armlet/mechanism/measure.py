@@ -43,9 +43,7 @@ CLAIMS: dict[str, int] = {"gate_variance": 1, "near_zero": -1, "l1": 1, "l2": 1,
 class View:
     """One layer: a prompt of s tokens, n ≥ 0 filler tokens and T tokens after these; float64, on the CPU."""
 
-    received: (
-        Tensor  # [s + n], attention from later tokens of the prompt, mean over them and heads; nan if there are none
-    )
+    received: Tensor  # [s + n], mean attention from later tokens of the prompt; nan if there are none
     mass: Tensor  # [T], the attention weight left to the prompt's own tokens
     attention: Tensor  # [T, heads · head_dim], the attention output before its projection
     gate: Tensor  # [T, width], before the activation function

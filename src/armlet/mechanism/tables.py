@@ -14,6 +14,10 @@ INTERVALS_NOTE = "95 % intervals of the change; of the value where 'without' is 
 FEW_PROMPTS = 8  # bootstrap intervals are too narrow with fewer prompts
 
 
+def _columns(layer: int) -> slice:
+    return slice(None if layer == 0 else -1)  # the last is the paper's claims, which are only about the first layer
+
+
 def explanation_table(explanation: Explanation, kind: str, title: str) -> Table:
     """Changes by filler of one kind and by the control in the first layer, at the highest count. Fits 80 columns."""
     setup, layer = explanation.setup, explanation.findings[0].layer
@@ -21,7 +25,7 @@ def explanation_table(explanation: Explanation, kind: str, title: str) -> Table:
     changes = {(c.filler, c.quantity): c for c in explanation.quantities if (c.layer, c.count) == (layer, count)}
     few = f"\n{len(setup.prompts)} prompts: intervals are too narrow" if len(setup.prompts) < FEW_PROMPTS else ""
     headings = ("quantity", "without", f"{count} × {kind!r}", RANDOM_SENTENCE, "paper")
-    columns = slice(None if layer == 0 else -1)  # the paper's claims are only about the first layer
+    columns = _columns(layer)
     table = titled_table(title, headings[columns], caption=INTERVALS_NOTE + few)
     for name in QUANTITIES:
         change, fillers = changes[kind, name], (kind, RANDOM_SENTENCE)
@@ -34,7 +38,7 @@ def explanation_table(explanation: Explanation, kind: str, title: str) -> Table:
 def classes_table(explanation: Explanation, title: str) -> Table:
     """The near-zero share of each class of tokens in the first layer, untreated and against other words."""
     layer = explanation.findings[0].layer
-    columns = slice(None if layer == 0 else -1)
+    columns = _columns(layer)
     table = titled_table(title, ("class", "tokens", "near-zero share", "against other", "paper")[columns])
     for share in explanation.classes:
         if (share.layer, share.treatment) == (layer, NO_TREATMENT):

@@ -180,8 +180,8 @@ class Bench:
             return window_losses(self.model, self.texts[text], self.after)
 
 
-def _change_input(change: InputChange, _: nn.Module, args: tuple[Tensor]) -> Tensor:
-    return change(args[0])
+def _change_input(change: InputChange, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (change(args[0]), *args[1:])
 
 
 def _record_input(inputs: list[Tensor], x: Tensor) -> Tensor:

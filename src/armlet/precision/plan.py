@@ -99,8 +99,7 @@ def cut(ids: Sequence[int], windows: int, calibration: int, tokens: int, first: 
 
     Unless `first` is None, each window begins with that token and loses its last one.
 
-    Raises:
-        ArgumentError: the text is too short.
+    Raises ArgumentError if the text is too short.
     """
     needed = (windows + calibration) * tokens
     if len(ids) < needed:

@@ -27,9 +27,8 @@ class QuantScheme:
 
     def rows(self, z: Tensor) -> Tensor:
         """Reshapes `[batch, seq, width]` to `[rows, n]`, in which the values of a row share a scale."""
-        if self.granularity == "static":
-            return z.reshape(1, -1)
-        return z.reshape(-1, z.shape[-1]) if self.granularity == "token" else z.flatten(1)
+        shapes = {"static": (1, -1), "tensor": (len(z), -1), "token": (-1, z.shape[-1])}
+        return z.reshape(shapes[self.granularity])
 
     def round(self, rows: Tensor, limit: Tensor) -> Tensor:
         """Quantises and dequantises `[rows, n]`; clips values beyond the limit; leaves NaN and infinity unchanged.

@@ -116,7 +116,7 @@ def _beaten(by_scheme: Sequence[dict[str, MethodRow]], name: str, seed: int) -> 
     first = f"An alternative is shown to do better than {name} at {len(significant)} of {len(by_scheme)} codes"
     lines = [f"{first}: {'; '.join(significant)}" if significant else first]
     lines += [f"  better, but within the interval, at {len(unsure)}: {'; '.join(unsure)}"] if unsure else []
-    return lines + ([f"  round to nearest does better too at {len(nearest)}: {'; '.join(nearest)}"] if nearest else [])
+    return lines + ([f"  and so does round to nearest, at {len(nearest)}: {'; '.join(nearest)}"] if nearest else [])
 
 
 def _better(best: MethodRow, row: MethodRow) -> str:

@@ -37,8 +37,7 @@ def write_json(path: Path, content: object) -> Path:
 def write_text(path: Path, text: str) -> Path:
     """Writes a text file, whole or not at all, and creates missing folders; returns its path.
 
-    Raises:
-        WriteError: the file cannot be written. An existing file stays as it was.
+    Raises WriteError if the file cannot be written. An existing file stays as it was.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:

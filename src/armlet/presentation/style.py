@@ -33,8 +33,7 @@ FIGURE_STYLE: dict[str, object] = {
 def save(figure: Figure, directory: str | Path, stem: str) -> list[Path]:
     """Writes `stem`.png (200 dpi) and `stem`.svg, and returns their paths; equal figures have equal bytes.
 
-    Raises:
-        OSError: the directory cannot be created or written to.
+    Raises OSError if the directory cannot be created or written to.
     """
     png, svg = Path(directory, f"{stem}.png"), Path(directory, f"{stem}.svg")
     png.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +48,8 @@ def svg_text(figure: Figure) -> str:
     file = io.StringIO()
     with style():
         figure.savefig(file, format="svg", metadata={"Date": None})
-    return "".join(file.getvalue().partition("<svg")[1:])
+    text = file.getvalue()
+    return text[text.index("<svg") :]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Fillers: meaningless tokens, a number of which is inserted at a place in a prompt.
+"""Fillers: meaningless tokens that are inserted into a prompt.
 
 A filler is inserted as tokens, so that its count is exact and the prompt's own tokens do not change. In a text the
 tokenizer would merge a run of slashes into fewer tokens.

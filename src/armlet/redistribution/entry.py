@@ -20,6 +20,7 @@ from armlet.redistribution.rows import Policy
 from armlet.redistribution.transport import Transport
 
 DETERMINISTIC_POLICIES = (Inward, Transport)
+CACHED_TOKENS = 2**16  # most tokens of a call whose default positions are kept
 
 
 def redistribute(
@@ -53,7 +54,8 @@ def redistribute(
     """
     check_arguments(a, policy, scope)
     noise = source(noise)
-    if isinstance(noise, Noise) and type(policy) in BUILT_IN_POLICIES and not torch.compiler.is_compiling():
+    single = isinstance(noise, Noise) and type(policy) in BUILT_IN_POLICIES and not intercepted()
+    if single and a.numel() == a.shape[-1]:
         row = _cached_row(policy, noise, a.shape[-1], os.environ.get("ARMLET_BACKEND"))
         values = row.move(a, positions, mask)
         if values is not None:
@@ -138,12 +140,13 @@ def redistribute_with_counts(
         empty = torch.zeros(0, dtype=torch.int64, device=a.device)
         return BackendResult(a, empty, empty.bool())
     shape = scopes_shape(a, scope)
-    rows = a.contiguous().view(shape)
+    # A view takes a microsecond, and a step of decoding makes this call in every layer: only where the shape differs.
+    rows = a.contiguous() if a.shape == shape else a.contiguous().view(shape)
     mask = None if mask is None else mask.reshape(shape[:2]).contiguous()
     deterministic = isinstance(policy, DETERMINISTIC_POLICIES) or isinstance(noise, Midpoint)
     draws = (None, None, 0, None) if deterministic else _draws(a, shape, noise, positions, keys)
     values, moved, passed = _move(rows, policy, Operands(*draws, mask, strength))
-    return BackendResult(values.view(a.shape), moved, passed)
+    return BackendResult(values if values.shape == a.shape else values.view(a.shape), moved, passed)
 
 
 def _move(rows: Tensor, policy: Policy, operands: Operands) -> BackendResult:
@@ -161,16 +164,33 @@ def _draws(
     a: Tensor, shape: tuple[int, int, int], noise: Source, positions: Tensor | None, keys: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, int, Tensor | None]:
     """The first four fields of `Operands` for `a` as rows of `shape`: keys, positions and stream, or uniforms."""
-    positions = token_positions(a, positions)
     if not isinstance(noise, Noise):
-        return None, None, 0, noise.uniforms(a.shape, positions).contiguous().view(shape)
-    if keys is None and intercepted():
+        uniforms = noise.uniforms(a.shape, token_positions(a, positions))
+        return None, None, 0, uniforms.contiguous().view(shape)
+    visible, tokens = intercepted(), shape[:2]
+    if keys is None and visible:
         keys = operator.keys_for(a, (noise.seed + 2**63) % 2**64 - 2**63)  # the int64 of the same lowest 64 bits
-    keys = _cached_keys(noise.seed, a.shape[-1], a.device) if keys is None else keys.to(a.device)
-    return keys, positions.expand(a.shape[:-1]).contiguous().view(shape[:2]), noise.stream & WORD, None
+    elif keys is None:
+        keys = _cached_keys(noise.seed, a.shape[-1], a.device)
+    elif keys.device != a.device:
+        keys = keys.to(a.device)
+    if positions is None and not visible and tokens[0] * tokens[1] <= CACHED_TOKENS:
+        return keys, _cached_positions(a.shape[:-1], tokens, a.device), noise.stream & WORD, None
+    positions = token_positions(a, None) if positions is None else positions  # the caller has checked them
+    if positions.shape != tokens:
+        positions = positions.expand(a.shape[:-1]).contiguous().view(tokens)
+    return keys, positions.contiguous(), noise.stream & WORD, None
+
+
+# Tensors made in inference mode could not serve a later call with autograd.
+@lru_cache(16)
+def _cached_positions(sequences: torch.Size, tokens: tuple[int, int], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        along = torch.arange(sequences[-1] if sequences else 1, device=device)
+        return along.expand(sequences or (1,)).reshape(tokens).contiguous()
 
 
 @lru_cache(16)
 def _cached_keys(seed: int, width: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # autograd cannot use tensors made in inference mode
+    with torch.inference_mode(False):
         return Noise(seed).keys(width).to(device)

@@ -45,8 +45,7 @@ class RunFolder:
     def close(self, key: Sequence[object], rows: Sequence[Record], facts: Mapping[str, object]) -> None:
         """Writes a batch's records and its closing line, with facts about the batch, and flushes them to the disk.
 
-        Raises:
-            RunError: the batch could not be written. Earlier batches stay as they are.
+        Raises RunError if the batch could not be written. Earlier batches stay as they are.
         """
         closing = {CLOSED: list(key), "items": len(rows), **facts}
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (*rows, closing)).encode()
@@ -94,8 +93,7 @@ def open_run_folder(folder: Path, manifest: Mapping[str, object], machine: Mappi
 
     manifest: the run's settings, as plain values. A run may resume on another machine; the manifest lists all machines.
 
-    Raises:
-        RunError: another process uses the folder, it contains another run, or it cannot be read or written.
+    Raises RunError if another process uses the folder, it contains another run, or it cannot be read or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -72,8 +72,13 @@ class Comparison:
 
     def plain(self) -> dict[str, object]:
         """For JSON: every attribute and the verdict; None in place of an infinite bound."""
-        interval = [bound if isfinite(bound) else None for bound in self.interval]
-        return asdict(self) | {"interval": interval, "verdict": self.verdict}
+        return asdict(self) | {"interval": [*self.finite_interval], "verdict": self.verdict}
+
+    @property
+    def finite_interval(self) -> tuple[float | None, float | None]:
+        """The bounds of the interval; None means infinite, which JSON cannot express."""
+        low, high = (bound if isfinite(bound) else None for bound in self.interval)
+        return low, high
 
 
 def compare(
@@ -116,15 +121,27 @@ def compare(
     units = gather_units(before, after, clusters)
     single = units.binary and before.shape[1] == after.shape[1] == 1
     pairs = (int((after > before).sum()), int((after < before).sum())) if single else None
-    means = exact_mean(before.mean(axis=1)), exact_mean(after.mean(axis=1))
     difference = exact_mean(after.mean(axis=1) - before.mean(axis=1))
     low, high, method = paired_interval(units, confidence, seed)
     interval = min(low, difference), max(high, difference)
-    level = corrected(confidence, comparisons)
-    p_value, smallest, test = _test(units, pairs if clusters is None else None, level, seed)
-    counts = len(before), None if clusters is None else len(units.sums)
+    strictest = corrected(confidence, comparisons)
+    p_value, smallest, test = _test(units, pairs if clusters is None else None, strictest, seed)
     gained, lost = pairs or (None, None)
-    return Comparison(difference, interval, p_value, smallest, *means, *counts, gained, lost, confidence, method, test)
+    return Comparison(
+        difference,
+        interval,
+        p_value,
+        smallest,
+        baseline_mean=exact_mean(before.mean(axis=1)),
+        treated_mean=exact_mean(after.mean(axis=1)),
+        items=len(before),
+        clusters=None if clusters is None else len(units.sums),
+        gained=gained,
+        lost=lost,
+        confidence=confidence,
+        method=method,
+        test=test,
+    )
 
 
 def _signed_number(value: float, digits: int) -> str:

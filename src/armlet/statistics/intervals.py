@@ -71,15 +71,12 @@ def paired_interval(units: Units, confidence: float, seed: int) -> tuple[float, 
         return -inf, inf, "none: all scores are equal"
     if len(units.sums) == 1 and not units.binary:
         return -inf, inf, f"none: only one {units.name[:-1]}"
-    level = _corrected_level(confidence, len(units.sums))
+    level = _raised_level(confidence, len(units.sums))
     enough_resamples = (1 - level) / 2 * UNIT_RESAMPLES >= MIN_TAIL_RESAMPLES
     bootstrapped = units.changed_count >= MIN_CHANGED and not units.has_outlier and enough_resamples
     low, high = _bca(units, level, seed) if bootstrapped else _bonett_price(units, confidence)
-    if units.sign <= 0:
-        low, high = (
-            -high,
-            (-low if units.sign else high),
-        )  # −1: undo the negation; 0: make it symmetric
+    if units.sign <= 0:  # −1: undo the negation; 0: make it symmetric
+        low, high = -high, (-low if units.sign else high)
     bound = units.max_difference if units.binary else inf
     method = f"{'BCa bootstrap' if bootstrapped else 'Bonett-Price'} over {units.name}"
     return float(max(low, -bound) * units.scale), float(min(high, bound) * units.scale), method
@@ -97,7 +94,7 @@ def sign_flips(units: Units, seed: int) -> float:
     return float(permutation_test((sums,), np.sum, permutation_type="samples", **options).pvalue)
 
 
-def _corrected_level(confidence: float, count: int) -> float:
+def _raised_level(confidence: float, count: int) -> float:
     from scipy.stats import norm, t
 
     if count == 1:

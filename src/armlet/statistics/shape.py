@@ -47,7 +47,7 @@ def measure(a: Tensor, *, halfwidth: Tensor) -> dict[str, float]:
     measures = {name: float(values.mean()) for name, values in token_measures(a, halfwidth=halfwidth).items()}
     values = a.detach().double().cpu().numpy()
     magnitudes, squares = np.abs(values), (values - values.mean()) ** 2
-    with np.errstate(all="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         measures["max_over_median"] = float(magnitudes.max() / np.median(magnitudes))
         measures["kurtosis"] = float(np.mean((squares / values.var()) ** 2)) - 3
     measures |= {"std": float(values.std()), "modes": count_modes(values.ravel())}

@@ -30,8 +30,7 @@ def pass_at_k(correct: ArrayLike, k: int) -> FloatArray:
     Returns:
         The probabilities `[items]`.
 
-    Raises:
-        ArgumentError: `correct` has another shape or values other than 0 and 1, or k is out of range.
+    Raises ArgumentError if `correct` has another shape or values other than 0 and 1, or k is out of range.
     """
     samples_correct = np.asarray(correct)
     if samples_correct.ndim != 2 or not np.isin(samples_correct, (0, 1)).all():

@@ -293,8 +293,8 @@ def test_integers_are_equal_as_numbers(a, b, zeros):
     assert equal_integers("-" * (a < 0) + "0" * zeros + str(abs(a)), str(a))
 
 
-@pytest.mark.parametrize("gold", ["1,234", "", "abc", "--5"])
-def test_no_integer_equals_a_gold_that_is_not_a_number(gold):
+@pytest.mark.parametrize("gold", ["1,234", "", "abc", "--5", "5.0", "0_5"])
+def test_no_integer_equals_a_gold_that_is_not_one(gold):
     assert grade_integer("so #5", gold) == Grade(False, "5", True)
 
 

@@ -26,7 +26,7 @@ class EndpointError(ArmletError, RuntimeError):
 
 @dataclass
 class Endpoint(Engine):
-    """An OpenAI-compatible server, and optionally a second one with ARM attached, for which `fired` is empty.
+    """An OpenAI-compatible server, and optionally a second one with ARM attached. `fired` is always empty.
 
     A server exposes neither its tokenizer nor its activations. A filler's length therefore counts repetitions of its
     text (or words, for random sentences), not tokens, and placebos at the gate cannot be run. Because a server chooses
@@ -35,8 +35,7 @@ class Endpoint(Engine):
     The `openai` package retries failed connections and the status codes 408, 409, 429 and 5xx. It waits as long as
     Retry-After says (up to two minutes), or else half a second, doubled each time up to eight, minus up to a quarter.
 
-    Raises:
-        ArgumentError: a url is invalid, a number is out of range, or the `openai` package is not installed.
+    Raises ArgumentError if a url is invalid, a number is out of range, or the `openai` package is not installed.
     """
 
     url: str  # address of the API, such as http://127.0.0.1:8000/v1; without a path, /v1 is added
@@ -128,8 +127,7 @@ class Endpoint(Engine):
     def check_switch(self) -> None:
         """Checks that the server supports ARM's switch: such a server refuses an invalid value for it.
 
-        Raises:
-            EndpointError: the server does not support the switch, or cannot be reached.
+        Raises EndpointError if the server does not support the switch, or cannot be reached.
         """
         question: ChatRequest = {"model": self.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
         try:
@@ -169,8 +167,7 @@ class Endpoint(Engine):
 def _checked_url(option: str, url: str) -> str:
     """The address of an API without a trailing slash; /v1 is added if it has no path.
 
-    Raises:
-        ArgumentError: the scheme is not HTTP, or there is no host, or a password or key that a report would show.
+    Raises ArgumentError if the scheme is not HTTP, or there is no host, or a password or key that a report would show.
     """
     try:
         parts = urlsplit(url)

@@ -3,7 +3,7 @@
 import re
 import string
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import lru_cache
 
 from armlet.evaluation.grading.math_worker import WORKER
@@ -63,10 +63,7 @@ def equal(a: str, b: str) -> bool:
 
 def equal_integers(a: str, b: str) -> bool:
     """Whether two integers of any length are equal (`int` refuses over 4,300 digits); 042 equals 42, -0 equals 0."""
-    try:
-        return Decimal(a) == Decimal(b)
-    except InvalidOperation:  # one of them is not a number
-        return False
+    return all(re.fullmatch("-?[0-9]+", text) for text in (a, b)) and Decimal(a) == Decimal(b)
 
 
 def grade_released(answer_text: str, gold: str) -> Grade:

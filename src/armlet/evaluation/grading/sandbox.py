@@ -52,7 +52,7 @@ class ProgramOutcome:
 
 
 def run_program(source: str, *, seconds: float = 10.0) -> ProgramOutcome:
-    """Runs a Python program in a separate interpreter, in a sandbox with only that and its libraries.
+    """Runs a Python program in an interpreter of its own, in a sandbox that contains only this and its libraries.
 
     The program sees an empty temporary folder of 16 MB, but no files of the user, no network, no environment, no other
     processes, and an empty standard input. It cannot start a process or thread. It has a gigabyte of memory, and
@@ -114,9 +114,9 @@ def _run_isolated(source: str, token: str, seconds: float) -> tuple[bool, int, b
             status, verdict = process.wait(), os.read(process.stdout.fileno(), 100)
     if not started:
         raise ArmletError(
-            "bubblewrap cannot isolate model-written code on this system (no program could be started: "
-            f"{' '.join(detail.split()) or 'no reason reported'}): it needs version 0.7 or newer and user namespaces, "
-            "which some containers and AppArmor forbid"
+            "bubblewrap could not start the isolated program ("
+            f"{' '.join(detail.split()) or 'no reason reported'}); if no program starts, it needs version 0.7 or "
+            "newer and user namespaces, which some containers and AppArmor forbid"
         )
     return late.is_set(), status, verdict, detail
 
@@ -188,7 +188,7 @@ def _killed_after(seconds: float, pidfd: int) -> Iterator[threading.Event]:
 
     timer = threading.Timer(seconds, kill)
     try:
-        timer.start()  # Ctrl-C may end this wait, too: a timer that is left running would use a closed pidfd
+        timer.start()  # inside try: after Ctrl-C here, a timer left running would use a closed pidfd
         yield late
     finally:
         timer.cancel()

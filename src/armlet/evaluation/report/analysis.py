@@ -36,8 +36,7 @@ VERDICT_CONFIDENCE = 0.95
 ASSUMED_DISCORDANT = 0.2
 """The share of discordant pairs that is assumed to compute the smallest detectable difference before a run."""
 
-EXACT_PLACEBOS = ("identity", "draw-only")
-"""Placebos whose answers must match the baseline's exactly."""
+EXACT_PLACEBOS = ("identity", "draw-only")  # placebos whose answers must match the baseline's exactly
 
 Equal = Callable[[str, str], bool]
 Correctness = NDArray[np.float64]

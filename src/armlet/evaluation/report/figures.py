@@ -25,8 +25,7 @@ Point = tuple[float, float]
 
 DARK = "#222222"
 UNDETECTABLE = "#ececec"
-NAME_POINTS = 8.5
-"""The font size of names, which is 11 px if the figure is 700 px wide."""
+NAME_POINTS = 8.5  # the font size of names, which is 11 px if the figure is 700 px wide
 
 FOREST_INCHES, LINE_INCHES, PANEL_INCHES, FRAME_INCHES = 7.2, 0.17, 0.72, 0.62
 """The figure's width, and the heights of a line of a name, of a panel's heading and axis, and of title and legend."""
@@ -45,8 +44,7 @@ def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
     Judged comparisons are first and bold, and controls are below them in grey. The figure does not use pyplot, and its
     height depends on the number of rows.
 
-    Raises:
-        ArgumentError: there are no comparisons.
+    Raises ArgumentError if there are no comparisons.
     """
     panels = [
         (task, [pair for group, pairs in grouped(task).items() if group != "matched" for pair in pairs])
@@ -149,8 +147,7 @@ def draw_map(searched: SearchMap) -> Figure:
 
     The figure does not use pyplot, and its size depends on the number of cells.
 
-    Raises:
-        ArgumentError: there are no trials, or two in one cell.
+    Raises ArgumentError if there are no trials, or two in one cell.
     """
     columns, lines = (sorted({row.values[name] for row in searched.rows}) for name in (searched.x, searched.y))
     cells = {(columns.index(row.values[searched.x]), lines.index(row.values[searched.y])): row for row in searched.rows}

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from armlet.evaluation.conditions.conditions import BASELINE
-from armlet.evaluation.search.results import StudyResult, finite_interval
+from armlet.evaluation.search.results import StudyResult
 from armlet.evaluation.settings import Facts, RunSettings
 from armlet.statistics.comparison import UNDECIDED, Comparison
 from armlet.statistics.significance import is_significant
@@ -107,7 +107,7 @@ class PairedComparison:
     @property
     def interval(self) -> tuple[float | None, float | None]:
         """The bounds of the difference's interval; None means infinite."""
-        return finite_interval(self.comparison)
+        return self.comparison.finite_interval
 
     @property
     def group(self) -> Group:

@@ -22,8 +22,7 @@ SHOWN_IN_MARKDOWN, SHOWN_IN_HTML = 5, 20
 MAX_TEXT_IN_MARKDOWN, MAX_TEXT_IN_HTML = 300, 1500
 """Characters of a text; longer texts are truncated."""
 
-MAX_UNFOLDED_ROWS = 12
-"""A table with more rows is folded."""
+MAX_UNFOLDED_ROWS = 12  # a table with more rows is folded
 
 VERDICT_MARKS = {"helped": "▲", "hurt": "▼", "no difference shown": "○"}
 
@@ -42,8 +41,7 @@ def write(findings: Findings, folder: Path, *, map: SearchMap | None = None) -> 
     Returns:
         The paths of the JSON, Markdown and HTML files.
 
-    Raises:
-        WriteError: a file cannot be written.
+    Raises WriteError if a file cannot be written.
     """
     json_file, markdown_file, html_file = (folder / name for name in REPORT_FILES)
     content = {**findings.to_dict(), **({"map": map.to_dict()} if map else {})}

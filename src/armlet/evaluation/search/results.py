@@ -2,17 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from math import isfinite
 from typing import Any
 
 from armlet.evaluation.settings import Facts
-from armlet.statistics.comparison import Comparison
-
-
-def finite_interval(comparison: Comparison) -> tuple[float | None, float | None]:
-    """The bounds of the interval; None means infinite, which JSON cannot express."""
-    low, high = (bound if isfinite(bound) else None for bound in comparison.interval)
-    return low, high
 
 
 @dataclass(frozen=True)
@@ -119,6 +111,8 @@ class StudyResult:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "StudyResult":
         """Reads the content of study.json; raises LookupError or TypeError for any other content."""
+        if not content["trials"]:
+            raise LookupError("it has no trials")
         return cls(
             arguments=StudyArguments(**content["arguments"]),
             engine=content["engine"],

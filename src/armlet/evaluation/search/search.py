@@ -15,7 +15,7 @@ from armlet.evaluation.conditions.conditions import Treatment
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.run import run
-from armlet.evaluation.search.results import TrialResult, finite_interval
+from armlet.evaluation.search.results import TrialResult
 from armlet.evaluation.settings import Facts
 from armlet.evaluation.tasks.problems import Task
 from armlet.redistribution.errors import ArgumentError
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 ItemsPart = Literal["tuning", "test"]
 
-LAYERS = "layers"
-"""Optuna's parameter for the index of the candidate layers."""
+LAYERS = "layers"  # optuna's parameter for the index of the candidate layers
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def search(
         run(replace(plan, conditions=[treated]), engine, journal, tick)
         comparison = compare(_scores(journal, baseline.name), _scores(journal, treated.name), seed=space.seed)
         study.tell(trial, comparison.difference)
-        accuracy, interval = comparison.treated_mean, finite_interval(comparison)
+        accuracy, interval = comparison.treated_mean, comparison.finite_interval
         yield TrialResult(number, values, layers, comparison.items, accuracy, comparison.difference, *interval)
 
 

@@ -46,8 +46,7 @@ def run_study(
     Returns:
         The study (None if it was interrupted before its first trial ended) and its folder.
 
-    Raises:
-        ArgumentError: the test items of the study have already been used.
+    Raises ArgumentError if the test items of the study have already been used.
     """
     manifest = plan.manifest(engine) | {"study": space.to_dict()}
     folder = folder or default_run_folder(manifest)
@@ -81,8 +80,7 @@ def write_study(study: StudyResult, folder: Path) -> list[Path]:
 def read_study(folder: Path) -> StudyResult:
     """Reads a finished study whose test items are unused; an interrupted confirmation may be resumed.
 
-    Raises:
-        ArgumentError: the folder contains no study, its search was interrupted, or its test items have been used.
+    Raises ArgumentError if the folder contains no study, its search was interrupted, or its test items have been used.
     """
     study = _read_json(folder / STUDY_FILE, StudyResult.from_dict)
     record = folder / CONFIRMED_FILE

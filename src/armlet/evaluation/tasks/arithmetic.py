@@ -70,8 +70,7 @@ def exercise(index: int, *, seed: int = 0, difficulty: int = DIFFICULTY, split: 
 
     No question is in both splits. Two indices may have the same question, which sometimes happens at level 1.
 
-    Raises:
-        ArgumentError: the index is negative, or the level or split does not exist.
+    Raises ArgumentError if the index is negative, or the level or split does not exist.
     """
     if index < 0:
         raise ArgumentError(f"index: problems are counted from 0, found {index}")
@@ -111,8 +110,7 @@ def _random_chain(rng: random.Random, parts: list[str]) -> str:
 def worked(question: str) -> Exercise:
     """Solves a question step by step from the left; an operation follows as soon as both its numbers are known.
 
-    Raises:
-        ArgumentError: the text contains more than whole numbers, + - * and brackets, or is too long.
+    Raises ArgumentError if the text contains more than whole numbers, + - * and brackets, or is too long.
     """
     if len(question) > MAX_QUESTION_CHARACTERS or not CHARACTERS.fullmatch(question):
         raise _not_arithmetic(question)

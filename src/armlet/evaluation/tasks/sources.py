@@ -32,7 +32,7 @@ def arithmetic(items: int, *, seed: int = 0, difficulty: int | None = None) -> T
     """The built-in task: seeded chains of arithmetic, by default at the level at which abacus is evaluated."""
     level = DIFFICULTY if difficulty is None else difficulty
     exercises = (exercise(index, seed=seed, difficulty=level) for index in range(items))
-    problems = (Problem(f"{seed}/{level}/{i}", drill.question, str(drill.value)) for i, drill in enumerate(exercises))
+    problems = (Problem(f"{seed}/{level}/{i}", item.question, str(item.value)) for i, item in enumerate(exercises))
     return Task(ARITHMETIC, "integer", tuple(problems), {"generator": ARITHMETIC, "seed": seed, "difficulty": level})
 
 

@@ -33,8 +33,7 @@ class LoggedSample:
 def find_samples(directory: Path) -> dict[str, Path]:
     """The latest file of samples of each task, in the folder of --output_path or in the model's folder there.
 
-    Raises:
-        ArgumentError: there are no samples, or samples of several models.
+    Raises ArgumentError if there are no samples, or samples of several models.
     """
     files = sorted(directory.glob("samples_*.jsonl")) or sorted(directory.glob("*/samples_*.jsonl"))
     folders = {file.parent for file in files}
@@ -62,8 +61,7 @@ def read_results(samples: Path) -> dict[str, Any]:
 def read_samples(file: Path, filter: str | None = None) -> dict[int, LoggedSample]:
     """Reads the items of a file of samples, by doc_id, for one of lm-eval's filters, by default the first one.
 
-    Raises:
-        ArgumentError: a line cannot be parsed, or there is no such filter.
+    Raises ArgumentError if a line cannot be parsed, or there is no such filter.
     """
     samples: dict[int, LoggedSample] = {}
     filters: dict[str, None] = {}

@@ -143,8 +143,7 @@ class VllmEngine:
 def single_treatment(conditions: Sequence[Condition], tasks: Sequence[Task]) -> Treatment | None:
     """Returns the single treatment of these conditions, or None if all are without treatment.
 
-    Raises:
-        ArgumentError: vLLM does not support a condition; the message names the conditions and a remedy.
+    Raises ArgumentError if vLLM does not support a condition; the message names the conditions and a remedy.
     """
     treatments = {repr(c.treatment): c.treatment for c in conditions if c.treatment}
     several, choices = len(treatments) > 1, any(task.kind == "choice" for task in tasks)

@@ -80,8 +80,7 @@ def run_prompts(
 ) -> "list[RequestOutput]":
     """Returns the engine's outputs for prompts, in order; a prompt is a text or `{"prompt_token_ids": ids}`.
 
-    Raises:
-        EngineError: vLLM rejects a request, for example because a prompt is too long.
+    Raises EngineError if vLLM rejects a request, for example because a prompt is too long.
     """
     from vllm.exceptions import VLLMError
 
@@ -94,8 +93,7 @@ def run_prompts(
 def token_logprobs(tokens: Sequence[int], steps: "Sequence[dict[int, Logprob] | None] | None") -> list[float]:
     """Returns the log-probability of each token, given vLLM's log-probabilities of each step.
 
-    Raises:
-        EngineError: the log-probabilities of a token are missing.
+    Raises EngineError if the log-probabilities of a token are missing.
     """
     complete = [step for step in steps or [] if step is not None]
     if len(complete) != len(tokens):

@@ -63,8 +63,7 @@ class WorkerArm:
     def check_fired(self) -> None:
         """Checks after the first forward pass with ARM on that it ran in every layer. Later passes are not checked.
 
-        Raises:
-            UnsupportedModelError: a layer's MLP does not call its activation, which ARM replaced.
+        Raises UnsupportedModelError if a layer's MLP does not call its activation, which ARM replaced.
         """
         if self._verified or not self._active:
             return

@@ -105,8 +105,7 @@ def check_config(config: "VllmConfig", policy: str) -> None:
 def request_strength(extra_args: ExtraArgs) -> float | None:
     """Returns the strength that a request sets; None means as the engine is configured.
 
-    Raises:
-        ArgumentError: the setting is not a number in [0, 1], "on" or "off".
+    Raises ArgumentError if the setting is not a number in [0, 1], "on" or "off".
     """
     value = (extra_args or {}).get(SETTING_KEY, "on")
     if isinstance(value, str) and value in SWITCHES:

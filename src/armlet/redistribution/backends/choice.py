@@ -68,6 +68,9 @@ def _load(name: str) -> Backend | str:
         return f"{name}: PyTorch {torch.__version__} has no {', '.join(MISSING)}, needed to detect when kernels may run"
     try:
         import_module(package)
-        return getattr(import_module(f"armlet.redistribution.backends.{module}"), record)
     except Exception as error:  # a package built for another NumPy or system raises errors of any type
         return f"{package} cannot be imported ({error}): pip install {package}"
+    try:
+        return getattr(import_module(f"armlet.redistribution.backends.{module}"), record)
+    except Exception as error:
+        return f"armlet's kernels do not work with this {package} ({type(error).__name__}: {error})"

@@ -38,7 +38,9 @@ def redistribute_scopes(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Runs the backend for `a`; policy and settings come from `to_numbers`, the other arguments from `Operands`."""
     moving, a = from_numbers(policy, settings), a.detach().contiguous()
-    operands = Operands(keys, positions, stream, uniforms, mask, strength)
+    tensors = (positions, uniforms, mask, strength)  # whose strides a compiler may have chosen
+    positions, *rest = (None if tensor is None else tensor.contiguous() for tensor in tensors)
+    operands = Operands(keys, positions, stream, *rest)
     values, moved, passed = backend_for(a, moving).move_rows(a, moving, operands)
     return values.clone() if values is a else values, moved, passed
 

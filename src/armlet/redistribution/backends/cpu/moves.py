@@ -34,7 +34,7 @@ def _supports(a: Tensor, policy: Policy) -> bool:
 def _move_scopes(a: Tensor, policy: Policy, operands: Operands) -> BackendResult:
     count, _, width = a.shape
     keys, positions, stream, uniforms, mask, strength = operands
-    values = torch.empty_like(a)
+    values = torch.empty_like(a, memory_format=torch.contiguous_format)
     moved = torch.empty(count, dtype=torch.int64, device=a.device)
     passed = torch.empty(count, dtype=torch.bool, device=a.device)
     job = _job(policy, width, a.dtype)
@@ -45,12 +45,11 @@ def _move_scopes(a: Tensor, policy: Policy, operands: Operands) -> BackendResult
         else:
             words = _noise_words(keys, stream)
             job.base, job.step = (word.data_ptr() for word in words)
-    results = {"source": a, "target": values, "moved": moved, "passed": passed}
-    tensors = {**results, "positions": positions, "uniforms": uniforms, "mask": mask, "strengths": strength}
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
-    for name, tensor in contiguous.items():
-        setattr(job, name, tensor.data_ptr())
-    job.count, job.owners = count, (words, *contiguous.values())
+    tensors = (a, values, moved, passed, positions, uniforms, mask, strength)  # contiguous, as `Backend` requires
+    job.source, job.target, job.moved, job.passed, job.positions, job.uniforms, job.mask, job.strengths = (
+        0 if tensor is None else tensor.data_ptr() for tensor in tensors
+    )
+    job.count, job.owners = count, (words, tensors)
     threads.run_job(job)
     return BackendResult(values, moved, passed)
 
