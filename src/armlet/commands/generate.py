@@ -45,7 +45,7 @@ def generate(
         answers = answer_twice(loaded, tokenizer, arm, prompt, decoding, tick)
     used = describe(arm.policy, arm.layers, arm.scope, arm.noise, arm.site)
     result = {"model": model, "prompt": prompt, "armlet": used} | answers.to_dict()
-    _save(out, arm, result)
+    _save_answers(out, arm, result)
     finish(result, as_json, [answers_table(tokenizer, answers, arm)], interrupted=answers.interrupted)
 
 
@@ -58,7 +58,7 @@ def _attach_arguments(
     return place.arguments(parse_policy(policy), seed)
 
 
-def _save(out: Path | None, arm: Attachment, result: dict[str, object]) -> None:
+def _save_answers(out: Path | None, arm: Attachment, result: dict[str, object]) -> None:
     if out:
         arm.save(out)
         write_json(out / "generate.json", result)

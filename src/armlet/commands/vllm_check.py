@@ -41,7 +41,7 @@ def vllm_check(
     if config:
         refuse_unused(context, ("policy", "layers", "seed"), "--config sets it")
     chosen = load_config(config)["policy"] if config else parse_policy(policy)
-    settings = str(config) if config else _settings(chosen, layers, seed)
+    settings = str(config) if config else _serving_settings(chosen, layers, seed)
     if not chosen.strength:
         notes.print("strength 0: ARM acts only on requests that turn it on, and no request here does", style="yellow")
     limits = {"tokens": max_new_tokens, "eager": eager, "tensor_parallel": tensor_parallel, "dtype": dtype}
@@ -51,7 +51,7 @@ def vllm_check(
     _show_check(result, out, as_json)
 
 
-def _settings(policy: Policy, layers: str, seed: int) -> dict[str, object]:
+def _serving_settings(policy: Policy, layers: str, seed: int) -> dict[str, object]:
     return describe(policy, [], "token", Noise(seed)) | {"layers": parse_layers(layers)}
 
 
