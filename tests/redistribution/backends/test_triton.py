@@ -326,8 +326,8 @@ def test_that_test_can_fail(tmp_path):
 import sys
 sys.path.insert(0, {str(RESOURCES.parent)!r})
 import triton_resources
-plain = triton_resources.cuda.compiling
-triton_resources.cuda.compiling = lambda width: plain(width) | {{"enable_fp_fusion": True}}
+plain = triton_resources.cuda.compile_options
+triton_resources.cuda.compile_options = lambda width: plain(width) | {{"enable_fp_fusion": True}}
 triton_resources.main()
 """
     lines = compiled(
