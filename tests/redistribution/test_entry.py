@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from armlet.redistribution import Inward, Noise, Outward, Transport, redistribute
+from armlet.redistribution.entry import redistribute_with_counts
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.outcome import outcome
 from gates import DTYPES, POLICIES, each_policy, gate, gates, masked_gates, same_bits, uniforms
@@ -216,3 +217,15 @@ def test_a_trace_with_symbolic_sizes_is_one_that_computes_the_same(tokens):
     a = gate(1, tokens, 64)
     traced = make_fx(lambda values: redistribute(values, Outward()), tracing_mode="symbolic")(a)
     assert same_bits(traced(a), redistribute(a, Outward()))
+
+
+@pytest.mark.parametrize("policy", [Outward(), Inward(knee=0.8), Transport()], ids=repr)
+def test_a_strength_for_each_scope_is_read_by_value_and_not_by_place(policy):
+    every_second = torch.tensor([0.0, 9.0, 0.5, 9.0, 1.0, 9.0, 0.25, 9.0])[::2]
+    a, arguments = gate(1, 4, 64), {"scope": "token", "noise": Noise(0)}
+    strided, packed = (
+        redistribute_with_counts(a, policy, **arguments, strength=strength)
+        for strength in (every_second, every_second.clone())
+    )
+    assert same_bits(strided.values, packed.values)
+    assert torch.equal(strided.moved, packed.moved)
