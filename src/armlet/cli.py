@@ -19,10 +19,10 @@ from armlet.commands.explain import explain
 from armlet.commands.generate import generate
 from armlet.commands.inspect import inspect
 from armlet.commands.lm_eval import PASS_THROUGH, lm_eval, lm_eval_compare
-from armlet.commands.options import flattened
 from armlet.commands.quantize import quantize
 from armlet.commands.tune import tune
 from armlet.commands.vllm_check import vllm_check
+from armlet.presentation.options import flattened
 from armlet.presentation.terminal import BAD_INPUT
 from armlet.redistribution.errors import ArgumentError, ArmletError
 

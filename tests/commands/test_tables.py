@@ -13,7 +13,7 @@ from armlet import Inward, Outward, Transport, attach
 from armlet.answers.result import Answer, Answers
 from armlet.answers.tables import answers_table
 from armlet.inspection.measure import inspect_gates
-from armlet.inspection.result import Effect, Inspection
+from armlet.inspection.result import Effect, GateSample, Inspection
 from armlet.inspection.synthetic import synthetic
 from armlet.inspection.tables import inspection_table
 from armlet.mechanism.measure import CLAIMS, QUANTITIES
@@ -28,7 +28,7 @@ from tiny_checkpoints import words
 POLICIES = [Outward(), Inward(), Transport()]
 SETUP = setup_of()
 EXPLANATION = summarise(explained(wanted=(0, 1), setup=SETUP), SETUP)
-REAL = inspect_gates([synthetic("modes", tokens=2, width=300)], POLICIES)
+REAL = inspect_gates(GateSample([synthetic("modes", tokens=2, width=300)]), POLICIES)
 
 # What float32 gates can give: tails of 1e30 as well as rounding noise of 1e-30.
 SPECIAL = st.sampled_from([0.0, -0.000471, 0.000999, 123456.0, math.nan, math.inf, -math.inf])
@@ -54,7 +54,7 @@ def measured(policies, before, after, share=0.5):
         Effect(policy, replace(REAL.effects[0].panel, name=type(policy).__name__), share, ends[1], difference(*ends))
         for policy in policies
     ]
-    return Inspection(2, 300, 0, ends[0], effects)
+    return Inspection(REAL.sample, "token", 0, 2, 300, 0, ends[0], effects)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -117,7 +117,7 @@ def test_the_settings_of_each_policy_stand_below_the_table():
 
 def test_a_policy_that_stands_there_twice_is_numbered():
     values = [synthetic("modes", tokens=2, width=300)]
-    inspection = inspect_gates(values, [Outward(band=0.1), Inward(), Outward(band=0.3)])
+    inspection = inspect_gates(GateSample(values), [Outward(band=0.1), Inward(), Outward(band=0.3)])
     lines = shown(inspection_table(inspection, "title")).splitlines()
     heading = next(index for index, line in enumerate(lines) if line.startswith("measure"))
     assert lines[heading - 1].split() == ["Outward", "Outward"]

@@ -2,15 +2,12 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from functools import wraps
-from inspect import Parameter, Signature, signature
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
-from rich.table import Table
 from typer import Argument, CallbackParam, Context, Option
 
 from armlet.attachment.config import AttachArguments, parse_layers
@@ -18,15 +15,17 @@ from armlet.evaluation.tasks.arithmetic import DIFFICULTY
 from armlet.evaluation.tasks.problems import Task
 from armlet.evaluation.tasks.sources import ARITHMETIC_ITEMS
 from armlet.presentation.files import json_text
-from armlet.presentation.interruption import INTERRUPTED, report_interruption, until_interrupted
-from armlet.prompts.questions import BUILT_IN, FORMULAS, read_prompts
+from armlet.presentation.interruption import INTERRUPTED
+from armlet.presentation.result import Result
+from armlet.presentation.terminal import working
+from armlet.prompts.questions import read_prompts
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy
 
 POLICY = "outward, inward or transport, with optional settings: outward:band=0.2,share=0.02/0.25"
 
-Part = TypeVar("Part")
+FIGURE_KINDS = (".png", ".svg")
 ScopeName = Literal["token", "sequence", "call"]
 SiteName = Literal["gate", "product"]
 
@@ -108,10 +107,9 @@ class PromptOptions:
     prompt: Annotated[list[str] | None, Option(help="A prompt. May be repeated; built-in ones by default.")] = None
     prompts: Annotated[Path | None, Option(help="A text file with a prompt on each line.")] = None
 
-    def texts(self, *, formulas: bool = False) -> list[str]:
-        """The prompts of --prompt and then of the --prompts file; built-in ones if there are none."""
-        texts = [*(self.prompt or []), *(read_prompts(self.prompts) if self.prompts else [])]
-        return texts or [*BUILT_IN, *(FORMULAS if formulas else ())]
+    def texts(self) -> list[str]:
+        """The prompts of --prompt and then of the --prompts file; none for built-in ones."""
+        return [*(self.prompt or []), *(read_prompts(self.prompts) if self.prompts else [])]
 
 
 @dataclass(frozen=True)
@@ -149,30 +147,6 @@ class AnswerOptions:
     batch: Annotated[int | None, Option(min=1, help="Batch size in items; it may slightly change results.")] = None
 
 
-def flattened(command: Callable[..., None]) -> Callable[..., None]:
-    """Converts a command for typer: replaces each parameter that is a group of options by the group's fields."""
-    groups: dict[str, Any] = {}
-    options: list[Parameter] = []
-    for parameter in signature(command).parameters.values():
-        if is_dataclass(parameter.annotation):
-            groups[parameter.name] = parameter.annotation
-            options += signature(groups[parameter.name]).parameters.values()
-        else:
-            options.append(parameter)
-
-    @wraps(command)
-    def call(**values: Any) -> None:
-        filled = {
-            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
-            for name, group in groups.items()
-        }
-        command(**values, **filled)
-
-    call.__signature__ = Signature([option.replace(kind=Parameter.KEYWORD_ONLY) for option in options])  # type: ignore
-    call.__annotations__ = {option.name: option.annotation for option in options}
-    return call
-
-
 def refuse_unused(context: Context, names: Iterable[str], because: str) -> None:
     """Refuses options, by the command's parameter names, that are on the command line but would have no effect."""
     for name in names:
@@ -187,21 +161,21 @@ def refuse_sampling(context: Context, tasks: Sequence[Task], *names: str) -> Non
         refuse_unused(context, (*names, "system", "max_new_tokens"), "has no effect on multiple choice")
 
 
-def collect_until_interrupted(items: Iterator[Part]) -> tuple[list[Part], bool]:
-    """Returns the items and whether Ctrl-C ended them early; exits with 130 if it came before the first item."""
-    collected: list[Part] = []
-    with until_interrupted() as interruption:
-        collected.extend(items)
-    report_interruption(interruption.happened, collected)
-    return collected, interruption.happened
+def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = "") -> None:
+    """Saves a result into a folder; prints it as JSON, or as tables, sentences and paths; exits with 130 after Ctrl-C.
 
-
-def finish(result: object, as_json: bool, items: Iterable[Table | str], *, interrupted: bool = False) -> None:
-    """Prints a command's result, as JSON or as tables and lines; exits with 130 after Ctrl-C."""
+    figures_key: the key of the figures' paths in JSON.
+    """
+    with working("writing"):
+        paths = result.save(out) if out else []
+    figures = [str(path) for path in paths if path.suffix in FIGURE_KINDS]
     if as_json:
-        print(json_text(result), end="")
+        print(json_text({**result.to_dict(), **({figures_key: figures} if figures_key else {})}), end="")
     else:
-        for item in items:
-            print(item) if isinstance(item, str) else Console().print(item)
-    if interrupted:
+        for table in result.tables():
+            Console().print(table)
+        others = [path for path in paths if path.suffix not in FIGURE_KINDS]
+        lines = [*result.sentences(), *(f"figure: {f}" for f in figures), *(f"written: {path}" for path in others)]
+        print("\n".join(lines))
+    if result.interrupted:
         sys.exit(INTERRUPTED)

@@ -1,13 +1,24 @@
-"""The result of `armlet inspect`: measures of the gate before, and the effect of each policy."""
+"""The result of `inspect`: measures of the gate before, and the effect of each policy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
+from torch import Tensor
 
+from armlet.inspection.tables import inspection_table
+from armlet.presentation.files import write_json
 from armlet.presentation.numbers import finite_or_none
+from armlet.presentation.result import Result
 from armlet.redistribution.policies import settings
 from armlet.redistribution.rows import Policy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -38,17 +49,66 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """The activated gate of one layer, and each policy's effect on it."""
+class GateSample:
+    """Activated gates to inspect, and their origin."""
 
+    gates: Sequence[Tensor]  # `[seq, width]` for each prompt
+    source: str = "a tensor"  # name of the model, or of the sample
+    layer: int | None = 0  # index of the layer; None if the gates are from no layer
+    activation: str = "SiLU"  # or "GELU"
+    interrupted: bool = False  # whether Ctrl-C left out prompts
+    axis: tuple[float, float] | None = None  # the figure's smallest range
+
+
+@dataclass(frozen=True, repr=False)
+class Inspection(Result):
+    """The activated gate of one layer, or of a synthetic sample, and each policy's effect on it."""
+
+    sample: GateSample
+    scope: str
+    seed: int  # seed of the keyed noise
     tokens: int  # number of measured tokens
     width: int  # values of each token
     passed: int  # tokens not measured because policies do not change scopes that contain NaN or Inf
     before: dict[str, float]  # `shape.measure` of the values before
     effects: list[Effect]  # one for each policy
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C left out prompts."""
+        return self.sample.interrupted
+
     def to_dict(self) -> dict[str, object]:
         """For JSON; numbers that are not finite become None."""
-        size: dict[str, object] = {"tokens": self.tokens, "width": self.width, "passed": self.passed}
+        sample = self.sample
+        setting = {"source": sample.source, "layer": sample.layer, "scope": self.scope, "seed": self.seed}
+        run = {"prompts": len(sample.gates), "interrupted": sample.interrupted}
+        size = {"tokens": self.tokens, "width": self.width, "passed": self.passed}
         policies = [effect.to_dict() for effect in self.effects]
-        return size | {"before": finite_or_none(self.before), "policies": policies}
+        return setting | run | size | {"before": finite_or_none(self.before), "policies": policies}
+
+    def tables(self) -> list[Table]:
+        """A row for each measure."""
+        return [inspection_table(self, self._title())]
+
+    def _title(self) -> str:
+        layer = "" if self.sample.layer is None else f", layer {self.sample.layer}"
+        title = f"activated gate of {self.sample.source}{layer}, {self.tokens} tokens, scope {self.scope}"
+        return title + (f"; {self.passed} tokens with NaN or Inf in their scope left out" if self.passed else "")
+
+    def figure(self) -> "Figure":
+        """The layer, and the distribution before and after each policy."""
+        from armlet.inspection.figures import draw_inspection
+
+        sample, panels = self.sample, [effect.panel for effect in self.effects]
+        title = f"Activated gate of {Path(sample.source).resolve().name}, {self.tokens} tokens"
+        place = {"layer": sample.layer, "activation": sample.activation, "axis": sample.axis}
+        return draw_inspection(panels, title=title, **place)
+
+    def save(self, directory: str | Path) -> list[Path]:
+        """Writes inspect.png, inspect.svg and inspect.json."""
+        from armlet.presentation.style import save
+
+        figure = save(self.figure(), directory, "inspect")
+        content = self.to_dict() | {"figure": [str(path) for path in figure]}
+        return [*figure, write_json(Path(directory, "inspect.json"), content)]

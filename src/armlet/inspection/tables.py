@@ -1,14 +1,18 @@
-"""The table of `armlet inspect`."""
+"""The table of `inspect`."""
+
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from armlet.inspection.result import Inspection
 from armlet.presentation.numbers import short_number
 from armlet.presentation.terminal import titled_table
 from armlet.statistics.shape import MEASURES
 
+if TYPE_CHECKING:
+    from armlet.inspection.result import Inspection
 
-def inspection_table(inspection: Inspection, title: str) -> Table:
+
+def inspection_table(inspection: "Inspection", title: str) -> Table:
     """A row per measure: the value before, and per policy the value after and the change. Fits 80 columns."""
     effects = inspection.effects
     policies = [effect.panel.name for effect in effects]

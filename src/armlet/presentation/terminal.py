@@ -1,41 +1,39 @@
-"""Progress and notes on stderr, so that stdout contains only the result; and tables."""
+"""Notes on stderr, so that stdout contains only the result; and tables."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from time import monotonic
+from threading import Timer
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 BAD_INPUT = 2  # exit code
-LINE_SECONDS = 60  # seconds between two lines of progress if no bar can be drawn
+FIRST_LINE_SECONDS = 5  # work that takes longer is mentioned in a log
 
 notes = Console(stderr=True)
 
 
+def note(text: str, *, style: str | None = None) -> None:
+    """Prints a line on stderr, without markup or line breaks of its own."""
+    notes.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
-def progress(what: str, total: int, *, done: int = 0) -> Iterator[Callable[..., None]]:
-    """Shows a progress bar on stderr with the remaining time, or a line each minute if stderr is not a terminal.
-
-    Yields `tick(steps=1)`, which counts finished steps. The estimate of the remaining time ignores the `done` steps of
-    an earlier run.
-    """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bars:
-        task = bars.add_task(what, total=total, completed=done)
-        last_line = monotonic()
-
-        def advance(steps: int = 1, /) -> None:
-            nonlocal last_line
-            bars.advance(task, steps)
-            if not notes.is_terminal and monotonic() - last_line >= LINE_SECONDS:
-                last_line = monotonic()
-                notes.print(f"{what}: {bars.tasks[0].completed:.0f} of {total}", markup=False)
-
-        yield advance
+def working(what: str) -> Iterator[None]:
+    """Says what the block does: a spinner while it runs on a terminal; elsewhere one line, if it takes long."""
+    if notes.is_terminal and not notes.is_jupyter:
+        with notes.status(Text(f"{what} ...")):
+            yield
+        return
+    line = Timer(FIRST_LINE_SECONDS, note, [f"{what} ..."])
+    line.daemon = True
+    line.start()
+    try:
+        yield
+    finally:
+        line.cancel()
 
 
 def titled_table(title: str, headings: Iterable[str], caption: str = "") -> Table:

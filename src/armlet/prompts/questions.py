@@ -1,5 +1,6 @@
 """Prompts: built-in reasoning questions, prompts from a file, and their tokens."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,11 @@ def read_prompts(file: Path) -> list[str]:
     if not prompts:
         raise ArgumentError(f"prompts: {file} contains no prompt; write one on each line")
     return prompts
+
+
+def prompt_texts(prompt: str | Sequence[str], default: Sequence[str]) -> list[str]:
+    """One or several prompts as a list; the default if there is none."""
+    return [prompt] if isinstance(prompt, str) else [*(prompt or default)]
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:

@@ -1,9 +1,10 @@
 """The policies, and their conversion to and from text, a name with settings (JSON), and a name with numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import lru_cache
 
+from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.outward import Outward
@@ -51,6 +52,18 @@ def parse_policy(text: str) -> Policy:
             form = "expected settings as name=value, and a pair as share=0.02/0.25"
             raise ArgumentError(f"{name}: {form}, found {field!r}")
     return make_policy(name, {field: _parse_value(value) for field, _, value in pairs})
+
+
+def parse_policies(policy: Policy | str | Iterable[Policy | str], scope: str = "token") -> list[Policy]:
+    """The distinct policies of one or several objects or texts (see `parse_policy`), in order.
+
+    Raises ArgumentError if one of them is no policy, or the scope is unknown.
+    """
+    several = policy if isinstance(policy, Iterable) and not isinstance(policy, str) else [policy]
+    parsed = [parse_policy(item) if isinstance(item, str) else item for item in several]
+    for item in parsed:
+        check_policy(item, scope)
+    return list(dict.fromkeys(parsed))
 
 
 def _parse_value(text: str) -> object:

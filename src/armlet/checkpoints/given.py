@@ -1,0 +1,68 @@
+"""A model as a caller gives it: a folder or hub id to load, or a loaded model with its tokenizer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+from torch import nn
+
+from armlet.checkpoints.identity import model_folder
+from armlet.checkpoints.pretrained import load
+from armlet.presentation.terminal import note, working
+from armlet.redistribution.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Model: TypeAlias = Union[str, Path, "PreTrainedModel"]
+"""A folder, a hub id, "abacus", or a loaded causal language model."""
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A loaded model with its tokenizer, and its name in results."""
+
+    name: str
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+
+
+def load_or_use(
+    model: Model, tokenizer: "PreTrainedTokenizerBase | None", *, dtype: str = "auto", device: str | None = None
+) -> NamedModel:
+    """Loads a folder or hub id (see `armlet.checkpoints.pretrained.load`), or takes a loaded model as it is.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        ArgumentError: a loaded model comes without its tokenizer, with a dtype or device, or in training mode.
+    """
+    if isinstance(model, nn.Module):
+        if dtype != "auto" or device is not None:
+            raise ArgumentError("model: it is loaded, so it has its dtype and device; leave both out, or pass its path")
+        if model.training:
+            raise ArgumentError("model: it is in training mode, so its answers are random; call model.eval() first")
+        return NamedModel(model_name(model), model, required_tokenizer(tokenizer))
+    name, start = model_name(model), monotonic()
+    with working(f"loading {name}"):
+        loaded, loaded_tokenizer = load(str(model_folder(name)), dtype=dtype, device=device)
+    size, dtype = sum(weights.numel() for weights in loaded.parameters()), str(loaded.dtype).removeprefix("torch.")
+    note(f"loaded {name}: {size / 1e6:,.1f} M weights, {dtype}, on {loaded.device}, in {monotonic() - start:.1f} s")
+    return NamedModel(name, loaded, tokenizer or loaded_tokenizer)
+
+
+def model_name(model: Model) -> str:
+    """The folder or hub id, without the slash that shells add; for a loaded model, what it was loaded from."""
+    if isinstance(model, nn.Module):
+        return getattr(model.config, "_name_or_path", "") or type(model).__name__
+    if not isinstance(model, str | Path):
+        raise ArgumentError(f"model: expected a folder, a hub id or a loaded model, found {type(model).__name__}")
+    return str(model).rstrip("/") or str(model)
+
+
+def required_tokenizer(tokenizer: "PreTrainedTokenizerBase | None") -> "PreTrainedTokenizerBase":
+    """The tokenizer of a loaded model; raises ArgumentError if it is missing or no tokenizer."""
+    if not callable(tokenizer) or not hasattr(tokenizer, "decode"):
+        problem = "missing" if tokenizer is None else f"a {type(tokenizer).__name__}"
+        raise ArgumentError(f"tokenizer: expected the loaded model's tokenizer after the model, it is {problem}")
+    return tokenizer

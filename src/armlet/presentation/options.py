@@ -1,0 +1,59 @@
+"""Groups of options that a function and its command share: dataclasses whose fields have typer's help and range."""
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from armlet.redistribution.errors import ArgumentError
+
+Value = TypeVar("Value")
+
+
+class OptionGroup:
+    """The base of a group; raises ArgumentError for a value outside its field's range or choices."""
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            if get_origin(hint) is Annotated:
+                _check_value(name, getattr(self, name), *get_args(hint))
+
+
+def _check_value(name: str, value: Any, kind: Any, option: Any) -> None:
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    if choices and value not in choices:
+        raise ArgumentError(f"{name}: expected one of {', '.join(choices)}, found {value!r}")
+    low, high = option.min, option.max
+    if value is None or (low is None and high is None):
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ArgumentError(f"{name}: expected a number, found {value!r}")
+    if not (low is None or low <= value) or not (high is None or value <= high):
+        upper = "" if high is None else f" and at most {high}"
+        raise ArgumentError(f"{name}: expected at least {low}{upper}, found {value!r}")
+
+
+def flattened(function: Callable[..., Value]) -> Callable[..., Value]:
+    """Replaces each parameter that is a group of options by the group's fields, as keyword arguments."""
+    groups: dict[str, Any] = {}
+    parameters: list[Parameter] = []
+    for parameter in signature(function).parameters.values():
+        if is_dataclass(parameter.annotation):
+            groups[parameter.name] = parameter.annotation
+            group_fields = signature(groups[parameter.name]).parameters.values()
+            parameters += [field.replace(kind=Parameter.KEYWORD_ONLY) for field in group_fields]
+        else:
+            parameters.append(parameter)
+
+    @wraps(function)
+    def call(*args: Any, **values: Any) -> Value:
+        filled = {
+            name: group(**{field.name: values.pop(field.name) for field in fields(group) if field.name in values})
+            for name, group in groups.items()
+        }
+        return function(*args, **values, **filled)
+
+    call.__signature__ = signature(function).replace(parameters=parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call

@@ -1,0 +1,91 @@
+"""The progress of long work on stderr: a bar on a terminal or in a notebook, and lines in a log file."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Protocol
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from armlet.presentation.terminal import FIRST_LINE_SECONDS, note, notes
+
+LINE_SECONDS = 60  # at least, between two lines in a log
+REDRAW_SECONDS = 0.5  # between two drawings in a notebook, whose server slows down if it receives more
+
+
+class Tick(Protocol):
+    """Counts finished steps."""
+
+    def __call__(self, steps: int = 1, /) -> None:
+        """Counts `steps` more."""
+
+
+@contextmanager
+def progress(what: str, total: int, *, done: int = 0) -> Iterator[Tick]:
+    """Shows how many of `total` steps are finished, and the remaining time, while the block runs.
+
+    Yields `tick(steps=1)`, which counts finished steps. The estimate of the remaining time ignores the `done` steps of
+    an earlier run.
+    """
+    if notes.is_terminal and not notes.is_jupyter:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=notes, transient=True) as bars:
+            task = bars.add_task(what, total=total, completed=done)
+            yield lambda steps=1, /: bars.advance(task, steps)
+        return
+    counter = _Counter(what, total, done)
+    if notes.is_jupyter:
+        with _notebook_bar() as show:
+            show(counter.html())
+            yield counter.ticks(lambda: show(counter.html()), REDRAW_SECONDS, REDRAW_SECONDS)
+    else:
+        yield counter.ticks(lambda: note(counter.line()), FIRST_LINE_SECONDS, LINE_SECONDS)
+
+
+class _Counter:
+    """Counts steps, and describes how far the work is."""
+
+    def __init__(self, what: str, total: int, done: int) -> None:
+        self.what, self.total, self.done, self.before, self.start = what, total, done, done, monotonic()
+
+    def ticks(self, show: Callable[[], None], first: float, later: float) -> Tick:
+        """A tick that calls `show` after `first` seconds, and then at most every `later` seconds."""
+        due = self.start + first
+
+        def tick(steps: int = 1, /) -> None:
+            nonlocal due
+            self.done += steps
+            if monotonic() >= due:
+                due = monotonic() + later
+                show()
+
+        return tick
+
+    def line(self) -> str:
+        """What is done, and how long the rest will take at the speed so far."""
+        text = f"{self.what}: {self.done:,} of {self.total:,}"
+        steps, seconds = self.done - self.before, monotonic() - self.start
+        return f"{text}, {duration(seconds / steps * (self.total - self.done))} left" if steps else text
+
+    def html(self) -> str:
+        """The same as a bar."""
+        return f"<progress value={self.done} max={self.total}></progress> {self.line()}"
+
+
+def duration(seconds: float) -> str:
+    """A time in words, such as "40 s", "about 3 min" or "about 2.5 h"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+@contextmanager
+def _notebook_bar() -> Iterator[Callable[[str], None]]:
+    """Yields a function that shows HTML in place of what it showed before; nothing stays after the block."""
+    from IPython.display import HTML, display  # pyright: ignore[reportMissingImports] - a notebook has it
+
+    handle = display(HTML(""), display_id=True)
+    try:
+        yield lambda html: handle.update(HTML(html))
+    finally:
+        handle.update(HTML(""))
