@@ -38,7 +38,7 @@ def gates(*lengths, width=48, seed=0):
     return [torch.nn.functional.silu(2 * torch.randn(length, width, generator=generator)) for length in lengths]
 
 
-def inspected(values, policies=POLICIES, **how):
+def inspected(values, policies=POLICIES, *, layer=0, **how):
     return inspect_gates(GateSample(values, layer=layer), policies, **how).to_dict()
 
 
