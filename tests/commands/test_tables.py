@@ -13,7 +13,8 @@ from armlet import Inward, Outward, Transport, attach
 from armlet.answers.result import Answer, Answers
 from armlet.answers.tables import answers_table
 from armlet.inspection.measure import inspect_gates
-from armlet.inspection.result import Effect, GateSample, Inspection
+from armlet.inspection.records import Effect, GateSample
+from armlet.inspection.result import Inspection
 from armlet.inspection.synthetic import synthetic
 from armlet.inspection.tables import inspection_table
 from armlet.mechanism.measure import CLAIMS, QUANTITIES
@@ -54,13 +55,13 @@ def measured(policies, before, after, share=0.5):
         Effect(policy, replace(REAL.effects[0].panel, name=type(policy).__name__), share, ends[1], difference(*ends))
         for policy in policies
     ]
-    return Inspection(REAL.sample, "token", 0, 2, 300, 0, ends[0], effects)
+    return Inspection(REAL.sample, "token", 0, 2, 300, 0, ends[0], effects, False)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_every_measure_has_a_row_with_before_after_and_change_of_each_policy(count):
     inspection = Inspection(2, 300, 0, REAL.before, REAL.effects[:count])
-    found = rows(shown(inspection_table(inspection, "title")))
+    found = rows(shown(inspection_table(inspection.before, inspection.effects, "title")))
     names = [type(policy).__name__ for policy in POLICIES[:count]]
     assert found["measure"] == ["before", *(heading for name in names for heading in (name, "change"))]
     assert list(found) == ["measure", "share_moved", *MEASURES]
@@ -76,7 +77,7 @@ def test_every_measure_has_a_row_with_before_after_and_change_of_each_policy(cou
 
 @given(st.sampled_from([POLICIES, [Outward()] * 3, [Outward(), Transport(), Transport()]]), NUMBERS, NUMBERS)
 def test_no_number_is_cut_on_80_columns(policies, before, after):
-    text = shown(inspection_table(measured(policies, before, after, share=1.2345e-5), "title"))
+    text = shown(measured(policies, before, after, share=1.2345e-5).table())
     assert "…" not in text
     assert max(len(line) for line in text.splitlines()) <= 80
     for cells in rows(text).values():
@@ -85,7 +86,7 @@ def test_no_number_is_cut_on_80_columns(policies, before, after):
 
 @given(NUMBERS, NUMBERS)
 def test_numbers_are_rounded_to_two_digits_at_least(before, after):
-    found = rows(shown(inspection_table(measured([Outward()], before, after), "title")))["std"]
+    found = rows(shown(measured([Outward()], before, after).table()))["std"]
     expected = (before, after, after - before)
     for cell, number in zip(found, expected, strict=True):
         assert (cell == "-") if math.isnan(number) else (float(cell) == pytest.approx(number, rel=0.05))
@@ -93,24 +94,24 @@ def test_numbers_are_rounded_to_two_digits_at_least(before, after):
 
 @pytest.mark.parametrize(("after", "change"), [(1.5, "+0.5"), (0.5, "-0.5"), (1.0, "+0")])
 def test_a_change_has_its_sign(after, change):
-    assert rows(shown(inspection_table(measured([Outward()], 1.0, after), "title")))["l1"][2] == change
+    assert rows(shown(measured([Outward()], 1.0, after).table()))["l1"][2] == change
 
 
 def test_what_has_no_value_is_a_dash():
-    assert rows(shown(inspection_table(measured([Outward()], math.nan, 1.0), "title")))["kurtosis"] == ["-", "1", "-"]
+    assert rows(shown(measured([Outward()], math.nan, 1.0).table()))["kurtosis"] == ["-", "1", "-"]
 
 
 def test_three_digits_where_there_is_room():
-    found = rows(shown(inspection_table(measured([Outward()], 12.3456, 0.98765), "title")))["l2"]
+    found = rows(shown(measured([Outward()], 12.3456, 0.98765).table()))["l2"]
     assert found == ["12.3", "0.988", "-11.4"]
 
 
 def test_a_title_is_no_markup():
-    assert "of [bold]x[/bold]" in shown(inspection_table(REAL, "of [bold]x[/bold]"))
+    assert "of [bold]x[/bold]" in shown(inspection_table(REAL.before, REAL.effects, "of [bold]x[/bold]"))
 
 
 def test_the_settings_of_each_policy_stand_below_the_table():
-    lines = shown(inspection_table(REAL, "title")).splitlines()
+    lines = shown(inspection_table(REAL.before, REAL.effects, "title")).splitlines()
     details = [f"{effect.panel.name}: {effect.panel.detail}" for effect in REAL.effects]
     assert [line.strip() for line in lines[-3:]] == details
 
@@ -118,7 +119,7 @@ def test_the_settings_of_each_policy_stand_below_the_table():
 def test_a_policy_that_stands_there_twice_is_numbered():
     values = [synthetic("modes", tokens=2, width=300)]
     inspection = inspect_gates(GateSample(values), [Outward(band=0.1), Inward(), Outward(band=0.3)])
-    lines = shown(inspection_table(inspection, "title")).splitlines()
+    lines = shown(inspection_table(inspection.before, inspection.effects, "title")).splitlines()
     heading = next(index for index, line in enumerate(lines) if line.startswith("measure"))
     assert lines[heading - 1].split() == ["Outward", "Outward"]
     assert lines[heading].split() == ["measure", "before", "1", "change", "Inward", "change", "2", "change"]

@@ -13,7 +13,7 @@ from matplotlib.text import Annotation
 
 from armlet.inspection.diagram import PARTS
 from armlet.inspection.figures import draw_inspection
-from armlet.inspection.result import Panel
+from armlet.inspection.records import Panel
 from armlet.inspection.synthetic import synthetic
 from armlet.presentation.style import COLOURS, save
 from armlet.redistribution import Inward, Outward, Transport, redistribute

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from armlet.inspection.diagram import DIAGRAM_INK, draw_layer
-from armlet.inspection.result import Panel
+from armlet.inspection.records import Panel
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
 from armlet.redistribution.order import MAD_TO_SIGMA
 
