@@ -11,7 +11,7 @@ from armlet.evaluation.grading.extraction import equal_integers, grade_integer
 from armlet.evaluation.grading.graders import graders
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.analysis import analyse_run
-from armlet.evaluation.run import run
+from armlet.evaluation.batches import run
 from armlet.evaluation.tasks.problems import SYSTEMS, Kind, Problem, Task
 from armlet.prompts.fillers import Filler
 from armlet.redistribution import Inward, Outward

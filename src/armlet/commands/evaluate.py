@@ -14,7 +14,7 @@ from armlet.commands.findings import announce_power, show_findings
 from armlet.commands.options import POLICY, AnswerOptions, TaskOptions, refuse_sampling
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
 from armlet.evaluation.plan import collect_tasks, make_plan, servable_conditions
-from armlet.evaluation.run import run_and_analyse
+from armlet.evaluation.batches import run_and_analyse
 from armlet.presentation.terminal import notes
 from armlet.prompts.fillers import Filler, Position
 from armlet.prompts.generation import COLDEST_SAMPLED

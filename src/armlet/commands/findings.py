@@ -5,7 +5,7 @@ from pathlib import Path
 from armlet.commands.options import finish
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.analysis import count_judged, planned_power
-from armlet.evaluation.report.findings import Findings
+from armlet.evaluation.report.findings import Report
 from armlet.evaluation.report.sentences import failed_checks, power_announcement
 from armlet.evaluation.report.tables import summary_table
 from armlet.evaluation.search.results import SearchMap
@@ -23,7 +23,7 @@ def announce_power(plan: Plan) -> None:
 
 
 def show_findings(
-    findings: Findings, folder: Path, *, as_json: bool, map: SearchMap | None = None, interrupted: bool = False
+    findings: Report, folder: Path, *, as_json: bool, map: SearchMap | None = None, interrupted: bool = False
 ) -> None:
     """Writes the report into a folder and prints the findings; exits with 130 after Ctrl-C."""
     from armlet.evaluation.report.page import write

@@ -19,6 +19,12 @@ class OptionGroup:
             if get_origin(hint) is Annotated:
                 _check_value(name, getattr(self, name), *get_args(hint))
 
+    def refuse_changed(self, because: str, *names: str) -> None:
+        """Refuses fields, by default all, that would have no effect and are not at their defaults."""
+        for field in fields(self):  # type: ignore[arg-type] - subclasses are dataclasses
+            if field.name in (names or (field.name,)) and getattr(self, field.name) != field.default:
+                raise ArgumentError(f"{field.name}: {because}; leave it out")
+
 
 def _check_value(name: str, value: Any, kind: Any, option: Any) -> None:
     choices = get_args(kind) if get_origin(kind) is Literal else ()

@@ -186,7 +186,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Report:
     """The content of a report."""
 
     armlet: str  # the version of armlet

@@ -10,7 +10,7 @@ from armlet.evaluation.report.findings import (
     COMPARED_ROLES,
     ChosenAnswers,
     DiscordantItem,
-    Findings,
+    Report,
     Group,
     PairedComparison,
     Selection,
@@ -170,7 +170,7 @@ def arm_grid(task: TaskFindings) -> Grid | None:
     return Grid(task.name, headings, {"": rows}) if rows else None
 
 
-def settings_grid(findings: Findings) -> Grid:
+def settings_grid(findings: Report) -> Grid:
     """The settings of each condition."""
     rows: list[Cells] = []
     for condition in findings.settings.conditions:
@@ -215,7 +215,7 @@ def summary_table(task: TaskFindings) -> "Table":
     return table
 
 
-def form_sections(findings: Findings) -> list[tuple[str, str, list[TaskFindings]]]:
+def form_sections(findings: Report) -> list[tuple[str, str, list[TaskFindings]]]:
     """Heading, note and tasks of the sections about the form of answers, without empty sections."""
     written = [task for task in findings.tasks if task.kind != "choice"]
     chosen = [task for task in findings.tasks if task.kind == "choice"]

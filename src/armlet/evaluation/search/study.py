@@ -11,7 +11,7 @@ from armlet.attachment.config import parse_config
 from armlet.evaluation.conditions.conditions import Condition, Treatment, conditions
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan, collect_tasks, make_plan
-from armlet.evaluation.run import FinishedRun, count_answers, run_and_analyse
+from armlet.evaluation.batches import FinishedRun, count_answers, run_and_analyse
 from armlet.evaluation.search.results import Budget, StudyArguments, StudyResult, StudyTask, TrialResult, best
 from armlet.evaluation.search.search import ItemsPart, Space, search, take
 from armlet.evaluation.settings import Facts

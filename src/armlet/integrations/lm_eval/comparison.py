@@ -11,7 +11,7 @@ from typing import Any
 from armlet.evaluation.conditions.conditions import BASELINE, Role
 from armlet.evaluation.report.analysis import analyse
 from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, GradedAnswer, TaskAnswers
-from armlet.evaluation.report.findings import Findings, LayerActivity
+from armlet.evaluation.report.findings import Report, LayerActivity
 from armlet.evaluation.settings import ConditionSettings, RunSettings, TaskSettings
 from armlet.integrations.lm_eval.samples import LoggedSample, find_samples, read_results, read_samples
 from armlet.redistribution.errors import ArgumentError
@@ -58,7 +58,7 @@ class LoggedRun:
 
 def compare_runs(
     baseline: str | Path, treated: str | Path, *, metric: str | None = None, filter: str | None = None, seed: int = 0
-) -> Findings:
+) -> Report:
     """Compares two runs. Items that only one of them has are left out, and make the findings incomplete.
 
     Args:
