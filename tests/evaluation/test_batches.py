@@ -6,10 +6,10 @@ from contextlib import suppress
 import pytest
 
 from armlet import Outward
+from armlet.evaluation.batches import batch_runs, count_answers, run
 from armlet.evaluation.conditions.conditions import Treatment, conditions
 from armlet.evaluation.grading.graders import EQUAL
 from armlet.evaluation.report.analysis import analyse_run
-from armlet.evaluation.batches import batch_runs, count_answers, run
 from armlet.presentation.files import json_text
 from armlet.runs.folder import open_run_folder
 from armlet.runs.machine import machine

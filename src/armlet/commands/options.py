@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,8 +12,7 @@ from typer import Argument, CallbackParam, Context, Option
 
 from armlet.attachment.config import AttachArguments, parse_layers
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY
-from armlet.evaluation.tasks.problems import Task
-from armlet.evaluation.tasks.sources import ARITHMETIC_ITEMS
+from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS
 from armlet.presentation.files import json_text
 from armlet.presentation.interruption import INTERRUPTED
 from armlet.presentation.result import Result
@@ -132,19 +131,10 @@ class TaskOptions:
     ] = None
     difficulty: Annotated[int | None, Option(help=f"Difficulty of arithmetic; {DIFFICULTY} by default.")] = None
 
-
-@dataclass(frozen=True)
-class AnswerOptions:
-    """How a model answers."""
-
-    max_new_tokens: Annotated[
-        int | None, Option(min=1, help="Maximum length of an answer in tokens; by default it depends on the task.")
-    ] = None
-    system: Annotated[str | None, Option(help="The system prompt; by default it depends on the task.")] = None
-    allow_code: Annotated[
-        bool, Option("--allow-code-execution", help="Run model-written programs, in a sandbox (humaneval).")
-    ] = False
-    batch: Annotated[int | None, Option(min=1, help="Batch size in items; it may slightly change results.")] = None
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `evaluate` and `tune`."""
+        tasks = [*(self.task or ()), *(self.data or ())]
+        return {"model": self.model, "task": tasks or ARITHMETIC, "items": self.items, "difficulty": self.difficulty}
 
 
 def refuse_unused(context: Context, names: Iterable[str], because: str) -> None:
@@ -153,12 +143,6 @@ def refuse_unused(context: Context, names: Iterable[str], because: str) -> None:
         source = context.get_parameter_source(name)
         if source and source.name == "COMMANDLINE":
             raise ArgumentError(f"--{name.replace('_', '-')}: {because}; leave it out")
-
-
-def refuse_sampling(context: Context, tasks: Sequence[Task], *names: str) -> None:
-    """Refuses options of generation if every task is multiple choice, for which nothing is generated."""
-    if all(task.kind == "choice" for task in tasks):
-        refuse_unused(context, (*names, "system", "max_new_tokens"), "has no effect on multiple choice")
 
 
 def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = "") -> None:

@@ -9,12 +9,11 @@ from armlet.evaluation.engines.engine import Ask, Engine
 from armlet.evaluation.grading.graders import EQUAL
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.analysis import analyse_run
-from armlet.evaluation.report.sentences import failed_checks
-from armlet.evaluation.result import Findings
+from armlet.evaluation.result import Findings, make_findings
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.interruption import keep_partial, until_interrupted
 from armlet.presentation.progress import progress
-from armlet.presentation.terminal import note, working
+from armlet.presentation.terminal import working
 from armlet.runs.folder import Record, RunFolder, default_run_folder, open_run_folder
 from armlet.runs.machine import machine
 
@@ -83,10 +82,7 @@ def run_and_analyse(plan: Plan, engine: Engine, folder: Path | None = None) -> F
             run(plan, engine, journal, tick)
         with working("analysing"):
             report = analyse_run(journal, plan.tasks, EQUAL)
-    findings = Findings(**vars(report), folder=folder, interrupted=keep_partial(interruption, report.tasks))
-    for warning in failed_checks(findings):
-        note(warning, style="yellow")
-    return findings
+    return make_findings(report, folder, interrupted=keep_partial(interruption, report.tasks))
 
 
 def _generate_answers(batch: BatchRun, engine: Engine, plan: Plan) -> list[Record]:

@@ -10,7 +10,6 @@ from armlet.evaluation.engines.engine import Engine, Sampling
 from armlet.evaluation.grading.graders import Grader, grader_names, graders
 from armlet.evaluation.settings import TaskSettings
 from armlet.evaluation.tasks.problems import SYSTEMS, Kind, Task
-from armlet.redistribution.errors import ArgumentError
 
 BUILT_IN_BATCH, LOCAL_BATCH = 250, 16
 """Items in a batch, for the embedded model and for any other."""

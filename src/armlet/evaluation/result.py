@@ -8,12 +8,13 @@ from rich.table import Table
 
 from armlet.evaluation.report.findings import Report
 from armlet.evaluation.report.page import write
+from armlet.evaluation.report.sentences import failed_checks
 from armlet.evaluation.report.tables import summary_table
 from armlet.evaluation.search.results import StudyResult
 from armlet.evaluation.search.tables import trials_table
 from armlet.presentation.files import csv_text, write_json, write_text
 from armlet.presentation.result import Result
-from armlet.redistribution.errors import ArgumentError
+from armlet.presentation.terminal import note
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,13 +39,21 @@ class Findings(Report, Result):
         """The forest plot of all differences; raises ArgumentError if nothing was compared."""
         from armlet.evaluation.report.figures import draw_forest
 
-        if not any(task.comparisons for task in self.tasks):
-            raise ArgumentError("figure: nothing was compared, so there is nothing to draw")
         return draw_forest(self.tasks, title="Difference from the baseline")
+
+    def _figure_html(self) -> str:
+        return super()._figure_html() if any(task.comparisons for task in self.tasks) else ""
 
     def save(self, directory: str | Path) -> list[Path]:
         """Writes report.json, report.md and report.html."""
         return write(self, Path(directory), map=self.study.map() if self.study else None)
+
+
+def make_findings(report: Report, folder: Path | None = None, *, interrupted: bool = False) -> Findings:
+    """The findings of a report, after a note on stderr for each check that failed."""
+    for warning in failed_checks(report):
+        note(warning, style="yellow")
+    return Findings(**vars(report), folder=folder, interrupted=interrupted)
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,7 +76,8 @@ class Study(StudyResult, Result):
         from armlet.evaluation.report.figures import draw_curve, draw_map
 
         searched = self.map()
-        return draw_map(searched) if searched else draw_curve(self)
+        title = f"{self.space['treatment']['policy']} on the tuning items"
+        return draw_map(searched) if searched else draw_curve(self.trials, self.searched[0], title=title)
 
     def save(self, directory: str | Path) -> list[Path]:
         """Writes the best setting as armlet.json, trials.csv, and the figure as sensitivity.png and sensitivity.svg."""

@@ -59,18 +59,21 @@ def evaluate(
         tokenizer: the tokenizer of a loaded model.
         treatments: one or several policies, as objects or texts such as "outward:band=0.2", paths of an armlet.json,
             or treatments with their own layers.
-        layers, scope, site: where policies are attached, as in `armlet.attach`.
+        layers: where policies are attached, as in `armlet.attach`.
+        scope: values over which their statistics are taken, as in `armlet.attach`.
+        site: where they act in a layer, as in `armlet.attach`.
         task: one or several names ("gsm8k", "owner/dataset:config:split"), paths of JSON Lines files, or a list of
             dicts with "question" and "answer", or with "question", "choices" and "gold".
         items: items of each task, by default all, or 2,000 for arithmetic.
         difficulty: difficulty of arithmetic.
-        filler: filler texts; with `count` (tokens of each) and `position`.
-        comparison: `samples`, `temperature`, `top_p`, `best_of`, `combine` and `placebos`.
-        answers: `max_new_tokens`, `system`, `allow_code`, `batch` and `grader`.
+        filler: `filler` (texts), `count` (tokens of each) and `position`, each as a keyword argument.
+        comparison: `samples`, `temperature`, `top_p`, `best_of`, `combine` and `placebos`, likewise.
+        answers: `max_new_tokens`, `system`, `allow_code`, `batch` and `grader`, likewise.
         engine: opens another engine than a model in this process, such as a server; it cannot run gate placebos.
         run: the run folder; by default one in armlet-runs/ named after the run.
         seed: seed of keyed noise, random items and sampling.
-        dtype, device: dtype and device of a model that is loaded here.
+        dtype: dtype of the weights: "auto" (the model's), "float32", "bfloat16", "float16" or "float64".
+        device: device of the model, such as "cuda"; the CPU by default.
 
     Returns:
         Accuracies, paired differences with intervals, and verdicts. After Ctrl-C, those of the answered items.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from armlet.evaluation.report.findings import ConditionFindings, Report, PairedComparison, PlannedPower, TaskFindings
+from armlet.evaluation.report.findings import ConditionFindings, PairedComparison, PlannedPower, Report, TaskFindings
 from armlet.evaluation.search.results import best
 from armlet.evaluation.settings import ConditionSettings
 from armlet.presentation.numbers import bounds, detectable_points, difference_text, percent, points, with_count

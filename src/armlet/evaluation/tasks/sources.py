@@ -40,7 +40,7 @@ def collect_tasks(
 
     Raises ArgumentError if a task cannot be read, or two have the same name.
     """
-    sources = _task_sources(task)
+    sources = task_sources(task)
     if difficulty is not None and ARITHMETIC not in sources:
         raise ArgumentError(f"difficulty: applies only to the task {ARITHMETIC}, which is not among the tasks")
     tasks = [_collect_task(source, items, difficulty, seed) for source in sources]
@@ -50,7 +50,8 @@ def collect_tasks(
     return tasks
 
 
-def _task_sources(task: TaskSource | Sequence[TaskSource]) -> list[TaskSource]:
+def task_sources(task: TaskSource | Sequence[TaskSource]) -> list[TaskSource]:
+    """One or several tasks as a list, in which items as dicts are one task."""
     if isinstance(task, str | Path | Task):
         return [task]
     if not isinstance(task, Sequence):
@@ -77,7 +78,9 @@ def given_task(rows: Sequence[JsonRow], items: int | None = None) -> Task:
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"task: expected dicts of texts and numbers ({error})") from error
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return _make_task("task", "items", _json_rows("task: items, line", text), items, {"items": "given", "sha256": digest})
+    return _make_task(
+        "task", "items", _json_rows("task: items, line", text), items, {"items": "given", "sha256": digest}
+    )
 
 
 def arithmetic(items: int, *, seed: int = 0, difficulty: int | None = None) -> Task:
@@ -99,7 +102,9 @@ def read_task(file: Path, items: int | None = None) -> Task:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ArgumentError(f"--data: {file} cannot be read ({reason})") from error
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return _make_task("--data", file.stem, _json_rows(f"--data: {file}, line", text), items, {"file": file.name, "sha256": digest})
+    return _make_task(
+        "--data", file.stem, _json_rows(f"--data: {file}, line", text), items, {"file": file.name, "sha256": digest}
+    )
 
 
 def hub_task(name: str, items: int | None = None) -> Task:
