@@ -12,6 +12,7 @@ from armlet.commands import options
 from armlet.commands.engines import EngineOptions
 from armlet.commands.findings import announce_power, show_findings
 from armlet.commands.options import POLICY, AnswerOptions, TaskOptions, refuse_sampling
+from armlet.commands.policy_help import policy_option
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
 from armlet.evaluation.plan import collect_tasks, make_plan, servable_conditions
 from armlet.evaluation.run import run_and_analyse
@@ -27,7 +28,7 @@ class TreatmentOptions:
 
     policy: Annotated[
         list[str] | None,
-        Option(help=f"A treatment: {POLICY}; published:MODEL/TASK for the paper's. May be repeated. [outward]"),
+        policy_option(f"A treatment: {POLICY}; published:MODEL/TASK for the paper's. May be repeated. [outward]"),
     ] = None
     layers: options.LayersOption = "0"
     scope: options.ScopeOption = "token"

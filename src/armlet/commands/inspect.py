@@ -10,6 +10,7 @@ from typer import Option
 
 from armlet.commands import options
 from armlet.commands.options import POLICY, collect_until_interrupted, finish, folder_option
+from armlet.commands.policy_help import policy_option
 from armlet.commands.reading import open_model
 from armlet.inspection.measure import activated_gates, inspect_gates
 from armlet.inspection.result import Inspection
@@ -43,7 +44,7 @@ def inspect(
     model: options.ModelArgument = None,
     *,
     layer: Annotated[int, Option(help="Index of the layer, from 0; the figure's Layer 1 is 0.")] = 0,
-    policy: Annotated[list[str] | None, Option(help=POLICY + ". May be repeated; all three by default.")] = None,
+    policy: Annotated[list[str] | None, policy_option(POLICY + ". May be repeated; all three by default.")] = None,
     scope: options.ScopeOption = "token",
     prompts: options.PromptOptions,
     synthetic: Annotated[Synthetic | None, Option(help="Use a synthetic sample instead of a model.")] = None,

@@ -23,6 +23,7 @@ from armlet.commands.options import (
     folder_option,
     refuse_sampling,
 )
+from armlet.commands.policy_help import policy_option
 from armlet.evaluation.conditions.conditions import Treatment
 from armlet.evaluation.search.results import StudyArguments, StudyResult, TrialResult
 from armlet.evaluation.search.search import SEARCHED, Space
@@ -39,7 +40,7 @@ SHOWN_TRIALS = 5  # number of trials that the terminal shows
 class SearchOptions:
     """The search space."""
 
-    policy: Annotated[str, Option(help=f"Policy to search, with the settings that stay fixed: {POLICY}.")] = "outward"
+    policy: Annotated[str, policy_option(f"Policy to search, with the settings that stay fixed: {POLICY}.")] = "outward"
     search: Annotated[
         str | None,
         Option(help="One or two of band, proportion, ceiling, knee, spread, strength; depends on --policy by default."),
