@@ -11,6 +11,7 @@ from armlet import evaluation
 from armlet.commands import options
 from armlet.commands.engines import EngineOptions
 from armlet.commands.options import POLICY, TaskOptions, show
+from armlet.commands.policy_help import policy_option
 from armlet.evaluation.options import ConditionOptions, FillerOptions, GradedAnswerOptions
 
 
@@ -20,7 +21,7 @@ class TreatmentOptions:
 
     policy: Annotated[
         list[str] | None,
-        Option(help=f"A treatment: {POLICY}; published:MODEL/TASK for the paper's. May be repeated. [outward]"),
+        policy_option(f"A treatment: {POLICY}; published:MODEL/TASK for the paper's. May be repeated. [outward]"),
     ] = None
     layers: options.LayersOption = "0"
     scope: options.ScopeOption = "token"

@@ -10,6 +10,7 @@ from typer import Option
 from armlet.attachment.config import parse_layers
 from armlet.commands import options
 from armlet.commands.options import POLICY, collect_until_interrupted, finish, folder_option
+from armlet.commands.policy_help import policy_option
 from armlet.commands.reading import OpenedModel, open_model
 from armlet.mechanism.layers import make_setup, measure_layers
 from armlet.mechanism.result import Explanation, summarise
@@ -37,7 +38,7 @@ class SetupOptions:
     ] = "between"
     policy: Annotated[
         list[str] | None,
-        Option(help=f"Policy whose effect on each class of tokens is measured: {POLICY}. May be repeated."),
+        policy_option(f"Policy whose effect on each class of tokens is measured: {POLICY}. May be repeated."),
     ] = None
     system: Annotated[str, Option(help="The system prompt; a built-in one by default.", show_default=False)] = SYSTEM
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from typer import Argument, CallbackParam, Context, Option
 
 from armlet.attachment.config import AttachArguments, parse_layers
+from armlet.commands.policy_help import policy_option
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY
 from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS
 from armlet.presentation.files import json_text
@@ -22,7 +23,7 @@ from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy
 
-POLICY = "outward, inward or transport, with optional settings: outward:band=0.2,share=0.02/0.25"
+POLICY = "outward, inward or transport, with optional settings: outward:band=0.2,share=0.02/0.25; help lists them"
 
 FIGURE_KINDS = (".png", ".svg")
 ScopeName = Literal["token", "sequence", "call"]
@@ -62,7 +63,7 @@ def _real_device(device: str | None) -> str | None:
 ModelArgument = Annotated[
     str | None, Argument(callback=unslashed, help="A folder or hub id; SmolLM2-135M-Instruct by default.")
 ]
-PolicyOption = Annotated[str, Option(help=POLICY + ".")]
+PolicyOption = Annotated[str, policy_option(POLICY + ".")]
 LayersOption = Annotated[str, Option(help="An index, several (0,3), a range (0-5), or all.")]
 ScopeOption = Annotated[ScopeName, Option(help="Values over which statistics are taken.")]
 SiteOption = Annotated[SiteName, Option(help="After the gate's activation, or after its product with up.")]

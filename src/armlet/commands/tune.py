@@ -17,6 +17,7 @@ from armlet.commands.options import (
     folder_option,
     show,
 )
+from armlet.commands.policy_help import policy_option
 from armlet.evaluation.options import AnswerOptions
 
 
@@ -24,7 +25,7 @@ from armlet.evaluation.options import AnswerOptions
 class SearchOptions:
     """The search space."""
 
-    policy: Annotated[str, Option(help=f"Policy to search, with the settings that stay fixed: {POLICY}.")] = "outward"
+    policy: Annotated[str, policy_option(f"Policy to search, with the settings that stay fixed: {POLICY}.")] = "outward"
     search: Annotated[
         str | None,
         Option(help="One or two of band, proportion, ceiling, knee, spread, strength; depends on --policy by default."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from armlet.attachment.attach import attach
+from armlet.attachment.attached import refuse_attached
 from armlet.checkpoints.given import Model, load_or_use
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
@@ -37,7 +38,7 @@ class Local(Engine):
     ) -> None:
         self.named, self.seed = load_or_use(model, tokenizer, dtype=dtype, device=device), seed
         self.model, self.tokenizer = self.named.model, self.named.tokenizer
-        refuse_attached(self.model)
+        refuse_attached(self.model, "evaluate")
         self.tokens = Tokens(self.tokenizer, seed)
         self._fired: dict[str, object] = {}
 
