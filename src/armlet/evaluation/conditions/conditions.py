@@ -3,12 +3,12 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from armlet.attachment.config import AttachArguments, describe, load_config, parse_layers
+from armlet.attachment.config import AttachArguments, describe, load_config
 from armlet.attachment.sites import GATE
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, placebo
 from armlet.evaluation.tasks.problems import Kind
@@ -66,18 +66,22 @@ def make_treatments(
     Raises ArgumentError for an unknown policy, and if the place has no effect because there is no policy.
     """
     several = sources if isinstance(sources, list | tuple) else [sources]
-    policies = [source for source in several if not isinstance(source, Treatment | Path | dict)]
-    place = {"layers": parse_layers(layers) if isinstance(layers, str) else layers, "scope": scope, "site": site}
-    if not policies and place != {"layers": 0, "scope": "token", "site": GATE}:
+    stated = [source for source in several if isinstance(source, Treatment | Path | Mapping)]
+    chosen_layers = parse_layers(str(layers)) if isinstance(layers, int | str) else list(layers)
+    if len(stated) == len(several) and (chosen_layers, scope, site) != ([0], "token", GATE):
         raise ArgumentError("layers, scope, site: they apply to a policy, and there is none; leave them out")
-    treatments = []
-    for source in several:
-        if isinstance(source, Path | dict):
-            source = Treatment(**(load_config(source) if isinstance(source, Path) else source))
-        elif not isinstance(source, Treatment):
-            source = Treatment(*parse_policies(source, scope), noise=Noise(seed), **place)
-        treatments.append(source)
+    place = {"layers": chosen_layers, "scope": scope, "noise": Noise(seed), "site": site}
+    treatments = [_make_treatment(source, place) for source in several]
     return list({json.dumps(treatment.plain()): treatment for treatment in treatments}.values())
+
+
+def _make_treatment(source: Any, place: dict[str, Any]) -> Treatment:
+    if isinstance(source, Treatment):
+        return source
+    if isinstance(source, Path | Mapping):
+        return Treatment(**(load_config(source) if isinstance(source, Path) else source))
+    (policy,) = parse_policies(source, place["scope"])
+    return Treatment(policy, **place)
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ class Verdict:
     sentence: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """The content of a report."""
 
