@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from armlet.attachment.config import AttachArguments, describe, load_config
+from armlet.attachment.config import AttachArguments, describe, load_config, parse_layers
 from armlet.attachment.sites import GATE
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, placebo
 from armlet.evaluation.tasks.problems import Kind
@@ -79,7 +79,7 @@ def _make_treatment(source: Any, place: dict[str, Any]) -> Treatment:
     if isinstance(source, Treatment):
         return source
     if isinstance(source, Path | Mapping):
-        return Treatment(**(load_config(source) if isinstance(source, Path) else source))
+        return Treatment(**dict[str, Any](load_config(source) if isinstance(source, Path) else source))
     (policy,) = parse_policies(source, place["scope"])
     return Treatment(policy, **place)
 
