@@ -14,7 +14,7 @@ HELP = "help"
 WIDEST = 30  # characters of a column before its text is wrapped
 
 USAGE = f"""\
-A policy is written as name:setting=value,setting=value, with a pair as low/high:
+Write a policy as name:setting=value,setting=value, and a pair as low/high:
   outward:band=0.2,share=0.02/0.25
 The paper's setting for a model and a task (arXiv 2510.01032):
   {PUBLISHED}:Qwen2.5-Math-7B/AIME24"""
