@@ -17,18 +17,11 @@ from armlet.inspection.records import Effect, GateSample
 from armlet.inspection.result import Inspection
 from armlet.inspection.synthetic import synthetic
 from armlet.inspection.tables import inspection_table
-from armlet.mechanism.measure import CLAIMS, QUANTITIES
-from armlet.mechanism.result import summarise
-from armlet.mechanism.tables import classes_table, explanation_table
-from armlet.prompts.fillers import RANDOM_SENTENCE
 from armlet.statistics.shape import MEASURES, difference
-from explanations import explained, setup_of
 from families import tiny
 from tiny_checkpoints import words
 
 POLICIES = [Outward(), Inward(), Transport()]
-SETUP = setup_of()
-EXPLANATION = summarise(explained(wanted=(0, 1), setup=SETUP), SETUP)
 REAL = inspect_gates(GateSample([synthetic("modes", tokens=2, width=300)]), POLICIES)
 
 # What float32 gates can give: tails of 1e30 as well as rounding noise of 1e-30.
@@ -198,49 +191,3 @@ def test_an_answer_is_no_markup():
         answers = Answers(Answer([1], "[red]x[/red]", False), Answer([1], "[/]", False), {})
         text = shown(answers_table(words(), answers, attachment))
     assert cells(text) == ["[red]x[/red]", "[/]"]
-
-
-def test_an_explanation_shows_every_quantity_with_both_intervals_and_the_papers_claim():
-    text = shown(explanation_table(EXPLANATION, "w7", "title"))
-    of = {(c.filler, c.quantity): c for c in EXPLANATION.quantities if (c.layer, c.count) == (0, 5)}
-    lines = {line.split()[0]: line for line in text.splitlines() if line.split()[0] in QUANTITIES}
-    assert list(lines) == list(QUANTITIES)
-    for name, line in lines.items():
-        for kind in ("w7", RANDOM_SENTENCE):
-            low, high = of[kind, name].low, of[kind, name].high
-            sign = "" if math.isnan(of[kind, name].without) else "+"
-            assert f"{low:{sign}.3g} to {high:{sign}.3g}" in line or f"{low:{sign}.2g} to" in line
-        assert ("rises" in line, "falls" in line) == (CLAIMS.get(name) == 1, CLAIMS.get(name) == -1)
-    assert max(map(len, text.splitlines())) <= 80
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "name", "verdict"),
-    [
-        (0.1, 0.2, "l1", "rises: yes"),
-        (-0.2, -0.1, "l1", "rises: no"),
-        (-0.1, 0.1, "l1", "rises: ?"),
-        (0.1, 0.2, "near_zero", "falls: no"),
-        (-0.2, -0.1, "near_zero", "falls: yes"),
-    ],
-)
-def test_a_claim_is_borne_out_or_not_by_the_whole_interval(low, high, name, verdict):
-    changes = [replace(c, low=low, high=high) if c.quantity == name else c for c in EXPLANATION.quantities]
-    text = shown(explanation_table(replace(EXPLANATION, quantities=changes), "w7", "title"))
-    assert next(line for line in text.splitlines() if line.startswith(name)).rstrip().endswith(verdict)
-
-
-@pytest.mark.parametrize(("first", "headings"), [(0, ["against", "other", "paper"]), (1, ["against", "other"])])
-def test_classes_are_shown_against_other_words_and_the_papers_claim_is_of_the_first_layer(first, headings):
-    shares = [
-        replace(share, name="digits" if share.name == "other" else share.name, low=0.001, high=0.002)
-        for share in EXPLANATION.classes
-        if share.layer == first
-    ]
-    found = replace(EXPLANATION, classes=shares, findings=EXPLANATION.findings[first:])
-    text = shown(classes_table(found, "title"))
-    heading, _, line = text.splitlines()[1:4]
-    assert heading.split()[-len(headings) :] == headings
-    assert line.split()[:2] == ["digits", "9"]
-    assert ("higher: yes" in line) == (first == 0)
-    assert "+0.001 to +0.002" in line

@@ -13,8 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from armlet.mechanism.classes import CLASSES
+from armlet.mechanism.layers import LayerFindings, Setup
 from armlet.mechanism.measure import QUANTITIES, fit_affine
-from armlet.mechanism.result import NO_TREATMENT, ClassShare, Explanation, QuantityChange, treatment_of
+from armlet.mechanism.records import NO_TREATMENT, ClassShare, QuantityChange, treatment_of
 from armlet.presentation.style import COLOURS, GREY, style
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, Prompt
 
@@ -38,20 +39,19 @@ DRAWN_QUANTITIES = ("mass", "lambda", "r2", "shift", "gate_variance", "near_zero
 MAX_WORDS = 90  # largest number of words that are readable below an axis
 
 
-def draw_explanation(explanation: Explanation, heads: int) -> dict[str, Figure]:
-    """All figures by name; without "classes" if no token of a question comes after the filler."""
-    setup, first = explanation.setup, explanation.findings[0]
-    filler = setup.fillers[setup.example()]
-    figures = {
-        "attention": draw_attention(setup.prompts[0], filler, first.received, layer=first.layer),
-        "affine": draw_affine(filler, first.attention, layer=first.layer, heads=heads),
-        "counts": draw_counts(explanation.quantities, layer=first.layer),
-        "layers": draw_layers(explanation.quantities),
-    }
-    if explanation.classes:
+def draw_figure(
+    name: str, setup: Setup, first: LayerFindings, changes: Sequence[QuantityChange], shares: Sequence[ClassShare]
+) -> Figure:
+    """The figure of this name; `first` has the findings of the first measured layer."""
+    layer, filler = first.layer, setup.fillers[setup.example()]
+    if name == "attention":
+        return draw_attention(setup.prompts[0], filler, first.received, layer=layer)
+    if name == "affine":
+        return draw_affine(filler, first.attention, layer=layer, heads=first.heads)
+    if name == "classes":
         causes = (*(other for other in setup.fillers if other.count == filler.count), *setup.policies)
-        figures["classes"] = draw_classes(explanation.classes, [*map(treatment_of, causes)], layer=first.layer)
-    return figures
+        return draw_classes(shares, [*map(treatment_of, causes)], layer=layer)
+    return draw_counts(changes, layer=layer) if name == "counts" else draw_layers(changes)
 
 
 def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tensor], *, layer: int) -> Figure:
@@ -133,7 +133,7 @@ def draw_layers(changes: Sequence[QuantityChange]) -> Figure:
         figure = Figure(figsize=(3.6 * len(kinds), 1.5 + 0.17 * rows), layout="constrained")
         figure.suptitle(
             "Values with filler. Red: increase, blue: decrease, pale: smaller than others in the column,\n"
-            "grey: the interval of the change contains 0, or there is nothing to compare with",
+            "grey: the interval of the change contains 0, or there is none",
             fontsize=8,
         )
         for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True), kinds, strict=True):
@@ -165,11 +165,11 @@ def _shade(cell: QuantityChange, changes: Sequence[QuantityChange]) -> float:
 
 
 def _draw_line(axes: Axes, changes: Sequence[QuantityChange], colour: str) -> None:
-    """Draws one quantity of one filler by count, starting at the baseline if there is one."""
+    """Draws one quantity of one filler by count, starting at the baseline if there is one; intervals as a band."""
     without = changes[0].without
     base = 0.0 if isnan(without) else without
     points = [] if isnan(without) else [(0, without, without, without)]
-    points += [(c.count, c.filled, c.low + base, c.high + base) for c in changes if not isnan(c.low)]
+    points += [(c.count, c.filled, c.low + base, c.high + base) for c in changes if not isnan(c.filled)]
     if points:
         counts, values, low, high = zip(*points, strict=True)
         axes.plot(counts, values, color=colour, lw=1, marker=".", ms=4)
