@@ -1,6 +1,7 @@
 """A model's folder and its hash."""
 
-from armlet.checkpoints.identity import ABACUS, abacus, fingerprint, model_folder
+from armlet.checkpoints.folder import ABACUS, abacus
+from armlet.checkpoints.identity import fingerprint, model_folder
 from tiny_checkpoints import save
 
 

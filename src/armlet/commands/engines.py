@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from rich.markup import escape
 from typer import Context, Option
 
-from armlet.checkpoints.identity import ABACUS
+from armlet.checkpoints.folder import ABACUS
 from armlet.commands.options import ComputeOptions, refuse_unused
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Engine

@@ -202,6 +202,6 @@ def finish(result: object, as_json: bool, items: Iterable[Table | str], *, inter
         print(json_text(result), end="")
     else:
         for item in items:
-            print(item) if isinstance(item, str) else Console().print(item)
+            print(item) if isinstance(item, str) else Console().print(item, crop=False)
     if interrupted:
         sys.exit(INTERRUPTED)

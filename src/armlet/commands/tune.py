@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from typer import Context, Option
 
@@ -28,7 +27,8 @@ from armlet.evaluation.search.results import StudyArguments, StudyResult, TrialR
 from armlet.evaluation.search.search import SEARCHED, Space
 from armlet.evaluation.search.study import plan_tuning, run_study, write_study
 from armlet.presentation.interruption import report_interruption
-from armlet.presentation.numbers import bounds, percent, points
+from armlet.presentation.numbers import bounds, percent, points, with_count
+from armlet.presentation.terminal import titled_table
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_policy
 
@@ -93,11 +93,12 @@ def _show_study(study: StudyResult, folder: Path, out: Path, as_json: bool) -> N
 
 
 def _trials_table(study: StudyResult) -> Table:
-    title = f"the best {SHOWN_TRIALS} of {len(study.trials)} trials on tuning items"
-    table = Table(box=SIMPLE_HEAD, show_edge=False, title=title)
-    for name in (*study.searched, "layers", "accuracy", "difference", "95 % interval"):
-        table.add_column(name, justify="right")
-    for trial in sorted(study.trials, key=lambda trial: -trial.difference)[:SHOWN_TRIALS]:
+    title = (
+        f"the best {min(SHOWN_TRIALS, len(study.trials))} of {with_count(len(study.trials), 'trial')} on tuning items"
+    )
+    table = titled_table(title, (*study.searched, "layers", "accuracy", "difference", "95 % interval"))
+    table.columns[0].justify = "right"
+    for trial in sorted(study.trials, key=lambda trial: -trial.difference)[:shown]:
         table.add_row(*_trial_cells(trial))
     return table
 

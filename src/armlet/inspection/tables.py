@@ -17,6 +17,7 @@ def inspection_table(inspection: Inspection, title: str) -> Table:
     headings = ["measure", "before", *(heading for name in names for heading in (name.replace(" ", "\n"), "change"))]
     settings = [f"{name}: {effect.panel.detail}" for name, effect in zip(names, effects, strict=True)]
     table = titled_table(title, headings, caption="\n".join(settings))
+    table.repeated = table.together = 2  # measure and before; a policy and its change
     table.add_row("share_moved", "", *(cell for effect in effects for cell in (short_number(effect.share_moved), "")))
     for name in MEASURES:
         pairs = ((short_number(e.after[name]), short_number(e.difference[name], signed=True)) for e in effects)

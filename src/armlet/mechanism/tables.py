@@ -6,7 +6,7 @@ from rich.table import Table
 
 from armlet.mechanism.measure import CLAIMS, QUANTITIES
 from armlet.mechanism.result import NO_TREATMENT, ClassShare, Explanation, QuantityChange
-from armlet.presentation.numbers import short_number
+from armlet.presentation.numbers import short_number, with_count
 from armlet.presentation.terminal import titled_table
 from armlet.prompts.fillers import RANDOM_SENTENCE
 
@@ -23,7 +23,8 @@ def explanation_table(explanation: Explanation, kind: str, title: str) -> Table:
     setup, layer = explanation.setup, explanation.findings[0].layer
     count = max(filler.count for filler in setup.fillers)
     changes = {(c.filler, c.quantity): c for c in explanation.quantities if (c.layer, c.count) == (layer, count)}
-    few = f"\n{len(setup.prompts)} prompts: intervals are too narrow" if len(setup.prompts) < FEW_PROMPTS else ""
+    prompts = with_count(len(setup.prompts), "prompt")
+    few = f"\n{prompts}: intervals are too narrow" if len(setup.prompts) < FEW_PROMPTS else ""
     headings = ("quantity", "without", f"{count} × {kind!r}", RANDOM_SENTENCE, "paper")
     columns = _columns(layer)
     table = titled_table(title, headings[columns], caption=INTERVALS_NOTE + few)

@@ -175,7 +175,7 @@ def test_a_cell_stands_where_its_settings_are_and_missing_ones_are_blank():
     assert {text.get_text(): text.get_position()[0] for text in axes.texts if "[" not in text.get_text()} == {
         "+2.0": 1.5,
         "−3.0": 0.5,
-        "+0.0": 0.5,
+        "0.0": 0.5,
     }
 
 
