@@ -98,7 +98,7 @@ def _trials_table(study: StudyResult) -> Table:
     )
     table = titled_table(title, (*study.searched, "layers", "accuracy", "difference", "95 % interval"))
     table.columns[0].justify = "right"
-    for trial in sorted(study.trials, key=lambda trial: -trial.difference)[:shown]:
+    for trial in sorted(study.trials, key=lambda trial: -trial.difference)[:SHOWN_TRIALS]:
         table.add_row(*_trial_cells(trial))
     return table
 

@@ -15,8 +15,6 @@ from rich.text import Text
 BAD_INPUT = 2  # exit code
 LINE_SECONDS = 60  # seconds between two lines of progress if no bar can be drawn
 
-SHORT_NAME = 24  # characters of a name in a table that does not wrap
-
 notes = Console(stderr=True)
 
 
@@ -74,22 +72,22 @@ class WholeWords(Table):
 
     def _room(self, columns: Sequence[int], width: int) -> int:
         """The width that is left if each column has its smallest width, and a space is between them."""
-        return width + 1 - sum(1 + self._widths(index)[0] for index in columns)
+        return width + 1 - sum(1 + self._widths(index, width)[0] for index in columns)
 
-    def _widths(self, index: int) -> tuple[int, int]:
-        """The smallest width of a column, and the width in which nothing wraps."""
+    def _widths(self, index: int, width: int) -> tuple[int, int]:
+        """The smallest width of a column, and the width in which nothing wraps. A third of the width does not wrap."""
         column = self.columns[index]
         heading, cells = str(column.header), "\n".join(map(str, column.cells))
         lines = [*heading.splitlines(), *cells.splitlines()]
         whole = [*_words(heading), *(cells.splitlines() if column.no_wrap else _words(cells))]
         smallest, widest = (max(map(cell_len, texts), default=0) for texts in (whole, lines))
-        return smallest if column.no_wrap else max(smallest, min(widest, SHORT_NAME)), widest
+        return smallest if column.no_wrap else max(smallest, min(widest, width // 3)), widest
 
     def _part(self, indices: Sequence[int], width: int) -> Table:
         part, room = Table(box=self.box, show_edge=False, padding=0, pad_edge=False), max(self._room(indices, width), 0)
         cells: list[list[Text]] = []
         for index in indices:
-            smallest, widest = self._widths(index)
+            smallest, widest = self._widths(index, width)
             column, extra = self.columns[index], min(room, widest - smallest)
             room -= extra
             texts = [_wrapped(str(text), smallest + extra) for text in (column.header, *column.cells)]

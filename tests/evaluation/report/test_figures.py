@@ -16,6 +16,7 @@ from armlet.presentation.numbers import difference_text
 from armlet.presentation.style import COLOURS, GREY, svg_text
 from armlet.redistribution.errors import ArgumentError
 from armlet.statistics.comparison import compare
+from axis_labels import unlabelled
 from evaluations import choices, found, sums
 
 
@@ -224,3 +225,8 @@ def test_a_map_holds_no_picture_and_is_the_same_each_time():
     one, other = (svg_text(drawn(cell(0.1, 1), cell(0.2, 1, -0.02))) for _ in range(2))
     assert one == other
     assert not re.search(r"<image|data:", one)
+
+
+def test_every_axis_has_a_label(tasks):
+    assert unlabelled(draw_forest(tasks, title="t")) == []
+    assert unlabelled(drawn(cell(0.1, 1), cell(0.2, 1, -0.02))) == []

@@ -201,6 +201,7 @@ def summary_table(task: TaskFindings) -> "Table":
     """The accuracy table for the terminal, without counts and p-values, so that it fits in 80 columns."""
     grid = accuracy_grid(task)
     table = titled_table(grid.title, ("condition", "accuracy", "difference [95 %]", "verdict"))
+    table.columns[-1].justify, table.columns[-1].no_wrap = "left", False
     for group, rows in grid.groups.items():
         for row in rows if group != GROUPS["matched"] else ():
             table.add_row(*row[:3], row[-1], style="dim" if group else None)
