@@ -19,32 +19,9 @@ from armlet.redistribution.errors import ArmletError
 RUNS = Path("armlet-runs")
 MANIFEST_FILE, ITEMS_FILE, LOCK_FILE = "manifest.json", "items.jsonl", "lock"
 MANIFEST_VERSION = 1
-OPTIONS = {
-    *("model", "dtype", "device", "seed", "batch", "items", "difficulty", "policy", "layers", "scope", "site", "samples"),
-    *("temperature", "top_p", "max_new_tokens", "trials", "windows", "tokens", "calibration", "limit"),
-}
-    [
-        "model",
-        "dtype",
-        "device",
-        "seed",
-        "items",
-        "difficulty",
-        "policy",
-        "layers",
-        "scope",
-        "site",
-        "samples",
-        "temperature",
-        "top_p",
-        "max_new_tokens",
-        "batch",
-        "trials",
-        "windows",
-        "tokens",
-        "calibration",
-        "limit",
-    ]
+OPTIONS = (
+    *("model", "dtype", "device", "seed", "batch", "items", "difficulty", "policy", "layers", "scope", "site"),
+    *("samples", "temperature", "top_p", "max_new_tokens", "trials", "windows", "tokens", "calibration", "limit"),
 )
 """Names in a manifest that are also options of the command line."""
 
