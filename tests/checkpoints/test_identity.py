@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from armlet.checkpoints.identity import ABACUS, abacus, fingerprint, loaded_fingerprint, model_folder
+from armlet.checkpoints.folder import ABACUS, abacus
+from armlet.checkpoints.identity import fingerprint, loaded_fingerprint, model_folder
 from armlet.checkpoints.pretrained import load
 from armlet.redistribution.errors import ArgumentError
 from tiny_checkpoints import save

@@ -183,7 +183,7 @@ def test_a_killed_run_goes_on(whole, folder):
 
 @pytest.mark.parametrize(
     ("other", "message"),
-    [(("--limit", 0.5), "limit was 0.01, is 0.5"), (("--site", "gate"), 'site was null, is "gate"')],
+    [(("--limit", 0.5), "--limit was 0.01, is 0.5"), (("--site", "gate"), '--site was null, is "gate"')],
 )
 def test_another_run_in_the_same_folder_is_refused(other, message, whole, folder, monkeypatch):
     monkeypatch.chdir(whole[1].parent)

@@ -85,7 +85,7 @@ def test_numbers_are_rounded_to_two_digits_at_least(before, after):
         assert (cell == "-") if math.isnan(number) else (float(cell) == pytest.approx(number, rel=0.05))
 
 
-@pytest.mark.parametrize(("after", "change"), [(1.5, "+0.5"), (0.5, "-0.5"), (1.0, "+0")])
+@pytest.mark.parametrize(("after", "change"), [(1.5, "+0.5"), (0.5, "-0.5"), (1.0, "0")])
 def test_a_change_has_its_sign(after, change):
     assert rows(shown(measured([Outward()], 1.0, after).table()))["l1"][2] == change
 

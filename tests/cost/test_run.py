@@ -11,7 +11,9 @@ from armlet.cost.figures import draw_cost
 from armlet.cost.findings import Cost, FunctionRow, ModelTimes, WorkRow
 from armlet.cost.measure import Shapes
 from armlet.cost.run import CostPlan, measure_cost
+from armlet.cost.tables import cost_tables
 from armlet.cost.timing import Spread
+from axis_labels import unlabelled
 
 SHAPES = Shapes([8], [1, 2], [torch.float32])
 
@@ -58,7 +60,19 @@ def test_a_figure_and_json_show_what_was_timed(parts):
         assert ["calls" in row for row in written["model"]["work"]] == [True, False]
     figure = draw_cost(cost)
     figure.draw_without_rendering()
+    assert unlabelled(figure) == []
     panels = [axes.get_title() for part in figure.subfigs for axes in part.axes]
-    function = ["tokens × width, float32", "tokens × width, bfloat16"]
+    function = ["float32", "bfloat16"]
     assert panels == {"function": function, "model": ["model, float32"], "both": [*function, "model, float32"]}[parts]
     assert "1 thread of a processor" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize(("ratio", "cell"), [(2.5, "2.5 × faster"), (0.8, "1.25 × slower"), (1.001, "as fast")])
+def test_a_table_never_calls_a_slower_function_faster(ratio, cell):
+    """`ratio`: the other operation's time divided by ARM's."""
+    spread, inverse = Spread(ratio, (ratio, ratio)), Spread(1 / ratio, (1 / ratio, 1 / ratio))
+    ratios = {"literal / arm": spread, "arm / silu": inverse, "arm / copy": inverse}
+    row = FunctionRow(8, 1, "float32", {"arm": 1e-3}, ratios)
+    cost = Cost({"threads": 1, "processor": "p"}, "2", "cpu", "cpu", 0, Outward(), [row], None, False, 2)
+    (table,) = cost_tables(cost)
+    assert [[*column.cells] for column in table.columns[-3:]] == [[cell]] * 3

@@ -20,6 +20,7 @@ from armlet.mechanism.figures import (
 from armlet.mechanism.measure import QUANTITIES, fit_affine
 from armlet.mechanism.records import NO_TREATMENT, treatment_of
 from armlet.prompts.fillers import RANDOM_SENTENCE
+from axis_labels import unlabelled
 from explanations import explained, explanation_of, setup_of
 
 SETUP = setup_of(counts=(2, 5), kinds=("w7", "$w8"))
@@ -140,12 +141,13 @@ def test_classes_have_a_bar_for_each_treatment_and_the_interval_of_its_change():
     ],
     ids=["attention", "affine", "counts", "layers", "classes"],
 )
-def test_figures_can_be_drawn_and_have_the_same_pixels_every_time(figure):
+def test_figures_label_every_axis_and_have_the_same_pixels_every_time(figure):
     pictures = []
     for _ in range(2):
         canvas = FigureCanvasAgg(figure())
         canvas.draw()
         pictures.append(bytes(canvas.buffer_rgba()))
+        assert unlabelled(canvas.figure) == []
     assert pictures[0] == pictures[1]
     assert len(set(pictures[0])) > 10
 

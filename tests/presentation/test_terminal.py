@@ -4,11 +4,14 @@ import io
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from armlet.presentation import progress as progress_file
 from armlet.presentation import terminal
 from armlet.presentation.progress import LINE_SECONDS, duration, progress
+from armlet.presentation.tables import titled_table
 from armlet.presentation.terminal import FIRST_LINE_SECONDS, working
 
 
@@ -85,3 +88,23 @@ def test_an_error_inside_passes_and_leaves_the_terminal_as_it_was(monkeypatch):
         raise KeyboardInterrupt
     with progress("again", 2) as tick:  # rich allows one live display at a time
         tick()
+
+
+NAMES = st.lists(st.text("ab c[/]-", max_size=30), min_size=1, max_size=6)
+
+
+@given(NAMES, NAMES, st.integers(20, 100))
+def test_a_table_of_any_width_breaks_no_word_and_repeats_the_names(headings, names, width):
+    table = titled_table(" ".join(names), headings, "\n".join(headings))
+    for number, name in enumerate(names):
+        table.add_row(name, *(f"{number}.5 [−1, +{column}]" for column in range(1, len(headings))))
+    file = io.StringIO()
+    Console(file=file, width=width).print(table, crop=False)
+    lines = [line.split() for line in file.getvalue().splitlines()]
+    texts = [*names, *headings, *(f"{number}.5" for number in range(len(names)) if len(headings) > 1)]
+    for word in " ".join(texts).split():
+        assert any(word in line for line in lines), word
+    for column in range(1, len(headings)):
+        assert f"0.5 [−1, +{column}]" in file.getvalue()
+    longest = max(map(len, " ".join((*names, *headings, "x" * 12)).split()))
+    assert max(map(len, file.getvalue().splitlines())) <= max(width, longest + 1 + max(longest, 12))

@@ -25,7 +25,7 @@ def answers_table(tokenizer: "PreTrainedTokenizerBase", answers: Answers, attach
         caption = f"first difference at token {index + 1}, »marked«"
     table = Table(expand=True, caption=Text(caption), caption_justify="left")
     for heading in ("baseline", _treatment(attachment)):
-        table.add_column(Text(heading), ratio=1)
+        table.add_column(Text(heading), ratio=1, overflow="fold")
     both = (answers.baseline, answers.treated)
     table.add_row(*(answer and _marked(*split_at(tokenizer, answer, index)) for answer in both))
     return table

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 from torch import nn
 
-from armlet.checkpoints.identity import ABACUS, abacus, fingerprint, loaded_fingerprint, model_folder
+from armlet.checkpoints.folder import ABACUS, abacus
+from armlet.checkpoints.identity import fingerprint, loaded_fingerprint, model_folder
 from armlet.checkpoints.pretrained import load
 from armlet.presentation.terminal import note, working
 from armlet.redistribution.errors import ArgumentError

@@ -14,23 +14,15 @@ from armlet.redistribution.errors import ArgumentError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ABACUS = "abacus"
-"""The name of the small model that is part of this package."""
-
 HASHED_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 """The files that determine a model's answers."""
 
 ORIGIN_KEYS = {"_name_or_path", "transformers_version"}  # keys of a configuration that do not affect answers
 
 
-def abacus() -> Path:
-    """The folder of the model `ABACUS`."""
-    return Path(__file__).parent / ABACUS
-
-
 def model_folder(model: str) -> Path:
-    """The folder of `ABACUS`, of a local model, or of a hub id, which is downloaded into the hub's cache."""
-    return abacus() if model == ABACUS else named_folder(model) or download(model)
+    """The folder of a model (see `named_folder`); a hub id's is downloaded into the hub's cache."""
+    return named_folder(model) or download(model)
 
 
 def fingerprint(folder: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Context, Option
 
-from armlet.checkpoints.identity import ABACUS
+from armlet.checkpoints.folder import ABACUS
 from armlet.commands.options import ComputeOptions, refuse_unused
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Engine

@@ -158,7 +158,7 @@ def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = 
         print(json_text({**result.to_dict(), **({figures_key: figures} if figures_key else {})}), end="")
     else:
         for table in result.tables():
-            Console().print(table)
+            Console().print(table, crop=False)
         others = [path for path in paths if path.suffix not in FIGURE_KINDS]
         lines = [*result.sentences(), *(f"figure: {f}" for f in figures), *(f"written: {path}" for path in others)]
         print("\n".join(lines))

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from typer import Exit, Option
 
-from armlet.presentation.terminal import titled_table
+from armlet.presentation.tables import titled_table
 from armlet.redistribution.policies import PUBLISHED, Knob, knobs
 
 HELP = "help"

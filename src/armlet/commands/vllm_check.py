@@ -13,6 +13,7 @@ from armlet.commands import options
 from armlet.commands.options import finish, folder_option, refuse_unused
 from armlet.integrations.vllm.check import Check, check_serving
 from armlet.presentation.files import write_json
+from armlet.presentation.tables import titled_table
 from armlet.presentation.terminal import notes
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_policy
@@ -66,9 +67,9 @@ def _show_check(result: Check, out: Path | None, as_json: bool) -> None:
 
 
 def _ranks_table(result: Check) -> Table:
-    table = Table(title=f"ARM in vLLM: {result.model}", title_justify="left")
-    for name in ("rank", "layer", "tokens seen", "values moved", "share moved", "rows passed"):
-        table.add_column(name, justify="right")
+    headings = ("rank", "layer", "tokens seen", "values moved", "share moved", "rows passed")
+    table = titled_table(f"ARM in vLLM: {result.model}", headings)
+    table.columns[0].justify = "right"
     for rank in result.ranks:
         for layer, counts in rank["layers"].items():
             share = f"{100 * counts['share_moved']:.2f} %"

@@ -5,8 +5,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, model_name
-from armlet.checkpoints.identity import ABACUS
 from armlet.evaluation.batches import run_and_analyse
 from armlet.evaluation.conditions.conditions import Condition, TreatmentSource, make_treatments
 from armlet.evaluation.engines.engine import Engine

@@ -72,6 +72,7 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
             upper.set_xticks(range(len(words)), words, rotation=90, fontsize=5, parse_math=False)
         lower.axvspan(filler_slice.start - 0.5, filler_slice.stop - 0.5, color=FILLER_SHADE, lw=0, label="filler")
         lower.plot(filled, color=FILLED, **dots)
+        upper.set_xlabel("token of the prompt")
         lower.set_xlabel("token, including the filler")
         for axes in (upper, lower):
             axes.set(yscale="log", ylabel="attention (log)")
@@ -114,7 +115,8 @@ def draw_counts(changes: Sequence[QuantityChange], *, layer: int) -> Figure:
             selected = [change for change in changes if (change.layer, change.quantity) == (layer, quantity)]
             for kind in kinds:
                 _draw_line(axes, [change for change in selected if change.filler == kind], colours[kind])
-            axes.set_title(QUANTITY_NAMES[quantity].replace("\n", " "), fontsize=7)
+            axes.set_ylabel(QUANTITY_NAMES[quantity])
+            axes.set_xlabel("filler tokens")
             axes.set_xlim(0, 1.05 * max_count)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         handles = [Line2D([], [], color=colours[kind], label=_kind_name(kind)) for kind in kinds]
@@ -139,6 +141,7 @@ def draw_layers(changes: Sequence[QuantityChange]) -> Figure:
         for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True), kinds, strict=True):
             _draw_cells(axes, [c for c in changes if (c.filler, c.count) == (kind, count)], changes)
             axes.set_title(f"{count} tokens, {_kind_name(kind)}", fontsize=8)
+        figure.supxlabel("quantity", fontsize=7)
         figure.supylabel("layer", fontsize=7)
         return figure
 
@@ -191,7 +194,8 @@ def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, lay
             axes.bar(middle, heights, width, color=_treatment_colour(treatment), label=_escaped(treatment))
             axes.vlines(middle, low, high, color="black", lw=0.6)
         axes.set_xticks(range(len(names)), [_class_label(cells[name, NO_TREATMENT]) for name in names])
-        axes.set(ylabel="near-zero share", title=f"Near-zero share by class of token, layer {layer} (95 % intervals)")
+        axes.set(xlabel="class of token", ylabel="near-zero share")
+        axes.set(title=f"Near-zero share by class of token, layer {layer} (95 % intervals)")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return figure
 

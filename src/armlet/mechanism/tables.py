@@ -10,7 +10,7 @@ from armlet.mechanism.layers import Setup
 from armlet.mechanism.measure import CLAIMS, QUANTITIES
 from armlet.mechanism.records import NO_TREATMENT, ClassShare, QuantityChange, treatment_of
 from armlet.presentation.numbers import short_number, with_count
-from armlet.presentation.terminal import titled_table
+from armlet.presentation.tables import titled_table
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler
 from armlet.statistics.intervals import MIN_PROMPTS
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from armlet.checkpoints.identity import ABACUS, fingerprint, model_folder
+from armlet.checkpoints.folder import ABACUS
+from armlet.checkpoints.identity import fingerprint, model_folder
 from armlet.checkpoints.pretrained import load, parse_dtype
 from armlet.precision.measure import CALIBRATION, HELD_OUT, Bench
 from armlet.redistribution.errors import ArgumentError

@@ -8,20 +8,18 @@ from armlet.precision.choice import COMPANDED, COMPANDED_STATIC, CONTRACT, OURS,
 from armlet.precision.findings import LayerRow, MethodRow, PerplexityRatio, Precision, rows_with
 from armlet.precision.measure import Contraction
 from armlet.precision.schemes import REFERENCES, QuantScheme
-from armlet.presentation.terminal import titled_table
+from armlet.presentation.tables import titled_table
 
 SHORT_NAMES = {
     ROUNDED: "nearest",
-    "percentile clip": "perc.\nclip",
-    "MSE clip": "MSE\nclip",
-    "SmoothQuant": "Smooth\nQuant",
-    "Hadamard rotation": "Hada-\nmard",
-    WORST_KEPT: "worst\nkept",
-    COMPANDED: "compand",
-    COMPANDED_STATIC: "static\nknee",
-    CONTRACT: "con-\ntract",
+    "percentile clip": "perc. clip",
+    "SmoothQuant": "Smooth Quant",
+    "Hadamard rotation": "Hadamard",
+    WORST_KEPT: "worst kept",
+    COMPANDED_STATIC: "static knee",
+    CONTRACT: "contract",
 }
-"""Names of methods, short enough for nine columns and the scheme to fit into 80 characters."""
+"""Names of methods, where the name itself is too long for nine columns to fit into 80 characters."""
 
 SHOWN_MEASURES = {"sqnr": "SQNR", "max_over_median": "max/med", "kurtosis": "kurtosis", "saturated": "saturated"}
 
@@ -44,7 +42,7 @@ def methods_table(rows: Sequence[MethodRow]) -> Table:
     """Held-out perplexities, schemes × methods; "none" is the unrounded model, without and with the contraction."""
     methods = list(dict.fromkeys(row.method for row in rows if row.scheme))
     title = f"Perplexity by code and method; full precision {short_perplexity(rows[0].perplexity)}"
-    table = titled_table(title, ["code", *(SHORT_NAMES[method] for method in methods)], USE)
+    table = titled_table(title, ["code", *(SHORT_NAMES.get(method, method) for method in methods)], USE)
     for scheme in dict.fromkeys(row.scheme for row in rows):
         cells = {method: short_perplexity(row.perplexity) for method, row in rows_with(rows, scheme).items()}
         table.add_row(str(scheme or "none"), *(cells.get(method, "") for method in methods))
@@ -57,7 +55,7 @@ def layers_table(rows: Sequence[LayerRow]) -> Table:
     title = f"Worst layers, one at a time: ratios of perplexity, rounded ({scheme}), contracted, both"
     headings = ("layer", "rounded\n/ full", "contr.\n/ full", "both /\nrounded [95 %]", "contraction")
     table = titled_table(title, headings)
-    table.columns[0].justify, table.columns[-1].justify = "right", "left"
+    table.columns[0].justify, table.columns[-1].justify, table.columns[-1].no_wrap = "right", "left", False
     for row in sorted((row for row in rows if row.tried), key=lambda row: row.damage[scheme], reverse=True):
         effect = [f"{row.cost.ratio:.4f}", row.gain.describe(3)] if row.cost and row.gain else ["-", "-"]
         table.add_row(str(row.layer), f"{row.damage[scheme]:.4f}", *effect, row.setting or "none helps within limit")
@@ -67,7 +65,7 @@ def layers_table(rows: Sequence[LayerRow]) -> Table:
 def shape_table(rows: Sequence[MethodRow]) -> Table:
     """The distribution and the rounding error in each layer, rounded to nearest and companded."""
     scheme, methods = REFERENCES[0], (ROUNDED, COMPANDED)
-    headings = [f"{name}\n{SHORT_NAMES[method]}" for name in SHOWN_MEASURES.values() for method in methods]
+    headings = [f"{name}\n{SHORT_NAMES.get(method, method)}" for name in SHOWN_MEASURES.values() for method in methods]
     title = f"Layers at {scheme}: {methods[0]}, and {methods[1]}; saturated: at {STATIC}"
     table = titled_table(title, ["layer", *headings])
     table.columns[0].justify = "right"

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from armlet.attachment.config import parse_layers
+from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, model_name
-from armlet.checkpoints.identity import ABACUS
 from armlet.evaluation.conditions.conditions import make_treatments
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.options import AnswerOptions, refuse_sampling
