@@ -5,6 +5,7 @@ the result to stdout.
 """
 
 import importlib.metadata
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits with 0, with 2 after bad input, or with 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # stderr is for the command's own messages
     app = typer.Typer(
         help="The Activation Redistribution Module inside any open-weight model: see it, use it, measure it.",
         add_completion=False,
