@@ -249,3 +249,8 @@ def test_a_letter_belongs_to_the_token_that_completes_it():
 def test_behind_the_end_there_is_nothing_to_mark():
     assert split_at(words(), given_answer([1, 2]), 2) == ("w1 w2", "", "")
     assert split_at(words(), given_answer([1, 2]), None) == ("w1 w2", "", "")
+
+
+def test_a_word_wider_than_its_column_is_shown_whole():
+    long = "7" * 300
+    assert repr(both(Answer([1], long, False), None)).count("7") == 300

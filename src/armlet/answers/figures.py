@@ -10,7 +10,7 @@ from armlet.answers.records import Parts
 from armlet.presentation.style import COLOURS, GREY, style
 
 WIDTH, MARGIN, LINE_HEIGHT = 7.2, 0.12, 0.13  # inches
-COLUMN_CHARACTERS, PROMPT_CHARACTERS = 56, 110  # per line, for the font size of `style`
+COLUMN_CHARACTERS, PROMPT_CHARACTERS = 56, 96  # per line, for the font size of `style`
 MAX_LINES, LINES_BEFORE = 48, 8  # of an answer, and of these before the first difference
 BASELINE_COLOUR = "#222222"
 
@@ -53,25 +53,30 @@ class _Page:
         self.figure = Figure(figsize=(WIDTH, self.height))
 
     def write(self, text: str, column: int, line: float, **look: Any) -> None:
-        x, y = MARGIN + column * WIDTH / 2, self.height - MARGIN - line * LINE_HEIGHT
-        # Dollar signs in an answer do not start a formula.
-        self.figure.text(x / WIDTH, y / self.height, text, va="top", parse_math=False, **look)
+        x = (MARGIN + column * WIDTH / 2) / WIDTH
+        for row, words in enumerate(text.split("\n"), start=1):
+            y = 1 - (MARGIN + (line + row) * LINE_HEIGHT) / self.height
+            # Dollar signs in an answer do not start a formula.
+            self.figure.text(x, y, words, va="baseline", parse_math=False, **look)
 
     def write_line(self, line: Line, column: int, at: float, colour: str) -> None:
-        self.write(line.common, column, at, color=GREY, family="DejaVu Sans Mono")
-        different = " " * len(line.common) + line.different
-        self.write(different, column, at, color=colour, family="DejaVu Sans Mono")
+        look = {"family": "DejaVu Sans Mono"}
+        self.write(line.common, column, at, color=GREY, **look)
+        self.write(" " * len(line.common) + line.different, column, at, color=colour, **look)
 
 
 def wrapped(parts: Parts) -> list[Line]:
-    """An answer's lines of at most `COLUMN_CHARACTERS`; no character is lost, so that the parts stay known."""
-    text, remaining = "".join(parts).expandtabs(1), len(parts[0])
+    """An answer's lines of at most `COLUMN_CHARACTERS`, without the spaces at which they are broken."""
+    remaining = len(parts[0])  # characters before the first difference
     lines: list[Line] = []
-    for paragraph in text.split("\n"):
-        for line in wrap(paragraph, COLUMN_CHARACTERS, drop_whitespace=False, replace_whitespace=False) or [""]:
-            common = max(0, min(len(line), remaining))
-            lines.append(Line(line[:common], line[common:]))
-            remaining -= len(line)
+    for paragraph in "".join(parts).expandtabs(1).split("\n"):
+        # Nothing is dropped before it is known on which side of the difference it is.
+        pieces = wrap(paragraph, COLUMN_CHARACTERS, drop_whitespace=False, replace_whitespace=False) or [""]
+        for index, piece in enumerate(pieces):
+            common = max(0, min(len(piece), remaining))
+            remaining -= len(piece)
+            break_spaces = len(piece) - len(piece.lstrip()) if index else 0
+            lines.append(Line(piece[break_spaces:common], piece[max(common, break_spaces) :]))
         remaining -= 1  # the line break
     return lines
 
@@ -81,9 +86,7 @@ def excerpt(lines: list[Line]) -> list[Line]:
     if len(lines) <= MAX_LINES:
         return lines
     first = next((index for index, line in enumerate(lines) if line.different), 0)
-    start = max(0, min(first - LINES_BEFORE, len(lines) - MAX_LINES))
-    before, after = start, len(lines) - start - MAX_LINES
+    start = max(0, first - LINES_BEFORE)
     shown = lines[start : start + MAX_LINES]
-    if before:
-        shown = [Line(f"[{before} lines left out]", ""), *shown]
-    return [*shown, Line(f"[{after} lines left out]", "")] if after else shown
+    before, after = ([Line(f"[{n} lines left out]", "")] if n else [] for n in (start, len(lines) - start - len(shown)))
+    return [*before, *shown, *after]

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from armlet.answers.measure import answer_twice
 from armlet.answers.result import Answers
-from armlet.attachment.attach import AlreadyAttachedError, attach
+from armlet.attachment.attach import attach
+from armlet.attachment.attached import refuse_attached
 from armlet.attachment.config import parse_layers
 from armlet.attachment.sites import GATE
-from armlet.attachment.wrappers import ArmWrapper
 from armlet.checkpoints.given import Model, load_or_use
 from armlet.presentation.progress import progress
 from armlet.prompts.generation import Decoding
@@ -78,7 +78,7 @@ def generate(
         raise ArgumentError(f"policy: expected one, to compare with the baseline, found {len(policies)}")
     place = {"layers": parse_layers(layers) if isinstance(layers, str) else layers, "scope": scope, "site": site}
     opened = load_or_use(model, tokenizer, dtype=dtype, device=device)
-    _refuse_attached(opened.model)
+    refuse_attached(opened.model, "generate")
     used_noise = Noise(decoding.seed) if noise is None else noise
     with (
         attach(opened.model, policies[0], noise=used_noise, **place) as arm,
@@ -100,8 +100,3 @@ def _decoding(max_new_tokens: int, temperature: float, seed: int) -> Decoding:
     if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not temperature >= 0:
         raise ArgumentError(f"temperature: expected a number of at least 0, found {temperature!r}")
     return Decoding(max_new_tokens, temperature, seed=seed)
-
-
-def _refuse_attached(model: nn.Module) -> None:
-    if any(isinstance(module, ArmWrapper) for module in model.modules()):
-        raise AlreadyAttachedError("generate: the model already has ARM attached, so its baseline would be treated")

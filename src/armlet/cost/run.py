@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from armlet.attachment.attach import AlreadyAttachedError
-from armlet.attachment.wrappers import ArmWrapper
+from armlet.attachment.attached import refuse_attached
 from armlet.checkpoints.given import Model, load_or_use, model_name
 from armlet.checkpoints.pretrained import default_model
 from armlet.cost.findings import FunctionRow, ModelTimes, WorkRow
@@ -82,7 +81,8 @@ def bench(
         raise ArgumentError(f"model: only={FUNCTION!r} times no model; leave one of them out")
     halves = None if only == MODEL else shapes, None if only == FUNCTION else model or default_model()
     plan = CostPlan(policies[0], *halves, turns, model_turns, threads, dtype, device, seed)
-    _refuse_attached(plan.model)
+    if isinstance(model, nn.Module):
+        refuse_attached(model, "bench")
     with _torch_threads(threads):
         return measure_cost(plan)
 
@@ -129,8 +129,3 @@ def _torch_threads(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _refuse_attached(model: Model | None) -> None:
-    if isinstance(model, nn.Module) and any(isinstance(module, ArmWrapper) for module in model.modules()):
-        raise AlreadyAttachedError("bench: the model already has ARM attached, so it would never be timed without ARM")
