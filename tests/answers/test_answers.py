@@ -30,7 +30,8 @@ def given_answer(tokens, *, interrupted=False):
 def both(baseline, treated, report=None):
     about = {"model": "a/model", "prompt": "w5", "armlet": {"policy": "inward"}, "treatment": "Inward, layer 0"}
     parts = {"baseline_parts": (baseline.text, "", ""), "treated_parts": ("", "", "")}
-    return Answers(**about, **parts, report=report or {}, baseline=baseline, treated=treated)
+    answers = {"baseline": baseline, "treated": treated, "interrupted": treated is None or treated.interrupted}
+    return Answers(**about, **parts, **answers, report=report or {})
 
 
 def asked(model=None, tokenizer=None, prompt=PROMPT, **how):
@@ -83,13 +84,6 @@ def test_a_difference_before_ctrl_c_counts():
 
 def test_one_answer_alone_parts_from_nothing():
     assert first_difference(given_answer([1]), None) is None
-
-
-def test_answers_are_interrupted_if_one_is():
-    whole, cut = given_answer([1]), given_answer([1], interrupted=True)
-    assert not both(whole, whole).interrupted
-    assert both(cut, None).interrupted
-    assert both(whole, cut).interrupted
 
 
 def test_to_dict_is_json_with_the_report_both_answers_and_where_they_part():

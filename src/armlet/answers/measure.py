@@ -29,14 +29,16 @@ def answer_twice(
 
     Raises ConfigError, before generating, if the noise is a tensor or has a generator, which a file cannot store.
     """
-    name, tokenizer = opened.name, opened.tokenizer
     armlet = describe(attachment.policy, attachment.layers, attachment.scope, attachment.noise, attachment.site)
     with attachment.paused():
         baseline = answer(opened, prompt, decoding, tick)
     treated = None if baseline.interrupted else answer(opened, prompt, decoding, tick, is_second=True)
     index = first_difference(baseline, treated)
+    tokenizer = opened.tokenizer
     parts = split_at(tokenizer, baseline, index), split_at(tokenizer, treated, index) if treated else ("", "", "")
-    return Answers(name, prompt, armlet, _treatment(attachment), attachment.report(), baseline, treated, *parts)
+    interrupted = treated is None or treated.interrupted
+    about = (opened.name, prompt, armlet, _treatment(attachment), attachment.report())
+    return Answers(*about, baseline, treated, *parts, interrupted)
 
 
 def answer(

@@ -30,11 +30,7 @@ class Answers(Result):
     treated: Answer | None  # None if Ctrl-C interrupted the baseline
     baseline_parts: Parts  # `baseline.text`, split at the first difference
     treated_parts: Parts  # the same of `treated`; empty if there is none
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C interrupted one of the answers."""
-        return self.treated is None or self.treated.interrupted
+    interrupted: bool  # whether Ctrl-C interrupted one of the answers
 
     @property
     def first_difference(self) -> int | None:
@@ -44,7 +40,10 @@ class Answers(Result):
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         setting = {"model": self.model, "prompt": self.prompt, "armlet": self.armlet, "report": self.report}
-        answers = {"baseline": asdict(self.baseline), "treated": self.treated and asdict(self.treated)}
+        answers: dict[str, object] = {
+            "baseline": asdict(self.baseline),
+            "treated": self.treated and asdict(self.treated),
+        }
         return setting | answers | {"first_difference": self.first_difference}
 
     def columns(self) -> dict[str, Parts]:
