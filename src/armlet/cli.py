@@ -5,6 +5,7 @@ the result to stdout.
 """
 
 import importlib.metadata
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -97,6 +98,7 @@ class OneValueCommand(TyperCommand):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits with 0, with 2 after bad input, or with 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # stderr is for the command's own messages
     try:
         _check_text(arguments)
         code = application()(arguments or ["--help"], prog_name="armlet", standalone_mode=False)

@@ -367,7 +367,9 @@ def test_out_holds_the_result_and_an_armlet_json_that_attaches_again(folder):
     out = run("generate", folder, *ASK, "--policy", "inward:knee=0.5", "--layers", "0-1", "--scope", "sequence",
               "--seed", 9, "--out", "new/folder", "--json")[1]  # fmt: skip
     assert out == Path("new/folder/generate.json").read_text()
-    assert {file.name for file in Path("new/folder").iterdir()} == {"generate.json", "armlet.json"}
+    assert {file.name for file in Path("new/folder").iterdir()} == {
+        *("armlet.json", "generate.json", "generate.png", "generate.svg")
+    }
     loaded = load_config("new/folder")
     assert loaded == {"policy": Inward(knee=0.5), "layers": [0, 1], "scope": "sequence", "noise": Noise(9)}
     found = json.loads(out)
@@ -486,7 +488,7 @@ def test_ctrl_c_prints_what_there_is_as_a_table(folder, monkeypatch):
     text = result("generate", folder, *ASK)["baseline"]["tokens"][:2]
     interrupt(monkeypatch, 2)
     code, out, err = run("generate", folder, *ASK)
-    assert (code, err) == (130, "")
+    assert (code, err) == (130, "interrupted: this is what there is\n")
     assert "interrupted: this is what there is" in out
     assert words().decode(text) in out
 
@@ -504,7 +506,10 @@ def pressing(self, value):
 TokenStream.put = pressing
 """
     found = process(press, "generate", chatty, *ASK, "--json")
-    assert (found.returncode, found.stderr) == (130, "")
+    assert found.returncode == 130
+    said = found.stderr.splitlines()
+    assert said[0].startswith(f"loaded {chatty}")
+    assert said[1:] == ["interrupted: this is what there is"]
     # Python may run one more step before it sees the signal.
     tokens = json.loads(found.stdout)["baseline"]["tokens"]
     assert 2 <= len(tokens) < 12
@@ -718,7 +723,7 @@ def test_a_hub_id_that_nobody_answers_for_is_bad_input(monkeypatch, line):
 
 def test_a_folder_that_may_not_be_written_to_is_refused_before_the_model_is_loaded(folder, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
-    monkeypatch.setattr("armlet.commands.generate.load", None)
+    monkeypatch.setattr("armlet.checkpoints.given.load", None)
     code, out, err = run("generate", folder, *ASK, "--out", "here")
     assert (code, out) == (2, "")
     assert err.startswith("armlet: --out: here cannot be written")

@@ -44,10 +44,7 @@ def load_or_use(
         ArgumentError: a loaded model comes without its tokenizer, with a dtype or device, or in training mode.
     """
     if isinstance(model, nn.Module):
-        if dtype != "auto" or device is not None:
-            raise ArgumentError("model: it is loaded, so it has its dtype and device; leave both out, or pass its path")
-        if model.training:
-            raise ArgumentError("model: it is in training mode, so its answers are random; call model.eval() first")
+        check_loaded(model, None if dtype == "auto" else dtype, device)
         return NamedModel(model_name(model), model, required_tokenizer(tokenizer))
     name, start = model_name(model), monotonic()
     with working(f"loading {name}"):
@@ -56,6 +53,14 @@ def load_or_use(
     size, dtype = sum(weights.numel() for weights in loaded.parameters()), str(loaded.dtype).removeprefix("torch.")
     note(f"loaded {name}: {size / 1e6:,.1f} M weights, {dtype}, on {loaded.device}, in {monotonic() - start:.1f} s")
     return NamedModel(name, loaded, tokenizer or loaded_tokenizer, None if tokenizer else folder)
+
+
+def check_loaded(model: nn.Module, dtype: str | None = None, device: str | None = None) -> None:
+    """Raises ArgumentError if a loaded model comes with a dtype or device, or is in training mode."""
+    if dtype is not None or device is not None:
+        raise ArgumentError("model: it is loaded, so it has its dtype and device; leave both out, or pass its path")
+    if model.training:
+        raise ArgumentError("model: it is in training mode, so its answers are random; call model.eval() first")
 
 
 def model_name(model: Model) -> str:

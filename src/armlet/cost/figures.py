@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
-from armlet.cost.findings import Cost, FunctionRow, ModelTimes
+from armlet.cost.findings import FunctionRow, Measurements, ModelTimes
 from armlet.cost.measure import PLACEMENTS
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
 
@@ -17,7 +17,7 @@ TIMED_OPERATIONS = {
 }
 
 
-def draw_cost(cost: Cost) -> Figure:
+def draw_cost(cost: Measurements) -> Figure:
     """Draws the times by shape in a panel for each dtype, and the ratios of the model; at least one of the two."""
     dtypes = list(dict.fromkeys(row.dtype for row in cost.function))
     widths = [*([len(dtypes)] if dtypes else []), *([1] if cost.model else [])]

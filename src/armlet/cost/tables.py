@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from armlet.cost.findings import Cost, ModelTimes
+from armlet.cost.findings import Measurements, ModelTimes
 from armlet.cost.measure import PLACEMENTS
 from armlet.cost.timing import Spread
 from armlet.presentation.tables import titled_table
@@ -13,13 +13,13 @@ SPEED_COLUMNS = {"literal": "vs literal", "silu": "vs only SiLU", "copy": "vs a 
 """The headings of ARM's speed compared with other operations, by the operation's name."""
 
 
-def cost_tables(cost: Cost) -> list[Table]:
+def cost_tables(cost: Measurements) -> list[Table]:
     """The tables of the function and of the model, if these were measured."""
     tables = [_function_table(cost)] if cost.function else []
     return [*tables, _model_table(cost.model)] if cost.model else tables
 
 
-def _function_table(cost: Cost) -> Table:
+def _function_table(cost: Measurements) -> Table:
     """Times and ratios with three digits; the quartiles are in bench.json."""
     name = cost.policy.name
     title = f"ARM's function, {name}, backend {cost.backend}, {cost.processor}"
