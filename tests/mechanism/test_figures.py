@@ -79,9 +79,7 @@ def test_two_tokens_and_one_token_can_be_drawn():
 
 def test_counts_begin_at_the_baseline_and_have_a_line_for_each_filler_and_the_control():
     figure = draw_counts(EXPLANATION.quantities, layer=1)
-    assert [axes.get_title() for axes in figure.axes] == [
-        QUANTITY_NAMES[name].replace("\n", " ") for name in DRAWN_QUANTITIES
-    ]
+    assert [axes.get_ylabel() for axes in figure.axes] == [QUANTITY_NAMES[name] for name in DRAWN_QUANTITIES]
     for name, axes in zip(DRAWN_QUANTITIES, figure.axes, strict=True):
         for kind, line in zip(("w7", "$w8", RANDOM_SENTENCE), axes.lines, strict=True):
             own = [r for r in EXPLANATION.quantities if (r.layer, r.filler, r.quantity) == (1, kind, name)]

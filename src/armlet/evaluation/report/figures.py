@@ -74,9 +74,8 @@ def _draw_panel(axes: Axes, heading: str, pairs: Sequence[PairedComparison]) -> 
     label = _annotate(axes, heading, edge, (0, 5), ("figure fraction", "axes fraction"), weight="bold", color=DARK)
     label.set_in_layout(False)
     axes.set_xlabel("difference from the baseline in percentage points", fontsize=7.5)
-    axes.set_ylabel(
-        "condition", rotation=0, y=0, ha="right", va="top", labelpad=8, fontsize=7.5, color=GREY
-    )  # below names
+    below_names = {"y": 0, "rotation": 0, "ha": "right", "va": "top", "labelpad": 8}
+    axes.set_ylabel("condition", fontsize=7.5, color=GREY, **below_names)
     axes.spines["left"].set_visible(False)
     axes.tick_params(labelsize=7.5)
     axes.xaxis.set_major_locator(MaxNLocator(7))
