@@ -62,4 +62,5 @@ def flattened(function: Callable[..., Value]) -> Callable[..., Value]:
 
     call.__signature__ = signature(function).replace(parameters=parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    call.__annotations__["return"] = signature(function).return_annotation
     return call
