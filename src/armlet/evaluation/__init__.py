@@ -8,5 +8,6 @@ from armlet.evaluation.result import Study as Study
 from armlet.evaluation.run import evaluate as evaluate
 from armlet.evaluation.search.run import confirm as confirm
 from armlet.evaluation.search.run import tune as tune
+from armlet.evaluation.tasks.arithmetic import exercise as exercise
 from armlet.statistics.comparison import Comparison as Comparison
 from armlet.statistics.comparison import compare as compare
