@@ -16,18 +16,8 @@ from fresh_interpreter import loaded_beyond_torch
 from tiny_checkpoints import save
 
 ASKED = {"prompt": ["w20 w21 w22", "w23 w24"], "system": "w10 w11", "filler": "w7", "count": (0, 2, 4)}
-COMMAND = (
-    "--prompt",
-    "w20 w21 w22",
-    "--prompt",
-    "w23 w24",
-    "--system",
-    "w10 w11",
-    "--filler",
-    "w7",
-    "--count",
-    "0,2,4",
-)
+QUESTIONS = ("--prompt", "w20 w21 w22", "--prompt", "w23 w24")
+COMMAND = (*QUESTIONS, "--system", "w10 w11", "--filler", "w7", "--count", "0,2,4")
 
 
 @pytest.fixture(scope="module")

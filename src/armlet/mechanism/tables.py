@@ -29,7 +29,8 @@ def quantities_table(setup: Setup, changes: Sequence[QuantityChange], kind: str,
     headings = ("quantity", "without", "with filler", RANDOM_SENTENCE, "paper")
     columns, prompts, caption = _columns(changes), len(setup.prompts), INTERVALS_NOTE
     if prompts < FEW_PROMPTS:
-        reason = "intervals are too narrow" if prompts >= MIN_PROMPTS else f"no intervals, which need {MIN_PROMPTS}"
+        none = f"no intervals, which need {MIN_PROMPTS}; explain.csv has the changes"
+        reason = "intervals are too narrow" if prompts >= MIN_PROMPTS else none
         caption = f"{caption}\n{with_count(prompts, 'prompt')}: {reason}"
     table = titled_table(f"{place}: {treatment_of(Filler(kind, count))}", headings[columns], caption)
     for name in QUANTITIES:

@@ -19,7 +19,8 @@ SUM_ROUNDING = 1e-12  # relative: largest difference between sums of the same nu
 def draw_weights(prompts: NDArray[np.int64], *, seed: int = 0, resamples: int = TOKEN_RESAMPLES) -> FloatArray:
     """Two-stage bootstrap counts: prompts are drawn with replacement, then tokens within each drawn prompt.
 
-    Tokens of one prompt are correlated, so resampling tokens alone would give intervals that are too narrow. The same
+    Tokens of one prompt are correlated, so resampling tokens alone would give intervals that are too narrow. With a
+    single prompt nothing but its tokens is resampled, for which `resample_means` returns nan. The same
     draw is used for every quantity, every layer and both sides of a pair.
 
     prompts: `[tokens]`, the prompt index of each token; each index from 0 occurs. Returns `[resamples, tokens]` counts.
