@@ -110,8 +110,8 @@ class Attachment:
         for site, arm in self._arms:
             if isinstance(site.module, ArmWrapper):
                 raise AlreadyAttachedError(
-                    f"layer {site.layer} already has ARM at the site {site.site}: armlet.detach(model) removes every "
-                    "attachment, and detach() what one attach() returned"
+                    f"layer {site.layer} already has ARM at the site {site.site}: remove it by armlet.detach(model) "
+                    "or change it by update() of what armlet.attached(model) lists"
                 )
             undo.append(partial(setattr, site.mlp, site.attribute, site.module))
             setattr(site.mlp, site.attribute, wrapper(site.module, arm, self._tracker))

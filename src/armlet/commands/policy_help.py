@@ -10,7 +10,7 @@ from typer import Exit, Option
 from armlet.presentation.tables import titled_table
 from armlet.redistribution.policies import PUBLISHED, Knob, knobs
 
-HELP = "help"
+POLICY_HELP = "help"
 WIDEST = 30  # characters of a column before its text is wrapped
 
 USAGE = f"""\
@@ -19,7 +19,7 @@ Write a policy as name:setting=value,setting=value, and a pair as low/high:
 The paper's setting for a model and a task (arXiv 2510.01032):
   {PUBLISHED}:Qwen2.5-Math-7B/AIME24"""
 
-Value = TypeVar("Value", str, list[str], None)
+PolicyText = TypeVar("PolicyText", str, list[str], None)
 
 
 def policy_option(help: str) -> Any:
@@ -27,9 +27,9 @@ def policy_option(help: str) -> Any:
     return Option(callback=_explain_policies, is_eager=True, help=help)
 
 
-def _explain_policies(value: Value) -> Value:
+def _explain_policies(value: PolicyText) -> PolicyText:
     """Prints all settings and exits with 0 if the value is `help`; returns any other value."""
-    if HELP in ([value] if isinstance(value, str) else value or []):
+    if POLICY_HELP in ([value] if isinstance(value, str) else value or []):
         for policy, settings in groupby(knobs(), lambda knob: knob.policy):
             Console().print(_knobs_table(policy, list(settings)), "")
         print(USAGE)

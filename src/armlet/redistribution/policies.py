@@ -17,7 +17,7 @@ BUILT_IN_POLICIES = (Outward, Inward, Transport)
 POLICIES = {policy.name: policy for policy in BUILT_IN_POLICIES}
 MAIN_SETTINGS = {"outward": ("band", "ceiling"), "inward": ("knee", "curve"), "transport": ("spread",)}
 
-MEANINGS = {
+SETTING_MEANINGS = {
     "band": "half-width of the near-zero band, in robust standard deviations",
     "ceiling": "quantile that bounds positive draws",
     "share": "lowest and highest share of values that move",
@@ -54,7 +54,7 @@ class Knob:
 def knobs() -> list[Knob]:
     """Every setting of every policy, in order."""
     return [
-        Knob(policy.name, name, default, policy.allowed[name].words, MEANINGS[name], PAPER_NAMES.get(name))
+        Knob(policy.name, name, default, policy.allowed[name].words, SETTING_MEANINGS[name], PAPER_NAMES.get(name))
         for policy in BUILT_IN_POLICIES
         for name, default in settings(policy()).items()
     ]
