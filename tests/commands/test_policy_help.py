@@ -4,13 +4,16 @@ import inspect
 
 import pytest
 
-from armlet.cli import COMMANDS
-from armlet.commands.options import flattened
+from armlet.cli import QUESTIONS
+from armlet.presentation.options import flattened
 from armlet.redistribution.policies import knobs
 from command_line import run, shown
 
 WITH_POLICY = [
-    name for name, command in COMMANDS.items() if "policy" in inspect.signature(flattened(command)).parameters
+    name
+    for words in QUESTIONS.values()
+    for name, word in words.items()
+    if "policy" in inspect.signature(flattened(word.command)).parameters
 ]
 
 

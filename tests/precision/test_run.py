@@ -10,7 +10,7 @@ import armlet.precision.measure
 from armlet import Inward, attach
 from armlet.attachment.attach import AlreadyAttachedError
 from armlet.attachment.config import ARMLET_FILE
-from armlet.checkpoints.identity import abacus
+from armlet.checkpoints.folder import abacus
 from armlet.checkpoints.pretrained import load
 from armlet.precision import Precision, quantize
 from armlet.redistribution.errors import ArgumentError
