@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, signature
+from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from armlet.redistribution.errors import ArgumentError
@@ -21,14 +22,18 @@ class OptionGroup:
 
 
 def _check_value(name: str, value: Any, kind: Any, option: Any) -> None:
-    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    kinds = (kind, *get_args(kind))  # of `int | None`: the union, int and NoneType
+    if value is None and NoneType in kinds:
+        return
+    choices = next((get_args(part) for part in kinds if get_origin(part) is Literal), ())
     if choices and value not in choices:
         raise ArgumentError(f"{name}: expected one of {', '.join(choices)}, found {value!r}")
     low, high = option.min, option.max
-    if value is None or (low is None and high is None):
+    if low is None and high is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ArgumentError(f"{name}: expected a number, found {value!r}")
+    whole = float not in kinds
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise ArgumentError(f"{name}: expected {'an integer' if whole else 'a number'}, found {value!r}")
     if not (low is None or low <= value) or not (high is None or value <= high):
         upper = "" if high is None else f" and at most {high}"
         raise ArgumentError(f"{name}: expected at least {low}{upper}, found {value!r}")
