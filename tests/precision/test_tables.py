@@ -7,8 +7,8 @@ from rich.console import Console
 
 from armlet.precision.choice import CONTRACTIONS, ROUNDED
 from armlet.precision.figures import draw_precision
-from armlet.precision.findings import LayerRow, MethodRow, PerplexityRatio
 from armlet.precision.measure import TrialOutcome
+from armlet.precision.rows import LayerRow, MethodRow, PerplexityRatio
 from armlet.precision.schemes import REFERENCES
 from armlet.precision.tables import layers_table, short_perplexity
 

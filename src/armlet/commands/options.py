@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from rich.console import Console
 from typer import Argument, CallbackParam, Context, Option
 
-from armlet.attachment.config import AttachArguments, parse_layers
+from armlet.attachment.config import ARMLET_FILE, AttachArguments, parse_layers
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY
 from armlet.evaluation.tasks.problems import Task
 from armlet.evaluation.tasks.sources import ARITHMETIC_ITEMS
@@ -161,16 +161,18 @@ def refuse_sampling(context: Context, tasks: Sequence[Task], *names: str) -> Non
         refuse_unused(context, (*names, "system", "max_new_tokens"), "has no effect on multiple choice")
 
 
-def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = "") -> None:
+def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = "", setting_key: str = "") -> None:
     """Saves a result into a folder; prints it as JSON, or as tables, sentences and paths; exits with 130 after Ctrl-C.
 
-    figures_key: the key of the figures' paths in JSON.
+    figures_key, setting_key: keys of the paths of the figures and of armlet.json in JSON.
     """
     with working("writing"):
         paths = result.save(out) if out else []
     figures = [str(path) for path in paths if path.suffix in FIGURE_KINDS]
     if as_json:
-        print(json_text({**result.to_dict(), **({figures_key: figures} if figures_key else {})}), end="")
+        setting = [str(path) for path in paths if path.name == ARMLET_FILE]
+        keys = {key: value for key, value in ((figures_key, figures), (setting_key, setting)) if key}
+        print(json_text({**result.to_dict(), **keys}), end="")
     else:
         for table in result.tables():
             Console().print(table)

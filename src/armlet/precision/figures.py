@@ -8,7 +8,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from armlet.precision.choice import COMPANDED, CONTRACT, EXPANDED, ROUNDED
-from armlet.precision.findings import LayerRow, MethodRow, rows_with
+from armlet.precision.rows import LayerRow, MethodRow, rows_with
 from armlet.precision.schemes import REFERENCES
 from armlet.precision.tables import STATIC, short_perplexity
 from armlet.presentation.style import COLOURS, GREY, style
