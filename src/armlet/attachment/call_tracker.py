@@ -62,6 +62,7 @@ class CallTracker:
 
     def set_enabled(self, enabled: bool, install: Callable[[Undo], None]) -> None:
         """Sets whether later calls use ARM. `install` puts ARM's modules into the model, either all or none."""
+        self._end_interrupted_call()
         with self.lock:
             if enabled and self._undo is None:
                 with ExitStack() as failing:
@@ -79,6 +80,19 @@ class CallTracker:
         """The ARM call running in this thread, or None outside the decoder's forward."""
         return getattr(self._thread, "call", None)
 
+    def _end_interrupted_call(self) -> None:
+        """Ends this thread's call if Ctrl-C has ended it: torch runs no hook then, not even with `always_call`."""
+        call = self.current_call()
+        if call is not None and not self._is_in_forward():
+            with self.lock:
+                self._running.discard(call)
+            self._thread.call = None
+
+    def _is_in_forward(self) -> bool:
+        """Whether this thread is in the decoder's forward."""
+        module_frames = (frame for frame, _ in walk_stack(sys._getframe()) if frame.f_code is _MODULE_CALL)
+        return any(frame.f_locals.get("self") is self.decoder for frame in module_frames)
+
     def should_skip(self) -> bool:
         """Whether ARM should skip a layer that runs without a current call.
 
@@ -87,12 +101,11 @@ class CallTracker:
         """
         if not self.enabled or torch.compiler.is_dynamo_compiling():
             return not self.enabled
-        module_frames = (frame for frame, _ in walk_stack(sys._getframe()) if frame.f_code is _MODULE_CALL)
-        return any(frame.f_locals.get("self") is self.decoder for frame in module_frames)
+        return self._is_in_forward()
 
     def begin_call(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook: reads positions and padding mask from the arguments, and starts to track the call."""
-        self._thread.call = None
+        interrupted, self._thread.call = self.current_call(), None  # a call that Ctrl-C has ended; else None
         if not self.enabled:
             self._uninstall_if_unused()
             return
@@ -103,6 +116,7 @@ class CallTracker:
             call.policy, self._thread.call = self.policy, call
             return
         with self.lock:
+            self._running.discard(interrupted)
             if self.enabled:
                 call.policy = self.policy
                 self._running.add(call)
