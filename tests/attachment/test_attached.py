@@ -46,7 +46,7 @@ def test_a_cell_that_ran_twice_finds_its_attachment_again():
         attach(model, Outward())
     treated = model(ids).logits
     (arm,) = armlet.attached(model)
-    assert (arm.policy, arm.layers) == (Outward(), (0,))
+    assert (arm.policy, arm.layers) == (Outward(), [0])
     arm.update(strength=0)
     assert torch.equal(model(ids).logits, baseline)
     arm.update(strength=1.0)

@@ -199,7 +199,7 @@ def test_text_attaches_what_objects_attach(layers):
     with attach(model, Outward(band=0.2, share=(0.1, 0.2)), **SETUP):
         expected = outputs(model)
     with attach(model, "outward:band=0.2,share=0.1/0.2", layers=layers, noise=Noise(4)) as arm:
-        assert arm.layers == (0, 2)
+        assert arm.layers == [0, 2]
         assert same(outputs(model), expected)
 
 

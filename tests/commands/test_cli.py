@@ -60,7 +60,8 @@ def chatty(tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Skips figures, for tests that are only about numbers."""
-    monkeypatch.setattr("armlet.commands.inspect._save_figure", lambda *_: [])
+    monkeypatch.setattr("armlet.inspection.figures.draw_inspection", lambda *_, **_how: None)
+    monkeypatch.setattr("armlet.presentation.style.save", lambda *_: [])
 
 
 def process(code, *arguments, **environment):
@@ -225,7 +226,7 @@ def test_tokens_that_overflow_are_left_out_counted_and_mentioned(folder, monkeyp
             gate[-1, 0] = float("inf")
             yield gate
 
-    monkeypatch.setattr("armlet.commands.inspect.activated_gates", spoilt)
+    monkeypatch.setattr("armlet.inspection.run.activated_gates", spoilt)
     given = ("inspect", folder, "--prompt", "w1 w2 w9", "--prompt", "w4 w5")
     found = result(*given)
     assert (found["tokens"], found["passed"]) == (3, 2)
@@ -525,7 +526,7 @@ def interrupt_inspection(monkeypatch, count):
                 raise KeyboardInterrupt
             yield gate
 
-    monkeypatch.setattr("armlet.commands.inspect.activated_gates", pressing)
+    monkeypatch.setattr("armlet.inspection.run.activated_gates", pressing)
 
 
 @pytest.mark.slow
@@ -548,7 +549,7 @@ def test_ctrl_c_before_the_first_prompt_leaves_nothing(folder, monkeypatch):
 
 @pytest.mark.parametrize(
     "place",
-    ["commands.reading.load_tokenizer", "commands.inspect.inspect_gates", "inspection.figures.draw_inspection"],
+    ["layer.reading.load_tokenizer", "inspection.run.inspect_gates", "inspection.figures.draw_inspection"],
 )
 def test_ctrl_c_elsewhere_ends_with_one_line(folder, monkeypatch, place):
     def press(*_args, **_how):
@@ -764,7 +765,7 @@ def test_lm_evals_own_options_may_be_repeated(monkeypatch):
 
 
 def test_an_unforeseen_error_is_not_hidden(folder, monkeypatch):
-    monkeypatch.setattr("armlet.commands.reading.load_tokenizer", None)
+    monkeypatch.setattr("armlet.layer.reading.load_tokenizer", None)
     with pytest.raises(TypeError):
         main(["inspect", str(folder)])
 

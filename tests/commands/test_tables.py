@@ -9,17 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from armlet import Inward, Outward, Transport, attach
-from armlet.answers.result import Answer, Answers
-from armlet.answers.tables import answers_table
+from armlet import Inward, Outward, Transport
 from armlet.inspection.measure import inspect_gates
 from armlet.inspection.records import Effect, GateSample
 from armlet.inspection.result import Inspection
 from armlet.inspection.synthetic import synthetic
 from armlet.inspection.tables import inspection_table
 from armlet.statistics.shape import MEASURES, difference
-from families import tiny
-from tiny_checkpoints import words
 
 POLICIES = [Outward(), Inward(), Transport()]
 REAL = inspect_gates(GateSample([synthetic("modes", tokens=2, width=300)]), POLICIES)
@@ -53,8 +49,8 @@ def measured(policies, before, after, share=0.5):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_every_measure_has_a_row_with_before_after_and_change_of_each_policy(count):
-    inspection = Inspection(2, 300, 0, REAL.before, REAL.effects[:count])
-    found = rows(shown(inspection_table(inspection.before, inspection.effects, "title")))
+    inspection = replace(REAL, effects=REAL.effects[:count])
+    found = rows(shown(inspection.table()))
     names = [type(policy).__name__ for policy in POLICIES[:count]]
     assert found["measure"] == ["before", *(heading for name in names for heading in (name, "change"))]
     assert list(found) == ["measure", "share_moved", *MEASURES]
@@ -121,73 +117,3 @@ def test_a_policy_that_stands_there_twice_is_numbered():
         "Inward: knee 0.99",
         "Outward 2: band 0.3",
     ]
-
-
-def answered(baseline, treated, *, policy=None, layers=0, interrupted=False, width=80):
-    """The table of two answers, from tokens or None."""
-
-    def answer(tokens, cut):
-        return None if tokens is None else Answer(tokens, words().decode(tokens), cut)
-
-    cut = interrupted and treated is not None
-    answers = Answers(answer(baseline, interrupted and not cut), answer(treated, cut), {})
-    with attach(tiny(), policy or Outward(), layers=layers) as attachment:
-        return shown(answers_table(words(), answers, attachment), width)
-
-
-def cells(text):
-    """The two columns' texts."""
-    lines = [line.split("│")[1:3] for line in text.splitlines() if line.startswith("│")]
-    return [" ".join(" ".join(part).split()) for part in zip(*lines, strict=True)]
-
-
-def test_the_first_token_at_which_they_part_is_marked_in_both():
-    text = answered([1, 2, 3], [1, 9, 3])
-    assert cells(text) == ["w1» w2« w3", "w1» w9« w3"]
-    assert "first difference at token 2, »marked«" in text
-
-
-def test_the_same_answer_has_no_mark():
-    text = answered([1, 2, 3], [1, 2, 3])
-    assert cells(text) == ["w1 w2 w3", "w1 w2 w3"]
-    assert "the same 3 tokens" in text
-    assert "»" not in text
-
-
-def test_of_an_answer_that_goes_on_the_next_token_is_marked():
-    text = answered([1, 2], [1, 2, 3, 4])
-    assert cells(text) == ["w1 w2", "w1 w2» w3« w4"]
-    assert "first difference at token 3" in text
-    assert cells(answered([1, 2, 3], [1])) == ["w1» w2« w3", "w1"]
-
-
-def test_ctrl_c_in_the_baseline_shows_it_alone():
-    text = answered([1, 2], None, interrupted=True)
-    assert cells(text) == ["w1 w2", ""]
-    assert "interrupted: this is what there is" in text
-
-
-def test_ctrl_c_in_the_treated_answer_marks_only_what_differs():
-    text = answered([1, 2, 3], [1, 2], interrupted=True)
-    assert cells(text) == ["w1 w2 w3", "w1 w2"]
-    assert "interrupted: this is what there is" in text
-    assert cells(answered([1, 2, 3], [1, 9], interrupted=True)) == ["w1» w2« w3", "w1» w9«"]
-
-
-@pytest.mark.parametrize(
-    ("policy", "layers", "heading"),
-    [
-        (Outward(band=0.2), 0, "treated: Outward, band 0.2, ceiling 0.995, layer 0"),
-        (Inward(), [0, 2], "treated: Inward, knee 0.99, curve log, layers 0, 2"),
-        (Transport(strength=0.5), "all", "treated: Transport, spread 1.0, strength 0.5, layers 0-2"),
-    ],
-)
-def test_the_heading_says_what_the_treatment_was(policy, layers, heading):
-    assert heading in answered([1], [1], policy=policy, layers=layers, width=200)
-
-
-def test_an_answer_is_no_markup():
-    with attach(tiny(), Outward()) as attachment:
-        answers = Answers(Answer([1], "[red]x[/red]", False), Answer([1], "[/]", False), {})
-        text = shown(answers_table(words(), answers, attachment))
-    assert cells(text) == ["[red]x[/red]", "[/]"]

@@ -125,7 +125,7 @@ def test_a_model_with_arm_attached_has_no_baseline(loaded):
     ("arguments", "message"),
     [
         ({"samples": 0}, "^samples: expected at least 1, found 0$"),
-        ({"samples": True}, "^samples: expected a number, found True$"),
+        ({"samples": True}, "^samples: expected an integer, found True$"),
         ({"temperature": float("nan")}, "^temperature: expected at least 0, found nan$"),
         ({"top_p": 1.5}, "^top_p: expected at least 1e-06 and at most 1, found 1.5$"),
         ({"count": 3}, "^count: applies to a filler, and there is none; leave it out$"),

@@ -37,7 +37,7 @@ def answer_twice(
     tokenizer = opened.tokenizer
     parts = split_at(tokenizer, baseline, index), split_at(tokenizer, treated, index) if treated else ("", "", "")
     interrupted = treated is None or treated.interrupted
-    about = (opened.name, prompt, armlet, _treatment(attachment), attachment.report())
+    about = (opened.name, prompt, armlet, describe_treatment(attachment), attachment.report())
     return Answers(*about, baseline, treated, *parts, interrupted)
 
 
@@ -78,8 +78,9 @@ def _characters(tokenizer: "PreTrainedTokenizerBase", answer: Answer, count: int
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(decoded, answer.text, strict=False))))
 
 
-def _treatment(attachment: Attachment) -> str:
-    policy, layers = attachment.policy, list(attachment.layers)
+def describe_treatment(attachment: Attachment) -> str:
+    """The policy with its main settings, and where it is attached."""
+    policy, layers = attachment.policy, attachment.layers
     names = f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"
     if len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1)):
         names = f"layers {layers[0]}-{layers[-1]}"

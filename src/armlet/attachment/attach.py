@@ -62,9 +62,9 @@ class Attachment:
         return self._tracker.policy
 
     @property
-    def layers(self) -> tuple[int, ...]:
-        """The indices of the layers with ARM attached, ascending."""
-        return tuple(site.layer for site, _ in self._arms)
+    def layers(self) -> list[int]:
+        """The indices of the layers with ARM attached, ascending; a copy."""
+        return [site.layer for site, _ in self._arms]
 
     @property
     def scope(self) -> str:

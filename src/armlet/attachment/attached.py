@@ -36,6 +36,6 @@ def refuse_attached(model: nn.Module, action: str) -> None:
     acting = [attachment for attachment in attached(model) if attachment.state == "attached"]
     if acting:
         raise AlreadyAttachedError(
-            f"{action}: this model already has ARM attached ({acting[0].policy} in layers {list(acting[0].layers)}), "
+            f"{action}: this model already has ARM attached ({acting[0].policy} in layers {acting[0].layers}), "
             "so its baseline would be treated: call armlet.detach(model) first"
         )
