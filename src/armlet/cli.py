@@ -9,11 +9,12 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
+from typer.models import OptionInfo
 
 from armlet.commands.bench import bench
 from armlet.commands.confirm import confirm
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TyperException as error:
         _fail(error.format_message())
     except (ArmletError, OSError) as error:
-        _fail(str(error))
+        _fail(_with_option(str(error), arguments))
 
 
 def application() -> typer.Typer:
@@ -132,6 +133,18 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Show the v
     if version:
         print(importlib.metadata.version("armlet"))
         raise typer.Exit
+
+
+def _with_option(message: str, arguments: Sequence[str]) -> str:
+    """An error that begins with the name of an argument, with the option of that name in its place."""
+    name, *rest = message.partition(":")
+    commands = (words[arguments[0]].command for words in QUESTIONS.values() if arguments[0] in words)
+    is_option = any(
+        isinstance(metadata, OptionInfo)
+        for command in commands
+        for metadata in get_args(flattened(command).__annotations__.get(name))
+    )
+    return "".join([f"--{name.replace('_', '-')}" if is_option else name, *rest])
 
 
 def _fail(message: str) -> None:

@@ -128,7 +128,7 @@ def test_inspect_shows_every_measure_and_names_both_figures(folder):
     assert [name for name in names if name in MEASURES or name == "share_moved"] == ["share_moved", *MEASURES]
     heading = next(line for line in lines if line.startswith("measure"))
     assert heading.split() == ["measure", "before", "Outward", "change", "Inward", "change", "Transport", "change"]
-    assert lines[-2:] == ["figure: here/inspect.png", "figure: here/inspect.svg"]
+    assert lines[-3:] == ["figure: here/inspect.png", "figure: here/inspect.svg", "written: here/inspect.json"]
     assert Path("here/inspect.png").read_bytes().startswith(b"\x89PNG\r\n")
     assert ElementTree.parse("here/inspect.svg").getroot().tag.endswith("svg")
     assert json.loads(Path("here/inspect.json").read_text())["prompts"] == 1
@@ -589,7 +589,7 @@ def places(folder, tmp_path_factory):
 
 
 INSPECT = "inspect {tiny} --prompt w1 --out out"
-GENERATE = "generate {tiny} w1 --max-new-tokens 2 --out out"
+GENERATE = "generate {tiny} w1 --out out"
 BAD = {
     "sideways": "No such command 'sideways'",
     "--sideways": "No such option: --sideways",
@@ -626,7 +626,7 @@ BAD = {
     f"{INSPECT} --policy outward:share=0.3/0.1": "share must be (low, high)",
     f"{INSPECT} --policy outward:ceiling=99.5": "ceiling must be a number in [0, 1], found 99.5",
     f"{INSPECT} --policy inward:curve=wavy": "curve must be 'log' or 'clip', found 'wavy'",
-    INSPECT + 4 * " --policy inward": "expected up to 3, as in the figure, found 4",
+    INSPECT + "".join(f" --policy inward:knee=0.{n}" for n in range(4)): "expected up to 3, as in the figure, found 4",
     f"{INSPECT} --scope word": "'word' is not one of 'token', 'sequence', 'call'",
     f"{GENERATE} --scope word": "'word' is not one of 'token', 'sequence', 'call'",
     f"{INSPECT} --prompts {{root}}/absent": "absent cannot be read (No such file or directory)",

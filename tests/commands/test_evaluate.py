@@ -191,16 +191,19 @@ def test_an_armlet_json_is_evaluated_as_saved():
         (("--position", "middle"), "'middle' is not one of 'before', 'between', 'end', 'random'"),
         (("--grader", "mine"), "--grader: expected math-verify or released"),
         (("--samples", "2"), "all greedy answers to an item are the same"),
-        (("--task", "arithmetic", "--task", "arithmetic"), "'arithmetic' is given twice"),
+        (("--task", "arithmetic", "--task", "arithmetic"), "--task: two tasks are named 'arithmetic'"),
         (("--difficulty", "99"), "difficulty: expected 1 to"),
         (("--config", "absent.json"), "absent.json: cannot be read"),
         (("--endpoint", "http://127.0.0.1:9"), "name the model as the server knows it"),
         (("--filler", ""), "filler: '' has no tokens"),
         (("--device", "meta"), "'meta' has no values"),
-        (("--count", "9"), "--count: applies to a --filler, and there is none"),
-        (("--position", "end"), "--position: applies to a --filler, and there is none"),
-        (("--config", "absent.json", "--layers", "1"), "--layers: applies to --policy; --config has its own"),
-        (("--config", "absent.json", "--site", "gate"), "--site: applies to --policy; --config has its own"),
+        (("--count", "9"), "--count: applies to a filler, and there is none"),
+        (("--position", "end"), "--position: applies to a filler, and there is none"),
+        (
+            ("--config", "absent.json", "--layers", "1"),
+            "layers, scope, site: they apply to a policy, and there is none",
+        ),
+        (("--config", "absent.json", "--site", "product"), "layers, scope, site: they apply to a policy"),
         (("--site", "up"), "'up' is not one of 'gate', 'product'"),
         (("--engine", "vllm", "--site", "product", "--no-placebos"), "it only supports ARM at the site gate"),
         (("--concurrency", "2"), "--concurrency: applies to an --endpoint"),
@@ -217,9 +220,12 @@ def test_bad_input_is_one_line_and_leaves_no_report(arguments, message):
     assert not list(Path().rglob("report.*"))
 
 
-@pytest.mark.parametrize("option", ["system", "best-of", "samples", "temperature", "top-p", "max-new-tokens"])
-def test_options_of_generated_answers_are_refused_where_choices_are_weighed(tiny, choices, option):
-    code, out, err = run("evaluate", tiny, "--data", choices, f"--{option}", "1")
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("system", ""), ("best-of", 1), ("samples", 2), ("temperature", 1), ("top-p", 0.9), ("max-new-tokens", 9)],
+)
+def test_options_of_generated_answers_are_refused_where_choices_are_weighed(tiny, choices, option, value):
+    code, out, err = run("evaluate", tiny, "--data", choices, f"--{option}", value)
     assert (code, out) == (2, "")
     assert f"--{option}: has no effect on multiple choice; leave it out" in err
 

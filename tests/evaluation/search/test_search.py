@@ -126,7 +126,7 @@ def test_the_best_is_the_largest_difference_and_of_equals_the_first(tmp_path):
 
 @pytest.mark.parametrize("names", [(), ("knee",), ("band", "band"), ("band", "ceiling", "strength"), ("bnad",)])
 def test_what_cannot_be_searched_is_refused(names):
-    with pytest.raises(ArgumentError, match="--search: expected one or two of band, proportion, ceiling, strength"):
+    with pytest.raises(ArgumentError, match="search: expected one or two of band, proportion, ceiling, strength"):
         space(names=names)
 
 

@@ -53,11 +53,11 @@ def test_other_ends_of_lines_inside_a_row_do_not_part_it(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "^--data: some contains no problems"),
+        ([], "^data: some contains no problems"),
         ([[]], "line 1: expected an object, found list"),
         ([{}], "expected problem or question with answer.* found nothing"),
         ([{"text": "x"}], "found text"),
-        ([MATHS, CHOICE], r"^--data: some mixes kinds of problems, maths \(/.*line 1\) and choice \(/.*line 2\)"),
+        ([MATHS, CHOICE], r"^data: some mixes kinds of problems, maths \(/.*line 1\) and choice \(/.*line 2\)"),
         ([MATHS, MATHS], "line 2: the id 'a/1', or the whole row, occurs twice"),
         ([{**MATHS, "answer": " "}], "the answer is empty"),
         ([{**MATHS, "problem": 3}], "problem: expected a text, found 3"),
@@ -133,12 +133,12 @@ def test_a_dataset_that_cannot_be_had_is_one_line(monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"question": "1+1?"}], r"^--task: .*/data, row 1: expected problem or question with answer"),
+        ([{"question": "1+1?"}], r"^task: .*/data, row 1: expected problem or question with answer"),
         (
             [{"question": "1+1?", "answer": "2"}] * 2,
-            r"^--task: .*/data, row 2: the id '.*', or the whole row, occurs twice",
+            r"^task: .*/data, row 2: the id '.*', or the whole row, occurs twice",
         ),
-        ([MATHS | {"choices": None}, CHOICE | {"problem": None}], r"^--task: .*/data, row 1: choices: expected a list"),
+        ([MATHS | {"choices": None}, CHOICE | {"problem": None}], r"^task: .*/data, row 1: choices: expected a list"),
     ],
     ids=["key", "twice", "choices"],
 )
@@ -153,14 +153,14 @@ def test_a_fault_of_a_dataset_of_a_hub_is_not_blamed_on_a_file(tmp_path, monkeyp
 
 def test_an_empty_dataset_of_a_hub_is_not_blamed_on_a_file(monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [])
-    with pytest.raises(ArgumentError, match=r"^--task: gsm8k contains no problems$"):
+    with pytest.raises(ArgumentError, match=r"^task: gsm8k contains no problems$"):
         hub_task("gsm8k")
 
 
 def test_a_dataset_of_a_hub_that_mixes_kinds_is_not_blamed_on_a_file(monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [MATHS, CHOICE])
     where = r"maths \(openai/gsm8k, row 1\) and choice \(openai/gsm8k, row 2\)"
-    with pytest.raises(ArgumentError, match=f"^--task: gsm8k mixes kinds of problems, {where}"):
+    with pytest.raises(ArgumentError, match=f"^task: gsm8k mixes kinds of problems, {where}"):
         hub_task("gsm8k")
 
 

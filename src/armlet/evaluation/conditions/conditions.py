@@ -137,9 +137,9 @@ def conditions(
     identity and draw-only for the first treatment, matched for each treatment, and a change of temperature.
     """
     if not 0 <= temperature < math.inf:
-        raise ArgumentError(f"--temperature: expected a finite number of 0 or more, found {temperature}")
+        raise ArgumentError(f"temperature: expected a finite number of 0 or more, found {temperature}")
     if samples > 1 and not temperature:
-        raise ArgumentError("--samples: all greedy answers to an item are the same; add --temperature, such as 0.7")
+        raise ArgumentError("samples: all greedy answers to an item are the same; add a temperature, such as 0.7")
     baseline = Condition(BASELINE, BASELINE, temperature=temperature, samples=samples)
     treated = [replace(baseline, name=_label(t), role="treated", treatment=t) for t in treatments]
     filled = [replace(baseline, name=f.label(), role="filler", filling=f) for f in fillings]

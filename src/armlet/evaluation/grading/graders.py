@@ -36,9 +36,9 @@ def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> di
     """
     kinds = set(kinds)
     if name not in MATHS_GRADERS:
-        raise ArgumentError(f"--grader: expected {' or '.join(MATHS_GRADERS)}, found {name!r}")
+        raise ArgumentError(f"grader: expected {' or '.join(MATHS_GRADERS)}, found {name!r}")
     if name != "math-verify" and "maths" not in kinds:
-        raise ArgumentError(f"--grader: {name!r} grades mathematics, and none of these tasks is mathematics")
+        raise ArgumentError(f"grader: {name!r} grades mathematics, and none of these tasks is mathematics")
     if "code" in kinds:
         if not allow_code:
             raise ArgumentError(

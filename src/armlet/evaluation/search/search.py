@@ -69,7 +69,7 @@ class Space:
         options, unique = [name for name in RANGES if name in settings(self.treatment.policy)], set(self.names)
         if not unique <= set(options) or not 1 <= len(unique) <= 2 or len(unique) != len(self.names):
             names = ",".join(self.names)
-            raise ArgumentError(f"--search: expected one or two of {', '.join(options)}, found {names!r}")
+            raise ArgumentError(f"search: expected one or two of {', '.join(options)}, found {names!r}")
 
     def grid(self) -> list[dict[str, float]]:
         """The points of the map."""

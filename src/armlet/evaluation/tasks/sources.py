@@ -100,10 +100,10 @@ def read_task(file: Path, items: int | None = None) -> Task:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ArgumentError(f"--data: {file} cannot be read ({reason})") from error
+        raise ArgumentError(f"data: {file} cannot be read ({reason})") from error
     digest = hashlib.sha256(text.encode()).hexdigest()
     return _make_task(
-        "--data", file.stem, _json_rows(f"--data: {file}, line", text), items, {"file": file.name, "sha256": digest}
+        "data", file.stem, _json_rows(f"data: {file}, line", text), items, {"file": file.name, "sha256": digest}
     )
 
 
@@ -111,30 +111,30 @@ def hub_task(name: str, items: int | None = None) -> Task:
     """Downloads a task from a hub: a name in `HUB`, or any dataset as "owner/name" or "owner/name:config:split"."""
     if name not in HUB and "/" not in name:
         known = ", ".join((ARITHMETIC, *HUB))
-        raise ArgumentError(f"--task: expected {known} or a dataset as owner/name, found {name!r}")
+        raise ArgumentError(f"task: expected {known} or a dataset as owner/name, found {name!r}")
     if name in HUB:
         dataset, config, split = HUB[name]
     else:
         dataset, *rest = name.split(":")
         if len(rest) > 2:
-            raise ArgumentError(f"--task: expected owner/name:config:split, found {name!r}")
+            raise ArgumentError(f"task: expected owner/name:config:split, found {name!r}")
         config, split = rest if len(rest) == 2 else (None, *(rest or ["test"]))
     source = {"dataset": dataset, "config": config or None, "split": split}
-    return _make_task("--task", name, _hub_rows(**source), items, source)
+    return _make_task("task", name, _hub_rows(**source), items, source)
 
 
 def _hub_rows(dataset: str, config: str | None, split: str) -> list[tuple[str, JsonRow]]:
     try:
         from datasets import load_dataset
     except ImportError as error:
-        raise ArgumentError("--task: datasets on a hub need an extra package: pip install 'armlet[hub]'") from error
+        raise ArgumentError("task: datasets on a hub need an extra package: pip install 'armlet[hub]'") from error
     try:
         rows: list[JsonRow] = list(load_dataset(dataset, config, split=split))  # type: ignore[arg-type]
     except Exception as error:  # the library raises whatever its readers and its transport raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        message = f"--task: {dataset} could not be downloaded from the hub ({reason}); --data FILE reads a local copy"
+        message = f"task: {dataset} could not be downloaded from the hub ({reason}); --data FILE reads a local copy"
         raise ArgumentError(message) from error
-    return [(f"--task: {dataset}, row {number}", row) for number, row in enumerate(rows, 1)]
+    return [(f"task: {dataset}, row {number}", row) for number, row in enumerate(rows, 1)]
 
 
 def _json_rows(prefix: str, text: str) -> Iterator[tuple[str, JsonRow]]:
