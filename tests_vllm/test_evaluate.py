@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from armlet.checkpoints.identity import ABACUS
+from armlet.checkpoints.folder import ABACUS
 from armlet.cli import main
 from armlet.evaluation.conditions.conditions import Treatment, conditions
 from armlet.evaluation.engines.engine import Ask, Sampling

@@ -258,7 +258,9 @@ def test_what_is_no_model_is_refused(model):
         attach(model, Outward())
 
 
-@pytest.mark.parametrize("wrong", [{"policy": "outward"}, {"scope": "row"}, {"noise": 3}, {"layers": 9}])
+@pytest.mark.parametrize(
+    "wrong", [{"policy": "sideways"}, {"policy": 1}, {"layers": "0-9"}, {"scope": "row"}, {"noise": 3}, {"layers": 9}]
+)
 def test_wrong_arguments_attach_nothing(wrong):
     model = tiny()
     before = anatomy(model)

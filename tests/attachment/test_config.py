@@ -30,6 +30,14 @@ def test_what_was_saved_attaches_again(tmp_path, policy, noise):
     assert load_config(path) == load_config(path.parent) == expected
 
 
+def test_a_path_that_ends_in_json_is_a_file(tmp_path):
+    with attach(tiny(), Outward(band=0.3)) as attachment:
+        path = attachment.save(str(tmp_path / "new" / "mine.json"))
+    assert path == tmp_path / "new" / "mine.json"
+    assert path.is_file()
+    assert load_config(str(path))["policy"] == Outward(band=0.3)
+
+
 def test_a_loaded_config_gives_the_same_logits(tmp_path):
     model, ids = tiny(), prompt(6)
     with attach(model, Outward(band=0.5), layers=[0, 1], noise=Noise(3)) as attachment:

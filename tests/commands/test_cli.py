@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from functools import cache
@@ -13,11 +14,12 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+import typer
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
 
 from armlet import Inward, Noise, Outward, Transport, attach, load_config, redistribute
-from armlet.cli import COMMANDS, main
+from armlet.cli import QUESTIONS, application, main
 from armlet.inspection.figures import draw_inspection
 from armlet.inspection.measure import activated_gates
 from armlet.prompts.generation import TokenStream
@@ -28,6 +30,7 @@ from command_line import result, run, shown
 from run_folder import CACHES
 from tiny_checkpoints import TEMPLATE, save, words
 
+WORDS = {name: word for words in QUESTIONS.values() for name, word in words.items()}
 PROMPTS = ["w1 w2 w3 w4 w5", "w9", "w30 w20 w10"]
 ASK = ("w5 w6 w7", "--max-new-tokens", 12)
 
@@ -547,12 +550,12 @@ def test_ctrl_c_before_the_first_prompt_leaves_nothing(folder, monkeypatch):
     "place",
     ["commands.reading.load_tokenizer", "commands.inspect.inspect_gates", "inspection.figures.draw_inspection"],
 )
-def test_ctrl_c_elsewhere_ends_quietly(folder, monkeypatch, place):
+def test_ctrl_c_elsewhere_ends_with_one_line(folder, monkeypatch, place):
     def press(*_args, **_how):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"armlet.{place}", press)
-    assert run("inspect", folder, "--prompt", PROMPTS[0]) == (130, "", "")
+    assert run("inspect", folder, "--prompt", PROMPTS[0]) == (130, "", "interrupted: nothing was finished\n")
 
 
 # bad input
@@ -684,10 +687,21 @@ def test_bad_input_leaves_stdout_empty_under_json_too(places, line):
     assert BAD.get(line, "has layers 0 to 2, found 3") in err
 
 
+@pytest.mark.parametrize("template", [None, TEMPLATE])
 @pytest.mark.parametrize("command", ["inspect", "generate"])
-def test_an_empty_prompt_is_bad_input(folder, command):
+def test_an_empty_prompt_is_bad_input_even_where_a_template_adds_tokens(tmp_path, command, template):
     arguments = ["--prompt", ""] if command == "inspect" else [""]
-    assert run(command, folder, *arguments) == (2, "", "armlet: prompts: '' has no tokens\n")
+    refusal = "armlet: prompts: a prompt is empty; write a question\n"
+    assert run(command, save(tmp_path / "tiny", template=template), *arguments) == (2, "", refusal)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
+def test_abacus_is_a_name_for_every_command():
+    found = result("generate", "abacus", "8*(36+27)-90+14", "--policy", "outward:strength=0")
+    assert found["baseline"]["text"] == "36+27=63;8*63=504;504-90=414;414+14=428#428"
+    assert result("inspect", "abacus", "--prompt", "12+7")["source"] == "abacus"
+    assert result("explain", "abacus", "--prompt", "12+7", "--count", 5, "--layers", 0)["source"] == "abacus"
 
 
 @pytest.mark.parametrize(
@@ -724,6 +738,31 @@ def test_a_disk_that_fills_up_is_one_line(folder, monkeypatch):
     assert (code, out, err) == (2, "", "armlet: here/armlet.json: cannot be written (No space left on device)\n")
 
 
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        (f"{GENERATE} --policy outward --policy inward", "--policy"),
+        (f"{GENERATE} --layers=0 --seed 1 --layers 1", "--layers"),
+        (f"{INSPECT} --json --json", "--json"),
+        ("evaluate --placebos --no-placebos", "--placebos"),
+        ("tune --items 4 --trials 1 --items 4", "--items"),
+    ],
+)
+def test_an_option_that_takes_one_value_is_refused_the_second_time(line, option):
+    refusal = f"armlet: Option '{option}' was given 2 times, and takes one value; leave out the others\n"
+    assert run(*line.split()) == (2, "", refusal)
+
+
+def test_lm_evals_own_options_may_be_repeated(monkeypatch):
+    passed = []
+    monkeypatch.setattr("armlet.integrations.lm_eval.register", lambda: None)
+    module = SimpleNamespace(cli_evaluate=lambda: passed.append(sys.argv))
+    monkeypatch.setitem(sys.modules, "lm_eval.__main__", module)
+    monkeypatch.setitem(sys.modules, "lm_eval", SimpleNamespace(__main__=module))
+    shown("lm-eval", "--tasks", "a", "--tasks", "b")
+    assert passed[0][1:5] == ["--tasks", "a", "--tasks", "b"]
+
+
 def test_an_unforeseen_error_is_not_hidden(folder, monkeypatch):
     monkeypatch.setattr("armlet.commands.reading.load_tokenizer", None)
     with pytest.raises(TypeError):
@@ -745,7 +784,19 @@ def test_bad_input_in_a_process_of_its_own_has_no_traceback(places):
 @pytest.mark.parametrize("arguments", [[], ["--help"]], ids=repr)
 def test_armlet_alone_shows_its_commands(arguments):
     out = shown(*arguments)
-    assert {line.split()[0] for line in out.partition("Commands:")[2].splitlines() if line.strip()} == set(COMMANDS)
+    listed = out.partition("this message and exit.")[2].splitlines()
+    assert [line for line in listed if line[:1].strip()] == list(QUESTIONS)
+    assert [line.split()[0] for line in listed if line[:2] == "  " and line[2:3].strip()] == list(WORDS)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_every_example_in_the_help_stands_on_one_line_and_parses(word):
+    line = f"$ armlet {word} {WORDS[word].example}"
+    assert line in [text.strip() for text in shown("--help").splitlines()]
+    Path("study").mkdir()
+    context = typer.main.get_command(application()).commands[word].make_context(word, shlex.split(line)[3:])
+    assert context.params or context.args
 
 
 @pytest.mark.parametrize(
@@ -759,7 +810,7 @@ def test_help_of_a_command_names_every_option(command, options):
     out = shown(command, "--help")
     named = [line.split()[0] for line in out.splitlines() if line.strip().startswith("--")]
     assert named == [f"--{option}" for option in (*options.split(), "help")]
-    assert COMMANDS[command].__doc__.split(":")[0] in " ".join(out.split())
+    assert WORDS[command].command.__doc__.split(":")[0] in " ".join(out.split())
 
 
 def test_main_takes_the_process_arguments_by_default(monkeypatch):

@@ -9,8 +9,10 @@ from armlet import Outward, attach
 from armlet.attachment.attach import AlreadyAttachedError
 from armlet.cost import Cost, bench, timing
 from armlet.cost.findings import FunctionRow, ModelTimes, WorkRow
+from armlet.cost.tables import cost_tables
 from armlet.cost.timing import Spread
 from armlet.redistribution.errors import ArgumentError
+from axis_labels import unlabelled
 from families import tiny
 from fresh_interpreter import loaded_beyond_torch
 from tiny_checkpoints import save
@@ -154,13 +156,25 @@ def test_a_figure_json_and_a_notebook_show_what_was_timed(parts):
         assert ["calls" in row for row in written["model"]["work"]] == [True, False]
     figure = cost.figure()
     figure.draw_without_rendering()
+    assert unlabelled(figure) == []
     panels = [axes.get_title() for part in figure.subfigs for axes in part.axes]
-    function = ["tokens × width, float32", "tokens × width, bfloat16"]
+    function = ["float32", "bfloat16"]
     assert panels == {"function": function, "model": ["model, float32"], "both": [*function, "model, float32"]}[parts]
     assert "1 thread of a processor" in figure.get_suptitle()
     html = cost._repr_html_()
     assert html.count("<img") == 1
     assert ("1.100 [1.000, 1.200]" in html) == (parts != "function")
+
+
+@pytest.mark.parametrize(("ratio", "cell"), [(2.5, "2.5 × faster"), (0.8, "1.25 × slower"), (1.001, "as fast")])
+def test_a_table_never_calls_a_slower_function_faster(ratio, cell):
+    """`ratio`: the other operation's time divided by ARM's."""
+    spread, inverse = Spread(ratio, (ratio, ratio)), Spread(1 / ratio, (1 / ratio, 1 / ratio))
+    ratios = {"literal / arm": spread, "arm / silu": inverse, "arm / copy": inverse}
+    row = FunctionRow(8, 1, "float32", {"arm": 1e-3}, ratios)
+    cost = Cost({"threads": 1, "processor": "p"}, "2", "cpu", "cpu", 0, Outward(), [row], None, False, 2)
+    (table,) = cost_tables(cost)
+    assert [[*column.cells] for column in table.columns[-3:]] == [[cell]] * 3
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from armlet import Inward, Layer1, Noise, Outward, Transport, attach, redistribute
 from armlet.inspection.measure import activated_gates, inspect_gates
-from armlet.inspection.result import GateSample
+from armlet.inspection.records import GateSample
 from armlet.inspection.synthetic import synthetic
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.outward import near_zero_halfwidth
@@ -39,7 +39,8 @@ def gates(*lengths, width=48, seed=0):
 
 
 def inspected(values, policies=POLICIES, *, layer=0, **how):
-    return inspect_gates(GateSample(values, layer=layer), policies, **how).to_dict()
+    measured = inspect_gates(GateSample(values, layer=layer), policies, **how).to_dict()
+    return {name: value for name, value in measured.items() if name != "prompts"}
 
 
 def slow(values, policy, *, scope="token", seed=0, layer=0):

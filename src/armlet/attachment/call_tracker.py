@@ -16,6 +16,10 @@ from torch import nn
 
 from armlet.attachment.positions import DecoderCall, argument_names, read_call
 from armlet.redistribution.errors import ArmletError
+from armlet.redistribution.rows import Policy
+
+Undo = list[Callable[[], object]]
+"""Steps that remove ARM from a model, run from the last to the first; a copy of the model has copies of them."""
 
 # Code object of `Module.__call__`, by which its stack frames are recognised; None if it is not a Python function.
 _MODULE_CALL = getattr(nn.Module.__call__, "__code__", None)
@@ -32,36 +36,42 @@ class CallTracker:
     with ARM are in `_running`; modules and hooks stay installed until they end. Calls that started without it are
     detected by `should_skip`. Compiled calls are not tracked, because replacing modules does not affect a running one.
 
-    Hooks are methods, not closures, so that an attached model can be copied and pickled; a copy has its own calls.
+    Each call keeps the policy with which it started. Hooks and undo steps are methods and partial functions, not
+    closures, so that an attached model can be copied and pickled; a copy has its own calls.
     """
 
-    def __init__(self, decoder: nn.Module, layers: Iterable[int]) -> None:
+    def __init__(self, decoder: nn.Module, layers: Iterable[int], policy: Policy) -> None:
         self.decoder, self.layers, self.names = decoder, frozenset(layers), argument_names(decoder)
-        self.enabled = False  # whether calls that start now use ARM; only changed under the lock
+        self.policy = policy  # of calls that start now; only changed under the lock, as `enabled`
+        self.enabled = False  # whether calls that start now use ARM
+        self.owner: object = None  # the attachment, which so lives as long as ARM is in the model
+        self._undo: Undo | None = None  # while ARM is in the model
         self._reset()
 
     def _reset(self) -> None:
         self.lock = threading.RLock()
         self._running: set[DecoderCall] = set()
-        self._installed: ExitStack | None = None
         self._thread = threading.local()
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: self.__dict__[name] for name in ("decoder", "layers", "enabled", "names")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("lock", "_running", "_thread")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._reset()
 
-    def set_enabled(self, enabled: bool, install: Callable[[ExitStack], None]) -> None:
+    def set_enabled(self, enabled: bool, install: Callable[[Undo], None]) -> None:
         """Sets whether later calls use ARM. `install` puts ARM's modules into the model, either all or none."""
         with self.lock:
-            if enabled and self._installed is None:
-                with ExitStack() as undo:
+            if enabled and self._undo is None:
+                with ExitStack() as failing:
+                    undo: Undo = []
+                    failing.callback(_run_all, undo)
                     install(undo)
-                    undo.callback(self.decoder.register_forward_pre_hook(self.begin_call, with_kwargs=True).remove)
-                    undo.callback(self.decoder.register_forward_hook(self.end_call, always_call=True).remove)
-                    self._installed = undo.pop_all()
+                    undo.append(self.decoder.register_forward_pre_hook(self.begin_call, with_kwargs=True).remove)
+                    undo.append(self.decoder.register_forward_hook(self.end_call, always_call=True).remove)
+                    failing.pop_all()
+                self._undo = undo
             self.enabled = enabled
             self._uninstall_if_unused()
 
@@ -90,10 +100,11 @@ class CallTracker:
         inputs = dict(zip(self.names, args, strict=False)) | kwargs
         call = read_call(inputs, getattr(decoder, "config", None))
         if torch.compiler.is_dynamo_compiling():
-            self._thread.call = call
+            call.policy, self._thread.call = self.policy, call
             return
         with self.lock:
             if self.enabled:
+                call.policy = self.policy
                 self._running.add(call)
                 self._thread.call = call
 
@@ -120,9 +131,15 @@ class CallTracker:
         if self.enabled or torch.compiler.is_dynamo_compiling():
             return
         with self.lock:
-            if self._installed is not None and not self.enabled and not self._running:
-                self._installed.close()
-                self._installed = None
+            if self._undo is not None and not self.enabled and not self._running:
+                _run_all(self._undo)
+                self._undo = None
+
+
+def _run_all(undo: Undo) -> None:
+    with ExitStack() as steps:  # which runs all of them, even if one fails
+        for step in undo:
+            steps.callback(step)
 
 
 def _reject_gradient_checkpointing(decoder: nn.Module) -> None:

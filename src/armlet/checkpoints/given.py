@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 from torch import nn
 
-from armlet.checkpoints.identity import model_folder
+from armlet.checkpoints.folder import ABACUS, abacus
+from armlet.checkpoints.identity import fingerprint, loaded_fingerprint, model_folder
 from armlet.checkpoints.pretrained import load
 from armlet.presentation.terminal import note, working
 from armlet.redistribution.errors import ArgumentError
@@ -26,6 +27,11 @@ class NamedModel:
     name: str
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
+    folder: Path | None = None  # the files of both; None if a caller loaded one of them
+
+    def fingerprint(self) -> str:
+        """The sha256 of what determines the answers: the files, or the loaded weights and the vocabulary."""
+        return fingerprint(self.folder) if self.folder else loaded_fingerprint(self.model, self.tokenizer)
 
 
 def load_or_use(
@@ -42,10 +48,11 @@ def load_or_use(
         return NamedModel(model_name(model), model, required_tokenizer(tokenizer))
     name, start = model_name(model), monotonic()
     with working(f"loading {name}"):
-        loaded, loaded_tokenizer = load(str(model_folder(name)), dtype=dtype, device=device)
+        folder = model_folder(name)
+        loaded, loaded_tokenizer = load(str(folder), dtype=dtype, device=device)
     size, dtype = sum(weights.numel() for weights in loaded.parameters()), str(loaded.dtype).removeprefix("torch.")
     note(f"loaded {name}: {size / 1e6:,.1f} M weights, {dtype}, on {loaded.device}, in {monotonic() - start:.1f} s")
-    return NamedModel(name, loaded, tokenizer or loaded_tokenizer)
+    return NamedModel(name, loaded, tokenizer or loaded_tokenizer, None if tokenizer else folder)
 
 
 def check_loaded(model: nn.Module, dtype: str | None = None, device: str | None = None) -> None:
@@ -59,7 +66,8 @@ def check_loaded(model: nn.Module, dtype: str | None = None, device: str | None 
 def model_name(model: Model) -> str:
     """The folder or hub id, without the slash that shells add; for a loaded model, what it was loaded from."""
     if isinstance(model, nn.Module):
-        return getattr(model.config, "_name_or_path", "") or type(model).__name__
+        name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+        return ABACUS if name == str(abacus()) else name
     if not isinstance(model, str | Path):
         raise ArgumentError(f"model: expected a folder, a hub id or a loaded model, found {type(model).__name__}")
     return str(model).rstrip("/") or str(model)

@@ -8,6 +8,7 @@ from typer import Option
 from armlet import inspection
 from armlet.commands import options
 from armlet.commands.options import POLICY, folder_option, show
+from armlet.commands.policy_help import policy_option
 from armlet.redistribution.policies import POLICIES
 
 
@@ -15,7 +16,7 @@ def inspect(
     model: options.ModelArgument = None,
     *,
     layer: Annotated[int, Option(help="Index of the layer, from 0; the figure's Layer 1 is 0.")] = 0,
-    policy: Annotated[list[str] | None, Option(help=POLICY + ". May be repeated; all three by default.")] = None,
+    policy: Annotated[list[str] | None, policy_option(POLICY + ". May be repeated; all three by default.")] = None,
     scope: options.ScopeOption = "token",
     prompts: options.PromptOptions,
     synthetic: Annotated[

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from rich.console import Console
 from typer import Argument, CallbackParam, Context, Option
 
-from armlet.attachment.config import AttachArguments, parse_layers
+from armlet.attachment.config import ARMLET_FILE, AttachArguments, parse_layers
+from armlet.commands.policy_help import policy_option
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY
-from armlet.evaluation.tasks.problems import Task
-from armlet.evaluation.tasks.sources import ARITHMETIC_ITEMS
+from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS
 from armlet.presentation.files import json_text
 from armlet.presentation.interruption import INTERRUPTED
 from armlet.presentation.result import Result
@@ -23,7 +23,7 @@ from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.rows import Policy
 
-POLICY = "outward, inward or transport, with optional settings: outward:band=0.2,share=0.02/0.25"
+POLICY = "outward, inward or transport, with optional settings: outward:band=0.2,share=0.02/0.25; help lists them"
 
 FIGURE_KINDS = (".png", ".svg")
 ScopeName = Literal["token", "sequence", "call"]
@@ -63,7 +63,7 @@ def _real_device(device: str | None) -> str | None:
 ModelArgument = Annotated[
     str | None, Argument(callback=unslashed, help="A folder or hub id; SmolLM2-135M-Instruct by default.")
 ]
-PolicyOption = Annotated[str, Option(help=POLICY + ".")]
+PolicyOption = Annotated[str, policy_option(POLICY + ".")]
 LayersOption = Annotated[str, Option(help="An index, several (0,3), a range (0-5), or all.")]
 ScopeOption = Annotated[ScopeName, Option(help="Values over which statistics are taken.")]
 SiteOption = Annotated[SiteName, Option(help="After the gate's activation, or after its product with up.")]
@@ -132,19 +132,10 @@ class TaskOptions:
     ] = None
     difficulty: Annotated[int | None, Option(help=f"Difficulty of arithmetic; {DIFFICULTY} by default.")] = None
 
-
-@dataclass(frozen=True)
-class AnswerOptions:
-    """How a model answers."""
-
-    max_new_tokens: Annotated[
-        int | None, Option(min=1, help="Maximum length of an answer in tokens; by default it depends on the task.")
-    ] = None
-    system: Annotated[str | None, Option(help="The system prompt; by default it depends on the task.")] = None
-    allow_code: Annotated[
-        bool, Option("--allow-code-execution", help="Run model-written programs, in a sandbox (humaneval).")
-    ] = False
-    batch: Annotated[int | None, Option(min=1, help="Batch size in items; it may slightly change results.")] = None
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `evaluate` and `tune`."""
+        tasks = [*(self.task or ()), *(self.data or ())]
+        return {"model": self.model, "task": tasks or ARITHMETIC, "items": self.items, "difficulty": self.difficulty}
 
 
 def refuse_unused(context: Context, names: Iterable[str], because: str) -> None:
@@ -155,25 +146,21 @@ def refuse_unused(context: Context, names: Iterable[str], because: str) -> None:
             raise ArgumentError(f"--{name.replace('_', '-')}: {because}; leave it out")
 
 
-def refuse_sampling(context: Context, tasks: Sequence[Task], *names: str) -> None:
-    """Refuses options of generation if every task is multiple choice, for which nothing is generated."""
-    if all(task.kind == "choice" for task in tasks):
-        refuse_unused(context, (*names, "system", "max_new_tokens"), "has no effect on multiple choice")
-
-
-def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = "") -> None:
+def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = "", setting_key: str = "") -> None:
     """Saves a result into a folder; prints it as JSON, or as tables, sentences and paths; exits with 130 after Ctrl-C.
 
-    figures_key: the key of the figures' paths in JSON.
+    figures_key, setting_key: keys of the paths of the figures and of armlet.json in JSON.
     """
     with working("writing"):
         paths = result.save(out) if out else []
     figures = [str(path) for path in paths if path.suffix in FIGURE_KINDS]
     if as_json:
-        print(json_text({**result.to_dict(), **({figures_key: figures} if figures_key else {})}), end="")
+        setting = [str(path) for path in paths if path.name == ARMLET_FILE]
+        keys = {key: value for key, value in ((figures_key, figures), (setting_key, setting)) if key}
+        print(json_text({**result.to_dict(), **keys}), end="")
     else:
         for table in result.tables():
-            Console().print(table)
+            Console().print(table, crop=False)
         others = [path for path in paths if path.suffix not in FIGURE_KINDS]
         lines = [*result.sentences(), *(f"figure: {f}" for f in figures), *(f"written: {path}" for path in others)]
         print("\n".join(lines))

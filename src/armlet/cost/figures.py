@@ -39,7 +39,7 @@ def _draw_function(figure: SubFigure, function: Sequence[FunctionRow], dtypes: S
         for index, (name, (label, colour)) in enumerate(TIMED_OPERATIONS.items()):
             milliseconds = [1e3 * row.seconds[name] for row in rows]
             axes.bar(centres + 0.2 * (index - 1.5), milliseconds, 0.2, color=colour, label=label)
-        axes.set(yscale="log", ylabel="milliseconds (median)", title=f"tokens × width, {dtype}")
+        axes.set(yscale="log", xlabel="tokens × width", ylabel="milliseconds (median)", title=dtype)
         axes.set_xticks(centres, [f"{row.tokens:,} × {row.width:,}" for row in rows], rotation=60, ha="right")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(TIMED_OPERATIONS), frameon=False)
@@ -56,7 +56,7 @@ def _draw_model(figure: SubFigure, model: ModelTimes) -> None:
         bars = axes.bar(centres + 0.3 * (index - 0.5), medians, 0.3, **look)
         axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=6)
     axes.axhline(1, color=GREY, linewidth=0.7, linestyle="--")
-    axes.set_ylabel("time with ARM / without")
+    axes.set(xlabel="work", ylabel="time with ARM / without")
     axes.set_xticks(centres, [f"{row.work}, {row.tokens:,} tokens" for row in model.work])
     axes.set_title(f"{model.name.rstrip('/').split('/')[-1]}, {model.dtype}")
     figure.legend(loc="outside lower center", ncols=len(PLACEMENTS), frameon=False)

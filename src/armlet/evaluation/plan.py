@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from armlet.evaluation.conditions.conditions import Condition
@@ -11,8 +10,6 @@ from armlet.evaluation.engines.engine import Engine, Sampling
 from armlet.evaluation.grading.graders import Grader, grader_names, graders
 from armlet.evaluation.settings import TaskSettings
 from armlet.evaluation.tasks.problems import SYSTEMS, Kind, Task
-from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS, arithmetic, hub_task, read_task
-from armlet.redistribution.errors import ArgumentError
 
 BUILT_IN_BATCH, LOCAL_BATCH = 250, 16
 """Items in a batch, for the embedded model and for any other."""
@@ -54,27 +51,6 @@ class Plan:
             "batch": self.batch_size,
             "versions": {name: metadata.version(name) for name in VERSIONED_PACKAGES},
         }
-
-
-def collect_tasks(
-    names: Sequence[str] | None, files: Sequence[Path] | None, items: int | None, difficulty: int | None, seed: int
-) -> list[Task]:
-    """The tasks named on the command line, by default the built-in one. Each name may occur only once."""
-    names = names or ([] if files else [ARITHMETIC])
-    if difficulty is not None and ARITHMETIC not in names:
-        raise ArgumentError(f"--difficulty: applies only to the task {ARITHMETIC}, which is not among the tasks")
-    tasks = [
-        arithmetic(items or ARITHMETIC_ITEMS, seed=seed, difficulty=difficulty)
-        if name == ARITHMETIC
-        else hub_task(name, items)
-        for name in names
-    ]
-    tasks += [read_task(file, items) for file in files or ()]
-    for index, task in enumerate(tasks):
-        if task.name in (earlier.name for earlier in tasks[:index]):
-            option, advice = ("--task", "") if index < len(names) else ("--data", "; give the file another name")
-            raise ArgumentError(f"{option}: {task.name!r} is given twice{advice}")
-    return tasks
 
 
 def make_plan(

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from armlet.inspection.result import Effect, GateSample, Inspection, Panel
+from armlet.inspection.records import Effect, GateSample, Panel
+from armlet.inspection.result import Inspection
 from armlet.layer.decoder import Layer1
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
@@ -63,5 +64,6 @@ def inspect_gates(sample: GateSample, policies: Sequence[Policy], *, scope: str 
         panel, after = Panel(type(policy).__name__, detail(policy), *arrays), measure(values, halfwidth=halfwidth)
         return Effect(policy, panel, moved.double().mean().item(), after, difference(measured, after))
 
-    size = *before.shape, int((~finite).sum())
-    return Inspection(sample, scope, seed, *size, measured, [effect(policy) for policy in policies])
+    tokens, width, passed = len(before), before.shape[1], int((~finite).sum())
+    effects = [effect(policy) for policy in policies]
+    return Inspection(sample, scope, seed, tokens, width, passed, measured, effects, sample.interrupted)

@@ -1,63 +1,19 @@
 """The result of `inspect`: measures of the gate before, and the effect of each policy."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
-from torch import Tensor
 
+from armlet.inspection.records import Effect, GateSample
 from armlet.inspection.tables import inspection_table
 from armlet.presentation.files import write_json
 from armlet.presentation.numbers import finite_or_none
 from armlet.presentation.result import Result
-from armlet.redistribution.policies import settings
-from armlet.redistribution.rows import Policy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Panel:
-    """The activated gate before and after one policy, as a figure needs it."""
-
-    name: str  # name of the policy, "Outward", "Inward" or "Transport"; it determines the colour
-    detail: str  # settings of the policy in a few words, such as "band 0.13, ceiling 0.995"
-    before: NDArray[np.floating]  # [n] finite values of all tokens, n > 0, the same in every panel of a figure
-    after: NDArray[np.floating]  # [n] values after the policy
-    moved: NDArray[np.bool_]  # [n], the positions that the policy changed
-
-
-@dataclass(frozen=True)
-class Effect:
-    """The effect of one policy."""
-
-    policy: Policy
-    panel: Panel  # the values before and after, [tokens · width], and which moved
-    share_moved: float  # fraction of all values
-    after: dict[str, float]  # `shape.measure` of the values after
-    difference: dict[str, float]  # after − before, for each measure
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        numbers = {"after": finite_or_none(self.after), "difference": finite_or_none(self.difference)}
-        return {"policy": self.policy.name, **settings(self.policy), "share_moved": self.share_moved, **numbers}
-
-
-@dataclass(frozen=True)
-class GateSample:
-    """Activated gates to inspect, and their origin."""
-
-    gates: Sequence[Tensor]  # `[seq, width]` for each prompt
-    source: str = "a tensor"  # name of the model, or of the sample
-    layer: int | None = 0  # index of the layer; None if the gates are from no layer
-    activation: str = "SiLU"  # or "GELU"
-    interrupted: bool = False  # whether Ctrl-C left out prompts
-    axis: tuple[float, float] | None = None  # the figure's smallest range
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,24 +28,20 @@ class Inspection(Result):
     passed: int  # tokens not measured because policies do not change scopes that contain NaN or Inf
     before: dict[str, float]  # `shape.measure` of the values before
     effects: list[Effect]  # one for each policy
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C left out prompts."""
-        return self.sample.interrupted
+    interrupted: bool  # whether Ctrl-C left out prompts
 
     def to_dict(self) -> dict[str, object]:
         """For JSON; numbers that are not finite become None."""
         sample = self.sample
         setting = {"source": sample.source, "layer": sample.layer, "scope": self.scope, "seed": self.seed}
-        run = {"prompts": len(sample.gates), "interrupted": sample.interrupted}
+        run = {"prompts": len(sample.gates), "interrupted": self.interrupted}
         size = {"tokens": self.tokens, "width": self.width, "passed": self.passed}
         policies = [effect.to_dict() for effect in self.effects]
         return setting | run | size | {"before": finite_or_none(self.before), "policies": policies}
 
     def tables(self) -> list[Table]:
         """A row for each measure."""
-        return [inspection_table(self, self._title())]
+        return [inspection_table(self.before, self.effects, self._title())]
 
     def _title(self) -> str:
         layer = "" if self.sample.layer is None else f", layer {self.sample.layer}"

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from armlet.checkpoints.given import Model
 from armlet.checkpoints.pretrained import default_model
 from armlet.inspection.measure import activated_gates, inspect_gates
-from armlet.inspection.result import GateSample, Inspection
+from armlet.inspection.records import GateSample
+from armlet.inspection.result import Inspection
 from armlet.inspection.synthetic import SYNTHETIC_AXES
 from armlet.inspection.synthetic import synthetic as synthetic_gate
 from armlet.layer.reading import open_model

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, signature
+from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from armlet.redistribution.errors import ArgumentError
@@ -19,16 +20,26 @@ class OptionGroup:
             if get_origin(hint) is Annotated:
                 _check_value(name, getattr(self, name), *get_args(hint))
 
+    def refuse_changed(self, because: str, *names: str) -> None:
+        """Refuses fields, by default all, that would have no effect and are not at their defaults."""
+        for field in fields(self):  # type: ignore[arg-type] - subclasses are dataclasses
+            if field.name in (names or (field.name,)) and getattr(self, field.name) != field.default:
+                raise ArgumentError(f"{field.name}: {because}; leave it out")
+
 
 def _check_value(name: str, value: Any, kind: Any, option: Any) -> None:
-    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    kinds = (kind, *get_args(kind))  # of `int | None`: the union, int and NoneType
+    if value is None and NoneType in kinds:
+        return
+    choices = next((get_args(part) for part in kinds if get_origin(part) is Literal), ())
     if choices and value not in choices:
         raise ArgumentError(f"{name}: expected one of {', '.join(choices)}, found {value!r}")
     low, high = option.min, option.max
-    if value is None or (low is None and high is None):
+    if low is None and high is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ArgumentError(f"{name}: expected a number, found {value!r}")
+    whole = float not in kinds
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise ArgumentError(f"{name}: expected {'an integer' if whole else 'a number'}, found {value!r}")
     if not (low is None or low <= value) or not (high is None or value <= high):
         upper = "" if high is None else f" and at most {high}"
         raise ArgumentError(f"{name}: expected at least {low}{upper}, found {value!r}")
@@ -56,4 +67,5 @@ def flattened(function: Callable[..., Value]) -> Callable[..., Value]:
 
     call.__signature__ = signature(function).replace(parameters=parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    call.__annotations__["return"] = signature(function).return_annotation
     return call

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from armlet.presentation.terminal import FIRST_LINE_SECONDS, note, notes
+from armlet.presentation import terminal
 
 LINE_SECONDS = 60  # at least, between two lines in a log
 REDRAW_SECONDS = 0.5  # between two drawings in a notebook, whose server slows down if it receives more
@@ -27,19 +27,19 @@ def progress(what: str, total: int, *, done: int = 0) -> Iterator[Tick]:
     Yields `tick(steps=1)`, which counts finished steps. The estimate of the remaining time ignores the `done` steps of
     an earlier run.
     """
-    if notes.is_terminal and not notes.is_jupyter:
+    if terminal.notes.is_terminal and not terminal.notes.is_jupyter:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=notes, transient=True) as bars:
+        with Progress(*columns, console=terminal.notes, transient=True) as bars:
             task = bars.add_task(what, total=total, completed=done)
             yield lambda steps=1, /: bars.advance(task, steps)
         return
     counter = _Counter(what, total, done)
-    if notes.is_jupyter:
+    if terminal.notes.is_jupyter:
         with _notebook_bar() as show:
             show(counter.html())
             yield counter.ticks(lambda: show(counter.html()), REDRAW_SECONDS, REDRAW_SECONDS)
     else:
-        yield counter.ticks(lambda: note(counter.line()), FIRST_LINE_SECONDS, LINE_SECONDS)
+        yield counter.ticks(lambda: terminal.note(counter.line()), terminal.FIRST_LINE_SECONDS, LINE_SECONDS)
 
 
 class _Counter:

@@ -1,12 +1,10 @@
-"""Notes on stderr, so that stdout contains only the result; and tables."""
+"""Notes on stderr, so that stdout contains only the result."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Timer
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 BAD_INPUT = 2  # exit code
@@ -34,12 +32,3 @@ def working(what: str) -> Iterator[None]:
         yield
     finally:
         line.cancel()
-
-
-def titled_table(title: str, headings: Iterable[str], caption: str = "") -> Table:
-    """An empty table without a frame: names on the left, right-aligned numbers; text is never parsed as markup."""
-    look = {"box": SIMPLE_HEAD, "show_edge": False, "padding": 0, "pad_edge": False}
-    table = Table(title=Text(title), title_justify="left", caption=Text(caption), caption_justify="left", **look)
-    for index, heading in enumerate(headings):
-        table.add_column(Text(heading), justify="right" if index else "left", no_wrap=True)
-    return table

@@ -56,8 +56,10 @@ def prompt_texts(prompt: str | Sequence[str], default: Sequence[str]) -> list[st
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
     """Token ids `[1, seq]` of a prompt: a user turn in the tokenizer's chat template, or plain text without one.
 
-    Raises ArgumentError if the prompt has no tokens, or the chat template cannot be used.
+    Raises ArgumentError if the prompt is empty or has no tokens, or the chat template cannot be used.
     """
+    if not prompt:
+        raise ArgumentError("prompts: a prompt is empty; write a question")  # a template would add tokens to it
     if tokenizer.chat_template is None:
         encoded: Any = tokenizer(prompt, return_tensors="pt")
     else:

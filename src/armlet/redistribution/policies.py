@@ -1,7 +1,7 @@
 """The policies, and their conversion to and from text, a name with settings (JSON), and a name with numbers."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import lru_cache
 
 from armlet.redistribution.arguments import check_policy
@@ -17,8 +17,47 @@ BUILT_IN_POLICIES = (Outward, Inward, Transport)
 POLICIES = {policy.name: policy for policy in BUILT_IN_POLICIES}
 MAIN_SETTINGS = {"outward": ("band", "ceiling"), "inward": ("knee", "curve"), "transport": ("spread",)}
 
+SETTING_MEANINGS = {
+    "band": "half-width of the near-zero band, in robust standard deviations",
+    "ceiling": "quantile that bounds positive draws",
+    "share": "lowest and highest share of values that move",
+    "proportion": "share of values that move, in place of band and share",
+    "write": "whether a draw replaces the value (released code) or is added to it (paper)",
+    "ceiling_of": "whether the ceiling is a quantile of a or of |a|",
+    "knee": "quantile of |a| beyond which values move",
+    "curve": "logarithmic contraction, or clipping at the knee",
+    "target": "target distribution, of the magnitudes of each sign",
+    "spread": "scale of the target, in robust standard deviations of the values",
+    "strength": "how far values move: 0 leaves them unchanged, 1 moves them fully",
+}
+"""What each setting is; a setting of several policies has one meaning."""
+
+PAPER_NAMES = {"band": "c", "ceiling": "p₁", "share": "p_min, p_max", "proportion": "p"}
+"""The names of settings in arXiv 2510.01032 (docs/equations.md)."""
+
 NO_NUMBER = -1.0
 """Represents a setting that is None; no setting is negative."""
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A setting of a policy."""
+
+    policy: str
+    name: str
+    default: object
+    allowed: str  # range or choices, as the policy checks them
+    meaning: str
+    paper: str | None  # its name in arXiv 2510.01032; None if the paper has no such setting
+
+
+def knobs() -> list[Knob]:
+    """Every setting of every policy, in order."""
+    return [
+        Knob(policy.name, name, default, policy.allowed[name].words, SETTING_MEANINGS[name], PAPER_NAMES.get(name))
+        for policy in BUILT_IN_POLICIES
+        for name, default in settings(policy()).items()
+    ]
 
 
 def settings(policy: object) -> dict[str, object]:
@@ -30,11 +69,21 @@ def make_policy(name: str, values: Mapping[str, object]) -> Policy:
     """Makes a policy from its name and settings; missing settings have defaults; raises ArgumentError if invalid."""
     if name not in POLICIES:
         raise ArgumentError(f"policy: expected one of {', '.join(POLICIES)}, found {name!r}")
-    defaults = settings(POLICIES[name]())
-    unknown = [key for key in values if key not in defaults]
+    return changed_policy(POLICIES[name](), values)
+
+
+def changed_policy(policy: Policy, values: Mapping[str, object]) -> Policy:
+    """Returns the policy with other values of some settings; raises ArgumentError if one is unknown or out of range."""
+    known = settings(policy) if is_dataclass(policy) else {}
+    unknown = [name for name in values if name not in known]
     if unknown:
-        raise ArgumentError(f"{name}: unknown {', '.join(unknown)}; expected {', '.join(defaults)}")
-    return POLICIES[name](**values)  # type: ignore[arg-type] - each policy checks its settings
+        raise ArgumentError(f"{policy.name}: unknown {', '.join(unknown)}; expected {', '.join(known)}")
+    return replace(policy, **values) if values else policy  # type: ignore[type-var] - each policy checks its settings
+
+
+def as_policy(policy: Policy | str) -> Policy:
+    """Parses text; returns anything else as it is."""
+    return parse_policy(policy) if isinstance(policy, str) else policy
 
 
 def parse_policy(text: str) -> Policy:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from armlet.evaluation.batches import run
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
 from armlet.evaluation.engines.chat import filler_text, inserted, messages
 from armlet.evaluation.engines.endpoint import Endpoint, concurrently
@@ -17,7 +18,6 @@ from armlet.evaluation.engines.engine import Ask, Sampling, derived_seed
 from armlet.evaluation.grading.graders import EQUAL, graders
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.analysis import analyse_run
-from armlet.evaluation.run import run
 from armlet.evaluation.tasks.problems import Problem, Task
 from armlet.evaluation.tasks.sources import arithmetic
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler

@@ -45,7 +45,7 @@ def column(grid, heading):
 def test_numbers_are_written_for_people():
     assert percent(0.7125) == "71.2\u00a0%"
     assert percent(None) == probability(None) == "–"
-    assert [points(each) for each in (0.0125, -0.003, -0.0001)] == ["+1.2", "−0.3", "+0.0"]
+    assert [points(each) for each in (0.0125, -0.003, -0.0001)] == ["+1.2", "−0.3", "0.0"]
     assert interval_text(-0.003, 0.0274) == "[−0.3, +2.7]"
     assert interval_text(None, None) == "[−∞, +∞]"
     assert [probability(each) for each in (0.0004, 0.0346, 1.0)] == ["< 0.001", "0.035", "1.000"]

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from armlet.evaluation.plan import collect_tasks
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY, worked
-from armlet.evaluation.tasks.sources import arithmetic, hub_task, read_task
+from armlet.evaluation.tasks.sources import arithmetic, collect_tasks, hub_task, read_task
 from armlet.redistribution.errors import ArgumentError
 
 MATHS = {"unique_id": "a/1", "problem": "What?", "answer": "\\frac12"}
@@ -165,20 +164,37 @@ def test_a_dataset_of_a_hub_that_mixes_kinds_is_not_blamed_on_a_file(monkeypatch
         hub_task("gsm8k")
 
 
-def test_of_two_tasks_of_one_name_the_option_of_the_second_is_named(tmp_path):
-    file = file_of(tmp_path, MATHS)
-    (tmp_path / "arithmetic.jsonl").write_text(json.dumps(MATHS) + "\n")
-    for names, files, message in (
-        (["arithmetic", "arithmetic"], [], "^--task: 'arithmetic' is given twice$"),
-        ([], [file, file], "^--data: 'some' is given twice; give the file another name$"),
-        (
-            ["arithmetic"],
-            [tmp_path / "arithmetic.jsonl"],
-            "^--data: 'arithmetic' is given twice; give the file another",
-        ),
-    ):
-        with pytest.raises(ArgumentError, match=message):
-            collect_tasks(names, files, 3, None, 0)
+@pytest.mark.parametrize("second", ["arithmetic", "arithmetic.jsonl"])
+def test_two_tasks_of_one_name_are_refused(tmp_path, second):
+    file = tmp_path / "arithmetic.jsonl"
+    file.write_text(json.dumps(MATHS) + "\n")
+    with pytest.raises(ArgumentError, match=r"^task: two tasks are named 'arithmetic'; give"):
+        collect_tasks(["arithmetic", file if second == file.name else second], 3, None, 0)
+
+
+def test_dicts_are_the_items_of_a_file_with_the_same_lines(tmp_path):
+    rows = [{**MATHS, "id": str(number)} for number in range(3)]
+    (task,), (of_file,) = collect_tasks(rows, 2, None, 0), collect_tasks(file_of(tmp_path, *rows), 2, None, 0)
+    assert (task.problems, task.kind, task.name) == (of_file.problems, of_file.kind, "items")
+    assert len(task.problems) == 2
+
+
+def test_items_and_a_name_are_two_tasks():
+    assert [task.name for task in collect_tasks([[MATHS], "arithmetic"], 1, None, 0)] == ["items", "arithmetic"]
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ([], "^task: items contains no problems$"),
+        ([{"question": "x", "answer": {1, 2}}], "^task: expected dicts of texts and numbers"),
+        ([{"question": "x"}], "^task: items, line 1: expected problem or question with answer"),
+        (17, "^task: expected a name, a file or a list of dicts, found int$"),
+    ],
+)
+def test_what_is_no_task_is_refused(task, message):
+    with pytest.raises(ArgumentError, match=message):
+        collect_tasks(task, None, None, 0)
 
 
 def test_development_files_are_read_whole(shared):

@@ -1,19 +1,21 @@
 """The conditions that are compared on the same items: baseline, ARM, fillers, their combinations, and placebos."""
 
+import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
-from armlet.attachment.config import describe
+from armlet.attachment.config import AttachArguments, describe, load_config, parse_layers
 from armlet.attachment.sites import GATE
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, placebo
 from armlet.evaluation.tasks.problems import Kind
 from armlet.prompts.fillers import Filler, Position
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source
-from armlet.redistribution.policies import settings
+from armlet.redistribution.policies import parse_policies, settings
 from armlet.redistribution.rows import Policy
 
 Role = Literal["baseline", "treated", "filler", "combined", "placebo", "best-of"]
@@ -45,6 +47,41 @@ class Treatment:
         """The treatment for one sample, with its policy or with a placebo in place of the policy."""
         noise = Noise(self.noise.seed, self.noise.stream + sample) if isinstance(self.noise, Noise) else self.noise
         return replace(self, policy=placebo(placebo_name, self.policy) if placebo_name else self.policy, noise=noise)
+
+
+TreatmentSource = Treatment | Policy | str | Path | AttachArguments
+"""A treatment, a policy as an object or text, the path of an armlet.json, or the result of `load_config`."""
+
+
+def make_treatments(
+    sources: TreatmentSource | Sequence[TreatmentSource],
+    *,
+    layers: int | Sequence[int] | str = 0,
+    scope: str = "token",
+    site: str = GATE,
+    seed: int = 0,
+) -> list[Treatment]:
+    """The distinct treatments; `layers`, `scope`, `site` and `seed` apply to policies.
+
+    Raises ArgumentError for an unknown policy, and if the place has no effect because there is no policy.
+    """
+    several = sources if isinstance(sources, list | tuple) else [sources]
+    stated = [source for source in several if isinstance(source, Treatment | Path | Mapping)]
+    chosen_layers = parse_layers(str(layers)) if isinstance(layers, int | str) else list(layers)
+    if len(stated) == len(several) and (chosen_layers, scope, site) != ([0], "token", GATE):
+        raise ArgumentError("layers, scope, site: they apply to a policy, and there is none; leave them out")
+    place = {"layers": chosen_layers, "scope": scope, "noise": Noise(seed), "site": site}
+    treatments = [_make_treatment(source, place) for source in several]
+    return list({json.dumps(treatment.plain()): treatment for treatment in treatments}.values())
+
+
+def _make_treatment(source: Any, place: dict[str, Any]) -> Treatment:
+    if isinstance(source, Treatment):
+        return source
+    if isinstance(source, Path | Mapping):
+        return Treatment(**dict[str, Any](load_config(source) if isinstance(source, Path) else source))
+    (policy,) = parse_policies(source, place["scope"])
+    return Treatment(policy, **place)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The figures of an evaluation: a forest plot of differences from the baseline, and the sensitivity map of a search."""
+"""The figures of an evaluation: a forest plot of differences, and the sensitivity map or the curve of a search."""
 
 import textwrap
 from collections.abc import Sequence
@@ -74,6 +74,8 @@ def _draw_panel(axes: Axes, heading: str, pairs: Sequence[PairedComparison]) -> 
     label = _annotate(axes, heading, edge, (0, 5), ("figure fraction", "axes fraction"), weight="bold", color=DARK)
     label.set_in_layout(False)
     axes.set_xlabel("difference from the baseline in percentage points", fontsize=7.5)
+    below_names = {"y": 0, "rotation": 0, "ha": "right", "va": "top", "labelpad": 8}
+    axes.set_ylabel("condition", fontsize=7.5, color=GREY, **below_names)
     axes.spines["left"].set_visible(False)
     axes.tick_params(labelsize=7.5)
     axes.xaxis.set_major_locator(MaxNLocator(7))
@@ -185,6 +187,23 @@ def _draw_map_cells(axes: Axes, cells: dict[tuple[int, int], TrialResult]) -> No
         centre = {"x": column + 0.5, "ha": "center", "color": ink, "linespacing": 1.0, "zorder": 4}
         axes.text(y=line + 0.52, s=points(row.difference), va="bottom", fontsize=8, weight="bold", **centre)
         axes.text(y=line + 0.46, s=below, va="top", fontsize=6.5, **centre)
+
+
+def draw_curve(trials: Sequence[TrialResult], name: str, *, title: str) -> Figure:
+    """Draws the difference and interval of each trial over the value of the only setting that was searched."""
+    with style():
+        figure = _framed((MAP_INCHES, MAP_INCHES / 2), _shorten(title, 60), "lines: 95 % intervals, where finite")
+        axes = figure.subplots()
+        axes.axhline(0, color=GREY, lw=0.6)
+        for trial in trials:
+            value, difference = trial.values[name], 100 * trial.difference
+            low, high = (difference if bound is None else 100 * bound for bound in (trial.low, trial.high))
+            axes.errorbar(
+                value, difference, [[difference - low], [high - difference]], fmt="o", ms=3, lw=0.8, color=DARK
+            )
+        axes.set_xlabel(name)
+        axes.set_ylabel("difference from the baseline, points")
+        return figure
 
 
 def _caption(rows: Sequence[TrialResult]) -> str:

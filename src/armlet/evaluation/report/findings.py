@@ -185,8 +185,8 @@ class Verdict:
     sentence: str
 
 
-@dataclass(frozen=True)
-class Findings:
+@dataclass(frozen=True, repr=False)
+class Report:
     """The content of a report."""
 
     armlet: str  # the version of armlet

@@ -93,7 +93,7 @@ class StudyArguments:
     device: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StudyResult:
     """A whole study."""
 

@@ -11,10 +11,10 @@ from itertools import product
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
+from armlet.evaluation.batches import run
 from armlet.evaluation.conditions.conditions import Treatment
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan
-from armlet.evaluation.run import run
 from armlet.evaluation.search.results import TrialResult
 from armlet.evaluation.settings import Facts
 from armlet.evaluation.tasks.problems import Task

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY, exercise
@@ -28,6 +29,60 @@ QUESTION_KEYS = ("problem", "question")
 GOLD_KEYS = ("final", "answer")  # GSM8K's answer is the whole solution; `final` is only the result
 
 
+TaskSource = str | Path | Task | Sequence[JsonRow]
+"""The name of a task, a JSON Lines file, a task, or items as dicts with the keys of a line."""
+
+
+def collect_tasks(
+    task: TaskSource | Sequence[TaskSource], items: int | None, difficulty: int | None, seed: int
+) -> list[Task]:
+    """One or several tasks with different names; items as dicts are one task.
+
+    Raises ArgumentError if a task cannot be read, or two have the same name.
+    """
+    sources = task_sources(task)
+    if difficulty is not None and ARITHMETIC not in sources:
+        raise ArgumentError(f"difficulty: applies only to the task {ARITHMETIC}, which is not among the tasks")
+    tasks = [_collect_task(source, items, difficulty, seed) for source in sources]
+    for name, count in Counter(task.name for task in tasks).items():
+        if count > 1:
+            raise ArgumentError(f"task: two tasks are named {name!r}; give a file another name, or use each task once")
+    return tasks
+
+
+def task_sources(task: TaskSource | Sequence[TaskSource]) -> list[TaskSource]:
+    """One or several tasks as a list, in which items as dicts are one task."""
+    if isinstance(task, str | Path | Task):
+        return [task]
+    if not isinstance(task, Sequence):
+        raise ArgumentError(f"task: expected a name, a file or a list of dicts, found {type(task).__name__}")
+    return [task] if all(isinstance(part, Mapping) for part in task) else [*task]  # type: ignore[list-item]
+
+
+def _collect_task(source: TaskSource, items: int | None, difficulty: int | None, seed: int) -> Task:
+    if isinstance(source, Task):
+        return source
+    if isinstance(source, Path):
+        return read_task(source, items)
+    if not isinstance(source, str):
+        return given_task(source, items)
+    if source == ARITHMETIC:
+        return arithmetic(items or ARITHMETIC_ITEMS, seed=seed, difficulty=difficulty)
+    return hub_task(source, items)
+
+
+def given_task(rows: Sequence[JsonRow], items: int | None = None) -> Task:
+    """A task named "items" from dicts with the keys of a line of a JSON Lines file (see `read_task`)."""
+    try:
+        text = "\n".join(json.dumps(row) for row in rows)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"task: expected dicts of texts and numbers ({error})") from error
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return _make_task(
+        "task", "items", _json_rows("task: items, line", text), items, {"items": "given", "sha256": digest}
+    )
+
+
 def arithmetic(items: int, *, seed: int = 0, difficulty: int | None = None) -> Task:
     """The built-in task: seeded chains of arithmetic, by default at the level at which abacus is evaluated."""
     level = DIFFICULTY if difficulty is None else difficulty
@@ -47,7 +102,9 @@ def read_task(file: Path, items: int | None = None) -> Task:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ArgumentError(f"--data: {file} cannot be read ({reason})") from error
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return _make_task("--data", file.stem, _json_rows(file, text), items, {"file": file.name, "sha256": digest})
+    return _make_task(
+        "--data", file.stem, _json_rows(f"--data: {file}, line", text), items, {"file": file.name, "sha256": digest}
+    )
 
 
 def hub_task(name: str, items: int | None = None) -> Task:
@@ -80,10 +137,10 @@ def _hub_rows(dataset: str, config: str | None, split: str) -> list[tuple[str, J
     return [(f"--task: {dataset}, row {number}", row) for number, row in enumerate(rows, 1)]
 
 
-def _json_rows(file: Path, text: str) -> Iterator[tuple[str, JsonRow]]:
+def _json_rows(prefix: str, text: str) -> Iterator[tuple[str, JsonRow]]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a text may contain other line separators
         if line.strip():
-            place = f"--data: {file}, line {number}"
+            place = f"{prefix} {number}"
             try:
                 row = json.loads(line)
                 json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair, such as "\ud800", is not text

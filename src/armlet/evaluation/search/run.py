@@ -1,0 +1,145 @@
+"""Tunes: searches settings on one part of the items. Confirms: measures the best one on the other part, once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from armlet.attachment.config import parse_layers
+from armlet.checkpoints.folder import ABACUS
+from armlet.checkpoints.given import Model, model_name
+from armlet.evaluation.conditions.conditions import make_treatments
+from armlet.evaluation.engines.local import Local
+from armlet.evaluation.options import AnswerOptions, refuse_sampling
+from armlet.evaluation.result import Findings, Study
+from armlet.evaluation.run import announce_power
+from armlet.evaluation.search.results import StudyArguments
+from armlet.evaluation.search.search import SEARCHED, Space
+from armlet.evaluation.search.study import (
+    confirm_study,
+    plan_confirmation,
+    plan_tuning,
+    read_study,
+    record_confirmation,
+    run_study,
+)
+from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks, task_sources
+from armlet.presentation.options import flattened
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.rows import Policy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@flattened
+def tune(
+    model: Model | None = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    *,
+    policy: Policy | str = "outward",
+    search: str | Sequence[str] | None = None,
+    layers: int | str | Sequence[int | str | Sequence[int]] = 0,
+    scope: str = "token",
+    site: str = "gate",
+    trials: int = 20,
+    task: TaskSource | Sequence[TaskSource] = ARITHMETIC,
+    items: int | None = None,
+    difficulty: int | None = None,
+    answers: AnswerOptions,
+    run: str | Path | None = None,
+    seed: int = 0,
+    dtype: str = "auto",
+    device: str | None = None,
+) -> Study:
+    """Searches settings of a policy on one half of the items; `confirm` measures the best one on the other half.
+
+    Args:
+        model: a folder, a hub id or a loaded causal language model; by default "abacus", a tiny one for arithmetic.
+        tokenizer: the tokenizer of a loaded model.
+        policy: the policy, with the settings that stay fixed.
+        search: one or two settings to search, such as "band,ceiling"; by default two that depend on the policy.
+        layers: one or several candidates: an index, several ("0,3"), a range ("0-5") or "all" each.
+        scope: values over which statistics are taken, as in `armlet.attach`.
+        site: where ARM acts in a layer, as in `armlet.attach`.
+        trials: number of trials in addition to those of the sensitivity map.
+        task: the tasks, as in `evaluate`.
+        items: items of each task, as in `evaluate`; about half of them are for tuning.
+        difficulty: difficulty of arithmetic.
+        answers: `max_new_tokens`, `system`, `allow_code` and `batch`, each as a keyword argument.
+        run: the study's folder; by default one in armlet-runs/ named after the study.
+        seed: seed of the search, of keyed noise and of random items.
+        dtype: dtype of the weights, as in `evaluate`.
+        device: device of the model, as in `evaluate`.
+
+    Returns:
+        All trials. After Ctrl-C, those that were finished.
+
+    Raises:
+        ArgumentError: an argument is unknown or out of range, or the study's test items have been used.
+        CheckpointError, UnsupportedModelError, AlreadyAttachedError, RunError: as in `evaluate`.
+        KeyboardInterrupt: Ctrl-C, before the first trial was finished.
+    """
+    (treatment,) = make_treatments(policy, scope=scope, site=site, seed=seed)
+    chosen = search.split(",") if isinstance(search, str) else search or SEARCHED[treatment.policy.name]
+    candidates = [layers] if isinstance(layers, int | str) else layers
+    parsed = [parse_layers(str(layer)) if isinstance(layer, int | str) else list(layer) for layer in candidates]
+    distinct = {str(layer): layer for layer in parsed}
+    space = Space(treatment, tuple(chosen), tuple(distinct.values()), trials, seed)
+    tasks = collect_tasks(task, items, difficulty, seed)
+    refuse_sampling(tasks, answers)
+    sources = task_sources(task)
+    arguments = StudyArguments(
+        model=None if model is None else model_name(model),
+        task=[source for source in sources if isinstance(source, str)],
+        data=[str(source) for source in sources if isinstance(source, Path)],
+        items=items,
+        difficulty=difficulty,
+        **vars(answers),
+        seed=seed,
+        dtype=dtype,
+        device=device,
+    )
+    plan = plan_tuning(arguments, tasks)
+    engine = Local(model or ABACUS, tokenizer, dtype=dtype, device=device, seed=seed)
+    announce_power(plan)
+    return run_study(space, plan, engine, arguments, Path(run) if run else None)
+
+
+def confirm(
+    study: Study | str | Path,
+    model: Model | None = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    *,
+    task: TaskSource | Sequence[TaskSource] | None = None,
+    out: str | Path | None = None,
+) -> Findings:
+    """Measures a study's best setting on its test items, with placebos; possible once, and recorded.
+
+    Args:
+        study: the result of `tune`, or its folder.
+        model: the study's model if it was passed to `tune` as a loaded one.
+        tokenizer: the tokenizer of a loaded model.
+        task: the study's items if they were passed to `tune` as dicts.
+        out: folder for the report; by default the study's run on the test items.
+
+    Raises:
+        ArgumentError: there is no finished study, its test items have been used, or its model or items changed.
+        CheckpointError, RunError: as in `evaluate`.
+        KeyboardInterrupt: Ctrl-C, before an item was answered under every condition.
+    """
+    folder = study.folder if isinstance(study, Study) else Path(study)
+    result = read_study(folder)
+    arguments = result.arguments
+    sources = task or [*(arguments.task or ()), *map(Path, arguments.data)]
+    if not sources:
+        raise ArgumentError(f"task: the items of {folder} were passed as objects; pass them again")
+    tasks = collect_tasks(sources, arguments.items, arguments.difficulty, arguments.seed)
+    plan = plan_confirmation(folder, result, tasks)
+    loading = {} if model else {"dtype": arguments.dtype, "device": arguments.device}
+    engine = Local(model or arguments.model or ABACUS, tokenizer, seed=arguments.seed, **loading)
+    announce_power(plan)
+    findings = confirm_study(folder, result, plan, engine)
+    findings.save(out or folder)
+    if not findings.interrupted:
+        record_confirmation(folder, result, findings)
+    return findings
