@@ -76,6 +76,7 @@ def generate(
     policies = parse_policies(policy, scope)
     if len(policies) != 1:
         raise ArgumentError(f"policy: expected one, to compare with the baseline, found {len(policies)}")
+    # Refused before the model is loaded, as far as the text shows what is wrong.
     place = {"layers": parse_layers(layers) if isinstance(layers, str) else layers, "scope": scope, "site": site}
     opened = load_or_use(model, tokenizer, dtype=dtype, device=device)
     refuse_attached(opened.model, "generate")
