@@ -53,7 +53,7 @@ def test_a_log_gets_a_line_soon_and_then_one_each_minute(shown, clock):
         for _ in range(5):
             clock[0] += LINE_SECONDS / 2
             tick(2)
-    lines = ["12 of 100, about 22 min left", "16 of 100, about 21 min left", "20 of 100, about 20 min left"]
+    lines = ["12 of 100", "16 of 100, about 21 min left", "20 of 100, about 20 min left"]
     assert shown.getvalue().splitlines() == [f"answering [a]: {line}" for line in lines]
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from armlet.answers.records import Answer, Parts, first_difference
 from armlet.answers.tables import answers_table
-from armlet.attachment.config import ARMLET_FILE
+from armlet.attachment.config import ARMLET_FILE, limited_layers
 from armlet.presentation.files import write_json
 from armlet.presentation.result import Result
 
@@ -62,6 +62,10 @@ class Answers(Result):
         """The answers side by side; the first token that differs is marked."""
         marked = "" if self.first_difference is None else ", »marked«"
         return [answers_table(self.columns(), self.outcome() + marked)]
+
+    def sentences(self) -> list[str]:
+        """The layers in which the policy's band had no effect."""
+        return limited_layers(self.armlet, self.report)
 
     def figure(self) -> "Figure":
         """The answers side by side; the common beginning is grey."""

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from armlet.attachment.sites import GATE, check_site
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise, Source
+from armlet.redistribution.outward import limited_by_share
 from armlet.redistribution.policies import make_policy, settings
 from armlet.redistribution.rows import Policy
 
@@ -98,6 +99,17 @@ def parse_config(content: object) -> AttachArguments:
     if site != GATE:
         arguments["site"] = site
     return arguments
+
+
+def limited_layers(content: Mapping[str, object], report: Mapping[Any, Mapping[str, Any]]) -> list[str]:
+    """Says in which layers the band of an `Outward` had no effect, from an `armlet.json` and `Attachment.report`."""
+    config, sentences = parse_config(dict(content)), list[str]()
+    for layer, counts in report.items():
+        if config["scope"] == "token" and counts["moved"]:
+            width = round(counts["moved"] / (counts["share_moved"] * counts["tokens"]))
+            sentence = limited_by_share(config["policy"], counts["share_moved"], width)
+            sentences += [f"layer {layer}: {sentence}"] if sentence else []
+    return sentences
 
 
 def _parse_noise(content: Mapping[str, object]) -> Source:

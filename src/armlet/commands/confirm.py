@@ -11,9 +11,10 @@ from armlet.commands.options import JsonOption, check_folder, show
 
 def confirm(
     study: Annotated[Path, Argument(help="The study's folder, from `armlet tune`.")],
-    out: Annotated[Path | None, Option(help="Folder for the report; the study's folder by default.")] = None,
+    out: Annotated[Path | None, Option(help="Folder for the report; the run in the study's folder by default.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a study's best setting on its test items, with placebos; possible once, and recorded."""
     check_folder(out or study)
-    show(evaluation.confirm(study, out=out), out or study, as_json)
+    findings = evaluation.confirm(study, out=out)
+    show(findings, out or findings.folder, as_json)

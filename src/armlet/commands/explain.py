@@ -9,7 +9,7 @@ from armlet import mechanism
 from armlet.commands import options
 from armlet.commands.options import folder_option, show
 from armlet.commands.policy_help import policy_option
-from armlet.mechanism.run import COUNTS, FILLER, POLICY
+from armlet.mechanism.run import COUNTS, EXPLAINED_POLICY, FILLER
 from armlet.prompts.fillers import SYSTEM, Position
 
 
@@ -36,5 +36,11 @@ def explain(
 ) -> None:
     """Measure filler tokens' effect on attention, gate and near-zero share, compared with a random sentence."""
     fillers = {"filler": filler or FILLER, "count": count, "position": position, "system": system}
-    asked = {"layers": layers, "policy": policy or POLICY, "prompt": prompts.texts(), **fillers, **vars(compute)}
+    asked = {
+        "layers": layers,
+        "policy": policy or EXPLAINED_POLICY,
+        "prompt": prompts.texts(),
+        **fillers,
+        **vars(compute),
+    }
     show(mechanism.explain(model, **asked), out, as_json, figures_key="figures")

@@ -54,12 +54,6 @@ def folder_option(help: str) -> Any:
     return Option(callback=check, help=help)
 
 
-def _real_device(device: str | None) -> str | None:
-    if device == "meta":
-        raise ArgumentError("--device: 'meta' has no values; use cpu or cuda")
-    return device
-
-
 ModelArgument = Annotated[
     str | None, Argument(callback=unslashed, help="A folder or hub id; SmolLM2-135M-Instruct by default.")
 ]
@@ -71,9 +65,7 @@ SeedOption = Annotated[int, Option(min=0, max=2**63 - 1, help="Seed of keyed noi
 DtypeOption = Annotated[
     str, Option(help="Dtype of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")
 ]
-DeviceOption = Annotated[
-    str | None, Option(callback=_real_device, help="Device that runs the model, such as cuda; the CPU by default.")
-]
+DeviceOption = Annotated[str | None, Option(help="Device that runs the model, such as cuda; the CPU by default.")]
 JsonOption = Annotated[bool, Option("--json", help="Print only the result, as JSON, to stdout.")]
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from armlet.evaluation.report.findings import Report
 from armlet.evaluation.report.page import write
-from armlet.evaluation.report.sentences import failed_checks
+from armlet.evaluation.report.sentences import bands_without_effect, failed_checks
 from armlet.evaluation.report.tables import summary_table
 from armlet.evaluation.search.results import StudyResult
 from armlet.evaluation.search.tables import trials_table
@@ -50,8 +50,8 @@ class Findings(Report, Result):
 
 
 def make_findings(report: Report, folder: Path | None = None, *, interrupted: bool = False) -> Findings:
-    """The findings of a report, after a note on stderr for each check that failed."""
-    for warning in failed_checks(report):
+    """The findings of a report, after a note on stderr for each check that failed and each band without effect."""
+    for warning in (*failed_checks(report), *bands_without_effect(report)):
         note(warning, style="yellow")
     return Findings(**vars(report), folder=folder, interrupted=interrupted)
 

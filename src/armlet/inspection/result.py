@@ -11,6 +11,7 @@ from armlet.inspection.tables import inspection_table
 from armlet.presentation.files import write_json
 from armlet.presentation.numbers import finite_or_none
 from armlet.presentation.result import Result
+from armlet.redistribution.outward import limited_by_share
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +43,11 @@ class Inspection(Result):
     def tables(self) -> list[Table]:
         """A row for each measure."""
         return [inspection_table(self.before, self.effects, self._title())]
+
+    def sentences(self) -> list[str]:
+        """The policies whose band had no effect."""
+        limits = [limited_by_share(e.policy, e.share_moved, self.width) for e in self.effects if self.scope == "token"]
+        return [sentence for sentence in limits if sentence]
 
     def _title(self) -> str:
         layer = "" if self.sample.layer is None else f", layer {self.sample.layer}"

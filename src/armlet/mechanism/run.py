@@ -23,7 +23,7 @@ from armlet.statistics.units import check_whole
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FILLER, COUNTS, POLICY = "/", (0, 10, 25, 40, 55, 70), "outward"  # defaults
+FILLER, COUNTS, EXPLAINED_POLICY = "/", (0, 10, 25, 40, 55, 70), "outward"  # defaults
 COUNT_DIGITS = len("99999")
 
 
@@ -35,7 +35,7 @@ def explain(
     filler: str | Sequence[str] = FILLER,
     count: int | str | Iterable[int] = COUNTS,
     position: Position = "between",
-    policy: Policy | str | Sequence[Policy | str] = POLICY,
+    policy: Policy | str | Sequence[Policy | str] = EXPLAINED_POLICY,
     system: str = SYSTEM,
     prompt: str | Sequence[str] = (),
     seed: int = 0,

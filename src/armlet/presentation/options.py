@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 from armlet.redistribution.errors import ArgumentError
 
-Value = TypeVar("Value")
+Returned = TypeVar("Returned")
 
 
 class OptionGroup:
@@ -45,7 +45,7 @@ def _check_value(name: str, value: Any, kind: Any, option: Any) -> None:
         raise ArgumentError(f"{name}: expected at least {low}{upper}, found {value!r}")
 
 
-def flattened(function: Callable[..., Value]) -> Callable[..., Value]:
+def flattened(function: Callable[..., Returned]) -> Callable[..., Returned]:
     """Replaces each parameter that is a group of options by the group's fields, as keyword arguments."""
     groups: dict[str, Any] = {}
     parameters: list[Parameter] = []
@@ -58,7 +58,7 @@ def flattened(function: Callable[..., Value]) -> Callable[..., Value]:
             parameters.append(parameter)
 
     @wraps(function)
-    def call(*args: Any, **values: Any) -> Value:
+    def call(*args: Any, **values: Any) -> Returned:
         filled = {
             name: group(**{field.name: values.pop(field.name) for field in fields(group) if field.name in values})
             for name, group in groups.items()

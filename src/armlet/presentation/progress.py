@@ -46,7 +46,8 @@ class _Counter:
     """Counts steps, and describes how far the work is."""
 
     def __init__(self, what: str, total: int, done: int) -> None:
-        self.what, self.total, self.done, self.before, self.start = what, total, done, done, monotonic()
+        self.what, self.total, self.done, self.start = what, total, done, monotonic()
+        self._first: tuple[float, int] | None = None  # time and number of steps at the end of the first ones
 
     def ticks(self, show: Callable[[], None], first: float, later: float) -> Tick:
         """A tick that calls `show` after `first` seconds, and then at most every `later` seconds."""
@@ -55,6 +56,7 @@ class _Counter:
         def tick(steps: int = 1, /) -> None:
             nonlocal due
             self.done += steps
+            self._first = self._first or (monotonic(), self.done)
             if monotonic() >= due:
                 due = monotonic() + later
                 show()
@@ -62,9 +64,10 @@ class _Counter:
         return tick
 
     def line(self) -> str:
-        """What is done, and how long the rest will take at the speed so far."""
+        """What is done, and how long the rest will take, without regard to the first step, which may compile."""
         text = f"{self.what}: {self.done:,} of {self.total:,}"
-        steps, seconds = self.done - self.before, monotonic() - self.start
+        start, done = self._first or (0, self.done)
+        steps, seconds = self.done - done, monotonic() - start
         return f"{text}, {duration(seconds / steps * (self.total - self.done))} left" if steps else text
 
     def html(self) -> str:
@@ -82,9 +85,10 @@ def duration(seconds: float) -> str:
 @contextmanager
 def _notebook_bar() -> Iterator[Callable[[str], None]]:
     """Yields a function that shows HTML in place of what it showed before; nothing stays after the block."""
-    from IPython.display import HTML, display  # pyright: ignore[reportMissingImports] - a notebook has it
+    from IPython.display import HTML, DisplayHandle  # pyright: ignore[reportMissingImports] - a notebook has it
 
-    handle = display(HTML(""), display_id=True)
+    handle = DisplayHandle()
+    handle.display(HTML(""))
     try:
         yield lambda html: handle.update(HTML(html))
     finally:

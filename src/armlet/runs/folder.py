@@ -19,7 +19,7 @@ from armlet.redistribution.errors import ArmletError
 RUNS = Path("armlet-runs")
 MANIFEST_FILE, ITEMS_FILE, LOCK_FILE = "manifest.json", "items.jsonl", "lock"
 MANIFEST_VERSION = 1
-OPTIONS = (
+OPTION_NAMES = (
     *("model", "dtype", "device", "seed", "batch", "items", "difficulty", "policy", "layers", "scope", "site"),
     *("samples", "temperature", "top_p", "max_new_tokens", "trials", "windows", "tokens", "calibration", "limit"),
 )
@@ -137,7 +137,7 @@ def readable(changes: Sequence[tuple[str, str]]) -> list[str]:
     options, rest = dict[str, str](), list[str]()
     for place, change in changes:
         name = place.rpartition(".")[2].partition("[")[0]
-        if name in OPTIONS:
+        if name in OPTION_NAMES:
             options.setdefault(name, f"--{name.replace('_', '-')} {change}")
         else:
             rest.append(f"{place} {change}")

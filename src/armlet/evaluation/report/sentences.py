@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from armlet.attachment.config import limited_layers
 from armlet.evaluation.report.findings import ConditionFindings, PairedComparison, PlannedPower, Report, TaskFindings
 from armlet.evaluation.search.results import best
 from armlet.evaluation.settings import ConditionSettings
@@ -130,6 +131,18 @@ def failed_checks(findings: Report) -> list[str]:
         for task in findings.tasks
         for check in (*placebo_checks(task), *arm_checks(task))
         if not check.ok
+    ]
+
+
+def bands_without_effect(report: Report) -> list[str]:
+    """The treatments whose band had no effect in a layer, because their share limited it in every row."""
+    treatments = {c.name: c.treatment for c in report.settings.conditions if isinstance(c.treatment, Mapping)}
+    return [
+        f"{task.name}: {condition.name}: {sentence}"
+        for task in report.tasks
+        for condition in task.conditions
+        if condition.role == "treated" and condition.name in treatments
+        for sentence in limited_layers(treatments[condition.name], condition.arm_counts())
     ]
 
 

@@ -15,6 +15,7 @@ from armlet.evaluation.run import announce_power
 from armlet.evaluation.search.results import StudyArguments
 from armlet.evaluation.search.search import SEARCHED, Space
 from armlet.evaluation.search.study import (
+    TEST_FOLDER,
     confirm_study,
     plan_confirmation,
     plan_tuning,
@@ -139,7 +140,7 @@ def confirm(
     engine = Local(model or arguments.model or ABACUS, tokenizer, seed=arguments.seed, **loading)
     announce_power(plan)
     findings = confirm_study(folder, result, plan, engine)
-    findings.save(out or folder)
+    findings.save(out or folder / TEST_FOLDER)
     if not findings.interrupted:
         record_confirmation(folder, result, findings)
     return findings
