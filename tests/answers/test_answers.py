@@ -202,7 +202,7 @@ def test_a_checkpoints_filters_decide_what_is_sampled():
 
 
 def test_an_empty_prompt_is_refused():
-    with pytest.raises(ArgumentError, match="a prompt is empty"):
+    with pytest.raises(ArgumentError, match="prompt: it is empty"):
         asked(prompt="")
 
 

@@ -692,7 +692,7 @@ def test_bad_input_leaves_stdout_empty_under_json_too(places, line):
 @pytest.mark.parametrize("command", ["inspect", "generate"])
 def test_an_empty_prompt_is_bad_input_even_where_a_template_adds_tokens(tmp_path, command, template):
     arguments = ["--prompt", ""] if command == "inspect" else [""]
-    refusal = "armlet: prompts: a prompt is empty; write a question\n"
+    refusal = f"armlet: {'--' * (command == 'inspect')}prompt: it is empty; write a question\n"
     assert run(command, save(tmp_path / "tiny", template=template), *arguments) == (2, "", refusal)
 
 

@@ -232,15 +232,15 @@ def test_every_contraction_that_may_be_chosen_can_be_kept(contraction, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--data", "absent.txt"), "data: absent.txt cannot be read (No such file or directory)"),
-        (("--data", "binary"), "data: binary is not a UTF-8 text"),
+        (("--data", "absent.txt"), "--data: absent.txt cannot be read (No such file or directory)"),
+        (("--data", "binary"), "--data: binary is not a UTF-8 text"),
         (
             ("--data", "text.txt", "--tokens", 100),
             "the text has 400 tokens, but 24 held-out and 4 calibration",
         ),
         (("--data", "text.txt", "--device", "meta"), "--device: 'meta' has no values"),
-        (("--tokens", 10**6), "tokens: expected at most "),
-        (("--dtype", "int8"), "dtype: expected auto, float32"),
+        (("--tokens", 10**6), "--tokens: expected at most "),
+        (("--dtype", "int8"), "--dtype: expected auto, float32"),
         (("--out", "text.txt"), "--out: text.txt cannot be written"),
     ],
 )

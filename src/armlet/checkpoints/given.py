@@ -9,7 +9,7 @@ from torch import nn
 
 from armlet.checkpoints.folder import ABACUS, abacus
 from armlet.checkpoints.identity import fingerprint, loaded_fingerprint, model_folder
-from armlet.checkpoints.pretrained import load
+from armlet.checkpoints.pretrained import check_device, load
 from armlet.presentation.terminal import note, working
 from armlet.redistribution.errors import ArgumentError
 
@@ -46,6 +46,7 @@ def load_or_use(
     if isinstance(model, nn.Module):
         check_loaded(model, None if dtype == "auto" else dtype, device)
         return NamedModel(model_name(model), model, required_tokenizer(tokenizer))
+    check_running_device(device)
     name, start = model_name(model), monotonic()
     with working(f"loading {name}"):
         folder = model_folder(name)
@@ -61,6 +62,13 @@ def check_loaded(model: nn.Module, dtype: str | None = None, device: str | None 
         raise ArgumentError("model: it is loaded, so it has its dtype and device; leave both out, or pass its path")
     if model.training:
         raise ArgumentError("model: it is in training mode, so its answers are random; call model.eval() first")
+
+
+def check_running_device(device: str | None) -> None:
+    """Raises ArgumentError if a model cannot run on a device here; on "meta" a model has no values."""
+    if device == "meta":
+        raise ArgumentError("device: 'meta' has no values; use cpu or cuda")
+    check_device(device)
 
 
 def model_name(model: Model) -> str:

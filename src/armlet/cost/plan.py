@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from armlet.checkpoints.given import Model, check_loaded, model_name
-from armlet.checkpoints.pretrained import check_device, parse_dtype
+from armlet.checkpoints.given import Model, check_loaded, check_running_device, model_name
+from armlet.checkpoints.pretrained import parse_dtype
 from armlet.cost.measure import Shapes
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.rows import Policy
@@ -34,7 +34,7 @@ class CostPlan:
             number = getattr(self, name)
             if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < low):
                 raise ArgumentError(f"{name}: expected an integer of at least {low}, found {number!r}")
-        check_device(self.device)
+        check_running_device(self.device)
         parse_dtype(self.dtype)
         if isinstance(self.model, nn.Module):
             check_loaded(self.model, None if self.dtype == MODEL_DTYPE else self.dtype, self.device)

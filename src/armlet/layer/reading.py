@@ -10,8 +10,8 @@ from torch import nn
 
 from armlet.checkpoints.checkpoint import open_checkpoint
 from armlet.checkpoints.folder import named_folder
-from armlet.checkpoints.given import Model, model_name, required_tokenizer
-from armlet.checkpoints.pretrained import check_device, download, load_tokenizer, parse_dtype
+from armlet.checkpoints.given import Model, check_running_device, model_name, required_tokenizer
+from armlet.checkpoints.pretrained import download, load_tokenizer, parse_dtype
 from armlet.layer.decoder import Layer1
 from armlet.layer.options import Options, read_options
 from armlet.presentation.terminal import working
@@ -49,7 +49,7 @@ def open_model(
 
     Raises the errors of `Layer1.from_checkpoint`, and ArgumentError for a loaded model without its tokenizer.
     """
-    check_device(device)
+    check_running_device(device)
     name, weights_dtype = model_name(model), parse_dtype(dtype)
     if isinstance(model, nn.Module):
         tokenizer = required_tokenizer(tokenizer)

@@ -59,7 +59,7 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
     Raises ArgumentError if the prompt is empty or has no tokens, or the chat template cannot be used.
     """
     if not prompt:
-        raise ArgumentError("prompts: a prompt is empty; write a question")  # a template would add tokens to it
+        raise ArgumentError("prompt: it is empty; write a question")  # a template would add tokens to it
     if tokenizer.chat_template is None:
         encoded: Any = tokenizer(prompt, return_tensors="pt")
     else:
