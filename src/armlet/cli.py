@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = application()(arguments or ["--help"], prog_name="armlet", standalone_mode=False)
         # Typer returns this code after a Ctrl-C that no command caught; a command with partial results exits itself.
         if code == INTERRUPTED:
-            note("interrupted: nothing was finished")
+            note("interrupted: there is no result")
         sys.exit(code)
     except TyperException as error:
         _fail(error.format_message())

@@ -543,7 +543,7 @@ def test_ctrl_c_in_inspect_shows_the_prompts_so_far(folder, monkeypatch):
 def test_ctrl_c_before_the_first_prompt_leaves_nothing(folder, monkeypatch):
     interrupt_inspection(monkeypatch, 0)
     code, out, err = run("inspect", folder, "--prompt", PROMPTS[0])
-    assert (code, out, err) == (130, "", "interrupted: nothing was finished\n")
+    assert (code, out, err) == (130, "", "interrupted: there is no result\n")
     assert list(Path().iterdir()) == []
 
 
@@ -556,7 +556,7 @@ def test_ctrl_c_elsewhere_ends_with_one_line(folder, monkeypatch, place):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"armlet.{place}", press)
-    assert run("inspect", folder, "--prompt", PROMPTS[0]) == (130, "", "interrupted: nothing was finished\n")
+    assert run("inspect", folder, "--prompt", PROMPTS[0]) == (130, "", "interrupted: there is no result\n")
 
 
 # bad input

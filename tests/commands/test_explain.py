@@ -188,7 +188,7 @@ def test_what_the_first_figure_shows_is_in_the_json(folder):
 
 def test_ctrl_c_before_the_first_layer_is_finished_leaves_nothing(folder, monkeypatch):
     interrupt(monkeypatch, after=0)
-    assert run("explain", folder, *ASKED) == (130, "", "interrupted: nothing was finished\n")
+    assert run("explain", folder, *ASKED) == (130, "", "interrupted: there is no result\n")
     assert list(Path().iterdir()) == []
 
 

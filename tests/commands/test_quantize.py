@@ -122,7 +122,7 @@ def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(whole, folder, 
     monkeypatch.setattr("armlet.precision.measure.Bench.run", interrupted)
     code, out, err = run("quantize", folder, *ASKED, "--out", "here", "--json")
     assert (code, out) == (130, "")
-    assert err == "interrupted: the same command resumes the run in here\n"
+    assert err == "interrupted: the same command resumes the run in here\ninterrupted: there is no result\n"
     assert numbers(result("quantize", folder, *ASKED, "--out", "here")) == numbers(whole[0])
     keys = [trial.key for trial in calls]
     assert len(keys) == len(set(keys)) + 1  # the one that was cut off is run again, and no other
@@ -156,7 +156,7 @@ def test_ctrl_c_before_the_first_code_is_complete_shows_no_result(folder, monkey
     monkeypatch.setattr("armlet.precision.measure.Bench.run", interrupted)
     code, out, err = run("quantize", folder, *ASKED, "--out", "here")
     assert (code, out) == (130, "")
-    assert err == "interrupted: the same command resumes the run in here\n"
+    assert err == "interrupted: the same command resumes the run in here\ninterrupted: there is no result\n"
 
 
 @pytest.mark.slow
@@ -201,7 +201,7 @@ def test_a_folder_named_with_a_slash_at_its_end_is_the_same_run(whole, folder, m
 
 @pytest.mark.slow
 def test_without_a_terminal_there_is_a_line_of_progress_now_and_then(folder, monkeypatch):
-    monkeypatch.setattr("armlet.presentation.progress.FIRST_LINE_SECONDS", 0)
+    monkeypatch.setattr("armlet.presentation.terminal.FIRST_LINE_SECONDS", 0)
     monkeypatch.setattr("armlet.presentation.progress.LINE_SECONDS", 0)
     err = run("quantize", folder, *ASKED, "--out", "here", "--json")[2].splitlines()
     journal = Path("here/items.jsonl")
