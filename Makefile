@@ -55,8 +55,8 @@ lint: $(INSTALLED)
 test: $(MODEL) lint
 	ARMLET_REQUIRE_MODEL=1 $(BIN)/pytest
 
-# Tests that build a model, use a real one, or compile ARM; the extra lm-eval has its own bounds.
-MODEL_TESTS = $(filter-out tests/integrations/test_lm_eval.py,\
+# Tests that build a model, use a real one, or compile ARM; the extra lm-eval and the notebook have their own bounds.
+MODEL_TESTS = $(filter-out tests/integrations/test_lm_eval.py tests/examples/test_notebook.py,\
 	$(shell grep -rlE --include "test_*.py" "families|tiny_checkpoints|smollm2|abacus|transformers|torch.compile" tests))
 
 test-oldest: $(MODEL) $(OLDEST)/installed

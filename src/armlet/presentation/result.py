@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NOTEBOOK_CHARACTERS, NOTEBOOK_DPI = 110, 110  # width of a table, and resolution of a figure
+TABLE_HTML = '<pre style="font-family:monospace;white-space:pre;overflow-x:auto;line-height:1.3">{code}</pre>'
 
 
 class Result(ABC):
@@ -56,14 +57,14 @@ class Result(ABC):
         return grid
 
     def __repr__(self) -> str:
-        console = Console(file=io.StringIO(), record=True)
+        console = Console(file=io.StringIO(), record=True, force_jupyter=False)
         console.print(*self.tables())
         return "\n".join([console.export_text().rstrip("\n"), *self.sentences()])
 
     def _repr_html_(self) -> str:
-        console = Console(file=io.StringIO(), record=True, width=NOTEBOOK_CHARACTERS)
+        console = Console(file=io.StringIO(), record=True, force_jupyter=False, width=NOTEBOOK_CHARACTERS)
         console.print(*self.tables())
-        text = console.export_html(inline_styles=True, code_format='<pre style="line-height:1.3">{code}</pre>')
+        text = console.export_html(inline_styles=True, code_format=TABLE_HTML)
         return "".join([text, *(f"<p>{escape(sentence)}</p>" for sentence in self.sentences()), self._figure_html()])
 
     def _figure_html(self) -> str:

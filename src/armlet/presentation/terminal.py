@@ -15,7 +15,7 @@ notes = Console(stderr=True)
 
 def note(text: str, *, style: str | None = None) -> None:
     """Prints a line on stderr, without markup or line breaks of its own."""
-    notes.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    notes.print(text, style=style, markup=False, highlight=False, soft_wrap=not notes.is_jupyter)
 
 
 @contextmanager
