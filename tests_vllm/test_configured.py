@@ -11,7 +11,7 @@ from vllm.exceptions import VLLMValidationError
 
 from armlet import Inward, Outward, attach, load_config
 from armlet.integrations.vllm.settings import check_config
-from armlet.precision.findings import save_setting
+from armlet.precision.result import save_setting
 from armlet.precision.measure import Contraction
 from armlet.redistribution.errors import ArmletError
 from engines import engine, greedy, hugging_face, tokens_of
