@@ -11,8 +11,8 @@ from vllm.exceptions import VLLMValidationError
 
 from armlet import Inward, Outward, attach, load_config
 from armlet.integrations.vllm.settings import check_config
-from armlet.precision.result import save_setting
 from armlet.precision.measure import Contraction
+from armlet.precision.result import save_setting
 from armlet.redistribution.errors import ArmletError
 from engines import engine, greedy, hugging_face, tokens_of
 from families import prompt
