@@ -47,7 +47,7 @@ def test_a_setting_that_quantize_writes_is_served(tiny_model, tmp_path):
     with attach(model, **load_config(setting)):
         treated = hugging_face(model, PROMPTS, 24)
     assert treated != hugging_face(model, PROMPTS, 24)
-    with engine(folder, setting) as llm:
+    with engine(folder, str(setting)) as llm:
         assert tokens_of(greedy(llm, PROMPTS, 24)) == treated
 
 
