@@ -46,6 +46,10 @@ class EngineOptions:
         """The batch size; None for the plan's default."""
         return SERVED_BATCH if self.engine == "vllm" else None
 
+    def named(self, model: str | None) -> dict[str, str | None]:
+        """The name of the model that runs; vLLM runs the embedded one by default, as this process does."""
+        return {"model": model or (ABACUS if self.engine == "vllm" else None)}
+
     def check(self, context: Context, compute: ComputeOptions, *, stated: bool) -> None:
         """Refuses options that would have no effect or would be wrong; `stated`: --policy or --config is present."""
         if self.treated_endpoint and not self.endpoint:

@@ -55,13 +55,15 @@ def evaluate(
     engine.check(context, compute, stated=bool(treatment.policy or treatment.config))
     place = {"layers": treatment.layers, "scope": treatment.scope, "site": treatment.site}
     groups = vars(filler) | vars(comparison) | vars(replace(answers, batch=answers.batch or engine.batch))
+    runner = vars(compute)
+    if not engine.is_local:
+        runner = {"seed": compute.seed, "engine": partial(engine.open, selection.model, compute)}
     findings = evaluation.evaluate(
         treatments=treatment.treatments(served=bool(engine.endpoint)),
-        engine=None if engine.is_local else partial(engine.open, selection.model, compute),
         run=run,
-        **selection.arguments(),
+        **selection.arguments() | engine.named(selection.model),
         **place,
         **groups,
-        **vars(compute),
+        **runner,
     )
     show(findings, out or findings.folder, as_json)

@@ -25,10 +25,9 @@ class FillerOptions(OptionGroup):
 
     def fillings(self) -> list[Filling]:
         """One filling for each distinct filler; raises ArgumentError for options that would have no effect."""
-        texts = [self.filler] if isinstance(self.filler, str) else self.filler or []
-        if not texts:
-            self.refuse_changed("applies to a filler, and there is none")
-        return [Filling(Filler(text, self.count), self.position) for text in dict.fromkeys(texts)]
+        if not self.filler:
+            self.refuse_changed("applies to a filler, and there is none", "count", "position")
+        return [Filling(Filler(text, self.count), self.position) for text in dict.fromkeys(self.filler or ())]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,13 @@ from armlet.evaluation.batches import run_and_analyse
 from armlet.evaluation.conditions.conditions import Condition, TreatmentSource, make_treatments
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.engines.local import Local
-from armlet.evaluation.options import ConditionOptions, FillerOptions, GradedAnswerOptions, refuse_sampling
+from armlet.evaluation.options import (
+    AnswerOptions,
+    ConditionOptions,
+    FillerOptions,
+    GradedAnswerOptions,
+    refuse_sampling,
+)
 from armlet.evaluation.plan import Plan, make_plan, servable_conditions
 from armlet.evaluation.report.analysis import count_judged, planned_power
 from armlet.evaluation.report.sentences import power_announcement
@@ -19,8 +25,9 @@ from armlet.evaluation.result import Findings
 from armlet.evaluation.settings import ConditionSettings
 from armlet.evaluation.tasks.problems import Task
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks
-from armlet.presentation.options import flattened
 from armlet.presentation.terminal import note
+from armlet.prompts.fillers import Position
+from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,7 +36,6 @@ OpenEngine = Callable[[Sequence[Condition], Sequence[Task]], Engine]
 """Opens an engine other than a model in this process for these conditions and tasks, such as `Endpoint(url, ...)`."""
 
 
-@flattened
 def evaluate(
     model: Model | None = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
@@ -41,9 +47,20 @@ def evaluate(
     task: TaskSource | Sequence[TaskSource] = ARITHMETIC,
     items: int | None = None,
     difficulty: int | None = None,
-    filler: FillerOptions,
-    comparison: ConditionOptions,
-    answers: GradedAnswerOptions,
+    filler: str | Sequence[str] | None = FillerOptions.filler,
+    count: int = FillerOptions.count,
+    position: Position = FillerOptions.position,
+    samples: int = ConditionOptions.samples,
+    temperature: float = ConditionOptions.temperature,
+    top_p: float = ConditionOptions.top_p,
+    best_of: int = ConditionOptions.best_of,
+    combine: bool = ConditionOptions.combine,
+    placebos: bool = ConditionOptions.placebos,
+    max_new_tokens: int | None = AnswerOptions.max_new_tokens,
+    system: str | None = AnswerOptions.system,
+    allow_code: bool = AnswerOptions.allow_code,
+    batch: int | None = AnswerOptions.batch,
+    grader: str = GradedAnswerOptions.grader,
     engine: OpenEngine | None = None,
     run: str | Path | None = None,
     seed: int = 0,
@@ -66,10 +83,22 @@ def evaluate(
             dicts with "question" and "answer", or with "question", "choices" and "gold".
         items: items of each task, by default all, or 2,000 for arithmetic.
         difficulty: difficulty of arithmetic.
-        filler: `filler` (texts), `count` (tokens of each) and `position`, each as a keyword argument.
-        comparison: `samples`, `temperature`, `top_p`, `best_of`, `combine` and `placebos`, likewise.
-        answers: `max_new_tokens`, `system`, `allow_code`, `batch` and `grader`, likewise.
-        engine: opens another engine than a model in this process, such as a server; it cannot run gate placebos.
+        filler: one or several texts; each adds a condition with this filler in the prompts and without ARM.
+        count: number of tokens of each filler.
+        position: "before" the system prompt, "between" it and the question, at the question's "end", or "random" in it.
+        samples: answers to each item under every condition.
+        temperature: of sampling; 0 for greedy answers.
+        top_p: probability mass that sampling keeps.
+        best_of: adds a vote over this number of sampled answers; 0 for none.
+        combine: adds each policy with each filler, and all of them with `best_of`.
+        placebos: adds identity, draw-only, matched, and a change of temperature.
+        max_new_tokens: maximum length of an answer; by default it depends on the task.
+        system: the system prompt; by default it depends on the task.
+        allow_code: whether model-written programs may run, in a sandbox.
+        batch: batch size in items; it may slightly change results.
+        grader: "math-verify", or "released", the paper's, for comparison.
+        engine: opens another engine than a model in this process, such as a server; it cannot run gate placebos. `model`
+            is then only a name, and "abacus" gets its prompts without a system prompt.
         run: the run folder; by default one in armlet-runs/ named after the run.
         seed: seed of keyed noise, random items and sampling.
         dtype: dtype of the weights: "auto" (the model's), "float32", "bfloat16", "float16" or "float64".
@@ -85,15 +114,21 @@ def evaluate(
         RunError: the folder contains another run.
         KeyboardInterrupt: Ctrl-C, before an item was answered under every condition.
     """
-    fillings = filler.fillings()
+    comparison = ConditionOptions(samples, temperature, top_p, best_of, combine, placebos)
+    answers = GradedAnswerOptions(max_new_tokens, system, allow_code, batch, grader)
+    fillers = [filler] if isinstance(filler, str) else [*(filler or ())]
+    fillings = FillerOptions(fillers, count, position).fillings()
+    if engine and (tokenizer, dtype, device) != (None, "auto", None):
+        raise ArgumentError("tokenizer, dtype, device: the engine has its own; leave them out")
     chosen = make_treatments(treatments, layers=layers, scope=scope, site=site, seed=seed)
     tasks = collect_tasks(task, items, difficulty, seed)
     refuse_sampling(tasks, answers, comparison)
     compared, left_out = comparison.conditions(chosen, fillings), []
     if engine:
         compared, left_out = servable_conditions(compared, tasks)
-    settings = vars(answers) | {"top_p": comparison.top_p, "seed": seed}
-    plan = make_plan(tasks, compared, built_in=model_name(model or ABACUS) == ABACUS, **settings)
+    settings = vars(answers) | {"top_p": top_p, "seed": seed}
+    is_built_in = not engine if model is None else model_name(model) == ABACUS
+    plan = make_plan(tasks, compared, built_in=is_built_in, **settings)
     if engine:
         opened = engine(compared, tasks)
     else:

@@ -24,7 +24,6 @@ from armlet.evaluation.search.study import (
     run_study,
 )
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks, task_sources
-from armlet.presentation.options import flattened
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.rows import Policy
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@flattened
 def tune(
     model: Model | None = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
@@ -46,7 +44,10 @@ def tune(
     task: TaskSource | Sequence[TaskSource] = ARITHMETIC,
     items: int | None = None,
     difficulty: int | None = None,
-    answers: AnswerOptions,
+    max_new_tokens: int | None = AnswerOptions.max_new_tokens,
+    system: str | None = AnswerOptions.system,
+    allow_code: bool = AnswerOptions.allow_code,
+    batch: int | None = AnswerOptions.batch,
     run: str | Path | None = None,
     seed: int = 0,
     dtype: str = "auto",
@@ -66,7 +67,10 @@ def tune(
         task: the tasks, as in `evaluate`.
         items: items of each task, as in `evaluate`; about half of them are for tuning.
         difficulty: difficulty of arithmetic.
-        answers: `max_new_tokens`, `system`, `allow_code` and `batch`, each as a keyword argument.
+        max_new_tokens: maximum length of an answer; by default it depends on the task.
+        system: the system prompt; by default it depends on the task.
+        allow_code: whether model-written programs may run, in a sandbox.
+        batch: batch size in items; it may slightly change results.
         run: the study's folder; by default one in armlet-runs/ named after the study.
         seed: seed of the search, of keyed noise and of random items.
         dtype: dtype of the weights, as in `evaluate`.
@@ -80,6 +84,7 @@ def tune(
         CheckpointError, UnsupportedModelError, AlreadyAttachedError, RunError: as in `evaluate`.
         KeyboardInterrupt: Ctrl-C, before the first trial was finished.
     """
+    answers = AnswerOptions(max_new_tokens, system, allow_code, batch)
     (treatment,) = make_treatments(policy, scope=scope, site=site, seed=seed)
     chosen = search.split(",") if isinstance(search, str) else search or SEARCHED[treatment.policy.name]
     candidates = [layers] if isinstance(layers, int | str) else layers
