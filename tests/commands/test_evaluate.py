@@ -116,7 +116,7 @@ def test_ctrl_c_leaves_a_partial_report_of_paired_items(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Local, "answer", interrupted)
         code, out, err = run("evaluate", *FEW, "--run", "here")
-    assert (code, "interrupted: this is what there is" in err) == (130, True)
+    assert (code, "interrupted: the same command or call resumes the run in" in err) == (130, True)
     assert "3 of 6" in out or json.loads(Path("here/report.json").read_text())["tasks"][0]["items"] == 3
     assert result("evaluate", *FEW, "--run", "here") == whole
 
@@ -127,7 +127,7 @@ def test_ctrl_c_before_anything_is_closed_leaves_no_report(monkeypatch):
 
     monkeypatch.setattr("armlet.evaluation.engines.local.Local.answer", interrupted)
     code, out, err = run("evaluate", *FEW, "--run", "here")
-    assert (code, out, "nothing was finished" in err) == (130, "", True)
+    assert (code, out, "there is no result" in err) == (130, "", True)
     assert not Path("here/report.json").exists()
 
 

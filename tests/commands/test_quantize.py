@@ -122,7 +122,7 @@ def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(whole, folder, 
     monkeypatch.setattr("armlet.precision.measure.Bench.run", interrupted)
     code, out, err = run("quantize", folder, *ASKED, "--out", "here", "--json")
     assert (code, out) == (130, "")
-    assert err == "interrupted: the same command resumes the run in here\ninterrupted: there is no result\n"
+    assert err == "interrupted: the same command or call resumes the run in here\ninterrupted: there is no result\n"
     assert numbers(result("quantize", folder, *ASKED, "--out", "here")) == numbers(whole[0])
     keys = [trial.key for trial in calls]
     assert len(keys) == len(set(keys)) + 1  # the one that was cut off is run again, and no other
@@ -156,7 +156,7 @@ def test_ctrl_c_before_the_first_code_is_complete_shows_no_result(folder, monkey
     monkeypatch.setattr("armlet.precision.measure.Bench.run", interrupted)
     code, out, err = run("quantize", folder, *ASKED, "--out", "here")
     assert (code, out) == (130, "")
-    assert err == "interrupted: the same command resumes the run in here\ninterrupted: there is no result\n"
+    assert err == "interrupted: the same command or call resumes the run in here\ninterrupted: there is no result\n"
 
 
 @pytest.mark.slow

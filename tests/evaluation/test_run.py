@@ -74,6 +74,7 @@ def test_a_study_and_its_confirmation_are_those_of_the_commands(loaded):
         confirm(study)
     assert {path.name for path in study.save("files")} == {
         "armlet.json",
+        "study.json",
         "trials.csv",
         "sensitivity.png",
         "sensitivity.svg",

@@ -157,7 +157,7 @@ def test_ctrl_c_returns_the_finished_schemes_or_raises_if_there_are_none(loaded,
     partial = quantize(*loaded, text=TEXT, run="run", **SMALL)
     assert partial.interrupted
     assert {str(row.scheme) for row in partial.rows} == {"None", "int8 static"}
-    assert capsys.readouterr().err.count("interrupted: the same command resumes the run in run\n") == 2
+    assert capsys.readouterr().err.count("interrupted: the same command or call resumes the run in run\n") == 2
     partial._repr_html_()
     last = None
     assert not quantize(*loaded, text=TEXT, run="run", **SMALL).interrupted

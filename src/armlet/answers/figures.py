@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from armlet.answers.records import Parts
-from armlet.presentation.style import COLOURS, GREY, style
+from armlet.presentation.style import COLOURS, GREY, NotebookFigure, style
 
 WIDTH, MARGIN, LINE_HEIGHT = 7.2, 0.12, 0.13  # inches
 COLUMN_CHARACTERS, PROMPT_CHARACTERS = 56, 96  # per line, for the font size of `style`
@@ -50,7 +50,7 @@ class _Page:
 
     def __init__(self, lines: float) -> None:
         self.height = 2 * MARGIN + lines * LINE_HEIGHT  # inches
-        self.figure = Figure(figsize=(WIDTH, self.height))
+        self.figure = NotebookFigure(figsize=(WIDTH, self.height))
 
     def write(self, text: str, column: int, line: float, **look: Any) -> None:
         x = (MARGIN + column * WIDTH / 2) / WIDTH

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from armlet.cost.findings import FunctionRow, Measurements, ModelTimes
 from armlet.cost.measure import PLACEMENTS
-from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
+from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, NotebookFigure, style
 
 TIMED_OPERATIONS = {
     "literal": ("the literal algorithm", GREY),
@@ -22,7 +22,7 @@ def draw_cost(cost: Measurements) -> Figure:
     dtypes = list(dict.fromkeys(row.dtype for row in cost.function))
     widths = [*([len(dtypes)] if dtypes else []), *([1] if cost.model else [])]
     with style():
-        figure = Figure(figsize=(1.2 + 3.2 * sum(widths), 3.4), layout="constrained")
+        figure = NotebookFigure(figsize=(1.2 + 3.2 * sum(widths), 3.4), layout="constrained")
         parts = list(figure.subfigures(1, len(widths), squeeze=False, width_ratios=widths).flat)
         figure.suptitle(f"{cost.policy.name}, backend {cost.backend}\n{cost.processor}", fontsize=8)
         if dtypes:

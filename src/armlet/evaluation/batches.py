@@ -82,7 +82,7 @@ def run_and_analyse(plan: Plan, engine: Engine, folder: Path | None = None) -> F
             run(plan, engine, journal, tick)
         with working("analysing"):
             report = analyse_run(journal, plan.tasks, EQUAL)
-    return make_findings(report, folder, interrupted=keep_partial(interruption, report.tasks))
+    return make_findings(report, folder, interrupted=keep_partial(interruption, report.tasks, folder))
 
 
 def _generate_answers(batch: BatchRun, engine: Engine, plan: Plan) -> list[Record]:

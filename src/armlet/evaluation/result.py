@@ -10,7 +10,7 @@ from armlet.evaluation.report.findings import Report
 from armlet.evaluation.report.page import write
 from armlet.evaluation.report.sentences import bands_without_effect, failed_checks
 from armlet.evaluation.report.tables import summary_table
-from armlet.evaluation.search.results import StudyResult
+from armlet.evaluation.search.results import STUDY_FILE, StudyResult
 from armlet.evaluation.search.tables import trials_table
 from armlet.presentation.files import csv_text, write_json, write_text
 from armlet.presentation.result import Result
@@ -68,6 +68,8 @@ class Study(StudyResult, Result):
 
     def sentences(self) -> list[str]:
         """What to do next."""
+        if self.interrupted:
+            return [f"the search was interrupted: the same call resumes it in {self.folder}, before armlet confirm"]
         advice = "the best setting looks better than it is on the items that chose it; on the others: armlet confirm"
         return [f"{advice} {self.folder}"]
 
@@ -80,11 +82,12 @@ class Study(StudyResult, Result):
         return draw_map(searched) if searched else draw_curve(self.trials, self.searched[0], title=title)
 
     def save(self, directory: str | Path) -> list[Path]:
-        """Writes the best setting as armlet.json, trials.csv, and the figure as sensitivity.png and sensitivity.svg."""
+        """Writes study.json, trials.csv, the best setting as armlet.json, and sensitivity.png and sensitivity.svg."""
         from armlet.presentation.style import save
 
         folder = Path(directory)
         return [
+            write_json(folder / STUDY_FILE, self.to_dict()),
             write_text(folder / "trials.csv", csv_text([trial.to_dict() for trial in self.trials])),
             write_json(folder / "armlet.json", self.armlet),
             *save(self.figure(), folder, "sensitivity"),

@@ -97,8 +97,8 @@ def evaluate(
         allow_code: whether model-written programs may run, in a sandbox.
         batch: batch size in items; it may slightly change results.
         grader: "math-verify", or "released", the paper's, for comparison.
-        engine: opens another engine than a model in this process, such as a server; it cannot run gate placebos. `model`
-            is then only a name, and "abacus" gets its prompts without a system prompt.
+        engine: opens another engine than a model in this process, such as a server, which runs no gate placebos;
+            `model` is then only a name.
         run: the run folder; by default one in armlet-runs/ named after the run.
         seed: seed of keyed noise, random items and sampling.
         dtype: dtype of the weights: "auto" (the model's), "float32", "bfloat16", "float16" or "float64".

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from armlet.inspection.diagram import DIAGRAM_INK, draw_layer
 from armlet.inspection.records import Panel
-from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
+from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, NotebookFigure, style
 from armlet.redistribution.order import MAD_TO_SIGMA
 
 BEFORE_FILL, GONE_FILL, ZOOM_FILL = "#d6d6d6", "#8c8c8c", "#f1f1f1"
@@ -43,7 +43,7 @@ def draw_inspection(
     upper row in units of the gate, extended to include values outside it.
     """
     with style():
-        figure = Figure(figsize=(7.2, 5.85), layout=ConstrainedLayoutEngine(wspace=0.06))
+        figure = NotebookFigure(figsize=(7.2, 5.85), layout=ConstrainedLayoutEngine(wspace=0.06))
         look = {"x": 0.01, "ha": "left", "fontsize": 9, "weight": "bold", "color": DIAGRAM_INK}
         # Dollar signs in a model's name do not start a formula.
         figure.suptitle(fill(title, TITLE_CHARACTERS), parse_math=False, **look)

@@ -40,6 +40,8 @@ def inspect(
 ) -> Inspection:
     """Measures each policy's effect on the activated gate of one layer; layers above it are not read.
 
+    The gates before are those of the model without ARM, also if ARM is attached to a loaded model.
+
     Args:
         model: a folder, a hub id or a loaded causal language model; SmolLM2-135M-Instruct by default.
         tokenizer: the tokenizer of a loaded model.

@@ -16,7 +16,7 @@ from armlet.mechanism.classes import CLASSES
 from armlet.mechanism.layers import LayerFindings, Setup
 from armlet.mechanism.measure import QUANTITIES, fit_affine
 from armlet.mechanism.records import NO_TREATMENT, ClassShare, QuantityChange, treatment_of
-from armlet.presentation.style import COLOURS, GREY, style
+from armlet.presentation.style import COLOURS, GREY, NotebookFigure, style
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, Prompt
 
 WITHOUT, FILLED, CONTROL, FILLER_SHADE = "#0072B2", "#D55E00", "#7f7f7f", "#fbe3d6"
@@ -59,7 +59,7 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
     without, filled = (attention.numpy() for attention in received)
     filler_slice = slice(prompt.insert_at, prompt.insert_at + filler.count)
     with style():
-        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+        figure = NotebookFigure(figsize=(7.2, 4.4), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharey=True)
         title = f"Attention that a token receives from the prompt's own later tokens, layer {layer}, mean over heads"
         figure.suptitle(title, fontsize=9)
@@ -90,7 +90,7 @@ def draw_affine(filler: Filler, attention: tuple[Tensor, Tensor], *, layer: int,
     share, fitted = sizes**2 / (sizes**2).sum(), fit.scale * before + fit.shift
     a, b, c = ((values.numpy() - stacked.mean(axis=0)) @ directions[:2].T for values in (before, after, fitted))
     with style():
-        figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+        figure = NotebookFigure(figsize=(4.6, 4.2), layout="constrained")
         axes = figure.subplots()
         axes.quiver(*a.T, *(b - a).T, angles="xy", scale_units="xy", scale=1, color="#bbbbbb", width=0.0025, zorder=1)
         axes.scatter(*a.T, s=14, color=WITHOUT, label="A, without filler", zorder=2)
@@ -109,7 +109,7 @@ def draw_counts(changes: Sequence[QuantityChange], *, layer: int) -> Figure:
     kinds, max_count = list(dict.fromkeys(change.filler for change in changes)), max(change.count for change in changes)
     colours = dict(zip(kinds, cycle((FILLED, *OTHER_FILLERS)), strict=False)) | {RANDOM_SENTENCE: CONTROL}
     with style():
-        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+        figure = NotebookFigure(figsize=(7.2, 3.6), layout="constrained")
         figure.suptitle(f"Effect of filler in layer {layer} by number of tokens (95 % intervals)", fontsize=9)
         for axes, quantity in zip(figure.subplots(2, 4).flat, DRAWN_QUANTITIES, strict=True):
             selected = [change for change in changes if (change.layer, change.quantity) == (layer, quantity)]
@@ -132,7 +132,7 @@ def draw_layers(changes: Sequence[QuantityChange]) -> Figure:
     kinds = list(dict.fromkeys(change.filler for change in changes))
     count, rows = max(change.count for change in changes), len({change.layer for change in changes})
     with style():
-        figure = Figure(figsize=(3.6 * len(kinds), 1.5 + 0.17 * rows), layout="constrained")
+        figure = NotebookFigure(figsize=(3.6 * len(kinds), 1.5 + 0.17 * rows), layout="constrained")
         figure.suptitle(
             "Values with filler. Red: increase, blue: decrease, pale: smaller than others in the column,\n"
             "grey: the interval of the change contains 0, or there is none",
@@ -185,7 +185,7 @@ def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, lay
     names = [name for name in CLASSES if (name, NO_TREATMENT) in cells]
     width = 0.8 / (1 + len(treatments))
     with style():
-        figure = Figure(figsize=(5.6, 3.2), layout="constrained")
+        figure = NotebookFigure(figsize=(5.6, 3.2), layout="constrained")
         axes = figure.subplots()
         for index, treatment in enumerate([NO_TREATMENT, *treatments]):
             middle = np.arange(len(names)) + (index + 0.5) * width - 0.4

@@ -44,6 +44,8 @@ def explain(
 ) -> Explanation:
     """Measures filler tokens' effect on attention, gate and near-zero share, compared with a random sentence.
 
+    The layers are those of the model without ARM, also if ARM is attached to a loaded model.
+
     Args:
         model: a folder, a hub id or a loaded causal language model; SmolLM2-135M-Instruct by default.
         tokenizer: the tokenizer of a loaded model.

@@ -11,7 +11,7 @@ from armlet.precision.choice import COMPANDED, CONTRACT, EXPANDED, ROUNDED
 from armlet.precision.rows import LayerRow, MethodRow, rows_with
 from armlet.precision.schemes import REFERENCES
 from armlet.precision.tables import STATIC, short_perplexity
-from armlet.presentation.style import COLOURS, GREY, style
+from armlet.presentation.style import COLOURS, GREY, NotebookFigure, style
 
 METHOD_COLOURS = {ROUNDED: "#333333", "Hadamard rotation": "#E69F00", COMPANDED: COLOURS["Inward"], CONTRACT: "#009E73"}
 """Methods with their own colour; only these are drawn by layer."""
@@ -30,7 +30,7 @@ PANELS: dict[str, tuple[str, str, Literal["linear", "log", "symlog"], float]] = 
 def draw_precision(rows: Sequence[MethodRow], layers: Sequence[LayerRow]) -> Figure:
     """Draws perplexities at the two reference schemes, and below them the damage and four measures of each layer."""
     with style():
-        figure = Figure(figsize=(7.2, 5.6), layout="constrained")
+        figure = NotebookFigure(figsize=(7.2, 5.6), layout="constrained")
         upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.1), squeeze=False).flat
         _draw_methods(upper, rows)
         _draw_layers(lower, rows, layers)

@@ -13,9 +13,8 @@ from armlet.precision.result import Precision
 from armlet.precision.rows import layer_rows, method_rows
 from armlet.precision.schemes import SCHEMES
 from armlet.precision.tables import cautions, headline
-from armlet.presentation.interruption import until_interrupted
+from armlet.presentation.interruption import keep_partial, until_interrupted
 from armlet.presentation.progress import progress
-from armlet.presentation.terminal import note
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import Record, default_run_folder, open_run_folder
 from armlet.runs.machine import machine
@@ -94,12 +93,7 @@ def measure_precision(plan: PrecisionPlan, bench: Bench, manifest: Record, folde
                     tick()
                 return TrialOutcome.from_dict(journal.closed[trial.key])
 
-            result = _run_trials(plan, bench, run, manifest["engine"]["model"], folder)
-    if result.interrupted:
-        note(f"interrupted: the same command resumes the run in {folder}")
-        if not result.rows:
-            raise KeyboardInterrupt
-    return result
+            return _run_trials(plan, bench, run, manifest["engine"]["model"], folder)
 
 
 def _run_trials(plan: PrecisionPlan, bench: Bench, run: RunTrial, source: str, folder: Path) -> Precision:
@@ -120,4 +114,5 @@ def _run_trials(plan: PrecisionPlan, bench: Bench, run: RunTrial, source: str, f
     lines = headline(rows, plan.seed) if rows else []
     warnings = cautions(rows, contraction, plan.limit, plan.seed) if rows and contraction else []
     measured = rows, layers, contraction, lines, warnings
-    return Precision(source, plan, bench.dtype, folder, *measured, interruption.happened)
+    interrupted = keep_partial(interruption, rows, folder)
+    return Precision(source, plan, bench.dtype, folder, *measured, interrupted)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from armlet.presentation.terminal import note
@@ -27,15 +28,20 @@ def until_interrupted() -> Iterator[Interruption]:
         interruption.happened = True
 
 
-def keep_partial(interruption: Interruption, finished: object) -> bool:
+def keep_partial(interruption: Interruption, finished: object, folder: Path | None = None) -> bool:
     """After Ctrl-C, notes that the result is incomplete, or raises KeyboardInterrupt if nothing was finished.
+
+    folder: the run folder in which the same call or command resumes; None if there is none.
 
     Returns whether Ctrl-C interrupted the work.
     """
     if interruption.happened:
+        if folder:
+            note(f"interrupted: the same command or call resumes the run in {folder}")
+        elif finished:
+            note("interrupted: this is what there is")
         if not finished:
             raise KeyboardInterrupt
-        note("interrupted: this is what there is")
     return interruption.happened
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NOTEBOOK_CHARACTERS, NOTEBOOK_DPI = 110, 110  # width of a table, and resolution of a figure
+NOTEBOOK_CHARACTERS = 110  # width of a table
 TABLE_HTML = '<pre style="font-family:monospace;white-space:pre;overflow-x:auto;line-height:1.3">{code}</pre>'
 
 
@@ -68,10 +68,7 @@ class Result(ABC):
         return "".join([text, *(f"<p>{escape(sentence)}</p>" for sentence in self.sentences()), self._figure_html()])
 
     def _figure_html(self) -> str:
-        from armlet.presentation.style import style
+        from armlet.presentation.style import png_bytes
 
-        png = io.BytesIO()
-        with style():
-            self.figure().savefig(png, dpi=NOTEBOOK_DPI)
-        data = base64.b64encode(png.getvalue()).decode()
+        data = base64.b64encode(png_bytes(self.figure())).decode()
         return f'<img alt="figure" style="max-width:100%" src="data:image/png;base64,{data}">'

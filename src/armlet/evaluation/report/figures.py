@@ -17,7 +17,7 @@ from armlet.evaluation.report.findings import PairedComparison, TaskFindings
 from armlet.evaluation.report.tables import grouped
 from armlet.evaluation.search.results import SearchMap, TrialResult
 from armlet.presentation.numbers import difference_text, interval_text, percent, points, with_count
-from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
+from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, NotebookFigure, style
 from armlet.redistribution.errors import ArgumentError
 
 Point = tuple[float, float]
@@ -214,7 +214,7 @@ def _caption(rows: Sequence[TrialResult]) -> str:
 
 def _framed(size: Point, title: str, legend: str) -> Figure:
     """An empty figure of this size in inches, with a title above and a legend below, both at the left edge."""
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    figure = NotebookFigure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     figure.suptitle(title, x=0.08 / size[0], ha="left", fontsize=10, weight="bold", color=DARK, parse_math=False)
     figure.supxlabel(legend, x=0.08 / size[0], ha="left", fontsize=7, color=GREY)
     return figure

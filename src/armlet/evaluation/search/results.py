@@ -6,6 +6,8 @@ from typing import Any
 
 from armlet.evaluation.settings import Facts
 
+STUDY_FILE = "study.json"
+
 
 @dataclass(frozen=True)
 class TrialResult:

@@ -13,7 +13,15 @@ from armlet.evaluation.conditions.conditions import Condition, Treatment, condit
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan, make_plan
 from armlet.evaluation.result import Findings, Study
-from armlet.evaluation.search.results import Budget, StudyArguments, StudyResult, StudyTask, TrialResult, best
+from armlet.evaluation.search.results import (
+    STUDY_FILE,
+    Budget,
+    StudyArguments,
+    StudyResult,
+    StudyTask,
+    TrialResult,
+    best,
+)
 from armlet.evaluation.search.search import Space, search, take
 from armlet.evaluation.settings import Facts
 from armlet.evaluation.tasks.problems import Task
@@ -26,8 +34,8 @@ from armlet.runs.machine import machine
 
 Content = TypeVar("Content")
 
-STUDY_FILE, CONFIRMED_FILE, TEST_FOLDER = "study.json", "confirmed.json", "test"
-"""The contents of a study's folder: its result, the record that its test items are used, and their run."""
+CONFIRMED_FILE, TEST_FOLDER = "confirmed.json", "test"
+"""In a study's folder: the record that its test items are used, and their run."""
 
 
 def plan_tuning(arguments: StudyArguments, tasks: Sequence[Task]) -> Plan:
@@ -55,7 +63,7 @@ def run_study(space: Space, plan: Plan, engine: Engine, arguments: StudyArgument
     journals, bar = open_run_folder(folder, manifest, machine()), progress("searching", total)
     with journals as journal, bar as tick, until_interrupted() as interruption:
         trials.extend(search(space, plan, engine, journal, tick))
-    interrupted = keep_partial(interruption, trials)
+    interrupted = keep_partial(interruption, trials, folder)
     result = _result(trials, space, plan, manifest["engine"], arguments, interrupted)
     write_json(folder / STUDY_FILE, result.to_dict())
     return Study(**vars(result), folder=folder)
