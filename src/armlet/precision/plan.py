@@ -90,10 +90,11 @@ def load_bench(
     refuse_attached(opened.model, "quantize")
     texts, after = _windows(plan, opened, text)
     bench = Bench(opened.model, {name: ids.to(opened.model.device) for name, ids in texts.items()}, after)
+    identity = opened.fingerprint
     hashes = {name: hashlib.sha256(str(ids.tolist()).encode()).hexdigest() for name, ids in texts.items()}
     data = plan.data.name if plan.data else plan.origin()
     return bench, {
-        "engine": {"model": opened.name, "sha256": opened.fingerprint, "device": str(opened.model.device), "dtype": bench.dtype},
+        "engine": {"model": opened.name, "sha256": identity, "device": str(opened.model.device), "dtype": bench.dtype},
         "tasks": [{"name": "quantize", "data": data, "sha256": hashes}],
         **plan.measured(),
         "versions": {name: metadata.version(name) for name in ("armlet", "torch", "transformers", "tokenizers")},
