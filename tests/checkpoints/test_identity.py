@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial, wraps
 
 import pytest
 import torch
@@ -131,22 +132,38 @@ def test_a_change_of_a_loaded_model_or_its_tokenizer_is_another_fingerprint(chan
     assert loaded_fingerprint(model, tokenizer) != identity
 
 
-@pytest.mark.slow
-def test_a_hook_is_the_same_only_until_it_is_removed(folder):
-    def scaled(factor):
-        return lambda _module, _inputs, output: output * factor
+def scaled(factor):
+    return lambda _module, _inputs, output: output * factor
 
+
+def wrapped(method, factor):
+    """A replaced method that claims the name of the method that it replaces."""
+    return wraps(method)(lambda *args: method(*args) * factor)
+
+
+@pytest.mark.slow
+def test_a_hook_and_a_replaced_method_are_equal_only_to_themselves(folder):
     model, tokenizer = load(str(folder), dtype="float32")
-    handle = model.lm_head.register_forward_hook(scaled(2))
-    identity = loaded_fingerprint(model, tokenizer)
-    assert identity == loaded_fingerprint(model, tokenizer)
-    handle.remove()
-    model.lm_head.register_forward_hook(scaled(3))
-    assert identity != loaded_fingerprint(model, tokenizer)
+    plain, original, doubled = loaded_fingerprint(model, tokenizer), model.lm_head.forward, scaled(2)
+    identities = {plain}
+    for hook in (doubled, scaled(3), partial(scaled(4), output=1)):
+        handle = model.lm_head.register_forward_hook(hook)
+        identities.add(loaded_fingerprint(model, tokenizer))
+        assert loaded_fingerprint(model, tokenizer) in identities
+        handle.remove()
+    for factor in (2, 3, 4):
+        model.lm_head.forward = wrapped(original, factor)
+        identities.add(loaded_fingerprint(model, tokenizer))
+        del model.lm_head.forward
+    assert len(identities) == 7
+    model.lm_head.register_forward_hook(doubled)  # again
+    assert loaded_fingerprint(model, tokenizer) in identities - {plain}
 
 
 @pytest.mark.slow
-def test_two_processes_give_one_checkpoint_one_fingerprint(folder):
+@pytest.mark.parametrize("activation", ["silu", "gelu_pytorch_tanh"])
+def test_two_processes_give_one_checkpoint_one_fingerprint(activation, tmp_path):
+    folder = save(tmp_path / "tiny", hidden_act=activation)  # the second one stores a partial function
     program = (
         "import sys; from armlet.checkpoints.given import load_or_use; from armlet.checkpoints.pretrained import load\n"
         "print(load_or_use(*load(sys.argv[1])).fingerprint)"

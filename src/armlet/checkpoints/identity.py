@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -24,7 +26,7 @@ ORIGIN_KEYS = {"_name_or_path", "name_or_path", "transformers_version"}  # of co
 LOADED = "loaded:"
 """Begins the fingerprint of a loaded model, which never equals that of its files."""
 
-_PROCESS = uuid4().hex  # within a process, torch numbers the hooks, and no number occurs twice
+_tokens: "WeakKeyDictionary[object, str]" = WeakKeyDictionary()  # of functions whose content cannot be read
 
 
 def model_folder(model: str) -> Path:
@@ -44,10 +46,10 @@ def fingerprint(folder: Path) -> str:
 def loaded_fingerprint(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> str:
     """`LOADED`, and the sha256 over what determines a loaded model's answers, in hexadecimal.
 
-    Covers the configurations, of generation too; each module's class, plain attributes, replaced functions, attention
+    Covers the configurations, of generation too; each module's class, plain attributes, functions, attention
     implementation and hooks; the name, shape, dtype and bytes of each parameter and buffer; and the tokenizer. Equal
-    for two loads of one checkpoint, but what a hook does cannot be read: with hooks, it differs in another process and
-    after a hook was registered again.
+    for two loads of one checkpoint. What a user's hook or replaced method does cannot be read, so with one the
+    fingerprint is another for another function and in another process.
 
     Raises ArgumentError if a weight has no values in memory, as an offloaded one.
     """
@@ -73,19 +75,29 @@ def _module_facts(module: nn.Module) -> list[object]:
     """What a module computes apart from its tensors and children, as far as it can be read."""
     public = {name: value for name, value in vars(module).items() if name[0] != "_" and name not in ORIGIN_KEYS}
     plain = {name: value for name, value in public.items() if isinstance(value, bool | int | float | str)}
-    functions = {name: _qualified_name(value) for name, value in public.items() if callable(value)}
+    functions = {name: _function_identity(value) for name, value in public.items() if callable(value)}
     attention = getattr(getattr(module, "config", None), "_attn_implementation", None)
-    hooks = [
-        (_PROCESS, number, _qualified_name(hook))
-        for number, hook in (*module._forward_pre_hooks.items(), *module._forward_hooks.items())
-        if not _qualified_name(hook).startswith("transformers.")  # which only collect outputs
-    ]
-    return [_qualified_name(type(module)), module.extra_repr(), plain, functions, attention, hooks]
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    users = [_function_identity(hook) for hook in hooks if not _qualified_name(hook).startswith("transformers.")]
+    return [_qualified_name(type(module)), module.extra_repr(), plain, functions, attention, users]
+
+
+def _function_identity(function: object) -> list[str]:
+    """A library's function by its name and a partial one also by its arguments; any other is equal only to itself."""
+    if type(function) is partial:
+        return [*_function_identity(function.func), str(function.args), str(function.keywords)]
+    name = _qualified_name(function)
+    if name.startswith(("torch", "transformers")) and not hasattr(function, "__wrapped__"):  # functools.wraps lies
+        return [name]
+    try:
+        return [name, _tokens.setdefault(function, uuid4().hex)]
+    except TypeError:  # it cannot be recognised later
+        return [name, uuid4().hex]
 
 
 def _qualified_name(value: object) -> str:
     """The module and name of a function or class; of any other object, those of its class."""
-    named = value if hasattr(value, "__qualname__") else type(value)
+    named: Any = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"
 
 

@@ -133,13 +133,13 @@ def confirm(
     folder = study.folder if isinstance(study, Study) else Path(study)
     result = read_study(folder)
     arguments = result.arguments
-    sources = task or [*(arguments.task or ()), *map(Path, arguments.data)]
-    if task is None and len(sources) < len(result.tasks):
+    recorded: list[TaskSource] = [*(arguments.task or ()), *map(Path, arguments.data)]
+    if task is None and len(recorded) < len(result.tasks):
         raise ArgumentError(
             f"task: items of {folder} were passed as objects; pass all tasks again: confirm(..., task=...)"
         )
     check_origin(folder, result, loaded=tokenizer is not None or not isinstance(model, str | Path | None))
-    tasks = collect_tasks(sources, arguments.items, arguments.difficulty, arguments.seed)
+    tasks = collect_tasks(recorded if task is None else task, arguments.items, arguments.difficulty, arguments.seed)
     plan = plan_confirmation(folder, result, tasks)
     loading = {} if model else {"dtype": arguments.dtype, "device": arguments.device}
     engine = Local(model or arguments.model or ABACUS, tokenizer, seed=arguments.seed, **loading)
