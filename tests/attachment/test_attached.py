@@ -13,6 +13,7 @@ import armlet
 from armlet import Inward, Outward, attach
 from armlet.attachment.attach import AlreadyAttachedError
 from armlet.attachment.attached import refuse_attached
+from armlet.attachment.call_tracker import NotFiredError
 from armlet.redistribution.errors import ArgumentError
 from attached import anatomy, each_site
 from families import prompt, tiny
@@ -164,6 +165,64 @@ def test_a_copy_made_while_a_call_still_runs_with_a_paused_arm_can_be_cleaned():
     assert armlet.detach(twin) == 0
     assert anatomy(twin) == before
     assert torch.equal(twin(ids).logits, baseline)
+
+
+def pruned(model):
+    """A model that shares the first layer of another one and nothing else."""
+    smaller = tiny()
+    smaller.model.layers[0] = model.model.layers[0]
+    return smaller
+
+
+@each_site
+@pytest.mark.parametrize(
+    "part",
+    [pruned, lambda model: model.model.layers[0], lambda model: model.model.layers[0].mlp],
+    ids=["pruned model", "layer", "MLP"],
+)
+def test_arm_is_found_in_every_part_of_a_model_where_it_acts_and_in_no_other(part, site):
+    model = tiny()
+    before = anatomy(model)
+    arm, later = attach(model, Outward(), site=site), attach(model, Inward(), layers=1)
+    assert armlet.attached(part(model)) == [arm]
+    with pytest.raises(AlreadyAttachedError, match=r"Outward.*armlet\.detach\(model\)"):
+        refuse_attached(part(model), "evaluate")
+    with arm.paused():
+        assert armlet.attached(part(model)) == [arm]
+        refuse_attached(part(model), "evaluate")
+    assert armlet.detach(part(model)) == 1
+    assert (arm.state, armlet.attached(part(model)), armlet.attached(model)) == ("detached", [], [later])
+    later.detach()
+    assert anatomy(model) == before
+
+
+@each_site
+@each_duplicate
+def test_arm_in_a_copy_of_one_mlp_is_found_and_detached_there_alone(duplicate, site):
+    model = tiny()
+    mlp = model.model.layers[0].mlp
+    x = torch.randn(1, 3, mlp.up_proj.in_features)
+    baseline = mlp(x)
+    arm = attach(model, Outward(), site=site)
+    twin = duplicate(mlp)
+    gc.collect()
+    assert torch.equal(twin(x), mlp(x))
+    assert not torch.equal(twin(x), baseline)
+    assert armlet.attached(model) == [arm] != armlet.attached(twin)
+    assert armlet.attached(nn.ModuleList(twin.children())) == armlet.attached(twin)  # without the MLP around ARM
+    assert armlet.detach(twin) == 1
+    assert torch.equal(twin(x), baseline)
+    assert arm.state == "attached"
+
+
+def test_an_attachment_whose_layer_was_replaced_is_found_because_its_model_refuses_to_run():
+    model, ids = tiny(), prompt(5)
+    attach(model, Outward())
+    model.model.layers[0] = tiny().model.layers[0]
+    with pytest.raises(NotFiredError):
+        model(ids)
+    assert armlet.detach(model) == 1
+    model(ids)
 
 
 def test_a_pause_whose_end_fails_leaves_a_handle_that_says_so():

@@ -222,8 +222,8 @@ def test_the_chosen_setting_attaches_from_its_file(tmp_path):
     (path,) = save_setting(chosen, tmp_path)
     with attach(tiny(), **load_config(path)) as arm:
         assert (arm.policy, arm.site, arm.scope, arm.layers) == (Inward(0.99, "clip"), "gate", "token", [0, 2])
-    assert save_setting(None, tmp_path) == []
-    assert not Path(path).exists()
+    assert save_setting(chosen, tmp_path) == [path]  # again
+    assert save_setting(None, tmp_path / "none") == []
 
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS, ids=lambda each: f"{each.site}-{each.scope}-{each.policy}")

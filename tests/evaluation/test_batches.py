@@ -74,12 +74,17 @@ def test_all_conditions_get_the_same_batches():
     assert len({str(batches) for batches in grouped.values()}) == 1
 
 
-def test_ticks_add_up_to_the_whole_run(tmp_path):
+def test_ticks_add_up_to_the_whole_run_and_a_resumed_run_ticks_for_new_answers_alone(tmp_path):
     planned = plan([task(), task(5, "second")])
     done = []
     with open_run_folder(tmp_path, planned.manifest(Fake()), machine()) as journal:
+        with suppress(MemoryError):
+            run(planned, Fake(stop_at=8, error=MemoryError), journal, done.append)
+        assert sum(done) == len(journal.rows) > 0
+        done.clear()
+        recorded = len(journal.rows)
         run(planned, Fake(), journal, done.append)
-    assert sum(done) == count_answers(planned) == 16 * len(planned.conditions)
+    assert recorded + sum(done) == count_answers(planned) == 16 * len(planned.conditions)
 
 
 def test_choices_are_weighed_once_and_graded_by_index(tmp_path):

@@ -4,15 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import armlet
 from armlet import Inward, Noise, Outward
 from armlet.attachment.attach import AlreadyAttachedError
+from armlet.checkpoints import given
 from armlet.checkpoints.folder import ABACUS, abacus
+from armlet.checkpoints.identity import loaded_fingerprint
 from armlet.checkpoints.pretrained import load
 from armlet.evaluation import Findings, Study, Treatment, confirm, evaluate, tune
 from armlet.evaluation.conditions.conditions import make_treatments
 from armlet.redistribution.errors import ArgumentError
+from armlet.runs.folder import RunError
 from command_line import result
 from evaluations import Fake
 from fresh_interpreter import loaded_beyond_torch
@@ -109,11 +113,88 @@ def test_the_same_call_answers_nothing_twice():
 def test_items_of_a_study_that_were_passed_as_objects_are_passed_again():
     rows = [{"question": f"{a}+{a}=?", "answer": str(2 * a)} for a in range(12)]
     study = tune(ABACUS, task=rows, search="strength", trials=0, max_new_tokens=4)
-    with pytest.raises(ArgumentError, match="were passed as objects; pass them again"):
+    with pytest.raises(ArgumentError, match=r"task: items .* were passed as objects; pass all tasks again"):
         confirm(study)
     with pytest.raises(ArgumentError, match="changed after the search"):
         confirm(study, task=rows[1:])
     assert confirm(study, task=rows).complete
+
+
+@pytest.mark.slow
+def test_some_items_of_a_study_that_were_passed_as_objects_are_asked_for_and_the_order_has_no_effect():
+    rows = [{"question": f"{a}+{a}=?", "answer": str(2 * a)} for a in range(12)]
+    Path("file.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    search = {"search": "strength", "trials": 0, "max_new_tokens": 2}
+    mixed = tune(ABACUS, task=[Path("file.jsonl"), rows], **search)
+    with pytest.raises(ArgumentError, match="were passed as objects; pass all tasks again"):
+        confirm(mixed)
+    assert confirm(mixed, task=[rows, Path("file.jsonl")]).complete
+    named = tune(ABACUS, task=[Path("file.jsonl"), "arithmetic"], items=12, difficulty=1, **search)
+    assert confirm(named).complete
+
+
+@pytest.mark.slow
+def test_a_study_is_confirmed_by_a_model_as_it_was_tuned_loaded_or_from_files(loaded):
+    search = {"items": 6, "difficulty": 1, "search": "strength", "trials": 0, "max_new_tokens": 2}
+    from_model, from_files = tune(*loaded, **search), tune(ABACUS, **search)
+    with_tokenizer = tune(ABACUS, loaded[1], **search, run="tokenizer")
+    for study in (from_model, with_tokenizer):
+        with pytest.raises(ArgumentError, match="used a loaded model or tokenizer; pass both again") as caught:
+            confirm(study)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ArgumentError, match="read abacus from its files; leave the model and the tokenizer out"):
+        confirm(from_files, *loaded)
+    for study, models in ((from_model, loaded), (with_tokenizer, (ABACUS, loaded[1])), (from_files, ())):
+        assert confirm(study, *models).complete
+
+
+@pytest.mark.slow
+def test_a_confirmation_refuses_a_loaded_model_that_changed_and_hashes_it_once(monkeypatch):
+    model, tokenizer = load(str(abacus()))
+    study = tune(model, tokenizer, items=6, difficulty=1, search="strength", trials=0, max_new_tokens=2)
+    hashed = []
+    monkeypatch.setattr(given, "loaded_fingerprint", lambda *pair: hashed.append(1) or loaded_fingerprint(*pair))
+    hook = model.register_forward_hook(lambda *_: None)
+    with pytest.raises(ArgumentError, match="hooks, dtype or device changed"):
+        confirm(study, model, tokenizer)
+    hook.remove()
+    assert confirm(study, model, tokenizer).complete
+    assert hashed == [1, 1]
+
+
+@pytest.mark.slow
+def test_a_run_is_not_resumed_with_a_loaded_model_that_changed():
+    model, tokenizer = load(str(abacus()))
+    arguments = {**FEW, "treatments": Outward(), "placebos": False}
+    first = evaluate(model, tokenizer, **arguments)
+    assert evaluate(model, tokenizer, **arguments).folder == first.folder
+    model.model.layers[0].mlp.act_fn = torch.nn.ReLU()
+    assert evaluate(model, tokenizer, **arguments).folder != first.folder
+    with pytest.raises(RunError, match=r"contains another run \(engine.sha256 was"):
+        evaluate(model, tokenizer, **arguments, run=first.folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", [evaluate, tune])
+def test_a_resumed_run_counts_what_it_finds_but_not_as_its_speed(function, monkeypatch, capsys):
+    monkeypatch.setattr("armlet.presentation.terminal.FIRST_LINE_SECONDS", 0)
+    monkeypatch.setattr("armlet.presentation.progress.LINE_SECONDS", 0)
+    options = {"treatments": Outward(), "placebos": False} if function is evaluate else {"search": "band", "trials": 1}
+    arguments = {"items": 8, "difficulty": 1, "batch": 2, "max_new_tokens": 2, **options}
+
+    def lines():
+        function(ABACUS, **arguments, run="run")
+        return [line for line in capsys.readouterr().err.splitlines() if line.startswith(("generating", "searching"))]
+
+    whole = lines()
+    journal = Path("run/items.jsonl")
+    text = journal.read_text().splitlines(keepends=True)
+    closings = [number for number, line in enumerate(text) if '"closed"' in line]
+    journal.write_text("".join(text[: closings[-2] + 1]))  # without the last batch
+    again = lines()
+    assert len(whole) == len(closings)
+    assert [line.partition(",")[0] for line in again] == [whole[-1].partition(",")[0]]
+    assert " left" not in again[0]  # one batch is no speed
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """`quantize` as a function: it equals its command, leaves a loaded model as it was, resumes, and refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from armlet.attachment.config import ARMLET_FILE
 from armlet.checkpoints.folder import abacus
 from armlet.checkpoints.pretrained import load
 from armlet.precision import Precision, quantize
+from armlet.precision.measure import Contraction
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import RunError
 from attached import anatomy
@@ -83,6 +85,20 @@ def test_a_saved_result_is_its_dictionary_and_the_paths(precision):
     assert {Path(path) for key in PATHS for path in content.pop(key)} == {*paths} - {Path("out/quantize.json")}
     assert content == json.loads(json.dumps(precision.to_dict()))
     assert (Path("out", ARMLET_FILE) in paths) == (precision.contraction is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("contraction", [None, Contraction(Inward(), "gate", "token", (1,))], ids=["none", "another"])
+def test_saving_never_replaces_or_removes_a_setting_of_another_origin(precision, loaded, contraction):
+    with attach(loaded[0], "outward") as arm:
+        theirs = arm.save("theirs")
+    before = theirs.read_bytes()
+    with pytest.raises(ArgumentError, match=r"^theirs/armlet\.json: exists and is not the setting of this result"):
+        replace(precision, contraction=contraction).save("theirs")
+    assert theirs.read_bytes() == before
+    assert list(Path("theirs").iterdir()) == [theirs]
+    first = replace(precision, contraction=contraction).save("ours")
+    assert replace(precision, contraction=contraction).save("ours") == first
 
 
 @pytest.mark.slow

@@ -104,6 +104,12 @@ class Attachment:
                 self._attached = False  # nothing was installed, and a handle does not claim that it was
                 raise
 
+    def _parts(self) -> Iterator[nn.Module]:
+        """The modules by which `find_attachments` recognises this attachment."""
+        yield self._decoder
+        for site, arm in self._arms:
+            yield from (site.mlp, arm)
+
     def _install(self, undo: Undo) -> None:
         """Puts ARM's modules into the model; the steps added to `undo` remove them."""
         wrapper = RedistributedOutput if self.site == GATE else RedistributedInput
@@ -205,11 +211,15 @@ def _remember(attachment: Attachment) -> None:
 
 
 def find_attachments(model: nn.Module) -> list[Attachment]:
-    """The attachments made to `model` or to a module in it that still exist, in order, also detached ones."""
+    """The attachments with any part in `model`, in order, also paused and detached ones.
+
+    A part is the decoder, whose calls fail if ARM does not run in them; an MLP, which another model may share; or an
+    ARM, which is in a copy of a part of a model.
+    """
     check_model(model)
     modules = set(model.modules())
     with _attachments_lock:
-        matches = [attachment for attachment in _attachments if attachment._decoder in modules]
+        matches = [attachment for attachment in _attachments if not modules.isdisjoint(attachment._parts())]
     return sorted(matches, key=lambda attachment: attachment._number)
 
 

@@ -8,7 +8,8 @@ from armlet.attachment.attach import AlreadyAttachedError, Attachment, find_atta
 def attached(model: nn.Module) -> list[Attachment]:
     """Returns what is attached to a model, paused or not, in the order of attaching.
 
-    Finds the same from the model, its decoder and a module around them. A deep or unpickled copy of a model has
+    Finds the same from the model, its decoder and a module around them, and from a layer or another model that has a
+    treated layer in it: detaching there detaches everywhere. A deep or unpickled copy of a model or of a layer has
     attachments of its own, which act on the copy; what was paused when it was copied is detached in the copy.
 
     Raises:

@@ -1,6 +1,7 @@
 """A model as a caller gives it: a folder or hub id to load, or a loaded model with its tokenizer."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias, Union
@@ -29,9 +30,14 @@ class NamedModel:
     tokenizer: "PreTrainedTokenizerBase"
     folder: Path | None = None  # the files of both; None if a caller loaded one of them
 
+    @cached_property
     def fingerprint(self) -> str:
-        """The sha256 of what determines the answers: the files, or the loaded weights and the vocabulary."""
-        return fingerprint(self.folder) if self.folder else loaded_fingerprint(self.model, self.tokenizer)
+        """The sha256 of what determines the answers, computed once: the files, or the model and tokenizer as loaded.
+
+        Raises ArgumentError as `loaded_fingerprint`.
+        """
+        with working("hashing the weights"):
+            return fingerprint(self.folder) if self.folder else loaded_fingerprint(self.model, self.tokenizer)
 
 
 def load_or_use(

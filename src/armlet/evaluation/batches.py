@@ -61,13 +61,13 @@ def _conditions_of(plan: Plan, task: Task) -> list[tuple[Condition, int]]:
 
 
 def run(plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], None] = lambda _: None) -> None:
-    """Runs the batches that are not yet in the journal; calls `tick(answers)` after every batch, recorded or new."""
+    """Runs the batches that are not yet in the journal; calls `tick(answers)` after each of them."""
     for batch in batch_runs(plan, engine):
         if not journal.has(batch.key):
             choice = batch.task.kind == "choice"
             rows = _score_choices(batch, engine) if choice else _generate_answers(batch, engine, plan)
             journal.close(batch.key, rows, {"arm": engine.fired()})
-        tick(len(batch.asks))
+            tick(len(rows))
 
 
 def run_and_analyse(plan: Plan, engine: Engine, folder: Path | None = None) -> Findings:
@@ -78,7 +78,8 @@ def run_and_analyse(plan: Plan, engine: Engine, folder: Path | None = None) -> F
     manifest = plan.manifest(engine)
     folder = folder or default_run_folder(manifest)
     with open_run_folder(folder, manifest, machine()) as journal:
-        with progress("generating answers", count_answers(plan)) as tick, until_interrupted() as interruption:
+        bar = progress("generating answers", count_answers(plan), done=len(journal.rows))
+        with bar as tick, until_interrupted() as interruption:
             run(plan, engine, journal, tick)
         with working("analysing"):
             report = analyse_run(journal, plan.tasks, EQUAL)

@@ -16,7 +16,6 @@ from armlet.checkpoints.pretrained import parse_dtype
 from armlet.precision.measure import Bench
 from armlet.precision.texts import EQUALS, PASSAGES, cut_text, problem_texts, read_text
 from armlet.presentation.options import OptionGroup
-from armlet.presentation.terminal import working
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import Record
 
@@ -91,8 +90,7 @@ def load_bench(
     refuse_attached(opened.model, "quantize")
     texts, after = _windows(plan, opened, text)
     bench = Bench(opened.model, {name: ids.to(opened.model.device) for name, ids in texts.items()}, after)
-    with working("hashing the weights"):
-        identity = opened.fingerprint()
+    identity = opened.fingerprint
     hashes = {name: hashlib.sha256(str(ids.tolist()).encode()).hexdigest() for name, ids in texts.items()}
     data = plan.data.name if plan.data else plan.origin()
     return bench, {

@@ -12,8 +12,9 @@ from armlet.precision.measure import Contraction
 from armlet.precision.plan import PrecisionPlan
 from armlet.precision.rows import LayerRow, MethodRow, contraction_setting
 from armlet.precision.tables import precision_tables
-from armlet.presentation.files import write_json
+from armlet.presentation.files import json_text, write_json
 from armlet.presentation.result import Result
+from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class Precision(Result):
     def save(self, directory: str | Path) -> list[Path]:
         """Writes quantize.png, quantize.svg, quantize.json, and the contraction as armlet.json.
 
-        Without a contraction, an armlet.json that is there is removed: it would be an earlier run's.
+        Raises ArgumentError, and writes nothing, if the directory has an armlet.json that is not this result's: it is
+        neither replaced nor left beside a result that it does not belong to.
         """
         from armlet.presentation.style import save
 
@@ -71,9 +73,14 @@ class Precision(Result):
 
 
 def save_setting(contraction: Contraction | None, folder: Path) -> list[Path]:
-    """Writes armlet.json for a contraction and returns its path; without one, removes the file of an earlier run."""
-    if contraction is None:
-        (folder / ARMLET_FILE).unlink(missing_ok=True)
-        return []
-    content = describe(contraction.policy, contraction.layers, contraction.scope, Noise(0), contraction.site)
-    return [write_json(folder / ARMLET_FILE, content)]
+    """Writes armlet.json for a contraction, if there is one, and returns its path.
+
+    Raises ArgumentError if there is another armlet.json. A run always has the same contraction, also when resumed, so
+    the file is not of this run.
+    """
+    path, content = folder / ARMLET_FILE, None
+    if contraction is not None:
+        content = describe(contraction.policy, contraction.layers, contraction.scope, Noise(0), contraction.site)
+    if path.is_file() and (content is None or path.read_bytes() != json_text(content).encode()):
+        raise ArgumentError(f"{path}: exists and is not the setting of this result; move it, or use another directory")
+    return [write_json(path, content)] if content else []

@@ -46,7 +46,7 @@ class Local(Engine):
         """The model's name, weights' hash, dtype and device, and the fillers' seed."""
         return {
             "model": self.named.name,
-            "sha256": self.named.fingerprint(),
+            "sha256": self.named.fingerprint,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": self.model.device.type,
             "seed": self.seed,

@@ -16,6 +16,7 @@ from armlet.evaluation.search.results import StudyArguments
 from armlet.evaluation.search.search import SEARCHED, Space
 from armlet.evaluation.search.study import (
     TEST_FOLDER,
+    check_origin,
     confirm_study,
     plan_confirmation,
     plan_tuning,
@@ -124,22 +125,26 @@ def confirm(
     Args:
         study: the result of `tune`, or its folder.
         model: the study's model if it was passed to `tune` as a loaded one.
-        tokenizer: the tokenizer of a loaded model.
-        task: the study's items if they were passed to `tune` as dicts.
+        tokenizer: the study's tokenizer if one was passed to `tune`.
+        task: all tasks of the study, if some were passed to `tune` as dicts or as a `Task`.
         out: folder for the report; by default the study's run on the test items.
 
     Raises:
-        ArgumentError: there is no finished study, its test items have been used, or its model or items changed.
+        ArgumentError: there is no finished study, its test items have been used, or its model or items
+            changed or have to be passed again.
         CheckpointError, RunError: as in `evaluate`.
         KeyboardInterrupt: Ctrl-C, before an item was answered under every condition.
     """
     folder = study.folder if isinstance(study, Study) else Path(study)
     result = read_study(folder)
     arguments = result.arguments
-    sources = task or [*(arguments.task or ()), *map(Path, arguments.data)]
-    if not sources:
-        raise ArgumentError(f"task: the items of {folder} were passed as objects; pass them again")
-    tasks = collect_tasks(sources, arguments.items, arguments.difficulty, arguments.seed)
+    recorded: list[TaskSource] = [*(arguments.task or ()), *map(Path, arguments.data)]
+    if task is None and len(recorded) < len(result.tasks):
+        raise ArgumentError(
+            f"task: items of {folder} were passed as objects; pass all tasks again: confirm(..., task=...)"
+        )
+    check_origin(folder, result, loaded=tokenizer is not None or not isinstance(model, str | Path | None))
+    tasks = collect_tasks(recorded if task is None else task, arguments.items, arguments.difficulty, arguments.seed)
     plan = plan_confirmation(folder, result, tasks)
     loading = {} if model else {"dtype": arguments.dtype, "device": arguments.device}
     engine = Local(model or arguments.model or ABACUS, tokenizer, seed=arguments.seed, **loading)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from armlet.attachment.config import parse_config
+from armlet.checkpoints.identity import LOADED
 from armlet.evaluation.batches import count_answers, run_and_analyse
 from armlet.evaluation.conditions.conditions import Condition, Treatment, conditions
 from armlet.evaluation.engines.engine import Engine
@@ -60,9 +61,10 @@ def run_study(space: Space, plan: Plan, engine: Engine, arguments: StudyArgument
         raise ArgumentError(f"{folder}: the test items of this study have been used; use another --run or --seed")
     trials: list[TrialResult] = []
     total = (1 + len(space.grid()) + space.trials) * count_answers(plan)
-    journals, bar = open_run_folder(folder, manifest, machine()), progress("searching", total)
-    with journals as journal, bar as tick, until_interrupted() as interruption:
-        trials.extend(search(space, plan, engine, journal, tick))
+    with open_run_folder(folder, manifest, machine()) as journal:
+        bar = progress("searching", total, done=len(journal.rows))
+        with bar as tick, until_interrupted() as interruption:
+            trials.extend(search(space, plan, engine, journal, tick))
     interrupted = keep_partial(interruption, trials, folder)
     result = _result(trials, space, plan, manifest["engine"], arguments, interrupted)
     write_json(folder / STUDY_FILE, result.to_dict())
@@ -91,17 +93,32 @@ def plan_confirmation(folder: Path, study: StudyResult, tasks: Sequence[Task]) -
     """
     treatment = Treatment(**parse_config(dict(study.armlet)))
     plan = _plan(study.arguments, [take(task, "test") for task in tasks], conditions([treatment], []))
-    tuned = [(task.name, {**task.source, "part": "test"}) for task in study.tasks]
-    if tuned != [(task.name, dict(task.source)) for task in plan.tasks]:
+    tuned = {task.name: {**task.source, "part": "test"} for task in study.tasks}
+    if tuned != {task.name: dict(task.source) for task in plan.tasks}:  # their order has no effect
         names = ", ".join(task.name for task in study.tasks)
         raise ArgumentError(f"{folder}: the items of {names} changed after the search; restore them")
     return plan
 
 
+def check_origin(folder: Path, study: StudyResult, *, loaded: bool) -> None:
+    """Raises ArgumentError unless both the search and the confirmation have a loaded model or tokenizer, or neither.
+
+    The fingerprints of a loaded model and of files are never equal, so the two cannot be compared.
+    """
+    if str(study.engine.get("sha256")).startswith(LOADED) == loaded:
+        return
+    if loaded:
+        advice = f"read {study.engine['model']} from its files; leave the model and the tokenizer out"
+    else:
+        advice = "used a loaded model or tokenizer; pass both again: confirm(study, model, tokenizer)"
+    raise ArgumentError(f"{folder}: the search {advice}")
+
+
 def confirm_study(folder: Path, study: StudyResult, plan: Plan, engine: Engine) -> Findings:
     """Measures the best setting, which ends the search; raises ArgumentError for another model."""
     if plan.manifest(engine)["engine"] != study.engine:
-        raise ArgumentError(f"{folder}: the model is not the one used in the search; its weights or its dtype changed")
+        changed = "its weights, settings, hooks, dtype or device changed"
+        raise ArgumentError(f"{folder}: the model is not the one used in the search; {changed}")
     record_confirmation(folder, study, None)
     return replace(run_and_analyse(plan, engine, folder / TEST_FOLDER), study=study)
 
