@@ -62,6 +62,6 @@ def evaluate(
         **selection.arguments(),
         **place,
         **groups,
-        **vars(compute),
+        **(vars(compute) if engine.is_local else {"seed": compute.seed}),
     )
     show(findings, out or findings.folder, as_json)

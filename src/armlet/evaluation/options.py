@@ -8,6 +8,7 @@ from typer import Option
 
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
 from armlet.evaluation.tasks.problems import Task
+from armlet.presentation.arguments import text_list
 from armlet.presentation.options import OptionGroup
 from armlet.prompts.fillers import Filler, Position
 from armlet.prompts.generation import COLDEST_SAMPLED
@@ -25,7 +26,7 @@ class FillerOptions(OptionGroup):
 
     def fillings(self) -> list[Filling]:
         """One filling for each distinct filler; raises ArgumentError for options that would have no effect."""
-        texts = [self.filler] if isinstance(self.filler, str) else self.filler or []
+        texts = text_list("filler", self.filler)
         if not texts:
             self.refuse_changed("applies to a filler, and there is none")
         return [Filling(Filler(text, self.count), self.position) for text in dict.fromkeys(texts)]

@@ -19,6 +19,7 @@ from armlet.evaluation.result import Findings
 from armlet.evaluation.settings import ConditionSettings
 from armlet.evaluation.tasks.problems import Task
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks
+from armlet.presentation.arguments import LARGEST_SEED, given_path, refuse_changed, whole_number, whole_number_or_none
 from armlet.presentation.options import flattened
 from armlet.presentation.terminal import note
 
@@ -85,25 +86,30 @@ def evaluate(
         RunError: the folder contains another run.
         KeyboardInterrupt: Ctrl-C, before an item was answered under every condition.
     """
+    folder, seed = given_path("run", run), whole_number("seed", seed, 0, LARGEST_SEED)
+    items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
+    model_or_default = ABACUS if model is None else model
     fillings = filler.fillings()
     chosen = make_treatments(treatments, layers=layers, scope=scope, site=site, seed=seed)
     tasks = collect_tasks(task, items, difficulty, seed)
     refuse_sampling(tasks, answers, comparison)
     compared, left_out = comparison.conditions(chosen, fillings), []
     if engine:
+        loading = {"tokenizer": (tokenizer, None), "dtype": (dtype, "auto"), "device": (device, None)}
+        refuse_changed("has no effect, because another engine runs the model", **loading)
         compared, left_out = servable_conditions(compared, tasks)
     settings = vars(answers) | {"top_p": comparison.top_p, "seed": seed}
-    plan = make_plan(tasks, compared, built_in=model_name(model or ABACUS) == ABACUS, **settings)
+    plan = make_plan(tasks, compared, built_in=model_name(model_or_default) == ABACUS, **settings)
     if engine:
         opened = engine(compared, tasks)
     else:
-        opened = Local(model or ABACUS, tokenizer, dtype=dtype, device=device, seed=seed)
+        opened = Local(model_or_default, tokenizer, dtype=dtype, device=device, seed=seed)
     if left_out:
         names = ", ".join(condition.name for condition in left_out)
         note(f"left out, because they need a model in this process: {names}")
     announce_power(plan)
     with closing(opened):
-        return run_and_analyse(plan, opened, Path(run) if run else None)
+        return run_and_analyse(plan, opened, folder)
 
 
 def announce_power(plan: Plan) -> None:
