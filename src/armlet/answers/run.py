@@ -72,7 +72,7 @@ def generate(
     """
     _check_prompt(prompt)
     decoding = Decoding(
-        whole_number("max_new_tokens", max_new_tokens, 1, LARGEST_SEED),
+        whole_number("max_new_tokens", max_new_tokens, 1),
         number_in("temperature", temperature, 0),
         seed=whole_number("seed", getattr(noise, "seed", 0) & LARGEST_SEED if seed is None else seed, 0, LARGEST_SEED),
     )

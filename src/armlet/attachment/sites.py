@@ -78,11 +78,12 @@ def find_sites(model: nn.Module, layers: Sequence[int] | str = (0,), site: str =
 
 
 def _indices(model: nn.Module, layers: Sequence[int] | str, count: int) -> list[int]:
-    indices = range(count) if layers == "all" else layers
-    for index in indices:
+    if isinstance(layers, str):
+        return list(range(count))
+    for index in layers:
         if index not in range(count):
             raise ArgumentError(f"layers: {type(model).__name__} has layers 0 to {count - 1}, found {index!r}")
-    return [*indices]
+    return [*layers]
 
 
 def _layer_site(model: nn.Module, index: int, layer: nn.Module, site: str) -> Site:

@@ -52,20 +52,16 @@ def parse_shapes(
     widths: str | int | Iterable[int], tokens: str | int | Iterable[int], dtypes: str | Iterable[str]
 ) -> Shapes:
     """Shapes from numbers and names, or from text such as "1536,8960"; raises ArgumentError if one is invalid."""
-    parsed = [
-        parse_dtype(name.strip())
-        for name in (dtypes.split(",") if isinstance(dtypes, str) else text_list("dtypes", dtypes))
-    ]
+    names = dtypes.split(",") if isinstance(dtypes, str) else text_list("dtypes", dtypes)
+    parsed = [parse_dtype(name.strip()) for name in names]
     if None in parsed or not parsed:
         raise ArgumentError("dtypes: auto is not supported; name dtypes such as float32,bfloat16")
     return Shapes(_numbers("widths", widths), _numbers("tokens", tokens), [dtype for dtype in parsed if dtype])
 
 
 def _numbers(name: str, numbers: str | int | Iterable[int]) -> list[int]:
-    several = (
-        numbers.split(",") if isinstance(numbers, str) else numbers if isinstance(numbers, Iterable) else [numbers]
-    )
-    parts = [str(number) for number in several]
+    several = numbers.split(",") if isinstance(numbers, str) else numbers
+    parts = [str(number) for number in (several if isinstance(several, Iterable) else [several])]
     if not parts or not all(part.strip().isdecimal() and int(part) for part in parts):
         raise ArgumentError(f"{name}: expected whole numbers from 1 such as 1536,8960, found {numbers!r}")
     return [int(part) for part in parts]

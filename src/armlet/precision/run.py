@@ -73,9 +73,7 @@ def quantize(
     """
     folder, model = given_path("run", run), default_model() if model is None else model
     plan = PrecisionPlan(given_path("data", data), windows, tokens, calibration, limit, site, text, seed)
-    bench, manifest = load_bench(
-        plan, default_model() if model is None else model, tokenizer, dtype=dtype, device=device
-    )
+    bench, manifest = load_bench(plan, model, tokenizer, dtype=dtype, device=device)
     return measure_precision(plan, bench, manifest, folder or default_run_folder(manifest))
 
 

@@ -67,7 +67,7 @@ def test_the_parts_are_disjoint_whole_and_about_halves():
 def test_a_task_without_an_item_of_a_part_is_refused():
     lone = next(at for at in range(1, 9) if len({part_of(f"id{n}") for n in range(at)}) == 1)
     other = "test" if part_of("id0") == "tuning" else "tuning"
-    with pytest.raises(ArgumentError, match="use more --items"):
+    with pytest.raises(ArgumentError, match="use more items"):
         take(task(lone), other)
 
 

@@ -124,9 +124,7 @@ def test_a_dataset_in_a_folder_is_read_as_one_of_a_hub_is(tmp_path, monkeypatch)
 @pytest.mark.slow
 def test_a_dataset_that_cannot_be_had_is_one_line(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(
-        ArgumentError, match=r"nobody/nothing could not be downloaded .* --data FILE reads a local copy"
-    ):
+    with pytest.raises(ArgumentError, match=r"nobody/nothing could not be downloaded .* a JSON Lines file works, too"):
         hub_task("nobody/nothing")
 
 
