@@ -38,13 +38,10 @@ class Treatment:
     noise: Source = Noise(0)  # noqa: RUF009 - frozen
     site: str = GATE
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", layer_indices(self.layers))
-
     def plain(self) -> dict[str, object]:
         """The content of an armlet.json; layers "all" stay a word, because the number of layers is not known yet."""
         content = describe(self.policy, [], self.scope, self.noise, self.site)
-        return content | {"layers": self.layers}
+        return content | {"layers": layer_indices(self.layers)}
 
     def for_sample(self, placebo_name: str | None, sample: int) -> "Treatment":
         """The treatment for one sample, with its policy or with a placebo in place of the policy."""
