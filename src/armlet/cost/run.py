@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FUNCTION, MODEL = HALVES = ("function", "model")
-WIDTHS, TOKENS, DTYPES = (1536, 8960, 14336, 18944), (1, 32, 1024), ("float32", "bfloat16")
+WIDTHS, TOKEN_COUNTS, DTYPES = (1536, 8960, 14336, 18944), (1, 32, 1024), ("float32", "bfloat16")
 TURNS, MODEL_TURNS = 20, 9
-"""Defaults of `bench`. Fewer turns of a model, because one takes seconds: three runs of generation and of prefill."""
+"""What `bench` measures by default."""
 
 
 def bench(
@@ -38,7 +38,7 @@ def bench(
     *,
     policy: Policy | str = "outward",
     widths: str | int | Iterable[int] = WIDTHS,
-    tokens: str | int | Iterable[int] = TOKENS,
+    tokens: str | int | Iterable[int] = TOKEN_COUNTS,
     dtypes: str | Iterable[str] = DTYPES,
     turns: int = TURNS,
     model_turns: int = MODEL_TURNS,
@@ -84,7 +84,7 @@ def bench(
         model_options = {"dtype": (dtype, MODEL_DTYPE), "model_turns": (model_turns, MODEL_TURNS)}
         refuse_changed(without_effect, model=(model, None), **model_options)
     if only == MODEL:
-        default = vars(parse_shapes(WIDTHS, TOKENS, DTYPES))
+        default = vars(parse_shapes(WIDTHS, TOKEN_COUNTS, DTYPES))
         changed = {name: (value, default[name]) for name, value in vars(shapes).items()}
         refuse_changed(without_effect, **changed, turns=(turns, TURNS))
     timed_model = default_model() if model is None else model

@@ -19,7 +19,7 @@ class OptionGroup:
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
             if get_origin(hint) is Annotated:
-                value = _checked(name, getattr(self, name), *get_args(hint))
+                value = _checked_value(name, getattr(self, name), *get_args(hint))
                 object.__setattr__(self, name, value)  # a number as Python's, for JSON
 
     def refuse_changed(self, because: str, *names: str) -> None:
@@ -29,7 +29,7 @@ class OptionGroup:
                 raise ArgumentError(f"{field.name}: {because}; leave it out")
 
 
-def _checked(name: str, value: Any, kind: Any, option: Any) -> Any:
+def _checked_value(name: str, value: Any, kind: Any, option: Any) -> Any:
     kinds = (kind, *get_args(kind))  # of `int | None`: the union, int and NoneType
     if value is None and NoneType in kinds:
         return None

@@ -122,5 +122,5 @@ def test_text_that_names_an_armlet_json_is_its_path_but_a_policy_is_a_policy(tmp
 
 
 def test_several_policies_in_place_of_one_are_refused():
-    with pytest.raises(ArgumentError, match="^policy: expected one, found 2$"):
+    with pytest.raises(ArgumentError, match=r"^policy: expected one, found 2$"):
         make_treatments([["outward", "inward"]])
