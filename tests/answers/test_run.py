@@ -90,7 +90,9 @@ def test_a_model_with_arm_has_no_baseline(loaded):
         ({"max_new_tokens": True}, "max_new_tokens"),
         ({"temperature": -0.5}, "temperature: expected a number of at least 0"),
         ({"temperature": float("nan")}, "temperature"),
-        ({"seed": -1}, "seed: expected an integer of at least 0"),
+        ({"temperature": float("inf")}, "temperature"),
+        ({"layers": True}, "layers: expected an integer"),
+        ({"seed": -1}, "seed: expected an integer from 0 to"),
         ({"seed": 2**63}, "seed"),
         ({"dtype": "float32"}, "it is loaded"),
         ({"noise": 3}, "noise: expected"),
@@ -108,7 +110,7 @@ def test_the_order_of_prompt_and_tokenizer_is_said(loaded):
         generate(model, tokenizer, PROMPT)
     with pytest.raises(ArgumentError, match="ask several one after the other"):
         generate(model, [PROMPT], tokenizer)
-    with pytest.raises(ArgumentError, match="expected the loaded model's tokenizer"):
+    with pytest.raises(ArgumentError, match="expected the model's tokenizer"):
         generate(model, PROMPT)
 
 

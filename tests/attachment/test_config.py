@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from armlet import Inward, Noise, Outward, Transport, attach, load_config
-from armlet.attachment.config import ConfigError, parse_layers
+from armlet.attachment.config import ConfigError, layer_indices, parse_layers
 from armlet.presentation.files import WriteError
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import parse_policy
@@ -175,3 +176,20 @@ def test_the_file_is_plain_and_versioned(tmp_path):
         "seed": 0,
         "stream": 0,
     }
+
+
+@pytest.mark.parametrize("layers", ["2,0", [2, 0], range(0, 3, 2), {0, 2}, (np.int64(2), 0, 0), iter([0, 2])], ids=str)
+def test_layers_in_every_form_are_distinct_indices(layers):
+    assert layer_indices(layers) == [0, 2]
+
+
+def test_all_stays_a_word_and_an_index_is_a_list():
+    assert (layer_indices("all"), layer_indices(np.int64(1)), layer_indices("0-0")) == ("all", [1], [0])
+
+
+@pytest.mark.parametrize(
+    "layers", [True, [True], 1.0, -1, [0, -1], [], "", ["0"], None, [None], np.arange(2) / 2], ids=str
+)
+def test_what_is_no_layer_is_refused(layers):
+    with pytest.raises(ArgumentError, match=r"^layers: expected [^\n]+$"):
+        layer_indices(layers)

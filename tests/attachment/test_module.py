@@ -109,9 +109,9 @@ def test_values_of_another_width_are_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"width": 0}, "width must be an integer of at least 1"),
-        ({"width": 8.0}, "width must be an integer"),
-        ({"width": 8, "layer": -1}, "layer must be an integer of at least 0"),
+        ({"width": 0}, "width: expected an integer of at least 1"),
+        ({"width": 8.0}, "width: expected an integer"),
+        ({"width": 8, "layer": -1}, "layer: expected an integer of at least 0"),
         ({"width": 8, "scope": "row"}, "scope: expected one of"),
         ({"width": 8, "noise": 1}, "noise: expected"),
         ({"width": 8, "policy": None}, "policy: expected"),

@@ -233,7 +233,7 @@ def test_tokens_that_overflow_are_left_out_counted_and_mentioned(folder, monkeyp
     assert "3 tokens, scope token; 2 tokens with NaN or Inf in their scope left out" in " ".join(shown(*given).split())
     code, out, err = run(*given, "--scope", "sequence")
     assert (code, out) == (2, "")
-    assert err == "armlet: inspect: every prompt contains NaN or Inf; try another dtype, such as --dtype float32\n"
+    assert err == "armlet: inspect: every prompt contains NaN or Inf; try another dtype, such as float32\n"
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -610,7 +610,7 @@ BAD = {
     "inspect {root}/template --prompt w1 --out out": "the chat template cannot be used",
     "generate {root}/template w1 --out out": "the chat template cannot be used (TemplateError: of two lines)",
     f"{INSPECT} --layer 3": "has layers 0 to 2, found 3",
-    f"{INSPECT} --layer -1": "has layers 0 to 2, found -1",
+    f"{INSPECT} --layer -1": "layer: expected an integer of at least 0, found -1",
     f"{INSPECT} --layer one": "Invalid value for '--layer'",
     f"{GENERATE} --layers 0,3": "has layers 0 to 2, found 3",
     f"{GENERATE} --layers 2-1": "the range 2-1 is empty; write 1-2",

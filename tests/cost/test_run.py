@@ -17,7 +17,8 @@ from families import tiny
 from fresh_interpreter import loaded_beyond_torch
 from tiny_checkpoints import save
 
-SMALL = {"widths": "8", "tokens": (1, 2), "dtypes": ["float32"], "turns": 2, "model_turns": 2}
+FUNCTION = {"widths": "8", "tokens": (1, 2), "dtypes": ["float32"], "turns": 2}
+SMALL = FUNCTION | {"model_turns": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def shape_of(value):
 
 def test_only_the_function_is_timed_if_only_it_is_wanted(monkeypatch):
     monkeypatch.setattr("armlet.cost.run.load_or_use", lambda *_, **__: pytest.fail("a model was loaded"))
-    cost = bench(**SMALL, only="function")
+    cost = bench(**FUNCTION, only="function")
     assert [row.tokens for row in cost.function] == [1, 2]
     assert (cost.turns, cost.model, cost.interrupted) == (2, None, False)
     assert cost.to_dict()["policy"]["name"] == "outward"
@@ -60,18 +61,18 @@ def test_a_path_and_a_loaded_model_give_the_same_rows(tmp_path, model):
 def test_a_loaded_model_keeps_its_dtype_and_its_logits():
     model = tiny(max_position_embeddings=1024).to(torch.bfloat16)
     before = model(torch.arange(5)[None]).logits
-    cost = bench(model, **SMALL, only="model")
+    cost = bench(model, model_turns=2, only="model")
     assert (cost.model.dtype, cost.function, cost.turns) == ("bfloat16", [], None)
     assert torch.equal(model(torch.arange(5)[None]).logits, before)
 
 
 def test_threads_are_set_for_the_measurement_alone(monkeypatch):
     before = torch.get_num_threads()
-    assert bench(**SMALL, only="function", threads=before + 1).machine["threads"] == before + 1
+    assert bench(**FUNCTION, only="function", threads=before + 1).machine["threads"] == before + 1
     assert torch.get_num_threads() == before
     monkeypatch.setattr("armlet.cost.run.measure_cost", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        bench(**SMALL, only="function", threads=before + 1)
+        bench(**FUNCTION, only="function", threads=before + 1)
     assert torch.get_num_threads() == before
 
 
@@ -93,9 +94,18 @@ def test_a_model_with_arm_is_refused(model):
         ({"turns": 1}, "turns: expected an integer of at least 2"),
         ({"model_turns": 2.5}, "model_turns: expected an integer"),
         ({"threads": 0}, "threads: expected an integer of at least 1"),
-        ({"seed": -1}, "seed: expected an integer of at least 0"),
+        ({"seed": -1}, "seed: expected an integer from 0 to"),
+        ({"seed": 2**70}, "seed: expected an integer from 0 to"),
+        ({"turns": True}, "turns: expected an integer of at least 2, found True"),
+        ({"tokens": 1.0}, "tokens: expected whole numbers from 1"),
+        ({"dtypes": 5}, "dtypes: expected text, found 5"),
+        ({"only": "function", "dtype": "bfloat16"}, "dtype: has no effect with only='function'"),
+        ({"only": "function", "model_turns": 3}, "model_turns: has no effect with only='function'"),
+        ({"only": "model", "widths": 8}, "widths: has no effect with only='model'"),
+        ({"only": "model", "turns": 3}, "turns: has no effect with only='model'"),
+        ({"model": ""}, "model: expected a folder"),
         ({"only": "half"}, "only: expected function or model"),
-        ({"only": "function", "model": "a/model"}, "times no model"),
+        ({"only": "function", "model": "a/model"}, "model: has no effect with only='function'"),
         ({"device": "nonsense"}, "cannot be used here"),
         ({"model": 3}, "model: expected a folder"),
     ],
@@ -114,7 +124,7 @@ def test_a_loaded_model_has_its_dtype_and_device(model, how):
 
 
 def test_ctrl_c_keeps_complete_rows_and_times_no_model(monkeypatch, capsys):
-    rows = list(bench(**SMALL, only="function").function)
+    rows = list(bench(**FUNCTION, only="function").function)
 
     def interrupted(*_, **__):
         yield rows[0]
@@ -133,7 +143,7 @@ def test_ctrl_c_before_the_first_row_leaves_nothing_to_return(monkeypatch):
 
     monkeypatch.setattr("armlet.cost.run.time_function", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        bench(**SMALL, only="function")
+        bench(**FUNCTION, only="function")
 
 
 @pytest.mark.parametrize("parts", ["function", "model", "both"])

@@ -167,7 +167,7 @@ def test_a_prompt_with_nan_is_left_out_whole_where_it_is_one_scope(scope):
 
 @pytest.mark.parametrize(("scope", "unit"), [("token", "token"), ("sequence", "prompt"), ("call", "prompt")])
 def test_nothing_but_nan_is_refused_with_a_way_out(scope, unit):
-    message = f"every {unit} contains NaN or Inf; try another dtype, such as --dtype float32"
+    message = f"every {unit} contains NaN or Inf; try another dtype, such as float32"
     with pytest.raises(ArgumentError, match=message):
         inspect_gates(GateSample([torch.full((2, 8), math.nan)]), POLICIES, scope=scope)
 

@@ -9,7 +9,7 @@ import pytest
 from armlet import Inward
 from armlet.checkpoints.pretrained import load
 from armlet.mechanism import explain
-from armlet.mechanism.run import parse_counts, selected_layers
+from armlet.mechanism.run import parse_counts
 from armlet.redistribution.errors import ArgumentError
 from command_line import result
 from fresh_interpreter import loaded_beyond_torch
@@ -127,11 +127,15 @@ def test_ctrl_c_keeps_the_finished_layers_or_says_that_there_is_none(folder, mon
         ({"count": (1.5,)}, r"count: expected numbers .* found \(1.5,\)"),
         ({"filler": ()}, "filler: expected one or several texts, found none"),
         ({"layers": ()}, "layers: expected at least one layer, found none"),
-        ({"layers": -1}, "layers is -1: give a whole number of 0 or more"),
-        ({"layers": [0.5]}, "layers is 0.5"),
+        ({"layers": -1}, "layers: expected an integer of at least 0, found -1"),
+        ({"layers": [0.5]}, "layers: expected an integer of at least 0, found 0.5"),
         ({"layers": "last"}, "layers: expected indices"),
         ({"layers": 3}, "has layers 0 to 2, found 3"),
-        ({"seed": -1}, "seed is -1: give a whole number of 0 or more"),
+        ({"seed": -1}, r"seed: expected an integer from 0 to 2\*\*63 - 1, found -1"),
+        ({"system": None}, "system: expected text, found None"),
+        ({"filler": [1]}, "filler: expected text, found 1"),
+        ({"prompt": 5}, "prompt: expected text, found 5"),
+        ({"tokenizer": "gpt2"}, "tokenizer: expected the model's tokenizer after the model, it is a str"),
         ({"policy": "outwards"}, "policy: expected one of"),
         ({"position": "middle"}, "position: expected one of before, between, end, random, found 'middle'"),
         ({"dtype": "float7"}, "dtype: expected auto"),
@@ -149,14 +153,10 @@ def test_what_is_no_count_is_refused(text):
         parse_counts(text)
 
 
-def test_counts_and_layers_in_every_form():
+def test_counts_in_every_form():
     for count in ("0,10,25", (0, 10, 25), np.array([0, 10, 25])):
         assert parse_counts(count) == [0, 10, 25]
     assert parse_counts(10) == parse_counts(np.int64(10)) == [10]
-    for layers in ("2,0", [2, 0], range(0, 3, 2), {0, 2}, (np.int64(2), 0, 0)):
-        assert selected_layers(layers) == [0, 2]
-    assert selected_layers("all") is None
-    assert selected_layers(1) == [1]
 
 
 @pytest.mark.slow

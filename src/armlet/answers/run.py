@@ -9,20 +9,19 @@ from armlet.answers.measure import answer_twice
 from armlet.answers.result import Answers
 from armlet.attachment.attach import attach
 from armlet.attachment.attached import refuse_attached
-from armlet.attachment.config import parse_layers
+from armlet.attachment.config import layer_indices
 from armlet.attachment.sites import GATE
 from armlet.checkpoints.given import Model, load_or_use
+from armlet.presentation.arguments import LARGEST_SEED, number_in, whole_number
 from armlet.presentation.progress import progress
 from armlet.prompts.generation import Decoding
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source
-from armlet.redistribution.policies import parse_policies
+from armlet.redistribution.policies import parse_one_policy
 from armlet.redistribution.rows import Policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-SEEDS = 2**63  # number of seeds that torch's generators accept
 
 
 def generate(
@@ -72,18 +71,19 @@ def generate(
         KeyboardInterrupt: Ctrl-C, before the first token.
     """
     _check_prompt(prompt)
-    decoding = _decoding(max_new_tokens, temperature, getattr(noise, "seed", 0) % SEEDS if seed is None else seed)
-    policies = parse_policies(policy, scope)
-    if len(policies) != 1:
-        raise ArgumentError(f"policy: expected one, to compare with the baseline, found {len(policies)}")
-    # Refused before the model is loaded, as far as the text shows what is wrong.
-    place = {"layers": parse_layers(layers) if isinstance(layers, str) else layers, "scope": scope, "site": site}
+    decoding = Decoding(
+        whole_number("max_new_tokens", max_new_tokens, 1),
+        number_in("temperature", temperature, 0),
+        seed=whole_number("seed", getattr(noise, "seed", 0) & LARGEST_SEED if seed is None else seed, 0, LARGEST_SEED),
+    )
+    only_policy = parse_one_policy(policy, scope)
+    place = {"layers": layer_indices(layers), "scope": scope, "site": site}  # refused before the model is loaded
     opened = load_or_use(model, tokenizer, dtype=dtype, device=device)
     refuse_attached(opened.model, "generate")
     used_noise = Noise(decoding.seed) if noise is None else noise
     with (
-        attach(opened.model, policies[0], noise=used_noise, **place) as arm,
-        progress("generating", 2 * max_new_tokens) as tick,
+        attach(opened.model, only_policy, noise=used_noise, **place) as arm,
+        progress("generating", 2 * decoding.max_new_tokens) as tick,
     ):
         return answer_twice(opened, arm, prompt, decoding, tick)
 
@@ -92,12 +92,3 @@ def _check_prompt(prompt: object) -> None:
     if not isinstance(prompt, str):
         order = "the order is model, prompt, tokenizer" if callable(prompt) else "ask several one after the other"
         raise ArgumentError(f"prompt: expected text, found {type(prompt).__name__}; {order}")
-
-
-def _decoding(max_new_tokens: int, temperature: float, seed: int) -> Decoding:
-    for name, number, low in (("max_new_tokens", max_new_tokens, 1), ("seed", seed, 0)):
-        if isinstance(number, bool) or not isinstance(number, int) or not low <= number < SEEDS:
-            raise ArgumentError(f"{name}: expected an integer of at least {low} and below 2**63, found {number!r}")
-    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not temperature >= 0:
-        raise ArgumentError(f"temperature: expected a number of at least 0, found {temperature!r}")
-    return Decoding(max_new_tokens, temperature, seed=seed)

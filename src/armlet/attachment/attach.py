@@ -13,7 +13,7 @@ from weakref import WeakSet
 from torch import Tensor, nn
 
 from armlet.attachment.call_tracker import CallTracker, Undo
-from armlet.attachment.config import ARMLET_FILE, describe, parse_layers
+from armlet.attachment.config import ARMLET_FILE, describe, layer_indices
 from armlet.attachment.module import ReadOnlyError, set_policy
 from armlet.attachment.sites import GATE, Site, find_decoder, find_sites
 from armlet.attachment.wrappers import ArmWrapper, RedistributedInput, RedistributedOutput, make_arm
@@ -264,8 +264,7 @@ def attach(
     check_model(model)
     policy = as_policy(policy)
     check_policy(policy, scope)
-    layers = parse_layers(layers) if isinstance(layers, str) else layers
-    return Attachment(model, find_sites(model, layers, site), policy, scope, source(noise))
+    return Attachment(model, find_sites(model, layer_indices(layers), site), policy, scope, source(noise))
 
 
 def check_model(model: object) -> None:

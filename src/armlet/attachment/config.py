@@ -1,11 +1,12 @@
 """Reads and writes `armlet.json`: the arguments of `attach`, as versioned and validated JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from armlet.attachment.sites import GATE, check_site
+from armlet.presentation.arguments import whole_number
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise, Source
@@ -47,6 +48,21 @@ def parse_layers(text: str) -> list[int] | str:
         if dash and int(last) < int(first):
             raise ArgumentError(f"layers: the range {part} is empty; write {last}-{first}")
     return layers
+
+
+def layer_indices(layers: object) -> list[int] | str:
+    """The distinct indices, ascending, of an index, several, a range, or text (see `parse_layers`), or "all".
+
+    Raises ArgumentError if there is none, or one is no index; the number of the model's layers is not known here.
+    """
+    if isinstance(layers, str):
+        layers = parse_layers(layers)
+    if isinstance(layers, str):
+        return layers
+    indices = {whole_number("layers", layer, 0) for layer in (layers if isinstance(layers, Iterable) else [layers])}
+    if not indices:
+        raise ArgumentError("layers: expected at least one layer, found none")
+    return sorted(indices)
 
 
 def describe(policy: Policy, layers: Sequence[int], scope: str, noise: Source, site: str = GATE) -> dict[str, object]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from armlet.presentation.arguments import whole_number
 from armlet.redistribution.arguments import check_arguments, check_policy
 from armlet.redistribution.backends.interception import intercepted
 from armlet.redistribution.entry import OneRow, redistribute_with_counts
@@ -69,9 +70,7 @@ class ARM(nn.Module):
         super().__init__()
         policy = as_policy(policy)
         check_policy(policy, scope)
-        for name, value, low in (("width", width, 1), ("layer", layer, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ArgumentError(f"ARM: {name} must be an integer of at least {low}, found {value!r}")
+        width, layer = whole_number("width", width, 1), whole_number("layer", layer, 0)
         self._policy, self._width, self._layer, self._scope = policy, width, layer, scope
         self._noise = source(noise)
         keys = self._noise.keys(width, layer) if isinstance(self._noise, Noise) else None

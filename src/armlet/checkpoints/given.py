@@ -53,6 +53,8 @@ def load_or_use(
         check_loaded(model, None if dtype == "auto" else dtype, device)
         return NamedModel(model_name(model), model, required_tokenizer(tokenizer))
     check_running_device(device)
+    if tokenizer is not None:
+        required_tokenizer(tokenizer)
     name, start = model_name(model), monotonic()
     with working(f"loading {name}"):
         folder = model_folder(name)
@@ -82,14 +84,15 @@ def model_name(model: Model) -> str:
     if isinstance(model, nn.Module):
         name = getattr(model.config, "_name_or_path", "") or type(model).__name__
         return ABACUS if name == str(abacus()) else name
-    if not isinstance(model, str | Path):
-        raise ArgumentError(f"model: expected a folder, a hub id or a loaded model, found {type(model).__name__}")
+    if not isinstance(model, str | Path) or model == "":
+        kind = "an empty text" if model == "" else type(model).__name__
+        raise ArgumentError(f"model: expected a folder, a hub id or a loaded model, found {kind}")
     return str(model).rstrip("/") or str(model)
 
 
 def required_tokenizer(tokenizer: "PreTrainedTokenizerBase | None") -> "PreTrainedTokenizerBase":
-    """The tokenizer of a loaded model; raises ArgumentError if it is missing or no tokenizer."""
+    """A tokenizer; raises ArgumentError if it is missing or no tokenizer."""
     if not callable(tokenizer) or not hasattr(tokenizer, "decode"):
         problem = "missing" if tokenizer is None else f"a {type(tokenizer).__name__}"
-        raise ArgumentError(f"tokenizer: expected the loaded model's tokenizer after the model, it is {problem}")
+        raise ArgumentError(f"tokenizer: expected the model's tokenizer after the model, it is {problem}")
     return tokenizer

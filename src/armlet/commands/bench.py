@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Context, Option
+from typer import Option
 
 from armlet import cost
 from armlet.commands import options
-from armlet.commands.options import refuse_unused, show
+from armlet.commands.options import show
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,8 @@ class HalfOptions:
         Literal["function", "model"] | None, Option(help="Run only one half of the measurement; both by default.")
     ] = None
 
-    def check(self, context: Context) -> None:
-        """Refuses options of the half that does not run."""
-        if self.only == "function":
-            refuse_unused(context, ("model", "dtype", "model_turns"), "has no effect with --only function")
-        if self.only == "model":
-            refuse_unused(context, ("widths", "tokens", "dtypes", "turns"), "has no effect with --only model")
-
 
 def bench(
-    context: Context,
     model: options.ModelArgument = None,
     *,
     policy: options.PolicyOption = "outward",
@@ -54,7 +46,6 @@ def bench(
     as_json: options.JsonOption = False,
 ) -> None:
     """Measure the cost of ARM, compared with the literal algorithm, the activation and a copy, and inside a model."""
-    half.check(context)
     compute = {"seed": seed, "dtype": dtype, "device": device}
     measured = cost.bench(model, policy=policy, **vars(function), **vars(half), **compute)
     show(measured, out, as_json, figures_key="figure")

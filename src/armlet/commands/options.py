@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from rich.console import Console
 from typer import Argument, CallbackParam, Context, Option
 
-from armlet.attachment.config import ARMLET_FILE, AttachArguments, parse_layers
+from armlet.attachment.config import ARMLET_FILE, AttachArguments, layer_indices
 from armlet.commands.policy_help import policy_option
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY
 from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS
@@ -88,7 +88,7 @@ class PlaceOptions:
 
     def arguments(self, policy: Policy, seed: int) -> AttachArguments:
         """The arguments of `attach` for a policy."""
-        layers = parse_layers(self.layers)
+        layers = layer_indices(self.layers)
         return {"policy": policy, "layers": layers, "scope": self.scope, "noise": Noise(seed), "site": self.site}
 
 

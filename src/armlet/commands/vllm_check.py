@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from typer import Argument, Context, Exit, Option
 
-from armlet.attachment.config import describe, load_config, parse_layers
+from armlet.attachment.config import describe, layer_indices, load_config
 from armlet.commands import options
 from armlet.commands.options import folder_option, refuse_unused
 from armlet.integrations.vllm.check import Check, check_serving
@@ -55,7 +55,7 @@ def vllm_check(
 
 
 def _serving_settings(policy: Policy, layers: str, seed: int) -> dict[str, object]:
-    return describe(policy, [], "token", Noise(seed)) | {"layers": parse_layers(layers)}
+    return describe(policy, [], "token", Noise(seed)) | {"layers": layer_indices(layers)}
 
 
 def _show_check(result: Check, out: Path | None, as_json: bool) -> None:

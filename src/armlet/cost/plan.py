@@ -9,6 +9,7 @@ from torch import nn
 from armlet.checkpoints.given import Model, check_loaded, check_running_device, model_name
 from armlet.checkpoints.pretrained import parse_dtype
 from armlet.cost.measure import Shapes
+from armlet.presentation.arguments import LARGEST_SEED, text_list, whole_number_or_none
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.rows import Policy
 
@@ -30,10 +31,9 @@ class CostPlan:
     seed: int = 0  # seed of values, prompts and noise
 
     def __post_init__(self) -> None:
-        for name, low in {"turns": 2, "model_turns": 2, "threads": 1, "seed": 0}.items():
-            number = getattr(self, name)
-            if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < low):
-                raise ArgumentError(f"{name}: expected an integer of at least {low}, found {number!r}")
+        limits = {"turns": (2, None), "model_turns": (2, None), "threads": (1, None), "seed": (0, LARGEST_SEED)}
+        for name, (low, high) in limits.items():
+            object.__setattr__(self, name, whole_number_or_none(name, getattr(self, name), low, high))
         check_running_device(self.device)
         parse_dtype(self.dtype)
         if isinstance(self.model, nn.Module):
@@ -52,14 +52,16 @@ def parse_shapes(
     widths: str | int | Iterable[int], tokens: str | int | Iterable[int], dtypes: str | Iterable[str]
 ) -> Shapes:
     """Shapes from numbers and names, or from text such as "1536,8960"; raises ArgumentError if one is invalid."""
-    parsed = [parse_dtype(name.strip()) for name in (dtypes.split(",") if isinstance(dtypes, str) else dtypes)]
+    names = dtypes.split(",") if isinstance(dtypes, str) else text_list("dtypes", dtypes)
+    parsed = [parse_dtype(name.strip()) for name in names]
     if None in parsed or not parsed:
         raise ArgumentError("dtypes: auto is not supported; name dtypes such as float32,bfloat16")
     return Shapes(_numbers("widths", widths), _numbers("tokens", tokens), [dtype for dtype in parsed if dtype])
 
 
 def _numbers(name: str, numbers: str | int | Iterable[int]) -> list[int]:
-    parts = str(numbers).split(",") if isinstance(numbers, str | int) else [str(number) for number in numbers]
+    several = numbers.split(",") if isinstance(numbers, str) else numbers
+    parts = [str(number) for number in (several if isinstance(several, Iterable) else [several])]
     if not parts or not all(part.strip().isdecimal() and int(part) for part in parts):
         raise ArgumentError(f"{name}: expected whole numbers from 1 such as 1536,8960, found {numbers!r}")
     return [int(part) for part in parts]

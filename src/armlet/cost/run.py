@@ -15,11 +15,12 @@ from armlet.cost.measure import time_function, time_model
 from armlet.cost.plan import MODEL_DTYPE, CostPlan, parse_shapes
 from armlet.cost.result import Cost
 from armlet.cost.timing import keep_freed_memory
+from armlet.presentation.arguments import refuse_changed
 from armlet.presentation.interruption import keep_partial, until_interrupted
 from armlet.presentation.progress import progress
 from armlet.redistribution.backends.choice import backend_name
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.policies import parse_policies
+from armlet.redistribution.policies import parse_one_policy
 from armlet.redistribution.rows import Policy
 from armlet.runs.machine import machine
 
@@ -27,17 +28,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FUNCTION, MODEL = HALVES = ("function", "model")
+WIDTHS, TOKEN_COUNTS, DTYPES = (1536, 8960, 14336, 18944), (1, 32, 1024), ("float32", "bfloat16")
+TURNS, MODEL_TURNS = 20, 9
+"""What `bench` measures by default."""
 
 
 def bench(
     model: Model | None = None,
     *,
     policy: Policy | str = "outward",
-    widths: str | int | Iterable[int] = (1536, 8960, 14336, 18944),
-    tokens: str | int | Iterable[int] = (1, 32, 1024),
-    dtypes: str | Iterable[str] = ("float32", "bfloat16"),
-    turns: int = 20,
-    model_turns: int = 9,
+    widths: str | int | Iterable[int] = WIDTHS,
+    tokens: str | int | Iterable[int] = TOKEN_COUNTS,
+    dtypes: str | Iterable[str] = DTYPES,
+    turns: int = TURNS,
+    model_turns: int = MODEL_TURNS,
     threads: int | None = None,
     only: str | None = None,
     seed: int = 0,
@@ -72,18 +76,23 @@ def bench(
         CheckpointError, UnsupportedModelError: the model cannot be loaded, or ARM cannot be attached to it.
         KeyboardInterrupt: Ctrl-C, before the first row was complete.
     """
-    policies, shapes = parse_policies(policy), parse_shapes(widths, tokens, dtypes)
-    if len(policies) != 1:
-        raise ArgumentError(f"policy: expected one, found {len(policies)}")
+    only_policy, shapes = parse_one_policy(policy), parse_shapes(widths, tokens, dtypes)
     if only not in (None, *HALVES):
         raise ArgumentError(f"only: expected {FUNCTION} or {MODEL}, found {only!r}")
-    if only == FUNCTION and model is not None:
-        raise ArgumentError(f"model: only={FUNCTION!r} times no model; leave one of them out")
-    halves = None if only == MODEL else shapes, None if only == FUNCTION else model or default_model()
-    plan = CostPlan(policies[0], *halves, turns, model_turns, threads, dtype, device, seed)
+    without_effect = f"has no effect with only={only!r}"
+    if only == FUNCTION:
+        model_options = {"dtype": (dtype, MODEL_DTYPE), "model_turns": (model_turns, MODEL_TURNS)}
+        refuse_changed(without_effect, model=(model, None), **model_options)
+    if only == MODEL:
+        default = vars(parse_shapes(WIDTHS, TOKEN_COUNTS, DTYPES))
+        changed = {name: (value, default[name]) for name, value in vars(shapes).items()}
+        refuse_changed(without_effect, **changed, turns=(turns, TURNS))
+    timed_model = default_model() if model is None else model
+    halves = None if only == MODEL else shapes, None if only == FUNCTION else timed_model
+    plan = CostPlan(only_policy, *halves, turns, model_turns, threads, dtype, device, seed)
     if isinstance(model, nn.Module):
         refuse_attached(model, "bench")
-    with _torch_threads(threads):
+    with _torch_threads(plan.threads):
         return measure_cost(plan)
 
 

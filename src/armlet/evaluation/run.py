@@ -25,9 +25,9 @@ from armlet.evaluation.result import Findings
 from armlet.evaluation.settings import ConditionSettings
 from armlet.evaluation.tasks.problems import Task
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks
+from armlet.presentation.arguments import LARGEST_SEED, given_path, refuse_changed, whole_number, whole_number_or_none
 from armlet.presentation.terminal import note
 from armlet.prompts.fillers import Position
-from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -114,17 +114,18 @@ def evaluate(
         RunError: the folder contains another run.
         KeyboardInterrupt: Ctrl-C, before an item was answered under every condition.
     """
+    folder, seed = given_path("run", run), whole_number("seed", seed, 0, LARGEST_SEED)
+    items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
     comparison = ConditionOptions(samples, temperature, top_p, best_of, combine, placebos)
     answers = GradedAnswerOptions(max_new_tokens, system, allow_code, batch, grader)
-    fillers = [filler] if isinstance(filler, str) else [*(filler or ())]
-    fillings = FillerOptions(fillers, count, position).fillings()
-    if engine and (tokenizer, dtype, device) != (None, "auto", None):
-        raise ArgumentError("tokenizer, dtype, device: the engine has its own; leave them out")
+    fillings = FillerOptions(filler, count, position).fillings()
     chosen = make_treatments(treatments, layers=layers, scope=scope, site=site, seed=seed)
     tasks = collect_tasks(task, items, difficulty, seed)
     refuse_sampling(tasks, answers, comparison)
     compared, left_out = comparison.conditions(chosen, fillings), []
     if engine:
+        loading = {"tokenizer": (tokenizer, None), "dtype": (dtype, "auto"), "device": (device, None)}
+        refuse_changed("has no effect, because another engine runs the model", **loading)
         compared, left_out = servable_conditions(compared, tasks)
     settings = vars(answers) | {"top_p": top_p, "seed": seed}
     is_built_in = not engine if model is None else model_name(model) == ABACUS
@@ -132,13 +133,13 @@ def evaluate(
     if engine:
         opened = engine(compared, tasks)
     else:
-        opened = Local(model or ABACUS, tokenizer, dtype=dtype, device=device, seed=seed)
+        opened = Local(model_or_default, tokenizer, dtype=dtype, device=device, seed=seed)
     if left_out:
         names = ", ".join(condition.name for condition in left_out)
         note(f"left out, because they need a model in this process: {names}")
     announce_power(plan)
     with closing(opened):
-        return run_and_analyse(plan, opened, Path(run) if run else None)
+        return run_and_analyse(plan, opened, folder)
 
 
 def announce_power(plan: Plan) -> None:

@@ -51,7 +51,7 @@ def inspect_gates(sample: GateSample, policies: Sequence[Policy], *, scope: str 
         finite = torch.cat([tokens.all().expand(len(tokens)) for tokens in finite.split(lengths)])
     if not finite.any():
         unit = "token" if scope == "token" else "prompt"
-        raise ArgumentError(f"inspect: every {unit} contains NaN or Inf; try another dtype, such as --dtype float32")
+        raise ArgumentError(f"inspect: every {unit} contains NaN or Inf; try another dtype, such as float32")
     before = torch.cat(list(gates))[finite].float()
     halfwidth, noise = near_zero_halfwidth(before), Noise(seed)
     keys, measured = noise.keys(before.shape[1], sample.layer or 0), measure(before, halfwidth=halfwidth)

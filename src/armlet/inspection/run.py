@@ -11,6 +11,7 @@ from armlet.inspection.result import Inspection
 from armlet.inspection.synthetic import SYNTHETIC_AXES
 from armlet.inspection.synthetic import synthetic as synthetic_gate
 from armlet.layer.reading import open_model
+from armlet.presentation.arguments import LARGEST_SEED, refuse_changed, whole_number
 from armlet.presentation.interruption import collect_until_interrupted
 from armlet.presentation.progress import progress
 from armlet.presentation.terminal import working
@@ -65,14 +66,16 @@ def inspect(
     policies = parse_policies(policy, scope)
     if len(policies) > FIGURE_POLICIES:
         raise ArgumentError(f"policy: expected up to {FIGURE_POLICIES}, as in the figure, found {len(policies)}")
-    if synthetic:
-        if model is not None or prompt or layer:
-            raise ArgumentError("synthetic: it replaces a model; leave out model, layer and prompt")
+    layer, seed = whole_number("layer", layer, 0), whole_number("seed", seed, 0, LARGEST_SEED)
+    if synthetic is not None:
+        loading = {"tokenizer": (tokenizer, None), "dtype": (dtype, "auto"), "device": (device, None)}
+        read = {"layer": (layer, 0), "prompt": (prompt or (), ())}
+        refuse_changed("has no effect on a synthetic sample", model=(model, None), **loading, **read)
         gates = [synthetic_gate(synthetic, seed=seed)]
         name, axis = f"the synthetic sample '{synthetic}'", SYNTHETIC_AXES.get(synthetic)
         sample = GateSample(gates, name, layer=None, axis=axis)
     else:
-        sample = _run_prompts(model or default_model(), tokenizer, layer, prompt, dtype, device)
+        sample = _run_prompts(default_model() if model is None else model, tokenizer, layer, prompt, dtype, device)
     with working("measuring"):
         return inspect_gates(sample, policies, scope=scope, seed=seed)
 
@@ -86,8 +89,9 @@ def _run_prompts(
     device: str | None,
 ) -> GateSample:
     """The activated gates of a model; after Ctrl-C, the gates of the finished prompts."""
+    texts = prompt_texts(prompt, BUILT_IN)
     opened = open_model(model, tokenizer, dtype=dtype, device=device, last=layer)
-    ids = [encode_prompt(opened.tokenizer, text) for text in prompt_texts(prompt, BUILT_IN)]
+    ids = [encode_prompt(opened.tokenizer, text) for text in texts]
     with progress("running prompts", len(ids) * (layer + 1)) as tick:
         gates, interrupted = collect_until_interrupted(activated_gates(opened.layers(), ids, layer, tick))
     return GateSample(gates, opened.name, layer, opened.options.activation, interrupted)

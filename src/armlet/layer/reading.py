@@ -56,6 +56,8 @@ def open_model(
         config, layers = model.config, model.config.get_text_config().num_hidden_layers
         read = partial(Layer1.from_model, model)
     else:
+        if tokenizer is not None:
+            required_tokenizer(tokenizer)
         with working(f"opening {name}"):
             # If all layers are read, the whole model is downloaded and kept; else only the tensors of the layers.
             whole = last is None and named_folder(name) is None

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from armlet.attachment.config import parse_layers
+from armlet.attachment.config import layer_indices
 from armlet.checkpoints.given import Model
 from armlet.checkpoints.pretrained import default_model
 from armlet.layer.reading import open_model
 from armlet.mechanism.layers import make_setup, measure_layers
 from armlet.mechanism.records import summarise
 from armlet.mechanism.result import Explanation
+from armlet.presentation.arguments import LARGEST_SEED, plain_value, text_list, whole_number
 from armlet.presentation.interruption import collect_until_interrupted
 from armlet.presentation.progress import progress
 from armlet.presentation.terminal import working
@@ -18,7 +19,6 @@ from armlet.prompts.questions import BUILT_IN, FORMULAS, prompt_texts
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import parse_policies
 from armlet.redistribution.rows import Policy
-from armlet.statistics.units import check_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,11 +71,12 @@ def explain(
         CheckpointError, UnsupportedModelError: the model cannot be read, or `Layer1` does not cover it.
         KeyboardInterrupt: Ctrl-C, before the first layer was finished.
     """
-    check_whole("seed", seed, 0)
-    fillers, selection = filler_conditions(filler_texts(filler), parse_counts(count)), selected_layers(layers)
+    seed, system = whole_number("seed", seed, 0, LARGEST_SEED), plain_value("system", system, str)
+    fillers, chosen_layers = filler_conditions(filler_texts(filler), parse_counts(count)), layer_indices(layers)
+    selection = None if isinstance(chosen_layers, str) else chosen_layers
     policies, questions = parse_policies(policy), prompt_texts(prompt, BUILT_IN + FORMULAS)
     last = max(selection) if selection else None
-    opened = open_model(model or default_model(), tokenizer, dtype=dtype, device=device, last=last)
+    opened = open_model(default_model() if model is None else model, tokenizer, dtype=dtype, device=device, last=last)
     setup = make_setup(opened.tokenizer, questions, fillers, policies, system, position, seed)
     wanted = selection or range(opened.options.layer + 1)
     with progress("running layers", len(questions) * (opened.options.layer + 1)) as tick:
@@ -87,7 +88,7 @@ def explain(
 
 def filler_texts(filler: str | Sequence[str]) -> list[str]:
     """One or several fillers as a list; raises ArgumentError if there is none."""
-    texts = [filler] if isinstance(filler, str) else [*filler]
+    texts = text_list("filler", filler)
     if not texts:
         raise ArgumentError("filler: expected one or several texts, found none")
     return texts
@@ -103,17 +104,3 @@ def parse_counts(count: int | str | Iterable[int]) -> list[int]:
     if not all(text.isdecimal() and len(text) <= COUNT_DIGITS for text in texts) or not any(map(int, texts)):
         raise ArgumentError(f"count: expected numbers up to 99999 such as 0,10,25, one of them not 0, found {count!r}")
     return [int(text) for text in texts]
-
-
-def selected_layers(layers: int | str | Iterable[int]) -> list[int] | None:
-    """Indices from an index, several, or text such as "0,14"; None for "all".
-
-    Raises ArgumentError if there is none, or one is no index.
-    """
-    selection = parse_layers(layers) if isinstance(layers, str) else layers
-    if isinstance(selection, str):
-        return None
-    indices = [*selection] if isinstance(selection, Iterable) else [selection]
-    if not indices:
-        raise ArgumentError("layers: expected at least one layer, found none")
-    return sorted({check_whole("layers", index, 0) for index in indices})

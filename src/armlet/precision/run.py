@@ -13,6 +13,7 @@ from armlet.precision.result import Precision
 from armlet.precision.rows import layer_rows, method_rows
 from armlet.precision.schemes import SCHEMES
 from armlet.precision.tables import cautions, headline
+from armlet.presentation.arguments import given_path
 from armlet.presentation.interruption import keep_partial, until_interrupted
 from armlet.presentation.progress import progress
 from armlet.redistribution.errors import ArgumentError
@@ -69,10 +70,10 @@ def quantize(
         RunError: the run folder contains another run, or cannot be written.
         KeyboardInterrupt: Ctrl-C, before the first scheme was finished; finished trials are in the run folder.
     """
-    file = Path(data) if isinstance(data, str) else data
-    plan = PrecisionPlan(file, windows, tokens, calibration, limit, site, text, seed)
-    bench, manifest = load_bench(plan, model or default_model(), tokenizer, dtype=dtype, device=device)
-    return measure_precision(plan, bench, manifest, Path(run) if run else default_run_folder(manifest))
+    folder, model = given_path("run", run), default_model() if model is None else model
+    plan = PrecisionPlan(given_path("data", data), windows, tokens, calibration, limit, site, text, seed)
+    bench, manifest = load_bench(plan, model, tokenizer, dtype=dtype, device=device)
+    return measure_precision(plan, bench, manifest, folder or default_run_folder(manifest))
 
 
 def measure_precision(plan: PrecisionPlan, bench: Bench, manifest: Record, folder: Path) -> Precision:

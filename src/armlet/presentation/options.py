@@ -7,6 +7,7 @@ from inspect import Parameter, signature
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from armlet.presentation.arguments import number_in, plain_value, whole_number
 from armlet.redistribution.errors import ArgumentError
 
 Returned = TypeVar("Returned")
@@ -18,7 +19,8 @@ class OptionGroup:
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
             if get_origin(hint) is Annotated:
-                _check_value(name, getattr(self, name), *get_args(hint))
+                value = _checked_value(name, getattr(self, name), *get_args(hint))
+                object.__setattr__(self, name, value)  # a number as Python's, for JSON
 
     def refuse_changed(self, because: str, *names: str) -> None:
         """Refuses fields, by default all, that would have no effect and are not at their defaults."""
@@ -27,22 +29,19 @@ class OptionGroup:
                 raise ArgumentError(f"{field.name}: {because}; leave it out")
 
 
-def _check_value(name: str, value: Any, kind: Any, option: Any) -> None:
+def _checked_value(name: str, value: Any, kind: Any, option: Any) -> Any:
     kinds = (kind, *get_args(kind))  # of `int | None`: the union, int and NoneType
     if value is None and NoneType in kinds:
-        return
+        return None
     choices = next((get_args(part) for part in kinds if get_origin(part) is Literal), ())
     if choices and value not in choices:
         raise ArgumentError(f"{name}: expected one of {', '.join(choices)}, found {value!r}")
-    low, high = option.min, option.max
-    if low is None and high is None:
-        return
-    whole = float not in kinds
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-        raise ArgumentError(f"{name}: expected {'an integer' if whole else 'a number'}, found {value!r}")
-    if not (low is None or low <= value) or not (high is None or value <= high):
-        upper = "" if high is None else f" and at most {high}"
-        raise ArgumentError(f"{name}: expected at least {low}{upper}, found {value!r}")
+    if int in kinds:
+        return whole_number(name, value, option.min, option.max)
+    if float in kinds:
+        return number_in(name, value, option.min, *(() if option.max is None else (option.max,)))
+    plain = next((part for part in kinds if part in (str, bool)), None)
+    return plain_value(name, value, plain) if plain else value
 
 
 def flattened(function: Callable[..., Returned]) -> Callable[..., Returned]:

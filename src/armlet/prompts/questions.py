@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from armlet.presentation.arguments import text_list
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def read_prompts(file: Path) -> list[str]:
 
 
 def prompt_texts(prompt: str | Sequence[str], default: Sequence[str]) -> list[str]:
-    """One or several prompts as a list; the default if there is none."""
-    return [prompt] if isinstance(prompt, str) else [*(prompt or default)]
+    """One or several prompts as a list; the default if there is none. Raises ArgumentError if one is no text."""
+    return text_list("prompt", prompt) or [*default]
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:

@@ -115,6 +115,14 @@ def parse_policies(policy: Policy | str | Iterable[Policy | str], scope: str = "
     return list(dict.fromkeys(parsed))
 
 
+def parse_one_policy(policy: Policy | str | Iterable[Policy | str], scope: str = "token") -> Policy:
+    """The only one of `parse_policies`; raises ArgumentError if there are several or none."""
+    policies = parse_policies(policy, scope)
+    if len(policies) != 1:
+        raise ArgumentError(f"policy: expected one, found {len(policies)}")
+    return policies[0]
+
+
 def _parse_value(text: str) -> object:
     parts = [_parse_number(part) for part in text.split("/")]
     return parts[0] if len(parts) == 1 else tuple(parts)

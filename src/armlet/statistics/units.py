@@ -134,6 +134,6 @@ def check_share(name: str, value: float) -> None:
 
 def check_whole(name: str, value: int, minimum: int) -> int:
     """Returns the value as an int; raises ArgumentError unless it is a whole number of `minimum` or more."""
-    if not isinstance(value, int | np.integer) or value < minimum:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < minimum:
         raise ArgumentError(f"{name} is {value!r}: give a whole number of {minimum} or more")
     return int(value)

@@ -1,11 +1,12 @@
 """Tasks: a row's keys say what it is, ids are unique, and a subset does not depend on the order of a file."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY, worked
-from armlet.evaluation.tasks.sources import arithmetic, collect_tasks, hub_task, read_task
+from armlet.evaluation.tasks.sources import arithmetic, collect_tasks, hub_task, read_task, task_sources
 from armlet.redistribution.errors import ArgumentError
 
 MATHS = {"unique_id": "a/1", "problem": "What?", "answer": "\\frac12"}
@@ -124,9 +125,7 @@ def test_a_dataset_in_a_folder_is_read_as_one_of_a_hub_is(tmp_path, monkeypatch)
 @pytest.mark.slow
 def test_a_dataset_that_cannot_be_had_is_one_line(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(
-        ArgumentError, match=r"nobody/nothing could not be downloaded .* --data FILE reads a local copy"
-    ):
+    with pytest.raises(ArgumentError, match=r"nobody/nothing could not be downloaded .* a JSON Lines file works, too"):
         hub_task("nobody/nothing")
 
 
@@ -201,3 +200,12 @@ def test_development_files_are_read_whole(shared):
     sizes = {"math500_dev": 400, "gsm8k_dev": 1019, "aime2024": 30, "humaneval": 164, "arc_easy_test": 2376}
     for name, size in sizes.items():
         assert len(read_task(shared / "data" / f"{name}.jsonl").problems) == size
+
+
+def test_text_that_names_a_file_is_a_file_but_a_task_is_a_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("gsm8k", "mine"):
+        Path(name).touch()
+    assert task_sources(["gsm8k", "mine", "owner/name"]) == ["gsm8k", Path("mine"), "owner/name"]
+    assert task_sources("absent.jsonl") == [Path("absent.jsonl")]
+    assert collect_tasks(str(file_of(tmp_path, MATHS)), None, None, 0)[0].name == "some"

@@ -2,20 +2,21 @@
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from armlet.attachment.config import AttachArguments, describe, load_config, parse_layers
+from armlet.attachment.config import AttachArguments, describe, layer_indices, load_config
 from armlet.attachment.sites import GATE
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, placebo
 from armlet.evaluation.tasks.problems import Kind
 from armlet.prompts.fillers import Filler, Position
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source
-from armlet.redistribution.policies import parse_policies, settings
+from armlet.redistribution.policies import POLICIES, PUBLISHED, parse_one_policy, settings
 from armlet.redistribution.rows import Policy
 
 Role = Literal["baseline", "treated", "filler", "combined", "placebo", "best-of"]
@@ -39,9 +40,8 @@ class Treatment:
 
     def plain(self) -> dict[str, object]:
         """The content of an armlet.json; layers "all" stay a word, because the number of layers is not known yet."""
-        layers = [self.layers] if isinstance(self.layers, int) else self.layers
         content = describe(self.policy, [], self.scope, self.noise, self.site)
-        return content | {"layers": layers if isinstance(layers, str) else list(layers)}
+        return content | {"layers": layer_indices(self.layers)}
 
     def for_sample(self, placebo_name: str | None, sample: int) -> "Treatment":
         """The treatment for one sample, with its policy or with a placebo in place of the policy."""
@@ -65,9 +65,9 @@ def make_treatments(
 
     Raises ArgumentError for an unknown policy, and if the place has no effect because there is no policy.
     """
-    several = sources if isinstance(sources, list | tuple) else [sources]
+    several = [_path_or_source(source) for source in (sources if isinstance(sources, list | tuple) else [sources])]
     stated = [source for source in several if isinstance(source, Treatment | Path | Mapping)]
-    chosen_layers = parse_layers(str(layers)) if isinstance(layers, int | str) else list(layers)
+    chosen_layers = layer_indices(layers)
     if len(stated) == len(several) and (chosen_layers, scope, site) != ([0], "token", GATE):
         raise ArgumentError("layers, scope, site: they apply to a policy, and there is none; leave them out")
     place = {"layers": chosen_layers, "scope": scope, "noise": Noise(seed), "site": site}
@@ -80,8 +80,14 @@ def _make_treatment(source: Any, place: dict[str, Any]) -> Treatment:
         return source
     if isinstance(source, Path | Mapping):
         return Treatment(**dict[str, Any](load_config(source) if isinstance(source, Path) else source))
-    (policy,) = parse_policies(source, place["scope"])
-    return Treatment(policy, **place)
+    return Treatment(parse_one_policy(source, place["scope"]), **place)
+
+
+def _path_or_source(source: Any) -> Any:
+    """The path for a text that names an armlet.json or its folder, but no policy; anything else as it is."""
+    if not isinstance(source, str) or source.partition(":")[0] in (*POLICIES, PUBLISHED):
+        return source
+    return Path(source) if source.endswith(".json") or os.path.exists(source) else source
 
 
 @dataclass(frozen=True)

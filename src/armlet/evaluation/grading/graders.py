@@ -43,7 +43,7 @@ def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> di
         if not allow_code:
             raise ArgumentError(
                 "these problems are graded by running programs that the model wrote: "
-                "--allow-code-execution runs them, in a sandbox"
+                "allow them to run, in a sandbox, by allow_code (on the command line, --allow-code-execution)"
             )
         require_sandbox()
     return {

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from armlet.attachment.config import parse_layers
 from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, model_name
 from armlet.evaluation.conditions.conditions import make_treatments
@@ -13,7 +12,7 @@ from armlet.evaluation.options import AnswerOptions, refuse_sampling
 from armlet.evaluation.result import Findings, Study
 from armlet.evaluation.run import announce_power
 from armlet.evaluation.search.results import StudyArguments
-from armlet.evaluation.search.search import SEARCHED, Space
+from armlet.evaluation.search.search import Space, candidate_layers, searched_names
 from armlet.evaluation.search.study import (
     TEST_FOLDER,
     check_origin,
@@ -25,7 +24,9 @@ from armlet.evaluation.search.study import (
     run_study,
 )
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks, task_sources
+from armlet.presentation.arguments import LARGEST_SEED, given_path, whole_number, whole_number_or_none
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.policies import parse_one_policy
 from armlet.redistribution.rows import Policy
 
 if TYPE_CHECKING:
@@ -86,12 +87,11 @@ def tune(
         KeyboardInterrupt: Ctrl-C, before the first trial was finished.
     """
     answers = AnswerOptions(max_new_tokens, system, allow_code, batch)
-    (treatment,) = make_treatments(policy, scope=scope, site=site, seed=seed)
-    chosen = search.split(",") if isinstance(search, str) else search or SEARCHED[treatment.policy.name]
-    candidates = [layers] if isinstance(layers, int | str) else layers
-    parsed = [parse_layers(str(layer)) if isinstance(layer, int | str) else list(layer) for layer in candidates]
-    distinct = {str(layer): layer for layer in parsed}
-    space = Space(treatment, tuple(chosen), tuple(distinct.values()), trials, seed)
+    folder, seed = given_path("run", run), whole_number("seed", seed, 0, LARGEST_SEED)
+    items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
+    (treatment,) = make_treatments(parse_one_policy(policy, scope), scope=scope, site=site, seed=seed)
+    chosen = searched_names(search, treatment.policy.name), candidate_layers(layers)
+    space = Space(treatment, *chosen, whole_number("trials", trials, 0), seed)
     tasks = collect_tasks(task, items, difficulty, seed)
     refuse_sampling(tasks, answers)
     sources = task_sources(task)
@@ -107,9 +107,9 @@ def tune(
         device=device,
     )
     plan = plan_tuning(arguments, tasks)
-    engine = Local(model or ABACUS, tokenizer, dtype=dtype, device=device, seed=seed)
+    engine = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
     announce_power(plan)
-    return run_study(space, plan, engine, arguments, Path(run) if run else None)
+    return run_study(space, plan, engine, arguments, folder)
 
 
 def confirm(
@@ -146,8 +146,8 @@ def confirm(
     check_origin(folder, result, loaded=tokenizer is not None or not isinstance(model, str | Path | None))
     tasks = collect_tasks(recorded if task is None else task, arguments.items, arguments.difficulty, arguments.seed)
     plan = plan_confirmation(folder, result, tasks)
-    loading = {} if model else {"dtype": arguments.dtype, "device": arguments.device}
-    engine = Local(model or arguments.model or ABACUS, tokenizer, seed=arguments.seed, **loading)
+    loading = {} if model is not None else {"dtype": arguments.dtype, "device": arguments.device}
+    engine = Local((arguments.model or ABACUS) if model is None else model, tokenizer, seed=arguments.seed, **loading)
     announce_power(plan)
     findings = confirm_study(folder, result, plan, engine)
     findings.save(out or folder / TEST_FOLDER)

@@ -58,7 +58,7 @@ def run_study(space: Space, plan: Plan, engine: Engine, arguments: StudyArgument
     manifest = plan.manifest(engine) | {"study": space.to_dict()}
     folder = folder or default_run_folder(manifest)
     if (folder / CONFIRMED_FILE).exists():
-        raise ArgumentError(f"{folder}: the test items of this study have been used; use another --run or --seed")
+        raise ArgumentError(f"{folder}: the test items of this study have been used; use another run folder or seed")
     trials: list[TrialResult] = []
     total = (1 + len(space.grid()) + space.trials) * count_answers(plan)
     with open_run_folder(folder, manifest, machine()) as journal:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -53,10 +54,19 @@ def collect_tasks(
 def task_sources(task: TaskSource | Sequence[TaskSource]) -> list[TaskSource]:
     """One or several tasks as a list, in which items as dicts are one task."""
     if isinstance(task, str | Path | Task):
-        return [task]
+        return [_file_or_source(task)]
     if not isinstance(task, Sequence):
         raise ArgumentError(f"task: expected a name, a file or a list of dicts, found {type(task).__name__}")
-    return [task] if all(isinstance(part, Mapping) for part in task) else [*task]  # type: ignore[list-item]
+    if all(isinstance(part, Mapping) for part in task):
+        return [task]  # type: ignore[list-item]
+    return [_file_or_source(part) for part in task]  # type: ignore[arg-type]
+
+
+def _file_or_source(source: TaskSource) -> TaskSource:
+    """The path for a text that names a file, but no task; anything else as it is."""
+    if not isinstance(source, str) or source in (ARITHMETIC, *HUB):
+        return source
+    return Path(source) if source.endswith((".jsonl", ".json")) or os.path.isfile(source) else source
 
 
 def _collect_task(source: TaskSource, items: int | None, difficulty: int | None, seed: int) -> Task:
@@ -132,7 +142,7 @@ def _hub_rows(dataset: str, config: str | None, split: str) -> list[tuple[str, J
         rows: list[JsonRow] = list(load_dataset(dataset, config, split=split))  # type: ignore[arg-type]
     except Exception as error:  # the library raises whatever its readers and its transport raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        message = f"task: {dataset} could not be downloaded from the hub ({reason}); --data FILE reads a local copy"
+        message = f"task: {dataset} could not be downloaded from the hub ({reason}); a JSON Lines file works, too"
         raise ArgumentError(message) from error
     return [(f"task: {dataset}, row {number}", row) for number, row in enumerate(rows, 1)]
 
