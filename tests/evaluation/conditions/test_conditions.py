@@ -2,6 +2,8 @@
 
 import json
 
+from contextlib import nullcontext
+
 import pytest
 
 from armlet import Inward, Noise, Outward
@@ -54,6 +56,16 @@ def test_combinations_are_all_of_them():
         "filler 55 × '/' end + best of 4",
         "outward band=0.2 + filler 55 × '/' end + best of 4",
     ]
+
+
+@pytest.mark.parametrize("treatments", [[], [OUT]], ids=["no policy", "policy"])
+@pytest.mark.parametrize("fillings", [[], [SLASHES]], ids=["no filler", "filler"])
+@pytest.mark.parametrize("best_of", [0, 4])
+def test_combine_is_refused_exactly_where_it_would_add_nothing(treatments, fillings, best_of):
+    both = bool(treatments) + bool(fillings) + bool(best_of) >= 2
+    with nullcontext() if both else pytest.raises(ArgumentError, match="^combine: needs two of a policy, a filler"):
+        combined = names(treatments, fillings, best_of=best_of, combine=True)
+        assert len(combined) > len(names(treatments, fillings, best_of=best_of))
 
 
 def test_sampled_runs_have_a_warmer_placebo_and_greedy_ones_a_sampled_one():
