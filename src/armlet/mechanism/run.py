@@ -73,7 +73,8 @@ def explain(
     fillers, selection = filler_conditions(filler_texts(filler), parse_counts(count)), selected_layers(layers)
     policies, questions = parse_policies(policy), prompt_texts(prompt, BUILT_IN + FORMULAS)
     last = max(selection) if selection else None
-    opened = open_model(model or default_model(), tokenizer, dtype=dtype, device=device, last=last)
+    compute = {"dtype": dtype, "device": device}
+    opened = open_model(model or default_model(), tokenizer, last=last, option="layers", **compute)
     setup = make_setup(opened.tokenizer, questions, fillers, policies, system, position, seed)
     wanted = selection or range(opened.options.layer + 1)
     with progress("running layers", len(questions) * (opened.options.layer + 1)) as tick:

@@ -1,7 +1,6 @@
 """What is run beside what: baseline first, placebos by default, every name once."""
 
 import json
-
 from contextlib import nullcontext
 
 import pytest
