@@ -154,7 +154,7 @@ def test_findings_are_equal_to_themselves_only_and_have_no_figure_of_nothing():
     findings, again = (faked(task=ROWS, treatments=[], placebos=False) for _ in range(2))
     assert len({findings, again}) == 2
     assert findings == findings
-    with pytest.raises(ArgumentError, match="^figure: nothing was compared$"):
+    with pytest.raises(ArgumentError, match=r"^figure: nothing was compared$"):
         findings.figure()
     assert "<img" not in findings._repr_html_()
 

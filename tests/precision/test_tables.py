@@ -29,7 +29,7 @@ def test_all_methods_and_the_longest_scheme_fit_into_80_characters_in_whole_word
     rows = [MethodRow(QuantScheme("int8", "static"), name, "", 99_998.4, same, None, outcome) for name in SHORT_NAMES]
     shown = io.StringIO()
     Console(file=shown, width=80).print(methods_table(rows))
-    title, *headings, _, row = shown.getvalue().splitlines()[:5]
+    _title, *headings, _line, row = shown.getvalue().splitlines()[:5]
     assert row.split() == ["int8", "static", *["99,998"] * len(SHORT_NAMES)]  # no column continues below
     words = " ".join(headings).split()
     assert sorted(words) == sorted(["scheme", *" ".join(SHORT_NAMES.values()).split()])

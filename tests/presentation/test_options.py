@@ -74,14 +74,14 @@ def test_bounds_are_in_the_range_and_what_has_none_is_not_checked(values):
 
 @pytest.mark.parametrize("name", ["place", "other"])
 def test_a_value_that_is_no_choice_is_refused_also_if_none_is_allowed(name):
-    with pytest.raises(ArgumentError, match=f"^{name}: expected one of before, end, found 'inside'$"):
+    with pytest.raises(ArgumentError, match=rf"^{name}: expected one of before, end, found 'inside'$"):
         Places(**{name: "inside"})
     assert getattr(Places(**{name: "end"}), name) == "end"
 
 
 def test_none_is_a_choice_only_where_it_is_allowed():
     assert Places(other=None).other is None
-    with pytest.raises(ArgumentError, match="^place: expected one of before, end, found None$"):
+    with pytest.raises(ArgumentError, match=r"^place: expected one of before, end, found None$"):
         Places(place=None)
 
 
@@ -90,7 +90,7 @@ def test_changed_options_are_refused_by_name_and_those_at_their_defaults_are_not
     changed.refuse_changed("has no effect here", "share", "most")
     Sampling().refuse_changed("has no effect here")
     for names in ((), ("samples",), ("share", "samples")):
-        with pytest.raises(ArgumentError, match="^samples: has no effect here; leave it out$"):
+        with pytest.raises(ArgumentError, match=r"^samples: has no effect here; leave it out$"):
             changed.refuse_changed("has no effect here", *names)
 
 
@@ -106,7 +106,7 @@ def test_a_flattened_function_takes_the_fields_of_its_groups():
     for wrong in ({"sampling": Sampling()}, {"unknown": 1}):
         with pytest.raises(TypeError):
             ask("m", **wrong)
-    with pytest.raises(ArgumentError, match="^samples: expected at least 1, found 0$"):
+    with pytest.raises(ArgumentError, match=r"^samples: expected at least 1, found 0$"):
         ask("m", samples=0)
 
 

@@ -69,18 +69,20 @@ def test_a_terminal_gets_a_bar_with_the_steps_done_and_it_goes_at_the_end(monkey
     assert text.endswith("\x1b[2K")  # the line is erased
 
 
-def test_a_log_gets_lines_while_no_step_is_finished_and_none_after_the_block(shown, soon):
-    threads = threading.active_count()
+@pytest.mark.usefixtures("soon")
+def test_a_log_gets_lines_while_no_step_is_finished_and_none_after_the_block(shown):
+    threads = set(threading.enumerate())
     with progress("answering [a]", 60):
         wait_for_line(shown, "answering [a]: 0 of 60")
         wait_for_line(shown, "answering [a]: 0 of 60")
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= threads
     lines = shown.getvalue()
     time.sleep(0.05)
     assert shown.getvalue() == lines
 
 
-def test_lines_in_a_log_estimate_the_rest_without_the_first_step_and_the_steps_of_an_earlier_run(shown, soon, clock):
+@pytest.mark.usefixtures("soon")
+def test_lines_in_a_log_estimate_the_rest_without_the_first_step_and_the_steps_of_an_earlier_run(shown, clock):
     with progress("answering", 1100, done=10) as tick:
         for seconds, steps, line in [
             (500, 2, "12 of 1,100"),
@@ -92,7 +94,8 @@ def test_lines_in_a_log_estimate_the_rest_without_the_first_step_and_the_steps_o
             wait_for_line(shown, f"answering: {line}")
 
 
-def test_the_first_line_in_a_log_comes_soon_and_then_one_each_minute(shown, real_seconds, monkeypatch):
+@pytest.mark.usefixtures("real_seconds")
+def test_the_first_line_in_a_log_comes_soon_and_then_one_each_minute(shown, monkeypatch):
     waits = []
 
     class Ended:
@@ -112,7 +115,8 @@ def test_the_first_line_in_a_log_comes_soon_and_then_one_each_minute(shown, real
     assert shown.getvalue() == "answering: 0 of 2\n" * 3
 
 
-def test_short_work_says_nothing_in_a_log(shown, real_seconds):
+@pytest.mark.usefixtures("real_seconds")
+def test_short_work_says_nothing_in_a_log(shown):
     with progress("answering", 2) as tick:
         tick(2)
     with working("writing"):
@@ -120,19 +124,22 @@ def test_short_work_says_nothing_in_a_log(shown, real_seconds):
     assert shown.getvalue() == ""
 
 
-def test_work_that_takes_long_is_mentioned_once_in_a_log(shown, soon):
+@pytest.mark.usefixtures("soon")
+def test_work_that_takes_long_is_mentioned_once_in_a_log(shown):
     with working("loading [a]"):
         time.sleep(0.3)
     assert shown.getvalue() == "loading [a] ...\n"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_an_error_ends_the_lines_of_a_log(shown, soon, error):
-    threads = threading.active_count()
+@pytest.mark.usefixtures("soon")
+def test_an_error_ends_the_lines_of_a_log(shown, error):
+    threads = set(threading.enumerate())
     for block in (progress("answering", 2), working("loading")):
         with pytest.raises(error), block:
             raise error
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= threads
+    assert set(shown.getvalue().splitlines()) <= {"answering: 0 of 2", "loading ..."}
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_combinations_are_all_of_them():
 @pytest.mark.parametrize("best_of", [0, 4])
 def test_combine_is_refused_exactly_where_it_would_add_nothing(treatments, fillings, best_of):
     both = bool(treatments) + bool(fillings) + bool(best_of) >= 2
-    with nullcontext() if both else pytest.raises(ArgumentError, match="^combine: needs two of a policy, a filler"):
+    with nullcontext() if both else pytest.raises(ArgumentError, match=r"^combine: needs two of a policy, a filler"):
         combined = names(treatments, fillings, best_of=best_of, combine=True)
         assert len(combined) > len(names(treatments, fillings, best_of=best_of))
 

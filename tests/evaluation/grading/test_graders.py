@@ -51,5 +51,5 @@ def test_where_programs_cannot_be_isolated_they_are_refused_before_anything_is_a
 
 
 def test_a_permission_without_a_program_is_refused():
-    with pytest.raises(ArgumentError, match="^allow_code: none of these tasks runs programs; leave it out$"):
+    with pytest.raises(ArgumentError, match=r"^allow_code: none of these tasks runs programs; leave it out$"):
         graders("math-verify", ["maths", "integer"], allow_code=True)
