@@ -151,7 +151,27 @@ def test_ctrl_c_keeps_what_was_generated(loaded, monkeypatch, capsys, count, tok
     else:
         assert answers.baseline == whole.baseline
         assert answers.treated.tokens == whole.treated.tokens[:tokens]
-    assert "interrupted: this is what there is" in repr(answers)
+    assert "incomplete" in repr(answers)
+
+
+@pytest.mark.parametrize(
+    ("policy", "sentence"),
+    [
+        ("outward:strength=0", "outward: strength 0 changes nothing"),
+        ("outward:proportion=0.3,band=2", "outward: band has no effect, because proportion replaces band and share"),
+    ],
+)
+def test_a_setting_without_effect_is_said_once(loaded, policy, sentence):
+    answers = generated(loaded, policy=policy)
+    assert answers.sentences() == [sentence]
+    assert repr(answers).splitlines()[-1] == sentence
+
+
+def test_a_result_is_equal_to_itself_only_and_can_be_a_key(loaded):
+    answers, again = generated(loaded), generated(loaded)
+    assert answers.to_dict() == again.to_dict()
+    assert {answers: 1, again: 2}[answers] == 1
+    assert answers != again
 
 
 def test_a_notebook_shows_both_answers_and_the_figure(loaded):

@@ -9,6 +9,7 @@ from armlet import Inward, Outward, Transport, attach
 from armlet.answers.measure import describe_treatment, split_at
 from armlet.answers.records import Answer, first_difference
 from armlet.answers.result import Answers
+from armlet.answers.tables import answers_table
 from families import tiny
 from tiny_checkpoints import words
 
@@ -61,13 +62,13 @@ def test_of_an_answer_that_goes_on_the_next_token_is_marked():
 def test_ctrl_c_in_the_baseline_shows_it_alone():
     text = answered([1, 2], None, interrupted=True)
     assert cells(text) == ["w1 w2", ""]
-    assert "interrupted: this is what there is" in text
+    assert text.splitlines()[-1].strip() == "incomplete"
 
 
 def test_ctrl_c_in_the_treated_answer_marks_only_what_differs():
     text = answered([1, 2, 3], [1, 2], interrupted=True)
     assert cells(text) == ["w1 w2 w3", "w1 w2"]
-    assert "interrupted: this is what there is" in text
+    assert "incomplete; the same 2 tokens" in text
     assert cells(answered([1, 2, 3], [1, 9], interrupted=True)) == ["w1» w2« w3", "w1» w9«"]
 
 
@@ -90,3 +91,24 @@ def test_an_answer_is_no_markup():
     text = shown(Answers("model", "prompt", {}, "Outward, layer 0", {}, *answers, *parts, False))
     assert cells(text) == ["[red]x[/red]", "[/]"]
     assert "treated: Outward, layer 0" in text
+
+
+@pytest.mark.parametrize("width", range(24, 81))
+def test_no_word_is_broken_that_fits_into_the_terminal(width):
+    table = answers_table(
+        {"baseline": ("So 504-90-80-70=", "41", "4 is it"), "treated: Outward": ("So", " 4", "")}, "end"
+    )
+    console = Console(file=StringIO(), width=width)
+    console.print(table)
+    lines = console.file.getvalue().splitlines()
+    assert {"504-90-80-70=»41«4", "baseline", "treated:", "Outward", "So»"} <= {
+        word for line in lines for word in line.split()
+    }
+    assert max(map(len, lines)) <= width
+    assert any("baseline" in line and "treated" in line for line in lines) == (width >= 2 * (18 + 3) + 1)
+
+
+def test_a_word_wider_than_the_terminal_is_folded_and_nothing_of_it_is_left_out():
+    console = Console(file=StringIO(), width=40)
+    console.print(answers_table({"baseline": ("9" * 100, "", ""), "treated": ("", "", "")}, ""))
+    assert console.file.getvalue().count("9") == 100

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from armlet import Inward, Noise, Outward, Transport, attach, load_config
-from armlet.attachment.config import ConfigError, layer_indices, parse_layers
+from armlet.attachment.config import ConfigError, describe, layer_indices, limited_layers, parse_layers
 from armlet.presentation.files import WriteError
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import parse_policy
@@ -193,3 +193,28 @@ def test_all_stays_a_word_and_an_index_is_a_list():
 def test_what_is_no_layer_is_refused(layers):
     with pytest.raises(ArgumentError, match=r"^layers: expected [^\n]+$"):
         layer_indices(layers)
+
+
+def test_an_old_file_with_settings_that_have_no_effect_loads_and_they_are_said_once(tmp_path):
+    path = tmp_path / "armlet.json"
+    path.write_text(json.dumps({"policy": "outward", "proportion": 0.3, "band": 0.5, "layers": "all"}))
+    model = tiny()
+    with attach(model, **load_config(path)) as attachment:
+        model(prompt(8))
+        assert limited_layers(json.loads(path.read_text()), attachment.report()) == [
+            "outward: band has no effect, because proportion replaces band and share"
+        ]
+
+
+def test_tokens_with_nan_hide_no_limit():
+    content = describe(Outward(band=3), [0], "token", Noise())
+    counts = {"calls": 1, "tokens": 8, "moved": 5 * 25, "share_moved": 5 * 25 / 800, "passed": 3}
+    sentence = "layer 0: band 3 has no effect: share allows at most 0.25 of the values to move"
+    assert limited_layers(content, {0: counts}) == [sentence]
+    assert limited_layers(content, {0: counts | {"passed": 0}}) == []
+
+
+def test_the_suffix_of_a_file_may_be_upper_case(tmp_path):
+    with attach(tiny(), Outward()) as attachment:
+        assert attachment.save(tmp_path / "x.JSON") == tmp_path / "x.JSON"
+    assert load_config(tmp_path / "x.JSON")["policy"] == Outward()

@@ -490,7 +490,9 @@ def test_ctrl_c_prints_what_there_is_as_a_table(folder, monkeypatch):
     interrupt(monkeypatch, 2)
     code, out, err = run("generate", folder, *ASK)
     assert (code, err) == (130, "interrupted: this is what there is\n")
-    assert "interrupted: this is what there is" in out
+    assert "incomplete" in out
+    assert "interrupted" not in out  # stderr says it, once
+    assert out.splitlines()[-1].strip() == "incomplete"  # no empty line below
     assert words().decode(text) in out
 
 

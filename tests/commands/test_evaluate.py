@@ -127,7 +127,7 @@ def test_ctrl_c_before_anything_is_closed_leaves_no_report(monkeypatch):
 
     monkeypatch.setattr("armlet.evaluation.engines.local.Local.answer", interrupted)
     code, out, err = run("evaluate", *FEW, "--run", "here")
-    assert (code, out, "there is no result" in err) == (130, "", True)
+    assert (code, out, "interrupted: there is no result" in err) == (130, "", True)
     assert not Path("here/report.json").exists()
 
 

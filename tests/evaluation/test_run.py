@@ -222,6 +222,9 @@ def test_a_model_with_arm_attached_has_no_baseline(loaded):
         ({"layers": True}, "^layers: expected an integer of at least 0, found True$"),
         ({"task": "absent.jsonl"}, "^data: absent.jsonl cannot be read"),
         ({"dtype": "float64"}, "^dtype: has no effect, because another engine runs the model"),
+        ({"top_p": 0.5, "placebos": False}, "^top_p: all answers are greedy; add a temperature, such as 0.7, or leave"),
+        ({"combine": True}, "^combine: needs two of a policy, a filler and best_of; leave it out$"),
+        ({"allow_code": True}, "^allow_code: none of these tasks runs programs; leave it out$"),
         ({"count": 3}, "^count: applies to a filler, and there is none; leave it out$"),
         ({"filler": ["/"], "position": "inside"}, "^position: expected one of before, between, end, random, found"),
         ({"treatments": [Treatment(Outward())], "layers": 3}, "^layers, scope, site: they apply to a policy"),
@@ -234,6 +237,20 @@ def test_a_model_with_arm_attached_has_no_baseline(loaded):
 def test_what_is_out_of_range_or_has_no_effect_is_refused(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         faked(**arguments)
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0.5}, {"best_of": 2}, {"placebos": True}], ids=str)
+def test_top_p_is_accepted_with_any_sampled_condition(sampling):
+    assert faked(task=ROWS, top_p=0.5, **{"placebos": False} | sampling).complete
+
+
+def test_findings_are_equal_to_themselves_only_and_have_no_figure_of_nothing():
+    findings, again = (faked(task=ROWS, treatments=[], placebos=False) for _ in range(2))
+    assert len({findings, again}) == 2
+    assert findings == findings
+    with pytest.raises(ArgumentError, match=r"^figure: nothing was compared$"):
+        findings.figure()
+    assert "<img" not in findings._repr_html_()
 
 
 def test_treatments_come_in_every_form_and_only_once(tmp_path):

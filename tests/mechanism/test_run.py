@@ -126,6 +126,7 @@ def test_ctrl_c_keeps_the_finished_layers_or_says_that_there_is_none(folder, mon
         ({"count": 0}, "count: expected numbers up to 99999 such as 0,10,25, one of them not 0, found 0"),
         ({"count": (1.5,)}, r"count: expected numbers .* found \(1.5,\)"),
         ({"filler": ()}, "filler: expected one or several texts, found none"),
+        ({"layers": "0-9"}, "^layers: llama has layers 0 to 2, found 9$"),
         ({"layers": ()}, "layers: expected at least one layer, found none"),
         ({"layers": -1}, "layers: expected an integer of at least 0, found -1"),
         ({"layers": [0.5]}, "layers: expected an integer of at least 0, found 0.5"),

@@ -9,8 +9,8 @@ from armlet.precision.choice import CONTRACTIONS, ROUNDED
 from armlet.precision.figures import draw_precision
 from armlet.precision.measure import TrialOutcome
 from armlet.precision.rows import LayerRow, MethodRow, PerplexityRatio
-from armlet.precision.schemes import REFERENCES
-from armlet.precision.tables import layers_table, short_perplexity
+from armlet.precision.schemes import REFERENCES, QuantScheme
+from armlet.precision.tables import SHORT_NAMES, layers_table, methods_table, short_perplexity
 from axis_labels import unlabelled
 
 
@@ -22,6 +22,18 @@ def test_the_longest_contraction_fits_into_80_letters():
     Console(file=shown, width=80).print(layers_table([row]))
     assert f"1.000 [0.999, 1.001] {setting}" in shown.getvalue()
     assert "…" not in shown.getvalue()
+
+
+def test_all_methods_and_the_longest_scheme_fit_into_80_characters_in_whole_words():
+    outcome, same = TrialOutcome([1.6], {}), PerplexityRatio(1.0, 1.0, 1.0)
+    rows = [MethodRow(QuantScheme("int8", "static"), name, "", 99_998.4, same, None, outcome) for name in SHORT_NAMES]
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(methods_table(rows))
+    _title, *headings, _line, row = shown.getvalue().splitlines()[:5]
+    assert row.split() == ["int8", "static", *["99,998"] * len(SHORT_NAMES)]  # no column continues below
+    words = " ".join(headings).split()
+    assert sorted(words) == sorted(["scheme", *" ".join(SHORT_NAMES.values()).split()])
+    assert not any(word.endswith("-") for word in words)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Progress is shown on stderr: a bar on a terminal, a line each minute in a log."""
 
 import io
+import threading
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from armlet.presentation import progress as progress_file
 from armlet.presentation import terminal
-from armlet.presentation.progress import LINE_SECONDS, duration, progress
+from armlet.presentation.progress import LINE_SECONDS, REDRAW_SECONDS, duration, progress
 from armlet.presentation.tables import titled_table
 from armlet.presentation.terminal import FIRST_LINE_SECONDS, working
 
@@ -28,13 +29,33 @@ def console(monkeypatch, **how):
 
 
 @pytest.fixture
+def real_seconds(monkeypatch):
+    """Lines in a log come when they do outside of tests."""
+    monkeypatch.setattr(terminal, "FIRST_LINE_SECONDS", FIRST_LINE_SECONDS)
+    monkeypatch.setattr(progress_file, "LINE_SECONDS", LINE_SECONDS)
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Lines in a log come after 10 ms, and then every 10 ms."""
+    monkeypatch.setattr(terminal, "FIRST_LINE_SECONDS", 0.01)
+    monkeypatch.setattr(progress_file, "LINE_SECONDS", 0.01)
+
+
+@pytest.fixture
 def clock(monkeypatch):
     """The seconds that the progress reads; a test moves them on."""
     seconds = [0.0]
-    monkeypatch.setattr(progress_file, "LINE_SECONDS", LINE_SECONDS)
-    monkeypatch.setattr(terminal, "FIRST_LINE_SECONDS", FIRST_LINE_SECONDS)
     monkeypatch.setattr(progress_file, "monotonic", lambda: seconds[0])
     return seconds
+
+
+def wait_for_line(file, line):
+    """Waits for one more line, which must be this."""
+    count, end = len(file.getvalue().splitlines()), time.monotonic() + 20
+    while (lines := file.getvalue().splitlines()[count + 1 :]) == [] and time.monotonic() < end:
+        time.sleep(0.005)  # the next line may have been composed before; the one after it was not
+    assert lines[-1] == line
 
 
 def test_a_terminal_gets_a_bar_with_the_steps_done_and_it_goes_at_the_end(monkeypatch):
@@ -48,30 +69,116 @@ def test_a_terminal_gets_a_bar_with_the_steps_done_and_it_goes_at_the_end(monkey
     assert text.endswith("\x1b[2K")  # the line is erased
 
 
-def test_a_log_gets_a_line_soon_and_then_one_each_minute(shown, clock):
-    with progress("answering [a]", 100, done=10) as tick:
-        for _ in range(5):
-            clock[0] += LINE_SECONDS / 2
-            tick(2)
-    lines = ["12 of 100", "16 of 100, about 21 min left", "20 of 100, about 20 min left"]
-    assert shown.getvalue().splitlines() == [f"answering [a]: {line}" for line in lines]
+@pytest.mark.usefixtures("soon")
+def test_a_log_gets_lines_while_no_step_is_finished_and_none_after_the_block(shown):
+    threads = set(threading.enumerate())
+    with progress("answering [a]", 60):
+        wait_for_line(shown, "answering [a]: 0 of 60")
+        wait_for_line(shown, "answering [a]: 0 of 60")
+    assert set(threading.enumerate()) <= threads
+    lines = shown.getvalue()
+    time.sleep(0.05)
+    assert shown.getvalue() == lines
 
 
-def test_short_work_says_nothing_in_a_log(shown, clock):
+@pytest.mark.usefixtures("soon")
+def test_lines_in_a_log_estimate_the_rest_without_the_first_step_and_the_steps_of_an_earlier_run(shown, clock):
+    with progress("answering", 1100, done=10) as tick:
+        for seconds, steps, line in [
+            (500, 2, "12 of 1,100"),
+            (30, 2, "14 of 1,100, about 4.5 h left"),
+            (30, 86, "100 of 1,100, about 11 min left"),
+        ]:
+            clock[0] += seconds
+            tick(steps)
+            wait_for_line(shown, f"answering: {line}")
+
+
+@pytest.mark.usefixtures("real_seconds")
+def test_the_first_line_in_a_log_comes_soon_and_then_one_each_minute(shown, monkeypatch):
+    waits = []
+
+    class Ended:
+        """Says at the fourth wait that the block ended."""
+
+        def wait(self, seconds):
+            waits.append(seconds)
+            return len(waits) > 3
+
+        def set(self):
+            pass
+
+    monkeypatch.setattr(terminal, "Event", Ended)
+    with progress("answering", 2):
+        pass
+    assert waits == [FIRST_LINE_SECONDS, LINE_SECONDS, LINE_SECONDS, LINE_SECONDS]
+    assert shown.getvalue() == "answering: 0 of 2\n" * 3
+
+
+@pytest.mark.usefixtures("real_seconds")
+def test_short_work_says_nothing_in_a_log(shown):
     with progress("answering", 2) as tick:
-        tick()
-        clock[0] += FIRST_LINE_SECONDS - 1
-        tick()
+        tick(2)
+    with working("writing"):
+        pass
     assert shown.getvalue() == ""
 
 
-def test_work_that_takes_long_is_mentioned_in_a_log(shown, monkeypatch):
-    monkeypatch.setattr(terminal, "FIRST_LINE_SECONDS", 0.01)
+@pytest.mark.usefixtures("soon")
+def test_work_that_takes_long_is_mentioned_once_in_a_log(shown):
     with working("loading [a]"):
         time.sleep(0.3)
-    with working("writing"):
-        pass
     assert shown.getvalue() == "loading [a] ...\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.usefixtures("soon")
+def test_an_error_ends_the_lines_of_a_log(shown, error):
+    threads = set(threading.enumerate())
+    for block in (progress("answering", 2), working("loading")):
+        with pytest.raises(error), block:
+            raise error
+    assert set(threading.enumerate()) <= threads
+    assert set(shown.getvalue().splitlines()) <= {"answering: 0 of 2", "loading ..."}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is drawn in a notebook: the display's number, how, and the HTML."""
+    drawings, displays = [], []
+
+    def display(handle, html):
+        displays.append(handle.display_id)
+        drawings.append((len(displays), "display", html.data))
+
+    def update(handle, html):
+        drawings.append((displays.index(handle.display_id) + 1, "update", html.data))
+
+    console(monkeypatch, force_jupyter=True)
+    monkeypatch.setattr("IPython.display.DisplayHandle.display", display)
+    monkeypatch.setattr("IPython.display.DisplayHandle.update", update)
+    return drawings
+
+
+def test_a_notebook_gets_a_bar_that_is_redrawn_in_its_place_and_goes_at_the_end(drawn, clock):
+    with progress("answering <a>", 100, done=10) as tick:
+        tick(1)  # too soon to be drawn
+        for steps in (1, 9):
+            clock[0] += REDRAW_SECONDS
+            tick(steps)
+    lines = ["10 of 100", "12 of 100, 44 s left", "21 of 100, 8 s left"]
+    values = [line.split()[0] for line in lines]
+    bars = [
+        f"<progress value={value} max=100></progress> answering &lt;a&gt;: {line}"
+        for value, line in zip(values, lines, strict=True)
+    ]
+    assert drawn == [(1, "display", ""), *((1, "update", html) for html in (*bars, ""))]
+
+
+def test_an_error_removes_the_bar_from_a_notebook(drawn):
+    with pytest.raises(KeyboardInterrupt), progress("answering", 2):
+        raise KeyboardInterrupt
+    assert [html for *_, html in drawn] == ["", "<progress value=0 max=2></progress> answering: 0 of 2", ""]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import oracle
 from armlet.redistribution import Inward, Noise, Outward, Transport, redistribute
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.outcome import outcome
-from armlet.redistribution.outward import limited_by_share
+from armlet.redistribution.outward import NEAR_LIMIT, limited_by_share
 from gates import DTYPES, assert_close, gates, masked_gates, same_bits, uniforms
 
 POLICIES = st.builds(
@@ -220,7 +220,7 @@ def test_a_band_that_share_overrides_in_every_row_is_named(policy, sentence, wid
 @pytest.mark.parametrize(
     "policy",
     [
-        Outward(),
+        Outward(band=0.2),
         Outward(band=3, share=(0, 1)),
         Outward(band=3, proportion=0.25),
         Outward(band=3, strength=0),
@@ -232,7 +232,31 @@ def test_what_share_does_not_decide_is_not_named(policy):
     assert limited_by_share(policy, share_of(policy, activated()), 100) is None
 
 
-def test_one_row_that_the_band_decides_is_enough_to_say_nothing():
+@pytest.mark.parametrize(
+    ("policy", "another", "sentence"),
+    [
+        (
+            Outward(band=1.5),
+            Outward(band=50),
+            "a band wider than 1.5 would have little effect: 0.2483 of the values moved on average, "
+            "share allows at most 0.25",
+        ),
+        (
+            Outward(band=0.02),
+            Outward(band=1e-9),
+            "a band narrower than 0.02 would have little effect: 0.02016 of the values moved on average, "
+            "share makes at least 0.02 move",
+        ),
+    ],
+)
+def test_a_band_that_share_overrides_in_nearly_all_rows_is_named_and_another_changes_little(policy, another, sentence):
+    a = activated()
+    share = share_of(policy, a)
+    assert limited_by_share(policy, share, 100) == sentence
+    assert 0 < abs(share_of(another, a) - share) <= NEAR_LIMIT * share
+
+
+def test_one_row_that_the_band_decides_is_enough_not_to_say_that_it_has_no_effect():
     policy, a = Outward(band=3), activated(tokens=1)
     a = torch.cat((a.expand(1, 30, -1), torch.linspace(1, 2, 100).view(1, 1, -1)), 1)
     shares = [share_of(policy, a[:, row : row + 1]) for row in (0, 30)]

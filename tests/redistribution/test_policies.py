@@ -6,7 +6,14 @@ import pytest
 
 from armlet import Inward, Outward, Transport
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.policies import BUILT_IN_POLICIES, as_policy, changed_policy, knobs, make_policy
+from armlet.redistribution.policies import (
+    BUILT_IN_POLICIES,
+    as_policy,
+    changed_policy,
+    knobs,
+    make_policy,
+    without_effect,
+)
 
 
 def test_every_setting_of_every_policy_is_listed_with_its_default():
@@ -60,3 +67,28 @@ def test_changed_settings_are_checked_and_the_others_kept():
     assert changed_policy(policy, {}) is policy
     with pytest.raises(ArgumentError, match="transport: unknown band; expected target, spread, strength"):
         changed_policy(Transport(), {"band": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("outward", []),
+        ("published:Gemma-3-4B-it/GPQA-D", []),
+        ("inward:strength=0.1", []),
+        ("transport:strength=0", ["transport: strength 0 changes nothing"]),
+        ("outward:proportion=0.3,band=0.5,strength=0", ["outward: strength 0 changes nothing"]),
+        (
+            "outward:proportion=0.3,band=0.5,share=0.1/0.2",
+            [
+                "outward: band has no effect, because proportion replaces band and share",
+                "outward: share has no effect, because proportion replaces band and share",
+            ],
+        ),
+        (
+            "outward:proportion=0,share=0/1",
+            ["outward: share has no effect, because proportion replaces band and share"],
+        ),
+    ],
+)
+def test_settings_that_change_nothing_are_said_and_kept(text, sentences):
+    assert without_effect(as_policy(text)) == sentences

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Answers(Result):
     """The answers to one prompt without ARM and with it."""
 
@@ -56,7 +56,7 @@ class Answers(Result):
         text = f"the same {count} tokens" if index is None else f"first difference at token {index + 1}"
         if not self.interrupted:
             return text
-        return "interrupted: this is what there is" + (f"; {text}" if self.treated else "")
+        return "incomplete" + (f"; {text}" if self.treated else "")  # Ctrl-C itself was noted when it came
 
     def tables(self) -> list[Table]:
         """The answers side by side; the first token that differs is marked."""
@@ -64,7 +64,7 @@ class Answers(Result):
         return [answers_table(self.columns(), self.outcome() + marked)]
 
     def sentences(self) -> list[str]:
-        """The layers in which the policy's band had no effect."""
+        """Settings of the policy that had no effect, and in which layers."""
         return limited_layers(self.armlet, self.report)
 
     def figure(self) -> "Figure":

@@ -182,7 +182,7 @@ class Attachment:
         """
         content = describe(self.policy, self.layers, self.scope, self.noise, self.site)
         path = Path(path)
-        return write_json(path if path.suffix == ".json" else path / ARMLET_FILE, content)
+        return write_json(path if path.suffix.lower() == ".json" else path / ARMLET_FILE, content)
 
     def __getstate__(self) -> dict[str, object]:
         # A copy of a paused attachment is detached: no block's end would turn it on again.

@@ -11,7 +11,7 @@ from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise, Source
 from armlet.redistribution.outward import limited_by_share
-from armlet.redistribution.policies import make_policy, settings
+from armlet.redistribution.policies import make_policy, settings, without_effect
 from armlet.redistribution.rows import Policy
 
 ARMLET_FILE = "armlet.json"
@@ -118,12 +118,14 @@ def parse_config(content: object) -> AttachArguments:
 
 
 def limited_layers(content: Mapping[str, object], report: Mapping[Any, Mapping[str, Any]]) -> list[str]:
-    """Says in which layers the band of an `Outward` had no effect, from an `armlet.json` and `Attachment.report`."""
-    config, sentences = parse_config(dict(content)), list[str]()
+    """Says which settings of a policy had no effect, in which layers, from `armlet.json` and `Attachment.report`."""
+    config = parse_config(dict(content))
+    sentences = without_effect(config["policy"])
     for layer, counts in report.items():
         if config["scope"] == "token" and counts["moved"]:
             width = round(counts["moved"] / (counts["share_moved"] * counts["tokens"]))
-            sentence = limited_by_share(config["policy"], counts["share_moved"], width)
+            share = counts["moved"] / ((counts["tokens"] - counts["passed"]) * width)  # without rows with NaN or Inf
+            sentence = limited_by_share(config["policy"], share, width)
             sentences += [f"layer {layer}: {sentence}"] if sentence else []
     return sentences
 

@@ -155,6 +155,7 @@ def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = 
             Console().print(table, crop=False)
         others = [path for path in paths if path.suffix not in FIGURE_KINDS]
         lines = [*result.sentences(), *(f"figure: {f}" for f in figures), *(f"written: {path}" for path in others)]
-        print("\n".join(lines))
+        for line in lines:
+            print(line)
     if result.interrupted:
         sys.exit(INTERRUPTED)

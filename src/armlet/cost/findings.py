@@ -42,7 +42,7 @@ class ModelTimes:
     work: Sequence[WorkRow]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Measurements:
     """Everything that a run measured."""
 

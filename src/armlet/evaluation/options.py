@@ -8,7 +8,6 @@ from typer import Option
 
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
 from armlet.evaluation.tasks.problems import Task
-from armlet.presentation.arguments import text_list
 from armlet.presentation.options import OptionGroup
 from armlet.prompts.fillers import Filler, Position
 from armlet.prompts.generation import COLDEST_SAMPLED
@@ -26,10 +25,9 @@ class FillerOptions(OptionGroup):
 
     def fillings(self) -> list[Filling]:
         """One filling for each distinct filler; raises ArgumentError for options that would have no effect."""
-        texts = text_list("filler", self.filler)
-        if not texts:
+        if not self.filler:
             self.refuse_changed("applies to a filler, and there is none", "count", "position")
-        return [Filling(Filler(text, self.count), self.position) for text in dict.fromkeys(texts)]
+        return [Filling(Filler(text, self.count), self.position) for text in dict.fromkeys(self.filler or ())]
 
 
 @dataclass(frozen=True)

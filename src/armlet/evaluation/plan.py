@@ -10,6 +10,7 @@ from armlet.evaluation.engines.engine import Engine, Sampling
 from armlet.evaluation.grading.graders import Grader, grader_names, graders
 from armlet.evaluation.settings import TaskSettings
 from armlet.evaluation.tasks.problems import SYSTEMS, Kind, Task
+from armlet.redistribution.errors import ArgumentError
 
 BUILT_IN_BATCH, LOCAL_BATCH = 250, 16
 """Items in a batch, for the embedded model and for any other."""
@@ -70,8 +71,11 @@ def make_plan(
 
     `built_in` means that the embedded model answers, which was trained on bare expressions without a system prompt.
 
-    Raises ArgumentError if the grader does not exist, or a task needs to run programs without permission.
+    Raises ArgumentError if the grader does not exist, a task needs to run programs without permission, or `top_p` or
+    the permission would have no effect.
     """
+    if top_p < 1 and not any(condition.temperature for condition in conditions):
+        raise ArgumentError("top_p: all answers are greedy; add a temperature, such as 0.7, or leave it out")
     if system is None and built_in:
         system = ""
     return Plan(

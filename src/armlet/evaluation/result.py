@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Findings(Report, Result):
     """What a run found: for each task the accuracy under each condition, paired comparisons, and verdicts."""
 
@@ -56,7 +56,7 @@ def make_findings(report: Report, folder: Path | None = None, *, interrupted: bo
     return Findings(**vars(report), folder=folder, interrupted=interrupted)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Study(StudyResult, Result):
     """A search for the best setting, measured on the tuning items only."""
 

@@ -25,7 +25,14 @@ from armlet.evaluation.result import Findings
 from armlet.evaluation.settings import ConditionSettings
 from armlet.evaluation.tasks.problems import Task
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks
-from armlet.presentation.arguments import LARGEST_SEED, given_path, refuse_changed, whole_number, whole_number_or_none
+from armlet.presentation.arguments import (
+    LARGEST_SEED,
+    given_path,
+    refuse_changed,
+    text_list,
+    whole_number,
+    whole_number_or_none,
+)
 from armlet.presentation.terminal import note
 from armlet.prompts.fillers import Position
 
@@ -118,7 +125,7 @@ def evaluate(
     items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
     comparison = ConditionOptions(samples, temperature, top_p, best_of, combine, placebos)
     answers = GradedAnswerOptions(max_new_tokens, system, allow_code, batch, grader)
-    fillings = FillerOptions(filler, count, position).fillings()
+    fillings = FillerOptions(text_list("filler", filler), count, position).fillings()
     chosen = make_treatments(treatments, layers=layers, scope=scope, site=site, seed=seed)
     tasks = collect_tasks(task, items, difficulty, seed)
     refuse_sampling(tasks, answers, comparison)
@@ -133,7 +140,7 @@ def evaluate(
     if engine:
         opened = engine(compared, tasks)
     else:
-        opened = Local(model_or_default, tokenizer, dtype=dtype, device=device, seed=seed)
+        opened = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
     if left_out:
         names = ", ".join(condition.name for condition in left_out)
         note(f"left out, because they need a model in this process: {names}")

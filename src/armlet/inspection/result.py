@@ -12,12 +12,13 @@ from armlet.presentation.files import write_json
 from armlet.presentation.numbers import finite_or_none
 from armlet.presentation.result import Result
 from armlet.redistribution.outward import limited_by_share
+from armlet.redistribution.policies import without_effect
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Inspection(Result):
     """The activated gate of one layer, or of a synthetic sample, and each policy's effect on it."""
 
@@ -45,9 +46,10 @@ class Inspection(Result):
         return [inspection_table(self.before, self.effects, self._title())]
 
     def sentences(self) -> list[str]:
-        """The policies whose band had no effect."""
+        """Settings of policies that had no effect."""
+        unused = [sentence for effect in self.effects for sentence in without_effect(effect.policy)]
         limits = [limited_by_share(e.policy, e.share_moved, self.width) for e in self.effects if self.scope == "token"]
-        return [sentence for sentence in limits if sentence]
+        return [*unused, *(sentence for sentence in limits if sentence)]
 
     def _title(self) -> str:
         layer = "" if self.sample.layer is None else f", layer {self.sample.layer}"

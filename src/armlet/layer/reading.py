@@ -44,8 +44,9 @@ def open_model(
     dtype: str = "auto",
     device: str | None = None,
     last: int | None = None,
+    option: str = "layer",
 ) -> OpenedModel:
-    """Opens a model to read the layers up to `last` (all if None), without ARM.
+    """Opens a model to read the layers up to `last` (all if None), without ARM; errors about `last` name the `option`.
 
     Raises the errors of `Layer1.from_checkpoint`, and ArgumentError for a loaded model without its tokenizer.
     """
@@ -65,5 +66,5 @@ def open_model(
             tokenizer = tokenizer or load_tokenizer(name)
         config, layers = checkpoint.config, checkpoint.layers
         read = partial(Layer1.from_checkpoint, checkpoint)
-    options = read_options(config, layers - 1 if last is None else last)  # refuses a model before anything slow
+    options = read_options(config, layers - 1 if last is None else last, option)  # refuses before anything slow
     return OpenedModel(name, tokenizer, options, read, weights_dtype, device)

@@ -23,7 +23,7 @@ FIGURES = ("attention", "affine", "counts", "layers", "classes")
 MAX_LAYERS_SHOWN = 4  # of more selected layers, only the first and the last have tables
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Explanation(Result):
     """The effect of each filler in each measured layer, at least one, with 95 % intervals over prompts."""
 

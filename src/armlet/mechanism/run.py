@@ -76,7 +76,8 @@ def explain(
     selection = None if isinstance(chosen_layers, str) else chosen_layers
     policies, questions = parse_policies(policy), prompt_texts(prompt, BUILT_IN + FORMULAS)
     last = max(selection) if selection else None
-    opened = open_model(default_model() if model is None else model, tokenizer, dtype=dtype, device=device, last=last)
+    compute = {"dtype": dtype, "device": device}
+    opened = open_model(default_model() if model is None else model, tokenizer, last=last, option="layers", **compute)
     setup = make_setup(opened.tokenizer, questions, fillers, policies, system, position, seed)
     wanted = selection or range(opened.options.layer + 1)
     with progress("running layers", len(questions) * (opened.options.layer + 1)) as tick:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Precision(Result):
     """The cost of few bits at the input of `down`, by scheme and method, and in each layer."""
 

@@ -15,13 +15,13 @@ SHORT_NAMES = {
     "percentile clip": "perc.\nclip",
     "MSE clip": "MSE\nclip",
     "SmoothQuant": "Smooth\nQuant",
-    "Hadamard rotation": "Hada-\nmard",
+    "Hadamard rotation": "Hadamard",
     WORST_KEPT: "worst\nkept",
     COMPANDED: "compand",
     COMPANDED_STATIC: "static\nknee",
-    CONTRACT: "con-\ntract",
+    CONTRACT: "contract",
 }
-"""Names of methods, short enough for nine columns and the scheme to fit into 80 characters."""
+"""Names of methods, of whole words, and short enough for nine columns and the scheme to fit into 80 characters."""
 
 SHOWN_MEASURES = {"sqnr": "SQNR", "max_over_median": "max/med", "kurtosis": "kurtosis", "saturated": "saturated"}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
 from time import monotonic
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from armlet.presentation import terminal
 
-LINE_SECONDS = 60  # at least, between two lines in a log
+LINE_SECONDS = 60  # between two lines in a log
 REDRAW_SECONDS = 0.5  # between two drawings in a notebook, whose server slows down if it receives more
 
 
@@ -37,42 +38,47 @@ def progress(what: str, total: int, *, done: int = 0) -> Iterator[Tick]:
     if terminal.notes.is_jupyter:
         with _notebook_bar() as show:
             show(counter.html())
-            yield counter.ticks(lambda: show(counter.html()), REDRAW_SECONDS, REDRAW_SECONDS)
+            yield counter.redrawing(show)
     else:
-        yield counter.ticks(lambda: terminal.note(counter.line()), terminal.FIRST_LINE_SECONDS, LINE_SECONDS)
+        with terminal.log_lines(counter.line, LINE_SECONDS):
+            yield counter.tick
 
 
 class _Counter:
     """Counts steps, and describes how far the work is."""
 
     def __init__(self, what: str, total: int, done: int) -> None:
-        self.what, self.total, self.done, self.start = what, total, done, monotonic()
-        self._first: tuple[float, int] | None = None  # time and number of steps at the end of the first ones
+        self.what, self.total, self.done = what, total, done
+        self._ticks: tuple[tuple[float, int], ...] = ()  # time and number of steps at the first tick and at the last
 
-    def ticks(self, show: Callable[[], None], first: float, later: float) -> Tick:
-        """A tick that calls `show` after `first` seconds, and then at most every `later` seconds."""
-        due = self.start + first
+    def tick(self, steps: int = 1, /) -> None:
+        """Counts `steps` more."""
+        self.done += steps
+        self._ticks = (*self._ticks[:1], (monotonic(), self.done))  # at once: another thread reads both
+
+    def redrawing(self, show: Callable[[str], None]) -> Tick:
+        """A tick that also shows the bar, at most every REDRAW_SECONDS."""
+        due = monotonic() + REDRAW_SECONDS
 
         def tick(steps: int = 1, /) -> None:
             nonlocal due
-            self.done += steps
-            self._first = self._first or (monotonic(), self.done)
+            self.tick(steps)
             if monotonic() >= due:
-                due = monotonic() + later
-                show()
+                due = monotonic() + REDRAW_SECONDS
+                show(self.html())
 
         return tick
 
     def line(self) -> str:
         """What is done, and how long the rest will take, without regard to the first step, which may compile."""
-        text = f"{self.what}: {self.done:,} of {self.total:,}"
-        start, done = self._first or (0, self.done)
-        steps, seconds = self.done - done, monotonic() - start
-        return f"{text}, {duration(seconds / steps * (self.total - self.done))} left" if steps else text
+        ticks = self._ticks or ((0.0, self.done),)
+        (start, first), (end, last) = ticks[0], ticks[-1]
+        text, steps = f"{self.what}: {last:,} of {self.total:,}", last - first
+        return f"{text}, {duration((end - start) / steps * (self.total - last))} left" if steps else text
 
     def html(self) -> str:
         """The same as a bar."""
-        return f"<progress value={self.done} max={self.total}></progress> {self.line()}"
+        return f"<progress value={self.done} max={self.total}></progress> {escape(self.line())}"
 
 
 def duration(seconds: float) -> str:

@@ -21,6 +21,9 @@ from armlet.redistribution.rows import (
     one_of,
 )
 
+NEAR_LIMIT = 0.01
+"""How near, in proportion, the share of moved values is to a limit if another band can hardly change it."""
+
 
 @dataclass(frozen=True)
 class Outward:
@@ -101,13 +104,13 @@ class Outward:
 def limited_by_share(policy: object, share_moved: float, width: int) -> str | None:
     """Says that the band of an `Outward` had no effect, because `share` decided in every row; otherwise None.
 
-    A row moves as many values as `share` allows only if its band is limited, so the mean over all rows tells. That is
-    certain without ties, which are common only in a gate with many exact zeros. Rows with NaN or Inf move nothing, so
-    they can hide a limit.
+    A row moves as many values as `share` allows only if its band is limited, so the mean over all rows tells. If the
+    mean is only near a limit, it does not tell how many rows were limited, but how little another band can change: no
+    row goes beyond the limit. Both are certain without ties, which are common only in a gate with many exact zeros.
 
     Args:
         policy: a policy; only `Outward` without a proportion has such a limit.
-        share_moved: the share of all values that moved, at scope "token".
+        share_moved: the share of the values that moved, at scope "token", in rows without NaN or Inf.
         width: the number of values of a row.
     """
     if not isinstance(policy, Outward) or policy.proportion is not None or policy.strength == 0:
@@ -121,7 +124,15 @@ def limited_by_share(policy: object, share_moved: float, width: int) -> str | No
         return f"band {policy.band:g} has no effect: share allows at most {high} of the values to move{ties}"
     if share_moved == fewest:
         return f"band {policy.band:g} has no effect: share makes at least {low} of the values move"
+    if share_moved >= (1 - NEAR_LIMIT) * most:
+        return _little_effect(f"wider than {policy.band:g}", share_moved, f"allows at most {high}")
+    if fewest < share_moved <= (1 + NEAR_LIMIT) * fewest:
+        return _little_effect(f"narrower than {policy.band:g}", share_moved, f"makes at least {low} move")
     return None
+
+
+def _little_effect(band: str, share_moved: float, limit: str) -> str:
+    return f"a band {band} would have little effect: {share_moved:.4g} of the values moved on average, share {limit}"
 
 
 def near_zero_halfwidth(a: Tensor, band: float = 0.13) -> Tensor:

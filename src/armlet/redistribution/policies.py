@@ -142,6 +142,16 @@ def detail(policy: Policy) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if name in main or value != defaults[name])
 
 
+def without_effect(policy: Policy) -> list[str]:
+    """Says which settings change nothing, whatever the values are."""
+    if policy.strength == 0:
+        return [f"{policy.name}: strength 0 changes nothing"]
+    if not isinstance(policy, Outward) or policy.proportion is None:
+        return []
+    changed = [name for name in ("band", "share") if getattr(policy, name) != getattr(Outward, name)]
+    return [f"{policy.name}: {name} has no effect, because proportion replaces band and share" for name in changed]
+
+
 def to_numbers(policy: Outward | Inward | Transport) -> tuple[str, list[float]]:
     """Returns the policy's name and its settings as numbers: choices by index, a pair as two numbers, None as −1."""
     numbers: list[float] = []

@@ -1,6 +1,7 @@
 """What is run beside what: baseline first, placebos by default, every name once."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,16 @@ def test_combinations_are_all_of_them():
         "filler 55 × '/' end + best of 4",
         "outward band=0.2 + filler 55 × '/' end + best of 4",
     ]
+
+
+@pytest.mark.parametrize("treatments", [[], [OUT]], ids=["no policy", "policy"])
+@pytest.mark.parametrize("fillings", [[], [SLASHES]], ids=["no filler", "filler"])
+@pytest.mark.parametrize("best_of", [0, 4])
+def test_combine_is_refused_exactly_where_it_would_add_nothing(treatments, fillings, best_of):
+    both = bool(treatments) + bool(fillings) + bool(best_of) >= 2
+    with nullcontext() if both else pytest.raises(ArgumentError, match=r"^combine: needs two of a policy, a filler"):
+        combined = names(treatments, fillings, best_of=best_of, combine=True)
+        assert len(combined) > len(names(treatments, fillings, best_of=best_of))
 
 
 def test_sampled_runs_have_a_warmer_placebo_and_greedy_ones_a_sampled_one():

@@ -164,7 +164,7 @@ def test_the_same_findings_give_the_same_picture(tasks):
 
 
 def test_a_forest_without_rows_is_refused(tasks):
-    with pytest.raises(ArgumentError, match="no comparison"):
+    with pytest.raises(ArgumentError, match="nothing was compared"):
         forest(tasks)
 
 

@@ -151,6 +151,8 @@ def conditions(
     filled = [replace(baseline, name=f.label(), role="filler", filling=f) for f in fillings]
     compared = [baseline, *treated, *filled]
     if combine:
+        if bool(treated) + bool(filled) + bool(best_of) < 2:
+            raise ArgumentError("combine: needs two of a policy, a filler and best_of; leave it out")
         compared += [
             replace(arm, name=f"{arm.name} + {filler.name}", role="combined", filling=filler.filling)
             for arm in treated

@@ -31,7 +31,7 @@ def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> di
     """The grader for each kind of generated answers, with `name` for mathematics.
 
     Raises:
-        ArgumentError: the grader is unknown, no task needs it, or programs may not be run.
+        ArgumentError: the grader is unknown, no task needs it, programs may not be run, or no task runs any.
         ArmletError: this system cannot isolate programs.
     """
     kinds = set(kinds)
@@ -46,6 +46,8 @@ def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> di
                 "allow them to run, in a sandbox, by allow_code (on the command line, --allow-code-execution)"
             )
         require_sandbox()
+    elif allow_code:
+        raise ArgumentError("allow_code: none of these tasks runs programs; leave it out")
     return {
         "integer": lambda text, problem: grade_integer(text, problem.gold),
         "maths": lambda text, problem: MATHS_GRADERS[name](text, problem.gold),

@@ -52,7 +52,7 @@ def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
         if any(pair.group != "matched" for pair in task.comparisons)
     ]
     if not panels:
-        raise ArgumentError("draw_forest: there is no comparison to draw")
+        raise ArgumentError("figure: nothing was compared")
     heights = [sum(map(_row_lines, pairs)) * LINE_INCHES for _, pairs in panels]
     with style():
         size = (FOREST_INCHES, sum(heights) + len(panels) * PANEL_INCHES + FRAME_INCHES)

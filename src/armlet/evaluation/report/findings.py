@@ -189,7 +189,7 @@ class Verdict:
     sentence: str
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Report:
     """The content of a report."""
 

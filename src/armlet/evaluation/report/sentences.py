@@ -135,7 +135,7 @@ def failed_checks(findings: Report) -> list[str]:
 
 
 def bands_without_effect(report: Report) -> list[str]:
-    """The treatments whose band had no effect in a layer, because their share limited it in every row."""
+    """The treatments with a setting that had no effect, such as a band that `share` limited in every row of a layer."""
     treatments = {c.name: c.treatment for c in report.settings.conditions if isinstance(c.treatment, Mapping)}
     return [
         f"{task.name}: {condition.name}: {sentence}"

@@ -95,7 +95,7 @@ class StudyArguments:
     device: str | None
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class StudyResult:
     """A whole study."""
 

@@ -1,0 +1,124 @@
+"""Groups of options check their values as typer checks the command's, and spread over a function's arguments."""
+
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import Annotated, Literal
+
+import pytest
+from typer import Option
+
+from armlet.presentation.options import OptionGroup, flattened
+from armlet.redistribution.errors import ArgumentError
+
+Place = Literal["before", "end"]
+
+
+@dataclass(frozen=True)
+class Sampling(OptionGroup):
+    """Options with ranges."""
+
+    samples: Annotated[int, Option(min=1)] = 1
+    share: Annotated[float, Option(min=0.5, max=1)] = 1.0
+    most: Annotated[int | None, Option(min=2, max=5)] = None
+    free: Annotated[str, Option()] = ""
+    plain: int = 0
+
+
+@dataclass(frozen=True)
+class Places(OptionGroup):
+    """Options with choices."""
+
+    place: Annotated[Place, Option()] = "before"
+    other: Annotated[Place | None, Option()] = None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"samples": 0}, "samples: expected at least 1, found 0"),
+        ({"samples": 1.0}, "samples: expected an integer, found 1.0"),
+        ({"samples": True}, "samples: expected an integer, found True"),
+        ({"samples": None}, "samples: expected an integer, found None"),
+        ({"samples": "2"}, "samples: expected an integer, found '2'"),
+        ({"share": 0.4}, "share: expected at least 0.5 and at most 1, found 0.4"),
+        ({"share": 1.1}, "share: expected at least 0.5 and at most 1, found 1.1"),
+        ({"share": float("nan")}, "share: expected at least 0.5 and at most 1, found nan"),
+        ({"share": False}, "share: expected a number, found False"),
+        ({"most": 6}, "most: expected at least 2 and at most 5, found 6"),
+        ({"most": 2.5}, "most: expected an integer, found 2.5"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused_by_name(values, message):
+    with pytest.raises(ArgumentError) as caught:
+        Sampling(**values)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"samples": 1},
+        {"share": 0.5},
+        {"share": 1},
+        {"most": 2},
+        {"most": 5},
+        {"most": None},
+        {"free": 3, "plain": -1},
+    ],
+    ids=str,
+)
+def test_bounds_are_in_the_range_and_what_has_none_is_not_checked(values):
+    assert vars(Sampling(**values)) == vars(Sampling()) | values
+
+
+@pytest.mark.parametrize("name", ["place", "other"])
+def test_a_value_that_is_no_choice_is_refused_also_if_none_is_allowed(name):
+    with pytest.raises(ArgumentError, match=rf"^{name}: expected one of before, end, found 'inside'$"):
+        Places(**{name: "inside"})
+    assert getattr(Places(**{name: "end"}), name) == "end"
+
+
+def test_none_is_a_choice_only_where_it_is_allowed():
+    assert Places(other=None).other is None
+    with pytest.raises(ArgumentError, match=r"^place: expected one of before, end, found None$"):
+        Places(place=None)
+
+
+def test_changed_options_are_refused_by_name_and_those_at_their_defaults_are_not():
+    changed = Sampling(samples=3, share=1)
+    changed.refuse_changed("has no effect here", "share", "most")
+    Sampling().refuse_changed("has no effect here")
+    for names in ((), ("samples",), ("share", "samples")):
+        with pytest.raises(ArgumentError, match=r"^samples: has no effect here; leave it out$"):
+            changed.refuse_changed("has no effect here", *names)
+
+
+@flattened
+def ask(model: str, *, sampling: Sampling, places: Places, seed: int = 0) -> tuple[object, ...]:
+    """Returns its arguments."""
+    return model, sampling, places, seed
+
+
+def test_a_flattened_function_takes_the_fields_of_its_groups():
+    assert ask("m", most=3, place="end", seed=4) == ("m", Sampling(most=3), Places(place="end"), 4)
+    assert ask("m") == ("m", Sampling(), Places(), 0)
+    for wrong in ({"sampling": Sampling()}, {"unknown": 1}):
+        with pytest.raises(TypeError):
+            ask("m", **wrong)
+    with pytest.raises(ArgumentError, match=r"^samples: expected at least 1, found 0$"):
+        ask("m", samples=0)
+
+
+def test_its_signature_lists_them_with_their_defaults_as_keyword_arguments():
+    parameters = signature(ask).parameters
+    assert [*parameters] == ["model", "samples", "share", "most", "free", "plain", "place", "other", "seed"]
+    assert {parameter.kind for parameter in [*parameters.values()][1:]} == {Parameter.KEYWORD_ONLY}
+    assert (parameters["share"].default, parameters["place"].default) == (1.0, "before")
+    assert (
+        parameters["samples"].annotation
+        == Annotated[int, *signature(Sampling).parameters["samples"].annotation.__metadata__]
+    )
+    assert signature(ask).return_annotation == tuple[object, ...]
+    assert ask.__doc__ == "Returns its arguments."
+    assert ask.__annotations__["most"] == parameters["most"].annotation
