@@ -60,7 +60,7 @@ def test_a_loaded_model_gives_the_numbers_of_its_path(folder, explanation):
     loaded = explain(model, tokenizer, layers=[2, 0], **ASKED)
     assert as_json(loaded.to_dict()) == as_json(explanation.to_dict())
     assert all((before[name] == tensor).all() for name, tensor in model.state_dict().items())
-    with pytest.raises(ArgumentError, match="tokenizer: expected the loaded model's tokenizer"):
+    with pytest.raises(ArgumentError, match="tokenizer: expected the model's tokenizer"):
         explain(model, layers=0, **ASKED)
 
 
