@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Annotated, Literal
 
+import numpy as np
 import pytest
 from typer import Option
 
@@ -35,17 +36,18 @@ class Places(OptionGroup):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"samples": 0}, "samples: expected at least 1, found 0"),
-        ({"samples": 1.0}, "samples: expected an integer, found 1.0"),
-        ({"samples": True}, "samples: expected an integer, found True"),
-        ({"samples": None}, "samples: expected an integer, found None"),
-        ({"samples": "2"}, "samples: expected an integer, found '2'"),
-        ({"share": 0.4}, "share: expected at least 0.5 and at most 1, found 0.4"),
-        ({"share": 1.1}, "share: expected at least 0.5 and at most 1, found 1.1"),
-        ({"share": float("nan")}, "share: expected at least 0.5 and at most 1, found nan"),
-        ({"share": False}, "share: expected a number, found False"),
-        ({"most": 6}, "most: expected at least 2 and at most 5, found 6"),
-        ({"most": 2.5}, "most: expected an integer, found 2.5"),
+        ({"samples": 0}, "samples: expected an integer of at least 1, found 0"),
+        ({"samples": 1.0}, "samples: expected an integer of at least 1, found 1.0"),
+        ({"samples": True}, "samples: expected an integer of at least 1, found True"),
+        ({"samples": None}, "samples: expected an integer of at least 1, found None"),
+        ({"samples": "2"}, "samples: expected an integer of at least 1, found '2'"),
+        ({"share": 0.4}, "share: expected a number from 0.5 to 1, found 0.4"),
+        ({"share": 1.1}, "share: expected a number from 0.5 to 1, found 1.1"),
+        ({"share": float("nan")}, "share: expected a number from 0.5 to 1, found nan"),
+        ({"share": False}, "share: expected a number from 0.5 to 1, found False"),
+        ({"most": 6}, "most: expected an integer from 2 to 5, found 6"),
+        ({"free": 3}, "free: expected text, found 3"),
+        ({"most": 2.5}, "most: expected an integer from 2 to 5, found 2.5"),
     ],
 )
 def test_a_value_outside_its_range_is_refused_by_name(values, message):
@@ -64,11 +66,11 @@ def test_a_value_outside_its_range_is_refused_by_name(values, message):
         {"most": 2},
         {"most": 5},
         {"most": None},
-        {"free": 3, "plain": -1},
+        {"free": "x", "plain": None},
     ],
     ids=str,
 )
-def test_bounds_are_in_the_range_and_what_has_none_is_not_checked(values):
+def test_bounds_are_in_the_range_and_what_is_no_option_is_not_checked(values):
     assert vars(Sampling(**values)) == vars(Sampling()) | values
 
 
@@ -77,6 +79,11 @@ def test_a_value_that_is_no_choice_is_refused_also_if_none_is_allowed(name):
     with pytest.raises(ArgumentError, match=rf"^{name}: expected one of before, end, found 'inside'$"):
         Places(**{name: "inside"})
     assert getattr(Places(**{name: "end"}), name) == "end"
+
+
+def test_numbers_of_numpy_become_those_of_python():
+    group = Sampling(samples=np.int64(2), share=np.float64(0.5))
+    assert [type(number) for number in (group.samples, group.share)] == [int, float]
 
 
 def test_none_is_a_choice_only_where_it_is_allowed():
@@ -106,7 +113,7 @@ def test_a_flattened_function_takes_the_fields_of_its_groups():
     for wrong in ({"sampling": Sampling()}, {"unknown": 1}):
         with pytest.raises(TypeError):
             ask("m", **wrong)
-    with pytest.raises(ArgumentError, match=r"^samples: expected at least 1, found 0$"):
+    with pytest.raises(ArgumentError, match=r"^samples: expected an integer of at least 1, found 0$"):
         ask("m", samples=0)
 
 
