@@ -131,7 +131,7 @@ def test_a_forward_that_runs_during_an_update_keeps_its_policy_in_all_layers():
     [
         ((), {}, "found neither"),
         ((), {"knee": 0.5}, "outward: unknown knee; expected band"),
-        ((), {"band": 0.2, "layers": 1}, "unknown layers"),
+        ((), {"band": 0.2, "layers": 1}, "update: layers cannot change: detach"),
         ((), {"band": -1}, "band must be"),
         (("inward",), {"band": 0.1}, "inward: unknown band"),
         (("sideways",), {}, "found 'sideways'"),

@@ -137,6 +137,8 @@ class Attachment:
             ArgumentError: nothing to change, no policy, or a setting that is unknown or out of range; nothing changed.
             DetachedError: this attachment is detached.
         """
+        if fixed := [name for name in ("layers", "scope", "noise", "site") if name in settings]:
+            raise ArgumentError(f"update: {', '.join(fixed)} cannot change: detach(), and attach() again")
         if policy is None and not settings:
             raise ArgumentError("update: expected a policy or settings, such as update(strength=0.5), found neither")
         with self._tracker.lock:
