@@ -207,7 +207,7 @@ def test_an_armlet_json_is_evaluated_as_saved():
         (("--site", "up"), "'up' is not one of 'gate', 'product'"),
         (("--engine", "vllm", "--site", "product", "--no-placebos"), "it only supports ARM at the site gate"),
         (("--concurrency", "2"), "--concurrency: applies to an --endpoint"),
-        (("--temperature", "inf"), "--temperature: expected a finite number of 0 or more, found inf"),
+        (("--temperature", "inf"), "--temperature: expected a number of at least 0, found inf"),
         (("--temperature", "nan"), "'--temperature': Input should be greater than or equal to 0"),
         (("--top-p", "nan"), "'--top-p': Input should be less than or equal to 1"),
     ],

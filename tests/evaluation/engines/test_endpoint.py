@@ -374,7 +374,7 @@ def test_a_run_cut_short_goes_on_to_the_same_items_and_findings(tmp_path):
             engine.check(plan.conditions, plan.tasks)
             with open_run_folder(folder, plan.manifest(engine), {}) as journal:
                 run(plan, engine, journal)
-                return analyse_run(journal, plan.tasks, EQUAL)
+                return analyse_run(journal, plan.tasks, EQUAL).to_dict()
 
     with serving(logprobs=[-1.0]) as plain, serving() as treated:
         whole = go(tmp_path / "whole")
