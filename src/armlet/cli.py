@@ -20,6 +20,7 @@ from armlet.commands.bench import bench
 from armlet.commands.confirm import confirm
 from armlet.commands.evaluate import evaluate
 from armlet.commands.explain import explain
+from armlet.commands.flattening import flattened
 from armlet.commands.generate import generate
 from armlet.commands.inspect import inspect
 from armlet.commands.lm_eval import PASS_THROUGH, lm_eval, lm_eval_compare
@@ -27,7 +28,6 @@ from armlet.commands.quantize import quantize
 from armlet.commands.tune import tune
 from armlet.commands.vllm_check import vllm_check
 from armlet.presentation.interruption import INTERRUPTED
-from armlet.presentation.options import flattened
 from armlet.presentation.terminal import BAD_INPUT, note
 from armlet.redistribution.errors import ArgumentError, ArmletError
 

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from armlet.cli import QUESTIONS
-from armlet.presentation.options import flattened
+from armlet.commands.flattening import flattened
 from armlet.redistribution.policies import knobs
 from command_line import run, shown
 

@@ -1,14 +1,13 @@
 """Groups of options check their values as typer checks the command's, and spread over a function's arguments."""
 
 from dataclasses import dataclass
-from inspect import Parameter, signature
 from typing import Annotated, Literal
 
 import numpy as np
 import pytest
 from typer import Option
 
-from armlet.presentation.options import OptionGroup, flattened
+from armlet.presentation.options import OptionGroup
 from armlet.redistribution.errors import ArgumentError
 
 Place = Literal["before", "end"]
@@ -99,33 +98,3 @@ def test_changed_options_are_refused_by_name_and_those_at_their_defaults_are_not
     for names in ((), ("samples",), ("share", "samples")):
         with pytest.raises(ArgumentError, match=r"^samples: has no effect here; leave it out$"):
             changed.refuse_changed("has no effect here", *names)
-
-
-@flattened
-def ask(model: str, *, sampling: Sampling, places: Places, seed: int = 0) -> tuple[object, ...]:
-    """Returns its arguments."""
-    return model, sampling, places, seed
-
-
-def test_a_flattened_function_takes_the_fields_of_its_groups():
-    assert ask("m", most=3, place="end", seed=4) == ("m", Sampling(most=3), Places(place="end"), 4)
-    assert ask("m") == ("m", Sampling(), Places(), 0)
-    for wrong in ({"sampling": Sampling()}, {"unknown": 1}):
-        with pytest.raises(TypeError):
-            ask("m", **wrong)
-    with pytest.raises(ArgumentError, match=r"^samples: expected an integer of at least 1, found 0$"):
-        ask("m", samples=0)
-
-
-def test_its_signature_lists_them_with_their_defaults_as_keyword_arguments():
-    parameters = signature(ask).parameters
-    assert [*parameters] == ["model", "samples", "share", "most", "free", "plain", "place", "other", "seed"]
-    assert {parameter.kind for parameter in [*parameters.values()][1:]} == {Parameter.KEYWORD_ONLY}
-    assert (parameters["share"].default, parameters["place"].default) == (1.0, "before")
-    assert (
-        parameters["samples"].annotation
-        == Annotated[int, *signature(Sampling).parameters["samples"].annotation.__metadata__]
-    )
-    assert signature(ask).return_annotation == tuple[object, ...]
-    assert ask.__doc__ == "Returns its arguments."
-    assert ask.__annotations__["most"] == parameters["most"].annotation

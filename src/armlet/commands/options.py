@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from rich.console import Console
 from typer import Argument, CallbackParam, Context, Option
 
-from armlet.attachment.config import ARMLET_FILE, AttachArguments, layer_indices
+from armlet.attachment.config import ARMLET_FILE
 from armlet.commands.policy_help import policy_option
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY
 from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS
@@ -20,8 +20,6 @@ from armlet.presentation.result import Result
 from armlet.presentation.terminal import working
 from armlet.prompts.questions import read_prompts
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.noise import Noise
-from armlet.redistribution.rows import Policy
 
 POLICY = "outward, inward or transport, with optional settings: outward:band=0.2,share=0.02/0.25; help lists them"
 
@@ -85,11 +83,6 @@ class PlaceOptions:
     layers: LayersOption = "0"
     scope: ScopeOption = "token"
     site: SiteOption = "gate"
-
-    def arguments(self, policy: Policy, seed: int) -> AttachArguments:
-        """The arguments of `attach` for a policy."""
-        layers = layer_indices(self.layers)
-        return {"policy": policy, "layers": layers, "scope": self.scope, "noise": Noise(seed), "site": self.site}
 
 
 @dataclass(frozen=True)

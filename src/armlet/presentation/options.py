@@ -1,16 +1,11 @@
 """Groups of options that a function and its command share: dataclasses whose fields have typer's help and range."""
 
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
-from functools import wraps
-from inspect import Parameter, signature
+from dataclasses import fields
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from armlet.presentation.arguments import number_in, plain_value, whole_number
 from armlet.redistribution.errors import ArgumentError
-
-Returned = TypeVar("Returned")
 
 
 class OptionGroup:
@@ -42,29 +37,3 @@ def _checked_value(name: str, value: Any, kind: Any, option: Any) -> Any:
         return number_in(name, value, option.min, *(() if option.max is None else (option.max,)))
     plain = next((part for part in kinds if part in (str, bool)), None)
     return plain_value(name, value, plain) if plain else value
-
-
-def flattened(function: Callable[..., Returned]) -> Callable[..., Returned]:
-    """Replaces each parameter that is a group of options by the group's fields, as keyword arguments."""
-    groups: dict[str, Any] = {}
-    parameters: list[Parameter] = []
-    for parameter in signature(function).parameters.values():
-        if is_dataclass(parameter.annotation):
-            groups[parameter.name] = parameter.annotation
-            group_fields = signature(groups[parameter.name]).parameters.values()
-            parameters += [field.replace(kind=Parameter.KEYWORD_ONLY) for field in group_fields]
-        else:
-            parameters.append(parameter)
-
-    @wraps(function)
-    def call(*args: Any, **values: Any) -> Returned:
-        filled = {
-            name: group(**{field.name: values.pop(field.name) for field in fields(group) if field.name in values})
-            for name, group in groups.items()
-        }
-        return function(*args, **values, **filled)
-
-    call.__signature__ = signature(function).replace(parameters=parameters)  # type: ignore[attr-defined]
-    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    call.__annotations__["return"] = signature(function).return_annotation
-    return call
