@@ -21,9 +21,18 @@ SERVING := .venv-vllm
 
 .PHONY: demo check first-half second-half lint test test-oldest test-vllm models format clean
 
+QUESTION = $(MODEL) "In which year did the Second World War end?" --max-new-tokens 24
+
+# Two cores take 10 to 20 seconds for each step.
 demo: $(MODEL)
+	@echo '1. What ARM does to the gate: eight prompts through layer 0, before and after each policy (10 to 20 seconds) ...'
 	@$(BIN)/armlet inspect $(MODEL) --out $(DEMO)
-	@$(BIN)/armlet generate $(MODEL) "A train covers 60 km in 45 minutes. What is its average speed in km/h?"
+	@echo; echo '2. What the model answers without ARM, and with it in layer 0 (10 to 20 seconds) ...'
+	@$(BIN)/armlet generate $(QUESTION)
+	@echo 'One answer shows that ARM acts, not whether it helps. To try next:'
+	@echo '  $(BIN)/armlet generate $(QUESTION) --policy inward'
+	@echo '  $(BIN)/armlet inspect --synthetic modes --out $(DEMO)/modes  # Transport turns five modes into one'
+	@echo '  $(BIN)/armlet evaluate abacus --items 100 --policy outward   # does it help? (a minute or two)'
 
 # Types and two halves of the fast tests run next to each other, each on one thread.
 check: $(INSTALLED)
@@ -46,8 +55,8 @@ lint: $(INSTALLED)
 test: $(MODEL) lint
 	ARMLET_REQUIRE_MODEL=1 $(BIN)/pytest
 
-# Tests that build a model, use a real one, or compile ARM; the extra lm-eval has its own bounds.
-MODEL_TESTS = $(filter-out tests/integrations/test_lm_eval.py,\
+# Tests that build a model, use a real one, or compile ARM; the extra lm-eval and the notebook have their own bounds.
+MODEL_TESTS = $(filter-out tests/integrations/test_lm_eval.py tests/examples/test_notebook.py,\
 	$(shell grep -rlE --include "test_*.py" "families|tiny_checkpoints|smollm2|abacus|transformers|torch.compile" tests))
 
 test-oldest: $(MODEL) $(OLDEST)/installed

@@ -27,8 +27,9 @@ from training_run import PRECISIONS, Recipe, Run, Text, train
 
 from armlet.presentation.files import write_json
 from armlet.presentation.interruption import INTERRUPTED
+from armlet.presentation.progress import progress
 from armlet.presentation.style import save
-from armlet.presentation.terminal import BAD_INPUT, notes, progress
+from armlet.presentation.terminal import BAD_INPUT, notes
 from armlet.runs.folder import RunError, open_run_folder
 from armlet.runs.machine import machine
 

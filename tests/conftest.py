@@ -24,9 +24,10 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True, scope="session")
 def no_lines_of_progress():
-    """However slow the machine is, stderr shows what a command has to say and no line for each minute."""
+    """However slow the machine is, stderr shows what a command has to say and no lines of progress."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("armlet.presentation.terminal.LINE_SECONDS", float("inf"))
+        for name in ("terminal.FIRST_LINE_SECONDS", "progress.LINE_SECONDS"):
+            patch.setattr(f"armlet.presentation.{name}", 1e6)
         yield
 
 

@@ -5,13 +5,13 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from armlet.evaluation.batches import run
 from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions
 from armlet.evaluation.engines.engine import Engine, Output, Sampling
 from armlet.evaluation.grading.extraction import equal_integers, grade_integer
 from armlet.evaluation.grading.graders import graders
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.analysis import analyse_run
-from armlet.evaluation.run import run
 from armlet.evaluation.tasks.problems import SYSTEMS, Kind, Problem, Task
 from armlet.prompts.fillers import Filler
 from armlet.redistribution import Inward, Outward

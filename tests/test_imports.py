@@ -1,6 +1,8 @@
 """The allowed imports between rooms, and the cost of `import armlet`."""
 
 import ast
+import importlib.metadata
+import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -139,8 +141,33 @@ def test_public_names_are_there_in_reading_order():
         "Noise",
         "ARM",
         "attach",
+        "attached",
+        "detach",
+        "Attachment",
         "load_config",
         "Layer1",
         "presets",
     ]
     assert all(getattr(armlet, name).__doc__ for name in armlet.__all__)
+
+
+ROOMS = {*QUESTIONS, "errors"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_is_imported_when_it_is_first_used(room):
+    program = (
+        "import sys, armlet\n"
+        "assert 'armlet.evaluation' not in sys.modules\n"
+        f"assert armlet.{room}.__name__ == 'armlet.{room}'\n"
+        "assert 'matplotlib' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_rooms_and_the_version_are_attributes_of_the_package():
+    assert {*armlet.__all__, *ROOMS, "__version__"} <= set(dir(armlet))
+    assert armlet.__version__ == importlib.metadata.version("armlet")
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = armlet.nothing

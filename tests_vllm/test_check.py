@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from armlet.checkpoints.identity import abacus
+from armlet.checkpoints.folder import abacus
 from armlet.cli import main
 
 

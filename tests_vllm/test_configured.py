@@ -11,8 +11,8 @@ from vllm.exceptions import VLLMValidationError
 
 from armlet import Inward, Outward, attach, load_config
 from armlet.integrations.vllm.settings import check_config
-from armlet.precision.findings import save_setting
 from armlet.precision.measure import Contraction
+from armlet.precision.result import save_setting
 from armlet.redistribution.errors import ArmletError
 from engines import engine, greedy, hugging_face, tokens_of
 from families import prompt
@@ -47,7 +47,7 @@ def test_a_setting_that_quantize_writes_is_served(tiny_model, tmp_path):
     with attach(model, **load_config(setting)):
         treated = hugging_face(model, PROMPTS, 24)
     assert treated != hugging_face(model, PROMPTS, 24)
-    with engine(folder, setting) as llm:
+    with engine(folder, str(setting)) as llm:
         assert tokens_of(greedy(llm, PROMPTS, 24)) == treated
 
 

@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from armlet.checkpoints.identity import ABACUS
+from armlet.checkpoints.folder import ABACUS
 from armlet.cli import main
 from armlet.evaluation.conditions.conditions import Treatment, conditions
 from armlet.evaluation.engines.engine import Ask, Sampling
@@ -89,7 +89,8 @@ def test_the_command_reports_the_difference_and_what_it_left_out(capsys, tmp_pat
         main(["evaluate", "--engine", "vllm", "--engine-args", json.dumps(SMALL), *options, "--json"])
     out, err = capsys.readouterr()
     assert not exit.value.code
-    assert "left out, because they need --engine local: identity, draw-only, matched (outward)" in " ".join(err.split())
+    left_out = "left out, because they need a model in this process: identity, draw-only, matched (outward)"
+    assert left_out in " ".join(err.split())
     (task,) = json.loads(out)["tasks"]
     assert [condition["name"] for condition in task["conditions"]] == ["baseline", "outward", "temperature"]
     assert task["conditions"][1]["arm"]["0"]["moved"] > 0

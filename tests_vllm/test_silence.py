@@ -102,7 +102,7 @@ def test_log_probabilities_of_prompts_are_those_of_hugging_face_whatever_is_cach
 def test_an_embedding_is_that_of_the_strength_that_its_request_asks_for():
     from vllm import PoolingParams
 
-    from armlet.checkpoints.identity import abacus
+    from armlet.checkpoints.folder import abacus
     from armlet.checkpoints.pretrained import load
 
     model, tokenizer = load(str(abacus()), dtype="float32")

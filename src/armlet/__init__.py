@@ -1,10 +1,29 @@
-"""armlet: the Activation Redistribution Module inside any open-weight model, exact and measured."""
+"""armlet: the Activation Redistribution Module inside any open-weight model, exact and measured.
 
-from armlet.attachment.attach import attach
+Each question has a room, which is imported when it is first used: `armlet.inspection`, `mechanism`, `answers`,
+`evaluation`, `precision` and `cost`. `armlet.errors` has the errors.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from armlet.attachment.attach import Attachment, attach
+from armlet.attachment.attached import attached, detach
 from armlet.attachment.config import load_config
 from armlet.attachment.module import ARM
 from armlet.layer.decoder import Layer1
 from armlet.redistribution import Inward, Noise, Outward, Transport, presets, redistribute
+
+if TYPE_CHECKING:
+    from armlet import answers as answers
+    from armlet import cost as cost
+    from armlet import errors as errors
+    from armlet import evaluation as evaluation
+    from armlet import inspection as inspection
+    from armlet import mechanism as mechanism
+    from armlet import precision as precision
+
+    __version__: str
 
 __all__ = [
     "redistribute",
@@ -14,7 +33,26 @@ __all__ = [
     "Noise",
     "ARM",
     "attach",
+    "attached",
+    "detach",
+    "Attachment",
     "load_config",
     "Layer1",
     "presets",
 ]
+
+_ROOMS = ("inspection", "mechanism", "answers", "evaluation", "precision", "cost", "errors")
+
+
+def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return import_module(f"armlet.{name}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("armlet")
+    raise AttributeError(f"module 'armlet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOMS, "__version__"})

@@ -5,46 +5,118 @@ the result to stdout.
 """
 
 import importlib.metadata
+import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, get_args
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
+from typer.models import OptionInfo
 
 from armlet.commands.bench import bench
 from armlet.commands.confirm import confirm
 from armlet.commands.evaluate import evaluate
 from armlet.commands.explain import explain
+from armlet.commands.flattening import flattened
 from armlet.commands.generate import generate
 from armlet.commands.inspect import inspect
 from armlet.commands.lm_eval import PASS_THROUGH, lm_eval, lm_eval_compare
-from armlet.commands.options import flattened
 from armlet.commands.quantize import quantize
 from armlet.commands.tune import tune
 from armlet.commands.vllm_check import vllm_check
-from armlet.presentation.terminal import BAD_INPUT
+from armlet.presentation.interruption import INTERRUPTED
+from armlet.presentation.terminal import BAD_INPUT, note
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "inspect": inspect,
-    "explain": explain,
-    "generate": generate,
-    "evaluate": evaluate,
-    "tune": tune,
-    "confirm": confirm,
-    "quantize": quantize,
-    "lm-eval": lm_eval,
-    "lm-eval-compare": lm_eval_compare,
-    "vllm-check": vllm_check,
-    "bench": bench,
+
+class Word(NamedTuple):
+    """A word of the command line."""
+
+    command: Callable[..., None]
+    example: str  # arguments after the word; `abacus` is part of this package
+
+
+QUESTIONS: Mapping[str, Mapping[str, Word]] = {
+    "What does ARM do to a layer?": {
+        "inspect": Word(inspect, "--policy outward:band=0.2 --policy inward"),
+        "explain": Word(explain, "--layers 0-3 --count 0,10,40"),
+    },
+    "What does the model say?": {
+        "generate": Word(generate, 'abacus "8*(36+27)-90+14" --policy outward'),
+    },
+    "Does it help?": {
+        "evaluate": Word(evaluate, "abacus --items 400 --policy outward"),
+        "tune": Word(tune, "abacus --items 400 --policy inward --run study"),
+        "confirm": Word(confirm, "study"),
+        "lm-eval": Word(lm_eval, "-t piqa -a pretrained=Qwen/Qwen3-0.6B,policy=inward"),
+        "lm-eval-compare": Word(lm_eval_compare, "baseline treated --out report"),
+    },
+    "What does it buy, and cost?": {
+        "quantize": Word(quantize, "abacus --windows 24"),
+        "bench": Word(bench, "--only function --widths 1536 --tokens 1,32"),
+    },
+    "Serving": {
+        "vllm-check": Word(vllm_check, "Qwen/Qwen3-0.6B --policy inward --layers 0"),
+    },
 }
+"""Every word of the command line, by the question that it answers."""
+
+NAME_WIDTH = 10  # of the words' column in --help; a longer word has a line of its own
+
+
+class QuestionGroup(TyperGroup):
+    """Lists the words by question in --help, each with its example. Click's types are private in typer."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes each word's whole summary, and below it the example on a line of its own."""
+        for question, words in QUESTIONS.items():
+            formatter.write(f"\n{question}\n")
+            for name, (command, example) in words.items():
+                with formatter.indentation():
+                    formatter.write_dl(
+                        [(name.ljust(NAME_WIDTH), " ".join((command.__doc__ or "").split()))], NAME_WIDTH
+                    )
+                formatter.write(f"    $ armlet {name} {example}\n")
+
+
+class OneValueCommand(TyperCommand):
+    """Refuses an option that is given twice, unless it may be repeated: the parser would silently use the last."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the arguments; raises UsageError for a repeated option."""
+        *_, order = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter, count in Counter(order).items():
+            if count > 1 and not getattr(parameter, "multiple", False):
+                ctx.fail(
+                    f"Option '{parameter.opts[0]}' was given {count} times, and takes one value; leave out the others"
+                )
+        return super().parse_args(ctx, args)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits with 0, with 2 after bad input, or with 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # stderr is for the command's own messages
+    try:
+        _check_text(arguments)
+        code = application()(arguments or ["--help"], prog_name="armlet", standalone_mode=False)
+        # Typer returns this code after a Ctrl-C that no command caught; a command with partial results exits itself.
+        if code == INTERRUPTED:
+            note("interrupted: there is no result")
+        sys.exit(code)
+    except TyperException as error:
+        _fail(error.format_message())
+    except (ArmletError, OSError) as error:
+        _fail(_with_option(str(error), arguments))
+
+
+def application() -> typer.Typer:
+    """The command line with all of its words."""
     app = typer.Typer(
+        cls=QuestionGroup,
         help="The Activation Redistribution Module inside any open-weight model: see it, use it, measure it.",
         add_completion=False,
         invoke_without_command=True,
@@ -52,21 +124,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rich_markup_mode=None,
     )
     app.callback()(_version)
-    for name, command in COMMANDS.items():
-        app.command(name, **(PASS_THROUGH if command is lm_eval else {}))(flattened(command))
-    try:
-        _check_text(arguments)
-        sys.exit(app(arguments or ["--help"], prog_name="armlet", standalone_mode=False))
-    except TyperException as error:
-        _fail(error.format_message())
-    except (ArmletError, OSError) as error:
-        _fail(str(error))
+    for name, (command, _) in (word for words in QUESTIONS.values() for word in words.items()):
+        app.command(name, cls=OneValueCommand, **(PASS_THROUGH if command is lm_eval else {}))(flattened(command))
+    return app
 
 
 def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     if version:
         print(importlib.metadata.version("armlet"))
         raise typer.Exit
+
+
+def _with_option(message: str, arguments: Sequence[str]) -> str:
+    """An error that begins with the name of an argument, with the option of that name in its place."""
+    name, *rest = message.partition(":")
+    commands = (words[arguments[0]].command for words in QUESTIONS.values() if arguments[0] in words)
+    is_option = any(
+        isinstance(metadata, OptionInfo)
+        for command in commands
+        for metadata in get_args(flattened(command).__annotations__.get(name))
+    )
+    return "".join([f"--{name.replace('_', '-')}" if is_option else name, *rest])
 
 
 def _fail(message: str) -> None:

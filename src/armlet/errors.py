@@ -3,6 +3,7 @@
 from armlet.attachment.attach import AlreadyAttachedError, DetachedError
 from armlet.attachment.call_tracker import NotFiredError
 from armlet.attachment.config import ConfigError
+from armlet.attachment.module import ReadOnlyError
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.folder import CheckpointError, MissingFileError
 from armlet.checkpoints.hub_requests import UnreachableError
@@ -19,6 +20,7 @@ __all__ = [
     "UnsupportedModelError",
     "AlreadyAttachedError",
     "DetachedError",
+    "ReadOnlyError",
     "NotFiredError",
     "ConfigError",
     "CheckpointError",

@@ -10,9 +10,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from armlet import Outward, attach
-from armlet.answers.measure import answer
-from armlet.answers.result import Answer, Answers
-from armlet.answers.tables import split_at
+from armlet.answers.measure import answer, split_at
+from armlet.answers.records import Answer, first_difference
+from armlet.answers.result import Answers
+from armlet.checkpoints.given import NamedModel
 from armlet.prompts.generation import COLDEST_SAMPLED, Decoding
 from armlet.redistribution.errors import ArgumentError
 from families import tiny
@@ -26,13 +27,17 @@ def given_answer(tokens, *, interrupted=False):
     return Answer(tokens, " ".join(f"w{token}" for token in tokens), interrupted)
 
 
-def both(baseline, treated):
-    return Answers(baseline, treated, {})
+def both(baseline, treated, report=None):
+    about = {"model": "a/model", "prompt": "w5", "armlet": {"policy": "inward"}, "treatment": "Inward, layer 0"}
+    parts = {"baseline_parts": (baseline.text, "", ""), "treated_parts": ("", "", "")}
+    answers = {"baseline": baseline, "treated": treated, "interrupted": treated is None or treated.interrupted}
+    return Answers(**about, **parts, **answers, report=report or {})
 
 
 def asked(model=None, tokenizer=None, prompt=PROMPT, **how):
     ticked = {"tick": how.pop("tick")} if "tick" in how else {}
-    return answer(model or tiny(), tokenizer or words(), prompt, Decoding(**{"max_new_tokens": 9} | how), **ticked)
+    opened = NamedModel("tiny", model or tiny(), tokenizer or words())
+    return answer(opened, prompt, Decoding(**{"max_new_tokens": 9} | how), **ticked)
 
 
 def generated(model, ids, **how):
@@ -55,7 +60,7 @@ def interrupt_after(count):
 
 @given(TOKENS, TOKENS)
 def test_first_difference_is_the_first_index_at_which_one_has_what_the_other_has_not(one, other):
-    found = both(given_answer(one), given_answer(other)).first_difference
+    found = first_difference(given_answer(one), given_answer(other))
     differing = [i for i in range(max(len(one), len(other))) if one[i : i + 1] != other[i : i + 1]]
     assert found == (differing[0] if differing else None)
 
@@ -65,38 +70,34 @@ def test_first_difference_is_the_first_index_at_which_one_has_what_the_other_has
     [([1, 2, 3], [1, 5, 3], 1), ([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1], 1), ([], [1], 0), ([1, 2], [1, 2], None)],
 )
 def test_an_answer_that_ends_early_parts_where_it_ends(one, other, index):
-    assert both(given_answer(one), given_answer(other)).first_difference == index
+    assert first_difference(given_answer(one), given_answer(other)) == index
 
 
 @pytest.mark.parametrize("other", [[1], [1, 2], [1, 2, 3]])
 def test_where_ctrl_c_ended_an_answer_it_does_not_part(other):
-    assert both(given_answer([1, 2, 3]), given_answer(other, interrupted=True)).first_difference is None
+    assert first_difference(given_answer([1, 2, 3]), given_answer(other, interrupted=True)) is None
 
 
 def test_a_difference_before_ctrl_c_counts():
-    assert both(given_answer([1, 2, 3]), given_answer([1, 4], interrupted=True)).first_difference == 1
+    assert first_difference(given_answer([1, 2, 3]), given_answer([1, 4], interrupted=True)) == 1
 
 
 def test_one_answer_alone_parts_from_nothing():
-    assert both(given_answer([1]), None).first_difference is None
-
-
-def test_answers_are_interrupted_if_one_is():
-    whole, cut = given_answer([1]), given_answer([1], interrupted=True)
-    assert not both(whole, whole).interrupted
-    assert both(cut, None).interrupted
-    assert both(whole, cut).interrupted
+    assert first_difference(given_answer([1]), None) is None
 
 
 def test_to_dict_is_json_with_the_report_both_answers_and_where_they_part():
-    answers = Answers(given_answer([1, 2]), given_answer([1, 3], interrupted=True), {0: {"calls": 2}})
+    answers = both(given_answer([1, 2]), given_answer([1, 3], interrupted=True), {0: {"calls": 2}})
     assert json.loads(json.dumps(answers.to_dict())) == {
+        "model": "a/model",
+        "prompt": "w5",
+        "armlet": {"policy": "inward"},
         "report": {"0": {"calls": 2}},
         "baseline": {"tokens": [1, 2], "text": "w1 w2", "interrupted": False},
         "treated": {"tokens": [1, 3], "text": "w1 w3", "interrupted": True},
         "first_difference": 1,
     }
-    cut = Answers(given_answer([1], interrupted=True), None, {}).to_dict()
+    cut = both(given_answer([1], interrupted=True), None).to_dict()
     assert (cut["treated"], cut["first_difference"]) == (None, None)
 
 
@@ -201,7 +202,7 @@ def test_a_checkpoints_filters_decide_what_is_sampled():
 
 
 def test_an_empty_prompt_is_refused():
-    with pytest.raises(ArgumentError, match="has no tokens"):
+    with pytest.raises(ArgumentError, match="prompt: it is empty"):
         asked(prompt="")
 
 
@@ -242,3 +243,8 @@ def test_a_letter_belongs_to_the_token_that_completes_it():
 def test_behind_the_end_there_is_nothing_to_mark():
     assert split_at(words(), given_answer([1, 2]), 2) == ("w1 w2", "", "")
     assert split_at(words(), given_answer([1, 2]), None) == ("w1 w2", "", "")
+
+
+def test_a_word_wider_than_its_column_is_shown_whole():
+    long = "7" * 300
+    assert repr(both(Answer([1], long, False), None)).count("7") == 300

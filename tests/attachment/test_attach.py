@@ -258,7 +258,9 @@ def test_what_is_no_model_is_refused(model):
         attach(model, Outward())
 
 
-@pytest.mark.parametrize("wrong", [{"policy": "outward"}, {"scope": "row"}, {"noise": 3}, {"layers": 9}])
+@pytest.mark.parametrize(
+    "wrong", [{"policy": "sideways"}, {"policy": 1}, {"layers": "0-9"}, {"scope": "row"}, {"noise": 3}, {"layers": 9}]
+)
 def test_wrong_arguments_attach_nothing(wrong):
     model = tiny()
     before = anatomy(model)
@@ -395,6 +397,28 @@ def test_a_forward_that_runs_during_attach_and_detach_ends_as_it_began(site):
         assert torch.equal(second.finish(), treated)
         second._handle.remove()
         assert anatomy(model) == before
+
+
+@each_site
+@pytest.mark.parametrize("calls_after", [0, 1])
+def test_ctrl_c_in_a_forward_leaves_nothing_after_detach(calls_after, site):
+    model, ids = tiny(), prompt(5)
+    before, baseline = anatomy(model), model(ids).logits
+    arm = attach(model, Outward(), site=site)
+    treated = model(ids).logits
+
+    def interrupt(*_):
+        handle.remove()
+        raise KeyboardInterrupt  # after which torch runs no hook
+
+    handle = model.get_decoder().layers[1].register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model(ids)
+    for _ in range(calls_after):
+        assert torch.equal(model(ids).logits, treated)
+    arm.detach()
+    assert anatomy(model) == before
+    assert torch.equal(model(ids).logits, baseline)
 
 
 def test_a_forward_that_fails_while_paused_raises_its_own_error_and_leaves_nothing_for_the_next_call():

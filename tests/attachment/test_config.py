@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from armlet import Inward, Noise, Outward, Transport, attach, load_config
-from armlet.attachment.config import ConfigError, parse_layers
+from armlet.attachment.config import ConfigError, describe, layer_indices, limited_layers, parse_layers
 from armlet.presentation.files import WriteError
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import parse_policy
@@ -28,6 +29,14 @@ def test_what_was_saved_attaches_again(tmp_path, policy, noise):
         path = attachment.save(tmp_path / "new" / "folder")
     expected = {"policy": policy, "layers": [0, 2], "scope": "sequence", "noise": noise}
     assert load_config(path) == load_config(path.parent) == expected
+
+
+def test_a_path_that_ends_in_json_is_a_file(tmp_path):
+    with attach(tiny(), Outward(band=0.3)) as attachment:
+        path = attachment.save(str(tmp_path / "new" / "mine.json"))
+    assert path == tmp_path / "new" / "mine.json"
+    assert path.is_file()
+    assert load_config(str(path))["policy"] == Outward(band=0.3)
 
 
 def test_a_loaded_config_gives_the_same_logits(tmp_path):
@@ -167,3 +176,45 @@ def test_the_file_is_plain_and_versioned(tmp_path):
         "seed": 0,
         "stream": 0,
     }
+
+
+@pytest.mark.parametrize("layers", ["2,0", [2, 0], range(0, 3, 2), {0, 2}, (np.int64(2), 0, 0), iter([0, 2])], ids=str)
+def test_layers_in_every_form_are_distinct_indices(layers):
+    assert layer_indices(layers) == [0, 2]
+
+
+def test_all_stays_a_word_and_an_index_is_a_list():
+    assert (layer_indices("all"), layer_indices(np.int64(1)), layer_indices("0-0")) == ("all", [1], [0])
+
+
+@pytest.mark.parametrize(
+    "layers", [True, [True], 1.0, -1, [0, -1], [], "", ["0"], None, [None], np.arange(2) / 2], ids=str
+)
+def test_what_is_no_layer_is_refused(layers):
+    with pytest.raises(ArgumentError, match=r"^layers: expected [^\n]+$"):
+        layer_indices(layers)
+
+
+def test_an_old_file_with_settings_that_have_no_effect_loads_and_they_are_said_once(tmp_path):
+    path = tmp_path / "armlet.json"
+    path.write_text(json.dumps({"policy": "outward", "proportion": 0.3, "band": 0.5, "layers": "all"}))
+    model = tiny()
+    with attach(model, **load_config(path)) as attachment:
+        model(prompt(8))
+        assert limited_layers(json.loads(path.read_text()), attachment.report()) == [
+            "outward: band has no effect, because proportion replaces band and share"
+        ]
+
+
+def test_tokens_with_nan_hide_no_limit():
+    content = describe(Outward(band=3), [0], "token", Noise())
+    counts = {"calls": 1, "tokens": 8, "moved": 5 * 25, "share_moved": 5 * 25 / 800, "passed": 3}
+    sentence = "layer 0: band 3 has no effect: share allows at most 0.25 of the values to move"
+    assert limited_layers(content, {0: counts}) == [sentence]
+    assert limited_layers(content, {0: counts | {"passed": 0}}) == []
+
+
+def test_the_suffix_of_a_file_may_be_upper_case(tmp_path):
+    with attach(tiny(), Outward()) as attachment:
+        assert attachment.save(tmp_path / "x.JSON") == tmp_path / "x.JSON"
+    assert load_config(tmp_path / "x.JSON")["policy"] == Outward()

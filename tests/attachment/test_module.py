@@ -70,14 +70,29 @@ def test_threads_lose_no_count_of_single_rows():
     assert arm.report() == {"calls": 800, "tokens": 800, "moved": 800 * 32, "share_moved": 0.5, "passed": 0}
 
 
-def test_another_policy_or_noise_counts_from_the_next_row_on():
-    arm, row = ARM(Outward(), width=64), gate(1, 1, 64)
+def test_another_policy_acts_in_its_call_alone():
+    arm = ARM("outward", width=64)
+    for a in (gate(1, 1, 64), gate(2, 3, 64)):
+        assert same_bits(arm(a), redistribute(a, Outward()))
+        assert same_bits(arm(a, policy=Inward(knee=0.5)), redistribute(a, Inward(knee=0.5)))
+        assert same_bits(arm(a), redistribute(a, Outward()))
+
+
+def test_other_keys_count_from_the_next_row_on():
+    arm, row = ARM(Outward(proportion=1), width=64), gate(1, 1, 64)
     arm(row)
-    arm.policy = Outward(proportion=1)
     arm.keys = Noise(9).keys(64)
     assert same_bits(arm(row), redistribute(row, Outward(proportion=1), noise=Noise(9)))
-    arm.policy, arm.noise = Inward(knee=0.5), Noise(3)
-    assert same_bits(arm(row), redistribute(row, Inward(knee=0.5)))
+
+
+def test_a_reset_sets_the_counts_of_single_rows_and_others_to_zero():
+    arm = ARM(Outward(), width=64)
+    arm(gate(1, 1, 64))
+    arm(gate(1, 3, 64))
+    arm.reset()
+    assert arm.report() == {"calls": 0, "tokens": 0, "moved": 0, "share_moved": 0.0, "passed": 0}
+    arm(gate(1, 1, 64))
+    assert arm.report()["calls"] == 1
 
 
 @pytest.mark.parametrize("positions", [torch.zeros(1, 1, 1).long(), torch.tensor(3), torch.tensor([[0.0]])], ids=str)
@@ -94,12 +109,13 @@ def test_values_of_another_width_are_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"width": 0}, "width must be an integer of at least 1"),
-        ({"width": 8.0}, "width must be an integer"),
-        ({"width": 8, "layer": -1}, "layer must be an integer of at least 0"),
+        ({"width": 0}, "width: expected an integer of at least 1"),
+        ({"width": 8.0}, "width: expected an integer"),
+        ({"width": 8, "layer": -1}, "layer: expected an integer of at least 0"),
         ({"width": 8, "scope": "row"}, "scope: expected one of"),
         ({"width": 8, "noise": 1}, "noise: expected"),
         ({"width": 8, "policy": None}, "policy: expected"),
+        ({"width": 8, "policy": "inward:band=1"}, "inward: unknown band"),
     ],
 )
 def test_arguments_that_do_not_exist_are_refused(arguments, message):

@@ -6,7 +6,7 @@ import torch
 import transformers as hf
 from torch import nn
 
-from armlet import Outward, attach
+from armlet import Outward, attach, detach
 from armlet.attachment.sites import UnsupportedModelError, find_decoder, find_sites
 from armlet.redistribution.errors import ArgumentError
 from families import COMMON, FAMILIES, tiny
@@ -101,7 +101,8 @@ def test_layers_are_an_index_or_several_or_all():
         (np.arange(2), [0, 1]),
         ("all", [0, 1, 2]),
     ):
-        assert [site.layer for site in find_sites(model, layers)] == expected
+        assert attach(model, Outward(), layers=layers).layers == expected
+        detach(model)
 
 
 class HandWritten(nn.Module):

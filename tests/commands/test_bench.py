@@ -40,13 +40,13 @@ def test_a_model_is_timed_with_arm_in_one_layer_and_in_all(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--widths", "0"), "--widths: expected whole numbers from 1"),
-        (("--tokens", "a,2"), "--tokens: expected whole numbers from 1"),
-        (("--dtypes", "auto"), "--dtypes: auto is not supported"),
+        (("--widths", "0"), "widths: expected whole numbers from 1"),
+        (("--tokens", "a,2"), "tokens: expected whole numbers from 1"),
+        (("--dtypes", "auto"), "dtypes: auto is not supported"),
         (("--dtypes", "int8"), "expected auto, float32"),
         (("--policy", "sideways"), "expected one of outward"),
-        (("--only", "model", "--widths", "8"), "--widths: has no effect with --only model"),
-        (("--only", "function", "--dtype", "bfloat16"), "--dtype: has no effect with --only function"),
+        (("--only", "model", "--widths", "8"), "widths: has no effect with only='model'"),
+        (("--only", "function", "--dtype", "bfloat16"), "dtype: has no effect with only='function'"),
         (("--device", "nonsense"), "cannot be used here"),
         (("nowhere/at/all", "--only", "model"), "nowhere/at/all"),
     ],

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from functools import cache
@@ -13,11 +14,12 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+import typer
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging
 
 from armlet import Inward, Noise, Outward, Transport, attach, load_config, redistribute
-from armlet.cli import COMMANDS, main
+from armlet.cli import QUESTIONS, application, main
 from armlet.inspection.figures import draw_inspection
 from armlet.inspection.measure import activated_gates
 from armlet.prompts.generation import TokenStream
@@ -28,6 +30,7 @@ from command_line import result, run, shown
 from run_folder import CACHES
 from tiny_checkpoints import TEMPLATE, save, words
 
+WORDS = {name: word for words in QUESTIONS.values() for name, word in words.items()}
 PROMPTS = ["w1 w2 w3 w4 w5", "w9", "w30 w20 w10"]
 ASK = ("w5 w6 w7", "--max-new-tokens", 12)
 
@@ -57,7 +60,8 @@ def chatty(tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Skips figures, for tests that are only about numbers."""
-    monkeypatch.setattr("armlet.commands.inspect._save_figure", lambda *_: [])
+    monkeypatch.setattr("armlet.inspection.figures.draw_inspection", lambda *_, **_how: None)
+    monkeypatch.setattr("armlet.presentation.style.save", lambda *_: [])
 
 
 def process(code, *arguments, **environment):
@@ -124,7 +128,7 @@ def test_inspect_shows_every_measure_and_names_both_figures(folder):
     assert [name for name in names if name in MEASURES or name == "share_moved"] == ["share_moved", *MEASURES]
     heading = next(line for line in lines if line.startswith("measure"))
     assert heading.split() == ["measure", "before", "Outward", "change", "Inward", "change", "Transport", "change"]
-    assert lines[-2:] == ["figure: here/inspect.png", "figure: here/inspect.svg"]
+    assert lines[-3:] == ["figure: here/inspect.png", "figure: here/inspect.svg", "written: here/inspect.json"]
     assert Path("here/inspect.png").read_bytes().startswith(b"\x89PNG\r\n")
     assert ElementTree.parse("here/inspect.svg").getroot().tag.endswith("svg")
     assert json.loads(Path("here/inspect.json").read_text())["prompts"] == 1
@@ -222,14 +226,14 @@ def test_tokens_that_overflow_are_left_out_counted_and_mentioned(folder, monkeyp
             gate[-1, 0] = float("inf")
             yield gate
 
-    monkeypatch.setattr("armlet.commands.inspect.activated_gates", spoilt)
+    monkeypatch.setattr("armlet.inspection.run.activated_gates", spoilt)
     given = ("inspect", folder, "--prompt", "w1 w2 w9", "--prompt", "w4 w5")
     found = result(*given)
     assert (found["tokens"], found["passed"]) == (3, 2)
     assert "3 tokens, scope token; 2 tokens with NaN or Inf in their scope left out" in " ".join(shown(*given).split())
     code, out, err = run(*given, "--scope", "sequence")
     assert (code, out) == (2, "")
-    assert err == "armlet: inspect: every prompt contains NaN or Inf; try another dtype, such as --dtype float32\n"
+    assert err == "armlet: inspect: every prompt contains NaN or Inf; try another dtype, such as float32\n"
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -364,7 +368,9 @@ def test_out_holds_the_result_and_an_armlet_json_that_attaches_again(folder):
     out = run("generate", folder, *ASK, "--policy", "inward:knee=0.5", "--layers", "0-1", "--scope", "sequence",
               "--seed", 9, "--out", "new/folder", "--json")[1]  # fmt: skip
     assert out == Path("new/folder/generate.json").read_text()
-    assert {file.name for file in Path("new/folder").iterdir()} == {"generate.json", "armlet.json"}
+    assert {file.name for file in Path("new/folder").iterdir()} == {
+        *("armlet.json", "generate.json", "generate.png", "generate.svg")
+    }
     loaded = load_config("new/folder")
     assert loaded == {"policy": Inward(knee=0.5), "layers": [0, 1], "scope": "sequence", "noise": Noise(9)}
     found = json.loads(out)
@@ -483,8 +489,10 @@ def test_ctrl_c_prints_what_there_is_as_a_table(folder, monkeypatch):
     text = result("generate", folder, *ASK)["baseline"]["tokens"][:2]
     interrupt(monkeypatch, 2)
     code, out, err = run("generate", folder, *ASK)
-    assert (code, err) == (130, "")
-    assert "interrupted: this is what there is" in out
+    assert (code, err) == (130, "interrupted: this is what there is\n")
+    assert "incomplete" in out
+    assert "interrupted" not in out  # stderr says it, once
+    assert out.splitlines()[-1].strip() == "incomplete"  # no empty line below
     assert words().decode(text) in out
 
 
@@ -501,7 +509,10 @@ def pressing(self, value):
 TokenStream.put = pressing
 """
     found = process(press, "generate", chatty, *ASK, "--json")
-    assert (found.returncode, found.stderr) == (130, "")
+    assert found.returncode == 130
+    said = found.stderr.splitlines()
+    assert said[0].startswith(f"loaded {chatty}")
+    assert said[1:] == ["interrupted: this is what there is"]
     # Python may run one more step before it sees the signal.
     tokens = json.loads(found.stdout)["baseline"]["tokens"]
     assert 2 <= len(tokens) < 12
@@ -517,7 +528,7 @@ def interrupt_inspection(monkeypatch, count):
                 raise KeyboardInterrupt
             yield gate
 
-    monkeypatch.setattr("armlet.commands.inspect.activated_gates", pressing)
+    monkeypatch.setattr("armlet.inspection.run.activated_gates", pressing)
 
 
 @pytest.mark.slow
@@ -534,20 +545,20 @@ def test_ctrl_c_in_inspect_shows_the_prompts_so_far(folder, monkeypatch):
 def test_ctrl_c_before_the_first_prompt_leaves_nothing(folder, monkeypatch):
     interrupt_inspection(monkeypatch, 0)
     code, out, err = run("inspect", folder, "--prompt", PROMPTS[0])
-    assert (code, out, err) == (130, "", "interrupted: nothing was finished\n")
+    assert (code, out, err) == (130, "", "interrupted: there is no result\n")
     assert list(Path().iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "place",
-    ["commands.reading.load_tokenizer", "commands.inspect.inspect_gates", "inspection.figures.draw_inspection"],
+    ["layer.reading.load_tokenizer", "inspection.run.inspect_gates", "inspection.figures.draw_inspection"],
 )
-def test_ctrl_c_elsewhere_ends_quietly(folder, monkeypatch, place):
+def test_ctrl_c_elsewhere_ends_with_one_line(folder, monkeypatch, place):
     def press(*_args, **_how):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"armlet.{place}", press)
-    assert run("inspect", folder, "--prompt", PROMPTS[0]) == (130, "", "")
+    assert run("inspect", folder, "--prompt", PROMPTS[0]) == (130, "", "interrupted: there is no result\n")
 
 
 # bad input
@@ -580,7 +591,7 @@ def places(folder, tmp_path_factory):
 
 
 INSPECT = "inspect {tiny} --prompt w1 --out out"
-GENERATE = "generate {tiny} w1 --max-new-tokens 2 --out out"
+GENERATE = "generate {tiny} w1 --out out"
 BAD = {
     "sideways": "No such command 'sideways'",
     "--sideways": "No such option: --sideways",
@@ -601,7 +612,7 @@ BAD = {
     "inspect {root}/template --prompt w1 --out out": "the chat template cannot be used",
     "generate {root}/template w1 --out out": "the chat template cannot be used (TemplateError: of two lines)",
     f"{INSPECT} --layer 3": "has layers 0 to 2, found 3",
-    f"{INSPECT} --layer -1": "has layers 0 to 2, found -1",
+    f"{INSPECT} --layer -1": "layer: expected an integer of at least 0, found -1",
     f"{INSPECT} --layer one": "Invalid value for '--layer'",
     f"{GENERATE} --layers 0,3": "has layers 0 to 2, found 3",
     f"{GENERATE} --layers 2-1": "the range 2-1 is empty; write 1-2",
@@ -617,17 +628,17 @@ BAD = {
     f"{INSPECT} --policy outward:share=0.3/0.1": "share must be (low, high)",
     f"{INSPECT} --policy outward:ceiling=99.5": "ceiling must be a number in [0, 1], found 99.5",
     f"{INSPECT} --policy inward:curve=wavy": "curve must be 'log' or 'clip', found 'wavy'",
-    INSPECT + 4 * " --policy inward": "expected up to 3, as in the figure, found 4",
+    INSPECT + "".join(f" --policy inward:knee=0.{n}" for n in range(4)): "expected up to 3, as in the figure, found 4",
     f"{INSPECT} --scope word": "'word' is not one of 'token', 'sequence', 'call'",
     f"{GENERATE} --scope word": "'word' is not one of 'token', 'sequence', 'call'",
     f"{INSPECT} --prompts {{root}}/absent": "absent cannot be read (No such file or directory)",
     f"{INSPECT} --prompts {{root}}": "cannot be read (Is a directory)",
     f"{INSPECT} --prompts {{root}}/binary.txt": "binary.txt cannot be read (it is not UTF-8 text)",
     f"{INSPECT} --prompts {{root}}/empty.txt": "empty.txt contains no prompt",
-    f"{INSPECT} --synthetic modes": "leave out model, layer and prompt",
-    "inspect --synthetic modes --prompt w1 --out out": "leave out model, layer and prompt",
-    "inspect --synthetic modes --prompts {root}/file --out out": "leave out model, layer and prompt",
-    "inspect --synthetic modes --layer 1 --out out": "leave out model, layer and prompt",
+    f"{INSPECT} --synthetic modes": "has no effect on a synthetic sample; leave it out",
+    "inspect --synthetic modes --prompt w1 --out out": "has no effect on a synthetic sample; leave it out",
+    "inspect --synthetic modes --prompts {root}/file --out out": "has no effect on a synthetic sample; leave it out",
+    "inspect --synthetic modes --layer 1 --out out": "has no effect on a synthetic sample; leave it out",
     "inspect --synthetic waves --out out": "'waves' is not one of 'modes', 'heavy-tail'",
     f"{INSPECT} --dtype float7": "dtype: expected auto, float32, bfloat16",
     f"{INSPECT} --device nowhere": "device 'nowhere' cannot be used here",
@@ -679,10 +690,21 @@ def test_bad_input_leaves_stdout_empty_under_json_too(places, line):
     assert BAD.get(line, "has layers 0 to 2, found 3") in err
 
 
+@pytest.mark.parametrize("template", [None, TEMPLATE])
 @pytest.mark.parametrize("command", ["inspect", "generate"])
-def test_an_empty_prompt_is_bad_input(folder, command):
+def test_an_empty_prompt_is_bad_input_even_where_a_template_adds_tokens(tmp_path, command, template):
     arguments = ["--prompt", ""] if command == "inspect" else [""]
-    assert run(command, folder, *arguments) == (2, "", "armlet: prompts: '' has no tokens\n")
+    refusal = f"armlet: {'--' * (command == 'inspect')}prompt: it is empty; write a question\n"
+    assert run(command, save(tmp_path / "tiny", template=template), *arguments) == (2, "", refusal)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
+def test_abacus_is_a_name_for_every_command():
+    found = result("generate", "abacus", "8*(36+27)-90+14", "--policy", "outward:strength=0")
+    assert found["baseline"]["text"] == "36+27=63;8*63=504;504-90=414;414+14=428#428"
+    assert result("inspect", "abacus", "--prompt", "12+7")["source"] == "abacus"
+    assert result("explain", "abacus", "--prompt", "12+7", "--count", 5, "--layers", 0)["source"] == "abacus"
 
 
 @pytest.mark.parametrize(
@@ -704,7 +726,7 @@ def test_a_hub_id_that_nobody_answers_for_is_bad_input(monkeypatch, line):
 
 def test_a_folder_that_may_not_be_written_to_is_refused_before_the_model_is_loaded(folder, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
-    monkeypatch.setattr("armlet.commands.generate.load", None)
+    monkeypatch.setattr("armlet.checkpoints.given.load", None)
     code, out, err = run("generate", folder, *ASK, "--out", "here")
     assert (code, out) == (2, "")
     assert err.startswith("armlet: --out: here cannot be written")
@@ -719,8 +741,33 @@ def test_a_disk_that_fills_up_is_one_line(folder, monkeypatch):
     assert (code, out, err) == (2, "", "armlet: here/armlet.json: cannot be written (No space left on device)\n")
 
 
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        (f"{GENERATE} --policy outward --policy inward", "--policy"),
+        (f"{GENERATE} --layers=0 --seed 1 --layers 1", "--layers"),
+        (f"{INSPECT} --json --json", "--json"),
+        ("evaluate --placebos --no-placebos", "--placebos"),
+        ("tune --items 4 --trials 1 --items 4", "--items"),
+    ],
+)
+def test_an_option_that_takes_one_value_is_refused_the_second_time(line, option):
+    refusal = f"armlet: Option '{option}' was given 2 times, and takes one value; leave out the others\n"
+    assert run(*line.split()) == (2, "", refusal)
+
+
+def test_lm_evals_own_options_may_be_repeated(monkeypatch):
+    passed = []
+    monkeypatch.setattr("armlet.integrations.lm_eval.register", lambda: None)
+    module = SimpleNamespace(cli_evaluate=lambda: passed.append(sys.argv))
+    monkeypatch.setitem(sys.modules, "lm_eval.__main__", module)
+    monkeypatch.setitem(sys.modules, "lm_eval", SimpleNamespace(__main__=module))
+    shown("lm-eval", "--tasks", "a", "--tasks", "b")
+    assert passed[0][1:5] == ["--tasks", "a", "--tasks", "b"]
+
+
 def test_an_unforeseen_error_is_not_hidden(folder, monkeypatch):
-    monkeypatch.setattr("armlet.commands.reading.load_tokenizer", None)
+    monkeypatch.setattr("armlet.layer.reading.load_tokenizer", None)
     with pytest.raises(TypeError):
         main(["inspect", str(folder)])
 
@@ -740,7 +787,19 @@ def test_bad_input_in_a_process_of_its_own_has_no_traceback(places):
 @pytest.mark.parametrize("arguments", [[], ["--help"]], ids=repr)
 def test_armlet_alone_shows_its_commands(arguments):
     out = shown(*arguments)
-    assert {line.split()[0] for line in out.partition("Commands:")[2].splitlines() if line.strip()} == set(COMMANDS)
+    listed = out.partition("this message and exit.")[2].splitlines()
+    assert [line for line in listed if line[:1].strip()] == list(QUESTIONS)
+    assert [line.split()[0] for line in listed if line[:2] == "  " and line[2:3].strip()] == list(WORDS)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_every_example_in_the_help_stands_on_one_line_and_parses(word):
+    line = f"$ armlet {word} {WORDS[word].example}"
+    assert line in [text.strip() for text in shown("--help").splitlines()]
+    Path("study").mkdir()
+    context = typer.main.get_command(application()).commands[word].make_context(word, shlex.split(line)[3:])
+    assert context.params or context.args
 
 
 @pytest.mark.parametrize(
@@ -754,7 +813,7 @@ def test_help_of_a_command_names_every_option(command, options):
     out = shown(command, "--help")
     named = [line.split()[0] for line in out.splitlines() if line.strip().startswith("--")]
     assert named == [f"--{option}" for option in (*options.split(), "help")]
-    assert COMMANDS[command].__doc__.split(":")[0] in " ".join(out.split())
+    assert WORDS[command].command.__doc__.split(":")[0] in " ".join(out.split())
 
 
 def test_main_takes_the_process_arguments_by_default(monkeypatch):

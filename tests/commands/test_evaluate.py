@@ -116,7 +116,7 @@ def test_ctrl_c_leaves_a_partial_report_of_paired_items(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Local, "answer", interrupted)
         code, out, err = run("evaluate", *FEW, "--run", "here")
-    assert (code, "interrupted: this is what there is" in err) == (130, True)
+    assert (code, "interrupted: the same command or call resumes the run in" in err) == (130, True)
     assert "3 of 6" in out or json.loads(Path("here/report.json").read_text())["tasks"][0]["items"] == 3
     assert result("evaluate", *FEW, "--run", "here") == whole
 
@@ -127,7 +127,7 @@ def test_ctrl_c_before_anything_is_closed_leaves_no_report(monkeypatch):
 
     monkeypatch.setattr("armlet.evaluation.engines.local.Local.answer", interrupted)
     code, out, err = run("evaluate", *FEW, "--run", "here")
-    assert (code, out, "nothing was finished" in err) == (130, "", True)
+    assert (code, out, "interrupted: there is no result" in err) == (130, "", True)
     assert not Path("here/report.json").exists()
 
 
@@ -191,20 +191,23 @@ def test_an_armlet_json_is_evaluated_as_saved():
         (("--position", "middle"), "'middle' is not one of 'before', 'between', 'end', 'random'"),
         (("--grader", "mine"), "--grader: expected math-verify or released"),
         (("--samples", "2"), "all greedy answers to an item are the same"),
-        (("--task", "arithmetic", "--task", "arithmetic"), "'arithmetic' is given twice"),
+        (("--task", "arithmetic", "--task", "arithmetic"), "--task: two tasks are named 'arithmetic'"),
         (("--difficulty", "99"), "difficulty: expected 1 to"),
         (("--config", "absent.json"), "absent.json: cannot be read"),
         (("--endpoint", "http://127.0.0.1:9"), "name the model as the server knows it"),
         (("--filler", ""), "filler: '' has no tokens"),
         (("--device", "meta"), "'meta' has no values"),
-        (("--count", "9"), "--count: applies to a --filler, and there is none"),
-        (("--position", "end"), "--position: applies to a --filler, and there is none"),
-        (("--config", "absent.json", "--layers", "1"), "--layers: applies to --policy; --config has its own"),
-        (("--config", "absent.json", "--site", "gate"), "--site: applies to --policy; --config has its own"),
+        (("--count", "9"), "--count: applies to a filler, and there is none"),
+        (("--position", "end"), "--position: applies to a filler, and there is none"),
+        (
+            ("--config", "absent.json", "--layers", "1"),
+            "layers, scope, site: they apply to a policy, and there is none",
+        ),
+        (("--config", "absent.json", "--site", "product"), "layers, scope, site: they apply to a policy"),
         (("--site", "up"), "'up' is not one of 'gate', 'product'"),
         (("--engine", "vllm", "--site", "product", "--no-placebos"), "it only supports ARM at the site gate"),
         (("--concurrency", "2"), "--concurrency: applies to an --endpoint"),
-        (("--temperature", "inf"), "--temperature: expected a finite number of 0 or more, found inf"),
+        (("--temperature", "inf"), "--temperature: expected a number of at least 0, found inf"),
         (("--temperature", "nan"), "'--temperature': Input should be greater than or equal to 0"),
         (("--top-p", "nan"), "'--top-p': Input should be less than or equal to 1"),
     ],
@@ -217,9 +220,12 @@ def test_bad_input_is_one_line_and_leaves_no_report(arguments, message):
     assert not list(Path().rglob("report.*"))
 
 
-@pytest.mark.parametrize("option", ["system", "best-of", "samples", "temperature", "top-p", "max-new-tokens"])
-def test_options_of_generated_answers_are_refused_where_choices_are_weighed(tiny, choices, option):
-    code, out, err = run("evaluate", tiny, "--data", choices, f"--{option}", "1")
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("system", ""), ("best-of", 1), ("samples", 2), ("temperature", 1), ("top-p", 0.9), ("max-new-tokens", 9)],
+)
+def test_options_of_generated_answers_are_refused_where_choices_are_weighed(tiny, choices, option, value):
+    code, out, err = run("evaluate", tiny, "--data", choices, f"--{option}", value)
     assert (code, out) == (2, "")
     assert f"--{option}: has no effect on multiple choice; leave it out" in err
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 import armlet.precision.measure
 from armlet import attach, load_config
 from armlet.attachment.config import ARMLET_FILE
-from armlet.commands.quantize import TextOptions
 from armlet.precision.choice import CONTRACT, CONTRACTIONS, ROUNDED, TRANSFORMS, WORST_KEPT
-from armlet.precision.findings import save_setting
 from armlet.precision.measure import Contraction
+from armlet.precision.plan import PrecisionOptions
+from armlet.precision.result import save_setting
 from armlet.precision.schemes import SCHEMES
 from armlet.redistribution import Inward
 from armlet.statistics.comparison import compare
@@ -90,9 +90,9 @@ def test_the_same_command_goes_on_and_shows_the_same(whole, folder, monkeypatch)
     monkeypatch.chdir(out.parent)
     monkeypatch.setattr("armlet.precision.measure.Bench.run", lambda *_: pytest.fail("a trial was run again"))
     lines = shown("quantize", folder, *ASKED, "--out", "here").splitlines()
-    assert lines[0].startswith("An alternative is shown to do better than compand at ")
-    assert lines[: len(found["headline"])] == found["headline"]
-    table = next(at for at, line in enumerate(lines) if line.startswith("code "))
+    first = next(at for at, line in enumerate(lines) if line.startswith("An alternative is shown to do better than "))
+    assert lines[first:][: len(found["headline"])] == found["headline"]
+    table = next(at for at, line in enumerate(lines) if line.startswith("scheme "))
     codes = list(dict.fromkeys(row["code"] for row in found["rows"] if row["method"] != "full precision"))
     assert [line[:12].strip() for line in lines[table + 2 :][: len(codes)]] == codes
     assert max(len(line) for line in lines[table:][: len(codes) + 2]) <= 80
@@ -122,7 +122,7 @@ def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(whole, folder, 
     monkeypatch.setattr("armlet.precision.measure.Bench.run", interrupted)
     code, out, err = run("quantize", folder, *ASKED, "--out", "here", "--json")
     assert (code, out) == (130, "")
-    assert err == "interrupted: the same command resumes the run in here\n"
+    assert err == "interrupted: the same command or call resumes the run in here\ninterrupted: there is no result\n"
     assert numbers(result("quantize", folder, *ASKED, "--out", "here")) == numbers(whole[0])
     keys = [trial.key for trial in calls]
     assert len(keys) == len(set(keys)) + 1  # the one that was cut off is run again, and no other
@@ -156,7 +156,7 @@ def test_ctrl_c_before_the_first_code_is_complete_shows_no_result(folder, monkey
     monkeypatch.setattr("armlet.precision.measure.Bench.run", interrupted)
     code, out, err = run("quantize", folder, *ASKED, "--out", "here")
     assert (code, out) == (130, "")
-    assert err == "interrupted: the same command resumes the run in here\n"
+    assert err == "interrupted: the same command or call resumes the run in here\ninterrupted: there is no result\n"
 
 
 @pytest.mark.slow
@@ -183,7 +183,7 @@ def test_a_killed_run_goes_on(whole, folder):
 
 @pytest.mark.parametrize(
     ("other", "message"),
-    [(("--limit", 0.5), "limit was 0.01, is 0.5"), (("--site", "gate"), 'site was null, is "gate"')],
+    [(("--limit", 0.5), "--limit was 0.01, is 0.5"), (("--site", "gate"), '--site was null, is "gate"')],
 )
 def test_another_run_in_the_same_folder_is_refused(other, message, whole, folder, monkeypatch):
     monkeypatch.chdir(whole[1].parent)
@@ -199,17 +199,23 @@ def test_a_folder_named_with_a_slash_at_its_end_is_the_same_run(whole, folder, m
     assert numbers(result("quantize", f"{folder}/", *ASKED, "--out", "here")) == numbers(whole[0])
 
 
+def trial_lines(*command):
+    return [line for line in run(*command)[2].splitlines() if line.startswith("running trials")]
+
+
 @pytest.mark.slow
 def test_without_a_terminal_there_is_a_line_of_progress_now_and_then(folder, monkeypatch):
-    monkeypatch.setattr("armlet.presentation.terminal.LINE_SECONDS", 0)
-    err = run("quantize", folder, *ASKED, "--out", "here", "--json")[2].splitlines()
+    monkeypatch.setattr("armlet.presentation.terminal.FIRST_LINE_SECONDS", 0)
+    monkeypatch.setattr("armlet.presentation.progress.LINE_SECONDS", 0.01)
+    err = trial_lines("quantize", folder, *ASKED, "--out", "here", "--json")
     journal = Path("here/items.jsonl")
-    assert len(err) == len(journal.read_text().splitlines())
-    assert err[0].startswith("running trials: 1 of ")
+    finished = [int(line.removeprefix("running trials: ").partition(" of ")[0]) for line in err]
+    assert finished == sorted(finished)
+    assert (finished[0], len(set(finished)) > 10) == (0, True)
     kept = journal.read_text().splitlines(keepends=True)[:-1]
     journal.write_text("".join(kept))
-    again = run("quantize", folder, *ASKED, "--out", "here", "--json")[2].splitlines()
-    assert again == err[-1:]
+    again = trial_lines("quantize", folder, *ASKED, "--out", "here", "--json")
+    assert again[0].startswith(f"running trials: {len(kept)} of ")
 
 
 def test_the_chosen_setting_attaches_from_its_file(tmp_path):
@@ -217,8 +223,8 @@ def test_the_chosen_setting_attaches_from_its_file(tmp_path):
     (path,) = save_setting(chosen, tmp_path)
     with attach(tiny(), **load_config(path)) as arm:
         assert (arm.policy, arm.site, arm.scope, arm.layers) == (Inward(0.99, "clip"), "gate", "token", [0, 2])
-    assert save_setting(None, tmp_path) == []
-    assert not Path(path).exists()
+    assert save_setting(chosen, tmp_path) == [path]  # again
+    assert save_setting(None, tmp_path / "none") == []
 
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS, ids=lambda each: f"{each.site}-{each.scope}-{each.policy}")
@@ -239,7 +245,7 @@ def test_every_contraction_that_may_be_chosen_can_be_kept(contraction, tmp_path)
         ),
         (("--data", "text.txt", "--device", "meta"), "--device: 'meta' has no values"),
         (("--tokens", 10**6), "--tokens: expected at most "),
-        (("--dtype", "int8"), "dtype: expected auto, float32"),
+        (("--dtype", "int8"), "--dtype: expected auto, float32"),
         (("--out", "text.txt"), "--out: text.txt cannot be written"),
     ],
 )
@@ -262,7 +268,7 @@ def test_a_model_whose_loss_is_no_number_is_told_before_anything_is_chosen(tmp_p
 
 
 def test_intervals_over_as_many_windows_as_the_default_are_bootstrapped():
-    windows = TextOptions().windows
+    windows = PrecisionOptions().windows
     differences = [0.01 * at for at in range(windows)]  # none equal to another
     assert compare([0.0] * windows, differences).method.startswith("BCa")
 

@@ -9,26 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from armlet import Inward, Outward, Transport, attach
-from armlet.answers.result import Answer, Answers
-from armlet.answers.tables import answers_table
+from armlet import Inward, Outward, Transport
 from armlet.inspection.measure import inspect_gates
-from armlet.inspection.result import Effect, Inspection
+from armlet.inspection.records import Effect, GateSample
+from armlet.inspection.result import Inspection
 from armlet.inspection.synthetic import synthetic
 from armlet.inspection.tables import inspection_table
-from armlet.mechanism.measure import CLAIMS, QUANTITIES
-from armlet.mechanism.result import summarise
-from armlet.mechanism.tables import classes_table, explanation_table
-from armlet.prompts.fillers import RANDOM_SENTENCE
 from armlet.statistics.shape import MEASURES, difference
-from explanations import explained, setup_of
-from families import tiny
-from tiny_checkpoints import words
 
 POLICIES = [Outward(), Inward(), Transport()]
-SETUP = setup_of()
-EXPLANATION = summarise(explained(wanted=(0, 1), setup=SETUP), SETUP)
-REAL = inspect_gates([synthetic("modes", tokens=2, width=300)], POLICIES)
+REAL = inspect_gates(GateSample([synthetic("modes", tokens=2, width=300)]), POLICIES)
 
 # What float32 gates can give: tails of 1e30 as well as rounding noise of 1e-30.
 SPECIAL = st.sampled_from([0.0, -0.000471, 0.000999, 123456.0, math.nan, math.inf, -math.inf])
@@ -54,13 +44,13 @@ def measured(policies, before, after, share=0.5):
         Effect(policy, replace(REAL.effects[0].panel, name=type(policy).__name__), share, ends[1], difference(*ends))
         for policy in policies
     ]
-    return Inspection(2, 300, 0, ends[0], effects)
+    return Inspection(REAL.sample, "token", 0, 2, 300, 0, ends[0], effects, False)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_every_measure_has_a_row_with_before_after_and_change_of_each_policy(count):
-    inspection = Inspection(2, 300, 0, REAL.before, REAL.effects[:count])
-    found = rows(shown(inspection_table(inspection, "title")))
+    inspection = replace(REAL, effects=REAL.effects[:count])
+    found = rows(shown(inspection.table()))
     names = [type(policy).__name__ for policy in POLICIES[:count]]
     assert found["measure"] == ["before", *(heading for name in names for heading in (name, "change"))]
     assert list(found) == ["measure", "share_moved", *MEASURES]
@@ -76,7 +66,7 @@ def test_every_measure_has_a_row_with_before_after_and_change_of_each_policy(cou
 
 @given(st.sampled_from([POLICIES, [Outward()] * 3, [Outward(), Transport(), Transport()]]), NUMBERS, NUMBERS)
 def test_no_number_is_cut_on_80_columns(policies, before, after):
-    text = shown(inspection_table(measured(policies, before, after, share=1.2345e-5), "title"))
+    text = shown(measured(policies, before, after, share=1.2345e-5).table())
     assert "…" not in text
     assert max(len(line) for line in text.splitlines()) <= 80
     for cells in rows(text).values():
@@ -85,40 +75,40 @@ def test_no_number_is_cut_on_80_columns(policies, before, after):
 
 @given(NUMBERS, NUMBERS)
 def test_numbers_are_rounded_to_two_digits_at_least(before, after):
-    found = rows(shown(inspection_table(measured([Outward()], before, after), "title")))["std"]
+    found = rows(shown(measured([Outward()], before, after).table()))["std"]
     expected = (before, after, after - before)
     for cell, number in zip(found, expected, strict=True):
         assert (cell == "-") if math.isnan(number) else (float(cell) == pytest.approx(number, rel=0.05))
 
 
-@pytest.mark.parametrize(("after", "change"), [(1.5, "+0.5"), (0.5, "-0.5"), (1.0, "+0")])
+@pytest.mark.parametrize(("after", "change"), [(1.5, "+0.5"), (0.5, "-0.5"), (1.0, "0")])
 def test_a_change_has_its_sign(after, change):
-    assert rows(shown(inspection_table(measured([Outward()], 1.0, after), "title")))["l1"][2] == change
+    assert rows(shown(measured([Outward()], 1.0, after).table()))["l1"][2] == change
 
 
 def test_what_has_no_value_is_a_dash():
-    assert rows(shown(inspection_table(measured([Outward()], math.nan, 1.0), "title")))["kurtosis"] == ["-", "1", "-"]
+    assert rows(shown(measured([Outward()], math.nan, 1.0).table()))["kurtosis"] == ["-", "1", "-"]
 
 
 def test_three_digits_where_there_is_room():
-    found = rows(shown(inspection_table(measured([Outward()], 12.3456, 0.98765), "title")))["l2"]
+    found = rows(shown(measured([Outward()], 12.3456, 0.98765).table()))["l2"]
     assert found == ["12.3", "0.988", "-11.4"]
 
 
 def test_a_title_is_no_markup():
-    assert "of [bold]x[/bold]" in shown(inspection_table(REAL, "of [bold]x[/bold]"))
+    assert "of [bold]x[/bold]" in shown(inspection_table(REAL.before, REAL.effects, "of [bold]x[/bold]"))
 
 
 def test_the_settings_of_each_policy_stand_below_the_table():
-    lines = shown(inspection_table(REAL, "title")).splitlines()
+    lines = shown(inspection_table(REAL.before, REAL.effects, "title")).splitlines()
     details = [f"{effect.panel.name}: {effect.panel.detail}" for effect in REAL.effects]
     assert [line.strip() for line in lines[-3:]] == details
 
 
 def test_a_policy_that_stands_there_twice_is_numbered():
     values = [synthetic("modes", tokens=2, width=300)]
-    inspection = inspect_gates(values, [Outward(band=0.1), Inward(), Outward(band=0.3)])
-    lines = shown(inspection_table(inspection, "title")).splitlines()
+    inspection = inspect_gates(GateSample(values), [Outward(band=0.1), Inward(), Outward(band=0.3)])
+    lines = shown(inspection_table(inspection.before, inspection.effects, "title")).splitlines()
     heading = next(index for index, line in enumerate(lines) if line.startswith("measure"))
     assert lines[heading - 1].split() == ["Outward", "Outward"]
     assert lines[heading].split() == ["measure", "before", "1", "change", "Inward", "change", "2", "change"]
@@ -127,119 +117,3 @@ def test_a_policy_that_stands_there_twice_is_numbered():
         "Inward: knee 0.99",
         "Outward 2: band 0.3",
     ]
-
-
-def answered(baseline, treated, *, policy=None, layers=0, interrupted=False, width=80):
-    """The table of two answers, from tokens or None."""
-
-    def answer(tokens, cut):
-        return None if tokens is None else Answer(tokens, words().decode(tokens), cut)
-
-    cut = interrupted and treated is not None
-    answers = Answers(answer(baseline, interrupted and not cut), answer(treated, cut), {})
-    with attach(tiny(), policy or Outward(), layers=layers) as attachment:
-        return shown(answers_table(words(), answers, attachment), width)
-
-
-def cells(text):
-    """The two columns' texts."""
-    lines = [line.split("│")[1:3] for line in text.splitlines() if line.startswith("│")]
-    return [" ".join(" ".join(part).split()) for part in zip(*lines, strict=True)]
-
-
-def test_the_first_token_at_which_they_part_is_marked_in_both():
-    text = answered([1, 2, 3], [1, 9, 3])
-    assert cells(text) == ["w1» w2« w3", "w1» w9« w3"]
-    assert "first difference at token 2, »marked«" in text
-
-
-def test_the_same_answer_has_no_mark():
-    text = answered([1, 2, 3], [1, 2, 3])
-    assert cells(text) == ["w1 w2 w3", "w1 w2 w3"]
-    assert "the same 3 tokens" in text
-    assert "»" not in text
-
-
-def test_of_an_answer_that_goes_on_the_next_token_is_marked():
-    text = answered([1, 2], [1, 2, 3, 4])
-    assert cells(text) == ["w1 w2", "w1 w2» w3« w4"]
-    assert "first difference at token 3" in text
-    assert cells(answered([1, 2, 3], [1])) == ["w1» w2« w3", "w1"]
-
-
-def test_ctrl_c_in_the_baseline_shows_it_alone():
-    text = answered([1, 2], None, interrupted=True)
-    assert cells(text) == ["w1 w2", ""]
-    assert "interrupted: this is what there is" in text
-
-
-def test_ctrl_c_in_the_treated_answer_marks_only_what_differs():
-    text = answered([1, 2, 3], [1, 2], interrupted=True)
-    assert cells(text) == ["w1 w2 w3", "w1 w2"]
-    assert "interrupted: this is what there is" in text
-    assert cells(answered([1, 2, 3], [1, 9], interrupted=True)) == ["w1» w2« w3", "w1» w9«"]
-
-
-@pytest.mark.parametrize(
-    ("policy", "layers", "heading"),
-    [
-        (Outward(band=0.2), 0, "treated: Outward, band 0.2, ceiling 0.995, layer 0"),
-        (Inward(), [0, 2], "treated: Inward, knee 0.99, curve log, layers 0, 2"),
-        (Transport(strength=0.5), "all", "treated: Transport, spread 1.0, strength 0.5, layers 0-2"),
-    ],
-)
-def test_the_heading_says_what_the_treatment_was(policy, layers, heading):
-    assert heading in answered([1], [1], policy=policy, layers=layers, width=200)
-
-
-def test_an_answer_is_no_markup():
-    with attach(tiny(), Outward()) as attachment:
-        answers = Answers(Answer([1], "[red]x[/red]", False), Answer([1], "[/]", False), {})
-        text = shown(answers_table(words(), answers, attachment))
-    assert cells(text) == ["[red]x[/red]", "[/]"]
-
-
-def test_an_explanation_shows_every_quantity_with_both_intervals_and_the_papers_claim():
-    text = shown(explanation_table(EXPLANATION, "w7", "title"))
-    of = {(c.filler, c.quantity): c for c in EXPLANATION.quantities if (c.layer, c.count) == (0, 5)}
-    lines = {line.split()[0]: line for line in text.splitlines() if line.split()[0] in QUANTITIES}
-    assert list(lines) == list(QUANTITIES)
-    for name, line in lines.items():
-        for kind in ("w7", RANDOM_SENTENCE):
-            low, high = of[kind, name].low, of[kind, name].high
-            sign = "" if math.isnan(of[kind, name].without) else "+"
-            assert f"{low:{sign}.3g} to {high:{sign}.3g}" in line or f"{low:{sign}.2g} to" in line
-        assert ("rises" in line, "falls" in line) == (CLAIMS.get(name) == 1, CLAIMS.get(name) == -1)
-    assert max(map(len, text.splitlines())) <= 80
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "name", "verdict"),
-    [
-        (0.1, 0.2, "l1", "rises: yes"),
-        (-0.2, -0.1, "l1", "rises: no"),
-        (-0.1, 0.1, "l1", "rises: ?"),
-        (0.1, 0.2, "near_zero", "falls: no"),
-        (-0.2, -0.1, "near_zero", "falls: yes"),
-    ],
-)
-def test_a_claim_is_borne_out_or_not_by_the_whole_interval(low, high, name, verdict):
-    changes = [replace(c, low=low, high=high) if c.quantity == name else c for c in EXPLANATION.quantities]
-    text = shown(explanation_table(replace(EXPLANATION, quantities=changes), "w7", "title"))
-    assert next(line for line in text.splitlines() if line.startswith(name)).rstrip().endswith(verdict)
-
-
-@pytest.mark.parametrize(("first", "headings"), [(0, ["against", "other", "paper"]), (1, ["against", "other"])])
-def test_classes_are_shown_against_other_words_and_the_papers_claim_is_of_the_first_layer(first, headings):
-    shares = [
-        replace(share, name="digits" if share.name == "other" else share.name, low=0.001, high=0.002)
-        for share in EXPLANATION.classes
-        if share.layer == first
-    ]
-    found = replace(EXPLANATION, classes=shares, findings=EXPLANATION.findings[first:])
-    text = shown(classes_table(found, "title"))
-    heading, _, line = text.splitlines()[1:4]
-    assert heading.split()[-len(headings) :] == headings
-    assert line.split()[:2] == ["digits", "9"]
-    assert ("higher: yes" in line) == (first == 0)
-    assert "+0.001 to +0.002" in line

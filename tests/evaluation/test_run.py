@@ -1,104 +1,285 @@
-"""A run goes on where it was cut off, and ends with the same bytes."""
+"""`evaluate`, `tune` and `confirm` as functions: the numbers of their commands, from a path and a loaded model."""
 
 import json
-from contextlib import suppress
+from pathlib import Path
 
 import pytest
+import torch
 
-from armlet import Outward
-from armlet.evaluation.conditions.conditions import Treatment, conditions
-from armlet.evaluation.grading.graders import EQUAL
-from armlet.evaluation.report.analysis import analyse_run
-from armlet.evaluation.run import batch_runs, count_answers, run
-from armlet.presentation.files import json_text
-from armlet.runs.folder import open_run_folder
-from armlet.runs.machine import machine
-from engines import Fake
-from evaluations import plan, task
+import armlet
+from armlet import Inward, Noise, Outward
+from armlet.attachment.attach import AlreadyAttachedError
+from armlet.checkpoints import given
+from armlet.checkpoints.folder import ABACUS, abacus
+from armlet.checkpoints.identity import loaded_fingerprint
+from armlet.checkpoints.pretrained import load
+from armlet.evaluation import Findings, Study, Treatment, confirm, evaluate, tune
+from armlet.evaluation.conditions.conditions import make_treatments
+from armlet.redistribution.errors import ArgumentError
+from armlet.runs.folder import RunError
+from command_line import result
+from evaluations import Fake
+from fresh_interpreter import loaded_beyond_torch
+from tiny_checkpoints import TEMPLATE, save
+
+ROWS = [{"question": f"{a}+{b}=?", "answer": str(a + b)} for a in (2, 3) for b in range(5)]
+FEW = {"items": 6, "difficulty": 1, "batch": 3}
+FEW_OPTIONS = ("--items", "6", "--difficulty", "1", "--batch", "3")
 
 
-def perform(folder, planned, engine):
-    with open_run_folder(folder, planned.manifest(engine), machine()) as journal:
-        with suppress(KeyboardInterrupt, MemoryError):
-            run(planned, engine, journal)
-        return json_text(analyse_run(journal, planned.tasks, EQUAL).to_dict())
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return load(str(abacus()))
+
+
+def faked(**arguments):
+    """Findings of made-up answers."""
+    return evaluate(engine=lambda _conditions, _tasks: Fake(), **arguments)
+
+
+def without_hashes(value):
+    """A result without the hash of the weights, which is of files for a path, and of tensors for a loaded model."""
+    if isinstance(value, dict):
+        return {key: without_hashes(part) for key, part in value.items() if key != "sha256"}
+    return [without_hashes(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def as_json(result):
+    return json.loads(json.dumps(result.to_dict()))
 
 
 @pytest.mark.slow
+def test_a_function_gives_the_numbers_of_its_command_from_a_path_and_from_a_loaded_model(loaded):
+    command = result("evaluate", ABACUS, *FEW_OPTIONS, "--policy", "outward:band=0.2", "--policy", "inward")
+    treatments = [Outward(band=0.2), "inward"]
+    assert as_json(evaluate(ABACUS, treatments=treatments, **FEW)) == command
+    from_model = as_json(evaluate(*loaded, treatments=treatments, **FEW))
+    assert without_hashes(from_model) == without_hashes(command)
+    assert armlet.attached(loaded[0]) == []
+
+
+@pytest.mark.slow
+def test_a_study_and_its_confirmation_are_those_of_the_commands(loaded):
+    options = ("--items", "8", "--difficulty", "1", "--search", "strength", "--trials", "1")
+    command = result("tune", ABACUS, *options, "--run", "command")
+    search = {"items": 8, "difficulty": 1, "search": "strength", "trials": 1}
+    study = tune(ABACUS, **search, run="function")
+    assert as_json(study) == command
+    assert without_hashes(as_json(tune(*loaded, **search, run="loaded"))) == without_hashes(command)
+    confirmed = result("confirm", "command")
+    assert as_json(confirm(study)) == confirmed
+    assert without_hashes(as_json(confirm(Path("loaded"), *loaded))) == without_hashes(confirmed)
+    with pytest.raises(ArgumentError, match="its test items have been used"):
+        confirm(study)
+    assert {path.name for path in study.save("files")} == {
+        "armlet.json",
+        "study.json",
+        "trials.csv",
+        "sensitivity.png",
+        "sensitivity.svg",
+    }
+    assert "<img" in study._repr_html_()
+
+
+def test_items_of_ones_own_are_evaluated_and_shown():
+    findings = faked(treatments=[Outward(band=0.2)], task=ROWS)
+    (task,) = findings.tasks
+    assert (task.items, [c.name for c in task.conditions][:2]) == (10, ["baseline", "outward band=0.2"])
+    html = findings._repr_html_()
+    assert html.count("<img") == 1
+    assert "outward band=0.2" in html
+    assert findings.sentences()[0] in repr(findings)
+    assert {path.name for path in findings.save("report")} == {"report.json", "report.md", "report.html"}
+
+
+def test_the_same_call_answers_nothing_twice():
+    def engine(_conditions, _tasks):
+        engines.append(Fake())
+        return engines[-1]
+
+    engines = []
+    first, second = (evaluate(engine=engine, task=ROWS, placebos=False) for _ in range(2))
+    assert first.to_dict() == second.to_dict()
+    assert first.folder == second.folder
+    assert [fake.calls for fake in engines] == [2, 0]
+
+
+@pytest.mark.slow
+def test_items_of_a_study_that_were_passed_as_objects_are_passed_again():
+    rows = [{"question": f"{a}+{a}=?", "answer": str(2 * a)} for a in range(12)]
+    study = tune(ABACUS, task=rows, search="strength", trials=0, max_new_tokens=4)
+    with pytest.raises(ArgumentError, match=r"task: items .* were passed as objects; pass all tasks again"):
+        confirm(study)
+    with pytest.raises(ArgumentError, match="changed after the search"):
+        confirm(study, task=rows[1:])
+    assert confirm(study, task=rows).complete
+
+
+@pytest.mark.slow
+def test_some_items_of_a_study_that_were_passed_as_objects_are_asked_for_and_the_order_has_no_effect():
+    rows = [{"question": f"{a}+{a}=?", "answer": str(2 * a)} for a in range(12)]
+    Path("file.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    search = {"search": "strength", "trials": 0, "max_new_tokens": 2}
+    mixed = tune(ABACUS, task=[Path("file.jsonl"), rows], **search)
+    with pytest.raises(ArgumentError, match="were passed as objects; pass all tasks again"):
+        confirm(mixed)
+    assert confirm(mixed, task=[rows, Path("file.jsonl")]).complete
+    named = tune(ABACUS, task=[Path("file.jsonl"), "arithmetic"], items=12, difficulty=1, **search)
+    assert confirm(named).complete
+
+
+@pytest.mark.slow
+def test_a_study_is_confirmed_by_a_model_as_it_was_tuned_loaded_or_from_files(loaded):
+    search = {"items": 6, "difficulty": 1, "search": "strength", "trials": 0, "max_new_tokens": 2}
+    from_model, from_files = tune(*loaded, **search), tune(ABACUS, **search)
+    with_tokenizer = tune(ABACUS, loaded[1], **search, run="tokenizer")
+    for study in (from_model, with_tokenizer):
+        with pytest.raises(ArgumentError, match="used a loaded model or tokenizer; pass both again") as caught:
+            confirm(study)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ArgumentError, match="read abacus from its files; leave the model and the tokenizer out"):
+        confirm(from_files, *loaded)
+    for study, models in ((from_model, loaded), (with_tokenizer, (ABACUS, loaded[1])), (from_files, ())):
+        assert confirm(study, *models).complete
+
+
+@pytest.mark.slow
+def test_a_confirmation_refuses_a_loaded_model_that_changed_and_hashes_it_once(monkeypatch):
+    model, tokenizer = load(str(abacus()))
+    study = tune(model, tokenizer, items=6, difficulty=1, search="strength", trials=0, max_new_tokens=2)
+    hashed = []
+    monkeypatch.setattr(given, "loaded_fingerprint", lambda *pair: hashed.append(1) or loaded_fingerprint(*pair))
+    hook = model.register_forward_hook(lambda *_: None)
+    with pytest.raises(ArgumentError, match="hooks, dtype or device changed"):
+        confirm(study, model, tokenizer)
+    hook.remove()
+    assert confirm(study, model, tokenizer).complete
+    assert hashed == [1, 1]
+
+
+@pytest.mark.slow
+def test_a_run_is_not_resumed_with_a_loaded_model_that_changed():
+    model, tokenizer = load(str(abacus()))
+    arguments = {**FEW, "treatments": Outward(), "placebos": False}
+    first = evaluate(model, tokenizer, **arguments)
+    assert evaluate(model, tokenizer, **arguments).folder == first.folder
+    model.model.layers[0].mlp.act_fn = torch.nn.ReLU()
+    assert evaluate(model, tokenizer, **arguments).folder != first.folder
+    with pytest.raises(RunError, match=r"contains another run \(engine.sha256 was"):
+        evaluate(model, tokenizer, **arguments, run=first.folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", [evaluate, tune])
+def test_a_resumed_run_counts_what_it_finds_but_not_as_its_speed(function, monkeypatch, capsys):
+    monkeypatch.setattr("armlet.presentation.terminal.FIRST_LINE_SECONDS", 0)
+    monkeypatch.setattr("armlet.presentation.progress.LINE_SECONDS", 60)
+    options = {"treatments": Outward(), "placebos": False} if function is evaluate else {"search": "band", "trials": 1}
+    arguments = {"items": 8, "difficulty": 1, "batch": 2, "max_new_tokens": 2, **options}
+
+    def first_line():
+        function(ABACUS, **arguments, run="run")
+        return next(
+            line for line in capsys.readouterr().err.splitlines() if line.startswith(("generating", "searching"))
+        )
+
+    what, _, total = first_line().partition(": 0 of ")
+    journal = Path("run/items.jsonl")
+    text = journal.read_text().splitlines(keepends=True)
+    closings = [number for number, line in enumerate(text) if '"closed"' in line]
+    journal.write_text("".join(text[: closings[-2] + 1]))  # without the last batch
+    assert first_line() == f"{what}: {int(total) - 2} of {total}"  # and no time left, which is not known yet
+
+
+@pytest.mark.slow
+def test_a_model_with_arm_attached_has_no_baseline(loaded):
+    with armlet.attach(loaded[0], Outward()), pytest.raises(AlreadyAttachedError, match="would be treated"):
+        evaluate(*loaded, **FEW)
+
+
 @pytest.mark.parametrize(
-    "compared", [None, conditions([Treatment(Outward())], [], samples=3, temperature=0.5, best_of=4)]
+    ("arguments", "message"),
+    [
+        ({"samples": 0}, "^samples: expected an integer of at least 1, found 0$"),
+        ({"samples": True}, "^samples: expected an integer of at least 1, found True$"),
+        ({"temperature": float("nan")}, "^temperature: expected a number of at least 0, found nan$"),
+        ({"top_p": 1.5}, "^top_p: expected a number from 1e-06 to 1, found 1.5$"),
+        ({"items": -2}, "^items: expected an integer of at least 1, found -2$"),
+        ({"items": True}, "^items: expected an integer of at least 1, found True$"),
+        ({"difficulty": 1.5}, "^difficulty: expected an integer of at least 0, found 1.5$"),
+        ({"seed": -1}, r"^seed: expected an integer from 0 to 2\*\*63 - 1, found -1$"),
+        ({"system": 5}, "^system: expected text, found 5$"),
+        ({"filler": [1]}, "^filler: expected text, found 1$"),
+        ({"combine": "no"}, "^combine: expected True or False, found 'no'$"),
+        ({"run": 5}, "^run: expected a path, found 5$"),
+        ({"model": ""}, "^model: expected a folder, a hub id or a loaded model, found an empty text$"),
+        ({"layers": True}, "^layers: expected an integer of at least 0, found True$"),
+        ({"task": "absent.jsonl"}, "^data: absent.jsonl cannot be read"),
+        ({"dtype": "float64"}, "^dtype: has no effect, because another engine runs the model"),
+        ({"top_p": 0.5, "placebos": False}, "^top_p: all answers are greedy; add a temperature, such as 0.7, or leave"),
+        ({"combine": True}, "^combine: needs two of a policy, a filler and best_of; leave it out$"),
+        ({"allow_code": True}, "^allow_code: none of these tasks runs programs; leave it out$"),
+        ({"count": 3}, "^count: applies to a filler, and there is none; leave it out$"),
+        ({"filler": ["/"], "position": "inside"}, "^position: expected one of before, between, end, random, found"),
+        ({"treatments": [Treatment(Outward())], "layers": 3}, "^layers, scope, site: they apply to a policy"),
+        ({"treatments": "sideways"}, "^policy: expected one of outward, inward, transport, found 'sideways'$"),
+        ({"treatments": [17]}, "^policy: expected Outward"),
+        ({"model": 17}, "^model: expected a folder, a hub id or a loaded model, found int$"),
+        ({"task": [{"question": "q", "choices": ["a", "b"], "gold": 0}], "system": "s"}, "^system: has no effect on"),
+    ],
 )
-def test_a_run_cut_off_anywhere_ends_with_the_same_bytes(tmp_path, compared):
-    planned = plan(compared=compared)
-    whole = perform(tmp_path / "whole", planned, Fake())
-    calls = len(list(batch_runs(planned, Fake())))
-    for stop_at in range(1, calls + 1, 5):
-        folder = tmp_path / str(stop_at)
-        perform(folder, planned, Fake(stop_at=stop_at, error=MemoryError))
-        resumed = Fake()
-        assert perform(folder, planned, resumed) == whole
-        assert resumed.calls == calls - stop_at + 1  # nothing is asked twice but the batch in flight
-        assert (folder / "items.jsonl").read_bytes() == (tmp_path / "whole/items.jsonl").read_bytes()
+def test_what_is_out_of_range_or_has_no_effect_is_refused(arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        faked(**arguments)
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0.5}, {"best_of": 2}, {"placebos": True}], ids=str)
+def test_top_p_is_accepted_with_any_sampled_condition(sampling):
+    assert faked(task=ROWS, top_p=0.5, **{"placebos": False} | sampling).complete
+
+
+def test_findings_are_equal_to_themselves_only_and_have_no_figure_of_nothing():
+    findings, again = (faked(task=ROWS, treatments=[], placebos=False) for _ in range(2))
+    assert len({findings, again}) == 2
+    assert findings == findings
+    with pytest.raises(ArgumentError, match=r"^figure: nothing was compared$"):
+        findings.figure()
+    assert "<img" not in findings._repr_html_()
+
+
+def test_treatments_come_in_every_form_and_only_once(tmp_path):
+    file = tmp_path / "armlet.json"
+    file.write_text(json.dumps({"policy": "inward", "layers": [2], "seed": 5}))
+    sources = [Outward(band=0.2), "outward:band=0.2", file, armlet.load_config(file), Treatment(Inward(), 1)]
+    assert make_treatments(sources, layers="0-1", seed=3) == [
+        Treatment(Outward(band=0.2), [0, 1], "token", Noise(3)),
+        Treatment(Inward(), [2], "token", Noise(5)),
+        Treatment(Inward(), 1),
+    ]
 
 
 @pytest.mark.slow
-def test_a_finished_run_asks_nothing_again(tmp_path):
-    perform(tmp_path, plan(), Fake())
-    again = Fake()
-    perform(tmp_path, plan(), again)
-    assert again.calls == 0
+@pytest.mark.parametrize("wrong", [{"tokenizer": None}, {"dtype": "float32"}, {"device": "cpu"}])
+def test_a_loaded_model_comes_with_its_tokenizer_and_its_own_dtype(tmp_path, wrong):
+    model, tokenizer = load(str(save(tmp_path / "tiny", template=TEMPLATE)))
+    with pytest.raises(ArgumentError, match=r"tokenizer: expected the model's|model: it is loaded"):
+        evaluate(model, **({"tokenizer": tokenizer} | wrong), task=ROWS, max_new_tokens=2)
 
 
-def test_what_there_is_of_a_run_cut_short_is_paired(tmp_path):
-    planned = plan()
-    names = [condition.name for condition in planned.conditions]
-    found = json.loads(perform(tmp_path, planned, Fake(stop_at=len(names) * 2 + 3)))
-    (only,) = found["tasks"]
-    assert (found["complete"], only["items"], only["planned_items"]) == (False, 6, 11)
-    assert {row["items"] for row in only["comparisons"]} == {6}
+def test_the_signature_names_every_option():
+    from inspect import signature
+
+    names = list(signature(evaluate).parameters)
+    assert names[:3] == ["model", "tokenizer", "treatments"]
+    assert {"samples", "filler", "max_new_tokens", "grader", "run", "seed"} <= set(names)
+    assert (evaluate.__annotations__["return"], tune.__annotations__["return"]) == (Findings, Study)
 
 
-def test_batches_hold_prompts_of_like_lengths_and_each_item_once():
-    planned = plan()
-    lengths = [[len(ask.problem.question) for ask in batch.asks] for batch in batch_runs(planned, Fake())]
-    assert max(max(batch) - min(batch) for batch in lengths) <= 2
-    baseline = [batch for batch in batch_runs(planned, Fake()) if batch.condition.role == "baseline"]
-    first = [ask.problem.id for batch in baseline for ask in batch.asks]
-    assert sorted(first) == sorted(problem.id for problem in planned.tasks[0].problems)
-
-
-def test_all_conditions_get_the_same_batches():
-    grouped = {}
-    for batch in batch_runs(plan(), Fake()):
-        grouped.setdefault(batch.condition.name, []).append([ask.problem.id for ask in batch.asks])
-    assert len({str(batches) for batches in grouped.values()}) == 1
-
-
-def test_ticks_add_up_to_the_whole_run(tmp_path):
-    planned = plan([task(), task(5, "second")])
-    done = []
-    with open_run_folder(tmp_path, planned.manifest(Fake()), machine()) as journal:
-        run(planned, Fake(), journal, done.append)
-    assert sum(done) == count_answers(planned) == 16 * len(planned.conditions)
-
-
-def test_choices_are_weighed_once_and_graded_by_index(tmp_path):
-    planned = plan([task(kind="choice")], conditions([Treatment(Outward())], [], temperature=1.0))
-    found = json.loads(perform(tmp_path, planned, Fake()))
-    (only,) = found["tasks"]
-    accuracy = {row["name"]: row["accuracy"] for row in only["conditions"]}
-    assert accuracy["identity"] == accuracy["baseline"]
-    assert 0 < accuracy["baseline"] < 1
-
-
-def test_a_manifest_names_everything_that_decides_an_answer():
-    one = plan().manifest(Fake())
-    others = [
-        plan(batch=4).manifest(Fake()),
-        plan([task(12)]).manifest(Fake()),
-        plan(compared=conditions([Treatment(Outward(band=0.2))], [])).manifest(Fake()),
-        plan().manifest(Fake(name="other")),
-    ]
-    assert all(other != one for other in others)
-    assert set(one["versions"]) >= {"armlet", "torch", "transformers"}
-    json.dumps(one, allow_nan=False)
+@pytest.mark.slow
+def test_importing_the_room_loads_neither_plots_nor_transformers():
+    assert not {"matplotlib", "transformers"} & set(loaded_beyond_torch("import armlet.evaluation"))

@@ -13,10 +13,11 @@ from matplotlib.text import Annotation
 
 from armlet.inspection.diagram import PARTS
 from armlet.inspection.figures import draw_inspection
-from armlet.inspection.result import Panel
+from armlet.inspection.records import Panel
 from armlet.inspection.synthetic import synthetic
 from armlet.presentation.style import COLOURS, save
 from armlet.redistribution import Inward, Outward, Transport, redistribute
+from axis_labels import unlabelled
 
 POLICIES = {"Outward": Outward(), "Inward": Inward(), "Transport": Transport()}
 GATE = synthetic("modes", tokens=4, width=1024)
@@ -266,3 +267,20 @@ def test_drawing_touches_no_pyplot_state():
 
     draw(panels())
     assert matplotlib.pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_every_axis_has_a_label(count):
+    assert unlabelled(draw(panels(names=list(POLICIES)[:count]))) == []
+
+
+def test_a_label_that_is_missing_is_found():
+    figure = draw(panels(names=["Inward"]))
+    figure.axes[1].set_ylabel("")
+    assert unlabelled(figure) == [("y", "")]
+
+
+@pytest.mark.parametrize(("layer", "named"), [(4, ["Layer 5 (layer 4 in code)"]), (None, [])])
+def test_values_of_no_layer_are_drawn_without_its_number(layer, named):
+    texts = [text.get_text() for text in draw(panels(), layer=layer).axes[0].texts]
+    assert [text for text in texts if "layer " in text.lower() and any(map(str.isdigit, text))] == named

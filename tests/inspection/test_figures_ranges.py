@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from armlet.inspection.figures import flow, full_range, near_zero_window
-from armlet.inspection.result import Panel
+from armlet.inspection.records import Panel
 
 EVERYTHING = (-1e9, 1e9)
 VALUES = hnp.arrays(np.float32, st.integers(1, 30), elements=st.floats(-50, 50, width=32))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from armlet import Inward, Layer1, Noise, Outward, Transport, attach, redistribute
 from armlet.inspection.measure import activated_gates, inspect_gates
+from armlet.inspection.records import GateSample
 from armlet.inspection.synthetic import synthetic
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.outward import near_zero_halfwidth
@@ -37,8 +38,9 @@ def gates(*lengths, width=48, seed=0):
     return [torch.nn.functional.silu(2 * torch.randn(length, width, generator=generator)) for length in lengths]
 
 
-def inspected(values, policies=POLICIES, **how):
-    return inspect_gates(values, policies, **how).to_dict()
+def inspected(values, policies=POLICIES, *, layer=0, **how):
+    measured = inspect_gates(GateSample(values, layer=layer), policies, **how).to_dict()
+    return {name: value for name, value in measured.items() if name != "prompts"}
 
 
 def slow(values, policy, *, scope="token", seed=0, layer=0):
@@ -165,9 +167,9 @@ def test_a_prompt_with_nan_is_left_out_whole_where_it_is_one_scope(scope):
 
 @pytest.mark.parametrize(("scope", "unit"), [("token", "token"), ("sequence", "prompt"), ("call", "prompt")])
 def test_nothing_but_nan_is_refused_with_a_way_out(scope, unit):
-    message = f"every {unit} contains NaN or Inf; try another dtype, such as --dtype float32"
+    message = f"every {unit} contains NaN or Inf; try another dtype, such as float32"
     with pytest.raises(ArgumentError, match=message):
-        inspect_gates([torch.full((2, 8), math.nan)], POLICIES, scope=scope)
+        inspect_gates(GateSample([torch.full((2, 8), math.nan)]), POLICIES, scope=scope)
 
 
 def test_seed_and_layer_change_the_draws_and_nothing_else():
@@ -182,7 +184,7 @@ def test_seed_and_layer_change_the_draws_and_nothing_else():
 
 def test_every_panel_has_the_values_before_and_its_policys_after():
     values = gates(5, 2)
-    inspection = inspect_gates(values, POLICIES)
+    inspection = inspect_gates(GateSample(values), POLICIES)
     for policy, effect in zip(POLICIES, inspection.effects, strict=True):
         after = torch.cat([redistribute(a, policy) for a in values])
         assert effect.policy == policy
@@ -195,7 +197,7 @@ def test_every_panel_has_the_values_before_and_its_policys_after():
 def test_inspecting_changes_neither_the_values_nor_the_global_generator():
     values, state = gates(5, 2), torch.get_rng_state()
     kept = [a.clone() for a in values]
-    inspect_gates(values, POLICIES)
+    inspect_gates(GateSample(values), POLICIES)
     assert all(torch.equal(a, b) for a, b in zip(values, kept, strict=True))
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -230,7 +232,7 @@ def test_detail_names_the_main_settings_and_whatever_is_not_the_default(policy, 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_transport_makes_one_mode_at_zero_of_five_and_stays_on_the_axis(seed):
-    (effect,) = inspect_gates([synthetic("modes", seed=seed)], [Transport()]).effects
+    (effect,) = inspect_gates(GateSample([synthetic("modes", seed=seed)]), [Transport()]).effects
     before, after = effect.panel.before, effect.panel.after
     assert count_modes(before.astype(np.float64)) == 5
     assert effect.after["modes"] == 1
@@ -246,7 +248,7 @@ def test_transport_makes_one_mode_at_zero_of_five_and_stays_on_the_axis(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_inward_lowers_kurtosis_maximum_and_spread_of_heavy_tails(seed):
-    inspection = inspect_gates([synthetic("heavy-tail", seed=seed)], [Inward()])
+    inspection = inspect_gates(GateSample([synthetic("heavy-tail", seed=seed)]), [Inward()])
     change = difference(inspection.before, inspection.effects[0].after)
     assert change["kurtosis"] < 0
     assert change["max_over_median"] < 0
@@ -264,4 +266,4 @@ def test_in_token_scope_prompts_do_not_matter_to_policies_without_noise(lengths,
 @pytest.mark.parametrize(("values", "policies"), [([], POLICIES), (gates(2), [])])
 def test_nothing_to_inspect_is_refused(values, policies):
     with pytest.raises(ArgumentError, match="at least one prompt and one policy"):
-        inspect_gates(values, policies)
+        inspect_gates(GateSample(values), policies)

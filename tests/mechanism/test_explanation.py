@@ -16,7 +16,7 @@ from armlet.mechanism.measure import (
     near_zero_after,
     view,
 )
-from armlet.mechanism.result import (
+from armlet.mechanism.records import (
     NO_TREATMENT,
     UNFILLED,
     class_shares,
@@ -91,7 +91,7 @@ def test_rows_hold_the_means_and_intervals_that_hold_the_change():
     setup = setup_of()
     (findings,) = explained(wanted=(1,), setup=setup)
     weights = draw_weights(setup.prompt_of_tokens())
-    rows = quantity_changes(findings, setup.fillers, weights)
+    rows = quantity_changes(findings, setup, weights)
     assert [(r.filler, r.count, r.quantity) for r in rows] == [
         (filler.kind, filler.count, name) for filler in setup.fillers for name in QUANTITIES
     ]
@@ -156,13 +156,39 @@ def test_words_of_the_template_have_no_class_and_question_words_have():
 def test_a_summary_has_the_rows_of_every_layer_from_one_draw():
     setup = setup_of()
     findings = explained(setup=setup)
-    explanation = summarise(findings, setup)
     weights = draw_weights(setup.prompt_of_tokens(), seed=setup.seed)
-    changes = [row.to_dict() for found in findings for row in quantity_changes(found, setup.fillers, weights)]
+    quantities, classes = summarise(findings, setup)
+    changes = [row.to_dict() for found in findings for row in quantity_changes(found, setup, weights)]
     shares = [row.to_dict() for found in findings for row in class_shares(found, setup, weights)]
-    assert [row.to_dict() for row in explanation.quantities] == changes
-    assert [row.to_dict() for row in explanation.classes] == shares
-    assert {row.layer for row in explanation.quantities} == {0, 2}
+    assert [row.to_dict() for row in quantities] == changes
+    assert [row.to_dict() for row in classes] == shares
+    assert {row.layer for row in quantities} == {0, 2}
+
+
+def test_a_single_prompt_has_values_and_no_interval():
+    """Its tokens differ, and so would resamples of them, which would say nothing about another prompt."""
+    setup = setup_of(questions=["w20 w21 w22 w23 w24"])
+    quantities, classes = summarise(explained(wanted=(0,), setup=setup), setup)
+    assert not any(isnan(row.filled) for row in quantities)
+    assert all(isnan(bound) for row in quantities for bound in (row.low, row.high))
+    assert all(row.to_dict()["low"] is None for row in quantities)
+    bounds = ("low", "high", "share_low", "share_high")
+    assert {row.to_dict()[name] for row in classes for name in bounds} == {None}
+
+
+def test_a_class_whose_tokens_are_from_one_prompt_has_no_interval_and_one_from_two_prompts_has(monkeypatch):
+    kinds = {"w20": "digits", "w21": "digits", "w22": "operators", "w24": "operators"}
+    monkeypatch.setattr("armlet.mechanism.layers.classify", lambda words: [kinds.get(w, "other") for w in words])
+    setup = setup_of(counts=(4,))
+    _, classes = summarise(explained(wanted=(0,), setup=setup), setup)
+    for row in classes:
+        assert isnan(row.share_low) == isnan(row.share_high) == (row.name == "digits")
+        compared = row.name == "operators" or (row.name == "other" and row.treatment != NO_TREATMENT)
+        if compared and not row.treatment.startswith("Inward"):  # Inward may leave every share as it is
+            assert row.low < row.high
+        if row.name == "digits":
+            assert (isnan(row.low), isnan(row.high)) == (True, True)
+            assert not isnan(row.change)
 
 
 def test_layers_may_have_any_dtype():

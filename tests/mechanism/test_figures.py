@@ -18,13 +18,14 @@ from armlet.mechanism.figures import (
     draw_layers,
 )
 from armlet.mechanism.measure import QUANTITIES, fit_affine
-from armlet.mechanism.result import NO_TREATMENT, summarise, treatment_of
+from armlet.mechanism.records import NO_TREATMENT, treatment_of
 from armlet.prompts.fillers import RANDOM_SENTENCE
-from explanations import explained, setup_of
+from axis_labels import unlabelled
+from explanations import explained, explanation_of, setup_of
 
 SETUP = setup_of(counts=(2, 5), kinds=("w7", "$w8"))
 FINDINGS = explained(wanted=(0, 1, 2), setup=SETUP)
-EXPLANATION = summarise(FINDINGS, SETUP)
+EXPLANATION = explanation_of(FINDINGS, SETUP)
 TREATED = treatment_of(SETUP.policies[0])
 FILLER = SETUP.fillers[SETUP.example()]
 
@@ -78,9 +79,7 @@ def test_two_tokens_and_one_token_can_be_drawn():
 
 def test_counts_begin_at_the_baseline_and_have_a_line_for_each_filler_and_the_control():
     figure = draw_counts(EXPLANATION.quantities, layer=1)
-    assert [axes.get_title() for axes in figure.axes] == [
-        QUANTITY_NAMES[name].replace("\n", " ") for name in DRAWN_QUANTITIES
-    ]
+    assert [axes.get_ylabel() for axes in figure.axes] == [QUANTITY_NAMES[name] for name in DRAWN_QUANTITIES]
     for name, axes in zip(DRAWN_QUANTITIES, figure.axes, strict=True):
         for kind, line in zip(("w7", "$w8", RANDOM_SENTENCE), axes.lines, strict=True):
             own = [r for r in EXPLANATION.quantities if (r.layer, r.filler, r.quantity) == (1, kind, name)]
@@ -88,6 +87,14 @@ def test_counts_begin_at_the_baseline_and_have_a_line_for_each_filler_and_the_co
             assert list(line.get_xdata()) == [0] * len(base) + [2, 5]
             assert list(line.get_ydata()) == base + [row.filled for row in own]
     assert text_of(figure)[-3:] == ["filler 'w7'", r"filler '\$w8'", "a random sentence"]
+
+
+def test_counts_of_a_single_prompt_are_drawn_without_intervals():
+    setup = setup_of(questions=["w20 w21 w22"])
+    changes = explanation_of(explained(wanted=(0,), setup=setup), setup).quantities
+    for name, axes in zip(DRAWN_QUANTITIES, draw_counts(changes, layer=0).axes, strict=True):
+        drawn = axes.lines[0].get_ydata()[-2:]
+        assert list(drawn) == [r.filled for r in changes if (r.filler, r.quantity) == ("w7", name)]
 
 
 def test_every_layer_has_a_cell_for_every_quantity_of_filler_and_control():
@@ -132,12 +139,13 @@ def test_classes_have_a_bar_for_each_treatment_and_the_interval_of_its_change():
     ],
     ids=["attention", "affine", "counts", "layers", "classes"],
 )
-def test_figures_can_be_drawn_and_have_the_same_pixels_every_time(figure):
+def test_figures_label_every_axis_and_have_the_same_pixels_every_time(figure):
     pictures = []
     for _ in range(2):
         canvas = FigureCanvasAgg(figure())
         canvas.draw()
         pictures.append(bytes(canvas.buffer_rgba()))
+        assert unlabelled(canvas.figure) == []
     assert pictures[0] == pictures[1]
     assert len(set(pictures[0])) > 10
 

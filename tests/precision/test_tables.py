@@ -7,10 +7,11 @@ from rich.console import Console
 
 from armlet.precision.choice import CONTRACTIONS, ROUNDED
 from armlet.precision.figures import draw_precision
-from armlet.precision.findings import LayerRow, MethodRow, PerplexityRatio
 from armlet.precision.measure import TrialOutcome
-from armlet.precision.schemes import REFERENCES
-from armlet.precision.tables import layers_table, short_perplexity
+from armlet.precision.rows import LayerRow, MethodRow, PerplexityRatio
+from armlet.precision.schemes import REFERENCES, QuantScheme
+from armlet.precision.tables import SHORT_NAMES, layers_table, methods_table, short_perplexity
+from axis_labels import unlabelled
 
 
 def test_the_longest_contraction_fits_into_80_letters():
@@ -21,6 +22,18 @@ def test_the_longest_contraction_fits_into_80_letters():
     Console(file=shown, width=80).print(layers_table([row]))
     assert f"1.000 [0.999, 1.001] {setting}" in shown.getvalue()
     assert "…" not in shown.getvalue()
+
+
+def test_all_methods_and_the_longest_scheme_fit_into_80_characters_in_whole_words():
+    outcome, same = TrialOutcome([1.6], {}), PerplexityRatio(1.0, 1.0, 1.0)
+    rows = [MethodRow(QuantScheme("int8", "static"), name, "", 99_998.4, same, None, outcome) for name in SHORT_NAMES]
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(methods_table(rows))
+    _title, *headings, _line, row = shown.getvalue().splitlines()[:5]
+    assert row.split() == ["int8", "static", *["99,998"] * len(SHORT_NAMES)]  # no column continues below
+    words = " ".join(headings).split()
+    assert sorted(words) == sorted(["scheme", *" ".join(SHORT_NAMES.values()).split()])
+    assert not any(word.endswith("-") for word in words)
 
 
 @pytest.mark.parametrize(
@@ -34,11 +47,13 @@ def test_a_perplexity_takes_six_characters(value, shown):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schemes", [(), REFERENCES[:1], REFERENCES], ids=len)
-def test_a_figure_of_rounding_that_changes_nothing_is_drawn_without_a_warning(schemes):
+def test_a_figure_of_rounding_that_changes_nothing_labels_its_axes_and_is_drawn_without_a_warning(schemes):
     names = ("sqnr", "saturated", "max_over_median", "kurtosis")
     stats = [dict(zip(names, values, strict=True)) for values in ((None, 0.0, None, None), (9.0, 0.0, 2.0, 1.0))]
     outcome = TrialOutcome([1.6], dict(enumerate(stats)))
     same = PerplexityRatio(1.0, 1.0, 1.0)
     rows = [MethodRow(scheme, ROUNDED, "", 5.0, same, None, outcome) for scheme in (None, *schemes)]
     layers = [LayerRow(at, dict.fromkeys(REFERENCES, 1.0), False, None, None, None, False) for at in (0, 1)]
-    draw_precision(rows, layers).draw_without_rendering()
+    figure = draw_precision(rows, layers)
+    figure.draw_without_rendering()
+    assert unlabelled(figure) == []

@@ -7,8 +7,8 @@ import pytest
 
 from armlet import Inward
 from armlet.precision.choice import CONTRACT, ROUNDED
-from armlet.precision.findings import MethodRow, PerplexityRatio
 from armlet.precision.measure import Contraction, TrialOutcome
+from armlet.precision.rows import MethodRow, PerplexityRatio
 from armlet.precision.schemes import REFERENCES, QuantScheme
 from armlet.precision.tables import cautions, headline
 
@@ -23,7 +23,7 @@ def row(scheme, method, perplexity, losses, setting=""):
 FULL = row(None, "full precision", 2.7, [1.0] * 20)
 
 
-def test_the_first_lines_name_the_codes_at_which_an_alternative_does_better_and_how_sure_that_is():
+def test_the_first_lines_name_the_schemes_at_which_an_alternative_does_better_and_how_sure_that_is():
     rows = [FULL]
     noisy = [1.0 + 0.2 * (at % 2) for at in range(20)]  # around compand's 1.09
     surely = [1.01 + 1e-4 * at for at in range(20)]
@@ -33,7 +33,7 @@ def test_the_first_lines_name_the_codes_at_which_an_alternative_does_better_and_
         rows.append(row(scheme, "compand", 3.0, [1.09] * 20, "knee 0.9"))
     first, second, *rest = headline(rows)
     assert first == (
-        "An alternative is shown to do better than compand at 1 of 3 codes: "
+        "An alternative is shown to do better than compand at 1 of 3 schemes: "
         "int4 token, Hadamard rotation (2.75 against 3.00)"
     )
     assert second == "  better, but within the interval, at 1: e4m3 tensor, Hadamard rotation (2.95 against 3.00)"

@@ -1,8 +1,13 @@
-"""Ctrl-C ends a loop, keeps what is finished, and ends the command with 130."""
+"""Ctrl-C ends a loop, and keeps what is finished."""
 
 import pytest
 
-from armlet.presentation.interruption import INTERRUPTED, report_interruption, until_interrupted
+from armlet.presentation.interruption import (
+    Interruption,
+    collect_until_interrupted,
+    keep_partial,
+    until_interrupted,
+)
 
 
 def test_ctrl_c_ends_the_block_and_keeps_what_it_finished():
@@ -24,17 +29,31 @@ def test_other_errors_pass():
         raise MemoryError
 
 
+def interruption(happened):
+    state = Interruption()
+    state.happened = happened
+    return state
+
+
 def test_an_interrupted_run_says_that_its_result_is_incomplete(capsys):
-    report_interruption(True, {"a": 1})
+    assert keep_partial(interruption(True), {"a": 1})
     assert capsys.readouterr().err == "interrupted: this is what there is\n"
 
 
-def test_an_interrupted_run_without_a_result_exits_with_130(capsys):
-    with pytest.raises(SystemExit, match=str(INTERRUPTED)):
-        report_interruption(True, {})
-    assert capsys.readouterr().err == "interrupted: nothing was finished\n"
+def test_an_interrupted_run_without_a_result_is_an_interruption():
+    with pytest.raises(KeyboardInterrupt):
+        keep_partial(interruption(True), {})
 
 
 def test_a_run_that_was_not_interrupted_says_nothing(capsys):
-    report_interruption(False, {})
+    assert not keep_partial(interruption(False), {})
     assert capsys.readouterr().err == ""
+
+
+def test_items_before_ctrl_c_are_kept():
+    def items():
+        yield from (1, 2)
+        raise KeyboardInterrupt
+
+    assert collect_until_interrupted(items()) == ([1, 2], True)
+    assert collect_until_interrupted([1, 2]) == ([1, 2], False)

@@ -16,6 +16,7 @@ from armlet.presentation.numbers import NUMBER_WIDTH, short_number
         (0.12345, True, "+0.123"),
         (-0.12345, True, "-0.123"),
         (0.0, False, "0"),
+        (-0.0, True, "0"),
         (1234.5, False, "1.23e+03"),
         (-1234.5, False, "-1.2e+03"),
         (1234.5, True, "+1.2e+03"),
@@ -32,4 +33,4 @@ def test_a_number_fits_its_column_and_is_the_value_to_two_digits(value, signed):
     text = short_number(value, signed=signed)
     assert len(text) <= NUMBER_WIDTH
     assert float(text) == pytest.approx(value, rel=0.051)
-    assert text.startswith(("+", "-")) or not signed
+    assert text.startswith(("+", "-")) or not (signed and value)

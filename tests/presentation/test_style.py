@@ -1,14 +1,13 @@
 """A figure looks the same for every reader, byte by byte."""
 
 import matplotlib
-from matplotlib.figure import Figure
 
-from armlet.presentation.style import FIGURE_STYLE, save, style, svg_text
+from armlet.presentation.style import FIGURE_STYLE, NotebookFigure, save, style, svg_text
 
 
 def figure(title="before → after"):
     with style():
-        drawn = Figure(figsize=(2, 1))
+        drawn = NotebookFigure(figsize=(2, 1))
         axes = drawn.subplots()
         axes.plot([0, 1, 2], [0, 1, 0], label="gate")
         axes.set_title(title)
@@ -22,6 +21,10 @@ def test_a_figure_is_saved_with_the_same_bytes_whatever_the_reader_has_set(tmp_p
     assert [path.name for path in first] == [path.name for path in second] == ["plot.png", "plot.svg"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert first[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_notebook_shows_a_figure_without_pyplot():
+    assert figure()._repr_png_().startswith(b"\x89PNG")
 
 
 def test_the_svg_of_a_page_is_one_element_and_always_the_same():

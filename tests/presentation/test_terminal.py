@@ -1,12 +1,19 @@
-"""Progress is shown on stderr: a bar on a terminal, and a line each minute elsewhere."""
+"""Progress is shown on stderr: a bar on a terminal, a line each minute in a log."""
 
 import io
+import threading
+import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
+from armlet.presentation import progress as progress_file
 from armlet.presentation import terminal
-from armlet.presentation.terminal import LINE_SECONDS, progress
+from armlet.presentation.progress import LINE_SECONDS, REDRAW_SECONDS, duration, progress
+from armlet.presentation.tables import titled_table
+from armlet.presentation.terminal import FIRST_LINE_SECONDS, working
 
 
 @pytest.fixture
@@ -22,12 +29,33 @@ def console(monkeypatch, **how):
 
 
 @pytest.fixture
+def real_seconds(monkeypatch):
+    """Lines in a log come when they do outside of tests."""
+    monkeypatch.setattr(terminal, "FIRST_LINE_SECONDS", FIRST_LINE_SECONDS)
+    monkeypatch.setattr(progress_file, "LINE_SECONDS", LINE_SECONDS)
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Lines in a log come after 10 ms, and then every 10 ms."""
+    monkeypatch.setattr(terminal, "FIRST_LINE_SECONDS", 0.01)
+    monkeypatch.setattr(progress_file, "LINE_SECONDS", 0.01)
+
+
+@pytest.fixture
 def clock(monkeypatch):
     """The seconds that the progress reads; a test moves them on."""
     seconds = [0.0]
-    monkeypatch.setattr("armlet.presentation.terminal.LINE_SECONDS", LINE_SECONDS)
-    monkeypatch.setattr(terminal, "monotonic", lambda: seconds[0])
+    monkeypatch.setattr(progress_file, "monotonic", lambda: seconds[0])
     return seconds
+
+
+def wait_for_line(file, line):
+    """Waits for one more line, which must be this."""
+    count, end = len(file.getvalue().splitlines()), time.monotonic() + 20
+    while (lines := file.getvalue().splitlines()[count + 1 :]) == [] and time.monotonic() < end:
+        time.sleep(0.005)  # the next line may have been composed before; the one after it was not
+    assert lines[-1] == line
 
 
 def test_a_terminal_gets_a_bar_with_the_steps_done_and_it_goes_at_the_end(monkeypatch):
@@ -41,20 +69,124 @@ def test_a_terminal_gets_a_bar_with_the_steps_done_and_it_goes_at_the_end(monkey
     assert text.endswith("\x1b[2K")  # the line is erased
 
 
-def test_without_a_terminal_there_is_a_line_each_minute_and_no_bar(shown, clock):
-    with progress("answering [a]", 100, done=10) as tick:
-        for _ in range(5):
-            clock[0] += LINE_SECONDS / 2
-            tick(2)
-    assert shown.getvalue() == "answering [a]: 14 of 100\nanswering [a]: 18 of 100\n"
+@pytest.mark.usefixtures("soon")
+def test_a_log_gets_lines_while_no_step_is_finished_and_none_after_the_block(shown):
+    threads = set(threading.enumerate())
+    with progress("answering [a]", 60):
+        wait_for_line(shown, "answering [a]: 0 of 60")
+        wait_for_line(shown, "answering [a]: 0 of 60")
+    assert set(threading.enumerate()) <= threads
+    lines = shown.getvalue()
+    time.sleep(0.05)
+    assert shown.getvalue() == lines
 
 
-def test_work_of_less_than_a_minute_says_nothing_without_a_terminal(shown, clock):
+@pytest.mark.usefixtures("soon")
+def test_lines_in_a_log_estimate_the_rest_without_the_first_step_and_the_steps_of_an_earlier_run(shown, clock):
+    with progress("answering", 1100, done=10) as tick:
+        for seconds, steps, line in [
+            (500, 2, "12 of 1,100"),
+            (30, 2, "14 of 1,100, about 4.5 h left"),
+            (30, 86, "100 of 1,100, about 11 min left"),
+        ]:
+            clock[0] += seconds
+            tick(steps)
+            wait_for_line(shown, f"answering: {line}")
+
+
+@pytest.mark.usefixtures("real_seconds")
+def test_the_first_line_in_a_log_comes_soon_and_then_one_each_minute(shown, monkeypatch):
+    waits = []
+
+    class Ended:
+        """Says at the fourth wait that the block ended."""
+
+        def wait(self, seconds):
+            waits.append(seconds)
+            return len(waits) > 3
+
+        def set(self):
+            pass
+
+    monkeypatch.setattr(terminal, "Event", Ended)
+    with progress("answering", 2):
+        pass
+    assert waits == [FIRST_LINE_SECONDS, LINE_SECONDS, LINE_SECONDS, LINE_SECONDS]
+    assert shown.getvalue() == "answering: 0 of 2\n" * 3
+
+
+@pytest.mark.usefixtures("real_seconds")
+def test_short_work_says_nothing_in_a_log(shown):
     with progress("answering", 2) as tick:
-        tick()
-        clock[0] += LINE_SECONDS - 1
-        tick()
+        tick(2)
+    with working("writing"):
+        pass
     assert shown.getvalue() == ""
+
+
+@pytest.mark.usefixtures("soon")
+def test_work_that_takes_long_is_mentioned_once_in_a_log(shown):
+    with working("loading [a]"):
+        time.sleep(0.3)
+    assert shown.getvalue() == "loading [a] ...\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.usefixtures("soon")
+def test_an_error_ends_the_lines_of_a_log(shown, error):
+    threads = set(threading.enumerate())
+    for block in (progress("answering", 2), working("loading")):
+        with pytest.raises(error), block:
+            raise error
+    assert set(threading.enumerate()) <= threads
+    assert set(shown.getvalue().splitlines()) <= {"answering: 0 of 2", "loading ..."}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is drawn in a notebook: the display's number, how, and the HTML."""
+    drawings, displays = [], []
+
+    def display(handle, html):
+        displays.append(handle.display_id)
+        drawings.append((len(displays), "display", html.data))
+
+    def update(handle, html):
+        drawings.append((displays.index(handle.display_id) + 1, "update", html.data))
+
+    console(monkeypatch, force_jupyter=True)
+    monkeypatch.setattr("IPython.display.DisplayHandle.display", display)
+    monkeypatch.setattr("IPython.display.DisplayHandle.update", update)
+    return drawings
+
+
+def test_a_notebook_gets_a_bar_that_is_redrawn_in_its_place_and_goes_at_the_end(drawn, clock):
+    with progress("answering <a>", 100, done=10) as tick:
+        tick(1)  # too soon to be drawn
+        for steps in (1, 9):
+            clock[0] += REDRAW_SECONDS
+            tick(steps)
+    lines = ["10 of 100", "12 of 100, 44 s left", "21 of 100, 8 s left"]
+    values = [line.split()[0] for line in lines]
+    bars = [
+        f"<progress value={value} max=100></progress> answering &lt;a&gt;: {line}"
+        for value, line in zip(values, lines, strict=True)
+    ]
+    assert drawn == [(1, "display", ""), *((1, "update", html) for html in (*bars, ""))]
+
+
+def test_an_error_removes_the_bar_from_a_notebook(drawn):
+    with pytest.raises(KeyboardInterrupt), progress("answering", 2):
+        raise KeyboardInterrupt
+    assert [html for *_, html in drawn] == ["", "<progress value=0 max=2></progress> answering: 0 of 2", ""]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (59.4, "59 s"), (90, "about 2 min"), (5399, "about 90 min"), (9000, "about 2.5 h")],
+)
+def test_a_time_in_words(seconds, words):
+    assert duration(seconds) == words
 
 
 def test_an_error_inside_passes_and_leaves_the_terminal_as_it_was(monkeypatch):
@@ -63,3 +195,23 @@ def test_an_error_inside_passes_and_leaves_the_terminal_as_it_was(monkeypatch):
         raise KeyboardInterrupt
     with progress("again", 2) as tick:  # rich allows one live display at a time
         tick()
+
+
+NAMES = st.lists(st.text("ab c[/]-", max_size=30), min_size=1, max_size=6)
+
+
+@given(NAMES, NAMES, st.integers(20, 100))
+def test_a_table_of_any_width_breaks_no_word_and_repeats_the_names(headings, names, width):
+    table = titled_table(" ".join(names), headings, "\n".join(headings))
+    for number, name in enumerate(names):
+        table.add_row(name, *(f"{number}.5 [−1, +{column}]" for column in range(1, len(headings))))
+    file = io.StringIO()
+    Console(file=file, width=width).print(table, crop=False)
+    lines = [line.split() for line in file.getvalue().splitlines()]
+    texts = [*names, *headings, *(f"{number}.5" for number in range(len(names)) if len(headings) > 1)]
+    for word in " ".join(texts).split():
+        assert any(word in line for line in lines), word
+    for column in range(1, len(headings)):
+        assert f"0.5 [−1, +{column}]" in file.getvalue()
+    longest = max(map(len, " ".join((*names, *headings, "x" * 12)).split()))
+    assert max(map(len, file.getvalue().splitlines())) <= max(width, longest + 1 + max(longest, 12))

@@ -1,6 +1,7 @@
 """Outward against its oracle, the published outputs and its own theorems."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle
-from armlet.redistribution import Noise, Outward, redistribute
+from armlet.redistribution import Inward, Noise, Outward, Transport, redistribute
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.outcome import outcome
+from armlet.redistribution.outward import NEAR_LIMIT, limited_by_share
 from gates import DTYPES, assert_close, gates, masked_gates, same_bits, uniforms
 
 POLICIES = st.builds(
@@ -180,3 +182,90 @@ def test_call_scope_is_the_published_algorithm(shared):
 def test_settings_out_of_range_are_refused(wrong, message):
     with pytest.raises(ArgumentError, match=message):
         Outward(**wrong)
+
+
+# --- where `share` decides, and not the band -------------------------------------------------------------------------
+
+
+def share_of(policy, a):
+    return float(outcome(a, policy, scope="token", draw=lambda: uniforms(a)).moved.float().mean(dtype=torch.float64))
+
+
+def activated(tokens=64, width=100):
+    """An activated gate of normal values, `[1, tokens, width]`."""
+    return torch.nn.functional.silu(torch.randn(1, tokens, width, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize(
+    ("policy", "sentence"),
+    [
+        (Outward(band=3), "band 3 has no effect: share allows at most 0.25 of the values to move"),
+        (Outward(band=3, strength=0.5), "band 3 has no effect: share allows at most 0.25 of the values to move"),
+        (Outward(band=1e-9), "band 1e-09 has no effect: share makes at least 0.02 of the values move"),
+        (Outward(band=1e-9, share=(0, 1)), "band 1e-09 has no effect: share makes at least 0 of the values move"),
+        (
+            Outward(band=0.5, share=(0.2, 0.2)),
+            "band 0.5 has no effect: share lets 0.2 of the values move, whatever the band",
+        ),
+    ],
+)
+@pytest.mark.parametrize("width", [100, 97, 48])
+def test_a_band_that_share_overrides_in_every_row_is_named(policy, sentence, width):
+    a = activated(width=width)
+    assert limited_by_share(policy, share_of(policy, a), width) == sentence
+    other = replace(policy, band=policy.band * (2 if policy.band > 0.1 else 0.5))
+    assert same_bits(redistribute(a, policy), redistribute(a, other))  # the band has no effect indeed
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Outward(band=0.2),
+        Outward(band=3, share=(0, 1)),
+        Outward(band=3, proportion=0.25),
+        Outward(band=3, strength=0),
+        Inward(),
+        Transport(),
+    ],
+)
+def test_what_share_does_not_decide_is_not_named(policy):
+    assert limited_by_share(policy, share_of(policy, activated()), 100) is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "another", "sentence"),
+    [
+        (
+            Outward(band=1.5),
+            Outward(band=50),
+            "a band wider than 1.5 would have little effect: 0.2483 of the values moved on average, "
+            "share allows at most 0.25",
+        ),
+        (
+            Outward(band=0.02),
+            Outward(band=1e-9),
+            "a band narrower than 0.02 would have little effect: 0.02016 of the values moved on average, "
+            "share makes at least 0.02 move",
+        ),
+    ],
+)
+def test_a_band_that_share_overrides_in_nearly_all_rows_is_named_and_another_changes_little(policy, another, sentence):
+    a = activated()
+    share = share_of(policy, a)
+    assert limited_by_share(policy, share, 100) == sentence
+    assert 0 < abs(share_of(another, a) - share) <= NEAR_LIMIT * share
+
+
+def test_one_row_that_the_band_decides_is_enough_not_to_say_that_it_has_no_effect():
+    policy, a = Outward(band=3), activated(tokens=1)
+    a = torch.cat((a.expand(1, 30, -1), torch.linspace(1, 2, 100).view(1, 1, -1)), 1)
+    shares = [share_of(policy, a[:, row : row + 1]) for row in (0, 30)]
+    assert shares[0] == 0.25 > shares[1]
+    assert limited_by_share(policy, share_of(policy, a[:, :30]), 100)
+    assert limited_by_share(policy, share_of(policy, a), 100) is None
+
+
+def test_ties_are_said_and_rows_that_passed_through_claim_nothing():
+    a, policy = torch.zeros(1, 4, 100), Outward(band=3)
+    assert str(limited_by_share(policy, share_of(policy, a), 100)).endswith("to move, and those tied with them")
+    assert limited_by_share(policy, share_of(policy, a * torch.nan), 100) is None

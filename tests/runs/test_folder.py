@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armlet.runs import folder as folder_module
-from armlet.runs.folder import RunError, differences, open_run_folder
+from armlet.runs.folder import RunError, differences, open_run_folder, readable
 
 MANIFEST = {"engine": {"model": "m"}, "batch": 2, "tasks": [{"name": "t"}]}
 MACHINE = {"cores": 2}
@@ -70,10 +70,25 @@ def test_a_changed_run_is_refused_and_told_what_changed(tmp_path):
     fill(tmp_path)
     before = (tmp_path / "items.jsonl").read_bytes()
     with pytest.raises(
-        RunError, match=r"contains another run \(batch was 2, is 4; tasks\[0\].name was \"t\", is \"u\"\)"
+        RunError, match=r"contains another run \(--batch was 2, is 4; tasks\[0\].name was \"t\", is \"u\"\)"
     ):
         opened(tmp_path, {**MANIFEST, "batch": 4, "tasks": [{"name": "u"}]})
     assert (tmp_path / "items.jsonl").read_bytes() == before
+
+
+def test_a_change_is_named_by_its_option_once_and_hashes_only_if_nothing_else_changed():
+    settings = {"items": 2, "sha256": "a", "treatment": {"layers": [0, 1]}}
+    tasks = {"tasks": [settings, settings]}
+    more = {
+        "tasks": [{**settings, "items": 3, "sha256": "b"}, {**settings, "items": 3, "treatment": {"layers": [0, 2]}}]
+    }
+    assert readable([*differences(tasks, more)]) == ["--items was 2, is 3", "--layers was 1, is 2"]
+    other = {"tasks": [settings, settings | {"sha256": "b"}]}
+    assert readable([*differences(tasks, other)]) == ['tasks[1].sha256 was "a", is "b"']
+    assert readable([*differences({"kind": 1, "top_p": 1}, {"kind": 2, "top_p": 2})]) == [
+        "--top-p was 1, is 2",
+        "kind was 1, is 2",
+    ]
 
 
 def test_another_machine_may_go_on_and_is_recorded(tmp_path):

@@ -1,41 +1,82 @@
-"""The answers to one prompt without ARM and with it, and the first difference."""
+"""The result of `generate`: the answers to one prompt without ARM and with it, and the first difference."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from armlet.answers.records import Answer, Parts, first_difference
+from armlet.answers.tables import answers_table
+from armlet.attachment.config import ARMLET_FILE, limited_layers
+from armlet.presentation.files import write_json
+from armlet.presentation.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Token ids with the end token, the text without special tokens, and whether Ctrl-C interrupted the answer."""
+@dataclass(frozen=True, repr=False, eq=False)
+class Answers(Result):
+    """The answers to one prompt without ARM and with it."""
 
-    tokens: list[int]
-    text: str
-    interrupted: bool
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The answers without ARM and with it."""
-
+    model: str  # folder or hub id; of a loaded model, what it was loaded from
+    prompt: str
+    armlet: Mapping[str, object]  # what was attached, the content of an armlet.json
+    treatment: str  # the same in a few words
+    report: Mapping[int, Mapping[str, float]]  # counters of each layer (`Attachment.report`)
     baseline: Answer
     treated: Answer | None  # None if Ctrl-C interrupted the baseline
-    report: Mapping[int, Mapping[str, float]]  # counters of each layer (`Attachment.report`)
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C interrupted one of the answers."""
-        return self.baseline.interrupted or (self.treated is not None and self.treated.interrupted)
+    baseline_parts: Parts  # `baseline.text`, split at the first difference
+    treated_parts: Parts  # the same of `treated`; empty if there is none
+    interrupted: bool  # whether Ctrl-C interrupted one of the answers
 
     @property
     def first_difference(self) -> int | None:
         """The index of the first token that differs; None if none does, or if there is only one answer."""
-        if self.treated is None or self.baseline.tokens == self.treated.tokens:
-            return None
-        pairs = list(zip(self.baseline.tokens, self.treated.tokens, strict=False))
-        # If one answer is a prefix of the other, they differ at its end, unless Ctrl-C ended it.
-        end = None if self.interrupted else len(pairs)
-        return next((index for index, (baseline, treated) in enumerate(pairs) if baseline != treated), end)
+        return first_difference(self.baseline, self.treated)
 
     def to_dict(self) -> dict[str, object]:
-        """Converts to plain values for JSON."""
-        return {"report": self.report, **asdict(self), "first_difference": self.first_difference}
+        """For JSON."""
+        setting = {"model": self.model, "prompt": self.prompt, "armlet": self.armlet, "report": self.report}
+        answers: dict[str, object] = {
+            "baseline": asdict(self.baseline),
+            "treated": self.treated and asdict(self.treated),
+        }
+        return setting | answers | {"first_difference": self.first_difference}
+
+    def columns(self) -> dict[str, Parts]:
+        """The parts of each answer, by what it is an answer of."""
+        return {"baseline": self.baseline_parts, f"treated: {self.treatment}": self.treated_parts}
+
+    def outcome(self) -> str:
+        """Where the answers differ, in a few words."""
+        index, count = self.first_difference, len((self.treated or self.baseline).tokens)
+        text = f"the same {count} tokens" if index is None else f"first difference at token {index + 1}"
+        if not self.interrupted:
+            return text
+        return "incomplete" + (f"; {text}" if self.treated else "")  # Ctrl-C itself was noted when it came
+
+    def tables(self) -> list[Table]:
+        """The answers side by side; the first token that differs is marked."""
+        marked = "" if self.first_difference is None else ", »marked«"
+        return [answers_table(self.columns(), self.outcome() + marked)]
+
+    def sentences(self) -> list[str]:
+        """Settings of the policy that had no effect, and in which layers."""
+        return limited_layers(self.armlet, self.report)
+
+    def figure(self) -> "Figure":
+        """The answers side by side; the common beginning is grey."""
+        from armlet.answers.figures import draw_answers
+
+        return draw_answers(self.columns(), title=self.prompt, caption=self.outcome())
+
+    def save(self, directory: str | Path) -> list[Path]:
+        """Writes armlet.json, which `load_config` reads, generate.json, generate.png and generate.svg."""
+        from armlet.presentation.style import save
+
+        contents = {ARMLET_FILE: self.armlet, "generate.json": self.to_dict()}
+        files = [write_json(Path(directory, name), content) for name, content in contents.items()]
+        return [*save(self.figure(), directory, "generate"), *files]

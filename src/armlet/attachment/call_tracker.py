@@ -16,6 +16,10 @@ from torch import nn
 
 from armlet.attachment.positions import DecoderCall, argument_names, read_call
 from armlet.redistribution.errors import ArmletError
+from armlet.redistribution.rows import Policy
+
+Undo = list[Callable[[], object]]
+"""Steps that remove ARM from a model, run from the last to the first; a copy of the model has copies of them."""
 
 # Code object of `Module.__call__`, by which its stack frames are recognised; None if it is not a Python function.
 _MODULE_CALL = getattr(nn.Module.__call__, "__code__", None)
@@ -32,42 +36,62 @@ class CallTracker:
     with ARM are in `_running`; modules and hooks stay installed until they end. Calls that started without it are
     detected by `should_skip`. Compiled calls are not tracked, because replacing modules does not affect a running one.
 
-    Hooks are methods, not closures, so that an attached model can be copied and pickled; a copy has its own calls.
+    Each call keeps the policy with which it started. Hooks and undo steps are methods and partial functions, not
+    closures, so that an attached model can be copied and pickled; a copy has its own calls.
     """
 
-    def __init__(self, decoder: nn.Module, layers: Iterable[int]) -> None:
+    def __init__(self, decoder: nn.Module, layers: Iterable[int], policy: Policy) -> None:
         self.decoder, self.layers, self.names = decoder, frozenset(layers), argument_names(decoder)
-        self.enabled = False  # whether calls that start now use ARM; only changed under the lock
+        self.policy = policy  # of calls that start now; only changed under the lock, as `enabled`
+        self.enabled = False  # whether calls that start now use ARM
+        self.owner: object = None  # the attachment, which so lives as long as ARM is in the model
+        self._undo: Undo | None = None  # while ARM is in the model
         self._reset()
 
     def _reset(self) -> None:
         self.lock = threading.RLock()
         self._running: set[DecoderCall] = set()
-        self._installed: ExitStack | None = None
         self._thread = threading.local()
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: self.__dict__[name] for name in ("decoder", "layers", "enabled", "names")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("lock", "_running", "_thread")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._reset()
 
-    def set_enabled(self, enabled: bool, install: Callable[[ExitStack], None]) -> None:
+    def set_enabled(self, enabled: bool, install: Callable[[Undo], None]) -> None:
         """Sets whether later calls use ARM. `install` puts ARM's modules into the model, either all or none."""
+        self._end_interrupted_call()
         with self.lock:
-            if enabled and self._installed is None:
-                with ExitStack() as undo:
+            if enabled and self._undo is None:
+                with ExitStack() as failing:
+                    undo: Undo = []
+                    failing.callback(_run_all, undo)
                     install(undo)
-                    undo.callback(self.decoder.register_forward_pre_hook(self.begin_call, with_kwargs=True).remove)
-                    undo.callback(self.decoder.register_forward_hook(self.end_call, always_call=True).remove)
-                    self._installed = undo.pop_all()
+                    undo.append(self.decoder.register_forward_pre_hook(self.begin_call, with_kwargs=True).remove)
+                    undo.append(self.decoder.register_forward_hook(self.end_call, always_call=True).remove)
+                    failing.pop_all()
+                self._undo = undo
             self.enabled = enabled
             self._uninstall_if_unused()
 
     def current_call(self) -> DecoderCall | None:
         """The ARM call running in this thread, or None outside the decoder's forward."""
         return getattr(self._thread, "call", None)
+
+    def _end_interrupted_call(self) -> None:
+        """Ends this thread's call if Ctrl-C has ended it: torch runs no hook then, not even with `always_call`."""
+        call = self.current_call()
+        if call is not None and not self._is_in_forward():
+            with self.lock:
+                self._running.discard(call)
+            self._thread.call = None
+
+    def _is_in_forward(self) -> bool:
+        """Whether this thread is in the decoder's forward."""
+        module_frames = (frame for frame, _ in walk_stack(sys._getframe()) if frame.f_code is _MODULE_CALL)
+        return any(frame.f_locals.get("self") is self.decoder for frame in module_frames)
 
     def should_skip(self) -> bool:
         """Whether ARM should skip a layer that runs without a current call.
@@ -77,12 +101,11 @@ class CallTracker:
         """
         if not self.enabled or torch.compiler.is_dynamo_compiling():
             return not self.enabled
-        module_frames = (frame for frame, _ in walk_stack(sys._getframe()) if frame.f_code is _MODULE_CALL)
-        return any(frame.f_locals.get("self") is self.decoder for frame in module_frames)
+        return self._is_in_forward()
 
     def begin_call(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook: reads positions and padding mask from the arguments, and starts to track the call."""
-        self._thread.call = None
+        interrupted, self._thread.call = self.current_call(), None  # a call that Ctrl-C has ended; else None
         if not self.enabled:
             self._uninstall_if_unused()
             return
@@ -90,10 +113,12 @@ class CallTracker:
         inputs = dict(zip(self.names, args, strict=False)) | kwargs
         call = read_call(inputs, getattr(decoder, "config", None))
         if torch.compiler.is_dynamo_compiling():
-            self._thread.call = call
+            call.policy, self._thread.call = self.policy, call
             return
         with self.lock:
+            self._running.discard(interrupted)
             if self.enabled:
+                call.policy = self.policy
                 self._running.add(call)
                 self._thread.call = call
 
@@ -120,9 +145,15 @@ class CallTracker:
         if self.enabled or torch.compiler.is_dynamo_compiling():
             return
         with self.lock:
-            if self._installed is not None and not self.enabled and not self._running:
-                self._installed.close()
-                self._installed = None
+            if self._undo is not None and not self.enabled and not self._running:
+                _run_all(self._undo)
+                self._undo = None
+
+
+def _run_all(undo: Undo) -> None:
+    with ExitStack() as steps:  # which runs all of them, even if one fails
+        for step in undo:
+            steps.callback(step)
 
 
 def _reject_gradient_checkpointing(decoder: nn.Module) -> None:

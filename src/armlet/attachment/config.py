@@ -1,15 +1,17 @@
 """Reads and writes `armlet.json`: the arguments of `attach`, as versioned and validated JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from armlet.attachment.sites import GATE, check_site
+from armlet.presentation.arguments import whole_number
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise, Source
-from armlet.redistribution.policies import make_policy, settings
+from armlet.redistribution.outward import limited_by_share
+from armlet.redistribution.policies import make_policy, settings, without_effect
 from armlet.redistribution.rows import Policy
 
 ARMLET_FILE = "armlet.json"
@@ -46,6 +48,21 @@ def parse_layers(text: str) -> list[int] | str:
         if dash and int(last) < int(first):
             raise ArgumentError(f"layers: the range {part} is empty; write {last}-{first}")
     return layers
+
+
+def layer_indices(layers: object) -> list[int] | str:
+    """The distinct indices, ascending, of an index, several, a range, or text (see `parse_layers`), or "all".
+
+    Raises ArgumentError if there is none, or one is no index; the number of the model's layers is not known here.
+    """
+    if isinstance(layers, str):
+        layers = parse_layers(layers)
+    if isinstance(layers, str):
+        return layers
+    indices = {whole_number("layers", layer, 0) for layer in (layers if isinstance(layers, Iterable) else [layers])}
+    if not indices:
+        raise ArgumentError("layers: expected at least one layer, found none")
+    return sorted(indices)
 
 
 def describe(policy: Policy, layers: Sequence[int], scope: str, noise: Source, site: str = GATE) -> dict[str, object]:
@@ -98,6 +115,19 @@ def parse_config(content: object) -> AttachArguments:
     if site != GATE:
         arguments["site"] = site
     return arguments
+
+
+def limited_layers(content: Mapping[str, object], report: Mapping[Any, Mapping[str, Any]]) -> list[str]:
+    """Says which settings of a policy had no effect, in which layers, from `armlet.json` and `Attachment.report`."""
+    config = parse_config(dict(content))
+    sentences = without_effect(config["policy"])
+    for layer, counts in report.items():
+        if config["scope"] == "token" and counts["moved"]:
+            width = round(counts["moved"] / (counts["share_moved"] * counts["tokens"]))
+            share = counts["moved"] / ((counts["tokens"] - counts["passed"]) * width)  # without rows with NaN or Inf
+            sentence = limited_by_share(config["policy"], share, width)
+            sentences += [f"layer {layer}: {sentence}"] if sentence else []
+    return sentences
 
 
 def _parse_noise(content: Mapping[str, object]) -> Source:

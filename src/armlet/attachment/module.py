@@ -1,17 +1,21 @@
 """ARM as a module, with counters that show whether it acted."""
 
 import threading
+from collections.abc import Iterable
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from armlet.presentation.arguments import whole_number
 from armlet.redistribution.arguments import check_arguments, check_policy
 from armlet.redistribution.backends.interception import intercepted
 from armlet.redistribution.entry import OneRow, redistribute_with_counts
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.operands import BackendResult
+from armlet.redistribution.policies import as_policy
 from armlet.redistribution.rows import Policy
 
 _tally_lock = threading.Lock()  # without it, two threads that generate with one model would lose counts
@@ -31,13 +35,17 @@ def _(_totals: Tensor, _increments: Tensor) -> None:
     return None
 
 
+class ReadOnlyError(ArmletError, AttributeError):
+    """Setting this attribute would change what is shown or saved, but not what runs."""
+
+
 class ARM(nn.Module):
     """The Activation Redistribution Module, for people who write their own MLP: `act = arm(act)`.
 
-    It has no parameters and adds no keys to a state dict.
+    It has no parameters and adds no keys to a state dict. Its arguments are read-only attributes.
 
     Args:
-        policy: `Outward`, `Inward` or `Transport`.
+        policy: `Outward`, `Inward` or `Transport`, or text as on the command line, such as "outward:band=0.2".
         width: the MLP's intermediate size; with tensor parallelism, the size over all ranks.
         layer: the layer's index, counted from 0; keyed noise depends on it.
         scope: "token", "sequence" or "call", see `redistribute`.
@@ -52,7 +60,7 @@ class ARM(nn.Module):
 
     def __init__(
         self,
-        policy: Policy,
+        policy: Policy | str,
         *,
         width: int,
         layer: int = 0,
@@ -60,36 +68,75 @@ class ARM(nn.Module):
         noise: Source | Tensor = Noise(0),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
+        policy = as_policy(policy)
         check_policy(policy, scope)
-        for name, value, low in (("width", width, 1), ("layer", layer, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ArgumentError(f"ARM: {name} must be an integer of at least {low}, found {value!r}")
-        self.policy, self.width, self.layer, self.scope = policy, width, layer, scope
-        self.noise = source(noise)
-        keys = self.noise.keys(width, layer) if isinstance(self.noise, Noise) else None
+        width, layer = whole_number("width", width, 1), whole_number("layer", layer, 0)
+        self._policy, self._width, self._layer, self._scope = policy, width, layer, scope
+        self._noise = source(noise)
+        keys = self._noise.keys(width, layer) if isinstance(self._noise, Noise) else None
         self.register_buffer("keys", keys, persistent=False)
         # Calls, tokens, values moved, rows passed through; `_counts` for single rows, `totals` for all other calls.
         self._counts = torch.zeros(4, dtype=torch.int64, device="cpu")
         self.register_buffer("totals", torch.zeros(4, dtype=torch.int64), persistent=False)
         self._row: OneRow | None = None
 
-    def forward(self, a: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    @property
+    def policy(self) -> Policy:
+        """How values move."""
+        return self._policy
+
+    @property
+    def width(self) -> int:
+        """The MLP's intermediate size."""
+        return self._width
+
+    @property
+    def layer(self) -> int:
+        """The layer's index, counted from 0."""
+        return self._layer
+
+    @property
+    def scope(self) -> str:
+        """Over which values statistics are taken."""
+        return self._scope
+
+    @property
+    def noise(self) -> Source:
+        """Where the uniform draws come from."""
+        return self._noise
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(getattr(type(self), name, None), property):
+            advice = "make a new ARM(...), or in a model with ARM attached, use update() of its Attachment"
+            raise ReadOnlyError(f"ARM: {name} is read-only: {advice}")
+        super().__setattr__(name, value)
+
+    def forward(
+        self,
+        a: Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        policy: Policy | None = None,
+    ) -> Tensor:
         """Redistributes an activated gate; arguments, shapes and errors are as in `redistribute`.
 
-        Pass `positions` when decoding with a cache: without them, positions start at 0 in every call.
+        Pass `positions` when decoding with a cache: without them, positions start at 0 in every call. `policy` acts in
+        this call instead of the module's.
         """
+        policy = self._policy if policy is None else policy
         if not torch.compiler.is_dynamo_compiling():
             row = self._row
-            if row is None or row.policy is not self.policy or row.noise is not self.noise or row.keys is not self.keys:
-                row = self._row = OneRow(self.policy, self.noise, self.width, self.keys, self._counts)
+            if row is None or row.policy is not policy or row.keys is not self.keys:
+                row = self._row = OneRow(policy, self._noise, self._width, self.keys, self._counts)
             values = row.move(a, positions, mask)
             if values is not None:
                 return values
-        check_arguments(a, self.policy, self.scope)
-        if a.shape[-1] != self.width:
-            raise ArgumentError(f"ARM: expected values of width {self.width}, found shape {list(a.shape)}")
+        check_arguments(a, policy, self._scope)
+        if a.shape[-1] != self._width:
+            raise ArgumentError(f"ARM: expected values of width {self._width}, found shape {list(a.shape)}")
         result = redistribute_with_counts(
-            a, self.policy, scope=self.scope, noise=self.noise, positions=positions, keys=self.keys, mask=mask
+            a, policy, scope=self._scope, noise=self._noise, positions=positions, keys=self.keys, mask=mask
         )
         self._count(a, result, mask)
         return result.values
@@ -114,6 +161,18 @@ class ARM(nn.Module):
         share = moved / (tokens * self.width) if tokens else 0.0
         return {"calls": calls, "tokens": tokens, "moved": moved, "share_moved": share, "passed": passed}
 
+    def reset(self) -> None:
+        """Sets all counts to 0."""
+        with _tally_lock:
+            self._counts.zero_()
+            self.totals.zero_()
+
     def extra_repr(self) -> str:
         """The arguments, shown by `print(model)`."""
         return f"{self.policy}, width={self.width}, layer={self.layer}, scope={self.scope!r}, noise={self.noise}"
+
+
+def set_policy(arms: Iterable[ARM], policy: Policy) -> None:
+    """Gives attached ARMs another, checked policy."""
+    for arm in arms:
+        arm._policy = policy

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArmletError
+from armlet.redistribution.rows import Policy
 
 TOKENS, CACHES = ("input_ids", "inputs_embeds"), ("cache", "past_key_values")
 """The argument names of tokens and of the cache, which transformers before 5.24 calls `past_key_values`."""
@@ -31,6 +32,7 @@ class DecoderCall:
     positions: Tensor  # `[batch or 1, seq]` int64, each token's absolute position in its sequence
     mask: Tensor | None  # `[batch, seq]` bool, False for padding; None if no argument marks padding
     fired: set[int] = field(default_factory=set)  # the layers in which ARM acted
+    policy: Policy | None = None  # the policy with which the call started, in all of its layers
 
 
 def argument_names(decoder: nn.Module) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Finds the sites of gated MLPs, where ARM can be attached, by structure in any architecture."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -65,8 +65,8 @@ def find_decoder(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
     return next((pair for pair in lists if len(pair[1]) == count), lists[0])
 
 
-def find_sites(model: nn.Module, layers: int | Iterable[int] | str = 0, site: str = GATE) -> list[Site]:
-    """Finds the sites of some layers of a causal LM, in order; see `attach` for the arguments.
+def find_sites(model: nn.Module, layers: Sequence[int] | str = (0,), site: str = GATE) -> list[Site]:
+    """Finds the sites of some layers of a causal LM, in order; `layers` is the result of `layer_indices`.
 
     Raises:
         ArgumentError: a layer out of range, no layers, or an unknown site.
@@ -77,18 +77,13 @@ def find_sites(model: nn.Module, layers: int | Iterable[int] | str = 0, site: st
     return [_layer_site(model, index, modules[index], site) for index in _indices(model, layers, len(modules))]
 
 
-def _indices(model: nn.Module, layers: int | Iterable[int] | str, count: int) -> list[int]:
-    if isinstance(layers, str) and layers == "all":
+def _indices(model: nn.Module, layers: Sequence[int] | str, count: int) -> list[int]:
+    if isinstance(layers, str):
         return list(range(count))
-    if isinstance(layers, str) or not (isinstance(layers, Iterable) or hasattr(layers, "__index__")):
-        raise ArgumentError(f"layers: expected an index, several indices, or 'all', found {layers!r}")
-    indices = list(layers) if isinstance(layers, Iterable) else [layers]
-    if not indices:
-        raise ArgumentError("layers: expected at least one layer, found none")
-    for index in indices:
-        if not hasattr(index, "__index__") or isinstance(index, bool) or not 0 <= index < count:
+    for index in layers:
+        if index not in range(count):
             raise ArgumentError(f"layers: {type(model).__name__} has layers 0 to {count - 1}, found {index!r}")
-    return sorted({int(index) for index in indices})
+    return [*layers]
 
 
 def _layer_site(model: nn.Module, index: int, layer: nn.Module, site: str) -> Site:

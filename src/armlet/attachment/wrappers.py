@@ -30,8 +30,8 @@ class ArmWrapper(nn.Module):
         call.fired.add(arm.layer)
         if a.dim() == 2:
             tokens = (call.batch, call.positions.shape[-1])
-            return arm(a.view(*tokens, -1), call.positions, call.mask).view(a.shape)
-        return arm(a, call.positions, call.mask)
+            return arm(a.view(*tokens, -1), call.positions, call.mask, policy=call.policy).view(a.shape)
+        return arm(a, call.positions, call.mask, policy=call.policy)
 
 
 class RedistributedOutput(ArmWrapper):

@@ -26,6 +26,9 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
+ABACUS = "abacus"
+"""The name of the small model that is part of this package."""
+
 Advance = Callable[[int], object]
 """Called after each read with the number of bytes read."""
 
@@ -213,14 +216,22 @@ class Folder(Files):
         raise MissingFileError(f"{self.place(file)} is missing")
 
 
+def abacus() -> Path:
+    """The folder of the model `ABACUS`."""
+    return Path(__file__).parent / ABACUS
+
+
 def named_folder(model: str | Path) -> Path | None:
     """The folder that a model's name denotes; None for a hub id.
 
-    A name denotes a folder if it is a `Path`, starts with ".", "/" or "~", exists here, or has more than one slash.
-    Such a name is never looked up on a hub; if it is not a folder, CheckpointError is raised.
+    The text `ABACUS` denotes `abacus()`, even if a folder here has this name; "./abacus" denotes that folder. Another
+    name denotes a folder if it is a `Path`, starts with ".", "/" or "~", exists here, or has more than one slash. Such
+    a name is never looked up on a hub; if it is not a folder, CheckpointError is raised.
     """
     if not str(model):
         raise CheckpointError("no model is named: expected a folder or a hub id")
+    if model == ABACUS:
+        return abacus()
     folder = Path(os.path.expanduser(model))  # unlike Path.expanduser, keeps the name of an unknown user
     is_path = isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") > 1
     if not (is_path or folder.exists()):

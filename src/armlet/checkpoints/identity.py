@@ -1,26 +1,37 @@
-"""Identifies a model: its folder, and a hash of the files that determine its answers."""
+"""Identifies a model: its folder, and a hash of what determines its answers, in files or loaded."""
 
 import hashlib
+import json
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
 
 from armlet.checkpoints.folder import named_folder
 from armlet.checkpoints.pretrained import download
+from armlet.redistribution.errors import ArgumentError
 
-ABACUS = "abacus"
-"""The name of the small model that is part of this package."""
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 HASHED_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 """The files that determine a model's answers."""
 
+ORIGIN_KEYS = {"_name_or_path", "name_or_path", "transformers_version"}  # of configurations and models: not of answers
 
-def abacus() -> Path:
-    """The folder of the model `ABACUS`."""
-    return Path(__file__).parent / ABACUS
+LOADED = "loaded:"
+"""Begins the fingerprint of a loaded model, which never equals that of its files."""
+
+_tokens: "WeakKeyDictionary[object, str]" = WeakKeyDictionary()  # of functions whose content cannot be read
 
 
 def model_folder(model: str) -> Path:
-    """The folder of `ABACUS`, of a local model, or of a hub id, which is downloaded into the hub's cache."""
-    return abacus() if model == ABACUS else named_folder(model) or download(model)
+    """The folder of a model (see `named_folder`); a hub id's is downloaded into the hub's cache."""
+    return named_folder(model) or download(model)
 
 
 def fingerprint(folder: Path) -> str:
@@ -30,3 +41,71 @@ def fingerprint(folder: Path) -> str:
         with file.open("rb") as content:
             total.update(f"{file.name}\n{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
+
+
+def loaded_fingerprint(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> str:
+    """`LOADED`, and the sha256 over what determines a loaded model's answers, in hexadecimal.
+
+    Covers the configurations, of generation too; each module's class, plain attributes, functions, attention
+    implementation and hooks; the name, shape, dtype and bytes of each parameter and buffer; and the tokenizer. Equal
+    for two loads of one checkpoint. What a user's hook or replaced method does cannot be read, so with one the
+    fingerprint is another for another function and in another process.
+
+    Raises ArgumentError if a weight has no values in memory, as an offloaded one.
+    """
+    configs = [_plain_config(model.config), _plain_config(getattr(model, "generation_config", None))]
+    modules = [(name, _module_facts(module)) for name, module in model.named_modules(remove_duplicate=False)]
+    text = json.dumps([configs, modules, _tokenizer_facts(tokenizer)], sort_keys=True, default=str)
+    total = hashlib.sha256(text.encode())
+    tensors = {**dict(model.named_buffers()), **model.state_dict()}  # some buffers are not in the state dict
+    for name, tensor in sorted(tensors.items()):
+        if tensor.is_meta:
+            raise ArgumentError(f"model: {name} has no values in memory; load the whole model, without offloading")
+        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        flat = tensor.cpu().contiguous().flatten()  # bfloat16 has no numpy dtype, and a scalar no view of its bytes
+        total.update(flat.view(torch.uint8).numpy())
+    return LOADED + total.hexdigest()
+
+
+def _plain_config(config: "PretrainedConfig | GenerationConfig | None") -> dict[str, Any]:
+    return {key: value for key, value in (config.to_dict() if config else {}).items() if key not in ORIGIN_KEYS}
+
+
+def _module_facts(module: nn.Module) -> list[object]:
+    """What a module computes apart from its tensors and children, as far as it can be read."""
+    public = {name: value for name, value in vars(module).items() if name[0] != "_" and name not in ORIGIN_KEYS}
+    plain = {name: value for name, value in public.items() if isinstance(value, bool | int | float | str)}
+    functions = {name: _function_identity(value) for name, value in public.items() if callable(value)}
+    attention = getattr(getattr(module, "config", None), "_attn_implementation", None)
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    users = [_function_identity(hook) for hook in hooks if not _qualified_name(hook).startswith("transformers.")]
+    return [_qualified_name(type(module)), module.extra_repr(), plain, functions, attention, users]
+
+
+def _function_identity(function: object) -> list[str]:
+    """A library's function by its name and a partial one also by its arguments; any other is equal only to itself."""
+    if type(function) is partial:
+        return [*_function_identity(function.func), str(function.args), str(function.keywords)]
+    name = _qualified_name(function)
+    if name.startswith(("torch", "transformers")) and not hasattr(function, "__wrapped__"):  # functools.wraps lies
+        return [name]
+    try:
+        return [name, _tokens.setdefault(function, uuid4().hex)]
+    except TypeError:  # it cannot be recognised later
+        return [name, uuid4().hex]
+
+
+def _qualified_name(value: object) -> str:
+    """The module and name of a function or class; of any other object, those of its class."""
+    named: Any = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _tokenizer_facts(tokenizer: "PreTrainedTokenizerBase") -> list[object]:
+    """How a tokenizer splits and joins text; without padding and truncation, which each call sets."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    steps = json.loads(fast.to_str()) if fast else tokenizer.get_vocab()
+    rules = {key: value for key, value in steps.items() if not fast or key not in ("padding", "truncation")}
+    spaces = getattr(tokenizer, "clean_up_tokenization_spaces", None)
+    names = [_qualified_name(type(tokenizer)), tokenizer.special_tokens_map, tokenizer.chat_template, spaces]
+    return [*names, rules]

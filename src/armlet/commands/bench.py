@@ -4,20 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
-from typer import Context, Option
+from typer import Option
 
-from armlet.checkpoints.pretrained import check_device, default_model, parse_dtype
+from armlet import cost
 from armlet.commands import options
-from armlet.commands.options import finish, refuse_unused
-from armlet.cost.findings import Cost
-from armlet.cost.measure import Shapes
-from armlet.cost.run import CostPlan, measure_cost
-from armlet.cost.tables import cost_tables
-from armlet.presentation.files import write_json
-from armlet.presentation.interruption import report_interruption
-from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.policies import parse_policy
+from armlet.commands.options import show
 
 
 @dataclass(frozen=True)
@@ -28,11 +19,6 @@ class FunctionOptions:
     tokens: Annotated[str, Option(help="Numbers of tokens in one call.")] = "1,32,1024"
     dtypes: Annotated[str, Option(help="Dtypes in which the function is timed.")] = "float32,bfloat16"
     turns: Annotated[int, Option(min=2, help="Number of timings of the function and of what it is compared with.")] = 20
-
-    def shapes(self) -> Shapes:
-        """The shapes and dtypes of the function's tensors."""
-        numbers = _parse_numbers("--widths", self.widths), _parse_numbers("--tokens", self.tokens)
-        return Shapes(*numbers, _parse_dtypes(self.dtypes))
 
 
 @dataclass(frozen=True)
@@ -46,16 +32,8 @@ class HalfOptions:
         Literal["function", "model"] | None, Option(help="Run only one half of the measurement; both by default.")
     ] = None
 
-    def check(self, context: Context) -> None:
-        """Refuses options of the half that does not run."""
-        if self.only == "function":
-            refuse_unused(context, ("model", "dtype", "model_turns"), "has no effect with --only function")
-        if self.only == "model":
-            refuse_unused(context, ("widths", "tokens", "dtypes", "turns"), "has no effect with --only model")
-
 
 def bench(
-    context: Context,
     model: options.ModelArgument = None,
     *,
     policy: options.PolicyOption = "outward",
@@ -68,38 +46,6 @@ def bench(
     as_json: options.JsonOption = False,
 ) -> None:
     """Measure the cost of ARM, compared with the literal algorithm, the activation and a copy, and inside a model."""
-    half.check(context)
-    chosen, shapes = parse_policy(policy), function.shapes()
-    check_device(device)
-    if half.threads:
-        torch.set_num_threads(half.threads)
-    parts = None if half.only == "model" else shapes, None if half.only == "function" else model or default_model()
-    cost = measure_cost(CostPlan(chosen, *parts, function.turns, half.model_turns, dtype, device, seed))
-    report_interruption(cost.interrupted, cost.function or cost.model)
-    _show_cost(cost, out, as_json)
-
-
-def _show_cost(cost: Cost, out: Path, as_json: bool) -> None:
-    """Writes the files and prints the result."""
-    from armlet.cost.figures import draw_cost
-    from armlet.presentation.style import save
-
-    figure = [str(path) for path in save(draw_cost(cost), out, "bench")]
-    content = {**cost.to_dict(), "figure": figure}
-    write_json(out / "bench.json", content)
-    shown = [*cost_tables(cost), *(f"figure: {path}" for path in figure)]
-    finish(content, as_json, shown, interrupted=cost.interrupted)
-
-
-def _parse_numbers(option: str, text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise ArgumentError(f"{option}: expected whole numbers from 1 such as 1536,8960, found {text!r}")
-    return [int(part) for part in parts]
-
-
-def _parse_dtypes(text: str) -> list[torch.dtype]:
-    parsed = [parse_dtype(part.strip()) for part in text.split(",")]
-    if None in parsed:
-        raise ArgumentError("--dtypes: auto is not supported; name dtypes such as float32,bfloat16")
-    return [dtype for dtype in parsed if dtype]
+    compute = {"seed": seed, "dtype": dtype, "device": device}
+    measured = cost.bench(model, policy=policy, **vars(function), **vars(half), **compute)
+    show(measured, out, as_json, figures_key="figure")

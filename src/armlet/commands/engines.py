@@ -1,20 +1,18 @@
 """The engines that run a model for the evaluating commands: this process, vLLM, or a server."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from rich.markup import escape
 from typer import Context, Option
 
-from armlet.checkpoints.identity import ABACUS
+from armlet.checkpoints.folder import ABACUS
 from armlet.commands.options import ComputeOptions, refuse_unused
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.tasks.problems import Task
-from armlet.presentation.terminal import notes
+from armlet.presentation.terminal import working
 from armlet.redistribution.errors import ArgumentError
 
 SERVED_BATCH = 256  # items sent to vLLM at once; it forms its own batches
@@ -48,6 +46,10 @@ class EngineOptions:
         """The batch size; None for the plan's default."""
         return SERVED_BATCH if self.engine == "vllm" else None
 
+    def named(self, model: str | None) -> dict[str, str | None]:
+        """The name of the model that runs; vLLM runs the embedded one by default, as this process does."""
+        return {"model": model or (ABACUS if self.engine == "vllm" else None)}
+
     def check(self, context: Context, compute: ComputeOptions, *, stated: bool) -> None:
         """Refuses options that would have no effect or would be wrong; `stated`: --policy or --config is present."""
         if self.treated_endpoint and not self.endpoint:
@@ -69,15 +71,13 @@ class EngineOptions:
     def open(
         self, model: str | None, compute: ComputeOptions, compared: Sequence[Condition], tasks: Sequence[Task]
     ) -> Engine:
-        """Loads the engine for conditions and tasks; raises ArmletError if that fails or the engine cannot run them."""
+        """Opens a server or vLLM for conditions and tasks; raises ArmletError if that fails or it cannot run them."""
         if self.endpoint:
             return self._server(self.endpoint, model, compute.seed, compared, tasks)
-        if self.engine == "local":
-            return local_engine(model, compute)
         from armlet.integrations.vllm.engine import VllmEngine, single_treatment
 
         treatment, model = single_treatment(compared, tasks), model or ABACUS
-        with notes.status(escape(f"loading {model} in vLLM ...")):
+        with working(f"loading {model} in vLLM"):
             return VllmEngine(model, treatment, dtype=compute.dtype, options=self._vllm_arguments(), seed=compute.seed)
 
     def _vllm_arguments(self) -> dict[str, Any]:
@@ -105,21 +105,3 @@ class EngineOptions:
         if server.switched:
             server.check_switch()
         return server
-
-
-@contextmanager
-def loading(name: str) -> Iterator[None]:
-    """Shows on stderr that a model is being loaded, and then silences transformers."""
-    with notes.status(escape(f"loading {name} ...")):
-        yield
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # the process belongs to the command, and stderr is reserved for its own messages
-
-
-def local_engine(model: str | None, compute: ComputeOptions) -> Engine:
-    """Loads the model in this process; raises CheckpointError or ArgumentError if that fails."""
-    from armlet.evaluation.engines.local import Local
-
-    with loading(model or ABACUS):
-        return Local(model or ABACUS, dtype=compute.dtype, device=compute.device, seed=compute.seed)

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Context, Option
 
-from armlet.commands.findings import show_findings
-from armlet.commands.options import JsonOption, check_folder
+from armlet.commands.options import JsonOption, check_folder, show
 
 PASS_THROUGH: dict[str, Any] = {
     "context_settings": {
@@ -70,4 +69,4 @@ def lm_eval_compare(
     from armlet.integrations.lm_eval import compare_runs
 
     check_folder(out or treated)
-    show_findings(compare_runs(baseline, treated, metric=metric, filter=filter), out or treated, as_json=as_json)
+    show(compare_runs(baseline, treated, metric=metric, filter=filter), out or treated, as_json)

@@ -2,31 +2,28 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from functools import wraps
-from inspect import Parameter, Signature, signature
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
-from rich.table import Table
 from typer import Argument, CallbackParam, Context, Option
 
-from armlet.attachment.config import AttachArguments, parse_layers
+from armlet.attachment.config import ARMLET_FILE
+from armlet.commands.policy_help import policy_option
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY
-from armlet.evaluation.tasks.problems import Task
-from armlet.evaluation.tasks.sources import ARITHMETIC_ITEMS
+from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS
 from armlet.presentation.files import json_text
-from armlet.presentation.interruption import INTERRUPTED, report_interruption, until_interrupted
-from armlet.prompts.questions import BUILT_IN, FORMULAS, read_prompts
+from armlet.presentation.interruption import INTERRUPTED
+from armlet.presentation.result import Result
+from armlet.presentation.terminal import working
+from armlet.prompts.questions import read_prompts
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.noise import Noise
-from armlet.redistribution.rows import Policy
 
-POLICY = "outward, inward or transport, with optional settings: outward:band=0.2,share=0.02/0.25"
+POLICY = "outward, inward or transport, with optional settings: outward:band=0.2,share=0.02/0.25; help lists them"
 
-Part = TypeVar("Part")
+FIGURE_KINDS = (".png", ".svg")
 ScopeName = Literal["token", "sequence", "call"]
 SiteName = Literal["gate", "product"]
 
@@ -55,16 +52,10 @@ def folder_option(help: str) -> Any:
     return Option(callback=check, help=help)
 
 
-def _real_device(device: str | None) -> str | None:
-    if device == "meta":
-        raise ArgumentError("--device: 'meta' has no values; use cpu or cuda")
-    return device
-
-
 ModelArgument = Annotated[
     str | None, Argument(callback=unslashed, help="A folder or hub id; SmolLM2-135M-Instruct by default.")
 ]
-PolicyOption = Annotated[str, Option(help=POLICY + ".")]
+PolicyOption = Annotated[str, policy_option(POLICY + ".")]
 LayersOption = Annotated[str, Option(help="An index, several (0,3), a range (0-5), or all.")]
 ScopeOption = Annotated[ScopeName, Option(help="Values over which statistics are taken.")]
 SiteOption = Annotated[SiteName, Option(help="After the gate's activation, or after its product with up.")]
@@ -72,9 +63,7 @@ SeedOption = Annotated[int, Option(min=0, max=2**63 - 1, help="Seed of keyed noi
 DtypeOption = Annotated[
     str, Option(help="Dtype of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")
 ]
-DeviceOption = Annotated[
-    str | None, Option(callback=_real_device, help="Device that runs the model, such as cuda; the CPU by default.")
-]
+DeviceOption = Annotated[str | None, Option(help="Device that runs the model, such as cuda; the CPU by default.")]
 JsonOption = Annotated[bool, Option("--json", help="Print only the result, as JSON, to stdout.")]
 
 
@@ -95,11 +84,6 @@ class PlaceOptions:
     scope: ScopeOption = "token"
     site: SiteOption = "gate"
 
-    def arguments(self, policy: Policy, seed: int) -> AttachArguments:
-        """The arguments of `attach` for a policy."""
-        layers = parse_layers(self.layers)
-        return {"policy": policy, "layers": layers, "scope": self.scope, "noise": Noise(seed), "site": self.site}
-
 
 @dataclass(frozen=True)
 class PromptOptions:
@@ -108,10 +92,9 @@ class PromptOptions:
     prompt: Annotated[list[str] | None, Option(help="A prompt. May be repeated; built-in ones by default.")] = None
     prompts: Annotated[Path | None, Option(help="A text file with a prompt on each line.")] = None
 
-    def texts(self, *, formulas: bool = False) -> list[str]:
-        """The prompts of --prompt and then of the --prompts file; built-in ones if there are none."""
-        texts = [*(self.prompt or []), *(read_prompts(self.prompts) if self.prompts else [])]
-        return texts or [*BUILT_IN, *(FORMULAS if formulas else ())]
+    def texts(self) -> list[str]:
+        """The prompts of --prompt and then of the --prompts file; none for built-in ones."""
+        return [*(self.prompt or []), *(read_prompts(self.prompts) if self.prompts else [])]
 
 
 @dataclass(frozen=True)
@@ -134,43 +117,10 @@ class TaskOptions:
     ] = None
     difficulty: Annotated[int | None, Option(help=f"Difficulty of arithmetic; {DIFFICULTY} by default.")] = None
 
-
-@dataclass(frozen=True)
-class AnswerOptions:
-    """How a model answers."""
-
-    max_new_tokens: Annotated[
-        int | None, Option(min=1, help="Maximum length of an answer in tokens; by default it depends on the task.")
-    ] = None
-    system: Annotated[str | None, Option(help="The system prompt; by default it depends on the task.")] = None
-    allow_code: Annotated[
-        bool, Option("--allow-code-execution", help="Run model-written programs, in a sandbox (humaneval).")
-    ] = False
-    batch: Annotated[int | None, Option(min=1, help="Batch size in items; it may slightly change results.")] = None
-
-
-def flattened(command: Callable[..., None]) -> Callable[..., None]:
-    """Converts a command for typer: replaces each parameter that is a group of options by the group's fields."""
-    groups: dict[str, Any] = {}
-    options: list[Parameter] = []
-    for parameter in signature(command).parameters.values():
-        if is_dataclass(parameter.annotation):
-            groups[parameter.name] = parameter.annotation
-            options += signature(groups[parameter.name]).parameters.values()
-        else:
-            options.append(parameter)
-
-    @wraps(command)
-    def call(**values: Any) -> None:
-        filled = {
-            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
-            for name, group in groups.items()
-        }
-        command(**values, **filled)
-
-    call.__signature__ = Signature([option.replace(kind=Parameter.KEYWORD_ONLY) for option in options])  # type: ignore
-    call.__annotations__ = {option.name: option.annotation for option in options}
-    return call
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `evaluate` and `tune`."""
+        tasks = [*(self.task or ()), *(self.data or ())]
+        return {"model": self.model, "task": tasks or ARITHMETIC, "items": self.items, "difficulty": self.difficulty}
 
 
 def refuse_unused(context: Context, names: Iterable[str], because: str) -> None:
@@ -181,27 +131,24 @@ def refuse_unused(context: Context, names: Iterable[str], because: str) -> None:
             raise ArgumentError(f"--{name.replace('_', '-')}: {because}; leave it out")
 
 
-def refuse_sampling(context: Context, tasks: Sequence[Task], *names: str) -> None:
-    """Refuses options of generation if every task is multiple choice, for which nothing is generated."""
-    if all(task.kind == "choice" for task in tasks):
-        refuse_unused(context, (*names, "system", "max_new_tokens"), "has no effect on multiple choice")
+def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = "", setting_key: str = "") -> None:
+    """Saves a result into a folder; prints it as JSON, or as tables, sentences and paths; exits with 130 after Ctrl-C.
 
-
-def collect_until_interrupted(items: Iterator[Part]) -> tuple[list[Part], bool]:
-    """Returns the items and whether Ctrl-C ended them early; exits with 130 if it came before the first item."""
-    collected: list[Part] = []
-    with until_interrupted() as interruption:
-        collected.extend(items)
-    report_interruption(interruption.happened, collected)
-    return collected, interruption.happened
-
-
-def finish(result: object, as_json: bool, items: Iterable[Table | str], *, interrupted: bool = False) -> None:
-    """Prints a command's result, as JSON or as tables and lines; exits with 130 after Ctrl-C."""
+    figures_key, setting_key: keys of the paths of the figures and of armlet.json in JSON.
+    """
+    with working("writing"):
+        paths = result.save(out) if out else []
+    figures = [str(path) for path in paths if path.suffix in FIGURE_KINDS]
     if as_json:
-        print(json_text(result), end="")
+        setting = [str(path) for path in paths if path.name == ARMLET_FILE]
+        keys = {key: value for key, value in ((figures_key, figures), (setting_key, setting)) if key}
+        print(json_text({**result.to_dict(), **keys}), end="")
     else:
-        for item in items:
-            print(item) if isinstance(item, str) else Console().print(item)
-    if interrupted:
+        for table in result.tables():
+            Console().print(table, crop=False)
+        others = [path for path in paths if path.suffix not in FIGURE_KINDS]
+        lines = [*result.sentences(), *(f"figure: {f}" for f in figures), *(f"written: {path}" for path in others)]
+        for line in lines:
+            print(line)
+    if result.interrupted:
         sys.exit(INTERRUPTED)

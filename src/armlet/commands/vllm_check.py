@@ -5,15 +5,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+from rich.console import Console
 from rich.table import Table
 from typer import Argument, Context, Exit, Option
 
-from armlet.attachment.config import describe, load_config, parse_layers
+from armlet.attachment.config import describe, layer_indices, load_config
 from armlet.commands import options
-from armlet.commands.options import finish, folder_option, refuse_unused
+from armlet.commands.options import folder_option, refuse_unused
 from armlet.integrations.vllm.check import Check, check_serving
-from armlet.presentation.files import write_json
+from armlet.presentation.files import json_text, write_json
+from armlet.presentation.tables import titled_table
 from armlet.presentation.terminal import notes
+from armlet.prompts.questions import BUILT_IN
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_policy
 from armlet.redistribution.rows import Policy
@@ -45,14 +48,14 @@ def vllm_check(
     if not chosen.strength:
         notes.print("strength 0: ARM acts only on requests that turn it on, and no request here does", style="yellow")
     limits = {"tokens": max_new_tokens, "eager": eager, "tensor_parallel": tensor_parallel, "dtype": dtype}
-    texts = prompts.texts()
+    texts = prompts.texts() or [*BUILT_IN]
     with notes.status("vLLM ...") as status:
         result = check_serving(model, settings, texts, **limits, tick=lambda what: status.update(f"{what} ..."))
     _show_check(result, out, as_json)
 
 
 def _serving_settings(policy: Policy, layers: str, seed: int) -> dict[str, object]:
-    return describe(policy, [], "token", Noise(seed)) | {"layers": parse_layers(layers)}
+    return describe(policy, [], "token", Noise(seed)) | {"layers": layer_indices(layers)}
 
 
 def _show_check(result: Check, out: Path | None, as_json: bool) -> None:
@@ -60,15 +63,19 @@ def _show_check(result: Check, out: Path | None, as_json: bool) -> None:
     content = asdict(result) | {"passed": result.passed}
     if out:
         write_json(out / "vllm-check.json", content)
-    finish(content, as_json, [_ranks_table(result), *_sentences(result)])
+    if as_json:
+        print(json_text(content), end="")
+    else:
+        Console().print(_ranks_table(result), crop=False)
+        print("\n".join(_sentences(result)))
     if not result.passed:
         raise Exit(FAILED)
 
 
 def _ranks_table(result: Check) -> Table:
-    table = Table(title=f"ARM in vLLM: {result.model}", title_justify="left")
-    for name in ("rank", "layer", "tokens seen", "values moved", "share moved", "rows passed"):
-        table.add_column(name, justify="right")
+    headings = ("rank", "layer", "tokens seen", "values moved", "share moved", "rows passed")
+    table = titled_table(f"ARM in vLLM: {result.model}", headings)
+    table.columns[0].justify = "right"
     for rank in result.ranks:
         for layer, counts in rank["layers"].items():
             share = f"{100 * counts['share_moved']:.2f} %"

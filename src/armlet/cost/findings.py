@@ -1,4 +1,4 @@
-"""The result of `armlet bench`: times of the function by shape, and of a model with and without ARM."""
+"""What `bench` measures: times of the function by shape, and of a model with and without ARM."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -35,15 +35,15 @@ class WorkRow:
 class ModelTimes:
     """Times of a model with and without ARM, a row for each kind of work."""
 
-    name: str  # folder or hub id, as passed
+    name: str  # folder or hub id; of a loaded model, what it was loaded from
     dtype: str
     turns: int
     freed_memory_kept: bool  # whether the C library keeps freed memory during the measurement
     work: Sequence[WorkRow]
 
 
-@dataclass(frozen=True)
-class Cost:
+@dataclass(frozen=True, repr=False, eq=False)
+class Measurements:
     """Everything that a run measured."""
 
     machine: Mapping[str, object]  # `runs.machine`

@@ -14,7 +14,8 @@ from torch.nn import functional
 from armlet.attachment.attach import attach
 from armlet.attachment.wrappers import ArmWrapper
 from armlet.cost.findings import FunctionRow, WorkRow
-from armlet.cost.timing import Spread, Tick, TimedJob, in_turns, summarize
+from armlet.cost.timing import Spread, TimedJob, in_turns, summarize
+from armlet.presentation.progress import Tick
 from armlet.redistribution.entry import redistribute
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.order import MAD_TO_SIGMA
@@ -46,7 +47,13 @@ class Shapes:
 
 
 def time_function(
-    shapes: Shapes, policy: Policy, *, turns: int, device: str | None = None, seed: int = 0, tick: Tick = lambda: None
+    shapes: Shapes,
+    policy: Policy,
+    *,
+    turns: int,
+    device: str | None = None,
+    seed: int = 0,
+    tick: Tick = lambda _=1, /: None,
 ) -> Iterator[FunctionRow]:
     """Times ARM at token scope, the literal algorithm over the whole tensor, only SiLU, and a copy.
 
@@ -65,7 +72,7 @@ def time_function(
 
 
 def time_model(
-    model: "PreTrainedModel", policy: Policy, *, turns: int, seed: int = 0, tick: Tick = lambda: None
+    model: "PreTrainedModel", policy: Policy, *, turns: int, seed: int = 0, tick: Tick = lambda _=1, /: None
 ) -> Iterator[WorkRow]:
     """Times greedy generation and a long prefill without ARM, with ARM in layer 0 and with ARM in all layers.
 

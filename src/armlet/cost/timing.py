@@ -12,14 +12,13 @@ from statistics import median, quantiles
 
 import torch
 
+from armlet.presentation.progress import Tick
+
 MIN_SECONDS = 2e-3
 """Shortest measurement; shorter calls are repeated."""
 
 RETAINED_BYTES = 2**30
 """Smaller freed blocks are not returned to the system. It is larger than any tensor of a prefill."""
-
-Tick = Callable[[], None]
-"""Called after each turn."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def summarize(
     return {name: median(seconds) for name, seconds in times.items()}, ratios
 
 
-def in_turns(jobs: Mapping[str, TimedJob], turns: int, tick: Tick = lambda: None) -> dict[str, list[float]]:
+def in_turns(jobs: Mapping[str, TimedJob], turns: int, tick: Tick = lambda _=1, /: None) -> dict[str, list[float]]:
     """The seconds of each job in each turn, after two runs to warm up; a spread needs at least two turns."""
     repeats = {name: _count_repeats(job) for name, job in jobs.items()}
     times: dict[str, list[float]] = {name: [] for name in jobs}

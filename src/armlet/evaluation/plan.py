@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from armlet.evaluation.conditions.conditions import Condition
@@ -11,7 +10,6 @@ from armlet.evaluation.engines.engine import Engine, Sampling
 from armlet.evaluation.grading.graders import Grader, grader_names, graders
 from armlet.evaluation.settings import TaskSettings
 from armlet.evaluation.tasks.problems import SYSTEMS, Kind, Task
-from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS, arithmetic, hub_task, read_task
 from armlet.redistribution.errors import ArgumentError
 
 BUILT_IN_BATCH, LOCAL_BATCH = 250, 16
@@ -56,27 +54,6 @@ class Plan:
         }
 
 
-def collect_tasks(
-    names: Sequence[str] | None, files: Sequence[Path] | None, items: int | None, difficulty: int | None, seed: int
-) -> list[Task]:
-    """The tasks named on the command line, by default the built-in one. Each name may occur only once."""
-    names = names or ([] if files else [ARITHMETIC])
-    if difficulty is not None and ARITHMETIC not in names:
-        raise ArgumentError(f"--difficulty: applies only to the task {ARITHMETIC}, which is not among the tasks")
-    tasks = [
-        arithmetic(items or ARITHMETIC_ITEMS, seed=seed, difficulty=difficulty)
-        if name == ARITHMETIC
-        else hub_task(name, items)
-        for name in names
-    ]
-    tasks += [read_task(file, items) for file in files or ()]
-    for index, task in enumerate(tasks):
-        if task.name in (earlier.name for earlier in tasks[:index]):
-            option, advice = ("--task", "") if index < len(names) else ("--data", "; give the file another name")
-            raise ArgumentError(f"{option}: {task.name!r} is given twice{advice}")
-    return tasks
-
-
 def make_plan(
     tasks: Sequence[Task],
     conditions: Sequence[Condition],
@@ -94,8 +71,11 @@ def make_plan(
 
     `built_in` means that the embedded model answers, which was trained on bare expressions without a system prompt.
 
-    Raises ArgumentError if the grader does not exist, or a task needs to run programs without permission.
+    Raises ArgumentError if the grader does not exist, a task needs to run programs without permission, or `top_p` or
+    the permission would have no effect.
     """
+    if top_p < 1 and not any(condition.temperature for condition in conditions):
+        raise ArgumentError("top_p: all answers are greedy; add a temperature, such as 0.7, or leave it out")
     if system is None and built_in:
         system = ""
     return Plan(

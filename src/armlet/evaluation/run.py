@@ -1,115 +1,156 @@
-"""Runs all items of all tasks under all conditions, batch by batch, and writes them to a crash-safe journal."""
+"""Evaluates treatments: answers the same items without ARM, with it and with placebos, in a resumable run."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from armlet.evaluation.conditions.conditions import Condition, applies
-from armlet.evaluation.engines.engine import Ask, Engine
-from armlet.evaluation.grading.graders import EQUAL
-from armlet.evaluation.plan import Plan
-from armlet.evaluation.report.analysis import analyse_run
-from armlet.evaluation.report.findings import Findings
+from armlet.checkpoints.folder import ABACUS
+from armlet.checkpoints.given import Model, model_name
+from armlet.evaluation.batches import run_and_analyse
+from armlet.evaluation.conditions.conditions import Condition, TreatmentSource, make_treatments
+from armlet.evaluation.engines.engine import Engine
+from armlet.evaluation.engines.local import Local
+from armlet.evaluation.options import (
+    AnswerOptions,
+    ConditionOptions,
+    FillerOptions,
+    GradedAnswerOptions,
+    refuse_sampling,
+)
+from armlet.evaluation.plan import Plan, make_plan, servable_conditions
+from armlet.evaluation.report.analysis import count_judged, planned_power
+from armlet.evaluation.report.sentences import power_announcement
+from armlet.evaluation.result import Findings
+from armlet.evaluation.settings import ConditionSettings
 from armlet.evaluation.tasks.problems import Task
-from armlet.presentation.interruption import until_interrupted
-from armlet.presentation.terminal import notes, progress
-from armlet.runs.folder import Record, RunFolder, default_run_folder, open_run_folder
-from armlet.runs.machine import machine
+from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks
+from armlet.presentation.arguments import (
+    LARGEST_SEED,
+    given_path,
+    refuse_changed,
+    text_list,
+    whole_number,
+    whole_number_or_none,
+)
+from armlet.presentation.terminal import note
+from armlet.prompts.fillers import Position
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+OpenEngine = Callable[[Sequence[Condition], Sequence[Task]], Engine]
+"""Opens an engine other than a model in this process for these conditions and tasks, such as `Endpoint(url, ...)`."""
 
 
-@dataclass(frozen=True)
-class BatchRun:
-    """One batch under one condition, which is run and written as a whole."""
+def evaluate(
+    model: Model | None = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    *,
+    treatments: TreatmentSource | Sequence[TreatmentSource] = "outward",
+    layers: int | Sequence[int] | str = 0,
+    scope: str = "token",
+    site: str = "gate",
+    task: TaskSource | Sequence[TaskSource] = ARITHMETIC,
+    items: int | None = None,
+    difficulty: int | None = None,
+    filler: str | Sequence[str] | None = FillerOptions.filler,
+    count: int = FillerOptions.count,
+    position: Position = FillerOptions.position,
+    samples: int = ConditionOptions.samples,
+    temperature: float = ConditionOptions.temperature,
+    top_p: float = ConditionOptions.top_p,
+    best_of: int = ConditionOptions.best_of,
+    combine: bool = ConditionOptions.combine,
+    placebos: bool = ConditionOptions.placebos,
+    max_new_tokens: int | None = AnswerOptions.max_new_tokens,
+    system: str | None = AnswerOptions.system,
+    allow_code: bool = AnswerOptions.allow_code,
+    batch: int | None = AnswerOptions.batch,
+    grader: str = GradedAnswerOptions.grader,
+    engine: OpenEngine | None = None,
+    run: str | Path | None = None,
+    seed: int = 0,
+    dtype: str = "auto",
+    device: str | None = None,
+) -> Findings:
+    """Measures whether treatments help: the same items without ARM, with it, and with placebos.
 
-    task: Task
-    batch_index: int
-    asks: tuple[Ask, ...]
-    condition: Condition
-    sample: int
+    The answers are kept in a run folder: the same call resumes or repeats its run without answering twice.
 
-    @property
-    def key(self) -> tuple[str, int, str, int]:
-        """The key of this batch run in the journal."""
-        return (self.task.name, self.batch_index, self.condition.name, self.sample)
+    Args:
+        model: a folder, a hub id or a loaded causal language model; by default "abacus", a tiny one for arithmetic.
+        tokenizer: the tokenizer of a loaded model.
+        treatments: one or several policies, as objects or texts such as "outward:band=0.2", paths of an armlet.json,
+            or treatments with their own layers.
+        layers: where policies are attached, as in `armlet.attach`.
+        scope: values over which their statistics are taken, as in `armlet.attach`.
+        site: where they act in a layer, as in `armlet.attach`.
+        task: one or several names ("gsm8k", "owner/dataset:config:split"), paths of JSON Lines files, or a list of
+            dicts with "question" and "answer", or with "question", "choices" and "gold".
+        items: items of each task, by default all, or 2,000 for arithmetic.
+        difficulty: difficulty of arithmetic.
+        filler: one or several texts; each adds a condition with this filler in the prompts and without ARM.
+        count: number of tokens of each filler.
+        position: "before" the system prompt, "between" it and the question, at the question's "end", or "random" in it.
+        samples: answers to each item under every condition.
+        temperature: of sampling; 0 for greedy answers.
+        top_p: probability mass that sampling keeps.
+        best_of: adds a vote over this number of sampled answers; 0 for none.
+        combine: adds each policy with each filler, and all of them with `best_of`.
+        placebos: adds identity, draw-only, matched, and a change of temperature.
+        max_new_tokens: maximum length of an answer; by default it depends on the task.
+        system: the system prompt; by default it depends on the task.
+        allow_code: whether model-written programs may run, in a sandbox.
+        batch: batch size in items; it may slightly change results.
+        grader: "math-verify", or "released", the paper's, for comparison.
+        engine: opens another engine than a model in this process, such as a server, which runs no gate placebos;
+            `model` is then only a name.
+        run: the run folder; by default one in armlet-runs/ named after the run.
+        seed: seed of keyed noise, random items and sampling.
+        dtype: dtype of the weights: "auto" (the model's), "float32", "bfloat16", "float16" or "float64".
+        device: device of the model, such as "cuda"; the CPU by default.
+
+    Returns:
+        Accuracies, paired differences with intervals, and verdicts. After Ctrl-C, those of the answered items.
+
+    Raises:
+        ArgumentError: an argument is unknown, out of range or would have no effect.
+        CheckpointError, UnsupportedModelError: the model cannot be loaded, or has no gated MLP.
+        AlreadyAttachedError: ARM is attached to the model, so the baseline would be treated.
+        RunError: the folder contains another run.
+        KeyboardInterrupt: Ctrl-C, before an item was answered under every condition.
+    """
+    folder, seed = given_path("run", run), whole_number("seed", seed, 0, LARGEST_SEED)
+    items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
+    comparison = ConditionOptions(samples, temperature, top_p, best_of, combine, placebos)
+    answers = GradedAnswerOptions(max_new_tokens, system, allow_code, batch, grader)
+    fillings = FillerOptions(text_list("filler", filler), count, position).fillings()
+    chosen = make_treatments(treatments, layers=layers, scope=scope, site=site, seed=seed)
+    tasks = collect_tasks(task, items, difficulty, seed)
+    refuse_sampling(tasks, answers, comparison)
+    compared, left_out = comparison.conditions(chosen, fillings), []
+    if engine:
+        loading = {"tokenizer": (tokenizer, None), "dtype": (dtype, "auto"), "device": (device, None)}
+        refuse_changed("has no effect, because another engine runs the model", **loading)
+        compared, left_out = servable_conditions(compared, tasks)
+    settings = vars(answers) | {"top_p": top_p, "seed": seed}
+    is_built_in = not engine if model is None else model_name(model) == ABACUS
+    plan = make_plan(tasks, compared, built_in=is_built_in, **settings)
+    if engine:
+        opened = engine(compared, tasks)
+    else:
+        opened = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
+    if left_out:
+        names = ", ".join(condition.name for condition in left_out)
+        note(f"left out, because they need a model in this process: {names}")
+    announce_power(plan)
+    with closing(opened):
+        return run_and_analyse(plan, opened, folder)
 
 
-def batch_runs(plan: Plan, engine: Engine) -> Iterator[BatchRun]:
-    """All batch runs in order: each batch under all conditions before the next, so an interrupted run stays paired."""
+def announce_power(plan: Plan) -> None:
+    """Says on stderr, before the run, which differences the items can detect."""
+    judged = count_judged([ConditionSettings(**condition.plain()) for condition in plan.conditions], plan.tasks)
     for task in plan.tasks:
-        asks = [Ask(problem, number, plan.systems[task.kind]) for number, problem in enumerate(task.problems)]
-        asks.sort(key=lambda ask: (engine.length(ask), ask.number))
-        for batch_index, start in enumerate(range(0, len(asks), plan.batch_size)):
-            batch = tuple(asks[start : start + plan.batch_size])
-            for condition, samples in _conditions_of(plan, task):
-                for sample in range(samples):
-                    yield BatchRun(task, batch_index, batch, condition, sample)
-
-
-def count_answers(plan: Plan) -> int:
-    """The number of answers in the whole run."""
-    return sum(len(task.problems) * samples for task in plan.tasks for _, samples in _conditions_of(plan, task))
-
-
-def _conditions_of(plan: Plan, task: Task) -> list[tuple[Condition, int]]:
-    """The conditions under which a task is run, with their numbers of samples; multiple choice is scored once."""
-    return [
-        (condition, 1 if task.kind == "choice" else condition.samples)
-        for condition in plan.conditions
-        if applies(condition.role, task.kind)
-    ]
-
-
-def run(plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], None] = lambda _: None) -> None:
-    """Runs the batches that are not yet in the journal; calls `tick(answers)` after every batch, recorded or new."""
-    for batch in batch_runs(plan, engine):
-        if not journal.has(batch.key):
-            choice = batch.task.kind == "choice"
-            rows = _score_choices(batch, engine) if choice else _generate_answers(batch, engine, plan)
-            journal.close(batch.key, rows, {"arm": engine.fired()})
-        tick(len(batch.asks))
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """The findings of a run, its folder, and whether Ctrl-C interrupted it."""
-
-    findings: Findings
-    folder: Path
-    interrupted: bool
-
-
-def run_and_analyse(plan: Plan, engine: Engine, folder: Path | None = None) -> FinishedRun:
-    """Runs what is missing from a run folder (by default one named after the run), and analyses the result."""
-    manifest = plan.manifest(engine)
-    folder = folder or default_run_folder(manifest)
-    with open_run_folder(folder, manifest, machine()) as journal:
-        with progress("generating answers", count_answers(plan)) as tick, until_interrupted() as interruption:
-            run(plan, engine, journal, tick)
-        with notes.status("analysing ..."):
-            return FinishedRun(analyse_run(journal, plan.tasks, EQUAL), folder, interruption.happened)
-
-
-def _generate_answers(batch: BatchRun, engine: Engine, plan: Plan) -> list[Record]:
-    kind, index = batch.task.kind, batch.batch_index
-    outputs = engine.answer(batch.asks, batch.condition, plan.sampling[kind], batch=index, sample=batch.sample)
-    return [
-        {**_row_identity(batch, ask), **vars(output), **vars(plan.graders[kind](output.text, ask.problem))}
-        for ask, output in zip(batch.asks, outputs, strict=True)
-    ]
-
-
-def _score_choices(batch: BatchRun, engine: Engine) -> list[Record]:
-    """Grades the most likely choice, and also records whether the most likely one per character is correct."""
-    rows = []
-    for ask, loglikelihoods in zip(batch.asks, engine.score_choices(batch.asks, batch.condition), strict=True):
-        gold, choices = int(ask.problem.gold), ask.problem.choices
-        by_length = [value / len(choice) for value, choice in zip(loglikelihoods, choices, strict=True)]
-        chosen, normalised = (max(range(len(scores)), key=scores.__getitem__) for scores in (loglikelihoods, by_length))
-        graded = {"loglikelihoods": loglikelihoods, "extracted": str(chosen), "correct": chosen == gold}
-        rows.append({**_row_identity(batch, ask), **graded, "correct_normalised": normalised == gold})
-    return rows
-
-
-def _row_identity(batch: BatchRun, ask: Ask) -> Record:
-    task, index, condition, sample = batch.key
-    return {"task": task, "condition": condition, "item": ask.problem.id, "sample": sample, "batch": index}
+        note(power_announcement(task.name, planned_power(len(task.problems), judged)))

@@ -1,1 +1,4 @@
-"""Measures and draws the effect of policies on the activated gate of a layer."""
+"""What a policy does to a layer's activated gate."""
+
+from armlet.inspection.result import Inspection as Inspection
+from armlet.inspection.run import inspect as inspect

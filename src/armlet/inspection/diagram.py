@@ -63,14 +63,15 @@ PARTS: tuple[DiagramPart, ...] = (
 """Every labelled part, in the order in which a token passes through."""
 
 
-def draw_layer(axes: Axes, *, layer: int, activation: str = "SiLU") -> None:
+def draw_layer(axes: Axes, *, layer: int | None, activation: str = "SiLU") -> None:
     """Draws a decoder layer with ARM between the activation, "SiLU" or "GELU", and the product.
 
-    layer: counted from 0; the title also counts from 1, as the paper does.
+    layer: counted from 0; the title also counts from 1, as the paper does. With None, it names no layer.
     """
     axes.set(xlim=(0, DIAGRAM_WIDTH), ylim=(0, DIAGRAM_HEIGHT), aspect="equal")
     axes.set_axis_off()
-    _draw_frame(axes, (0.14, 0.01, 6.87, DIAGRAM_HEIGHT - 0.01), f"Layer {layer + 1} (layer {layer} in code)", "none")
+    title = "A decoder layer" if layer is None else f"Layer {layer + 1} (layer {layer} in code)"
+    _draw_frame(axes, (0.14, 0.01, 6.87, DIAGRAM_HEIGHT - 0.01), title, "none")
     _draw_frame(axes, (4.08, LOW_LINE - 0.19, 6.37, HIGH_LINE + 0.33), "MLP", "#f3f3f3")
     look = {"arrowstyle": "-|>", "mutation_scale": 5, "lw": 0.7, "color": DIAGRAM_INK, "joinstyle": "miter"}
     for points in wires():

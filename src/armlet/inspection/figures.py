@@ -13,8 +13,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from armlet.inspection.diagram import DIAGRAM_INK, draw_layer
-from armlet.inspection.result import Panel
-from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
+from armlet.inspection.records import Panel
+from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, NotebookFigure, style
 from armlet.redistribution.order import MAD_TO_SIGMA
 
 BEFORE_FILL, GONE_FILL, ZOOM_FILL = "#d6d6d6", "#8c8c8c", "#f1f1f1"
@@ -31,7 +31,7 @@ Window = tuple[float, float]
 
 
 def draw_inspection(
-    panels: Sequence[Panel], *, title: str, layer: int, activation: str = "SiLU", axis: Window | None = None
+    panels: Sequence[Panel], *, title: str, layer: int | None, activation: str = "SiLU", axis: Window | None = None
 ) -> Figure:
     """Draws the layer, and below it the activated gate before and after each policy, on shared axes.
 
@@ -39,11 +39,11 @@ def draw_inspection(
     near zero, where most values are. Counts that are gone afterwards are darker. Arrows show the way of the values that
     move farthest (`flow`).
 
-    panels: one to three, with the same `before`; axis: the range of the upper row in units of the gate, extended to
-    include values outside it.
+    panels: one to three, with the same `before`; layer: None for values that are of no layer; axis: the range of the
+    upper row in units of the gate, extended to include values outside it.
     """
     with style():
-        figure = Figure(figsize=(7.2, 5.85), layout=ConstrainedLayoutEngine(wspace=0.06))
+        figure = NotebookFigure(figsize=(7.2, 5.85), layout=ConstrainedLayoutEngine(wspace=0.06))
         look = {"x": 0.01, "ha": "left", "fontsize": 9, "weight": "bold", "color": DIAGRAM_INK}
         # Dollar signs in a model's name do not start a formula.
         figure.suptitle(fill(title, TITLE_CHARACTERS), parse_math=False, **look)

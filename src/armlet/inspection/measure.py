@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from armlet.inspection.result import Effect, Inspection, Panel
+from armlet.inspection.records import Effect, GateSample, Panel
+from armlet.inspection.result import Inspection
 from armlet.layer.decoder import Layer1
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
@@ -34,15 +35,14 @@ def activated_gates(
             tick()
 
 
-def inspect_gates(
-    gates: Sequence[Tensor], policies: Sequence[Policy], *, scope: str = "token", seed: int = 0, layer: int = 0
-) -> Inspection:
+def inspect_gates(sample: GateSample, policies: Sequence[Policy], *, scope: str = "token", seed: int = 0) -> Inspection:
     """Redistributes each prompt's activated gate `[seq, width]` with each policy; measures it before and after.
 
     The keyed noise depends on seed and layer.
 
     Raises ArgumentError if there is no gate or no policy, or every scope contains NaN or Inf.
     """
+    gates = sample.gates
     if not gates or not policies:
         raise ArgumentError("inspect: at least one prompt and one policy are needed")
     finite = torch.cat([gate.float().isfinite().all(-1) for gate in gates])
@@ -51,10 +51,10 @@ def inspect_gates(
         finite = torch.cat([tokens.all().expand(len(tokens)) for tokens in finite.split(lengths)])
     if not finite.any():
         unit = "token" if scope == "token" else "prompt"
-        raise ArgumentError(f"inspect: every {unit} contains NaN or Inf; try another dtype, such as --dtype float32")
+        raise ArgumentError(f"inspect: every {unit} contains NaN or Inf; try another dtype, such as float32")
     before = torch.cat(list(gates))[finite].float()
     halfwidth, noise = near_zero_halfwidth(before), Noise(seed)
-    keys, measured = noise.keys(before.shape[1], layer), measure(before, halfwidth=halfwidth)
+    keys, measured = noise.keys(before.shape[1], sample.layer or 0), measure(before, halfwidth=halfwidth)
 
     def effect(policy: Policy) -> Effect:
         outcomes = [outcome(gate, policy, scope=scope, draw=drawer(gate, noise, None, keys)) for gate in gates]
@@ -64,5 +64,6 @@ def inspect_gates(
         panel, after = Panel(type(policy).__name__, detail(policy), *arrays), measure(values, halfwidth=halfwidth)
         return Effect(policy, panel, moved.double().mean().item(), after, difference(measured, after))
 
-    tokens, width = before.shape
-    return Inspection(tokens, width, int((~finite).sum()), measured, [effect(policy) for policy in policies])
+    tokens, width, passed = len(before), before.shape[1], int((~finite).sum())
+    effects = [effect(policy) for policy in policies]
+    return Inspection(sample, scope, seed, tokens, width, passed, measured, effects, sample.interrupted)

@@ -1,54 +1,74 @@
-"""The result of `armlet inspect`: measures of the gate before, and the effect of each policy."""
+"""The result of `inspect`: measures of the gate before, and the effect of each policy."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+from rich.table import Table
 
+from armlet.inspection.records import Effect, GateSample
+from armlet.inspection.tables import inspection_table
+from armlet.presentation.files import write_json
 from armlet.presentation.numbers import finite_or_none
-from armlet.redistribution.policies import settings
-from armlet.redistribution.rows import Policy
+from armlet.presentation.result import Result
+from armlet.redistribution.outward import limited_by_share
+from armlet.redistribution.policies import without_effect
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class Panel:
-    """The activated gate before and after one policy, as a figure needs it."""
+@dataclass(frozen=True, repr=False, eq=False)
+class Inspection(Result):
+    """The activated gate of one layer, or of a synthetic sample, and each policy's effect on it."""
 
-    name: str  # name of the policy, "Outward", "Inward" or "Transport"; it determines the colour
-    detail: str  # settings of the policy in a few words, such as "band 0.13, ceiling 0.995"
-    before: NDArray[np.floating]  # [n] finite values of all tokens, n > 0, the same in every panel of a figure
-    after: NDArray[np.floating]  # [n] values after the policy
-    moved: NDArray[np.bool_]  # [n], the positions that the policy changed
-
-
-@dataclass(frozen=True)
-class Effect:
-    """The effect of one policy."""
-
-    policy: Policy
-    panel: Panel  # the values before and after, [tokens · width], and which moved
-    share_moved: float  # fraction of all values
-    after: dict[str, float]  # `shape.measure` of the values after
-    difference: dict[str, float]  # after − before, for each measure
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        numbers = {"after": finite_or_none(self.after), "difference": finite_or_none(self.difference)}
-        return {"policy": self.policy.name, **settings(self.policy), "share_moved": self.share_moved, **numbers}
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """The activated gate of one layer, and each policy's effect on it."""
-
+    sample: GateSample
+    scope: str
+    seed: int  # seed of the keyed noise
     tokens: int  # number of measured tokens
     width: int  # values of each token
     passed: int  # tokens not measured because policies do not change scopes that contain NaN or Inf
     before: dict[str, float]  # `shape.measure` of the values before
     effects: list[Effect]  # one for each policy
+    interrupted: bool  # whether Ctrl-C left out prompts
 
     def to_dict(self) -> dict[str, object]:
         """For JSON; numbers that are not finite become None."""
-        size: dict[str, object] = {"tokens": self.tokens, "width": self.width, "passed": self.passed}
+        sample = self.sample
+        setting = {"source": sample.source, "layer": sample.layer, "scope": self.scope, "seed": self.seed}
+        run = {"prompts": len(sample.gates), "interrupted": self.interrupted}
+        size = {"tokens": self.tokens, "width": self.width, "passed": self.passed}
         policies = [effect.to_dict() for effect in self.effects]
-        return size | {"before": finite_or_none(self.before), "policies": policies}
+        return setting | run | size | {"before": finite_or_none(self.before), "policies": policies}
+
+    def tables(self) -> list[Table]:
+        """A row for each measure."""
+        return [inspection_table(self.before, self.effects, self._title())]
+
+    def sentences(self) -> list[str]:
+        """Settings of policies that had no effect."""
+        unused = [sentence for effect in self.effects for sentence in without_effect(effect.policy)]
+        limits = [limited_by_share(e.policy, e.share_moved, self.width) for e in self.effects if self.scope == "token"]
+        return [*unused, *(sentence for sentence in limits if sentence)]
+
+    def _title(self) -> str:
+        layer = "" if self.sample.layer is None else f", layer {self.sample.layer}"
+        title = f"activated gate of {self.sample.source}{layer}, {self.tokens} tokens, scope {self.scope}"
+        return title + (f"; {self.passed} tokens with NaN or Inf in their scope left out" if self.passed else "")
+
+    def figure(self) -> "Figure":
+        """The layer, and the distribution before and after each policy."""
+        from armlet.inspection.figures import draw_inspection
+
+        sample, panels = self.sample, [effect.panel for effect in self.effects]
+        title = f"Activated gate of {Path(sample.source).resolve().name}, {self.tokens} tokens"
+        place = {"layer": sample.layer, "activation": sample.activation, "axis": sample.axis}
+        return draw_inspection(panels, title=title, **place)
+
+    def save(self, directory: str | Path) -> list[Path]:
+        """Writes inspect.png, inspect.svg and inspect.json."""
+        from armlet.presentation.style import save
+
+        figure = save(self.figure(), directory, "inspect")
+        content = self.to_dict() | {"figure": [str(path) for path in figure]}
+        return [*figure, write_json(Path(directory, "inspect.json"), content)]

@@ -96,13 +96,14 @@ SLIDING = ("mistral", "phi3")  # every layer has the configuration's window; Non
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
-def read_options(config: Any, layer: int) -> Options:
+def read_options(config: Any, layer: int, option: str = "layer") -> Options:
     """The options of one layer, counted from 0, from a Hugging Face configuration or its part for text.
 
-    Raises UnsupportedModelError if `Layer1` does not cover the family or an option, ArgumentError without such a layer.
+    Raises UnsupportedModelError if `Layer1` does not cover the family or an option; ArgumentError, which names the
+    command's `option`, without such a layer.
     """
     text = config.get_text_config()
-    _check_covered(text, layer)
+    _check_covered(text, layer, option)
     sizes: dict[str, int] = {
         "d_model": text.hidden_size,
         "width": text.intermediate_size,
@@ -120,14 +121,15 @@ def read_options(config: Any, layer: int) -> Options:
     return Options(**options)
 
 
-def _check_covered(text: Any, layer: int) -> None:
+def _check_covered(text: Any, layer: int, option: str) -> None:
     if text.model_type not in FAMILIES:
         raise UnsupportedModelError(
             f"Layer1 does not cover {text.model_type!r}, only {', '.join(FAMILIES)}; attach() supports others, too"
         )
     whole = hasattr(layer, "__index__") and not isinstance(layer, bool)
     if not whole or layer not in range(text.num_hidden_layers):
-        raise ArgumentError(f"layer: {text.model_type} has layers 0 to {text.num_hidden_layers - 1}, found {layer!r}")
+        last = text.num_hidden_layers - 1
+        raise ArgumentError(f"{option}: {text.model_type} has layers 0 to {last}, found {layer!r}")
     if getattr(text, "qk_layernorm", False) or getattr(text, "use_bidirectional_attention", False):
         raise UnsupportedModelError(
             f"Layer1 does not cover {text.model_type} with qk_layernorm or use_bidirectional_attention"

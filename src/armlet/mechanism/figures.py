@@ -13,9 +13,10 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from armlet.mechanism.classes import CLASSES
+from armlet.mechanism.layers import LayerFindings, Setup
 from armlet.mechanism.measure import QUANTITIES, fit_affine
-from armlet.mechanism.result import NO_TREATMENT, ClassShare, Explanation, QuantityChange, treatment_of
-from armlet.presentation.style import COLOURS, GREY, style
+from armlet.mechanism.records import NO_TREATMENT, ClassShare, QuantityChange, treatment_of
+from armlet.presentation.style import COLOURS, GREY, NotebookFigure, style
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, Prompt
 
 WITHOUT, FILLED, CONTROL, FILLER_SHADE = "#0072B2", "#D55E00", "#7f7f7f", "#fbe3d6"
@@ -38,20 +39,19 @@ DRAWN_QUANTITIES = ("mass", "lambda", "r2", "shift", "gate_variance", "near_zero
 MAX_WORDS = 90  # largest number of words that are readable below an axis
 
 
-def draw_explanation(explanation: Explanation, heads: int) -> dict[str, Figure]:
-    """All figures by name; without "classes" if no token of a question comes after the filler."""
-    setup, first = explanation.setup, explanation.findings[0]
-    filler = setup.fillers[setup.example()]
-    figures = {
-        "attention": draw_attention(setup.prompts[0], filler, first.received, layer=first.layer),
-        "affine": draw_affine(filler, first.attention, layer=first.layer, heads=heads),
-        "counts": draw_counts(explanation.quantities, layer=first.layer),
-        "layers": draw_layers(explanation.quantities),
-    }
-    if explanation.classes:
+def draw_figure(
+    name: str, setup: Setup, first: LayerFindings, changes: Sequence[QuantityChange], shares: Sequence[ClassShare]
+) -> Figure:
+    """The figure of this name; `first` has the findings of the first measured layer."""
+    layer, filler = first.layer, setup.fillers[setup.example()]
+    if name == "attention":
+        return draw_attention(setup.prompts[0], filler, first.received, layer=layer)
+    if name == "affine":
+        return draw_affine(filler, first.attention, layer=layer, heads=first.heads)
+    if name == "classes":
         causes = (*(other for other in setup.fillers if other.count == filler.count), *setup.policies)
-        figures["classes"] = draw_classes(explanation.classes, [*map(treatment_of, causes)], layer=first.layer)
-    return figures
+        return draw_classes(shares, [*map(treatment_of, causes)], layer=layer)
+    return draw_counts(changes, layer=layer) if name == "counts" else draw_layers(changes)
 
 
 def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tensor], *, layer: int) -> Figure:
@@ -59,7 +59,7 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
     without, filled = (attention.numpy() for attention in received)
     filler_slice = slice(prompt.insert_at, prompt.insert_at + filler.count)
     with style():
-        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+        figure = NotebookFigure(figsize=(7.2, 4.4), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharey=True)
         title = f"Attention that a token receives from the prompt's own later tokens, layer {layer}, mean over heads"
         figure.suptitle(title, fontsize=9)
@@ -72,6 +72,7 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
             upper.set_xticks(range(len(words)), words, rotation=90, fontsize=5, parse_math=False)
         lower.axvspan(filler_slice.start - 0.5, filler_slice.stop - 0.5, color=FILLER_SHADE, lw=0, label="filler")
         lower.plot(filled, color=FILLED, **dots)
+        upper.set_xlabel("token of the prompt")
         lower.set_xlabel("token, including the filler")
         for axes in (upper, lower):
             axes.set(yscale="log", ylabel="attention (log)")
@@ -89,7 +90,7 @@ def draw_affine(filler: Filler, attention: tuple[Tensor, Tensor], *, layer: int,
     share, fitted = sizes**2 / (sizes**2).sum(), fit.scale * before + fit.shift
     a, b, c = ((values.numpy() - stacked.mean(axis=0)) @ directions[:2].T for values in (before, after, fitted))
     with style():
-        figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+        figure = NotebookFigure(figsize=(4.6, 4.2), layout="constrained")
         axes = figure.subplots()
         axes.quiver(*a.T, *(b - a).T, angles="xy", scale_units="xy", scale=1, color="#bbbbbb", width=0.0025, zorder=1)
         axes.scatter(*a.T, s=14, color=WITHOUT, label="A, without filler", zorder=2)
@@ -108,13 +109,14 @@ def draw_counts(changes: Sequence[QuantityChange], *, layer: int) -> Figure:
     kinds, max_count = list(dict.fromkeys(change.filler for change in changes)), max(change.count for change in changes)
     colours = dict(zip(kinds, cycle((FILLED, *OTHER_FILLERS)), strict=False)) | {RANDOM_SENTENCE: CONTROL}
     with style():
-        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+        figure = NotebookFigure(figsize=(7.2, 3.6), layout="constrained")
         figure.suptitle(f"Effect of filler in layer {layer} by number of tokens (95 % intervals)", fontsize=9)
         for axes, quantity in zip(figure.subplots(2, 4).flat, DRAWN_QUANTITIES, strict=True):
             selected = [change for change in changes if (change.layer, change.quantity) == (layer, quantity)]
             for kind in kinds:
                 _draw_line(axes, [change for change in selected if change.filler == kind], colours[kind])
-            axes.set_title(QUANTITY_NAMES[quantity].replace("\n", " "), fontsize=7)
+            axes.set_ylabel(QUANTITY_NAMES[quantity])
+            axes.set_xlabel("filler tokens")
             axes.set_xlim(0, 1.05 * max_count)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         handles = [Line2D([], [], color=colours[kind], label=_kind_name(kind)) for kind in kinds]
@@ -130,15 +132,16 @@ def draw_layers(changes: Sequence[QuantityChange]) -> Figure:
     kinds = list(dict.fromkeys(change.filler for change in changes))
     count, rows = max(change.count for change in changes), len({change.layer for change in changes})
     with style():
-        figure = Figure(figsize=(3.6 * len(kinds), 1.5 + 0.17 * rows), layout="constrained")
+        figure = NotebookFigure(figsize=(3.6 * len(kinds), 1.5 + 0.17 * rows), layout="constrained")
         figure.suptitle(
             "Values with filler. Red: increase, blue: decrease, pale: smaller than others in the column,\n"
-            "grey: the interval of the change contains 0, or there is nothing to compare with",
+            "grey: the interval of the change contains 0, or there is none",
             fontsize=8,
         )
         for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True), kinds, strict=True):
             _draw_cells(axes, [c for c in changes if (c.filler, c.count) == (kind, count)], changes)
             axes.set_title(f"{count} tokens, {_kind_name(kind)}", fontsize=8)
+        figure.supxlabel("quantity", fontsize=7)
         figure.supylabel("layer", fontsize=7)
         return figure
 
@@ -165,11 +168,11 @@ def _shade(cell: QuantityChange, changes: Sequence[QuantityChange]) -> float:
 
 
 def _draw_line(axes: Axes, changes: Sequence[QuantityChange], colour: str) -> None:
-    """Draws one quantity of one filler by count, starting at the baseline if there is one."""
+    """Draws one quantity of one filler by count, starting at the baseline if there is one; intervals as a band."""
     without = changes[0].without
     base = 0.0 if isnan(without) else without
     points = [] if isnan(without) else [(0, without, without, without)]
-    points += [(c.count, c.filled, c.low + base, c.high + base) for c in changes if not isnan(c.low)]
+    points += [(c.count, c.filled, c.low + base, c.high + base) for c in changes if not isnan(c.filled)]
     if points:
         counts, values, low, high = zip(*points, strict=True)
         axes.plot(counts, values, color=colour, lw=1, marker=".", ms=4)
@@ -182,7 +185,7 @@ def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, lay
     names = [name for name in CLASSES if (name, NO_TREATMENT) in cells]
     width = 0.8 / (1 + len(treatments))
     with style():
-        figure = Figure(figsize=(5.6, 3.2), layout="constrained")
+        figure = NotebookFigure(figsize=(5.6, 3.2), layout="constrained")
         axes = figure.subplots()
         for index, treatment in enumerate([NO_TREATMENT, *treatments]):
             middle = np.arange(len(names)) + (index + 0.5) * width - 0.4
@@ -191,7 +194,8 @@ def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, lay
             axes.bar(middle, heights, width, color=_treatment_colour(treatment), label=_escaped(treatment))
             axes.vlines(middle, low, high, color="black", lw=0.6)
         axes.set_xticks(range(len(names)), [_class_label(cells[name, NO_TREATMENT]) for name in names])
-        axes.set(ylabel="near-zero share", title=f"Near-zero share by class of token, layer {layer} (95 % intervals)")
+        axes.set(xlabel="class of token", ylabel="near-zero share")
+        axes.set(title=f"Near-zero share by class of token, layer {layer} (95 % intervals)")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return figure
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,7 +35,11 @@ class Setup:
     fillers: Sequence[Filler]  # the conditions to compare with the baseline
     tokens: Sequence[Sequence[Tensor]]  # for each prompt, the tokens [count] of each filler
     policies: Sequence[Policy]  # policies for which the near-zero share after ARM is measured, without filler
-    seed: int = 0  # seed of ARM's keyed noise and of the bootstrap
+    seed: int  # seed of the random sentences, of ARM's keyed noise and of the bootstrap
+    questions: Sequence[str]
+    system: str
+    position: Position  # where the fillers are inserted
+    descriptions: Sequence[dict[str, Any]]  # `describe_filler` of each filler in the first prompt
 
     def example(self) -> int:
         """The index of the filler that the figures show: the first kind, at its last count."""
@@ -53,13 +57,12 @@ class Setup:
             names += [kinds[index] if index in question else "" for index in range(prompt.insert_at, len(kinds))]
         return np.array(names)
 
-    def to_dict(self, tokenizer: "PreTrainedTokenizerBase") -> dict[str, object]:
-        """For JSON, with the tokens that each filler has in the first prompt."""
-        pairs = zip(self.fillers, self.tokens[0], strict=True)
-        fillers = [describe_filler(tokenizer, filler, tokens) for filler, tokens in pairs]
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        texts = {"system": self.system, "position": self.position, "questions": [*self.questions]}
+        run = {"seed": self.seed, "tokens": len(self.prompt_of_tokens()), "quantities": QUANTITIES}
         policies = [{"policy": policy.name, **settings(policy)} for policy in self.policies]
-        run: dict[str, object] = {"seed": self.seed, "tokens": len(self.prompt_of_tokens()), "quantities": QUANTITIES}
-        return run | {"fillers": fillers, "policies": policies}
+        return {**texts, **run, "fillers": [*self.descriptions], "policies": policies}
 
 
 def make_setup(
@@ -79,10 +82,12 @@ def make_setup(
     for prompt, question in zip(prompts, questions, strict=True):
         if prompt.insert_at + MIN_TOKENS_AFTER > len(prompt.ids):
             reason = f"fewer than {MIN_TOKENS_AFTER} tokens come after a filler"
-            raise ArgumentError(f"--position: {reason} at {position!r} in {question!r}")
+            raise ArgumentError(f"position: {reason} at {position!r} in {question!r}")
     indices = range(len(prompts))
     tokens = [[filler_tokens(tokenizer, filler, seed=seed, prompt=index) for filler in fillers] for index in indices]
-    return Setup(prompts, fillers, tokens, policies, seed)
+    pairs = zip(fillers, tokens[0], strict=True)
+    descriptions = [describe_filler(tokenizer, filler, ids) for filler, ids in pairs]
+    return Setup(prompts, fillers, tokens, policies, seed, questions, system, position, descriptions)
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ class LayerFindings:
     treated: list[FloatArray]  # for each policy, the near-zero share after ARM
     received: tuple[Tensor, Tensor]  # `View.received` of the first prompt, without filler and with `Setup.example`
     attention: tuple[Tensor, Tensor]  # `View.attention` of the first prompt, likewise
+    heads: int  # number of attention heads
 
 
 def measure_layers(
@@ -134,7 +140,8 @@ def _measure_prompt(layer: Layer1, prompt: Prompt, hidden: list[Tensor], setup: 
     treated = [near_zero_after(without, halfwidth, arm, prompt.insert_at) for arm in arms]
     example = filled[setup.example()]
     figure_data = (without.received, example.received), (without.attention, example.attention)
-    return LayerFindings(options.layer, measure_gate(without, halfwidth), quantities, treated, *figure_data)
+    gate = measure_gate(without, halfwidth)
+    return LayerFindings(options.layer, gate, quantities, treated, *figure_data, options.heads)
 
 
 def _views(layer: Layer1, prompt: Prompt, hidden: list[Tensor], counts: Sequence[int]) -> list[View]:
@@ -145,7 +152,7 @@ def _views(layer: Layer1, prompt: Prompt, hidden: list[Tensor], counts: Sequence
             hidden[index], trace = layer(hidden[index], trace=True)
         views.append(view(trace, prompt, count))
         if not views[-1].activated.isfinite().all():
-            advice = "try another dtype, such as --dtype float32"
+            advice = "try another dtype, such as float32"
             raise ArgumentError(f"explain: layer {layer.options.layer} returned NaN or Inf; {advice}")
     return views
 

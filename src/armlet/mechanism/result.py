@@ -1,159 +1,130 @@
-"""The result of `armlet explain`: a record for each quantity and each class of tokens, with paired intervals."""
+"""The result of `explain`: what filler tokens do in each layer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan, nan
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+from rich.table import Table
 
-from armlet.mechanism.classes import CLASSES
 from armlet.mechanism.layers import LayerFindings, Setup
-from armlet.mechanism.measure import QUANTITIES
-from armlet.presentation.numbers import finite_or_none
-from armlet.prompts.fillers import RANDOM_SENTENCE, Filler
-from armlet.redistribution.policies import detail
-from armlet.redistribution.rows import Policy
-from armlet.statistics import FloatArray
-from armlet.statistics.intervals import draw_weights, percentile_interval, resample_means
+from armlet.mechanism.records import ClassShare, QuantityChange
+from armlet.mechanism.tables import classes_table, quantities_table
+from armlet.presentation.files import csv_text, write_json, write_text
+from armlet.presentation.result import Result
+from armlet.prompts.fillers import RANDOM_SENTENCE
+from armlet.redistribution.errors import ArgumentError
 
-NO_TREATMENT = "as it is"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-UNFILLED = {"mass": 1.0, "lambda": 1.0, "shift": 0.0}
-"""Values of the attention quantities without filler; the other attention quantities are not defined without it."""
-
-JSON_KEYS = {"filled": "with", "name": "class"}  # keys in JSON and CSV that are not valid as names of Python fields
+FIGURES = ("attention", "affine", "counts", "layers", "classes")
+MAX_LAYERS_SHOWN = 4  # of more selected layers, only the first and the last have tables
 
 
-@dataclass(frozen=True)
-class LayerRecord:
-    """Means in one layer, with an interval; NaN if they are not defined."""
+@dataclass(frozen=True, repr=False, eq=False)
+class Explanation(Result):
+    """The effect of each filler in each measured layer, at least one, with 95 % intervals over prompts."""
 
-    layer: int
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON and CSV: None in place of NaN."""
-        return finite_or_none({JSON_KEYS.get(name, name): value for name, value in vars(self).items()})
-
-
-@dataclass(frozen=True)
-class QuantityChange(LayerRecord):
-    """The means of one quantity without and with filler."""
-
-    filler: str  # kind of the filler
-    count: int  # number of filler tokens
-    quantity: str  # one of `QUANTITIES`
-    without: float
-    filled: float
-    change: float  # filled − without
-    interval_of: str  # "change" if `low` and `high` bound the change; "value" if there is no value without filler
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class ClassShare(LayerRecord):
-    """The mean near-zero share of one class of tokens.
-
-    Without treatment it is compared with the class "other", after a treatment with the same class untreated.
-    """
-
-    name: str  # one of `CLASSES`
-    tokens: int  # number of tokens in this class
-    treatment: str  # `NO_TREATMENT`, or the name that `treatment_of` returns for the filler or policy
-    share: float
-    share_low: float
-    share_high: float
-    against: str  # name of the reference: "other" or `NO_TREATMENT`
-    reference: float  # mean of the reference
-    change: float  # share − reference
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """All findings of a run: its setup, the findings of each layer (at least one), and the records, layer by layer."""
-
+    source: str  # name of the model
+    dtype: str  # dtype asked for; "auto" is the model's
     setup: Setup
-    findings: Sequence[LayerFindings]
-    quantities: list[QuantityChange]
-    classes: list[ClassShare]
+    findings: Sequence[LayerFindings]  # by layer, ascending
+    quantities: list[QuantityChange]  # a record for each layer, filler and quantity
+    classes: list[ClassShare]  # for each layer, class of tokens and treatment; empty if no such token is measured
+    selected: bool  # whether layers were selected; False if all were measured
+    interrupted: bool  # whether Ctrl-C left out layers
+
+    @property
+    def layers(self) -> list[int]:
+        """The measured layers, ascending."""
+        return [findings.layer for findings in self.findings]
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The names of the figures; without "classes" if no token of a question comes after the filler."""
+        return FIGURES if self.classes else FIGURES[:-1]
 
     def to_dict(self) -> dict[str, object]:
         """For JSON: all records, and the attention that each token of the first prompt receives, as in the figure."""
+        run = {"layers": self.layers, "interrupted": self.interrupted, "attention": self._attention()}
+        rows, classes = ([record.to_dict() for record in records] for records in (self.quantities, self.classes))
+        model = {"source": self.source, "dtype": self.dtype}
+        return {**model, **self.setup.to_dict(), **run, "rows": rows, "classes": classes}
+
+    def _attention(self) -> dict[str, object]:
         setup, first = self.setup, self.findings[0]
         prompt, filler = setup.prompts[0], setup.fillers[setup.example()]
         # NaN for the last token, because no later token attends to it.
         without, filled = ([None if isnan(number) else number for number in s.tolist()] for s in first.received)
         place = {"layer": first.layer, "filler": filler.kind, "count": filler.count, "at": prompt.insert_at}
-        return {
-            "attention": place | {"words": prompt.words, "without": without, "with": filled},
-            "rows": [change.to_dict() for change in self.quantities],
-            "classes": [share.to_dict() for share in self.classes],
-        }
+        return {**place, "words": prompt.words, "without": without, "with": filled}
 
+    def tables(self, layer: int | None = None) -> list[Table]:
+        """A table for each filler and one for the classes of tokens, at the highest count.
 
-def summarise(findings: Sequence[LayerFindings], setup: Setup) -> Explanation:
-    """Computes the means of every layer, with paired bootstrap intervals from one set of resamples."""
-    weights = draw_weights(setup.prompt_of_tokens(), seed=setup.seed)
-    changes = [change for layer in findings for change in quantity_changes(layer, setup.fillers, weights)]
-    shares = [share for layer in findings for share in class_shares(layer, setup, weights)]
-    return Explanation(setup, findings, changes, shares)
+        Without `layer`, of the layers that the command shows: of all layers the first; of up to four selected ones
+        each; of more the first and the last.
 
+        Raises ArgumentError for a layer that was not measured.
+        """
+        if layer is not None and layer not in self.layers:
+            raise ArgumentError(f"layer: expected one of {', '.join(map(str, self.layers))}, found {layer!r}")
+        shown = self._shown_layers() if layer is None else [layer]
+        return [table for index in shown for table in self._layer_tables(index)]
 
-def quantity_changes(findings: LayerFindings, fillers: Sequence[Filler], weights: FloatArray) -> list[QuantityChange]:
-    """A record for each filler and each of `QUANTITIES`; weights: `[resamples, tokens]` from `draw_weights`."""
-    before = {name: findings.without.get(name, UNFILLED.get(name, nan)) for name in QUANTITIES}
-    without = np.array([np.mean(before[name]) for name in QUANTITIES])
-    records: list[QuantityChange] = []
-    for filler, filled in zip(fillers, findings.filled, strict=True):
-        changes = np.stack([filled[name] - np.nan_to_num(before[name]) for name in QUANTITIES], axis=1)
-        values = np.array([filled[name].mean() for name in QUANTITIES])
-        table = np.vstack([without, values, values - without, percentile_interval(resample_means(changes, weights))])
-        table[~np.isfinite(table)] = nan
-        for name, (baseline, value, change, low, high) in zip(QUANTITIES, table.T.tolist(), strict=True):
-            interval_of = "value" if isnan(baseline) else "change"
-            place = (findings.layer, filler.kind, filler.count, name)
-            records.append(QuantityChange(*place, baseline, value, change, interval_of, low, high))
-    return records
+    def _shown_layers(self) -> list[int]:
+        if not self.selected:
+            return self.layers[:1]
+        return self.layers if len(self.layers) <= MAX_LAYERS_SHOWN else [self.layers[0], self.layers[-1]]
 
+    def _layer_tables(self, layer: int) -> list[Table]:
+        place, setup = f"{self.source}, layer {layer}", self.setup
+        changes = [change for change in self.quantities if change.layer == layer]
+        kinds = [kind for kind in dict.fromkeys(f.kind for f in setup.fillers) if kind != RANDOM_SENTENCE]
+        tables = [quantities_table(setup, changes, kind, place) for kind in kinds or [RANDOM_SENTENCE]]
+        shares = [share for share in self.classes if share.layer == layer]
+        return [*tables, classes_table(setup, shares, place)] if shares else tables
 
-def class_shares(findings: LayerFindings, setup: Setup, weights: FloatArray) -> list[ClassShare]:
-    """For each class of the questions' tokens, a record without treatment and one for each filler and policy."""
-    classes, before = setup.classes(), findings.without["near_zero"]
-    treatments = [treatment_of(cause) for cause in (*setup.fillers, *setup.policies)]
-    after = [*(filled["near_zero"] for filled in findings.filled), *findings.treated]
-    records: list[ClassShare] = []
-    other = _share_means(before, classes == "other", weights)
-    for name in CLASSES:
-        in_class = classes == name
-        if not in_class.any():
-            continue
-        untreated = _share_means(before, in_class, weights)
-        comparisons = [(NO_TREATMENT, untreated, "other", other)]
-        for treatment, shares in zip(treatments, after, strict=True):
-            comparisons.append((treatment, _share_means(shares, in_class, weights), NO_TREATMENT, untreated))
-        for treatment, means, against, reference in comparisons:
-            numbers = *_estimate(means), against, float(reference[0]), *_estimate(means - reference)
-            records.append(ClassShare(findings.layer, name, int(in_class.sum()), treatment, *numbers))
-    return records
+    def sentences(self) -> list[str]:
+        """Which layers have no table, and why there may be no classes."""
+        layers, shown = self.layers, self._shown_layers()
+        no_classes = "no word of a question follows the filler, so there are no classes to compare"
+        sentences = [] if self.classes else [no_classes]
+        if len(shown) < len(layers):
+            names = " and ".join(map(str, shown))
+            sentences.append(f"tables: layer {names}; explain.csv has all {len(layers)} measured layers")
+        return sentences
 
+    def figure(self, name: str = "counts") -> "Figure":
+        """One of the figures: "attention", "affine", "counts", "layers" or "classes".
 
-def treatment_of(cause: Filler | Policy) -> str:
-    """The name of a filler or policy in `ClassShare.treatment`."""
-    if isinstance(cause, Filler):
-        return f"{cause.count} × {cause.kind if cause.kind == RANDOM_SENTENCE else repr(cause.kind)}"
-    return f"{type(cause).__name__}, {detail(cause)}"
+        "counts" shows quantities against the number of filler tokens; "layers" a value for each layer and quantity. All
+        but "layers" are of the first measured layer.
 
+        Raises ArgumentError for another name, or for "classes" if no token of a question comes after the filler.
+        """
+        from armlet.mechanism.figures import draw_figure
 
-def _share_means(shares: FloatArray, mask: NDArray[np.bool_], weights: FloatArray) -> FloatArray:
-    """The mean over the masked tokens, followed by the mean of each resample: `[1 + resamples]`."""
-    mean = shares[mask].mean() if mask.any() else nan
-    return np.append(mean, resample_means(shares[mask, None], weights[:, mask]))
+        if name not in self.figures:
+            raise ArgumentError(f"figure: expected one of {', '.join(self.figures)}, found {name!r}")
+        return draw_figure(name, self.setup, self.findings[0], self.quantities, self.classes)
 
+    def save(self, directory: str | Path) -> list[Path]:
+        """Writes each figure as explain-NAME.png and .svg, explain.json, explain.csv and explain-classes.csv.
 
-def _estimate(means: FloatArray) -> tuple[float, float, float]:
-    """The mean and its interval, from the result of `_share_means`."""
-    low, high = percentile_interval(means[1:, None])[:, 0]
-    return float(means[0]), float(low), float(high)
+        Without classes of tokens there is neither their figure nor their table.
+        """
+        from armlet.presentation.style import save
+
+        folder = Path(directory)
+        figures = [folder / f"explain-{name}.{kind}" for name in self.figures for kind in ("png", "svg")]
+        content = self.to_dict() | {"figures": [str(path) for path in figures]}
+        paths = [*figures, write_json(folder / "explain.json", content)]
+        for stem, records in {"explain": self.quantities, "explain-classes": self.classes}.items():
+            if records:
+                paths.append(write_text(folder / f"{stem}.csv", csv_text([record.to_dict() for record in records])))
+        for name in self.figures:  # last, so that the numbers are kept if drawing fails
+            save(self.figure(name), folder, f"explain-{name}")
+        return paths

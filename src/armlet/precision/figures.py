@@ -8,29 +8,29 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from armlet.precision.choice import COMPANDED, CONTRACT, EXPANDED, ROUNDED
-from armlet.precision.findings import LayerRow, MethodRow, rows_with
+from armlet.precision.rows import LayerRow, MethodRow, rows_with
 from armlet.precision.schemes import REFERENCES
 from armlet.precision.tables import STATIC, short_perplexity
-from armlet.presentation.style import COLOURS, GREY, style
+from armlet.presentation.style import COLOURS, GREY, NotebookFigure, style
 
 METHOD_COLOURS = {ROUNDED: "#333333", "Hadamard rotation": "#E69F00", COMPANDED: COLOURS["Inward"], CONTRACT: "#009E73"}
 """Methods with their own colour; only these are drawn by layer."""
 
 SCHEME_COLOURS = ("#333333", "#CC79A7")  # colours of `REFERENCES`
 
-PANELS: dict[str, tuple[str, Literal["linear", "log", "symlog"], float]] = {
-    "sqnr": ("SQNR (dB)", "linear", 1),
-    "max_over_median": ("max / median of quantised values", "log", 1),
-    "kurtosis": ("excess kurtosis of quantised values", "symlog", 1),
-    "saturated": ("saturated share, static range", "symlog", 1e-6),
+PANELS: dict[str, tuple[str, str, Literal["linear", "log", "symlog"], float]] = {
+    "sqnr": ("error of rounding", "SQNR (dB)", "linear", 1),
+    "max_over_median": ("quantised values", "max / median", "log", 1),
+    "kurtosis": ("quantised values", "excess kurtosis", "symlog", 1),
+    "saturated": ("quantised values, static range", "saturated share", "symlog", 1e-6),
 }
-"""Title and scale of each measure, and the value below which a symlog scale is linear."""
+"""Title, label and scale of each measure, and the value below which a symlog scale is linear."""
 
 
 def draw_precision(rows: Sequence[MethodRow], layers: Sequence[LayerRow]) -> Figure:
     """Draws perplexities at the two reference schemes, and below them the damage and four measures of each layer."""
     with style():
-        figure = Figure(figsize=(7.2, 5.6), layout="constrained")
+        figure = NotebookFigure(figsize=(7.2, 5.6), layout="constrained")
         upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.1), squeeze=False).flat
         _draw_methods(upper, rows)
         _draw_layers(lower, rows, layers)
@@ -41,7 +41,9 @@ def _draw_methods(figure: SubFigure, rows: Sequence[MethodRow]) -> None:
     full = rows[0].perplexity
     by_scheme = {scheme: methods for scheme in REFERENCES if (methods := rows_with(rows, scheme))}
     signs = f"dotted: full precision, {short_perplexity(full)}; hollow: no integer matmul"
-    figure.suptitle(f"Held-out perplexity by method (log), with 95 % intervals\n{signs}", fontsize=8)
+    figure.suptitle(f"Held-out perplexity by method, with 95 % intervals\n{signs}", fontsize=8)
+    figure.supxlabel("perplexity (log)", fontsize=7)
+    figure.supylabel("method", fontsize=7)
     panels = figure.subplots(1, max(len(by_scheme), 1), squeeze=False).flat
     for axes, (scheme, methods) in zip(panels, by_scheme.items(), strict=False):
         _draw_perplexities(axes, sorted(methods.values(), key=lambda row: row.perplexity, reverse=True), full)
@@ -98,12 +100,13 @@ def _draw_damage(axes: Axes, layers: Sequence[LayerRow]) -> None:
         axes.plot([row.layer for row in layers], rises, color=colour, lw=0.9, marker=".", ms=3, label=label)
     axes.set_yscale("symlog", linthresh=1e-3)
     axes.set_ylim(bottom=0)
-    axes.set_title("rise of perplexity, one layer rounded (≤ 0 at 0)", fontsize=7)
+    axes.set_title("one layer rounded (≤ 0 at 0)", fontsize=7)
+    axes.set_ylabel("rise of perplexity")
 
 
 def _draw_measure(axes: Axes, rows: Sequence[MethodRow], name: str) -> None:
     """Draws a measure of each method by layer, at int8 per tensor, or at a static range for saturation."""
-    title, scale, linear = PANELS[name]
+    title, label, scale, linear = PANELS[name]
     for method, row in rows_with(rows, STATIC if name == "saturated" else REFERENCES[0]).items():
         if colour := METHOD_COLOURS.get(method):
             points = [(n, value) for n, stats in row.outcome.layers.items() if (value := stats.get(name)) is not None]
@@ -112,3 +115,4 @@ def _draw_measure(axes: Axes, rows: Sequence[MethodRow], name: str) -> None:
     axes.set_yscale(scale, **({"linthresh": linear} if scale == "symlog" else {}))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_title(title, fontsize=7)
+    axes.set_ylabel(label)

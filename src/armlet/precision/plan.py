@@ -1,132 +1,119 @@
-"""The plan of a run of `armlet quantize`: its options, the loaded model with its two texts, and its manifest."""
+"""The plan of a run of `quantize`: its options, the loaded model with its two texts, and its manifest."""
 
 import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
-import torch
 from torch import Tensor
-from torch.nn import functional
+from typer import Option
 
-from armlet.checkpoints.identity import ABACUS, fingerprint, model_folder
-from armlet.checkpoints.pretrained import load, parse_dtype
-from armlet.precision.measure import CALIBRATION, HELD_OUT, Bench
+from armlet.attachment.attached import refuse_attached
+from armlet.checkpoints.folder import ABACUS
+from armlet.checkpoints.given import Model, NamedModel, load_or_use
+from armlet.checkpoints.pretrained import parse_dtype
+from armlet.precision.measure import Bench
+from armlet.precision.texts import EQUALS, PASSAGES, cut_text, problem_texts, read_text
+from armlet.presentation.options import OptionGroup
 from armlet.redistribution.errors import ArgumentError
+from armlet.runs.folder import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PASSAGES = Path(__file__).with_name("passages.txt")  # the built-in text: prose written for this purpose
-EQUALS = "?"  # the token between a problem of abacus and its answer
-
-AbacusProblem = Callable[[int, Literal["train", "test"]], str]
-"""Returns the abacus problem with this index in a split, followed by `EQUALS` and its worked answer."""
+GIVEN_TEXT = "a text"  # in results, in place of the name of a file
 
 
 @dataclass(frozen=True)
-class PrecisionPlan:
-    """The options of a run.
+class PrecisionOptions(OptionGroup):
+    """The text, and the cost and the site that are allowed for contracting."""
 
-    `limit` is the fraction by which a contraction may raise the unrounded model's perplexity on calibration text.
-    """
+    data: Annotated[Path | None, Option(help="A text in UTF-8; a small built-in one by default.")] = None
+    windows: Annotated[int, Option(min=2, help="Number of held-out windows, from the text's beginning.")] = 24
+    tokens: Annotated[int, Option(min=2, help="Number of tokens of a window.")] = 48
+    calibration: Annotated[int, Option(min=1, help="Number of windows to choose settings by, from the text's end.")] = 4
+    limit: Annotated[
+        float,
+        Option(
+            min=0,
+            max=1,
+            help="Maximum cost of contracting without rounding, as a share of the perplexity on calibration text.",
+        ),
+    ] = 0.01
+    site: Annotated[
+        Literal["gate", "product"] | None,
+        Option(
+            help="Contract only at gate (as vLLM serves it) or only at product (down's input); at either by default."
+        ),
+    ] = None
 
-    model: str  # a folder, a hub id, or abacus
-    data: Path | None  # a UTF-8 text file; None for the built-in text, or for problems if the model is abacus
-    windows: int  # number of held-out windows
-    tokens: int  # tokens per window
-    calibration: int  # number of calibration windows
-    limit: float
-    site: str | None  # the only site allowed for a contraction; None for either
-    seed: int  # seed of the bootstrap
-    dtype: str  # dtype of the weights, or auto
-    device: str | None  # None for the CPU
-
-    def options(self) -> dict[str, object]:
+    def measured(self) -> dict[str, object]:
         """The options that determine what is measured, for the manifest and the result."""
         return {name: getattr(self, name) for name in ("windows", "tokens", "calibration", "limit", "site")}
 
 
-def load_bench(plan: PrecisionPlan, problem: AbacusProblem) -> tuple[Bench, dict[str, object]]:
+@dataclass(frozen=True)
+class PrecisionPlan(PrecisionOptions):
+    """The options of a run, with a text that is no file, and the seed of the bootstrap."""
+
+    text: str | None = None
+    seed: Annotated[int, Option(min=0, max=2**63 - 1)] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, kind in (("data", Path), ("text", str)):
+            if not isinstance(getattr(self, name), kind | None):
+                raise ArgumentError(f"{name}: expected a {kind.__name__}, found {type(getattr(self, name)).__name__}")
+        if self.data is not None and self.text is not None:
+            raise ArgumentError("data, text: expected a file or the text itself, found both")
+
+    def read(self) -> str | None:
+        """The given text; None for the built-in one."""
+        return self.text if self.data is None else read_text(self.data)
+
+    def origin(self) -> str | None:
+        """The text's file, or `GIVEN_TEXT`; None for the built-in one."""
+        return str(self.data) if self.data else None if self.text is None else GIVEN_TEXT
+
+
+def load_bench(
+    plan: PrecisionPlan, model: Model, tokenizer: "PreTrainedTokenizerBase | None", *, dtype: str, device: str | None
+) -> tuple[Bench, Record]:
     """Returns the model with its texts, and the manifest, which has everything that affects the settings and losses.
 
-    Abacus is measured on problems because it was not trained on prose.
-
-    Raises:
-        ArgumentError: the text, the dtype or the number of tokens is not suitable.
-        CheckpointError: the model cannot be loaded.
+    Raises the errors of `armlet.precision.quantize` about its arguments and the model.
     """
-    uses_problems = plan.model == ABACUS and plan.data is None
-    text = "" if uses_problems else _read_text(plan.data or PASSAGES)
-    parse_dtype(plan.dtype)
-    folder = model_folder(plan.model)
-    model, tokenizer = load(str(folder), dtype=plan.dtype, device=plan.device)
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or plan.tokens
-    if plan.tokens > longest:
-        raise ArgumentError(f"--tokens: expected at most {longest:,}, the model's context, found {plan.tokens:,}")
-    # Abacus was not trained to predict questions, so only tokens after the question mark count.
-    after = cast(int, tokenizer.convert_tokens_to_ids(EQUALS)) if uses_problems else None
-    if after is not None:
-        texts = _problem_texts(plan, tokenizer, problem, after)
-    else:
-        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        texts = cut(ids, plan.windows, plan.calibration, plan.tokens, cast("int | None", tokenizer.bos_token_id))
-    bench = Bench(model, {name: ids.to(model.device) for name, ids in texts.items()}, after)
+    text = plan.read()  # before anything slow
+    parse_dtype(dtype)
+    opened = load_or_use(model, tokenizer, dtype=dtype, device=device)
+    refuse_attached(opened.model, "quantize")
+    texts, after = _windows(plan, opened, text)
+    bench = Bench(opened.model, {name: ids.to(opened.model.device) for name, ids in texts.items()}, after)
+    identity = opened.fingerprint
     hashes = {name: hashlib.sha256(str(ids.tolist()).encode()).hexdigest() for name, ids in texts.items()}
-    engine = {"model": plan.model, "sha256": fingerprint(folder), "device": str(model.device), "dtype": bench.dtype}
+    data = plan.data.name if plan.data else plan.origin()
     return bench, {
-        "engine": engine,
-        "tasks": [{"name": "quantize", "data": plan.data and plan.data.name, "sha256": hashes}],
-        **plan.options(),
+        "engine": {"model": opened.name, "sha256": identity, "device": str(opened.model.device), "dtype": bench.dtype},
+        "tasks": [{"name": "quantize", "data": data, "sha256": hashes}],
+        **plan.measured(),
         "versions": {name: metadata.version(name) for name in ("armlet", "torch", "transformers", "tokenizers")},
     }
 
 
-def _read_text(data: Path) -> str:
-    try:
-        return data.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ArgumentError(f"--data: {data} cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError:
-        raise ArgumentError(f"--data: {data} is not a UTF-8 text") from None
+def _windows(plan: PrecisionPlan, opened: NamedModel, text: str | None) -> tuple[dict[str, Tensor], int | None]:
+    """The texts as token ids `[windows, tokens]`, and `after` of `Bench`.
 
-
-def cut(ids: Sequence[int], windows: int, calibration: int, tokens: int, first: int | None) -> dict[str, Tensor]:
-    """Cuts held-out windows from the beginning of a text and calibration windows from its end, without overlap.
-
-    Unless `first` is None, each window begins with that token and loses its last one.
-
-    Raises ArgumentError if the text is too short.
+    Abacus is measured on problems because it was not trained on prose. It was not trained to predict questions either,
+    so only tokens after the question mark count.
     """
-    needed = (windows + calibration) * tokens
-    if len(ids) < needed:
-        raise ArgumentError(
-            f"the text has {len(ids):,} tokens, but {windows} held-out and {calibration} calibration windows need "
-            f"{needed:,}: give a longer --data, or fewer --windows or --tokens"
-        )
-    parts = {HELD_OUT: ids[: windows * tokens], CALIBRATION: ids[len(ids) - calibration * tokens :]}
-    texts = {name: torch.tensor(part).view(-1, tokens) for name, part in parts.items()}
-    if first is not None:
-        texts = {name: functional.pad(rows[:, :-1], (1, 0), value=first) for name, rows in texts.items()}
-    return texts
-
-
-def _problem_texts(
-    plan: PrecisionPlan, tokenizer: "PreTrainedTokenizerBase", problem: AbacusProblem, equals: int
-) -> dict[str, Tensor]:
-    """Worked abacus problems, truncated to a window; without problems that are shorter or have no answer left."""
-    texts, counts = dict[str, Tensor](), {HELD_OUT: plan.windows, CALIBRATION: plan.calibration}
-    for name, count in counts.items():
-        split = "test" if name == HELD_OUT else "train"
-        encoded = (tokenizer(problem(n, split), add_special_tokens=False)["input_ids"] for n in range(100 * count))
-        usable = (ids[: plan.tokens] for ids in encoded if len(ids) >= plan.tokens > ids.index(equals) + 1)
-        windows = list(islice(usable, count))
-        if len(windows) < count:
-            raise ArgumentError(
-                f"--tokens: too few abacus problems have {plan.tokens} tokens including part of the answer; try 48"
-            )
-        texts[name] = torch.tensor(windows)
-    return texts
+    longest = getattr(opened.model.config.get_text_config(), "max_position_embeddings", None) or plan.tokens
+    if plan.tokens > longest:
+        raise ArgumentError(f"tokens: expected at most {longest:,}, the model's context, found {plan.tokens:,}")
+    tokenizer, sizes = opened.tokenizer, (plan.windows, plan.calibration, plan.tokens)
+    if text is None and opened.name == ABACUS:
+        equals = cast(int, tokenizer.convert_tokens_to_ids(EQUALS))
+        return problem_texts(tokenizer, *sizes, equals), equals
+    prose = read_text(PASSAGES) if text is None else text
+    ids = tokenizer(prose, add_special_tokens=False, verbose=False)["input_ids"]
+    return cut_text(ids, *sizes, cast("int | None", tokenizer.bos_token_id)), None

@@ -1,29 +1,88 @@
-"""Runs the trials of a plan, and turns their outcomes into findings."""
+"""Measures what few bits cost a model, in a run that can be interrupted and resumed."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from math import exp, isfinite
+from math import isfinite
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from armlet.precision.choice import Chosen, choose, max_trials, reference
-from armlet.precision.findings import LayerRow, MethodRow, PerplexityRatio, Precision
-from armlet.precision.measure import CALIBRATION, HELD_OUT, Bench, RoundingTrial, RunTrial, TrialOutcome
-from armlet.precision.plan import PrecisionPlan
-from armlet.precision.schemes import REFERENCES, SCHEMES, QuantScheme
+from armlet.checkpoints.given import Model
+from armlet.checkpoints.pretrained import default_model
+from armlet.precision.choice import choose, max_trials
+from armlet.precision.measure import CALIBRATION, Bench, RoundingTrial, RunTrial, TrialOutcome
+from armlet.precision.plan import PrecisionPlan, load_bench
+from armlet.precision.result import Precision
+from armlet.precision.rows import layer_rows, method_rows
+from armlet.precision.schemes import SCHEMES
 from armlet.precision.tables import cautions, headline
-from armlet.presentation.interruption import until_interrupted
-from armlet.presentation.terminal import progress
+from armlet.presentation.arguments import given_path
+from armlet.presentation.interruption import keep_partial, until_interrupted
+from armlet.presentation.progress import progress
 from armlet.redistribution.errors import ArgumentError
-from armlet.runs.folder import open_run_folder
+from armlet.runs.folder import Record, default_run_folder, open_run_folder
 from armlet.runs.machine import machine
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def measure_precision(plan: PrecisionPlan, bench: Bench, manifest: dict[str, object], folder: Path) -> Precision:
+
+def quantize(
+    model: Model | None = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    *,
+    data: str | Path | None = None,
+    text: str | None = None,
+    windows: int = 24,
+    tokens: int = 48,
+    calibration: int = 4,
+    limit: float = 0.01,
+    site: Literal["gate", "product"] | None = None,
+    run: str | Path | None = None,
+    seed: int = 0,
+    dtype: str = "auto",
+    device: str | None = None,
+) -> Precision:
+    """Measures the cost of few bits at the input of `down`, with companding, contraction and common alternatives.
+
+    Every finished trial is stored in the run folder, where the same call resumes. A loaded model is left as it was.
+
+    Args:
+        model: a folder, a hub id, "abacus" or a loaded causal language model; SmolLM2-135M-Instruct by default.
+        tokenizer: the tokenizer of a loaded model.
+        data: a text file in UTF-8; by default a small built-in text, or problems for abacus.
+        text: the text itself, in place of `data`.
+        windows: number of held-out windows, from the text's beginning, at least 2.
+        tokens: number of tokens of a window, at least 2.
+        calibration: number of windows to choose settings by, from the text's end, at least 1.
+        limit: maximum cost of contracting without rounding, as a share of the perplexity on calibration text.
+        site: the only site for contracting, "gate" (as vLLM serves it) or "product" (the input of `down`); None for
+            either.
+        run: the run folder; by default one in armlet-runs, named after the run.
+        seed: seed of the bootstrap.
+        dtype: dtype of the weights: "auto" (the model's), "float32", "bfloat16", "float16" or "float64".
+        device: device of the model, such as "cuda"; where a loaded model is, or the CPU.
+
+    Returns:
+        Perplexities with intervals, by scheme and method. After Ctrl-C, those of the schemes that were finished.
+
+    Raises:
+        ArgumentError: an argument is out of range, the text is too short, or the unrounded model's loss is not finite.
+        AlreadyAttachedError: ARM is attached to the model, so that its baseline would be treated.
+        CheckpointError, UnsupportedModelError: the model cannot be loaded, or has no recognisable `down`.
+        RunError: the run folder contains another run, or cannot be written.
+        KeyboardInterrupt: Ctrl-C, before the first scheme was finished; finished trials are in the run folder.
+    """
+    folder, model = given_path("run", run), default_model() if model is None else model
+    plan = PrecisionPlan(given_path("data", data), windows, tokens, calibration, limit, site, text, seed)
+    bench, manifest = load_bench(plan, model, tokenizer, dtype=dtype, device=device)
+    return measure_precision(plan, bench, manifest, folder or default_run_folder(manifest))
+
+
+def measure_precision(plan: PrecisionPlan, bench: Bench, manifest: Record, folder: Path) -> Precision:
     """Runs every trial that the folder does not contain yet, with a progress bar; can be interrupted with Ctrl-C.
 
     Raises:
         ArgumentError: the unrounded model's loss is not finite.
         RunError: the folder contains another run, or cannot be written.
+        KeyboardInterrupt: Ctrl-C, before the first scheme was finished.
     """
     with open_run_folder(folder, manifest, machine()) as journal:
         total, done = max_trials(len(bench.downs)), len(journal.closed)
@@ -35,17 +94,17 @@ def measure_precision(plan: PrecisionPlan, bench: Bench, manifest: dict[str, obj
                     tick()
                 return TrialOutcome.from_dict(journal.closed[trial.key])
 
-            return _run_trials(plan, bench, run)
+            return _run_trials(plan, bench, run, manifest["engine"]["model"], folder)
 
 
-def _run_trials(plan: PrecisionPlan, bench: Bench, run: RunTrial) -> Precision:
+def _run_trials(plan: PrecisionPlan, bench: Bench, run: RunTrial, source: str, folder: Path) -> Precision:
     """Chooses on the calibration text, then measures each scheme on the held-out text, until Ctrl-C."""
-    rows, layers, contraction = list[MethodRow](), list[LayerRow](), None
+    rows, layers, contraction = [], [], None
     with until_interrupted() as interruption:
         if not all(map(isfinite, run(RoundingTrial(CALIBRATION)).losses)):
             raise ArgumentError(
                 "the model's loss on the text is not finite even without rounding: its weights contain NaN, or its "
-                "dtype overflows; try --dtype float32"
+                "dtype overflows; try the dtype float32"
             )
         chosen = choose(run, list(bench.downs), plan.limit, plan.site)
         contraction = chosen.contraction
@@ -55,54 +114,6 @@ def _run_trials(plan: PrecisionPlan, bench: Bench, run: RunTrial) -> Precision:
             rows = [*(rows or unrounded), *method_rows(run, chosen, scheme, plan.seed)]
     lines = headline(rows, plan.seed) if rows else []
     warnings = cautions(rows, contraction, plan.limit, plan.seed) if rows and contraction else []
-    return Precision(plan, bench.dtype, rows, layers, contraction, lines, warnings, interruption.happened)
-
-
-def method_rows(run: RunTrial, chosen: Chosen, scheme: QuantScheme | None, seed: int) -> list[MethodRow]:
-    """A row for every method at one scheme; with None, for the unrounded model, without and with the contraction.
-
-    `recovered` is None unless the interval shows that there is a gap.
-    """
-    full, nearest = run(RoundingTrial(HELD_OUT)), run(RoundingTrial(HELD_OUT, scheme))
-    gap = nearest.perplexity - full.perplexity
-    resolved = (PerplexityRatio.between(full.losses, nearest.losses, seed).low or 0) > 1
-    rows = list[MethodRow]()
-    for name, trial in chosen.methods[scheme and reference(scheme)].items():
-        outcome = run(replace(trial, text=HELD_OUT, scheme=scheme))
-        against_full = PerplexityRatio.between(full.losses, outcome.losses, seed)
-        recovered = (nearest.perplexity - outcome.perplexity) / gap if resolved else None
-        rows.append(MethodRow(scheme, name, _setting(trial), outcome.perplexity, against_full, recovered, outcome))
-    return rows
-
-
-def _setting(trial: RoundingTrial) -> str:
-    """The setting that calibration chose, in words; empty if there is nothing to choose."""
-    if trial.contraction:
-        return f"{trial.contraction}, {_layer_spans(trial.contraction.layers)}"
-    if trial.layers is not None:
-        return f"rounded: {_layer_spans(trial.layers)}"
-    return ", ".join(f"{name} {value}" for name, value in vars(trial.transform).items() if name != "fixed")
-
-
-def _layer_spans(layers: Sequence[int]) -> str:
-    """The layers as text, such as "layers 0-3,7"."""
-    starts = [layer for layer in layers if layer - 1 not in layers]
-    stops = [layer for layer in layers if layer + 1 not in layers]
-    spans = ",".join(f"{a}-{b}" if b > a else str(a) for a, b in zip(starts, stops, strict=True))
-    return f"layer{'s' * (len(layers) > 1)} {spans}"
-
-
-def layer_rows(run: RunTrial, chosen: Chosen, seed: int) -> list[LayerRow]:
-    """A row for each layer, with the effect of its best contraction on held-out windows."""
-    rows = list[LayerRow]()
-    for layer in chosen.damage[REFERENCES[0]]:
-        damage = {scheme: exp(nats[layer]) for scheme, nats in chosen.damage.items()}
-        setting = cost = benefit = None
-        if gain := chosen.gains.get(layer):
-            setting = str(gain.contraction)
-            trials = RoundingTrial(HELD_OUT), RoundingTrial(HELD_OUT, REFERENCES[0], layers=(layer,))
-            pairs = [(run(trial).losses, run(replace(trial, contraction=gain.contraction)).losses) for trial in trials]
-            cost, benefit = (PerplexityRatio.between(*pair, seed) for pair in pairs)
-        contracted = chosen.contraction is not None and layer in chosen.contraction.layers
-        rows.append(LayerRow(layer, damage, layer in chosen.gains, setting, cost, benefit, contracted))
-    return rows
+    measured = rows, layers, contraction, lines, warnings
+    interrupted = keep_partial(interruption, rows, folder)
+    return Precision(source, plan, bench.dtype, folder, *measured, interrupted)

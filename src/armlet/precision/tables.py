@@ -5,23 +5,23 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from armlet.precision.choice import COMPANDED, COMPANDED_STATIC, CONTRACT, OURS, ROUNDED, WORST_KEPT
-from armlet.precision.findings import LayerRow, MethodRow, PerplexityRatio, Precision, rows_with
 from armlet.precision.measure import Contraction
+from armlet.precision.rows import LayerRow, MethodRow, PerplexityRatio, rows_with
 from armlet.precision.schemes import REFERENCES, QuantScheme
-from armlet.presentation.terminal import titled_table
+from armlet.presentation.tables import titled_table
 
 SHORT_NAMES = {
     ROUNDED: "nearest",
     "percentile clip": "perc.\nclip",
     "MSE clip": "MSE\nclip",
     "SmoothQuant": "Smooth\nQuant",
-    "Hadamard rotation": "Hada-\nmard",
+    "Hadamard rotation": "Hadamard",
     WORST_KEPT: "worst\nkept",
     COMPANDED: "compand",
     COMPANDED_STATIC: "static\nknee",
-    CONTRACT: "con-\ntract",
+    CONTRACT: "contract",
 }
-"""Names of methods, short enough for nine columns and the scheme to fit into 80 characters."""
+"""Names of methods, of whole words, and short enough for nine columns and the scheme to fit into 80 characters."""
 
 SHOWN_MEASURES = {"sqnr": "SQNR", "max_over_median": "max/med", "kurtosis": "kurtosis", "saturated": "saturated"}
 
@@ -34,17 +34,17 @@ USE = (
 """Caption of the table of methods."""
 
 
-def precision_tables(result: Precision) -> list[Table]:
+def precision_tables(rows: Sequence[MethodRow], layers: Sequence[LayerRow]) -> list[Table]:
     """The tables of methods, of the distribution in each layer if its scheme is complete, and of the worst layers."""
-    shapes = [shape_table(result.rows)] if rows_with(result.rows, REFERENCES[0]) else []
-    return [methods_table(result.rows), *shapes, layers_table(result.layers)]
+    shapes = [shape_table(rows)] if rows_with(rows, REFERENCES[0]) else []
+    return [methods_table(rows), *shapes, layers_table(layers)]
 
 
 def methods_table(rows: Sequence[MethodRow]) -> Table:
     """Held-out perplexities, schemes × methods; "none" is the unrounded model, without and with the contraction."""
     methods = list(dict.fromkeys(row.method for row in rows if row.scheme))
-    title = f"Perplexity by code and method; full precision {short_perplexity(rows[0].perplexity)}"
-    table = titled_table(title, ["code", *(SHORT_NAMES[method] for method in methods)], USE)
+    title = f"Perplexity by scheme and method; full precision {short_perplexity(rows[0].perplexity)}"
+    table = titled_table(title, ["scheme", *(SHORT_NAMES[method] for method in methods)], USE)
     for scheme in dict.fromkeys(row.scheme for row in rows):
         cells = {method: short_perplexity(row.perplexity) for method, row in rows_with(rows, scheme).items()}
         table.add_row(str(scheme or "none"), *(cells.get(method, "") for method in methods))
@@ -71,10 +71,10 @@ def shape_table(rows: Sequence[MethodRow]) -> Table:
     title = f"Layers at {scheme}: {methods[0]}, and {methods[1]}; saturated: at {STATIC}"
     table = titled_table(title, ["layer", *headings])
     table.columns[0].justify = "right"
-    at_code, at_static = rows_with(rows, scheme), rows_with(rows, STATIC)
-    for layer in at_code[ROUNDED].outcome.layers:
+    at_scheme, at_static = rows_with(rows, scheme), rows_with(rows, STATIC)
+    for layer in at_scheme[ROUNDED].outcome.layers:
         stats = [
-            (at_static if name == "saturated" else at_code)[method].outcome.layers[layer].get(name)
+            (at_static if name == "saturated" else at_scheme)[method].outcome.layers[layer].get(name)
             for name in SHOWN_MEASURES
             for method in methods
         ]
@@ -113,7 +113,7 @@ def _beaten(by_scheme: Sequence[dict[str, MethodRow]], name: str, seed: int) -> 
             (significant if _is_lower(best, row, seed) else unsure).append(_better(best, row))
         if rounded is not best and rounded.perplexity < row.perplexity and _is_lower(rounded, row, seed):
             nearest.append(_better(rounded, row))
-    first = f"An alternative is shown to do better than {name} at {len(significant)} of {len(by_scheme)} codes"
+    first = f"An alternative is shown to do better than {name} at {len(significant)} of {len(by_scheme)} schemes"
     lines = [f"{first}: {'; '.join(significant)}" if significant else first]
     lines += [f"  better, but within the interval, at {len(unsure)}: {'; '.join(unsure)}"] if unsure else []
     return lines + ([f"  and so does round to nearest, at {len(nearest)}: {'; '.join(nearest)}"] if nearest else [])
@@ -158,5 +158,5 @@ def cautions(rows: Sequence[MethodRow], contraction: Contraction, limit: float, 
     if contraction.scope == "sequence":
         lines.append("it uses whole sequences: measured for prompts and scoring, not for decoding token by token")
     if (contraction.site, contraction.scope) != ("gate", "token"):
-        lines.append("vLLM does not support it; with --site gate, only contractions that vLLM supports are tried")
+        lines.append("vLLM does not support it; limited to the site gate, a run tries only contractions that it does")
     return lines

@@ -1,12 +1,15 @@
-"""Ctrl-C ends the running loop; the command shows the results so far and exits with 130."""
+"""Ctrl-C ends the running loop; the results so far are kept and shown, and a command exits with 130."""
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
 
-from armlet.presentation.terminal import notes
+from armlet.presentation.terminal import note
 
 INTERRUPTED = 130  # exit code
+
+Part = TypeVar("Part")
 
 
 class Interruption:
@@ -25,9 +28,26 @@ def until_interrupted() -> Iterator[Interruption]:
         interruption.happened = True
 
 
-def report_interruption(interrupted: bool, finished: object) -> None:
-    """After Ctrl-C, prints whether the result is incomplete or empty; exits if nothing was finished."""
-    if interrupted:
-        notes.print("interrupted: this is what there is" if finished else "interrupted: nothing was finished")
+def keep_partial(interruption: Interruption, finished: object, folder: Path | None = None) -> bool:
+    """After Ctrl-C, notes that the result is incomplete, or raises KeyboardInterrupt if nothing was finished.
+
+    folder: the run folder in which the same call or command resumes; None if there is none.
+
+    Returns whether Ctrl-C interrupted the work.
+    """
+    if interruption.happened:
+        if folder:
+            note(f"interrupted: the same command or call resumes the run in {folder}")
+        elif finished:
+            note("interrupted: this is what there is")
         if not finished:
-            sys.exit(INTERRUPTED)
+            raise KeyboardInterrupt
+    return interruption.happened
+
+
+def collect_until_interrupted(items: Iterable[Part]) -> tuple[list[Part], bool]:
+    """Returns the items and whether Ctrl-C ended them early; raises KeyboardInterrupt if it came before the first."""
+    collected: list[Part] = []
+    with until_interrupted() as interruption:
+        collected.extend(items)  # items before Ctrl-C are kept
+    return collected, keep_partial(interruption, collected)

@@ -9,8 +9,8 @@ NUMBER_WIDTH = 8  # characters at most, so that the columns of three policies fi
 
 def short_number(value: float, *, signed: bool = False) -> str:
     """Three significant digits, or two if three do not fit `NUMBER_WIDTH`; "-" for NaN. `--json` has all digits."""
-    if isnan(value):
-        return "-"
+    if isnan(value) or not value:
+        return "-" if value else "0"  # zero has no sign
     sign = "+" if signed else ""
     text = f"{value:{sign}.3g}"
     return text if len(text) <= NUMBER_WIDTH else f"{value:{sign}.2g}"
@@ -27,8 +27,9 @@ def percent(share: float | None) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of fractions in percentage points, signed."""
-    return f"{round(100 * difference, 1) + 0.0:+.1f}".replace("-", "−")
+    """A difference of fractions in percentage points, signed unless it rounds to zero."""
+    rounded = round(100 * difference, 1)
+    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
 
 
 def bounds(low: float | None, high: float | None) -> tuple[str, str]:
@@ -47,8 +48,8 @@ def difference_text(difference: float, low: float | None, high: float | None) ->
 
 
 def detectable_points(difference: float | None) -> str:
-    """A smallest detectable difference in points; "none" if no difference can be detected."""
-    return "none" if difference is None else f"{100 * difference:.1f} points"
+    """A smallest detectable difference in points; None is that no difference can be detected."""
+    return "none, too few items" if difference is None else f"{100 * difference:.1f} points"
 
 
 def probability(value: float | None) -> str:

@@ -30,6 +30,21 @@ FIGURE_STYLE: dict[str, object] = {
 """Changes to Matplotlib's defaults. The user's own settings are ignored, because they would change the figure."""
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows as the value of a cell; it does not use pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return png_bytes(self)
+
+
+def png_bytes(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as a PNG for a page."""
+    file = io.BytesIO()
+    with style():
+        figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
+
+
 def save(figure: Figure, directory: str | Path, stem: str) -> list[Path]:
     """Writes `stem`.png (200 dpi) and `stem`.svg, and returns their paths; equal figures have equal bytes.
 

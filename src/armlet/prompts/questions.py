@@ -1,10 +1,12 @@
 """Prompts: built-in reasoning questions, prompts from a file, and their tokens."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from armlet.presentation.arguments import text_list
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -47,11 +49,18 @@ def read_prompts(file: Path) -> list[str]:
     return prompts
 
 
+def prompt_texts(prompt: str | Sequence[str], default: Sequence[str]) -> list[str]:
+    """One or several prompts as a list; the default if there is none. Raises ArgumentError if one is no text."""
+    return text_list("prompt", prompt) or [*default]
+
+
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
     """Token ids `[1, seq]` of a prompt: a user turn in the tokenizer's chat template, or plain text without one.
 
-    Raises ArgumentError if the prompt has no tokens, or the chat template cannot be used.
+    Raises ArgumentError if the prompt is empty or has no tokens, or the chat template cannot be used.
     """
+    if not prompt:
+        raise ArgumentError("prompt: it is empty; write a question")  # a template would add tokens to it
     if tokenizer.chat_template is None:
         encoded: Any = tokenizer(prompt, return_tensors="pt")
     else:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from armlet.redistribution.functions import log
 from armlet.redistribution.order import ordered, wide
-from armlet.redistribution.rows import Draw, Rows, check_choices, check_numbers
+from armlet.redistribution.rows import FRACTION, Allowed, Draw, Rows, check_settings, one_of
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,14 @@ class Inward:
 
     name: ClassVar[str] = "inward"
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"curve": ("log", "clip")}
+    allowed: ClassVar[dict[str, Allowed]] = {
+        "knee": FRACTION,
+        "curve": one_of(*choices["curve"]),
+        "strength": FRACTION,
+    }
 
     def __post_init__(self) -> None:
-        check_numbers(self, "knee", "strength")
-        check_choices(self, self.choices)
+        check_settings(self, self.allowed)
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """Returns the contracted values, and which values are in the tails, `[rows, n]` each. Draws nothing."""

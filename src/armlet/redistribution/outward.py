@@ -8,7 +8,21 @@ from torch import Tensor
 
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.order import MAD_TO_SIGMA, Ordered, Sorted, mad, minimum, ordered
-from armlet.redistribution.rows import Draw, Rows, cheaply_true, check_choices, check_numbers
+from armlet.redistribution.rows import (
+    BOUNDS,
+    FRACTION,
+    OPTIONAL_FRACTION,
+    POSITIVE,
+    Allowed,
+    Draw,
+    Rows,
+    cheaply_true,
+    check_settings,
+    one_of,
+)
+
+NEAR_LIMIT = 0.01
+"""How near, in proportion, the share of moved values is to a limit if another band can hardly change it."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +55,19 @@ class Outward:
 
     name: ClassVar[str] = "outward"
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"write": ("replace", "add"), "ceiling_of": ("signed", "magnitude")}
+    allowed: ClassVar[dict[str, Allowed]] = {
+        "band": POSITIVE,
+        "ceiling": FRACTION,
+        "share": BOUNDS,
+        "proportion": OPTIONAL_FRACTION,
+        "write": one_of(*choices["write"]),
+        "ceiling_of": one_of(*choices["ceiling_of"]),
+        "strength": FRACTION,
+    }
 
     def __post_init__(self) -> None:
-        check_numbers(self, "band", positive=True)
-        check_numbers(self, "ceiling", "strength")
-        check_choices(self, self.choices)
-        if self.proportion is not None:
-            check_numbers(self, "proportion")
-        object.__setattr__(self, "share", _share(self.share))
+        check_settings(self, self.allowed)
+        object.__setattr__(self, "share", tuple(self.share))
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """Returns the redrawn values, and which values are near zero and move, `[rows, n]` each."""
@@ -72,9 +91,48 @@ class Outward:
 
     def _is_within_share(self, near: Tensor) -> bool:
         """Whether the number of values below ε is within the bounds of `share` in each row; there is no padding."""
-        lowest, highest = (max(1, round(share * near.shape[-1])) for share in self.share)
+        lowest, highest = self._counts(near.shape[-1])
         fewest, greatest = near.sum(-1).aminmax()
         return lowest <= fewest.item() and greatest.item() < highest
+
+    def _counts(self, width: int) -> tuple[int, int]:
+        """The smallest and the largest number of values that `share` lets move in a row, ties at τ aside."""
+        low, high = (max(1, round(share * width)) for share in self.share)
+        return low, high
+
+
+def limited_by_share(policy: object, share_moved: float, width: int) -> str | None:
+    """Says that the band of an `Outward` had no effect, because `share` decided in every row; otherwise None.
+
+    A row moves as many values as `share` allows only if its band is limited, so the mean over all rows tells. If the
+    mean is only near a limit, it does not tell how many rows were limited, but how little another band can change: no
+    row goes beyond the limit. Both are certain without ties, which are common only in a gate with many exact zeros.
+
+    Args:
+        policy: a policy; only `Outward` without a proportion has such a limit.
+        share_moved: the share of the values that moved, at scope "token", in rows without NaN or Inf.
+        width: the number of values of a row.
+    """
+    if not isinstance(policy, Outward) or policy.proportion is not None or policy.strength == 0:
+        return None
+    fewest, most = (count / width for count in policy._counts(width))
+    low, high = (f"{share:g}" for share in policy.share)
+    if share_moved == fewest == most:
+        return f"band {policy.band:g} has no effect: share lets {high} of the values move, whatever the band"
+    if share_moved >= most:
+        ties = ", and those tied with them" if share_moved > most else ""
+        return f"band {policy.band:g} has no effect: share allows at most {high} of the values to move{ties}"
+    if share_moved == fewest:
+        return f"band {policy.band:g} has no effect: share makes at least {low} of the values move"
+    if share_moved >= (1 - NEAR_LIMIT) * most:
+        return _little_effect(f"wider than {policy.band:g}", share_moved, f"allows at most {high}")
+    if fewest < share_moved <= (1 + NEAR_LIMIT) * fewest:
+        return _little_effect(f"narrower than {policy.band:g}", share_moved, f"makes at least {low} move")
+    return None
+
+
+def _little_effect(band: str, share_moved: float, limit: str) -> str:
+    return f"a band {band} would have little effect: {share_moved:.4g} of the values moved on average, share {limit}"
 
 
 def near_zero_halfwidth(a: Tensor, band: float = 0.13) -> Tensor:
@@ -94,10 +152,3 @@ def _bound(values: Tensor, lowest: Tensor, upper: Tensor) -> Tensor:
         return torch.where(values < 0, lowest.clamp(max=0), upper).to(values.dtype)
     # Infinity with the value's sign, clamped; selecting by sign with `where` takes four times as long.
     return torch.copysign(values.new_full((1, 1), torch.inf), values + 0.0).clamp(lowest, upper)
-
-
-def _share(share: object) -> tuple[float, float]:
-    numbers = tuple(share) if isinstance(share, tuple | list) else ()
-    if len(numbers) == 2 and all(isinstance(s, int | float) for s in numbers) and 0 <= numbers[0] <= numbers[1] <= 1:
-        return numbers
-    raise ArgumentError(f"Outward: share must be (low, high) with 0 <= low <= high <= 1, found {share!r}")

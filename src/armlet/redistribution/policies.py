@@ -1,9 +1,10 @@
 """The policies, and their conversion to and from text, a name with settings (JSON), and a name with numbers."""
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import lru_cache
 
+from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.outward import Outward
@@ -16,8 +17,47 @@ BUILT_IN_POLICIES = (Outward, Inward, Transport)
 POLICIES = {policy.name: policy for policy in BUILT_IN_POLICIES}
 MAIN_SETTINGS = {"outward": ("band", "ceiling"), "inward": ("knee", "curve"), "transport": ("spread",)}
 
+SETTING_MEANINGS = {
+    "band": "half-width of the near-zero band, in robust standard deviations",
+    "ceiling": "quantile that bounds positive draws",
+    "share": "lowest and highest share of values that move",
+    "proportion": "share of values that move, in place of band and share",
+    "write": "whether a draw replaces the value (released code) or is added to it (paper)",
+    "ceiling_of": "whether the ceiling is a quantile of a or of |a|",
+    "knee": "quantile of |a| beyond which values move",
+    "curve": "logarithmic contraction, or clipping at the knee",
+    "target": "target distribution, of the magnitudes of each sign",
+    "spread": "scale of the target, in robust standard deviations of the values",
+    "strength": "how far values move: 0 leaves them unchanged, 1 moves them fully",
+}
+"""What each setting is; a setting of several policies has one meaning."""
+
+PAPER_NAMES = {"band": "c", "ceiling": "p₁", "share": "p_min, p_max", "proportion": "p"}
+"""The names of settings in arXiv 2510.01032 (docs/equations.md)."""
+
 NO_NUMBER = -1.0
 """Represents a setting that is None; no setting is negative."""
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A setting of a policy."""
+
+    policy: str
+    name: str
+    default: object
+    allowed: str  # range or choices, as the policy checks them
+    meaning: str
+    paper: str | None  # its name in arXiv 2510.01032; None if the paper has no such setting
+
+
+def knobs() -> list[Knob]:
+    """Every setting of every policy, in order."""
+    return [
+        Knob(policy.name, name, default, policy.allowed[name].words, SETTING_MEANINGS[name], PAPER_NAMES.get(name))
+        for policy in BUILT_IN_POLICIES
+        for name, default in settings(policy()).items()
+    ]
 
 
 def settings(policy: object) -> dict[str, object]:
@@ -29,11 +69,21 @@ def make_policy(name: str, values: Mapping[str, object]) -> Policy:
     """Makes a policy from its name and settings; missing settings have defaults; raises ArgumentError if invalid."""
     if name not in POLICIES:
         raise ArgumentError(f"policy: expected one of {', '.join(POLICIES)}, found {name!r}")
-    defaults = settings(POLICIES[name]())
-    unknown = [key for key in values if key not in defaults]
+    return changed_policy(POLICIES[name](), values)
+
+
+def changed_policy(policy: Policy, values: Mapping[str, object]) -> Policy:
+    """Returns the policy with other values of some settings; raises ArgumentError if one is unknown or out of range."""
+    known = settings(policy) if is_dataclass(policy) else {}
+    unknown = [name for name in values if name not in known]
     if unknown:
-        raise ArgumentError(f"{name}: unknown {', '.join(unknown)}; expected {', '.join(defaults)}")
-    return POLICIES[name](**values)  # type: ignore[arg-type] - each policy checks its settings
+        raise ArgumentError(f"{policy.name}: unknown {', '.join(unknown)}; expected {', '.join(known)}")
+    return replace(policy, **values) if values else policy  # type: ignore[type-var] - each policy checks its settings
+
+
+def as_policy(policy: Policy | str) -> Policy:
+    """Parses text; returns anything else as it is."""
+    return parse_policy(policy) if isinstance(policy, str) else policy
 
 
 def parse_policy(text: str) -> Policy:
@@ -53,6 +103,26 @@ def parse_policy(text: str) -> Policy:
     return make_policy(name, {field: _parse_value(value) for field, _, value in pairs})
 
 
+def parse_policies(policy: Policy | str | Iterable[Policy | str], scope: str = "token") -> list[Policy]:
+    """The distinct policies of one or several objects or texts (see `parse_policy`), in order.
+
+    Raises ArgumentError if one of them is no policy, or the scope is unknown.
+    """
+    several = policy if isinstance(policy, Iterable) and not isinstance(policy, str) else [policy]
+    parsed = [parse_policy(item) if isinstance(item, str) else item for item in several]
+    for item in parsed:
+        check_policy(item, scope)
+    return list(dict.fromkeys(parsed))
+
+
+def parse_one_policy(policy: Policy | str | Iterable[Policy | str], scope: str = "token") -> Policy:
+    """The only one of `parse_policies`; raises ArgumentError if there are several or none."""
+    policies = parse_policies(policy, scope)
+    if len(policies) != 1:
+        raise ArgumentError(f"policy: expected one, found {len(policies)}")
+    return policies[0]
+
+
 def _parse_value(text: str) -> object:
     parts = [_parse_number(part) for part in text.split("/")]
     return parts[0] if len(parts) == 1 else tuple(parts)
@@ -70,6 +140,16 @@ def detail(policy: Policy) -> str:
     values, defaults = settings(policy), settings(type(policy)())
     main = MAIN_SETTINGS[policy.name]
     return ", ".join(f"{name} {value}" for name, value in values.items() if name in main or value != defaults[name])
+
+
+def without_effect(policy: Policy) -> list[str]:
+    """Says which settings change nothing, whatever the values are."""
+    if policy.strength == 0:
+        return [f"{policy.name}: strength 0 changes nothing"]
+    if not isinstance(policy, Outward) or policy.proportion is None:
+        return []
+    changed = [name for name in ("band", "share") if getattr(policy, name) != getattr(Outward, name)]
+    return [f"{policy.name}: {name} has no effect, because proportion replaces band and share" for name in changed]
 
 
 def to_numbers(policy: Outward | Inward | Transport) -> tuple[str, list[float]]:

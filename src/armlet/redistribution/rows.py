@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -79,20 +79,40 @@ def all_below_infinity(tensor: Tensor) -> bool:
     return tensor.max().item() < inf
 
 
-def check_numbers(policy: object, *names: str, positive: bool = False) -> None:
-    """Raises ArgumentError unless each field is a number in [0, 1], or in (0, inf) if `positive`."""
-    for name in names:
-        value = getattr(policy, name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
-        if not is_number or not (value > 0 if positive else 0 <= value <= 1):
-            interval = "(0, inf)" if positive else "[0, 1]"
-            raise ArgumentError(f"{type(policy).__name__}: {name} must be a number in {interval}, found {value!r}")
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
 
 
-def check_choices(policy: object, choices: Mapping[str, tuple[str, ...]]) -> None:
-    """Raises ArgumentError if a field is not one of its choices."""
-    for name, options in choices.items():
+def _is_fraction(value: object) -> TypeGuard[float]:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _are_bounds(value: object) -> bool:
+    pair = tuple(value) if isinstance(value, tuple | list) else ()
+    return len(pair) == 2 and all(map(_is_fraction, pair)) and pair[0] <= pair[1]
+
+
+class Allowed(NamedTuple):
+    """The values that a setting may have: in words, as in "band must be ...", and as a test of one value."""
+
+    words: str
+    includes: Callable[[object], bool]
+
+
+FRACTION = Allowed("a number in [0, 1]", _is_fraction)
+OPTIONAL_FRACTION = Allowed("a number in [0, 1], or None", lambda value: value is None or _is_fraction(value))
+POSITIVE = Allowed("a number in (0, inf)", lambda value: _is_number(value) and value > 0)
+BOUNDS = Allowed("(low, high) with 0 <= low <= high <= 1", _are_bounds)
+
+
+def one_of(*options: str) -> Allowed:
+    """One of these texts."""
+    return Allowed(" or ".join(repr(option) for option in options), lambda value: value in options)
+
+
+def check_settings(policy: object, allowed: Mapping[str, Allowed]) -> None:
+    """Raises ArgumentError for a field whose value is not allowed."""
+    for name, values in allowed.items():
         value = getattr(policy, name)
-        if value not in options:
-            listed = " or ".join(repr(option) for option in options)
-            raise ArgumentError(f"{type(policy).__name__}: {name} must be {listed}, found {value!r}")
+        if not values.includes(value):
+            raise ArgumentError(f"{type(policy).__name__}: {name} must be {values.words}, found {value!r}")

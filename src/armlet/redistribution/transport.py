@@ -8,7 +8,7 @@ from torch import Tensor
 
 from armlet.redistribution.functions import half_normal_quantile
 from armlet.redistribution.order import MAD_TO_SIGMA, ordered, padding_last, wide
-from armlet.redistribution.rows import Draw, Rows, check_choices, check_numbers
+from armlet.redistribution.rows import FRACTION, POSITIVE, Allowed, Draw, Rows, check_settings, one_of
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,14 @@ class Transport:
 
     name: ClassVar[str] = "transport"
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"target": ("normal",)}
+    allowed: ClassVar[dict[str, Allowed]] = {
+        "target": one_of(*choices["target"]),
+        "spread": POSITIVE,
+        "strength": FRACTION,
+    }
 
     def __post_init__(self) -> None:
-        check_choices(self, self.choices)
-        check_numbers(self, "spread", positive=True)
-        check_numbers(self, "strength")
+        check_settings(self, self.allowed)
 
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """Returns the transported values, and all True, `[rows, n]` each. Draws nothing."""

@@ -19,6 +19,12 @@ from armlet.redistribution.errors import ArmletError
 RUNS = Path("armlet-runs")
 MANIFEST_FILE, ITEMS_FILE, LOCK_FILE = "manifest.json", "items.jsonl", "lock"
 MANIFEST_VERSION = 1
+OPTION_NAMES = (
+    *("model", "dtype", "device", "seed", "batch", "items", "difficulty", "policy", "layers", "scope", "site"),
+    *("samples", "temperature", "top_p", "max_new_tokens", "trials", "windows", "tokens", "calibration", "limit"),
+)
+"""Names in a manifest that are also options of the command line."""
+
 CLOSED = "closed"  # the key of the line that closes a batch; its value is the batch's key
 
 Record = dict[str, Any]
@@ -117,8 +123,7 @@ def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Reco
         machines = list(stored.pop("machines"))
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise RunError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
-    changes = list(differences(stored, wanted))
-    if changes:
+    if changes := readable(list(differences(stored, wanted))):
         text = "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "")
         raise RunError(f"{folder}: contains another run ({text}); use the same options, or use another folder")
     agreed = {**stored, "machines": machines if machine in machines else [*machines, machine]}
@@ -127,8 +132,20 @@ def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Reco
     return agreed
 
 
-def differences(stored: object, wanted: object, place: str = "") -> Iterator[str]:
-    """Differences between two manifests, one line for each value."""
+def readable(changes: Sequence[tuple[str, str]]) -> list[str]:
+    """The changes as text: options of the command line first, each once; hashes only if nothing else changed."""
+    options, rest = dict[str, str](), list[str]()
+    for place, change in changes:
+        name = place.rpartition(".")[2].partition("[")[0]
+        if name in OPTION_NAMES:
+            options.setdefault(name, f"--{name.replace('_', '-')} {change}")
+        else:
+            rest.append(f"{place} {change}")
+    return [*options.values(), *(text for text in rest if "sha256 " not in text)] or rest
+
+
+def differences(stored: object, wanted: object, place: str = "") -> Iterator[tuple[str, str]]:
+    """The place of each value that differs between two manifests, and how."""
     if isinstance(stored, dict) and isinstance(wanted, dict):
         for key in dict.fromkeys((*stored, *wanted)):
             yield from differences(stored.get(key), wanted.get(key), f"{place}.{key}" if place else key)
@@ -138,7 +155,7 @@ def differences(stored: object, wanted: object, place: str = "") -> Iterator[str
     elif stored != wanted:
         texts = (json.dumps(value, ensure_ascii=False) for value in (stored, wanted))
         was, now = (text if len(text) <= 60 else f"{text[:57]}..." for text in texts)
-        yield f"{place} was {was}, is {now}"
+        yield place, f"was {was}, is {now}"
 
 
 def _parse_line(line: bytes) -> Record | None:

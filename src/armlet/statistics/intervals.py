@@ -10,6 +10,7 @@ from armlet.statistics.units import MIN_CHANGED, Units
 
 TOKEN_RESAMPLES = 2000  # prompts, then tokens within them
 UNIT_RESAMPLES = 9999  # paired units: bootstrap and sign flips
+MIN_PROMPTS = 2  # fewest prompts from which anything can be said about other prompts
 MIN_TAIL_RESAMPLES = 5  # fewest resamples allowed in each tail
 BATCH_VALUES = 2**20  # values per scipy batch
 SUM_ROUNDING = 1e-12  # relative: largest difference between sums of the same numbers in different orders
@@ -18,7 +19,8 @@ SUM_ROUNDING = 1e-12  # relative: largest difference between sums of the same nu
 def draw_weights(prompts: NDArray[np.int64], *, seed: int = 0, resamples: int = TOKEN_RESAMPLES) -> FloatArray:
     """Two-stage bootstrap counts: prompts are drawn with replacement, then tokens within each drawn prompt.
 
-    Tokens of one prompt are correlated, so resampling tokens alone would give intervals that are too narrow. The same
+    Tokens of one prompt are correlated, so resampling tokens alone would give intervals that are too narrow. With a
+    single prompt nothing but its tokens is resampled, for which `resample_means` returns nan. The same
     draw is used for every quantity, every layer and both sides of a pair.
 
     prompts: `[tokens]`, the prompt index of each token; each index from 0 occurs. Returns `[resamples, tokens]` counts.
@@ -32,11 +34,16 @@ def draw_weights(prompts: NDArray[np.int64], *, seed: int = 0, resamples: int = 
     return weights
 
 
-def resample_means(values: FloatArray, weights: FloatArray) -> FloatArray:
+def resample_means(values: FloatArray, weights: FloatArray, prompts: NDArray[np.int64]) -> FloatArray:
     """Means `[resamples, n]` of n quantities `[tokens, n]`; nan if a resample drew none of these tokens.
 
-    weights: `[resamples, tokens]` from `draw_weights`, or some of its columns.
+    All are nan if the tokens are from fewer than `MIN_PROMPTS` prompts. Prompts are the independent units: resamples
+    of a single prompt's tokens differ, or not, because of that prompt, and show nothing about other prompts.
+
+    weights: `[resamples, tokens]` from `draw_weights`, or some of its columns; prompts: `[tokens]`, as there.
     """
+    if len(np.unique(prompts)) < MIN_PROMPTS:
+        return np.full((len(weights), values.shape[1]), np.nan)
     total = weights.sum(axis=1, keepdims=True)
     return weights @ values / np.where(total > 0, total, np.nan)
 
@@ -44,7 +51,7 @@ def resample_means(values: FloatArray, weights: FloatArray) -> FloatArray:
 def percentile_interval(means: FloatArray, confidence: float = 0.95) -> FloatArray:
     """The percentile interval of `[resamples, n]` means: `[2, n]`, low and high.
 
-    nan if a mean is nan or all resamples are equal, because one prompt or token gives no information about others.
+    nan if a mean is nan, or if all resamples are equal: an interval without width would claim certainty.
     Resamples in which every mean is nan are left out.
     """
     tail = (1 - confidence) / 2

@@ -70,7 +70,7 @@ def score_matrix(name: str, values: ArrayLike) -> FloatArray:
     except ValueError:
         raise ArgumentError(f"{name} has rows of unequal length: give each item the same number of samples") from None
     if scores.dtype.kind not in "biuf":
-        raise ArgumentError(f"{name} contains {scores.dtype}: give numbers")
+        raise ArgumentError(f"{name} contains {'text' if scores.dtype.kind == 'U' else scores.dtype}: give numbers")
     if scores.ndim not in (1, 2) or not scores.size:
         raise ArgumentError(f"{name} has shape {scores.shape}: give [items] or [items, samples], at least one of each")
     scores = scores.astype(np.float64)
@@ -103,7 +103,10 @@ def gather_units(before: FloatArray, after: FloatArray, clusters: ArrayLike | No
 
 
 def _cluster_indices(clusters: ArrayLike, items: int) -> NDArray[np.intp]:
-    labels = np.asarray(clusters)
+    try:
+        labels = np.asarray(clusters)
+    except ValueError:
+        raise ArgumentError("clusters has rows of unequal length: give one label for each item") from None
     if labels.shape != (items,):
         raise ArgumentError(f"clusters has shape {labels.shape} for {items} items: give one label for each item")
     try:
@@ -124,13 +127,13 @@ def _canonical(sums: FloatArray, sizes: FloatArray) -> tuple[FloatArray, FloatAr
 
 
 def check_share(name: str, value: float) -> None:
-    """Raises ArgumentError unless 0 < value < 1."""
-    if not 0 < value < 1:
-        raise ArgumentError(f"{name} is {value}: give a share between 0 and 1, for example 0.95")
+    """Raises ArgumentError unless the value is a number and 0 < value < 1."""
+    if not isinstance(value, int | float | np.number) or not 0 < value < 1:
+        raise ArgumentError(f"{name} is {value!r}: give a share between 0 and 1, for example 0.95")
 
 
 def check_whole(name: str, value: int, minimum: int) -> int:
     """Returns the value as an int; raises ArgumentError unless it is a whole number of `minimum` or more."""
-    if not isinstance(value, int | np.integer) or value < minimum:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < minimum:
         raise ArgumentError(f"{name} is {value!r}: give a whole number of {minimum} or more")
     return int(value)

@@ -1,11 +1,14 @@
 """What is run beside what: baseline first, placebos by default, every name once."""
 
 import json
+from contextlib import nullcontext
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from armlet import Inward, Noise, Outward
-from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions
+from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions, make_treatments
 from armlet.prompts.fillers import Filler
 from armlet.redistribution.errors import ArgumentError
 
@@ -56,6 +59,16 @@ def test_combinations_are_all_of_them():
     ]
 
 
+@pytest.mark.parametrize("treatments", [[], [OUT]], ids=["no policy", "policy"])
+@pytest.mark.parametrize("fillings", [[], [SLASHES]], ids=["no filler", "filler"])
+@pytest.mark.parametrize("best_of", [0, 4])
+def test_combine_is_refused_exactly_where_it_would_add_nothing(treatments, fillings, best_of):
+    both = bool(treatments) + bool(fillings) + bool(best_of) >= 2
+    with nullcontext() if both else pytest.raises(ArgumentError, match=r"^combine: needs two of a policy, a filler"):
+        combined = names(treatments, fillings, best_of=best_of, combine=True)
+        assert len(combined) > len(names(treatments, fillings, best_of=best_of))
+
+
 def test_sampled_runs_have_a_warmer_placebo_and_greedy_ones_a_sampled_one():
     assert conditions([], [], temperature=0.7)[-1].temperature == pytest.approx(0.77)
     assert conditions([], [])[-1].temperature == 0.3
@@ -102,3 +115,23 @@ def test_names_tell_layers_and_scope_apart_and_two_of_one_name_are_refused():
     assert found == ["baseline", "outward", "outward layers=0/3", "outward scope=sequence", "inward layers=all"]
     with pytest.raises(ArgumentError, match="two are named 'outward'"):
         conditions([Treatment(Outward()), Treatment(Outward(), noise=Noise(7))], [])
+
+
+@pytest.mark.parametrize("layers", ["0,2", [2, 0], range(0, 3, 2), (np.int64(0), 2)], ids=str)
+def test_layers_are_the_same_in_every_form(layers):
+    (stated,), (placed,) = make_treatments(Treatment(Inward(), layers=layers)), make_treatments("inward", layers=layers)
+    assert stated.plain() == placed.plain() == Treatment(Inward(), layers=[0, 2]).plain()
+
+
+def test_text_that_names_an_armlet_json_is_its_path_but_a_policy_is_a_policy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("outward", "mine"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "armlet.json").write_text(json.dumps(IN.plain()))
+    assert make_treatments("mine") == make_treatments("mine/armlet.json") == make_treatments(Path("mine")) == [IN]
+    assert make_treatments("outward")[0].policy == Outward()
+
+
+def test_several_policies_in_place_of_one_are_refused():
+    with pytest.raises(ArgumentError, match=r"^policy: expected one, found 2$"):
+        make_treatments([["outward", "inward"]])

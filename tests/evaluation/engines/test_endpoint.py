@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from armlet.evaluation.batches import run
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
 from armlet.evaluation.engines.chat import filler_text, inserted, messages
 from armlet.evaluation.engines.endpoint import Endpoint, concurrently
@@ -17,7 +18,6 @@ from armlet.evaluation.engines.engine import Ask, Sampling, derived_seed
 from armlet.evaluation.grading.graders import EQUAL, graders
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.analysis import analyse_run
-from armlet.evaluation.run import run
 from armlet.evaluation.tasks.problems import Problem, Task
 from armlet.evaluation.tasks.sources import arithmetic
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler
@@ -374,7 +374,7 @@ def test_a_run_cut_short_goes_on_to_the_same_items_and_findings(tmp_path):
             engine.check(plan.conditions, plan.tasks)
             with open_run_folder(folder, plan.manifest(engine), {}) as journal:
                 run(plan, engine, journal)
-                return analyse_run(journal, plan.tasks, EQUAL)
+                return analyse_run(journal, plan.tasks, EQUAL).to_dict()
 
     with serving(logprobs=[-1.0]) as plain, serving() as treated:
         whole = go(tmp_path / "whole")

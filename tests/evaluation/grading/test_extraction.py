@@ -8,6 +8,7 @@ import string
 import subprocess
 import sys
 import threading
+from decimal import Decimal
 from itertools import pairwise
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from armlet.evaluation.grading.extraction import Grade, equal, equal_integers, grade, grade_integer, grade_released
 from armlet.evaluation.grading.math_worker import WORKER, MathWorker
+from armlet.redistribution.errors import ArgumentError
 
 # Golds of MATH-500 (development rows) that pass for each other, of all 254 × 253 ordered pairs of different golds.
 SAME = [
@@ -315,3 +317,33 @@ def test_the_released_rule_rejects_an_equal_answer():
 def test_the_released_rule_scores_an_empty_box_on_every_gold(golds):
     assert all(grade_released(r"\boxed{}", gold).correct for gold in golds)
     assert not any(grade(r"\boxed{}", gold).correct for gold in golds)
+
+
+# --- what is no answer or no gold ----------------------------------------------------------------------------------
+
+
+each_grader = pytest.mark.parametrize("grader", [grade, grade_integer, grade_released])
+
+
+@each_grader
+@pytest.mark.parametrize("answer", [80, None, b"80", ["80"]], ids=str)
+def test_an_answer_that_is_no_text_is_refused(grader, answer):
+    with pytest.raises(ArgumentError, match=f"answer_text: expected a text, found {type(answer).__name__}"):
+        grader(answer, 80)
+
+
+@each_grader
+@pytest.mark.parametrize("gold", [80.0, None, True, b"80", ["80"]], ids=str)
+def test_a_gold_that_is_neither_text_nor_int_is_refused(grader, gold):
+    with pytest.raises(ArgumentError, match=f"gold: expected a text or an int, found {type(gold).__name__}"):
+        grader("80", gold)
+
+
+@pytest.mark.parametrize(
+    "gold", [80, 0, -7, 10**30, 10**5000], ids=lambda gold: f"{gold:.0e}" if gold < 1e300 else "long"
+)
+def test_a_whole_number_is_a_gold_exactly(gold):
+    digits = f"{Decimal(gold):f}"
+    for grader, form in ((grade, "\\boxed{%s}"), (grade_integer, "# %s"), (grade_released, "\\boxed{%s}")):
+        assert grader(form % digits, gold) == grader(form % digits, digits) == Grade(True, digits, True)
+        assert not grader(form % f"{Decimal(gold + 1):f}", gold).correct

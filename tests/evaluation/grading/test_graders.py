@@ -24,7 +24,7 @@ def test_integers_are_read_after_their_mark():
 
 
 def test_programs_are_refused_without_permission():
-    with pytest.raises(ArgumentError, match="--allow-code-execution runs them, in a sandbox"):
+    with pytest.raises(ArgumentError, match="in a sandbox, by allow_code "):
         graders("math-verify", ["maths", "code"])
 
 
@@ -47,4 +47,9 @@ def test_where_programs_cannot_be_isolated_they_are_refused_before_anything_is_a
     monkeypatch.setattr("sys.platform", "darwin")
     with pytest.raises(ArmletError, match="only for Linux"):
         graders("math-verify", ["code"], allow_code=True)
-    graders("math-verify", ["maths"], allow_code=True)
+    graders("math-verify", ["maths"])  # needs no sandbox
+
+
+def test_a_permission_without_a_program_is_refused():
+    with pytest.raises(ArgumentError, match=r"^allow_code: none of these tasks runs programs; leave it out$"):
+        graders("math-verify", ["maths", "integer"], allow_code=True)

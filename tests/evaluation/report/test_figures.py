@@ -16,6 +16,7 @@ from armlet.presentation.numbers import difference_text
 from armlet.presentation.style import COLOURS, GREY, svg_text
 from armlet.redistribution.errors import ArgumentError
 from armlet.statistics.comparison import compare
+from axis_labels import unlabelled
 from evaluations import choices, found, sums
 
 
@@ -163,7 +164,7 @@ def test_the_same_findings_give_the_same_picture(tasks):
 
 
 def test_a_forest_without_rows_is_refused(tasks):
-    with pytest.raises(ArgumentError, match="no comparison"):
+    with pytest.raises(ArgumentError, match="nothing was compared"):
         forest(tasks)
 
 
@@ -175,7 +176,7 @@ def test_a_cell_stands_where_its_settings_are_and_missing_ones_are_blank():
     assert {text.get_text(): text.get_position()[0] for text in axes.texts if "[" not in text.get_text()} == {
         "+2.0": 1.5,
         "−3.0": 0.5,
-        "+0.0": 0.5,
+        "0.0": 0.5,
     }
 
 
@@ -224,3 +225,8 @@ def test_a_map_holds_no_picture_and_is_the_same_each_time():
     one, other = (svg_text(drawn(cell(0.1, 1), cell(0.2, 1, -0.02))) for _ in range(2))
     assert one == other
     assert not re.search(r"<image|data:", one)
+
+
+def test_every_axis_has_a_label(tasks):
+    assert unlabelled(draw_forest(tasks, title="t")) == []
+    assert unlabelled(drawn(cell(0.1, 1), cell(0.2, 1, -0.02))) == []

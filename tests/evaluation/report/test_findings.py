@@ -1,4 +1,4 @@
-"""Findings follow from the items: every number of a report has its plain definition here."""
+"""Report follow from the items: every number of a report has its plain definition here."""
 
 import json
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from armlet import Outward
+from armlet.evaluation.batches import run
 from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions
 from armlet.evaluation.grading.graders import EQUAL
 from armlet.evaluation.report.analysis import analyse_run, planned_power
 from armlet.evaluation.report.findings import PairedComparison, Side
-from armlet.evaluation.run import run
 from armlet.prompts.fillers import Filler
 from armlet.runs.folder import open_run_folder
 from armlet.runs.machine import machine

@@ -45,7 +45,7 @@ def column(grid, heading):
 def test_numbers_are_written_for_people():
     assert percent(0.7125) == "71.2\u00a0%"
     assert percent(None) == probability(None) == "–"
-    assert [points(each) for each in (0.0125, -0.003, -0.0001)] == ["+1.2", "−0.3", "+0.0"]
+    assert [points(each) for each in (0.0125, -0.003, -0.0001)] == ["+1.2", "−0.3", "0.0"]
     assert interval_text(-0.003, 0.0274) == "[−0.3, +2.7]"
     assert interval_text(None, None) == "[−∞, +∞]"
     assert [probability(each) for each in (0.0004, 0.0346, 1.0)] == ["< 0.001", "0.035", "1.000"]
@@ -175,7 +175,7 @@ def test_the_summary_fits_80_columns_and_holds_every_number():
         text = console.file.getvalue()
         assert max(map(len, text.splitlines())) <= 80
         assert task.name in text
-        shown = re.findall(r"[+−]\d+\.\d \[.*?\]", text)
+        shown = re.findall(r"[+−]?\d+\.\d \[.*?\]", text)
         groups = grouped(task)
         pairs = [pair for name in ("judged", "placebo") for pair in groups[name]]
         assert shown == [difference_text(pair.comparison.difference, *pair.interval) for pair in pairs]

@@ -8,6 +8,7 @@ import pytest
 
 from armlet import Inward, Outward
 from armlet.attachment.config import load_config
+from armlet.evaluation import tune
 from armlet.evaluation.conditions.conditions import Treatment, conditions
 from armlet.evaluation.search.results import best
 from armlet.evaluation.search.search import RANGES, SEARCHED, Space, part_of, search, take
@@ -67,7 +68,7 @@ def test_the_parts_are_disjoint_whole_and_about_halves():
 def test_a_task_without_an_item_of_a_part_is_refused():
     lone = next(at for at in range(1, 9) if len({part_of(f"id{n}") for n in range(at)}) == 1)
     other = "test" if part_of("id0") == "tuning" else "tuning"
-    with pytest.raises(ArgumentError, match="use more --items"):
+    with pytest.raises(ArgumentError, match="use more items"):
         take(task(lone), other)
 
 
@@ -126,7 +127,7 @@ def test_the_best_is_the_largest_difference_and_of_equals_the_first(tmp_path):
 
 @pytest.mark.parametrize("names", [(), ("knee",), ("band", "band"), ("band", "ceiling", "strength"), ("bnad",)])
 def test_what_cannot_be_searched_is_refused(names):
-    with pytest.raises(ArgumentError, match="--search: expected one or two of band, proportion, ceiling, strength"):
+    with pytest.raises(ArgumentError, match="search: expected one or two of band, proportion, ceiling, strength"):
         space(names=names)
 
 
@@ -223,3 +224,26 @@ def test_confirm_refuses_what_is_no_study(tmp_path):
     code, out, err = run("confirm", tmp_path)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "no finished study of `armlet tune`" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"trials": -1}, "trials: expected an integer of at least 0, found -1"),
+        ({"trials": True}, "trials: expected an integer of at least 0, found True"),
+        ({"seed": -1}, "seed: expected an integer from 0 to"),
+        ({"items": 0}, "items: expected an integer of at least 1, found 0"),
+        ({"difficulty": True}, "difficulty: expected an integer of at least 0, found True"),
+        ({"search": []}, "search: expected one or two of band, proportion, ceiling, strength, found ''"),
+        ({"search": [1]}, "search: expected text, found 1"),
+        ({"policy": ["outward", "inward"]}, "policy: expected one, found 2"),
+        ({"layers": []}, "layers: expected at least one candidate, found none"),
+        ({"layers": [0, True]}, "layers: expected an integer of at least 0, found True"),
+        ({"run": 5}, "run: expected a path, found 5"),
+        ({"model": ""}, "model: expected a folder, a hub id or a loaded model, found an empty text"),
+    ],
+    ids=str,
+)
+def test_what_is_out_of_range_is_refused(arguments, message):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        tune(**arguments)

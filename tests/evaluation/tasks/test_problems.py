@@ -1,12 +1,12 @@
 """Tasks: a row's keys say what it is, ids are unique, and a subset does not depend on the order of a file."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from armlet.evaluation.plan import collect_tasks
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY, worked
-from armlet.evaluation.tasks.sources import arithmetic, hub_task, read_task
+from armlet.evaluation.tasks.sources import arithmetic, collect_tasks, hub_task, read_task, task_sources
 from armlet.redistribution.errors import ArgumentError
 
 MATHS = {"unique_id": "a/1", "problem": "What?", "answer": "\\frac12"}
@@ -54,11 +54,11 @@ def test_other_ends_of_lines_inside_a_row_do_not_part_it(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "^--data: some contains no problems"),
+        ([], "^data: some contains no problems"),
         ([[]], "line 1: expected an object, found list"),
         ([{}], "expected problem or question with answer.* found nothing"),
         ([{"text": "x"}], "found text"),
-        ([MATHS, CHOICE], r"^--data: some mixes kinds of problems, maths \(/.*line 1\) and choice \(/.*line 2\)"),
+        ([MATHS, CHOICE], r"^data: some mixes kinds of problems, maths \(/.*line 1\) and choice \(/.*line 2\)"),
         ([MATHS, MATHS], "line 2: the id 'a/1', or the whole row, occurs twice"),
         ([{**MATHS, "answer": " "}], "the answer is empty"),
         ([{**MATHS, "problem": 3}], "problem: expected a text, found 3"),
@@ -125,21 +125,19 @@ def test_a_dataset_in_a_folder_is_read_as_one_of_a_hub_is(tmp_path, monkeypatch)
 @pytest.mark.slow
 def test_a_dataset_that_cannot_be_had_is_one_line(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(
-        ArgumentError, match=r"nobody/nothing could not be downloaded .* --data FILE reads a local copy"
-    ):
+    with pytest.raises(ArgumentError, match=r"nobody/nothing could not be downloaded .* a JSON Lines file works, too"):
         hub_task("nobody/nothing")
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"question": "1+1?"}], r"^--task: .*/data, row 1: expected problem or question with answer"),
+        ([{"question": "1+1?"}], r"^task: .*/data, row 1: expected problem or question with answer"),
         (
             [{"question": "1+1?", "answer": "2"}] * 2,
-            r"^--task: .*/data, row 2: the id '.*', or the whole row, occurs twice",
+            r"^task: .*/data, row 2: the id '.*', or the whole row, occurs twice",
         ),
-        ([MATHS | {"choices": None}, CHOICE | {"problem": None}], r"^--task: .*/data, row 1: choices: expected a list"),
+        ([MATHS | {"choices": None}, CHOICE | {"problem": None}], r"^task: .*/data, row 1: choices: expected a list"),
     ],
     ids=["key", "twice", "choices"],
 )
@@ -154,34 +152,60 @@ def test_a_fault_of_a_dataset_of_a_hub_is_not_blamed_on_a_file(tmp_path, monkeyp
 
 def test_an_empty_dataset_of_a_hub_is_not_blamed_on_a_file(monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [])
-    with pytest.raises(ArgumentError, match=r"^--task: gsm8k contains no problems$"):
+    with pytest.raises(ArgumentError, match=r"^task: gsm8k contains no problems$"):
         hub_task("gsm8k")
 
 
 def test_a_dataset_of_a_hub_that_mixes_kinds_is_not_blamed_on_a_file(monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [MATHS, CHOICE])
     where = r"maths \(openai/gsm8k, row 1\) and choice \(openai/gsm8k, row 2\)"
-    with pytest.raises(ArgumentError, match=f"^--task: gsm8k mixes kinds of problems, {where}"):
+    with pytest.raises(ArgumentError, match=f"^task: gsm8k mixes kinds of problems, {where}"):
         hub_task("gsm8k")
 
 
-def test_of_two_tasks_of_one_name_the_option_of_the_second_is_named(tmp_path):
-    file = file_of(tmp_path, MATHS)
-    (tmp_path / "arithmetic.jsonl").write_text(json.dumps(MATHS) + "\n")
-    for names, files, message in (
-        (["arithmetic", "arithmetic"], [], "^--task: 'arithmetic' is given twice$"),
-        ([], [file, file], "^--data: 'some' is given twice; give the file another name$"),
-        (
-            ["arithmetic"],
-            [tmp_path / "arithmetic.jsonl"],
-            "^--data: 'arithmetic' is given twice; give the file another",
-        ),
-    ):
-        with pytest.raises(ArgumentError, match=message):
-            collect_tasks(names, files, 3, None, 0)
+@pytest.mark.parametrize("second", ["arithmetic", "arithmetic.jsonl"])
+def test_two_tasks_of_one_name_are_refused(tmp_path, second):
+    file = tmp_path / "arithmetic.jsonl"
+    file.write_text(json.dumps(MATHS) + "\n")
+    with pytest.raises(ArgumentError, match=r"^task: two tasks are named 'arithmetic'; give"):
+        collect_tasks(["arithmetic", file if second == file.name else second], 3, None, 0)
+
+
+def test_dicts_are_the_items_of_a_file_with_the_same_lines(tmp_path):
+    rows = [{**MATHS, "id": str(number)} for number in range(3)]
+    (task,), (of_file,) = collect_tasks(rows, 2, None, 0), collect_tasks(file_of(tmp_path, *rows), 2, None, 0)
+    assert (task.problems, task.kind, task.name) == (of_file.problems, of_file.kind, "items")
+    assert len(task.problems) == 2
+
+
+def test_items_and_a_name_are_two_tasks():
+    assert [task.name for task in collect_tasks([[MATHS], "arithmetic"], 1, None, 0)] == ["items", "arithmetic"]
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ([], "^task: items contains no problems$"),
+        ([{"question": "x", "answer": {1, 2}}], "^task: expected dicts of texts and numbers"),
+        ([{"question": "x"}], "^task: items, line 1: expected problem or question with answer"),
+        (17, "^task: expected a name, a file or a list of dicts, found int$"),
+    ],
+)
+def test_what_is_no_task_is_refused(task, message):
+    with pytest.raises(ArgumentError, match=message):
+        collect_tasks(task, None, None, 0)
 
 
 def test_development_files_are_read_whole(shared):
     sizes = {"math500_dev": 400, "gsm8k_dev": 1019, "aime2024": 30, "humaneval": 164, "arc_easy_test": 2376}
     for name, size in sizes.items():
         assert len(read_task(shared / "data" / f"{name}.jsonl").problems) == size
+
+
+def test_text_that_names_a_file_is_a_file_but_a_task_is_a_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("gsm8k", "mine"):
+        Path(name).touch()
+    assert task_sources(["gsm8k", "mine", "owner/name"]) == ["gsm8k", Path("mine"), "owner/name"]
+    assert task_sources("absent.jsonl") == [Path("absent.jsonl")]
+    assert collect_tasks(str(file_of(tmp_path, MATHS)), None, None, 0)[0].name == "some"

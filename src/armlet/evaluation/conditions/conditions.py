@@ -1,19 +1,22 @@
 """The conditions that are compared on the same items: baseline, ARM, fillers, their combinations, and placebos."""
 
+import json
 import math
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
-from armlet.attachment.config import describe
+from armlet.attachment.config import AttachArguments, describe, layer_indices, load_config
 from armlet.attachment.sites import GATE
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, placebo
 from armlet.evaluation.tasks.problems import Kind
 from armlet.prompts.fillers import Filler, Position
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source
-from armlet.redistribution.policies import settings
+from armlet.redistribution.policies import POLICIES, PUBLISHED, parse_one_policy, settings
 from armlet.redistribution.rows import Policy
 
 Role = Literal["baseline", "treated", "filler", "combined", "placebo", "best-of"]
@@ -37,14 +40,54 @@ class Treatment:
 
     def plain(self) -> dict[str, object]:
         """The content of an armlet.json; layers "all" stay a word, because the number of layers is not known yet."""
-        layers = [self.layers] if isinstance(self.layers, int) else self.layers
         content = describe(self.policy, [], self.scope, self.noise, self.site)
-        return content | {"layers": layers if isinstance(layers, str) else list(layers)}
+        return content | {"layers": layer_indices(self.layers)}
 
     def for_sample(self, placebo_name: str | None, sample: int) -> "Treatment":
         """The treatment for one sample, with its policy or with a placebo in place of the policy."""
         noise = Noise(self.noise.seed, self.noise.stream + sample) if isinstance(self.noise, Noise) else self.noise
         return replace(self, policy=placebo(placebo_name, self.policy) if placebo_name else self.policy, noise=noise)
+
+
+TreatmentSource = Treatment | Policy | str | Path | AttachArguments
+"""A treatment, a policy as an object or text, the path of an armlet.json, or the result of `load_config`."""
+
+
+def make_treatments(
+    sources: TreatmentSource | Sequence[TreatmentSource],
+    *,
+    layers: int | Sequence[int] | str = 0,
+    scope: str = "token",
+    site: str = GATE,
+    seed: int = 0,
+) -> list[Treatment]:
+    """The distinct treatments; `layers`, `scope`, `site` and `seed` apply to policies.
+
+    Raises ArgumentError for an unknown policy, and if the place has no effect because there is no policy.
+    """
+    several = [_path_or_source(source) for source in (sources if isinstance(sources, list | tuple) else [sources])]
+    stated = [source for source in several if isinstance(source, Treatment | Path | Mapping)]
+    chosen_layers = layer_indices(layers)
+    if len(stated) == len(several) and (chosen_layers, scope, site) != ([0], "token", GATE):
+        raise ArgumentError("layers, scope, site: they apply to a policy, and there is none; leave them out")
+    place = {"layers": chosen_layers, "scope": scope, "noise": Noise(seed), "site": site}
+    treatments = [_make_treatment(source, place) for source in several]
+    return list({json.dumps(treatment.plain()): treatment for treatment in treatments}.values())
+
+
+def _make_treatment(source: Any, place: dict[str, Any]) -> Treatment:
+    if isinstance(source, Treatment):
+        return source
+    if isinstance(source, Path | Mapping):
+        return Treatment(**dict[str, Any](load_config(source) if isinstance(source, Path) else source))
+    return Treatment(parse_one_policy(source, place["scope"]), **place)
+
+
+def _path_or_source(source: Any) -> Any:
+    """The path for a text that names an armlet.json or its folder, but no policy; anything else as it is."""
+    if not isinstance(source, str) or source.partition(":")[0] in (*POLICIES, PUBLISHED):
+        return source
+    return Path(source) if source.endswith(".json") or os.path.exists(source) else source
 
 
 @dataclass(frozen=True)
@@ -100,14 +143,16 @@ def conditions(
     identity and draw-only for the first treatment, matched for each treatment, and a change of temperature.
     """
     if not 0 <= temperature < math.inf:
-        raise ArgumentError(f"--temperature: expected a finite number of 0 or more, found {temperature}")
+        raise ArgumentError(f"temperature: expected a finite number of 0 or more, found {temperature}")
     if samples > 1 and not temperature:
-        raise ArgumentError("--samples: all greedy answers to an item are the same; add --temperature, such as 0.7")
+        raise ArgumentError("samples: all greedy answers to an item are the same; add a temperature, such as 0.7")
     baseline = Condition(BASELINE, BASELINE, temperature=temperature, samples=samples)
     treated = [replace(baseline, name=_label(t), role="treated", treatment=t) for t in treatments]
     filled = [replace(baseline, name=f.label(), role="filler", filling=f) for f in fillings]
     compared = [baseline, *treated, *filled]
     if combine:
+        if bool(treated) + bool(filled) + bool(best_of) < 2:
+            raise ArgumentError("combine: needs two of a policy, a filler and best_of; leave it out")
         compared += [
             replace(arm, name=f"{arm.name} + {filler.name}", role="combined", filling=filler.filling)
             for arm in treated

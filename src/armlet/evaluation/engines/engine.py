@@ -29,7 +29,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 0 < self.top_p <= 1:
-            raise ArgumentError(f"--top-p: expected more than 0 and at most 1, found {self.top_p}")
+            raise ArgumentError(f"top_p: expected more than 0 and at most 1, found {self.top_p}")
 
 
 @dataclass(frozen=True)

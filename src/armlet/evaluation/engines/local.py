@@ -2,38 +2,51 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
 from armlet.attachment.attach import attach
-from armlet.checkpoints.identity import fingerprint, model_folder
-from armlet.checkpoints.pretrained import load
+from armlet.attachment.attached import refuse_attached
+from armlet.checkpoints.given import Model, load_or_use
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
 from armlet.evaluation.engines.likelihood import LogProbabilities, choice_loglikelihoods
 from armlet.evaluation.engines.tokens import Tokens, ended, pad
 from armlet.prompts.generation import Decoding, generate_tokens, padding_token
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 class Local(Engine):
-    """A model in this process: `ABACUS`, a folder or a hub id. `seed` is for random fillers and their positions.
+    """A model in this process (see `load_or_use`); `seed` is for random fillers and their positions.
 
     Raises:
-        CheckpointError, ArgumentError: as `armlet.checkpoints.pretrained.load`.
+        CheckpointError, ArgumentError: as `load_or_use`.
+        AlreadyAttachedError: ARM is attached to the model, so the baseline would be treated.
     """
 
-    def __init__(self, model: str, *, dtype: str = "auto", device: str | None = None, seed: int = 0) -> None:
-        self.name, self.seed = model, seed
-        self.folder = model_folder(model)
-        self.model, self.tokenizer = load(str(self.folder), dtype=dtype, device=device)
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
+        *,
+        dtype: str = "auto",
+        device: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.named, self.seed = load_or_use(model, tokenizer, dtype=dtype, device=device), seed
+        self.model, self.tokenizer = self.named.model, self.named.tokenizer
+        refuse_attached(self.model, "evaluate")
         self.tokens = Tokens(self.tokenizer, seed)
         self._fired: dict[str, object] = {}
 
     def describe(self) -> dict[str, object]:
         """The model's name, weights' hash, dtype and device, and the fillers' seed."""
         return {
-            "model": self.name,
-            "sha256": fingerprint(self.folder),
+            "model": self.named.name,
+            "sha256": self.named.fingerprint,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": self.model.device.type,
             "seed": self.seed,

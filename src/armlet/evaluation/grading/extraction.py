@@ -7,6 +7,7 @@ from decimal import Decimal
 from functools import lru_cache
 
 from armlet.evaluation.grading.math_worker import WORKER
+from armlet.redistribution.errors import ArgumentError
 
 SENTENCE_CHARACTERS = 1000  # at most this many characters of a sentence or line are searched for an answer
 BOX_START = re.compile(r"\\f?box(?:ed)?\s*\{")
@@ -34,7 +35,7 @@ class Grade:
     format_ok: bool
 
 
-def grade(answer_text: str, gold: str) -> Grade:
+def grade(answer_text: str, gold: str | int) -> Grade:
     r"""Grade a mathematical answer by comparing the stated answer with the gold answer in math-verify.
 
     The stated answer is the last non-empty `\boxed{...}`, else the last line `#### x` with an expression x, else what
@@ -43,16 +44,25 @@ def grade(answer_text: str, gold: str) -> Grade:
 
     Args:
         answer_text: the text that the model wrote.
-        gold: the gold answer, as LaTeX or a plain number.
+        gold: the gold answer, as LaTeX or a plain number, or an int.
+
+    Raises:
+        ArgumentError: another type of answer or gold.
     """
+    gold = _gold_text(answer_text, gold)
     extracted, format_ok = _stated_answer(answer_text)
     return Grade(extracted is not None and _same_answer(extracted, _normalised(gold)), extracted, format_ok)
 
 
 def grade_integer(answer_text: str, gold: str | int) -> Grade:
-    """Grade the integer after the last #: an optional minus and digits, then white space or the end."""
+    """Grade the integer after the last #: an optional minus and digits, then white space or the end.
+
+    Raises:
+        ArgumentError: the answer is no text, or the gold neither text nor int.
+    """
+    gold = _gold_text(answer_text, gold)
     match = re.search(r"#[ \t]*(-?[0-9]+)(?!\S)[^#]*\Z", answer_text)
-    return Grade(equal_integers(match[1], str(gold)), match[1], True) if match else Grade(False, None, False)
+    return Grade(equal_integers(match[1], gold), match[1], True) if match else Grade(False, None, False)
 
 
 def equal(a: str, b: str) -> bool:
@@ -66,14 +76,24 @@ def equal_integers(a: str, b: str) -> bool:
     return all(re.fullmatch("-?[0-9]+", text) for text in (a, b)) and Decimal(a) == Decimal(b)
 
 
-def grade_released(answer_text: str, gold: str) -> Grade:
+def grade_released(answer_text: str, gold: str | int) -> Grade:
     """Grade as the released code of arXiv 2510.01032 does: correct if the last box is a substring of the gold answer.
 
     Do not use it for evaluation: an empty or missing box is a substring of everything.
     """
+    gold = _gold_text(answer_text, gold)
     boxes, _ = _closed_boxes(answer_text)
     box = boxes[-1] if boxes else ""
     return Grade(box.strip() in gold, box or None, bool(boxes))
+
+
+def _gold_text(answer_text: object, gold: object) -> str:
+    """The gold as text; raises ArgumentError unless the answer is text and the gold text or an int."""
+    if not isinstance(answer_text, str):
+        raise ArgumentError(f"answer_text: expected a text, found {type(answer_text).__name__}")
+    if isinstance(gold, bool) or not isinstance(gold, str | int):
+        raise ArgumentError(f"gold: expected a text or an int, found {type(gold).__name__}")
+    return gold if isinstance(gold, str) else f"{Decimal(gold):f}"  # `str` refuses over 4,300 digits
 
 
 def _stated_answer(text: str) -> tuple[str | None, bool]:

@@ -31,21 +31,23 @@ def graders(name: str, kinds: Iterable[Kind], *, allow_code: bool = False) -> di
     """The grader for each kind of generated answers, with `name` for mathematics.
 
     Raises:
-        ArgumentError: the grader is unknown, no task needs it, or programs may not be run.
+        ArgumentError: the grader is unknown, no task needs it, programs may not be run, or no task runs any.
         ArmletError: this system cannot isolate programs.
     """
     kinds = set(kinds)
     if name not in MATHS_GRADERS:
-        raise ArgumentError(f"--grader: expected {' or '.join(MATHS_GRADERS)}, found {name!r}")
+        raise ArgumentError(f"grader: expected {' or '.join(MATHS_GRADERS)}, found {name!r}")
     if name != "math-verify" and "maths" not in kinds:
-        raise ArgumentError(f"--grader: {name!r} grades mathematics, and none of these tasks is mathematics")
+        raise ArgumentError(f"grader: {name!r} grades mathematics, and none of these tasks is mathematics")
     if "code" in kinds:
         if not allow_code:
             raise ArgumentError(
                 "these problems are graded by running programs that the model wrote: "
-                "--allow-code-execution runs them, in a sandbox"
+                "allow them to run, in a sandbox, by allow_code (on the command line, --allow-code-execution)"
             )
         require_sandbox()
+    elif allow_code:
+        raise ArgumentError("allow_code: none of these tasks runs programs; leave it out")
     return {
         "integer": lambda text, problem: grade_integer(text, problem.gold),
         "maths": lambda text, problem: MATHS_GRADERS[name](text, problem.gold),

@@ -13,9 +13,9 @@ from armlet.evaluation.report.findings import (
     ChosenAnswers,
     ConditionFindings,
     DiscordantItem,
-    Findings,
     PairedComparison,
     PlannedPower,
+    Report,
     Selection,
     Side,
     TaskFindings,
@@ -42,7 +42,7 @@ Equal = Callable[[str, str], bool]
 Correctness = NDArray[np.float64]
 
 
-def analyse_run(journal: RunFolder, tasks: Sequence[Task], equal: Mapping[Kind, Equal], *, seed: int = 0) -> Findings:
+def analyse_run(journal: RunFolder, tasks: Sequence[Task], equal: Mapping[Kind, Equal], *, seed: int = 0) -> Report:
     """Analyses a complete or interrupted armlet run, from its journal and tasks; see `analyse`."""
     settings = RunSettings.from_manifest(journal.manifest)
     answers = [read_answers(journal, task, settings.conditions) for task in tasks]
@@ -51,7 +51,7 @@ def analyse_run(journal: RunFolder, tasks: Sequence[Task], equal: Mapping[Kind, 
 
 def analyse(
     settings: RunSettings, tasks: Sequence[TaskAnswers], equal: Mapping[str, Equal], *, seed: int = 0
-) -> Findings:
+) -> Report:
     """Analyses any run. Tasks without an answered item are left out, and the run counts as incomplete.
 
     Args:
@@ -67,7 +67,7 @@ def analyse(
     analysed = _correct_by_holm(analysed)
     items = {task.name: task.items for task in analysed}
     judged_pairs = [(task, pair) for task in analysed for pair in task.comparisons if pair.judged]
-    return Findings(
+    return Report(
         armlet=settings.versions["armlet"] or "",
         complete=all(items.get(task.name, 0) == task.items for task in settings.tasks),
         verdicts=[Verdict(pair.verdict, verdict_sentence(task, pair)) for task, pair in judged_pairs],

@@ -1,4 +1,4 @@
-"""The figures of an evaluation: a forest plot of differences from the baseline, and the sensitivity map of a search."""
+"""The figures of an evaluation: a forest plot of differences, and the sensitivity map or the curve of a search."""
 
 import textwrap
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from armlet.evaluation.report.findings import PairedComparison, TaskFindings
 from armlet.evaluation.report.tables import grouped
 from armlet.evaluation.search.results import SearchMap, TrialResult
 from armlet.presentation.numbers import difference_text, interval_text, percent, points, with_count
-from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
+from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, NotebookFigure, style
 from armlet.redistribution.errors import ArgumentError
 
 Point = tuple[float, float]
@@ -52,7 +52,7 @@ def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
         if any(pair.group != "matched" for pair in task.comparisons)
     ]
     if not panels:
-        raise ArgumentError("draw_forest: there is no comparison to draw")
+        raise ArgumentError("figure: nothing was compared")
     heights = [sum(map(_row_lines, pairs)) * LINE_INCHES for _, pairs in panels]
     with style():
         size = (FOREST_INCHES, sum(heights) + len(panels) * PANEL_INCHES + FRAME_INCHES)
@@ -74,6 +74,8 @@ def _draw_panel(axes: Axes, heading: str, pairs: Sequence[PairedComparison]) -> 
     label = _annotate(axes, heading, edge, (0, 5), ("figure fraction", "axes fraction"), weight="bold", color=DARK)
     label.set_in_layout(False)
     axes.set_xlabel("difference from the baseline in percentage points", fontsize=7.5)
+    below_names = {"y": 0, "rotation": 0, "ha": "right", "va": "top", "labelpad": 8}
+    axes.set_ylabel("condition", fontsize=7.5, color=GREY, **below_names)
     axes.spines["left"].set_visible(False)
     axes.tick_params(labelsize=7.5)
     axes.xaxis.set_major_locator(MaxNLocator(7))
@@ -187,6 +189,23 @@ def _draw_map_cells(axes: Axes, cells: dict[tuple[int, int], TrialResult]) -> No
         axes.text(y=line + 0.46, s=below, va="top", fontsize=6.5, **centre)
 
 
+def draw_curve(trials: Sequence[TrialResult], name: str, *, title: str) -> Figure:
+    """Draws the difference and interval of each trial over the value of the only setting that was searched."""
+    with style():
+        figure = _framed((MAP_INCHES, MAP_INCHES / 2), _shorten(title, 60), "lines: 95 % intervals, where finite")
+        axes = figure.subplots()
+        axes.axhline(0, color=GREY, lw=0.6)
+        for trial in trials:
+            value, difference = trial.values[name], 100 * trial.difference
+            low, high = (difference if bound is None else 100 * bound for bound in (trial.low, trial.high))
+            axes.errorbar(
+                value, difference, [[difference - low], [high - difference]], fmt="o", ms=3, lw=0.8, color=DARK
+            )
+        axes.set_xlabel(name)
+        axes.set_ylabel("difference from the baseline, points")
+        return figure
+
+
 def _caption(rows: Sequence[TrialResult]) -> str:
     smallest, largest = min(row.items for row in rows), max(row.items for row in rows)
     items = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
@@ -195,7 +214,7 @@ def _caption(rows: Sequence[TrialResult]) -> str:
 
 def _framed(size: Point, title: str, legend: str) -> Figure:
     """An empty figure of this size in inches, with a title above and a legend below, both at the left edge."""
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    figure = NotebookFigure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     figure.suptitle(title, x=0.08 / size[0], ha="left", fontsize=10, weight="bold", color=DARK, parse_math=False)
     figure.supxlabel(legend, x=0.08 / size[0], ha="left", fontsize=7, color=GREY)
     return figure

@@ -67,6 +67,10 @@ class ConditionFindings:
         """Whether ARM was attached but moved no value in any layer."""
         return bool(self.arm) and not any(layer.moved for layer in self.arm.values())
 
+    def arm_counts(self) -> Mapping[str, Mapping[str, float]]:
+        """`arm` as in `Attachment.report`."""
+        return {layer: vars(activity) for layer, activity in self.arm.items()}
+
     def to_dict(self) -> Facts:
         """The findings for report.json, with the form of the answers at the top level, and without unrecorded calls."""
         content = asdict(self)
@@ -185,8 +189,8 @@ class Verdict:
     sentence: str
 
 
-@dataclass(frozen=True)
-class Findings:
+@dataclass(frozen=True, repr=False, eq=False)
+class Report:
     """The content of a report."""
 
     armlet: str  # the version of armlet

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from armlet.evaluation.report import sentences, tables
-from armlet.evaluation.report.findings import Findings
+from armlet.evaluation.report.findings import Report
 from armlet.evaluation.search.results import SearchMap
 from armlet.presentation.files import write_json, write_text
 
@@ -30,7 +30,7 @@ BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Characters that reverse the text after them, which in a single line includes the report's own words."""
 
 
-def write(findings: Findings, folder: Path, *, map: SearchMap | None = None) -> list[Path]:
+def write(findings: Report, folder: Path, *, map: SearchMap | None = None) -> list[Path]:
     """Writes the three files; the same findings are written as the same bytes.
 
     Args:
@@ -52,14 +52,14 @@ def write(findings: Findings, folder: Path, *, map: SearchMap | None = None) -> 
     ]
 
 
-def markdown(findings: Findings, map: SearchMap | None = None) -> str:
+def markdown(findings: Report, map: SearchMap | None = None) -> str:
     """The report as Markdown, shorter than the page."""
     template = _environment(in_markdown).get_template("report.md.jinja")
     text = template.render(findings=findings, map=map, shown=SHOWN_IN_MARKDOWN, max_text=MAX_TEXT_IN_MARKDOWN)
     return text.rstrip("\n") + "\n"
 
 
-def page(findings: Findings, figures: Mapping[str, str]) -> str:
+def page(findings: Report, figures: Mapping[str, str]) -> str:
     """The report as one HTML page that needs no network and runs no script.
 
     Args:
@@ -103,7 +103,7 @@ def _environment(escaped: Callable[[object], Markup]) -> Environment:
     return environment
 
 
-def _draw_figures(findings: Findings, map: SearchMap | None) -> dict[str, str]:
+def _draw_figures(findings: Report, map: SearchMap | None) -> dict[str, str]:
     from armlet.evaluation.report.figures import draw_forest, draw_map
     from armlet.presentation.style import svg_text
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from armlet.evaluation.report.findings import ConditionFindings, Findings, PairedComparison, PlannedPower, TaskFindings
+from armlet.attachment.config import limited_layers
+from armlet.evaluation.report.findings import ConditionFindings, PairedComparison, PlannedPower, Report, TaskFindings
 from armlet.evaluation.search.results import best
 from armlet.evaluation.settings import ConditionSettings
 from armlet.presentation.numbers import bounds, detectable_points, difference_text, percent, points, with_count
@@ -64,12 +65,12 @@ def verdict_sentence(task: TaskFindings, pair: PairedComparison) -> str:
     return f"{pair.treated} on {task.name}: {pair.verdict} ({'; '.join(facts)})"
 
 
-def title(findings: Findings) -> str:
+def title(findings: Report) -> str:
     """The title of the report."""
     return f"Does ARM help {findings.settings.engine.get('model', 'the model')}?"
 
 
-def missing_items(findings: Findings) -> str | None:
+def missing_items(findings: Report) -> str | None:
     """The number of answered items of each task; None if the run is complete."""
     if findings.complete:
         return None
@@ -81,7 +82,7 @@ def missing_items(findings: Findings) -> str | None:
     return f"partial: {'; '.join(counts)}"
 
 
-def search_summary(findings: Findings) -> str | None:
+def search_summary(findings: Report) -> str | None:
     """The cost and best result of the search before a confirmation; None without a search."""
     if not findings.study:
         return None
@@ -123,13 +124,25 @@ def _check_arm(condition: ConditionFindings) -> RunCheck:
     return RunCheck(not unchanged, warning if unchanged else fact)
 
 
-def failed_checks(findings: Findings) -> list[str]:
+def failed_checks(findings: Report) -> list[str]:
     """The failed checks, as lines for the terminal."""
     return [
         f"{task.name}: {check.sentence}"
         for task in findings.tasks
         for check in (*placebo_checks(task), *arm_checks(task))
         if not check.ok
+    ]
+
+
+def bands_without_effect(report: Report) -> list[str]:
+    """The treatments with a setting that had no effect, such as a band that `share` limited in every row of a layer."""
+    treatments = {c.name: c.treatment for c in report.settings.conditions if isinstance(c.treatment, Mapping)}
+    return [
+        f"{task.name}: {condition.name}: {sentence}"
+        for task in report.tasks
+        for condition in task.conditions
+        if condition.role == "treated" and condition.name in treatments
+        for sentence in limited_layers(treatments[condition.name], condition.arm_counts())
     ]
 
 
@@ -158,13 +171,13 @@ def _power_text(planned: PlannedPower, verb: str) -> str:
     return f"{power}, assuming that {percent(planned.discordant)} of the pairs are discordant"
 
 
-def meanings(findings: Findings) -> dict[str, str]:
+def meanings(findings: Report) -> dict[str, str]:
     """The meanings of the roles in this report."""
     roles = {condition.role for condition in findings.settings.conditions}
     return {role: meaning for role, meaning in MEANINGS.items() if role in roles}
 
 
-def run_settings(findings: Findings) -> dict[str, str]:
+def run_settings(findings: Report) -> dict[str, str]:
     """The settings of the run, by name."""
     run = findings.settings
     lines = {name if name == "model" else f"engine, {name}": plain(value) for name, value in run.engine.items()}

@@ -10,9 +10,9 @@ from armlet.evaluation.report.findings import (
     COMPARED_ROLES,
     ChosenAnswers,
     DiscordantItem,
-    Findings,
     Group,
     PairedComparison,
+    Report,
     Selection,
     Side,
     TaskFindings,
@@ -21,6 +21,7 @@ from armlet.evaluation.report.findings import (
 from armlet.evaluation.report.sentences import FORMAT, NORMALISED, condition_settings, condition_temperature, plain
 from armlet.evaluation.search.results import SearchMap
 from armlet.presentation.numbers import DASH, detectable_points, difference_text, percent, probability, with_count
+from armlet.presentation.tables import titled_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -170,7 +171,7 @@ def arm_grid(task: TaskFindings) -> Grid | None:
     return Grid(task.name, headings, {"": rows}) if rows else None
 
 
-def settings_grid(findings: Findings) -> Grid:
+def settings_grid(findings: Report) -> Grid:
     """The settings of each condition."""
     rows: list[Cells] = []
     for condition in findings.settings.conditions:
@@ -198,24 +199,16 @@ def changes(task: TaskFindings) -> list[Changes]:
 
 def summary_table(task: TaskFindings) -> "Table":
     """The accuracy table for the terminal, without counts and p-values, so that it fits in 80 columns."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
     grid = accuracy_grid(task)
-    table = Table(title=Text(grid.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("condition", overflow="fold")
-    for heading in ("accuracy", "difference [95 %]"):
-        table.add_column(Text(heading), justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    table = titled_table(grid.title, ("condition", "accuracy", "difference [95 %]", "verdict"))
+    table.columns[-1].justify, table.columns[-1].no_wrap = "left", False
     for group, rows in grid.groups.items():
         for row in rows if group != GROUPS["matched"] else ():
-            cells = [Text(" ".join(cell.split())) for cell in (*row[:3], row[-1])]  # ordinary spaces, no markup
-            table.add_row(*cells, style="dim" if group else None)
+            table.add_row(*row[:3], row[-1], style="dim" if group else None)
     return table
 
 
-def form_sections(findings: Findings) -> list[tuple[str, str, list[TaskFindings]]]:
+def form_sections(findings: Report) -> list[tuple[str, str, list[TaskFindings]]]:
     """Heading, note and tasks of the sections about the form of answers, without empty sections."""
     written = [task for task in findings.tasks if task.kind != "choice"]
     chosen = [task for task in findings.tasks if task.kind == "choice"]

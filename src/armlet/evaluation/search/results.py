@@ -6,6 +6,8 @@ from typing import Any
 
 from armlet.evaluation.settings import Facts
 
+STUDY_FILE = "study.json"
+
 
 @dataclass(frozen=True)
 class TrialResult:
@@ -93,7 +95,7 @@ class StudyArguments:
     device: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class StudyResult:
     """A whole study."""
 

@@ -5,19 +5,21 @@ seed and the answers, so a study that is interrupted and resumed has the same re
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
+from armlet.attachment.config import layer_indices
+from armlet.evaluation.batches import run
 from armlet.evaluation.conditions.conditions import Treatment
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan
-from armlet.evaluation.run import run
 from armlet.evaluation.search.results import TrialResult
 from armlet.evaluation.settings import Facts
 from armlet.evaluation.tasks.problems import Task
+from armlet.presentation.arguments import text_list
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import settings
 from armlet.runs.folder import RunFolder
@@ -69,7 +71,7 @@ class Space:
         options, unique = [name for name in RANGES if name in settings(self.treatment.policy)], set(self.names)
         if not unique <= set(options) or not 1 <= len(unique) <= 2 or len(unique) != len(self.names):
             names = ",".join(self.names)
-            raise ArgumentError(f"--search: expected one or two of {', '.join(options)}, found {names!r}")
+            raise ArgumentError(f"search: expected one or two of {', '.join(options)}, found {names!r}")
 
     def grid(self) -> list[dict[str, float]]:
         """The points of the map."""
@@ -96,6 +98,22 @@ class Space:
         }
 
 
+def searched_names(search: str | Sequence[str] | None, policy: str) -> tuple[str, ...]:
+    """The names of the settings to search, from text such as "band,ceiling" or several; by default the policy's."""
+    if search is None:
+        return SEARCHED[policy]
+    return tuple(search.split(",") if isinstance(search, str) else text_list("search", search))
+
+
+def candidate_layers(layers: object) -> tuple[list[int] | str, ...]:
+    """The distinct candidates, one or several, each as for `attach`; raises ArgumentError if there is none."""
+    candidates = layers if isinstance(layers, Iterable) and not isinstance(layers, str) else [layers]
+    distinct = {str(indices): indices for indices in map(layer_indices, candidates)}
+    if not distinct:
+        raise ArgumentError("layers: expected at least one candidate, found none")
+    return tuple(distinct.values())
+
+
 def part_of(id: str) -> ItemsPart:
     """The part to which an item belongs, which depends only on its id, not on seed, order or number of items."""
     return "tuning" if hashlib.sha256(f"tuning or test: {id}".encode()).digest()[0] < 128 else "test"
@@ -105,7 +123,7 @@ def take(task: Task, part: ItemsPart) -> Task:
     """The task with only the items of one part; raises ArgumentError if there are none."""
     problems = tuple(problem for problem in task.problems if part_of(problem.id) == part)
     if not problems:
-        raise ArgumentError(f"{task.name}: none of its {len(task.problems)} items is for {part}; use more --items")
+        raise ArgumentError(f"{task.name}: none of its {len(task.problems)} items is for {part}; use more items")
     return replace(task, problems=problems, source={**task.source, "part": part, "whole": task.fingerprint()})
 
 

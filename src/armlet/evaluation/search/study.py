@@ -8,73 +8,67 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from armlet.attachment.config import parse_config
+from armlet.checkpoints.identity import LOADED
+from armlet.evaluation.batches import count_answers, run_and_analyse
 from armlet.evaluation.conditions.conditions import Condition, Treatment, conditions
 from armlet.evaluation.engines.engine import Engine
-from armlet.evaluation.plan import Plan, collect_tasks, make_plan
-from armlet.evaluation.run import FinishedRun, count_answers, run_and_analyse
-from armlet.evaluation.search.results import Budget, StudyArguments, StudyResult, StudyTask, TrialResult, best
-from armlet.evaluation.search.search import ItemsPart, Space, search, take
+from armlet.evaluation.plan import Plan, make_plan
+from armlet.evaluation.result import Findings, Study
+from armlet.evaluation.search.results import (
+    STUDY_FILE,
+    Budget,
+    StudyArguments,
+    StudyResult,
+    StudyTask,
+    TrialResult,
+    best,
+)
+from armlet.evaluation.search.search import Space, search, take
 from armlet.evaluation.settings import Facts
 from armlet.evaluation.tasks.problems import Task
-from armlet.presentation.files import csv_text, write_json, write_text
-from armlet.presentation.interruption import until_interrupted
-from armlet.presentation.terminal import progress
+from armlet.presentation.files import write_json
+from armlet.presentation.interruption import keep_partial, until_interrupted
+from armlet.presentation.progress import progress
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import default_run_folder, open_run_folder
 from armlet.runs.machine import machine
 
 Content = TypeVar("Content")
 
-STUDY_FILE, CONFIRMED_FILE, TEST_FOLDER = "study.json", "confirmed.json", "test"
-"""The contents of a study's folder: its result, the record that its test items are used, and their run."""
+CONFIRMED_FILE, TEST_FOLDER = "confirmed.json", "test"
+"""In a study's folder: the record that its test items are used, and their run."""
 
 
-def plan_tuning(arguments: StudyArguments) -> Plan:
-    """The plan for the tuning items, with only the baseline."""
-    tasks = _take_tasks(arguments, "tuning")
+def plan_tuning(arguments: StudyArguments, tasks: Sequence[Task]) -> Plan:
+    """The plan for the tuning items of tasks, with only the baseline."""
+    tasks = [take(task, "tuning") for task in tasks]
     temperature = float(all(task.kind == "choice" for task in tasks))
     return _plan(arguments, tasks, conditions([], [], temperature=temperature, placebos=False))
 
 
-def run_study(
-    space: Space, plan: Plan, engine: Engine, arguments: StudyArguments, folder: Path | None
-) -> tuple[StudyResult | None, Path]:
+def run_study(space: Space, plan: Plan, engine: Engine, arguments: StudyArguments, folder: Path | None) -> Study:
     """Runs the parts of the study that are not yet in its folder, and writes study.json there.
 
     `plan` is the result of `plan_tuning` for the same arguments. The default folder is named after the study.
 
-    Returns:
-        The study (None if it was interrupted before its first trial ended) and its folder.
-
-    Raises ArgumentError if the test items of the study have already been used.
+    Raises:
+        ArgumentError: the test items of the study have already been used.
+        KeyboardInterrupt: Ctrl-C, before the first trial was finished.
     """
     manifest = plan.manifest(engine) | {"study": space.to_dict()}
     folder = folder or default_run_folder(manifest)
     if (folder / CONFIRMED_FILE).exists():
-        raise ArgumentError(f"{folder}: the test items of this study have been used; use another --run or --seed")
+        raise ArgumentError(f"{folder}: the test items of this study have been used; use another run folder or seed")
     trials: list[TrialResult] = []
     total = (1 + len(space.grid()) + space.trials) * count_answers(plan)
-    journals, bar = open_run_folder(folder, manifest, machine()), progress("searching", total)
-    with journals as journal, bar as tick, until_interrupted() as interruption:
-        trials.extend(search(space, plan, engine, journal, tick))
-    if not trials:
-        return None, folder
-    study = _result(trials, space, plan, manifest["engine"], arguments, interruption.happened)
-    write_json(folder / STUDY_FILE, study.to_dict())
-    return study, folder
-
-
-def write_study(study: StudyResult, folder: Path) -> list[Path]:
-    """Writes the table of trials, the best setting as `armlet.json`, and the map; returns the paths."""
-    from armlet.evaluation.report.figures import draw_map
-    from armlet.presentation.style import save
-
-    paths = [
-        write_text(folder / "trials.csv", csv_text([trial.to_dict() for trial in study.trials])),
-        write_json(folder / "armlet.json", study.armlet),
-    ]
-    sensitivity = study.map()
-    return paths + (save(draw_map(sensitivity), folder, "sensitivity") if sensitivity else [])
+    with open_run_folder(folder, manifest, machine()) as journal:
+        bar = progress("searching", total, done=len(journal.rows))
+        with bar as tick, until_interrupted() as interruption:
+            trials.extend(search(space, plan, engine, journal, tick))
+    interrupted = keep_partial(interruption, trials, folder)
+    result = _result(trials, space, plan, manifest["engine"], arguments, interrupted)
+    write_json(folder / STUDY_FILE, result.to_dict())
+    return Study(**vars(result), folder=folder)
 
 
 def read_study(folder: Path) -> StudyResult:
@@ -92,36 +86,48 @@ def read_study(folder: Path) -> StudyResult:
     return study
 
 
-def plan_confirmation(folder: Path, study: StudyResult) -> Plan:
-    """The plan for the test items, for the best setting and its placebos; raises ArgumentError if the items changed."""
+def plan_confirmation(folder: Path, study: StudyResult, tasks: Sequence[Task]) -> Plan:
+    """The plan for the test items of the study's tasks, for the best setting and its placebos.
+
+    Raises ArgumentError if the tasks are not those of the search.
+    """
     treatment = Treatment(**parse_config(dict(study.armlet)))
-    plan = _plan(study.arguments, _take_tasks(study.arguments, "test"), conditions([treatment], []))
-    for tuned, task in zip(study.tasks, plan.tasks, strict=True):
-        if {**tuned.source, "part": "test"} != dict(task.source):
-            raise ArgumentError(f"{folder}: the items of {task.name} changed after the search; restore its file")
+    plan = _plan(study.arguments, [take(task, "test") for task in tasks], conditions([treatment], []))
+    tuned = {task.name: {**task.source, "part": "test"} for task in study.tasks}
+    if tuned != {task.name: dict(task.source) for task in plan.tasks}:  # their order has no effect
+        names = ", ".join(task.name for task in study.tasks)
+        raise ArgumentError(f"{folder}: the items of {names} changed after the search; restore them")
     return plan
 
 
-def confirm_study(folder: Path, study: StudyResult, plan: Plan, engine: Engine) -> FinishedRun:
+def check_origin(folder: Path, study: StudyResult, *, loaded: bool) -> None:
+    """Raises ArgumentError unless both the search and the confirmation have a loaded model or tokenizer, or neither.
+
+    The fingerprints of a loaded model and of files are never equal, so the two cannot be compared.
+    """
+    if str(study.engine.get("sha256")).startswith(LOADED) == loaded:
+        return
+    if loaded:
+        advice = f"read {study.engine['model']} from its files; leave the model and the tokenizer out"
+    else:
+        advice = "used a loaded model or tokenizer; pass both again: confirm(study, model, tokenizer)"
+    raise ArgumentError(f"{folder}: the search {advice}")
+
+
+def confirm_study(folder: Path, study: StudyResult, plan: Plan, engine: Engine) -> Findings:
     """Measures the best setting, which ends the search; raises ArgumentError for another model."""
     if plan.manifest(engine)["engine"] != study.engine:
-        raise ArgumentError(f"{folder}: the model is not the one used in the search; its weights or its dtype changed")
+        changed = "its weights, settings, hooks, dtype or device changed"
+        raise ArgumentError(f"{folder}: the model is not the one used in the search; {changed}")
     record_confirmation(folder, study, None)
-    finished = run_and_analyse(plan, engine, folder / TEST_FOLDER)
-    return replace(finished, findings=replace(finished.findings, study=study))
+    return replace(run_and_analyse(plan, engine, folder / TEST_FOLDER), study=study)
 
 
-def record_confirmation(folder: Path, study: StudyResult, finished: FinishedRun | None) -> None:
-    """Records that the test items are used; `finished` is None before the run, and set once its report is written."""
-    verdicts = finished and [verdict.sentence for verdict in finished.findings.verdicts]
+def record_confirmation(folder: Path, study: StudyResult, findings: Findings | None) -> None:
+    """Records that the test items are used; `findings` is None before the run, and set once its report is written."""
+    verdicts = findings and findings.sentences()
     summary = study.summary()
     write_json(folder / CONFIRMED_FILE, {"verdicts": verdicts, "best": summary["best"], "budget": summary["budget"]})
-
-
-def _take_tasks(arguments: StudyArguments, part: ItemsPart) -> list[Task]:
-    files = [Path(file) for file in arguments.data]
-    tasks = collect_tasks(arguments.task, files, arguments.items, arguments.difficulty, arguments.seed)
-    return [take(task, part) for task in tasks]
 
 
 def _plan(arguments: StudyArguments, tasks: Sequence[Task], compared: Sequence[Condition]) -> Plan:

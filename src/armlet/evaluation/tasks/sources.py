@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY, exercise
@@ -28,6 +30,69 @@ QUESTION_KEYS = ("problem", "question")
 GOLD_KEYS = ("final", "answer")  # GSM8K's answer is the whole solution; `final` is only the result
 
 
+TaskSource = str | Path | Task | Sequence[JsonRow]
+"""The name of a task, a JSON Lines file, a task, or items as dicts with the keys of a line."""
+
+
+def collect_tasks(
+    task: TaskSource | Sequence[TaskSource], items: int | None, difficulty: int | None, seed: int
+) -> list[Task]:
+    """One or several tasks with different names; items as dicts are one task.
+
+    Raises ArgumentError if a task cannot be read, or two have the same name.
+    """
+    sources = task_sources(task)
+    if difficulty is not None and ARITHMETIC not in sources:
+        raise ArgumentError(f"difficulty: applies only to the task {ARITHMETIC}, which is not among the tasks")
+    tasks = [_collect_task(source, items, difficulty, seed) for source in sources]
+    for name, count in Counter(task.name for task in tasks).items():
+        if count > 1:
+            raise ArgumentError(f"task: two tasks are named {name!r}; give a file another name, or use each task once")
+    return tasks
+
+
+def task_sources(task: TaskSource | Sequence[TaskSource]) -> list[TaskSource]:
+    """One or several tasks as a list, in which items as dicts are one task."""
+    if isinstance(task, str | Path | Task):
+        return [_file_or_source(task)]
+    if not isinstance(task, Sequence):
+        raise ArgumentError(f"task: expected a name, a file or a list of dicts, found {type(task).__name__}")
+    if all(isinstance(part, Mapping) for part in task):
+        return [task]  # type: ignore[list-item]
+    return [_file_or_source(part) for part in task]  # type: ignore[arg-type]
+
+
+def _file_or_source(source: TaskSource) -> TaskSource:
+    """The path for a text that names a file, but no task; anything else as it is."""
+    if not isinstance(source, str) or source in (ARITHMETIC, *HUB):
+        return source
+    return Path(source) if source.endswith((".jsonl", ".json")) or os.path.isfile(source) else source
+
+
+def _collect_task(source: TaskSource, items: int | None, difficulty: int | None, seed: int) -> Task:
+    if isinstance(source, Task):
+        return source
+    if isinstance(source, Path):
+        return read_task(source, items)
+    if not isinstance(source, str):
+        return given_task(source, items)
+    if source == ARITHMETIC:
+        return arithmetic(items or ARITHMETIC_ITEMS, seed=seed, difficulty=difficulty)
+    return hub_task(source, items)
+
+
+def given_task(rows: Sequence[JsonRow], items: int | None = None) -> Task:
+    """A task named "items" from dicts with the keys of a line of a JSON Lines file (see `read_task`)."""
+    try:
+        text = "\n".join(json.dumps(row) for row in rows)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"task: expected dicts of texts and numbers ({error})") from error
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return _make_task(
+        "task", "items", _json_rows("task: items, line", text), items, {"items": "given", "sha256": digest}
+    )
+
+
 def arithmetic(items: int, *, seed: int = 0, difficulty: int | None = None) -> Task:
     """The built-in task: seeded chains of arithmetic, by default at the level at which abacus is evaluated."""
     level = DIFFICULTY if difficulty is None else difficulty
@@ -45,45 +110,47 @@ def read_task(file: Path, items: int | None = None) -> Task:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ArgumentError(f"--data: {file} cannot be read ({reason})") from error
+        raise ArgumentError(f"data: {file} cannot be read ({reason})") from error
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return _make_task("--data", file.stem, _json_rows(file, text), items, {"file": file.name, "sha256": digest})
+    return _make_task(
+        "data", file.stem, _json_rows(f"data: {file}, line", text), items, {"file": file.name, "sha256": digest}
+    )
 
 
 def hub_task(name: str, items: int | None = None) -> Task:
     """Downloads a task from a hub: a name in `HUB`, or any dataset as "owner/name" or "owner/name:config:split"."""
     if name not in HUB and "/" not in name:
         known = ", ".join((ARITHMETIC, *HUB))
-        raise ArgumentError(f"--task: expected {known} or a dataset as owner/name, found {name!r}")
+        raise ArgumentError(f"task: expected {known} or a dataset as owner/name, found {name!r}")
     if name in HUB:
         dataset, config, split = HUB[name]
     else:
         dataset, *rest = name.split(":")
         if len(rest) > 2:
-            raise ArgumentError(f"--task: expected owner/name:config:split, found {name!r}")
+            raise ArgumentError(f"task: expected owner/name:config:split, found {name!r}")
         config, split = rest if len(rest) == 2 else (None, *(rest or ["test"]))
     source = {"dataset": dataset, "config": config or None, "split": split}
-    return _make_task("--task", name, _hub_rows(**source), items, source)
+    return _make_task("task", name, _hub_rows(**source), items, source)
 
 
 def _hub_rows(dataset: str, config: str | None, split: str) -> list[tuple[str, JsonRow]]:
     try:
         from datasets import load_dataset
     except ImportError as error:
-        raise ArgumentError("--task: datasets on a hub need an extra package: pip install 'armlet[hub]'") from error
+        raise ArgumentError("task: datasets on a hub need an extra package: pip install 'armlet[hub]'") from error
     try:
         rows: list[JsonRow] = list(load_dataset(dataset, config, split=split))  # type: ignore[arg-type]
     except Exception as error:  # the library raises whatever its readers and its transport raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        message = f"--task: {dataset} could not be downloaded from the hub ({reason}); --data FILE reads a local copy"
+        message = f"task: {dataset} could not be downloaded from the hub ({reason}); a JSON Lines file works, too"
         raise ArgumentError(message) from error
-    return [(f"--task: {dataset}, row {number}", row) for number, row in enumerate(rows, 1)]
+    return [(f"task: {dataset}, row {number}", row) for number, row in enumerate(rows, 1)]
 
 
-def _json_rows(file: Path, text: str) -> Iterator[tuple[str, JsonRow]]:
+def _json_rows(prefix: str, text: str) -> Iterator[tuple[str, JsonRow]]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a text may contain other line separators
         if line.strip():
-            place = f"--data: {file}, line {number}"
+            place = f"{prefix} {number}"
             try:
                 row = json.loads(line)
                 json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair, such as "\ud800", is not text

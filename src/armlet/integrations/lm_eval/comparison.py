@@ -11,7 +11,8 @@ from typing import Any
 from armlet.evaluation.conditions.conditions import BASELINE, Role
 from armlet.evaluation.report.analysis import analyse
 from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, GradedAnswer, TaskAnswers
-from armlet.evaluation.report.findings import Findings, LayerActivity
+from armlet.evaluation.report.findings import LayerActivity
+from armlet.evaluation.result import Findings, make_findings
 from armlet.evaluation.settings import ConditionSettings, RunSettings, TaskSettings
 from armlet.integrations.lm_eval.samples import LoggedSample, find_samples, read_results, read_samples
 from armlet.redistribution.errors import ArgumentError
@@ -84,7 +85,7 @@ def compare_runs(
     settings = _settings(runs, metrics)
     sides = list(zip(settings.conditions, runs.values(), strict=True))
     answers = [_task_answers(task, pairs[task], sides, metrics[task]) for task in pairs]
-    return analyse(settings, answers, {}, seed=seed)
+    return make_findings(analyse(settings, answers, {}, seed=seed), Path(treated))
 
 
 def _pairs(baseline: Mapping[int, LoggedSample], treated: Mapping[int, LoggedSample]) -> Pairs:

@@ -5,7 +5,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from armlet.attachment.attach import Attachment, attach
-from armlet.attachment.config import ConfigError, describe, load_config, parse_layers
+from armlet.attachment.config import ConfigError, describe, layer_indices, load_config
 from armlet.attachment.sites import GATE, check_site
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise
@@ -129,7 +129,7 @@ def treatment(settings: dict[str, Any], config: str | None) -> dict[str, Any] | 
     check_site(settings["site"])
     return {
         "policy": parse_policy(policy.replace(";", ",")) if isinstance(policy, str) else policy,
-        "layers": parse_layers(layers.replace(";", ",")) if isinstance(layers, str) else layers,
+        "layers": layer_indices(layers.replace(";", ",") if isinstance(layers, str) else layers),
         "scope": settings["scope"],
         "site": settings["site"],
         "noise": Noise(settings["noise_seed"]),

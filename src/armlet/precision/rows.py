@@ -1,16 +1,12 @@
-"""The result of `armlet quantize`: a row for each scheme and method and one for each layer, with intervals."""
+"""The rows of a result, with intervals: one for each scheme and method, and one for each layer."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import exp, isfinite
-from pathlib import Path
 
-from armlet.attachment.config import ARMLET_FILE, describe
-from armlet.precision.measure import Contraction, TrialOutcome
-from armlet.precision.plan import PrecisionPlan
-from armlet.precision.schemes import QuantScheme
-from armlet.presentation.files import write_json
-from armlet.redistribution.noise import Noise
+from armlet.precision.choice import Chosen, reference
+from armlet.precision.measure import HELD_OUT, Contraction, RoundingTrial, RunTrial, TrialOutcome
+from armlet.precision.schemes import REFERENCES, QuantScheme
 from armlet.statistics.comparison import compare
 
 
@@ -90,32 +86,56 @@ class LayerRow:
         return {"layer": self.layer, **damage, **contraction}
 
 
-@dataclass(frozen=True)
-class Precision:
-    """Everything that a run measured."""
+def method_rows(run: RunTrial, chosen: Chosen, scheme: QuantScheme | None, seed: int) -> list[MethodRow]:
+    """A row for every method at one scheme; with None, for the unrounded model, without and with the contraction.
 
-    plan: PrecisionPlan
-    dtype: str  # dtype of the model's weights
-    rows: Sequence[MethodRow]  # the unrounded model first, then every method at each complete scheme
-    layers: Sequence[LayerRow]
-    contraction: Contraction | None  # the chosen contraction; None if none lowers the loss within the limit
-    headline: Sequence[str]  # the first lines to show
-    cautions: Sequence[str]  # warnings about the use of the contraction
-    interrupted: bool  # whether schemes are missing
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        plan = self.plan
-        source = {"source": plan.model, "dtype": self.dtype, "data": plan.data and str(plan.data)}
-        messages = {"interrupted": self.interrupted, "headline": self.headline, "cautions": self.cautions}
-        layers, rows = ([row.to_dict() for row in table] for table in (self.layers, self.rows))
-        return {**source, **plan.options(), "seed": plan.seed, **messages, "layers": layers, "rows": rows}
+    `recovered` is None unless the interval shows that there is a gap.
+    """
+    full, nearest = run(RoundingTrial(HELD_OUT)), run(RoundingTrial(HELD_OUT, scheme))
+    gap = nearest.perplexity - full.perplexity
+    resolved = (PerplexityRatio.between(full.losses, nearest.losses, seed).low or 0) > 1
+    rows = list[MethodRow]()
+    for name, trial in chosen.methods[scheme and reference(scheme)].items():
+        outcome = run(replace(trial, text=HELD_OUT, scheme=scheme))
+        against_full = PerplexityRatio.between(full.losses, outcome.losses, seed)
+        recovered = (nearest.perplexity - outcome.perplexity) / gap if resolved else None
+        rows.append(MethodRow(scheme, name, _setting(trial), outcome.perplexity, against_full, recovered, outcome))
+    return rows
 
 
-def save_setting(contraction: Contraction | None, folder: Path) -> list[str]:
-    """Writes armlet.json for a contraction and returns its path; without one, removes the file of an earlier run."""
-    if contraction is None:
-        (folder / ARMLET_FILE).unlink(missing_ok=True)
-        return []
-    content = describe(contraction.policy, contraction.layers, contraction.scope, Noise(0), contraction.site)
-    return [str(write_json(folder / ARMLET_FILE, content))]
+def _setting(trial: RoundingTrial) -> str:
+    """The setting that calibration chose, in words; empty if there is nothing to choose."""
+    if trial.contraction:
+        return contraction_setting(trial.contraction)
+    if trial.layers is not None:
+        return f"rounded: {_layer_spans(trial.layers)}"
+    return ", ".join(f"{name} {value}" for name, value in vars(trial.transform).items() if name != "fixed")
+
+
+def contraction_setting(contraction: Contraction) -> str:
+    """A contraction and its layers in words."""
+    return f"{contraction}, {_layer_spans(contraction.layers)}"
+
+
+def _layer_spans(layers: Sequence[int]) -> str:
+    """The layers as text, such as "layers 0-3,7"."""
+    starts = [layer for layer in layers if layer - 1 not in layers]
+    stops = [layer for layer in layers if layer + 1 not in layers]
+    spans = ",".join(f"{a}-{b}" if b > a else str(a) for a, b in zip(starts, stops, strict=True))
+    return f"layer{'s' * (len(layers) > 1)} {spans}"
+
+
+def layer_rows(run: RunTrial, chosen: Chosen, seed: int) -> list[LayerRow]:
+    """A row for each layer, with the effect of its best contraction on held-out windows."""
+    rows = list[LayerRow]()
+    for layer in chosen.damage[REFERENCES[0]]:
+        damage = {scheme: exp(nats[layer]) for scheme, nats in chosen.damage.items()}
+        setting = cost = benefit = None
+        if gain := chosen.gains.get(layer):
+            setting = str(gain.contraction)
+            trials = RoundingTrial(HELD_OUT), RoundingTrial(HELD_OUT, REFERENCES[0], layers=(layer,))
+            pairs = [(run(trial).losses, run(replace(trial, contraction=gain.contraction)).losses) for trial in trials]
+            cost, benefit = (PerplexityRatio.between(*pair, seed) for pair in pairs)
+        contracted = chosen.contraction is not None and layer in chosen.contraction.layers
+        rows.append(LayerRow(layer, damage, layer in chosen.gains, setting, cost, benefit, contracted))
+    return rows

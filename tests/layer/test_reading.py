@@ -1,4 +1,4 @@
-"""Commands read only the necessary layers of a model, one at a time."""
+"""Only the necessary layers of a model are read, one at a time."""
 
 from pathlib import Path
 
@@ -7,9 +7,8 @@ import torch
 
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.checkpoint import open_checkpoint
-from armlet.commands.options import ComputeOptions
-from armlet.commands.reading import open_model
 from armlet.layer.decoder import Layer1
+from armlet.layer.reading import open_model
 from armlet.redistribution.errors import ArgumentError
 from tiny_checkpoints import save, words
 
@@ -21,7 +20,7 @@ def folder(tmp_path_factory):
 
 def test_layers_come_from_the_first_to_the_last_one_wanted(folder):
     for last, count in ((0, 1), (1, 2), (None, 3)):
-        opened = open_model(str(folder), ComputeOptions(), last=last)
+        opened = open_model(str(folder), last=last)
         assert [layer.options.layer for layer in opened.layers()] == list(range(count))
         assert opened.options.layer == count - 1
 
@@ -30,7 +29,7 @@ def test_no_layer_is_read_before_it_is_asked_for(folder, monkeypatch):
     read = []
     whole = Layer1.from_checkpoint
     monkeypatch.setattr(Layer1, "from_checkpoint", lambda *args: read.append(args[1]) or whole(*args))
-    layers = open_model(str(folder), ComputeOptions()).layers()
+    layers = open_model(str(folder)).layers()
     assert read == []
     next(layers)
     next(layers)
@@ -39,7 +38,7 @@ def test_no_layer_is_read_before_it_is_asked_for(folder, monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
 def test_dtype_is_that_of_every_weight_and_of_what_it_computes(folder, dtype):
-    (layer,) = open_model(str(folder), ComputeOptions(dtype=dtype), last=0).layers()
+    (layer,) = open_model(str(folder), dtype=dtype, last=0).layers()
     assert {weight.dtype for weight in layer.parameters()} == {getattr(torch, dtype)}
     assert layer(layer.embed(torch.tensor([[5, 6]]))).dtype == getattr(torch, dtype)
 
@@ -54,10 +53,10 @@ def test_a_hubs_whole_model_is_brought_into_its_cache_and_a_few_layers_are_read_
         asked.append(model)
         return Path(folder)
 
-    monkeypatch.setattr("armlet.commands.reading.download", download)
-    monkeypatch.setattr("armlet.commands.reading.load_tokenizer", lambda _model: words())
-    monkeypatch.setattr("armlet.commands.reading.open_checkpoint", lambda _model: open_checkpoint(folder))
-    opened = open_model("some/model", ComputeOptions(), last=last)
+    monkeypatch.setattr("armlet.layer.reading.download", download)
+    monkeypatch.setattr("armlet.layer.reading.load_tokenizer", lambda _model: words())
+    monkeypatch.setattr("armlet.layer.reading.open_checkpoint", lambda _model: open_checkpoint(folder))
+    opened = open_model("some/model", last=last)
     assert (asked, opened.name) == (brought, "some/model")
     assert next(opened.layers()).options.d_model == 32
 
@@ -65,9 +64,9 @@ def test_a_hubs_whole_model_is_brought_into_its_cache_and_a_few_layers_are_read_
 @pytest.mark.parametrize(
     ("compute", "error", "message"),
     [
-        (ComputeOptions(device="nowhere"), ArgumentError, "device 'nowhere' cannot be used here"),
+        ({"device": "nowhere"}, ArgumentError, "device 'nowhere' cannot be used here"),
         (
-            ComputeOptions(dtype="int8"),
+            {"dtype": "int8"},
             ArgumentError,
             "dtype: expected auto, float32, bfloat16, float16, float64, found 'int8'",
         ),
@@ -75,9 +74,9 @@ def test_a_hubs_whole_model_is_brought_into_its_cache_and_a_few_layers_are_read_
 )
 def test_what_cannot_be_used_is_refused(folder, compute, error, message):
     with pytest.raises(error, match=message):
-        open_model(str(folder), compute)
+        open_model(str(folder), **compute)
 
 
 def test_a_family_that_layer1_does_not_cover_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(UnsupportedModelError, match="Layer1 does not cover 'deepseek_v3'"):
-        open_model(str(save(tmp_path / "deepseek", "deepseek_v3")), ComputeOptions())
+        open_model(str(save(tmp_path / "deepseek", "deepseek_v3")))

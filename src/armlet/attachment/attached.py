@@ -1,0 +1,42 @@
+"""What is attached to a model, for those who have lost the `Attachment`, as when a notebook's cell ran twice."""
+
+from torch import nn
+
+from armlet.attachment.attach import AlreadyAttachedError, Attachment, find_attachments
+
+
+def attached(model: nn.Module) -> list[Attachment]:
+    """Returns what is attached to a model, paused or not, in the order of attaching.
+
+    Finds the same from the model, its decoder and a module around them, and from a layer or another model that has a
+    treated layer in it: detaching there detaches everywhere. A deep or unpickled copy of a model or of a layer has
+    attachments of its own, which act on the copy; what was paused when it was copied is detached in the copy.
+
+    Raises:
+        ArgumentError: not a model.
+    """
+    return [attachment for attachment in find_attachments(model) if attachment.state != "detached"]
+
+
+def detach(model: nn.Module) -> int:
+    """Detaches everything that is attached to a model, paused or not; returns how many attachments that were.
+
+    Outputs are bit for bit as before, and no hook or module of ARM is left.
+
+    Raises:
+        ArgumentError: not a model.
+    """
+    count = len(attached(model))
+    for attachment in find_attachments(model):  # in a copy, detached ones may have left their modules
+        attachment.detach()
+    return count
+
+
+def refuse_attached(model: nn.Module, action: str) -> None:
+    """Raises AlreadyAttachedError if ARM acts in a model, whose baseline `action` (as in "evaluate") would measure."""
+    acting = [attachment for attachment in attached(model) if attachment.state == "attached"]
+    if acting:
+        raise AlreadyAttachedError(
+            f"{action}: this model already has ARM attached ({acting[0].policy} in layers {acting[0].layers}), "
+            "so its baseline would be treated: call armlet.detach(model) first"
+        )

@@ -1,0 +1,98 @@
+"""A model as a caller gives it: a folder or hub id to load, or a loaded model with its tokenizer."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+from torch import nn
+
+from armlet.checkpoints.folder import ABACUS, abacus
+from armlet.checkpoints.identity import fingerprint, loaded_fingerprint, model_folder
+from armlet.checkpoints.pretrained import check_device, load
+from armlet.presentation.terminal import note, working
+from armlet.redistribution.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Model: TypeAlias = Union[str, Path, "PreTrainedModel"]
+"""A folder, a hub id, "abacus", or a loaded causal language model."""
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A loaded model with its tokenizer, and its name in results."""
+
+    name: str
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    folder: Path | None = None  # the files of both; None if a caller loaded one of them
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The sha256 of what determines the answers, computed once: the files, or the model and tokenizer as loaded.
+
+        Raises ArgumentError as `loaded_fingerprint`.
+        """
+        with working("hashing the weights"):
+            return fingerprint(self.folder) if self.folder else loaded_fingerprint(self.model, self.tokenizer)
+
+
+def load_or_use(
+    model: Model, tokenizer: "PreTrainedTokenizerBase | None", *, dtype: str = "auto", device: str | None = None
+) -> NamedModel:
+    """Loads a folder or hub id (see `armlet.checkpoints.pretrained.load`), or takes a loaded model as it is.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        ArgumentError: a loaded model comes without its tokenizer, with a dtype or device, or in training mode.
+    """
+    if isinstance(model, nn.Module):
+        check_loaded(model, None if dtype == "auto" else dtype, device)
+        return NamedModel(model_name(model), model, required_tokenizer(tokenizer))
+    check_running_device(device)
+    if tokenizer is not None:
+        required_tokenizer(tokenizer)
+    name, start = model_name(model), monotonic()
+    with working(f"loading {name}"):
+        folder = model_folder(name)
+        loaded, loaded_tokenizer = load(str(folder), dtype=dtype, device=device)
+    size, dtype = sum(weights.numel() for weights in loaded.parameters()), str(loaded.dtype).removeprefix("torch.")
+    note(f"loaded {name}: {size / 1e6:,.1f} M weights, {dtype}, on {loaded.device}, in {monotonic() - start:.1f} s")
+    return NamedModel(name, loaded, tokenizer or loaded_tokenizer, None if tokenizer else folder)
+
+
+def check_loaded(model: nn.Module, dtype: str | None = None, device: str | None = None) -> None:
+    """Raises ArgumentError if a loaded model comes with a dtype or device, or is in training mode."""
+    if dtype is not None or device is not None:
+        raise ArgumentError("model: it is loaded, so it has its dtype and device; leave both out, or pass its path")
+    if model.training:
+        raise ArgumentError("model: it is in training mode, so its answers are random; call model.eval() first")
+
+
+def check_running_device(device: str | None) -> None:
+    """Raises ArgumentError if a model cannot run on a device here; on "meta" a model has no values."""
+    if device == "meta":
+        raise ArgumentError("device: 'meta' has no values; use cpu or cuda")
+    check_device(device)
+
+
+def model_name(model: Model) -> str:
+    """The folder or hub id, without the slash that shells add; for a loaded model, what it was loaded from."""
+    if isinstance(model, nn.Module):
+        name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+        return ABACUS if name == str(abacus()) else name
+    if not isinstance(model, str | Path) or model == "":
+        kind = "an empty text" if model == "" else type(model).__name__
+        raise ArgumentError(f"model: expected a folder, a hub id or a loaded model, found {kind}")
+    return str(model).rstrip("/") or str(model)
+
+
+def required_tokenizer(tokenizer: "PreTrainedTokenizerBase | None") -> "PreTrainedTokenizerBase":
+    """A tokenizer; raises ArgumentError if it is missing or no tokenizer."""
+    if not callable(tokenizer) or not hasattr(tokenizer, "decode"):
+        problem = "missing" if tokenizer is None else f"a {type(tokenizer).__name__}"
+        raise ArgumentError(f"tokenizer: expected the model's tokenizer after the model, it is {problem}")
+    return tokenizer

@@ -1,0 +1,48 @@
+"""`--policy help`: every setting of every policy, as tables."""
+
+from itertools import groupby
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+from typer import Exit, Option
+
+from armlet.presentation.tables import titled_table
+from armlet.redistribution.policies import PUBLISHED, Knob, knobs
+
+POLICY_HELP = "help"
+WIDEST = 30  # characters of a column before its text is wrapped
+
+USAGE = f"""\
+Write a policy as name:setting=value,setting=value, and a pair as low/high:
+  outward:band=0.2,share=0.02/0.25
+The paper's setting for a model and a task (arXiv 2510.01032):
+  {PUBLISHED}:Qwen2.5-Math-7B/AIME24"""
+
+PolicyText = TypeVar("PolicyText", str, list[str], None)
+
+
+def policy_option(help: str) -> Any:
+    """An option for one policy or several, which explains them if `help` is given."""
+    return Option(callback=_explain_policies, is_eager=True, help=help)
+
+
+def _explain_policies(value: PolicyText) -> PolicyText:
+    """Prints all settings and exits with 0 if the value is `help`; returns any other value."""
+    if POLICY_HELP in ([value] if isinstance(value, str) else value or []):
+        for policy, settings in groupby(knobs(), lambda knob: knob.policy):
+            Console().print(_knobs_table(policy, list(settings)), "")
+        print(USAGE)
+        raise Exit
+    return value
+
+
+def _knobs_table(policy: str, settings: list[Knob]) -> Table:
+    table = titled_table(policy, ("setting", "default", "allowed", "paper", "meaning"))
+    table.padding = (0, 1, 0, 0)
+    for column in table.columns:
+        column.justify, column.no_wrap, column.max_width = "left", False, WIDEST
+    for knob in settings:
+        default = "/".join(map(str, knob.default)) if isinstance(knob.default, tuple) else str(knob.default)
+        table.add_row(knob.name, default, knob.allowed, knob.paper, knob.meaning)
+    return table

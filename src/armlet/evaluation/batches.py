@@ -1,0 +1,112 @@
+"""Runs all items of all tasks under all conditions, batch by batch, and writes them to a crash-safe journal."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from armlet.evaluation.conditions.conditions import Condition, applies
+from armlet.evaluation.engines.engine import Ask, Engine
+from armlet.evaluation.grading.graders import EQUAL
+from armlet.evaluation.plan import Plan
+from armlet.evaluation.report.analysis import analyse_run
+from armlet.evaluation.result import Findings, make_findings
+from armlet.evaluation.tasks.problems import Task
+from armlet.presentation.interruption import keep_partial, until_interrupted
+from armlet.presentation.progress import progress
+from armlet.presentation.terminal import working
+from armlet.runs.folder import Record, RunFolder, default_run_folder, open_run_folder
+from armlet.runs.machine import machine
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """One batch under one condition, which is run and written as a whole."""
+
+    task: Task
+    batch_index: int
+    asks: tuple[Ask, ...]
+    condition: Condition
+    sample: int
+
+    @property
+    def key(self) -> tuple[str, int, str, int]:
+        """The key of this batch run in the journal."""
+        return (self.task.name, self.batch_index, self.condition.name, self.sample)
+
+
+def batch_runs(plan: Plan, engine: Engine) -> Iterator[BatchRun]:
+    """All batch runs in order: each batch under all conditions before the next, so an interrupted run stays paired."""
+    for task in plan.tasks:
+        asks = [Ask(problem, number, plan.systems[task.kind]) for number, problem in enumerate(task.problems)]
+        asks.sort(key=lambda ask: (engine.length(ask), ask.number))
+        for batch_index, start in enumerate(range(0, len(asks), plan.batch_size)):
+            batch = tuple(asks[start : start + plan.batch_size])
+            for condition, samples in _conditions_of(plan, task):
+                for sample in range(samples):
+                    yield BatchRun(task, batch_index, batch, condition, sample)
+
+
+def count_answers(plan: Plan) -> int:
+    """The number of answers in the whole run."""
+    return sum(len(task.problems) * samples for task in plan.tasks for _, samples in _conditions_of(plan, task))
+
+
+def _conditions_of(plan: Plan, task: Task) -> list[tuple[Condition, int]]:
+    """The conditions under which a task is run, with their numbers of samples; multiple choice is scored once."""
+    return [
+        (condition, 1 if task.kind == "choice" else condition.samples)
+        for condition in plan.conditions
+        if applies(condition.role, task.kind)
+    ]
+
+
+def run(plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], None] = lambda _: None) -> None:
+    """Runs the batches that are not yet in the journal; calls `tick(answers)` after each of them."""
+    for batch in batch_runs(plan, engine):
+        if not journal.has(batch.key):
+            choice = batch.task.kind == "choice"
+            rows = _score_choices(batch, engine) if choice else _generate_answers(batch, engine, plan)
+            journal.close(batch.key, rows, {"arm": engine.fired()})
+            tick(len(rows))
+
+
+def run_and_analyse(plan: Plan, engine: Engine, folder: Path | None = None) -> Findings:
+    """Runs what is missing from a run folder (by default one named after the run), and analyses the result.
+
+    Raises KeyboardInterrupt if Ctrl-C came before any item was answered under every condition.
+    """
+    manifest = plan.manifest(engine)
+    folder = folder or default_run_folder(manifest)
+    with open_run_folder(folder, manifest, machine()) as journal:
+        bar = progress("generating answers", count_answers(plan), done=len(journal.rows))
+        with bar as tick, until_interrupted() as interruption:
+            run(plan, engine, journal, tick)
+        with working("analysing"):
+            report = analyse_run(journal, plan.tasks, EQUAL)
+    return make_findings(report, folder, interrupted=keep_partial(interruption, report.tasks, folder))
+
+
+def _generate_answers(batch: BatchRun, engine: Engine, plan: Plan) -> list[Record]:
+    kind, index = batch.task.kind, batch.batch_index
+    outputs = engine.answer(batch.asks, batch.condition, plan.sampling[kind], batch=index, sample=batch.sample)
+    return [
+        {**_row_identity(batch, ask), **vars(output), **vars(plan.graders[kind](output.text, ask.problem))}
+        for ask, output in zip(batch.asks, outputs, strict=True)
+    ]
+
+
+def _score_choices(batch: BatchRun, engine: Engine) -> list[Record]:
+    """Grades the most likely choice, and also records whether the most likely one per character is correct."""
+    rows = []
+    for ask, loglikelihoods in zip(batch.asks, engine.score_choices(batch.asks, batch.condition), strict=True):
+        gold, choices = int(ask.problem.gold), ask.problem.choices
+        by_length = [value / len(choice) for value, choice in zip(loglikelihoods, choices, strict=True)]
+        chosen, normalised = (max(range(len(scores)), key=scores.__getitem__) for scores in (loglikelihoods, by_length))
+        graded = {"loglikelihoods": loglikelihoods, "extracted": str(chosen), "correct": chosen == gold}
+        rows.append({**_row_identity(batch, ask), **graded, "correct_normalised": normalised == gold})
+    return rows
+
+
+def _row_identity(batch: BatchRun, ask: Ask) -> Record:
+    task, index, condition, sample = batch.key
+    return {"task": task, "condition": condition, "item": ask.problem.id, "sample": sample, "batch": index}

@@ -1,0 +1,80 @@
+"""Options of `evaluate` and `tune`, in groups that the functions and the commands share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from typer import Option
+
+from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
+from armlet.evaluation.tasks.problems import Task
+from armlet.presentation.options import OptionGroup
+from armlet.prompts.fillers import Filler, Position
+from armlet.prompts.generation import COLDEST_SAMPLED
+
+
+@dataclass(frozen=True)
+class FillerOptions(OptionGroup):
+    """Fillers to insert into the prompts of filler conditions."""
+
+    filler: Annotated[list[str] | None, Option(help="Adds a filler condition with this text. May be repeated.")] = None
+    count: Annotated[int, Option(min=1, help="Number of tokens of each filler.")] = 55
+    position: Annotated[
+        Position, Option(help="Fillers' position: around the system prompt, after the question, or in it at random.")
+    ] = "between"
+
+    def fillings(self) -> list[Filling]:
+        """One filling for each distinct filler; raises ArgumentError for options that would have no effect."""
+        if not self.filler:
+            self.refuse_changed("applies to a filler, and there is none", "count", "position")
+        return [Filling(Filler(text, self.count), self.position) for text in dict.fromkeys(self.filler or ())]
+
+
+@dataclass(frozen=True)
+class ConditionOptions(OptionGroup):
+    """The other compared conditions, and how answers are sampled."""
+
+    samples: Annotated[int, Option(min=1, help="Number of answers to each item under every condition.")] = 1
+    temperature: Annotated[float, Option(min=0, help="Sampling temperature; 0 for greedy.")] = 0.0
+    top_p: Annotated[float, Option(min=COLDEST_SAMPLED, max=1, help="Probability mass that sampling keeps.")] = 1.0
+    best_of: Annotated[int, Option(min=0, help="Adds a vote over this number of sampled answers.")] = 0
+    combine: Annotated[
+        bool, Option("--combine", help="Adds each policy with each filler, and all of them with --best-of.")
+    ] = False
+    placebos: Annotated[bool, Option(help="Adds identity, draw-only, matched, and a change of temperature.")] = True
+
+    def conditions(self, treatments: list[Treatment], fillings: list[Filling]) -> list[Condition]:
+        """All compared conditions."""
+        temperature = 0.0 if self.temperature < COLDEST_SAMPLED else self.temperature
+        chosen = {"best_of": self.best_of, "combine": self.combine, "placebos": self.placebos}
+        return conditions(treatments, fillings, samples=self.samples, temperature=temperature, **chosen)
+
+
+@dataclass(frozen=True)
+class AnswerOptions(OptionGroup):
+    """How a model answers."""
+
+    max_new_tokens: Annotated[
+        int | None, Option(min=1, help="Maximum length of an answer in tokens; by default it depends on the task.")
+    ] = None
+    system: Annotated[str | None, Option(help="The system prompt; by default it depends on the task.")] = None
+    allow_code: Annotated[
+        bool, Option("--allow-code-execution", help="Run model-written programs, in a sandbox (humaneval).")
+    ] = False
+    batch: Annotated[int | None, Option(min=1, help="Batch size in items; it may slightly change results.")] = None
+
+
+@dataclass(frozen=True)
+class GradedAnswerOptions(AnswerOptions):
+    """How a model answers, and how answers are graded."""
+
+    grader: Annotated[str, Option(help="math-verify, or released: the paper's grader, for comparison.")] = "math-verify"
+
+
+def refuse_sampling(tasks: Sequence[Task], answers: AnswerOptions, comparison: ConditionOptions | None = None) -> None:
+    """Refuses options of generation if every task is multiple choice, for which nothing is generated."""
+    if all(task.kind == "choice" for task in tasks):
+        because = "has no effect on multiple choice"
+        answers.refuse_changed(because, "max_new_tokens", "system", "grader")
+        if comparison:
+            comparison.refuse_changed(because, "samples", "temperature", "top_p", "best_of")

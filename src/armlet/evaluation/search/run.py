@@ -1,0 +1,156 @@
+"""Tunes: searches settings on one part of the items. Confirms: measures the best one on the other part, once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from armlet.checkpoints.folder import ABACUS
+from armlet.checkpoints.given import Model, model_name
+from armlet.evaluation.conditions.conditions import make_treatments
+from armlet.evaluation.engines.local import Local
+from armlet.evaluation.options import AnswerOptions, refuse_sampling
+from armlet.evaluation.result import Findings, Study
+from armlet.evaluation.run import announce_power
+from armlet.evaluation.search.results import StudyArguments
+from armlet.evaluation.search.search import Space, candidate_layers, searched_names
+from armlet.evaluation.search.study import (
+    TEST_FOLDER,
+    check_origin,
+    confirm_study,
+    plan_confirmation,
+    plan_tuning,
+    read_study,
+    record_confirmation,
+    run_study,
+)
+from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks, task_sources
+from armlet.presentation.arguments import LARGEST_SEED, given_path, whole_number, whole_number_or_none
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.policies import parse_one_policy
+from armlet.redistribution.rows import Policy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def tune(
+    model: Model | None = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    *,
+    policy: Policy | str = "outward",
+    search: str | Sequence[str] | None = None,
+    layers: int | str | Sequence[int | str | Sequence[int]] = 0,
+    scope: str = "token",
+    site: str = "gate",
+    trials: int = 20,
+    task: TaskSource | Sequence[TaskSource] = ARITHMETIC,
+    items: int | None = None,
+    difficulty: int | None = None,
+    max_new_tokens: int | None = AnswerOptions.max_new_tokens,
+    system: str | None = AnswerOptions.system,
+    allow_code: bool = AnswerOptions.allow_code,
+    batch: int | None = AnswerOptions.batch,
+    run: str | Path | None = None,
+    seed: int = 0,
+    dtype: str = "auto",
+    device: str | None = None,
+) -> Study:
+    """Searches settings of a policy on one half of the items; `confirm` measures the best one on the other half.
+
+    Args:
+        model: a folder, a hub id or a loaded causal language model; by default "abacus", a tiny one for arithmetic.
+        tokenizer: the tokenizer of a loaded model.
+        policy: the policy, with the settings that stay fixed.
+        search: one or two settings to search, such as "band,ceiling"; by default two that depend on the policy.
+        layers: one or several candidates: an index, several ("0,3"), a range ("0-5") or "all" each.
+        scope: values over which statistics are taken, as in `armlet.attach`.
+        site: where ARM acts in a layer, as in `armlet.attach`.
+        trials: number of trials in addition to those of the sensitivity map.
+        task: the tasks, as in `evaluate`.
+        items: items of each task, as in `evaluate`; about half of them are for tuning.
+        difficulty: difficulty of arithmetic.
+        max_new_tokens: maximum length of an answer; by default it depends on the task.
+        system: the system prompt; by default it depends on the task.
+        allow_code: whether model-written programs may run, in a sandbox.
+        batch: batch size in items; it may slightly change results.
+        run: the study's folder; by default one in armlet-runs/ named after the study.
+        seed: seed of the search, of keyed noise and of random items.
+        dtype: dtype of the weights, as in `evaluate`.
+        device: device of the model, as in `evaluate`.
+
+    Returns:
+        All trials. After Ctrl-C, those that were finished.
+
+    Raises:
+        ArgumentError: an argument is unknown or out of range, or the study's test items have been used.
+        CheckpointError, UnsupportedModelError, AlreadyAttachedError, RunError: as in `evaluate`.
+        KeyboardInterrupt: Ctrl-C, before the first trial was finished.
+    """
+    answers = AnswerOptions(max_new_tokens, system, allow_code, batch)
+    folder, seed = given_path("run", run), whole_number("seed", seed, 0, LARGEST_SEED)
+    items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
+    (treatment,) = make_treatments(parse_one_policy(policy, scope), scope=scope, site=site, seed=seed)
+    chosen = searched_names(search, treatment.policy.name), candidate_layers(layers)
+    space = Space(treatment, *chosen, whole_number("trials", trials, 0), seed)
+    tasks = collect_tasks(task, items, difficulty, seed)
+    refuse_sampling(tasks, answers)
+    sources = task_sources(task)
+    arguments = StudyArguments(
+        model=None if model is None else model_name(model),
+        task=[source for source in sources if isinstance(source, str)],
+        data=[str(source) for source in sources if isinstance(source, Path)],
+        items=items,
+        difficulty=difficulty,
+        **vars(answers),
+        seed=seed,
+        dtype=dtype,
+        device=device,
+    )
+    plan = plan_tuning(arguments, tasks)
+    engine = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
+    announce_power(plan)
+    return run_study(space, plan, engine, arguments, folder)
+
+
+def confirm(
+    study: Study | str | Path,
+    model: Model | None = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    *,
+    task: TaskSource | Sequence[TaskSource] | None = None,
+    out: str | Path | None = None,
+) -> Findings:
+    """Measures a study's best setting on its test items, with placebos; possible once, and recorded.
+
+    Args:
+        study: the result of `tune`, or its folder.
+        model: the study's model if it was passed to `tune` as a loaded one.
+        tokenizer: the study's tokenizer if one was passed to `tune`.
+        task: all tasks of the study, if some were passed to `tune` as dicts or as a `Task`.
+        out: folder for the report; by default the study's run on the test items.
+
+    Raises:
+        ArgumentError: there is no finished study, its test items have been used, or its model or items
+            changed or have to be passed again.
+        CheckpointError, RunError: as in `evaluate`.
+        KeyboardInterrupt: Ctrl-C, before an item was answered under every condition.
+    """
+    folder = study.folder if isinstance(study, Study) else Path(study)
+    result = read_study(folder)
+    arguments = result.arguments
+    recorded: list[TaskSource] = [*(arguments.task or ()), *map(Path, arguments.data)]
+    if task is None and len(recorded) < len(result.tasks):
+        raise ArgumentError(
+            f"task: items of {folder} were passed as objects; pass all tasks again: confirm(..., task=...)"
+        )
+    check_origin(folder, result, loaded=tokenizer is not None or not isinstance(model, str | Path | None))
+    tasks = collect_tasks(recorded if task is None else task, arguments.items, arguments.difficulty, arguments.seed)
+    plan = plan_confirmation(folder, result, tasks)
+    loading = {} if model is not None else {"dtype": arguments.dtype, "device": arguments.device}
+    engine = Local((arguments.model or ABACUS) if model is None else model, tokenizer, seed=arguments.seed, **loading)
+    announce_power(plan)
+    findings = confirm_study(folder, result, plan, engine)
+    findings.save(out or folder / TEST_FOLDER)
+    if not findings.interrupted:
+        record_confirmation(folder, result, findings)
+    return findings

@@ -1,0 +1,25 @@
+"""The table of a study's best trials."""
+
+from rich.table import Table
+
+from armlet.evaluation.search.results import StudyResult, TrialResult
+from armlet.presentation.numbers import bounds, percent, points, with_count
+from armlet.presentation.tables import titled_table
+
+SHOWN_TRIALS = 5
+
+
+def trials_table(study: StudyResult) -> Table:
+    """The best trials, with their settings and differences."""
+    shown, trials = min(SHOWN_TRIALS, len(study.trials)), with_count(len(study.trials), "trial")
+    headings = (*study.searched, "layers", "accuracy", "difference", "95 % interval")
+    table = titled_table(f"the best {shown} of {trials} on tuning items", headings)
+    table.columns[0].justify = "right"
+    for trial in sorted(study.trials, key=lambda trial: -trial.difference)[:SHOWN_TRIALS]:
+        table.add_row(*_trial_cells(trial))
+    return table
+
+
+def _trial_cells(trial: TrialResult) -> list[str]:
+    values, interval = (f"{v:.4g}" for v in trial.values.values()), " to ".join(bounds(trial.low, trial.high))
+    return [*values, trial.layers, percent(trial.accuracy), points(trial.difference), interval]

@@ -1,0 +1,51 @@
+"""The sample that `inspect` measures, and the effect of each policy on it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from armlet.presentation.numbers import finite_or_none
+from armlet.redistribution.policies import settings
+from armlet.redistribution.rows import Policy
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The activated gate before and after one policy, as a figure needs it."""
+
+    name: str  # name of the policy, "Outward", "Inward" or "Transport"; it determines the colour
+    detail: str  # settings of the policy in a few words, such as "band 0.13, ceiling 0.995"
+    before: NDArray[np.floating]  # [n] finite values of all tokens, n > 0, the same in every panel of a figure
+    after: NDArray[np.floating]  # [n] values after the policy
+    moved: NDArray[np.bool_]  # [n], the positions that the policy changed
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The effect of one policy."""
+
+    policy: Policy
+    panel: Panel  # the values before and after, [tokens · width], and which moved
+    share_moved: float  # fraction of all values
+    after: dict[str, float]  # `shape.measure` of the values after
+    difference: dict[str, float]  # after − before, for each measure
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        numbers = {"after": finite_or_none(self.after), "difference": finite_or_none(self.difference)}
+        return {"policy": self.policy.name, **settings(self.policy), "share_moved": self.share_moved, **numbers}
+
+
+@dataclass(frozen=True)
+class GateSample:
+    """Activated gates to inspect, and their origin."""
+
+    gates: Sequence[Tensor]  # `[seq, width]` for each prompt
+    source: str = "a tensor"  # name of the model, or of the sample
+    layer: int | None = 0  # index of the layer; None if the gates are from no layer
+    activation: str = "SiLU"  # or "GELU"
+    interrupted: bool = False  # whether Ctrl-C left out prompts
+    axis: tuple[float, float] | None = None  # the figure's smallest range

@@ -1,0 +1,44 @@
+"""Arguments of `inspect`: what is refused before a model is read, and an index of another library."""
+
+import json
+
+import numpy as np
+import pytest
+
+from armlet.inspection import inspect
+from armlet.redistribution.errors import ArgumentError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layer": True}, "layer: expected an integer of at least 0, found True"),
+        ({"layer": -1}, "layer: expected an integer of at least 0, found -1"),
+        ({"seed": 2**70}, "seed: expected an integer from 0 to"),
+        ({"prompt": [1]}, "prompt: expected text, found 1"),
+        ({"model": ""}, "model: expected a folder, a hub id or a loaded model, found an empty text"),
+        ({"tokenizer": "gpt2"}, "tokenizer: expected the model's tokenizer after the model, it is a str"),
+        ({"synthetic": ""}, "synthetic: expected modes or heavy-tail, found ''"),
+        *(
+            ({"synthetic": "modes", name: value}, f"{name}: has no effect on a synthetic sample; leave it out")
+            for name, value in {
+                "model": "a",
+                "tokenizer": 7,
+                "dtype": "float16",
+                "device": "cuda:3",
+                "layer": 1,
+                "prompt": "a",
+            }.items()
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_out_of_range_or_has_no_effect_is_refused(arguments, message):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        inspect(**arguments)
+
+
+@pytest.mark.slow
+def test_an_index_of_numpy_is_an_index(tmp_path):
+    inspect("abacus", layer=np.int64(1), prompt="1+1", policy="inward").save(tmp_path)
+    assert json.loads((tmp_path / "inspect.json").read_text())["layer"] == 1

@@ -1,0 +1,142 @@
+"""The tables show every quantity and class with its interval, and a verdict only where there is an interval."""
+
+import math
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from armlet.mechanism.measure import CLAIMS, QUANTITIES
+from armlet.mechanism.records import NO_TREATMENT
+from armlet.mechanism.tables import classes_table, quantities_table
+from armlet.prompts.fillers import RANDOM_SENTENCE
+from armlet.redistribution.errors import ArgumentError
+from explanations import explained, explanation_of, setup_of
+
+SETUP = setup_of()
+FINDINGS = explained(wanted=(0, 1), setup=SETUP)
+EXPLANATION = explanation_of(FINDINGS, SETUP)
+CHANGES = [change for change in EXPLANATION.quantities if change.layer == 0]
+
+
+def shown(*tables):
+    console = Console(file=StringIO(), width=80)
+    console.print(*tables)
+    return console.file.getvalue()
+
+
+def shown_quantities(changes, setup=SETUP):
+    text = shown(quantities_table(setup, changes, "w7", "title"))
+    return {line.split()[0]: line.rstrip() for line in text.splitlines() if line.split()[0] in QUANTITIES}
+
+
+def test_every_quantity_has_a_line_with_both_intervals_and_the_papers_claim():
+    records = {(change.filler, change.quantity): change for change in CHANGES if change.count == 5}
+    lines = shown_quantities(CHANGES)
+    assert list(lines) == list(QUANTITIES)
+    for name, line in lines.items():
+        for kind in ("w7", RANDOM_SENTENCE):
+            low, high = records[kind, name].low, records[kind, name].high
+            sign = "" if math.isnan(records[kind, name].without) else "+"
+            assert f"{low:{sign}.3g} to {high:{sign}.3g}" in line or f"{low:{sign}.2g} to" in line
+        assert ("rises" in line, "falls" in line) == (CLAIMS.get(name) == 1, CLAIMS.get(name) == -1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "name", "verdict"),
+    [
+        (0.1, 0.2, "l1", "rises: yes"),
+        (-0.2, -0.1, "l1", "rises: no"),
+        (-0.1, 0.1, "l1", "rises: ?"),
+        (math.nan, math.nan, "l1", "- rises: ?"),
+        (0.1, 0.2, "near_zero", "falls: no"),
+        (-0.2, -0.1, "near_zero", "falls: yes"),
+    ],
+)
+def test_a_claim_is_confirmed_or_not_by_the_whole_interval(low, high, name, verdict):
+    changes = [replace(c, low=low, high=high) if c.quantity == name else c for c in CHANGES]
+    assert " ".join(shown_quantities(changes)[name].split()).endswith(verdict)
+
+
+def test_nothing_is_judged_by_a_single_prompt():
+    setup = setup_of(questions=["w20 w21 w22"])
+    explanation = explanation_of(explained(wanted=(0,), setup=setup), setup)
+    lines = shown_quantities(explanation.quantities, setup)
+    assert all(lines[name].split()[-4:-2] == ["-", "-"] for name in CLAIMS)
+    assert all(line.endswith("?") for name, line in lines.items() if name in CLAIMS)
+    text = " ".join(shown(*explanation.tables()).split())
+    assert "1 prompt: no intervals, which need 2" in text
+    assert "fewer than 2 have none" in text
+
+
+@pytest.mark.parametrize(("layer", "headings"), [(0, ["against", "other", "paper"]), (1, ["against", "other"])])
+def test_classes_are_compared_with_other_words_and_the_papers_claim_is_about_layer_0(layer, headings):
+    shares = [
+        replace(share, name="digits" if share.name == "other" else share.name, low=0.001, high=0.002)
+        for share in EXPLANATION.classes
+        if share.layer == layer
+    ]
+    heading, _, line = shown(classes_table(SETUP, shares, "title")).splitlines()[1:4]
+    assert heading.split()[-len(headings) :] == headings
+    assert line.split()[:2] == ["digits", "9"]
+    assert ("higher: yes" in line) == (layer == 0)
+    assert "+0.001 to +0.002" in line
+
+
+def test_a_class_of_one_token_is_shown_with_its_one_prompt_and_is_not_judged(monkeypatch):
+    monkeypatch.setattr(
+        "armlet.mechanism.layers.classify", lambda words: ["digits" if w == "w20" else "other" for w in words]
+    )
+    setup = setup_of()
+    shares = explanation_of(explained(wanted=(0,), setup=setup), setup).classes
+    digits, other = shown(classes_table(setup, shares, "title")).splitlines()[3:5]
+    assert [*digits.split()[:3], *digits.split()[4:]] == ["digits", "1", "1", "-", "higher:", "?"]
+    assert other.split()[:3] == ["other", "8", "3"]
+
+
+def test_a_long_filler_cuts_no_word_of_the_table():
+    kind = "w7 " * 30
+    setup = setup_of(kinds=(kind,))
+    changes = explanation_of(explained(wanted=(0,), setup=setup), setup).quantities
+    text = shown(quantities_table(setup, changes, kind, "title"))
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert list(QUANTITIES) == [line.split()[0] for line in text.splitlines() if line.split()[0] in QUANTITIES]
+
+
+def titles(explanation):
+    return [table.title.plain for table in explanation.tables()]
+
+
+def test_of_selected_layers_each_has_its_tables_and_of_all_layers_the_first():
+    each = [f"a model, layer {layer}: {what}" for layer in (0, 1) for what in ("5 × 'w7'", "classes")]
+    assert titles(EXPLANATION) == each
+    assert EXPLANATION.sentences() == []
+    whole = replace(EXPLANATION, selected=False)
+    assert titles(whole) == each[:2]
+    assert whole.sentences() == ["tables: layer 0; explain.csv has all 2 measured layers"]
+    assert [table.title.plain for table in whole.tables(layer=1)] == each[2:]
+    with pytest.raises(ArgumentError, match="layer: expected one of 0, 1, found 2"):
+        whole.tables(layer=2)
+
+
+def test_of_more_than_four_selected_layers_the_first_and_the_last_are_shown():
+    findings = [replace(FINDINGS[0], layer=layer) for layer in range(6)]
+    several = explanation_of(findings[1:5], SETUP)
+    assert [title.split()[3] for title in titles(several)[::2]] == ["1:", "2:", "3:", "4:"]
+    many = explanation_of(findings, SETUP)
+    assert [title.split()[3] for title in titles(many)[::2]] == ["0:", "5:"]
+    assert many.sentences() == ["tables: layer 0 and 5; explain.csv has all 6 measured layers"]
+    text = shown(many.table())
+    assert text.index("layer 0") < text.index("layer 5")
+
+
+def test_several_fillers_have_a_table_each_and_random_sentences_alone_have_one():
+    setup = setup_of(kinds=("w7", "w8"))
+    explanation = explanation_of(explained(wanted=(1,), setup=setup), setup)
+    assert titles(explanation)[:2] == ["a model, layer 1: 5 × 'w7'", "a model, layer 1: 5 × 'w8'"]
+    setup = setup_of(kinds=(RANDOM_SENTENCE,))
+    explanation = explanation_of(explained(wanted=(1,), setup=setup), setup)
+    assert titles(explanation)[0] == f"a model, layer 1: 5 × {RANDOM_SENTENCE}"
+    assert {share.treatment for share in explanation.classes} > {NO_TREATMENT}
