@@ -7,7 +7,7 @@ import torch
 
 from armlet import Outward, attach
 from armlet.attachment.call_tracker import NotFiredError
-from armlet.attachment.positions import CACHES, REQUIRED_ARGUMENTS, cache_argument, locate
+from armlet.attachment.positions import CACHES, REQUIRED_ARGUMENTS, cache_argument, locate, read_call
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArmletError
 from attached import padded, seen
@@ -18,23 +18,45 @@ def columns(start, stop):
     return torch.arange(start, stop)
 
 
-def test_without_any_mask_positions_are_the_columns():
-    positions, mask = locate(columns(4, 7), None, None)
+def test_without_a_mask_positions_are_the_columns():
+    positions, mask, starts = locate(columns(4, 7), None, None)
     assert positions.tolist() == [[4, 5, 6]]
     assert mask is None
+    assert starts is None
 
 
-def test_given_position_ids_count_where_nothing_is_padded():
-    packed = torch.tensor([[0, 1, 2, 0, 1]])
-    positions, _ = locate(columns(0, 5), torch.ones(1, 5), packed)
-    assert positions.tolist() == packed.tolist()
-    axes = packed.expand(3, 1, 5)
-    assert locate(columns(0, 5), None, axes)[0].tolist() == packed.tolist()
+@pytest.mark.parametrize("padding", [None, torch.ones(1, 5)], ids=["no mask", "mask"])
+@pytest.mark.parametrize("start", [0, 1, 7])
+def test_position_ids_that_do_not_restart_are_ignored(padding, start):
+    positions, *_ = locate(columns(0, 5), padding, torch.arange(start, start + 5)[None])
+    assert positions.tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_position_ids_that_restart_are_taken_as_they_are():
+    packed = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0, 0]])
+    for padding in (None, torch.ones(1, 9), (torch.arange(9) < 7)[None], torch.tensor([[1, 1, 1, 2, 2, 2, 2, 0, 0]])):
+        positions, _, starts = locate(columns(0, 9), padding, packed)
+        assert torch.equal(positions, packed)
+        assert starts[0, :7].tolist() == [True, False, False, True, False, False, False]
+
+
+def test_only_the_rows_that_restart_are_packed():
+    position_ids = torch.tensor([[0, 1, 2, 0, 1], [5, 6, 7, 8, 9]])
+    positions, _, starts = locate(columns(0, 5), None, position_ids)
+    assert positions.tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 3, 4]]
+    assert starts[:, 1:].any(-1).tolist() == [True, False]
+
+
+def test_position_ids_of_padding_do_not_make_a_row_packed():
+    padding, position_ids = torch.tensor([[0, 0, 1, 1, 1]]), torch.tensor([[1, 1, 0, 1, 2]])
+    positions, _, starts = locate(columns(0, 5), padding, position_ids)
+    assert positions[0, 2:].tolist() == [0, 1, 2]
+    assert not starts[:, 1:].any()
 
 
 def test_padded_sequences_are_counted_by_their_valid_tokens():
     attention_mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
-    positions, mask = locate(columns(0, 5), attention_mask, torch.arange(5).expand(3, 5))
+    positions, mask, _ = locate(columns(0, 5), attention_mask, torch.arange(5).expand(3, 5))
     assert positions[0, 2:].tolist() == [0, 1, 2]
     assert positions[1, :3].tolist() == [0, 1, 2]
     assert positions[2].tolist() == [0, 1, 2, 3, 4]
@@ -44,48 +66,54 @@ def test_padded_sequences_are_counted_by_their_valid_tokens():
 def test_decoding_continues_after_right_padding():
     attention_mask = torch.tensor([[1, 1, 1, 0, 0, 1, 1]])
     # What generate() passes there: it continues from the padding's position, 0.
-    positions, mask = locate(columns(6, 7), attention_mask, torch.tensor([[2]]))
+    positions, mask, _ = locate(columns(6, 7), attention_mask, torch.tensor([[2]]))
     assert positions.tolist() == [[4]]
     assert mask.tolist() == [[True]]
 
 
-def test_masks_of_static_caches_tell_padding_by_the_diagonal():
-    attended = torch.ones(8, 8).tril().bool()[None, None].repeat(2, 1, 1, 1)
-    attended[0, :, :, :2] = False  # left padding in the first sequence
-    expected = [[False, False, True, True], [True] * 4]
-    assert locate(columns(0, 4), attended[:, :, :4], None)[1].tolist() == expected
-    additive = torch.where(attended, 0.0, torch.finfo(torch.float32).min)
-    assert locate(columns(0, 4), additive[:, :, :4], None)[1].tolist() == expected
-    assert locate(columns(5, 6), attended[:, :, 5:6], None)[1].tolist() == [[True], [True]]
+@pytest.mark.parametrize("axes", [3, 4])
+def test_axes_of_mrope_are_never_positions(axes):
+    ids = prompt(5)
+    position_ids = torch.tensor([[0, 1, 1, 1, 2]]).expand(axes, 1, 5)
+    assert read_call([], {"input_ids": ids, "position_ids": position_ids}, axes).positions.tolist() == [[0, 1, 2, 3, 4]]
+    text = torch.tensor([[[0, 1, 2, 0, 1]]])
+    with_text = {"input_ids": ids, "position_ids": torch.cat((text, position_ids))}
+    assert read_call([], with_text, axes).positions.tolist() == text[0].tolist()
 
 
-def test_a_cache_that_rolls_has_the_new_tokens_last():
-    window = torch.ones(1, 1, 2, 4, dtype=torch.bool)
-    window[0, 0, 0, 3] = False
-    assert locate(columns(9, 11), window, None, window=4)[1].tolist() == [[True, True]]
-    assert locate(columns(9, 11), window, None, window=4)[0].tolist() == [[9, 10]]
+PAIRS = torch.ones(1, 1, 5, 5, dtype=torch.bool)
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_a_mask_for_each_pair_of_tokens_counts_as_one_for_each_token_does(side):
-    keep = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]).bool()
-    keep = keep if side == "left" else keep.flip(1)
-    pairs = torch.ones(5, 5).tril().bool() & keep[:, None, None, :]
-    positions, mask = locate(columns(0, 5), pairs, None)
-    assert torch.equal(mask, keep)
-    assert torch.equal(positions[keep], locate(columns(0, 5), keep.long(), None)[0][keep])
+@pytest.mark.parametrize("mask", [PAIRS, {"full_attention": PAIRS}, object()], ids=["4-D", "dict", "block"])
+def test_a_mask_of_four_dimensions_says_nothing_about_positions(mask):
+    inputs = {"input_ids": prompt(5), "attention_mask": mask}
+    with pytest.raises(ArmletError, match="pass the attention_mask with a column for each token"):
+        read_call([], inputs)
+    position_ids = torch.arange(3, 8)[None]
+    call = read_call([], inputs | {"position_ids": position_ids})
+    assert torch.equal(call.positions, position_ids)
+    assert not call.packed_lengths("token")
+    with pytest.raises(ArmletError, match="does not show which tokens are padding"):
+        call.packed_lengths("sequence")
 
 
-def test_attention_in_both_directions_is_no_padding():
-    both = torch.ones(1, 1, 4, 4, dtype=torch.bool)
-    assert locate(columns(0, 4), both, None)[0].tolist() == [[0, 1, 2, 3]]
+def test_the_masks_of_the_caller_count_and_not_what_the_model_makes_of_them():
+    padding = torch.tensor([[0, 0, 1, 1, 1]])
+    inside = {
+        "inputs_embeds": torch.zeros(1, 5, 8),
+        "attention_mask": PAIRS,
+        "position_ids": torch.arange(5)[None],
+    }
+    call = read_call([{"input_ids": prompt(5), "attention_mask": padding}], inside)
+    assert call.positions[0, 2:].tolist() == [0, 1, 2]
+    assert torch.equal(call.mask, padding.bool())
+    assert read_call([{"input_ids": prompt(5), "attention_mask": None}], inside).mask is None
 
 
-def test_one_mask_serves_a_batch():
-    model, ids = tiny(), prompt(6, batch=2)
-    triangle = torch.ones(6, 6).tril().bool()[None, None]
-    with torch.no_grad(), attach(model, Outward()):
-        assert torch.equal(model(ids, attention_mask=triangle).logits, model(ids).logits)
+def test_a_caller_with_another_number_of_tokens_is_not_asked():
+    inside = {"inputs_embeds": torch.zeros(1, 5, 8), "attention_mask": torch.tensor([[0, 1, 1, 1, 1]])}
+    call = read_call([{"input_ids": prompt(3), "attention_mask": torch.ones(1, 3)}], inside)
+    assert call.positions[0, 1:].tolist() == [0, 1, 2, 3]
 
 
 def test_a_mask_that_leaves_out_the_cache_is_an_error():

@@ -51,7 +51,7 @@ class Attachment:
     def __init__(self, model: nn.Module, sites: list[Site], policy: Policy, scope: str, noise: Source) -> None:
         self._decoder = find_decoder(model)[0]
         self._arms = [(site, make_arm(site, policy=policy, scope=scope, noise=noise)) for site in sites]
-        self._tracker = CallTracker(self._decoder, self.layers, policy)
+        self._tracker = CallTracker(model, self._decoder, self.layers, policy)
         self._attached, self._pauses, self._number = True, 0, next(_order)
         self._switch()
         _remember(self)

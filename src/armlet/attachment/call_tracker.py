@@ -4,25 +4,21 @@ A decoder passes only hidden states to its MLPs. A forward pre-hook stores the c
 thread-local storage, where the sites read them. A forward hook removes them, even if the call fails.
 """
 
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from traceback import walk_stack
 from typing import Any
 
 import torch
 from torch import nn
 
-from armlet.attachment.positions import DecoderCall, argument_names, read_call
+from armlet.attachment.caller import Caller, running_modules
+from armlet.attachment.positions import DecoderCall, argument_names, mrope_axes, read_call
 from armlet.redistribution.errors import ArmletError
 from armlet.redistribution.rows import Policy
 
 Undo = list[Callable[[], object]]
 """Steps that remove ARM from a model, run from the last to the first; a copy of the model has copies of them."""
-
-# Code object of `Module.__call__`, by which its stack frames are recognised; None if it is not a Python function.
-_MODULE_CALL = getattr(nn.Module.__call__, "__code__", None)
 
 
 class NotFiredError(ArmletError, RuntimeError):
@@ -40,8 +36,9 @@ class CallTracker:
     closures, so that an attached model can be copied and pickled; a copy has its own calls.
     """
 
-    def __init__(self, decoder: nn.Module, layers: Iterable[int], policy: Policy) -> None:
+    def __init__(self, model: nn.Module, decoder: nn.Module, layers: Iterable[int], policy: Policy) -> None:
         self.decoder, self.layers, self.names = decoder, frozenset(layers), argument_names(decoder)
+        self.caller, self.mrope_axes = Caller(model, decoder), mrope_axes(getattr(decoder, "config", None))
         self.policy = policy  # of calls that start now; only changed under the lock, as `enabled`
         self.enabled = False  # whether calls that start now use ARM
         self.owner: object = None  # the attachment, which so lives as long as ARM is in the model
@@ -69,6 +66,7 @@ class CallTracker:
                     undo: Undo = []
                     failing.callback(_run_all, undo)
                     install(undo)
+                    self.caller.install(undo)
                     undo.append(self.decoder.register_forward_pre_hook(self.begin_call, with_kwargs=True).remove)
                     undo.append(self.decoder.register_forward_hook(self.end_call, always_call=True).remove)
                     failing.pop_all()
@@ -90,8 +88,7 @@ class CallTracker:
 
     def _is_in_forward(self) -> bool:
         """Whether this thread is in the decoder's forward."""
-        module_frames = (frame for frame, _ in walk_stack(sys._getframe()) if frame.f_code is _MODULE_CALL)
-        return any(frame.f_locals.get("self") is self.decoder for frame in module_frames)
+        return any(module is self.decoder for module in running_modules())
 
     def should_skip(self) -> bool:
         """Whether ARM should skip a layer that runs without a current call.
@@ -111,7 +108,7 @@ class CallTracker:
             return
         _reject_gradient_checkpointing(decoder)
         inputs = dict(zip(self.names, args, strict=False)) | kwargs
-        call = read_call(inputs, getattr(decoder, "config", None))
+        call = read_call(self.caller.calls(), inputs, self.mrope_axes)
         if torch.compiler.is_dynamo_compiling():
             call.policy, self._thread.call = self.policy, call
             return

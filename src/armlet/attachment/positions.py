@@ -1,13 +1,14 @@
-"""Positions and padding of the tokens in one call of a decoder, read from the arguments of that call."""
+"""Positions and padding of the tokens in one call of a decoder, read from what its caller passed."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from armlet.attachment.caller import PADDING, Arguments, forward_names, padding_of
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArmletError
 from armlet.redistribution.rows import Policy
@@ -21,7 +22,11 @@ REQUIRED_ARGUMENTS = {"tokens": TOKENS, "cache": CACHES, "positions": ("position
 OTHER_ARGUMENTS = ("use_cache", "token_type_ids", "output_attentions", "output_hidden_states", "return_dict")
 """Known arguments that ARM does not need. A forward with only these and the required ones has no unknown argument."""
 
-VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+PACKED = "cu_seq_lens_q"
+"""The argument with the bounds of packed sequences, `[sequences + 1]`, which `generate_batch` passes."""
+
+UNKNOWN_PADDING = "an attention mask of four dimensions, or a block mask, does not show which tokens are padding"
+PASS_PADDING = "pass the attention_mask with a column for each token"
 
 
 @dataclass(eq=False)
@@ -30,21 +35,44 @@ class DecoderCall:
 
     batch: int  # sequences
     positions: Tensor  # `[batch or 1, seq]` int64, each token's absolute position in its sequence
-    mask: Tensor | None  # `[batch, seq]` bool, False for padding; None if no argument marks padding
+    mask: Tensor | None  # `[batch, seq]` bool, False for padding; None if there is none, or it is unknown
     fired: set[int] = field(default_factory=set)  # the layers in which ARM acted
     policy: Policy | None = None  # the policy with which the call started, in all of its layers
+    starts: Tensor | None = None  # `[batch or 1, seq]` bool, True where a sequence starts; None: at the rows' starts
+    padding_known: bool = True
+
+    def packed_lengths(self, scope: str) -> list[int] | None:
+        """The number of tokens of each sequence, row by row, if statistics over this scope must be taken by sequence.
+
+        Raises ArmletError if that is impossible, or if the scope needs padding, which is unknown.
+        """
+        if scope == "token":
+            return None
+        if not self.padding_known:
+            raise ArmletError(f"scope {scope!r}: {UNKNOWN_PADDING}; {PASS_PADDING}")
+        if self.starts is None:
+            return None
+        restarts = self.starts[:, 1:].any()
+        if torch.compiler.is_dynamo_compiling():
+            torch.ops.aten._assert_async.msg(~restarts, f"scope {scope!r} does not work on packed rows when compiled")
+            return None
+        if restarts and scope == "call":
+            raise ArmletError(
+                "scope 'call' would mix the sequences packed in one row, whose position ids restart: use another scope"
+            )
+        sequences = self.starts.expand(self.batch, -1).flatten().cumsum(0)
+        return sequences.unique_consecutive(return_counts=True)[1].tolist() if restarts else None
 
 
 def argument_names(decoder: nn.Module) -> tuple[str, ...]:
     """Argument names of a decoder's forward, in order; raises UnsupportedModelError if one may be renamed."""
-    parameters = inspect.signature(decoder.forward).parameters
-    names = tuple(name for name, parameter in parameters.items() if parameter.kind not in VARIADIC)
+    names = forward_names(decoder)
     known_names = {*OTHER_ARGUMENTS, *(name for group in REQUIRED_ARGUMENTS.values() for name in group)}
     missing = [purpose for purpose, group in REQUIRED_ARGUMENTS.items() if not _first_name(names, group)]
     if missing and not known_names.issuperset(names):
         expected = " or ".join(REQUIRED_ARGUMENTS[missing[0]])
         raise UnsupportedModelError(
-            f"{type(decoder).__name__}: forward({', '.join(parameters)}) has no argument {expected}, from which ARM "
+            f"{type(decoder).__name__}: forward({', '.join(names)}) has no argument {expected}, from which ARM "
             f"reads the {missing[0]}; positions would be silently wrong. Use versions of transformers and armlet that "
             "match, or open an issue"
         )
@@ -59,8 +87,17 @@ def cache_argument(model: nn.Module, output: Mapping[str, Any]) -> dict[str, Any
     return {_first_name(inspect.signature(model.forward).parameters, CACHES) or name: output[name]}
 
 
-def read_call(inputs: Mapping[str, Any], config: object) -> DecoderCall:
-    """Reads positions and padding mask from named arguments; raises ArmletError if they do not determine positions."""
+def read_call(outer_calls: Sequence[Arguments], inputs: Arguments, axes: int = 0) -> DecoderCall:
+    """Reads positions and padding mask of a decoder's call.
+
+    Args:
+        outer_calls: the arguments of the calls around it, from the outside inward.
+        inputs: the decoder's own arguments.
+        axes: see `mrope_axes`.
+
+    Raises:
+        ArmletError: the arguments do not determine the positions.
+    """
     tokens = _first_given(inputs, TOKENS)
     if tokens is None:
         raise ArmletError("called with neither input_ids nor inputs_embeds, so ARM cannot determine positions")
@@ -68,70 +105,109 @@ def read_call(inputs: Mapping[str, Any], config: object) -> DecoderCall:
         if name not in CACHES and hasattr(value, "get_seq_length"):
             raise ArmletError(f"the decoder was passed a cache as {name}: ARM only knows {' or '.join(CACHES)}")
     batch, length = tokens.shape[:2]
-    attention_mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
-    if attention_mask is None and isinstance(positions, Tensor) and positions.dim() == 2:
-        return DecoderCall(batch, positions, None)  # what `locate` would return; `generate` passes it for new tokens
+    if inputs.get(PACKED) is not None:
+        return _packed_call(inputs, batch, length)
+    caller = next((call for call in outer_calls if _has_tokens(call, (batch, length))), inputs)
+    position_ids = _text_positions(caller.get("position_ids"), axes)
     cache = _first_given(inputs, CACHES)
     past = 0 if cache is None else cache.get_seq_length()
-    window = getattr(config, "sliding_window", None)
-    if isinstance(attention_mask, dict):  # one mask for each kind of attention layer
-        window = None if "full_attention" in attention_mask else window
-        attention_mask = attention_mask.get("full_attention", next(iter(attention_mask.values())))
-    _check_columns(attention_mask, past, length)
     columns = past + torch.arange(length, device=tokens.device)
-    positions, mask = locate(columns, attention_mask, positions, window=window)
-    return DecoderCall(batch, positions, None if mask is None else mask.expand(batch, -1))
+    padding, padding_known = _padding(caller.get("attention_mask"), inputs.get("attention_mask"), past, length)
+    if not padding_known:
+        if position_ids is None:
+            raise ArmletError(f"{UNKNOWN_PADDING}, and there are no position_ids: {PASS_PADDING}")
+        return DecoderCall(batch, position_ids, None, starts=_starts(position_ids, None), padding_known=False)
+    positions, mask, starts = locate(columns, padding, position_ids)
+    return DecoderCall(batch, positions, None if mask is None else mask.expand(batch, -1), starts=starts)
+
+
+def mrope_axes(config: object) -> int:
+    """The number of axes of M-RoPE's position ids; 0 without M-RoPE."""
+    return len((getattr(config, "rope_parameters", None) or {}).get("mrope_section", ()))
 
 
 def locate(
-    columns: Tensor, attention_mask: object, position_ids: Tensor | None, *, window: int | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """Absolute positions `[batch or 1, seq]` and padding mask `[batch or 1, seq]` (or None) of the tokens of one call.
+    columns: Tensor, padding: Tensor | None, position_ids: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Absolute positions, the padding mask and the starts of sequences of one call's tokens.
 
-    For a padded sequence, a token's position is the number of valid tokens before it, because `generate` passes wrong
-    position ids after right padding. Otherwise it is the caller's position id (packed sequences), or the cache column
-    if none was passed.
+    A token's position is the number of valid tokens before it. In a packed row, in which position ids are not
+    consecutive, it is the caller's position id. Other position ids are ignored: some models count from 1, and
+    `generate` passes wrong ones after right padding.
 
     Args:
         columns: `[seq]` int64, the cache columns of these tokens.
-        attention_mask: `[batch, past + seq]` with 0 for padding, or `[batch or 1, 1, seq, columns]` as made for static
-            caches (bool, or additive with 0 for attended); anything else does not mark padding.
-        position_ids: `[batch or 1, seq]`, or `[axes, batch, seq]`, whose first axis is time.
-        window: sliding-window size; a 4-D mask hides older tokens, so positions beyond it cannot be counted from it.
+        padding: `[batch or 1, past + seq]` with 0 for padding, or None if there is none.
+        position_ids: `[batch or 1, seq]` as passed by the caller, or None.
+
+    Returns:
+        Positions `[batch or 1, seq]`; the mask, likewise, None without padding; bool `[batch or 1, seq]`, True where a
+        sequence starts, None if all start where their rows do.
     """
-    fallback = columns[None] if position_ids is None else position_ids
-    fallback = fallback[0] if fallback.dim() == 3 else fallback
-    if not isinstance(attention_mask, Tensor) or attention_mask.dim() not in (2, 4):
-        return fallback, None
-    if attention_mask.dim() == 2:
-        valid_columns = attention_mask != 0
+    positions, valid = columns[None], None
+    if padding is not None:
+        valid_columns = padding != 0
         token_columns = columns.expand(len(valid_columns), -1)
-        counted_positions = (valid_columns.cumsum(-1) - 1).gather(1, token_columns)
+        positions = (valid_columns.cumsum(-1) - 1).gather(1, token_columns).clamp(min=0)
         valid = valid_columns.gather(1, token_columns)
-        padded = ~valid_columns.all(-1, keepdim=True)
-    else:
-        attended = attention_mask[:, 0] if attention_mask.dtype == torch.bool else attention_mask[:, 0] == 0
-        counted_positions, valid = attended.sum(-1) - 1, _attends_itself(attended, columns)
-        padded = (counted_positions < columns).any(-1, keepdim=True)
-        padded = padded if window is None else padded & (columns < window)
-    return torch.where(padded, counted_positions.clamp(min=0), fallback), valid
+    starts = None if position_ids is None else _starts(position_ids, valid)
+    if starts is not None and position_ids is not None:
+        positions = torch.where(starts[:, 1:].any(-1, keepdim=True), position_ids, positions)
+    return positions, valid, starts
 
 
-def _attends_itself(attended: Tensor, columns: Tensor) -> Tensor:
-    """`[batch, seq]` bool: True for tokens that attend to themselves; padding does not."""
-    queries, keys = attended.shape[-2:]
-    last = torch.arange(keys - queries, keys, device=columns.device)
-    diagonal = torch.minimum(columns, last)  # a cache that dropped old tokens has the new ones in its last columns
-    return attended.gather(-1, diagonal[None, :, None].expand(len(attended), -1, 1)).squeeze(-1)
+def _starts(position_ids: Tensor, valid: Tensor | None) -> Tensor | None:
+    """Bool `[batch or 1, seq]`: the row's start, and valid tokens whose position id does not follow the one before."""
+    if position_ids.shape[-1] < 2:
+        return None
+    restarts = position_ids.diff(dim=-1) != 1
+    if valid is not None:
+        restarts = restarts & valid[:, 1:] & valid[:, :-1]
+    return nn.functional.pad(restarts, (1, 0), value=True)
 
 
-def _check_columns(attention_mask: object, past: int | Tensor, length: int) -> None:
+def _packed_call(inputs: Arguments, batch: int, length: int) -> DecoderCall:
+    """A call with the bounds of its sequences in one row; the columns after the last sequence are padding."""
+    position_ids, bounds = inputs.get("position_ids"), inputs[PACKED]
+    if position_ids is None:
+        raise ArmletError(f"the decoder was passed packed sequences ({PACKED}) without position_ids: pass both")
+    columns = torch.arange(length, device=position_ids.device)[None]
+    mask, starts = columns < bounds[-1], torch.isin(columns, bounds[:-1])
+    return DecoderCall(batch, position_ids, mask.expand(batch, -1), starts=starts)
+
+
+def _has_tokens(call: Arguments, shape: tuple[int, int]) -> bool:
+    """Whether a call has as many tokens as its decoder, so that its masks and position ids are for the same tokens."""
+    tokens = _first_given(call, TOKENS)
+    return tokens is not None and tuple(tokens.shape[:2]) == shape and "attention_mask" in call
+
+
+def _text_positions(position_ids: object, axes: int) -> Tensor | None:
+    """Position ids `[batch or 1, seq]`: not the axes of M-RoPE, but the text's axis that may come before them."""
+    if not isinstance(position_ids, Tensor):
+        return None
+    if position_ids.dim() == 3:
+        return position_ids[0] if axes and len(position_ids) == axes + 1 else None
+    return position_ids
+
+
+def _padding(caller_mask: Any, decoder_mask: Any, past: int | Tensor, length: int) -> tuple[Tensor | None, bool]:
+    """The mask with a column for each token, None without padding, and whether it is known."""
+    first = next(iter(caller_mask.values())) if isinstance(caller_mask, dict) else caller_mask
+    caller_padding = getattr(first, PADDING, first)
+    given = [mask for mask in map(padding_of, (caller_padding, decoder_mask)) if mask is not None]
+    if not given:
+        return None, caller_padding is None
+    covering = [mask for mask in given if _covers(mask, past, length)]
+    if not covering:
+        tokens = f"there are {past} cached and {length} new tokens"
+        raise ArmletError(f"attention_mask has {given[0].shape[1]} columns, but {tokens}; pass one that covers both")
+    return covering[0], True
+
+
+def _covers(mask: Tensor, past: int | Tensor, length: int) -> bool:
     # Static caches return the length as a tensor, not read here to avoid a device synchronisation.
-    if isinstance(attention_mask, Tensor) and attention_mask.dim() == 2 and isinstance(past, int):
-        covered = attention_mask.shape[1]
-        if covered < past + length:
-            tokens = f"there are {past} cached and {length} new tokens"
-            raise ArmletError(f"attention_mask has {covered} columns, but {tokens}; pass one that covers both")
+    return not isinstance(past, int) or mask.shape[1] >= past + length
 
 
 def _first_name(names: Iterable[str], candidates: tuple[str, ...]) -> str:

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from armlet.attachment.call_tracker import CallTracker
 from armlet.attachment.module import ARM
+from armlet.attachment.positions import DecoderCall
 from armlet.attachment.sites import Site
+from armlet.redistribution.errors import ArmletError
 
 
 class ArmWrapper(nn.Module):
@@ -26,12 +28,24 @@ class ArmWrapper(nn.Module):
         """Applies ARM to `[batch, seq, width]`, or `[batch · seq, width]` if the model flattens its tokens."""
         call, arm = self.tracker.current_call(), self.arm
         if call is None:  # outside the decoder, positions start at 0
+            _refuse_recomputation()
             return a if self.tracker.should_skip() else arm(a)
         call.fired.add(arm.layer)
-        if a.dim() == 2:
-            tokens = (call.batch, call.positions.shape[-1])
-            return arm(a.view(*tokens, -1), call.positions, call.mask, policy=call.policy).view(a.shape)
-        return arm(a, call.positions, call.mask, policy=call.policy)
+        tokens = a.view(call.batch, call.positions.shape[-1], -1) if a.dim() == 2 else a
+        if lengths := call.packed_lengths(arm.scope):
+            return self._by_sequence(tokens, call, lengths).view(a.shape)
+        return arm(tokens, call.positions, call.mask, policy=call.policy).view(a.shape)
+
+    def _by_sequence(self, a: Tensor, call: DecoderCall, lengths: list[int]) -> Tensor:
+        """Applies ARM to rows of several sequences, as if there were a row for each."""
+        mask = a.new_ones(a.shape[:2], dtype=torch.bool) if call.mask is None else call.mask
+
+        def rows(tokens: Tensor) -> Tensor:
+            flat = tokens.expand(*a.shape[:2], *tokens.shape[2:]).flatten(0, 1)
+            return nn.utils.rnn.pad_sequence([*flat.split(lengths)], batch_first=True)
+
+        values = self.arm(rows(a), rows(call.positions), rows(mask), policy=call.policy)
+        return torch.cat([row[:length] for row, length in zip(values, lengths, strict=True)])
 
 
 class RedistributedOutput(ArmWrapper):
@@ -107,6 +121,14 @@ class RedistributedInput(ArmWrapper):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.down._load_from_state_dict(*args, **kwargs)
+
+
+def _refuse_recomputation() -> None:
+    if not torch.compiler.is_dynamo_compiling() and torch._C._current_graph_task_id() != -1:
+        raise ArmletError(
+            "activation checkpointing re-runs a layer in the backward pass, outside the decoder's forward, where ARM "
+            "does not know positions and padding, so that gradients would be wrong: disable it, or detach()"
+        )
 
 
 def make_arm(site: Site, **arguments: Any) -> ARM:
