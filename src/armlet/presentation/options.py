@@ -4,8 +4,12 @@ from dataclasses import fields
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from armlet.presentation.arguments import number_in, plain_value, whole_number
+from typer import Option
+
+from armlet.presentation.arguments import LARGEST_SEED, number_in, plain_value, whole_number
 from armlet.redistribution.errors import ArgumentError
+
+SeedOption = Annotated[int, Option(min=0, max=LARGEST_SEED, help="Seed of keyed noise, random items and sampling.")]
 
 
 class OptionGroup:
