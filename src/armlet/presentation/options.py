@@ -28,7 +28,7 @@ class OptionGroup:
                 raise ArgumentError(f"{field.name}: {because}; leave it out")
 
 
-def _checked_value(name: str, value: Any, kind: Any, option: Any) -> Any:
+def _checked_value(name: str, value: object, kind: Any, option: Any) -> object:
     kinds = (kind, *get_args(kind))  # of `int | None`: the union, int and NoneType
     if value is None and NoneType in kinds:
         return None
