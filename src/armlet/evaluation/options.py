@@ -9,7 +9,7 @@ from typer import Option
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.options import OptionGroup
-from armlet.prompts.fillers import Filler, Position
+from armlet.prompts.fillers import POSITION_HELP, Filler, Position
 from armlet.prompts.generation import COLDEST_SAMPLED
 
 
@@ -19,9 +19,7 @@ class FillerOptions(OptionGroup):
 
     filler: Annotated[list[str] | None, Option(help="Adds a filler condition with this text. May be repeated.")] = None
     count: Annotated[int, Option(min=1, help="Number of tokens of each filler.")] = 55
-    position: Annotated[
-        Position, Option(help="Fillers' position: around the system prompt, after the question, or in it at random.")
-    ] = "between"
+    position: Annotated[Position, Option(help=POSITION_HELP)] = "between"
 
     def fillings(self) -> list[Filling]:
         """One filling for each distinct filler; raises ArgumentError for options that would have no effect."""

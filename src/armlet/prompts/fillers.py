@@ -22,6 +22,8 @@ Position = Literal["before", "between", "end", "random"]
 POSITIONS: tuple[str, ...] = get_args(Position)
 """Before the system prompt, between it and the question, at the question's end, or at a random token in it."""
 
+POSITION_HELP = "Fillers' position: around the system prompt, after the question, or in it at random."
+
 SYSTEM = "You are a careful mathematician. Solve the problem step by step, and give the result in the last line."
 
 RANDOM_SENTENCE = "random sentence"
