@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from armlet.checkpoints.given import Model, check_loaded, check_running_device, model_name
-from armlet.checkpoints.pretrained import parse_dtype
+from armlet.checkpoints.pretrained import dtype_name, parse_dtype
 from armlet.cost.measure import Shapes
 from armlet.presentation.arguments import LARGEST_SEED, text_list, whole_number_or_none
 from armlet.redistribution.errors import ArgumentError
@@ -35,7 +35,7 @@ class CostPlan:
         for name, (low, high) in limits.items():
             object.__setattr__(self, name, whole_number_or_none(name, getattr(self, name), low, high))
         check_running_device(self.device)
-        parse_dtype(self.dtype)
+        object.__setattr__(self, "dtype", dtype_name(self.dtype))
         if isinstance(self.model, nn.Module):
             check_loaded(self.model, None if self.dtype == MODEL_DTYPE else self.dtype, self.device)
         elif self.model is not None:
