@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from armlet.attachment.sites import GATE, check_site
 from armlet.presentation.arguments import whole_number
@@ -125,7 +125,7 @@ def parse_config(content: object) -> AttachArguments:
     return arguments
 
 
-def limited_layers(content: Mapping[str, object], report: Mapping[int, Mapping[str, float]]) -> list[str]:
+def limited_layers(content: Mapping[str, object], report: Mapping[Any, Mapping[str, float]]) -> list[str]:
     """Says which settings of a policy had no effect, in which layers, from `armlet.json` and `Attachment.report`."""
     config = parse_config(dict(content))
     sentences = without_effect(config["policy"])
