@@ -7,8 +7,8 @@ import torch
 
 from armlet import Inward, Noise, Outward, attach, load_config
 from armlet.answers import generate
-from armlet.attachment.attach import AlreadyAttachedError
 from armlet.attachment.config import ConfigError
+from armlet.errors import AlreadyAttachedError
 from armlet.prompts.generation import TokenStream
 from armlet.redistribution.errors import ArgumentError
 from command_line import result
@@ -38,6 +38,15 @@ def test_a_path_gives_what_the_command_prints_and_a_loaded_model_the_same_answer
     assert from_path == printed
     # A model that was built in memory has no folder to name.
     assert json.loads(json.dumps(generated(loaded, seed=3).to_dict())) == printed | {"model": "LlamaForCausalLM"}
+
+
+@pytest.mark.slow
+def test_a_dtype_is_named_or_torchs_own(tmp_path):
+    folder = save(tmp_path / "tiny")
+    named, own = (generate(folder, PROMPT, **TREATMENT, dtype=dtype) for dtype in ("float64", torch.float64))
+    assert named.to_dict() == own.to_dict()
+    with pytest.raises(ArgumentError, match=r"dtype: expected auto, .*, found 'int32'"):
+        generate(folder, PROMPT, **TREATMENT, dtype=torch.int32)
 
 
 def test_text_and_objects_are_the_same_arguments(loaded):

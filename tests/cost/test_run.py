@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from armlet import Outward, attach
-from armlet.attachment.attach import AlreadyAttachedError
 from armlet.cost import Cost, bench, timing
 from armlet.cost.findings import FunctionRow, ModelTimes, WorkRow
 from armlet.cost.tables import cost_tables
 from armlet.cost.timing import Spread
+from armlet.errors import AlreadyAttachedError
 from armlet.redistribution.errors import ArgumentError
 from axis_labels import unlabelled
 from families import tiny

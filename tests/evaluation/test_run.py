@@ -8,11 +8,11 @@ import torch
 
 import armlet
 from armlet import Inward, Noise, Outward
-from armlet.attachment.attach import AlreadyAttachedError
 from armlet.checkpoints import given
 from armlet.checkpoints.folder import ABACUS, abacus
 from armlet.checkpoints.identity import loaded_fingerprint
 from armlet.checkpoints.pretrained import load
+from armlet.errors import AlreadyAttachedError
 from armlet.evaluation import Findings, Study, Treatment, confirm, evaluate, tune
 from armlet.evaluation.conditions.conditions import make_treatments
 from armlet.redistribution.errors import ArgumentError

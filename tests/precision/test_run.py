@@ -9,10 +9,10 @@ import torch
 
 import armlet.precision.measure
 from armlet import Inward, attach
-from armlet.attachment.attach import AlreadyAttachedError
 from armlet.attachment.config import ARMLET_FILE
 from armlet.checkpoints.folder import abacus
 from armlet.checkpoints.pretrained import load
+from armlet.errors import AlreadyAttachedError
 from armlet.precision import Precision, quantize
 from armlet.precision.measure import Contraction
 from armlet.redistribution.errors import ArgumentError

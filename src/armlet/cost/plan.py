@@ -9,7 +9,7 @@ from torch import nn
 from typer import Option
 
 from armlet.checkpoints.given import Model, check_loaded, check_running_device, model_name
-from armlet.checkpoints.pretrained import parse_dtype
+from armlet.checkpoints.pretrained import dtype_name, parse_dtype
 from armlet.cost.measure import Shapes
 from armlet.presentation.arguments import text_list
 from armlet.presentation.options import OptionGroup
@@ -55,7 +55,7 @@ class CostPlan:
 
     def __post_init__(self) -> None:
         check_running_device(self.device)
-        parse_dtype(self.weights_dtype)
+        object.__setattr__(self, "dtype", self.dtype and dtype_name(self.dtype))
         if isinstance(self.model, nn.Module):
             if self.dtype is not None:
                 kept = f"the model is loaded and keeps its own, {str(self.model.dtype).removeprefix('torch.')}"

@@ -9,7 +9,7 @@ from torch import nn
 
 from armlet.attachment.attached import refuse_attached
 from armlet.checkpoints.given import Model, load_or_use, model_name
-from armlet.checkpoints.pretrained import default_model
+from armlet.checkpoints.pretrained import Dtype, default_model
 from armlet.cost.findings import FunctionRow, ModelTimes, WorkRow
 from armlet.cost.measure import time_function, time_model
 from armlet.cost.plan import MODEL_DTYPE, CostPlan, Half, ShapeOptions, TimingOptions, parse_shapes
@@ -39,7 +39,7 @@ def bench(
     threads: int | None = TimingOptions.threads,
     only: Half | None = TimingOptions.only,
     seed: int = 0,
-    dtype: str | None = None,
+    dtype: Dtype | None = None,
     device: str | None = None,
 ) -> Cost:
     """Times ARM's function against other operations for each shape, then a model with and without ARM.

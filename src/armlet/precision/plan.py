@@ -12,7 +12,7 @@ from typer import Option
 from armlet.attachment.attached import refuse_attached
 from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, NamedModel, load_or_use
-from armlet.checkpoints.pretrained import parse_dtype
+from armlet.checkpoints.pretrained import Dtype, parse_dtype
 from armlet.precision.measure import Bench
 from armlet.precision.texts import EQUALS, PASSAGES, cut_text, problem_texts, read_text
 from armlet.presentation.options import OptionGroup, SeedOption
@@ -80,7 +80,7 @@ class PrecisionPlan(PrecisionOptions):
 
 
 def load_bench(
-    plan: PrecisionPlan, model: Model, tokenizer: "PreTrainedTokenizerBase | None", *, dtype: str, device: str | None
+    plan: PrecisionPlan, model: Model, tokenizer: "PreTrainedTokenizerBase | None", *, dtype: Dtype, device: str | None
 ) -> tuple[Bench, Record]:
     """Returns the model with its texts, and the manifest, which has everything that affects the settings and losses.
 

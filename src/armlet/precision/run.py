@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from armlet.checkpoints.given import Model
-from armlet.checkpoints.pretrained import default_model
+from armlet.checkpoints.pretrained import Dtype, default_model
 from armlet.precision.choice import choose, max_trials
 from armlet.precision.measure import CALIBRATION, Bench, RoundingTrial, RunTrial, TrialOutcome
 from armlet.precision.plan import ContractionSite, PrecisionOptions, PrecisionPlan, load_bench
@@ -37,7 +37,7 @@ def quantize(
     site: ContractionSite | None = PrecisionOptions.site,
     run: str | Path | None = None,
     seed: int = 0,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     device: str | None = None,
 ) -> Precision:
     """Measures the cost of few bits at the input of `down`, with companding, contraction and common alternatives.

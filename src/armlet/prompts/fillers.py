@@ -154,7 +154,7 @@ def filler_tokens(tokenizer: "PreTrainedTokenizerBase", filler: Filler, *, seed:
     return torch.tensor(list(islice(cycle(ids), filler.count)), dtype=torch.int64)
 
 
-def describe_filler(tokenizer: "PreTrainedTokenizerBase", filler: Filler, tokens: Tensor) -> dict[str, Any]:
+def describe_filler(tokenizer: "PreTrainedTokenizerBase", filler: Filler, tokens: Tensor) -> dict[str, object]:
     """For the report: the distinct texts of `tokens [count]`, and the number of tokens when their text is tokenized."""
     text = tokenizer.decode(tokens.tolist())
     again: Any = tokenizer(text, add_special_tokens=False)

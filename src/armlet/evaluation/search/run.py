@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, model_name
+from armlet.checkpoints.pretrained import dtype_name
 from armlet.evaluation.conditions.conditions import make_treatments
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.options import AnswerOptions, refuse_sampling
@@ -103,7 +104,7 @@ def tune(
         difficulty=difficulty,
         **vars(answers),
         seed=seed,
-        dtype=dtype,
+        dtype=dtype_name(dtype),
         device=device,
     )
     plan = plan_tuning(arguments, tasks)
