@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 OpenEngine = Callable[[Sequence[Condition], Sequence[Task]], Engine]
-"""Opens an engine other than a model in this process for these conditions and tasks, such as `Endpoint(url, ...)`."""
+"""Opens an engine other than a model in this process for these conditions and tasks, such as an `Endpoint`."""
 
 
 def evaluate(
@@ -96,7 +96,7 @@ def evaluate(
         samples: answers to each item under every condition.
         temperature: of sampling; 0 for greedy answers.
         top_p: probability mass that sampling keeps.
-        best_of: adds a vote over this number of sampled answers; 0 for none.
+        best_of: adds a vote over this number of sampled answers, at least 2; 0 for none.
         combine: adds each policy with each filler, and all of them with `best_of`.
         placebos: adds identity, draw-only, matched, and a change of temperature.
         max_new_tokens: maximum length of an answer; by default it depends on the task.

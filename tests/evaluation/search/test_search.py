@@ -10,8 +10,8 @@ from armlet import Inward, Outward
 from armlet.attachment.config import load_config
 from armlet.evaluation import tune
 from armlet.evaluation.conditions.conditions import Treatment, conditions
-from armlet.evaluation.search.results import best
 from armlet.evaluation.search.search import RANGES, SEARCHED, Space, part_of, search, take
+from armlet.evaluation.search.trials import best
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import open_run_folder
 from armlet.runs.machine import machine
