@@ -21,7 +21,7 @@ def run(*arguments):
 def result(*arguments, code=0):
     """The JSON of one command."""
     found, out, err = run(*arguments, "--json")
-    announced = "^interrupted: .*\n|^.* items? can.* show .* at 80 % power.*\n"
+    announced = "^interrupted: .*\n|^.* items? can.* show .* at 80 % power.*\n|^.* from an earlier run in .*\n"
     assert (found, re.sub(announced, "", err, flags=re.MULTILINE)) == (code, "")
     return json.loads(out)
 

@@ -52,8 +52,9 @@ def load_or_use(
     """
     if isinstance(model, nn.Module):
         check_loaded(model, None if dtype == "auto" else dtype, device)
-        _check_vocabulary(model, required_tokenizer(tokenizer))
-        return NamedModel(model_name(model), model, required_tokenizer(tokenizer))
+        given_tokenizer = required_tokenizer(tokenizer)
+        _check_vocabulary(model, given_tokenizer)
+        return NamedModel(model_name(model), model, given_tokenizer)
     check_running_device(device)
     if tokenizer is not None:
         required_tokenizer(tokenizer)
