@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import optuna
 
 ItemsPart = Literal["tuning", "test"]
-PARTS: tuple[ItemsPart, ItemsPart] = ("tuning", "test")
 
 LAYERS = "layers"  # optuna's parameter for the index of the candidate layers
 

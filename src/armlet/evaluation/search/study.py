@@ -16,7 +16,7 @@ from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan, make_plan
 from armlet.evaluation.result import Findings
 from armlet.evaluation.search.results import STUDY_FILE, Budget, Study, StudyArguments, StudyTask
-from armlet.evaluation.search.search import PARTS, Space, search, take
+from armlet.evaluation.search.search import Space, search, take
 from armlet.evaluation.search.trials import TrialResult, best
 from armlet.evaluation.settings import Facts
 from armlet.evaluation.tasks.problems import Task
@@ -38,7 +38,9 @@ def plan_tuning(arguments: StudyArguments, tasks: Sequence[Task]) -> Plan:
 
     Raises ArgumentError if a task has no item for one of the two parts.
     """
-    tasks, _ = ([take(task, part) for task in tasks] for part in PARTS)
+    for task in tasks:
+        take(task, "test")  # refused before the search, not after it
+    tasks = [take(task, "tuning") for task in tasks]
     temperature = float(all(task.kind == "choice" for task in tasks))
     return _plan(arguments, tasks, conditions([], [], temperature=temperature, placebos=False))
 
