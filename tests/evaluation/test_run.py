@@ -174,7 +174,7 @@ def test_a_run_is_not_resumed_with_a_loaded_model_that_changed():
     assert evaluate(model, tokenizer, **arguments).folder == first.folder
     model.model.layers[0].mlp.act_fn = torch.nn.ReLU()
     assert evaluate(model, tokenizer, **arguments).folder != first.folder
-    with pytest.raises(RunError, match=r"contains another run \(the model is another, its weights"):
+    with pytest.raises(RunError, match=r"contains another run \(the model, its weights"):
         evaluate(model, tokenizer, **arguments, run=first.folder)
 
 

@@ -156,7 +156,7 @@ def readable(changes: Sequence[tuple[str, str]]) -> list[str]:
     """The changes as text: options of the command line first, each once; hashes only if nothing else changed."""
     if [place for place, _ in changes] == ["engine.sha256"]:
         return [
-            "the model is another, its weights, settings, hooks or tokenizer changed, or only one of the runs read it from files"
+            "the model, its weights, settings, hooks or tokenizer changed, or only one of the runs read it from files"
         ]
     options, rest = dict[str, str](), list[str]()
     for place, change in changes:
