@@ -61,9 +61,18 @@ def test_an_armlet_json_gives_the_arguments_and_samples_the_answer_again(tmp_pat
     paths = answers.save(tmp_path)
     assert [path.name for path in paths] == ["generate.png", "generate.svg", "armlet.json", "generate.json"]
     assert json.loads((tmp_path / "generate.json").read_text()) == json.loads(json.dumps(answers.to_dict()))
+    assert answers.save(tmp_path) == paths
     arguments = load_config(tmp_path)
     assert arguments["policy"] == Inward(knee=0.5)
     assert generate(loaded[0], PROMPT, loaded[1], **warm, **arguments).to_dict() == answers.to_dict()
+
+
+def test_another_armlet_json_is_not_replaced_and_nothing_is_written(tmp_path, loaded):
+    (tmp_path / "armlet.json").write_text('{"policy": "inward"}')
+    with pytest.raises(ArgumentError, match=r"armlet.json: exists and is not this result's setting; move it, or use"):
+        generated(loaded).save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["armlet.json"]
+    assert load_config(tmp_path)["policy"] == Inward()
 
 
 def test_a_seed_next_to_a_noise_is_that_of_sampling(loaded):

@@ -47,11 +47,14 @@ def load_or_use(
 
     Raises:
         CheckpointError: the model cannot be loaded.
-        ArgumentError: a loaded model comes without its tokenizer, with a dtype or device, or in training mode.
+        ArgumentError: a loaded model comes without its tokenizer, with a dtype or device, or in training mode, or the
+            tokenizer has more tokens than the model.
     """
     if isinstance(model, nn.Module):
         check_loaded(model, None if dtype == "auto" else dtype, device)
-        return NamedModel(model_name(model), model, required_tokenizer(tokenizer))
+        given_tokenizer = required_tokenizer(tokenizer)
+        _check_vocabulary(model, given_tokenizer)
+        return NamedModel(model_name(model), model, given_tokenizer)
     check_running_device(device)
     if tokenizer is not None:
         required_tokenizer(tokenizer)
@@ -59,9 +62,21 @@ def load_or_use(
     with working(f"loading {name}"):
         folder = model_folder(name)
         loaded, loaded_tokenizer = load(str(folder), dtype=dtype, device=device)
+    _check_vocabulary(loaded, tokenizer or loaded_tokenizer)
     size, kept = sum(weights.numel() for weights in loaded.parameters()), str(loaded.dtype).removeprefix("torch.")
     note(f"loaded {name}: {size / 1e6:,.1f} M weights, {kept}, on {loaded.device}, in {monotonic() - start:.1f} s")
     return NamedModel(name, loaded, tokenizer or loaded_tokenizer, None if tokenizer else folder)
+
+
+def _check_vocabulary(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Raises ArgumentError if the model has no embedding for some of the tokens.
+
+    Added tokens are not counted: some published tokenizers have one for images that the text model lacks.
+    """
+    known, needed = model.config.get_text_config().vocab_size, tokenizer.vocab_size
+    if needed > known:
+        problem = f"has {needed:,} tokens, but the model's vocabulary only {known:,}, so it is another model's"
+        raise ArgumentError(f"tokenizer: it {problem}; pass the model's own")
 
 
 def check_loaded(model: nn.Module, dtype: Dtype | None = None, device: str | None = None) -> None:

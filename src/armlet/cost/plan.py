@@ -9,7 +9,7 @@ from torch import nn
 from typer import Option
 
 from armlet.checkpoints.given import Model, check_loaded, check_running_device, model_name
-from armlet.checkpoints.pretrained import dtype_name, parse_dtype
+from armlet.checkpoints.pretrained import Dtype, dtype_name, parse_dtype
 from armlet.cost.measure import Shapes
 from armlet.presentation.arguments import text_list
 from armlet.presentation.options import OptionGroup
@@ -50,7 +50,7 @@ class CostPlan:
     model: Model | None  # None to leave the model out
     timing: TimingOptions
     seed: int  # seed of values, prompts and noise
-    dtype: str | None  # dtype of the model's weights; None for MODEL_DTYPE, or a loaded model's
+    dtype: Dtype | None  # dtype of the model's weights; None for MODEL_DTYPE, or a loaded model's
     device: str | None  # None for the CPU, or where a loaded model is
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class CostPlan:
             model_name(self.model)
 
     @property
-    def weights_dtype(self) -> str:
+    def weights_dtype(self) -> Dtype:
         """The dtype in which a model is loaded."""
         return MODEL_DTYPE if self.dtype is None else self.dtype
 

@@ -35,7 +35,7 @@ class ConditionOptions(OptionGroup):
     samples: Annotated[int, Option(min=1, help="Number of answers to each item under every condition.")] = 1
     temperature: Annotated[float, Option(min=0, help="Sampling temperature; 0 for greedy.")] = 0.0
     top_p: Annotated[float, Option(min=COLDEST_SAMPLED, max=1, help="Probability mass that sampling keeps.")] = 1.0
-    best_of: Annotated[int, Option(min=0, help="Adds a vote over this number of sampled answers.")] = 0
+    best_of: Annotated[int, Option(min=0, help="Adds a vote over this number of sampled answers, at least 2.")] = 0
     combine: Annotated[
         bool, Option("--combine", help="Adds each policy with each filler, and all of them with --best-of.")
     ] = False
