@@ -37,7 +37,7 @@ def quantities_table(setup: Setup, changes: Sequence[QuantityChange], kind: str,
     for name in QUANTITIES:
         change, control = records[kind, name], records[RANDOM_SENTENCE, name]
         claim = [_claim(CLAIMS.get(name, 0), change)] if claimed else []
-        table.add_row(name, short_number(change.without), _estimate(change), *claim, _estimate(control))
+        table.add_row(name, short_number(change.without), _with_interval(change), *claim, _with_interval(control))
     return table
 
 
@@ -58,14 +58,14 @@ def classes_table(setup: Setup, shares: Sequence[ClassShare], place: str) -> Tab
     table = titled_table(f"{place}: classes", headings[columns], caption.rstrip())
     for share in untreated:
         comparison = (
-            ("reference", "") if share.name == share.against else (_estimate(share), _claim(1, share, "higher"))
+            ("reference", "") if share.name == share.against else (_with_interval(share), _claim(1, share, "higher"))
         )
         numbers = (str(share.tokens), str(counts[share.name]), short_number(share.share))
         table.add_row(*(share.name, *numbers, *comparison)[columns])
     return table
 
 
-def _estimate(record: QuantityChange | ClassShare) -> str:
+def _with_interval(record: QuantityChange | ClassShare) -> str:
     """The change with its interval, if there is one; the value if the quantity is not defined without filler."""
     defined = isinstance(record, ClassShare) or record.interval_of == "change"
     value = record.change if isinstance(record, ClassShare) or defined else record.filled
