@@ -98,7 +98,7 @@ def _prepare(prepare: Callable[..., dict[str, Any]], *args: Any, **kwargs: Any) 
     for name in ("attention_mask", "decoder_attention_mask"):
         made, padding = prepared.get(name), kwargs.get(name)
         if made is not padding and padding_of(made) is None:
-            for mask in _parts(made):
+            for mask in mask_parts(made):
                 setattr(mask, PADDING, padding)
     return prepared
 
@@ -108,9 +108,10 @@ def padding_of(attention_mask: object) -> Tensor | None:
     return attention_mask if isinstance(attention_mask, Tensor) and attention_mask.dim() == 2 else None
 
 
-def _parts(attention_mask: object) -> list[Any]:
-    """The mask, or the masks of each kind of attention layer."""
-    return [*attention_mask.values()] if isinstance(attention_mask, dict) else [attention_mask]
+def mask_parts(attention_mask: object) -> list[Any]:
+    """The mask, or the masks of each kind of attention layer, without None."""
+    masks = attention_mask.values() if isinstance(attention_mask, dict) else (attention_mask,)
+    return [mask for mask in masks if mask is not None]
 
 
 def forward_names(module: nn.Module) -> tuple[str, ...]:

@@ -21,6 +21,10 @@ DOWN = "down"
 """Part of down's name, used when shapes are ambiguous because the MLP is as wide as the model."""
 
 
+WRAPPED = ("_checkpoint_wrapped_module", "_orig_mod")
+"""The attributes by which torch's activation checkpointing and `torch.compile` keep a layer that they wrap."""
+
+
 @dataclass(frozen=True, eq=False)
 class Site:
     """A place in one layer."""
@@ -87,7 +91,9 @@ def _indices(model: nn.Module, layers: Sequence[int] | str, count: int) -> list[
 
 
 def _layer_site(model: nn.Module, index: int, layer: nn.Module, site: str) -> Site:
-    children = list(getattr(layer, "_orig_mod", layer).children())  # torch.compile(layer) wraps it
+    for wrapped in WRAPPED:
+        layer = getattr(layer, wrapped, layer)
+    children = list(layer.children())
     gated = [mlp for child in children if (mlp := _gated_mlp(child))]
     label = f"{type(model).__name__}, layer {index}"
     if experts := [type(child).__name__ for child in children if hasattr(child, "experts")]:
