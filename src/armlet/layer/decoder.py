@@ -47,8 +47,10 @@ from armlet.attachment.module import ARM
 from armlet.attachment.positions import locate
 from armlet.attachment.sites import find_decoder
 from armlet.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from armlet.layer.options import Options, read_options, rename
-from armlet.layer.parts import Add, Attention, KVCache, Multiply, RoPE, make_norm, make_qk_norm
+from armlet.layer.mixture import ExpertLinear, Router, SharedExpert, redistribute_experts
+from armlet.layer.options import Options, read_options
+from armlet.layer.parts import Add, Attention, KVCache, Multiply, RoPE, make_activation, make_norm, make_qk_norm
+from armlet.layer.tensors import rename
 from armlet.redistribution.errors import ArgumentError
 
 
@@ -77,12 +79,15 @@ class Layer1(nn.Module):
         self.RMSNorm_Output = make_norm(o, o.post_norm)
         self.add_1 = Add(o)
         self.RMSNorm_2 = make_norm(o, o.pre_norm and not o.parallel)
-        self.gate = nn.Linear(o.d_model, o.width, bias=o.mlp_bias)
-        self.activation = nn.SiLU() if o.activation == "SiLU" else nn.GELU(approximate="tanh")
+        self.router = Router(o.d_model, o.mixture) if o.mixture else None
+        self.gate = _make_linear(o, o.d_model, o.width)
+        self.activation = make_activation(o)
         self.ARM: nn.Module = nn.Identity()
-        self.up = nn.Linear(o.d_model, o.width, bias=o.mlp_bias)
-        self.multiply = Multiply()
-        self.down = nn.Linear(o.width, o.d_model, bias=o.mlp_bias)
+        self.up = _make_linear(o, o.d_model, o.width)
+        self.multiply = Multiply(o)
+        self.down = _make_linear(o, o.width, o.d_model)
+        self.shared = SharedExpert(o) if o.mixture and o.mixture.shared_width else None
+        self.shared_weight = nn.Linear(o.d_model, 1, bias=False) if o.mixture and o.mixture.shared_weighted else None
         self.RMSNorm_down = make_norm(o, o.post_norm)
         self.add_2 = Add(o)
 
@@ -110,7 +115,7 @@ class Layer1(nn.Module):
             ArgumentError: x or mask has a wrong shape, or the dtypes of x and the weights differ.
         """
         cache = KVCache() if cache is None else cache
-        _check_inputs(self.options, x, mask, cache.length, self.gate.weight.dtype)
+        _check_inputs(self.options, x, mask, cache.length, self.Q.weight.dtype)
         all_columns = torch.arange(cache.length + x.shape[1], device=x.device)
         columns = all_columns[cache.length :]
         default_positions, valid = locate(columns, mask, None)
@@ -119,7 +124,7 @@ class Layer1(nn.Module):
         self._attend(t, positions, _visible(columns, all_columns, mask, self.options.window), cache)
         t["add_1"] = self.add_1(x, t["RMSNorm_Output"])
         t["RMSNorm_2"] = self.RMSNorm_2(t["RMSNorm_1"] if self.options.parallel else t["add_1"])
-        self._mlp(t, positions, valid)
+        (self._mixture if self.options.mixture else self._mlp)(t, positions, valid)
         t["add_2"] = t["y"] = self.add_2(t["add_1"], t["RMSNorm_down"])
         return (t["y"], t) if trace else t["y"]
 
@@ -128,6 +133,7 @@ class Layer1(nn.Module):
         t["Q"], t["K"], t["V"] = (part(t["RMSNorm_1"]) for part in (self.Q, self.K, self.V))
         t["RMSNorm_Q"], t["RMSNorm_K"] = self.RMSNorm_Q(t["Q"]), self.RMSNorm_K(t["K"])
         flat = (t["RMSNorm_Q"], t["RMSNorm_K"], t["V"])
+        flat = flat if o.clip is None else tuple(tensor.clamp(-o.clip, o.clip) for tensor in flat)
         q, k, v = (tensor.unflatten(-1, (-1, o.head_dim)).transpose(1, 2) for tensor in flat)  # [b, n or g, s, h]
         t["RoPE"] = self.RoPE(torch.cat((q, k), dim=1), positions)
         q, k = t["RoPE"].split((o.heads, o.kv_heads), dim=1)
@@ -136,13 +142,20 @@ class Layer1(nn.Module):
         t["RMSNorm_Output"] = self.RMSNorm_Output(t["Output"])
 
     def _mlp(self, t: dict[str, Tensor], positions: Tensor, valid: Tensor | None) -> None:
-        t["gate"] = self.gate(t["RMSNorm_2"])
-        t["activation"] = a = self.activation(t["gate"])
-        t["ARM"] = self.ARM(a, positions, valid) if isinstance(self.ARM, ARM) else self.ARM(a)
-        t["up"] = self.up(t["RMSNorm_2"])
-        t["multiply"] = self.multiply(t["ARM"], t["up"])
-        t["down"] = self.down(t["multiply"])
+        t |= _gated_mlp(self, t["RMSNorm_2"], positions, valid)
         t["RMSNorm_down"] = self.RMSNorm_down(t["down"])
+
+    def _mixture(self, t: dict[str, Tensor], positions: Tensor, valid: Tensor | None) -> None:
+        x = t["RMSNorm_2"]
+        t["router"], t["experts"], t["weights"] = self.router(x)
+        t |= _gated_mlp(self, x, positions, valid, t["experts"])
+        t["routed"] = t["mixture"] = (t["weights"][..., None] * t["down"]).sum(-2).to(x.dtype)
+        if self.shared is not None:
+            shared = _gated_mlp(self.shared, x, positions, valid)
+            t |= {f"shared_{name}": tensor for name, tensor in shared.items()}
+            t["shared_weight"] = self.shared_weight(x).sigmoid() if self.shared_weight else torch.ones_like(x[..., :1])
+            t["mixture"] = t["routed"] + t["shared_weight"] * t["shared_down"]
+        t["RMSNorm_down"] = self.RMSNorm_down(t["mixture"])
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Token ids `[b, s]` → x `[b, s, d]`, the input of the model's layer 0.
@@ -155,7 +168,7 @@ class Layer1(nn.Module):
         if not isinstance(input_ids, Tensor) or input_ids.is_floating_point():
             kind = type(input_ids).__name__
             raise ArgumentError(f"Layer1: expected a tensor of token ids [batch, seq], found {kind}")
-        rows = self.embedding(input_ids).to(self.gate.weight)  # dtype and device
+        rows = self.embedding(input_ids).to(self.Q.weight)  # dtype and device
         return rows * rows.new_tensor(self.options.embedding_scale)  # the scale rounded to the rows' dtype, as in Gemma
 
     @classmethod
@@ -208,6 +221,32 @@ class Layer1(nn.Module):
         loaded.load_state_dict(rename(options, tensors, loaded.state_dict()), assign=True)
         loaded.embedding = None if embedding is None else nn.Embedding.from_pretrained(embedding)
         return loaded.requires_grad_(False)
+
+
+def _make_linear(options: Options, inputs: int, outputs: int) -> nn.Module:
+    """Creates gate, up or down: one linear map, or one for each expert."""
+    if options.mixture:
+        return ExpertLinear(options.mixture.experts, inputs, outputs, options.mixture.bias)
+    return nn.Linear(inputs, outputs, bias=options.mlp_bias)
+
+
+def _gated_mlp(
+    mlp: Any, x: Tensor, positions: Tensor, valid: Tensor | None, experts: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The tensors from gate to down, in the order of the flow, of an MLP, or of the chosen experts `[b, s, k]`."""
+    chosen = () if experts is None else (experts,)
+    t = {"gate": mlp.gate(x, *chosen)}
+    t["activation"] = a = mlp.activation(t["gate"])
+    if not isinstance(mlp.ARM, ARM):
+        t["ARM"] = mlp.ARM(a)
+    elif experts is None:
+        t["ARM"] = mlp.ARM(a, positions, valid)
+    else:
+        t["ARM"] = redistribute_experts(mlp.ARM, a, experts, len(mlp.gate), positions, valid)
+    t["up"] = mlp.up(x, *chosen)
+    t["multiply"] = mlp.multiply(t["ARM"], t["up"])
+    t["down"] = mlp.down(t["multiply"], *chosen)
+    return t
 
 
 def _visible(columns: Tensor, all_columns: Tensor, mask: Tensor | None, window: int | None) -> Tensor:

@@ -49,6 +49,7 @@ class Attention(nn.Module):
     def __init__(self, options: Options) -> None:
         super().__init__()
         self.scale, self.softcap, self.heads = options.attention_scale, options.softcap, options.heads
+        self.sinks = nn.Parameter(torch.empty(options.heads)) if options.sinks else None
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Maps `q [b, n, s, h]`, `k` and `v [b, g, S, h]` to weights `[b, n, s, S]` and attention `[b, s, n·h]`."""
@@ -58,7 +59,10 @@ class Attention(nn.Module):
             scores = torch.tanh(scores / self.softcap) * self.softcap
         # The lowest number, not −∞: a row of padding sees no token, and must not become NaN.
         scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
-        weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
+        if self.sinks is not None:  # one more column, which attends to nothing
+            sinks = self.sinks.view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+            scores = torch.cat((scores, sinks), dim=-1)
+        weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)[..., : k.shape[-2]]
         return weights, (weights @ v).transpose(1, 2).flatten(-2)
 
 
@@ -93,12 +97,36 @@ class Add(nn.Module):
         return x + block * self.scale
 
 
+class SwiGLU(nn.Module):
+    """The activation of gpt-oss: gate · σ(α · gate), with the gate clamped from above."""
+
+    def __init__(self, alpha: float, limit: float) -> None:
+        super().__init__()
+        self.alpha, self.limit = alpha, limit
+
+    def forward(self, gate: Tensor) -> Tensor:
+        """Maps a tensor to another of the same shape."""
+        gate = gate.clamp(max=self.limit)
+        return gate * torch.sigmoid(gate * self.alpha)
+
+
 class Multiply(nn.Module):
-    """⊗: the gate scales `up`, value by value."""
+    """⊗: the gate scales `up`, value by value; in gpt-oss it scales `up` + 1, with `up` clamped on both sides."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.limit = None if options.swiglu is None else options.swiglu[1]
 
     def forward(self, gate: Tensor, up: Tensor) -> Tensor:
         """Multiplies two tensors `[b, s, f]`."""
-        return gate * up
+        return gate * up if self.limit is None else gate * (up.clamp(-self.limit, self.limit) + 1)
+
+
+def make_activation(options: Options) -> nn.Module:
+    """Creates the activation of the gate."""
+    if options.swiglu:
+        return SwiGLU(*options.swiglu)
+    return nn.SiLU() if options.activation == "SiLU" else nn.GELU(approximate="tanh")
 
 
 def make_norm(options: Options, enabled: bool) -> nn.Module:
