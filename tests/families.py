@@ -50,7 +50,7 @@ FAMILIES = {
     "glm4": (hf.Glm4Config, {"head_dim": 8}),
     "exaone4": (hf.Exaone4Config, {"sliding_window": 16, "sliding_window_pattern": 2}),
     "ernie4_5": (hf.Ernie4_5Config, {"head_dim": 8}),
-    "ministral": (hf.MinistralConfig, {"sliding_window": 16}),
+    "ministral": (hf.MinistralConfig, {"head_dim": 8, "sliding_window": 16}),
     "deepseek_v3": (hf.DeepseekV3Config, MIXTURE),
 }
 

@@ -13,8 +13,8 @@ n = heads; g = kv_heads (each serves n / g queries [1]); h = head_dim. W: the pa
     Q                  Q          RMSNorm_1 Wᵀ                    [3]   [b, s, n·h]      qkv_bias: Qwen2
     K, V               K, V       RMSNorm_1 Wᵀ                    [3]   [b, s, g·h]      qkv_bias: Qwen2
     RMSNorm_Q, _K      -          RMSNorm of each head, or of all [4]   as Q, as K       qk_norm: Qwen3, Gemma 3, OLMo 2
-    RoPE               RoPE       Q and K, pairs rotated by p·ωᵢ  [5]   [b, n + g, s, h] frequencies, interleaved
-    Attention_weights  -          softmax(Q Kᵀ · attention_scale) [3]   [b, n, s, S]     softcap [6], window [6, 7]
+    RoPE               RoPE       Q and K, pairs rotated by p·ωᵢ  [5]   [b, n + g, s, h] frequencies, interleaved, clip
+    Attention_weights  -          softmax(Q Kᵀ · attention_scale) [3]   [b, n, s, S]     softcap [6], window [6, 7], sinks
     Attention          Attention  Attention_weights V             [3]   [b, s, n·h]
     Output             Output     Attention Wᵀ                    [3]   [b, s, d]        output_bias
     RMSNorm_Output     -          RMSNorm of Output               [6]   [b, s, d]        post_norm: Gemma 2/3, OLMo 2
@@ -32,8 +32,20 @@ n = heads; g = kv_heads (each serves n / g queries [1]); h = head_dim. W: the pa
 
 A part that a layer lacks is the identity. `centered` norms are LayerNorm (Cohere, StableLM) [10].
 
+In a mixture of experts [11] the MLP of the figure is one expert of e. Each token passes through k of them, so that gate
+to multiply are [b, s, k, f], down is [b, s, k, d], and a row of ARM is one token in one expert. Around the experts:
+
+    router             -          softmax(RMSNorm_2 Wᵀ), or σ     [11]  [b, s, e]        score: σ in GLM-4-MoE
+    experts            -          the k with the highest scores   [11]  [b, s, k]        groups: GLM-4-MoE
+    weights            -          their scores                    [11]  [b, s, k]        normalized, scale
+    routed             -          Σₖ weights · down               [11]  [b, s, d]
+    shared_gate, …     -          as gate to down, of one more expert   as without a     shared_width [12]: Qwen2-MoE,
+    shared_down                   for all tokens                  [12]  mixture          GLM-4-MoE
+    shared_weight      -          σ(RMSNorm_2 Wᵀ), or 1           [12]  [b, s, 1]        shared_weighted: Qwen2-MoE
+    mixture            -          routed + shared_weight · shared_down  [b, s, d]        RMSNorm_down reads it
+
 [1] arXiv 2305.13245  [2] 1910.07467  [3] 1706.03762  [4] 2010.04245  [5] 2104.09864  [6] 2408.00118  [7] 2310.06825
-[8] 2002.05202  [9] 2510.01032  [10] 1607.06450
+[8] 2002.05202  [9] 2510.01032  [10] 1607.06450  [11] 1701.06538  [12] 2401.06066
 """
 
 from collections.abc import Mapping
@@ -57,7 +69,9 @@ from armlet.redistribution.errors import ArgumentError
 class Layer1(nn.Module):
     """The figure's layer, with frozen weights. Created by `from_checkpoint`, `from_model` or `from_tensors`.
 
-    It starts without ARM; `layer.ARM = ARM(policy, width=layer.options.width, layer=layer.options.layer)` adds one.
+    It starts without ARM; `layer.ARM = ARM(policy, width=layer.options.width, layer=layer.options.layer)` adds one, in
+    a mixture to every routed expert; `layer.shared.ARM = ARM(policy, width=layer.options.mixture.shared_width, ...)`
+    adds one to the shared expert.
 
     Attributes:
         options: the layer's sizes, and the options of its family.
@@ -124,7 +138,10 @@ class Layer1(nn.Module):
         self._attend(t, positions, _visible(columns, all_columns, mask, self.options.window), cache)
         t["add_1"] = self.add_1(x, t["RMSNorm_Output"])
         t["RMSNorm_2"] = self.RMSNorm_2(t["RMSNorm_1"] if self.options.parallel else t["add_1"])
-        (self._mixture if self.options.mixture else self._mlp)(t, positions, valid)
+        if self.router is None:
+            self._mlp(t, positions, valid)
+        else:
+            self._mixture(self.router, t, positions, valid)
         t["add_2"] = t["y"] = self.add_2(t["add_1"], t["RMSNorm_down"])
         return (t["y"], t) if trace else t["y"]
 
@@ -145,9 +162,9 @@ class Layer1(nn.Module):
         t |= _gated_mlp(self, t["RMSNorm_2"], positions, valid)
         t["RMSNorm_down"] = self.RMSNorm_down(t["down"])
 
-    def _mixture(self, t: dict[str, Tensor], positions: Tensor, valid: Tensor | None) -> None:
+    def _mixture(self, router: Router, t: dict[str, Tensor], positions: Tensor, valid: Tensor | None) -> None:
         x = t["RMSNorm_2"]
-        t["router"], t["experts"], t["weights"] = self.router(x)
+        t["router"], t["experts"], t["weights"] = router(x)
         t |= _gated_mlp(self, x, positions, valid, t["experts"])
         t["routed"] = t["mixture"] = (t["weights"][..., None] * t["down"]).sum(-2).to(x.dtype)
         if self.shared is not None:

@@ -4,7 +4,7 @@ A configuration in use often has keys that its family ignores, or that mean some
 option is read from a key only where the family's own modeling code reads this key.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Read = Callable[[Any, int], object]
@@ -92,11 +92,14 @@ SMALL_POST_NORM: Family = {"pre_norm": False, "post_norm": True}
 
 GEMMA: Family = ATTENTION_BIAS | {"norm_offset": 1.0, "embedding_scale": _gemma_embedding_scale}
 GEMMA_2: Family = (
-    GEMMA
-    | LISTED_WINDOW
-    | {"post_norm": True, "attention_scale": _gemma_scale, "activation": key("hidden_activation")}
+    GEMMA | LISTED_WINDOW | {"post_norm": True, "attention_scale": _gemma_scale, "activation": key("hidden_activation")}
 )
-COHERE: Family = ATTENTION_BIAS | {"centered": True, "parallel": True, "interleaved": True, "eps": key("layer_norm_eps")}
+COHERE: Family = ATTENTION_BIAS | {
+    "centered": True,
+    "parallel": True,
+    "interleaved": True,
+    "eps": key("layer_norm_eps"),
+}
 QWEN_VL: Family = LISTED_WINDOW | {"qkv_bias": True, "head_dim": _shared_head_dim}
 
 SOFTMAX_ROUTER: Family = {
@@ -120,12 +123,11 @@ SIGMOID_ROUTER: Family = SOFTMAX_ROUTER | {
     "shared_width": _shared_width,
 }
 
-FAMILIES: dict[str, Family] = {
+FAMILIES: dict[str, Mapping[str, object]] = {
     "cohere": COHERE | {"qk_norm": _qk_norm("heads")},
     "cohere2": COHERE | LISTED_WINDOW | {"rope": lambda text, layer: kind(text, layer) == "sliding_attention"},
     "dots1": ATTENTION_BIAS | HEAD_NORM | LISTED_WINDOW | {"mixture": SIGMOID_ROUTER},
-    "ernie4_5": {"interleaved": True}
-    | {f"{part}_bias": key("use_bias") for part in ("qkv", "output", "mlp")},
+    "ernie4_5": {"interleaved": True} | {f"{part}_bias": key("use_bias") for part in ("qkv", "output", "mlp")},
     "exaone4": HEAD_NORM
     | SMALL_POST_NORM
     | LISTED_WINDOW
@@ -134,8 +136,7 @@ FAMILIES: dict[str, Family] = {
     "gemma2": GEMMA_2 | {"softcap": key("attn_logit_softcapping")},
     "gemma3_text": GEMMA_2 | HEAD_NORM,  # its code ignores attn_logit_softcapping
     "glm4": PARTIAL | {"qkv_bias": key("attention_bias"), "interleaved": True, "post_norm": True},
-    "glm4_moe": PARTIAL
-    | {"qkv_bias": key("attention_bias"), "qk_norm": _qk_norm("head"), "mixture": SIGMOID_ROUTER},
+    "glm4_moe": PARTIAL | {"qkv_bias": key("attention_bias"), "qk_norm": _qk_norm("head"), "mixture": SIGMOID_ROUTER},
     "gpt_oss": ATTENTION_BIAS
     | LISTED_WINDOW
     | {

@@ -52,11 +52,12 @@ class ExpertLinear(nn.ModuleList):
 
     def __init__(self, experts: int, inputs: int, outputs: int, bias: bool) -> None:
         super().__init__(nn.Linear(inputs, outputs, bias=bias) for _ in range(experts))
+        self.outputs = outputs
 
     def forward(self, x: Tensor, chosen: Tensor) -> Tensor:
         """Maps x `[b, s, inputs]`, or `[b, s, k, inputs]`, and the indices `[b, s, k]` to `[b, s, k, outputs]`."""
         rows = x if x.dim() == 4 else x[:, :, None].expand(*chosen.shape, -1)
-        result = x.new_empty(*chosen.shape, self[0].out_features)
+        result = x.new_empty(*chosen.shape, self.outputs)
         for expert in chosen.unique().tolist():
             result[chosen == expert] = self[expert](rows[chosen == expert])
         return result
@@ -76,7 +77,9 @@ class SharedExpert(nn.Module):
         self.down = nn.Linear(width, o.d_model, bias=o.mlp_bias)
 
 
-def redistribute_experts(arm: ARM, a: Tensor, chosen: Tensor, experts: int, positions: Tensor, valid: Tensor | None) -> Tensor:
+def redistribute_experts(
+    arm: ARM, a: Tensor, chosen: Tensor, experts: int, positions: Tensor, valid: Tensor | None
+) -> Tensor:
     """ARM on the activated gates `[b, s, k, f]` of the chosen experts: a row is one token in one expert.
 
     Keyed noise has the token's position, and channel expert · f + j of the noise of width experts · f.
@@ -93,7 +96,9 @@ def redistribute_experts(arm: ARM, a: Tensor, chosen: Tensor, experts: int, posi
         ArgumentError: the scope is not "token", or the width is not f.
     """
     if arm.scope != "token":
-        raise ArgumentError(f"ARM: in a mixture of experts, statistics are of one row: use scope 'token', not {arm.scope!r}")
+        raise ArgumentError(
+            f"ARM: in a mixture of experts, statistics are of one row: use scope 'token', not {arm.scope!r}"
+        )
     rows, noise = a.flatten(1, 2), arm.noise
     if isinstance(noise, Noise):
         keys = noise.keys(experts * a.shape[-1], arm.layer).to(a.device).view(3, experts, -1)

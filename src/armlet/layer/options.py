@@ -1,10 +1,11 @@
 """The differences between the decoder layers of model families, read from a configuration."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from armlet.attachment.sites import UnsupportedModelError
-from armlet.layer.families import COMMON, FAMILIES, REFUSED_KEYS, Family
+from armlet.layer.families import COMMON, FAMILIES, REFUSED_KEYS
 from armlet.layer.frequencies import rope_frequencies
 from armlet.redistribution.errors import ArgumentError
 
@@ -79,11 +80,22 @@ def read_options(config: Any, layer: int, option: str = "layer") -> Options:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         problem = f"layer {layer} of this {text.model_type} configuration ({type(error).__name__}: {error})"
-        raise UnsupportedModelError(f"Layer1 does not cover {problem}; transformers could not run it, either") from error
+        raise UnsupportedModelError(
+            f"Layer1 does not cover {problem}; transformers could not run it, either"
+        ) from error
     sizes = {name: getattr(options, name) for name in ("d_model", "width", "heads", "kv_heads", "head_dim")}
     if min(sizes.values()) < 1:
         raise UnsupportedModelError(f"Layer1: {text.model_type} cannot have sizes {sizes}; download the model again")
     return options
+
+
+def check_one_gate(options: Options) -> None:
+    """Raises UnsupportedModelError for a mixture of experts, which has no activated gate `[b, s, f]`."""
+    if options.mixture:
+        raise UnsupportedModelError(
+            f"layer {options.layer} of this {options.family} has {options.mixture.experts} experts in place of one "
+            "MLP, so no single activated gate; choose a layer without experts, if there is one"
+        )
 
 
 def _check_covered(text: Any, layer: int, option: str) -> None:
@@ -103,7 +115,7 @@ def _check_covered(text: Any, layer: int, option: str) -> None:
 
 
 def _resolve(text: Any, layer: int) -> Options:
-    values = _read(COMMON | FAMILIES[text.model_type], text, layer)
+    values = _read({**COMMON, **FAMILIES[text.model_type]}, text, layer)
     values |= {"family": text.model_type, "layer": layer, "activation": _activation(values["activation"])}
     values.setdefault("attention_scale", values["head_dim"] ** -0.5)
     if values.get("window") is not None and values["window"] < 1:
@@ -117,11 +129,13 @@ def _resolve(text: Any, layer: int) -> Options:
     return Options(**values)
 
 
-def _read(family: Family, text: Any, layer: int) -> dict[str, Any]:
+def _read(family: Mapping[str, object], text: Any, layer: int) -> dict[str, Any]:
     return {name: value(text, layer) if callable(value) else value for name, value in family.items()}
 
 
 def _activation(name: str) -> str:
     if name not in ACTIVATION_NAMES:
-        raise UnsupportedModelError(f"Layer1 does not cover the activation {name!r}, only {', '.join(ACTIVATION_NAMES)}")
+        raise UnsupportedModelError(
+            f"Layer1 does not cover the activation {name!r}, only {', '.join(ACTIVATION_NAMES)}"
+        )
     return ACTIVATION_NAMES[name]
