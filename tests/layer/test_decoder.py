@@ -44,6 +44,7 @@ GEMMA3_ROPE = {
 }
 MULTIPLIERS = {"embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.25}
 LISTED = {"layer_types": ["full_attention", "sliding_attention", "full_attention"], "sliding_window": 7}
+UNLISTED = {"layer_types": ["full_attention"] * 3, "sliding_window": None}
 UPPER_WINDOW = {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}
 NOPE = {"no_rope_layers": [1, 0, 1]}
 
@@ -73,7 +74,7 @@ CASES = {
     "partial RoPE of neighbours": ("glm4", {"partial_rotary_factor": 0.25}, 1, "frequencies"),
     "one key for all biases": ("ernie4_5", {"use_bias": True}, 1, "mlp_bias"),
     "no RoPE of EXAONE 4": ("exaone4", LISTED, 2, "frequencies"),
-    "RoPE of EXAONE 4 without windows": ("exaone4", {"layer_types": None, "sliding_window": None}, 1, "frequencies"),
+    "RoPE of EXAONE 4 without windows": ("exaone4", UNLISTED, 1, "frequencies"),
     "limit of Q, K and V": ("olmoe", {"clip_qkv": 0.3}, 1, "clip"),
     "sinks": ("gpt_oss", LISTED, 1, None),
     "experts in every second layer": ("qwen3_moe", {"decoder_sparse_step": 2, "mlp_only_layers": []}, 0, None),
@@ -100,6 +101,8 @@ def model_of(family, **changes):
     """A tiny model with attention in plain operations, whose norms and biases matter."""
     model = tiny(family, **changes)
     model.set_attn_implementation("eager")
+    if family in MIXTURES:
+        model.set_experts_implementation("eager")  # the others cannot run in float64
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         if parameter.dim() == 1 or parameter.shape[0] <= 4:
@@ -182,9 +185,14 @@ def test_in_bfloat16_the_error_is_at_most_twice_theirs(family, index, record_pro
     ids = prompt(40, batch=2)
     x, theirs, _ = in_and_out(half, index, input_ids=ids)
     _, reference, _ = in_and_out(exact, index, input_ids=ids, x=x.double())
-    ours = Layer1.from_model(half, index)(x)
+    ours, trace = Layer1.from_model(half, index)(x, trace=True)
     assert ours.dtype == theirs.dtype == torch.bfloat16
-    errors = difference(ours.double(), reference), difference(theirs.double(), reference)
+    kept = torch.ones(2, 40, dtype=torch.bool)
+    if "experts" in trace:  # where two scores are nearly equal, rounding chooses another expert, in theirs as in ours
+        chosen = Layer1.from_model(exact, index)(x.double(), trace=True)[1]["experts"]
+        kept = (chosen.sort().values == trace["experts"].sort().values).all(-1)
+        assert kept.double().mean() >= 0.95
+    errors = [difference(y[kept].double(), reference[kept]) for y in (ours, theirs)]
     record_property("error, ours and theirs", errors)
     assert errors[0] <= 2 * errors[1]
 
@@ -297,7 +305,7 @@ each_way = pytest.mark.parametrize("sizes", WAYS.values(), ids=WAYS)
 @each_family
 @each_way
 def test_a_text_in_pieces_gives_what_it_gives_at_once(family, sizes, record_property):
-    model = model_of(family, **({"sliding_window": 8} if "gemma" in family else {}))
+    model = model_of(family, **({"sliding_window": 8} if family in ("gemma2", "gemma3") else {}))
     layer = Layer1.from_model(model)
     x, theirs = theirs_in_chunks(model, 0, prompt(12, batch=2), sizes)
     ours = ours_in_chunks(layer, x, sizes)
@@ -491,7 +499,9 @@ def test_a_layer_from_a_checkpoint_is_that_of_the_model(family, size, tmp_path):
         assert held.keys() == expected.keys()
         assert all(torch.equal(held[name], expected[name]) for name in expected)
         assert torch.equal(ours.embed(ids), theirs.embed(ids))
-        assert torch.equal(ours(ours.embed(ids)), theirs(theirs.embed(ids)))
+        # Not equal bits in a mixture: the product of an expert and its few tokens depends on where its weights lie.
+        limit = LIMIT if family in MIXTURES else 0.0
+        assert difference(ours(ours.embed(ids)), theirs(theirs.embed(ids))) <= limit
         assert not any(parameter.requires_grad for parameter in ours.parameters())
 
 
