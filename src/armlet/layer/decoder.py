@@ -166,12 +166,13 @@ class Layer1(nn.Module):
         x = t["RMSNorm_2"]
         t["router"], t["experts"], t["weights"] = router(x)
         t |= _gated_mlp(self, x, positions, valid, t["experts"])
-        t["routed"] = t["mixture"] = (t["weights"][..., None] * t["down"]).sum(-2).to(x.dtype)
+        t["routed"] = total = (t["weights"][..., None] * t["down"]).sum(-2).to(x.dtype)
         if self.shared is not None:
             shared = _gated_mlp(self.shared, x, positions, valid)
             t |= {f"shared_{name}": tensor for name, tensor in shared.items()}
             t["shared_weight"] = self.shared_weight(x).sigmoid() if self.shared_weight else torch.ones_like(x[..., :1])
-            t["mixture"] = t["routed"] + t["shared_weight"] * t["shared_down"]
+            total = t["routed"] + t["shared_weight"] * t["shared_down"]
+        t["mixture"] = total
         t["RMSNorm_down"] = self.RMSNorm_down(t["mixture"])
 
     def embed(self, input_ids: Tensor) -> Tensor:

@@ -96,9 +96,8 @@ def redistribute_experts(
         ArgumentError: the scope is not "token", or the width is not f.
     """
     if arm.scope != "token":
-        raise ArgumentError(
-            f"ARM: in a mixture of experts, statistics are of one row: use scope 'token', not {arm.scope!r}"
-        )
+        problem = f"scope {arm.scope!r} has no meaning in a mixture of experts"
+        raise ArgumentError(f"ARM: {problem}, where a row is one token in one expert; use scope 'token'")
     rows, noise = a.flatten(1, 2), arm.noise
     if isinstance(noise, Noise):
         keys = noise.keys(experts * a.shape[-1], arm.layer).to(a.device).view(3, experts, -1)
