@@ -2,11 +2,11 @@
 
 import json
 
-import oracle
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import oracle
 from armlet import ARM, Noise, Outward, redistribute
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.folder import WEIGHTS_FILE, FileShard
@@ -54,7 +54,19 @@ def test_the_trace_holds_router_and_experts_and_recomputes_y(family):
     y, t = layer(x, trace=True)
     o = layer.options.mixture
     shared = [f"shared_{name}" for name in ("gate", "activation", "ARM", "up", "multiply", "down", "weight")]
-    names = ["RMSNorm_2", "router", "experts", "weights", "gate", "activation", "ARM", "up", "multiply", "down", "routed"]
+    names = [
+        "RMSNorm_2",
+        "router",
+        "experts",
+        "weights",
+        "gate",
+        "activation",
+        "ARM",
+        "up",
+        "multiply",
+        "down",
+        "routed",
+    ]
     names += [*(shared if o.shared_width else []), "mixture", "RMSNorm_down", "add_2", "y"]
     assert [name for name in t if name in names] == names
     assert t["router"].shape == (2, 9, o.experts)
@@ -163,12 +175,20 @@ def test_an_arm_that_does_not_fit_experts_is_refused(arm, message):
 # --- on disk --------------------------------------------------------------------------------------------------------
 
 RELEASED = {
-    "dots1": ("mlp.experts.3.gate_proj.weight", "mlp.gate.e_score_correction_bias", "mlp.shared_experts.up_proj.weight"),
+    "dots1": (
+        "mlp.experts.3.gate_proj.weight",
+        "mlp.gate.e_score_correction_bias",
+        "mlp.shared_experts.up_proj.weight",
+    ),
     "glm4_moe": ("mlp.experts.7.down_proj.weight", "mlp.gate.e_score_correction_bias"),
     "gpt_oss": ("mlp.experts.gate_up_proj", "mlp.experts.down_proj_bias", "mlp.router.bias", "self_attn.sinks"),
     "mixtral": ("block_sparse_moe.experts.0.w1.weight", "block_sparse_moe.gate.weight"),
     "olmoe": ("mlp.experts.5.up_proj.weight", "mlp.gate.weight"),
-    "qwen2_moe": ("mlp.experts.0.gate_proj.weight", "mlp.shared_expert_gate.weight", "mlp.shared_expert.up_proj.weight"),
+    "qwen2_moe": (
+        "mlp.experts.0.gate_proj.weight",
+        "mlp.shared_expert_gate.weight",
+        "mlp.shared_expert.up_proj.weight",
+    ),
     "qwen3_moe": ("mlp.experts.0.down_proj.weight", "mlp.gate.weight"),
 }
 """Family → names of tensors, after "model.layers.1.", in released checkpoints."""

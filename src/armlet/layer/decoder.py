@@ -14,7 +14,7 @@ n = heads; g = kv_heads (each serves n / g queries [1]); h = head_dim. W: the pa
     K, V               K, V       RMSNorm_1 Wᵀ                    [3]   [b, s, g·h]      qkv_bias: Qwen2
     RMSNorm_Q, _K      -          RMSNorm of each head, or of all [4]   as Q, as K       qk_norm: Qwen3, Gemma 3, OLMo 2
     RoPE               RoPE       Q and K, pairs rotated by p·ωᵢ  [5]   [b, n + g, s, h] frequencies, interleaved, clip
-    Attention_weights  -          softmax(Q Kᵀ · attention_scale) [3]   [b, n, s, S]     softcap [6], window [6, 7], sinks
+    Attention_weights  -          softmax(Q Kᵀ · attention_scale) [3]   [b, n, s, S]     softcap [6], sinks, window [7]
     Attention          Attention  Attention_weights V             [3]   [b, s, n·h]
     Output             Output     Attention Wᵀ                    [3]   [b, s, d]        output_bias
     RMSNorm_Output     -          RMSNorm of Output               [6]   [b, s, d]        post_norm: Gemma 2/3, OLMo 2

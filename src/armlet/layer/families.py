@@ -20,9 +20,9 @@ def key(name: str) -> Read:
 
 
 def kind(text: Any, layer: int) -> str:
-    """The layer's entry in `layer_types`; raises ValueError for one that is not causal attention with or without window.
+    """The layer's entry in `layer_types`; raises ValueError for another kind of attention than causal.
 
-    A window of 0 or None, which transformers refuses, is refused here, too.
+    A sliding layer without a window, which transformers refuses, is refused here, too.
     """
     name = text.layer_types[layer]
     if name == "sliding_attention" and not text.sliding_window:
@@ -189,7 +189,7 @@ FAMILIES: dict[str, Mapping[str, object]] = {
         "parallel": key("use_parallel_residual"),
     },
 }
-"""`model_type` of a configuration for text → the family; what it leaves out is as in `COMMON`, or `Options`' default."""
+"""`model_type` of a configuration for text → the family; what it lacks is as in `COMMON`, or a default of `Options`."""
 
 REFUSED_KEYS = {
     "stablelm": ("qk_layernorm",),

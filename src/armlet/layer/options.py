@@ -83,9 +83,6 @@ def read_options(config: Any, layer: int, option: str = "layer") -> Options:
         raise UnsupportedModelError(
             f"Layer1 does not cover {problem}; transformers could not run it, either"
         ) from error
-    sizes = {name: getattr(options, name) for name in ("d_model", "width", "heads", "kv_heads", "head_dim")}
-    if min(sizes.values()) < 1:
-        raise UnsupportedModelError(f"Layer1: {text.model_type} cannot have sizes {sizes}; download the model again")
     return options
 
 
@@ -117,6 +114,9 @@ def _check_covered(text: Any, layer: int, option: str) -> None:
 def _resolve(text: Any, layer: int) -> Options:
     values = _read({**COMMON, **FAMILIES[text.model_type]}, text, layer)
     values |= {"family": text.model_type, "layer": layer, "activation": _activation(values["activation"])}
+    sizes = {name: values[name] for name in ("d_model", "width", "heads", "kv_heads", "head_dim")}
+    if min(sizes.values()) < 1:
+        raise UnsupportedModelError(f"Layer1: {text.model_type} cannot have sizes {sizes}; download the model again")
     values.setdefault("attention_scale", values["head_dim"] ** -0.5)
     if values.get("window") is not None and values["window"] < 1:
         raise ValueError(f"sliding_window is {values['window']}")
