@@ -1,6 +1,7 @@
 """The layer of a mixture of experts: its router, its experts, ARM on each expert's gate, and its tensors on disk."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -99,6 +100,35 @@ def test_experts_make_a_difference(family):
     layer, x = layer_of(family)
     y, t = layer(x, trace=True)
     assert (y - t["add_1"]).abs().max() > 1000 * LIMIT
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("glm4_moe", {"groups": 1, "groups_per_token": 1}),
+        ("glm4_moe", {"normalized": False}),
+        ("glm4_moe", {"scale": 1.0}),
+        ("glm4_moe", {"score": "softmax"}),
+        ("olmoe", {"normalized": True}),
+        ("olmoe", {"per_token": 1}),
+        ("qwen2_moe", {"shared_weighted": False}),
+    ],
+)
+def test_with_another_router_the_layer_is_another(family, changes):
+    layer, x = layer_of(family)
+    other = Layer1(replace(layer.options, mixture=replace(layer.options.mixture, **changes)))
+    other.load_state_dict(layer.state_dict(), strict=False)
+    assert (layer(x) - other(x)).abs().max() > 1000 * LIMIT
+
+
+@pytest.mark.parametrize(
+    "changes", [{"swiglu": (1.702, 7.0)}, {"swiglu": (1.0, 1.0)}, {"swiglu": None}, {"sinks": False}]
+)
+def test_without_its_options_the_layer_of_gpt_oss_is_another(changes):
+    layer, x = layer_of("gpt_oss")
+    other = Layer1(replace(layer.options, **changes))
+    other.load_state_dict(layer.state_dict(), strict=False)
+    assert (layer(20 * x) - other(20 * x)).abs().max() > 1000 * LIMIT
 
 
 # --- ARM ------------------------------------------------------------------------------------------------------------
