@@ -1,5 +1,7 @@
 """Tiny models of every family, made from their configurations alone: nothing is downloaded."""
 
+from typing import Any
+
 import torch
 import transformers as hf
 
@@ -68,7 +70,10 @@ ROUTED_EXPERTS = {
 }
 LOCAL_EXPERTS = {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": 16}
 
+LATENT = {name: MIXTURE[name] for name in MIXTURE if "rank" in name or "dim" in name}
+
 MIXTURES = {
+    "deepseek_v3": (hf.DeepseekV3Config, ROUTED_EXPERTS | LATENT | {"num_key_value_heads": 4}),
     "dots1": (hf.Dots1Config, ROUTED_EXPERTS | {"sliding_window": None}),
     "glm4_moe": (hf.Glm4MoeConfig, ROUTED_EXPERTS | {"use_qk_norm": True}),
     "gpt_oss": (hf.GptOssConfig, LOCAL_EXPERTS | {"head_dim": 8, "swiglu_limit": 1.0}),
@@ -78,6 +83,9 @@ MIXTURES = {
     "qwen3_moe": (hf.Qwen3MoeConfig, EXPERTS | {"head_dim": 8, "mlp_only_layers": [0]}),
 }
 """Mixtures of experts that `Layer1` covers; layer 1 has experts."""
+
+UNCOVERED = {"deepseek_v2": (hf.DeepseekV2Config, MIXTURE)}
+"""A family that `Layer1` does not cover."""
 
 TOWER = {
     "depth": 1,
@@ -102,7 +110,8 @@ WITH_TOWERS = {
 
 def tiny(family="llama", *, seed=0, **changes):
     """A float32 model in eval mode whose weights depend on the seed alone; the global generator is put back."""
-    config_class, own = (FAMILIES | MIXTURES | WITH_TOWERS)[family]
+    families: dict[str, Any] = FAMILIES | MIXTURES | WITH_TOWERS | UNCOVERED
+    config_class, own = families[family]
     text = COMMON | own | changes
     auto, settings = hf.AutoModelForCausalLM, text
     if family in WITH_TOWERS:

@@ -20,7 +20,7 @@ from tiny_checkpoints import save
 
 LIMIT = 1e-5
 LAYER = 1  # has experts in every family of `MIXTURES`
-SHARED = ("dots1", "glm4_moe", "qwen2_moe")
+SHARED = ("deepseek_v3", "dots1", "glm4_moe", "qwen2_moe")
 each_mixture = pytest.mark.parametrize("family", MIXTURES)
 each_shared = pytest.mark.parametrize("family", SHARED)
 
@@ -205,6 +205,11 @@ def test_an_arm_that_does_not_fit_experts_is_refused(arm, message):
 # --- on disk --------------------------------------------------------------------------------------------------------
 
 RELEASED = {
+    "deepseek_v3": (
+        "self_attn.kv_a_proj_with_mqa.weight",
+        "mlp.experts.0.up_proj.weight",
+        "mlp.shared_experts.down_proj.weight",
+    ),
     "dots1": (
         "mlp.experts.3.gate_proj.weight",
         "mlp.gate.e_score_correction_bias",

@@ -78,5 +78,5 @@ def test_what_cannot_be_used_is_refused(folder, compute, error, message):
 
 
 def test_a_family_that_layer1_does_not_cover_is_refused_before_anything_is_read(tmp_path):
-    with pytest.raises(UnsupportedModelError, match="Layer1 does not cover 'deepseek_v3'"):
-        open_model(str(save(tmp_path / "deepseek", "deepseek_v3")))
+    with pytest.raises(UnsupportedModelError, match="Layer1 does not cover 'deepseek_v2'"):
+        open_model(str(save(tmp_path / "deepseek", "deepseek_v2")))

@@ -27,7 +27,7 @@ def activated_gates(
     """
     states: list[Tensor] = []
     for decoder in layers:
-        states = states or [decoder.embed(ids.to(decoder.Q.weight.device)) for ids in prompts]
+        states = states or [decoder.embed(ids.to(decoder.Output.weight.device)) for ids in prompts]
         for index, x in enumerate(states):
             with torch.no_grad():
                 states[index], trace = decoder(x, trace=True)

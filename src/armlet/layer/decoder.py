@@ -10,7 +10,7 @@ n = heads; g = kv_heads (each serves n / g queries [1]); h = head_dim. W: the pa
     name               label      equation                              shape            options: which models
     x                  x          embedding of the token, in layer 0    [b, s, d]        embedding_scale: Gemma, Granite
     RMSNorm_1          RMSNorm    x / √(mean x² + eps) · W        [2]   [b, s, d]        pre_norm off: OLMo 2
-    Q                  Q          RMSNorm_1 Wᵀ                    [3]   [b, s, n·h]      qkv_bias: Qwen2
+    Q                  Q          RMSNorm_1 Wᵀ                    [3]   [b, s, n·h]      latent [13]: DeepSeek-V3
     K, V               K, V       RMSNorm_1 Wᵀ                    [3]   [b, s, g·h]      qkv_bias: Qwen2
     RMSNorm_Q, _K      -          RMSNorm of each head, or of all [4]   as Q, as K       qk_norm: Qwen3, Gemma 3, OLMo 2
     RoPE               RoPE       Q and K, pairs rotated by p·ωᵢ  [5]   [b, n + g, s, h] frequencies, interleaved, clip
@@ -35,17 +35,17 @@ A part that a layer lacks is the identity. `centered` norms are LayerNorm (Coher
 In a mixture of experts [11] the MLP of the figure is one expert of e. Each token passes through k of them, so that gate
 to multiply are [b, s, k, f], down is [b, s, k, d], and a row of ARM is one token in one expert. Around the experts:
 
-    router             -          softmax(RMSNorm_2 Wᵀ), or σ     [11]  [b, s, e]        score: σ in GLM-4-MoE
-    experts            -          the k with the highest scores   [11]  [b, s, k]        groups: GLM-4-MoE
+    router             -          softmax(RMSNorm_2 Wᵀ), or σ     [11]  [b, s, e]        score: σ in DeepSeek-V3
+    experts            -          the k with the highest scores   [11]  [b, s, k]        groups: DeepSeek-V3
     weights            -          their scores                    [11]  [b, s, k]        normalized, scale
     routed             -          Σₖ weights · down               [11]  [b, s, d]
     shared_gate, …     -          as gate to down, of one more expert   as without a     shared_width [12]: Qwen2-MoE,
-    shared_down                   for all tokens                  [12]  mixture          GLM-4-MoE
+    shared_down                   for all tokens                  [12]  mixture          DeepSeek-V3
     shared_weight      -          σ(RMSNorm_2 Wᵀ), or 1           [12]  [b, s, 1]        shared_weighted: Qwen2-MoE
     mixture            -          routed + shared_weight · shared_down  [b, s, d]        RMSNorm_down reads it
 
 [1] arXiv 2305.13245  [2] 1910.07467  [3] 1706.03762  [4] 2010.04245  [5] 2104.09864  [6] 2408.00118  [7] 2310.06825
-[8] 2002.05202  [9] 2510.01032  [10] 1607.06450  [11] 1701.06538  [12] 2401.06066
+[8] 2002.05202  [9] 2510.01032  [10] 1607.06450  [11] 1701.06538  [12] 2401.06066  [13] 2405.04434
 """
 
 from collections.abc import Mapping
@@ -62,6 +62,7 @@ from armlet.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from armlet.layer.mixture import ExpertLinear, Router, SharedExpert, redistribute_experts
 from armlet.layer.options import Options, read_options
 from armlet.layer.parts import Add, Attention, KVCache, Multiply, RoPE, make_activation, make_norm, make_qk_norm
+from armlet.layer.projections import make_key, make_query, make_value
 from armlet.layer.tensors import rename
 from armlet.redistribution.errors import ArgumentError
 
@@ -83,13 +84,11 @@ class Layer1(nn.Module):
         o = self.options = options
         self.embedding: nn.Module | None = None
         self.RMSNorm_1 = make_norm(o, o.pre_norm)
-        self.Q = nn.Linear(o.d_model, o.heads * o.head_dim, bias=o.qkv_bias)
-        self.K = nn.Linear(o.d_model, o.kv_heads * o.head_dim, bias=o.qkv_bias)
-        self.V = nn.Linear(o.d_model, o.kv_heads * o.head_dim, bias=o.qkv_bias)
+        self.Q, self.K, self.V = make_query(o), make_key(o), make_value(o)
         self.RMSNorm_Q, self.RMSNorm_K = make_qk_norm(o, o.heads), make_qk_norm(o, o.kv_heads)
         self.RoPE = RoPE(o)
         self.Attention = Attention(o)
-        self.Output = nn.Linear(o.heads * o.head_dim, o.d_model, bias=o.output_bias)
+        self.Output = nn.Linear(o.heads * o.value_dim, o.d_model, bias=o.output_bias)
         self.RMSNorm_Output = make_norm(o, o.post_norm)
         self.add_1 = Add(o)
         self.RMSNorm_2 = make_norm(o, o.pre_norm and not o.parallel)
@@ -129,7 +128,7 @@ class Layer1(nn.Module):
             ArgumentError: x or mask has a wrong shape, or the dtypes of x and the weights differ.
         """
         cache = KVCache() if cache is None else cache
-        _check_inputs(self.options, x, mask, cache.length, self.Q.weight.dtype)
+        _check_inputs(self.options, x, mask, cache.length, self.Output.weight.dtype)
         all_columns = torch.arange(cache.length + x.shape[1], device=x.device)
         columns = all_columns[cache.length :]
         default_positions, valid = locate(columns, mask, None)
@@ -151,7 +150,8 @@ class Layer1(nn.Module):
         t["RMSNorm_Q"], t["RMSNorm_K"] = self.RMSNorm_Q(t["Q"]), self.RMSNorm_K(t["K"])
         flat = (t["RMSNorm_Q"], t["RMSNorm_K"], t["V"])
         flat = flat if o.clip is None else tuple(tensor.clamp(-o.clip, o.clip) for tensor in flat)
-        q, k, v = (tensor.unflatten(-1, (-1, o.head_dim)).transpose(1, 2) for tensor in flat)  # [b, n or g, s, h]
+        heads = (o.heads, o.kv_heads, o.kv_heads)
+        q, k, v = (rows.unflatten(-1, (count, -1)).transpose(1, 2) for rows, count in zip(flat, heads, strict=True))
         t["RoPE"] = self.RoPE(torch.cat((q, k), dim=1), positions)
         q, k = t["RoPE"].split((o.heads, o.kv_heads), dim=1)
         t["Attention_weights"], t["Attention"] = self.Attention(q, *cache.append(k, v), visible)
@@ -186,7 +186,7 @@ class Layer1(nn.Module):
         if not isinstance(input_ids, Tensor) or input_ids.is_floating_point():
             kind = type(input_ids).__name__
             raise ArgumentError(f"Layer1: expected a tensor of token ids [batch, seq], found {kind}")
-        rows = self.embedding(input_ids).to(self.Q.weight)  # dtype and device
+        rows = self.embedding(input_ids).to(self.Output.weight)  # dtype and device
         return rows * rows.new_tensor(self.options.embedding_scale)  # the scale rounded to the rows' dtype, as in Gemma
 
     @classmethod

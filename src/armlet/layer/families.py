@@ -5,6 +5,7 @@ option is read from a key only where the family's own modeling code reads this k
 """
 
 from collections.abc import Callable, Mapping
+from math import log
 from typing import Any
 
 Read = Callable[[Any, int], object]
@@ -54,6 +55,17 @@ def _gemma_scale(text: Any, _layer: int) -> float:
 
 def _gemma_embedding_scale(text: Any, _layer: int) -> float:
     return text.hidden_size**0.5
+
+
+def _latent_head_dim(text: Any, _layer: int) -> int:
+    return text.qk_nope_head_dim + text.qk_rope_head_dim
+
+
+def _latent_scale(text: Any, layer: int) -> float:
+    """1 / √head_dim, times the square of YaRN's scale by `mscale_all_dim`."""
+    rope, scale = text.rope_parameters, _latent_head_dim(text, layer) ** -0.5
+    mscale = rope.get("mscale_all_dim", 0) if rope["rope_type"] != "default" else 0
+    return scale * (0.1 * mscale * log(rope["factor"]) + 1) ** 2 if mscale and rope["factor"] > 1 else scale
 
 
 def _qk_norm(name: str) -> Read:
@@ -126,6 +138,22 @@ SIGMOID_ROUTER: Family = SOFTMAX_ROUTER | {
 FAMILIES: dict[str, Mapping[str, object]] = {
     "cohere": COHERE | {"qk_norm": _qk_norm("heads")},
     "cohere2": COHERE | LISTED_WINDOW | {"rope": lambda text, layer: kind(text, layer) == "sliding_attention"},
+    "deepseek_v3": {
+        "output_bias": key("attention_bias"),
+        "kv_heads": key("num_attention_heads"),
+        "head_dim": _latent_head_dim,
+        "rope_head_dim": key("qk_rope_head_dim"),
+        "attention_scale": _latent_scale,
+        "interleaved": key("rope_interleave"),
+        "mixture": SIGMOID_ROUTER,
+        "latent": {
+            "query_rank": key("q_lora_rank"),
+            "rank": key("kv_lora_rank"),
+            "rotated": key("qk_rope_head_dim"),
+            "value_dim": key("v_head_dim"),
+            "bias": key("attention_bias"),
+        },
+    },
     "dots1": ATTENTION_BIAS | HEAD_NORM | LISTED_WINDOW | {"mixture": SIGMOID_ROUTER},
     "ernie4_5": {"interleaved": True} | {f"{part}_bias": key("use_bias") for part in ("qkv", "output", "mlp")},
     "exaone4": HEAD_NORM

@@ -27,6 +27,17 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class Latent:
+    """Multi-head latent attention (DeepSeek-V3): K and V, and Q, are maps of vectors with few values."""
+
+    query_rank: int | None  # values of the vector for Q; None: Q is a map of x
+    rank: int  # values of the vector for K and V
+    rotated: int  # values at the end of each head that RoPE rotates; those of K are the same in all heads
+    value_dim: int  # size of a head of V
+    bias: bool  # of the maps to these vectors
+
+
+@dataclass(frozen=True)
 class Options:
     """The sizes of a layer, and how its family differs from Llama, whose options are the defaults."""
 
@@ -58,9 +69,15 @@ class Options:
     activation: Literal["SiLU", "GELU"] = "SiLU"  # GELU: the tanh approximation
     swiglu: tuple[float, float] | None = None  # gpt-oss: gate · σ(α · gate) · (up + 1), clamped; α and the limit
     mixture: Mixture | None = None
+    latent: Latent | None = None
     residual_scale: float = 1.0
     embedding_scale: float = 1.0
     layer: int = 0  # the layer's index in the model, from 0
+
+    @property
+    def value_dim(self) -> int:
+        """The size of a head of V."""
+        return self.latent.value_dim if self.latent else self.head_dim
 
 
 ACTIVATION_NAMES = {"silu": "SiLU", "swish": "SiLU", "gelu_pytorch_tanh": "GELU"}
@@ -120,12 +137,15 @@ def _resolve(text: Any, layer: int) -> Options:
     values.setdefault("attention_scale", values["head_dim"] ** -0.5)
     if values.get("window") is not None and values["window"] < 1:
         raise ValueError(f"sliding_window is {values['window']}")
-    rope = rope_frequencies(text, layer, values["head_dim"], values.pop("rotated_share", 1.0))
+    rotated = values.pop("rope_head_dim", values["head_dim"]), values.pop("rotated_share", 1.0)
+    rope = rope_frequencies(text, layer, *rotated)
     values["frequencies"], values["rope_scale"] = rope if values.pop("rope", True) else ((), 1.0)
     mixture = _read(values.pop("mixture", {"present": False}), text, layer)
     if mixture.pop("present", True):
         values["width"] = mixture.pop("width", values["width"])
         values["mixture"] = Mixture(**mixture)
+    if "latent" in values:
+        values["latent"] = Latent(**_read(values["latent"], text, layer))
     return Options(**values)
 
 

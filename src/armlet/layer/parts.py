@@ -26,21 +26,28 @@ class Norm(nn.Module):
 
 
 class RoPE(nn.Module):
-    """Rotates the i-th pair of each head by the angle position · ωᵢ; values outside the pairs are unchanged."""
+    """Rotates the i-th pair of each head by the angle position · ωᵢ; values outside the pairs are unchanged.
+
+    The pairs come first in a head; in latent attention they come last.
+    """
 
     def __init__(self, options: Options) -> None:
         super().__init__()
         # A tuple, not a buffer, so that frequencies stay exact if the layer is converted to bfloat16.
         self.frequencies, self.scale, self.interleaved = options.frequencies, options.rope_scale, options.interleaved
+        self.last = options.latent is not None
 
     def forward(self, heads: Tensor, positions: Tensor) -> Tensor:
         """Maps `heads [b, n, s, h]` and `positions [b or 1, s]` to `[b, n, s, h]`."""
         angles = positions[:, None, :, None].float() * torch.tensor(self.frequencies, device=heads.device)
         cos, sin = angles.cos() * self.scale, angles.sin() * self.scale
-        rotating, passing = heads.tensor_split([2 * len(self.frequencies)], dim=-1)
+        count = 2 * len(self.frequencies)
+        first, second = heads.tensor_split([heads.shape[-1] - count if self.last else count], dim=-1)
+        rotating, passing = (second, first) if self.last else (first, second)
         a, b = (rotating[..., ::2], rotating[..., 1::2]) if self.interleaved else rotating.chunk(2, dim=-1)
         rotated = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1 if self.interleaved else -2)
-        return torch.cat((rotated.flatten(-2), passing), dim=-1).to(heads.dtype)
+        rotated = rotated.flatten(-2)
+        return torch.cat((passing, rotated) if self.last else (rotated, passing), dim=-1).to(heads.dtype)
 
 
 class Attention(nn.Module):

@@ -13,6 +13,15 @@ TENSORS: dict[str, str] = {
     "Q": "self_attn.q_proj",
     "K": "self_attn.k_proj",
     "V": "self_attn.v_proj",
+    "Q.down": "self_attn.q_a_proj",
+    "Q.norm": "self_attn.q_a_layernorm",
+    "Q.up": "self_attn.q_b_proj",
+    "K.down": "self_attn.kv_a_proj_with_mqa",
+    "K.norm": "self_attn.kv_a_layernorm",
+    "K.up": "self_attn.kv_b_proj.K",
+    "V.down": "self_attn.kv_a_proj_with_mqa.V",
+    "V.norm": "self_attn.kv_a_layernorm",
+    "V.up": "self_attn.kv_b_proj.V",
     "RMSNorm_Q": "self_attn.q_norm",
     "RMSNorm_K": "self_attn.k_norm",
     "Attention": "self_attn",
@@ -75,7 +84,7 @@ def rename(options: Options, tensors: Mapping[str, Tensor], expected: Mapping[st
         if sum(rows) == len(single[fused]):
             pieces = zip(FUSED[fused], single.pop(fused).split(rows), strict=True)
             single |= {f"{TENSORS[part]}.weight": piece for part, piece in pieces}
-    single = _split_experts(options, single)
+    single = _split_latent(options, _split_experts(options, single))
     missing, unknown = stored_names.values() - single.keys(), single.keys() - stored_names.values()
     if missing or unknown:
         raise ArgumentError(f"Layer1: of its tensors, {_some(missing)} are missing and {_some(unknown)} unknown")
@@ -118,6 +127,24 @@ def _split_experts(options: Options, tensors: Mapping[str, Tensor]) -> dict[str,
             pieces = dict(zip(("gate", "up"), halves, strict=True)) if part == "gate_up" else {part: rows}
             suffix = "bias" if kind else "weight"
             single |= {f"mlp.experts.{expert}.{name}_proj.{suffix}": piece for name, piece in pieces.items()}
+    return single
+
+
+def _split_latent(options: Options, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Splits the tensors that K and V share in latent attention: the map to the vector for both, and that from it.
+
+    The latter is copied: each head has rows for K and then rows for V.
+    """
+    single, latent = dict(tensors), options.latent
+    both = single.pop("self_attn.kv_b_proj.weight", None)
+    if latent is None or both is None or len(both) % options.heads:
+        return dict(tensors)
+    heads = both.unflatten(0, (options.heads, -1)).split((options.head_dim - latent.rotated, latent.value_dim), dim=1)
+    single |= {f"self_attn.kv_b_proj.{part}.weight": rows.flatten(0, 1) for part, rows in zip("KV", heads, strict=True)}
+    down = "self_attn.kv_a_proj_with_mqa"
+    for kind in ("weight", "bias"):
+        if f"{down}.{kind}" in single:
+            single[f"{down}.V.{kind}"] = single[f"{down}.{kind}"][: latent.rank]
     return single
 
 

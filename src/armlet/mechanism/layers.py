@@ -131,7 +131,7 @@ def measure_layers(
 
 def _embed(layer: Layer1, prompt: Prompt, fillers: Sequence[Tensor]) -> list[Tensor]:
     texts = [prompt.ids, *(prompt.filled(filler) for filler in fillers)]
-    return [layer.embed(ids[None].to(layer.Q.weight.device)) for ids in texts]
+    return [layer.embed(ids[None].to(layer.Output.weight.device)) for ids in texts]
 
 
 def _measure_prompt(layer: Layer1, prompt: Prompt, hidden: list[Tensor], setup: Setup) -> LayerFindings:
