@@ -66,7 +66,6 @@ ROUTED_EXPERTS = {
     "topk_group": 2,
     "first_k_dense_replace": 1,
     "routed_scaling_factor": 1.5,
-    "head_dim": 8,
 }
 LOCAL_EXPERTS = {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": 16}
 
@@ -74,8 +73,8 @@ LATENT = {name: MIXTURE[name] for name in MIXTURE if "rank" in name or "dim" in 
 
 MIXTURES = {
     "deepseek_v3": (hf.DeepseekV3Config, ROUTED_EXPERTS | LATENT | {"num_key_value_heads": 4}),
-    "dots1": (hf.Dots1Config, ROUTED_EXPERTS | {"sliding_window": None}),
-    "glm4_moe": (hf.Glm4MoeConfig, ROUTED_EXPERTS | {"use_qk_norm": True}),
+    "dots1": (hf.Dots1Config, ROUTED_EXPERTS | {"head_dim": 8, "sliding_window": None}),
+    "glm4_moe": (hf.Glm4MoeConfig, ROUTED_EXPERTS | {"head_dim": 8, "use_qk_norm": True}),
     "gpt_oss": (hf.GptOssConfig, LOCAL_EXPERTS | {"head_dim": 8, "swiglu_limit": 1.0}),
     "mixtral": (hf.MixtralConfig, LOCAL_EXPERTS),
     "olmoe": (hf.OlmoeConfig, EXPERTS),
