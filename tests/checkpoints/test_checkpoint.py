@@ -296,10 +296,10 @@ def test_a_layer_that_is_not_there_is_refused_before_anything_is_read(layer, tmp
 
 
 def test_a_family_that_is_not_covered_is_refused_before_anything_is_read(tmp_path):
-    saved(tmp_path, "deepseek_v3")
+    saved(tmp_path, "deepseek_v2")
     for file in tmp_path.glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(UnsupportedModelError, match="Layer1 does not cover 'deepseek_v3'"):
+    with pytest.raises(UnsupportedModelError, match="Layer1 does not cover 'deepseek_v2'"):
         Layer1.from_checkpoint(tmp_path)
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.layer.decoder import Layer1
@@ -102,26 +102,43 @@ LEGACY_ROPE = {
 @pytest.mark.parametrize("scaling", LEGACY_ROPE.values(), ids=LEGACY_ROPE)
 @pytest.mark.parametrize("family", ["llama", "qwen3_moe"])
 def test_keys_of_rope_from_before_transformers_5_are_read_as_it_reads_them(family, scaling, tmp_path):
-    model = rewritten(
-        tmp_path, family, lambda c: c.pop("rope_parameters") and {"rope_theta": 1e5, "rope_scaling": scaling}
-    )
+    def change(settings):
+        del settings["rope_parameters"]
+        settings |= {"rope_theta": 1e5, "rope_scaling": scaling}
+
+    model = rewritten(tmp_path, family, change)
     assert max(difference_of_layers(model, 0, Layer1.from_checkpoint(tmp_path))) <= LIMIT
 
 
-def rewritten(folder, family, change):
-    """Saves a tiny model, adds to its configuration what `change` returns of it, and loads it as transformers does."""
+def rewritten(folder, family, change, auto=AutoModelForCausalLM):
+    """Saves a tiny model, lets `change` edit its configuration, and loads what transformers makes of it."""
     tiny(family).save_pretrained(folder)
     file = folder / "config.json"
     settings = json.loads(file.read_text())
-    settings |= change(settings)
+    change(settings)
     file.write_text(json.dumps(settings))
-    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    return auto.from_pretrained(folder, attn_implementation="eager")
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_a_flat_configuration_with_the_rope_of_images_is_read_as_transformers_reads_it(family, tmp_path):
+    """As in the released checkpoints."""
+
+    def flatten(settings):
+        text = settings.pop("text_config")
+        del text["model_type"], text["rope_parameters"]
+        rope = {"rope_theta": 5e4, "rope_scaling": {"type": "mrope", "mrope_section": [2, 1, 1]}}
+        settings.update(text | settings | rope)
+
+    model = rewritten(tmp_path, family, flatten, AutoModelForImageTextToText)
+    assert max(difference_of_layers(model, 0, Layer1.from_checkpoint(tmp_path))) <= LIMIT
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_mistral_with_layer_types_is_a_ministral(index, tmp_path):
     kinds = ["full_attention", "sliding_attention", "full_attention"]
-    model = rewritten(tmp_path, "mistral", lambda _: {"head_dim": 8, "layer_types": kinds, "sliding_window": 7})
+    changes = {"head_dim": 8, "layer_types": kinds, "sliding_window": 7}
+    model = rewritten(tmp_path, "mistral", lambda settings: settings.update(changes))
     layer = Layer1.from_checkpoint(tmp_path, index)
     assert layer.options.window == (None, 7)[index]
     assert max(difference_of_layers(model, index, layer)) <= LIMIT
@@ -158,6 +175,8 @@ LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
         ("smollm3", {"no_rope_layers": [1]}, "IndexError"),
         ("llama", {"is_causal": False}, "llama with is_causal: false"),
         ("gemma", {"use_bidirectional_attention": True}, "gemma with use_bidirectional_attention"),
+        ("mixtral", {"num_experts_per_tok": 7}, "its experts do not fit together"),
+        ("glm4_moe", {"n_group": 3}, "its experts do not fit together"),
         ("qwen3_moe", {"decoder_sparse_step": 0, "mlp_only_layers": []}, "ZeroDivisionError"),
     ],
 )

@@ -108,9 +108,8 @@ class Checkpoint:
 
     def embedding(self) -> tuple[str, Shard]:
         """Returns the embedding's name and the file that contains it; raises CheckpointError if it cannot be read."""
-        text = self.config.get_text_config()
-        name, d_model = self._prefix + EMBEDDING, text.hidden_size
-        if name not in self._weight_map and text.tie_word_embeddings:
+        name, d_model = self._prefix + EMBEDDING, self.config.get_text_config().hidden_size
+        if name not in self._weight_map and getattr(self.config, "tie_word_embeddings", False):
             name = next((table for table in OUTPUT_TABLES if table in self._weight_map), name)
         if name not in self._weight_map:
             raise CheckpointError(f"{self.source} has no {name}; use a complete checkpoint")
