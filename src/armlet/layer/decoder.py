@@ -221,7 +221,7 @@ class Layer1(nn.Module):
     def from_tensors(
         cls, config: Any, tensors: Mapping[str, Tensor], layer: int = 0, embedding: Tensor | None = None
     ) -> "Layer1":
-        """Creates a layer from a checkpoint's tensors, without copying them.
+        """Creates a layer from a checkpoint's tensors, without copying them (but one of DeepSeek-V3, for K and V).
 
         Args:
             config: the model's Hugging Face configuration.

@@ -41,7 +41,7 @@ def _head_dim(text: Any, _layer: int) -> int:
     return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
 
 
-def _shared_head_dim(text: Any, _layer: int) -> int:
+def _equal_head_dim(text: Any, _layer: int) -> int:
     return text.hidden_size // text.num_attention_heads
 
 
@@ -112,7 +112,7 @@ COHERE: Family = ATTENTION_BIAS | {
     "interleaved": True,
     "eps": key("layer_norm_eps"),
 }
-QWEN_VL: Family = LISTED_WINDOW | {"qkv_bias": True, "head_dim": _shared_head_dim}
+QWEN_VL: Family = LISTED_WINDOW | {"qkv_bias": True, "head_dim": _equal_head_dim}
 
 SOFTMAX_ROUTER: Family = {
     "experts": key("num_local_experts"),
@@ -212,7 +212,7 @@ FAMILIES: dict[str, Mapping[str, object]] = {
         "centered": True,
         "norm_bias": True,
         "eps": key("layer_norm_eps"),
-        "head_dim": _shared_head_dim,
+        "head_dim": _equal_head_dim,
         "qkv_bias": key("use_qkv_bias"),
         "parallel": key("use_parallel_residual"),
     },

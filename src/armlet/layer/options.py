@@ -92,15 +92,12 @@ def read_options(config: Any, layer: int, option: str = "layer") -> Options:
     text = config.get_text_config()
     _check_covered(text, layer, option)
     try:
-        options = _resolve(text, layer)
+        return _resolve(text, layer)
     except UnsupportedModelError:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        problem = f"layer {layer} of this {text.model_type} configuration ({type(error).__name__}: {error})"
-        raise UnsupportedModelError(
-            f"Layer1 does not cover {problem}; transformers could not run it, either"
-        ) from error
-    return options
+        problem = f"layer {layer} of this {text.model_type} ({type(error).__name__}: {error})"
+        raise UnsupportedModelError(f"Layer1 cannot read the configuration of {problem}; correct it") from error
 
 
 def check_one_gate(options: Options) -> None:
@@ -138,8 +135,8 @@ def _resolve(text: Any, layer: int) -> Options:
     if values.get("window") is not None and values["window"] < 1:
         raise ValueError(f"sliding_window is {values['window']}")
     rotated = values.pop("rope_head_dim", values["head_dim"]), values.pop("rotated_share", 1.0)
-    rope = rope_frequencies(text, layer, *rotated)
-    values["frequencies"], values["rope_scale"] = rope if values.pop("rope", True) else ((), 1.0)
+    rope = rope_frequencies(text, layer, *rotated) if values.pop("rope", True) else ((), 1.0)
+    values["frequencies"], values["rope_scale"] = rope
     mixture = _read(values.pop("mixture", {"present": False}), text, layer)
     if mixture.pop("present", True):
         values["width"] = mixture.pop("width", values["width"])
