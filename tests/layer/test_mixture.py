@@ -122,7 +122,7 @@ def test_with_another_router_the_layer_is_another(family, changes):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"swiglu": (1.702, 7.0)}, {"swiglu": (1.0, 1.0)}, {"swiglu": None}, {"sinks": False}]
+    "changes", [{"swiglu": (1.702, 0.5)}, {"swiglu": (1.0, 1.0)}, {"swiglu": None}, {"sinks": False}]
 )
 def test_without_its_options_the_layer_of_gpt_oss_is_another(changes):
     layer, x = layer_of("gpt_oss")

@@ -72,6 +72,12 @@ def _qk_norm(name: str) -> Read:
     return lambda text, _layer: name if text.use_qk_norm else "none"
 
 
+def _swiglu(text: Any, _layer: int) -> tuple[float, float]:
+    """α and the limit, which older versions of transformers do not read from the configuration."""
+    read = hasattr(type(text), "swiglu_alpha")
+    return (text.swiglu_alpha, text.swiglu_limit) if read else (1.702, 7.0)
+
+
 def _in_every_step(text: Any, layer: int) -> bool:
     dense = layer in text.mlp_only_layers or not text.num_experts
     return not dense and (layer + 1) % text.decoder_sparse_step == 0
@@ -171,7 +177,7 @@ FAMILIES: dict[str, Mapping[str, object]] = {
         "sinks": True,
         "activation": "silu",
         "mixture": SOFTMAX_ROUTER | {"normalized": True, "bias": True},
-        "swiglu": lambda text, _layer: (text.swiglu_alpha, text.swiglu_limit),
+        "swiglu": _swiglu,
     },
     "granite": ATTENTION_BIAS
     | MLP_BIAS
