@@ -1,5 +1,7 @@
 """Tiny models of every family, made from their configurations alone: nothing is downloaded."""
 
+from typing import Any
+
 import torch
 import transformers as hf
 
@@ -45,20 +47,81 @@ FAMILIES = {
     "cohere": (hf.CohereConfig, {}),
     "stablelm": (hf.StableLmConfig, {}),
     "smollm3": (hf.SmolLM3Config, {}),
+    "gemma": (hf.GemmaConfig, {"head_dim": 8}),
+    "cohere2": (hf.Cohere2Config, {"sliding_window": 16}),
+    "glm4": (hf.Glm4Config, {"head_dim": 8}),
+    "exaone4": (hf.Exaone4Config, {"sliding_window": 16, "sliding_window_pattern": 2}),
+    "ernie4_5": (hf.Ernie4_5Config, {"head_dim": 8}),
+    "ministral": (hf.MinistralConfig, {"head_dim": 8, "sliding_window": 16}),
     "deepseek_v3": (hf.DeepseekV3Config, MIXTURE),
 }
+
+EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+ROUTED_EXPERTS = {
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 16,
+    "n_shared_experts": 2,
+    "n_group": 4,
+    "topk_group": 2,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.5,
+}
+LOCAL_EXPERTS = {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": 16}
+
+LATENT = {name: MIXTURE[name] for name in MIXTURE if "rank" in name or "dim" in name}
+
+MIXTURES = {
+    "deepseek_v3": (hf.DeepseekV3Config, ROUTED_EXPERTS | LATENT | {"num_key_value_heads": 4}),
+    "dots1": (hf.Dots1Config, ROUTED_EXPERTS | {"head_dim": 8, "sliding_window": None}),
+    "glm4_moe": (hf.Glm4MoeConfig, ROUTED_EXPERTS | {"head_dim": 8, "use_qk_norm": True}),
+    "gpt_oss": (hf.GptOssConfig, LOCAL_EXPERTS | {"head_dim": 8, "swiglu_limit": 1.0}),
+    "mixtral": (hf.MixtralConfig, LOCAL_EXPERTS),
+    "olmoe": (hf.OlmoeConfig, EXPERTS),
+    "qwen2_moe": (hf.Qwen2MoeConfig, EXPERTS | {"shared_expert_intermediate_size": 24, "norm_topk_prob": True}),
+    "qwen3_moe": (hf.Qwen3MoeConfig, EXPERTS | {"head_dim": 8, "mlp_only_layers": [0]}),
+}
+"""Mixtures of experts that `Layer1` covers; layer 1 has experts."""
+
+UNCOVERED = {"deepseek_v2": (hf.DeepseekV2Config, MIXTURE)}
+"""A family that `Layer1` does not cover."""
+
+TOWER = {
+    "depth": 1,
+    "num_hidden_layers": 1,
+    "hidden_size": 8,
+    "embed_dim": 8,
+    "intermediate_size": 8,
+    "out_hidden_size": 32,
+    "num_heads": 1,
+    "num_attention_heads": 1,
+    "deepstack_visual_indexes": [0],
+}
+MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
+
+WITH_TOWERS = {
+    "qwen2_vl": (hf.Qwen2VLConfig, MROPE),
+    "qwen2_5_vl": (hf.Qwen2_5_VLConfig, MROPE),
+    "qwen3_vl": (hf.Qwen3VLConfig, MROPE | {"head_dim": 8}),
+}
+"""Image-text models, whose text part `Layer1` covers."""
 
 
 def tiny(family="llama", *, seed=0, **changes):
     """A float32 model in eval mode whose weights depend on the seed alone; the global generator is put back."""
-    config_class, own = FAMILIES[family]
+    families: dict[str, Any] = FAMILIES | MIXTURES | WITH_TOWERS | UNCOVERED
+    config_class, own = families[family]
+    text = COMMON | own | changes
+    auto, settings = hf.AutoModelForCausalLM, text
+    if family in WITH_TOWERS:
+        auto, settings = hf.AutoModelForImageTextToText, {"text_config": text, "vision_config": TOWER}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = hf.AutoModelForCausalLM.from_config(config_class(**(COMMON | own | changes)))
+        model = auto.from_config(config_class(**settings))
     # Wider than initialised: gates near 0 everywhere would hide what redistribution does.
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() == 2:
+            if parameter.dim() in (2, 3):  # three dimensions: the weights of all experts
                 parameter.mul_(8)
     model.generation_config.eos_token_id = None  # every generation has the length asked for
     return model.eval()

@@ -1,13 +1,15 @@
 """Tiny models that read images, made from their configurations alone, and prompts with one image."""
 
+from typing import Any
+
 import torch
 import transformers as hf
 
 from families import COMMON
 
 IMAGE, START, END = 60, 61, 62
-TEXT = COMMON | {"head_dim": 8}
-VISION = {
+TEXT: dict[str, Any] = COMMON | {"head_dim": 8}
+VISION: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
@@ -15,9 +17,9 @@ VISION = {
     "image_size": 16,
     "patch_size": 4,
 }
-QWEN_VISION = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "patch_size": 4}
-MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
-QWEN_TOKENS = {"image_token_id": IMAGE, "vision_start_token_id": START, "vision_end_token_id": END}
+QWEN_VISION: dict[str, Any] = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "patch_size": 4}
+MROPE: dict[str, Any] = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
+QWEN_TOKENS: dict[str, Any] = {"image_token_id": IMAGE, "vision_start_token_id": START, "vision_end_token_id": END}
 
 
 def _gemma3():
@@ -30,7 +32,8 @@ def _gemma3():
 
 def _paligemma():
     text = hf.GemmaConfig(**TEXT)
-    vision = hf.SiglipVisionConfig(**(VISION | {"patch_size": 8}), vision_use_head=False)
+    sizes: dict[str, Any] = VISION | {"patch_size": 8}
+    vision = hf.SiglipVisionConfig(**sizes, vision_use_head=False)
     config = hf.PaliGemmaConfig(
         text_config=text, vision_config=vision, image_token_index=IMAGE, projection_dim=32, hidden_size=32
     )

@@ -73,7 +73,9 @@ def test_options_are_those_that_transformers_reads(family, tmp_path):
     assert all(read_options(ours, layer) == read_options(theirs, layer) for layer in range(3))
 
 
-@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model.", ""])
+@pytest.mark.parametrize(
+    "prefix", ["language_model.model.", "model.language_model.", "model.text_model.", "language_model.", ""]
+)
 def test_the_layers_are_found_under_other_names(prefix, tmp_path):
     saved(tmp_path, size="1GB")
     expected, rows = open_checkpoint(tmp_path).read(1), open_checkpoint(tmp_path).rows(prompt(5))
@@ -184,6 +186,30 @@ def test_tensors_of_several_dtypes_become_the_one_that_the_configuration_states(
             assert name.startswith("embedding") or torch.equal(weight, layer.get_parameter(name))
 
 
+def test_tensors_become_the_dtype_that_the_configuration_states(tmp_path):
+    saved(tmp_path, size="1GB")
+    change_config(tmp_path, dtype="bfloat16")
+    layer, theirs = Layer1.from_checkpoint(tmp_path), hf.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(layer.embed(prompt(5)), theirs.get_input_embeddings()(prompt(5)))
+    for name, weight in Layer1.from_model(theirs).named_parameters():
+        assert name.startswith("embedding") or torch.equal(weight, layer.get_parameter(name))
+
+
+@pytest.mark.parametrize("prefix", ["", "language_model."])
+def test_rows_are_those_of_the_output_table_alone_if_the_two_are_tied(prefix, tmp_path):
+    """transformers ties them in both directions."""
+    table = saved(tmp_path, size="1GB", tie_word_embeddings=True).get_input_embeddings().weight.detach()
+
+    def rename(name):
+        return prefix + ("lm_head.weight" if "embed_tokens" in name else name)
+
+    change_weights(tmp_path, lambda old: {rename(name): tensor for name, tensor in old.items()})
+    assert torch.equal(open_checkpoint(tmp_path).rows(prompt(5)), table[prompt(5)])
+    change_config(tmp_path, tie_word_embeddings=False)
+    message = refusal(lambda: open_checkpoint(tmp_path).rows(prompt(5)))
+    assert "model.embed_tokens.weight; use a complete checkpoint" in message
+
+
 @pytest.mark.parametrize("shape", [(), (64,), (64, 16), (0, 32)])
 def test_an_embedding_of_another_shape_is_refused(shape, tmp_path):
     saved(tmp_path, size="1GB", tie_word_embeddings=True)
@@ -270,10 +296,10 @@ def test_a_layer_that_is_not_there_is_refused_before_anything_is_read(layer, tmp
 
 
 def test_a_family_that_is_not_covered_is_refused_before_anything_is_read(tmp_path):
-    saved(tmp_path, "deepseek_v3")
+    saved(tmp_path, "deepseek_v2")
     for file in tmp_path.glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(UnsupportedModelError, match="Layer1 does not cover 'deepseek_v3'"):
+    with pytest.raises(UnsupportedModelError, match="Layer1 does not cover 'deepseek_v2'"):
         Layer1.from_checkpoint(tmp_path)
 
 

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from armlet import ARM, Inward, Noise, Outward, Transport, attach
 from armlet.attachment.positions import cache_argument
@@ -14,14 +14,16 @@ from armlet.checkpoints.checkpoint import open_checkpoint
 from armlet.inspection.diagram import PARTS
 from armlet.layer import KVCache
 from armlet.layer.decoder import Layer1
-from armlet.layer.options import FAMILIES as COVERED
+from armlet.layer.families import FAMILIES as COVERED
 from armlet.redistribution.errors import ArgumentError
-from families import FAMILIES, prompt, tiny
+from families import FAMILIES, MIXTURES, WITH_TOWERS, prompt, tiny
 from fresh_interpreter import loaded_beyond_torch
 
-FAMILY_NAMES = [family for family in FAMILIES if family != "deepseek_v3"]
+DENSE = [*(family for family in FAMILIES if family != "deepseek_v3"), *WITH_TOWERS]
+FAMILY_NAMES = [*DENSE, *MIXTURES]
 POLICIES = [Outward(), Inward(knee=0.9), Transport()]
 each_family = pytest.mark.parametrize("family", FAMILY_NAMES)
+each_dense_family = pytest.mark.parametrize("family", DENSE)
 each_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
 
 LIMIT = 1e-5
@@ -36,11 +38,15 @@ LLAMA3 = {
     "original_max_position_embeddings": 16,
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 1e4}
+MSCALE = {"mscale": 1.0, "mscale_all_dim": 0.7}
+SMALLER_HEADS = {"v_head_dim": 4, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "kv_lora_rank": 12}
 GEMMA3_ROPE = {
     "rope_parameters": {"full_attention": LINEAR, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}},
     "sliding_window_pattern": 2,  # every second layer sees everything
 }
 MULTIPLIERS = {"embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.25}
+LISTED = {"layer_types": ["full_attention", "sliding_attention", "full_attention"], "sliding_window": 7}
+UNLISTED = {"layer_types": ["full_attention"] * 3, "sliding_window": None}
 UPPER_WINDOW = {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}
 NOPE = {"no_rope_layers": [1, 0, 1]}
 
@@ -65,6 +71,22 @@ CASES = {
     "parallel blocks": ("stablelm", {"use_parallel_residual": True}, 1, "parallel"),
     "no RoPE": ("smollm3", NOPE, 1, "frequencies"),
     "window without RoPE": ("smollm3", NOPE | UPPER_WINDOW, 1, "window"),
+    "no RoPE without a window": ("cohere2", LISTED, 0, "frequencies"),
+    "listed window": ("ministral", LISTED, 1, "window"),
+    "partial RoPE of neighbours": ("glm4", {"partial_rotary_factor": 0.25}, 1, "frequencies"),
+    "one key for all biases": ("ernie4_5", {"use_bias": True}, 1, "mlp_bias"),
+    "no RoPE of EXAONE 4": ("exaone4", LISTED, 2, "frequencies"),
+    "RoPE of EXAONE 4 without windows": ("exaone4", UNLISTED, 1, "frequencies"),
+    "limit of Q, K and V": ("olmoe", {"clip_qkv": 0.3}, 1, "clip"),
+    "Q without a short vector": ("deepseek_v3", {"q_lora_rank": None}, 1, "latent"),
+    "biases of short vectors": ("deepseek_v3", {"attention_bias": True}, 1, "output_bias"),
+    "heads of V of another size": ("deepseek_v3", SMALLER_HEADS, 1, "latent"),
+    "halves rotated": ("deepseek_v3", {"rope_interleave": False}, 1, "interleaved"),
+    "RoPE yarn of latent attention": ("deepseek_v3", {"rope_parameters": YARN | MSCALE}, 1, "attention_scale"),
+    "sinks": ("gpt_oss", LISTED, 1, None),
+    "experts in every second layer": ("qwen3_moe", {"decoder_sparse_step": 2, "mlp_only_layers": []}, 0, None),
+    "weights of experts as they are": ("qwen2_moe", {"norm_topk_prob": False}, 1, "mixture"),
+    "norm of heads as an option": ("glm4_moe", {"use_qk_norm": False}, 1, "qk_norm"),
 }
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -86,10 +108,15 @@ def model_of(family, **changes):
     """A tiny model with attention in plain operations, whose norms and biases matter."""
     model = tiny(family, **changes)
     model.set_attn_implementation("eager")
+    if family in MIXTURES:
+        model.set_experts_implementation("eager")  # the others cannot run in float64
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         if parameter.dim() == 1 or parameter.shape[0] <= 4:
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    for name, buffer in model.named_buffers():
+        if "e_score" in name:
+            buffer.add_(0.3 * torch.randn(buffer.shape, generator=generator))
     return model
 
 
@@ -144,12 +171,13 @@ def test_every_option_is_that_of_hugging_face(case, record_property):
 
 def test_the_cases_cover_every_option():
     found = {}
-    for family, changes, index in [(f, {}, 0) for f in FAMILY_NAMES] + [case[:3] for case in CASES.values()]:
+    for family, changes, index in [(f, {}, 1) for f in FAMILY_NAMES] + [case[:3] for case in CASES.values()]:
         options = Layer1.from_model(model_of(family, **changes), index).options
-        for field in fields(options):
-            found.setdefault(field.name, set()).add(getattr(options, field.name))
+        for part in filter(None, (options, options.mixture, options.latent)):
+            for field in fields(part):
+                found.setdefault(field.name, set()).add(getattr(part, field.name))
     constant = {name for name, values in found.items() if len(values) == 1}
-    assert constant == {"d_model", "width", "heads"}
+    assert constant == {"d_model", "heads"}
 
 
 @each_family
@@ -164,9 +192,14 @@ def test_in_bfloat16_the_error_is_at_most_twice_theirs(family, index, record_pro
     ids = prompt(40, batch=2)
     x, theirs, _ = in_and_out(half, index, input_ids=ids)
     _, reference, _ = in_and_out(exact, index, input_ids=ids, x=x.double())
-    ours = Layer1.from_model(half, index)(x)
+    ours, trace = Layer1.from_model(half, index)(x, trace=True)
     assert ours.dtype == theirs.dtype == torch.bfloat16
-    errors = difference(ours.double(), reference), difference(theirs.double(), reference)
+    kept = torch.ones(2, 40, dtype=torch.bool)
+    if "experts" in trace:  # where two scores are nearly equal, rounding chooses another expert, in theirs as in ours
+        chosen = Layer1.from_model(exact, index)(x.double(), trace=True)[1]["experts"]
+        kept = (chosen.sort().values == trace["experts"].sort().values).all(-1)
+        assert kept.double().mean() >= 0.95
+    errors = [difference(y[kept].double(), reference[kept]) for y in (ours, theirs)]
     record_property("error, ours and theirs", errors)
     assert errors[0] <= 2 * errors[1]
 
@@ -279,7 +312,7 @@ each_way = pytest.mark.parametrize("sizes", WAYS.values(), ids=WAYS)
 @each_family
 @each_way
 def test_a_text_in_pieces_gives_what_it_gives_at_once(family, sizes, record_property):
-    model = model_of(family, **({"sliding_window": 8} if "gemma" in family else {}))
+    model = model_of(family, **({"sliding_window": 8} if family in ("gemma2", "gemma3") else {}))
     layer = Layer1.from_model(model)
     x, theirs = theirs_in_chunks(model, 0, prompt(12, batch=2), sizes)
     ours = ours_in_chunks(layer, x, sizes)
@@ -321,7 +354,7 @@ def with_arm(model, index, policy, noise):
 
 
 @pytest.mark.slow
-@each_family
+@each_dense_family
 @each_policy
 @each_way
 def test_with_arm_the_layer_is_that_of_an_attached_model(family, policy, sizes, record_property):
@@ -365,7 +398,7 @@ def test_with_arm_padding_is_left_alone(policy, side):
 # --- the figure -----------------------------------------------------------------------------------------------------
 
 
-@each_family
+@each_dense_family
 def test_the_labels_drawn_are_the_attributes(family):
     layer = Layer1.from_model(model_of(family))
     assert tuple(TRACE_LABELS.values()) == tuple(part.label for part in PARTS)
@@ -373,7 +406,7 @@ def test_the_labels_drawn_are_the_attributes(family):
     assert ["x", *parts, "y"] == list(TRACE_LABELS)
 
 
-@each_family
+@each_dense_family
 def test_the_trace_holds_the_figure_in_its_order_and_recomputes_y(family):
     model = model_of(family)
     layer = with_arm(model, 1, Outward(), Noise(2))
@@ -428,7 +461,7 @@ def test_embed_gives_what_goes_into_layer_0(family, dtype):
     layer = Layer1.from_model(model)
     x, _, _ = in_and_out(model, 0, input_ids=ids)
     assert torch.equal(layer.embed(ids), x)
-    assert (layer.options.embedding_scale != 1) == (family in ("gemma2", "gemma3", "granite"))
+    assert (layer.options.embedding_scale != 1) == (family in ("gemma", "gemma2", "gemma3", "granite"))
 
 
 # --- where it comes from --------------------------------------------------------------------------------------------
@@ -445,10 +478,10 @@ def test_a_layer_from_a_model_shares_nothing_with_it():
     assert {type(module).__module__.split(".")[0] for module in layer.modules()} == {"armlet", "torch"}
 
 
-@each_family
+@pytest.mark.parametrize("family", [family for family in FAMILY_NAMES if family != "deepseek_v3"])  # copies K and V
 def test_a_layer_from_tensors_holds_them_and_copies_none(family):
     model = model_of(family)
-    theirs = {name: tensor.detach() for name, tensor in model.model.layers[1].state_dict().items()}
+    theirs = {name: tensor.detach() for name, tensor in model.get_decoder().layers[1].state_dict().items()}
     table = model.get_input_embeddings().weight.detach()
     before = copy.deepcopy(model.config.to_dict())
     layer = Layer1.from_tensors(model.config, theirs, 1, table)
@@ -463,7 +496,8 @@ def test_a_layer_from_tensors_holds_them_and_copies_none(family):
 @pytest.mark.parametrize("size", ["20KB", "1GB"])
 def test_a_layer_from_a_checkpoint_is_that_of_the_model(family, size, tmp_path):
     model_of(family).save_pretrained(tmp_path, max_shard_size=size)
-    model, ids = AutoModelForCausalLM.from_pretrained(tmp_path), prompt(9, batch=2)
+    auto = AutoModelForImageTextToText if family in WITH_TOWERS else AutoModelForCausalLM
+    model, ids = auto.from_pretrained(tmp_path), prompt(9, batch=2)
     for index in (0, 1):
         theirs, ours = Layer1.from_model(model, index), Layer1.from_checkpoint(tmp_path, index)
         assert ours.options == theirs.options
@@ -472,7 +506,9 @@ def test_a_layer_from_a_checkpoint_is_that_of_the_model(family, size, tmp_path):
         assert held.keys() == expected.keys()
         assert all(torch.equal(held[name], expected[name]) for name in expected)
         assert torch.equal(ours.embed(ids), theirs.embed(ids))
-        assert torch.equal(ours(ours.embed(ids)), theirs(theirs.embed(ids)))
+        # Not equal bits in a mixture: the product of an expert and its few tokens depends on where its weights lie.
+        limit = LIMIT if family in MIXTURES else 0.0
+        assert difference(ours(ours.embed(ids)), theirs(theirs.embed(ids))) <= limit
         assert not any(parameter.requires_grad for parameter in ours.parameters())
 
 
@@ -527,13 +563,13 @@ def test_a_layer_moved_to_bfloat16_keeps_its_frequencies():
 
 
 def test_every_family_covered_is_tested():
-    assert {FAMILIES[family][0].model_type for family in FAMILY_NAMES} == set(COVERED)
+    assert {tiny(family).config.get_text_config().model_type for family in FAMILY_NAMES} == set(COVERED)
 
 
 @pytest.mark.parametrize(
     ("family", "changes", "message"),
     [
-        ("deepseek_v3", {}, "does not cover 'deepseek_v3', only cohere, gemma2"),
+        ("deepseek_v2", {}, "does not cover 'deepseek_v2', only cohere, cohere2"),
         ("llama", {"hidden_act": "relu"}, "does not cover the activation 'relu', only silu"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "of type 'dynamic'"),
         ("stablelm", {"qk_layernorm": True}, "qk_layernorm"),

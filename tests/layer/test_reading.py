@@ -86,5 +86,5 @@ def test_a_dtype_is_named_or_torchs_own(folder):
 
 
 def test_a_family_that_layer1_does_not_cover_is_refused_before_anything_is_read(tmp_path):
-    with pytest.raises(UnsupportedModelError, match="Layer1 does not cover 'deepseek_v3'"):
-        open_model(str(save(tmp_path / "deepseek", "deepseek_v3")))
+    with pytest.raises(UnsupportedModelError, match="Layer1 does not cover 'deepseek_v2'"):
+        open_model(str(save(tmp_path / "deepseek", "deepseek_v2")))

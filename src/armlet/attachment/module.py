@@ -117,14 +117,15 @@ class ARM(nn.Module):
         mask: Tensor | None = None,
         *,
         policy: Policy | None = None,
+        noise: Source | None = None,
     ) -> Tensor:
         """Redistributes an activated gate; arguments, shapes and errors are as in `redistribute`.
 
-        Pass `positions` when decoding with a cache: without them, positions start at 0 in every call. `policy` acts in
-        this call instead of the module's.
+        Pass `positions` when decoding with a cache: without them, positions start at 0 in every call. `policy` and
+        `noise` act in this call instead of the module's.
         """
         policy = self._policy if policy is None else policy
-        if not torch.compiler.is_dynamo_compiling():
+        if noise is None and not torch.compiler.is_dynamo_compiling():
             row = self._row
             if row is None or row.policy is not policy or row.keys is not self.keys:
                 row = self._row = OneRow(policy, self._noise, self._width, self.keys, self._counts)
@@ -134,8 +135,9 @@ class ARM(nn.Module):
         check_arguments(a, policy, self._scope)
         if a.shape[-1] != self._width:
             raise ArgumentError(f"ARM: expected values of width {self._width}, found shape {list(a.shape)}")
+        source, keys = (self._noise, self.keys) if noise is None else (noise, None)
         result = redistribute_with_counts(
-            a, policy, scope=self._scope, noise=self._noise, positions=positions, keys=self.keys, mask=mask
+            a, policy, scope=self._scope, noise=source, positions=positions, keys=keys, mask=mask
         )
         self._count(a, result, mask)
         return result.values

@@ -14,10 +14,22 @@ from armlet.checkpoints.header import FLOATS
 from armlet.checkpoints.hub import Hub
 from armlet.redistribution.errors import ArgumentError
 
-PREFIXES = ("model.", "language_model.model.", "model.language_model.", "")
+PREFIXES = (
+    "model.",
+    "language_model.model.",
+    "model.language_model.",
+    "model.text_model.",
+    "thinker.model.",
+    "language_model.",
+    "",
+)
 """The possible prefixes of "layers.0." in a checkpoint, in the order in which they are tried."""
 
 EMBEDDING = "embed_tokens.weight"
+OUTPUT_TABLES = ("lm_head.weight", "language_model.lm_head.weight", "thinker.lm_head.weight")
+"""The possible names of the table that a tied embedding shares, which a checkpoint may have alone."""
+
+ROUTER_BIAS = "e_score_correction_bias"
 ROTARY_BUFFER = "self_attn.rotary_emb.inv_freq"  # only in old checkpoints; the configuration determines it
 
 
@@ -64,7 +76,7 @@ class Checkpoint:
         size = sum(shard.entries[name].size for name, shard in shards.items())
         with self._files.progress(size, f"{self.source}, layer {layer}") as advance:
             tensors = {name.removeprefix(prefix): shard.tensor(name, advance) for name, shard in shards.items()}
-        return _in_one_dtype(tensors, getattr(self.config.get_text_config(), "dtype", None))
+        return _in_one_dtype(tensors, self.config.dtype or self.config.get_text_config().dtype)
 
     def shapes(self, layer: int) -> dict[str, Tensor]:
         """One layer's tensors without values, on the "meta" device. Reads only headers; raises what `read` raises."""
@@ -97,6 +109,8 @@ class Checkpoint:
     def embedding(self) -> tuple[str, Shard]:
         """Returns the embedding's name and the file that contains it; raises CheckpointError if it cannot be read."""
         name, d_model = self._prefix + EMBEDDING, self.config.get_text_config().hidden_size
+        if name not in self._weight_map and getattr(self.config, "tie_word_embeddings", False):
+            name = next((table for table in OUTPUT_TABLES if table in self._weight_map), name)
         if name not in self._weight_map:
             raise CheckpointError(f"{self.source} has no {name}; use a complete checkpoint")
         shard = self._shard_of(name)
@@ -134,9 +148,11 @@ class EmbeddingRows(nn.Module):
 
 
 def _in_one_dtype(tensors: dict[str, Tensor], config_dtype: object) -> dict[str, Tensor]:
-    """Casts tensors of mixed dtypes to the one that the configuration states, as transformers does, else the widest."""
-    dtypes = {tensor.dtype for tensor in tensors.values()}
-    if len(dtypes) < 2:
-        return tensors
-    common = config_dtype if isinstance(config_dtype, torch.dtype) else max(dtypes, key=lambda dtype: dtype.itemsize)
-    return {name: tensor.to(common) for name, tensor in tensors.items()}
+    """Casts tensors to the dtype that the configuration states, as transformers does, else to the widest of theirs.
+
+    The router's bias keeps its dtype, in which experts are compared.
+    """
+    dtypes = {tensor.dtype for name, tensor in tensors.items() if not name.endswith(ROUTER_BIAS)}
+    widest = max(dtypes, key=lambda dtype: dtype.itemsize, default=None)
+    common = config_dtype if isinstance(config_dtype, torch.dtype) else widest
+    return {name: tensor if name.endswith(ROUTER_BIAS) else tensor.to(common) for name, tensor in tensors.items()}

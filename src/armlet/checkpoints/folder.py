@@ -93,9 +93,11 @@ class Files(ABC):
         from transformers import CONFIG_MAPPING
 
         kind = self.settings.get("model_type")
+        if kind == "mistral" and "layer_types" in self.settings:  # as AutoConfig reads it
+            kind = "ministral"
         if isinstance(kind, str) and kind in CONFIG_MAPPING:
             with one_line_errors(f"{self.place(CONFIG_FILE)} is not a valid configuration of {kind}"):
-                return make() if make else CONFIG_MAPPING[kind].from_dict(self.settings)
+                return make() if make else CONFIG_MAPPING[kind].from_dict(self.settings | {"model_type": kind})
         raise self.config_refusal(f"model_type {kind!r}, which this version of transformers does not know")
 
     def config_refusal(self, problem: str) -> CheckpointError:

@@ -8,6 +8,7 @@ from torch import Tensor
 from armlet.inspection.records import Effect, GateSample, Panel
 from armlet.inspection.result import Inspection
 from armlet.layer.decoder import Layer1
+from armlet.layer.options import check_one_gate
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.outcome import drawer, outcome
@@ -26,11 +27,12 @@ def activated_gates(
     """
     states: list[Tensor] = []
     for decoder in layers:
-        states = states or [decoder.embed(ids.to(decoder.gate.weight.device)) for ids in prompts]
+        states = states or [decoder.embed(ids.to(decoder.Output.weight.device)) for ids in prompts]
         for index, x in enumerate(states):
             with torch.no_grad():
                 states[index], trace = decoder(x, trace=True)
             if decoder.options.layer == layer:
+                check_one_gate(decoder.options)
                 yield trace["activation"][0]
             tick()
 

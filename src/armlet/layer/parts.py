@@ -26,21 +26,28 @@ class Norm(nn.Module):
 
 
 class RoPE(nn.Module):
-    """Rotates the i-th pair of each head by the angle position · ωᵢ; values outside the pairs are unchanged."""
+    """Rotates the i-th pair of each head by the angle position · ωᵢ; values outside the pairs are unchanged.
+
+    The pairs come first in a head; in latent attention they come last.
+    """
 
     def __init__(self, options: Options) -> None:
         super().__init__()
         # A tuple, not a buffer, so that frequencies stay exact if the layer is converted to bfloat16.
         self.frequencies, self.scale, self.interleaved = options.frequencies, options.rope_scale, options.interleaved
+        self.last = options.latent is not None
 
     def forward(self, heads: Tensor, positions: Tensor) -> Tensor:
         """Maps `heads [b, n, s, h]` and `positions [b or 1, s]` to `[b, n, s, h]`."""
         angles = positions[:, None, :, None].float() * torch.tensor(self.frequencies, device=heads.device)
         cos, sin = angles.cos() * self.scale, angles.sin() * self.scale
-        rotating, passing = heads.tensor_split([2 * len(self.frequencies)], dim=-1)
+        count = 2 * len(self.frequencies)
+        first, second = heads.tensor_split([heads.shape[-1] - count if self.last else count], dim=-1)
+        rotating, passing = (second, first) if self.last else (first, second)
         a, b = (rotating[..., ::2], rotating[..., 1::2]) if self.interleaved else rotating.chunk(2, dim=-1)
         rotated = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1 if self.interleaved else -2)
-        return torch.cat((rotated.flatten(-2), passing), dim=-1).to(heads.dtype)
+        rotated = rotated.flatten(-2)
+        return torch.cat((passing, rotated) if self.last else (rotated, passing), dim=-1).to(heads.dtype)
 
 
 class Attention(nn.Module):
@@ -49,6 +56,7 @@ class Attention(nn.Module):
     def __init__(self, options: Options) -> None:
         super().__init__()
         self.scale, self.softcap, self.heads = options.attention_scale, options.softcap, options.heads
+        self.sinks = nn.Parameter(torch.empty(options.heads)) if options.sinks else None
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Maps `q [b, n, s, h]`, `k` and `v [b, g, S, h]` to weights `[b, n, s, S]` and attention `[b, s, n·h]`."""
@@ -58,7 +66,10 @@ class Attention(nn.Module):
             scores = torch.tanh(scores / self.softcap) * self.softcap
         # The lowest number, not −∞: a row of padding sees no token, and must not become NaN.
         scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
-        weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
+        if self.sinks is not None:  # one more column, which attends to nothing
+            sinks = self.sinks.view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+            scores = torch.cat((scores, sinks), dim=-1)
+        weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)[..., : k.shape[-2]]
         return weights, (weights @ v).transpose(1, 2).flatten(-2)
 
 
@@ -93,12 +104,36 @@ class Add(nn.Module):
         return x + block * self.scale
 
 
+class SwiGLU(nn.Module):
+    """The activation of gpt-oss: gate · σ(α · gate), with the gate clamped from above."""
+
+    def __init__(self, alpha: float, limit: float) -> None:
+        super().__init__()
+        self.alpha, self.limit = alpha, limit
+
+    def forward(self, gate: Tensor) -> Tensor:
+        """Maps a tensor to another of the same shape."""
+        gate = gate.clamp(max=self.limit)
+        return gate * torch.sigmoid(gate * self.alpha)
+
+
 class Multiply(nn.Module):
-    """⊗: the gate scales `up`, value by value."""
+    """⊗: the gate scales `up`, value by value; in gpt-oss it scales `up` + 1, with `up` clamped on both sides."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.limit = None if options.swiglu is None else options.swiglu[1]
 
     def forward(self, gate: Tensor, up: Tensor) -> Tensor:
         """Multiplies two tensors `[b, s, f]`."""
-        return gate * up
+        return gate * up if self.limit is None else gate * (up.clamp(-self.limit, self.limit) + 1)
+
+
+def make_activation(options: Options) -> nn.Module:
+    """Creates the activation of the gate."""
+    if options.swiglu:
+        return SwiGLU(*options.swiglu)
+    return nn.SiLU() if options.activation == "SiLU" else nn.GELU(approximate="tanh")
 
 
 def make_norm(options: Options, enabled: bool) -> nn.Module:

@@ -13,7 +13,7 @@ from armlet.checkpoints.folder import named_folder
 from armlet.checkpoints.given import Model, check_running_device, model_name, required_tokenizer
 from armlet.checkpoints.pretrained import Dtype, download, load_tokenizer, parse_dtype
 from armlet.layer.decoder import Layer1
-from armlet.layer.options import Options, read_options
+from armlet.layer.options import Options, check_one_gate, read_options
 from armlet.presentation.terminal import working
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def open_model(
 ) -> OpenedModel:
     """Opens a model to read the layers up to `last` (all if None), without ARM; errors about `last` name the `option`.
 
-    Raises the errors of `Layer1.from_checkpoint`, and ArgumentError for a loaded model without its tokenizer.
+    Raises the errors of `Layer1.from_checkpoint`, ArgumentError for a loaded model without its tokenizer, and
+    UnsupportedModelError if the last layer is a mixture of experts.
     """
     check_running_device(device)
     name, weights_dtype = model_name(model), parse_dtype(dtype)
@@ -66,5 +67,6 @@ def open_model(
             tokenizer = tokenizer or load_tokenizer(name)
         config, layers = checkpoint.config, checkpoint.layers
         read = partial(Layer1.from_checkpoint, checkpoint)
-    options = read_options(config, layers - 1 if last is None else last, option)  # refuses before anything slow
+    options = read_options(config, layers - 1 if last is None else last, option)
+    check_one_gate(options)  # refuses before anything slow
     return OpenedModel(name, tokenizer, options, read, weights_dtype, device)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from armlet.attachment.module import ARM
 from armlet.layer.decoder import Layer1
+from armlet.layer.options import check_one_gate
 from armlet.mechanism.classes import classify
 from armlet.mechanism.measure import QUANTITIES, View, measure_filler, measure_gate, near_zero_after, view
 from armlet.prompts.fillers import Filler, Position, Prompt, describe_filler, filler_tokens, make_prompt
@@ -115,6 +116,8 @@ def measure_layers(
     for layer in layers:
         states = states or [_embed(layer, *texts) for texts in zip(setup.prompts, setup.tokens, strict=True)]
         findings: list[LayerFindings] = []
+        if layer.options.layer in wanted:
+            check_one_gate(layer.options)
         for prompt, hidden in zip(setup.prompts, states, strict=True):
             if layer.options.layer in wanted:
                 findings.append(_measure_prompt(layer, prompt, hidden, setup))
@@ -128,7 +131,7 @@ def measure_layers(
 
 def _embed(layer: Layer1, prompt: Prompt, fillers: Sequence[Tensor]) -> list[Tensor]:
     texts = [prompt.ids, *(prompt.filled(filler) for filler in fillers)]
-    return [layer.embed(ids[None].to(layer.gate.weight.device)) for ids in texts]
+    return [layer.embed(ids[None].to(layer.Output.weight.device)) for ids in texts]
 
 
 def _measure_prompt(layer: Layer1, prompt: Prompt, hidden: list[Tensor], setup: Setup) -> LayerFindings:
