@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from armlet.attachment.call_tracker import CallTracker, Undo
 from armlet.attachment.config import ARMLET_FILE, describe, layer_indices
-from armlet.attachment.module import ReadOnlyError, set_policy
-from armlet.attachment.sites import GATE, Site, find_decoder, find_sites
-from armlet.attachment.wrappers import ArmWrapper, RedistributedInput, RedistributedOutput, make_arm
+from armlet.attachment.experts import ExpertsArm, check_routed, install_experts, make_arm
+from armlet.attachment.mixtures import find_all_sites
+from armlet.attachment.module import ReadOnlyError, joint_report, set_policy
+from armlet.attachment.sites import ALL_EXPERTS, GATE, Site, find_decoder
+from armlet.attachment.wrappers import ArmWrapper, RedistributedInput, RedistributedOutput
 from armlet.presentation.files import write_json
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
@@ -45,13 +47,16 @@ class Attachment:
     with ARM has ended; new calls skip them meanwhile.
 
     Its attributes are read-only: policy, scope and noise, as passed to `attach`; layers, the indices of the layers with
-    ARM attached, ascending; site, the site in these layers.
+    ARM attached, ascending; site, the site in these layers; experts, which experts of layers that are mixtures.
     """
 
-    def __init__(self, model: nn.Module, sites: list[Site], policy: Policy, scope: str, noise: Source) -> None:
+    def __init__(
+        self, model: nn.Module, sites: list[Site], policy: Policy, scope: str, noise: Source, experts: str
+    ) -> None:
+        self._experts = experts
         self._decoder = find_decoder(model)[0]
         self._arms = [(site, make_arm(site, policy=policy, scope=scope, noise=noise)) for site in sites]
-        self._tracker = CallTracker(self._decoder, self.layers, policy)
+        self._tracker = CallTracker(self._decoder, [(site.layer, site.part) for site in sites], policy)
         self._attached, self._pauses, self._number = True, 0, next(_order)
         self._switch()
         _remember(self)
@@ -64,7 +69,7 @@ class Attachment:
     @property
     def layers(self) -> list[int]:
         """The indices of the layers with ARM attached, ascending; a copy."""
-        return [site.layer for site, _ in self._arms]
+        return sorted({site.layer for site, _ in self._arms})
 
     @property
     def scope(self) -> str:
@@ -80,6 +85,11 @@ class Attachment:
     def site(self) -> str:
         """The site in these layers, "gate" or "product"."""
         return self._arms[0][0].site
+
+    @property
+    def experts(self) -> str:
+        """Which experts of layers that are mixtures: "all", "routed" or "shared"."""
+        return self._experts
 
     @property
     def state(self) -> str:
@@ -119,8 +129,11 @@ class Attachment:
                     f"layer {site.layer} already has ARM at the site {site.site}: remove it by armlet.detach(model) "
                     "or change it by update() of what armlet.attached(model) lists"
                 )
+            if isinstance(arm, ExpertsArm):
+                install_experts(site, arm, self._tracker, undo)
+                continue
             undo.append(partial(setattr, site.mlp, site.attribute, site.module))
-            setattr(site.mlp, site.attribute, wrapper(site.module, arm, self._tracker))
+            setattr(site.mlp, site.attribute, wrapper(site.module, arm, self._tracker, site.part))
         undo.append(partial(setattr, self._tracker, "owner", None))
         self._tracker.owner = self
 
@@ -137,7 +150,7 @@ class Attachment:
             ArgumentError: nothing to change, no policy, or a setting that is unknown or out of range; nothing changed.
             DetachedError: this attachment is detached.
         """
-        if fixed := [name for name in ("layers", "scope", "noise", "site") if name in settings]:
+        if fixed := [name for name in ("layers", "scope", "noise", "site", "experts") if name in settings]:
             raise ArgumentError(f"update: {', '.join(fixed)} cannot change: detach(), and attach() again")
         if policy is None and not settings:
             raise ArgumentError("update: expected a policy or settings, such as update(strength=0.5), found neither")
@@ -164,8 +177,14 @@ class Attachment:
             self._switch(pauses=-1)
 
     def report(self) -> dict[int, dict[str, int | float]]:
-        """Returns each layer's counts so far: calls, tokens, moved, share_moved, passed (see `ARM.report`)."""
-        return {site.layer: arm.report() for site, arm in self._arms}
+        """Returns each layer's counts so far: calls, tokens, moved, share_moved, passed (see `ARM.report`).
+
+        In a mixture of experts, calls are those of the layer; a token counts once in each expert that it goes through,
+        routed or shared, if ARM is there; passed counts such rows, too.
+        """
+        return {
+            layer: joint_report([arm for site, arm in self._arms if site.layer == layer]) for layer in self.layers
+        }
 
     def reset(self) -> None:
         """Sets the counts of all layers to 0."""
@@ -182,7 +201,7 @@ class Attachment:
             ConfigError: the noise is a tensor or has a generator, which a file cannot store.
             WriteError: the file cannot be written.
         """
-        content = describe(self.policy, self.layers, self.scope, self.noise, self.site)
+        content = describe(self.policy, self.layers, self.scope, self.noise, self.site, self.experts)
         path = Path(path)
         return write_json(path if path.suffix.lower() == ".json" else path / ARMLET_FILE, content)
 
@@ -233,6 +252,7 @@ def attach(
     scope: str = "token",
     noise: Source | Tensor = Noise(0),  # noqa: B008 - frozen
     site: str = GATE,
+    experts: str = ALL_EXPERTS,
 ) -> Attachment:
     """Attaches ARM to a causal LM with gated MLPs, after the gate's activation or after the product with `up`.
 
@@ -242,6 +262,10 @@ def attach(
     Two calls can attach ARM at both sites of a layer. Keyed noise depends on seed and layer but not on the site: use
     two seeds, or both sites draw the same numbers.
 
+    In a mixture of experts, a row is one token in one expert: the policy sees that expert's values of that token. Keyed
+    noise depends on the token's position and, in routed experts, on the expert: channel j of expert e of width w is
+    channel e·w + j.
+
     Args:
         model: any Hugging Face causal LM with gated MLPs.
         policy: `Outward`, `Inward` or `Transport`, or text as on the command line, such as "outward:band=0.2".
@@ -250,23 +274,28 @@ def attach(
         scope: "token" (independent of batch, padding, chunks and cache), "sequence" or "call", see `redistribute`.
         noise: `Noise(seed)`, `Noise.fresh()`, `Noise.midpoint()` or a tensor of uniforms shaped as each call's values.
         site: "gate", the output of the activation, or "product", the input of `down`.
+        experts: in layers that are mixtures of experts: "routed", those that the router chooses; "shared", the dense
+            MLPs beside them, through which all tokens go; "all". In dense layers only "all" has a meaning.
 
     Returns:
         An `Attachment`: `detach()`, `paused()`, `update()`, `report()`, `reset()`, `save(path)`; also a context
         manager. `attached(model)` finds it again.
 
     Raises:
-        UnsupportedModelError: the model or a layer has no gated MLP that can be recognised, or for the site "product"
-            no recognisable `down`.
+        UnsupportedModelError: the model or a layer has no gated MLP that can be recognised, for the site "product" no
+            recognisable `down`, or it is a mixture of which a part cannot be reached or does not exist.
         AlreadyAttachedError: ARM is already attached at one of the sites.
-        ArgumentError: not a model, a layer out of range, or an unknown policy, scope, noise or site.
+        ArgumentError: not a model, a layer out of range, or an unknown policy, scope, noise, site or kind of experts;
+            for routed experts also any scope but "token", and a tensor as noise.
 
     After any of these errors the model is unchanged.
     """
     check_model(model)
     policy = as_policy(policy)
     check_policy(policy, scope)
-    return Attachment(model, find_sites(model, layer_indices(layers), site), policy, scope, source(noise))
+    noise, sites = source(noise), find_all_sites(model, layer_indices(layers), site, experts)
+    check_routed(sites, scope, noise)
+    return Attachment(model, sites, policy, scope, noise, experts)
 
 
 def check_model(model: object) -> None:

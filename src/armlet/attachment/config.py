@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from armlet.attachment.sites import GATE, check_site
+from armlet.attachment.sites import ALL_EXPERTS, GATE, check_experts, check_site
 from armlet.presentation.arguments import whole_number
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
@@ -17,7 +17,7 @@ from armlet.redistribution.rows import Policy
 ARMLET_FILE = "armlet.json"
 CONFIG_VERSION = 1
 MAX_RANGE_LENGTH = len("9999-9999")
-ATTACH_KEYS = ("layers", "site", "scope", "noise", "seed", "stream")
+ATTACH_KEYS = ("layers", "site", "experts", "scope", "noise", "seed", "stream")
 """The keys of the file other than its version, the policy's name and the policy's settings."""
 
 
@@ -26,13 +26,14 @@ class ConfigError(ArmletError, ValueError):
 
 
 class AttachArguments(TypedDict):
-    """The arguments of `attach()` that a configuration contains; `site` is absent if it is "gate"."""
+    """The arguments of `attach()` that a configuration contains; `site` is absent if "gate", `experts` if "all"."""
 
     policy: Policy
     layers: int | list[int] | str
     scope: str
     noise: Source
     site: NotRequired[str]
+    experts: NotRequired[str]
 
 
 def parse_layers(text: str) -> list[int] | str:
@@ -65,13 +66,17 @@ def layer_indices(layers: object) -> list[int] | str:
     return sorted(indices)
 
 
-def describe(policy: Policy, layers: Sequence[int], scope: str, noise: Source, site: str = GATE) -> dict[str, object]:
+def describe(
+    policy: Policy, layers: Sequence[int], scope: str, noise: Source, site: str = GATE, experts: str = ALL_EXPERTS
+) -> dict[str, object]:
     """Returns the content of an `armlet.json`; raises ConfigError if the noise is a tensor or has a generator."""
     if noise.kind == "explicit" or getattr(noise, "generator", None) is not None:
         raise ConfigError(f"{ARMLET_FILE} cannot store noise from a tensor or a generator: use Noise(seed)")
     check_site(site)
+    check_experts(experts)
     content = {"version": CONFIG_VERSION, "policy": policy.name, **settings(policy), "layers": list(layers)}
     content |= {} if site == GATE else {"site": site}
+    content |= {} if experts == ALL_EXPERTS else {"experts": experts}
     return content | {"scope": scope, "noise": noise.kind} | (settings(noise) if noise.kind == "keyed" else {})
 
 
@@ -107,6 +112,8 @@ def parse_config(content: object) -> AttachArguments:
     scope, site = content.get("scope", "token"), content.get("site", GATE)
     check_policy(policy, scope)
     check_site(site)
+    experts = content.get("experts", ALL_EXPERTS)
+    check_experts(experts)
     layers = content.get("layers", 0)
     indices = layers if isinstance(layers, list) else [layers]
     if layers != "all" and not (indices and all(type(index) is int and index >= 0 for index in indices)):
@@ -114,6 +121,8 @@ def parse_config(content: object) -> AttachArguments:
     arguments: AttachArguments = {"policy": policy, "layers": layers, "scope": scope, "noise": _parse_noise(content)}
     if site != GATE:
         arguments["site"] = site
+    if experts != ALL_EXPERTS:
+        arguments["experts"] = experts
     return arguments
 
 

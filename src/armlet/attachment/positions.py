@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from armlet.attachment.expert_rows import ExpertRows
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArmletError
 from armlet.redistribution.rows import Policy
@@ -31,7 +32,8 @@ class DecoderCall:
     batch: int  # sequences
     positions: Tensor  # `[batch or 1, seq]` int64, each token's absolute position in its sequence
     mask: Tensor | None  # `[batch, seq]` bool, False for padding; None if no argument marks padding
-    fired: set[int] = field(default_factory=set)  # the layers in which ARM acted
+    fired: set[tuple[int, int]] = field(default_factory=set)  # layer and number of the sites at which ARM acted
+    rows: ExpertRows | None = None  # of the experts that run now
     policy: Policy | None = None  # the policy with which the call started, in all of its layers
 
 

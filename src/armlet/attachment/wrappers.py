@@ -3,12 +3,10 @@
 from collections.abc import Callable, Generator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from armlet.attachment.call_tracker import CallTracker
 from armlet.attachment.module import ARM
-from armlet.attachment.sites import Site
 
 
 class ArmWrapper(nn.Module):
@@ -18,16 +16,16 @@ class ArmWrapper(nn.Module):
     ignores new hooks, and because a module that two layers share stays unchanged in the other layer.
     """
 
-    def __init__(self, arm: ARM, tracker: CallTracker) -> None:
+    def __init__(self, arm: ARM, tracker: CallTracker, part: int = 0) -> None:
         super().__init__()
-        self.arm, self.tracker = arm, tracker
+        self.arm, self.tracker, self.part = arm, tracker, (arm.layer, part)
 
     def redistributed(self, a: Tensor) -> Tensor:
         """Applies ARM to `[batch, seq, width]`, or `[batch · seq, width]` if the model flattens its tokens."""
         call, arm = self.tracker.current_call(), self.arm
         if call is None:  # outside the decoder, positions start at 0
             return a if self.tracker.should_skip() else arm(a)
-        call.fired.add(arm.layer)
+        call.fired.add(self.part)
         if a.dim() == 2:
             tokens = (call.batch, call.positions.shape[-1])
             return arm(a.view(*tokens, -1), call.positions, call.mask, policy=call.policy).view(a.shape)
@@ -37,8 +35,8 @@ class ArmWrapper(nn.Module):
 class RedistributedOutput(ArmWrapper):
     """The activation module followed by ARM."""
 
-    def __init__(self, activation: nn.Module, arm: ARM, tracker: CallTracker) -> None:
-        super().__init__(arm, tracker)
+    def __init__(self, activation: nn.Module, arm: ARM, tracker: CallTracker, part: int = 0) -> None:
+        super().__init__(arm, tracker, part)
         self.activation = activation
         self.train(activation.training)
 
@@ -57,8 +55,8 @@ class RedistributedInput(ArmWrapper):
 
     down: nn.Module
 
-    def __init__(self, down: nn.Module, arm: ARM, tracker: CallTracker) -> None:
-        super().__init__(arm, tracker)
+    def __init__(self, down: nn.Module, arm: ARM, tracker: CallTracker, part: int = 0) -> None:
+        super().__init__(arm, tracker, part)
         self.__dict__["down"] = down  # plain assignment would register it as a child
         self._parameters, self._buffers = down._parameters, down._buffers
         self._modules = down._modules | self._modules
@@ -108,10 +106,3 @@ class RedistributedInput(ArmWrapper):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.down._load_from_state_dict(*args, **kwargs)
 
-
-def make_arm(site: Site, **arguments: Any) -> ARM:
-    """Makes the ARM of a site on the site's device; see `ARM` for the arguments."""
-    with torch.inference_mode(False):  # counters must be ordinary tensors even if the caller is in inference mode
-        arm = ARM(width=site.width, layer=site.layer, **arguments)
-    device = next((p.device for p in site.mlp.parameters() if p.device.type != "meta"), torch.device("cpu"))
-    return arm.to(device)
