@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from armlet.attachment.call_tracker import CallTracker, Undo
 from armlet.attachment.config import ARMLET_FILE, describe, layer_indices
-from armlet.attachment.experts import ExpertsArm, check_routed, install_experts, make_arm
+from armlet.attachment.experts import check_routed
 from armlet.attachment.mixtures import find_all_sites
 from armlet.attachment.module import ReadOnlyError, joint_report, set_policy
+from armlet.attachment.placement import make_arm, put_arm
 from armlet.attachment.sites import ALL_EXPERTS, GATE, Site, find_decoder
-from armlet.attachment.wrappers import ArmWrapper, RedistributedInput, RedistributedOutput
+from armlet.attachment.wrappers import ArmWrapper
 from armlet.presentation.files import write_json
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
@@ -122,18 +123,13 @@ class Attachment:
 
     def _install(self, undo: Undo) -> None:
         """Puts ARM's modules into the model; the steps added to `undo` remove them."""
-        wrapper = RedistributedOutput if self.site == GATE else RedistributedInput
         for site, arm in self._arms:
-            if isinstance(site.module, ArmWrapper):
+            if isinstance(getattr(site.mlp, site.attribute), ArmWrapper):
                 raise AlreadyAttachedError(
                     f"layer {site.layer} already has ARM at the site {site.site}: remove it by armlet.detach(model) "
                     "or change it by update() of what armlet.attached(model) lists"
                 )
-            if isinstance(arm, ExpertsArm):
-                install_experts(site, arm, self._tracker, undo)
-                continue
-            undo.append(partial(setattr, site.mlp, site.attribute, site.module))
-            setattr(site.mlp, site.attribute, wrapper(site.module, arm, self._tracker, site.part))
+            put_arm(site, arm, self._tracker, undo)
         undo.append(partial(setattr, self._tracker, "owner", None))
         self._tracker.owner = self
 
@@ -182,9 +178,7 @@ class Attachment:
         In a mixture of experts, calls are those of the layer; a token counts once in each expert that it goes through,
         routed or shared, if ARM is there; passed counts such rows, too.
         """
-        return {
-            layer: joint_report([arm for site, arm in self._arms if site.layer == layer]) for layer in self.layers
-        }
+        return {layer: joint_report([arm for site, arm in self._arms if site.layer == layer]) for layer in self.layers}
 
     def reset(self) -> None:
         """Sets the counts of all layers to 0."""

@@ -56,6 +56,7 @@ class FusedWeights(NamedTuple):
     """The layout of the experts' weights `gate_up_proj` and `down_proj`."""
 
     experts: int
+    gates: int  # at least as many as experts: some experts only return their input (LongCat)
     width: int
     transposed: bool  # `[experts, inputs, outputs]`, not `[experts, outputs, inputs]`
 
@@ -66,9 +67,10 @@ def fused_weights(experts: nn.Module) -> FusedWeights | None:
     if not (isinstance(gate_up, Tensor) and isinstance(down, Tensor) and gate_up.dim() == down.dim() == 3):
         return None
     count, first, second = down.shape
-    if gate_up.shape[1:] == (2 * second, first):
-        return FusedWeights(count, second, False)
-    return FusedWeights(count, first, True) if gate_up.shape[1:] == (second, 2 * first) else None
+    transposed = gate_up.shape[1:] == (second, 2 * first)
+    if not transposed and gate_up.shape[1:] != (2 * second, first):
+        return None
+    return FusedWeights(count, gate_up.shape[0], first if transposed else second, transposed)
 
 
 def reached(experts: nn.Module, weights: FusedWeights, attribute: str, routing_name: str) -> frozenset[str]:
@@ -113,9 +115,13 @@ def _in_order(experts: nn.Module, weights: FusedWeights, attribute: str, name: s
     else:
         arguments = (hidden.repeat(weights.experts, 1),)
         tokens, chosen, _ = every_row(*arguments, weights.experts)
+    shadow = _with_tiny_weights(experts, weights, step)
+    vars(shadow) |= {"config": SimpleNamespace(_experts_implementation=name)}
+    vars(shadow).pop(attribute, None)  # a function
+    (vars(shadow) if recorder.fused else shadow._modules)[attribute] = recorder
     try:
         with torch.no_grad():
-            type(experts).forward(_with_tiny_weights(experts, weights, recorder, attribute, name, step), *arguments)
+            type(experts).forward(shadow, *arguments)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
         return False  # other weights or another forward, whose rows nobody can name
     columns = slice(0, 2 * step, step) if recorder.fused else slice(2)
@@ -123,21 +129,17 @@ def _in_order(experts: nn.Module, weights: FusedWeights, attribute: str, name: s
     return bool(recorder.values) and torch.equal(torch.cat(recorder.values)[:, columns], expected)
 
 
-def _with_tiny_weights(
-    experts: nn.Module, weights: FusedWeights, recorder: _Recorder, attribute: str, implementation: str, step: int
-) -> nn.Module:
+def _with_tiny_weights(experts: nn.Module, weights: FusedWeights, step: int) -> nn.Module:
     """A shallow copy of the experts, whose gate is (token, expert, 0, ...) for an input (token, 1, 0, ...)."""
-    shadow = copy.copy(experts)
-    gate_up = torch.zeros(len(experts.gate_up_proj), 2 * SIZE, SIZE, device="cpu")
-    gate_up[:, 0, 0], gate_up[:, step, 1] = 1, torch.arange(len(gate_up), device="cpu") * SCALE
+    gate_up = torch.zeros(weights.gates, 2 * SIZE, SIZE, device="cpu")
+    gate_up[:, 0, 0], gate_up[:, step, 1] = 1, torch.arange(weights.gates, device="cpu") * SCALE
     tiny = {"gate_up_proj": gate_up, "down_proj": torch.zeros(weights.experts, SIZE, SIZE, device="cpu")}
     tiny = {key: value.transpose(1, 2).contiguous() if weights.transposed else value for key, value in tiny.items()}
-    for key in experts._parameters.keys() - tiny.keys():
-        tiny[key] = torch.zeros(weights.experts, 2 * SIZE if key == "gate_up_proj_bias" else SIZE, device="cpu")
-    modules = {name: nn.Identity() for name in experts._modules}
-    values = vars(shadow)
-    values |= {"_parameters": {}, "_modules": modules, **tiny, "config": SimpleNamespace(_experts_implementation=implementation)}
+    for key in experts._parameters.keys() - tiny.keys():  # biases
+        tiny[key] = torch.zeros(weights.experts, 2 * SIZE if "gate_up" in key else SIZE, device="cpu")
+    shadow = copy.copy(experts)
+    values: dict[str, Any] = vars(shadow)
+    values |= {"_parameters": {}, "_modules": {name: nn.Identity() for name in experts._modules}, **tiny}
     values |= {name: SIZE for name in ("hidden_size", "hidden_dim") if name in values}
     values.pop(APPLY_GATE, None)  # ARM at the other site
-    (values if recorder.fused else modules)[attribute] = recorder
     return shadow

@@ -1,18 +1,16 @@
 """ARM on the routed experts of a mixture: on each row, one token in one expert, in whatever order the rows arrive."""
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from armlet.attachment.call_tracker import CallTracker, NotFiredError, Undo
+from armlet.attachment.call_tracker import CallTracker, NotFiredError
 from armlet.attachment.expert_reach import APPLY_GATE
 from armlet.attachment.expert_rows import EAGER, ROW_ORDERS, ExpertRows, every_row
 from armlet.attachment.mixtures import ExpertsSite
 from armlet.attachment.module import ARM
-from armlet.attachment.positions import DecoderCall
 from armlet.attachment.sites import GATE, SHARED, Site
 from armlet.attachment.wrappers import ArmWrapper
 from armlet.redistribution.arguments import check_arguments
@@ -106,19 +104,19 @@ class RoutedExperts(ArmWrapper):
             count = int((rows.experts < self.site.experts).sum())
         if rows.done != count:
             raise NotFiredError(
-                f"layer {self.site.layer}: {type(experts).__name__} computed {count} rows, but ARM treated {rows.done}; "
-                "use another implementation (model.set_experts_implementation), or detach()"
+                f"layer {self.site.layer}: {type(experts).__name__} computed {count} rows, but ARM treated "
+                f"{rows.done}; use another implementation (model.set_experts_implementation), or detach()"
             )
         call.fired.add(self.part)
 
 
 class RedistributedActivation(RoutedExperts):
-    """The experts' activation module followed by ARM."""
+    """The experts' activation, a module or a function, followed by ARM."""
 
-    def __init__(self, activation: nn.Module, site: ExpertsSite, arm: ExpertsArm, tracker: CallTracker) -> None:
+    def __init__(self, site: ExpertsSite, arm: ExpertsArm, tracker: CallTracker) -> None:
         super().__init__(site, arm, tracker)
-        self.activation = activation
-        self.train(activation.training)
+        self.activation = getattr(site.mlp, site.attribute)
+        self.train(site.mlp.training)
 
     def forward(self, gate: Tensor) -> Tensor:
         """Returns the redistributed activated gate."""
@@ -135,33 +133,6 @@ class RedistributedGate(RoutedExperts):
             return self.redistributed(activated) * other
         experts = self.site.mlp
         return self.redistributed(getattr(type(experts), APPLY_GATE)(experts, gate_up))
-
-
-def install_experts(site: ExpertsSite, arm: ExpertsArm, tracker: CallTracker, undo: Undo) -> None:
-    """Puts ARM on the routed experts; the steps added to `undo` remove it."""
-    experts = site.mlp
-    if site.attribute == APPLY_GATE:
-        wrapper = RedistributedGate(site, arm, tracker)
-        vars(experts)[APPLY_GATE] = wrapper  # found before the class's method, as a child module would not be
-        undo.append(partial(delattr, experts, APPLY_GATE))
-        experts.add_module("arm", wrapper)  # so that it follows the model to another device
-        undo.append(partial(delattr, experts, "arm"))
-    else:
-        activation = experts.get_submodule(site.attribute)
-        wrapper = RedistributedActivation(activation, site, arm, tracker)
-        undo.append(partial(setattr, experts, site.attribute, activation))
-        setattr(experts, site.attribute, wrapper)
-    undo.append(experts.register_forward_pre_hook(wrapper.route, with_kwargs=True).remove)
-    undo.append(experts.register_forward_hook(wrapper.finish).remove)
-
-
-def make_arm(site: Site, **arguments: Any) -> ARM:
-    """Makes the ARM of a site on the site's device; see `ARM` for the arguments."""
-    arguments |= {"width": site.width, "layer": site.layer}
-    with torch.inference_mode(False):  # counters must be ordinary tensors even if the caller is in inference mode
-        arm = ExpertsArm(experts=site.experts, **arguments) if isinstance(site, ExpertsSite) else ARM(**arguments)
-    device = next((p.device for p in site.mlp.parameters() if p.device.type != "meta"), torch.device("cpu"))
-    return arm.to(device)
 
 
 def check_routed(sites: Iterable[Site], scope: str, noise: Source) -> None:

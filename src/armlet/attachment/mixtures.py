@@ -1,8 +1,9 @@
 """Finds the sites of mixtures of experts: a layer's routed experts, and the dense gated MLPs that run beside them."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType
 
 from torch import nn
 
@@ -18,8 +19,8 @@ from armlet.attachment.expert_reach import (
 from armlet.attachment.expert_rows import EAGER
 from armlet.attachment.sites import (
     ALL_EXPERTS,
-    DOWN,
     GATE,
+    PRODUCT,
     ROUTED,
     SHARED,
     Site,
@@ -30,9 +31,13 @@ from armlet.attachment.sites import (
     find_layers,
     gated_mlp,
     is_activation,
+    is_mixture,
     mixture_block,
+    possible_downs,
     site_in,
 )
+
+ACTIVATION_FUNCTIONS = (FunctionType, BuiltinFunctionType)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +54,11 @@ class ExpertsSite(Site):
         config = self.mlp.config if dispatches(self.mlp) else None
         name: str = getattr(config, "_experts_implementation", None) or EAGER
         if name not in self.implementations:
-            names = " or ".join(sorted(self.implementations, reverse=True))
-            advice = f"use model.set_experts_implementation({names!r})" if names else "choose another layer or site"
+            names = " or ".join(repr(known) for known in sorted(self.implementations, reverse=True))
             raise UnsupportedModelError(
                 f"layer {self.layer}: {type(self.mlp).__name__} computes its experts by {name!r}, where ARM cannot "
-                f"tell which token and expert a row of the {self.site} belongs to; {advice}"
+                f"tell which token and expert a row of the {self.site} belongs to; call "
+                f"model.set_experts_implementation with {names}"
             )
         return name
 
@@ -71,8 +76,8 @@ def find_all_sites(model: nn.Module, layers: Sequence[int] | str, site: str, exp
     check_experts(experts)
     sites: list[Site] = []
     for index, layer in find_layers(model, layers):
-        if mixture_block(layer):
-            sites += _mixture_sites(f"{type(model).__name__}, layer {index}", index, layer, site, experts)
+        if block := mixture_block(layer):
+            sites += _mixture_sites(f"{type(model).__name__}, layer {index}", index, layer, block, site, experts)
         elif experts == ALL_EXPERTS:
             sites.append(dense_site(type(model).__name__, index, layer, site))
         else:
@@ -83,21 +88,23 @@ def find_all_sites(model: nn.Module, layers: Sequence[int] | str, site: str, exp
     return sites
 
 
-def _mixture_sites(label: str, index: int, layer: nn.Module, site: str, experts: str) -> list[Site]:
+def _mixture_sites(label: str, index: int, layer: nn.Module, block: nn.Module, site: str, experts: str) -> list[Site]:
     modules = list(layer.modules())
     routed = [(module, weights) for module in modules if (weights := fused_weights(module))]
-    dense = [gated for module in modules if (gated := gated_mlp(module))]
+    parts = {part for module in modules if is_mixture(module) for part in module.get_submodule("experts").modules()}
+    beside = [module for module in modules if module not in parts]
+    dense = [gated for module in beside if (gated := gated_mlp(module))]
     sites: list[Site] = []
     if experts != SHARED:
         if len(routed) != 1:
             raise UnsupportedModelError(
                 f"{label}: expected the routed experts in one module with the weights gate_up_proj and down_proj of "
-                f"all of them, found {len(routed)} in {type(mixture_block(layer)).__name__}; choose another layer, or "
-                f"experts={SHARED!r}"
+                f"all of them, found {len(routed)} in {type(block).__name__}; choose another layer"
+                + (f", or experts={SHARED!r}" if dense else "")
             )
         sites.append(_experts_site(label, index, *routed[0], site))
     if experts != ROUTED:
-        _refuse_unknown(label, modules, {module for module, _ in routed} | {gated.mlp for gated in dense})
+        _refuse_unknown(label, set(beside) - {gated.mlp for gated in dense})
         if experts == SHARED and not dense:
             raise UnsupportedModelError(f"{label}: has no shared experts; use experts={ROUTED!r}")
         sites += [site_in(gated, label, index, site, part) for part, gated in enumerate(dense, len(sites))]
@@ -107,14 +114,12 @@ def _mixture_sites(label: str, index: int, layer: nn.Module, site: str, experts:
 def _experts_site(label: str, index: int, experts: nn.Module, weights: FusedWeights, site: str) -> ExpertsSite:
     arguments = list(inspect.signature(type(experts).forward).parameters)[2:]  # without self and the hidden states
     routing_name = arguments[0] if arguments else ""
-    attribute, formula = APPLY_GATE, None
-    activations = [name for name, child in experts.named_children() if is_activation(child)]
-    if site == GATE and len(activations) == 1:
-        attribute = activations[0]
-    implementations = reached(experts, weights, attribute, routing_name)
-    if site == GATE and not implementations and (formula := gate_formula(experts)):
+    formula, attribute = None, APPLY_GATE if site == PRODUCT else _activation(experts)
+    implementations = reached(experts, weights, attribute, routing_name) if attribute else frozenset[str]()
+    if not implementations and site == GATE and (formula := gate_formula(experts)):
         attribute, implementations = APPLY_GATE, reached(experts, weights, APPLY_GATE, routing_name)
-    if not implementations or getattr(experts, "_is_expert_parallel", False):
+    spread = getattr(experts, "_is_expert_parallel", False) or hasattr(experts.gate_up_proj, "placements")
+    if spread or not implementations:
         raise UnsupportedModelError(
             f"{label}: {type(experts).__name__} computes its experts in a way in which ARM cannot tell which token and "
             f"expert a row of the {site} belongs to (another activation, quantised weights, experts spread over "
@@ -126,13 +131,20 @@ def _experts_site(label: str, index: int, experts: nn.Module, weights: FusedWeig
     return place
 
 
-def _refuse_unknown(label: str, modules: Sequence[nn.Module], known: set[nn.Module]) -> None:
-    """Raises UnsupportedModelError if the layer has another MLP: it would be left untreated."""
+def _activation(experts: nn.Module) -> str:
+    """The name of the only activation, a module or a function; "" without one."""
+    functions = [name for name, value in vars(experts).items() if isinstance(value, ACTIVATION_FUNCTIONS)]
+    names = [name for name, child in experts.named_children() if is_activation(child)] + functions
+    return names[0] if len(names) == 1 else ""
+
+
+def _refuse_unknown(label: str, modules: Iterable[nn.Module]) -> None:
+    """Raises UnsupportedModelError if one of these modules is an MLP: it would be left untreated."""
     for module in modules:
         names = [name for name, child in module.named_children() if hasattr(child, "in_features")]
         names += [name for name, weight in module.named_parameters(recurse=False) if weight.dim() == 3]
-        is_mlp = any(DOWN in name for name in names) and any("up" in name or "gate" in name for name in names)
-        if is_mlp and module not in known:
+        named_so = any("down_proj" in name for name in names) and any("up" in name or "gate" in name for name in names)
+        if named_so or possible_downs(module):
             raise UnsupportedModelError(
                 f"{label}: {type(module).__name__} ({', '.join(names)}) runs beside the experts, and is no gated MLP "
                 f"with an activation module; a layer is treated whole or not at all, unless experts={ROUTED!r}"

@@ -19,7 +19,7 @@ GATE, PRODUCT = SITES
 
 EXPERTS = ("all", "routed", "shared")
 ALL_EXPERTS, ROUTED, SHARED = EXPERTS
-"""In a mixture of experts: all of a layer's experts, those that a router chooses, or those that all tokens go through."""
+"""In a mixture of experts: all of a layer's experts, those that a router chooses, or those that all tokens pass."""
 
 DOWN = "down"
 """Part of down's name, used when shapes are ambiguous because the MLP is as wide as the model."""
@@ -37,9 +37,9 @@ class Site:
     part: int = 0  # counts the sites of a layer that has several, a mixture of experts
 
     @property
-    def module(self) -> object:
+    def module(self) -> nn.Module:
         """The current module at this site."""
-        return getattr(self.mlp, self.attribute)
+        return self.mlp.get_submodule(self.attribute)
 
 
 class GatedMlp(NamedTuple):
@@ -99,7 +99,12 @@ def find_layers(model: nn.Module, layers: Sequence[int] | str) -> list[tuple[int
 
 def mixture_block(layer: nn.Module) -> nn.Module | None:
     """The first module of a layer that has experts, possibly the layer itself; None in a dense layer."""
-    return next((module for module in layer.modules() if isinstance(getattr(module, "experts", None), nn.Module)), None)
+    return next(filter(is_mixture, layer.modules()), None)
+
+
+def is_mixture(module: nn.Module) -> bool:
+    """Whether a module has experts."""
+    return isinstance(getattr(module, "experts", None), nn.Module)
 
 
 def dense_site(model_name: str, index: int, layer: nn.Module, site: str) -> Site:
@@ -130,15 +135,23 @@ def site_in(gated: GatedMlp, label: str, index: int, site: str, part: int = 0) -
 
 def gated_mlp(mlp: nn.Module) -> GatedMlp | None:
     """Describes a gated MLP from its structure; None for any other module."""
+    activations = [name for name, child in mlp.named_children() if is_activation(child)]
+    downs = possible_downs(mlp)
+    if len(activations) != 1 or not downs:
+        return None
+    return GatedMlp(mlp, activations[0], list(downs), next(iter(downs.values())))
+
+
+def possible_downs(mlp: nn.Module) -> dict[str, int]:
+    """The linears of a module with the shape of down in a gated MLP, and their input size, the width of that MLP."""
     children: dict[str, Any] = dict(mlp.named_children())
-    activations = [name for name, child in children.items() if is_activation(child)]
     shapes = {name: (c.in_features, c.out_features) for name, c in children.items() if hasattr(c, "in_features")}
-    downs = []
+    downs: dict[str, int] = {}
     for down, (width, d_model) in shapes.items():
         others = [shape for name, shape in shapes.items() if name != down]
         if others in ([(d_model, width)] * 2, [(d_model, 2 * width)]):  # gate and up, or a fused gate_up
-            downs.append(down)
-    return GatedMlp(mlp, activations[0], downs, shapes[downs[0]][0]) if len(activations) == 1 and downs else None
+            downs[down] = width
+    return downs
 
 
 def is_activation(child: nn.Module) -> bool:

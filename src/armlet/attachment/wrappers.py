@@ -105,4 +105,3 @@ class RedistributedInput(ArmWrapper):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.down._load_from_state_dict(*args, **kwargs)
-
