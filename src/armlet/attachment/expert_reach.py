@@ -6,7 +6,7 @@ order of the rows is measured, not assumed, for the code that will run, and no i
 
 import copy
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -116,8 +116,8 @@ def _in_order(experts: nn.Module, weights: FusedWeights, attribute: str, name: s
         arguments = (hidden.repeat(weights.experts, 1),)
         tokens, chosen, _ = every_row(*arguments, weights.experts)
     shadow = _with_tiny_weights(experts, weights, step)
-    vars(shadow) |= {"config": SimpleNamespace(_experts_implementation=name)}
-    vars(shadow).pop(attribute, None)  # a function
+    vars(shadow)["config"] = SimpleNamespace(_experts_implementation=name)
+    vars(shadow).pop(attribute, None)  # an activation that is a function
     (vars(shadow) if recorder.fused else shadow._modules)[attribute] = recorder
     try:
         with torch.no_grad():

@@ -31,17 +31,27 @@ class ExpertsArm(ARM):
             # Only the lowest 32 bits matter, and rows gather their keys: int32 takes half the memory.
             self.keys = torch.stack((start, step)).to(torch.int32).view(2, experts, width)
 
-    def move_rows(self, a: Tensor, rows: ExpertRows, policy: Policy | None) -> Tensor:
-        """Redistributes the next rows of a call of the experts."""
+    def forward(
+        self,
+        a: Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        policy: Policy | None = None,
+        experts: Tensor | None = None,
+        new_call: bool = True,
+    ) -> Tensor:
+        """Redistributes rows, given the position of each row's token, whether it is valid, and its expert.
+
+        Rows that come in several parts count as one call: `new_call` says whether these are the first.
+        """
         policy = self.policy if policy is None else policy
         check_arguments(a, policy, self.scope)
-        new_call = rows.done == 0
-        experts, positions, mask = rows.take(len(a))
         noise = self.noise
-        if self.keys is not None and not isinstance(policy, DETERMINISTIC_POLICIES):
+        if self.keys is not None and isinstance(policy, DETERMINISTIC_POLICIES):
+            noise = Noise.midpoint()  # not used: spares the draws
+        elif self.keys is not None and positions is not None:
             noise = Explicit(Noise().uniforms(a.shape, positions, self.keys.to(a.device)[:, experts]))
-        elif self.keys is not None:
-            noise = Noise.midpoint()
         result = redistribute_with_counts(a, policy, scope=self.scope, noise=noise, positions=positions, mask=mask)
         self._count(a, result, mask, new_call=new_call)
         return result.values
@@ -70,27 +80,29 @@ class RoutedExperts(ArmWrapper):
         else:
             tokens, experts, routed = every_row(hidden, site.experts)
             count = hidden.shape[0] // site.experts
-        positions = call.positions.expand(call.batch, -1).reshape(-1)
+        positions = call.positions.to(tokens.device).expand(call.batch, -1).reshape(-1)
         if positions.shape[0] != count:
             raise ArmletError(
                 f"layer {site.layer}: {type(site.mlp).__name__} got {count} tokens of the decoder's "
                 f"{positions.shape[0]}, so ARM does not know their positions; use experts={SHARED!r}, or detach()"
             )
-        valid = None if call.mask is None else call.mask.reshape(-1)[tokens]
+        valid = None if call.mask is None else call.mask.to(tokens.device).reshape(-1)[tokens]
         mask = valid if routed is None else routed if valid is None else routed & valid
         call.rows = ExpertRows(experts, positions[tokens], mask)
 
     def redistributed(self, a: Tensor) -> Tensor:
         """Applies ARM to the next rows, `[..., width]`."""
         call = self.tracker.current_call()
+        if call is None and self.tracker.should_skip():
+            return a
         if call is None or call.rows is None:
-            if self.tracker.should_skip():
-                return a
             raise ArmletError(
                 f"layer {self.site.layer}: routed experts ran outside the decoder's forward, where ARM does not know "
                 "the positions of their tokens; call the model, or use paused() or detach()"
             )
-        return self.arm.move_rows(a.reshape(-1, a.shape[-1]), call.rows, call.policy).view(a.shape)
+        rows, new_call = a.reshape(-1, a.shape[-1]), call.rows.done == 0
+        experts, positions, mask = call.rows.take(len(rows))
+        return self.arm(rows, positions, mask, policy=call.policy, experts=experts, new_call=new_call).view(a.shape)
 
     def finish(self, experts: nn.Module, _args: tuple[Any, ...], _output: object) -> None:
         """Forward hook of the experts: raises NotFiredError unless each row was treated exactly once."""
