@@ -32,6 +32,7 @@ each_family = pytest.mark.parametrize(
 UNDECORATED = ("llama4", "longcat")  # one implementation, whose name is ignored
 OWN_GATE = ("gpt_oss", "minimax_m3")  # eager uses `_apply_gate`
 TRANSPOSED = ("gpt_oss", "aria")
+REACHED = dict.fromkeys(MIXTURES, "all") | {"minimax_m3": "routed"}  # its dense MLPs have no activation module
 FEW = Outward(band=0.5)
 
 
@@ -204,14 +205,15 @@ def test_the_implementations_agree_as_they_do_without_arm(family, policy):
         pytest.skip("has one implementation")
     model, ids = mixture(family), prompt(9, batch=2)
     untreated = spread(each_way(model, ids, nullcontext))
-    treated = spread(each_way(model, ids, lambda: attach(model, policy, layers="all")))
+    treated = spread(each_way(model, ids, lambda: attach(model, policy, layers="all", experts=REACHED[family])))
     assert treated <= 4 * untreated.clamp(min=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "gpt_oss", "gemma4"])
 def test_the_implementations_agree_in_bfloat16_as_they_do_without_arm(family):
-    model, ids = mixture(family).bfloat16(), prompt(9, batch=2)
+    # One layer: a router after a treated layer may choose other experts for a difference of one rounding.
+    model, ids = mixture(family, num_hidden_layers=1).bfloat16(), prompt(9, batch=2)
     untreated = spread(each_way(model, ids, nullcontext))
     # A policy without jumps: with one, a value at the threshold may move in one implementation alone.
     treated = spread(each_way(model, ids, lambda: attach(model, Inward(knee=0.5), layers="all")))
@@ -227,7 +229,7 @@ def test_a_padded_prompt_gets_the_draws_that_it_gets_alone(family, side):
     ids, mask = padded(side)
     valid = mask[0].bool()
     inputs = {"attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
-    with attach(model, FEW, layers="all") as attachment:
+    with attach(model, FEW, layers="all", experts=REACHED[family]) as attachment:
         alone = model(ids[:1, valid]).logits
         attachment.reset()
         together = model(ids, **inputs).logits[:1, valid]
@@ -245,7 +247,7 @@ def test_a_padded_prompt_gets_the_draws_that_it_gets_alone(family, side):
 @each_implementation
 def test_a_token_gets_the_same_draws_decoded_and_prefilled(family, implementation):
     model, ids = mixture(family, implementation), prompt(5)
-    with attach(model, FEW, layers="all"):
+    with attach(model, FEW, layers="all", experts=REACHED[family]):
         options = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
         generated = model.generate(ids, attention_mask=torch.ones_like(ids), **options)
         whole = model(generated.sequences).logits[:, 4:-1]
@@ -262,7 +264,7 @@ def test_off_is_exact_and_nothing_is_left(family, site):
         pytest.skip("its product cannot be reached")
     model, ids = mixture(family), prompt(LENGTH)
     before, baseline = anatomy(model), model(ids).logits
-    with attach(model, FEW, layers=[0, 1], site=site) as attachment:
+    with attach(model, FEW, layers=[0, 1], site=site, experts=REACHED[family]) as attachment:
         treated = model(ids).logits
         assert list(model.state_dict()) == before[1]
         with attachment.paused():
@@ -507,13 +509,15 @@ def test_unknown_experts_in_a_file_are_refused():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_fresh_compiler")
-@pytest.mark.parametrize("family", ["mixtral", "gpt_oss", "lfm2_moe", "llama4", "gemma4"])
-@pytest.mark.parametrize("implementation", ["batched_mm", "grouped_mm"])
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")  # Llama 4's rotation
+@pytest.mark.parametrize(
+    ("family", "implementation"), [("mixtral", "grouped_mm"), ("gpt_oss", "batched_mm"), ("llama4", "")]
+)
 def test_a_compiled_mixture_is_treated_without_a_break_in_its_graph(family, implementation):
-    model, ids = mixture(family, implementation), prompt(9, batch=2)
-    compiled = torch.compile(model, fullgraph=family != "lfm2_moe")  # its convolution breaks the graph by itself
+    model, ids = mixture(family, implementation, num_hidden_layers=1), prompt(9, batch=2)
+    compiled = torch.compile(model, fullgraph=True)
     baseline = compiled(ids).logits
-    with attach(model, Transport(), layers=[0, 1]) as attachment:
+    with attach(model, Transport()) as attachment:
         treated = model(ids).logits
         report = attachment.report()
         attachment.reset()

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from armlet.attachment.call_tracker import CallTracker, Undo
 from armlet.attachment.expert_reach import APPLY_GATE
@@ -45,6 +46,7 @@ def _put_in_experts(site: ExpertsSite, arm: ExpertsArm, tracker: CallTracker, un
         wrapper = RedistributedActivation(site, arm, tracker)
         undo.append(partial(setattr, experts, site.attribute, wrapper.activation))
         setattr(experts, site.attribute, wrapper)
-        undo.append(partial(delattr, experts, site.attribute))  # no function can take a module's place
+        if not isinstance(wrapper.activation, nn.Module):  # a function, which cannot take a module's place
+            undo.append(partial(delattr, experts, site.attribute))
     undo.append(experts.register_forward_pre_hook(wrapper.route, with_kwargs=True).remove)
     undo.append(experts.register_forward_hook(wrapper.finish).remove)
