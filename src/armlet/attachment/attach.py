@@ -216,7 +216,8 @@ class Attachment:
         self.detach()
 
     def __repr__(self) -> str:
-        location = f"layers={list(self.layers)}, site={self.site!r}"
+        experts = "" if self.experts == ALL_EXPERTS else f", experts={self.experts!r}"
+        location = f"layers={list(self.layers)}, site={self.site!r}{experts}"
         return f"Attachment({self.policy}, {location}, scope={self.scope!r}, noise={self.noise}, {self.state})"
 
 
