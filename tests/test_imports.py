@@ -49,7 +49,7 @@ def allowed(room, module):
     if other == room or module.startswith("redistribution.errors."):
         return True
     if room in SERVICES:
-        return room == "runs" and module.startswith("presentation.files.")
+        return room == "runs" and module.startswith(("presentation.files.", "presentation.terminal."))
     floor = {name: at for at, names in enumerate(FLOORS) for name in names}
     if other in SERVICES:
         return floor[room] > 0

@@ -7,9 +7,10 @@ Each question has a room, which is imported when it is first used: `armlet.inspe
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from armlet.attachment.attach import Attachment, attach
+from armlet.attachment.attach import attach
 from armlet.attachment.attached import attached, detach
 from armlet.attachment.config import load_config
+from armlet.attachment.handle import Attachment
 from armlet.attachment.module import ARM
 from armlet.layer.decoder import Layer1
 from armlet.redistribution import Inward, Noise, Outward, Transport, presets, redistribute

@@ -9,12 +9,11 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
-from typer.models import OptionInfo
 
 from armlet.commands.bench import bench
 from armlet.commands.confirm import confirm
@@ -100,9 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits with 0, with 2 after bad input, or with 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # stderr is for the command's own messages
+    group = typer.main.get_group(application())
     try:
         _check_text(arguments)
-        code = application()(arguments or ["--help"], prog_name="armlet", standalone_mode=False)
+        code = group(arguments or ["--help"], prog_name="armlet", standalone_mode=False)
         # Typer returns this code after a Ctrl-C that no command caught; a command with partial results exits itself.
         if code == INTERRUPTED:
             note("interrupted: there is no result")
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TyperException as error:
         _fail(error.format_message())
     except (ArmletError, OSError) as error:
-        _fail(_with_option(str(error), arguments))
+        _fail(_with_option(str(error), group.commands.get(arguments[0])))
 
 
 def application() -> typer.Typer:
@@ -135,16 +135,12 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Show the v
         raise typer.Exit
 
 
-def _with_option(message: str, arguments: Sequence[str]) -> str:
-    """An error that begins with the name of an argument, with the option of that name in its place."""
+def _with_option(message: str, command: Any) -> str:
+    """An error that begins with the name of an argument, with the command's option for it in its place."""
     name, *rest = message.partition(":")
-    commands = (words[arguments[0]].command for words in QUESTIONS.values() if arguments[0] in words)
-    is_option = any(
-        isinstance(metadata, OptionInfo)
-        for command in commands
-        for metadata in get_args(flattened(command).__annotations__.get(name))
-    )
-    return "".join([f"--{name.replace('_', '-')}" if is_option else name, *rest])
+    parameters = command.params if command else ()
+    options = {parameter.name: parameter.opts[0] for parameter in parameters if parameter.param_type_name == "option"}
+    return "".join([options.get(name, name), *rest])
 
 
 def _fail(message: str) -> None:

@@ -1,8 +1,8 @@
 """The errors that armlet raises on purpose; catching `ArmletError` catches all of them."""
 
-from armlet.attachment.attach import AlreadyAttachedError, DetachedError
 from armlet.attachment.call_tracker import NotFiredError
 from armlet.attachment.config import ConfigError
+from armlet.attachment.handle import AlreadyAttachedError, DetachedError
 from armlet.attachment.module import ReadOnlyError
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.folder import CheckpointError, MissingFileError

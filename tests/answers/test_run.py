@@ -7,8 +7,8 @@ import torch
 
 from armlet import Inward, Noise, Outward, attach, load_config
 from armlet.answers import generate
-from armlet.attachment.attach import AlreadyAttachedError
 from armlet.attachment.config import ConfigError
+from armlet.errors import AlreadyAttachedError
 from armlet.prompts.generation import TokenStream
 from armlet.redistribution.errors import ArgumentError
 from command_line import result
@@ -40,6 +40,15 @@ def test_a_path_gives_what_the_command_prints_and_a_loaded_model_the_same_answer
     assert json.loads(json.dumps(generated(loaded, seed=3).to_dict())) == printed | {"model": "LlamaForCausalLM"}
 
 
+@pytest.mark.slow
+def test_a_dtype_is_named_or_torchs_own(tmp_path):
+    folder = save(tmp_path / "tiny")
+    named, own = (generate(folder, PROMPT, **TREATMENT, dtype=dtype) for dtype in ("float64", torch.float64))
+    assert named.to_dict() == own.to_dict()
+    with pytest.raises(ArgumentError, match=r"dtype: expected auto, .*, found 'int32'"):
+        generate(folder, PROMPT, **TREATMENT, dtype=torch.int32)
+
+
 def test_text_and_objects_are_the_same_arguments(loaded):
     objects = {"policy": Outward(band=0.5), "layers": [0, 2], "noise": Noise(0)}
     assert generated(loaded, **objects).to_dict() == generated(loaded).to_dict()
@@ -52,9 +61,18 @@ def test_an_armlet_json_gives_the_arguments_and_samples_the_answer_again(tmp_pat
     paths = answers.save(tmp_path)
     assert [path.name for path in paths] == ["generate.png", "generate.svg", "armlet.json", "generate.json"]
     assert json.loads((tmp_path / "generate.json").read_text()) == json.loads(json.dumps(answers.to_dict()))
+    assert answers.save(tmp_path) == paths
     arguments = load_config(tmp_path)
     assert arguments["policy"] == Inward(knee=0.5)
     assert generate(loaded[0], PROMPT, loaded[1], **warm, **arguments).to_dict() == answers.to_dict()
+
+
+def test_another_armlet_json_is_not_replaced_and_nothing_is_written(tmp_path, loaded):
+    (tmp_path / "armlet.json").write_text('{"policy": "inward"}')
+    with pytest.raises(ArgumentError, match=r"armlet.json: exists and is not this result's setting; move it, or use"):
+        generated(loaded).save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["armlet.json"]
+    assert load_config(tmp_path)["policy"] == Inward()
 
 
 def test_a_seed_next_to_a_noise_is_that_of_sampling(loaded):

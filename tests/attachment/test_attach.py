@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from armlet import Inward, Noise, Outward, Transport, attach, load_config
-from armlet.attachment.attach import AlreadyAttachedError, DetachedError
+from armlet.attachment.handle import AlreadyAttachedError, DetachedError
 from armlet.evaluation.conditions.placebos import placebo
 from armlet.redistribution.errors import ArgumentError
 from attached import (
@@ -254,7 +254,9 @@ def test_a_pause_does_not_override_what_was_attached_meanwhile():
 
 @pytest.mark.parametrize("model", ["models/smollm2", None, tiny])
 def test_what_is_no_model_is_refused(model):
-    with pytest.raises(ArgumentError, match="model: expected a model"):
+    with pytest.raises(
+        ArgumentError, match=r"^model: expected a model, found .*; load it first, with from_pretrained\(\)$"
+    ):
         attach(model, Outward())
 
 

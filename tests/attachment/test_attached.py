@@ -11,9 +11,9 @@ from torch import nn
 
 import armlet
 from armlet import Inward, Outward, attach
-from armlet.attachment.attach import AlreadyAttachedError
 from armlet.attachment.attached import refuse_attached
 from armlet.attachment.call_tracker import NotFiredError
+from armlet.attachment.handle import AlreadyAttachedError
 from armlet.redistribution.errors import ArgumentError
 from attached import anatomy, each_site
 from families import prompt, tiny

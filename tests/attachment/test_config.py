@@ -111,6 +111,17 @@ def test_what_a_config_cannot_contain_is_refused_with_its_path(tmp_path, content
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("wrong", [None, 3, [1], ""])
+def test_what_is_no_path_is_refused(wrong):
+    with pytest.raises(ArgumentError, match="path: expected a folder or a file, found"):
+        load_config(wrong)
+    with (
+        attach(tiny(), Outward()) as attachment,
+        pytest.raises(ArgumentError, match="path: expected a folder or a file"),
+    ):
+        attachment.save(wrong)
+
+
 def test_a_missing_config_is_refused_with_its_path(tmp_path):
     for place in (tmp_path, tmp_path / "nowhere", tmp_path / "armlet.json"):
         with pytest.raises(ConfigError, match="cannot be read"):

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 from armlet import Inward, Noise, Outward, Transport, attach, load_config, redistribute
 from armlet.attachment import mixtures
-from armlet.attachment.attach import AlreadyAttachedError
 from armlet.attachment.attached import detach
 from armlet.attachment.call_tracker import NotFiredError
 from armlet.attachment.config import ConfigError, parse_config
 from armlet.attachment.expert_rows import ROW_ORDERS
 from armlet.attachment.sites import UnsupportedModelError, mixture_block
+from armlet.errors import AlreadyAttachedError
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from attached import anatomy, each_policy, padded
 from families import MIXTURES, prompt, tiny

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from armlet import ARM, Inward, Noise, Outward, Transport, attach, load_config
-from armlet.attachment.attach import DetachedError
+from armlet.attachment.handle import DetachedError
 from armlet.attachment.module import ReadOnlyError
 from armlet.evaluation.conditions.placebos import placebo
 from armlet.redistribution.errors import ArgumentError

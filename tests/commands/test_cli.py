@@ -830,3 +830,9 @@ def test_stdout_holds_the_json_alone_however_much_transformers_has_to_say(chatty
     assert found.returncode == 0
     assert "[transformers]" in found.stderr
     assert len(json.loads(found.stdout)["baseline"]["tokens"]) == 12
+
+
+def test_an_error_about_an_argument_names_its_option_as_it_is_typed():
+    code, out, err = run("evaluate", "abacus", "--items", 4, "--allow-code-execution")
+    assert (code, out) == (2, "")
+    assert err == "armlet: --allow-code-execution: none of these tasks runs programs; leave it out\n"

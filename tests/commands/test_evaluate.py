@@ -268,7 +268,7 @@ def test_a_server_is_asked_without_arm_and_a_treated_one_with_it():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--policy", "outward"), "a server without ARM cannot run outward"),
+        (("--policy", "outward"), "armlet: --treated-endpoint: a server without ARM cannot run outward"),
         (("--treated-endpoint", "http://127.0.0.1:9"), "state with --policy or --config what is attached"),
         (("--dtype", "float32"), "--dtype and --device are the server's own"),
     ],

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from armlet import Outward, attach
-from armlet.attachment.attach import AlreadyAttachedError
 from armlet.cost import Cost, bench, timing
 from armlet.cost.findings import FunctionRow, ModelTimes, WorkRow
 from armlet.cost.tables import cost_tables
 from armlet.cost.timing import Spread
+from armlet.errors import AlreadyAttachedError
 from armlet.redistribution.errors import ArgumentError
 from axis_labels import unlabelled
 from families import tiny
@@ -104,7 +104,7 @@ def test_a_model_with_arm_is_refused(model):
         ({"only": "model", "widths": 8}, "widths: has no effect with only='model'"),
         ({"only": "model", "turns": 3}, "turns: has no effect with only='model'"),
         ({"model": ""}, "model: expected a folder"),
-        ({"only": "half"}, "only: expected function or model"),
+        ({"only": "half"}, "only: expected one of function, model, found 'half'"),
         ({"only": "function", "model": "a/model"}, "model: has no effect with only='function'"),
         ({"device": "nonsense"}, "cannot be used here"),
         ({"model": 3}, "model: expected a folder"),
@@ -117,9 +117,17 @@ def test_what_cannot_be_timed_is_refused_before_anything_slow(monkeypatch, argum
         bench(**arguments)
 
 
-@pytest.mark.parametrize("how", [{"dtype": "bfloat16"}, {"device": "cpu"}], ids=str)
-def test_a_loaded_model_has_its_dtype_and_device(model, how):
-    with pytest.raises(ArgumentError, match="it is loaded"):
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"dtype": "bfloat16"}, "dtype: the model is loaded and keeps its own, float32; leave it out"),
+        ({"dtype": "float32"}, "dtype: the model is loaded and keeps its own, float32; leave it out"),
+        ({"device": "cpu"}, "model: it is loaded, so it has its dtype and device"),
+    ],
+    ids=str,
+)
+def test_a_loaded_model_has_its_dtype_and_device(model, how, message):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
         bench(model, **how)
 
 
@@ -176,7 +184,9 @@ def test_a_figure_json_and_a_notebook_show_what_was_timed(parts):
     assert ("1.100 [1.000, 1.200]" in html) == (parts != "function")
 
 
-@pytest.mark.parametrize(("ratio", "cell"), [(2.5, "2.5 × faster"), (0.8, "1.25 × slower"), (1.001, "as fast")])
+@pytest.mark.parametrize(
+    ("ratio", "cell"), [(2.5, "2.5 × faster"), (0.8, "1.25 × slower"), (1.001, "as fast"), (1234, "1,230 × faster")]
+)
 def test_a_table_never_calls_a_slower_function_faster(ratio, cell):
     """`ratio`: the other operation's time divided by ARM's."""
     spread, inverse = Spread(ratio, (ratio, ratio)), Spread(1 / ratio, (1 / ratio, 1 / ratio))

@@ -8,11 +8,12 @@ import torch
 
 import armlet
 from armlet import Inward, Noise, Outward
-from armlet.attachment.attach import AlreadyAttachedError
 from armlet.checkpoints import given
 from armlet.checkpoints.folder import ABACUS, abacus
+from armlet.checkpoints.given import load_or_use
 from armlet.checkpoints.identity import loaded_fingerprint
 from armlet.checkpoints.pretrained import load
+from armlet.errors import AlreadyAttachedError
 from armlet.evaluation import Findings, Study, Treatment, confirm, evaluate, tune
 from armlet.evaluation.conditions.conditions import make_treatments
 from armlet.redistribution.errors import ArgumentError
@@ -97,13 +98,16 @@ def test_items_of_ones_own_are_evaluated_and_shown():
     assert {path.name for path in findings.save("report")} == {"report.json", "report.md", "report.html"}
 
 
-def test_the_same_call_answers_nothing_twice():
+def test_the_same_call_answers_nothing_twice_and_says_so(capsys):
     def engine(_conditions, _tasks):
         engines.append(Fake())
         return engines[-1]
 
     engines = []
-    first, second = (evaluate(engine=engine, task=ROWS, placebos=False) for _ in range(2))
+    first = evaluate(engine=engine, task=ROWS, placebos=False)
+    assert "earlier run" not in capsys.readouterr().err
+    second = evaluate(engine=engine, task=ROWS, placebos=False)
+    assert f"all 20 answers are from an earlier run in {first.folder};" in capsys.readouterr().err
     assert first.to_dict() == second.to_dict()
     assert first.folder == second.folder
     assert [fake.calls for fake in engines] == [2, 0]
@@ -170,7 +174,7 @@ def test_a_run_is_not_resumed_with_a_loaded_model_that_changed():
     assert evaluate(model, tokenizer, **arguments).folder == first.folder
     model.model.layers[0].mlp.act_fn = torch.nn.ReLU()
     assert evaluate(model, tokenizer, **arguments).folder != first.folder
-    with pytest.raises(RunError, match=r"contains another run \(engine.sha256 was"):
+    with pytest.raises(RunError, match=r"contains another run \(the model, its weights"):
         evaluate(model, tokenizer, **arguments, run=first.folder)
 
 
@@ -222,6 +226,7 @@ def test_a_model_with_arm_attached_has_no_baseline(loaded):
         ({"task": "absent.jsonl"}, "^data: absent.jsonl cannot be read"),
         ({"dtype": "float64"}, "^dtype: has no effect, because another engine runs the model"),
         ({"top_p": 0.5, "placebos": False}, "^top_p: all answers are greedy; add a temperature, such as 0.7, or leave"),
+        ({"best_of": 1}, "^best_of: a vote needs at least 2 answers, found 1; 0 for none$"),
         ({"combine": True}, "^combine: needs two of a policy, a filler and best_of; leave it out$"),
         ({"allow_code": True}, "^allow_code: none of these tasks runs programs; leave it out$"),
         ({"count": 3}, "^count: applies to a filler, and there is none; leave it out$"),
@@ -269,6 +274,22 @@ def test_a_loaded_model_comes_with_its_tokenizer_and_its_own_dtype(tmp_path, wro
     model, tokenizer = load(str(save(tmp_path / "tiny", template=TEMPLATE)))
     with pytest.raises(ArgumentError, match=r"tokenizer: expected the model's|model: it is loaded"):
         evaluate(model, **({"tokenizer": tokenizer} | wrong), task=ROWS, max_new_tokens=2)
+
+
+@pytest.mark.slow
+def test_a_tokenizer_of_another_model_is_refused_in_one_line(tmp_path, loaded):
+    tiny = save(tmp_path / "tiny", template=TEMPLATE)
+    for model in (tiny, load(str(tiny))[0]):
+        with pytest.raises(ArgumentError, match=r"^tokenizer: it has \d+ tokens, .* only 64, so it is") as caught:
+            evaluate(model, loaded[1], task=ROWS)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_tokenizer_may_have_added_tokens_that_the_model_lacks(tmp_path):
+    model, tokenizer = load(str(save(tmp_path / "tiny", template=TEMPLATE)))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    assert load_or_use(model, tokenizer).tokenizer is tokenizer
 
 
 def test_the_signature_names_every_option():

@@ -567,7 +567,7 @@ def test_tensors_that_are_missing_unknown_or_of_another_shape_are_named():
 
 def test_inputs_of_another_dtype_or_kind_are_refused():
     layer = Layer1.from_model(tiny())
-    with pytest.raises(ArgumentError, match=r"in torch.float32, found shape \[1, 4, 32\] in torch.bfloat16"):
+    with pytest.raises(ArgumentError, match=r"in torch.float32, found Tensor torch.bfloat16 \[1, 4, 32\]"):
         layer(layer.embed(prompt(4)).bfloat16())
     for wrong in ({"input_ids": prompt(4)}, torch.ones(1, 4)):
         with pytest.raises(ArgumentError, match="expected a tensor of token ids"):
@@ -584,12 +584,59 @@ def test_inputs_of_another_shape_are_refused():
     layer = Layer1.from_model(tiny())
     x, cache = layer.embed(prompt(4, batch=2)), KVCache()
     layer(x, cache=cache)
-    with pytest.raises(ArgumentError, match=r"expected x \[batch, seq, 32\] in torch.float32, found shape \[4, 32\]"):
+    with pytest.raises(
+        ArgumentError, match=r"expected x \[batch, seq, 32\] in torch.float32, found Tensor .* \[4, 32\]"
+    ):
         layer(x[0])
-    with pytest.raises(ArgumentError, match=r"found shape \[32\]"):
+    with pytest.raises(ArgumentError, match=r"found Tensor torch.float32 \[32\]"):
         layer(x[0, 0])
-    with pytest.raises(ArgumentError, match=r"expected mask \[2, 8\], for all tokens, found shape \[2, 4\]"):
+    with pytest.raises(
+        ArgumentError, match=r"expected mask of all tokens \[2, 8\], found Tensor torch.float32 \[2, 4\]"
+    ):
         layer(x, mask=torch.ones(2, 4), cache=cache)
+
+
+def test_a_layer_from_what_it_is_not_made_of_names_the_right_way():
+    for wrong in ("models/a-folder", None, [1]):
+        with pytest.raises(ArgumentError, match=r"expected a loaded model, found .*; use Layer1.from_checkpoint for"):
+            Layer1.from_model(wrong)
+    with pytest.raises(ArgumentError, match="expected a Hugging Face model's configuration, found None"):
+        Layer1.from_model(torch.nn.Linear(1, 1))
+    for wrong in (tiny(), 3, None):
+        with pytest.raises(ArgumentError, match=r"expected a folder or hub id, found .*; use Layer1.from_model for"):
+            Layer1.from_checkpoint(wrong)
+    with pytest.raises(ArgumentError, match=r"use Layer1.from_checkpoint\(a folder or hub id\) or Layer1.from_model"):
+        Layer1("models/a-folder")
+    with pytest.raises(ArgumentError, match="expected tensors by their names, found 3"):
+        Layer1.from_tensors(tiny().config, 3)
+    theirs = tiny().model.layers[0].state_dict()
+    with pytest.raises(ArgumentError, match=r"expected an embedding .* found 3"):
+        Layer1.from_tensors(tiny().config, theirs, embedding=3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"x": [1.0]}, r"expected x \[batch, seq, 32\] in torch.float32, found \[1.0\]"),
+        ({"positions": 3}, r"expected positions \[2, 4\] or \[1, 4\], found 3"),
+        ({"positions": torch.arange(4)}, r"expected positions \[2, 4\] or \[1, 4\], found Tensor torch.int64 \[4\]"),
+        ({"mask": [1]}, r"expected mask of all tokens \[2, 4\], found \[1\]"),
+        ({"cache": ()}, r"expected cache to be an armlet.layer.KVCache, found \(\)"),
+    ],
+)
+def test_inputs_of_another_kind_are_refused(wrong, message):
+    layer = Layer1.from_model(tiny())
+    with pytest.raises(ArgumentError, match=message):
+        layer(**({"x": layer.embed(prompt(4, batch=2))} | wrong))
+
+
+def test_ids_outside_the_vocabulary_are_refused():
+    layer = Layer1.from_model(tiny())
+    for unknown in (-1, 64):
+        with pytest.raises(ArgumentError, match=f"input_ids: the vocabulary has ids 0 to 63, found {unknown}$"):
+            layer.embed(torch.tensor([[3, unknown]]))
+    with pytest.raises(ArgumentError, match="expected a tensor of token ids"):
+        layer.embed(torch.tensor([[True]]))
 
 
 def test_a_layer_without_an_embedding_says_so():

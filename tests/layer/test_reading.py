@@ -65,6 +65,9 @@ def test_a_hubs_whole_model_is_brought_into_its_cache_and_a_few_layers_are_read_
     ("compute", "error", "message"),
     [
         ({"device": "nowhere"}, ArgumentError, "device 'nowhere' cannot be used here"),
+        ({"device": [1]}, ArgumentError, r"device \[1\] cannot be used here"),
+        ({"dtype": torch.int8}, ArgumentError, "dtype: expected auto, .*, found 'int8'"),
+        ({"dtype": 32}, ArgumentError, "dtype: expected auto, .*, found 32"),
         (
             {"dtype": "int8"},
             ArgumentError,
@@ -75,6 +78,11 @@ def test_a_hubs_whole_model_is_brought_into_its_cache_and_a_few_layers_are_read_
 def test_what_cannot_be_used_is_refused(folder, compute, error, message):
     with pytest.raises(error, match=message):
         open_model(str(folder), **compute)
+
+
+def test_a_dtype_is_named_or_torchs_own(folder):
+    named, own = (open_model(str(folder), dtype=dtype, last=0).dtype for dtype in ("bfloat16", torch.bfloat16))
+    assert named == own == torch.bfloat16
 
 
 def test_a_family_that_layer1_does_not_cover_is_refused_before_anything_is_read(tmp_path):

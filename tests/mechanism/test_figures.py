@@ -1,5 +1,6 @@
 """The figures of `explain` show the numbers that they are given, all of them."""
 
+from dataclasses import replace
 from math import isnan
 
 import numpy as np
@@ -153,3 +154,11 @@ def test_figures_label_every_axis_and_have_the_same_pixels_every_time(figure):
 def test_fillers_have_colours_of_their_own():
     figure = draw_counts(EXPLANATION.quantities, layer=0)
     assert len({to_hex(line.get_color()) for line in figure.axes[0].lines}) == 3
+
+
+def test_several_fillers_and_policies_have_colours_of_their_own_among_the_classes():
+    treatments = ["5 × 'w7'", "5 × 'w8'", "5 × random sentence", "Outward, band 0.13", "Outward, band 0.5"]
+    rows = [row for row in EXPLANATION.classes if row.layer == 0 and row.treatment == NO_TREATMENT]
+    shares = rows + [replace(row, treatment=treatment) for row in rows for treatment in treatments]
+    (axes,) = draw_classes(shares, treatments, layer=0).axes
+    assert len({to_hex(bars[0].get_facecolor()) for bars in axes.containers}) == 6

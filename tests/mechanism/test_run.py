@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from armlet import Inward
 from armlet.checkpoints.pretrained import load
@@ -71,6 +72,12 @@ def test_arguments_may_be_one_thing_several_or_text(folder):
     same = explain(str(folder), layers=(1,), **ASKED | several, policy=["inward:knee=0.9"])
     assert as_json(single.to_dict()) == as_json(same.to_dict())
     assert single.layers == [1]
+
+
+@pytest.mark.slow
+def test_a_dtype_of_torch_is_stored_by_its_name(folder):
+    for dtype in (torch.float64, "float64"):
+        assert as_json(explain(folder, layers=0, dtype=dtype, **ASKED).to_dict())["dtype"] == "float64"
 
 
 @pytest.mark.slow

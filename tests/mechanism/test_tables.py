@@ -10,6 +10,7 @@ from rich.console import Console
 from armlet.mechanism.measure import CLAIMS, QUANTITIES
 from armlet.mechanism.records import NO_TREATMENT
 from armlet.mechanism.tables import classes_table, quantities_table
+from armlet.presentation.numbers import short_number
 from armlet.prompts.fillers import RANDOM_SENTENCE
 from armlet.redistribution.errors import ArgumentError
 from explanations import explained, explanation_of, setup_of
@@ -20,26 +21,29 @@ EXPLANATION = explanation_of(FINDINGS, SETUP)
 CHANGES = [change for change in EXPLANATION.quantities if change.layer == 0]
 
 
-def shown(*tables):
-    console = Console(file=StringIO(), width=80)
+def shown(*tables, width=80):
+    console = Console(file=StringIO(), width=width)
     console.print(*tables)
     return console.file.getvalue()
 
 
 def shown_quantities(changes, setup=SETUP):
-    text = shown(quantities_table(setup, changes, "w7", "title"))
+    text = shown(quantities_table(setup, changes, "w7", "title"), width=110)
     return {line.split()[0]: line.rstrip() for line in text.splitlines() if line.split()[0] in QUANTITIES}
 
 
-def test_every_quantity_has_a_line_with_both_intervals_and_the_papers_claim():
+def test_every_quantity_has_a_line_with_both_estimates_their_intervals_and_the_papers_claim():
     records = {(change.filler, change.quantity): change for change in CHANGES if change.count == 5}
     lines = shown_quantities(CHANGES)
     assert list(lines) == list(QUANTITIES)
     for name, line in lines.items():
         for kind in ("w7", RANDOM_SENTENCE):
-            low, high = records[kind, name].low, records[kind, name].high
-            sign = "" if math.isnan(records[kind, name].without) else "+"
-            assert f"{low:{sign}.3g} to {high:{sign}.3g}" in line or f"{low:{sign}.2g} to" in line
+            record = records[kind, name]
+            defined = not math.isnan(record.without)
+            value = record.change if defined else record.filled
+            assert record.low <= value <= record.high
+            estimate, low, high = (short_number(n, signed=defined) for n in (value, record.low, record.high))
+            assert f"{estimate} [{low}, {high}]" in line
         assert ("rises" in line, "falls" in line) == (CLAIMS.get(name) == 1, CLAIMS.get(name) == -1)
 
 
@@ -49,22 +53,26 @@ def test_every_quantity_has_a_line_with_both_intervals_and_the_papers_claim():
         (0.1, 0.2, "l1", "rises: yes"),
         (-0.2, -0.1, "l1", "rises: no"),
         (-0.1, 0.1, "l1", "rises: ?"),
-        (math.nan, math.nan, "l1", "- rises: ?"),
+        (math.nan, math.nan, "l1", "rises: ?"),
         (0.1, 0.2, "near_zero", "falls: no"),
         (-0.2, -0.1, "near_zero", "falls: yes"),
     ],
 )
 def test_a_claim_is_confirmed_or_not_by_the_whole_interval(low, high, name, verdict):
     changes = [replace(c, low=low, high=high) if c.quantity == name else c for c in CHANGES]
-    assert " ".join(shown_quantities(changes)[name].split()).endswith(verdict)
+    assert f" {verdict} " in shown_quantities(changes)[name]
 
 
 def test_nothing_is_judged_by_a_single_prompt():
     setup = setup_of(questions=["w20 w21 w22"])
     explanation = explanation_of(explained(wanted=(0,), setup=setup), setup)
     lines = shown_quantities(explanation.quantities, setup)
-    assert all(lines[name].split()[-4:-2] == ["-", "-"] for name in CLAIMS)
-    assert all(line.endswith("?") for name, line in lines.items() if name in CLAIMS)
+    assert not any("[" in line for line in lines.values())
+    changes = {(c.filler, c.quantity): c.change for c in explanation.quantities if c.count == 5}
+    for name in CLAIMS:
+        numbers = [short_number(changes[kind, name], signed=True) for kind in ("w7", RANDOM_SENTENCE)]
+        assert [lines[name].split()[2], lines[name].split()[-1]] == numbers
+        assert lines[name].split()[4] == "?"
     text = " ".join(shown(*explanation.tables()).split())
     assert "1 prompt: no intervals, which need 2" in text
     assert "fewer than 2 have none" in text
@@ -77,11 +85,21 @@ def test_classes_are_compared_with_other_words_and_the_papers_claim_is_about_lay
         for share in EXPLANATION.classes
         if share.layer == layer
     ]
-    heading, _, line = shown(classes_table(SETUP, shares, "title")).splitlines()[1:4]
+    shares = [replace(share, against="other", change=0.0015) for share in shares]
+    shares += [replace(share, name="other") for share in shares]
+    _, heading, _, line = shown(classes_table(SETUP, shares, "title")).splitlines()[1:5]
     assert heading.split()[-len(headings) :] == headings
     assert line.split()[:2] == ["digits", "9"]
     assert ("higher: yes" in line) == (layer == 0)
-    assert "+0.001 to +0.002" in line
+    assert "+0.0015 [+0.001, +0.002]" in line
+
+
+def test_classes_without_other_words_are_compared_with_nothing():
+    shares = [replace(share, name="digits") for share in EXPLANATION.classes if share.layer == 0]
+    text = shown(classes_table(SETUP, shares, "title"))
+    assert "no other words to compare with" in text
+    for comparison in ("against", "paper", "higher", "?"):
+        assert comparison not in text
 
 
 def test_a_class_of_one_token_is_shown_with_its_one_prompt_and_is_not_judged(monkeypatch):
@@ -90,9 +108,10 @@ def test_a_class_of_one_token_is_shown_with_its_one_prompt_and_is_not_judged(mon
     )
     setup = setup_of()
     shares = explanation_of(explained(wanted=(0,), setup=setup), setup).classes
-    digits, other = shown(classes_table(setup, shares, "title")).splitlines()[3:5]
-    assert [*digits.split()[:3], *digits.split()[4:]] == ["digits", "1", "1", "-", "higher:", "?"]
-    assert other.split()[:3] == ["other", "8", "3"]
+    digits, other = shown(classes_table(setup, shares, "title")).splitlines()[4:6]
+    change = next(short_number(share.change, signed=True) for share in shares if share.name == "digits")
+    assert [*digits.split()[:3], *digits.split()[4:]] == ["digits", "1", "1", change, "higher:", "?"]
+    assert [*other.split()[:3], other.split()[-1]] == ["other", "8", "3", "reference"]
 
 
 def test_a_long_filler_cuts_no_word_of_the_table():
@@ -102,7 +121,8 @@ def test_a_long_filler_cuts_no_word_of_the_table():
     text = shown(quantities_table(setup, changes, kind, "title"))
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
-    assert list(QUANTITIES) == [line.split()[0] for line in text.splitlines() if line.split()[0] in QUANTITIES]
+    names = [line.split()[0] for line in text.splitlines() if line and line.split()[0] in QUANTITIES]
+    assert names == [*QUANTITIES] * 2  # the control continues below
 
 
 def titles(explanation):

@@ -9,10 +9,10 @@ import torch
 
 import armlet.precision.measure
 from armlet import Inward, attach
-from armlet.attachment.attach import AlreadyAttachedError
 from armlet.attachment.config import ARMLET_FILE
 from armlet.checkpoints.folder import abacus
 from armlet.checkpoints.pretrained import load
+from armlet.errors import AlreadyAttachedError
 from armlet.precision import Precision, quantize
 from armlet.precision.measure import Contraction
 from armlet.redistribution.errors import ArgumentError
@@ -183,7 +183,7 @@ def test_ctrl_c_returns_the_finished_schemes_or_raises_if_there_are_none(loaded,
 def test_a_changed_weight_is_another_run(loaded):
     quantize(*loaded, text=TEXT, run="run", **SMALL)
     loaded[0].lm_head.weight.data[0, 0] += 1
-    with pytest.raises(RunError, match=r"contains another run \(engine.sha256 was"):
+    with pytest.raises(RunError, match=r"contains another run \(the model, its weights"):
         quantize(*loaded, text=TEXT, run="run", **SMALL)
 
 

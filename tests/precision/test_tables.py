@@ -57,3 +57,19 @@ def test_a_figure_of_rounding_that_changes_nothing_labels_its_axes_and_is_drawn_
     figure = draw_precision(rows, layers)
     figure.draw_without_rendering()
     assert unlabelled(figure) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rise", [1.5e-4, 0.5])
+def test_the_ticks_of_rises_are_round_numbers_also_where_all_rises_are_small(rise):
+    row = MethodRow(None, ROUNDED, "", 5.0, PerplexityRatio(1.0, 1.0, 1.0), None, TrialOutcome([1.6], {}))
+    layers = [
+        LayerRow(at, dict.fromkeys(REFERENCES, damage), False, None, None, None, False)
+        for at, damage in enumerate((1.0, 1 + rise))
+    ]
+    figure = draw_precision([row], layers)
+    figure.draw_without_rendering()
+    axes = next(axes for axes in figure.subfigs[1].axes if axes.get_ylabel() == "rise of perplexity")
+    ticks = [tick.get_loc() for tick in axes.yaxis.get_major_ticks() if 0 < tick.get_loc() <= axes.get_ylim()[1]]
+    assert ticks
+    assert ticks == pytest.approx([float(f"{tick:.1e}") for tick in ticks])

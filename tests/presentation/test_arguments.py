@@ -11,6 +11,7 @@ from armlet.presentation.arguments import (
     LARGEST_SEED,
     given_path,
     number_in,
+    output_folder,
     plain_value,
     refuse_changed,
     text_list,
@@ -80,3 +81,13 @@ def test_the_first_argument_that_is_not_at_its_default_is_refused():
     refuse_changed("has no effect", items=(None, None), count=((1,), (1,)))
     with pytest.raises(ArgumentError, match=r"^count: has no effect; leave it out$"):
         refuse_changed("has no effect", items=(None, None), count=((2,), (1,)), seed=(1, 0))
+
+
+def test_a_folder_for_results_need_not_exist_and_is_no_file(tmp_path):
+    assert output_folder("--out", str(tmp_path / "new" / "folder")) == tmp_path / "new" / "folder"
+    assert output_folder("--out", tmp_path) == tmp_path
+    assert not (tmp_path / "new").exists()
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ArgumentError, match=r"^--out: .*file/new cannot be written: .*file is a file$"):
+        output_folder("--out", file / "new")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armlet.presentation.numbers import NUMBER_WIDTH, short_number
+from armlet.presentation.numbers import NUMBER_WIDTH, short_number, three_digits
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,11 @@ def test_a_number_fits_its_column_and_is_the_value_to_two_digits(value, signed):
     assert len(text) <= NUMBER_WIDTH
     assert float(text) == pytest.approx(value, rel=0.051)
     assert text.startswith(("+", "-")) or not (signed and value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(22213.7, "22,200"), (8.1349, "8.13"), (0.0091466, "0.00915"), (6.0, "6"), (999.9, "1,000"), (2.5e7, "2.5e+07")],
+)
+def test_three_digits_have_an_exponent_only_from_a_million(value, text):
+    assert three_digits(value) == text

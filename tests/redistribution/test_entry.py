@@ -1,5 +1,6 @@
 """What holds for every policy: scopes, masks, dtypes, purity, refusals."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -187,12 +188,12 @@ def test_integers_serve_as_mask_and_a_sequence_of_positions_serves_all():
     [
         ({"a": torch.ones(2, 3, 4, dtype=torch.int64)}, "expected a floating-point tensor"),
         ({"a": torch.tensor(1.0)}, "expected a floating-point tensor"),
-        ({"a": [1.0, 2.0]}, "found list"),
+        ({"a": [1.0, 2.0]}, r"as torch.as_tensor makes from numbers, found \[1.0, 2.0\]"),
         ({"policy": "outward"}, "policy: expected Outward"),
         ({"policy": Outward}, "policy: expected Outward"),
         ({"scope": "batch"}, "scope: expected one of token, sequence, call, found 'batch'"),
         ({"mask": torch.ones(2, 4)}, r"mask: expected bool or integers of shape \[2, 3\]"),
-        ({"mask": torch.ones(2, 4, dtype=torch.bool)}, r"found torch.bool \[2, 4\]"),
+        ({"mask": torch.ones(2, 4, dtype=torch.bool)}, r"found Tensor torch.bool \[2, 4\]"),
         ({"mask": torch.ones(2, 3)}, "mask: expected bool"),
         ({"mask": [[1, 1, 1]]}, "mask: expected bool"),
         ({"positions": torch.arange(4)}, r"positions: expected shape \[2, 3\] or \[3\]"),
@@ -203,6 +204,11 @@ def test_integers_serve_as_mask_and_a_sequence_of_positions_serves_all():
         ({"a": torch.ones(3, 4), "positions": torch.zeros(1, 3, dtype=torch.int64)}, "positions: expected shape"),
         ({"noise": torch.rand(2, 3)}, r"needs the shape of the values, expected \[2, 3, 4\], found \[2, 3\]"),
         ({"noise": 0.5}, "noise: expected"),
+        ({"noise": torch.ones(2, 3, 4, dtype=torch.int64)}, "noise: expected .* a floating-point tensor, found Tensor"),
+        ({"scope": np.ones((2, 2))}, r"scope: expected one of .*, found ndarray float64 \[2, 2\]"),
+        ({"policy": torch.nn.Sequential(torch.nn.ReLU())}, "policy: expected .*, found a value of type Sequential$"),
+        ({"policy": "x" * 1000}, "policy: expected .*, found a value of type str$"),
+        ({"a": np.ones((2, 2))}, r"as torch.as_tensor makes from numbers, found ndarray float64 \[2, 2\]"),
     ],
 )
 def test_what_cannot_be_taken_is_refused_in_one_line(arguments, message):

@@ -172,3 +172,10 @@ def test_the_slope_is_one_at_the_knee_and_falls_as_the_knee_over_the_value():
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ArgumentError, match=next(iter(wrong))):
         Inward(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [[1.0], 3, None, torch.ones(3, dtype=torch.int64), np.ones(3)], ids=repr)
+def test_the_curve_takes_a_tensor_of_floats_alone(wrong):
+    for name in ("compand", "expand"):
+        with pytest.raises(ArgumentError, match=f"Inward.{name}: expected a floating-point tensor, .*, found"):
+            getattr(Inward, name)(wrong, 0.5)

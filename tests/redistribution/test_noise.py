@@ -99,3 +99,9 @@ def test_what_is_no_noise_is_refused(wrong):
 def test_a_seed_is_an_integer(wrong):
     with pytest.raises(ArgumentError, match="seed must be an integer"):
         Noise(wrong)
+
+
+def test_a_generator_is_torchs_own():
+    for wrong in (3, "x", torch.zeros(3)):
+        with pytest.raises(ArgumentError, match=r"Noise.fresh: expected a torch.Generator, .*, found"):
+            Noise.fresh(wrong)

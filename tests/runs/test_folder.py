@@ -83,12 +83,32 @@ def test_a_change_is_named_by_its_option_once_and_hashes_only_if_nothing_else_ch
         "tasks": [{**settings, "items": 3, "sha256": "b"}, {**settings, "items": 3, "treatment": {"layers": [0, 2]}}]
     }
     assert readable([*differences(tasks, more)]) == ["--items was 2, is 3", "--layers was 1, is 2"]
+    engines = [{"engine": {"model": "m", "sha256": digest}} for digest in ("loaded:a", "loaded:b")]
+    assert readable([*differences(*engines)]) == [
+        "the model, its weights, settings, hooks or tokenizer changed, or only one of the runs read it from files"
+    ]
     other = {"tasks": [settings, settings | {"sha256": "b"}]}
     assert readable([*differences(tasks, other)]) == ['tasks[1].sha256 was "a", is "b"']
     assert readable([*differences({"kind": 1, "top_p": 1}, {"kind": 2, "top_p": 2})]) == [
         "--top-p was 1, is 2",
         "kind was 1, is 2",
     ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (4, "all 4 answers are from an earlier run in {}; another run folder starts anew\n"),
+        (6, "resuming: 4 of 6 answers are from an earlier run in {}\n"),
+        (None, "2 trials are from an earlier run in {}; another run folder starts anew\n"),
+    ],
+)
+def test_results_of_an_earlier_run_are_announced_once_and_a_new_run_says_nothing(tmp_path, capsys, answers, said):
+    fill(tmp_path)
+    assert capsys.readouterr().err == ""
+    with open_run_folder(tmp_path, MANIFEST, MACHINE, answers=answers):
+        assert capsys.readouterr().err == said.format(tmp_path)
+    assert capsys.readouterr().err == ""
 
 
 def test_another_machine_may_go_on_and_is_recorded(tmp_path):

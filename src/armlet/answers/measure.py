@@ -8,8 +8,8 @@ import torch
 
 from armlet.answers.records import Answer, Parts, first_difference
 from armlet.answers.result import Answers
-from armlet.attachment.attach import Attachment
 from armlet.attachment.config import describe
+from armlet.attachment.handle import Attachment
 from armlet.attachment.sites import GATE
 from armlet.checkpoints.given import NamedModel
 from armlet.presentation.interruption import keep_partial, until_interrupted

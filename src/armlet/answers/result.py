@@ -10,8 +10,9 @@ from rich.table import Table
 from armlet.answers.records import Answer, Parts, first_difference
 from armlet.answers.tables import answers_table
 from armlet.attachment.config import ARMLET_FILE, limited_layers
-from armlet.presentation.files import write_json
+from armlet.presentation.files import json_text, write_json
 from armlet.presentation.result import Result
+from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,9 +75,15 @@ class Answers(Result):
         return draw_answers(self.columns(), title=self.prompt, caption=self.outcome())
 
     def save(self, directory: str | Path) -> list[Path]:
-        """Writes armlet.json, which `load_config` reads, generate.json, generate.png and generate.svg."""
+        """Writes armlet.json, which `load_config` reads, generate.json, generate.png and generate.svg.
+
+        Raises ArgumentError, and writes nothing, if the directory has an armlet.json with another content.
+        """
         from armlet.presentation.style import save
 
+        path = Path(directory, ARMLET_FILE)
+        if path.is_file() and path.read_bytes() != json_text(self.armlet).encode():
+            raise ArgumentError(f"{path}: exists and is not this result's setting; move it, or use another directory")
         contents = {ARMLET_FILE: self.armlet, "generate.json": self.to_dict()}
         files = [write_json(Path(directory, name), content) for name, content in contents.items()]
         return [*save(self.figure(), directory, "generate"), *files]

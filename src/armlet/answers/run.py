@@ -12,6 +12,7 @@ from armlet.attachment.attached import refuse_attached
 from armlet.attachment.config import layer_indices
 from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.checkpoints.given import Model, load_or_use
+from armlet.checkpoints.pretrained import Dtype
 from armlet.presentation.arguments import LARGEST_SEED, number_in, whole_number
 from armlet.presentation.progress import progress
 from armlet.prompts.generation import Decoding
@@ -38,7 +39,7 @@ def generate(
     max_new_tokens: int = 128,
     temperature: float = 0.0,
     seed: int | None = None,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     device: str | None = None,
 ) -> Answers:
     """Answers a prompt without ARM, and then with ARM attached; a loaded model is left as it was.
@@ -59,7 +60,7 @@ def generate(
         temperature: sampling temperature, at least 0; 0 for greedy.
         seed: seed of sampling, from 0 to 2**63 - 1, and of keyed noise if `noise` is left out; by default the seed of
             `noise`, or 0.
-        dtype: dtype of the weights: "auto" (the model's), "float32", "bfloat16", "float16" or "float64".
+        dtype: dtype of the weights: "auto" (the model's), "float32", "bfloat16", "float16", "float64", or as torch's.
         device: device of the model, such as "cuda"; where a loaded model is, or the CPU.
 
     Returns:

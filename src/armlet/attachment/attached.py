@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from armlet.attachment.attach import AlreadyAttachedError, Attachment, find_attachments
+from armlet.attachment.handle import AlreadyAttachedError, Attachment, all_attachments
+from armlet.redistribution.errors import ArgumentError, description
 
 
 def attached(model: nn.Module) -> list[Attachment]:
@@ -15,7 +16,7 @@ def attached(model: nn.Module) -> list[Attachment]:
     Raises:
         ArgumentError: not a model.
     """
-    return [attachment for attachment in find_attachments(model) if attachment.state != "detached"]
+    return [attachment for attachment in _with_parts_in(model) if attachment.state != "detached"]
 
 
 def detach(model: nn.Module) -> int:
@@ -27,7 +28,7 @@ def detach(model: nn.Module) -> int:
         ArgumentError: not a model.
     """
     count = len(attached(model))
-    for attachment in find_attachments(model):  # in a copy, detached ones may have left their modules
+    for attachment in _with_parts_in(model):  # in a copy, detached ones may have left their modules
         attachment.detach()
     return count
 
@@ -39,4 +40,19 @@ def refuse_attached(model: nn.Module, action: str) -> None:
         raise AlreadyAttachedError(
             f"{action}: this model already has ARM attached ({acting[0].policy} in layers {acting[0].layers}), "
             "so its baseline would be treated: call armlet.detach(model) first"
+        )
+
+
+def _with_parts_in(model: nn.Module) -> list[Attachment]:
+    """The attachments with any part in `model`, in order, also paused and detached ones."""
+    check_model(model)
+    modules = set(model.modules())
+    return [attachment for attachment in all_attachments() if attachment.has_part_in(modules)]
+
+
+def check_model(model: object) -> None:
+    """Raises ArgumentError for anything but a module."""
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(
+            f"model: expected a model, found {description(model)}; load it first, with from_pretrained()"
         )

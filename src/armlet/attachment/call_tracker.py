@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from traceback import walk_stack
-from typing import Any
 
 import torch
 from torch import nn
@@ -103,7 +102,7 @@ class CallTracker:
             return not self.enabled
         return self._is_in_forward()
 
-    def begin_call(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def begin_call(self, decoder: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         """Forward pre-hook: reads positions and padding mask from the arguments, and starts to track the call."""
         interrupted, self._thread.call = self.current_call(), None  # a call that Ctrl-C has ended; else None
         if not self.enabled:
@@ -122,7 +121,7 @@ class CallTracker:
                 self._running.add(call)
                 self._thread.call = call
 
-    def end_call(self, decoder: nn.Module, _args: tuple[Any, ...], output: object) -> None:
+    def end_call(self, decoder: nn.Module, _args: tuple[object, ...], output: object) -> None:
         """Forward hook: ends a call (output None if it failed); raises NotFiredError if ARM did not run in a layer."""
         call, self._thread.call = self.current_call(), None
         if call is None:

@@ -8,7 +8,7 @@ from typing import Any, NotRequired, TypedDict
 from armlet.attachment.sites import ALL_EXPERTS, GATE, check_experts, check_site
 from armlet.presentation.arguments import whole_number
 from armlet.redistribution.arguments import check_policy
-from armlet.redistribution.errors import ArgumentError, ArmletError
+from armlet.redistribution.errors import ArgumentError, ArmletError, description
 from armlet.redistribution.noise import Noise, Source
 from armlet.redistribution.outward import limited_by_share
 from armlet.redistribution.policies import make_policy, settings, without_effect
@@ -66,6 +66,13 @@ def layer_indices(layers: object) -> list[int] | str:
     return sorted(indices)
 
 
+def plain_path(path: object) -> Path:
+    """A path given as text or as a path; raises ArgumentError if it is neither, or is empty."""
+    if not isinstance(path, str | Path) or path == "":
+        raise ArgumentError(f"path: expected a folder or a file, found {description(path)}")
+    return Path(path)
+
+
 def describe(
     policy: Policy, layers: Sequence[int], scope: str, noise: Source, site: str = GATE, experts: str = ALL_EXPERTS
 ) -> dict[str, object]:
@@ -85,8 +92,9 @@ def load_config(directory_or_file: str | Path) -> AttachArguments:
 
     Raises:
         ConfigError: a missing file, invalid JSON, a newer version, unknown keys or values out of range; names the file.
+        ArgumentError: not a path.
     """
-    path = Path(directory_or_file)
+    path = plain_path(directory_or_file)
     path = path / ARMLET_FILE if path.is_dir() else path
     try:
         return parse_config(json.loads(path.read_text(encoding="utf-8")))
@@ -126,7 +134,7 @@ def parse_config(content: object) -> AttachArguments:
     return arguments
 
 
-def limited_layers(content: Mapping[str, object], report: Mapping[Any, Mapping[str, Any]]) -> list[str]:
+def limited_layers(content: Mapping[str, object], report: Mapping[Any, Mapping[str, float]]) -> list[str]:
     """Says which settings of a policy had no effect, in which layers, from `armlet.json` and `Attachment.report`."""
     config = parse_config(dict(content))
     sentences = without_effect(config["policy"])

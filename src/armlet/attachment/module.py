@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterable, Sequence
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +104,7 @@ class ARM(nn.Module):
         """Where the uniform draws come from."""
         return self._noise
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Tensor | nn.Module) -> None:
         if isinstance(getattr(type(self), name, None), property):
             advice = "make a new ARM(...), or in a model with ARM attached, use update() of its Attachment"
             raise ReadOnlyError(f"ARM: {name} is read-only: {advice}")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from armlet.redistribution.errors import ArgumentError, ArmletError
+from armlet.redistribution.errors import ArgumentError, ArmletError, description
 
 
 class UnsupportedModelError(ArmletError, TypeError):
@@ -53,8 +53,8 @@ class GatedMlp(NamedTuple):
 
 def check_site(site: object) -> None:
     """Raises ArgumentError if `site` is not one of `SITES`."""
-    if site not in SITES:
-        raise ArgumentError(f"site: expected {' or '.join(SITES)}, found {site!r}")
+    if not isinstance(site, str) or site not in SITES:
+        raise ArgumentError(f"site: expected {' or '.join(SITES)}, found {description(site)}")
 
 
 def check_experts(experts: object) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from armlet.checkpoints.folder import ABACUS, abacus
 from armlet.checkpoints.identity import fingerprint, loaded_fingerprint, model_folder
-from armlet.checkpoints.pretrained import check_device, load
+from armlet.checkpoints.pretrained import Dtype, check_device, load
 from armlet.presentation.terminal import note, working
 from armlet.redistribution.errors import ArgumentError
 
@@ -41,17 +41,20 @@ class NamedModel:
 
 
 def load_or_use(
-    model: Model, tokenizer: "PreTrainedTokenizerBase | None", *, dtype: str = "auto", device: str | None = None
+    model: Model, tokenizer: "PreTrainedTokenizerBase | None", *, dtype: Dtype = "auto", device: str | None = None
 ) -> NamedModel:
     """Loads a folder or hub id (see `armlet.checkpoints.pretrained.load`), or takes a loaded model as it is.
 
     Raises:
         CheckpointError: the model cannot be loaded.
-        ArgumentError: a loaded model comes without its tokenizer, with a dtype or device, or in training mode.
+        ArgumentError: a loaded model comes without its tokenizer, with a dtype or device, or in training mode, or the
+            tokenizer has more tokens than the model.
     """
     if isinstance(model, nn.Module):
         check_loaded(model, None if dtype == "auto" else dtype, device)
-        return NamedModel(model_name(model), model, required_tokenizer(tokenizer))
+        given_tokenizer = required_tokenizer(tokenizer)
+        _check_vocabulary(model, given_tokenizer)
+        return NamedModel(model_name(model), model, given_tokenizer)
     check_running_device(device)
     if tokenizer is not None:
         required_tokenizer(tokenizer)
@@ -59,12 +62,24 @@ def load_or_use(
     with working(f"loading {name}"):
         folder = model_folder(name)
         loaded, loaded_tokenizer = load(str(folder), dtype=dtype, device=device)
-    size, dtype = sum(weights.numel() for weights in loaded.parameters()), str(loaded.dtype).removeprefix("torch.")
-    note(f"loaded {name}: {size / 1e6:,.1f} M weights, {dtype}, on {loaded.device}, in {monotonic() - start:.1f} s")
+    _check_vocabulary(loaded, tokenizer or loaded_tokenizer)
+    size, kept = sum(weights.numel() for weights in loaded.parameters()), str(loaded.dtype).removeprefix("torch.")
+    note(f"loaded {name}: {size / 1e6:,.1f} M weights, {kept}, on {loaded.device}, in {monotonic() - start:.1f} s")
     return NamedModel(name, loaded, tokenizer or loaded_tokenizer, None if tokenizer else folder)
 
 
-def check_loaded(model: nn.Module, dtype: str | None = None, device: str | None = None) -> None:
+def _check_vocabulary(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Raises ArgumentError if the model has no embedding for some of the tokens.
+
+    Added tokens are not counted: some published tokenizers have one for images that the text model lacks.
+    """
+    known, needed = model.config.get_text_config().vocab_size, tokenizer.vocab_size
+    if needed > known:
+        problem = f"has {needed:,} tokens, but the model's vocabulary only {known:,}, so it is another model's"
+        raise ArgumentError(f"tokenizer: it {problem}; pass the model's own")
+
+
+def check_loaded(model: nn.Module, dtype: Dtype | None = None, device: str | None = None) -> None:
     """Raises ArgumentError if a loaded model comes with a dtype or device, or is in training mode."""
     if dtype is not None or device is not None:
         raise ArgumentError("model: it is loaded, so it has its dtype and device; leave both out, or pass its path")

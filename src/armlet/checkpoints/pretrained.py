@@ -7,12 +7,12 @@ no foreign code is run, and no weight is initialised randomly.
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 
 from armlet.checkpoints.folder import CheckpointError, Folder, named_folder, one_line_errors, reason
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, description
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -21,6 +21,8 @@ DEFAULT_FOLDER = Path("models", "smollm2-135m-instruct")
 DEFAULT_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 WEIGHT_DTYPES = ("float32", "bfloat16", "float16", "float64")
+Dtype: TypeAlias = str | torch.dtype
+"""One of `WEIGHT_DTYPES` by its name or as torch's dtype, or "auto"; results contain the name."""
 
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 # Not "*.safetensors": repositories often contain the same weights again under other names.
@@ -35,7 +37,7 @@ def default_model() -> str:
 
 
 def load(
-    model_id: str, *, dtype: str | torch.dtype = "auto", device: str | torch.device | None = None
+    model_id: str, *, dtype: Dtype = "auto", device: str | torch.device | None = None
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Loads a model in eval mode, and its tokenizer, from a folder or a hub id (see `named_folder`).
 
@@ -44,9 +46,10 @@ def load(
     Raises:
         CheckpointError: there is no such model, or it is incomplete, damaged, pickled or not a causal language
             model, or needs its own code.
-        ArgumentError: the device cannot be used here.
+        ArgumentError: the dtype is unknown, or the device cannot be used here.
     """
     check_device(device)
+    weights_dtype = parse_dtype(dtype)
     folder = named_folder(model_id) or download(model_id)
     files = Folder(folder)
     with _quiet():
@@ -54,7 +57,7 @@ def load(
         for file in sorted(set(files.weight_map().values())):
             files.shard(file)  # refuses a file that is missing or damaged
         tokenizer = _load_vocabulary(folder)
-        model = _load_weights(folder, config, dtype, device)
+        model = _load_weights(folder, config, weights_dtype, device)
     return model, tokenizer
 
 
@@ -69,15 +72,21 @@ def check_device(device: str | torch.device | None) -> None:
     """Raises ArgumentError, with the reason, if a device cannot be used here."""
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the type depends on the backend
-        raise ArgumentError(f"device {str(device)!r} cannot be used here ({reason(error)})") from error
+    except (RuntimeError, AssertionError, TypeError) as error:  # the type depends on the backend
+        raise ArgumentError(f"device {description(device)} cannot be used here ({reason(error)})") from error
 
 
-def parse_dtype(name: str) -> torch.dtype | None:
-    """The weights' dtype by its name; None for "auto", which keeps the checkpoint's dtype."""
-    if name not in ("auto", *WEIGHT_DTYPES):
-        raise ArgumentError(f"dtype: expected auto, {', '.join(WEIGHT_DTYPES)}, found {name!r}")
-    return None if name == "auto" else getattr(torch, name)
+def dtype_name(dtype: Dtype) -> str:
+    """The name of the weights' dtype, "auto" for the checkpoint's; raises ArgumentError for any other."""
+    name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
+    if not isinstance(name, str) or name not in ("auto", *WEIGHT_DTYPES):
+        raise ArgumentError(f"dtype: expected auto, {', '.join(WEIGHT_DTYPES)}, found {description(name)}")
+    return name
+
+
+def parse_dtype(dtype: Dtype) -> torch.dtype | None:
+    """The weights' dtype; None for "auto", which keeps the checkpoint's dtype. Raises the error of `dtype_name`."""
+    return getattr(torch, dtype_name(dtype), None)
 
 
 def download(model_id: str, files: Sequence[str] = HUB_FILES) -> Path:
@@ -111,13 +120,13 @@ def _load_vocabulary(folder: Path) -> "PreTrainedTokenizerBase":
 
 
 def _load_weights(
-    folder: Path, config: "PreTrainedConfig", dtype: str | torch.dtype, device: str | torch.device | None
+    folder: Path, config: "PreTrainedConfig", dtype: torch.dtype | None, device: str | torch.device | None
 ) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     settings = SAFE_LOADING | {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
     with one_line_errors(f"{folder} cannot be loaded as a causal language model"):
-        loaded = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, **settings)
+        loaded = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype or "auto", **settings)
     model, info = cast("tuple[PreTrainedModel, dict[str, set[str]]]", loaded)  # a pair because of output_loading_info
     # transformers initialises these at random with only a warning; a mismatched key comes with its two shapes.
     if missing := sorted(info["missing_keys"] | {name for name, *_ in info["mismatched_keys"]}):

@@ -6,7 +6,8 @@ from typing import Annotated
 from typer import Argument, Option
 
 from armlet import evaluation
-from armlet.commands.options import JsonOption, check_folder, show
+from armlet.commands.options import JsonOption, show
+from armlet.presentation.arguments import output_folder
 
 
 def confirm(
@@ -15,6 +16,6 @@ def confirm(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a study's best setting on its test items, with placebos; possible once, and recorded."""
-    check_folder(out or study)
+    output_folder("--out", out or study)
     findings = evaluation.confirm(study, out=out)
     show(findings, out or findings.folder, as_json)

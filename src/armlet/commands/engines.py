@@ -100,7 +100,7 @@ class EngineOptions:
                 "--endpoint: name the model as the server knows it: armlet evaluate MODEL --endpoint URL"
             )
         treated = self.treated_endpoint
-        server = Endpoint(url, model=model, treated_url=treated, concurrency=self.concurrency, seed=seed)
+        server = Endpoint(url, model=model, treated_endpoint=treated, concurrency=self.concurrency, seed=seed)
         server.check(compared, tasks)
         if server.switched:
             server.check_switch()

@@ -10,7 +10,7 @@ from armlet.commands import options
 from armlet.commands.options import folder_option, show
 from armlet.commands.policy_help import policy_option
 from armlet.mechanism.run import COUNTS, EXPLAINED_POLICY, FILLER
-from armlet.prompts.fillers import SYSTEM, Position
+from armlet.prompts.fillers import POSITION_HELP, SYSTEM, Position
 
 
 def explain(
@@ -19,9 +19,7 @@ def explain(
     layers: options.LayersOption = "all",
     filler: Annotated[list[str] | None, Option(help=f"Text of a filler; {FILLER} by default. May be repeated.")] = None,
     count: Annotated[str, Option(help="Number of filler tokens, or several numbers.")] = ",".join(map(str, COUNTS)),
-    position: Annotated[
-        Position, Option(help="Fillers' position: around the system prompt, after the question, or in it at random.")
-    ] = "between",
+    position: Annotated[Position, Option(help=POSITION_HELP)] = "between",
     policy: Annotated[
         list[str] | None,
         policy_option(f"Policy whose effect on each class of tokens is measured: {options.POLICY}. May be repeated."),

@@ -20,7 +20,7 @@ def flattened(function: Callable[..., None]) -> Callable[..., None]:
             parameters.append(parameter)
 
     @wraps(function)
-    def call(*args: Any, **values: Any) -> None:
+    def call(*args: object, **values: object) -> None:
         filled = {
             name: group(**{field.name: values.pop(field.name) for field in fields(group) if field.name in values})
             for name, group in groups.items()

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from typer import Argument, Context, Option
 
-from armlet.commands.options import JsonOption, check_folder, show
+from armlet.commands.options import JsonOption, show
+from armlet.presentation.arguments import output_folder
 
 PASS_THROUGH: dict[str, Any] = {
     "context_settings": {
@@ -68,5 +69,5 @@ def lm_eval_compare(
     """Compare two runs of lm-eval on the same items: paired differences with intervals and a verdict."""
     from armlet.integrations.lm_eval import compare_runs
 
-    check_folder(out or treated)
+    output_folder("--out", out or treated)
     show(compare_runs(baseline, treated, metric=metric, filter=filter), out or treated, as_json)

@@ -1,6 +1,5 @@
 """Shared options, in groups that a command accepts as one parameter, and the output of a command's result."""
 
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,13 +8,17 @@ from typing import Annotated, Any, Literal
 
 from rich.console import Console
 from typer import Argument, CallbackParam, Context, Option
+from typer.models import OptionInfo
 
 from armlet.attachment.config import ARMLET_FILE
+from armlet.checkpoints.given import model_name
 from armlet.commands.policy_help import policy_option
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY
 from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS
+from armlet.presentation.arguments import output_folder
 from armlet.presentation.files import json_text
 from armlet.presentation.interruption import INTERRUPTED
+from armlet.presentation.options import SeedOption
 from armlet.presentation.result import Result
 from armlet.presentation.terminal import working
 from armlet.prompts.questions import read_prompts
@@ -28,38 +31,24 @@ ScopeName = Literal["token", "sequence", "call"]
 SiteName = Literal["gate", "product"]
 
 
-def unslashed(model: str | None) -> str | None:
-    """Removes the trailing slash that shells add to a model's name, because runs are named after it."""
-    return model and (model.rstrip("/") or model)
-
-
-def check_folder(folder: Path, option: str = "--out") -> None:
-    """Refuses a folder that cannot be created or written to."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        reason = "is not writable" if nearest.is_dir() else "is a file"
-        raise ArgumentError(f"{option}: {folder} cannot be written: {nearest} {reason}")
-
-
-def folder_option(help: str) -> Any:
+def folder_option(help: str) -> OptionInfo:
     """An option for an output folder, which is checked before anything slow."""
 
     def check(option: CallbackParam, folder: Path | None) -> Path | None:
-        if folder:
-            check_folder(folder, option.opts[0])
-        return folder
+        return folder and output_folder(option.opts[0], folder)
 
     return Option(callback=check, help=help)
 
 
-ModelArgument = Annotated[
-    str | None, Argument(callback=unslashed, help="A folder or hub id; SmolLM2-135M-Instruct by default.")
-]
+def _named(model: str | None) -> str | None:
+    return None if model is None else model_name(model)
+
+
+ModelArgument = Annotated[str | None, Argument(help="A folder or hub id; SmolLM2-135M-Instruct by default.")]
 PolicyOption = Annotated[str, policy_option(POLICY + ".")]
 LayersOption = Annotated[str, Option(help="An index, several (0,3), a range (0-5), or all.")]
 ScopeOption = Annotated[ScopeName, Option(help="Values over which statistics are taken.")]
 SiteOption = Annotated[SiteName, Option(help="After the gate's activation, or after its product with up.")]
-SeedOption = Annotated[int, Option(min=0, max=2**63 - 1, help="Seed of keyed noise, random items and sampling.")]
 DtypeOption = Annotated[
     str, Option(help="Dtype of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")
 ]
@@ -102,7 +91,7 @@ class TaskOptions:
     """The model and the tasks."""
 
     model: Annotated[
-        str | None, Argument(callback=unslashed, help="A folder or hub id; the embedded abacus by default.")
+        str | None, Argument(callback=_named, help="A folder or hub id; the embedded abacus by default.")
     ] = None
     task: Annotated[
         list[str] | None,

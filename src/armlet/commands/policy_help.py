@@ -1,11 +1,12 @@
 """`--policy help`: every setting of every policy, as tables."""
 
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
 from typer import Exit, Option
+from typer.models import OptionInfo
 
 from armlet.presentation.tables import titled_table
 from armlet.redistribution.policies import PUBLISHED, Knob, knobs
@@ -22,7 +23,7 @@ The paper's setting for a model and a task (arXiv 2510.01032):
 PolicyText = TypeVar("PolicyText", str, list[str], None)
 
 
-def policy_option(help: str) -> Any:
+def policy_option(help: str) -> OptionInfo:
     """An option for one policy or several, which explains them if `help` is given."""
     return Option(callback=_explain_policies, is_eager=True, help=help)
 

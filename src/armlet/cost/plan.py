@@ -2,44 +2,72 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 from torch import nn
+from typer import Option
 
 from armlet.checkpoints.given import Model, check_loaded, check_running_device, model_name
-from armlet.checkpoints.pretrained import parse_dtype
+from armlet.checkpoints.pretrained import Dtype, dtype_name, parse_dtype
 from armlet.cost.measure import Shapes
-from armlet.presentation.arguments import LARGEST_SEED, text_list, whole_number_or_none
+from armlet.presentation.arguments import text_list
+from armlet.presentation.options import OptionGroup
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.rows import Policy
 
-MODEL_DTYPE = "float32"  # by default, of the weights
+MODEL_DTYPE = "float32"  # of the weights, by default
+
+Half: TypeAlias = Literal["function", "model"]
+
+
+@dataclass(frozen=True)
+class ShapeOptions:
+    """The shapes at which the function is timed, as the text that `parse_shapes` reads."""
+
+    widths: Annotated[str, Option(help="MLP widths at which the function is timed.")] = "1536,8960,14336,18944"
+    tokens: Annotated[str, Option(help="Numbers of tokens in one call.")] = "1,32,1024"
+    dtypes: Annotated[str, Option(help="Dtypes in which the function is timed.")] = "float32,bfloat16"
+
+
+@dataclass(frozen=True)
+class TimingOptions(OptionGroup):
+    """How often function and model are timed, and which of them."""
+
+    turns: Annotated[int, Option(min=2, help="Number of timings of the function and of what it is compared with.")] = 20
+    # Fewer than for the function: a turn takes seconds (three runs for generation and three for prefill).
+    model_turns: Annotated[int, Option(min=2, help="Number of timings of the model, with and without ARM.")] = 9
+    threads: Annotated[int | None, Option(min=1, help="torch's threads; torch's own choice by default.")] = None
+    only: Annotated[Half | None, Option(help="Run only one half of the measurement; both by default.")] = None
 
 
 @dataclass(frozen=True)
 class CostPlan:
-    """The options of a run. Raises ArgumentError if one is out of range or cannot be used."""
+    """The options of a run. Raises ArgumentError if one cannot be used."""
 
     policy: Policy
     shapes: Shapes | None  # shapes of the function's tensors; None to leave the function out
     model: Model | None  # None to leave the model out
-    turns: int = 20  # turns of the function, for each shape
-    model_turns: int = 9  # turns of generation and of prefill
-    threads: int | None = None  # torch's threads; None to leave them
-    dtype: str = MODEL_DTYPE  # dtype of the model's weights
-    device: str | None = None  # None for the CPU, or where a loaded model is
-    seed: int = 0  # seed of values, prompts and noise
+    timing: TimingOptions
+    seed: int  # seed of values, prompts and noise
+    dtype: Dtype | None  # dtype of the model's weights; None for MODEL_DTYPE, or a loaded model's
+    device: str | None  # None for the CPU, or where a loaded model is
 
     def __post_init__(self) -> None:
-        limits = {"turns": (2, None), "model_turns": (2, None), "threads": (1, None), "seed": (0, LARGEST_SEED)}
-        for name, (low, high) in limits.items():
-            object.__setattr__(self, name, whole_number_or_none(name, getattr(self, name), low, high))
         check_running_device(self.device)
-        parse_dtype(self.dtype)
+        object.__setattr__(self, "dtype", self.dtype and dtype_name(self.dtype))
         if isinstance(self.model, nn.Module):
-            check_loaded(self.model, None if self.dtype == MODEL_DTYPE else self.dtype, self.device)
+            if self.dtype is not None:
+                kept = f"the model is loaded and keeps its own, {str(self.model.dtype).removeprefix('torch.')}"
+                raise ArgumentError(f"dtype: {kept}; leave it out, or pass a path (the function's are in dtypes)")
+            check_loaded(self.model, device=self.device)
         elif self.model is not None:
             model_name(self.model)
+
+    @property
+    def weights_dtype(self) -> Dtype:
+        """The dtype in which a model is loaded."""
+        return MODEL_DTYPE if self.dtype is None else self.dtype
 
     @property
     def place(self) -> torch.device:

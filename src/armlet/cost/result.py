@@ -8,7 +8,6 @@ from rich.table import Table
 
 from armlet.cost.findings import Measurements
 from armlet.cost.tables import cost_tables
-from armlet.presentation.files import write_json
 from armlet.presentation.result import Result
 
 if TYPE_CHECKING:
@@ -31,8 +30,4 @@ class Cost(Measurements, Result):
 
     def save(self, directory: str | Path) -> list[Path]:
         """Writes bench.png, bench.svg and bench.json."""
-        from armlet.presentation.style import save
-
-        figure = save(self.figure(), directory, "bench")
-        content = self.to_dict() | {"figure": [str(path) for path in figure]}
-        return [*figure, write_json(Path(directory, "bench.json"), content)]
+        return self._write(directory, "bench")

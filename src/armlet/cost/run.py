@@ -9,17 +9,16 @@ from torch import nn
 
 from armlet.attachment.attached import refuse_attached
 from armlet.checkpoints.given import Model, load_or_use, model_name
-from armlet.checkpoints.pretrained import default_model
+from armlet.checkpoints.pretrained import Dtype, default_model
 from armlet.cost.findings import FunctionRow, ModelTimes, WorkRow
 from armlet.cost.measure import time_function, time_model
-from armlet.cost.plan import MODEL_DTYPE, CostPlan, parse_shapes
+from armlet.cost.plan import MODEL_DTYPE, CostPlan, Half, ShapeOptions, TimingOptions, parse_shapes
 from armlet.cost.result import Cost
 from armlet.cost.timing import keep_freed_memory
-from armlet.presentation.arguments import refuse_changed
+from armlet.presentation.arguments import LARGEST_SEED, refuse_changed, whole_number
 from armlet.presentation.interruption import keep_partial, until_interrupted
 from armlet.presentation.progress import progress
 from armlet.redistribution.backends.choice import backend_name
-from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import parse_one_policy
 from armlet.redistribution.rows import Policy
 from armlet.runs.machine import machine
@@ -27,25 +26,20 @@ from armlet.runs.machine import machine
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FUNCTION, MODEL = HALVES = ("function", "model")
-WIDTHS, TOKEN_COUNTS, DTYPES = (1536, 8960, 14336, 18944), (1, 32, 1024), ("float32", "bfloat16")
-TURNS, MODEL_TURNS = 20, 9
-"""What `bench` measures by default."""
-
 
 def bench(
     model: Model | None = None,
     *,
     policy: Policy | str = "outward",
-    widths: str | int | Iterable[int] = WIDTHS,
-    tokens: str | int | Iterable[int] = TOKEN_COUNTS,
-    dtypes: str | Iterable[str] = DTYPES,
-    turns: int = TURNS,
-    model_turns: int = MODEL_TURNS,
-    threads: int | None = None,
-    only: str | None = None,
+    widths: str | int | Iterable[int] = ShapeOptions.widths,
+    tokens: str | int | Iterable[int] = ShapeOptions.tokens,
+    dtypes: str | Iterable[str] = ShapeOptions.dtypes,
+    turns: int = TimingOptions.turns,
+    model_turns: int = TimingOptions.model_turns,
+    threads: int | None = TimingOptions.threads,
+    only: Half | None = TimingOptions.only,
     seed: int = 0,
-    dtype: str = MODEL_DTYPE,
+    dtype: Dtype | None = None,
     device: str | None = None,
 ) -> Cost:
     """Times ARM's function against other operations for each shape, then a model with and without ARM.
@@ -63,8 +57,8 @@ def bench(
         threads: torch's threads during the measurement; as they are by default.
         only: "function" or "model", to run only this half; with "function" no model is loaded.
         seed: seed of values, prompts and noise, at least 0.
-        dtype: dtype of the weights: "float32", "bfloat16", "float16", "float64" or "auto" (the checkpoint's); a loaded
-            model keeps its own.
+        dtype: dtype of the weights, "float32" by default, "bfloat16", "float16", "float64" or "auto" (the
+            checkpoint's); a loaded model keeps its own. Of the function they are `dtypes`.
         device: device of all tensors, such as "cuda"; where a loaded model is, or the CPU.
 
     Returns:
@@ -77,22 +71,20 @@ def bench(
         KeyboardInterrupt: Ctrl-C, before the first row was complete.
     """
     only_policy, shapes = parse_one_policy(policy), parse_shapes(widths, tokens, dtypes)
-    if only not in (None, *HALVES):
-        raise ArgumentError(f"only: expected {FUNCTION} or {MODEL}, found {only!r}")
-    without_effect = f"has no effect with only={only!r}"
-    if only == FUNCTION:
-        model_options = {"dtype": (dtype, MODEL_DTYPE), "model_turns": (model_turns, MODEL_TURNS)}
-        refuse_changed(without_effect, model=(model, None), **model_options)
-    if only == MODEL:
-        default = vars(parse_shapes(WIDTHS, TOKEN_COUNTS, DTYPES))
-        changed = {name: (value, default[name]) for name, value in vars(shapes).items()}
-        refuse_changed(without_effect, **changed, turns=(turns, TURNS))
+    timing, without_effect = TimingOptions(turns, model_turns, threads, only), f"has no effect with only={only!r}"
+    if only == "function":
+        refuse_changed(without_effect, model=(model, None), dtype=(dtype or MODEL_DTYPE, MODEL_DTYPE))
+        timing.refuse_changed(without_effect, "model_turns")
+    if only == "model":
+        default = parse_shapes(**vars(ShapeOptions()))
+        refuse_changed(without_effect, **{name: (value, vars(default)[name]) for name, value in vars(shapes).items()})
+        timing.refuse_changed(without_effect, "turns")
     timed_model = default_model() if model is None else model
-    halves = None if only == MODEL else shapes, None if only == FUNCTION else timed_model
-    plan = CostPlan(only_policy, *halves, turns, model_turns, threads, dtype, device, seed)
+    halves = None if only == "model" else shapes, None if only == "function" else timed_model
+    plan = CostPlan(only_policy, *halves, timing, whole_number("seed", seed, 0, LARGEST_SEED), dtype, device)
     if isinstance(model, nn.Module):
         refuse_attached(model, "bench")
-    with _torch_threads(plan.threads):
+    with _torch_threads(timing.threads):
         return measure_cost(plan)
 
 
@@ -102,13 +94,13 @@ def measure_cost(plan: CostPlan) -> Cost:
     with until_interrupted() as interruption:
         if shapes := plan.shapes:
             count = len(shapes.widths) * len(shapes.tokens) * len(shapes.dtypes)
-            with progress("timing the function", count * plan.turns) as tick:
-                options = {"turns": plan.turns, "device": str(plan.place), "seed": plan.seed, "tick": tick}
+            with progress("timing the function", count * plan.timing.turns) as tick:
+                options = {"turns": plan.timing.turns, "device": str(plan.place), "seed": plan.seed, "tick": tick}
                 function.extend(time_function(shapes, plan.policy, **options))  # rows before Ctrl-C are kept
         if plan.model is not None:
             _time_model(plan, *_opened(plan, plan.model), models)
     model = next((times for times in models if times.work), None)
-    interrupted, turns = keep_partial(interruption, function or model), plan.turns if plan.shapes else None
+    interrupted, turns = keep_partial(interruption, function or model), plan.timing.turns if plan.shapes else None
     environment = (machine(), torch.__version__, str(plan.place), backend_name(plan.place), plan.seed)
     return Cost(*environment, plan.policy, function, model, interrupted, turns)
 
@@ -117,16 +109,16 @@ def _opened(plan: CostPlan, model: Model) -> "tuple[str, PreTrainedModel]":
     """The model's name, and the model, which is loaded unless it is loaded already."""
     if isinstance(model, nn.Module):
         return model_name(model), model
-    opened = load_or_use(model, None, dtype=plan.dtype, device=plan.device)
+    opened = load_or_use(model, None, dtype=plan.weights_dtype, device=plan.device)
     return opened.name, opened.model
 
 
 def _time_model(plan: CostPlan, name: str, model: "PreTrainedModel", models: list[ModelTimes]) -> None:
     """Appends the model's times, and adds each row when it is complete."""
-    rows, memory_kept = list[WorkRow](), keep_freed_memory()
-    models.append(ModelTimes(name, str(model.dtype).removeprefix("torch."), plan.model_turns, memory_kept, rows))
-    with progress("timing the model", 2 * plan.model_turns) as tick:
-        timed = {"turns": plan.model_turns, "seed": plan.seed, "tick": tick}
+    rows, memory_kept, turns = list[WorkRow](), keep_freed_memory(), plan.timing.model_turns
+    models.append(ModelTimes(name, str(model.dtype).removeprefix("torch."), turns, memory_kept, rows))
+    with progress("timing the model", 2 * turns) as tick:
+        timed = {"turns": turns, "seed": plan.seed, "tick": tick}
         rows.extend(time_model(model, plan.policy, **timed))  # rows before Ctrl-C are kept
 
 

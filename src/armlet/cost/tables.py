@@ -7,6 +7,7 @@ from rich.table import Table
 from armlet.cost.findings import Measurements, ModelTimes
 from armlet.cost.measure import PLACEMENTS
 from armlet.cost.timing import Spread
+from armlet.presentation.numbers import three_digits
 from armlet.presentation.tables import titled_table
 
 SPEED_COLUMNS = {"literal": "vs literal", "silu": "vs only SiLU", "copy": "vs a copy"}
@@ -29,7 +30,8 @@ def _function_table(cost: Measurements) -> Table:
     table.columns[0].justify = "right"
     for row in cost.function:
         speeds = [_speed(row.ratios, operation) for operation in SPEED_COLUMNS]
-        table.add_row(f"{row.width:,}", f"{row.tokens:,}", row.dtype, f"{1e3 * row.seconds['arm']:.3g} ms", *speeds)
+        milliseconds = three_digits(1e3 * row.seconds["arm"])
+        table.add_row(f"{row.width:,}", f"{row.tokens:,}", row.dtype, f"{milliseconds} ms", *speeds)
     return table
 
 
@@ -39,7 +41,7 @@ def _speed(ratios: Mapping[str, Spread], operation: str) -> str:
         times = ratios[f"{operation} / arm"].median
     else:
         times = 1 / ratios[f"arm / {operation}"].median
-    factor = f"{max(times, 1 / times):.3g}"
+    factor = three_digits(max(times, 1 / times))
     return "as fast" if factor == "1" else f"{factor} × {'faster' if times > 1 else 'slower'}"
 
 
@@ -49,7 +51,7 @@ def _model_table(model: ModelTimes) -> Table:
     table = titled_table(f"{model.name}, {model.dtype}, with ARM and without", headings, caption)
     table.repeated = 3  # up to the layers
     for row in model.work:
-        work = [f"{row.work} {row.tokens:,}", f"{row.tokens / row.seconds['without']:.3g}"]
+        work = [f"{row.work} {row.tokens:,}", three_digits(row.tokens / row.seconds["without"])]
         for label in PLACEMENTS:
             ratio = row.ratios[f"{label} / without"]
             low, high = ratio.quartiles

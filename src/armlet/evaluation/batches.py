@@ -77,8 +77,9 @@ def run_and_analyse(plan: Plan, engine: Engine, folder: Path | None = None) -> F
     """
     manifest = plan.manifest(engine)
     folder = folder or default_run_folder(manifest)
-    with open_run_folder(folder, manifest, machine()) as journal:
-        bar = progress("generating answers", count_answers(plan), done=len(journal.rows))
+    answers = count_answers(plan)
+    with open_run_folder(folder, manifest, machine(), answers=answers) as journal:
+        bar = progress("generating answers", answers, done=len(journal.rows))
         with bar as tick, until_interrupted() as interruption:
             run(plan, engine, journal, tick)
         with working("analysing"):

@@ -9,7 +9,7 @@ from typer import Option
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.options import OptionGroup
-from armlet.prompts.fillers import Filler, Position
+from armlet.prompts.fillers import POSITION_HELP, Filler, Position
 from armlet.prompts.generation import COLDEST_SAMPLED
 
 
@@ -19,9 +19,7 @@ class FillerOptions(OptionGroup):
 
     filler: Annotated[list[str] | None, Option(help="Adds a filler condition with this text. May be repeated.")] = None
     count: Annotated[int, Option(min=1, help="Number of tokens of each filler.")] = 55
-    position: Annotated[
-        Position, Option(help="Fillers' position: around the system prompt, after the question, or in it at random.")
-    ] = "between"
+    position: Annotated[Position, Option(help=POSITION_HELP)] = "between"
 
     def fillings(self) -> list[Filling]:
         """One filling for each distinct filler; raises ArgumentError for options that would have no effect."""
@@ -37,7 +35,7 @@ class ConditionOptions(OptionGroup):
     samples: Annotated[int, Option(min=1, help="Number of answers to each item under every condition.")] = 1
     temperature: Annotated[float, Option(min=0, help="Sampling temperature; 0 for greedy.")] = 0.0
     top_p: Annotated[float, Option(min=COLDEST_SAMPLED, max=1, help="Probability mass that sampling keeps.")] = 1.0
-    best_of: Annotated[int, Option(min=0, help="Adds a vote over this number of sampled answers.")] = 0
+    best_of: Annotated[int, Option(min=0, help="Adds a vote over this number of sampled answers, at least 2.")] = 0
     combine: Annotated[
         bool, Option("--combine", help="Adds each policy with each filler, and all of them with --best-of.")
     ] = False

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Any
 
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Engine, Sampling
@@ -11,6 +10,7 @@ from armlet.evaluation.grading.graders import Grader, grader_names, graders
 from armlet.evaluation.settings import TaskSettings
 from armlet.evaluation.tasks.problems import SYSTEMS, Kind, Task
 from armlet.redistribution.errors import ArgumentError
+from armlet.runs.folder import Record
 
 BUILT_IN_BATCH, LOCAL_BATCH = 250, 16
 """Items in a batch, for the embedded model and for any other."""
@@ -34,7 +34,7 @@ class Plan:
     graders: dict[Kind, Grader]  # for generated answers; multiple choice needs none
     grader: str = "math-verify"  # the name of the grader for mathematics
 
-    def manifest(self, engine: Engine) -> dict[str, Any]:
+    def manifest(self, engine: Engine) -> Record:
         """Everything that decides the answers, as plain values."""
         kinds: list[Kind] = sorted({task.kind for task in self.tasks})
         generated: list[Kind] = [kind for kind in kinds if kind != "choice"]

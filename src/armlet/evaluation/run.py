@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, model_name
+from armlet.checkpoints.pretrained import Dtype
 from armlet.evaluation.batches import run_and_analyse
 from armlet.evaluation.conditions.conditions import Condition, TreatmentSource, make_treatments
 from armlet.evaluation.engines.engine import Engine
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 OpenEngine = Callable[[Sequence[Condition], Sequence[Task]], Engine]
-"""Opens an engine other than a model in this process for these conditions and tasks, such as `Endpoint(url, ...)`."""
+"""Opens an engine other than a model in this process for these conditions and tasks, such as an `Endpoint`."""
 
 
 def evaluate(
@@ -71,7 +72,7 @@ def evaluate(
     engine: OpenEngine | None = None,
     run: str | Path | None = None,
     seed: int = 0,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     device: str | None = None,
 ) -> Findings:
     """Measures whether treatments help: the same items without ARM, with it, and with placebos.
@@ -96,7 +97,7 @@ def evaluate(
         samples: answers to each item under every condition.
         temperature: of sampling; 0 for greedy answers.
         top_p: probability mass that sampling keeps.
-        best_of: adds a vote over this number of sampled answers; 0 for none.
+        best_of: adds a vote over this number of sampled answers, at least 2; 0 for none.
         combine: adds each policy with each filler, and all of them with `best_of`.
         placebos: adds identity, draw-only, matched, and a change of temperature.
         max_new_tokens: maximum length of an answer; by default it depends on the task.

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from armlet.evaluation.conditions.conditions import Role
+from armlet.runs.folder import Record
 
 Facts = Mapping[str, object]
 """Plain values by name, as stored in JSON. Reports print them, and no code depends on their names."""
@@ -51,7 +51,7 @@ class RunSettings:
     version: int | None = None  # version of the manifest's format; None without a manifest file
 
     @classmethod
-    def from_manifest(cls, manifest: Mapping[str, Any]) -> "RunSettings":
+    def from_manifest(cls, manifest: Record) -> "RunSettings":
         """Reads the content of manifest.json."""
         tasks = [TaskSettings(**task) for task in manifest["tasks"]]
         conditions = [ConditionSettings(**condition) for condition in manifest["conditions"]]

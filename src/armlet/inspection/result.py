@@ -8,7 +8,6 @@ from rich.table import Table
 
 from armlet.inspection.records import Effect, GateSample
 from armlet.inspection.tables import inspection_table
-from armlet.presentation.files import write_json
 from armlet.presentation.numbers import finite_or_none
 from armlet.presentation.result import Result
 from armlet.redistribution.outward import limited_by_share
@@ -67,8 +66,4 @@ class Inspection(Result):
 
     def save(self, directory: str | Path) -> list[Path]:
         """Writes inspect.png, inspect.svg and inspect.json."""
-        from armlet.presentation.style import save
-
-        figure = save(self.figure(), directory, "inspect")
-        content = self.to_dict() | {"figure": [str(path) for path in figure]}
-        return [*figure, write_json(Path(directory, "inspect.json"), content)]
+        return self._write(directory, "inspect")

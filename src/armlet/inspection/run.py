@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from armlet.checkpoints.given import Model
-from armlet.checkpoints.pretrained import default_model
+from armlet.checkpoints.pretrained import Dtype, default_model
 from armlet.inspection.measure import activated_gates, inspect_gates
 from armlet.inspection.records import GateSample
 from armlet.inspection.result import Inspection
@@ -36,7 +36,7 @@ def inspect(
     prompt: str | Sequence[str] = (),
     synthetic: str | None = None,
     seed: int = 0,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     device: str | None = None,
 ) -> Inspection:
     """Measures each policy's effect on the activated gate of one layer; layers above it are not read.
@@ -52,7 +52,7 @@ def inspect(
         prompt: one or several prompts; built-in ones by default.
         synthetic: "modes" or "heavy-tail", a synthetic sample in place of a model.
         seed: seed of keyed noise, and of a synthetic sample.
-        dtype: dtype of the weights: "auto" (the model's), "float32", "bfloat16", "float16" or "float64".
+        dtype: dtype of the weights: "auto" (the model's), "float32", "bfloat16", "float16", "float64", or as torch's.
         device: device of the layers, such as "cuda"; where the model is by default, or the CPU.
 
     Returns:
@@ -85,7 +85,7 @@ def _run_prompts(
     tokenizer: "PreTrainedTokenizerBase | None",
     layer: int,
     prompt: str | Sequence[str],
-    dtype: str,
+    dtype: Dtype,
     device: str | None,
 ) -> GateSample:
     """The activated gates of a model; after Ctrl-C, the gates of the finished prompts."""

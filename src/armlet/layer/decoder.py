@@ -49,7 +49,7 @@ from armlet.attachment.sites import find_decoder
 from armlet.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from armlet.layer.options import Options, read_options, rename
 from armlet.layer.parts import Add, Attention, KVCache, Multiply, RoPE, make_norm, make_qk_norm
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, description
 
 
 class Layer1(nn.Module):
@@ -64,6 +64,9 @@ class Layer1(nn.Module):
 
     def __init__(self, options: Options) -> None:
         super().__init__()
+        if not isinstance(options, Options):
+            ways = "Layer1.from_checkpoint(a folder or hub id) or Layer1.from_model(a loaded model)"
+            raise ArgumentError(f"Layer1: expected Options, found {description(options)}; use {ways}")
         o = self.options = options
         self.embedding: nn.Module | None = None
         self.RMSNorm_1 = make_norm(o, o.pre_norm)
@@ -107,10 +110,10 @@ class Layer1(nn.Module):
             trace: also return every tensor of the figure by its name in the glossary, in the order of the flow.
 
         Raises:
-            ArgumentError: x or mask has a wrong shape, or the dtypes of x and the weights differ.
+            ArgumentError: x, positions or mask has a wrong shape or dtype, or the cache is not a `KVCache`.
         """
         cache = KVCache() if cache is None else cache
-        _check_inputs(self.options, x, mask, cache.length, self.gate.weight.dtype)
+        _check_inputs(self, x, positions, mask, cache)
         all_columns = torch.arange(cache.length + x.shape[1], device=x.device)
         columns = all_columns[cache.length :]
         default_positions, valid = locate(columns, mask, None)
@@ -152,9 +155,12 @@ class Layer1(nn.Module):
         """
         if self.embedding is None:
             raise ArgumentError("Layer1: created without an embedding; pass one to from_tensors(..., embedding=...)")
-        if not isinstance(input_ids, Tensor) or input_ids.is_floating_point():
-            kind = type(input_ids).__name__
-            raise ArgumentError(f"Layer1: expected a tensor of token ids [batch, seq], found {kind}")
+        if not isinstance(input_ids, Tensor) or input_ids.is_floating_point() or input_ids.dtype == torch.bool:
+            raise ArgumentError(f"Layer1: expected a tensor of token ids [batch, seq], found {description(input_ids)}")
+        if isinstance(self.embedding, nn.Embedding):
+            last = self.embedding.num_embeddings - 1
+            if (unknown := input_ids[(input_ids < 0) | (input_ids > last)]).numel():
+                raise ArgumentError(f"input_ids: the vocabulary has ids 0 to {last}, found {unknown[0]}")
         rows = self.embedding(input_ids).to(self.gate.weight)  # dtype and device
         return rows * rows.new_tensor(self.options.embedding_scale)  # the scale rounded to the rows' dtype, as in Gemma
 
@@ -168,6 +174,9 @@ class Layer1(nn.Module):
             CheckpointError: the checkpoint does not exist or cannot be read.
             UnsupportedModelError, ArgumentError: as in `from_tensors`.
         """
+        if not isinstance(directory_or_id, str | Path | Checkpoint):
+            advice = "use Layer1.from_model for a loaded model"
+            raise ArgumentError(f"Layer1: expected a folder or hub id, found {description(directory_or_id)}; {advice}")
         checkpoint = open_checkpoint(directory_or_id)
         read_options(checkpoint.config, layer)  # refuses a configuration before any header is read,
         cls.from_tensors(checkpoint.config, checkpoint.shapes(layer), layer)  # and shapes before any tensor is read
@@ -181,10 +190,14 @@ class Layer1(nn.Module):
 
         Raises the errors of `from_tensors`.
         """
+        if not isinstance(model, nn.Module):
+            advice = "use Layer1.from_checkpoint for a folder or hub id"
+            raise ArgumentError(f"Layer1: expected a loaded model, found {description(model)}; {advice}")
         source: Any = model
-        read_options(source.config, layer)  # refuses a layer that the next line could not find
+        config = getattr(model, "config", None)
+        read_options(config, layer)  # refuses a layer that the next line could not find
         tensors = {name: tensor.clone() for name, tensor in find_decoder(model)[1][layer].state_dict().items()}
-        return cls.from_tensors(source.config, tensors, layer, source.get_input_embeddings().weight.detach().clone())
+        return cls.from_tensors(config, tensors, layer, source.get_input_embeddings().weight.detach().clone())
 
     @classmethod
     def from_tensors(
@@ -203,6 +216,10 @@ class Layer1(nn.Module):
             ArgumentError: there is no such layer, or a tensor is missing, unknown or has a wrong shape.
         """
         options = read_options(config, layer)
+        if not isinstance(tensors, Mapping):
+            raise ArgumentError(f"Layer1: expected tensors by their names, found {description(tensors)}")
+        if embedding is not None and not (isinstance(embedding, Tensor) and embedding.dim() == 2):
+            raise ArgumentError(f"Layer1: expected an embedding [vocabulary, d_model], found {description(embedding)}")
         with torch.device("meta"):  # no memory, no initialisation: the tensors replace the parameters
             loaded = cls(options)
         loaded.load_state_dict(rename(options, tensors, loaded.state_dict()), assign=True)
@@ -217,10 +234,18 @@ def _visible(columns: Tensor, all_columns: Tensor, mask: Tensor | None, window: 
     return causal[None, None] if mask is None else causal & (mask != 0)[:, None, None]
 
 
-def _check_inputs(options: Options, x: Tensor, mask: Tensor | None, past: int, dtype: torch.dtype) -> None:
-    if x.dim() != 3 or x.shape[-1] != options.d_model or x.dtype != dtype:
-        expected = f"x [batch, seq, {options.d_model}] in {dtype}"
-        raise ArgumentError(f"Layer1: expected {expected}, found shape {list(x.shape)} in {x.dtype}")
-    whole = (len(x), past + x.shape[1])
-    if mask is not None and mask.shape != whole:
-        raise ArgumentError(f"Layer1: expected mask {list(whole)}, for all tokens, found shape {list(mask.shape)}")
+def _check_inputs(layer: Layer1, x: Tensor, positions: Tensor | None, mask: Tensor | None, cache: KVCache) -> None:
+    d_model, dtype = layer.options.d_model, layer.gate.weight.dtype
+    if not isinstance(x, Tensor) or x.dim() != 3 or x.shape[-1] != d_model or x.dtype != dtype:
+        raise ArgumentError(f"Layer1: expected x [batch, seq, {d_model}] in {dtype}, found {description(x)}")
+    if not isinstance(cache, KVCache):
+        raise ArgumentError(f"Layer1: expected cache to be an armlet.layer.KVCache, found {description(cache)}")
+    batch, tokens = x.shape[:2]
+    for name, value, batches, length in (
+        ("positions", positions, (batch, 1), tokens),
+        ("mask of all tokens", mask, (batch,), cache.length + tokens),
+    ):
+        shapes = [(sequences, length) for sequences in batches]
+        if value is not None and (not isinstance(value, Tensor) or value.shape not in shapes):
+            expected = " or ".join(str(list(shape)) for shape in dict.fromkeys(shapes))
+            raise ArgumentError(f"Layer1: expected {name} {expected}, found {description(value)}")

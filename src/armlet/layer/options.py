@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from armlet.attachment.sites import UnsupportedModelError
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, description
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,8 @@ def read_options(config: Any, layer: int, option: str = "layer") -> Options:
     Raises UnsupportedModelError if `Layer1` does not cover the family or an option; ArgumentError, which names the
     command's `option`, without such a layer.
     """
+    if not hasattr(config, "get_text_config"):
+        raise ArgumentError(f"Layer1: expected a Hugging Face model's configuration, found {description(config)}")
     text = config.get_text_config()
     _check_covered(text, layer, option)
     sizes: dict[str, int] = {
@@ -129,7 +131,7 @@ def _check_covered(text: Any, layer: int, option: str) -> None:
     whole = hasattr(layer, "__index__") and not isinstance(layer, bool)
     if not whole or layer not in range(text.num_hidden_layers):
         last = text.num_hidden_layers - 1
-        raise ArgumentError(f"{option}: {text.model_type} has layers 0 to {last}, found {layer!r}")
+        raise ArgumentError(f"{option}: {text.model_type} has layers 0 to {last}, found {description(layer)}")
     if getattr(text, "qk_layernorm", False) or getattr(text, "use_bidirectional_attention", False):
         raise UnsupportedModelError(
             f"Layer1 does not cover {text.model_type} with qk_layernorm or use_bidirectional_attention"

@@ -11,7 +11,7 @@ from torch import nn
 from armlet.checkpoints.checkpoint import open_checkpoint
 from armlet.checkpoints.folder import named_folder
 from armlet.checkpoints.given import Model, check_running_device, model_name, required_tokenizer
-from armlet.checkpoints.pretrained import download, load_tokenizer, parse_dtype
+from armlet.checkpoints.pretrained import Dtype, download, load_tokenizer, parse_dtype
 from armlet.layer.decoder import Layer1
 from armlet.layer.options import Options, read_options
 from armlet.presentation.terminal import working
@@ -41,7 +41,7 @@ def open_model(
     model: Model,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     *,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     device: str | None = None,
     last: int | None = None,
     option: str = "layer",

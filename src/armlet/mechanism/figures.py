@@ -21,6 +21,7 @@ from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, Prompt
 
 WITHOUT, FILLED, CONTROL, FILLER_SHADE = "#0072B2", "#D55E00", "#7f7f7f", "#fbe3d6"
 OTHER_FILLERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SPARE_COLOURS = ("#CC79A7", "#56B4E9", "#F0E442", "#000000")  # of a second filler, or policy of one name
 
 QUANTITY_NAMES = {
     "mass": "attention mass\non own tokens",
@@ -77,7 +78,7 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
         for axes in (upper, lower):
             axes.set(yscale="log", ylabel="attention (log)")
             axes.margins(x=0.01)
-            axes.legend(frameon=False, ncols=3)
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, frameon=False, ncols=3)  # above
         return figure
 
 
@@ -177,6 +178,7 @@ def _draw_line(axes: Axes, changes: Sequence[QuantityChange], colour: str) -> No
         counts, values, low, high = zip(*points, strict=True)
         axes.plot(counts, values, color=colour, lw=1, marker=".", ms=4)
         axes.fill_between(counts, low, high, color=colour, alpha=0.2, lw=0)
+        axes.vlines(counts, low, high, color=colour, lw=0.6)  # a band of a single count would be invisible
 
 
 def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, layer: int) -> Figure:
@@ -187,17 +189,27 @@ def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, lay
     with style():
         figure = NotebookFigure(figsize=(5.6, 3.2), layout="constrained")
         axes = figure.subplots()
-        for index, treatment in enumerate([NO_TREATMENT, *treatments]):
+        for index, (treatment, colour) in enumerate(_treatment_colours([NO_TREATMENT, *treatments]).items()):
             middle = np.arange(len(names)) + (index + 0.5) * width - 0.4
             bars = [cells[name, treatment] for name in names]
             heights, low, high = zip(*((bar.share, bar.share_low, bar.share_high) for bar in bars), strict=True)
-            axes.bar(middle, heights, width, color=_treatment_colour(treatment), label=_escaped(treatment))
+            axes.bar(middle, heights, width, color=colour, label=_escaped(treatment))
             axes.vlines(middle, low, high, color="black", lw=0.6)
         axes.set_xticks(range(len(names)), [_class_label(cells[name, NO_TREATMENT]) for name in names])
         axes.set(xlabel="class of token", ylabel="near-zero share")
         axes.set(title=f"Near-zero share by class of token, layer {layer} (95 % intervals)")
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return figure
+
+
+def _treatment_colours(treatments: Sequence[str]) -> dict[str, str]:
+    """A colour for each treatment; a spare one where another treatment already has it."""
+    colours: dict[str, str] = {}
+    spare = cycle(SPARE_COLOURS)
+    for treatment in treatments:
+        colour = _treatment_colour(treatment)
+        colours[treatment] = next(spare) if colour in colours.values() else colour
+    return colours
 
 
 def _treatment_colour(treatment: str) -> str:

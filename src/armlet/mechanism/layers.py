@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Setup:
     questions: Sequence[str]
     system: str
     position: Position  # where the fillers are inserted
-    descriptions: Sequence[dict[str, Any]]  # `describe_filler` of each filler in the first prompt
+    descriptions: Sequence[dict[str, object]]  # `describe_filler` of each filler in the first prompt
 
     def example(self) -> int:
         """The index of the filler that the figures show: the first kind, at its last count."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from rich.table import Table
 from armlet.mechanism.layers import LayerFindings, Setup
 from armlet.mechanism.records import ClassShare, QuantityChange
 from armlet.mechanism.tables import classes_table, quantities_table
-from armlet.presentation.files import csv_text, write_json, write_text
+from armlet.presentation.files import csv_text
 from armlet.presentation.result import Result
 from armlet.prompts.fillers import RANDOM_SENTENCE
 from armlet.redistribution.errors import ArgumentError
@@ -116,15 +117,7 @@ class Explanation(Result):
 
         Without classes of tokens there is neither their figure nor their table.
         """
-        from armlet.presentation.style import save
-
-        folder = Path(directory)
-        figures = [folder / f"explain-{name}.{kind}" for name in self.figures for kind in ("png", "svg")]
-        content = self.to_dict() | {"figures": [str(path) for path in figures]}
-        paths = [*figures, write_json(folder / "explain.json", content)]
-        for stem, records in {"explain": self.quantities, "explain-classes": self.classes}.items():
-            if records:
-                paths.append(write_text(folder / f"{stem}.csv", csv_text([record.to_dict() for record in records])))
-        for name in self.figures:  # last, so that the numbers are kept if drawing fails
-            save(self.figure(name), folder, f"explain-{name}")
-        return paths
+        figures = {f"explain-{name}": partial(self.figure, name) for name in self.figures}
+        records = {"explain.csv": self.quantities, "explain-classes.csv": self.classes}
+        tables = {name: csv_text([record.to_dict() for record in rows]) for name, rows in records.items() if rows}
+        return self._write(directory, "explain", figures, key="figures", texts=tables)

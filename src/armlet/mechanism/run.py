@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from armlet.attachment.config import layer_indices
 from armlet.checkpoints.given import Model
-from armlet.checkpoints.pretrained import default_model
+from armlet.checkpoints.pretrained import Dtype, default_model, dtype_name
 from armlet.layer.reading import open_model
 from armlet.mechanism.layers import make_setup, measure_layers
 from armlet.mechanism.records import summarise
@@ -39,7 +39,7 @@ def explain(
     system: str = SYSTEM,
     prompt: str | Sequence[str] = (),
     seed: int = 0,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     device: str | None = None,
 ) -> Explanation:
     """Measures filler tokens' effect on attention, gate and near-zero share, compared with a random sentence.
@@ -59,7 +59,7 @@ def explain(
         system: the system prompt.
         prompt: one or several questions; built-in ones by default.
         seed: seed of the random sentences, of keyed noise and of the bootstrap; 0 or more.
-        dtype: dtype of the weights: "auto" (the model's), "float32", "bfloat16", "float16" or "float64".
+        dtype: dtype of the weights: "auto" (the model's), "float32", "bfloat16", "float16", "float64", or as torch's.
         device: device of the layers, such as "cuda"; where the model is by default, or the CPU.
 
     Returns:
@@ -84,7 +84,7 @@ def explain(
         findings, interrupted = collect_until_interrupted(measure_layers(opened.layers(), wanted, setup, tick))
     with working("summarising"):
         records = summarise(findings, setup)
-    return Explanation(opened.name, dtype, setup, findings, *records, selection is not None, interrupted)
+    return Explanation(opened.name, dtype_name(dtype), setup, findings, *records, selection is not None, interrupted)
 
 
 def filler_texts(filler: str | Sequence[str]) -> list[str]:

@@ -14,30 +14,30 @@ from armlet.presentation.tables import titled_table
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler
 from armlet.statistics.intervals import MIN_PROMPTS
 
-INTERVALS_NOTE = "95 % intervals of the change; of the value where 'without' is -"
+INTERVALS_NOTE = "the change with its 95 % interval; the value where 'without' is -"
+CLAIMED_LAYER = 0  # the paper's claims are about this layer
 FEW_PROMPTS = 8  # bootstrap intervals are too narrow with fewer prompts
 FEW_PROMPTS_NOTE = f"intervals of fewer than {FEW_PROMPTS} prompts are too narrow; fewer than {MIN_PROMPTS} have none"
 
 
 def quantities_table(setup: Setup, changes: Sequence[QuantityChange], kind: str, place: str) -> Table:
-    """Changes in one layer by filler of one kind and by the control, at the highest count. Fits 80 columns.
+    """Changes in one layer by filler of one kind and by the control, at the highest count.
 
     changes: the layer's records; place: model and layer, for the title.
     """
     count = max(filler.count for filler in setup.fillers)
     records = {(change.filler, change.quantity): change for change in changes if change.count == count}
-    headings = ("quantity", "without", "with filler", RANDOM_SENTENCE, "paper")
-    columns, prompts, caption = _columns(changes), len(setup.prompts), INTERVALS_NOTE
+    prompts, caption, claimed = len(setup.prompts), INTERVALS_NOTE, changes[0].layer == CLAIMED_LAYER
     if prompts < FEW_PROMPTS:
-        none = f"no intervals, which need {MIN_PROMPTS}; explain.csv has the changes"
-        reason = "intervals are too narrow" if prompts >= MIN_PROMPTS else none
+        reason = "intervals are too narrow" if prompts >= MIN_PROMPTS else f"no intervals, which need {MIN_PROMPTS}"
         caption = f"{caption}\n{with_count(prompts, 'prompt')}: {reason}"
-    table = titled_table(f"{place}: {treatment_of(Filler(kind, count))}", headings[columns], caption)
+    # The claim stands before the control, which continues below in a narrow terminal.
+    headings = ("quantity", "without", "with filler", *(["paper"] if claimed else []), RANDOM_SENTENCE)
+    table = titled_table(f"{place}: {treatment_of(Filler(kind, count))}", headings, caption)
     for name in QUANTITIES:
-        change, fillers = records[kind, name], (kind, RANDOM_SENTENCE)
-        bounds = (_bounds(records[filler, name], signed=not isnan(change.without)) for filler in fillers)
-        cells = (name, short_number(change.without), *bounds, _claim(CLAIMS.get(name, 0), change))
-        table.add_row(*cells[columns])
+        change, control = records[kind, name], records[RANDOM_SENTENCE, name]
+        claim = [_claim(CLAIMS.get(name, 0), change)] if claimed else []
+        table.add_row(name, short_number(change.without), _with_interval(change), *claim, _with_interval(control))
     return table
 
 
@@ -46,26 +46,31 @@ def classes_table(setup: Setup, shares: Sequence[ClassShare], place: str) -> Tab
 
     shares: the layer's records; place: model and layer, for the title.
     """
-    classes, prompts, columns = setup.classes(), setup.prompt_of_tokens(), _columns(shares)
+    classes, prompts = setup.classes(), setup.prompt_of_tokens()
     untreated = [share for share in shares if share.treatment == NO_TREATMENT]
     counts = {share.name: len(np.unique(prompts[classes == share.name])) for share in untreated}
-    headings = ("class", "tokens", "prompts", "near-zero share", "against other", "paper")
     caption = FEW_PROMPTS_NOTE if min(counts.values()) < FEW_PROMPTS else ""
-    table = titled_table(f"{place}: classes", headings[columns], caption)
+    compared = any(share.name == share.against for share in untreated)  # whether there are other words
+    claimed = compared and shares[0].layer == CLAIMED_LAYER
+    headings = ["class", "tokens", "prompts", "near-zero\nshare", "against other", "paper"]
+    columns = slice(None if claimed else -1 if compared else -2)
+    caption = caption if compared else f"no other words to compare with\n{caption}"
+    table = titled_table(f"{place}: classes", headings[columns], caption.rstrip())
     for share in untreated:
-        comparison = ("", "") if share.name == share.against else (_bounds(share), _claim(1, share, "higher"))
+        comparison = (
+            ("reference", "") if share.name == share.against else (_with_interval(share), _claim(1, share, "higher"))
+        )
         numbers = (str(share.tokens), str(counts[share.name]), short_number(share.share))
         table.add_row(*(share.name, *numbers, *comparison)[columns])
     return table
 
 
-def _columns(records: Sequence[QuantityChange | ClassShare]) -> slice:
-    return slice(None if records[0].layer == 0 else -1)  # the last is the paper's claims, which are only about layer 0
-
-
-def _bounds(record: QuantityChange | ClassShare, *, signed: bool = True) -> str:
-    low, high = (short_number(bound, signed=signed) for bound in (record.low, record.high))
-    return "-" if isnan(record.low) else f"{low} to {high}"
+def _with_interval(record: QuantityChange | ClassShare) -> str:
+    """The change with its interval, if there is one; the value if the quantity is not defined without filler."""
+    defined = isinstance(record, ClassShare) or record.interval_of == "change"
+    value = record.change if isinstance(record, ClassShare) or defined else record.filled
+    estimate, low, high = (short_number(number, signed=defined) for number in (value, record.low, record.high))
+    return estimate if isnan(record.low) else f"{estimate} [{low}, {high}]"
 
 
 def _claim(sign: int, record: QuantityChange | ClassShare, verb: str = "") -> str:

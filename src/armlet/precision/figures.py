@@ -1,7 +1,7 @@
 """The figure of `armlet quantize`: perplexity by method with intervals, and the distribution in each layer."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -18,7 +18,9 @@ METHOD_COLOURS = {ROUNDED: "#333333", "Hadamard rotation": "#E69F00", COMPANDED:
 
 SCHEME_COLOURS = ("#333333", "#CC79A7")  # colours of `REFERENCES`
 
-PANELS: dict[str, tuple[str, str, Literal["linear", "log", "symlog"], float]] = {
+Scale: TypeAlias = Literal["linear", "log", "symlog"]
+
+PANELS: dict[str, tuple[str, str, Scale, float]] = {
     "sqnr": ("error of rounding", "SQNR (dB)", "linear", 1),
     "max_over_median": ("quantised values", "max / median", "log", 1),
     "kurtosis": ("quantised values", "excess kurtosis", "symlog", 1),
@@ -98,7 +100,7 @@ def _draw_damage(axes: Axes, layers: Sequence[LayerRow]) -> None:
     for scheme, colour in zip(REFERENCES, SCHEME_COLOURS, strict=True):
         rises, label = [max(row.damage[scheme] - 1, 0) for row in layers], f"{scheme}, one layer rounded"
         axes.plot([row.layer for row in layers], rises, color=colour, lw=0.9, marker=".", ms=3, label=label)
-    axes.set_yscale("symlog", linthresh=1e-3)
+    _set_scale(axes, "symlog", 1e-3)
     axes.set_ylim(bottom=0)
     axes.set_title("one layer rounded (≤ 0 at 0)", fontsize=7)
     axes.set_ylabel("rise of perplexity")
@@ -112,7 +114,15 @@ def _draw_measure(axes: Axes, rows: Sequence[MethodRow], name: str) -> None:
             points = [(n, value) for n, stats in row.outcome.layers.items() if (value := stats.get(name)) is not None]
             dashes = "--" if method == CONTRACT else "-"  # most layers are not contracted and coincide
             axes.plot(*zip(*points, strict=True), linestyle=dashes, color=colour, lw=0.9, label=method)
-    axes.set_yscale(scale, **({"linthresh": linear} if scale == "symlog" else {}))
+    _set_scale(axes, scale, linear)
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_title(title, fontsize=7)
     axes.set_ylabel(label)
+
+
+def _set_scale(axes: Axes, scale: Scale, linear: float) -> None:
+    """Sets the scale of what is drawn; a symlog scale without a value above `linear` is linear, and has its ticks."""
+    if scale != "symlog":
+        axes.set_yscale(scale)
+    elif axes.dataLim.y1 > linear:
+        axes.set_yscale(scale, linthresh=linear)

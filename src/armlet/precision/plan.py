@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, cast
 
 from torch import Tensor
 from typer import Option
@@ -12,10 +12,10 @@ from typer import Option
 from armlet.attachment.attached import refuse_attached
 from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, NamedModel, load_or_use
-from armlet.checkpoints.pretrained import parse_dtype
+from armlet.checkpoints.pretrained import Dtype, parse_dtype
 from armlet.precision.measure import Bench
 from armlet.precision.texts import EQUALS, PASSAGES, cut_text, problem_texts, read_text
-from armlet.presentation.options import OptionGroup
+from armlet.presentation.options import OptionGroup, SeedOption
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import Record
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 GIVEN_TEXT = "a text"  # in results, in place of the name of a file
+
+ContractionSite: TypeAlias = Literal["gate", "product"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class PrecisionOptions(OptionGroup):
         ),
     ] = 0.01
     site: Annotated[
-        Literal["gate", "product"] | None,
+        ContractionSite | None,
         Option(
             help="Contract only at gate (as vLLM serves it) or only at product (down's input); at either by default."
         ),
@@ -58,7 +60,7 @@ class PrecisionPlan(PrecisionOptions):
     """The options of a run, with a text that is no file, and the seed of the bootstrap."""
 
     text: str | None = None
-    seed: Annotated[int, Option(min=0, max=2**63 - 1)] = 0
+    seed: SeedOption = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,7 +80,7 @@ class PrecisionPlan(PrecisionOptions):
 
 
 def load_bench(
-    plan: PrecisionPlan, model: Model, tokenizer: "PreTrainedTokenizerBase | None", *, dtype: str, device: str | None
+    plan: PrecisionPlan, model: Model, tokenizer: "PreTrainedTokenizerBase | None", *, dtype: Dtype, device: str | None
 ) -> tuple[Bench, Record]:
     """Returns the model with its texts, and the manifest, which has everything that affects the settings and losses.
 

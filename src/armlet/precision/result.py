@@ -12,6 +12,7 @@ from armlet.precision.measure import Contraction
 from armlet.precision.plan import PrecisionPlan
 from armlet.precision.rows import LayerRow, MethodRow, contraction_setting
 from armlet.precision.tables import precision_tables
+from armlet.presentation.arguments import output_folder
 from armlet.presentation.files import json_text, write_json
 from armlet.presentation.result import Result
 from armlet.redistribution.errors import ArgumentError
@@ -64,12 +65,8 @@ class Precision(Result):
         Raises ArgumentError, and writes nothing, if the directory has an armlet.json that is not this result's: it is
         neither replaced nor left beside a result that it does not belong to.
         """
-        from armlet.presentation.style import save
-
-        setting = save_setting(self.contraction, Path(directory))
-        figures = save(self.figure(), directory, "quantize")
-        paths = {"setting": list(map(str, setting)), "figures": list(map(str, figures))}
-        return [*figures, *setting, write_json(Path(directory, "quantize.json"), {**self.to_dict(), **paths})]
+        setting = save_setting(self.contraction, output_folder("directory", directory))
+        return [*setting, *self._write(directory, "quantize", key="figures", setting=list(map(str, setting)))]
 
 
 def save_setting(contraction: Contraction | None, folder: Path) -> list[Path]:

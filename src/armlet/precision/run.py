@@ -2,13 +2,13 @@
 
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from armlet.checkpoints.given import Model
-from armlet.checkpoints.pretrained import default_model
+from armlet.checkpoints.pretrained import Dtype, default_model
 from armlet.precision.choice import choose, max_trials
 from armlet.precision.measure import CALIBRATION, Bench, RoundingTrial, RunTrial, TrialOutcome
-from armlet.precision.plan import PrecisionPlan, load_bench
+from armlet.precision.plan import ContractionSite, PrecisionOptions, PrecisionPlan, load_bench
 from armlet.precision.result import Precision
 from armlet.precision.rows import layer_rows, method_rows
 from armlet.precision.schemes import SCHEMES
@@ -28,16 +28,16 @@ def quantize(
     model: Model | None = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     *,
-    data: str | Path | None = None,
+    data: str | Path | None = PrecisionOptions.data,
     text: str | None = None,
-    windows: int = 24,
-    tokens: int = 48,
-    calibration: int = 4,
-    limit: float = 0.01,
-    site: Literal["gate", "product"] | None = None,
+    windows: int = PrecisionOptions.windows,
+    tokens: int = PrecisionOptions.tokens,
+    calibration: int = PrecisionOptions.calibration,
+    limit: float = PrecisionOptions.limit,
+    site: ContractionSite | None = PrecisionOptions.site,
     run: str | Path | None = None,
     seed: int = 0,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     device: str | None = None,
 ) -> Precision:
     """Measures the cost of few bits at the input of `down`, with companding, contraction and common alternatives.

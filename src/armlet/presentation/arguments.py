@@ -1,5 +1,6 @@
 """Checks of the functions' arguments: whole numbers, numbers, texts and paths, and arguments without effect."""
 
+import os
 from collections.abc import Iterable
 from math import inf
 from numbers import Real
@@ -56,10 +57,24 @@ def text_list(name: str, value: object) -> list[str]:
 
 
 def given_path(name: str, value: object) -> Path | None:
-    """A path given as text or as a path; raises ArgumentError if it is neither, or is empty."""
-    if value is not None and (not isinstance(value, str | Path) or value == ""):
+    """A path given as text or as a path, or None; raises ArgumentError if it is neither, or is empty."""
+    return None if value is None else _path(name, value)
+
+
+def output_folder(name: str, value: object) -> Path:
+    """A folder for results, which need not exist; raises ArgumentError if it cannot be created or written to."""
+    folder = _path(name, value)
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        reason = "is not writable" if nearest.is_dir() else "is a file"
+        raise ArgumentError(f"{name}: {folder} cannot be written: {nearest} {reason}")
+    return folder
+
+
+def _path(name: str, value: object) -> Path:
+    if not isinstance(value, str | Path) or value == "":
         raise ArgumentError(f"{name}: expected a path, found {value!r}")
-    return None if value is None else Path(value)
+    return Path(value)
 
 
 def refuse_changed(because: str, **values: tuple[object, object]) -> None:

@@ -16,6 +16,11 @@ def short_number(value: float, *, signed: bool = False) -> str:
     return text if len(text) <= NUMBER_WIDTH else f"{value:{sign}.2g}"
 
 
+def three_digits(value: float) -> str:
+    """Three significant digits, without an exponent below a million: "22,200", "8.13", "0.00915"."""
+    return f"{float(f'{value:.3g}'):,g}"
+
+
 def finite_or_none(values: Mapping[str, object]) -> dict[str, object]:
     """Replaces NaN and Infinity, which JSON cannot express, by None."""
     return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()}

@@ -4,8 +4,12 @@ from dataclasses import fields
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from armlet.presentation.arguments import number_in, plain_value, whole_number
+from typer import Option
+
+from armlet.presentation.arguments import LARGEST_SEED, number_in, plain_value, whole_number
 from armlet.redistribution.errors import ArgumentError
+
+SeedOption = Annotated[int, Option(min=0, max=LARGEST_SEED, help="Seed of keyed noise, random items and sampling.")]
 
 
 class OptionGroup:
@@ -24,7 +28,7 @@ class OptionGroup:
                 raise ArgumentError(f"{field.name}: {because}; leave it out")
 
 
-def _checked_value(name: str, value: Any, kind: Any, option: Any) -> Any:
+def _checked_value(name: str, value: object, kind: Any, option: Any) -> object:
     kinds = (kind, *get_args(kind))  # of `int | None`: the union, int and NoneType
     if value is None and NoneType in kinds:
         return None

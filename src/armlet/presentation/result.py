@@ -3,13 +3,16 @@
 import base64
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+
+from armlet.presentation.arguments import output_folder
+from armlet.presentation.files import write_json, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,8 +42,43 @@ class Result(ABC):
     def save(self, directory: str | Path) -> list[Path]:
         """Writes figures, tables and JSON into a folder, which is created if needed; returns their paths.
 
-        Raises WriteError or OSError if a file cannot be written.
+        Raises:
+            ArgumentError: the directory is no path or a file, or cannot be created or written to.
+            WriteError, OSError: a file cannot be written.
         """
+
+    def _write(
+        self,
+        directory: str | Path,
+        stem: str,
+        figures: "Mapping[str, Callable[[], Figure]] | None" = None,
+        *,
+        key: str = "figure",
+        texts: Mapping[str, str] | None = None,
+        **paths: list[str],
+    ) -> list[Path]:
+        """Writes `stem`.json, text files, and figures as PNG and SVG; returns their paths, the figures' first.
+
+        The figures come last, so that the numbers are kept if drawing fails.
+
+        Args:
+            directory: the folder.
+            stem: name of the JSON file without its ending.
+            figures: a function for each figure by its name; the main figure as `stem` by default.
+            key: key of the figures' paths in the JSON file.
+            texts: contents of other files by name.
+            paths: other paths in the JSON file, by key.
+        """
+        from armlet.presentation.style import save
+
+        folder, drawn = output_folder("directory", directory), figures or {stem: self.figure}
+        drawings = [folder / f"{name}.{kind}" for name in drawn for kind in ("png", "svg")]
+        content = {**self.to_dict(), key: list(map(str, drawings)), **paths}
+        files = [write_json(folder / f"{stem}.json", content)]
+        files += [write_text(folder / name, text) for name, text in (texts or {}).items()]
+        for name, draw in drawn.items():
+            save(draw(), folder, name)
+        return [*drawings, *files]
 
     def sentences(self) -> Sequence[str]:
         """What the command says below its tables."""

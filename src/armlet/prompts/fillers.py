@@ -22,6 +22,8 @@ Position = Literal["before", "between", "end", "random"]
 POSITIONS: tuple[str, ...] = get_args(Position)
 """Before the system prompt, between it and the question, at the question's end, or at a random token in it."""
 
+POSITION_HELP = "Fillers' position: around the system prompt, after the question, or in it at random."
+
 SYSTEM = "You are a careful mathematician. Solve the problem step by step, and give the result in the last line."
 
 RANDOM_SENTENCE = "random sentence"
@@ -152,7 +154,7 @@ def filler_tokens(tokenizer: "PreTrainedTokenizerBase", filler: Filler, *, seed:
     return torch.tensor(list(islice(cycle(ids), filler.count)), dtype=torch.int64)
 
 
-def describe_filler(tokenizer: "PreTrainedTokenizerBase", filler: Filler, tokens: Tensor) -> dict[str, Any]:
+def describe_filler(tokenizer: "PreTrainedTokenizerBase", filler: Filler, tokens: Tensor) -> dict[str, object]:
     """For the report: the distinct texts of `tokens [count]`, and the number of tokens when their text is tokenized."""
     text = tokenizer.decode(tokens.tolist())
     again: Any = tokenizer(text, add_special_tokens=False)

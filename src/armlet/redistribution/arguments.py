@@ -5,7 +5,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, description
 from armlet.redistribution.rows import Policy
 
 SCOPES = ("token", "sequence", "call")
@@ -13,18 +13,25 @@ SCOPES = ("token", "sequence", "call")
 
 def check_arguments(a: Tensor, policy: Policy, scope: str) -> None:
     """Raises ArgumentError if `a` is not a floating-point tensor with a width, or if policy or scope are invalid."""
-    if not isinstance(a, Tensor) or not a.is_floating_point() or a.dim() == 0:
-        description = _description(a) if isinstance(a, Tensor) else type(a).__name__
-        raise ArgumentError(f"redistribute: expected a floating-point tensor [batch, seq, width], found {description}")
+    check_floating("redistribute", a, " [batch, seq, width]", least_dimensions=1)
     check_policy(policy, scope)
+
+
+def check_floating(operation: str, a: object, shape: str = "", least_dimensions: int = 0) -> None:
+    """Raises ArgumentError if `a` is not a floating-point tensor; the error names the operation and the shape."""
+    if not isinstance(a, Tensor) or not a.is_floating_point() or a.dim() < least_dimensions:
+        expected = f"expected a floating-point tensor{shape}, as torch.as_tensor makes from numbers"
+        raise ArgumentError(f"{operation}: {expected}, found {description(a)}")
 
 
 def check_policy(policy: Policy, scope: str) -> None:
     """Raises ArgumentError if `policy` is not a policy or `scope` is unknown."""
     if isinstance(policy, type) or not callable(getattr(policy, "move", None)):
-        raise ArgumentError(f"policy: expected Outward(...), Inward(...) or Transport(...), found {policy!r}")
-    if scope not in SCOPES:
-        raise ArgumentError(f"scope: expected one of {', '.join(SCOPES)}, found {scope!r}")
+        raise ArgumentError(
+            f"policy: expected Outward(...), Inward(...) or Transport(...), found {description(policy)}"
+        )
+    if not isinstance(scope, str) or scope not in SCOPES:
+        raise ArgumentError(f"scope: expected one of {', '.join(SCOPES)}, found {description(scope)}")
 
 
 def token_positions(a: Tensor, positions: Tensor | None) -> Tensor:
@@ -33,10 +40,10 @@ def token_positions(a: Tensor, positions: Tensor | None) -> Tensor:
     if positions is None:
         return torch.arange(tokens[-1] if tokens else 1, device=a.device).view(tokens[-1:])
     if not isinstance(positions, Tensor) or positions.is_floating_point() or positions.dtype == torch.bool:
-        raise ArgumentError(f"positions: expected integers of shape {list(tokens)}, found {_description(positions)}")
+        raise ArgumentError(f"positions: expected integers of shape {list(tokens)}, found {description(positions)}")
     if positions.shape not in (tokens, tokens[-1:]) and not (len(tokens) == 2 and positions.shape == (1, tokens[1])):
         shapes = " or ".join(dict.fromkeys((str(list(tokens)), str(list(tokens[-1:])))))
-        raise ArgumentError(f"positions: expected shape {shapes}, found {_description(positions)}")
+        raise ArgumentError(f"positions: expected shape {shapes}, found {description(positions)}")
     return positions.to(a.device, torch.int64)
 
 
@@ -46,12 +53,8 @@ def token_mask(a: Tensor, mask: Tensor | None) -> Tensor | None:
         return None
     if not isinstance(mask, Tensor) or mask.is_floating_point() or mask.shape != a.shape[:-1]:
         expected = f"bool or integers of shape {list(a.shape[:-1])} (one value per token, 0 for padding)"
-        raise ArgumentError(f"mask: expected {expected}, found {_description(mask)}")
+        raise ArgumentError(f"mask: expected {expected}, found {description(mask)}")
     return mask.to(a.device) != 0
-
-
-def _description(value: object) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 
 def scopes_shape(a: Tensor, scope: str) -> tuple[int, int, int]:

@@ -1,5 +1,7 @@
 """The errors that armlet raises on purpose. Each message is one line; the command line exits with 2."""
 
+LONGEST_VALUE = 200  # characters that a message shows
+
 
 class ArmletError(Exception):
     """Base of every error that armlet raises on purpose."""
@@ -7,3 +9,12 @@ class ArmletError(Exception):
 
 class ArgumentError(ArmletError, ValueError):
     """An argument has a value, a type or a shape that the operation does not support."""
+
+
+def description(value: object) -> str:
+    """A value for an error message, in one short line: a tensor's dtype and shape, or the type of a long value."""
+    dtype, shape = (getattr(value, name, None) for name in ("dtype", "shape"))
+    if dtype is not None and shape is not None:
+        return f"{type(value).__name__} {dtype} {list(shape)}"
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE and "\n" not in text else f"a value of type {type(value).__name__}"

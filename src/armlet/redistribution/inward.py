@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from armlet.redistribution.arguments import check_floating
 from armlet.redistribution.functions import log
 from armlet.redistribution.order import ordered, wide
 from armlet.redistribution.rows import FRACTION, Allowed, Draw, Rows, check_settings, one_of
@@ -71,6 +72,7 @@ class Inward:
             a: values of any shape and float dtype; the result has the same.
             knee: T, in the unit of `a`; broadcasts to it.
         """
+        check_floating("Inward.compand", a)
         threshold = torch.as_tensor(knee, dtype=wide(a.device), device=a.device)
         in_tail = (a.detach().abs() > threshold) & (threshold > 0)
         return torch.where(in_tail, a.sign() * _compand(a.abs(), threshold), a)
@@ -83,6 +85,7 @@ class Inward:
             a: contracted values, any shape and float dtype.
             knee: T, in the unit of `a`; broadcasts to it.
         """
+        check_floating("Inward.expand", a)
         dtype = wide(a.device)
         threshold = torch.as_tensor(knee, dtype=dtype, device=a.device)
         in_tail = (a.detach().abs() > threshold) & (threshold > 0)

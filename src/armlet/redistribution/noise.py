@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, description
 
 WORD = 0xFFFFFFFF
 GOLDEN = 0x9E3779B9  # 2³² / golden ratio: added to each word before it is mixed in
@@ -40,7 +40,7 @@ class Noise:
         for name in ("seed", "stream"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
-                raise ArgumentError(f"Noise: {name} must be an integer, found {value!r}")
+                raise ArgumentError(f"Noise: {name} must be an integer, found {description(value)}")
 
     @staticmethod
     def fresh(generator: torch.Generator | None = None) -> "Fresh":
@@ -79,6 +79,11 @@ class Fresh:
 
     generator: torch.Generator | None = None
     kind: ClassVar[str] = "fresh"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.generator, torch.Generator | None):
+            expected = "expected a torch.Generator, or nothing for the global one"
+            raise ArgumentError(f"Noise.fresh: {expected}, found {description(self.generator)}")
 
     def uniforms(self, shape: torch.Size, positions: Tensor, keys: Tensor | None = None) -> Tensor:
         """Returns float32 draws of `shape` on the device of `positions`."""
@@ -120,10 +125,9 @@ Source = Noise | Fresh | Midpoint | Explicit
 
 def source(noise: Source | Tensor) -> Source:
     """Returns a source of uniforms, `Explicit` for a tensor; raises ArgumentError for anything else."""
-    if not isinstance(noise, Tensor | Source):
-        raise ArgumentError(
-            f"noise: expected Noise(seed), Noise.fresh(), Noise.midpoint() or a tensor, found {noise!r}"
-        )
+    if not isinstance(noise, Tensor | Source) or (isinstance(noise, Tensor) and not noise.is_floating_point()):
+        expected = "Noise(seed), Noise.fresh(), Noise.midpoint() or a floating-point tensor"
+        raise ArgumentError(f"noise: expected {expected}, found {description(noise)}")
     return Explicit(noise) if isinstance(noise, Tensor) else noise
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple, Protocol, TypeGuard
 import torch
 from torch import Tensor
 
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, description
 
 Draw = Callable[[], Tensor]
 LARGEST_NUMBER = torch.finfo(torch.float64).max
@@ -107,7 +107,9 @@ BOUNDS = Allowed("(low, high) with 0 <= low <= high <= 1", _are_bounds)
 
 def one_of(*options: str) -> Allowed:
     """One of these texts."""
-    return Allowed(" or ".join(repr(option) for option in options), lambda value: value in options)
+    return Allowed(
+        " or ".join(repr(option) for option in options), lambda value: isinstance(value, str) and value in options
+    )
 
 
 def check_settings(policy: object, allowed: Mapping[str, Allowed]) -> None:
@@ -115,4 +117,4 @@ def check_settings(policy: object, allowed: Mapping[str, Allowed]) -> None:
     for name, values in allowed.items():
         value = getattr(policy, name)
         if not values.includes(value):
-            raise ArgumentError(f"{type(policy).__name__}: {name} must be {values.words}, found {value!r}")
+            raise ArgumentError(f"{type(policy).__name__}: {name} must be {values.words}, found {description(value)}")

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from armlet.presentation.files import write_json
+from armlet.presentation.terminal import note
 from armlet.redistribution.errors import ArmletError
 
 RUNS = Path("armlet-runs")
@@ -94,10 +95,18 @@ class RunFolder:
 
 
 @contextmanager
-def open_run_folder(folder: Path, manifest: Mapping[str, object], machine: Mapping[str, object]) -> Iterator[RunFolder]:
+def open_run_folder(
+    folder: Path, manifest: Mapping[str, object], machine: Mapping[str, object], *, answers: int | None = None
+) -> Iterator[RunFolder]:
     """Opens the folder of a new run or of a run to resume, and locks it against other processes.
 
-    manifest: the run's settings, as plain values. A run may resume on another machine; the manifest lists all machines.
+    Notes on stderr how many results are from an earlier run.
+
+    Args:
+        folder: the folder, which is created if needed.
+        manifest: the run's settings, as plain values.
+        machine: the machine; a run may resume on another one, and the manifest lists all of them.
+        answers: the number of records of the whole run; None if it is unknown, or the batches have no records.
 
     Raises RunError if another process uses the folder, it contains another run, or it cannot be read or written.
     """
@@ -109,7 +118,18 @@ def open_run_folder(folder: Path, manifest: Mapping[str, object], machine: Mappi
     except OSError as error:
         raise RunError(f"{folder}: is not a run folder and cannot become one ({error.strerror})") from error
     with lock:
-        yield RunFolder(folder, _agreed_manifest(folder, {"version": MANIFEST_VERSION, **manifest}, dict(machine)))
+        run = RunFolder(folder, _agreed_manifest(folder, {"version": MANIFEST_VERSION, **manifest}, dict(machine)))
+        if run.closed:
+            note(_earlier_results(run, answers))
+        yield run
+
+
+def _earlier_results(run: RunFolder, answers: int | None) -> str:
+    """Says that a run does not start anew."""
+    if answers is not None and len(run.rows) < answers:
+        return f"resuming: {len(run.rows):,} of {answers:,} answers are from an earlier run in {run.folder}"
+    what = f"{len(run.closed):,} trials" if answers is None else f"all {answers:,} answers"
+    return f"{what} are from an earlier run in {run.folder}; another run folder starts anew"
 
 
 def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Record) -> Record:
@@ -125,7 +145,7 @@ def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Reco
         raise RunError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
     if changes := readable(list(differences(stored, wanted))):
         text = "; ".join(changes[:3]) + ("; …" if len(changes) > 3 else "")
-        raise RunError(f"{folder}: contains another run ({text}); use the same options, or use another folder")
+        raise RunError(f"{folder}: contains another run ({text}); use the same options and model, or another folder")
     agreed = {**stored, "machines": machines if machine in machines else [*machines, machine]}
     if machine not in machines:
         write_json(path, agreed)
@@ -134,6 +154,10 @@ def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Reco
 
 def readable(changes: Sequence[tuple[str, str]]) -> list[str]:
     """The changes as text: options of the command line first, each once; hashes only if nothing else changed."""
+    if [place for place, _ in changes] == ["engine.sha256"]:
+        return [
+            "the model, its weights, settings, hooks or tokenizer changed, or only one of the runs read it from files"
+        ]
     options, rest = dict[str, str](), list[str]()
     for place, change in changes:
         name = place.rpartition(".")[2].partition("[")[0]

@@ -74,6 +74,11 @@ def test_sampled_runs_have_a_warmer_placebo_and_greedy_ones_a_sampled_one():
     assert conditions([], [])[-1].temperature == 0.3
 
 
+def test_a_vote_over_one_answer_is_refused():
+    with pytest.raises(ArgumentError, match=r"^best_of: a vote needs at least 2 answers, found 1; 0 for none$"):
+        conditions([OUT], [], best_of=1)
+
+
 def test_best_of_is_sampled_also_where_the_others_are_greedy():
     best = conditions([], [], best_of=8)[1]
     assert (best.samples, best.temperature) == (8, 0.7)

@@ -254,10 +254,10 @@ def test_a_key_goes_to_its_host_alone(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sekret")
     with serving() as plain, serving() as treated:
         elsewhere = treated.url.replace("127.0.0.1", "localhost")
-        answers(plain, condition=TREATED, treated_url=treated.url)
-        answers(plain, condition=TREATED, treated_url=elsewhere)
+        answers(plain, condition=TREATED, treated_endpoint=treated.url)
+        answers(plain, condition=TREATED, treated_endpoint=elsewhere)
         monkeypatch.setenv("OPENAI_TREATED_API_KEY", "other")
-        answers(plain, condition=TREATED, treated_url=elsewhere)
+        answers(plain, condition=TREATED, treated_endpoint=elsewhere)
         assert treated.keys == ["Bearer sekret", "Bearer none", "Bearer other"]
         assert plain.keys == []
 
@@ -285,20 +285,20 @@ def test_a_description_holds_no_key(monkeypatch):
     "url", ["example.org", "ftp://example.org/v1", "file:///etc/passwd", "http://", "http://a:b/v1", ""]
 )
 def test_what_is_no_address_is_refused(url):
-    with pytest.raises(ArgumentError, match=r"^--endpoint: expected an address such as"):
+    with pytest.raises(ArgumentError, match=r"^endpoint: expected an address such as"):
         Endpoint(url, model="tiny")
 
 
 @pytest.mark.parametrize("url", ["http://me:sekret@host/v1", "http://host/v1?key=sekret", "http://host/v1#sekret"])
 def test_an_address_with_a_secret_is_refused_and_not_repeated(url):
-    with pytest.raises(ArgumentError, match=r"^--treated-endpoint: expected only an address; a key") as caught:
-        Endpoint("http://host", model="tiny", treated_url=url)
+    with pytest.raises(ArgumentError, match=r"^treated_endpoint: expected only an address; a key") as caught:
+        Endpoint("http://host", model="tiny", treated_endpoint=url)
     assert "sekret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("how", [{"concurrency": 0}, {"retries": -1}, {"timeout": 0}])
-def test_numbers_out_of_range_are_refused(how):
-    with pytest.raises(ArgumentError, match=r"^endpoint: expected concurrency >= 1"):
+def test_numbers_out_of_range_are_refused_by_the_argument_s_name(how):
+    with pytest.raises(ArgumentError, match=rf"^{next(iter(how))}: expected an? (integer|number) of at least"):
         Endpoint("http://host", model="tiny", **how)
 
 
@@ -313,37 +313,37 @@ def test_a_missing_package_is_named(monkeypatch):
 
 def test_treated_conditions_go_to_the_treated_server_and_no_other():
     with serving() as plain, serving() as treated:
-        answers(plain, treated_url=treated.url)
-        answers(plain, condition=TREATED, treated_url=treated.url)
+        answers(plain, treated_endpoint=treated.url)
+        answers(plain, condition=TREATED, treated_endpoint=treated.url)
         assert (len(plain.requests), len(treated.requests)) == (1, 1)
         assert plain.requests == treated.requests
 
 
 def test_treated_conditions_are_refused_without_a_treated_server():
     with serving() as fake:
-        with pytest.raises(ArgumentError, match=r"cannot run outward; .*--treated-endpoint URL"):
+        with pytest.raises(ArgumentError, match=r"^treated_endpoint: .*cannot run outward; name the same"):
             answers(fake, condition=TREATED)
         assert fake.requests == []
 
 
 def test_placebos_inside_the_gate_are_refused_and_the_change_of_temperature_is_not():
     compared = conditions([TREATED.treatment], [])
-    with closing(Endpoint("http://host", model="tiny", treated_url="http://host:1")) as engine:
-        with pytest.raises(ArgumentError, match=r": identity, draw-only, matched \(outward\); .*--no-placebos$"):
+    with closing(Endpoint("http://host", model="tiny", treated_endpoint="http://host:1")) as engine:
+        with pytest.raises(ArgumentError, match=r": identity, draw-only, matched \(outward\); leave them out$"):
             engine.check(compared)
         engine.check([each for each in compared if not each.placebo])
 
 
 def test_two_treatments_need_two_servers():
     other = replace(TREATED, name="other", treatment=Treatment(Outward(band=0.2)))
-    engine = Endpoint("http://host", model="tiny", treated_url="http://host:1")
+    engine = Endpoint("http://host", model="tiny", treated_endpoint="http://host:1")
     with closing(engine), pytest.raises(ArgumentError, match=r"outward, other need 2; name one policy$"):
         engine.check([TREATED, other])
 
 
 def test_a_site_that_no_server_has_is_refused():
     other = replace(TREATED, name="at product", treatment=Treatment(Outward(), site="product"))
-    engine = Endpoint("http://host", model="tiny", treated_url="http://host:1")
+    engine = Endpoint("http://host", model="tiny", treated_endpoint="http://host:1")
     with closing(engine), pytest.raises(ArgumentError, match="only at the site gate; at product uses another site"):
         engine.check([BASE, other])
 
@@ -369,7 +369,7 @@ def test_a_run_cut_short_goes_on_to_the_same_items_and_findings(tmp_path):
     )
 
     def go(folder):
-        how = {"treated_url": treated.url, "concurrency": 2, "retries": 0}
+        how = {"treated_endpoint": treated.url, "concurrency": 2, "retries": 0}
         with closing(Endpoint(plain.url, model="tiny", **how)) as engine:
             engine.check(plan.conditions, plan.tasks)
             with open_run_folder(folder, plan.manifest(engine), {}) as journal:
@@ -392,7 +392,7 @@ def test_a_run_cut_short_goes_on_to_the_same_items_and_findings(tmp_path):
 def test_at_one_address_a_request_turns_arm_on_or_off():
     with serving() as fake:
         for condition in (BASE, TREATED):
-            answers(fake, condition=condition, treated_url=fake.url)
+            answers(fake, condition=condition, treated_endpoint=fake.url)
         answers(fake)
     switches = [each.get("vllm_xargs") for each in fake.requests]
     assert switches == [{"armlet": "off"}, {"armlet": "on"}, None]
@@ -409,7 +409,7 @@ def test_at_one_address_a_request_turns_arm_on_or_off():
 )
 def test_a_server_that_does_not_refuse_nonsense_has_no_switch(said, message):
     with serving(faults=[(400, {}, {"error": {"message": said}})] if said else []) as fake:
-        engine = Endpoint(fake.url, model="tiny", treated_url=fake.url, retries=0)
+        engine = Endpoint(fake.url, model="tiny", treated_endpoint=fake.url, retries=0)
         if message is None:
             engine.check_switch()
         else:

@@ -8,10 +8,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from armlet.evaluation.report.figures import DARK, UNDETECTABLE, draw_forest, draw_map
+from armlet.evaluation.report.figures import UNDETECTABLE, draw_forest
 from armlet.evaluation.report.findings import PairedComparison, Side
 from armlet.evaluation.report.tables import grouped
-from armlet.evaluation.search.results import SearchMap, TrialResult
+from armlet.evaluation.search.figures import DARK, draw_map
+from armlet.evaluation.search.trials import SearchMap, TrialResult
 from armlet.presentation.numbers import difference_text
 from armlet.presentation.style import COLOURS, GREY, svg_text
 from armlet.redistribution.errors import ArgumentError

@@ -19,7 +19,7 @@ from armlet.evaluation.report.page import (
     write,
 )
 from armlet.evaluation.report.tables import accuracy_grid
-from armlet.evaluation.search.results import SearchMap, TrialResult
+from armlet.evaluation.search.trials import SearchMap, TrialResult
 from armlet.presentation.files import WriteError
 from evaluations import TREATMENTS, Fake, choices, found, sums
 

@@ -10,8 +10,9 @@ from armlet import Inward, Outward
 from armlet.attachment.config import load_config
 from armlet.evaluation import tune
 from armlet.evaluation.conditions.conditions import Treatment, conditions
-from armlet.evaluation.search.results import best
-from armlet.evaluation.search.search import RANGES, SEARCHED, Space, part_of, search, take
+from armlet.evaluation.search.results import Budget, Study, StudyArguments
+from armlet.evaluation.search.search import RANGES, SEARCHED, Space, part_of, search, searched_names, take
+from armlet.evaluation.search.trials import TrialResult, best
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import open_run_folder
 from armlet.runs.machine import machine
@@ -129,6 +130,88 @@ def test_the_best_is_the_largest_difference_and_of_equals_the_first(tmp_path):
 def test_what_cannot_be_searched_is_refused(names):
     with pytest.raises(ArgumentError, match="search: expected one or two of band, proportion, ceiling, strength"):
         space(names=names)
+
+
+@pytest.mark.parametrize(
+    ("policy", "names", "message"),
+    [
+        (
+            Outward(band=0.2),
+            ("band",),
+            ".* of proportion, ceiling, strength, found 'band'; the policy fixes band$",
+        ),
+        (Outward(band=0.2), ("proportion",), "outward: band has no effect, because proportion replaces band"),
+        (Outward(proportion=0.1), ("band", "ceiling"), "outward: band has no effect, because proportion replaces band"),
+        (Outward(), ("band", "proportion"), "outward: band has no effect, because proportion replaces band"),
+        (Inward(strength=0), ("knee",), "inward: strength 0 changes nothing"),
+    ],
+)
+def test_a_setting_that_the_policy_fixes_or_that_has_no_effect_is_not_searched(policy, names, message):
+    with pytest.raises(ArgumentError, match=f"^search: {message}"):
+        space(names=names, policy=policy)
+
+
+def test_the_default_search_leaves_out_what_the_policy_fixes():
+    assert searched_names(None, Outward()) == ("band", "ceiling")
+    assert searched_names(None, Outward(band=0.2, share=(0, 1))) == ("ceiling",)
+
+
+@pytest.mark.parametrize("trials", [0, 1])
+def test_candidate_layers_that_could_not_be_tried_are_refused(trials):
+    with pytest.raises(ArgumentError, match=r"^trials: expected at least 2 for 3 candidate layers, of which the map"):
+        space(trials=trials, layers=(0, 1, 2))
+    assert space(trials=2, layers=(0, 1, 2))
+
+
+@pytest.mark.parametrize("part", ["tuning", "test"])
+def test_too_few_items_to_search_and_to_confirm_are_refused_before_the_search(part):
+    lone = next(id for id in map(str, range(9)) if part_of(id) == part)
+    other = "confirming it" if part == "tuning" else "searching the setting"
+    with pytest.raises(ArgumentError, match=f"^items: none of the 1 item of items is for {other}; use more items$"):
+        tune(task=[{"id": lone, "question": "2+2", "answer": "4"}])
+
+
+def made_study(trials, layers=([0],), folder=Path("study")):
+    """A study of `ceiling`, of which the first candidate of `layers` was used in each trial."""
+    rows = [TrialResult(n, {"ceiling": c}, str(layers[0]), 4, 0.5, d, None, None) for n, (c, d) in enumerate(trials)]
+    searched = Space(Treatment(Outward()), ("ceiling",), layers, 9, 0)
+    return Study(
+        folder=folder,
+        arguments=StudyArguments(None, None, [], None, None, None, None, False, None, 0, "auto", None),
+        engine={"model": "m"},
+        space=searched.to_dict(),
+        tasks=[],
+        budget=Budget(len(rows), 4, 8),
+        armlet=searched.treatment_at(best(rows).values, best(rows).layers).plain(),
+        interrupted=False,
+        trials=rows,
+        searched=["ceiling"],
+        mapped=[0],
+    )
+
+
+@pytest.mark.slow
+def test_a_setting_that_is_not_the_study_s_is_not_replaced_and_one_that_was_its_best_is():
+    shorter, longer = made_study([(0.95, 0.1)]), made_study([(0.95, 0.1), (0.99, 0.2)])
+    shorter.save("here")
+    longer.save("here")
+    assert load_config("here")["policy"] == Outward(ceiling=0.99)
+    for text in ('{"policy": "inward"}', "not JSON"):
+        Path("mine").mkdir(exist_ok=True)
+        Path("mine/armlet.json").write_text(text)
+        with pytest.raises(ArgumentError, match=r"^mine.armlet.json: exists and is no setting of this study; move it"):
+            longer.save("mine")
+        assert ([path.name for path in Path("mine").iterdir()], Path("mine/armlet.json").read_text()) == (
+            ["armlet.json"],
+            text,
+        )
+
+
+def test_a_study_names_the_candidate_layers_that_it_never_tried():
+    assert made_study([(0.95, 0.1)], layers=([0], [1], "all")).sentences()[0] == (
+        "layers never tried, because there were few trials: [1] and all"
+    )
+    assert len(made_study([(0.95, 0.1)]).sentences()) == 1
 
 
 def test_each_policy_has_something_to_search():

@@ -178,6 +178,15 @@ def test_dicts_are_the_items_of_a_file_with_the_same_lines(tmp_path):
     assert len(task.problems) == 2
 
 
+def test_several_lists_of_items_are_numbered():
+    tasks = collect_tasks([[MATHS], "arithmetic", [CHOICE]], 1, None, 0)
+    assert [(task.name, task.kind) for task in tasks] == [
+        ("items 1", "maths"),
+        ("arithmetic", "integer"),
+        ("items 2", "choice"),
+    ]
+
+
 def test_items_and_a_name_are_two_tasks():
     assert [task.name for task in collect_tasks([[MATHS], "arithmetic"], 1, None, 0)] == ["items", "arithmetic"]
 
@@ -187,7 +196,8 @@ def test_items_and_a_name_are_two_tasks():
     [
         ([], "^task: items contains no problems$"),
         ([{"question": "x", "answer": {1, 2}}], "^task: expected dicts of texts and numbers"),
-        ([{"question": "x"}], "^task: items, line 1: expected problem or question with answer"),
+        ([{"question": "x"}], "^task: items, item 1: expected problem or question with answer"),
+        ([[MATHS], [MATHS, {"question": "x"}]], "^task: items 2, item 2: expected problem or question with answer"),
         (17, "^task: expected a name, a file or a list of dicts, found int$"),
     ],
 )

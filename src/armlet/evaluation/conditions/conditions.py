@@ -66,7 +66,8 @@ def make_treatments(
 
     Raises ArgumentError for an unknown policy, and if the place has no effect because there is no policy.
     """
-    several = [_path_or_source(source) for source in (sources if isinstance(sources, list | tuple) else [sources])]
+    listed: Sequence[TreatmentSource] = sources if isinstance(sources, list | tuple) else [sources]  # type: ignore[list-item]
+    several = [_path_or_source(source) for source in listed]
     stated = [source for source in several if isinstance(source, Treatment | Path | Mapping)]
     chosen_layers = layer_indices(layers)
     if len(stated) == len(several) and (chosen_layers, scope, site) != ([0], "token", GATE):
@@ -76,7 +77,7 @@ def make_treatments(
     return list({json.dumps(treatment.plain()): treatment for treatment in treatments}.values())
 
 
-def _make_treatment(source: Any, place: dict[str, Any]) -> Treatment:
+def _make_treatment(source: TreatmentSource, place: dict[str, Any]) -> Treatment:
     if isinstance(source, Treatment):
         return source
     if isinstance(source, Path | Mapping):
@@ -84,7 +85,7 @@ def _make_treatment(source: Any, place: dict[str, Any]) -> Treatment:
     return Treatment(parse_one_policy(source, place["scope"]), **place)
 
 
-def _path_or_source(source: Any) -> Any:
+def _path_or_source(source: TreatmentSource) -> TreatmentSource:
     """The path for a text that names an armlet.json or its folder, but no policy; anything else as it is."""
     if not isinstance(source, str) or source.partition(":")[0] in (*POLICIES, PUBLISHED):
         return source
@@ -147,6 +148,8 @@ def conditions(
         raise ArgumentError(f"temperature: expected a finite number of 0 or more, found {temperature}")
     if samples > 1 and not temperature:
         raise ArgumentError("samples: all greedy answers to an item are the same; add a temperature, such as 0.7")
+    if best_of == 1:
+        raise ArgumentError("best_of: a vote needs at least 2 answers, found 1; 0 for none")
     baseline = Condition(BASELINE, BASELINE, temperature=temperature, samples=samples)
     treated = [replace(baseline, name=_label(t), role="treated", treatment=t) for t in treatments]
     filled = [replace(baseline, name=f.label(), role="filler", filling=f) for f in fillings]

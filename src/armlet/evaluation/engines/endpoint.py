@@ -12,6 +12,7 @@ from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.chat import SWITCH_KEY, SWITCH_REFUSAL, ChatRequest, messages, read_completion, switch
 from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
 from armlet.evaluation.tasks.problems import Task
+from armlet.presentation.arguments import number_in, whole_number
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 SERVER_KEY, TREATED_SERVER_KEY = "OPENAI_API_KEY", "OPENAI_TREATED_API_KEY"  # environment variables
@@ -35,32 +36,32 @@ class Endpoint(Engine):
     The `openai` package retries failed connections and the status codes 408, 409, 429 and 5xx. It waits as long as
     Retry-After says (up to two minutes), or else half a second, doubled each time up to eight, minus up to a quarter.
 
-    Raises ArgumentError if a url is invalid, a number is out of range, or the `openai` package is not installed.
+    Raises ArgumentError if an address is invalid, a number is out of range, or the `openai` package is not installed.
     """
 
-    url: str  # address of the API, such as http://127.0.0.1:8000/v1; without a path, /v1 is added
+    endpoint: str  # address of the API, such as http://127.0.0.1:8000/v1; without a path, /v1 is added
     model: str  # the model's name on the server
-    treated_url: str | None = None  # address of the server with ARM; for vLLM it may be `url`, and requests switch ARM
+    treated_endpoint: str | None = None  # address of the server with ARM; for vLLM it may be the same one
     concurrency: int = 16  # maximum number of simultaneous requests
     timeout: float = 600.0  # seconds to wait for an answer
     retries: int = 8  # tries of one request after the first
     seed: int = 0  # seed of random fillers and positions
 
     def __post_init__(self) -> None:
-        if self.concurrency < 1 or self.retries < 0 or not self.timeout > 0:
-            values = f"concurrency {self.concurrency}, retries {self.retries}, timeout {self.timeout}"
-            raise ArgumentError(f"endpoint: expected concurrency >= 1, retries >= 0 and timeout > 0, found {values}")
+        whole_number("concurrency", self.concurrency, 1)
+        whole_number("retries", self.retries, 0)
+        number_in("timeout", self.timeout, 0.001)
         try:
             import openai
         except ImportError as error:
             raise ArgumentError("servers need an extra package: pip install 'armlet[endpoint]'") from error
-        self.url = _checked_url("--endpoint", self.url)
-        self.treated_url = self.treated_url and _checked_url("--treated-endpoint", self.treated_url)
-        self.switched = self.treated_url == self.url
+        self.endpoint = _checked_url("endpoint", self.endpoint)
+        self.treated_endpoint = self.treated_endpoint and _checked_url("treated_endpoint", self.treated_endpoint)
+        self.switched = self.treated_endpoint == self.endpoint
         timeout = openai.Timeout(self.timeout, connect=min(CONNECT_SECONDS, self.timeout))
         self._clients = {
             url: openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=self.retries)
-            for url, key in _server_keys(self.url, self.treated_url).items()
+            for url, key in _server_keys(self.endpoint, self.treated_endpoint).items()
         }
 
     def close(self) -> None:
@@ -70,7 +71,8 @@ class Endpoint(Engine):
 
     def describe(self) -> dict[str, object]:
         """The servers and the model, never a key."""
-        return {"endpoint": self.url, "treated_endpoint": self.treated_url, "model": self.model, "seed": self.seed}
+        servers = {"endpoint": self.endpoint, "treated_endpoint": self.treated_endpoint}
+        return {**servers, "model": self.model, "seed": self.seed}
 
     def check(self, conditions: Sequence[Condition], tasks: Sequence[Task] = ()) -> None:
         """Raises an ArgumentError, before the first request, for conditions and tasks that a server cannot run."""
@@ -79,14 +81,13 @@ class Endpoint(Engine):
         other_sites = [condition for condition in treated if condition.treatment and condition.treatment.site != GATE]
         placebos = [condition for condition in conditions if condition.placebo]
         refusals = {
-            "--endpoint: a server without ARM cannot run {}; name one with ARM attached with --treated-endpoint URL, "
-            "or leave the policy out": [] if self.treated_url else treated,
-            "--treated-endpoint: a server supports a single treatment, and {} need "
+            "treated_endpoint: a server without ARM cannot run {}; name the same server with ARM attached, "
+            "or leave the policy out": [] if self.treated_endpoint else treated,
+            "treated_endpoint: a server supports a single treatment, and {} need "
             f"{len(policies)}; name one policy": treated if len(policies) > 1 else [],
-            f"--endpoint: servers support ARM only at the site {GATE}; {{}} uses another site": other_sites,
-            "--endpoint: placebos at the gate cannot be run on a server: {}; "
-            "leave them out with --no-placebos": placebos,
-            "--endpoint: multiple choice needs a local model, but {} has it": [t for t in tasks if t.kind == "choice"],
+            f"endpoint: servers support ARM only at the site {GATE}; {{}} uses another site": other_sites,
+            "endpoint: placebos at the gate cannot be run on a server: {}; leave them out": placebos,
+            "endpoint: multiple choice needs a local model, but {} has it": [t for t in tasks if t.kind == "choice"],
         }
         for message, refused in refusals.items():
             if refused:
@@ -106,7 +107,7 @@ class Endpoint(Engine):
             ArgumentError: a server cannot run the condition.
         """
         self.check([condition])
-        url = (self.treated_url or self.url) if condition.treatment else self.url
+        url = (self.treated_endpoint or self.endpoint) if condition.treatment else self.endpoint
         shared: ChatRequest = {"model": self.model, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
         shared["temperature"] = condition.temperature
         if condition.role == "best-of":
@@ -122,7 +123,7 @@ class Endpoint(Engine):
 
     def score_choices(self, asks: Sequence[Ask], condition: Condition) -> list[list[float]]:
         """Always raises an ArgumentError: a server cannot score choices."""
-        raise ArgumentError("--endpoint: multiple choice needs a local model: leave --endpoint out")
+        raise ArgumentError("endpoint: multiple choice needs a local model: leave the endpoint out")
 
     def check_switch(self) -> None:
         """Checks that the server supports ARM's switch: such a server refuses an invalid value for it.
@@ -131,14 +132,14 @@ class Endpoint(Engine):
         """
         question: ChatRequest = {"model": self.model, "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
         try:
-            self._answer(self.url, {**question, "extra_body": switch("neither")})
+            self._answer(self.endpoint, {**question, "extra_body": switch("neither")})
         except EndpointError as error:
             if SWITCH_REFUSAL in str(error):
                 return
             raise
         raise EndpointError(
-            f"server {self.url} cannot switch ARM: start vLLM with armlet installed and --additional-config "
-            f'\'{{"{SWITCH_KEY}": {{"policy": "outward"}}}}\', or name another server as --treated-endpoint'
+            f"server {self.endpoint} cannot switch ARM: start vLLM with armlet installed and --additional-config "
+            f'\'{{"{SWITCH_KEY}": {{"policy": "outward"}}}}\', or name another server as the treated one'
         )
 
     def _answer(self, url: str, request: ChatRequest) -> Output:
@@ -151,7 +152,7 @@ class Endpoint(Engine):
             body = error.body.get("message") if isinstance(error.body, Mapping) else error.body
             message = f"answered {error.status_code}: {_one_line(body or error.message, client.api_key)}"
             if error.status_code in (401, 403):
-                variables = SERVER_KEY if url == self.url else f"{SERVER_KEY} or {TREATED_SERVER_KEY}"
+                variables = SERVER_KEY if url == self.endpoint else f"{SERVER_KEY} or {TREATED_SERVER_KEY}"
                 message = f"{message}: check its key in {variables}"
         except openai.APITimeoutError:
             message = f"did not answer within {self.timeout:g} s, {self.retries + 1} times"
@@ -164,7 +165,7 @@ class Endpoint(Engine):
         raise EndpointError(f"server {url} {message}")
 
 
-def _checked_url(option: str, url: str) -> str:
+def _checked_url(argument: str, url: str) -> str:
     """The address of an API without a trailing slash; /v1 is added if it has no path.
 
     Raises ArgumentError if the scheme is not HTTP, or there is no host, or a password or key that a report would show.
@@ -175,9 +176,9 @@ def _checked_url(option: str, url: str) -> str:
     except ValueError:
         parts, complete = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not complete:
-        raise ArgumentError(f"{option}: expected an address such as http://127.0.0.1:8000/v1, found {url!r}")
+        raise ArgumentError(f"{argument}: expected an address such as http://127.0.0.1:8000/v1, found {url!r}")
     if parts.username is not None or parts.query or parts.fragment:
-        raise ArgumentError(f"{option}: expected only an address; a key belongs in {SERVER_KEY}")
+        raise ArgumentError(f"{argument}: expected only an address; a key belongs in {SERVER_KEY}")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
 
 

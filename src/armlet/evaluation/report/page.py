@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from armlet.evaluation.report import sentences, tables
 from armlet.evaluation.report.findings import Report
-from armlet.evaluation.search.results import SearchMap
+from armlet.evaluation.search.trials import SearchMap
 from armlet.presentation.files import write_json, write_text
 
 REPORT_FILES = ("report.json", "report.md", "report.html")
@@ -104,7 +104,8 @@ def _environment(escaped: Callable[[object], Markup]) -> Environment:
 
 
 def _draw_figures(findings: Report, map: SearchMap | None) -> dict[str, str]:
-    from armlet.evaluation.report.figures import draw_forest, draw_map
+    from armlet.evaluation.report.figures import draw_forest
+    from armlet.evaluation.search.figures import draw_map
     from armlet.presentation.style import svg_text
 
     figures: dict[str, str] = {}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from armlet.attachment.config import limited_layers
 from armlet.evaluation.report.findings import ConditionFindings, PairedComparison, PlannedPower, Report, TaskFindings
-from armlet.evaluation.search.results import best
+from armlet.evaluation.search.trials import best
 from armlet.evaluation.settings import ConditionSettings
 from armlet.presentation.numbers import bounds, detectable_points, difference_text, percent, points, with_count
 

@@ -19,7 +19,7 @@ from armlet.evaluation.report.findings import (
     WrittenAnswers,
 )
 from armlet.evaluation.report.sentences import FORMAT, NORMALISED, condition_settings, condition_temperature, plain
-from armlet.evaluation.search.results import SearchMap
+from armlet.evaluation.search.trials import SearchMap
 from armlet.presentation.numbers import DASH, detectable_points, difference_text, percent, probability, with_count
 from armlet.presentation.tables import titled_table
 

@@ -1,62 +1,25 @@
-"""The result of a search: its trials, their sensitivity map, and the study as stored in study.json."""
+"""The result of `tune`: a search with its trials, as stored in study.json."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from rich.table import Table
+
+from armlet.attachment.config import ARMLET_FILE
+from armlet.evaluation.search.tables import trials_table
+from armlet.evaluation.search.trials import SearchMap, TrialResult, best
 from armlet.evaluation.settings import Facts
+from armlet.presentation.files import csv_text, json_text, write_json, write_text
+from armlet.presentation.result import Result
+from armlet.redistribution.errors import ArgumentError
+from armlet.runs.folder import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STUDY_FILE = "study.json"
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """One setting and its comparison with the baseline on the tuning items."""
-
-    trial: int  # the trial's number, from 0
-    values: Mapping[str, float]  # the searched settings by name
-    layers: str  # the layers where ARM was attached
-    items: int  # number of answered items
-    accuracy: float  # with this setting, as a fraction
-    difference: float  # from the baseline's accuracy, as a fraction
-    low: float | None  # the bounds of the difference's interval; None means infinite
-    high: float | None
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> "TrialResult":
-        """Reads the output of `to_dict`."""
-        plain_fields = {field.name for field in fields(cls)} - {"values"}
-        values = {name: value for name, value in row.items() if name not in plain_fields}
-        return cls(values=values, **{name: row[name] for name in plain_fields})
-
-    def to_dict(self) -> Facts:
-        """A row of trials.csv, with a column for each searched setting."""
-        row = asdict(self)
-        return {"trial": row.pop("trial"), **row.pop("values"), **row}
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0."""
-        return (self.low is not None and self.low > 0) or (self.high is not None and self.high < 0)
-
-
-def best(trials: Sequence[TrialResult]) -> TrialResult:
-    """The trial with the largest difference; the first one of equal trials."""
-    return max(trials, key=lambda trial: trial.difference)
-
-
-@dataclass(frozen=True)
-class SearchMap:
-    """The sensitivity map: the differences over a grid of two settings."""
-
-    rows: Sequence[TrialResult]  # one trial for each pair of values
-    x: str  # the names of the settings
-    y: str
-    title: str  # above the figure
-
-    def to_dict(self) -> Facts:
-        """The map as plain values, for report.json."""
-        return {**vars(self), "rows": [row.to_dict() for row in self.rows]}
 
 
 @dataclass(frozen=True)
@@ -96,12 +59,13 @@ class StudyArguments:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class StudyResult:
-    """A whole study."""
+class Study(Result):
+    """A search for the best setting, measured on the tuning items only."""
 
+    folder: Path  # the study's folder, for `confirm`
     arguments: StudyArguments  # the options of the command
     engine: Facts  # the model that answered
-    space: Mapping[str, Any]  # the searched settings
+    space: Record  # the searched settings
     tasks: Sequence[StudyTask]
     budget: Budget
     armlet: Facts  # the best trial's setting, as the content of an armlet.json
@@ -111,11 +75,12 @@ class StudyResult:
     mapped: Sequence[int]  # the numbers of the trials on the map
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "StudyResult":
-        """Reads the content of study.json; raises LookupError or TypeError for any other content."""
+    def from_dict(cls, folder: Path, content: Record) -> "Study":
+        """Reads the content of a folder's study.json; raises LookupError or TypeError for any other content."""
         if not content["trials"]:
             raise LookupError("it has no trials")
         return cls(
+            folder=folder,
             arguments=StudyArguments(**content["arguments"]),
             engine=content["engine"],
             space=content["study"],
@@ -155,3 +120,50 @@ class StudyResult:
         tasks = ", ".join(task.name for task in self.tasks)
         title = f"{self.space['treatment']['policy']} on the tuning items of {tasks}"
         return SearchMap([self.trials[number] for number in self.mapped], *self.searched, title=title)
+
+    def tables(self) -> list[Table]:
+        """The best trials."""
+        return [trials_table(self.trials, self.searched)]
+
+    def sentences(self) -> list[str]:
+        """What to do next."""
+        if self.interrupted:
+            return [f"the search was interrupted: the same call resumes it in {self.folder}, before armlet confirm"]
+        tried = {trial.layers for trial in self.trials}
+        untried = [str(candidate) for candidate in self.space["layers"] if str(candidate) not in tried]
+        missed = [f"layers never tried, because there were few trials: {' and '.join(untried)}"] if untried else []
+        advice = "the best setting looks better than it is on the items that chose it; on the others: armlet confirm"
+        return [*missed, f"{advice} {self.folder}"]
+
+    def figure(self) -> "Figure":
+        """The differences on the map's grid; along the values if one setting was searched."""
+        from armlet.evaluation.search.figures import draw_curve, draw_map
+
+        searched = self.map()
+        title = f"{self.space['treatment']['policy']} on the tuning items"
+        return draw_map(searched) if searched else draw_curve(self.trials, self.searched[0], title=title)
+
+    def save(self, directory: str | Path) -> list[Path]:
+        """Writes study.json, trials.csv, the best setting as armlet.json, and sensitivity.png and sensitivity.svg.
+
+        Raises ArgumentError, and writes nothing, if the directory has an armlet.json that is not a setting of this
+        study's trials; an interrupted study may have saved another one than the best of all.
+        """
+        from armlet.presentation.style import save
+
+        folder = Path(directory)
+        path = folder / ARMLET_FILE
+        settings = [json_text(setting).encode() for setting in self._settings()]
+        if path.is_file() and path.read_bytes() not in settings:
+            raise ArgumentError(f"{path}: exists and is no setting of this study; move it, or use another directory")
+        return [
+            write_json(folder / STUDY_FILE, self.to_dict()),
+            write_text(folder / "trials.csv", csv_text([trial.to_dict() for trial in self.trials])),
+            write_json(path, self.armlet),
+            *save(self.figure(), folder, "sensitivity"),
+        ]
+
+    def _settings(self) -> list[Facts]:
+        """The setting of each trial, as the content of an armlet.json."""
+        layers = {str(candidate): candidate for candidate in self.space["layers"]}
+        return [{**self.armlet, **trial.values, "layers": layers[trial.layers]} for trial in self.trials]

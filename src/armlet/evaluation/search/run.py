@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, model_name
+from armlet.checkpoints.pretrained import Dtype, dtype_name
 from armlet.evaluation.conditions.conditions import make_treatments
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.options import AnswerOptions, refuse_sampling
-from armlet.evaluation.result import Findings, Study
+from armlet.evaluation.result import Findings
 from armlet.evaluation.run import announce_power
-from armlet.evaluation.search.results import StudyArguments
+from armlet.evaluation.search.results import Study, StudyArguments
 from armlet.evaluation.search.search import Space, candidate_layers, searched_names
 from armlet.evaluation.search.study import (
     TEST_FOLDER,
@@ -52,7 +53,7 @@ def tune(
     batch: int | None = AnswerOptions.batch,
     run: str | Path | None = None,
     seed: int = 0,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     device: str | None = None,
 ) -> Study:
     """Searches settings of a policy on one half of the items; `confirm` measures the best one on the other half.
@@ -60,12 +61,13 @@ def tune(
     Args:
         model: a folder, a hub id or a loaded causal language model; by default "abacus", a tiny one for arithmetic.
         tokenizer: the tokenizer of a loaded model.
-        policy: the policy, with the settings that stay fixed.
-        search: one or two settings to search, such as "band,ceiling"; by default two that depend on the policy.
+        policy: the policy; its settings that are not at their defaults stay fixed, and cannot be searched.
+        search: one or two settings to search, such as "band,ceiling"; by default two that depend on the policy,
+            without those that it fixes.
         layers: one or several candidates: an index, several ("0,3"), a range ("0-5") or "all" each.
         scope: values over which statistics are taken, as in `armlet.attach`.
         site: where ARM acts in a layer, as in `armlet.attach`.
-        trials: number of trials in addition to those of the sensitivity map.
+        trials: number of trials in addition to those of the sensitivity map, which uses the first candidate of layers.
         task: the tasks, as in `evaluate`.
         items: items of each task, as in `evaluate`; about half of them are for tuning.
         difficulty: difficulty of arithmetic.
@@ -82,7 +84,8 @@ def tune(
         All trials. After Ctrl-C, those that were finished.
 
     Raises:
-        ArgumentError: an argument is unknown or out of range, or the study's test items have been used.
+        ArgumentError: an argument is unknown or out of range, there are too few items to search and to confirm, or the
+            study's test items have been used.
         CheckpointError, UnsupportedModelError, AlreadyAttachedError, RunError: as in `evaluate`.
         KeyboardInterrupt: Ctrl-C, before the first trial was finished.
     """
@@ -90,7 +93,7 @@ def tune(
     folder, seed = given_path("run", run), whole_number("seed", seed, 0, LARGEST_SEED)
     items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
     (treatment,) = make_treatments(parse_one_policy(policy, scope), scope=scope, site=site, seed=seed)
-    chosen = searched_names(search, treatment.policy.name), candidate_layers(layers)
+    chosen = searched_names(search, treatment.policy), candidate_layers(layers)
     space = Space(treatment, *chosen, whole_number("trials", trials, 0), seed)
     tasks = collect_tasks(task, items, difficulty, seed)
     refuse_sampling(tasks, answers)
@@ -103,7 +106,7 @@ def tune(
         difficulty=difficulty,
         **vars(answers),
         seed=seed,
-        dtype=dtype,
+        dtype=dtype_name(dtype),
         device=device,
     )
     plan = plan_tuning(arguments, tasks)

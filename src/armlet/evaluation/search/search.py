@@ -16,13 +16,14 @@ from armlet.evaluation.batches import run
 from armlet.evaluation.conditions.conditions import Treatment
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan
-from armlet.evaluation.search.results import TrialResult
-from armlet.evaluation.settings import Facts
+from armlet.evaluation.search.trials import TrialResult
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.arguments import text_list
+from armlet.presentation.numbers import with_count
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.policies import settings
-from armlet.runs.folder import RunFolder
+from armlet.redistribution.policies import settings, without_effect
+from armlet.redistribution.rows import Policy
+from armlet.runs.folder import Record, RunFolder
 from armlet.statistics.comparison import compare
 
 if TYPE_CHECKING:
@@ -68,10 +69,18 @@ class Space:
     seed: int  # seed of the search
 
     def __post_init__(self) -> None:
-        options, unique = [name for name in RANGES if name in settings(self.treatment.policy)], set(self.names)
+        fixed = fixed_settings(self.treatment.policy)
+        options = [name for name in RANGES if name in settings(self.treatment.policy) and name not in fixed]
+        unique = set(self.names)
         if not unique <= set(options) or not 1 <= len(unique) <= 2 or len(unique) != len(self.names):
-            names = ",".join(self.names)
-            raise ArgumentError(f"search: expected one or two of {', '.join(options)}, found {names!r}")
+            reason = f"; the policy fixes {', '.join(fixed)}" if fixed else ""
+            problem = f"expected one or two of {', '.join(options)}, found {','.join(self.names)!r}"
+            raise ArgumentError(f"search: {problem}{reason}")
+        if idle := without_effect(self._policy_at(self.grid()[0])):
+            raise ArgumentError(f"search: {idle[0]}; change the policy, or search another setting")
+        if self.trials < len(self.layers) - 1:
+            problem = f"expected at least {len(self.layers) - 1} for {len(self.layers)} candidate layers"
+            raise ArgumentError(f"trials: {problem}, of which the map uses only the first; found {self.trials}")
 
     def grid(self) -> list[dict[str, float]]:
         """The points of the map."""
@@ -80,11 +89,14 @@ class Space:
 
     def treatment_at(self, values: Mapping[str, float], layers: str) -> Treatment:
         """The treatment with these values of the searched settings; `layers` is the text of one of the candidates."""
-        policy: Any = self.treatment.policy
         candidates = {str(candidate): candidate for candidate in self.layers}
-        return replace(self.treatment, policy=replace(policy, **values), layers=candidates[layers])
+        return replace(self.treatment, policy=self._policy_at(values), layers=candidates[layers])
 
-    def to_dict(self) -> Facts:
+    def _policy_at(self, values: Mapping[str, float]) -> Policy:
+        policy: Any = self.treatment.policy
+        return replace(policy, **{name: values[name] for name in self.names})
+
+    def to_dict(self) -> Record:
         """The space for the manifest, with the version of Optuna, which can change the trials."""
         from optuna import __version__ as version
 
@@ -98,10 +110,19 @@ class Space:
         }
 
 
-def searched_names(search: str | Sequence[str] | None, policy: str) -> tuple[str, ...]:
-    """The names of the settings to search, from text such as "band,ceiling" or several; by default the policy's."""
+def fixed_settings(policy: Policy) -> dict[str, object]:
+    """The settings that a policy fixes: those that are not at their defaults."""
+    defaults = settings(type(policy)())
+    return {name: value for name, value in settings(policy).items() if value != defaults[name]}
+
+
+def searched_names(search: str | Sequence[str] | None, policy: Policy) -> tuple[str, ...]:
+    """The names of the settings to search, from text such as "band,ceiling" or several.
+
+    By default, those of `SEARCHED` that the policy does not fix.
+    """
     if search is None:
-        return SEARCHED[policy]
+        return tuple(name for name in SEARCHED[policy.name] if name not in fixed_settings(policy))
     return tuple(search.split(",") if isinstance(search, str) else text_list("search", search))
 
 
@@ -123,7 +144,9 @@ def take(task: Task, part: ItemsPart) -> Task:
     """The task with only the items of one part; raises ArgumentError if there are none."""
     problems = tuple(problem for problem in task.problems if part_of(problem.id) == part)
     if not problems:
-        raise ArgumentError(f"{task.name}: none of its {len(task.problems)} items is for {part}; use more items")
+        use = "searching the setting" if part == "tuning" else "confirming it"
+        problem = f"none of the {with_count(len(task.problems), 'item')} of {task.name} is for {use}"
+        raise ArgumentError(f"items: {problem}; use more items")
     return replace(task, problems=problems, source={**task.source, "part": part, "whole": task.fingerprint()})
 
 

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from armlet.attachment.config import parse_config
 from armlet.checkpoints.identity import LOADED
@@ -13,24 +14,17 @@ from armlet.evaluation.batches import count_answers, run_and_analyse
 from armlet.evaluation.conditions.conditions import Condition, Treatment, conditions
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan, make_plan
-from armlet.evaluation.result import Findings, Study
-from armlet.evaluation.search.results import (
-    STUDY_FILE,
-    Budget,
-    StudyArguments,
-    StudyResult,
-    StudyTask,
-    TrialResult,
-    best,
-)
+from armlet.evaluation.result import Findings
+from armlet.evaluation.search.results import STUDY_FILE, Budget, Study, StudyArguments, StudyTask
 from armlet.evaluation.search.search import Space, search, take
+from armlet.evaluation.search.trials import TrialResult, best
 from armlet.evaluation.settings import Facts
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.files import write_json
 from armlet.presentation.interruption import keep_partial, until_interrupted
 from armlet.presentation.progress import progress
 from armlet.redistribution.errors import ArgumentError
-from armlet.runs.folder import default_run_folder, open_run_folder
+from armlet.runs.folder import Record, default_run_folder, open_run_folder
 from armlet.runs.machine import machine
 
 Content = TypeVar("Content")
@@ -40,7 +34,12 @@ CONFIRMED_FILE, TEST_FOLDER = "confirmed.json", "test"
 
 
 def plan_tuning(arguments: StudyArguments, tasks: Sequence[Task]) -> Plan:
-    """The plan for the tuning items of tasks, with only the baseline."""
+    """The plan for the tuning items of tasks, with only the baseline.
+
+    Raises ArgumentError if a task has no item for one of the two parts.
+    """
+    for task in tasks:
+        take(task, "test")  # refused before the search, not after it
     tasks = [take(task, "tuning") for task in tasks]
     temperature = float(all(task.kind == "choice" for task in tasks))
     return _plan(arguments, tasks, conditions([], [], temperature=temperature, placebos=False))
@@ -60,23 +59,23 @@ def run_study(space: Space, plan: Plan, engine: Engine, arguments: StudyArgument
     if (folder / CONFIRMED_FILE).exists():
         raise ArgumentError(f"{folder}: the test items of this study have been used; use another run folder or seed")
     trials: list[TrialResult] = []
-    total = (1 + len(space.grid()) + space.trials) * count_answers(plan)
-    with open_run_folder(folder, manifest, machine()) as journal:
-        bar = progress("searching", total, done=len(journal.rows))
+    answers = (1 + len(space.grid()) + space.trials) * count_answers(plan)
+    with open_run_folder(folder, manifest, machine(), answers=answers) as journal:
+        bar = progress("searching", answers, done=len(journal.rows))
         with bar as tick, until_interrupted() as interruption:
             trials.extend(search(space, plan, engine, journal, tick))
     interrupted = keep_partial(interruption, trials, folder)
-    result = _result(trials, space, plan, manifest["engine"], arguments, interrupted)
-    write_json(folder / STUDY_FILE, result.to_dict())
-    return Study(**vars(result), folder=folder)
+    study = _study(folder, trials, space, plan, manifest["engine"], arguments, interrupted)
+    write_json(folder / STUDY_FILE, study.to_dict())
+    return study
 
 
-def read_study(folder: Path) -> StudyResult:
+def read_study(folder: Path) -> Study:
     """Reads a finished study whose test items are unused; an interrupted confirmation may be resumed.
 
     Raises ArgumentError if the folder contains no study, its search was interrupted, or its test items have been used.
     """
-    study = _read_json(folder / STUDY_FILE, StudyResult.from_dict)
+    study = _read_json(folder / STUDY_FILE, partial(Study.from_dict, folder))
     record = folder / CONFIRMED_FILE
     if record.exists() and _read_json(record, itemgetter("verdicts")) is not None:
         report = folder / TEST_FOLDER / "report.html"
@@ -86,7 +85,7 @@ def read_study(folder: Path) -> StudyResult:
     return study
 
 
-def plan_confirmation(folder: Path, study: StudyResult, tasks: Sequence[Task]) -> Plan:
+def plan_confirmation(folder: Path, study: Study, tasks: Sequence[Task]) -> Plan:
     """The plan for the test items of the study's tasks, for the best setting and its placebos.
 
     Raises ArgumentError if the tasks are not those of the search.
@@ -100,7 +99,7 @@ def plan_confirmation(folder: Path, study: StudyResult, tasks: Sequence[Task]) -
     return plan
 
 
-def check_origin(folder: Path, study: StudyResult, *, loaded: bool) -> None:
+def check_origin(folder: Path, study: Study, *, loaded: bool) -> None:
     """Raises ArgumentError unless both the search and the confirmation have a loaded model or tokenizer, or neither.
 
     The fingerprints of a loaded model and of files are never equal, so the two cannot be compared.
@@ -114,7 +113,7 @@ def check_origin(folder: Path, study: StudyResult, *, loaded: bool) -> None:
     raise ArgumentError(f"{folder}: the search {advice}")
 
 
-def confirm_study(folder: Path, study: StudyResult, plan: Plan, engine: Engine) -> Findings:
+def confirm_study(folder: Path, study: Study, plan: Plan, engine: Engine) -> Findings:
     """Measures the best setting, which ends the search; raises ArgumentError for another model."""
     if plan.manifest(engine)["engine"] != study.engine:
         changed = "its weights, settings, hooks, dtype or device changed"
@@ -123,7 +122,7 @@ def confirm_study(folder: Path, study: StudyResult, plan: Plan, engine: Engine) 
     return replace(run_and_analyse(plan, engine, folder / TEST_FOLDER), study=study)
 
 
-def record_confirmation(folder: Path, study: StudyResult, findings: Findings | None) -> None:
+def record_confirmation(folder: Path, study: Study, findings: Findings | None) -> None:
     """Records that the test items are used; `findings` is None before the run, and set once its report is written."""
     verdicts = findings and findings.sentences()
     summary = study.summary()
@@ -143,11 +142,18 @@ def _plan(arguments: StudyArguments, tasks: Sequence[Task], compared: Sequence[C
     )
 
 
-def _result(
-    trials: Sequence[TrialResult], space: Space, plan: Plan, engine: Facts, arguments: StudyArguments, interrupted: bool
-) -> StudyResult:
+def _study(
+    folder: Path,
+    trials: Sequence[TrialResult],
+    space: Space,
+    plan: Plan,
+    engine: Facts,
+    arguments: StudyArguments,
+    interrupted: bool,
+) -> Study:
     items, chosen = sum(len(task.problems) for task in plan.tasks), best(trials)
-    return StudyResult(
+    return Study(
+        folder=folder,
         arguments=arguments,
         engine=engine,
         space=space.to_dict(),
@@ -161,7 +167,7 @@ def _result(
     )
 
 
-def _read_json(path: Path, read: Callable[[dict[str, Any]], Content]) -> Content:
+def _read_json(path: Path, read: Callable[[Record], Content]) -> Content:
     """The result of `read` for a file of a study; raises ArgumentError if anything is wrong with the file."""
     try:
         return read(dict(json.loads(path.read_text(encoding="utf-8"))))

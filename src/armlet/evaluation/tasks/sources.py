@@ -37,14 +37,16 @@ TaskSource = str | Path | Task | Sequence[JsonRow]
 def collect_tasks(
     task: TaskSource | Sequence[TaskSource], items: int | None, difficulty: int | None, seed: int
 ) -> list[Task]:
-    """One or several tasks with different names; items as dicts are one task.
+    """One or several tasks with different names; items as dicts are one task, "items", or "items 1" of several.
 
     Raises ArgumentError if a task cannot be read, or two have the same name.
     """
     sources = task_sources(task)
     if difficulty is not None and ARITHMETIC not in sources:
         raise ArgumentError(f"difficulty: applies only to the task {ARITHMETIC}, which is not among the tasks")
-    tasks = [_collect_task(source, items, difficulty, seed) for source in sources]
+    lists = sum(not isinstance(source, str | Path | Task) for source in sources)
+    names = iter(["items"] if lists == 1 else [f"items {number}" for number in range(1, lists + 1)])
+    tasks = [_collect_task(source, items, difficulty, seed, names) for source in sources]
     for name, count in Counter(task.name for task in tasks).items():
         if count > 1:
             raise ArgumentError(f"task: two tasks are named {name!r}; give a file another name, or use each task once")
@@ -69,28 +71,27 @@ def _file_or_source(source: TaskSource) -> TaskSource:
     return Path(source) if source.endswith((".jsonl", ".json")) or os.path.isfile(source) else source
 
 
-def _collect_task(source: TaskSource, items: int | None, difficulty: int | None, seed: int) -> Task:
+def _collect_task(
+    source: TaskSource, items: int | None, difficulty: int | None, seed: int, names: Iterator[str]
+) -> Task:
     if isinstance(source, Task):
         return source
     if isinstance(source, Path):
         return read_task(source, items)
     if not isinstance(source, str):
-        return given_task(source, items)
+        return given_task(next(names), source, items)
     if source == ARITHMETIC:
         return arithmetic(items or ARITHMETIC_ITEMS, seed=seed, difficulty=difficulty)
     return hub_task(source, items)
 
 
-def given_task(rows: Sequence[JsonRow], items: int | None = None) -> Task:
-    """A task named "items" from dicts with the keys of a line of a JSON Lines file (see `read_task`)."""
+def given_task(name: str, rows: Sequence[JsonRow], items: int | None) -> Task:
+    """A task from dicts with the keys of a line of a JSON Lines file (see `read_task`)."""
     try:
         text = "\n".join(json.dumps(row) for row in rows)
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"task: expected dicts of texts and numbers ({error})") from error
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return _make_task(
-        "task", "items", _json_rows("task: items, line", text), items, {"items": "given", "sha256": digest}
-    )
+    return _json_task("task", name, f"{name}, item", text, items, {"items": "given"})
 
 
 def arithmetic(items: int, *, seed: int = 0, difficulty: int | None = None) -> Task:
@@ -111,10 +112,7 @@ def read_task(file: Path, items: int | None = None) -> Task:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ArgumentError(f"data: {file} cannot be read ({reason})") from error
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return _make_task(
-        "data", file.stem, _json_rows(f"data: {file}, line", text), items, {"file": file.name, "sha256": digest}
-    )
+    return _json_task("data", file.stem, f"{file}, line", text, items, {"file": file.name})
 
 
 def hub_task(name: str, items: int | None = None) -> Task:
@@ -147,6 +145,12 @@ def _hub_rows(dataset: str, config: str | None, split: str) -> list[tuple[str, J
     return [(f"task: {dataset}, row {number}", row) for number, row in enumerate(rows, 1)]
 
 
+def _json_task(option: str, name: str, row: str, text: str, items: int | None, source: Mapping[str, str]) -> Task:
+    """The task of lines of JSON; `row` is how a message calls a line, before its number."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return _make_task(option, name, _json_rows(f"{option}: {row}", text), items, {**source, "sha256": digest})
+
+
 def _json_rows(prefix: str, text: str) -> Iterator[tuple[str, JsonRow]]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a text may contain other line separators
         if line.strip():
@@ -176,7 +180,7 @@ def _make_task(
         raise ArgumentError(f"{option}: {name} contains no problems")
     if len(kinds) > 1:
         mixture = " and ".join(f"{kind} ({place})" for kind, place in kinds.items())
-        raise ArgumentError(f"{option}: {name} mixes kinds of problems, {mixture}: put each kind into a separate file")
+        raise ArgumentError(f"{option}: {name} mixes kinds of problems, {mixture}: put each kind into a separate task")
     # Sorted by sha256, a subset is spread over the file, and a larger subset contains the smaller one.
     chosen = set(sorted(problems, key=lambda id: hashlib.sha256(id.encode()).digest())[:items])
     return Task(name, next(iter(kinds)), tuple(problems[id] for id in problems if id in chosen), source)

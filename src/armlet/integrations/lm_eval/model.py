@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from armlet.attachment.attach import Attachment, attach
+from armlet.attachment.attach import attach
 from armlet.attachment.config import ConfigError, describe, layer_indices, load_config
+from armlet.attachment.handle import Attachment
 from armlet.attachment.sites import GATE, check_site
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise

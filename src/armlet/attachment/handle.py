@@ -1,0 +1,227 @@
+"""The handle of ARM attached to a model: turns it off and on, changes its policy, and reports what it did."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+from threading import Lock
+from time import time_ns
+from weakref import WeakSet
+
+from torch import nn
+
+from armlet.attachment.call_tracker import CallTracker, Undo
+from armlet.attachment.config import ARMLET_FILE, describe, plain_path
+from armlet.attachment.module import ReadOnlyError, joint_report, set_policy
+from armlet.attachment.placement import make_arm, put_arm
+from armlet.attachment.sites import ALL_EXPERTS, Site, find_decoder
+from armlet.attachment.wrappers import ArmWrapper
+from armlet.presentation.files import write_json
+from armlet.redistribution.arguments import check_policy
+from armlet.redistribution.errors import ArgumentError, ArmletError
+from armlet.redistribution.noise import Source
+from armlet.redistribution.policies import as_policy, changed_policy
+from armlet.redistribution.rows import Policy
+
+_attachments: "WeakSet[Attachment]" = WeakSet()  # all that exist; a model with ARM keeps its own alive
+_attachments_lock = Lock()
+_order = count(time_ns())  # larger than in the process that pickled a model
+
+
+class AlreadyAttachedError(ArmletError, RuntimeError):
+    """ARM is already attached at a site, which can have only one."""
+
+
+class DetachedError(ArmletError, RuntimeError):
+    """A detached attachment was used as a context manager or updated."""
+
+
+class Attachment:
+    """ARM attached to a model; made by `attach`. As a context manager it detaches ARM at the end of the block.
+
+    Other threads may run the model at any time. A forward call that is running when ARM is attached, paused or detached
+    finishes in the mode in which it started. ARM's modules and hooks stay in the model until the last call that started
+    with ARM has ended; new calls skip them meanwhile.
+
+    Its attributes are read-only.
+    """
+
+    def __init__(
+        self, model: nn.Module, sites: list[Site], policy: Policy, scope: str, noise: Source, experts: str
+    ) -> None:
+        self._experts = experts
+        self._decoder = find_decoder(model)[0]
+        self._arms = [(site, make_arm(site, policy=policy, scope=scope, noise=noise)) for site in sites]
+        self._tracker = CallTracker(self._decoder, [(site.layer, site.part) for site in sites], policy)
+        self._attached, self._pauses, self._number = True, 0, next(_order)
+        self._switch()
+        _remember(self)
+
+    @property
+    def policy(self) -> Policy:
+        """How values move; `update` changes it."""
+        return self._tracker.policy
+
+    @property
+    def layers(self) -> list[int]:
+        """The indices of the layers with ARM attached, ascending; a copy."""
+        return sorted({site.layer for site, _ in self._arms})
+
+    @property
+    def scope(self) -> str:
+        """Over which values statistics are taken."""
+        return self._arms[0][1].scope
+
+    @property
+    def noise(self) -> Source:
+        """Where the uniform draws come from."""
+        return self._arms[0][1].noise
+
+    @property
+    def site(self) -> str:
+        """The site in these layers, "gate" or "product"."""
+        return self._arms[0][0].site
+
+    @property
+    def experts(self) -> str:
+        """Which experts of layers that are mixtures: "all", "routed" or "shared"."""
+        return self._experts
+
+    @property
+    def state(self) -> str:
+        """Whether new calls use ARM: "attached", "paused" or "detached"."""
+        return "detached" if not self._attached else "paused" if self._pauses else "attached"
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("_"):
+            raise ReadOnlyError(
+                f"Attachment: {name} cannot be set: arm.update(...) changes the policy or its settings; for other "
+                "layers or another scope, noise or site, detach() and attach() again"
+            )
+        super().__setattr__(name, value)
+
+    def _switch(self, *, attached: bool = True, pauses: int = 0) -> None:
+        with self._tracker.lock:
+            self._attached &= attached
+            self._pauses += pauses
+            try:
+                self._tracker.set_enabled(self._attached and not self._pauses, self._install)
+            except BaseException:
+                self._attached = False  # nothing was installed, and a handle does not claim that it was
+                raise
+
+    def has_part_in(self, modules: set[nn.Module]) -> bool:
+        """Whether the decoder, a treated MLP, which another model may share, or an ARM is among these modules."""
+        return not modules.isdisjoint({self._decoder, *(part for site, arm in self._arms for part in (site.mlp, arm))})
+
+    def _install(self, undo: Undo) -> None:
+        """Puts ARM's modules into the model; the steps added to `undo` remove them."""
+        for site, arm in self._arms:
+            if isinstance(getattr(site.mlp, site.attribute), ArmWrapper):
+                raise AlreadyAttachedError(
+                    f"layer {site.layer} already has ARM at the site {site.site}: remove it by armlet.detach(model) "
+                    "or change it by update() of what armlet.attached(model) lists"
+                )
+            put_arm(site, arm, self._tracker, undo)
+        undo.append(partial(setattr, self._tracker, "owner", None))
+        self._tracker.owner = self
+
+    def update(self, policy: Policy | str | None = None, **settings: object) -> None:
+        """Replaces the policy, changes some of its settings, or both, in all layers, also while paused.
+
+        Calls that are running finish with the policy with which they started. Counters are kept: see `reset`.
+
+        Args:
+            policy: a policy, or text as on the command line, such as "inward:knee=0.9"; by default the present one.
+            **settings: settings of this policy, such as `strength=0.5`.
+
+        Raises:
+            ArgumentError: nothing to change, no policy, or a setting that is unknown or out of range; nothing changed.
+            DetachedError: this attachment is detached.
+        """
+        if fixed := [name for name in ("layers", "scope", "noise", "site", "experts") if name in settings]:
+            raise ArgumentError(f"update: {', '.join(fixed)} cannot change: detach(), and attach() again")
+        if policy is None and not settings:
+            raise ArgumentError("update: expected a policy or settings, such as update(strength=0.5), found neither")
+        with self._tracker.lock:
+            if not self._attached:
+                raise DetachedError("this attachment is detached, so there is nothing to update: call attach() again")
+            base = self.policy if policy is None else as_policy(policy)
+            check_policy(base, self.scope)
+            changed = changed_policy(base, settings)
+            set_policy((arm for _, arm in self._arms), changed)
+            self._tracker.policy = changed
+
+    def detach(self) -> None:
+        """Removes ARM's modules and hooks; outputs are bit for bit as before. Calling it twice is not an error."""
+        self._switch(attached=False)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Turns this ARM off inside the block, in all threads. Counters are kept."""
+        self._switch(pauses=1)
+        try:
+            yield
+        finally:
+            self._switch(pauses=-1)
+
+    def report(self) -> dict[int, dict[str, int | float]]:
+        """Returns each layer's counts so far: calls, tokens, moved, share_moved, passed (see `ARM.report`).
+
+        In a mixture of experts, calls are those of the layer; a token counts once in each expert that it goes through,
+        routed or shared, if ARM is there; passed counts such rows, too.
+        """
+        return {layer: joint_report([arm for site, arm in self._arms if site.layer == layer]) for layer in self.layers}
+
+    def reset(self) -> None:
+        """Sets the counts of all layers to 0."""
+        for _, arm in self._arms:
+            arm.reset()
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the arguments of `attach` to a file for `load_config`; returns the file's path.
+
+        Args:
+            path: a file, if it ends in .json, otherwise a directory for `armlet.json`; created if needed.
+
+        Raises:
+            ArgumentError: not a path.
+            ConfigError: the noise is a tensor or has a generator, which a file cannot store.
+            WriteError: the file cannot be written.
+        """
+        content = describe(self.policy, self.layers, self.scope, self.noise, self.site, self.experts)
+        path = plain_path(path)
+        return write_json(path if path.suffix.lower() == ".json" else path / ARMLET_FILE, content)
+
+    def __getstate__(self) -> dict[str, object]:
+        # A copy of a paused attachment is detached: no block's end would turn it on again.
+        return {**self.__dict__, "_attached": self.state == "attached", "_pauses": 0}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        _remember(self)
+
+    def __enter__(self) -> "Attachment":
+        if not self._attached:
+            raise DetachedError("this attachment is detached, so the model would run without ARM: call attach() again")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    def __repr__(self) -> str:
+        experts = "" if self.experts == ALL_EXPERTS else f", experts={self.experts!r}"
+        location = f"layers={self.layers}, site={self.site!r}{experts}"
+        return f"Attachment({self.policy}, {location}, scope={self.scope!r}, noise={self.noise}, {self.state})"
+
+
+def _remember(attachment: Attachment) -> None:
+    with _attachments_lock:
+        _attachments.add(attachment)
+
+
+def all_attachments() -> list[Attachment]:
+    """All attachments that exist, also detached ones, in the order of attaching."""
+    with _attachments_lock:
+        return sorted(_attachments, key=lambda attachment: attachment._number)
