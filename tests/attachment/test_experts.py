@@ -281,16 +281,21 @@ def test_off_is_exact_and_nothing_is_left(family, site):
     assert "_apply_gate" not in vars(experts_of(model, 0))
 
 
-def test_gate_and_product_of_experts_are_independent_where_they_are_two_places():
-    model, ids = mixture(), prompt(LENGTH)
-    with attach(model, FEW, site="product"):
-        product = model(ids).logits
-    gate = attach(model, FEW)
-    with attach(model, FEW, site="product"):
+@pytest.mark.parametrize("family", ["mixtral", pytest.param("lfm2_moe", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("first", ["gate", "product"])
+def test_gate_and_product_of_experts_are_independent_where_they_are_two_places(family, first):
+    model, ids = mixture(family), prompt(LENGTH)
+    second = "product" if first == "gate" else "gate"
+    before = anatomy(model)
+    with attach(model, FEW, site=second):
+        second_alone = model(ids).logits
+    outer = attach(model, FEW, site=first)
+    with attach(model, FEW, site=second):
         both = model(ids).logits
-        gate.detach()
-        assert torch.equal(model(ids).logits, product)
-    assert not torch.equal(both, product)
+        outer.detach()
+        assert torch.equal(model(ids).logits, second_alone)
+    assert not torch.equal(both, second_alone)
+    assert anatomy(model) == before
 
 
 def test_a_second_site_inside_the_same_method_is_refused():

@@ -134,8 +134,9 @@ def _experts_site(label: str, index: int, experts: nn.Module, weights: FusedWeig
 def _activation(experts: nn.Module) -> str:
     """The name of the only activation, a module or a function; "" without one."""
     functions = [name for name, value in vars(experts).items() if isinstance(value, ACTIVATION_FUNCTIONS)]
-    names = [name for name, child in experts.named_children() if is_activation(child)] + functions
-    return names[0] if len(names) == 1 else ""
+    arm = vars(experts).get(APPLY_GATE)  # at the other site
+    modules = [name for name, child in experts.named_children() if child is not arm and is_activation(child)]
+    return (modules + functions)[0] if len(modules + functions) == 1 else ""
 
 
 def _refuse_unknown(label: str, modules: Iterable[nn.Module]) -> None:
