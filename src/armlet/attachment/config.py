@@ -7,6 +7,7 @@ from typing import Any, NotRequired, TypedDict
 
 from armlet.attachment.sites import ALL_EXPERTS, GATE, check_experts, check_site
 from armlet.presentation.arguments import whole_number
+from armlet.presentation.files import json_text
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError, description
 from armlet.redistribution.noise import Noise, Source
@@ -34,6 +35,17 @@ class AttachArguments(TypedDict):
     noise: Source
     site: NotRequired[str]
     experts: NotRequired[str]
+
+
+def setting_file(folder: Path, *settings: Mapping[str, object]) -> Path:
+    """The path of the armlet.json that a result writes into a folder.
+
+    Raises ArgumentError if the folder has one with another content than one of these settings.
+    """
+    path = folder / ARMLET_FILE
+    if path.is_file() and path.read_bytes() not in [json_text(content).encode() for content in settings]:
+        raise ArgumentError(f"{path}: exists and is not this result's setting; move it, or use another directory")
+    return path
 
 
 def parse_layers(text: str) -> list[int] | str:
