@@ -45,6 +45,8 @@ def _no_gradients():
 def mixture(family="mixtral", implementation="grouped_mm", **changes):
     model = tiny(family, **changes)
     if family not in UNDECORATED:
+        if not model._can_set_experts_implementation():
+            pytest.skip("this version of transformers has one implementation for it")
         model.set_experts_implementation(implementation)
     return model
 
