@@ -1,7 +1,5 @@
 """Tiny models of every family, made from their configurations alone: nothing is downloaded."""
 
-from typing import Any
-
 import torch
 import transformers as hf
 
@@ -106,10 +104,39 @@ WITH_TOWERS = {
 }
 """Image-text models, whose text part `Layer1` covers."""
 
+ROUTED = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+NARROW = ROUTED | {"intermediate_size": 16, "head_dim": 8}
+ROUTED_FAMILIES = {
+    "mixtral": (hf.MixtralConfig, {"num_local_experts": 4, "sliding_window": None}),
+    "qwen2_moe": (hf.Qwen2MoeConfig, ROUTED | {"shared_expert_intermediate_size": 24}),
+    "qwen3_moe": (hf.Qwen3MoeConfig, ROUTED | {"head_dim": 8}),
+    "olmoe": (hf.OlmoeConfig, ROUTED),
+    "phimoe": (hf.PhimoeConfig, ROUTED),
+    "granitemoeshared": (hf.GraniteMoeSharedConfig, ROUTED | {"shared_intermediate_size": 24}),
+    "deepseek_v3_sparse": (hf.DeepseekV3Config, MIXTURE | {"first_k_dense_replace": 0}),
+    "glm4_moe": (hf.Glm4MoeConfig, MIXTURE | {"first_k_dense_replace": 0, "head_dim": 8}),
+    "aria": (hf.AriaTextConfig, {"moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1}),
+    "lfm2_moe": (hf.Lfm2MoeConfig, ROUTED | {"num_dense_layers": 0, "layer_types": ["full_attention", "conv", "conv"]}),
+    "gpt_oss": (hf.GptOssConfig, NARROW),
+    "minimax_m3": (hf.MiniMaxM3VLTextConfig, NARROW | {"rotary_dim": 4}),
+    "llama4": (hf.Llama4TextConfig, NARROW | {"intermediate_size_mlp": 24, "attention_chunk_size": 64}),
+    "longcat": (
+        hf.LongcatFlashConfig,
+        MIXTURE | {"zero_expert_num": 2, "moe_topk": 2, "expert_ffn_hidden_size": 16, "num_layers": 3, "head_dim": 8},
+    ),
+    "gemma4": (
+        hf.Gemma4TextConfig,
+        NARROW
+        | {"enable_moe_block": True, "top_k_experts": 2, "hidden_size_per_layer_input": 0, "global_head_dim": 8}
+        | {"num_global_key_value_heads": 2, "vocab_size_per_layer_input": 64, "sliding_window": 64},
+    ),
+}
+"""Mixtures of experts, routed in all layers."""
+ROUTED_FAMILIES["longcat"][1]["num_hidden_layers"] = 6  # two of each layer's blocks count as a layer
 
-def tiny(family="llama", *, seed=0, **changes):
+
+def tiny(family="llama", *, seed=0, families=FAMILIES | MIXTURES | WITH_TOWERS | UNCOVERED, **changes):
     """A float32 model in eval mode whose weights depend on the seed alone; the global generator is put back."""
-    families: dict[str, Any] = FAMILIES | MIXTURES | WITH_TOWERS | UNCOVERED
     config_class, own = families[family]
     text = COMMON | own | changes
     auto, settings = hf.AutoModelForCausalLM, text
@@ -121,7 +148,7 @@ def tiny(family="llama", *, seed=0, **changes):
     # Wider than initialised: gates near 0 everywhere would hide what redistribution does.
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() in (2, 3):  # three dimensions: the weights of all experts
+            if parameter.dim() >= 2:  # three dimensions: the weights of all experts
                 parameter.mul_(8)
     model.generation_config.eos_token_id = None  # every generation has the length asked for
     return model.eval()

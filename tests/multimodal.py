@@ -25,7 +25,7 @@ QWEN_TOKENS: dict[str, Any] = {"image_token_id": IMAGE, "vision_start_token_id":
 def _gemma3():
     text = hf.Gemma3TextConfig(**TEXT, sliding_window=16)
     vision = hf.SiglipVisionConfig(**VISION)
-    tokens = {"image_token_index": IMAGE, "boi_token_index": START, "eoi_token_index": END}
+    tokens: dict[str, Any] = {"image_token_index": IMAGE, "boi_token_index": START, "eoi_token_index": END}
     config = hf.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, **tokens)
     return hf.Gemma3ForConditionalGeneration(config)
 

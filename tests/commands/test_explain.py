@@ -170,7 +170,7 @@ def test_of_several_fillers_and_layers_each_has_a_table(folder):
     titles = [f"layer {layer}: {what}" for layer in (0, 1) for what in ("4 × 'w7'", "4 × 'w8'", "classes")]
     places = [text.index(title) for title in titles]
     assert places == sorted(places)
-    assert sum(line.startswith("quantity") for line in out.splitlines()) == 4
+    assert sum(line.startswith("quantity") for line in out.splitlines()) == 8  # at 80 columns each continues below
     assert "2 prompts: intervals are too narrow" in out
     other = shown("explain", folder, *ASKED, "--layers", "1")
     assert "paper" in out

@@ -93,7 +93,7 @@ def test_saving_never_replaces_or_removes_a_setting_of_another_origin(precision,
     with attach(loaded[0], "outward") as arm:
         theirs = arm.save("theirs")
     before = theirs.read_bytes()
-    with pytest.raises(ArgumentError, match=r"^theirs/armlet\.json: exists and is not the setting of this result"):
+    with pytest.raises(ArgumentError, match=r"^theirs/armlet\.json: exists and is not this result's setting"):
         replace(precision, contraction=contraction).save("theirs")
     assert theirs.read_bytes() == before
     assert list(Path("theirs").iterdir()) == [theirs]

@@ -29,7 +29,8 @@ def answer_twice(
 
     Raises ConfigError, before generating, if the noise is a tensor or has a generator, which a file cannot store.
     """
-    armlet = describe(attachment.policy, attachment.layers, attachment.scope, attachment.noise, attachment.site)
+    place = (attachment.layers, attachment.scope, attachment.noise, attachment.site, attachment.experts)
+    armlet = describe(attachment.policy, *place)
     with attachment.paused():
         baseline = answer(opened, prompt, decoding, tick)
     treated = None if baseline.interrupted else answer(opened, prompt, decoding, tick, is_second=True)

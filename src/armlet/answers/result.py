@@ -9,10 +9,10 @@ from rich.table import Table
 
 from armlet.answers.records import Answer, Parts, first_difference
 from armlet.answers.tables import answers_table
-from armlet.attachment.config import ARMLET_FILE, limited_layers
-from armlet.presentation.files import json_text, write_json
+from armlet.attachment.config import limited_layers, setting_file
+from armlet.presentation.arguments import output_folder
+from armlet.presentation.files import write_json
 from armlet.presentation.result import Result
-from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,9 +81,7 @@ class Answers(Result):
         """
         from armlet.presentation.style import save
 
-        path = Path(directory, ARMLET_FILE)
-        if path.is_file() and path.read_bytes() != json_text(self.armlet).encode():
-            raise ArgumentError(f"{path}: exists and is not this result's setting; move it, or use another directory")
-        contents = {ARMLET_FILE: self.armlet, "generate.json": self.to_dict()}
-        files = [write_json(Path(directory, name), content) for name, content in contents.items()]
-        return [*save(self.figure(), directory, "generate"), *files]
+        folder = output_folder("directory", directory)
+        contents = {setting_file(folder, self.armlet): self.armlet, folder / "generate.json": self.to_dict()}
+        files = [write_json(path, content) for path, content in contents.items()]
+        return [*save(self.figure(), folder, "generate"), *files]

@@ -1,7 +1,7 @@
 """Generates a model's answers to a prompt, without ARM and with it."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ from armlet.answers.result import Answers
 from armlet.attachment.attach import attach
 from armlet.attachment.attached import refuse_attached
 from armlet.attachment.config import layer_indices
-from armlet.attachment.sites import GATE
+from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.checkpoints.given import Model, load_or_use
 from armlet.checkpoints.pretrained import Dtype
 from armlet.presentation.arguments import LARGEST_SEED, number_in, whole_number
@@ -34,6 +34,7 @@ def generate(
     layers: int | Iterable[int] | str = 0,
     scope: str = "token",
     site: str = GATE,
+    experts: str = ALL_EXPERTS,
     noise: Source | Tensor | None = None,
     max_new_tokens: int = 128,
     temperature: float = 0.0,
@@ -53,6 +54,7 @@ def generate(
         layers: an index from 0, several, a range, or text such as "0,3", "0-5" or "all".
         scope: values over which statistics are taken: "token", "sequence" or "call".
         site: "gate", after the gate's activation, or "product", after its product with up.
+        experts: in mixtures of experts, "routed", "shared" or "all" of a layer's experts, see `attach`.
         noise: source of the uniform draws; `Noise(seed)` by default.
         max_new_tokens: maximum number of tokens of each answer, at least 1.
         temperature: sampling temperature, at least 0; 0 for greedy.
@@ -78,7 +80,8 @@ def generate(
         seed=whole_number("seed", getattr(noise, "seed", 0) & LARGEST_SEED if seed is None else seed, 0, LARGEST_SEED),
     )
     only_policy = parse_one_policy(policy, scope)
-    place = {"layers": layer_indices(layers), "scope": scope, "site": site}  # refused before the model is loaded
+    layers = layer_indices(layers)  # refused before the model is loaded
+    place: dict[str, Any] = {"layers": layers, "scope": scope, "site": site, "experts": experts}
     opened = load_or_use(model, tokenizer, dtype=dtype, device=device)
     refuse_attached(opened.model, "generate")
     used_noise = Noise(decoding.seed) if noise is None else noise

@@ -6,8 +6,10 @@ from torch import Tensor, nn
 
 from armlet.attachment.attached import check_model
 from armlet.attachment.config import layer_indices
+from armlet.attachment.experts import check_routed
 from armlet.attachment.handle import Attachment
-from armlet.attachment.sites import GATE, find_sites
+from armlet.attachment.mixtures import find_all_sites
+from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.policies import as_policy
@@ -22,6 +24,7 @@ def attach(
     scope: str = "token",
     noise: Source | Tensor = Noise(0),  # noqa: B008 - frozen
     site: str = GATE,
+    experts: str = ALL_EXPERTS,
 ) -> Attachment:
     """Attaches ARM to a causal LM with gated MLPs, after the gate's activation or after the product with `up`.
 
@@ -31,6 +34,10 @@ def attach(
     Two calls can attach ARM at both sites of a layer. Keyed noise depends on seed and layer but not on the site: use
     two seeds, or both sites draw the same numbers.
 
+    In a mixture of experts, a row is one token in one expert: the policy sees that expert's values of that token. Keyed
+    noise depends on the token's position and, in routed experts, on the expert: channel j of expert e of width w is
+    channel e·w + j.
+
     Args:
         model: any Hugging Face causal LM with gated MLPs.
         policy: `Outward`, `Inward` or `Transport`, or text as on the command line, such as "outward:band=0.2".
@@ -39,20 +46,25 @@ def attach(
         scope: "token" (independent of batch, padding, chunks and cache), "sequence" or "call", see `redistribute`.
         noise: `Noise(seed)`, `Noise.fresh()`, `Noise.midpoint()` or a tensor of uniforms shaped as each call's values.
         site: "gate", the output of the activation, or "product", the input of `down`.
+        experts: in layers that are mixtures of experts: "routed", those that the router chooses; "shared", the dense
+            MLPs beside them, through which all tokens go; "all". In dense layers only "all" has a meaning.
 
     Returns:
         An `Attachment`: `detach()`, `paused()`, `update()`, `report()`, `reset()`, `save(path)`; also a context
         manager. `attached(model)` finds it again.
 
     Raises:
-        UnsupportedModelError: the model or a layer has no gated MLP that can be recognised, or for the site "product"
-            no recognisable `down`.
+        UnsupportedModelError: the model or a layer has no gated MLP that can be recognised, for the site "product" no
+            recognisable `down`, or it is a mixture of which a part cannot be reached or does not exist.
         AlreadyAttachedError: ARM is already attached at one of the sites.
-        ArgumentError: not a model, a layer out of range, or an unknown policy, scope, noise or site.
+        ArgumentError: not a model, a layer out of range, or an unknown policy, scope, noise, site or kind of experts;
+            for routed experts also any scope but "token", and a tensor as noise.
 
     After any of these errors the model is unchanged.
     """
     check_model(model)
     policy = as_policy(policy)
     check_policy(policy, scope)
-    return Attachment(model, find_sites(model, layer_indices(layers), site), policy, scope, source(noise))
+    noise, sites = source(noise), find_all_sites(model, layer_indices(layers), site, experts)
+    check_routed(sites, scope, noise)
+    return Attachment(model, sites, policy, scope, noise, experts)

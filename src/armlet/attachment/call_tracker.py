@@ -25,7 +25,7 @@ class NotFiredError(ArmletError, RuntimeError):
 
 
 class CallTracker:
-    """Tracks the forward calls of `decoder`, with ARM attached to `layers`.
+    """Tracks the forward calls of `decoder`, with ARM attached to `parts`: a layer and the number of its site, each.
 
     A call that is running when ARM is switched on or off finishes in the mode in which it started. Calls that started
     with ARM are in `_running`; modules and hooks stay installed until they end. Calls that started without it are
@@ -35,8 +35,8 @@ class CallTracker:
     closures, so that an attached model can be copied and pickled; a copy has its own calls.
     """
 
-    def __init__(self, model: nn.Module, decoder: nn.Module, layers: Iterable[int], policy: Policy) -> None:
-        self.decoder, self.layers, self.names = decoder, frozenset(layers), argument_names(decoder)
+    def __init__(self, model: nn.Module, decoder: nn.Module, parts: Iterable[tuple[int, int]], policy: Policy) -> None:
+        self.decoder, self.parts, self.names = decoder, frozenset(parts), argument_names(decoder)
         self.caller, self.mrope_axes = Caller(model, decoder), mrope_axes(getattr(decoder, "config", None))
         self.policy = policy  # of calls that start now; only changed under the lock, as `enabled`
         self.enabled = False  # whether calls that start now use ARM
@@ -129,8 +129,8 @@ class CallTracker:
             # After a failure torch is iterating over the hooks; the next call or `set_enabled` removes them.
             if output is not None:
                 self._uninstall_if_unused()
-        if output is not None and call.fired != self.layers:
-            missing = sorted(self.layers - call.fired)
+        if output is not None and call.fired != self.parts:
+            missing = sorted({layer for layer, _ in self.parts - call.fired})
             raise NotFiredError(
                 f"{type(decoder).__name__} ran, but ARM did not run in layers {missing}: they were skipped, or "
                 "their MLP does not call its activation module or `down` (fused kernel?); disable the skipping or the "

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from armlet.attachment.sites import GATE, check_site
+from armlet.attachment.sites import ALL_EXPERTS, GATE, check_experts, check_site
 from armlet.presentation.arguments import whole_number
+from armlet.presentation.files import json_text
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError, description
 from armlet.redistribution.noise import Noise, Source
@@ -17,7 +18,7 @@ from armlet.redistribution.rows import Policy
 ARMLET_FILE = "armlet.json"
 CONFIG_VERSION = 1
 MAX_RANGE_LENGTH = len("9999-9999")
-ATTACH_KEYS = ("layers", "site", "scope", "noise", "seed", "stream")
+ATTACH_KEYS = ("layers", "site", "experts", "scope", "noise", "seed", "stream")
 """The keys of the file other than its version, the policy's name and the policy's settings."""
 
 
@@ -26,13 +27,25 @@ class ConfigError(ArmletError, ValueError):
 
 
 class AttachArguments(TypedDict):
-    """The arguments of `attach()` that a configuration contains; `site` is absent if it is "gate"."""
+    """The arguments of `attach()` that a configuration contains; `site` is absent if "gate", `experts` if "all"."""
 
     policy: Policy
     layers: int | list[int] | str
     scope: str
     noise: Source
     site: NotRequired[str]
+    experts: NotRequired[str]
+
+
+def setting_file(folder: Path, *settings: Mapping[str, object]) -> Path:
+    """The path of the armlet.json that a result writes into a folder.
+
+    Raises ArgumentError if the folder has one with another content than one of these settings.
+    """
+    path = folder / ARMLET_FILE
+    if path.is_file() and path.read_bytes() not in [json_text(content).encode() for content in settings]:
+        raise ArgumentError(f"{path}: exists and is not this result's setting; move it, or use another directory")
+    return path
 
 
 def parse_layers(text: str) -> list[int] | str:
@@ -72,13 +85,17 @@ def plain_path(path: object) -> Path:
     return Path(path)
 
 
-def describe(policy: Policy, layers: Sequence[int], scope: str, noise: Source, site: str = GATE) -> dict[str, object]:
+def describe(
+    policy: Policy, layers: Sequence[int], scope: str, noise: Source, site: str = GATE, experts: str = ALL_EXPERTS
+) -> dict[str, object]:
     """Returns the content of an `armlet.json`; raises ConfigError if the noise is a tensor or has a generator."""
     if noise.kind == "explicit" or getattr(noise, "generator", None) is not None:
         raise ConfigError(f"{ARMLET_FILE} cannot store noise from a tensor or a generator: use Noise(seed)")
     check_site(site)
+    check_experts(experts)
     content = {"version": CONFIG_VERSION, "policy": policy.name, **settings(policy), "layers": list(layers)}
     content |= {} if site == GATE else {"site": site}
+    content |= {} if experts == ALL_EXPERTS else {"experts": experts}
     return content | {"scope": scope, "noise": noise.kind} | (settings(noise) if noise.kind == "keyed" else {})
 
 
@@ -115,6 +132,8 @@ def parse_config(content: object) -> AttachArguments:
     scope, site = content.get("scope", "token"), content.get("site", GATE)
     check_policy(policy, scope)
     check_site(site)
+    experts = content.get("experts", ALL_EXPERTS)
+    check_experts(experts)
     layers = content.get("layers", 0)
     indices = layers if isinstance(layers, list) else [layers]
     if layers != "all" and not (indices and all(type(index) is int and index >= 0 for index in indices)):
@@ -122,6 +141,8 @@ def parse_config(content: object) -> AttachArguments:
     arguments: AttachArguments = {"policy": policy, "layers": layers, "scope": scope, "noise": _parse_noise(content)}
     if site != GATE:
         arguments["site"] = site
+    if experts != ALL_EXPERTS:
+        arguments["experts"] = experts
     return arguments
 
 

@@ -13,9 +13,10 @@ from torch import nn
 
 from armlet.attachment.call_tracker import CallTracker, Undo
 from armlet.attachment.config import ARMLET_FILE, describe, plain_path
-from armlet.attachment.module import ReadOnlyError, set_policy
-from armlet.attachment.sites import GATE, Site, find_decoder
-from armlet.attachment.wrappers import ArmWrapper, RedistributedInput, RedistributedOutput, make_arm
+from armlet.attachment.module import ReadOnlyError, joint_report, set_policy
+from armlet.attachment.placement import make_arm, put_arm
+from armlet.attachment.sites import ALL_EXPERTS, Site, find_decoder
+from armlet.attachment.wrappers import ArmWrapper
 from armlet.presentation.files import write_json
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
@@ -46,10 +47,13 @@ class Attachment:
     Its attributes are read-only.
     """
 
-    def __init__(self, model: nn.Module, sites: list[Site], policy: Policy, scope: str, noise: Source) -> None:
+    def __init__(
+        self, model: nn.Module, sites: list[Site], policy: Policy, scope: str, noise: Source, experts: str
+    ) -> None:
+        self._experts = experts
         self._decoder = find_decoder(model)[0]
         self._arms = [(site, make_arm(site, policy=policy, scope=scope, noise=noise)) for site in sites]
-        self._tracker = CallTracker(model, self._decoder, self.layers, policy)
+        self._tracker = CallTracker(model, self._decoder, [(site.layer, site.part) for site in sites], policy)
         self._attached, self._pauses, self._number = True, 0, next(_order)
         self._switch()
         _remember(self)
@@ -62,7 +66,7 @@ class Attachment:
     @property
     def layers(self) -> list[int]:
         """The indices of the layers with ARM attached, ascending; a copy."""
-        return [site.layer for site, _ in self._arms]
+        return sorted({site.layer for site, _ in self._arms})
 
     @property
     def scope(self) -> str:
@@ -78,6 +82,11 @@ class Attachment:
     def site(self) -> str:
         """The site in these layers, "gate" or "product"."""
         return self._arms[0][0].site
+
+    @property
+    def experts(self) -> str:
+        """Which experts of layers that are mixtures: "all", "routed" or "shared"."""
+        return self._experts
 
     @property
     def state(self) -> str:
@@ -108,15 +117,13 @@ class Attachment:
 
     def _install(self, undo: Undo) -> None:
         """Puts ARM's modules into the model; the steps added to `undo` remove them."""
-        wrapper = RedistributedOutput if self.site == GATE else RedistributedInput
         for site, arm in self._arms:
-            if isinstance(site.module, ArmWrapper):
+            if isinstance(getattr(site.mlp, site.attribute), ArmWrapper):
                 raise AlreadyAttachedError(
                     f"layer {site.layer} already has ARM at the site {site.site}: remove it by armlet.detach(model) "
                     "or change it by update() of what armlet.attached(model) lists"
                 )
-            undo.append(partial(setattr, site.mlp, site.attribute, site.module))
-            setattr(site.mlp, site.attribute, wrapper(site.module, arm, self._tracker))
+            put_arm(site, arm, self._tracker, undo)
         undo.append(partial(setattr, self._tracker, "owner", None))
         self._tracker.owner = self
 
@@ -133,7 +140,7 @@ class Attachment:
             ArgumentError: nothing to change, no policy, or a setting that is unknown or out of range; nothing changed.
             DetachedError: this attachment is detached.
         """
-        if fixed := [name for name in ("layers", "scope", "noise", "site") if name in settings]:
+        if fixed := [name for name in ("layers", "scope", "noise", "site", "experts") if name in settings]:
             raise ArgumentError(f"update: {', '.join(fixed)} cannot change: detach(), and attach() again")
         if policy is None and not settings:
             raise ArgumentError("update: expected a policy or settings, such as update(strength=0.5), found neither")
@@ -160,8 +167,12 @@ class Attachment:
             self._switch(pauses=-1)
 
     def report(self) -> dict[int, dict[str, int | float]]:
-        """Returns each layer's counts so far: calls, tokens, moved, share_moved, passed (see `ARM.report`)."""
-        return {site.layer: arm.report() for site, arm in self._arms}
+        """Returns each layer's counts so far: calls, tokens, moved, share_moved, passed (see `ARM.report`).
+
+        In a mixture of experts, calls are those of the layer; a token counts once in each expert that it goes through,
+        routed or shared, if ARM is there; passed counts such rows, too.
+        """
+        return {layer: joint_report([arm for site, arm in self._arms if site.layer == layer]) for layer in self.layers}
 
     def reset(self) -> None:
         """Sets the counts of all layers to 0."""
@@ -179,7 +190,7 @@ class Attachment:
             ConfigError: the noise is a tensor or has a generator, which a file cannot store.
             WriteError: the file cannot be written.
         """
-        content = describe(self.policy, self.layers, self.scope, self.noise, self.site)
+        content = describe(self.policy, self.layers, self.scope, self.noise, self.site, self.experts)
         path = plain_path(path)
         return write_json(path if path.suffix.lower() == ".json" else path / ARMLET_FILE, content)
 
@@ -200,7 +211,8 @@ class Attachment:
         self.detach()
 
     def __repr__(self) -> str:
-        location = f"layers={self.layers}, site={self.site!r}"
+        experts = "" if self.experts == ALL_EXPERTS else f", experts={self.experts!r}"
+        location = f"layers={self.layers}, site={self.site!r}{experts}"
         return f"Attachment({self.policy}, {location}, scope={self.scope!r}, noise={self.noise}, {self.state})"
 
 

@@ -1,7 +1,7 @@
 """ARM as a module, with counters that show whether it acted."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import prod
 
 import torch
@@ -142,9 +142,9 @@ class ARM(nn.Module):
         self._count(a, result, mask)
         return result.values
 
-    def _count(self, a: Tensor, result: BackendResult, mask: Tensor | None) -> None:
+    def _count(self, a: Tensor, result: BackendResult, mask: Tensor | None, *, new_call: bool = True) -> None:
         tokens = torch.full((), prod(a.shape[:-1]), device=a.device) if mask is None else (mask != 0).sum()
-        calls = torch.ones_like(tokens)
+        calls = torch.full_like(tokens, int(new_call))
         increments = torch.stack((calls, tokens, result.moved.sum(), result.passed.sum()))
         (_tally_operator if intercepted() else _tally)(self.totals, increments.to(self.totals.device))
 
@@ -171,6 +171,17 @@ class ARM(nn.Module):
     def extra_repr(self) -> str:
         """The arguments, shown by `print(model)`."""
         return f"{self.policy}, width={self.width}, layer={self.layer}, scope={self.scope!r}, noise={self.noise}"
+
+
+def joint_report(arms: Sequence[ARM]) -> dict[str, int | float]:
+    """The counts of all ARMs of one layer together: `ARM.report`, with the calls of the layer."""
+    reports = [arm.report() for arm in arms]
+    if len(reports) == 1:
+        return reports[0]
+    total = {name: sum(report[name] for report in reports) for name in reports[0]}
+    values = sum(report["tokens"] * arm.width for report, arm in zip(reports, arms, strict=True))
+    share = total["moved"] / values if values else 0.0
+    return total | {"calls": max(report["calls"] for report in reports), "share_moved": share}
 
 
 def set_policy(arms: Iterable[ARM], policy: Policy) -> None:

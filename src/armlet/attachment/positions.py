@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from armlet.attachment.caller import PADDING, Arguments, forward_names, mask_parts, padding_of
+from armlet.attachment.expert_rows import ExpertRows
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArmletError
 from armlet.redistribution.rows import Policy
@@ -36,7 +37,8 @@ class DecoderCall:
     batch: int  # sequences
     positions: Tensor  # `[batch or 1, seq]` int64, each token's absolute position in its sequence
     mask: Tensor | None  # `[batch, seq]` bool, False for padding; None if there is none, or it is unknown
-    fired: set[int] = field(default_factory=set)  # the layers in which ARM acted
+    fired: set[tuple[int, int]] = field(default_factory=set)  # layer and number of the sites at which ARM acted
+    rows: ExpertRows | None = None  # of the experts that run now
     policy: Policy | None = None  # the policy with which the call started, in all of its layers
     starts: Tensor | None = None  # `[batch or 1, seq]` bool, True where a sequence starts; None: at the rows' starts
     padding_known: bool = True

@@ -17,6 +17,10 @@ SITES = ("gate", "product")
 GATE, PRODUCT = SITES
 """The output of the gate's activation, and the input of down: the product of that output with up."""
 
+EXPERTS = ("all", "routed", "shared")
+ALL_EXPERTS, ROUTED, SHARED = EXPERTS
+"""In a mixture of experts: all of a layer's experts, those that a router chooses, or those that all tokens pass."""
+
 DOWN = "down"
 """Part of down's name, used when shapes are ambiguous because the MLP is as wide as the model."""
 
@@ -34,6 +38,7 @@ class Site:
     attribute: str  # the name of its activation module (site "gate"), or of its linear down (site "product")
     width: int  # the intermediate size
     site: str = GATE  # one of `SITES`
+    part: int = 0  # counts the sites of a layer that has several, a mixture of experts
 
     @property
     def module(self) -> nn.Module:
@@ -41,7 +46,7 @@ class Site:
         return self.mlp.get_submodule(self.attribute)
 
 
-class _GatedMlp(NamedTuple):
+class GatedMlp(NamedTuple):
     """A gated MLP, the names of its activation module and of linears with the shape of down, and its width."""
 
     mlp: nn.Module
@@ -54,6 +59,12 @@ def check_site(site: object) -> None:
     """Raises ArgumentError if `site` is not one of `SITES`."""
     if not isinstance(site, str) or site not in SITES:
         raise ArgumentError(f"site: expected {' or '.join(SITES)}, found {description(site)}")
+
+
+def check_experts(experts: object) -> None:
+    """Raises ArgumentError if `experts` is not one of `EXPERTS`."""
+    if experts not in EXPERTS:
+        raise ArgumentError(f"experts: expected {', '.join(EXPERTS[:-1])} or {EXPERTS[-1]}, found {experts!r}")
 
 
 def find_decoder(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
@@ -70,36 +81,51 @@ def find_decoder(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
 
 
 def find_sites(model: nn.Module, layers: Sequence[int] | str = (0,), site: str = GATE) -> list[Site]:
-    """Finds the sites of some layers of a causal LM, in order; `layers` is the result of `layer_indices`.
+    """Finds the sites of some dense layers of a causal LM, in order; `layers` is the result of `layer_indices`.
 
     Raises:
         ArgumentError: a layer out of range, no layers, or an unknown site.
-        UnsupportedModelError: a layer without a recognisable gated MLP or without a recognisable down.
+        UnsupportedModelError: a layer without a recognisable gated MLP or without a recognisable down, or with experts.
     """
     check_site(site)
+    return [dense_site(type(model).__name__, index, layer, site) for index, layer in find_layers(model, layers)]
+
+
+def find_layers(model: nn.Module, layers: Sequence[int] | str) -> list[tuple[int, nn.Module]]:
+    """Index and module of some layers, without the wrappers that torch puts around them."""
     modules = find_decoder(model)[1]
-    return [_layer_site(model, index, modules[index], site) for index in _indices(model, layers, len(modules))]
+    indices = range(len(modules)) if isinstance(layers, str) else layers
+    for index in indices:
+        if index not in range(len(modules)):
+            raise ArgumentError(f"layers: {type(model).__name__} has layers 0 to {len(modules) - 1}, found {index!r}")
+    return [(index, _unwrapped(modules[index])) for index in indices]
 
 
-def _indices(model: nn.Module, layers: Sequence[int] | str, count: int) -> list[int]:
-    if isinstance(layers, str):
-        return list(range(count))
-    for index in layers:
-        if index not in range(count):
-            raise ArgumentError(f"layers: {type(model).__name__} has layers 0 to {count - 1}, found {index!r}")
-    return [*layers]
+def _unwrapped(layer: nn.Module) -> nn.Module:
+    for attribute in WRAPPED:
+        layer = getattr(layer, attribute, layer)
+    return layer
 
 
-def _layer_site(model: nn.Module, index: int, layer: nn.Module, site: str) -> Site:
-    for wrapped in WRAPPED:
-        layer = getattr(layer, wrapped, layer)
+def mixture_block(layer: nn.Module) -> nn.Module | None:
+    """The first module of a layer that has experts, possibly the layer itself; None in a dense layer."""
+    return next(filter(is_mixture, layer.modules()), None)
+
+
+def is_mixture(module: nn.Module) -> bool:
+    """Whether a module has experts."""
+    return isinstance(getattr(module, "experts", None), nn.Module)
+
+
+def dense_site(model_name: str, index: int, layer: nn.Module, site: str) -> Site:
+    """The site of a layer with one gated MLP; raises UnsupportedModelError for any other layer."""
     children = list(layer.children())
-    gated = [mlp for child in children if (mlp := _gated_mlp(child))]
-    label = f"{type(model).__name__}, layer {index}"
-    if experts := [type(child).__name__ for child in children if hasattr(child, "experts")]:
+    gated = [mlp for child in children if (mlp := gated_mlp(child))]
+    label = f"{model_name}, layer {index}"
+    if block := mixture_block(layer):
         raise UnsupportedModelError(
-            f"{label}: {experts[0]} is a mixture-of-experts block, whose fused experts have no single "
-            "activated gate; choose a layer with a dense gated MLP, if the model has one"
+            f"{label}: {type(block).__name__} is a mixture of experts, which has no single activated gate; choose a "
+            "layer with a dense gated MLP, if the model has one"
         )
     if len(gated) != 1:
         parts = [f"{type(c).__name__}({', '.join(n for n, _ in c.named_children())})" for c in children]
@@ -108,29 +134,43 @@ def _layer_site(model: nn.Module, index: int, layer: nn.Module, site: str) -> Si
             f"module), found {len(gated)} in {', '.join(parts)}; in your own gated MLP, create `arm = armlet.ARM("
             f"policy, width=..., layer={index})` and add `act = arm(act)` before the product with up"
         )
-    attribute = gated[0].activation if site == GATE else _down(label, index, gated[0])
-    return Site(index, gated[0].mlp, attribute, gated[0].width, site)
+    return site_in(gated[0], label, index, site)
 
 
-def _gated_mlp(mlp: nn.Module) -> _GatedMlp | None:
+def site_in(gated: GatedMlp, label: str, index: int, site: str, part: int = 0) -> Site:
+    """The site in a gated MLP; raises UnsupportedModelError without a recognisable down."""
+    attribute = gated.activation if site == GATE else _down(label, index, gated)
+    return Site(index, gated.mlp, attribute, gated.width, site, part)
+
+
+def gated_mlp(mlp: nn.Module) -> GatedMlp | None:
     """Describes a gated MLP from its structure; None for any other module."""
+    activations = [name for name, child in mlp.named_children() if is_activation(child)]
+    downs = possible_downs(mlp)
+    if len(activations) != 1 or not downs:
+        return None
+    return GatedMlp(mlp, activations[0], list(downs), next(iter(downs.values())))
+
+
+def possible_downs(mlp: nn.Module) -> dict[str, int]:
+    """The linears of a module with the shape of down in a gated MLP, and their input size, the width of that MLP."""
     children: dict[str, Any] = dict(mlp.named_children())
-    activations = [name for name, child in children.items() if _is_activation(child)]
     shapes = {name: (c.in_features, c.out_features) for name, c in children.items() if hasattr(c, "in_features")}
-    downs = []
+    downs: dict[str, int] = {}
     for down, (width, d_model) in shapes.items():
         others = [shape for name, shape in shapes.items() if name != down]
         if others in ([(d_model, width)] * 2, [(d_model, 2 * width)]):  # gate and up, or a fused gate_up
-            downs.append(down)
-    return _GatedMlp(mlp, activations[0], downs, shapes[downs[0]][0]) if len(activations) == 1 and downs else None
+            downs[down] = width
+    return downs
 
 
-def _is_activation(child: nn.Module) -> bool:
+def is_activation(child: nn.Module) -> bool:
+    """Whether a module has no parameters and may be an activation."""
     plain = not any(True for _ in child.parameters()) and not hasattr(child, "in_features")
     return plain and not isinstance(child, nn.Dropout | nn.Identity)
 
 
-def _down(label: str, index: int, gated: _GatedMlp) -> str:
+def _down(label: str, index: int, gated: GatedMlp) -> str:
     downs = gated.downs if len(gated.downs) == 1 else [name for name in gated.downs if DOWN in name]
     if len(downs) != 1:
         raise UnsupportedModelError(

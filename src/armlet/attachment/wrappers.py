@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from armlet.attachment.call_tracker import CallTracker
 from armlet.attachment.module import ARM
 from armlet.attachment.positions import DecoderCall
-from armlet.attachment.sites import Site
 from armlet.redistribution.errors import ArmletError
 
 
@@ -20,9 +19,9 @@ class ArmWrapper(nn.Module):
     ignores new hooks, and because a module that two layers share stays unchanged in the other layer.
     """
 
-    def __init__(self, arm: ARM, tracker: CallTracker) -> None:
+    def __init__(self, arm: ARM, tracker: CallTracker, part: int = 0) -> None:
         super().__init__()
-        self.arm, self.tracker = arm, tracker
+        self.arm, self.tracker, self.part = arm, tracker, (arm.layer, part)
 
     def redistributed(self, a: Tensor) -> Tensor:
         """Applies ARM to `[batch, seq, width]`, or `[batch · seq, width]` if the model flattens its tokens."""
@@ -30,7 +29,7 @@ class ArmWrapper(nn.Module):
         if call is None:  # outside the decoder, positions start at 0
             _refuse_recomputation()
             return a if self.tracker.should_skip() else arm(a)
-        call.fired.add(arm.layer)
+        call.fired.add(self.part)
         tokens = a.view(call.batch, call.positions.shape[-1], -1) if a.dim() == 2 else a
         if lengths := call.packed_lengths(arm.scope):
             return self._by_sequence(tokens, call, lengths).view(a.shape)
@@ -51,8 +50,8 @@ class ArmWrapper(nn.Module):
 class RedistributedOutput(ArmWrapper):
     """The activation module followed by ARM."""
 
-    def __init__(self, activation: nn.Module, arm: ARM, tracker: CallTracker) -> None:
-        super().__init__(arm, tracker)
+    def __init__(self, activation: nn.Module, arm: ARM, tracker: CallTracker, part: int = 0) -> None:
+        super().__init__(arm, tracker, part)
         self.activation = activation
         self.train(activation.training)
 
@@ -71,8 +70,8 @@ class RedistributedInput(ArmWrapper):
 
     down: nn.Module
 
-    def __init__(self, down: nn.Module, arm: ARM, tracker: CallTracker) -> None:
-        super().__init__(arm, tracker)
+    def __init__(self, down: nn.Module, arm: ARM, tracker: CallTracker, part: int = 0) -> None:
+        super().__init__(arm, tracker, part)
         self.__dict__["down"] = down  # plain assignment would register it as a child
         self._parameters, self._buffers = down._parameters, down._buffers
         self._modules = down._modules | self._modules
@@ -129,11 +128,3 @@ def _refuse_recomputation() -> None:
             "activation checkpointing re-runs a layer in the backward pass, outside the decoder's forward, where ARM "
             "does not know positions and padding, so that gradients would be wrong: disable it, or detach()"
         )
-
-
-def make_arm(site: Site, **arguments: Any) -> ARM:
-    """Makes the ARM of a site on the site's device; see `ARM` for the arguments."""
-    with torch.inference_mode(False):  # counters must be ordinary tensors even if the caller is in inference mode
-        arm = ARM(width=site.width, layer=site.layer, **arguments)
-    device = next((p.device for p in site.mlp.parameters() if p.device.type != "meta"), torch.device("cpu"))
-    return arm.to(device)

@@ -22,7 +22,7 @@ from armlet.presentation.options import SeedOption
 from armlet.presentation.result import Result
 from armlet.presentation.terminal import working
 from armlet.prompts.questions import read_prompts
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, ArmletError
 
 POLICY = "outward, inward or transport, with optional settings: outward:band=0.2,share=0.02/0.25; help lists them"
 
@@ -123,10 +123,16 @@ def refuse_unused(context: Context, names: Iterable[str], because: str) -> None:
 def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = "", setting_key: str = "") -> None:
     """Saves a result into a folder; prints it as JSON, or as tables, sentences and paths; exits with 130 after Ctrl-C.
 
+    A result that cannot be saved is printed before the error.
+
     figures_key, setting_key: keys of the paths of the figures and of armlet.json in JSON.
     """
-    with working("writing"):
-        paths = result.save(out) if out else []
+    paths, error = list[Path](), None
+    try:
+        with working("writing"):
+            paths = result.save(out) if out else []
+    except (ArmletError, OSError) as failure:
+        error = failure
     figures = [str(path) for path in paths if path.suffix in FIGURE_KINDS]
     if as_json:
         setting = [str(path) for path in paths if path.name == ARMLET_FILE]
@@ -139,5 +145,7 @@ def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = 
         lines = [*result.sentences(), *(f"figure: {f}" for f in figures), *(f"written: {path}" for path in others)]
         for line in lines:
             print(line)
+    if error:
+        raise error
     if result.interrupted:
         sys.exit(INTERRUPTED)

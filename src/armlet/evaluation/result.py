@@ -10,6 +10,7 @@ from armlet.evaluation.report.findings import Report
 from armlet.evaluation.report.page import write
 from armlet.evaluation.report.sentences import bands_without_effect, failed_checks
 from armlet.evaluation.report.tables import summary_table
+from armlet.presentation.arguments import output_folder
 from armlet.presentation.result import Result
 from armlet.presentation.terminal import note
 
@@ -43,7 +44,7 @@ class Findings(Report, Result):
 
     def save(self, directory: str | Path) -> list[Path]:
         """Writes report.json, report.md and report.html."""
-        return write(self, Path(directory), map=self.study.map() if self.study else None)
+        return write(self, output_folder("directory", directory), map=self.study.map() if self.study else None)
 
 
 def make_findings(report: Report, folder: Path | None = None, *, interrupted: bool = False) -> Findings:

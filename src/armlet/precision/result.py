@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from armlet.attachment.config import ARMLET_FILE, describe
+from armlet.attachment.config import describe, setting_file
 from armlet.precision.measure import Contraction
 from armlet.precision.plan import PrecisionPlan
 from armlet.precision.rows import LayerRow, MethodRow, contraction_setting
 from armlet.precision.tables import precision_tables
 from armlet.presentation.arguments import output_folder
-from armlet.presentation.files import json_text, write_json
+from armlet.presentation.files import write_json
 from armlet.presentation.result import Result
-from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 
 if TYPE_CHECKING:
@@ -75,9 +74,8 @@ def save_setting(contraction: Contraction | None, folder: Path) -> list[Path]:
     Raises ArgumentError if there is another armlet.json. A run always has the same contraction, also when resumed, so
     the file is not of this run.
     """
-    path, content = folder / ARMLET_FILE, None
-    if contraction is not None:
-        content = describe(contraction.policy, contraction.layers, contraction.scope, Noise(0), contraction.site)
-    if path.is_file() and (content is None or path.read_bytes() != json_text(content).encode()):
-        raise ArgumentError(f"{path}: exists and is not the setting of this result; move it, or use another directory")
-    return [write_json(path, content)] if content else []
+    if contraction is None:
+        setting_file(folder)
+        return []
+    content = describe(contraction.policy, contraction.layers, contraction.scope, Noise(0), contraction.site)
+    return [write_json(setting_file(folder, content), content)]

@@ -199,7 +199,7 @@ def test_a_setting_that_is_not_the_study_s_is_not_replaced_and_one_that_was_its_
     for text in ('{"policy": "inward"}', "not JSON"):
         Path("mine").mkdir(exist_ok=True)
         Path("mine/armlet.json").write_text(text)
-        with pytest.raises(ArgumentError, match=r"^mine.armlet.json: exists and is no setting of this study; move it"):
+        with pytest.raises(ArgumentError, match=r"^mine.armlet.json: exists and is not this result's setting; move it"):
             longer.save("mine")
         assert ([path.name for path in Path("mine").iterdir()], Path("mine/armlet.json").read_text()) == (
             ["armlet.json"],

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from armlet.attachment.config import AttachArguments, describe, layer_indices, load_config
-from armlet.attachment.sites import GATE
+from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, placebo
 from armlet.evaluation.tasks.problems import Kind
 from armlet.prompts.fillers import Filler, Position
@@ -37,10 +37,11 @@ class Treatment:
     scope: str = "token"
     noise: Source = Noise(0)  # noqa: RUF009 - frozen
     site: str = GATE
+    experts: str = ALL_EXPERTS
 
     def plain(self) -> dict[str, object]:
         """The content of an armlet.json; layers "all" stay a word, because the number of layers is not known yet."""
-        content = describe(self.policy, [], self.scope, self.noise, self.site)
+        content = describe(self.policy, [], self.scope, self.noise, self.site, self.experts)
         return content | {"layers": layer_indices(self.layers)}
 
     def for_sample(self, placebo_name: str | None, sample: int) -> "Treatment":
@@ -192,7 +193,7 @@ def _placebos(baseline: Condition, treated: Sequence[Condition]) -> list[Conditi
 def _label(treatment: Treatment) -> str:
     """The policy's name, and the treatment's settings that differ from the defaults."""
     actual, default = (
-        {**settings(t.policy), "layers": t.plain()["layers"], "scope": t.scope, "site": t.site}
+        {**settings(t.policy), "layers": t.plain()["layers"], "scope": t.scope, "site": t.site, "experts": t.experts}
         for t in (treatment, Treatment(type(treatment.policy)()))
     )
     changed = [f"{name}={_setting_text(value)}" for name, value in actual.items() if value != default[name]]

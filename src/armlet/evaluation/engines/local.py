@@ -93,6 +93,7 @@ class Local(Engine):
             yield
             return
         t = condition.treatment.for_sample(condition.placebo, sample)
-        with attach(self.model, t.policy, layers=t.layers, scope=t.scope, noise=t.noise, site=t.site) as attachment:
+        place = {"layers": t.layers, "scope": t.scope, "noise": t.noise, "site": t.site, "experts": t.experts}
+        with attach(self.model, t.policy, **place) as attachment:
             yield
             self._fired = {str(layer): report for layer, report in attachment.report().items()}

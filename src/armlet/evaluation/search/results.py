@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from armlet.attachment.config import ARMLET_FILE
+from armlet.attachment.config import setting_file
 from armlet.evaluation.search.tables import trials_table
 from armlet.evaluation.search.trials import SearchMap, TrialResult, best
 from armlet.evaluation.settings import Facts
-from armlet.presentation.files import csv_text, json_text, write_json, write_text
+from armlet.presentation.arguments import output_folder
+from armlet.presentation.files import csv_text, write_json, write_text
 from armlet.presentation.result import Result
-from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import Record
 
 if TYPE_CHECKING:
@@ -151,11 +151,8 @@ class Study(Result):
         """
         from armlet.presentation.style import save
 
-        folder = Path(directory)
-        path = folder / ARMLET_FILE
-        settings = [json_text(setting).encode() for setting in self._settings()]
-        if path.is_file() and path.read_bytes() not in settings:
-            raise ArgumentError(f"{path}: exists and is no setting of this study; move it, or use another directory")
+        folder = output_folder("directory", directory)
+        path = setting_file(folder, *self._settings())
         return [
             write_json(folder / STUDY_FILE, self.to_dict()),
             write_text(folder / "trials.csv", csv_text([trial.to_dict() for trial in self.trials])),

@@ -103,7 +103,7 @@ class Treated:
                 "which is the same with and without ARM; leave use_cache out, or use a separate cache for each run"
             )
         try:
-            attached = describe(arm.policy, arm.layers, arm.scope, arm.noise, arm.site)
+            attached = describe(arm.policy, arm.layers, arm.scope, arm.noise, arm.site, arm.experts)
         except ConfigError:  # noise that a file cannot store
             attached = repr(arm)
         return info | {MODEL_TYPE: {"attached": attached, "report": report}}

@@ -65,6 +65,11 @@ def full_setting(entry: object) -> dict[str, object]:
             f"vLLM computes activation and product with up in one step, which supports ARM only at the site {GATE}; "
             f"site {site!r} needs Hugging Face's model and attach()"
         )
+    if "experts" in arguments:
+        raise ArgumentError(
+            f"vLLM computes the experts of a mixture in one step, without ARM: experts={arguments['experts']!r} needs "
+            "Hugging Face's model and attach()"
+        )
     if not isinstance(noise, Noise):
         raise ArgumentError(
             f"vLLM may compute a token twice (preemption, cached prefixes), and {noise.kind} noise would then "

@@ -1,0 +1,152 @@
+"""Finds the sites of mixtures of experts: a layer's routed experts, and the dense gated MLPs that run beside them."""
+
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType
+
+from torch import nn
+
+from armlet.attachment.expert_reach import (
+    APPLY_GATE,
+    FusedWeights,
+    GateFormula,
+    dispatches,
+    fused_weights,
+    gate_formula,
+    reached,
+)
+from armlet.attachment.expert_rows import EAGER
+from armlet.attachment.sites import (
+    ALL_EXPERTS,
+    GATE,
+    PRODUCT,
+    ROUTED,
+    SHARED,
+    Site,
+    UnsupportedModelError,
+    check_experts,
+    check_site,
+    dense_site,
+    find_layers,
+    gated_mlp,
+    is_activation,
+    is_mixture,
+    mixture_block,
+    possible_downs,
+    site_in,
+)
+
+ACTIVATION_FUNCTIONS = (FunctionType, BuiltinFunctionType)
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertsSite(Site):
+    """The routed experts of one layer: `mlp` is the module with all of them, `width` the intermediate size of each."""
+
+    experts: int = 0
+    implementations: frozenset[str] = frozenset()  # with which ARM can be at this site
+    routing_name: str = ""  # of forward's argument with the routing; "" if all experts run on all tokens
+    formula: GateFormula | None = None  # for the gate, where no activation module computes it
+
+    def check_implementation(self) -> str:
+        """How transformers computes these experts now; raises UnsupportedModelError if ARM cannot be there."""
+        config = self.mlp.config if dispatches(self.mlp) else None
+        name: str = getattr(config, "_experts_implementation", None) or EAGER
+        if name not in self.implementations:
+            names = " or ".join(repr(known) for known in sorted(self.implementations, reverse=True))
+            raise UnsupportedModelError(
+                f"layer {self.layer}: {type(self.mlp).__name__} computes its experts by {name!r}, where ARM cannot "
+                f"tell which token and expert a row of the {self.site} belongs to; call "
+                f"model.set_experts_implementation with {names}"
+            )
+        return name
+
+
+def find_all_sites(model: nn.Module, layers: Sequence[int] | str, site: str, experts: str) -> list[Site]:
+    """Finds the sites of some layers, dense ones and mixtures of experts, in order; see `sites.find_sites`.
+
+    In a mixture, `experts` says which: "routed", "shared" (the dense MLPs beside them) or "all", which is all or none.
+
+    Raises:
+        ArgumentError: a layer out of range, no layers, or an unknown site or kind of experts.
+        UnsupportedModelError: a part of a layer cannot be recognised or reached, or there is none of this kind.
+    """
+    check_site(site)
+    check_experts(experts)
+    sites: list[Site] = []
+    for index, layer in find_layers(model, layers):
+        if block := mixture_block(layer):
+            sites += _mixture_sites(f"{type(model).__name__}, layer {index}", index, layer, block, site, experts)
+        elif experts == ALL_EXPERTS:
+            sites.append(dense_site(type(model).__name__, index, layer, site))
+        else:
+            raise UnsupportedModelError(
+                f"{type(model).__name__}, layer {index}: has no experts, so experts={experts!r} has no meaning there; "
+                "choose layers that are mixtures, or leave `experts` out"
+            )
+    return sites
+
+
+def _mixture_sites(label: str, index: int, layer: nn.Module, block: nn.Module, site: str, experts: str) -> list[Site]:
+    modules = list(layer.modules())
+    routed = [(module, weights) for module in modules if (weights := fused_weights(module))]
+    parts = {part for module in modules if is_mixture(module) for part in module.get_submodule("experts").modules()}
+    beside = [module for module in modules if module not in parts]
+    dense = [gated for module in beside if (gated := gated_mlp(module))]
+    sites: list[Site] = []
+    if experts != SHARED:
+        if len(routed) != 1:
+            raise UnsupportedModelError(
+                f"{label}: expected the routed experts in one module with the weights gate_up_proj and down_proj of "
+                f"all of them, found {len(routed)} in {type(block).__name__}; choose another layer"
+                + (f", or experts={SHARED!r}" if dense else "")
+            )
+        sites.append(_experts_site(label, index, *routed[0], site))
+    if experts != ROUTED:
+        _refuse_unknown(label, set(beside) - {gated.mlp for gated in dense})
+        if experts == SHARED and not dense:
+            raise UnsupportedModelError(f"{label}: has no shared experts; use experts={ROUTED!r}")
+        sites += [site_in(gated, label, index, site, part) for part, gated in enumerate(dense, len(sites))]
+    return sites
+
+
+def _experts_site(label: str, index: int, experts: nn.Module, weights: FusedWeights, site: str) -> ExpertsSite:
+    arguments = list(inspect.signature(type(experts).forward).parameters)[2:]  # without self and the hidden states
+    routing_name = arguments[0] if arguments else ""
+    formula, attribute = None, APPLY_GATE if site == PRODUCT else _activation(experts)
+    implementations = reached(experts, weights, attribute, routing_name) if attribute else frozenset[str]()
+    if not implementations and site == GATE and (formula := gate_formula(experts)):
+        attribute, implementations = APPLY_GATE, reached(experts, weights, APPLY_GATE, routing_name)
+    spread = getattr(experts, "_is_expert_parallel", False) or hasattr(experts.gate_up_proj, "placements")
+    if spread or not implementations:
+        raise UnsupportedModelError(
+            f"{label}: {type(experts).__name__} computes its experts in a way in which ARM cannot tell which token and "
+            f"expert a row of the {site} belongs to (another activation, quantised weights, experts spread over "
+            f"devices?); choose the other site, another layer, or experts={SHARED!r}, if it has shared ones"
+        )
+    routed = (weights.experts, implementations, routing_name, formula)
+    place = ExpertsSite(index, experts, attribute, weights.width, site, 0, *routed)
+    place.check_implementation()
+    return place
+
+
+def _activation(experts: nn.Module) -> str:
+    """The name of the only activation, a module or a function; "" without one."""
+    functions = [name for name, value in vars(experts).items() if isinstance(value, ACTIVATION_FUNCTIONS)]
+    arm = vars(experts).get(APPLY_GATE)  # at the other site
+    modules = [name for name, child in experts.named_children() if child is not arm and is_activation(child)]
+    return (modules + functions)[0] if len(modules + functions) == 1 else ""
+
+
+def _refuse_unknown(label: str, modules: Iterable[nn.Module]) -> None:
+    """Raises UnsupportedModelError if one of these modules is an MLP: it would be left untreated."""
+    for module in modules:
+        names = [name for name, child in module.named_children() if hasattr(child, "in_features")]
+        names += [name for name, weight in module.named_parameters(recurse=False) if weight.dim() == 3]
+        named_so = any("down_proj" in name for name in names) and any("up" in name or "gate" in name for name in names)
+        if named_so or possible_downs(module):
+            raise UnsupportedModelError(
+                f"{label}: {type(module).__name__} ({', '.join(names)}) runs beside the experts, and is no gated MLP "
+                f"with an activation module; a layer is treated whole or not at all, unless experts={ROUTED!r}"
+            )

@@ -1,0 +1,52 @@
+"""Makes the ARM of a site, and puts it there."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from armlet.attachment.call_tracker import CallTracker, Undo
+from armlet.attachment.expert_reach import APPLY_GATE
+from armlet.attachment.experts import ExpertsArm, RedistributedActivation, RedistributedGate
+from armlet.attachment.mixtures import ExpertsSite
+from armlet.attachment.module import ARM
+from armlet.attachment.sites import GATE, Site
+from armlet.attachment.wrappers import RedistributedInput, RedistributedOutput
+
+
+def make_arm(site: Site, **arguments: Any) -> ARM:
+    """Makes the ARM of a site on the site's device; see `ARM` for the arguments."""
+    arguments |= {"width": site.width, "layer": site.layer}
+    with torch.inference_mode(False):  # counters must be ordinary tensors even if the caller is in inference mode
+        arm = ExpertsArm(experts=site.experts, **arguments) if isinstance(site, ExpertsSite) else ARM(**arguments)
+    device = next((p.device for p in site.mlp.parameters() if p.device.type != "meta"), torch.device("cpu"))
+    return arm.to(device)
+
+
+def put_arm(site: Site, arm: ARM, tracker: CallTracker, undo: Undo) -> None:
+    """Puts ARM at a site of a model; the steps added to `undo` remove it."""
+    if isinstance(site, ExpertsSite) and isinstance(arm, ExpertsArm):
+        _put_in_experts(site, arm, tracker, undo)
+        return
+    wrapper = RedistributedOutput if site.site == GATE else RedistributedInput
+    undo.append(partial(setattr, site.mlp, site.attribute, site.module))
+    setattr(site.mlp, site.attribute, wrapper(site.module, arm, tracker, site.part))
+
+
+def _put_in_experts(site: ExpertsSite, arm: ExpertsArm, tracker: CallTracker, undo: Undo) -> None:
+    experts = site.mlp
+    if site.attribute == APPLY_GATE:
+        wrapper = RedistributedGate(site, arm, tracker)
+        vars(experts)[APPLY_GATE] = wrapper  # found before the class's method, as a child module would not be
+        undo.append(partial(delattr, experts, APPLY_GATE))
+        experts.add_module("arm", wrapper)  # so that it follows the model to another device
+        undo.append(partial(delattr, experts, "arm"))
+    else:
+        wrapper = RedistributedActivation(site, arm, tracker)
+        undo.append(partial(setattr, experts, site.attribute, wrapper.activation))
+        setattr(experts, site.attribute, wrapper)
+        if not isinstance(wrapper.activation, nn.Module):  # a function, which cannot take a module's place
+            undo.append(partial(delattr, experts, site.attribute))
+    undo.append(experts.register_forward_pre_hook(wrapper.route, with_kwargs=True).remove)
+    undo.append(experts.register_forward_hook(wrapper.finish).remove)
