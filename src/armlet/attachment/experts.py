@@ -38,6 +38,7 @@ class ExpertsArm(ARM):
         mask: Tensor | None = None,
         *,
         policy: Policy | None = None,
+        noise: Source | None = None,
         experts: Tensor | None = None,
         new_call: bool = True,
     ) -> Tensor:
@@ -47,10 +48,10 @@ class ExpertsArm(ARM):
         """
         policy = self.policy if policy is None else policy
         check_arguments(a, policy, self.scope)
-        noise = self.noise
-        if self.keys is not None and isinstance(policy, DETERMINISTIC_POLICIES):
+        noise = self.noise if noise is None else noise
+        if isinstance(policy, DETERMINISTIC_POLICIES):
             noise = Noise.midpoint()  # not used: spares the draws
-        elif self.keys is not None and positions is not None:
+        elif noise is self.noise and self.keys is not None and positions is not None:
             noise = Explicit(Noise().uniforms(a.shape, positions, self.keys.to(a.device)[:, experts]))
         result = redistribute_with_counts(a, policy, scope=self.scope, noise=noise, positions=positions, mask=mask)
         self._count(a, result, mask, new_call=new_call)
