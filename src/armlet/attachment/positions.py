@@ -27,7 +27,7 @@ PACKED = "cu_seq_lens_q"
 """The argument with the bounds of packed sequences, `[sequences + 1]`, which `generate_batch` passes."""
 
 UNKNOWN_PADDING = "an attention mask of four dimensions, or a block mask, does not show which tokens are padding"
-PASS_PADDING = "pass the attention_mask with a column for each token"
+PASS_PADDING = "pass the attention_mask with a column for each token, to the model to which ARM is attached"
 
 
 @dataclass(eq=False)
