@@ -155,9 +155,8 @@ def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Reco
 def readable(changes: Sequence[tuple[str, str]]) -> list[str]:
     """The changes as text: options of the command line first, each once; hashes only if nothing else changed."""
     if [place for place, _ in changes] == ["engine.sha256"]:
-        return [
-            "the model, its weights, settings, hooks or tokenizer changed, or only one of the runs read it from files"
-        ]
+        changed = "the model, its weights, settings, hooks or tokenizer changed, or the machine or its threads"
+        return [f"{changed}, or only one of the runs read it from files"]
     options, rest = dict[str, str](), list[str]()
     for place, change in changes:
         name = place.rpartition(".")[2].partition("[")[0]

@@ -116,7 +116,7 @@ def check_origin(folder: Path, study: Study, *, loaded: bool) -> None:
 def confirm_study(folder: Path, study: Study, plan: Plan, engine: Engine) -> Findings:
     """Measures the best setting, which ends the search; raises ArgumentError for another model."""
     if plan.manifest(engine)["engine"] != study.engine:
-        changed = "its weights, settings, hooks, dtype or device changed"
+        changed = "its weights, settings, hooks, dtype or device changed, or the threads"
         raise ArgumentError(f"{folder}: the model is not the one used in the search; {changed}")
     record_confirmation(folder, study, None)
     return replace(run_and_analyse(plan, engine, folder / TEST_FOLDER), study=study)
