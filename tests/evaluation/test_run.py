@@ -59,6 +59,7 @@ def test_a_function_gives_the_numbers_of_its_command_from_a_path_and_from_a_load
     command = result("evaluate", ABACUS, *FEW_OPTIONS, "--policy", "outward:band=0.2", "--policy", "inward")
     treatments = [Outward(band=0.2), "inward"]
     assert as_json(evaluate(ABACUS, treatments=treatments, **FEW)) == command
+    assert as_json(evaluate(str(abacus()), treatments=treatments, **FEW)) == command
     from_model = as_json(evaluate(*loaded, treatments=treatments, **FEW))
     assert without_hashes(from_model) == without_hashes(command)
     assert armlet.attached(loaded[0]) == []
@@ -69,8 +70,8 @@ def test_a_study_and_its_confirmation_are_those_of_the_commands(loaded):
     options = ("--items", "8", "--difficulty", "1", "--search", "strength", "--trials", "1")
     command = result("tune", ABACUS, *options, "--run", "command")
     search = {"items": 8, "difficulty": 1, "search": "strength", "trials": 1}
-    study = tune(ABACUS, **search, run="function")
-    assert as_json(study) == command
+    study = tune(abacus(), **search, run="function", device=torch.device("cpu"))  # by its path
+    assert as_json(study) == command | {"arguments": command["arguments"] | {"device": "cpu"}}
     assert without_hashes(as_json(tune(*loaded, **search, run="loaded"))) == without_hashes(command)
     confirmed = result("confirm", "command")
     assert as_json(confirm(study)) == confirmed
@@ -172,7 +173,7 @@ def test_a_run_is_not_resumed_with_a_loaded_model_that_changed():
     arguments = {**FEW, "treatments": Outward(), "placebos": False}
     first = evaluate(model, tokenizer, **arguments)
     assert evaluate(model, tokenizer, **arguments).folder == first.folder
-    model.model.layers[0].mlp.act_fn = torch.nn.ReLU()
+    model.model.layers[0].mlp.act_fn = torch.nn.ReLU().eval()
     assert evaluate(model, tokenizer, **arguments).folder != first.folder
     with pytest.raises(RunError, match=r"contains another run \(the model, its weights"):
         evaluate(model, tokenizer, **arguments, run=first.folder)

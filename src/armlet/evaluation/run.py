@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, model_name
-from armlet.checkpoints.pretrained import Dtype
+from armlet.checkpoints.pretrained import Device, Dtype
 from armlet.evaluation.batches import run_and_analyse
 from armlet.evaluation.conditions.conditions import Condition, TreatmentSource, make_treatments
 from armlet.evaluation.engines.engine import Engine
@@ -73,7 +73,7 @@ def evaluate(
     run: str | Path | None = None,
     seed: int = 0,
     dtype: Dtype = "auto",
-    device: str | None = None,
+    device: Device | None = None,
 ) -> Findings:
     """Measures whether treatments help: the same items without ARM, with it, and with placebos.
 

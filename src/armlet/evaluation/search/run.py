@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from armlet.checkpoints.folder import ABACUS
-from armlet.checkpoints.given import Model, model_name
-from armlet.checkpoints.pretrained import Dtype, dtype_name
+from armlet.checkpoints.given import Model, check_running_device, model_name
+from armlet.checkpoints.pretrained import Device, Dtype, dtype_name
 from armlet.evaluation.conditions.conditions import make_treatments
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.options import AnswerOptions, refuse_sampling
@@ -54,7 +54,7 @@ def tune(
     run: str | Path | None = None,
     seed: int = 0,
     dtype: Dtype = "auto",
-    device: str | None = None,
+    device: Device | None = None,
 ) -> Study:
     """Searches settings of a policy on one half of the items; `confirm` measures the best one on the other half.
 
@@ -107,7 +107,7 @@ def tune(
         **vars(answers),
         seed=seed,
         dtype=dtype_name(dtype),
-        device=device,
+        device=check_running_device(device),
     )
     plan = plan_tuning(arguments, tasks)
     engine = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
