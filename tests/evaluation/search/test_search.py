@@ -8,7 +8,7 @@ import pytest
 
 from armlet import Inward, Outward
 from armlet.attachment.config import load_config
-from armlet.evaluation import tune
+from armlet.evaluation import confirm, tune
 from armlet.evaluation.conditions.conditions import Treatment, conditions
 from armlet.evaluation.search.results import Budget, Study, StudyArguments
 from armlet.evaluation.search.search import RANGES, SEARCHED, Space, part_of, search, searched_names, take
@@ -205,6 +205,30 @@ def test_a_setting_that_is_not_the_study_s_is_not_replaced_and_one_that_was_its_
             ["armlet.json"],
             text,
         )
+
+
+@pytest.mark.slow
+def test_a_study_does_not_replace_another_one_and_replaces_itself():
+    study, other = made_study([(0.95, 0.1)]), made_study([(0.95, 0.1)], layers=([0], [1]))
+    study.save("here")
+    study.save("here")
+    before = {path.name: path.read_bytes() for path in Path("here").iterdir()}
+    with pytest.raises(ArgumentError, match=r"^here: contains another study; use another directory$"):
+        other.save("here")
+    assert {path.name: path.read_bytes() for path in Path("here").iterdir()} == before
+    Path("here/study.json").write_text("[]")
+    with pytest.raises(ArgumentError, match=r"^here: contains another study"):
+        study.save("here")
+
+
+def test_confirm_measures_the_study_that_it_was_given_or_none():
+    study, other = made_study([(0.95, 0.1)]), made_study([(0.95, 0.1), (0.99, 0.2)])
+    Path("study").mkdir()
+    Path("study/study.json").write_text(json.dumps(other.to_dict()))
+    with pytest.raises(
+        ArgumentError, match=r"^study: study now has another study, or other trials; .* pass the folder$"
+    ):
+        confirm(study)
 
 
 def test_a_study_names_the_candidate_layers_that_it_never_tried():

@@ -140,6 +140,10 @@ def confirm(
     """
     folder = study.folder if isinstance(study, Study) else Path(study)
     result = read_study(folder)
+    if isinstance(study, Study) and not study.is_same_as(result):
+        raise ArgumentError(
+            f"study: {folder} now has another study, or other trials; to confirm those, pass the folder"
+        )
     arguments = result.arguments
     recorded: list[TaskSource] = [*(arguments.task or ()), *map(Path, arguments.data)]
     if task is None and len(recorded) < len(result.tasks):
