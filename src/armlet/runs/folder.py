@@ -116,7 +116,8 @@ def open_run_folder(
     except Timeout as error:
         raise RunError(f"{folder}: another process is using it; wait for it, or use another folder") from error
     except OSError as error:
-        raise RunError(f"{folder}: is not a run folder and cannot become one ({error.strerror})") from error
+        problem = f"the run folder cannot be created or used ({error.strerror})"
+        raise RunError(f"{folder}: {problem}; run= (or --run) chooses another") from error
     with lock:
         run = RunFolder(folder, _agreed_manifest(folder, {"version": MANIFEST_VERSION, **manifest}, dict(machine)))
         if run.closed:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from armlet.attachment.config import setting_file
+from armlet.checkpoints.identity import LOADED
 from armlet.evaluation.search.tables import trials_table
 from armlet.evaluation.search.trials import SearchMap, TrialResult, best
 from armlet.evaluation.settings import Facts
@@ -131,12 +132,27 @@ class Study(Result):
     def sentences(self) -> list[str]:
         """What to do next."""
         if self.interrupted:
-            return [f"the search was interrupted: the same call resumes it in {self.folder}, before armlet confirm"]
+            return [f"the search was interrupted: the same call resumes it in {self.folder}; confirm it only then"]
         tried = {trial.layers for trial in self.trials}
         untried = [str(candidate) for candidate in self.space["layers"] if str(candidate) not in tried]
         missed = [f"layers never tried, because there were few trials: {' and '.join(untried)}"] if untried else []
-        advice = "the best setting looks better than it is on the items that chose it; on the others: armlet confirm"
-        return [*missed, f"{advice} {self.folder}"]
+        tied = sum(trial.difference == best(self.trials).difference for trial in self.trials)
+        fact = "the best setting looks better than it is on the items that chose it"
+        if tied > 1:
+            trials = f"all {tied} trials tie" if tied == len(self.trials) else f"{tied} trials tie for the best"
+            fact = f"{trials}, so these items do not choose between them, and the first is stored"
+        return [*missed, f"{fact}; on the other items: {self._confirmation()}"]
+
+    @property
+    def has_items_as_objects(self) -> bool:
+        """Whether items were passed as objects, which a confirmation needs again."""
+        return len([*(self.arguments.task or ()), *self.arguments.data]) < len(self.tasks)
+
+    def _confirmation(self) -> str:
+        """How this study is confirmed: by the command, or in Python if it used objects."""
+        models = ["model", "tokenizer"] if str(self.engine.get("sha256")).startswith(LOADED) else []
+        objects = [*models, *(["task=..."] if self.has_items_as_objects else [])]
+        return f"confirm({', '.join(['study', *objects])}) in Python" if objects else f"armlet confirm {self.folder}"
 
     def figure(self) -> "Figure":
         """The differences on the map's grid; along the values if one setting was searched."""
