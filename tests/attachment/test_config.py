@@ -144,6 +144,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     ("text", "policy"),
     [
         ("transport", Transport()),
+        ("outward:band=1e-2,ceiling=.5", Outward(band=0.01, ceiling=0.5)),
         ("outward:band=0.2,share=0.1/0.2,write=add", Outward(band=0.2, share=(0.1, 0.2), write="add")),
     ],
 )
@@ -158,6 +159,15 @@ def test_a_policy_is_read_from_a_line(text, policy):
         ("outward:share=0.1,0.2", r"a pair as share=0\.02/0\.25, found '0\.2'"),
         ("outward:band=", "band must be a number"),
         ("inward:band=0.1", "inward: unknown band"),
+        ("outward:band=0.2,band=0.3", "^outward: band is given twice$"),
+        ("outward:", "^outward: expected settings as name=value"),
+        ("outward:band=0.2,", "^outward: expected settings as name=value"),
+        ("outward:band=1_0", "band must be a number in .*, found '1_0'"),
+        ("outward:band=١", "band must be a number"),
+        ("outward:band=nan", "band must be a number"),
+        ("Outward", r"found 'Outward'; did you mean outward\?$"),
+        ("outwrad:band=0.2", r"found 'outwrad'; did you mean outward\?$"),
+        ("publisehd:a/b", r"did you mean published\?$"),
     ],
 )
 def test_a_line_that_is_no_policy_is_refused(text, message):
