@@ -230,7 +230,7 @@ def test_an_old_file_with_settings_that_have_no_effect_loads_and_they_are_said_o
 def test_tokens_with_nan_hide_no_limit():
     content = describe(Outward(band=3), [0], "token", Noise())
     counts = {"calls": 1, "tokens": 8, "moved": 5 * 25, "share_moved": 5 * 25 / 800, "passed": 3}
-    sentence = "layer 0: band 3 has no effect: share allows at most 0.25 of the values to move"
+    sentence = "layer 0: band 3 is limited by share: at most 0.25 of the values move"
     assert limited_layers(content, {0: counts}) == [sentence]
     assert limited_layers(content, {0: counts | {"passed": 0}}) == []
 

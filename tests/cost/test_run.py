@@ -1,6 +1,7 @@
 """`bench` from end to end: what is timed and refused, from a path and from a loaded model, and what Ctrl-C keeps."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,6 +47,8 @@ def test_only_the_function_is_timed_if_only_it_is_wanted(monkeypatch):
     assert [row.tokens for row in cost.function] == [1, 2]
     assert (cost.turns, cost.model, cost.interrupted) == (2, None, False)
     assert cost.to_dict()["policy"]["name"] == "outward"
+    assert cost.sentences() == []
+    assert replace(cost, policy=Outward(strength=0)).sentences() == ["outward: strength 0 changes nothing"]
 
 
 @pytest.mark.slow

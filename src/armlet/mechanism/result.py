@@ -16,6 +16,8 @@ from armlet.presentation.files import csv_text
 from armlet.presentation.result import Result
 from armlet.prompts.fillers import RANDOM_SENTENCE
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.outward import limited_by_share
+from armlet.redistribution.policies import without_effect
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,14 +91,23 @@ class Explanation(Result):
         return [*tables, classes_table(setup, shares, place)] if shares else tables
 
     def sentences(self) -> list[str]:
-        """Which layers have no table, and why there may be no classes."""
+        """Which layers have no table, why there may be no classes, and which settings of policies had no effect."""
         layers, shown = self.layers, self._shown_layers()
         no_classes = "no word of a question follows the filler, so there are no classes to compare"
         sentences = [] if self.classes else [no_classes]
         if len(shown) < len(layers):
             names = " and ".join(map(str, shown))
             sentences.append(f"tables: layer {names}; explain.csv has all {len(layers)} measured layers")
-        return sentences
+        unused = [sentence for policy in self.setup.policies for sentence in without_effect(policy)]
+        limits = [line for findings in self.findings if findings.layer in shown for line in self._limits(findings)]
+        return [*sentences, *unused, *limits]
+
+    def _limits(self, findings: LayerFindings) -> list[str]:
+        """The policies whose band `share` limited in a layer."""
+        values = findings.width * len(self.setup.prompt_of_tokens())
+        pairs = zip(self.setup.policies, findings.moved, strict=True)
+        limits = [limited_by_share(policy, moved / values, findings.width) for policy, moved in pairs]
+        return [f"layer {findings.layer}: {limit}" for limit in limits if limit]
 
     def figure(self, name: str = "counts") -> "Figure":
         """One of the figures: "attention", "affine", "counts", "layers" or "classes".
