@@ -177,7 +177,7 @@ def test_a_line_that_is_no_policy_is_refused(text, message):
 
 def test_layers_are_read_from_a_line():
     assert [parse_layers(text) for text in ("all", "3", "0,3", "0-2,5")] == ["all", [3], [0, 3], [0, 1, 2, 5]]
-    for text in ("", "a", "-1", "1-", "0--2", "0-99999999999", "3-0"):
+    for text in ("", "a", "-1", "1-", "0--2", "0-99999999999", "3-0", "٠", "0-٣"):
         with pytest.raises(ArgumentError, match="layers:"):
             parse_layers(text)
 
@@ -205,7 +205,8 @@ def test_layers_in_every_form_are_distinct_indices(layers):
 
 
 def test_all_stays_a_word_and_an_index_is_a_list():
-    assert (layer_indices("all"), layer_indices(np.int64(1)), layer_indices("0-0")) == ("all", [1], [0])
+    assert (layer_indices("all"), layer_indices("0-0")) == ("all", [0])
+    assert [layer_indices(one) for one in (np.int64(1), np.array(1), torch.tensor(1), torch.tensor([1]))] == [[1]] * 4
 
 
 @pytest.mark.parametrize(
@@ -213,6 +214,13 @@ def test_all_stays_a_word_and_an_index_is_a_list():
 )
 def test_what_is_no_layer_is_refused(layers):
     with pytest.raises(ArgumentError, match=r"^layers: expected [^\n]+$"):
+        layer_indices(layers)
+
+
+@pytest.mark.parametrize("layers", [1.0, None, {0: 1}], ids=str)
+def test_what_is_no_layer_is_refused_with_all_that_is_one(layers):
+    message = rf'^layers: expected an index from 0, several, a range, or text such as .* or "all", found {layers!r}$'
+    with pytest.raises(ArgumentError, match=message):
         layer_indices(layers)
 
 

@@ -171,7 +171,7 @@ def test_of_several_fillers_and_layers_each_has_a_table(folder):
     places = [text.index(title) for title in titles]
     assert places == sorted(places)
     assert sum(line.startswith("quantity") for line in out.splitlines()) == 8  # at 80 columns each continues below
-    assert "2 prompts: intervals are too narrow" in out
+    assert "2 prompts: intervals are too narrow to judge a claim" in out
     other = shown("explain", folder, *ASKED, "--layers", "1")
     assert "paper" in out
     assert "paper" not in other  # which speaks of the first layer alone
@@ -207,7 +207,7 @@ def interrupt(monkeypatch, after):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--count", "ten"), "count: expected numbers up to 99999 such as 0,10,25, one of them not 0, found 'ten'"),
+        (("--count", "ten"), "count: expected whole numbers from 0 to 99999 such as 0,10,25, found 'ten'"),
         (("--count", "0"), "one of them not 0, found '0'"),
         (("--count", "-5"), "found '-5'"),
         (("--count", "999999"), "found '999999'"),
