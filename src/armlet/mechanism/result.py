@@ -1,6 +1,7 @@
 """The result of `explain`: what filler tokens do in each layer."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from math import isnan
@@ -54,7 +55,7 @@ class Explanation(Result):
         run = {"layers": self.layers, "interrupted": self.interrupted, "attention": self._attention()}
         rows, classes = ([record.to_dict() for record in records] for records in (self.quantities, self.classes))
         model = {"source": self.source, "dtype": self.dtype}
-        return {**model, **self.setup.to_dict(), **run, "rows": rows, "classes": classes}
+        return deepcopy({**model, **self.setup.to_dict(), **run, "rows": rows, "classes": classes})
 
     def _attention(self) -> dict[str, object]:
         setup, first = self.setup, self.findings[0]
