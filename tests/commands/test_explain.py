@@ -208,7 +208,7 @@ def interrupt(monkeypatch, after):
     ("arguments", "message"),
     [
         (("--count", "ten"), "count: expected whole numbers from 0 to 99999 such as 0,10,25, found 'ten'"),
-        (("--count", "0"), "one of them not 0, found '0'"),
+        (("--count", "0"), "count: expected a number other than 0, which is always run, found '0'"),
         (("--count", "-5"), "found '-5'"),
         (("--count", "999999"), "found '999999'"),
         (("--filler", ""), "filler: '' has no tokens"),
