@@ -81,7 +81,7 @@ def test_nothing_is_judged_by_a_single_prompt():
     assert "fewer than 2 have none" in text
 
 
-@pytest.mark.parametrize(("layer", "headings"), [(0, ["shown?"]), (1, [])])
+@pytest.mark.parametrize(("layer", "headings"), [(0, ["confirmed?"]), (1, [])])
 def test_classes_are_compared_with_other_words_and_the_papers_claim_is_about_layer_0(layer, headings, monkeypatch):
     monkeypatch.setattr("armlet.mechanism.tables.FEW_PROMPTS", 0)
     shares = [

@@ -21,7 +21,7 @@ FEW_PROMPTS_NOTE = (
     f"intervals of fewer than {FEW_PROMPTS} prompts are too narrow, and no claim is judged by them; "
     f"fewer than {MIN_PROMPTS} have none"
 )
-CLAIM_HEADING = "paper:\nshown?"
+CLAIM_HEADING = "paper says\nconfirmed?"
 
 
 def quantities_table(setup: Setup, changes: Sequence[QuantityChange], kind: str, place: str) -> Table:
