@@ -1,6 +1,7 @@
 """Attaches ARM to a model."""
 
 from collections.abc import Iterable
+from functools import cache
 
 from torch import Tensor, nn
 
@@ -8,9 +9,10 @@ from armlet.attachment.attached import check_model
 from armlet.attachment.config import layer_indices
 from armlet.attachment.handle import Attachment
 from armlet.attachment.sites import GATE, find_sites
+from armlet.presentation.terminal import note
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.noise import Noise, Source, source
-from armlet.redistribution.policies import as_policy
+from armlet.redistribution.policies import as_policy, without_effect
 from armlet.redistribution.rows import Policy
 
 
@@ -50,9 +52,19 @@ def attach(
         AlreadyAttachedError: ARM is already attached at one of the sites.
         ArgumentError: not a model, a layer out of range, or an unknown policy, scope, noise or site.
 
-    After any of these errors the model is unchanged.
+    After any of these errors the model is unchanged. A note on stderr names settings of the policy that another one
+    replaces, once; `strength=0`, which turns ARM off, is not one of them.
     """
     check_model(model)
     policy = as_policy(policy)
     check_policy(policy, scope)
-    return Attachment(model, find_sites(model, layer_indices(layers), site), policy, scope, source(noise))
+    attachment = Attachment(model, find_sites(model, layer_indices(layers), site), policy, scope, source(noise))
+    for sentence in without_effect(policy) if policy.strength else ():
+        _note_once(sentence)
+    return attachment
+
+
+@cache
+def _note_once(sentence: str) -> None:
+    """Notes a sentence once in a process, because an evaluation attaches ARM for every batch."""
+    note(sentence)

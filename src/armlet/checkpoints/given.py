@@ -55,7 +55,7 @@ def load_or_use(
     if isinstance(model, nn.Module):
         check_loaded(model, None if dtype == "auto" else dtype, device)
         given_tokenizer = required_tokenizer(tokenizer)
-        _check_vocabulary(model, given_tokenizer)
+        check_vocabulary(model, given_tokenizer)
         return NamedModel(model_name(model), model, given_tokenizer)
     device = check_running_device(device)
     if tokenizer is not None:
@@ -64,13 +64,13 @@ def load_or_use(
     with working(f"loading {name}"):
         folder = model_folder(name)
         loaded, loaded_tokenizer = load(str(folder), dtype=dtype, device=device)
-    _check_vocabulary(loaded, tokenizer or loaded_tokenizer)
+    check_vocabulary(loaded, tokenizer or loaded_tokenizer)
     size, kept = sum(weights.numel() for weights in loaded.parameters()), str(loaded.dtype).removeprefix("torch.")
     note(f"loaded {name}: {size / 1e6:,.1f} M weights, {kept}, on {loaded.device}, in {monotonic() - start:.1f} s")
     return NamedModel(name, loaded, tokenizer or loaded_tokenizer, None if tokenizer else folder)
 
 
-def _check_vocabulary(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+def check_vocabulary(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
     """Raises ArgumentError if the model has no embedding for some of the tokens.
 
     Added tokens are not counted: some published tokenizers have one for images that the text model lacks.
