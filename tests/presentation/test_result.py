@@ -123,8 +123,6 @@ def test_every_questions_result_refuses_what_is_no_folder_and_writes_nothing(res
 
 @pytest.mark.slow
 def test_changing_the_dictionary_of_a_questions_result_does_not_change_the_result(result):
-    if type(result).__name__ == "Study":
-        pytest.xfail("Study.to_dict returns its own containers")
     before = copy.deepcopy(result.to_dict())
     empty(result.to_dict())
     assert result.to_dict() == before

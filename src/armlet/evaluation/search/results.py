@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,7 +100,7 @@ class Study(Result):
 
     def to_dict(self) -> Facts:
         """The content of study.json."""
-        return {
+        content = {
             "arguments": asdict(self.arguments),
             "engine": self.engine,
             "study": self.space,
@@ -108,6 +109,7 @@ class Study(Result):
             "trials": [trial.to_dict() for trial in self.trials],
             "map": {"names": self.searched, "trials": self.mapped},
         }
+        return deepcopy(content)
 
     def summary(self) -> Facts:
         """The "study" in a confirmation's report.json: the best trial, the cost and the tuning items."""

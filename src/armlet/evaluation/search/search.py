@@ -23,6 +23,7 @@ from armlet.presentation.numbers import with_count
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import settings, without_effect
 from armlet.redistribution.rows import Policy
+from armlet.redistribution.uninterrupted import ctrl_c_deferred
 from armlet.runs.folder import Record, RunFolder
 from armlet.statistics.comparison import compare
 
@@ -165,7 +166,8 @@ def search(
 
     `plan` contains the tuning items and only the baseline; `tick` is the same as in `run`.
     """
-    import optuna
+    with ctrl_c_deferred():
+        import optuna
 
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
