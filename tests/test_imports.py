@@ -171,3 +171,14 @@ def test_the_rooms_and_the_version_are_attributes_of_the_package():
     assert armlet.__version__ == importlib.metadata.version("armlet")
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = armlet.nothing
+
+
+@pytest.mark.parametrize("place", ["inspection.inspect", "evaluation.tune", "cost.bench"])
+def test_a_questions_function_is_asked_for_in_its_room(place):
+    name = place.rpartition(".")[2]
+    with pytest.raises(AttributeError, match=rf"no attribute '{name}'; use armlet\.{place}$"):
+        getattr(armlet, name)
+
+
+def test_every_function_is_where_the_package_says():
+    assert all(callable(getattr(getattr(armlet, room), name)) for name, room in armlet._FUNCTIONS.items())

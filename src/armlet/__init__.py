@@ -43,6 +43,16 @@ __all__ = [
 ]
 
 _ROOMS = ("inspection", "mechanism", "answers", "evaluation", "precision", "cost", "errors")
+_FUNCTIONS = {
+    "inspect": "inspection",
+    "explain": "mechanism",
+    "generate": "answers",
+    "evaluate": "evaluation",
+    "tune": "evaluation",
+    "confirm": "evaluation",
+    "quantize": "precision",
+    "bench": "cost",
+}
 
 
 def __getattr__(name: str) -> object:
@@ -52,7 +62,8 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("armlet")
-    raise AttributeError(f"module 'armlet' has no attribute {name!r}")
+    place = f"; use armlet.{_FUNCTIONS[name]}.{name}" if name in _FUNCTIONS else ""
+    raise AttributeError(f"module 'armlet' has no attribute {name!r}{place}")
 
 
 def __dir__() -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from armlet import Inward, Noise, Outward, Transport, attach, load_config
+from armlet.attachment.attach import _note_once
 from armlet.attachment.handle import AlreadyAttachedError, DetachedError
 from armlet.evaluation.conditions.placebos import placebo
 from armlet.redistribution.errors import ArgumentError
@@ -710,3 +711,13 @@ def test_arm_can_stay_in_during_training(policy):
             optimizer.step()
             losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_a_setting_that_another_replaces_is_noted_once(capsys):
+    _note_once.cache_clear()
+    policy = "outward:proportion=0.25,band=2"
+    for model in (tiny(), tiny()):
+        attach(model, policy)
+    attach(tiny(), "outward:strength=0")
+    sentence = "outward: band has no effect, because proportion replaces band and share"
+    assert " ".join(capsys.readouterr().err.split()) == sentence

@@ -134,6 +134,20 @@ def test_the_attachment_of_a_copy_acts_on_the_copy_alone(duplicate, site):
     assert anatomy(model) == before
 
 
+def test_a_shallow_copy_of_a_handle_is_the_handle():
+    arm = attach(tiny(), Outward())
+    assert copy.copy(arm) is arm
+
+
+def test_a_handle_is_not_copied_without_its_model_but_with_it_in_any_order():
+    arm = attach(model := tiny(), Outward())
+    with pytest.raises(ArgumentError, match=r"^Attachment: copy the model, and find .* by armlet.attached\("):
+        copy.deepcopy(arm)
+    for twin_arm, twin in (copy.deepcopy([arm, model]), copy.deepcopy([model, arm])[::-1]):
+        assert armlet.attached(twin) == [twin_arm]
+    assert armlet.attached(model) == [arm]
+
+
 @each_duplicate
 def test_a_copy_of_a_paused_or_detached_model_has_nothing_attached(duplicate):
     model, ids = tiny(), prompt(5)

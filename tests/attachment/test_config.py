@@ -144,6 +144,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     ("text", "policy"),
     [
         ("transport", Transport()),
+        ("outward:band=1e-2,ceiling=.5", Outward(band=0.01, ceiling=0.5)),
         ("outward:band=0.2,share=0.1/0.2,write=add", Outward(band=0.2, share=(0.1, 0.2), write="add")),
     ],
 )
@@ -158,6 +159,15 @@ def test_a_policy_is_read_from_a_line(text, policy):
         ("outward:share=0.1,0.2", r"a pair as share=0\.02/0\.25, found '0\.2'"),
         ("outward:band=", "band must be a number"),
         ("inward:band=0.1", "inward: unknown band"),
+        ("outward:band=0.2,band=0.3", "^outward: band is given twice$"),
+        ("outward:", "^outward: expected settings as name=value"),
+        ("outward:band=0.2,", "^outward: expected settings as name=value"),
+        ("outward:band=1_0", "band must be a number in .*, found '1_0'"),
+        ("outward:band=١", "band must be a number"),
+        ("outward:band=nan", "band must be a number"),
+        ("Outward", r"found 'Outward'; did you mean outward\?$"),
+        ("outwrad:band=0.2", r"found 'outwrad'; did you mean outward\?$"),
+        ("publisehd:a/b", r"did you mean published\?$"),
     ],
 )
 def test_a_line_that_is_no_policy_is_refused(text, message):
@@ -167,7 +177,7 @@ def test_a_line_that_is_no_policy_is_refused(text, message):
 
 def test_layers_are_read_from_a_line():
     assert [parse_layers(text) for text in ("all", "3", "0,3", "0-2,5")] == ["all", [3], [0, 3], [0, 1, 2, 5]]
-    for text in ("", "a", "-1", "1-", "0--2", "0-99999999999", "3-0"):
+    for text in ("", "a", "-1", "1-", "0--2", "0-99999999999", "3-0", "٠", "0-٣"):
         with pytest.raises(ArgumentError, match="layers:"):
             parse_layers(text)
 
@@ -195,7 +205,8 @@ def test_layers_in_every_form_are_distinct_indices(layers):
 
 
 def test_all_stays_a_word_and_an_index_is_a_list():
-    assert (layer_indices("all"), layer_indices(np.int64(1)), layer_indices("0-0")) == ("all", [1], [0])
+    assert (layer_indices("all"), layer_indices("0-0")) == ("all", [0])
+    assert [layer_indices(one) for one in (np.int64(1), np.array(1), torch.tensor(1), torch.tensor([1]))] == [[1]] * 4
 
 
 @pytest.mark.parametrize(
@@ -203,6 +214,13 @@ def test_all_stays_a_word_and_an_index_is_a_list():
 )
 def test_what_is_no_layer_is_refused(layers):
     with pytest.raises(ArgumentError, match=r"^layers: expected [^\n]+$"):
+        layer_indices(layers)
+
+
+@pytest.mark.parametrize("layers", [1.0, None, {0: 1}], ids=str)
+def test_what_is_no_layer_is_refused_with_all_that_is_one(layers):
+    message = rf'^layers: expected an index from 0, several, a range, or text such as .* or "all", found {layers!r}$'
+    with pytest.raises(ArgumentError, match=message):
         layer_indices(layers)
 
 
@@ -220,7 +238,7 @@ def test_an_old_file_with_settings_that_have_no_effect_loads_and_they_are_said_o
 def test_tokens_with_nan_hide_no_limit():
     content = describe(Outward(band=3), [0], "token", Noise())
     counts = {"calls": 1, "tokens": 8, "moved": 5 * 25, "share_moved": 5 * 25 / 800, "passed": 3}
-    sentence = "layer 0: band 3 has no effect: share allows at most 0.25 of the values to move"
+    sentence = "layer 0: band 3 is limited by share: at most 0.25 of the values move"
     assert limited_layers(content, {0: counts}) == [sentence]
     assert limited_layers(content, {0: counts | {"passed": 0}}) == []
 

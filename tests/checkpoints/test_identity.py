@@ -118,7 +118,24 @@ def add_pre_hook(model, _):
     model.model.layers[0].register_forward_pre_hook(lambda *_: None)
 
 
-CHANGES = [change_weight, change_dtype, change_config, change_vocabulary, change_special_token, change_template]
+def change_decoding(_, tokenizer):
+    tokenizer.decode = lambda *_, **__: "42"
+
+
+def change_rendering(_, tokenizer):
+    tokenizer.apply_chat_template = lambda *_, **__: "42"
+
+
+CHANGES = [
+    change_decoding,
+    change_rendering,
+    change_weight,
+    change_dtype,
+    change_config,
+    change_vocabulary,
+    change_special_token,
+    change_template,
+]
 CHANGES += [change_generation, change_normalizer, change_splitting, change_spaces, change_rotation, change_activation]
 CHANGES += [change_attention, change_attribute, change_forward, add_hook, add_pre_hook]
 
@@ -132,8 +149,45 @@ def test_a_change_of_a_loaded_model_or_its_tokenizer_is_another_fingerprint(chan
     assert loaded_fingerprint(model, tokenizer) != identity
 
 
+@pytest.mark.slow
+def test_what_a_model_does_is_seen_where_its_attributes_are_not(folder, monkeypatch):
+    model, tokenizer = load(str(folder), dtype="float32")
+    layer, factors = model.model.layers[0], {"default": 1.0}
+    layer.register_forward_hook(lambda _module, _inputs, output: output * factors["default"])  # reads what is elsewhere
+    layer.mlp._offset = torch.zeros(1)
+    original, offset = type(layer.mlp).forward, lambda module: getattr(module, "_offset", 0)
+    identity = loaded_fingerprint(model, tokenizer)
+    factors["default"] = 2.0
+    assert loaded_fingerprint(model, tokenizer) != identity
+    factors["default"] = 1.0
+    assert loaded_fingerprint(model, tokenizer) == identity
+    monkeypatch.setattr(type(layer.mlp), "forward", lambda module, x: original(module, x) + offset(module))
+    assert loaded_fingerprint(model, tokenizer) == identity  # the offset is 0
+    layer.mlp._offset += 1
+    assert loaded_fingerprint(model, tokenizer) != identity
+
+
+@pytest.mark.slow
+def test_a_fingerprint_leaves_the_model_and_the_random_state_as_they_are(folder):
+    model, tokenizer = load(str(folder), dtype="float32")
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.model.layers[0].register_forward_hook(lambda _module, _inputs, output: output + torch.rand(1))
+    before = torch.get_rng_state()
+    assert loaded_fingerprint(model, tokenizer) == loaded_fingerprint(model, tokenizer)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_template_with_the_date_does_not_end_a_run_at_midnight(folder):
+    model, tokenizer = load(str(folder), dtype="float32")
+    tokenizer.chat_template = "{{ strftime_now('%f') }}"  # changes with each microsecond
+    assert loaded_fingerprint(model, tokenizer) == loaded_fingerprint(model, tokenizer)
+
+
 def scaled(factor):
-    return lambda _module, _inputs, output: output * factor
+    return lambda _module, _inputs, output, offset=0: output * factor + offset
 
 
 def wrapped(method, factor):
@@ -146,7 +200,7 @@ def test_a_hook_and_a_replaced_method_are_equal_only_to_themselves(folder):
     model, tokenizer = load(str(folder), dtype="float32")
     plain, original, doubled = loaded_fingerprint(model, tokenizer), model.lm_head.forward, scaled(2)
     identities = {plain}
-    for hook in (doubled, scaled(3), partial(scaled(4), output=1)):
+    for hook in (doubled, scaled(3), partial(scaled(4), offset=1)):
         handle = model.lm_head.register_forward_hook(hook)
         identities.add(loaded_fingerprint(model, tokenizer))
         assert loaded_fingerprint(model, tokenizer) in identities

@@ -42,8 +42,9 @@ def test_a_model_is_timed_with_arm_in_one_layer_and_in_all(tmp_path):
     [
         (("--widths", "0"), "widths: expected whole numbers from 1"),
         (("--tokens", "a,2"), "tokens: expected whole numbers from 1"),
-        (("--dtypes", "auto"), "dtypes: auto is not supported"),
-        (("--dtypes", "int8"), "expected auto, float32"),
+        (("--dtypes", "auto"), "dtypes: expected one or several of float32"),
+        (("--widths", "1" * 5000), "widths: expected whole numbers from 1"),
+        (("--dtypes", "int8"), "dtypes: expected one or several of float32"),
         (("--policy", "sideways"), "expected one of outward"),
         (("--only", "model", "--widths", "8"), "widths: has no effect with only='model'"),
         (("--only", "function", "--dtype", "bfloat16"), "dtype: has no effect with only='function'"),

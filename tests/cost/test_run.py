@@ -1,6 +1,7 @@
 """`bench` from end to end: what is timed and refused, from a path and from a loaded model, and what Ctrl-C keeps."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import torch
 from armlet import Outward, attach
 from armlet.cost import Cost, bench, timing
 from armlet.cost.findings import FunctionRow, ModelTimes, WorkRow
+from armlet.cost.measure import Shapes
+from armlet.cost.plan import parse_shapes
 from armlet.cost.tables import cost_tables
 from armlet.cost.timing import Spread
 from armlet.errors import AlreadyAttachedError
@@ -46,6 +49,8 @@ def test_only_the_function_is_timed_if_only_it_is_wanted(monkeypatch):
     assert [row.tokens for row in cost.function] == [1, 2]
     assert (cost.turns, cost.model, cost.interrupted) == (2, None, False)
     assert cost.to_dict()["policy"]["name"] == "outward"
+    assert cost.sentences() == []
+    assert replace(cost, policy=Outward(strength=0)).sentences() == ["outward: strength 0 changes nothing"]
 
 
 @pytest.mark.slow
@@ -88,8 +93,11 @@ def test_a_model_with_arm_is_refused(model):
         ({"widths": [8, -1]}, "widths: expected whole numbers from 1"),
         ({"widths": []}, "widths: expected whole numbers from 1"),
         ({"tokens": "a,2"}, "tokens: expected whole numbers from 1"),
-        ({"dtypes": ["auto"]}, "dtypes: auto is not supported"),
-        ({"dtypes": "int8"}, "expected auto, float32"),
+        ({"dtypes": ["auto"]}, "dtypes: expected one or several of float32"),
+        ({"dtypes": "int8"}, "dtypes: expected one or several of .*, found 'int8'"),
+        ({"dtypes": torch.int8}, "dtypes: expected one or several of .*, found torch.int8"),
+        ({"widths": "1" * 5000}, "widths: expected .*, found a value of type str$"),
+        ({"widths": {8: 1}}, r"widths: expected .*, found \{8: 1\}$"),
         ({"policy": ["outward", "inward"]}, "policy: expected one"),
         ({"turns": 1}, "turns: expected an integer of at least 2"),
         ({"model_turns": 2.5}, "model_turns: expected an integer"),
@@ -98,7 +106,7 @@ def test_a_model_with_arm_is_refused(model):
         ({"seed": 2**70}, "seed: expected an integer from 0 to"),
         ({"turns": True}, "turns: expected an integer of at least 2, found True"),
         ({"tokens": 1.0}, "tokens: expected whole numbers from 1"),
-        ({"dtypes": 5}, "dtypes: expected text, found 5"),
+        ({"dtypes": 5}, "dtypes: expected one or several of .*, found 5"),
         ({"only": "function", "dtype": "bfloat16"}, "dtype: has no effect with only='function'"),
         ({"only": "function", "model_turns": 3}, "model_turns: has no effect with only='function'"),
         ({"only": "model", "widths": 8}, "widths: has no effect with only='model'"),
@@ -200,3 +208,14 @@ def test_a_table_never_calls_a_slower_function_faster(ratio, cell):
 @pytest.mark.slow
 def test_importing_the_room_loads_neither_plots_nor_transformers():
     assert not {"matplotlib", "transformers", "scipy"} & set(loaded_beyond_torch("import armlet.cost"))
+
+
+def test_shapes_in_every_form():
+    forms = [
+        ("64", "1,2", "float32,bfloat16"),
+        (torch.tensor(64), [1, "2"], (torch.float32, "bfloat16")),
+        (64, range(1, 3), ["torch.float32", torch.bfloat16]),
+    ]
+    shapes = Shapes([64], [1, 2], [torch.float32, torch.bfloat16])
+    assert [parse_shapes(*form) for form in forms] == [shapes] * 3
+    assert parse_shapes(8, 1, torch.float32) == Shapes([8], [1], [torch.float32])

@@ -59,6 +59,7 @@ def test_a_function_gives_the_numbers_of_its_command_from_a_path_and_from_a_load
     command = result("evaluate", ABACUS, *FEW_OPTIONS, "--policy", "outward:band=0.2", "--policy", "inward")
     treatments = [Outward(band=0.2), "inward"]
     assert as_json(evaluate(ABACUS, treatments=treatments, **FEW)) == command
+    assert as_json(evaluate(str(abacus()), treatments=treatments, **FEW)) == command
     from_model = as_json(evaluate(*loaded, treatments=treatments, **FEW))
     assert without_hashes(from_model) == without_hashes(command)
     assert armlet.attached(loaded[0]) == []
@@ -69,8 +70,8 @@ def test_a_study_and_its_confirmation_are_those_of_the_commands(loaded):
     options = ("--items", "8", "--difficulty", "1", "--search", "strength", "--trials", "1")
     command = result("tune", ABACUS, *options, "--run", "command")
     search = {"items": 8, "difficulty": 1, "search": "strength", "trials": 1}
-    study = tune(ABACUS, **search, run="function")
-    assert as_json(study) == command
+    study = tune(abacus(), **search, run="function", device=torch.device("cpu"))  # by its path
+    assert as_json(study) == command | {"arguments": command["arguments"] | {"device": "cpu"}}
     assert without_hashes(as_json(tune(*loaded, **search, run="loaded"))) == without_hashes(command)
     confirmed = result("confirm", "command")
     assert as_json(confirm(study)) == confirmed
@@ -172,7 +173,7 @@ def test_a_run_is_not_resumed_with_a_loaded_model_that_changed():
     arguments = {**FEW, "treatments": Outward(), "placebos": False}
     first = evaluate(model, tokenizer, **arguments)
     assert evaluate(model, tokenizer, **arguments).folder == first.folder
-    model.model.layers[0].mlp.act_fn = torch.nn.ReLU()
+    model.model.layers[0].mlp.act_fn = torch.nn.ReLU().eval()
     assert evaluate(model, tokenizer, **arguments).folder != first.folder
     with pytest.raises(RunError, match=r"contains another run \(the model, its weights"):
         evaluate(model, tokenizer, **arguments, run=first.folder)
@@ -232,8 +233,8 @@ def test_a_model_with_arm_attached_has_no_baseline(loaded):
         ({"count": 3}, "^count: applies to a filler, and there is none; leave it out$"),
         ({"filler": ["/"], "position": "inside"}, "^position: expected one of before, between, end, random, found"),
         ({"treatments": [Treatment(Outward())], "layers": 3}, "^layers, scope, site: they apply to a policy"),
-        ({"treatments": "sideways"}, "^policy: expected one of outward, inward, transport, found 'sideways'$"),
-        ({"treatments": [17]}, "^policy: expected Outward"),
+        ({"treatments": "sideways"}, "^treatments: expected one of outward, inward, transport, found 'sideways'$"),
+        ({"treatments": [17]}, "^treatments: expected Outward"),
         ({"model": 17}, "^model: expected a folder, a hub id or a loaded model, found int$"),
         ({"task": [{"question": "q", "choices": ["a", "b"], "gold": 0}], "system": "s"}, "^system: has no effect on"),
     ],
@@ -255,6 +256,46 @@ def test_findings_are_equal_to_themselves_only_and_have_no_figure_of_nothing():
     with pytest.raises(ArgumentError, match=r"^figure: nothing was compared$"):
         findings.figure()
     assert "<img" not in findings._repr_html_()
+    assert "nothing was compared with the baseline: there is no treatment, filler or best_of" in findings.sentences()
+
+
+@pytest.mark.parametrize("function", [evaluate, tune])
+def test_a_run_folder_that_cannot_be_created_is_refused_before_the_model_is_loaded(function, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArgumentError, match=r"^run: file/run cannot be (created|written)"):
+        function("absent/model", run="file/run")
+    with pytest.raises(ArgumentError, match=r"^run: /proc/run cannot be created .*; run= \(or --run\) chooses another"):
+        function("absent/model", run="/proc/run")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+class Interrupted(Fake):
+    """Ctrl-C during the last answers, after they were stored."""
+
+    def fired(self):
+        if self.calls == 2:
+            raise KeyboardInterrupt
+        return super().fired()
+
+
+def test_ctrl_c_before_any_item_is_answered_under_every_condition_says_where_the_run_resumes():
+    with pytest.raises(KeyboardInterrupt, match=r"^interrupted: 10 of 20 answers are stored in run, where the same"):
+        evaluate(engine=lambda *_: Interrupted(), task=ROWS, placebos=False, run="run")
+    assert faked(task=ROWS, placebos=False, run="run").complete
+
+
+def test_ctrl_c_after_the_last_answer_was_stored_is_no_interruption(monkeypatch):
+    from armlet.evaluation import batches
+
+    whole = batches.run
+
+    def then_interrupted(*arguments):
+        whole(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batches, "run", then_interrupted)
+    findings = faked(task=ROWS, placebos=False)
+    assert (findings.complete, findings.interrupted) == (True, False)
 
 
 def test_treatments_come_in_every_form_and_only_once(tmp_path):

@@ -4,9 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
+from armlet.attachment.attach import attach
 from armlet.inspection import inspect
 from armlet.redistribution.errors import ArgumentError
+from command_line import result
+from tiny_checkpoints import save, words
 
 
 @pytest.mark.parametrize(
@@ -42,3 +47,17 @@ def test_what_is_out_of_range_or_has_no_effect_is_refused(arguments, message):
 def test_an_index_of_numpy_is_an_index(tmp_path):
     inspect("abacus", layer=np.int64(1), prompt="1+1", policy="inward").save(tmp_path)
     assert json.loads((tmp_path / "inspect.json").read_text())["layer"] == 1
+
+
+@pytest.mark.slow
+def test_a_loaded_model_gives_the_commands_numbers_and_is_left_as_it_was(tmp_path):
+    folder = save(tmp_path / "tiny")
+    arguments = ["--layer", "1", "--prompt", "w1 w2", "--prompt", "w5 w6 w7", "--scope", "sequence", "--seed", "3"]
+    printed = result("inspect", folder, *arguments, "--out", tmp_path / "out")
+    model, ids = AutoModelForCausalLM.from_pretrained(folder), torch.tensor([[5, 6, 7]])
+    arm = attach(model, "outward", layers=1)
+    state, logits = str(model), model(ids).logits
+    inspection = inspect(model, words(), layer=1, prompt=["w1 w2", "w5 w6 w7"], scope="sequence", seed=3)
+    assert json.loads(json.dumps(inspection.to_dict())).items() <= printed.items()
+    assert (str(model), arm.state, arm.report()[1]["calls"]) == (state, "attached", 1)
+    assert torch.equal(model(ids).logits, logits)

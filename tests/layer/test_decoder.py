@@ -685,3 +685,11 @@ def test_a_layer_without_an_embedding_says_so():
 @pytest.mark.slow
 def test_importing_the_decoder_does_not_import_transformers():
     assert loaded_beyond_torch("import armlet.layer.decoder") == ["armlet"]
+
+
+@pytest.mark.parametrize("value", ["outward", None, Outward()], ids=repr)
+def test_only_a_module_can_be_the_layers_arm(value):
+    layer = Layer1.from_model(model_of("llama"))
+    with pytest.raises(ArgumentError, match=r"^Layer1: ARM: expected a module, such as armlet.ARM\(.*, found [^\n]+$"):
+        layer.ARM = value
+    assert isinstance(layer.ARM, torch.nn.Identity)

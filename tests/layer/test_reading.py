@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from armlet.attachment.attach import attach
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.checkpoint import open_checkpoint
 from armlet.layer.decoder import Layer1
 from armlet.layer.reading import open_model
 from armlet.redistribution.errors import ArgumentError
+from families import FAMILIES, tiny
 from tiny_checkpoints import save, words
 
 
@@ -88,3 +90,85 @@ def test_a_dtype_is_named_or_torchs_own(folder):
 def test_a_family_that_layer1_does_not_cover_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(UnsupportedModelError, match="Layer1 does not cover 'deepseek_v2'"):
         open_model(str(save(tmp_path / "deepseek", "deepseek_v2")))
+
+
+def read_all(model, **options):
+    return [*open_model(model, words(), **options).layers()]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"deepseek_v3"}))  # Layer1 does not cover it
+def test_a_loaded_model_of_every_family_computes_what_its_configuration_says(family, dtype):
+    read_all(tiny(family).to(dtype))
+
+
+def other_activation(model):
+    model.model.layers[1].mlp.act_fn = torch.nn.GELU().eval()
+
+
+def hook_before_the_mlp(model):
+    model.model.layers[1].mlp.register_forward_pre_hook(lambda _module, arguments: (1.1 * arguments[0],))
+
+
+def hook_before_the_layer(model):
+    model.model.layers[1].register_forward_pre_hook(lambda _module, arguments: (1.1 * arguments[0],))
+
+
+def hook_after_the_layer(model):
+    model.model.layers[1].register_forward_hook(lambda _module, _arguments, output: 1.1 * output)
+
+
+def other_precision_of_the_norm(model):
+    model.model.layers[1].input_layernorm.variance_epsilon *= 1000
+
+
+def not_a_number(model):
+    model.model.layers[1].register_forward_hook(lambda _module, _arguments, output: output * torch.nan)
+
+
+CHANGES = [
+    other_activation,
+    hook_before_the_mlp,
+    hook_before_the_layer,
+    hook_after_the_layer,
+    other_precision_of_the_norm,
+    not_a_number,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_loaded_model_that_computes_something_else_is_refused_from_the_changed_layer_on(change):
+    model = tiny()
+    change(model)
+    open_model(model, words(), last=0)
+    assert len(read_all(model, last=0)) == 1  # layer 0 is as it was
+    with pytest.raises(ArgumentError, match=r"^model: layer 1 of the loaded model computes something else than its"):
+        read_all(model)
+
+
+def test_another_scale_of_the_embedding_is_found_in_layer_0():
+    model = tiny()
+    model.get_input_embeddings().register_forward_hook(lambda _module, _arguments, rows: 2 * rows)
+    with pytest.raises(ArgumentError, match=r"^model: layer 0 of the loaded model"):
+        read_all(model, last=0)
+
+
+def test_reading_leaves_a_loaded_model_and_its_attachment_as_they_were():
+    model = tiny()
+    arm = attach(model, "outward", layers=0)
+    hooks = [(len(module._forward_hooks), len(module._forward_pre_hooks)) for module in model.modules()]
+    read_all(model)
+    assert hooks == [(len(module._forward_hooks), len(module._forward_pre_hooks)) for module in model.modules()]
+    assert (arm.state, arm.report()[0]["calls"]) == ("attached", 0)
+
+
+def test_a_model_with_a_part_in_training_mode_is_refused():
+    model = tiny()
+    model.model.layers[2].train()
+    with pytest.raises(ArgumentError, match=r"^model: it is in training mode, at least in part; call"):
+        open_model(model, words(), last=0)
+
+
+def test_a_tokenizer_of_another_model_is_refused():
+    with pytest.raises(ArgumentError, match=r"^tokenizer: it has 64 tokens, but the model's vocabulary only 40"):
+        open_model(tiny(vocab_size=40), words(), last=0)

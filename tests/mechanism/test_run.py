@@ -94,7 +94,7 @@ def test_a_notebook_shows_the_tables_and_one_figure(explanation):
     assert html.count("<img") == 1
     text = re.sub("<[^>]+>", "", html)
     assert text.index("layer 0") < text.index("layer 2")
-    assert repr(explanation).count("gate_variance") == 2
+    assert {"layer 0", "layer 2"} <= set(re.findall(r"layer \d", repr(explanation)))
 
 
 @pytest.mark.slow
@@ -130,8 +130,8 @@ def test_ctrl_c_keeps_the_finished_layers_or_says_that_there_is_none(folder, mon
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"count": 0}, "count: expected numbers up to 99999 such as 0,10,25, one of them not 0, found 0"),
-        ({"count": (1.5,)}, r"count: expected numbers .* found \(1.5,\)"),
+        ({"count": 0}, "count: expected a number other than 0, which is always run, found 0"),
+        ({"count": (1.5,)}, r"count: expected whole numbers .* found \(1.5,\)"),
         ({"filler": ()}, "filler: expected one or several texts, found none"),
         ({"layers": "0-9"}, "^layers: llama has layers 0 to 2, found 9$"),
         ({"layers": ()}, "layers: expected at least one layer, found none"),
@@ -157,14 +157,14 @@ def test_what_is_out_of_range_is_refused(folder, arguments, message):
 
 @pytest.mark.parametrize("text", ["", ",", "1,", "1.5", "٣x", "1 2", -5, 100000, True, [], [1, None]])
 def test_what_is_no_count_is_refused(text):
-    with pytest.raises(ArgumentError, match="count: expected numbers"):
+    with pytest.raises(ArgumentError, match="count: expected "):
         parse_counts(text)
 
 
 def test_counts_in_every_form():
     for count in ("0,10,25", (0, 10, 25), np.array([0, 10, 25])):
         assert parse_counts(count) == [0, 10, 25]
-    assert parse_counts(10) == parse_counts(np.int64(10)) == [10]
+    assert parse_counts(10) == parse_counts(np.int64(10)) == parse_counts(torch.tensor(10)) == [10]
 
 
 @pytest.mark.slow

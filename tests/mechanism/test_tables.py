@@ -7,6 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from armlet import Inward, Outward
 from armlet.mechanism.measure import CLAIMS, QUANTITIES
 from armlet.mechanism.records import NO_TREATMENT
 from armlet.mechanism.tables import classes_table, quantities_table
@@ -58,8 +59,10 @@ def test_every_quantity_has_a_line_with_both_estimates_their_intervals_and_the_p
         (-0.2, -0.1, "near_zero", "falls: yes"),
     ],
 )
-def test_a_claim_is_confirmed_or_not_by_the_whole_interval(low, high, name, verdict):
+def test_a_claim_is_confirmed_or_not_by_the_whole_interval_of_enough_prompts(low, high, name, verdict, monkeypatch):
     changes = [replace(c, low=low, high=high) if c.quantity == name else c for c in CHANGES]
+    assert f" {verdict.split()[0]} ? " in shown_quantities(changes)[name]
+    monkeypatch.setattr("armlet.mechanism.tables.FEW_PROMPTS", 3)
     assert f" {verdict} " in shown_quantities(changes)[name]
 
 
@@ -78,8 +81,9 @@ def test_nothing_is_judged_by_a_single_prompt():
     assert "fewer than 2 have none" in text
 
 
-@pytest.mark.parametrize(("layer", "headings"), [(0, ["against", "other", "paper"]), (1, ["against", "other"])])
-def test_classes_are_compared_with_other_words_and_the_papers_claim_is_about_layer_0(layer, headings):
+@pytest.mark.parametrize(("layer", "headings"), [(0, ["confirmed?"]), (1, [])])
+def test_classes_are_compared_with_other_words_and_the_papers_claim_is_about_layer_0(layer, headings, monkeypatch):
+    monkeypatch.setattr("armlet.mechanism.tables.FEW_PROMPTS", 0)
     shares = [
         replace(share, name="digits" if share.name == "other" else share.name, low=0.001, high=0.002)
         for share in EXPLANATION.classes
@@ -88,7 +92,7 @@ def test_classes_are_compared_with_other_words_and_the_papers_claim_is_about_lay
     shares = [replace(share, against="other", change=0.0015) for share in shares]
     shares += [replace(share, name="other") for share in shares]
     _, heading, _, line = shown(classes_table(SETUP, shares, "title")).splitlines()[1:5]
-    assert heading.split()[-len(headings) :] == headings
+    assert heading.split() == ["class", "tokens", "prompts", "share", "against", "other", *headings]
     assert line.split()[:2] == ["digits", "9"]
     assert ("higher: yes" in line) == (layer == 0)
     assert "+0.0015 [+0.001, +0.002]" in line
@@ -123,6 +127,18 @@ def test_a_long_filler_cuts_no_word_of_the_table():
     assert max(map(len, text.splitlines())) <= 80
     names = [line.split()[0] for line in text.splitlines() if line and line.split()[0] in QUANTITIES]
     assert names == [*QUANTITIES] * 2  # the control continues below
+
+
+def test_settings_that_change_nothing_or_are_limited_are_said_of_the_layers_with_tables():
+    setup = setup_of(policies=(Outward(proportion=0.3, band=2), Outward(band=50), Inward(strength=0)))
+    explanation = explanation_of(explained(wanted=(0, 1), setup=setup), setup)
+    unused = [
+        "outward: band has no effect, because proportion replaces band and share",
+        "inward: strength 0 changes nothing",
+    ]
+    limits = [f"layer {layer}: band 50 is limited by share: at most 0.25 of the values move" for layer in (0, 1)]
+    assert explanation.sentences() == [*unused, *limits]
+    assert replace(explanation, selected=False).sentences()[1:] == [*unused, limits[0]]
 
 
 def titles(explanation):

@@ -10,7 +10,7 @@ from armlet.precision.choice import CONTRACT, ROUNDED
 from armlet.precision.measure import Contraction, TrialOutcome
 from armlet.precision.rows import MethodRow, PerplexityRatio
 from armlet.precision.schemes import REFERENCES, QuantScheme
-from armlet.precision.tables import cautions, headline
+from armlet.precision.tables import cautions, headline, told_apart
 
 INT8, INT4, FLOAT8 = QuantScheme("int8", "tensor"), QuantScheme("int4", "token"), QuantScheme("e4m3", "tensor")
 
@@ -75,3 +75,18 @@ def test_a_chosen_setting_comes_with_what_speaks_against_it(site, scope, loss, s
     lines = cautions(rows, chosen, 0.021)
     assert len(lines) == len(said)
     assert all(part in line for part, line in zip(said, lines, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ((1.00112, 1.00108), ("1.00112", "1.00108")),
+        ((1.0011, 1.0011), ("1.0011", "1.0011")),
+        ((1.0011, 1.0021), ("1.0011", "1.0021")),
+        ((2.754, 2.75401), ("2.75400", "2.75401")),
+        ((12345.6, 12345.7), ("12345.6", "12345.7")),
+        ((1.5, 1.5 + 2**-52), ("1.5000000000000000", "1.5000000000000002")),
+    ],
+)
+def test_different_perplexities_are_never_written_alike(values, texts):
+    assert told_apart(*values) == texts

@@ -1,14 +1,23 @@
 """A result is saved whole into a folder, and a folder that cannot be one is refused in one line."""
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from armlet.answers import generate
+from armlet.checkpoints.folder import ABACUS
+from armlet.cost import bench
+from armlet.evaluation import evaluate, tune
+from armlet.inspection import inspect
+from armlet.mechanism import explain
+from armlet.precision import quantize
 from armlet.presentation.result import Result
 from armlet.presentation.style import NotebookFigure
 from armlet.redistribution.errors import ArgumentError
+from tiny_checkpoints import save
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,3 +77,52 @@ def test_what_is_no_folder_is_refused_and_nothing_is_written(directory, message,
     assert str(caught.value).startswith(message)
     assert [file.name for file in tmp_path.iterdir()] == ["file.json"]
     assert Path("file.json").read_text() == "{}"
+
+
+TEXT = " ".join(f"w{(7 * at * at + 3 * at) % 61 + 1}" for at in range(100))
+ITEMS = {"items": 4, "difficulty": 1, "max_new_tokens": 2}
+RESULTS = {
+    "Inspection": lambda _: inspect(synthetic="modes", policy="inward"),
+    "Explanation": lambda tiny: explain(tiny, layers=0, prompt="w20 w21", filler="w7", count=2, system="w10 w11"),
+    "Answers": lambda tiny: generate(tiny, "w5 w6", max_new_tokens=2),
+    "Findings": lambda _: evaluate(ABACUS, **ITEMS, placebos=False),
+    "Study": lambda _: tune(ABACUS, **ITEMS, search="strength", trials=0),
+    "Precision": lambda tiny: quantize(tiny, text=TEXT, windows=2, tokens=4, calibration=1),
+    "Cost": lambda _: bench(widths=8, tokens=1, dtypes="float32", turns=2, only="function"),
+}
+
+
+@pytest.fixture(scope="module", params=RESULTS)
+def result(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # for run folders
+        made = RESULTS[request.param](save(folder / "tiny"))
+    assert type(made).__name__ == request.param
+    return made
+
+
+def empty(value):
+    """Empties a container, and first those in it."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        empty(part)
+    if isinstance(value, dict | list):
+        value.clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("directory", ["file", Path("file/below"), 3, "", None], ids=repr)
+def test_every_questions_result_refuses_what_is_no_folder_and_writes_nothing(result, directory, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("kept")
+    with pytest.raises(ArgumentError, match=r"^directory: [^\n]+$"):
+        result.save(directory)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "kept")]
+
+
+@pytest.mark.slow
+def test_changing_the_dictionary_of_a_questions_result_does_not_change_the_result(result):
+    before = copy.deepcopy(result.to_dict())
+    empty(result.to_dict())
+    assert result.to_dict() == before

@@ -189,7 +189,7 @@ def test_integers_serve_as_mask_and_a_sequence_of_positions_serves_all():
         ({"a": torch.ones(2, 3, 4, dtype=torch.int64)}, "expected a floating-point tensor"),
         ({"a": torch.tensor(1.0)}, "expected a floating-point tensor"),
         ({"a": [1.0, 2.0]}, r"as torch.as_tensor makes from numbers, found \[1.0, 2.0\]"),
-        ({"policy": "outward"}, "policy: expected Outward"),
+        ({"policy": "outwards"}, r"policy: expected one of .*, found 'outwards'; did you mean outward\?$"),
         ({"policy": Outward}, "policy: expected Outward"),
         ({"scope": "batch"}, "scope: expected one of token, sequence, call, found 'batch'"),
         ({"mask": torch.ones(2, 4)}, r"mask: expected bool or integers of shape \[2, 3\]"),
@@ -235,3 +235,16 @@ def test_a_strength_for_each_scope_is_read_by_value_and_not_by_place(policy):
     )
     assert same_bits(strided.values, packed.values)
     assert torch.equal(strided.moved, packed.moved)
+
+
+def test_text_is_a_policy():
+    a = gate(3, 64)
+    assert same_bits(redistribute(a, "outward:band=0.2"), redistribute(a, Outward(band=0.2)))
+
+
+@pytest.mark.parametrize("policy", [Outward, None, 3], ids=repr)
+def test_what_is_no_policy_is_refused_with_what_is_one(policy):
+    advice = r"; call it: Outward\(\)" if policy is Outward else ""
+    message = rf'^policy: expected Outward\(...\), .* or text such as "outward:band=0.2", found [^;]*{advice}$'
+    with pytest.raises(ArgumentError, match=message):
+        redistribute(torch.zeros(8), policy)

@@ -199,10 +199,10 @@ def activated(tokens=64, width=100):
 @pytest.mark.parametrize(
     ("policy", "sentence"),
     [
-        (Outward(band=3), "band 3 has no effect: share allows at most 0.25 of the values to move"),
-        (Outward(band=3, strength=0.5), "band 3 has no effect: share allows at most 0.25 of the values to move"),
-        (Outward(band=1e-9), "band 1e-09 has no effect: share makes at least 0.02 of the values move"),
-        (Outward(band=1e-9, share=(0, 1)), "band 1e-09 has no effect: share makes at least 0 of the values move"),
+        (Outward(band=3), "band 3 is limited by share: at most 0.25 of the values move"),
+        (Outward(band=3, strength=0.5), "band 3 is limited by share: at most 0.25 of the values move"),
+        (Outward(band=1e-9), "band 1e-09 is limited by share: at least 0.02 of the values move"),
+        (Outward(band=1e-9, share=(0, 1)), "band 1e-09 is limited by share: at least 0 of the values move"),
         (
             Outward(band=0.5, share=(0.2, 0.2)),
             "band 0.5 has no effect: share lets 0.2 of the values move, whatever the band",
@@ -267,5 +267,5 @@ def test_one_row_that_the_band_decides_is_enough_not_to_say_that_it_has_no_effec
 
 def test_ties_are_said_and_rows_that_passed_through_claim_nothing():
     a, policy = torch.zeros(1, 4, 100), Outward(band=3)
-    assert str(limited_by_share(policy, share_of(policy, a), 100)).endswith("to move, and those tied with them")
+    assert str(limited_by_share(policy, share_of(policy, a), 100)).endswith("values move, and those tied with them")
     assert limited_by_share(policy, share_of(policy, a * torch.nan), 100) is None

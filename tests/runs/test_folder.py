@@ -85,7 +85,8 @@ def test_a_change_is_named_by_its_option_once_and_hashes_only_if_nothing_else_ch
     assert readable([*differences(tasks, more)]) == ["--items was 2, is 3", "--layers was 1, is 2"]
     engines = [{"engine": {"model": "m", "sha256": digest}} for digest in ("loaded:a", "loaded:b")]
     assert readable([*differences(*engines)]) == [
-        "the model, its weights, settings, hooks or tokenizer changed, or only one of the runs read it from files"
+        "the model, its weights, settings, hooks or tokenizer changed, or the machine or its threads, or only one of "
+        "the runs read it from files"
     ]
     other = {"tasks": [settings, settings | {"sha256": "b"}]}
     assert readable([*differences(tasks, other)]) == ['tasks[1].sha256 was "a", is "b"']
@@ -203,7 +204,7 @@ def test_a_folder_of_something_else_is_refused_untouched(tmp_path, name):
 
 def test_a_file_is_no_run_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="is not a run folder and cannot become one"):
+    with pytest.raises(RunError, match=r"file: the run folder cannot be created .* run= \(or --run\) chooses another"):
         opened(tmp_path / "file")
 
 

@@ -1,6 +1,7 @@
 """The result of `generate`: the answers to one prompt without ARM and with it, and the first difference."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +46,7 @@ class Answers(Result):
             "baseline": asdict(self.baseline),
             "treated": self.treated and asdict(self.treated),
         }
-        return setting | answers | {"first_difference": self.first_difference}
+        return deepcopy(setting | answers | {"first_difference": self.first_difference})
 
     def columns(self) -> dict[str, Parts]:
         """The parts of each answer, by what it is an answer of."""

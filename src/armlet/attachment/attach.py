@@ -1,6 +1,7 @@
 """Attaches ARM to a model."""
 
 from collections.abc import Iterable
+from functools import cache
 
 from torch import Tensor, nn
 
@@ -10,9 +11,10 @@ from armlet.attachment.experts import check_routed
 from armlet.attachment.handle import Attachment
 from armlet.attachment.mixtures import find_all_sites
 from armlet.attachment.sites import ALL_EXPERTS, GATE
+from armlet.presentation.terminal import note
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.noise import Noise, Source, source
-from armlet.redistribution.policies import as_policy
+from armlet.redistribution.policies import as_policy, without_effect
 from armlet.redistribution.rows import Policy
 
 
@@ -60,11 +62,21 @@ def attach(
         ArgumentError: not a model, a layer out of range, or an unknown policy, scope, noise, site or kind of experts;
             for routed experts also any scope but "token", and a tensor as noise.
 
-    After any of these errors the model is unchanged.
+    After any of these errors the model is unchanged. A note on stderr names settings of the policy that another one
+    replaces, once; `strength=0`, which turns ARM off, is not one of them.
     """
     check_model(model)
     policy = as_policy(policy)
     check_policy(policy, scope)
     noise, sites = source(noise), find_all_sites(model, layer_indices(layers), site, experts)
     check_routed(sites, scope, noise)
-    return Attachment(model, sites, policy, scope, noise, experts)
+    attachment = Attachment(model, sites, policy, scope, noise, experts)
+    for sentence in without_effect(policy) if policy.strength else ():
+        _note_once(sentence)
+    return attachment
+
+
+@cache
+def _note_once(sentence: str) -> None:
+    """Notes a sentence once in a process, because an evaluation attaches ARM for every batch."""
+    note(sentence)

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, SupportsIndex, TypedDict
 
 from armlet.attachment.sites import ALL_EXPERTS, GATE, check_experts, check_site
-from armlet.presentation.arguments import whole_number
+from armlet.presentation.arguments import several, whole_number
 from armlet.presentation.files import json_text
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError, description
@@ -55,8 +55,9 @@ def parse_layers(text: str) -> list[int] | str:
     layers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > MAX_RANGE_LENGTH:
-            raise ArgumentError(f"layers: expected indices such as 0 or 0,3 or 0-5, or all, found {text!r}")
+        digits = first.isdecimal() and (not dash or last.isdecimal()) and part.isascii()
+        if not digits or len(part) > MAX_RANGE_LENGTH:
+            raise ArgumentError(f"layers: expected indices such as 0 or 0,3 or 0-5, or all, found {description(text)}")
         layers += range(int(first), int(last or first) + 1)
         if dash and int(last) < int(first):
             raise ArgumentError(f"layers: the range {part} is empty; write {last}-{first}")
@@ -72,7 +73,10 @@ def layer_indices(layers: object) -> list[int] | str:
         layers = parse_layers(layers)
     if isinstance(layers, str):
         return layers
-    indices = {whole_number("layers", layer, 0) for layer in (layers if isinstance(layers, Iterable) else [layers])}
+    if not isinstance(layers, Iterable | SupportsIndex) or isinstance(layers, Mapping):
+        expected = 'an index from 0, several, a range, or text such as "0,3" or "0-5" or "all"'
+        raise ArgumentError(f"layers: expected {expected}, found {description(layers)}")
+    indices = {whole_number("layers", layer, 0) for layer in several(layers)}
     if not indices:
         raise ArgumentError("layers: expected at least one layer, found none")
     return sorted(indices)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -201,6 +202,16 @@ class Attachment:
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         _remember(self)
+
+    def __copy__(self) -> "Attachment":
+        return self  # ARM is once in the model, and two handles with a state each would contradict each other
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Attachment":
+        if not memo:  # nothing around it is copied, so the copy would hold a model that nobody else has
+            raise ArgumentError("Attachment: copy the model, and find its own attachment by armlet.attached(the copy)")
+        twin = memo[id(self)] = Attachment.__new__(Attachment)
+        twin.__setstate__(deepcopy(self.__getstate__(), memo))
+        return twin
 
     def __enter__(self) -> "Attachment":
         if not self._attached:

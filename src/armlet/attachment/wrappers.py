@@ -75,7 +75,7 @@ class RedistributedInput(ArmWrapper):
         self.__dict__["down"] = down  # plain assignment would register it as a child
         self._parameters, self._buffers = down._parameters, down._buffers
         self._modules = down._modules | self._modules
-        self.training = down.training
+        self.training = arm.training = down.training
 
     def forward(self, product: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Redistributes the product of activated gate and up, and applies `down`."""

@@ -1,16 +1,18 @@
 """A model as a caller gives it: a folder or hub id to load, or a loaded model with its tokenizer."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias, Union
 
+import torch
 from torch import nn
 
 from armlet.checkpoints.folder import ABACUS, abacus
 from armlet.checkpoints.identity import fingerprint, loaded_fingerprint, model_folder
-from armlet.checkpoints.pretrained import Dtype, check_device, load
+from armlet.checkpoints.pretrained import Device, Dtype, check_device, load
 from armlet.presentation.terminal import note, working
 from armlet.redistribution.errors import ArgumentError
 
@@ -41,34 +43,34 @@ class NamedModel:
 
 
 def load_or_use(
-    model: Model, tokenizer: "PreTrainedTokenizerBase | None", *, dtype: Dtype = "auto", device: str | None = None
+    model: Model, tokenizer: "PreTrainedTokenizerBase | None", *, dtype: Dtype = "auto", device: Device | None = None
 ) -> NamedModel:
     """Loads a folder or hub id (see `armlet.checkpoints.pretrained.load`), or takes a loaded model as it is.
 
     Raises:
         CheckpointError: the model cannot be loaded.
-        ArgumentError: a loaded model comes without its tokenizer, with a dtype or device, or in training mode, or the
-            tokenizer has more tokens than the model.
+        ArgumentError: a loaded model comes without its tokenizer, with a dtype or device, or with a module in training
+            mode, or the tokenizer has more tokens than the model.
     """
     if isinstance(model, nn.Module):
         check_loaded(model, None if dtype == "auto" else dtype, device)
         given_tokenizer = required_tokenizer(tokenizer)
-        _check_vocabulary(model, given_tokenizer)
+        check_vocabulary(model, given_tokenizer)
         return NamedModel(model_name(model), model, given_tokenizer)
-    check_running_device(device)
+    device = check_running_device(device)
     if tokenizer is not None:
         required_tokenizer(tokenizer)
     name, start = model_name(model), monotonic()
     with working(f"loading {name}"):
         folder = model_folder(name)
         loaded, loaded_tokenizer = load(str(folder), dtype=dtype, device=device)
-    _check_vocabulary(loaded, tokenizer or loaded_tokenizer)
+    check_vocabulary(loaded, tokenizer or loaded_tokenizer)
     size, kept = sum(weights.numel() for weights in loaded.parameters()), str(loaded.dtype).removeprefix("torch.")
     note(f"loaded {name}: {size / 1e6:,.1f} M weights, {kept}, on {loaded.device}, in {monotonic() - start:.1f} s")
     return NamedModel(name, loaded, tokenizer or loaded_tokenizer, None if tokenizer else folder)
 
 
-def _check_vocabulary(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+def check_vocabulary(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
     """Raises ArgumentError if the model has no embedding for some of the tokens.
 
     Added tokens are not counted: some published tokenizers have one for images that the text model lacks.
@@ -79,30 +81,43 @@ def _check_vocabulary(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerB
         raise ArgumentError(f"tokenizer: it {problem}; pass the model's own")
 
 
-def check_loaded(model: nn.Module, dtype: Dtype | None = None, device: str | None = None) -> None:
-    """Raises ArgumentError if a loaded model comes with a dtype or device, or is in training mode."""
+def check_loaded(model: nn.Module, dtype: Dtype | None = None, device: Device | None = None) -> None:
+    """Raises ArgumentError if a loaded model comes with a dtype or device, or a module is in training mode."""
     if dtype is not None or device is not None:
         raise ArgumentError("model: it is loaded, so it has its dtype and device; leave both out, or pass its path")
-    if model.training:
-        raise ArgumentError("model: it is in training mode, so its answers are random; call model.eval() first")
+    others = {name or "it": module for name, module in model.named_modules() if not _is_arm(module)}
+    if training := [name for name, module in others.items() if module.training]:
+        answers = "is in training mode, so its answers are random; call model.eval() first"
+        raise ArgumentError(f"model: {training[0]} {answers}")
 
 
-def check_running_device(device: str | None) -> None:
-    """Raises ArgumentError if a model cannot run on a device here; on "meta" a model has no values."""
-    if device == "meta":
-        raise ArgumentError("device: 'meta' has no values; use cpu or cuda")
+def _is_arm(module: nn.Module) -> bool:
+    """Whether a module is armlet's own, which does the same in training mode."""
+    return type(module).__module__.startswith("armlet.")
+
+
+def check_running_device(device: Device | None) -> str | None:
+    """The name of a device; raises ArgumentError if a model cannot run there; on "meta" a model has no values."""
     check_device(device)
+    name = None if device is None else str(device)
+    if name is not None and torch.device(name).type == "meta":
+        raise ArgumentError(f"device: {name!r} has no values; use cpu or cuda")
+    return name
 
 
 def model_name(model: Model) -> str:
-    """The folder or hub id, without the slash that shells add; for a loaded model, what it was loaded from."""
+    """The folder or hub id, without the slash that shells add; for a loaded model, what it was loaded from.
+
+    The folder of the embedded model has the name `ABACUS`, because its answers depend on settings of its own.
+    """
     if isinstance(model, nn.Module):
         name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-        return ABACUS if name == str(abacus()) else name
-    if not isinstance(model, str | Path) or model == "":
+    elif isinstance(model, str | Path) and model != "":
+        name = str(model).rstrip("/") or str(model)
+    else:
         kind = "an empty text" if model == "" else type(model).__name__
         raise ArgumentError(f"model: expected a folder, a hub id or a loaded model, found {kind}")
-    return str(model).rstrip("/") or str(model)
+    return ABACUS if os.path.realpath(os.path.expanduser(name)) == os.path.realpath(abacus()) else name
 
 
 def required_tokenizer(tokenizer: "PreTrainedTokenizerBase | None") -> "PreTrainedTokenizerBase":

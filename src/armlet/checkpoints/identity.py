@@ -9,7 +9,7 @@ from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from armlet.checkpoints.folder import named_folder
 from armlet.checkpoints.pretrained import download
@@ -25,6 +25,10 @@ ORIGIN_KEYS = {"_name_or_path", "name_or_path", "transformers_version"}  # of co
 
 LOADED = "loaded:"
 """Begins the fingerprint of a loaded model, which never equals that of its files."""
+
+PROBE_TEXT = "What is 12 + 3.5?\n\tÉté: {x} 数."
+PROBE_TOKENS = 16
+"""The fixed text and the number of fixed tokens with which a loaded model and its tokenizer are tried."""
 
 _tokens: "WeakKeyDictionary[object, str]" = WeakKeyDictionary()  # of functions whose content cannot be read
 
@@ -47,9 +51,16 @@ def loaded_fingerprint(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizer
     """`LOADED`, and the sha256 over what determines a loaded model's answers, in hexadecimal.
 
     Covers the configurations, of generation too; each module's class, plain attributes, functions, attention
-    implementation and hooks; the name, shape, dtype and bytes of each parameter and buffer; and the tokenizer. Equal
-    for two loads of one checkpoint. What a user's hook or replaced method does cannot be read, so with one the
+    implementation and hooks; the name, shape, dtype and bytes of each parameter and buffer; the tokenizer; and what
+    both do: the float32 bits of the logits of a fixed prompt of `PROBE_TOKENS` tokens, and how `PROBE_TEXT` is encoded,
+    decoded and put into the chat template. Equal for two loads of one checkpoint on one machine with one number of
+    threads, which may change the last bits. What a user's hook or replaced method does cannot be read, so with one the
     fingerprint is another for another function and in another process.
+
+    Cannot see a change outside weights, configurations and plain attributes that has no effect on these logits and
+    texts: one that depends on other tokens, longer prompts, padding, the cache of earlier tokens, or time. A chat
+    template that contains the date is not tried. The model, gradients and torch's random state stay as they are, but a
+    hook sees one call more.
 
     Raises ArgumentError if a weight has no values in memory, as an offloaded one.
     """
@@ -64,7 +75,18 @@ def loaded_fingerprint(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizer
         total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         flat = tensor.cpu().contiguous().flatten()  # bfloat16 has no numpy dtype, and a scalar no view of its bytes
         total.update(flat.view(torch.uint8).numpy())
+    total.update(_probe_logits(model).numpy().tobytes())
     return LOADED + total.hexdigest()
+
+
+def _probe_logits(model: "PreTrainedModel") -> Tensor:
+    """The logits of a fixed prompt, float32 `[PROBE_TOKENS, vocabulary]`; draws in the model are from a fixed seed."""
+    size, device = model.config.get_text_config().vocab_size, model.device
+    ids = torch.tensor([[n * size // (PROBE_TOKENS + 1) for n in range(1, PROBE_TOKENS + 1)]], device=device)
+    with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    return output.logits[0].float().cpu().contiguous()
 
 
 def _plain_config(config: "PretrainedConfig | GenerationConfig | None") -> dict[str, Any]:
@@ -102,10 +124,24 @@ def _qualified_name(value: object) -> str:
 
 
 def _tokenizer_facts(tokenizer: "PreTrainedTokenizerBase") -> list[object]:
-    """How a tokenizer splits and joins text; without padding and truncation, which each call sets."""
+    """How a tokenizer splits and joins text, also of `PROBE_TEXT`; no padding and truncation, which each call sets."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
     steps = json.loads(fast.to_str()) if fast else tokenizer.get_vocab()
     rules = {key: value for key, value in steps.items() if not fast or key not in ("padding", "truncation")}
     spaces = getattr(tokenizer, "clean_up_tokenization_spaces", None)
     names = [_qualified_name(type(tokenizer)), tokenizer.special_tokens_map, tokenizer.chat_template, spaces]
-    return [*names, rules]
+    functions = {name: _function_identity(value) for name, value in vars(tokenizer).items() if callable(value)}
+    ids = tokenizer(PROBE_TEXT)["input_ids"]
+    texts = [tokenizer.decode(ids, skip_special_tokens=skip) for skip in (False, True)]
+    return [*names, rules, functions, ids, *texts, _templated(tokenizer)]
+
+
+def _templated(tokenizer: "PreTrainedTokenizerBase") -> object:
+    """`PROBE_TEXT` in the chat template, or its error; None without a template or if it contains the date."""
+    if tokenizer.chat_template is None or "strftime_now" in str(tokenizer.chat_template):
+        return None
+    turns = [{"role": "user", "content": PROBE_TEXT}]
+    try:
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template is a program from the checkpoint, and may raise anything
+        return str(error)

@@ -24,6 +24,9 @@ WEIGHT_DTYPES = ("float32", "bfloat16", "float16", "float64")
 Dtype: TypeAlias = str | torch.dtype
 """One of `WEIGHT_DTYPES` by its name or as torch's dtype, or "auto"; results contain the name."""
 
+Device: TypeAlias = str | torch.device
+"""Where a model runs, by its name or as torch's device; results contain the name."""
+
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 # Not "*.safetensors": repositories often contain the same weights again under other names.
 HUB_FILES = ("model*.safetensors", *TOKENIZER_FILES)
@@ -37,7 +40,7 @@ def default_model() -> str:
 
 
 def load(
-    model_id: str, *, dtype: Dtype = "auto", device: str | torch.device | None = None
+    model_id: str, *, dtype: Dtype = "auto", device: Device | None = None
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Loads a model in eval mode, and its tokenizer, from a folder or a hub id (see `named_folder`).
 
@@ -68,7 +71,7 @@ def load_tokenizer(model_id: str) -> "PreTrainedTokenizerBase":
         return _load_vocabulary(folder)
 
 
-def check_device(device: str | torch.device | None) -> None:
+def check_device(device: Device | None) -> None:
     """Raises ArgumentError, with the reason, if a device cannot be used here."""
     try:
         torch.empty(0, device=device)
@@ -120,7 +123,7 @@ def _load_vocabulary(folder: Path) -> "PreTrainedTokenizerBase":
 
 
 def _load_weights(
-    folder: Path, config: "PreTrainedConfig", dtype: torch.dtype | None, device: str | torch.device | None
+    folder: Path, config: "PreTrainedConfig", dtype: torch.dtype | None, device: Device | None
 ) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 

@@ -6,8 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from armlet import evaluation
-from armlet.commands.options import JsonOption, show
-from armlet.presentation.arguments import output_folder
+from armlet.commands.options import JsonOption, saying_where_to_resume, show
 
 
 def confirm(
@@ -16,6 +15,6 @@ def confirm(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a study's best setting on its test items, with placebos; possible once, and recorded."""
-    output_folder("--out", out or study)
-    findings = evaluation.confirm(study, out=out)
+    with saying_where_to_resume():
+        findings = evaluation.confirm(study, out=out)
     show(findings, out or findings.folder, as_json)

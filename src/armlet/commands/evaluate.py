@@ -1,5 +1,6 @@
 """`armlet evaluate`: answers the same items without ARM, with it and with placebos, in a resumable run."""
 
+import re
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,10 @@ from typer import Context, Option
 from armlet import evaluation
 from armlet.commands import options
 from armlet.commands.engines import EngineOptions
-from armlet.commands.options import POLICY, TaskOptions, show
+from armlet.commands.options import POLICY, TaskOptions, saying_where_to_resume, show
 from armlet.commands.policy_help import policy_option
 from armlet.evaluation.options import ConditionOptions, FillerOptions, GradedAnswerOptions
+from armlet.redistribution.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,16 @@ def evaluate(
     runner = vars(compute)
     if not engine.is_local:
         runner = {"seed": compute.seed, "engine": partial(engine.open, selection.model, compute)}
-    findings = evaluation.evaluate(
-        treatments=treatment.treatments(served=bool(engine.endpoint)),
-        run=run,
-        **selection.arguments() | engine.named(selection.model),
-        **place,
-        **groups,
-        **runner,
-    )
+    try:
+        with saying_where_to_resume():
+            findings = evaluation.evaluate(
+                treatments=treatment.treatments(served=bool(engine.endpoint)),
+                run=run,
+                **selection.arguments() | engine.named(selection.model),
+                **place,
+                **groups,
+                **runner,
+            )
+    except ArgumentError as error:
+        raise ArgumentError(re.sub("^treatments:", "policy:", str(error))) from error
     show(findings, out or findings.folder, as_json)

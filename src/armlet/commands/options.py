@@ -1,7 +1,8 @@
 """Shared options, in groups that a command accepts as one parameter, and the output of a command's result."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +21,7 @@ from armlet.presentation.files import json_text
 from armlet.presentation.interruption import INTERRUPTED
 from armlet.presentation.options import SeedOption
 from armlet.presentation.result import Result
-from armlet.presentation.terminal import working
+from armlet.presentation.terminal import note, working
 from armlet.prompts.questions import read_prompts
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
@@ -118,6 +119,18 @@ def refuse_unused(context: Context, names: Iterable[str], because: str) -> None:
         source = context.get_parameter_source(name)
         if source and source.name == "COMMANDLINE":
             raise ArgumentError(f"--{name.replace('_', '-')}: {because}; leave it out")
+
+
+@contextmanager
+def saying_where_to_resume() -> Iterator[None]:
+    """Exits with 130 after a Ctrl-C that says where a run resumes, and prints that."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        if not interruption.args:
+            raise
+        note(str(interruption))
+        sys.exit(INTERRUPTED)
 
 
 def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = "", setting_key: str = "") -> None:

@@ -15,6 +15,7 @@ from armlet.commands.options import (
     SiteOption,
     TaskOptions,
     folder_option,
+    saying_where_to_resume,
     show,
 )
 from armlet.commands.policy_help import policy_option
@@ -50,5 +51,6 @@ def tune(
 ) -> None:
     """Search settings on one half of the items; `armlet confirm` then measures the best one on the other half, once."""
     space = vars(search) | {"layers": search.layers or 0}
-    study = evaluation.tune(run=run, **selection.arguments(), **space, **vars(answers), **vars(compute))
+    with saying_where_to_resume():
+        study = evaluation.tune(run=run, **selection.arguments(), **space, **vars(answers), **vars(compute))
     show(study, out or study.folder, as_json)

@@ -9,14 +9,15 @@ from torch import nn
 from typer import Option
 
 from armlet.checkpoints.given import Model, check_loaded, check_running_device, model_name
-from armlet.checkpoints.pretrained import Dtype, dtype_name, parse_dtype
+from armlet.checkpoints.pretrained import WEIGHT_DTYPES, Dtype, dtype_name
 from armlet.cost.measure import Shapes
-from armlet.presentation.arguments import text_list
+from armlet.presentation.arguments import several, whole_numbers
 from armlet.presentation.options import OptionGroup
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, description
 from armlet.redistribution.rows import Policy
 
 MODEL_DTYPE = "float32"  # of the weights, by default
+LARGEST_SIZE = 2**31 - 1  # a width or number of tokens that no memory holds
 
 Half: TypeAlias = Literal["function", "model"]
 
@@ -77,19 +78,19 @@ class CostPlan:
 
 
 def parse_shapes(
-    widths: str | int | Iterable[int], tokens: str | int | Iterable[int], dtypes: str | Iterable[str]
+    widths: str | int | Iterable[int],
+    tokens: str | int | Iterable[int],
+    dtypes: str | torch.dtype | Iterable[str | torch.dtype],
 ) -> Shapes:
     """Shapes from numbers and names, or from text such as "1536,8960"; raises ArgumentError if one is invalid."""
-    names = dtypes.split(",") if isinstance(dtypes, str) else text_list("dtypes", dtypes)
-    parsed = [parse_dtype(name.strip()) for name in names]
-    if None in parsed or not parsed:
-        raise ArgumentError("dtypes: auto is not supported; name dtypes such as float32,bfloat16")
-    return Shapes(_numbers("widths", widths), _numbers("tokens", tokens), [dtype for dtype in parsed if dtype])
-
-
-def _numbers(name: str, numbers: str | int | Iterable[int]) -> list[int]:
-    several = numbers.split(",") if isinstance(numbers, str) else numbers
-    parts = [str(number) for number in (several if isinstance(several, Iterable) else [several])]
-    if not parts or not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise ArgumentError(f"{name}: expected whole numbers from 1 such as 1536,8960, found {numbers!r}")
-    return [int(part) for part in parts]
+    given = dtypes.split(",") if isinstance(dtypes, str) else several(dtypes)
+    names = [str(dtype).strip().removeprefix("torch.") for dtype in given]
+    if not names or not set(names) <= set(WEIGHT_DTYPES):
+        raise ArgumentError(
+            f"dtypes: expected one or several of {', '.join(WEIGHT_DTYPES)}, found {description(dtypes)}"
+        )
+    sizes = (
+        whole_numbers("widths", widths, 1, LARGEST_SIZE, "1536,8960"),
+        whole_numbers("tokens", tokens, 1, LARGEST_SIZE, "1,32"),
+    )
+    return Shapes(*sizes, [getattr(torch, name) for name in names])

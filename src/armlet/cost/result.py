@@ -9,6 +9,7 @@ from rich.table import Table
 from armlet.cost.findings import Measurements
 from armlet.cost.tables import cost_tables
 from armlet.presentation.result import Result
+from armlet.redistribution.policies import without_effect
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +22,10 @@ class Cost(Measurements, Result):
     def tables(self) -> list[Table]:
         """The tables of the function and of the model, if these were measured."""
         return cost_tables(self)
+
+    def sentences(self) -> list[str]:
+        """Settings of the policy that have no effect."""
+        return without_effect(self.policy)
 
     def figure(self) -> "Figure":
         """The times of the function, and the ratios of the model."""

@@ -33,7 +33,7 @@ def bench(
     policy: Policy | str = "outward",
     widths: str | int | Iterable[int] = ShapeOptions.widths,
     tokens: str | int | Iterable[int] = ShapeOptions.tokens,
-    dtypes: str | Iterable[str] = ShapeOptions.dtypes,
+    dtypes: str | torch.dtype | Iterable[str | torch.dtype] = ShapeOptions.dtypes,
     turns: int = TimingOptions.turns,
     model_turns: int = TimingOptions.model_turns,
     threads: int | None = TimingOptions.threads,
@@ -51,7 +51,7 @@ def bench(
         policy: how values move, as an object or as text such as "outward:band=0.2".
         widths: MLP widths at which the function is timed, as numbers or as text such as "1536,8960".
         tokens: numbers of tokens in one call of the function, in the same form.
-        dtypes: names of the dtypes in which the function is timed.
+        dtypes: the dtypes in which the function is timed, by their names or as torch's.
         turns: number of timings of the function and of what it is compared with, at least 2.
         model_turns: number of timings of the model, with and without ARM, at least 2.
         threads: torch's threads during the measurement; as they are by default.

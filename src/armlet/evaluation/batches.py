@@ -11,10 +11,12 @@ from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.analysis import analyse_run
 from armlet.evaluation.result import Findings, make_findings
 from armlet.evaluation.tasks.problems import Task
-from armlet.presentation.interruption import keep_partial, until_interrupted
+from armlet.presentation.arguments import given_path, output_folder
+from armlet.presentation.interruption import Interruption, until_interrupted
 from armlet.presentation.progress import progress
-from armlet.presentation.terminal import working
-from armlet.runs.folder import Record, RunFolder, default_run_folder, open_run_folder
+from armlet.presentation.terminal import note, working
+from armlet.redistribution.errors import ArgumentError
+from armlet.runs.folder import RUNS, Record, RunFolder, default_run_folder, open_run_folder
 from armlet.runs.machine import machine
 
 
@@ -84,7 +86,38 @@ def run_and_analyse(plan: Plan, engine: Engine, folder: Path | None = None) -> F
             run(plan, engine, journal, tick)
         with working("analysing"):
             report = analyse_run(journal, plan.tasks, EQUAL)
-    return make_findings(report, folder, interrupted=keep_partial(interruption, report.tasks, folder))
+        interrupted = not report.complete and was_interrupted(interruption, journal, answers, report.tasks)
+    return make_findings(report, folder, interrupted=interrupted)
+
+
+def was_interrupted(interruption: Interruption, journal: RunFolder, answers: int, finished: object) -> bool:
+    """Whether Ctrl-C interrupted an incomplete run, after a note that says where the run resumes.
+
+    Raises KeyboardInterrupt with this note as its message if nothing was finished.
+    """
+    if interruption.happened:
+        stored = f"{len(journal.rows):,} of {answers:,} answers are stored in {journal.folder}"
+        resumes = f"interrupted: {stored}, where the same command or call resumes"
+        if not finished:
+            raise KeyboardInterrupt(resumes)
+        note(resumes)
+    return interruption.happened
+
+
+def checked_run_folder(run: object) -> Path | None:
+    """The run folder, None for the default one; raises ArgumentError if it cannot be created or written to."""
+    folder = given_path("run", run)
+    try:
+        path = (folder or RUNS).absolute()
+        missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+        if missing:
+            missing[-1].mkdir(exist_ok=True)
+            missing[-1].rmdir()
+        output_folder("run", path)
+    except OSError as error:
+        problem = f"{folder or RUNS} cannot be created ({error.strerror})"
+        raise ArgumentError(f"run: {problem}; run= (or --run) chooses another folder") from error
+    return folder
 
 
 def _generate_answers(batch: BatchRun, engine: Engine, plan: Plan) -> list[Record]:

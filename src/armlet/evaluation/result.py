@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from armlet.evaluation.report.cautions import cautions
 from armlet.evaluation.report.findings import Report
 from armlet.evaluation.report.page import write
 from armlet.evaluation.report.sentences import bands_without_effect, failed_checks
@@ -30,8 +31,8 @@ class Findings(Report, Result):
         return [summary_table(task) for task in self.tasks]
 
     def sentences(self) -> list[str]:
-        """The verdicts."""
-        return [verdict.sentence for verdict in self.verdicts]
+        """The verdicts, and what limits them."""
+        return [*(verdict.sentence for verdict in self.verdicts), *cautions(self)]
 
     def figure(self) -> "Figure":
         """The forest plot of all differences; raises ArgumentError if nothing was compared."""

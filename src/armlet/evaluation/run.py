@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, model_name
-from armlet.checkpoints.pretrained import Dtype
-from armlet.evaluation.batches import run_and_analyse
+from armlet.checkpoints.pretrained import Device, Dtype
+from armlet.evaluation.batches import checked_run_folder, run_and_analyse
 from armlet.evaluation.conditions.conditions import Condition, TreatmentSource, make_treatments
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.engines.local import Local
@@ -28,7 +28,6 @@ from armlet.evaluation.tasks.problems import Task
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks
 from armlet.presentation.arguments import (
     LARGEST_SEED,
-    given_path,
     refuse_changed,
     text_list,
     whole_number,
@@ -73,7 +72,7 @@ def evaluate(
     run: str | Path | None = None,
     seed: int = 0,
     dtype: Dtype = "auto",
-    device: str | None = None,
+    device: Device | None = None,
 ) -> Findings:
     """Measures whether treatments help: the same items without ARM, with it, and with placebos.
 
@@ -122,7 +121,7 @@ def evaluate(
         RunError: the folder contains another run.
         KeyboardInterrupt: Ctrl-C, before an item was answered under every condition.
     """
-    folder, seed = given_path("run", run), whole_number("seed", seed, 0, LARGEST_SEED)
+    folder, seed = checked_run_folder(run), whole_number("seed", seed, 0, LARGEST_SEED)
     items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
     comparison = ConditionOptions(samples, temperature, top_p, best_of, combine, placebos)
     answers = GradedAnswerOptions(max_new_tokens, system, allow_code, batch, grader)

@@ -107,6 +107,12 @@ class Layer1(nn.Module):
         self.RMSNorm_down = make_norm(o, o.post_norm)
         self.add_2 = Add(o)
 
+    def __setattr__(self, name: str, value: Tensor | nn.Module) -> None:
+        if name == "ARM" and not isinstance(value, nn.Module):
+            expected = "a module, such as armlet.ARM(policy, width=layer.options.width, layer=layer.options.layer)"
+            raise ArgumentError(f"Layer1: ARM: expected {expected}, found {description(value)}")
+        super().__setattr__(name, value)
+
     def forward(
         self,
         x: Tensor,

@@ -1,23 +1,36 @@
 """Opens a model, from its files or loaded, to read it layer by layer."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from armlet.attachment.attached import attached
+from armlet.attachment.sites import find_decoder
 from armlet.checkpoints.checkpoint import open_checkpoint
 from armlet.checkpoints.folder import named_folder
-from armlet.checkpoints.given import Model, check_running_device, model_name, required_tokenizer
+from armlet.checkpoints.given import Model, check_running_device, check_vocabulary, model_name, required_tokenizer
 from armlet.checkpoints.pretrained import Dtype, download, load_tokenizer, parse_dtype
 from armlet.layer.decoder import Layer1
 from armlet.layer.options import Options, check_one_gate, read_options
 from armlet.presentation.terminal import working
+from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CHECKED_TEXT = "Question: 2 + 3 = 5, so what is 5 - 3?"  # at which a loaded model is compared with `Layer1`
+HALF_ROUNDINGS, FLOAT_ROUNDINGS = 3, 64
+"""The mean difference, in units of the dtype's precision, above which it is no rounding: below 1 in correct models.
+
+float32 allows more, because its sums over the width are not computed in a wider dtype; so does float64, of which
+transformers computes some parts in float32.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,25 +61,91 @@ def open_model(
 ) -> OpenedModel:
     """Opens a model to read the layers up to `last` (all if None), without ARM; errors about `last` name the `option`.
 
-    Raises the errors of `Layer1.from_checkpoint`, ArgumentError for a loaded model without its tokenizer, and
-    UnsupportedModelError if the last layer is a mixture of experts.
+    Raises the errors of `Layer1.from_checkpoint`, and ArgumentError for a loaded model without its own tokenizer or in
+    training mode; `read` and `layers` raise ArgumentError for a layer of a loaded model that computes something else
+    than `Layer1` does. Raises UnsupportedModelError if the last layer is a mixture of experts.
     """
     check_running_device(device)
     name, weights_dtype = model_name(model), parse_dtype(dtype)
     if isinstance(model, nn.Module):
         tokenizer = required_tokenizer(tokenizer)
-        config, layers = model.config, model.config.get_text_config().num_hidden_layers
-        read = partial(Layer1.from_model, model)
-    else:
-        if tokenizer is not None:
-            required_tokenizer(tokenizer)
-        with working(f"opening {name}"):
-            # If all layers are read, the whole model is downloaded and kept; else only the tensors of the layers.
-            whole = last is None and named_folder(name) is None
-            checkpoint = open_checkpoint(download(name) if whole else name)
-            tokenizer = tokenizer or load_tokenizer(name)
-        config, layers = checkpoint.config, checkpoint.layers
-        read = partial(Layer1.from_checkpoint, checkpoint)
-    options = read_options(config, layers - 1 if last is None else last, option)
-    check_one_gate(options)  # refuses before anything slow
-    return OpenedModel(name, tokenizer, options, read, weights_dtype, device)
+        options, read = _open_loaded(model, tokenizer, last, option)
+        check_one_gate(options)
+        return OpenedModel(name, tokenizer, options, read, weights_dtype, device)
+    if tokenizer is not None:
+        required_tokenizer(tokenizer)
+    with working(f"opening {name}"):
+        # If all layers are read, the whole model is downloaded and kept; else only the tensors of the layers.
+        whole = last is None and named_folder(name) is None
+        checkpoint = open_checkpoint(download(name) if whole else name)
+        tokenizer = tokenizer or load_tokenizer(name)
+    # Refuses before anything slow.
+    options = read_options(checkpoint.config, checkpoint.layers - 1 if last is None else last, option)
+    check_one_gate(options)
+    return OpenedModel(name, tokenizer, options, partial(Layer1.from_checkpoint, checkpoint), weights_dtype, device)
+
+
+def _open_loaded(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", last: int | None, option: str
+) -> tuple[Options, Callable[[int], Layer1]]:
+    """The options of the last layer of a loaded model, and the function that reads one."""
+    check_vocabulary(model, tokenizer)
+    if any(module.training for module in model.modules()):
+        raise ArgumentError("model: it is in training mode, at least in part; call model.eval() first")
+    layers = model.config.get_text_config().num_hidden_layers
+    options = read_options(model.config, layers - 1 if last is None else last, option)
+    return options, partial(_read_loaded, model, *_run(model, tokenizer))
+
+
+@torch.no_grad()
+def _run(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> tuple[Tensor, dict[int, Tensor]]:
+    """The ids of `CHECKED_TEXT`, `[1, s]`, and for them each layer's output in the model without ARM, `[1, s, d]`."""
+    ids, outputs = torch.tensor([tokenizer(CHECKED_TEXT)["input_ids"]], device=model.device), dict[int, Tensor]()
+
+    def store(index: int, _module: nn.Module, _arguments: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        outputs[index] = output if isinstance(output, Tensor) else output[0]
+
+    with working("checking the loaded model"), ExitStack() as stack:
+        for attachment in attached(model):
+            stack.enter_context(attachment.paused())
+        for index, layer in enumerate(find_decoder(model)[1]):
+            stack.callback(layer.register_forward_hook(partial(store, index)).remove)
+        model(input_ids=ids, use_cache=False)
+    return ids, outputs
+
+
+def _read_loaded(model: "PreTrainedModel", ids: Tensor, outputs: dict[int, Tensor], layer: int) -> Layer1:
+    """Copies one layer of a loaded model; raises ArgumentError if it computes another output in the model than alone.
+
+    `Layer1` knows the weights and the configuration, but no hook and no module that was put in another's place.
+    """
+    copied = Layer1.from_model(model, layer)
+    difference, weight = _difference(copied, ids, outputs), copied.Output.weight
+    precision = torch.finfo(weight.dtype).eps
+    limit = max(HALF_ROUNDINGS * precision, FLOAT_ROUNDINGS * torch.finfo(torch.float32).eps)
+    if difference > limit:
+        raise ArgumentError(
+            f"model: layer {layer} of the loaded model computes something else than its configuration says (a hook, a "
+            f"replaced module?): a relative difference of {difference:.2g}, of which rounding in {weight.dtype} "
+            f"explains {limit:.2g}; undo the change, or pass the model's folder or hub id"
+        )
+    return copied
+
+
+@torch.no_grad()
+def _difference(copied: Layer1, ids: Tensor, outputs: dict[int, Tensor]) -> float:
+    """How far a layer's output in the model is from `Layer1`'s: at its worst token, the mean relative to the values.
+
+    A value's rounding error is relative to the sizes of what the layer adds up, its input and its own contribution.
+    """
+    layer, weight = copied.options.layer, copied.Output.weight
+    if not outputs.keys() >= {layer, layer - 1} - {-1}:  # the model skips it
+        return inf
+    # The output of the layer before, so that a change to the input is found, too.
+    x = outputs[layer - 1].to(weight) if layer else copied.embed(ids.to(weight.device))
+    x, y, expected = x.double(), copied(x).double(), outputs[layer].to(weight.device).double()
+    if not torch.equal(y.isfinite(), expected.isfinite()):
+        return inf
+    size = x.abs() + expected.abs() + (expected - x).square().mean(-1, keepdim=True).sqrt()
+    relative = ((y - expected).abs() / size).nan_to_num()  # 0 / 0; values that overflow are refused elsewhere
+    return relative.mean(-1).max().item()

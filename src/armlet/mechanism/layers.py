@@ -99,6 +99,8 @@ class LayerFindings:
     without: dict[str, FloatArray]  # each of `GATE_QUANTITIES` without filler
     filled: list[dict[str, FloatArray]]  # for each filler, each of `QUANTITIES`
     treated: list[FloatArray]  # for each policy, the near-zero share after ARM
+    moved: list[int]  # for each policy, the number of values that moved
+    width: int  # values of each token
     received: tuple[Tensor, Tensor]  # `View.received` of the first prompt, without filler and with `Setup.example`
     attention: tuple[Tensor, Tensor]  # `View.attention` of the first prompt, likewise
     heads: int  # number of attention heads
@@ -144,7 +146,8 @@ def _measure_prompt(layer: Layer1, prompt: Prompt, hidden: list[Tensor], setup: 
     example = filled[setup.example()]
     figure_data = (without.received, example.received), (without.attention, example.attention)
     gate = measure_gate(without, halfwidth)
-    return LayerFindings(options.layer, gate, quantities, treated, *figure_data, options.heads)
+    moved = [int(arm.report()["moved"]) for arm in arms]
+    return LayerFindings(options.layer, gate, quantities, treated, moved, options.width, *figure_data, options.heads)
 
 
 def _views(layer: Layer1, prompt: Prompt, hidden: list[Tensor], counts: Sequence[int]) -> list[View]:
@@ -168,4 +171,6 @@ def _concatenate(prompts: Sequence[LayerFindings]) -> LayerFindings:
 
     filled = [join(parts) for parts in zip(*(prompt.filled for prompt in prompts), strict=True)]
     treated = [np.concatenate(parts) for parts in zip(*(prompt.treated for prompt in prompts), strict=True)]
-    return replace(prompts[0], without=join([prompt.without for prompt in prompts]), filled=filled, treated=treated)
+    moved = [sum(counts) for counts in zip(*(prompt.moved for prompt in prompts), strict=True)]
+    without = join([prompt.without for prompt in prompts])
+    return replace(prompts[0], without=without, filled=filled, treated=treated, moved=moved)

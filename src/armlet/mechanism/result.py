@@ -1,6 +1,7 @@
 """The result of `explain`: what filler tokens do in each layer."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from math import isnan
@@ -16,6 +17,8 @@ from armlet.presentation.files import csv_text
 from armlet.presentation.result import Result
 from armlet.prompts.fillers import RANDOM_SENTENCE
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.outward import limited_by_share
+from armlet.redistribution.policies import without_effect
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,7 +55,7 @@ class Explanation(Result):
         run = {"layers": self.layers, "interrupted": self.interrupted, "attention": self._attention()}
         rows, classes = ([record.to_dict() for record in records] for records in (self.quantities, self.classes))
         model = {"source": self.source, "dtype": self.dtype}
-        return {**model, **self.setup.to_dict(), **run, "rows": rows, "classes": classes}
+        return deepcopy({**model, **self.setup.to_dict(), **run, "rows": rows, "classes": classes})
 
     def _attention(self) -> dict[str, object]:
         setup, first = self.setup, self.findings[0]
@@ -89,14 +92,23 @@ class Explanation(Result):
         return [*tables, classes_table(setup, shares, place)] if shares else tables
 
     def sentences(self) -> list[str]:
-        """Which layers have no table, and why there may be no classes."""
+        """Which layers have no table, why there may be no classes, and which settings of policies had no effect."""
         layers, shown = self.layers, self._shown_layers()
         no_classes = "no word of a question follows the filler, so there are no classes to compare"
         sentences = [] if self.classes else [no_classes]
         if len(shown) < len(layers):
             names = " and ".join(map(str, shown))
             sentences.append(f"tables: layer {names}; explain.csv has all {len(layers)} measured layers")
-        return sentences
+        unused = [sentence for policy in self.setup.policies for sentence in without_effect(policy)]
+        limits = [line for findings in self.findings if findings.layer in shown for line in self._limits(findings)]
+        return [*sentences, *unused, *limits]
+
+    def _limits(self, findings: LayerFindings) -> list[str]:
+        """The policies whose band `share` limited in a layer."""
+        values = findings.width * len(self.setup.prompt_of_tokens())
+        pairs = zip(self.setup.policies, findings.moved, strict=True)
+        limits = [limited_by_share(policy, moved / values, findings.width) for policy, moved in pairs]
+        return [f"layer {findings.layer}: {limit}" for limit in limits if limit]
 
     def figure(self, name: str = "counts") -> "Figure":
         """One of the figures: "attention", "affine", "counts", "layers" or "classes".

@@ -10,13 +10,13 @@ from armlet.layer.reading import open_model
 from armlet.mechanism.layers import make_setup, measure_layers
 from armlet.mechanism.records import summarise
 from armlet.mechanism.result import Explanation
-from armlet.presentation.arguments import LARGEST_SEED, plain_value, text_list, whole_number
+from armlet.presentation.arguments import LARGEST_SEED, plain_value, text_list, whole_number, whole_numbers
 from armlet.presentation.interruption import collect_until_interrupted
 from armlet.presentation.progress import progress
 from armlet.presentation.terminal import working
 from armlet.prompts.fillers import SYSTEM, Position, filler_conditions
 from armlet.prompts.questions import BUILT_IN, FORMULAS, prompt_texts
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, description
 from armlet.redistribution.policies import parse_policies
 from armlet.redistribution.rows import Policy
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FILLER, COUNTS, EXPLAINED_POLICY = "/", (0, 10, 25, 40, 55, 70), "outward"  # defaults
-COUNT_DIGITS = len("99999")
+LARGEST_COUNT = 99_999
 
 
 def explain(
@@ -100,8 +100,7 @@ def parse_counts(count: int | str | Iterable[int]) -> list[int]:
 
     Raises ArgumentError unless they are whole numbers up to 99999, one of them not 0.
     """
-    several = count.split(",") if isinstance(count, str) else count if isinstance(count, Iterable) else [count]
-    texts = [str(number) for number in several]
-    if not all(text.isdecimal() and len(text) <= COUNT_DIGITS for text in texts) or not any(map(int, texts)):
-        raise ArgumentError(f"count: expected numbers up to 99999 such as 0,10,25, one of them not 0, found {count!r}")
-    return [int(text) for text in texts]
+    numbers = whole_numbers("count", count, 0, LARGEST_COUNT, "0,10,25")
+    if not any(numbers):
+        raise ArgumentError(f"count: expected a number other than 0, which is always run, found {description(count)}")
+    return numbers

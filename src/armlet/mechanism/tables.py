@@ -17,7 +17,11 @@ from armlet.statistics.intervals import MIN_PROMPTS
 INTERVALS_NOTE = "the change with its 95 % interval; the value where 'without' is -"
 CLAIMED_LAYER = 0  # the paper's claims are about this layer
 FEW_PROMPTS = 8  # bootstrap intervals are too narrow with fewer prompts
-FEW_PROMPTS_NOTE = f"intervals of fewer than {FEW_PROMPTS} prompts are too narrow; fewer than {MIN_PROMPTS} have none"
+FEW_PROMPTS_NOTE = (
+    f"intervals of fewer than {FEW_PROMPTS} prompts are too narrow, and no claim is judged by them; "
+    f"fewer than {MIN_PROMPTS} have none"
+)
+CLAIM_HEADING = "paper says\nconfirmed?"
 
 
 def quantities_table(setup: Setup, changes: Sequence[QuantityChange], kind: str, place: str) -> Table:
@@ -29,14 +33,15 @@ def quantities_table(setup: Setup, changes: Sequence[QuantityChange], kind: str,
     records = {(change.filler, change.quantity): change for change in changes if change.count == count}
     prompts, caption, claimed = len(setup.prompts), INTERVALS_NOTE, changes[0].layer == CLAIMED_LAYER
     if prompts < FEW_PROMPTS:
-        reason = "intervals are too narrow" if prompts >= MIN_PROMPTS else f"no intervals, which need {MIN_PROMPTS}"
+        narrow = "intervals are too narrow to judge a claim"
+        reason = narrow if prompts >= MIN_PROMPTS else f"no intervals, which need {MIN_PROMPTS}"
         caption = f"{caption}\n{with_count(prompts, 'prompt')}: {reason}"
     # The claim stands before the control, which continues below in a narrow terminal.
-    headings = ("quantity", "without", "with filler", *(["paper"] if claimed else []), RANDOM_SENTENCE)
+    headings = ("quantity", "without", "with filler", *([CLAIM_HEADING] if claimed else []), RANDOM_SENTENCE)
     table = titled_table(f"{place}: {treatment_of(Filler(kind, count))}", headings, caption)
     for name in QUANTITIES:
         change, control = records[kind, name], records[RANDOM_SENTENCE, name]
-        claim = [_claim(CLAIMS.get(name, 0), change)] if claimed else []
+        claim = [_claim(CLAIMS.get(name, 0), change, prompts)] if claimed else []
         table.add_row(name, short_number(change.without), _with_interval(change), *claim, _with_interval(control))
     return table
 
@@ -52,14 +57,14 @@ def classes_table(setup: Setup, shares: Sequence[ClassShare], place: str) -> Tab
     caption = FEW_PROMPTS_NOTE if min(counts.values()) < FEW_PROMPTS else ""
     compared = any(share.name == share.against for share in untreated)  # whether there are other words
     claimed = compared and shares[0].layer == CLAIMED_LAYER
-    headings = ["class", "tokens", "prompts", "near-zero\nshare", "against other", "paper"]
+    headings = ["class", "tokens", "prompts", "near-zero\nshare", "against other", CLAIM_HEADING]
     columns = slice(None if claimed else -1 if compared else -2)
     caption = caption if compared else f"no other words to compare with\n{caption}"
     table = titled_table(f"{place}: classes", headings[columns], caption.rstrip())
     for share in untreated:
-        comparison = (
-            ("reference", "") if share.name == share.against else (_with_interval(share), _claim(1, share, "higher"))
-        )
+        fewest = min(counts[share.name], counts.get(share.against, 0))
+        comparison = (_with_interval(share), _claim(1, share, fewest, "higher"))
+        comparison = ("reference", "") if share.name == share.against else comparison
         numbers = (str(share.tokens), str(counts[share.name]), short_number(share.share))
         table.add_row(*(share.name, *numbers, *comparison)[columns])
     return table
@@ -73,10 +78,13 @@ def _with_interval(record: QuantityChange | ClassShare) -> str:
     return estimate if isnan(record.low) else f"{estimate} [{low}, {high}]"
 
 
-def _claim(sign: int, record: QuantityChange | ClassShare, verb: str = "") -> str:
-    """The paper's claim, 1 up or −1 down, and whether the interval confirms it; "" if the paper makes no claim."""
+def _claim(sign: int, record: QuantityChange | ClassShare, prompts: int, verb: str = "") -> str:
+    """The paper's claim, 1 up or −1 down, and whether the interval confirms it; "" if the paper makes no claim.
+
+    "?" if the interval contains 0, or is of too few prompts.
+    """
     if not sign:
         return ""
     low, high = sorted((sign * record.low, sign * record.high))
-    verdict = "yes" if low > 0 else "no" if high < 0 else "?"
+    verdict = "?" if prompts < FEW_PROMPTS else "yes" if low > 0 else "no" if high < 0 else "?"
     return f"{verb or ('rises' if sign > 0 else 'falls')}: {verdict}"

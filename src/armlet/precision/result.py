@@ -1,6 +1,7 @@
 """The result of `quantize`: perplexities of every scheme and method, the worst layers, and a contraction."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +57,8 @@ class Precision(Result):
         source = {"source": self.source, "dtype": self.dtype, "data": self.plan.origin()}
         messages = {"interrupted": self.interrupted, "headline": self.headline, "cautions": self.cautions}
         layers, rows = ([row.to_dict() for row in table] for table in (self.layers, self.rows))
-        return {**source, **self.plan.measured(), "seed": self.plan.seed, **messages, "layers": layers, "rows": rows}
+        options = {**self.plan.measured(), "seed": self.plan.seed}
+        return deepcopy({**source, **options, **messages, "layers": layers, "rows": rows})
 
     def save(self, directory: str | Path) -> list[Path]:
         """Writes quantize.png, quantize.svg, quantize.json, and the contraction as armlet.json.

@@ -91,6 +91,15 @@ def short_perplexity(value: float) -> str:
     return f"{value:,.0f}" if value < 99_999 else f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
 
 
+def told_apart(value: float, other: float) -> tuple[str, str]:
+    """Two perplexities as `short_perplexity` writes them, or with the fewest decimals that tell them apart."""
+    texts = short_perplexity(value), short_perplexity(other)
+    if value == other or texts[0] != texts[1]:
+        return texts
+    decimals = next((count for count in range(1, 17) if f"{value:.{count}f}" != f"{other:.{count}f}"), 17)
+    return f"{value:.{decimals}f}", f"{other:.{decimals}f}"
+
+
 def headline(rows: Sequence[MethodRow], seed: int = 0) -> list[str]:
     """Lists where simple alternatives do better than armlet's own methods, then how much each of these recovers."""
     schemes = list(dict.fromkeys(row.scheme for row in rows if row.scheme))
@@ -120,8 +129,7 @@ def _beaten(by_scheme: Sequence[dict[str, MethodRow]], name: str, seed: int) -> 
 
 
 def _better(best: MethodRow, row: MethodRow) -> str:
-    numbers = f"{short_perplexity(best.perplexity)} against {short_perplexity(row.perplexity)}"
-    return f"{best.scheme}, {best.method} ({numbers})"
+    return f"{best.scheme}, {best.method} ({' against '.join(told_apart(best.perplexity, row.perplexity))})"
 
 
 def _is_lower(row: MethodRow, other: MethodRow, seed: int) -> bool:
@@ -133,7 +141,7 @@ def _recovered(rows: Sequence[MethodRow], scheme: QuantScheme, name: str) -> str
     row, nearest = (rows_with(rows, scheme)[method] for method in (name, ROUNDED))
     share = "" if row.recovered is None else f", {100 * row.recovered:.1f} % of the gap recovered"
     against = f"{row.against_full.describe(4)} times full precision's {short_perplexity(rows[0].perplexity)}"
-    change = f"{short_perplexity(row.perplexity)} instead of {short_perplexity(nearest.perplexity)}"
+    change = " instead of ".join(told_apart(row.perplexity, nearest.perplexity))
     return f"{scheme}, {name} ({row.setting}): {change}{share}; {against}"
 
 

@@ -1,14 +1,14 @@
 """Checks of the functions' arguments: whole numbers, numbers, texts and paths, and arguments without effect."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import inf
 from numbers import Real
 from operator import index
 from pathlib import Path
 from typing import SupportsIndex, TypeVar, cast
 
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, description
 
 LARGEST_SEED = 2**63 - 1  # of torch's generators
 
@@ -33,6 +33,31 @@ def whole_number(name: str, value: object, low: int, high: int | None = None) ->
 def whole_number_or_none(name: str, value: object, low: int, high: int | None = None) -> int | None:
     """As `whole_number`, but None stays None."""
     return None if value is None else whole_number(name, value, low, high)
+
+
+def several(value: object) -> list[object]:
+    """One or several values as a list; text, a mapping, and an array or tensor without dimensions are one value."""
+    single = isinstance(value, str | Mapping) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0
+    return [value] if single else [*value]  # type: ignore[misc]
+
+
+def whole_numbers(name: str, value: object, low: int, high: int, example: str) -> list[int]:
+    """Whole numbers from one, several, or text such as the example; raises ArgumentError if one is out of range."""
+    parts = value.split(",") if isinstance(value, str) else several(value)
+    try:
+        numbers = [whole_number(name, _read_digits(part, high), low, high) for part in parts]
+    except ArgumentError:
+        numbers = []
+    if not numbers:
+        expected = f"expected whole numbers from {low} to {high} such as {example}"
+        raise ArgumentError(f"{name}: {expected}, found {description(value)}")
+    return numbers
+
+
+def _read_digits(part: object, high: int) -> object:
+    """The number that a text states in digits from 0 to 9, if it is no longer than the highest; else the value."""
+    text = part.strip() if isinstance(part, str) else ""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(high)) else part
 
 
 def number_in(name: str, value: object, low: float, high: float = inf) -> float:

@@ -36,7 +36,10 @@ class Result(ABC):
 
     @abstractmethod
     def to_dict(self) -> Mapping[str, object]:
-        """Plain values for JSON: what the command prints with `--json`, except the paths of files."""
+        """Plain values for JSON: what the command prints with `--json`, except the paths of files.
+
+        A copy: changing it does not change the result. The result's own containers are to be left as they are.
+        """
 
     @abstractmethod
     def save(self, directory: str | Path) -> list[Path]:

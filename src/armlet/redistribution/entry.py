@@ -15,7 +15,7 @@ from armlet.redistribution.backends.plain import PLAIN
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import WORD, Explicit, Midpoint, Noise, Source, source
 from armlet.redistribution.operands import BackendResult, Operands
-from armlet.redistribution.policies import BUILT_IN_POLICIES
+from armlet.redistribution.policies import BUILT_IN_POLICIES, as_policy
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.transport import Transport
 
@@ -25,7 +25,7 @@ CACHED_TOKENS = 2**16  # most tokens of a call whose default positions are kept
 
 def redistribute(
     a: Tensor,
-    policy: Policy,
+    policy: Policy | str,
     *,
     scope: str = "token",
     noise: Source | Tensor = Noise(0),  # noqa: B008 - frozen
@@ -37,7 +37,7 @@ def redistribute(
     Args:
         a: `[batch, seq, width]`, or `[seq, width]`, or `[width]`; float32, bfloat16, float16 or float64. Statistics
             are computed in float32. Differentiable: statistics and draws are constants to autograd.
-        policy: `Outward`, `Inward` or `Transport`.
+        policy: `Outward`, `Inward` or `Transport`, or text as on the command line, such as "outward:band=0.2".
         scope: over which values statistics are taken: "token" (one row of width), "sequence" (one prompt's valid
             tokens in this call) or "call" (the whole tensor).
         noise: `Noise(seed)`, `Noise.fresh()`, `Noise.midpoint()`, or a tensor of uniforms on [0, 1), shaped as `a`.
@@ -52,6 +52,7 @@ def redistribute(
 
     Source: arXiv 2510.01032, Section 4, for `Outward`; definitions in docs/equations.md.
     """
+    policy = as_policy(policy)
     check_arguments(a, policy, scope)
     noise = source(noise)
     single = isinstance(noise, Noise) and type(policy) in BUILT_IN_POLICIES and not intercepted()

@@ -102,7 +102,7 @@ class Outward:
 
 
 def limited_by_share(policy: object, share_moved: float, width: int) -> str | None:
-    """Says that the band of an `Outward` had no effect, because `share` decided in every row; otherwise None.
+    """Says that `share` decided in every row in place of the band of an `Outward`; otherwise None.
 
     A row moves as many values as `share` allows only if its band is limited, so the mean over all rows tells. If the
     mean is only near a limit, it does not tell how many rows were limited, but how little another band can change: no
@@ -121,9 +121,9 @@ def limited_by_share(policy: object, share_moved: float, width: int) -> str | No
         return f"band {policy.band:g} has no effect: share lets {high} of the values move, whatever the band"
     if share_moved >= most:
         ties = ", and those tied with them" if share_moved > most else ""
-        return f"band {policy.band:g} has no effect: share allows at most {high} of the values to move{ties}"
+        return f"band {policy.band:g} is limited by share: at most {high} of the values move{ties}"
     if share_moved == fewest:
-        return f"band {policy.band:g} has no effect: share makes at least {low} of the values move"
+        return f"band {policy.band:g} is limited by share: at least {low} of the values move"
     if share_moved >= (1 - NEAR_LIMIT) * most:
         return _little_effect(f"wider than {policy.band:g}", share_moved, f"allows at most {high}")
     if fewest < share_moved <= (1 + NEAR_LIMIT) * fewest:

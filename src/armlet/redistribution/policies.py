@@ -1,11 +1,13 @@
 """The policies, and their conversion to and from text, a name with settings (JSON), and a name with numbers."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
 from functools import lru_cache
 
 from armlet.redistribution.arguments import check_policy
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, description
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.outward import Outward
 from armlet.redistribution.presets import published
@@ -34,6 +36,9 @@ SETTING_MEANINGS = {
 
 PAPER_NAMES = {"band": "c", "ceiling": "p₁", "share": "p_min, p_max", "proportion": "p"}
 """The names of settings in arXiv 2510.01032 (docs/equations.md)."""
+
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+"""A decimal number; Python's `float` also reads "1_0", "١" and "nan"."""
 
 NO_NUMBER = -1.0
 """Represents a setting that is None; no setting is negative."""
@@ -68,7 +73,9 @@ def settings(policy: object) -> dict[str, object]:
 def make_policy(name: str, values: Mapping[str, object]) -> Policy:
     """Makes a policy from its name and settings; missing settings have defaults; raises ArgumentError if invalid."""
     if name not in POLICIES:
-        raise ArgumentError(f"policy: expected one of {', '.join(POLICIES)}, found {name!r}")
+        similar = get_close_matches(name.lower(), [*POLICIES, PUBLISHED], n=1)
+        advice = f"; did you mean {similar[0]}?" if similar else ""
+        raise ArgumentError(f"policy: expected one of {', '.join(POLICIES)}, found {description(name)}{advice}")
     return changed_policy(POLICIES[name](), values)
 
 
@@ -91,16 +98,20 @@ def parse_policy(text: str) -> Policy:
 
     Raises ArgumentError for a policy or setting that is unknown, out of range or was not published.
     """
-    name, _, rest = text.partition(":")
+    name, colon, rest = text.partition(":")
     if name == PUBLISHED:
         model, _, task = rest.rpartition("/")
         return published(model, task)
-    pairs = [pair.partition("=") for pair in rest.split(",")] if rest else []
-    for field, equals, _ in pairs:
+    policy, values = make_policy(name, {}), dict[str, object]()
+    for pair in rest.split(",") if colon else []:
+        field, equals, value = pair.partition("=")
         if not equals:
             form = "expected settings as name=value, and a pair as share=0.02/0.25"
-            raise ArgumentError(f"{name}: {form}, found {field!r}")
-    return make_policy(name, {field: _parse_value(value) for field, _, value in pairs})
+            raise ArgumentError(f"{name}: {form}, found {pair!r}")
+        if field in values:
+            raise ArgumentError(f"{name}: {field} is given twice")
+        values[field] = _parse_value(value)
+    return changed_policy(policy, values)
 
 
 def parse_policies(policy: Policy | str | Iterable[Policy | str], scope: str = "token") -> list[Policy]:
@@ -129,10 +140,7 @@ def _parse_value(text: str) -> object:
 
 
 def _parse_number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    return float(text) if NUMBER.fullmatch(text) else text
 
 
 def detail(policy: Policy) -> str:

@@ -116,7 +116,8 @@ def open_run_folder(
     except Timeout as error:
         raise RunError(f"{folder}: another process is using it; wait for it, or use another folder") from error
     except OSError as error:
-        raise RunError(f"{folder}: is not a run folder and cannot become one ({error.strerror})") from error
+        problem = f"the run folder cannot be created or used ({error.strerror})"
+        raise RunError(f"{folder}: {problem}; run= (or --run) chooses another") from error
     with lock:
         run = RunFolder(folder, _agreed_manifest(folder, {"version": MANIFEST_VERSION, **manifest}, dict(machine)))
         if run.closed:
@@ -155,9 +156,8 @@ def _agreed_manifest(folder: Path, manifest: Mapping[str, object], machine: Reco
 def readable(changes: Sequence[tuple[str, str]]) -> list[str]:
     """The changes as text: options of the command line first, each once; hashes only if nothing else changed."""
     if [place for place, _ in changes] == ["engine.sha256"]:
-        return [
-            "the model, its weights, settings, hooks or tokenizer changed, or only one of the runs read it from files"
-        ]
+        changed = "the model, its weights, settings, hooks or tokenizer changed, or the machine or its threads"
+        return [f"{changed}, or only one of the runs read it from files"]
     options, rest = dict[str, str](), list[str]()
     for place, change in changes:
         name = place.rpartition(".")[2].partition("[")[0]

@@ -137,6 +137,24 @@ def test_text_that_names_an_armlet_json_is_its_path_but_a_policy_is_a_policy(tmp
     assert make_treatments("outward")[0].policy == Outward()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"polic": "outward"}, "^treatments: expected a mapping with policy, and perhaps layers, .*, found polic$"),
+        ({}, "^treatments: expected a mapping with policy, .*, found an empty one$"),
+        ({"policy": Outward(), "noise": 3}, "^noise: expected Noise"),
+        (Treatment(Outward(), noise=3), "^noise: expected Noise"),
+        ({"policy": 3}, "^treatments: expected Outward"),
+        ({"policy": Outward(), "scope": "all"}, "^scope: expected one of token, sequence, call"),
+    ],
+    ids=str,
+)
+def test_a_wrong_part_of_a_treatment_is_named_in_one_line(wrong, message):
+    with pytest.raises(ArgumentError, match=message) as caught:
+        make_treatments(wrong)
+    assert "\n" not in str(caught.value)
+
+
 def test_several_policies_in_place_of_one_are_refused():
-    with pytest.raises(ArgumentError, match=r"^policy: expected one, found 2$"):
+    with pytest.raises(ArgumentError, match=r"^treatments: expected one, found 2$"):
         make_treatments([["outward", "inward"]])

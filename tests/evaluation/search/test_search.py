@@ -1,6 +1,7 @@
 """A search sees the tuning items alone, is the same again, and its test items are used once."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -8,10 +9,19 @@ import pytest
 
 from armlet import Inward, Outward
 from armlet.attachment.config import load_config
-from armlet.evaluation import tune
+from armlet.evaluation import confirm, tune
 from armlet.evaluation.conditions.conditions import Treatment, conditions
-from armlet.evaluation.search.results import Budget, Study, StudyArguments
-from armlet.evaluation.search.search import RANGES, SEARCHED, Space, part_of, search, searched_names, take
+from armlet.evaluation.search.results import Budget, Study, StudyArguments, StudyTask
+from armlet.evaluation.search.search import (
+    RANGES,
+    SEARCHED,
+    Space,
+    part_of,
+    search,
+    searched_names,
+    stated_settings,
+    take,
+)
 from armlet.evaluation.search.trials import TrialResult, best
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import open_run_folder
@@ -207,11 +217,93 @@ def test_a_setting_that_is_not_the_study_s_is_not_replaced_and_one_that_was_its_
         )
 
 
+@pytest.mark.slow
+def test_a_study_does_not_replace_another_one_and_replaces_itself():
+    study, other = made_study([(0.95, 0.1)]), made_study([(0.95, 0.1)], layers=([0], [1]))
+    study.save("here")
+    study.save("here")
+    before = {path.name: path.read_bytes() for path in Path("here").iterdir()}
+    with pytest.raises(ArgumentError, match=r"^here: contains another study; use another directory$"):
+        other.save("here")
+    assert {path.name: path.read_bytes() for path in Path("here").iterdir()} == before
+    Path("here/study.json").write_text("[]")
+    with pytest.raises(ArgumentError, match=r"^here: contains another study"):
+        study.save("here")
+
+
+def test_confirm_measures_the_study_that_it_was_given_or_none():
+    study, other = made_study([(0.95, 0.1)]), made_study([(0.95, 0.1), (0.99, 0.2)])
+    Path("study").mkdir()
+    Path("study/study.json").write_text(json.dumps(other.to_dict()))
+    with pytest.raises(
+        ArgumentError, match=r"^study: study now has another study, or other trials; .* pass the folder$"
+    ):
+        confirm(study)
+
+
 def test_a_study_names_the_candidate_layers_that_it_never_tried():
     assert made_study([(0.95, 0.1)], layers=([0], [1], "all")).sentences()[0] == (
         "layers never tried, because there were few trials: [1] and all"
     )
     assert len(made_study([(0.95, 0.1)]).sentences()) == 1
+
+
+def test_a_study_says_how_many_trials_tie():
+    chosen = (
+        "the best setting looks better than it is on the items that chose it; on the other items: armlet confirm study"
+    )
+    assert made_study([(0.9, 0.1), (0.95, 0.2)]).sentences() == [chosen]
+    for differences, fact in (((0.1, 0.1), "all 2 trials tie"), ((0.1, 0.2, 0.2), "2 trials tie for the best")):
+        (sentence,) = made_study([(0.9 + n / 100, difference) for n, difference in enumerate(differences)]).sentences()
+        assert sentence.startswith(f"{fact}, so these items do not choose between them")
+
+
+def test_a_study_of_objects_is_confirmed_in_python():
+    study = replace(made_study([(0.9, 0.1)]), tasks=[StudyTask("mine", 4, {})])
+    assert study.sentences()[-1].endswith("on the other items: confirm(study, task=...) in Python")
+    loaded = replace(study, engine={"sha256": "loaded:ab"})
+    assert loaded.sentences()[-1].endswith("on the other items: confirm(study, model, tokenizer, task=...) in Python")
+
+
+@pytest.mark.parametrize(
+    ("policy", "names"),
+    [("outward:band=0.13", ("ceiling",)), ("outward", ("band", "ceiling")), (["outward:band=0.13"], ("ceiling",))],
+    ids=str,
+)
+def test_a_setting_in_the_policy_s_text_is_not_searched_even_at_its_default(policy, names):
+    assert Outward().band == 0.13
+    stated = stated_settings(policy)
+    assert searched_names(None, Outward(), stated) == names
+    if stated:
+        with pytest.raises(ArgumentError, match=r"^search: .*found 'band'; the policy fixes band$"):
+            Space(Treatment(Outward()), ("band",), (0,), 5, 0, stated)
+
+
+def test_a_search_leaves_optuna_s_log_as_it_was(tmp_path):
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    try:
+        optuna.logging.set_verbosity(optuna.logging.DEBUG)
+        trials_of(tmp_path, trials=0, names=("ceiling",))
+        assert optuna.logging.get_verbosity() == optuna.logging.DEBUG
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def test_what_confirm_cannot_use_is_refused_before_the_measurement():
+    for wrong in (3, "ok.jsonl", None):
+        Path("ok.jsonl").write_text("{}")
+        with pytest.raises(ArgumentError, match=rf"^study: expected a study's folder, .*, found '{wrong}'$"):
+            confirm(wrong)
+    Path("study").mkdir()
+    study = made_study([(0.95, 0.1)])
+    Path("study/study.json").write_text(json.dumps(study.to_dict()))
+    for out, reason in ((3, "expected a path, found 3"), ("ok.jsonl", "ok.jsonl cannot be written")):
+        with pytest.raises(ArgumentError, match=f"^out: {reason}"):
+            confirm(study, out=out)
+    code, _, err = run("confirm", "ok.jsonl")
+    assert (code, "expected a study's folder" in err, "--out" in err) == (2, True, False)
 
 
 def test_each_policy_has_something_to_search():

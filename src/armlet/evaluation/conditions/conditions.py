@@ -3,9 +3,10 @@
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, placebo
 from armlet.evaluation.tasks.problems import Kind
 from armlet.prompts.fillers import Filler, Position
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.noise import Noise, Source
+from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.policies import POLICIES, PUBLISHED, parse_one_policy, settings
 from armlet.redistribution.rows import Policy
 
@@ -77,12 +78,26 @@ def make_treatments(
     return list({json.dumps(treatment.plain()): treatment for treatment in treatments}.values())
 
 
-def _make_treatment(source: TreatmentSource, place: dict[str, Any]) -> Treatment:
-    if isinstance(source, Treatment):
-        return source
-    if isinstance(source, Path | Mapping):
-        return Treatment(**dict[str, Any](load_config(source) if isinstance(source, Path) else source))
-    return Treatment(parse_one_policy(source, place["scope"]), **place)
+def _make_treatment(given: TreatmentSource, place: dict[str, Any]) -> Treatment:
+    if isinstance(given, Path):
+        return Treatment(**dict[str, Any](load_config(given)))
+    treatment = given if isinstance(given, Treatment) else Treatment(**_arguments(given, place))
+    try:
+        policy = parse_one_policy(treatment.policy, treatment.scope)
+        return replace(treatment, policy=policy, noise=source(treatment.noise))
+    except ArgumentError as error:
+        raise ArgumentError(re.sub("^policy:", "treatments:", str(error))) from error
+
+
+def _arguments(given: Policy | str | AttachArguments, place: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a treatment, of a policy at this place, or of a mapping as `load_config` returns it."""
+    if not isinstance(given, Mapping):
+        return {"policy": given, **place}
+    names = [field.name for field in fields(Treatment)]
+    if "policy" not in given or not set(given) <= set(names):
+        expected = f"expected a mapping with policy, and perhaps {', '.join(names[1:])}"
+        raise ArgumentError(f"treatments: {expected}, found {', '.join(map(str, given)) or 'an empty one'}")
+    return dict(given)
 
 
 def _path_or_source(source: TreatmentSource) -> TreatmentSource:

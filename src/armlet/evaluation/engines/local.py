@@ -9,7 +9,7 @@ import torch
 from armlet.attachment.attach import attach
 from armlet.attachment.attached import refuse_attached
 from armlet.checkpoints.given import Model, load_or_use
-from armlet.checkpoints.pretrained import Dtype
+from armlet.checkpoints.pretrained import Device, Dtype
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
 from armlet.evaluation.engines.likelihood import LogProbabilities, choice_loglikelihoods
@@ -34,7 +34,7 @@ class Local(Engine):
         tokenizer: "PreTrainedTokenizerBase | None" = None,
         *,
         dtype: Dtype = "auto",
-        device: str | None = None,
+        device: Device | None = None,
         seed: int = 0,
     ) -> None:
         self.named, self.seed = load_or_use(model, tokenizer, dtype=dtype, device=device), seed

@@ -1,6 +1,9 @@
 """The result of `tune`: a search with its trials, as stored in study.json."""
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,12 +11,14 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from armlet.attachment.config import setting_file
+from armlet.checkpoints.identity import LOADED
 from armlet.evaluation.search.tables import trials_table
 from armlet.evaluation.search.trials import SearchMap, TrialResult, best
 from armlet.evaluation.settings import Facts
 from armlet.presentation.arguments import output_folder
-from armlet.presentation.files import csv_text, write_json, write_text
+from armlet.presentation.files import csv_text, json_text, write_json, write_text
 from armlet.presentation.result import Result
+from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import Record
 
 if TYPE_CHECKING:
@@ -95,7 +100,7 @@ class Study(Result):
 
     def to_dict(self) -> Facts:
         """The content of study.json."""
-        return {
+        content = {
             "arguments": asdict(self.arguments),
             "engine": self.engine,
             "study": self.space,
@@ -104,6 +109,7 @@ class Study(Result):
             "trials": [trial.to_dict() for trial in self.trials],
             "map": {"names": self.searched, "trials": self.mapped},
         }
+        return deepcopy(content)
 
     def summary(self) -> Facts:
         """The "study" in a confirmation's report.json: the best trial, the cost and the tuning items."""
@@ -128,12 +134,27 @@ class Study(Result):
     def sentences(self) -> list[str]:
         """What to do next."""
         if self.interrupted:
-            return [f"the search was interrupted: the same call resumes it in {self.folder}, before armlet confirm"]
+            return [f"the search was interrupted: the same call resumes it in {self.folder}; confirm it only then"]
         tried = {trial.layers for trial in self.trials}
         untried = [str(candidate) for candidate in self.space["layers"] if str(candidate) not in tried]
         missed = [f"layers never tried, because there were few trials: {' and '.join(untried)}"] if untried else []
-        advice = "the best setting looks better than it is on the items that chose it; on the others: armlet confirm"
-        return [*missed, f"{advice} {self.folder}"]
+        tied = sum(trial.difference == best(self.trials).difference for trial in self.trials)
+        fact = "the best setting looks better than it is on the items that chose it"
+        if tied > 1:
+            trials = f"all {tied} trials tie" if tied == len(self.trials) else f"{tied} trials tie for the best"
+            fact = f"{trials}, so these items do not choose between them, and the first is stored"
+        return [*missed, f"{fact}; on the other items: {self._confirmation()}"]
+
+    @property
+    def has_items_as_objects(self) -> bool:
+        """Whether items were passed as objects, which a confirmation needs again."""
+        return len([*(self.arguments.task or ()), *self.arguments.data]) < len(self.tasks)
+
+    def _confirmation(self) -> str:
+        """How this study is confirmed: by the command, or in Python if it used objects."""
+        models = ["model", "tokenizer"] if str(self.engine.get("sha256")).startswith(LOADED) else []
+        objects = [*models, *(["task=..."] if self.has_items_as_objects else [])]
+        return f"confirm({', '.join(['study', *objects])}) in Python" if objects else f"armlet confirm {self.folder}"
 
     def figure(self) -> "Figure":
         """The differences on the map's grid; along the values if one setting was searched."""
@@ -146,12 +167,14 @@ class Study(Result):
     def save(self, directory: str | Path) -> list[Path]:
         """Writes study.json, trials.csv, the best setting as armlet.json, and sensitivity.png and sensitivity.svg.
 
-        Raises ArgumentError, and writes nothing, if the directory has an armlet.json that is not a setting of this
-        study's trials; an interrupted study may have saved another one than the best of all.
+        Raises ArgumentError, and writes nothing, if the directory has another study's study.json, or an armlet.json
+        that is not a setting of this study's trials; an interrupted study may have saved another one than the best.
         """
         from armlet.presentation.style import save
 
         folder = output_folder("directory", directory)
+        if not self._is_stored_or_absent(folder / STUDY_FILE):
+            raise ArgumentError(f"{folder}: contains another study; use another directory")
         path = setting_file(folder, *self._settings())
         return [
             write_json(folder / STUDY_FILE, self.to_dict()),
@@ -159,6 +182,20 @@ class Study(Result):
             write_json(path, self.armlet),
             *save(self.figure(), folder, "sensitivity"),
         ]
+
+    def _is_stored_or_absent(self, path: Path) -> bool:
+        """Whether a study.json is of this study, perhaps before it was interrupted, or does not exist."""
+        if not path.exists():
+            return True
+        content = json.loads(json_text(self.to_dict()))
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return all(stored[name] == content[name] for name in ("arguments", "engine", "study", "tasks"))
+        return False
+
+    def is_same_as(self, other: "Study") -> bool:
+        """Whether both have the same content."""
+        return json_text(self.to_dict()) == json_text(other.to_dict())
 
     def _settings(self) -> list[Facts]:
         """The setting of each trial, as the content of an armlet.json."""

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from armlet.checkpoints.folder import ABACUS
-from armlet.checkpoints.given import Model, model_name
-from armlet.checkpoints.pretrained import Dtype, dtype_name
+from armlet.checkpoints.given import Model, check_running_device, model_name
+from armlet.checkpoints.pretrained import Device, Dtype, dtype_name
+from armlet.evaluation.batches import checked_run_folder
 from armlet.evaluation.conditions.conditions import make_treatments
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.options import AnswerOptions, refuse_sampling
 from armlet.evaluation.result import Findings
 from armlet.evaluation.run import announce_power
 from armlet.evaluation.search.results import Study, StudyArguments
-from armlet.evaluation.search.search import Space, candidate_layers, searched_names
+from armlet.evaluation.search.search import Space, candidate_layers, searched_names, stated_settings
 from armlet.evaluation.search.study import (
     TEST_FOLDER,
     check_origin,
@@ -25,7 +26,7 @@ from armlet.evaluation.search.study import (
     run_study,
 )
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks, task_sources
-from armlet.presentation.arguments import LARGEST_SEED, given_path, whole_number, whole_number_or_none
+from armlet.presentation.arguments import LARGEST_SEED, output_folder, whole_number, whole_number_or_none
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import parse_one_policy
 from armlet.redistribution.rows import Policy
@@ -54,14 +55,14 @@ def tune(
     run: str | Path | None = None,
     seed: int = 0,
     dtype: Dtype = "auto",
-    device: str | None = None,
+    device: Device | None = None,
 ) -> Study:
     """Searches settings of a policy on one half of the items; `confirm` measures the best one on the other half.
 
     Args:
         model: a folder, a hub id or a loaded causal language model; by default "abacus", a tiny one for arithmetic.
         tokenizer: the tokenizer of a loaded model.
-        policy: the policy; its settings that are not at their defaults stay fixed, and cannot be searched.
+        policy: the policy; its settings that are in its text or not at their defaults stay fixed.
         search: one or two settings to search, such as "band,ceiling"; by default two that depend on the policy,
             without those that it fixes.
         layers: one or several candidates: an index, several ("0,3"), a range ("0-5") or "all" each.
@@ -90,11 +91,12 @@ def tune(
         KeyboardInterrupt: Ctrl-C, before the first trial was finished.
     """
     answers = AnswerOptions(max_new_tokens, system, allow_code, batch)
-    folder, seed = given_path("run", run), whole_number("seed", seed, 0, LARGEST_SEED)
+    folder, seed = checked_run_folder(run), whole_number("seed", seed, 0, LARGEST_SEED)
     items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
     (treatment,) = make_treatments(parse_one_policy(policy, scope), scope=scope, site=site, seed=seed)
-    chosen = searched_names(search, treatment.policy), candidate_layers(layers)
-    space = Space(treatment, *chosen, whole_number("trials", trials, 0), seed)
+    stated = stated_settings(policy)
+    chosen = searched_names(search, treatment.policy, stated), candidate_layers(layers)
+    space = Space(treatment, *chosen, whole_number("trials", trials, 0), seed, stated)
     tasks = collect_tasks(task, items, difficulty, seed)
     refuse_sampling(tasks, answers)
     sources = task_sources(task)
@@ -107,7 +109,7 @@ def tune(
         **vars(answers),
         seed=seed,
         dtype=dtype_name(dtype),
-        device=device,
+        device=check_running_device(device),
     )
     plan = plan_tuning(arguments, tasks)
     engine = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
@@ -138,11 +140,19 @@ def confirm(
         CheckpointError, RunError: as in `evaluate`.
         KeyboardInterrupt: Ctrl-C, before an item was answered under every condition.
     """
-    folder = study.folder if isinstance(study, Study) else Path(study)
+    folder = study.folder if isinstance(study, Study) else study
+    if not isinstance(folder, str | Path) or not Path(folder).is_dir():
+        raise ArgumentError(f"study: expected a study's folder, as `armlet tune` makes it, found {str(folder)!r}")
+    folder = Path(folder)
     result = read_study(folder)
+    report = output_folder("out", folder / TEST_FOLDER if out is None else out)
+    if isinstance(study, Study) and not study.is_same_as(result):
+        raise ArgumentError(
+            f"study: {folder} now has another study, or other trials; to confirm those, pass the folder"
+        )
     arguments = result.arguments
     recorded: list[TaskSource] = [*(arguments.task or ()), *map(Path, arguments.data)]
-    if task is None and len(recorded) < len(result.tasks):
+    if task is None and result.has_items_as_objects:
         raise ArgumentError(
             f"task: items of {folder} were passed as objects; pass all tasks again: confirm(..., task=...)"
         )
@@ -153,7 +163,7 @@ def confirm(
     engine = Local((arguments.model or ABACUS) if model is None else model, tokenizer, seed=arguments.seed, **loading)
     announce_power(plan)
     findings = confirm_study(folder, result, plan, engine)
-    findings.save(out or folder / TEST_FOLDER)
+    findings.save(report)
     if not findings.interrupted:
         record_confirmation(folder, result, findings)
     return findings

@@ -23,6 +23,7 @@ from armlet.presentation.numbers import with_count
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import settings, without_effect
 from armlet.redistribution.rows import Policy
+from armlet.redistribution.uninterrupted import ctrl_c_deferred
 from armlet.runs.folder import Record, RunFolder
 from armlet.statistics.comparison import compare
 
@@ -67,9 +68,10 @@ class Space:
     layers: tuple[int | Sequence[int] | str, ...]  # candidates; the map uses the first one
     trials: int  # number of trials after those of the map
     seed: int  # seed of the search
+    stated: tuple[str, ...] = ()  # the settings in the policy's text, which stay fixed even at their defaults
 
     def __post_init__(self) -> None:
-        fixed = fixed_settings(self.treatment.policy)
+        fixed = fixed_settings(self.treatment.policy, self.stated)
         options = [name for name in RANGES if name in settings(self.treatment.policy) and name not in fixed]
         unique = set(self.names)
         if not unique <= set(options) or not 1 <= len(unique) <= 2 or len(unique) != len(self.names):
@@ -110,19 +112,26 @@ class Space:
         }
 
 
-def fixed_settings(policy: Policy) -> dict[str, object]:
-    """The settings that a policy fixes: those that are not at their defaults."""
+def stated_settings(policy: object) -> tuple[str, ...]:
+    """The names of the settings in the text of a policy; none for an object or a published policy."""
+    texts = [policy] if isinstance(policy, str) else policy if isinstance(policy, Iterable) else ()
+    pairs = [pair for text in texts if isinstance(text, str) for pair in text.partition(":")[2].split(",")]
+    return tuple(name for name, equals, _ in (pair.partition("=") for pair in pairs) if equals)
+
+
+def fixed_settings(policy: Policy, stated: Sequence[str] = ()) -> list[str]:
+    """The settings that a policy fixes: those that are stated or not at their defaults."""
     defaults = settings(type(policy)())
-    return {name: value for name, value in settings(policy).items() if value != defaults[name]}
+    return [name for name, value in settings(policy).items() if name in stated or value != defaults[name]]
 
 
-def searched_names(search: str | Sequence[str] | None, policy: Policy) -> tuple[str, ...]:
+def searched_names(search: str | Sequence[str] | None, policy: Policy, stated: Sequence[str] = ()) -> tuple[str, ...]:
     """The names of the settings to search, from text such as "band,ceiling" or several.
 
     By default, those of `SEARCHED` that the policy does not fix.
     """
     if search is None:
-        return tuple(name for name in SEARCHED[policy.name] if name not in fixed_settings(policy))
+        return tuple(name for name in SEARCHED[policy.name] if name not in fixed_settings(policy, stated))
     return tuple(search.split(",") if isinstance(search, str) else text_list("search", search))
 
 
@@ -157,9 +166,22 @@ def search(
 
     `plan` contains the tuning items and only the baseline; `tick` is the same as in `run`.
     """
+    with ctrl_c_deferred():
+        import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield from _trials(space, plan, engine, journal, tick)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _trials(
+    space: Space, plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], None]
+) -> Iterator[TrialResult]:
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=space.seed))
     for point in space.grid():
         study.enqueue_trial(point)

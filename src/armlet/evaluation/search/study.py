@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from armlet.attachment.config import parse_config
 from armlet.checkpoints.identity import LOADED
-from armlet.evaluation.batches import count_answers, run_and_analyse
+from armlet.evaluation.batches import count_answers, run_and_analyse, was_interrupted
 from armlet.evaluation.conditions.conditions import Condition, Treatment, conditions
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan, make_plan
@@ -21,7 +21,7 @@ from armlet.evaluation.search.trials import TrialResult, best
 from armlet.evaluation.settings import Facts
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.files import write_json
-from armlet.presentation.interruption import keep_partial, until_interrupted
+from armlet.presentation.interruption import until_interrupted
 from armlet.presentation.progress import progress
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import Record, default_run_folder, open_run_folder
@@ -64,7 +64,8 @@ def run_study(space: Space, plan: Plan, engine: Engine, arguments: StudyArgument
         bar = progress("searching", answers, done=len(journal.rows))
         with bar as tick, until_interrupted() as interruption:
             trials.extend(search(space, plan, engine, journal, tick))
-    interrupted = keep_partial(interruption, trials, folder)
+        is_complete = len(trials) == len(space.grid()) + space.trials
+        interrupted = not is_complete and was_interrupted(interruption, journal, answers, trials)
     study = _study(folder, trials, space, plan, manifest["engine"], arguments, interrupted)
     write_json(folder / STUDY_FILE, study.to_dict())
     return study
@@ -116,7 +117,7 @@ def check_origin(folder: Path, study: Study, *, loaded: bool) -> None:
 def confirm_study(folder: Path, study: Study, plan: Plan, engine: Engine) -> Findings:
     """Measures the best setting, which ends the search; raises ArgumentError for another model."""
     if plan.manifest(engine)["engine"] != study.engine:
-        changed = "its weights, settings, hooks, dtype or device changed"
+        changed = "its weights, settings, hooks, dtype or device changed, or the threads"
         raise ArgumentError(f"{folder}: the model is not the one used in the search; {changed}")
     record_confirmation(folder, study, None)
     return replace(run_and_analyse(plan, engine, folder / TEST_FOLDER), study=study)
@@ -124,7 +125,7 @@ def confirm_study(folder: Path, study: Study, plan: Plan, engine: Engine) -> Fin
 
 def record_confirmation(folder: Path, study: Study, findings: Findings | None) -> None:
     """Records that the test items are used; `findings` is None before the run, and set once its report is written."""
-    verdicts = findings and findings.sentences()
+    verdicts = findings and [verdict.sentence for verdict in findings.verdicts]
     summary = study.summary()
     write_json(folder / CONFIRMED_FILE, {"verdicts": verdicts, "best": summary["best"], "budget": summary["budget"]})
 

@@ -13,6 +13,7 @@ from armlet.redistribution.backends.plain import PLAIN
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.operands import Backend
 from armlet.redistribution.rows import Policy
+from armlet.redistribution.uninterrupted import ctrl_c_deferred
 
 BACKENDS = {
     "torch": ("torch", "plain", "PLAIN"),
@@ -67,10 +68,12 @@ def _load(name: str) -> Backend | str:
     if MISSING and name != "torch":
         return f"{name}: PyTorch {torch.__version__} has no {', '.join(MISSING)}, needed to detect when kernels may run"
     try:
-        import_module(package)
+        with ctrl_c_deferred():
+            import_module(package)
     except Exception as error:  # a package built for another NumPy or system raises errors of any type
         return f"{package} cannot be imported ({error}): pip install {package}"
     try:
-        return getattr(import_module(f"armlet.redistribution.backends.{module}"), record)
+        with ctrl_c_deferred():
+            return getattr(import_module(f"armlet.redistribution.backends.{module}"), record)
     except Exception as error:
         return f"armlet's kernels do not work with this {package} ({type(error).__name__}: {error})"

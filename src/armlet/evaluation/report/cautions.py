@@ -1,0 +1,44 @@
+"""What keeps a run's answers from showing a difference, in sentences for readers of its verdicts."""
+
+from collections.abc import Iterator
+
+from armlet.evaluation.report.findings import COMPARED_ROLES, Report, TaskFindings, WrittenAnswers
+from armlet.evaluation.report.sentences import bands_without_effect
+from armlet.presentation.numbers import percent
+
+MANY_ANSWERS = 0.1
+"""The share of truncated or unreadable answers above which a reader is told."""
+
+
+def cautions(report: Report) -> list[str]:
+    """Answers that could not count, items that cannot show a difference, and settings without effect."""
+    compared = any(condition.role in (*COMPARED_ROLES, "best-of") for condition in report.settings.conditions)
+    nothing = [] if compared else ["nothing was compared with the baseline: there is no treatment, filler or best_of"]
+    return [*nothing, *(text for task in report.tasks for text in _of_task(task)), *bands_without_effect(report)]
+
+
+def _of_task(task: TaskFindings) -> Iterator[str]:
+    lost = {name: shares for name, shares in _unusable(task) if shares}
+    if lost:
+        truncated = any("truncated" in share for shares in lost.values() for share in shares)
+        advice = "use a larger max_new_tokens" if truncated else "read some of them; another system prompt may help"
+        conditions = "; ".join(f"{name} {' and '.join(shares)}" for name, shares in lost.items())
+        yield f"{task.name}: many answers could not be graded as meant ({conditions}): {advice}"
+    accuracy = task.baseline.accuracy
+    if accuracy in (0, 1):
+        change, items = ("worse", "easier") if accuracy == 0 else ("better", "harder")
+        yield (
+            f"{task.name}: the baseline's accuracy is {percent(accuracy)}, so these items cannot show that a "
+            f"treatment is {change}; use {items} ones"
+        )
+
+
+def _unusable(task: TaskFindings) -> Iterator[tuple[str, list[str]]]:
+    """The large shares of truncated and unreadable answers, in words, of the baseline and each compared condition."""
+    for condition in task.conditions:
+        answers = condition.answers
+        if isinstance(answers, WrittenAnswers) and condition.role in ("baseline", *COMPARED_ROLES, "best-of"):
+            unreadable = None if answers.extracted is None else 1 - answers.extracted
+            shares = {"truncated": answers.truncated, "unreadable": unreadable}
+            words = [f"{percent(share)} {what}" for what, share in shares.items() if share and share > MANY_ANSWERS]
+            yield condition.name, words
