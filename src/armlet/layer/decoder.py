@@ -59,6 +59,7 @@ from armlet.attachment.module import ARM
 from armlet.attachment.positions import locate
 from armlet.attachment.sites import find_decoder
 from armlet.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from armlet.layer.arguments import check_ids, check_inputs
 from armlet.layer.mixture import ExpertLinear, Router, SharedExpert, redistribute_experts
 from armlet.layer.options import Options, read_options
 from armlet.layer.parts import Add, Attention, KVCache, Multiply, RoPE, make_activation, make_norm, make_qk_norm
@@ -137,7 +138,7 @@ class Layer1(nn.Module):
             ArgumentError: x, positions or mask has a wrong shape or dtype, or the cache is not a `KVCache`.
         """
         cache = KVCache() if cache is None else cache
-        _check_inputs(self, x, positions, mask, cache)
+        check_inputs(x, positions, mask, cache, self.options.d_model, self.Output.weight.dtype)
         all_columns = torch.arange(cache.length + x.shape[1], device=x.device)
         columns = all_columns[cache.length :]
         default_positions, valid, _ = locate(columns, mask, None)
@@ -192,12 +193,7 @@ class Layer1(nn.Module):
         """
         if self.embedding is None:
             raise ArgumentError("Layer1: created without an embedding; pass one to from_tensors(..., embedding=...)")
-        if not isinstance(input_ids, Tensor) or input_ids.is_floating_point() or input_ids.dtype == torch.bool:
-            raise ArgumentError(f"Layer1: expected a tensor of token ids [batch, seq], found {description(input_ids)}")
-        if isinstance(self.embedding, nn.Embedding):
-            last = self.embedding.num_embeddings - 1
-            if (unknown := input_ids[(input_ids < 0) | (input_ids > last)]).numel():
-                raise ArgumentError(f"input_ids: the vocabulary has ids 0 to {last}, found {unknown[0]}")
+        check_ids(input_ids, self.embedding)
         rows = self.embedding(input_ids).to(self.Output.weight)  # dtype and device
         return rows * rows.new_tensor(self.options.embedding_scale)  # the scale rounded to the rows' dtype, as in Gemma
 
@@ -295,20 +291,3 @@ def _visible(columns: Tensor, all_columns: Tensor, mask: Tensor | None, window: 
     distance = columns[:, None] - all_columns
     causal = (distance >= 0) & (distance < (window or len(all_columns)))
     return causal[None, None] if mask is None else causal & (mask != 0)[:, None, None]
-
-
-def _check_inputs(layer: Layer1, x: Tensor, positions: Tensor | None, mask: Tensor | None, cache: KVCache) -> None:
-    d_model, dtype = layer.options.d_model, layer.Output.weight.dtype
-    if not isinstance(x, Tensor) or x.dim() != 3 or x.shape[-1] != d_model or x.dtype != dtype:
-        raise ArgumentError(f"Layer1: expected x [batch, seq, {d_model}] in {dtype}, found {description(x)}")
-    if not isinstance(cache, KVCache):
-        raise ArgumentError(f"Layer1: expected cache to be an armlet.layer.KVCache, found {description(cache)}")
-    batch, tokens = x.shape[:2]
-    for name, value, batches, length in (
-        ("positions", positions, (batch, 1), tokens),
-        ("mask of all tokens", mask, (batch,), cache.length + tokens),
-    ):
-        shapes = [(sequences, length) for sequences in batches]
-        if value is not None and (not isinstance(value, Tensor) or value.shape not in shapes):
-            expected = " or ".join(str(list(shape)) for shape in dict.fromkeys(shapes))
-            raise ArgumentError(f"Layer1: expected {name} {expected}, found {description(value)}")
