@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributed.algorithms._checkpoint import checkpoint_wrapper as checkpointing
 from torch.nn.attention import flex_attention
-from transformers import GenerationConfig
+from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from armlet import Inward, Outward, attach
@@ -75,8 +75,9 @@ def test_continuous_batching_gives_every_sequence_the_tokens_that_it_gets_alone(
     model.set_attn_implementation(attention)
     prompts = [prompt(7, seed=1)[0].tolist(), prompt(4, seed=2)[0].tolist(), prompt(9, seed=3)[0].tolist()]
     config = GenerationConfig(max_new_tokens=5, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    small = ContinuousBatchingConfig(num_blocks=16, page_size=16, max_batch_tokens=64)  # else nearly all memory
     with torch.no_grad(), attach(model, policy, layers="all", scope=scope), seen(model) as calls:
-        results = model.generate_batch(inputs=prompts, generation_config=config)
+        results = model.generate_batch(prompts, generation_config=config, continuous_batching_config=small)
         steps = [(positions[mask].tolist(), int(mask.sum())) for layer, positions, mask in calls if layer == 0]
         alone = [
             model.generate(torch.tensor([ids]), max_new_tokens=5, do_sample=False)[0, len(ids) :].tolist()
