@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from armlet.attachment.call_tracker import CallTracker
 from armlet.attachment.module import ARM
 from armlet.attachment.positions import DecoderCall
+from armlet.attachment.sites import PRODUCT, Site
 from armlet.redistribution.errors import ArmletError
 
 
@@ -19,9 +20,26 @@ class ArmWrapper(nn.Module):
     ignores new hooks, and because a module that two layers share stays unchanged in the other layer.
     """
 
-    def __init__(self, arm: ARM, tracker: CallTracker, part: int = 0) -> None:
+    def __init__(self, site: Site, arm: ARM, tracker: CallTracker) -> None:
         super().__init__()
-        self.arm, self.tracker, self.part = arm, tracker, (arm.layer, part)
+        self.arm, self.tracker, self.part = arm, tracker, (site.layer, site.part)
+        self.site = site  # not a module, so the MLP does not become a child of this one
+
+    @property
+    def replaced(self) -> nn.Module:
+        """The module in whose place this one is."""
+        raise NotImplementedError
+
+    def take_out(self) -> None:
+        """Puts the replaced module back, with the adapters and accelerate's hooks that were added since."""
+        if "_hf_hook" in vars(self):
+            from accelerate.hooks import add_hook_to_module, remove_hook_from_module
+
+            hook: Any = vars(self)["_hf_hook"]
+            remove_hook_from_module(self)
+            add_hook_to_module(self.replaced, hook, append=True)
+        for module in [self.site.mlp, *self.site.module.modules()]:
+            module._modules |= {name: self.replaced for name, child in module._modules.items() if child is self}
 
     def redistributed(self, a: Tensor) -> Tensor:
         """Applies ARM to `[batch, seq, width]`, or `[batch · seq, width]` if the model flattens its tokens."""
@@ -50,10 +68,15 @@ class ArmWrapper(nn.Module):
 class RedistributedOutput(ArmWrapper):
     """The activation module followed by ARM."""
 
-    def __init__(self, activation: nn.Module, arm: ARM, tracker: CallTracker, part: int = 0) -> None:
-        super().__init__(arm, tracker, part)
-        self.activation = activation
-        self.train(activation.training)
+    def __init__(self, site: Site, arm: ARM, tracker: CallTracker) -> None:
+        super().__init__(site, arm, tracker)
+        self.activation = site.module
+        self.train(self.activation.training)
+
+    @property
+    def replaced(self) -> nn.Module:
+        """The activation."""
+        return self.activation
 
     def forward(self, gate: Tensor) -> Tensor:
         """Returns the redistributed activated gate."""
@@ -65,17 +88,50 @@ class RedistributedInput(ArmWrapper):
 
     `down` is not registered as a child, which would rename its weights. Both modules use the same dictionaries of
     parameters and buffers, so a weight replaced in one is replaced in both, and this module has the children of `down`.
-    Code that walks the model's modules, such as quantisers and PEFT, finds `down` itself.
+    Code that walks the model's modules, such as quantisers and PEFT, finds `down` itself, or this module, which passes
+    for one of its class.
     """
 
     down: nn.Module
 
-    def __init__(self, down: nn.Module, arm: ARM, tracker: CallTracker, part: int = 0) -> None:
-        super().__init__(arm, tracker, part)
+    def __init__(self, site: Site, arm: ARM, tracker: CallTracker) -> None:
+        super().__init__(site, arm, tracker)
+        self._impersonate(site.module)
+
+    def _impersonate(self, down: nn.Module) -> None:
         self.__dict__["down"] = down  # plain assignment would register it as a child
         self._parameters, self._buffers = down._parameters, down._buffers
-        self._modules = down._modules | self._modules
+        self._modules = down._modules | {"arm": self.arm}
         self.training = down.training
+
+    @property
+    def replaced(self) -> nn.Module:
+        """The module `down`."""
+        return self.down
+
+    def settle(self) -> None:
+        """Puts this module around an adapter that was put around it, so that ARM also acts on the adapter's input."""
+        if self.site.mlp._modules.get(self.site.attribute) is self:
+            return
+        if torch.compiler.is_dynamo_compiling():
+            raise ArmletError(
+                f"layer {self.site.layer}: {self.site.attribute} was replaced after attach(site={PRODUCT!r}); call the "
+                "model once without compiling, so that ARM acts on the input of the new module, or detach()"
+            )
+        self.take_out()
+        self._impersonate(self.site.module)
+        setattr(self.site.mlp, self.site.attribute, self)
+
+    @property
+    def __class__(self) -> type:
+        """The class of `down`, for `isinstance`, by which PEFT chooses an adapter; `type` tells the truth."""
+        return type(self.down) if "down" in vars(self) else RedistributedInput
+
+    def __reduce_ex__(self, _protocol: object) -> tuple[Callable[[], object], tuple[()], dict[str, object]]:
+        return _blank_input, (), self.__dict__  # the default one compares `__class__` with the type
+
+    def _get_name(self) -> str:
+        return RedistributedInput.__name__
 
     def forward(self, product: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Redistributes the product of activated gate and up, and applies `down`."""
@@ -120,6 +176,10 @@ class RedistributedInput(ArmWrapper):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.down._load_from_state_dict(*args, **kwargs)
+
+
+def _blank_input() -> RedistributedInput:
+    return RedistributedInput.__new__(RedistributedInput)
 
 
 def _refuse_recomputation() -> None:
