@@ -123,7 +123,7 @@ class RedistributedInput(ArmWrapper):
         setattr(self.site.mlp, self.site.attribute, self)
 
     @property
-    def __class__(self) -> type:
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride] - nobody sets it
         """The class of `down`, for `isinstance`, by which PEFT chooses an adapter; `type` tells the truth."""
         return type(self.down) if "down" in vars(self) else RedistributedInput
 
