@@ -10,6 +10,7 @@ from armlet.attachment.call_tracker import CallTracker
 from armlet.attachment.module import ARM
 from armlet.attachment.positions import DecoderCall
 from armlet.attachment.sites import PRODUCT, Site
+from armlet.attachment.tensor_parallel import own_part, whole_width, width_mesh
 from armlet.redistribution.errors import ArmletError
 
 
@@ -24,6 +25,7 @@ class ArmWrapper(nn.Module):
         super().__init__()
         self.arm, self.tracker, self.part = arm, tracker, (site.layer, site.part)
         self.site = site  # not a module, so the MLP does not become a child of this one
+        self.mesh = width_mesh(site)
 
     @property
     def replaced(self) -> nn.Module:
@@ -42,7 +44,15 @@ class ArmWrapper(nn.Module):
             module._modules |= {name: self.replaced for name, child in module._modules.items() if child is self}
 
     def redistributed(self, a: Tensor) -> Tensor:
-        """Applies ARM to `[batch, seq, width]`, or `[batch · seq, width]` if the model flattens its tokens."""
+        """Applies ARM to `[batch, seq, width]`, or `[batch · seq, width]` if the model flattens its tokens.
+
+        With tensor parallelism, `a` and the result may be this rank's part of the width.
+        """
+        if self.mesh is None or a.shape[-1] == self.arm.width:
+            return self._redistributed(a)
+        return own_part(self._redistributed(whole_width(a, self.mesh, self.arm.width)), self.mesh)
+
+    def _redistributed(self, a: Tensor) -> Tensor:
         call, arm = self.tracker.current_call(), self.arm
         if call is None:  # outside the decoder, positions start at 0
             _refuse_recomputation()
@@ -66,17 +76,25 @@ class ArmWrapper(nn.Module):
 
 
 class RedistributedOutput(ArmWrapper):
-    """The activation module followed by ARM."""
+    """The activation, a module or a function, followed by ARM."""
 
     def __init__(self, site: Site, arm: ARM, tracker: CallTracker) -> None:
         super().__init__(site, arm, tracker)
-        self.activation = site.module
-        self.train(self.activation.training)
+        self.activation: Callable[[Tensor], Tensor] = getattr(site.mlp, site.attribute)
+        self.train(site.mlp.training)
 
     @property
     def replaced(self) -> nn.Module:
-        """The activation."""
-        return self.activation
+        """The activation, if it is a module."""
+        return self.get_submodule("activation")
+
+    def take_out(self) -> None:
+        """Puts the activation back."""
+        if isinstance(self.activation, nn.Module):
+            super().take_out()
+        else:  # a function, which cannot take a module's place
+            delattr(self.site.mlp, self.site.attribute)
+            setattr(self.site.mlp, self.site.attribute, self.activation)
 
     def forward(self, gate: Tensor) -> Tensor:
         """Returns the redistributed activated gate."""
