@@ -12,6 +12,7 @@ from armlet import Noise, Outward, attach, redistribute
 from armlet.attachment.sites import UnsupportedModelError, find_decoder
 from attached import anatomy, each_site
 from families import COMMON, prompt, tiny
+from multimodal import IMAGE, VISION
 
 POLICY, NOISE = Outward(share=(0.2, 0.5)), Noise(4)
 
@@ -190,11 +191,22 @@ class Towers(nn.Module):
 
 def test_two_towers_are_refused_and_each_can_be_attached_to():
     model = Towers()
-    with pytest.raises(UnsupportedModelError, match=r"Towers: action, text have .* attach\(model.action, ...\)"):
+    with pytest.raises(UnsupportedModelError, match=r"Towers: action and text have .* attach\(model.action, ...\)"):
         attach(model, Outward())
     with attach(model.text, Outward()) as attachment:
         model.text(prompt(4))
         assert attachment.report()[0]["tokens"] == 4
+
+
+def test_a_decoder_with_a_tower_inside_is_found():
+    class WithTower(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.decoder, self.head = Written(GATED["silu"]), nn.Linear(8, 16)
+            self.decoder.tower = tiny().model
+
+    model = WithTower()
+    assert find_decoder(model)[1] is model.decoder.layers
 
 
 def test_a_decoder_inside_other_modules_is_found():
@@ -208,10 +220,26 @@ def test_a_decoder_inside_other_modules_is_found():
 
 
 @pytest.mark.slow
+def test_the_action_expert_of_a_robot_model_is_not_taken_for_its_text_decoder():
+    text = {**COMMON, "head_dim": 8, "model_type": "gemma"}
+    vision = VISION | {"patch_size": 8, "vision_use_head": False, "model_type": "siglip_vision_model"}
+    language = {"model_type": "paligemma", "text_config": text, "vision_config": vision, "image_token_index": IMAGE}
+    model = hf.PI0ForConditionalGeneration(
+        hf.PI0Config(vlm_config=language | {"projection_dim": 32, "hidden_size": 32}, dit_config=text)
+    )
+    with pytest.raises(UnsupportedModelError, match=r"PI0\w+: model.dit and model.vlm have .* attach\(model.model.dit"):
+        attach(model, Outward())
+    assert find_decoder(model.model.vlm)[0] is model.model.vlm.language_model
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (hf.HrmTextConfig(**COMMON | {"num_layers_per_stack": 2}), "L_module, model.H_module have a list of layers"),
+        (
+            hf.HrmTextConfig(**COMMON | {"num_layers_per_stack": 2}),
+            "L_module and model.H_module have layers of their own",
+        ),
         (hf.xLSTMConfig(vocab_size=64, hidden_size=64, num_heads=4, num_hidden_layers=2), "no argument position_ids"),
     ],
     ids=lambda value: getattr(value, "model_type", ""),

@@ -70,15 +70,18 @@ def find_decoder(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
     while not hasattr(holder, "get_decoder") and len(children := list(holder.children())) == 1:
         (holder,) = children
     root: nn.Module = getattr(holder, "get_decoder", lambda: holder)()  # the text decoder of a multimodal model
-    lists = _layer_lists(root) or _layer_lists(model)  # a head that is named `decoder` is no decoder
-    lists = [(owner, layers) for owner, layers in lists if owner is root] or lists
+    root = root if _layer_lists(root) else model  # a head that is named `decoder` is no decoder
+    lists = _layer_lists(root)
     if not lists:
         raise UnsupportedModelError(f"{type(model).__name__}: no list of decoder layers (an nn.ModuleList)")
-    if len({owner for owner, _ in lists}) > 1:
-        names = [name for name, module in model.named_modules() if any(module is owner for owner, _ in lists)]
+    owners = {owner for owner, _ in lists}
+    lists = [(owner, layers) for owner, layers in lists if owners.issubset(owner.modules())]  # its towers are inside
+    if not lists:
+        parts = _branches(root, owners)
+        names = [name for name, module in model.named_modules() if module in parts]
         raise UnsupportedModelError(
-            f"{type(model).__name__}: {', '.join(names)} have a list of layers each, and get_decoder() does not say "
-            f"which is the text decoder; attach to one of these modules, such as attach(model.{names[0]}, ...)"
+            f"{type(model).__name__}: {' and '.join(names)} have layers of their own, and get_decoder() does not say "
+            f"which is the text decoder; attach to the one that you mean, such as attach(model.{names[0]}, ...)"
         )
     config: Any = getattr(holder, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
@@ -96,6 +99,12 @@ def _layer_lists(root: nn.Module) -> list[tuple[nn.Module, nn.ModuleList]]:
             lists += [(owner, layers) for layers in own]
         inner.update(module for layers in own for module in layers.modules())
     return lists
+
+
+def _branches(root: nn.Module, owners: set[nn.Module]) -> list[nn.Module]:
+    """The children of a module, or of a part of it, in which some of these modules are, but not all."""
+    parts = [child for child in root.children() if not owners.isdisjoint(child.modules())]
+    return _branches(parts[0], owners) if len(parts) == 1 else parts
 
 
 def find_sites(model: nn.Module, layers: Sequence[int] | str = (0,), site: str = GATE) -> list[Site]:
