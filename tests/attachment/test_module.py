@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from armlet import ARM, Inward, Noise, Outward, redistribute
+from armlet import ARM, Inward, Noise, Outward, attach, redistribute
 from armlet.redistribution.errors import ArgumentError
+from families import prompt, tiny
 from gates import each_policy, gate, same_bits
 
 
@@ -136,3 +137,37 @@ def test_arm_compiles_whole_with_the_same_values(policy):
         compiled(a, positions, mask), expected, rtol=2.0**-23, atol=2.0**-23 * a.abs().max().item()
     )
     assert arm.report()["tokens"] == 5
+
+
+@pytest.mark.parametrize("scope", ["token", "sequence"])
+@each_policy
+def test_vmap_gives_the_values_of_a_batch_and_counts_one_call(policy, scope):
+    arm, a = ARM(policy, width=48, scope=scope), gate(3, 5, 48)
+    batched, expected = arm(a), arm.report()
+    arm.reset()
+    assert torch.equal(torch.vmap(lambda row: arm(row[None])[0])(a), batched)
+    assert arm.report() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("site", ["gate", "product"])
+def test_vmap_over_a_model_gives_the_values_of_a_batch(site):
+    model, ids = tiny(), prompt(6, batch=3)
+    model.set_attn_implementation("eager")
+    with torch.no_grad(), attach(model, Outward(), layers="all", site=site) as attachment:
+        batched, expected = model(ids, use_cache=False).logits, attachment.report()
+        attachment.reset()
+        mapped = torch.vmap(lambda row: model(row[None], use_cache=False).logits[0])(ids)
+        assert attachment.report() == expected
+    torch.testing.assert_close(mapped, batched, rtol=1e-4, atol=1e-4)  # products of matrices in another order
+
+
+def test_gradients_are_mapped_too():
+    arm, a = ARM(Inward(knee=0.8), width=48), gate(3, 1, 5, 48)
+
+    def loss(row):
+        return arm(row).square().sum()
+
+    mapped = torch.vmap(torch.func.grad(loss))(a)
+    for row, gradient in zip(a, mapped, strict=True):
+        torch.testing.assert_close(gradient, torch.func.grad(loss)(row))

@@ -72,15 +72,6 @@ def test_a_model_without_a_gated_mlp_is_refused_with_the_line_to_add():
     assert "\n" not in message
 
 
-def test_a_gated_mlp_without_an_activation_module_is_refused():
-    model = tiny()
-    mlp = find_decoder(model)[1][1].mlp
-    del mlp.act_fn
-    mlp.act_fn = torch.nn.functional.silu
-    with pytest.raises(UnsupportedModelError, match=r"layer 1: expected one gated MLP .* found 0"):
-        attach(model, Outward(), layers=1)
-
-
 def test_a_module_without_layers_is_refused():
     with pytest.raises(UnsupportedModelError, match="Linear: no list of decoder layers"):
         attach(nn.Linear(2, 2), Outward())

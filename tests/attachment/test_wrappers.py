@@ -9,7 +9,7 @@ from torch import nn
 
 from armlet import Inward, Noise, Outward, Transport, attach, redistribute
 from armlet.attachment.call_tracker import NotFiredError
-from attached import anatomy, redistributed_by_hook
+from attached import anatomy, each_site, redistributed_by_hook
 from families import FAMILIES, prompt, tiny
 
 
@@ -215,6 +215,46 @@ def test_an_adapter_that_comes_during_a_pause_is_kept():
     attachment.detach()
     assert mlp_of(model).down_proj is adapted
     assert torch.equal(hooked(model, Outward(), Noise(0)), expected)
+
+
+@pytest.mark.parametrize("detach_first", [False, True], ids=["called", "not called"])
+def test_an_adapter_that_comes_while_attached_is_treated_as_one_that_was_there(detach_first):
+    model, expected = tiny(), wrapped(Adapted)
+    attachment = attach(model, Outward(), site="product")
+    assert isinstance(mlp_of(model).down_proj, nn.Linear)  # by which PEFT chooses the adapter
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        mlp_of(model).down_proj = adapted = Adapted(mlp_of(model).down_proj)
+    adapted.load_state_dict(mlp_of(expected).down_proj.state_dict())
+    if not detach_first:
+        with attach(expected, Outward(), site="product"):
+            assert torch.equal(model(prompt(9)).logits, expected(prompt(9)).logits)
+    attachment.detach()
+    assert mlp_of(model).down_proj is adapted
+    assert type(adapted.base_layer) is nn.Linear
+    assert torch.equal(model(prompt(9)).logits, expected(prompt(9)).logits)
+
+
+@pytest.mark.slow
+@each_site
+def test_offloading_that_comes_while_attached_is_kept(site, tmp_path):
+    accelerate = pytest.importorskip("accelerate")
+    model = tiny()
+    baseline = model(prompt(9)).logits
+    attachment = attach(model, Outward(), layers="all", site=site)
+    treated = model(prompt(9)).logits
+    places = {"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.norm": "cpu", "lm_head": "cpu"}
+    places |= {"model.layers.0": "disk", "model.layers.1": "cpu", "model.layers.2": "disk"}
+    accelerate.dispatch_model(model, places, main_device="cpu", offload_dir=tmp_path)
+    assert torch.equal(model(prompt(9)).logits, treated)
+    with attachment.paused():
+        assert torch.equal(model(prompt(9)).logits, baseline)
+    assert torch.equal(model(prompt(9)).logits, treated)
+    attachment.detach()
+    assert mlp_of(model).down_proj.weight.is_meta
+    assert torch.equal(model(prompt(9)).logits, baseline)
+    accelerate.hooks.remove_hook_from_submodules(model)
+    assert torch.equal(mlp_of(model).down_proj.weight, mlp_of(tiny()).down_proj.weight)
 
 
 @pytest.mark.parametrize(

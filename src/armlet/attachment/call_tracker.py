@@ -40,6 +40,7 @@ class CallTracker:
         self.caller, self.mrope_axes = Caller(model, decoder), mrope_axes(getattr(decoder, "config", None))
         self.policy = policy  # of calls that start now; only changed under the lock, as `enabled`
         self.enabled = False  # whether calls that start now use ARM
+        self.before_call: list[Callable[[], None]] = []  # run before each call, while ARM is in the model
         self.owner: object = None  # the attachment, which so lives as long as ARM is in the model
         self._undo: Undo | None = None  # while ARM is in the model
         self._reset()
@@ -109,14 +110,20 @@ class CallTracker:
         inputs = dict(zip(self.names, args, strict=False)) | kwargs
         call = read_call(self.caller.calls(), inputs, self.mrope_axes)
         if torch.compiler.is_dynamo_compiling():
+            self._prepare_sites()
             call.policy, self._thread.call = self.policy, call
             return
         with self.lock:
             self._running.discard(interrupted)
             if self.enabled:
+                self._prepare_sites()
                 call.policy = self.policy
                 self._running.add(call)
                 self._thread.call = call
+
+    def _prepare_sites(self) -> None:
+        for step in self.before_call:
+            step()
 
     def end_call(self, decoder: nn.Module, _args: tuple[object, ...], output: object) -> None:
         """Forward hook: ends a call (output None if it failed); raises NotFiredError if ARM did not run in a layer."""

@@ -62,10 +62,10 @@ class RoutedExperts(ArmWrapper):
     """ARM and what it acts on in the routed experts; hooks of the experts' module say which rows arrive."""
 
     arm: ExpertsArm
+    site: ExpertsSite
 
     def __init__(self, site: ExpertsSite, arm: ExpertsArm, tracker: CallTracker) -> None:
-        super().__init__(arm, tracker, site.part)
-        self.site = site  # not a module, so the experts do not become a child of this one
+        super().__init__(site, arm, tracker)
 
     def route(self, _experts: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the experts: works out the rows of this call."""

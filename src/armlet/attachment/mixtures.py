@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import BuiltinFunctionType, FunctionType
 
 from torch import nn
 
@@ -17,6 +16,7 @@ from armlet.attachment.expert_reach import (
     reached,
 )
 from armlet.attachment.expert_rows import EAGER
+from armlet.attachment.gated_mlps import ACTIVATION_FUNCTIONS, gated_mlp, is_activation, possible_downs
 from armlet.attachment.sites import (
     ALL_EXPERTS,
     GATE,
@@ -29,15 +29,10 @@ from armlet.attachment.sites import (
     check_site,
     dense_site,
     find_layers,
-    gated_mlp,
-    is_activation,
     is_mixture,
     mixture_block,
-    possible_downs,
     site_in,
 )
-
-ACTIVATION_FUNCTIONS = (FunctionType, BuiltinFunctionType)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +80,19 @@ def find_all_sites(model: nn.Module, layers: Sequence[int] | str, site: str, exp
                 f"{type(model).__name__}, layer {index}: has no experts, so experts={experts!r} has no meaning there; "
                 "choose layers that are mixtures, or leave `experts` out"
             )
+    _refuse_shared(model, sites)
     return sites
+
+
+def _refuse_shared(model: nn.Module, sites: Iterable[Site]) -> None:
+    layers = [(index, set(layer.modules())) for index, layer in find_layers(model, "all")]
+    for site in sites:
+        sharing = [index for index, modules in layers if site.mlp in modules]
+        if len(sharing) > 1:
+            raise UnsupportedModelError(
+                f"{type(model).__name__}, layer {site.layer}: layers {sharing} share one {type(site.mlp).__name__}, so "
+                "that ARM would act in all of them with the draws of one; give each layer its own, by copy.deepcopy"
+            )
 
 
 def _mixture_sites(label: str, index: int, layer: nn.Module, block: nn.Module, site: str, experts: str) -> list[Site]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from armlet.presentation.arguments import whole_number
 from armlet.redistribution.arguments import check_arguments, check_policy
-from armlet.redistribution.backends.interception import intercepted
+from armlet.redistribution.backends.interception import intercepted, needs_torch_operations
 from armlet.redistribution.entry import OneRow, redistribute_with_counts
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise, Source, source
@@ -32,6 +32,18 @@ _tally_operator = torch.library.custom_op("armlet::tally", _tally, mutates_args=
 @_tally_operator.register_fake
 def _(_totals: Tensor, _increments: Tensor) -> None:
     return None
+
+
+def _tally_batched(_info: object, in_dims: tuple[int | None, int | None], totals: Tensor, increments: Tensor) -> tuple:
+    """The tally of all members of a `torch.vmap`, which are one call."""
+    if in_dims[0] is not None:
+        raise ArmletError("torch.vmap over the counters of ARM is not possible: map over its inputs alone")
+    members = increments.movedim(in_dims[1] or 0, 0)
+    _tally_operator(totals, torch.cat((members[0, :1], members[:, 1:].sum(0))))
+    return None, None
+
+
+_tally_operator.register_vmap(_tally_batched)
 
 
 class ReadOnlyError(ArmletError, AttributeError):
@@ -146,7 +158,9 @@ class ARM(nn.Module):
         tokens = torch.full((), prod(a.shape[:-1]), device=a.device) if mask is None else (mask != 0).sum()
         calls = torch.full_like(tokens, int(new_call))
         increments = torch.stack((calls, tokens, result.moved.sum(), result.passed.sum()))
-        (_tally_operator if intercepted() else _tally)(self.totals, increments.to(self.totals.device))
+        (_tally_operator if intercepted() or needs_torch_operations(increments) else _tally)(
+            self.totals, increments.to(self.totals.device)
+        )
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_row": None}  # it contains memory addresses, which a copy must not share

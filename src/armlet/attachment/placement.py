@@ -29,9 +29,14 @@ def put_arm(site: Site, arm: ARM, tracker: CallTracker, undo: Undo) -> None:
     if isinstance(site, ExpertsSite) and isinstance(arm, ExpertsArm):
         _put_in_experts(site, arm, tracker, undo)
         return
-    wrapper = RedistributedOutput if site.site == GATE else RedistributedInput
-    undo.append(partial(setattr, site.mlp, site.attribute, site.module))
-    setattr(site.mlp, site.attribute, wrapper(site.module, arm, tracker, site.part))
+    if site.site == GATE:
+        wrapper = RedistributedOutput(site, arm, tracker)
+    else:
+        wrapper = RedistributedInput(site, arm, tracker)
+        undo.append(tracker.before_call.clear)
+        tracker.before_call.append(wrapper.settle)
+    undo.append(wrapper.take_out)
+    setattr(site.mlp, site.attribute, wrapper)
 
 
 def _put_in_experts(site: ExpertsSite, arm: ExpertsArm, tracker: CallTracker, undo: Undo) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
+from armlet.attachment.gated_mlps import GatedMlp, gated_mlp
 from armlet.redistribution.errors import ArgumentError, ArmletError, description
 
 
@@ -35,7 +36,7 @@ class Site:
 
     layer: int  # the layer's index, from 0
     mlp: nn.Module  # the gated MLP
-    attribute: str  # the name of its activation module (site "gate"), or of its linear down (site "product")
+    attribute: str  # the name of its activation (site "gate"), or of its linear down (site "product")
     width: int  # the intermediate size
     site: str = GATE  # one of `SITES`
     part: int = 0  # counts the sites of a layer that has several, a mixture of experts
@@ -44,15 +45,6 @@ class Site:
     def module(self) -> nn.Module:
         """The current module at this site."""
         return self.mlp.get_submodule(self.attribute)
-
-
-class GatedMlp(NamedTuple):
-    """A gated MLP, the names of its activation module and of linears with the shape of down, and its width."""
-
-    mlp: nn.Module
-    activation: str
-    downs: list[str]
-    width: int
 
 
 def check_site(site: object) -> None:
@@ -68,16 +60,51 @@ def check_experts(experts: object) -> None:
 
 
 def find_decoder(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
-    """Returns the module that runs the decoder layers, and the layers; raises UnsupportedModelError without them."""
-    get_decoder: Any = getattr(model, "get_decoder", None)  # returns the text decoder of a multimodal model
-    root = get_decoder() if get_decoder else model
-    lists = [(m, c) for m in root.modules() for c in m.children() if isinstance(c, nn.ModuleList) and len(c)]
+    """Returns the module that runs the decoder layers, and the layers.
+
+    Raises:
+        UnsupportedModelError: there is no list of layers, or there are several, of which none is known to be the text
+            decoder's.
+    """
+    holder = model
+    while not hasattr(holder, "get_decoder") and len(children := list(holder.children())) == 1:
+        (holder,) = children
+    root: nn.Module = getattr(holder, "get_decoder", lambda: holder)()  # the text decoder of a multimodal model
+    root = root if _layer_lists(root) else model  # a head that is named `decoder` is no decoder
+    lists = _layer_lists(root)
     if not lists:
         raise UnsupportedModelError(f"{type(model).__name__}: no list of decoder layers (an nn.ModuleList)")
-    config: Any = getattr(model, "config", None)
+    owners = {owner for owner, _ in lists}
+    lists = [(owner, layers) for owner, layers in lists if owners.issubset(owner.modules())]  # its towers are inside
+    if not lists:
+        parts = _branches(root, owners)
+        names = [name for name, module in model.named_modules() if module in parts]
+        raise UnsupportedModelError(
+            f"{type(model).__name__}: {' and '.join(names)} have layers of their own, and get_decoder() does not say "
+            f"which is the text decoder; attach to the one that you mean, such as attach(model.{names[0]}, ...)"
+        )
+    config: Any = getattr(holder, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     count = getattr(text, "num_hidden_layers", None)
     return next((pair for pair in lists if len(pair[1]) == count), lists[0])
+
+
+def _layer_lists(root: nn.Module) -> list[tuple[nn.Module, nn.ModuleList]]:
+    """The modules with a list of modules, and the lists, without those inside another list's entries."""
+    lists: list[tuple[nn.Module, nn.ModuleList]] = []
+    inner: set[nn.Module] = set()
+    for owner in root.modules():
+        own = [child for child in owner.children() if isinstance(child, nn.ModuleList) and len(child)]
+        if owner not in inner:
+            lists += [(owner, layers) for layers in own]
+        inner.update(module for layers in own for module in layers.modules())
+    return lists
+
+
+def _branches(root: nn.Module, owners: set[nn.Module]) -> list[nn.Module]:
+    """The children of a module, or of a part of it, in which some of these modules are, but not all."""
+    parts = [child for child in root.children() if not owners.isdisjoint(child.modules())]
+    return _branches(parts[0], owners) if len(parts) == 1 else parts
 
 
 def find_sites(model: nn.Module, layers: Sequence[int] | str = (0,), site: str = GATE) -> list[Site]:
@@ -121,6 +148,7 @@ def dense_site(model_name: str, index: int, layer: nn.Module, site: str) -> Site
     """The site of a layer with one gated MLP; raises UnsupportedModelError for any other layer."""
     children = list(layer.children())
     gated = [mlp for child in children if (mlp := gated_mlp(child))]
+    gated = gated or [mlp for module in layer.modules() if (mlp := gated_mlp(module))]
     label = f"{model_name}, layer {index}"
     if block := mixture_block(layer):
         raise UnsupportedModelError(
@@ -130,8 +158,8 @@ def dense_site(model_name: str, index: int, layer: nn.Module, site: str) -> Site
     if len(gated) != 1:
         parts = [f"{type(c).__name__}({', '.join(n for n, _ in c.named_children())})" for c in children]
         raise UnsupportedModelError(
-            f"{label}: expected one gated MLP (gate, up and down, or a fused gate_up and down, with an activation "
-            f"module), found {len(gated)} in {', '.join(parts)}; in your own gated MLP, create `arm = armlet.ARM("
+            f"{label}: expected one gated MLP (gate, up and down, or a fused gate_up and down, with an activation), "
+            f"found {len(gated)} in {', '.join(parts)}; in your own gated MLP, create `arm = armlet.ARM("
             f"policy, width=..., layer={index})` and add `act = arm(act)` before the product with up"
         )
     return site_in(gated[0], label, index, site)
@@ -140,34 +168,12 @@ def dense_site(model_name: str, index: int, layer: nn.Module, site: str) -> Site
 def site_in(gated: GatedMlp, label: str, index: int, site: str, part: int = 0) -> Site:
     """The site in a gated MLP; raises UnsupportedModelError without a recognisable down."""
     attribute = gated.activation if site == GATE else _down(label, index, gated)
+    if not attribute:
+        raise UnsupportedModelError(
+            f"{label}: {type(gated.mlp).__name__} computes its activation inside its forward, where ARM cannot act on "
+            f"the activated gate: use site={PRODUCT!r}"
+        )
     return Site(index, gated.mlp, attribute, gated.width, site, part)
-
-
-def gated_mlp(mlp: nn.Module) -> GatedMlp | None:
-    """Describes a gated MLP from its structure; None for any other module."""
-    activations = [name for name, child in mlp.named_children() if is_activation(child)]
-    downs = possible_downs(mlp)
-    if len(activations) != 1 or not downs:
-        return None
-    return GatedMlp(mlp, activations[0], list(downs), next(iter(downs.values())))
-
-
-def possible_downs(mlp: nn.Module) -> dict[str, int]:
-    """The linears of a module with the shape of down in a gated MLP, and their input size, the width of that MLP."""
-    children: dict[str, Any] = dict(mlp.named_children())
-    shapes = {name: (c.in_features, c.out_features) for name, c in children.items() if hasattr(c, "in_features")}
-    downs: dict[str, int] = {}
-    for down, (width, d_model) in shapes.items():
-        others = [shape for name, shape in shapes.items() if name != down]
-        if others in ([(d_model, width)] * 2, [(d_model, 2 * width)]):  # gate and up, or a fused gate_up
-            downs[down] = width
-    return downs
-
-
-def is_activation(child: nn.Module) -> bool:
-    """Whether a module has no parameters and may be an activation."""
-    plain = not any(True for _ in child.parameters()) and not hasattr(child, "in_features")
-    return plain and not isinstance(child, nn.Dropout | nn.Identity)
 
 
 def _down(label: str, index: int, gated: GatedMlp) -> str:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from armlet.attachment.call_tracker import CallTracker
 from armlet.attachment.module import ARM
 from armlet.attachment.positions import DecoderCall
+from armlet.attachment.sites import PRODUCT, Site
+from armlet.attachment.tensor_parallel import own_part, whole_width, width_mesh
 from armlet.redistribution.errors import ArmletError
 
 
@@ -19,12 +21,38 @@ class ArmWrapper(nn.Module):
     ignores new hooks, and because a module that two layers share stays unchanged in the other layer.
     """
 
-    def __init__(self, arm: ARM, tracker: CallTracker, part: int = 0) -> None:
+    def __init__(self, site: Site, arm: ARM, tracker: CallTracker) -> None:
         super().__init__()
-        self.arm, self.tracker, self.part = arm, tracker, (arm.layer, part)
+        self.arm, self.tracker, self.part = arm, tracker, (site.layer, site.part)
+        self.site = site  # not a module, so the MLP does not become a child of this one
+        self.mesh = width_mesh(site)
+
+    @property
+    def replaced(self) -> nn.Module:
+        """The module in whose place this one is."""
+        raise NotImplementedError
+
+    def take_out(self) -> None:
+        """Puts the replaced module back, with the adapters and accelerate's hooks that were added since."""
+        if "_hf_hook" in vars(self):
+            from accelerate.hooks import add_hook_to_module, remove_hook_from_module
+
+            hook: Any = vars(self)["_hf_hook"]
+            remove_hook_from_module(self)
+            add_hook_to_module(self.replaced, hook, append=True)
+        for module in [self.site.mlp, *self.site.module.modules()]:
+            module._modules |= {name: self.replaced for name, child in module._modules.items() if child is self}
 
     def redistributed(self, a: Tensor) -> Tensor:
-        """Applies ARM to `[batch, seq, width]`, or `[batch · seq, width]` if the model flattens its tokens."""
+        """Applies ARM to `[batch, seq, width]`, or `[batch · seq, width]` if the model flattens its tokens.
+
+        With tensor parallelism, `a` and the result may be this rank's part of the width.
+        """
+        if self.mesh is None or a.shape[-1] == self.arm.width:
+            return self._redistributed(a)
+        return own_part(self._redistributed(whole_width(a, self.mesh, self.arm.width)), self.mesh)
+
+    def _redistributed(self, a: Tensor) -> Tensor:
         call, arm = self.tracker.current_call(), self.arm
         if call is None:  # outside the decoder, positions start at 0
             _refuse_recomputation()
@@ -48,12 +76,25 @@ class ArmWrapper(nn.Module):
 
 
 class RedistributedOutput(ArmWrapper):
-    """The activation module followed by ARM."""
+    """The activation, a module or a function, followed by ARM."""
 
-    def __init__(self, activation: nn.Module, arm: ARM, tracker: CallTracker, part: int = 0) -> None:
-        super().__init__(arm, tracker, part)
-        self.activation = activation
-        self.train(activation.training)
+    def __init__(self, site: Site, arm: ARM, tracker: CallTracker) -> None:
+        super().__init__(site, arm, tracker)
+        self.activation: Callable[[Tensor], Tensor] = getattr(site.mlp, site.attribute)
+        self.train(site.mlp.training)
+
+    @property
+    def replaced(self) -> nn.Module:
+        """The activation, if it is a module."""
+        return self.get_submodule("activation")
+
+    def take_out(self) -> None:
+        """Puts the activation back."""
+        if isinstance(self.activation, nn.Module):
+            super().take_out()
+        else:  # a function, which cannot take a module's place
+            delattr(self.site.mlp, self.site.attribute)
+            setattr(self.site.mlp, self.site.attribute, self.activation)
 
     def forward(self, gate: Tensor) -> Tensor:
         """Returns the redistributed activated gate."""
@@ -65,17 +106,50 @@ class RedistributedInput(ArmWrapper):
 
     `down` is not registered as a child, which would rename its weights. Both modules use the same dictionaries of
     parameters and buffers, so a weight replaced in one is replaced in both, and this module has the children of `down`.
-    Code that walks the model's modules, such as quantisers and PEFT, finds `down` itself.
+    Code that walks the model's modules, such as quantisers and PEFT, finds `down` itself, or this module, which passes
+    for one of its class.
     """
 
     down: nn.Module
 
-    def __init__(self, down: nn.Module, arm: ARM, tracker: CallTracker, part: int = 0) -> None:
-        super().__init__(arm, tracker, part)
+    def __init__(self, site: Site, arm: ARM, tracker: CallTracker) -> None:
+        super().__init__(site, arm, tracker)
+        self._impersonate(site.module)
+
+    def _impersonate(self, down: nn.Module) -> None:
         self.__dict__["down"] = down  # plain assignment would register it as a child
         self._parameters, self._buffers = down._parameters, down._buffers
-        self._modules = down._modules | self._modules
-        self.training = arm.training = down.training
+        self._modules = down._modules | {"arm": self.arm}
+        self.training = self.arm.training = down.training
+
+    @property
+    def replaced(self) -> nn.Module:
+        """The module `down`."""
+        return self.down
+
+    def settle(self) -> None:
+        """Puts this module around an adapter that was put around it, so that ARM also acts on the adapter's input."""
+        if self.site.mlp._modules.get(self.site.attribute) is self:
+            return
+        if torch.compiler.is_dynamo_compiling():
+            raise ArmletError(
+                f"layer {self.site.layer}: {self.site.attribute} was replaced after attach(site={PRODUCT!r}); call the "
+                "model once without compiling, so that ARM acts on the input of the new module, or detach()"
+            )
+        self.take_out()
+        self._impersonate(self.site.module)
+        setattr(self.site.mlp, self.site.attribute, self)
+
+    @property
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride] - nobody sets it
+        """The class of `down`, for `isinstance`, by which PEFT chooses an adapter; `type` tells the truth."""
+        return type(self.down) if "down" in vars(self) else RedistributedInput
+
+    def __reduce_ex__(self, _protocol: object) -> tuple[Callable[[], object], tuple[()], dict[str, object]]:
+        return _blank_input, (), self.__dict__  # the default one compares `__class__` with the type
+
+    def _get_name(self) -> str:
+        return RedistributedInput.__name__
 
     def forward(self, product: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Redistributes the product of activated gate and up, and applies `down`."""
@@ -120,6 +194,10 @@ class RedistributedInput(ArmWrapper):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.down._load_from_state_dict(*args, **kwargs)
+
+
+def _blank_input() -> RedistributedInput:
+    return RedistributedInput.__new__(RedistributedInput)
 
 
 def _refuse_recomputation() -> None:
