@@ -9,7 +9,6 @@ from armlet.attachment.attached import check_model
 from armlet.attachment.config import layer_indices
 from armlet.attachment.handle import Attachment
 from armlet.attachment.sites import GATE, find_sites
-from armlet.presentation.terminal import note
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.policies import as_policy, without_effect
@@ -67,4 +66,6 @@ def attach(
 @cache
 def _note_once(sentence: str) -> None:
     """Notes a sentence once in a process, because an evaluation attaches ARM for every batch."""
+    from armlet.presentation.terminal import note
+
     note(sentence)
