@@ -732,13 +732,15 @@ def test_a_folder_that_may_not_be_written_to_is_refused_before_the_model_is_load
     assert err.startswith("armlet: --out: here cannot be written")
 
 
-def test_a_disk_that_fills_up_is_one_line(folder, monkeypatch):
+def test_a_disk_that_fills_up_is_one_line_below_the_answers(folder, monkeypatch):
     def full(*_args, **_how):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
     code, out, err = run("generate", folder, *ASK, "--out", "here")
-    assert (code, out, err) == (2, "", "armlet: here/armlet.json: cannot be written (No space left on device)\n")
+    assert (code, err) == (2, "armlet: here/armlet.json: cannot be written (No space left on device)\n")
+    assert "baseline" in out
+    assert "written" not in out
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from armlet.attachment.experts import check_routed
 from armlet.attachment.handle import Attachment
 from armlet.attachment.mixtures import find_all_sites
 from armlet.attachment.sites import ALL_EXPERTS, GATE
-from armlet.presentation.terminal import note
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.policies import as_policy, without_effect
@@ -79,4 +78,6 @@ def attach(
 @cache
 def _note_once(sentence: str) -> None:
     """Notes a sentence once in a process, because an evaluation attaches ARM for every batch."""
+    from armlet.presentation.terminal import note
+
     note(sentence)
