@@ -168,10 +168,10 @@ def moved(values: Tensor, draws: Tensor, real: Tensor) -> Tensor:
 
 
 def match(experts: nn.Module, inputs: Tensor, pairs: Tensor, values: Tensor) -> Tensor | None:
-    """For each row of `values`, the index of its pair of token and expert, or −1 for zeros; None unless all are there."""
+    """For each row of `values`, the index of its pair of token and expert, −1 for zeros; None unless all are there."""
     if not len(pairs):
         return None if values.any() else torch.full((len(values),), -1)
-    identity = pairs[:, 0] * len(pairs) * 1000 + pairs[:, 1]  # a router may choose one expert twice
+    identity = pairs[:, 0] * (pairs.max() + 1) + pairs[:, 1]  # a router may choose one expert twice
     for expected in activated(experts, inputs, pairs[:, 1]):
         if expected.shape[-1] != values.shape[-1] or not len(values):
             continue
@@ -191,7 +191,7 @@ def activated(experts: nn.Module, inputs: Tensor, expert: Tensor) -> Iterator[Te
     if "gate_up_proj_bias" in weights:
         gate_up = gate_up + weights["gate_up_proj_bias"][expert]
     if "_apply_gate" in vars(experts):  # where ARM is at the product, the class still has its own method
-        yield type(experts)._apply_gate(experts, gate_up)
+        yield getattr(type(experts), "_apply_gate")(experts, gate_up)  # noqa: B009 - a name that nn.Module lacks
     numbers = {name: value for name, value in vars(experts).items() if isinstance(value, int | float)}
     limit = next((value for name, value in numbers.items() if "limit" in name), torch.inf)
     alpha = next((value for name, value in numbers.items() if "alpha" in name), 1.0)

@@ -15,7 +15,7 @@ from torch import nn
 from shrinking_exceptions import EXCEPTIONS
 
 VOCABULARY, HIDDEN, HEADS, HEAD, LAYERS = 128, 32, 4, 8, 4
-LARGEST = 8_000_000  # parameters; a larger model was not shrunk, and would take seconds
+LARGEST = 10_000_000  # parameters; a larger model was not shrunk, and would take seconds
 
 SIZES = {
     "vocab_size vocab_size_per_layer_input vocab_offset": VOCABULARY,
@@ -137,7 +137,9 @@ def few(key: str, values: list[Any], layers: int) -> list[Any]:
 
 def small_rope(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of RoPE, for heads of `HEAD` channels."""
-    rope = {key: small_rope(value) if isinstance(value, Mapping) else value for key, value in settings.items()}
+    rope: dict[str, Any] = {
+        key: small_rope(value) if isinstance(value, Mapping) else value for key, value in settings.items()
+    }
     known = dict.fromkeys(("short_factor", "long_factor"), (1.0,) * (HEAD // 2))
     known |= {"original_max_position_embeddings": 64}
     rope |= {key: list(value) if isinstance(value, tuple) else value for key, value in known.items() if rope.get(key)}

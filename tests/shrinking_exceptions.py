@@ -5,19 +5,17 @@ from typing import Any
 
 import torch
 
-MROPE: dict[str, Any] = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 1e4}
+MROPE: dict[str, Any] = {"rope_parameters": PLAIN_ROPE | {"mrope_section": [2, 1, 1]}}
 DOTS3 = {"head_dim": 16, "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4, "swa_q_lora_rank": 12}
 DOTS3 |= {"swa_kv_lora_rank": 20, "swa_head_dim": 16, "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 8}
-ERNIE_ROPE: dict[str, Any] = {
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
-}
+ERNIE_ROPE: dict[str, Any] = {"rope_parameters": PLAIN_ROPE | {"mrope_section": [1, 1, 2]}}
 GLM_MOE_ROPE = {"rope_parameters": MROPE["rope_parameters"] | {"partial_rotary_factor": 1.0}}
 COMPASS = {
     "layer_types": ["sliding_attention", "full_attention"] * 2,
-    "rope_parameters": dict.fromkeys(
-        ("sliding_attention", "full_attention"), {"rope_type": "default", "rope_theta": 1e4}
-    ),
+    "rope_parameters": {"sliding_attention": PLAIN_ROPE, "full_attention": PLAIN_ROPE},
 }
+LOOP = {"loop_layer_index_start": 1, "loop_layer_index_end": 3, "n_layers_per_attn_res_block": 1}
 NO_EXTRA_EMBEDDING = {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0, "num_kv_shared_layers": 4}
 ALTERNATING = {"layer_types": ["linear_attention", "full_attention"] * 2}
 VOCABULARY_MAP = {"vocabulary_map": {"<image>": 127, "<|extra_200|>": 126}}
@@ -26,12 +24,18 @@ QWEN4 = QSA | {"indexer_compress_ratio": 2, "hc_lowrank": 4, "ple_embed_dim": 32
 QWEN4 |= {"make_ngram_vocab_size_divisible_by": 2, "split_ngram_parts": 2}
 
 EXCEPTIONS: dict[str, dict[str, Any]] = {
-    "apertus1p5": {"audio_config": {"codebook_dim": 32}},
+    "apertus1p5": {
+        "audio_config": {"codebook_dim": 32, "codebook_size": 16},
+        "vision_config": {"codebook_size": 16},
+        "image_token_offset": 64,
+        "audio_token_offset": 80,
+    },
     "bamba": {"attn_layer_indices": [1, 3], "mamba_n_heads": 8},
     "blenderbot": {"encoder_layers": 4},
     "blt": {
         "encoder_hash_byte_group_vocab": 64,
         "patch_in_forward": False,
+        "global_config": {"hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 8},
     },
     "chameleon": VOCABULARY_MAP,
     "cohere_compass": {"text_config": COMPASS},
@@ -73,6 +77,8 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "granitemoehybrid": ALTERNATING,
     "hrm_text": {"num_hidden_layers": 16},
     "hunyuan_vl": {"text_config": MROPE},
+    "inkling2_loop": {"text_config": LOOP},
+    "inkling2_loop_text": LOOP,
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_offset": 1},
     "kyutai_speech_to_text": {"codec_config": {"upsample_groups": 32}},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
