@@ -146,5 +146,7 @@ NEEDS = {
     "kyutai_speech_to_text": "its tokens have an axis of codebooks",
     "llama4": "cannot run in transformers 5.24, which reads an output that no model has",
     "perception_lm": "needs timm",
+    "qwen2_5_omni": "has no forward of its own; its part model.thinker works",
+    "qwen3_omni_moe": "has no forward of its own; its part model.thinker works",
 }
 """Why a model cannot be built or run here, by model type."""

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from armlet import ARM, Outward, attach
-from armlet.attachment.sites import ALL_EXPERTS, GATE
+from armlet.attachment.sites import ALL_EXPERTS, GATE, UnsupportedModelError
 from captures import Captures, check_calls
 from operations import FEED_FORWARD, Operations, placement_problem, untreated
 from shrinking import VOCABULARY
 from shrinking_exceptions import INPUTS
 
 LENGTH, SHORT, STEPS = 9, 6, 3
+IMPLEMENTATIONS = ("eager", "batched_mm", "grouped_mm")
 TOWERS = re.compile(r"vision|visual|audio|encoder|image|speech|talker|qformer|perceiver|resampler|expert|dit", re.I)
 """Parts of the names of modules, before their list of layers, that are no text decoder."""
 
@@ -96,6 +97,26 @@ def check(model: nn.Module, run: Runner, arguments: dict[str, Any], baseline: Te
     return problems if torch.equal(run(*prompts()), baseline) else [*problems, "off is not exact"]
 
 
+def check_implementations(model: Any, run: Runner, arguments: dict[str, Any]) -> list[str]:
+    """What is wrong when transformers computes the experts in other ways; `attach` may refuse some."""
+    parts = [part for part in model.modules() if hasattr(part, "_can_set_experts_implementation")]
+    part = next((part for part in parts if part._can_set_experts_implementation()), None)
+    if part is None:
+        return []
+    problems, default = [], part.config._experts_implementation
+    for name in IMPLEMENTATIONS:
+        part.set_experts_implementation(name)
+        try:
+            with attach(model, Outward(), **arguments) as attachment:
+                problems += [f"{name}: {problem}" for problem in check_forward(model, run, attachment, "left")]
+        except UnsupportedModelError:
+            continue
+        except Exception as error:
+            problems.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    part.set_experts_implementation(default)
+    return problems
+
+
 def check_placement(model: nn.Module, run: Runner, site: str, layers: list[int], experts: str) -> list[str]:
     """Whether ARM stands between activation, up and down, in the MLPs of these layers, and in all of them."""
     with Operations(model) as operations:
@@ -108,7 +129,7 @@ def check_placement(model: nn.Module, run: Runner, site: str, layers: list[int],
         if problem := placement_problem(steps, index, site):
             problems.append(f"{path}: {problem}")
     names = {match.group() for path in arms.values() if (match := re.match(r".*?\.\d+\.|\d+\.", path))}
-    if len(names) != len(layers):
+    if sorted(int(name.split(".")[-2]) for name in names) != layers:
         problems.append(f"ARM ran in {sorted(names)}, but was attached to layers {layers}")
     half = untreated(steps, site, names) if experts == ALL_EXPERTS else []
     return problems + [f"{path} is in a layer with ARM, but has none" for path in half]

@@ -19,7 +19,7 @@ from armlet.redistribution.errors import ArgumentError
 from operations import Operations, gated_products
 from shrinking import tiny_model
 from shrinking_exceptions import NEEDS
-from sweep_checks import Runner, anatomy, check, prompts
+from sweep_checks import Runner, anatomy, check, check_implementations, prompts
 
 TABLE = Path(__file__).parents[1] / "docs" / "models.csv"
 MAPPINGS = ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM")
@@ -112,8 +112,8 @@ def try_class(model_type: str, class_name: str) -> tuple[Row, list[str]]:
     gate, product = (trial.cell(site) for site in SITES)
     if run.error:
         gate, product = ("no" if cell == "no" else "not run" for cell in (gate, product))
-        reason = NEEDS.get(model_type, run.error) if "not run" in (gate, product) else trial.reason(None)
-        return Row(model_type, class_name, gate, product, trial.experts, reason), problems
+        reason = run.error if "not run" in (gate, product) else trial.reason(None)
+        return Row(model_type, class_name, gate, product, trial.experts, NEEDS.get(model_type, reason)), problems
     run.try_generate()
     before, baseline = anatomy(model), run(*prompts())
     for site in SITES:
@@ -121,6 +121,8 @@ def try_class(model_type: str, class_name: str) -> tuple[Row, list[str]]:
         if layers:
             arguments = {"site": site, "layers": layers, "experts": experts}
             problems += [f"{site}: {problem}" for problem in check(model, run, arguments, baseline)]
+            if trial.experts and experts != SHARED:
+                problems += [f"{site}, {problem}" for problem in check_implementations(model, run, arguments)]
     if anatomy(model) != before:
         problems.append("something is left in the model after detach()")
     return Row(model_type, class_name, gate, product, trial.experts, trial.reason(run)), problems
