@@ -108,7 +108,8 @@ def check_implementations(model: Any, run: Runner, arguments: dict[str, Any]) ->
         part.set_experts_implementation(name)
         try:
             with attach(model, Outward(), **arguments) as attachment:
-                problems += [f"{name}: {problem}" for problem in check_forward(model, run, attachment, "left")]
+                wrong = check_forward(model, run, attachment, "left")
+                problems += [f"{name}, padding left: {problem}" for problem in wrong]
         except UnsupportedModelError:
             continue
         except Exception as error:
