@@ -110,10 +110,14 @@ def activation_label(config: Any) -> str:
     return "GELU" if "gelu" in name else ACTIVATION_NAMES.get(name, name)
 
 
+class MixtureError(UnsupportedModelError):
+    """A layer is a mixture of experts, which has no single activated gate."""
+
+
 def check_one_gate(options: Options) -> None:
-    """Raises UnsupportedModelError for a mixture of experts, which has no activated gate `[b, s, f]`."""
+    """Raises MixtureError for a mixture of experts, which has no activated gate `[b, s, f]`."""
     if options.mixture:
-        raise UnsupportedModelError(
+        raise MixtureError(
             f"layer {options.layer} of this {options.family} has {options.mixture.experts} experts in place of one "
             "MLP, so no single activated gate; choose a layer without experts, if there is one"
         )

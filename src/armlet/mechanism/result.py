@@ -39,6 +39,7 @@ class Explanation(Result):
     classes: list[ClassShare]  # for each layer, class of tokens and treatment; empty if no such token is measured
     selected: bool  # whether layers were selected; False if all were measured
     interrupted: bool  # whether Ctrl-C left out layers
+    reading: Sequence[str] = ()  # sentences: why the whole model was read, if it was, and which layers were left out
 
     @property
     def layers(self) -> list[int]:
@@ -101,7 +102,7 @@ class Explanation(Result):
             sentences.append(f"tables: layer {names}; explain.csv has all {len(layers)} measured layers")
         unused = [sentence for policy in self.setup.policies for sentence in without_effect(policy)]
         limits = [line for findings in self.findings if findings.layer in shown for line in self._limits(findings)]
-        return [*sentences, *unused, *limits]
+        return [*self.reading, *sentences, *unused, *limits]
 
     def _limits(self, findings: LayerFindings) -> list[str]:
         """The policies whose band `share` limited in a layer."""
