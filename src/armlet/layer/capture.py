@@ -126,7 +126,9 @@ class _AttentionHooks(ExitStack):
         self.maps[module] = (arguments[0], output)
 
     def _store_attention(self, module: nn.Module, _arguments: object, output: Any) -> None:
-        result, weights = output[:2] if isinstance(output, tuple) and len(output) > 1 else (output, None)
+        if not isinstance(output, tuple) or len(output) < 2:
+            return
+        result, weights = output[0], output[1]
         if not isinstance(weights, Tensor) or weights.dim() != 4 or weights.shape[-1] != weights.shape[-2]:
             return
         for part in module.modules():
