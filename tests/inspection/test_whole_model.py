@@ -51,11 +51,10 @@ def test_the_whole_model_gives_the_gates_of_layer1_before_and_after(family):
 def test_the_result_says_how_and_why_the_gates_were_read():
     by_layers, by_model = both_ways("olmoe")
     assert [by_layers.to_dict()[key] for key in ("experts", "tokens", "width")] == [6, 18, 48]
-    assert by_model.to_dict().keys() - by_layers.to_dict().keys() == {"read"}
-    assert by_model.to_dict()["read"] == "model"
-    assert by_model.sentences()[0] == "read from the whole model: tested"
+    assert by_model.to_dict().keys() - by_layers.to_dict().keys() == {"reading"}
+    assert by_model.to_dict()["reading"] == ["read from the whole model: tested"] == by_model.sentences()
     assert str(by_model.tables()[0].title).endswith("layer 1, 18 rows, each a token in one of 6 experts, scope token")
-    assert not {"read", "experts"} & inspect(tiny(), words(), prompt=PROMPTS).to_dict().keys()
+    assert not {"reading", "experts"} & inspect(tiny(), words(), prompt=PROMPTS).to_dict().keys()
 
 
 ALL = {**ROUTED_FAMILIES, **UNCOVERED}

@@ -35,6 +35,7 @@ class Inspection(Result):
         """For JSON; numbers that are not finite become None.
 
         In a mixture of experts, "experts" is their number, and "tokens" counts a token once in each of its experts.
+        If the whole model was read, "reading" says why.
         """
         sample = self.sample
         setting = {"source": sample.source, "layer": sample.layer, "scope": self.scope, "seed": self.seed}
@@ -42,7 +43,7 @@ class Inspection(Result):
         size = {"tokens": self.tokens, "width": self.width, "passed": self.passed}
         policies = [effect.to_dict() for effect in self.effects]
         reading = {"experts": sample.experts} if sample.experts else {}
-        reading |= {"read": "model"} if sample.read_because else {}
+        reading |= {"reading": self._reading()} if sample.read_because else {}
         return setting | run | size | reading | {"before": finite_or_none(self.before), "policies": policies}
 
     def tables(self) -> list[Table]:
@@ -51,11 +52,13 @@ class Inspection(Result):
 
     def sentences(self) -> list[str]:
         """Why the gates were read from the whole model, if they were, and settings of policies that had no effect."""
-        because = self.sample.read_because
-        reading = [f"read from the whole model: {because}"] if because else []
         unused = [sentence for effect in self.effects for sentence in without_effect(effect.policy)]
         limits = [limited_by_share(e.policy, e.share_moved, self.width) for e in self.effects if self.scope == "token"]
-        return [*reading, *unused, *(sentence for sentence in limits if sentence)]
+        return [*self._reading(), *unused, *(sentence for sentence in limits if sentence)]
+
+    def _reading(self) -> list[str]:
+        because = self.sample.read_because
+        return [f"read from the whole model: {because}"] if because else []
 
     def _title(self) -> str:
         layer = "" if self.sample.layer is None else f", layer {self.sample.layer}"

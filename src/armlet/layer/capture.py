@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from armlet.attachment.attach import attach
 from armlet.attachment.attached import attached
 from armlet.attachment.experts import RoutedExperts
-from armlet.attachment.sites import ALL_EXPERTS, ROUTED, find_layers, mixture_block
+from armlet.attachment.sites import ALL_EXPERTS, ROUTED, UnsupportedModelError, find_layers, mixture_block
 from armlet.attachment.wrappers import RedistributedOutput
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.inward import Inward
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def capturing(
     The layers are all dense, or all mixtures of experts. With `attention`, the model runs eager attention inside the
     block, the only kind that computes weights. Afterwards the model is as it was.
 
-    Raises the errors of `attach`; the function raises ArgumentError if the model cannot run on a text alone.
+    Raises the errors of `attach`; the function raises ArgumentError if the model cannot run on a text alone, and
+    UnsupportedModelError if it runs a layer several times, or several attentions in a layer.
     """
     traces: dict[int, Trace] = {}
     chosen = find_layers(model, layers)
@@ -65,6 +66,8 @@ def _run(model: "PreTrainedModel", traces: dict[int, Trace], ids: Tensor) -> dic
     traces.clear()
     try:
         model(input_ids=ids.to(model.device), use_cache=False)
+    except ArmletError:
+        raise
     except (AttributeError, TypeError, ValueError) as error:
         problem = f"{type(model).__name__} cannot run on a text alone ({type(error).__name__}: {error})"
         raise ArgumentError(f"model: {' '.join(problem.split())}") from error
@@ -79,7 +82,15 @@ def _store_gate(
     traces: dict[int, Trace], site: RedistributedOutput, arguments: tuple[Tensor, ...], activated: Tensor
 ) -> None:
     flat = {"gate": arguments[0], "activation": activated}  # some models flatten batch and tokens
-    traces.setdefault(site.part[0], {}).update({name: a.reshape(1, -1, a.shape[-1]) for name, a in flat.items()})
+    _store(traces, site.part[0], {name: a.reshape(1, -1, a.shape[-1]) for name, a in flat.items()})
+
+
+def _store(traces: dict[int, Trace], layer: int, tensors: Trace) -> None:
+    trace = traces.setdefault(layer, {})
+    if twice := trace.keys() & tensors.keys():
+        names = ", ".join(sorted(twice))
+        raise UnsupportedModelError(f"layer {layer} computes {names} several times for one text; choose another layer")
+    trace.update(tensors)
 
 
 def _store_rows(
@@ -101,7 +112,8 @@ def _eager_attention(model: "PreTrainedModel") -> Iterator[None]:
     configs |= {id(part): part for part in parts if hasattr(part, key)}
     before = [(config, getattr(config, key)) for config in configs.values()]
     try:
-        model.set_attn_implementation("eager")
+        if hasattr(model, "set_attn_implementation"):
+            model.set_attn_implementation("eager")
         yield
     finally:
         for config, implementation in before:
@@ -134,7 +146,8 @@ class _AttentionHooks(ExitStack):
         for part in module.modules():
             if part in self.maps and _same(self.maps[part][1], result):
                 attention = self.maps[part][0].reshape(1, weights.shape[-1], -1)
-                self.traces.setdefault(self.index, {}).update(Attention_weights=weights, Attention=attention)
+                _store(self.traces, self.index, {"Attention_weights": weights, "Attention": attention})
+                break
         self.maps.clear()
 
 

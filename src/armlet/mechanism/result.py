@@ -52,8 +52,16 @@ class Explanation(Result):
         return FIGURES if self.classes else FIGURES[:-1]
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON: all records, and the attention that each token of the first prompt receives, as in the figure."""
-        run = {"layers": self.layers, "interrupted": self.interrupted, "attention": self._attention()}
+        """For JSON: all records, and the attention that each token of the first prompt receives, as in the figure.
+
+        "reading", if there is anything to say, is why the whole model was read, and which layers were left out.
+        """
+        run: dict[str, object] = {
+            "layers": self.layers,
+            "interrupted": self.interrupted,
+            "attention": self._attention(),
+        }
+        run |= {"reading": [*self.reading]} if self.reading else {}
         rows, classes = ([record.to_dict() for record in records] for records in (self.quantities, self.classes))
         model = {"source": self.source, "dtype": self.dtype}
         return deepcopy({**model, **self.setup.to_dict(), **run, "rows": rows, "classes": classes})
