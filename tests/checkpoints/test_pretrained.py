@@ -173,13 +173,13 @@ def test_unknown_architecture_is_named(folder: Path, kind: object) -> None:
 def test_config_that_transformers_cannot_build_is_refused(folder: Path) -> None:
     change_config(folder, hidden_act="unheard-of")
     message = refusal(folder)
-    assert f"{folder} cannot be loaded as a causal language model" in message
+    assert f"{folder} cannot be loaded as a language model" in message
     assert "unheard-of" in message
 
 
 def test_model_that_is_no_causal_language_model_is_refused(folder: Path) -> None:
     ViTConfig().save_pretrained(folder)
-    assert "model_type 'vit', which is not a causal language model" in refusal(folder)
+    assert "model_type 'vit', which is neither a causal language model nor an image-text model" in refusal(folder)
 
 
 def test_remote_code_is_not_run(folder: Path) -> None:

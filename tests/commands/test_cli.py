@@ -607,7 +607,7 @@ BAD = {
     "generate {root}/weightless w1 --out out": "weightless has neither model.safetensors nor",
     "inspect {root}/truncated --out out": "model.safetensors is truncated or damaged",
     "generate {root}/truncated w1 --out out": "model.safetensors is truncated or damaged",
-    "inspect {root}/gpt2 --prompt w1 --out out": "Layer1 does not cover 'gpt2'",
+    "inspect {root}/gpt2 --prompt w1 --out out": "GPT2LMHeadModel, layer 0: expected one gated MLP",
     "generate {root}/gpt2 w1 --out out": "GPT2LMHeadModel",
     "inspect {root}/template --prompt w1 --out out": "the chat template cannot be used",
     "generate {root}/template w1 --out out": "the chat template cannot be used (TemplateError: of two lines)",

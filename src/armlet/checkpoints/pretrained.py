@@ -1,4 +1,4 @@
-"""Loads a causal language model and its tokenizer, from a local folder or a hub id, for the command line.
+"""Loads a language model and its tokenizer, from a local folder or a hub id, for the command line.
 
 Where transformers raises errors of many kinds or only warns, this raises one error of one line. Nothing is unpickled,
 no foreign code is run, and no weight is initialised randomly.
@@ -27,6 +27,8 @@ Dtype: TypeAlias = str | torch.dtype
 Device: TypeAlias = str | torch.device
 """Where a model runs, by its name or as torch's device; results contain the name."""
 
+TEMPLATE_FILE = "chat_template.json"  # of image-text models, whose tokenizer may have no template
+
 TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 # Not "*.safetensors": repositories often contain the same weights again under other names.
 HUB_FILES = ("model*.safetensors", *TOKENIZER_FILES)
@@ -44,11 +46,12 @@ def load(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Loads a model in eval mode, and its tokenizer, from a folder or a hub id (see `named_folder`).
 
+    An image-text model is loaded without its image towers, if transformers has such a class for its configuration.
     The dtype "auto" keeps the checkpoint's dtype; the device None leaves the model on the CPU.
 
     Raises:
-        CheckpointError: there is no such model, or it is incomplete, damaged, pickled or not a causal language
-            model, or needs its own code.
+        CheckpointError: there is no such model, or it is incomplete, damaged, pickled or neither a causal language
+            model nor an image-text model, or needs its own code.
         ArgumentError: the dtype is unknown, or the device cannot be used here.
     """
     check_device(device)
@@ -102,12 +105,23 @@ def download(model_id: str, files: Sequence[str] = HUB_FILES) -> Path:
 
 
 def _load_config(files: Folder) -> "PreTrainedConfig":
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+    from transformers import AutoConfig
 
     config = files.config(lambda: AutoConfig.from_pretrained(files.path, **SAFE_LOADING))
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise files.config_refusal(f"model_type {config.model_type!r}, which is not a causal language model")
+    if _loader(config) is None:
+        kinds = "neither a causal language model nor an image-text model"
+        raise files.config_refusal(f"model_type {config.model_type!r}, which is {kinds}")
     return config
+
+
+def _loader(config: "PreTrainedConfig") -> Any:
+    """The class of transformers that loads a model of this configuration, which can answer texts; None without one."""
+    import transformers as hf
+
+    if type(config) in hf.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return hf.AutoModelForCausalLM
+    answers = type(config) in hf.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not config.is_encoder_decoder
+    return hf.AutoModelForImageTextToText if answers else None
 
 
 def _load_vocabulary(folder: Path) -> "PreTrainedTokenizerBase":
@@ -119,17 +133,18 @@ def _load_vocabulary(folder: Path) -> "PreTrainedTokenizerBase":
     names = tokenizer.vocab_files_names.values()
     if not any((folder / name).is_file() for name in names):
         raise CheckpointError(f"no tokenizer can be read from {folder}; it needs one of {', '.join(sorted(names))}")
+    if tokenizer.chat_template is None and (folder / TEMPLATE_FILE).is_file():
+        template = Folder(folder).json(TEMPLATE_FILE).get("chat_template")
+        tokenizer.chat_template = template if isinstance(template, str) else None
     return tokenizer
 
 
 def _load_weights(
     folder: Path, config: "PreTrainedConfig", dtype: torch.dtype | None, device: Device | None
 ) -> "PreTrainedModel":
-    from transformers import AutoModelForCausalLM
-
     settings = SAFE_LOADING | {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
-    with one_line_errors(f"{folder} cannot be loaded as a causal language model"):
-        loaded = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype or "auto", **settings)
+    with one_line_errors(f"{folder} cannot be loaded as a language model"):
+        loaded = _loader(config).from_pretrained(folder, config=config, dtype=dtype or "auto", **settings)
     model, info = cast("tuple[PreTrainedModel, dict[str, set[str]]]", loaded)  # a pair because of output_loading_info
     # transformers initialises these at random with only a warning; a mismatched key comes with its two shapes.
     if missing := sorted(info["missing_keys"] | {name for name, *_ in info["mismatched_keys"]}):

@@ -5,23 +5,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from armlet.inspection.records import Effect, GateSample, Panel
+from armlet.inspection.records import Effect, GateSample, Panel, RoutedGates
 from armlet.inspection.result import Inspection
+from armlet.layer.capture import Trace
 from armlet.layer.decoder import Layer1
-from armlet.layer.options import check_one_gate
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.outcome import drawer, outcome
 from armlet.redistribution.outward import near_zero_halfwidth
 from armlet.redistribution.policies import detail
-from armlet.redistribution.rows import Policy
+from armlet.redistribution.rows import Draw, Policy
 from armlet.statistics.shape import difference, measure
+
+ROW_NAMES = ("activation", "positions", "experts")  # in a trace of a mixture, as in `RoutedGates`
 
 
 def activated_gates(
     layers: Iterable[Layer1], prompts: Sequence[Tensor], layer: int, tick: Callable[[], None] = lambda: None
-) -> Iterator[Tensor]:
-    """Yields the activated gate `[seq, width]` of one layer for each prompt `[1, seq]`, in the layers' dtype.
+) -> Iterator[Tensor | RoutedGates]:
+    """Yields the activated gates of one layer for each prompt `[1, seq]`, in the layers' dtype.
 
     layers: layers 0 to `layer`; tick: called after each prompt in each layer.
     """
@@ -32,9 +34,27 @@ def activated_gates(
             with torch.no_grad():
                 states[index], trace = decoder(x, trace=True)
             if decoder.options.layer == layer:
-                check_one_gate(decoder.options)
-                yield trace["activation"][0]
+                yield _routed(trace) if decoder.options.mixture else trace["activation"][0]
             tick()
+
+
+def captured_gates(
+    run: Callable[[Tensor], dict[int, Trace]], prompts: Sequence[Tensor], layer: int, tick: Callable[[], None]
+) -> Iterator[Tensor | RoutedGates]:
+    """As `activated_gates`, by `run` of a model with `capturing`."""
+    for ids in prompts:
+        trace = run(ids)[layer]
+        rows = "experts" in trace
+        yield RoutedGates(*(trace[name] for name in ROW_NAMES)) if rows else trace["activation"][0]
+        tick()
+
+
+def _routed(trace: dict[str, Tensor]) -> RoutedGates:
+    """The gates in a trace of a mixture, for one text, in the order of tokens and then of experts."""
+    experts, order = trace["experts"][0].sort(dim=-1)  # [s, k]
+    gates = trace["activation"][0].take_along_dim(order[..., None], dim=1)
+    positions = torch.arange(len(experts), device=experts.device)[:, None].expand_as(experts)
+    return RoutedGates(gates.flatten(0, 1), positions.flatten(), experts.flatten())
 
 
 def inspect_gates(sample: GateSample, policies: Sequence[Policy], *, scope: str = "token", seed: int = 0) -> Inspection:
@@ -44,7 +64,7 @@ def inspect_gates(sample: GateSample, policies: Sequence[Policy], *, scope: str 
 
     Raises ArgumentError if there is no gate or no policy, or every scope contains NaN or Inf.
     """
-    gates = sample.gates
+    gates = [gate if isinstance(gate, Tensor) else gate.values for gate in sample.gates]
     if not gates or not policies:
         raise ArgumentError("inspect: at least one prompt and one policy are needed")
     finite = torch.cat([gate.float().isfinite().all(-1) for gate in gates])
@@ -56,10 +76,12 @@ def inspect_gates(sample: GateSample, policies: Sequence[Policy], *, scope: str 
         raise ArgumentError(f"inspect: every {unit} contains NaN or Inf; try another dtype, such as float32")
     before = torch.cat(list(gates))[finite].float()
     halfwidth, noise = near_zero_halfwidth(before), Noise(seed)
-    keys, measured = noise.keys(before.shape[1], sample.layer or 0), measure(before, halfwidth=halfwidth)
+    measured = measure(before, halfwidth=halfwidth)
+    keys = noise.keys(before.shape[1] * max(sample.experts, 1), sample.layer or 0)
+    draws = [_drawer(gate, noise, keys, sample.experts) for gate in sample.gates]
 
     def effect(policy: Policy) -> Effect:
-        outcomes = [outcome(gate, policy, scope=scope, draw=drawer(gate, noise, None, keys)) for gate in gates]
+        outcomes = [outcome(gate, policy, scope=scope, draw=draw) for gate, draw in zip(gates, draws, strict=True)]
         values = torch.cat([result.values for result in outcomes])[finite].float()
         moved = torch.cat([result.moved for result in outcomes])[finite]
         arrays = (tensor.flatten().cpu().numpy() for tensor in (before, values, moved))
@@ -69,3 +91,11 @@ def inspect_gates(sample: GateSample, policies: Sequence[Policy], *, scope: str 
     tokens, width, passed = len(before), before.shape[1], int((~finite).sum())
     effects = [effect(policy) for policy in policies]
     return Inspection(sample, scope, seed, tokens, width, passed, measured, effects, sample.interrupted)
+
+
+def _drawer(gate: Tensor | RoutedGates, noise: Noise, keys: Tensor, experts: int) -> Draw:
+    """The uniforms that `attach` draws: by position, and in a mixture by expert; keys: of all experts' channels."""
+    if isinstance(gate, Tensor):
+        return drawer(gate, noise, None, keys)
+    keys_of_rows = keys.to(gate.experts.device).view(3, experts, -1)[:, gate.experts]
+    return drawer(gate.values, noise, gate.positions, keys_of_rows)

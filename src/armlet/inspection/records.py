@@ -39,13 +39,24 @@ class Effect:
         return {"policy": self.policy.name, **settings(self.policy), "share_moved": self.share_moved, **numbers}
 
 
+@dataclass(frozen=True, eq=False)
+class RoutedGates:
+    """The activated gates of routed experts for one prompt: a row for each token in each of its experts."""
+
+    values: Tensor  # `[rows, width]`, by token and then by expert
+    positions: Tensor  # `[rows]` int64, the position of each row's token
+    experts: Tensor  # `[rows]` int64, the expert of each row
+
+
 @dataclass(frozen=True)
 class GateSample:
     """Activated gates to inspect, and their origin."""
 
-    gates: Sequence[Tensor]  # `[seq, width]` for each prompt
+    gates: Sequence[Tensor | RoutedGates]  # for each prompt; a tensor is `[seq, width]`
     source: str = "a tensor"  # name of the model, or of the sample
     layer: int | None = 0  # index of the layer; None if the gates are from no layer
     activation: str = "SiLU"  # or "GELU"
     interrupted: bool = False  # whether Ctrl-C left out prompts
     axis: tuple[float, float] | None = None  # the figure's smallest range
+    experts: int = 0  # number of routed experts; 0 in a dense layer
+    read_because: str = ""  # why the gates were read from the whole model; "" if from the layers alone

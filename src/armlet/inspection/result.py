@@ -32,35 +32,49 @@ class Inspection(Result):
     interrupted: bool  # whether Ctrl-C left out prompts
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON; numbers that are not finite become None."""
+        """For JSON; numbers that are not finite become None.
+
+        In a mixture of experts, "experts" is their number, and "tokens" counts a token once in each of its experts.
+        If the whole model was read, "reading" says why.
+        """
         sample = self.sample
         setting = {"source": sample.source, "layer": sample.layer, "scope": self.scope, "seed": self.seed}
         run = {"prompts": len(sample.gates), "interrupted": self.interrupted}
         size = {"tokens": self.tokens, "width": self.width, "passed": self.passed}
         policies = [effect.to_dict() for effect in self.effects]
-        return setting | run | size | {"before": finite_or_none(self.before), "policies": policies}
+        reading = {"experts": sample.experts} if sample.experts else {}
+        reading |= {"reading": self._reading()} if sample.read_because else {}
+        return setting | run | size | reading | {"before": finite_or_none(self.before), "policies": policies}
 
     def tables(self) -> list[Table]:
         """A row for each measure."""
         return [inspection_table(self.before, self.effects, self._title())]
 
     def sentences(self) -> list[str]:
-        """Settings of policies that had no effect."""
+        """Why the gates were read from the whole model, if they were, and settings of policies that had no effect."""
         unused = [sentence for effect in self.effects for sentence in without_effect(effect.policy)]
         limits = [limited_by_share(e.policy, e.share_moved, self.width) for e in self.effects if self.scope == "token"]
-        return [*unused, *(sentence for sentence in limits if sentence)]
+        return [*self._reading(), *unused, *(sentence for sentence in limits if sentence)]
+
+    def _reading(self) -> list[str]:
+        because = self.sample.read_because
+        return [f"read from the whole model: {because}"] if because else []
 
     def _title(self) -> str:
         layer = "" if self.sample.layer is None else f", layer {self.sample.layer}"
-        title = f"activated gate of {self.sample.source}{layer}, {self.tokens} tokens, scope {self.scope}"
+        title = f"activated gate of {self.sample.source}{layer}, {self._count()}, scope {self.scope}"
         return title + (f"; {self.passed} tokens with NaN or Inf in their scope left out" if self.passed else "")
+
+    def _count(self) -> str:
+        experts = self.sample.experts
+        return f"{self.tokens} rows, each a token in one of {experts} experts" if experts else f"{self.tokens} tokens"
 
     def figure(self) -> "Figure":
         """The layer, and the distribution before and after each policy."""
         from armlet.inspection.figures import draw_inspection
 
         sample, panels = self.sample, [effect.panel for effect in self.effects]
-        title = f"Activated gate of {Path(sample.source).resolve().name}, {self.tokens} tokens"
+        title = f"Activated gate of {Path(sample.source).resolve().name}, {self._count()}"
         place = {"layer": sample.layer, "activation": sample.activation, "axis": sample.axis}
         return draw_inspection(panels, title=title, **place)
 

@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from armlet.checkpoints.given import Model
+from armlet.attachment.mixtures import ExpertsSite, find_all_sites
+from armlet.attachment.sites import ALL_EXPERTS, GATE, ROUTED, UnsupportedModelError, find_layers, mixture_block
+from armlet.checkpoints.given import Model, load_or_use
 from armlet.checkpoints.pretrained import Dtype, default_model
-from armlet.inspection.measure import activated_gates, inspect_gates
+from armlet.inspection.measure import activated_gates, captured_gates, inspect_gates
 from armlet.inspection.records import GateSample
 from armlet.inspection.result import Inspection
 from armlet.inspection.synthetic import SYNTHETIC_AXES
 from armlet.inspection.synthetic import synthetic as synthetic_gate
-from armlet.layer.reading import open_model
+from armlet.layer.capture import capturing
+from armlet.layer.options import activation_label
+from armlet.layer.reading import ChangedModelError, open_model
 from armlet.presentation.arguments import LARGEST_SEED, refuse_changed, whole_number
 from armlet.presentation.interruption import collect_until_interrupted
 from armlet.presentation.progress import progress
@@ -39,16 +43,21 @@ def inspect(
     dtype: Dtype = "auto",
     device: str | None = None,
 ) -> Inspection:
-    """Measures each policy's effect on the activated gate of one layer; layers above it are not read.
+    """Measures each policy's effect on the activated gate of one layer.
+
+    Layers above it are not read, unless `Layer1` does not cover the model, or a loaded model computes something else
+    than its configuration says: then the whole model runs, and the gates are read where `attach` puts ARM. In a mixture
+    of experts, a row is one token in one routed expert; shared experts are left out.
 
     The gates before are those of the model without ARM, also if ARM is attached to a loaded model.
 
     Args:
-        model: a folder, a hub id or a loaded causal language model; SmolLM2-135M-Instruct by default.
+        model: a folder, a hub id or a loaded language model; SmolLM2-135M-Instruct by default.
         tokenizer: the tokenizer of a loaded model.
         layer: index of the layer, from 0; the figure's Layer 1 is 0.
         policy: up to three policies, as objects or as texts such as "outward:band=0.2".
-        scope: values over which statistics are taken: "token", "sequence" (a prompt) or "call" (a prompt).
+        scope: values over which statistics are taken: "token", "sequence" (a prompt) or "call" (a prompt); "token" in a
+            mixture of experts.
         prompt: one or several prompts; built-in ones by default.
         synthetic: "modes" or "heavy-tail", a synthetic sample in place of a model.
         seed: seed of keyed noise, and of a synthetic sample.
@@ -60,7 +69,7 @@ def inspect(
 
     Raises:
         ArgumentError: an argument is unknown or out of range, or every scope contains NaN or Inf.
-        CheckpointError, UnsupportedModelError: the model cannot be read, or `Layer1` does not cover it.
+        CheckpointError, UnsupportedModelError: the model cannot be read, or `attach` refuses it.
         KeyboardInterrupt: Ctrl-C, before the first prompt was finished.
     """
     policies = parse_policies(policy, scope)
@@ -75,23 +84,60 @@ def inspect(
         name, axis = f"the synthetic sample '{synthetic}'", SYNTHETIC_AXES.get(synthetic)
         sample = GateSample(gates, name, layer=None, axis=axis)
     else:
-        sample = _run_prompts(default_model() if model is None else model, tokenizer, layer, prompt, dtype, device)
+        asked = default_model() if model is None else model, tokenizer, layer, prompt_texts(prompt, BUILT_IN), scope
+        try:
+            sample = _read_layers(*asked, dtype, device)
+        except (ChangedModelError, UnsupportedModelError) as error:
+            because = str(error).partition(", only ")[0].removeprefix("model: ")  # without the list of families
+            sample = _read_model(*asked, dtype, device, because)
     with working("measuring"):
         return inspect_gates(sample, policies, scope=scope, seed=seed)
 
 
-def _run_prompts(
+def _read_layers(
     model: Model,
     tokenizer: "PreTrainedTokenizerBase | None",
     layer: int,
-    prompt: str | Sequence[str],
+    texts: Sequence[str],
+    scope: str,
     dtype: Dtype,
     device: str | None,
 ) -> GateSample:
-    """The activated gates of a model; after Ctrl-C, the gates of the finished prompts."""
-    texts = prompt_texts(prompt, BUILT_IN)
+    """The activated gates by `Layer1`, which reads only the layers needed; after Ctrl-C, of the finished prompts."""
     opened = open_model(model, tokenizer, dtype=dtype, device=device, last=layer)
+    experts = opened.options.mixture.experts if opened.options.mixture else 0
+    _check_scope(scope, experts)
     ids = [encode_prompt(opened.tokenizer, text) for text in texts]
     with progress("running prompts", len(ids) * (layer + 1)) as tick:
         gates, interrupted = collect_until_interrupted(activated_gates(opened.layers(), ids, layer, tick))
-    return GateSample(gates, opened.name, layer, opened.options.activation, interrupted)
+    return GateSample(gates, opened.name, layer, opened.options.activation, interrupted, experts=experts)
+
+
+def _read_model(
+    model: Model,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    layer: int,
+    texts: Sequence[str],
+    scope: str,
+    dtype: Dtype,
+    device: str | None,
+    because: str,
+) -> GateSample:
+    """The activated gates of the whole model, at the sites of `attach`; because: why not by `Layer1`."""
+    opened = load_or_use(model, tokenizer, dtype=dtype, device=device)
+    layer_module = find_layers(opened.model, [layer])[0][1]
+    kind = ROUTED if mixture_block(layer_module) else ALL_EXPERTS
+    (site,) = find_all_sites(opened.model, [layer], GATE, kind)
+    experts = site.experts if isinstance(site, ExpertsSite) else 0
+    _check_scope(scope, experts)
+    ids = [encode_prompt(opened.tokenizer, text) for text in texts]
+    with capturing(opened.model, [layer]) as run, progress("running prompts", len(ids)) as tick:
+        gates, interrupted = collect_until_interrupted(captured_gates(run, ids, layer, tick))
+    label = activation_label(opened.model.config)
+    return GateSample(gates, opened.name, layer, label, interrupted, experts=experts, read_because=because)
+
+
+def _check_scope(scope: str, experts: int) -> None:
+    if experts and scope != "token":
+        problem = "in a mixture of experts a row is one token in one expert, so statistics are of that row"
+        raise ArgumentError(f"scope: {problem}; use scope 'token', not {scope!r}")

@@ -102,10 +102,22 @@ def read_options(config: Any, layer: int, option: str = "layer") -> Options:
         raise UnsupportedModelError(f"Layer1 cannot read the configuration of {problem}; correct it") from error
 
 
+def activation_label(config: Any) -> str:
+    """The figure's name of the gate's activation in any configuration: SiLU, GELU, or the configuration's own name."""
+    text = config.get_text_config()
+    keys = ("hidden_activation", "hidden_act", "activation_function")
+    name = next((value for key in keys if isinstance(value := getattr(text, key, None), str)), "σ")
+    return "GELU" if "gelu" in name else ACTIVATION_NAMES.get(name, name)
+
+
+class MixtureError(UnsupportedModelError):
+    """A layer is a mixture of experts, which has no single activated gate."""
+
+
 def check_one_gate(options: Options) -> None:
-    """Raises UnsupportedModelError for a mixture of experts, which has no activated gate `[b, s, f]`."""
+    """Raises MixtureError for a mixture of experts, which has no activated gate `[b, s, f]`."""
     if options.mixture:
-        raise UnsupportedModelError(
+        raise MixtureError(
             f"layer {options.layer} of this {options.family} has {options.mixture.experts} experts in place of one "
             "MLP, so no single activated gate; choose a layer without experts, if there is one"
         )

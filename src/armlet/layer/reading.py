@@ -17,7 +17,7 @@ from armlet.checkpoints.folder import named_folder
 from armlet.checkpoints.given import Model, check_running_device, check_vocabulary, model_name, required_tokenizer
 from armlet.checkpoints.pretrained import Dtype, download, load_tokenizer, parse_dtype
 from armlet.layer.decoder import Layer1
-from armlet.layer.options import Options, check_one_gate, read_options
+from armlet.layer.options import Options, read_options
 from armlet.presentation.terminal import working
 from armlet.redistribution.errors import ArgumentError
 
@@ -33,6 +33,10 @@ transformers computes some parts in float32.
 """
 
 
+class ChangedModelError(ArgumentError):
+    """A layer of a loaded model computes something else than `Layer1` with its weights and configuration."""
+
+
 @dataclass(frozen=True)
 class OpenedModel:
     """A model before any layer is read."""
@@ -40,6 +44,7 @@ class OpenedModel:
     name: str
     tokenizer: "PreTrainedTokenizerBase"
     options: Options  # options of the last layer to read
+    options_of: Callable[[int], Options]  # options of any layer
     read: Callable[[int], Layer1]  # reads one layer
     dtype: torch.dtype | None  # dtype of the weights; None keeps the model's
     device: str | None  # device of the layers; None leaves them where they are
@@ -62,16 +67,15 @@ def open_model(
     """Opens a model to read the layers up to `last` (all if None), without ARM; errors about `last` name the `option`.
 
     Raises the errors of `Layer1.from_checkpoint`, and ArgumentError for a loaded model without its own tokenizer or in
-    training mode; `read` and `layers` raise ArgumentError for a layer of a loaded model that computes something else
-    than `Layer1` does. Raises UnsupportedModelError if the last layer is a mixture of experts.
+    training mode; `read` and `layers` raise ChangedModelError for a layer of a loaded model that computes something
+    else than `Layer1` does.
     """
     check_running_device(device)
     name, weights_dtype = model_name(model), parse_dtype(dtype)
     if isinstance(model, nn.Module):
         tokenizer = required_tokenizer(tokenizer)
         options, read = _open_loaded(model, tokenizer, last, option)
-        check_one_gate(options)
-        return OpenedModel(name, tokenizer, options, read, weights_dtype, device)
+        return OpenedModel(name, tokenizer, options, partial(read_options, model.config), read, weights_dtype, device)
     if tokenizer is not None:
         required_tokenizer(tokenizer)
     with working(f"opening {name}"):
@@ -81,8 +85,8 @@ def open_model(
         tokenizer = tokenizer or load_tokenizer(name)
     # Refuses before anything slow.
     options = read_options(checkpoint.config, checkpoint.layers - 1 if last is None else last, option)
-    check_one_gate(options)
-    return OpenedModel(name, tokenizer, options, partial(Layer1.from_checkpoint, checkpoint), weights_dtype, device)
+    of_layers = partial(read_options, checkpoint.config), partial(Layer1.from_checkpoint, checkpoint)
+    return OpenedModel(name, tokenizer, options, *of_layers, weights_dtype, device)
 
 
 def _open_loaded(
@@ -115,16 +119,19 @@ def _run(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> tupl
 
 
 def _read_loaded(model: "PreTrainedModel", ids: Tensor, outputs: dict[int, Tensor], layer: int) -> Layer1:
-    """Copies one layer of a loaded model; raises ArgumentError if it computes another output in the model than alone.
+    """Copies one layer of a loaded model; raises ChangedModelError if it computes another output in the model.
 
     `Layer1` knows the weights and the configuration, but no hook and no module that was put in another's place.
     """
-    copied = Layer1.from_model(model, layer)
+    try:
+        copied = Layer1.from_model(model, layer)
+    except ArgumentError as error:  # other tensors, as of an adapter or of quantised weights
+        raise ChangedModelError(f"model: layer {layer} is not as its configuration says ({error})") from error
     difference, weight = _difference(copied, ids, outputs), copied.Output.weight
     precision = torch.finfo(weight.dtype).eps
     limit = max(HALF_ROUNDINGS * precision, FLOAT_ROUNDINGS * torch.finfo(torch.float32).eps)
     if difference > limit:
-        raise ArgumentError(
+        raise ChangedModelError(
             f"model: layer {layer} of the loaded model computes something else than its configuration says (a hook, a "
             f"replaced module?): a relative difference of {difference:.2g}, of which rounding in {weight.dtype} "
             f"explains {limit:.2g}; undo the change, or pass the model's folder or hub id"

@@ -128,7 +128,7 @@ def measure_layers(
                     hidden[:] = [layer(x) for x in hidden]
             tick()
         if findings:
-            yield _concatenate(findings)
+            yield concatenate(findings)
 
 
 def _embed(layer: Layer1, prompt: Prompt, fillers: Sequence[Tensor]) -> list[Tensor]:
@@ -138,32 +138,54 @@ def _embed(layer: Layer1, prompt: Prompt, fillers: Sequence[Tensor]) -> list[Ten
 
 def _measure_prompt(layer: Layer1, prompt: Prompt, hidden: list[Tensor], setup: Setup) -> LayerFindings:
     """The findings of one prompt; `hidden` is replaced by the layer's outputs."""
-    without, *filled = _views(layer, prompt, hidden, [0, *(filler.count for filler in setup.fillers)])
-    halfwidth, options = near_zero_halfwidth(without.activated), layer.options
-    arms = [ARM(p, width=options.width, layer=options.layer, noise=Noise(setup.seed)) for p in setup.policies]
-    quantities = [measure_filler(without, filled_view, halfwidth, options.heads) for filled_view in filled]
-    treated = [near_zero_after(without, halfwidth, arm, prompt.insert_at) for arm in arms]
-    example = filled[setup.example()]
-    figure_data = (without.received, example.received), (without.attention, example.attention)
-    gate = measure_gate(without, halfwidth)
-    moved = [int(arm.report()["moved"]) for arm in arms]
-    return LayerFindings(options.layer, gate, quantities, treated, moved, options.width, *figure_data, options.heads)
-
-
-def _views(layer: Layer1, prompt: Prompt, hidden: list[Tensor], counts: Sequence[int]) -> list[View]:
-    """The views of the prompt with each number of filler tokens; 0 is the baseline."""
-    views: list[View] = []
-    for index, count in enumerate(counts):
+    measurement = None
+    for index, count in enumerate([0, *(filler.count for filler in setup.fillers)]):
         with torch.no_grad():
             hidden[index], trace = layer(hidden[index], trace=True)
-        views.append(view(trace, prompt, count))
-        if not views[-1].activated.isfinite().all():
+        if measurement is None:
+            measurement = PromptMeasurement(layer.options.layer, trace, prompt, setup)
+        else:
+            measurement.add(trace, count)
+    assert measurement is not None
+    return measurement.findings()
+
+
+class PromptMeasurement:
+    """The findings of one prompt in one layer, from a trace without filler and then one with each filler in turn."""
+
+    def __init__(self, layer: int, trace: dict[str, Tensor], prompt: Prompt, setup: Setup) -> None:
+        self.layer, self.prompt, self.setup, self.heads = layer, prompt, setup, trace["Attention_weights"].shape[1]
+        self.without = self._view(trace, 0)
+        self.halfwidth = near_zero_halfwidth(self.without.activated)
+        self.filled: list[dict[str, FloatArray]] = []
+        self.example = self.without
+
+    def add(self, trace: dict[str, Tensor], count: int) -> None:
+        """Measures the prompt with the next filler."""
+        filled = self._view(trace, count)
+        if len(self.filled) == self.setup.example():
+            self.example = filled
+        self.filled.append(measure_filler(self.without, filled, self.halfwidth, self.heads))
+
+    def findings(self) -> LayerFindings:
+        """The findings, after all fillers."""
+        without, width = self.without, self.without.activated.shape[1]
+        noise = Noise(self.setup.seed)
+        arms = [ARM(policy, width=width, layer=self.layer, noise=noise) for policy in self.setup.policies]
+        treated = [near_zero_after(without, self.halfwidth, arm, self.prompt.insert_at) for arm in arms]
+        gate, moved = measure_gate(without, self.halfwidth), [int(arm.report()["moved"]) for arm in arms]
+        figures = (without.received, self.example.received), (without.attention, self.example.attention)
+        return LayerFindings(self.layer, gate, self.filled, treated, moved, width, *figures, self.heads)
+
+    def _view(self, trace: dict[str, Tensor], count: int) -> View:
+        measured = view(trace, self.prompt, count)
+        if not measured.activated.isfinite().all():
             advice = "try another dtype, such as float32"
-            raise ArgumentError(f"explain: layer {layer.options.layer} returned NaN or Inf; {advice}")
-    return views
+            raise ArgumentError(f"explain: layer {self.layer} returned NaN or Inf; {advice}")
+        return measured
 
 
-def _concatenate(prompts: Sequence[LayerFindings]) -> LayerFindings:
+def concatenate(prompts: Sequence[LayerFindings]) -> LayerFindings:
     """Joins the findings of all prompts, in order; the data for the figures are the first prompt's."""
 
     def join(parts: Sequence[dict[str, FloatArray]]) -> dict[str, FloatArray]:

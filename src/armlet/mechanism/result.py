@@ -39,6 +39,7 @@ class Explanation(Result):
     classes: list[ClassShare]  # for each layer, class of tokens and treatment; empty if no such token is measured
     selected: bool  # whether layers were selected; False if all were measured
     interrupted: bool  # whether Ctrl-C left out layers
+    reading: Sequence[str] = ()  # sentences: why the whole model was read, if it was, and which layers were left out
 
     @property
     def layers(self) -> list[int]:
@@ -51,8 +52,16 @@ class Explanation(Result):
         return FIGURES if self.classes else FIGURES[:-1]
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON: all records, and the attention that each token of the first prompt receives, as in the figure."""
-        run = {"layers": self.layers, "interrupted": self.interrupted, "attention": self._attention()}
+        """For JSON: all records, and the attention that each token of the first prompt receives, as in the figure.
+
+        "reading", if there is anything to say, is why the whole model was read, and which layers were left out.
+        """
+        run: dict[str, object] = {
+            "layers": self.layers,
+            "interrupted": self.interrupted,
+            "attention": self._attention(),
+        }
+        run |= {"reading": [*self.reading]} if self.reading else {}
         rows, classes = ([record.to_dict() for record in records] for records in (self.quantities, self.classes))
         model = {"source": self.source, "dtype": self.dtype}
         return deepcopy({**model, **self.setup.to_dict(), **run, "rows": rows, "classes": classes})
@@ -101,7 +110,7 @@ class Explanation(Result):
             sentences.append(f"tables: layer {names}; explain.csv has all {len(layers)} measured layers")
         unused = [sentence for policy in self.setup.policies for sentence in without_effect(policy)]
         limits = [line for findings in self.findings if findings.layer in shown for line in self._limits(findings)]
-        return [*sentences, *unused, *limits]
+        return [*self.reading, *sentences, *unused, *limits]
 
     def _limits(self, findings: LayerFindings) -> list[str]:
         """The policies whose band `share` limited in a layer."""

@@ -1,15 +1,18 @@
 """Explains what filler tokens do: runs prompts without and with fillers through the layers, and compares them."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from armlet.attachment.config import layer_indices
-from armlet.checkpoints.given import Model
+from armlet.attachment.sites import UnsupportedModelError
+from armlet.checkpoints.given import Model, load_or_use
 from armlet.checkpoints.pretrained import Dtype, default_model, dtype_name
-from armlet.layer.reading import open_model
-from armlet.mechanism.layers import make_setup, measure_layers
+from armlet.layer.options import MixtureError, check_one_gate
+from armlet.layer.reading import ChangedModelError, open_model
+from armlet.mechanism.layers import LayerFindings, Setup, make_setup, measure_layers
 from armlet.mechanism.records import summarise
 from armlet.mechanism.result import Explanation
+from armlet.mechanism.whole_model import NO_GATE, measure_model, readable_layers
 from armlet.presentation.arguments import LARGEST_SEED, plain_value, text_list, whole_number, whole_numbers
 from armlet.presentation.interruption import collect_until_interrupted
 from armlet.presentation.progress import progress
@@ -44,12 +47,15 @@ def explain(
 ) -> Explanation:
     """Measures filler tokens' effect on attention, gate and near-zero share, compared with a random sentence.
 
-    The layers are those of the model without ARM, also if ARM is attached to a loaded model.
+    The layers are those of the model without ARM, also if ARM is attached to a loaded model. Where `Layer1` does not
+    cover a model, or a loaded one computes something else than its configuration says, the whole model runs with eager
+    attention, and the same quantities are read where `attach` puts ARM.
 
     Args:
-        model: a folder, a hub id or a loaded causal language model; SmolLM2-135M-Instruct by default.
+        model: a folder, a hub id or a loaded language model; SmolLM2-135M-Instruct by default.
         tokenizer: the tokenizer of a loaded model.
-        layers: "all", an index from 0, several, or text such as "0,14" or "0-5"; all layers up to the last are run.
+        layers: "all", an index from 0, several, or text such as "0,14" or "0-5"; all layers up to the last are run. Of
+            "all", mixtures of experts and layers whose attention cannot be read are left out, and named.
         filler: one or several texts whose tokens are repeated.
         count: numbers of filler tokens, as a number, several, or text such as "10,25"; 0, the baseline, is always run.
         position: the fillers' position: "before" the system prompt, "between" it and the question, at the question's
@@ -63,28 +69,90 @@ def explain(
         device: device of the layers, such as "cuda"; where the model is by default, or the CPU.
 
     Returns:
-        The changes of each layer, with 95 % intervals over prompts. After Ctrl-C, those of the finished layers.
+        The changes of each layer, with 95 % intervals over prompts. After Ctrl-C, those of the finished layers; a whole
+        model finishes all of them at its end.
 
     Raises:
         ArgumentError: an argument is unknown or out of range, too few tokens come after the filler, or a layer returns
             NaN or Inf.
-        CheckpointError, UnsupportedModelError: the model cannot be read, or `Layer1` does not cover it.
+        CheckpointError, UnsupportedModelError: the model or a selected layer cannot be read.
         KeyboardInterrupt: Ctrl-C, before the first layer was finished.
     """
     seed, system = whole_number("seed", seed, 0, LARGEST_SEED), plain_value("system", system, str)
     fillers, chosen_layers = filler_conditions(filler_texts(filler), parse_counts(count)), layer_indices(layers)
     selection = None if isinstance(chosen_layers, str) else chosen_layers
     policies, questions = parse_policies(policy), prompt_texts(prompt, BUILT_IN + FORMULAS)
-    last = max(selection) if selection else None
-    compute = {"dtype": dtype, "device": device}
-    opened = open_model(default_model() if model is None else model, tokenizer, last=last, option="layers", **compute)
-    setup = make_setup(opened.tokenizer, questions, fillers, policies, system, position, seed)
-    wanted = selection or range(opened.options.layer + 1)
-    with progress("running layers", len(questions) * (opened.options.layer + 1)) as tick:
-        findings, interrupted = collect_until_interrupted(measure_layers(opened.layers(), wanted, setup, tick))
+    asked = default_model() if model is None else model, tokenizer
+
+    def setup(tokenizer: "PreTrainedTokenizerBase") -> Setup:
+        return make_setup(tokenizer, questions, fillers, policies, system, position, seed)
+
+    try:
+        measured = _read_layers(*asked, selection, setup, dtype, device)
+    except MixtureError:
+        raise  # the whole model has no single gate there, either
+    except (ChangedModelError, UnsupportedModelError) as error:
+        because = str(error).partition(", only ")[0].removeprefix("model: ")  # without the list of families
+        measured = _read_model(*asked, "all" if selection is None else selection, setup, dtype, device, because)
     with working("summarising"):
-        records = summarise(findings, setup)
-    return Explanation(opened.name, dtype_name(dtype), setup, findings, *records, selection is not None, interrupted)
+        records = summarise(measured.findings, measured.setup)
+    found = measured.setup, measured.findings, *records
+    end = selection is not None, measured.interrupted, measured.sentences
+    return Explanation(measured.name, dtype_name(dtype), *found, *end)
+
+
+class _Measured(NamedTuple):
+    name: str
+    setup: Setup
+    findings: list[LayerFindings]
+    interrupted: bool
+    sentences: list[str]  # how the layers were read, and which were left out
+
+
+def _read_layers(
+    model: Model,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    selection: Sequence[int] | None,
+    make: Callable[["PreTrainedTokenizerBase"], Setup],
+    dtype: Dtype,
+    device: str | None,
+) -> _Measured:
+    """Measures by `Layer1`, one layer in memory at a time; mixtures of experts are left out, if none was selected."""
+    last = max(selection) if selection else None
+    opened = open_model(model, tokenizer, dtype=dtype, device=device, last=last, option="layers")
+    wanted = selection or [i for i in range(opened.options.layer + 1) if not opened.options_of(i).mixture]
+    for index in wanted or [opened.options.layer]:
+        check_one_gate(opened.options_of(index))
+    left_out = sorted({*range(opened.options.layer + 1)} - {*wanted}) if selection is None else []
+    setup = make(opened.tokenizer)
+    with progress("running layers", len(setup.prompts) * (opened.options.layer + 1)) as tick:
+        measured = collect_until_interrupted(measure_layers(opened.layers(), wanted, setup, tick))
+    return _Measured(opened.name, setup, *measured, [_left_out(NO_GATE, left_out)] if left_out else [])
+
+
+def _read_model(
+    model: Model,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    wanted: Sequence[int] | str,
+    make: Callable[["PreTrainedTokenizerBase"], Setup],
+    dtype: Dtype,
+    device: str | None,
+    because: str,
+) -> _Measured:
+    """Measures in the whole model, at the sites of `attach`; because: why not by `Layer1`."""
+    opened = load_or_use(model, tokenizer, dtype=dtype, device=device)
+    setup = make(opened.tokenizer)
+    layers, unread = readable_layers(opened, wanted, setup)
+    with progress("running prompts", len(setup.prompts) * (1 + len(setup.fillers))) as tick:
+        measured = collect_until_interrupted(measure_model(opened, layers, setup, tick))
+    left_out = [
+        _left_out(reason, [i for i in unread if unread[i] == reason]) for reason in dict.fromkeys(unread.values())
+    ]
+    return _Measured(opened.name, setup, *measured, [f"read from the whole model: {because}", *left_out])
+
+
+def _left_out(reason: str, layers: Sequence[int]) -> str:
+    return f"left out: layer {', '.join(map(str, layers))} ({reason})"
 
 
 def filler_texts(filler: str | Sequence[str]) -> list[str]:

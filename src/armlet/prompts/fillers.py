@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from armlet.prompts.chat import chat_turns
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -135,8 +136,7 @@ def _pieces(tokenizer: "PreTrainedTokenizerBase", system: str, question: str) ->
 
 def _chat(tokenizer: "PreTrainedTokenizerBase", system: str, question: str, *, merged: bool) -> str:
     turns = {"user": f"{system}\n\n{question}"} if merged else {"system": system, "user": question}
-    messages = [{"role": role, "content": content} for role, content in turns.items()]
-    text: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    text: Any = tokenizer.apply_chat_template(chat_turns(tokenizer, turns), add_generation_prompt=True, tokenize=False)
     return text
 
 

@@ -1,0 +1,156 @@
+"""Captures what the layers of a loaded model compute for one text: at ARM's sites, and in attention."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from armlet.attachment.attach import attach
+from armlet.attachment.attached import attached
+from armlet.attachment.experts import RoutedExperts
+from armlet.attachment.sites import ALL_EXPERTS, ROUTED, UnsupportedModelError, find_layers, mixture_block
+from armlet.attachment.wrappers import RedistributedOutput
+from armlet.redistribution.errors import ArgumentError, ArmletError
+from armlet.redistribution.inward import Inward
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Trace = dict[str, Tensor]
+"""Tensors of one layer, by their names in `Layer1`: gate and activation `[1, s, f]`; where they can be read,
+Attention_weights `[1, n, s, s]` and Attention `[1, s, n·h]`.
+
+In a mixture of experts, activation is `[rows, f]`, a row for each token in each routed expert that it goes to, by token
+and then by expert; positions and experts, `[rows]` each, say which."""
+
+NOTHING = Inward(strength=0.0)  # moves no value, so that ARM returns each tensor as it is
+
+
+@contextmanager
+def capturing(
+    model: "PreTrainedModel", layers: Sequence[int], *, attention: bool = False
+) -> Iterator[Callable[[Tensor], dict[int, Trace]]]:
+    """Inside the block, runs a model without ARM on a text `[1, s]` without padding, and returns the layers' traces.
+
+    The layers are all dense, or all mixtures of experts. With `attention`, the model runs eager attention inside the
+    block, the only kind that computes weights. Afterwards the model is as it was.
+
+    Raises the errors of `attach`; the function raises ArgumentError if the model cannot run on a text alone, and
+    UnsupportedModelError if it runs a layer several times, or several attentions in a layer.
+    """
+    traces: dict[int, Trace] = {}
+    chosen = find_layers(model, layers)
+    kind = ROUTED if any(mixture_block(layer) for _, layer in chosen) else ALL_EXPERTS
+    with ExitStack() as stack:
+        for attachment in attached(model):
+            stack.enter_context(attachment.paused())
+        stack.enter_context(attach(model, NOTHING, layers=layers, experts=kind))
+        for module in model.modules():
+            if isinstance(module, RedistributedOutput):
+                stack.callback(module.register_forward_hook(partial(_store_gate, traces)).remove)
+            elif isinstance(module, RoutedExperts):
+                store = partial(_store_rows, traces)
+                stack.callback(module.arm.register_forward_pre_hook(store, with_kwargs=True).remove)
+        if attention:
+            stack.enter_context(_eager_attention(model))
+            for index, layer in chosen:
+                stack.enter_context(_AttentionHooks(traces, index, layer))
+        yield partial(_run, model, traces)
+
+
+@torch.no_grad()
+def _run(model: "PreTrainedModel", traces: dict[int, Trace], ids: Tensor) -> dict[int, Trace]:
+    traces.clear()
+    try:
+        model(input_ids=ids.to(model.device), use_cache=False)
+    except ArmletError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
+        problem = f"{type(model).__name__} cannot run on a text alone ({type(error).__name__}: {error})"
+        raise ArgumentError(f"model: {' '.join(problem.split())}") from error
+    for trace in traces.values():
+        if "experts" in trace:
+            order = torch.argsort(trace["positions"] * (trace["experts"].max() + 1) + trace["experts"])
+            trace.update({name: trace[name][order] for name in ("activation", "positions", "experts")})
+    return dict(traces)
+
+
+def _store_gate(
+    traces: dict[int, Trace], site: RedistributedOutput, arguments: tuple[Tensor, ...], activated: Tensor
+) -> None:
+    flat = {"gate": arguments[0], "activation": activated}  # some models flatten batch and tokens
+    _store(traces, site.part[0], {name: a.reshape(1, -1, a.shape[-1]) for name, a in flat.items()})
+
+
+def _store(traces: dict[int, Trace], layer: int, tensors: Trace) -> None:
+    trace = traces.setdefault(layer, {})
+    if twice := trace.keys() & tensors.keys():
+        names = ", ".join(sorted(twice))
+        raise UnsupportedModelError(f"layer {layer} computes {names} several times for one text; choose another layer")
+    trace.update(tensors)
+
+
+def _store_rows(
+    traces: dict[int, Trace], arm: Any, arguments: tuple[Tensor, Tensor, Tensor | None], named: dict[str, Any]
+) -> None:
+    rows, positions, mask = arguments
+    parts = {"activation": rows, "positions": positions, "experts": named["experts"]}
+    trace = traces.setdefault(arm.layer, {})
+    for name, part in parts.items():  # some models compute one expert after the other
+        valid = part if mask is None else part[mask]
+        trace[name] = torch.cat((trace[name], valid)) if name in trace else valid
+
+
+@contextmanager
+def _eager_attention(model: "PreTrainedModel") -> Iterator[None]:
+    key = "_attn_implementation_internal"
+    configs = {id(c): c for module in model.modules() if hasattr(c := getattr(module, "config", None), key)}
+    parts = [getattr(c, name, None) for c in configs.values() for name in getattr(c, "sub_configs", {})]
+    configs |= {id(part): part for part in parts if hasattr(part, key)}
+    before = [(config, getattr(config, key)) for config in configs.values()]
+    try:
+        if hasattr(model, "set_attn_implementation"):
+            model.set_attn_implementation("eager")
+        yield
+    finally:
+        for config, implementation in before:
+            setattr(config, key, implementation)
+
+
+class _AttentionHooks(ExitStack):
+    """Finds a layer's attention by what it returns: its output, and weights `[1, n, s, s]`.
+
+    The attention before its projection is the input of the linear map whose output the module returns.
+    """
+
+    def __init__(self, traces: dict[int, Trace], index: int, layer: nn.Module) -> None:
+        super().__init__()
+        self.traces, self.index = traces, index
+        self.maps = dict[nn.Module, tuple[Tensor, Tensor]]()  # input and output of each linear map that ran
+        for module in layer.modules():
+            hook = self._store_map if hasattr(module, "in_features") else self._store_attention
+            self.callback(module.register_forward_hook(hook).remove)
+
+    def _store_map(self, module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        self.maps[module] = (arguments[0], output)
+
+    def _store_attention(self, module: nn.Module, _arguments: object, output: Any) -> None:
+        if not isinstance(output, tuple) or len(output) < 2:
+            return
+        result, weights = output[0], output[1]
+        if not isinstance(weights, Tensor) or weights.dim() != 4 or weights.shape[-1] != weights.shape[-2]:
+            return
+        for part in module.modules():
+            if part in self.maps and _same(self.maps[part][1], result):
+                attention = self.maps[part][0].reshape(1, weights.shape[-1], -1)
+                _store(self.traces, self.index, {"Attention_weights": weights, "Attention": attention})
+                break
+        self.maps.clear()
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors have the same values, in whatever shape."""
+    return first.numel() == second.numel() and torch.equal(first.reshape(-1), second.reshape(-1))

@@ -1,0 +1,93 @@
+"""`explain` takes every model that `attach` takes: where `Layer1` cannot read a layer, the whole model runs."""
+
+import numpy as np
+import pytest
+import torch
+
+from armlet import attach
+from armlet.attachment.sites import UnsupportedModelError
+from armlet.mechanism import explain, run
+from armlet.mechanism.whole_model import NO_GATE, NO_WEIGHTS
+from families import FAMILIES, MIXTURES, WITH_TOWERS, prompt, tiny
+from tiny_checkpoints import save, words
+
+ASKED = {"prompt": ["w20 w21 w22", "w23 w24"], "system": "w10 w11", "filler": "w7", "count": (0, 2, 4)}
+WITH_GATES = {**FAMILIES, **WITH_TOWERS, "qwen3_moe": MIXTURES["qwen3_moe"]}
+
+
+def refuse(*_):
+    raise UnsupportedModelError("tested")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", WITH_GATES)
+def test_the_whole_model_gives_the_numbers_of_layer1(family, monkeypatch):
+    model = tiny(family)
+    by_layers = explain(model, words(), **ASKED)
+    monkeypatch.setattr(run, "_read_layers", refuse)
+    by_model = explain(model, words(), **ASKED)
+    assert by_model.reading[0] == "read from the whole model: tested"
+    assert by_layers.layers == by_model.layers
+    for one, other in zip(by_layers.findings, by_model.findings, strict=True):
+        for first, second in zip([one.without, *one.filled], [other.without, *other.filled], strict=True):
+            for name in first:
+                # Some families' maps are fused in the model and single in Layer1, which sums in another order.
+                np.testing.assert_allclose(first[name], second[name], rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(one.treated, other.treated)
+        torch.testing.assert_close(one.received, other.received, rtol=0, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.slow
+def test_a_path_and_a_loaded_model_of_another_family_give_the_same_and_name_what_is_left_out(tmp_path):
+    loaded = explain(tiny("deepseek_v2"), words(), **ASKED)
+    by_path = explain(save(tmp_path, "deepseek_v2"), **ASKED)
+    assert by_path.to_dict()["rows"] == loaded.to_dict()["rows"]
+    expected = ["read from the whole model: Layer1 does not cover 'deepseek_v2'", f"left out: layer 1, 2 ({NO_GATE})"]
+    assert by_path.sentences()[:2] == loaded.sentences()[:2] == by_path.to_dict()["reading"] == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "layers"), [("qwen3_moe", 1), ("mixtral", "all"), ("deepseek_v2", [0, 2])])
+def test_a_mixture_of_experts_is_refused_where_it_is_asked_for(family, layers):
+    with pytest.raises(UnsupportedModelError, match="no single activated gate"):
+        explain(tiny(family), words(), layers=layers, **ASKED)
+
+
+@pytest.mark.slow
+def test_mixtures_that_layer1_covers_are_left_out_of_all_layers():
+    explanation = explain(tiny("qwen3_moe"), words(), **ASKED)
+    assert (explanation.layers, explanation.reading) == ([0], [f"left out: layer 1, 2 ({NO_GATE})"])
+
+
+@pytest.mark.slow
+def test_a_changed_model_is_explained_as_what_it_computes_and_left_as_it_was():
+    model = tiny()
+    plain = explain(model, words(), layers=[0, 1], **ASKED)
+    model.model.layers[1].mlp.act_fn = torch.nn.ReLU().eval()
+    arm = attach(model, "outward", layers=1)
+    state, kind, logits = str(model), model.config._attn_implementation, model(prompt(5)).logits
+    changed = explain(model, words(), layers=[0, 1], **ASKED)
+    assert "layer 1 of the loaded model computes something else" in changed.reading[0]
+    np.testing.assert_allclose(changed.findings[0].without["l1"], plain.findings[0].without["l1"], rtol=1e-5)
+    assert (changed.findings[1].without["near_zero"] > plain.findings[1].without["near_zero"]).all()
+    assert (str(model), model.config._attn_implementation, arm.state) == (state, kind, "attached")
+    assert torch.equal(model(prompt(5)).logits, logits)
+
+
+@pytest.mark.slow
+def test_a_layer_without_attention_weights_is_left_out_or_refused(monkeypatch):
+    model = tiny("deepseek_v2", first_k_dense_replace=3)
+    attention = model.model.layers[1].self_attn
+    plain = attention.forward
+    monkeypatch.setattr(attention, "forward", lambda *args, **named: (plain(*args, **named)[0], None))
+    assert explain(model, words(), **ASKED).reading[1] == f"left out: layer 1 ({NO_WEIGHTS})"
+    with pytest.raises(UnsupportedModelError, match=f"explain: layer 1 of .* cannot be read: {NO_WEIGHTS}"):
+        explain(model, words(), layers=1, **ASKED)
+
+
+@pytest.mark.slow
+def test_a_model_that_runs_a_layer_twice_is_refused():
+    model = tiny("deepseek_v2", first_k_dense_replace=3)
+    model.model.layers[2] = model.model.layers[1]
+    with pytest.raises(UnsupportedModelError, match=r"layer 1 computes .* several times for one text"):
+        explain(model, words(), layers=1, **ASKED)
