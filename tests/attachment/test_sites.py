@@ -73,7 +73,7 @@ def test_a_model_without_a_gated_mlp_is_refused_with_the_line_to_add():
 
 
 def test_a_module_without_layers_is_refused():
-    with pytest.raises(UnsupportedModelError, match="Linear: no list of decoder layers"):
+    with pytest.raises(UnsupportedModelError, match="Linear, layer 0: no list of decoder layers"):
         attach(nn.Linear(2, 2), Outward())
 
 

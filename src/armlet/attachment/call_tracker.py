@@ -36,7 +36,8 @@ class CallTracker:
     """
 
     def __init__(self, model: nn.Module, decoder: nn.Module, parts: Iterable[tuple[int, int]], policy: Policy) -> None:
-        self.decoder, self.parts, self.names = decoder, frozenset(parts), argument_names(decoder)
+        self.decoder, self.parts = decoder, frozenset(parts)
+        self.names = argument_names(decoder, f"{type(model).__name__}, layer {min(self.parts)[0]}")
         self.caller, self.mrope_axes = Caller(model, decoder), mrope_axes(getattr(decoder, "config", None))
         self.policy = policy  # of calls that start now; only changed under the lock, as `enabled`
         self.enabled = False  # whether calls that start now use ARM

@@ -66,8 +66,8 @@ class DecoderCall:
         return sequences.unique_consecutive(return_counts=True)[1].tolist() if restarts else None
 
 
-def argument_names(decoder: nn.Module) -> tuple[str, ...]:
-    """Argument names of a decoder's forward, in order; raises UnsupportedModelError if one may be renamed."""
+def argument_names(decoder: nn.Module, label: str) -> tuple[str, ...]:
+    """Argument names of a decoder's forward, in order; raises UnsupportedModelError, after `label`, without one."""
     names = forward_names(decoder)
     known_names = {*OTHER_ARGUMENTS, *(name for group in REQUIRED_ARGUMENTS.values() for name in group)}
     missing = [purpose for purpose, group in REQUIRED_ARGUMENTS.items() if not _first_name(names, group)]
@@ -75,9 +75,9 @@ def argument_names(decoder: nn.Module) -> tuple[str, ...]:
     if missing and ("cache" not in missing or not known_names.issuperset(names)):
         expected = " or ".join(REQUIRED_ARGUMENTS[missing[0]])
         raise UnsupportedModelError(
-            f"{type(decoder).__name__}: forward({', '.join(names)}) has no argument {expected}, from which ARM "
-            f"reads the {missing[0]}; positions would be silently wrong. Use versions of transformers and armlet that "
-            "match, or open an issue"
+            f"{label}: the forward of {type(decoder).__name__}({', '.join(names)}) has no argument {expected}, from "
+            f"which ARM reads the {missing[0]}; positions would be silently wrong. Use versions of transformers and "
+            "armlet that match, or open an issue"
         )
     return names
 

@@ -59,28 +59,28 @@ def check_experts(experts: object) -> None:
         raise ArgumentError(f"experts: expected {', '.join(EXPERTS[:-1])} or {EXPERTS[-1]}, found {experts!r}")
 
 
-def find_decoder(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
-    """Returns the module that runs the decoder layers, and the layers.
+def find_decoder(model: nn.Module, label: str = "") -> tuple[nn.Module, nn.ModuleList]:
+    """Returns the module that runs the decoder layers, and the layers; `label` begins the errors.
 
     Raises:
         UnsupportedModelError: there is no list of layers, or there are several, of which none is known to be the text
             decoder's.
     """
-    holder = model
+    holder, label = model, label or type(model).__name__
     while not hasattr(holder, "get_decoder") and len(children := list(holder.children())) == 1:
         (holder,) = children
     root: nn.Module = getattr(holder, "get_decoder", lambda: holder)()  # the text decoder of a multimodal model
     root = root if _layer_lists(root) else model  # a head that is named `decoder` is no decoder
     lists = _layer_lists(root)
     if not lists:
-        raise UnsupportedModelError(f"{type(model).__name__}: no list of decoder layers (an nn.ModuleList)")
+        raise UnsupportedModelError(f"{label}: no list of decoder layers (an nn.ModuleList)")
     owners = {owner for owner, _ in lists}
     lists = [(owner, layers) for owner, layers in lists if owners.issubset(owner.modules())]  # its towers are inside
     if not lists:
         parts = _branches(root, owners)
         names = [name for name, module in model.named_modules() if module in parts]
         raise UnsupportedModelError(
-            f"{type(model).__name__}: {' and '.join(names)} have layers of their own, and get_decoder() does not say "
+            f"{label}: {' and '.join(names)} have layers of their own, and get_decoder() does not say "
             f"which is the text decoder; attach to the one that you mean, such as attach(model.{names[0]}, ...)"
         )
     config: Any = getattr(holder, "config", None)
@@ -120,7 +120,7 @@ def find_sites(model: nn.Module, layers: Sequence[int] | str = (0,), site: str =
 
 def find_layers(model: nn.Module, layers: Sequence[int] | str) -> list[tuple[int, nn.Module]]:
     """Index and module of some layers, without the wrappers that torch puts around them."""
-    modules = find_decoder(model)[1]
+    modules = find_decoder(model, f"{type(model).__name__}, layer {0 if isinstance(layers, str) else layers[0]}")[1]
     indices = range(len(modules)) if isinstance(layers, str) else layers
     for index in indices:
         if index not in range(len(modules)):
@@ -150,6 +150,12 @@ def dense_site(model_name: str, index: int, layer: nn.Module, site: str) -> Site
     gated = [mlp for child in children if (mlp := gated_mlp(child))]
     gated = gated or [mlp for module in layer.modules() if (mlp := gated_mlp(module))]
     label = f"{model_name}, layer {index}"
+    attentions = [type(child).__name__ for child in children if "Attention" in type(child).__name__]
+    if attentions and all("CrossAttention" in name for name in attentions):  # Mllama
+        raise UnsupportedModelError(
+            f"{label}: its only attention is {attentions[0]}, so it is skipped for a prompt without an image, where "
+            "ARM could not act; choose layers with self-attention"
+        )
     if block := mixture_block(layer):
         raise UnsupportedModelError(
             f"{label}: {type(block).__name__} is a mixture of experts, which has no single activated gate; choose a "
