@@ -13,10 +13,11 @@ from weakref import WeakSet
 from torch import nn
 
 from armlet.attachment.call_tracker import CallTracker, Undo
-from armlet.attachment.config import ARMLET_FILE, describe, plain_path
+from armlet.attachment.config import ARMLET_FILE, describe
 from armlet.attachment.module import ReadOnlyError, set_policy
 from armlet.attachment.sites import GATE, Site, find_decoder
 from armlet.attachment.wrappers import ArmWrapper, RedistributedInput, RedistributedOutput, make_arm
+from armlet.presentation.arguments import required_path
 from armlet.presentation.files import write_json
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
@@ -181,7 +182,7 @@ class Attachment:
             WriteError: the file cannot be written.
         """
         content = describe(self.policy, self.layers, self.scope, self.noise, self.site)
-        path = plain_path(path)
+        path = required_path("path", path)
         return write_json(path if path.suffix.lower() == ".json" else path / ARMLET_FILE, content)
 
     def __getstate__(self) -> dict[str, object]:
