@@ -197,7 +197,7 @@ class Attachment:
         return self  # ARM is once in the model, and two handles with a state each would contradict each other
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Attachment":
-        if not memo:  # nothing around it is copied, so the copy would hold a model that nobody else has
+        if not memo:  # nothing around it is copied, so the copy would contain a model that nobody else has
             raise ArgumentError("Attachment: copy the model, and find its own attachment by armlet.attached(the copy)")
         twin = memo[id(self)] = Attachment.__new__(Attachment)
         twin.__setstate__(deepcopy(self.__getstate__(), memo))
