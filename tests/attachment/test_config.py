@@ -113,11 +113,11 @@ def test_what_a_config_cannot_contain_is_refused_with_its_path(tmp_path, content
 
 @pytest.mark.parametrize("wrong", [None, 3, [1], ""])
 def test_what_is_no_path_is_refused(wrong):
-    with pytest.raises(ArgumentError, match="path: expected a folder or a file, found"):
+    with pytest.raises(ArgumentError, match="path: expected a path, found"):
         load_config(wrong)
     with (
         attach(tiny(), Outward()) as attachment,
-        pytest.raises(ArgumentError, match="path: expected a folder or a file"),
+        pytest.raises(ArgumentError, match="path: expected a path"),
     ):
         attachment.save(wrong)
 

@@ -13,7 +13,7 @@ WITH_POLICY = [
     name
     for words in QUESTIONS.values()
     for name, word in words.items()
-    if "policy" in inspect.signature(flattened(word.command)).parameters
+    if {"policy", "treatments"} & inspect.signature(flattened(word.command)).parameters.keys()
 ]
 
 

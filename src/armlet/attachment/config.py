@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NotRequired, SupportsIndex, TypedDict
 
 from armlet.attachment.sites import ALL_EXPERTS, GATE, check_experts, check_site
-from armlet.presentation.arguments import several, whole_number
+from armlet.presentation.arguments import required_path, several, whole_number
 from armlet.presentation.files import json_text
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError, description
@@ -82,13 +82,6 @@ def layer_indices(layers: object) -> list[int] | str:
     return sorted(indices)
 
 
-def plain_path(path: object) -> Path:
-    """A path given as text or as a path; raises ArgumentError if it is neither, or is empty."""
-    if not isinstance(path, str | Path) or path == "":
-        raise ArgumentError(f"path: expected a folder or a file, found {description(path)}")
-    return Path(path)
-
-
 def describe(
     policy: Policy, layers: Sequence[int], scope: str, noise: Source, site: str = GATE, experts: str = ALL_EXPERTS
 ) -> dict[str, object]:
@@ -110,7 +103,7 @@ def load_config(directory_or_file: str | Path) -> AttachArguments:
         ConfigError: a missing file, invalid JSON, a newer version, unknown keys or values out of range; names the file.
         ArgumentError: not a path.
     """
-    path = plain_path(directory_or_file)
+    path = required_path("path", directory_or_file)
     path = path / ARMLET_FILE if path.is_dir() else path
     try:
         return parse_config(json.loads(path.read_text(encoding="utf-8")))

@@ -13,11 +13,12 @@ from weakref import WeakSet
 from torch import nn
 
 from armlet.attachment.call_tracker import CallTracker, Undo
-from armlet.attachment.config import ARMLET_FILE, describe, plain_path
+from armlet.attachment.config import ARMLET_FILE, describe
 from armlet.attachment.module import ReadOnlyError, joint_report, set_policy
 from armlet.attachment.placement import make_arm, put_arm
 from armlet.attachment.sites import ALL_EXPERTS, Site, find_decoder
 from armlet.attachment.wrappers import ArmWrapper
+from armlet.presentation.arguments import required_path
 from armlet.presentation.files import write_json
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
@@ -192,7 +193,7 @@ class Attachment:
             WriteError: the file cannot be written.
         """
         content = describe(self.policy, self.layers, self.scope, self.noise, self.site, self.experts)
-        path = plain_path(path)
+        path = required_path("path", path)
         return write_json(path if path.suffix.lower() == ".json" else path / ARMLET_FILE, content)
 
     def __getstate__(self) -> dict[str, object]:
@@ -207,7 +208,7 @@ class Attachment:
         return self  # ARM is once in the model, and two handles with a state each would contradict each other
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Attachment":
-        if not memo:  # nothing around it is copied, so the copy would hold a model that nobody else has
+        if not memo:  # nothing around it is copied, so the copy would contain a model that nobody else has
             raise ArgumentError("Attachment: copy the model, and find its own attachment by armlet.attached(the copy)")
         twin = memo[id(self)] = Attachment.__new__(Attachment)
         twin.__setstate__(deepcopy(self.__getstate__(), memo))

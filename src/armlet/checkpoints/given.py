@@ -85,15 +85,9 @@ def check_loaded(model: nn.Module, dtype: Dtype | None = None, device: Device | 
     """Raises ArgumentError if a loaded model comes with a dtype or device, or a module is in training mode."""
     if dtype is not None or device is not None:
         raise ArgumentError("model: it is loaded, so it has its dtype and device; leave both out, or pass its path")
-    others = {name or "it": module for name, module in model.named_modules() if not _is_arm(module)}
-    if training := [name for name, module in others.items() if module.training]:
+    if training := [name or "it" for name, module in model.named_modules() if module.training]:
         answers = "is in training mode, so its answers are random; call model.eval() first"
         raise ArgumentError(f"model: {training[0]} {answers}")
-
-
-def _is_arm(module: nn.Module) -> bool:
-    """Whether a module is armlet's own, which does the same in training mode."""
-    return type(module).__module__.startswith("armlet.")
 
 
 def check_running_device(device: Device | None) -> str | None:

@@ -1,6 +1,5 @@
 """`armlet evaluate`: answers the same items without ARM, with it and with placebos, in a resumable run."""
 
-import re
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,25 +13,26 @@ from armlet.commands.engines import EngineOptions
 from armlet.commands.options import POLICY, TaskOptions, saying_where_to_resume, show
 from armlet.commands.policy_help import policy_option
 from armlet.evaluation.options import ConditionOptions, FillerOptions, GradedAnswerOptions
-from armlet.redistribution.errors import ArgumentError
 
 
 @dataclass(frozen=True)
 class TreatmentOptions:
     """Which policies are attached, and where."""
 
-    policy: Annotated[
+    treatments: Annotated[
         list[str] | None,
-        policy_option(f"A treatment: {POLICY}; published:MODEL/TASK for the paper's. May be repeated. [outward]"),
+        policy_option(
+            f"A treatment: {POLICY}; published:MODEL/TASK for the paper's. May be repeated. [outward]", "--policy"
+        ),
     ] = None
     layers: options.LayersOption = "0"
     scope: options.ScopeOption = "token"
     site: options.SiteOption = "gate"
     config: Annotated[Path | None, Option(help="An armlet.json as a treatment, in addition to any --policy.")] = None
 
-    def treatments(self, *, served: bool) -> list[str | Path]:
+    def sources(self, *, served: bool) -> list[str | Path]:
         """The policies and the file; `served`: no default, because a server's policy must be stated."""
-        stated = [*(self.policy or ()), *([self.config] if self.config else ())]
+        stated = [*(self.treatments or ()), *([self.config] if self.config else ())]
         return stated or ([] if served else ["outward"])
 
 
@@ -54,22 +54,19 @@ def evaluate(
     as_json: options.JsonOption = False,
 ) -> None:
     """Measure whether ARM helps: paired differences between the same items without ARM, with it, and with placebos."""
-    engine.check(context, compute, stated=bool(treatment.policy or treatment.config))
+    engine.check(context, compute, stated=bool(treatment.treatments or treatment.config))
     place = {"layers": treatment.layers, "scope": treatment.scope, "site": treatment.site}
     groups = vars(filler) | vars(comparison) | vars(replace(answers, batch=answers.batch or engine.batch))
     runner = vars(compute)
     if not engine.is_local:
         runner = {"seed": compute.seed, "engine": partial(engine.open, selection.model, compute)}
-    try:
-        with saying_where_to_resume():
-            findings = evaluation.evaluate(
-                treatments=treatment.treatments(served=bool(engine.endpoint)),
-                run=run,
-                **selection.arguments() | engine.named(selection.model),
-                **place,
-                **groups,
-                **runner,
-            )
-    except ArgumentError as error:
-        raise ArgumentError(re.sub("^treatments:", "policy:", str(error))) from error
+    with saying_where_to_resume():
+        findings = evaluation.evaluate(
+            treatments=treatment.sources(served=bool(engine.endpoint)),
+            run=run,
+            **selection.arguments() | engine.named(selection.model),
+            **place,
+            **groups,
+            **runner,
+        )
     show(findings, out or findings.folder, as_json)

@@ -23,9 +23,9 @@ The paper's setting for a model and a task (arXiv 2510.01032):
 PolicyText = TypeVar("PolicyText", str, list[str], None)
 
 
-def policy_option(help: str) -> OptionInfo:
-    """An option for one policy or several, which explains them if `help` is given."""
-    return Option(callback=_explain_policies, is_eager=True, help=help)
+def policy_option(help: str, *names: str) -> OptionInfo:
+    """An option for one policy or several, which explains them if the value is `help`."""
+    return Option(*names, callback=_explain_policies, is_eager=True, help=help)
 
 
 def _explain_policies(value: PolicyText) -> PolicyText:

@@ -17,7 +17,7 @@ from armlet.redistribution.errors import ArgumentError, description
 from armlet.redistribution.rows import Policy
 
 MODEL_DTYPE = "float32"  # of the weights, by default
-LARGEST_SIZE = 2**31 - 1  # a width or number of tokens that no memory holds
+LARGEST_SIZE = 2**31 - 1  # a width or number of tokens too large for any memory
 
 Half: TypeAlias = Literal["function", "model"]
 

@@ -1,6 +1,7 @@
 """Runs all items of all tasks under all conditions, batch by batch, and writes them to a crash-safe journal."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,8 @@ def checked_run_folder(run: object) -> Path | None:
         missing = [parent for parent in (path, *path.parents) if not parent.exists()]
         if missing:
             missing[-1].mkdir(exist_ok=True)
-            missing[-1].rmdir()
+            with suppress(OSError):  # another process has begun to use it
+                missing[-1].rmdir()
         output_folder("run", path)
     except OSError as error:
         problem = f"{folder or RUNS} cannot be created ({error.strerror})"

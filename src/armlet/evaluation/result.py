@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from armlet.evaluation.report.cautions import cautions
 from armlet.evaluation.report.findings import Report
+from armlet.evaluation.report.limitations import limitations
 from armlet.evaluation.report.page import write
 from armlet.evaluation.report.sentences import bands_without_effect, failed_checks
 from armlet.evaluation.report.tables import summary_table
@@ -32,7 +32,7 @@ class Findings(Report, Result):
 
     def sentences(self) -> list[str]:
         """The verdicts, and what limits them."""
-        return [*(verdict.sentence for verdict in self.verdicts), *cautions(self)]
+        return [*(verdict.sentence for verdict in self.verdicts), *limitations(self)]
 
     def figure(self) -> "Figure":
         """The forest plot of all differences; raises ArgumentError if nothing was compared."""

@@ -14,7 +14,14 @@ from armlet.attachment.attached import attached
 from armlet.attachment.sites import find_decoder
 from armlet.checkpoints.checkpoint import open_checkpoint
 from armlet.checkpoints.folder import named_folder
-from armlet.checkpoints.given import Model, check_running_device, check_vocabulary, model_name, required_tokenizer
+from armlet.checkpoints.given import (
+    Model,
+    check_loaded,
+    check_running_device,
+    check_vocabulary,
+    model_name,
+    required_tokenizer,
+)
 from armlet.checkpoints.pretrained import Dtype, download, load_tokenizer, parse_dtype
 from armlet.layer.decoder import Layer1
 from armlet.layer.options import Options, read_options
@@ -94,8 +101,7 @@ def _open_loaded(
 ) -> tuple[Options, Callable[[int], Layer1]]:
     """The options of the last layer of a loaded model, and the function that reads one."""
     check_vocabulary(model, tokenizer)
-    if any(module.training for module in model.modules()):
-        raise ArgumentError("model: it is in training mode, at least in part; call model.eval() first")
+    check_loaded(model)
     layers = model.config.get_text_config().num_hidden_layers
     options = read_options(model.config, layers - 1 if last is None else last, option)
     return options, partial(_read_loaded, model, *_run(model, tokenizer))
@@ -148,7 +154,7 @@ def _difference(copied: Layer1, ids: Tensor, outputs: dict[int, Tensor]) -> floa
     layer, weight = copied.options.layer, copied.Output.weight
     if not outputs.keys() >= {layer, layer - 1} - {-1}:  # the model skips it
         return inf
-    # The output of the layer before, so that a change to the input is found, too.
+    # The output of the layer before, so that a changed input is detected, too.
     x = outputs[layer - 1].to(weight) if layer else copied.embed(ids.to(weight.device))
     x, y, expected = x.double(), copied(x).double(), outputs[layer].to(weight.device).double()
     if not torch.equal(y.isfinite(), expected.isfinite()):

@@ -83,12 +83,12 @@ def text_list(name: str, value: object) -> list[str]:
 
 def given_path(name: str, value: object) -> Path | None:
     """A path given as text or as a path, or None; raises ArgumentError if it is neither, or is empty."""
-    return None if value is None else _path(name, value)
+    return None if value is None else required_path(name, value)
 
 
 def output_folder(name: str, value: object) -> Path:
     """A folder for results, which need not exist; raises ArgumentError if it cannot be created or written to."""
-    folder = _path(name, value)
+    folder = required_path(name, value)
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         reason = "is not writable" if nearest.is_dir() else "is a file"
@@ -96,9 +96,10 @@ def output_folder(name: str, value: object) -> Path:
     return folder
 
 
-def _path(name: str, value: object) -> Path:
+def required_path(name: str, value: object) -> Path:
+    """A path given as text or as a path; raises ArgumentError if it is neither, or is empty."""
     if not isinstance(value, str | Path) or value == "":
-        raise ArgumentError(f"{name}: expected a path, found {value!r}")
+        raise ArgumentError(f"{name}: expected a path, found {description(value)}")
     return Path(value)
 
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from armlet.evaluation.report.findings import PairedComparison, TaskFindings
 from armlet.evaluation.report.tables import grouped
-from armlet.evaluation.search.figures import DARK, FIGURE_INCHES, Point, framed, shorten
+from armlet.evaluation.search.figures import DARK, FIGURE_INCHES, Point, shorten, titled_figure
 from armlet.presentation.numbers import difference_text, percent, with_count
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
 from armlet.redistribution.errors import ArgumentError
@@ -46,7 +46,7 @@ def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
     with style():
         size = (FIGURE_INCHES, sum(heights) + len(panels) * PANEL_INCHES + FRAME_INCHES)
         legend = "lines: 95 % intervals; grey bands: true differences too small to be detected at 80 % power"
-        figure = framed(size, shorten(title, 84), legend)
+        figure = titled_figure(size, shorten(title, 84), legend)
         axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
         for panel, (task, pairs) in zip(axes, panels, strict=True):
             heading = f"{task.name}: {with_count(task.items, 'item')}, baseline {percent(task.baseline.accuracy)}"

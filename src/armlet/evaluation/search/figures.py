@@ -40,7 +40,7 @@ def draw_map(searched: SearchMap) -> Figure:
     width = min(max(MIN_CELL_INCHES, (FIGURE_INCHES - MAP_SIDE_INCHES) / len(columns)), MAX_CELL_INCHES)
     size = max(MAP_INCHES, MAP_SIDE_INCHES + width * len(columns)), MAP_FRAME_INCHES + CELL_HEIGHT_INCHES * len(lines)
     with style():
-        figure = framed(size, shorten(searched.title, int(12 * size[0])), _caption(searched.rows))
+        figure = titled_figure(size, shorten(searched.title, int(12 * size[0])), _caption(searched.rows))
         axes = figure.subplots()
         _draw_map_cells(axes, cells)
         axes.set(xlim=(0, len(columns)), ylim=(0, len(lines)))
@@ -73,7 +73,7 @@ def _draw_map_cells(axes: Axes, cells: dict[tuple[int, int], TrialResult]) -> No
 def draw_curve(trials: Sequence[TrialResult], name: str, *, title: str) -> Figure:
     """Draws the difference and interval of each trial over the value of the only setting that was searched."""
     with style():
-        figure = framed((MAP_INCHES, MAP_INCHES / 2), shorten(title, 60), "lines: 95 % intervals, where finite")
+        figure = titled_figure((MAP_INCHES, MAP_INCHES / 2), shorten(title, 60), "lines: 95 % intervals, where finite")
         axes = figure.subplots()
         axes.axhline(0, color=GREY, lw=0.6)
         for trial in trials:
@@ -93,7 +93,7 @@ def _caption(rows: Sequence[TrialResult]) -> str:
     return f"{items} items each; points, 95 % intervals; blue: above the baseline; red: below; outline: excludes 0"
 
 
-def framed(size: Point, title: str, legend: str) -> Figure:
+def titled_figure(size: Point, title: str, legend: str) -> Figure:
     """An empty figure of this size in inches, with a title above and a legend below, both at the left edge."""
     figure = NotebookFigure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     figure.suptitle(title, x=0.08 / size[0], ha="left", fontsize=10, weight="bold", color=DARK, parse_math=False)

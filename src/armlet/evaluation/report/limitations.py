@@ -10,7 +10,7 @@ MANY_ANSWERS = 0.1
 """The share of truncated or unreadable answers above which a reader is told."""
 
 
-def cautions(report: Report) -> list[str]:
+def limitations(report: Report) -> list[str]:
     """Answers that could not count, items that cannot show a difference, and settings without effect."""
     compared = any(condition.role in (*COMPARED_ROLES, "best-of") for condition in report.settings.conditions)
     nothing = [] if compared else ["nothing was compared with the baseline: there is no treatment, filler or best_of"]
