@@ -38,7 +38,9 @@ class Caller:
 
     def __init__(self, root: nn.Module, decoder: nn.Module) -> None:
         path = next((name.split(".") for name, module in root.named_modules() if module is decoder and name), [])
-        self.around = [root.get_submodule(".".join(path[:depth])) for depth in range(len(path))]
+        around = (root.get_submodule(".".join(path[:depth])) for depth in range(len(path)))
+        # torch.compile's module passes on its arguments; traced from inside, it would be its own module a second time.
+        self.around = [module for module in around if "_orig_mod" not in module._modules]
         self._thread = threading.local()
 
     def __getstate__(self) -> dict[str, object]:
