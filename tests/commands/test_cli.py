@@ -652,10 +652,10 @@ BAD = {
     f"{GENERATE} --config {{root}}/unknown.json": "unknown.json: outward: unknown knee",
     f"{GENERATE} --config {{root}}/range.json": "range.json: Inward: knee must be a number in [0, 1], found 99",
     f"{GENERATE} --config {{root}}/layers.json": "has layers 0 to 2, found 7",
-    f"{GENERATE} --config {{root}}/torn.json --policy inward": "--config sets policy, layers, scope, site and seed",
-    f"{GENERATE} --config {{root}}/torn.json --layers all": "--config sets policy, layers, scope, site and seed",
-    f"{GENERATE} --config {{root}}/torn.json --scope call": "--config sets policy, layers, scope, site and seed",
-    f"{GENERATE} --config {{root}}/torn.json --seed 1": "--config sets policy, layers, scope, site and seed",
+    f"{GENERATE} --config {{root}}/torn.json --policy inward": "--config sets the policy, its place and the seed",
+    f"{GENERATE} --config {{root}}/torn.json --layers all": "--config sets the policy, its place and the seed",
+    f"{GENERATE} --config {{root}}/torn.json --scope call": "--config sets the policy, its place and the seed",
+    f"{GENERATE} --config {{root}}/torn.json --seed 1": "--config sets the policy, its place and the seed",
     f"{GENERATE} --max-new-tokens 0": "Invalid value for '--max-new-tokens'",
     f"{GENERATE} --temperature -0.5": "Invalid value for '--temperature'",
     f"{GENERATE} --temperature nan": "Invalid value for '--temperature'",
@@ -808,7 +808,7 @@ def test_every_example_in_the_help_stands_on_one_line_and_parses(word):
     ("command", "options"),
     [
         ("inspect", "layer policy scope prompt prompts synthetic out seed dtype device json"),
-        ("generate", "policy layers scope site config max-new-tokens temperature out seed dtype device json"),
+        ("generate", "policy layers scope site experts config max-new-tokens temperature out seed dtype device json"),
     ],
 )
 def test_help_of_a_command_names_every_option(command, options):

@@ -204,9 +204,9 @@ def test_an_armlet_json_is_evaluated_as_saved():
         (("--position", "end"), "--position: applies to a filler, and there is none"),
         (
             ("--config", "absent.json", "--layers", "1"),
-            "layers, scope, site: they apply to a policy, and there is none",
+            "layers, scope, site, experts: they apply to a policy, and there is none",
         ),
-        (("--config", "absent.json", "--site", "product"), "layers, scope, site: they apply to a policy"),
+        (("--config", "absent.json", "--site", "product"), "layers, scope, site, experts: they apply to a policy"),
         (("--site", "up"), "'up' is not one of 'gate', 'product'"),
         (("--engine", "vllm", "--site", "product", "--no-placebos"), "it only supports ARM at the site gate"),
         (("--concurrency", "2"), "--concurrency: applies to an --endpoint"),

@@ -232,7 +232,7 @@ def test_a_model_with_arm_attached_has_no_baseline(loaded):
         ({"allow_code": True}, "^allow_code: none of these tasks runs programs; leave it out$"),
         ({"count": 3}, "^count: applies to a filler, and there is none; leave it out$"),
         ({"filler": ["/"], "position": "inside"}, "^position: expected one of before, between, end, random, found"),
-        ({"treatments": [Treatment(Outward())], "layers": 3}, "^layers, scope, site: they apply to a policy"),
+        ({"treatments": [Treatment(Outward())], "layers": 3}, "^layers, scope, site, experts: they apply to a policy"),
         ({"treatments": "sideways"}, "^treatments: expected one of outward, inward, transport, found 'sideways'$"),
         ({"treatments": [17]}, "^treatments: expected Outward"),
         ({"model": 17}, "^model: expected a folder, a hub id or a loaded model, found int$"),

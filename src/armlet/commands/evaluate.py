@@ -28,6 +28,7 @@ class TreatmentOptions:
     layers: options.LayersOption = "0"
     scope: options.ScopeOption = "token"
     site: options.SiteOption = "gate"
+    experts: options.ExpertsOption = "all"
     config: Annotated[Path | None, Option(help="An armlet.json as a treatment, in addition to any --policy.")] = None
 
     def sources(self, *, served: bool) -> list[str | Path]:
@@ -55,7 +56,7 @@ def evaluate(
 ) -> None:
     """Measure whether ARM helps: paired differences between the same items without ARM, with it, and with placebos."""
     engine.check(context, compute, stated=bool(treatment.treatments or treatment.config))
-    place = {"layers": treatment.layers, "scope": treatment.scope, "site": treatment.site}
+    place = {name: getattr(treatment, name) for name in ("layers", "scope", "site", "experts")}
     groups = vars(filler) | vars(comparison) | vars(replace(answers, batch=answers.batch or engine.batch))
     runner = vars(compute)
     if not engine.is_local:

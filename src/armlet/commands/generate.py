@@ -10,7 +10,7 @@ from armlet.attachment.config import load_config
 from armlet.commands import options
 from armlet.commands.options import folder_option, refuse_unused, show
 
-CONFIGURED = ("policy", "layers", "scope", "site", "seed")  # options that an armlet.json sets
+CONFIGURED = ("policy", "layers", "scope", "site", "experts", "seed")  # options that an armlet.json sets
 
 
 def generate(
@@ -20,7 +20,9 @@ def generate(
     *,
     policy: options.PolicyOption = "outward",
     place: options.PlaceOptions,
-    config: Annotated[Path | None, Option(help="An armlet.json: policy, layers, scope, site and noise.")] = None,
+    config: Annotated[
+        Path | None, Option(help="An armlet.json, which sets the policy, its place and the seed.")
+    ] = None,
     max_new_tokens: Annotated[int, Option(min=1, help="Maximum number of tokens of each answer.")] = 128,
     temperature: Annotated[float, Option(min=0, help="Sampling temperature; 0 for greedy.")] = 0.0,
     out: Annotated[
@@ -32,7 +34,7 @@ def generate(
     """Answer a prompt without ARM and with it, side by side; the first token that differs is marked."""
     attached: dict[str, Any] = {"policy": policy, **vars(place), "seed": compute.seed}
     if config:
-        refuse_unused(context, CONFIGURED, "--config sets policy, layers, scope, site and seed")
+        refuse_unused(context, CONFIGURED, "--config sets the policy, its place and the seed")
         attached = {**load_config(config)}
     asked = {"max_new_tokens": max_new_tokens, "temperature": temperature}
     show(answers.generate(model, prompt, **attached, **asked, dtype=compute.dtype, device=compute.device), out, as_json)

@@ -28,8 +28,8 @@ armlet lm-eval ...: lm-eval with the model type "armlet", which is "hf" with ARM
     --output_path treated --log_samples
   armlet lm-eval-compare base treated
 
---model_args in addition to those of "hf": policy (";" stands for ","), layers, scope, site, noise_seed, or
-config=armlet.json.
+--model_args in addition to those of "hf": policy (";" stands for ","), layers, scope, site, experts, noise_seed,
+or config=armlet.json.
 """
 
 

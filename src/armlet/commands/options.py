@@ -30,6 +30,7 @@ POLICY = "outward, inward or transport, with optional settings: outward:band=0.2
 FIGURE_KINDS = (".png", ".svg")
 ScopeName = Literal["token", "sequence", "call"]
 SiteName = Literal["gate", "product"]
+ExpertsName = Literal["all", "routed", "shared"]
 
 
 def folder_option(help: str) -> OptionInfo:
@@ -50,6 +51,7 @@ PolicyOption = Annotated[str, policy_option(POLICY + ".")]
 LayersOption = Annotated[str, Option(help="An index, several (0,3), a range (0-5), or all.")]
 ScopeOption = Annotated[ScopeName, Option(help="Values over which statistics are taken.")]
 SiteOption = Annotated[SiteName, Option(help="After the gate's activation, or after its product with up.")]
+ExpertsOption = Annotated[ExpertsName, Option(help="Which experts of a mixture of experts.")]
 DtypeOption = Annotated[
     str, Option(help="Dtype of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")
 ]
@@ -73,6 +75,7 @@ class PlaceOptions:
     layers: LayersOption = "0"
     scope: ScopeOption = "token"
     site: SiteOption = "gate"
+    experts: ExpertsOption = "all"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from armlet import evaluation
 from armlet.commands.options import (
     POLICY,
     ComputeOptions,
+    ExpertsOption,
     JsonOption,
     ScopeOption,
     SiteOption,
@@ -36,6 +37,7 @@ class SearchOptions:
     ] = None
     scope: ScopeOption = "token"
     site: SiteOption = "gate"
+    experts: ExpertsOption = "all"
     trials: Annotated[int, Option(min=0, help="Number of trials in addition to those of the sensitivity map.")] = 20
 
 

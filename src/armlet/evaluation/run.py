@@ -51,6 +51,7 @@ def evaluate(
     layers: int | Sequence[int] | str = 0,
     scope: str = "token",
     site: str = "gate",
+    experts: str = "all",
     task: TaskSource | Sequence[TaskSource] = ARITHMETIC,
     items: int | None = None,
     difficulty: int | None = None,
@@ -86,6 +87,7 @@ def evaluate(
         layers: where policies are attached, as in `armlet.attach`.
         scope: values over which their statistics are taken, as in `armlet.attach`.
         site: where they act in a layer, as in `armlet.attach`.
+        experts: on which experts of a mixture, as in `armlet.attach`.
         task: one or several names ("gsm8k", "owner/dataset:config:split"), paths of JSON Lines files, or a list of
             dicts with "question" and "answer", or with "question", "choices" and "gold".
         items: items of each task, by default all, or 2,000 for arithmetic.
@@ -126,7 +128,7 @@ def evaluate(
     comparison = ConditionOptions(samples, temperature, top_p, best_of, combine, placebos)
     answers = GradedAnswerOptions(max_new_tokens, system, allow_code, batch, grader)
     fillings = FillerOptions(text_list("filler", filler), count, position).fillings()
-    chosen = make_treatments(treatments, layers=layers, scope=scope, site=site, seed=seed)
+    chosen = make_treatments(treatments, layers=layers, scope=scope, site=site, experts=experts, seed=seed)
     tasks = collect_tasks(task, items, difficulty, seed)
     refuse_sampling(tasks, answers, comparison)
     compared, left_out = comparison.conditions(chosen, fillings), []

@@ -21,8 +21,9 @@ RUNS = Path("armlet-runs")
 MANIFEST_FILE, ITEMS_FILE, LOCK_FILE = "manifest.json", "items.jsonl", "lock"
 MANIFEST_VERSION = 1
 OPTION_NAMES = (
-    *("model", "dtype", "device", "seed", "batch", "items", "difficulty", "policy", "layers", "scope", "site"),
-    *("samples", "temperature", "top_p", "max_new_tokens", "trials", "windows", "tokens", "calibration", "limit"),
+    *("model", "dtype", "device", "seed", "batch", "items", "difficulty"),
+    *("policy", "layers", "scope", "site", "experts", "trials", "windows", "tokens", "calibration", "limit"),
+    *("samples", "temperature", "top_p", "max_new_tokens"),
 )
 """Names in a manifest that are also options of the command line."""
 

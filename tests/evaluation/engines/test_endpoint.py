@@ -348,6 +348,13 @@ def test_a_site_that_no_server_has_is_refused():
         engine.check([BASE, other])
 
 
+def test_experts_of_a_mixture_that_no_server_treats_are_refused():
+    other = replace(TREATED, name="routed", treatment=Treatment(Outward(), experts="routed"))
+    engine = Endpoint("http://host", model="tiny", treated_endpoint="http://host:1")
+    with closing(engine), pytest.raises(ArgumentError, match="experts of a mixture; routed needs a local model"):
+        engine.check([BASE, other])
+
+
 def test_multiple_choice_is_refused():
     task = Task("chosen", "choice", (Problem("0", "q", "0", choices=("a", "b")),), {})
     with closing(Endpoint("http://host", model="tiny")) as engine:

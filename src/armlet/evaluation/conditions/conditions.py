@@ -61,9 +61,10 @@ def make_treatments(
     layers: int | Sequence[int] | str = 0,
     scope: str = "token",
     site: str = GATE,
+    experts: str = ALL_EXPERTS,
     seed: int = 0,
 ) -> list[Treatment]:
-    """The distinct treatments; `layers`, `scope`, `site` and `seed` apply to policies.
+    """The distinct treatments; `layers`, `scope`, `site`, `experts` and `seed` apply to policies.
 
     Raises ArgumentError for an unknown policy, and if the place has no effect because there is no policy.
     """
@@ -71,9 +72,9 @@ def make_treatments(
     several = [_path_or_source(source) for source in listed]
     stated = [source for source in several if isinstance(source, Treatment | Path | Mapping)]
     chosen_layers = layer_indices(layers)
-    if len(stated) == len(several) and (chosen_layers, scope, site) != ([0], "token", GATE):
-        raise ArgumentError("layers, scope, site: they apply to a policy, and there is none; leave them out")
-    place = {"layers": chosen_layers, "scope": scope, "noise": Noise(seed), "site": site}
+    if len(stated) == len(several) and (chosen_layers, scope, site, experts) != ([0], "token", GATE, ALL_EXPERTS):
+        raise ArgumentError("layers, scope, site, experts: they apply to a policy, and there is none; leave them out")
+    place = {"layers": chosen_layers, "scope": scope, "noise": Noise(seed), "site": site, "experts": experts}
     treatments = [_make_treatment(source, place) for source in several]
     return list({json.dumps(treatment.plain()): treatment for treatment in treatments}.values())
 

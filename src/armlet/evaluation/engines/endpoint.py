@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from threading import Thread
 from urllib.parse import urlsplit
 
-from armlet.attachment.sites import GATE
+from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.chat import SWITCH_KEY, SWITCH_REFUSAL, ChatRequest, messages, read_completion, switch
 from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
@@ -78,7 +78,9 @@ class Endpoint(Engine):
         """Raises an ArgumentError, before the first request, for conditions and tasks that a server cannot run."""
         treated = [condition for condition in conditions if condition.treatment and not condition.placebo]
         policies = {repr(condition.treatment) for condition in treated}
-        other_sites = [condition for condition in treated if condition.treatment and condition.treatment.site != GATE]
+        places = [(condition, condition.treatment) for condition in treated if condition.treatment]
+        other_sites = [condition for condition, place in places if place.site != GATE]
+        of_experts = [condition for condition, place in places if place.experts != ALL_EXPERTS]
         placebos = [condition for condition in conditions if condition.placebo]
         refusals = {
             "treated_endpoint: a server without ARM cannot run {}; name the same server with ARM attached, "
@@ -86,6 +88,7 @@ class Endpoint(Engine):
             "treated_endpoint: a server supports a single treatment, and {} need "
             f"{len(policies)}; name one policy": treated if len(policies) > 1 else [],
             f"endpoint: servers support ARM only at the site {GATE}; {{}} uses another site": other_sites,
+            "endpoint: servers do not support ARM on the experts of a mixture; {} needs a local model": of_experts,
             "endpoint: placebos at the gate cannot be run on a server: {}; leave them out": placebos,
             "endpoint: multiple choice needs a local model, but {} has it": [t for t in tasks if t.kind == "choice"],
         }

@@ -44,6 +44,7 @@ def tune(
     layers: int | str | Sequence[int | str | Sequence[int]] = 0,
     scope: str = "token",
     site: str = "gate",
+    experts: str = "all",
     trials: int = 20,
     task: TaskSource | Sequence[TaskSource] = ARITHMETIC,
     items: int | None = None,
@@ -68,6 +69,7 @@ def tune(
         layers: one or several candidates: an index, several ("0,3"), a range ("0-5") or "all" each.
         scope: values over which statistics are taken, as in `armlet.attach`.
         site: where ARM acts in a layer, as in `armlet.attach`.
+        experts: on which experts of a mixture, as in `armlet.attach`.
         trials: number of trials in addition to those of the sensitivity map, which uses the first candidate of layers.
         task: the tasks, as in `evaluate`.
         items: items of each task, as in `evaluate`; about half of them are for tuning.
@@ -93,7 +95,7 @@ def tune(
     answers = AnswerOptions(max_new_tokens, system, allow_code, batch)
     folder, seed = checked_run_folder(run), whole_number("seed", seed, 0, LARGEST_SEED)
     items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
-    (treatment,) = make_treatments(parse_one_policy(policy, scope), scope=scope, site=site, seed=seed)
+    (treatment,) = make_treatments(parse_one_policy(policy, scope), scope=scope, site=site, experts=experts, seed=seed)
     stated = stated_settings(policy)
     chosen = searched_names(search, treatment.policy, stated), candidate_layers(layers)
     space = Space(treatment, *chosen, whole_number("trials", trials, 0), seed, stated)

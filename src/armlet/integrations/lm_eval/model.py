@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from armlet.attachment.attach import attach
 from armlet.attachment.config import ConfigError, describe, layer_indices, load_config
 from armlet.attachment.handle import Attachment
-from armlet.attachment.sites import GATE, check_site
+from armlet.attachment.sites import ALL_EXPERTS, GATE, check_experts, check_site
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_policy
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 MODEL_TYPE = "armlet"
 UNSET_POLICY = ""
-DEFAULTS = {"policy": UNSET_POLICY, "layers": 0, "scope": "token", "site": GATE, "noise_seed": 0}  # how ARM is attached
+DEFAULTS = {
+    "policy": UNSET_POLICY,
+    "layers": 0,
+    "scope": "token",
+    "site": GATE,
+    "experts": ALL_EXPERTS,
+    "noise_seed": 0,
+}  # how ARM is attached
 
 
 class IdleError(ArmletError, RuntimeError):
@@ -38,6 +45,7 @@ class Treated:
         layers: the layers for `attach`; as text "0", "0;3", "0-5" or "all".
         scope: the values over which statistics are computed.
         site: "gate" or "product".
+        experts: "all", "routed" or "shared", in mixtures of experts.
         noise_seed: seed of the keyed noise.
         config: an armlet.json, which replaces all of the settings above.
         attachment: ARM that is already attached, which replaces all of the settings above; the caller detaches it.
@@ -62,6 +70,7 @@ class Treated:
         layers: int | str | Sequence[int] = 0,
         scope: str = "token",
         site: str = GATE,
+        experts: str = ALL_EXPERTS,
         noise_seed: int = 0,
         config: str | None = None,
         attachment: Attachment | None = None,
@@ -74,7 +83,8 @@ class Treated:
 
         if trust_remote_code:
             raise ArgumentError("trust_remote_code: armlet does not run code from checkpoints; leave it out")
-        settings = {"policy": policy, "layers": layers, "scope": scope, "site": site, "noise_seed": noise_seed}
+        place = {"layers": layers, "scope": scope, "site": site, "experts": experts}
+        settings = {"policy": policy, **place, "noise_seed": noise_seed}
         arm = None if attachment else treatment(settings, config)
         if (arm["scope"] if arm else getattr(attachment, "scope", "token")) != "token" and str(batch_size) != "1":
             raise ArgumentError("scope: lm-eval passes no padding mask, so scopes other than token need batch_size 1")
@@ -118,7 +128,9 @@ def treatment(settings: dict[str, Any], config: str | None) -> dict[str, Any] | 
     policy, layers = settings["policy"], settings["layers"]
     if config is not None:
         if settings != DEFAULTS:
-            raise ArgumentError("config: contains policy, layers, scope, site and noise; pass either config or these")
+            raise ArgumentError(
+                "config: contains policy, layers, scope, site, experts and noise; pass either config or these"
+            )
         return dict(load_config(config))
     if policy == UNSET_POLICY:
         raise ArgumentError(
@@ -128,11 +140,13 @@ def treatment(settings: dict[str, Any], config: str | None) -> dict[str, Any] | 
     if policy in (None, "none"):  # lm-eval reads "none" as None
         return None
     check_site(settings["site"])
+    check_experts(settings["experts"])
     return {
         "policy": parse_policy(policy.replace(";", ",")) if isinstance(policy, str) else policy,
         "layers": layer_indices(layers.replace(";", ",") if isinstance(layers, str) else layers),
         "scope": settings["scope"],
         "site": settings["site"],
+        "experts": settings["experts"],
         "noise": Noise(settings["noise_seed"]),
     }
 
