@@ -57,7 +57,15 @@ SIZES = {
 
 ENDINGS = [(ending, size) for endings, size in SIZES.items() for ending in endings.split()]
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-DERIVED = ("per_layer_config", "qk_head_dim", "dtype", "architectures", "transformers_version", "_name_or_path")
+DERIVED = (
+    "per_layer_config",
+    "hybrid_layer_ids",
+    "qk_head_dim",
+    "dtype",
+    "architectures",
+    "transformers_version",
+    "_name_or_path",
+)
 TOKEN = re.compile(r".*(_id|_ids|_token_index|_idx)")
 LAYER_INDICES = re.compile(r".*(layers|idxs?|index(es)?|indices|layer_ids)")
 

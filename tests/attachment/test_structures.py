@@ -191,7 +191,7 @@ class Towers(nn.Module):
 
 def test_two_towers_are_refused_and_each_can_be_attached_to():
     model = Towers()
-    with pytest.raises(UnsupportedModelError, match=r"Towers: action and text have .* attach\(model.action, ...\)"):
+    with pytest.raises(UnsupportedModelError, match=r"layer 0: action and text have .* attach\(model.action, ...\)"):
         attach(model, Outward())
     with attach(model.text, Outward()) as attachment:
         model.text(prompt(4))
@@ -227,7 +227,9 @@ def test_the_action_expert_of_a_robot_model_is_not_taken_for_its_text_decoder():
     model = hf.PI0ForConditionalGeneration(
         hf.PI0Config(vlm_config=language | {"projection_dim": 32, "hidden_size": 32}, dit_config=text)
     )
-    with pytest.raises(UnsupportedModelError, match=r"PI0\w+: model.dit and model.vlm have .* attach\(model.model.dit"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"layer 0: model.dit and model.vlm have .* attach\(model.model.dit"
+    ):
         attach(model, Outward())
     assert find_decoder(model.model.vlm)[0] is model.model.vlm.language_model
 

@@ -207,6 +207,7 @@ def test_a_semicolon_stands_for_a_comma():
         "layers": [0, 2, 3],
         "scope": "token",
         "site": "gate",
+        "experts": "all",
         "noise": Noise(7),
     }
 

@@ -86,8 +86,10 @@ def test_a_layer_without_attention_weights_is_left_out_or_refused(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_model_that_runs_a_layer_twice_is_refused():
+def test_a_model_that_runs_an_mlp_twice_is_refused(monkeypatch):
     model = tiny("deepseek_v2", first_k_dense_replace=3)
-    model.model.layers[2] = model.model.layers[1]
+    mlp = model.model.layers[1].mlp
+    once = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda x: once(once(x)))
     with pytest.raises(UnsupportedModelError, match=r"layer 1 computes .* several times for one text"):
         explain(model, words(), layers=1, **ASKED)

@@ -31,6 +31,7 @@ from armlet.attachment.sites import (
     find_layers,
     is_mixture,
     mixture_block,
+    outside_attention,
     site_in,
 )
 
@@ -96,7 +97,7 @@ def _refuse_shared(model: nn.Module, sites: Iterable[Site]) -> None:
 
 
 def _mixture_sites(label: str, index: int, layer: nn.Module, block: nn.Module, site: str, experts: str) -> list[Site]:
-    modules = list(layer.modules())
+    modules = outside_attention(layer)
     routed = [(module, weights) for module in modules if (weights := fused_weights(module))]
     parts = {part for module in modules if is_mixture(module) for part in module.get_submodule("experts").modules()}
     beside = [module for module in modules if module not in parts]

@@ -1,5 +1,6 @@
 """Finds the sites of gated MLPs, where ARM can be attached, by structure in any architecture."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -144,13 +145,24 @@ def is_mixture(module: nn.Module) -> bool:
     return isinstance(getattr(module, "experts", None), nn.Module)
 
 
+def is_attention(module: nn.Module) -> bool:
+    """Whether a module is an attention, which may contain small MLPs of its own, such as an indexer's."""
+    return re.fullmatch(r".*Attention\d*", type(module).__name__) is not None  # not ZambaAttentionDecoderLayer
+
+
+def outside_attention(layer: nn.Module) -> list[nn.Module]:
+    """The layer and its modules, without its attentions and theirs."""
+    inside = {module for child in layer.children() if is_attention(child) for module in child.modules()}
+    return [module for module in layer.modules() if module not in inside]
+
+
 def dense_site(model_name: str, index: int, layer: nn.Module, site: str) -> Site:
     """The site of a layer with one gated MLP; raises UnsupportedModelError for any other layer."""
     children = list(layer.children())
     gated = [mlp for child in children if (mlp := gated_mlp(child))]
-    gated = gated or [mlp for module in layer.modules() if (mlp := gated_mlp(module))]
+    gated = gated or [mlp for module in outside_attention(layer) if (mlp := gated_mlp(module))]
     label = f"{model_name}, layer {index}"
-    attentions = [type(child).__name__ for child in children if "Attention" in type(child).__name__]
+    attentions = [type(child).__name__ for child in children if is_attention(child)]
     if attentions and all("CrossAttention" in name for name in attentions):  # Mllama
         raise UnsupportedModelError(
             f"{label}: its only attention is {attentions[0]}, so it is skipped for a prompt without an image, where "
