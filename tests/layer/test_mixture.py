@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import oracle
-from armlet import ARM, Noise, Outward, redistribute
+from armlet import ARM, Noise, Outward, attach, redistribute
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.folder import WEIGHTS_FILE, FileShard
 from armlet.layer import KVCache
@@ -158,6 +158,25 @@ def test_the_shared_expert_has_the_arm_of_a_dense_mlp(family):
     arm = ARM(layer.ARM.policy, width=layer.options.mixture.shared_width, layer=LAYER, noise=Noise(5))
     assert torch.equal(t["shared_ARM"], arm(t["shared_activation"]))
     assert layer.shared.ARM.report()["tokens"] == 2 * 9
+
+
+@each_mixture
+def test_arm_in_the_layer_does_what_attach_does_to_the_model(family):
+    """Differences are those of the layer without ARM: float32, in another order of sums."""
+    model, noise = tiny(family), Noise(seed=5, stream=2)
+    layer, _ = with_arm(family, noise)
+    states = list[torch.Tensor]()
+    hook = model.model.layers[LAYER].register_forward_hook(
+        lambda _module, inputs, output: states.extend((inputs[0], output[0] if isinstance(output, tuple) else output))
+    )
+    with attach(model, layer.ARM.policy, layers=LAYER, noise=noise) as attachment:
+        model(prompt(9))
+        rows = attachment.report()[LAYER]["tokens"]
+    hook.remove()
+    x, y = states
+    assert (layer(x) - y).abs().max() <= LIMIT < (Layer1.from_model(model, LAYER)(x) - y).abs().max()
+    shared = layer.shared.ARM.report()["tokens"] if layer.shared is not None else 0
+    assert rows == layer.ARM.report()["tokens"] + shared
 
 
 @each_mixture
