@@ -96,9 +96,8 @@ def explain(
         measured = _read_model(*asked, "all" if selection is None else selection, setup, dtype, device, because)
     with working("summarising"):
         records = summarise(measured.findings, measured.setup)
-    found = measured.setup, measured.findings, *records
     end = selection is not None, measured.interrupted, measured.sentences
-    return Explanation(measured.name, dtype_name(dtype), *found, *end)
+    return Explanation(measured.name, dtype_name(dtype), measured.setup, measured.findings, *records, *end)
 
 
 class _Measured(NamedTuple):
