@@ -21,7 +21,7 @@ Arguments = Mapping[str, Any]
 PREPARE = "prepare_inputs_for_generation"
 """The method of Hugging Face models that prepares the arguments of a step of `generate`."""
 
-PADDING = "armlet_padding"
+PADDING_ATTRIBUTE = "armlet_padding"
 """The attribute of a mask that `generate` made: the 2-D mask it was made from, or None if there is no padding."""
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -98,10 +98,10 @@ def _prepare(prepare: Callable[..., dict[str, Any]], *args: Any, **kwargs: Any) 
     """Prepares a step of `generate`, and stores in masks of four dimensions the mask that they were made from."""
     prepared = prepare(*args, **kwargs)
     for name in ("attention_mask", "decoder_attention_mask"):
-        made, padding = prepared.get(name), kwargs.get(name)
-        if made is not padding and padding_of(made) is None:
-            for mask in mask_parts(made):
-                setattr(mask, PADDING, padding)
+        mask_of_model, padding = prepared.get(name), kwargs.get(name)
+        if mask_of_model is not padding and padding_of(mask_of_model) is None:
+            for mask in mask_parts(mask_of_model):
+                setattr(mask, PADDING_ATTRIBUTE, padding)
     return prepared
 
 

@@ -83,7 +83,7 @@ def reached(experts: nn.Module, weights: FusedWeights, attribute: str, routing_n
         routing_name: the name of forward's argument with the routing; "" if all experts run on all tokens.
     """
     names = ROW_ORDERS if dispatches(experts) else (EAGER,)
-    return frozenset(name for name in names if _in_order(experts, weights, attribute, name, routing_name))
+    return frozenset(name for name in names if _has_rows_in_order(experts, weights, attribute, name, routing_name))
 
 
 def dispatches(experts: nn.Module) -> bool:
@@ -103,7 +103,7 @@ class _Recorder(nn.Module):
         return values[..., :SIZE] if self.fused else values
 
 
-def _in_order(experts: nn.Module, weights: FusedWeights, attribute: str, name: str, routing_name: str) -> bool:
+def _has_rows_in_order(experts: nn.Module, weights: FusedWeights, attribute: str, name: str, routing_name: str) -> bool:
     recorder = _Recorder(fused=attribute == APPLY_GATE)
     step = 1 if getattr(experts, "is_concatenated", True) else 2  # between the gate's values in `gate_up`
     routing = torch.tensor(ROUTING, device="cpu") % weights.experts

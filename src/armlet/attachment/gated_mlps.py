@@ -13,7 +13,7 @@ ACTIVATION_FUNCTIONS = (FunctionType, BuiltinFunctionType)
 
 CONVOLUTIONS = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
-TOKENS = 2  # of the values with which a module's code is tried out
+TRIAL_TOKENS = 2  # of the values with which a module's code is tried out
 
 
 class GatedMlp(NamedTuple):
@@ -81,13 +81,13 @@ class _Trial:
         generator = torch.Generator("cpu").manual_seed(0)
         # The outputs of the other linears, gate and up in either order, and an activated gate.
         self.first, self.second, self.activated = torch.randn(
-            3, 1, TOKENS, self.width, generator=generator, device="cpu"
+            3, 1, TRIAL_TOKENS, self.width, generator=generator, device="cpu"
         )
 
     def gives_gated_product(self) -> bool:
         """Whether each value is a function of its gate, and not a linear one, times its up."""
         values = self._product(self.first, self.second)
-        tokens, channels = (torch.arange(size, device="cpu") for size in (TOKENS, self.width))
+        tokens, channels = (torch.arange(size, device="cpu") for size in (TRIAL_TOKENS, self.width))
         kept = (tokens[:, None] + channels) % 2 == 0
         others_changed = self._product(torch.where(kept, self.first, 1), torch.where(kept, self.second, 1))
         doubled = [self._product(2 * self.first, self.second), self._product(self.first, 2 * self.second)]
@@ -115,7 +115,7 @@ class _Trial:
         linears = [name for name, child in children if hasattr(child, "in_features") and name != self.down]
         outputs = (first, second) if len(linears) == 2 else (torch.cat((first, second), -1),)
         d_model: Any = self.mlp.get_submodule(self.down).out_features
-        hidden = torch.zeros(1, TOKENS, d_model, device="cpu")
+        hidden = torch.zeros(1, TRIAL_TOKENS, d_model, device="cpu")
         recorder = _Linear(hidden)
         replaced = {name: _Linear(values) for name, values in zip(linears, outputs, strict=True)}
         dropouts = {name: nn.Identity() for name, child in children if isinstance(child, nn.Dropout)}  # random

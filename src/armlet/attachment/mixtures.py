@@ -122,7 +122,7 @@ def _mixture_sites(label: str, index: int, layer: nn.Module, block: nn.Module, s
 def _experts_site(label: str, index: int, experts: nn.Module, weights: FusedWeights, site: str) -> ExpertsSite:
     arguments = list(inspect.signature(type(experts).forward).parameters)[2:]  # without self and the hidden states
     routing_name = arguments[0] if arguments else ""
-    formula, attribute = None, APPLY_GATE if site == PRODUCT else _activation(experts)
+    formula, attribute = None, APPLY_GATE if site == PRODUCT else _only_activation(experts)
     implementations = reached(experts, weights, attribute, routing_name) if attribute else frozenset[str]()
     if not implementations and site == GATE and (formula := gate_formula(experts)):
         attribute, implementations = APPLY_GATE, reached(experts, weights, APPLY_GATE, routing_name)
@@ -139,7 +139,7 @@ def _experts_site(label: str, index: int, experts: nn.Module, weights: FusedWeig
     return place
 
 
-def _activation(experts: nn.Module) -> str:
+def _only_activation(experts: nn.Module) -> str:
     """The name of the only activation, a module or a function; "" without one."""
     functions = [name for name, value in vars(experts).items() if isinstance(value, ACTIVATION_FUNCTIONS)]
     arm = vars(experts).get(APPLY_GATE)  # at the other site

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from armlet.attachment.caller import PADDING, Arguments, forward_names, mask_parts, padding_of
+from armlet.attachment.caller import PADDING_ATTRIBUTE, Arguments, forward_names, mask_parts, padding_of
 from armlet.attachment.expert_rows import ExpertRows
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.redistribution.errors import ArmletError
@@ -197,7 +197,7 @@ def _text_positions(position_ids: object, axes: int) -> Tensor | None:
 def _padding(caller_mask: Any, decoder_mask: Any, past: int | Tensor, length: int) -> tuple[Tensor | None, bool]:
     """The mask with a column for each token, None without padding, and whether it is known."""
     first = next(iter(mask_parts(caller_mask)), None)
-    caller_padding = getattr(first, PADDING, first)
+    caller_padding = getattr(first, PADDING_ATTRIBUTE, first)
     given = [mask for mask in map(padding_of, (caller_padding, decoder_mask)) if mask is not None]
     if not given:
         return None, caller_padding is None

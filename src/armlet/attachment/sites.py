@@ -27,7 +27,7 @@ DOWN = "down"
 """Part of down's name, used when shapes are ambiguous because the MLP is as wide as the model."""
 
 
-WRAPPED = ("_checkpoint_wrapped_module", "_orig_mod")
+WRAPPER_ATTRIBUTES = ("_checkpoint_wrapped_module", "_orig_mod")
 """The attributes by which torch's activation checkpointing and `torch.compile` keep a layer that they wrap."""
 
 
@@ -95,10 +95,10 @@ def _layer_lists(root: nn.Module) -> list[tuple[nn.Module, nn.ModuleList]]:
     lists: list[tuple[nn.Module, nn.ModuleList]] = []
     inner: set[nn.Module] = set()
     for owner in root.modules():
-        own = [child for child in owner.children() if isinstance(child, nn.ModuleList) and len(child)]
+        children = [child for child in owner.children() if isinstance(child, nn.ModuleList) and len(child)]
         if owner not in inner:
-            lists += [(owner, layers) for layers in own]
-        inner.update(module for layers in own for module in layers.modules())
+            lists += [(owner, layers) for layers in children]
+        inner.update(module for layers in children for module in layers.modules())
     return lists
 
 
@@ -130,7 +130,7 @@ def find_layers(model: nn.Module, layers: Sequence[int] | str) -> list[tuple[int
 
 
 def _unwrapped(layer: nn.Module) -> nn.Module:
-    for attribute in WRAPPED:
+    for attribute in WRAPPER_ATTRIBUTES:
         layer = getattr(layer, attribute, layer)
     return layer
 

@@ -86,15 +86,15 @@ def inspect(
     else:
         asked = default_model() if model is None else model, tokenizer, layer, prompt_texts(prompt, BUILT_IN), scope
         try:
-            sample = _read_layers(*asked, dtype, device)
+            sample = _gates_of_layers(*asked, dtype, device)
         except (ChangedModelError, UnsupportedModelError) as error:
             because = str(error).partition(", only ")[0].removeprefix("model: ")  # without the list of families
-            sample = _read_model(*asked, dtype, device, because)
+            sample = _gates_of_model(*asked, dtype, device, because)
     with working("measuring"):
         return inspect_gates(sample, policies, scope=scope, seed=seed)
 
 
-def _read_layers(
+def _gates_of_layers(
     model: Model,
     tokenizer: "PreTrainedTokenizerBase | None",
     layer: int,
@@ -113,7 +113,7 @@ def _read_layers(
     return GateSample(gates, opened.name, layer, opened.options.activation, interrupted, experts=experts)
 
 
-def _read_model(
+def _gates_of_model(
     model: Model,
     tokenizer: "PreTrainedTokenizerBase | None",
     layer: int,

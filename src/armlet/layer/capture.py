@@ -58,11 +58,11 @@ def capturing(
             stack.enter_context(_eager_attention(model))
             for index, layer in chosen:
                 stack.enter_context(_AttentionHooks(traces, index, layer))
-        yield partial(_run, model, traces)
+        yield partial(_run_on_text, model, traces)
 
 
 @torch.no_grad()
-def _run(model: "PreTrainedModel", traces: dict[int, Trace], ids: Tensor) -> dict[int, Trace]:
+def _run_on_text(model: "PreTrainedModel", traces: dict[int, Trace], ids: Tensor) -> dict[int, Trace]:
     traces.clear()
     try:
         model(input_ids=ids.to(model.device), use_cache=False)

@@ -154,13 +154,13 @@ def _resolve(text: Any, layer: int) -> Options:
     mixture = _read(values.pop("mixture", {"present": False}), text, layer)
     if mixture.pop("present", True):
         values["width"] = mixture.pop("width", values["width"])
-        values["mixture"] = _checked(Mixture(**mixture))
+        values["mixture"] = _possible_router(Mixture(**mixture))
     if "latent" in values:
         values["latent"] = Latent(**_read(values["latent"], text, layer))
     return Options(**values)
 
 
-def _checked(mixture: Mixture) -> Mixture:
+def _possible_router(mixture: Mixture) -> Mixture:
     """The mixture; raises ValueError if a token cannot pass through as many of its experts or groups."""
     m = mixture
     fits = 1 <= m.per_token <= m.experts and 1 <= m.groups_per_token <= m.groups and m.experts % m.groups == 0

@@ -26,9 +26,9 @@ class LatentKey(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps `[b, s, d]` to `[b, s, n·h]`."""
         vector, shared = self.down(x).split((self.rank, self.rotated), dim=-1)
-        own = self.up(self.norm(vector)).unflatten(-1, (self.heads, -1))
-        shared = shared[:, :, None].expand(*own.shape[:3], -1)
-        return torch.cat((own, shared), dim=-1).flatten(-2)
+        of_heads = self.up(self.norm(vector)).unflatten(-1, (self.heads, -1))
+        shared = shared[:, :, None].expand(*of_heads.shape[:3], -1)
+        return torch.cat((of_heads, shared), dim=-1).flatten(-2)
 
 
 def make_query(o: Options) -> nn.Module:

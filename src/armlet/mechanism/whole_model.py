@@ -47,11 +47,11 @@ def measure_model(
     parts: list[list[LayerFindings]] = []
     with capturing(opened.model, layers, attention=True) as run:
         for prompt, fillers in zip(setup.prompts, setup.tokens, strict=True):
-            traces = _checked(run(prompt.ids[None]), layers)
+            traces = _with_weights(run(prompt.ids[None]), layers)
             measured = {index: PromptMeasurement(index, traces[index], prompt, setup) for index in layers}
             tick()
             for filler in fillers:
-                traces = _checked(run(prompt.filled(filler)[None]), layers)
+                traces = _with_weights(run(prompt.filled(filler)[None]), layers)
                 for index in layers:
                     measured[index].add(traces[index], len(filler))
                 tick()
@@ -59,7 +59,7 @@ def measure_model(
     yield from map(concatenate, zip(*parts, strict=True))
 
 
-def _checked(traces: Mapping[int, Trace], layers: Sequence[int]) -> Mapping[int, Trace]:
+def _with_weights(traces: Mapping[int, Trace], layers: Sequence[int]) -> Mapping[int, Trace]:
     for index in layers:
         if "Attention" not in traces[index]:
             raise ArgumentError(f"explain: layer {index} returned no attention weights for one of the prompts")
