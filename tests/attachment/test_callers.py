@@ -1,6 +1,7 @@
 """Positions and padding are what the caller passed, whatever the model makes of them on the way to its decoder."""
 
 import copy
+import inspect
 import pickle
 
 import pytest
@@ -71,11 +72,13 @@ def test_an_image_prompt_has_the_same_draws_alone_and_padded_in_a_forward_call(f
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
 @pytest.mark.parametrize("scope", ["token", "sequence"])
 def test_continuous_batching_gives_every_sequence_the_tokens_that_it_gets_alone(attention, policy, scope):
+    pytest.importorskip("psutil", reason="transformers asks it for the memory that continuous batching may take")
     model = tiny()
     model.set_attn_implementation(attention)
     prompts = [prompt(7, seed=1)[0].tolist(), prompt(4, seed=2)[0].tolist(), prompt(9, seed=3)[0].tolist()]
     config = GenerationConfig(max_new_tokens=5, do_sample=False, eos_token_id=-1, pad_token_id=0)
-    small = ContinuousBatchingConfig(num_blocks=16, page_size=16, max_batch_tokens=64)  # else nearly all memory
+    size = "page_size" if "page_size" in inspect.signature(ContinuousBatchingConfig).parameters else "block_size"
+    small = ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=64, **{size: 16})  # else nearly all memory
     with torch.no_grad(), attach(model, policy, layers="all", scope=scope), seen(model) as calls:
         results = model.generate_batch(prompts, generation_config=config, continuous_batching_config=small)
         steps = [(positions[mask].tolist(), int(mask.sum())) for layer, positions, mask in calls if layer == 0]
@@ -179,6 +182,62 @@ def test_ctrl_c_around_the_decoder_leaves_no_arguments_for_the_next_call():
         model.model(ids)
     assert calls[0][1][0].tolist() == [0, 0, 0, 0, 1, 2]
     assert calls[1][1][0].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", BUILDERS)
+def test_without_one_of_two_attachments_the_other_acts_as_alone(family):
+    model, inputs, options = tiny_multimodal(family), image_prompt(family, left=3), {"cache_implementation": "static"}
+    first = attach(model, Outward(), layers=1)
+
+    def draws():
+        return gate_values(model, lambda: model.generate(**inputs, **OPTIONS, **options))
+
+    with attach(model, Outward()):
+        with first.paused():
+            paused = draws()
+        first.detach()
+        detached = draws()
+    with attach(model, Outward()):
+        alone = draws()
+    assert [positions for positions, _ in alone] == [[*range(11)], [11], [12]]
+    for other in (paused, detached):
+        assert all(torch.equal(values, expected) for (_, values), (_, expected) in zip(other, alone, strict=True))
+    assert PREPARE not in vars(model)
+
+
+def test_a_model_with_arm_generates_from_embeddings():
+    model = tiny()
+    embeds = model.get_input_embeddings()(prompt(5))
+    with torch.no_grad(), attach(model, Outward()):
+        from_ids = model.generate(prompt(5), **OPTIONS)[:, 5:]
+        assert torch.equal(model.generate(inputs_embeds=embeds, **OPTIONS), from_ids)
+
+
+def test_a_model_s_own_preparation_is_kept_and_comes_back():
+    model, calls = tiny(), []
+    method = model.prepare_inputs_for_generation
+
+    def prepare(*args, **kwargs):
+        calls.append(1)
+        return method(*args, **kwargs)
+
+    model.prepare_inputs_for_generation = prepare
+    ids, mask = padded("left")
+    with torch.no_grad(), attach(model, Outward()), seen(model) as arms:
+        model.generate(ids, attention_mask=mask, cache_implementation="static", **OPTIONS)
+    assert len(calls) == 3
+    assert torch.equal(arms[0][2], mask.bool())
+    assert model.prepare_inputs_for_generation is prepare
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["paligemma", "gemma3"])
+def test_a_part_of_a_model_does_not_guess_the_padding_of_the_whole(family):
+    model = tiny_multimodal(family)
+    refusal = pytest.raises(ArmletError, match=rf"padding; .*{type(model).__name__}|pass the attention_mask")
+    with torch.no_grad(), attach(model.get_decoder(), Outward()), refusal:
+        model(**image_prompt(family, left=2))
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

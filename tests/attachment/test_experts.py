@@ -460,7 +460,7 @@ def test_experts_whose_rows_come_in_another_order_are_refused(monkeypatch):
 def test_experts_spread_over_devices_are_refused():
     model = mixture()
     experts_of(model, 0)._is_expert_parallel = True
-    with pytest.raises(UnsupportedModelError, match="experts spread over"):
+    with pytest.raises(UnsupportedModelError, match="its experts spread over devices"):
         attach(model, FEW)
 
 
@@ -538,3 +538,23 @@ def test_a_compiled_mixture_is_treated_without_a_break_in_its_graph(family, impl
         assert attachment.report()[0]["tokens"] == report[0]["tokens"]
     assert not torch.allclose(baseline, treated, atol=1e-3)
     assert torch.equal(compiled(ids).logits, baseline)
+
+
+@pytest.mark.parametrize("site", ["gate", "product"])
+@pytest.mark.parametrize("family", ["gpt_oss", "mixtral"])
+def test_a_model_in_eval_mode_stays_in_eval_mode(family, site):
+    model = tiny(family)
+    implementation = "grouped_mm" if site == "product" else "eager"
+    model.set_experts_implementation(implementation)
+    with attach(model, Outward(), layers=1, site=site):
+        assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_shared_experts_of_which_there_are_none_are_left_out():
+    model = tiny("glm4_moe", n_shared_experts=0)
+    with attach(model, Outward(), layers=1) as attachment:
+        model(prompt(5))
+        assert attachment.report()[1]["tokens"] == 5 * model.config.num_experts_per_tok
+    with pytest.raises(UnsupportedModelError, match="layer 1: has no shared experts"):
+        attach(model, Outward(), layers=1, experts="shared")

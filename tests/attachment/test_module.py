@@ -36,6 +36,14 @@ def test_arm_adds_no_parameter_and_no_key():
     assert not arm.state_dict()
 
 
+def test_draws_and_counters_survive_memory_without_values():
+    arm, a = ARM(Outward(), width=48), gate(2, 3, 48)
+    expected, before = arm(a), arm.report()
+    arm.to_empty(device="cpu")
+    assert arm.report() == before
+    assert same_bits(arm(a), expected)
+
+
 def test_counters_survive_a_change_of_dtype():
     arm = ARM(Outward(), width=16).half()
     arm(gate(1, 3, 16).half())

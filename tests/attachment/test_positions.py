@@ -40,6 +40,30 @@ def test_position_ids_that_restart_are_taken_as_they_are():
         assert starts[0, :7].tolist() == [True, False, False, True, False, False, False]
 
 
+@pytest.mark.parametrize("ids_of_padding", [0, 3])
+def test_sequences_that_are_padded_one_by_one_are_packed(ids_of_padding):
+    packed = torch.tensor([[0, 1, 2, ids_of_padding, 0, 1, 2, 3]])
+    padding = torch.tensor([[1, 1, 1, 0, 1, 1, 1, 1]])
+    positions, _, starts = locate(columns(0, 8), padding, packed)
+    assert positions[0, 4:].tolist() == [0, 1, 2, 3]
+    assert starts[0].nonzero()[:, 0].tolist() == [0, 4]
+
+
+def test_one_sequence_with_padding_inside_is_not_packed():
+    padding = torch.tensor([[0, 1, 1, 0, 0, 1, 1]])
+    positions, _, starts = locate(columns(0, 7), padding, padding.cumsum(-1) - 1)
+    assert positions[0, padding[0].bool()].tolist() == [0, 1, 2, 3]
+    assert not starts[:, 1:].any()
+
+
+def test_bounds_of_sequences_count_through_all_rows():
+    position_ids = torch.tensor([[0, 1, 2, 0], [0, 1, 0, 1]])
+    inputs = {"input_ids": prompt(4, batch=2), "position_ids": position_ids}
+    call = read_call([], inputs | {"cu_seq_lens_q": torch.tensor([0, 3, 4, 6])})
+    assert call.packed_lengths("sequence") == [3, 1, 4]  # the last with padding
+    assert call.mask.tolist() == [[True] * 4, [True, True, False, False]]
+
+
 def test_only_the_rows_that_restart_are_packed():
     position_ids = torch.tensor([[0, 1, 2, 0, 1], [5, 6, 7, 8, 9]])
     positions, _, starts = locate(columns(0, 5), None, position_ids)
@@ -81,6 +105,23 @@ def test_axes_of_mrope_are_never_positions(axes):
     assert read_call([], with_text, axes).positions.tolist() == text[0].tolist()
 
 
+@pytest.mark.parametrize("padding", [None, torch.tensor([[0, 1, 1, 1, 1]])], ids=["no mask", "mask"])
+def test_axes_of_mrope_that_restart_are_refused_without_the_positions_of_text(padding):
+    inputs = {"input_ids": prompt(5), "attention_mask": padding}
+    read_call(
+        [],
+        inputs
+        | {
+            "position_ids": torch.tensor([[1, 0, 1, 1, 2]] if padding is not None else [[0, 1, 1, 1, 2]]).expand(
+                3, 1, 5
+            )
+        },
+        3,
+    )
+    with pytest.raises(ArmletError, match="pass the positions of text before them"):
+        read_call([], inputs | {"position_ids": torch.tensor([[0, 1, 2, 0, 1]]).expand(3, 1, 5)}, 3)
+
+
 PAIRS = torch.ones(1, 1, 5, 5, dtype=torch.bool)
 
 
@@ -108,6 +149,15 @@ def test_the_masks_of_the_caller_count_and_not_what_the_model_makes_of_them():
     assert call.positions[0, 2:].tolist() == [0, 1, 2]
     assert torch.equal(call.mask, padding.bool())
     assert read_call([{"input_ids": prompt(5), "attention_mask": None}], inside).mask is None
+
+
+def test_another_padding_that_a_module_passes_on_counts_for_its_rows():
+    outer = {"input_ids": prompt(5), "attention_mask": torch.tensor([[0, 0, 1, 1, 1]])}
+    inner = {"input_ids": prompt(5), "attention_mask": torch.tensor([[1, 1, 1, 0, 0]])}
+    assert torch.equal(read_call([outer], inner).mask, inner["attention_mask"].bool())
+    ids = {"position_ids": torch.tensor([[0, 0, 0, 1, 0]])}
+    same = inner | {"attention_mask": outer["attention_mask"].clone()}
+    assert read_call([outer | ids], same).positions[0].tolist() == [0, 0, 0, 1, 0]
 
 
 def test_a_caller_with_another_number_of_tokens_is_not_asked():

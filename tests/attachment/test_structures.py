@@ -244,7 +244,10 @@ def test_the_action_expert_of_a_robot_model_is_not_taken_for_its_text_decoder():
             hf.HrmTextConfig(**COMMON | {"num_layers_per_stack": 2}),
             "L_module and model.H_module have layers of their own",
         ),
-        (hf.xLSTMConfig(vocab_size=64, hidden_size=64, num_heads=4, num_hidden_layers=2), "no argument position_ids"),
+        (
+            hf.xLSTMConfig(vocab_size=64, hidden_size=64, num_heads=4, num_hidden_layers=2),
+            "no argument (position_ids|cache)",
+        ),
     ],
     ids=lambda value: getattr(value, "model_type", ""),
 )

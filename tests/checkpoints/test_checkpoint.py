@@ -38,6 +38,14 @@ def change_weights(folder, change):
     save_file(change(load_file(folder / WEIGHTS_FILE)), folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
+def test_numbers_that_are_not_finite_are_read_as_transformers_writes_them(tmp_path):
+    saved(tmp_path)
+    change_config(tmp_path, some_limits=[0.0, {"__float__": "-Infinity"}])
+    assert open_checkpoint(tmp_path).config.some_limits == [0.0, float("-inf")]
+    change_config(tmp_path, some_limits={"__float__": "wide"})
+    assert open_checkpoint(tmp_path).config.some_limits == {"__float__": "wide"}
+
+
 # --- what it reads --------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ def both_ways(family):
     model, arguments = tiny(family), {"layer": 1, "prompt": PROMPTS, "seed": 3}
     by_layers = inspect(model, words(), **arguments)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "_read_layers", refuse)
+        patch.setattr(run, "_gates_of_layers", refuse)
         return by_layers, inspect(model, words(), **arguments)
 
 
@@ -64,6 +64,8 @@ ALL = {**ROUTED_FAMILIES, **UNCOVERED}
 @pytest.mark.parametrize("family", ALL)
 def test_what_moves_is_what_attach_moves(family):
     model = tiny(family, families=ALL)
+    if family == "aria" and not model._can_set_experts_implementation():
+        pytest.skip("this version of transformers keeps Aria's experts apart")
     inspection = inspect(model, words(), layer=1, prompt=PROMPTS, seed=3)
     for effect in inspection.effects:
         with attach(model, effect.policy, layers=1, experts="routed") as arm, torch.no_grad():

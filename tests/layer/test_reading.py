@@ -146,6 +146,17 @@ def test_a_loaded_model_that_computes_something_else_is_refused_from_the_changed
         read_all(model)
 
 
+def test_a_hook_that_acts_late_in_the_texts_is_found():
+    model, text = tiny(), " ".join(f"w{i}" for i in range(60))
+
+    def late(_module, _arguments, output):
+        return torch.cat((output[:, :50], 0 * output[:, 50:]), 1)
+
+    model.model.layers[1].mlp.act_fn.register_forward_hook(late)
+    with pytest.raises(ArgumentError, match=r"^model: layer 1 of the loaded model computes something else"):
+        read_all(model, texts=[text])
+
+
 def test_another_scale_of_the_embedding_is_found_in_layer_0():
     model = tiny()
     model.get_input_embeddings().register_forward_hook(lambda _module, _arguments, rows: 2 * rows)

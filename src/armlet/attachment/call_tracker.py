@@ -109,7 +109,7 @@ class CallTracker:
             return
         _reject_gradient_checkpointing(decoder)
         inputs = dict(zip(self.names, args, strict=False)) | kwargs
-        call = read_call(self.caller.calls(), inputs, self.mrope_axes)
+        call = read_call(self.caller.calls(), inputs, self.mrope_axes, self.caller.outer_model)
         if torch.compiler.is_dynamo_compiling():
             self._prepare_sites()
             call.policy, self._thread.call = self.policy, call

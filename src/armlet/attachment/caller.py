@@ -55,10 +55,13 @@ class Caller:
             begin = partial(self._begin_call, forward_names(module))
             undo.append(module.register_forward_pre_hook(begin, with_kwargs=True).remove)
             undo.append(module.register_forward_hook(self._end_call, always_call=True).remove)
-            prepare = getattr(module, PREPARE, None)
-            if prepare is not None and PREPARE not in vars(module):
-                setattr(module, PREPARE, partial(_prepare, prepare))
-                undo.append(partial(vars(module).pop, PREPARE, None))
+            if hasattr(module, PREPARE):
+                undo.append(partial(_Preparation.of(module).remove, module))
+
+    def outer_model(self) -> nn.Module | None:
+        """The model that is running around those with hooks, if ARM was attached to a part of it."""
+        outer = [module for module in running_modules() if module not in self.around and hasattr(module, PREPARE)]
+        return next((module for module in outer if isinstance(module, nn.Module)), None)
 
     def calls(self) -> list[Arguments]:
         """The arguments of the calls around the decoder that are running in this thread, from the outside inward."""
@@ -94,15 +97,44 @@ def _outside(
     return calls
 
 
-def _prepare(prepare: Callable[..., dict[str, Any]], *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Prepares a step of `generate`, and stores in masks of four dimensions the mask that they were made from."""
-    prepared = prepare(*args, **kwargs)
-    for name in ("attention_mask", "decoder_attention_mask"):
-        mask_of_model, padding = prepared.get(name), kwargs.get(name)
-        if mask_of_model is not padding and padding_of(mask_of_model) is None:
-            for mask in mask_parts(mask_of_model):
-                setattr(mask, PADDING_ATTRIBUTE, padding)
-    return prepared
+class _Preparation:
+    """A model's `prepare_inputs_for_generation`, which also stores in masks what they were made from.
+
+    It stands in the model's `__dict__` while an attachment needs it, and has the signature that `generate` reads.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.prepare: Callable[..., dict[str, Any]] = getattr(model, PREPARE)
+        self.is_own = PREPARE in vars(model)  # else it is a method of the class
+        self.__signature__ = inspect.signature(self.prepare)
+        self.attachments = 0
+
+    @staticmethod
+    def of(model: nn.Module) -> "_Preparation":
+        """The one in a model, for one attachment more."""
+        preparation = vars(model).get(PREPARE)
+        if not isinstance(preparation, _Preparation):
+            preparation = vars(model)[PREPARE] = _Preparation(model)
+        preparation.attachments += 1
+        return preparation
+
+    def remove(self, model: nn.Module) -> None:
+        """Ends one attachment's use; after the last, the model has its own again."""
+        self.attachments -= 1
+        if self.attachments or vars(model).get(PREPARE) is not self:  # someone wrapped this, or replaced it
+            return
+        del vars(model)[PREPARE]
+        if self.is_own:
+            vars(model)[PREPARE] = self.prepare
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        prepared = self.prepare(*args, **kwargs)
+        for name in ("attention_mask", "decoder_attention_mask"):
+            mask_of_model, padding = prepared.get(name), kwargs.get(name)
+            if mask_of_model is not padding and padding_of(mask_of_model) is None:
+                for mask in mask_parts(mask_of_model):
+                    setattr(mask, PADDING_ATTRIBUTE, padding)
+        return prepared
 
 
 def padding_of(attention_mask: object) -> Tensor | None:

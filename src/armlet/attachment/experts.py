@@ -66,6 +66,7 @@ class RoutedExperts(ArmWrapper):
 
     def __init__(self, site: ExpertsSite, arm: ExpertsArm, tracker: CallTracker) -> None:
         super().__init__(site, arm, tracker)
+        self.train(site.mlp.training)
 
     def route(self, _experts: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the experts: works out the rows of this call."""
@@ -129,7 +130,6 @@ class RedistributedActivation(RoutedExperts):
     def __init__(self, site: ExpertsSite, arm: ExpertsArm, tracker: CallTracker) -> None:
         super().__init__(site, arm, tracker)
         self.activation = getattr(site.mlp, site.attribute)
-        self.train(site.mlp.training)
 
     def forward(self, gate: Tensor) -> Tensor:
         """Returns the redistributed activated gate."""

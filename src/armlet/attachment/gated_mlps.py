@@ -50,7 +50,8 @@ def possible_downs(mlp: nn.Module) -> dict[str, int]:
     downs: dict[str, int] = {}
     for down, (width, d_model) in shapes.items():
         others = [shape for name, shape in shapes.items() if name != down]
-        if others in ([(d_model, width)] * 2, [(d_model, 2 * width)]):  # gate and up, or a fused gate_up
+        # gate and up, or a fused gate_up; experts of which there are none have a width of 0
+        if width and others in ([(d_model, width)] * 2, [(d_model, 2 * width)]):
             downs[down] = width
     return downs
 

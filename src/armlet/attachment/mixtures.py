@@ -126,12 +126,16 @@ def _experts_site(label: str, index: int, experts: nn.Module, weights: FusedWeig
     implementations = reached(experts, weights, attribute, routing_name) if attribute else frozenset[str]()
     if not implementations and site == GATE and (formula := gate_formula(experts)):
         attribute, implementations = APPLY_GATE, reached(experts, weights, APPLY_GATE, routing_name)
-    spread = getattr(experts, "_is_expert_parallel", False) or hasattr(experts.gate_up_proj, "placements")
-    if spread or not implementations:
+    if getattr(experts, "_is_expert_parallel", False) or hasattr(experts.gate_up_proj, "placements"):
+        raise UnsupportedModelError(
+            f"{label}: {type(experts).__name__} has its experts spread over devices, each of which computes other "
+            "rows; load the model without tp_plan, or attach before fully_shard"
+        )
+    if not implementations:
         raise UnsupportedModelError(
             f"{label}: {type(experts).__name__} computes its experts in a way in which ARM cannot tell which token and "
-            f"expert a row of the {site} belongs to (another activation, quantised weights, experts spread over "
-            f"devices?); choose the other site, another layer, or experts={SHARED!r}, if it has shared ones"
+            f"expert a row of the {site} belongs to (another activation, quantised weights?); choose the other site, "
+            f"another layer, or experts={SHARED!r}, if it has shared ones"
         )
     routed = (weights.experts, implementations, routing_name, formula)
     place = ExpertsSite(index, experts, attribute, weights.width, site, 0, *routed)
@@ -153,7 +157,8 @@ def _refuse_unknown(label: str, modules: Iterable[nn.Module]) -> None:
         names = [name for name, child in module.named_children() if hasattr(child, "in_features")]
         names += [name for name, weight in module.named_parameters(recurse=False) if weight.dim() == 3]
         named_so = any("down_proj" in name for name in names) and any("up" in name or "gate" in name for name in names)
-        if named_so or possible_downs(module):
+        exists = any(parameter.numel() for parameter in module.parameters())  # not 0 shared experts
+        if exists and (named_so or possible_downs(module)):
             raise UnsupportedModelError(
                 f"{label}: {type(module).__name__} ({', '.join(names)}) runs beside the experts, and is no gated MLP "
                 f"with an activation module; a layer is treated whole or not at all, unless experts={ROUTED!r}"

@@ -1,7 +1,7 @@
 """ARM as a module, with counters that show whether it acted."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 
 import torch
@@ -161,6 +161,13 @@ class ARM(nn.Module):
         (_tally_operator if intercepted() or needs_torch_operations(increments) else _tally)(
             self.totals, increments.to(self.totals.device)
         )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ARM":
+        """Moves the buffers with their values, which `to_empty` would leave undefined."""
+        values = {name: buffer for name, buffer in self._buffers.items() if buffer is not None and not buffer.is_meta}
+        super()._apply(fn, recurse)
+        self._buffers.update({name: value.to(self.totals.device) for name, value in values.items()})
+        return self
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_row": None}  # it contains memory addresses, which a copy must not share

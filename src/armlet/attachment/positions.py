@@ -1,7 +1,7 @@
 """Positions and padding of the tokens in one call of a decoder, read from what its caller passed."""
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,13 +90,19 @@ def cache_argument(model: nn.Module, output: Mapping[str, Any]) -> dict[str, Any
     return {_first_name(inspect.signature(model.forward).parameters, CACHES) or name: output[name]}
 
 
-def read_call(outer_calls: Sequence[Arguments], inputs: Arguments, axes: int = 0) -> DecoderCall:
+def read_call(
+    outer_calls: Sequence[Arguments],
+    inputs: Arguments,
+    axes: int = 0,
+    outer_model: Callable[[], nn.Module | None] = lambda: None,
+) -> DecoderCall:
     """Reads positions and padding mask of a decoder's call.
 
     Args:
         outer_calls: the arguments of the calls around it, from the outside inward.
         inputs: the decoder's own arguments.
         axes: see `mrope_axes`.
+        outer_model: returns a model around these calls, whose arguments are not known.
 
     Raises:
         ArmletError: the arguments do not determine the positions.
@@ -109,8 +115,9 @@ def read_call(outer_calls: Sequence[Arguments], inputs: Arguments, axes: int = 0
             raise ArmletError(f"the decoder was passed a cache as {name}: ARM only knows {' or '.join(CACHES)}")
     batch, length = tokens.shape[:2]
     if inputs.get(PACKED) is not None:
-        return _packed_call(inputs, batch, length)
+        return _packed_call(inputs, batch, length, axes)
     caller = next((call for call in outer_calls if _has_tokens(call, (batch, length))), inputs)
+    caller = inputs if _other_padding(caller, inputs) else caller
     position_ids = _text_positions(caller.get("position_ids"), axes)
     cache = _first_given(inputs, CACHES)
     past = 0 if cache is None else cache.get_seq_length()
@@ -119,8 +126,11 @@ def read_call(outer_calls: Sequence[Arguments], inputs: Arguments, axes: int = 0
     if not padding_known:
         if position_ids is None:
             raise ArmletError(f"{UNKNOWN_PADDING}, and there are no position_ids: {PASS_PADDING}")
+        if not torch.compiler.is_dynamo_compiling() and (model := outer_model()):
+            raise ArmletError(f"{UNKNOWN_PADDING}; attach to the model that you call, {type(model).__name__}")
         return DecoderCall(batch, position_ids, None, starts=_starts(position_ids, None), padding_known=False)
     positions, mask, starts = locate(columns, padding, position_ids)
+    _refuse_packed_axes(caller.get("position_ids"), axes, mask)
     return DecoderCall(batch, positions, None if mask is None else mask.expand(batch, -1), starts=starts)
 
 
@@ -160,23 +170,41 @@ def locate(
 
 
 def _starts(position_ids: Tensor, valid: Tensor | None) -> Tensor | None:
-    """Bool `[batch or 1, seq]`: the row's start, and valid tokens whose position id does not follow the one before."""
+    """Bool `[batch or 1, seq]`: the row's start, and valid tokens whose position id does not follow the last one's."""
     if position_ids.shape[-1] < 2:
         return None
-    restarts = position_ids.diff(dim=-1) != 1
-    if valid is not None:
-        restarts = restarts & valid[:, 1:] & valid[:, :-1]
-    return nn.functional.pad(restarts, (1, 0), value=True)
+    return nn.functional.pad(_steps(position_ids, valid) != 1, (1, 0), value=True)
 
 
-def _packed_call(inputs: Arguments, batch: int, length: int) -> DecoderCall:
-    """A call with the bounds of its sequences in one row; the columns after the last sequence are padding."""
-    position_ids, bounds = inputs.get("position_ids"), inputs[PACKED]
+def _steps(position_ids: Tensor, valid: Tensor | None) -> Tensor:
+    """By how much each id but the first is above that of the valid token before; 1 for padding and without such one."""
+    if valid is None:
+        return position_ids.diff(dim=-1)
+    columns = torch.arange(valid.shape[-1], device=valid.device)
+    before = torch.where(valid, columns, -1).cummax(-1).values[:, :-1]
+    ids = position_ids.expand(len(valid), -1)
+    steps = ids[:, 1:] - ids.gather(1, before.clamp(min=0))
+    return torch.where(valid[:, 1:] & (before >= 0), steps, 1)
+
+
+def _packed_call(inputs: Arguments, batch: int, length: int, axes: int) -> DecoderCall:
+    """A call with the bounds of its sequences, one row after another; tokens after the last sequence are padding."""
+    position_ids, bounds = _text_positions(inputs.get("position_ids"), axes), inputs[PACKED]
     if position_ids is None:
-        raise ArmletError(f"the decoder was passed packed sequences ({PACKED}) without position_ids: pass both")
-    columns = torch.arange(length, device=position_ids.device)[None]
-    mask, starts = columns < bounds[-1], torch.isin(columns, bounds[:-1])
-    return DecoderCall(batch, position_ids, mask.expand(batch, -1), starts=starts)
+        raise ArmletError(f"the decoder was passed packed sequences ({PACKED}) without position_ids of text: pass both")
+    tokens = torch.arange(batch * length, device=position_ids.device).view(batch, length)
+    return DecoderCall(batch, position_ids, tokens < bounds[-1], starts=torch.isin(tokens, bounds[:-1]))
+
+
+def _other_padding(caller: Arguments, inputs: Arguments) -> bool:
+    """Whether a module between the caller and the decoder passed on another padding mask, as one that sorts rows does.
+
+    While compiling, when values cannot be compared, another tensor counts as another mask.
+    """
+    outer, inner = padding_of(caller.get("attention_mask")), padding_of(inputs.get("attention_mask"))
+    if outer is None or inner is None or outer is inner or outer.shape != inner.shape:
+        return False
+    return torch.compiler.is_dynamo_compiling() or not torch.equal(outer.to(inner.device) != 0, inner != 0)
 
 
 def _has_tokens(call: Arguments, shape: tuple[int, int]) -> bool:
@@ -194,6 +222,17 @@ def _text_positions(position_ids: object, axes: int) -> Tensor | None:
     return position_ids
 
 
+def _refuse_packed_axes(position_ids: object, axes: int, valid: Tensor | None) -> None:
+    """Raises ArmletError if M-RoPE's first axis, time, goes back in a row, which it does not do in one sequence."""
+    if not axes or not isinstance(position_ids, Tensor) or position_ids.dim() != 3 or len(position_ids) != axes:
+        return
+    if not torch.compiler.is_dynamo_compiling() and (_steps(position_ids[0], valid) < 0).any():
+        raise ArmletError(
+            "position_ids with the axes of M-RoPE restart, so a row has several sequences, and they do not show the "
+            "positions in each: pass the positions of text before them, as a first axis"
+        )
+
+
 def _padding(caller_mask: Any, decoder_mask: Any, past: int | Tensor, length: int) -> tuple[Tensor | None, bool]:
     """The mask with a column for each token, None without padding, and whether it is known."""
     first = next(iter(mask_parts(caller_mask)), None)
@@ -209,8 +248,9 @@ def _padding(caller_mask: Any, decoder_mask: Any, past: int | Tensor, length: in
 
 
 def _covers(mask: Tensor, past: int | Tensor, length: int) -> bool:
-    # Static caches return the length as a tensor, not read here to avoid a device synchronisation.
-    return not isinstance(past, int) or mask.shape[1] >= past + length
+    # Static caches return the length as a tensor, which is not read on another device, to avoid a synchronisation.
+    is_known = isinstance(past, int) or (past.device.type == "cpu" and not torch.compiler.is_dynamo_compiling())
+    return mask.shape[1] >= (int(past) if is_known else 0) + length
 
 
 def _first_name(names: Iterable[str], candidates: tuple[str, ...]) -> str:

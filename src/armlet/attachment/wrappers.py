@@ -106,8 +106,8 @@ class RedistributedInput(ArmWrapper):
 
     `down` is not registered as a child, which would rename its weights. Both modules use the same dictionaries of
     parameters and buffers, so a weight replaced in one is replaced in both, and this module has the children of `down`.
-    Code that walks the model's modules, such as quantisers and PEFT, finds `down` itself, or this module, which passes
-    for one of its class.
+    Code that walks the model's modules, such as PEFT, finds `down` itself, or this module, which passes for one of its
+    class. Code that goes by the type itself leaves `down` alone, such as torch's dynamic quantisation: run it before.
     """
 
     down: nn.Module

@@ -86,7 +86,7 @@ class Files(ABC):
     @cached_property
     def settings(self) -> dict[str, object]:
         """The content of config.json."""
-        return self.json(CONFIG_FILE)
+        return {name: _with_floats(value) for name, value in self.json(CONFIG_FILE).items()}
 
     def config(self, make: "Callable[[], PreTrainedConfig] | None" = None) -> "PreTrainedConfig":
         """The configuration, from `make` if passed; raises CheckpointError if transformers cannot read it."""
@@ -147,6 +147,15 @@ class Files(ABC):
 
     @abstractmethod
     def _open(self, file: str) -> Shard: ...
+
+
+def _with_floats(value: object) -> object:
+    """A value of a configuration, with the numbers that transformers writes as {"__float__": "Infinity"}."""
+    if isinstance(value, dict):
+        if (number := value.get("__float__")) in ("Infinity", "-Infinity", "NaN"):
+            return float(number)
+        return {name: _with_floats(part) for name, part in value.items()}
+    return [_with_floats(part) for part in value] if isinstance(value, list) else value
 
 
 class FileShard:

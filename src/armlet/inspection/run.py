@@ -104,7 +104,7 @@ def _gates_of_layers(
     device: str | None,
 ) -> GateSample:
     """The activated gates by `Layer1`, which reads only the layers needed; after Ctrl-C, of the finished prompts."""
-    opened = open_model(model, tokenizer, dtype=dtype, device=device, last=layer)
+    opened = open_model(model, tokenizer, dtype=dtype, device=device, last=layer, texts=texts)
     experts = opened.options.mixture.experts if opened.options.mixture else 0
     _check_scope(scope, experts)
     ids = [encode_prompt(opened.tokenizer, text) for text in texts]

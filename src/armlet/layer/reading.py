@@ -1,7 +1,7 @@
 """Opens a model, from its files or loaded, to read it layer by layer."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -31,7 +31,8 @@ from armlet.redistribution.errors import ArgumentError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CHECKED_TEXT = "Question: 2 + 3 = 5, so what is 5 - 3?"  # at which a loaded model is compared with `Layer1`
+CHECKED_TEXT = "Question: 2 + 3 = 5, so what is 5 - 3?"  # at which a loaded model is compared with `Layer1`, at least
+CHECKED_TOKENS = 1024  # the most
 HALF_ROUNDINGS, FLOAT_ROUNDINGS = 3, 64
 """The mean difference, in units of the dtype's precision, above which it is no rounding: below 1 in correct models.
 
@@ -70,8 +71,11 @@ def open_model(
     device: str | None = None,
     last: int | None = None,
     option: str = "layer",
+    texts: Sequence[str] = (),
 ) -> OpenedModel:
     """Opens a model to read the layers up to `last` (all if None), without ARM; errors about `last` name the `option`.
+
+    A loaded model is compared with `Layer1` at these texts, one after another, up to `CHECKED_TOKENS`.
 
     Raises the errors of `Layer1.from_checkpoint`, and ArgumentError for a loaded model without its own tokenizer or in
     training mode; `read` and `layers` raise ChangedModelError for a layer of a loaded model that computes something
@@ -81,7 +85,7 @@ def open_model(
     name, weights_dtype = model_name(model), parse_dtype(dtype)
     if isinstance(model, nn.Module):
         tokenizer = required_tokenizer(tokenizer)
-        options, read = _open_loaded(model, tokenizer, last, option)
+        options, read = _open_loaded(model, tokenizer, last, option, texts)
         return OpenedModel(name, tokenizer, options, partial(read_options, model.config), read, weights_dtype, device)
     if tokenizer is not None:
         required_tokenizer(tokenizer)
@@ -97,31 +101,43 @@ def open_model(
 
 
 def _open_loaded(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", last: int | None, option: str
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    last: int | None,
+    option: str,
+    texts: Sequence[str],
 ) -> tuple[Options, Callable[[int], Layer1]]:
     """The options of the last layer of a loaded model, and the function that reads one."""
     check_vocabulary(model, tokenizer)
     check_loaded(model)
     layers = model.config.get_text_config().num_hidden_layers
     options = read_options(model.config, layers - 1 if last is None else last, option)
-    return options, partial(_read_loaded, model, *_run(model, tokenizer))
+    ids = torch.tensor([tokenizer(" ".join((CHECKED_TEXT, *texts)))["input_ids"]], device=model.device)
+    ids = ids[:, : min(CHECKED_TOKENS, getattr(model.config.get_text_config(), "max_position_embeddings", inf))]
+    return options, partial(_read_loaded, model, ids, _run(model, ids, options.layer))
+
+
+class _Enough(Exception):
+    """The last layer that is needed has run."""
 
 
 @torch.no_grad()
-def _run(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> tuple[Tensor, dict[int, Tensor]]:
-    """The ids of `CHECKED_TEXT`, `[1, s]`, and for them each layer's output in the model without ARM, `[1, s, d]`."""
-    ids, outputs = torch.tensor([tokenizer(CHECKED_TEXT)["input_ids"]], device=model.device), dict[int, Tensor]()
+def _run(model: "PreTrainedModel", ids: Tensor, last: int) -> dict[int, Tensor]:
+    """The output `[1, s, d]` of each layer up to `last` in the model without ARM, for ids `[1, s]`."""
+    outputs = dict[int, Tensor]()
 
     def store(index: int, _module: nn.Module, _arguments: object, output: Tensor | tuple[Tensor, ...]) -> None:
         outputs[index] = output if isinstance(output, Tensor) else output[0]
+        if index == last:
+            raise _Enough
 
-    with working("checking the loaded model"), ExitStack() as stack:
+    with working("checking the loaded model"), suppress(_Enough), ExitStack() as stack:
         for attachment in attached(model):
             stack.enter_context(attachment.paused())
         for index, layer in enumerate(find_decoder(model)[1]):
             stack.callback(layer.register_forward_hook(partial(store, index)).remove)
         model(input_ids=ids, use_cache=False)
-    return ids, outputs
+    return outputs
 
 
 def _read_loaded(model: "PreTrainedModel", ids: Tensor, outputs: dict[int, Tensor], layer: int) -> Layer1:
