@@ -98,16 +98,19 @@ def try_class(model_type: str, class_name: str) -> tuple[Row, list[str]]:
     try:
         model = tiny_model(model_type, class_name)
     except Exception as error:
-        reason = NEEDS.get(model_type) or " ".join(str(error).split()).replace('"', "")[:120]
-        return Row(model_type, class_name, "not built", "not built", reason=reason), []
+        reason, problems = _why_not(model_type, f"{type(error).__name__}: {error}")
+        return Row(model_type, class_name, "not built", "not built", reason=reason), problems
     run = Runner(model, model_type)
     trial = Trial(model, class_name)
     problems = trial.problems
     gate, product = (trial.cell(site) for site in SITES)
     if run.error:
         gate, product = ("no" if cell == "no" else "not run" for cell in (gate, product))
-        reason = run.error if "not run" in (gate, product) else trial.reason(None)
-        return Row(model_type, class_name, gate, product, trial.experts, NEEDS.get(model_type, reason)), problems
+        if "not run" in (gate, product):
+            reason, unknown = _why_not(model_type, run.error)
+        else:
+            reason, unknown = NEEDS.get(model_type) or trial.reason(None), []
+        return Row(model_type, class_name, gate, product, trial.experts, reason), problems + unknown
     run.try_generate()
     before, baseline = anatomy(model), run(*prompts())
     for site in SITES:
@@ -120,6 +123,13 @@ def try_class(model_type: str, class_name: str) -> tuple[Row, list[str]]:
     if anatomy(model) != before:
         problems.append("something is left in the model after detach()")
     return Row(model_type, class_name, gate, product, trial.experts, trial.reason(run)), problems
+
+
+def _why_not(model_type: str, error: str) -> tuple[str, list[str]]:
+    """Why a model cannot be built or run, and a problem if `NEEDS` does not say: then it was built wrongly."""
+    if model_type in NEEDS:
+        return NEEDS[model_type], []
+    return "?", [f"does not run ({' '.join(error.split())[:300]}): mend tests/shrinking_exceptions.py, or say why"]
 
 
 class Trial:
@@ -196,6 +206,8 @@ def main(names: set[str]) -> None:
             row, problems = table_row(*pair)
             lines.append(row.line)
             print(row.line, *(f"    {problem}" for problem in dict.fromkeys(problems)), sep="\n", flush=True)
+    if unknown := names - {name for pair in all_classes() for name in pair}:
+        sys.exit(f"transformers has no model type or class {', '.join(sorted(unknown))}")
     if not names:
         TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

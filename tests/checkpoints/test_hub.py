@@ -12,11 +12,11 @@ import torch
 from huggingface_hub import HfFileSystem
 
 from armlet import Layer1
+from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints import hub as hub_module
 from armlet.checkpoints import hub_requests
 from armlet.checkpoints.checkpoint import open_checkpoint
 from armlet.checkpoints.folder import INDEX_FILE, WEIGHTS_FILE
-from armlet.redistribution.errors import ArgumentError
 from hub_server import API, COMMIT, REPO, blob_id, serving
 from tiny_checkpoints import only_in, refusal, saved, shards_of
 
@@ -110,7 +110,7 @@ def test_only_what_is_needed_is_sent(stored, hub, folder):
 def test_what_does_not_fit_is_refused_before_a_tensor_is_sent(hub, folder):
     config = json.loads((folder / "config.json").read_text())
     hub.bodies["config.json"] = json.dumps(config | {"intermediate_size": 40}).encode()
-    with pytest.raises(ArgumentError, match=r"expected mlp\.gate_proj\.weight of shape"):
+    with pytest.raises(UnsupportedModelError, match=r"expected mlp\.gate_proj\.weight of shape"):
         Layer1.from_checkpoint(REPO)
     asked = [asked for asked in hub.asked if asked.file.endswith(".safetensors") and asked.sent]
     assert asked

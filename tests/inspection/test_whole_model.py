@@ -5,9 +5,11 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from armlet import attach
 from armlet.attachment.sites import UnsupportedModelError
+from armlet.checkpoints.folder import WEIGHTS_FILE
 from armlet.inspection import inspect, run
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from families import FAMILIES, MIXTURES, ROUTED_FAMILIES, UNCOVERED, WITH_TOWERS, tiny
@@ -105,6 +107,16 @@ def test_a_path_and_a_loaded_model_give_the_same(tmp_path):
     loaded = inspect(tiny("deepseek_v2"), words(), layer=1, prompt=PROMPTS)
     assert by_path.to_dict() | {"source": ""} == loaded.to_dict() | {"source": ""}
     assert by_path.figure().axes
+
+
+@pytest.mark.slow
+def test_a_tensor_that_the_model_does_not_read_does_not_stop_the_reading(tmp_path):
+    folder = save(tmp_path)
+    tensors = load_file(folder / WEIGHTS_FILE) | {"model.layers.0.self_attn.masked_bias": torch.zeros(1)}
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    inspection = inspect(folder, prompt=PROMPTS)
+    assert "['self_attn.masked_bias'] unknown" in inspection.sentences()[0]
+    np.testing.assert_allclose(gates(inspection), gates(inspect(tiny(), words(), prompt=PROMPTS)), atol=1e-5)
 
 
 @pytest.mark.slow

@@ -246,7 +246,7 @@ class Layer1(nn.Module):
 
         Raises:
             UnsupportedModelError: `Layer1` does not cover the family or an option.
-            ArgumentError: there is no such layer, or a tensor is missing, unknown or has a wrong shape.
+            ArgumentError: there is no such layer.
         """
         options = read_options(config, layer)
         if not isinstance(tensors, Mapping):

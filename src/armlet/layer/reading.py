@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from armlet.attachment.attached import attached
-from armlet.attachment.sites import find_decoder
+from armlet.attachment.sites import UnsupportedModelError, find_decoder
 from armlet.checkpoints.checkpoint import open_checkpoint
 from armlet.checkpoints.folder import named_folder
 from armlet.checkpoints.given import (
@@ -147,7 +147,7 @@ def _read_loaded(model: "PreTrainedModel", ids: Tensor, outputs: dict[int, Tenso
     """
     try:
         copied = Layer1.from_model(model, layer)
-    except ArgumentError as error:  # other tensors, as of an adapter or of quantised weights
+    except UnsupportedModelError as error:  # other tensors, as of an adapter or of quantised weights
         raise ChangedModelError(f"model: layer {layer} is not as its configuration says ({error})") from error
     difference, weight = _difference(copied, ids, outputs), copied.Output.weight
     precision = torch.finfo(weight.dtype).eps

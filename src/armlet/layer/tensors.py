@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from armlet.attachment.sites import UnsupportedModelError
 from armlet.layer.options import Options
-from armlet.redistribution.errors import ArgumentError
 
 TENSORS: dict[str, str] = {
     "RMSNorm_1": "input_layernorm",
@@ -75,7 +75,7 @@ def rename(options: Options, tensors: Mapping[str, Tensor], expected: Mapping[st
     """Renames a checkpoint's tensors to the names of `Layer1`, and splits fused ones without copying.
 
     The keys of `tensors` are the names after "model.layers.N."; `expected`, with keys such as "Q.weight", has the names
-    and shapes to return. Raises ArgumentError if a tensor is missing, unknown or has a wrong shape.
+    and shapes to return. Raises UnsupportedModelError if a tensor is missing, unknown or has a wrong shape.
     """
     stored_names = {name: _stored_name(options, name) for name in expected}
     single = {_usual_name(name): tensor for name, tensor in tensors.items()}
@@ -87,11 +87,12 @@ def rename(options: Options, tensors: Mapping[str, Tensor], expected: Mapping[st
     single = _split_latent(options, _split_experts(options, single))
     missing, unknown = stored_names.values() - single.keys(), single.keys() - stored_names.values()
     if missing or unknown:
-        raise ArgumentError(f"Layer1: of its tensors, {_some(missing)} are missing and {_some(unknown)} unknown")
+        names = f"{_some(missing)} are missing and {_some(unknown)} unknown"
+        raise UnsupportedModelError(f"Layer1: layer {options.layer} is not as its configuration says: {names}")
     for name, stored in stored_names.items():
         if single[stored].shape != expected[name].shape:
             shapes = f"{list(expected[name].shape)}, found {list(single[stored].shape)}"
-            raise ArgumentError(f"Layer1: expected {stored} of shape {shapes}")
+            raise UnsupportedModelError(f"Layer1: layer {options.layer}: expected {stored} of shape {shapes}")
     return {name: single[stored] for name, stored in stored_names.items()}
 
 
