@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 from math import log
 from typing import Any
 
-Read = Callable[[Any, int], object]
+TextConfig = Any
+"""A configuration for text: a Hugging Face model's, or its part; which attributes it has depends on the family."""
+
+Read = Callable[[TextConfig, int], object]
 """The value of an option, from a configuration for text and a layer's index."""
 
 Family = dict[str, object]
@@ -20,7 +23,7 @@ def key(name: str) -> Read:
     return lambda text, _layer: getattr(text, name)
 
 
-def kind(text: Any, layer: int) -> str:
+def kind(text: TextConfig, layer: int) -> str:
     """The layer's entry in `layer_types`; raises ValueError for another kind of attention than causal.
 
     A sliding layer without a window, which transformers refuses, is refused here, too.
@@ -33,35 +36,35 @@ def kind(text: Any, layer: int) -> str:
     return name
 
 
-def _listed_window(text: Any, layer: int) -> object:
+def _listed_window(text: TextConfig, layer: int) -> object:
     return text.sliding_window if kind(text, layer) == "sliding_attention" else None
 
 
-def _head_dim(text: Any, _layer: int) -> int:
+def _head_dim(text: TextConfig, _layer: int) -> int:
     return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
 
 
-def _equal_head_dim(text: Any, _layer: int) -> int:
+def _equal_head_dim(text: TextConfig, _layer: int) -> int:
     return text.hidden_size // text.num_attention_heads
 
 
-def _rotated_share(text: Any, _layer: int) -> float:
+def _rotated_share(text: TextConfig, _layer: int) -> float:
     return text.rope_parameters.get("partial_rotary_factor", 1.0)
 
 
-def _gemma_scale(text: Any, _layer: int) -> float:
+def _gemma_scale(text: TextConfig, _layer: int) -> float:
     return text.query_pre_attn_scalar**-0.5
 
 
-def _gemma_embedding_scale(text: Any, _layer: int) -> float:
+def _gemma_embedding_scale(text: TextConfig, _layer: int) -> float:
     return text.hidden_size**0.5
 
 
-def _latent_head_dim(text: Any, _layer: int) -> int:
+def _latent_head_dim(text: TextConfig, _layer: int) -> int:
     return text.qk_nope_head_dim + text.qk_rope_head_dim
 
 
-def _latent_scale(text: Any, layer: int) -> float:
+def _latent_scale(text: TextConfig, layer: int) -> float:
     """1 / √head_dim, times the square of YaRN's scale by `mscale_all_dim`."""
     rope, scale = text.rope_parameters, _latent_head_dim(text, layer) ** -0.5
     mscale = rope.get("mscale_all_dim", 0) if rope["rope_type"] != "default" else 0
@@ -72,22 +75,22 @@ def _qk_norm(name: str) -> Read:
     return lambda text, _layer: name if text.use_qk_norm else "none"
 
 
-def _swiglu(text: Any, _layer: int) -> tuple[float, float]:
+def _swiglu(text: TextConfig, _layer: int) -> tuple[float, float]:
     """α and the limit, which older versions of transformers do not read from the configuration."""
     read = hasattr(type(text), "swiglu_alpha")
     return (text.swiglu_alpha, text.swiglu_limit) if read else (1.702, 7.0)
 
 
-def _in_every_step(text: Any, layer: int) -> bool:
+def _in_every_step(text: TextConfig, layer: int) -> bool:
     dense = layer in text.mlp_only_layers or not text.num_experts
     return not dense and (layer + 1) % text.decoder_sparse_step == 0
 
 
-def _after_the_first(text: Any, layer: int) -> bool:
+def _after_the_first(text: TextConfig, layer: int) -> bool:
     return layer >= text.first_k_dense_replace
 
 
-def _shared_width(text: Any, _layer: int) -> int:
+def _shared_width(text: TextConfig, _layer: int) -> int:
     return text.moe_intermediate_size * text.n_shared_experts
 
 

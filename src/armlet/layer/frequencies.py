@@ -1,16 +1,15 @@
 """The frequencies of RoPE, from a configuration."""
 
-from typing import Any
-
 import torch
 
 from armlet.attachment.sites import UnsupportedModelError
+from armlet.layer.families import TextConfig
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 """The types whose frequencies do not depend on the length of the text."""
 
 
-def rope_frequencies(text: Any, layer: int, head_dim: int, share: float) -> tuple[tuple[float, ...], float]:
+def rope_frequencies(text: TextConfig, layer: int, head_dim: int, share: float) -> tuple[tuple[float, ...], float]:
     """Returns ω for each rotated pair, and the scale of cosine and sine.
 
     head_dim, share: the size of a head, and the share of its values that the family's code rotates.

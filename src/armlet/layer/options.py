@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from armlet.attachment.sites import UnsupportedModelError
-from armlet.layer.families import COMMON, FAMILIES, REFUSED_KEYS
+from armlet.layer.families import COMMON, FAMILIES, REFUSED_KEYS, TextConfig
 from armlet.layer.frequencies import rope_frequencies
 from armlet.redistribution.errors import ArgumentError, description
 
@@ -123,7 +123,7 @@ def check_one_gate(options: Options) -> None:
         )
 
 
-def _check_covered(text: Any, layer: int, option: str) -> None:
+def _check_covered(text: TextConfig, layer: int, option: str) -> None:
     if text.model_type not in FAMILIES:
         raise UnsupportedModelError(
             f"Layer1 does not cover {text.model_type!r}, only {', '.join(FAMILIES)}; attach() supports others, too"
@@ -139,7 +139,7 @@ def _check_covered(text: Any, layer: int, option: str) -> None:
         raise UnsupportedModelError(f"Layer1 does not cover {text.model_type} with {', '.join(refused)}")
 
 
-def _resolve(text: Any, layer: int) -> Options:
+def _resolve(text: TextConfig, layer: int) -> Options:
     values = _read({**COMMON, **FAMILIES[text.model_type]}, text, layer)
     values |= {"family": text.model_type, "layer": layer, "activation": _activation(values["activation"])}
     sizes = {name: values[name] for name in ("d_model", "width", "heads", "kv_heads", "head_dim")}
@@ -169,7 +169,7 @@ def _possible_router(mixture: Mixture) -> Mixture:
     return mixture
 
 
-def _read(family: Mapping[str, object], text: Any, layer: int) -> dict[str, Any]:
+def _read(family: Mapping[str, object], text: TextConfig, layer: int) -> dict[str, Any]:
     return {name: value(text, layer) if callable(value) else value for name, value in family.items()}
 
 
