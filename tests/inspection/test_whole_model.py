@@ -65,10 +65,7 @@ PLACES = [(family, site) for family in ALL for site in SITES if site == "gate" o
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("family", "site"),
-    [(family, site) for family in ALL for site in SITES if site == "gate" or family not in GATE_ONLY],
-)
+@pytest.mark.parametrize(("family", "site"), PLACES)
 def test_what_moves_is_what_attach_moves(family, site):
     model = tiny(family, families=ALL)
     inspection = inspect(model, words(), layer=1, prompt=PROMPTS, seed=3, site=site)
