@@ -10,7 +10,6 @@ from armlet.checkpoints.hub_requests import UnreachableError
 from armlet.evaluation.engines.endpoint import EndpointError
 from armlet.integrations.lm_eval import IdleError
 from armlet.integrations.vllm.offline import EngineError
-from armlet.layer.options import MixtureError
 from armlet.layer.reading import ChangedModelError
 from armlet.presentation.files import WriteError
 from armlet.redistribution.errors import ArgumentError, ArmletError
@@ -20,7 +19,6 @@ __all__ = [
     "ArmletError",
     "ArgumentError",
     "UnsupportedModelError",
-    "MixtureError",
     "ChangedModelError",
     "AlreadyAttachedError",
     "DetachedError",

@@ -630,6 +630,7 @@ BAD = {
     f"{INSPECT} --policy inward:curve=wavy": "curve must be 'log' or 'clip', found 'wavy'",
     INSPECT + "".join(f" --policy inward:knee=0.{n}" for n in range(4)): "expected up to 3, as in the figure, found 4",
     f"{INSPECT} --scope word": "'word' is not one of 'token', 'sequence', 'call'",
+    f"{INSPECT} --site word": "'word' is not one of 'gate', 'product'",
     f"{GENERATE} --scope word": "'word' is not one of 'token', 'sequence', 'call'",
     f"{INSPECT} --prompts {{root}}/absent": "absent cannot be read (No such file or directory)",
     f"{INSPECT} --prompts {{root}}": "cannot be read (Is a directory)",
@@ -807,7 +808,7 @@ def test_every_example_in_the_help_stands_on_one_line_and_parses(word):
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("inspect", "layer policy scope prompt prompts synthetic out seed dtype device json"),
+        ("inspect", "layer policy scope site prompt prompts synthetic out seed dtype device json"),
         ("generate", "policy layers scope site experts config max-new-tokens temperature out seed dtype device json"),
     ],
 )

@@ -7,7 +7,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from armlet.inspection.diagram import DIAGRAM_HEIGHT, DIAGRAM_WIDTH, PARTS, draw_layer, wires
+from armlet.inspection.diagram import DIAGRAM_HEIGHT, DIAGRAM_WIDTH, PARTS, PARTS_OF_SITES, draw_layer, wires
+from attached import each_site
 
 DRAWN_LABELS = tuple(part.label for part in PARTS)
 
@@ -46,6 +47,13 @@ def test_arm_stands_between_the_activation_and_the_product_with_up():
     assert by_label["ARM"].y == by_label["gate"].y != by_label["up"].y
 
 
+def test_at_the_product_arm_stands_between_the_product_with_up_and_down():
+    by_label = {part.label: part for part in PARTS_OF_SITES["product"]}
+    assert by_label["SiLU"].right < by_label["⊗"].left
+    assert by_label["⊗"].right < by_label["ARM"].left < by_label["ARM"].right < by_label["down"].left
+    assert by_label["ARM"].y == by_label["down"].y
+
+
 def test_only_arm_is_highlighted():
     bold = [text.get_text() for text in drawn().texts if text.get_fontproperties().get_weight() == "bold"]
     assert bold == ["ARM"]
@@ -64,11 +72,12 @@ def touches(point, part):
     return abs(point[0] - part.x) <= part.width / 2 + 1e-9 and abs(point[1] - part.y) <= part.height / 2 + 1e-9
 
 
+@each_site
 @pytest.mark.parametrize("index", range(len(PARTS)))
-def test_every_part_but_the_first_is_reached_and_every_part_but_the_last_is_left(index):
-    part = PARTS[index]
-    reached = sum(touches(wire[-1], part) for wire in wires())
-    left = sum(touches(wire[0], part) for wire in wires())
+def test_every_part_but_the_first_is_reached_and_every_part_but_the_last_is_left(index, site):
+    part = PARTS_OF_SITES[site][index]
+    reached = sum(touches(wire[-1], part) for wire in wires(site))
+    left = sum(touches(wire[0], part) for wire in wires(site))
     assert reached == {"x": 0, "⊕": 2, "⊗": 2, "RoPE": 2, "Attention": 3}.get(part.label, 1)
     assert left == {"y": 0, "RMSNorm": left, "RoPE": 2}.get(part.label, 1)
     assert left > 0 or part.label == "y"
@@ -79,20 +88,22 @@ def test_a_wire_is_drawn_for_each():
     assert len(arrows) == len(wires())
 
 
-def test_no_part_lies_on_another():
-    for one, other in combinations(PARTS, 2):
+@each_site
+def test_no_part_lies_on_another(site):
+    for one, other in combinations(PARTS_OF_SITES[site], 2):
         apart_in_x = abs(one.x - other.x) >= (one.width + other.width) / 2
         apart_in_y = abs(one.y - other.y) >= (one.height + other.height) / 2
         assert apart_in_x or apart_in_y, (one.label, other.label)
 
 
+@each_site
 @pytest.mark.parametrize("activation", ["SiLU", "GELU"])
-def test_every_label_fits_into_its_box(activation):
+def test_every_label_fits_into_its_box(activation, site):
     figure = Figure(figsize=(DIAGRAM_WIDTH, DIAGRAM_HEIGHT))
     axes = figure.add_axes((0, 0, 1, 1))
-    draw_layer(axes, layer=0, activation=activation)
+    draw_layer(axes, layer=0, activation=activation, site=site)
     FigureCanvasAgg(figure).draw()
     widths = {text.get_position(): text.get_window_extent().width / figure.dpi for text in axes.texts}
-    for part in PARTS:
+    for part in PARTS_OF_SITES[site]:
         if part.label not in "⊕⊗xy":
             assert widths[part.x, part.y] < part.width, part.label

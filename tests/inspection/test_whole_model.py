@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from armlet import attach
-from armlet.attachment.sites import UnsupportedModelError
+from armlet.attachment.sites import SITES, UnsupportedModelError
 from armlet.checkpoints.folder import WEIGHTS_FILE
 from armlet.inspection import inspect, run
 from armlet.redistribution.errors import ArgumentError, ArmletError
+from attached import each_site
 from families import FAMILIES, MIXTURES, ROUTED_FAMILIES, UNCOVERED, WITH_TOWERS, tiny
 from tiny_checkpoints import save, words
 
@@ -24,9 +25,9 @@ def gates(inspection, which="before"):
 
 
 @cache
-def both_ways(family):
+def both_ways(family, site="gate"):
     """An inspection of layer 1 by `Layer1`, and one of the whole model, with the same policies."""
-    model, arguments = tiny(family), {"layer": 1, "prompt": PROMPTS, "seed": 3}
+    model, arguments = tiny(family), {"layer": 1, "prompt": PROMPTS, "seed": 3, "site": site}
     by_layers = inspect(model, words(), **arguments)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "_gates_of_layers", refuse)
@@ -38,9 +39,10 @@ def refuse(*_):
 
 
 @pytest.mark.slow
+@each_site
 @pytest.mark.parametrize("family", COVERED)
-def test_the_whole_model_gives_the_gates_of_layer1_before_and_after(family):
-    by_layers, by_model = both_ways(family)
+def test_the_whole_model_gives_the_values_of_layer1_before_and_after(family, site):
+    by_layers, by_model = both_ways(family, site)
     assert by_layers.sample.experts == by_model.sample.experts
     assert (by_layers.sample.experts > 0) == (family in MIXTURES)
     for which in ("before", "after"):
@@ -60,17 +62,19 @@ def test_the_result_says_how_and_why_the_gates_were_read():
 
 
 ALL = {**ROUTED_FAMILIES, **UNCOVERED}
+GATE_ONLY = ("llama4", "longcat")  # their experts compute the product in their forward
+PLACES = [(family, site) for family in ALL for site in SITES if site == "gate" or family not in GATE_ONLY]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ALL)
-def test_what_moves_is_what_attach_moves(family):
+@pytest.mark.parametrize(("family", "site"), PLACES)
+def test_what_moves_is_what_attach_moves(family, site):
     model = tiny(family, families=ALL)
     if family == "aria" and not model._can_set_experts_implementation():
         pytest.skip("this version of transformers keeps Aria's experts apart")
-    inspection = inspect(model, words(), layer=1, prompt=PROMPTS, seed=3)
+    inspection = inspect(model, words(), layer=1, prompt=PROMPTS, seed=3, site=site)
     for effect in inspection.effects:
-        with attach(model, effect.policy, layers=1, experts="routed") as arm, torch.no_grad():
+        with attach(model, effect.policy, layers=1, experts="routed", site=site) as arm, torch.no_grad():
             for text in PROMPTS:
                 model(words()(text, return_tensors="pt")["input_ids"])
             report = arm.report()[1]
@@ -117,6 +121,14 @@ def test_a_tensor_that_the_model_does_not_read_does_not_stop_the_reading(tmp_pat
     inspection = inspect(folder, prompt=PROMPTS)
     assert "['self_attn.masked_bias'] unknown" in inspection.sentences()[0]
     np.testing.assert_allclose(gates(inspection), gates(inspect(tiny(), words(), prompt=PROMPTS)), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_layer_out_of_range_is_refused_before_the_whole_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "load_or_use", lambda *_, **_how: pytest.fail("loaded"))
+    for model in ((save(tmp_path, "deepseek_v2"),), (tiny("deepseek_v2"), words())):
+        with pytest.raises(ArgumentError, match=r"^layer: deepseek_v2 has layers 0 to 2, found 3$"):
+            inspect(*model, layer=3)
 
 
 @pytest.mark.slow

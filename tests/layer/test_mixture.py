@@ -9,11 +9,9 @@ from safetensors.torch import load_file, save_file
 
 import oracle
 from armlet import ARM, Noise, Outward, attach, redistribute
-from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.folder import WEIGHTS_FILE, FileShard
 from armlet.layer import KVCache
 from armlet.layer.decoder import Layer1
-from armlet.layer.options import check_one_gate
 from armlet.layer.reading import open_model
 from armlet.redistribution.errors import ArgumentError
 from families import MIXTURES, prompt, tiny
@@ -297,13 +295,12 @@ def test_missing_and_unknown_experts_are_named_and_counted():
         Layer1.from_tensors(model.config, fewer)
 
 
-def test_a_layer_with_experts_has_no_single_gate(tmp_path):
+def test_the_configuration_says_which_layers_have_experts(tmp_path):
     folder = str(save(tmp_path / "qwen", "qwen3_moe"))
     assert json.loads((tmp_path / "qwen" / "config.json").read_text())["mlp_only_layers"] == [0]
     dense, routed = open_model(folder, last=1).layers()
-    check_one_gate(dense.options)
-    with pytest.raises(UnsupportedModelError, match="layer 1 of this qwen3_moe has 6 experts in place of one MLP"):
-        check_one_gate(routed.options)
+    assert dense.options.mixture is None
+    assert routed.options.mixture.experts == 6
 
 
 def test_prompts_of_no_token_pass():

@@ -3,16 +3,20 @@
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 
 from armlet import attach
-from armlet.attachment.sites import UnsupportedModelError
+from armlet.attachment.sites import UnsupportedModelError, mixture_block
 from armlet.mechanism import explain, run
-from armlet.mechanism.whole_model import NO_GATE, NO_WEIGHTS
-from families import FAMILIES, MIXTURES, WITH_TOWERS, prompt, tiny
+from armlet.mechanism.measure import MIXTURE_GATE, UNEVEN
+from armlet.mechanism.whole_model import NO_WEIGHTS
+from armlet.redistribution.errors import ArgumentError
+from families import FAMILIES, MIXTURES, ROUTED_FAMILIES, WITH_TOWERS, prompt, tiny
 from tiny_checkpoints import save, words
 
 ASKED = {"prompt": ["w20 w21 w22", "w23 w24"], "system": "w10 w11", "filler": "w7", "count": (0, 2, 4)}
-WITH_GATES = {**FAMILIES, **WITH_TOWERS, "qwen3_moe": MIXTURES["qwen3_moe"]}
+COVERED = FAMILIES | MIXTURES | WITH_TOWERS
+LFM2 = {"lfm2": (hf.Lfm2Config, {"conv_L_cache": 3, "layer_types": ["conv", "full_attention", "conv"]})}
 
 
 def refuse(*_):
@@ -20,13 +24,13 @@ def refuse(*_):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", WITH_GATES)
+@pytest.mark.parametrize("family", COVERED)
 def test_the_whole_model_gives_the_numbers_of_layer1(family, monkeypatch):
     model = tiny(family)
     by_layers = explain(model, words(), **ASKED)
     monkeypatch.setattr(run, "_read_layers", refuse)
     by_model = explain(model, words(), **ASKED)
-    assert by_model.reading[0] == "read from the whole model: tested"
+    assert by_model.reading == ["read from the whole model: tested", *by_layers.reading]
     assert by_layers.layers == by_model.layers
     for one, other in zip(by_layers.findings, by_model.findings, strict=True):
         for first, second in zip([one.without, *one.filled], [other.without, *other.filled], strict=True):
@@ -34,29 +38,52 @@ def test_the_whole_model_gives_the_numbers_of_layer1(family, monkeypatch):
                 # Some families' maps are fused in the model and single in Layer1, which sums in another order.
                 np.testing.assert_allclose(first[name], second[name], rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(one.treated, other.treated)
+        assert (one.experts, one.width, one.moved) == (other.experts, other.width, other.moved)
         torch.testing.assert_close(one.received, other.received, rtol=0, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.slow
-def test_a_path_and_a_loaded_model_of_another_family_give_the_same_and_name_what_is_left_out(tmp_path):
+def test_a_path_and_a_loaded_model_of_another_family_give_the_same_and_say_what_a_mixtures_gate_is(tmp_path):
     loaded = explain(tiny("deepseek_v2"), words(), **ASKED)
     by_path = explain(save(tmp_path, "deepseek_v2"), **ASKED)
     assert by_path.to_dict()["rows"] == loaded.to_dict()["rows"]
-    expected = ["read from the whole model: Layer1 does not cover 'deepseek_v2'", f"left out: layer 1, 2 ({NO_GATE})"]
+    because = "read from the whole model: Layer1 does not cover 'deepseek_v2'"
+    expected = [because, f"layer 1, 2 (a mixture of experts): {MIXTURE_GATE}"]
     assert by_path.sentences()[:2] == loaded.sentences()[:2] == by_path.to_dict()["reading"] == expected
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "layers"), [("qwen3_moe", 1), ("mixtral", "all"), ("deepseek_v2", [0, 2])])
-def test_a_mixture_of_experts_is_refused_where_it_is_asked_for(family, layers):
-    with pytest.raises(UnsupportedModelError, match="no single activated gate"):
-        explain(tiny(family), words(), layers=layers, **ASKED)
+def test_a_layer_whose_tokens_go_to_different_numbers_of_experts_is_left_out_or_refused():
+    model = tiny("llama4", families=ROUTED_FAMILIES)
+    experts = mixture_block(model.model.layers[1]).experts
+
+    def without_a_token(_experts, arguments):  # Llama 4 passes zeros to the experts that a token does not go to
+        (hidden,) = arguments
+        return (hidden.unflatten(0, (4, -1)).index_fill(1, torch.tensor([3]), 0).flatten(0, 1),)
+
+    experts.register_forward_pre_hook(without_a_token)
+    explanation = explain(model, words(), **ASKED)
+    assert explanation.layers == [0, 2]
+    assert explanation.reading[1] == f"left out: layer 1 ({UNEVEN})"
+    with pytest.raises(UnsupportedModelError, match=f"^explain: layer 1 of .*: {UNEVEN}$"):
+        explain(model, words(), layers=1, **ASKED)
 
 
 @pytest.mark.slow
-def test_mixtures_that_layer1_covers_are_left_out_of_all_layers():
-    explanation = explain(tiny("qwen3_moe"), words(), **ASKED)
-    assert (explanation.layers, explanation.reading) == ([0], [f"left out: layer 1, 2 ({NO_GATE})"])
+def test_a_gate_that_cannot_be_read_is_named_without_advice_about_arm():
+    with pytest.raises(UnsupportedModelError) as caught:
+        explain(tiny("lfm2", families=LFM2), words(), layers=1, **ASKED)
+    reason = "Lfm2MLP computes its activation inside its forward, where ARM cannot act on the activated gate"
+    assert str(caught.value) == f"explain: layer 1 of Lfm2ForCausalLM: its activated gate cannot be read: {reason}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layers", [3, "0-9"])
+def test_a_layer_out_of_range_is_refused_before_the_whole_model_is_loaded(layers, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "load_or_use", lambda *_, **_how: pytest.fail("loaded"))
+    for model in ((save(tmp_path, "deepseek_v2"),), (tiny("deepseek_v2"), words())):
+        with pytest.raises(ArgumentError, match=r"^layers: deepseek_v2 has layers 0 to 2, found [39]$"):
+            explain(*model, layers=layers, **ASKED)
 
 
 @pytest.mark.slow
@@ -81,7 +108,7 @@ def test_a_layer_without_attention_weights_is_left_out_or_refused(monkeypatch):
     plain = attention.forward
     monkeypatch.setattr(attention, "forward", lambda *args, **named: (plain(*args, **named)[0], None))
     assert explain(model, words(), **ASKED).reading[1] == f"left out: layer 1 ({NO_WEIGHTS})"
-    with pytest.raises(UnsupportedModelError, match=f"explain: layer 1 of .* cannot be read: {NO_WEIGHTS}"):
+    with pytest.raises(UnsupportedModelError, match=f"explain: layer 1 of .*: {NO_WEIGHTS}"):
         explain(model, words(), layers=1, **ASKED)
 
 

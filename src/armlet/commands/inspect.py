@@ -1,4 +1,4 @@
-"""`armlet inspect`: the effect of each policy on a layer's activated gate."""
+"""`armlet inspect`: the effect of each policy on a layer's activated gate, or on its product with up."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +18,7 @@ def inspect(
     layer: Annotated[int, Option(help="Index of the layer, from 0; the figure's Layer 1 is 0.")] = 0,
     policy: Annotated[list[str] | None, policy_option(POLICY + ". May be repeated; all three by default.")] = None,
     scope: options.ScopeOption = "token",
+    site: options.SiteOption = "gate",
     prompts: options.PromptOptions,
     synthetic: Annotated[
         Literal["modes", "heavy-tail"] | None, Option(help="Use a synthetic sample instead of a model.")
@@ -26,7 +27,8 @@ def inspect(
     compute: options.ComputeOptions,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Show each policy's effect on the activated gate of a layer, as a table and as a figure (PNG and SVG)."""
-    chosen = {"layer": layer, "policy": policy or tuple(POLICIES), "scope": scope, "synthetic": synthetic}
+    """Show each policy's effect on a layer's activated gate or product, as a table and as a figure (PNG and SVG)."""
+    place = {"layer": layer, "scope": scope, "site": site}
+    chosen = {"policy": policy or tuple(POLICIES), "synthetic": synthetic, **place}
     inspected = inspection.inspect(model, prompt=prompts.texts(), **chosen, **vars(compute))
     show(inspected, out, as_json, figures_key="figure")

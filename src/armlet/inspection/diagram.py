@@ -1,6 +1,6 @@
 """Draws a diagram of the decoder layer with ARM."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import copysign
 from typing import Any
@@ -8,6 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
+
+from armlet.attachment.sites import GATE, PRODUCT
 
 DIAGRAM_INK = "#222222"
 DIAGRAM_WIDTH, DIAGRAM_HEIGHT = 7.0, 1.44  # labels fit their boxes if a unit is about an inch
@@ -62,9 +64,16 @@ PARTS: tuple[DiagramPart, ...] = (
 )
 """Every labelled part, in the order in which a token passes through."""
 
+MOVED = {"⊗": 5.25, "ARM": 5.63}  # x, on the main line, if ARM is at the product
+PARTS_OF_SITES = {
+    GATE: PARTS,
+    PRODUCT: tuple(replace(part, x=MOVED[part.label], y=MAIN_LINE) if part.label in MOVED else part for part in PARTS),
+}
+"""The sites of `attach` → the parts with ARM there, in the same order."""
 
-def draw_layer(axes: Axes, *, layer: int | None, activation: str = "SiLU") -> None:
-    """Draws a decoder layer with ARM between the activation, "SiLU" or "GELU", and the product.
+
+def draw_layer(axes: Axes, *, layer: int | None, activation: str = "SiLU", site: str = GATE) -> None:
+    """Draws a decoder layer with ARM after the activation, "SiLU" or "GELU", or at the site "product" before down.
 
     layer: counted from 0; the title also counts from 1, as the paper does. With None, it names no layer.
     """
@@ -74,9 +83,9 @@ def draw_layer(axes: Axes, *, layer: int | None, activation: str = "SiLU") -> No
     _draw_frame(axes, (0.14, 0.01, 6.87, DIAGRAM_HEIGHT - 0.01), title, "none")
     _draw_frame(axes, (4.08, LOW_LINE - 0.19, 6.37, HIGH_LINE + 0.33), "MLP", "#f3f3f3")
     look = {"arrowstyle": "-|>", "mutation_scale": 5, "lw": 0.7, "color": DIAGRAM_INK, "joinstyle": "miter"}
-    for points in wires():
+    for points in wires(site):
         axes.add_patch(FancyArrowPatch(path=Path(points), zorder=1, **look))
-    for part in PARTS:
+    for part in PARTS_OF_SITES[site]:
         _draw_part(axes, part, activation if part.label == "SiLU" else part.label)
 
 
@@ -100,12 +109,14 @@ def _draw_part(axes: Axes, part: DiagramPart, label: str) -> None:
     axes.text(part.x, part.y, label, style=slant, ha="center", va="center", zorder=3, **font)
 
 
-def wires() -> list[Wire]:
+def wires(site: str = GATE) -> list[Wire]:
     """The corner points of every path between parts; an arrowhead is drawn at the last point."""
-    x, norm, q, k, v, rope, attention, output, add, mlp_norm, gate, act, arm, up, times, down, mlp_add, y = PARTS
+    parts = PARTS_OF_SITES[site]
+    x, norm, q, k, v, rope, attention, output, add, mlp_norm, gate, act, arm, up, times, down, mlp_add, y = parts
+    factor, product = ((act, arm), (times,)) if site == GATE else ((act,), (times, arm))
     rows = {
-        MAIN_LINE: ((x, norm, k, rope, attention, output, add, mlp_norm), (times, down, mlp_add, y)),
-        HIGH_LINE: ((q, rope, attention), (gate, act, arm)),
+        MAIN_LINE: ((x, norm, k, rope, attention, output, add, mlp_norm), (*product, down, mlp_add, y)),
+        HIGH_LINE: ((q, rope, attention), (gate, *factor)),
         LOW_LINE: ((v, attention),),
     }
     straight = [(height, *pair) for height, chains in rows.items() for chain in chains for pair in pairwise(chain)]
@@ -113,7 +124,7 @@ def wires() -> list[Wire]:
     for source, target in ((norm, q), (norm, v), (mlp_norm, gate), (mlp_norm, up)):
         bend = target.left - 0.08
         paths.append(((source.right, MAIN_LINE), (bend, MAIN_LINE), (bend, target.y), (target.left, target.y)))
-    for source in (arm, up):
+    for source in (factor[-1], up):
         edge = MAIN_LINE + copysign(DIAMETER / 2, source.y - MAIN_LINE)
         paths.append(((source.right, source.y), (times.x, source.y), (times.x, edge)))
     for source, block, total in ((x, norm, add), (add, mlp_norm, mlp_add)):

@@ -1,4 +1,4 @@
-"""The figure of `armlet inspect`: the layer with ARM, and the activated gate before and after each policy."""
+"""The figure of `armlet inspect`: the layer with ARM, and the values at its site before and after each policy."""
 
 from collections.abc import Sequence
 from textwrap import fill
@@ -12,8 +12,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from armlet.attachment.sites import GATE
 from armlet.inspection.diagram import DIAGRAM_INK, draw_layer
-from armlet.inspection.records import Panel
+from armlet.inspection.records import SITE_NAMES, Panel
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, NotebookFigure, style
 from armlet.redistribution.order import MAD_TO_SIGMA
 
@@ -31,16 +32,22 @@ Window = tuple[float, float]
 
 
 def draw_inspection(
-    panels: Sequence[Panel], *, title: str, layer: int | None, activation: str = "SiLU", axis: Window | None = None
+    panels: Sequence[Panel],
+    *,
+    title: str,
+    layer: int | None,
+    activation: str = "SiLU",
+    axis: Window | None = None,
+    site: str = GATE,
 ) -> Figure:
-    """Draws the layer, and below it the activated gate before and after each policy, on shared axes.
+    """Draws the layer, and below it the values at the site before and after each policy, on shared axes.
 
     The upper row shows all values with logarithmic counts, which make tails visible; the lower row shows the density
     near zero, where most values are. Counts that are gone afterwards are darker. Arrows show the way of the values that
     move farthest (`flow`).
 
     panels: one to three, with the same `before`; layer: None for values that are of no layer; axis: the range of the
-    upper row in units of the gate, extended to include values outside it.
+    upper row in units of the values, extended to include values outside it.
     """
     with style():
         figure = NotebookFigure(figsize=(7.2, 5.85), layout=ConstrainedLayoutEngine(wspace=0.06))
@@ -48,14 +55,14 @@ def draw_inspection(
         # Dollar signs in a model's name do not start a formula.
         figure.suptitle(fill(title, TITLE_CHARACTERS), parse_math=False, **look)
         top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.55, 4)).flat
-        draw_layer(top.subplots(), layer=layer, activation=activation)
-        _draw_histograms(bottom, panels, full_range(panels, axis))
+        draw_layer(top.subplots(), layer=layer, activation=activation, site=site)
+        _draw_histograms(bottom, panels, full_range(panels, axis), SITE_NAMES[site])
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # a second layout would differ in its last bits, and so would the files
         return figure
 
 
-def _draw_histograms(figure: SubFigure, panels: Sequence[Panel], full_window: Window) -> None:
+def _draw_histograms(figure: SubFigure, panels: Sequence[Panel], full_window: Window, name: str) -> None:
     upper, lower = figure.subplots(2, len(panels), sharex="row", sharey="row", squeeze=False)
     window = near_zero_window(panels[0].before, full_window)
     _draw_panel_row(upper, panels, full_window, "upper")
@@ -67,8 +74,8 @@ def _draw_histograms(figure: SubFigure, panels: Sequence[Panel], full_window: Wi
     # The labels are below the middle panel or between the middle two.
     middle, x = (len(panels) - 1) // 2, 0.5 if len(panels) % 2 else 1.05
     lower_label = "near zero (the shaded range above)" if zoomed else "all values"
-    upper[middle].set_xlabel("activated gate, all values", x=x, color=DIAGRAM_INK)
-    lower[middle].set_xlabel(f"activated gate, {lower_label}", x=x, color=DIAGRAM_INK)
+    upper[middle].set_xlabel(f"{name}, all values", x=x, color=DIAGRAM_INK)
+    lower[middle].set_xlabel(f"{name}, {lower_label}", x=x, color=DIAGRAM_INK)
     arrow = {"lw": 0, "marker": r"$\rightarrow$", "markersize": 11, "markeredgewidth": 0}
     handles = {
         "before redistribution": Patch(color=BEFORE_FILL),

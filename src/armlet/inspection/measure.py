@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from armlet.attachment.sites import GATE
 from armlet.inspection.records import Effect, GateSample, Panel, RoutedGates
 from armlet.inspection.result import Inspection
-from armlet.layer.capture import Trace
+from armlet.layer.capture import VALUES, Trace, routed_rows
 from armlet.layer.decoder import Layer1
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
@@ -17,15 +18,17 @@ from armlet.redistribution.policies import detail
 from armlet.redistribution.rows import Draw, Policy
 from armlet.statistics.shape import difference, measure
 
-ROW_NAMES = ("activation", "positions", "experts")  # in a trace of a mixture, as in `RoutedGates`
-
 
 def activated_gates(
-    layers: Iterable[Layer1], prompts: Sequence[Tensor], layer: int, tick: Callable[[], None] = lambda: None
+    layers: Iterable[Layer1],
+    prompts: Sequence[Tensor],
+    layer: int,
+    tick: Callable[[], None] = lambda: None,
+    site: str = GATE,
 ) -> Iterator[Tensor | RoutedGates]:
-    """Yields the activated gates of one layer for each prompt `[1, seq]`, in the layers' dtype.
+    """Yields the activated gates of one layer, or its values at another site, for each prompt `[1, seq]`.
 
-    layers: layers 0 to `layer`; tick: called after each prompt in each layer.
+    They have the layers' dtype. layers: layers 0 to `layer`; tick: called after each prompt in each layer.
     """
     states: list[Tensor] = []
     for decoder in layers:
@@ -34,27 +37,27 @@ def activated_gates(
             with torch.no_grad():
                 states[index], trace = decoder(x, trace=True)
             if decoder.options.layer == layer:
-                yield _routed(trace) if decoder.options.mixture else trace["activation"][0]
+                yield _values(trace, site)
             tick()
 
 
 def captured_gates(
-    run: Callable[[Tensor], dict[int, Trace]], prompts: Sequence[Tensor], layer: int, tick: Callable[[], None]
+    run: Callable[[Tensor], dict[int, Trace]],
+    prompts: Sequence[Tensor],
+    layer: int,
+    tick: Callable[[], None],
+    site: str = GATE,
 ) -> Iterator[Tensor | RoutedGates]:
     """As `activated_gates`, by `run` of a model with `capturing`."""
     for ids in prompts:
-        trace = run(ids)[layer]
-        rows = "experts" in trace
-        yield RoutedGates(*(trace[name] for name in ROW_NAMES)) if rows else trace["activation"][0]
+        yield _values(run(ids)[layer], site)
         tick()
 
 
-def _routed(trace: dict[str, Tensor]) -> RoutedGates:
-    """The gates in a trace of a mixture, for one text, in the order of tokens and then of experts."""
-    experts, order = trace["experts"][0].sort(dim=-1)  # [s, k]
-    gates = trace["activation"][0].take_along_dim(order[..., None], dim=1)
-    positions = torch.arange(len(experts), device=experts.device)[:, None].expand_as(experts)
-    return RoutedGates(gates.flatten(0, 1), positions.flatten(), experts.flatten())
+def _values(trace: Trace, site: str) -> Tensor | RoutedGates:
+    """The values at a site in a trace of one text."""
+    name = VALUES[site]
+    return RoutedGates(*routed_rows(trace, name)) if "experts" in trace else trace[name][0]
 
 
 def inspect_gates(sample: GateSample, policies: Sequence[Policy], *, scope: str = "token", seed: int = 0) -> Inspection:

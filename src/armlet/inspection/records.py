@@ -7,14 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from armlet.attachment.sites import GATE, PRODUCT
 from armlet.presentation.numbers import finite_or_none
 from armlet.redistribution.policies import settings
 from armlet.redistribution.rows import Policy
 
+SITE_NAMES = {GATE: "activated gate", PRODUCT: "product (input of down)"}
+"""The sites of `attach` → what a policy acts on there, in titles."""
+
 
 @dataclass(frozen=True)
 class Panel:
-    """The activated gate before and after one policy, as a figure needs it."""
+    """The values at the site before and after one policy, as a figure needs them."""
 
     name: str  # name of the policy, "Outward", "Inward" or "Transport"; it determines the colour
     detail: str  # settings of the policy in a few words, such as "band 0.13, ceiling 0.995"
@@ -41,7 +45,7 @@ class Effect:
 
 @dataclass(frozen=True, eq=False)
 class RoutedGates:
-    """The activated gates of routed experts for one prompt: a row for each token in each of its experts."""
+    """The values at the site in routed experts for one prompt: a row for each token in each of its experts."""
 
     values: Tensor  # `[rows, width]`, by token and then by expert
     positions: Tensor  # `[rows]` int64, the position of each row's token
@@ -50,7 +54,7 @@ class RoutedGates:
 
 @dataclass(frozen=True)
 class GateSample:
-    """Activated gates to inspect, and their origin."""
+    """Values to inspect, activated gates or those of another site, and their origin."""
 
     gates: Sequence[Tensor | RoutedGates]  # for each prompt; a tensor is `[seq, width]`
     source: str = "a tensor"  # name of the model, or of the sample
@@ -60,3 +64,4 @@ class GateSample:
     axis: tuple[float, float] | None = None  # the figure's smallest range
     experts: int = 0  # number of routed experts; 0 in a dense layer
     read_because: str = ""  # why the gates were read from the whole model; "" if from the layers alone
+    site: str = GATE  # one of `SITES`

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from armlet.inspection.records import Effect, GateSample
+from armlet.attachment.sites import GATE
+from armlet.inspection.records import SITE_NAMES, Effect, GateSample
 from armlet.inspection.tables import inspection_table
 from armlet.presentation.numbers import finite_or_none
 from armlet.presentation.result import Result
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Inspection(Result):
-    """The activated gate of one layer, or of a synthetic sample, and each policy's effect on it."""
+    """The values at the site of one layer, or of a synthetic sample, and each policy's effect on them."""
 
     sample: GateSample
     scope: str
@@ -32,7 +33,7 @@ class Inspection(Result):
     interrupted: bool  # whether Ctrl-C left out prompts
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON; numbers that are not finite become None.
+        """For JSON; numbers that are not finite become None. "site" is there if it is not the gate.
 
         In a mixture of experts, "experts" is their number, and "tokens" counts a token once in each of its experts.
         If the whole model was read, "reading" says why.
@@ -42,7 +43,8 @@ class Inspection(Result):
         run = {"prompts": len(sample.gates), "interrupted": self.interrupted}
         size = {"tokens": self.tokens, "width": self.width, "passed": self.passed}
         policies = [effect.to_dict() for effect in self.effects]
-        reading = {"experts": sample.experts} if sample.experts else {}
+        reading: dict[str, object] = {} if sample.site == GATE else {"site": sample.site}
+        reading |= {"experts": sample.experts} if sample.experts else {}
         reading |= {"reading": self._reading()} if sample.read_because else {}
         return setting | run | size | reading | {"before": finite_or_none(self.before), "policies": policies}
 
@@ -62,7 +64,7 @@ class Inspection(Result):
 
     def _title(self) -> str:
         layer = "" if self.sample.layer is None else f", layer {self.sample.layer}"
-        title = f"activated gate of {self.sample.source}{layer}, {self._count()}, scope {self.scope}"
+        title = f"{SITE_NAMES[self.sample.site]} of {self.sample.source}{layer}, {self._count()}, scope {self.scope}"
         return title + (f"; {self.passed} tokens with NaN or Inf in their scope left out" if self.passed else "")
 
     def _count(self) -> str:
@@ -74,8 +76,8 @@ class Inspection(Result):
         from armlet.inspection.figures import draw_inspection
 
         sample, panels = self.sample, [effect.panel for effect in self.effects]
-        title = f"Activated gate of {Path(sample.source).resolve().name}, {self._count()}"
-        place = {"layer": sample.layer, "activation": sample.activation, "axis": sample.axis}
+        title = f"{SITE_NAMES[sample.site].capitalize()} of {Path(sample.source).resolve().name}, {self._count()}"
+        place = {"layer": sample.layer, "activation": sample.activation, "axis": sample.axis, "site": sample.site}
         return draw_inspection(panels, title=title, **place)
 
     def save(self, directory: str | Path) -> list[Path]:

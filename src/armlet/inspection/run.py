@@ -1,10 +1,9 @@
-"""Inspects a layer's activated gate: runs the prompts through the layers, and measures each policy's effect."""
+"""Inspects a layer's activated gate or product: runs prompts through the layers, and measures each policy's effect."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from armlet.attachment.mixtures import ExpertsSite, find_all_sites
-from armlet.attachment.sites import ALL_EXPERTS, GATE, ROUTED, UnsupportedModelError, find_layers, mixture_block
+from armlet.attachment.sites import GATE, UnsupportedModelError, check_site
 from armlet.checkpoints.given import Model, load_or_use
 from armlet.checkpoints.pretrained import Dtype, default_model
 from armlet.inspection.measure import activated_gates, captured_gates, inspect_gates
@@ -12,7 +11,7 @@ from armlet.inspection.records import GateSample
 from armlet.inspection.result import Inspection
 from armlet.inspection.synthetic import SYNTHETIC_AXES
 from armlet.inspection.synthetic import synthetic as synthetic_gate
-from armlet.layer.capture import capturing
+from armlet.layer.capture import capturing, experts_of
 from armlet.layer.options import activation_label
 from armlet.layer.reading import ChangedModelError, open_model
 from armlet.presentation.arguments import LARGEST_SEED, refuse_changed, whole_number
@@ -37,19 +36,20 @@ def inspect(
     layer: int = 0,
     policy: Policy | str | Sequence[Policy | str] = tuple(POLICIES),
     scope: str = "token",
+    site: str = GATE,
     prompt: str | Sequence[str] = (),
     synthetic: str | None = None,
     seed: int = 0,
     dtype: Dtype = "auto",
     device: str | None = None,
 ) -> Inspection:
-    """Measures each policy's effect on the activated gate of one layer.
+    """Measures each policy's effect on the activated gate of one layer, or on its product with up.
 
     Layers above it are not read, unless `Layer1` does not cover the model, or a loaded model computes something else
-    than its configuration says: then the whole model runs, and the gates are read where `attach` puts ARM. In a mixture
-    of experts, a row is one token in one routed expert; shared experts are left out.
+    than its configuration says: then the whole model runs, and the values are read where `attach` puts ARM. In a
+    mixture of experts, a row is one token in one routed expert; shared experts are left out.
 
-    The gates before are those of the model without ARM, also if ARM is attached to a loaded model.
+    The values before are those of the model without ARM, also if ARM is attached to a loaded model.
 
     Args:
         model: a folder, a hub id or a loaded language model; SmolLM2-135M-Instruct by default.
@@ -58,6 +58,7 @@ def inspect(
         policy: up to three policies, as objects or as texts such as "outward:band=0.2".
         scope: values over which statistics are taken: "token", "sequence" (a prompt) or "call" (a prompt); "token" in a
             mixture of experts.
+        site: "gate", the output of the activation, or "product", the input of `down`, as in `attach`.
         prompt: one or several prompts; built-in ones by default.
         synthetic: "modes" or "heavy-tail", a synthetic sample in place of a model.
         seed: seed of keyed noise, and of a synthetic sample.
@@ -75,16 +76,18 @@ def inspect(
     policies = parse_policies(policy, scope)
     if len(policies) > FIGURE_POLICIES:
         raise ArgumentError(f"policy: expected up to {FIGURE_POLICIES}, as in the figure, found {len(policies)}")
+    check_site(site)
     layer, seed = whole_number("layer", layer, 0), whole_number("seed", seed, 0, LARGEST_SEED)
     if synthetic is not None:
         loading = {"tokenizer": (tokenizer, None), "dtype": (dtype, "auto"), "device": (device, None)}
-        read = {"layer": (layer, 0), "prompt": (prompt or (), ())}
+        read = {"layer": (layer, 0), "site": (site, GATE), "prompt": (prompt or (), ())}
         refuse_changed("has no effect on a synthetic sample", model=(model, None), **loading, **read)
         gates = [synthetic_gate(synthetic, seed=seed)]
         name, axis = f"the synthetic sample '{synthetic}'", SYNTHETIC_AXES.get(synthetic)
         sample = GateSample(gates, name, layer=None, axis=axis)
     else:
-        asked = default_model() if model is None else model, tokenizer, layer, prompt_texts(prompt, BUILT_IN), scope
+        place = layer, site, prompt_texts(prompt, BUILT_IN), scope
+        asked = default_model() if model is None else model, tokenizer, *place
         try:
             sample = _gates_of_layers(*asked, dtype, device)
         except (ChangedModelError, UnsupportedModelError) as error:
@@ -98,43 +101,44 @@ def _gates_of_layers(
     model: Model,
     tokenizer: "PreTrainedTokenizerBase | None",
     layer: int,
+    site: str,
     texts: Sequence[str],
     scope: str,
     dtype: Dtype,
     device: str | None,
 ) -> GateSample:
-    """The activated gates by `Layer1`, which reads only the layers needed; after Ctrl-C, of the finished prompts."""
+    """The values by `Layer1`, which reads only the layers needed; after Ctrl-C, of the finished prompts."""
     opened = open_model(model, tokenizer, dtype=dtype, device=device, last=layer, texts=texts)
     experts = opened.options.mixture.experts if opened.options.mixture else 0
     _check_scope(scope, experts)
     ids = [encode_prompt(opened.tokenizer, text) for text in texts]
     with progress("running prompts", len(ids) * (layer + 1)) as tick:
-        gates, interrupted = collect_until_interrupted(activated_gates(opened.layers(), ids, layer, tick))
-    return GateSample(gates, opened.name, layer, opened.options.activation, interrupted, experts=experts)
+        gates, interrupted = collect_until_interrupted(activated_gates(opened.layers(), ids, layer, tick, site))
+    label = opened.options.activation
+    return GateSample(gates, opened.name, layer, label, interrupted, experts=experts, site=site)
 
 
 def _gates_of_model(
     model: Model,
     tokenizer: "PreTrainedTokenizerBase | None",
     layer: int,
+    site: str,
     texts: Sequence[str],
     scope: str,
     dtype: Dtype,
     device: str | None,
     because: str,
 ) -> GateSample:
-    """The activated gates of the whole model, at the sites of `attach`; because: why not by `Layer1`."""
+    """The values in the whole model, at the sites of `attach`; because: why not by `Layer1`."""
     opened = load_or_use(model, tokenizer, dtype=dtype, device=device)
-    layer_module = find_layers(opened.model, [layer])[0][1]
-    kind = ROUTED if mixture_block(layer_module) else ALL_EXPERTS
-    (site,) = find_all_sites(opened.model, [layer], GATE, kind)
-    experts = site.experts if isinstance(site, ExpertsSite) else 0
+    experts = experts_of(opened.model, layer, site)
     _check_scope(scope, experts)
     ids = [encode_prompt(opened.tokenizer, text) for text in texts]
-    with capturing(opened.model, [layer]) as run, progress("running prompts", len(ids)) as tick:
-        gates, interrupted = collect_until_interrupted(captured_gates(run, ids, layer, tick))
+    with capturing(opened.model, [layer], site=site) as run, progress("running prompts", len(ids)) as tick:
+        gates, interrupted = collect_until_interrupted(captured_gates(run, ids, layer, tick, site))
     label = activation_label(opened.model.config)
-    return GateSample(gates, opened.name, layer, label, interrupted, experts=experts, read_because=because)
+    origin = {"experts": experts, "read_because": because, "site": site}
+    return GateSample(gates, opened.name, layer, label, interrupted, **origin)
 
 
 def _check_scope(scope: str, experts: int) -> None:

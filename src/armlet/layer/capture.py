@@ -10,8 +10,19 @@ from torch import Tensor, nn
 
 from armlet.attachment.attach import attach
 from armlet.attachment.attached import attached
-from armlet.attachment.experts import RoutedExperts
-from armlet.attachment.sites import ALL_EXPERTS, ROUTED, UnsupportedModelError, find_layers, mixture_block
+from armlet.attachment.experts import ExpertsArm
+from armlet.attachment.mixtures import ExpertsSite, find_all_sites
+from armlet.attachment.module import ARM
+from armlet.attachment.sites import (
+    ALL_EXPERTS,
+    GATE,
+    PRODUCT,
+    ROUTED,
+    SHARED,
+    UnsupportedModelError,
+    find_layers,
+    mixture_block,
+)
 from armlet.attachment.wrappers import RedistributedOutput
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.inward import Inward
@@ -20,40 +31,46 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Trace = dict[str, Tensor]
-"""Tensors of one layer, by their names in `Layer1`: gate and activation `[1, s, f]`; where they can be read,
-Attention_weights `[1, n, s, s]` and Attention `[1, s, n·h]`.
+"""Tensors of one layer, by their names in `Layer1`: what ARM gets at the site (`VALUES`), and at the gate also gate,
+`[1, s, f]` each; where they can be read, Attention_weights `[1, n, s, s]` and Attention `[1, s, n·h]`.
 
-In a mixture of experts, activation is `[rows, f]`, a row for each token in each routed expert that it goes to, by token
-and then by expert; positions and experts, `[rows]` each, say which."""
+In a mixture of experts, what ARM gets is `[rows, f]`, a row for each token in each routed expert that it goes to, in
+any order; positions and experts, `[rows]` each, say which, and there is no gate. See `routed_rows`."""
+
+VALUES = {GATE: "activation", PRODUCT: "multiply"}
+"""The sites of `attach` → the name of what ARM gets there."""
 
 NOTHING = Inward(strength=0.0)  # moves no value, so that ARM returns each tensor as it is
 
 
 @contextmanager
 def capturing(
-    model: "PreTrainedModel", layers: Sequence[int], *, attention: bool = False
+    model: "PreTrainedModel", layers: Sequence[int], *, site: str = GATE, attention: bool = False
 ) -> Iterator[Callable[[Tensor], dict[int, Trace]]]:
     """Inside the block, runs a model without ARM on a text `[1, s]` without padding, and returns the layers' traces.
 
-    The layers are all dense, or all mixtures of experts. With `attention`, the model runs eager attention inside the
-    block, the only kind that computes weights. Afterwards the model is as it was.
+    With `attention`, the model runs eager attention inside the block, the only kind that computes weights. Afterwards
+    the model is as it was.
 
     Raises the errors of `attach`; the function raises ArgumentError if the model cannot run on a text alone, and
     UnsupportedModelError if it runs a layer several times, or several attentions in a layer.
     """
     traces: dict[int, Trace] = {}
     chosen = find_layers(model, layers)
-    kind = ROUTED if any(mixture_block(layer) for _, layer in chosen) else ALL_EXPERTS
     with ExitStack() as stack:
         for attachment in attached(model):
             stack.enter_context(attachment.paused())
-        stack.enter_context(attach(model, NOTHING, layers=layers, experts=kind))
+        for kind in (ALL_EXPERTS, ROUTED):
+            if indices := [index for index, layer in chosen if _kind(layer) == kind]:
+                stack.enter_context(attach(model, NOTHING, layers=indices, site=site, experts=kind))
         for module in model.modules():
             if isinstance(module, RedistributedOutput):
                 stack.callback(module.register_forward_hook(partial(_store_gate, traces)).remove)
-            elif isinstance(module, RoutedExperts):
-                store = partial(_store_rows, traces)
-                stack.callback(module.arm.register_forward_pre_hook(store, with_kwargs=True).remove)
+            elif isinstance(module, ExpertsArm):
+                store = partial(_store_rows, traces, VALUES[site])
+                stack.callback(module.register_forward_pre_hook(store, with_kwargs=True).remove)
+            elif isinstance(module, ARM) and site == PRODUCT:
+                stack.callback(module.register_forward_pre_hook(partial(_store_product, traces)).remove)
         if attention:
             stack.enter_context(_eager_attention(model))
             for index, layer in chosen:
@@ -71,11 +88,40 @@ def _run_on_text(model: "PreTrainedModel", traces: dict[int, Trace], ids: Tensor
     except (AttributeError, TypeError, ValueError) as error:
         problem = f"{type(model).__name__} cannot run on a text alone ({type(error).__name__}: {error})"
         raise ArgumentError(f"model: {' '.join(problem.split())}") from error
-    for trace in traces.values():
-        if "experts" in trace:
-            order = torch.argsort(trace["positions"] * (trace["experts"].max() + 1) + trace["experts"])
-            trace.update({name: trace[name][order] for name in ("activation", "positions", "experts")})
     return dict(traces)
+
+
+def experts_of(model: nn.Module, index: int, site: str = GATE) -> int:
+    """The number of routed experts of a layer at whose site ARM can be; 0 in a dense layer.
+
+    Raises UnsupportedModelError as `attach` does, without the advice to choose shared experts, which are not measured.
+    """
+    ((_, layer),) = find_layers(model, [index])
+    try:
+        (place,) = find_all_sites(model, [index], site, _kind(layer))
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(str(error).partition(f", or experts={SHARED!r}")[0]) from error
+    return place.experts if isinstance(place, ExpertsSite) else 0
+
+
+def _kind(layer: nn.Module) -> str:
+    """The experts of a layer that are measured, as in `attach`."""
+    return ROUTED if mixture_block(layer) else ALL_EXPERTS
+
+
+def routed_rows(trace: Trace, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Values `[rows, f]` of a mixture, and positions and experts `[rows]`, by token and then by expert.
+
+    trace: of one text, by `capturing` or of `Layer1`, where values are `[1, s, k, f]` and experts `[1, s, k]`.
+    """
+    values, experts = trace[name], trace["experts"]
+    if "positions" in trace:
+        positions = trace["positions"]
+    else:
+        positions = torch.arange(experts.shape[1], device=experts.device).repeat_interleave(experts.shape[2])
+        values, experts = values.flatten(0, 2), experts.flatten()
+    order = torch.argsort(positions * (experts.max() + 1) + experts)
+    return values[order], positions[order], experts[order]
 
 
 def _store_gate(
@@ -93,15 +139,24 @@ def _store(traces: dict[int, Trace], layer: int, tensors: Trace) -> None:
     trace.update(tensors)
 
 
+def _store_product(traces: dict[int, Trace], arm: Any, arguments: tuple[Tensor, ...]) -> None:
+    product = arguments[0]
+    _store(traces, arm.layer, {VALUES[PRODUCT]: product.reshape(1, -1, product.shape[-1])})
+
+
 def _store_rows(
-    traces: dict[int, Trace], arm: Any, arguments: tuple[Tensor, Tensor, Tensor | None], named: dict[str, Any]
+    traces: dict[int, Trace],
+    name: str,
+    arm: Any,
+    arguments: tuple[Tensor, Tensor, Tensor | None],
+    named: dict[str, Any],
 ) -> None:
     rows, positions, mask = arguments
-    parts = {"activation": rows, "positions": positions, "experts": named["experts"]}
+    parts = {name: rows, "positions": positions, "experts": named["experts"]}
     trace = traces.setdefault(arm.layer, {})
-    for name, part in parts.items():  # some models compute one expert after the other
+    for key, part in parts.items():  # some models compute one expert after the other
         valid = part if mask is None else part[mask]
-        trace[name] = torch.cat((trace[name], valid)) if name in trace else valid
+        trace[key] = torch.cat((trace[key], valid)) if key in trace else valid
 
 
 @contextmanager

@@ -110,28 +110,15 @@ def activation_label(config: Any) -> str:
     return "GELU" if "gelu" in name else ACTIVATION_NAMES.get(name, name)
 
 
-class MixtureError(UnsupportedModelError):
-    """A layer is a mixture of experts, which has no single activated gate."""
-
-
-def check_one_gate(options: Options) -> None:
-    """Raises MixtureError for a mixture of experts, which has no activated gate `[b, s, f]`."""
-    if options.mixture:
-        raise MixtureError(
-            f"layer {options.layer} of this {options.family} has {options.mixture.experts} experts in place of one "
-            "MLP, so no single activated gate; choose a layer without experts, if there is one"
-        )
-
-
 def _check_covered(text: TextConfig, layer: int, option: str) -> None:
+    count = getattr(text, "num_hidden_layers", None)
+    whole = hasattr(layer, "__index__") and not isinstance(layer, bool)
+    if count is not None and not (whole and layer in range(count)):  # of any family, before a whole model is loaded
+        raise ArgumentError(f"{option}: {text.model_type} has layers 0 to {count - 1}, found {description(layer)}")
     if text.model_type not in FAMILIES:
         raise UnsupportedModelError(
             f"Layer1 does not cover {text.model_type!r}, only {', '.join(FAMILIES)}; attach() supports others, too"
         )
-    whole = hasattr(layer, "__index__") and not isinstance(layer, bool)
-    if not whole or layer not in range(text.num_hidden_layers):
-        last = text.num_hidden_layers - 1
-        raise ArgumentError(f"{option}: {text.model_type} has layers 0 to {last}, found {description(layer)}")
     refused = [name for name in REFUSED_KEYS.get(text.model_type, ()) if getattr(text, name, None)]
     if not getattr(text, "is_causal", True):  # read by transformers' masks, for every family
         refused.append("is_causal: false")

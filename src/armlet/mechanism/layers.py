@@ -9,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from armlet.attachment.experts import ExpertsArm
 from armlet.attachment.module import ARM
+from armlet.attachment.sites import UnsupportedModelError
+from armlet.layer.capture import Trace
 from armlet.layer.decoder import Layer1
-from armlet.layer.options import check_one_gate
 from armlet.mechanism.classes import classify
 from armlet.mechanism.measure import QUANTITIES, View, measure_filler, measure_gate, near_zero_after, view
 from armlet.prompts.fillers import Filler, Position, Prompt, describe_filler, filler_tokens, make_prompt
@@ -100,7 +102,8 @@ class LayerFindings:
     filled: list[dict[str, FloatArray]]  # for each filler, each of `QUANTITIES`
     treated: list[FloatArray]  # for each policy, the near-zero share after ARM
     moved: list[int]  # for each policy, the number of values that moved
-    width: int  # values of each token
+    width: int  # values of each row of ARM: of each token, in a mixture of experts in each of its experts
+    experts: int  # routed experts of each token; 0 in a dense layer
     received: tuple[Tensor, Tensor]  # `View.received` of the first prompt, without filler and with `Setup.example`
     attention: tuple[Tensor, Tensor]  # `View.attention` of the first prompt, likewise
     heads: int  # number of attention heads
@@ -118,8 +121,6 @@ def measure_layers(
     for layer in layers:
         states = states or [_embed(layer, *texts) for texts in zip(setup.prompts, setup.tokens, strict=True)]
         findings: list[LayerFindings] = []
-        if layer.options.layer in wanted:
-            check_one_gate(layer.options)
         for prompt, hidden in zip(setup.prompts, states, strict=True):
             if layer.options.layer in wanted:
                 findings.append(_measure_prompt(layer, prompt, hidden, setup))
@@ -143,7 +144,8 @@ def _measure_prompt(layer: Layer1, prompt: Prompt, hidden: list[Tensor], setup: 
         with torch.no_grad():
             hidden[index], trace = layer(hidden[index], trace=True)
         if measurement is None:
-            measurement = PromptMeasurement(layer.options.layer, trace, prompt, setup)
+            experts = layer.options.mixture.experts if layer.options.mixture else 0
+            measurement = PromptMeasurement(layer.options.layer, trace, prompt, setup, experts)
         else:
             measurement.add(trace, count)
     assert measurement is not None
@@ -151,16 +153,20 @@ def _measure_prompt(layer: Layer1, prompt: Prompt, hidden: list[Tensor], setup: 
 
 
 class PromptMeasurement:
-    """The findings of one prompt in one layer, from a trace without filler and then one with each filler in turn."""
+    """The findings of one prompt in one layer, from a trace without filler and then one with each filler in turn.
 
-    def __init__(self, layer: int, trace: dict[str, Tensor], prompt: Prompt, setup: Setup) -> None:
-        self.layer, self.prompt, self.setup, self.heads = layer, prompt, setup, trace["Attention_weights"].shape[1]
+    experts: the number of the layer's routed experts; 0 in a dense layer.
+    """
+
+    def __init__(self, layer: int, trace: Trace, prompt: Prompt, setup: Setup, experts: int) -> None:
+        self.layer, self.prompt, self.setup, self.experts = layer, prompt, setup, experts
+        self.heads = trace["Attention_weights"].shape[1]
         self.without = self._view(trace, 0)
         self.halfwidth = near_zero_halfwidth(self.without.activated)
         self.filled: list[dict[str, FloatArray]] = []
         self.example = self.without
 
-    def add(self, trace: dict[str, Tensor], count: int) -> None:
+    def add(self, trace: Trace, count: int) -> None:
         """Measures the prompt with the next filler."""
         filled = self._view(trace, count)
         if len(self.filled) == self.setup.example():
@@ -169,16 +175,23 @@ class PromptMeasurement:
 
     def findings(self) -> LayerFindings:
         """The findings, after all fillers."""
-        without, width = self.without, self.without.activated.shape[1]
-        noise = Noise(self.setup.seed)
-        arms = [ARM(policy, width=width, layer=self.layer, noise=noise) for policy in self.setup.policies]
+        without, routed = self.without, 0 if self.without.experts is None else self.without.experts.shape[1]
+        width = without.activated.shape[1] // (routed or 1)
+        arms = [self._arm(policy, width) for policy in self.setup.policies]
         treated = [near_zero_after(without, self.halfwidth, arm, self.prompt.insert_at) for arm in arms]
         gate, moved = measure_gate(without, self.halfwidth), [int(arm.report()["moved"]) for arm in arms]
         figures = (without.received, self.example.received), (without.attention, self.example.attention)
-        return LayerFindings(self.layer, gate, self.filled, treated, moved, width, *figures, self.heads)
+        return LayerFindings(self.layer, gate, self.filled, treated, moved, width, routed, *figures, self.heads)
 
-    def _view(self, trace: dict[str, Tensor], count: int) -> View:
-        measured = view(trace, self.prompt, count)
+    def _arm(self, policy: Policy, width: int) -> ARM:
+        arguments = {"width": width, "layer": self.layer, "noise": Noise(self.setup.seed)}
+        return ExpertsArm(policy, experts=self.experts, **arguments) if self.experts else ARM(policy, **arguments)
+
+    def _view(self, trace: Trace, count: int) -> View:
+        try:
+            measured = view(trace, self.prompt, count)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"explain: layer {self.layer}: {error}") from error
         if not measured.activated.isfinite().all():
             advice = "try another dtype, such as float32"
             raise ArgumentError(f"explain: layer {self.layer} returned NaN or Inf; {advice}")

@@ -4,12 +4,15 @@ The tokens after the filler are compared with the same tokens of the prompt with
 """
 
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from armlet.attachment.module import ARM
+from armlet.attachment.sites import UnsupportedModelError
+from armlet.layer.capture import Trace, routed_rows
 from armlet.prompts.fillers import Prompt
 from armlet.statistics import FloatArray
 from armlet.statistics.shape import token_measures
@@ -38,6 +41,12 @@ QUANTITIES = ATTENTION_QUANTITIES | GATE_QUANTITIES
 CLAIMS: dict[str, int] = {"gate_variance": 1, "near_zero": -1, "l1": 1, "l2": 1, "gini": -1}
 """Direction in which filler moves a quantity of layer 0, as claimed in the paper's Section 3: 1 up, −1 down."""
 
+MIXTURE_GATE = (
+    "a token's activated gate is those of its routed experts, one after another in the order of experts, without "
+    "shared experts; gate_variance is not defined, because tokens go to different experts"
+)
+UNEVEN = "tokens go to different numbers of routed experts, so their gates have no common width"
+
 
 @dataclass(frozen=True)
 class View:
@@ -46,8 +55,9 @@ class View:
     received: Tensor  # [s + n], mean attention from later tokens of the prompt; nan if there are none
     mass: Tensor  # [T], the attention weight left to the prompt's own tokens
     attention: Tensor  # [T, heads · head_dim], the attention output before its projection
-    gate: Tensor  # [T, width], before the activation function
-    activated: Tensor  # [T, width], after the activation function
+    gate: Tensor  # [T, width], before the activation function; in a mixture of experts [T, 1], NaN, see `MIXTURE_GATE`
+    activated: Tensor  # [T, width], after the activation function; in a mixture [T, k · width of an expert]
+    experts: Tensor | None  # [T, k], the routed experts of each token, ascending; None in a dense layer
 
 
 @dataclass(frozen=True)
@@ -62,17 +72,34 @@ class Affine:
     r2_heads: float  # r2 with one λ for each head
 
 
-def view(trace: dict[str, Tensor], prompt: Prompt, count: int) -> View:
-    """Extracts the view from a trace of `Layer1`, batch 1, with `count` filler tokens at `prompt.insert_at`."""
+def view(trace: Trace, prompt: Prompt, count: int) -> View:
+    """Extracts the view from a trace of one text, with `count` filler tokens at `prompt.insert_at`.
+
+    trace: of `Layer1`, or by `capturing`. Raises UnsupportedModelError if tokens go to different numbers of experts.
+    """
     weights = trace["Attention_weights"][0].double().mean(0).cpu()
     after = slice(prompt.insert_at + count, None)
     in_prompt = torch.ones(len(weights), dtype=torch.bool)
     in_prompt[prompt.insert_at : prompt.insert_at + count] = False
-    values = (trace[name][0, after].double().cpu() for name in ("Attention", "gate", "activation"))
+    if "experts" in trace:
+        activated, experts = (tensor[after].cpu() for tensor in _by_token(trace, len(weights)))
+        gate = torch.full((len(activated), 1), nan)
+    else:
+        gate, activated, experts = trace["gate"][0, after].cpu(), trace["activation"][0, after].cpu(), None
+    attention = trace["Attention"][0, after].double().cpu()
     # The mean of each column below the diagonal, over the rows of the prompt's own tokens.
     later_counts = in_prompt.flip(0).cumsum(0).flip(0) - in_prompt.long()
     received = weights.tril(-1)[in_prompt].sum(0) / later_counts
-    return View(received, weights[after][:, in_prompt].sum(1), *values)
+    mass = weights[after][:, in_prompt].sum(1)
+    return View(received, mass, attention, gate.double(), activated.double(), experts)
+
+
+def _by_token(trace: Trace, tokens: int) -> tuple[Tensor, Tensor]:
+    """The activated gates of each token's k routed experts `[tokens, k · f]`, in the order of experts `[tokens, k]`."""
+    rows, positions, experts = routed_rows(trace, "activation")
+    if not torch.equal(positions.cpu(), torch.arange(tokens).repeat_interleave(len(rows) // tokens)):
+        raise UnsupportedModelError(UNEVEN)
+    return rows.view(tokens, -1), experts.view(tokens, -1)
 
 
 def fit_affine(before: Tensor, after: Tensor, heads: int = 1) -> Affine:
@@ -116,6 +143,15 @@ def measure_gate(layer_view: View, halfwidth: Tensor) -> dict[str, FloatArray]:
 
 
 def near_zero_after(layer_view: View, halfwidth: Tensor, arm: ARM, start: int) -> FloatArray:
-    """Near-zero share of each token after ARM, `[T]`, with the half-width before ARM; start: first token's position."""
-    positions = start + torch.arange(len(layer_view.activated))
-    return token_measures(arm(layer_view.activated.float(), positions), halfwidth=halfwidth)["near_zero"]
+    """Near-zero share of each token after ARM, `[T]`, with the half-width before ARM; start: first token's position.
+
+    arm: in a mixture of experts an `ExpertsArm`, whose rows are one token in one expert.
+    """
+    activated, experts = layer_view.activated.float(), layer_view.experts
+    positions = start + torch.arange(len(activated))
+    if experts is None:
+        after = arm(activated, positions)
+    else:
+        rows, positions = activated.view(-1, arm.width), positions.repeat_interleave(experts.shape[1])
+        after = arm(rows, positions, experts=experts.flatten()).view(activated.shape)
+    return token_measures(after, halfwidth=halfwidth)["near_zero"]

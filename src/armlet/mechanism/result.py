@@ -39,7 +39,7 @@ class Explanation(Result):
     classes: list[ClassShare]  # for each layer, class of tokens and treatment; empty if no such token is measured
     selected: bool  # whether layers were selected; False if all were measured
     interrupted: bool  # whether Ctrl-C left out layers
-    reading: Sequence[str] = ()  # sentences: why the whole model was read, if it was, and which layers were left out
+    reading: Sequence[str] = ()  # sentences: why the whole model was read, layers left out, what a mixture's gate is
 
     @property
     def layers(self) -> list[int]:
@@ -54,7 +54,8 @@ class Explanation(Result):
     def to_dict(self) -> dict[str, object]:
         """For JSON: all records, and the attention that each token of the first prompt receives, as in the figure.
 
-        "reading", if there is anything to say, is why the whole model was read, and which layers were left out.
+        "reading", if there is anything to say, is why the whole model was read, which layers were left out, and what
+        the gate of a mixture of experts is.
         """
         run: dict[str, object] = {
             "layers": self.layers,
@@ -114,7 +115,7 @@ class Explanation(Result):
 
     def _limits(self, findings: LayerFindings) -> list[str]:
         """The policies whose band `share` limited in a layer."""
-        values = findings.width * len(self.setup.prompt_of_tokens())
+        values = findings.width * (findings.experts or 1) * len(self.setup.prompt_of_tokens())
         pairs = zip(self.setup.policies, findings.moved, strict=True)
         limits = [limited_by_share(policy, moved / values, findings.width) for policy, moved in pairs]
         return [f"layer {findings.layer}: {limit}" for limit in limits if limit]

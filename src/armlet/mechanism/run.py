@@ -7,12 +7,12 @@ from armlet.attachment.config import layer_indices
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.given import Model, load_or_use
 from armlet.checkpoints.pretrained import Dtype, default_model, dtype_name
-from armlet.layer.options import MixtureError, check_one_gate
 from armlet.layer.reading import ChangedModelError, open_model
 from armlet.mechanism.layers import LayerFindings, Setup, make_setup, measure_layers
+from armlet.mechanism.measure import MIXTURE_GATE
 from armlet.mechanism.records import summarise
 from armlet.mechanism.result import Explanation
-from armlet.mechanism.whole_model import NO_GATE, measure_model, readable_layers
+from armlet.mechanism.whole_model import measure_model, readable_layers
 from armlet.presentation.arguments import LARGEST_SEED, plain_value, text_list, whole_number, whole_numbers
 from armlet.presentation.interruption import collect_until_interrupted
 from armlet.presentation.progress import progress
@@ -49,13 +49,14 @@ def explain(
 
     The layers are those of the model without ARM, also if ARM is attached to a loaded model. Where `Layer1` does not
     cover a model, or a loaded one computes something else than its configuration says, the whole model runs with eager
-    attention, and the same quantities are read where `attach` puts ARM.
+    attention, and the same quantities are read where `attach` puts ARM. In a mixture of experts, a token's activated
+    gate is those of its routed experts, one after another in the order of experts; shared experts are left out.
 
     Args:
         model: a folder, a hub id or a loaded language model; SmolLM2-135M-Instruct by default.
         tokenizer: the tokenizer of a loaded model.
         layers: "all", an index from 0, several, or text such as "0,14" or "0-5"; all layers up to the last are run. Of
-            "all", mixtures of experts and layers whose attention cannot be read are left out, and named.
+            "all", layers whose gate or attention cannot be read are left out, and named.
         filler: one or several texts whose tokens are repeated.
         count: numbers of filler tokens, as a number, several, or text such as "10,25"; 0, the baseline, is always run.
         position: the fillers' position: "before" the system prompt, "between" it and the question, at the question's
@@ -88,15 +89,16 @@ def explain(
         return make_setup(tokenizer, questions, fillers, policies, system, position, seed)
 
     try:
-        measured = _read_layers(*asked, selection, setup, dtype, device)
-    except MixtureError:
-        raise  # the whole model has no single gate there, either
+        measured = _read_layers(*asked, selection, questions, setup, dtype, device)
     except (ChangedModelError, UnsupportedModelError) as error:
         because = str(error).partition(", only ")[0].removeprefix("model: ")  # without the list of families
         measured = _read_model(*asked, "all" if selection is None else selection, setup, dtype, device, because)
     with working("summarising"):
         records = summarise(measured.findings, measured.setup)
-    end = selection is not None, measured.interrupted, measured.sentences
+    reading = measured.sentences
+    if mixtures := [str(findings.layer) for findings in measured.findings if findings.experts]:
+        reading = [*reading, f"layer {', '.join(mixtures)} (a mixture of experts): {MIXTURE_GATE}"]
+    end = selection is not None, measured.interrupted, reading
     return Explanation(measured.name, dtype_name(dtype), measured.setup, measured.findings, *records, *end)
 
 
@@ -112,21 +114,19 @@ def _read_layers(
     model: Model,
     tokenizer: "PreTrainedTokenizerBase | None",
     selection: Sequence[int] | None,
+    texts: Sequence[str],
     make: Callable[["PreTrainedTokenizerBase"], Setup],
     dtype: Dtype,
     device: str | None,
 ) -> _Measured:
-    """Measures by `Layer1`, one layer in memory at a time; mixtures of experts are left out, if none was selected."""
+    """Measures by `Layer1`, one layer in memory at a time."""
     last = max(selection) if selection else None
-    opened = open_model(model, tokenizer, dtype=dtype, device=device, last=last, option="layers")
-    wanted = selection or [i for i in range(opened.options.layer + 1) if not opened.options_of(i).mixture]
-    for index in wanted or [opened.options.layer]:
-        check_one_gate(opened.options_of(index))
-    left_out = sorted({*range(opened.options.layer + 1)} - {*wanted}) if selection is None else []
+    opened = open_model(model, tokenizer, dtype=dtype, device=device, last=last, option="layers", texts=texts)
+    wanted = selection or range(opened.options.layer + 1)
     setup = make(opened.tokenizer)
     with progress("running layers", len(setup.prompts) * (opened.options.layer + 1)) as tick:
         measured = collect_until_interrupted(measure_layers(opened.layers(), wanted, setup, tick))
-    return _Measured(opened.name, setup, *measured, [_left_out(NO_GATE, left_out)] if left_out else [])
+    return _Measured(opened.name, setup, *measured, [])
 
 
 def _read_model(
@@ -141,17 +141,12 @@ def _read_model(
     """Measures in the whole model, at the sites of `attach`; because: why not by `Layer1`."""
     opened = load_or_use(model, tokenizer, dtype=dtype, device=device)
     setup = make(opened.tokenizer)
-    layers, unread = readable_layers(opened, wanted, setup)
+    experts, unread = readable_layers(opened, wanted, setup)
     with progress("running prompts", len(setup.prompts) * (1 + len(setup.fillers))) as tick:
-        measured = collect_until_interrupted(measure_model(opened, layers, setup, tick))
-    left_out = [
-        _left_out(reason, [i for i in unread if unread[i] == reason]) for reason in dict.fromkeys(unread.values())
-    ]
-    return _Measured(opened.name, setup, *measured, [f"read from the whole model: {because}", *left_out])
-
-
-def _left_out(reason: str, layers: Sequence[int]) -> str:
-    return f"left out: layer {', '.join(map(str, layers))} ({reason})"
+        measured = collect_until_interrupted(measure_model(opened, experts, setup, tick))
+    left_out = {why: ", ".join(str(i) for i in unread if unread[i] == why) for why in unread.values()}
+    sentences = [f"left out: layer {layers} ({why})" for why, layers in left_out.items()]
+    return _Measured(opened.name, setup, *measured, [f"read from the whole model: {because}", *sentences])
 
 
 def filler_texts(filler: str | Sequence[str]) -> list[str]:

@@ -79,11 +79,11 @@ def _with_interval(record: QuantityChange | ClassShare) -> str:
 
 
 def _claim(sign: int, record: QuantityChange | ClassShare, prompts: int, verb: str = "") -> str:
-    """The paper's claim, 1 up or −1 down, and whether the interval confirms it; "" if the paper makes no claim.
+    """The paper's claim, 1 up or −1 down, and whether the interval confirms it; "" without a claim or a value.
 
     "?" if the interval contains 0, or is of too few prompts.
     """
-    if not sign:
+    if not sign or isnan(record.change):
         return ""
     low, high = sorted((sign * record.low, sign * record.high))
     verdict = "?" if prompts < FEW_PROMPTS else "yes" if low > 0 else "no" if high < 0 else "?"

@@ -1,54 +1,72 @@
 """Runs every prompt with every filler through a whole model, and measures those of its layers that can be read."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from armlet.attachment.sites import GATE, UnsupportedModelError, dense_site, find_layers, mixture_block
+from armlet.attachment.sites import UnsupportedModelError, find_layers
 from armlet.checkpoints.given import NamedModel
-from armlet.layer.capture import Trace, capturing
+from armlet.layer.capture import Trace, capturing, experts_of
 from armlet.mechanism.layers import LayerFindings, PromptMeasurement, Setup, concatenate
+from armlet.mechanism.measure import view
+from armlet.prompts.fillers import Prompt
 from armlet.redistribution.errors import ArgumentError
 
-NO_GATE = "a mixture of experts has no single activated gate"
 NO_WEIGHTS = "its attention returns no weights, or its output is not that of a linear map"
 
 Unread = dict[int, str]
 """Layers that cannot be measured → the reason."""
 
 
-def readable_layers(opened: NamedModel, wanted: Sequence[int] | str, setup: Setup) -> tuple[list[int], Unread]:
-    """The layers of a model that can be measured, of all or of those wanted, and the others with the reasons.
+def readable_layers(opened: NamedModel, wanted: Sequence[int] | str, setup: Setup) -> tuple[dict[int, int], Unread]:
+    """The layers that can be measured, of all or of those wanted, and the others with the reasons.
+
+    Layers that can be measured have their number of routed experts, 0 in a dense layer.
 
     Raises UnsupportedModelError if a wanted layer, or every layer, cannot be measured; ArgumentError if there is no
     such layer.
     """
-    layers, unread = list[int](), Unread()
-    for index, layer in find_layers(opened.model, wanted):
+    experts, unread = dict[int, int](), Unread()
+    for index, _ in find_layers(opened.model, wanted):
         try:
-            dense_site(type(opened.model).__name__, index, layer, GATE)
-            layers.append(index)
+            experts[index] = experts_of(opened.model, index)
         except UnsupportedModelError as error:
-            unread[index] = NO_GATE if mixture_block(layer) else str(error).partition(": ")[2]  # without the layer
-    if layers:
-        with capturing(opened.model, layers, attention=True) as run:
+            _layer, _, reason = str(error).partition(": ")
+            # Without the advice, which is about ARM: to put it elsewhere, or into one's own code.
+            unread[index] = f"its activated gate cannot be read: {re.split('; |: use ', reason)[0]}"
+    if experts:
+        with capturing(opened.model, [*experts], attention=True) as run:
             traces = run(setup.prompts[0].ids[None])
-        missing = [index for index in layers if "Attention" not in traces[index]]
-        unread |= dict.fromkeys(missing, NO_WEIGHTS)
-    readable = [index for index in layers if index not in unread]
+        unread |= {index: why for index in experts if (why := _unreadable(traces[index], setup.prompts[0]))}
+    readable = {index: number for index, number in experts.items() if index not in unread}
     if unread and (wanted != "all" or not readable):
         index, reason = min(unread.items())
-        raise UnsupportedModelError(f"explain: layer {index} of {opened.name} cannot be read: {reason}")
+        raise UnsupportedModelError(f"explain: layer {index} of {opened.name}: {reason}")
     return readable, unread
 
 
+def _unreadable(trace: Trace, prompt: Prompt) -> str:
+    """Why a trace of a prompt cannot be measured; "" if it can."""
+    if "Attention" not in trace:
+        return NO_WEIGHTS
+    try:
+        view(trace, prompt, 0)
+    except UnsupportedModelError as error:
+        return str(error)
+    return ""
+
+
 def measure_model(
-    opened: NamedModel, layers: Sequence[int], setup: Setup, tick: Callable[[], None]
+    opened: NamedModel, layers: Mapping[int, int], setup: Setup, tick: Callable[[], None]
 ) -> Iterator[LayerFindings]:
-    """Yields the findings of each of these layers, after all prompts; tick: called after each prompt and filler."""
+    """Yields the findings of each layer, after all prompts.
+
+    layers: as from `readable_layers`; tick: called after each prompt and filler.
+    """
     parts: list[list[LayerFindings]] = []
-    with capturing(opened.model, layers, attention=True) as run:
+    with capturing(opened.model, [*layers], attention=True) as run:
         for prompt, fillers in zip(setup.prompts, setup.tokens, strict=True):
             traces = _with_weights(run(prompt.ids[None]), layers)
-            measured = {index: PromptMeasurement(index, traces[index], prompt, setup) for index in layers}
+            measured = {i: PromptMeasurement(i, traces[i], prompt, setup, experts) for i, experts in layers.items()}
             tick()
             for filler in fillers:
                 traces = _with_weights(run(prompt.filled(filler)[None]), layers)
@@ -59,7 +77,7 @@ def measure_model(
     yield from map(concatenate, zip(*parts, strict=True))
 
 
-def _with_weights(traces: Mapping[int, Trace], layers: Sequence[int]) -> Mapping[int, Trace]:
+def _with_weights(traces: Mapping[int, Trace], layers: Collection[int]) -> Mapping[int, Trace]:
     for index in layers:
         if "Attention" not in traces[index]:
             raise ArgumentError(f"explain: layer {index} returned no attention weights for one of the prompts")
