@@ -106,8 +106,11 @@ class _Preparation:
     def __init__(self, model: nn.Module) -> None:
         self.prepare: Callable[..., dict[str, Any]] = getattr(model, PREPARE)
         self.is_own = PREPARE in vars(model)  # else it is a method of the class
-        self.__signature__ = inspect.signature(self.prepare)
         self.attachments = 0
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.prepare)
 
     @staticmethod
     def of(model: nn.Module) -> "_Preparation":
