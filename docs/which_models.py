@@ -20,9 +20,12 @@ Each class is built tiny from its configuration and run on text: alone, with pad
 in `generate`. Tests check without the code of `attach` where ARM stands, which draws each token gets, that `report()`
 counts them, that no gated MLP of a treated layer is left out, and that `detach()` is exact.
 
-- **gate**, **product**: the sites (`site=`). *Some layers*: `attach` refuses the others, whose MLP is of another kind.
-  *Routed experts only*: with `experts="routed"`.
-- **experts**: in a mixture, which experts can be reached at one of the sites (`experts=`).
+- **gate**, **product**: the sites (`site=`), with the default `experts="all"`. *Yes*: every layer. *Some layers*:
+  `attach` refuses the others, whose MLP is of another kind. *Routed experts only*, *shared experts only*: with
+  `experts="routed"` or `"shared"`; without it, such a layer is refused.
+- **experts**: in a mixture, which experts can be reached at one of the sites; empty in models without experts.
+
+Encoder-decoder classes are not in these mappings. T5Gemma's decoder works; T5's gives no positions and is refused.
 
 The table is [models.csv](models.csv), and `python docs/which_models.py` writes this page from it.
 `tests/attachment/test_every_class.py` compares it with the installed transformers.

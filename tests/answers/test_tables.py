@@ -85,6 +85,11 @@ def test_the_heading_says_what_the_treatment_was(policy, layers, heading):
         assert describe_treatment(attachment) == heading
 
 
+def test_the_heading_says_which_experts_were_treated():
+    with attach(tiny("deepseek_v3"), Inward(), layers=1, experts="routed") as attachment:
+        assert describe_treatment(attachment).endswith("layer 1, routed experts")
+
+
 def test_an_answer_is_no_markup():
     parts = ("[red]x[/red]", "", ""), ("[/]", "", "")
     answers = [Answer([1], text, False) for text, *_ in parts]

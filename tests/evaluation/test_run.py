@@ -16,7 +16,7 @@ from armlet.checkpoints.pretrained import load
 from armlet.errors import AlreadyAttachedError
 from armlet.evaluation import Findings, Study, Treatment, confirm, evaluate, tune
 from armlet.evaluation.conditions.conditions import make_treatments
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.runs.folder import RunError
 from command_line import result
 from evaluations import Fake
@@ -242,6 +242,15 @@ def test_a_model_with_arm_attached_has_no_baseline(loaded):
 def test_what_is_out_of_range_or_has_no_effect_is_refused(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         faked(**arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", [evaluate, tune])
+@pytest.mark.parametrize("place", [{"layers": 99}, {"experts": "routed"}], ids=str)
+def test_a_treatment_that_the_model_cannot_have_is_refused_before_the_baseline(function, place, tmp_path):
+    with pytest.raises(ArmletError, match=r"layers 0 to 3, found 99|no layer has them"):
+        function(items=100, difficulty=1, run=tmp_path / "run", **place)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("sampling", [{"temperature": 0.5}, {"best_of": 2}, {"placebos": True}], ids=str)

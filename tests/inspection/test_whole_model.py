@@ -57,7 +57,8 @@ def test_the_result_says_how_and_why_the_gates_were_read():
     assert [by_layers.to_dict()[key] for key in ("experts", "tokens", "width")] == [6, 18, 48]
     assert by_model.to_dict().keys() - by_layers.to_dict().keys() == {"reading"}
     assert by_model.to_dict()["reading"] == ["read from the whole model: tested"] == by_model.sentences()
-    assert str(by_model.tables()[0].title).endswith("layer 1, 18 rows, each a token in one of 6 experts, scope token")
+    title = str(by_model.tables()[0].title)
+    assert title.endswith("layer 1, 18 rows, each a token in one of 6 routed experts, scope token")
     assert not {"reading", "experts"} & inspect(tiny(), words(), prompt=PROMPTS).to_dict().keys()
 
 

@@ -10,7 +10,7 @@ from armlet.answers.records import Answer, Parts, first_difference
 from armlet.answers.result import Answers
 from armlet.attachment.config import describe
 from armlet.attachment.handle import Attachment
-from armlet.attachment.sites import GATE
+from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.checkpoints.given import NamedModel
 from armlet.presentation.interruption import keep_partial, until_interrupted
 from armlet.presentation.progress import Tick
@@ -86,4 +86,5 @@ def describe_treatment(attachment: Attachment) -> str:
     if len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1)):
         names = f"layers {layers[0]}-{layers[-1]}"
     site = "" if attachment.site == GATE else f", {attachment.site}"
-    return f"{type(policy).__name__}, {detail(policy)}, {names}{site}"
+    experts = "" if attachment.experts == ALL_EXPERTS else f", {attachment.experts} experts"
+    return f"{type(policy).__name__}, {detail(policy)}, {names}{site}{experts}"

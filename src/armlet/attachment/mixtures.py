@@ -79,10 +79,15 @@ def find_all_sites(model: nn.Module, layers: Sequence[int] | str, site: str, exp
         else:
             raise UnsupportedModelError(
                 f"{type(model).__name__}, layer {index}: has no experts, so experts={experts!r} has no meaning there; "
-                "choose layers that are mixtures, or leave `experts` out"
+                f"{_mixtures_of(model)}, or leave `experts` out"
             )
     _refuse_shared(model, sites)
     return sites
+
+
+def _mixtures_of(model: nn.Module) -> str:
+    indices = [index for index, layer in find_layers(model, "all") if mixture_block(layer)]
+    return f"choose from the layers with experts, {', '.join(map(str, indices))}" if indices else "no layer has them"
 
 
 def _refuse_shared(model: nn.Module, sites: Iterable[Site]) -> None:

@@ -76,8 +76,8 @@ def argument_names(decoder: nn.Module, label: str) -> tuple[str, ...]:
         expected = " or ".join(REQUIRED_ARGUMENTS[missing[0]])
         raise UnsupportedModelError(
             f"{label}: the forward of {type(decoder).__name__}({', '.join(names)}) has no argument {expected}, from "
-            f"which ARM reads the {missing[0]}; positions would be silently wrong. Use versions of transformers and "
-            "armlet that match, or open an issue"
+            f"which ARM reads the {missing[0]}; positions would be silently wrong, so it cannot be attached to this "
+            "decoder. If an older or newer transformers has the argument, use that"
         )
     return names
 

@@ -74,7 +74,7 @@ def find_decoder(model: nn.Module, label: str = "") -> tuple[nn.Module, nn.Modul
     root = root if _layer_lists(root) else model  # a head that is named `decoder` is no decoder
     lists = _layer_lists(root)
     if not lists:
-        raise UnsupportedModelError(f"{label}: no list of decoder layers (an nn.ModuleList)")
+        raise UnsupportedModelError(f"{label}: no list of decoder layers (an nn.ModuleList); pass a language model")
     owners = {owner for owner, _ in lists}
     lists = [(owner, layers) for owner, layers in lists if owners.issubset(owner.modules())]  # its towers are inside
     if not lists:
@@ -170,15 +170,16 @@ def dense_site(model_name: str, index: int, layer: nn.Module, site: str) -> Site
         )
     if block := mixture_block(layer):
         raise UnsupportedModelError(
-            f"{label}: {type(block).__name__} is a mixture of experts, which has no single activated gate; choose a "
-            "layer with a dense gated MLP, if the model has one"
+            f"{label}: {type(block).__name__} is a mixture of experts, and this needs layers with one dense gated MLP; "
+            "choose other layers, or another model"
         )
     if len(gated) != 1:
         parts = [f"{type(c).__name__}({', '.join(n for n, _ in c.named_children())})" for c in children]
         raise UnsupportedModelError(
             f"{label}: expected one gated MLP (gate, up and down, or a fused gate_up and down, with an activation), "
-            f"found {len(gated)} in {', '.join(parts)}; in your own gated MLP, create `arm = armlet.ARM("
-            f"policy, width=..., layer={index})` and add `act = arm(act)` before the product with up"
+            f"found {len(gated)} in {', '.join(parts)}; choose another layer, if the model has gated MLPs. Where the "
+            f"MLP is your own code, create `arm = armlet.ARM(policy, width=..., layer={index})` and add "
+            "`act = arm(act)` before the product with up"
         )
     return site_in(gated[0], label, index, site)
 

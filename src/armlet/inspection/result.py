@@ -69,7 +69,11 @@ class Inspection(Result):
 
     def _count(self) -> str:
         experts = self.sample.experts
-        return f"{self.tokens} rows, each a token in one of {experts} experts" if experts else f"{self.tokens} tokens"
+        return (
+            f"{self.tokens} rows, each a token in one of {experts} routed experts"
+            if experts
+            else f"{self.tokens} tokens"
+        )
 
     def figure(self) -> "Figure":
         """The layer, and the distribution before and after each policy."""

@@ -11,7 +11,7 @@ from armlet.mechanism.measure import view
 from armlet.prompts.fillers import Prompt
 from armlet.redistribution.errors import ArgumentError
 
-NO_WEIGHTS = "its attention returns no weights, or its output is not that of a linear map"
+NO_WEIGHTS = "no attention in it returns weights and the output of a linear map"
 
 Unread = dict[int, str]
 """Layers that cannot be measured → the reason."""

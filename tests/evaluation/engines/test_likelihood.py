@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers as hf
 
 from armlet import Inward, Outward, attach
 from armlet.evaluation.engines.likelihood import LogProbabilities, choice_loglikelihoods
@@ -42,6 +43,27 @@ def test_the_scores_of_choices_do_not_depend_on_the_batch_with_arm_too(policy):
             [alone(model, prompt, choice, 1.0) for choice in own] for prompt, own in zip(PROMPTS, CHOICES, strict=True)
         ]
     assert all(one == pytest.approx(other, abs=2e-3) for one, other in zip(found, wanted, strict=True))
+
+
+STATEFUL = {
+    "jamba": (hf.JambaConfig, {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 8}),
+    "falcon_h1": (hf.FalconH1Config, {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8}),
+    "lfm2": (hf.Lfm2Config, {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", STATEFUL)
+def test_models_with_states_score_choices_too(family):
+    model = tiny(family, families=STATEFUL)
+    with torch.no_grad():
+        scores = choice_loglikelihoods(model, [torch.tensor(prompt) for prompt in PROMPTS], CHOICES, 1.0)
+        expected = [
+            [alone(model, prompt, choice, 1.0) for choice in group]
+            for prompt, group in zip(PROMPTS, CHOICES, strict=True)
+        ]
+    # Padding changes the last bits, and recurrent states carry them on.
+    assert all(one == pytest.approx(other, abs=2e-3) for one, other in zip(scores, expected, strict=True))
 
 
 def test_choices_of_one_token_need_no_second_call():

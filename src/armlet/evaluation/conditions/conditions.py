@@ -40,6 +40,10 @@ class Treatment:
     site: str = GATE
     experts: str = ALL_EXPERTS
 
+    def place(self) -> dict[str, Any]:
+        """The arguments of `attach` without the policy."""
+        return {name: value for name, value in vars(self).items() if name != "policy"}
+
     def plain(self) -> dict[str, object]:
         """The content of an armlet.json; layers "all" stay a word, because the number of layers is not known yet."""
         content = describe(self.policy, [], self.scope, self.noise, self.site, self.experts)

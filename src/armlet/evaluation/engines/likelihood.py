@@ -20,11 +20,13 @@ def choice_loglikelihoods(
 ) -> list[list[float]]:
     """The summed log-likelihood in nats of each choice's tokens after its prompt `[s]`; `temperature` divides logits.
 
-    Each prompt runs once, and its choices continue from its cache. Choices are batched by length, which saves padding,
-    and a batch has as many rows as there are prompts, so that a copy of the cache is no larger than the cache.
+    Each prompt runs once, and its choices continue from its cache; in a model with states that cannot continue so, a
+    prompt runs with each choice. Choices are batched by length, which saves padding, and a batch has as many rows as
+    there are prompts, so that a copy of the cache is no larger than the cache.
     """
     ids, mask = (tensor.to(model.device) for tensor in pad(prompts, "left"))
     cached: ModelOutput = model(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), logits_to_keep=1)
+    continues = _choices_continue(model, cached)
     indices = [(prompt, index) for prompt, group in enumerate(choices) for index in range(len(group))]
     indices.sort(key=lambda pair: len(choices[pair[0]][pair[1]]))
     loglikelihoods = [[0.0] * len(group) for group in choices]
@@ -33,7 +35,10 @@ def choice_loglikelihoods(
         rows = [torch.tensor(choices[prompt][index]) for prompt, index in batch]
         tokens, valid = (tensor.to(model.device) for tensor in pad(rows, "right"))
         prompt_rows = torch.tensor([prompt for prompt, _ in batch], device=model.device)
-        logits = _choice_logits(model, cached, mask, prompt_rows, tokens, valid)
+        if continues:
+            logits = _choice_logits(model, cached, mask, prompt_rows, tokens, valid)
+        else:
+            logits = _whole_logits(model, ids[prompt_rows], mask[prompt_rows], tokens, valid)
         scores = (logits.float() / temperature).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
         for (prompt, index), total in zip(batch, (scores * valid).sum(-1).tolist(), strict=True):
             loglikelihoods[prompt][index] = total
@@ -58,6 +63,24 @@ def _choice_logits(
     positions = _positions(whole_mask)[:, mask.shape[1] :]
     rest = model(input_ids=tokens[:, :-1], attention_mask=whole_mask, position_ids=positions, **{name: cache})
     return torch.cat((first, rest.logits), dim=1)
+
+
+def _whole_logits(model: "PreTrainedModel", ids: Tensor, mask: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
+    """As `_choice_logits`, from each choice's prompt, `ids` and `mask` `[rows, s]`, and the choice in one call."""
+    whole_mask = torch.cat((mask, valid[:, :-1]), dim=1)
+    whole = torch.cat((ids, tokens[:, :-1]), dim=1)
+    output: ModelOutput = model(
+        input_ids=whole, attention_mask=whole_mask, position_ids=_positions(whole_mask), use_cache=False
+    )
+    assert output.logits is not None
+    return output.logits[:, ids.shape[1] - 1 :]
+
+
+def _choices_continue(model: "PreTrainedModel", cached: "ModelOutput") -> bool:
+    """Whether several tokens can continue from the cache, and its rows can be selected: not with recurrent states."""
+    (cache,) = cache_argument(model, cached).values()
+    selectable = all(hasattr(layer, "batch_select_indices") for layer in getattr(cache, "layers", ()))
+    return selectable and not getattr(model, "_is_stateful", False)
 
 
 def _positions(mask: Tensor) -> Tensor:

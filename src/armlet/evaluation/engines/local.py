@@ -1,6 +1,6 @@
 """The local engine: batches of prompts through a Hugging Face model, with and without ARM."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from armlet.attachment.attach import attach
 from armlet.attachment.attached import refuse_attached
 from armlet.checkpoints.given import Model, load_or_use
 from armlet.checkpoints.pretrained import Device, Dtype
-from armlet.evaluation.conditions.conditions import Condition
+from armlet.evaluation.conditions.conditions import Condition, Treatment
 from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
 from armlet.evaluation.engines.likelihood import LogProbabilities, choice_loglikelihoods
 from armlet.evaluation.engines.tokens import Tokens, ended, pad
@@ -42,6 +42,12 @@ class Local(Engine):
         refuse_attached(self.model, "evaluate")
         self.tokens = Tokens(self.tokenizer, seed)
         self._fired: dict[str, object] = {}
+
+    def check(self, treatments: Iterable[Treatment | None]) -> None:
+        """Raises the errors of `attach` for treatments that the model cannot have, before anything is answered."""
+        for treatment in treatments:
+            if treatment is not None:
+                attach(self.model, treatment.policy, **treatment.place()).detach()
 
     def describe(self) -> dict[str, object]:
         """The model's name, weights' hash, dtype and device, and the fillers' seed."""
@@ -92,8 +98,7 @@ class Local(Engine):
         if condition.treatment is None:
             yield
             return
-        t = condition.treatment.for_sample(condition.placebo, sample)
-        place = {"layers": t.layers, "scope": t.scope, "noise": t.noise, "site": t.site, "experts": t.experts}
-        with attach(self.model, t.policy, **place) as attachment:
+        treatment = condition.treatment.for_sample(condition.placebo, sample)
+        with attach(self.model, treatment.policy, **treatment.place()) as attachment:
             yield
             self._fired = {str(layer): report for layer, report in attachment.report().items()}

@@ -1,6 +1,7 @@
 """Tunes: searches settings on one part of the items. Confirms: measures the best one on the other part, once."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,6 +116,7 @@ def tune(
     )
     plan = plan_tuning(arguments, tasks)
     engine = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
+    engine.check(replace(treatment, layers=candidate) for candidate in space.layers)
     announce_power(plan)
     return run_study(space, plan, engine, arguments, folder)
 
