@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import oracle
 from armlet import ARM, Noise, Outward, attach, redistribute
+from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.folder import WEIGHTS_FILE, FileShard
 from armlet.layer import KVCache
 from armlet.layer.decoder import Layer1
@@ -288,10 +289,10 @@ def test_missing_and_unknown_experts_are_named_and_counted():
     model = tiny("olmoe")
     tensors = model.model.layers[0].state_dict()
     lacking = {name: tensor for name, tensor in tensors.items() if "experts" not in name}
-    with pytest.raises(ArgumentError, match=r"'mlp.experts.0.down_proj.weight'.*\(18 in all\).* are missing"):
+    with pytest.raises(UnsupportedModelError, match=r"'mlp.experts.0.down_proj.weight'.*\(18 in all\).* are missing"):
         Layer1.from_tensors(model.config, lacking)
     fewer = tensors | {"mlp.experts.gate_up_proj": tensors["mlp.experts.gate_up_proj"][:5]}
-    with pytest.raises(ArgumentError, match=r"\['mlp.experts.5.gate_proj.weight', 'mlp.experts.5.up_proj.weight'\]"):
+    with pytest.raises(UnsupportedModelError, match=r"5.gate_proj.weight', 'mlp.experts.5.up_proj.weight'\]"):
         Layer1.from_tensors(model.config, fewer)
 
 
