@@ -32,6 +32,11 @@ def test_every_label_is_drawn_and_nothing_else_but_the_titles():
     assert sorted(texts(drawn())) == sorted([*DRAWN_LABELS, "MLP", "Layer 1 (layer 0 in code)"])
 
 
+def test_the_titles_say_what_is_a_part_of_the_layer_alone():
+    titles = {"one of 8 experts", "Layer 1 (layer 0 in code), simplified"}
+    assert titles <= {*texts(drawn(experts=8, simplified=True))}
+
+
 def test_activation_takes_the_place_of_silu():
     assert "GELU" in texts(drawn(activation="GELU"))
     assert "SiLU" not in texts(drawn(activation="GELU"))

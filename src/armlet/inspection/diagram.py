@@ -72,16 +72,28 @@ PARTS_OF_SITES = {
 """The sites of `attach` → the parts with ARM there, in the same order."""
 
 
-def draw_layer(axes: Axes, *, layer: int | None, activation: str = "SiLU", site: str = GATE) -> None:
+def draw_layer(
+    axes: Axes,
+    *,
+    layer: int | None,
+    activation: str = "SiLU",
+    site: str = GATE,
+    experts: int = 0,
+    simplified: bool = False,
+) -> None:
     """Draws a decoder layer with ARM after the activation, "SiLU" or "GELU", or at the site "product" before down.
 
     layer: counted from 0; the title also counts from 1, as the paper does. With None, it names no layer.
+    experts: number of routed experts, of which the MLP is one; 0 in a dense layer.
+    simplified: whether the layer may have parts that are not drawn.
     """
     axes.set(xlim=(0, DIAGRAM_WIDTH), ylim=(0, DIAGRAM_HEIGHT), aspect="equal")
     axes.set_axis_off()
     title = "A decoder layer" if layer is None else f"Layer {layer + 1} (layer {layer} in code)"
+    title += ", simplified" if simplified else ""
+    mlp = f"one of {experts} experts" if experts else "MLP"
     _draw_frame(axes, (0.14, 0.01, 6.87, DIAGRAM_HEIGHT - 0.01), title, "none")
-    _draw_frame(axes, (4.08, LOW_LINE - 0.19, 6.37, HIGH_LINE + 0.33), "MLP", "#f3f3f3")
+    _draw_frame(axes, (4.08, LOW_LINE - 0.19, 6.37, HIGH_LINE + 0.33), mlp, "#f3f3f3")
     look = {"arrowstyle": "-|>", "mutation_scale": 5, "lw": 0.7, "color": DIAGRAM_INK, "joinstyle": "miter"}
     for points in wires(site):
         axes.add_patch(FancyArrowPatch(path=Path(points), zorder=1, **look))

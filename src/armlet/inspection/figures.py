@@ -39,6 +39,8 @@ def draw_inspection(
     activation: str = "SiLU",
     axis: Window | None = None,
     site: str = GATE,
+    experts: int = 0,
+    simplified: bool = False,
 ) -> Figure:
     """Draws the layer, and below it the values at the site before and after each policy, on shared axes.
 
@@ -47,7 +49,7 @@ def draw_inspection(
     move farthest (`flow`).
 
     panels: one to three, with the same `before`; layer: None for values that are of no layer; axis: the range of the
-    upper row in units of the values, extended to include values outside it.
+    upper row in units of the values, extended to include values outside it; experts, simplified: see `draw_layer`.
     """
     with style():
         figure = NotebookFigure(figsize=(7.2, 5.85), layout=ConstrainedLayoutEngine(wspace=0.06))
@@ -55,7 +57,8 @@ def draw_inspection(
         # Dollar signs in a model's name do not start a formula.
         figure.suptitle(fill(title, TITLE_CHARACTERS), parse_math=False, **look)
         top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.55, 4)).flat
-        draw_layer(top.subplots(), layer=layer, activation=activation, site=site)
+        kind = {"activation": activation, "experts": experts, "simplified": simplified}
+        draw_layer(top.subplots(), layer=layer, site=site, **kind)
         _draw_histograms(bottom, panels, full_range(panels, axis), SITE_NAMES[site])
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # a second layout would differ in its last bits, and so would the files

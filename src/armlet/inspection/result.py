@@ -82,7 +82,8 @@ class Inspection(Result):
         sample, panels = self.sample, [effect.panel for effect in self.effects]
         title = f"{SITE_NAMES[sample.site].capitalize()} of {Path(sample.source).resolve().name}, {self._count()}"
         place = {"layer": sample.layer, "activation": sample.activation, "axis": sample.axis, "site": sample.site}
-        return draw_inspection(panels, title=title, **place)
+        kind = {"experts": sample.experts, "simplified": bool(sample.read_because)}
+        return draw_inspection(panels, title=title, **place, **kind)
 
     def save(self, directory: str | Path) -> list[Path]:
         """Writes inspect.png, inspect.svg and inspect.json."""
