@@ -232,11 +232,16 @@ def test_a_model_s_own_preparation_is_kept_and_comes_back():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["paligemma", "gemma3"])
-def test_a_part_of_a_model_does_not_guess_the_padding_of_the_whole(family):
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        ("paligemma", "attach to the model that you call, PaliGemma"),
+        ("gemma3", "pass the attention_mask with a column"),
+    ],
+)
+def test_a_part_of_a_model_does_not_guess_the_padding_of_the_whole(family, message):
     model = tiny_multimodal(family)
-    refusal = pytest.raises(ArmletError, match=rf"padding; .*{type(model).__name__}|pass the attention_mask")
-    with torch.no_grad(), attach(model.get_decoder(), Outward()), refusal:
+    with torch.no_grad(), attach(model.get_decoder(), Outward()), pytest.raises(ArmletError, match=message):
         model(**image_prompt(family, left=2))
 
 

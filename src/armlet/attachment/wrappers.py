@@ -27,22 +27,6 @@ class ArmWrapper(nn.Module):
         self.site = site  # not a module, so the MLP does not become a child of this one
         self.mesh = width_mesh(site)
 
-    @property
-    def replaced(self) -> nn.Module:
-        """The module in whose place this one is."""
-        raise NotImplementedError
-
-    def take_out(self) -> None:
-        """Puts the replaced module back, with the adapters and accelerate's hooks that were added since."""
-        if "_hf_hook" in vars(self):
-            from accelerate.hooks import add_hook_to_module, remove_hook_from_module
-
-            hook: Any = vars(self)["_hf_hook"]
-            remove_hook_from_module(self)
-            add_hook_to_module(self.replaced, hook, append=True)
-        for module in [self.site.mlp, *self.site.module.modules()]:
-            module._modules |= {name: self.replaced for name, child in module._modules.items() if child is self}
-
     def redistributed(self, a: Tensor) -> Tensor:
         """Applies ARM to `[batch, seq, width]`, or `[batch · seq, width]` if the model flattens its tokens.
 
@@ -75,6 +59,18 @@ class ArmWrapper(nn.Module):
         return torch.cat([row[:length] for row, length in zip(values, lengths, strict=True)])
 
 
+def _put_back(wrapper: ArmWrapper, replaced: nn.Module) -> None:
+    """Puts the replaced module back, with the adapters and accelerate's hooks that were added since."""
+    if "_hf_hook" in vars(wrapper):
+        from accelerate.hooks import add_hook_to_module, remove_hook_from_module
+
+        hook: Any = vars(wrapper)["_hf_hook"]
+        remove_hook_from_module(wrapper)
+        add_hook_to_module(replaced, hook, append=True)
+    for module in [wrapper.site.mlp, *wrapper.site.module.modules()]:
+        module._modules |= {name: replaced for name, child in module._modules.items() if child is wrapper}
+
+
 class RedistributedOutput(ArmWrapper):
     """The activation, a module or a function, followed by ARM."""
 
@@ -83,15 +79,10 @@ class RedistributedOutput(ArmWrapper):
         self.activation: Callable[[Tensor], Tensor] = getattr(site.mlp, site.attribute)
         self.train(site.mlp.training)
 
-    @property
-    def replaced(self) -> nn.Module:
-        """The activation, if it is a module."""
-        return self.get_submodule("activation")
-
     def take_out(self) -> None:
         """Puts the activation back."""
         if isinstance(self.activation, nn.Module):
-            super().take_out()
+            _put_back(self, self.activation)
         else:  # a function, which cannot take a module's place
             delattr(self.site.mlp, self.site.attribute)
             setattr(self.site.mlp, self.site.attribute, self.activation)
@@ -106,8 +97,8 @@ class RedistributedInput(ArmWrapper):
 
     `down` is not registered as a child, which would rename its weights. Both modules use the same dictionaries of
     parameters and buffers, so a weight replaced in one is replaced in both, and this module has the children of `down`.
-    Code that walks the model's modules, such as PEFT, finds `down` itself, or this module, which passes for one of its
-    class. Code that goes by the type itself leaves `down` alone, such as torch's dynamic quantisation: run it before.
+    Code that walks the model's modules, such as PEFT, finds `down` itself, or this module, which is of its class
+    to `isinstance`. Code that compares types leaves `down` alone, such as torch's dynamic quantisation: run it before.
     """
 
     down: nn.Module
@@ -122,10 +113,9 @@ class RedistributedInput(ArmWrapper):
         self._modules = down._modules | {"arm": self.arm}
         self.training = self.arm.training = down.training
 
-    @property
-    def replaced(self) -> nn.Module:
-        """The module `down`."""
-        return self.down
+    def take_out(self) -> None:
+        """Puts `down` back."""
+        _put_back(self, self.down)
 
     def settle(self) -> None:
         """Puts this module around an adapter that was put around it, so that ARM also acts on the adapter's input."""

@@ -11,7 +11,7 @@ from armlet.inspection.records import GateSample
 from armlet.inspection.result import Inspection
 from armlet.inspection.synthetic import SYNTHETIC_AXES
 from armlet.inspection.synthetic import synthetic as synthetic_gate
-from armlet.layer.capture import capturing, experts_of
+from armlet.layer.capture import capturing, experts_of, why_whole_model
 from armlet.layer.options import activation_label
 from armlet.layer.reading import ChangedModelError, open_model
 from armlet.presentation.arguments import LARGEST_SEED, refuse_changed, whole_number
@@ -91,8 +91,7 @@ def inspect(
         try:
             sample = _gates_of_layers(*asked, dtype, device)
         except (ChangedModelError, UnsupportedModelError) as error:
-            because = str(error).partition(", only ")[0].removeprefix("model: ")  # without the list of families
-            sample = _gates_of_model(*asked, dtype, device, because)
+            sample = _gates_of_model(*asked, dtype, device, why_whole_model(error))
     with working("measuring"):
         return inspect_gates(sample, policies, scope=scope, seed=seed)
 

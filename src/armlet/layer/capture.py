@@ -91,6 +91,11 @@ def _run_on_text(model: "PreTrainedModel", traces: dict[int, Trace], ids: Tensor
     return dict(traces)
 
 
+def why_whole_model(error: ArmletError) -> str:
+    """Why a model is not read by `Layer1`, from the error that says so, without the list of families."""
+    return str(error).partition(", only ")[0].removeprefix("model: ")
+
+
 def experts_of(model: nn.Module, index: int, site: str = GATE) -> int:
     """The number of routed experts of a layer at whose site ARM can be; 0 in a dense layer.
 

@@ -245,7 +245,8 @@ class Layer1(nn.Module):
             embedding: the rows `[vocabulary, d]` for `embed`.
 
         Raises:
-            UnsupportedModelError: `Layer1` does not cover the family or an option.
+            UnsupportedModelError: `Layer1` does not cover the family or an option, or a tensor is missing, unknown or
+                has a wrong shape.
             ArgumentError: there is no such layer.
         """
         options = read_options(config, layer)

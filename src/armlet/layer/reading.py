@@ -52,7 +52,6 @@ class OpenedModel:
     name: str
     tokenizer: "PreTrainedTokenizerBase"
     options: Options  # options of the last layer to read
-    options_of: Callable[[int], Options]  # options of any layer
     read: Callable[[int], Layer1]  # reads one layer
     dtype: torch.dtype | None  # dtype of the weights; None keeps the model's
     device: str | None  # device of the layers; None leaves them where they are
@@ -86,7 +85,7 @@ def open_model(
     if isinstance(model, nn.Module):
         tokenizer = required_tokenizer(tokenizer)
         options, read = _open_loaded(model, tokenizer, last, option, texts)
-        return OpenedModel(name, tokenizer, options, partial(read_options, model.config), read, weights_dtype, device)
+        return OpenedModel(name, tokenizer, options, read, weights_dtype, device)
     if tokenizer is not None:
         required_tokenizer(tokenizer)
     with working(f"opening {name}"):
@@ -96,8 +95,8 @@ def open_model(
         tokenizer = tokenizer or load_tokenizer(name)
     # Refuses before anything slow.
     options = read_options(checkpoint.config, checkpoint.layers - 1 if last is None else last, option)
-    of_layers = partial(read_options, checkpoint.config), partial(Layer1.from_checkpoint, checkpoint)
-    return OpenedModel(name, tokenizer, options, *of_layers, weights_dtype, device)
+    read = partial(Layer1.from_checkpoint, checkpoint)
+    return OpenedModel(name, tokenizer, options, read, weights_dtype, device)
 
 
 def _open_loaded(

@@ -7,6 +7,7 @@ from armlet.attachment.config import layer_indices
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.given import Model, load_or_use
 from armlet.checkpoints.pretrained import Dtype, default_model, dtype_name
+from armlet.layer.capture import why_whole_model
 from armlet.layer.reading import ChangedModelError, open_model
 from armlet.mechanism.layers import LayerFindings, Setup, make_setup, measure_layers
 from armlet.mechanism.measure import MIXTURE_GATE
@@ -91,8 +92,8 @@ def explain(
     try:
         measured = _read_layers(*asked, selection, questions, setup, dtype, device)
     except (ChangedModelError, UnsupportedModelError) as error:
-        because = str(error).partition(", only ")[0].removeprefix("model: ")  # without the list of families
-        measured = _read_model(*asked, "all" if selection is None else selection, setup, dtype, device, because)
+        wanted, because = "all" if selection is None else selection, why_whole_model(error)
+        measured = _read_model(*asked, wanted, setup, dtype, device, because)
     with working("summarising"):
         records = summarise(measured.findings, measured.setup)
     reading = measured.sentences
