@@ -48,8 +48,8 @@ QUESTIONS: Mapping[str, Mapping[str, Word]] = {
     },
     "Does it help?": {
         "evaluate": Word(evaluate, "abacus --items 400 --policy outward"),
-        "tune": Word(tune, "abacus --items 400 --policy inward --run study"),
-        "confirm": Word(confirm, "study"),
+        "tune": Word(tune, "abacus --items 400 --policy inward --run search"),
+        "confirm": Word(confirm, "search"),
         "lm-eval": Word(lm_eval, "-t piqa -a pretrained=Qwen/Qwen3-0.6B,policy=inward"),
         "lm-eval-compare": Word(lm_eval_compare, "baseline treated --out report"),
     },

@@ -800,7 +800,7 @@ def test_armlet_alone_shows_its_commands(arguments):
 def test_every_example_in_the_help_stands_on_one_line_and_parses(word):
     line = f"$ armlet {word} {WORDS[word].example}"
     assert line in [text.strip() for text in shown("--help").splitlines()]
-    Path("study").mkdir()
+    Path("search").mkdir()
     context = typer.main.get_command(application()).commands[word].make_context(word, shlex.split(line)[3:])
     assert context.params or context.args
 

@@ -14,7 +14,7 @@ from armlet.checkpoints.given import load_or_use
 from armlet.checkpoints.identity import loaded_fingerprint
 from armlet.checkpoints.pretrained import load
 from armlet.errors import AlreadyAttachedError
-from armlet.evaluation import Findings, Study, Treatment, confirm, evaluate, tune
+from armlet.evaluation import Findings, Search, Treatment, confirm, evaluate, tune
 from armlet.evaluation.conditions.conditions import make_treatments
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.runs.folder import RunError
@@ -70,22 +70,22 @@ def test_a_study_and_its_confirmation_are_those_of_the_commands(loaded):
     options = ("--items", "8", "--difficulty", "1", "--search", "strength", "--trials", "1")
     command = result("tune", ABACUS, *options, "--run", "command")
     search = {"items": 8, "difficulty": 1, "search": "strength", "trials": 1}
-    study = tune(abacus(), **search, run="function", device=torch.device("cpu"))  # by its path
-    assert as_json(study) == command | {"arguments": command["arguments"] | {"device": "cpu"}}
+    search = tune(abacus(), **search, run="function", device=torch.device("cpu"))  # by its path
+    assert as_json(search) == command | {"arguments": command["arguments"] | {"device": "cpu"}}
     assert without_hashes(as_json(tune(*loaded, **search, run="loaded"))) == without_hashes(command)
     confirmed = result("confirm", "command")
-    assert as_json(confirm(study)) == confirmed
+    assert as_json(confirm(search)) == confirmed
     assert without_hashes(as_json(confirm(Path("loaded"), *loaded))) == without_hashes(confirmed)
     with pytest.raises(ArgumentError, match="its test items have been used"):
-        confirm(study)
-    assert {path.name for path in study.save("files")} == {
+        confirm(search)
+    assert {path.name for path in search.save("files")} == {
         "armlet.json",
-        "study.json",
+        "search.json",
         "trials.csv",
         "sensitivity.png",
         "sensitivity.svg",
     }
-    assert "<img" in study._repr_html_()
+    assert "<img" in search._repr_html_()
 
 
 def test_items_of_ones_own_are_evaluated_and_shown():
@@ -117,12 +117,12 @@ def test_the_same_call_answers_nothing_twice_and_says_so(capsys):
 @pytest.mark.slow
 def test_items_of_a_study_that_were_passed_as_objects_are_passed_again():
     rows = [{"question": f"{a}+{a}=?", "answer": str(2 * a)} for a in range(12)]
-    study = tune(ABACUS, task=rows, search="strength", trials=0, max_new_tokens=4)
+    search = tune(ABACUS, task=rows, search="strength", trials=0, max_new_tokens=4)
     with pytest.raises(ArgumentError, match=r"task: items .* were passed as objects; pass all tasks again"):
-        confirm(study)
+        confirm(search)
     with pytest.raises(ArgumentError, match="changed after the search"):
-        confirm(study, task=rows[1:])
-    assert confirm(study, task=rows).complete
+        confirm(search, task=rows[1:])
+    assert confirm(search, task=rows).complete
 
 
 @pytest.mark.slow
@@ -143,27 +143,27 @@ def test_a_study_is_confirmed_by_a_model_as_it_was_tuned_loaded_or_from_files(lo
     search = {"items": 6, "difficulty": 1, "search": "strength", "trials": 0, "max_new_tokens": 2}
     from_model, from_files = tune(*loaded, **search), tune(ABACUS, **search)
     with_tokenizer = tune(ABACUS, loaded[1], **search, run="tokenizer")
-    for study in (from_model, with_tokenizer):
+    for search in (from_model, with_tokenizer):
         with pytest.raises(ArgumentError, match="used a loaded model or tokenizer; pass both again") as caught:
-            confirm(study)
+            confirm(search)
         assert "\n" not in str(caught.value)
     with pytest.raises(ArgumentError, match="read abacus from its files; leave the model and the tokenizer out"):
         confirm(from_files, *loaded)
-    for study, models in ((from_model, loaded), (with_tokenizer, (ABACUS, loaded[1])), (from_files, ())):
-        assert confirm(study, *models).complete
+    for search, models in ((from_model, loaded), (with_tokenizer, (ABACUS, loaded[1])), (from_files, ())):
+        assert confirm(search, *models).complete
 
 
 @pytest.mark.slow
 def test_a_confirmation_refuses_a_loaded_model_that_changed_and_hashes_it_once(monkeypatch):
     model, tokenizer = load(str(abacus()))
-    study = tune(model, tokenizer, items=6, difficulty=1, search="strength", trials=0, max_new_tokens=2)
+    search = tune(model, tokenizer, items=6, difficulty=1, search="strength", trials=0, max_new_tokens=2)
     hashed = []
     monkeypatch.setattr(given, "loaded_fingerprint", lambda *pair: hashed.append(1) or loaded_fingerprint(*pair))
     hook = model.register_forward_hook(lambda *_: None)
     with pytest.raises(ArgumentError, match="hooks, dtype or device changed"):
-        confirm(study, model, tokenizer)
+        confirm(search, model, tokenizer)
     hook.remove()
-    assert confirm(study, model, tokenizer).complete
+    assert confirm(search, model, tokenizer).complete
     assert hashed == [1, 1]
 
 
@@ -348,7 +348,7 @@ def test_the_signature_names_every_option():
     names = list(signature(evaluate).parameters)
     assert names[:3] == ["model", "tokenizer", "treatments"]
     assert {"samples", "filler", "max_new_tokens", "grader", "run", "seed"} <= set(names)
-    assert (evaluate.__annotations__["return"], tune.__annotations__["return"]) == (Findings, Study)
+    assert (evaluate.__annotations__["return"], tune.__annotations__["return"]) == (Findings, Search)
 
 
 @pytest.mark.slow

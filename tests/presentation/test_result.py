@@ -86,7 +86,7 @@ RESULTS = {
     "Explanation": lambda tiny: explain(tiny, layers=0, prompt="w20 w21", filler="w7", count=2, system="w10 w11"),
     "Answers": lambda tiny: generate(tiny, "w5 w6", max_new_tokens=2),
     "Findings": lambda _: evaluate(ABACUS, **ITEMS, placebos=False),
-    "Study": lambda _: tune(ABACUS, **ITEMS, search="strength", trials=0),
+    "Search": lambda _: tune(ABACUS, **ITEMS, search="strength", trials=0),
     "Precision": lambda tiny: quantize(tiny, text=TEXT, windows=2, tokens=4, calibration=1),
     "Cost": lambda _: bench(widths=8, tokens=1, dtypes="float32", turns=2, only="function"),
 }

@@ -1,4 +1,4 @@
-"""`armlet confirm`: measures a study's best setting on its test items, once and on record."""
+"""`armlet confirm`: measures a search's best setting on its test items, once and on record."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +10,11 @@ from armlet.commands.options import JsonOption, saying_where_to_resume, show
 
 
 def confirm(
-    study: Annotated[Path, Argument(help="The study's folder, from `armlet tune`.")],
-    out: Annotated[Path | None, Option(help="Folder for the report; the run in the study's folder by default.")] = None,
+    search: Annotated[Path, Argument(help="The search's folder, from `armlet tune`.")],
+    out: Annotated[Path | None, Option(help="Folder for the report; by default the run in that folder.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a study's best setting on its test items, with placebos; possible once, and recorded."""
+    """Measure a search's best setting on its test items, with placebos; possible once, and recorded."""
     with saying_where_to_resume():
-        findings = evaluation.confirm(study, out=out)
+        findings = evaluation.confirm(search, out=out)
     show(findings, out or findings.folder, as_json)

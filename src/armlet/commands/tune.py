@@ -46,7 +46,7 @@ def tune(
     selection: TaskOptions,
     search: SearchOptions,
     answers: AnswerOptions,
-    run: Annotated[Path | None, folder_option("The study's folder, in which the same command resumes.")] = None,
+    run: Annotated[Path | None, folder_option("The search's folder, in which the same command resumes.")] = None,
     out: Annotated[Path | None, folder_option("Folder for map, table and best setting; as --run by default.")] = None,
     compute: ComputeOptions,
     as_json: JsonOption = False,
@@ -54,5 +54,5 @@ def tune(
     """Search settings on one half of the items; `armlet confirm` then measures the best one on the other half, once."""
     space = vars(search) | {"layers": search.layers or 0}
     with saying_where_to_resume():
-        study = evaluation.tune(run=run, **selection.arguments(), **space, **vars(answers), **vars(compute))
-    show(study, out or study.folder, as_json)
+        search = evaluation.tune(run=run, **selection.arguments(), **space, **vars(answers), **vars(compute))
+    show(search, out or search.folder, as_json)

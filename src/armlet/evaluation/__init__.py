@@ -5,7 +5,7 @@ from armlet.evaluation.grading.extraction import Grade as Grade
 from armlet.evaluation.grading.extraction import grade as grade
 from armlet.evaluation.result import Findings as Findings
 from armlet.evaluation.run import evaluate as evaluate
-from armlet.evaluation.search.results import Study as Study
+from armlet.evaluation.search.results import Search as Search
 from armlet.evaluation.search.run import confirm as confirm
 from armlet.evaluation.search.run import tune as tune
 from armlet.evaluation.tasks.arithmetic import exercise as exercise

@@ -45,7 +45,7 @@ class Findings(Report, Result):
 
     def save(self, directory: str | Path) -> list[Path]:
         """Writes report.json, report.md and report.html."""
-        return write(self, output_folder("directory", directory), map=self.study.map() if self.study else None)
+        return write(self, output_folder("directory", directory), map=self.search.map() if self.search else None)
 
 
 def make_findings(report: Report, folder: Path | None = None, *, interrupted: bool = False) -> Findings:

@@ -11,7 +11,7 @@ from armlet import Inward, Outward
 from armlet.attachment.config import load_config
 from armlet.evaluation import confirm, tune
 from armlet.evaluation.conditions.conditions import Treatment, conditions
-from armlet.evaluation.search.results import Budget, Study, StudyArguments, StudyTask
+from armlet.evaluation.search.results import Budget, Search, SearchArguments, SearchTask
 from armlet.evaluation.search.search import (
     RANGES,
     SEARCHED,
@@ -30,7 +30,7 @@ from command_line import result, run
 from engines import Fake
 from evaluations import plan, task
 
-SMALL = ("--items", "12", "--difficulty", "1", "--trials", "2", "--search", "ceiling", "--run", "study")
+SMALL = ("--items", "12", "--difficulty", "1", "--trials", "2", "--search", "ceiling", "--run", "search")
 
 
 @pytest.fixture(autouse=True)
@@ -181,13 +181,13 @@ def test_too_few_items_to_search_and_to_confirm_are_refused_before_the_search(pa
         tune(task=[{"id": lone, "question": "2+2", "answer": "4"}])
 
 
-def made_study(trials, layers=([0],), folder=Path("study")):
-    """A study of `ceiling`, of which the first candidate of `layers` was used in each trial."""
+def made_study(trials, layers=([0],), folder=Path("search")):
+    """A search of `ceiling`, of which the first candidate of `layers` was used in each trial."""
     rows = [TrialResult(n, {"ceiling": c}, str(layers[0]), 4, 0.5, d, None, None) for n, (c, d) in enumerate(trials)]
     searched = Space(Treatment(Outward()), ("ceiling",), layers, 9, 0)
-    return Study(
+    return Search(
         folder=folder,
-        arguments=StudyArguments(None, None, [], None, None, None, None, False, None, 0, "auto", None),
+        arguments=SearchArguments(None, None, [], None, None, None, None, False, None, 0, "auto", None),
         engine={"model": "m"},
         space=searched.to_dict(),
         tasks=[],
@@ -219,26 +219,26 @@ def test_a_setting_that_is_not_the_study_s_is_not_replaced_and_one_that_was_its_
 
 @pytest.mark.slow
 def test_a_study_does_not_replace_another_one_and_replaces_itself():
-    study, other = made_study([(0.95, 0.1)]), made_study([(0.95, 0.1)], layers=([0], [1]))
-    study.save("here")
-    study.save("here")
+    search, other = made_study([(0.95, 0.1)]), made_study([(0.95, 0.1)], layers=([0], [1]))
+    search.save("here")
+    search.save("here")
     before = {path.name: path.read_bytes() for path in Path("here").iterdir()}
-    with pytest.raises(ArgumentError, match=r"^here: contains another study; use another directory$"):
+    with pytest.raises(ArgumentError, match=r"^here: contains another search; use another directory$"):
         other.save("here")
     assert {path.name: path.read_bytes() for path in Path("here").iterdir()} == before
-    Path("here/study.json").write_text("[]")
-    with pytest.raises(ArgumentError, match=r"^here: contains another study"):
-        study.save("here")
+    Path("here/search.json").write_text("[]")
+    with pytest.raises(ArgumentError, match=r"^here: contains another search"):
+        search.save("here")
 
 
 def test_confirm_measures_the_study_that_it_was_given_or_none():
-    study, other = made_study([(0.95, 0.1)]), made_study([(0.95, 0.1), (0.99, 0.2)])
-    Path("study").mkdir()
-    Path("study/study.json").write_text(json.dumps(other.to_dict()))
+    search, other = made_study([(0.95, 0.1)]), made_study([(0.95, 0.1), (0.99, 0.2)])
+    Path("search").mkdir()
+    Path("search/search.json").write_text(json.dumps(other.to_dict()))
     with pytest.raises(
-        ArgumentError, match=r"^study: study now has another study, or other trials; .* pass the folder$"
+        ArgumentError, match=r"^search: search now has another search, or other trials; .* pass the folder$"
     ):
-        confirm(study)
+        confirm(search)
 
 
 def test_a_study_names_the_candidate_layers_that_it_never_tried():
@@ -250,7 +250,7 @@ def test_a_study_names_the_candidate_layers_that_it_never_tried():
 
 def test_a_study_says_how_many_trials_tie():
     chosen = (
-        "the best setting looks better than it is on the items that chose it; on the other items: armlet confirm study"
+        "the best setting looks better than it is on the items that chose it; on the other items: armlet confirm search"
     )
     assert made_study([(0.9, 0.1), (0.95, 0.2)]).sentences() == [chosen]
     for differences, fact in (((0.1, 0.1), "all 2 trials tie"), ((0.1, 0.2, 0.2), "2 trials tie for the best")):
@@ -259,10 +259,10 @@ def test_a_study_says_how_many_trials_tie():
 
 
 def test_a_study_of_objects_is_confirmed_in_python():
-    study = replace(made_study([(0.9, 0.1)]), tasks=[StudyTask("mine", 4, {})])
-    assert study.sentences()[-1].endswith("on the other items: confirm(study, task=...) in Python")
-    loaded = replace(study, engine={"sha256": "loaded:ab"})
-    assert loaded.sentences()[-1].endswith("on the other items: confirm(study, model, tokenizer, task=...) in Python")
+    search = replace(made_study([(0.9, 0.1)]), tasks=[SearchTask("mine", 4, {})])
+    assert search.sentences()[-1].endswith("on the other items: confirm(search, task=...) in Python")
+    loaded = replace(search, engine={"sha256": "loaded:ab"})
+    assert loaded.sentences()[-1].endswith("on the other items: confirm(search, model, tokenizer, task=...) in Python")
 
 
 @pytest.mark.parametrize(
@@ -294,16 +294,16 @@ def test_a_search_leaves_optuna_s_log_as_it_was(tmp_path):
 def test_what_confirm_cannot_use_is_refused_before_the_measurement():
     for wrong in (3, "ok.jsonl", None):
         Path("ok.jsonl").write_text("{}")
-        with pytest.raises(ArgumentError, match=rf"^study: expected a study's folder, .*, found '{wrong}'$"):
+        with pytest.raises(ArgumentError, match=rf"^search: expected a search's folder, .*, found '{wrong}'$"):
             confirm(wrong)
-    Path("study").mkdir()
-    study = made_study([(0.95, 0.1)])
-    Path("study/study.json").write_text(json.dumps(study.to_dict()))
+    Path("search").mkdir()
+    search = made_study([(0.95, 0.1)])
+    Path("search/search.json").write_text(json.dumps(search.to_dict()))
     for out, reason in ((3, "expected a path, found 3"), ("ok.jsonl", "ok.jsonl cannot be written")):
         with pytest.raises(ArgumentError, match=f"^out: {reason}"):
-            confirm(study, out=out)
+            confirm(search, out=out)
     code, _, err = run("confirm", "ok.jsonl")
-    assert (code, "expected a study's folder" in err, "--out" in err) == (2, True, False)
+    assert (code, "expected a search's folder" in err, "--out" in err) == (2, True, False)
 
 
 def test_each_policy_has_something_to_search():
@@ -317,71 +317,73 @@ def test_tune_writes_the_best_setting_the_table_and_the_budget():
     items = found["budget"]["items"]
     assert found["budget"] == {"trials": 6, "items": items, "answers": 7 * items}
     assert 0 < items < 12
-    assert load_config("study")["policy"].ceiling == found["best"]["ceiling"]
-    assert Path("study/trials.csv").read_text().count("\n") == 7
+    assert load_config("search")["policy"].ceiling == found["best"]["ceiling"]
+    assert Path("search/trials.csv").read_text().count("\n") == 7
     assert max(row["difference"] for row in found["trials"]) == found["best"]["difference"]
 
 
 @pytest.mark.slow
 def test_a_setting_is_searched_and_confirmed_at_its_site():
     result("tune", *SMALL, "--site", "product")
-    assert load_config("study")["site"] == "product"
-    found = result("confirm", "study")
+    assert load_config("search")["site"] == "product"
+    found = result("confirm", "search")
     assert found["manifest"]["conditions"][1]["treatment"]["site"] == "product"
 
 
 @pytest.mark.slow
 def test_confirm_uses_the_test_items_once_and_records_it():
     tuned = result("tune", *SMALL)
-    found = result("confirm", "study")
+    found = result("confirm", "search")
     assert found["tasks"][0]["planned_items"] == 12 - tuned["budget"]["items"]
-    assert found["study"]["budget"] == tuned["budget"]
+    assert found["search"]["budget"] == tuned["budget"]
     assert found["tasks"][0]["same_as_baseline"]["identity"] == found["tasks"][0]["items"]
-    for command in (("confirm", "study"), ("tune", *SMALL)):
+    for command in (("confirm", "search"), ("tune", *SMALL)):
         code, out, err = run(*command)
         assert (code, out) == (2, "")
         assert "test items" in err
         assert "have been used" in err
-    budget = found["study"]["budget"]
+    budget = found["search"]["budget"]
     said = f"The setting is the best of {budget['trials']} settings tried on {budget['items']} other items"
-    assert all(said in Path("study/test", name).read_text() for name in ("report.md", "report.html"))
-    assert json.loads(Path("study/confirmed.json").read_text())["verdicts"] == found["verdicts"]
+    assert all(said in Path("search/test", name).read_text() for name in ("report.md", "report.html"))
+    assert json.loads(Path("search/confirmed.json").read_text())["verdicts"] == found["verdicts"]
 
 
 @pytest.mark.slow
 def test_a_confirmation_that_was_killed_goes_on_and_no_search_does(monkeypatch):
-    from armlet.evaluation.search import study
+    from armlet.evaluation.search import search
 
     tuned = result("tune", *SMALL)
     with monkeypatch.context() as patched:
-        patched.setattr(study, "run_and_analyse", Mock(side_effect=MemoryError))
+        patched.setattr(search, "run_and_analyse", Mock(side_effect=MemoryError))
         with pytest.raises(MemoryError):
-            run("confirm", "study")
+            run("confirm", "search")
     code, out, err = run("tune", *SMALL)
     assert (code, out) == (2, "")
     assert "have been used" in err
-    assert result("confirm", "study")["study"]["best"] == tuned["best"]
+    assert result("confirm", "search")["search"]["best"] == tuned["best"]
 
 
 def test_confirm_refuses_a_file_that_is_not_the_searched_one():
     rows = [{"id": str(at), "question": "2+2", "answer": "4"} for at in range(12)]
     write_rows("d.jsonl", rows)
-    result("tune", "--data", "d.jsonl", "--trials", "0", "--search", "ceiling", "--run", "study", "--max-new-tokens", 2)
+    result(
+        "tune", "--data", "d.jsonl", "--trials", "0", "--search", "ceiling", "--run", "search", "--max-new-tokens", 2
+    )
     unseen = next(at for at, row in enumerate(rows) if part_of(row["id"]) == "test")
     rows[unseen]["answer"] = "5"
     write_rows("d.jsonl", rows)
-    code, out, err = run("confirm", "study")
+    code, out, err = run("confirm", "search")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "the items of d changed after the search" in err
-    assert not Path("study/confirmed.json").exists()
+    assert not Path("search/confirmed.json").exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"arguments": {}}', "\x00"])
 def test_a_damaged_study_is_refused_in_one_line(tmp_path, text):
-    (tmp_path / "study.json").write_text(text)
+    (tmp_path / "search.json").write_text(text)
     code, out, err = run("confirm", tmp_path)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "no finished study of `armlet tune` (study.json" in err
+    assert "no finished search of `armlet tune` (search.json" in err
 
 
 def write_rows(name, rows):
@@ -390,7 +392,7 @@ def write_rows(name, rows):
 
 @pytest.mark.slow
 def test_a_map_of_two_settings_is_drawn():
-    run("tune", "--items", "6", "--difficulty", "1", "--trials", "0", "--run", "study", "--out", "here")
+    run("tune", "--items", "6", "--difficulty", "1", "--trials", "0", "--run", "search", "--out", "here")
     assert Path("here/sensitivity.svg").exists()
     assert Path("here/sensitivity.png").exists()
 
@@ -398,7 +400,7 @@ def test_a_map_of_two_settings_is_drawn():
 def test_confirm_refuses_what_is_no_study(tmp_path):
     code, out, err = run("confirm", tmp_path)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "no finished study of `armlet tune`" in err
+    assert "no finished search of `armlet tune`" in err
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from armlet.evaluation.conditions.conditions import BASELINE
-from armlet.evaluation.search.results import Study
+from armlet.evaluation.search.results import Search
 from armlet.evaluation.settings import Facts, RunSettings
 from armlet.statistics.comparison import UNDECIDED, Comparison
 from armlet.statistics.significance import is_significant
@@ -198,7 +198,7 @@ class Report:
     verdicts: Sequence[Verdict]  # one for each judged comparison
     tasks: Sequence[TaskFindings]  # those with an answered item
     settings: RunSettings  # the settings of the run
-    study: Study | None = None  # for a confirmation: the search that chose the setting
+    search: Search | None = None  # for a confirmation: the search that chose the setting
 
     def to_dict(self) -> Facts:
         """The content of report.json."""
@@ -208,5 +208,5 @@ class Report:
             "verdicts": [verdict.sentence for verdict in self.verdicts],
             "tasks": [task.to_dict() for task in self.tasks],
             "manifest": self.settings.to_dict(),
-            **({"study": self.study.summary()} if self.study else {}),
+            **({"search": self.search.summary()} if self.search else {}),
         }

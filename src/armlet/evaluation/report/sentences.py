@@ -84,9 +84,9 @@ def missing_items(findings: Report) -> str | None:
 
 def search_summary(findings: Report) -> str | None:
     """The cost and best result of the search before a confirmation; None without a search."""
-    if not findings.study:
+    if not findings.search:
         return None
-    budget, chosen = findings.study.budget, best(findings.study.trials)
+    budget, chosen = findings.search.budget, best(findings.search.trials)
     trials = f"{with_count(budget.trials, 'setting')} tried on {with_count(budget.items, 'other item')}"
     difference = difference_text(chosen.difference, chosen.low, chosen.high)
     return f"The setting is the best of {trials} ({with_count(budget.answers, 'answer')}); difference: {difference}."

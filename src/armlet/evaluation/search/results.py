@@ -1,4 +1,4 @@
-"""The result of `tune`: a search with its trials, as stored in study.json."""
+"""The result of `tune`: a search with its trials, as stored in search.json."""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from armlet.runs.folder import Record
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STUDY_FILE = "study.json"
+SEARCH_FILE = "search.json"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class StudyTask:
+class SearchTask:
     """The tuning items of a task."""
 
     name: str
@@ -46,7 +46,7 @@ class StudyTask:
 
 
 @dataclass(frozen=True)
-class StudyArguments:
+class SearchArguments:
     """The options of `armlet tune` that `armlet confirm` also needs, by their names."""
 
     model: str | None
@@ -64,14 +64,14 @@ class StudyArguments:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Study(Result):
+class Search(Result):
     """A search for the best setting, measured on the tuning items only."""
 
-    folder: Path  # the study's folder, for `confirm`
-    arguments: StudyArguments  # the options of the command
+    folder: Path  # the search's folder, for `confirm`
+    arguments: SearchArguments  # the options of the command
     engine: Facts  # the model that answered
     space: Record  # the searched settings
-    tasks: Sequence[StudyTask]
+    tasks: Sequence[SearchTask]
     budget: Budget
     armlet: Facts  # the best trial's setting, as the content of an armlet.json
     interrupted: bool  # Ctrl-C interrupted the search
@@ -80,16 +80,16 @@ class Study(Result):
     mapped: Sequence[int]  # the numbers of the trials on the map
 
     @classmethod
-    def from_dict(cls, folder: Path, content: Record) -> "Study":
-        """Reads the content of a folder's study.json; raises LookupError or TypeError for any other content."""
+    def from_dict(cls, folder: Path, content: Record) -> "Search":
+        """Reads the content of a folder's search.json; raises LookupError or TypeError for any other content."""
         if not content["trials"]:
             raise LookupError("it has no trials")
         return cls(
             folder=folder,
-            arguments=StudyArguments(**content["arguments"]),
+            arguments=SearchArguments(**content["arguments"]),
             engine=content["engine"],
-            space=content["study"],
-            tasks=[StudyTask(**task) for task in content["tasks"]],
+            space=content["search"],
+            tasks=[SearchTask(**task) for task in content["tasks"]],
             budget=Budget(**content["budget"]),
             armlet=content["best"]["armlet"],
             interrupted=content["interrupted"],
@@ -99,11 +99,11 @@ class Study(Result):
         )
 
     def to_dict(self) -> Facts:
-        """The content of study.json."""
+        """The content of search.json."""
         content = {
             "arguments": asdict(self.arguments),
             "engine": self.engine,
-            "study": self.space,
+            "search": self.space,
             **self.summary(),
             "interrupted": self.interrupted,
             "trials": [trial.to_dict() for trial in self.trials],
@@ -112,7 +112,7 @@ class Study(Result):
         return deepcopy(content)
 
     def summary(self) -> Facts:
-        """The "study" in a confirmation's report.json: the best trial, the cost and the tuning items."""
+        """The "search" in a confirmation's report.json: the best trial, the cost and the tuning items."""
         return {
             "best": {**best(self.trials).to_dict(), "armlet": self.armlet},
             "budget": asdict(self.budget),
@@ -151,10 +151,10 @@ class Study(Result):
         return len([*(self.arguments.task or ()), *self.arguments.data]) < len(self.tasks)
 
     def _confirmation(self) -> str:
-        """How this study is confirmed: by the command, or in Python if it used objects."""
+        """How this search is confirmed: by the command, or in Python if it used objects."""
         models = ["model", "tokenizer"] if str(self.engine.get("sha256")).startswith(LOADED) else []
         objects = [*models, *(["task=..."] if self.has_items_as_objects else [])]
-        return f"confirm({', '.join(['study', *objects])}) in Python" if objects else f"armlet confirm {self.folder}"
+        return f"confirm({', '.join(['search', *objects])}) in Python" if objects else f"armlet confirm {self.folder}"
 
     def figure(self) -> "Figure":
         """The differences on the map's grid; along the values if one setting was searched."""
@@ -165,35 +165,35 @@ class Study(Result):
         return draw_map(searched) if searched else draw_curve(self.trials, self.searched[0], title=title)
 
     def save(self, directory: str | Path) -> list[Path]:
-        """Writes study.json, trials.csv, the best setting as armlet.json, and sensitivity.png and sensitivity.svg.
+        """Writes search.json, trials.csv, the best setting as armlet.json, and sensitivity.png and sensitivity.svg.
 
-        Raises ArgumentError, and writes nothing, if the directory has another study's study.json, or an armlet.json
-        that is not a setting of this study's trials; an interrupted study may have saved another one than the best.
+        Raises ArgumentError, and writes nothing, if the directory has another search's search.json, or an armlet.json
+        that is not a setting of this search's trials; an interrupted search may have saved another one than the best.
         """
         from armlet.presentation.style import save
 
         folder = output_folder("directory", directory)
-        if not self._is_stored_or_absent(folder / STUDY_FILE):
-            raise ArgumentError(f"{folder}: contains another study; use another directory")
+        if not self._is_stored_or_absent(folder / SEARCH_FILE):
+            raise ArgumentError(f"{folder}: contains another search; use another directory")
         path = setting_file(folder, *self._settings())
         return [
-            write_json(folder / STUDY_FILE, self.to_dict()),
+            write_json(folder / SEARCH_FILE, self.to_dict()),
             write_text(folder / "trials.csv", csv_text([trial.to_dict() for trial in self.trials])),
             write_json(path, self.armlet),
             *save(self.figure(), folder, "sensitivity"),
         ]
 
     def _is_stored_or_absent(self, path: Path) -> bool:
-        """Whether a study.json is of this study, perhaps before it was interrupted, or does not exist."""
+        """Whether a search.json is of this search, perhaps before it was interrupted, or does not exist."""
         if not path.exists():
             return True
         content = json.loads(json_text(self.to_dict()))
         with suppress(OSError, ValueError, LookupError, TypeError):
             stored = json.loads(path.read_text(encoding="utf-8"))
-            return all(stored[name] == content[name] for name in ("arguments", "engine", "study", "tasks"))
+            return all(stored[name] == content[name] for name in ("arguments", "engine", "search", "tasks"))
         return False
 
-    def is_same_as(self, other: "Study") -> bool:
+    def is_same_as(self, other: "Search") -> bool:
         """Whether both have the same content."""
         return json_text(self.to_dict()) == json_text(other.to_dict())
 

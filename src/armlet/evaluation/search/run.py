@@ -14,18 +14,18 @@ from armlet.evaluation.engines.local import Local
 from armlet.evaluation.options import AnswerOptions, refuse_sampling
 from armlet.evaluation.result import Findings
 from armlet.evaluation.run import announce_power
-from armlet.evaluation.search.results import Study, StudyArguments
-from armlet.evaluation.search.search import Space, candidate_layers, searched_names, stated_settings
-from armlet.evaluation.search.study import (
+from armlet.evaluation.search.folder import (
     TEST_FOLDER,
     check_origin,
-    confirm_study,
+    confirm_search,
     plan_confirmation,
     plan_tuning,
-    read_study,
+    read_search,
     record_confirmation,
-    run_study,
+    run_search,
 )
+from armlet.evaluation.search.results import Search, SearchArguments
+from armlet.evaluation.search.search import Space, candidate_layers, searched_names, stated_settings
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks, task_sources
 from armlet.presentation.arguments import LARGEST_SEED, output_folder, whole_number, whole_number_or_none
 from armlet.redistribution.errors import ArgumentError
@@ -58,7 +58,7 @@ def tune(
     seed: int = 0,
     dtype: Dtype = "auto",
     device: Device | None = None,
-) -> Study:
+) -> Search:
     """Searches settings of a policy on one half of the items; `confirm` measures the best one on the other half.
 
     Args:
@@ -79,7 +79,7 @@ def tune(
         system: the system prompt; by default it depends on the task.
         allow_code: whether model-written programs may run, in a sandbox.
         batch: batch size in items; it may slightly change results.
-        run: the study's folder; by default one in armlet-runs/ named after the study.
+        run: the search's folder; by default one in armlet-runs/ named after the search.
         seed: seed of the search, of keyed noise and of random items.
         dtype: dtype of the weights, as in `evaluate`.
         device: device of the model, as in `evaluate`.
@@ -89,7 +89,7 @@ def tune(
 
     Raises:
         ArgumentError: an argument is unknown or out of range, there are too few items to search and to confirm, or the
-            study's test items have been used.
+            search's test items have been used.
         CheckpointError, UnsupportedModelError, AlreadyAttachedError, RunError: as in `evaluate`.
         KeyboardInterrupt: Ctrl-C, before the first trial was finished.
     """
@@ -103,7 +103,7 @@ def tune(
     tasks = collect_tasks(task, items, difficulty, seed)
     refuse_sampling(tasks, answers)
     sources = task_sources(task)
-    arguments = StudyArguments(
+    arguments = SearchArguments(
         model=None if model is None else model_name(model),
         task=[source for source in sources if isinstance(source, str)],
         data=[str(source) for source in sources if isinstance(source, Path)],
@@ -118,41 +118,41 @@ def tune(
     engine = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
     engine.check(replace(treatment, layers=candidate) for candidate in space.layers)
     announce_power(plan)
-    return run_study(space, plan, engine, arguments, folder)
+    return run_search(space, plan, engine, arguments, folder)
 
 
 def confirm(
-    study: Study | str | Path,
+    search: Search | str | Path,
     model: Model | None = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     *,
     task: TaskSource | Sequence[TaskSource] | None = None,
     out: str | Path | None = None,
 ) -> Findings:
-    """Measures a study's best setting on its test items, with placebos; possible once, and recorded.
+    """Measures a search's best setting on its test items, with placebos; possible once, and recorded.
 
     Args:
-        study: the result of `tune`, or its folder.
-        model: the study's model if it was passed to `tune` as a loaded one.
-        tokenizer: the study's tokenizer if one was passed to `tune`.
-        task: all tasks of the study, if some were passed to `tune` as dicts or as a `Task`.
-        out: folder for the report; by default the study's run on the test items.
+        search: the result of `tune`, or its folder.
+        model: the search's model if it was passed to `tune` as a loaded one.
+        tokenizer: the search's tokenizer if one was passed to `tune`.
+        task: all tasks of the search, if some were passed to `tune` as dicts or as a `Task`.
+        out: folder for the report; by default the search's run on the test items.
 
     Raises:
-        ArgumentError: there is no finished study, its test items have been used, or its model or items
+        ArgumentError: there is no finished search, its test items have been used, or its model or items
             changed or have to be passed again.
         CheckpointError, RunError: as in `evaluate`.
         KeyboardInterrupt: Ctrl-C, before an item was answered under every condition.
     """
-    folder = study.folder if isinstance(study, Study) else study
+    folder = search.folder if isinstance(search, Search) else search
     if not isinstance(folder, str | Path) or not Path(folder).is_dir():
-        raise ArgumentError(f"study: expected a study's folder, as `armlet tune` makes it, found {str(folder)!r}")
+        raise ArgumentError(f"search: expected a search's folder, as `armlet tune` makes it, found {str(folder)!r}")
     folder = Path(folder)
-    result = read_study(folder)
+    result = read_search(folder)
     report = output_folder("out", folder / TEST_FOLDER if out is None else out)
-    if isinstance(study, Study) and not study.is_same_as(result):
+    if isinstance(search, Search) and not search.is_same_as(result):
         raise ArgumentError(
-            f"study: {folder} now has another study, or other trials; to confirm those, pass the folder"
+            f"search: {folder} now has another search, or other trials; to confirm those, pass the folder"
         )
     arguments = result.arguments
     recorded: list[TaskSource] = [*(arguments.task or ()), *map(Path, arguments.data)]
@@ -166,7 +166,7 @@ def confirm(
     loading = {} if model is not None else {"dtype": arguments.dtype, "device": arguments.device}
     engine = Local((arguments.model or ABACUS) if model is None else model, tokenizer, seed=arguments.seed, **loading)
     announce_power(plan)
-    findings = confirm_study(folder, result, plan, engine)
+    findings = confirm_search(folder, result, plan, engine)
     findings.save(report)
     if not findings.interrupted:
         record_confirmation(folder, result, findings)

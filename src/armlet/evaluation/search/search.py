@@ -1,7 +1,7 @@
 """Searches for the best settings on one part of the items; the other part is reserved for the chosen setting.
 
-A study first runs a grid, which is the sensitivity map, and then continues with Optuna. Its trials depend only on the
-seed and the answers, so a study that is interrupted and resumed has the same result.
+A search first runs a grid, which is the sensitivity map, and then continues with Optuna. Its trials depend only on the
+seed and the answers, so a search that is interrupted and resumed has the same result.
 """
 
 import hashlib
@@ -162,7 +162,7 @@ def take(task: Task, part: ItemsPart) -> Task:
 def search(
     space: Space, plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], None] = lambda _: None
 ) -> Iterator[TrialResult]:
-    """Runs the parts of the study that are not yet in its journal, and yields one trial at a time.
+    """Runs the parts of the search that are not yet in its journal, and yields one trial at a time.
 
     `plan` contains the tuning items and only the baseline; `tick` is the same as in `run`.
     """

@@ -1,4 +1,4 @@
-"""The table of a study's best trials."""
+"""The table of a search's best trials."""
 
 from collections.abc import Sequence
 

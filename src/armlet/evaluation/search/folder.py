@@ -1,4 +1,4 @@
-"""Runs a study in its folder: a search on tuning items, and a measurement of the best setting on test items."""
+"""Runs a search in its folder: a search on tuning items, and a measurement of the best setting on test items."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from armlet.evaluation.conditions.conditions import Condition, Treatment, condit
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan, make_plan
 from armlet.evaluation.result import Findings
-from armlet.evaluation.search.results import STUDY_FILE, Budget, Study, StudyArguments, StudyTask
+from armlet.evaluation.search.results import SEARCH_FILE, Budget, Search, SearchArguments, SearchTask
 from armlet.evaluation.search.search import Space, search, take
 from armlet.evaluation.search.trials import TrialResult, best
 from armlet.evaluation.settings import Facts
@@ -30,10 +30,10 @@ from armlet.runs.machine import machine
 Content = TypeVar("Content")
 
 CONFIRMED_FILE, TEST_FOLDER = "confirmed.json", "test"
-"""In a study's folder: the record that its test items are used, and their run."""
+"""In a search's folder: the record that its test items are used, and their run."""
 
 
-def plan_tuning(arguments: StudyArguments, tasks: Sequence[Task]) -> Plan:
+def plan_tuning(arguments: SearchArguments, tasks: Sequence[Task]) -> Plan:
     """The plan for the tuning items of tasks, with only the baseline.
 
     Raises ArgumentError if a task has no item for one of the two parts.
@@ -45,19 +45,19 @@ def plan_tuning(arguments: StudyArguments, tasks: Sequence[Task]) -> Plan:
     return _plan(arguments, tasks, conditions([], [], temperature=temperature, placebos=False))
 
 
-def run_study(space: Space, plan: Plan, engine: Engine, arguments: StudyArguments, folder: Path | None) -> Study:
-    """Runs the parts of the study that are not yet in its folder, and writes study.json there.
+def run_search(space: Space, plan: Plan, engine: Engine, arguments: SearchArguments, folder: Path | None) -> Search:
+    """Runs the parts of the search that are not yet in its folder, and writes search.json there.
 
-    `plan` is the result of `plan_tuning` for the same arguments. The default folder is named after the study.
+    `plan` is the result of `plan_tuning` for the same arguments. The default folder is named after the search.
 
     Raises:
-        ArgumentError: the test items of the study have already been used.
+        ArgumentError: the test items of the search have already been used.
         KeyboardInterrupt: Ctrl-C, before the first trial was finished.
     """
-    manifest = plan.manifest(engine) | {"study": space.to_dict()}
+    manifest = plan.manifest(engine) | {"search": space.to_dict()}
     folder = folder or default_run_folder(manifest)
     if (folder / CONFIRMED_FILE).exists():
-        raise ArgumentError(f"{folder}: the test items of this study have been used; use another run folder or seed")
+        raise ArgumentError(f"{folder}: the test items of this search have been used; use another run folder or seed")
     trials: list[TrialResult] = []
     answers = (1 + len(space.grid()) + space.trials) * count_answers(plan)
     with open_run_folder(folder, manifest, machine(), answers=answers) as journal:
@@ -66,71 +66,71 @@ def run_study(space: Space, plan: Plan, engine: Engine, arguments: StudyArgument
             trials.extend(search(space, plan, engine, journal, tick))
         is_complete = len(trials) == len(space.grid()) + space.trials
         interrupted = not is_complete and was_interrupted(interruption, journal, answers, trials)
-    study = _study(folder, trials, space, plan, manifest["engine"], arguments, interrupted)
-    write_json(folder / STUDY_FILE, study.to_dict())
-    return study
+    result = _search(folder, trials, space, plan, manifest["engine"], arguments, interrupted)
+    write_json(folder / SEARCH_FILE, result.to_dict())
+    return result
 
 
-def read_study(folder: Path) -> Study:
-    """Reads a finished study whose test items are unused; an interrupted confirmation may be resumed.
+def read_search(folder: Path) -> Search:
+    """Reads a finished search whose test items are unused; an interrupted confirmation may be resumed.
 
-    Raises ArgumentError if the folder contains no study, its search was interrupted, or its test items have been used.
+    Raises ArgumentError if the folder contains no search, its search was interrupted, or its test items have been used.
     """
-    study = _read_json(folder / STUDY_FILE, partial(Study.from_dict, folder))
+    search = _read_json(folder / SEARCH_FILE, partial(Search.from_dict, folder))
     record = folder / CONFIRMED_FILE
     if record.exists() and _read_json(record, itemgetter("verdicts")) is not None:
         report = folder / TEST_FOLDER / "report.html"
         raise ArgumentError(f"{folder}: its test items have been used; the report is {report}")
-    if study.interrupted:
+    if search.interrupted:
         raise ArgumentError(f"{folder}: the search was interrupted; let `armlet tune` finish it first")
-    return study
+    return search
 
 
-def plan_confirmation(folder: Path, study: Study, tasks: Sequence[Task]) -> Plan:
-    """The plan for the test items of the study's tasks, for the best setting and its placebos.
+def plan_confirmation(folder: Path, search: Search, tasks: Sequence[Task]) -> Plan:
+    """The plan for the test items of the search's tasks, for the best setting and its placebos.
 
     Raises ArgumentError if the tasks are not those of the search.
     """
-    treatment = Treatment(**parse_config(dict(study.armlet)))
-    plan = _plan(study.arguments, [take(task, "test") for task in tasks], conditions([treatment], []))
-    tuned = {task.name: {**task.source, "part": "test"} for task in study.tasks}
+    treatment = Treatment(**parse_config(dict(search.armlet)))
+    plan = _plan(search.arguments, [take(task, "test") for task in tasks], conditions([treatment], []))
+    tuned = {task.name: {**task.source, "part": "test"} for task in search.tasks}
     if tuned != {task.name: dict(task.source) for task in plan.tasks}:  # their order has no effect
-        names = ", ".join(task.name for task in study.tasks)
+        names = ", ".join(task.name for task in search.tasks)
         raise ArgumentError(f"{folder}: the items of {names} changed after the search; restore them")
     return plan
 
 
-def check_origin(folder: Path, study: Study, *, loaded: bool) -> None:
+def check_origin(folder: Path, search: Search, *, loaded: bool) -> None:
     """Raises ArgumentError unless both the search and the confirmation have a loaded model or tokenizer, or neither.
 
     The fingerprints of a loaded model and of files are never equal, so the two cannot be compared.
     """
-    if str(study.engine.get("sha256")).startswith(LOADED) == loaded:
+    if str(search.engine.get("sha256")).startswith(LOADED) == loaded:
         return
     if loaded:
-        advice = f"read {study.engine['model']} from its files; leave the model and the tokenizer out"
+        advice = f"read {search.engine['model']} from its files; leave the model and the tokenizer out"
     else:
-        advice = "used a loaded model or tokenizer; pass both again: confirm(study, model, tokenizer)"
+        advice = "used a loaded model or tokenizer; pass both again: confirm(search, model, tokenizer)"
     raise ArgumentError(f"{folder}: the search {advice}")
 
 
-def confirm_study(folder: Path, study: Study, plan: Plan, engine: Engine) -> Findings:
+def confirm_search(folder: Path, search: Search, plan: Plan, engine: Engine) -> Findings:
     """Measures the best setting, which ends the search; raises ArgumentError for another model."""
-    if plan.manifest(engine)["engine"] != study.engine:
+    if plan.manifest(engine)["engine"] != search.engine:
         changed = "its weights, settings, hooks, dtype or device changed, or the threads"
         raise ArgumentError(f"{folder}: the model is not the one used in the search; {changed}")
-    record_confirmation(folder, study, None)
-    return replace(run_and_analyse(plan, engine, folder / TEST_FOLDER), study=study)
+    record_confirmation(folder, search, None)
+    return replace(run_and_analyse(plan, engine, folder / TEST_FOLDER), search=search)
 
 
-def record_confirmation(folder: Path, study: Study, findings: Findings | None) -> None:
+def record_confirmation(folder: Path, search: Search, findings: Findings | None) -> None:
     """Records that the test items are used; `findings` is None before the run, and set once its report is written."""
     verdicts = findings and [verdict.sentence for verdict in findings.verdicts]
-    summary = study.summary()
+    summary = search.summary()
     write_json(folder / CONFIRMED_FILE, {"verdicts": verdicts, "best": summary["best"], "budget": summary["budget"]})
 
 
-def _plan(arguments: StudyArguments, tasks: Sequence[Task], compared: Sequence[Condition]) -> Plan:
+def _plan(arguments: SearchArguments, tasks: Sequence[Task], compared: Sequence[Condition]) -> Plan:
     return make_plan(
         tasks,
         compared,
@@ -143,22 +143,22 @@ def _plan(arguments: StudyArguments, tasks: Sequence[Task], compared: Sequence[C
     )
 
 
-def _study(
+def _search(
     folder: Path,
     trials: Sequence[TrialResult],
     space: Space,
     plan: Plan,
     engine: Facts,
-    arguments: StudyArguments,
+    arguments: SearchArguments,
     interrupted: bool,
-) -> Study:
+) -> Search:
     items, chosen = sum(len(task.problems) for task in plan.tasks), best(trials)
-    return Study(
+    return Search(
         folder=folder,
         arguments=arguments,
         engine=engine,
         space=space.to_dict(),
-        tasks=[StudyTask(task.name, len(task.problems), dict(task.source)) for task in plan.tasks],
+        tasks=[SearchTask(task.name, len(task.problems), dict(task.source)) for task in plan.tasks],
         budget=Budget(len(trials), items, (1 + len(trials)) * items),
         armlet=space.treatment_at(chosen.values, chosen.layers).plain(),
         interrupted=interrupted,
@@ -169,9 +169,9 @@ def _study(
 
 
 def _read_json(path: Path, read: Callable[[Record], Content]) -> Content:
-    """The result of `read` for a file of a study; raises ArgumentError if anything is wrong with the file."""
+    """The result of `read` for a file of a search; raises ArgumentError if anything is wrong with the file."""
     try:
         return read(dict(json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, TypeError, LookupError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ArgumentError(f"{path.parent}: no finished study of `armlet tune` ({path.name}: {reason})") from error
+        raise ArgumentError(f"{path.parent}: no finished search of `armlet tune` ({path.name}: {reason})") from error
