@@ -66,7 +66,7 @@ def test_a_function_gives_the_numbers_of_its_command_from_a_path_and_from_a_load
 
 
 @pytest.mark.slow
-def test_a_study_and_its_confirmation_are_those_of_the_commands(loaded):
+def test_a_search_and_its_confirmation_are_those_of_the_commands(loaded):
     options = ("--items", "8", "--difficulty", "1", "--search", "strength", "--trials", "1")
     command = result("tune", ABACUS, *options, "--run", "command")
     search = {"items": 8, "difficulty": 1, "search": "strength", "trials": 1}

@@ -54,5 +54,5 @@ def tune(
     """Search settings on one half of the items; `armlet confirm` then measures the best one on the other half, once."""
     space = vars(search) | {"layers": search.layers or 0}
     with saying_where_to_resume():
-        search = evaluation.tune(run=run, **selection.arguments(), **space, **vars(answers), **vars(compute))
-    show(search, out or search.folder, as_json)
+        tuned = evaluation.tune(run=run, **selection.arguments(), **space, **vars(answers), **vars(compute))
+    show(tuned, out or tuned.folder, as_json)

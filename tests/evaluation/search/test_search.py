@@ -350,11 +350,11 @@ def test_confirm_uses_the_test_items_once_and_records_it():
 
 @pytest.mark.slow
 def test_a_confirmation_that_was_killed_goes_on_and_no_search_does(monkeypatch):
-    from armlet.evaluation.search import search
+    from armlet.evaluation.search import folder
 
     tuned = result("tune", *SMALL)
     with monkeypatch.context() as patched:
-        patched.setattr(search, "run_and_analyse", Mock(side_effect=MemoryError))
+        patched.setattr(folder, "run_and_analyse", Mock(side_effect=MemoryError))
         with pytest.raises(MemoryError):
             run("confirm", "search")
     code, out, err = run("tune", *SMALL)
