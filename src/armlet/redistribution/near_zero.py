@@ -20,7 +20,7 @@ class NearZero:
         return self.proportion is None
 
     def near_zero(self, magnitude: Tensor, magnitudes: Ordered | Sorted, valid: Tensor | None) -> Tensor:
-        """Returns which values are near zero, bool `[rows, n]`; `magnitudes` are the order statistics of `magnitude`."""
+        """Returns which values are near zero, bool `[rows, n]`; `magnitudes` has the statistics of `magnitude`."""
         if self.proportion is not None:
             return magnitude <= magnitudes.kth(self.proportion)
         width = MAD_TO_SIGMA * mad(magnitude, valid, magnitudes.median()) * self.band

@@ -22,8 +22,7 @@ def move_cut(address, row, values, out, lowest, highest, work):
     strength, moved = strength_and_largest(job, row)[0], 0
     for i in range(job.length):
         near = np.int32(bits[i] & np.int32(ABSOLUTE)) < limit
+        value = np.float32(part_of_the_way(float_of(bits[i]), np.float32(0), strength))
+        results[i] = bits_of(value) if near else bits[i]
         moved += near
-        results[i] = (
-            bits_of(np.float32(part_of_the_way(float_of(bits[i]), np.float32(0), strength))) if near else bits[i]
-        )
     array(job.moved, row + 1, np.int64)[row] = moved
