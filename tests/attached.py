@@ -5,12 +5,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from armlet import ARM, Inward, Outward, Transport, redistribute
+from armlet import ARM, Cut, Inward, Outward, Transport, redistribute
 from armlet.attachment.sites import SITES
 from families import prompt
 
 POLICIES = [Outward(), Inward(knee=0.9), Transport()]
-each_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+each_policy = pytest.mark.parametrize("policy", [*POLICIES, Cut()], ids=lambda policy: policy.name)
 each_site = pytest.mark.parametrize("site", SITES)
 each_cache = pytest.mark.parametrize("options", [{}, {"cache_implementation": "static"}], ids=["dynamic", "static"])
 

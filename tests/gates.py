@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from armlet.redistribution import Inward, Outward, Transport
+from armlet.redistribution import Cut, Inward, Outward, Transport
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -63,6 +63,8 @@ POLICIES = [
     Inward(knee=0.8),
     Inward(knee=0.8, curve="clip"),
     Transport(),
+    Cut(),
+    Cut(threshold=0.2),
 ]
 
 

@@ -94,6 +94,20 @@ def outward(a, u, *, ceiling=0.995, write="replace", ceiling_of="signed", streng
     return np.array(out), np.array(moved)
 
 
+def cut_edge(a, threshold=None, **where):
+    """As `outward_edge`, or the threshold, rounded to float32 unless it is beyond all of its values."""
+    if threshold is None:
+        return outward_edge(a, **where)
+    return (float(np.float32(threshold)) if threshold < 3e38 else math.inf), False
+
+
+def cut(a, *, strength=1.0, **where):
+    edge, strict = cut_edge(a, **where)
+    near = [abs(value) < edge if strict else abs(value) <= edge for value in a]
+    out = [on_the_way(value, 0.0, strength) if moves else value for value, moves in zip(a, near, strict=True)]
+    return np.array(out), np.array(near) & (strength > 0)
+
+
 def inward(a, *, knee=0.99, curve="log", strength=1.0):
     edge = quantile([abs(float(v)) for v in a], knee)
     out, moved = [], []

@@ -138,6 +138,7 @@ def test_public_names_are_there_in_reading_order():
         "Outward",
         "Inward",
         "Transport",
+        "Cut",
         "Noise",
         "ARM",
         "attach",

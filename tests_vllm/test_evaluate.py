@@ -89,7 +89,9 @@ def test_the_command_reports_the_difference_and_what_it_left_out(capsys, tmp_pat
         main(["evaluate", "--engine", "vllm", "--engine-args", json.dumps(SMALL), *options, "--json"])
     out, err = capsys.readouterr()
     assert not exit.value.code
-    left_out = "left out, because they need a model in this process: identity, draw-only, matched (outward)"
+    left_out = (
+        "left out, because they need a model in this process: identity, draw-only, matched (outward), zeroed (outward)"
+    )
     assert left_out in " ".join(err.split())
     (task,) = json.loads(out)["tasks"]
     assert [condition["name"] for condition in task["conditions"]] == ["baseline", "outward", "temperature"]

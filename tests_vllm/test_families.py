@@ -2,7 +2,7 @@
 
 import pytest
 
-from armlet import Inward, Outward, Transport, attach
+from armlet import Cut, Inward, Outward, Transport, attach
 from engines import elsewhere, engine, greedy, hugging_face, tokens_of
 from families import prompt
 
@@ -13,7 +13,7 @@ HEADS = {
     "phi3": {"original_max_position_embeddings": 256},
 }
 FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "phi3", "gemma3"]
-POLICIES = {"outward": Outward(), "inward": Inward(knee=0.8), "transport": Transport()}
+POLICIES = {"outward": Outward(), "inward": Inward(knee=0.8), "transport": Transport(), "cut": Cut(proportion=0.5)}
 
 
 def entry(policy, layers):

@@ -13,7 +13,7 @@ from armlet.attachment.config import load_config
 from armlet.attachment.handle import Attachment
 from armlet.attachment.module import ARM
 from armlet.layer.decoder import Layer1
-from armlet.redistribution import Inward, Noise, Outward, Transport, presets, redistribute
+from armlet.redistribution import Cut, Inward, Noise, Outward, Transport, presets, redistribute
 
 if TYPE_CHECKING:
     from armlet import answers as answers
@@ -31,6 +31,7 @@ __all__ = [
     "Outward",
     "Inward",
     "Transport",
+    "Cut",
     "Noise",
     "ARM",
     "attach",

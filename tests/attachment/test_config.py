@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from armlet import Inward, Noise, Outward, Transport, attach, load_config
+from armlet import Cut, Inward, Noise, Outward, Transport, attach, load_config
 from armlet.attachment.config import ConfigError, describe, layer_indices, limited_layers, parse_layers
 from armlet.presentation.files import WriteError
 from armlet.redistribution.errors import ArgumentError
@@ -18,6 +18,7 @@ POLICIES = [
     Outward(proportion=0.25),
     Inward(curve="clip"),
     Transport(),
+    Cut(threshold=0.05),
 ]
 
 
@@ -76,7 +77,7 @@ def test_noise_that_a_file_cannot_keep_is_refused(tmp_path, noise):
     [
         ("{", "is not JSON"),
         ("[]", "expected an object, found list"),
-        ("{}", "policy: expected one of outward, inward, transport, found 'None'"),
+        ("{}", "policy: expected one of outward, inward, transport, cut, found 'None'"),
         ('{"policy": "sideways"}', "found 'sideways'"),
         ('{"policy": "outward", "version": 2}', "has version 2, but this armlet reads up to 1: upgrade"),
         ('{"policy": "outward", "version": "1"}', "version must be an integer"),
@@ -144,6 +145,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     ("text", "policy"),
     [
         ("transport", Transport()),
+        ("cut:band=0.2,threshold=0.05", Cut(band=0.2, threshold=0.05)),
         ("outward:band=1e-2,ceiling=.5", Outward(band=0.01, ceiling=0.5)),
         ("outward:band=0.2,share=0.1/0.2,write=add", Outward(band=0.2, share=(0.1, 0.2), write="add")),
     ],

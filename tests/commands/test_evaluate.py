@@ -41,7 +41,15 @@ def choices():
 def test_without_arguments_the_embedded_model_is_run_with_its_placebos():
     code, text, notes = run("evaluate", *FEW)
     assert (code, "6 items can show differences of" in notes) == (0, True)
-    for name in ("baseline", "outward", "identity", "draw-only", "matched (outward)", "temperature"):
+    for name in (
+        "baseline",
+        "outward",
+        "identity",
+        "draw-only",
+        "matched (outward)",
+        "zeroed (outward)",
+        "temperature",
+    ):
         assert name in text
     assert "outward on arithmetic: " in text
     (folder,) = Path("armlet-runs").iterdir()
@@ -130,7 +138,7 @@ def test_ctrl_c_before_anything_is_closed_leaves_no_report(monkeypatch):
     code, out, err = run("evaluate", *FEW, "--run", "here")
     said = re.findall("interrupted.*", err)
     assert (code, out) == (130, "")
-    assert said == ["interrupted: 0 of 36 answers are stored in here, where the same command or call resumes"]
+    assert said == ["interrupted: 0 of 42 answers are stored in here, where the same command or call resumes"]
     assert not Path("here/report.json").exists()
 
 
@@ -153,6 +161,7 @@ def test_multiple_choice_is_weighed_on_any_model(tiny, choices):
         "identity",
         "draw-only",
         "matched (outward)",
+        "zeroed (outward)",
         "temperature",
     ]
 

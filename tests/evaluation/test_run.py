@@ -233,7 +233,7 @@ def test_a_model_with_arm_attached_has_no_baseline(loaded):
         ({"count": 3}, "^count: applies to a filler, and there is none; leave it out$"),
         ({"filler": ["/"], "position": "inside"}, "^position: expected one of before, between, end, random, found"),
         ({"treatments": [Treatment(Outward())], "layers": 3}, "^layers, scope, site, experts: they apply to a policy"),
-        ({"treatments": "sideways"}, "^treatments: expected one of outward, inward, transport, found 'sideways'$"),
+        ({"treatments": "sideways"}, "^treatments: expected one of outward, inward, transport, cut, found 'sideways'$"),
         ({"treatments": [17]}, "^treatments: expected Outward"),
         ({"model": 17}, "^model: expected a folder, a hub id or a loaded model, found int$"),
         ({"task": [{"question": "q", "choices": ["a", "b"], "gold": 0}], "system": "s"}, "^system: has no effect on"),

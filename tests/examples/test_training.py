@@ -12,7 +12,7 @@ import pytest
 import torch
 import typer
 
-from armlet import Inward, Outward, Transport, attach, redistribute
+from armlet import Cut, Inward, Outward, Transport, attach, redistribute
 from families import tiny
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -34,7 +34,9 @@ def text(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("policy", [Outward(), Inward(), Transport(strength=0.5)], ids=lambda policy: policy.name)
+@pytest.mark.parametrize(
+    "policy", [Outward(), Inward(), Transport(strength=0.5), Cut()], ids=lambda policy: policy.name
+)
 def test_a_model_with_arm_in_every_layer_has_gradients_everywhere(policy):
     model = tiny("llama").train()
     with attach(model, policy, layers="all"):

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armlet import Inward, Layer1, Noise, Outward, Transport, attach, redistribute
+from armlet import Cut, Inward, Layer1, Noise, Outward, Transport, attach, redistribute
 from armlet.inspection.measure import activated_gates, inspect_gates
 from armlet.inspection.records import GateSample
 from armlet.inspection.synthetic import synthetic
@@ -219,10 +219,12 @@ def test_to_dict_has_the_policys_name_and_settings():
     ("policy", "text"),
     [
         (Outward(), "band 0.13, ceiling 0.995"),
-        (Outward(proportion=0.25, strength=0.5), "band 0.13, ceiling 0.995, proportion 0.25, strength 0.5"),
+        (Outward(proportion=0.25, strength=0.5), "ceiling 0.995, proportion 0.25, strength 0.5"),
         (Inward(), "knee 0.99, curve log"),
         (Inward(curve="clip"), "knee 0.99, curve clip"),
         (Transport(spread=0.5), "spread 0.5"),
+        (Cut(), "band 0.13"),
+        (Cut(threshold=0.1), "threshold 0.1"),
         (Transport(strength=0.5), "spread 1.0, strength 0.5"),
     ],
 )

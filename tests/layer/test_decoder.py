@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from armlet import ARM, Inward, Noise, Outward, Transport, attach
+from armlet import ARM, Cut, Inward, Noise, Outward, Transport, attach
 from armlet.attachment.positions import cache_argument
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.checkpoint import open_checkpoint
@@ -21,7 +21,7 @@ from fresh_interpreter import loaded_beyond_torch
 
 DENSE = [*(family for family in FAMILIES if family != "deepseek_v3"), *WITH_TOWERS]
 FAMILY_NAMES = [*DENSE, *MIXTURES]
-POLICIES = [Outward(), Inward(knee=0.9), Transport()]
+POLICIES = [Outward(), Inward(knee=0.9), Transport(), Cut()]
 each_family = pytest.mark.parametrize("family", FAMILY_NAMES)
 each_dense_family = pytest.mark.parametrize("family", DENSE)
 each_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from armlet.redistribution import Inward, Noise, Outward, Transport, redistribute
+from armlet.redistribution import Cut, Inward, Noise, Outward, Transport, redistribute
 from armlet.redistribution.entry import redistribute_with_counts
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.outcome import outcome
@@ -34,7 +34,8 @@ def test_finite_values_stay_finite(a, policy, dtype):
 
 @given(gates(), st.sampled_from(["token", "sequence", "call"]), st.sampled_from(DTYPES))
 def test_strength_zero_is_the_identity_bit_for_bit(a, scope, dtype):
-    for policy in (Outward(strength=0), Outward(strength=0, write="add"), Inward(strength=0), Transport(strength=0)):
+    redrawn = Outward(strength=0), Outward(strength=0, write="add")
+    for policy in (*redrawn, Inward(strength=0), Transport(strength=0), Cut(strength=0), Cut(threshold=1, strength=0)):
         result = outcome(a.to(dtype), policy, scope=scope, draw=lambda: uniforms(a))
         assert same_bits(result.values, a.to(dtype))
         assert not result.moved.any()
@@ -225,7 +226,7 @@ def test_a_trace_with_symbolic_sizes_is_one_that_computes_the_same(tokens):
     assert same_bits(traced(a), redistribute(a, Outward()))
 
 
-@pytest.mark.parametrize("policy", [Outward(), Inward(knee=0.8), Transport()], ids=repr)
+@pytest.mark.parametrize("policy", [Outward(), Inward(knee=0.8), Transport(), Cut()], ids=repr)
 def test_a_strength_for_each_scope_is_read_by_value_and_not_by_place(policy):
     every_second = torch.tensor([0.0, 9.0, 0.5, 9.0, 1.0, 9.0, 0.25, 9.0])[::2]
     a, arguments = gate(1, 4, 64), {"scope": "token", "noise": Noise(0)}

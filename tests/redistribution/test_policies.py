@@ -75,6 +75,15 @@ def test_changed_settings_are_checked_and_the_others_kept():
         ("outward", []),
         ("published:Gemma-3-4B-it/GPQA-D", []),
         ("inward:strength=0.1", []),
+        (
+            "cut:threshold=0.1,share=0/0.5,proportion=0.2",
+            [
+                "cut: share has no effect, because threshold replaces band, share and proportion",
+                "cut: proportion has no effect, because threshold replaces band, share and proportion",
+            ],
+        ),
+        ("cut:proportion=0.2,band=1", ["cut: band has no effect, because proportion replaces band and share"]),
+        ("cut:threshold=0", []),
         ("transport:strength=0", ["transport: strength 0 changes nothing"]),
         ("outward:proportion=0.3,band=0.5,strength=0", ["outward: strength 0 changes nothing"]),
         (

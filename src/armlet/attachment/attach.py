@@ -41,7 +41,7 @@ def attach(
 
     Args:
         model: any Hugging Face causal LM with gated MLPs.
-        policy: `Outward`, `Inward` or `Transport`, or text as on the command line, such as "outward:band=0.2".
+        policy: `Outward`, `Inward`, `Transport` or `Cut`, or text as on the command line, such as "outward:band=0.2".
         layers: an index, counted from 0 (Layer 1 of the papers is 0), several indices, a range, "all", or text such as
             "0,3" or "0-5,8".
         scope: "token" (independent of batch, padding, chunks and cache), "sequence" or "call", see `redistribute`.

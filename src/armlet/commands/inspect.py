@@ -9,14 +9,14 @@ from armlet import inspection
 from armlet.commands import options
 from armlet.commands.options import POLICY, folder_option, show
 from armlet.commands.policy_help import policy_option
-from armlet.redistribution.policies import POLICIES
+from armlet.inspection.run import DEFAULT_POLICIES
 
 
 def inspect(
     model: options.ModelArgument = None,
     *,
     layer: Annotated[int, Option(help="Index of the layer, from 0; the figure's Layer 1 is 0.")] = 0,
-    policy: Annotated[list[str] | None, policy_option(POLICY + ". May be repeated; all three by default.")] = None,
+    policy: Annotated[list[str] | None, policy_option(POLICY + ". Up to three; all but cut by default.")] = None,
     scope: options.ScopeOption = "token",
     site: options.SiteOption = "gate",
     prompts: options.PromptOptions,
@@ -29,6 +29,6 @@ def inspect(
 ) -> None:
     """Show each policy's effect on a layer's activated gate or product, as a table and as a figure (PNG and SVG)."""
     place = {"layer": layer, "scope": scope, "site": site}
-    chosen = {"policy": policy or tuple(POLICIES), "synthetic": synthetic, **place}
+    chosen = {"policy": policy or DEFAULT_POLICIES, "synthetic": synthetic, **place}
     inspected = inspection.inspect(model, prompt=prompts.texts(), **chosen, **vars(compute))
     show(inspected, out, as_json, figures_key="figure")

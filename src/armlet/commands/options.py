@@ -25,7 +25,7 @@ from armlet.presentation.terminal import note, working
 from armlet.prompts.questions import read_prompts
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
-POLICY = "outward, inward or transport, with optional settings: outward:band=0.2,share=0.02/0.25; help lists them"
+POLICY = "outward, inward, transport or cut, with settings as in outward:band=0.2,share=0.02/0.25; help lists them"
 
 FIGURE_KINDS = (".png", ".svg")
 ScopeName = Literal["token", "sequence", "call"]

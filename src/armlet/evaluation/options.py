@@ -39,7 +39,7 @@ class ConditionOptions(OptionGroup):
     combine: Annotated[
         bool, Option("--combine", help="Adds each policy with each filler, and all of them with --best-of.")
     ] = False
-    placebos: Annotated[bool, Option(help="Adds identity, draw-only, matched, and a change of temperature.")] = True
+    placebos: Annotated[bool, Option(help="Adds identity, draw-only, matched, zeroed, and another temperature.")] = True
 
     def conditions(self, treatments: list[Treatment], fillings: list[Filling]) -> list[Condition]:
         """All compared conditions."""

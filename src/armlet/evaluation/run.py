@@ -100,7 +100,7 @@ def evaluate(
         top_p: probability mass that sampling keeps.
         best_of: adds a vote over this number of sampled answers, at least 2; 0 for none.
         combine: adds each policy with each filler, and all of them with `best_of`.
-        placebos: adds identity, draw-only, matched, and a change of temperature.
+        placebos: adds identity, draw-only, matched, zeroed (for `Outward`), and a change of temperature.
         max_new_tokens: maximum length of an answer; by default it depends on the task.
         system: the system prompt; by default it depends on the task.
         allow_code: whether model-written programs may run, in a sandbox.

@@ -20,7 +20,7 @@ SITE_NAMES = {GATE: "activated gate", PRODUCT: "product (input of down)"}
 class Panel:
     """The values at the site before and after one policy, as a figure needs them."""
 
-    name: str  # name of the policy, "Outward", "Inward" or "Transport"; it determines the colour
+    name: str  # name of the policy, "Outward", "Inward", "Transport" or "Cut"; it determines the colour
     detail: str  # settings of the policy in a few words, such as "band 0.13, ceiling 0.995"
     before: NDArray[np.floating]  # [n] finite values of all tokens, n > 0, the same in every panel of a figure
     after: NDArray[np.floating]  # [n] values after the policy

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FIGURE_POLICIES = 3  # maximum number of policies in the figure
+DEFAULT_POLICIES = tuple(POLICIES)[:FIGURE_POLICIES]
 
 
 def inspect(
@@ -34,7 +35,7 @@ def inspect(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     *,
     layer: int = 0,
-    policy: Policy | str | Sequence[Policy | str] = tuple(POLICIES),
+    policy: Policy | str | Sequence[Policy | str] = DEFAULT_POLICIES,
     scope: str = "token",
     site: str = GATE,
     prompt: str | Sequence[str] = (),
@@ -55,7 +56,7 @@ def inspect(
         model: a folder, a hub id or a loaded language model; SmolLM2-135M-Instruct by default.
         tokenizer: the tokenizer of a loaded model.
         layer: index of the layer, from 0; the figure's Layer 1 is 0.
-        policy: up to three policies, as objects or as texts such as "outward:band=0.2".
+        policy: up to three policies, as objects or as texts such as "outward:band=0.2"; all but Cut by default.
         scope: values over which statistics are taken: "token", "sequence" (a prompt) or "call" (a prompt); "token" in a
             mixture of experts.
         site: "gate", the output of the activation, or "product", the input of `down`, as in `attach`.

@@ -21,7 +21,7 @@ from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, Prompt
 
 WITHOUT, FILLED, CONTROL, FILLER_SHADE = "#0072B2", "#D55E00", "#7f7f7f", "#fbe3d6"
 OTHER_FILLERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-SPARE_COLOURS = ("#CC79A7", "#56B4E9", "#F0E442", "#000000")  # of a second filler, or policy of one name
+SPARE_COLOURS = ("#CC79A7", "#882255", "#F0E442", "#000000")  # of a second filler, or policy of one name
 
 QUANTITY_NAMES = {
     "mass": "attention mass\non own tokens",

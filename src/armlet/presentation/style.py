@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib.style
 from matplotlib.figure import Figure
 
-COLOURS = {"Outward": "#D55E00", "Inward": "#0072B2", "Transport": "#009E73"}
+COLOURS = {"Outward": "#D55E00", "Inward": "#0072B2", "Transport": "#009E73", "Cut": "#56B4E9"}
 """Colours of the policies in every figure, from Okabe and Ito's palette, which suits colour-blind readers."""
 
 OTHER_COLOUR = "#CC79A7"

@@ -27,7 +27,7 @@ def check_floating(operation: str, a: object, shape: str = "", least_dimensions:
 def check_policy(policy: Policy, scope: str) -> None:
     """Raises ArgumentError if `policy` is not a policy or `scope` is unknown."""
     if isinstance(policy, type) or not callable(getattr(policy, "move", None)):
-        expected = 'Outward(...), Inward(...), Transport(...) or text such as "outward:band=0.2"'
+        expected = 'Outward(...), Inward(...), Transport(...), Cut(...) or text such as "outward:band=0.2"'
         advice = f"; call it: {policy.__name__}()" if isinstance(policy, type) and hasattr(policy, "move") else ""
         raise ArgumentError(f"policy: expected {expected}, found {description(policy)}{advice}")
     if not isinstance(scope, str) or scope not in SCOPES:

@@ -12,6 +12,7 @@ from armlet.redistribution.backends import operator
 from armlet.redistribution.backends.choice import backend_for
 from armlet.redistribution.backends.interception import intercepted, needs_torch_operations, traced
 from armlet.redistribution.backends.plain import PLAIN
+from armlet.redistribution.cut import Cut
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import WORD, Explicit, Midpoint, Noise, Source, source
 from armlet.redistribution.operands import BackendResult, Operands
@@ -19,7 +20,7 @@ from armlet.redistribution.policies import BUILT_IN_POLICIES, as_policy
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.transport import Transport
 
-DETERMINISTIC_POLICIES = (Inward, Transport)
+DETERMINISTIC_POLICIES = (Inward, Transport, Cut)
 CACHED_TOKENS = 2**16  # most tokens of a call whose default positions are kept
 
 
@@ -37,7 +38,7 @@ def redistribute(
     Args:
         a: `[batch, seq, width]`, or `[seq, width]`, or `[width]`; float32, bfloat16, float16 or float64. Statistics
             are computed in float32. Differentiable: statistics and draws are constants to autograd.
-        policy: `Outward`, `Inward` or `Transport`, or text as on the command line, such as "outward:band=0.2".
+        policy: `Outward`, `Inward`, `Transport` or `Cut`, or text as on the command line, such as "outward:band=0.2".
         scope: over which values statistics are taken: "token" (one row of width), "sequence" (one prompt's valid
             tokens in this call) or "call" (the whole tensor).
         noise: `Noise(seed)`, `Noise.fresh()`, `Noise.midpoint()`, or a tensor of uniforms on [0, 1), shaped as `a`.

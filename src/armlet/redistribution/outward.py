@@ -6,8 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from armlet.redistribution.cut import Cut
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.order import MAD_TO_SIGMA, Ordered, Sorted, mad, minimum, ordered
+from armlet.redistribution.near_zero import NearZero
+from armlet.redistribution.order import MAD_TO_SIGMA, mad, minimum, ordered
 from armlet.redistribution.rows import (
     BOUNDS,
     FRACTION,
@@ -16,7 +18,6 @@ from armlet.redistribution.rows import (
     Allowed,
     Draw,
     Rows,
-    cheaply_true,
     check_settings,
     one_of,
 )
@@ -26,7 +27,7 @@ NEAR_LIMIT = 0.01
 
 
 @dataclass(frozen=True)
-class Outward:
+class Outward(NearZero):
     """Pushes near-zero values away from zero: the ARM of arXiv 2510.01032.
 
     Values with |a| up to τ, which is ε limited by `share`, become u · (the `ceiling` quantile), or u · min(a) if they
@@ -76,46 +77,25 @@ class Outward:
         values, signed = rows.values, rows.float32
         upper = (ordered(signed, rows.valid) if self.ceiling_of == "signed" else magnitudes).quantile(self.ceiling)
         value = draw() * _bound(values.detach(), minimum(signed, rows.valid), upper)
-        return (value if self.write == "replace" else values + value), self._near(magnitude, magnitudes, rows.valid)
-
-    def _near(self, magnitude: Tensor, magnitudes: Ordered | Sorted, valid: Tensor | None) -> Tensor:
-        if self.proportion is not None:
-            return magnitude <= magnitudes.kth(self.proportion)
-        width = MAD_TO_SIGMA * mad(magnitude, valid, magnitudes.median()) * self.band
-        near = magnitude < width
-        if valid is None and cheaply_true(near, self._is_within_share):
-            return near
-        high, low = (magnitudes.kth(share) for share in reversed(self.share))  # high first: its selection includes low
-        edge = width.clamp(min=low, max=high)
-        return torch.where(edge == width, near, magnitude <= edge)
-
-    def _is_within_share(self, near: Tensor) -> bool:
-        """Whether the number of values below ε is within the bounds of `share` in each row; there is no padding."""
-        lowest, highest = self._counts(near.shape[-1])
-        fewest, greatest = near.sum(-1).aminmax()
-        return lowest <= fewest.item() and greatest.item() < highest
-
-    def _counts(self, width: int) -> tuple[int, int]:
-        """The smallest and the largest number of values that `share` lets move in a row, ties at τ aside."""
-        low, high = (max(1, round(share * width)) for share in self.share)
-        return low, high
+        near = self.near_zero(magnitude, magnitudes, rows.valid)
+        return (value if self.write == "replace" else values + value), near
 
 
 def limited_by_share(policy: object, share_moved: float, width: int) -> str | None:
-    """Says that `share` decided in every row in place of the band of an `Outward`; otherwise None.
+    """Says that `share` decided in every row in place of the band of an `Outward` or a `Cut`; otherwise None.
 
     A row moves as many values as `share` allows only if its band is limited, so the mean over all rows tells. If the
     mean is only near a limit, it does not tell how many rows were limited, but how little another band can change: no
     row goes beyond the limit. Both are certain without ties, which are common only in a gate with many exact zeros.
 
     Args:
-        policy: a policy; only `Outward` without a proportion has such a limit.
+        policy: a policy; only `Outward` and `Cut` without a proportion or a threshold have such a limit.
         share_moved: the share of the values that moved, at scope "token", in rows without NaN or Inf.
         width: the number of values of a row.
     """
-    if not isinstance(policy, Outward) or policy.proportion is not None or policy.strength == 0:
+    if not isinstance(policy, Outward | Cut) or not policy.uses_band or policy.strength == 0:
         return None
-    fewest, most = (count / width for count in policy._counts(width))
+    fewest, most = (count / width for count in policy.counts(width))
     low, high = (f"{share:g}" for share in policy.share)
     if share_moved == fewest == most:
         return f"band {policy.band:g} has no effect: share lets {high} of the values move, whatever the band"

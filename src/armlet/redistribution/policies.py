@@ -7,17 +7,24 @@ from difflib import get_close_matches
 from functools import lru_cache
 
 from armlet.redistribution.arguments import check_policy
+from armlet.redistribution.cut import Cut
 from armlet.redistribution.errors import ArgumentError, description
 from armlet.redistribution.inward import Inward
+from armlet.redistribution.near_zero import NearZero
 from armlet.redistribution.outward import Outward
 from armlet.redistribution.presets import published
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.transport import Transport
 
 PUBLISHED = "published"
-BUILT_IN_POLICIES = (Outward, Inward, Transport)
+BUILT_IN_POLICIES = (Outward, Inward, Transport, Cut)
 POLICIES = {policy.name: policy for policy in BUILT_IN_POLICIES}
-MAIN_SETTINGS = {"outward": ("band", "ceiling"), "inward": ("knee", "curve"), "transport": ("spread",)}
+MAIN_SETTINGS = {
+    "outward": ("band", "ceiling"),
+    "inward": ("knee", "curve"),
+    "transport": ("spread",),
+    "cut": ("band",),
+}
 
 SETTING_MEANINGS = {
     "band": "half-width of the near-zero band, in robust standard deviations",
@@ -30,6 +37,7 @@ SETTING_MEANINGS = {
     "curve": "logarithmic contraction, or clipping at the knee",
     "target": "target distribution, of the magnitudes of each sign",
     "spread": "scale of the target, in robust standard deviations of the values",
+    "threshold": "largest |a| that moves, in place of band, share and proportion",
     "strength": "how far values move: 0 leaves them unchanged, 1 moves them fully",
 }
 """What each setting is; a setting of several policies has one meaning."""
@@ -146,7 +154,7 @@ def _parse_number(text: str) -> float | str:
 def detail(policy: Policy) -> str:
     """Describes a policy by its main settings and all settings that differ from their defaults."""
     values, defaults = settings(policy), settings(type(policy)())
-    main = MAIN_SETTINGS[policy.name]
+    main = set(MAIN_SETTINGS[policy.name]).difference(_replaced_settings(policy)[1])
     return ", ".join(f"{name} {value}" for name, value in values.items() if name in main or value != defaults[name])
 
 
@@ -154,13 +162,22 @@ def without_effect(policy: Policy) -> list[str]:
     """Says which settings change nothing, whatever the values are."""
     if policy.strength == 0:
         return [f"{policy.name}: strength 0 changes nothing"]
-    if not isinstance(policy, Outward) or policy.proportion is None:
-        return []
-    changed = [name for name in ("band", "share") if getattr(policy, name) != getattr(Outward, name)]
-    return [f"{policy.name}: {name} has no effect, because proportion replaces band and share" for name in changed]
+    by, replaced = _replaced_settings(policy)
+    changed = [name for name in replaced if getattr(policy, name) != getattr(type(policy), name)]
+    names = " and ".join([", ".join(replaced[:-1]), *replaced[-1:]])
+    return [f"{policy.name}: {name} has no effect, because {by} replaces {names}" for name in changed]
 
 
-def to_numbers(policy: Outward | Inward | Transport) -> tuple[str, list[float]]:
+def _replaced_settings(policy: Policy) -> tuple[str, tuple[str, ...]]:
+    """The setting that replaces others, and the settings that it replaces; none for most policies."""
+    if isinstance(policy, Cut) and policy.threshold is not None:
+        return "threshold", ("band", "share", "proportion")
+    if isinstance(policy, NearZero) and policy.proportion is not None:
+        return "proportion", ("band", "share")
+    return "", ()
+
+
+def to_numbers(policy: Outward | Inward | Transport | Cut) -> tuple[str, list[float]]:
     """Returns the policy's name and its settings as numbers: choices by index, a pair as two numbers, None as −1."""
     numbers: list[float] = []
     for name, value in settings(policy).items():

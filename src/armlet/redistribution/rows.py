@@ -101,6 +101,9 @@ class Allowed(NamedTuple):
 
 FRACTION = Allowed("a number in [0, 1]", _is_fraction)
 OPTIONAL_FRACTION = Allowed("a number in [0, 1], or None", lambda value: value is None or _is_fraction(value))
+OPTIONAL_MAGNITUDE = Allowed(
+    "a number in [0, inf), or None", lambda value: value is None or (_is_number(value) and value >= 0)
+)
 POSITIVE = Allowed("a number in (0, inf)", lambda value: _is_number(value) and value > 0)
 BOUNDS = Allowed("(low, high) with 0 <= low <= high <= 1", _are_bounds)
 

@@ -9,6 +9,7 @@ import pytest
 
 from armlet import Inward, Noise, Outward
 from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions, make_treatments
+from armlet.evaluation.conditions.placebos import GATE_PLACEBOS
 from armlet.prompts.fillers import Filler
 from armlet.redistribution.errors import ArgumentError
 
@@ -27,18 +28,23 @@ def test_placebos_are_run_unless_they_are_switched_off():
         "identity",
         "draw-only",
         "matched (outward band=0.2)",
+        "zeroed (outward band=0.2)",
         "temperature",
     ]
     assert names([OUT], [], placebos=False) == ["baseline", "outward band=0.2"]
 
 
-def test_each_policy_has_a_matched_placebo_and_the_first_the_others():
-    found = conditions([OUT, IN], [])
+def test_each_policy_has_a_matched_placebo_each_outward_a_zeroed_one_and_the_first_the_others():
+    wide = Treatment(Outward(proportion=0.5), layers=[1])
+    found = conditions([OUT, IN, wide], [])
     assert [(each.placebo, each.treatment) for each in found if each.placebo] == [
         ("identity", OUT),
         ("draw-only", OUT),
         ("matched", OUT),
+        ("zeroed", OUT),
         ("matched", IN),
+        ("matched", wide),
+        ("zeroed", wide),
     ]
 
 
@@ -107,7 +113,7 @@ def test_a_condition_is_plain_in_a_manifest():
 
 def test_a_site_is_in_the_arguments_the_manifest_and_the_name():
     treatment = Treatment(Outward(), site="product")
-    for name in (None, "identity", "draw-only", "matched"):
+    for name in (None, *GATE_PLACEBOS):
         assert treatment.for_sample(name, 0).site == "product"
     assert treatment.plain()["site"] == "product"
     assert "site" not in OUT.plain()

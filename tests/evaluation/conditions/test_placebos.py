@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armlet import Inward, Noise, Outward, Transport, redistribute
-from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, DrawOnly, Matched, placebo
+from armlet import Cut, Inward, Noise, Outward, Transport, redistribute
+from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, DrawOnly, Matched, placebo, placebo_names
 from armlet.redistribution.outcome import drawer, outcome
 
 
@@ -101,5 +101,27 @@ def test_matched_with_midpoint_noise_has_places_too():
 
 
 def test_every_placebo_has_a_name_of_its_own():
-    assert [placebo(name, Outward()).strength for name in GATE_PLACEBOS] == [0, 1, 1]
-    assert len({placebo(name, Outward()).name for name in GATE_PLACEBOS}) == 3
+    assert [placebo(name, Outward()).strength for name in GATE_PLACEBOS] == [0, 1, 1, 1]
+    assert len({placebo(name, Outward()).name for name in GATE_PLACEBOS}) == 4
+
+
+@pytest.mark.parametrize("policy", [Outward(), Outward(proportion=0.3, write="add"), Outward(band=2)], ids=repr)
+@pytest.mark.parametrize("scope", ["token", "sequence", "call"])
+def test_zeroed_sets_to_0_exactly_the_values_that_its_outward_redraws(policy, scope):
+    a = gate(3, 6, 48)
+    mask = torch.ones(3, 6, dtype=torch.bool)
+    mask[1, :2] = False
+    redrawn, zeroed = (outcome_of(each, a, scope=scope, mask=mask) for each in (policy, placebo("zeroed", policy)))
+    assert torch.equal(redrawn.moved, zeroed.moved)
+    assert torch.equal(zeroed.values, a.masked_fill(redrawn.moved, 0))
+
+
+def test_zeroed_keeps_the_settings_and_the_strength_of_its_treatment():
+    policy = Outward(band=0.3, share=(0.1, 0.5), ceiling=0.9, strength=0.5)
+    assert placebo("zeroed", policy) == Cut(band=0.3, share=(0.1, 0.5), strength=0.5)
+
+
+@pytest.mark.parametrize("policy", [Inward(), Transport(), Cut()], ids=repr)
+def test_only_outward_has_a_near_zero_set_to_be_zeroed(policy):
+    assert "zeroed" in placebo_names(Outward(), first=False)
+    assert placebo_names(policy, first=False) == ["matched"]

@@ -329,7 +329,9 @@ def test_treated_conditions_are_refused_without_a_treated_server():
 def test_placebos_inside_the_gate_are_refused_and_the_change_of_temperature_is_not():
     compared = conditions([TREATED.treatment], [])
     with closing(Endpoint("http://host", model="tiny", treated_endpoint="http://host:1")) as engine:
-        with pytest.raises(ArgumentError, match=r": identity, draw-only, matched \(outward\); leave them out$"):
+        with pytest.raises(
+            ArgumentError, match=r": identity, draw-only, matched \(outward\), zeroed \(outward\); leave them out$"
+        ):
             engine.check(compared)
         engine.check([each for each in compared if not each.placebo])
 

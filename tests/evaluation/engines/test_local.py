@@ -15,7 +15,7 @@ from tiny_checkpoints import TEMPLATE, save
 
 SAMPLING = Sampling(max_new_tokens=8, seed=3)
 ASKS = [Ask(Problem(str(at), " ".join(f"w{w}" for w in range(10, 11 + at)), "0"), at, "") for at in range(4)]
-BASE, TREATED, FILLED, BEST, IDENTITY, DRAW_ONLY, MATCHED, WARM = conditions(
+BASE, TREATED, FILLED, BEST, IDENTITY, DRAW_ONLY, MATCHED, ZEROED, WARM = conditions(
     [Treatment(Outward(proportion=0.5), layers="all")], [Filling(Filler("w7", 5))], best_of=3
 )
 
@@ -40,9 +40,9 @@ def test_the_placebos_that_do_nothing_give_exactly_the_baselines_answers(engine)
     assert engine.fired()["0"]["moved"] == 0
 
 
-def test_a_treatment_a_filler_and_the_matched_placebo_change_answers(engine):
+def test_a_treatment_a_filler_and_the_placebos_compared_with_it_change_answers(engine):
     plain = answers(engine, BASE)
-    assert all(answers(engine, condition) != plain for condition in (TREATED, FILLED, MATCHED, WARM))
+    assert all(answers(engine, condition) != plain for condition in (TREATED, FILLED, MATCHED, ZEROED, WARM))
 
 
 def test_arm_is_off_again_after_a_call(engine):

@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
+from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS
 from armlet.evaluation.report.figures import UNDETECTABLE, draw_forest
 from armlet.evaluation.report.findings import PairedComparison, Side
 from armlet.evaluation.report.tables import grouped
@@ -27,7 +28,7 @@ def tasks():
 
 
 def against_baseline(task):
-    return [pair for group, pairs in grouped(task).items() if group != "matched" for pair in pairs]
+    return [pair for group, pairs in grouped(task).items() if group not in COMPARED_PLACEBOS for pair in pairs]
 
 
 def made(name="outward", judged=True, interval=(-0.01, 0.03), unseen=0.02, difference=0.01):

@@ -55,8 +55,9 @@ def test_differences_are_those_of_compare_on_the_same_items(found):
     for name in ("outward", "filler 3 × '/' between", "identity", "temperature"):
         wanted = compare(correct(rows, "baseline"), correct(rows, name), comparisons=judged)
         assert comparison(report, name).comparison == wanted
-    wanted = compare(correct(rows, "matched (outward)"), correct(rows, "outward"), comparisons=judged)
-    assert comparison(report, "outward", "matched (outward)").comparison == wanted
+    for control in ("matched (outward)", "zeroed (outward)"):
+        wanted = compare(correct(rows, control), correct(rows, "outward"), comparisons=judged)
+        assert comparison(report, "outward", control).comparison == wanted
 
 
 def test_identity_and_draw_only_are_compared_letter_for_letter(found):

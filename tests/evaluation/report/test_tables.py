@@ -54,7 +54,7 @@ def test_numbers_are_written_for_people():
 @pytest.mark.slow
 def test_what_is_judged_comes_first_and_placebos_stand_apart(plain):
     groups = grouped(plain)
-    assert list(groups) == ["judged", "placebo", "matched"]
+    assert list(groups) == ["judged", "placebo", "matched", "zeroed"]
     assert [str(pair.treated) for pair in groups["judged"]] == [
         "outward band=0.2",
         "inward layers=0/1",
@@ -66,11 +66,13 @@ def test_what_is_judged_comes_first_and_placebos_stand_apart(plain):
         "identity",
         "draw-only",
         "matched (outward band=0.2)",
+        "zeroed (outward band=0.2)",
         "matched (inward layers=0/1)",
         "temperature",
     ]
     against = [str(pair.against) for pair in groups["matched"]]
     assert against == ["matched (outward band=0.2)", "matched (inward layers=0/1)"]
+    assert [str(pair.against) for pair in groups["zeroed"]] == ["zeroed (outward band=0.2)"]
 
 
 def test_each_row_of_the_accuracy_table_is_its_comparison(plain):

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from armlet import Inward, Outward
+from armlet import Cut, Inward, Outward, Transport
 from armlet.attachment.config import load_config
 from armlet.evaluation import confirm, tune
 from armlet.evaluation.conditions.conditions import Treatment, conditions
@@ -307,8 +307,15 @@ def test_what_confirm_cannot_use_is_refused_before_the_measurement():
 
 
 def test_each_policy_has_something_to_search():
-    for policy in (Outward(), Inward()):
+    for policy in (Outward(), Inward(), Transport(), Cut()):
         assert space(names=SEARCHED[policy.name], policy=policy).grid()
+    for name in ("proportion", "threshold"):
+        assert space(names=(name,), policy=Cut()).grid()
+
+
+def test_a_setting_that_a_threshold_replaces_cannot_be_searched():
+    with pytest.raises(ArgumentError, match=r"^search: cut: band has no effect, because threshold replaces"):
+        space(names=("band",), policy=Cut(threshold=0.1))
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from armlet import Inward, Noise, Outward, Transport, redistribute
+from armlet import Cut, Inward, Noise, Outward, Transport, redistribute
 from armlet.integrations.vllm.operator import FUSED_ACTIVATIONS, redistribute_gated
 from armlet.redistribution.policies import to_numbers
 
@@ -16,6 +16,8 @@ POLICIES = [
     Inward(knee=0.8),
     Inward(knee=0.5, curve="clip"),
     Transport(),
+    Cut(),
+    Cut(threshold=0.3),
 ]
 WIDTH = 40
 NOISE = Noise(3, 1)

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from armlet import ARM, Inward, Noise, Outward, Transport, redistribute
-from armlet.redistribution import entry, order, outcome, outward
+from armlet import ARM, Cut, Inward, Noise, Outward, Transport, redistribute
+from armlet.redistribution import entry, near_zero, order, outcome
 from armlet.redistribution.backends import choice as backends
 from armlet.redistribution.backends import interception, operator
 from armlet.redistribution.backends import plain as plain_backend
@@ -45,8 +45,23 @@ OUTWARD = st.builds(
 KNEES = st.one_of(st.sampled_from([0, 0.99, 1]), st.floats(0, 1))
 INWARD = st.builds(Inward, knee=KNEES, curve=st.sampled_from(["log", "clip"]), strength=STRENGTHS)
 TRANSPORT = st.builds(Transport, spread=st.sampled_from([1.0, 0.1, 3.0, 1e30]), strength=STRENGTHS)
-POLICIES = st.one_of(OUTWARD, INWARD, TRANSPORT)
-EACH = [Outward(), Outward(write="add", proportion=0.3, strength=0.7), Inward(), Inward(curve="clip"), Transport()]
+CUT = st.builds(
+    Cut,
+    band=st.one_of(st.floats(0.01, 1), st.sampled_from([1e-9, 1e300])),
+    share=st.sampled_from([(0.02, 0.25), (0.2, 0.25), (0, 1), (0.5, 0.5), (1, 1)]),
+    proportion=st.one_of(st.none(), st.floats(0, 1)),
+    threshold=st.one_of(st.none(), st.sampled_from([0, 1e-45, 6e-8, 0.1, 0.5, 65504.0, 1e300])),
+    strength=STRENGTHS,
+)
+POLICIES = st.one_of(OUTWARD, INWARD, TRANSPORT, CUT)
+EACH = [
+    Outward(),
+    Outward(write="add", proportion=0.3, strength=0.7),
+    Inward(),
+    Inward(curve="clip"),
+    Transport(),
+    Cut(),
+]
 each_policy = pytest.mark.parametrize("policy", EACH, ids=repr)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
@@ -133,7 +148,7 @@ def test_plain_pytorch_has_the_same_bits_in_blocks_and_where_nothing_is_known_of
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plain_backend, "BLOCK", a[0].numel())
         if not known:  # as on a GPU, which would have to be waited for
-            for module in (order, outcome, outward):
+            for module in (order, outcome, near_zero):
                 patch.setattr(module, "cheaply_true", lambda _tensor, _condition: False)
         found = PLAIN.move_rows(a, policy, Operands(**how))
     assert same_bits(found.values, expected.values)
@@ -361,7 +376,7 @@ def test_where_the_pool_starts_no_thread_any_more_the_caller_does_it_all(monkeyp
     assert_same(gate(200, 1, 1536), Outward())
 
 
-@pytest.mark.parametrize("policy", [Outward(), Inward(), Transport()], ids=repr)
+@pytest.mark.parametrize("policy", [Outward(), Inward(), Transport(), Cut()], ids=repr)
 def test_the_scratch_of_a_thread_is_at_most_a_megabyte(policy):
     size = moves._job(policy, moves.MAX_WIDTHS[type(policy)], torch.float32).room + threads.ALIGNED
     assert size <= 1_000_000

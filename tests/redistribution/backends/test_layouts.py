@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from armlet import ARM, Inward, Noise, Outward, Transport, redistribute
+from armlet import ARM, Cut, Inward, Noise, Outward, Transport, redistribute
 from gates import same_bits
 
 
@@ -56,7 +56,7 @@ def test_second_derivatives_are_those_of_the_plain_path(monkeypatch, policy):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own use
-@pytest.mark.parametrize("policy", [Outward(), Outward(write="add"), Inward(knee=0.8), Transport()], ids=repr)
+@pytest.mark.parametrize("policy", [Outward(), Outward(write="add"), Inward(knee=0.8), Transport(), Cut()], ids=repr)
 def test_forward_derivatives_are_those_of_backward(policy):
     a = gate(2, 3, 33)
     jacobians = [

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from armlet.redistribution.backends.triton import moves as cuda
 from armlet.redistribution.backends.triton.moves import TRITON
+from armlet.redistribution.cut import Cut
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.operands import Operands
@@ -266,6 +267,7 @@ def test_what_the_programs_do_not_take_is_said(interpreter):
         "empty": False,
         "float64": False,
         "transport": False,
+        "cut": False,
     }
 
 
@@ -279,6 +281,7 @@ def supported():
         "empty": TRITON.supports(a[..., :0], Outward()),
         "float64": TRITON.supports(a.double(), Outward()),
         "transport": TRITON.supports(a, Transport()),
+        "cut": TRITON.supports(a, Cut()),
     }
 
 

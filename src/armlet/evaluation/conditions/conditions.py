@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from armlet.attachment.config import AttachArguments, describe, layer_indices, load_config
 from armlet.attachment.sites import ALL_EXPERTS, GATE
-from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, placebo
+from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS, placebo, placebo_names
 from armlet.evaluation.tasks.problems import Kind
 from armlet.prompts.fillers import Filler, Position
 from armlet.redistribution.errors import ArgumentError
@@ -162,7 +162,8 @@ def conditions(
 
     `best_of` is the number of answers sampled per item, of which the majority or the most likely one is selected.
     `combine` adds each treatment with each filler, and each of these conditions with `best_of`. `placebos` adds
-    identity and draw-only for the first treatment, matched for each treatment, and a change of temperature.
+    identity and draw-only for the first treatment, matched for each treatment, zeroed for each `Outward`, and a change
+    of temperature.
     """
     if not 0 <= temperature < math.inf:
         raise ArgumentError(f"temperature: expected a finite number of 0 or more, found {temperature}")
@@ -200,10 +201,10 @@ def _best_of(condition: Condition, samples: int, temperature: float) -> Conditio
 
 def _placebos(baseline: Condition, treated: Sequence[Condition]) -> list[Condition]:
     gate_placebos = [
-        replace(arm, name=f"matched ({arm.name})" if name == "matched" else name, role="placebo", placebo=name)
-        for index, arm in enumerate(treated)
-        for name in GATE_PLACEBOS
-        if index == 0 or name == "matched"
+        replace(arm, name=f"{name} ({arm.name})" if name in COMPARED_PLACEBOS else name, role="placebo", placebo=name)
+        for arm in treated
+        if arm.treatment
+        for name in placebo_names(arm.treatment.policy, first=arm is treated[0])
     ]
     higher = baseline.temperature * PLACEBO_FACTOR or GREEDY_PLACEBO_TEMPERATURE
     temperature = replace(baseline, name="temperature", role="placebo", temperature=higher, weighing=PLACEBO_FACTOR)

@@ -1,4 +1,4 @@
-"""Placebos at the gate: policies that should do nothing, or that only match the size of a policy's changes."""
+"""Placebos at the gate: policies that should do nothing, or that share only a part of what a policy does."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -6,7 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from armlet.redistribution.cut import Cut
 from armlet.redistribution.noise import WORD
+from armlet.redistribution.outward import Outward
 from armlet.redistribution.rows import Draw, Policy, Rows
 
 CHOICE_ROLE, NOISE_ROLE = 1, 2  # uses of derived uniforms: to choose which values change, and by how much
@@ -61,14 +63,32 @@ class Matched(Placebo):
         return rows.values + change.to(rows.values.dtype), chosen
 
 
-GATE_PLACEBOS = ("identity", "draw-only", "matched")
-"""The placebos at the gate. A fourth placebo, a change of temperature, does not touch the gate."""
+COMPARED_PLACEBOS = ("matched", "zeroed")
+"""The placebos with which each treatment is compared directly."""
+
+GATE_PLACEBOS = ("identity", "draw-only", *COMPARED_PLACEBOS)
+"""The placebos at the gate. Another placebo, a change of temperature, does not touch the gate."""
+
+
+def placebo_names(policy: Policy, *, first: bool) -> list[str]:
+    """The placebos of a treatment: those compared with it, and for the first treatment also the others.
+
+    Only `Outward` redraws a near-zero set that "zeroed" can set to 0 instead.
+    """
+    names = GATE_PLACEBOS if first else COMPARED_PLACEBOS
+    return [name for name in names if name != "zeroed" or isinstance(policy, Outward)]
 
 
 def placebo(name: str, policy: Policy) -> Policy:
-    """Makes one of `GATE_PLACEBOS` for a policy; "identity" is the policy itself at strength 0."""
+    """Makes one of `placebo_names` for a policy.
+
+    "identity" is the policy itself at strength 0. "zeroed" is a `Cut` with the near-zero set and the strength of an
+    `Outward`.
+    """
     if name == "identity":
         return replace(policy, strength=0.0)  # type: ignore[type-var] - policies are dataclasses
+    if name == "zeroed" and isinstance(policy, Outward):
+        return Cut(policy.band, policy.share, policy.proportion, strength=policy.strength)
     return DrawOnly(policy) if name == "draw-only" else Matched(policy)
 
 

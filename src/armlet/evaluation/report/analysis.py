@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from armlet.evaluation.conditions.conditions import BASELINE
+from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS
 from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, Samples, TaskAnswers, applying, read_answers
 from armlet.evaluation.report.findings import (
     COMPARED_ROLES,
@@ -97,7 +98,7 @@ class PlannedPair:
 
 
 def plan_comparisons(conditions: Sequence[ConditionSettings], kind: str) -> list[PlannedPair]:
-    """Pairs every condition with the baseline, also by majority, and every treatment with its matched placebo.
+    """Pairs every condition with the baseline, also by majority, and every treatment with its `COMPARED_PLACEBOS`.
 
     Programs have no majority, because programs that do the same are rarely written in the same way.
     """
@@ -113,8 +114,8 @@ def plan_comparisons(conditions: Sequence[ConditionSettings], kind: str) -> list
             judged = condition.role != "placebo"
             pairs += [PlannedPair(Side(name, by), Side(BASELINE, by), judged) for by in selections]
         if condition.role == "treated":
-            matched = [c.name for c in conditions if c.placebo == "matched" and c.treatment == condition.treatment]
-            pairs += [PlannedPair(Side(name), Side(placebo), False) for placebo in matched]
+            same = [c for c in conditions if c.placebo in COMPARED_PLACEBOS and c.treatment == condition.treatment]
+            pairs += [PlannedPair(Side(name), Side(control.name), False) for control in same]
     return pairs
 
 

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 
+from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS
 from armlet.evaluation.report.findings import PairedComparison, TaskFindings
 from armlet.evaluation.report.tables import grouped
 from armlet.evaluation.search.figures import DARK, FIGURE_INCHES, Point, shorten, titled_figure
@@ -36,9 +37,9 @@ def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
     Raises ArgumentError if there are no comparisons.
     """
     panels = [
-        (task, [pair for group, pairs in grouped(task).items() if group != "matched" for pair in pairs])
+        (task, [pair for group, pairs in grouped(task).items() if group not in COMPARED_PLACEBOS for pair in pairs])
         for task in tasks
-        if any(pair.group != "matched" for pair in task.comparisons)
+        if any(pair.group not in COMPARED_PLACEBOS for pair in task.comparisons)
     ]
     if not panels:
         raise ArgumentError("figure: nothing was compared")

@@ -13,7 +13,7 @@ from armlet.statistics.significance import is_significant
 Selection = Literal["", "majority", "likeliest", "any"]
 """Which of an item's samples count: the mean of all, the majority's answer, the most likely one, or any right one."""
 
-Group = Literal["judged", "bound", "placebo", "matched"]
+Group = Literal["judged", "bound", "placebo", "matched", "zeroed"]
 """The purpose of a comparison: a verdict, a bound that no selection can exceed, or a control."""
 
 COMPARED_ROLES = ("treated", "filler", "combined")
@@ -119,7 +119,7 @@ class PairedComparison:
         if self.judged:
             return "judged"
         if self.against.condition != BASELINE:
-            return "matched"
+            return "zeroed" if self.against.condition.startswith("zeroed") else "matched"
         return "bound" if self.treated.selection == "any" else "placebo"
 
     def to_dict(self) -> Facts:

@@ -33,7 +33,9 @@ MEANINGS = {
     "placebo": "a control that should have no effect. identity is ARM at strength 0; draw-only draws the noise but "
     "leaves the values unchanged; matched moves the same number of values as the treatment, at random positions, with "
     "the same change in variance (or the nearest that this number allows); temperature shows the effect of a small "
-    "perturbation. If a treatment is no better than its matched placebo, its choice of values is not shown to matter.",
+    "perturbation. If a treatment is no better than its matched placebo, its choice of values is not shown to matter. "
+    "zeroed sets the same near-zero values to 0 instead of redrawing them: if it does as well as the treatment, the "
+    "redrawing is not what helps.",
 }
 """The meaning of each role of a condition."""
 

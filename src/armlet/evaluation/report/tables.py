@@ -33,6 +33,7 @@ GROUPS: dict[Group, str] = {
     "bound": "upper bound, which no selection can exceed: any of the answers is right",
     "placebo": "placebos, which should have no effect; without Holm's correction",
     "matched": "against the matched placebo instead of the baseline; without Holm's correction",
+    "zeroed": "against the zeroed placebo instead of the baseline; without Holm's correction",
 }
 """The groups of comparisons in the order of a table, with the heading above each group."""
 
@@ -203,7 +204,7 @@ def summary_table(task: TaskFindings) -> "Table":
     table = titled_table(grid.title, ("condition", "accuracy", "difference [95 %]", "verdict"))
     table.columns[-1].justify, table.columns[-1].no_wrap = "left", False
     for group, rows in grid.groups.items():
-        for row in rows if group != GROUPS["matched"] else ():
+        for row in rows if group not in (GROUPS["matched"], GROUPS["zeroed"]) else ():
             table.add_row(*row[:3], row[-1], style="dim" if group else None)
     return table
 

@@ -51,11 +51,17 @@ RANGES: dict[str, Range] = {
     "ceiling": Range(0.7, 0.999, (0.8, 0.9, 0.95, 0.995)),
     "knee": Range(0.9, 0.9999, (0.9, 0.95, 0.99, 0.999)),
     "spread": Range(0.5, 2.0, (0.5, 1.0, 2.0), log=True),
+    "threshold": Range(0.003, 0.3, (0.01, 0.03, 0.1, 0.2), log=True),
     "strength": Range(0.1, 1.0, (0.25, 0.5, 1.0)),
 }
 """Settings that can be searched. The ranges of band, proportion and ceiling include the published values."""
 
-SEARCHED = {"outward": ("band", "ceiling"), "inward": ("knee", "strength"), "transport": ("spread", "strength")}
+SEARCHED = {
+    "outward": ("band", "ceiling"),
+    "inward": ("knee", "strength"),
+    "transport": ("spread", "strength"),
+    "cut": ("band", "strength"),
+}
 """The settings that are searched by default, by policy."""
 
 

@@ -134,8 +134,8 @@ def treatment(settings: dict[str, Any], config: str | None) -> dict[str, Any] | 
         return dict(load_config(config))
     if policy == UNSET_POLICY:
         raise ArgumentError(
-            f"the model type {MODEL_TYPE} needs policy=outward (or inward, transport), config=FILE, or policy=none for "
-            "the baseline"
+            f"the model type {MODEL_TYPE} needs policy=outward (or inward, transport, cut), config=FILE, or "
+            "policy=none for the baseline"
         )
     if policy in (None, "none"):  # lm-eval reads "none" as None
         return None

@@ -31,7 +31,8 @@ class RowJob(Structure):
         dtype, length: dtype code and length of a row.
         strength: strength of all rows, used if `strengths` is 0.
         base, step, positions, uniforms: addresses for keyed noise, or of explicit draws (0 for keyed noise).
-        band, ceiling, low, high, proportion, add, of_magnitude: settings of `Outward`; proportion is negative for None.
+        band, low, high, proportion: settings of `Outward` and `Cut`; proportion is negative for None.
+        ceiling, add, of_magnitude: settings of `Outward`; threshold: setting of `Cut`, negative for None.
         knee, log: settings of `Inward`; spread: setting of `Transport`.
     """
 
@@ -46,6 +47,7 @@ class RowJob(Structure):
         ("knee", c_double),
         ("log", c_int64),
         ("spread", c_double),
+        ("threshold", c_double),
     ]
 
     owners: tuple[object, ...] = ()

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from armlet.redistribution.backends.cpu import rows, threads
+from armlet.redistribution.backends.cpu.cut import move_cut
 from armlet.redistribution.backends.cpu.inward import move_inward
 from armlet.redistribution.backends.cpu.jobs import RESULTS, RowJob, take_one
 from armlet.redistribution.backends.cpu.outward import move_outward
 from armlet.redistribution.backends.cpu.transport import move_by_transport
+from armlet.redistribution.cut import Cut
 from armlet.redistribution.inward import Inward
+from armlet.redistribution.near_zero import NearZero
 from armlet.redistribution.noise import WORD
 from armlet.redistribution.operands import Backend, BackendResult, Operands
 from armlet.redistribution.outward import Outward
@@ -21,8 +24,8 @@ from armlet.redistribution.rows import Policy
 from armlet.redistribution.transport import Transport
 
 DTYPE_CODES = {torch.float32: rows.FLOAT32, torch.bfloat16: rows.BFLOAT16, torch.float16: rows.FLOAT16}
-MOVERS = {Outward: move_outward, Inward: move_inward, Transport: move_by_transport}
-MAX_WIDTHS = {Outward: 57_344, Inward: 57_344, Transport: 40_832}
+MOVERS = {Outward: move_outward, Inward: move_inward, Transport: move_by_transport, Cut: move_cut}
+MAX_WIDTHS = {Outward: 57_344, Inward: 57_344, Transport: 40_832, Cut: 57_344}
 """The widest rows for which a thread's scratch memory stays below 1 MB."""
 
 
@@ -102,14 +105,18 @@ def _job(policy: Policy, width: int, dtype: torch.dtype) -> RowJob:
     job = RowJob(dtype=DTYPE_CODES[dtype], length=width, strength=policy.strength)
     job.room = rows.scratch_size(width, sorts=isinstance(policy, Transport))
     job.mover = MOVERS[type(policy)].address  # type: ignore[index] - `_supports` checked the policy
-    if isinstance(policy, Outward):
-        job.band, job.ceiling, (job.low, job.high) = policy.band, policy.ceiling, policy.share
+    if isinstance(policy, NearZero):
+        job.band, (job.low, job.high) = policy.band, policy.share
         job.proportion = -1.0 if policy.proportion is None else policy.proportion
+    if isinstance(policy, Outward):
+        job.ceiling = policy.ceiling
         job.add, job.of_magnitude = policy.write == "add", policy.ceiling_of == "magnitude"
     elif isinstance(policy, Inward):
         job.knee, job.log = policy.knee, policy.curve == "log"
     elif isinstance(policy, Transport):
         job.spread = policy.spread
+    elif isinstance(policy, Cut):
+        job.threshold = -1.0 if policy.threshold is None else policy.threshold
     return job
 
 
