@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+from rich.console import Console
 from typer import Argument, Option
 
 from armlet import evaluation
@@ -13,7 +14,10 @@ from armlet.commands.options import ComputeOptions, JsonOption, folder_option, s
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.studies.definition import Cell
+from armlet.evaluation.studies.file import read_study
+from armlet.evaluation.studies.plan import plan_content, plan_sentences, plan_table
 from armlet.evaluation.tasks.problems import Task
+from armlet.presentation.files import json_text
 
 
 def study(
@@ -28,11 +32,21 @@ def study(
 ) -> None:
     """Run a study file: models, tasks, treatments and seeds, with one report next to what the source claims."""
     if plan:
-        show(evaluation.plan_study(file), None, as_json)
+        show_plan(file, as_json)
         return
     with saying_where_to_resume():
         findings = evaluation.study(file, run=run, ray=ray, engines={"vllm": open_vllm})
     show(findings, out or findings.folder, as_json)
+
+
+def show_plan(file: Path, as_json: bool) -> None:
+    """Prints what a study will run."""
+    planned, sha256 = read_study(file)
+    if as_json:
+        print(json_text(plan_content(planned, sha256)), end="")
+        return
+    Console().print(plan_table(planned), crop=False)
+    print("\n".join(plan_sentences(planned, sha256)))
 
 
 def open_vllm(cell: Cell, compared: Sequence[Condition], tasks: Sequence[Task]) -> Engine:

@@ -94,16 +94,26 @@ class Cell:
     treatments: Mapping[str, Treatment | Filling]  # by the names in the study
 
     @property
+    def model_name(self) -> str:
+        """The model, a folder without its path."""
+        return _without_path(self.model.model)
+
+    @property
+    def task_name(self) -> str:
+        """The task, a file without its path and ending."""
+        return _without_path(self.task.task.removesuffix(".jsonl"))
+
+    @property
     def name(self) -> str:
-        """The cell's name in reports."""
-        return f"{self.model.model}, {self.task.task}, seed {self.seed}"
+        """The cell's name in messages."""
+        return f"{self.model_name}, {self.task_name}, seed {self.seed}"
 
     @property
     def folder(self) -> str:
         """The name of the cell's run folder."""
-        parts = (Path(self.model.model).name, Path(self.task.task).stem, str(self.seed))
+        parts = (Path(self.model_name).name, Path(self.task_name).name, str(self.seed))
         plain = "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts)
-        return f"{plain[:80]}-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
+        return f"{plain[:80]}-{hashlib.sha256(f'{self.model.model} {self.task.task}'.encode()).hexdigest()[:8]}"
 
     def condition_names(self) -> dict[str, str]:
         """The names of the treatments in the study, by the names of their conditions in the cell's report."""
@@ -171,3 +181,7 @@ class Study:
                         raise
                     reasons[treatment.name] = str(error)
         return compared, reasons
+
+
+def _without_path(name: str) -> str:
+    return Path(name).name if name.startswith((".", "/")) else name

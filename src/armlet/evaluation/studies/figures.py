@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
@@ -64,5 +64,5 @@ def _draw_row(axes: "Axes", row: "StudyRow", y: float) -> None:
     axes.annotate(numbers, (1, y), (8, 0), transform, "offset points", **(_font(GREY, "normal") | {"ha": "left"}))
 
 
-def _font(colour: str, weight: str) -> dict[str, object]:
+def _font(colour: str, weight: str) -> dict[str, Any]:
     return {"color": colour, "weight": weight, "ha": "right", "va": "center", "parse_math": False, "fontsize": 7.5}

@@ -23,7 +23,16 @@ from armlet.redistribution.errors import ArgumentError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HEADINGS = ("model", "task", "seed", "treatment", "baseline", "difference [95 %], points", "claimed", "verdict")
+ROW_HEADINGS: Sequence[str] = (
+    "model",
+    "task",
+    "seed",
+    "treatment",
+    "baseline",
+    "difference [95 %], points",
+    "claimed",
+    "verdict",
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class StudyRow:
         return "below" if low is not None and self.claim.difference < low else "inside"
 
     def cells(self) -> list[str]:
-        """The row's texts, by `HEADINGS`."""
+        """The row's texts, by `ROW_HEADINGS`."""
         comparison = self.pair.comparison
         claimed = DASH if self.claim is None else f"{points(self.claim.difference / 100)}, {self.claim_is}"
         difference = difference_text(comparison.difference, *self.pair.interval)
@@ -98,7 +107,7 @@ class StudyFindings(Result):
 
     def tables(self) -> list[Table]:
         """One row for each treatment in each cell."""
-        table = titled_table(self.study.title, HEADINGS)
+        table = titled_table(self.study.title, ROW_HEADINGS)
         for row in self.rows:
             table.add_row(*row.cells())
         return [table]
@@ -133,7 +142,7 @@ class StudyFindings(Result):
         from armlet.presentation.style import save
 
         folder = output_folder("directory", directory)
-        rows = [dict(zip(HEADINGS, row.cells(), strict=True)) for row in self.rows]
+        rows = [dict(zip(ROW_HEADINGS, row.cells(), strict=True)) for row in self.rows]
         files = [write_json(folder / "report.json", self.to_dict()), write_text(folder / "table.csv", csv_text(rows))]
         return [*save(self.figure(), folder, "forest"), *files]
 
@@ -159,7 +168,7 @@ def make_study_findings(
         for pair in findings.comparisons:
             if pair.judged and pair.treated.condition in names:
                 treatment = names[pair.treated.condition]
-                place = (cell.model.model, cell.task.task, cell.seed, treatment)
+                place = (cell.model_name, cell.task_name, cell.seed, treatment)
                 rows.append(StudyRow(*place, pair, study.claim(cell, treatment)))
     return StudyFindings(
         study, sha256, rows, failures, cells=len(order), finished=len(finished), folder=folder, interrupted=interrupted
