@@ -24,6 +24,7 @@ from armlet.commands.generate import generate
 from armlet.commands.inspect import inspect
 from armlet.commands.lm_eval import PASS_THROUGH, lm_eval, lm_eval_compare
 from armlet.commands.quantize import quantize
+from armlet.commands.study import study
 from armlet.commands.tune import tune
 from armlet.commands.vllm_check import vllm_check
 from armlet.presentation.interruption import INTERRUPTED
@@ -50,6 +51,7 @@ QUESTIONS: Mapping[str, Mapping[str, Word]] = {
         "evaluate": Word(evaluate, "abacus --items 400 --policy outward"),
         "tune": Word(tune, "abacus --items 400 --policy inward --run search"),
         "confirm": Word(confirm, "search"),
+        "study": Word(study, "studies/small.toml --plan"),
         "lm-eval": Word(lm_eval, "-t piqa -a pretrained=Qwen/Qwen3-0.6B,policy=inward"),
         "lm-eval-compare": Word(lm_eval_compare, "baseline treated --out report"),
     },

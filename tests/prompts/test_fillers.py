@@ -56,6 +56,14 @@ def test_each_position_is_where_its_name_says(template, ids, places, question):
         assert prompt.filled(filler).tolist() == [*ids[:at], 30, 31, *ids[at:]]
 
 
+def test_the_position_answer_is_directly_before_the_last_answer_cue(smollm2):
+    question = "Question: Answer: is a word.\nAnswer:"
+    prompt = make_prompt(smollm2[1], question, system="", position="answer", plain=True)
+    assert "".join(prompt.words[prompt.insert_at :]) == "Answer:"
+    with pytest.raises(ArgumentError, match="'answer' is directly before 'Answer:', which is not in 'w20 w21'"):
+        prompt_of(TURNS, "answer")
+
+
 @pytest.mark.parametrize("question", ["w3", "w5", "w20", "w10"])
 def test_a_question_that_stands_in_the_template_or_the_system_prompt_too_is_found(question):
     assert prompt_of(TURNS, question=question).question == (6, 7)
@@ -100,7 +108,7 @@ def test_tokens_are_those_of_the_whole_text_at_once(smollm2):
     [
         (LOUD, "between", "the chat template cannot be used"),
         ("{{ raise_exception('never') }}", "between", "the chat template cannot be used .*never"),
-        (TURNS, "middle", "expected one of before, between, end, random, found 'middle'"),
+        (TURNS, "middle", "expected one of before, between, end, random, answer, found 'middle'"),
     ],
 )
 def test_a_prompt_without_a_place_for_the_filler_is_refused(template, position, message):

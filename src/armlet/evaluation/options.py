@@ -67,6 +67,9 @@ class GradedAnswerOptions(AnswerOptions):
     """How a model answers, and how answers are graded."""
 
     grader: Annotated[str, Option(help="math-verify, or released: the paper's grader, for comparison.")] = "math-verify"
+    letters: Annotated[
+        bool, Option("--letters", help="Multiple choice: list the choices in the question, and score their letters.")
+    ] = False
 
 
 def refuse_sampling(tasks: Sequence[Task], answers: AnswerOptions, comparison: ConditionOptions | None = None) -> None:

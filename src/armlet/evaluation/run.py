@@ -9,7 +9,7 @@ from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, model_name
 from armlet.checkpoints.pretrained import Device, Dtype
 from armlet.evaluation.batches import checked_run_folder, run_and_analyse
-from armlet.evaluation.conditions.conditions import Condition, TreatmentSource, make_treatments
+from armlet.evaluation.conditions.conditions import Condition, Filling, TreatmentSource, make_treatments
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.options import (
@@ -24,11 +24,12 @@ from armlet.evaluation.report.analysis import count_judged, planned_power
 from armlet.evaluation.report.sentences import power_announcement
 from armlet.evaluation.result import Findings
 from armlet.evaluation.settings import ConditionSettings
-from armlet.evaluation.tasks.problems import Task
+from armlet.evaluation.tasks.problems import Task, with_letters
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks
 from armlet.presentation.arguments import (
     LARGEST_SEED,
     refuse_changed,
+    several,
     text_list,
     whole_number,
     whole_number_or_none,
@@ -55,7 +56,7 @@ def evaluate(
     task: TaskSource | Sequence[TaskSource] = ARITHMETIC,
     items: int | None = None,
     difficulty: int | None = None,
-    filler: str | Sequence[str] | None = FillerOptions.filler,
+    filler: str | Filling | Sequence[str | Filling] | None = FillerOptions.filler,
     count: int = FillerOptions.count,
     position: Position = FillerOptions.position,
     samples: int = ConditionOptions.samples,
@@ -69,6 +70,7 @@ def evaluate(
     allow_code: bool = AnswerOptions.allow_code,
     batch: int | None = AnswerOptions.batch,
     grader: str = GradedAnswerOptions.grader,
+    letters: bool = GradedAnswerOptions.letters,
     engine: OpenEngine | None = None,
     run: str | Path | None = None,
     seed: int = 0,
@@ -92,9 +94,11 @@ def evaluate(
             dicts with "question" and "answer", or with "question", "choices" and "gold".
         items: items of each task, by default all, or 2,000 for arithmetic.
         difficulty: difficulty of arithmetic.
-        filler: one or several texts; each adds a condition with this filler in the prompts and without ARM.
+        filler: one or several texts, or fillings with their own count and position; each adds a condition with this
+            filler in the prompts and without ARM.
         count: number of tokens of each filler.
-        position: "before" the system prompt, "between" it and the question, at the question's "end", or "random" in it.
+        position: "before" the system prompt, "between" it and the question, at the question's "end", "random" in it,
+            or directly before its "Answer:".
         samples: answers to each item under every condition.
         temperature: of sampling; 0 for greedy answers.
         top_p: probability mass that sampling keeps.
@@ -106,6 +110,7 @@ def evaluate(
         allow_code: whether model-written programs may run, in a sandbox.
         batch: batch size in items; it may slightly change results.
         grader: "math-verify", or "released", the paper's, for comparison.
+        letters: for multiple choice, lists the choices in the question and scores their letters, as MMLU is asked.
         engine: opens another engine than a model in this process, such as a server, which runs no gate placebos;
             `model` is then only a name.
         run: the run folder; by default one in armlet-runs/ named after the run.
@@ -126,17 +131,21 @@ def evaluate(
     folder, seed = checked_run_folder(run), whole_number("seed", seed, 0, LARGEST_SEED)
     items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
     comparison = ConditionOptions(samples, temperature, top_p, best_of, combine, placebos)
-    answers = GradedAnswerOptions(max_new_tokens, system, allow_code, batch, grader)
-    fillings = FillerOptions(text_list("filler", filler), count, position).fillings()
+    answers = GradedAnswerOptions(max_new_tokens, system, allow_code, batch, grader, letters)
+    ready = [filling for filling in several(filler) if isinstance(filling, Filling)]
+    texts = text_list("filler", None if filler is None else [f for f in several(filler) if not isinstance(f, Filling)])
+    fillings = [*ready, *FillerOptions(texts, count, position).fillings()]
     chosen = make_treatments(treatments, layers=layers, scope=scope, site=site, experts=experts, seed=seed)
     tasks = collect_tasks(task, items, difficulty, seed)
+    if letters:
+        tasks = [with_letters(task) for task in tasks]
     refuse_sampling(tasks, answers, comparison)
     compared, left_out = comparison.conditions(chosen, fillings), []
     if engine:
         loading = {"tokenizer": (tokenizer, None), "dtype": (dtype, "auto"), "device": (device, None)}
         refuse_changed("has no effect, because another engine runs the model", **loading)
         compared, left_out = servable_conditions(compared, tasks)
-    settings = vars(answers) | {"top_p": top_p, "seed": seed}
+    settings = {k: v for k, v in vars(answers).items() if k != "letters"} | {"top_p": top_p, "seed": seed}
     is_built_in = not engine if model is None else model_name(model) == ABACUS
     plan = make_plan(tasks, compared, built_in=is_built_in, **settings)
     if engine:

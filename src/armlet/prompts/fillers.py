@@ -19,11 +19,14 @@ from armlet.redistribution.errors import ArgumentError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Position = Literal["before", "between", "end", "random"]
+Position = Literal["before", "between", "end", "random", "answer"]
 POSITIONS: tuple[str, ...] = get_args(Position)
-"""Before the system prompt, between it and the question, at the question's end, or at a random token in it."""
+"""Before the system prompt, between it and the question, at the question's end, at a random token in it, or directly
+before its last "Answer:"."""
 
-POSITION_HELP = "Fillers' position: around the system prompt, after the question, or in it at random."
+POSITION_HELP = "Fillers' position: around the system prompt, after the question, in it at random, or before 'Answer:'."
+
+ANSWER_CUE = "Answer:"
 
 SYSTEM = "You are a careful mathematician. Solve the problem step by step, and give the result in the last line."
 
@@ -82,8 +85,8 @@ def make_prompt(
         plain: no template; `question` directly follows `system`, for the likelihood of a continuation.
 
     Raises:
-        ArgumentError: the question has no tokens, the position is unknown, the tokenizer is slow, or the template
-            changes the texts.
+        ArgumentError: the question has no tokens, or no "Answer:" for that position; the position is unknown, the
+            tokenizer is slow, or the template changes the texts.
     """
     if position not in POSITIONS:
         raise ArgumentError(f"position: expected one of {', '.join(POSITIONS)}, found {position!r}")
@@ -100,9 +103,19 @@ def make_prompt(
         raise ArgumentError(f"prompts: {question!r} has no tokens")
     # Within the question, because the rest of the prompt contains the template's control tokens.
     random_index = int(np.random.default_rng(list(seed)).integers(start, end + 1))
-    insert_at = {"before": system_start, "between": start, "end": end, "random": random_index}[position]
+    insert_at = {"before": system_start, "between": start, "end": end, "random": random_index}.get(position)
+    if insert_at is None:
+        insert_at = _first_ending_after(token_ends, starts[3] + answer_cue(pieces[3]))
     words = tuple(str(tokenizer.decode([token])) for token in ids)
     return Prompt(torch.tensor(ids, dtype=torch.int64), insert_at, (start, end), words)
+
+
+def answer_cue(question: str) -> int:
+    """The offset of the last "Answer:" of a question; raises ArgumentError if there is none."""
+    offset = question.rfind(ANSWER_CUE)
+    if offset < 0:
+        raise ArgumentError(f"position: 'answer' is directly before {ANSWER_CUE!r}, which is not in {question!r}")
+    return offset
 
 
 def _first_ending_after(ends: Sequence[int], offset: int) -> int:

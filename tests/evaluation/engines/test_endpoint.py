@@ -76,14 +76,15 @@ def test_an_empty_system_prompt_is_left_out():
 
 
 def test_each_place_of_a_filler_is_in_its_text():
-    def filled(position, system="Be brief."):
-        ask = Ask(Problem("0", "two words", "1"), 4, system)
+    def filled(position, system="Be brief.", question="two words"):
+        ask = Ask(Problem("0", question, "1"), 4, system)
         return [turn["content"] for turn in messages(ask, Filling(Filler("/", 3), position), 0)]
 
     assert filled("before") == ["/// Be brief.", "two words"]
     assert filled("before", system="") == ["/// two words"]
     assert filled("between") == ["Be brief.", "/// two words"]
     assert filled("end") == ["Be brief.", "two words ///"]
+    assert filled("answer", question="Q\nAnswer: A\nAnswer:") == ["Be brief.", "Q\nAnswer: A\n/// Answer:"]
     assert filled("random") in [["Be brief.", f] for f in ("/// two words", "two /// words", "two words ///")]
 
 

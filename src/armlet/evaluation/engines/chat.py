@@ -8,7 +8,7 @@ import numpy as np
 
 from armlet.evaluation.conditions.conditions import Filling
 from armlet.evaluation.engines.engine import Ask, Output, printable
-from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, sentences
+from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, answer_cue, sentences
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
@@ -46,6 +46,9 @@ def messages(ask: Ask, filling: Filling | None, seed: int) -> "list[ChatCompleti
             user = f"{user} {filler}"
         elif filling.position == "random":
             user = inserted(user, filler, (seed, ask.number))
+        elif filling.position == "answer":
+            cue = answer_cue(user)
+            user = f"{user[:cue]}{filler} {user[cue:]}"
         else:
             user = f"{filler} {user}"
     question: ChatCompletionMessageParam = {"role": "user", "content": user}

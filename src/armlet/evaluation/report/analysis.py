@@ -65,7 +65,7 @@ def analyse(
     judged = sum(pair.judged for pairs in planned for pair in pairs)
     answered = [(task, pairs) for task, pairs in zip(tasks, planned, strict=True) if task.items]
     analysed = [_analyse_task(task, pairs, equal.get(task.kind), seed, judged) for task, pairs in answered]
-    analysed = _correct_by_holm(analysed)
+    analysed = correct_by_holm(analysed)
     items = {task.name: task.items for task in analysed}
     judged_pairs = [(task, pair) for task in analysed for pair in task.comparisons if pair.judged]
     return Report(
@@ -232,7 +232,7 @@ def _discordant_items(
             yield DiscordantItem(condition, item.id, item.question, item.gold, gained, base.text, answer.text)
 
 
-def _correct_by_holm(tasks: Sequence[TaskFindings]) -> list[TaskFindings]:
+def correct_by_holm(tasks: Sequence[TaskFindings]) -> list[TaskFindings]:
     """Applies Holm's correction over all judged comparisons of all tasks."""
     p_values = [pair.comparison.p_value for task in tasks for pair in task.comparisons if pair.judged]
     adjusted = iter(holm(p_values))

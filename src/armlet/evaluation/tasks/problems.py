@@ -2,8 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from string import ascii_uppercase
 from typing import Literal
+
+from armlet.redistribution.errors import ArgumentError
 
 Kind = Literal["integer", "maths", "code", "choice"]
 
@@ -41,3 +44,21 @@ class Task:
         """The sha256 of all problems: two runs with the same fingerprint have the same items."""
         text = "".join(f"{problem!r}\n" for problem in self.problems)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def with_letters(task: Task) -> Task:
+    """Lists the choices in each question after letters, which become the choices, as MMLU is asked.
+
+    Raises ArgumentError unless the task is multiple choice, with questions, and with at most 26 choices.
+    """
+    if task.kind != "choice":
+        raise ArgumentError(f"letters: {task.name} is not multiple choice; leave it out")
+    return replace(task, problems=tuple(map(_with_letters, task.problems)))
+
+
+def _with_letters(problem: Problem) -> Problem:
+    letters = ascii_uppercase[: len(problem.choices)]
+    if not problem.question or len(letters) < len(problem.choices):
+        raise ArgumentError(f"letters: item {problem.id} has no question, or more than 26 choices")
+    listed = (f"{letter}. {choice}" for letter, choice in zip(letters, problem.choices, strict=True))
+    return replace(problem, question="\n".join((problem.question, *listed)), choices=tuple(letters))

@@ -221,7 +221,10 @@ def _parse_answer(place: str, row: JsonRow, key: str) -> str:
 
 
 def _parse_choice(place: str, id: str, row: JsonRow) -> Problem:
-    choices, gold = row["choices"], row.get("gold")
+    choices, gold = row["choices"], row.get("gold", row.get("answer"))  # MMLU's answer is an index, too
+    if isinstance(choices, dict) and "answerKey" in row:  # ARC
+        labels, choices = choices.get("label", []), choices.get("text", [])
+        gold = labels.index(row["answerKey"]) if row["answerKey"] in labels else row["answerKey"]
     if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
         raise ArgumentError(f"{place}: choices: expected a list of at least two texts, found {choices!r:.60}")
     if isinstance(gold, bool) or not isinstance(gold, int) or not 0 <= gold < len(choices):

@@ -1,0 +1,55 @@
+"""`armlet study`: models × tasks × treatments × seeds, written down before the run, here or on a cluster."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from typer import Argument, Option
+
+from armlet import evaluation
+from armlet.commands.engines import EngineOptions
+from armlet.commands.options import ComputeOptions, JsonOption, folder_option, saying_where_to_resume, show
+from armlet.evaluation.conditions.conditions import Condition
+from armlet.evaluation.engines.engine import Engine
+from armlet.evaluation.studies.definition import Cell
+from armlet.evaluation.studies.file import read_study
+from armlet.evaluation.studies.plan import plan_content, plan_sentences, plan_table
+from armlet.evaluation.tasks.problems import Task
+from armlet.presentation.files import json_text
+
+
+def study(
+    file: Annotated[Path, Argument(help="The study's file, in TOML (docs/studies.md).")],
+    ray: Annotated[
+        str | None, Option(help="Runs the cells on the Ray cluster at this address (auto, or local to start one here).")
+    ] = None,
+    plan: Annotated[bool, Option("--plan", help="Show the cells and the claims, and run nothing.")] = False,
+    run: Annotated[Path | None, folder_option("The study's folder, in which the same command resumes.")] = None,
+    out: Annotated[Path | None, folder_option("Folder for the report; the study's folder by default.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a study file: models, tasks, treatments and seeds, with one report next to what the source claims."""
+    if plan:
+        show_plan(file, as_json)
+        return
+    with saying_where_to_resume():
+        findings = evaluation.study(file, run=run, ray=ray, engines={"vllm": open_vllm})
+    show(findings, out or findings.folder, as_json)
+
+
+def show_plan(file: Path, as_json: bool) -> None:
+    """Prints what a study will run."""
+    planned, sha256 = read_study(file)
+    if as_json:
+        print(json_text(plan_content(planned, sha256)), end="")
+        return
+    Console().print(plan_table(planned), crop=False)
+    print("\n".join(plan_sentences(planned, sha256)))
+
+
+def open_vllm(cell: Cell, compared: Sequence[Condition], tasks: Sequence[Task]) -> Engine:
+    """Opens vLLM for a cell, in the process that runs the cell."""
+    options = EngineOptions(engine="vllm", engine_args=json.dumps(dict(cell.model.engine_args)))
+    return options.open(cell.model.model, ComputeOptions(seed=cell.seed), compared, tasks)

@@ -1,0 +1,1 @@
+"""Studies: many models, tasks, treatments and seeds, written down before the run, and one report."""

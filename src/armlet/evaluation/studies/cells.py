@@ -1,0 +1,87 @@
+"""Runs the cells of a study, here in turn; a cell is a resumable run of `evaluate`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment
+from armlet.evaluation.engines.engine import Engine
+from armlet.evaluation.report.findings import TaskFindings
+from armlet.evaluation.run import evaluate
+from armlet.evaluation.studies.definition import Cell, Settings
+from armlet.evaluation.tasks.problems import Task
+from armlet.presentation.terminal import note
+from armlet.redistribution.errors import ArmletError
+
+OpenCellEngine = Callable[[Cell, Sequence[Condition], Sequence[Task]], Engine]
+"""Opens an engine other than a model in this process for a cell, its conditions and its task."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell and what its process needs to run it."""
+
+    cell: Cell
+    base: Path  # the folder of the study's file, to which paths in it are relative
+    run: Path  # the run folder
+    settings: Settings  # arguments of `evaluate` for every cell
+    engine: OpenCellEngine | None  # None for a model in the process
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a cell found, or why it failed; both None if it was not run to its end."""
+
+    cell: Cell
+    findings: TaskFindings | None = None
+    failure: str | None = None
+
+
+def run_in_turn(jobs: Sequence[Job]) -> Iterator[Outcome]:
+    """Runs cells one after another in this process. After Ctrl-C, KeyboardInterrupt ends the loop."""
+    for number, job in enumerate(jobs, 1):
+        note(f"cell {number} of {len(jobs)}: {job.cell.name}")
+        yield run_cell(job)
+
+
+def run_cell(job: Job) -> Outcome:
+    """Runs a cell, or resumes it, with as many threads as it was given; an error becomes the outcome's failure."""
+    cell, compared = job.cell, job.cell.treatments.values()
+    settings = {**job.settings, **cell.model.settings, **cell.task.settings}
+    try:
+        with _threads(cell.model.cpus):
+            findings = evaluate(
+                _relative(job.base, cell.model.model),
+                treatments=[treatment for treatment in compared if isinstance(treatment, Treatment)],
+                filler=[filling for filling in compared if isinstance(filling, Filling)],
+                task=_relative(job.base, cell.task.task),
+                seed=cell.seed,
+                run=job.run,
+                engine=partial(job.engine, cell) if job.engine else None,
+                **settings,  # type: ignore[arg-type] - the names are checked by the study, the values by `evaluate`
+            )
+    except (ArmletError, OSError, RuntimeError, MemoryError) as error:  # such as a GPU without memory
+        return Outcome(cell, failure=str(error) or type(error).__name__)
+    findings.save(job.run)
+    return Outcome(cell, None if findings.interrupted else findings.tasks[0])
+
+
+def _relative(base: Path, name: str) -> str:
+    """The path of a file or folder next to the study's file; any other name as it is."""
+    path = base / name
+    return str(path) if path.exists() else name
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Runs a block with this number of torch's threads: equal numbers of threads give equal answers."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

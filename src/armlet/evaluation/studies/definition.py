@@ -1,0 +1,187 @@
+"""A study as written down before the run: hypothesis, settings, claims of the source, and the cells to run."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions, make_treatments
+from armlet.prompts.fillers import Filler, Position
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.presets import published
+from armlet.redistribution.rows import Policy
+
+PUBLISHED = "published"  # as a treatment's policy: the setting of `presets.published` for the cell's model and task
+
+CHECKS = ConfigDict(extra="forbid", strict=True)
+
+Settings = Mapping[str, object]
+
+
+@checked_dataclass(frozen=True, config=CHECKS)
+class StudyModel:
+    """A model of a study."""
+
+    model: str  # a hub id, "abacus", or a folder relative to the study's file
+    engine: Literal["local", "vllm"] = "local"
+    engine_args: Settings = field(default_factory=dict)  # of vLLM
+    cpus: int = 1  # threads of a cell
+    gpus: int = 0  # GPUs of a cell
+    tasks: Sequence[str] = ()  # all of the study's if empty
+    settings: Settings = field(default_factory=dict)  # further arguments of `evaluate`
+
+
+@checked_dataclass(frozen=True, config=CHECKS)
+class StudyTask:
+    """A task of a study."""
+
+    task: str  # a name, a hub dataset, or a JSON Lines file relative to the study's file
+    settings: Settings = field(default_factory=dict)  # further arguments of `evaluate`
+
+
+@checked_dataclass(frozen=True, config=CHECKS)
+class StudyTreatment:
+    """A policy or a filler with its settings, for all models and tasks unless some are named."""
+
+    name: str
+    policy: str | None = None  # as in `armlet evaluate --policy`, or `PUBLISHED`
+    filler: str | None = None  # the text of a filler
+    count: int = 55  # of a filler
+    position: Position = "between"  # of a filler
+    models: Sequence[str] = ()
+    tasks: Sequence[str] = ()
+    settings: Settings = field(default_factory=dict)  # of a policy: layers, scope, site, experts
+
+    def compared(self, model: str, task: str, seed: int) -> Treatment | Filling:
+        """What `evaluate` compares; raises ArgumentError if there is no published setting for the model and task."""
+        if self.filler is not None:
+            return Filling(Filler(self.filler, self.count), self.position)
+        policy: Policy | str = published(model, task) if self.policy == PUBLISHED else str(self.policy)
+        (treatment,) = make_treatments(policy, seed=seed, **self.settings)  # type: ignore[arg-type] - checked there
+        return treatment
+
+
+@checked_dataclass(frozen=True, config=CHECKS)
+class Claim:
+    """A difference that the source claims, and the baseline's accuracy, in points."""
+
+    model: str
+    task: str
+    treatment: str
+    difference: float
+    baseline: float | None = None
+
+
+@checked_dataclass(frozen=True, config=CHECKS)
+class Omission:
+    """A part of the source that the study does not run, and why."""
+
+    part: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A model, a task and a seed: one run of `evaluate`, in which all treatments share the baseline."""
+
+    model: StudyModel
+    task: StudyTask
+    seed: int
+    treatments: Mapping[str, Treatment | Filling]  # by the names in the study
+
+    @property
+    def model_name(self) -> str:
+        """The model, a folder without its path."""
+        return _without_path(self.model.model)
+
+    @property
+    def task_name(self) -> str:
+        """The task, a file without its path and ending."""
+        return _without_path(self.task.task.removesuffix(".jsonl"))
+
+    @property
+    def name(self) -> str:
+        """The cell's name in messages."""
+        return f"{self.model_name}, {self.task_name}, seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """The name of the cell's run folder."""
+        parts = (Path(self.model_name).name, Path(self.task_name).name, str(self.seed))
+        plain = "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts)
+        return f"{plain[:80]}-{hashlib.sha256(f'{self.model.model} {self.task.task}'.encode()).hexdigest()[:8]}"
+
+    def condition_names(self) -> dict[str, str]:
+        """The names of the treatments in the study, by the names of their conditions in the cell's report."""
+        names = {}
+        for name, compared in self.treatments.items():
+            sides = ([compared], []) if isinstance(compared, Treatment) else ([], [compared])
+            names[conditions(*sides, placebos=False)[1].name] = name
+        return names
+
+
+@checked_dataclass(frozen=True, config=CHECKS)
+class Study:
+    """The content of a study's file."""
+
+    title: str
+    source: str  # where the claims are from
+    hypothesis: str
+    models: Sequence[StudyModel]
+    tasks: Sequence[StudyTask]
+    treatments: Sequence[StudyTreatment]
+    claims: Sequence[Claim] = ()
+    omitted: Sequence[Omission] = ()  # as the file says
+    seeds: Sequence[int] = (0,)
+    margin: float | None = None  # differences up to this size, in points, count as none; None for no such verdict
+    settings: Settings = field(default_factory=dict)  # arguments of `evaluate` for every cell
+
+    def cells(self) -> list[Cell]:
+        """All cells, model by model, without those to which no treatment applies."""
+        cells = [
+            Cell(model, task, seed, self._compared(model, task, seed)[0])
+            for model in self.models
+            for task in self.tasks
+            for seed in self.seeds
+        ]
+        return [cell for cell in cells if cell.treatments]
+
+    def not_run(self) -> list[Omission]:
+        """What the study does not run: as its file says, and where there is no published setting."""
+        unpublished = [
+            Omission(f"{name} of {model.model} on {task.task}", reason)
+            for model in self.models
+            for task in self.tasks
+            for name, reason in self._compared(model, task, self.seeds[0])[1].items()
+        ]
+        return [*self.omitted, *unpublished]
+
+    def claim(self, cell: Cell, treatment: str) -> Claim | None:
+        """What the source claims of a treatment in a cell."""
+        place = (cell.model.model, cell.task.task, treatment)
+        return next((claim for claim in self.claims if (claim.model, claim.task, claim.treatment) == place), None)
+
+    def _compared(
+        self, model: StudyModel, task: StudyTask, seed: int
+    ) -> tuple[dict[str, Treatment | Filling], dict[str, str]]:
+        """The treatments that apply to a model and a task, and the reasons against the others that should."""
+        compared, reasons = dict[str, Treatment | Filling](), dict[str, str]()
+        if task.task not in (model.tasks or (task.task,)):
+            return compared, reasons
+        for treatment in self.treatments:
+            if model.model in (treatment.models or (model.model,)) and task.task in (treatment.tasks or (task.task,)):
+                try:
+                    compared[treatment.name] = treatment.compared(model.model, task.task, seed)
+                except ArgumentError as error:
+                    if treatment.policy != PUBLISHED:
+                        raise
+                    reasons[treatment.name] = str(error)
+        return compared, reasons
+
+
+def _without_path(name: str) -> str:
+    return Path(name).name if name.startswith((".", "/")) else name

@@ -1,0 +1,175 @@
+"""The result of `study`: every treatment in every cell, next to what the source claims, with Holm's correction."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from armlet.evaluation.report.analysis import correct_by_holm
+from armlet.evaluation.report.findings import PairedComparison
+from armlet.evaluation.studies.cells import Outcome
+from armlet.evaluation.studies.definition import Claim, Study
+from armlet.presentation.arguments import output_folder
+from armlet.presentation.files import csv_text, write_json, write_text
+from armlet.presentation.numbers import DASH, difference_text, percent, points, with_count
+from armlet.presentation.result import Result
+from armlet.presentation.tables import titled_table
+from armlet.redistribution.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROW_HEADINGS: Sequence[str] = (
+    "model",
+    "task",
+    "seed",
+    "treatment",
+    "baseline",
+    "difference [95 %], points",
+    "claimed",
+    "verdict",
+)
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One treatment in one cell."""
+
+    model: str
+    task: str
+    seed: int
+    treatment: str  # its name in the study
+    pair: PairedComparison  # with the p-value after Holm's correction over the whole study
+    claim: Claim | None
+
+    @property
+    def claim_is(self) -> str | None:
+        """Where the claimed difference lies: inside, above or below the interval; None without a claim."""
+        if self.claim is None:
+            return None
+        low, high = (None if bound is None else 100 * bound for bound in self.pair.interval)
+        if high is not None and self.claim.difference > high:
+            return "above"
+        return "below" if low is not None and self.claim.difference < low else "inside"
+
+    def cells(self) -> list[str]:
+        """The row's texts, by `ROW_HEADINGS`."""
+        comparison = self.pair.comparison
+        claimed = DASH if self.claim is None else f"{points(self.claim.difference / 100)}, {self.claim_is}"
+        difference = difference_text(comparison.difference, *self.pair.interval)
+        numbers = (percent(comparison.baseline_mean), difference, claimed, self.pair.verdict)
+        return [self.model, self.task, str(self.seed), self.treatment, *numbers]
+
+    def to_dict(self) -> dict[str, object]:
+        """The row for report.json."""
+        names = {"model": self.model, "task": self.task, "seed": self.seed, "treatment": self.treatment}
+        claim = self.claim and {"difference": self.claim.difference, "baseline": self.claim.baseline}
+        return names | {"comparison": self.pair.to_dict(), "claim": claim, "claim_is": self.claim_is}
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class StudyFindings(Result):
+    """What a study found."""
+
+    study: Study
+    sha256: str  # of the study's file
+    rows: Sequence[StudyRow]
+    failures: Mapping[str, str]  # the reasons, by the name of the cell
+    cells: int  # the number of cells of the study
+    finished: int  # the number of finished cells
+    folder: Path
+    interrupted: bool = False
+
+    def sentence(self) -> str:
+        """The study in one sentence."""
+        verdicts = Counter(row.pair.verdict for row in self.rows)
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+        claims = Counter(row.claim_is for row in self.rows if row.claim)
+        inside = (
+            f"; of {with_count(sum(claims.values()), 'claim')}, {claims['inside']} inside its interval"
+            if claims
+            else ""
+        )
+        over = f"{with_count(len(self.rows), 'comparison')} in {with_count(self.finished, 'cell')}"
+        return f"{self.study.hypothesis} Of {over}, after Holm's correction over all: {counts}{inside}."
+
+    def sentences(self) -> list[str]:
+        """The sentence, and what is missing."""
+        missing = [f"not run: {omission.part} ({omission.reason})" for omission in self.study.not_run()]
+        failed = [f"failed: {name} ({reason})" for name, reason in self.failures.items()]
+        unfinished = self.cells - self.finished - len(self.failures)
+        rest = [f"partial: {with_count(unfinished, 'cell')} of {self.cells} not finished"] if unfinished else []
+        return [self.sentence(), *rest, *failed, *missing]
+
+    def tables(self) -> list[Table]:
+        """One row for each treatment in each cell."""
+        table = titled_table(self.study.title, ROW_HEADINGS)
+        for row in self.rows:
+            table.add_row(*row.cells())
+        return [table]
+
+    def figure(self) -> "Figure":
+        """The forest plot of all cells, with the claims."""
+        from armlet.evaluation.studies.figures import draw_study
+
+        return draw_study(self.study.title, self.rows)
+
+    def to_dict(self) -> dict[str, object]:
+        """The content of report.json, which does not depend on where the cells ran."""
+        study = self.study
+        return {
+            "armlet": metadata.version("armlet"),
+            "study": {
+                "sha256": self.sha256,
+                "title": study.title,
+                "source": study.source,
+                "hypothesis": study.hypothesis,
+                "margin": study.margin,
+            },
+            "complete": self.finished == self.cells,
+            "sentence": self.sentence(),
+            "rows": [row.to_dict() for row in self.rows],
+            "failed": dict(self.failures),
+            "not_run": [vars(omission) for omission in study.not_run()],
+        }
+
+    def save(self, directory: str | Path) -> list[Path]:
+        """Writes report.json, table.csv, and forest.png and forest.svg."""
+        from armlet.presentation.style import save
+
+        folder = output_folder("directory", directory)
+        rows = [dict(zip(ROW_HEADINGS, row.cells(), strict=True)) for row in self.rows]
+        files = [write_json(folder / "report.json", self.to_dict()), write_text(folder / "table.csv", csv_text(rows))]
+        return [*save(self.figure(), folder, "forest"), *files]
+
+
+def make_study_findings(
+    study: Study, sha256: str, outcomes: Sequence[Outcome], folder: Path, *, interrupted: bool = False
+) -> StudyFindings:
+    """The findings of a study's cells, in any order.
+
+    Raises ArgumentError if every cell failed.
+    """
+    order = [cell.name for cell in study.cells()]
+    sorted_outcomes = sorted(outcomes, key=lambda outcome: order.index(outcome.cell.name))
+    failures = {o.cell.name: o.failure for o in sorted_outcomes if o.failure}
+    finished = [(o.cell, o.findings) for o in sorted_outcomes if o.findings]
+    if failures and not finished:
+        name, reason = next(iter(failures.items()))
+        raise ArgumentError(f"study: every cell failed; {name}: {reason}")
+    corrected = correct_by_holm([findings for _, findings in finished])
+    rows = []
+    for (cell, _), findings in zip(finished, corrected, strict=True):
+        names = cell.condition_names()
+        for pair in findings.comparisons:
+            if pair.judged and pair.treated.condition in names:
+                treatment = names[pair.treated.condition]
+                place = (cell.model_name, cell.task_name, cell.seed, treatment)
+                rows.append(StudyRow(*place, pair, study.claim(cell, treatment)))
+    return StudyFindings(
+        study, sha256, rows, failures, cells=len(order), finished=len(finished), folder=folder, interrupted=interrupted
+    )

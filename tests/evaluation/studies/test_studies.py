@@ -1,0 +1,179 @@
+"""A study is checked before it runs, resumes cell by cell, and reports the same wherever its cells ran."""
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from armlet.evaluation import study
+from armlet.evaluation.studies.file import read_study
+from armlet.redistribution.errors import ArgumentError
+from armlet.runs.folder import RunError
+from command_line import run, shown
+
+STUDIES = Path(__file__).parents[3] / "studies"
+
+SMALL = """
+title = "A small study"
+source = "none"
+hypothesis = "Outward helps."
+margin = 20
+seeds = [0, 1]
+settings = {{ placebos = false, batch = {batch}, max_new_tokens = 16, difficulty = 1 }}
+claims = [{{ model = "abacus", task = "arithmetic", treatment = "Outward", difference = 90.0 }}]
+
+[[models]]
+model = "abacus"
+
+[[tasks]]
+task = "arithmetic"
+settings = {{ items = {items} }}
+
+[[treatments]]
+name = "Outward"
+policy = "outward"
+
+[[treatments]]
+name = "slashes"
+filler = "/"
+count = 5
+position = "before"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def written(text=SMALL, name="study.toml", items=6, batch=3):
+    path = Path(name)
+    path.write_text(text.format(items=items, batch=batch))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('hypothesis = "Outward helps."', "", "hypothesis: Field required"),
+        ("margin = 20", 'margin = "wide"', "margin: Input should be a valid number, found 'wide'"),
+        ("count = 5", "cuont = 5", "treatments.1.cuont: Unexpected keyword argument"),
+        ("items = {items}", "itmes = 6", "tasks: arithmetic: settings: expected one of items, .*found 'itmes'"),
+        ('policy = "outward"', 'policy = "outwards"', "did you mean outward"),
+        ('policy = "outward"', "", "treatments: Outward: expected either a policy or a filler"),
+        ('name = "slashes"', 'name = "Outward"', "treatments: 'Outward' occurs 2 times"),
+        (
+            'treatment = "Outward"',
+            'treatment = "Inward"',
+            "claims: treatment: expected one of Outward, slashes, found",
+        ),
+        ("seeds = [0, 1]", "seeds = []", "seeds: expected at least one"),
+        (
+            'model = "abacus"\n',
+            'model = "abacus"\ntasks = ["gsm8k"]\n',
+            "models: abacus: tasks: expected one of arith",
+        ),
+        ("title =", "title", "cannot be read"),
+    ],
+)
+def test_a_wrong_study_is_refused_with_the_place_before_anything_runs(old, new, message):
+    assert old in SMALL
+    path = written(SMALL.replace(old, new, 1))
+    with pytest.raises(ArgumentError, match=message):
+        read_study(path)
+
+
+def test_the_studies_of_this_repository_can_be_run():
+    for file in sorted(STUDIES.glob("*.toml")):
+        planned, sha256 = read_study(file)
+        assert planned.cells()
+        assert sha256[:12] in shown("study", file, "--plan")
+
+
+def test_the_papers_study_is_every_cell_of_table_2_but_what_it_says_is_left_out():
+    planned, _ = read_study(STUDIES / "arm-2510.01032.toml")
+    cells = [cell for cell in planned.cells() if cell.seed == 0]
+    claimed = [planned.claim(cell, "ARM") for cell in cells]
+    assert len(cells) == 32
+    assert None not in claimed
+    left_out = " ".join(omission.part for omission in planned.not_run())
+    assert all(part in left_out for part in ("LiveCodeBench", "aime25", "math500", "aime24"))
+
+
+@pytest.mark.slow
+def test_a_study_resumes_and_reports_every_treatment_of_every_cell_with_its_claim():
+    path = written()
+    findings = study(path, run="here")
+    assert [(row.seed, row.treatment, row.claim_is) for row in findings.rows] == [
+        (0, "Outward", "above"),
+        (0, "slashes", None),
+        (1, "Outward", "above"),
+        (1, "slashes", None),
+    ]
+    adjusted = [row.pair.p_holm for row in findings.rows]
+    assert all(p >= row.pair.comparison.p_value for p, row in zip(adjusted, findings.rows, strict=True))
+    assert "of 2 claims, 0 inside" in findings.sentence()
+    names = {file.name for file in findings.save("report")}
+    assert {"report.json", "forest.png", "forest.svg", "table.csv"} <= names
+    code, _, err = run("study", path, "--run", "here", "--out", "again")
+    assert code == 0
+    assert len(re.findall("all 18 answers are from an earlier run", err)) == 2
+    assert Path("again/report.json").read_bytes() == Path("report/report.json").read_bytes()
+    with pytest.raises(RunError, match="contains another study"):
+        study(written(name="other.toml", items=5), run="here")
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_does_not_end_the_study_and_is_named():
+    text = SMALL.replace(
+        '[[models]]\nmodel = "abacus"\n', '[[models]]\nmodel = "missing/model"\n\n[[models]]\nmodel = "abacus"\n'
+    )
+    findings = study(written(text.replace("seeds = [0, 1]", "seeds = [0]")), run="here")
+    assert len(findings.rows) == 2
+    assert [*findings.failures] == ["missing/model, arithmetic, seed 0"]
+    assert not findings.to_dict()["complete"]
+    assert any(sentence.startswith("failed: missing/model") for sentence in findings.sentences())
+
+
+@pytest.mark.slow
+def test_on_ray_a_killed_worker_is_replaced_and_the_report_is_the_same():
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    path, killed = written(items=24, batch=2), list[int]()
+    stop = threading.Event()
+    killer = threading.Thread(target=_kill_a_worker_in_the_middle, args=(Path("ray"), killed, stop))
+    killer.start()
+    try:
+        there = study(path, run="ray", ray="local")
+    finally:
+        stop.set()
+        killer.join()
+    assert killed
+    there.save("there")
+    study(path, run="here").save("here")
+    assert Path("there/report.json").read_bytes() == Path("here/report.json").read_bytes()
+
+
+def _kill_a_worker_in_the_middle(folder, killed, stop):
+    """Kills one process of Ray that runs a cell, once the cell has some answers."""
+    while not stop.is_set() and not killed:
+        time.sleep(0.05)
+        if any(file.stat().st_size > 1000 for file in folder.glob("cells/*/items.jsonl")):
+            workers = subprocess.run(
+                ["pgrep", "-f", "^ray::abacus"], capture_output=True, text=True, check=False
+            ).stdout.split()
+            if workers:
+                os.kill(int(workers[0]), signal.SIGKILL)
+                killed.append(int(workers[0]))
+
+
+@pytest.mark.slow
+def test_ray_refuses_a_cell_that_no_machine_can_run():
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    path = written(SMALL.replace('model = "abacus"\n\n', 'model = "abacus"\ngpus = 64\n\n'))
+    with pytest.raises(ArgumentError, match="no machine of the cluster has 1 CPUs and 64 GPUs"):
+        study(path, ray="local")
