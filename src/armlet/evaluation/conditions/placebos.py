@@ -61,6 +61,9 @@ class Matched(Placebo):
         return rows.values + change.to(rows.values.dtype), chosen
 
 
+REPEAT = "repeat"
+"""The placebo of an A/A run: the baseline once more, at another batch size and, if it is sampled, with other seeds."""
+
 GATE_PLACEBOS = ("identity", "draw-only", "matched")
 """The placebos at the gate. A fourth placebo, a change of temperature, does not touch the gate."""
 
