@@ -36,7 +36,8 @@ def pairs(random: Generator, items: int, difference: float, share: float) -> Uni
 
 def samples(random: Generator, items: int, difference: float, share: float) -> Units:
     """Draws four answers to each item, of which `share` can be answered either way, with a chance that shifts."""
-    is_open, shift = random.random(items) < max(share, abs(difference)), difference / max(share, abs(difference))
+    open_share = max(share, abs(difference))
+    is_open, shift = random.random(items) < open_share, difference / (open_share or 1)
     chance = max(-shift, 0) + (1 - abs(shift)) * random.random(items)
     before, after = (np.where(is_open, chance + part, 0.0).clip(0, 1) for part in (0, shift))
     return _units(*(random.binomial(1, side[:, None], (items, 4)) for side in (before, after)))
@@ -64,7 +65,7 @@ def _units(before: Values, after: Values, owners: Values | None = None) -> Units
 
 
 class Claims:
-    """Whether differences are said to be smaller than a margin. A slow test, asked rarely: it is monotone in the score."""
+    """Whether differences are said to be smaller than a margin; the exact test, monotone in the score, runs rarely."""
 
     def __init__(self, margin: float) -> None:
         self.margin, self.accepted, self.rejected = margin, -inf, inf  # the highest and the lowest such score

@@ -53,7 +53,7 @@ class ConditionOptions(OptionGroup):
         bool, Option("--combine", help="Adds each policy with each filler, and all of them with --best-of.")
     ] = False
     placebos: Annotated[
-        bool, Option(help="Adds identity, draw-only, matched, a change of temperature, and the baseline again (A/A).")
+        bool, Option(help="Adds identity, draw-only, matched, the baseline again (A/A), and a change of temperature.")
     ] = True
     margin: MarginOption = None  # it judges the answers, and has no effect on them
 

@@ -101,7 +101,7 @@ def evaluate(
         top_p: probability mass that sampling keeps.
         best_of: adds a vote over this number of sampled answers, at least 2; 0 for none.
         combine: adds each policy with each filler, and all of them with `best_of`.
-        placebos: adds identity, draw-only, matched, a change of temperature, and the baseline again (A/A).
+        placebos: adds identity, draw-only, matched, the baseline again (A/A), and a change of temperature.
         margin: the largest difference that would not matter, in percentage points: also tests whether differences are
             smaller; another margin judges the same answers again.
         max_new_tokens: maximum length of an answer; by default it depends on the task.

@@ -5,6 +5,7 @@ from math import ceil, floor, log, log1p, sqrt
 import numpy as np
 
 from armlet.redistribution.errors import ArgumentError
+from armlet.statistics.equivalence import tango_score
 from armlet.statistics.intervals import UNIT_RESAMPLES
 from armlet.statistics.significance import P_ROUNDING, significance_level
 from armlet.statistics.units import Units, check_share, check_whole
@@ -66,8 +67,9 @@ def items_for_margin(margin: float, discordant: float, confidence: float = 0.95,
     for name, value in {"margin": margin, "confidence": confidence, "power": power}.items():
         check_share(name, value)
     level = significance_level(confidence)
-    deviations = float(norm.isf(level) + norm.isf((1 - power) / 2))
-    return ceil(max(discordant * (deviations / margin) ** 2, log(level) / log1p(-margin)))
+    spread = margin / float(tango_score(1, discordant / 2, discordant / 2, margin))  # if the difference is the margin
+    deviations = norm.isf(level) * spread + norm.isf((1 - power) / 2) * sqrt(discordant)
+    return ceil(max((deviations / margin) ** 2, log(level) / log1p(-margin)))
 
 
 def t_detectable(units: Units, confidence: float) -> float | None:

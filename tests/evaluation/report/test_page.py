@@ -180,7 +180,7 @@ def test_the_accuracy_table_is_the_same_in_both(plain):
 def test_placebos_are_set_apart(plain):
     body = re.findall(r'<tbody class="apart">(.*?)</tbody>', page(plain, {}), re.DOTALL)
     assert [re.findall(r'scope="row">([^<]+)', part) for part in body] == [
-        ["identity", "draw-only", "matched (outward band=0.2)", "matched (inward layers=0/1)", "temperature"],
+        ["identity", "draw-only", "matched (outward band=0.2)", "matched (inward layers=0/1)", "A/A", "temperature"],
         ["outward band=0.2", "inward layers=0/1"],
     ]
 

@@ -162,7 +162,7 @@ def conditions(
 
     `best_of` is the number of answers sampled per item, of which the majority or the most likely one is selected.
     `combine` adds each treatment with each filler, and each of these conditions with `best_of`. `placebos` adds
-    identity and draw-only for the first treatment, matched for each treatment, a change of temperature, and A/A.
+    identity and draw-only for the first treatment, matched for each treatment, A/A, and a change of temperature.
     """
     if not 0 <= temperature < math.inf:
         raise ArgumentError(f"temperature: expected a finite number of 0 or more, found {temperature}")
@@ -207,7 +207,7 @@ def _placebos(baseline: Condition, treated: Sequence[Condition]) -> list[Conditi
     ]
     higher = baseline.temperature * PLACEBO_FACTOR or GREEDY_PLACEBO_TEMPERATURE
     temperature = replace(baseline, name="temperature", role="placebo", temperature=higher, weighing=PLACEBO_FACTOR)
-    return [*gate_placebos, temperature, replace(baseline, name="A/A", role="placebo", placebo=REPEAT)]
+    return [*gate_placebos, replace(baseline, name="A/A", role="placebo", placebo=REPEAT), temperature]
 
 
 def _label(treatment: Treatment) -> str:

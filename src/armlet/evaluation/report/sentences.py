@@ -58,8 +58,8 @@ MEANINGS = {
 JUDGING = (
     "'helped' and 'hurt' need p < 0.05 after Holm's correction over all tested comparisons in all tasks. With a "
     "margin, 'no difference larger than' and 'by less than' it need two one-sided tests that reject a difference as "
-    "large as the margin in each direction, with a Holm's correction of their own over all tested comparisons. 'No difference "
-    "shown' is neither: there may be one. Differences are in percentage points of accuracy, on the same items."
+    "large as the margin in each direction, with a Holm's correction of their own over all tested comparisons. 'No "
+    "difference shown' is neither: there may be one. Differences are percentage points of accuracy on the same items."
 )
 
 
