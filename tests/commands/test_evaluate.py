@@ -109,7 +109,7 @@ def test_ctrl_c_leaves_a_partial_report_of_paired_items(monkeypatch):
 
     def interrupted(self, *arguments, **options):
         calls.append(1)
-        if len(calls) == 8:
+        if len(calls) == 9:  # of the first batch there are 8, one of each condition, and two of A/A
             raise KeyboardInterrupt
         return answer(self, *arguments, **options)
 
@@ -130,7 +130,7 @@ def test_ctrl_c_before_anything_is_closed_leaves_no_report(monkeypatch):
     code, out, err = run("evaluate", *FEW, "--run", "here")
     said = re.findall("interrupted.*", err)
     assert (code, out) == (130, "")
-    assert said == ["interrupted: 0 of 36 answers are stored in here, where the same command or call resumes"]
+    assert said == ["interrupted: 0 of 42 answers are stored in here, where the same command or call resumes"]
     assert not Path("here/report.json").exists()
 
 
@@ -153,6 +153,7 @@ def test_multiple_choice_is_weighed_on_any_model(tiny, choices):
         "identity",
         "draw-only",
         "matched (outward)",
+        "A/A",
         "temperature",
     ]
 
@@ -264,8 +265,8 @@ def test_a_server_is_asked_without_arm_and_a_treated_one_with_it():
     found = json.loads(text)
     assert (code, "cannot be verified" in notes) == (0, True)
     names = [[each["name"] for each in one["tasks"][0]["conditions"]] for one in (alone, found)]
-    assert names == [["baseline", "temperature"], ["baseline", "outward", "temperature"]]
-    assert (len(plain.requests), len(treated.requests)) == (4 * 6, 6)
+    assert names == [["baseline", "A/A", "temperature"], ["baseline", "outward", "A/A", "temperature"]]
+    assert (len(plain.requests), len(treated.requests)) == (6 * 6, 6)
 
 
 @pytest.mark.parametrize(
