@@ -69,10 +69,10 @@ def test_a_function_gives_the_numbers_of_its_command_from_a_path_and_from_a_load
 def test_a_search_and_its_confirmation_are_those_of_the_commands(loaded):
     options = ("--items", "8", "--difficulty", "1", "--search", "strength", "--trials", "1")
     command = result("tune", ABACUS, *options, "--run", "command")
-    search = {"items": 8, "difficulty": 1, "search": "strength", "trials": 1}
-    search = tune(abacus(), **search, run="function", device=torch.device("cpu"))  # by its path
+    asked = {"items": 8, "difficulty": 1, "search": "strength", "trials": 1}
+    search = tune(abacus(), **asked, run="function", device=torch.device("cpu"))  # by its path
     assert as_json(search) == command | {"arguments": command["arguments"] | {"device": "cpu"}}
-    assert without_hashes(as_json(tune(*loaded, **search, run="loaded"))) == without_hashes(command)
+    assert without_hashes(as_json(tune(*loaded, **asked, run="loaded"))) == without_hashes(command)
     confirmed = result("confirm", "command", "--margin", "99")
     assert confirmed["margin"] == 0.99
     assert as_json(confirm(search, margin=99)) == confirmed
