@@ -117,7 +117,7 @@ def test_ctrl_c_leaves_a_partial_report_of_paired_items(monkeypatch):
 
     def interrupted(self, *arguments, **options):
         calls.append(1)
-        if len(calls) == 8:
+        if len(calls) == 9:  # of the first batch there are 8, one of each condition, and two of A/A
             raise KeyboardInterrupt
         return answer(self, *arguments, **options)
 
@@ -162,6 +162,7 @@ def test_multiple_choice_is_weighed_on_any_model(tiny, choices):
         "draw-only",
         "matched (outward)",
         "zeroed (outward)",
+        "A/A",
         "temperature",
     ]
 
@@ -273,8 +274,8 @@ def test_a_server_is_asked_without_arm_and_a_treated_one_with_it():
     found = json.loads(text)
     assert (code, "cannot be verified" in notes) == (0, True)
     names = [[each["name"] for each in one["tasks"][0]["conditions"]] for one in (alone, found)]
-    assert names == [["baseline", "temperature"], ["baseline", "outward", "temperature"]]
-    assert (len(plain.requests), len(treated.requests)) == (4 * 6, 6)
+    assert names == [["baseline", "A/A", "temperature"], ["baseline", "outward", "A/A", "temperature"]]
+    assert (len(plain.requests), len(treated.requests)) == (6 * 6, 6)
 
 
 @pytest.mark.parametrize(

@@ -69,13 +69,14 @@ def test_a_function_gives_the_numbers_of_its_command_from_a_path_and_from_a_load
 def test_a_search_and_its_confirmation_are_those_of_the_commands(loaded):
     options = ("--items", "8", "--difficulty", "1", "--search", "strength", "--trials", "1")
     command = result("tune", ABACUS, *options, "--run", "command")
-    arguments = {"items": 8, "difficulty": 1, "search": "strength", "trials": 1}
-    search = tune(abacus(), **arguments, run="function", device=torch.device("cpu"))  # by its path
+    asked = {"items": 8, "difficulty": 1, "search": "strength", "trials": 1}
+    search = tune(abacus(), **asked, run="function", device=torch.device("cpu"))  # by its path
     assert as_json(search) == command | {"arguments": command["arguments"] | {"device": "cpu"}}
-    assert without_hashes(as_json(tune(*loaded, **arguments, run="loaded"))) == without_hashes(command)
-    confirmed = result("confirm", "command")
-    assert as_json(confirm(search)) == confirmed
-    assert without_hashes(as_json(confirm(Path("loaded"), *loaded))) == without_hashes(confirmed)
+    assert without_hashes(as_json(tune(*loaded, **asked, run="loaded"))) == without_hashes(command)
+    confirmed = result("confirm", "command", "--margin", "99")
+    assert confirmed["margin"] == 0.99
+    assert as_json(confirm(search, margin=99)) == confirmed
+    assert without_hashes(as_json(confirm(Path("loaded"), *loaded, margin=99))) == without_hashes(confirmed)
     with pytest.raises(ArgumentError, match="its test items have been used"):
         confirm(search)
     assert {path.name for path in search.save("files")} == {
@@ -112,6 +113,26 @@ def test_the_same_call_answers_nothing_twice_and_says_so(capsys):
     assert first.to_dict() == second.to_dict()
     assert first.folder == second.folder
     assert [fake.calls for fake in engines] == [2, 0]
+
+
+def test_another_margin_judges_the_same_answers_again(capsys):
+    first = faked(task=ROWS, margin=99)
+    assert {pair.verdict for pair in first.tasks[0].comparisons} == {"no difference larger than 99 points"}
+    capsys.readouterr()
+    again = faked(task=ROWS, margin=0.5)
+    notes = " ".join(capsys.readouterr().err.split())
+    assert f"are from an earlier run in {first.folder};" in notes
+    assert "showing 'no difference larger than 0.5 points' takes about" in notes
+    assert (first.to_dict()["margin"], again.to_dict()["margin"]) == (0.99, 0.005)
+    assert "margin" not in first.to_dict()["manifest"]
+
+
+@pytest.mark.parametrize("margin", [0, 100, -1, "2", float("nan")])
+def test_a_margin_that_is_no_number_of_points_is_refused(margin):
+    with pytest.raises(ArgumentError, match=r"^margin: expected a number from 0.01 to 99.99"):
+        evaluate(task=ROWS, margin=margin)
+    with pytest.raises(ArgumentError, match=r"^margin: expected"):
+        confirm("nowhere", margin=margin)
 
 
 @pytest.mark.slow

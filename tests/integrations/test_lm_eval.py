@@ -448,6 +448,8 @@ def test_equal_answers_show_no_difference(tmp_path):
     rows = [line(at, float(at % 2)) for at in range(40)]
     row = pair(tmp_path, rows, rows).tasks[0].comparisons[0]
     assert (row.comparison.difference, row.comparison.p_value, row.verdict) == (0, 1, "no difference shown")
+    judged = compare_runs(tmp_path / "before", tmp_path / "after", margin=20).verdicts[0]
+    assert judged.outcome == "no difference larger than 20 points"
 
 
 def test_items_of_one_run_alone_are_left_out_and_the_report_says_so(tmp_path):

@@ -387,14 +387,20 @@ def made(**changes):
 
 def test_the_sentence_says_verdict_difference_interval_and_what_could_go_unseen():
     assert made().sentence == (
-        "no difference shown: −0.002 [−0.012, +0.008]; a true difference below 0.014 could have gone undetected"
+        "no difference shown: −0.002 [−0.012, +0.008] over 2,000 items; they fit any true difference in the interval, "
+        "0 included; only one of 0.014 or more would be shown by 4 of 5 such comparisons"
     )
+    beside = made(interval=(-0.012, -0.0001), margin=0.005, p_equivalence=0.3)
+    assert "; the interval excludes 0, but p = 0.200; one larger than 0.005 is not ruled out; only" in beside.sentence
     helped = made(difference=0.031, interval=(0.012, 0.05), p_value=0.001)
     assert helped.sentence == "helped: +0.031 [+0.012, +0.050] over 2,000 items"
     hurt = made(p_value=0.049, clusters=40)
     assert hurt.sentence == "hurt: −0.002 [−0.012, +0.008] over 2,000 items in 40 clusters"
     small = made(items=1, smallest_detectable=None, interval=(-math.inf, math.inf))
-    assert small.sentence == "no difference shown: −0.002 [−∞, +∞]; 1 item could not have shown any"
+    assert small.sentence == (
+        "no difference shown: −0.002 [−∞, +∞] over 1 item; they fit any true difference in the interval, 0 included; "
+        "so few cannot show any"
+    )
     assert small.plain()["interval"] == [None, None]
     assert "+0.00000120 [" in made(difference=1.2e-6, interval=(1e-6, 1.4e-6)).sentence
 
@@ -456,6 +462,10 @@ def test_holm_multiplies_the_smallest_by_all_the_next_by_one_less():
         ([0, 1], [0, 1], {"confidence": math.nan}, "confidence"),
         ([0, 1], [0, 1], {"clusters": [1]}, "one label"),
         ([0, 1], [0, 1], {"clusters": np.array([None, 1], dtype=object)}, "sorted"),
+        ([0, 1], [0, 1], {"margin": 2}, "margin is 2: give a fraction of the items, such as 0.02 for 2 points"),
+        ([0, 1], [0, 1], {"margin": 0}, "margin is 0: give a fraction"),
+        ([0, 1], [0, 1], {"margin": "2"}, "margin is '2'"),
+        ([0, 0.5], [0, 1], {"margin": math.inf}, "margin is inf: give a score above 0"),
         ([0, 1], [0, 1], {"seed": -1}, "seed"),
         ([0, 1], [0, 1], {"seed": 0.5}, "seed"),
     ],

@@ -7,14 +7,16 @@ from typer import Argument, Option
 
 from armlet import evaluation
 from armlet.commands.options import JsonOption, saying_where_to_resume, show
+from armlet.evaluation.options import MarginOption
 
 
 def confirm(
     search: Annotated[Path, Argument(help="The search's folder, from `armlet tune`.")],
+    margin: MarginOption = None,
     out: Annotated[Path | None, Option(help="Folder for the report; by default the run in that folder.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a search's best setting on its test items, with placebos; possible once, and recorded."""
     with saying_where_to_resume():
-        findings = evaluation.confirm(search, out=out)
+        findings = evaluation.confirm(search, margin=margin, out=out)
     show(findings, out or findings.folder, as_json)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from typer import Argument, Context, Option
 
 from armlet.commands.options import JsonOption, show
+from armlet.evaluation.options import MarginOption
 from armlet.presentation.arguments import output_folder
 
 PASS_THROUGH: dict[str, Any] = {
@@ -63,6 +64,7 @@ def lm_eval_compare(
     treated: Annotated[Path, Argument(help="The same for a run with ARM on the same tasks.")],
     metric: Annotated[str | None, Option(help="Metric of lm-eval; acc or exact_match by default.")] = None,
     filter: Annotated[str | None, Option(help="Filter of lm-eval; each task's first by default.")] = None,
+    margin: MarginOption = None,
     out: Annotated[Path | None, Option(help="Folder for the report; TREATED by default.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -70,4 +72,4 @@ def lm_eval_compare(
     from armlet.integrations.lm_eval import compare_runs
 
     output_folder("--out", out or treated)
-    show(compare_runs(baseline, treated, metric=metric, filter=filter), out or treated, as_json)
+    show(compare_runs(baseline, treated, metric=metric, filter=filter, margin=margin), out or treated, as_json)

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from armlet.evaluation.conditions.conditions import Condition, applies
+from armlet.evaluation.conditions.placebos import REPEAT
 from armlet.evaluation.engines.engine import Ask, Engine
 from armlet.evaluation.grading.graders import EQUAL
 from armlet.evaluation.plan import Plan
@@ -30,6 +31,7 @@ class BatchRun:
     asks: tuple[Ask, ...]
     condition: Condition
     sample: int
+    seed: int | None = None  # the sample whose seed is used, if not this one's
 
     @property
     def key(self) -> tuple[str, int, str, int]:
@@ -67,14 +69,28 @@ def run(plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], No
     """Runs the batches that are not yet in the journal; calls `tick(answers)` after each of them."""
     for batch in batch_runs(plan, engine):
         if not journal.has(batch.key):
-            choice = batch.task.kind == "choice"
-            rows = _score_choices(batch, engine) if choice else _generate_answers(batch, engine, plan)
+            rows = [row for part in _parts(batch) for row in _answer(part, engine, plan)][: len(batch.asks)]
             journal.close(batch.key, rows, {"arm": engine.fired()})
             tick(len(rows))
 
 
-def run_and_analyse(plan: Plan, engine: Engine, folder: Path | None = None) -> Findings:
+def _parts(batch: BatchRun) -> list[BatchRun]:
+    """The batch as it is answered: an A/A run has another batch size than the baseline, and other seeds of samples.
+
+    It has two halves; a single item is answered twice at once, of which the first answer counts.
+    """
+    if batch.condition.placebo != REPEAT:
+        return [batch]
+    asks, seeds = batch.asks, batch.condition.samples  # the baseline's seeds are those of as many samples
+    half = len(asks) // 2
+    halves = (asks[:half], asks[half:]) if half else (asks * 2,)
+    return [replace(batch, asks=part, seed=seeds * number + batch.sample) for number, part in enumerate(halves, 1)]
+
+
+def run_and_analyse(plan: Plan, engine: Engine, folder: Path | None = None, margin: float | None = None) -> Findings:
     """Runs what is missing from a run folder (by default one named after the run), and analyses the result.
+
+    margin: the largest difference that would not matter, as a fraction of the items; it does not change the answers.
 
     Raises KeyboardInterrupt if Ctrl-C came before any item was answered under every condition.
     """
@@ -86,7 +102,7 @@ def run_and_analyse(plan: Plan, engine: Engine, folder: Path | None = None) -> F
         with bar as tick, until_interrupted() as interruption:
             run(plan, engine, journal, tick)
         with working("analysing"):
-            report = analyse_run(journal, plan.tasks, EQUAL)
+            report = analyse_run(journal, plan.tasks, EQUAL, margin=margin)
         interrupted = not report.complete and was_interrupted(interruption, journal, answers, report.tasks)
     return make_findings(report, folder, interrupted=interrupted)
 
@@ -122,9 +138,14 @@ def checked_run_folder(run: object) -> Path | None:
     return folder
 
 
+def _answer(batch: BatchRun, engine: Engine, plan: Plan) -> list[Record]:
+    return _score_choices(batch, engine) if batch.task.kind == "choice" else _generate_answers(batch, engine, plan)
+
+
 def _generate_answers(batch: BatchRun, engine: Engine, plan: Plan) -> list[Record]:
     kind, index = batch.task.kind, batch.batch_index
-    outputs = engine.answer(batch.asks, batch.condition, plan.sampling[kind], batch=index, sample=batch.sample)
+    sample = batch.sample if batch.seed is None else batch.seed
+    outputs = engine.answer(batch.asks, batch.condition, plan.sampling[kind], batch=index, sample=sample)
     return [
         {**_row_identity(batch, ask), **vars(output), **vars(plan.graders[kind](output.text, ask.problem))}
         for ask, output in zip(batch.asks, outputs, strict=True)

@@ -12,6 +12,9 @@ from armlet.presentation.options import OptionGroup
 from armlet.prompts.fillers import POSITION_HELP, Filler, Position
 from armlet.prompts.generation import COLDEST_SAMPLED
 
+SMALLEST_MARGIN = 0.01
+"""The smallest margin, in percentage points, and the distance of the largest one from 100."""
+
 
 @dataclass(frozen=True)
 class FillerOptions(OptionGroup):
@@ -28,6 +31,16 @@ class FillerOptions(OptionGroup):
         return [Filling(Filler(text, self.count), self.position) for text in dict.fromkeys(self.filler or ())]
 
 
+MarginOption = Annotated[
+    float | None,
+    Option(
+        min=SMALLEST_MARGIN,
+        max=100 - SMALLEST_MARGIN,
+        help="Tests also whether differences are smaller than this, in percentage points, such as 2.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class ConditionOptions(OptionGroup):
     """The other compared conditions, and how answers are sampled."""
@@ -39,7 +52,15 @@ class ConditionOptions(OptionGroup):
     combine: Annotated[
         bool, Option("--combine", help="Adds each policy with each filler, and all of them with --best-of.")
     ] = False
-    placebos: Annotated[bool, Option(help="Adds identity, draw-only, matched, zeroed, and another temperature.")] = True
+    placebos: Annotated[
+        bool, Option(help="Adds identity, draw-only, matched, zeroed, the baseline again (A/A), and a warmer baseline.")
+    ] = True
+    margin: MarginOption = None  # it judges the answers, and has no effect on them
+
+    @property
+    def margin_share(self) -> float | None:
+        """The margin as a fraction of the items."""
+        return None if self.margin is None else self.margin / 100
 
     def conditions(self, treatments: list[Treatment], fillings: list[Filling]) -> list[Condition]:
         """All compared conditions."""

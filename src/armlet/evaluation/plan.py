@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 
 from armlet.evaluation.conditions.conditions import Condition
+from armlet.evaluation.conditions.placebos import GATE_PLACEBOS
 from armlet.evaluation.engines.engine import Engine, Sampling
 from armlet.evaluation.grading.graders import Grader, grader_names, graders
 from armlet.evaluation.settings import TaskSettings
@@ -94,5 +95,5 @@ def servable_conditions(
 ) -> tuple[list[Condition], list[Condition]]:
     """The conditions that a server or vLLM can run (no gate placebo, choices at temperature 1), and the others."""
     choice = any(task.kind == "choice" for task in tasks)
-    servable = [c for c in compared if not c.placebo and (c.weighing == 1 or not choice)]
+    servable = [c for c in compared if c.placebo not in GATE_PLACEBOS and (c.weighing == 1 or not choice)]
     return servable, [condition for condition in compared if condition not in servable]

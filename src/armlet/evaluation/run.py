@@ -65,6 +65,7 @@ def evaluate(
     best_of: int = ConditionOptions.best_of,
     combine: bool = ConditionOptions.combine,
     placebos: bool = ConditionOptions.placebos,
+    margin: float | None = ConditionOptions.margin,
     max_new_tokens: int | None = AnswerOptions.max_new_tokens,
     system: str | None = AnswerOptions.system,
     allow_code: bool = AnswerOptions.allow_code,
@@ -104,7 +105,10 @@ def evaluate(
         top_p: probability mass that sampling keeps.
         best_of: adds a vote over this number of sampled answers, at least 2; 0 for none.
         combine: adds each policy with each filler, and all of them with `best_of`.
-        placebos: adds identity, draw-only, matched, zeroed (for `Outward`), and a change of temperature.
+        placebos: adds identity, draw-only, matched, zeroed (for `Outward`), the baseline again (A/A), and a change of
+            temperature.
+        margin: the largest difference that would not matter, in percentage points: also tests whether differences are
+            smaller; another margin judges the same answers again.
         max_new_tokens: maximum length of an answer; by default it depends on the task.
         system: the system prompt; by default it depends on the task.
         allow_code: whether model-written programs may run, in a sandbox.
@@ -130,7 +134,7 @@ def evaluate(
     """
     folder, seed = checked_run_folder(run), whole_number("seed", seed, 0, LARGEST_SEED)
     items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
-    comparison = ConditionOptions(samples, temperature, top_p, best_of, combine, placebos)
+    comparison = ConditionOptions(samples, temperature, top_p, best_of, combine, placebos, margin)
     answers = GradedAnswerOptions(max_new_tokens, system, allow_code, batch, grader, letters)
     ready = [filling for filling in several(filler) if isinstance(filling, Filling)]
     texts = text_list("filler", None if filler is None else [f for f in several(filler) if not isinstance(f, Filling)])
@@ -156,13 +160,13 @@ def evaluate(
     if left_out:
         names = ", ".join(condition.name for condition in left_out)
         note(f"left out, because they need a model in this process: {names}")
-    announce_power(plan)
+    announce_power(plan, comparison.margin_share)
     with closing(opened):
-        return run_and_analyse(plan, opened, folder)
+        return run_and_analyse(plan, opened, folder, comparison.margin_share)
 
 
-def announce_power(plan: Plan) -> None:
-    """Says on stderr, before the run, which differences the items can detect."""
+def announce_power(plan: Plan, margin: float | None = None) -> None:
+    """Says on stderr, before the run, which differences the items can detect, and whether they suffice for a margin."""
     judged = count_judged([ConditionSettings(**condition.plain()) for condition in plan.conditions], plan.tasks)
     for task in plan.tasks:
-        note(power_announcement(task.name, planned_power(len(task.problems), judged)))
+        note(power_announcement(task.name, planned_power(len(task.problems), judged, margin)))

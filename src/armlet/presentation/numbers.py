@@ -37,6 +37,12 @@ def points(difference: float) -> str:
     return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
 
 
+def with_points(size: float) -> str:
+    """A size of a difference of fractions, such as "1 point" or "2.5 points"."""
+    number = f"{100 * size:g}"
+    return f"{number} point{'' if number == '1' else 's'}"
+
+
 def bounds(low: float | None, high: float | None) -> tuple[str, str]:
     """Both bounds of an interval in percentage points; None is an infinite bound."""
     return "−∞" if low is None else points(low), "+∞" if high is None else points(high)

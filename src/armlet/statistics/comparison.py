@@ -1,11 +1,13 @@
 """Compares two conditions on the same items: difference, interval, test, and smallest detectable difference."""
 
 from dataclasses import asdict, dataclass
-from math import floor, isfinite, log10
+from math import floor, inf, isfinite, log10
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from armlet.redistribution.errors import ArgumentError
+from armlet.statistics.equivalence import pairs_equivalence, units_equivalence
 from armlet.statistics.intervals import paired_interval, sign_flips
 from armlet.statistics.power import detectable, t_detectable
 from armlet.statistics.significance import corrected, is_significant
@@ -29,6 +31,8 @@ class Comparison:
         gained, lost: items correct only with or only without treatment; None unless both sides are `[items]` of 0/1.
         method: how the interval was computed.
         test: how the p-value was computed.
+        margin: a difference that would be too small to matter; None unless `compare` was given one.
+        p_equivalence: the p-value against a difference as large as the margin: the larger of two one-sided ones.
     """
 
     difference: float
@@ -44,27 +48,41 @@ class Comparison:
     confidence: float
     method: str
     test: str
+    margin: float | None = None
+    p_equivalence: float | None = None
 
     @property
     def verdict(self) -> str:
-        """Depends on the sign of the difference if p_value < 1 − confidence (`is_significant`), else `UNDECIDED`."""
-        if not is_significant(self.p_value, self.confidence):
-            return UNDECIDED
-        return "helped" if self.difference > 0 else "hurt"
+        """What the tests show at the level 1 − confidence; `UNDECIDED` if neither of them rejects."""
+        return self.judged(self.p_value, self.p_equivalence, f"{self.margin:g}" if self.margin else "")
+
+    def judged(self, p_value: float, p_equivalence: float | None, margin: str) -> str:
+        """The verdict for these p-values, such as corrected ones; `margin` is its text."""
+        is_small = p_equivalence is not None and is_significant(p_equivalence, self.confidence)
+        if not is_significant(p_value, self.confidence):
+            return f"no difference larger than {margin}" if is_small else UNDECIDED
+        direction = "helped" if self.difference > 0 else "hurt"
+        return f"{direction} by less than {margin}" if is_small else direction
 
     @property
     def sentence(self) -> str:
-        """The verdict in one sentence, with the interval and the smallest detectable difference."""
+        """The verdict in one sentence: the interval, and if no difference is shown, what would have been needed."""
         low, high = self.interval
         width = high - low
         digits = max(3, 1 - floor(log10(width))) if isfinite(width) and width > 0 else 3
         difference, *bounds = (_signed_number(value, digits) for value in (self.difference, low, high))
-        start = f"{self.verdict}: {difference} [{', '.join(bounds)}]"
+        start = f"{self.verdict}: {difference} [{', '.join(bounds)}] over {self._counts()}"
         if self.verdict != UNDECIDED:
-            return f"{start} over {self._counts()}"
+            return start
+        if low <= 0 <= high:
+            reason = "they fit any true difference in the interval, 0 included"
+        else:
+            reason = f"the interval excludes 0, but p = {self.p_value:.3f}"
+        margin = "" if self.margin is None else f"; one larger than {self.margin:g} is not ruled out"
         if self.smallest_detectable is None:
-            return f"{start}; {self._counts()} could not have shown any"
-        return f"{start}; a true difference below {self.smallest_detectable:.{digits}f} could have gone undetected"
+            return f"{start}; {reason}{margin}; so few cannot show any"
+        smallest = f"{self.smallest_detectable:.{digits}f}"
+        return f"{start}; {reason}{margin}; only one of {smallest} or more would be shown by 4 of 5 such comparisons"
 
     def _counts(self) -> str:
         items = f"{self.items:,} item" + "s" * (self.items != 1)
@@ -89,8 +107,9 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
     comparisons: int = 1,
+    margin: float | None = None,
 ) -> Comparison:
-    """Tests whether the treatment helped.
+    """Tests whether the treatment helped, and with a margin also whether the difference is smaller than that.
 
     `[items]` of 0/1 are tested by exact McNemar, and the smallest detectable difference follows from its exact power.
     Samples, scores and clusters are tested by sign flips, with the power of the t-test. The interval is BCa or
@@ -98,6 +117,10 @@ def compare(
 
     Sign flips assume that the sides are exchangeable if the treatment does nothing. Sides of equal mean but different
     skewness violate that: with 50 differences of exponential skewness, about 6 % are rejected instead of 5 %.
+
+    With a margin, two one-sided tests, each at the level 1 − confidence, decide whether the difference is both above
+    −margin and below margin: exact ones for `[items]` of 0/1 (`pairs_equivalence`), else `units_equivalence`. Both
+    tests may reject at once: then the treatment helped or hurt by less than the margin.
 
     Args:
         baseline: `[items]` or `[items, samples]`, of 0/1 or finite scores below 1e100.
@@ -108,10 +131,12 @@ def compare(
         seed: seed of the bootstrap, and of the sign flips if there are too many to enumerate.
         comparisons: number of comparisons that `holm` corrects together, including this one; the smallest detectable
             difference is at the strictest of Holm's levels, (1 − confidence) / comparisons. The verdict is uncorrected.
+        margin: the largest difference that would not matter, above 0, in the unit of the difference: of 0/1 answers a
+            fraction of the items, such as 0.02.
 
     Raises:
         ArgumentError: arrays are empty, do not match or are not finite, there are more or fewer labels than items, the
-            confidence is outside (0, 1), or the seed is not a whole number of 0 or more.
+            confidence or the margin is out of range, or the seed is not a whole number of 0 or more.
     """
     check_share("confidence", confidence)
     seed, comparisons = check_whole("seed", seed, 0), check_whole("comparisons", comparisons, 1)
@@ -125,7 +150,9 @@ def compare(
     low, high, method = paired_interval(units, confidence, seed)
     interval = min(low, difference), max(high, difference)
     strictest = corrected(confidence, comparisons)
-    p_value, smallest, test = _test(units, pairs if clusters is None else None, strictest, seed)
+    tested = pairs if clusters is None else None
+    p_value, smallest, test = _test(units, tested, strictest, seed)
+    p_equivalence = None if margin is None else _test_margin(units, tested, margin)
     gained, lost = pairs or (None, None)
     return Comparison(
         difference,
@@ -141,6 +168,8 @@ def compare(
         confidence=confidence,
         method=method,
         test=test,
+        margin=margin,
+        p_equivalence=p_equivalence,
     )
 
 
@@ -159,3 +188,11 @@ def _test(units: Units, pairs: tuple[int, int] | None, confidence: float, seed: 
     result = mcnemar([[0, gained], [lost, 0]], exact=True)
     p_value = float(result.pvalue)  # pyright: ignore[reportAttributeAccessIssue]: a bunch of attributes, untyped
     return p_value, smallest, "exact McNemar"
+
+
+def _test_margin(units: Units, pairs: tuple[int, int] | None, margin: float) -> float:
+    """Returns the p-value against a difference as large as the margin; raises ArgumentError for another margin."""
+    if not isinstance(margin, int | float | np.number) or not 0 < margin < (1 if units.binary else inf):
+        meaning = "a fraction of the items, such as 0.02 for 2 points" if units.binary else "a score above 0"
+        raise ArgumentError(f"margin is {margin!r}: give {meaning}")
+    return units_equivalence(units, margin) if pairs is None else pairs_equivalence(len(units.sums), *pairs, margin)

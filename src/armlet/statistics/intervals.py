@@ -125,8 +125,14 @@ def _bca(units: Units, level: float, seed: int) -> tuple[float, float]:
 def _bonett_price(units: Units, confidence: float) -> tuple[float, float]:
     from scipy.stats import t
 
-    values = np.concatenate((units.values, [units.max_difference, -units.max_difference]))
-    weights = np.concatenate((units.weights, [1, 1]))
+    centre, residuals = centred(units, 1)
+    error = residuals.std(ddof=1) / sqrt(len(residuals))
+    return t.interval(confidence, len(residuals) - 1, loc=centre, scale=error)
+
+
+def centred(units: Units, added: int) -> tuple[float, FloatArray]:
+    """The mean, and each unit's residual, after adding so many units of mean size at each extreme difference."""
+    values = np.concatenate((units.values, [units.max_difference, -units.max_difference] * added))
+    weights = np.concatenate((units.weights, np.ones(2 * added)))
     centre = values.sum() / weights.sum()
-    error = (values - centre * weights).std(ddof=1) / sqrt(len(values))
-    return t.interval(confidence, len(values) - 1, loc=centre, scale=error)
+    return centre, values - centre * weights

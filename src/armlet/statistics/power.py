@@ -1,10 +1,11 @@
 """The smallest difference that a test detects with a given power, before a run or from the variability observed."""
 
-from math import ceil, floor, sqrt
+from math import ceil, floor, log, log1p, sqrt
 
 import numpy as np
 
 from armlet.redistribution.errors import ArgumentError
+from armlet.statistics.equivalence import tango_score
 from armlet.statistics.intervals import UNIT_RESAMPLES
 from armlet.statistics.significance import P_ROUNDING, significance_level
 from armlet.statistics.units import Units, check_share, check_whole
@@ -49,6 +50,28 @@ def detectable(items: int, discordant: float, confidence: float = 0.95, power: f
     return root_scalar(excess, bracket=(SMALLEST_DIFFERENCE, 1), xtol=1e-9).root
 
 
+def items_for_margin(margin: float, discordant: float, confidence: float = 0.95, power: float = POWER) -> int:
+    """About how many 0/1 pairs show, with this power, that a difference is smaller than a margin if there is none.
+
+    It is the normal approximation of the two one-sided tests of `compare`, at least as many pairs as they need if no
+    pair is discordant.
+
+    Args:
+        margin: share of the items, between 0 and 1.
+        discordant: share of the pairs that are correct on one side only.
+        confidence: each of the two tests rejects at p < 1 − confidence.
+        power: probability that both reject.
+    """
+    from scipy.stats import norm
+
+    for name, value in {"margin": margin, "confidence": confidence, "power": power}.items():
+        check_share(name, value)
+    level = significance_level(confidence)
+    spread = margin / float(tango_score(1, discordant / 2, discordant / 2, margin))  # if the difference is the margin
+    deviations = norm.isf(level) * spread + norm.isf((1 - power) / 2) * sqrt(discordant)
+    return ceil(max((deviations / margin) ** 2, log(level) / log1p(-margin)))
+
+
 def t_detectable(units: Units, confidence: float) -> float | None:
     """The smallest difference that sign flips of items or clusters detect, from their spread and the t-test's power.
 
@@ -65,9 +88,7 @@ def t_detectable(units: Units, confidence: float) -> float | None:
     if remainder <= 0:
         return None
     spread = float((units.values - units.weights * units.values.mean()).std(ddof=1))
-    # A flip changes the sum by twice a unit's value, so half a step of the lattice is their greatest common divisor.
-    half_step = int(np.gcd.reduce(units.sums.astype(np.int64))) / float(units.sizes.sum()) if units.binary else 0.0
-    smallest = effect * spread / sqrt(remainder) + half_step
+    smallest = effect * spread / sqrt(remainder) + units.step  # half a step of flips, which change a unit twice over
     if units.has_reliable_spread:
         return smallest * units.scale
     minimum = detectable(len(units.sums), 0, confidence)

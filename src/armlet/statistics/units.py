@@ -43,6 +43,11 @@ class Units:
         return self.sums / self.sizes.mean()
 
     @property
+    def step(self) -> float:
+        """The step of the lattice on which the difference of 0/1 answers lies, in units of `scale`; 0 for scores."""
+        return int(np.gcd.reduce(self.sums.astype(np.int64))) / float(self.sizes.sum()) if self.binary else 0.0
+
+    @property
     def changed_count(self) -> int:
         """Number of units that differ from the most common mean difference."""
         rounded = np.round(self.sums / self.sizes, SIGNIFICANT_DIGITS - 1)

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ def test_placebos_are_run_unless_they_are_switched_off():
         "draw-only",
         "matched (outward band=0.2)",
         "zeroed (outward band=0.2)",
+        "A/A",
         "temperature",
     ]
     assert names([OUT], [], placebos=False) == ["baseline", "outward band=0.2"]
@@ -45,11 +47,17 @@ def test_each_policy_has_a_matched_placebo_each_outward_a_zeroed_one_and_the_fir
         ("matched", IN),
         ("matched", wide),
         ("zeroed", wide),
+        ("repeat", None),
     ]
 
 
-def test_without_a_policy_the_temperature_alone_is_a_placebo():
-    assert names([], [SLASHES]) == ["baseline", "filler 55 × '/' end", "temperature"]
+def test_without_a_policy_the_baseline_again_and_the_temperature_are_placebos():
+    assert names([], [SLASHES]) == ["baseline", "filler 55 × '/' end", "A/A", "temperature"]
+
+
+def test_the_baseline_again_has_the_settings_of_the_baseline():
+    baseline, again, _ = conditions([], [], temperature=0.7, samples=4)
+    assert replace(again, name=baseline.name, role="baseline", placebo=None) == baseline
 
 
 def test_combinations_are_all_of_them():

@@ -16,7 +16,7 @@ from armlet.evaluation.engines.chat import filler_text, inserted, messages
 from armlet.evaluation.engines.endpoint import Endpoint, concurrently
 from armlet.evaluation.engines.engine import Ask, Sampling, derived_seed
 from armlet.evaluation.grading.graders import EQUAL, graders
-from armlet.evaluation.plan import Plan
+from armlet.evaluation.plan import Plan, servable_conditions
 from armlet.evaluation.report.analysis import analyse_run
 from armlet.evaluation.tasks.problems import Problem, Task
 from armlet.evaluation.tasks.sources import arithmetic
@@ -327,14 +327,17 @@ def test_treated_conditions_are_refused_without_a_treated_server():
         assert fake.requests == []
 
 
-def test_placebos_inside_the_gate_are_refused_and_the_change_of_temperature_is_not():
+def test_placebos_inside_the_gate_are_refused_and_the_baseline_again_and_the_change_of_temperature_are_not():
     compared = conditions([TREATED.treatment], [])
     with closing(Endpoint("http://host", model="tiny", treated_endpoint="http://host:1")) as engine:
         with pytest.raises(
             ArgumentError, match=r": identity, draw-only, matched \(outward\), zeroed \(outward\); leave them out$"
         ):
             engine.check(compared)
-        engine.check([each for each in compared if not each.placebo])
+        servable, left_out = servable_conditions(compared, [])
+        assert [each.name for each in servable] == ["baseline", "outward", "A/A", "temperature"]
+        assert [each.name for each in left_out] == ["identity", "draw-only", "matched (outward)"]
+        engine.check(servable)
 
 
 def test_two_treatments_need_two_servers():

@@ -15,7 +15,7 @@ from tiny_checkpoints import TEMPLATE, save
 
 SAMPLING = Sampling(max_new_tokens=8, seed=3)
 ASKS = [Ask(Problem(str(at), " ".join(f"w{w}" for w in range(10, 11 + at)), "0"), at, "") for at in range(4)]
-BASE, TREATED, FILLED, BEST, IDENTITY, DRAW_ONLY, MATCHED, ZEROED, WARM = conditions(
+BASE, TREATED, FILLED, BEST, IDENTITY, DRAW_ONLY, MATCHED, ZEROED, AGAIN, WARM = conditions(
     [Treatment(Outward(proportion=0.5), layers="all")], [Filling(Filler("w7", 5))], best_of=3
 )
 

@@ -1,6 +1,7 @@
 """Report follow from the items: every number of a report has its plain definition here."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from armlet.evaluation.conditions.conditions import Filling, Treatment, conditio
 from armlet.evaluation.grading.graders import EQUAL
 from armlet.evaluation.report.analysis import analyse_run, planned_power
 from armlet.evaluation.report.findings import PairedComparison, Side
+from armlet.evaluation.report.sentences import placebo_checks, power_announcement, verdict_sentence
+from armlet.presentation.numbers import detectable_points
 from armlet.prompts.fillers import Filler
 from armlet.runs.folder import open_run_folder
 from armlet.runs.machine import machine
 from armlet.statistics.comparison import compare
-from armlet.statistics.power import detectable
+from armlet.statistics.power import detectable, items_for_margin
 from armlet.statistics.significance import holm
 from armlet.statistics.votes import majority, pass_at_k
 from engines import Fake
@@ -28,10 +31,10 @@ OUT, SLASHES = Treatment(Outward()), Filling(Filler("/", 3))
 
 @pytest.fixture
 def found(tmp_path):
-    def perform(planned_run, engine=None):
+    def perform(planned_run, engine=None, margin=None):
         with open_run_folder(tmp_path / "run", planned_run.manifest(engine or Fake()), machine()) as journal:
             run(planned_run, engine or Fake(), journal)
-            return analyse_run(journal, planned_run.tasks, EQUAL), journal.rows
+            return analyse_run(journal, planned_run.tasks, EQUAL, margin=margin), journal.rows
 
     return perform
 
@@ -82,6 +85,71 @@ def test_a_verdict_needs_the_corrected_p_value():
     assert [pair.verdict for pair in corrected] == ["helped", "no difference shown"]
     assert [pair.to_dict()["verdict"] for pair in corrected] == [pair.verdict for pair in corrected]
     assert PairedComparison(Side("a"), Side("b"), False, comparison).verdict == "helped"
+
+
+def test_a_margin_is_corrected_over_the_judged_comparisons_too(found):
+    report, _ = found(plan([task(40), task(50, "more")]), margin=0.3)
+    pairs = [pair for each in report.tasks for pair in each.comparisons]
+    judged = [pair for pair in pairs if pair.judged]
+    assert [pair.p_equivalence_holm for pair in judged] == holm([pair.comparison.p_equivalence for pair in judged])
+    assert all(pair.p_equivalence_holm is None and pair.comparison.margin == 0.3 for pair in pairs if not pair.judged)
+    assert report.to_dict()["margin"] == 0.3
+
+
+def test_a_claim_of_a_small_difference_needs_the_corrected_p_value():
+    baseline, treated = [0] * 200, [1] * 3 + [0] * 197
+    comparison = compare(baseline, treated, margin=0.05)
+    said = [PairedComparison(Side("a"), Side("b"), True, comparison, 1.0, p_value).verdict for p_value in (0.04, 0.06)]
+    assert said == ["no difference larger than 5 points", "no difference shown"]
+    helped = PairedComparison(Side("a"), Side("b"), True, comparison, 0.01, 0.01)
+    assert helped.verdict == "helped by less than 5 points"
+    assert PairedComparison(Side("a"), Side("b"), True, comparison, 0.01, 0.06).verdict == "helped"
+
+
+def test_without_a_difference_the_verdict_says_what_fits_and_what_would_have_been_shown(found):
+    report, _ = found(plan([task(60)], conditions([OUT], [Filling(Filler("/", 3))], placebos=False)), margin=0.02)
+    (only,) = report.tasks
+    pair = only.comparisons[0]
+    said = verdict_sentence(only, replace(pair, p_holm=1.0, comparison=replace(pair.comparison, interval=(-0.1, 0.1))))
+    assert "no difference shown (" in said
+    assert (
+        "; these answers fit any true difference in the interval, 0 included; one larger than 2 points is not" in said
+    )
+    needed = detectable_points(pair.comparison.smallest_detectable)
+    assert said.endswith(
+        f"; only one of {needed} or more would be shown by 4 of 5 such runs after Holm's correction for 2 comparisons)"
+    )
+    beside = replace(pair, p_holm=0.08, comparison=replace(pair.comparison, interval=(0.01, 0.1)))
+    assert "; the interval excludes 0, but p = 0.080 after Holm's" in verdict_sentence(only, beside)
+
+
+def test_the_noise_floor_is_the_baseline_against_itself(found):
+    report, rows = found(plan([task(60)]))
+    (only,) = report.tasks
+    texts = {
+        name: [row["text"] for row in sorted(rows, key=lambda row: row["item"]) if row["condition"] == name]
+        for name in ("baseline", "A/A")
+    }
+    floor = only.noise_floor
+    assert floor.differing == sum(first != again for first, again in zip(*texts.values(), strict=True)) > 0
+    assert (floor.items, floor.sampled) == (60, False)
+    assert floor.difference == comparison(report, "A/A").comparison.difference
+    assert placebo_checks(only)[-1].sentence.startswith(
+        f"noise floor: the baseline against itself at another batch size: {floor.differing} of 60 items answered differ"
+    )
+    assert report.to_dict()["tasks"][0]["noise_floor"]["differing"] == floor.differing
+
+
+def test_a_verdict_that_is_not_above_the_noise_floor_says_so(found):
+    report, _ = found(plan([task(60)]))
+    (only,) = report.tasks
+    pair = replace(only.comparisons[0], p_holm=0.001)
+    for difference, is_above in ((0.05, False), (-0.05, False), (0.2, True)):
+        judged = replace(pair, comparison=replace(pair.comparison, difference=difference))
+        noisy = replace(only, noise_floor=replace(only.noise_floor, difference=0.1))
+        assert (
+            "not above the noise floor: the baseline differs from itself by +10.0" in verdict_sentence(noisy, judged)
+        ) != is_above
 
 
 def test_more_comparisons_need_a_larger_difference(found):
@@ -173,3 +241,11 @@ def test_findings_are_json_without_a_time(found):
 def test_what_can_be_shown_is_announced_for_a_fifth_of_discordant_pairs():
     assert planned_power(2000).smallest_detectable == pytest.approx(0.0284, abs=1e-3)
     assert planned_power(4).smallest_detectable is None
+
+
+def test_the_items_that_a_margin_needs_are_announced_before_the_run():
+    needed = items_for_margin(0.02, 0.2)
+    few, enough = (power_announcement("sums", planned_power(items, margin=0.02)) for items in (needed - 1, needed))
+    assert few.endswith("; showing 'no difference larger than 2 points' takes about 4,297 items, more than there are")
+    assert enough.endswith(" takes about 4,297 items")
+    assert planned_power(100, 4, 0.02).margin_items == items_for_margin(0.02, 0.2, 1 - 0.05 / 4) > needed

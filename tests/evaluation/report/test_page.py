@@ -186,6 +186,7 @@ def test_placebos_are_set_apart(plain):
             "matched (outward band=0.2)",
             "zeroed (outward band=0.2)",
             "matched (inward layers=0/1)",
+            "A/A",
             "temperature",
         ],
         ["outward band=0.2", "inward layers=0/1"],

@@ -68,6 +68,7 @@ def test_what_is_judged_comes_first_and_placebos_stand_apart(plain):
         "matched (outward band=0.2)",
         "zeroed (outward band=0.2)",
         "matched (inward layers=0/1)",
+        "A/A",
         "temperature",
     ]
     against = [str(pair.against) for pair in groups["matched"]]

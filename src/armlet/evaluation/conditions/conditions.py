@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from armlet.attachment.config import AttachArguments, describe, layer_indices, load_config
 from armlet.attachment.sites import ALL_EXPERTS, GATE
-from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS, placebo, placebo_names
+from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS, REPEAT, placebo, placebo_names
 from armlet.evaluation.tasks.problems import Kind
 from armlet.prompts.fillers import Filler, Position
 from armlet.redistribution.errors import ArgumentError
@@ -131,7 +131,7 @@ class Condition:
     name: str  # unique in a run
     role: Role  # its purpose
     treatment: Treatment | None = None  # None without ARM
-    placebo: str | None = None  # one of `GATE_PLACEBOS`, attached in place of the treatment's policy
+    placebo: str | None = None  # one of `GATE_PLACEBOS`, attached in place of the treatment's policy, or `REPEAT`
     filling: Filling | None = None  # None without filler
     temperature: float = 0.0  # of sampling, 0 for greedy
     weighing: float = 1.0  # the temperature of multiple-choice scoring
@@ -162,8 +162,8 @@ def conditions(
 
     `best_of` is the number of answers sampled per item, of which the majority or the most likely one is selected.
     `combine` adds each treatment with each filler, and each of these conditions with `best_of`. `placebos` adds
-    identity and draw-only for the first treatment, matched for each treatment, zeroed for each `Outward`, and a change
-    of temperature.
+    identity and draw-only for the first treatment, matched for each treatment, zeroed for each `Outward`, A/A, and a
+    change of temperature.
     """
     if not 0 <= temperature < math.inf:
         raise ArgumentError(f"temperature: expected a finite number of 0 or more, found {temperature}")
@@ -208,7 +208,7 @@ def _placebos(baseline: Condition, treated: Sequence[Condition]) -> list[Conditi
     ]
     higher = baseline.temperature * PLACEBO_FACTOR or GREEDY_PLACEBO_TEMPERATURE
     temperature = replace(baseline, name="temperature", role="placebo", temperature=higher, weighing=PLACEBO_FACTOR)
-    return [*gate_placebos, temperature]
+    return [*gate_placebos, replace(baseline, name="A/A", role="placebo", placebo=REPEAT), temperature]
 
 
 def _label(treatment: Treatment) -> str:

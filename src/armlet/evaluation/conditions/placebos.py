@@ -67,7 +67,10 @@ COMPARED_PLACEBOS = ("matched", "zeroed")
 """The placebos with which each treatment is compared directly."""
 
 GATE_PLACEBOS = ("identity", "draw-only", *COMPARED_PLACEBOS)
-"""The placebos at the gate. Another placebo, a change of temperature, does not touch the gate."""
+"""The placebos at the gate. A/A and a change of temperature do not touch the gate."""
+
+REPEAT = "repeat"
+"""The placebo of an A/A run: the baseline once more, at another batch size and, if it is sampled, with other seeds."""
 
 
 def placebo_names(policy: Policy, *, first: bool) -> list[str]:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.evaluation.conditions.conditions import Condition
+from armlet.evaluation.conditions.placebos import GATE_PLACEBOS
 from armlet.evaluation.engines.chat import SWITCH_KEY, SWITCH_REFUSAL, ChatRequest, messages, read_completion, switch
 from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
 from armlet.evaluation.tasks.problems import Task
@@ -81,7 +82,7 @@ class Endpoint(Engine):
         places = [(condition, condition.treatment) for condition in treated if condition.treatment]
         other_sites = [condition for condition, place in places if place.site != GATE]
         of_experts = [condition for condition, place in places if place.experts != ALL_EXPERTS]
-        placebos = [condition for condition in conditions if condition.placebo]
+        placebos = [condition for condition in conditions if condition.placebo in GATE_PLACEBOS]
         refusals = {
             "treated_endpoint: a server without ARM cannot run {}; name the same server with ARM attached, "
             "or leave the policy out": [] if self.treated_endpoint else treated,

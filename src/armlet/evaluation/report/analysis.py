@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from armlet.evaluation.conditions.conditions import BASELINE
-from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS
+from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS, REPEAT
 from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, Samples, TaskAnswers, applying, read_answers
 from armlet.evaluation.report.findings import (
     COMPARED_ROLES,
     ChosenAnswers,
     ConditionFindings,
     DiscordantItem,
+    NoiseFloor,
     PairedComparison,
     PlannedPower,
     Report,
@@ -28,7 +29,7 @@ from armlet.evaluation.settings import ConditionSettings, RunSettings
 from armlet.evaluation.tasks.problems import Kind, Task
 from armlet.runs.folder import RunFolder
 from armlet.statistics.comparison import compare
-from armlet.statistics.power import detectable
+from armlet.statistics.power import detectable, items_for_margin
 from armlet.statistics.significance import corrected, holm
 from armlet.statistics.votes import KS, distinct_2, majority, pass_at_k
 
@@ -43,15 +44,27 @@ Equal = Callable[[str, str], bool]
 Correctness = NDArray[np.float64]
 
 
-def analyse_run(journal: RunFolder, tasks: Sequence[Task], equal: Mapping[Kind, Equal], *, seed: int = 0) -> Report:
+def analyse_run(
+    journal: RunFolder,
+    tasks: Sequence[Task],
+    equal: Mapping[Kind, Equal],
+    *,
+    seed: int = 0,
+    margin: float | None = None,
+) -> Report:
     """Analyses a complete or interrupted armlet run, from its journal and tasks; see `analyse`."""
     settings = RunSettings.from_manifest(journal.manifest)
     answers = [read_answers(journal, task, settings.conditions) for task in tasks]
-    return analyse(settings, answers, {**equal}, seed=seed)
+    return analyse(settings, answers, {**equal}, seed=seed, margin=margin)
 
 
 def analyse(
-    settings: RunSettings, tasks: Sequence[TaskAnswers], equal: Mapping[str, Equal], *, seed: int = 0
+    settings: RunSettings,
+    tasks: Sequence[TaskAnswers],
+    equal: Mapping[str, Equal],
+    *,
+    seed: int = 0,
+    margin: float | None = None,
 ) -> Report:
     """Analyses any run. Tasks without an answered item are left out, and the run counts as incomplete.
 
@@ -60,12 +73,13 @@ def analyse(
         tasks: the answers to each task.
         equal: a function for each kind of task that checks whether two extracted answers are equal.
         seed: seed of the bootstrap.
+        margin: the largest difference that would not matter, as a fraction of the items.
     """
     planned = [plan_comparisons([answers.condition for answers in task.conditions], task.kind) for task in tasks]
     judged = sum(pair.judged for pairs in planned for pair in pairs)
     answered = [(task, pairs) for task, pairs in zip(tasks, planned, strict=True) if task.items]
-    analysed = [_analyse_task(task, pairs, equal.get(task.kind), seed, judged) for task, pairs in answered]
-    analysed = correct_by_holm(analysed)
+    rules = Rules(seed, judged, margin)
+    analysed = correct_by_holm([_analyse_task(task, pairs, equal.get(task.kind), rules) for task, pairs in answered])
     items = {task.name: task.items for task in analysed}
     judged_pairs = [(task, pair) for task in analysed for pair in task.comparisons if pair.judged]
     return Report(
@@ -74,18 +88,30 @@ def analyse(
         verdicts=[Verdict(pair.verdict, verdict_sentence(task, pair)) for task, pair in judged_pairs],
         tasks=analysed,
         settings=settings,
+        margin=margin,
     )
 
 
-def planned_power(items: int, judged: int = 1) -> PlannedPower:
+def planned_power(items: int, judged: int = 1, margin: float | None = None) -> PlannedPower:
     """The power of a number of items before a run, with Holm's correction for `judged` comparisons."""
     confidence = corrected(VERDICT_CONFIDENCE, max(judged, 1))
-    return PlannedPower(items, ASSUMED_DISCORDANT, judged, detectable(items, ASSUMED_DISCORDANT, confidence))
+    smallest = detectable(items, ASSUMED_DISCORDANT, confidence)
+    needed = None if margin is None else items_for_margin(margin, ASSUMED_DISCORDANT, confidence)
+    return PlannedPower(items, ASSUMED_DISCORDANT, judged, smallest, margin, needed)
 
 
 def count_judged(conditions: Sequence[ConditionSettings], tasks: Sequence[Task]) -> int:
     """The number of comparisons that receive a verdict, over all tasks of a run."""
     return sum(pair.judged for task in tasks for pair in plan_comparisons(applying(conditions, task), task.kind))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How all comparisons of a run are judged."""
+
+    seed: int  # of the bootstrap
+    judged: int  # number of comparisons that receive a verdict
+    margin: float | None
 
 
 @dataclass(frozen=True)
@@ -119,19 +145,18 @@ def plan_comparisons(conditions: Sequence[ConditionSettings], kind: str) -> list
     return pairs
 
 
-def _analyse_task(
-    task: TaskAnswers, pairs: Sequence[PlannedPair], equal: Equal | None, seed: int, judged: int
-) -> TaskFindings:
+def _analyse_task(task: TaskAnswers, pairs: Sequence[PlannedPair], equal: Equal | None, rules: Rules) -> TaskFindings:
     by_name = {answers.condition.name: answers for answers in task.conditions}
     baseline = by_name[BASELINE].items
+    comparisons = _compare_pairs(pairs, by_name, equal, rules)
     return TaskFindings(
         name=task.name,
         kind=task.kind,
         items=len(task.items),
         planned_items=task.planned_items,
-        planned=planned_power(task.planned_items, judged),
+        planned=planned_power(task.planned_items, rules.judged, rules.margin),
         conditions=[_describe_condition(answers, task.kind) for answers in task.conditions],
-        comparisons=_compare_pairs(pairs, by_name, equal, seed, judged),
+        comparisons=comparisons,
         same_as_baseline={
             answers.condition.name: _count_same(answers.items, baseline)
             for answers in task.conditions
@@ -143,7 +168,20 @@ def _analyse_task(
             if answers.condition.role in COMPARED_ROLES
             for item in _discordant_items(answers.condition.name, task.items, baseline, answers.items)
         ],
+        noise_floor=_noise_floor(task, comparisons),
     )
+
+
+def _noise_floor(task: TaskAnswers, comparisons: Sequence[PairedComparison]) -> NoiseFloor | None:
+    baseline, *others = task.conditions
+    repeated = next((answers for answers in others if answers.condition.placebo == REPEAT), None)
+    if repeated is None:
+        return None
+    pair = next(pair for pair in comparisons if pair.treated == Side(repeated.condition.name))
+    texts = ([[answer.text for answer in samples] for samples in side.items] for side in (baseline, repeated))
+    differing = sum(first != again for first, again in zip(*texts, strict=True))
+    sampled = task.kind != "choice" and bool(repeated.condition.temperature)
+    return NoiseFloor(differing, len(task.items), pair.comparison.difference, pair.interval, sampled)
 
 
 def _describe_condition(answers: ConditionAnswers, kind: str) -> ConditionFindings:
@@ -184,14 +222,15 @@ def _describe_written(items: Sequence[Samples], correct: Correctness) -> Written
 
 
 def _compare_pairs(
-    pairs: Sequence[PlannedPair], by_name: Mapping[str, ConditionAnswers], equal: Equal | None, seed: int, judged: int
+    pairs: Sequence[PlannedPair], by_name: Mapping[str, ConditionAnswers], equal: Equal | None, rules: Rules
 ) -> list[PairedComparison]:
     """Compares all pairs, except by log-probabilities that are not recorded."""
     comparisons = []
     for pair in pairs:
         base, treated = (_select(by_name[side.condition].items, side, equal) for side in (pair.against, pair.treated))
         if base is not None and treated is not None:
-            comparison = compare(base, treated, seed=seed, comparisons=max(judged, 1))
+            counted = max(rules.judged, 1)
+            comparison = compare(base, treated, seed=rules.seed, comparisons=counted, margin=rules.margin)
             comparisons.append(PairedComparison(pair.treated, pair.against, pair.judged, comparison))
     return comparisons
 
@@ -233,11 +272,18 @@ def _discordant_items(
 
 
 def correct_by_holm(tasks: Sequence[TaskFindings]) -> list[TaskFindings]:
-    """Applies Holm's correction over all judged comparisons of all tasks."""
-    p_values = [pair.comparison.p_value for task in tasks for pair in task.comparisons if pair.judged]
-    adjusted = iter(holm(p_values))
+    """Applies Holm's correction over all judged comparisons of all tasks, and separately over their margins' tests."""
+    judged = [pair.comparison for task in tasks for pair in task.comparisons if pair.judged]
+    p_holm = iter(holm([comparison.p_value for comparison in judged]))
+    p_equivalence = [comparison.p_equivalence for comparison in judged if comparison.p_equivalence is not None]
+    p_equivalence_holm = iter(holm(p_equivalence))
     corrected_tasks = []
     for task in tasks:
-        pairs = [replace(pair, p_holm=next(adjusted)) if pair.judged else pair for pair in task.comparisons]
+        pairs = [
+            replace(pair, p_holm=next(p_holm), p_equivalence_holm=next(p_equivalence_holm, None))
+            if pair.judged
+            else pair
+            for pair in task.comparisons
+        ]
         corrected_tasks.append(replace(task, comparisons=pairs))
     return corrected_tasks

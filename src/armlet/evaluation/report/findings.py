@@ -7,8 +7,8 @@ from typing import Literal
 from armlet.evaluation.conditions.conditions import BASELINE
 from armlet.evaluation.search.results import Search
 from armlet.evaluation.settings import Facts, RunSettings
-from armlet.statistics.comparison import UNDECIDED, Comparison
-from armlet.statistics.significance import is_significant
+from armlet.presentation.numbers import with_points
+from armlet.statistics.comparison import Comparison
 
 Selection = Literal["", "majority", "likeliest", "any"]
 """Which of an item's samples count: the mean of all, the majority's answer, the most likely one, or any right one."""
@@ -101,12 +101,19 @@ class PairedComparison:
     judged: bool  # it receives a verdict; controls do not
     comparison: Comparison  # the statistics, uncorrected
     p_holm: float | None = None  # corrected over all judged comparisons of all tasks; None for controls
+    p_equivalence_holm: float | None = None  # the same for the tests of the margin; also None without a margin
 
     @property
     def verdict(self) -> str:
-        """The comparison's verdict, unless it is not significant after Holm's correction."""
-        revoked = self.p_holm is not None and not is_significant(self.p_holm, self.comparison.confidence)
-        return UNDECIDED if revoked else self.comparison.verdict
+        """What is shown, for judged comparisons after Holm's correction; the margin in points."""
+        comparison, margin = self.comparison, self.comparison.margin
+        p_equivalence = comparison.p_equivalence if self.p_equivalence_holm is None else self.p_equivalence_holm
+        return comparison.judged(self.judged_p_value, p_equivalence, with_points(margin) if margin else "")
+
+    @property
+    def judged_p_value(self) -> float:
+        """The p-value of the difference that decides: Holm's, or the uncorrected one of a control."""
+        return self.comparison.p_value if self.p_holm is None else self.p_holm
 
     @property
     def interval(self) -> tuple[float | None, float | None]:
@@ -125,7 +132,8 @@ class PairedComparison:
     def to_dict(self) -> Facts:
         """The comparison for report.json."""
         sides = {"condition": str(self.treated), "against": str(self.against), "judged": self.judged}
-        corrected = {} if self.p_holm is None else {"p_holm": self.p_holm}
+        p_values = {"p_holm": self.p_holm, "p_equivalence_holm": self.p_equivalence_holm}
+        corrected = {name: value for name, value in p_values.items() if value is not None}
         return sides | self.comparison.plain() | {"verdict": self.verdict} | corrected
 
 
@@ -137,6 +145,19 @@ class PlannedPower:
     discordant: float  # the assumed share of items that only one side answers correctly
     comparisons: int  # number of comparisons in Holm's correction
     smallest_detectable: float | None  # the smallest difference with 80 % power; None if there is none
+    margin: float | None = None  # the margin, as a fraction of the items; None without one
+    margin_items: int | None = None  # about how many items show with 80 % power that no difference exceeds the margin
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """The A/A run: how the baseline differs from itself at another batch size (sampled: and other seeds)."""
+
+    differing: int  # items with another answer
+    items: int
+    difference: float
+    interval: tuple[float | None, float | None]  # 95 %; None is infinite
+    sampled: bool  # the answers are sampled, so this is also the noise of sampling
 
 
 @dataclass(frozen=True)
@@ -165,6 +186,7 @@ class TaskFindings:
     comparisons: Sequence[PairedComparison]
     same_as_baseline: Mapping[str, int]  # for exact placebos, the number of items that match the baseline
     discordant: Sequence[DiscordantItem]  # condition by condition
+    noise_floor: NoiseFloor | None = None  # None without an A/A run
 
     @property
     def baseline(self) -> ConditionFindings:
@@ -198,6 +220,7 @@ class Report:
     verdicts: Sequence[Verdict]  # one for each judged comparison
     tasks: Sequence[TaskFindings]  # those with an answered item
     settings: RunSettings  # the settings of the run
+    margin: float | None = None  # the largest difference that would not matter, as a fraction of the items
     search: Search | None = None  # for a confirmation: the search that chose the setting
 
     def to_dict(self) -> Facts:
@@ -205,6 +228,7 @@ class Report:
         return {
             "armlet": self.armlet,
             "complete": self.complete,
+            "margin": self.margin,
             "verdicts": [verdict.sentence for verdict in self.verdicts],
             "tasks": [task.to_dict() for task in self.tasks],
             "manifest": self.settings.to_dict(),

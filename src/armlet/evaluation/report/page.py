@@ -13,6 +13,7 @@ from armlet.evaluation.report import sentences, tables
 from armlet.evaluation.report.findings import Report
 from armlet.evaluation.search.trials import SearchMap
 from armlet.presentation.files import write_json, write_text
+from armlet.statistics.comparison import UNDECIDED
 
 REPORT_FILES = ("report.json", "report.md", "report.html")
 
@@ -24,7 +25,7 @@ MAX_TEXT_IN_MARKDOWN, MAX_TEXT_IN_HTML = 300, 1500
 
 MAX_UNFOLDED_ROWS = 12  # a table with more rows is folded
 
-VERDICT_MARKS = {"helped": "▲", "hurt": "▼", "no difference shown": "○"}
+VERDICT_MARKS = {"helped": "▲", "hurt": "▼", UNDECIDED: "○"}
 
 BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Characters that reverse the text after them, which in a single line includes the report's own words."""
@@ -73,8 +74,13 @@ def page(findings: Report, figures: Mapping[str, str]) -> str:
         shown=SHOWN_IN_HTML,
         max_text=MAX_TEXT_IN_HTML,
         max_unfolded_rows=MAX_UNFOLDED_ROWS,
-        marks=VERDICT_MARKS,
+        marks={verdict.outcome: _mark(verdict.outcome) for verdict in findings.verdicts},
     )
+
+
+def _mark(outcome: str) -> str:
+    """A verdict's mark; a filled circle for one that no difference exceeds a margin."""
+    return next((mark for start, mark in VERDICT_MARKS.items() if outcome.startswith(start)), "●")
 
 
 def in_markdown(value: object) -> Markup:

@@ -4,10 +4,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from armlet.attachment.config import limited_layers
-from armlet.evaluation.report.findings import ConditionFindings, PairedComparison, PlannedPower, Report, TaskFindings
+from armlet.evaluation.report.findings import (
+    ConditionFindings,
+    NoiseFloor,
+    PairedComparison,
+    PlannedPower,
+    Report,
+    TaskFindings,
+)
 from armlet.evaluation.search.trials import best
 from armlet.evaluation.settings import ConditionSettings
-from armlet.presentation.numbers import bounds, detectable_points, difference_text, percent, points, with_count
+from armlet.presentation.numbers import (
+    bounds,
+    detectable_points,
+    difference_text,
+    percent,
+    points,
+    probability,
+    with_count,
+    with_points,
+)
+from armlet.statistics.comparison import UNDECIDED
 
 FORMAT = (
     "Format is reported separately from accuracy because an answer that cannot be parsed is graded as wrong. A "
@@ -33,15 +50,17 @@ MEANINGS = {
     "placebo": "a control that should have no effect. identity is ARM at strength 0; draw-only draws the noise but "
     "leaves the values unchanged; matched moves the same number of values as the treatment, at random positions, with "
     "the same change in variance (or the nearest that this number allows); temperature shows the effect of a small "
-    "perturbation. If a treatment is no better than its matched placebo, its choice of values is not shown to matter. "
-    "zeroed sets the same near-zero values to 0 instead of redrawing them: if it does as well as the treatment, the "
-    "redrawing is not what helps.",
+    "perturbation; A/A is the baseline again at another batch size. If a treatment is no better than its matched "
+    "placebo, its choice of values is not shown to matter. zeroed sets the same near-zero values to 0 instead of "
+    "redrawing them: if it does as well as the treatment, the redrawing is not what helps.",
 }
 """The meaning of each role of a condition."""
 
 JUDGING = (
-    "A verdict other than 'no difference shown' needs p < 0.05 after Holm's correction over all tested comparisons in "
-    "all tasks. Differences are in percentage points of accuracy, on the same items."
+    "'helped' and 'hurt' need p < 0.05 after Holm's correction over all tested comparisons in all tasks. With a "
+    "margin, 'no difference larger than' and 'by less than' it need two one-sided tests that reject a difference as "
+    "large as the margin in each direction, with a Holm's correction of their own over all tested comparisons. 'No "
+    "difference shown' is neither: there may be one. Differences are percentage points of accuracy on the same items."
 )
 
 
@@ -54,17 +73,35 @@ class RunCheck:
 
 
 def verdict_sentence(task: TaskFindings, pair: PairedComparison) -> str:
-    """The verdict and the difference with its interval; if none is shown, also the smallest detectable difference."""
-    comparison = pair.comparison
+    """The verdict and the difference with its interval; if none is shown, also what the run could have shown."""
+    comparison, floor = pair.comparison, task.noise_floor
     low, high = bounds(*pair.interval)
     facts = [
         f"{points(comparison.difference)} points, 95 % interval {low} to {high}, {with_count(comparison.items, 'item')}"
     ]
     if task.condition(pair.treated.condition).moved_nothing:
         facts.append("ARM moved no values")
-    if pair.verdict == "no difference shown":
-        facts.append(f"smallest detectable difference: {detectable_points(comparison.smallest_detectable)}")
+    if pair.verdict == UNDECIDED:
+        facts += _undecided(task, pair)
+    elif floor and pair.verdict.startswith(("helped", "hurt")) and abs(comparison.difference) <= abs(floor.difference):
+        facts.append(f"not above the noise floor: the baseline differs from itself by {points(floor.difference)}")
     return f"{pair.treated} on {task.name}: {pair.verdict} ({'; '.join(facts)})"
+
+
+def _undecided(task: TaskFindings, pair: PairedComparison) -> list[str]:
+    """Which true differences the answers leave possible, and which one such a run is likely to show."""
+    comparison, judged = pair.comparison, task.planned.comparisons
+    low, high = comparison.interval
+    holm = f" after Holm's correction for {judged} comparisons" if pair.judged and judged > 1 else ""
+    facts = ["these answers fit any true difference in the interval, 0 included"]
+    if not low <= 0 <= high:
+        facts = [f"the interval excludes 0, but p = {probability(pair.judged_p_value)}{holm}"]
+    if comparison.margin is not None:
+        facts.append(f"one larger than {with_points(comparison.margin)} is not ruled out")
+    if comparison.smallest_detectable is None:
+        return [*facts, f"so few items cannot show any{holm}"]
+    smallest = detectable_points(comparison.smallest_detectable)
+    return [*facts, f"only one of {smallest} or more would be shown by 4 of 5 such runs{holm}"]
 
 
 def title(findings: Report) -> str:
@@ -101,7 +138,15 @@ def placebo_checks(task: TaskFindings) -> list[RunCheck]:
         fact = f"{name} matches the baseline's answers exactly for {same:,} {of_items}"
         warning = f"{fact}: attaching ARM alone changes answers, so differences may be due to that"
         checks.append(RunCheck(True, fact) if same == task.items else RunCheck(False, warning))
-    return checks
+    return [*checks, RunCheck(True, noise_sentence(task.noise_floor))] if task.noise_floor else checks
+
+
+def noise_sentence(floor: NoiseFloor) -> str:
+    """How the baseline differs from itself."""
+    how = "at another batch size" + (" and with other seeds" if floor.sampled else "")
+    changed = f"{floor.differing:,} of {with_count(floor.items, 'item')} answered differently"
+    difference = difference_text(floor.difference, *floor.interval)
+    return f"noise floor: the baseline against itself {how}: {changed}, difference {difference} points"
 
 
 def arm_checks(task: TaskFindings) -> list[RunCheck]:
@@ -170,7 +215,12 @@ def _power_text(planned: PlannedPower, verb: str) -> str:
     shown = "no difference" if smallest is None else f"differences of {detectable_points(smallest)} or more"
     correction = f", after Holm's correction for {judged} comparisons" if judged > 1 else ""
     power = f"{with_count(planned.items, 'item')} {verb} show {shown} at 80 % power{correction}"
-    return f"{power}, assuming that {percent(planned.discordant)} of the pairs are discordant"
+    sentence = f"{power}, assuming that {percent(planned.discordant)} of the pairs are discordant"
+    if planned.margin is None or planned.margin_items is None:
+        return sentence
+    claim = f"'no difference larger than {with_points(planned.margin)}'"
+    few = ", more than there are" if planned.items < planned.margin_items else ""
+    return f"{sentence}; showing {claim} takes about {with_count(planned.margin_items, 'item')}{few}"
 
 
 def meanings(findings: Report) -> dict[str, str]:

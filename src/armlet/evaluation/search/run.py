@@ -11,7 +11,7 @@ from armlet.checkpoints.pretrained import Device, Dtype, dtype_name
 from armlet.evaluation.batches import checked_run_folder
 from armlet.evaluation.conditions.conditions import make_treatments
 from armlet.evaluation.engines.local import Local
-from armlet.evaluation.options import AnswerOptions, refuse_sampling
+from armlet.evaluation.options import AnswerOptions, ConditionOptions, refuse_sampling
 from armlet.evaluation.result import Findings
 from armlet.evaluation.run import announce_power
 from armlet.evaluation.search.folder import (
@@ -127,6 +127,7 @@ def confirm(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     *,
     task: TaskSource | Sequence[TaskSource] | None = None,
+    margin: float | None = None,
     out: str | Path | None = None,
 ) -> Findings:
     """Measures a search's best setting on its test items, with placebos; possible once, and recorded.
@@ -136,6 +137,7 @@ def confirm(
         model: the search's model if it was passed to `tune` as a loaded one.
         tokenizer: the search's tokenizer if one was passed to `tune`.
         task: all tasks of the search, if some were passed to `tune` as dicts or as a `Task`.
+        margin: the largest difference that would not matter, in percentage points, as in `evaluate`.
         out: folder for the report; by default the search's run on the test items.
 
     Raises:
@@ -144,6 +146,7 @@ def confirm(
         CheckpointError, RunError: as in `evaluate`.
         KeyboardInterrupt: Ctrl-C, before an item was answered under every condition.
     """
+    margin_share = ConditionOptions(margin=margin).margin_share
     folder = search.folder if isinstance(search, Search) else search
     if not isinstance(folder, str | Path) or not Path(folder).is_dir():
         raise ArgumentError(f"search: expected a search's folder, as `armlet tune` makes it, found {str(folder)!r}")
@@ -165,8 +168,8 @@ def confirm(
     plan = plan_confirmation(folder, result, tasks)
     loading = {} if model is not None else {"dtype": arguments.dtype, "device": arguments.device}
     engine = Local((arguments.model or ABACUS) if model is None else model, tokenizer, seed=arguments.seed, **loading)
-    announce_power(plan)
-    findings = confirm_search(folder, result, plan, engine)
+    announce_power(plan, margin_share)
+    findings = confirm_search(folder, result, plan, engine, margin_share)
     findings.save(report)
     if not findings.interrupted:
         record_confirmation(folder, result, findings)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from armlet.evaluation.conditions.conditions import BASELINE, Role
+from armlet.evaluation.options import ConditionOptions
 from armlet.evaluation.report.analysis import analyse
 from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, GradedAnswer, TaskAnswers
 from armlet.evaluation.report.findings import LayerActivity
@@ -58,7 +59,13 @@ class LoggedRun:
 
 
 def compare_runs(
-    baseline: str | Path, treated: str | Path, *, metric: str | None = None, filter: str | None = None, seed: int = 0
+    baseline: str | Path,
+    treated: str | Path,
+    *,
+    metric: str | None = None,
+    filter: str | None = None,
+    margin: float | None = None,
+    seed: int = 0,
 ) -> Findings:
     """Compares two runs. Items that only one of them has are left out, and make the findings incomplete.
 
@@ -67,6 +74,7 @@ def compare_runs(
         treated: the folder of the run with ARM.
         metric: a metric of lm-eval, from 0 to 1 with higher as better; None for the first of `DEFAULT_METRICS`.
         filter: a filter of lm-eval; None for the first one of each task.
+        margin: the largest difference that would not matter, in percentage points, as in `armlet.evaluation.evaluate`.
         seed: seed of the bootstrap.
 
     Raises:
@@ -74,6 +82,7 @@ def compare_runs(
             by more than ARM; items, prompts or targets differ under a doc_id; or a task does not have the metric, or
             the metric is not a share.
     """
+    margin_share = ConditionOptions(margin=margin).margin_share
     runs: dict[Role, LoggedRun] = {BASELINE: LoggedRun.read(baseline, filter), TREATED: LoggedRun.read(treated, filter)}
     base_run, treated_run = runs.values()
     shared = [task for task in base_run.samples if task in treated_run.samples]
@@ -85,7 +94,7 @@ def compare_runs(
     settings = _settings(runs, metrics)
     sides = list(zip(settings.conditions, runs.values(), strict=True))
     answers = [_task_answers(task, pairs[task], sides, metrics[task]) for task in pairs]
-    return make_findings(analyse(settings, answers, {}, seed=seed), Path(treated))
+    return make_findings(analyse(settings, answers, {}, seed=seed, margin=margin_share), Path(treated))
 
 
 def _pairs(baseline: Mapping[int, LoggedSample], treated: Mapping[int, LoggedSample]) -> Pairs:

@@ -14,6 +14,7 @@ from armlet.attachment.sites import GATE
 from armlet.checkpoints.identity import fingerprint, model_folder
 from armlet.checkpoints.pretrained import load_tokenizer
 from armlet.evaluation.conditions.conditions import Condition, Treatment
+from armlet.evaluation.conditions.placebos import GATE_PLACEBOS
 from armlet.evaluation.engines.engine import Ask, Output, Sampling, derived_seed
 from armlet.evaluation.engines.tokens import Tokens, ended
 from armlet.evaluation.tasks.problems import Task
@@ -152,7 +153,7 @@ def single_treatment(conditions: Sequence[Condition], tasks: Sequence[Task]) -> 
             c for c in conditions if several and c.treatment and not c.placebo
         ],
         f"it only supports ARM at the site {GATE}": [c for c in conditions if c.treatment and c.treatment.site != GATE],
-        "placebos inside the gate need the local engine": [c for c in conditions if c.placebo],
+        "placebos inside the gate need the local engine": [c for c in conditions if c.placebo in GATE_PLACEBOS],
         "it only scores choices at temperature 1": [c for c in conditions if choices and c.weighing != 1],
     }
     for reason, group in unsupported.items():
