@@ -1,8 +1,9 @@
-"""A hub on 127.0.0.1 that serves a folder as one repository, with the faults that a test asks for.
+"""A hub on 127.0.0.1 that serves a folder as one repository, and another as datasets, with the faults of a test.
 
 It answers the requests of huggingface_hub's file system: `/api/models/{repo}` for the commit of main,
 `/api/models/{repo}/revision/{commit}`, `/api/models/{repo}/tree/{commit}/{folder}` for the files and their lengths, and
-`/{repo}/resolve/{commit}/{file}` for a file or a range of its bytes.
+`/{repo}/resolve/{commit}/{file}` for a file or a range of its bytes. Of a dataset, `datasets/{repo}` is in place of the
+repository, and the files may be in folders.
 """
 
 import hashlib
@@ -17,6 +18,10 @@ from urllib.parse import unquote, urlsplit
 
 REPO = "somebody/tiny"
 COMMIT = "c0ffee" * 6 + "c0ff"
+DATASET = re.compile(
+    r"(?:/api)?/datasets/(?P<repo>[^/]+/[^/]+)"
+    r"(?:/resolve/[^/]+/(?P<file>.+)|/(?P<kind>revision|tree)/[^/]+(?:/(?P<place>.*))?)?"
+)
 API = "the API"
 """In place of a file, for faults of the answers about the repository."""
 
@@ -46,6 +51,8 @@ class Hub:
     linked: str | None = None  # the address of a second server, to which safetensors are redirected
     ranges: bool = True
     hung: threading.Event | None = None  # an answer that should break off waits for this instead
+    datasets: Path | None = None  # with a folder for each dataset, named owner/name
+    gated: str = ""  # a dataset that is refused without the authorization "Bearer let-me-in"
     extra: dict = field(default_factory=dict)  # what follows the bytes asked for
     cuts: dict = field(default_factory=dict)
     statuses: dict = field(default_factory=dict)
@@ -87,6 +94,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self):
         path = unquote(urlsplit(self.path).path)
+        if self.hub.datasets and (asked := DATASET.fullmatch(path)):
+            return self._answer_dataset(self.hub.datasets / asked["repo"], **asked.groupdict())
         if about := re.fullmatch(rf"/api/models/{REPO}(?:/(revision|tree)/([^/]+)/?)?", path):
             self.hub.questions.append(path)
             return self._tell(*about.groups())
@@ -94,6 +103,35 @@ class Handler(BaseHTTPRequestHandler):
             return self._serve(*wanted.groups())
         self.hub.questions.append(path)
         return self._refuse(404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._refuse(404, {})
+
+    def _answer_dataset(self, folder, repo, file, kind, place):
+        """An answer about a dataset, or a file of it."""
+        self.hub.questions.append(self.path)
+        if repo == self.hub.gated and self.headers.get("Authorization") != "Bearer let-me-in":
+            return self._refuse(401, {"X-Error-Code": "GatedRepo", "X-Error-Message": f"Access to {repo} is restricted"})
+        if not folder.is_dir():
+            return self._refuse(404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+        if file is not None:
+            if not (folder / file).is_file():
+                return self._refuse(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+            self.request_for = Request(self.command, file, COMMIT, None, None)
+            return self._give(file, (folder / file).read_bytes())
+        if kind != "tree":
+            told = {"id": repo, "sha": COMMIT, "private": False, "downloads": 0, "likes": 0, "tags": [], "siblings": []}
+            return self._send_whole(json.dumps(told).encode())
+        if not (folder / (place or "")).is_dir():
+            return self._refuse(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+        below = sorted((folder / (place or "")).rglob("*") if "recursive=true" in self.path.lower() else (folder / (place or "")).iterdir())
+        told = [
+            {"path": str(path.relative_to(folder)), "size": 0, "oid": "0" * 40, "type": "directory"}
+            | ({"type": "file", "size": path.stat().st_size, "oid": blob_id(path.read_bytes())} if path.is_file() else {})
+            for path in below
+        ]
+        self._send_whole(json.dumps(told).encode())
 
     def _tell(self, kind, revision):
         """An answer of the API."""

@@ -99,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits with 0, with 2 after bad input, or with 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # stderr is for the command's own messages
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, for one; figures need none, and Matplotlib refuses unknown ones
     group = typer.main.get_group(application())
     try:
         _check_text(arguments)
