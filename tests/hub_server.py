@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self):
         path = unquote(urlsplit(self.path).path)
         if self.hub.datasets and (asked := DATASET.fullmatch(path)):
-            return self._answer_dataset(self.hub.datasets / asked["repo"], **asked.groupdict())
+            return self._answer_dataset(**asked.groupdict())
         if about := re.fullmatch(rf"/api/models/{REPO}(?:/(revision|tree)/([^/]+)/?)?", path):
             self.hub.questions.append(path)
             return self._tell(*about.groups())
@@ -104,34 +104,22 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.questions.append(path)
         return self._refuse(404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
 
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self._refuse(404, {})
-
-    def _answer_dataset(self, folder, repo, file, kind, place):
+    def _answer_dataset(self, repo, file, kind, place):
         """An answer about a dataset, or a file of it."""
-        self.hub.questions.append(self.path)
+        folder = self.hub.datasets / repo
+        below = folder / (file or place or "")
         if repo == self.hub.gated and self.headers.get("Authorization") != "Bearer let-me-in":
-            return self._refuse(401, {"X-Error-Code": "GatedRepo", "X-Error-Message": f"Access to {repo} is restricted"})
-        if not folder.is_dir():
-            return self._refuse(404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
-        if file is not None:
-            if not (folder / file).is_file():
-                return self._refuse(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+            self._refuse(401, {"X-Error-Code": "GatedRepo", "X-Error-Message": f"Access to {repo} is restricted"})
+        elif not folder.is_dir():
+            self._refuse(404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+        elif not (below.is_file() if file else below.is_dir()):
+            self._refuse(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+        elif file:
             self.request_for = Request(self.command, file, COMMIT, None, None)
-            return self._give(file, (folder / file).read_bytes())
-        if kind != "tree":
+            self._give(file, below.read_bytes())
+        else:
             told = {"id": repo, "sha": COMMIT, "private": False, "downloads": 0, "likes": 0, "tags": [], "siblings": []}
-            return self._send_whole(json.dumps(told).encode())
-        if not (folder / (place or "")).is_dir():
-            return self._refuse(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
-        below = sorted((folder / (place or "")).rglob("*") if "recursive=true" in self.path.lower() else (folder / (place or "")).iterdir())
-        told = [
-            {"path": str(path.relative_to(folder)), "size": 0, "oid": "0" * 40, "type": "directory"}
-            | ({"type": "file", "size": path.stat().st_size, "oid": blob_id(path.read_bytes())} if path.is_file() else {})
-            for path in below
-        ]
-        self._send_whole(json.dumps(told).encode())
+            self._send_whole(json.dumps(_listing(folder, below) if kind == "tree" else told).encode())
 
     def _tell(self, kind, revision):
         """An answer of the API."""
@@ -209,6 +197,16 @@ class Server(ThreadingHTTPServer):
 def blob_id(content):
     """The hash by which git, and so a hub, names a file."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _listing(folder, below):
+    """What a hub says of the files and folders in a folder of a dataset."""
+    files = {path: path.read_bytes() if path.is_file() else None for path in sorted(below.iterdir())}
+    return [
+        {"path": str(path.relative_to(folder)), "oid": blob_id(body or b"")}
+        | ({"type": "directory"} if body is None else {"type": "file", "size": len(body)})
+        for path, body in files.items()
+    ]
 
 
 @contextmanager
