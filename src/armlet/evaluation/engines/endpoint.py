@@ -62,12 +62,11 @@ class Endpoint(Engine):
         self.treated_endpoint = self.treated_endpoint and _checked_url("treated_endpoint", self.treated_endpoint)
         self.switched = self.treated_endpoint == self.endpoint
         timeout = openai.Timeout(self.timeout, connect=min(CONNECT_SECONDS, self.timeout))
-        keys = _server_keys(self.endpoint, self.treated_endpoint)
-        self._secrets = set(keys.values()) - {NO_KEY}
+        self._keys = _server_keys(self.endpoint, self.treated_endpoint)
         with connecting(f"server {self.endpoint}"):
             self._clients = {
                 url: openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=self.retries)
-                for url, key in keys.items()
+                for url, key in self._keys.items()
             }
 
     def close(self) -> None:
@@ -176,13 +175,14 @@ class Endpoint(Engine):
             message = f"did not answer with a chat completion ({error})"
         except Exception as error:  # the client raises anything for a response that it does not expect
             message = f"did not answer with a chat completion ({type(error).__name__}: {error})"
-        raise EndpointError(f"server {url} {self._one_line(message)}")  # outside, so that no traceback has a key
+        message = self._one_line(message)  # no frame keeps the original, nor the client's error, which may have a key
+        raise EndpointError(f"server {url} {message}")
 
     def _one_line(self, text: str) -> str:
         """The beginning of a message on one line, without a key, which some servers repeat, or a password."""
         line = " ".join(without_passwords(text).split())
-        for secret in self._secrets:
-            line = line.replace(secret, "…")
+        for key in sorted({*self._keys.values()} - {NO_KEY}, key=len, reverse=True):  # one may contain another
+            line = line.replace(key, "…")
         return line if len(line) <= MESSAGE_CHARACTERS else f"{line[:MESSAGE_CHARACTERS]}…"
 
 
