@@ -120,7 +120,12 @@ def read_task(file: Path, items: int | None = None) -> Task:
 
 
 def hub_task(name: str, items: int | None = None) -> Task:
-    """Downloads a task from a hub: a name in `HUB`, or any dataset as "owner/name" or "owner/name:config:split"."""
+    """Downloads a task from a hub: a name in `HUB`, or any dataset as "owner/name" or "owner/name:config:split".
+
+    Rows with GPQA's columns become questions that are answered in generated text, by the letter of a choice.
+
+    Raises ArgumentError if there is no such dataset, configuration or split, no access to it, or a row is no problem.
+    """
     if name not in HUB and "/" not in name:
         known = ", ".join((ARITHMETIC, *HUB))
         raise ArgumentError(f"task: expected {known} or a dataset as owner/name, found {name!r}")
