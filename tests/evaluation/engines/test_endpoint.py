@@ -478,6 +478,24 @@ def test_a_run_cut_short_goes_on_to_the_same_items_and_findings(tmp_path):
     assert items[0] == items[1]
 
 
+@pytest.mark.slow
+def test_answers_whose_ending_is_not_known_are_not_counted_as_truncated(tmp_path):
+    plan = Plan(
+        [arithmetic(3)], [BASE, TREATED], {"integer": SAMPLING}, 3, {"integer": ""}, graders("math-verify", {"integer"})
+    )
+
+    def truncated(finish):
+        with (
+            serving(finish=finish) as fake,
+            closing(Endpoint(fake.url, "tiny", fake.url)) as engine,
+            open_run_folder(tmp_path / str(finish), plan.manifest(engine), {}) as journal,
+        ):
+            run(plan, engine, journal)
+            return analyse_run(journal, plan.tasks, EQUAL).tasks[0].conditions[0].answers.truncated
+
+    assert [truncated(finish) for finish in (None, "tool_calls", "length", "eos_token")] == [None, None, 1, 0]
+
+
 def test_at_one_address_a_request_turns_arm_on_or_off():
     with serving() as fake:
         for condition in (BASE, TREATED):
