@@ -1,8 +1,9 @@
-"""A hub on 127.0.0.1 that serves a folder as one repository, with the faults that a test asks for.
+"""A hub on 127.0.0.1 that serves a folder as one repository, and another as datasets, with the faults of a test.
 
 It answers the requests of huggingface_hub's file system: `/api/models/{repo}` for the commit of main,
 `/api/models/{repo}/revision/{commit}`, `/api/models/{repo}/tree/{commit}/{folder}` for the files and their lengths, and
-`/{repo}/resolve/{commit}/{file}` for a file or a range of its bytes.
+`/{repo}/resolve/{commit}/{file}` for a file or a range of its bytes. Of a dataset, `datasets/{repo}` is in place of the
+repository, and the files may be in folders.
 """
 
 import hashlib
@@ -17,6 +18,10 @@ from urllib.parse import unquote, urlsplit
 
 REPO = "somebody/tiny"
 COMMIT = "c0ffee" * 6 + "c0ff"
+DATASET = re.compile(
+    r"(?:/api)?/datasets/(?P<repo>[^/]+/[^/]+)"
+    r"(?:/resolve/[^/]+/(?P<file>.+)|/(?P<kind>revision|tree)/[^/]+(?:/(?P<place>.*))?)?"
+)
 API = "the API"
 """In place of a file, for faults of the answers about the repository."""
 
@@ -46,6 +51,8 @@ class Hub:
     linked: str | None = None  # the address of a second server, to which safetensors are redirected
     ranges: bool = True
     hung: threading.Event | None = None  # an answer that should break off waits for this instead
+    datasets: Path | None = None  # with a folder for each dataset, named owner/name
+    gated: str = ""  # a dataset that is refused without the authorization "Bearer let-me-in"
     extra: dict = field(default_factory=dict)  # what follows the bytes asked for
     cuts: dict = field(default_factory=dict)
     statuses: dict = field(default_factory=dict)
@@ -87,6 +94,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self):
         path = unquote(urlsplit(self.path).path)
+        if self.hub.datasets and (asked := DATASET.fullmatch(path)):
+            return self._answer_dataset(**asked.groupdict())
         if about := re.fullmatch(rf"/api/models/{REPO}(?:/(revision|tree)/([^/]+)/?)?", path):
             self.hub.questions.append(path)
             return self._tell(*about.groups())
@@ -94,6 +103,23 @@ class Handler(BaseHTTPRequestHandler):
             return self._serve(*wanted.groups())
         self.hub.questions.append(path)
         return self._refuse(404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+
+    def _answer_dataset(self, repo, file, kind, place):
+        """An answer about a dataset, or a file of it."""
+        folder = self.hub.datasets / repo
+        below = folder / (file or place or "")
+        if repo == self.hub.gated and self.headers.get("Authorization") != "Bearer let-me-in":
+            self._refuse(401, {"X-Error-Code": "GatedRepo", "X-Error-Message": f"Access to {repo} is restricted"})
+        elif not folder.is_dir():
+            self._refuse(404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+        elif not (below.is_file() if file else below.is_dir()):
+            self._refuse(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+        elif file:
+            self.request_for = Request(self.command, file, COMMIT, None, None)
+            self._give(file, below.read_bytes())
+        else:
+            told = {"id": repo, "sha": COMMIT, "private": False, "downloads": 0, "likes": 0, "tags": [], "siblings": []}
+            self._send_whole(json.dumps(_listing(folder, below) if kind == "tree" else told).encode())
 
     def _tell(self, kind, revision):
         """An answer of the API."""
@@ -171,6 +197,16 @@ class Server(ThreadingHTTPServer):
 def blob_id(content):
     """The hash by which git, and so a hub, names a file."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _listing(folder, below):
+    """What a hub says of the files and folders in a folder of a dataset."""
+    files = {path: path.read_bytes() if path.is_file() else None for path in sorted(below.iterdir())}
+    return [
+        {"path": str(path.relative_to(folder)), "oid": blob_id(body or b"")}
+        | ({"type": "directory"} if body is None else {"type": "file", "size": len(body)})
+        for path, body in files.items()
+    ]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from shutil import get_terminal_size
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -28,7 +29,7 @@ from armlet.commands.study import study
 from armlet.commands.tune import tune
 from armlet.commands.vllm_check import vllm_check
 from armlet.presentation.interruption import INTERRUPTED
-from armlet.presentation.terminal import BAD_INPUT, note
+from armlet.presentation.terminal import BAD_INPUT, accept_every_character, note
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 
@@ -101,6 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits with 0, with 2 after bad input, or with 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # stderr is for the command's own messages
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, for one; figures need none, and Matplotlib refuses unknown ones
+    if os.environ.get("TERM") == "dumb" and sys.stdout and sys.stdout.isatty():  # for which rich assumes 80 columns
+        for name, size in zip(("COLUMNS", "LINES"), get_terminal_size(), strict=True):
+            os.environ.setdefault(name, str(size))
+    accept_every_character()
     group = typer.main.get_group(application())
     try:
         _check_text(arguments)

@@ -1,6 +1,8 @@
 """Progress is shown on stderr: a bar on a terminal, a line each minute in a log."""
 
 import io
+import json
+import sys
 import threading
 import time
 
@@ -13,7 +15,7 @@ from armlet.presentation import progress as progress_file
 from armlet.presentation import terminal
 from armlet.presentation.progress import LINE_SECONDS, REDRAW_SECONDS, duration, progress
 from armlet.presentation.tables import titled_table
-from armlet.presentation.terminal import FIRST_LINE_SECONDS, working
+from armlet.presentation.terminal import FIRST_LINE_SECONDS, accept_every_character, print_json, working
 
 
 @pytest.fixture
@@ -215,3 +217,32 @@ def test_a_table_of_any_width_breaks_no_word_and_repeats_the_names(headings, nam
         assert f"0.5 [−1, +{column}]" in file.getvalue()
     longest = max(map(len, " ".join((*names, *headings, "x" * 12)).split()))
     assert max(map(len, file.getvalue().splitlines())) <= max(width, longest + 1 + max(longest, 12))
+
+
+def encoded_stdout(monkeypatch, encoding):
+    """What is written to stdout, in an encoding that lacks some characters."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True))
+    accept_every_character()
+    return sys.stdout.buffer
+
+
+def test_a_character_that_stdout_lacks_is_a_likeness_or_an_escape(monkeypatch):
+    written = encoded_stdout(monkeypatch, "ascii")
+    print("\u22120.5\u00a0% \u00d7 log\u2081\u2080 \u2026 caf\u00e9 \U0001f600")
+    Console(file=sys.stdout).print(titled_table("\u03b5 \u2264 1", ["a"]))
+    text = written.getvalue().decode("ascii")
+    assert text.startswith("-0.5 % x log10 ... caf\\xe9 \\U0001f600\n")
+    assert "\\u03b5 <= 1" in text
+
+
+def test_json_says_the_same_whatever_stdouts_encoding(monkeypatch):
+    written = encoded_stdout(monkeypatch, "latin-1")
+    content = {"na\u00efve": ["\u22121 \U0001f600", 1e-300, None]}
+    print_json(content)
+    assert json.loads(written.getvalue().decode("latin-1")) == content
+
+
+def test_half_a_surrogate_pair_in_a_path_is_an_escape(monkeypatch):
+    written = encoded_stdout(monkeypatch, "utf-8")
+    print("out/\udce9")
+    assert written.getvalue() == b"out/\\udce9\n"

@@ -20,6 +20,7 @@ from torch import Tensor
 from armlet.checkpoints.folder import CONFIG_FILE, Advance, CheckpointError, Files, FileShard, MissingFileError, reason
 from armlet.checkpoints.header import FLOATS, LENGTH_BYTES, HeaderError, header_length, parse_header
 from armlet.checkpoints.hub_requests import UnreachableError, send_request
+from armlet.checkpoints.network import check_hub_connection, without_passwords
 
 THREADS = 8  # concurrent requests
 PIECE = 2**24  # maximum bytes of a request: an interrupted request is repeated as a whole
@@ -68,16 +69,18 @@ class Hub(Files):
         from huggingface_hub import HfFileSystem, constants
 
         super().__init__(repo)
-        self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+        self._address = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+        self.endpoint = without_passwords(self._address)
+        check_hub_connection(self._address)
         self._unreachable: UnreachableError | None = None
         self._repo, self._commit = self._pin()
-        self._file_system = HfFileSystem(endpoint=self.endpoint, skip_instance_cache=True)
+        self._file_system = HfFileSystem(endpoint=self._address, skip_instance_cache=True)
 
     def _pin(self) -> tuple[str, str]:
         """Returns the repository's full id and the commit of its main branch."""
         from huggingface_hub import HfApi, constants
 
-        api, timeout = HfApi(self.endpoint), constants.HF_HUB_ETAG_TIMEOUT
+        api, timeout = HfApi(self._address), constants.HF_HUB_ETAG_TIMEOUT
         try:
             info = send_request(lambda: api.model_info(self.name, timeout=timeout), self.name, self.endpoint)
         except UnreachableError as error:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import TypeVar
 
 from armlet.checkpoints.folder import CheckpointError, MissingFileError, reason
+from armlet.checkpoints.network import without_passwords
 
 ATTEMPTS = 5  # maximum number of attempts at a request
 PAUSE = 0.5  # seconds before the second attempt, doubled before each further one
@@ -59,7 +60,7 @@ def _explain(error: Exception, repo: str, endpoint: str) -> CheckpointError:
     """Returns UnreachableError for network faults, MissingFileError for a missing file, else CheckpointError."""
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 
-    why, status = reason(error), 0
+    why, status = without_passwords(reason(error)), 0
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         why = f"HTTP {status}: {error.server_message or error.response.reason_phrase}"

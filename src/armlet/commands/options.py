@@ -17,11 +17,10 @@ from armlet.commands.policy_help import policy_option
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY
 from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS
 from armlet.presentation.arguments import output_folder
-from armlet.presentation.files import json_text
 from armlet.presentation.interruption import INTERRUPTED
 from armlet.presentation.options import SeedOption
 from armlet.presentation.result import Result
-from armlet.presentation.terminal import note, working
+from armlet.presentation.terminal import note, print_json, working
 from armlet.prompts.questions import read_prompts
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
@@ -100,8 +99,8 @@ class TaskOptions:
     task: Annotated[
         list[str] | None,
         Option(
-            help="arithmetic (the default), math500, aime24, aime25, gsm8k, humaneval, or a hub dataset as "
-            "owner/name:config:split. May be repeated."
+            help="arithmetic (the default), math500, aime24, aime25, gsm8k, gpqa, humaneval, or a hub dataset "
+            "as owner/name:config:split. May be repeated."
         ),
     ] = None
     data: Annotated[list[Path] | None, Option(help="A task from local JSON Lines. May be repeated.")] = None
@@ -153,7 +152,7 @@ def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = 
     if as_json:
         setting = [str(path) for path in paths if path.name == ARMLET_FILE]
         keys = {key: value for key, value in ((figures_key, figures), (setting_key, setting)) if key}
-        print(json_text({**result.to_dict(), **keys}), end="")
+        print_json({**result.to_dict(), **keys})
     else:
         for table in result.tables():
             Console().print(table, crop=False)

@@ -13,9 +13,9 @@ from armlet.attachment.config import describe, layer_indices, load_config
 from armlet.commands import options
 from armlet.commands.options import folder_option, refuse_unused
 from armlet.integrations.vllm.check import Check, check_serving
-from armlet.presentation.files import json_text, write_json
+from armlet.presentation.files import write_json
 from armlet.presentation.tables import titled_table
-from armlet.presentation.terminal import notes
+from armlet.presentation.terminal import notes, print_json
 from armlet.prompts.questions import BUILT_IN
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_policy
@@ -64,7 +64,7 @@ def _show_check(result: Check, out: Path | None, as_json: bool) -> None:
     if out:
         write_json(out / "vllm-check.json", content)
     if as_json:
-        print(json_text(content), end="")
+        print_json(content)
     else:
         Console().print(_ranks_table(result), crop=False)
         print("\n".join(_sentences(result)))

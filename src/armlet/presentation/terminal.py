@@ -1,5 +1,9 @@
-"""Notes on stderr, so that stdout contains only the result."""
+"""Notes on stderr, so that stdout contains only the result, and characters that a terminal's encoding lacks."""
 
+import codecs
+import json
+import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -7,8 +11,13 @@ from threading import Event, Thread
 from rich.console import Console
 from rich.text import Text
 
+from armlet.presentation.files import json_text
+
 BAD_INPUT = 2  # exit code
 FIRST_LINE_SECONDS = 5  # work that takes longer is mentioned in a log
+
+PLAIN = {"−": "-", "–": "-", "─": "-", "━": "-", "×": "x", "·": ".", "→": "->", "≤": "<=", "≥": ">=", "’": "'"}
+"""What stands for a character that a stream's encoding lacks."""
 
 notes = Console(stderr=True)
 
@@ -47,3 +56,32 @@ def working(what: str) -> Iterator[None]:
         return
     with log_lines(lambda: f"{what} ..."):
         yield
+
+
+def accept_every_character() -> None:
+    """Makes stdout and stderr write "-" for "−", and so on, where their encoding lacks a character.
+
+    A character without such a likeness is written as its escape, so that nothing is lost. Without this, the result of
+    a long run would end in a UnicodeEncodeError, for example with PYTHONIOENCODING=ascii.
+    """
+    codecs.register_error("armlet", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):  # a notebook's stream has none
+            reconfigure(errors="armlet")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    pairs = ((character, PLAIN.get(character, unicodedata.normalize("NFKD", character))) for character in text)
+    return "".join(plain if plain.isascii() else ascii(character)[1:-1] for character, plain in pairs), error.end
+
+
+def print_json(content: object) -> None:
+    """Prints JSON on stdout, in ASCII if its encoding lacks a character."""
+    text = json_text(content)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text), indent=2) + "\n"
+    print(text, end="")

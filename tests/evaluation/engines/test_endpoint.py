@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import traceback
 from contextlib import closing
 from dataclasses import replace
 from itertools import product
@@ -203,6 +204,41 @@ def test_a_refusal_that_stays_is_not_tried_again_and_is_said_in_one_line(status)
         assert len(fake.requests) == 1
 
 
+def test_the_details_of_a_refusal_are_said():
+    body = {"detail": [{"type": "extra", "loc": ["body", "top_p"], "msg": "Unknown field"}]}
+    with (
+        serving(faults=[(422, {}, body)]) as fake,
+        pytest.raises(ArmletError, match=r"422: body.top_p: Unknown field$"),
+    ):
+        answers(fake)
+
+
+def test_a_limit_of_requests_says_how_long_to_wait():
+    limit = (429, {"retry-after": "3600", **SOON}, {"error": {"message": "slow down"}})
+    said = r"answered 429: slow down \(it asks to wait 3600, and was tried 2 times; the same command resumes\)$"
+    with serving(faults=[limit] * 2) as fake, pytest.raises(ArmletError, match=said):
+        answers(fake, retries=1)
+
+
+def test_the_proxy_of_a_server_that_cannot_be_reached_is_named(monkeypatch):
+    with serving() as fake:
+        pass
+    monkeypatch.setenv("HTTP_PROXY", fake.url.replace("//", "//me:sekret@"))
+    with pytest.raises(ArmletError, match=r"; HTTP_PROXY=http://…@127.0.0.1:\d+/v1 is set$"):
+        answers(fake, retries=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "socks5://127.0.0.1:9"), ("SSL_CERT_FILE", "/no/ca.pem"), ("all_proxy", "x:y:z")]
+)
+def test_a_setting_that_keeps_a_server_from_being_reached_is_named(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    if value.startswith("socks5"):
+        monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(ArgumentError, match=f"^server http://host/v1 cannot be reached with {name}={value} in the env"):
+        Endpoint("http://host", model="tiny")
+
+
 def test_after_the_last_retry_one_line_says_so():
     with serving(faults=[(503, SOON, {"error": {"message": "overloaded"}})] * 3) as fake:
         with pytest.raises(ArmletError, match=rf"^server {fake.url} answered 503: overloaded$"):
@@ -239,6 +275,9 @@ def test_a_server_that_does_not_answer_in_time_is_named():
         ({}, {}),
         ({}, "{torn"),
         ({"Content-Type": "text/html"}, "<html>a page</html>"),
+        ({"Content-Type": "text/event-stream"}, "data: {}\n\ndata: [DONE]\n\n"),
+        ({}, ""),
+        ({}, [{"error": {"message": "no"}}]),
         ({}, {"choices": [{"finish_reason": "stop"}]}),
     ],
 )
@@ -270,6 +309,43 @@ def test_keys_come_from_the_environment(monkeypatch):
         assert fake.keys == ["Bearer sekret"]
 
 
+def test_a_key_is_sent_without_the_end_of_its_line(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "\ufeffsekret \r\n")
+    with serving() as fake:
+        answers(fake)
+        assert fake.keys == ["Bearer sekret"]
+
+
+FAULTS = {
+    "refused": (401, {}, {"error": {"message": "Incorrect API key: sekret"}}),
+    "echoed": (400, {}, {"headers": {"Authorization": "Bearer sekret"}}),
+    "of the other server": (400, {}, {"error": {"message": "not other-sekret"}}),
+    "a page": (200, {"Content-Type": "text/html"}, "<p>sekret</p>"),
+    "no JSON": (200, {}, "{sekret"),
+    "no answer": (200, {}, {"choices": [{"message": {"content": {"sekret": 1}}}]}),
+    "an error": (200, {}, {"error": {"message": "sekret"}}),
+    "broken off": "reset",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_key_is_nowhere_whatever_fails(monkeypatch, caplog, fault):
+    monkeypatch.setenv("OPENAI_API_KEY", "sekret\n")
+    monkeypatch.setenv("OPENAI_TREATED_API_KEY", "other-sekret\n")
+    caplog.set_level("DEBUG")
+    for name in ("openai", "httpx", "httpx2", "httpcore"):
+        caplog.set_level("DEBUG", logger=name)
+    with serving(faults=[FAULTS[fault]]) as fake, pytest.raises(ArmletError) as caught:
+        answers(fake, retries=0, treated_endpoint="http://host:1")
+    assert fake.keys == ["Bearer sekret"]
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack
+    local_values = [frame.locals for frame in frames if frame.filename != __file__]
+    assert local_values
+    assert "openai" in caplog.text
+    assert "sekret" not in f"{local_values} {caplog.text} {''.join(traceback.format_exception(caught.value))}"
+    assert caught.value.__context__ is None
+
+
 def test_a_description_holds_no_key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sekret")
     with closing(Endpoint("https://example.org/", model="tiny")) as engine:
@@ -290,7 +366,13 @@ def test_what_is_no_address_is_refused(url):
         Endpoint(url, model="tiny")
 
 
-@pytest.mark.parametrize("url", ["http://me:sekret@host/v1", "http://host/v1?key=sekret", "http://host/v1#sekret"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://me:sekret@host/v1", "http://host/v1?key=sekret", "http://host/v1#sekret"),
+        *("me:sekret@host/v1", "host/v1?key=sekret", "htp://me:sekret@host", "http://sekret@host:port", "//:sekret@"),
+    ],
+)
 def test_an_address_with_a_secret_is_refused_and_not_repeated(url):
     with pytest.raises(ArgumentError, match=r"^treated_endpoint: expected only an address; a key") as caught:
         Endpoint("http://host", model="tiny", treated_endpoint=url)
@@ -400,6 +482,24 @@ def test_a_run_cut_short_goes_on_to_the_same_items_and_findings(tmp_path):
         assert len(plain.requests) == 2 * asked  # nothing that was safe was asked again
     items = [(tmp_path / name / "items.jsonl").read_bytes() for name in ("whole", "cut")]
     assert items[0] == items[1]
+
+
+@pytest.mark.slow
+def test_answers_whose_ending_is_not_known_are_not_counted_as_truncated(tmp_path):
+    plan = Plan(
+        [arithmetic(3)], [BASE, TREATED], {"integer": SAMPLING}, 3, {"integer": ""}, graders("math-verify", {"integer"})
+    )
+
+    def truncated(finish):
+        with (
+            serving(finish=finish) as fake,
+            closing(Endpoint(fake.url, "tiny", fake.url)) as engine,
+            open_run_folder(tmp_path / str(finish), plan.manifest(engine), {}) as journal,
+        ):
+            run(plan, engine, journal)
+            return analyse_run(journal, plan.tasks, EQUAL).tasks[0].conditions[0].answers.truncated
+
+    assert [truncated(finish) for finish in (None, "tool_calls", "length", "eos_token")] == [None, None, 1, 0]
 
 
 def test_at_one_address_a_request_turns_arm_on_or_off():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from armlet.evaluation import grade
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY, worked
 from armlet.evaluation.tasks.sources import arithmetic, collect_tasks, hub_task, read_task, task_sources
 from armlet.redistribution.errors import ArgumentError
@@ -37,6 +38,27 @@ def test_a_worked_solution_counts_by_the_result_after_its_mark(tmp_path):
     assert read_task(file_of(tmp_path, {**row, "final": "6"})).problems[0].gold == "6"
 
 
+GPQA = {"Question": "Q?", "Correct Answer": "r", **{f"Incorrect Answer {at}": str(at) for at in (1, 2, 3)}}
+
+
+def test_the_order_of_gpqas_answers_depends_only_on_the_texts_and_differs_between_questions(tmp_path):
+    rows = [{**GPQA, "Question": f"{at}?"} for at in range(40)]
+    problems = read_task(file_of(tmp_path, *rows)).problems
+    assert {problem.gold for problem in problems} == set("ABCD")
+    assert all(f"{problem.gold}) r\n" in problem.question for problem in problems)
+    others = read_task(file_of(tmp_path, *({**row, "Subdomain": "new"} for row in reversed(rows)))).problems
+    assert [(p.question, p.gold) for p in others[::-1]] == [(p.question, p.gold) for p in problems]
+
+
+@pytest.mark.slow
+def test_an_answer_of_gpqa_is_graded_by_its_letter(tmp_path):
+    (problem,) = read_task(file_of(tmp_path, GPQA)).problems
+    wrong = "ABCD".replace(problem.gold, "")
+    right = [rf"So \boxed{{{problem.gold}}}.", rf"\boxed{{\text{{{problem.gold}}}}}"]
+    assert [grade(text, problem.gold).correct for text in right] == [True, True]
+    assert not any(grade(rf"\boxed{{{letter}}}", problem.gold).correct for letter in wrong)
+
+
 def test_a_row_without_an_id_keeps_its_own_wherever_it_stands(tmp_path):
     rows = [{"question": f"{at}?", "answer": "1"} for at in range(3)]
     ids = [problem.id for problem in read_task(file_of(tmp_path, *rows)).problems]
@@ -66,6 +88,7 @@ def test_other_ends_of_lines_inside_a_row_do_not_part_it(tmp_path):
         ([{**CHOICE, "gold": True}], "gold: expected an index"),
         ([{**CHOICE, "choices": ["x"]}], "choices: expected a list of at least two texts"),
         ([{**CHOICE, "question": ""}], "expected context or question"),
+        ([{**GPQA, "Incorrect Answer 2": None}], "Incorrect Answer 2: expected a text, found None"),
         ([{**CODE, "entry_point": "f()"}], "entry_point: expected a function's name"),
     ],
     ids=repr,
@@ -122,10 +145,12 @@ def test_a_dataset_in_a_folder_is_read_as_one_of_a_hub_is(tmp_path, monkeypatch)
     assert (task.kind, task.problems[0].gold) == ("maths", "2")
 
 
-@pytest.mark.slow
 def test_a_dataset_that_cannot_be_had_is_one_line(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ArgumentError, match=r"nobody/nothing could not be downloaded .* a JSON Lines file works, too"):
+    def load(*_, **__):
+        raise ConnectionError("Couldn't reach\nhttp://me:sekret@example.org")
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    with pytest.raises(ArgumentError, match=r"from the hub \(Couldn't reach http://…@example.org\); a JSON Lines file"):
         hub_task("nobody/nothing")
 
 

@@ -1,4 +1,4 @@
-"""Converts an item to the messages of a chat completion, with its filler, and reads the answer in the response."""
+"""Converts an item to the request for a chat completion, with its filler."""
 
 import re
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from armlet.evaluation.conditions.conditions import Filling
-from armlet.evaluation.engines.engine import Ask, Output, printable
+from armlet.evaluation.engines.engine import Ask
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, answer_cue, sentences
 
 if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+    from openai.types.chat import ChatCompletionMessageParam
 
 SWITCH_KEY = "armlet"  # the key in a request's extra arguments that vLLM with armlet reads
 SWITCH_REFUSAL = f"{SWITCH_KEY} must be 'on', 'off'"  # the beginning of that server's error for any other value
@@ -68,19 +68,3 @@ def inserted(text: str, filler: str, seed: Sequence[int]) -> str:
     index = int(np.random.default_rng(list(seed)).integers(0, len(starts) + 1))
     start = [*starts, len(text)][index]
     return f"{text} {filler}" if index == len(starts) else f"{text[:start]}{filler} {text[start:]}"
-
-
-def read_completion(completion: "ChatCompletion") -> Output:
-    """The answer in a chat completion, with the mean over the log-probabilities that the server returned.
-
-    Raises:
-        ValueError: the server sent an error in place of an answer, which some do with status 200.
-        LookupError, TypeError, AttributeError: the response is not a chat completion.
-    """
-    if error := getattr(completion, "error", None):
-        raise ValueError(f"error: {error}")
-    choice, usage = completion.choices[0], completion.usage
-    tokens = choice.logprobs.content if choice.logprobs else None
-    mean = sum(token.logprob for token in tokens) / len(tokens) if tokens else None
-    count = usage.completion_tokens if usage else None
-    return Output(printable(choice.message.content or ""), count, choice.finish_reason == "stop", mean)

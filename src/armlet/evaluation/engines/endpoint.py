@@ -1,16 +1,19 @@
 """The remote engine: chat completions of an OpenAI-compatible server, and of a second server with ARM attached."""
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+import json
+import re
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from threading import Thread
 from urllib.parse import urlsplit
 
 from armlet.attachment.sites import ALL_EXPERTS, GATE
+from armlet.checkpoints.network import connecting, proxies, read_key, without_passwords
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS
-from armlet.evaluation.engines.chat import SWITCH_KEY, SWITCH_REFUSAL, ChatRequest, messages, read_completion, switch
+from armlet.evaluation.engines.chat import SWITCH_KEY, SWITCH_REFUSAL, ChatRequest, messages, switch
+from armlet.evaluation.engines.completion import describe_body, describe_error, read_completion
 from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.arguments import number_in, whole_number
@@ -60,10 +63,12 @@ class Endpoint(Engine):
         self.treated_endpoint = self.treated_endpoint and _checked_url("treated_endpoint", self.treated_endpoint)
         self.switched = self.treated_endpoint == self.endpoint
         timeout = openai.Timeout(self.timeout, connect=min(CONNECT_SECONDS, self.timeout))
-        self._clients = {
-            url: openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=self.retries)
-            for url, key in _server_keys(self.endpoint, self.treated_endpoint).items()
-        }
+        self._keys = _server_keys(self.endpoint, self.treated_endpoint)
+        with connecting(f"server {self.endpoint}"):
+            self._clients = {
+                url: openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=self.retries)
+                for url, key in self._keys.items()
+            }
 
     def close(self) -> None:
         """Closes the connections."""
@@ -149,24 +154,37 @@ class Endpoint(Engine):
     def _answer(self, url: str, request: ChatRequest) -> Output:
         import openai
 
-        client = self._clients[url]
+        tries = f"{self.retries + 1} times"
         try:
-            return read_completion(client.chat.completions.create(**request))
+            return read_completion(self._clients[url].chat.completions.create(**request))
         except openai.APIStatusError as error:
-            body = error.body.get("message") if isinstance(error.body, Mapping) else error.body
-            message = f"answered {error.status_code}: {_one_line(body or error.message, client.api_key)}"
+            message = f"answered {error.status_code}: {describe_error(error.body or error.message)}"
+            wait = error.response.headers.get("retry-after")
+            if error.status_code == 429 and wait:
+                message = f"{message} (it asks to wait {wait}, and was tried {tries}; the same command resumes)"
             if error.status_code in (401, 403):
                 variables = SERVER_KEY if url == self.endpoint else f"{SERVER_KEY} or {TREATED_SERVER_KEY}"
                 message = f"{message}: check its key in {variables}"
         except openai.APITimeoutError:
-            message = f"did not answer within {self.timeout:g} s, {self.retries + 1} times"
+            message = f"did not answer within {self.timeout:g} s, {tries}"
         except openai.APIConnectionError as error:
-            reason = _one_line(error.__cause__ or error, client.api_key)
-            message = f"could not be reached, {self.retries + 1} times: {reason}"
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError) as error:
-            reason = _one_line(f"{type(error).__name__}: {error}", client.api_key)
-            message = f"did not answer with a chat completion ({reason})"
+            through = "".join(f"; {proxy} is set" for proxy in proxies())
+            message = f"could not be reached, {tries}: {error.__cause__ or error}{through}"
+        except json.JSONDecodeError as error:
+            message = f"did not answer with a chat completion ({describe_body(error.doc)})"
+        except ValueError as error:
+            message = f"did not answer with a chat completion ({error})"
+        except Exception as error:  # the client raises anything for a response that it does not expect
+            message = f"did not answer with a chat completion ({type(error).__name__}: {error})"
+        message = self._one_line(message)  # no frame keeps the original, nor the client's error, which may have a key
         raise EndpointError(f"server {url} {message}")
+
+    def _one_line(self, text: str) -> str:
+        """The beginning of a message on one line, without a key, which some servers repeat, or a password."""
+        line = " ".join(without_passwords(text).split())
+        for key in sorted({*self._keys.values()} - {NO_KEY}, key=len, reverse=True):  # one may contain another
+            line = line.replace(key, "…")
+        return line if len(line) <= MESSAGE_CHARACTERS else f"{line[:MESSAGE_CHARACTERS]}…"
 
 
 def _checked_url(argument: str, url: str) -> str:
@@ -174,15 +192,16 @@ def _checked_url(argument: str, url: str) -> str:
 
     Raises ArgumentError if the scheme is not HTTP, or there is no host, or a password or key that a report would show.
     """
+    url = url.strip()
     try:
         parts = urlsplit(url)
         complete = parts.hostname and parts.port != 0  # raises if the port is not a number
     except ValueError:
         parts, complete = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not complete:
-        raise ArgumentError(f"{argument}: expected an address such as http://127.0.0.1:8000/v1, found {url!r}")
-    if parts.username is not None or parts.query or parts.fragment:
+    if re.search(r"[@?#]", url):  # the message does not repeat it
         raise ArgumentError(f"{argument}: expected only an address; a key belongs in {SERVER_KEY}")
+    if parts.scheme not in ("http", "https") or not complete or re.search(r"\s", url):
+        raise ArgumentError(f"{argument}: expected an address such as http://127.0.0.1:8000/v1, found {url!r}")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
 
 
@@ -191,11 +210,11 @@ def _server_keys(url: str, treated_url: str | None) -> dict[str, str]:
 
     The treated server may inherit the first server's key, but only if scheme and host are the same.
     """
-    keys = {url: os.environ.get(SERVER_KEY) or NO_KEY}
+    keys = {url: read_key(SERVER_KEY) or NO_KEY}
     if treated_url and treated_url != url:
         hosts = {(parts.scheme, parts.hostname) for parts in map(urlsplit, (url, treated_url))}
         fallback = keys[url] if len(hosts) == 1 else NO_KEY
-        keys[treated_url] = os.environ.get(TREATED_SERVER_KEY) or fallback
+        keys[treated_url] = read_key(TREATED_SERVER_KEY) or fallback
     return keys
 
 
@@ -225,10 +244,3 @@ def concurrently(call: Callable[[Ask], Output], asks: Sequence[Ask], limit: int)
         return [future.result() for future in futures]
     finally:
         waiting.clear()
-
-
-def _one_line(text: object, key: str) -> str:
-    """The beginning of a message on one line, without the key, which some servers repeat."""
-    line = " ".join(str(text).split())
-    line = line if key == NO_KEY else line.replace(key, "…")
-    return line if len(line) <= MESSAGE_CHARACTERS else f"{line[:MESSAGE_CHARACTERS]}…"

@@ -38,7 +38,7 @@ class Output:
 
     text: str  # without special tokens
     tokens: int | None  # number of tokens, including the end token; None if a server does not report it
-    ended: bool  # the model ended the answer; otherwise it was cut off
+    ended: bool | None  # the model ended the answer, or it was cut off; None if a server does not say which
     logprob: float | None = None  # mean log-probability of the tokens at temperature 1; None if not requested
 
 

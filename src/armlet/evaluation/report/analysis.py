@@ -209,11 +209,12 @@ def _describe_written(items: Sequence[Samples], correct: Correctness) -> Written
     if not formats:
         return WrittenAnswers(None, None, None, None, None, repetition, {})
     lengths = [answer.tokens for answer in answers if answer.tokens is not None]
+    endings = [answer.ended for answer in answers if answer.ended is not None]
     extracted = np.array([answer.extracted is not None for answer in answers])
     return WrittenAnswers(
         extracted=float(extracted.mean()),
         format_ok=float(np.mean(formats)),
-        truncated=float(1 - np.mean([answer.ended for answer in answers if answer.ended is not None])),
+        truncated=float(1 - np.mean(endings)) if endings else None,
         accuracy_of_extracted=float(correct.reshape(-1)[extracted].mean()) if extracted.any() else None,
         tokens=float(np.mean(lengths)) if lengths else None,
         distinct_2=repetition,

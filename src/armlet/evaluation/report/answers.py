@@ -20,7 +20,7 @@ class GradedAnswer:
     text: str  # the generated text, or the selected choice
     extracted: str | None = None  # the extracted answer; also None if nothing could be extracted
     format_ok: bool | None = None  # for generated answers: the answer is in the requested form
-    ended: bool | None = None  # for generated answers: the model ended the answer; otherwise it was cut off
+    ended: bool | None = None  # the model ended the generated answer, or it was cut off; None if that is not known
     tokens: int | None = None  # the length of a generated answer; also None if the engine does not report it
     logprob: float | None = None  # the mean log-probability of the tokens
     loglikelihoods: tuple[float, ...] = ()  # for multiple choice: one for each choice

@@ -37,7 +37,7 @@ class WrittenAnswers:
 
     extracted: float | None  # share of answers that could be extracted
     format_ok: float | None  # share in the requested form
-    truncated: float | None  # share cut off at the token limit
+    truncated: float | None  # share cut off at the token limit, of those of which the ending is known
     accuracy_of_extracted: float | None  # accuracy among the extracted answers
     tokens: float | None  # mean length
     distinct_2: float  # share of distinct word pairs

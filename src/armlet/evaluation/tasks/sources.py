@@ -6,7 +6,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 
+from armlet.checkpoints.network import check_hub_connection, without_passwords
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY, exercise
 from armlet.evaluation.tasks.problems import Kind, Problem, Task
 from armlet.redistribution.errors import ArgumentError
@@ -20,14 +22,16 @@ HUB: dict[str, tuple[str, str | None, str]] = {
     "aime25": ("math-ai/aime25", None, "test"),
     "gsm8k": ("openai/gsm8k", "main", "test"),
     "humaneval": ("openai/openai_humaneval", None, "test"),
+    "gpqa": ("Idavidrein/gpqa", "gpqa_diamond", "train"),
 }
 """Named tasks: dataset, configuration and split on the hub."""
 
 JsonRow = Mapping[str, object]
 
-ID_KEYS = ("id", "unique_id", "task_id", "ID")
+ID_KEYS = ("id", "unique_id", "task_id", "ID", "Record ID")
 QUESTION_KEYS = ("problem", "question")
 GOLD_KEYS = ("final", "answer")  # GSM8K's answer is the whole solution; `final` is only the result
+GPQA_KEYS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 
 
 TaskSource = str | Path | Task | Sequence[JsonRow]
@@ -116,7 +120,12 @@ def read_task(file: Path, items: int | None = None) -> Task:
 
 
 def hub_task(name: str, items: int | None = None) -> Task:
-    """Downloads a task from a hub: a name in `HUB`, or any dataset as "owner/name" or "owner/name:config:split"."""
+    """Downloads a task from a hub: a name in `HUB`, or any dataset as "owner/name" or "owner/name:config:split".
+
+    Rows with GPQA's columns become questions that are answered in generated text, by the letter of a choice.
+
+    Raises ArgumentError if there is no such dataset, configuration or split, no access to it, or a row is no problem.
+    """
     if name not in HUB and "/" not in name:
         known = ", ".join((ARITHMETIC, *HUB))
         raise ArgumentError(f"task: expected {known} or a dataset as owner/name, found {name!r}")
@@ -133,15 +142,19 @@ def hub_task(name: str, items: int | None = None) -> Task:
 
 def _hub_rows(dataset: str, config: str | None, split: str) -> list[tuple[str, JsonRow]]:
     try:
+        from datasets import config as settings
         from datasets import load_dataset
     except ImportError as error:
         raise ArgumentError("task: datasets on a hub need an extra package: pip install 'armlet[hub]'") from error
+    check_hub_connection(settings.HF_ENDPOINT)
     try:
         rows: list[JsonRow] = list(load_dataset(dataset, config, split=split))  # type: ignore[arg-type]
     except Exception as error:  # the library raises whatever its readers and its transport raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        message = f"task: {dataset} could not be downloaded from the hub ({reason}); a JSON Lines file works, too"
-        raise ArgumentError(message) from error
+        reason = shorten(without_passwords(error) or type(error).__name__, 200, placeholder=" …")
+        advice = "a JSON Lines file works, too"
+        if "gated dataset" in reason:
+            advice = "accept its terms on its page, and run `hf auth login` or set HF_TOKEN"
+        raise ArgumentError(f"task: {dataset} could not be read from the hub ({reason}); {advice}") from error
     return [(f"task: {dataset}, row {number}", row) for number, row in enumerate(rows, 1)]
 
 
@@ -193,6 +206,8 @@ def _parse_row(place: str, row: JsonRow) -> tuple[Kind, Problem]:
     id = str(next((row[key] for key in ID_KEYS if row.get(key) is not None), content))
     if "choices" in row:
         return "choice", _parse_choice(place, id, row)
+    if GPQA_KEYS[0] in row:
+        return "maths", _parse_gpqa(place, id, row)
     if "entry_point" in row:
         name = _required_text(place, row, "entry_point")
         if not name.isidentifier():
@@ -233,6 +248,15 @@ def _parse_choice(place: str, id: str, row: JsonRow) -> Problem:
     if not context and not question:
         raise ArgumentError(f"{place}: expected context or question")
     return Problem(id, question, str(gold), context=context, choices=tuple(choices))
+
+
+def _parse_gpqa(place: str, id: str, row: JsonRow) -> Problem:
+    """A question of GPQA with its answers as letters, to be answered by one; their order depends only on the texts."""
+    question, *answers = (_required_text(place, row, key).strip() for key in ("Question", *GPQA_KEYS))
+    order = sorted(answers, key=lambda answer: hashlib.sha256(f"{question}\n{answer}".encode()).digest())
+    choices = "\n".join(f"{letter}) {answer}" for letter, answer in zip("ABCD", order, strict=True))
+    text = f"{question}\n\n{choices}\n\nThe final answer is the letter of the right choice."
+    return Problem(id, text, "ABCD"[order.index(answers[0])])
 
 
 def _required_text(place: str, row: JsonRow, key: str) -> str:
