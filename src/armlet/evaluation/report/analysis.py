@@ -99,7 +99,7 @@ class PlannedPair:
 def plan_comparisons(conditions: Sequence[ConditionSettings], kind: str) -> list[PlannedPair]:
     """Pairs every condition with the baseline, also by majority, and every treatment with its matched placebo.
 
-    Programs and texts of other tools have no majority: those that say the same are rarely written in the same way.
+    Programs, and texts that other tools graded, have no majority: the same content is rarely written in the same way.
     """
     voted: list[Selection] = [] if kind in ("code", "text") else ["majority"]
     pairs: list[PlannedPair] = []

@@ -133,6 +133,6 @@ def _run_settings(
         sampling={KIND: logs[BASELINE].generation()},
         systems={},
         graders={"inspect-ai": scorer},
-        batch=spec.config.max_samples,
+        batch=logs[BASELINE].log.plan.config.max_connections,
         versions={"armlet": metadata.version("armlet")} | versions,
     )
