@@ -13,7 +13,7 @@ from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, Graded
 from armlet.evaluation.report.findings import LayerActivity
 from armlet.evaluation.result import Findings, make_findings
 from armlet.evaluation.settings import ConditionSettings, RunSettings, TaskSettings
-from armlet.integrations.inspect_ai.logs import InspectLog, asked, input_text, score
+from armlet.integrations.inspect_ai.logs import InspectLog, asked, graded_share, input_text
 from armlet.integrations.sides import check_same
 from armlet.redistribution.errors import ArgumentError
 
@@ -34,10 +34,10 @@ def compare_logs(baseline: str | Path, treated: str | Path, *, scorer: str | Non
 
     Raises:
         ArgumentError: a log cannot be read, is unfinished or has errors; the runs do not differ by ARM, or differ by
-            more than ARM; inputs or targets differ under an id; ARM answered for a scorer; or there is no such scorer,
-            or its score is no grade and not a share.
+            more than ARM; the inputs or targets differ under an id; ARM answered for a scorer; or there is no such scorer,
+            or its score is neither a grade nor a share.
     """
-    logs = {BASELINE: InspectLog.read(baseline), "treated": InspectLog.read(treated)}
+    logs: dict[Role, InspectLog] = {BASELINE: InspectLog.read(baseline), "treated": InspectLog.read(treated)}
     first, second = logs.values()
     _check_differ_by_arm(first, second)
     ids = [id for id in first.samples if id in second.samples]
@@ -47,7 +47,7 @@ def compare_logs(baseline: str | Path, treated: str | Path, *, scorer: str | Non
         ConditionSettings(role, role, log.arm.get("attached"), temperature=log.temperature, samples=log.epochs)
         for role, log in logs.items()
     ]
-    planned = {*first.samples, *second.samples}
+    planned = first.planned | second.planned
     task = TaskAnswers(
         name=first.log.eval.task,
         kind=KIND,
@@ -107,7 +107,7 @@ def _side_answers(condition: ConditionSettings, log: InspectLog, ids: Sequence[s
 
 def _read_sample(sample: "EvalSample", scorer: str) -> GradedAnswer:
     answer = (sample.scores or {})[scorer].answer
-    return GradedAnswer(score(sample, scorer), sample.output.completion, extracted=answer)
+    return GradedAnswer(graded_share(sample, scorer), sample.output.completion, extracted=answer)
 
 
 def _target_text(sample: "EvalSample") -> str:

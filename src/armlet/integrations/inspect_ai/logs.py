@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """Inspect's grades: correct, partially correct, incorrect, and no answer."""
 
-LIMITS = ("epochs", "message_limit", "token_limit", "turn_limit", "time_limit", "working_limit", "cost_limit")
+LIMIT_SETTINGS = ("epochs", "message_limit", "token_limit", "turn_limit", "time_limit", "working_limit", "cost_limit")
 """Settings of Inspect's `EvalConfig` that affect answers or their number."""
 
 TRANSPORT = {
@@ -67,6 +67,11 @@ class InspectLog:
         }
 
     @property
+    def planned(self) -> set[str]:
+        """The ids of the items that the run was to answer."""
+        return {str(id) for id in self.log.eval.dataset.sample_ids or ()} | {str(s.id) for s in self.log.samples or ()}
+
+    @property
     def epochs(self) -> int:
         """The number of samples of an item."""
         return self.log.eval.config.epochs or 1
@@ -92,7 +97,7 @@ class InspectLog:
             if (record or {}).get("attached") != first["attached"]:
                 other = "another setting of ARM" if record else "no record of ARM"
                 raise ArgumentError(f"{self.path}: {_place(sample)} has {other}; run the task again, with one model")
-        last = max((record for record in records if record), key=_tokens)
+        last = max((record for record in records if record), key=_token_count)
         if not all(counts["tokens"] for counts in last["report"].values()):
             raise ArgumentError(f"{self.path}: ARM is attached, but did not process any tokens")
         return last
@@ -107,7 +112,7 @@ class InspectLog:
         """The settings that a run without ARM and one with it must share, by name."""
         spec = self.log.eval
         steps = [(step.solver, step.params) for step in self.log.plan.steps]
-        config = spec.config.model_dump(include=set(LIMITS))
+        config = spec.config.model_dump(include=set(LIMIT_SETTINGS))
         model_args = {key: value for key, value in spec.model_args.items() if key not in (*DEFAULTS, "arm_config")}
         return {
             "task": (spec.task, spec.task_version, spec.task_args),
@@ -165,7 +170,7 @@ def input_text(sample: "EvalSample") -> str:
     return "\n".join(message.text for message in messages)
 
 
-def score(sample: "EvalSample", scorer: str) -> float:
+def graded_share(sample: "EvalSample", scorer: str) -> float:
     """A sample's score from 0 to 1; raises ArgumentError for another one."""
     value = (sample.scores or {})[scorer].value
     number = LETTERS.get(value) if isinstance(value, str) else value
@@ -184,5 +189,5 @@ def _record(output: "ModelOutput") -> dict[str, Any] | None:
     return (output.metadata or {}).get(MODEL_TYPE)
 
 
-def _tokens(record: Mapping[str, Any]) -> int:
+def _token_count(record: Mapping[str, Any]) -> int:
     return sum(counts["tokens"] for counts in record["report"].values())
