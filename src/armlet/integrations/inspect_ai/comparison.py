@@ -34,8 +34,8 @@ def compare_logs(baseline: str | Path, treated: str | Path, *, scorer: str | Non
 
     Raises:
         ArgumentError: a log cannot be read, is unfinished or has errors; the runs do not differ by ARM, or differ by
-            more than ARM; the inputs or targets differ under an id; ARM answered for a scorer; or there is no such scorer,
-            or its score is neither a grade nor a share.
+            more than ARM; the inputs or targets differ under an id; ARM answered for a scorer; or there is no such
+            scorer, or its score is neither a grade nor a share.
     """
     logs: dict[Role, InspectLog] = {BASELINE: InspectLog.read(baseline), "treated": InspectLog.read(treated)}
     first, second = logs.values()
