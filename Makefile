@@ -55,8 +55,9 @@ lint: $(INSTALLED)
 test: $(MODEL) lint
 	ARMLET_REQUIRE_MODEL=1 $(BIN)/pytest
 
-# Tests that build a model, use a real one, or compile ARM; the extra lm-eval and the notebook have their own bounds.
-MODEL_TESTS = $(filter-out tests/integrations/test_lm_eval.py tests/examples/test_notebook.py,\
+# Tests that build a model, use a real one, or compile ARM; the notebook and these extras have their own bounds.
+OWN_BOUNDS = tests/integrations/test_lm_eval.py tests/integrations/test_inspect_ai.py tests/examples/test_notebook.py
+MODEL_TESTS = $(filter-out $(OWN_BOUNDS),\
 	$(shell grep -rlE --include "test_*.py" "families|tiny_checkpoints|smollm2|abacus|transformers|torch.compile" tests))
 
 test-oldest: $(MODEL) $(OLDEST)/installed
@@ -80,7 +81,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		"armlet needs Python 3.11 or newer; choose one with make PYTHON=python3.12")'
 	@echo 'Installing into .venv (a minute or two) ...'
 	@$(PYTHON) -m venv .venv
-	@$(PIP) install -c constraints.txt -e '.[dev,gguf,hub,endpoint,lm-eval]'
+	@$(PIP) install -c constraints.txt -e '.[dev,gguf,hub,endpoint,lm-eval,inspect-ai,cluster]'
 	@touch $@
 
 $(OLDEST)/installed: pyproject.toml constraints-oldest.txt

@@ -47,6 +47,7 @@ def test_the_errors_load_nothing_heavy():
     heavy = {
         "datasets",
         "gradio",
+        "inspect_ai",
         "lm_eval",
         "matplotlib",
         "numba",

@@ -23,6 +23,7 @@ from armlet.commands.explain import explain
 from armlet.commands.flattening import flattened
 from armlet.commands.generate import generate
 from armlet.commands.inspect import inspect
+from armlet.commands.inspect_compare import inspect_compare
 from armlet.commands.lm_eval import PASS_THROUGH, lm_eval, lm_eval_compare
 from armlet.commands.quantize import quantize
 from armlet.commands.study import study
@@ -55,6 +56,7 @@ QUESTIONS: Mapping[str, Mapping[str, Word]] = {
         "study": Word(study, "studies/small.toml --plan"),
         "lm-eval": Word(lm_eval, "-t piqa -a pretrained=Qwen/Qwen3-0.6B,policy=inward"),
         "lm-eval-compare": Word(lm_eval_compare, "baseline treated --out report"),
+        "inspect-compare": Word(inspect_compare, "baseline.eval treated.eval --out report"),
     },
     "What does it buy, and cost?": {
         "quantize": Word(quantize, "abacus --windows 24"),

@@ -8,7 +8,7 @@ from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.folder import CheckpointError, MissingFileError
 from armlet.checkpoints.hub_requests import UnreachableError
 from armlet.evaluation.engines.endpoint import EndpointError
-from armlet.integrations.lm_eval import IdleError
+from armlet.integrations.treatment import IdleError
 from armlet.integrations.vllm.offline import EngineError
 from armlet.layer.reading import ChangedModelError
 from armlet.presentation.files import WriteError

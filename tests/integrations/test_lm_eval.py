@@ -13,10 +13,10 @@ from armlet.evaluation.report.page import markdown
 from armlet.evaluation.report.page import write as write_report
 from armlet.integrations import lm_eval as integration
 from armlet.integrations.lm_eval import compare_runs
-from armlet.integrations.lm_eval.model import DEFAULTS
-from armlet.integrations.lm_eval.model import treatment as attach_arguments
 from armlet.integrations.lm_eval.samples import find_samples
 from armlet.integrations.lm_eval.samples import read_samples as read_file
+from armlet.integrations.treatment import DEFAULTS
+from armlet.integrations.treatment import treatment as attach_arguments
 from armlet.presentation.files import write_json
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise

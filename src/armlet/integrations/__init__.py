@@ -1,1 +1,1 @@
-"""ARM inside other tools, one file and one extra each."""
+"""ARM inside other tools, a folder and an extra each, and what they share."""

@@ -126,9 +126,9 @@ class PlannedPair:
 def plan_comparisons(conditions: Sequence[ConditionSettings], kind: str) -> list[PlannedPair]:
     """Pairs every condition with the baseline, also by majority, and every treatment with its `COMPARED_PLACEBOS`.
 
-    Programs have no majority, because programs that do the same are rarely written in the same way.
+    Programs, and texts that other tools graded, have no majority: the same content is rarely written in the same way.
     """
-    voted: list[Selection] = [] if kind == "code" else ["majority"]
+    voted: list[Selection] = [] if kind in ("code", "text") else ["majority"]
     pairs: list[PlannedPair] = []
     for condition in conditions:
         name = condition.name

@@ -249,10 +249,11 @@ def condition_settings(condition: ConditionSettings) -> str:
 
 
 def condition_temperature(condition: ConditionSettings) -> str:
-    """Sampling temperature, and the temperature of multiple-choice scoring."""
-    if condition.temperature is None or condition.weighing is None:
+    """Sampling temperature, and the temperature of multiple-choice scoring, as far as they are recorded."""
+    if condition.temperature is None:
         return "not recorded"
-    return f"{condition.temperature:g}; choices {condition.weighing:g}"
+    choices = "" if condition.weighing is None else f"; choices {condition.weighing:g}"
+    return f"{condition.temperature:g}{choices}"
 
 
 def plain(value: object) -> str:

@@ -8,6 +8,7 @@ lm_eval.simple_evaluate(model="armlet", model_args="pretrained=FOLDER,policy=out
 """
 
 from armlet.integrations.lm_eval.comparison import compare_runs
-from armlet.integrations.lm_eval.model import IdleError, Treated, from_model, register
+from armlet.integrations.lm_eval.model import Treated, from_model, register
+from armlet.integrations.treatment import IdleError
 
 __all__ = ["register", "Treated", "from_model", "IdleError", "compare_runs"]

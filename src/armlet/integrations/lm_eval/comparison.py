@@ -16,6 +16,7 @@ from armlet.evaluation.report.findings import LayerActivity
 from armlet.evaluation.result import Findings, make_findings
 from armlet.evaluation.settings import ConditionSettings, RunSettings, TaskSettings
 from armlet.integrations.lm_eval.samples import LoggedSample, find_samples, read_results, read_samples
+from armlet.integrations.sides import check_same
 from armlet.redistribution.errors import ArgumentError
 
 TREATED: Role = "treated"
@@ -107,13 +108,7 @@ def _check_sides(baseline: LoggedRun, treated: LoggedRun) -> None:
         raise ArgumentError("the first run had ARM attached: name the run without ARM first")
     if treated.config.get("model") == "armlet" and not treated.arm:
         raise ArgumentError("neither run had ARM attached: run the second one with a policy")
-    first, second = baseline.model_args(), treated.model_args()
-    for key in sorted(first.keys() | second.keys()):
-        if first.get(key) != second.get(key):
-            raise ArgumentError(
-                f"the runs differ by more than ARM: {key} is {first.get(key)!r} in the first, {second.get(key)!r} in "
-                "the second"
-            )
+    check_same(baseline.model_args(), treated.model_args())
 
 
 def _choose_metric(task: str, pairs: Pairs, metric: str | None, treated: Path) -> str:

@@ -5,31 +5,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from armlet.attachment.attach import attach
-from armlet.attachment.config import ConfigError, describe, layer_indices, load_config
 from armlet.attachment.handle import Attachment
-from armlet.attachment.sites import ALL_EXPERTS, GATE, check_experts, check_site
-from armlet.redistribution.errors import ArgumentError, ArmletError
-from armlet.redistribution.noise import Noise
-from armlet.redistribution.policies import parse_policy
+from armlet.attachment.sites import ALL_EXPERTS, GATE
+from armlet.integrations.treatment import MODEL_TYPE, UNSET_POLICY, IdleError, arm_record, treatment
+from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.rows import Policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-MODEL_TYPE = "armlet"
-UNSET_POLICY = ""
-DEFAULTS = {
-    "policy": UNSET_POLICY,
-    "layers": 0,
-    "scope": "token",
-    "site": GATE,
-    "experts": ALL_EXPERTS,
-    "noise_seed": 0,
-}  # how ARM is attached
-
-
-class IdleError(ArmletError, RuntimeError):
-    """ARM was attached, but did not process any tokens."""
 
 
 class Treated:
@@ -106,49 +89,13 @@ class Treated:
         info: dict[str, Any] = super().get_model_info()  # type: ignore[misc]
         if not (arm := self.attachment):
             return info | {MODEL_TYPE: None}
-        report = {str(layer): counts for layer, counts in arm.report().items()}
-        if not all(counts["tokens"] for counts in report.values()):
+        record = arm_record(arm)
+        if not all(counts["tokens"] for counts in record["report"].values()):
             raise IdleError(
                 "ARM is attached, but did not process any tokens: every answer came from lm-eval's cache of responses, "
                 "which is the same with and without ARM; leave use_cache out, or use a separate cache for each run"
             )
-        try:
-            attached = describe(arm.policy, arm.layers, arm.scope, arm.noise, arm.site, arm.experts)
-        except ConfigError:  # noise that a file cannot store
-            attached = repr(arm)
-        return info | {MODEL_TYPE: {"attached": attached, "report": report}}
-
-
-def treatment(settings: dict[str, Any], config: str | None) -> dict[str, Any] | None:
-    """The arguments of `attach`, from the arguments of `Treated` or from an armlet.json; None without ARM.
-
-    Raises:
-        ArgumentError, ConfigError: neither or both are given, or a setting or the file does not exist.
-    """
-    policy, layers = settings["policy"], settings["layers"]
-    if config is not None:
-        if settings != DEFAULTS:
-            raise ArgumentError(
-                "config: contains policy, layers, scope, site, experts and noise; pass either config or these"
-            )
-        return dict(load_config(config))
-    if policy == UNSET_POLICY:
-        raise ArgumentError(
-            f"the model type {MODEL_TYPE} needs policy=outward (or inward, transport, cut), config=FILE, or "
-            "policy=none for the baseline"
-        )
-    if policy in (None, "none"):  # lm-eval reads "none" as None
-        return None
-    check_site(settings["site"])
-    check_experts(settings["experts"])
-    return {
-        "policy": parse_policy(policy.replace(";", ",")) if isinstance(policy, str) else policy,
-        "layers": layer_indices(layers.replace(";", ",") if isinstance(layers, str) else layers),
-        "scope": settings["scope"],
-        "site": settings["site"],
-        "experts": settings["experts"],
-        "noise": Noise(settings["noise_seed"]),
-    }
+        return info | {MODEL_TYPE: record}
 
 
 @cache
