@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from armlet.attachment.config import limited_layers
+from armlet.evaluation.report.controls import control_meanings, control_of
 from armlet.evaluation.report.findings import ConditionFindings, PairedComparison, PlannedPower, Report, TaskFindings
 from armlet.evaluation.search.trials import best
 from armlet.evaluation.settings import ConditionSettings
@@ -30,17 +31,13 @@ MEANINGS = {
     "filler": "meaningless tokens in the prompt, without ARM.",
     "combined": "ARM and filler together.",
     "best-of": "several answers are sampled for each item, and one is selected.",
-    "placebo": "a control that should have no effect. identity is ARM at strength 0; draw-only draws the noise but "
-    "leaves the values unchanged; matched moves the same number of values as the treatment, at random positions, with "
-    "the same change in variance (or the nearest that this number allows); temperature shows the effect of a small "
-    "perturbation. If a treatment is no better than its matched placebo, its choice of values is not shown to matter.",
+    "placebo": "a control, attached in place of a treatment, that must change nothing, or must not help.",
 }
 """The meaning of each role of a condition."""
 
-JUDGING = (
-    "A verdict other than 'no difference shown' needs p < 0.05 after Holm's correction over all tested comparisons in "
-    "all tasks. Differences are in percentage points of accuracy, on the same items."
-)
+JUDGING = "A verdict other than 'no difference shown' needs p < 0.05"
+CORRECTION = " after Holm's correction over all tested comparisons in all tasks"
+DIFFERENCES = "Differences are in percentage points of accuracy, on the same items."
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,12 @@ def verdict_sentence(task: TaskFindings, pair: PairedComparison) -> str:
     if pair.verdict == "no difference shown":
         facts.append(f"smallest detectable difference: {detectable_points(comparison.smallest_detectable)}")
     return f"{pair.treated} on {task.name}: {pair.verdict} ({'; '.join(facts)})"
+
+
+def judging(findings: Report) -> str:
+    """How verdicts are reached, with Holm's correction if there is more than one comparison to correct."""
+    several = any(task.planned.comparisons > 1 for task in findings.tasks)
+    return f"{JUDGING}{CORRECTION if several else ''}. {DIFFERENCES}"
 
 
 def title(findings: Report) -> str:
@@ -172,9 +175,10 @@ def _power_text(planned: PlannedPower, verb: str) -> str:
 
 
 def meanings(findings: Report) -> dict[str, str]:
-    """The meanings of the roles in this report."""
-    roles = {condition.role for condition in findings.settings.conditions}
-    return {role: meaning for role, meaning in MEANINGS.items() if role in roles}
+    """The meanings of the roles and controls in this report."""
+    conditions = findings.settings.conditions
+    roles = {control_of(c.name).role if c.role == "placebo" else c.role for c in conditions}
+    return {role: meaning for role, meaning in MEANINGS.items() if role in roles} | control_meanings(findings)
 
 
 def run_settings(findings: Report) -> dict[str, str]:
@@ -192,7 +196,9 @@ def run_settings(findings: Report) -> dict[str, str]:
 
 
 def condition_settings(condition: ConditionSettings) -> str:
-    """The settings of ARM and filler under a condition."""
+    """The settings of ARM and filler under a condition; of a control, what it does."""
+    if condition.role == "placebo" and (control := control_of(condition.name)).settings:
+        return control.settings
     return "; ".join(plain(value) for value in (condition.treatment, condition.filling) if value)
 
 
