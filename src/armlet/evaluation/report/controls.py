@@ -41,8 +41,8 @@ CONTROLS: Mapping[str, Control] = {
     "temperature": Control(
         "a small perturbation, for scale",
         "the baseline at another temperature",
-        "the baseline at another temperature. It is no placebo: it changes answers, and shows how large the differences "
-        "of a small perturbation are.",
+        "the baseline at another temperature. It is no placebo: it changes answers, and shows how large a difference "
+        "a small perturbation makes.",
         "perturbation",
     ),
 }

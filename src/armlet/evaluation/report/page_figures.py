@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -13,12 +13,7 @@ from armlet.evaluation.search.trials import SearchMap
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from armlet.evaluation.report.figures import Layout
-
 FOREST_TITLE = "Difference from the baseline"
-
-Width = Literal["wide", "narrow"]
-"""The pages that show a figure."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +22,7 @@ class PageFigure:
 
     label: str
     svg: Markup
-    width: Width
+    width: str  # the pages that show it: "wide" or "narrow"
 
 
 def has_forest(findings: Report) -> bool:
@@ -41,8 +36,8 @@ def page_figures(findings: Report, map: SearchMap | None) -> list[PageFigure]:
     from armlet.evaluation.search.figures import draw_map
     from armlet.presentation.style import svg_text
 
-    drawn: list[tuple[str, Figure, Width]] = []
-    layouts: tuple[tuple[Layout, Width], ...] = ((WIDE, "wide"), (NARROW, "narrow"))
+    drawn: list[tuple[str, Figure, str]] = []
+    layouts = ((WIDE, "wide"), (NARROW, "narrow"))
     if has_forest(findings):
         label = "Forest plot of differences; the accuracy tables contain its numbers"
         drawn += [(label, draw_forest(findings.tasks, title=FOREST_TITLE, layout=how), width) for how, width in layouts]

@@ -16,6 +16,12 @@ LATEX = {
 }
 """Characters with a meaning in LaTeX, or that its standard fonts lack, and how they are written."""
 
+COMPARED: tuple[str, ...] = (
+    *("against", "difference", "low", "high", "p", "p_holm"),
+    *("smallest_detectable", "gained", "lost", "verdict", "identical"),
+)
+"""The columns of a comparison, which are empty in a baseline's row."""
+
 
 def table_rows(tasks: Sequence[TaskFindings]) -> list[Facts]:
     """Each baseline and comparison as a row of numbers; None where there is none.
@@ -26,8 +32,7 @@ def table_rows(tasks: Sequence[TaskFindings]) -> list[Facts]:
 
 
 def _task_rows(task: TaskFindings) -> Iterator[Facts]:
-    columns = ("against", "difference", "low", "high", "p", "p_holm", "smallest_detectable", "gained", "lost")
-    empty: dict[str, object] = dict.fromkeys((*columns, "verdict", "identical"))
+    empty = dict[str, object](dict.fromkeys(COMPARED))
     start = {"task": task.name, "items": task.items}
     yield start | {"condition": task.baseline.name, "accuracy": task.baseline.accuracy} | empty
     for pair in task.comparisons:

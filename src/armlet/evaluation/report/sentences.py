@@ -191,6 +191,7 @@ def run_settings(findings: Report) -> dict[str, str]:
     lines |= {f"sampling, {kind}": plain(sampling) for kind, sampling in run.sampling.items()}
     lines |= {f"system prompt, {kind}": prompt for kind, prompt in run.systems.items() if prompt}
     lines |= {f"grader, {kind}": grader for kind, grader in run.graders.items()}
+    lines |= {"budget": plain(run.budget)} if run.budget else {}
     lines |= {"batch": str(run.batch), "versions": plain(run.versions)}
     return lines | {f"machine {number}": plain(machine) for number, machine in enumerate(run.machines, 1)}
 

@@ -120,9 +120,8 @@ def accuracy_grid(task: TaskFindings) -> Grid:
 
     A placebo that changes nothing is told as identical instead, and p-values that nothing corrects are told once.
     """
-    columns = {
-        name: text for name, text in ACCURACY_COLUMNS.items() if name != CORRECTED or task.planned.comparisons > 1
-    }
+    left_out = None if task.planned.comparisons > 1 else CORRECTED
+    columns = {name: text for name, text in ACCURACY_COLUMNS.items() if name != left_out}
     baselines = {BASELINE: task.baseline.accuracy}
     if BASELINE in (voted := _accuracies(task, "majority")):
         baselines[str(Side(BASELINE, "majority"))] = voted[BASELINE]

@@ -81,9 +81,8 @@ def _draw_map_cells(axes: Axes, cells: dict[tuple[int, int], TrialResult], *, na
             frame = Rectangle((column + 0.04, line + 0.08), 0.92, 0.84, fill=False, edgecolor=ink, lw=1.8, zorder=3)
             axes.add_patch(frame)
         interval = interval_text(row.low, row.high)
-        below = (interval.replace(", ", ",\n") if narrow else interval) + (
-            f"\n{row.items:,} items" if items_differ else ""
-        )
+        interval = interval.replace(", ", ",\n") if narrow else interval
+        below = f"{interval}\n{row.items:,} items" if items_differ else interval
         centre = {"x": column + 0.5, "ha": "center", "color": ink, "linespacing": 1.0, "zorder": 4}
         axes.text(y=line + 0.52, s=points(row.difference), va="bottom", fontsize=8, weight="bold", **centre)
         axes.text(y=line + 0.46, s=below, va="top", fontsize=6 if narrow else 6.5, **centre)
