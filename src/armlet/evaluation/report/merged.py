@@ -59,9 +59,8 @@ def _pooled(journals: Sequence[RunFolder]) -> tuple[list[TaskAnswers], list[Task
         for task, described in zip(read_stored_tasks(journal.folder, settings), settings.tasks, strict=True):
             decides = (settings.engine, settings.conditions, settings.sampling.get(task.kind), described.sha256)
             if decides in asked.setdefault(task.name, []):
-                raise ArgumentError(
-                    f"{journal.folder}: another run has the same items of {task.name} and the same seed"
-                )
+                problem = f"another run has the same items of {task.name} with the same seed"
+                raise ArgumentError(f"{journal.folder}: {problem}; name it once")
             asked[task.name].append(decides)
             read = read_answers(journal, task, settings.conditions)
             joined = _joined(answers[task.name], read, journal.folder) if task.name in answers else read
