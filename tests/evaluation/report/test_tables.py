@@ -218,6 +218,7 @@ def test_the_summary_fits_80_columns_and_holds_every_number():
         text = console.file.getvalue()
         assert max(map(len, text.splitlines())) <= 80
         assert task.name in text
+        assert "temperature: a small perturbation, for scale" in text
         shown = re.findall(r"[+−]?\d+\.\d \[.*?\]", text)
         groups = grouped(task)
         pairs = [pair for name in ("judged", "placebo") for pair in groups[name]]

@@ -27,7 +27,7 @@ MAX_TEXT_IN_MARKDOWN, MAX_TEXT_IN_HTML = 300, 1500
 
 MAX_UNFOLDED_ROWS = 12  # a table with more rows is folded
 
-VERDICT_MARKS = {"helped": "▲", "hurt": "▼", "no difference shown": "○"}
+VERDICT_MARKS = {"helped": "▲", "hurt": "▼"}  # any other verdict has a circle
 
 BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Characters that reverse the text after them, which in a single line includes the report's own words."""

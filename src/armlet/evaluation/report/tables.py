@@ -231,9 +231,13 @@ def changes(task: TaskFindings) -> list[Changes]:
 
 
 def summary_table(task: TaskFindings) -> "Table":
-    """The accuracy table for the terminal, without counts and p-values, so that it fits in 80 columns."""
-    grid = accuracy_grid(task)
-    table = titled_table(grid.title, ("condition", "accuracy", "difference [95 %]", "verdict"))
+    """The accuracy table for the terminal, without counts and p-values, so that it fits in 80 columns.
+
+    Controls are dim, and those that are no placebos are named below.
+    """
+    grid, controls = accuracy_grid(task), {c.name: control_of(c.name) for c in task.conditions if c.role == "placebo"}
+    caption = "\n".join(f"{name}: {control.heading}" for name, control in controls.items() if control.role != "placebo")
+    table = titled_table(grid.title, ("condition", "accuracy", "difference [95 %]", "verdict"), caption)
     table.columns[-1].justify, table.columns[-1].no_wrap = "left", False
     for group, rows in grid.groups.items():
         for row in rows if group != GROUPS["matched"] else ():
