@@ -319,8 +319,8 @@ def test_nothing_scrolls_sideways_on_a_telephone(tmp_path, hostile):
     write(hostile, tmp_path, map=MAP)
     (tmp_path / "frame.html").write_text(FRAME)
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom")
-    command = [str(CHROMIUM), *options, "--virtual-time-budget=5000", (tmp_path / "frame.html").as_uri()]
-    text = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    command = [str(CHROMIUM), *options, (tmp_path / "frame.html").as_uri()]
+    text = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
     assert re.findall("wide: (.*?);", text.partition("</title>")[0]) == [""]
 
 
