@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 def no_lines_of_progress():
     """However slow the machine is, stderr shows what a command has to say and no lines of progress."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("terminal.FIRST_LINE_SECONDS", "progress.LINE_SECONDS"):
+        for name in ("terminal.FIRST_LINE_SECONDS", "progress.LINE_SECONDS", "progress.LONG_SECONDS"):
             patch.setattr(f"armlet.presentation.{name}", 1e6)
         yield
 

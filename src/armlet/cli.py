@@ -26,6 +26,7 @@ from armlet.commands.inspect import inspect
 from armlet.commands.inspect_compare import inspect_compare
 from armlet.commands.lm_eval import PASS_THROUGH, lm_eval, lm_eval_compare
 from armlet.commands.quantize import quantize
+from armlet.commands.report import report
 from armlet.commands.study import study
 from armlet.commands.tune import tune
 from armlet.commands.vllm_check import vllm_check
@@ -51,6 +52,7 @@ QUESTIONS: Mapping[str, Mapping[str, Word]] = {
     },
     "Does it help?": {
         "evaluate": Word(evaluate, "abacus --items 400 --policy outward"),
+        "report": Word(report, "armlet-runs/one armlet-runs/other --out report"),
         "tune": Word(tune, "abacus --items 400 --policy inward --run search"),
         "confirm": Word(confirm, "search"),
         "study": Word(study, "studies/small.toml --plan"),

@@ -97,7 +97,10 @@ def test_items_of_ones_own_are_evaluated_and_shown():
     assert html.count("<img") == 1
     assert "outward band=0.2" in html
     assert findings.sentences()[0] in repr(findings)
-    assert {path.name for path in findings.save("report")} == {"report.json", "report.md", "report.html"}
+    assert [path.name for path in findings.save("report")] == [
+        *("report.json", "report.md", "report.html", "table.csv", "table.tex"),
+        *("forest.png", "forest.svg", "forest.pdf"),
+    ]
 
 
 def test_the_same_call_answers_nothing_twice_and_says_so(capsys):
@@ -281,6 +284,7 @@ def test_top_p_is_accepted_with_any_sampled_condition(sampling):
 
 def test_findings_are_equal_to_themselves_only_and_have_no_figure_of_nothing():
     findings, again = (faked(task=ROWS, treatments=[], placebos=False) for _ in range(2))
+    assert "forest.png" not in {path.name for path in findings.save("report")}
     assert len({findings, again}) == 2
     assert findings == findings
     with pytest.raises(ArgumentError, match=r"^figure: nothing was compared$"):

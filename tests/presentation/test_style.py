@@ -4,6 +4,8 @@ import matplotlib
 
 from armlet.presentation.style import FIGURE_STYLE, NotebookFigure, save, style, svg_text
 
+KINDS = ("png", "svg", "pdf")
+
 
 def figure(title="before → after"):
     with style():
@@ -15,12 +17,14 @@ def figure(title="before → after"):
 
 
 def test_a_figure_is_saved_with_the_same_bytes_whatever_the_reader_has_set(tmp_path):
-    first = save(figure(), tmp_path / "a" / "b", "plot")
+    first = save(figure(), tmp_path / "a" / "b", "plot", KINDS)
     with matplotlib.rc_context({"font.size": 30, "svg.hashsalt": "mine", "savefig.dpi": 40, "axes.grid": True}):
-        second = save(figure(), str(tmp_path / "c"), "plot")
-    assert [path.name for path in first] == [path.name for path in second] == ["plot.png", "plot.svg"]
+        second = save(figure(), str(tmp_path / "c"), "plot", KINDS)
+    assert [path.name for path in first] == [path.name for path in second] == [f"plot.{kind}" for kind in KINDS]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert first[0].read_bytes().startswith(b"\x89PNG")
+    assert b"CreationDate" not in first[2].read_bytes()
+    assert [path.name for path in save(figure(), tmp_path, "plot")] == ["plot.png", "plot.svg"]
 
 
 def test_a_notebook_shows_a_figure_without_pyplot():

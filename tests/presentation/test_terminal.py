@@ -13,7 +13,7 @@ from rich.console import Console
 
 from armlet.presentation import progress as progress_file
 from armlet.presentation import terminal
-from armlet.presentation.progress import LINE_SECONDS, REDRAW_SECONDS, duration, progress
+from armlet.presentation.progress import LINE_SECONDS, LONG_SECONDS, REDRAW_SECONDS, duration, progress
 from armlet.presentation.tables import titled_table
 from armlet.presentation.terminal import FIRST_LINE_SECONDS, accept_every_character, print_json, working
 
@@ -84,16 +84,38 @@ def test_a_log_gets_lines_while_no_step_is_finished_and_none_after_the_block(sho
 
 
 @pytest.mark.usefixtures("soon")
-def test_lines_in_a_log_estimate_the_rest_without_the_first_step_and_the_steps_of_an_earlier_run(shown, clock):
+def test_lines_in_a_log_estimate_the_rest_from_the_first_step_and_later_without_it(shown, clock):
     with progress("answering", 1100, done=10) as tick:
         for seconds, steps, line in [
-            (500, 2, "12 of 1,100"),
+            (500, 2, "12 of 1,100, about 75.6 h left"),
             (30, 2, "14 of 1,100, about 4.5 h left"),
             (30, 86, "100 of 1,100, about 11 min left"),
         ]:
             clock[0] += seconds
             tick(steps)
             wait_for_line(shown, f"answering: {line}")
+
+
+def test_long_work_says_how_long_it_takes_once_the_typical_steps_are_done(shown, clock, monkeypatch):
+    monkeypatch.setattr(progress_file, "LONG_SECONDS", LONG_SECONDS)
+    with progress("answering [a]", 1010, done=10, typical=4) as tick:
+        for _ in range(3):
+            clock[0] += 1
+            tick(2)
+    said = "answering [a]: about 8 min left, judging by the first 4 of 1,010\n"
+    assert shown.getvalue() == said
+    with progress("answering", 60) as tick:  # no longer than a minute
+        clock[0] += 1
+        tick()
+    assert shown.getvalue() == said
+
+
+def test_a_terminal_says_the_remaining_time_from_the_first_step_on(monkeypatch, clock):
+    file = console(monkeypatch, force_terminal=True, color_system=None)
+    with progress("answering", 11) as tick:
+        clock[0] += 30
+        tick()
+    assert "5 min left" in file.getvalue()
 
 
 @pytest.mark.usefixtures("real_seconds")

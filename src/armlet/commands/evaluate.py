@@ -46,6 +46,9 @@ def evaluate(
     comparison: ConditionOptions,
     answers: GradedAnswerOptions,
     engine: EngineOptions,
+    budget: Annotated[
+        str | None, Option(help="Time for answering, such as 90s, 30m or 2h, which chooses the number of items.")
+    ] = None,
     run: Annotated[
         Path | None,
         options.folder_option("The run folder, in which the same command resumes. Named after the run by default."),
@@ -64,6 +67,7 @@ def evaluate(
     with saying_where_to_resume():
         findings = evaluation.evaluate(
             treatments=treatment.sources(served=bool(engine.endpoint)),
+            budget=budget,
             run=run,
             **selection.arguments() | engine.named(selection.model),
             **place,

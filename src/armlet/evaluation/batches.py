@@ -1,9 +1,10 @@
 """Runs all items of all tasks under all conditions, batch by batch, and writes them to a crash-safe journal."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from armlet.evaluation.conditions.conditions import Condition, applies
 from armlet.evaluation.conditions.placebos import REPEAT
@@ -13,6 +14,7 @@ from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.analysis import analyse_run
 from armlet.evaluation.result import Findings, make_findings
 from armlet.evaluation.tasks.problems import Task
+from armlet.evaluation.tasks.stored import store_tasks
 from armlet.presentation.arguments import given_path, output_folder
 from armlet.presentation.interruption import Interruption, until_interrupted
 from armlet.presentation.progress import progress
@@ -20,6 +22,9 @@ from armlet.presentation.terminal import note, working
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import RUNS, Record, RunFolder, default_run_folder, open_run_folder
 from armlet.runs.machine import machine
+
+ClosedBatch = tuple[tuple[Any, ...], Sequence[Record], Mapping[str, object]]
+"""The key of a batch in the journal, its records, and what ARM did."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +48,30 @@ def batch_runs(plan: Plan, engine: Engine) -> Iterator[BatchRun]:
     """All batch runs in order: each batch under all conditions before the next, so an interrupted run stays paired."""
     for task in plan.tasks:
         asks = [Ask(problem, number, plan.systems[task.kind]) for number, problem in enumerate(task.problems)]
-        asks.sort(key=lambda ask: (engine.length(ask), ask.number))
-        for batch_index, start in enumerate(range(0, len(asks), plan.batch_size)):
-            batch = tuple(asks[start : start + plan.batch_size])
+        for batch_index, batch in enumerate(_batches(asks, plan, engine)):
             for condition, samples in _conditions_of(plan, task):
                 for sample in range(samples):
                     yield BatchRun(task, batch_index, batch, condition, sample)
 
 
+def _batches(asks: Sequence[Ask], plan: Plan, engine: Engine) -> Iterator[tuple[Ask, ...]]:
+    """Batches of items of similar length; with a budget, the items that are timed are batches of their own."""
+    timed = plan.budget.timed_items if plan.budget else 0
+    for part in (asks[:timed], asks[timed:]):
+        ordered = sorted(part, key=lambda ask: (engine.length(ask), ask.number))
+        for start in range(0, len(ordered), plan.batch_size):
+            yield tuple(ordered[start : start + plan.batch_size])
+
+
 def count_answers(plan: Plan) -> int:
     """The number of answers in the whole run."""
     return sum(len(task.problems) * samples for task in plan.tasks for _, samples in _conditions_of(plan, task))
+
+
+def _first_answers(plan: Plan) -> int:
+    """The number of answers to the first batch under all conditions."""
+    task = plan.tasks[0]
+    return min(plan.batch_size, len(task.problems)) * sum(samples for _, samples in _conditions_of(plan, task))
 
 
 def _conditions_of(plan: Plan, task: Task) -> list[tuple[Condition, int]]:
@@ -69,9 +87,14 @@ def run(plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], No
     """Runs the batches that are not yet in the journal; calls `tick(answers)` after each of them."""
     for batch in batch_runs(plan, engine):
         if not journal.has(batch.key):
-            rows = [row for part in _parts(batch) for row in _answer(part, engine, plan)][: len(batch.asks)]
+            rows = answer_batch(batch, engine, plan)
             journal.close(batch.key, rows, {"arm": engine.fired()})
             tick(len(rows))
+
+
+def answer_batch(batch: BatchRun, engine: Engine, plan: Plan) -> list[Record]:
+    """The graded answers to a batch, as records of the journal."""
+    return [row for part in _parts(batch) for row in _answer(part, engine, plan)][: len(batch.asks)]
 
 
 def _parts(batch: BatchRun) -> list[BatchRun]:
@@ -87,10 +110,18 @@ def _parts(batch: BatchRun) -> list[BatchRun]:
     return [replace(batch, asks=part, seed=seeds * number + batch.sample) for number, part in enumerate(halves, 1)]
 
 
-def run_and_analyse(plan: Plan, engine: Engine, folder: Path | None = None, margin: float | None = None) -> Findings:
+def run_and_analyse(
+    plan: Plan,
+    engine: Engine,
+    folder: Path | None = None,
+    margin: float | None = None,
+    *,
+    answered: Sequence[ClosedBatch] = (),
+) -> Findings:
     """Runs what is missing from a run folder (by default one named after the run), and analyses the result.
 
     margin: the largest difference that would not matter, as a fraction of the items; it does not change the answers.
+    answered: batches of the run that are answered already, which are copied into the folder.
 
     Raises KeyboardInterrupt if Ctrl-C came before any item was answered under every condition.
     """
@@ -98,7 +129,11 @@ def run_and_analyse(plan: Plan, engine: Engine, folder: Path | None = None, marg
     folder = folder or default_run_folder(manifest)
     answers = count_answers(plan)
     with open_run_folder(folder, manifest, machine(), answers=answers) as journal:
-        bar = progress("generating answers", answers, done=len(journal.rows))
+        store_tasks(folder, plan.tasks)
+        for key, rows, arm in answered:
+            if not journal.has(key):
+                journal.close(key, rows, {"arm": arm})
+        bar = progress("generating answers", answers, done=len(journal.rows), typical=_first_answers(plan))
         with bar as tick, until_interrupted() as interruption:
             run(plan, engine, journal, tick)
         with working("analysing"):

@@ -24,6 +24,14 @@ VERSIONED_PACKAGES = ("armlet", "torch", "transformers", "tokenizers", "math-ver
 
 
 @dataclass(frozen=True)
+class TimeBudget:
+    """The time for answering, and the items of each task that are answered first to find out how many it allows."""
+
+    budget: float  # in seconds
+    timed_items: int  # at most; they are the first of each task, and its first batch
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that a run needs except an engine."""
 
@@ -34,6 +42,7 @@ class Plan:
     systems: dict[Kind, str]  # the system prompts
     graders: dict[Kind, Grader]  # for generated answers; multiple choice needs none
     grader: str = "math-verify"  # the name of the grader for mathematics
+    budget: TimeBudget | None = None
 
     def manifest(self, engine: Engine) -> Record:
         """Everything that decides the answers, as plain values."""
@@ -51,6 +60,7 @@ class Plan:
             "systems": {kind: self.systems[kind] for kind in generated},
             "graders": grader_names(self.grader, kinds),
             "batch": self.batch_size,
+            **({"budget": vars(self.budget)} if self.budget else {}),
             "versions": {name: metadata.version(name) for name in VERSIONED_PACKAGES},
         }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from armlet.evaluation.report.findings import Report
-from armlet.evaluation.report.limitations import limitations
+from armlet.evaluation.report.limitations import general_limitations, limited_verdicts
 from armlet.evaluation.report.page import write
 from armlet.evaluation.report.sentences import bands_without_effect, failed_checks
 from armlet.evaluation.report.tables import summary_table
@@ -31,8 +31,10 @@ class Findings(Report, Result):
         return [summary_table(task) for task in self.tasks]
 
     def sentences(self) -> list[str]:
-        """The verdicts, and what limits them."""
-        return [*(verdict.sentence for verdict in self.verdicts), *limitations(self)]
+        """The verdicts of each task, with what limits them below."""
+        tasks = limited_verdicts(self)
+        lines = [line for verdicts, limits in tasks for line in (*(v.sentence for v in verdicts), *limits)]
+        return [*lines, *general_limitations(self)]
 
     def figure(self) -> "Figure":
         """The forest plot of all differences; raises ArgumentError if nothing was compared."""
@@ -44,7 +46,7 @@ class Findings(Report, Result):
         return super()._figure_html() if any(task.comparisons for task in self.tasks) else ""
 
     def save(self, directory: str | Path) -> list[Path]:
-        """Writes report.json, report.md and report.html."""
+        """Writes report.json, .md and .html, table.csv and .tex, and the forest plot as forest.png, .svg and .pdf."""
         return write(self, output_folder("directory", directory), map=self.search.map() if self.search else None)
 
 

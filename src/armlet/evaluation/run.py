@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, model_name
 from armlet.checkpoints.pretrained import Device, Dtype
-from armlet.evaluation.batches import checked_run_folder, run_and_analyse
+from armlet.evaluation.batches import ClosedBatch, checked_run_folder, run_and_analyse
+from armlet.evaluation.budget import BUDGET_ITEMS, budget_seconds, plan_within
 from armlet.evaluation.conditions.conditions import Condition, Filling, TreatmentSource, make_treatments
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.engines.local import Local
@@ -36,6 +37,7 @@ from armlet.presentation.arguments import (
 )
 from armlet.presentation.terminal import note
 from armlet.prompts.fillers import Position
+from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,6 +57,7 @@ def evaluate(
     experts: str = "all",
     task: TaskSource | Sequence[TaskSource] = ARITHMETIC,
     items: int | None = None,
+    budget: str | None = None,
     difficulty: int | None = None,
     filler: str | Filling | Sequence[str | Filling] | None = FillerOptions.filler,
     count: int = FillerOptions.count,
@@ -94,6 +97,8 @@ def evaluate(
         task: one or several names ("gsm8k", "owner/dataset:config:split"), paths of JSON Lines files, or a list of
             dicts with "question" and "answer", or with "question", "choices" and "gold".
         items: items of each task, by default all, or 2,000 for arithmetic.
+        budget: the time for answering, such as "90s", "30m" or "2h", instead of `items`: the first batch of each task
+            is timed, and as many items are answered as fit in.
         difficulty: difficulty of arithmetic.
         filler: one or several texts, or fillings with their own count and position; each adds a condition with this
             filler in the prompts and without ARM.
@@ -140,7 +145,10 @@ def evaluate(
     texts = text_list("filler", None if filler is None else [f for f in several(filler) if not isinstance(f, Filling)])
     fillings = [*ready, *FillerOptions(texts, count, position).fillings()]
     chosen = make_treatments(treatments, layers=layers, scope=scope, site=site, experts=experts, seed=seed)
-    tasks = collect_tasks(task, items, difficulty, seed)
+    seconds = None if budget is None else budget_seconds(budget)
+    if seconds and items:
+        raise ArgumentError("budget: it chooses the number of items; leave it or items out")
+    tasks = collect_tasks(task, BUDGET_ITEMS if seconds else items, difficulty, seed)
     if letters:
         tasks = [with_letters(task) for task in tasks]
     refuse_sampling(tasks, answers, comparison)
@@ -160,9 +168,12 @@ def evaluate(
     if left_out:
         names = ", ".join(condition.name for condition in left_out)
         note(f"left out, because they need a model in this process: {names}")
-    announce_power(plan, comparison.margin_share)
     with closing(opened):
-        return run_and_analyse(plan, opened, folder, comparison.margin_share)
+        answered: list[ClosedBatch] = []
+        if seconds:
+            plan, folder, answered = plan_within(plan, opened, seconds, folder)
+        announce_power(plan, comparison.margin_share)
+        return run_and_analyse(plan, opened, folder, comparison.margin_share, answered=answered)
 
 
 def announce_power(plan: Plan, margin: float | None = None) -> None:

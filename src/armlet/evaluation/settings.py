@@ -48,6 +48,7 @@ class RunSettings:
     batch: object  # items in a batch
     versions: Mapping[str, str | None]  # of the packages that affect an answer or its grade
     machines: Sequence[Facts] = ()
+    budget: Facts | None = None  # the time that chose the number of items
     version: int | None = None  # version of the manifest's format; None without a manifest file
 
     @classmethod
@@ -59,5 +60,8 @@ class RunSettings:
 
     def to_dict(self) -> Facts:
         """The content of manifest.json."""
-        version = {} if self.version is None else {"version": self.version}
-        return version | {name: value for name, value in asdict(self).items() if name != "version"}
+        content = asdict(self)
+        optional = {name: content.pop(name) for name in ("version", "budget")}
+        return {
+            name: value for name, value in (optional | content).items() if name not in optional or value is not None
+        }

@@ -28,6 +28,15 @@ def until_interrupted() -> Iterator[Interruption]:
         interruption.happened = True
 
 
+@contextmanager
+def interruption_says(message: str) -> Iterator[None]:
+    """Gives a Ctrl-C in the block this message."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        raise KeyboardInterrupt(message) from interruption
+
+
 def keep_partial(interruption: Interruption, finished: object, folder: Path | None = None) -> bool:
     """After Ctrl-C, notes that the result is incomplete, or raises KeyboardInterrupt if nothing was finished.
 

@@ -6,11 +6,12 @@ from html import escape
 from time import monotonic
 from typing import Protocol
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from armlet.presentation import terminal
 
 LINE_SECONDS = 60  # between two lines in a log
+LONG_SECONDS = 60  # work that takes longer says so, once its first steps are done
 REDRAW_SECONDS = 0.5  # between two drawings in a notebook, whose server slows down if it receives more
 
 
@@ -22,19 +23,24 @@ class Tick(Protocol):
 
 
 @contextmanager
-def progress(what: str, total: int, *, done: int = 0) -> Iterator[Tick]:
+def progress(what: str, total: int, *, done: int = 0, typical: int = 1) -> Iterator[Tick]:
     """Shows how many of `total` steps are finished, and the remaining time, while the block runs.
 
-    Yields `tick(steps=1)`, which counts finished steps. The estimate of the remaining time ignores the `done` steps of
-    an earlier run.
+    Yields `tick(steps=1)`, which counts finished steps. Estimates ignore the `done` steps of an earlier run. After the
+    first `typical` steps, which are like the others, a note says how long the rest will take, if that is long.
     """
+    counter = _Counter(what, total, done, typical)
     if terminal.notes.is_terminal and not terminal.notes.is_jupyter:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=terminal.notes, transient=True) as bars:
-            task = bars.add_task(what, total=total, completed=done)
-            yield lambda steps=1, /: bars.advance(task, steps)
+        names, left = TextColumn("{task.description}"), TextColumn("{task.fields[left]}")
+        with Progress(names, BarColumn(), MofNCompleteColumn(), left, console=terminal.notes, transient=True) as bars:
+            task = bars.add_task(what, total=total, completed=done, left="")
+
+            def tick(steps: int = 1, /) -> None:
+                counter.tick(steps)
+                bars.update(task, completed=counter.done, left=counter.left())
+
+            yield tick
         return
-    counter = _Counter(what, total, done)
     if terminal.notes.is_jupyter:
         with _notebook_bar() as show:
             show(counter.html())
@@ -47,14 +53,29 @@ def progress(what: str, total: int, *, done: int = 0) -> Iterator[Tick]:
 class _Counter:
     """Counts steps, and describes how far the work is."""
 
-    def __init__(self, what: str, total: int, done: int) -> None:
+    def __init__(self, what: str, total: int, done: int, typical: int) -> None:
         self.what, self.total, self.done = what, total, done
-        self._ticks: tuple[tuple[float, int], ...] = ()  # time and number of steps at the first tick and at the last
+        self._told_at = done + typical
+        self._ticks = ((monotonic(), done),)  # time and number of steps at the start, the first tick and the last
 
     def tick(self, steps: int = 1, /) -> None:
         """Counts `steps` more."""
-        self.done += steps
-        self._ticks = (*self._ticks[:1], (monotonic(), self.done))  # at once: another thread reads both
+        before, self.done = self.done, self.done + steps
+        self._ticks = (*self._ticks[:2], (monotonic(), self.done))  # at once: another thread reads them
+        seconds = self.seconds_left()
+        if before < self._told_at <= self.done and seconds and seconds > LONG_SECONDS:
+            steps = self.done - self._ticks[0][1]
+            terminal.note(f"{self.what}: {duration(seconds)} left, judging by the first {steps:,} of {self.total:,}")
+
+    def seconds_left(self) -> float | None:
+        """An estimate from all ticks but the first, which may compile, or from it alone; None before it."""
+        (start, first), (end, last) = self._ticks[0 if len(self._ticks) < 3 else 1], self._ticks[-1]
+        return (end - start) / (last - first) * (self.total - last) if last > first else None
+
+    def left(self) -> str:
+        """The remaining time in words; "" before the first tick."""
+        seconds = self.seconds_left()
+        return "" if seconds is None else f"{duration(seconds)} left"
 
     def redrawing(self, show: Callable[[str], None]) -> Tick:
         """A tick that also shows the bar, at most every REDRAW_SECONDS."""
@@ -70,11 +91,9 @@ class _Counter:
         return tick
 
     def line(self) -> str:
-        """What is done, and how long the rest will take, without regard to the first step, which may compile."""
-        ticks = self._ticks or ((0.0, self.done),)
-        (start, first), (end, last) = ticks[0], ticks[-1]
-        text, steps = f"{self.what}: {last:,} of {self.total:,}", last - first
-        return f"{text}, {duration((end - start) / steps * (self.total - last))} left" if steps else text
+        """What is done, and how long the rest will take."""
+        text, left = f"{self.what}: {self._ticks[-1][1]:,} of {self.total:,}", self.left()
+        return f"{text}, {left}" if left else text
 
     def html(self) -> str:
         """The same as a bar."""

@@ -2,15 +2,19 @@
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 from matplotlib.figure import Figure
 
 COLOURS = {"Outward": "#D55E00", "Inward": "#0072B2", "Transport": "#009E73", "Cut": "#56B4E9"}
 """Colours of the policies in every figure, from Okabe and Ito's palette, which suits colour-blind readers."""
+
+DARK_COLOURS = {"Outward": "#FF8A3D", "Inward": "#56B4E9", "Transport": "#2FC79A"}
+"""The same on a dark page, lighter, so that they are as clear."""
 
 OTHER_COLOUR = "#CC79A7"
 GREY = "#666666"
@@ -45,17 +49,25 @@ def png_bytes(figure: Figure, dpi: int = 110) -> bytes:
     return file.getvalue()
 
 
-def save(figure: Figure, directory: str | Path, stem: str) -> list[Path]:
-    """Writes `stem`.png (200 dpi) and `stem`.svg, and returns their paths; equal figures have equal bytes.
+KIND_OPTIONS: dict[str, dict[str, Any]] = {
+    "png": {"dpi": 200},
+    "svg": {"metadata": {"Date": None}},
+    "pdf": {"metadata": {"CreationDate": None}},
+}
+"""The kinds of files of a figure, with what makes the bytes of equal figures equal."""
+
+
+def save(figure: Figure, directory: str | Path, stem: str, kinds: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Writes `stem`.png (200 dpi), `stem`.svg, or `stem`.pdf; returns their paths. Equal figures have equal bytes.
 
     Raises OSError if the directory cannot be created or written to.
     """
-    png, svg = Path(directory, f"{stem}.png"), Path(directory, f"{stem}.svg")
-    png.parent.mkdir(parents=True, exist_ok=True)
+    paths = {kind: Path(directory, f"{stem}.{kind}") for kind in kinds}
+    Path(directory).mkdir(parents=True, exist_ok=True)
     with style():
-        figure.savefig(png, dpi=200)
-        figure.savefig(svg, metadata={"Date": None})
-    return [png, svg]
+        for kind, path in paths.items():
+            figure.savefig(path, **KIND_OPTIONS[kind])
+    return [*paths.values()]
 
 
 def svg_text(figure: Figure) -> str:

@@ -21,7 +21,7 @@ RUNS = Path("armlet-runs")
 MANIFEST_FILE, ITEMS_FILE, LOCK_FILE = "manifest.json", "items.jsonl", "lock"
 MANIFEST_VERSION = 1
 OPTION_NAMES = (
-    *("model", "dtype", "device", "seed", "batch", "items", "difficulty"),
+    *("model", "dtype", "device", "seed", "batch", "items", "budget", "difficulty"),
     *("policy", "layers", "scope", "site", "experts", "trials", "windows", "tokens", "calibration", "limit"),
     *("samples", "temperature", "top_p", "max_new_tokens"),
 )
@@ -124,6 +124,17 @@ def open_run_folder(
         if run.closed:
             note(_earlier_results(run, answers))
         yield run
+
+
+def read_run_folder(folder: Path) -> RunFolder:
+    """Reads a run folder as it is; raises RunError if it is none, or cannot be read."""
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict):
+            raise ValueError("not a JSON object")
+        return RunFolder(folder, manifest)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder}: is no run folder ({MANIFEST_FILE} and {ITEMS_FILE}: {error})") from error
 
 
 def _earlier_results(run: RunFolder, answers: int | None) -> str:

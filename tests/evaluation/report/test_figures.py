@@ -9,9 +9,9 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS
-from armlet.evaluation.report.figures import UNDETECTABLE, draw_forest
+from armlet.evaluation.report.figures import NARROW, UNDETECTABLE, WIDE, draw_forest
 from armlet.evaluation.report.findings import PairedComparison, Side
-from armlet.evaluation.report.tables import grouped
+from armlet.evaluation.report.tables import grouped, identical
 from armlet.evaluation.search.figures import DARK, draw_map
 from armlet.evaluation.search.trials import SearchMap, TrialResult
 from armlet.presentation.numbers import difference_text
@@ -83,8 +83,11 @@ def test_every_comparison_has_its_line_and_its_numbers(tasks):
     for axes, task in zip(figure.axes, tasks, strict=True):
         pairs = against_baseline(task)
         assert pairs
-        assert lines(axes) == [tuple(100 * end for end in pair.interval) for pair in pairs]
-        numbers = [difference_text(pair.comparison.difference, *pair.interval) for pair in pairs]
+        told = [pair for pair in pairs if identical(task, pair) is None]
+        assert lines(axes) == [tuple(100 * end for end in pair.interval) for pair in told]
+        numbers = [
+            identical(task, pair) or difference_text(pair.comparison.difference, *pair.interval) for pair in pairs
+        ]
         assert texts(axes)[2::2] == numbers
         assert texts(axes)[1::2] == [str(pair.treated) for pair in pairs]
 
@@ -165,6 +168,28 @@ def test_the_same_findings_give_the_same_picture(tasks):
     assert svg_text(draw_forest(tasks, title="t")) == svg_text(draw_forest(tasks, title="t"))
 
 
+@pytest.mark.parametrize("layout", [WIDE, NARROW])
+def test_an_exact_placebo_is_drawn_as_identical_without_an_interval(tasks, layout):
+    axes = draw_forest(tasks[:1], title="t", layout=layout).axes[0]
+    told = [pair for pair in against_baseline(tasks[0]) if pair.treated.condition not in ("identity", "draw-only")]
+    assert lines(axes) == [tuple(100 * end for end in pair.interval) for pair in told]
+    assert " ".join(texts(axes)).count("identical, 60 of 60") == 2
+
+
+@pytest.mark.slow
+def test_a_narrow_forest_has_the_same_numbers_and_no_text_leaves_it(tasks):
+    figure = draw_forest(tasks, title="a title " * 40, layout=NARROW)
+    figure.set_dpi(300)
+    assert outside(figure) == []
+    assert figure.get_figwidth() < 4
+    for axes, task in zip(figure.axes, tasks, strict=True):
+        words = " ".join(texts(axes))
+        for pair in against_baseline(task):
+            assert str(pair.treated) in words
+            if pair.treated.condition not in ("identity", "draw-only"):
+                assert difference_text(pair.comparison.difference, *pair.interval) in words
+
+
 def test_a_forest_without_rows_is_refused(tasks):
     with pytest.raises(ArgumentError, match="nothing was compared"):
         forest(tasks)
@@ -174,7 +199,7 @@ def test_a_cell_stands_where_its_settings_are_and_missing_ones_are_blank():
     axes = drawn(cell(0.2, 0.99, 0.02), cell(0.1, 1.0, -0.03), cell(0.1, 0.99, 0.0)).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.1", "0.2"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0.99", "1"]
-    assert sorted(patch.get_xy() for patch in patches(axes)) == [(0, 0), (0, 1), (1, 0)]
+    assert sorted(tuple(map(int, patch.get_xy())) for patch in patches(axes)) == [(0, 0), (0, 1), (1, 0)]
     assert {text.get_text(): text.get_position()[0] for text in axes.texts if "[" not in text.get_text()} == {
         "+2.0": 1.5,
         "−3.0": 0.5,
@@ -187,6 +212,16 @@ def test_a_cell_is_outlined_where_its_interval_excludes_zero():
     apart = [cell(0.4, 1, low=0.001, high=None), cell(0.5, 1, low=None, high=-0.001)]
     axes = drawn(*inside, *apart).axes[0]
     assert [int(patch.get_x()) for patch in patches(axes, filled=False)] == [3, 4]
+    assert {patch.get_linewidth() for patch in patches(axes)} == {0}  # a cell has no outline of its own
+
+
+@pytest.mark.parametrize("difference", [-0.05, -0.001, 0.05])
+def test_an_outline_is_seen_on_its_cell(difference):
+    low, high = sorted((difference / 2, difference * 2))
+    axes = drawn(cell(1, 1, difference, low, high), cell(2, 1, 0.05)).axes[0]
+    (frame,), (filled, _) = patches(axes, filled=False), patches(axes)
+    light, dark = sorted(sum(colour[:3]) for colour in (frame.get_edgecolor(), filled.get_facecolor()))
+    assert dark - light > 1
 
 
 def test_the_colours_are_centred_on_zero():
@@ -208,9 +243,10 @@ def test_unlike_numbers_of_items_are_told_in_the_cells():
     assert [text.split("] ")[1] for text in unlike if "items" in text] == ["100 items", "1,200 items"]
 
 
-@pytest.mark.parametrize("count", [1, 3, 12])
-def test_no_text_of_a_map_leaves_it_or_its_cell(count):
-    figure = drawn(*(cell(at, 1, -0.123, -0.456, 0.999) for at in range(count)))
+@pytest.mark.parametrize(("count", "narrow"), [(1, False), (3, False), (12, False), (5, True)])
+def test_no_text_of_a_map_leaves_it_or_its_cell(count, narrow):
+    cells = [cell(at, 1, -0.123, -0.456, 0.999) for at in range(count)]
+    figure = draw_map(SearchMap(cells, "band", "ceiling", "a map"), narrow=narrow)
     assert outside(figure) == []
     renderer = FigureCanvasAgg(figure).get_renderer()
     wide = figure.axes[0].bbox.width / count

@@ -1,10 +1,12 @@
 """What limits a verdict is said with it."""
 
 from dataclasses import replace
+from html import unescape
 
 from armlet.evaluation import Findings
-from armlet.evaluation.report.limitations import limitations
-from evaluations import found, sums
+from armlet.evaluation.report.limitations import general_limitations, limited_verdicts
+from armlet.evaluation.report.page import in_markdown, markdown, page
+from evaluations import choices, found, sums
 
 
 def report(*, truncated=0.0, extracted=1.0, accuracy=0.5):
@@ -16,6 +18,11 @@ def report(*, truncated=0.0, extracted=1.0, accuracy=0.5):
         for c in task.conditions
     ]
     return replace(findings, tasks=[replace(task, conditions=conditions)])
+
+
+def limitations(findings):
+    """What limits the verdicts of the tasks."""
+    return [limit for _, limits in limited_verdicts(findings) for limit in limits]
 
 
 def test_a_tenth_of_truncated_or_unreadable_answers_is_said_with_its_shares():
@@ -46,3 +53,17 @@ def test_findings_say_the_verdicts_and_then_what_limits_them():
     limited = report(accuracy=1.0)
     verdicts = [verdict.sentence for verdict in limited.verdicts]
     assert Findings(**vars(limited)).sentences() == [*verdicts, *limitations(limited)]
+    assert general_limitations(limited) == []
+
+
+def test_what_limits_a_task_is_said_below_its_own_verdicts_everywhere():
+    both = found(sums(40), choices(40), fillings=(), placebos=False)
+    limited = replace(both, tasks=[*report(truncated=0.83).tasks, both.tasks[1]])
+    (first, (limit,)), (second, none) = limited_verdicts(limited)
+    assert [*first, *second] == limited.verdicts
+    assert (len(first), len(second), none) == (2, 2, [])
+    expected = [*(verdict.sentence for verdict in first), limit, *(verdict.sentence for verdict in second)]
+    assert Findings(**vars(limited)).sentences() == expected
+    for text, said in ((markdown(limited), map(in_markdown, expected)), (unescape(page(limited, ())), expected)):
+        places = [text.index(line) for line in said]
+        assert places == sorted(places)

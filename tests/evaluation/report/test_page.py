@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -92,7 +94,11 @@ RUNS = {
 def test_every_run_can_be_reported(tmp_path, run):
     findings = RUNS[run]()
     paths = write(findings, tmp_path / "new")
-    assert [path.name for path in paths] == ["report.json", "report.md", "report.html"]
+    assert [path.name for path in paths] == [
+        *("report.json", "report.md", "report.html"),
+        *(("table.csv", "table.tex") if findings.tasks else ()),
+        *(("forest.png", "forest.svg", "forest.pdf") if findings.tasks and findings.tasks[0].comparisons else ()),
+    ]
     assert json.loads(paths[0].read_text(encoding="utf-8")) == json.loads(json.dumps(findings.to_dict()))
     text = paths[2].read_text(encoding="utf-8")
     assert Elements(text).found[0][0] == "html"
@@ -133,7 +139,7 @@ def test_every_id_stands_there_once_and_every_reference_finds_one(tmp_path, plai
 
 
 def test_hostile_texts_are_shown_as_they_are(hostile):
-    parsed = Elements(page(hostile, {}))
+    parsed = Elements(page(hostile, ()))
     assert parsed.texts["h1"] == [f"Does ARM help {MODEL}?"]
     shown = {text for text in parsed.texts["pre"] if text.startswith("<script>")}
     assert shown
@@ -141,7 +147,7 @@ def test_hostile_texts_are_shown_as_they_are(hostile):
 
 
 def test_long_texts_are_cut(hostile):
-    cut = [text for text in Elements(page(hostile, {})).texts["pre"] if len(text) > 100]
+    cut = [text for text in Elements(page(hostile, ())).texts["pre"] if len(text) > 100]
     assert {(len(text), text[-1]) for text in cut} == {(MAX_TEXT_IN_HTML, "…")}
     assert max(map(len, markdown(hostile).splitlines())) < 3 * MAX_TEXT_IN_MARKDOWN
 
@@ -174,21 +180,18 @@ def test_the_accuracy_table_is_the_same_in_both(plain):
     lines = [cells(line) for line in markdown(plain).splitlines() if line.startswith("|")]
     for row in rows:
         assert [in_markdown(cell) for cell in row] in lines
-        assert "".join(f"<td>{cell}</td>" for cell in row[1:]) in page(plain, {})
+        cells_of_row = "".join(f"<td>{cell}</td>" for cell in row[1:])
+        assert cells_of_row in re.sub(' data-of="[^"]*"', "", page(plain, ()))
 
 
 def test_placebos_are_set_apart(plain):
-    body = re.findall(r'<tbody class="apart">(.*?)</tbody>', page(plain, {}), re.DOTALL)
+    body = re.findall(r'<tbody class="apart">(.*?)</tbody>', page(plain, ()), re.DOTALL)
     assert [re.findall(r'scope="row">([^<]+)', part) for part in body] == [
-        [
-            "identity",
-            "draw-only",
-            "matched (outward band=0.2)",
-            "zeroed (outward band=0.2)",
-            "matched (inward layers=0/1)",
-            "A/A",
-            "temperature",
-        ],
+        ["identity", "draw-only"],
+        ["matched (outward band=0.2)", "matched (inward layers=0/1)"],
+        ["zeroed (outward band=0.2)"],
+        ["A/A"],
+        ["temperature"],
         ["outward band=0.2", "inward layers=0/1"],
         ["outward band=0.2"],
     ]
@@ -198,12 +201,12 @@ def test_placebos_are_set_apart(plain):
 def test_a_partial_run_says_what_is_missing():
     findings = found(sums(40), choices(20), engine=Fake(after=12), batch=20)
     missing = "partial: arithmetic: 20 of 40 items; arc_easy: 0 of 20 items"
-    assert f'<p class="banner">{missing}</p>' in page(findings, {})
+    assert f'<p class="banner">{missing}</p>' in page(findings, ())
     assert "**partial: arithmetic: 20 of 40 items; arc\\_easy: 0 of 20 items**" in markdown(findings)
 
 
 def test_a_whole_run_has_no_banner(plain):
-    assert 'class="banner"' not in page(plain, {})
+    assert 'class="banner"' not in page(plain, ())
     assert "partial" not in markdown(plain)
 
 
@@ -215,7 +218,7 @@ def test_whether_the_placebos_hold_is_told_in_words_and_by_a_mark(exact):
     assert (same == 60) is exact
     said = f"arithmetic: identity matches the baseline's answers exactly for {same} of 60 items"
     mark, kind = ("✓", "ok") if exact else ("✗", "fails")
-    assert f'<span class="mark {kind}">{mark}</span>{said}' in unescape(page(findings, {}))
+    assert f'<span class="mark {kind}">{mark}</span>{said}' in unescape(page(findings, ()))
     assert f"- {mark} {said}" in markdown(findings)
 
 
@@ -237,7 +240,7 @@ def test_discordant_items_are_counted_whole_and_shown_in_part():
     findings = found(sums(400), engine=Fake({"treated": 0.0}), treatments=TREATMENTS[:1], fillings=(), placebos=False)
     row = findings.tasks[0].comparisons[0].comparison
     assert row.lost > SHOWN_IN_HTML
-    text = page(findings, {})
+    text = page(findings, ())
     assert f"outward band=0.2 on arithmetic: {row.gained} gained, {row.lost} lost" in text
     assert f"<summary>{row.lost} lost (the first {SHOWN_IN_HTML} are shown)</summary>" in text
     assert text.count("<article>") == min(row.gained, SHOWN_IN_HTML) + SHOWN_IN_HTML
@@ -248,14 +251,14 @@ def test_discordant_items_are_counted_whole_and_shown_in_part():
 def test_a_run_without_discordant_items_shows_none():
     findings = found(sums(5), engine=Fake({"treated": 0.68}, exact=True), fillings=(), placebos=False)
     findings = replace(findings, tasks=[replace(findings.tasks[0], discordant=[])])
-    assert "outward band=0.2 on arithmetic: 0 gained, 0 lost</h3>" in page(findings, {})
-    assert "<article>" not in page(findings, {})
+    assert "outward band=0.2 on arithmetic: 0 gained, 0 lost</h3>" in page(findings, ())
+    assert "<article>" not in page(findings, ())
 
 
 def test_a_long_table_is_folded_away_and_a_short_one_is_not(plain):
-    assert "<summary>by layer</summary>" not in page(plain, {})
+    assert "<summary>by layer</summary>" not in page(plain, ())
     many = with_arm(plain, "inward layers=0/1", lambda arm: {str(layer): arm["0"] for layer in range(30)})
-    assert "<summary>by layer</summary>" in page(many, {})
+    assert "<summary>by layer</summary>" in page(many, ())
 
 
 @pytest.mark.slow
@@ -266,7 +269,7 @@ def test_words_are_explained_for_what_was_run_alone():
 
 
 def test_settings_name_model_hash_tasks_sampling_versions_and_machine(plain):
-    text = page(plain, {})
+    text = page(plain, ())
     for words in ("made-up/model", "ab" * 32, plain.settings.tasks[0].sha256, "max_new_tokens 64", "made up"):
         assert f"{words}" in text
     for name in ("armlet", "torch", "transformers"):
@@ -275,12 +278,53 @@ def test_settings_name_model_hash_tasks_sampling_versions_and_machine(plain):
 
 @pytest.mark.slow
 def test_the_map_is_a_figure_a_table_and_data(tmp_path, plain):
-    data, short, long = (path.read_text(encoding="utf-8") for path in write(plain, tmp_path, map=MAP))
+    data, short, long = (path.read_text(encoding="utf-8") for path in write(plain, tmp_path, map=MAP)[:3])
     assert json.loads(data)["map"] == json.loads(json.dumps(MAP.to_dict()))
     assert json.loads(data)["map"]["rows"][1] | {"band": 0.2, "ceiling": 1.0} == json.loads(data)["map"]["rows"][1]
     assert "| 0.2 | 1 | +1.0 [−1.0, +∞] | 40 |" in short
     assert "## band × ceiling \\| &lt;b&gt;" in short
-    assert len(re.findall("<figure", long)) == 2
+    assert re.findall('<figure class="([a-z]*)"', long) == ["wide", "narrow", "wide", "narrow"]
+
+
+@pytest.mark.slow
+def test_figures_have_the_colours_of_the_page_in_both_modes(tmp_path, plain):
+    text = write(plain, tmp_path, map=MAP)[2].read_text(encoding="utf-8")
+    style, body = text.split("</style>", 1)
+    drawn = "".join(re.findall(r"<svg.*?</svg>", body, re.DOTALL))
+    used = set(re.findall(r"var\((--[a-z]+)\)", drawn))
+    assert used >= {"--ink", "--soft", "--page", "--band", "--outward", "--inward"}
+    light, dark = style.split("prefers-color-scheme: dark", 1)
+    assert all(f"{name}:" in light and f"{name}:" in dark for name in used)
+    assert not re.findall(r"(?:fill|stroke): #(?:000000|222222|666666|ffffff)", drawn)
+
+
+def test_a_table_is_readable_without_its_head(plain):
+    rows = re.findall(r'<tr><th scope="row">outward band=0\.2</th>(.*?)</tr>', page(plain, ()))
+    headings = re.findall(r'data-of="([^"]*)"', rows[0])
+    assert [unescape(heading) for heading in headings] == list(accuracy_grid(plain.tasks[0]).headings[1:])
+
+
+CHROMIUM = shutil.which("chromium")
+
+FRAME = """<iframe src="report.html" style="width:390px;height:900px;border:0"></iframe><script>
+onload = () => {
+  const all = [...frames[0].document.querySelectorAll("*")];
+  const wide = all.filter(each => each.scrollWidth > each.clientWidth + 1 && each.clientWidth
+    && getComputedStyle(each).overflowX !== "visible");
+  document.title = "wide: " + wide.map(each => each.tagName).join() + ";";
+}</script>"""
+"""Lists what scrolls sideways in a page 390 pixels wide."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def test_nothing_scrolls_sideways_on_a_telephone(tmp_path, hostile):
+    write(hostile, tmp_path, map=MAP)
+    (tmp_path / "frame.html").write_text(FRAME)
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom")
+    command = [str(CHROMIUM), *options, (tmp_path / "frame.html").as_uri()]
+    text = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout
+    assert re.findall("wide: (.*?);", text.partition("</title>")[0]) == [""]
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path, plain):

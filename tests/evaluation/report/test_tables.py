@@ -3,10 +3,13 @@
 import io
 import re
 from dataclasses import replace
+from html import unescape
 
 import pytest
 from rich.console import Console
 
+from armlet.evaluation.report.controls import CONTROLS, OTHER_CONTROL, control_of
+from armlet.evaluation.report.page import page
 from armlet.evaluation.report.tables import (
     GROUPS,
     accuracy_grid,
@@ -16,6 +19,7 @@ from armlet.evaluation.report.tables import (
     grouped,
     power_grid,
     samples_grid,
+    settings_grid,
     summary_table,
 )
 from armlet.presentation.numbers import difference_text, interval_text, percent, points, probability
@@ -92,8 +96,47 @@ def test_each_row_of_the_accuracy_table_is_its_comparison(plain):
     )
 
 
-def test_placebos_have_no_corrected_p_value(plain):
-    assert {row[5] for row in accuracy_grid(plain).groups[GROUPS["placebo"]]} == {"–"}
+def test_controls_have_no_corrected_p_value(plain):
+    rows = [row for name in ("matched", "temperature") for row in accuracy_grid(plain).groups[CONTROLS[name].heading]]
+    assert {row[5] for row in rows} == {"–"}
+
+
+def test_each_control_stands_below_what_it_is_for(plain):
+    groups = accuracy_grid(plain).groups
+    names = {name: [row[0] for row in groups[control.heading]] for name, control in CONTROLS.items()}
+    assert names["identity"] == names["draw-only"] == ["identity", "draw-only"]
+    assert names["matched"] == ["matched (outward band=0.2)", "matched (inward layers=0/1)"]
+    assert names["temperature"] == ["temperature"]
+    assert "no effect" not in CONTROLS["temperature"].heading
+    assert control_of("placebo of tomorrow (outward)") is OTHER_CONTROL
+
+
+def test_exact_placebos_are_identical_and_have_no_difference_and_no_verdict(plain):
+    first, second = accuracy_grid(plain).groups[CONTROLS["identity"].heading]
+    accuracy = percent(plain.baseline.accuracy)
+    assert first == ("identity", accuracy, "identical, 60 of 60", "", "", "", "")
+    assert second == ("draw-only", accuracy, "identical, 60 of 60", "", "", "", "")
+    assert not {"identity", "draw-only"} & {row[0] for row in power_grid(plain).groups[""]}
+    changed = replace(plain, same_as_baseline={"identity": 57, "draw-only": 60})
+    assert column(accuracy_grid(changed), "difference [95 % interval], points")["identity"] == "3 of 60 differ"
+
+
+def test_holms_p_is_told_only_where_there_is_something_to_correct(plain):
+    assert "Holm's p" in accuracy_grid(plain).headings
+    alone = found(sums(20), treatments=TREATMENTS[:1], fillings=())
+    assert "Holm's p" not in accuracy_grid(alone.tasks[0]).headings
+    assert "Holm" not in page(alone, ())
+    assert "after Holm's correction" in unescape(page(found(sums(20)), ()))
+
+
+def test_the_settings_of_a_placebo_say_what_it_does():
+    grid = settings_grid(found(sums(5), fillings=()))
+    settings, roles = (column(grid, heading) for heading in ("settings", "role"))
+    assert settings["identity"] == "the policy at strength 0"
+    assert settings["matched (inward layers=0/1)"] == CONTROLS["matched"].settings
+    assert settings["temperature"] == "the baseline at another temperature"
+    assert "policy outward, band 0.2" in settings["outward band=0.2"]
+    assert (roles["identity"], roles["temperature"]) == ("placebo", "perturbation")
 
 
 @pytest.mark.slow
@@ -178,8 +221,11 @@ def test_the_summary_fits_80_columns_and_holds_every_number():
         text = console.file.getvalue()
         assert max(map(len, text.splitlines())) <= 80
         assert task.name in text
+        assert "temperature: a small perturbation, for scale" in text
         shown = re.findall(r"[+−]?\d+\.\d \[.*?\]", text)
         groups = grouped(task)
         pairs = [pair for name in ("judged", "placebo") for pair in groups[name]]
-        assert shown == [difference_text(pair.comparison.difference, *pair.interval) for pair in pairs]
-        assert text.count("no difference shown") == sum(pair.verdict == "no difference shown" for pair in pairs)
+        told = [pair for pair in pairs if pair.treated.condition not in ("identity", "draw-only")]
+        assert shown == [difference_text(pair.comparison.difference, *pair.interval) for pair in told]
+        assert text.count("no difference shown") == sum(pair.verdict == "no difference shown" for pair in told)
+        assert text.count(f"identical, {task.items} of {task.items}") == 2

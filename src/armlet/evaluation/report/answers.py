@@ -122,11 +122,12 @@ def _sum_activity(journal: RunFolder, task: str) -> dict[str, dict[str, LayerAct
         if name == task:
             layers = totals.setdefault(condition, {})
             for layer, batch in closing["arm"].items():
-                layers[layer] = _add(layers.get(layer, LayerActivity(0, 0, 0.0, 0)), batch)
+                layers[layer] = add_activity(layers.get(layer, LayerActivity(0, 0, 0.0, 0)), batch)
     return totals
 
 
-def _add(total: LayerActivity, batch: Mapping[str, float]) -> LayerActivity:
+def add_activity(total: LayerActivity, batch: Mapping[str, float]) -> LayerActivity:
+    """ARM's activity in one layer with that of a batch, or of another run, added."""
     tokens = int(total.tokens + batch["tokens"])
     weighted = total.share_moved * total.tokens + batch["share_moved"] * batch["tokens"]
     share = weighted / tokens if tokens else 0.0

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -12,8 +13,16 @@ from matplotlib.ticker import MaxNLocator
 
 from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS
 from armlet.evaluation.report.findings import PairedComparison, TaskFindings
-from armlet.evaluation.report.tables import grouped
-from armlet.evaluation.search.figures import DARK, FIGURE_INCHES, Point, shorten, titled_figure
+from armlet.evaluation.report.tables import grouped, identical
+from armlet.evaluation.search.figures import (
+    DARK,
+    FIGURE_INCHES,
+    NARROW_CHARACTERS,
+    NARROW_INCHES,
+    Point,
+    shorten,
+    titled_figure,
+)
 from armlet.presentation.numbers import difference_text, percent, with_count
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, style
 from armlet.redistribution.errors import ArgumentError
@@ -24,11 +33,43 @@ NAME_POINTS = 8.5  # the font size of names, which is 11 px if the figure is 700
 LINE_INCHES, PANEL_INCHES, FRAME_INCHES = 0.17, 0.72, 0.62
 """The heights of a line of a name, of a panel's heading and axis, and of title and legend."""
 
-NAME_CHARACTERS, NAME_LINES = 36, 3
-"""The most characters per line, and the most lines, of a condition's name."""
+NAME_LINES = 3
+"""The most lines of a condition's name."""
+
+LEGEND = "lines: 95 % intervals; grey bands: true differences too small to be detected at 80 % power"
 
 
-def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
+@dataclass(frozen=True)
+class Layout:
+    """Where the names and numbers of a forest plot are, and how long its texts may be, in characters."""
+
+    inches: float  # the width of the figure
+    beside: bool  # names to the left of the intervals and numbers to the right; otherwise both above them
+    name: int  # of a line of a name
+    title: int
+    heading: int
+    legend: int  # of a line of the legend
+
+    def name_of(self, pair: PairedComparison) -> str:
+        """The name of a row, on several lines if it is long."""
+        text = shorten(str(pair.treated), self.name * NAME_LINES)
+        return "\n".join(textwrap.wrap(text, self.name)[:NAME_LINES])
+
+    def lines(self, pair: PairedComparison) -> float:
+        """The height of a row, in lines of text."""
+        return self.name_of(pair).count("\n") + (1.5 if self.beside else 3.2)
+
+    def middle(self, pair: PairedComparison, top: float) -> float:
+        """Where the interval of a row is that begins at `top`."""
+        return top - (self.lines(pair) / 2 if self.beside else self.lines(pair) - 0.6)
+
+
+WIDE = Layout(FIGURE_INCHES, beside=True, name=36, title=84, heading=92, legend=140)
+NARROW = Layout(NARROW_INCHES, beside=False, name=40, title=40, heading=42, legend=NARROW_CHARACTERS)
+"""The layouts of a forest plot, for a page and for a telephone."""
+
+
+def draw_forest(tasks: Sequence[TaskFindings], *, title: str, layout: Layout = WIDE) -> Figure:
     """Draws the difference and interval of each comparison with the baseline, in a panel for each task.
 
     Judged comparisons are first and bold, and controls are below them in grey. The figure does not use pyplot, and its
@@ -43,42 +84,48 @@ def draw_forest(tasks: Sequence[TaskFindings], *, title: str) -> Figure:
     ]
     if not panels:
         raise ArgumentError("figure: nothing was compared")
-    heights = [sum(map(_row_lines, pairs)) * LINE_INCHES for _, pairs in panels]
+    heights = [sum(map(layout.lines, pairs)) * LINE_INCHES for _, pairs in panels]
+    legend = textwrap.fill(LEGEND, layout.legend)
     with style():
-        size = (FIGURE_INCHES, sum(heights) + len(panels) * PANEL_INCHES + FRAME_INCHES)
-        legend = "lines: 95 % intervals; grey bands: true differences too small to be detected at 80 % power"
-        figure = titled_figure(size, shorten(title, 84), legend)
+        frame = FRAME_INCHES + 0.11 * legend.count("\n")
+        size = (layout.inches, sum(heights) + len(panels) * PANEL_INCHES + frame)
+        figure = titled_figure(size, shorten(title, layout.title), legend)
         axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
         for panel, (task, pairs) in zip(axes, panels, strict=True):
-            heading = f"{task.name}: {with_count(task.items, 'item')}, baseline {percent(task.baseline.accuracy)}"
-            _draw_panel(panel, shorten(heading, 92), pairs)
+            _draw_panel(panel, task, pairs, layout)
         return figure
 
 
-def _draw_panel(axes: Axes, heading: str, pairs: Sequence[PairedComparison]) -> None:
+def _draw_panel(axes: Axes, task: TaskFindings, pairs: Sequence[PairedComparison], layout: Layout) -> None:
     """Draws the rows from top to bottom, in units of lines of text, so that a row with a long name is higher."""
-    y, limits = sum(map(_row_lines, pairs)), _limits(pairs)
+    compared = [pair for pair in pairs if not identical(task, pair)]
+    y, limits = sum(map(layout.lines, pairs)), _limits(compared)
     axes.set(xlim=limits, ylim=(0, y), yticks=[])
     axes.set_title(" ", fontsize=NAME_POINTS)  # an empty title makes room above the panel for the heading
-    edge = (0.08 / FIGURE_INCHES, 1)
-    label = _annotate(axes, heading, edge, (0, 5), ("figure fraction", "axes fraction"), weight="bold", color=DARK)
+    heading = f"{task.name}: {with_count(task.items, 'item')}, baseline {percent(task.baseline.accuracy)}"
+    edge, units = (0.08 / layout.inches, 1), ("figure fraction", "axes fraction")
+    label = _annotate(axes, shorten(heading, layout.heading), edge, (0, 5), units, weight="bold", color=DARK)
     label.set_in_layout(False)
     axes.set_xlabel("difference from the baseline in percentage points", fontsize=7.5)
-    below_names = {"y": 0, "rotation": 0, "ha": "right", "va": "top", "labelpad": 8}
-    axes.set_ylabel("condition", fontsize=7.5, color=GREY, **below_names)
+    if layout.beside:
+        below_names = {"y": 0, "rotation": 0, "ha": "right", "va": "top", "labelpad": 8}
+        axes.set_ylabel("condition", fontsize=7.5, color=GREY, **below_names)
     axes.spines["left"].set_visible(False)
     axes.tick_params(labelsize=7.5)
-    axes.xaxis.set_major_locator(MaxNLocator(7))
+    axes.xaxis.set_major_locator(MaxNLocator(7 if layout.beside else 5))
     axes.axvline(0, color=DARK, lw=0.8, zorder=2)
     for pair in pairs:
-        middle = y - _row_lines(pair) / 2
-        _draw_row(axes, pair, middle, limits)
-        _label_row(axes, pair, middle)
-        y -= _row_lines(pair)
+        middle, same = layout.middle(pair, y), identical(task, pair)
+        if not same:
+            _draw_row(axes, pair, middle, limits, 0.42 * layout.lines(pair) if layout.beside else 0.42)
+        numbers = same or difference_text(pair.comparison.difference, *pair.interval)
+        _label_row(axes, pair, numbers, middle if layout.beside else y, layout)
+        y -= layout.lines(pair)
 
 
-def _draw_row(axes: Axes, pair: PairedComparison, middle: float, limits: Point) -> None:
-    smallest, half = pair.comparison.smallest_detectable, 0.42 * _row_lines(pair)
+def _draw_row(axes: Axes, pair: PairedComparison, middle: float, limits: Point, half: float) -> None:
+    """Draws the interval at `middle`, on the band of undetectable differences, which is `half` its height."""
+    smallest = pair.comparison.smallest_detectable
     start, end = limits if smallest is None else (-100 * smallest, 100 * smallest)
     axes.add_patch(Rectangle((start, middle - half), end - start, 2 * half, color=UNDETECTABLE, lw=0, zorder=0))
     colour = _row_colour(pair)
@@ -92,14 +139,16 @@ def _draw_row(axes: Axes, pair: PairedComparison, middle: float, limits: Point) 
     axes.plot(100 * pair.comparison.difference, middle, color=colour, marker=marker, ms=size, mfc=face, zorder=4)
 
 
-def _label_row(axes: Axes, pair: PairedComparison, middle: float) -> None:
-    """Writes the name to the left of the panel and the numbers to the right; the layout makes room for both."""
-    numbers = difference_text(pair.comparison.difference, *pair.interval)
+def _label_row(axes: Axes, pair: PairedComparison, numbers: str, y: float, layout: Layout) -> None:
+    """Writes name and numbers beside the panel, for which the layout makes room, or above the interval."""
     font = {"color": DARK, "weight": "bold"} if pair.judged else {"color": GREY, "weight": "normal"}
-    font |= {"va": "center", "linespacing": 1.1}
-    transform = axes.get_yaxis_transform()
-    _annotate(axes, _row_name(pair), (0, middle), (-8, 0), transform, ha="right", **font)
-    _annotate(axes, numbers, (1, middle), (8, 0), transform, ha="left", fontsize=8, **font)
+    font |= {"linespacing": 1.1}
+    transform, name = axes.get_yaxis_transform(), layout.name_of(pair)
+    if layout.beside:
+        _annotate(axes, name, (0, y), (-8, 0), transform, ha="right", va="center", **font)
+        _annotate(axes, numbers, (1, y), (8, 0), transform, ha="left", va="center", fontsize=8, **font)
+    else:
+        _annotate(axes, f"{name}\n{numbers}", (0, y), (0, -3), transform, ha="left", va="top", fontsize=8, **font)
 
 
 def _annotate(axes: Axes, text: str, position: Point, shift: Point, unit: Any, **font: Any) -> Annotation:
@@ -108,20 +157,11 @@ def _annotate(axes: Axes, text: str, position: Point, shift: Point, unit: Any, *
     return axes.annotate(text, position, xytext=shift, xycoords=unit, textcoords="offset points", **font)
 
 
-def _row_name(pair: PairedComparison) -> str:
-    text = shorten(str(pair.treated), NAME_CHARACTERS * NAME_LINES)
-    return "\n".join(textwrap.wrap(text, NAME_CHARACTERS)[:NAME_LINES])
-
-
-def _row_lines(pair: PairedComparison) -> float:
-    return _row_name(pair).count("\n") + 1.5
-
-
 def _limits(pairs: Sequence[PairedComparison]) -> Point:
     """The limits of the axis, which include zero and all finite values."""
     values = [x for pair in pairs for x in (*pair.interval, pair.comparison.difference) if x is not None]
-    smallest = [pair.comparison.smallest_detectable or 0.0 for pair in pairs]
-    low, high = 100 * min(0.0, *values, -max(smallest)), 100 * max(0.0, *values, *smallest)
+    smallest = max((pair.comparison.smallest_detectable or 0.0 for pair in pairs), default=0.0)
+    low, high = 100 * min(0.0, *values, -smallest), 100 * max(0.0, *values, smallest)
     margin = 0.04 * (high - low) or 1.0
     return low - margin, high + margin
 

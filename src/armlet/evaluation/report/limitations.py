@@ -1,8 +1,9 @@
 """What keeps a run's answers from showing a difference, in sentences for readers of its verdicts."""
 
 from collections.abc import Iterator
+from itertools import islice
 
-from armlet.evaluation.report.findings import COMPARED_ROLES, Report, TaskFindings, WrittenAnswers
+from armlet.evaluation.report.findings import COMPARED_ROLES, Report, TaskFindings, Verdict, WrittenAnswers
 from armlet.evaluation.report.sentences import bands_without_effect
 from armlet.presentation.numbers import percent
 
@@ -10,11 +11,18 @@ MANY_ANSWERS = 0.1
 """The share of truncated or unreadable answers above which a reader is told."""
 
 
-def limitations(report: Report) -> list[str]:
-    """Answers that could not count, items that cannot show a difference, and settings without effect."""
+def limited_verdicts(report: Report) -> list[tuple[list[Verdict], list[str]]]:
+    """The verdicts of each task, with what limits them: answers that could not count, and items without room."""
+    verdicts = iter(report.verdicts)
+    judged = [sum(pair.judged for pair in task.comparisons) for task in report.tasks]
+    return [([*islice(verdicts, count)], [*_of_task(task)]) for task, count in zip(report.tasks, judged, strict=True)]
+
+
+def general_limitations(report: Report) -> list[str]:
+    """What limits the whole report: nothing that was compared, and settings without effect."""
     compared = any(condition.role in (*COMPARED_ROLES, "best-of") for condition in report.settings.conditions)
     nothing = [] if compared else ["nothing was compared with the baseline: there is no treatment, filler or best_of"]
-    return [*nothing, *(text for task in report.tasks for text in _of_task(task)), *bands_without_effect(report)]
+    return [*nothing, *bands_without_effect(report)]
 
 
 def _of_task(task: TaskFindings) -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""Writes the report of a run: report.json for programs, report.md for repositories, report.html for readers."""
+"""Writes the report of a run for programs, repositories, readers and papers, with its forest plot and table."""
 
 import html
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -11,9 +11,11 @@ from markupsafe import Markup, escape
 
 from armlet.evaluation.report import sentences, tables
 from armlet.evaluation.report.findings import Report
+from armlet.evaluation.report.limitations import general_limitations, limited_verdicts
+from armlet.evaluation.report.page_figures import FOREST_TITLE, PageFigure, has_forest, page_figures, policy_inks
+from armlet.evaluation.report.paper import latex_table, table_rows
 from armlet.evaluation.search.trials import SearchMap
-from armlet.presentation.files import write_json, write_text
-from armlet.statistics.comparison import UNDECIDED
+from armlet.presentation.files import csv_text, write_json, write_text
 
 REPORT_FILES = ("report.json", "report.md", "report.html")
 
@@ -25,14 +27,14 @@ MAX_TEXT_IN_MARKDOWN, MAX_TEXT_IN_HTML = 300, 1500
 
 MAX_UNFOLDED_ROWS = 12  # a table with more rows is folded
 
-VERDICT_MARKS = {"helped": "▲", "hurt": "▼", UNDECIDED: "○"}
+VERDICT_MARKS = {"helped": "▲", "hurt": "▼"}  # any other verdict has a circle
 
 BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Characters that reverse the text after them, which in a single line includes the report's own words."""
 
 
 def write(findings: Report, folder: Path, *, map: SearchMap | None = None) -> list[Path]:
-    """Writes the three files; the same findings are written as the same bytes.
+    """Writes the report, its table and its forest plot; the same findings are written as the same bytes.
 
     Args:
         findings: the result of `analyse`.
@@ -40,17 +42,27 @@ def write(findings: Report, folder: Path, *, map: SearchMap | None = None) -> li
         map: the map of a search, shown after the forest plot and stored in report.json under "map".
 
     Returns:
-        The paths of the JSON, Markdown and HTML files.
+        The paths of the JSON, Markdown and HTML files, of the table as CSV and LaTeX unless no item is answered, and of
+        the forest plot as PNG, SVG and PDF if anything was compared.
 
-    Raises WriteError if a file cannot be written.
+    Raises WriteError, or OSError for a figure, if a file cannot be written.
     """
     json_file, markdown_file, html_file = (folder / name for name in REPORT_FILES)
     content = {**findings.to_dict(), **({"map": map.to_dict()} if map else {})}
-    return [
+    paths = [
         write_json(json_file, content),
         write_text(markdown_file, markdown(findings, map)),
-        write_text(html_file, page(findings, _draw_figures(findings, map))),
+        write_text(html_file, page(findings, page_figures(findings, map))),
     ]
+    if findings.tasks:
+        paths.append(write_text(folder / "table.csv", csv_text(table_rows(findings.tasks))))
+        paths.append(write_text(folder / "table.tex", latex_table(findings.tasks)))
+    if has_forest(findings):
+        from armlet.evaluation.report.figures import draw_forest
+        from armlet.presentation.style import save
+
+        paths += save(draw_forest(findings.tasks, title=FOREST_TITLE), folder, "forest", ("png", "svg", "pdf"))
+    return paths
 
 
 def markdown(findings: Report, map: SearchMap | None = None) -> str:
@@ -60,17 +72,18 @@ def markdown(findings: Report, map: SearchMap | None = None) -> str:
     return text.rstrip("\n") + "\n"
 
 
-def page(findings: Report, figures: Mapping[str, str]) -> str:
+def page(findings: Report, figures: Sequence[PageFigure]) -> str:
     """The report as one HTML page that needs no network and runs no script.
 
     Args:
         findings: the result of `analyse`.
-        figures: inline SVG figures by their descriptions, the forest plot first.
+        figures: the result of `page_figures`.
     """
     template = _environment(escape).get_template("report.html.jinja")
     return template.render(
         findings=findings,
-        figures={label: _with_unique_ids(svg, number) for number, (label, svg) in enumerate(figures.items())},
+        figures=figures,
+        inks=policy_inks,
         shown=SHOWN_IN_HTML,
         max_text=MAX_TEXT_IN_HTML,
         max_unfolded_rows=MAX_UNFOLDED_ROWS,
@@ -105,25 +118,6 @@ def _environment(escaped: Callable[[object], Markup]) -> Environment:
     )
     task_filters = (tables.samples_grid, tables.changes, sentences.arm_checks)
     environment.filters |= {function.__name__: function for function in task_filters}
-    environment.globals |= {"sentences": sentences, "tables": tables}
+    limits = (limited_verdicts, general_limitations)
+    environment.globals |= {"sentences": sentences, "tables": tables} | {f.__name__: f for f in limits}
     return environment
-
-
-def _draw_figures(findings: Report, map: SearchMap | None) -> dict[str, str]:
-    from armlet.evaluation.report.figures import draw_forest
-    from armlet.evaluation.search.figures import draw_map
-    from armlet.presentation.style import svg_text
-
-    figures: dict[str, str] = {}
-    if any(task.comparisons for task in findings.tasks):
-        forest = draw_forest(findings.tasks, title="Difference from the baseline")
-        figures["Forest plot of differences; the accuracy tables contain its numbers"] = svg_text(forest)
-    if map:
-        label = f"Map of differences over {map.x} and {map.y}; report.md contains its numbers"
-        figures[label] = svg_text(draw_map(map))
-    return figures
-
-
-def _with_unique_ids(svg: str, number: int) -> Markup:
-    """Makes the ids in a figure different from those of other figures on the page."""
-    return Markup(re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>f{number}-", svg))

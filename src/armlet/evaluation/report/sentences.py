@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from armlet.attachment.config import limited_layers
+from armlet.evaluation.report.controls import control_meanings, control_of
 from armlet.evaluation.report.findings import (
     ConditionFindings,
     NoiseFloor,
@@ -47,20 +48,19 @@ MEANINGS = {
     "filler": "meaningless tokens in the prompt, without ARM.",
     "combined": "ARM and filler together.",
     "best-of": "several answers are sampled for each item, and one is selected.",
-    "placebo": "a control that should have no effect. identity is ARM at strength 0; draw-only draws the noise but "
-    "leaves the values unchanged; matched moves the same number of values as the treatment, at random positions, with "
-    "the same change in variance (or the nearest that this number allows); temperature shows the effect of a small "
-    "perturbation; A/A is the baseline again at another batch size. If a treatment is no better than its matched "
-    "placebo, its choice of values is not shown to matter. zeroed sets the same near-zero values to 0 instead of "
-    "redrawing them: if it does as well as the treatment, the redrawing is not what helps.",
+    "placebo": "a control, attached in place of a treatment, that must change nothing, or must not help.",
 }
 """The meaning of each role of a condition."""
 
-JUDGING = (
-    "'helped' and 'hurt' need p < 0.05 after Holm's correction over all tested comparisons in all tasks. With a "
-    "margin, 'no difference larger than' and 'by less than' it need two one-sided tests that reject a difference as "
-    "large as the margin in each direction, with a Holm's correction of their own over all tested comparisons. 'No "
-    "difference shown' is neither: there may be one. Differences are percentage points of accuracy on the same items."
+JUDGING = "'helped' and 'hurt' need p < 0.05"
+CORRECTION = " after Holm's correction over all tested comparisons in all tasks"
+MARGIN_JUDGING = (
+    " 'No difference larger than' and 'by less than' need two one-sided tests that reject a difference as large as the "
+    "margin in each direction, with a Holm's correction of their own."
+)
+DIFFERENCES = (
+    " 'No difference shown' is neither: there may be one. Differences are in percentage points of accuracy, on the "
+    "same items."
 )
 
 
@@ -102,6 +102,13 @@ def _undecided(task: TaskFindings, pair: PairedComparison) -> list[str]:
         return [*facts, f"so few items cannot show any{holm}"]
     smallest = detectable_points(comparison.smallest_detectable)
     return [*facts, f"only one of {smallest} or more would be shown by 4 of 5 such runs{holm}"]
+
+
+def judging(findings: Report) -> str:
+    """How verdicts are reached, with Holm's correction if there is more than one comparison to correct."""
+    several = any(task.planned.comparisons > 1 for task in findings.tasks)
+    margin = any(pair.comparison.margin is not None for task in findings.tasks for pair in task.comparisons)
+    return f"{JUDGING}{CORRECTION if several else ''}.{MARGIN_JUDGING if margin else ''}{DIFFERENCES}"
 
 
 def title(findings: Report) -> str:
@@ -224,9 +231,10 @@ def _power_text(planned: PlannedPower, verb: str) -> str:
 
 
 def meanings(findings: Report) -> dict[str, str]:
-    """The meanings of the roles in this report."""
-    roles = {condition.role for condition in findings.settings.conditions}
-    return {role: meaning for role, meaning in MEANINGS.items() if role in roles}
+    """The meanings of the roles and controls in this report."""
+    conditions = findings.settings.conditions
+    roles = {control_of(c.name).role if c.role == "placebo" else c.role for c in conditions}
+    return {role: meaning for role, meaning in MEANINGS.items() if role in roles} | control_meanings(findings)
 
 
 def run_settings(findings: Report) -> dict[str, str]:
@@ -239,12 +247,15 @@ def run_settings(findings: Report) -> dict[str, str]:
     lines |= {f"sampling, {kind}": plain(sampling) for kind, sampling in run.sampling.items()}
     lines |= {f"system prompt, {kind}": prompt for kind, prompt in run.systems.items() if prompt}
     lines |= {f"grader, {kind}": grader for kind, grader in run.graders.items()}
+    lines |= {"budget": plain(run.budget)} if run.budget else {}
     lines |= {"batch": str(run.batch), "versions": plain(run.versions)}
     return lines | {f"machine {number}": plain(machine) for number, machine in enumerate(run.machines, 1)}
 
 
 def condition_settings(condition: ConditionSettings) -> str:
-    """The settings of ARM and filler under a condition."""
+    """The settings of ARM and filler under a condition; of a control, what it does."""
+    if condition.role == "placebo" and (control := control_of(condition.name)).settings:
+        return control.settings
     return "; ".join(plain(value) for value in (condition.treatment, condition.filling) if value)
 
 

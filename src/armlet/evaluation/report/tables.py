@@ -1,11 +1,12 @@
 """The tables of a report as texts, for HTML and Markdown, and a summary for the terminal."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from armlet.evaluation.conditions.conditions import BASELINE
+from armlet.evaluation.report.controls import control_of, identical_text
 from armlet.evaluation.report.findings import (
     COMPARED_ROLES,
     ChosenAnswers,
@@ -31,11 +32,13 @@ Cells = Sequence[str]
 GROUPS: dict[Group, str] = {
     "judged": "",
     "bound": "upper bound, which no selection can exceed: any of the answers is right",
-    "placebo": "placebos, which should have no effect; without Holm's correction",
-    "matched": "against the matched placebo instead of the baseline; without Holm's correction",
-    "zeroed": "against the zeroed placebo instead of the baseline; without Holm's correction",
+    "placebo": "",  # each control has its own heading
+    "matched": "against the matched placebo instead of the baseline",
+    "zeroed": "against the zeroed placebo instead of the baseline",
 }
 """The groups of comparisons in the order of a table, with the heading above each group."""
+
+CORRECTED = "Holm's p"  # the column that is left out if there is nothing to correct
 
 ACCURACY_COLUMNS: Mapping[str, Callable[[PairedComparison], str]] = {
     "condition": lambda pair: str(pair.treated),
@@ -45,7 +48,7 @@ ACCURACY_COLUMNS: Mapping[str, Callable[[PairedComparison], str]] = {
         DASH if pair.comparison.gained is None else f"{pair.comparison.gained:,}, {pair.comparison.lost:,}"
     ),
     "p": lambda pair: probability(pair.comparison.p_value),
-    "Holm's p": lambda pair: probability(pair.p_holm),
+    CORRECTED: lambda pair: probability(pair.p_holm),
     "verdict": lambda pair: DASH if pair.group == "bound" else pair.verdict,
 }
 """The functions that return the text of each column, by heading."""
@@ -97,16 +100,44 @@ def grouped(task: TaskFindings) -> dict[Group, list[PairedComparison]]:
     return groups
 
 
+def headed(task: TaskFindings) -> dict[str, list[PairedComparison]]:
+    """The comparisons of a task by the heading above them, "" for none, in the order of a table."""
+    headings: dict[str, list[PairedComparison]] = {}
+    for group, pairs in grouped(task).items():
+        for pair in pairs:
+            heading = control_of(pair.treated.condition).heading if group == "placebo" else GROUPS[group]
+            headings.setdefault(heading, []).append(pair)
+    return headings
+
+
+def identical(task: TaskFindings, pair: PairedComparison) -> str | None:
+    """What is told of a placebo that changes nothing instead of a difference; None for any other condition."""
+    same = task.same_as_baseline.get(pair.treated.condition)
+    return None if same is None else identical_text(same, task.items)
+
+
 def accuracy_grid(task: TaskFindings) -> Grid:
-    """The accuracy of each condition and its difference from the baseline."""
+    """The accuracy of each condition and its difference from the baseline.
+
+    A placebo that changes nothing is told as identical instead, and p-values that nothing corrects are told once.
+    """
+    left_out = None if task.planned.comparisons > 1 else CORRECTED
+    columns = {name: text for name, text in ACCURACY_COLUMNS.items() if name != left_out}
     baselines = {BASELINE: task.baseline.accuracy}
     if BASELINE in (voted := _accuracies(task, "majority")):
         baselines[str(Side(BASELINE, "majority"))] = voted[BASELINE]
-    groups: dict[str, list[Cells]] = {"": [(name, percent(mean), *[""] * 5) for name, mean in baselines.items()]}
-    for group, pairs in grouped(task).items():
-        rows = [tuple(text(pair) for text in ACCURACY_COLUMNS.values()) for pair in pairs]
-        groups.setdefault(GROUPS[group], []).extend(rows)
-    return Grid(f"{task.name}, {with_count(task.items, 'item')}", tuple(ACCURACY_COLUMNS), groups)
+    groups: dict[str, list[Cells]] = {"": [_padded((name, percent(mean)), columns) for name, mean in baselines.items()]}
+    for heading, pairs in headed(task).items():
+        for pair in pairs:
+            texts = [text(pair) for text in columns.values()]
+            same = identical(task, pair)
+            groups.setdefault(heading, []).append(_padded((*texts[:2], same), columns) if same else tuple(texts))
+    return Grid(f"{task.name}, {with_count(task.items, 'item')}", tuple(columns), groups)
+
+
+def _padded(cells: Cells, columns: Iterable[str]) -> Cells:
+    """The cells of a row, with an empty one in each remaining column."""
+    return tuple(text for text, _ in zip_longest(cells, columns, fillvalue=""))
 
 
 def _accuracies(task: TaskFindings, selection: Selection) -> dict[str, float]:
@@ -157,6 +188,7 @@ def power_grid(task: TaskFindings) -> Grid:
     rows = [
         (str(pair.treated), detectable_points(pair.comparison.smallest_detectable), pair.comparison.test)
         for pair in (*groups.get("judged", ()), *groups.get("placebo", ()))
+        if not identical(task, pair)
     ]
     return Grid(task.name, ("condition", "smallest detectable difference (80 % power)", "test"), {"": rows})
 
@@ -177,7 +209,8 @@ def settings_grid(findings: Report) -> Grid:
     rows: list[Cells] = []
     for condition in findings.settings.conditions:
         settings, temperature = condition_settings(condition), condition_temperature(condition)
-        rows.append((condition.name, condition.role, settings, temperature, str(condition.samples)))
+        role = control_of(condition.name).role if condition.role == "placebo" else condition.role
+        rows.append((condition.name, role, settings, temperature, str(condition.samples)))
     return Grid("conditions", ("condition", "role", "settings", "temperature", "samples"), {"": rows})
 
 
@@ -199,9 +232,13 @@ def changes(task: TaskFindings) -> list[Changes]:
 
 
 def summary_table(task: TaskFindings) -> "Table":
-    """The accuracy table for the terminal, without counts and p-values, so that it fits in 80 columns."""
-    grid = accuracy_grid(task)
-    table = titled_table(grid.title, ("condition", "accuracy", "difference [95 %]", "verdict"))
+    """The accuracy table for the terminal, without counts and p-values, so that it fits in 80 columns.
+
+    Controls are dim, and those that are no placebos are named below.
+    """
+    grid, controls = accuracy_grid(task), {c.name: control_of(c.name) for c in task.conditions if c.role == "placebo"}
+    caption = "\n".join(f"{name}: {control.heading}" for name, control in controls.items() if control.role != "placebo")
+    table = titled_table(grid.title, ("condition", "accuracy", "difference [95 %]", "verdict"), caption)
     table.columns[-1].justify, table.columns[-1].no_wrap = "left", False
     for group, rows in grid.groups.items():
         for row in rows if group not in (GROUPS["matched"], GROUPS["zeroed"]) else ():

@@ -1,6 +1,7 @@
 """The figures of a search: the sensitivity map, or the curve over one setting."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -18,17 +19,23 @@ Point = tuple[float, float]
 """Two coordinates, sizes or bounds."""
 
 DARK = "#222222"
+CELL_INKS = ("#fefefe", "#212121")
+"""The colours of text and outlines on dark cells and on light ones, which a page in dark mode leaves as they are."""
+
 FIGURE_INCHES = 7.2  # the width of a report's figures
 
 MIN_CELL_INCHES, MAX_CELL_INCHES, CELL_HEIGHT_INCHES = 0.98, 1.6, 0.5
 MAP_INCHES, MAP_SIDE_INCHES, MAP_FRAME_INCHES = 5.4, 0.95, 1.18
 """The map's smallest width, and the space next to the cells, and above and below them."""
 
+NARROW_INCHES, NARROW_CELL_HEIGHT_INCHES, NARROW_CHARACTERS = 3.6, 0.66, 58
+"""The width of figures for a telephone, the height of a map's cells there, and the characters of a line of a legend."""
 
-def draw_map(searched: SearchMap) -> Figure:
+
+def draw_map(searched: SearchMap, *, narrow: bool = False) -> Figure:
     """Draws the difference over two settings: a cell for each trial, outlined if its interval excludes 0.
 
-    The figure does not use pyplot, and its size depends on the number of cells.
+    The figure does not use pyplot, and its size depends on the number of cells, unless it is a narrow one.
 
     Raises ArgumentError if there are no trials, or two in one cell.
     """
@@ -37,12 +44,13 @@ def draw_map(searched: SearchMap) -> Figure:
     if not cells or len(cells) < len(searched.rows):
         pairs = f"{len(cells)} pairs of {searched.x} and {searched.y}"
         raise ArgumentError(f"draw_map: expected one row for each pair, found {len(searched.rows)} rows for {pairs}")
-    width = min(max(MIN_CELL_INCHES, (FIGURE_INCHES - MAP_SIDE_INCHES) / len(columns)), MAX_CELL_INCHES)
-    size = max(MAP_INCHES, MAP_SIDE_INCHES + width * len(columns)), MAP_FRAME_INCHES + CELL_HEIGHT_INCHES * len(lines)
+    size = _map_size(len(columns), len(lines), narrow=narrow)
+    caption = _caption(searched.rows)
+    legend = fill(caption, NARROW_CHARACTERS) if narrow else caption
     with style():
-        figure = titled_figure(size, shorten(searched.title, int(12 * size[0])), _caption(searched.rows))
+        figure = titled_figure(size, shorten(searched.title, int(12 * size[0])), legend)
         axes = figure.subplots()
-        _draw_map_cells(axes, cells)
+        _draw_map_cells(axes, cells, narrow=narrow)
         axes.set(xlim=(0, len(columns)), ylim=(0, len(lines)))
         for axis, name, values in ((axes.xaxis, searched.x, columns), (axes.yaxis, searched.y, lines)):
             axis.set_ticks([index + 0.5 for index in range(len(values))], [f"{value:g}" for value in values])
@@ -52,22 +60,32 @@ def draw_map(searched: SearchMap) -> Figure:
         return figure
 
 
-def _draw_map_cells(axes: Axes, cells: dict[tuple[int, int], TrialResult]) -> None:
+def _map_size(columns: int, lines: int, *, narrow: bool) -> Point:
+    """The size of a map in inches."""
+    if narrow:
+        return NARROW_INCHES, MAP_FRAME_INCHES + NARROW_CELL_HEIGHT_INCHES * lines
+    width = min(max(MIN_CELL_INCHES, (FIGURE_INCHES - MAP_SIDE_INCHES) / columns), MAX_CELL_INCHES)
+    return max(MAP_INCHES, MAP_SIDE_INCHES + width * columns), MAP_FRAME_INCHES + CELL_HEIGHT_INCHES * lines
+
+
+def _draw_map_cells(axes: Axes, cells: dict[tuple[int, int], TrialResult], *, narrow: bool) -> None:
     largest = max(abs(row.difference) for row in cells.values()) or 1.0
     colours = ScalarMappable(Normalize(-largest, largest), "RdBu")
     items_differ = len({row.items for row in cells.values()}) > 1
     for (column, line), row in cells.items():
         colour = to_rgb(colours.to_rgba(row.difference))  # type: ignore[arg-type]
-        axes.add_patch(Rectangle((column, line), 1, 1, facecolor=colour, edgecolor="white", lw=1))
-        if row.excludes_zero:
-            frame = Rectangle((column + 0.03, line + 0.05), 0.94, 0.9, fill=False, edgecolor=DARK, lw=1.8, zorder=3)
-            axes.add_patch(frame)
+        axes.add_patch(Rectangle((column + 0.01, line + 0.02), 0.98, 0.96, facecolor=colour, lw=0))
         red, green, blue = colour
-        ink = DARK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-        below = interval_text(row.low, row.high) + (f"\n{row.items:,} items" if items_differ else "")
+        ink = CELL_INKS[0.3 * red + 0.59 * green + 0.11 * blue > 0.5]
+        if row.excludes_zero:
+            frame = Rectangle((column + 0.04, line + 0.08), 0.92, 0.84, fill=False, edgecolor=ink, lw=1.8, zorder=3)
+            axes.add_patch(frame)
+        interval = interval_text(row.low, row.high)
+        interval = interval.replace(", ", ",\n") if narrow else interval
+        below = f"{interval}\n{row.items:,} items" if items_differ else interval
         centre = {"x": column + 0.5, "ha": "center", "color": ink, "linespacing": 1.0, "zorder": 4}
         axes.text(y=line + 0.52, s=points(row.difference), va="bottom", fontsize=8, weight="bold", **centre)
-        axes.text(y=line + 0.46, s=below, va="top", fontsize=6.5, **centre)
+        axes.text(y=line + 0.46, s=below, va="top", fontsize=6 if narrow else 6.5, **centre)
 
 
 def draw_curve(trials: Sequence[TrialResult], name: str, *, title: str) -> Figure:
