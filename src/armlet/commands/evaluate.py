@@ -12,6 +12,8 @@ from armlet.commands import options
 from armlet.commands.engines import EngineOptions
 from armlet.commands.options import POLICY, TaskOptions, saying_where_to_resume, show
 from armlet.commands.policy_help import policy_option
+from armlet.evaluation.conditions.conditions import TreatmentSource
+from armlet.evaluation.conditions.interventions import read_intervention
 from armlet.evaluation.options import ConditionOptions, FillerOptions, GradedAnswerOptions
 
 
@@ -30,10 +32,19 @@ class TreatmentOptions:
     site: options.SiteOption = "gate"
     experts: options.ExpertsOption = "all"
     config: Annotated[Path | None, Option(help="An armlet.json as a treatment, in addition to any --policy.")] = None
+    functions: Annotated[
+        list[str] | None,
+        Option(
+            "--treatment",
+            metavar="FILE.PY:FUNCTION",
+            help="A context manager of your own over the loaded model as a treatment; runs the file. May be repeated.",
+        ),
+    ] = None
 
-    def sources(self, *, served: bool) -> list[str | Path]:
-        """The policies and the file; `served`: no default, because a server's policy must be stated."""
-        stated = [*(self.treatments or ()), *([self.config] if self.config else ())]
+    def sources(self, *, served: bool) -> list[TreatmentSource]:
+        """The policies, the file and the functions; `served`: no default, because a server's policy must be stated."""
+        functions = map(read_intervention, self.functions or ())
+        stated = [*(self.treatments or ()), *([self.config] if self.config else ()), *functions]
         return stated or ([] if served else ["outward"])
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Option
 
-from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
+from armlet.evaluation.conditions.conditions import AnyTreatment, Condition, Filling, conditions
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.options import OptionGroup
 from armlet.prompts.fillers import POSITION_HELP, Filler, Position
@@ -41,7 +41,7 @@ class ConditionOptions(OptionGroup):
     ] = False
     placebos: Annotated[bool, Option(help="Adds identity, draw-only, matched, and a change of temperature.")] = True
 
-    def conditions(self, treatments: list[Treatment], fillings: list[Filling]) -> list[Condition]:
+    def conditions(self, treatments: list[AnyTreatment], fillings: list[Filling]) -> list[Condition]:
         """All compared conditions."""
         temperature = 0.0 if self.temperature < COLDEST_SAMPLED else self.temperature
         chosen = {"best_of": self.best_of, "combine": self.combine, "placebos": self.placebos}

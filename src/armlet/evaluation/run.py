@@ -10,6 +10,7 @@ from armlet.checkpoints.given import Model, model_name
 from armlet.checkpoints.pretrained import Device, Dtype
 from armlet.evaluation.batches import checked_run_folder, run_and_analyse
 from armlet.evaluation.conditions.conditions import Condition, TreatmentSource, make_treatments
+from armlet.evaluation.conditions.interventions import Intervention
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.options import (
@@ -83,7 +84,8 @@ def evaluate(
         model: a folder, a hub id or a loaded causal language model; by default "abacus", a tiny one for arithmetic.
         tokenizer: the tokenizer of a loaded model.
         treatments: one or several policies, as objects or texts such as "outward:band=0.2", paths of an armlet.json,
-            or treatments with their own layers.
+            treatments with their own layers, or functions that return a context manager in which the model is changed
+            and after which it is as before, as objects or as "file.py:function", which runs the file.
         layers: where policies are attached, as in `armlet.attach`.
         scope: values over which their statistics are taken, as in `armlet.attach`.
         site: where they act in a layer, as in `armlet.attach`.
@@ -136,6 +138,8 @@ def evaluate(
         loading = {"tokenizer": (tokenizer, None), "dtype": (dtype, "auto"), "device": (device, None)}
         refuse_changed("has no effect, because another engine runs the model", **loading)
         compared, left_out = servable_conditions(compared, tasks)
+    if placebos and (functions := [treatment.name for treatment in chosen if isinstance(treatment, Intervention)]):
+        note(f"left out for {', '.join(functions)}: placebos at the gate, because a function has no policy to replace")
     settings = vars(answers) | {"top_p": top_p, "seed": seed}
     is_built_in = not engine if model is None else model_name(model) == ABACUS
     plan = make_plan(tasks, compared, built_in=is_built_in, **settings)

@@ -34,6 +34,11 @@ class ConditionSettings:
     weighing: float | None = None
     samples: int = 1
 
+    @property
+    def is_function(self) -> bool:
+        """Whether a user's function is the treatment."""
+        return isinstance(self.treatment, Mapping) and "function" in self.treatment
+
 
 @dataclass(frozen=True)
 class RunSettings:

@@ -8,7 +8,7 @@ from threading import Thread
 from urllib.parse import urlsplit
 
 from armlet.attachment.sites import ALL_EXPERTS, GATE
-from armlet.evaluation.conditions.conditions import Condition
+from armlet.evaluation.conditions.conditions import Condition, Treatment
 from armlet.evaluation.engines.chat import SWITCH_KEY, SWITCH_REFUSAL, ChatRequest, messages, read_completion, switch
 from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
 from armlet.evaluation.tasks.problems import Task
@@ -78,11 +78,13 @@ class Endpoint(Engine):
         """Raises an ArgumentError, before the first request, for conditions and tasks that a server cannot run."""
         treated = [condition for condition in conditions if condition.treatment and not condition.placebo]
         policies = {repr(condition.treatment) for condition in treated}
-        places = [(condition, condition.treatment) for condition in treated if condition.treatment]
+        places = [(c, c.treatment) for c in treated if isinstance(c.treatment, Treatment)]
+        functions = [condition for condition in treated if not isinstance(condition.treatment, Treatment)]
         other_sites = [condition for condition, place in places if place.site != GATE]
         of_experts = [condition for condition, place in places if place.experts != ALL_EXPERTS]
         placebos = [condition for condition in conditions if condition.placebo]
         refusals = {
+            "endpoint: a server cannot run a function in its model: {} needs a local model": functions,
             "treated_endpoint: a server without ARM cannot run {}; name the same server with ARM attached, "
             "or leave the policy out": [] if self.treated_endpoint else treated,
             "treated_endpoint: a server supports a single treatment, and {} need "

@@ -136,6 +136,11 @@ def _analyse_task(
             for answers in task.conditions
             if answers.condition.placebo in EXACT_PLACEBOS
         },
+        unchanged={
+            answers.condition.name: _count_same(answers.items, baseline)
+            for answers in task.conditions
+            if answers.condition.is_function
+        },
         discordant=[
             item
             for answers in task.conditions

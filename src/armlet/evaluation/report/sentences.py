@@ -26,9 +26,10 @@ SEVERAL_SAMPLES = (
 
 MEANINGS = {
     "baseline": "the unchanged model.",
-    "treated": "the model with ARM attached: a policy moves activations inside the gated MLP.",
+    "treated": "the model with ARM attached: a policy moves activations inside the gated MLP. With a name such as "
+    "file.py:function, the model as this function of a user changes it.",
     "filler": "meaningless tokens in the prompt, without ARM.",
-    "combined": "ARM and filler together.",
+    "combined": "treatment and filler together.",
     "best-of": "several answers are sampled for each item, and one is selected.",
     "placebo": "a control that should have no effect. identity is ARM at strength 0; draw-only draws the noise but "
     "leaves the values unchanged; matched moves the same number of values as the treatment, at random positions, with "
@@ -60,6 +61,8 @@ def verdict_sentence(task: TaskFindings, pair: PairedComparison) -> str:
     ]
     if task.condition(pair.treated.condition).moved_nothing:
         facts.append("ARM moved no values")
+    if task.changed_nothing(pair.treated.condition):
+        facts.append("the treatment changed nothing")
     if pair.verdict == "no difference shown":
         facts.append(f"smallest detectable difference: {detectable_points(comparison.smallest_detectable)}")
     return f"{pair.treated} on {task.name}: {pair.verdict} ({'; '.join(facts)})"
@@ -67,7 +70,9 @@ def verdict_sentence(task: TaskFindings, pair: PairedComparison) -> str:
 
 def title(findings: Report) -> str:
     """The title of the report."""
-    return f"Does ARM help {findings.settings.engine.get('model', 'the model')}?"
+    treatments = [condition for condition in findings.settings.conditions if condition.treatment]
+    what = "the treatment" if treatments and all(c.is_function for c in treatments) else "ARM"
+    return f"Does {what} help {findings.settings.engine.get('model', 'the model')}?"
 
 
 def missing_items(findings: Report) -> str | None:
@@ -103,9 +108,9 @@ def placebo_checks(task: TaskFindings) -> list[RunCheck]:
 
 
 def arm_checks(task: TaskFindings) -> list[RunCheck]:
-    """Checks that ARM moved values under each condition that uses ARM."""
+    """Checks that ARM moved values under each condition that uses ARM, and that a user's function changed answers."""
     return [
-        _check_arm(condition)
+        _check_function(task, condition.name) if condition.name in task.unchanged else _check_arm(condition)
         for condition in task.conditions
         if condition.role in ("treated", "combined") or (condition.role == "best-of" and condition.arm)
     ]
@@ -124,6 +129,12 @@ def _check_arm(condition: ConditionFindings) -> RunCheck:
     return RunCheck(not unchanged, warning if unchanged else fact)
 
 
+def _check_function(task: TaskFindings, name: str) -> RunCheck:
+    changed, of_items = task.items - task.unchanged[name], f"of {with_count(task.items, 'item')}"
+    fact = f"{name}: answers or log-likelihoods differ from the baseline's for {changed:,} {of_items}"
+    return RunCheck(True, fact) if changed else RunCheck(False, f"{fact}: it changed nothing")
+
+
 def failed_checks(findings: Report) -> list[str]:
     """The failed checks, as lines for the terminal."""
     return [
@@ -136,7 +147,8 @@ def failed_checks(findings: Report) -> list[str]:
 
 def bands_without_effect(report: Report) -> list[str]:
     """The treatments with a setting that had no effect, such as a band that `share` limited in every row of a layer."""
-    treatments = {c.name: c.treatment for c in report.settings.conditions if isinstance(c.treatment, Mapping)}
+    arms = [c for c in report.settings.conditions if not c.is_function]
+    treatments = {c.name: c.treatment for c in arms if isinstance(c.treatment, Mapping)}
     return [
         f"{task.name}: {condition.name}: {sentence}"
         for task in report.tasks

@@ -9,7 +9,7 @@ from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, check_running_device, model_name
 from armlet.checkpoints.pretrained import Device, Dtype, dtype_name
 from armlet.evaluation.batches import checked_run_folder
-from armlet.evaluation.conditions.conditions import make_treatments
+from armlet.evaluation.conditions.conditions import Treatment
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.options import AnswerOptions, refuse_sampling
 from armlet.evaluation.result import Findings
@@ -29,6 +29,7 @@ from armlet.evaluation.search.search import Space, candidate_layers, searched_na
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks, task_sources
 from armlet.presentation.arguments import LARGEST_SEED, output_folder, whole_number, whole_number_or_none
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_one_policy
 from armlet.redistribution.rows import Policy
 
@@ -96,7 +97,7 @@ def tune(
     answers = AnswerOptions(max_new_tokens, system, allow_code, batch)
     folder, seed = checked_run_folder(run), whole_number("seed", seed, 0, LARGEST_SEED)
     items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
-    (treatment,) = make_treatments(parse_one_policy(policy, scope), scope=scope, site=site, experts=experts, seed=seed)
+    treatment = Treatment(parse_one_policy(policy, scope), 0, scope, Noise(seed), site, experts)
     stated = stated_settings(policy)
     chosen = searched_names(search, treatment.policy, stated), candidate_layers(layers)
     space = Space(treatment, *chosen, whole_number("trials", trials, 0), seed, stated)
