@@ -41,6 +41,11 @@ class TreatmentOptions:
         ),
     ] = None
 
+    keep_tuning_items: Annotated[
+        bool,
+        Option("--keep-tuning-items", help="Keep items that tuned an armlet.json, which make no test of its setting."),
+    ] = False
+
     def sources(self, *, served: bool) -> list[TreatmentSource]:
         """The policies, the file and the functions; `served`: no default, because a server's policy must be stated."""
         functions = map(read_intervention, self.functions or ())
@@ -67,7 +72,7 @@ def evaluate(
 ) -> None:
     """Measure whether ARM helps: paired differences between the same items without ARM, with it, and with placebos."""
     engine.check(context, compute, stated=bool(treatment.treatments or treatment.config))
-    place = {name: getattr(treatment, name) for name in ("layers", "scope", "site", "experts")}
+    place = {name: getattr(treatment, name) for name in ("layers", "scope", "site", "experts", "keep_tuning_items")}
     groups = vars(filler) | vars(comparison) | vars(replace(answers, batch=answers.batch or engine.batch))
     runner = vars(compute)
     if not engine.is_local:

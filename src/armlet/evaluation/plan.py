@@ -7,7 +7,7 @@ from importlib import metadata
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Engine, Sampling
 from armlet.evaluation.grading.graders import Grader, grader_names, graders
-from armlet.evaluation.settings import TaskSettings
+from armlet.evaluation.settings import SettingOrigin, TaskSettings
 from armlet.evaluation.tasks.problems import SYSTEMS, Kind, Task
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import Record
@@ -33,6 +33,7 @@ class Plan:
     systems: dict[Kind, str]  # the system prompts
     graders: dict[Kind, Grader]  # for generated answers; multiple choice needs none
     grader: str = "math-verify"  # the name of the grader for mathematics
+    origins: Sequence[SettingOrigin] = ()  # of the treatments' settings
 
     def manifest(self, engine: Engine) -> Record:
         """Everything that decides the answers, as plain values."""
@@ -51,6 +52,7 @@ class Plan:
             "graders": grader_names(self.grader, kinds),
             "batch": self.batch_size,
             "versions": {name: metadata.version(name) for name in VERSIONED_PACKAGES},
+            **({"origins": [asdict(origin) for origin in self.origins]} if self.origins else {}),
         }
 
 
@@ -66,6 +68,7 @@ def make_plan(
     grader: str = "math-verify",
     allow_code: bool = False,
     batch: int | None = None,
+    origins: Sequence[SettingOrigin] = (),
 ) -> Plan:
     """Makes a plan, with the defaults of each kind of task in place of None.
 
@@ -86,6 +89,7 @@ def make_plan(
         systems={kind: text if system is None else system for kind, text in SYSTEMS.items()},
         graders=graders(grader, {task.kind for task in tasks}, allow_code=allow_code),
         grader=grader,
+        origins=origins,
     )
 
 

@@ -20,6 +20,7 @@ from armlet.evaluation.options import (
     GradedAnswerOptions,
     refuse_sampling,
 )
+from armlet.evaluation.origins import leave_out_tuning_items, origin_sentence
 from armlet.evaluation.plan import Plan, make_plan, servable_conditions
 from armlet.evaluation.report.analysis import count_judged, planned_power
 from armlet.evaluation.report.sentences import power_announcement
@@ -29,6 +30,7 @@ from armlet.evaluation.tasks.problems import Task
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks
 from armlet.presentation.arguments import (
     LARGEST_SEED,
+    plain_value,
     refuse_changed,
     text_list,
     whole_number,
@@ -65,6 +67,7 @@ def evaluate(
     best_of: int = ConditionOptions.best_of,
     combine: bool = ConditionOptions.combine,
     placebos: bool = ConditionOptions.placebos,
+    keep_tuning_items: bool = False,
     max_new_tokens: int | None = AnswerOptions.max_new_tokens,
     system: str | None = AnswerOptions.system,
     allow_code: bool = AnswerOptions.allow_code,
@@ -103,6 +106,9 @@ def evaluate(
         best_of: adds a vote over this number of sampled answers, at least 2; 0 for none.
         combine: adds each policy with each filler, and all of them with `best_of`.
         placebos: adds identity, draw-only, matched, and a change of temperature.
+        keep_tuning_items: whether the items on which a search tuned a treatment, as its armlet.json says, stay in the
+            run, which is then no test of it; by default they are left out. Test sets on which the authors chose a
+            "published:MODEL/TASK" always stay. Both are said in the report.
         max_new_tokens: maximum length of an answer; by default it depends on the task.
         system: the system prompt; by default it depends on the task.
         allow_code: whether model-written programs may run, in a sandbox.
@@ -138,9 +144,13 @@ def evaluate(
         loading = {"tokenizer": (tokenizer, None), "dtype": (dtype, "auto"), "device": (device, None)}
         refuse_changed("has no effect, because another engine runs the model", **loading)
         compared, left_out = servable_conditions(compared, tasks)
+    keep = plain_value("keep_tuning_items", keep_tuning_items, bool)
+    tasks, origins = leave_out_tuning_items(tasks, compared, keep=keep)
+    for origin in origins:
+        note(origin_sentence(origin))
     if placebos and (functions := [treatment.name for treatment in chosen if isinstance(treatment, Intervention)]):
         note(f"left out for {', '.join(functions)}: placebos at the gate, because a function has no policy to replace")
-    settings = vars(answers) | {"top_p": top_p, "seed": seed}
+    settings = vars(answers) | {"top_p": top_p, "seed": seed, "origins": origins}
     is_built_in = not engine if model is None else model_name(model) == ABACUS
     plan = make_plan(tasks, compared, built_in=is_built_in, **settings)
     if engine:

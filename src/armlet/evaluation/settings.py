@@ -41,6 +41,20 @@ class ConditionSettings:
 
 
 @dataclass(frozen=True)
+class SettingOrigin:
+    """What chose a condition's setting, and how many of this run's items are among those that chose it."""
+
+    condition: str
+    source: str  # source, name, tasks and sha256 of the `Origin`
+    name: str
+    tasks: Sequence[str]
+    sha256: str
+    items: int  # number of tuning items; 0 for a published setting
+    shared: Mapping[str, int]  # number of this run's items among those that chose it, by task
+    left_out: bool  # the shared items are left out
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """A whole manifest; sampling, system prompts and graders are stored by kind of task."""
 
@@ -52,6 +66,7 @@ class RunSettings:
     graders: Mapping[str, str]
     batch: object  # items in a batch
     versions: Mapping[str, str | None]  # of the packages that affect an answer or its grade
+    origins: Sequence[SettingOrigin] = ()
     machines: Sequence[Facts] = ()
     version: int | None = None  # version of the manifest's format; None without a manifest file
 
@@ -60,9 +75,11 @@ class RunSettings:
         """Reads the content of manifest.json."""
         tasks = [TaskSettings(**task) for task in manifest["tasks"]]
         conditions = [ConditionSettings(**condition) for condition in manifest["conditions"]]
-        return cls(**{**manifest, "tasks": tasks, "conditions": conditions})
+        origins = [SettingOrigin(**origin) for origin in manifest.get("origins", ())]
+        return cls(**{**manifest, "tasks": tasks, "conditions": conditions, "origins": origins})
 
     def to_dict(self) -> Facts:
         """The content of manifest.json."""
         version = {} if self.version is None else {"version": self.version}
-        return version | {name: value for name, value in asdict(self).items() if name != "version"}
+        absent = {"version"} if self.origins else {"version", "origins"}
+        return version | {name: value for name, value in asdict(self).items() if name not in absent}

@@ -6,11 +6,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from armlet.attachment.config import AttachArguments, describe, layer_indices, load_config
+from armlet.attachment.config import AttachArguments, describe, layer_indices, load_config, load_origin
+from armlet.attachment.origin import Origin, policy_origin
 from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.evaluation.conditions.interventions import (
     Changes,
@@ -46,10 +47,11 @@ class Treatment:
     noise: Source = Noise(0)  # noqa: RUF009 - frozen
     site: str = GATE
     experts: str = ALL_EXPERTS
+    origins: tuple[Origin, ...] = field(default=(), compare=False, repr=False)  # what chose the setting, if known
 
     def place(self) -> dict[str, Any]:
         """The arguments of `attach` without the policy."""
-        return {name: value for name, value in vars(self).items() if name != "policy"}
+        return {name: value for name, value in vars(self).items() if name not in ("policy", "origins")}
 
     def plain(self) -> dict[str, object]:
         """The content of an armlet.json; layers "all" stay a word, because the number of layers is not known yet."""
@@ -90,19 +92,26 @@ def make_treatments(
     if len(stated) == len(several) and (chosen_layers, scope, site, experts) != ([0], "token", GATE, ALL_EXPERTS):
         raise ArgumentError("layers, scope, site, experts: they apply to a policy, and there is none; leave them out")
     place = {"layers": chosen_layers, "scope": scope, "noise": Noise(seed), "site": site, "experts": experts}
-    treatments = [_make_treatment(source, place) for source in several]
-    return list({json.dumps(treatment.plain()): treatment for treatment in treatments}.values())
+    distinct: dict[str, AnyTreatment] = {}
+    for treatment in (_make_treatment(given, place) for given in several):
+        known = distinct.setdefault(json.dumps(treatment.plain()), treatment)
+        if isinstance(known, Treatment) and isinstance(treatment, Treatment):  # equal settings may have two origins
+            origins = tuple(dict.fromkeys((*known.origins, *treatment.origins)))
+            distinct[json.dumps(treatment.plain())] = replace(known, origins=origins)
+    return list(distinct.values())
 
 
 def _make_treatment(given: TreatmentSource, place: dict[str, Any]) -> AnyTreatment:
     if isinstance(given, Intervention):
         return given
     if isinstance(given, Path):
-        return Treatment(**dict[str, Any](load_config(given)))
+        origin = load_origin(given)
+        return Treatment(**dict[str, Any](load_config(given)), origins=(origin,) if origin else ())
     treatment = given if isinstance(given, Treatment) else Treatment(**_arguments(given, place))
     try:
-        policy = parse_one_policy(treatment.policy, treatment.scope)
-        return replace(treatment, policy=policy, noise=source(treatment.noise))
+        policy, origin = parse_one_policy(treatment.policy, treatment.scope), policy_origin(treatment.policy)
+        origins = (origin,) if origin else treatment.origins
+        return replace(treatment, policy=policy, noise=source(treatment.noise), origins=origins)
     except ArgumentError as error:
         raise ArgumentError(re.sub("^policy:", "treatments:", str(error))) from error
 
@@ -111,7 +120,7 @@ def _arguments(given: Policy | str | AttachArguments | Changes, place: dict[str,
     """The arguments of a treatment, of a policy at this place, or of a mapping as `load_config` returns it."""
     if not isinstance(given, Mapping):
         return {"policy": given, **place}
-    names = [field.name for field in fields(Treatment)]
+    names = [argument.name for argument in fields(Treatment) if argument.compare]
     if "policy" not in given or not set(given) <= set(names):
         expected = f"expected a mapping with policy, and perhaps {', '.join(names[1:])}"
         raise ArgumentError(f"treatments: {expected}, found {', '.join(map(str, given)) or 'an empty one'}")

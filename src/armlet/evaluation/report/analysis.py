@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from armlet.evaluation.conditions.conditions import BASELINE
+from armlet.evaluation.origins import no_test
 from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, Samples, TaskAnswers, applying, read_answers
 from armlet.evaluation.report.findings import (
     COMPARED_ROLES,
@@ -70,7 +71,13 @@ def analyse(
     return Report(
         armlet=settings.versions["armlet"] or "",
         complete=all(items.get(task.name, 0) == task.items for task in settings.tasks),
-        verdicts=[Verdict(pair.verdict, verdict_sentence(task, pair)) for task, pair in judged_pairs],
+        verdicts=[
+            Verdict(
+                pair.verdict,
+                verdict_sentence(task, pair) + no_test(settings, task.name, pair.treated.condition),
+            )
+            for task, pair in judged_pairs
+        ],
         tasks=analysed,
         settings=settings,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from armlet.evaluation.origins import origin_sentence
 from armlet.evaluation.report.findings import COMPARED_ROLES, Report, TaskFindings, WrittenAnswers
 from armlet.evaluation.report.sentences import bands_without_effect
 from armlet.presentation.numbers import percent
@@ -11,10 +12,12 @@ MANY_ANSWERS = 0.1
 
 
 def limitations(report: Report) -> list[str]:
-    """Answers that could not count, items that cannot show a difference, and settings without effect."""
+    """Settings that items chose, answers that could not count, items that cannot show a difference, and no effect."""
     compared = any(condition.role in (*COMPARED_ROLES, "best-of") for condition in report.settings.conditions)
     nothing = [] if compared else ["nothing was compared with the baseline: there is no treatment, filler or best_of"]
-    return [*nothing, *(text for task in report.tasks for text in _of_task(task)), *bands_without_effect(report)]
+    origins = map(origin_sentence, report.settings.origins)
+    of_tasks = (text for task in report.tasks for text in _of_task(task))
+    return [*nothing, *origins, *of_tasks, *bands_without_effect(report)]
 
 
 def _of_task(task: TaskFindings) -> Iterator[str]:

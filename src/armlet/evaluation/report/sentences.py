@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from armlet.attachment.config import limited_layers
+from armlet.evaluation.origins import origin_sentence
 from armlet.evaluation.report.findings import ConditionFindings, PairedComparison, PlannedPower, Report, TaskFindings
 from armlet.evaluation.search.trials import best
 from armlet.evaluation.settings import ConditionSettings
@@ -196,6 +197,7 @@ def run_settings(findings: Report) -> dict[str, str]:
     for task in run.tasks:
         items = with_count(task.items, "item")
         lines[f"task {task.name}"] = f"{task.kind}, {items}, sha256 {task.sha256}; {plain(task.source)}"
+    lines |= {f"origin {number}": origin_sentence(origin) for number, origin in enumerate(run.origins, 1)}
     lines |= {f"sampling, {kind}": plain(sampling) for kind, sampling in run.sampling.items()}
     lines |= {f"system prompt, {kind}": prompt for kind, prompt in run.systems.items() if prompt}
     lines |= {f"grader, {kind}": grader for kind, grader in run.graders.items()}

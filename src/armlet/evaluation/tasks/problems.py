@@ -27,6 +27,11 @@ class Problem:
     choices: tuple[str, ...] = ()  # for multiple choice: the continuations, at least two
     entry_point: str = ""  # for programs: the function that the tests call
 
+    def content_hash(self) -> str:
+        """16 hexadecimal digits of what is asked: the same for one item in files with other names, ids or golds."""
+        text = repr((self.question.strip(), self.context.strip(), self.choices))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class Task:
