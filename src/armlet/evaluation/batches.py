@@ -40,7 +40,9 @@ class BatchRun:
 def batch_runs(plan: Plan, engine: Engine) -> Iterator[BatchRun]:
     """All batch runs in order: each batch under all conditions before the next, so an interrupted run stays paired."""
     for task in plan.tasks:
-        asks = [Ask(problem, number, plan.systems[task.kind]) for number, problem in enumerate(task.problems)]
+        asks = [
+            Ask(problem, number, plan.systems[task.kind], plan.form) for number, problem in enumerate(task.problems)
+        ]
         asks.sort(key=lambda ask: (engine.length(ask), ask.number))
         for batch_index, start in enumerate(range(0, len(asks), plan.batch_size)):
             batch = tuple(asks[start : start + plan.batch_size])

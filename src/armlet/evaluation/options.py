@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from typer import Option
@@ -48,6 +49,11 @@ class ConditionOptions(OptionGroup):
         return conditions(treatments, fillings, samples=self.samples, temperature=temperature, **chosen)
 
 
+def _with_new_lines(template: str | None) -> str | None:
+    r"""A template as it is typed in a shell, in which \n is a new line."""
+    return template and template.replace("\\n", "\n")
+
+
 @dataclass(frozen=True)
 class AnswerOptions(OptionGroup):
     """How a model answers."""
@@ -60,6 +66,18 @@ class AnswerOptions(OptionGroup):
         bool, Option("--allow-code-execution", help="Run model-written programs, in a sandbox (humaneval).")
     ] = False
     batch: Annotated[int | None, Option(min=1, help="Batch size in items; it may slightly change results.")] = None
+    shots: Annotated[int, Option(min=0, help="Number of few-shot examples from --examples before each item.")] = 0
+    examples: Annotated[
+        Path | None, Option(help="Local JSON Lines with the examples, with rows as of a task; with --shots.")
+    ] = None
+    template: Annotated[
+        str | None,
+        Option(
+            callback=_with_new_lines,
+            help="The text of a question, with {question} once, as '{question}\\nAnswer with a number.'; in multiple "
+            "choice 'Question: {question}\\nAnswer:' by default.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from armlet.evaluation.tasks.problems import Task
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks
 from armlet.presentation.arguments import (
     LARGEST_SEED,
+    given_path,
     plain_value,
     refuse_changed,
     text_list,
@@ -72,6 +73,9 @@ def evaluate(
     system: str | None = AnswerOptions.system,
     allow_code: bool = AnswerOptions.allow_code,
     batch: int | None = AnswerOptions.batch,
+    shots: int = AnswerOptions.shots,
+    examples: str | Path | None = AnswerOptions.examples,
+    template: str | None = AnswerOptions.template,
     grader: str = GradedAnswerOptions.grader,
     engine: OpenEngine | None = None,
     run: str | Path | None = None,
@@ -113,6 +117,11 @@ def evaluate(
         system: the system prompt; by default it depends on the task.
         allow_code: whether model-written programs may run, in a sandbox.
         batch: batch size in items; it may slightly change results.
+        shots: number of few-shot examples before each item, as turns of a chat or as text.
+        examples: a JSON Lines file with the examples, with rows as of a task, which must not be among the items; of a
+            worked solution the whole text is shown.
+        template: the text of a question, with "{question}" once; by default the question alone, or in plain text
+            "Question: {question}" and, on a line of its own, "Answer:".
         grader: "math-verify", or "released", the paper's, for comparison.
         engine: opens another engine than a model in this process, such as a server, which runs no gate placebos;
             `model` is then only a name.
@@ -134,7 +143,8 @@ def evaluate(
     folder, seed = checked_run_folder(run), whole_number("seed", seed, 0, LARGEST_SEED)
     items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
     comparison = ConditionOptions(samples, temperature, top_p, best_of, combine, placebos)
-    answers = GradedAnswerOptions(max_new_tokens, system, allow_code, batch, grader)
+    prompts = {"shots": shots, "examples": given_path("examples", examples), "template": template}
+    answers = GradedAnswerOptions(max_new_tokens, system, allow_code, batch, **prompts, grader=grader)
     fillings = FillerOptions(text_list("filler", filler), count, position).fillings()
     chosen = make_treatments(treatments, layers=layers, scope=scope, site=site, experts=experts, seed=seed)
     tasks = collect_tasks(task, items, difficulty, seed)

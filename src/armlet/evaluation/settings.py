@@ -67,6 +67,7 @@ class RunSettings:
     batch: object  # items in a batch
     versions: Mapping[str, str | None]  # of the packages that affect an answer or its grade
     origins: Sequence[SettingOrigin] = ()
+    prompts: Facts | None = None  # few-shot examples and template; None for the default
     machines: Sequence[Facts] = ()
     version: int | None = None  # version of the manifest's format; None without a manifest file
 
@@ -81,5 +82,5 @@ class RunSettings:
     def to_dict(self) -> Facts:
         """The content of manifest.json."""
         version = {} if self.version is None else {"version": self.version}
-        absent = {"version"} if self.origins else {"version", "origins"}
+        absent = {"version", *(name for name in ("prompts", "origins") if not getattr(self, name))}
         return version | {name: value for name, value in asdict(self).items() if name not in absent}

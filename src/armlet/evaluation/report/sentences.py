@@ -197,6 +197,7 @@ def run_settings(findings: Report) -> dict[str, str]:
     for task in run.tasks:
         items = with_count(task.items, "item")
         lines[f"task {task.name}"] = f"{task.kind}, {items}, sha256 {task.sha256}; {plain(task.source)}"
+    lines |= {"prompts": plain(run.prompts)} if run.prompts else {}
     lines |= {f"origin {number}": origin_sentence(origin) for number, origin in enumerate(run.origins, 1)}
     lines |= {f"sampling, {kind}": plain(sampling) for kind, sampling in run.sampling.items()}
     lines |= {f"system prompt, {kind}": prompt for kind, prompt in run.systems.items() if prompt}

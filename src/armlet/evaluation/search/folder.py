@@ -20,6 +20,7 @@ from armlet.evaluation.result import Findings
 from armlet.evaluation.search.results import SEARCH_FILE, Budget, Search, SearchArguments, SearchTask
 from armlet.evaluation.search.search import Space, search, take
 from armlet.evaluation.search.trials import TrialResult, best
+from armlet.evaluation.tasks.examples import make_form
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.files import json_text, write_json
 from armlet.presentation.interruption import until_interrupted
@@ -39,6 +40,7 @@ def plan_tuning(arguments: SearchArguments, tasks: Sequence[Task]) -> Plan:
 
     Raises ArgumentError if a task has no item for one of the two parts.
     """
+    make_form(tasks, arguments.shots, arguments.examples, arguments.template)
     for task in tasks:
         take(task, "test")  # refused before the search, not after it
     tasks = [take(task, "tuning") for task in tasks]
@@ -98,6 +100,10 @@ def plan_confirmation(folder: Path, search: Search, tasks: Sequence[Task]) -> Pl
     if tuned != {task.name: dict(task.source) for task in plan.tasks}:  # their order has no effect
         names = ", ".join(task.name for task in search.tasks)
         raise ArgumentError(f"{folder}: the items of {names} changed after the search; restore them")
+    if (plan.form.facts() or None) != search.prompts:
+        raise ArgumentError(
+            f"{folder}: the examples in {search.arguments.examples} changed after the search; restore them"
+        )
     return plan
 
 
@@ -141,6 +147,9 @@ def _plan(arguments: SearchArguments, tasks: Sequence[Task], compared: Sequence[
         system=arguments.system,
         allow_code=arguments.allow_code,
         batch=arguments.batch,
+        shots=arguments.shots,
+        examples=arguments.examples,
+        template=arguments.template,
     )
 
 
@@ -169,6 +178,7 @@ def _search(
         searched=space.names,
         mapped=list(range(min(len(trials), len(space.grid())))),
         origin=origin.plain(),
+        prompts=manifest.get("prompts"),
     )
 
 

@@ -62,6 +62,9 @@ class SearchArguments:
     seed: int
     dtype: str
     device: str | None
+    shots: int = 0
+    examples: str | None = None
+    template: str | None = None
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -80,6 +83,7 @@ class Search(Result):
     searched: Sequence[str]  # the names of the searched settings
     mapped: Sequence[int]  # the numbers of the trials on the map
     origin: Facts | None = None  # the tuning items, for armlet.json; None in the files of earlier versions
+    prompts: Facts | None = None  # few-shot examples and template; None for the default
 
     @classmethod
     def from_dict(cls, folder: Path, content: Record) -> "Search":
@@ -99,6 +103,7 @@ class Search(Result):
             searched=content["map"]["names"],
             mapped=content["map"]["trials"],
             origin=content.get("origin"),
+            prompts=content.get("prompts"),
         )
 
     def to_dict(self) -> Facts:
@@ -112,6 +117,7 @@ class Search(Result):
             "trials": [trial.to_dict() for trial in self.trials],
             "map": {"names": self.searched, "trials": self.mapped},
             **({"origin": self.origin} if self.origin else {}),
+            **({"prompts": self.prompts} if self.prompts else {}),
         }
         return deepcopy(content)
 

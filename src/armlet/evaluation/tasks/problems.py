@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["integer", "maths", "code", "choice"]
@@ -26,6 +26,7 @@ class Problem:
     context: str = ""  # for multiple choice: the text before the question
     choices: tuple[str, ...] = ()  # for multiple choice: the continuations, at least two
     entry_point: str = ""  # for programs: the function that the tests call
+    solution: str = field(default="", repr=False)  # the answer of a few-shot example; not a part of the item's hash
 
     def content_hash(self) -> str:
         """16 hexadecimal digits of what is asked: the same for one item in files with other names, ids or golds."""
