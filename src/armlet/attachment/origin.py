@@ -6,7 +6,7 @@ A setting looks better than it is on the items that chose it. Its file therefore
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from armlet.redistribution.errors import ArgumentError, description
 from armlet.redistribution.policies import PUBLISHED
@@ -57,7 +57,7 @@ def parse_origin(content: object) -> Origin | None:
         raise ArgumentError(f"origin: unknown {', '.join(map(str, unknown))}; expected {', '.join(sorted(known))}")
     if wrong := [item for item in items if not ITEM_HASH.fullmatch(item)]:
         raise ArgumentError(f"origin: items must be 16 hexadecimal digits each, found {description(wrong[0])}")
-    return Origin(source, name, tuple(tasks), sha256, tuple(items))
+    return Origin(cast("OriginSource", source), name, tuple(tasks), sha256, tuple(items))
 
 
 def policy_origin(policy: object) -> Origin | None:

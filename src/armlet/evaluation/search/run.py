@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, check_running_device, model_name
@@ -119,7 +119,7 @@ def tune(
         data=[str(source) for source in sources if isinstance(source, Path)],
         items=items,
         difficulty=difficulty,
-        **vars(answers) | {"examples": None if examples is None else str(examples)},
+        **dict[str, Any](vars(answers) | {"examples": examples and str(examples)}),
         seed=seed,
         dtype=dtype_name(dtype),
         device=check_running_device(device),

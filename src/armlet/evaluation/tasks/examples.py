@@ -20,7 +20,7 @@ class PromptForm:
     examples: tuple[Problem, ...] = ()  # shown before each item, with their solutions
     source: Mapping[str, str | int | None] = field(default_factory=dict, compare=False)  # of the examples
 
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> Mapping[str, object]:
         """What decides the prompts, for the manifest; empty for the default."""
         template = {} if self.template is None else {"template": self.template}
         return template | ({"shots": len(self.examples), "examples": dict(self.source)} if self.examples else {})
