@@ -205,10 +205,13 @@ class Attachment:
             ConfigError: the noise is a tensor or has a generator, which a file cannot store.
             WriteError: the file cannot be written.
         """
-        content = describe(self.policy, self.layers, self.scope, self.noise, self.site, self.experts)
-        content |= {ORIGIN_KEY: self._origin.plain()} if self._origin else {}
-        path = required_path("path", path)
+        content, path = self.content(), required_path("path", path)
         return write_json(path if path.suffix.lower() == ".json" else path / ARMLET_FILE, content)
+
+    def content(self) -> dict[str, object]:
+        """Returns what `save` writes; raises ConfigError as it does."""
+        content = describe(self.policy, self.layers, self.scope, self.noise, self.site, self.experts)
+        return content | ({ORIGIN_KEY: self._origin.plain()} if self._origin else {})
 
     def __getstate__(self) -> dict[str, object]:
         # A copy of a paused attachment is detached: no block's end would turn it on again.
