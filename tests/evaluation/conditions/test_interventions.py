@@ -190,8 +190,7 @@ def test_a_function_is_judged_with_the_pairs_of_arm_and_the_model_is_as_before(f
     assert judged == ["mine.py:doubles", "negated_norm", "mine.py:nothing"]
     assert task.unchanged["mine.py:nothing"] == 6 > task.unchanged["negated_norm"]
     assert [check.ok for check in arm_checks(task)] == [True, True, False]
-    assert "mine.py:nothing changed nothing" not in findings.sentences()[0]
-    assert "the treatment changed nothing" in findings.sentences()[2]
+    assert "the treatment changed no output" in findings.sentences()[2]
     assert title(findings) == "Does the treatment help abacus?"
     notes = capsys.readouterr().err
     assert "left out for mine.py:doubles, negated_norm, mine.py:nothing: placebos at the gate" in notes

@@ -176,8 +176,8 @@ class TaskFindings:
         """The findings under the condition with this name."""
         return next(condition for condition in self.conditions if condition.name == name)
 
-    def changed_nothing(self, name: str) -> bool:
-        """Whether a user's function changed no answer to any item, not even a log-likelihood."""
+    def changed_no_output(self, name: str) -> bool:
+        """Whether a user's function changed no answer to any item, and no log-likelihood of a choice."""
         return self.unchanged.get(name) == self.items
 
     def to_dict(self) -> Facts:

@@ -62,8 +62,8 @@ def verdict_sentence(task: TaskFindings, pair: PairedComparison) -> str:
     ]
     if task.condition(pair.treated.condition).moved_nothing:
         facts.append("ARM moved no values")
-    if task.changed_nothing(pair.treated.condition):
-        facts.append("the treatment changed nothing")
+    if task.changed_no_output(pair.treated.condition):
+        facts.append("the treatment changed no output")
     if pair.verdict == "no difference shown":
         facts.append(f"smallest detectable difference: {detectable_points(comparison.smallest_detectable)}")
     return f"{pair.treated} on {task.name}: {pair.verdict} ({'; '.join(facts)})"
@@ -133,7 +133,7 @@ def _check_arm(condition: ConditionFindings) -> RunCheck:
 def _check_function(task: TaskFindings, name: str) -> RunCheck:
     changed, of_items = task.items - task.unchanged[name], f"of {with_count(task.items, 'item')}"
     fact = f"{name}: answers or log-likelihoods differ from the baseline's for {changed:,} {of_items}"
-    return RunCheck(True, fact) if changed else RunCheck(False, f"{fact}: it changed nothing")
+    return RunCheck(True, fact) if changed else RunCheck(False, f"{fact}: it changed no output")
 
 
 def failed_checks(findings: Report) -> list[str]:
