@@ -7,7 +7,7 @@ import torch
 
 from armlet import Inward, Noise, Outward, attach, load_config
 from armlet.answers import generate
-from armlet.attachment.config import ConfigError
+from armlet.attachment.config import ConfigError, load_origin
 from armlet.errors import AlreadyAttachedError
 from armlet.prompts.generation import TokenStream
 from armlet.redistribution.errors import ArgumentError
@@ -204,3 +204,8 @@ def test_a_notebook_shows_both_answers_and_the_figure(loaded):
 @pytest.mark.slow
 def test_importing_the_room_loads_neither_plots_nor_transformers():
     assert not {"matplotlib", "transformers", "scipy"} & set(loaded_beyond_torch("import armlet.answers"))
+
+
+def test_a_published_policy_is_saved_with_its_origin(tmp_path, loaded):
+    generated(loaded, policy="published:Qwen2.5-Math-7B/AIME24").save(tmp_path)
+    assert load_origin(tmp_path).tasks == ("AIME24",)

@@ -7,6 +7,7 @@ import pytest
 from armlet.cli import QUESTIONS
 from armlet.commands.flattening import flattened
 from armlet.redistribution.policies import knobs
+from armlet.redistribution.presets import PUBLISHED_SETTINGS
 from command_line import run, shown
 
 WITH_POLICY = [
@@ -26,6 +27,8 @@ def test_policy_help_lists_every_setting_with_default_range_and_the_papers_name(
     assert "ceiling 0.995 a number in [0, 1] p₁" in words
     assert "0.02/0.25" in text
     assert "published:Qwen2.5-Math-7B/AIME24" in text
+    assert "Qwen2.5-32B-Instruct GPQA-D, AIME24, AIME25, HumanEval, LiveCodeBench" in words
+    assert all(model in text for model in PUBLISHED_SETTINGS)
     assert all(len(line) <= int(width) for line in text.splitlines())
 
 

@@ -8,7 +8,6 @@ import torch
 
 from armlet.answers.records import Answer, Parts, first_difference
 from armlet.answers.result import Answers
-from armlet.attachment.config import describe
 from armlet.attachment.handle import Attachment
 from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.checkpoints.given import NamedModel
@@ -29,8 +28,7 @@ def answer_twice(
 
     Raises ConfigError, before generating, if the noise is a tensor or has a generator, which a file cannot store.
     """
-    place = (attachment.layers, attachment.scope, attachment.noise, attachment.site, attachment.experts)
-    armlet = describe(attachment.policy, *place)
+    armlet = attachment.content()
     with attachment.paused():
         baseline = answer(opened, prompt, decoding, tick)
     treated = None if baseline.interrupted else answer(opened, prompt, decoding, tick, is_second=True)

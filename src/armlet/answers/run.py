@@ -86,7 +86,7 @@ def generate(
     refuse_attached(opened.model, "generate")
     used_noise = Noise(decoding.seed) if noise is None else noise
     with (
-        attach(opened.model, only_policy, noise=used_noise, **place) as arm,
+        attach(opened.model, policy if isinstance(policy, str) else only_policy, noise=used_noise, **place) as arm,
         progress("generating", 2 * decoding.max_new_tokens) as tick,
     ):
         return answer_twice(opened, arm, prompt, decoding, tick)

@@ -10,6 +10,7 @@ from armlet.attachment.config import layer_indices
 from armlet.attachment.experts import check_routed
 from armlet.attachment.handle import Attachment
 from armlet.attachment.mixtures import find_all_sites
+from armlet.attachment.origin import policy_origin
 from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.noise import Noise, Source, source
@@ -65,11 +66,11 @@ def attach(
     replaces, once; `strength=0`, which turns ARM off, is not one of them.
     """
     check_model(model)
-    policy = as_policy(policy)
+    origin, policy = policy_origin(policy), as_policy(policy)
     check_policy(policy, scope)
     noise, sites = source(noise), find_all_sites(model, layer_indices(layers), site, experts)
     check_routed(sites, scope, noise)
-    attachment = Attachment(model, sites, policy, scope, noise, experts)
+    attachment = Attachment(model, sites, policy, scope, noise, experts, origin)
     for sentence in without_effect(policy) if policy.strength else ():
         _note_once(sentence)
     return attachment

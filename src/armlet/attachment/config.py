@@ -1,10 +1,11 @@
 """Reads and writes `armlet.json`: the arguments of `attach`, as versioned and validated JSON."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, SupportsIndex, TypedDict
+from typing import Any, NotRequired, SupportsIndex, TypedDict, TypeVar
 
+from armlet.attachment.origin import ORIGIN_KEY, Origin, parse_origin
 from armlet.attachment.sites import ALL_EXPERTS, GATE, check_experts, check_site
 from armlet.presentation.arguments import required_path, several, whole_number
 from armlet.presentation.files import json_text
@@ -18,8 +19,10 @@ from armlet.redistribution.rows import Policy
 ARMLET_FILE = "armlet.json"
 CONFIG_VERSION = 1
 MAX_RANGE_LENGTH = len("9999-9999")
-ATTACH_KEYS = ("layers", "site", "experts", "scope", "noise", "seed", "stream")
-"""The keys of the file other than its version, the policy's name and the policy's settings."""
+OTHER_KEYS = ("version", "policy", "layers", "site", "experts", "scope", "noise", "seed", "stream", ORIGIN_KEY)
+"""The keys of the file other than the policy's settings."""
+
+Content = TypeVar("Content")
 
 
 class ConfigError(ArmletError, ValueError):
@@ -99,14 +102,25 @@ def describe(
 def load_config(directory_or_file: str | Path) -> AttachArguments:
     """Reads the arguments of `attach()` from an `armlet.json`: `attach(model, **load_config(directory))`.
 
+    They do not include the setting's origin: see `load_origin`.
+
     Raises:
         ConfigError: a missing file, invalid JSON, a newer version, unknown keys or values out of range; names the file.
         ArgumentError: not a path.
     """
+    return _read(directory_or_file, parse_config)
+
+
+def load_origin(directory_or_file: str | Path) -> Origin | None:
+    """Reads from an `armlet.json` what chose its setting; None if the file does not say. Raises as `load_config`."""
+    return _read(directory_or_file, lambda content: parse_config(content) and parse_origin(content.get(ORIGIN_KEY)))
+
+
+def _read(directory_or_file: str | Path, parse: Callable[[Any], Content]) -> Content:
     path = required_path("path", directory_or_file)
     path = path / ARMLET_FILE if path.is_dir() else path
     try:
-        return parse_config(json.loads(path.read_text(encoding="utf-8")))
+        return parse(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except json.JSONDecodeError as error:
@@ -124,7 +138,8 @@ def parse_config(content: object) -> AttachArguments:
         raise ConfigError(f"version must be an integer of at least 1, found {version!r}")
     if version > CONFIG_VERSION:
         raise ConfigError(f"has version {version}, but this armlet reads up to {CONFIG_VERSION}: upgrade armlet")
-    policy_settings = {key: value for key, value in content.items() if key not in ("version", "policy", *ATTACH_KEYS)}
+    policy_settings = {key: value for key, value in content.items() if key not in OTHER_KEYS}
+    parse_origin(content.get(ORIGIN_KEY))
     policy = make_policy(str(content.get("policy")), policy_settings)
     scope, site = content.get("scope", "token"), content.get("site", GATE)
     check_policy(policy, scope)

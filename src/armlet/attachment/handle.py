@@ -15,6 +15,7 @@ from torch import nn
 from armlet.attachment.call_tracker import CallTracker, Undo
 from armlet.attachment.config import ARMLET_FILE, describe
 from armlet.attachment.module import ReadOnlyError, joint_report, set_policy
+from armlet.attachment.origin import ORIGIN_KEY, Origin, policy_origin
 from armlet.attachment.placement import make_arm, put_arm
 from armlet.attachment.sites import ALL_EXPERTS, Site, find_decoder
 from armlet.attachment.wrappers import ArmWrapper
@@ -49,10 +50,19 @@ class Attachment:
     Its attributes are read-only.
     """
 
+    _origin: Origin | None = None  # what chose the setting, if the text of the policy said it
+
     def __init__(
-        self, model: nn.Module, sites: list[Site], policy: Policy, scope: str, noise: Source, experts: str
+        self,
+        model: nn.Module,
+        sites: list[Site],
+        policy: Policy,
+        scope: str,
+        noise: Source,
+        experts: str,
+        origin: Origin | None = None,
     ) -> None:
-        self._experts = experts
+        self._experts, self._origin = experts, origin
         self._decoder = find_decoder(model)[0]
         self._arms = [(site, make_arm(site, policy=policy, scope=scope, noise=noise)) for site in sites]
         self._tracker = CallTracker(model, self._decoder, [(site.layer, site.part) for site in sites], policy)
@@ -154,6 +164,7 @@ class Attachment:
             changed = changed_policy(base, settings)
             set_policy((arm for _, arm in self._arms), changed)
             self._tracker.policy = changed
+            self._origin = None if settings else policy_origin(policy)
 
     def detach(self) -> None:
         """Removes ARM's modules and hooks; outputs are bit for bit as before. Calling it twice is not an error."""
@@ -184,6 +195,8 @@ class Attachment:
     def save(self, path: str | Path) -> Path:
         """Writes the arguments of `attach` to a file for `load_config`; returns the file's path.
 
+        If the policy was attached as the text "published:MODEL/TASK", the file says that this setting was chosen there.
+
         Args:
             path: a file, if it ends in .json, otherwise a directory for `armlet.json`; created if needed.
 
@@ -192,9 +205,13 @@ class Attachment:
             ConfigError: the noise is a tensor or has a generator, which a file cannot store.
             WriteError: the file cannot be written.
         """
-        content = describe(self.policy, self.layers, self.scope, self.noise, self.site, self.experts)
-        path = required_path("path", path)
+        content, path = self.content(), required_path("path", path)
         return write_json(path if path.suffix.lower() == ".json" else path / ARMLET_FILE, content)
+
+    def content(self) -> dict[str, object]:
+        """Returns what `save` writes; raises ConfigError as it does."""
+        content = describe(self.policy, self.layers, self.scope, self.noise, self.site, self.experts)
+        return content | ({ORIGIN_KEY: self._origin.plain()} if self._origin else {})
 
     def __getstate__(self) -> dict[str, object]:
         # A copy of a paused attachment is detached: no block's end would turn it on again.

@@ -30,6 +30,9 @@ PROBE_TEXT = "What is 12 + 3.5?\n\tÉté: {x} 数."
 PROBE_TOKENS = 16
 """The fixed text and the number of fixed tokens with which a loaded model and its tokenizer are tried."""
 
+LOGITS = "the logits of a fixed prompt"
+"""A place in `model_state`."""
+
 _tokens: "WeakKeyDictionary[object, str]" = WeakKeyDictionary()  # of functions whose content cannot be read
 
 
@@ -70,16 +73,46 @@ def loaded_fingerprint(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizer
     total = hashlib.sha256(text.encode())
     tensors = {**dict(model.named_buffers()), **model.state_dict()}  # some buffers are not in the state dict
     for name, tensor in sorted(tensors.items()):
-        if tensor.is_meta:
-            raise ArgumentError(f"model: {name} has no values in memory; load the whole model, without offloading")
-        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        flat = tensor.cpu().contiguous().flatten()  # bfloat16 has no numpy dtype, and a scalar no view of its bytes
-        total.update(flat.view(torch.uint8).numpy())
-    total.update(_probe_logits(model).numpy().tobytes())
+        _hash_tensor(total, name, tensor)
+    total.update(probe_logits(model).numpy().tobytes())
     return LOADED + total.hexdigest()
 
 
-def _probe_logits(model: "PreTrainedModel") -> Tensor:
+def model_state(model: "PreTrainedModel", *, whole: bool) -> dict[str, str]:
+    """What a loaded model is and does, by place, so that a change can be named: equal for equal models.
+
+    The places are the modules with their functions and hooks, and the logits of a fixed prompt. `whole` adds the
+    configuration, the modules' plain attributes, and each parameter and buffer, of which all bytes are read. Without
+    it, values that a model itself sets during a call, as some rotary embeddings do, are no change.
+
+    Raises ArgumentError if `whole`, and a weight has no values in memory, as an offloaded one.
+    """
+    state: dict[str, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        kind, *attributes, functions, attention, hooks = _module_facts(module)
+        facts = {"class": [kind, attention], "functions": functions, "hooks": hooks}
+        facts |= {"attributes": attributes} if whole else {}
+        state |= {f"the {fact} of {name or 'the model'}": str(value) for fact, value in facts.items()}
+    if whole:
+        state["the configuration"] = str(_plain_config(model.config))
+        for name, tensor in {**dict(model.named_buffers()), **model.state_dict()}.items():
+            total = hashlib.sha256()
+            _hash_tensor(total, name, tensor)
+            state[name] = total.hexdigest()
+    state[LOGITS] = hashlib.sha256(probe_logits(model).numpy().tobytes()).hexdigest()
+    return state
+
+
+def _hash_tensor(total: "hashlib._Hash", name: str, tensor: Tensor) -> None:
+    """Adds a tensor's name, shape, dtype and bytes to a hash; raises ArgumentError if it has no values in memory."""
+    if tensor.is_meta:
+        raise ArgumentError(f"model: {name} has no values in memory; load the whole model, without offloading")
+    total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+    flat = tensor.cpu().contiguous().flatten()  # bfloat16 has no numpy dtype, and a scalar no view of its bytes
+    total.update(flat.view(torch.uint8).numpy().data)
+
+
+def probe_logits(model: "PreTrainedModel") -> Tensor:
     """The logits of a fixed prompt, float32 `[PROBE_TOKENS, vocabulary]`; draws in the model are from a fixed seed."""
     size, device = model.config.get_text_config().vocab_size, model.device
     ids = torch.tensor([[n * size // (PROBE_TOKENS + 1) for n in range(1, PROBE_TOKENS + 1)]], device=device)
@@ -97,17 +130,17 @@ def _module_facts(module: nn.Module) -> list[object]:
     """What a module computes apart from its tensors and children, as far as it can be read."""
     public = {name: value for name, value in vars(module).items() if name[0] != "_" and name not in ORIGIN_KEYS}
     plain = {name: value for name, value in public.items() if isinstance(value, bool | int | float | str)}
-    functions = {name: _function_identity(value) for name, value in public.items() if callable(value)}
+    functions = {name: function_identity(value) for name, value in public.items() if callable(value)}
     attention = getattr(getattr(module, "config", None), "_attn_implementation", None)
     hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-    users = [_function_identity(hook) for hook in hooks if not _qualified_name(hook).startswith("transformers.")]
+    users = [function_identity(hook) for hook in hooks if not _qualified_name(hook).startswith("transformers.")]
     return [_qualified_name(type(module)), module.extra_repr(), plain, functions, attention, users]
 
 
-def _function_identity(function: object) -> list[str]:
+def function_identity(function: object) -> list[str]:
     """A library's function by its name and a partial one also by its arguments; any other is equal only to itself."""
     if type(function) is partial:
-        return [*_function_identity(function.func), str(function.args), str(function.keywords)]
+        return [*function_identity(function.func), str(function.args), str(function.keywords)]
     name = _qualified_name(function)
     if name.startswith(("torch", "transformers")) and not hasattr(function, "__wrapped__"):  # functools.wraps lies
         return [name]
@@ -130,7 +163,7 @@ def _tokenizer_facts(tokenizer: "PreTrainedTokenizerBase") -> list[object]:
     rules = {key: value for key, value in steps.items() if not fast or key not in ("padding", "truncation")}
     spaces = getattr(tokenizer, "clean_up_tokenization_spaces", None)
     names = [_qualified_name(type(tokenizer)), tokenizer.special_tokens_map, tokenizer.chat_template, spaces]
-    functions = {name: _function_identity(value) for name, value in vars(tokenizer).items() if callable(value)}
+    functions = {name: function_identity(value) for name, value in vars(tokenizer).items() if callable(value)}
     ids = tokenizer(PROBE_TEXT)["input_ids"]
     texts = [tokenizer.decode(ids, skip_special_tokens=skip) for skip in (False, True)]
     return [*names, rules, functions, ids, *texts, _templated(tokenizer)]

@@ -12,6 +12,8 @@ from armlet.commands import options
 from armlet.commands.engines import EngineOptions
 from armlet.commands.options import POLICY, TaskOptions, saying_where_to_resume, show
 from armlet.commands.policy_help import policy_option
+from armlet.evaluation.conditions.conditions import TreatmentSource
+from armlet.evaluation.conditions.interventions import read_intervention
 from armlet.evaluation.options import ConditionOptions, FillerOptions, GradedAnswerOptions
 
 
@@ -30,10 +32,24 @@ class TreatmentOptions:
     site: options.SiteOption = "gate"
     experts: options.ExpertsOption = "all"
     config: Annotated[Path | None, Option(help="An armlet.json as a treatment, in addition to any --policy.")] = None
+    functions: Annotated[
+        list[str] | None,
+        Option(
+            "--treatment",
+            metavar="FILE.PY:FUNCTION",
+            help="A context manager of your own over the loaded model as a treatment; runs the file. May be repeated.",
+        ),
+    ] = None
 
-    def sources(self, *, served: bool) -> list[str | Path]:
-        """The policies and the file; `served`: no default, because a server's policy must be stated."""
-        stated = [*(self.treatments or ()), *([self.config] if self.config else ())]
+    keep_tuning_items: Annotated[
+        bool,
+        Option("--keep-tuning-items", help="Keep items that tuned an armlet.json, which make no test of its setting."),
+    ] = False
+
+    def sources(self, *, served: bool) -> list[TreatmentSource]:
+        """The policies, the file and the functions; `served`: no default, because a server's policy must be stated."""
+        functions = map(read_intervention, self.functions or ())
+        stated = [*(self.treatments or ()), *([self.config] if self.config else ()), *functions]
         return stated or ([] if served else ["outward"])
 
 
@@ -59,7 +75,7 @@ def evaluate(
 ) -> None:
     """Measure whether ARM helps: paired differences between the same items without ARM, with it, and with placebos."""
     engine.check(context, compute, stated=bool(treatment.treatments or treatment.config))
-    place = {name: getattr(treatment, name) for name in ("layers", "scope", "site", "experts")}
+    place = {name: getattr(treatment, name) for name in ("layers", "scope", "site", "experts", "keep_tuning_items")}
     groups = vars(filler) | vars(comparison) | vars(replace(answers, batch=answers.batch or engine.batch))
     runner = vars(compute)
     if not engine.is_local:

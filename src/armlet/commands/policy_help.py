@@ -10,6 +10,7 @@ from typer.models import OptionInfo
 
 from armlet.presentation.tables import titled_table
 from armlet.redistribution.policies import PUBLISHED, Knob, knobs
+from armlet.redistribution.presets import PUBLISHED_SETTINGS, PUBLISHED_TASKS
 
 POLICY_HELP = "help"
 WIDEST = 30  # characters of a column before its text is wrapped
@@ -34,8 +35,19 @@ def _explain_policies(value: PolicyText) -> PolicyText:
         for policy, settings in groupby(knobs(), lambda knob: knob.policy):
             Console().print(_knobs_table(policy, list(settings)), "")
         print(USAGE)
+        Console().print(_published_table())
         raise Exit
     return value
+
+
+def _published_table() -> Table:
+    """The models and the tasks for which a setting was published."""
+    table = titled_table(PUBLISHED, ("MODEL", "TASK, on whose test set the setting was chosen"))
+    table.columns[1].justify, table.columns[1].no_wrap = "left", False
+    for model, settings in PUBLISHED_SETTINGS.items():
+        tasks = (task for task, setting in zip(PUBLISHED_TASKS, settings, strict=True) if setting)
+        table.add_row(model, ", ".join(tasks))
+    return table
 
 
 def _knobs_table(policy: str, settings: list[Knob]) -> Table:

@@ -47,7 +47,9 @@ class BatchRun:
 def batch_runs(plan: Plan, engine: Engine) -> Iterator[BatchRun]:
     """All batch runs in order: each batch under all conditions before the next, so an interrupted run stays paired."""
     for task in plan.tasks:
-        asks = [Ask(problem, number, plan.systems[task.kind]) for number, problem in enumerate(task.problems)]
+        asks = [
+            Ask(problem, number, plan.systems[task.kind], plan.form) for number, problem in enumerate(task.problems)
+        ]
         for batch_index, batch in enumerate(_batches(asks, plan, engine)):
             for condition, samples in _conditions_of(plan, task):
                 for sample in range(samples):

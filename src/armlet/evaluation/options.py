@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
-from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment, conditions
+from armlet.evaluation.conditions.conditions import AnyTreatment, Condition, Filling, conditions
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.options import OptionGroup
 from armlet.prompts.fillers import POSITION_HELP, Filler, Position
@@ -62,11 +63,16 @@ class ConditionOptions(OptionGroup):
         """The margin as a fraction of the items."""
         return None if self.margin is None else self.margin / 100
 
-    def conditions(self, treatments: list[Treatment], fillings: list[Filling]) -> list[Condition]:
+    def conditions(self, treatments: list[AnyTreatment], fillings: list[Filling]) -> list[Condition]:
         """All compared conditions."""
         temperature = 0.0 if self.temperature < COLDEST_SAMPLED else self.temperature
         chosen = {"best_of": self.best_of, "combine": self.combine, "placebos": self.placebos}
         return conditions(treatments, fillings, samples=self.samples, temperature=temperature, **chosen)
+
+
+def _with_new_lines(template: str | None) -> str | None:
+    r"""A template as it is typed in a shell, in which \n is a new line."""
+    return template and template.replace("\\n", "\n")
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,18 @@ class AnswerOptions(OptionGroup):
         bool, Option("--allow-code-execution", help="Run model-written programs, in a sandbox (humaneval).")
     ] = False
     batch: Annotated[int | None, Option(min=1, help="Batch size in items; it may slightly change results.")] = None
+    shots: Annotated[int, Option(min=0, help="Number of few-shot examples from --examples before each item.")] = 0
+    examples: Annotated[
+        Path | None, Option(help="Local JSON Lines with the examples, with rows as of a task; with --shots.")
+    ] = None
+    template: Annotated[
+        str | None,
+        Option(
+            callback=_with_new_lines,
+            help="The text of a question, with {question} once, as '{question}\\nAnswer with a number.'; in multiple "
+            "choice 'Question: {question}\\nAnswer:' by default.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

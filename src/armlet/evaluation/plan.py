@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS
 from armlet.evaluation.engines.engine import Engine, Sampling
 from armlet.evaluation.grading.graders import Grader, grader_names, graders
-from armlet.evaluation.settings import TaskSettings
+from armlet.evaluation.settings import SettingOrigin, TaskSettings
+from armlet.evaluation.tasks.examples import DEFAULT_FORM, PromptForm, make_form
 from armlet.evaluation.tasks.problems import SYSTEMS, Kind, Task
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import Record
@@ -43,6 +45,8 @@ class Plan:
     graders: dict[Kind, Grader]  # for generated answers; multiple choice needs none
     grader: str = "math-verify"  # the name of the grader for mathematics
     budget: TimeBudget | None = None
+    origins: Sequence[SettingOrigin] = ()  # of the treatments' settings
+    form: PromptForm = DEFAULT_FORM  # few-shot examples and template
 
     def manifest(self, engine: Engine) -> Record:
         """Everything that decides the answers, as plain values."""
@@ -62,6 +66,8 @@ class Plan:
             "batch": self.batch_size,
             **({"budget": vars(self.budget)} if self.budget else {}),
             "versions": {name: metadata.version(name) for name in VERSIONED_PACKAGES},
+            **({"prompts": facts} if (facts := self.form.facts()) else {}),
+            **({"origins": [asdict(origin) for origin in self.origins]} if self.origins else {}),
         }
 
 
@@ -77,13 +83,18 @@ def make_plan(
     grader: str = "math-verify",
     allow_code: bool = False,
     batch: int | None = None,
+    shots: int = 0,
+    examples: str | Path | None = None,
+    template: str | None = None,
+    letters: bool = False,
+    origins: Sequence[SettingOrigin] = (),
 ) -> Plan:
     """Makes a plan, with the defaults of each kind of task in place of None.
 
     `built_in` means that the embedded model answers, which was trained on bare expressions without a system prompt.
 
-    Raises ArgumentError if the grader does not exist, a task needs to run programs without permission, or `top_p` or
-    the permission would have no effect.
+    Raises ArgumentError if the grader does not exist, a task needs to run programs without permission, `top_p` or
+    the permission would have no effect, or examples or template cannot be used (see `make_form`).
     """
     if top_p < 1 and not any(condition.temperature for condition in conditions):
         raise ArgumentError("top_p: all answers are greedy; add a temperature, such as 0.7, or leave it out")
@@ -97,6 +108,8 @@ def make_plan(
         systems={kind: text if system is None else system for kind, text in SYSTEMS.items()},
         graders=graders(grader, {task.kind for task in tasks}, allow_code=allow_code),
         grader=grader,
+        origins=origins,
+        form=make_form(tasks, shots, examples, template, letters=letters),
     )
 
 

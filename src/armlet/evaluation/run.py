@@ -11,6 +11,7 @@ from armlet.checkpoints.pretrained import Device, Dtype
 from armlet.evaluation.batches import ClosedBatch, checked_run_folder, run_and_analyse
 from armlet.evaluation.budget import BUDGET_ITEMS, budget_seconds, plan_within
 from armlet.evaluation.conditions.conditions import Condition, Filling, TreatmentSource, make_treatments
+from armlet.evaluation.conditions.interventions import Intervention
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.options import (
@@ -20,6 +21,7 @@ from armlet.evaluation.options import (
     GradedAnswerOptions,
     refuse_sampling,
 )
+from armlet.evaluation.origins import leave_out_tuning_items, origin_sentence
 from armlet.evaluation.plan import Plan, make_plan, servable_conditions
 from armlet.evaluation.report.analysis import count_judged, planned_power
 from armlet.evaluation.report.sentences import power_announcement
@@ -29,6 +31,8 @@ from armlet.evaluation.tasks.problems import Task, with_letters
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks
 from armlet.presentation.arguments import (
     LARGEST_SEED,
+    given_path,
+    plain_value,
     refuse_changed,
     several,
     text_list,
@@ -69,10 +73,14 @@ def evaluate(
     combine: bool = ConditionOptions.combine,
     placebos: bool = ConditionOptions.placebos,
     margin: float | None = ConditionOptions.margin,
+    keep_tuning_items: bool = False,
     max_new_tokens: int | None = AnswerOptions.max_new_tokens,
     system: str | None = AnswerOptions.system,
     allow_code: bool = AnswerOptions.allow_code,
     batch: int | None = AnswerOptions.batch,
+    shots: int = AnswerOptions.shots,
+    examples: str | Path | None = AnswerOptions.examples,
+    template: str | None = AnswerOptions.template,
     grader: str = GradedAnswerOptions.grader,
     letters: bool = GradedAnswerOptions.letters,
     engine: OpenEngine | None = None,
@@ -89,7 +97,8 @@ def evaluate(
         model: a folder, a hub id or a loaded causal language model; by default "abacus", a tiny one for arithmetic.
         tokenizer: the tokenizer of a loaded model.
         treatments: one or several policies, as objects or texts such as "outward:band=0.2", paths of an armlet.json,
-            or treatments with their own layers.
+            treatments with their own layers, or functions that return a context manager in which the model is changed
+            and after which it is as before, as objects or as "file.py:function", which runs the file.
         layers: where policies are attached, as in `armlet.attach`.
         scope: values over which their statistics are taken, as in `armlet.attach`.
         site: where they act in a layer, as in `armlet.attach`.
@@ -114,10 +123,18 @@ def evaluate(
             temperature.
         margin: the largest difference that would not matter, in percentage points: also tests whether differences are
             smaller; another margin judges the same answers again.
+        keep_tuning_items: whether the items on which a search tuned a treatment, as its armlet.json says, stay in the
+            run, which is then no test of it; by default they are left out. Test sets on which the authors chose a
+            "published:MODEL/TASK" always stay. Both are said in the report.
         max_new_tokens: maximum length of an answer; by default it depends on the task.
         system: the system prompt; by default it depends on the task.
         allow_code: whether model-written programs may run, in a sandbox.
         batch: batch size in items; it may slightly change results.
+        shots: number of few-shot examples before each item, as turns of a chat or as text.
+        examples: a JSON Lines file with the examples, with rows as of a task, which must not be among the items; of a
+            worked solution the whole text is shown.
+        template: the text of a question, with "{question}" once; by default the question alone, or in plain text
+            "Question: {question}" and, on a line of its own, "Answer:".
         grader: "math-verify", or "released", the paper's, for comparison.
         letters: for multiple choice, lists the choices in the question and scores their letters, as MMLU is asked.
         engine: opens another engine than a model in this process, such as a server, which runs no gate placebos;
@@ -140,7 +157,8 @@ def evaluate(
     folder, seed = checked_run_folder(run), whole_number("seed", seed, 0, LARGEST_SEED)
     items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
     comparison = ConditionOptions(samples, temperature, top_p, best_of, combine, placebos, margin)
-    answers = GradedAnswerOptions(max_new_tokens, system, allow_code, batch, grader, letters)
+    prompts = {"shots": shots, "examples": given_path("examples", examples), "template": template}
+    answers = GradedAnswerOptions(max_new_tokens, system, allow_code, batch, **prompts, grader=grader, letters=letters)
     ready = [filling for filling in several(filler) if isinstance(filling, Filling)]
     texts = text_list("filler", None if filler is None else [f for f in several(filler) if not isinstance(f, Filling)])
     fillings = [*ready, *FillerOptions(texts, count, position).fillings()]
@@ -157,7 +175,13 @@ def evaluate(
         loading = {"tokenizer": (tokenizer, None), "dtype": (dtype, "auto"), "device": (device, None)}
         refuse_changed("has no effect, because another engine runs the model", **loading)
         compared, left_out = servable_conditions(compared, tasks)
-    settings = {k: v for k, v in vars(answers).items() if k != "letters"} | {"top_p": top_p, "seed": seed}
+    keep = plain_value("keep_tuning_items", keep_tuning_items, bool)
+    tasks, origins = leave_out_tuning_items(tasks, compared, keep=keep)
+    for origin in origins:
+        note(origin_sentence(origin))
+    if placebos and (functions := [treatment.name for treatment in chosen if isinstance(treatment, Intervention)]):
+        note(f"left out for {', '.join(functions)}: placebos at the gate, because a function has no policy to replace")
+    settings = vars(answers) | {"top_p": top_p, "seed": seed, "origins": origins}
     is_built_in = not engine if model is None else model_name(model) == ABACUS
     plan = make_plan(tasks, compared, built_in=is_built_in, **settings)
     if engine:

@@ -34,6 +34,25 @@ class ConditionSettings:
     weighing: float | None = None
     samples: int = 1
 
+    @property
+    def is_function(self) -> bool:
+        """Whether a user's function is the treatment."""
+        return isinstance(self.treatment, Mapping) and "function" in self.treatment
+
+
+@dataclass(frozen=True)
+class SettingOrigin:
+    """What chose a condition's setting, and how many of this run's items are among those that chose it."""
+
+    condition: str
+    source: str  # source, name, tasks and sha256 of the `Origin`
+    name: str
+    tasks: Sequence[str]
+    sha256: str
+    items: int  # number of tuning items; 0 for a published setting
+    shared: Mapping[str, int]  # number of this run's items among those that chose it, by task
+    left_out: bool  # the shared items are left out
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -47,6 +66,8 @@ class RunSettings:
     graders: Mapping[str, str]
     batch: object  # items in a batch
     versions: Mapping[str, str | None]  # of the packages that affect an answer or its grade
+    origins: Sequence[SettingOrigin] = ()
+    prompts: Facts | None = None  # few-shot examples and template; None for the default
     machines: Sequence[Facts] = ()
     budget: Facts | None = None  # the time that chose the number of items
     version: int | None = None  # version of the manifest's format; None without a manifest file
@@ -56,12 +77,11 @@ class RunSettings:
         """Reads the content of manifest.json."""
         tasks = [TaskSettings(**task) for task in manifest["tasks"]]
         conditions = [ConditionSettings(**condition) for condition in manifest["conditions"]]
-        return cls(**{**manifest, "tasks": tasks, "conditions": conditions})
+        origins = [SettingOrigin(**origin) for origin in manifest.get("origins", ())]
+        return cls(**{**manifest, "tasks": tasks, "conditions": conditions, "origins": origins})
 
     def to_dict(self) -> Facts:
         """The content of manifest.json."""
         content = asdict(self)
-        optional = {name: content.pop(name) for name in ("version", "budget")}
-        return {
-            name: value for name, value in (optional | content).items() if name not in optional or value is not None
-        }
+        optional = {name: content.pop(name) for name in ("version", "budget", "prompts", "origins")}
+        return {name: value for name, value in (optional | content).items() if name not in optional or value}

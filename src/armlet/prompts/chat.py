@@ -1,6 +1,6 @@
 """The turns of a conversation, in the form that a model's chat template reads."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,23 +11,23 @@ Turns = list[dict[str, Any]]
 MARK = "\ue002"  # from the private use area, which no template uses
 
 
-def chat_turns(tokenizer: "PreTrainedTokenizerBase", texts: Mapping[str, str]) -> Turns:
-    """The turns with these texts, by role, for `apply_chat_template`.
+def chat_turns(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[tuple[str, str]]) -> Turns:
+    """The turns of these roles and texts, for `apply_chat_template`.
 
     A content is a text, or a list with it where the template reads only lists, as those of some image-text models do:
     these write nothing for a text, or raise an error.
     """
-    marks = dict.fromkeys(texts, MARK)
+    marks = [(role, MARK) for role, _ in texts]
     lists = not _writes(tokenizer, _plain_turns(marks)) and _writes(tokenizer, _list_turns(marks))
     return _list_turns(texts) if lists else _plain_turns(texts)
 
 
-def _plain_turns(texts: Mapping[str, str]) -> Turns:
-    return [{"role": role, "content": text} for role, text in texts.items()]
+def _plain_turns(texts: Sequence[tuple[str, str]]) -> Turns:
+    return [{"role": role, "content": text} for role, text in texts]
 
 
-def _list_turns(texts: Mapping[str, str]) -> Turns:
-    return [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in texts.items()]
+def _list_turns(texts: Sequence[tuple[str, str]]) -> Turns:
+    return [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in texts]
 
 
 def _writes(tokenizer: "PreTrainedTokenizerBase", turns: Turns) -> bool:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from armlet.prompts.chat import chat_turns
+from armlet.prompts.chat import MARK, chat_turns
+from armlet.prompts.shots import Shot, shots_text
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def make_prompt(
     position: Position = "between",
     seed: Sequence[int] = (0,),
     plain: bool = False,
+    shots: Sequence[Shot] = (),
 ) -> Prompt:
     """Puts system prompt and question into the chat template, or joins them with an empty line if there is none.
 
@@ -83,6 +85,7 @@ def make_prompt(
         position: where a filler would be inserted.
         seed: seed of the random position.
         plain: no template; `question` directly follows `system`, for the likelihood of a continuation.
+        shots: examples between system prompt and question, as turns of a chat or as text; not if `plain`.
 
     Raises:
         ArgumentError: the question has no tokens, or no "Answer:" for that position; the position is unknown, the
@@ -93,7 +96,7 @@ def make_prompt(
     if not tokenizer.is_fast:
         name = type(tokenizer).__name__
         raise ArgumentError(f"{name} does not return its tokens' offsets in the text; use a fast tokenizer")
-    pieces = ("", system, "", question, "") if plain else _pieces(tokenizer, system, question)
+    pieces = ("", system, "", question, "") if plain else _pieces(tokenizer, system, question, shots)
     starts = [sum(map(len, pieces[:index])) for index in range(len(pieces))]
     bare = plain or tokenizer.chat_template is None  # a template writes special tokens itself
     encoded: Any = tokenizer("".join(pieces), add_special_tokens=bare, return_offsets_mapping=True)
@@ -124,18 +127,25 @@ def _first_ending_after(ends: Sequence[int], offset: int) -> int:
     return next((index for index in text if ends[index] > offset), text[-1] + 1 if text else len(ends))
 
 
-def _pieces(tokenizer: "PreTrainedTokenizerBase", system: str, question: str) -> tuple[str, ...]:
+def _pieces(
+    tokenizer: "PreTrainedTokenizerBase", system: str, question: str, shots: Sequence[Shot] = ()
+) -> tuple[str, ...]:
     """Splits the text into five pieces: before the system prompt, system prompt, between, question, after the question.
 
     The template may contain a question's words, such as "user", so unique marks delimit the pieces.
     """
     if tokenizer.chat_template is None:
-        return "", system, "\n\n", question, ""
+        return "", system, "\n\n" + shots_text(shots), question, ""
     for merged in (False, True):  # merged: for templates that refuse a system turn
         try:
-            text, marked = (_chat(tokenizer, *texts, merged=merged) for texts in ((system, question), TEXT_MARKS))
+            pairs = (system, question), TEXT_MARKS
+            text, marked = (_chat(tokenizer, *texts, shots, merged=merged) for texts in pairs)
+            written = _chat(tokenizer, *TEXT_MARKS, [Shot(MARK, MARK)] * len(shots), merged=merged).count(MARK)
         except Exception as error:  # a template is a program from the checkpoint, and may raise anything
             reason = f"{type(error).__name__}: {error}"
+            continue
+        if written != 2 * len(shots) or any(part.strip() not in marked for shot in shots for part in shot):
+            reason = "it leaves out or changes an example"
             continue
         reason = "it changes the system prompt or the question"
         before, _, rest = marked.partition(TEXT_MARKS[0])
@@ -147,8 +157,15 @@ def _pieces(tokenizer: "PreTrainedTokenizerBase", system: str, question: str) ->
     raise ArgumentError(f"prompts: the chat template cannot be used ({reason})")
 
 
-def _chat(tokenizer: "PreTrainedTokenizerBase", system: str, question: str, *, merged: bool) -> str:
-    turns = {"user": f"{system}\n\n{question}"} if merged else {"system": system, "user": question}
+def _chat(
+    tokenizer: "PreTrainedTokenizerBase", system: str, question: str, shots: Sequence[Shot], *, merged: bool
+) -> str:
+    turns = [turn for shot in shots for turn in (("user", shot.question), ("assistant", shot.answer))]
+    turns.append(("user", question))
+    if merged:
+        turns[0] = "user", f"{system}\n\n{turns[0][1]}"
+    else:
+        turns.insert(0, ("system", system))
     text: Any = tokenizer.apply_chat_template(chat_turns(tokenizer, turns), add_generation_prompt=True, tokenize=False)
     return text
 

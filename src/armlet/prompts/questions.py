@@ -65,7 +65,7 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
     if tokenizer.chat_template is None:
         encoded: Any = tokenizer(prompt, return_tensors="pt")
     else:
-        turn, settings = chat_turns(tokenizer, {"user": prompt}), {"return_tensors": "pt", "return_dict": True}
+        turn, settings = chat_turns(tokenizer, [("user", prompt)]), {"return_tensors": "pt", "return_dict": True}
         try:
             encoded = tokenizer.apply_chat_template(turn, add_generation_prompt=True, **settings)
         except Exception as error:  # a template is a program from the checkpoint, and may raise anything

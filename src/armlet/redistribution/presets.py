@@ -32,8 +32,7 @@ def published(model_id: str, task: str) -> Outward:
     Raises:
         ArgumentError: the model or the task is not in the table, or the authors did not use ARM there.
     """
-    model = _find_name("model", str(model_id).rsplit("/", 1)[-1], tuple(PUBLISHED_SETTINGS))
-    column = _find_name("task", str(task), PUBLISHED_TASKS)
+    model, column = published_names(model_id, task)
     setting = PUBLISHED_SETTINGS[model][PUBLISHED_TASKS.index(column)]
     if setting is None:
         raise ArgumentError(f"presets: the authors did not use ARM for {model} on {column} (Table 9)")
@@ -41,6 +40,22 @@ def published(model_id: str, task: str) -> Outward:
     if model.startswith("Gemma"):
         return Outward(proportion=amount, ceiling=ceiling, ceiling_of="magnitude")
     return Outward(band=amount, ceiling=ceiling, share=(0.2, 0.25) if model.startswith("Llama") else Outward.share)
+
+
+def published_names(model_id: str, task: str) -> tuple[str, str]:
+    """The names of a model and a task as in Table 9; raises ArgumentError for those that are not there."""
+    model = _find_name("model", str(model_id).rsplit("/", 1)[-1], tuple(PUBLISHED_SETTINGS))
+    return model, _find_name("task", str(task), PUBLISHED_TASKS)
+
+
+def is_test_set(task: str, name: str) -> bool:
+    """Whether the name of a task or of a dataset says that it is the test set of a task of Table 9.
+
+    GPQA counts as GPQA-D, which is a part of it.
+    """
+    key = _letters_and_digits(task)
+    keys = {key, *(alias for alias, known in ALIASES.items() if known == key)}
+    return any(key in _letters_and_digits(name) for key in keys)
 
 
 def _find_name(kind: str, name: str, names: tuple[str, ...]) -> str:

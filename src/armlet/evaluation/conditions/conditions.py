@@ -5,13 +5,21 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from armlet.attachment.config import AttachArguments, describe, layer_indices, load_config
+from armlet.attachment.config import AttachArguments, describe, layer_indices, load_config, load_origin
+from armlet.attachment.origin import Origin, policy_origin
 from armlet.attachment.sites import ALL_EXPERTS, GATE
+from armlet.evaluation.conditions.interventions import (
+    Changes,
+    Intervention,
+    is_file_treatment,
+    make_intervention,
+    read_intervention,
+)
 from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS, REPEAT, placebo, placebo_names
 from armlet.evaluation.tasks.problems import Kind
 from armlet.prompts.fillers import Filler, Position
@@ -39,10 +47,11 @@ class Treatment:
     noise: Source = Noise(0)  # noqa: RUF009 - frozen
     site: str = GATE
     experts: str = ALL_EXPERTS
+    origins: tuple[Origin, ...] = field(default=(), compare=False, repr=False)  # what chose the setting, if known
 
     def place(self) -> dict[str, Any]:
         """The arguments of `attach` without the policy."""
-        return {name: value for name, value in vars(self).items() if name != "policy"}
+        return {name: value for name, value in vars(self).items() if name not in ("policy", "origins")}
 
     def plain(self) -> dict[str, object]:
         """The content of an armlet.json; layers "all" stay a word, because the number of layers is not known yet."""
@@ -55,8 +64,12 @@ class Treatment:
         return replace(self, policy=placebo(placebo_name, self.policy) if placebo_name else self.policy, noise=noise)
 
 
-TreatmentSource = Treatment | Policy | str | Path | AttachArguments
-"""A treatment, a policy as an object or text, the path of an armlet.json, or the result of `load_config`."""
+AnyTreatment = Treatment | Intervention
+"""ARM with its place, or a user's function."""
+
+TreatmentSource = AnyTreatment | Policy | str | Path | AttachArguments | Changes
+"""A treatment, a policy as an object or text, the path of an armlet.json, the result of `load_config`, or a function
+that returns a context manager over the model, as an object or as "file.py:function"."""
 
 
 def make_treatments(
@@ -67,38 +80,47 @@ def make_treatments(
     site: str = GATE,
     experts: str = ALL_EXPERTS,
     seed: int = 0,
-) -> list[Treatment]:
+) -> list[AnyTreatment]:
     """The distinct treatments; `layers`, `scope`, `site`, `experts` and `seed` apply to policies.
 
     Raises ArgumentError for an unknown policy, and if the place has no effect because there is no policy.
     """
     listed: Sequence[TreatmentSource] = sources if isinstance(sources, list | tuple) else [sources]  # type: ignore[list-item]
     several = [_path_or_source(source) for source in listed]
-    stated = [source for source in several if isinstance(source, Treatment | Path | Mapping)]
+    stated = [source for source in several if isinstance(source, AnyTreatment | Path | Mapping)]
     chosen_layers = layer_indices(layers)
     if len(stated) == len(several) and (chosen_layers, scope, site, experts) != ([0], "token", GATE, ALL_EXPERTS):
         raise ArgumentError("layers, scope, site, experts: they apply to a policy, and there is none; leave them out")
     place = {"layers": chosen_layers, "scope": scope, "noise": Noise(seed), "site": site, "experts": experts}
-    treatments = [_make_treatment(source, place) for source in several]
-    return list({json.dumps(treatment.plain()): treatment for treatment in treatments}.values())
+    distinct: dict[str, AnyTreatment] = {}
+    for treatment in (_make_treatment(given, place) for given in several):
+        known = distinct.setdefault(json.dumps(treatment.plain()), treatment)
+        if isinstance(known, Treatment) and isinstance(treatment, Treatment):  # equal settings may have two origins
+            origins = tuple(dict.fromkeys((*known.origins, *treatment.origins)))
+            distinct[json.dumps(treatment.plain())] = replace(known, origins=origins)
+    return list(distinct.values())
 
 
-def _make_treatment(given: TreatmentSource, place: dict[str, Any]) -> Treatment:
+def _make_treatment(given: TreatmentSource, place: dict[str, Any]) -> AnyTreatment:
+    if isinstance(given, Intervention):
+        return given
     if isinstance(given, Path):
-        return Treatment(**dict[str, Any](load_config(given)))
+        origin = load_origin(given)
+        return Treatment(**dict[str, Any](load_config(given)), origins=(origin,) if origin else ())
     treatment = given if isinstance(given, Treatment) else Treatment(**_arguments(given, place))
     try:
-        policy = parse_one_policy(treatment.policy, treatment.scope)
-        return replace(treatment, policy=policy, noise=source(treatment.noise))
+        policy, origin = parse_one_policy(treatment.policy, treatment.scope), policy_origin(treatment.policy)
+        origins = (origin,) if origin else treatment.origins
+        return replace(treatment, policy=policy, noise=source(treatment.noise), origins=origins)
     except ArgumentError as error:
         raise ArgumentError(re.sub("^policy:", "treatments:", str(error))) from error
 
 
-def _arguments(given: Policy | str | AttachArguments, place: dict[str, Any]) -> dict[str, Any]:
+def _arguments(given: Policy | str | AttachArguments | Changes, place: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a treatment, of a policy at this place, or of a mapping as `load_config` returns it."""
     if not isinstance(given, Mapping):
         return {"policy": given, **place}
-    names = [field.name for field in fields(Treatment)]
+    names = [argument.name for argument in fields(Treatment) if argument.compare]
     if "policy" not in given or not set(given) <= set(names):
         expected = f"expected a mapping with policy, and perhaps {', '.join(names[1:])}"
         raise ArgumentError(f"treatments: {expected}, found {', '.join(map(str, given)) or 'an empty one'}")
@@ -106,7 +128,11 @@ def _arguments(given: Policy | str | AttachArguments, place: dict[str, Any]) -> 
 
 
 def _path_or_source(source: TreatmentSource) -> TreatmentSource:
-    """The path for a text that names an armlet.json or its folder, but no policy; anything else as it is."""
+    """The path for a text that names an armlet.json or its folder, but no policy; a function as an `Intervention`."""
+    if isinstance(source, Callable) and not isinstance(source, type):
+        return make_intervention(source)
+    if isinstance(source, str) and is_file_treatment(source):
+        return read_intervention(source)
     if not isinstance(source, str) or source.partition(":")[0] in (*POLICIES, PUBLISHED):
         return source
     return Path(source) if source.endswith(".json") or os.path.exists(source) else source
@@ -130,7 +156,7 @@ class Condition:
 
     name: str  # unique in a run
     role: Role  # its purpose
-    treatment: Treatment | None = None  # None without ARM
+    treatment: AnyTreatment | None = None  # None for the model as it is
     placebo: str | None = None  # one of `GATE_PLACEBOS`, attached in place of the treatment's policy, or `REPEAT`
     filling: Filling | None = None  # None without filler
     temperature: float = 0.0  # of sampling, 0 for greedy
@@ -149,7 +175,7 @@ def applies(role: Role, kind: Kind) -> bool:
 
 
 def conditions(
-    treatments: Sequence[Treatment],
+    treatments: Sequence[AnyTreatment],
     fillings: Sequence[Filling],
     *,
     temperature: float = 0.0,
@@ -163,7 +189,8 @@ def conditions(
     `best_of` is the number of answers sampled per item, of which the majority or the most likely one is selected.
     `combine` adds each treatment with each filler, and each of these conditions with `best_of`. `placebos` adds
     identity and draw-only for the first treatment, matched for each treatment, zeroed for each `Outward`, A/A, and a
-    change of temperature.
+    change of temperature. A user's function has neither a strength nor values that can be matched, so only the last
+    two apply to it.
     """
     if not 0 <= temperature < math.inf:
         raise ArgumentError(f"temperature: expected a finite number of 0 or more, found {temperature}")
@@ -202,17 +229,20 @@ def _best_of(condition: Condition, samples: int, temperature: float) -> Conditio
 def _placebos(baseline: Condition, treated: Sequence[Condition]) -> list[Condition]:
     gate_placebos = [
         replace(arm, name=f"{name} ({arm.name})" if name in COMPARED_PLACEBOS else name, role="placebo", placebo=name)
-        for arm in treated
-        if arm.treatment
-        for name in placebo_names(arm.treatment.policy, first=arm is treated[0])
+        for index, (arm, treatment) in enumerate(
+            (arm, arm.treatment) for arm in treated if isinstance(arm.treatment, Treatment)
+        )
+        for name in placebo_names(treatment.policy, first=index == 0)
     ]
     higher = baseline.temperature * PLACEBO_FACTOR or GREEDY_PLACEBO_TEMPERATURE
     temperature = replace(baseline, name="temperature", role="placebo", temperature=higher, weighing=PLACEBO_FACTOR)
     return [*gate_placebos, replace(baseline, name="A/A", role="placebo", placebo=REPEAT), temperature]
 
 
-def _label(treatment: Treatment) -> str:
-    """The policy's name, and the treatment's settings that differ from the defaults."""
+def _label(treatment: AnyTreatment) -> str:
+    """The policy's name, and the treatment's settings that differ from the defaults; the name of a user's function."""
+    if isinstance(treatment, Intervention):
+        return treatment.name
     actual, default = (
         {**settings(t.policy), "layers": t.plain()["layers"], "scope": t.scope, "site": t.site, "experts": t.experts}
         for t in (treatment, Treatment(type(treatment.policy)()))

@@ -9,6 +9,7 @@ import numpy as np
 from armlet.evaluation.conditions.conditions import Filling
 from armlet.evaluation.engines.engine import Ask
 from armlet.prompts.fillers import RANDOM_SENTENCE, Filler, answer_cue, sentences
+from armlet.prompts.shots import in_template
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
@@ -36,8 +37,8 @@ def switch(value: str) -> dict[str, object]:
 
 
 def messages(ask: Ask, filling: Filling | None, seed: int) -> "list[ChatCompletionMessageParam]":
-    """The system prompt, unless it is empty, and the question; a space separates a filler from them."""
-    system, user = ask.system, ask.problem.question
+    """The system prompt, unless it is empty, examples, and the question; a space separates a filler from them."""
+    system, user = ask.system, in_template(ask.form.template, ask.problem.question)
     if filling:
         filler = filler_text(filling.filler, seed, ask.number)
         if filling.position == "before" and system:
@@ -51,8 +52,11 @@ def messages(ask: Ask, filling: Filling | None, seed: int) -> "list[ChatCompleti
             user = f"{user[:cue]}{filler} {user[cue:]}"
         else:
             user = f"{filler} {user}"
-    question: ChatCompletionMessageParam = {"role": "user", "content": user}
-    return [{"role": "system", "content": system}, question] if system else [question]
+    turns: list[ChatCompletionMessageParam] = [{"role": "system", "content": system}] if system else []
+    for example in ask.form.examples:
+        turns.append({"role": "user", "content": in_template(ask.form.template, example.question)})
+        turns.append({"role": "assistant", "content": example.solution})
+    return [*turns, {"role": "user", "content": user}]
 
 
 def filler_text(filler: Filler, seed: int, number: int) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.checkpoints.network import connecting, proxies, read_key, without_passwords
-from armlet.evaluation.conditions.conditions import Condition
+from armlet.evaluation.conditions.conditions import Condition, Treatment
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS
 from armlet.evaluation.engines.chat import SWITCH_KEY, SWITCH_REFUSAL, ChatRequest, messages, switch
 from armlet.evaluation.engines.completion import describe_body, describe_error, read_completion
@@ -84,11 +84,13 @@ class Endpoint(Engine):
         """Raises an ArgumentError, before the first request, for conditions and tasks that a server cannot run."""
         treated = [condition for condition in conditions if condition.treatment and not condition.placebo]
         policies = {repr(condition.treatment) for condition in treated}
-        places = [(condition, condition.treatment) for condition in treated if condition.treatment]
+        places = [(c, c.treatment) for c in treated if isinstance(c.treatment, Treatment)]
+        functions = [condition for condition in treated if not isinstance(condition.treatment, Treatment)]
         other_sites = [condition for condition, place in places if place.site != GATE]
         of_experts = [condition for condition, place in places if place.experts != ALL_EXPERTS]
         placebos = [condition for condition in conditions if condition.placebo in GATE_PLACEBOS]
         refusals = {
+            "endpoint: a server cannot run a function in its model: {} needs a local model": functions,
             "treated_endpoint: a server without ARM cannot run {}; name the same server with ARM attached, "
             "or leave the policy out": [] if self.treated_endpoint else treated,
             "treated_endpoint: a server supports a single treatment, and {} need "

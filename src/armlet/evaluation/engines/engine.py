@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from armlet.evaluation.conditions.conditions import Condition
+from armlet.evaluation.tasks.examples import DEFAULT_FORM, PromptForm
 from armlet.evaluation.tasks.problems import Problem
 from armlet.redistribution.errors import ArgumentError
 
@@ -17,6 +18,7 @@ class Ask:
     problem: Problem
     number: int  # the item's index in the task, on which random fillers and positions depend
     system: str  # the system prompt
+    form: PromptForm = DEFAULT_FORM  # examples and template
 
 
 @dataclass(frozen=True)

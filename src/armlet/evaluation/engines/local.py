@@ -9,12 +9,16 @@ import torch
 from armlet.attachment.attach import attach
 from armlet.attachment.attached import refuse_attached
 from armlet.checkpoints.given import Model, load_or_use
+from armlet.checkpoints.identity import LOGITS, model_state
 from armlet.checkpoints.pretrained import Device, Dtype
-from armlet.evaluation.conditions.conditions import Condition, Treatment
+from armlet.evaluation.conditions.conditions import AnyTreatment, Condition
+from armlet.evaluation.conditions.interventions import Intervention
 from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
 from armlet.evaluation.engines.likelihood import LogProbabilities, choice_loglikelihoods
 from armlet.evaluation.engines.tokens import Tokens, ended, pad
+from armlet.presentation.terminal import note, working
 from armlet.prompts.generation import Decoding, generate_tokens, padding_token
+from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,10 +47,17 @@ class Local(Engine):
         self.tokens = Tokens(self.tokenizer, seed)
         self._fired: dict[str, object] = {}
 
-    def check(self, treatments: Iterable[Treatment | None]) -> None:
-        """Raises the errors of `attach` for treatments that the model cannot have, before anything is answered."""
+    def check(self, treatments: Iterable[AnyTreatment | None]) -> None:
+        """Tries treatments before anything is answered, a user's function on a fixed prompt.
+
+        Raises the errors of `attach` for treatments that the model cannot have, and ArgumentError for a function that
+        fails or leaves the model changed. Notes on stderr a function that changes no logit.
+        """
         for treatment in treatments:
-            if treatment is not None:
+            if isinstance(treatment, Intervention):
+                with working(f"trying {treatment.name}"):
+                    self._try(treatment)
+            elif treatment is not None:
                 attach(self.model, treatment.policy, **treatment.place()).detach()
 
     def describe(self) -> dict[str, object]:
@@ -98,7 +109,31 @@ class Local(Engine):
         if condition.treatment is None:
             yield
             return
+        if isinstance(condition.treatment, Intervention):
+            with self._intervened(condition.treatment, whole=False):
+                yield
+            return
         treatment = condition.treatment.for_sample(condition.placebo, sample)
         with attach(self.model, treatment.policy, **treatment.place()) as attachment:
             yield
             self._fired = {str(layer): report for layer, report in attachment.report().items()}
+
+    def _try(self, treatment: Intervention) -> None:
+        with self._intervened(treatment, whole=True) as before:
+            changed = model_state(self.model, whole=False)[LOGITS] != before[LOGITS]
+        if not changed:
+            note(f"treatment {treatment.name} changes nothing: no logit of a fixed prompt is different", style="yellow")
+
+    @contextmanager
+    def _intervened(self, treatment: Intervention, *, whole: bool) -> Iterator[dict[str, str]]:
+        """The model with a user's function; yields the state before, which must also be the state afterwards.
+
+        Raises ArgumentError if it is another one, because the baseline's next answers would be treated.
+        """
+        before = model_state(self.model, whole=whole)
+        with treatment.applied(self.model):
+            yield before
+        after = model_state(self.model, whole=whole)
+        if changed := [place for place in before | after if before.get(place) != after.get(place)]:
+            problem = f"changed {changed[0]} and did not restore it, so the baseline would be treated, too"
+            raise ArgumentError(f"treatment {treatment.name}: {problem}; undo it after the yield, values from a copy")

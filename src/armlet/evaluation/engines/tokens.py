@@ -10,7 +10,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Ask, printable
+from armlet.evaluation.tasks.examples import PromptForm
 from armlet.prompts.fillers import Position, Prompt, filler_tokens, make_prompt
+from armlet.prompts.shots import PLAIN_TEMPLATE, Shot, in_template, shots_text
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class Tokens:
 
     def choices(self, ask: Ask) -> list[list[int]]:
         """The tokens of each choice after the prompt; raises ArgumentError if a choice has none."""
-        text = "".join(framed(ask.problem.context, ask.problem.question))
+        text = "".join(plain_parts(ask))
         start = len(self._ids(text))
         choices = [self._ids(f"{text} {choice}")[start:] for choice in ask.problem.choices]
         if [] in choices:
@@ -56,9 +58,13 @@ class Tokens:
     def _make_prompt(self, ask: Ask, position: Position) -> Prompt:
         problem, seed = ask.problem, (self.seed, ask.number)
         if problem.choices:
-            context, question = framed(problem.context, problem.question)
+            context, question = plain_parts(ask)
             return make_prompt(self.tokenizer, question, system=context, position=position, seed=seed, plain=True)
-        return make_prompt(self.tokenizer, problem.question, system=ask.system, position=position, seed=seed)
+        template = ask.form.template
+        if template is None and ask.form.examples and self.tokenizer.chat_template is None:
+            template = PLAIN_TEMPLATE
+        question, shots = in_template(template, problem.question), example_turns(ask.form, template)
+        return make_prompt(self.tokenizer, question, system=ask.system, position=position, seed=seed, shots=shots)
 
 
 def pad(rows: Sequence[Tensor], side: Literal["left", "right"], fill: int = 0) -> tuple[Tensor, Tensor]:
@@ -74,11 +80,24 @@ def ended(answer: list[int], end_tokens: int | Sequence[int] | None) -> tuple[li
     return (answer, False) if index is None else (answer[: index + 1], True)
 
 
-def framed(context: str, question: str) -> tuple[str, str]:
+def example_turns(form: PromptForm, template: str | None) -> list[Shot]:
+    """The examples as turns of a chat, with their questions in the template."""
+    return [Shot(in_template(template, example.question), example.solution) for example in form.examples]
+
+
+def plain_parts(ask: Ask) -> tuple[str, str]:
+    """The text before an item of multiple choice, with the examples, and its question."""
+    template, problem = ask.form.template or PLAIN_TEMPLATE, ask.problem
+    asked = [("".join(framed(e.context, e.question, template)), e.solution) for e in ask.form.examples]
+    context, question = framed(problem.context, problem.question, template)
+    return shots_text([Shot(*texts) for texts in asked]) + context, question
+
+
+def framed(context: str, question: str, template: str = PLAIN_TEMPLATE) -> tuple[str, str]:
     """The context and question before a choice, in lm-eval's format.
 
     Without a question, the choice continues the context. With a question, the context is a passage before it.
     """
     if not question:
         return "", context
-    return (f"{context}\n" if context else ""), f"Question: {question}\nAnswer:"
+    return (f"{context}\n" if context else ""), in_template(template, question)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from armlet.evaluation.conditions.conditions import BASELINE
 from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS, REPEAT
+from armlet.evaluation.origins import no_test
 from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, Samples, TaskAnswers, applying, read_answers
 from armlet.evaluation.report.findings import (
     COMPARED_ROLES,
@@ -85,7 +86,13 @@ def analyse(
     return Report(
         armlet=settings.versions["armlet"] or "",
         complete=all(items.get(task.name, 0) == task.items for task in settings.tasks),
-        verdicts=[Verdict(pair.verdict, verdict_sentence(task, pair)) for task, pair in judged_pairs],
+        verdicts=[
+            Verdict(
+                pair.verdict,
+                verdict_sentence(task, pair) + no_test(settings, task.name, pair.treated.condition),
+            )
+            for task, pair in judged_pairs
+        ],
         tasks=analysed,
         settings=settings,
         margin=margin,
@@ -161,6 +168,11 @@ def _analyse_task(task: TaskAnswers, pairs: Sequence[PlannedPair], equal: Equal 
             answers.condition.name: _count_same(answers.items, baseline)
             for answers in task.conditions
             if answers.condition.placebo in EXACT_PLACEBOS
+        },
+        unchanged={
+            answers.condition.name: _count_same(answers.items, baseline)
+            for answers in task.conditions
+            if answers.condition.is_function
         },
         discordant=[
             item

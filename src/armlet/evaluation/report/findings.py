@@ -185,6 +185,7 @@ class TaskFindings:
     conditions: Sequence[ConditionFindings]  # the baseline first
     comparisons: Sequence[PairedComparison]
     same_as_baseline: Mapping[str, int]  # for exact placebos, the number of items that match the baseline
+    unchanged: Mapping[str, int]  # for users' functions, the number of items that match the baseline
     discordant: Sequence[DiscordantItem]  # condition by condition
     noise_floor: NoiseFloor | None = None  # None without an A/A run
 
@@ -196,6 +197,10 @@ class TaskFindings:
     def condition(self, name: str) -> ConditionFindings:
         """The findings under the condition with this name."""
         return next(condition for condition in self.conditions if condition.name == name)
+
+    def changed_no_output(self, name: str) -> bool:
+        """Whether a user's function changed no answer to any item, and no log-likelihood of a choice."""
+        return self.unchanged.get(name) == self.items
 
     def to_dict(self) -> Facts:
         """The task for report.json."""

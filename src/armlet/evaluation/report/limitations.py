@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
+from armlet.evaluation.origins import origin_sentence
 from armlet.evaluation.report.findings import COMPARED_ROLES, Report, TaskFindings, Verdict, WrittenAnswers
 from armlet.evaluation.report.sentences import bands_without_effect
 from armlet.presentation.numbers import percent
@@ -19,10 +20,10 @@ def limited_verdicts(report: Report) -> list[tuple[list[Verdict], list[str]]]:
 
 
 def general_limitations(report: Report) -> list[str]:
-    """What limits the whole report: nothing that was compared, and settings without effect."""
+    """What limits the whole report: nothing compared, settings that items chose, and settings without effect."""
     compared = any(condition.role in (*COMPARED_ROLES, "best-of") for condition in report.settings.conditions)
     nothing = [] if compared else ["nothing was compared with the baseline: there is no treatment, filler or best_of"]
-    return [*nothing, *bands_without_effect(report)]
+    return [*nothing, *map(origin_sentence, report.settings.origins), *bands_without_effect(report)]
 
 
 def _of_task(task: TaskFindings) -> Iterator[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from armlet.attachment.config import limited_layers
+from armlet.evaluation.origins import origin_sentence
 from armlet.evaluation.report.controls import control_meanings, control_of
 from armlet.evaluation.report.findings import (
     ConditionFindings,
@@ -44,9 +45,10 @@ SEVERAL_SAMPLES = (
 
 MEANINGS = {
     "baseline": "the unchanged model.",
-    "treated": "the model with ARM attached: a policy moves activations inside the gated MLP.",
+    "treated": "the model with ARM attached: a policy moves activations inside the gated MLP. With a name such as "
+    "file.py:function, the model as this function of a user changes it.",
     "filler": "meaningless tokens in the prompt, without ARM.",
-    "combined": "ARM and filler together.",
+    "combined": "treatment and filler together.",
     "best-of": "several answers are sampled for each item, and one is selected.",
     "placebo": "a control, attached in place of a treatment, that must change nothing, or must not help.",
 }
@@ -81,6 +83,8 @@ def verdict_sentence(task: TaskFindings, pair: PairedComparison) -> str:
     ]
     if task.condition(pair.treated.condition).moved_nothing:
         facts.append("ARM moved no values")
+    if task.changed_no_output(pair.treated.condition):
+        facts.append("the treatment changed no output")
     if pair.verdict == UNDECIDED:
         facts += _undecided(task, pair)
     elif floor and pair.verdict.startswith(("helped", "hurt")) and abs(comparison.difference) <= abs(floor.difference):
@@ -113,7 +117,9 @@ def judging(findings: Report) -> str:
 
 def title(findings: Report) -> str:
     """The title of the report."""
-    return f"Does ARM help {findings.settings.engine.get('model', 'the model')}?"
+    treatments = [condition for condition in findings.settings.conditions if condition.treatment]
+    what = "the treatment" if treatments and all(c.is_function for c in treatments) else "ARM"
+    return f"Does {what} help {findings.settings.engine.get('model', 'the model')}?"
 
 
 def missing_items(findings: Report) -> str | None:
@@ -157,9 +163,9 @@ def noise_sentence(floor: NoiseFloor) -> str:
 
 
 def arm_checks(task: TaskFindings) -> list[RunCheck]:
-    """Checks that ARM moved values under each condition that uses ARM."""
+    """Checks that ARM moved values under each condition that uses ARM, and that a user's function changed answers."""
     return [
-        _check_arm(condition)
+        _check_function(task, condition.name) if condition.name in task.unchanged else _check_arm(condition)
         for condition in task.conditions
         if condition.role in ("treated", "combined") or (condition.role == "best-of" and condition.arm)
     ]
@@ -178,6 +184,12 @@ def _check_arm(condition: ConditionFindings) -> RunCheck:
     return RunCheck(not unchanged, warning if unchanged else fact)
 
 
+def _check_function(task: TaskFindings, name: str) -> RunCheck:
+    changed, of_items = task.items - task.unchanged[name], f"of {with_count(task.items, 'item')}"
+    fact = f"{name}: answers or log-likelihoods differ from the baseline's for {changed:,} {of_items}"
+    return RunCheck(True, fact) if changed else RunCheck(False, f"{fact}: it changed no output")
+
+
 def failed_checks(findings: Report) -> list[str]:
     """The failed checks, as lines for the terminal."""
     return [
@@ -190,7 +202,8 @@ def failed_checks(findings: Report) -> list[str]:
 
 def bands_without_effect(report: Report) -> list[str]:
     """The treatments with a setting that had no effect, such as a band that `share` limited in every row of a layer."""
-    treatments = {c.name: c.treatment for c in report.settings.conditions if isinstance(c.treatment, Mapping)}
+    arms = [c for c in report.settings.conditions if not c.is_function]
+    treatments = {c.name: c.treatment for c in arms if isinstance(c.treatment, Mapping)}
     return [
         f"{task.name}: {condition.name}: {sentence}"
         for task in report.tasks
@@ -244,6 +257,8 @@ def run_settings(findings: Report) -> dict[str, str]:
     for task in run.tasks:
         items = with_count(task.items, "item")
         lines[f"task {task.name}"] = f"{task.kind}, {items}, sha256 {task.sha256}; {plain(task.source)}"
+    lines |= {"prompts": plain(run.prompts)} if run.prompts else {}
+    lines |= {f"origin {number}": origin_sentence(origin) for number, origin in enumerate(run.origins, 1)}
     lines |= {f"sampling, {kind}": plain(sampling) for kind, sampling in run.sampling.items()}
     lines |= {f"system prompt, {kind}": prompt for kind, prompt in run.systems.items() if prompt}
     lines |= {f"grader, {kind}": grader for kind, grader in run.graders.items()}

@@ -1,5 +1,6 @@
 """Runs a search in its folder: a search on tuning items, and a measurement of the best setting on test items."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from armlet.attachment.config import parse_config
+from armlet.attachment.origin import Origin
 from armlet.checkpoints.identity import LOADED
 from armlet.evaluation.batches import count_answers, run_and_analyse, was_interrupted
 from armlet.evaluation.conditions.conditions import Condition, Treatment, conditions
@@ -18,9 +20,9 @@ from armlet.evaluation.result import Findings
 from armlet.evaluation.search.results import SEARCH_FILE, Budget, Search, SearchArguments, SearchTask
 from armlet.evaluation.search.search import Space, search, take
 from armlet.evaluation.search.trials import TrialResult, best
-from armlet.evaluation.settings import Facts
+from armlet.evaluation.tasks.examples import make_form
 from armlet.evaluation.tasks.problems import Task
-from armlet.presentation.files import write_json
+from armlet.presentation.files import json_text, write_json
 from armlet.presentation.interruption import until_interrupted
 from armlet.presentation.progress import progress
 from armlet.redistribution.errors import ArgumentError
@@ -38,6 +40,7 @@ def plan_tuning(arguments: SearchArguments, tasks: Sequence[Task]) -> Plan:
 
     Raises ArgumentError if a task has no item for one of the two parts.
     """
+    make_form(tasks, arguments.shots, arguments.examples, arguments.template)
     for task in tasks:
         take(task, "test")  # refused before the search, not after it
     tasks = [take(task, "tuning") for task in tasks]
@@ -66,7 +69,7 @@ def run_search(space: Space, plan: Plan, engine: Engine, arguments: SearchArgume
             trials.extend(search(space, plan, engine, journal, tick))
         is_complete = len(trials) == len(space.grid()) + space.trials
         interrupted = not is_complete and was_interrupted(interruption, journal, answers, trials)
-    result = _search(folder, trials, space, plan, manifest["engine"], arguments, interrupted)
+    result = _search(folder, trials, space, plan, manifest, arguments, interrupted)
     write_json(folder / SEARCH_FILE, result.to_dict())
     return result
 
@@ -97,6 +100,10 @@ def plan_confirmation(folder: Path, search: Search, tasks: Sequence[Task]) -> Pl
     if tuned != {task.name: dict(task.source) for task in plan.tasks}:  # their order has no effect
         names = ", ".join(task.name for task in search.tasks)
         raise ArgumentError(f"{folder}: the items of {names} changed after the search; restore them")
+    if (plan.form.facts() or None) != search.prompts:
+        raise ArgumentError(
+            f"{folder}: the examples in {search.arguments.examples} changed after the search; restore them"
+        )
     return plan
 
 
@@ -140,6 +147,9 @@ def _plan(arguments: SearchArguments, tasks: Sequence[Task], compared: Sequence[
         system=arguments.system,
         allow_code=arguments.allow_code,
         batch=arguments.batch,
+        shots=arguments.shots,
+        examples=arguments.examples,
+        template=arguments.template,
     )
 
 
@@ -148,23 +158,27 @@ def _search(
     trials: Sequence[TrialResult],
     space: Space,
     plan: Plan,
-    engine: Facts,
+    manifest: Record,
     arguments: SearchArguments,
     interrupted: bool,
 ) -> Search:
-    items, chosen = sum(len(task.problems) for task in plan.tasks), best(trials)
+    items, chosen = [problem.content_hash() for task in plan.tasks for problem in task.problems], best(trials)
+    digest = hashlib.sha256(json_text(manifest).encode()).hexdigest()
+    origin = Origin("tune", folder.name, tuple(task.name for task in plan.tasks), digest, tuple(sorted(set(items))))
     return Search(
         folder=folder,
         arguments=arguments,
-        engine=engine,
+        engine=manifest["engine"],
         space=space.to_dict(),
         tasks=[SearchTask(task.name, len(task.problems), dict(task.source)) for task in plan.tasks],
-        budget=Budget(len(trials), items, (1 + len(trials)) * items),
+        budget=Budget(len(trials), len(items), (1 + len(trials)) * len(items)),
         armlet=space.treatment_at(chosen.values, chosen.layers).plain(),
         interrupted=interrupted,
         trials=trials,
         searched=space.names,
         mapped=list(range(min(len(trials), len(space.grid())))),
+        origin=origin.plain(),
+        prompts=manifest.get("prompts"),
     )
 
 

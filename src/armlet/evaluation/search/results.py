@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from armlet.attachment.config import setting_file
+from armlet.attachment.origin import ORIGIN_KEY
 from armlet.checkpoints.identity import LOADED
 from armlet.evaluation.search.tables import trials_table
 from armlet.evaluation.search.trials import SearchMap, TrialResult, best
@@ -61,6 +62,9 @@ class SearchArguments:
     seed: int
     dtype: str
     device: str | None
+    shots: int = 0
+    examples: str | None = None
+    template: str | None = None
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -78,6 +82,8 @@ class Search(Result):
     trials: Sequence[TrialResult]  # in the order in which they were run
     searched: Sequence[str]  # the names of the searched settings
     mapped: Sequence[int]  # the numbers of the trials on the map
+    origin: Facts | None = None  # the tuning items, for armlet.json; None in the files of earlier versions
+    prompts: Facts | None = None  # few-shot examples and template; None for the default
 
     @classmethod
     def from_dict(cls, folder: Path, content: Record) -> "Search":
@@ -96,6 +102,8 @@ class Search(Result):
             trials=[TrialResult.from_dict(row) for row in content["trials"]],
             searched=content["map"]["names"],
             mapped=content["map"]["trials"],
+            origin=content.get("origin"),
+            prompts=content.get("prompts"),
         )
 
     def to_dict(self) -> Facts:
@@ -108,6 +116,8 @@ class Search(Result):
             "interrupted": self.interrupted,
             "trials": [trial.to_dict() for trial in self.trials],
             "map": {"names": self.searched, "trials": self.mapped},
+            **({"origin": self.origin} if self.origin else {}),
+            **({"prompts": self.prompts} if self.prompts else {}),
         }
         return deepcopy(content)
 
@@ -179,7 +189,7 @@ class Search(Result):
         return [
             write_json(folder / SEARCH_FILE, self.to_dict()),
             write_text(folder / "trials.csv", csv_text([trial.to_dict() for trial in self.trials])),
-            write_json(path, self.armlet),
+            write_json(path, {**self.armlet, **self._origin()}),
             *save(self.figure(), folder, "sensitivity"),
         ]
 
@@ -198,6 +208,10 @@ class Search(Result):
         return json_text(self.to_dict()) == json_text(other.to_dict())
 
     def _settings(self) -> list[Facts]:
-        """The setting of each trial, as the content of an armlet.json."""
+        """The setting of each trial as the content of an armlet.json, also without its origin, as earlier."""
         layers = {str(candidate): candidate for candidate in self.space["layers"]}
-        return [{**self.armlet, **trial.values, "layers": layers[trial.layers]} for trial in self.trials]
+        settings = [{**self.armlet, **trial.values, "layers": layers[trial.layers]} for trial in self.trials]
+        return [*settings, *({**setting, **self._origin()} for setting in settings)]
+
+    def _origin(self) -> Facts:
+        return {ORIGIN_KEY: self.origin} if self.origin else {}

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, check_running_device, model_name
 from armlet.checkpoints.pretrained import Device, Dtype, dtype_name
 from armlet.evaluation.batches import checked_run_folder
-from armlet.evaluation.conditions.conditions import make_treatments
+from armlet.evaluation.conditions.conditions import Treatment
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.options import AnswerOptions, ConditionOptions, refuse_sampling
 from armlet.evaluation.result import Findings
@@ -27,8 +27,9 @@ from armlet.evaluation.search.folder import (
 from armlet.evaluation.search.results import Search, SearchArguments
 from armlet.evaluation.search.search import Space, candidate_layers, searched_names, stated_settings
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks, task_sources
-from armlet.presentation.arguments import LARGEST_SEED, output_folder, whole_number, whole_number_or_none
+from armlet.presentation.arguments import LARGEST_SEED, given_path, output_folder, whole_number, whole_number_or_none
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_one_policy
 from armlet.redistribution.rows import Policy
 
@@ -54,6 +55,9 @@ def tune(
     system: str | None = AnswerOptions.system,
     allow_code: bool = AnswerOptions.allow_code,
     batch: int | None = AnswerOptions.batch,
+    shots: int = AnswerOptions.shots,
+    examples: str | Path | None = AnswerOptions.examples,
+    template: str | None = AnswerOptions.template,
     run: str | Path | None = None,
     seed: int = 0,
     dtype: Dtype = "auto",
@@ -79,6 +83,11 @@ def tune(
         system: the system prompt; by default it depends on the task.
         allow_code: whether model-written programs may run, in a sandbox.
         batch: batch size in items; it may slightly change results.
+        shots: number of few-shot examples before each item, as turns of a chat or as text.
+        examples: a JSON Lines file with the examples, with rows as of a task, which must not be among the items; of a
+            worked solution the whole text is shown.
+        template: the text of a question, with "{question}" once; by default the question alone, or in plain text
+            "Question: {question}" and, on a line of its own, "Answer:".
         run: the search's folder; by default one in armlet-runs/ named after the search.
         seed: seed of the search, of keyed noise and of random items.
         dtype: dtype of the weights, as in `evaluate`.
@@ -93,10 +102,11 @@ def tune(
         CheckpointError, UnsupportedModelError, AlreadyAttachedError, RunError: as in `evaluate`.
         KeyboardInterrupt: Ctrl-C, before the first trial was finished.
     """
-    answers = AnswerOptions(max_new_tokens, system, allow_code, batch)
+    prompts = shots, given_path("examples", examples), template
+    answers = AnswerOptions(max_new_tokens, system, allow_code, batch, *prompts)
     folder, seed = checked_run_folder(run), whole_number("seed", seed, 0, LARGEST_SEED)
     items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
-    (treatment,) = make_treatments(parse_one_policy(policy, scope), scope=scope, site=site, experts=experts, seed=seed)
+    treatment = Treatment(parse_one_policy(policy, scope), 0, scope, Noise(seed), site, experts)
     stated = stated_settings(policy)
     chosen = searched_names(search, treatment.policy, stated), candidate_layers(layers)
     space = Space(treatment, *chosen, whole_number("trials", trials, 0), seed, stated)
@@ -109,7 +119,7 @@ def tune(
         data=[str(source) for source in sources if isinstance(source, Path)],
         items=items,
         difficulty=difficulty,
-        **vars(answers),
+        **dict[str, Any](vars(answers) | {"examples": examples and str(examples)}),
         seed=seed,
         dtype=dtype_name(dtype),
         device=check_running_device(device),

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from string import ascii_uppercase
 from typing import Literal
 
@@ -29,6 +29,12 @@ class Problem:
     context: str = ""  # for multiple choice: the text before the question
     choices: tuple[str, ...] = ()  # for multiple choice: the continuations, at least two
     entry_point: str = ""  # for programs: the function that the tests call
+    solution: str = field(default="", repr=False)  # the answer of a few-shot example; not a part of the item's hash
+
+    def content_hash(self) -> str:
+        """16 hexadecimal digits of what is asked: the same for one item in files with other names, ids or golds."""
+        text = repr((self.question.strip(), self.context.strip(), self.choices))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -61,4 +67,5 @@ def _with_letters(problem: Problem) -> Problem:
     if not problem.question or len(letters) < len(problem.choices):
         raise ArgumentError(f"letters: item {problem.id} has no question, or more than 26 choices")
     listed = (f"{letter}. {choice}" for letter, choice in zip(letters, problem.choices, strict=True))
-    return replace(problem, question="\n".join((problem.question, *listed)), choices=tuple(letters))
+    question, solution = "\n".join((problem.question, *listed)), letters[int(problem.gold)]
+    return replace(problem, question=question, choices=tuple(letters), solution=solution)

@@ -31,6 +31,7 @@ JsonRow = Mapping[str, object]
 ID_KEYS = ("id", "unique_id", "task_id", "ID", "Record ID")
 QUESTION_KEYS = ("problem", "question")
 GOLD_KEYS = ("final", "answer")  # GSM8K's answer is the whole solution; `final` is only the result
+SOLUTION_KEYS = ("solution", *reversed(GOLD_KEYS))  # MATH-500 has the worked solution beside the answer
 GPQA_KEYS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 
 
@@ -213,7 +214,9 @@ def _parse_row(place: str, row: JsonRow) -> tuple[Kind, Problem]:
         if not name.isidentifier():
             raise ArgumentError(f"{place}: entry_point: expected a function's name, found {name!r}")
         prompt, test = (_required_text(place, row, key) for key in ("prompt", "test"))
-        return "code", Problem(id, prompt, test, entry_point=name)
+        program = row.get("canonical_solution")
+        solution = f"```python\n{prompt}{program}\n```" if program else ""
+        return "code", Problem(id, prompt, test, entry_point=name, solution=solution)
     question, gold = (next((key for key in keys if key in row), None) for keys in (QUESTION_KEYS, GOLD_KEYS))
     if question is None or gold is None:
         raise ArgumentError(
@@ -221,7 +224,8 @@ def _parse_row(place: str, row: JsonRow) -> tuple[Kind, Problem]:
             f"entry_point; found {', '.join(row) or 'nothing'}"
         )
     answer = _parse_answer(place, row, gold)
-    return "maths", Problem(id, _required_text(place, row, question), answer)
+    solution = next(str(row[key]) for key in SOLUTION_KEYS if row.get(key) is not None)
+    return "maths", Problem(id, _required_text(place, row, question), answer, solution=solution.strip())
 
 
 def _parse_answer(place: str, row: JsonRow, key: str) -> str:
@@ -247,7 +251,7 @@ def _parse_choice(place: str, id: str, row: JsonRow) -> Problem:
     context, question = (str(row.get(key) or "") for key in ("context", "question"))
     if not context and not question:
         raise ArgumentError(f"{place}: expected context or question")
-    return Problem(id, question, str(gold), context=context, choices=tuple(choices))
+    return Problem(id, question, str(gold), context=context, choices=tuple(choices), solution=choices[gold])
 
 
 def _parse_gpqa(place: str, id: str, row: JsonRow) -> Problem:

@@ -1,0 +1,112 @@
+"""A user's treatment: a function that changes the loaded model inside a `with` block, judged with ARM's pairs."""
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from inspect import isgenerator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+from armlet.checkpoints.identity import function_identity
+from armlet.redistribution.errors import ArgumentError, ArmletError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Changes = Callable[["PreTrainedModel"], AbstractContextManager[object]]
+"""Returns a context manager in which the model is changed, and after which it is as before."""
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """A treatment that a user wrote; `with function(model):` treats the model."""
+
+    name: str  # the name of its condition: "file.py:function", or the name of a function that was passed as an object
+    function: Changes = field(compare=False, repr=False)
+    source: Mapping[str, str | None] = field(hash=False)  # file, function and sha256, by which a run recognises it
+
+    def plain(self) -> dict[str, object]:
+        """The source, for the manifest and the report."""
+        return dict(self.source)
+
+    @contextmanager
+    def applied(self, model: "PreTrainedModel") -> Iterator[None]:
+        """The model with this treatment.
+
+        Raises ArgumentError if the function returns no context manager, or it or the model with it raises an error.
+        """
+        finished = False
+        try:
+            with self._manager(model):
+                yield
+                finished = True
+        except ArmletError:
+            raise
+        except Exception as error:  # a user's function may raise anything
+            raise ArgumentError(f"treatment {self.name}: {_first_line(error)}") from error
+        if not finished:
+            raise ArgumentError(f"treatment {self.name}: it hid an error of the model; let errors pass")
+
+    def _manager(self, model: "PreTrainedModel") -> AbstractContextManager[object]:
+        manager = self.function(model)
+        if hasattr(type(manager), "__enter__") and hasattr(type(manager), "__exit__"):
+            return manager
+        advice = "decorate it with contextlib.contextmanager" if isgenerator(manager) else "see examples/treatments.py"
+        expected = f"expected a context manager, found {type(manager).__name__}"
+        raise ArgumentError(f"treatment {self.name}: {expected}; {advice}")
+
+
+def is_file_treatment(text: str) -> bool:
+    """Whether a text names a function of a Python file, as "file.py:function"."""
+    return text.rpartition(":")[0].endswith(".py") or text.endswith(".py")
+
+
+def read_intervention(text: str) -> Intervention:
+    """Runs the Python file of "file.py:function", and returns its function as a treatment.
+
+    The file is read once, so that what runs is what the sha256 is of. Modules next to it cannot be imported, because
+    the hash would not cover them.
+
+    Raises ArgumentError if the file cannot be read or raises an error, or has no such function.
+    """
+    path, _, name = text.rpartition(":")
+    if not path.endswith(".py") or not name.isidentifier():
+        raise ArgumentError(f"treatment: expected file.py:function, found {text!r}")
+    file = Path(path)
+    try:
+        source = file.read_bytes()
+    except OSError as error:
+        raise ArgumentError(f"treatment: {file} cannot be read ({error.strerror})") from error
+    digest = hashlib.sha256(source).hexdigest()
+    module = ModuleType(f"armlet_treatment_{digest[:16]}")
+    module.__file__ = str(file)
+    sys.modules[module.__name__] = module  # dataclasses in it look their module up
+    try:
+        exec(compile(source, str(file), "exec"), vars(module))
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
+        raise ArgumentError(f"treatment: {file} cannot be run ({_first_line(error)})") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        functions = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        listed = ", ".join(functions) or "none"
+        raise ArgumentError(f"treatment: {file} has no function {name!r}; its functions: {listed}")
+    source_facts = {"file": file.name, "function": name, "sha256": digest}
+    return Intervention(f"{file.name}:{name}", cast("Changes", function), source_facts)
+
+
+def make_intervention(function: Changes) -> Intervention:
+    """The treatment of a function that was passed as an object.
+
+    What it does cannot be read from it, so it is equal only to itself: another process does not resume its run.
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    identity = "/".join(function_identity(function))
+    return Intervention(name, function, {"file": None, "function": name, "sha256": f"object:{identity}"})
+
+
+def _first_line(error: BaseException) -> str:
+    """The type of an error, and the first line of its message."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
