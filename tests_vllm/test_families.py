@@ -3,6 +3,7 @@
 import pytest
 
 from armlet import Cut, Inward, Outward, Transport, attach
+from armlet.redistribution.policies import settings
 from engines import elsewhere, engine, greedy, hugging_face, tokens_of
 from families import prompt
 
@@ -19,8 +20,7 @@ POLICIES = {"outward": Outward(), "inward": Inward(knee=0.8), "transport": Trans
 def entry(policy, layers):
     from armlet.integrations.vllm.settings import resolve
 
-    described = {"policy": policy.name, "layers": layers} | ({"knee": 0.8} if policy.name == "inward" else {})
-    return resolve({"armlet": described}, "")["armlet"]
+    return resolve({"armlet": {"policy": policy.name, "layers": layers, **settings(policy)}}, "")["armlet"]
 
 
 def both(folder, model, policy, layers, **options):
