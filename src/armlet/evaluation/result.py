@@ -46,7 +46,7 @@ class Findings(Report, Result):
         return super()._figure_html() if any(task.comparisons for task in self.tasks) else ""
 
     def save(self, directory: str | Path) -> list[Path]:
-        """Writes report.json, .md and .html, table.csv and .tex, and the forest plot as forest.png, .svg and .pdf."""
+        """Writes the report as JSON, Markdown and HTML, its table as CSV and LaTeX, and forest.png, .svg and .pdf."""
         return write(self, output_folder("directory", directory), map=self.search.map() if self.search else None)
 
 
