@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from armlet.prompts.chat import chat_turns
+from armlet.prompts.beginnings import encode_beginning
+from armlet.prompts.chat import chat_turns, template_date, templated
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ class Prompt:
         """Returns the prompt's tokens with a filler's tokens `[n]` inserted: `[s + n]`."""
         return torch.cat((self.ids[: self.insert_at], filler, self.ids[self.insert_at :]))
 
+    def shortened(self, length: int) -> "Prompt":
+        """The prompt's first `length` tokens; a filler after them is inserted at their end."""
+        start, end = (min(index, length) for index in self.question)
+        return Prompt(self.ids[:length], min(self.insert_at, length), (start, end), self.words[:length])
+
 
 def make_prompt(
     tokenizer: "PreTrainedTokenizerBase",
@@ -70,6 +76,7 @@ def make_prompt(
     position: Position = "between",
     seed: Sequence[int] = (0,),
     plain: bool = False,
+    date: str | None = None,
 ) -> Prompt:
     """Puts system prompt and question into the chat template, or joins them with an empty line if there is none.
 
@@ -80,6 +87,7 @@ def make_prompt(
         position: where a filler would be inserted.
         seed: seed of the random position.
         plain: no template; `question` directly follows `system`, for the likelihood of a continuation.
+        date: the date that the template sees, such as "2026-11-29"; today by default.
 
     Raises:
         ArgumentError: the question has no tokens, the position is unknown, the tokenizer is slow, or the template
@@ -90,11 +98,10 @@ def make_prompt(
     if not tokenizer.is_fast:
         name = type(tokenizer).__name__
         raise ArgumentError(f"{name} does not return its tokens' offsets in the text; use a fast tokenizer")
-    pieces = ("", system, "", question, "") if plain else _pieces(tokenizer, system, question)
+    pieces = ("", system, "", question, "") if plain else _pieces(tokenizer, system, question, date)
     starts = [sum(map(len, pieces[:index])) for index in range(len(pieces))]
     bare = plain or tokenizer.chat_template is None  # a template writes special tokens itself
-    encoded: Any = tokenizer("".join(pieces), add_special_tokens=bare, return_offsets_mapping=True)
-    ids, token_ends = encoded["input_ids"], [token_end for _, token_end in encoded["offset_mapping"]]
+    ids, token_ends = encode_beginning(tokenizer, "".join(pieces), special=bare)
     system_start, start, end = (_first_ending_after(token_ends, starts[piece]) for piece in (1, 3, 4))
     if start == end:
         raise ArgumentError(f"prompts: {question!r} has no tokens")
@@ -111,7 +118,7 @@ def _first_ending_after(ends: Sequence[int], offset: int) -> int:
     return next((index for index in text if ends[index] > offset), text[-1] + 1 if text else len(ends))
 
 
-def _pieces(tokenizer: "PreTrainedTokenizerBase", system: str, question: str) -> tuple[str, ...]:
+def _pieces(tokenizer: "PreTrainedTokenizerBase", system: str, question: str, date: str | None) -> tuple[str, ...]:
     """Splits the text into five pieces: before the system prompt, system prompt, between, question, after the question.
 
     The template may contain a question's words, such as "user", so unique marks delimit the pieces.
@@ -120,7 +127,8 @@ def _pieces(tokenizer: "PreTrainedTokenizerBase", system: str, question: str) ->
         return "", system, "\n\n", question, ""
     for merged in (False, True):  # merged: for templates that refuse a system turn
         try:
-            text, marked = (_chat(tokenizer, *texts, merged=merged) for texts in ((system, question), TEXT_MARKS))
+            date = date or template_date(tokenizer)  # one time for both texts, if the template writes the time
+            text, marked = (_chat(tokenizer, *texts, date, merged=merged) for texts in ((system, question), TEXT_MARKS))
         except Exception as error:  # a template is a program from the checkpoint, and may raise anything
             reason = f"{type(error).__name__}: {error}"
             continue
@@ -134,10 +142,9 @@ def _pieces(tokenizer: "PreTrainedTokenizerBase", system: str, question: str) ->
     raise ArgumentError(f"prompts: the chat template cannot be used ({reason})")
 
 
-def _chat(tokenizer: "PreTrainedTokenizerBase", system: str, question: str, *, merged: bool) -> str:
+def _chat(tokenizer: "PreTrainedTokenizerBase", system: str, question: str, date: str | None, *, merged: bool) -> str:
     turns = {"user": f"{system}\n\n{question}"} if merged else {"system": system, "user": question}
-    text: Any = tokenizer.apply_chat_template(chat_turns(tokenizer, turns), add_generation_prompt=True, tokenize=False)
-    return text
+    return templated(tokenizer, chat_turns(tokenizer, turns), date)
 
 
 def filler_tokens(tokenizer: "PreTrainedTokenizerBase", filler: Filler, *, seed: int = 0, prompt: int = 0) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 
 from armlet.attachment.attach import attach
 from armlet.attachment.attached import refuse_attached
-from armlet.checkpoints.given import Model, load_or_use
+from armlet.checkpoints.given import Model, known_tokens, load_or_use
 from armlet.checkpoints.pretrained import Device, Dtype
-from armlet.evaluation.conditions.conditions import Condition, Treatment
+from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment
 from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
 from armlet.evaluation.engines.likelihood import LogProbabilities, choice_loglikelihoods
 from armlet.evaluation.engines.tokens import Tokens, ended, pad
@@ -40,24 +40,34 @@ class Local(Engine):
         self.named, self.seed = load_or_use(model, tokenizer, dtype=dtype, device=device), seed
         self.model, self.tokenizer = self.named.model, self.named.tokenizer
         refuse_attached(self.model, "evaluate")
-        self.tokens = Tokens(self.tokenizer, seed)
+        self.tokens = Tokens(self.tokenizer, seed, known_tokens(self.model))
         self._fired: dict[str, object] = {}
 
-    def check(self, treatments: Iterable[Treatment | None]) -> None:
-        """Raises the errors of `attach` for treatments that the model cannot have, before anything is answered."""
+    def check(self, treatments: Iterable[Treatment | None], fillings: Iterable[Filling] = ()) -> None:
+        """Raises, before anything is answered, the errors of `attach` for treatments that the model cannot have.
+
+        Raises ArgumentError for fillers with tokens that it has no embedding for.
+        """
+        for filling in fillings:
+            self.tokens.filler(filling.filler)
         for treatment in treatments:
             if treatment is not None:
                 attach(self.model, treatment.policy, **treatment.place()).detach()
 
     def describe(self) -> dict[str, object]:
-        """The model's name, weights' hash, dtype and device, and the fillers' seed."""
+        """The model's name, weights' hash, dtype and device, the fillers' seed, and the date if its template has it."""
         return {
             "model": self.named.name,
             "sha256": self.named.fingerprint,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": self.model.device.type,
             "seed": self.seed,
+            **({"date": self.tokens.date} if self.tokens.date else {}),
         }
+
+    def set_date(self, date: str) -> None:
+        """Sets the date that the chat template sees, such as "2026-11-29"."""
+        self.tokens.set_date(date)
 
     def length(self, ask: Ask) -> int:
         """The number of tokens of the prompt without filler."""
@@ -67,7 +77,7 @@ class Local(Engine):
         self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
     ) -> list[Output]:
         """Returns one answer to each ask, all generated in one batch."""
-        padding = padding_token(self.tokenizer)
+        padding = padding_token(self.tokenizer, self.tokens.known)
         ids, mask = pad([self.tokens.prompt(ask, condition) for ask in asks], "left", padding)
         filters, seed = {"top_p": sampling.top_p, "top_k": 0}, derived_seed(sampling.seed, batch, sample, bits=63)
         decoding = Decoding(sampling.max_new_tokens, condition.temperature, filters, seed)
