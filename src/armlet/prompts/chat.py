@@ -12,6 +12,13 @@ Turns = list[dict[str, Any]]
 MARK = "\ue002"  # from the private use area, which no template uses
 CLOCK = "strftime_now"  # the function by which a chat template asks for the time; there is no other
 TODAY = f"{{{{ {CLOCK}('%Y-%m-%d') }}}}"
+DIRECTIVES = "aAbBcdDeFfGhHIjmMpRSTuUVwWxXyYzZ"  # the letters that `strftime` replaces after a percent sign
+STOPPED_CLOCK = f"""{{%- macro {CLOCK}(format) -%}}{{%- set written = namespace(text=format) -%}}
+{{%- for directive, value in armlet_clock.items() -%}}
+{{%- set written.text = written.text.replace(directive, value) -%}}
+{{%- endfor -%}}{{{{ written.text }}}}{{%- endmacro %}}
+"""  # jinja drops this line's end, so that a template still begins a line
+"""Begins a template whose clock is stopped: transformers passes only plain values to templates, and no functions."""
 
 
 def chat_turns(tokenizer: "PreTrainedTokenizerBase", texts: Mapping[str, str]) -> Turns:
@@ -38,8 +45,12 @@ def templated(tokenizer: "PreTrainedTokenizerBase", turns: Turns, date: str | No
     A template that asks for the time gets the midnight before `date`, so that a text does not depend on when it is
     written; the time as it is if `date` is None.
     """
-    clock = {CLOCK: datetime.fromisoformat(date).strftime} if date else {}
-    return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **clock))
+    if date is None:
+        return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+    codes = [f"%{flag}{letter}" for flag in ("", "-") for letter in DIRECTIVES]
+    clock = {code: datetime.fromisoformat(date).strftime(code) for code in codes} | {"%%": "%"}
+    stopped: Any = {"chat_template": STOPPED_CLOCK + tokenizer.get_chat_template(), "armlet_clock": clock}
+    return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **stopped))
 
 
 def _plain_turns(texts: Mapping[str, str]) -> Turns:

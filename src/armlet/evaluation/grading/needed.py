@@ -13,20 +13,24 @@ DYNAMIC = {"eval", "exec", "globals", "vars"}
 """Built-in functions with which a function may use any name."""
 
 
-def needed_part(source: str, name: str) -> str:
+def needed_part(source: str, name: str, *, test: str = "", continued: bool = False) -> str:
     """The function `name` and what it needs: what its code mentions, directly or through other definitions.
 
-    The function is the last one of this name that is more than a stub; if the first one is more than a stub, a model
-    has continued that one, and what it wrote after it does not replace it. All else is left out, whatever it would do
-    (fail, end the program, wait for input): asserts, prints, calls of `main` or `unittest.main`, unused imports. A
-    statement that may change a value that the function uses, such as a loop that fills a table, is run, but does not
-    count if it fails. A `raise` outside of all functions stays: with it, the program itself says that it has failed.
+    All else is left out, whatever it would do (fail, end the program, wait for input): asserts, prints, calls of `main`
+    or `unittest.main`, unused imports. A statement that may change a value that the function uses, such as a loop that
+    fills a table, is run, but does not count if it fails. A `raise` outside of all functions stays: with it, the
+    program itself says that it has failed.
 
-    Returns the source unchanged if it is not a program.
+    Args:
+        source: a program; it is returned unchanged if it is none.
+        name: of several functions of this name, the last one that is more than a stub, or the first if `continued`.
+        test: code that uses the function; what it mentions is kept too.
+        continued: whether a model has continued the first function, so that those after it do not replace it.
     """
     try:
-        statements = _without_later_definitions(ast.parse(source).body, name)
-        body = [_uncounted(statement) for statement in _needed(statements, name)]
+        names = {name}.union(*map(_names_read, ast.parse(test).body))
+        statements = _without_later_definitions(ast.parse(source).body, name, continued)
+        body = [_uncounted(statement) for statement in _needed(statements, names)]
         return ast.unparse(ast.fix_missing_locations(ast.Module(body, [])))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return source
@@ -46,34 +50,34 @@ def implements(source: str, name: str) -> bool:
 
 
 def _is_stub(statement: ast.stmt) -> bool:
-    """Whether a statement is a function without code: with only `pass`, `...`, texts or NotImplementedError."""
+    """Whether a statement is a function without code: only imports, `pass`, `...`, texts or NotImplementedError."""
     return isinstance(statement, FUNCTIONS) and all(
-        isinstance(line, ast.Pass)
+        isinstance(line, ast.Pass | ast.Import | ast.ImportFrom)
         or (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
         or (isinstance(line, ast.Raise) and "NotImplementedError" in ast.unparse(line))
         for line in statement.body
     )
 
 
-def _without_later_definitions(statements: list[ast.stmt], name: str) -> list[ast.stmt]:
+def _without_later_definitions(statements: list[ast.stmt], name: str, continued: bool) -> list[ast.stmt]:
     definitions = [i for i, line in enumerate(statements) if isinstance(line, FUNCTIONS) and line.name == name]
     written = [index for index in definitions if not _is_stub(statements[index])]
     if not written:
         return statements
-    chosen = written[0] if written[0] == definitions[0] else written[-1]
+    chosen = written[0] if continued else written[-1]
     return [line for index, line in enumerate(statements) if index <= chosen or index not in definitions]
 
 
-def _needed(statements: Sequence[ast.stmt], name: str) -> list[ast.stmt]:
-    """The statements that bind or change a name that is needed, until no more names are needed."""
+def _needed(statements: Sequence[ast.stmt], names: set[str]) -> list[ast.stmt]:
+    """The statements that bind or change one of the names, or a name that these statements read, and so on."""
     functions = {line.name: line for line in statements if isinstance(line, FUNCTIONS)}
     changed = [_changed_names(line, functions) for line in statements]
     kept = {index for index, line in enumerate(statements) if _always_runs(line)}
-    needed = {name}.union(*(_names_read(statements[index]) for index in kept))
+    needed = names.union(*(_names_read(statements[index]) for index in kept))
     while True:
         if needed & DYNAMIC:
             needed.update(*changed)
-        added = {index for index, names in enumerate(changed) if names & needed} - kept
+        added = {index for index, bound in enumerate(changed) if bound & needed} - kept
         if not added:
             return [statements[index] for index in sorted(kept)]
         kept |= added

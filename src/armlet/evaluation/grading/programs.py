@@ -27,7 +27,8 @@ def humaneval_program(prompt: str, completion: str, test: str, entry_point: str)
     code = _extract_code(_after_thought(completion), entry_point)
     whole = implements(code, entry_point)  # if so, the body in the prompt is `pass`, but its imports and helpers remain
     solution = f"{prompt.rstrip()}\n{INDENT}pass\n\n{code}" if whole else prompt + _as_body(code)
-    program = f"{needed_part(solution, entry_point)}\n\n{test}\n\ncheck({entry_point})\n"
+    solution = needed_part(solution, entry_point, test=test, continued=not whole)
+    program = f"{solution}\n\n{test}\n\ncheck({entry_point})\n"
     # Code under `if __name__ == "__main__"` must not run: it may wait for input.
     return "".join(FUTURE.findall(program)) + '__name__ = "solution"\n' + FUTURE.sub("", program)
 
