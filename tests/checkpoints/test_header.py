@@ -39,6 +39,9 @@ def test_each_tensor_stands_where_the_header_says():
 LIES = {
     "not an object": [],
     "a tensor that is no object": {"a": 1},
+    "metadata that is a list": {"__metadata__": []},
+    "metadata with a number": {"__metadata__": {"rank": 8}},
+    "half a surrogate pair in a name": {"a\ud83d": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
     "no offsets": {"a": {"dtype": "F32", "shape": [1]}},
     "three offsets": {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 4]}},
     "a dtype that is no name": {"a": {"dtype": [], "shape": [1], "data_offsets": [0, 4]}},
@@ -75,7 +78,7 @@ def test_a_dtype_that_the_format_gains_is_kept_by_its_name():
     assert parse_header(told, LENGTH_BYTES + len(told) + 4)["a"].dtype == "F7"
 
 
-@pytest.mark.parametrize("text", [b"{", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize("text", [b"{", b"\xff\xfe", b"[" * 100_000, b"\xef\xbb\xbf{}", "{}".encode("utf-16-le")])
 def test_a_header_that_is_not_json_is_not_believed(text):
     with pytest.raises(HeaderError, match="not JSON"):
         parse_header(text, LENGTH_BYTES + len(text))

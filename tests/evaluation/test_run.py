@@ -1,6 +1,7 @@
 """`evaluate`, `tune` and `confirm` as functions: the numbers of their commands, from a path and a loaded model."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -379,3 +380,34 @@ def test_the_signature_names_every_option():
 @pytest.mark.slow
 def test_importing_the_room_loads_neither_plots_nor_transformers():
     assert not {"matplotlib", "transformers"} & set(loaded_beyond_torch("import armlet.evaluation"))
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_the_date_of_its_chat_template(tmp_path, monkeypatch):
+    """The manifest has the date; another run has its own, and a run cut short yesterday goes on with yesterday's."""
+    dated = "{{ strftime_now('w%-d') }} " + TEMPLATE
+    few = {"task": [{"question": f"w{n}", "answer": "1"} for n in range(4)], "placebos": False, "max_new_tokens": 2}
+    folder, plain = str(save(tmp_path / "dated", template=dated)), str(save(tmp_path / "plain", template=TEMPLATE))
+
+    def dates(model, day, **how):
+        clock = type("Clock", (datetime,), {"now": classmethod(lambda cls: cls(2025, 3, day))})
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", clock)
+        return evaluate(model, **few, **how).settings.engine.get("date")
+
+    assert [dates(folder, day, run=f"run{day}") for day in (4, 5)] == ["2025-03-04", "2025-03-05"]
+    items = Path("run4/items.jsonl").read_bytes()
+    Path("run4/items.jsonl").write_bytes(b"")
+    assert dates(folder, 6, run="run4") == "2025-03-04"
+    assert Path("run4/items.jsonl").read_bytes() == items
+    assert [dates(folder, day) for day in (4, 5)] == ["2025-03-04"] * 2  # the default folder is the same on any day
+    assert dates(plain, 4) is None
+
+
+@pytest.mark.slow
+def test_a_confirmation_keeps_the_date_of_its_search(tmp_path, monkeypatch):
+    folder = str(save(tmp_path / "dated", template="{{ strftime_now('w%-d') }} " + TEMPLATE))
+    rows = [{"question": f"w{n}", "answer": "1"} for n in range(8)]
+    search = tune(folder, task=rows, search="band", trials=0, max_new_tokens=2)
+    monkeypatch.setattr("armlet.evaluation.engines.tokens.template_date", lambda _: "2031-01-01")
+    findings = confirm(search, task=rows)
+    assert findings.settings.engine["date"] == search.engine["date"] != "2031-01-01"

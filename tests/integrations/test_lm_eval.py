@@ -444,6 +444,51 @@ def test_runs_that_differ_by_more_or_less_than_arm_are_refused(tmp_path, before,
         compare_runs(tmp_path / "before", tmp_path / "after")
 
 
+def with_arguments(tmp_path, *arguments, **config):
+    """Two runs of the same items, with these `model_args`."""
+    folders = tmp_path / "before", tmp_path / "after"
+    for folder, given in zip(folders, arguments, strict=True):
+        write(folder, line(0, 0.0), results={"config": {"model": "hf", "model_args": given, **config}})
+    return compare_runs(*folders)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("pretrained=small", "pretrained=large", "pretrained is 'small' in the first, 'large' in the second"),
+        ("pretrained=small", {"pretrained": "large"}, "pretrained is 'small' in the first, 'large' in the second"),
+        ("pretrained=a,revision=v2", "pretrained=a", "revision is 'v2' in the first, None in the second"),
+        ("pretrained=a", "pretrained=a,peft=b", "peft is None in the first, 'b' in the second"),
+        ("pretrained=a,dtype=float16", {"pretrained": "a"}, "dtype is 'float16' in the first"),
+        ("pretrained=a,load_in_4bit=true", "pretrained=a", "load_in_4bit is 'True' in the first"),
+        ("model=a,base_url=http://x", "model=b,base_url=http://x", "model is 'a' in the first, 'b' in the second"),
+    ],
+)
+def test_runs_of_two_models_are_refused_however_they_are_recorded(tmp_path, first, second, said):
+    with pytest.raises(ArgumentError, match=f"^the runs differ by more than ARM: {said}"):
+        with_arguments(tmp_path, first, second)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("pretrained=a,dtype=float32", {"pretrained": "a", "dtype": "float32"}),
+        ("pretrained=a/", {"pretrained": "a", "revision": "main", "peft": None}),
+        ("dtype=auto, pretrained=a", "pretrained='a',batch_size=8,device=cpu"),
+        ("pretrained=a,trust=true,n=3", {"pretrained": "a", "trust": True, "n": 3}),
+        ({"pretrained": "a"}, "pretrained=a,policy=outward:band=0.2;ceiling=0.99,layers=0;3,noise_seed=1"),
+        ("", None),
+    ],
+)
+def test_one_model_is_compared_however_it_is_recorded(tmp_path, first, second):
+    model = with_arguments(tmp_path, first, second).settings.engine["model"]
+    assert model == ("a" if first else "model")
+
+
+def test_the_dtype_of_the_weights_says_more_than_the_argument(tmp_path):
+    assert with_arguments(tmp_path, "pretrained=a", "pretrained=a,dtype=float32", model_dtype="torch.float32")
+
+
 def test_equal_answers_show_no_difference(tmp_path):
     rows = [line(at, float(at % 2)) for at in range(40)]
     row = pair(tmp_path, rows, rows).tasks[0].comparisons[0]

@@ -82,12 +82,12 @@ def test_a_template_that_strips_the_texts_is_taken():
 
 
 @pytest.mark.parametrize(("position", "at"), [("before", 1), ("between", 4), ("end", 6)])
-def test_special_tokens_at_both_ends_stay_there(position, at):
+def test_special_tokens_before_a_prompt_stay_and_those_after_it_are_left_out(position, at):
     tokenizer = words(bos_token="w0", eos_token="w62")
     both = TemplateProcessing(single="w0 $A w62 w62", special_tokens=[("w0", 0), ("w62", 62)])
     tokenizer._tokenizer.post_processor = both
     prompt = make_prompt(tokenizer, QUESTION, system=SYSTEM_WORDS, position=position)
-    assert (prompt.ids.tolist(), prompt.insert_at, prompt.question) == ([0, 10, 11, 12, 20, 21, 62, 62], at, (4, 6))
+    assert (prompt.ids.tolist(), prompt.insert_at, prompt.question) == ([0, 10, 11, 12, 20, 21], at, (4, 6))
 
 
 def test_tokens_are_those_of_the_whole_text_at_once(smollm2):

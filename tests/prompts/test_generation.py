@@ -116,6 +116,11 @@ def test_padding_is_not_attended_to():
 @pytest.mark.parametrize(("pad", "end", "token"), [(4, 2, 4), (0, 2, 0), (None, 2, 2), (None, None, 0)])
 def test_the_end_token_pads_where_there_is_no_padding_token(pad, end, token):
     assert padding_token(SimpleNamespace(pad_token_id=pad, eos_token_id=end)) == token
+
+
+@pytest.mark.parametrize(("pad", "end", "token"), [(9, 2, 2), (9, 9, 0), (4, 2, 4)])
+def test_a_padding_token_that_the_model_does_not_know_is_not_used(pad, end, token):
+    assert padding_token(SimpleNamespace(pad_token_id=pad, eos_token_id=end), known=9) == token
     assert padding_token(words()) is not None
 
 

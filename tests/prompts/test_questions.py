@@ -68,6 +68,12 @@ def test_a_prompt_without_a_template_is_plain_text_with_what_the_tokenizer_adds(
     assert encode_prompt(beginning(words()), "w5 w7").tolist() == [[9, 5, 7]]
 
 
+def test_an_end_token_that_the_tokenizer_adds_is_left_out():
+    tokenizer = words(eos_token="w62")
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single="$A w62", special_tokens=[("w62", 62)])
+    assert encode_prompt(tokenizer, "w5 w62 w7").tolist() == [[5, 62, 7]]
+
+
 def test_a_prompt_with_a_template_is_a_users_turn_that_asks_for_an_answer():
     tokenizer = words()
     tokenizer.chat_template = TEMPLATE

@@ -10,7 +10,7 @@ from armlet.answers.records import Answer, Parts, first_difference
 from armlet.answers.result import Answers
 from armlet.attachment.handle import Attachment
 from armlet.attachment.sites import ALL_EXPERTS, GATE
-from armlet.checkpoints.given import NamedModel
+from armlet.checkpoints.given import NamedModel, check_tokens, known_tokens
 from armlet.presentation.interruption import keep_partial, until_interrupted
 from armlet.presentation.progress import Tick
 from armlet.prompts.generation import Decoding, TokenStream, checkpoint_filters, generate_tokens, padding_token
@@ -56,9 +56,11 @@ def answer(
     """
     model, tokenizer = opened.model, opened.tokenizer
     ids, decoding = encode_prompt(tokenizer, prompt), replace(decoding, filters=checkpoint_filters(model))
-    stream = TokenStream(tick)
+    known = known_tokens(model)
+    check_tokens(tokenizer, ids[0].tolist(), known, "prompt")
+    stream, padding = TokenStream(tick), padding_token(tokenizer, known)
     with until_interrupted() as interruption:
-        generate_tokens(model, ids, torch.ones_like(ids), decoding, padding=padding_token(tokenizer), stream=stream)
+        generate_tokens(model, ids, torch.ones_like(ids), decoding, padding=padding, stream=stream)
     interrupted = keep_partial(interruption, is_second or stream.tokens)
     return Answer(stream.tokens, str(tokenizer.decode(stream.tokens, skip_special_tokens=True)), interrupted)
 

@@ -1,6 +1,7 @@
 """A model as a caller gives it: a folder or hub id to load, or a loaded model with its tokenizer."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,12 +74,27 @@ def load_or_use(
 def check_vocabulary(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
     """Raises ArgumentError if the model has no embedding for some of the tokens.
 
-    Added tokens are not counted: some published tokenizers have one for images that the text model lacks.
+    Added tokens are not counted: some published tokenizers have one for images that the text model lacks. Whether a
+    prompt has such a token is for `check_tokens`.
     """
-    known, needed = model.config.get_text_config().vocab_size, tokenizer.vocab_size
+    known, needed = known_tokens(model), tokenizer.vocab_size
     if needed > known:
         problem = f"has {needed:,} tokens, but the model's vocabulary only {known:,}, so it is another model's"
         raise ArgumentError(f"tokenizer: it {problem}; pass the model's own")
+
+
+def known_tokens(model: "PreTrainedModel") -> int:
+    """The number of tokens that the model has embeddings for."""
+    weight = getattr(model.get_input_embeddings(), "weight", None)
+    return model.config.get_text_config().vocab_size if weight is None else weight.shape[0]
+
+
+def check_tokens(tokenizer: "PreTrainedTokenizerBase", ids: Iterable[int], known: int, where: str) -> None:
+    """Raises ArgumentError if a token of a prompt is not among the `known` first ones, which have embeddings."""
+    if unknown := next((token for token in ids if token >= known), None):
+        token = f"the token {str(tokenizer.decode([unknown]))!r} (id {unknown:,})"
+        advice = "leave it out of the text, or pass the model's own tokenizer"
+        raise ArgumentError(f"{where}: the model has embeddings for {known:,} tokens, and none for {token}; {advice}")
 
 
 def check_loaded(model: nn.Module, dtype: Dtype | None = None, device: Device | None = None) -> None:

@@ -44,12 +44,16 @@ def parse_header(header: bytes, file_size: int) -> dict[str, TensorEntry]:
     Raises HeaderError if the header is malformed, or if its tensors do not fill the file exactly, without gaps.
     """
     try:
-        content = json.loads(header)
+        content = json.loads(header.decode())  # a text without a byte order mark
+        "".join(content).encode()  # names without half a surrogate pair
     except (ValueError, RecursionError) as error:
         raise HeaderError(f"its header is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise HeaderError("its header is not a JSON object")
-    content.pop("__metadata__", None)
+    metadata = content.pop("__metadata__", None)
+    texts = isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    if metadata is not None and not texts:
+        raise HeaderError(f"its header has the metadata {str(metadata)[:100]}, which are not texts by name")
     first = end = LENGTH_BYTES + len(header)
     entries = {}
     for begin, stop, name, entry in sorted(_parse_entry(name, fields, first) for name, fields in content.items()):

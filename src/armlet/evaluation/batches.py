@@ -20,7 +20,7 @@ from armlet.presentation.interruption import Interruption, until_interrupted
 from armlet.presentation.progress import progress
 from armlet.presentation.terminal import note, working
 from armlet.redistribution.errors import ArgumentError
-from armlet.runs.folder import RUNS, Record, RunFolder, default_run_folder, open_run_folder
+from armlet.runs.folder import RUNS, Record, RunFolder, default_run_folder, open_run_folder, recorded_manifest
 from armlet.runs.machine import machine
 
 ClosedBatch = tuple[tuple[Any, ...], Sequence[Record], Mapping[str, object]]
@@ -87,7 +87,7 @@ def _conditions_of(plan: Plan, task: Task) -> list[tuple[Condition, int]]:
 
 def run(plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], None] = lambda _: None) -> None:
     """Runs the batches that are not yet in the journal; calls `tick(answers)` after each of them."""
-    for batch in batch_runs(plan, engine):
+    for batch in list(batch_runs(plan, engine)):  # makes every prompt, so one that is refused is before anything runs
         if not journal.has(batch.key):
             rows = answer_batch(batch, engine, plan)
             journal.close(batch.key, rows, {"arm": engine.fired()})
@@ -127,9 +127,9 @@ def run_and_analyse(
 
     Raises KeyboardInterrupt if Ctrl-C came before any item was answered under every condition.
     """
-    manifest = plan.manifest(engine)
-    folder = folder or default_run_folder(manifest)
-    answers = count_answers(plan)
+    folder = folder or default_run_folder(plan.manifest(engine))
+    keep_date(engine, recorded_manifest(folder).get("engine"))
+    manifest, answers = plan.manifest(engine), count_answers(plan)
     with open_run_folder(folder, manifest, machine(), answers=answers) as journal:
         store_tasks(folder, plan.tasks)
         for key, rows, arm in answered:
@@ -142,6 +142,12 @@ def run_and_analyse(
             report = analyse_run(journal, plan.tasks, EQUAL, margin=margin)
         interrupted = not report.complete and was_interrupted(interruption, journal, answers, report.tasks)
     return make_findings(report, folder, interrupted=interrupted)
+
+
+def keep_date(engine: Engine, recorded: object) -> None:
+    """Shows chat templates the date of an earlier run's engine, as the manifest describes it, so that prompts agree."""
+    if isinstance(recorded, Mapping) and recorded.get("date") and "date" in engine.describe():
+        engine.set_date(recorded["date"])
 
 
 def was_interrupted(interruption: Interruption, journal: RunFolder, answers: int, finished: object) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
-from armlet.evaluation.batches import ClosedBatch, answer_batch, batch_runs, count_answers
+from armlet.evaluation.batches import ClosedBatch, answer_batch, batch_runs, count_answers, keep_date
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan, TimeBudget
 from armlet.evaluation.tasks.problems import Problem, Task
@@ -16,7 +16,7 @@ from armlet.presentation.interruption import interruption_says
 from armlet.presentation.progress import duration, progress
 from armlet.presentation.terminal import note
 from armlet.redistribution.errors import ArgumentError
-from armlet.runs.folder import RunFolder, default_run_folder, open_run_folder
+from armlet.runs.folder import RunFolder, default_run_folder, open_run_folder, recorded_manifest
 from armlet.runs.machine import machine
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -43,6 +43,7 @@ def plan_within(
     tasks = [replace(task, problems=tuple(sorted(task.problems, key=_place))) for task in plan.tasks]
     plan = replace(plan, tasks=tasks, budget=TimeBudget(seconds, plan.batch_size))
     folder = folder or default_run_folder(plan.manifest(engine))
+    keep_date(engine, recorded_manifest(folder / TIMING_FOLDER).get("engine"))
     timed = replace(plan, tasks=[_first(task, plan.batch_size) for task in tasks])
     answers = count_answers(timed)
     with open_run_folder(folder / TIMING_FOLDER, timed.manifest(engine), machine(), answers=answers) as journal:

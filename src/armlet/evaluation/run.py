@@ -188,7 +188,7 @@ def evaluate(
         opened = engine(compared, tasks)
     else:
         opened = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
-        opened.check(chosen)
+        opened.check(chosen, fillings)
     if left_out:
         names = ", ".join(condition.name for condition in left_out)
         note(f"left out, because they need a model in this process: {names}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from armlet.attachment.sites import GATE, UnsupportedModelError, check_site
-from armlet.checkpoints.given import Model, load_or_use
+from armlet.checkpoints.given import Model, check_tokens, known_tokens, load_or_use
 from armlet.checkpoints.pretrained import Dtype, default_model
 from armlet.inspection.measure import activated_gates, captured_gates, inspect_gates
 from armlet.inspection.records import GateSample
@@ -134,6 +134,8 @@ def _gates_of_model(
     experts = experts_of(opened.model, layer, site)
     _check_scope(scope, experts)
     ids = [encode_prompt(opened.tokenizer, text) for text in texts]
+    for row in ids:
+        check_tokens(opened.tokenizer, row[0].tolist(), known_tokens(opened.model), "prompt")
     with capturing(opened.model, [layer], site=site) as run, progress("running prompts", len(ids)) as tick:
         gates, interrupted = collect_until_interrupted(captured_gates(run, ids, layer, tick, site))
     label = activation_label(opened.model.config)

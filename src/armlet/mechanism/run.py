@@ -1,11 +1,12 @@
 """Explains what filler tokens do: runs prompts without and with fillers through the layers, and compares them."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from armlet.attachment.config import layer_indices
 from armlet.attachment.sites import UnsupportedModelError
-from armlet.checkpoints.given import Model, load_or_use
+from armlet.checkpoints.given import Model, check_tokens, known_tokens, load_or_use
 from armlet.checkpoints.pretrained import Dtype, default_model, dtype_name
 from armlet.layer.capture import why_whole_model
 from armlet.layer.reading import ChangedModelError, open_model
@@ -142,6 +143,8 @@ def _read_model(
     """Measures in the whole model, at the sites of `attach`; because: why not by `Layer1`."""
     opened = load_or_use(model, tokenizer, dtype=dtype, device=device)
     setup = make(opened.tokenizer)
+    for row in (*(prompt.ids for prompt in setup.prompts), *chain.from_iterable(setup.tokens)):
+        check_tokens(opened.tokenizer, row.tolist(), known_tokens(opened.model), "prompt or filler")
     experts, unread = readable_layers(opened, wanted, setup)
     with progress("running prompts", len(setup.prompts) * (1 + len(setup.fillers))) as tick:
         measured = collect_until_interrupted(measure_model(opened, experts, setup, tick))

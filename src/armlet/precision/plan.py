@@ -11,7 +11,7 @@ from typer import Option
 
 from armlet.attachment.attached import refuse_attached
 from armlet.checkpoints.folder import ABACUS
-from armlet.checkpoints.given import Model, NamedModel, load_or_use
+from armlet.checkpoints.given import Model, NamedModel, check_tokens, known_tokens, load_or_use
 from armlet.checkpoints.pretrained import Dtype, parse_dtype
 from armlet.precision.measure import Bench
 from armlet.precision.texts import EQUALS, PASSAGES, cut_text, problem_texts, read_text
@@ -118,4 +118,5 @@ def _windows(plan: PrecisionPlan, opened: NamedModel, text: str | None) -> tuple
         return problem_texts(tokenizer, *sizes, equals), equals
     prose = read_text(PASSAGES) if text is None else text
     ids = tokenizer(prose, add_special_tokens=False, verbose=False)["input_ids"]
+    check_tokens(tokenizer, ids, known_tokens(opened.model), "text")
     return cut_text(ids, *sizes, cast("int | None", tokenizer.bos_token_id)), None

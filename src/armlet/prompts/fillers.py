@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from armlet.prompts.chat import MARK, chat_turns
+from armlet.prompts.beginnings import encode_beginning
+from armlet.prompts.chat import MARK, chat_turns, template_date, templated
 from armlet.prompts.shots import Shot, shots_text
 from armlet.redistribution.errors import ArgumentError
 
@@ -65,6 +66,11 @@ class Prompt:
         """Returns the prompt's tokens with a filler's tokens `[n]` inserted: `[s + n]`."""
         return torch.cat((self.ids[: self.insert_at], filler, self.ids[self.insert_at :]))
 
+    def shortened(self, length: int) -> "Prompt":
+        """The prompt's first `length` tokens; a filler after them is inserted at their end."""
+        start, end = (min(index, length) for index in self.question)
+        return Prompt(self.ids[:length], min(self.insert_at, length), (start, end), self.words[:length])
+
 
 def make_prompt(
     tokenizer: "PreTrainedTokenizerBase",
@@ -75,6 +81,7 @@ def make_prompt(
     seed: Sequence[int] = (0,),
     plain: bool = False,
     shots: Sequence[Shot] = (),
+    date: str | None = None,
 ) -> Prompt:
     """Puts system prompt and question into the chat template, or joins them with an empty line if there is none.
 
@@ -86,6 +93,7 @@ def make_prompt(
         seed: seed of the random position.
         plain: no template; `question` directly follows `system`, for the likelihood of a continuation.
         shots: examples between system prompt and question, as turns of a chat or as text; not if `plain`.
+        date: the date that the template sees, such as "2026-11-29"; today by default.
 
     Raises:
         ArgumentError: the question has no tokens, or no "Answer:" for that position; the position is unknown, the
@@ -96,11 +104,10 @@ def make_prompt(
     if not tokenizer.is_fast:
         name = type(tokenizer).__name__
         raise ArgumentError(f"{name} does not return its tokens' offsets in the text; use a fast tokenizer")
-    pieces = ("", system, "", question, "") if plain else _pieces(tokenizer, system, question, shots)
+    pieces = ("", system, "", question, "") if plain else _pieces(tokenizer, system, question, shots, date)
     starts = [sum(map(len, pieces[:index])) for index in range(len(pieces))]
     bare = plain or tokenizer.chat_template is None  # a template writes special tokens itself
-    encoded: Any = tokenizer("".join(pieces), add_special_tokens=bare, return_offsets_mapping=True)
-    ids, token_ends = encoded["input_ids"], [token_end for _, token_end in encoded["offset_mapping"]]
+    ids, token_ends = encode_beginning(tokenizer, "".join(pieces), special=bare)
     system_start, start, end = (_first_ending_after(token_ends, starts[piece]) for piece in (1, 3, 4))
     if start == end:
         raise ArgumentError(f"prompts: {question!r} has no tokens")
@@ -128,7 +135,7 @@ def _first_ending_after(ends: Sequence[int], offset: int) -> int:
 
 
 def _pieces(
-    tokenizer: "PreTrainedTokenizerBase", system: str, question: str, shots: Sequence[Shot] = ()
+    tokenizer: "PreTrainedTokenizerBase", system: str, question: str, shots: Sequence[Shot], date: str | None
 ) -> tuple[str, ...]:
     """Splits the text into five pieces: before the system prompt, system prompt, between, question, after the question.
 
@@ -138,9 +145,10 @@ def _pieces(
         return "", system, "\n\n" + shots_text(shots), question, ""
     for merged in (False, True):  # merged: for templates that refuse a system turn
         try:
+            date = date or template_date(tokenizer)  # one time for all texts, if the template writes the time
             pairs = (system, question), TEXT_MARKS
-            text, marked = (_chat(tokenizer, *texts, shots, merged=merged) for texts in pairs)
-            written = _chat(tokenizer, *TEXT_MARKS, [Shot(MARK, MARK)] * len(shots), merged=merged).count(MARK)
+            text, marked = (_chat(tokenizer, *texts, shots, date, merged=merged) for texts in pairs)
+            written = _chat(tokenizer, *TEXT_MARKS, [Shot(MARK, MARK)] * len(shots), date, merged=merged).count(MARK)
         except Exception as error:  # a template is a program from the checkpoint, and may raise anything
             reason = f"{type(error).__name__}: {error}"
             continue
@@ -158,7 +166,13 @@ def _pieces(
 
 
 def _chat(
-    tokenizer: "PreTrainedTokenizerBase", system: str, question: str, shots: Sequence[Shot], *, merged: bool
+    tokenizer: "PreTrainedTokenizerBase",
+    system: str,
+    question: str,
+    shots: Sequence[Shot],
+    date: str | None,
+    *,
+    merged: bool,
 ) -> str:
     turns = [turn for shot in shots for turn in (("user", shot.question), ("assistant", shot.answer))]
     turns.append(("user", question))
@@ -166,8 +180,7 @@ def _chat(
         turns[0] = "user", f"{system}\n\n{turns[0][1]}"
     else:
         turns.insert(0, ("system", system))
-    text: Any = tokenizer.apply_chat_template(chat_turns(tokenizer, turns), add_generation_prompt=True, tokenize=False)
-    return text
+    return templated(tokenizer, chat_turns(tokenizer, turns), date)
 
 
 def filler_tokens(tokenizer: "PreTrainedTokenizerBase", filler: Filler, *, seed: int = 0, prompt: int = 0) -> Tensor:

@@ -4,6 +4,7 @@ Only the logits determine an answer. From the checkpoint's generation_config.jso
 penalties and forced tokens would change both compared answers, and beams and extra sequences would return several.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -99,10 +100,13 @@ def checkpoint_filters(model: "PreTrainedModel") -> dict[str, float | int]:
     return {name: value for name, value in settings if value is not None}
 
 
-def padding_token(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The padding token. It is masked, so any token will do if the tokenizer has none."""
+def padding_token(tokenizer: "PreTrainedTokenizerBase", known: int = sys.maxsize) -> int:
+    """The padding token. It is masked, so any will do if the tokenizer has none among the model's `known` tokens.
+
+    Many tokenizers were given a padding token that their model has no embedding for.
+    """
     untyped: Any = tokenizer
-    return next((token for token in (untyped.pad_token_id, untyped.eos_token_id) if token is not None), 0)
+    return next((token for token in (untyped.pad_token_id, untyped.eos_token_id) if token in range(known)), 0)
 
 
 @contextmanager

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from armlet.presentation.arguments import text_list
+from armlet.prompts.beginnings import encode_beginning
 from armlet.prompts.chat import chat_turns
 from armlet.redistribution.errors import ArgumentError
 
@@ -63,15 +65,16 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
     if not prompt:
         raise ArgumentError("prompt: it is empty; write a question")  # a template would add tokens to it
     if tokenizer.chat_template is None:
-        encoded: Any = tokenizer(prompt, return_tensors="pt")
+        ids, _ = encode_beginning(tokenizer, prompt)
     else:
-        turn, settings = chat_turns(tokenizer, [("user", prompt)]), {"return_tensors": "pt", "return_dict": True}
         try:
-            encoded = tokenizer.apply_chat_template(turn, add_generation_prompt=True, **settings)
+            encoded: Any = tokenizer.apply_chat_template(
+                chat_turns(tokenizer, [("user", prompt)]), add_generation_prompt=True, return_dict=True
+            )
         except Exception as error:  # a template is a program from the checkpoint, and may raise anything
             reason = f"{type(error).__name__}: {error}"
             raise ArgumentError(f"prompts: the chat template cannot be used ({reason})") from error
-    ids: Tensor = encoded["input_ids"].long()
-    if ids.numel() == 0:
+        ids = encoded["input_ids"]
+    if not ids:
         raise ArgumentError(f"prompts: {prompt!r} has no tokens")
-    return ids
+    return torch.tensor([ids])

@@ -137,6 +137,14 @@ def read_run_folder(folder: Path) -> RunFolder:
         raise RunError(f"{folder}: is no run folder ({MANIFEST_FILE} and {ITEMS_FILE}: {error})") from error
 
 
+def recorded_manifest(folder: Path) -> Record:
+    """The manifest of a run to resume; empty if the folder has none that can be read, which `open_run_folder` says."""
+    with suppress(OSError, ValueError):
+        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        return manifest if isinstance(manifest, dict) else {}
+    return {}
+
+
 def _earlier_results(run: RunFolder, answers: int | None) -> str:
     """Says that a run does not start anew."""
     if answers is not None and len(run.rows) < answers:
@@ -203,8 +211,9 @@ def _parse_line(line: bytes) -> Record | None:
 
 
 def default_run_folder(manifest: Record) -> Path:
-    """A folder in `RUNS` named after the run: the same command gets the same folder."""
-    text = json.dumps(manifest, sort_keys=True, ensure_ascii=False)
+    """A folder in `RUNS` named after the run: the same command gets the same folder, on another day too."""
+    engine = {key: value for key, value in manifest["engine"].items() if key != "date"}
+    text = json.dumps({**manifest, "engine": engine}, sort_keys=True, ensure_ascii=False)
     parts = [Path(manifest["engine"]["model"]).name, *(task["name"] for task in manifest["tasks"])]
     plain = "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts)
     return RUNS / f"{plain[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -42,7 +42,7 @@ WHOLE = "def twice(x):\n" + BODY
         f"{BODY}\nIt returns [x, x] twice.\n",
         f"{BODY}\nprint(twice(3))\n",
         f'```python\ndef twice(x):\n    """Twice.\n    ```\n    twice(3)\n    ```\n    """\n{BODY}```',
-        f"```python\n{WHOLE}```\nTry it:\n```python\ndef twice(x): return []\n```",
+        f"```python\ndef twice(x): return []\n```\nNo, this:\n```python\n{WHOLE}```",
         f"from __future__ import annotations\n{WHOLE}",
         f"{WHOLE}\nif __name__ == '__main__':\n    input()\n",
     ],
@@ -51,6 +51,54 @@ def test_a_completion_is_found_in_what_was_written(completion):
     namespace = {}
     exec(humaneval_program(PROMPT, completion, TEST, "twice"), namespace)
     assert namespace["twice"](3) == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        f"{BODY}\nassert twice(4) == [4]\n",
+        f"{BODY}\n\ndef twice(x):\n    raise NotImplementedError\n",
+        f"{BODY}\n\ndef twice(x):\n    return x\n",  # a model that goes on replaces nothing
+        f'{BODY}\n\ndef thrice(x: int) -> List[int]:\n    """Thr',
+        f"```python\n{WHOLE}\ndef twice(x): ...\n```",
+        f"```python\n{WHOLE}\nrows = int(input())\nfor _ in range(rows):\n    print(twice(int(input())))\n```",
+        f"```python\n{WHOLE}\ndef main():\n    while True:\n        print(twice(1))\nmain()\n```",
+        f"```python\nimport sys, unittest\n{WHOLE}\nunittest.main()\nsys.exit(3)\n```",
+        f"```python\nimport no_such_module\n{WHOLE}\nno_such_module.plot(twice(5))\n```",
+        f"```python\nfrom no_such_module import *\n{WHOLE}```",
+        f"{WHOLE}\n\nTry it:\n```python\nprint(twice(int(input())))\n```",
+        f"{BODY}\n```python\nprint(twice(6))\n```",
+        f" Sure\n\n{WHOLE}",
+        f"import of nothing is needed.\nclass dismissed: here it is\n\n{WHOLE}",
+        f"Draft:\n\ndef twice(x):\n    return 2 * x\n\nThat is no list. So:\n\n{WHOLE}",
+        f"<think>\n```python\ndef twice(x):\n    return 2 * x\n```\n</think>\n{WHOLE}",
+        f"def twice(x): maybe\n</think>\n```python\n{WHOLE}```",
+        f"```python\n{WHOLE}\ndef main(",
+        "```python\ndef pair(x):\n    return [x, x]\n```\nand\n```python\ndef twice(x):\n    return pair(x)\n```",
+        "```python\ndef twice(x):\n    return pair(x)\n```\nwith\n```python\ndef pair(x):\n    return [x, x]\n```",
+        "```python\nclass Pairs:\n    def twice(self, x):\n        return [x, x]\ntwice = Pairs().twice\n```",
+    ],
+)
+def test_only_the_function_counts_whatever_else_a_model_wrote(completion):
+    namespace = {}
+    exec(humaneval_program(PROMPT, completion, TEST, "twice"), namespace)
+    assert namespace["twice"](3) == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        f"```python\n{WHOLE}```\nBetter:\n```python\ndef twice(x):\n    return 2 * x\n```",
+        f"<think>\n```python\n{WHOLE}```",  # a thought that never ends is no answer
+        "```python\ndef twice(x):\n    return []\ndef check(candidate):\n    pass\n```",
+        "```python\nclass Solution:\n    def twice(self, x):\n        return [x, x]\n```",
+        f"```python\n{WHOLE}\nraise ValueError\n```",
+        f"```python\n{WHOLE}\ndel twice\n```",
+        "```python\nimport sys\ndef twice(x):\n    return []\nsys.modules[__name__] = None\n```",
+    ],
+)
+def test_a_wrong_function_does_not_pass_whatever_else_a_model_wrote(completion):
+    assert not run(humaneval_program(PROMPT, completion, TEST, "twice")).passed
 
 
 @pytest.mark.parametrize("completion", ["", "    return None", "I cannot.", "```python\n```", "    return [x]\n"])

@@ -205,7 +205,7 @@ def test_the_environment_is_not_handed_over(monkeypatch):
     monkeypatch.setenv("ARMLET_SECRET", "environment-secret")
     outcome = attack("""
 import sys
-assert set(os.environ) <= {'LC_CTYPE'}, os.environ
+assert set(os.environ) <= {'LC_CTYPE', 'OPENBLAS_NUM_THREADS'}, os.environ
 for number in os.listdir('/proc') if os.path.isdir('/proc') and not refused(os.listdir, '/proc') else []:
     assert refused(open, f'/proc/{number}/environ')
 assert sys.stdin.read() == ''
@@ -265,7 +265,6 @@ STARTS = {
     "daemon": "os.fork() == 0 and (os.setsid(), os.fork(), os.write(2, b'+'), time.sleep(60))",
     "posix_spawn": "os.posix_spawn(sys.executable, [sys.executable, '-I', '-S', '-c', \"print(end='+')\"], {})",
     "Popen": "subprocess.Popen([sys.executable, '-I', '-S', '-c', 'import os; os.write(2, b\"+\")'])",
-    "thread": "threading.Thread(target=lambda: (os.write(2, b'+'), time.sleep(60)), daemon=True).start()",
 }
 
 
@@ -273,7 +272,7 @@ STARTS = {
 def test_a_program_that_keeps_starting_processes_starts_none(start):
     name = f"a{os.getpid()}{time.monotonic_ns() % 10**6}"
     outcome = attack(f"""
-import subprocess, sys, threading, time
+import subprocess, sys, time
 {call_itself(name)}
 for _ in range(2000):
     try:
@@ -285,6 +284,42 @@ os.write(2, b'done')
     assert outcome.detail == "done"
     assert outcome.passed
     assert named(name) == []
+
+
+def test_threads_run_and_end_with_the_program():
+    start = time.monotonic()
+    outcome = run("""
+import threading, time
+joined = []
+threads = [threading.Thread(target=joined.append, args=(index,)) for index in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert sorted(joined) == [*range(8)]
+threading.Thread(target=time.sleep, args=(60,)).start()
+""")
+    assert outcome.passed, outcome.detail
+    assert time.monotonic() - start < 30
+
+
+def test_a_thread_that_ends_the_process_does_not_pass():
+    ends = "import os, threading, time\nthreading.Thread(target=os._exit, args=(0,)).start()\ntime.sleep(9)\n"
+    assert run(ends).reason == "ended early"
+
+
+def test_numpy_can_be_imported_and_not_changed():
+    outcome = run("""
+import numpy, pathlib
+assert numpy.linalg.solve(numpy.eye(2), numpy.ones(2)).tolist() == [1, 1]
+for path in (pathlib.Path(numpy.__file__), pathlib.Path(numpy.__file__).parent / "new.py"):
+    try:
+        path.write_text("")
+    except OSError:
+        continue
+    raise AssertionError(path)
+""")
+    assert outcome.passed, outcome.detail
 
 
 @pytest.mark.slow

@@ -35,7 +35,8 @@ class Endpoint(Engine):
 
     A server exposes neither its tokenizer nor its activations. A filler's length therefore counts repetitions of its
     text (or words, for random sentences), not tokens, and placebos at the gate cannot be run. Because a server chooses
-    its own batches, the same request may return different answers, even with a seed.
+    its own batches, the same request may return different answers, even with a seed. A chat template that writes the
+    date gets the server's.
 
     The `openai` package retries failed connections and the status codes 408, 409, 429 and 5xx. It waits as long as
     Retry-After says (up to two minutes), or else half a second, doubled each time up to eight, minus up to a quarter.

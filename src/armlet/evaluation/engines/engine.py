@@ -77,8 +77,14 @@ class Engine(Protocol):
         return {}
 
     def describe(self) -> dict[str, object]:
-        """The model and its weights' hash, or the server. The manifest stores this; resuming a run compares it."""
+        """The model and its weights' hash, or the server. The manifest stores this; resuming a run compares it.
+
+        It contains a "date" if the prompts depend on one, which is then today's unless `set_date` was called.
+        """
         ...
+
+    def set_date(self, date: str) -> None:
+        """Sets the date that the chat template sees; only for an engine whose description has one."""
 
     def close(self) -> None:
         """Releases connections or processes, if there are any."""

@@ -8,10 +8,10 @@ import torch
 
 from armlet.attachment.attach import attach
 from armlet.attachment.attached import refuse_attached
-from armlet.checkpoints.given import Model, load_or_use
+from armlet.checkpoints.given import Model, known_tokens, load_or_use
 from armlet.checkpoints.identity import LOGITS, model_state
 from armlet.checkpoints.pretrained import Device, Dtype
-from armlet.evaluation.conditions.conditions import AnyTreatment, Condition
+from armlet.evaluation.conditions.conditions import AnyTreatment, Condition, Filling
 from armlet.evaluation.conditions.interventions import Intervention
 from armlet.evaluation.engines.engine import Ask, Engine, Output, Sampling, derived_seed
 from armlet.evaluation.engines.likelihood import LogProbabilities, choice_loglikelihoods
@@ -44,15 +44,18 @@ class Local(Engine):
         self.named, self.seed = load_or_use(model, tokenizer, dtype=dtype, device=device), seed
         self.model, self.tokenizer = self.named.model, self.named.tokenizer
         refuse_attached(self.model, "evaluate")
-        self.tokens = Tokens(self.tokenizer, seed)
+        self.tokens = Tokens(self.tokenizer, seed, known_tokens(self.model))
         self._fired: dict[str, object] = {}
 
-    def check(self, treatments: Iterable[AnyTreatment | None]) -> None:
+    def check(self, treatments: Iterable[AnyTreatment | None], fillings: Iterable[Filling] = ()) -> None:
         """Tries treatments before anything is answered, a user's function on a fixed prompt.
 
         Raises the errors of `attach` for treatments that the model cannot have, and ArgumentError for a function that
-        fails or leaves the model changed. Notes on stderr a function that changes no logit.
+        fails or leaves the model changed, and for fillers with tokens that the model has no embedding for. Notes on
+        stderr a function that changes no logit.
         """
+        for filling in fillings:
+            self.tokens.filler(filling.filler)
         for treatment in treatments:
             if isinstance(treatment, Intervention):
                 with working(f"trying {treatment.name}"):
@@ -61,14 +64,19 @@ class Local(Engine):
                 attach(self.model, treatment.policy, **treatment.place()).detach()
 
     def describe(self) -> dict[str, object]:
-        """The model's name, weights' hash, dtype and device, and the fillers' seed."""
+        """The model's name, weights' hash, dtype and device, the fillers' seed, and the date if its template has it."""
         return {
             "model": self.named.name,
             "sha256": self.named.fingerprint,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": self.model.device.type,
             "seed": self.seed,
+            **({"date": self.tokens.date} if self.tokens.date else {}),
         }
+
+    def set_date(self, date: str) -> None:
+        """Sets the date that the chat template sees, such as "2026-11-29"."""
+        self.tokens.set_date(date)
 
     def length(self, ask: Ask) -> int:
         """The number of tokens of the prompt without filler."""
@@ -78,7 +86,7 @@ class Local(Engine):
         self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
     ) -> list[Output]:
         """Returns one answer to each ask, all generated in one batch."""
-        padding = padding_token(self.tokenizer)
+        padding = padding_token(self.tokenizer, self.tokens.known)
         ids, mask = pad([self.tokens.prompt(ask, condition) for ask in asks], "left", padding)
         filters, seed = {"top_p": sampling.top_p, "top_k": 0}, derived_seed(sampling.seed, batch, sample, bits=63)
         decoding = Decoding(sampling.max_new_tokens, condition.temperature, filters, seed)

@@ -27,6 +27,8 @@ def run_limited() -> None:
     os.dup2(null_device, 1)
     os.closerange(VERDICT + 1, 1 << 16)
     os.environ.clear()
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's linear algebra: the memory of more threads is beyond the limit
+    sys.path.append(config["packages"])
     for name, limit in config["limits"].items():
         hard = resource.getrlimit(getattr(resource, name))[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)

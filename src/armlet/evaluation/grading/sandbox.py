@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import importlib.util
 import json
 import os
 import secrets
@@ -23,21 +24,28 @@ from armlet.redistribution.errors import ArgumentError, ArmletError
 STDERR_CHARACTERS = 2000  # at most this much of the end of stderr is stored
 START_SECONDS = 60.0  # for bubblewrap and the interpreter, which usually take 0.05 s
 FOLDER, FOLDER_BYTES = "/folder", 16 << 20  # where the program runs, and how many bytes it may write there
+PACKAGES = "/packages"  # where the program finds `numpy`, which many solutions use
 SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 RUNNER = Path(__file__).with_name("program_runner.py")
 
-# Limits of the program's process. Processes of root are exempt from RLIMIT_NPROC.
-LIMITS = {"RLIMIT_FSIZE": FOLDER_BYTES, "RLIMIT_NOFILE": 64, "RLIMIT_NPROC": 1, "RLIMIT_CORE": 0, "RLIMIT_AS": 1 << 30}
+# Limits of the program's process. RLIMIT_NPROC counts threads; processes of root are exempt from it.
+LIMITS = {"RLIMIT_FSIZE": FOLDER_BYTES, "RLIMIT_NOFILE": 64, "RLIMIT_NPROC": 64, "RLIMIT_CORE": 0, "RLIMIT_AS": 1 << 30}
 
 REFUSED_CALLS = (
-    *("clone", "clone3", "fork", "vfork", "unshare"),  # new processes, threads and namespaces
+    *("clone", "clone3", "fork", "vfork", "unshare"),  # new processes and namespaces
     "socket",  # some kinds (vsock) do not belong to any network namespace
     *("memfd_create", "shmget", "msgget", "semget", "mq_open"),  # memory not counted by RLIMIT_AS
     *("add_key", "request_key", "keyctl"),  # the user's keys
     *("bpf", "io_uring_setup", "perf_event_open", "ptrace", "userfaultfd"),  # rarely used, often attacked
 )
-"""System calls that namespaces leave open, and that fail with EPERM. libseccomp translates the names to numbers."""
+"""System calls that namespaces leave open, and that fail with EPERM. libseccomp translates the names to numbers.
+
+`clone` fails unless it starts a thread of the same process. `clone3`, whose flags a filter cannot read, fails as if the
+kernel did not have it, so that the C library uses `clone`.
+"""
+
+CLONE_THREAD = 0x10000  # from linux/sched.h; the kernel refuses it together with new namespaces of users or processes
 
 INSTALL = "apt install bubblewrap libseccomp2 (Debian, Ubuntu) or dnf install bubblewrap libseccomp (Fedora)"
 
@@ -55,7 +63,8 @@ def run_program(source: str, *, seconds: float = 10.0) -> ProgramOutcome:
     """Runs a Python program in an interpreter of its own, in a sandbox that contains only this and its libraries.
 
     The program sees an empty temporary folder of 16 MB, but no files of the user, no network, no environment, no other
-    processes, and an empty standard input. It cannot start a process or thread. It has a gigabyte of memory, and
+    processes, and an empty standard input. It may import numpy and start threads, but no process. It has a gigabyte of
+    memory, and
     `seconds` of wall-clock time after the interpreter is ready. It passes if its last line was run; `sys.exit(0)` or
     `os._exit(0)` before that does not pass. A program can still forge a pass: by searching its interpreter's memory or
     frames for the token that is written at the end, or with answers that are equal to everything. The kernel itself
@@ -99,7 +108,7 @@ def _require_bubblewrap() -> None:
 
 def _run_isolated(source: str, token: str, seconds: float) -> tuple[bool, int, bytes, str]:
     """Returns whether a program timed out, its exit status, its verdict and the end of its stderr."""
-    config = json.dumps({"token": token, "limits": LIMITS})
+    config = json.dumps({"token": token, "limits": LIMITS, "packages": PACKAGES})
     with tempfile.TemporaryFile() as program, tempfile.TemporaryFile() as call_filter:
         program.write(f"{config}\n".encode() + source.encode("utf-8", "replace"))
         program.seek(0)
@@ -156,11 +165,22 @@ def _command(call_filter: int, info: int) -> list[str]:
         *["--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL", "--clearenv"],
         *["--die-with-parent", "--new-session", "--as-pid-1"],
         *(word for path in visible for word in ("--ro-bind-try", path, path)),
+        *(word for path in _numpy_folders() for word in ("--ro-bind", str(path), f"{PACKAGES}/{path.name}")),
         *(word for path in DEVICES for word in ("--dev-bind", path, path)),
         *("--perms", "0700", "--size", str(FOLDER_BYTES), "--tmpfs", FOLDER, "--chdir", FOLDER, "--remount-ro", "/"),
         *("--seccomp", str(call_filter), "--info-fd", str(info), "--"),
         *(python, "-I", "-S", "-B", "-X", "utf8", "-c", RUNNER.read_text(encoding="utf-8")),
     ]
+
+
+@functools.cache
+def _numpy_folders() -> list[Path]:
+    """The folders of numpy and of the libraries that its wheel brings."""
+    spec = importlib.util.find_spec("numpy")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent
+    return [path for path in (folder, folder.with_name("numpy.libs")) if path.is_dir()]
 
 
 def _write_call_filter(file: IO[bytes]) -> None:
@@ -171,7 +191,8 @@ def _write_call_filter(file: IO[bytes]) -> None:
         raise ArmletError(f"{error}: {INSTALL}") from error
     rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     for name in REFUSED_CALLS:
-        rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
+        only_processes = [pyseccomp.Arg(0, pyseccomp.MASKED_EQ, CLONE_THREAD, 0)] if name == "clone" else []
+        rules.add_rule(pyseccomp.ERRNO(errno.ENOSYS if name == "clone3" else errno.EPERM), name, *only_processes)
     rules.export_bpf(file)
     file.seek(0)
 

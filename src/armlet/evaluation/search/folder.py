@@ -12,7 +12,7 @@ from typing import TypeVar
 from armlet.attachment.config import parse_config
 from armlet.attachment.origin import Origin
 from armlet.checkpoints.identity import LOADED
-from armlet.evaluation.batches import count_answers, run_and_analyse, was_interrupted
+from armlet.evaluation.batches import count_answers, keep_date, run_and_analyse, was_interrupted
 from armlet.evaluation.conditions.conditions import Condition, Treatment, conditions
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.plan import Plan, make_plan
@@ -26,7 +26,7 @@ from armlet.presentation.files import json_text, write_json
 from armlet.presentation.interruption import until_interrupted
 from armlet.presentation.progress import progress
 from armlet.redistribution.errors import ArgumentError
-from armlet.runs.folder import Record, default_run_folder, open_run_folder
+from armlet.runs.folder import Record, default_run_folder, open_run_folder, recorded_manifest
 from armlet.runs.machine import machine
 
 Content = TypeVar("Content")
@@ -57,8 +57,10 @@ def run_search(space: Space, plan: Plan, engine: Engine, arguments: SearchArgume
         ArgumentError: the test items of the search have already been used.
         KeyboardInterrupt: Ctrl-C, before the first trial was finished.
     """
-    manifest = plan.manifest(engine) | {"search": space.to_dict()}
-    folder = folder or default_run_folder(manifest)
+    searched = {"search": space.to_dict()}
+    folder = folder or default_run_folder(plan.manifest(engine) | searched)
+    keep_date(engine, recorded_manifest(folder).get("engine"))
+    manifest = plan.manifest(engine) | searched
     if (folder / CONFIRMED_FILE).exists():
         raise ArgumentError(f"{folder}: the test items of this search have been used; use another run folder or seed")
     trials: list[TrialResult] = []
@@ -123,6 +125,7 @@ def check_origin(folder: Path, search: Search, *, loaded: bool) -> None:
 
 def confirm_search(folder: Path, search: Search, plan: Plan, engine: Engine, margin: float | None = None) -> Findings:
     """Measures the best setting, which ends the search; raises ArgumentError for another model."""
+    keep_date(engine, search.engine)
     if plan.manifest(engine)["engine"] != search.engine:
         changed = "its weights, settings, hooks, dtype or device changed, or the threads"
         raise ArgumentError(f"{folder}: the model is not the one used in the search; {changed}")

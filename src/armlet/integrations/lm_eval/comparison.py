@@ -15,6 +15,7 @@ from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, Graded
 from armlet.evaluation.report.findings import LayerActivity
 from armlet.evaluation.result import Findings, make_findings
 from armlet.evaluation.settings import ConditionSettings, RunSettings, TaskSettings
+from armlet.integrations.lm_eval.recorded import model_arguments, recorded_model
 from armlet.integrations.lm_eval.samples import LoggedSample, find_samples, read_results, read_samples
 from armlet.integrations.sides import check_same
 from armlet.redistribution.errors import ArgumentError
@@ -50,13 +51,6 @@ class LoggedRun:
     def arm(self) -> Mapping[str, Any]:
         """The record of the model type "armlet"; empty without ARM."""
         return self.config.get("armlet") or {}
-
-    def model_args(self) -> dict[str, str]:
-        """The recorded settings that determine the model and its precision."""
-        args = self.config.get("model_args")
-        recorded = self.config | (args if isinstance(args, dict) else {})
-        keys = ("pretrained", "revision", "model_dtype", "model_sha")
-        return {key: str(recorded[key]) for key in keys if recorded.get(key)}
 
 
 def compare_runs(
@@ -108,7 +102,7 @@ def _check_sides(baseline: LoggedRun, treated: LoggedRun) -> None:
         raise ArgumentError("the first run had ARM attached: name the run without ARM first")
     if treated.config.get("model") == "armlet" and not treated.arm:
         raise ArgumentError("neither run had ARM attached: run the second one with a policy")
-    check_same(baseline.model_args(), treated.model_args())
+    check_same(recorded_model(baseline.config), recorded_model(treated.config))
 
 
 def _choose_metric(task: str, pairs: Pairs, metric: str | None, treated: Path) -> str:
@@ -169,8 +163,8 @@ def _answer_kind(samples: Mapping[int, LoggedSample]) -> str:
 def _settings(runs: Mapping[Role, LoggedRun], metrics: Mapping[str, str]) -> RunSettings:
     """The settings that lm-eval recorded of the two runs."""
     config = runs[BASELINE].config
-    model = config.get("model_args", {})
-    engine: dict[str, object] = {"model": model.get("pretrained", "model") if isinstance(model, dict) else str(model)}
+    arguments = model_arguments(config)
+    engine: dict[str, object] = {"model": arguments.get("pretrained") or arguments.get("model") or "model"}
     for name, run in runs.items():
         recorded = {key: run.config.get(key) for key in KEY_SETTINGS}
         engine[f"{name} run"] = {key: value for key, value in recorded.items() if value not in (None, "", {})}

@@ -55,6 +55,7 @@ class VllmEngine:
         self._treatment, settings = treatment, treatment.plain() if treatment else False
         self._stack, folder = ExitStack(), str(self.folder)
         self._engine = self._stack.enter_context(offline.open_llm(folder, settings, **run_options, **self.options))
+        self.tokens.known = self._engine.model_config.get_vocab_size()
         self._counts: dict[str, LayerCounts] = {}
         self._fired: dict[str, LayerCounts] = {}
 
@@ -63,7 +64,10 @@ class VllmEngine:
         self._stack.close()
 
     def describe(self) -> dict[str, Any]:
-        """Returns the model's name, hash and dtype, the device, vLLM's version and options, and the seed of fillers."""
+        """Returns the model's name, hash and dtype, the device, vLLM's version and options, and the seed of fillers.
+
+        Also the date, if the chat template has it.
+        """
         import vllm
         from vllm.platforms import current_platform
 
@@ -75,7 +79,12 @@ class VllmEngine:
             "vllm": vllm.__version__,
             "options": self.options,
             "seed": self.seed,
+            **({"date": self.tokens.date} if self.tokens.date else {}),
         }
+
+    def set_date(self, date: str) -> None:
+        """Sets the date that the chat template sees, such as "2026-11-29"."""
+        self.tokens.set_date(date)
 
     def length(self, ask: Ask) -> int:
         """Returns the number of tokens of the prompt without filler."""
