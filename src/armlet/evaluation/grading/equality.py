@@ -1,0 +1,200 @@
+"""Equality of two answers, by what they are: choices, lists, equations, quantities, words, or formulas.
+
+Each kind's function gets both answers in plain notation, and returns None if they are not of its kind.
+"""
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from functools import lru_cache
+
+from armlet.evaluation.grading.lists import Collection, collection, same_parts, split_top
+from armlet.evaluation.grading.math_worker import WORKER
+from armlet.evaluation.grading.notation import has_words, plain
+from armlet.evaluation.grading.quantities import compound, quantity, same_units, time_of_day
+
+LONGEST = 1000  # characters; longer answers are compared as texts, so that the time is bounded
+CHOICE = re.compile(r"(?:[(\[]([A-Ja-j])[)\]]|([A-J])[).:](?=\s|$)|([A-J])$)\s*(.*)", re.DOTALL)
+RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|setminus|mathbb)(?![a-zA-Z])")
+MODULUS = re.compile(r"(.*?)\s*\\pmod\{(\w+)\}", re.DOTALL)
+NUMERAL = re.compile(r"(-?[0-9a-zA-Z]+)\s*_\s*\{?\s*(\w+)\s*\}?")
+BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
+NAMED = re.compile(r"(\\(?:angle|triangle|overline|vec|overrightarrow|widehat|arc|odot)\b)?\s*\{?\s*([A-Z]{2,}'*)\s*\}?")
+COMMAND = re.compile(r"\\[a-zA-Z]+")
+# What an equation may be solved for: a letter with an index, a function's value, a point, a segment, words.
+NAME = re.compile(
+    r"\|?(?:m\s*)?\\?[a-zA-Z][a-zA-Z]*'*(?:\s*_\s*(?:\{[^{}]*\}|\w))?\|?(?:\s*\{?\s*[A-Z]+\s*\}?)?(?:\s*\([^()=]*\))?"
+    r"|\([a-zA-Z](?:\s*,\s*[a-zA-Z])+\)|[a-zA-Z][a-zA-Z ]*"
+)
+SOUGHT = re.compile(r"[a-wA-W](?:\s*\+\s*[a-wA-W])+")  # m + n = 17 tells m + n; x + y = 5 is a line
+CONSTANT = re.compile(r"(?:\\(?:d?frac|sqrt|cdot|times|div|binom|pi|ldots)(?![a-zA-Z])|[\d\s+*/^!(){}.\[\]%$\\-])+")
+
+
+@lru_cache(maxsize=1 << 16)
+def same_answer(answer: str, gold: str) -> bool:
+    """Whether an answer equals the gold. The answer x = 0 does for the gold 0; 0 for the gold x = 0, too."""
+    if answer == gold:
+        return True
+    answer, gold = plain(answer), plain(gold)
+    return bool(answer) and same_plain(answer, gold)
+
+
+def same_plain(answer: str, gold: str) -> bool:
+    """Whether two answers in plain notation are equal, as decided by the first kind that both are of."""
+    if answer == gold:
+        return True
+    if max(len(answer), len(gold)) > LONGEST:
+        return False
+    verdicts = (same_of_kind(answer, gold) for same_of_kind in KINDS)
+    return next((verdict for verdict in verdicts if verdict is not None), False)
+
+
+def same_choices(answer: str, gold: str) -> bool | None:
+    """A letter with or without its value: both letters and both values must agree, as far as they are stated."""
+    (letter, value), (gold_letter, gold_value) = _choice(answer), _choice(gold)
+    if letter and gold_letter:
+        return letter == gold_letter and (not value or not gold_value or same_plain(value, gold_value))
+    if value or gold_value:
+        return same_plain(value or answer, gold_value or gold)
+    return None
+
+
+def _choice(text: str) -> tuple[str, str]:
+    match = CHOICE.fullmatch(text)
+    return ((match[1] or match[2] or match[3]).upper(), match[4].strip(" .,:-")) if match else ("", "")
+
+
+def same_modulus(answer: str, gold: str) -> bool | None:
+    """A residue with or without its modulus; the moduli must agree if both are stated."""
+    residues = [MODULUS.fullmatch(text) for text in (answer, gold)]
+    if not any(residues):
+        return None
+    moduli = {residue[2] for residue in residues if residue}
+    values = [residue[1] if residue else text for residue, text in zip(residues, (answer, gold), strict=True)]
+    values = [re.split(r"\\equiv(?![a-zA-Z])", value)[-1].strip() for value in values]
+    return len(moduli) == 1 and same_plain(*values)
+
+
+def same_equations(answer: str, gold: str) -> bool | None:
+    """`name = value` states the value; other equations are equal to equations only, and names must agree."""
+    sides, gold_sides = (split_top(text, frozenset("=")) for text in (answer, gold))
+    several = [len(text) > 1 and text.count("=") > 1 and "," in text for text in (answer, gold)]
+    if any(several) or (len(sides) == 1 and len(gold_sides) == 1):
+        return None
+    if len(sides) > 1 and len(gold_sides) > 1:
+        names = [re.sub(r"\s", "", one[0]) if NAME.fullmatch(one[0]) else None for one in (sides, gold_sides)]
+        if None not in names:
+            return names[0] == names[1] and same_plain(sides[-1], gold_sides[-1])
+        return None
+    value, other = (_stated_value(sides), gold) if len(sides) > 1 else (_stated_value(gold_sides), answer)
+    return value is not None and (same_plain(value, other) if len(sides) > 1 else same_plain(other, value))
+
+
+def _stated_value(sides: list[str]) -> str | None:
+    """What an equation says that something is: x = 5, m + n = 5, 2 + 3 = 5; None for others, such as x^2 = 5."""
+    states = all(NAME.fullmatch(side) or SOUGHT.fullmatch(side) or CONSTANT.fullmatch(side) for side in sides[:1])
+    return sides[-1] or None if states else None
+
+
+def same_collections(answer: str, gold: str) -> bool | None:
+    """Lists, sets, points and intervals. An answer of several equal values, such as "1/2 or 0.5", states that value."""
+    stated, wanted = collection(answer), collection(gold)
+    if stated is None and wanted is None:
+        return None
+    if stated and wanted:
+        return same_parts(_unnamed(stated, wanted), _unnamed(wanted, stated), same_plain)
+    if RELATION.search(answer) or RELATION.search(gold):
+        return None  # 0 < x < 5 for (0, 5)
+    several, single = (stated, gold) if stated else (wanted, answer)
+    return bool(several) and not several.brackets and bool(several.parts) and all(same_plain(part, single) for part in several.parts)
+
+
+def _unnamed(one: Collection, other: Collection) -> Collection:
+    """x = 1, y = 2 as the point (1, 2), if the other is a point, and the values alone, if the other names none."""
+    pairs = [split_top(part, frozenset("=")) for part in one.parts]
+    if one.brackets or not all(len(pair) == 2 and NAME.fullmatch(pair[0]) for pair in pairs):
+        return one
+    names = [pair[0] for pair in pairs]
+    if other.brackets == "()" and names == sorted(set(names)):
+        return Collection("()", tuple(pair[1] for pair in pairs))
+    return one
+
+
+def same_times(answer: str, gold: str) -> bool | None:
+    """Times of day. Without AM or PM, only the hour and minute are compared."""
+    one, two = time_of_day(answer), time_of_day(gold)
+    if not one or not two:
+        return None
+    return one[0] == two[0] and (not one[1] or not two[1] or one[1] == two[1])
+
+
+def same_sums(answer: str, gold: str) -> bool | None:
+    """5 feet 6 inches is 66 inches, and without a unit nothing: neither 5 nor 66."""
+    sums = [compound(text) for text in (answer, gold)]
+    if not any(sums):
+        return None
+    one, two = (total or quantity(text) for total, text in zip(sums, (answer, gold), strict=True))
+    return bool(one and two) and same_quantities(answer, gold)
+
+
+def same_quantities(answer: str, gold: str) -> bool | None:
+    """Values with units. A unit that only one of them states is implied; 5% is 5 as well as 0.05."""
+    one, two = quantity(answer), quantity(gold)
+    if one and two:
+        factor = one.scale / two.scale if one.dimensions == two.dimensions else Fraction(1)
+        return same_units(one, two) and same_plain(_times(factor, one.value), two.value)
+    stated, other = (one, gold) if one else (two, answer)
+    if not stated or has_words(other):
+        return None
+    if stated.is_percentage() and same_plain(_times(Fraction(1, 100), stated.value), other):
+        return True
+    return same_plain(_times(Fraction(1) if stated.dimensions else stated.scale, stated.value), other)
+
+
+def _times(factor: Fraction, value: str) -> str:
+    return value if factor == 1 else rf"\frac{{{factor.numerator}}}{{{factor.denominator}}} \cdot ({value})"
+
+
+def same_words(answer: str, gold: str) -> bool | None:
+    """Words by their letters, in any case; names of points in theirs. A formula is no word."""
+    names = [NAMED.fullmatch(text) for text in (answer, gold)]
+    if names[0] and names[1]:
+        return names[0][2] == names[1][2] and (not names[0][1] or not names[1][1] or names[0][1] == names[1][1])
+    if not any(map(has_words, (answer, gold))) and not any(names):
+        return None
+    return _bare(answer) == _bare(gold)
+
+
+def _bare(text: str) -> str:
+    """The words, in lower case, without articles, commands, punctuation and the plural of the last one."""
+    words = re.sub(r"[^\w+-]+", " ", COMMAND.sub(" ", text)).casefold().split()
+    return " ".join(word for word in words if word not in ("the", "a", "an")).removesuffix("s")
+
+
+def same_numerals(answer: str, gold: str) -> bool | None:
+    """Numbers with a base, which may be left out, but not be another. math-verify would ignore it."""
+    numerals = [NUMERAL.fullmatch(text) for text in (answer, gold)]
+    if not any(numerals) or not all(re.search(r"\d", text) for text in (answer, gold)):
+        return None
+    digits = {numeral[1] if numeral else text for numeral, text in zip(numerals, (answer, gold), strict=True)}
+    return len(digits) == 1 and len({BASES.get(numeral[2], numeral[2]) for numeral in numerals if numeral}) == 1
+
+
+def same_formulas(answer: str, gold: str) -> bool:
+    """What sympy finds equal, or what is equal but for spaces."""
+    return answer.replace(" ", "") == gold.replace(" ", "") or WORKER.ask(answer, gold) is True
+
+
+KINDS: tuple[Callable[[str, str], bool | None], ...] = (
+    same_choices,
+    same_modulus,
+    same_equations,
+    same_times,
+    same_sums,
+    same_collections,
+    same_quantities,
+    same_words,
+    same_numerals,
+    same_formulas,
+)
+"""The kinds of answers, in the order in which they are tried."""

@@ -1,0 +1,160 @@
+"""Compares formulas with sympy, in a process of its own that `math_worker` starts. It imports nothing of armlet."""
+
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from contextlib import suppress
+from fractions import Fraction
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sympy import Basic, Expr
+    from sympy.matrices import MatrixBase
+
+REQUEST_CPU_SECONDS = 4  # none of 64,262 comparisons of gold answers took 2
+MEMORY_BYTES = 4 << 30
+DIGITS = 60  # with which constants are evaluated; two that agree in 50 are equal
+ROUNDED_DIGITS = 6  # a decimal with at least so many digits stands for what rounds to it, such as 0.333333 for 1/3
+DECIMAL = re.compile(r"-?(\d+)\.(\d+)")
+SAMPLES = ((-1.375, 0.71, 2.3, -3.14), (0.62, 5.25, 1.125, 0.47), (4.7, -0.31, -2.9, 1.6))
+"""Values of the unknowns at which two expressions are compared, as many times as there are rows."""
+
+
+def serve() -> None:
+    """Answers requests until the pipe closes; the reply is None if sympy fails."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # so that no output of a library is taken for a reply
+    logging.disable(logging.CRITICAL)
+    with suppress(ImportError, OSError, ValueError):  # some systems refuse, and Windows has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    for line in sys.stdin:
+        if hasattr(signal, "setitimer"):  # not on Windows. Processor time does not depend on how busy the machine is
+            signal.setitimer(signal.ITIMER_PROF, REQUEST_CPU_SECONDS)  # then SIGPROF ends this process
+        answer, gold = json.loads(line)
+        try:
+            reply = is_same(answer, gold)
+        except Exception:  # a parser may raise anything on arbitrary text
+            reply = None
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+def is_same(answer: str, gold: str) -> bool:
+    """Whether two formulas in plain notation are equal.
+
+    Expressions and matrices are compared here: math-verify rounds to 6 decimal places and takes 2^-60 for 2^-61.
+    Sets, intervals and relations are left to it.
+    """
+    if (fraction := number(answer)) is not None and (gold_fraction := number(gold)) is not None:
+        return fraction == gold_fraction or rounds_to(answer, gold_fraction) or rounds_to(gold, fraction)
+    one, two = parse_formula(answer), parse_formula(gold)
+    if is_matrix(one) and is_matrix(two):
+        return one.shape == two.shape and all(map(same_expressions, one, two))
+    if is_expression(one) and is_expression(two):
+        return same_expressions(one, two) or same_rounded(answer, two) or same_rounded(gold, one)
+    if any(map(is_matrix, (one, two))):
+        return False
+    from math_verify import verify
+
+    return verify(two, one, numeric_precision=DIGITS, allow_set_relation_comp=True, timeout_seconds=None)
+
+
+def number(text: str) -> Fraction | None:
+    """The value of an integer, a decimal or a fraction of integers; None for other formulas."""
+    text = re.sub(r"\\frac\{(-?\d+)\}\{(\d+)\}", r"\1/\2", text.replace(" ", "").removeprefix("+"))
+    if not re.fullmatch(r"-?\d+(\.\d*)?|-?\d+/\d*[1-9]\d*", text) or len(text) > 4000:
+        return None
+    return Fraction(text)
+
+
+def rounds_to(decimal: str, value: Fraction) -> bool:
+    """Whether a decimal with enough digits is what the value rounds to, or is cut to."""
+    match = DECIMAL.fullmatch(decimal.replace(" ", ""))
+    if not match or len((match[1] + match[2]).lstrip("0")) < ROUNDED_DIGITS:
+        return False
+    stated, unit = abs(Fraction(match[0])), Fraction(1, 10 ** len(match[2]))
+    shift = abs(value) / unit
+    same_sign = (value < 0) == match[0].startswith("-")
+    return same_sign and stated / unit in (int(shift), int(shift + Fraction(1, 2)))
+
+
+def same_rounded(decimal: str, value: "Expr") -> bool:
+    """Whether a decimal is a rounded constant, such as 3.14159 for pi."""
+    if value.free_symbols or not value.is_real or not DECIMAL.fullmatch(decimal.replace(" ", "")):
+        return False
+    return rounds_to(decimal, Fraction(str(value.evalf(DIGITS))))
+
+
+def is_matrix(value: object) -> "bool":
+    from sympy import MatrixBase
+
+    return isinstance(value, MatrixBase)
+
+
+def is_expression(value: object) -> bool:
+    from sympy import Expr
+
+    return isinstance(value, Expr)
+
+
+def same_expressions(one: "Expr", two: "Expr") -> bool:
+    """Whether two expressions have the same unknowns and the same values: as constants, or at some points."""
+    names = sorted({symbol.name for symbol in one.free_symbols | two.free_symbols})
+    if {symbol.name for symbol in one.free_symbols} != {symbol.name for symbol in two.free_symbols}:
+        return same_symbolically(one, two)
+    if not names:
+        return same_constants(one, two)
+    verdicts = [same_at(one, two, dict(zip(names, row * len(names), strict=False))) for row in SAMPLES]
+    return same_symbolically(one, two) if None in verdicts else all(verdicts)
+
+
+def same_at(one: "Expr", two: "Expr", point: dict[str, float]) -> bool | None:
+    """Whether two expressions are equal at a point; None if they have no value there."""
+    from sympy import Rational
+
+    values = [
+        value.subs({symbol: Rational(str(point[symbol.name])) for symbol in value.free_symbols}) for value in (one, two)
+    ]
+    return same_constants(*values) if all(value.evalf(DIGITS).is_number for value in values) else None
+
+
+def same_constants(one: "Expr", two: "Expr") -> bool:
+    """Whether two constants are equal: in 50 digits, relative to the larger one."""
+    a, b = one.evalf(DIGITS), two.evalf(DIGITS)
+    if not (a.is_finite and b.is_finite):
+        return a == b
+    larger = max(abs(a), abs(b))
+    return bool(abs(a - b) <= larger * 10 ** (10 - DIGITS)) or (0 in (a, b) and (one - two).equals(0) is True)
+
+
+def same_symbolically(one: "Expr", two: "Expr") -> bool:
+    from sympy import simplify
+
+    return simplify(one - two) == 0
+
+
+@lru_cache(maxsize=4096)
+def parse_formula(latex: str) -> "Basic | MatrixBase":
+    """Parses one formula with the parser of math-verify; decimals become exact fractions."""
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy
+    from math_verify.grader import should_treat_as_complex
+    from sympy import Float, Rational
+
+    parsed = latex2sympy(
+        latex,
+        is_real=not should_treat_as_complex(latex),
+        normalization_config=NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none"),
+        conversion_config=ConversionConfig(lowercase_symbols=False),
+    )
+    if is_matrix(parsed):
+        return parsed.applyfunc(lambda entry: entry.replace(lambda part: part.is_Float, lambda part: Rational(str(part))))
+    return parsed.replace(lambda part: isinstance(part, Float), lambda part: Rational(str(part)))
+
+
+if __name__ == "__main__":
+    serve()

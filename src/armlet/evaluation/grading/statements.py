@@ -1,0 +1,151 @@
+r"""Reads what a sentence, a line or a displayed formula states, where there is neither a box nor `#### x`."""
+
+import html
+import re
+
+LONGEST = 1000  # at most so many characters of a sentence or line are searched
+# "The answer is", "The answers are", "Answer:", "the correct option is", "The solutions are".
+ANNOUNCEMENT = re.compile(
+    r"\b(?:answers?|(?:correct|right) (?:option|choice|result)|results?|solutions?)\b"
+    r"(?:\s+(?:to|of|for)\s[^.:=\n]{0,80}?)?\s*(?:(?:is|are|was|would be|must be|should be)(?![a-z])|'s\b|’s\b)[\s:]*"  # noqa: RUF001
+    r"|\banswers?\s*[:=：][\s:]*|^[ \t]*(?:final\s+)?answers?[ \t]*$\s*",  # noqa: RUF001
+    re.IGNORECASE | re.MULTILINE,
+)
+DISPLAY = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\begin\{((?:align|gather|equation|multline)\w*\*?)\}(.+?)\\end\{\3\}", re.DOTALL)
+ROWS = re.compile(r"\\begin\{((?:align|gather|split|aligned|equation|multline)\w*\*?)\}|\\end\{(?:align|gather|split|equation|multline)\w*\*?\}")
+# As in Pandoc: no space after the opening dollar sign or before the closing one, and no digit after that.
+INLINE = re.compile(r"(?<![\\$])\$(?![\s$])((?:[^$\n]|\\\$)*?)(?<![\s\\$])\$(?![\d$])|\\\((.+?)\\\)")
+JOINED = re.compile(r"\s*(?:,|;|,?\s*\band\b|,?\s*\bor\b|&)\s*")
+VERB = re.compile(
+    r"\b(?:is|are|was|were|be|has|have|had|equals?|costs?|makes?|made|gives?|gets?|got|needs?|takes?|earns?|pays?|paid|"
+    r"spends?|spent|becomes?|yields?|obtain|finds?|get|weighs?|sells?|sold|ate|eats?|saves?|saved|received?)\b:?",
+    re.IGNORECASE,
+)
+HEDGE = re.compile(
+    r"^(?:(?:approximately|approx\.?|about|around|roughly|nearly|exactly|precisely|simply|just|only|equal to|therefore|thus|so"
+    r"|indeed|definitely|clearly|probably|likely|given by|now|then|hence|found to be|that|both|either|the (?:number|value|"
+    r"point|pair|set|option|letter|interval)|option|choice|a total of|≈|=|:|,|-(?=\s+\d*[A-Za-z(]))\s*)+(?=\S)",
+    re.IGNORECASE,
+)
+NEGATION = re.compile(r"^(?:n't|n’t|not|neither|never|cannot|can't|unlikely|unclear)\b", re.IGNORECASE)  # noqa: RUF001
+BOUNDS = [
+    (r"(?:less|fewer|smaller|lower) than|below|under", "<"),
+    (r"(?:more|greater|larger|higher|bigger) than|above|over", ">"),
+    (r"at most|no more than|up to", r"\le"),
+    (r"at least|no less than|no fewer than", r"\ge"),
+]
+RANGE = re.compile(r"^(?:between|from|somewhere)\b|^\S+\s+to\s+\S*\d", re.IGNORECASE)
+SIGN = re.compile(r"^(?:minus|negative)\s+(?=[\d.$\\])", re.IGNORECASE)
+CLAUSE_END = re.compile(
+    r"[.!?;](?=\s|$)|!(?=$)|\s+(?:because|since|as|which|where|when|so|for|after|if|but|that is|i\.e\.|by|per our|while|whereas"
+    r"|therefore|hence|from|using|given)\s|,\s*(?:not|because|since|so|which|but|as|where|i\.e\.|that is|rather|instead)\b|\s[-–—]\s+(?=[a-z])",  # noqa: RUF001
+)
+ASIDE = re.compile(r"\s*\((?=[^()]*[^\W\d_]{2})[^()\\]*\)|\s*\[\d+\](?=\W*$)|\s*\((?:\d+\s*[^\w\s,]\s*)+\d+\s*=?\s*\d*\)(?=\W*$)")
+LEADING_WORDS = re.compile(r"^(?:[^\W\d_][^\W\d_'-]+[,:]?\s+)+(?=\S)")
+NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
+CHOICE_LINE = re.compile(r"\(?[A-J]\)?")
+
+
+def stated_in_words(text: str) -> tuple[str | None, str | None]:
+    """What a text states as its answer, and why none can be read."""
+    text = without_markdown(text)
+    announcements = list(ANNOUNCEMENT.finditer(text))
+    if announcements:
+        rest = text[announcements[-1].end() :]
+        if re.match(r"\s*\.*\s*$", rest):
+            return None, None
+        return read_statement(_first_statement(rest))
+    displays = list(DISPLAY.finditer(text))
+    if displays and not text[displays[-1].end() :].strip(" .\n$"):
+        return display_value(displays[-1]), None
+    return read_last_line(text.rstrip().rpartition("\n")[2][-LONGEST:])
+
+
+def without_markdown(text: str) -> str:
+    """Running text without marks of Markdown and HTML: bold, code, quotations, headings, list items and tags."""
+    text = re.sub(r"<sup>\s*(.*?)\s*</sup>", r"^{\1}", html.unescape(text))
+    text = re.sub(r"</?[a-zA-Z][^<>\n]*>", " ", text)
+    text = re.sub(r"^[ \t]*(?:```|~~~)\w*[ \t]*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^[ \t]*(?:(?:>|#{1,6})[ \t]+|[-*•][ \t]+(?!\d+\s*$))+", "", text, flags=re.MULTILINE)
+    text = re.sub(r"`+|\*\*|(?<![\w*])[*_]{1,2}(?=\S)|(?<=\S)_{1,2}(?![\w*_{])|(?<=[^\s*])\*(?=[\s.,:;!]|$)", "", text)
+    return re.sub(r"[“”\"]", "", text)
+
+
+def _first_statement(text: str) -> str:
+    """The displayed formula or the line with which a text begins."""
+    text = text.lstrip()
+    display = DISPLAY.match(text)
+    if display:
+        return f"\\({display_value(display)}\\)"
+    return text.partition("\n")[0][:LONGEST]
+
+
+def display_value(display: re.Match[str]) -> str:
+    """The last row of a displayed formula, without alignment."""
+    body = display[1] or display[2] or display[4]
+    if ROWS.search(body) or display[3]:
+        rows = [row for row in re.split(r"\\\\", ROWS.sub("", body)) if row.strip()]
+        body = rows[-1].replace("&", " ") if rows else ""
+    return " ".join(body.split()).rstrip(" .,")
+
+
+def read_last_line(line: str) -> tuple[str | None, str | None]:
+    """What the last line states: what follows its verb, else its only number, formula or letter."""
+    line = ASIDE.sub("", line)
+    if CHOICE_LINE.fullmatch(line.strip(" .")):
+        return line.strip(" ."), None
+    if not re.search(r"\d|\\|\$|[^\x00-\x7f]|=", line):
+        return None, None
+    verbs = [verb for verb in VERB.finditer(line) if re.search(r"\d|\\|\$", line[verb.end() :])]
+    if verbs:
+        return read_statement(line[verbs[-1].end() :])
+    rest = LEADING_WORDS.sub("", line.partition(": ")[2] if re.match(r"[^\d=$\\]+: ", line) else line)
+    numbers = set(NUMBER.findall(rest))
+    if len(numbers) > 1 and re.search(r"[^\W\d_]{3}", re.sub(r"\\[a-zA-Z]+|\b(?:and|or)\b", "", rest)) and "=" not in rest:
+        return None, f"several numbers in the last line: {', '.join(sorted(numbers))}"
+    return read_statement(rest)
+
+
+def read_statement(sentence: str) -> tuple[str | None, str | None]:
+    """The value that a sentence states, and why none can be read.
+
+    A sentence that says what the answer is not, or between what it lies, states none; "less than 3" is not 3.
+    """
+    sentence = ASIDE.sub("", sentence.strip())
+    sentence = HEDGE.sub("", sentence)
+    if NEGATION.match(sentence):
+        return None, "it says what the answer is not"
+    if RANGE.match(sentence):
+        return None, "it is a range"
+    for words, relation in BOUNDS:
+        if bound := re.match(rf"(?:{words})\s+", sentence, re.IGNORECASE):
+            value, problem = read_statement(sentence[bound.end() :])
+            return (f"{relation} {value}" if value else None), problem
+    if sign := SIGN.match(sentence):
+        value, problem = read_statement(sentence[sign.end() :])
+        return (f"-{value}" if value else None), problem
+    formulas = list(INLINE.finditer(sentence))
+    return (_formulas(sentence, formulas) if formulas else _clause(sentence)), None
+
+
+def _clause(sentence: str) -> str | None:
+    """A sentence without formulas up to the end of its first clause, and without words before its first number."""
+    clause = CLAUSE_END.split(sentence, maxsplit=1)[0].strip(" .,:;!")
+    if re.search(r"[\d\\]", clause) and not re.match(r"\(?[A-J]\b[).:]?", clause):
+        clause = LEADING_WORDS.sub("", clause)
+    return clause or None
+
+
+def _formulas(sentence: str, formulas: list[re.Match[str]]) -> str | None:
+    """The first formula, those joined to it by commas, "and" or "or", and the unit after the last one."""
+    values, end = [], formulas[0].start()
+    for formula in formulas:
+        if values and not JOINED.fullmatch(sentence, end, formula.start()):
+            break
+        values.append((formula[1] or formula[2]).strip().rstrip(".,"))
+        end = formula.end()
+    unit = CLAUSE_END.split(sentence[end:], maxsplit=1)[0].strip(" .,:;!*") if len(values) == 1 else ""
+    if unit and not re.match(r"[\w%\\°,]", unit):
+        unit = ""
+    sign = "-" if re.search(r"(?:minus|negative)\s*$", sentence[: formulas[0].start()], re.IGNORECASE) else ""
+    return f"{sign}{', '.join(values)} {unit}".strip() or None
