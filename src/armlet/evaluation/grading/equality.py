@@ -8,23 +8,28 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
+from armlet.evaluation.grading.formulas import number, same_numbers
+from armlet.evaluation.grading.intervals import as_intervals
 from armlet.evaluation.grading.lists import Collection, collection, same_parts, split_top
 from armlet.evaluation.grading.math_worker import WORKER
-from armlet.evaluation.grading.notation import has_words, plain
-from armlet.evaluation.grading.quantities import compound, quantity, same_units, time_of_day
+from armlet.evaluation.grading.notation import LONGEST, has_words, plain
+from armlet.evaluation.grading.quantities import compound, quantity, same_units, time_of_day, times
 
-LONGEST = 1000  # characters; longer answers are compared as texts, so that the time is bounded
 CHOICE = re.compile(r"(?:[(\[]([A-Ja-j])[)\]]|([A-J])[).:](?=\s|$)|([A-J])$)\s*(.*)", re.DOTALL)
 RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|setminus|mathbb)(?![a-zA-Z])")
+INTERVAL = re.compile(r"[(\[]|\\mathbb")
 MODULUS = re.compile(r"(.*?)\s*\\pmod\{(\w+)\}", re.DOTALL)
-NUMERAL = re.compile(r"(-?[0-9a-zA-Z]+)\s*_\s*\{?\s*(\w+)\s*\}?")
+NUMERAL = re.compile(r"(-?[0-9a-zA-Z]+)\s*_\s*\{?\s*(?:base\s+)?(\w+)\s*\}?")
 BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
-NAMED = re.compile(r"(\\(?:angle|triangle|overline|vec|overrightarrow|widehat|arc|odot)\b)?\s*\{?\s*([A-Z]{2,}'*)\s*\}?")
+NAMED = re.compile(
+    r"(\\(?:angle|triangle|overline|vec|overrightarrow|widehat|arc|odot)\b)?\s*\{?\s*([A-Z]{2,}'*)\s*\}?"
+)
 COMMAND = re.compile(r"\\[a-zA-Z]+")
 # What an equation may be solved for: a letter with an index, a function's value, a point, a segment, words.
 NAME = re.compile(
     r"\|?(?:m\s*)?\\?[a-zA-Z][a-zA-Z]*'*(?:\s*_\s*(?:\{[^{}]*\}|\w))?\|?(?:\s*\{?\s*[A-Z]+\s*\}?)?(?:\s*\([^()=]*\))?"
-    r"|\([a-zA-Z](?:\s*,\s*[a-zA-Z])+\)|[a-zA-Z][a-zA-Z ]*"
+    r"|[a-zA-Z][a-zA-Z ]*|[a-zA-Z]\^\{-1\}\([a-zA-Z]\)|\\(?:sin|cos|tan)\s*(?:\\[a-z]+|[A-Z])"
+    r"|\\(?:vec|bar|hat|overline)\s*\{?\s*[a-zA-Z]\s*\}?"
 )
 SOUGHT = re.compile(r"[a-wA-W](?:\s*\+\s*[a-wA-W])+")  # m + n = 17 tells m + n; x + y = 5 is a line
 CONSTANT = re.compile(r"(?:\\(?:d?frac|sqrt|cdot|times|div|binom|pi|ldots)(?![a-zA-Z])|[\d\s+*/^!(){}.\[\]%$\\-])+")
@@ -35,8 +40,10 @@ def same_answer(answer: str, gold: str) -> bool:
     """Whether an answer equals the gold. The answer x = 0 does for the gold 0; 0 for the gold x = 0, too."""
     if answer == gold:
         return True
-    answer, gold = plain(answer), plain(gold)
-    return bool(answer) and same_plain(answer, gold)
+    try:
+        return bool(plain(answer)) and same_plain(plain(answer), plain(gold))
+    except RecursionError:  # brackets in brackets in brackets
+        return False
 
 
 def same_plain(answer: str, gold: str) -> bool:
@@ -78,8 +85,9 @@ def same_modulus(answer: str, gold: str) -> bool | None:
 def same_equations(answer: str, gold: str) -> bool | None:
     """`name = value` states the value; other equations are equal to equations only, and names must agree."""
     sides, gold_sides = (split_top(text, frozenset("=")) for text in (answer, gold))
-    several = [len(text) > 1 and text.count("=") > 1 and "," in text for text in (answer, gold)]
-    if any(several) or (len(sides) == 1 and len(gold_sides) == 1):
+    if any(len(one) > 2 and collection(text) for one, text in ((sides, answer), (gold_sides, gold))) or (
+        len(sides) == 1 and len(gold_sides) == 1
+    ):
         return None
     if len(sides) > 1 and len(gold_sides) > 1:
         names = [re.sub(r"\s", "", one[0]) if NAME.fullmatch(one[0]) else None for one in (sides, gold_sides)]
@@ -96,6 +104,17 @@ def _stated_value(sides: list[str]) -> str | None:
     return sides[-1] or None if states else None
 
 
+def same_inequalities(answer: str, gold: str) -> bool | None:
+    """An inequality and the interval that it states, or two inequalities of which one leaves out the letter."""
+    stated, wanted = as_intervals(answer), as_intervals(gold)
+    if not stated and not wanted:
+        return None
+    if stated and wanted and not re.match(r"<|>|\\[lgn]e", answer) and not re.match(r"<|>|\\[lgn]e", gold):
+        return None  # by their letters
+    one, two = stated or answer, wanted or gold
+    return bool(INTERVAL.match(one) and INTERVAL.match(two)) and same_plain(one, two)
+
+
 def same_collections(answer: str, gold: str) -> bool | None:
     """Lists, sets, points and intervals. An answer of several equal values, such as "1/2 or 0.5", states that value."""
     stated, wanted = collection(answer), collection(gold)
@@ -106,7 +125,12 @@ def same_collections(answer: str, gold: str) -> bool | None:
     if RELATION.search(answer) or RELATION.search(gold):
         return None  # 0 < x < 5 for (0, 5)
     several, single = (stated, gold) if stated else (wanted, answer)
-    return bool(several) and not several.brackets and bool(several.parts) and all(same_plain(part, single) for part in several.parts)
+    return (
+        bool(several)
+        and not several.brackets
+        and bool(several.parts)
+        and all(same_plain(part, single) for part in several.parts)
+    )
 
 
 def _unnamed(one: Collection, other: Collection) -> Collection:
@@ -142,17 +166,14 @@ def same_quantities(answer: str, gold: str) -> bool | None:
     one, two = quantity(answer), quantity(gold)
     if one and two:
         factor = one.scale / two.scale if one.dimensions == two.dimensions else Fraction(1)
-        return same_units(one, two) and same_plain(_times(factor, one.value), two.value)
+        return same_units(one, two) and same_plain(times(factor, one.value), two.value)
     stated, other = (one, gold) if one else (two, answer)
     if not stated or has_words(other):
         return None
-    if stated.is_percentage() and same_plain(_times(Fraction(1, 100), stated.value), other):
-        return True
-    return same_plain(_times(Fraction(1) if stated.dimensions else stated.scale, stated.value), other)
-
-
-def _times(factor: Fraction, value: str) -> str:
-    return value if factor == 1 else rf"\frac{{{factor.numerator}}}{{{factor.denominator}}} \cdot ({value})"
+    if stated.is_percentage():
+        share = same_plain(times(Fraction(1, 100), stated.value), other)
+        return share or (not re.match(r"-?0?\.", other) and same_plain(stated.value, other))  # 0.5% is not 0.5
+    return same_plain(stated.value, other)
 
 
 def same_words(answer: str, gold: str) -> bool | None:
@@ -168,7 +189,7 @@ def same_words(answer: str, gold: str) -> bool | None:
 def _bare(text: str) -> str:
     """The words, in lower case, without articles, commands, punctuation and the plural of the last one."""
     words = re.sub(r"[^\w+-]+", " ", COMMAND.sub(" ", text)).casefold().split()
-    return " ".join(word for word in words if word not in ("the", "a", "an")).removesuffix("s")
+    return " ".join(word for word in words if word not in ("the", "a", "an", "there", "is", "are")).removesuffix("s")
 
 
 def same_numerals(answer: str, gold: str) -> bool | None:
@@ -182,7 +203,10 @@ def same_numerals(answer: str, gold: str) -> bool | None:
 
 def same_formulas(answer: str, gold: str) -> bool:
     """What sympy finds equal, or what is equal but for spaces."""
-    return answer.replace(" ", "") == gold.replace(" ", "") or WORKER.ask(answer, gold) is True
+    if answer.replace(" ", "") == gold.replace(" ", ""):
+        return True
+    values = number(answer), number(gold)
+    return WORKER.ask(answer, gold) is True if None in values else same_numbers(answer, gold)
 
 
 KINDS: tuple[Callable[[str, str], bool | None], ...] = (
@@ -191,10 +215,11 @@ KINDS: tuple[Callable[[str, str], bool | None], ...] = (
     same_equations,
     same_times,
     same_sums,
+    same_inequalities,
     same_collections,
     same_quantities,
-    same_words,
     same_numerals,
+    same_words,
     same_formulas,
 )
 """The kinds of answers, in the order in which they are tried."""

@@ -10,17 +10,22 @@ from dataclasses import dataclass
 from armlet.evaluation.grading.notation import closing_brace, plain
 from armlet.evaluation.grading.statements import stated_in_words
 
-THOUGHT_END = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning|reflection)>|◁/think▷|<\|end_of_thought\|>", re.I)
+THOUGHT_END = re.compile(
+    r"</(?:think|thinking|thought|thoughts|reasoning|reflection)>|◁/think▷|<\|end_of_thought\|>", re.I
+)
 THOUGHT_START = re.compile(r"<(?:think|thinking|thought|thoughts|reasoning)>|◁think▷|<\|begin_of_thought\|>", re.I)
-ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-BOX_START = re.compile(r"\\(?:f?box(?:ed)?|framebox)\s*(?:\[[^\]]*\]\s*)*\{")
+ANSWER_TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
+BOX_START = re.compile(r"\\(?:f?box(?:ed)?|framebox)\s*(?:\[[^\]]{0,40}\]\s*){0,2}\{")
 BARE_BOX = re.compile(r"\\boxed\s+(-?\d+(?:\.\d+)?|\\?[a-zA-Z]+)(?![{\w])")
 # Between two boxes of one answer: "and", "or", a comma, and what the second box is the value of.
-CONNECTOR = re.compile(r"[\s$]*(?:,|;|\band\b|\bor\b|&|\\text\s*\{\s*,?\s*(?:and|or)\s*\})[\s$,]*(?:and|or)?[\s$]*(?:[a-zA-Z]\w?\s*=\s*)?")
+CONNECTOR = re.compile(
+    r"[\s$]*(?:,|;|\band\b|\bor\b|&|\\text\s*\{\s*,?\s*(?:and|or)\s*\})[\s$,]*(?:and|or)?[\s$]*(?:[a-zA-Z]\w?\s*=\s*)?"
+)
 VALUE_NAME = re.compile(r"([a-zA-Z]\w?)\s*=\s*$")
 # GSM8K's `#### x`. In a Markdown heading of this level, words follow the marks, perhaps after a "1. ".
 ANSWER_LINE = re.compile(
-    r"^[ \t]*####(?!#)[ \t]*(?!\d+[.)][ \t])((?:\*\*)?(?:[-+−–]?[\d.$€£\\(\[{]|[^\W\d_]\b)[^\n]*)", re.MULTILINE  # noqa: RUF001
+    r"^[ \t]*####(?!#)[ \t]*(?!\d+[.)][ \t])((?:\*\*)?(?:[-+−–]?[\d.$€£\\(\[{]|[^\W\d_]\b)[^\n]*)",
+    re.MULTILINE,  # noqa: RUF001
 )
 NO_ANSWER = "no answer is stated"
 
@@ -45,19 +50,19 @@ def final_answer(text: str) -> FinalAnswer:
     text, problem = after_thought(text)
     if problem:
         return FinalAnswer(None, unreadable=problem)
-    tagged = ANSWER_TAG.findall(text)
-    boxes, closed = closed_boxes(tagged[-1] if tagged else text)
+    text = BARE_BOX.sub(r"\\boxed{\1}", [text, *ANSWER_TAG.findall(text)][-1])
+    boxes, closed = closed_boxes(text)
     boxed = _boxed_answer(boxes, closed)
     if boxed:
         return FinalAnswer(boxed, in_form=True)
     lines = [line for line in map(_line_answer, ANSWER_LINE.findall(closed)) if has_content(line)]
     if lines:
         return FinalAnswer(lines[-1], in_form=True)
-    stated, problem = stated_in_words(closed)
+    if closed != text:
+        return FinalAnswer(None, unreadable="the box is not closed")
+    stated, problem = stated_in_words(text)
     if stated and has_content(stated):
         return FinalAnswer(stated)
-    if closed != (tagged[-1] if tagged else text):
-        problem = "the box is not closed"
     return FinalAnswer(None, unreadable=problem or NO_ANSWER)
 
 
@@ -83,7 +88,6 @@ class Box:
 def closed_boxes(text: str) -> tuple[list[Box], str]:
     """The outermost closed boxes, and the text before the first unclosed box."""
     boxes, start = [], 0
-    text = BARE_BOX.sub(r"\\boxed{\1}", text)
     while match := BOX_START.search(text, start):
         end = closing_brace(text, match.end())
         if end is None:

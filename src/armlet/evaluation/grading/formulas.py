@@ -50,8 +50,6 @@ def is_same(answer: str, gold: str) -> bool:
     Expressions and matrices are compared here: math-verify rounds to 6 decimal places and takes 2^-60 for 2^-61.
     Sets, intervals and relations are left to it.
     """
-    if (fraction := number(answer)) is not None and (gold_fraction := number(gold)) is not None:
-        return fraction == gold_fraction or rounds_to(answer, gold_fraction) or rounds_to(gold, fraction)
     one, two = parse_formula(answer), parse_formula(gold)
     if is_matrix(one) and is_matrix(two):
         return one.shape == two.shape and all(map(same_expressions, one, two))
@@ -62,6 +60,12 @@ def is_same(answer: str, gold: str) -> bool:
     from math_verify import verify
 
     return verify(two, one, numeric_precision=DIGITS, allow_set_relation_comp=True, timeout_seconds=None)
+
+
+def same_numbers(answer: str, gold: str) -> bool:
+    """Whether two integers, decimals or fractions of integers are equal, or one is rounded from the other."""
+    one, two = number(answer), number(gold)
+    return one is not None and two is not None and (one == two or rounds_to(answer, two) or rounds_to(gold, one))
 
 
 def number(text: str) -> Fraction | None:
@@ -143,7 +147,6 @@ def parse_formula(latex: str) -> "Basic | MatrixBase":
     """Parses one formula with the parser of math-verify; decimals become exact fractions."""
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy
     from math_verify.grader import should_treat_as_complex
-    from sympy import Float, Rational
 
     parsed = latex2sympy(
         latex,
@@ -151,9 +154,15 @@ def parse_formula(latex: str) -> "Basic | MatrixBase":
         normalization_config=NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none"),
         conversion_config=ConversionConfig(lowercase_symbols=False),
     )
-    if is_matrix(parsed):
-        return parsed.applyfunc(lambda entry: entry.replace(lambda part: part.is_Float, lambda part: Rational(str(part))))
-    return parsed.replace(lambda part: isinstance(part, Float), lambda part: Rational(str(part)))
+    return parsed.applyfunc(exactly) if is_matrix(parsed) else exactly(parsed)
+
+
+def exactly(value: "Basic") -> "Basic":
+    """A value with exact fractions for decimals, and the imaginary unit for the letter i."""
+    from sympy import Float, I, Rational
+
+    value = value.replace(lambda part: isinstance(part, Float), lambda part: Rational(str(part)))
+    return value.subs({symbol: I for symbol in value.free_symbols if symbol.name == "i"})
 
 
 if __name__ == "__main__":

@@ -8,13 +8,31 @@ import re
 import unicodedata
 from functools import lru_cache
 
+LONGEST = 1000  # characters of an answer that is read; a longer one is only compared as text
 SYMBOLS = {
     **dict.fromkeys("−–—‒‐‑﹣", "-"),  # noqa: RUF001
     **dict.fromkeys("×✕", r"\times "),  # noqa: RUF001
     **dict.fromkeys("⋅·∙", r"\cdot "),
     **{"÷": "/", "⁄": "/", "∕": "/", "，": ",", "。": ".", "、": ",", "：": ":", "；": ";", "（": "(", "）": ")"},  # noqa: RUF001
-    **{"≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∓": r"\mp "},
-    **{"∞": r"\infty ", "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda "},  # noqa: RUF001
+    **{
+        "≤": r"\le ",
+        "⩽": r"\le ",
+        "≥": r"\ge ",
+        "⩾": r"\ge ",
+        "≠": r"\ne ",
+        "≈": r"\approx ",
+        "±": r"\pm ",
+        "∓": r"\mp ",
+    },
+    **{
+        "∞": r"\infty ",
+        "π": r"\pi ",
+        "θ": r"\theta ",
+        "α": r"\alpha ",
+        "β": r"\beta ",
+        "γ": r"\gamma ",
+        "λ": r"\lambda ",
+    },  # noqa: RUF001
     **{"∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "∖": r"\setminus "},  # noqa: RUF001
     **{"°": r"^\circ ", "∠": r"\angle ", "△": r"\triangle ", "⟨": "(", "⟩": ")", "≡": r"\equiv ", "%": r"\%"},
     **{"“": '"', "”": '"', "„": '"', "’": "'", "‘": "'", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u200b": ""},  # noqa: RUF001
@@ -25,10 +43,12 @@ ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
 
 LAYOUT = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|centering|bf|rm|it|sf|tt|em|large|Large|LARGE|huge|"
-    r"Huge|small|normalsize|boldmath|bfseries|itshape|noindent|hfill|therefore|blacksquare|square|qed)(?![a-zA-Z])\.?"
+    r"Huge|small|normalsize|boldmath|bfseries|itshape|noindent|hfill|therefore|blacksquare|square|qed|checkmark)(?![a-zA-Z])\.?"
 )
-SPACE = re.compile(r"\\(?:[,;:! ]|q?quad(?![a-zA-Z])|newline(?![a-zA-Z])|[hv]space\s*\{[^{}]*\})|~|&nbsp;")
-COLOUR = re.compile(r"\\(?:textcolor|colorbox|color|fcolorbox\s*\{[^{}]*\})\s*(?:\[[^\]]*\])?\s*\{[a-zA-Z0-9!,. ]*\}")
+SPACE = re.compile(r"(?<!\\)\\(?:[,;:! ]|q?quad(?![a-zA-Z])|newline(?![a-zA-Z])|[hv]space\s*\{[^{}]*\})|~|&nbsp;")
+COLOUR = re.compile(
+    r"\\bbox\s*\[[^\]]*\]|\\(?:textcolor|colorbox|color|fcolorbox\s*\{[^{}]*\})\s*(?:\[[^\]]*\])?\s*\{[a-zA-Z0-9!,. ]*\}"
+)
 WRAPPER = re.compile(
     r"\\(?:text\w*|math(?!bb|cal|frak)\w+|mbox|hbox|fbox|framebox|boxed|bm|boldsymbol|underline|emph|ensuremath|pmb|"
     r"operatorname\*?|uline|cancel|phantom|tag\*?)\s*\{"
@@ -43,14 +63,19 @@ FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|theta|al
 BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({FUNCTIONS})(?![a-zA-Z])")
 LEAD = re.compile(
     r"^(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*[:=]?\s*(?=\S)|=|\\(?:approx|sim|Rightarrow"
-    r"|implies|to)(?![a-zA-Z])|:|(?:approximately|about|exactly)\s)\s*",
+    r"|implies|to)(?![a-zA-Z])|:|\([a-z](?:\s*,\s*[a-z])+\)\s*=|(?:approximately|about|exactly)\s)\s*",
     re.IGNORECASE,
 )
 
 
 @lru_cache(maxsize=1 << 14)
 def plain(answer: str) -> str:
-    """An answer in plain notation; words keep their letters, and have no command around them."""
+    """An answer in plain notation; words keep their letters, and have no command around them.
+
+    Texts of more than `LONGEST` characters are left as they are, so that the time is bounded.
+    """
+    if len(answer) > LONGEST:
+        return " ".join(answer.split())
     for step in (symbols_as_latex, _without_markup, _plain_numbers, _without_layout, _plain_formula, _trimmed):
         answer = step(answer)
     return answer
@@ -61,7 +86,7 @@ def symbols_as_latex(text: str) -> str:
     text = re.sub(f"[{''.join(POWERS)}]+", lambda run: "^{" + "".join(POWERS[c] for c in run[0]) + "}", text)
     text = re.sub(f"[{''.join(INDICES)}]+", lambda run: "_{" + "".join(INDICES[c] for c in run[0]) + "}", text)
     text = re.sub(r"([√∛∜])\s*(\d+(?:\.\d+)?|\w)", lambda root: f"{ROOTS[root[1]]}{{{root[2]}}}", text)
-    return re.sub(r"(?<!\\)%|[^\x00-$&-\x7f]", _symbol, text)
+    return re.sub(r"(?<!\\)%|[^\x00-\x7f]", _symbol, text)
 
 
 def _symbol(match: re.Match[str]) -> str:
@@ -144,10 +169,15 @@ SPELLINGS = [
     (r"\\langle(?![a-zA-Z])", "("),
     (r"\\rangle(?![a-zA-Z])", ")"),
     (r"\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])\s*\}?|\\(?:degree|degrees)(?![a-zA-Z])", " degrees "),
+    (r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(\d+)\s+degrees\s*[)}]?", r"\1(\\frac{\2\\pi}{180})"),
+    (r"\(\s*\\begin\s*\{array\}\s*\{[clr|]*\}(.*?)\\end\s*\{array\}\s*\)", r"\\begin{pmatrix}\1\\end{pmatrix}"),
+    (r"(?<=[\w}])\s+\((?=[^()]*[^\W\d_]{3})[^()\\\d]*\)\s*$", ""),  # an aside in words
     (r"\\log_\{?e\}?(?![a-zA-Z])", r"\\ln "),
     (r"\\(?:varnothing|emptyset)(?![a-zA-Z])|\bempty set\b", r"\\{\\}"),
     (r"\\(?:dots|ldots|cdots|dotsc)(?![a-zA-Z])|\.\.\.|…", r"\\ldots "),
     (r"\(?\s*\\?(?:p?mod|bmod)\b\s*\{?\s*(\w+)\s*\}?\s*\)?", r" \\pmod{\1}"),
+    (r"(\w+)\s*\\choose\s*(\w+)|(?<![a-zA-Z\\])C\((\d+), *(\d+)\)", r"\\binom{\1\3}{\2\4}"),
+    (r"\b(\d+) (?:out of|in) (\d+)\b", r"\\frac{\1}{\2}"),
     (r"\*\*", "^"),
     (r"(?<![\\^])\*", r"\\cdot "),
     (r"\^\s*(-?\d+)", r"^{\1}"),
@@ -193,4 +223,4 @@ def _trimmed(answer: str) -> str:
 
 def has_words(text: str) -> bool:
     """Whether an answer in plain notation contains a word, or is one; letters of a formula and commands are none."""
-    return re.search(r"[^\W\d_]{3,}|^[^\W\d_]{2}$", re.sub(r"\\[a-zA-Z]+|\{\w*matrix\}", " ", text)) is not None
+    return re.search(r"[^\W\d_]{3,}|^(?:no|No|NO)$", re.sub(r"\\[a-zA-Z]+|\{\w*matrix\}", " ", text)) is not None

@@ -61,12 +61,14 @@ WORD = r"(?:[^\W\d_]|')+"
 UNIT_TAIL = rf"(?:{ATTACHED}|(?<![\\a-zA-Z])[^\W\d_]{{2,}}|(?<=\s)[mshgLlAVWJNK](?![a-zA-Z])|\\?%|[¢€$£¥])s?\.?"
 # A value that ends in a digit, a bracket or a command such as \pi, and then words, powers and fraction bars.
 QUANTITY = re.compile(
-    rf"(?P<value>[^\s].*?(?:[\d)}}!\]]|\\pi|\\infty|\\[a-z]+\s+[a-z]))\s*(?P<unit>{UNIT_TAIL}"
+    rf"(?P<value>(?=\S).*?(?:[\d)}}!\]]|\\pi|\\infty|\\[a-z]+\s+[a-z]))\s*(?P<unit>{UNIT_TAIL}"
     r"(?:[^\W\d_]|[\s./·,'-]|\\cdot|\\?%|\^\s*\{?-?\d\}?|\([^\W\d_ ]+\))*)",
     re.DOTALL,
 )
 PART = re.compile(rf"\s*(?:,|and|&)?\s*(\d+(?:\.\d+)?)\s*({WORD}|[\"°])\.?(?=[\s,.\d]|$)")
-REST = re.compile(r"(?<=\w)\s+(?:of|in|for|from|at|on|with|left|each|total|altogether|more|long|old|tall|wide|high)\b.*$")
+REST = re.compile(
+    r"(?<=\w)\s+(?:of|in|for|from|at|on|with|left|each|total|altogether|more|long|old|tall|wide|high)\b.*$"
+)
 TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*(?:([ap])\.?\s*m\b\.?)?", re.IGNORECASE)
 CLOCK = re.compile(r"(\d{1,2})()()\s*([ap])\.?\s*m\b\.?", re.IGNORECASE)
 
@@ -99,13 +101,18 @@ def quantity(text: str) -> Quantity | None:
         return sum_of_parts
     if match := CURRENCY.match(text):
         rest = quantity(match[5])
-        unit = _unit(match[2] or match[3] or match[4])
-        scale = rest.scale if rest and not rest.dimensions else Fraction(1)
-        return Quantity(match[1] + (rest.value if rest else match[5]), scale * unit[0], unit[1], frozenset())
+        scale, dimensions, _, _ = _unit(match[2] or match[3] or match[4])
+        return Quantity(match[1] + (rest.value if rest else match[5]), scale, dimensions, frozenset())
     match = QUANTITY.fullmatch(text)
     if not match or not re.search(r"\d|\\pi", match["value"]) or has_words(match["value"]):
         return None
-    return Quantity(match["value"].strip(), *_unit(match["unit"]))
+    scale, dimensions, nouns, multiple = _unit(match["unit"])
+    return Quantity(times(multiple, match["value"].strip()), scale, dimensions, nouns)
+
+
+def times(factor: Fraction, value: str) -> str:
+    """A value in plain notation, multiplied."""
+    return value if factor == 1 else rf"\frac{{{factor.numerator}}}{{{factor.denominator}}} \cdot ({value})"
 
 
 def compound(text: str) -> Quantity | None:
@@ -115,25 +122,25 @@ def compound(text: str) -> Quantity | None:
         return None
     units = [_unit(unit) for _, unit in parts]
     descending = all(one[0] > two[0] for one, two in zip(units, units[1:], strict=False))
-    if not descending or len({(dimensions, nouns) for _, dimensions, nouns in units}) > 1 or not units[0][1]:
+    if not descending or len({(dimensions, nouns) for _, dimensions, nouns, _ in units}) > 1 or not units[0][1]:
         return None
     total = sum(Fraction(number) * unit[0] for (number, _), unit in zip(parts, units, strict=True))
     return Quantity(rf"\frac{{{total.numerator}}}{{{total.denominator}}}", Fraction(1), units[0][1], frozenset())
 
 
 @lru_cache(maxsize=1 << 12)
-def _unit(text: str) -> tuple[Fraction, tuple[tuple[str, int], ...], frozenset[str]]:
-    """The scale, the dimensions and the other words of a unit such as "miles per hour" or "cm^2"."""
+def _unit(text: str) -> tuple[Fraction, tuple[tuple[str, int], ...], frozenset[str], Fraction]:
+    """The scale, dimensions, other words and multiple of a unit such as "cm^2" or "million miles per hour"."""
     for short, long in SPEEDS.items():
         text = re.sub(rf"\b{short}\b", long, text)
     text = re.sub(r"\^\s*\{?(-?\d)\}?", r" ^\1 ", REST.sub("", text))
-    scale, powers, nouns, sign, next_power = Fraction(1), Counter[str](), set[str](), 1, 1
+    scale, multiple, powers, nouns, sign, next_power = Fraction(1), Fraction(1), Counter[str](), set[str](), 1, 1
     last: tuple[Fraction, str] | None = None
     for token in re.findall(rf"\^-?\d|/|{WORD}|[%$¢€£¥₹]", text):
         if token in ("per", "/", "a", "an"):
             sign = -1 if token in ("per", "/") else sign
         elif token in MULTIPLES:
-            scale *= MULTIPLES[token]
+            multiple *= MULTIPLES[token]
         elif token in POWER_WORDS and not (token.endswith("ed") and last):
             next_power = POWER_WORDS[token]
         elif token[0] == "^" or token in POWER_WORDS:
@@ -148,7 +155,7 @@ def _unit(text: str) -> tuple[Fraction, tuple[tuple[str, int], ...], frozenset[s
             last, next_power = (size, dimension), 1
         elif not token.startswith("unit"):
             nouns.add(token.casefold().rstrip("s"))
-    return scale, tuple(sorted((d, p) for d, p in powers.items() if p)), frozenset(nouns)
+    return scale, tuple(sorted((d, p) for d, p in powers.items() if p)), frozenset(nouns), multiple
 
 
 def _singular(word: str) -> str | None:

@@ -11,8 +11,13 @@ ANNOUNCEMENT = re.compile(
     r"|\banswers?\s*[:=：][\s:]*|^[ \t]*(?:final\s+)?answers?[ \t]*$\s*",  # noqa: RUF001
     re.IGNORECASE | re.MULTILINE,
 )
-DISPLAY = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\begin\{((?:align|gather|equation|multline)\w*\*?)\}(.+?)\\end\{\3\}", re.DOTALL)
-ROWS = re.compile(r"\\begin\{((?:align|gather|split|aligned|equation|multline)\w*\*?)\}|\\end\{(?:align|gather|split|equation|multline)\w*\*?\}")
+DISPLAY = re.compile(
+    r"\$\$(.{1,2000}?)\$\$|\\\[(.{1,2000}?)\\\]|\\begin\{((?:align|gather|equation|multline)\w*\*?)\}(.{1,2000}?)\\end\{\3\}",
+    re.DOTALL,
+)
+ROWS = re.compile(
+    r"\\begin\{((?:align|gather|split|aligned|equation|multline)\w*\*?)\}|\\end\{(?:align|gather|split|equation|multline)\w*\*?\}"
+)
 # As in Pandoc: no space after the opening dollar sign or before the closing one, and no digit after that.
 INLINE = re.compile(r"(?<![\\$])\$(?![\s$])((?:[^$\n]|\\\$)*?)(?<![\s\\$])\$(?![\d$])|\\\((.+?)\\\)")
 JOINED = re.compile(r"\s*(?:,|;|,?\s*\band\b|,?\s*\bor\b|&)\s*")
@@ -24,7 +29,7 @@ VERB = re.compile(
 HEDGE = re.compile(
     r"^(?:(?:approximately|approx\.?|about|around|roughly|nearly|exactly|precisely|simply|just|only|equal to|therefore|thus|so"
     r"|indeed|definitely|clearly|probably|likely|given by|now|then|hence|found to be|that|both|either|the (?:number|value|"
-    r"point|pair|set|option|letter|interval)|option|choice|a total of|≈|=|:|,|-(?=\s+\d*[A-Za-z(]))\s*)+(?=\S)",
+    r"point|pair|set|option|letter|interval)|option|choice|a total of|≈|=|:|,)\s*)+(?=\S)",
     re.IGNORECASE,
 )
 NEGATION = re.compile(r"^(?:n't|n’t|not|neither|never|cannot|can't|unlikely|unclear)\b", re.IGNORECASE)  # noqa: RUF001
@@ -37,12 +42,21 @@ BOUNDS = [
 RANGE = re.compile(r"^(?:between|from|somewhere)\b|^\S+\s+to\s+\S*\d", re.IGNORECASE)
 SIGN = re.compile(r"^(?:minus|negative)\s+(?=[\d.$\\])", re.IGNORECASE)
 CLAUSE_END = re.compile(
-    r"[.!?;](?=\s|$)|!(?=$)|\s+(?:because|since|as|which|where|when|so|for|after|if|but|that is|i\.e\.|by|per our|while|whereas"
-    r"|therefore|hence|from|using|given)\s|,\s*(?:not|because|since|so|which|but|as|where|i\.e\.|that is|rather|instead)\b|\s[-–—]\s+(?=[a-z])",  # noqa: RUF001
+    r"[.!?](?=\s|$)|;(?=\s+[^\W\d_]{2})|(?<=\d)\s+of\s|\s+(?:because|since|as|which|where|when|so|for|after|if|but|that is|i\.e\.|by|per our|while|whereas"
+    r"|therefore|hence|from|using|given)\s|,\s*(?:not|because|since|so|which|but|as|where|i\.e\.|that is|rather|instead)\b|\s[-–—]\s+(?=[a-zA-Z]{2})",  # noqa: RUF001
 )
-ASIDE = re.compile(r"\s*\((?=[^()]*[^\W\d_]{2})[^()\\]*\)|\s*\[\d+\](?=\W*$)|\s*\((?:\d+\s*[^\w\s,]\s*)+\d+\s*=?\s*\d*\)(?=\W*$)")
-LEADING_WORDS = re.compile(r"^(?:[^\W\d_][^\W\d_'-]+[,:]?\s+)+(?=\S)")
+ASIDE = re.compile(
+    r"\s*\((?=[^()]*[^\W\d_]{2})[^()\\]*\)|\s*\[\d+\](?=\W*$)|(?<=\w)\s*\((?:\d+\s*[^\w\s,]\s*)+\d+\s*=?\s*\d*\)(?=\W*$)"
+)
+LEADING_WORDS = re.compile(r"^(?:[^\W\d_][^\W\d_'²³-]+[,:]?\s+)+(?=\S)")
 NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
+CLOSING = re.compile(
+    r"\n[ \t]*(?:let me know|i hope|hope th|feel free|please|thank|if you (?:have|need))[^\n]*\Z", re.IGNORECASE
+)
+LATEX_WORDS = re.compile(r"\\(?:text\w*|math\w+|mbox|begin|end)\s*\{[^{}]*\}|\\[a-zA-Z]+")
+PROSE = re.compile(r"[^\W\d_]{2}|(?<!\\)\$.*\S")
+NEGATED = re.compile(r"(?:\bnot|n't|n’t|\bcannot|\bnever)(?:\s+(?:be|equal|have|get))?:?$", re.IGNORECASE)  # noqa: RUF001
+NEGATIVE = "it says what the answer is not"
 CHOICE_LINE = re.compile(r"\(?[A-J]\)?")
 
 
@@ -55,6 +69,7 @@ def stated_in_words(text: str) -> tuple[str | None, str | None]:
         if re.match(r"\s*\.*\s*$", rest):
             return None, None
         return read_statement(_first_statement(rest))
+    text = CLOSING.sub("", text.rstrip())
     displays = list(DISPLAY.finditer(text))
     if displays and not text[displays[-1].end() :].strip(" .\n$"):
         return display_value(displays[-1]), None
@@ -63,10 +78,10 @@ def stated_in_words(text: str) -> tuple[str | None, str | None]:
 
 def without_markdown(text: str) -> str:
     """Running text without marks of Markdown and HTML: bold, code, quotations, headings, list items and tags."""
-    text = re.sub(r"<sup>\s*(.*?)\s*</sup>", r"^{\1}", html.unescape(text))
-    text = re.sub(r"</?[a-zA-Z][^<>\n]*>", " ", text)
+    text = re.sub(r"<sup>([^<>\n]{0,40})</sup>", r"^{\1}", html.unescape(text))
+    text = re.sub(r"</?[a-zA-Z|][^<>\n]*>", " ", text)
     text = re.sub(r"^[ \t]*(?:```|~~~)\w*[ \t]*$", "", text, flags=re.MULTILINE)
-    text = re.sub(r"^[ \t]*(?:(?:>|#{1,6})[ \t]+|[-*•][ \t]+(?!\d+\s*$))+", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^[ \t]*(?:(?:>|#{1,6})[ \t]+|[-*•][ \t]+(?!\d+[ \t]*$))+", "", text, flags=re.MULTILINE)
     text = re.sub(r"`+|\*\*|(?<![\w*])[*_]{1,2}(?=\S)|(?<=\S)_{1,2}(?![\w*_{])|(?<=[^\s*])\*(?=[\s.,:;!]|$)", "", text)
     return re.sub(r"[“”\"]", "", text)
 
@@ -92,16 +107,22 @@ def display_value(display: re.Match[str]) -> str:
 def read_last_line(line: str) -> tuple[str | None, str | None]:
     """What the last line states: what follows its verb, else its only number, formula or letter."""
     line = ASIDE.sub("", line)
-    if CHOICE_LINE.fullmatch(line.strip(" .")):
-        return line.strip(" ."), None
+    if CHOICE_LINE.fullmatch(line.strip(" .")) or not PROSE.search(LATEX_WORDS.sub("", line)):
+        return line.strip(), None
     if not re.search(r"\d|\\|\$|[^\x00-\x7f]|=", line):
         return None, None
     verbs = [verb for verb in VERB.finditer(line) if re.search(r"\d|\\|\$", line[verb.end() :])]
+    if verbs and NEGATED.search(line, 0, verbs[-1].end()):
+        return None, NEGATIVE
     if verbs:
         return read_statement(line[verbs[-1].end() :])
-    rest = LEADING_WORDS.sub("", line.partition(": ")[2] if re.match(r"[^\d=$\\]+: ", line) else line)
+    rest = LEADING_WORDS.sub("", re.sub(r"^[^\d=$\\:：]+[:：]\s*", "", line))
     numbers = set(NUMBER.findall(rest))
-    if len(numbers) > 1 and re.search(r"[^\W\d_]{3}", re.sub(r"\\[a-zA-Z]+|\b(?:and|or)\b", "", rest)) and "=" not in rest:
+    if (
+        len(numbers) > 1
+        and re.search(r"[^\W\d_]{3}", re.sub(r"\\[a-zA-Z]+|\b(?:and|or)\b", "", rest))
+        and "=" not in rest
+    ):
         return None, f"several numbers in the last line: {', '.join(sorted(numbers))}"
     return read_statement(rest)
 
@@ -114,7 +135,7 @@ def read_statement(sentence: str) -> tuple[str | None, str | None]:
     sentence = ASIDE.sub("", sentence.strip())
     sentence = HEDGE.sub("", sentence)
     if NEGATION.match(sentence):
-        return None, "it says what the answer is not"
+        return None, NEGATIVE
     if RANGE.match(sentence):
         return None, "it is a range"
     for words, relation in BOUNDS:
@@ -130,7 +151,7 @@ def read_statement(sentence: str) -> tuple[str | None, str | None]:
 
 def _clause(sentence: str) -> str | None:
     """A sentence without formulas up to the end of its first clause, and without words before its first number."""
-    clause = CLAUSE_END.split(sentence, maxsplit=1)[0].strip(" .,:;!")
+    clause = CLAUSE_END.split(sentence, maxsplit=1)[0].rstrip(" .,:;!").lstrip(" ,:;")
     if re.search(r"[\d\\]", clause) and not re.match(r"\(?[A-J]\b[).:]?", clause):
         clause = LEADING_WORDS.sub("", clause)
     return clause or None
