@@ -12,19 +12,14 @@ from armlet.evaluation.grading.formulas import number, same_numbers
 from armlet.evaluation.grading.intervals import as_intervals
 from armlet.evaluation.grading.lists import Collection, collection, same_parts, split_top
 from armlet.evaluation.grading.math_worker import WORKER
-from armlet.evaluation.grading.notation import LONGEST, has_words, plain
-from armlet.evaluation.grading.quantities import compound, quantity, same_units, time_of_day, times
+from armlet.evaluation.grading.notation import LONGEST, plain
+from armlet.evaluation.grading.quantities import compound, quantity, same_times, same_units, times
+from armlet.evaluation.grading.words import has_words, same_numerals, same_words
 
 CHOICE = re.compile(r"(?:[(\[]([A-Ja-j])[)\]]|([A-J])[).:](?=\s|$)|([A-J])$)\s*(.*)", re.DOTALL)
 RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|setminus|mathbb)(?![a-zA-Z])")
 INTERVAL = re.compile(r"[(\[]|\\mathbb")
 MODULUS = re.compile(r"(.*?)\s*\\pmod\{(\w+)\}", re.DOTALL)
-NUMERAL = re.compile(r"(-?[0-9a-zA-Z]+)\s*_\s*\{?\s*(?:base\s+)?(\w+)\s*\}?")
-BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
-NAMED = re.compile(
-    r"(\\(?:angle|triangle|overline|vec|overrightarrow|widehat|arc|odot)\b)?\s*\{?\s*([A-Z]{2,}'*)\s*\}?"
-)
-COMMAND = re.compile(r"\\[a-zA-Z]+")
 # What an equation may be solved for: a letter with an index, a function's value, a point, a segment, words.
 NAME = re.compile(
     r"\|?(?:m\s*)?\\?[a-zA-Z][a-zA-Z]*'*(?:\s*_\s*(?:\{[^{}]*\}|\w))?\|?(?:\s*\{?\s*[A-Z]+\s*\}?)?(?:\s*\([^()=]*\))?"
@@ -134,7 +129,7 @@ def same_collections(answer: str, gold: str) -> bool | None:
 
 
 def _unnamed(one: Collection, other: Collection) -> Collection:
-    """x = 1, y = 2 as the point (1, 2), if the other is a point, and the values alone, if the other names none."""
+    """x = 1, y = 2 as the point (1, 2), if the other is a point."""
     pairs = [split_top(part, frozenset("=")) for part in one.parts]
     if one.brackets or not all(len(pair) == 2 and NAME.fullmatch(pair[0]) for pair in pairs):
         return one
@@ -142,14 +137,6 @@ def _unnamed(one: Collection, other: Collection) -> Collection:
     if other.brackets == "()" and names == sorted(set(names)):
         return Collection("()", tuple(pair[1] for pair in pairs))
     return one
-
-
-def same_times(answer: str, gold: str) -> bool | None:
-    """Times of day. Without AM or PM, only the hour and minute are compared."""
-    one, two = time_of_day(answer), time_of_day(gold)
-    if not one or not two:
-        return None
-    return one[0] == two[0] and (not one[1] or not two[1] or one[1] == two[1])
 
 
 def same_sums(answer: str, gold: str) -> bool | None:
@@ -174,31 +161,6 @@ def same_quantities(answer: str, gold: str) -> bool | None:
         share = same_plain(times(Fraction(1, 100), stated.value), other)
         return share or (not re.match(r"-?0?\.", other) and same_plain(stated.value, other))  # 0.5% is not 0.5
     return same_plain(stated.value, other)
-
-
-def same_words(answer: str, gold: str) -> bool | None:
-    """Words by their letters, in any case; names of points in theirs. A formula is no word."""
-    names = [NAMED.fullmatch(text) for text in (answer, gold)]
-    if names[0] and names[1]:
-        return names[0][2] == names[1][2] and (not names[0][1] or not names[1][1] or names[0][1] == names[1][1])
-    if not any(map(has_words, (answer, gold))) and not any(names):
-        return None
-    return _bare(answer) == _bare(gold)
-
-
-def _bare(text: str) -> str:
-    """The words, in lower case, without articles, commands, punctuation and the plural of the last one."""
-    words = re.sub(r"[^\w+-]+", " ", COMMAND.sub(" ", text)).casefold().split()
-    return " ".join(word for word in words if word not in ("the", "a", "an", "there", "is", "are")).removesuffix("s")
-
-
-def same_numerals(answer: str, gold: str) -> bool | None:
-    """Numbers with a base, which may be left out, but not be another. math-verify would ignore it."""
-    numerals = [NUMERAL.fullmatch(text) for text in (answer, gold)]
-    if not any(numerals) or not all(re.search(r"\d", text) for text in (answer, gold)):
-        return None
-    digits = {numeral[1] if numeral else text for numeral, text in zip(numerals, (answer, gold), strict=True)}
-    return len(digits) == 1 and len({BASES.get(numeral[2], numeral[2]) for numeral in numerals if numeral}) == 1
 
 
 def same_formulas(answer: str, gold: str) -> bool:

@@ -25,7 +25,7 @@ VALUE_NAME = re.compile(r"([a-zA-Z]\w?)\s*=\s*$")
 # GSM8K's `#### x`. In a Markdown heading of this level, words follow the marks, perhaps after a "1. ".
 ANSWER_LINE = re.compile(
     r"^[ \t]*####(?!#)[ \t]*(?!\d+[.)][ \t])((?:\*\*)?(?:[-+−–]?[\d.$€£\\(\[{]|[^\W\d_]\b)[^\n]*)",
-    re.MULTILINE,  # noqa: RUF001
+    re.MULTILINE,
 )
 NO_ANSWER = "no answer is stated"
 

@@ -94,13 +94,15 @@ def same_rounded(decimal: str, value: "Expr") -> bool:
     return rounds_to(decimal, Fraction(str(value.evalf(DIGITS))))
 
 
-def is_matrix(value: object) -> "bool":
+def is_matrix(value: object) -> bool:
+    """Whether a parsed formula is a matrix or a vector."""
     from sympy import MatrixBase
 
     return isinstance(value, MatrixBase)
 
 
 def is_expression(value: object) -> bool:
+    """Whether a parsed formula has a value: no set, relation or matrix."""
     from sympy import Expr
 
     return isinstance(value, Expr)
@@ -137,6 +139,7 @@ def same_constants(one: "Expr", two: "Expr") -> bool:
 
 
 def same_symbolically(one: "Expr", two: "Expr") -> bool:
+    """Whether sympy simplifies the difference to 0."""
     from sympy import simplify
 
     return simplify(one - two) == 0

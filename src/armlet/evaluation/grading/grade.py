@@ -34,10 +34,10 @@ def grade(answer_text: str, gold: str | int) -> Grade:
     "answer is", else what the last line states. What is ambiguous ("between 5 and 12") is no answer, and `unreadable`
     says why. An unclosed box and all text after it are ignored.
 
-    Integers, fractions and roots are equal if they are exactly equal, of any size. A decimal with at least 6 digits also
-    equals what it is rounded from, such as 0.333333 for 1/3: a relative difference of at most 10⁻⁵. A unit that only one
-    side states is implied; units of both are converted (1 h 20 min is 80 minutes). Handles any text in bounded time,
-    from any thread; a comparison that times out counts as different.
+    Exact values (integers, fractions, roots, powers) are compared exactly, however large or small. A decimal of at
+    least six digits also equals what it is rounded from, such as 0.333333 for 1/3, a relative difference of at most
+    10⁻⁵. A unit that only one side states is implied; units of both are converted (1 h 20 min is 80 minutes).
+    Handles any text in bounded time, from any thread; a comparison that times out counts as different.
 
     Args:
         answer_text: the text that the model wrote.

@@ -1,53 +1,23 @@
-r"""Rewrites an answer into one plain notation: no decoration, no fonts, LaTeX for every symbol, one form of each number.
+r"""Rewrites an answer into one plain notation: no decoration or fonts, LaTeX for symbols, one form of each number.
 
 `plain` is a fixed sequence of steps, each of which only sees what the steps before it leave. What remains are formulas
 that latex2sympy reads as they are meant, and words without commands around them.
 """
 
 import re
-import unicodedata
 from functools import lru_cache
 
-LONGEST = 1000  # characters of an answer that is read; a longer one is only compared as text
-SYMBOLS = {
-    **dict.fromkeys("−–—‒‐‑﹣", "-"),  # noqa: RUF001
-    **dict.fromkeys("×✕", r"\times "),  # noqa: RUF001
-    **dict.fromkeys("⋅·∙", r"\cdot "),
-    **{"÷": "/", "⁄": "/", "∕": "/", "，": ",", "。": ".", "、": ",", "：": ":", "；": ";", "（": "(", "）": ")"},  # noqa: RUF001
-    **{
-        "≤": r"\le ",
-        "⩽": r"\le ",
-        "≥": r"\ge ",
-        "⩾": r"\ge ",
-        "≠": r"\ne ",
-        "≈": r"\approx ",
-        "±": r"\pm ",
-        "∓": r"\mp ",
-    },
-    **{
-        "∞": r"\infty ",
-        "π": r"\pi ",
-        "θ": r"\theta ",
-        "α": r"\alpha ",
-        "β": r"\beta ",
-        "γ": r"\gamma ",
-        "λ": r"\lambda ",
-    },  # noqa: RUF001
-    **{"∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "∖": r"\setminus "},  # noqa: RUF001
-    **{"°": r"^\circ ", "∠": r"\angle ", "△": r"\triangle ", "⟨": "(", "⟩": ")", "≡": r"\equiv ", "%": r"\%"},
-    **{"“": '"', "”": '"', "„": '"', "’": "'", "‘": "'", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u200b": ""},  # noqa: RUF001
-}
-POWERS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True))
-INDICES = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
-ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
+from armlet.evaluation.grading.symbols import symbols_as_latex
 
+LONGEST = 1000  # characters of an answer that is read; a longer one is only compared as text
 LAYOUT = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|centering|bf|rm|it|sf|tt|em|large|Large|LARGE|huge|"
     r"Huge|small|normalsize|boldmath|bfseries|itshape|noindent|hfill|therefore|blacksquare|square|qed|checkmark)(?![a-zA-Z])\.?"
 )
 SPACE = re.compile(r"(?<!\\)\\(?:[,;:! ]|q?quad(?![a-zA-Z])|newline(?![a-zA-Z])|[hv]space\s*\{[^{}]*\})|~|&nbsp;")
 COLOUR = re.compile(
-    r"\\bbox\s*\[[^\]]*\]|\\(?:textcolor|colorbox|color|fcolorbox\s*\{[^{}]*\})\s*(?:\[[^\]]*\])?\s*\{[a-zA-Z0-9!,. ]*\}"
+    r"\\bbox\s*\[[^\]]*\]"
+    r"|\\(?:textcolor|colorbox|color|fcolorbox\s*\{[^{}]*\})\s*(?:\[[^\]]*\])?\s*\{[a-zA-Z0-9!,. ]*\}"
 )
 WRAPPER = re.compile(
     r"\\(?:text\w*|math(?!bb|cal|frak)\w+|mbox|hbox|fbox|framebox|boxed|bm|boldsymbol|underline|emph|ensuremath|pmb|"
@@ -81,28 +51,8 @@ def plain(answer: str) -> str:
     return answer
 
 
-def symbols_as_latex(text: str) -> str:
-    """Unicode symbols as LaTeX: superscripts, fractions, roots, signs, Greek letters, and the digits of any script."""
-    text = re.sub(f"[{''.join(POWERS)}]+", lambda run: "^{" + "".join(POWERS[c] for c in run[0]) + "}", text)
-    text = re.sub(f"[{''.join(INDICES)}]+", lambda run: "_{" + "".join(INDICES[c] for c in run[0]) + "}", text)
-    text = re.sub(r"([√∛∜])\s*(\d+(?:\.\d+)?|\w)", lambda root: f"{ROOTS[root[1]]}{{{root[2]}}}", text)
-    return re.sub(r"(?<!\\)%|[^\x00-\x7f]", _symbol, text)
-
-
-def _symbol(match: re.Match[str]) -> str:
-    character = match[0]
-    if character in SYMBOLS or character in ROOTS:
-        return SYMBOLS.get(character) or ROOTS.get(character, "")
-    if unicodedata.category(character) == "Nd":
-        return str(unicodedata.digit(character))
-    parts = unicodedata.normalize("NFKC", character).split("⁄")
-    if len(parts) == 2:  # ½ is decomposed into 1⁄2
-        return rf"\frac{{{parts[0]}}}{{{parts[1]}}}"
-    return parts[0] if len(parts[0]) == 1 else character
-
-
 def _without_markup(answer: str) -> str:
-    """Without the dollar signs and brackets around a formula, and without quotation marks; `\\$` stays a currency."""
+    r"""Without the dollar signs and brackets around a formula, and without quotation marks; `\$` stays a currency."""
     answer = re.sub(r"\\text\s*\{\s*\\?\$\s*\}", r"\\$", answer)
     answer = re.sub(r"^\s*\\\$(.*)\\\$\s*$", r"\1", answer, flags=re.DOTALL)
     if len(re.findall(r"(?<!\\)\$", answer)) % 2:  # no pair: a currency
@@ -219,8 +169,3 @@ def _trimmed(answer: str) -> str:
         answer = re.sub(r"^\s*[a-zA-Z]\s*\\in(?![a-zA-Z])", "", LEAD.sub("", answer))
         answer = " ".join(answer.split()).strip(" ,;:").removesuffix(".").strip()
     return answer
-
-
-def has_words(text: str) -> bool:
-    """Whether an answer in plain notation contains a word, or is one; letters of a formula and commands are none."""
-    return re.search(r"[^\W\d_]{3,}|^(?:no|No|NO)$", re.sub(r"\\[a-zA-Z]+|\{\w*matrix\}", " ", text)) is not None

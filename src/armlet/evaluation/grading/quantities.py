@@ -5,8 +5,9 @@ from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 
-from armlet.evaluation.grading.notation import has_words
+from armlet.evaluation.grading.words import has_words
 
 KNOWN = {
     "mm millimeter millimetre": "1 length",
@@ -121,7 +122,7 @@ def compound(text: str) -> Quantity | None:
     if len(parts) < 2 or PART.sub("", text).strip(" ."):
         return None
     units = [_unit(unit) for _, unit in parts]
-    descending = all(one[0] > two[0] for one, two in zip(units, units[1:], strict=False))
+    descending = all(one[0] > two[0] for one, two in pairwise(units))
     if not descending or len({(dimensions, nouns) for _, dimensions, nouns, _ in units}) > 1 or not units[0][1]:
         return None
     total = sum(Fraction(number) * unit[0] for (number, _), unit in zip(parts, units, strict=True))
@@ -180,3 +181,11 @@ def time_of_day(text: str) -> tuple[int, str] | None:
     if not half and hour > 12:
         hour, half = hour - 12, "p"
     return (hour % 12) * 3600 + int(match[2] or 0) * 60 + int(match[3] or 0), half
+
+
+def same_times(answer: str, gold: str) -> bool | None:
+    """Times of day. Without AM or PM, only the hour and minute are compared."""
+    one, two = time_of_day(answer), time_of_day(gold)
+    if not one or not two:
+        return None
+    return one[0] == two[0] and (not one[1] or not two[1] or one[1] == two[1])

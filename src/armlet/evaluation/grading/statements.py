@@ -3,36 +3,38 @@ r"""Reads what a sentence, a line or a displayed formula states, where there is 
 import html
 import re
 
-LONGEST = 1000  # at most so many characters of a sentence or line are searched
-# "The answer is", "The answers are", "Answer:", "the correct option is", "The solutions are".
+LINE_LENGTH = 1000  # at most so many characters of a sentence or line are searched
+# "The answer is", "The answers are", "Answer:", "the correct option is", "The solutions are", a heading "Answer".
 ANNOUNCEMENT = re.compile(
     r"\b(?:answers?|(?:correct|right) (?:option|choice|result)|results?|solutions?)\b"
-    r"(?:\s+(?:to|of|for)\s[^.:=\n]{0,80}?)?\s*(?:(?:is|are|was|would be|must be|should be)(?![a-z])|'s\b|’s\b)[\s:]*"  # noqa: RUF001
-    r"|\banswers?\s*[:=：][\s:]*|^[ \t]*(?:final\s+)?answers?[ \t]*$\s*",  # noqa: RUF001
+    r"(?:\s+(?:to|of|for)\s[^.:=\n]{0,80}?)?\s*(?:(?:is|are|was|would be|must be|should be)(?![a-z])|['’]s\b)[\s:]*"
+    r"|\banswers?\s*[:=：][\s:]*|^[ \t]*(?:final\s+)?answers?[ \t]*$\s*",
     re.IGNORECASE | re.MULTILINE,
 )
+ROWED = r"(?:align|aligned|alignat|gather|gathered|split|equation|multline)\*?"
+ROWS = re.compile(rf"\\(?:begin|end)\{{{ROWED}\}}")
 DISPLAY = re.compile(
-    r"\$\$(.{1,2000}?)\$\$|\\\[(.{1,2000}?)\\\]|\\begin\{((?:align|gather|equation|multline)\w*\*?)\}(.{1,2000}?)\\end\{\3\}",
-    re.DOTALL,
-)
-ROWS = re.compile(
-    r"\\begin\{((?:align|gather|split|aligned|equation|multline)\w*\*?)\}|\\end\{(?:align|gather|split|equation|multline)\w*\*?\}"
+    rf"\$\$(.{{1,2000}}?)\$\$|\\\[(.{{1,2000}}?)\\\]|\\begin\{{({ROWED})\}}(.{{1,2000}}?)\\end\{{\3\}}", re.DOTALL
 )
 # As in Pandoc: no space after the opening dollar sign or before the closing one, and no digit after that.
 INLINE = re.compile(r"(?<![\\$])\$(?![\s$])((?:[^$\n]|\\\$)*?)(?<![\s\\$])\$(?![\d$])|\\\((.+?)\\\)")
 JOINED = re.compile(r"\s*(?:,|;|,?\s*\band\b|,?\s*\bor\b|&)\s*")
+# In the last line, the value follows the verb: "After 3 days he has 8 apples".
 VERB = re.compile(
     r"\b(?:is|are|was|were|be|has|have|had|equals?|costs?|makes?|made|gives?|gets?|got|needs?|takes?|earns?|pays?|paid|"
-    r"spends?|spent|becomes?|yields?|obtain|finds?|get|weighs?|sells?|sold|ate|eats?|saves?|saved|received?)\b:?",
+    r"spends?|spent|becomes?|yields?|obtain|finds?|weighs?|sells?|sold|ate|eats?|saves?|saved|receives?)\b:?",
     re.IGNORECASE,
 )
+# What may stand before a value without changing it.
 HEDGE = re.compile(
-    r"^(?:(?:approximately|approx\.?|about|around|roughly|nearly|exactly|precisely|simply|just|only|equal to|therefore|thus|so"
-    r"|indeed|definitely|clearly|probably|likely|given by|now|then|hence|found to be|that|both|either|the (?:number|value|"
-    r"point|pair|set|option|letter|interval)|option|choice|a total of|≈|=|:|,)\s*)+(?=\S)",
+    r"^(?:(?:approximately|approx\.?|about|around|roughly|nearly|exactly|precisely|simply|just|only|equal to|therefore|"
+    r"thus|so|indeed|definitely|clearly|probably|likely|given by|now|then|hence|found to be|that|both|either|option|"
+    r"choice|strictly|a total of|the (?:number|value|point|pair|set|option|letter|interval)|≈|=|:|,)\s*)+(?=\S)",
     re.IGNORECASE,
 )
-NEGATION = re.compile(r"^(?:n't|n’t|not|neither|never|cannot|can't|unlikely|unclear)\b", re.IGNORECASE)  # noqa: RUF001
+NEGATION = re.compile(r"^(?:n['’]t|not|neither|never|cannot|can['’]t|unlikely|unclear)\b", re.IGNORECASE)
+NEGATED_VERB = re.compile(r"(?:\bnot|n['’]t|\bcannot|\bnever)(?:\s+(?:be|equal|have|get))?:?$", re.IGNORECASE)
+NEGATIVE = "it says what the answer is not"
 BOUNDS = [
     (r"(?:less|fewer|smaller|lower) than|below|under", "<"),
     (r"(?:more|greater|larger|higher|bigger) than|above|over", ">"),
@@ -41,22 +43,23 @@ BOUNDS = [
 ]
 RANGE = re.compile(r"^(?:between|from|somewhere)\b|^\S+\s+to\s+\S*\d", re.IGNORECASE)
 SIGN = re.compile(r"^(?:minus|negative)\s+(?=[\d.$\\])", re.IGNORECASE)
+# Where the value ends and its explanation begins.
 CLAUSE_END = re.compile(
-    r"[.!?](?=\s|$)|;(?=\s+[^\W\d_]{2})|(?<=\d)\s+of\s|\s+(?:because|since|as|which|where|when|so|for|after|if|but|that is|i\.e\.|by|per our|while|whereas"
-    r"|therefore|hence|from|using|given)\s|,\s*(?:not|because|since|so|which|but|as|where|i\.e\.|that is|rather|instead)\b|\s[-–—]\s+(?=[a-zA-Z]{2})",  # noqa: RUF001
+    r"[.!?](?=\s|$)|;(?=\s+[^\W\d_]{2})|(?<=\d)\s+of\s|\s[-–—]\s+(?=[a-zA-Z]{2})"
+    r"|\s+(?:because|since|as|which|where|when|so|for|after|if|but|that is|i\.e\.|by|while|therefore|hence|from)\s"
+    r"|,\s*(?:not|because|since|so|which|but|as|where|i\.e\.|that is|rather|instead)\b"
 )
+# "(3 red and 4 blue)", a reference "[1]" at the end, a calculation "(3 + 4 = 7)" at the end.
 ASIDE = re.compile(
     r"\s*\((?=[^()]*[^\W\d_]{2})[^()\\]*\)|\s*\[\d+\](?=\W*$)|(?<=\w)\s*\((?:\d+\s*[^\w\s,]\s*)+\d+\s*=?\s*\d*\)(?=\W*$)"
 )
 LEADING_WORDS = re.compile(r"^(?:[^\W\d_][^\W\d_'²³-]+[,:]?\s+)+(?=\S)")
 NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
 CLOSING = re.compile(
-    r"\n[ \t]*(?:let me know|i hope|hope th|feel free|please|thank|if you (?:have|need))[^\n]*\Z", re.IGNORECASE
+    r"\n[ \t]*(?:let me know|i hope|hope th|feel free|please|thank|if you (?:have|need))[^\n]*\Z", re.I
 )
 LATEX_WORDS = re.compile(r"\\(?:text\w*|math\w+|mbox|begin|end)\s*\{[^{}]*\}|\\[a-zA-Z]+")
-PROSE = re.compile(r"[^\W\d_]{2}|(?<!\\)\$.*\S")
-NEGATED = re.compile(r"(?:\bnot|n't|n’t|\bcannot|\bnever)(?:\s+(?:be|equal|have|get))?:?$", re.IGNORECASE)  # noqa: RUF001
-NEGATIVE = "it says what the answer is not"
+PROSE = re.compile(r"[^\W\d_]{2}|(?<!\\)\$.*\S")  # two letters, or a dollar sign, may be more than a formula
 CHOICE_LINE = re.compile(r"\(?[A-J]\)?")
 
 
@@ -73,7 +76,7 @@ def stated_in_words(text: str) -> tuple[str | None, str | None]:
     displays = list(DISPLAY.finditer(text))
     if displays and not text[displays[-1].end() :].strip(" .\n$"):
         return display_value(displays[-1]), None
-    return read_last_line(text.rstrip().rpartition("\n")[2][-LONGEST:])
+    return read_last_line(text.rstrip().rpartition("\n")[2][-LINE_LENGTH:])
 
 
 def without_markdown(text: str) -> str:
@@ -92,7 +95,7 @@ def _first_statement(text: str) -> str:
     display = DISPLAY.match(text)
     if display:
         return f"\\({display_value(display)}\\)"
-    return text.partition("\n")[0][:LONGEST]
+    return text.partition("\n")[0][:LINE_LENGTH]
 
 
 def display_value(display: re.Match[str]) -> str:
@@ -112,17 +115,13 @@ def read_last_line(line: str) -> tuple[str | None, str | None]:
     if not re.search(r"\d|\\|\$|[^\x00-\x7f]|=", line):
         return None, None
     verbs = [verb for verb in VERB.finditer(line) if re.search(r"\d|\\|\$", line[verb.end() :])]
-    if verbs and NEGATED.search(line, 0, verbs[-1].end()):
+    if verbs and NEGATED_VERB.search(line, 0, verbs[-1].end()):
         return None, NEGATIVE
     if verbs:
         return read_statement(line[verbs[-1].end() :])
     rest = LEADING_WORDS.sub("", re.sub(r"^[^\d=$\\:：]+[:：]\s*", "", line))
-    numbers = set(NUMBER.findall(rest))
-    if (
-        len(numbers) > 1
-        and re.search(r"[^\W\d_]{3}", re.sub(r"\\[a-zA-Z]+|\b(?:and|or)\b", "", rest))
-        and "=" not in rest
-    ):
+    numbers, words = set(NUMBER.findall(rest)), PROSE.search(re.sub(r"\b(?:and|or)\b", "", LATEX_WORDS.sub("", rest)))
+    if len(numbers) > 1 and words and not re.search(r"[=$]", rest):
         return None, f"several numbers in the last line: {', '.join(sorted(numbers))}"
     return read_statement(rest)
 
