@@ -122,7 +122,7 @@ def plain_edges(answer: str) -> str:
     answer = answer.strip()
     while len(answer) > 2 and answer[0] == answer[-1] == "$":
         answer = answer[1:-1].strip()
-    return answer if answer.endswith(r"\right.") else answer.rstrip(" \t\n.")
+    return answer if answer.endswith((r"\right.", "...")) else answer.rstrip(" \t\n.")
 
 
 def has_content(answer: str) -> bool:

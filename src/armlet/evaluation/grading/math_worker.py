@@ -27,6 +27,7 @@ class MathWorker:
         """Whether an answer and a gold in plain notation are equal formulas; None if there is no reply in time."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
+                self.close()  # the pipes of one that ended
                 # -P: the script's folder is not searched for modules. A new session: Ctrl-C is for this process.
                 command = [sys.executable, "-P", str(SCRIPT)]
                 self._process = Popen(

@@ -7,7 +7,8 @@ LINE_LENGTH = 1000  # at most so many characters of a sentence or line are searc
 # "The answer is", "The answers are", "Answer:", "the correct option is", "The solutions are", a heading "Answer".
 ANNOUNCEMENT = re.compile(
     r"\b(?:answers?|(?:correct|right) (?:option|choice|result)|results?|solutions?)\b"
-    r"(?:\s+(?:to|of|for)\s[^.:=\n]{0,80}?)?\s*(?:(?:is|are|was|would be|must be|should be)(?![a-z])|['’]s\b)[\s:]*"
+    r"(?:\s+(?:to|of|for)\s[^.:=\n]{0,80}?)?\s*"
+    r"(?:(?:is|are|was|would be|must be|should be)(?:(?=n['’]t)|(?![a-z]))|['’]s\b)[\s:]*"
     r"|\banswers?\s*[:=：][\s:]*|^[ \t]*(?:final\s+)?answers?[ \t]*$\s*",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -22,7 +23,7 @@ JOINED = re.compile(r"\s*(?:,|;|,?\s*\band\b|,?\s*\bor\b|&)\s*")
 # In the last line, the value follows the verb: "After 3 days he has 8 apples".
 VERB = re.compile(
     r"\b(?:is|are|was|were|be|has|have|had|equals?|costs?|makes?|made|gives?|gets?|got|needs?|takes?|earns?|pays?|paid|"
-    r"spends?|spent|becomes?|yields?|obtain|finds?|weighs?|sells?|sold|ate|eats?|saves?|saved|receives?)\b:?",
+    r"spends?|spent|becomes?|yields?|obtain|finds?|weighs?|sells?|sold|ate|eats?|saves?|saved|receives?)(?:\b:?|(?=n['’]t))",
     re.IGNORECASE,
 )
 # What may stand before a value without changing it.
@@ -109,7 +110,7 @@ def display_value(display: re.Match[str]) -> str:
 
 def read_last_line(line: str) -> tuple[str | None, str | None]:
     """What the last line states: what follows its verb, else its only number, formula or letter."""
-    line = ASIDE.sub("", line)
+    line = re.sub(r"^\s*\$([^$]+)\$[\s.]*$", r"\1", ASIDE.sub("", line))
     if CHOICE_LINE.fullmatch(line.strip(" .")) or not PROSE.search(LATEX_WORDS.sub("", line)):
         return line.strip(), None
     if not re.search(r"\d|\\|\$|[^\x00-\x7f]|=", line):
