@@ -115,6 +115,9 @@ def same_collections(answer: str, gold: str) -> bool | None:
     stated, wanted = collection(answer), collection(gold)
     if stated is None and wanted is None:
         return None
+    for one, text, other in ((stated, answer, gold), (wanted, gold, answer)):
+        if one and not one.brackets and len(one.parts) == 1 and text != one.parts[0]:  # a set of one member
+            return same_plain(one.parts[0], other)
     if stated and wanted:
         return same_parts(_unnamed(stated, wanted), _unnamed(wanted, stated), same_plain)
     if RELATION.search(answer) or RELATION.search(gold):

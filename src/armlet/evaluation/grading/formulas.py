@@ -9,10 +9,10 @@ import sys
 from contextlib import suppress
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 if TYPE_CHECKING:
-    from sympy import Basic, Expr
+    from sympy import Basic, Eq, Expr
     from sympy.matrices import MatrixBase
 
 REQUEST_CPU_SECONDS = 4  # none of 64,262 comparisons of gold answers took 2
@@ -52,11 +52,13 @@ def is_same(answer: str, gold: str) -> bool:
     """
     one, two = parse_formula(answer), parse_formula(gold)
     if is_matrix(one) and is_matrix(two):
-        return one.shape == two.shape and all(map(same_expressions, one, two))
+        return one.shape == two.shape and all(map(same_expressions, one.flat(), two.flat()))
     if is_expression(one) and is_expression(two):
         return same_expressions(one, two) or same_rounded(answer, two) or same_rounded(gold, one)
     if any(map(is_matrix, (one, two))):
         return False
+    if is_equation(one) and is_equation(two):
+        return same_equations(one, two)
     from math_verify import verify
 
     return verify(two, one, numeric_precision=DIGITS, allow_set_relation_comp=True, timeout_seconds=None)
@@ -94,24 +96,39 @@ def same_rounded(decimal: str, value: "Expr") -> bool:
     return rounds_to(decimal, Fraction(str(value.evalf(DIGITS))))
 
 
-def is_matrix(value: object) -> bool:
+def is_matrix(value: object) -> "TypeGuard[MatrixBase]":
     """Whether a parsed formula is a matrix or a vector."""
     from sympy import MatrixBase
 
     return isinstance(value, MatrixBase)
 
 
-def is_expression(value: object) -> bool:
+def is_expression(value: object) -> "TypeGuard[Expr]":
     """Whether a parsed formula has a value: no set, relation or matrix."""
     from sympy import Expr
 
     return isinstance(value, Expr)
 
 
+def is_equation(value: object) -> "TypeGuard[Eq]":
+    """Whether a parsed formula is an equation of two expressions."""
+    from sympy import Eq
+
+    return isinstance(value, Eq) and is_expression(value.lhs) and is_expression(value.rhs)
+
+
+def same_equations(one: "Eq", two: "Eq") -> bool:
+    """Whether two equations differ by a constant factor, as x - 2y = 6 and 4y = 2x - 12."""
+    first, second = (equation.lhs - equation.rhs for equation in (one, two))  # type: ignore[operator]
+    names = sorted(map(str, first.free_symbols | second.free_symbols))
+    at_point, other = (at(value, dict(zip(names, SAMPLES[0] * len(names), strict=False))) for value in (first, second))
+    return bool(at_point and other) and same_expressions(first * other, second * at_point)
+
+
 def same_expressions(one: "Expr", two: "Expr") -> bool:
     """Whether two expressions have the same unknowns and the same values: as constants, or at some points."""
-    names = sorted({symbol.name for symbol in one.free_symbols | two.free_symbols})
-    if {symbol.name for symbol in one.free_symbols} != {symbol.name for symbol in two.free_symbols}:
+    names = sorted(map(str, one.free_symbols))
+    if names != sorted(map(str, two.free_symbols)):
         return same_symbolically(one, two)
     if not names:
         return same_constants(one, two)
@@ -121,12 +138,15 @@ def same_expressions(one: "Expr", two: "Expr") -> bool:
 
 def same_at(one: "Expr", two: "Expr", point: dict[str, float]) -> bool | None:
     """Whether two expressions are equal at a point; None if they have no value there."""
+    values = [at(value, point) for value in (one, two)]
+    return same_constants(*values) if all(value.evalf(DIGITS).is_number for value in values) else None
+
+
+def at(value: "Expr", point: dict[str, float]) -> "Expr":
+    """The value of an expression at a point, exactly."""
     from sympy import Rational
 
-    values = [
-        value.subs({symbol: Rational(str(point[symbol.name])) for symbol in value.free_symbols}) for value in (one, two)
-    ]
-    return same_constants(*values) if all(value.evalf(DIGITS).is_number for value in values) else None
+    return value.subs({symbol: Rational(str(point[str(symbol)])) for symbol in value.free_symbols})
 
 
 def same_constants(one: "Expr", two: "Expr") -> bool:
@@ -150,22 +170,27 @@ def parse_formula(latex: str) -> "Basic | MatrixBase":
     """Parses one formula with the parser of math-verify; decimals become exact fractions."""
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy
     from math_verify.grader import should_treat_as_complex
+    from sympy import Basic
 
-    parsed = latex2sympy(
+    parsed: object = latex2sympy(
         latex,
         is_real=not should_treat_as_complex(latex),
         normalization_config=NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none"),
         conversion_config=ConversionConfig(lowercase_symbols=False),
     )
-    return parsed.applyfunc(exactly) if is_matrix(parsed) else exactly(parsed)
+    if is_matrix(parsed):
+        return parsed.applyfunc(exactly)
+    assert isinstance(parsed, Basic)
+    return exactly(parsed)
 
 
 def exactly(value: "Basic") -> "Basic":
     """A value with exact fractions for decimals, and the imaginary unit for the letter i."""
-    from sympy import Float, I, Rational
+    from sympy import Float, I, Rational, Symbol
 
     value = value.replace(lambda part: isinstance(part, Float), lambda part: Rational(str(part)))
-    return value.subs({symbol: I for symbol in value.free_symbols if symbol.name == "i"})
+    imaginary = [symbol for symbol in value.free_symbols if isinstance(symbol, Symbol) and symbol.name == "i"]
+    return value.doit().subs(dict.fromkeys(imaginary, I))
 
 
 if __name__ == "__main__":

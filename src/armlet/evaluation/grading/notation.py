@@ -14,16 +14,18 @@ LAYOUT = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|centering|bf|rm|it|sf|tt|em|large|Large|LARGE|huge|"
     r"Huge|small|normalsize|boldmath|bfseries|itshape|noindent|hfill|therefore|blacksquare|square|qed|checkmark)(?![a-zA-Z])\.?"
 )
-SPACE = re.compile(r"(?<!\\)\\(?:[,;:! ]|q?quad(?![a-zA-Z])|newline(?![a-zA-Z])|[hv]space\s*\{[^{}]*\})|~|&nbsp;")
+SPACE = re.compile(
+    r"(?<!\\)\\(?:(?:tag\*?|phantom|[hv]space)\s*\{[^{}]*\}|[,;:! ]|q?quad(?![a-zA-Z])|newline(?![a-zA-Z]))|~|&nbsp;"
+)
 COLOUR = re.compile(
     r"\\bbox\s*\[[^\]]*\]"
     r"|\\(?:textcolor|colorbox|color|fcolorbox\s*\{[^{}]*\})\s*(?:\[[^\]]*\])?\s*\{[a-zA-Z0-9!,. ]*\}"
 )
 WRAPPER = re.compile(
     r"\\(?:text\w*|math(?!bb|cal|frak)\w+|mbox|hbox|fbox|framebox|boxed|bm|boldsymbol|underline|emph|ensuremath|pmb|"
-    r"operatorname\*?|uline|cancel|phantom|tag\*?)\s*\{"
+    r"operatorname\*?|uline|cancel|underbrace)\s*\{"
 )
-FRACTION = re.compile(r"\\[dtc]?frac(?![a-zA-Z])\s*(\d|\{[^{}]*\})\s*(\d|\{[^{}]*\})")
+FRACTION = re.compile(r"\\(?:[dtcs]|nice)?frac(?![a-zA-Z])\s*(\d|\{[^{}]*\})\s*(\d|\{[^{}]*\})")
 # Separators of thousands: 1,234 and 1\,234 and 1 234; but "100, 200" is a list.
 THOUSANDS = re.compile(r"(?<![\d.,^_])\d{1,3}(?:(?:,(?:\\!\s*)?|\{,\}|\\[,;: ]\s?|~| )\d{3})+(?!\d)")
 REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{?(\d+)\}?|(\d)\4\4+(?:\\[lc]?dots|\.\.\.|…))")
@@ -31,9 +33,11 @@ SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d+)(?!\w)"
 MIXED = re.compile(r"(?<![\d.}^_a-zA-Z/])(\d+)(?:\s*\\frac\{(\d+)\}\{(\d+)\}|\s+(\d+)\s*/\s*(\d+)(?![\d.]))")
 FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|theta|alpha|beta|infty|sqrt"
 BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({FUNCTIONS})(?![a-zA-Z])")
+# What leads to an answer: "The answer is", "The area is", "=", "\\approx", "(x, y) =".
 LEAD = re.compile(
-    r"^(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*[:=]?\s*(?=\S)|=|\\(?:approx|sim|Rightarrow"
-    r"|implies|to)(?![a-zA-Z])|:|\([a-z](?:\s*,\s*[a-z])+\)\s*=|(?:approximately|about|exactly)\s)\s*",
+    r"^(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*[:=]?\s*(?=\S)"
+    r"|[A-Za-z][A-Za-z ]{2,60}\s(?:is|are|was|equals)\s(?=\D{0,3}\d)|(?:approximately|about|exactly)\s"
+    r"|=|:|\\(?:approx|sim|Rightarrow|rightarrow|implies|to)(?![a-zA-Z])|\([a-z](?:\s*,\s*[a-z])+\)\s*=)\s*",
     re.IGNORECASE,
 )
 
@@ -121,7 +125,12 @@ SPELLINGS = [
     (r"\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])\s*\}?|\\(?:degree|degrees)(?![a-zA-Z])", " degrees "),
     (r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(\d+)\s+degrees\s*[)}]?", r"\1(\\frac{\2\\pi}{180})"),
     (r"\(\s*\\begin\s*\{array\}\s*\{[clr|]*\}(.*?)\\end\s*\{array\}\s*\)", r"\\begin{pmatrix}\1\\end{pmatrix}"),
-    (r"(?<=[\w}])\s+\((?=[^()]*[^\W\d_]{3})[^()\\\d]*\)\s*$", ""),  # an aside in words
+    (r"(?<=[\w}])\s+\((?=[^()]*[^\W\d_]{2})[^()\\\d]*\)\s*$", ""),  # an aside in words
+    (r"\\lg(?![a-zA-Z])", r"\\log "),
+    (r"\^\s*\{?\s*(?:st|nd|rd|th)\s*\}?(?![a-zA-Z])", " th"),
+    (r"(?<=\d)\s*\\frac\s*\{\s*(k?m|cm|ft|mi)\s*\}\s*\{\s*(s|h|hr|min)\s*\}", r" \1/\2"),
+    (r"\((\d+)\)\s*_", r"\1_"),
+    (r"^\s*\\\{\s*[a-z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\\mid|:|\|)(.*[<>].*|.*\\[lgn]e[ q].*)\\\}\s*$", r"\1"),
     (r"\\log_\{?e\}?(?![a-zA-Z])", r"\\ln "),
     (r"\\(?:varnothing|emptyset)(?![a-zA-Z])|\bempty set\b", r"\\{\\}"),
     (r"\\(?:dots|ldots|cdots|dotsc)(?![a-zA-Z])|\.\.\.|…", r"\\ldots "),
@@ -146,7 +155,7 @@ def _plain_formula(answer: str) -> str:
     r"""One spelling of each command; mixed numbers as sums; `sqrt(2)` and `pi` as commands."""
     for _ in range(3):  # nested fractions
         answer = FRACTION.sub(lambda f: r"\frac{" + f[1].strip("{}") + "}{" + f[2].strip("{}") + "}", answer)
-    answer = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", answer)
+    answer = re.sub(r"\\(?:[dtcs]|nice)frac(?![a-zA-Z])", r"\\frac", answer)
     for pattern, replacement in SPELLINGS:
         answer = re.sub(pattern, replacement, answer)
     answer = MIXED.sub(_mixed_sum, answer)

@@ -42,6 +42,12 @@ BOUNDS = [
     (r"at most|no more than|up to", r"\le"),
     (r"at least|no less than|no fewer than", r"\ge"),
 ]
+# "5 squared", "twice 5", "5 divided by 6", "the sum of 5 and 6"
+CALCULATION = re.compile(
+    r"^\D{0,3}\d[\d.,/]*\s+(?:squared|cubed|factorial|plus|minus|times\s+\d|divided by|multiplied by|to the)\b"
+    r"|^(?:the )?(?:half|twice|double|triple|thrice|square of|(?:square|cube) root|sum|product|difference|quotient)\b",
+    re.IGNORECASE,
+)
 RANGE = re.compile(r"^(?:between|from|somewhere)\b|^\S+\s+to\s+\S*\d", re.IGNORECASE)
 SIGN = re.compile(r"^(?:minus|negative)\s+(?=[\d.$\\])", re.IGNORECASE)
 # Where the value ends and its explanation begins.
@@ -61,6 +67,9 @@ CLOSING = re.compile(
 )
 LATEX_WORDS = re.compile(r"\\(?:text\w*|math\w+|mbox|begin|end)\s*\{[^{}]*\}|\\[a-zA-Z]+")
 PROSE = re.compile(r"[^\W\d_]{2}|(?<!\\)\$.*\S")  # two letters, or a dollar sign, may be more than a formula
+CHOSEN = re.compile(
+    r"\b(?:[Oo]ption|[Cc]hoice|choose|select|pick)\s+\(?([A-J])\b(?!['’])|(?<!\w)\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right)\b"
+)
 CHOICE_LINE = re.compile(r"\(?[A-J]\)?")
 
 
@@ -74,6 +83,9 @@ def stated_in_words(text: str) -> tuple[str | None, str | None]:
             return None, None
         return read_statement(_first_statement(rest))
     text = CLOSING.sub("", text.rstrip())
+    chosen = list(CHOSEN.finditer(text))
+    if chosen:
+        return chosen[-1][1] or chosen[-1][2], None
     displays = list(DISPLAY.finditer(text))
     if displays and not text[displays[-1].end() :].strip(" .\n$"):
         return display_value(displays[-1]), None
@@ -133,11 +145,13 @@ def read_statement(sentence: str) -> tuple[str | None, str | None]:
     A sentence that says what the answer is not, or between what it lies, states none; "less than 3" is not 3.
     """
     sentence = ASIDE.sub("", sentence.strip())
-    sentence = HEDGE.sub("", sentence)
+    sentence = re.sub(r"(\d) and (?:a|one) half\b", r"\1 1/2", HEDGE.sub("", sentence))
     if NEGATION.match(sentence):
         return None, NEGATIVE
     if RANGE.match(sentence):
         return None, "it is a range"
+    if CALCULATION.match(sentence):
+        return None, "it is a calculation in words"
     for words, relation in BOUNDS:
         if bound := re.match(rf"(?:{words})\s+", sentence, re.IGNORECASE):
             value, problem = read_statement(sentence[bound.end() :])
@@ -151,7 +165,7 @@ def read_statement(sentence: str) -> tuple[str | None, str | None]:
 
 def _clause(sentence: str) -> str | None:
     """A sentence without formulas up to the end of its first clause, and without words before its first number."""
-    clause = CLAUSE_END.split(sentence, maxsplit=1)[0].rstrip(" .,:;!").lstrip(" ,:;")
+    clause = CLAUSE_END.split(sentence, maxsplit=1)[0].rstrip(" .,:;").lstrip(" ,:;")
     if re.search(r"[\d\\]", clause) and not re.match(r"\(?[A-J]\b[).:]?", clause):
         clause = LEADING_WORDS.sub("", clause)
     return clause or None
