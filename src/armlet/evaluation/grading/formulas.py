@@ -20,6 +20,7 @@ MEMORY_BYTES = 4 << 30
 DIGITS = 60  # with which constants are evaluated; two that agree in 50 are equal
 ROUNDED_DIGITS = 6  # a decimal with at least so many digits stands for what rounds to it, such as 0.333333 for 1/3
 DECIMAL = re.compile(r"-?(\d+)\.(\d+)")
+GARBLED = re.compile(r"(?<![\d_^])\d+\s+\d|:.*:|\\ldots|\w\s*[\"']\s*\d")
 SAMPLES = ((-1.375, 0.71, 2.3, -3.14), (0.62, 5.25, 1.125, 0.47), (4.7, -0.31, -2.9, 1.6))
 """Values of the unknowns at which two expressions are compared, as many times as there are rows."""
 
@@ -167,7 +168,12 @@ def same_symbolically(one: "Expr", two: "Expr") -> bool:
 
 @lru_cache(maxsize=4096)
 def parse_formula(latex: str) -> "Basic | MatrixBase":
-    """Parses one formula with the parser of math-verify; decimals become exact fractions."""
+    """Parses one formula with the parser of math-verify; decimals become exact fractions.
+
+    Raises an error for what that parser would take for something else: "5 7" for 12, and 1:2:3 for 1/6.
+    """
+    if GARBLED.search(latex):
+        raise ValueError(latex)
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy
     from math_verify.grader import should_treat_as_complex
     from sympy import Basic
@@ -176,7 +182,7 @@ def parse_formula(latex: str) -> "Basic | MatrixBase":
         latex,
         is_real=not should_treat_as_complex(latex),
         normalization_config=NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none"),
-        conversion_config=ConversionConfig(lowercase_symbols=False),
+        conversion_config=ConversionConfig(lowercase_symbols=False, interpret_as_mixed_fractions=False),
     )
     if is_matrix(parsed):
         return parsed.applyfunc(exactly)
