@@ -88,6 +88,7 @@ STATED = {
         ("After 3 days he has 8 apples.", "8 apples"),
         ("He has 8 apples left after 3 days.", "8 apples left"),
         ("So f(2) = 8.", "f(2) = 8"),
+        ("So the firm hired 8 workers in 2020.", "8 workers"),
         ("Therefore, the length is \\(8\\) cm.", "8 cm"),
         ("So we have 9 pens (4 red and 5 blue).", "9 pens"),
         ("答案：8", "8"),
@@ -107,7 +108,7 @@ UNREADABLE = [
     ("It cannot be 8.", NEGATIVE),
     ("The answer is between 8 and 10.", "it is a range"),
     ("The answer is 8 to 10.", "it is a range"),
-    ("With 3 red ones, 8 blue ones", "several numbers in the last line: 3, 8"),
+    ("Some 3 red ones sit near 8 blue ones", "several numbers in the last line: 3, 8"),
     ("x = 5\nThat is all.", NO_ANSWER),  # not stated in the last line
 ]
 NOTHING = ["", "  \n ", r"\boxed{}", r"\boxed{\ }", r"\boxed{\text{ }}", r"\boxed{{}}", r"\boxed{\quad}", r"\boxed{?}"]

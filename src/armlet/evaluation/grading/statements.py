@@ -52,7 +52,7 @@ RANGE = re.compile(r"^(?:between|from|somewhere)\b|^\S+\s+to\s+\S*\d", re.IGNORE
 SIGN = re.compile(r"^(?:minus|negative)\s+(?=[\d.$\\])", re.IGNORECASE)
 # Where the value ends and its explanation begins.
 CLAUSE_END = re.compile(
-    r"[.!?](?=\s|$)|;(?=\s+[^\W\d_]{2})|(?<=\d)\s+of\s|\s[-–—]\s+(?=[a-zA-Z]{2})"
+    r"[.!?](?=\s|$)|[;:](?=\s+[^\W\d_]{2})|(?<=\d)\s+of\s|\s[-–—]\s+(?=[a-zA-Z]{2})"
     r"|\s+(?:because|since|as|which|where|when|so|for|after|if|but|that is|i\.e\.|by|while|therefore|hence|from)\s"
     r"|,\s*(?:not|because|since|so|which|but|as|where|i\.e\.|that is|rather|instead)\b"
 )
@@ -62,6 +62,7 @@ ASIDE = re.compile(
 )
 LEADING_WORDS = re.compile(r"^(?:[^\W\d_][^\W\d_'²³-]+[,:]?\s+)+(?=\S)")
 NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
+CIRCUMSTANCE = re.compile(r"\b(?:in|after|within|for|of|on|at|by|from|with|every|per|since)\s+\d[\d.,]*\b", re.I)
 CLOSING = re.compile(
     r"\n[ \t]*(?:let me know|i hope|hope th|feel free|please|thank|if you (?:have|need))[^\n]*\Z", re.I
 )
@@ -132,11 +133,13 @@ def read_last_line(line: str) -> tuple[str | None, str | None]:
         return None, NEGATIVE
     if verbs:
         return read_statement(line[verbs[-1].end() :])
-    rest = LEADING_WORDS.sub("", re.sub(r"^[^\d=$\\:：]+[:：]\s*", "", line))
-    numbers, words = set(NUMBER.findall(rest)), PROSE.search(re.sub(r"\b(?:and|or)\b", "", LATEX_WORDS.sub("", rest)))
-    if len(numbers) > 1 and words and not re.search(r"[=$]", rest):
-        return None, f"several numbers in the last line: {', '.join(sorted(numbers))}"
-    return read_statement(rest)
+    rest = re.sub(r"^[^\d=$\\:：]+[:：]\s*", "", line)
+    if not re.search(r"[=$]", rest) and PROSE.search(re.sub(r"\b(?:and|or)\b", "", LATEX_WORDS.sub("", rest))):
+        rest = CIRCUMSTANCE.sub("", rest) if len(set(NUMBER.findall(rest))) > 1 else rest
+        numbers = sorted(set(NUMBER.findall(rest)))
+        if len(numbers) > 1:
+            return None, f"several numbers in the last line: {', '.join(numbers)}"
+    return read_statement(LEADING_WORDS.sub("", rest))
 
 
 def read_statement(sentence: str) -> tuple[str | None, str | None]:
