@@ -8,11 +8,11 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
-from armlet.evaluation.grading.formulas import number, same_numbers
+from armlet.evaluation.grading.formulas import exact_value, same_numbers
 from armlet.evaluation.grading.intervals import as_intervals
 from armlet.evaluation.grading.lists import Collection, collection, same_parts, split_top
 from armlet.evaluation.grading.math_worker import WORKER
-from armlet.evaluation.grading.notation import LONGEST, plain
+from armlet.evaluation.grading.notation import LONGEST, in_plain_notation
 from armlet.evaluation.grading.quantities import compound, quantity, same_times, same_units, times
 from armlet.evaluation.grading.words import has_words, same_numerals, same_words
 
@@ -36,7 +36,7 @@ def same_answer(answer: str, gold: str) -> bool:
     if answer == gold:
         return True
     try:
-        return bool(plain(answer)) and same_plain(plain(answer), plain(gold))
+        return bool(in_plain_notation(answer)) and same_plain(in_plain_notation(answer), in_plain_notation(gold))
     except RecursionError:  # brackets in brackets in brackets
         return False
 
@@ -79,23 +79,28 @@ def same_modulus(answer: str, gold: str) -> bool | None:
 
 def same_equations(answer: str, gold: str) -> bool | None:
     """`name = value` states the value; other equations are equal to equations only, and names must agree."""
-    sides, gold_sides = (split_top(text, frozenset("=")) for text in (answer, gold))
-    if any(len(one) > 2 and collection(text) for one, text in ((sides, answer), (gold_sides, gold))) or (
-        len(sides) == 1 and len(gold_sides) == 1
-    ):
+    sides, gold_sides = _sides(answer), _sides(gold)
+    if len(sides) == len(gold_sides) == 1:
         return None
     if len(sides) > 1 and len(gold_sides) > 1:
-        names = [re.sub(r"\s", "", one[0]) if NAME.fullmatch(one[0]) else None for one in (sides, gold_sides)]
-        if None not in names:
-            return names[0] == names[1] and same_plain(sides[-1], gold_sides[-1])
-        return None
-    value, other = (_stated_value(sides), gold) if len(sides) > 1 else (_stated_value(gold_sides), answer)
-    return value is not None and (same_plain(value, other) if len(sides) > 1 else same_plain(other, value))
+        if not (NAME.fullmatch(sides[0]) and NAME.fullmatch(gold_sides[0])):
+            return None
+        return sides[0].replace(" ", "") == gold_sides[0].replace(" ", "") and same_plain(sides[-1], gold_sides[-1])
+    value = _stated_value(sides if len(sides) > 1 else gold_sides)
+    if value is None:
+        return False
+    return same_plain(value, gold) if len(sides) > 1 else same_plain(answer, value)
+
+
+def _sides(text: str) -> list[str]:
+    """The sides of an equation; several equations, as x = 1, y = 2, are left together."""
+    sides = split_top(text, frozenset("="))
+    return [text] if len(sides) > 2 and collection(text) else sides
 
 
 def _stated_value(sides: list[str]) -> str | None:
     """What an equation says that something is: x = 5, m + n = 5, 2 + 3 = 5; None for others, such as x^2 = 5."""
-    states = all(NAME.fullmatch(side) or SOUGHT.fullmatch(side) or CONSTANT.fullmatch(side) for side in sides[:1])
+    states = any(pattern.fullmatch(sides[0]) for pattern in (NAME, SOUGHT, CONSTANT))
     return sides[-1] or None if states else None
 
 
@@ -123,12 +128,8 @@ def same_collections(answer: str, gold: str) -> bool | None:
     if RELATION.search(answer) or RELATION.search(gold):
         return None  # 0 < x < 5 for (0, 5)
     several, single = (stated, gold) if stated else (wanted, answer)
-    return (
-        bool(several)
-        and not several.brackets
-        and bool(several.parts)
-        and all(same_plain(part, single) for part in several.parts)
-    )
+    alternatives = several.parts if several and not several.brackets else ()
+    return bool(alternatives) and all(same_plain(part, single) for part in alternatives)
 
 
 def _unnamed(one: Collection, other: Collection) -> Collection:
@@ -155,8 +156,8 @@ def same_quantities(answer: str, gold: str) -> bool | None:
     """Values with units. A unit that only one of them states is implied; 5% is 5 as well as 0.05."""
     one, two = quantity(answer), quantity(gold)
     if one and two:
-        factor = one.scale / two.scale if one.dimensions == two.dimensions else Fraction(1)
-        return same_units(one, two) and same_plain(times(factor, one.value), two.value)
+        factor = one.unit.scale / two.unit.scale if one.unit.dimensions == two.unit.dimensions else Fraction(1)
+        return same_units(one.unit, two.unit) and same_plain(times(factor, one.value), two.value)
     stated, other = (one, gold) if one else (two, answer)
     if not stated or has_words(other):
         return None
@@ -170,7 +171,7 @@ def same_formulas(answer: str, gold: str) -> bool:
     """What sympy finds equal, or what is equal but for spaces."""
     if answer.replace(" ", "") == gold.replace(" ", ""):
         return True
-    values = number(answer), number(gold)
+    values = exact_value(answer), exact_value(gold)
     return WORKER.ask(answer, gold) is True if None in values else same_numbers(answer, gold)
 
 

@@ -7,7 +7,7 @@ what a sentence or the last line states.
 import re
 from dataclasses import dataclass
 
-from armlet.evaluation.grading.notation import closing_brace, plain
+from armlet.evaluation.grading.notation import closing_brace, in_plain_notation
 from armlet.evaluation.grading.statements import stated_in_words
 
 THOUGHT_END = re.compile(
@@ -127,4 +127,4 @@ def plain_edges(answer: str) -> str:
 
 def has_content(answer: str) -> bool:
     """Whether anything but spacing, punctuation and empty groups is left."""
-    return re.search(r"[^\W_]|\\[{}]|\\(?:infty|pi|emptyset|varnothing|mathbb)", plain(answer)) is not None
+    return re.search(r"[^\W_]|\\[{}]|\\(?:infty|pi|emptyset|varnothing|mathbb)", in_plain_notation(answer)) is not None

@@ -59,7 +59,7 @@ def is_same(answer: str, gold: str) -> bool:
     if any(map(is_matrix, (one, two))):
         return False
     if is_equation(one) and is_equation(two):
-        return same_equations(one, two)
+        return are_proportional(one, two)
     from math_verify import verify
 
     return verify(two, one, numeric_precision=DIGITS, allow_set_relation_comp=True, timeout_seconds=None)
@@ -67,11 +67,11 @@ def is_same(answer: str, gold: str) -> bool:
 
 def same_numbers(answer: str, gold: str) -> bool:
     """Whether two integers, decimals or fractions of integers are equal, or one is rounded from the other."""
-    one, two = number(answer), number(gold)
+    one, two = exact_value(answer), exact_value(gold)
     return one is not None and two is not None and (one == two or rounds_to(answer, two) or rounds_to(gold, one))
 
 
-def number(text: str) -> Fraction | None:
+def exact_value(text: str) -> Fraction | None:
     """The value of an integer, a decimal or a fraction of integers; None for other formulas."""
     text = re.sub(r"\\frac\{(-?\d+)\}\{(\d+)\}", r"\1/\2", text.replace(" ", "").removeprefix("+"))
     if not re.fullmatch(r"-?\d+(\.\d*)?|-?\d+/\d*[1-9]\d*", text) or len(text) > 4000:
@@ -118,7 +118,7 @@ def is_equation(value: object) -> "TypeGuard[Eq]":
     return isinstance(value, Eq) and is_expression(value.lhs) and is_expression(value.rhs)
 
 
-def same_equations(one: "Eq", two: "Eq") -> bool:
+def are_proportional(one: "Eq", two: "Eq") -> bool:
     """Whether two equations differ by a constant factor, as x - 2y = 6 and 4y = 2x - 12."""
     first, second = (equation.lhs - equation.rhs for equation in (one, two))  # type: ignore[operator]
     names = sorted(map(str, first.free_symbols | second.free_symbols))

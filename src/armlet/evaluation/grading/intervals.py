@@ -4,11 +4,11 @@ import re
 
 from armlet.evaluation.grading.lists import split_top
 
-RELATION = r"\s*(<|>|\\(?:le|ge|ne)(?![a-zA-Z]))\s*"
+COMPARISON = r"\s*(<|>|\\(?:le|ge|ne)(?![a-zA-Z]))\s*"
 LETTER = r"\s*\\?[a-zA-Z]\w*\s*"
-ONE_SIDED = re.compile(rf"(?:{LETTER})?{RELATION}(.+)")
-REVERSED = re.compile(rf"(.+?){RELATION}{LETTER}")
-TWO_SIDED = re.compile(rf"(.+?){RELATION}{LETTER}{RELATION}(.+)")
+ONE_SIDED = re.compile(rf"(?:{LETTER})?{COMPARISON}(.+)")
+REVERSED = re.compile(rf"(.+?){COMPARISON}{LETTER}")
+TWO_SIDED = re.compile(rf"(.+?){COMPARISON}{LETTER}{COMPARISON}(.+)")
 MIRROR = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", r"\ne": r"\ne"}
 
 

@@ -1,7 +1,7 @@
 r"""Rewrites an answer into one plain notation: no decoration or fonts, LaTeX for symbols, one form of each number.
 
-`plain` is a fixed sequence of steps, each of which only sees what the steps before it leave. What remains are formulas
-that latex2sympy reads as they are meant, and words without commands around them.
+`in_plain_notation` is a fixed sequence of steps, each of which only sees what the steps before it leave. What remains
+are formulas that latex2sympy reads as they are meant, and words without commands around them.
 """
 
 import re
@@ -10,7 +10,7 @@ from functools import lru_cache
 from armlet.evaluation.grading.symbols import symbols_as_latex
 
 LONGEST = 1000  # characters of an answer that is read; a longer one is only compared as text
-LAYOUT = re.compile(
+LAYOUT_COMMAND = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|centering|bf|rm|it|sf|tt|em|large|Large|LARGE|huge|"
     r"Huge|small|normalsize|boldmath|bfseries|itshape|noindent|hfill|therefore|blacksquare|square|qed|checkmark)(?![a-zA-Z])\.?"
 )
@@ -25,7 +25,7 @@ WRAPPER = re.compile(
     r"\\(?:text\w*|math(?!bb|cal|frak)\w+|mbox|hbox|fbox|framebox|boxed|bm|boldsymbol|underline|emph|ensuremath|pmb|"
     r"operatorname\*?|uline|cancel|underbrace)\s*\{"
 )
-FRACTION = re.compile(r"\\(?:[dtcs]|nice)?frac(?![a-zA-Z])\s*(\d|\{[^{}]*\})\s*(\d|\{[^{}]*\})")
+FRAC_COMMAND = re.compile(r"\\(?:[dtcs]|nice)?frac(?![a-zA-Z])\s*(\d|\{[^{}]*\})\s*(\d|\{[^{}]*\})")
 # Separators of thousands: 1,234 and 1\,234 and 1 234; but "100, 200" is a list.
 THOUSANDS = re.compile(r"(?<![\d.,^_])\d{1,3}(?:(?:,(?:\\!\s*)?|\{,\}|\\[,;: ]\s?|~| )\d{3})+(?!\d)")
 REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{?(\d+)\}?|(\d)\4\4+(?:\\[lc]?dots|\.\.\.|…))")
@@ -43,7 +43,7 @@ LEAD = re.compile(
 
 
 @lru_cache(maxsize=1 << 14)
-def plain(answer: str) -> str:
+def in_plain_notation(answer: str) -> str:
     """An answer in plain notation; words keep their letters, and have no command around them.
 
     Texts of more than `LONGEST` characters are left as they are, so that the time is bounded.
@@ -90,7 +90,7 @@ def _repeating_fraction(match: re.Match[str]) -> str:
 
 def _without_layout(answer: str) -> str:
     """Without colours, fonts, boxes, sizes and spacing; the text in a font command stays, with spaces around it."""
-    answer = SPACE.sub(" ", COLOUR.sub("", LAYOUT.sub(" ", answer)))
+    answer = SPACE.sub(" ", COLOUR.sub("", LAYOUT_COMMAND.sub(" ", answer)))
     for _ in range(20):  # nested at most so deep
         wrapper = WRAPPER.search(answer)
         end = closing_brace(answer, wrapper.end()) if wrapper else None
@@ -154,7 +154,7 @@ SPELLINGS = [
 def _plain_formula(answer: str) -> str:
     r"""One spelling of each command; mixed numbers as sums; `sqrt(2)` and `pi` as commands."""
     for _ in range(3):  # nested fractions
-        answer = FRACTION.sub(lambda f: r"\frac{" + f[1].strip("{}") + "}{" + f[2].strip("{}") + "}", answer)
+        answer = FRAC_COMMAND.sub(lambda f: r"\frac{" + f[1].strip("{}") + "}{" + f[2].strip("{}") + "}", answer)
     answer = re.sub(r"\\(?:[dtcs]|nice)frac(?![a-zA-Z])", r"\\frac", answer)
     for pattern, replacement in SPELLINGS:
         answer = re.sub(pattern, replacement, answer)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -51,14 +51,22 @@ KNOWN = {
 }
 """Units: their names in the singular, and what one of them is in the smallest unit of its dimension."""
 
-UNITS = {name: value.split() for names, value in KNOWN.items() for name in names.split()}
+UNITS = {
+    name: (Fraction(value.split()[0]), value.split()[1]) for names, value in KNOWN.items() for name in names.split()
+}
 MULTIPLES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 SPEEDS = {"mph": "mile per hour", "kph": "km per hour", "kmh": "km per hour", "kmph": "km per hour"}
-POWER_WORDS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
+UNIT_SPELLINGS = [
+    (r"\b(?:square|sq)\.?\s+(\w+)", r"\1^2"),
+    (r"\b(?:cubic|cu)\.?\s+(\w+)", r"\1^3"),
+    (r"\s+squared\b", "^2"),
+    (r"\s+cubed\b", "^3"),
+    *((rf"\b{short}\b", long) for short, long in SPEEDS.items()),
+]
 ATTACHED = "|".join(sorted(map(re.escape, {*UNITS, *MULTIPLES, *SPEEDS} - {"in"}), key=len, reverse=True))
 
 CURRENCY = re.compile(r"^(-?)\s*(?:\\?(\$)|([€£¥₹])|(?:(USD|EUR|GBP|Rs)\b\.?))\s*(-?[\d.(\\].*)$")
-WORD = r"(?:[^\W\d_]|')+"
+LETTERS = r"(?:[^\W\d_]|')+"
 UNIT_TAIL = rf"(?:{ATTACHED}|(?<![\\a-zA-Z])[^\W\d_]{{2,}}|(?<=\s)[mshgLlAVWJNK](?![a-zA-Z])|\\?%|[¢€$£¥])s?\.?"
 # A value that ends in a digit, a bracket or a command such as \pi, and then words, powers and fraction bars.
 QUANTITY = re.compile(
@@ -66,7 +74,8 @@ QUANTITY = re.compile(
     r"(?:[^\W\d_]|[\s./·,'-]|\\cdot|\\?%|\^\s*\{?-?\d\}?|\([^\W\d_ ]+\))*)",
     re.DOTALL,
 )
-PART = re.compile(rf"\s*(?:,|and|&)?\s*(\d+(?:\.\d+)?)\s*({WORD}|[\"°])\.?(?=[\s,.\d]|$)")
+PART = re.compile(rf"\s*(?:,|and|&)?\s*(\d+(?:\.\d+)?)\s*({LETTERS}|[\"°])\.?(?=[\s,.\d]|$)")
+UNIT_WORD = re.compile(rf"({LETTERS}|[%$¢€£¥₹])(?:\s*\^\s*\{{?(-?\d)\}}?)?")
 REST = re.compile(
     r"(?<=\w)\s+(?:of|in|for|from|at|on|with|left|each|total|altogether|more|long|old|tall|wide|high)\b.*$"
 )
@@ -75,24 +84,32 @@ CLOCK = re.compile(r"(\d{1,2})()()\s*([ap])\.?\s*m\b\.?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """A value with its unit.
+class Unit:
+    """A unit, such as million km/h.
 
     Attributes:
-        value: the value without its unit, in plain notation.
-        scale: what to multiply the value with, for `dimensions`.
+        multiple: what "million" and "dozen" multiply the value with.
+        scale: what to multiply the value with for the smallest unit of each dimension.
         dimensions: the dimensions with their powers, such as (("length", 1), ("time", -1)), sorted.
         nouns: the words that are no known unit.
     """
 
-    value: str
+    multiple: Fraction
     scale: Fraction
     dimensions: tuple[tuple[str, int], ...]
     nouns: frozenset[str]
 
+
+@dataclass(frozen=True)
+class Quantity:
+    """A value in plain notation, with its unit."""
+
+    value: str
+    unit: Unit
+
     def is_percentage(self) -> bool:
         """Whether the unit is the percent sign."""
-        return self.dimensions == (("percent", 1),)
+        return self.unit.dimensions == (("percent", 1),)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -102,13 +119,12 @@ def quantity(text: str) -> Quantity | None:
         return sum_of_parts
     if match := CURRENCY.match(text):
         rest = quantity(match[5])
-        scale, dimensions, _, _ = _unit(match[2] or match[3] or match[4])
-        return Quantity(match[1] + (rest.value if rest else match[5]), scale, dimensions, frozenset())
+        return Quantity(match[1] + (rest.value if rest else match[5]), read_unit(match[2] or match[3] or match[4]))
     match = QUANTITY.fullmatch(text)
     if not match or not re.search(r"\d|\\pi", match["value"]) or has_words(match["value"]):
         return None
-    scale, dimensions, nouns, multiple = _unit(match["unit"])
-    return Quantity(times(multiple, match["value"].strip()), scale, dimensions, nouns)
+    unit = read_unit(match["unit"])
+    return Quantity(times(unit.multiple, match["value"].strip()), unit)
 
 
 def times(factor: Fraction, value: str) -> str:
@@ -121,55 +137,47 @@ def compound(text: str) -> Quantity | None:
     parts = PART.findall(text)
     if len(parts) < 2 or PART.sub("", text).strip(" ."):
         return None
-    units = [_unit(unit) for _, unit in parts]
-    descending = all(one[0] > two[0] for one, two in pairwise(units))
-    if not descending or len({(dimensions, nouns) for _, dimensions, nouns, _ in units}) > 1 or not units[0][1]:
+    units = [read_unit(unit) for _, unit in parts]
+    descending = all(larger.scale > smaller.scale for larger, smaller in pairwise(units))
+    if not descending or len({(unit.dimensions, unit.nouns) for unit in units}) > 1 or not units[0].dimensions:
         return None
-    total = sum(Fraction(number) * unit[0] for (number, _), unit in zip(parts, units, strict=True))
-    return Quantity(rf"\frac{{{total.numerator}}}{{{total.denominator}}}", Fraction(1), units[0][1], frozenset())
+    total = sum(Fraction(value) * unit.scale for (value, _), unit in zip(parts, units, strict=True))
+    return Quantity(rf"\frac{{{total.numerator}}}{{{total.denominator}}}", replace(units[0], scale=Fraction(1)))
 
 
 @lru_cache(maxsize=1 << 12)
-def _unit(text: str) -> tuple[Fraction, tuple[tuple[str, int], ...], frozenset[str], Fraction]:
-    """The scale, dimensions, other words and multiple of a unit such as "cm^2" or "million miles per hour"."""
-    for short, long in SPEEDS.items():
-        text = re.sub(rf"\b{short}\b", long, text)
-    text = re.sub(r"\^\s*\{?(-?\d)\}?", r" ^\1 ", REST.sub("", text))
-    scale, multiple, powers, nouns, sign, next_power = Fraction(1), Fraction(1), Counter[str](), set[str](), 1, 1
-    last: tuple[Fraction, str] | None = None
-    for token in re.findall(rf"\^-?\d|/|{WORD}|[%$¢€£¥₹]", text):
-        if token in ("per", "/", "a", "an"):
-            sign = -1 if token in ("per", "/") else sign
-        elif token in MULTIPLES:
-            multiple *= MULTIPLES[token]
-        elif token in POWER_WORDS and not (token.endswith("ed") and last):
-            next_power = POWER_WORDS[token]
-        elif token[0] == "^" or token in POWER_WORDS:
-            if last:
-                extra = (int(token[1:]) if token[0] == "^" else POWER_WORDS[token]) - 1
-                scale *= last[0] ** (sign * extra)
-                powers[last[1]] += sign * extra
-        elif name := _singular(token):
-            size, dimension = Fraction(UNITS[name][0]), UNITS[name][1]
-            scale *= size ** (sign * next_power)
-            powers[dimension] += sign * next_power
-            last, next_power = (size, dimension), 1
-        elif not token.startswith("unit"):
-            nouns.add(token.casefold().rstrip("s"))
-    return scale, tuple(sorted((d, p) for d, p in powers.items() if p)), frozenset(nouns), multiple
+def read_unit(text: str) -> Unit:
+    """The unit that words, letters or signs state, as "million miles per hour" or "cm^2"."""
+    text = REST.sub("", text)
+    for pattern, replacement in UNIT_SPELLINGS:
+        text = re.sub(pattern, replacement, text)
+    multiple, scale, powers, nouns = Fraction(1), Fraction(1), Counter[str](), set[str]()
+    for index, part in enumerate(re.split(r"/|\bper\b", text)):
+        for word, power in UNIT_WORD.findall(part):
+            exponent = int(power or 1) * (-1 if index else 1)
+            name = next((form for form in _singulars(word) if form in UNITS), None)
+            if word in MULTIPLES:
+                multiple *= MULTIPLES[word]
+            elif name:
+                scale *= UNITS[name][0] ** exponent
+                powers[UNITS[name][1]] += exponent
+            elif word not in ("a", "an", "and") and not word.startswith("unit"):
+                nouns.add(word.casefold().rstrip("s"))
+    dimensions = tuple(sorted((dimension, power) for dimension, power in powers.items() if power))
+    return Unit(multiple, scale, dimensions, frozenset(nouns))
 
 
-def _singular(word: str) -> str | None:
-    return next((w for w in (word, word[:-1], word.lower(), word.lower()[:-1], word.lower()[:-2]) if w in UNITS), None)
+def _singulars(word: str) -> tuple[str, ...]:
+    return word, word[:-1], word.lower(), word.lower()[:-1], word.lower()[:-2]
 
 
-def same_units(one: Quantity, two: Quantity) -> bool:
-    """Whether two units may measure the same: one dimension or, for other words, one word of each in common."""
+def same_units(one: Unit, two: Unit) -> bool:
+    """Whether two units may measure the same: one dimension, and a word in common if both have words."""
+    if one.nouns and two.nouns and not one.nouns & two.nouns:
+        return False
     if one.dimensions and two.dimensions:
         return one.dimensions == two.dimensions
-    if one.dimensions or two.dimensions:
-        return not (one.nouns or two.nouns)
-    return not (one.nouns and two.nouns) or bool(one.nouns & two.nouns)
+    return not (one.dimensions and two.nouns) and not (two.dimensions and one.nouns)
 
 
 def time_of_day(text: str) -> tuple[int, str] | None:

@@ -36,7 +36,7 @@ HEDGE = re.compile(
 NEGATION = re.compile(r"^(?:n['’]t|not|neither|never|cannot|can['’]t|unlikely|unclear)\b", re.IGNORECASE)
 NEGATED_VERB = re.compile(r"(?:\bnot|n['’]t|\bcannot|\bnever)(?:\s+(?:be|equal|have|get))?:?$", re.IGNORECASE)
 NEGATIVE = "it says what the answer is not"
-BOUNDS = [
+BOUND_WORDS = [
     (r"(?:less|fewer|smaller|lower) than|below|under", "<"),
     (r"(?:more|greater|larger|higher|bigger) than|above|over", ">"),
     (r"at most|no more than|up to", r"\le"),
@@ -49,7 +49,7 @@ CALCULATION = re.compile(
     re.IGNORECASE,
 )
 RANGE = re.compile(r"^(?:between|from|somewhere)\b|^\S+\s+to\s+\S*\d", re.IGNORECASE)
-SIGN = re.compile(r"^(?:minus|negative)\s+(?=[\d.$\\])", re.IGNORECASE)
+SIGN_WORD = re.compile(r"^(?:minus|negative)\s+(?=[\d.$\\])", re.IGNORECASE)
 # Where the value ends and its explanation begins.
 CLAUSE_END = re.compile(
     r"[.!?](?=\s|$)|[;:](?=\s+[^\W\d_]{2})|(?<=\d)\s+of\s|\s[-–—]\s+(?=[a-zA-Z]{2})"
@@ -61,7 +61,7 @@ ASIDE = re.compile(
     r"\s*\((?=[^()]*[^\W\d_]{2})[^()\\]*\)|\s*\[\d+\](?=\W*$)|(?<=\w)\s*\((?:\d+\s*[^\w\s,]\s*)+\d+\s*=?\s*\d*\)(?=\W*$)"
 )
 LEADING_WORDS = re.compile(r"^(?:[^\W\d_][^\W\d_'²³-]+[,:]?\s+)+(?=\S)")
-NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
+STATED_NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
 CIRCUMSTANCE = re.compile(r"\b(?:in|after|within|for|of|on|at|by|from|with|every|per|since)\s+\d[\d.,]*\b", re.I)
 CLOSING = re.compile(
     r"\n[ \t]*(?:let me know|i hope|hope th|feel free|please|thank|if you (?:have|need))[^\n]*\Z", re.I
@@ -135,8 +135,8 @@ def read_last_line(line: str) -> tuple[str | None, str | None]:
         return read_statement(line[verbs[-1].end() :])
     rest = re.sub(r"^[^\d=$\\:：]+[:：]\s*", "", line)
     if not re.search(r"[=$]", rest) and PROSE.search(re.sub(r"\b(?:and|or)\b", "", LATEX_WORDS.sub("", rest))):
-        rest = CIRCUMSTANCE.sub("", rest) if len(set(NUMBER.findall(rest))) > 1 else rest
-        numbers = sorted(set(NUMBER.findall(rest)))
+        rest = CIRCUMSTANCE.sub("", rest) if len(set(STATED_NUMBER.findall(rest))) > 1 else rest
+        numbers = sorted(set(STATED_NUMBER.findall(rest)))
         if len(numbers) > 1:
             return None, f"several numbers in the last line: {', '.join(numbers)}"
     return read_statement(LEADING_WORDS.sub("", rest))
@@ -155,11 +155,11 @@ def read_statement(sentence: str) -> tuple[str | None, str | None]:
         return None, "it is a range"
     if CALCULATION.match(sentence):
         return None, "it is a calculation in words"
-    for words, relation in BOUNDS:
+    for words, relation in BOUND_WORDS:
         if bound := re.match(rf"(?:{words})\s+", sentence, re.IGNORECASE):
             value, problem = read_statement(sentence[bound.end() :])
             return (f"{relation} {value}" if value else None), problem
-    if sign := SIGN.match(sentence):
+    if sign := SIGN_WORD.match(sentence):
         value, problem = read_statement(sentence[sign.end() :])
         return (f"-{value}" if value else None), problem
     formulas = list(INLINE.finditer(sentence))
