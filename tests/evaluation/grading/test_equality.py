@@ -80,7 +80,8 @@ KINDS = {
         \$5\text{ million} == 5000000 || 4 dozen eggs == 48""",
     "percentages as shares and as numbers": r"""
         12\% == 0.12 || 12\% == 12 || 12 percent == 12\% || 0.12 == 12\% || 12\% != 1.2 || 12\% != 1200
-        0.6\% != 0.6 || 66\frac{2}{3}\% == \frac{2}{3} || 500\% == 5 || 5^\circ != 5\% || 5^\circ\text{C} != 5^\circ\text{F} || 5^\circ\text{C} == 5""",
+        0.6\% != 0.6 || 66\frac{2}{3}\% == \frac{2}{3} || 500\% == 5 || 5^\circ != 5\%
+        5^\circ\text{C} != 5^\circ\text{F} || 5^\circ\text{C} == 5""",
     "bases, moduli and times": r"""
         101_2 != 101_3 || 101_{\text{two}} == 101_2 || 101 == 101_{2} || FF_{16} != FE_{16} || 2 \pmod 5 == 2
         n \equiv 2 \pmod{5} == 2 || n \equiv 3 \pmod{5} != 2 || 2 \pmod 5 != 2 \pmod 7
