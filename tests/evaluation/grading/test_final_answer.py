@@ -159,6 +159,7 @@ def test_a_part_of_what_was_stated_is_wrong(text, gold):
     assert not grade(text, gold).correct
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece", ["\\boxed{", "<sup>", "<answer>", "$$", "\\[", "\n", "- ", "answer is ", "(", "\\fbox[", "1,", "\\%", "a="]
 )

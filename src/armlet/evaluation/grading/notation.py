@@ -33,7 +33,7 @@ SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d+)(?!\w)"
 MIXED = re.compile(r"(?<![\d.}^_a-zA-Z/])(\d+)(?:\s*\\frac\{(\d+)\}\{(\d+)\}|\s+(\d+)\s*/\s*(\d+)(?![\d.]))")
 FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|theta|alpha|beta|infty|sqrt"
 BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({FUNCTIONS})(?![a-zA-Z])")
-# What leads to an answer: "The answer is", "The area is", "=", "\\approx", "(x, y) =".
+# What leads to an answer: "The answer is", "The area is", "=", "≈", "(x, y) =".
 LEAD = re.compile(
     r"^(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*[:=]?\s*(?=\S)"
     r"|[A-Za-z][A-Za-z ]{2,60}\s(?:is|are|was|equals)\s(?=\D{0,3}\d)|(?:approximately|about|exactly)\s"
@@ -147,6 +147,8 @@ SPELLINGS = [
     (r"^\s*\\mathbb\s*\{?R\}?\s*$", r"(-\\infty,\\infty)"),
     (r"\\mathbb\s+R", r"\\mathbb{R}"),
     (r"\+\s*\\infty", r"\\infty"),
+    (r"^\s*([a-zA-Z]\w*)\s*\\approx", r"\1 ="),
+    (r"(?<=[\w})])\s*\\approx.*$", ""),  # of "2\\pi ≈ 6.28", the exact value
 ]
 """What else is spelled in several ways: patterns and replacements, in this order."""
 
