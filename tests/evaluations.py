@@ -8,7 +8,7 @@ from pathlib import Path
 from armlet.evaluation.batches import run
 from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions
 from armlet.evaluation.engines.engine import Engine, Output, Sampling
-from armlet.evaluation.grading.extraction import equal_integers, grade_integer
+from armlet.evaluation.grading.grade import equal_integers, grade_integer
 from armlet.evaluation.grading.graders import graders
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.analysis import analyse_run

@@ -1,8 +1,8 @@
 """Measures whether ARM helps: tasks, conditions, engines, grading, runs, reports and the search for settings."""
 
 from armlet.evaluation.conditions.conditions import Treatment as Treatment
-from armlet.evaluation.grading.extraction import Grade as Grade
-from armlet.evaluation.grading.extraction import grade as grade
+from armlet.evaluation.grading.grade import Grade as Grade
+from armlet.evaluation.grading.grade import grade as grade
 from armlet.evaluation.report.merged import merge_runs as merge_runs
 from armlet.evaluation.result import Findings as Findings
 from armlet.evaluation.run import evaluate as evaluate

@@ -7,7 +7,7 @@ import pytest
 
 from armlet.evaluation import grade
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY, worked
-from armlet.evaluation.tasks.sources import arithmetic, collect_tasks, hub_task, read_task, task_sources
+from armlet.evaluation.tasks.sources import arithmetic, collect_tasks, given_task, hub_task, read_task, task_sources
 from armlet.redistribution.errors import ArgumentError
 
 MATHS = {"unique_id": "a/1", "problem": "What?", "answer": "\\frac12"}
@@ -65,6 +65,26 @@ def test_a_row_without_an_id_keeps_its_own_wherever_it_stands(tmp_path):
     assert len(set(ids)) == 3
     again = read_task(file_of(tmp_path, {"question": "new?", "answer": "1"}, *reversed(rows))).problems
     assert [problem.id for problem in again][1:] == ids[::-1]
+
+
+@pytest.mark.parametrize("written", ["0.00001", "1e17", "100000000000000000.0", "-2.50", "7"])
+def test_a_number_of_a_file_is_a_gold_as_it_is_written(tmp_path, written):
+    (file := tmp_path / "f.jsonl").write_text(f'{{"question": "?", "answer": {written}}}\n')
+    (problem,) = read_task(file).problems
+    assert problem.gold == written
+    assert problem.id == given_task("t", [{"question": "?", "answer": json.loads(written)}], None).problems[0].id
+
+
+@pytest.mark.parametrize(("number", "stated"), [(0.00001, "0.00001"), (1e17, "100000000000000000"), (2.5, "2.50")])
+def test_a_number_in_a_dict_is_a_gold_by_its_value(number, stated):
+    (problem,) = given_task("t", [{"question": "?", "answer": number}], None).problems
+    assert grade(f"\\boxed{{{stated}}}", problem.gold).correct
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    plain = file_of(tmp_path, MATHS)
+    (marked := tmp_path / "marked.jsonl").write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
+    assert read_task(marked).problems == read_task(plain).problems
 
 
 def test_other_ends_of_lines_inside_a_row_do_not_part_it(tmp_path):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from armlet.evaluation.grading.extraction import Grade, equal, equal_integers, grade, grade_integer, grade_released
+from armlet.evaluation.grading.grade import Grade, equal, equal_integers, grade, grade_integer, grade_released
 from armlet.evaluation.grading.programs import humaneval_program
 from armlet.evaluation.grading.sandbox import require_sandbox, run_program
 from armlet.evaluation.tasks.problems import Kind, Problem

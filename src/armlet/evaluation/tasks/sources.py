@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
+from typing import Self
 
 from armlet.checkpoints.network import check_hub_connection, without_passwords
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY, exercise
@@ -113,7 +114,7 @@ def read_task(file: Path, items: int | None = None) -> Task:
     `items` is the number of items, of which those with the lowest sha256 of their ids are taken; None for all.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # Windows programs write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ArgumentError(f"data: {file} cannot be read ({reason})") from error
@@ -170,7 +171,7 @@ def _json_rows(prefix: str, text: str) -> Iterator[tuple[str, JsonRow]]:
         if line.strip():
             place = f"{prefix} {number}"
             try:
-                row = json.loads(line)
+                row = json.loads(line, parse_float=WrittenFloat)
                 json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair, such as "\ud800", is not text
             except (ValueError, RecursionError) as error:
                 raise ArgumentError(f"{place}: is not JSON ({error})") from error
@@ -228,12 +229,25 @@ def _parse_row(place: str, row: JsonRow) -> tuple[Kind, Problem]:
     return "maths", Problem(id, _required_text(place, row, question), answer, solution=solution.strip())
 
 
+class WrittenFloat(float):
+    """A number of a JSON file that remembers how it was written: `str` makes 1e-05 of 0.00001."""
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        """The number that the text denotes."""
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+
 def _parse_answer(place: str, row: JsonRow, key: str) -> str:
     """The answer as text; from a worked solution in GSM8K's form, only the part after the last ####."""
     value = row[key]
     if not isinstance(value, str | int | float) or isinstance(value, bool) or str(value) in ("nan", "inf", "-inf"):
         raise ArgumentError(f"{place}: {key}: expected a text or a number, found {value!r}")
-    answer = str(value).rpartition("####")[2].strip()
+    written = value.text if isinstance(value, WrittenFloat) else str(value)
+    answer = written.rpartition("####")[2].strip()
     if not answer:
         raise ArgumentError(f"{place}: the answer is empty")
     return answer

@@ -1,4 +1,4 @@
-"""A grade is for what an answer states: golds against themselves, against each other, and what states nothing."""
+"""Grades of the golds of data sets, against themselves and each other; whole numbers; any text in bounded time."""
 
 import json
 import os
@@ -15,27 +15,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from armlet.evaluation.grading.extraction import Grade, equal, equal_integers, grade, grade_integer, grade_released
+from armlet.evaluation.grading.grade import Grade, equal, equal_integers, grade, grade_integer, grade_released
 from armlet.evaluation.grading.math_worker import WORKER, MathWorker
 from armlet.redistribution.errors import ArgumentError
 
-# Golds of MATH-500 (development rows) that pass for each other, of all 254 × 253 ordered pairs of different golds.
+# Golds of MATH-500 (development rows) that are right for each other, of all 254 × 253 ordered pairs of different golds.
 SAME = [
     ("-2,1", "1,-2"),  # several answers, in another order
     ("2 \\sqrt{5}", "2\\sqrt{5}"),  # the same, spaced
     ("\\frac14", "\\frac{1}{4}"),  # the same, in braces
     ("5", "x=5"),  # the value of the unknown
 ]
-# math-verify drops units, which the question names: 15 cm² is graded as 15.
+# A unit that only one of them states is implied: the question names it.
 UNITS = [("15", "15\\mbox{ cm}^2"), ("30", "30^\\circ"), ("90", "90^\\circ"), ("36", "36^\\circ"), ("36", "\\$36")]
-DIFFERENT_UNITS = [("36^\\circ", "\\$36")]  # wrong, and follows from that
-# math-verify reads an equation as what its right side says ("x + y = 7" answers 7), so this one says 0, but
-# 0 is not this equation.
-EQUATION = ("5x - 7y + 11z + 4 = 0", "0")
-ACCEPTED = {pair for one, other in SAME + UNITS + DIFFERENT_UNITS for pair in ((one, other), (other, one))} | {EQUATION}
+ACCEPTED = {pair for one, other in SAME + UNITS for pair in ((one, other), (other, one))}
 
-NOTHING = ["", "  \n ", r"\boxed{}", r"\boxed{\ }", r"\boxed{\text{ }}", r"\boxed{{}}", r"\boxed{\quad}", r"\boxed{?}"]
-NOTHING += [r"\boxed{5", "####", "#### \n", "I cannot tell.", "????", "The answer is", "the answer is ..."]
+
+UNMARKED = Grade(False, None, False, "no whole number follows the last #")
 
 
 def rows(shared, name):
@@ -56,17 +52,20 @@ def test_every_gold_is_accepted_for_itself(golds, form):
     assert wrong == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["The answer is $%s$.", "The answer is %s.", "Final answer: %s"])
-def test_every_gold_is_accepted_where_a_sentence_states_it(golds, form):
+@pytest.mark.parametrize(
+    "form",
+    [
+        "The answer is $%s$.",
+        "The answer is %s.",
+        "Final answer: %s",
+        "Hence:\n%s",
+        "Hence:\n$%s$",
+        "Hence\n\\[\n%s\n\\]",
+    ],
+)
+def test_every_gold_is_accepted_where_a_sentence_or_the_last_line_states_it(golds, form):
     assert [gold for gold in golds if not grade(form % gold, gold).correct] == []
     assert not any(grade(form % gold, gold).format_ok for gold in golds)
-
-
-@pytest.mark.parametrize("text", NOTHING)
-def test_what_states_nothing_is_wrong_for_every_gold(text):
-    for gold in ("5", "\\frac{3}{4}", "\\text{Evelyn}", "", "0"):
-        assert grade(text, gold) == Grade(False, None, False)
 
 
 @pytest.mark.slow
@@ -94,98 +93,6 @@ def test_the_golds_of_aime_are_right(shared, year):
         assert grade(f"\\boxed{{{row['answer']}}}", row["answer"]).correct
         assert grade(f"\\boxed{{0{row['answer']}}}", row["answer"]).correct
         assert not grade(f"\\boxed{{{row['answer']}1}}", row["answer"]).correct
-
-
-@pytest.mark.parametrize(
-    ("text", "extracted", "format_ok"),
-    [
-        (r"\boxed{3} or rather \boxed{4}", "4", True),
-        (r"\boxed{3} and \boxed{}", "3", True),
-        (r"\boxed{3}, no: \boxed{4", "3", True),  # cut off
-        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}", True),
-        (r"\boxed{\left\{ 1, 2 \right.}", r"\left\{ 1, 2 \right.", True),
-        (r"#### 3 \boxed{4}", "4", True),
-        ("#### 1,234\n", "1,234", True),
-        ("#### 5\n#### 6", "6", True),
-        (r"#### \$36", "36", True),
-        (r"#### \text{east}", r"\text{east}", True),
-        ("#### 12 apples", "12", True),
-        ("#### 1. First, we add.\nThe answer is 9.", "9", False),  # a heading
-        ("#### Step 2: add\nThe answer is 9.", "9", False),
-        ("##### 5\nThe answer is 9.", "9", False),
-        ("See #### 5 above.\nThe answer is 9.", "9", False),
-        (r"The answer is 42. Or is it 43?", "42", False),
-        ("The answer is (1, 2).", "(1, 2)", False),
-        ("The answer is -5 because 3 < 5.", "-5", False),
-        ("The answer is 10.5%.", "10.5%", False),
-        ("The answer is 12 percent.", r"12\%", False),
-        ("The answer is:\n\n**42**", "42", False),
-        ("The answer is Evelyn.", "Evelyn", False),
-        ("The answer is 3.\nNo, the answer is 4.", "4", False),
-        ("So it costs 3 + 4 = 7 dollars.", "7", False),
-        ("x = 5\nThat is all.", None, False),  # not stated in the last line
-        ("7\n\n", "7", False),
-    ],
-)
-def test_what_is_read_is_what_was_stated_last(text, extracted, format_ok):
-    found = grade(text, "unlike any")
-    assert (found.extracted, found.format_ok) == (extracted, format_ok)
-
-
-@pytest.mark.parametrize(
-    ("answer", "gold"),
-    [
-        ("0.75", "\\frac{3}{4}"),
-        ("(3, \\pi/2)", "\\left( 3, \\frac{\\pi}{2} \\right)"),
-        ("-q + p", "p - q"),
-        ("[-2,7]", "x \\in [-2,7]"),
-        ("-2 \\le x \\le 7", "x \\in [-2,7]"),
-        ("11111", "11,\\! 111"),
-        ("1\\,234", "1,234"),
-        ("1234.0", "1,234"),
-        ("90", "90^\\circ"),
-        ("10", "10\\%"),
-        ("0.1", "10\\%"),
-        ("2.0", "2"),
-        ("7, 5 \\text{ and } 3", "3, 5, 7"),
-        ("\\begin{bmatrix} 0.2 \\\\ -3.6 \\end{bmatrix}", "\\begin{pmatrix} 1/5 \\\\ -18/5 \\end{pmatrix}"),
-        ("204", "204_5"),
-        ("204_{5}", "204_5"),
-        ("Evelyn", "\\text{Evelyn}"),
-        ("\\textbf{evelyn}.", "\\text{Evelyn}"),
-        ("C", "\\text{(C)}"),
-        ("\\mathrm{(C)}", "\\text{(C)}"),
-        ("-2x", "y = -2x"),
-        ("10x - 14y + 22z = -8", "5x - 7y + 11z + 4 = 0"),
-    ],
-)
-def test_an_answer_in_another_form_is_right(answer, gold):
-    assert grade(f"\\boxed{{{answer}}}", gold).correct
-
-
-@pytest.mark.parametrize(
-    ("answer", "gold"),
-    [
-        ("(\\frac{\\pi}{2}, 3)", "\\left( 3, \\frac{\\pi}{2} \\right)"),  # a point has an order,
-        ("\\{3, \\frac{\\pi}{2}\\}", "\\left( 3, \\frac{\\pi}{2} \\right)"),  # a set has none,
-        ("(1, -2)", "1,-2"),  # and neither has a list of answers
-        ("[3,4]", "(3,4]"),
-        ("\\text{Briana}", "\\text{Evelyn}"),
-        ("\\text{nylevE}", "\\text{Evelyn}"),
-        ("e a s t", "\\text{east}"),
-        ("\\text{odd}", "\\text{even}"),
-        ("B", "\\text{(C)}"),
-        ("204_7", "204_5"),
-        ("0", "5x - 7y + 11z + 4 = 0"),
-        ("y = 5", "x=5"),
-        ("p + q", "p - q"),
-        ("0.33", "\\frac{1}{3}"),
-        ("3", "\\frac{3}{4}"),
-        ("\\text{five}", "5"),
-    ],
-)
-def test_another_answer_is_wrong(answer, gold):
-    assert grade(f"\\boxed{{{answer}}}", gold) == Grade(False, answer, True)
 
 
 @pytest.mark.slow
@@ -228,17 +135,17 @@ def test_a_worker_that_dies_is_replaced():
 
 def test_a_worker_that_dies_between_two_requests_is_no_error():
     worker = MathWorker()
-    assert worker.ask("same", "1/2", "0.5") is True
+    assert worker.ask("1/2", "0.5") is True
     process = worker._process
     process.poll = lambda: os.kill(process.pid, signal.SIGKILL)  # it dies after it was seen alive
-    assert worker.ask("same", "1/2", "0.5") is None
-    assert worker.ask("same", "1/2", "0.5") is True
+    assert worker.ask("1/2", "0.5") is None
+    assert worker.ask("1/2", "0.5") is True
     worker.close()
 
 
 @pytest.mark.slow
 def test_a_program_that_grades_ends_by_itself_and_quietly():
-    program = "from armlet.evaluation.grading.extraction import grade; print(grade('1/2 = 0.5', '2/4').correct)"
+    program = "from armlet.evaluation.grading.grade import grade; print(grade('1/2 = 0.5', '2/4').correct)"
     run = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("True\n", "")
 
@@ -250,18 +157,13 @@ def test_a_program_that_grades_ends_by_itself_and_quietly():
         ("x=5", "5", True),
         ("Evelyn", "\\text{evelyn}", True),
         ("a weird ~ thing", "5", False),
+        ("5x - 7y + 11z + 4 = 0", "0", False),
     ],
 )
 def test_equal_is_symmetric(a, b, same):
     assert equal(a, b) is equal(b, a) is same
     assert equal(a, a)
     assert equal(b, b)
-
-
-def test_answers_are_equal_if_each_would_do_for_the_other():
-    assert grade(f"\\boxed{{{EQUATION[0]}}}", EQUATION[1]).correct
-    assert not equal(*EQUATION)
-    assert not equal(*reversed(EQUATION))
 
 
 @pytest.mark.parametrize(
@@ -271,13 +173,13 @@ def test_answers_are_equal_if_each_would_do_for_the_other():
         ("#3 #-04 and so on", "-4", Grade(True, "-04", True)),
         ("# 3", "3", Grade(True, "3", True)),
         ("#0", "-0", Grade(True, "0", True)),
-        ("#3#", "3", Grade(False, None, False)),
-        ("#3.0", "3", Grade(False, None, False)),
-        ("#+3", "3", Grade(False, None, False)),
-        ("#３", "3", Grade(False, None, False)),
-        ("#3=", "3", Grade(False, None, False)),
-        ("3", "3", Grade(False, None, False)),
-        ("", "3", Grade(False, None, False)),
+        ("#3#", "3", UNMARKED),
+        ("#3.0", "3", UNMARKED),
+        ("#+3", "3", UNMARKED),
+        ("#３", "3", UNMARKED),
+        ("#3=", "3", UNMARKED),
+        ("3", "3", UNMARKED),
+        ("", "3", UNMARKED),
     ],
 )
 def test_the_integer_behind_the_last_mark_counts_and_nothing_else(text, gold, grade_):

@@ -1,0 +1,203 @@
+"""Compares formulas with sympy, in a process of its own that `math_worker` starts. It imports nothing of armlet."""
+
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from contextlib import suppress
+from fractions import Fraction
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeGuard
+
+if TYPE_CHECKING:
+    from sympy import Basic, Eq, Expr
+    from sympy.matrices import MatrixBase
+
+REQUEST_CPU_SECONDS = 4  # none of 64,262 comparisons of gold answers took 2
+MEMORY_BYTES = 4 << 30
+DIGITS = 60  # with which constants are evaluated; two that agree in 50 are equal
+ROUNDED_DIGITS = 6  # a decimal with at least so many digits stands for what rounds to it, such as 0.333333 for 1/3
+DECIMAL = re.compile(r"-?(\d+)\.(\d+)")
+GARBLED = re.compile(r"(?<![\d_^])\d+\s+\d|:.*:|\\ldots|\w\s*[\"']\s*\d")
+SAMPLES = ((-1.375, 0.71, 2.3, -3.14), (0.62, 5.25, 1.125, 0.47), (4.7, -0.31, -2.9, 1.6))
+"""Values of the unknowns at which two expressions are compared, as many times as there are rows."""
+
+
+def serve() -> None:
+    """Answers requests until the pipe closes; the reply is None if sympy fails."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # so that no output of a library is taken for a reply
+    logging.disable(logging.CRITICAL)
+    with suppress(ImportError, OSError, ValueError):  # some systems refuse, and Windows has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    for line in sys.stdin:
+        if hasattr(signal, "setitimer"):  # not on Windows. Processor time does not depend on how busy the machine is
+            signal.setitimer(signal.ITIMER_PROF, REQUEST_CPU_SECONDS)  # then SIGPROF ends this process
+        answer, gold = json.loads(line)
+        try:
+            reply = is_same(answer, gold)
+        except Exception:  # a parser may raise anything on arbitrary text
+            reply = None
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+def is_same(answer: str, gold: str) -> bool:
+    """Whether two formulas in plain notation are equal.
+
+    Expressions and matrices are compared here: math-verify rounds to 6 decimal places and takes 2^-60 for 2^-61.
+    Sets, intervals and relations are left to it.
+    """
+    one, two = parse_formula(answer), parse_formula(gold)
+    if is_matrix(one) and is_matrix(two):
+        return one.shape == two.shape and all(map(same_expressions, one.flat(), two.flat()))
+    if is_expression(one) and is_expression(two):
+        return same_expressions(one, two) or same_rounded(answer, two) or same_rounded(gold, one)
+    if any(map(is_matrix, (one, two))):
+        return False
+    if is_equation(one) and is_equation(two):
+        return are_proportional(one, two)
+    from math_verify import verify
+
+    return verify(two, one, numeric_precision=DIGITS, allow_set_relation_comp=True, timeout_seconds=None)
+
+
+def same_numbers(answer: str, gold: str) -> bool:
+    """Whether two integers, decimals or fractions of integers are equal, or one is rounded from the other."""
+    one, two = exact_value(answer), exact_value(gold)
+    return one is not None and two is not None and (one == two or rounds_to(answer, two) or rounds_to(gold, one))
+
+
+def exact_value(text: str) -> Fraction | None:
+    """The value of an integer, a decimal or a fraction of integers; None for other formulas."""
+    text = re.sub(r"\\frac\{(-?\d+)\}\{(\d+)\}", r"\1/\2", text.replace(" ", "").removeprefix("+"))
+    if not re.fullmatch(r"-?\d+(\.\d*)?|-?\d+/\d*[1-9]\d*", text) or len(text) > 4000:
+        return None
+    return Fraction(text)
+
+
+def rounds_to(decimal: str, value: Fraction) -> bool:
+    """Whether a decimal with enough digits is what the value rounds to, or is cut to."""
+    match = DECIMAL.fullmatch(decimal.replace(" ", ""))
+    if not match or len((match[1] + match[2]).lstrip("0")) < ROUNDED_DIGITS:
+        return False
+    stated, unit = abs(Fraction(match[0])), Fraction(1, 10 ** len(match[2]))
+    shift = abs(value) / unit
+    same_sign = (value < 0) == match[0].startswith("-")
+    return same_sign and stated / unit in (int(shift), int(shift + Fraction(1, 2)))
+
+
+def same_rounded(decimal: str, value: "Expr") -> bool:
+    """Whether a decimal is a rounded constant, such as 3.14159 for pi."""
+    if value.free_symbols or not value.is_real or not DECIMAL.fullmatch(decimal.replace(" ", "")):
+        return False
+    return rounds_to(decimal, Fraction(str(value.evalf(DIGITS))))
+
+
+def is_matrix(value: object) -> "TypeGuard[MatrixBase]":
+    """Whether a parsed formula is a matrix or a vector."""
+    from sympy import MatrixBase
+
+    return isinstance(value, MatrixBase)
+
+
+def is_expression(value: object) -> "TypeGuard[Expr]":
+    """Whether a parsed formula has a value: no set, relation or matrix."""
+    from sympy import Expr
+
+    return isinstance(value, Expr)
+
+
+def is_equation(value: object) -> "TypeGuard[Eq]":
+    """Whether a parsed formula is an equation of two expressions."""
+    from sympy import Eq
+
+    return isinstance(value, Eq) and is_expression(value.lhs) and is_expression(value.rhs)
+
+
+def are_proportional(one: "Eq", two: "Eq") -> bool:
+    """Whether two equations differ by a constant factor, as x - 2y = 6 and 4y = 2x - 12."""
+    first, second = (equation.lhs - equation.rhs for equation in (one, two))  # type: ignore[operator]
+    names = sorted(map(str, first.free_symbols | second.free_symbols))
+    at_point, other = (at(value, dict(zip(names, SAMPLES[0] * len(names), strict=False))) for value in (first, second))
+    return bool(at_point and other) and same_expressions(first * other, second * at_point)
+
+
+def same_expressions(one: "Expr", two: "Expr") -> bool:
+    """Whether two expressions have the same unknowns and the same values: as constants, or at some points."""
+    names = sorted(map(str, one.free_symbols))
+    if names != sorted(map(str, two.free_symbols)):
+        return same_symbolically(one, two)
+    if not names:
+        return same_constants(one, two)
+    verdicts = [same_at(one, two, dict(zip(names, row * len(names), strict=False))) for row in SAMPLES]
+    return same_symbolically(one, two) if None in verdicts else all(verdicts)
+
+
+def same_at(one: "Expr", two: "Expr", point: dict[str, float]) -> bool | None:
+    """Whether two expressions are equal at a point; None if they have no value there."""
+    values = [at(value, point) for value in (one, two)]
+    return same_constants(*values) if all(value.evalf(DIGITS).is_number for value in values) else None
+
+
+def at(value: "Expr", point: dict[str, float]) -> "Expr":
+    """The value of an expression at a point, exactly."""
+    from sympy import Rational
+
+    return value.subs({symbol: Rational(str(point[str(symbol)])) for symbol in value.free_symbols})
+
+
+def same_constants(one: "Expr", two: "Expr") -> bool:
+    """Whether two constants are equal: in 50 digits, relative to the larger one."""
+    a, b = one.evalf(DIGITS), two.evalf(DIGITS)
+    if not (a.is_finite and b.is_finite):
+        return a == b
+    larger = max(abs(a), abs(b))
+    return bool(abs(a - b) <= larger * 10 ** (10 - DIGITS)) or (0 in (a, b) and (one - two).equals(0) is True)
+
+
+def same_symbolically(one: "Expr", two: "Expr") -> bool:
+    """Whether sympy simplifies the difference to 0."""
+    from sympy import simplify
+
+    return simplify(one - two) == 0
+
+
+@lru_cache(maxsize=4096)
+def parse_formula(latex: str) -> "Basic | MatrixBase":
+    """Parses one formula with the parser of math-verify; decimals become exact fractions.
+
+    Raises an error for what that parser would take for something else: "5 7" for 12, and 1:2:3 for 1/6.
+    """
+    if GARBLED.search(latex):
+        raise ValueError(latex)
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy
+    from math_verify.grader import should_treat_as_complex
+    from sympy import Basic
+
+    parsed: object = latex2sympy(
+        latex,
+        is_real=not should_treat_as_complex(latex),
+        normalization_config=NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none"),
+        conversion_config=ConversionConfig(lowercase_symbols=False, interpret_as_mixed_fractions=False),
+    )
+    if is_matrix(parsed):
+        return parsed.applyfunc(exactly)
+    assert isinstance(parsed, Basic)
+    return exactly(parsed)
+
+
+def exactly(value: "Basic") -> "Basic":
+    """A value with exact fractions for decimals, and the imaginary unit for the letter i."""
+    from sympy import Float, I, Rational, Symbol
+
+    value = value.replace(lambda part: isinstance(part, Float), lambda part: Rational(str(part)))
+    imaginary = [symbol for symbol in value.free_symbols if isinstance(symbol, Symbol) and symbol.name == "i"]
+    return value.doit().subs(dict.fromkeys(imaginary, I))
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,170 @@
+r"""The final answer of a text: after the thought, the last box or boxes, the last `#### x`, or what the words state."""
+
+import time
+
+import pytest
+
+from armlet.evaluation.grading.final_answer import NO_ANSWER, final_answer
+from armlet.evaluation.grading.grade import Grade, grade
+from armlet.evaluation.grading.statements import NEGATIVE
+
+STATED = {
+    "the last box": [
+        (r"\boxed{3} or rather \boxed{4}", "4"),
+        (r"\boxed{3} and \boxed{}", "3"),
+        (r"\boxed{3}, no: \boxed{4", "3"),  # cut off
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\left\{ 1, 2 \right.}", r"\left\{ 1, 2 \right."),
+        (r"#### 3 \boxed{4}", "4"),
+        (r"\framebox{4}", "4"),
+        (r"It is \boxed 4.", "4"),
+        ("Write it as \\boxed{}.\nThe answer is 9.", "9"),
+    ],
+    "several boxes of one answer": [
+        (r"\boxed{3} and \boxed{8}", "3, 8"),
+        (r"$\boxed{3}$, $\boxed{5}$, and $\boxed{8}$", "3, 5, 8"),
+        (r"x = \boxed{3}, y = \boxed{8}", "x = 3, y = 8"),
+        (r"First part: \boxed{3}. Then in all \boxed{8}.", "8"),
+        (r"\boxed{8}. Indeed \boxed{8}", "8"),
+    ],
+    "the last line of GSM8K's form": [
+        ("#### 1,234\n", "1,234"),
+        ("#### 5\n#### 6", "6"),
+        (r"#### \text{east}", r"\text{east}"),
+        ("#### 12 apples", "12 apples"),
+        ("#### **12**", "12"),
+        ("#### 1. First, we add.\nThe answer is 9.", "9"),  # a heading
+        ("#### Step 2: add\nThe answer is 9.", "9"),
+        ("##### 5\nThe answer is 9.", "9"),
+        ("See #### 5 above.\nThe answer is 9.", "9"),
+    ],
+    "what follows the thought": [
+        (r"<think>Is it \boxed{3}?</think>The answer is \boxed{8}", "8"),
+        ("I think \\boxed{3}? no.\n</think>\n\nThe answer is 8.", "8"),
+        ("<thinking>3</thinking>\n#### 8", "8"),
+        ("◁think▷3◁/think▷ 8", "8"),
+        ("<reasoning>3?</reasoning>\n<answer>\n8\n</answer>", "8"),
+    ],
+    "a displayed formula": [
+        ("The answer is\n\n\\[\nx = 19\n\\]", "x = 19"),
+        ("The final answer is:\n$$\n\\frac{3}{8}\n$$", r"\frac{3}{8}"),
+        ("So we find\n\\begin{align*}\nx &= 3+5 \\\\\n&= 8\n\\end{align*}", "= 8"),
+        ("So we get\n$$x = 21.$$", "x = 21"),
+    ],
+    "what a sentence announces": [
+        ("The answer is 42. Or is it 43?", "42"),
+        ("The answer is (1, 2).", "(1, 2)"),
+        ("The answer is -5 because 3 < 5.", "-5"),
+        ("The answer is 10.5%.", "10.5%"),
+        ("The answer is Evelyn.", "Evelyn"),
+        ("The answer is 3.\nNo, the answer is 4.", "4"),
+        ("The answer to the last question is 14.", "14"),
+        ("So the answer must be 14, as required.", "14"),
+        ("The correct option is D.", "D"),
+        ("The solutions are 3 and 8.", "3 and 8"),
+        ("## Answer\n\n8", "8"),
+        ("The answer is minus 8.", "-8"),
+        ("The answer is about $3.25$ meters.", "3.25 meters"),
+        ("The answer is $3$, $4$ and $8$.", "3, 4, 8"),
+        ("The answer is 8, not 10.", "8"),
+        ("The answer is 8 (that is, 3 + 5).", "8"),
+        ("The answer is $1,250 per month.", "$1,250 per month"),
+        ("The answer is less than 8.", "< 8"),
+    ],
+    "marks of Markdown and HTML around it": [
+        ("The answer is:\n\n**42**", "42"),
+        ("The answer is `42`.", "42"),
+        ("The answer is:\n```\n42\n```", "42"),
+        ("The answer is <strong>42</strong>.", "42"),
+        ("> The answer is 42.", "42"),
+        ("Answer: _42_", "42"),
+        ("The answer is “42”.", "42"),
+        ("The answer is 42<|im_end|>", "42"),
+        ("The answer is 8 cm<sup>2</sup>", "8 cm^{2}"),
+    ],
+    "what the last line states": [
+        ("So it costs 3 + 4 = 7 dollars.", "3 + 4 = 7 dollars"),
+        ("7\n\n", "7"),
+        ("After 3 days he has 8 apples.", "8 apples"),
+        ("He has 8 apples left after 3 days.", "8 apples left"),
+        ("So f(2) = 8.", "f(2) = 8"),
+        ("So the firm hired 8 workers in 2020.", "8 workers"),
+        ("Therefore, the length is \\(8\\) cm.", "8 cm"),
+        ("So we have 9 pens (4 red and 5 blue).", "9 pens"),
+        ("答案：8", "8"),
+        ("8 [2]", "8"),
+        ("(B)", "(B)"),
+        ("The value is 8.\n\nLet me know if you have questions!", "8"),
+    ],
+}
+
+UNREADABLE = [
+    ("<think>I think it is \\boxed{3}, but wait", "the thought does not end"),
+    ("<think>so\n#### 3", "the thought does not end"),
+    ("The answer is 8.</think>\n", "nothing follows the thought"),
+    ("Let x be 42. So \\boxed{", "the box is not closed"),
+    ("The answer is not 8.", NEGATIVE),
+    ("The answer isn't 8.", NEGATIVE),
+    ("It cannot be 8.", NEGATIVE),
+    ("The answer is between 8 and 10.", "it is a range"),
+    ("The answer is 8 to 10.", "it is a range"),
+    ("Some 3 red ones sit near 8 blue ones", "several numbers in the last line: 3, 8"),
+    ("x = 5\nThat is all.", NO_ANSWER),  # not stated in the last line
+]
+NOTHING = ["", "  \n ", r"\boxed{}", r"\boxed{\ }", r"\boxed{\text{ }}", r"\boxed{{}}", r"\boxed{\quad}", r"\boxed{?}"]
+NOTHING += ["####", "#### \n", "I cannot tell.", "????", "The answer is", "the answer is ...", "The answer is ____."]
+
+WRONG = [
+    ("The answer is 8 feet 3 inches.", "8"),
+    ("The answer is 8.5 million.", "8.5"),
+    ("The answer is $6!$.", "6"),
+    ("The answer is 2×10³.", "2"),
+    ("The answer is 4½.", "4"),
+    ("The answer is negative 8.", "8"),
+    ("The answer is at least 8.", "8"),
+    ("The answer is either 8 or 10.", "8"),
+    ("The answer is 3, 4, and 8.", "8"),
+    ("Therefore, x = 3 or x = 8.", "8"),
+    ("There are 3 red and 8 blue apples.", "8"),
+    (r"\boxed{3} or \boxed{8}", "8"),
+    ("The answer is 4 out of 5.", "4"),
+]
+
+
+@pytest.mark.parametrize("kind", STATED)
+def test_what_was_stated_last_is_the_final_answer(kind):
+    assert [(text, final_answer(text).text) for text, _ in STATED[kind]] == STATED[kind]
+    assert not any(final_answer(text).unreadable for text, _ in STATED[kind])
+
+
+def test_boxes_and_lines_of_gsm8k_are_the_requested_form_and_words_are_not():
+    texts = [(r"\boxed{3} and \boxed{}", True), ("#### 12 apples", True), ("The answer is 9.", False), ("9", False)]
+    assert [final_answer(text).in_form for text, _ in texts] == [in_form for _, in_form in texts]
+
+
+@pytest.mark.parametrize(("text", "reason"), UNREADABLE)
+def test_what_is_ambiguous_is_unreadable_and_says_why(text, reason):
+    assert grade(text, "8") == Grade(False, None, False, reason)
+
+
+@pytest.mark.parametrize("text", NOTHING)
+def test_what_states_nothing_is_wrong_for_every_gold(text):
+    for gold in ("5", "\\frac{3}{4}", "\\text{Evelyn}", "", "0"):
+        assert grade(text, gold) == Grade(False, None, False, NO_ANSWER)
+
+
+@pytest.mark.parametrize(("text", "gold"), WRONG)
+def test_a_part_of_what_was_stated_is_wrong(text, gold):
+    assert grade(text, gold).extracted is not None
+    assert not grade(text, gold).correct
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "piece", ["\\boxed{", "<sup>", "<answer>", "$$", "\\[", "\n", "- ", "answer is ", "(", "\\fbox[", "1,", "\\%", "a="]
+)
+def test_a_long_text_is_read_in_bounded_time(piece):
+    start = time.process_time()
+    for text in (piece * 20_000, f"\\boxed{{{piece * 300}}}", f"The answer is {piece * 300}"):
+        grade(text, "5")
+    assert time.process_time() - start < 10
