@@ -182,8 +182,12 @@ def test_samples_votes_and_combinations_are_there():
 
 
 def test_published_settings_are_evaluated_as_given():
-    found = result("evaluate", *FEW, "--policy", "published:Qwen2.5-7B-Instruct/MATH-500", "--no-placebos")
-    assert found["manifest"]["conditions"][1]["treatment"]["band"] == 0.1
+    code, out, err = run(
+        "evaluate", *FEW, "--policy", "published:Qwen2.5-7B-Instruct/MATH-500", "--no-placebos", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["manifest"]["conditions"][1]["treatment"]["band"] == 0.1
+    assert "the authors chose this setting for Qwen2.5-7B-Instruct on the test set of MATH-500" in err
 
 
 def test_an_armlet_json_is_evaluated_as_saved():
