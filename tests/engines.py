@@ -16,9 +16,6 @@ class Fake:
     def describe(self):
         return {"model": self.name, "sha256": "0"}
 
-    def set_date(self, date):
-        raise AssertionError("there is no chat template")
-
     def length(self, ask):
         return len(ask.problem.question)
 

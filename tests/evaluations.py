@@ -67,6 +67,9 @@ class Fake:
         each = {"calls": 1, "tokens": 50, "moved": moved, "share_moved": moved / 5000, "passed": 0}
         return {str(layer): each for layer in ([layers] if isinstance(layers, int) else layers)}
 
+    def set_date(self, date):
+        raise AssertionError("there is no chat template")
+
     def describe(self) -> dict[str, object]:
         return {"model": self.name, "sha256": "ab" * 32, "dtype": "float32", "device": "cpu"}
 
