@@ -16,7 +16,10 @@ def limited_verdicts(report: Report) -> list[tuple[list[Verdict], list[str]]]:
     """The verdicts of each task, with what limits them: answers that could not count, and items without room."""
     verdicts = iter(report.verdicts)
     judged = [sum(pair.judged for pair in task.comparisons) for task in report.tasks]
-    return [([*islice(verdicts, count)], [*_of_task(task)]) for task, count in zip(report.tasks, judged, strict=True)]
+    return [
+        ([*islice(verdicts, count)], [*task_limitations(task)])
+        for task, count in zip(report.tasks, judged, strict=True)
+    ]
 
 
 def general_limitations(report: Report) -> list[str]:
@@ -26,7 +29,8 @@ def general_limitations(report: Report) -> list[str]:
     return [*nothing, *map(origin_sentence, report.settings.origins), *bands_without_effect(report)]
 
 
-def _of_task(task: TaskFindings) -> Iterator[str]:
+def task_limitations(task: TaskFindings) -> Iterator[str]:
+    """What limits the verdicts on a task: answers that could not count, and items without room."""
     lost = {name: shares for name, shares in _unusable(task) if shares}
     if lost:
         truncated = any("truncated" in share for shares in lost.values() for share in shares)

@@ -72,6 +72,11 @@ def markdown(findings: Report, map: SearchMap | None = None) -> str:
     return text.rstrip("\n") + "\n"
 
 
+def study_markdown(findings: object) -> str:
+    """The report of a study, a `StudyFindings`, as Markdown."""
+    return _environment(in_markdown).get_template("study.md.jinja").render(findings=findings)
+
+
 def page(findings: Report, figures: Sequence[PageFigure]) -> str:
     """The report as one HTML page that needs no network and runs no script.
 

@@ -51,10 +51,10 @@ def _task_rows(task: TaskFindings) -> Iterator[Facts]:
 
 def latex_table(tasks: Sequence[TaskFindings]) -> str:
     """The accuracy tables in LaTeX, for the package booktabs, with the numbers of the other reports."""
-    return "\n".join(_latex(accuracy_grid(task)) for task in tasks)
+    return "\n".join(latex_grid(accuracy_grid(task)) for task in tasks)
 
 
-def _latex(grid: Grid) -> str:
+def latex_grid(grid: Grid) -> str:
     """One table. A group's heading is a row over all columns."""
     width = len(grid.headings)
     lines = [f"% {in_latex(grid.title)}", rf"\begin{{tabular}}{{l{'r' * (width - 2)}l}}", r"\toprule"]

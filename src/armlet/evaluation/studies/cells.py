@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment
+from armlet.evaluation.conditions.conditions import Condition, Filling
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.report.findings import TaskFindings
 from armlet.evaluation.run import evaluate
@@ -27,11 +27,12 @@ class Job:
     base: Path  # the folder of the study's file, to which paths in it are relative
     run: Path  # the run folder
     settings: Settings  # arguments of `evaluate` for every cell
+    margin: float | None  # in points
     engine: OpenCellEngine | None  # None for a model in the process
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CellOutcome:
     """What a cell found, or why it failed; both None if it was not run to its end."""
 
     cell: Cell
@@ -39,39 +40,48 @@ class Outcome:
     failure: str | None = None
 
 
-def run_in_turn(jobs: Sequence[Job]) -> Iterator[Outcome]:
+def run_in_turn(jobs: Sequence[Job]) -> Iterator[CellOutcome]:
     """Runs cells one after another in this process. After Ctrl-C, KeyboardInterrupt ends the loop."""
     for number, job in enumerate(jobs, 1):
         note(f"cell {number} of {len(jobs)}: {job.cell.name}")
         yield run_cell(job)
 
 
-def run_cell(job: Job) -> Outcome:
+def run_cell(job: Job) -> CellOutcome:
     """Runs a cell, or resumes it, with as many threads as it was given; an error becomes the outcome's failure."""
     cell, compared = job.cell, job.cell.treatments.values()
+    fillings = [filling for filling in compared if isinstance(filling, Filling)]
+    treatments = [_function(job.base, t) if isinstance(t, str) else t for t in compared if t not in fillings]
     settings = {**job.settings, **cell.model.settings, **cell.task.settings}
     try:
         with _threads(cell.model.cpus):
             findings = evaluate(
                 _relative(job.base, cell.model.model),
-                treatments=[treatment for treatment in compared if isinstance(treatment, Treatment)],
-                filler=[filling for filling in compared if isinstance(filling, Filling)],
+                treatments=treatments,
+                filler=fillings,
                 task=_relative(job.base, cell.task.task),
                 seed=cell.seed,
+                margin=job.margin,
                 run=job.run,
                 engine=partial(job.engine, cell) if job.engine else None,
                 **settings,  # type: ignore[arg-type] - the names are checked by the study, the values by `evaluate`
             )
     except (ArmletError, OSError, RuntimeError, MemoryError) as error:  # such as a GPU without memory
-        return Outcome(cell, failure=str(error) or type(error).__name__)
+        return CellOutcome(cell, failure=str(error) or type(error).__name__)
     findings.save(job.run)
-    return Outcome(cell, None if findings.interrupted else findings.tasks[0])
+    return CellOutcome(cell, None if findings.interrupted else findings.tasks[0])
 
 
 def _relative(base: Path, name: str) -> str:
     """The path of a file or folder next to the study's file; any other name as it is."""
     path = base / name
     return str(path) if path.exists() else name
+
+
+def _function(base: Path, text: str) -> str:
+    """The "file.py:function" with the file's path, relative to the study's file."""
+    file, _, name = text.rpartition(":")
+    return f"{base / file}:{name}"
 
 
 @contextmanager

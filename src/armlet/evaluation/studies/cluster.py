@@ -2,10 +2,11 @@
 
 # pyright: reportMissingImports=false
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from armlet.evaluation.studies.cells import Job, Outcome, run_cell
+from armlet.evaluation.studies.cells import CellOutcome, Job, run_cell
 from armlet.presentation.progress import progress
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
@@ -13,7 +14,7 @@ RETRIES = 3  # of a cell whose process ended without an answer
 LOCAL = "local"  # the address that starts Ray on this machine
 
 
-def run_on_ray(jobs: Sequence[Job], address: str) -> Iterator[Outcome]:
+def run_on_ray(jobs: Sequence[Job], address: str) -> Iterator[CellOutcome]:
     """Runs cells on a cluster, as many at once as its processors and GPUs allow; yields them as they end.
 
     The run folders must be on a disk that all machines of the cluster share.
@@ -46,7 +47,7 @@ def run_on_ray(jobs: Sequence[Job], address: str) -> Iterator[Outcome]:
         ray.shutdown()
 
 
-def run_cell_there(job: Job) -> Outcome:
+def run_cell_there(job: Job) -> CellOutcome:
     """Runs a cell in a process of the cluster, which must see the study's folder."""
     if not job.run.parent.is_dir():
         raise ArgumentError(f"{job.run.parent} is not on this machine; put the study's folder on a shared disk")
@@ -60,7 +61,7 @@ def _connected(address: str) -> Any:
         raise ArgumentError("--ray: needs an extra package: pip install 'armlet[cluster]'") from error
     try:
         options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}
-        ray.init(address=address, log_to_driver=False, logging_level="error", **options)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ArmletError(f"--ray: no cluster at {address!r} ({str(error).splitlines()[0]})") from error
     return ray
@@ -76,8 +77,8 @@ def _check_resources(ray: Any, jobs: Sequence[Job]) -> None:
             raise ArgumentError(f"--ray: no machine of the cluster has {wanted}, which {job.cell.name} needs")
 
 
-def _outcome(ray: Any, reference: Any, job: Job) -> Outcome:
+def _outcome(ray: Any, reference: Any, job: Job) -> CellOutcome:
     try:
         return ray.get(reference)
     except ray.exceptions.RayError as error:
-        return Outcome(job.cell, failure=str(error).strip().splitlines()[-1])
+        return CellOutcome(job.cell, failure=str(error).strip().splitlines()[-1])

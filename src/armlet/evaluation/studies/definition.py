@@ -12,14 +12,16 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions, make_treatments
 from armlet.prompts.fillers import Filler, Position
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.presets import published
-from armlet.redistribution.rows import Policy
+from armlet.redistribution.policies import PUBLISHED
 
-PUBLISHED = "published"  # as a treatment's policy: the setting of `presets.published` for the cell's model and task
+PAPERS = "published"  # as a treatment's policy: the setting of `presets.published` for the cell's model and task
 
 CHECKS = ConfigDict(extra="forbid", strict=True)
 
 Settings = Mapping[str, object]
+
+Compared = Treatment | Filling | str
+"""ARM with its place, a filler with its position, or "file.py:function"."""
 
 
 @checked_dataclass(frozen=True, config=CHECKS)
@@ -48,7 +50,8 @@ class StudyTreatment:
     """A policy or a filler with its settings, for all models and tasks unless some are named."""
 
     name: str
-    policy: str | None = None  # as in `armlet evaluate --policy`, or `PUBLISHED`
+    policy: str | None = None  # as in `armlet evaluate --policy`, or `PAPERS`
+    function: str | None = None  # as in `armlet evaluate --treatment`: "file.py:function"
     filler: str | None = None  # the text of a filler
     count: int = 55  # of a filler
     position: Position = "between"  # of a filler
@@ -56,12 +59,15 @@ class StudyTreatment:
     tasks: Sequence[str] = ()
     settings: Settings = field(default_factory=dict)  # of a policy: layers, scope, site, experts
 
-    def compared(self, model: str, task: str, seed: int) -> Treatment | Filling:
+    def compared(self, model: str, task: str, seed: int) -> Compared:
         """What `evaluate` compares; raises ArgumentError if there is no published setting for the model and task."""
+        if self.function is not None:
+            return self.function
         if self.filler is not None:
             return Filling(Filler(self.filler, self.count), self.position)
-        policy: Policy | str = published(model, task) if self.policy == PUBLISHED else str(self.policy)
+        policy = f"{PUBLISHED}:{model}/{task}" if self.policy == PAPERS else str(self.policy)
         (treatment,) = make_treatments(policy, seed=seed, **self.settings)  # type: ignore[arg-type] - checked there
+        assert isinstance(treatment, Treatment)
         return treatment
 
 
@@ -91,7 +97,7 @@ class Cell:
     model: StudyModel
     task: StudyTask
     seed: int
-    treatments: Mapping[str, Treatment | Filling]  # by the names in the study
+    treatments: Mapping[str, Compared]  # by the names in the study
 
     @property
     def model_name(self) -> str:
@@ -119,6 +125,9 @@ class Cell:
         """The names of the treatments in the study, by the names of their conditions in the cell's report."""
         names = {}
         for name, compared in self.treatments.items():
+            if isinstance(compared, str):
+                names[Path(compared).name] = name
+                continue
             sides = ([compared], []) if isinstance(compared, Treatment) else ([], [compared])
             names[conditions(*sides, placebos=False)[1].name] = name
         return names
@@ -165,11 +174,9 @@ class Study:
         place = (cell.model.model, cell.task.task, treatment)
         return next((claim for claim in self.claims if (claim.model, claim.task, claim.treatment) == place), None)
 
-    def _compared(
-        self, model: StudyModel, task: StudyTask, seed: int
-    ) -> tuple[dict[str, Treatment | Filling], dict[str, str]]:
+    def _compared(self, model: StudyModel, task: StudyTask, seed: int) -> tuple[dict[str, Compared], dict[str, str]]:
         """The treatments that apply to a model and a task, and the reasons against the others that should."""
-        compared, reasons = dict[str, Treatment | Filling](), dict[str, str]()
+        compared, reasons = dict[str, Compared](), dict[str, str]()
         if task.task not in (model.tasks or (task.task,)):
             return compared, reasons
         for treatment in self.treatments:
@@ -177,7 +184,7 @@ class Study:
                 try:
                     compared[treatment.name] = treatment.compared(model.model, task.task, seed)
                 except ArgumentError as error:
-                    if treatment.policy != PUBLISHED:
+                    if treatment.policy != PAPERS:
                         raise
                     reasons[treatment.name] = str(error)
         return compared, reasons

@@ -20,7 +20,7 @@ PLACE = ("layers", "scope", "site", "experts")
 MANAGED = ("model", "tokenizer", "treatments", *PLACE, "task", "filler", "count", "position", "engine", "run", "seed")
 """The arguments of `evaluate` that a study sets itself."""
 
-SETTINGS = tuple(name for name in inspect.signature(evaluate).parameters if name not in (*MANAGED, "margin"))
+CELL_SETTINGS = tuple(name for name in inspect.signature(evaluate).parameters if name not in (*MANAGED, "margin"))
 """The arguments of `evaluate` that are settings of a study, of its models and of its tasks."""
 
 
@@ -54,13 +54,13 @@ def _check(study: Study) -> None:
     treatments = _distinct("treatments", [part.name for part in study.treatments])
     _distinct("seeds", study.seeds)
     for place, settings in (("settings", study.settings), *_settings_of_parts(study)):
-        _among(f"{place}", settings, SETTINGS)
+        _among(f"{place}", settings, CELL_SETTINGS)
     for model in study.models:
         _among(f"models: {model.model}: tasks", model.tasks, tasks)
     for treatment in study.treatments:
         place = f"treatments: {treatment.name}"
-        if (treatment.policy is None) == (treatment.filler is None):
-            raise ArgumentError(f"{place}: expected either a policy or a filler")
+        if [treatment.policy, treatment.function, treatment.filler].count(None) != 2:
+            raise ArgumentError(f"{place}: expected either a policy, a function or a filler")
         _among(f"{place}: settings", treatment.settings, PLACE if treatment.policy else ())
         _among(f"{place}: models", treatment.models, models)
         _among(f"{place}: tasks", treatment.tasks, tasks)

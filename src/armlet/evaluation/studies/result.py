@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from armlet.evaluation.report.analysis import correct_by_holm
-from armlet.evaluation.report.findings import PairedComparison
-from armlet.evaluation.studies.cells import Outcome
+from armlet.evaluation.report.findings import NoiseFloor, PairedComparison
+from armlet.evaluation.report.limitations import task_limitations
+from armlet.evaluation.report.page import study_markdown
+from armlet.evaluation.report.paper import latex_grid
+from armlet.evaluation.report.sentences import noise_sentence
+from armlet.evaluation.report.tables import Grid
+from armlet.evaluation.studies.cells import CellOutcome
 from armlet.evaluation.studies.definition import Claim, Study
 from armlet.presentation.arguments import output_folder
 from armlet.presentation.files import csv_text, write_json, write_text
@@ -39,6 +44,7 @@ ROW_HEADINGS: Sequence[str] = (
 class StudyRow:
     """One treatment in one cell."""
 
+    cell: str  # the cell's name
     model: str
     task: str
     seed: int
@@ -56,7 +62,7 @@ class StudyRow:
             return "above"
         return "below" if low is not None and self.claim.difference < low else "inside"
 
-    def cells(self) -> list[str]:
+    def texts(self) -> list[str]:
         """The row's texts, by `ROW_HEADINGS`."""
         comparison = self.pair.comparison
         claimed = DASH if self.claim is None else f"{points(self.claim.difference / 100)}, {self.claim_is}"
@@ -78,6 +84,8 @@ class StudyFindings(Result):
     study: Study
     sha256: str  # of the study's file
     rows: Sequence[StudyRow]
+    floors: Mapping[str, NoiseFloor]  # by the name of the cell
+    limitations: Sequence[str]  # what limits the verdicts of single cells
     failures: Mapping[str, str]  # the reasons, by the name of the cell
     cells: int  # the number of cells of the study
     finished: int  # the number of finished cells
@@ -89,34 +97,36 @@ class StudyFindings(Result):
         verdicts = Counter(row.pair.verdict for row in self.rows)
         counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
         claims = Counter(row.claim_is for row in self.rows if row.claim)
-        inside = (
-            f"; of {with_count(sum(claims.values()), 'claim')}, {claims['inside']} inside its interval"
-            if claims
-            else ""
-        )
+        total = with_count(sum(claims.values()), "claim")
+        inside = f"; of {total}, {claims['inside']} inside its interval" if claims else ""
         over = f"{with_count(len(self.rows), 'comparison')} in {with_count(self.finished, 'cell')}"
         return f"{self.study.hypothesis} Of {over}, after Holm's correction over all: {counts}{inside}."
 
     def sentences(self) -> list[str]:
-        """The sentence, and what is missing."""
-        missing = [f"not run: {omission.part} ({omission.reason})" for omission in self.study.not_run()]
+        """The sentence, the noise floor, and what is missing."""
+        floors = [f"{name}: {noise_sentence(floor)}" for name, floor in self.floors.items()]
         failed = [f"failed: {name} ({reason})" for name, reason in self.failures.items()]
         unfinished = self.cells - self.finished - len(self.failures)
-        rest = [f"partial: {with_count(unfinished, 'cell')} of {self.cells} not finished"] if unfinished else []
-        return [self.sentence(), *rest, *failed, *missing]
+        rest = [f"partial: {unfinished} of {with_count(self.cells, 'cell')} not finished"] if unfinished else []
+        missing = [f"not run: {omission.part} ({omission.reason})" for omission in self.study.not_run()]
+        return [self.sentence(), *self.limitations, *floors, *rest, *failed, *missing]
+
+    def grid(self) -> Grid:
+        """One row for each treatment in each cell, as texts."""
+        return Grid(self.study.title, ROW_HEADINGS, {"": [row.texts() for row in self.rows]})
 
     def tables(self) -> list[Table]:
         """One row for each treatment in each cell."""
         table = titled_table(self.study.title, ROW_HEADINGS)
         for row in self.rows:
-            table.add_row(*row.cells())
+            table.add_row(*row.texts())
         return [table]
 
     def figure(self) -> "Figure":
-        """The forest plot of all cells, with the claims."""
+        """The forest plot of all cells, with the claims and the noise floors."""
         from armlet.evaluation.studies.figures import draw_study
 
-        return draw_study(self.study.title, self.rows)
+        return draw_study(self.study.title, self.rows, self.floors)
 
     def to_dict(self) -> dict[str, object]:
         """The content of report.json, which does not depend on where the cells ran."""
@@ -133,22 +143,29 @@ class StudyFindings(Result):
             "complete": self.finished == self.cells,
             "sentence": self.sentence(),
             "rows": [row.to_dict() for row in self.rows],
+            "limitations": [*self.limitations],
+            "noise_floors": {name: asdict(floor) for name, floor in self.floors.items()},
             "failed": dict(self.failures),
             "not_run": [vars(omission) for omission in study.not_run()],
         }
 
     def save(self, directory: str | Path) -> list[Path]:
-        """Writes report.json, table.csv, and forest.png and forest.svg."""
+        """Writes the report as JSON and Markdown, its table as CSV and LaTeX, and forest.png, .svg and .pdf."""
         from armlet.presentation.style import save
 
         folder = output_folder("directory", directory)
-        rows = [dict(zip(ROW_HEADINGS, row.cells(), strict=True)) for row in self.rows]
-        files = [write_json(folder / "report.json", self.to_dict()), write_text(folder / "table.csv", csv_text(rows))]
-        return [*save(self.figure(), folder, "forest"), *files]
+        rows = [dict(zip(ROW_HEADINGS, row.texts(), strict=True)) for row in self.rows]
+        files = [
+            write_json(folder / "report.json", self.to_dict()),
+            write_text(folder / "report.md", study_markdown(self)),
+            write_text(folder / "table.csv", csv_text(rows)),
+            write_text(folder / "table.tex", latex_grid(self.grid())),
+        ]
+        return [*save(self.figure(), folder, "forest", ("png", "svg", "pdf")), *files]
 
 
 def make_study_findings(
-    study: Study, sha256: str, outcomes: Sequence[Outcome], folder: Path, *, interrupted: bool = False
+    study: Study, sha256: str, outcomes: Sequence[CellOutcome], folder: Path, *, interrupted: bool = False
 ) -> StudyFindings:
     """The findings of a study's cells, in any order.
 
@@ -168,8 +185,9 @@ def make_study_findings(
         for pair in findings.comparisons:
             if pair.judged and pair.treated.condition in names:
                 treatment = names[pair.treated.condition]
-                place = (cell.model_name, cell.task_name, cell.seed, treatment)
+                place = (cell.name, cell.model_name, cell.task_name, cell.seed, treatment)
                 rows.append(StudyRow(*place, pair, study.claim(cell, treatment)))
-    return StudyFindings(
-        study, sha256, rows, failures, cells=len(order), finished=len(finished), folder=folder, interrupted=interrupted
-    )
+    floors = {cell.name: findings.noise_floor for cell, findings in finished if findings.noise_floor}
+    limitations = [f"{cell.name}: {text}" for cell, findings in finished for text in task_limitations(findings)]
+    facts = {"cells": len(order), "finished": len(finished), "folder": folder, "interrupted": interrupted}
+    return StudyFindings(study, sha256, rows, floors, limitations, failures, **facts)

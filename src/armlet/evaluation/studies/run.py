@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from armlet.evaluation.studies.cells import Job, OpenCellEngine, Outcome, run_in_turn
+from armlet.evaluation.studies.cells import CellOutcome, Job, OpenCellEngine, run_in_turn
 from armlet.evaluation.studies.definition import Study
 from armlet.evaluation.studies.file import read_study
 from armlet.evaluation.studies.result import StudyFindings, make_study_findings
@@ -49,9 +49,9 @@ def study(
     folder = given_path("run", run) or RUNS / f"study-{path.stem}-{sha256[:8]}"
     jobs = _jobs(definition, path.parent, output_folder("run", folder), engines or {})
     _write_down(path, folder)
-    outcomes: list[Outcome] = []
+    outcomes: list[CellOutcome] = []
     with until_interrupted() as interruption:
-        outcomes.extend(_run(jobs, ray))
+        outcomes.extend(_run_cells(jobs, ray))
     interrupted = keep_partial(interruption, [o for o in outcomes if o.findings], folder)
     return make_study_findings(definition, sha256, outcomes, folder, interrupted=interrupted)
 
@@ -63,11 +63,11 @@ def _jobs(definition: Study, base: Path, folder: Path, engines: Mapping[str, Ope
         if engine != "local" and engine not in engines:
             raise ArgumentError(f"engines: {cell.name} needs {engine}, and engines has no function to open it")
         run = folder.absolute() / CELLS_FOLDER / cell.folder
-        jobs.append(Job(cell, base.absolute(), run, definition.settings, engines.get(engine)))
+        jobs.append(Job(cell, base.absolute(), run, definition.settings, definition.margin, engines.get(engine)))
     return jobs
 
 
-def _run(jobs: list[Job], ray: str | None) -> Iterator[Outcome]:
+def _run_cells(jobs: list[Job], ray: str | None) -> Iterator[CellOutcome]:
     if ray is None:
         return run_in_turn(jobs)
     from armlet.evaluation.studies.cluster import run_on_ray

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from armlet.integrations.lm_eval.model import DEFAULTS
+from armlet.integrations.treatment import DEFAULTS
 
 FACTS = ("model_dtype", "model_sha", "peft_sha", "delta_sha")
 """What lm-eval records of a loaded model beside its arguments."""
