@@ -106,7 +106,8 @@ def padding_token(tokenizer: "PreTrainedTokenizerBase", known: int = sys.maxsize
     Many tokenizers were given a padding token that their model has no embedding for.
     """
     untyped: Any = tokenizer
-    return next((token for token in (untyped.pad_token_id, untyped.eos_token_id) if token in range(known)), 0)
+    candidates = (untyped.pad_token_id, untyped.eos_token_id)
+    return next((token for token in candidates if token is not None and token < known), 0)
 
 
 @contextmanager
