@@ -49,6 +49,7 @@ CONTROLS: Mapping[str, Control] = {
         "the baseline again, at another batch size",
         "the baseline again at another batch size, and with other seeds if answers are sampled. What differs here is "
         "noise.",
+        "control",
     ),
     "temperature": Control(
         "a small perturbation, for scale",
