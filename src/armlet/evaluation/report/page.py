@@ -16,6 +16,7 @@ from armlet.evaluation.report.page_figures import FOREST_TITLE, PageFigure, has_
 from armlet.evaluation.report.paper import latex_table, table_rows
 from armlet.evaluation.search.trials import SearchMap
 from armlet.presentation.files import csv_text, write_json, write_text
+from armlet.statistics.comparison import UNDECIDED
 
 REPORT_FILES = ("report.json", "report.md", "report.html")
 
@@ -27,7 +28,7 @@ MAX_TEXT_IN_MARKDOWN, MAX_TEXT_IN_HTML = 300, 1500
 
 MAX_UNFOLDED_ROWS = 12  # a table with more rows is folded
 
-VERDICT_MARKS = {"helped": "▲", "hurt": "▼"}  # any other verdict has a circle
+VERDICT_MARKS = {"helped": "▲", "hurt": "▼", UNDECIDED: "○"}  # any other verdict is that there is no difference: ●
 
 BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Characters that reverse the text after them, which in a single line includes the report's own words."""
