@@ -40,7 +40,7 @@ def plan_within(
     Items are taken in an order that does not depend on their content, so that those of a larger budget include those
     of a smaller one. The times are kept in the folder, so a run that is resumed has the same items.
     """
-    tasks = [replace(task, problems=tuple(sorted(task.problems, key=_place))) for task in plan.tasks]
+    tasks = [replace(task, problems=tuple(sorted(task.problems, key=_order_key))) for task in plan.tasks]
     plan = replace(plan, tasks=tasks, budget=TimeBudget(seconds, plan.batch_size))
     folder = folder or default_run_folder(plan.manifest(engine))
     keep_date(engine, recorded_manifest(folder / TIMING_FOLDER).get("engine"))
@@ -84,7 +84,7 @@ def affordable_items(sizes: Mapping[str, int], per_item: Mapping[str, float], se
     return {name: min(most, size) for name, size in sizes.items()}
 
 
-def _place(problem: Problem) -> bytes:
+def _order_key(problem: Problem) -> bytes:
     return hashlib.sha256(problem.id.encode()).digest()
 
 

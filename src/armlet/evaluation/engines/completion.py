@@ -18,7 +18,7 @@ CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"
 """Finish reasons of answers that are cut off: most servers send length, Gemini and Anthropic max_tokens, Mistral
 model_length."""
 
-FAILED = frozenset({"abort", "cancelled", "error", "insufficient_system_resource", "timed_out", "timeout", "unload"})
+GAVE_UP = frozenset({"abort", "cancelled", "error", "insufficient_system_resource", "timed_out", "timeout", "unload"})
 """Finish reasons of what is no answer: the server gave up."""
 
 PAGE = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
@@ -40,7 +40,7 @@ def read_completion(completion: Any) -> Output:
     if getattr(choice, "message", None) is None:
         raise ValueError("its answer has no message, as if it were not a chat completion")
     return Output(
-        text=printable(_text(choice.message)),
+        text=printable(_message_text(choice.message)),
         tokens=getattr(usage, "completion_tokens", None),
         ended=_ended(choice.finish_reason),
         logprob=_mean_logprob(choice),
@@ -50,7 +50,7 @@ def read_completion(completion: Any) -> Output:
 def _ended(reason: object) -> bool | None:
     """Whether the model ended the answer; None for a reason that does not say so, such as a filter or a tool call."""
     name = reason.lower() if isinstance(reason, str) else None
-    if name in FAILED:
+    if name in GAVE_UP:
         raise ValueError(f"it did not finish its answer: finish_reason is {reason!r}; run the same again to resume")
     return True if name in ENDED else False if name in CUT_OFF else None
 
@@ -63,22 +63,22 @@ def _mean_logprob(choice: Any) -> float | None:
     return sum(values) / len(values) if known else None
 
 
-def _text(message: Any) -> str:
+def _message_text(message: Any) -> str:
     """The text of a message, or of its refusal; without either, its thoughts, as a thought that did not end."""
-    text, thoughts = _split(message.content)
+    text, thoughts = _split_content(message.content)
     fields = [getattr(message, name, None) for name in ("reasoning_content", "reasoning")]
     thoughts = next((field for field in fields if isinstance(field, str) and field), thoughts)
     return text or getattr(message, "refusal", None) or (f"<think>\n{thoughts}" if thoughts else "")
 
 
-def _split(content: object) -> tuple[str, str]:
+def _split_content(content: object) -> tuple[str, str]:
     """The text and the thoughts in a message's content, which is a text or a list of parts."""
     texts, thoughts = list[str](), list[str]()
     for part in content if isinstance(content, list) else [content or ""]:
         kind = part.get("type") if isinstance(part, Mapping) else "text"
         value = part.get(kind, part.get("text")) if isinstance(part, Mapping) else part
         if kind in ("thinking", "reasoning"):
-            thoughts.append("".join(_split(value)))
+            thoughts.append("".join(_split_content(value)))
         elif kind in ("text", "output_text", "refusal") and isinstance(value, str):
             texts.append(value)
         else:

@@ -111,8 +111,8 @@ def same_inequalities(answer: str, gold: str) -> bool | None:
         return None
     if stated and wanted and not re.match(r"<|>|\\[lgn]e", answer) and not re.match(r"<|>|\\[lgn]e", gold):
         return None  # by their letters
-    one, two = stated or answer, wanted or gold
-    return bool(INTERVAL.match(one) and INTERVAL.match(two)) and same_plain(one, two)
+    left, right = stated or answer, wanted or gold
+    return bool(INTERVAL.match(left) and INTERVAL.match(right)) and same_plain(left, right)
 
 
 def same_collections(answer: str, gold: str) -> bool | None:
@@ -120,9 +120,9 @@ def same_collections(answer: str, gold: str) -> bool | None:
     stated, wanted = collection(answer), collection(gold)
     if stated is None and wanted is None:
         return None
-    for one, text, other in ((stated, answer, gold), (wanted, gold, answer)):
-        if one and not one.brackets and len(one.parts) == 1 and text != one.parts[0]:  # a set of one member
-            return same_plain(one.parts[0], other)
+    for read, text, other in ((stated, answer, gold), (wanted, gold, answer)):
+        if read and not read.brackets and len(read.parts) == 1 and text != read.parts[0]:  # a set of one member
+            return same_plain(read.parts[0], other)
     if stated and wanted:
         return same_parts(_unnamed(stated, wanted), _unnamed(wanted, stated), same_plain)
     if RELATION.search(answer) or RELATION.search(gold):
@@ -132,15 +132,15 @@ def same_collections(answer: str, gold: str) -> bool | None:
     return bool(alternatives) and all(same_plain(part, single) for part in alternatives)
 
 
-def _unnamed(one: Collection, other: Collection) -> Collection:
-    """x = 1, y = 2 as the point (1, 2), if the other is a point."""
-    pairs = [split_top(part, frozenset("=")) for part in one.parts]
-    if one.brackets or not all(len(pair) == 2 and NAME.fullmatch(pair[0]) for pair in pairs):
-        return one
+def _unnamed(equations: Collection, other: Collection) -> Collection:
+    """The list x = 1, y = 2 as the point (1, 2), if the other collection is a point."""
+    pairs = [split_top(part, frozenset("=")) for part in equations.parts]
+    if equations.brackets or not all(len(pair) == 2 and NAME.fullmatch(pair[0]) for pair in pairs):
+        return equations
     names = [pair[0] for pair in pairs]
     if other.brackets == "()" and names == sorted(set(names)):
         return Collection("()", tuple(pair[1] for pair in pairs))
-    return one
+    return equations
 
 
 def same_sums(answer: str, gold: str) -> bool | None:
@@ -148,17 +148,17 @@ def same_sums(answer: str, gold: str) -> bool | None:
     sums = [compound(text) for text in (answer, gold)]
     if not any(sums):
         return None
-    one, two = (total or quantity(text) for total, text in zip(sums, (answer, gold), strict=True))
-    return bool(one and two) and same_quantities(answer, gold)
+    left, right = (total or quantity(text) for total, text in zip(sums, (answer, gold), strict=True))
+    return bool(left and right) and same_quantities(answer, gold)
 
 
 def same_quantities(answer: str, gold: str) -> bool | None:
     """Values with units. A unit that only one of them states is implied; 5% is 5 as well as 0.05."""
-    one, two = quantity(answer), quantity(gold)
-    if one and two:
-        factor = one.unit.scale / two.unit.scale if one.unit.dimensions == two.unit.dimensions else Fraction(1)
-        return same_units(one.unit, two.unit) and same_plain(times(factor, one.value), two.value)
-    stated, other = (one, gold) if one else (two, answer)
+    left, right = quantity(answer), quantity(gold)
+    if left and right:
+        factor = left.unit.scale / right.unit.scale if left.unit.dimensions == right.unit.dimensions else Fraction(1)
+        return same_units(left.unit, right.unit) and same_plain(times(factor, left.value), right.value)
+    stated, other = (left, gold) if left else (right, answer)
     if not stated or has_words(other):
         return None
     if stated.is_percentage():

@@ -51,24 +51,26 @@ def is_same(answer: str, gold: str) -> bool:
     Expressions and matrices are compared here: math-verify rounds to 6 decimal places and takes 2^-60 for 2^-61.
     Sets, intervals and relations are left to it.
     """
-    one, two = parse_formula(answer), parse_formula(gold)
-    if is_matrix(one) and is_matrix(two):
-        return one.shape == two.shape and all(map(same_expressions, one.flat(), two.flat()))
-    if is_expression(one) and is_expression(two):
-        return same_expressions(one, two) or same_rounded(answer, two) or same_rounded(gold, one)
-    if any(map(is_matrix, (one, two))):
+    left, right = parse_formula(answer), parse_formula(gold)
+    if is_matrix(left) and is_matrix(right):
+        return left.shape == right.shape and all(map(same_expressions, left.flat(), right.flat()))
+    if is_expression(left) and is_expression(right):
+        return same_expressions(left, right) or same_rounded(answer, right) or same_rounded(gold, left)
+    if any(map(is_matrix, (left, right))):
         return False
-    if is_equation(one) and is_equation(two):
-        return are_proportional(one, two)
+    if is_equation(left) and is_equation(right):
+        return are_proportional(left, right)
     from math_verify import verify
 
-    return verify(two, one, numeric_precision=DIGITS, allow_set_relation_comp=True, timeout_seconds=None)
+    return verify(right, left, numeric_precision=DIGITS, allow_set_relation_comp=True, timeout_seconds=None)
 
 
 def same_numbers(answer: str, gold: str) -> bool:
     """Whether two integers, decimals or fractions of integers are equal, or one is rounded from the other."""
-    one, two = exact_value(answer), exact_value(gold)
-    return one is not None and two is not None and (one == two or rounds_to(answer, two) or rounds_to(gold, one))
+    left, right = exact_value(answer), exact_value(gold)
+    return (
+        left is not None and right is not None and (left == right or rounds_to(answer, right) or rounds_to(gold, left))
+    )
 
 
 def exact_value(text: str) -> Fraction | None:
@@ -118,28 +120,28 @@ def is_equation(value: object) -> "TypeGuard[Eq]":
     return isinstance(value, Eq) and is_expression(value.lhs) and is_expression(value.rhs)
 
 
-def are_proportional(one: "Eq", two: "Eq") -> bool:
+def are_proportional(left: "Eq", right: "Eq") -> bool:
     """Whether two equations differ by a constant factor, as x - 2y = 6 and 4y = 2x - 12."""
-    first, second = (equation.lhs - equation.rhs for equation in (one, two))  # type: ignore[operator]
+    first, second = (equation.lhs - equation.rhs for equation in (left, right))  # type: ignore[operator]
     names = sorted(map(str, first.free_symbols | second.free_symbols))
     at_point, other = (at(value, dict(zip(names, SAMPLES[0] * len(names), strict=False))) for value in (first, second))
     return bool(at_point and other) and same_expressions(first * other, second * at_point)
 
 
-def same_expressions(one: "Expr", two: "Expr") -> bool:
+def same_expressions(left: "Expr", right: "Expr") -> bool:
     """Whether two expressions have the same unknowns and the same values: as constants, or at some points."""
-    names = sorted(map(str, one.free_symbols))
-    if names != sorted(map(str, two.free_symbols)):
-        return same_symbolically(one, two)
+    names = sorted(map(str, left.free_symbols))
+    if names != sorted(map(str, right.free_symbols)):
+        return same_symbolically(left, right)
     if not names:
-        return same_constants(one, two)
-    verdicts = [same_at(one, two, dict(zip(names, row * len(names), strict=False))) for row in SAMPLES]
-    return same_symbolically(one, two) if None in verdicts else all(verdicts)
+        return same_constants(left, right)
+    verdicts = [same_at(left, right, dict(zip(names, row * len(names), strict=False))) for row in SAMPLES]
+    return same_symbolically(left, right) if None in verdicts else all(verdicts)
 
 
-def same_at(one: "Expr", two: "Expr", point: dict[str, float]) -> bool | None:
+def same_at(left: "Expr", right: "Expr", point: dict[str, float]) -> bool | None:
     """Whether two expressions are equal at a point; None if they have no value there."""
-    values = [at(value, point) for value in (one, two)]
+    values = [at(value, point) for value in (left, right)]
     return same_constants(*values) if all(value.evalf(DIGITS).is_number for value in values) else None
 
 
@@ -150,20 +152,20 @@ def at(value: "Expr", point: dict[str, float]) -> "Expr":
     return value.subs({symbol: Rational(str(point[str(symbol)])) for symbol in value.free_symbols})
 
 
-def same_constants(one: "Expr", two: "Expr") -> bool:
+def same_constants(left: "Expr", right: "Expr") -> bool:
     """Whether two constants are equal: in 50 digits, relative to the larger one."""
-    a, b = one.evalf(DIGITS), two.evalf(DIGITS)
+    a, b = left.evalf(DIGITS), right.evalf(DIGITS)
     if not (a.is_finite and b.is_finite):
         return a == b
     larger = max(abs(a), abs(b))
-    return bool(abs(a - b) <= larger * 10 ** (10 - DIGITS)) or (0 in (a, b) and (one - two).equals(0) is True)
+    return bool(abs(a - b) <= larger * 10 ** (10 - DIGITS)) or (0 in (a, b) and (left - right).equals(0) is True)
 
 
-def same_symbolically(one: "Expr", two: "Expr") -> bool:
+def same_symbolically(left: "Expr", right: "Expr") -> bool:
     """Whether sympy simplifies the difference to 0."""
     from sympy import simplify
 
-    return simplify(one - two) == 0
+    return simplify(left - right) == 0
 
 
 @lru_cache(maxsize=4096)

@@ -31,8 +31,8 @@ THOUSANDS = re.compile(r"(?<![\d.,^_])\d{1,3}(?:(?:,(?:\\!\s*)?|\{,\}|\\[,;: ]\s
 REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{?(\d+)\}?|(\d)\4\4+(?:\\[lc]?dots|\.\.\.|…))")
 SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d+)(?!\w)")
 MIXED = re.compile(r"(?<![\d.}^_a-zA-Z/])(\d+)(?:\s*\\frac\{(\d+)\}\{(\d+)\}|\s+(\d+)\s*/\s*(\d+)(?![\d.]))")
-FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|theta|alpha|beta|infty|sqrt"
-BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({FUNCTIONS})(?![a-zA-Z])")
+FUNCTION_NAMES = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|theta|alpha|beta|infty|sqrt"
+BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({FUNCTION_NAMES})(?![a-zA-Z])")
 # What leads to an answer: "The answer is", "The area is", "=", "≈", "(x, y) =".
 LEAD = re.compile(
     r"^(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*[:=]?\s*(?=\S)"

@@ -111,12 +111,12 @@ def _as_body(code: str) -> str:
         for head in _beginnings(spaced)
         for body in (head, textwrap.indent(textwrap.dedent(head), INDENT), INDENT + head.lstrip())
     )
-    return next((body for body in bodies if body[:1].isspace() and _function(body)), spaced)
+    return next((body for body in bodies if body[:1].isspace() and _parsed_function(body)), spaced)
 
 
 def _returns(code: str) -> bool:
     """Whether a text is the rest of a function that returns something, and no sentence that happens to be Python."""
-    lines = [_function(_as_body(code))]
+    lines = [_parsed_function(_as_body(code))]
     while lines:
         line = lines.pop()
         if isinstance(line, ast.Return):
@@ -125,7 +125,7 @@ def _returns(code: str) -> bool:
     return False
 
 
-def _function(body: str) -> ast.AST | None:
+def _parsed_function(body: str) -> ast.AST | None:
     """A function with this body; None if it is none."""
     try:
         return ast.parse(f"def _():\n{INDENT}pass\n{body}").body[0]

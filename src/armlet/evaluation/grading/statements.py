@@ -63,7 +63,7 @@ ASIDE = re.compile(
 LEADING_WORDS = re.compile(r"^(?:[^\W\d_][^\W\d_'²³-]+[,:]?\s+)+(?=\S)")
 STATED_NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
 CIRCUMSTANCE = re.compile(r"\b(?:in|after|within|for|of|on|at|by|from|with|every|per|since)\s+\d[\d.,]*\b", re.I)
-CLOSING = re.compile(
+CLOSING_REMARK = re.compile(
     r"\n[ \t]*(?:let me know|i hope|hope th|feel free|please|thank|if you (?:have|need))[^\n]*\Z", re.I
 )
 LATEX_WORDS = re.compile(r"\\(?:text\w*|math\w+|mbox|begin|end)\s*\{[^{}]*\}|\\[a-zA-Z]+")
@@ -83,7 +83,7 @@ def stated_in_words(text: str) -> tuple[str | None, str | None]:
         if re.match(r"\s*\.*\s*$", rest):
             return None, None
         return read_statement(_first_statement(rest))
-    text = CLOSING.sub("", text.rstrip())
+    text = CLOSING_REMARK.sub("", text.rstrip())
     chosen = list(CHOSEN.finditer(text))
     if chosen:
         return chosen[-1][1] or chosen[-1][2], None

@@ -51,7 +51,7 @@ def run_cell(job: Job) -> CellOutcome:
     """Runs a cell, or resumes it, with as many threads as it was given; an error becomes the outcome's failure."""
     cell, compared = job.cell, job.cell.treatments.values()
     fillings = [filling for filling in compared if isinstance(filling, Filling)]
-    treatments = [_function(job.base, t) if isinstance(t, str) else t for t in compared if t not in fillings]
+    treatments = [_located_function(job.base, t) if isinstance(t, str) else t for t in compared if t not in fillings]
     settings = {**job.settings, **cell.model.settings, **cell.task.settings}
     try:
         with _threads(cell.model.cpus):
@@ -78,7 +78,7 @@ def _relative(base: Path, name: str) -> str:
     return str(path) if path.exists() else name
 
 
-def _function(base: Path, text: str) -> str:
+def _located_function(base: Path, text: str) -> str:
     """The "file.py:function" with the file's path, relative to the study's file."""
     file, _, name = text.rpartition(":")
     return f"{base / file}:{name}"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
     from inspect_ai.model import ChatMessage, ModelOutput
 
-LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """Inspect's grades: correct, partially correct, incorrect, and no answer."""
 
 LIMIT_SETTINGS = ("epochs", "message_limit", "token_limit", "turn_limit", "time_limit", "working_limit", "cost_limit")
@@ -96,7 +96,7 @@ class InspectLog:
         for sample, record in zip(answered, records, strict=True):
             if (record or {}).get("attached") != first["attached"]:
                 other = "another setting of ARM" if record else "no record of ARM"
-                raise ArgumentError(f"{self.path}: {_place(sample)} has {other}; run the task again, with one model")
+                raise ArgumentError(f"{self.path}: {_named(sample)} has {other}; run the task again, with one model")
         last = max((record for record in records if record), key=_token_count)
         if not all(counts["tokens"] for counts in last["report"].values()):
             raise ArgumentError(f"{self.path}: ARM is attached, but did not process any tokens")
@@ -147,7 +147,7 @@ def _check_finished(path: str | Path, log: "EvalLog") -> None:
     if failed := [sample for sample in log.samples if sample.error]:
         error = failed[0].error
         raise ArgumentError(
-            f"{path}: {len(failed)} of {len(log.samples)} samples ended with an error, first {_place(failed[0])}"
+            f"{path}: {len(failed)} of {len(log.samples)} samples ended with an error, first {_named(failed[0])}"
             f" ({error.message if error else ''}); run them again with inspect eval-retry"
         )
 
@@ -173,14 +173,14 @@ def input_text(sample: "EvalSample") -> str:
 def graded_share(sample: "EvalSample", scorer: str) -> float:
     """A sample's score from 0 to 1; raises ArgumentError for another one."""
     value = (sample.scores or {})[scorer].value
-    number = LETTERS.get(value) if isinstance(value, str) else value
+    number = GRADES.get(value) if isinstance(value, str) else value
     if not isinstance(number, int | float) or not math.isfinite(number) or not 0 <= number <= 1:
-        expected = f"expected {', '.join(LETTERS)} or a number from 0 to 1"
-        raise ArgumentError(f"{_place(sample)}: the score of {scorer} is {value!r}; {expected}")
+        expected = f"expected {', '.join(GRADES)} or a number from 0 to 1"
+        raise ArgumentError(f"{_named(sample)}: the score of {scorer} is {value!r}; {expected}")
     return float(number)
 
 
-def _place(sample: "EvalSample") -> str:
+def _named(sample: "EvalSample") -> str:
     return f"sample {sample.id}, epoch {sample.epoch}"
 
 

@@ -34,18 +34,18 @@ def recorded_model(config: Mapping[str, Any]) -> dict[str, str]:
 def model_arguments(config: Mapping[str, Any]) -> dict[str, str]:
     """All arguments of the model as texts, without those at their normal value."""
     given = config.get("model_args") or {}
-    pairs = given.items() if isinstance(given, Mapping) else _split(str(given))
-    texts = {str(key).strip(): _text(value) for key, value in pairs}
+    pairs = given.items() if isinstance(given, Mapping) else _split_arguments(str(given))
+    texts = {str(key).strip(): _argument_text(value) for key, value in pairs}
     return {key: text for key, text in texts.items() if text not in ("", "None", NORMAL.get(key))}
 
 
-def _split(text: str) -> list[tuple[str, str]]:
+def _split_arguments(text: str) -> list[tuple[str, str]]:
     """The arguments in a text such as "pretrained=MODEL,dtype=float32", as lm-eval splits it."""
     parts = (part.partition("=") for part in text.split(",") if part.strip())
     return [(name, value) for name, _, value in parts]
 
 
-def _text(value: object) -> str:
+def _argument_text(value: object) -> str:
     """A value as it is written in Python, so that "true" is True; without quotes, and the slash after a folder."""
     text = str(value).strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
