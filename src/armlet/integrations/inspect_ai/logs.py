@@ -96,7 +96,7 @@ class InspectLog:
         for sample, record in zip(answered, records, strict=True):
             if (record or {}).get("attached") != first["attached"]:
                 other = "another setting of ARM" if record else "no record of ARM"
-                raise ArgumentError(f"{self.path}: {_named(sample)} has {other}; run the task again, with one model")
+                raise ArgumentError(f"{self.path}: {_where(sample)} has {other}; run the task again, with one model")
         last = max((record for record in records if record), key=_token_count)
         if not all(counts["tokens"] for counts in last["report"].values()):
             raise ArgumentError(f"{self.path}: ARM is attached, but did not process any tokens")
@@ -147,7 +147,7 @@ def _check_finished(path: str | Path, log: "EvalLog") -> None:
     if failed := [sample for sample in log.samples if sample.error]:
         error = failed[0].error
         raise ArgumentError(
-            f"{path}: {len(failed)} of {len(log.samples)} samples ended with an error, first {_named(failed[0])}"
+            f"{path}: {len(failed)} of {len(log.samples)} samples ended with an error, first {_where(failed[0])}"
             f" ({error.message if error else ''}); run them again with inspect eval-retry"
         )
 
@@ -176,11 +176,11 @@ def graded_share(sample: "EvalSample", scorer: str) -> float:
     number = GRADES.get(value) if isinstance(value, str) else value
     if not isinstance(number, int | float) or not math.isfinite(number) or not 0 <= number <= 1:
         expected = f"expected {', '.join(GRADES)} or a number from 0 to 1"
-        raise ArgumentError(f"{_named(sample)}: the score of {scorer} is {value!r}; {expected}")
+        raise ArgumentError(f"{_where(sample)}: the score of {scorer} is {value!r}; {expected}")
     return float(number)
 
 
-def _named(sample: "EvalSample") -> str:
+def _where(sample: "EvalSample") -> str:
     return f"sample {sample.id}, epoch {sample.epoch}"
 
 
