@@ -24,7 +24,8 @@ from armlet.evaluation.options import (
 )
 from armlet.evaluation.origins import leave_out_tuning_items, origin_sentence
 from armlet.evaluation.plan import Plan, make_plan, servable_conditions
-from armlet.evaluation.report.analysis import count_judged, planned_power
+from armlet.evaluation.report.analysis import planned_power
+from armlet.evaluation.report.pairs import count_judged
 from armlet.evaluation.report.sentences import power_announcement
 from armlet.evaluation.result import Findings
 from armlet.evaluation.settings import ConditionSettings, SettingOrigin
