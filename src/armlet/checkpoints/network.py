@@ -1,4 +1,4 @@
-"""What the environment says about the network: keys, proxies and certificates, shown without secrets."""
+"""Settings of the network in the environment: keys, proxies and certificates, shown without secrets."""
 
 import os
 import re
@@ -21,7 +21,7 @@ def read_key(variable: str) -> str | None:
 
 
 def clean_key(source: str, text: str) -> str | None:
-    """The key in a text, without what a file or a copied text adds to it; None if nothing is left.
+    """The key in a text, without characters added by a file or by copying; None if there is no key.
 
     White space and control characters are removed at both ends, and invisible characters everywhere. Raises
     ArgumentError, which contains `source` and not the key, for any other character that an HTTP header cannot have.

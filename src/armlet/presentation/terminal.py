@@ -17,7 +17,7 @@ BAD_INPUT = 2  # exit code
 FIRST_LINE_SECONDS = 5  # work that takes longer is mentioned in a log
 
 ASCII_FORMS = {"−": "-", "–": "-", "─": "-", "━": "-", "×": "x", "·": ".", "→": "->", "≤": "<=", "≥": ">=", "’": "'"}
-"""What stands for a character that a stream's encoding lacks."""
+"""Replacements for characters that are missing from a stream's encoding."""
 
 notes = Console(stderr=True)
 

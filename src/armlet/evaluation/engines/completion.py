@@ -1,4 +1,4 @@
-"""Reads the answer in a server's chat completion, and what a server says instead; servers differ in both."""
+"""Reads the answer in a server's chat completion, or the error that a server sends instead; servers differ in both."""
 
 import html
 import json
@@ -19,13 +19,13 @@ CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"
 model_length."""
 
 GAVE_UP = frozenset({"abort", "cancelled", "error", "insufficient_system_resource", "timed_out", "timeout", "unload"})
-"""Finish reasons of what is no answer: the server gave up."""
+"""Finish reasons of answers that the server could not finish."""
 
 PAGE = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
 def read_completion(completion: Any) -> Output:
-    """The answer in a response of `client.chat.completions.create`, of which the client checks nothing.
+    """The answer in a response of `client.chat.completions.create`, which the client does not check.
 
     Raises ValueError, with the reason, if it is not a chat completion, or the server failed to finish it.
     """
@@ -48,7 +48,7 @@ def read_completion(completion: Any) -> Output:
 
 
 def _ended(reason: object) -> bool | None:
-    """Whether the model ended the answer; None for a reason that does not say so, such as a filter or a tool call."""
+    """Whether the model ended the answer; None for any other reason, such as a filter or a tool call."""
     name = reason.lower() if isinstance(reason, str) else None
     if name in GAVE_UP:
         raise ValueError(f"it did not finish its answer: finish_reason is {reason!r}; run the same again to resume")
@@ -87,7 +87,7 @@ def _split_content(content: object) -> tuple[str, str]:
 
 
 def describe_body(body: str) -> str:
-    """What a response is that is not a JSON object."""
+    """A description of a response that is not a JSON object."""
     if not (text := body.strip()):
         return "it sent nothing"
     if text.startswith(("data:", "event:", ": ")):

@@ -1,4 +1,4 @@
-"""Equality of two answers, by what they are: choices, lists, equations, quantities, words, or formulas.
+"""Equality of two answers, which depends on their kind: choices, lists, equations, quantities, words, or formulas.
 
 Each kind's function gets both answers in plain notation, and returns None if they are not of its kind.
 """
@@ -26,18 +26,18 @@ NAME = re.compile(
     r"|[a-zA-Z][a-zA-Z ]*|[a-zA-Z]\^\{-1\}\([a-zA-Z]\)|\\(?:sin|cos|tan)\s*(?:\\[a-z]+|[A-Z])"
     r"|\\(?:vec|bar|hat|overline)\s*\{?\s*[a-zA-Z]\s*\}?"
 )
-SOUGHT = re.compile(r"[a-wA-W](?:\s*\+\s*[a-wA-W])+")  # m + n = 17 tells m + n; x + y = 5 is a line
+SOUGHT = re.compile(r"[a-wA-W](?:\s*\+\s*[a-wA-W])+")  # m + n = 17 states a value, but x + y = 5 is a line
 CONSTANT = re.compile(r"(?:\\(?:d?frac|sqrt|cdot|times|div|binom|pi|ldots)(?![a-zA-Z])|[\d\s+*/^!(){}.\[\]%$\\-])+")
 
 
 @lru_cache(maxsize=1 << 16)
 def same_answer(answer: str, gold: str) -> bool:
-    """Whether an answer equals the gold. The answer x = 0 does for the gold 0; 0 for the gold x = 0, too."""
+    """Whether an answer equals the gold. The answers x = 0 and 0 are equal."""
     if answer == gold:
         return True
     try:
         return bool(in_plain_notation(answer)) and same_plain(in_plain_notation(answer), in_plain_notation(gold))
-    except RecursionError:  # brackets in brackets in brackets
+    except RecursionError:  # brackets are nested too deeply
         return False
 
 
@@ -93,13 +93,13 @@ def same_equations(answer: str, gold: str) -> bool | None:
 
 
 def _sides(text: str) -> list[str]:
-    """The sides of an equation; several equations, as x = 1, y = 2, are left together."""
+    """The sides of an equation; several equations, such as x = 1, y = 2, are not split."""
     sides = split_top(text, frozenset("="))
     return [text] if len(sides) > 2 and collection(text) else sides
 
 
 def _stated_value(sides: list[str]) -> str | None:
-    """What an equation says that something is: x = 5, m + n = 5, 2 + 3 = 5; None for others, such as x^2 = 5."""
+    """The value that an equation such as x = 5, m + n = 5 or 2 + 3 = 5 states; None for others, such as x^2 = 5."""
     states = any(pattern.fullmatch(sides[0]) for pattern in (NAME, SOUGHT, CONSTANT))
     return sides[-1] or None if states else None
 
@@ -110,7 +110,7 @@ def same_inequalities(answer: str, gold: str) -> bool | None:
     if not stated and not wanted:
         return None
     if stated and wanted and not re.match(r"<|>|\\[lgn]e", answer) and not re.match(r"<|>|\\[lgn]e", gold):
-        return None  # by their letters
+        return None  # both name the letter, so they are compared as formulas
     left, right = stated or answer, wanted or gold
     return bool(INTERVAL.match(left) and INTERVAL.match(right)) and same_plain(left, right)
 
@@ -144,7 +144,7 @@ def _unnamed(equations: Collection, other: Collection) -> Collection:
 
 
 def same_sums(answer: str, gold: str) -> bool | None:
-    """5 feet 6 inches is 66 inches, and without a unit nothing: neither 5 nor 66."""
+    """Sums such as 5 feet 6 inches, which equals 66 inches, but neither 5 nor 66 without a unit."""
     sums = [compound(text) for text in (answer, gold)]
     if not any(sums):
         return None
@@ -168,7 +168,7 @@ def same_quantities(answer: str, gold: str) -> bool | None:
 
 
 def same_formulas(answer: str, gold: str) -> bool:
-    """What sympy finds equal, or what is equal but for spaces."""
+    """Whether sympy finds two formulas equal, or they differ only in spaces."""
     if answer.replace(" ", "") == gold.replace(" ", ""):
         return True
     values = exact_value(answer), exact_value(gold)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from sympy import Basic, Eq, Expr
     from sympy.matrices import MatrixBase
 
-REQUEST_CPU_SECONDS = 4  # none of 64,262 comparisons of gold answers took 2
+REQUEST_CPU_SECONDS = 4  # of 64,262 comparisons of gold answers, none took 2 seconds
 MEMORY_BYTES = 4 << 30
-DIGITS = 60  # with which constants are evaluated; two that agree in 50 are equal
-ROUNDED_DIGITS = 6  # a decimal with at least so many digits stands for what rounds to it, such as 0.333333 for 1/3
+DIGITS = 60  # number of digits to which constants are evaluated; two constants that agree in 50 are equal
+ROUNDED_DIGITS = 6  # a decimal with at least this many digits equals what rounds to it: 0.333333 is 1/3
 DECIMAL = re.compile(r"-?(\d+)\.(\d+)")
 GARBLED = re.compile(r"(?<![\d_^])\d+\s+\d|:.*:|\\ldots|\w\s*[\"']\s*\d")
 SAMPLES = ((-1.375, 0.71, 2.3, -3.14), (0.62, 5.25, 1.125, 0.47), (4.7, -0.31, -2.9, 1.6))
@@ -48,8 +48,8 @@ def serve() -> None:
 def is_same(answer: str, gold: str) -> bool:
     """Whether two formulas in plain notation are equal.
 
-    Expressions and matrices are compared here: math-verify rounds to 6 decimal places and takes 2^-60 for 2^-61.
-    Sets, intervals and relations are left to it.
+    Expressions and matrices are compared here: math-verify rounds to 6 decimal places, so that 2^-60 would
+    equal 2^-61. It compares sets, intervals and relations.
     """
     left, right = parse_formula(answer), parse_formula(gold)
     if is_matrix(left) and is_matrix(right):
@@ -82,7 +82,7 @@ def exact_value(text: str) -> Fraction | None:
 
 
 def rounds_to(decimal: str, value: Fraction) -> bool:
-    """Whether a decimal with enough digits is what the value rounds to, or is cut to."""
+    """Whether a decimal with enough digits is the value, rounded or truncated to its decimal places."""
     match = DECIMAL.fullmatch(decimal.replace(" ", ""))
     if not match or len((match[1] + match[2]).lstrip("0")) < ROUNDED_DIGITS:
         return False
@@ -107,7 +107,7 @@ def is_matrix(value: object) -> "TypeGuard[MatrixBase]":
 
 
 def is_expression(value: object) -> "TypeGuard[Expr]":
-    """Whether a parsed formula has a value: no set, relation or matrix."""
+    """Whether a parsed formula has one value; a set, a relation or a matrix has not."""
     from sympy import Expr
 
     return isinstance(value, Expr)
@@ -172,7 +172,7 @@ def same_symbolically(left: "Expr", right: "Expr") -> bool:
 def parse_formula(latex: str) -> "Basic | MatrixBase":
     """Parses one formula with the parser of math-verify; decimals become exact fractions.
 
-    Raises an error for what that parser would take for something else: "5 7" for 12, and 1:2:3 for 1/6.
+    Raises ValueError for formulas that this parser misreads, such as "5 7" as 12, and 1:2:3 as 1/6.
     """
     if GARBLED.search(latex):
         raise ValueError(latex)

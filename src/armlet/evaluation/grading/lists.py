@@ -1,4 +1,4 @@
-r"""Answers of several parts: lists, sets, points and intervals, and what stands between their brackets.
+r"""Answers of several parts: lists, sets, points and intervals.
 
 Brackets and commas inside other brackets or inside an environment such as pmatrix do not separate.
 """
@@ -20,7 +20,7 @@ class Collection:
     """Several parts.
 
     Attributes:
-        brackets: "()", "[]", "[)" or "(]", where the order of the parts counts; "" for lists and sets, where not.
+        brackets: "()", "[]", "[)" or "(]" if the order of the parts counts; "" for lists and sets.
         parts: the parts in plain notation.
     """
 
@@ -29,7 +29,7 @@ class Collection:
 
 
 def tokens(text: str) -> Iterator[tuple[re.Match[str], int]]:
-    """The brackets, separators and relations of a formula, with the depth at which each one stands."""
+    """The brackets, separators and relations of a formula, each with the number of brackets around it."""
     depth = 0
     for match in TOKEN.finditer(text):
         token = match[0]
@@ -90,7 +90,7 @@ def same_parts(answer: Collection, gold: Collection, same: Callable[[str, str], 
     if gold.brackets:
         return all(map(same, answer.parts, gold.parts))
     rest = list(gold.parts)
-    for part in answer.parts:  # equality is transitive, so that the first match will do
+    for part in answer.parts:  # equality is transitive, so the first match can be used
         match = next((other for other in rest if same(part, other)), None)
         if match is None:
             return False

@@ -22,10 +22,10 @@ def needed_part(source: str, name: str, *, test: str = "", continued: bool = Fal
     program itself says that it has failed.
 
     Args:
-        source: a program; it is returned unchanged if it is none.
+        source: a program; a text that cannot be parsed is returned unchanged.
         name: of several functions of this name, the last one that is more than a stub, or the first if `continued`.
         test: code that uses the function; what it mentions is kept too.
-        continued: whether a model has continued the first function, so that those after it do not replace it.
+        continued: whether a model has continued the first function, so that later definitions do not replace it.
     """
     try:
         names = {name}.union(*map(_names_read, ast.parse(test).body))

@@ -110,7 +110,7 @@ def _as_body(code: str) -> str:
 
 
 def _returns(code: str) -> bool:
-    """Whether a text is the rest of a function that returns something, and no sentence that happens to be Python."""
+    """Whether a text is the rest of a function that returns something, not a sentence that happens to be Python."""
     lines = [_parsed_function(_as_body(code))]
     while lines:
         line = lines.pop()
@@ -121,7 +121,7 @@ def _returns(code: str) -> bool:
 
 
 def _parsed_function(body: str) -> ast.AST | None:
-    """A function with this body; None if it is none."""
+    """A function with this body; None if the body is not Python."""
     try:
         return ast.parse(f"def _():\n{INDENT}pass\n{body}").body[0]
     except (SyntaxError, ValueError, RecursionError, MemoryError):

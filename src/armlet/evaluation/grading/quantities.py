@@ -49,7 +49,7 @@ KNOWN = {
     "rad radian": "1 radian",
     "percent %": "1 percent",
 }
-"""Units: their names in the singular, and what one of them is in the smallest unit of its dimension."""
+"""Units: their names in the singular, and their size in the smallest unit of their dimension."""
 
 UNITS = {
     name: (Fraction(value.split()[0]), value.split()[1]) for names, value in KNOWN.items() for name in names.split()
@@ -88,10 +88,10 @@ class Unit:
     """A unit, such as million km/h.
 
     Attributes:
-        multiple: what "million" and "dozen" multiply the value with.
-        scale: what to multiply the value with for the smallest unit of each dimension.
+        multiple: the factor for words such as "million" and "dozen".
+        scale: the factor that converts the value to the smallest unit of each dimension.
         dimensions: the dimensions with their powers, such as (("length", 1), ("time", -1)), sorted.
-        nouns: the words that are no known unit.
+        nouns: the words that are not known units.
     """
 
     multiple: Fraction
@@ -114,7 +114,7 @@ class Quantity:
 
 @lru_cache(maxsize=1 << 14)
 def quantity(text: str) -> Quantity | None:
-    """The quantity that a plain answer states; None if it has no unit, or words that are none."""
+    """The quantity that a plain answer states; None if it has no unit, or other words."""
     if sum_of_parts := compound(text):
         return sum_of_parts
     if match := CURRENCY.match(text):
@@ -172,7 +172,7 @@ def _singulars(word: str) -> tuple[str, ...]:
 
 
 def same_units(left: Unit, right: Unit) -> bool:
-    """Whether two units may measure the same: one dimension, and a word in common if both have words."""
+    """Whether two units may be equal: neither their dimensions nor their words contradict each other."""
     if left.nouns and right.nouns and not left.nouns & right.nouns:
         return False
     if left.dimensions and right.dimensions:
@@ -181,7 +181,7 @@ def same_units(left: Unit, right: Unit) -> bool:
 
 
 def time_of_day(text: str) -> tuple[int, str] | None:
-    """The seconds after twelve and "a", "p" or "" of a time such as 3:45 PM or 3 pm; None if it is none."""
+    """The seconds after twelve and "a", "p" or "" of a time such as 3:45 PM or 3 pm; None for other texts."""
     match = TIME.fullmatch(text) or HOUR_OF_DAY.fullmatch(text)
     if not match:
         return None

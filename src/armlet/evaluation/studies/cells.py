@@ -1,4 +1,4 @@
-"""Runs the cells of a study, here in turn; a cell is a resumable run of `evaluate`."""
+"""Runs the cells of a study, in turn in this process; a cell is a resumable run of `evaluate`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ class Job:
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """What a cell found, or why it failed; both None if it was not run to its end."""
+    """The findings of a cell, or why it failed; both are None if it was interrupted."""
 
     cell: Cell
     findings: TaskFindings | None = None
@@ -48,7 +48,7 @@ def run_in_turn(jobs: Sequence[Job]) -> Iterator[CellOutcome]:
 
 
 def run_cell(job: Job) -> CellOutcome:
-    """Runs a cell, or resumes it, with as many threads as it was given; an error becomes the outcome's failure."""
+    """Runs a cell, or resumes it, with the number of threads of its model; an error becomes the outcome's failure."""
     cell, compared = job.cell, job.cell.treatments.values()
     fillings = [filling for filling in compared if isinstance(filling, Filling)]
     treatments = [_located(job.base, treatment) for treatment in compared if not isinstance(treatment, Filling)]

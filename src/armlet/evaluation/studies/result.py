@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class StudyFindings(Result):
-    """What a study found."""
+    """The findings of a study."""
 
     study: Study
     sha256: str  # of the study's file

@@ -1,4 +1,4 @@
-"""Reads an `.eval` log of Inspect: one task, its samples by id and epoch, and what each answer records of ARM."""
+"""Reads an `.eval` log of Inspect: one task, its samples by id and epoch, and the record of ARM in each answer."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ TRANSPORT = {
     "stream_idle_timeout",
     "timeout",
 }
-"""Settings of Inspect's `GenerateConfig` that say how outputs are requested, not what they are."""
+"""Settings of Inspect's `GenerateConfig` that affect how outputs are requested, but not their content."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _check_finished(path: str | Path, log: "EvalLog") -> None:
 
 
 def asked(sample: "EvalSample") -> dict[str, object]:
-    """What the model was asked, and the target; equal in paired runs."""
+    """The input of the model and the target, which are equal in paired runs."""
     messages = []
     for message in sample.messages:
         if message.role == "assistant":
@@ -171,7 +171,7 @@ def input_text(sample: "EvalSample") -> str:
 
 
 def graded_share(sample: "EvalSample", scorer: str) -> float:
-    """A sample's score from 0 to 1; raises ArgumentError for another one."""
+    """A sample's score from 0 to 1; raises ArgumentError for any other score."""
     value = (sample.scores or {})[scorer].value
     number = GRADES.get(value) if isinstance(value, str) else value
     if not isinstance(number, int | float) or not math.isfinite(number) or not 0 <= number <= 1:
@@ -185,7 +185,7 @@ def _where(sample: "EvalSample") -> str:
 
 
 def _record(output: "ModelOutput") -> dict[str, Any] | None:
-    """What the provider recorded of ARM; None without ARM."""
+    """The provider's record of ARM; None without ARM."""
     return (output.metadata or {}).get(MODEL_TYPE)
 
 
