@@ -1,7 +1,7 @@
-r"""Rewrites an answer into one plain notation: without decoration and fonts, with LaTeX for symbols, one form per number.
+r"""Rewrites an answer into one plain notation: no decoration and fonts, LaTeX for symbols, one form of each number.
 
-`in_plain_notation` is a fixed sequence of steps, each of which only sees what the steps before it leave. What remains
-are formulas that latex2sympy reads as they are meant, and words without commands around them.
+`in_plain_notation` is a fixed sequence of steps, each of which works on the result of the one before it. The result
+is a formula that latex2sympy reads correctly, or words without commands around them.
 """
 
 import re

@@ -26,7 +26,7 @@ VERB = re.compile(
     r"spends?|spent|becomes?|yields?|obtain|finds?|weighs?|sells?|sold|ate|eats?|saves?|saved|receives?)(?:\b:?|(?=n['’]t))",
     re.IGNORECASE,
 )
-# What may stand before a value without changing it.
+# Words before a value that do not change it.
 HEDGE = re.compile(
     r"^(?:(?:approximately|approx\.?|about|around|roughly|nearly|exactly|precisely|simply|just|only|equal to|therefore|"
     r"thus|so|indeed|definitely|clearly|probably|likely|given by|now|then|hence|found to be|that|both|either|option|"

@@ -34,8 +34,8 @@ def merge_runs(runs: str | Path | Sequence[str | Path], *, seed: int = 0) -> Fin
         seed: seed of the bootstrap.
 
     Raises:
-        ArgumentError: the runs differ in other settings, share some but not all items of a task, or are the same run; or
-            a folder has no run of `evaluate`, or is of an older version, which did not store the problems.
+        ArgumentError: the runs differ in other settings, share some but not all items of a task, or are the same run;
+            or a folder has no run of `evaluate`, or is of an older version, which did not store the problems.
         RunError: a folder is not a run folder.
     """
     folders = [required_path("runs", run) for run in several(runs)]
