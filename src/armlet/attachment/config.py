@@ -22,7 +22,7 @@ MAX_RANGE_LENGTH = len("9999-9999")
 OTHER_KEYS = ("version", "policy", "layers", "site", "experts", "scope", "noise", "seed", "stream", ORIGIN_KEY)
 """The keys of the file other than the policy's settings."""
 
-Content = TypeVar("Content")
+Parsed = TypeVar("Parsed")
 
 
 class ConfigError(ArmletError, ValueError):
@@ -108,15 +108,17 @@ def load_config(directory_or_file: str | Path) -> AttachArguments:
         ConfigError: a missing file, invalid JSON, a newer version, unknown keys or values out of range; names the file.
         ArgumentError: not a path.
     """
-    return _read(directory_or_file, parse_config)
+    return _read_config(directory_or_file, parse_config)
 
 
 def load_origin(directory_or_file: str | Path) -> Origin | None:
     """Reads from an `armlet.json` what chose its setting; None if the file does not say. Raises as `load_config`."""
-    return _read(directory_or_file, lambda content: parse_config(content) and parse_origin(content.get(ORIGIN_KEY)))
+    return _read_config(
+        directory_or_file, lambda content: parse_config(content) and parse_origin(content.get(ORIGIN_KEY))
+    )
 
 
-def _read(directory_or_file: str | Path, parse: Callable[[Any], Content]) -> Content:
+def _read_config(directory_or_file: str | Path, parse: Callable[[Any], Parsed]) -> Parsed:
     path = required_path("path", directory_or_file)
     path = path / ARMLET_FILE if path.is_dir() else path
     try:

@@ -1,4 +1,4 @@
-"""What the environment says about the network: keys, proxies and certificates, shown without secrets."""
+"""Settings of the network in the environment: keys, proxies and certificates, shown without secrets."""
 
 import os
 import re
@@ -21,7 +21,7 @@ def read_key(variable: str) -> str | None:
 
 
 def clean_key(source: str, text: str) -> str | None:
-    """The key in a text, without what a file or a copied text adds to it; None if nothing is left.
+    """The key in a text, without characters added by a file or by copying; None if there is no key.
 
     White space and control characters are removed at both ends, and invisible characters everywhere. Raises
     ArgumentError, which contains `source` and not the key, for any other character that an HTTP header cannot have.
@@ -44,7 +44,7 @@ def without_passwords(text: object) -> str:
 
 def proxies() -> list[str]:
     """The proxies of the environment, such as "ALL_PROXY=socks5://127.0.0.1:7890"."""
-    return _settings(*(name for proxy in PROXIES for name in (proxy, proxy.lower())))
+    return _environment_settings(*(name for proxy in PROXIES for name in (proxy, proxy.lower())))
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def connecting(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        settings, fault = _settings(*CERTIFICATES)[:1], error  # the first is used
+        settings, fault = _environment_settings(*CERTIFICATES)[:1], error  # the first is used
     except Exception as error:  # whatever the client's library raises for a proxy, and ImportError for SOCKS
         settings, fault = proxies(), error
     else:
@@ -77,5 +77,5 @@ def check_hub_connection(endpoint: str) -> None:
         get_session()
 
 
-def _settings(*names: str) -> list[str]:
+def _environment_settings(*names: str) -> list[str]:
     return [f"{name}={without_passwords(os.environ[name])}" for name in names if os.environ.get(name)]

@@ -96,10 +96,10 @@ def run(plan: Plan, engine: Engine, journal: RunFolder, tick: Callable[[int], No
 
 def answer_batch(batch: BatchRun, engine: Engine, plan: Plan) -> list[Record]:
     """The graded answers to a batch, as records of the journal."""
-    return [row for part in _parts(batch) for row in _answer(part, engine, plan)][: len(batch.asks)]
+    return [row for part in _answered_parts(batch) for row in _answer(part, engine, plan)][: len(batch.asks)]
 
 
-def _parts(batch: BatchRun) -> list[BatchRun]:
+def _answered_parts(batch: BatchRun) -> list[BatchRun]:
     """The batch as it is answered: an A/A run has another batch size than the baseline, and other seeds of samples.
 
     It has two halves; a single item is answered twice at once, of which the first answer counts.

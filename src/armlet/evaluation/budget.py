@@ -1,4 +1,4 @@
-"""A time budget: the first batch of each task is timed under all conditions, which says how many items it allows."""
+"""A time budget: the first batch of each task is timed under all conditions, to find out how many items fit into it."""
 
 import hashlib
 import re
@@ -20,8 +20,8 @@ from armlet.runs.folder import RunFolder, default_run_folder, open_run_folder, r
 from armlet.runs.machine import machine
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
-BUDGET_ITEMS = 20_000  # the most items of a task, for a generator that has no end
-TIMING_FOLDER = "timing"  # in the run folder: the batches that were timed
+BUDGET_ITEMS = 20_000  # maximum number of items of a task that is generated without end
+TIMING_FOLDER = "timing"  # the folder of the timed batches in the run folder
 
 
 def budget_seconds(budget: object) -> float:
@@ -37,10 +37,10 @@ def plan_within(
 ) -> tuple[Plan, Path, list[ClosedBatch]]:
     """The plan with as many items as can be answered in that time, its folder, and the batches that were timed.
 
-    Items are taken in an order that does not depend on their content, so that those of a larger budget include those
-    of a smaller one. The times are kept in the folder, so a run that is resumed has the same items.
+    Items are taken in an order that does not depend on their content, so that a larger budget includes the items of
+    a smaller one. The times are kept in the folder, so a run that is resumed has the same items.
     """
-    tasks = [replace(task, problems=tuple(sorted(task.problems, key=_place))) for task in plan.tasks]
+    tasks = [replace(task, problems=tuple(sorted(task.problems, key=_order_key))) for task in plan.tasks]
     plan = replace(plan, tasks=tasks, budget=TimeBudget(seconds, plan.batch_size))
     folder = folder or default_run_folder(plan.manifest(engine))
     keep_date(engine, recorded_manifest(folder / TIMING_FOLDER).get("engine"))
@@ -72,7 +72,7 @@ def _announce(tasks: Sequence[Task], per_item: Mapping[str, float], seconds: flo
 
 
 def affordable_items(sizes: Mapping[str, int], per_item: Mapping[str, float], seconds: float) -> dict[str, int]:
-    """The number of items of each task, equal as far as the tasks have so many, that fit into a time.
+    """The number of items of each task, the same for each unless a task has fewer, that fit into a time.
 
     sizes: the number of items that each task has; per_item: seconds for an item.
     """
@@ -84,7 +84,7 @@ def affordable_items(sizes: Mapping[str, int], per_item: Mapping[str, float], se
     return {name: min(most, size) for name, size in sizes.items()}
 
 
-def _place(problem: Problem) -> bytes:
+def _order_key(problem: Problem) -> bytes:
     return hashlib.sha256(problem.id.encode()).digest()
 
 

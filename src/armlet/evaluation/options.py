@@ -9,6 +9,7 @@ from typer import Option
 
 from armlet.evaluation.conditions.conditions import AnyTreatment, Condition, Filling, conditions
 from armlet.evaluation.tasks.problems import Task
+from armlet.presentation.arguments import several, text_list
 from armlet.presentation.options import OptionGroup
 from armlet.prompts.fillers import POSITION_HELP, Filler, Position
 from armlet.prompts.generation import COLDEST_SAMPLED
@@ -30,6 +31,16 @@ class FillerOptions(OptionGroup):
         if not self.filler:
             self.refuse_changed("applies to a filler, and there is none", "count", "position")
         return [Filling(Filler(text, self.count), self.position) for text in dict.fromkeys(self.filler or ())]
+
+
+def make_fillings(
+    filler: str | Filling | Sequence[str | Filling] | None, count: int, position: Position
+) -> list[Filling]:
+    """The fillings among the arguments, and one for each text, with this count and position."""
+    values = [] if filler is None else several(filler)
+    ready = [value for value in values if isinstance(value, Filling)]
+    texts = text_list("filler", [value for value in values if not isinstance(value, Filling)])
+    return [*ready, *FillerOptions(texts, count, position).fillings()]
 
 
 MarginOption = Annotated[

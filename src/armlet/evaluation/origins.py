@@ -1,4 +1,4 @@
-"""Items that chose a treatment's setting, which make no test of it: left out of a run or counted, and always said."""
+"""Items on which a treatment's setting was chosen: they are left out of a run or counted, and always reported."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,9 +17,9 @@ def leave_out_tuning_items(
 ) -> tuple[list[Task], list[SettingOrigin]]:
     """The tasks without the items on which a search tuned a setting, unless `keep`; and the origins, for a manifest.
 
-    The test sets of published settings are not left out, because nothing would be left; their items are counted.
+    The test sets of published settings are not left out, because no item would remain; their items are counted.
 
-    Raises ArgumentError if no item of a task is left, or there is nothing to keep.
+    Raises ArgumentError if no item of a task remains, or `keep` would have no effect.
     """
     origins = list(_origins(conditions))
     tuning = {item for _, origin in origins for item in origin.items}
@@ -71,7 +71,7 @@ def origin_sentence(origin: SettingOrigin) -> str:
 
 
 def no_test(settings: RunSettings, task: str, condition: str) -> str:
-    """What stands beside a verdict on items that chose the condition's setting; "" for any other."""
+    """The remark after a verdict on items on which the condition's setting was chosen; "" for other verdicts."""
     origins = [origin for origin in settings.origins if origin.condition == condition and not origin.left_out]
     shared = max((origin.shared[task] for origin in origins), default=0)
     return f"; not a test: this setting was chosen on {shared:,} of these items" if shared else ""

@@ -10,7 +10,7 @@ from armlet.checkpoints.given import Model, model_name
 from armlet.checkpoints.pretrained import Device, Dtype
 from armlet.evaluation.batches import ClosedBatch, checked_run_folder, run_and_analyse
 from armlet.evaluation.budget import BUDGET_ITEMS, budget_seconds, plan_within
-from armlet.evaluation.conditions.conditions import Condition, Filling, TreatmentSource, make_treatments
+from armlet.evaluation.conditions.conditions import AnyTreatment, Condition, Filling, TreatmentSource, make_treatments
 from armlet.evaluation.conditions.interventions import Intervention
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.engines.local import Local
@@ -19,14 +19,16 @@ from armlet.evaluation.options import (
     ConditionOptions,
     FillerOptions,
     GradedAnswerOptions,
+    make_fillings,
     refuse_sampling,
 )
 from armlet.evaluation.origins import leave_out_tuning_items, origin_sentence
 from armlet.evaluation.plan import Plan, make_plan, servable_conditions
-from armlet.evaluation.report.analysis import count_judged, planned_power
+from armlet.evaluation.report.analysis import planned_power
+from armlet.evaluation.report.pairs import count_judged
 from armlet.evaluation.report.sentences import power_announcement
 from armlet.evaluation.result import Findings
-from armlet.evaluation.settings import ConditionSettings
+from armlet.evaluation.settings import ConditionSettings, SettingOrigin
 from armlet.evaluation.tasks.problems import Task, with_letters
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks
 from armlet.presentation.arguments import (
@@ -34,8 +36,6 @@ from armlet.presentation.arguments import (
     given_path,
     plain_value,
     refuse_changed,
-    several,
-    text_list,
     whole_number,
     whole_number_or_none,
 )
@@ -155,49 +155,79 @@ def evaluate(
         KeyboardInterrupt: Ctrl-C, before an item was answered under every condition.
     """
     folder, seed = checked_run_folder(run), whole_number("seed", seed, 0, LARGEST_SEED)
-    items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
     comparison = ConditionOptions(samples, temperature, top_p, best_of, combine, placebos, margin)
     prompts = {"shots": shots, "examples": given_path("examples", examples), "template": template}
     answers = GradedAnswerOptions(max_new_tokens, system, allow_code, batch, **prompts, grader=grader, letters=letters)
-    ready = [filling for filling in several(filler) if isinstance(filling, Filling)]
-    texts = text_list("filler", None if filler is None else [f for f in several(filler) if not isinstance(f, Filling)])
-    fillings = [*ready, *FillerOptions(texts, count, position).fillings()]
+    fillings = make_fillings(filler, count, position)
     chosen = make_treatments(treatments, layers=layers, scope=scope, site=site, experts=experts, seed=seed)
     seconds = None if budget is None else budget_seconds(budget)
-    if seconds and items:
-        raise ArgumentError("budget: it chooses the number of items; leave it or items out")
-    tasks = collect_tasks(task, BUDGET_ITEMS if seconds else items, difficulty, seed)
-    if letters:
-        tasks = [with_letters(task) for task in tasks]
+    tasks = _collect(task, items, difficulty, seed, timed=bool(seconds), letters=letters)
     refuse_sampling(tasks, answers, comparison)
-    compared, left_out = comparison.conditions(chosen, fillings), []
+    compared, unservable = comparison.conditions(chosen, fillings), []
     if engine:
         loading = {"tokenizer": (tokenizer, None), "dtype": (dtype, "auto"), "device": (device, None)}
         refuse_changed("has no effect, because another engine runs the model", **loading)
-        compared, left_out = servable_conditions(compared, tasks)
+        compared, unservable = servable_conditions(compared, tasks)
     keep = plain_value("keep_tuning_items", keep_tuning_items, bool)
     tasks, origins = leave_out_tuning_items(tasks, compared, keep=keep)
-    for origin in origins:
-        note(origin_sentence(origin))
-    if placebos and (functions := [treatment.name for treatment in chosen if isinstance(treatment, Intervention)]):
-        note(f"left out for {', '.join(functions)}: placebos at the gate, because a function has no policy to replace")
+    _announce_treatments(chosen, origins, placebos=placebos)
     settings = vars(answers) | {"top_p": top_p, "seed": seed, "origins": origins}
-    is_built_in = not engine if model is None else model_name(model) == ABACUS
-    plan = make_plan(tasks, compared, built_in=is_built_in, **settings)
+    built_in = not engine if model is None else model_name(model) == ABACUS
+    plan = make_plan(tasks, compared, built_in=built_in, **settings)
     if engine:
         opened = engine(compared, tasks)
     else:
         opened = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
         opened.check(chosen, fillings)
-    if left_out:
-        names = ", ".join(condition.name for condition in left_out)
-        note(f"left out, because they need a model in this process: {names}")
     with closing(opened):
-        answered: list[ClosedBatch] = []
-        if seconds:
-            plan, folder, answered = plan_within(plan, opened, seconds, folder)
-        announce_power(plan, comparison.margin_share)
-        return run_and_analyse(plan, opened, folder, comparison.margin_share, answered=answered)
+        return _run_announced(plan, opened, folder, seconds, comparison.margin_share, unservable)
+
+
+def _collect(
+    task: TaskSource | Sequence[TaskSource],
+    items: int | None,
+    difficulty: int | None,
+    seed: int,
+    *,
+    timed: bool,
+    letters: bool,
+) -> list[Task]:
+    """The tasks, with as many items as a time budget may choose if `timed`, and with lettered choices if `letters`."""
+    items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
+    if timed and items:
+        raise ArgumentError("budget: it chooses the number of items; leave it or items out")
+    tasks = collect_tasks(task, BUDGET_ITEMS if timed else items, difficulty, seed)
+    return [with_letters(task) for task in tasks] if letters else tasks
+
+
+def _announce_treatments(
+    treatments: Sequence[AnyTreatment], origins: Sequence[SettingOrigin], *, placebos: bool
+) -> None:
+    """Says on stderr where settings were chosen, and for which treatments there are no placebos at the gate."""
+    for origin in origins:
+        note(origin_sentence(origin))
+    functions = [treatment.name for treatment in treatments if isinstance(treatment, Intervention)]
+    if placebos and functions:
+        note(f"left out for {', '.join(functions)}: placebos at the gate, because a function has no policy to replace")
+
+
+def _run_announced(
+    plan: Plan,
+    engine: Engine,
+    folder: Path | None,
+    seconds: float | None,
+    margin: float | None,
+    unservable: Sequence[Condition],
+) -> Findings:
+    """Runs and analyses a plan, within a time budget if there is one, after notes on what the run can show."""
+    if unservable:
+        names = ", ".join(condition.name for condition in unservable)
+        note(f"left out, because they need a model in this process: {names}")
+    answered: list[ClosedBatch] = []
+    if seconds:
+        plan, folder, answered = plan_within(plan, engine, seconds, folder)
+    announce_power(plan, margin)
+    return run_and_analyse(plan, engine, folder, margin, answered=answered)
 
 
 def announce_power(plan: Plan, margin: float | None = None) -> None:

@@ -16,8 +16,8 @@ from armlet.presentation.files import json_text
 BAD_INPUT = 2  # exit code
 FIRST_LINE_SECONDS = 5  # work that takes longer is mentioned in a log
 
-PLAIN = {"−": "-", "–": "-", "─": "-", "━": "-", "×": "x", "·": ".", "→": "->", "≤": "<=", "≥": ">=", "’": "'"}
-"""What stands for a character that a stream's encoding lacks."""
+ASCII_FORMS = {"−": "-", "–": "-", "─": "-", "━": "-", "×": "x", "·": ".", "→": "->", "≤": "<=", "≥": ">=", "’": "'"}
+"""Replacements for characters that are missing from a stream's encoding."""
 
 notes = Console(stderr=True)
 
@@ -73,7 +73,7 @@ def accept_every_character() -> None:
 def _plain(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
-    pairs = ((character, PLAIN.get(character, unicodedata.normalize("NFKD", character))) for character in text)
+    pairs = ((character, ASCII_FORMS.get(character, unicodedata.normalize("NFKD", character))) for character in text)
     return "".join(plain if plain.isascii() else ascii(character)[1:-1] for character, plain in pairs), error.end
 
 

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 Turns = list[dict[str, Any]]
 
 MARK = "\ue002"  # from the private use area, which no template uses
-CLOCK = "strftime_now"  # the function by which a chat template asks for the time; there is no other
-TODAY = f"{{{{ {CLOCK}('%Y-%m-%d') }}}}"
+CLOCK_FUNCTION = "strftime_now"  # the function by which a chat template asks for the time; there is no other
+TODAY = f"{{{{ {CLOCK_FUNCTION}('%Y-%m-%d') }}}}"
 DIRECTIVES = "aAbBcdDeFfGhHIjmMpRSTuUVwWxXyYzZ"  # the letters that `strftime` replaces after a percent sign
-STOPPED_CLOCK = f"""{{%- macro {CLOCK}(format) -%}}{{%- set written = namespace(text=format) -%}}
+STOPPED_CLOCK = f"""{{%- macro {CLOCK_FUNCTION}(format) -%}}{{%- set written = namespace(text=format) -%}}
 {{%- for directive, value in armlet_clock.items() -%}}
 {{%- set written.text = written.text.replace(directive, value) -%}}
 {{%- endfor -%}}{{{{ written.text }}}}{{%- endmacro %}}
@@ -34,7 +34,7 @@ def chat_turns(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[tuple[str, 
 
 def template_date(tokenizer: "PreTrainedTokenizerBase") -> str | None:
     """The date that the chat template would see now, such as "2026-11-29"; None if it does not ask for the time."""
-    if CLOCK not in str(tokenizer.chat_template):
+    if CLOCK_FUNCTION not in str(tokenizer.chat_template):
         return None
     return str(tokenizer.apply_chat_template(_plain_turns([("user", "")]), chat_template=TODAY, tokenize=False))
 

@@ -14,8 +14,8 @@ from armlet.attachment.config import AttachArguments, describe, layer_indices, l
 from armlet.attachment.origin import Origin, policy_origin
 from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.evaluation.conditions.interventions import (
-    Changes,
     Intervention,
+    ModelChange,
     is_file_treatment,
     make_intervention,
     read_intervention,
@@ -67,7 +67,7 @@ class Treatment:
 AnyTreatment = Treatment | Intervention
 """ARM with its place, or a user's function."""
 
-TreatmentSource = AnyTreatment | Policy | str | Path | AttachArguments | Changes
+TreatmentSource = AnyTreatment | Policy | str | Path | AttachArguments | ModelChange
 """A treatment, a policy as an object or text, the path of an armlet.json, the result of `load_config`, or a function
 that returns a context manager over the model, as an object or as "file.py:function"."""
 
@@ -116,7 +116,7 @@ def _make_treatment(given: TreatmentSource, place: dict[str, Any]) -> AnyTreatme
         raise ArgumentError(re.sub("^policy:", "treatments:", str(error))) from error
 
 
-def _arguments(given: Policy | str | AttachArguments | Changes, place: dict[str, Any]) -> dict[str, Any]:
+def _arguments(given: Policy | str | AttachArguments | ModelChange, place: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a treatment, of a policy at this place, or of a mapping as `load_config` returns it."""
     if not isinstance(given, Mapping):
         return {"policy": given, **place}

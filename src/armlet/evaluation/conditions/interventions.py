@@ -16,7 +16,7 @@ from armlet.redistribution.errors import ArgumentError, ArmletError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Changes = Callable[["PreTrainedModel"], AbstractContextManager[object]]
+ModelChange = Callable[["PreTrainedModel"], AbstractContextManager[object]]
 """Returns a context manager in which the model is changed, and after which it is as before."""
 
 
@@ -25,7 +25,7 @@ class Intervention:
     """A treatment that a user wrote; `with function(model):` treats the model."""
 
     name: str  # the name of its condition: "file.py:function", or the name of a function that was passed as an object
-    function: Changes = field(compare=False, repr=False)
+    function: ModelChange = field(compare=False, repr=False)
     source: Mapping[str, str | None] = field(hash=False)  # file, function and sha256, by which a run recognises it
 
     def plain(self) -> dict[str, object]:
@@ -94,10 +94,10 @@ def read_intervention(text: str) -> Intervention:
         listed = ", ".join(functions) or "none"
         raise ArgumentError(f"treatment: {file} has no function {name!r}; its functions: {listed}")
     source_facts = {"file": file.name, "function": name, "sha256": digest}
-    return Intervention(f"{file.name}:{name}", cast("Changes", function), source_facts)
+    return Intervention(f"{file.name}:{name}", cast("ModelChange", function), source_facts)
 
 
-def make_intervention(function: Changes) -> Intervention:
+def make_intervention(function: ModelChange) -> Intervention:
     """The treatment of a function that was passed as an object.
 
     What it does cannot be read from it, so it is equal only to itself: another process does not resume its run.

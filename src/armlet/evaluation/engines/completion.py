@@ -1,4 +1,4 @@
-"""Reads the answer in a server's chat completion, and what a server says instead; servers differ in both."""
+"""Reads the answer in a server's chat completion, or the error that a server sends instead; servers differ in both."""
 
 import html
 import json
@@ -18,14 +18,14 @@ CUT_OFF = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"
 """Finish reasons of answers that are cut off: most servers send length, Gemini and Anthropic max_tokens, Mistral
 model_length."""
 
-FAILED = frozenset({"abort", "cancelled", "error", "insufficient_system_resource", "timed_out", "timeout", "unload"})
-"""Finish reasons of what is no answer: the server gave up."""
+GAVE_UP = frozenset({"abort", "cancelled", "error", "insufficient_system_resource", "timed_out", "timeout", "unload"})
+"""Finish reasons of answers that the server could not finish."""
 
 PAGE = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
 def read_completion(completion: Any) -> Output:
-    """The answer in a response of `client.chat.completions.create`, of which the client checks nothing.
+    """The answer in a response of `client.chat.completions.create`, which the client does not check.
 
     Raises ValueError, with the reason, if it is not a chat completion, or the server failed to finish it.
     """
@@ -40,7 +40,7 @@ def read_completion(completion: Any) -> Output:
     if getattr(choice, "message", None) is None:
         raise ValueError("its answer has no message, as if it were not a chat completion")
     return Output(
-        text=printable(_text(choice.message)),
+        text=printable(_message_text(choice.message)),
         tokens=getattr(usage, "completion_tokens", None),
         ended=_ended(choice.finish_reason),
         logprob=_mean_logprob(choice),
@@ -48,9 +48,9 @@ def read_completion(completion: Any) -> Output:
 
 
 def _ended(reason: object) -> bool | None:
-    """Whether the model ended the answer; None for a reason that does not say so, such as a filter or a tool call."""
+    """Whether the model ended the answer; None for any other reason, such as a filter or a tool call."""
     name = reason.lower() if isinstance(reason, str) else None
-    if name in FAILED:
+    if name in GAVE_UP:
         raise ValueError(f"it did not finish its answer: finish_reason is {reason!r}; run the same again to resume")
     return True if name in ENDED else False if name in CUT_OFF else None
 
@@ -63,22 +63,22 @@ def _mean_logprob(choice: Any) -> float | None:
     return sum(values) / len(values) if known else None
 
 
-def _text(message: Any) -> str:
+def _message_text(message: Any) -> str:
     """The text of a message, or of its refusal; without either, its thoughts, as a thought that did not end."""
-    text, thoughts = _split(message.content)
+    text, thoughts = _split_content(message.content)
     fields = [getattr(message, name, None) for name in ("reasoning_content", "reasoning")]
     thoughts = next((field for field in fields if isinstance(field, str) and field), thoughts)
     return text or getattr(message, "refusal", None) or (f"<think>\n{thoughts}" if thoughts else "")
 
 
-def _split(content: object) -> tuple[str, str]:
+def _split_content(content: object) -> tuple[str, str]:
     """The text and the thoughts in a message's content, which is a text or a list of parts."""
     texts, thoughts = list[str](), list[str]()
     for part in content if isinstance(content, list) else [content or ""]:
         kind = part.get("type") if isinstance(part, Mapping) else "text"
         value = part.get(kind, part.get("text")) if isinstance(part, Mapping) else part
         if kind in ("thinking", "reasoning"):
-            thoughts.append("".join(_split(value)))
+            thoughts.append("".join(_split_content(value)))
         elif kind in ("text", "output_text", "refusal") and isinstance(value, str):
             texts.append(value)
         else:
@@ -87,7 +87,7 @@ def _split(content: object) -> tuple[str, str]:
 
 
 def describe_body(body: str) -> str:
-    """What a response is that is not a JSON object."""
+    """A description of a response that is not a JSON object."""
     if not (text := body.strip()):
         return "it sent nothing"
     if text.startswith(("data:", "event:", ": ")):

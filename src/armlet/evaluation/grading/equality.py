@@ -1,4 +1,4 @@
-"""Equality of two answers, by what they are: choices, lists, equations, quantities, words, or formulas.
+"""Equality of two answers, which depends on their kind: choices, lists, equations, quantities, words, or formulas.
 
 Each kind's function gets both answers in plain notation, and returns None if they are not of its kind.
 """
@@ -26,18 +26,18 @@ NAME = re.compile(
     r"|[a-zA-Z][a-zA-Z ]*|[a-zA-Z]\^\{-1\}\([a-zA-Z]\)|\\(?:sin|cos|tan)\s*(?:\\[a-z]+|[A-Z])"
     r"|\\(?:vec|bar|hat|overline)\s*\{?\s*[a-zA-Z]\s*\}?"
 )
-SOUGHT = re.compile(r"[a-wA-W](?:\s*\+\s*[a-wA-W])+")  # m + n = 17 tells m + n; x + y = 5 is a line
+SOUGHT = re.compile(r"[a-wA-W](?:\s*\+\s*[a-wA-W])+")  # m + n = 17 states a value, but x + y = 5 is a line
 CONSTANT = re.compile(r"(?:\\(?:d?frac|sqrt|cdot|times|div|binom|pi|ldots)(?![a-zA-Z])|[\d\s+*/^!(){}.\[\]%$\\-])+")
 
 
 @lru_cache(maxsize=1 << 16)
 def same_answer(answer: str, gold: str) -> bool:
-    """Whether an answer equals the gold. The answer x = 0 does for the gold 0; 0 for the gold x = 0, too."""
+    """Whether an answer equals the gold. The answers x = 0 and 0 are equal."""
     if answer == gold:
         return True
     try:
         return bool(in_plain_notation(answer)) and same_plain(in_plain_notation(answer), in_plain_notation(gold))
-    except RecursionError:  # brackets in brackets in brackets
+    except RecursionError:  # brackets are nested too deeply
         return False
 
 
@@ -93,13 +93,13 @@ def same_equations(answer: str, gold: str) -> bool | None:
 
 
 def _sides(text: str) -> list[str]:
-    """The sides of an equation; several equations, as x = 1, y = 2, are left together."""
+    """The sides of an equation; several equations, such as x = 1, y = 2, are not split."""
     sides = split_top(text, frozenset("="))
     return [text] if len(sides) > 2 and collection(text) else sides
 
 
 def _stated_value(sides: list[str]) -> str | None:
-    """What an equation says that something is: x = 5, m + n = 5, 2 + 3 = 5; None for others, such as x^2 = 5."""
+    """The value that an equation such as x = 5, m + n = 5 or 2 + 3 = 5 states; None for others, such as x^2 = 5."""
     states = any(pattern.fullmatch(sides[0]) for pattern in (NAME, SOUGHT, CONSTANT))
     return sides[-1] or None if states else None
 
@@ -110,9 +110,9 @@ def same_inequalities(answer: str, gold: str) -> bool | None:
     if not stated and not wanted:
         return None
     if stated and wanted and not re.match(r"<|>|\\[lgn]e", answer) and not re.match(r"<|>|\\[lgn]e", gold):
-        return None  # by their letters
-    one, two = stated or answer, wanted or gold
-    return bool(INTERVAL.match(one) and INTERVAL.match(two)) and same_plain(one, two)
+        return None  # both name the letter, so they are compared as formulas
+    left, right = stated or answer, wanted or gold
+    return bool(INTERVAL.match(left) and INTERVAL.match(right)) and same_plain(left, right)
 
 
 def same_collections(answer: str, gold: str) -> bool | None:
@@ -120,9 +120,9 @@ def same_collections(answer: str, gold: str) -> bool | None:
     stated, wanted = collection(answer), collection(gold)
     if stated is None and wanted is None:
         return None
-    for one, text, other in ((stated, answer, gold), (wanted, gold, answer)):
-        if one and not one.brackets and len(one.parts) == 1 and text != one.parts[0]:  # a set of one member
-            return same_plain(one.parts[0], other)
+    for read, text, other in ((stated, answer, gold), (wanted, gold, answer)):
+        if read and not read.brackets and len(read.parts) == 1 and text != read.parts[0]:  # a set of one member
+            return same_plain(read.parts[0], other)
     if stated and wanted:
         return same_parts(_unnamed(stated, wanted), _unnamed(wanted, stated), same_plain)
     if RELATION.search(answer) or RELATION.search(gold):
@@ -132,33 +132,33 @@ def same_collections(answer: str, gold: str) -> bool | None:
     return bool(alternatives) and all(same_plain(part, single) for part in alternatives)
 
 
-def _unnamed(one: Collection, other: Collection) -> Collection:
-    """x = 1, y = 2 as the point (1, 2), if the other is a point."""
-    pairs = [split_top(part, frozenset("=")) for part in one.parts]
-    if one.brackets or not all(len(pair) == 2 and NAME.fullmatch(pair[0]) for pair in pairs):
-        return one
+def _unnamed(equations: Collection, other: Collection) -> Collection:
+    """The list x = 1, y = 2 as the point (1, 2), if the other collection is a point."""
+    pairs = [split_top(part, frozenset("=")) for part in equations.parts]
+    if equations.brackets or not all(len(pair) == 2 and NAME.fullmatch(pair[0]) for pair in pairs):
+        return equations
     names = [pair[0] for pair in pairs]
     if other.brackets == "()" and names == sorted(set(names)):
         return Collection("()", tuple(pair[1] for pair in pairs))
-    return one
+    return equations
 
 
 def same_sums(answer: str, gold: str) -> bool | None:
-    """5 feet 6 inches is 66 inches, and without a unit nothing: neither 5 nor 66."""
+    """Sums such as 5 feet 6 inches, which equals 66 inches, but neither 5 nor 66 without a unit."""
     sums = [compound(text) for text in (answer, gold)]
     if not any(sums):
         return None
-    one, two = (total or quantity(text) for total, text in zip(sums, (answer, gold), strict=True))
-    return bool(one and two) and same_quantities(answer, gold)
+    left, right = (total or quantity(text) for total, text in zip(sums, (answer, gold), strict=True))
+    return bool(left and right) and same_quantities(answer, gold)
 
 
 def same_quantities(answer: str, gold: str) -> bool | None:
     """Values with units. A unit that only one of them states is implied; 5% is 5 as well as 0.05."""
-    one, two = quantity(answer), quantity(gold)
-    if one and two:
-        factor = one.unit.scale / two.unit.scale if one.unit.dimensions == two.unit.dimensions else Fraction(1)
-        return same_units(one.unit, two.unit) and same_plain(times(factor, one.value), two.value)
-    stated, other = (one, gold) if one else (two, answer)
+    left, right = quantity(answer), quantity(gold)
+    if left and right:
+        factor = left.unit.scale / right.unit.scale if left.unit.dimensions == right.unit.dimensions else Fraction(1)
+        return same_units(left.unit, right.unit) and same_plain(times(factor, left.value), right.value)
+    stated, other = (left, gold) if left else (right, answer)
     if not stated or has_words(other):
         return None
     if stated.is_percentage():
@@ -168,7 +168,7 @@ def same_quantities(answer: str, gold: str) -> bool | None:
 
 
 def same_formulas(answer: str, gold: str) -> bool:
-    """What sympy finds equal, or what is equal but for spaces."""
+    """Whether sympy finds two formulas equal, or they differ only in spaces."""
     if answer.replace(" ", "") == gold.replace(" ", ""):
         return True
     values = exact_value(answer), exact_value(gold)

@@ -1,7 +1,7 @@
 r"""Finds the final answer in what a model wrote.
 
-In this order: what follows the thought; in it, the last box or several boxes of one answer, the last line `#### x`, or
-what a sentence or the last line states.
+Only the text after the thought is read. The answer is the last box, or several boxes of one answer; without a box, the
+last line `#### x`; without either, what a sentence or the last line states.
 """
 
 import re
@@ -9,15 +9,12 @@ from dataclasses import dataclass
 
 from armlet.evaluation.grading.notation import closing_brace, in_plain_notation
 from armlet.evaluation.grading.statements import stated_in_words
+from armlet.evaluation.grading.thoughts import after_thought
 
-THOUGHT_END = re.compile(
-    r"</(?:think|thinking|thought|thoughts|reasoning|reflection)>|◁/think▷|<\|end_of_thought\|>", re.I
-)
-THOUGHT_START = re.compile(r"<(?:think|thinking|thought|thoughts|reasoning)>|◁think▷|<\|begin_of_thought\|>", re.I)
 ANSWER_TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
 BOX_START = re.compile(r"\\(?:f?box(?:ed)?|framebox)\s*(?:\[[^\]]{0,40}\]\s*){0,2}\{")
 BARE_BOX = re.compile(r"\\boxed\s+(-?\d+(?:\.\d+)?|\\?[a-zA-Z]+)(?![{\w])")
-# Between two boxes of one answer: "and", "or", a comma, and what the second box is the value of.
+# Between two boxes of one answer: "and", "or", a comma, and the name whose value is in the second box.
 CONNECTOR = re.compile(
     r"[\s$]*(?:,|;|\band\b|\bor\b|&|\\text\s*\{\s*,?\s*(?:and|or)\s*\})[\s$,]*(?:and|or)?[\s$]*(?:[a-zA-Z]\w?\s*=\s*)?"
 )
@@ -64,16 +61,6 @@ def final_answer(text: str) -> FinalAnswer:
     if stated and has_content(stated):
         return FinalAnswer(stated)
     return FinalAnswer(None, unreadable=problem or NO_ANSWER)
-
-
-def after_thought(text: str) -> tuple[str, str | None]:
-    """The text after the model's thought, and what is wrong if there is none."""
-    rest = THOUGHT_END.split(text)[-1]
-    if rest == text and THOUGHT_START.search(text):
-        return "", "the thought does not end"
-    if THOUGHT_START.search(rest):
-        return "", "the thought does not end"
-    return rest, None if rest.strip() or rest == text else "nothing follows the thought"
 
 
 @dataclass(frozen=True)
@@ -126,5 +113,5 @@ def plain_edges(answer: str) -> str:
 
 
 def has_content(answer: str) -> bool:
-    """Whether anything but spacing, punctuation and empty groups is left."""
+    """Whether an answer contains more than spacing, punctuation and empty groups."""
     return re.search(r"[^\W_]|\\[{}]|\\(?:infty|pi|emptyset|varnothing|mathbb)", in_plain_notation(answer)) is not None

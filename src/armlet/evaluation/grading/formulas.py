@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from sympy import Basic, Eq, Expr
     from sympy.matrices import MatrixBase
 
-REQUEST_CPU_SECONDS = 4  # none of 64,262 comparisons of gold answers took 2
+REQUEST_CPU_SECONDS = 4  # of 64,262 comparisons of gold answers, none took 2 seconds
 MEMORY_BYTES = 4 << 30
-DIGITS = 60  # with which constants are evaluated; two that agree in 50 are equal
-ROUNDED_DIGITS = 6  # a decimal with at least so many digits stands for what rounds to it, such as 0.333333 for 1/3
+DIGITS = 60  # number of digits to which constants are evaluated; two constants that agree in 50 are equal
+ROUNDED_DIGITS = 6  # a decimal with at least this many digits equals what rounds to it: 0.333333 is 1/3
 DECIMAL = re.compile(r"-?(\d+)\.(\d+)")
 GARBLED = re.compile(r"(?<![\d_^])\d+\s+\d|:.*:|\\ldots|\w\s*[\"']\s*\d")
 SAMPLES = ((-1.375, 0.71, 2.3, -3.14), (0.62, 5.25, 1.125, 0.47), (4.7, -0.31, -2.9, 1.6))
@@ -48,27 +48,29 @@ def serve() -> None:
 def is_same(answer: str, gold: str) -> bool:
     """Whether two formulas in plain notation are equal.
 
-    Expressions and matrices are compared here: math-verify rounds to 6 decimal places and takes 2^-60 for 2^-61.
-    Sets, intervals and relations are left to it.
+    Expressions and matrices are compared here: math-verify rounds to 6 decimal places, so that 2^-60 would
+    equal 2^-61. It compares sets, intervals and relations.
     """
-    one, two = parse_formula(answer), parse_formula(gold)
-    if is_matrix(one) and is_matrix(two):
-        return one.shape == two.shape and all(map(same_expressions, one.flat(), two.flat()))
-    if is_expression(one) and is_expression(two):
-        return same_expressions(one, two) or same_rounded(answer, two) or same_rounded(gold, one)
-    if any(map(is_matrix, (one, two))):
+    left, right = parse_formula(answer), parse_formula(gold)
+    if is_matrix(left) and is_matrix(right):
+        return left.shape == right.shape and all(map(same_expressions, left.flat(), right.flat()))
+    if is_expression(left) and is_expression(right):
+        return same_expressions(left, right) or same_rounded(answer, right) or same_rounded(gold, left)
+    if any(map(is_matrix, (left, right))):
         return False
-    if is_equation(one) and is_equation(two):
-        return are_proportional(one, two)
+    if is_equation(left) and is_equation(right):
+        return are_proportional(left, right)
     from math_verify import verify
 
-    return verify(two, one, numeric_precision=DIGITS, allow_set_relation_comp=True, timeout_seconds=None)
+    return verify(right, left, numeric_precision=DIGITS, allow_set_relation_comp=True, timeout_seconds=None)
 
 
 def same_numbers(answer: str, gold: str) -> bool:
     """Whether two integers, decimals or fractions of integers are equal, or one is rounded from the other."""
-    one, two = exact_value(answer), exact_value(gold)
-    return one is not None and two is not None and (one == two or rounds_to(answer, two) or rounds_to(gold, one))
+    left, right = exact_value(answer), exact_value(gold)
+    return (
+        left is not None and right is not None and (left == right or rounds_to(answer, right) or rounds_to(gold, left))
+    )
 
 
 def exact_value(text: str) -> Fraction | None:
@@ -80,7 +82,7 @@ def exact_value(text: str) -> Fraction | None:
 
 
 def rounds_to(decimal: str, value: Fraction) -> bool:
-    """Whether a decimal with enough digits is what the value rounds to, or is cut to."""
+    """Whether a decimal with enough digits is the value, rounded or truncated to its decimal places."""
     match = DECIMAL.fullmatch(decimal.replace(" ", ""))
     if not match or len((match[1] + match[2]).lstrip("0")) < ROUNDED_DIGITS:
         return False
@@ -105,7 +107,7 @@ def is_matrix(value: object) -> "TypeGuard[MatrixBase]":
 
 
 def is_expression(value: object) -> "TypeGuard[Expr]":
-    """Whether a parsed formula has a value: no set, relation or matrix."""
+    """Whether a parsed formula has one value; a set, a relation or a matrix has not."""
     from sympy import Expr
 
     return isinstance(value, Expr)
@@ -118,28 +120,28 @@ def is_equation(value: object) -> "TypeGuard[Eq]":
     return isinstance(value, Eq) and is_expression(value.lhs) and is_expression(value.rhs)
 
 
-def are_proportional(one: "Eq", two: "Eq") -> bool:
+def are_proportional(left: "Eq", right: "Eq") -> bool:
     """Whether two equations differ by a constant factor, as x - 2y = 6 and 4y = 2x - 12."""
-    first, second = (equation.lhs - equation.rhs for equation in (one, two))  # type: ignore[operator]
+    first, second = (equation.lhs - equation.rhs for equation in (left, right))  # type: ignore[operator]
     names = sorted(map(str, first.free_symbols | second.free_symbols))
     at_point, other = (at(value, dict(zip(names, SAMPLES[0] * len(names), strict=False))) for value in (first, second))
     return bool(at_point and other) and same_expressions(first * other, second * at_point)
 
 
-def same_expressions(one: "Expr", two: "Expr") -> bool:
+def same_expressions(left: "Expr", right: "Expr") -> bool:
     """Whether two expressions have the same unknowns and the same values: as constants, or at some points."""
-    names = sorted(map(str, one.free_symbols))
-    if names != sorted(map(str, two.free_symbols)):
-        return same_symbolically(one, two)
+    names = sorted(map(str, left.free_symbols))
+    if names != sorted(map(str, right.free_symbols)):
+        return same_symbolically(left, right)
     if not names:
-        return same_constants(one, two)
-    verdicts = [same_at(one, two, dict(zip(names, row * len(names), strict=False))) for row in SAMPLES]
-    return same_symbolically(one, two) if None in verdicts else all(verdicts)
+        return same_constants(left, right)
+    verdicts = [same_at(left, right, dict(zip(names, row * len(names), strict=False))) for row in SAMPLES]
+    return same_symbolically(left, right) if None in verdicts else all(verdicts)
 
 
-def same_at(one: "Expr", two: "Expr", point: dict[str, float]) -> bool | None:
+def same_at(left: "Expr", right: "Expr", point: dict[str, float]) -> bool | None:
     """Whether two expressions are equal at a point; None if they have no value there."""
-    values = [at(value, point) for value in (one, two)]
+    values = [at(value, point) for value in (left, right)]
     return same_constants(*values) if all(value.evalf(DIGITS).is_number for value in values) else None
 
 
@@ -150,27 +152,27 @@ def at(value: "Expr", point: dict[str, float]) -> "Expr":
     return value.subs({symbol: Rational(str(point[str(symbol)])) for symbol in value.free_symbols})
 
 
-def same_constants(one: "Expr", two: "Expr") -> bool:
+def same_constants(left: "Expr", right: "Expr") -> bool:
     """Whether two constants are equal: in 50 digits, relative to the larger one."""
-    a, b = one.evalf(DIGITS), two.evalf(DIGITS)
+    a, b = left.evalf(DIGITS), right.evalf(DIGITS)
     if not (a.is_finite and b.is_finite):
         return a == b
     larger = max(abs(a), abs(b))
-    return bool(abs(a - b) <= larger * 10 ** (10 - DIGITS)) or (0 in (a, b) and (one - two).equals(0) is True)
+    return bool(abs(a - b) <= larger * 10 ** (10 - DIGITS)) or (0 in (a, b) and (left - right).equals(0) is True)
 
 
-def same_symbolically(one: "Expr", two: "Expr") -> bool:
+def same_symbolically(left: "Expr", right: "Expr") -> bool:
     """Whether sympy simplifies the difference to 0."""
     from sympy import simplify
 
-    return simplify(one - two) == 0
+    return simplify(left - right) == 0
 
 
 @lru_cache(maxsize=4096)
 def parse_formula(latex: str) -> "Basic | MatrixBase":
     """Parses one formula with the parser of math-verify; decimals become exact fractions.
 
-    Raises an error for what that parser would take for something else: "5 7" for 12, and 1:2:3 for 1/6.
+    Raises ValueError for formulas that this parser misreads, such as "5 7" as 12, and 1:2:3 as 1/6.
     """
     if GARBLED.search(latex):
         raise ValueError(latex)

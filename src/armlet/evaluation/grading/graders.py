@@ -13,7 +13,7 @@ Grader = Callable[[str, Problem], Grade]
 MATHS_GRADERS = {"math-verify": grade, "released": grade_released}
 
 EQUAL: dict[Kind, Callable[[str, str], bool]] = {"maths": equal, "integer": equal_integers}
-"""Functions that check whether two extracted answers are equal, for a majority vote; there is none for programs."""
+"""Functions that check whether two extracted answers are equal, for a majority vote; programs have no majority."""
 
 
 def grader_names(name: str, kinds: Iterable[Kind]) -> dict[Kind, str]:

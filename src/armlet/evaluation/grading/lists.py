@@ -1,4 +1,4 @@
-r"""Answers of several parts: lists, sets, points and intervals, and what stands between their brackets.
+r"""Answers of several parts: lists, sets, points and intervals.
 
 Brackets and commas inside other brackets or inside an environment such as pmatrix do not separate.
 """
@@ -11,7 +11,7 @@ TOKEN = re.compile(
     r"\\begin\s*\{\w+\*?\}|\\end\s*\{\w+\*?\}|\\[{}]|[\[\](){}]|\\(?:le|ge|ne|in|equiv)(?![a-zA-Z])"
     r"|\\[a-zA-Z]+|,|;|&|\b(?:and|or)\b|[=:<>]"
 )
-OPENING, CLOSING = ("(", "[", "{", r"\{", r"\begin"), (")", "]", "}", r"\}", r"\end")
+OPENING_BRACKETS, CLOSING_BRACKETS = ("(", "[", "{", r"\{", r"\begin"), (")", "]", "}", r"\}", r"\end")
 SEPARATORS = frozenset({",", ";", "&", "and", "or"})
 
 
@@ -20,7 +20,7 @@ class Collection:
     """Several parts.
 
     Attributes:
-        brackets: "()", "[]", "[)" or "(]", where the order of the parts counts; "" for lists and sets, where not.
+        brackets: "()", "[]", "[)" or "(]" if the order of the parts counts; "" for lists and sets.
         parts: the parts in plain notation.
     """
 
@@ -29,13 +29,13 @@ class Collection:
 
 
 def tokens(text: str) -> Iterator[tuple[re.Match[str], int]]:
-    """The brackets, separators and relations of a formula, with the depth at which each one stands."""
+    """The brackets, separators and relations of a formula, each with the number of brackets around it."""
     depth = 0
     for match in TOKEN.finditer(text):
         token = match[0]
-        depth -= token.startswith(CLOSING)
+        depth -= token.startswith(CLOSING_BRACKETS)
         yield match, depth
-        depth += token.startswith(OPENING)
+        depth += token.startswith(OPENING_BRACKETS)
 
 
 def split_top(text: str, separators: frozenset[str]) -> list[str]:
@@ -52,21 +52,21 @@ def collection(text: str) -> Collection | None:
     r"""The list, set, point or interval that a plain answer states; None if it is a single value."""
     inner = re.fullmatch(r"(\\\{|[(\[])(.*)(\\\}|[)\]])", text, re.DOTALL)
     if inner and _encloses_all(text):
-        parts = _parts(inner[2])
+        parts = _list_parts(inner[2])
         if inner[1] == r"\{" and inner[3] == r"\}":
             return None if re.search(r"\\mid|[:|]", inner[2]) else Collection("", parts)
         return Collection(inner[1] + inner[3], parts) if len(parts) > 1 else None
-    parts = _parts(text)
+    parts = _list_parts(text)
     return Collection("", parts) if len(parts) > 1 else None
 
 
 def _encloses_all(text: str) -> bool:
     """Whether the first bracket is closed by the last one."""
-    closed = (match.end() for match, depth in tokens(text) if depth == 0 and match[0].startswith(CLOSING))
+    closed = (match.end() for match, depth in tokens(text) if depth == 0 and match[0].startswith(CLOSING_BRACKETS))
     return next(closed, 0) == len(text)
 
 
-def _parts(text: str) -> tuple[str, ...]:
+def _list_parts(text: str) -> tuple[str, ...]:
     r"""The parts of a list without empty ones; `a \pm b` is two parts."""
     parts = [part for part in split_top(text, SEPARATORS) if part]
     return tuple(signed for part in parts for signed in _both_signs(part))
@@ -90,7 +90,7 @@ def same_parts(answer: Collection, gold: Collection, same: Callable[[str, str], 
     if gold.brackets:
         return all(map(same, answer.parts, gold.parts))
     rest = list(gold.parts)
-    for part in answer.parts:  # equality is transitive, so that the first match will do
+    for part in answer.parts:  # equality is transitive, so the first match can be used
         match = next((other for other in rest if same(part, other)), None)
         if match is None:
             return False

@@ -27,7 +27,7 @@ class MathWorker:
         """Whether an answer and a gold in plain notation are equal formulas; None if there is no reply in time."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
-                self.close()  # the pipes of one that ended
+                self.close()  # closes the pipes of a process that ended
                 # -P: the script's folder is not searched for modules. A new session: Ctrl-C is for this process.
                 command = [sys.executable, "-P", str(SCRIPT)]
                 self._process = Popen(
@@ -51,7 +51,7 @@ class MathWorker:
         """Kills the process."""
         process, self._process = self._process, None
         if process is not None:
-            with suppress(OSError), process:  # closes the pipes and waits; what is still to be written has no reader
+            with suppress(OSError), process:  # closes the pipes and waits; unwritten data is lost
                 process.kill()
 
     def forget(self) -> None:

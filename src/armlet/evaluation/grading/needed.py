@@ -4,8 +4,8 @@ import ast
 import symtable
 from collections.abc import Iterator, Mapping, Sequence
 
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-DEFINITIONS = (*FUNCTIONS, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Raise)
+FUNCTION_NODES = (ast.FunctionDef, ast.AsyncFunctionDef)
+DEFINITION_NODES = (*FUNCTION_NODES, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Raise)
 SETTINGS = ("setrecursionlimit", "set_int_max_str_digits", "setcontext", "seed", "stack_size")
 """Functions of the standard library that change how other functions run."""
 
@@ -22,10 +22,10 @@ def needed_part(source: str, name: str, *, test: str = "", continued: bool = Fal
     program itself says that it has failed.
 
     Args:
-        source: a program; it is returned unchanged if it is none.
+        source: a program; a text that cannot be parsed is returned unchanged.
         name: of several functions of this name, the last one that is more than a stub, or the first if `continued`.
         test: code that uses the function; what it mentions is kept too.
-        continued: whether a model has continued the first function, so that those after it do not replace it.
+        continued: whether a model has continued the first function, so that later definitions do not replace it.
     """
     try:
         names = {name}.union(*map(_names_read, ast.parse(test).body))
@@ -42,7 +42,9 @@ def implements(source: str, name: str) -> bool:
         statements = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    functions = any(isinstance(line, FUNCTIONS) and line.name == name and not _is_stub(line) for line in statements)
+    functions = any(
+        isinstance(line, FUNCTION_NODES) and line.name == name and not _is_stub(line) for line in statements
+    )
     return functions or any(
         isinstance(line, ast.Assign | ast.AnnAssign) and name in set[str]().union(*map(_bound_names, ast.walk(line)))
         for line in statements
@@ -51,7 +53,7 @@ def implements(source: str, name: str) -> bool:
 
 def _is_stub(statement: ast.stmt) -> bool:
     """Whether a statement is a function without code: only imports, `pass`, `...`, texts or NotImplementedError."""
-    return isinstance(statement, FUNCTIONS) and all(
+    return isinstance(statement, FUNCTION_NODES) and all(
         isinstance(line, ast.Pass | ast.Import | ast.ImportFrom)
         or (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
         or (isinstance(line, ast.Raise) and "NotImplementedError" in ast.unparse(line))
@@ -60,7 +62,7 @@ def _is_stub(statement: ast.stmt) -> bool:
 
 
 def _without_later_definitions(statements: list[ast.stmt], name: str, continued: bool) -> list[ast.stmt]:
-    definitions = [i for i, line in enumerate(statements) if isinstance(line, FUNCTIONS) and line.name == name]
+    definitions = [i for i, line in enumerate(statements) if isinstance(line, FUNCTION_NODES) and line.name == name]
     written = [index for index in definitions if not _is_stub(statements[index])]
     if not written:
         return statements
@@ -70,7 +72,7 @@ def _without_later_definitions(statements: list[ast.stmt], name: str, continued:
 
 def _needed(statements: Sequence[ast.stmt], names: set[str]) -> list[ast.stmt]:
     """The statements that bind or change one of the names, or a name that these statements read, and so on."""
-    functions = {line.name: line for line in statements if isinstance(line, FUNCTIONS)}
+    functions = {line.name: line for line in statements if isinstance(line, FUNCTION_NODES)}
     changed = [_changed_names(line, functions) for line in statements]
     kept = {index for index, line in enumerate(statements) if _always_runs(line)}
     needed = names.union(*(_names_read(statements[index]) for index in kept))
@@ -99,7 +101,7 @@ def _imports_all(statement: ast.stmt) -> bool:
 
 def _uncounted(statement: ast.stmt) -> ast.stmt:
     """The statement in a `try` that ignores any error, unless the function cannot be right without it."""
-    if isinstance(statement, DEFINITIONS) and not _imports_all(statement):
+    if isinstance(statement, DEFINITION_NODES) and not _imports_all(statement):
         return statement
     handler = ast.ExceptHandler(ast.Name("BaseException", ast.Load()), None, [ast.Pass()])
     return ast.Try([statement], [handler], [], [])
@@ -119,7 +121,7 @@ def _names_read(statement: ast.stmt) -> set[str]:
 
 def _changed_names(statement: ast.stmt, functions: Mapping[str, ast.stmt]) -> set[str]:
     """The names that a statement binds, or whose values it may change, also through `functions` that it calls."""
-    if isinstance(statement, (*FUNCTIONS, ast.ClassDef)):
+    if isinstance(statement, (*FUNCTION_NODES, ast.ClassDef)):
         return {statement.name}
     names = set[str]().union(*map(_bound_names, _outside_functions(statement)))
     seen, waiting = set[str](), [statement]
@@ -130,18 +132,18 @@ def _changed_names(statement: ast.stmt, functions: Mapping[str, ast.stmt]) -> se
             elif isinstance(node, ast.Attribute | ast.Subscript) and _is_bound(node):
                 names.add(_root(node))
             elif isinstance(node, ast.Call):
-                called = _root(node.func)
+                callee = _root(node.func)
                 if not isinstance(node.func, ast.Name):
-                    names.add(called)
+                    names.add(callee)
                 names |= {arg.id for arg in node.args if isinstance(arg, ast.Name)} - functions.keys()
-                if called in functions and called not in seen:
-                    seen.add(called)
-                    waiting.append(functions[called])
+                if callee in functions and callee not in seen:
+                    seen.add(callee)
+                    waiting.append(functions[callee])
     return names
 
 
 def _bound_names(node: ast.AST) -> set[str]:
-    if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+    if isinstance(node, (*FUNCTION_NODES, ast.ClassDef)):
         return {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):
         return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
@@ -155,7 +157,7 @@ def _is_bound(node: ast.Name | ast.Attribute | ast.Subscript) -> bool:
 def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes of a statement that run with it: not those in the functions that it defines."""
     yield node
-    if not isinstance(node, (*FUNCTIONS, ast.Lambda)):
+    if not isinstance(node, (*FUNCTION_NODES, ast.Lambda)):
         for child in ast.iter_child_nodes(node):
             yield from _outside_functions(child)
 

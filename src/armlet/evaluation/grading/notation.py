@@ -1,7 +1,7 @@
-r"""Rewrites an answer into one plain notation: no decoration or fonts, LaTeX for symbols, one form of each number.
+r"""Rewrites an answer into one plain notation: no decoration and fonts, LaTeX for symbols, one form of each number.
 
-`in_plain_notation` is a fixed sequence of steps, each of which only sees what the steps before it leave. What remains
-are formulas that latex2sympy reads as they are meant, and words without commands around them.
+`in_plain_notation` is a fixed sequence of steps, each of which works on the result of the one before it. The result
+is a formula that latex2sympy reads correctly, or words without commands around them.
 """
 
 import re
@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from armlet.evaluation.grading.symbols import symbols_as_latex
 
-LONGEST = 1000  # characters of an answer that is read; a longer one is only compared as text
+LONGEST = 1000  # maximum length of an answer that is parsed; a longer answer is only compared as text
 LAYOUT_COMMAND = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|centering|bf|rm|it|sf|tt|em|large|Large|LARGE|huge|"
     r"Huge|small|normalsize|boldmath|bfseries|itshape|noindent|hfill|therefore|blacksquare|square|qed|checkmark)(?![a-zA-Z])\.?"
@@ -31,9 +31,9 @@ THOUSANDS = re.compile(r"(?<![\d.,^_])\d{1,3}(?:(?:,(?:\\!\s*)?|\{,\}|\\[,;: ]\s
 REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{?(\d+)\}?|(\d)\4\4+(?:\\[lc]?dots|\.\.\.|…))")
 SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d+)(?!\w)")
 MIXED = re.compile(r"(?<![\d.}^_a-zA-Z/])(\d+)(?:\s*\\frac\{(\d+)\}\{(\d+)\}|\s+(\d+)\s*/\s*(\d+)(?![\d.]))")
-FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|theta|alpha|beta|infty|sqrt"
-BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({FUNCTIONS})(?![a-zA-Z])")
-# What leads to an answer: "The answer is", "The area is", "=", "≈", "(x, y) =".
+FUNCTION_NAMES = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|theta|alpha|beta|infty|sqrt"
+BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({FUNCTION_NAMES})(?![a-zA-Z])")
+# Introductions of an answer: "The answer is", "The area is", "=", "≈", "(x, y) =".
 LEAD = re.compile(
     r"^(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*[:=]?\s*(?=\S)"
     r"|[A-Za-z][A-Za-z ]{2,60}\s(?:is|are|was|equals)\s(?=\D{0,3}\d)|(?:approximately|about|exactly)\s"
@@ -46,7 +46,7 @@ LEAD = re.compile(
 def in_plain_notation(answer: str) -> str:
     """An answer in plain notation; words keep their letters, and have no command around them.
 
-    Texts of more than `LONGEST` characters are left as they are, so that the time is bounded.
+    Texts of more than `LONGEST` characters are returned unchanged, so that the time is bounded.
     """
     if len(answer) > LONGEST:
         return " ".join(answer.split())
@@ -56,16 +56,16 @@ def in_plain_notation(answer: str) -> str:
 
 
 def _without_markup(answer: str) -> str:
-    r"""Without the dollar signs and brackets around a formula, and without quotation marks; `\$` stays a currency."""
+    r"""Removes the dollar signs and brackets around a formula, and quotation marks; `\$` stays a currency."""
     answer = re.sub(r"\\text\s*\{\s*\\?\$\s*\}", r"\\$", answer)
     answer = re.sub(r"^\s*\\\$(.*)\\\$\s*$", r"\1", answer, flags=re.DOTALL)
-    if len(re.findall(r"(?<!\\)\$", answer)) % 2:  # no pair: a currency
+    if len(re.findall(r"(?<!\\)\$", answer)) % 2:  # an unpaired dollar sign is a currency
         answer = re.sub(r"(?<!\\)\$(?=\s*[\d.])", r"\\$", answer, count=1)
     return re.sub(r"(?<!\\)\$|(?<!\\)\\[()\[\]]|[\"`]|\*\*|''", "", answer).replace(r"\\$", r"\$")
 
 
 def _plain_numbers(answer: str) -> str:
-    """Numbers without separators of thousands; repeating decimals as fractions; 1e5 as a product."""
+    """Removes separators of thousands, and writes repeating decimals as fractions and 1e5 as a product."""
     answer = THOUSANDS.sub(lambda number: _joined_thousands(number, answer), answer)
     answer = REPEATING.sub(_repeating_fraction, answer)
     answer = SCIENTIFIC.sub(r"\1 \\times 10^{\2}", answer)
@@ -89,9 +89,9 @@ def _repeating_fraction(match: re.Match[str]) -> str:
 
 
 def _without_layout(answer: str) -> str:
-    """Without colours, fonts, boxes, sizes and spacing; the text in a font command stays, with spaces around it."""
+    """Removes colours, fonts, boxes, sizes and spacing; the text in a font command stays, with spaces around it."""
     answer = SPACE.sub(" ", COLOUR.sub("", LAYOUT_COMMAND.sub(" ", answer)))
-    for _ in range(20):  # nested at most so deep
+    for _ in range(20):  # maximum depth of nesting
         wrapper = WRAPPER.search(answer)
         end = closing_brace(answer, wrapper.end()) if wrapper else None
         if wrapper is None or end is None:
@@ -150,11 +150,11 @@ SPELLINGS = [
     (r"^\s*([a-zA-Z]\w*)\s*\\approx", r"\1 ="),
     (r"(?<=[\w})])\s*\\approx.*$", ""),  # of "2\\pi ≈ 6.28", the exact value
 ]
-"""What else is spelled in several ways: patterns and replacements, in this order."""
+"""Patterns and replacements for other things with several spellings, in the order in which they are applied."""
 
 
 def _plain_formula(answer: str) -> str:
-    r"""One spelling of each command; mixed numbers as sums; `sqrt(2)` and `pi` as commands."""
+    r"""Writes each command in one spelling, mixed numbers as sums, and `sqrt(2)` and `pi` as commands."""
     for _ in range(3):  # nested fractions
         answer = FRAC_COMMAND.sub(lambda f: r"\frac{" + f[1].strip("{}") + "}{" + f[2].strip("{}") + "}", answer)
     answer = re.sub(r"\\(?:[dtcs]|nice)frac(?![a-zA-Z])", r"\\frac", answer)
@@ -173,7 +173,7 @@ def _mixed_sum(match: re.Match[str]) -> str:
 
 
 def _trimmed(answer: str) -> str:
-    """Without what leads to the answer ("Answer:", "=", "≈", "x ∈"), and without spaces and full stops around it."""
+    """Removes introductions ("Answer:", "=", "≈", "x ∈"), and the spaces and full stops around the answer."""
     before = None
     while answer != before:
         before = answer

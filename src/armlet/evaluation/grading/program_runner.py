@@ -27,7 +27,7 @@ def run_limited() -> None:
     os.dup2(null_device, 1)
     os.closerange(VERDICT + 1, 1 << 16)
     os.environ.clear()
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's linear algebra: the memory of more threads is beyond the limit
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's linear algebra: more threads need more memory than the limit
     sys.path.append(config["packages"])
     for name, limit in config["limits"].items():
         hard = resource.getrlimit(getattr(resource, name))[1]

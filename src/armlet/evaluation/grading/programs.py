@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from armlet.evaluation.grading.needed import implements, needed_part
+from armlet.evaluation.grading.thoughts import after_thought
 
 FENCE = re.compile(r"^[ \t]*(?:```+|~~~+)[ \t]*(\w*)[^\n]*$", re.MULTILINE)
 FUTURE = re.compile(r"^from __future__ import [^\n]*\n?", re.MULTILINE)
@@ -24,19 +25,13 @@ def humaneval_program(prompt: str, completion: str, test: str, entry_point: str)
     what it needs of the others; a thought before the answer is not read. Of the code, only what the function needs is
     run (see `needed_part`): the tests of the row decide, not those that the model wrote.
     """
-    code = _extract_code(_after_thought(completion), entry_point)
+    code = _extract_code(after_thought(completion)[0], entry_point)
     whole = implements(code, entry_point)  # if so, the body in the prompt is `pass`, but its imports and helpers remain
     solution = f"{prompt.rstrip()}\n{INDENT}pass\n\n{code}" if whole else prompt + _as_body(code)
     solution = needed_part(solution, entry_point, test=test, continued=not whole)
     program = f"{solution}\n\n{test}\n\ncheck({entry_point})\n"
     # Code under `if __name__ == "__main__"` must not run: it may wait for input.
     return "".join(FUTURE.findall(program)) + '__name__ = "solution"\n' + FUTURE.sub("", program)
-
-
-def _after_thought(completion: str) -> str:
-    """The text after `</think>`; nothing if a thought is not ended."""
-    answer = completion.rpartition("</think>")[2]
-    return "" if "<think>" in answer else answer
 
 
 def _extract_code(completion: str, entry_point: str) -> str:
@@ -111,12 +106,12 @@ def _as_body(code: str) -> str:
         for head in _beginnings(spaced)
         for body in (head, textwrap.indent(textwrap.dedent(head), INDENT), INDENT + head.lstrip())
     )
-    return next((body for body in bodies if body[:1].isspace() and _function(body)), spaced)
+    return next((body for body in bodies if body[:1].isspace() and _parsed_function(body)), spaced)
 
 
 def _returns(code: str) -> bool:
-    """Whether a text is the rest of a function that returns something, and no sentence that happens to be Python."""
-    lines = [_function(_as_body(code))]
+    """Whether a text is the rest of a function that returns something, not a sentence that happens to be Python."""
+    lines = [_parsed_function(_as_body(code))]
     while lines:
         line = lines.pop()
         if isinstance(line, ast.Return):
@@ -125,8 +120,8 @@ def _returns(code: str) -> bool:
     return False
 
 
-def _function(body: str) -> ast.AST | None:
-    """A function with this body; None if it is none."""
+def _parsed_function(body: str) -> ast.AST | None:
+    """A function with this body; None if the body is not Python."""
     try:
         return ast.parse(f"def _():\n{INDENT}pass\n{body}").body[0]
     except (SyntaxError, ValueError, RecursionError, MemoryError):

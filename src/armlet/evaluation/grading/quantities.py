@@ -49,7 +49,7 @@ KNOWN = {
     "rad radian": "1 radian",
     "percent %": "1 percent",
 }
-"""Units: their names in the singular, and what one of them is in the smallest unit of its dimension."""
+"""Units: their names in the singular, and their size in the smallest unit of their dimension."""
 
 UNITS = {
     name: (Fraction(value.split()[0]), value.split()[1]) for names, value in KNOWN.items() for name in names.split()
@@ -66,7 +66,7 @@ UNIT_SPELLINGS = [
 ATTACHED = "|".join(sorted(map(re.escape, {*UNITS, *MULTIPLES, *SPEEDS} - {"in"}), key=len, reverse=True))
 
 CURRENCY = re.compile(r"^(-?)\s*(?:\\?(\$)|([€£¥₹])|(?:(USD|EUR|GBP|Rs)\b\.?))\s*(-?[\d.(\\].*)$")
-LETTERS = r"(?:[^\W\d_]|')+"
+UNIT_LETTERS = r"(?:[^\W\d_]|')+"
 UNIT_TAIL = rf"(?:{ATTACHED}|(?<![\\a-zA-Z])[^\W\d_]{{2,}}|(?<=\s)[mshgLlAVWJNK](?![a-zA-Z])|\\?%|[¢€$£¥])s?\.?"
 # A value that ends in a digit, a bracket or a command such as \pi, and then words, powers and fraction bars.
 QUANTITY = re.compile(
@@ -74,13 +74,13 @@ QUANTITY = re.compile(
     r"(?:[^\W\d_]|[\s./·,'-]|\\cdot|\\?%|\^\s*\{?-?\d\}?|\([^\W\d_ ]+\))*)",
     re.DOTALL,
 )
-PART = re.compile(rf"\s*(?:,|and|&)?\s*(\d+(?:\.\d+)?)\s*({LETTERS}|[\"°])\.?(?=[\s,.\d]|$)")
-UNIT_WORD = re.compile(rf"({LETTERS}|[%$¢€£¥₹])(?:\s*\^\s*\{{?(-?\d)\}}?)?")
+PART = re.compile(rf"\s*(?:,|and|&)?\s*(\d+(?:\.\d+)?)\s*({UNIT_LETTERS}|[\"°])\.?(?=[\s,.\d]|$)")
+UNIT_WORD = re.compile(rf"({UNIT_LETTERS}|[%$¢€£¥₹])(?:\s*\^\s*\{{?(-?\d)\}}?)?")
 REST = re.compile(
     r"(?<=\w)\s+(?:of|in|for|from|at|on|with|left|each|total|altogether|more|long|old|tall|wide|high)\b.*$"
 )
 TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*(?:([ap])\.?\s*m\b\.?)?", re.IGNORECASE)
-CLOCK = re.compile(r"(\d{1,2})()()\s*([ap])\.?\s*m\b\.?", re.IGNORECASE)
+HOUR_OF_DAY = re.compile(r"(\d{1,2})()()\s*([ap])\.?\s*m\b\.?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ class Unit:
     """A unit, such as million km/h.
 
     Attributes:
-        multiple: what "million" and "dozen" multiply the value with.
-        scale: what to multiply the value with for the smallest unit of each dimension.
+        multiple: the factor for words such as "million" and "dozen".
+        scale: the factor that converts the value to the smallest unit of each dimension.
         dimensions: the dimensions with their powers, such as (("length", 1), ("time", -1)), sorted.
-        nouns: the words that are no known unit.
+        nouns: the words that are not known units.
     """
 
     multiple: Fraction
@@ -114,7 +114,7 @@ class Quantity:
 
 @lru_cache(maxsize=1 << 14)
 def quantity(text: str) -> Quantity | None:
-    """The quantity that a plain answer states; None if it has no unit, or words that are none."""
+    """The quantity that a plain answer states; None if it has no unit, or other words."""
     if sum_of_parts := compound(text):
         return sum_of_parts
     if match := CURRENCY.match(text):
@@ -171,18 +171,18 @@ def _singulars(word: str) -> tuple[str, ...]:
     return word, word[:-1], word.lower(), word.lower()[:-1], word.lower()[:-2]
 
 
-def same_units(one: Unit, two: Unit) -> bool:
-    """Whether two units may measure the same: one dimension, and a word in common if both have words."""
-    if one.nouns and two.nouns and not one.nouns & two.nouns:
+def same_units(left: Unit, right: Unit) -> bool:
+    """Whether two units may be equal: neither their dimensions nor their words contradict each other."""
+    if left.nouns and right.nouns and not left.nouns & right.nouns:
         return False
-    if one.dimensions and two.dimensions:
-        return one.dimensions == two.dimensions
-    return not (one.dimensions and two.nouns) and not (two.dimensions and one.nouns)
+    if left.dimensions and right.dimensions:
+        return left.dimensions == right.dimensions
+    return not (left.dimensions and right.nouns) and not (right.dimensions and left.nouns)
 
 
 def time_of_day(text: str) -> tuple[int, str] | None:
-    """The seconds after twelve and "a", "p" or "" of a time such as 3:45 PM or 3 pm; None if it is none."""
-    match = TIME.fullmatch(text) or CLOCK.fullmatch(text)
+    """The seconds after twelve and "a", "p" or "" of a time such as 3:45 PM or 3 pm; None for other texts."""
+    match = TIME.fullmatch(text) or HOUR_OF_DAY.fullmatch(text)
     if not match:
         return None
     hour, half = int(match[1]), (match[4] or "").lower()
@@ -193,7 +193,7 @@ def time_of_day(text: str) -> tuple[int, str] | None:
 
 def same_times(answer: str, gold: str) -> bool | None:
     """Times of day. Without AM or PM, only the hour and minute are compared."""
-    one, two = time_of_day(answer), time_of_day(gold)
-    if not one or not two:
+    left, right = time_of_day(answer), time_of_day(gold)
+    if not left or not right:
         return None
-    return one[0] == two[0] and (not one[1] or not two[1] or one[1] == two[1])
+    return left[0] == right[0] and (not left[1] or not right[1] or left[1] == right[1])

@@ -175,7 +175,7 @@ def _command(call_filter: int, info: int) -> list[str]:
 
 @functools.cache
 def _numpy_folders() -> list[Path]:
-    """The folders of numpy and of the libraries that its wheel brings."""
+    """The folders of numpy and of the libraries in its wheel."""
     spec = importlib.util.find_spec("numpy")
     assert spec is not None
     assert spec.origin is not None
@@ -203,7 +203,7 @@ def _killed_after(seconds: float, pidfd: int) -> Iterator[threading.Event]:
     late = threading.Event()
 
     def kill() -> None:
-        with suppress(ProcessLookupError):  # it has just ended
+        with suppress(ProcessLookupError):  # the process has just ended
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             late.set()
 

@@ -3,7 +3,7 @@ r"""Reads what a sentence, a line or a displayed formula states, where there is 
 import html
 import re
 
-LINE_LENGTH = 1000  # at most so many characters of a sentence or line are searched
+LINE_LENGTH = 1000  # number of characters of a sentence or line that are searched
 # "The answer is", "The answers are", "Answer:", "the correct option is", "The solutions are", a heading "Answer".
 ANNOUNCEMENT = re.compile(
     r"\b(?:answers?|(?:correct|right) (?:option|choice|result)|results?|solutions?)\b"
@@ -26,7 +26,7 @@ VERB = re.compile(
     r"spends?|spent|becomes?|yields?|obtain|finds?|weighs?|sells?|sold|ate|eats?|saves?|saved|receives?)(?:\b:?|(?=n['’]t))",
     re.IGNORECASE,
 )
-# What may stand before a value without changing it.
+# Words before a value that do not change it.
 HEDGE = re.compile(
     r"^(?:(?:approximately|approx\.?|about|around|roughly|nearly|exactly|precisely|simply|just|only|equal to|therefore|"
     r"thus|so|indeed|definitely|clearly|probably|likely|given by|now|then|hence|found to be|that|both|either|option|"
@@ -63,11 +63,11 @@ ASIDE = re.compile(
 LEADING_WORDS = re.compile(r"^(?:[^\W\d_][^\W\d_'²³-]+[,:]?\s+)+(?=\S)")
 STATED_NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
 CIRCUMSTANCE = re.compile(r"\b(?:in|after|within|for|of|on|at|by|from|with|every|per|since)\s+\d[\d.,]*\b", re.I)
-CLOSING = re.compile(
+CLOSING_REMARK = re.compile(
     r"\n[ \t]*(?:let me know|i hope|hope th|feel free|please|thank|if you (?:have|need))[^\n]*\Z", re.I
 )
 LATEX_WORDS = re.compile(r"\\(?:text\w*|math\w+|mbox|begin|end)\s*\{[^{}]*\}|\\[a-zA-Z]+")
-PROSE = re.compile(r"[^\W\d_]{2}|(?<!\\)\$.*\S")  # two letters, or a dollar sign, may be more than a formula
+PROSE = re.compile(r"[^\W\d_]{2}|(?<!\\)\$.*\S")  # two letters or a dollar sign may belong to prose
 CHOSEN = re.compile(
     r"\b(?:[Oo]ption|[Cc]hoice|choose|select|pick)\s+\(?([A-J])\b(?!['’])|(?<!\w)\(?([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right)\b"
 )
@@ -83,7 +83,7 @@ def stated_in_words(text: str) -> tuple[str | None, str | None]:
         if re.match(r"\s*\.*\s*$", rest):
             return None, None
         return read_statement(_first_statement(rest))
-    text = CLOSING.sub("", text.rstrip())
+    text = CLOSING_REMARK.sub("", text.rstrip())
     chosen = list(CHOSEN.finditer(text))
     if chosen:
         return chosen[-1][1] or chosen[-1][2], None
@@ -145,7 +145,7 @@ def read_last_line(line: str) -> tuple[str | None, str | None]:
 def read_statement(sentence: str) -> tuple[str | None, str | None]:
     """The value that a sentence states, and why none can be read.
 
-    A sentence that says what the answer is not, or between what it lies, states none; "less than 3" is not 3.
+    A sentence that says what the answer is not, or states a range, has no value; "less than 3" is not 3.
     """
     sentence = ASIDE.sub("", sentence.strip())
     sentence = re.sub(r"(\d) and (?:a|one) half\b", r"\1 1/2", HEDGE.sub("", sentence))

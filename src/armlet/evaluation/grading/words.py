@@ -1,4 +1,4 @@
-"""Answers in words, names of points, and numerals with a base: what is compared by its letters and digits."""
+"""Answers in words, names of points, and numerals with a base, which are compared by their letters and digits."""
 
 import re
 
@@ -11,12 +11,12 @@ COMMAND = re.compile(r"\\[a-zA-Z]+")
 
 
 def has_words(text: str) -> bool:
-    """Whether an answer in plain notation contains a word, or is one; letters of a formula and commands are none."""
+    """Whether an answer in plain notation contains a word; letters of a formula and commands are not words."""
     return re.search(r"[^\W\d_]{3,}|^(?:no|No|NO)$", re.sub(r"\\[a-zA-Z]+|\{\w*matrix\}", " ", text)) is not None
 
 
 def same_words(answer: str, gold: str) -> bool | None:
-    """Words by their letters, in any case; names of points in theirs. A formula is no word."""
+    """Compares words without their case, and names of points with it; None for a formula."""
     names = [NAMED.fullmatch(text) for text in (answer, gold)]
     if names[0] and names[1]:
         return names[0][2] == names[1][2] and (not names[0][1] or not names[1][1] or names[0][1] == names[1][1])
@@ -32,7 +32,7 @@ def _bare(text: str) -> str:
 
 
 def same_numerals(answer: str, gold: str) -> bool | None:
-    """Numbers with a base, which may be left out, but not be another. math-verify would ignore it."""
+    """Compares numbers with a base, which one of them may leave out. math-verify would ignore the base."""
     numerals = [NUMERAL.fullmatch(text) for text in (answer, gold)]
     if not any(numerals) or not all(re.search(r"\d", text) for text in (answer, gold)):
         return None

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from armlet.evaluation.conditions.conditions import BASELINE
-from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS, REPEAT
+from armlet.evaluation.conditions.placebos import REPEAT
 from armlet.evaluation.origins import no_test
-from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, Samples, TaskAnswers, applying, read_answers
+from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, Samples, TaskAnswers, read_answers
 from armlet.evaluation.report.findings import (
     COMPARED_ROLES,
     ChosenAnswers,
@@ -19,14 +19,14 @@ from armlet.evaluation.report.findings import (
     PairedComparison,
     PlannedPower,
     Report,
-    Selection,
     Side,
     TaskFindings,
     Verdict,
     WrittenAnswers,
 )
+from armlet.evaluation.report.pairs import PlannedPair, plan_comparisons
 from armlet.evaluation.report.sentences import verdict_sentence
-from armlet.evaluation.settings import ConditionSettings, RunSettings
+from armlet.evaluation.settings import RunSettings
 from armlet.evaluation.tasks.problems import Kind, Task
 from armlet.runs.folder import RunFolder
 from armlet.statistics.comparison import compare
@@ -107,11 +107,6 @@ def planned_power(items: int, judged: int = 1, margin: float | None = None) -> P
     return PlannedPower(items, ASSUMED_DISCORDANT, judged, smallest, margin, needed)
 
 
-def count_judged(conditions: Sequence[ConditionSettings], tasks: Sequence[Task]) -> int:
-    """The number of comparisons that receive a verdict, over all tasks of a run."""
-    return sum(pair.judged for task in tasks for pair in plan_comparisons(applying(conditions, task), task.kind))
-
-
 @dataclass(frozen=True)
 class Rules:
     """How all comparisons of a run are judged."""
@@ -119,37 +114,6 @@ class Rules:
     seed: int  # of the bootstrap
     judged: int  # number of comparisons that receive a verdict
     margin: float | None
-
-
-@dataclass(frozen=True)
-class PlannedPair:
-    """Two sides to compare, and whether their comparison receives a verdict."""
-
-    treated: Side
-    against: Side
-    judged: bool
-
-
-def plan_comparisons(conditions: Sequence[ConditionSettings], kind: str) -> list[PlannedPair]:
-    """Pairs every condition with the baseline, also by majority, and every treatment with its `COMPARED_PLACEBOS`.
-
-    Programs, and texts that other tools graded, have no majority: the same content is rarely written in the same way.
-    """
-    voted: list[Selection] = [] if kind in ("code", "text") else ["majority"]
-    pairs: list[PlannedPair] = []
-    for condition in conditions:
-        name = condition.name
-        if condition.role == "best-of":
-            selections: list[Selection] = [*voted, "likeliest", "any"]
-            pairs += [PlannedPair(Side(name, by), Side(BASELINE), by != "any") for by in selections]
-        elif name != BASELINE:
-            selections = ["", *voted] if kind != "choice" and condition.samples > 1 else [""]
-            judged = condition.role != "placebo"
-            pairs += [PlannedPair(Side(name, by), Side(BASELINE, by), judged) for by in selections]
-        if condition.role == "treated":
-            same = [c for c in conditions if c.placebo in COMPARED_PLACEBOS and c.treatment == condition.treatment]
-            pairs += [PlannedPair(Side(name), Side(control.name), False) for control in same]
-    return pairs
 
 
 def _analyse_task(task: TaskAnswers, pairs: Sequence[PlannedPair], equal: Equal | None, rules: Rules) -> TaskFindings:

@@ -12,7 +12,7 @@ class Control:
     """What a report says about a control."""
 
     heading: str  # above its rows in tables
-    settings: str  # what it does, in place of its treatment's settings; "" shows those
+    settings: str  # shown instead of its treatment's settings; "" for these settings
     meaning: str  # what it does, and what follows from its result
     role: Literal["placebo", "perturbation", "control"] = "placebo"
 

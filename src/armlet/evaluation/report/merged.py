@@ -30,13 +30,13 @@ def merge_runs(runs: str | Path | Sequence[str | Path], *, seed: int = 0) -> Fin
     with other seeds become further samples of these items. A single run is reported again.
 
     Args:
-        runs: one or several run folders; unfinished ones count with the items that they have.
+        runs: one or several run folders; of an unfinished run, the answered items count.
         seed: seed of the bootstrap.
 
     Raises:
-        ArgumentError: the runs differ by more, share some items of a task but not all, or are the same run; or a folder
-            has no run of `evaluate`, or is of an older version and lacks the problems.
-        RunError: a folder is no run folder.
+        ArgumentError: the runs differ in other settings, share some but not all items of a task, or are the same run;
+            or a folder has no run of `evaluate`, or is of an older version, which did not store the problems.
+        RunError: a folder is not a run folder.
     """
     folders = [required_path("runs", run) for run in several(runs)]
     if not folders:
@@ -115,7 +115,7 @@ def _further_samples(first: ConditionAnswers, second: ConditionAnswers) -> Condi
 
 
 def _added(first: Mapping[str, LayerActivity], second: Mapping[str, LayerActivity]) -> dict[str, LayerActivity]:
-    """ARM's activity in two runs together, by layer."""
+    """The sum of ARM's activity in two runs, by layer."""
     nothing = LayerActivity(0, 0, 0.0, 0)
     return {
         layer: add_activity(first.get(layer, nothing), vars(second.get(layer, nothing)))
@@ -132,7 +132,7 @@ def _joined_settings(first: TaskSettings | None, second: TaskSettings, items: in
 
 
 def _merged_settings(journals: Sequence[RunFolder], tasks: Sequence[TaskSettings]) -> RunSettings:
-    """The settings of the first run, with the tasks of all, and with both values where runs differ."""
+    """The settings of the first run, with the tasks of all runs, and with all values of settings that differ."""
     merged: dict[str, Any] = journals[0].manifest
     for journal in journals[1:]:
         merged = _either(merged, journal.manifest)

@@ -31,7 +31,7 @@ def has_forest(findings: Report) -> bool:
 
 
 def page_figures(findings: Report, map: SearchMap | None) -> list[PageFigure]:
-    """The forest plot and the map, in a layout for wide pages and one for narrow pages each."""
+    """The forest plot and the map, each in a layout for wide pages and in one for narrow pages."""
     from armlet.evaluation.report.figures import NARROW, WIDE, draw_forest
     from armlet.evaluation.search.figures import draw_map
     from armlet.presentation.style import svg_text
@@ -70,6 +70,6 @@ def _inks() -> dict[str, str]:
 
 
 def _in_page(svg: str, number: int, inks: Mapping[str, str]) -> Markup:
-    """Makes the ids in a figure unique on the page, and its colours those of the page, in light and in dark mode."""
+    """Makes the ids in a figure unique on the page, and replaces its colours by the variables in `inks`."""
     svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>f{number}-", svg)
     return Markup(re.sub("|".join(inks), lambda colour: f"var({inks[colour[0]]})", svg))

@@ -11,10 +11,10 @@ LATEX = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
     **{"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"},
     **{"<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", '"': "\\textquotedbl{}"},
-    "[": "{[}",  # after the end of a row, it would begin its height
+    "[": "{[}",  # after the end of a row, LaTeX would read it as an option
     **{"−": "$-$", "×": "$\\times$", "∞": "$\\infty$", "–": "--", "\u00a0": "~", "\u2011": "-"},
 }
-"""Characters with a meaning in LaTeX, or that its standard fonts lack, and how they are written."""
+"""LaTeX for characters that have a meaning in it, or are missing from its standard fonts."""
 
 COMPARED: tuple[str, ...] = (
     *("against", "difference", "low", "high", "p", "p_holm"),
@@ -24,7 +24,7 @@ COMPARED: tuple[str, ...] = (
 
 
 def table_rows(tasks: Sequence[TaskFindings]) -> list[Facts]:
-    """Each baseline and comparison as a row of numbers; None where there is none.
+    """Each baseline and comparison as a row; None for numbers that it does not have.
 
     A placebo that changes nothing has the number of items with the baseline's answers instead of a difference.
     """

@@ -1,4 +1,4 @@
-"""Runs the cells of a study, here in turn; a cell is a resumable run of `evaluate`."""
+"""Runs the cells of a study, in turn in this process; a cell is a resumable run of `evaluate`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from armlet.evaluation.conditions.conditions import Condition, Filling
+from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.report.findings import TaskFindings
 from armlet.evaluation.run import evaluate
@@ -33,7 +33,7 @@ class Job:
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """What a cell found, or why it failed; both None if it was not run to its end."""
+    """The findings of a cell, or why it failed; both are None if it was interrupted."""
 
     cell: Cell
     findings: TaskFindings | None = None
@@ -48,10 +48,10 @@ def run_in_turn(jobs: Sequence[Job]) -> Iterator[CellOutcome]:
 
 
 def run_cell(job: Job) -> CellOutcome:
-    """Runs a cell, or resumes it, with as many threads as it was given; an error becomes the outcome's failure."""
+    """Runs a cell, or resumes it, with the number of threads of its model; an error becomes the outcome's failure."""
     cell, compared = job.cell, job.cell.treatments.values()
     fillings = [filling for filling in compared if isinstance(filling, Filling)]
-    treatments = [_function(job.base, t) if isinstance(t, str) else t for t in compared if t not in fillings]
+    treatments = [_located(job.base, treatment) for treatment in compared if not isinstance(treatment, Filling)]
     settings = {**job.settings, **cell.model.settings, **cell.task.settings}
     try:
         with _threads(cell.model.cpus):
@@ -78,9 +78,11 @@ def _relative(base: Path, name: str) -> str:
     return str(path) if path.exists() else name
 
 
-def _function(base: Path, text: str) -> str:
-    """The "file.py:function" with the file's path, relative to the study's file."""
-    file, _, name = text.rpartition(":")
+def _located(base: Path, treatment: Treatment | str) -> Treatment | str:
+    """The treatment; a "file.py:function" with the path of its file, which is relative to the study's file."""
+    if not isinstance(treatment, str):
+        return treatment
+    file, _, name = treatment.rpartition(":")
     return f"{base / file}:{name}"
 
 

@@ -10,7 +10,7 @@ from armlet.evaluation.studies.cells import CellOutcome, Job, run_cell
 from armlet.presentation.progress import progress
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
-RETRIES = 3  # of a cell whose process ended without an answer
+RETRIES = 3  # number of retries of a cell whose process ended without an answer
 LOCAL = "local"  # the address that starts Ray on this machine
 
 
@@ -24,7 +24,7 @@ def run_on_ray(jobs: Sequence[Job], address: str) -> Iterator[CellOutcome]:
         address: Ray's address, such as "auto" or "ray://host:10001"; "local" starts Ray on this machine.
 
     Raises:
-        ArgumentError: Ray is not installed, or no machine of the cluster has what a cell needs.
+        ArgumentError: Ray is not installed, or no machine of the cluster is large enough for a cell.
         ArmletError: there is no cluster at the address.
     """
     ray = _connected(address)

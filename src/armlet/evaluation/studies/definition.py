@@ -146,7 +146,7 @@ class Study:
     claims: Sequence[Claim] = ()
     omitted: Sequence[Omission] = ()  # as the file says
     seeds: Sequence[int] = (0,)
-    margin: float | None = None  # differences up to this size, in points, count as none; None for no such verdict
+    margin: float | None = None  # the largest difference, in points, that would not matter; None for no such verdict
     settings: Settings = field(default_factory=dict)  # arguments of `evaluate` for every cell
 
     def cells(self) -> list[Cell]:
@@ -160,7 +160,7 @@ class Study:
         return [cell for cell in cells if cell.treatments]
 
     def not_run(self) -> list[Omission]:
-        """What the study does not run: as its file says, and where there is no published setting."""
+        """The parts that the study does not run: those in its file, and those without a published setting."""
         unpublished = [
             Omission(f"{name} of {model.model} on {task.task}", reason)
             for model in self.models
@@ -170,12 +170,12 @@ class Study:
         return [*self.omitted, *unpublished]
 
     def claim(self, cell: Cell, treatment: str) -> Claim | None:
-        """What the source claims of a treatment in a cell."""
+        """The claim of the source about a treatment in a cell; None if there is none."""
         place = (cell.model.model, cell.task.task, treatment)
         return next((claim for claim in self.claims if (claim.model, claim.task, claim.treatment) == place), None)
 
     def _compared(self, model: StudyModel, task: StudyTask, seed: int) -> tuple[dict[str, Compared], dict[str, str]]:
-        """The treatments that apply to a model and a task, and the reasons against the others that should."""
+        """The treatments that apply to a model and a task, and the reasons why others cannot be run."""
         compared, reasons = dict[str, Compared](), dict[str, str]()
         if task.task not in (model.tasks or (task.task,)):
             return compared, reasons

@@ -8,16 +8,15 @@ from matplotlib.figure import Figure
 
 from armlet.evaluation.report.findings import NoiseFloor
 from armlet.evaluation.search.figures import DARK, FIGURE_INCHES, shorten, titled_figure
+from armlet.evaluation.studies.rows import StudyRow
 from armlet.presentation.numbers import difference_text, points
 from armlet.presentation.style import GREY, style
 from armlet.redistribution.errors import ArgumentError
 
-Bounds = tuple[float | None, float | None]
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from armlet.evaluation.studies.result import StudyRow
+Bounds = tuple[float | None, float | None]
 
 ROW_INCHES, MARGIN_INCHES = 0.19, 1.3
 CLAIM_COLOUR, FLOOR_COLOUR = "#D55E00", "#999999"
@@ -25,7 +24,7 @@ VERDICT_COLOURS = {"helped": "#009E73", "hurt": "#CC79A7"}
 NAME_CHARACTERS, HEADING_CHARACTERS = 34, 80
 
 
-def draw_study(title: str, rows: Sequence["StudyRow"], floors: Mapping[str, NoiseFloor]) -> Figure:
+def draw_study(title: str, rows: Sequence[StudyRow], floors: Mapping[str, NoiseFloor]) -> Figure:
     """Draws a row for each treatment, and for the noise floor, under a heading for each cell.
 
     Raises ArgumentError if there are no rows.
@@ -57,7 +56,7 @@ def draw_study(title: str, rows: Sequence["StudyRow"], floors: Mapping[str, Nois
         return figure
 
 
-def _draw_treatment(axes: "Axes", row: "StudyRow", y: float) -> None:
+def _draw_treatment(axes: "Axes", row: StudyRow, y: float) -> None:
     difference, claim = row.pair.comparison.difference, row.claim
     colour = VERDICT_COLOURS.get(row.pair.verdict.split()[0], DARK)
     _draw_interval(axes, difference, row.pair.interval, y, colour)

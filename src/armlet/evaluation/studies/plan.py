@@ -1,4 +1,4 @@
-"""What a study will run, shown before the run."""
+"""The cells and treatments of a study, shown before the run."""
 
 from rich.table import Table
 
@@ -25,7 +25,7 @@ def plan_sentences(study: Study, sha256: str) -> list[str]:
 
 
 def plan_content(study: Study, sha256: str) -> dict[str, object]:
-    """The same for JSON."""
+    """The plan as plain values for JSON."""
     rows = [_cell_texts(study, cell, treatment) for cell in study.cells() for treatment in cell.treatments]
     cells = [dict(zip(PLAN_HEADINGS, row, strict=True)) for row in rows]
     return {"sha256": sha256, "title": study.title, "cells": cells, "not_run": [vars(o) for o in study.not_run()]}

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from armlet.evaluation.report.analysis import correct_by_holm
-from armlet.evaluation.report.findings import NoiseFloor, PairedComparison
+from armlet.evaluation.report.findings import NoiseFloor
 from armlet.evaluation.report.limitations import task_limitations
 from armlet.evaluation.report.page import study_markdown
 from armlet.evaluation.report.paper import latex_grid
 from armlet.evaluation.report.sentences import noise_sentence
 from armlet.evaluation.report.tables import Grid
 from armlet.evaluation.studies.cells import CellOutcome
-from armlet.evaluation.studies.definition import Claim, Study
+from armlet.evaluation.studies.definition import Study
+from armlet.evaluation.studies.rows import ROW_HEADINGS, StudyRow
 from armlet.presentation.arguments import output_folder
 from armlet.presentation.files import csv_text, write_json, write_text
-from armlet.presentation.numbers import DASH, difference_text, percent, points, with_count
+from armlet.presentation.numbers import with_count
 from armlet.presentation.result import Result
 from armlet.presentation.tables import titled_table
 from armlet.redistribution.errors import ArgumentError
@@ -28,58 +29,10 @@ from armlet.redistribution.errors import ArgumentError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ROW_HEADINGS: Sequence[str] = (
-    "model",
-    "task",
-    "seed",
-    "treatment",
-    "baseline",
-    "difference [95 %], points",
-    "claimed",
-    "verdict",
-)
-
-
-@dataclass(frozen=True)
-class StudyRow:
-    """One treatment in one cell."""
-
-    cell: str  # the cell's name
-    model: str
-    task: str
-    seed: int
-    treatment: str  # its name in the study
-    pair: PairedComparison  # with the p-value after Holm's correction over the whole study
-    claim: Claim | None
-
-    @property
-    def claim_is(self) -> str | None:
-        """Where the claimed difference lies: inside, above or below the interval; None without a claim."""
-        if self.claim is None:
-            return None
-        low, high = (None if bound is None else 100 * bound for bound in self.pair.interval)
-        if high is not None and self.claim.difference > high:
-            return "above"
-        return "below" if low is not None and self.claim.difference < low else "inside"
-
-    def texts(self) -> list[str]:
-        """The row's texts, by `ROW_HEADINGS`."""
-        comparison = self.pair.comparison
-        claimed = DASH if self.claim is None else f"{points(self.claim.difference / 100)}, {self.claim_is}"
-        difference = difference_text(comparison.difference, *self.pair.interval)
-        numbers = (percent(comparison.baseline_mean), difference, claimed, self.pair.verdict)
-        return [self.model, self.task, str(self.seed), self.treatment, *numbers]
-
-    def to_dict(self) -> dict[str, object]:
-        """The row for report.json."""
-        names = {"model": self.model, "task": self.task, "seed": self.seed, "treatment": self.treatment}
-        claim = self.claim and {"difference": self.claim.difference, "baseline": self.claim.baseline}
-        return names | {"comparison": self.pair.to_dict(), "claim": claim, "claim_is": self.claim_is}
-
 
 @dataclass(frozen=True, repr=False, eq=False)
 class StudyFindings(Result):
-    """What a study found."""
+    """The findings of a study."""
 
     study: Study
     sha256: str  # of the study's file

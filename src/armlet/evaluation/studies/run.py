@@ -24,7 +24,7 @@ def study(
     ray: str | None = None,
     engines: Mapping[str, OpenCellEngine] | None = None,
 ) -> StudyFindings:
-    """Runs a study: models × tasks × treatments × seeds, with the claims of a source beside what is measured.
+    """Runs a study: models × tasks × treatments × seeds, with the claims of a source next to the results.
 
     The same call resumes the study: every cell is a resumable run in the study's folder.
 

@@ -32,12 +32,12 @@ def read_stored_tasks(folder: Path, settings: RunSettings) -> list[Task]:
         for line in lines:
             name = line.pop("task")
             problems.setdefault(name, []).append(Problem(**{**line, "choices": tuple(line["choices"])}))
-        return [_checked(task, problems[task.name]) for task in settings.tasks]
+        return [_checked_task(task, problems[task.name]) for task in settings.tasks]
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise ArgumentError(f"{path}: does not have the problems of the run ({error})") from error
 
 
-def _checked(settings: TaskSettings, problems: Sequence[Problem]) -> Task:
+def _checked_task(settings: TaskSettings, problems: Sequence[Problem]) -> Task:
     task = Task(settings.name, settings.kind, tuple(problems), settings.source)  # type: ignore[arg-type] - as stored
     if task.fingerprint() != settings.sha256:
         raise ValueError(f"the sha256 of {settings.name} differs")

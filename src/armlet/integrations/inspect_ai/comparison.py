@@ -20,11 +20,11 @@ from armlet.redistribution.errors import ArgumentError
 if TYPE_CHECKING:
     from inspect_ai.log import EvalSample
 
-KIND = "text"  # of answers: Inspect records what a model wrote, also for multiple choice
+KIND = "text"  # the kind of the answers: Inspect records what a model wrote, also for multiple choice
 
 
 def compare_logs(baseline: str | Path, treated: str | Path, *, scorer: str | None = None, seed: int = 0) -> Findings:
-    """Compares two logs of one task. Items that only one of them has are left out, and make the findings incomplete.
+    """Compares two logs of one task. Items in only one of them are left out, and make the findings incomplete.
 
     Args:
         baseline: the log of the run without ARM, by the provider "armlet" with policy=none, or by "hf".

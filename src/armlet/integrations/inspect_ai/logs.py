@@ -1,4 +1,4 @@
-"""Reads an `.eval` log of Inspect: one task, its samples by id and epoch, and what each answer records of ARM."""
+"""Reads an `.eval` log of Inspect: one task, its samples by id and epoch, and the record of ARM in each answer."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
     from inspect_ai.model import ChatMessage, ModelOutput
 
-LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 """Inspect's grades: correct, partially correct, incorrect, and no answer."""
 
 LIMIT_SETTINGS = ("epochs", "message_limit", "token_limit", "turn_limit", "time_limit", "working_limit", "cost_limit")
@@ -30,7 +30,7 @@ TRANSPORT = {
     "stream_idle_timeout",
     "timeout",
 }
-"""Settings of Inspect's `GenerateConfig` that say how outputs are requested, not what they are."""
+"""Settings of Inspect's `GenerateConfig` that affect how outputs are requested, but not their content."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class InspectLog:
         for sample, record in zip(answered, records, strict=True):
             if (record or {}).get("attached") != first["attached"]:
                 other = "another setting of ARM" if record else "no record of ARM"
-                raise ArgumentError(f"{self.path}: {_place(sample)} has {other}; run the task again, with one model")
+                raise ArgumentError(f"{self.path}: {_where(sample)} has {other}; run the task again, with one model")
         last = max((record for record in records if record), key=_token_count)
         if not all(counts["tokens"] for counts in last["report"].values()):
             raise ArgumentError(f"{self.path}: ARM is attached, but did not process any tokens")
@@ -147,13 +147,13 @@ def _check_finished(path: str | Path, log: "EvalLog") -> None:
     if failed := [sample for sample in log.samples if sample.error]:
         error = failed[0].error
         raise ArgumentError(
-            f"{path}: {len(failed)} of {len(log.samples)} samples ended with an error, first {_place(failed[0])}"
+            f"{path}: {len(failed)} of {len(log.samples)} samples ended with an error, first {_where(failed[0])}"
             f" ({error.message if error else ''}); run them again with inspect eval-retry"
         )
 
 
 def asked(sample: "EvalSample") -> dict[str, object]:
-    """What the model was asked, and the target; equal in paired runs."""
+    """The input of the model and the target, which are equal in paired runs."""
     messages = []
     for message in sample.messages:
         if message.role == "assistant":
@@ -171,21 +171,21 @@ def input_text(sample: "EvalSample") -> str:
 
 
 def graded_share(sample: "EvalSample", scorer: str) -> float:
-    """A sample's score from 0 to 1; raises ArgumentError for another one."""
+    """A sample's score from 0 to 1; raises ArgumentError for any other score."""
     value = (sample.scores or {})[scorer].value
-    number = LETTERS.get(value) if isinstance(value, str) else value
+    number = GRADES.get(value) if isinstance(value, str) else value
     if not isinstance(number, int | float) or not math.isfinite(number) or not 0 <= number <= 1:
-        expected = f"expected {', '.join(LETTERS)} or a number from 0 to 1"
-        raise ArgumentError(f"{_place(sample)}: the score of {scorer} is {value!r}; {expected}")
+        expected = f"expected {', '.join(GRADES)} or a number from 0 to 1"
+        raise ArgumentError(f"{_where(sample)}: the score of {scorer} is {value!r}; {expected}")
     return float(number)
 
 
-def _place(sample: "EvalSample") -> str:
+def _where(sample: "EvalSample") -> str:
     return f"sample {sample.id}, epoch {sample.epoch}"
 
 
 def _record(output: "ModelOutput") -> dict[str, Any] | None:
-    """What the provider recorded of ARM; None without ARM."""
+    """The provider's record of ARM; None without ARM."""
     return (output.metadata or {}).get(MODEL_TYPE)
 
 

@@ -26,10 +26,10 @@ class ArmletAPI(HuggingFaceAPI):
 
     Args:
         model_name: a folder, a hub id or "abacus".
-        base_url: not used, as by "hf".
+        base_url: ignored, as by "hf".
         api_key: the hub's token.
         config: Inspect's settings of generation.
-        model_args: `DEFAULTS`, or `CONFIG` in their place; and the arguments of "hf".
+        model_args: `DEFAULTS`, or `CONFIG` instead of them; and the arguments of "hf".
 
     Attributes:
         attachment: ARM as attached; None without ARM.
@@ -58,8 +58,8 @@ class ArmletAPI(HuggingFaceAPI):
             raise PrerequisiteError(f"armlet: {error}") from error
         except TypeError as error:  # transformers passes arguments that it does not know to the model's class
             raise PrerequisiteError(f"armlet: {error}; ARM's own are {', '.join((*DEFAULTS, CONFIG))}") from error
-        # Inspect's cache of outputs has it in its keys, but no model arguments: without it, a run with ARM would read
-        # the answers of the run without.
+        # The keys of Inspect's cache of outputs contain the base URL, but no model arguments: without the settings
+        # of ARM in it, a run with ARM would read the answers of a run without ARM.
         self.base_url = json.dumps(arm_record(self.attachment)["attached"]) if self.attachment else None
 
     async def generate(self, *arguments: Any, **named: Any) -> ModelOutput:
@@ -71,7 +71,7 @@ class ArmletAPI(HuggingFaceAPI):
 
 
 def _attach_arguments(model_args: dict[str, Any], config: GenerateConfig) -> dict[str, Any] | None:
-    """The arguments of `attach`; None without ARM. Raises ArgumentError or ConfigError for what cannot be."""
+    """The arguments of `attach`; None without ARM. Raises ArgumentError or ConfigError for invalid ones."""
     if model_args.get("trust_remote_code"):
         raise ArgumentError("trust_remote_code: armlet does not run code from checkpoints; leave it out")
     given = {name: model_args[name] for name in DEFAULTS if name in model_args}

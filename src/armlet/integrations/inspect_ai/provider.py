@@ -5,7 +5,7 @@ from inspect_ai.model import ModelAPI, modelapi
 
 @modelapi(name="armlet")
 def armlet() -> type[ModelAPI]:
-    """The class of the provider, imported with transformers when a model is first asked for."""
+    """The class of the provider, imported together with transformers when a model is first requested."""
     from armlet.integrations.inspect_ai.model import ArmletAPI
 
     return ArmletAPI

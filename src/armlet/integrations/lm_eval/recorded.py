@@ -1,4 +1,4 @@
-"""The model of a run of lm-eval, out of its results: `model_args` is a text or a dict, and facts are beside it."""
+"""Reads the model of a run of lm-eval from its results: `model_args`, a text or a dict, and further facts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from armlet.integrations.treatment import DEFAULTS
 
 FACTS = ("model_dtype", "model_sha", "peft_sha", "delta_sha")
-"""What lm-eval records of a loaded model beside its arguments."""
+"""Facts that lm-eval records of a loaded model in addition to its arguments."""
 
 PLACES = (
     *("batch_size", "max_batch_size", "device", "device_map", "device_map_option", "trust_remote_code", "logits_cache"),
@@ -17,13 +17,13 @@ PLACES = (
 """Arguments that say where and how fast a model runs, or attach ARM in vLLM, not which model it is."""
 
 NORMAL = {"revision": "main", "dtype": "auto"}
-"""Values that say the same as leaving the argument out."""
+"""Values with the same effect as leaving the argument out."""
 
 
 def recorded_model(config: Mapping[str, Any]) -> dict[str, str]:
-    """What determines the model and its precision: its arguments without those of ARM and `PLACES`, and `FACTS`.
+    """The facts that determine the model and its precision: arguments except those of ARM and `PLACES`, and `FACTS`.
 
-    A text and a dict with the same arguments give the same.
+    A text and a dict with the same arguments have the same result.
     """
     facts = {key: str(config[key]) for key in FACTS if config.get(key)}
     # The dtype of the weights, where it is recorded, says more than the argument.
@@ -34,18 +34,18 @@ def recorded_model(config: Mapping[str, Any]) -> dict[str, str]:
 def model_arguments(config: Mapping[str, Any]) -> dict[str, str]:
     """All arguments of the model as texts, without those at their normal value."""
     given = config.get("model_args") or {}
-    pairs = given.items() if isinstance(given, Mapping) else _split(str(given))
-    texts = {str(key).strip(): _text(value) for key, value in pairs}
+    pairs = given.items() if isinstance(given, Mapping) else _split_arguments(str(given))
+    texts = {str(key).strip(): _argument_text(value) for key, value in pairs}
     return {key: text for key, text in texts.items() if text not in ("", "None", NORMAL.get(key))}
 
 
-def _split(text: str) -> list[tuple[str, str]]:
+def _split_arguments(text: str) -> list[tuple[str, str]]:
     """The arguments in a text such as "pretrained=MODEL,dtype=float32", as lm-eval splits it."""
     parts = (part.partition("=") for part in text.split(",") if part.strip())
     return [(name, value) for name, _, value in parts]
 
 
-def _text(value: object) -> str:
+def _argument_text(value: object) -> str:
     """A value as it is written in Python, so that "true" is True; without quotes, and the slash after a folder."""
     text = str(value).strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
