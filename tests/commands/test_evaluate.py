@@ -117,7 +117,7 @@ def test_ctrl_c_leaves_a_partial_report_of_paired_items(monkeypatch):
 
     def interrupted(self, *arguments, **options):
         calls.append(1)
-        if len(calls) == 9:  # of the first batch there are 8, one of each condition, and two of A/A
+        if len(calls) == 10:  # of the first batch there are 9: one of each condition, and two of A/A
             raise KeyboardInterrupt
         return answer(self, *arguments, **options)
 
@@ -138,7 +138,7 @@ def test_ctrl_c_before_anything_is_closed_leaves_no_report(monkeypatch):
     code, out, err = run("evaluate", *FEW, "--run", "here")
     said = re.findall("interrupted.*", err)
     assert (code, out) == (130, "")
-    assert said == ["interrupted: 0 of 42 answers are stored in here, where the same command or call resumes"]
+    assert said == ["interrupted: 0 of 48 answers are stored in here, where the same command or call resumes"]
     assert not Path("here/report.json").exists()
 
 

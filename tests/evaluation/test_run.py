@@ -72,8 +72,9 @@ def test_a_search_and_its_confirmation_are_those_of_the_commands(loaded):
     command = result("tune", ABACUS, *options, "--run", "command")
     asked = {"items": 8, "difficulty": 1, "search": "strength", "trials": 1}
     search = tune(abacus(), **asked, run="function", device=torch.device("cpu"))  # by its path
-    assert as_json(search) == command | {"arguments": command["arguments"] | {"device": "cpu"}}
-    assert without_hashes(as_json(tune(*loaded, **asked, run="loaded"))) == without_hashes(command)
+    in_folder = {name: command | {"origin": command["origin"] | {"name": name}} for name in ("function", "loaded")}
+    assert as_json(search) == in_folder["function"] | {"arguments": command["arguments"] | {"device": "cpu"}}
+    assert without_hashes(as_json(tune(*loaded, **asked, run="loaded"))) == without_hashes(in_folder["loaded"])
     confirmed = result("confirm", "command", "--margin", "99")
     assert confirmed["margin"] == 0.99
     assert as_json(confirm(search, margin=99)) == confirmed
@@ -256,7 +257,10 @@ def test_a_model_with_arm_attached_has_no_baseline(loaded):
         ({"combine": True}, "^combine: needs two of a policy, a filler and best_of; leave it out$"),
         ({"allow_code": True}, "^allow_code: none of these tasks runs programs; leave it out$"),
         ({"count": 3}, "^count: applies to a filler, and there is none; leave it out$"),
-        ({"filler": ["/"], "position": "inside"}, "^position: expected one of before, between, end, random, found"),
+        (
+            {"filler": ["/"], "position": "inside"},
+            "^position: expected one of before, between, end, random, answer, found",
+        ),
         ({"treatments": [Treatment(Outward())], "layers": 3}, "^layers, scope, site, experts: they apply to a policy"),
         ({"treatments": "sideways"}, "^treatments: expected one of outward, inward, transport, cut, found 'sideways'$"),
         ({"treatments": [17]}, "^treatments: expected Outward"),

@@ -131,11 +131,12 @@ def test_a_function_that_is_passed_as_an_object_is_equal_to_itself_only():
     ]
 
 
-def test_only_a_change_of_temperature_is_a_placebo_of_a_function_and_a_policy_beside_it_keeps_all(file):
+def test_a_function_has_no_placebo_at_the_gate_and_a_policy_beside_it_keeps_all(file):
     function = read_intervention(f"{file}:nothing")
-    assert [c.name for c in conditions([function], [])] == ["baseline", "mine.py:nothing", "temperature"]
+    assert [c.name for c in conditions([function], [])] == ["baseline", "mine.py:nothing", "A/A", "temperature"]
     both = conditions([function, *make_treatments(Outward())], [])
-    assert [c.name for c in both][3:] == ["identity", "draw-only", "matched (outward)", "temperature"]
+    placebos = ["identity", "draw-only", "matched (outward)", "zeroed (outward)", "A/A", "temperature"]
+    assert [c.name for c in both][3:] == placebos
 
 
 @pytest.mark.parametrize(

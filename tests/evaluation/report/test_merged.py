@@ -64,6 +64,8 @@ def test_items_of_two_runs_are_pooled():
     assert (task.items, task.planned_items, merged.complete) == (40, 40, True)
     assert task.same_as_baseline == whole.same_as_baseline
     for pair, expected in zip(task.comparisons, whole.comparisons, strict=True):
+        if str(expected.treated) == "A/A":
+            continue  # its answers are those of other batches
         for name in ("difference", "gained", "lost", "p_value", "smallest_detectable", "items"):
             assert getattr(pair.comparison, name) == pytest.approx(getattr(expected.comparison, name))
         assert pair.p_holm == expected.p_holm
@@ -97,7 +99,7 @@ def test_other_seeds_are_further_samples_of_the_same_items():
 def test_an_unfinished_run_counts_with_its_items_and_says_so():
     class Interrupted(Fake):
         def fired(self):
-            if self.calls == 10:
+            if self.calls == 13:  # the first answer to the third of four batches
                 raise KeyboardInterrupt
             return super().fired()
 

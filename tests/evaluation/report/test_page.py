@@ -82,7 +82,7 @@ RUNS = {
     "several tasks": lambda: found(sums(30), choices(30), fillings=()),
     "samples": lambda: found(sums(30), temperature=0.7, samples=4, treatments=TREATMENTS[:1], fillings=()),
     "best of": lambda: found(sums(30), best_of=3, fillings=(), placebos=False),
-    "partial": lambda: found(sums(40), choices(20), engine=Fake(after=12), batch=20),
+    "partial": lambda: found(sums(40), choices(20), engine=Fake(after=14), batch=20),
     "no item": lambda: found(sums(5), engine=Fake(after=1)),
     "no discordant item": lambda: found(sums(5), engine=Fake({"treated": 0.68}), treatments=(), fillings=()),
     "no placebos": lambda: found(sums(20), placebos=False, fillings=()),
@@ -199,7 +199,7 @@ def test_placebos_are_set_apart(plain):
 
 @pytest.mark.slow
 def test_a_partial_run_says_what_is_missing():
-    findings = found(sums(40), choices(20), engine=Fake(after=12), batch=20)
+    findings = found(sums(40), choices(20), engine=Fake(after=14), batch=20)
     missing = "partial: arithmetic: 20 of 40 items; arc_easy: 0 of 20 items"
     assert f'<p class="banner">{missing}</p>' in page(findings, ())
     assert "**partial: arithmetic: 20 of 40 items; arc\\_easy: 0 of 20 items**" in markdown(findings)

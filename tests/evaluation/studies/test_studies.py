@@ -65,7 +65,7 @@ def written(text=SMALL, name="study.toml", items=6, batch=3):
         ("count = 5", "cuont = 5", "treatments.1.cuont: Unexpected keyword argument"),
         ("items = {items}", "itmes = 6", "tasks: arithmetic: settings: expected one of items, .*found 'itmes'"),
         ('policy = "outward"', 'policy = "outwards"', "did you mean outward"),
-        ('policy = "outward"', "", "treatments: Outward: expected either a policy or a filler"),
+        ('policy = "outward"', "", "treatments: Outward: expected either a policy, a function or a filler"),
         ('name = "slashes"', 'name = "Outward"', "treatments: 'Outward' occurs 2 times"),
         (
             'treatment = "Outward"',
