@@ -123,7 +123,7 @@ def test_classes_are_compared_with_other_words_and_before_with_after_each_treatm
     assert classes.tolist() == ["digits", *["other"] * 3, "digits", *["other"] * 2, "operators", "other"]
     rows = class_shares(findings, setup, draw_weights(setup.prompt_of_tokens()))
     treatments = ["4 × 'w7'", f"4 × {RANDOM_SENTENCE}", *map(treatment_of, POLICIES)]
-    assert treatments[2:] == ["Outward, band 0.13, ceiling 0.995, proportion 0.3", "Inward, knee 0.8, curve log"]
+    assert treatments[2:] == ["Outward, ceiling 0.995, proportion 0.3", "Inward, knee 0.8, curve log"]
     assert [(r.name, r.treatment) for r in rows] == [
         (name, treatment) for name in ("digits", "operators", "other") for treatment in (NO_TREATMENT, *treatments)
     ]

@@ -145,7 +145,7 @@ def test_ctrl_c_keeps_the_finished_layers_or_says_that_there_is_none(folder, mon
         ({"prompt": 5}, "prompt: expected text, found 5"),
         ({"tokenizer": "gpt2"}, "tokenizer: expected the model's tokenizer after the model, it is a str"),
         ({"policy": "outwards"}, "policy: expected one of"),
-        ({"position": "middle"}, "position: expected one of before, between, end, random, found 'middle'"),
+        ({"position": "middle"}, "position: expected one of before, between, end, random, answer, found 'middle'"),
         ({"dtype": "float7"}, "dtype: expected auto"),
     ],
     ids=repr,
