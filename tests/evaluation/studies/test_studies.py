@@ -141,9 +141,8 @@ def test_a_cell_that_fails_does_not_end_the_study_and_is_named():
 
 
 @pytest.mark.slow
-def test_on_ray_a_killed_worker_is_replaced_and_the_report_is_the_same(monkeypatch):
+def test_on_ray_a_killed_worker_is_replaced_and_the_report_is_the_same():
     pytest.importorskip("ray", reason="the extra cluster is not installed")
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # at 15, as by default, other processes of the core starve it
     path, killed = written(items=16, batch=2), list[int]()
     stop = threading.Event()
     killer = threading.Thread(target=_kill_a_worker_in_the_middle, args=(Path("ray"), killed, stop))

@@ -3,6 +3,7 @@
 # pyright: reportMissingImports=false
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from armlet.presentation.progress import progress
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 RETRIES = 3  # number of retries of a cell whose process ended without an answer
+RAY_SETTINGS = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+"""Ray sends nothing home, and its processes get their share of a processor that others use, too; a user's own win."""
+
 LOCAL = "local"  # the address that starts Ray on this machine
 
 
@@ -59,6 +63,8 @@ def _connected(address: str) -> Any:
         import ray
     except ImportError as error:
         raise ArgumentError("--ray: needs an extra package: pip install 'armlet[cluster]'") from error
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
     try:
         options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
