@@ -11,6 +11,8 @@ from armlet.redistribution.errors import ArgumentError
 Grader = Callable[[str, Problem], Grade]
 
 MATHS_GRADERS = {"math-verify": grade, "released": grade_released}
+RULES = {"math-verify": "math-verify, rules of 2026-11-29", "released": "released"}
+"""The graders in a manifest: a run that other rules graded is not resumed, because its grades would be mixed."""
 
 EQUAL: dict[Kind, Callable[[str, str], bool]] = {"maths": equal, "integer": equal_integers}
 """Functions that check whether two extracted answers are equal, for a majority vote; programs have no majority."""
@@ -20,8 +22,8 @@ def grader_names(name: str, kinds: Iterable[Kind]) -> dict[Kind, str]:
     """The description of each kind's grader, for the manifest; `name` is the grader for mathematics."""
     names: dict[Kind, str] = {
         "integer": "the whole number after the last #",
-        "maths": name,
-        "code": "the problem's own tests",
+        "maths": RULES[name],
+        "code": "the problem's own tests of the function that is asked for",
         "choice": "the likeliest choice",
     }
     return {kind: names[kind] for kind in sorted(kinds)}
