@@ -500,6 +500,19 @@ def test_where_bubblewrap_cannot_isolate_nothing_is_run_and_its_reason_is_given(
     assert "\n" not in str(caught.value)
 
 
+def test_a_program_that_ended_before_it_could_be_watched_has_its_verdict(monkeypatch):
+    opened = os.pidfd_open
+
+    def late(pid, *flags):
+        time.sleep(0.5)
+        return opened(pid, *flags)
+
+    monkeypatch.setattr(os, "pidfd_open", late)
+    assert run_program("").passed
+    assert not run_program("raise ValueError").passed
+
+
+
 def test_a_program_that_could_not_be_started_has_no_verdict(monkeypatch):
     run("")
     monkeypatch.setitem(sandbox.LIMITS, "RLIMIT_UNKNOWN", 1)

@@ -64,8 +64,7 @@ def run_program(source: str, *, seconds: float = 10.0) -> ProgramOutcome:
 
     The program sees an empty temporary folder of 16 MB, but no files of the user, no network, no environment, no other
     processes, and an empty standard input. It may import numpy and start threads, but no process. It has a gigabyte of
-    memory, and
-    `seconds` of wall-clock time after the interpreter is ready. It passes if its last line was run; `sys.exit(0)` or
+    memory, and `seconds` of wall-clock time after the interpreter is ready. It passes if its last line was run; `sys.exit(0)` or
     `os._exit(0)` before that does not pass. A program can still forge a pass: by searching its interpreter's memory or
     frames for the token that is written at the end, or with answers that are equal to everything. The kernel itself
     remains open to attack.
@@ -147,11 +146,19 @@ def _launched(program: IO[bytes], call_filter: IO[bytes]) -> Iterator[tuple[Pope
         with process:
             try:
                 report = information.read()  # empty if bubblewrap failed
-                first = os.pidfd_open(json.loads(report)["child-pid"] if report else process.pid)
+                first = _pidfd(json.loads(report)["child-pid"] if report else process.pid, process)
                 with open(first, "rb", buffering=0):  # closes it
                     yield process, first
             finally:
                 process.kill()  # because of --die-with-parent, all processes in the sandbox end too
+
+
+def _pidfd(pid: int, bubblewrap: "Popen[bytes]") -> int:
+    """A pidfd of the sandbox's first process, or of bubblewrap if that process has ended already."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:  # on a busy machine, a short program ends before this process runs again
+        return os.pidfd_open(bubblewrap.pid)
 
 
 def _command(call_filter: int, info: int) -> list[str]:
