@@ -512,7 +512,6 @@ def test_a_program_that_ended_before_it_could_be_watched_has_its_verdict(monkeyp
     assert not run_program("raise ValueError").passed
 
 
-
 def test_a_program_that_could_not_be_started_has_no_verdict(monkeypatch):
     run("")
     monkeypatch.setitem(sandbox.LIMITS, "RLIMIT_UNKNOWN", 1)
