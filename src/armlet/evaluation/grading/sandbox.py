@@ -65,8 +65,9 @@ def run_program(source: str, *, seconds: float = 10.0) -> ProgramOutcome:
     The program sees an empty temporary folder of 16 MB, but no files of the user, no network, no environment, no other
     processes, and an empty standard input. It may import numpy and start threads, but no process. It has a gigabyte of
     memory, and `seconds` of wall-clock time after the interpreter is ready. It passes if its last line was run;
-    `sys.exit(0)` or `os._exit(0)` before that does not pass. A program can still forge a pass: by searching its interpreter's memory or
-    frames for the token that is written at the end, or with answers that are equal to everything. The kernel itself
+    `sys.exit(0)` or `os._exit(0)` before that does not pass. A program can still forge a pass: by searching its
+    interpreter's memory or frames for the token that is written at the end, or with answers that are equal to
+    everything. The kernel itself
     remains open to attack.
 
     Raises:
