@@ -67,8 +67,7 @@ def run_program(source: str, *, seconds: float = 10.0) -> ProgramOutcome:
     memory, and `seconds` of wall-clock time after the interpreter is ready. It passes if its last line was run;
     `sys.exit(0)` or `os._exit(0)` before that does not pass. A program can still forge a pass: by searching its
     interpreter's memory or frames for the token that is written at the end, or with answers that are equal to
-    everything. The kernel itself
-    remains open to attack.
+    everything. The kernel itself remains open to attack.
 
     Raises:
         ArmletError: bubblewrap is missing or cannot isolate programs, or the program could not be started.
