@@ -94,7 +94,7 @@ def test_the_command_reports_the_difference_and_what_it_left_out(capsys, tmp_pat
     )
     assert left_out in " ".join(err.split())
     (task,) = json.loads(out)["tasks"]
-    assert [condition["name"] for condition in task["conditions"]] == ["baseline", "outward", "temperature"]
+    assert [condition["name"] for condition in task["conditions"]] == ["baseline", "outward", "A/A", "temperature"]
     assert task["conditions"][1]["arm"]["0"]["moved"] > 0
 
 
