@@ -17,7 +17,7 @@ from armlet.evaluation.studies.definition import Cell
 from armlet.evaluation.studies.file import read_study
 from armlet.evaluation.studies.plan import plan_content, plan_sentences, plan_table
 from armlet.evaluation.tasks.problems import Task
-from armlet.presentation.files import json_text
+from armlet.presentation.terminal import print_json
 
 
 def study(
@@ -43,13 +43,13 @@ def show_plan(file: Path, as_json: bool) -> None:
     """Prints what a study will run."""
     planned, sha256 = read_study(file)
     if as_json:
-        print(json_text(plan_content(planned, sha256)), end="")
+        print_json(plan_content(planned, sha256))
         return
     Console().print(plan_table(planned), crop=False)
     print("\n".join(plan_sentences(planned, sha256)))
 
 
-def open_vllm(cell: Cell, compared: Sequence[Condition], tasks: Sequence[Task]) -> Engine:
-    """Opens vLLM for a cell, in the process that runs the cell."""
+def open_vllm(cell: Cell, model: str, compared: Sequence[Condition], tasks: Sequence[Task]) -> Engine:
+    """Opens a cell's model in vLLM, in the process that runs the cell."""
     options = EngineOptions(engine="vllm", engine_args=json.dumps(dict(cell.model.engine_args)))
-    return options.open(cell.model.model, ComputeOptions(seed=cell.seed), compared, tasks)
+    return options.open(model, ComputeOptions(seed=cell.seed), compared, tasks)

@@ -7,10 +7,12 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from armlet.evaluation import study
+from armlet.evaluation.studies import cells
 from armlet.evaluation.studies.file import read_study
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import RunError
@@ -73,6 +75,17 @@ def written(text=SMALL, name="study.toml", items=6, batch=3):
             "claims: treatment: expected one of Outward, slashes, found",
         ),
         ("seeds = [0, 1]", "seeds = []", "seeds: expected at least one"),
+        ("placebos = false", "best_of = 4", "settings: expected one of .*found 'best_of'"),
+        (
+            'filler = "/"\ncount = 5\nposition = "before"',
+            'policy = "outward:band=0.13"',
+            "Outward and slashes are the same",
+        ),
+        (
+            '[[tasks]]\ntask = "arithmetic"',
+            '[[tasks]]\ntask = "a/x.jsonl"\n\n[[tasks]]\ntask = "b/x.jsonl"\n\n[[tasks]]\ntask = "arithmetic"',
+            "cells: 'abacus, x, seed 0' occurs 2 times",
+        ),
         (
             'model = "abacus"\n',
             'model = "abacus"\ntasks = ["gsm8k"]\n',
@@ -138,6 +151,32 @@ def test_a_cell_that_fails_does_not_end_the_study_and_is_named():
     assert [*findings.failures] == ["missing/model, arithmetic, seed 0"]
     assert not findings.to_dict()["complete"]
     assert any(sentence.startswith("failed: missing/model") for sentence in findings.sentences())
+
+
+def test_ctrl_c_in_a_cell_ends_the_study_and_its_next_call_resumes(monkeypatch):
+    begun = []
+
+    def interrupted(*_, run, **__):
+        begun.append(run)
+        return Mock(interrupted=True)
+
+    monkeypatch.setattr(cells, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        study(written(), run="here")
+    assert len(begun) == 1
+
+
+@pytest.mark.slow
+def test_a_majority_of_samples_is_a_row_of_its_own_without_a_claim():
+    settings = "settings = {{ placebos = false, temperature = 1.0, samples = 3, "
+    text = SMALL.replace("settings = {{ placebos = false, ", settings).replace("seeds = [0, 1]", "seeds = [0]")
+    rows = study(written(text, items=3), run="here").rows
+    assert [(row.treatment, row.claim is not None) for row in rows] == [
+        ("Outward", True),
+        ("Outward, majority", False),
+        ("slashes", False),
+        ("slashes, majority", False),
+    ]
 
 
 @pytest.mark.slow

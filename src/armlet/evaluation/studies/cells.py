@@ -10,13 +10,13 @@ from armlet.evaluation.conditions.conditions import Condition, Filling, Treatmen
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.report.findings import TaskFindings
 from armlet.evaluation.run import evaluate
-from armlet.evaluation.studies.definition import Cell, Settings
+from armlet.evaluation.studies.definition import Cell, Settings, is_path
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.terminal import note
 from armlet.redistribution.errors import ArmletError
 
-OpenCellEngine = Callable[[Cell, Sequence[Condition], Sequence[Task]], Engine]
-"""Opens an engine other than a model in this process for a cell, its conditions and its task."""
+OpenCellEngine = Callable[[Cell, str, Sequence[Condition], Sequence[Task]], Engine]
+"""Opens an engine other than a model in this process for a cell, its model's name or path, its conditions and task."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Job:
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """The findings of a cell, or why it failed; both are None if it was interrupted."""
+    """The findings of a cell, or why it failed."""
 
     cell: Cell
     findings: TaskFindings | None = None
@@ -48,34 +48,41 @@ def run_in_turn(jobs: Sequence[Job]) -> Iterator[CellOutcome]:
 
 
 def run_cell(job: Job) -> CellOutcome:
-    """Runs a cell, or resumes it, with the number of threads of its model; an error becomes the outcome's failure."""
+    """Runs a cell, or resumes it, with the number of threads of its model; an error becomes the outcome's failure.
+
+    Raises KeyboardInterrupt after Ctrl-C; the cell's answers so far are in its run folder.
+    """
     cell, compared = job.cell, job.cell.treatments.values()
     fillings = [filling for filling in compared if isinstance(filling, Filling)]
     treatments = [_located(job.base, treatment) for treatment in compared if not isinstance(treatment, Filling)]
     settings = {**job.settings, **cell.model.settings, **cell.task.settings}
+    if "examples" in settings:
+        settings["examples"] = job.base / str(settings["examples"])
+    model = _relative(job.base, cell.model.model)
     try:
         with _threads(cell.model.cpus):
             findings = evaluate(
-                _relative(job.base, cell.model.model),
+                model,
                 treatments=treatments,
                 filler=fillings,
                 task=_relative(job.base, cell.task.task),
                 seed=cell.seed,
                 margin=job.margin,
                 run=job.run,
-                engine=partial(job.engine, cell) if job.engine else None,
+                engine=partial(job.engine, cell, model) if job.engine else None,
                 **settings,  # type: ignore[arg-type] - the names are checked by the study, the values by `evaluate`
             )
+        findings.save(job.run)
     except (ArmletError, OSError, RuntimeError, MemoryError) as error:  # such as a GPU without memory
         return CellOutcome(cell, failure=str(error) or type(error).__name__)
-    findings.save(job.run)
-    return CellOutcome(cell, None if findings.interrupted else findings.tasks[0])
+    if findings.interrupted:
+        raise KeyboardInterrupt
+    return CellOutcome(cell, findings.tasks[0])
 
 
 def _relative(base: Path, name: str) -> str:
-    """The path of a file or folder next to the study's file; any other name as it is."""
-    path = base / name
-    return str(path) if path.exists() else name
+    """The path of a file or folder, which is relative to the study's file; any other name as it is."""
+    return str(base / name) if is_path(name) else name
 
 
 def _located(base: Path, treatment: Treatment | str) -> Treatment | str:

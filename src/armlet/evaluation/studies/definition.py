@@ -28,7 +28,7 @@ Compared = Treatment | Filling | str
 class StudyModel:
     """A model of a study."""
 
-    model: str  # a hub id, "abacus", or a folder relative to the study's file
+    model: str  # a hub id, "abacus", or a folder as "./folder" or "../folder", relative to the study's file
     engine: Literal["local", "vllm"] = "local"
     engine_args: Settings = field(default_factory=dict)  # of vLLM
     cpus: int = 1  # threads of a cell
@@ -107,7 +107,7 @@ class Cell:
     @property
     def task_name(self) -> str:
         """The task, a file without its path and ending."""
-        return _without_path(self.task.task.removesuffix(".jsonl"))
+        return _without_path(self.task.task)
 
     @property
     def name(self) -> str:
@@ -122,14 +122,16 @@ class Cell:
         return f"{plain[:80]}-{hashlib.sha256(f'{self.model.model} {self.task.task}'.encode()).hexdigest()[:8]}"
 
     def condition_names(self) -> dict[str, str]:
-        """The names of the treatments in the study, by the names of their conditions in the cell's report."""
+        """The names of the treatments in the study, by the names of their conditions in the cell's report.
+
+        Raises ArgumentError if two treatments are the same, because `evaluate` compares them once.
+        """
         names = {}
         for name, compared in self.treatments.items():
-            if isinstance(compared, str):
-                names[Path(compared).name] = name
-                continue
-            sides = ([compared], []) if isinstance(compared, Treatment) else ([], [compared])
-            names[conditions(*sides, placebos=False)[1].name] = name
+            condition = Path(compared).name if isinstance(compared, str) else _condition_name(compared)
+            if condition in names:
+                raise ArgumentError(f"treatments: {names[condition]} and {name} are the same in the cell {self.name}")
+            names[condition] = name
         return names
 
 
@@ -190,5 +192,15 @@ class Study:
         return compared, reasons
 
 
+def _condition_name(compared: Treatment | Filling) -> str:
+    sides = ([compared], []) if isinstance(compared, Treatment) else ([], [compared])
+    return conditions(*sides, placebos=False)[1].name
+
+
+def is_path(name: str) -> bool:
+    """Whether the name of a model or a task is a path, which begins with a dot or slash or ends in ".jsonl"."""
+    return name.startswith((".", "/")) or name.endswith(".jsonl")
+
+
 def _without_path(name: str) -> str:
-    return Path(name).name if name.startswith((".", "/")) else name
+    return Path(name).name.removesuffix(".jsonl") if is_path(name) else name

@@ -17,10 +17,13 @@ from armlet.redistribution.errors import ArgumentError
 PLACE = ("layers", "scope", "site", "experts")
 """The arguments of `evaluate` that are settings of a study's policy."""
 
-MANAGED = ("model", "tokenizer", "treatments", *PLACE, "task", "filler", "count", "position", "engine", "run", "seed")
-"""The arguments of `evaluate` that a study sets itself."""
+MANAGED = (
+    *("model", "tokenizer", "treatments", *PLACE, "task", "filler", "count", "position", "engine", "run", "seed"),
+    *("margin", "budget", "best_of", "combine"),
+)
+"""The arguments of `evaluate` that a study sets itself, and those whose conditions or items it would not name."""
 
-CELL_SETTINGS = tuple(name for name in inspect.signature(evaluate).parameters if name not in (*MANAGED, "margin"))
+CELL_SETTINGS = tuple(name for name in inspect.signature(evaluate).parameters if name not in MANAGED)
 """The arguments of `evaluate` that are settings of a study, of its models and of its tasks."""
 
 
@@ -71,8 +74,12 @@ def _check(study: Study) -> None:
             ("treatment", claim.treatment, treatments),
         ):
             _among(f"claims: {place}", [name], names)
-    if not study.cells():
+    cells = study.cells()
+    if not cells:
         raise ArgumentError("no treatment applies to any model and task")
+    _distinct("cells", [cell.name for cell in cells])  # such as those of two files of one name in two folders
+    for cell in cells:
+        cell.condition_names()
 
 
 def _settings_of_parts(study: Study) -> Iterable[tuple[str, Settings]]:

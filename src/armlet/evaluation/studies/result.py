@@ -137,9 +137,10 @@ def make_study_findings(
         names = cell.condition_names()
         for pair in findings.comparisons:
             if pair.judged and pair.treated.condition in names:
-                treatment = names[pair.treated.condition]
-                place = (cell.name, cell.model_name, cell.task_name, cell.seed, treatment)
-                rows.append(StudyRow(*place, pair, study.claim(cell, treatment)))
+                treatment, selection = names[pair.treated.condition], pair.treated.selection
+                claim = None if selection else study.claim(cell, treatment)  # claims are of single answers
+                name = f"{treatment}, {selection}" if selection else treatment
+                rows.append(StudyRow(cell.name, cell.model_name, cell.task_name, cell.seed, name, pair, claim))
     floors = {cell.name: findings.noise_floor for cell, findings in finished if findings.noise_floor}
     limitations = [f"{cell.name}: {text}" for cell, findings in finished for text in task_limitations(findings)]
     facts = {"cells": len(order), "finished": len(finished), "folder": folder, "interrupted": interrupted}
