@@ -485,6 +485,12 @@ def test_one_model_is_compared_however_it_is_recorded(tmp_path, first, second):
     assert model == ("a" if first else "model")
 
 
+@pytest.mark.parametrize("first", ["pretrained=a,token=hf_SECRET", {"pretrained": "a", "token": "hf_SECRET"}])
+def test_a_token_among_the_arguments_is_neither_compared_nor_shown(tmp_path, first):
+    findings = with_arguments(tmp_path, first, "pretrained=a,token=hf_OTHER")
+    assert "hf_" not in json.dumps(findings.to_dict())
+
+
 def test_the_dtype_of_the_weights_says_more_than_the_argument(tmp_path):
     assert with_arguments(tmp_path, "pretrained=a", "pretrained=a,dtype=float32", model_dtype="torch.float32")
 

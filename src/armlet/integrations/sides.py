@@ -1,8 +1,16 @@
-"""What two runs of another tool, without and with ARM, must have in common."""
+"""What two runs of another tool, without and with ARM, must have in common, and what of them is shown."""
 
 from collections.abc import Mapping
 
 from armlet.redistribution.errors import ArgumentError
+
+SECRETS = frozenset({"token", "hf_token", "auth_token", "use_auth_token", "api_key"})
+"""Arguments of models that are neither compared nor shown."""
+
+
+def without_secrets(arguments: Mapping[str, object]) -> dict[str, object]:
+    """A model's arguments without `SECRETS`."""
+    return {name: value for name, value in arguments.items() if name not in SECRETS}
 
 
 def check_same(baseline: Mapping[str, object], treated: Mapping[str, object]) -> None:

@@ -14,7 +14,7 @@ from armlet.evaluation.report.findings import LayerActivity
 from armlet.evaluation.result import Findings, make_findings
 from armlet.evaluation.settings import ConditionSettings, RunSettings, TaskSettings
 from armlet.integrations.inspect_ai.logs import InspectLog, asked, graded_share, input_text
-from armlet.integrations.sides import check_same
+from armlet.integrations.sides import check_same, without_secrets
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _run_settings(
     specs = {role: log.log.eval for role, log in logs.items()}
     spec = specs[BASELINE]
     engine: dict[str, object] = {"model": spec.model.partition("/")[2]}
-    engine |= {f"{role} run": {"model": s.model, **s.model_args} for role, s in specs.items()}
+    engine |= {f"{role} run": {"model": s.model, **without_secrets(s.model_args)} for role, s in specs.items()}
     questions = {id: asked(samples[0]) for log in logs.values() for id, samples in log.samples.items()}
     sha256 = hashlib.sha256(json.dumps(questions, sort_keys=True, default=str).encode()).hexdigest()
     source = {role: log.path.name for role, log in logs.items()} | {"scorer": scorer}

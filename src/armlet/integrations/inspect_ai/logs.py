@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from armlet.integrations.sides import without_secrets
 from armlet.integrations.treatment import DEFAULTS, MODEL_TYPE
 from armlet.redistribution.errors import ArgumentError
 
@@ -113,7 +114,8 @@ class InspectLog:
         spec = self.log.eval
         steps = [(step.solver, step.params) for step in self.log.plan.steps]
         config = spec.config.model_dump(include=set(LIMIT_SETTINGS))
-        model_args = {key: value for key, value in spec.model_args.items() if key not in (*DEFAULTS, "arm_config")}
+        arguments = without_secrets(spec.model_args)
+        model_args = {key: value for key, value in arguments.items() if key not in (*DEFAULTS, "arm_config")}
         return {
             "task": (spec.task, spec.task_version, spec.task_args),
             "dataset": spec.dataset.name,

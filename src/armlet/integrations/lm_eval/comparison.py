@@ -15,7 +15,7 @@ from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, Graded
 from armlet.evaluation.report.findings import LayerActivity
 from armlet.evaluation.result import Findings, make_findings
 from armlet.evaluation.settings import ConditionSettings, RunSettings, TaskSettings
-from armlet.integrations.lm_eval.recorded import model_arguments, recorded_model
+from armlet.integrations.lm_eval.recorded import model_arguments, recorded_model, shown_arguments
 from armlet.integrations.lm_eval.samples import LoggedSample, find_samples, read_results, read_samples
 from armlet.integrations.sides import check_same
 from armlet.redistribution.errors import ArgumentError
@@ -166,7 +166,7 @@ def _settings(runs: Mapping[Role, LoggedRun], metrics: Mapping[str, str]) -> Run
     arguments = model_arguments(config)
     engine: dict[str, object] = {"model": arguments.get("pretrained") or arguments.get("model") or "model"}
     for name, run in runs.items():
-        recorded = {key: run.config.get(key) for key in KEY_SETTINGS}
+        recorded = {key: run.config.get(key) for key in KEY_SETTINGS} | {"model_args": shown_arguments(run.config)}
         engine[f"{name} run"] = {key: value for key, value in recorded.items() if value not in (None, "", {})}
     versions = {f"lm_eval ({name})": run.version for name, run in runs.items()}
     # The tasks of both runs, and then the tasks of only one run, which have no metric.

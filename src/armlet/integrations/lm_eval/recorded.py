@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from armlet.integrations.sides import SECRETS, without_secrets
 from armlet.integrations.treatment import DEFAULTS
 
 FACTS = ("model_dtype", "model_sha", "peft_sha", "delta_sha")
@@ -31,9 +32,17 @@ def recorded_model(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: value for key, value in model_arguments(config).items() if key not in ignored} | facts
 
 
-def model_arguments(config: Mapping[str, Any]) -> dict[str, str]:
-    """All arguments of the model as texts, without those at their normal value."""
+def shown_arguments(config: Mapping[str, Any]) -> object:
+    """The arguments of the model as they were recorded, without `SECRETS`."""
     given = config.get("model_args") or {}
+    if isinstance(given, Mapping):
+        return without_secrets(given)
+    return ",".join(part for part in str(given).split(",") if part.partition("=")[0].strip() not in SECRETS)
+
+
+def model_arguments(config: Mapping[str, Any]) -> dict[str, str]:
+    """The arguments of the model as texts, without `SECRETS` and without those at their normal value."""
+    given = shown_arguments(config)
     pairs = given.items() if isinstance(given, Mapping) else _split_arguments(str(given))
     texts = {str(key).strip(): _argument_text(value) for key, value in pairs}
     return {key: text for key, text in texts.items() if text not in ("", "None", NORMAL.get(key))}
