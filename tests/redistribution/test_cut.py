@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import oracle
 from armlet.redistribution import Cut, Outward, redistribute
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.near_zero import limited_by_share
 from armlet.redistribution.outcome import outcome
-from armlet.redistribution.outward import limited_by_share
 from gates import DTYPES, assert_close, gate, gates, masked_gates, same_bits, uniforms
 
 SCOPES = st.sampled_from(["token", "sequence", "call"])

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import oracle
 from armlet.redistribution import Inward, Noise, Outward, Transport, redistribute
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.near_zero import NEAR_LIMIT, limited_by_share
 from armlet.redistribution.outcome import outcome
-from armlet.redistribution.outward import NEAR_LIMIT, limited_by_share
 from gates import DTYPES, assert_close, gates, masked_gates, same_bits, uniforms
 
 POLICIES = st.builds(

@@ -11,8 +11,8 @@ from armlet.presentation.arguments import required_path, several, whole_number
 from armlet.presentation.files import json_text
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError, description
+from armlet.redistribution.near_zero import limited_by_share
 from armlet.redistribution.noise import Noise, Source
-from armlet.redistribution.outward import limited_by_share
 from armlet.redistribution.policies import make_policy, settings, without_effect
 from armlet.redistribution.rows import Policy
 

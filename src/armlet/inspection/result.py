@@ -11,7 +11,7 @@ from armlet.inspection.records import SITE_NAMES, Effect, GateSample
 from armlet.inspection.tables import inspection_table
 from armlet.presentation.numbers import finite_or_none
 from armlet.presentation.result import Result
-from armlet.redistribution.outward import limited_by_share
+from armlet.redistribution.near_zero import limited_by_share
 from armlet.redistribution.policies import without_effect
 
 if TYPE_CHECKING:

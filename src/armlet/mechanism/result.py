@@ -17,7 +17,7 @@ from armlet.presentation.files import csv_text
 from armlet.presentation.result import Result
 from armlet.prompts.fillers import RANDOM_SENTENCE
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.outward import limited_by_share
+from armlet.redistribution.near_zero import limited_by_share
 from armlet.redistribution.policies import without_effect
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from armlet.redistribution.cut import Cut
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.near_zero import NearZero
 from armlet.redistribution.order import MAD_TO_SIGMA, mad, minimum, ordered
@@ -21,9 +20,6 @@ from armlet.redistribution.rows import (
     check_settings,
     one_of,
 )
-
-NEAR_LIMIT = 0.01
-"""How near, in proportion, the share of moved values is to a limit if another band can hardly change it."""
 
 
 @dataclass(frozen=True)
@@ -79,40 +75,6 @@ class Outward(NearZero):
         value = draw() * _bound(values.detach(), minimum(signed, rows.valid), upper)
         near = self.near_zero(magnitude, magnitudes, rows.valid)
         return (value if self.write == "replace" else values + value), near
-
-
-def limited_by_share(policy: object, share_moved: float, width: int) -> str | None:
-    """Says that `share` decided in every row in place of the band of an `Outward` or a `Cut`; otherwise None.
-
-    A row moves as many values as `share` allows only if its band is limited, so the mean over all rows tells. If the
-    mean is only near a limit, it does not tell how many rows were limited, but how little another band can change: no
-    row goes beyond the limit. Both are certain without ties, which are common only in a gate with many exact zeros.
-
-    Args:
-        policy: a policy; only `Outward` and `Cut` without a proportion or a threshold have such a limit.
-        share_moved: the share of the values that moved, at scope "token", in rows without NaN or Inf.
-        width: the number of values of a row.
-    """
-    if not isinstance(policy, Outward | Cut) or not policy.uses_band or policy.strength == 0:
-        return None
-    fewest, most = (count / width for count in policy.counts(width))
-    low, high = (f"{share:g}" for share in policy.share)
-    if share_moved == fewest == most:
-        return f"band {policy.band:g} has no effect: share lets {high} of the values move, whatever the band"
-    if share_moved >= most:
-        ties = ", and those tied with them" if share_moved > most else ""
-        return f"band {policy.band:g} is limited by share: at most {high} of the values move{ties}"
-    if share_moved == fewest:
-        return f"band {policy.band:g} is limited by share: at least {low} of the values move"
-    if share_moved >= (1 - NEAR_LIMIT) * most:
-        return _little_effect(f"wider than {policy.band:g}", share_moved, f"allows at most {high}")
-    if fewest < share_moved <= (1 + NEAR_LIMIT) * fewest:
-        return _little_effect(f"narrower than {policy.band:g}", share_moved, f"makes at least {low} move")
-    return None
-
-
-def _little_effect(band: str, share_moved: float, limit: str) -> str:
-    return f"a band {band} would have little effect: {share_moved:.4g} of the values moved on average, share {limit}"
 
 
 def near_zero_halfwidth(a: Tensor, band: float = 0.13) -> Tensor:
