@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 COLOURS = {"Outward": "#D55E00", "Inward": "#0072B2", "Transport": "#009E73", "Cut": "#56B4E9"}
 """Colours of the policies in every figure, from Okabe and Ito's palette, which suits colour-blind readers."""
 
-DARK_COLOURS = {"Outward": "#FF8A3D", "Inward": "#56B4E9", "Transport": "#2FC79A"}
+DARK_COLOURS = {"Outward": "#FF8A3D", "Inward": "#56B4E9", "Transport": "#2FC79A", "Cut": "#D9A8FF"}
 """The same on a dark page, lighter, so that they are as clear."""
 
 OTHER_COLOUR = "#CC79A7"
