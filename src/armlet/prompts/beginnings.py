@@ -1,4 +1,4 @@
-"""Tokens of a text that goes on: the special tokens that a tokenizer puts after a text are left out."""
+"""Tokenizes the beginning of a text, without the special tokens that a tokenizer puts at the end of each text."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 def encode_beginning(
     tokenizer: "PreTrainedTokenizerBase", text: str, *, special: bool = True
 ) -> tuple[list[int], list[int]]:
-    """The token ids of a text that an answer, a choice or nothing else than the rest of a text follows.
+    """The token ids of a text that is followed by an answer or a choice.
 
     A tokenizer may put special tokens around each text. Those before it (BOS) are what models are trained with; those
     after it (EOS) would say that the text has ended, and a choice would be scored by its end token.

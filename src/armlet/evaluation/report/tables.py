@@ -111,7 +111,7 @@ def headed(task: TaskFindings) -> dict[str, list[PairedComparison]]:
 
 
 def identical(task: TaskFindings, pair: PairedComparison) -> str | None:
-    """What is told of a placebo that changes nothing instead of a difference; None for any other condition."""
+    """The text in place of a difference for a placebo that changes nothing; None for any other condition."""
     same = task.same_as_baseline.get(pair.treated.condition)
     return None if same is None else identical_text(same, task.items)
 
@@ -119,7 +119,8 @@ def identical(task: TaskFindings, pair: PairedComparison) -> str | None:
 def accuracy_grid(task: TaskFindings) -> Grid:
     """The accuracy of each condition and its difference from the baseline.
 
-    A placebo that changes nothing is told as identical instead, and p-values that nothing corrects are told once.
+    A placebo that changes nothing has the number of identical answers instead. The column of corrected p-values is left
+    out if only one comparison is tested.
     """
     left_out = None if task.planned.comparisons > 1 else CORRECTED
     columns = {name: text for name, text in ACCURACY_COLUMNS.items() if name != left_out}
