@@ -56,7 +56,7 @@ def clusters(random: Generator, count: int, difference: float, share: float) -> 
 
 def scores(random: Generator, items: int, difference: float, share: float) -> Units:
     """Draws scores whose differences have a long tail in the direction of the difference; their spread is `share`."""
-    tail = share * np.copysign(random.exponential(size=items) - 1, difference)
+    tail = share * np.copysign(1, difference) * (random.exponential(size=items) - 1)
     return _units(np.zeros(items), tail + difference)
 
 

@@ -58,7 +58,7 @@ JUDGING = "'helped' and 'hurt' need p < 0.05"
 CORRECTION = " after Holm's correction over all tested comparisons in all tasks"
 MARGIN_JUDGING = (
     " 'No difference larger than' and 'by less than' need two one-sided tests that reject a difference as large as the "
-    "margin in each direction, with a Holm's correction of their own."
+    "margin in each direction, with a Holm correction of their own."
 )
 DIFFERENCES = (
     " 'No difference shown' is neither: there may be one. Differences are in percentage points of accuracy, on the "
