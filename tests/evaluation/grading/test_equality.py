@@ -17,7 +17,10 @@ KINDS = {
         1-10^{-30} != 1 || 123456789012 != 123456789013 || 3^{50} == 717897987691852588770249
         3^{50} != 717897987691852588770250 || 2^{-3} == 0.125 || 10!/8! == 90
         \frac{\sqrt{2}}{2} == \frac{1}{\sqrt{2}} || 8^{1/2} == 2\sqrt{2} || 22/7 != \pi || e^{10} != 22026
-        \log 100 == 2 || \ln e^3 == 3 || 4! != 4 || 4! == 24""",
+        {}^{9}P_{3} == 504 || P(6,2) == 30 || {}^9C_3 == 84 || P(6,2) != 36 || \frac{a}{b} = \frac57 == \frac57
+        \log 100 == 2 || \ln e^3 == 3 || 4! != 4 || 4! == 24 || 2^{200} != 2^{200}+1 || 100! != 100!+1
+        1-2^{-200} != 1 || \binom{200}{100} != \binom{200}{100}+1 || \sqrt{2}+10^{-55} != \sqrt2
+        \sqrt{10^{120}+1} != 10^{60} || \sqrt{3+2\sqrt2} == 1+\sqrt2 || \ln 2+\ln 3 == \ln 6""",
     "a decimal equals what it is rounded from": r"""
         0.142857142857 == \frac{1}{7} || 0.14 != \frac{1}{7} || 1.41421356 == \sqrt{2} || 1.41 != \sqrt{2}
         0.6666667 == \frac{2}{3} || 0.666666 == \frac{2}{3} || 3.14 != \pi || 3.14159265 == \pi || 2.50 == 5/2
@@ -31,6 +34,7 @@ KINDS = {
         0.\overline{3} != 0.3 || 0.777... == 7/9 || ¾ == 0.75 || 1¾ == \frac{7}{4} || √7 == \sqrt{7}
         3√7 == 3\sqrt{7} || −8 == -8 || −8 != 8 || ４３ == 43 || 10⁻³ == 0.001 || x³ == x^3 || 6÷4 == 1.5
         π/6 == \frac{\pi}{6} || pi/6 == \frac{\pi}{6} || 2sqrt(3) == 2\sqrt3 || \exp(2) == e^2
+        1.5\mathrm{e}3 == 1500 || 12'345 == 12345 || \text{minus } 4 == -4 || \text{Negative }\frac12 == -0.5
         {6 \choose 2} == 15 || ∞ == \infty || \sin 30^\circ == \frac12 || 3 out of 5 == 0.6""",
     "decoration says nothing": r"""
         \textbf{9} == 9 || {\color{blue} 9} == 9 || \colorbox{yellow}{9} == 9 || \fcolorbox{red}{white}{9} == 9
@@ -78,6 +82,20 @@ KINDS = {
         6\text{ ft }2\text{ in} == 74\text{ inches} || 1\text{ hour and }20\text{ minutes} != 1
         1\text{ hour }20\text{ minutes} == 80\text{ minutes} || 3\text{ million} == 3000000 || 3\text{ million} != 3
         \$5\text{ million} == 5000000 || 4 dozen eggs == 48""",
+    "numbers in words are numbers": r"""
+        \text{twelve} == 12 || \text{forty-two} == 42 || \text{one hundred and five} == 105 || x=\text{three} == 3
+        \text{two and a half} == 2.5 || \text{three quarters} == \frac34 || \text{negative one half} == -\frac12
+        \text{five apples} == 5 || \text{two thousand and six} == 2006 || \text{one of them} != 1
+        \text{no one} != 1 || \text{sixty} != 6 || \text{one, two and three} == 1,2,3""",
+    "words that change a value are no nouns": r"""
+        3\text{ halves} == \frac32 || 3\text{ halves} != 3 || 3\text{ tenths} == 0.3 || 3\text{ hundredths} != 3
+        3\text{ squared} != 3 || 3\text{ factorial} != 3 || 3\text{ bn} == 3000000000 || 12\text{ lakh} == 1200000
+        12\text{ score} == 240 || 5\text{ dozens} == 60 || 3\text{ quarters} == 3""",
+    "sums of units": r"""
+        5 and 2/3 miles == \frac{17}{3} || 1-1/4 hours == 1.25 || -1.6\times10^{-19}\text{ C} == -1.6\times 10^{-19}
+        5'6" == 5\text{ feet }6\text{ inches} || 5'\,6'' == 66\text{ inches} || 2h 15m == 135\text{ minutes}
+        30^\circ 30' == 30.5^\circ || \$18\text{ and }50\text{ cents} == \$18.50 || 60º == 60
+        5\text{ feet }6\text{ inches tall} == 66\text{ inches} || US\$18 == 18 || ₩500 == 500 || ₩500 != \$500""",
     "percentages as shares and as numbers": r"""
         12\% == 0.12 || 12\% == 12 || 12 percent == 12\% || 0.12 == 12\% || 12\% != 1.2 || 12\% != 1200
         0.6\% != 0.6 || 66\frac{2}{3}\% == \frac{2}{3} || 500\% == 5 || 5^\circ != 5\%
@@ -86,6 +104,8 @@ KINDS = {
         101_2 != 101_3 || 101_{\text{two}} == 101_2 || 101 == 101_{2} || FF_{16} != FE_{16} || 2 \pmod 5 == 2
         n \equiv 2 \pmod{5} == 2 || n \equiv 3 \pmod{5} != 2 || 2 \pmod 5 != 2 \pmod 7
         9:30\text{ AM} != 9:30\text{ PM} || 9:30\text{ a.m.} == 9:30\text{ AM} || 21:30 == 9:30 PM || 9:30 != 9:45
+        9 o'clock == 9:00 || 12:00 noon == 12:00\text{ PM} || 8{:}20\text{ a.m.} == 8:20\text{ AM} || midnight != noon
+        9 o'clock == 9 || 9 o'clock != 8
         9:30 AM != 9 || 3\text{ p.m.} != 3\text{ a.m.} || 2:5 != 5:2 || 2:5 == \frac25""",
     "equations state the value of what they name": r"""
         y=3x-1 == 3x-1 || y=3x-1 != 3x+1 || 3x-y-1=0 == y=3x-1 || 3x-y-1=0 != 0 || g(t)=t^2 == t^2 || 2x=10 != 10
@@ -107,6 +127,7 @@ KINDS = {
     "choices by their letter and their value": r"""
         \textbf{(C)} == C || \textbf{(C) } 45 == C || C == \textbf{(C) } 45 || 45 == \textbf{(C) } 45
         \textbf{(C) } 45 == 45 || \textbf{(D) } 45 != \textbf{(C) } 45 || \textbf{(C) } 40 != 45 || (C) 40 != (C) 45
+        c == C || d != C
         D != \textbf{(C) } 45 || C) 45 == C || C. 45 == C || C: 45 == C || (c) == C || \text{Option C} == C
         D and B == B, D || B != B, D || B, D, A != B, D""",
 }

@@ -17,6 +17,9 @@ STATED = {
         (r"\boxed{\left\{ 1, 2 \right.}", r"\left\{ 1, 2 \right."),
         (r"#### 3 \boxed{4}", "4"),
         (r"\framebox{4}", "4"),
+        (r"$\bbox[border:2px solid]{4}$", "4"),
+        (r"\boxed{\begin{aligned}A &= 3+1 \\ &= 4\end{aligned}}", "= 4"),
+        (r"\boxed{\begin{aligned}x &= 3 \\ y &= 4\end{aligned}}", "x = 3, y = 4"),
         (r"It is \boxed 4.", "4"),
         ("Write it as \\boxed{}.\nThe answer is 9.", "9"),
     ],
@@ -50,6 +53,7 @@ STATED = {
         ("The final answer is:\n$$\n\\frac{3}{8}\n$$", r"\frac{3}{8}"),
         ("So we find\n\\begin{align*}\nx &= 3+5 \\\\\n&= 8\n\\end{align*}", "= 8"),
         ("So we get\n$$x = 21.$$", "x = 21"),
+        ("So\n\\[\nA = 9\\pi\n\\]\nsquare units.", r"A = 9\pi square units"),
     ],
     "what a sentence announces": [
         ("The answer is 42. Or is it 43?", "42"),
@@ -70,6 +74,40 @@ STATED = {
         ("The answer is 8 (that is, 3 + 5).", "8"),
         ("The answer is $1,250 per month.", "$1,250 per month"),
         ("The answer is less than 8.", "< 8"),
+        ("The answer is 8 rather than 10.", "8"),
+        ("The answer is not 10 but 8.", "8"),
+        ("The answer is not 10; it is 8.", "8"),
+        ("The answer is neither A nor B, but C.", "C"),
+        ("Answer: 11 as well as 13; both values work.", "11 and 13"),
+        ("The answer is 8, and it is the 4th even number.", "8"),
+        ("The answer is 8. Actually, there are 3 ways to see it.", "8"),
+        ("The answer is Rs. 800.", "800"),
+        ("【答案】8", "8"),
+        ('{"answer": 8}', "8"),
+    ],
+    "a correction after it": [
+        ("I first thought the answer is 5. But it is 6.", "6"),
+        ("The answer is 5. No wait, it's 6.", "6"),
+        ("The answer is 5. Sorry, it should be $6$.", "6"),
+    ],
+    "a list under it": [
+        ("The solutions are:\n1. x = 4\n2. x = 9", "x = 4, x = 9"),
+        ("The prime factors are:\n- 2\n- 3\n- 7", "2, 3, 7"),
+        ("The answer is:\n* 7", "7"),
+        ("Here are the steps:\n1. 2 + 2 = 4\n2. 4 * 3 = 12", "4 * 3 = 12"),
+    ],
+    "numbers in words": [
+        ("The answer is forty-two.", "42"),
+        ("The answer is minus three.", "-3"),
+        ("The answer is two and a half.", "2 1/2"),
+        ("There are twelve.", "12"),
+        ("The answer is one of the roots.", "one of the roots"),
+    ],
+    "a choice": [
+        ("I would say D.", "D"),
+        ("A is incorrect. B is incorrect. So C.", "C"),
+        ("B. Paris", "B"),
+        ("A. 12", "A. 12"),
     ],
     "marks of Markdown and HTML around it": [
         ("The answer is:\n\n**42**", "42"),
@@ -81,6 +119,10 @@ STATED = {
         ("The answer is “42”.", "42"),
         ("The answer is 42<|im_end|>", "42"),
         ("The answer is 8 cm<sup>2</sup>", "8 cm^{2}"),
+        ("The answer is ***42***.", "42"),
+        ("**_42_**", "42"),
+        ("The answer is ==42==", "42"),
+        ("The answer is ~~41~~ 42.", "42"),
     ],
     "what the last line states": [
         ("So it costs 3 + 4 = 7 dollars.", "3 + 4 = 7 dollars"),
@@ -88,6 +130,18 @@ STATED = {
         ("After 3 days he has 8 apples.", "8 apples"),
         ("He has 8 apples left after 3 days.", "8 apples left"),
         ("So f(2) = 8.", "f(2) = 8"),
+        ("So there are 4! = 24 ways.", "4! = 24 ways"),
+        ("The train arrives at 3:45 PM.", "3:45 PM"),
+        ("Buses leave at 7:30.", "7:30"),
+        ("It took 2 hours and 15 minutes.", "2 hours and 15 minutes"),
+        ("He is 5'6\" tall.", "5 feet 6 inches tall"),
+        ("He pays $2 for each of 9 items, so $18.", "$18"),
+        ("Step 2: 4*3=12", "4*3=12"),
+        ("She ran it in 4 min 30 s.", "4 min 30 s"),
+        ("Each box holds 18, so in total there are 72 clips, altogether.", "72 clips"),
+        ("The list ends with 13, 17 and 19, so there are exactly 8 primes below 20.", "8 primes"),
+        ("So, Maria has 1,024 stamps left after giving away 76 of them.", "1,024 stamps left"),
+        ("The winner must be Emma.", "Emma"),
         ("So the firm hired 8 workers in 2020.", "8 workers"),
         ("Therefore, the length is \\(8\\) cm.", "8 cm"),
         ("So we have 9 pens (4 red and 5 blue).", "9 pens"),
@@ -110,6 +164,10 @@ UNREADABLE = [
     ("The answer is 8 to 10.", "it is a range"),
     ("Some 3 red ones sit near 8 blue ones", "several numbers in the last line: 3, 8"),
     ("x = 5\nThat is all.", NO_ANSWER),  # not stated in the last line
+    ("Is the result 8?", "it is a question"),
+    ("If the box is a cube, the volume would be 8.", "it is a condition"),
+    ("It could be 8, but it might also be 9.", "it says what the answer may be more than once"),
+    ("There is one thing left to do.", NO_ANSWER),
 ]
 NOTHING = ["", "  \n ", r"\boxed{}", r"\boxed{\ }", r"\boxed{\text{ }}", r"\boxed{{}}", r"\boxed{\quad}", r"\boxed{?}"]
 NOTHING += ["####", "#### \n", "I cannot tell.", "????", "The answer is", "the answer is ...", "The answer is ____."]
@@ -128,6 +186,8 @@ WRONG = [
     ("There are 3 red and 8 blue apples.", "8"),
     (r"\boxed{3} or \boxed{8}", "8"),
     ("The answer is 4 out of 5.", "4"),
+    ("The answer is 8 (or 6).", "8"),
+    ("The answer is 8 halves.", "8"),
 ]
 
 

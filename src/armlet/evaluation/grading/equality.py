@@ -24,6 +24,7 @@ MODULUS = re.compile(r"(.*?)\s*\\pmod\{(\w+)\}", re.DOTALL)
 NAME = re.compile(
     r"\|?(?:m\s*)?\\?[a-zA-Z][a-zA-Z]*'*(?:\s*_\s*(?:\{[^{}]*\}|\w))?\|?(?:\s*\{?\s*[A-Z]+\s*\}?)?(?:\s*\([^()=]*\))?"
     r"|[a-zA-Z][a-zA-Z ]*|[a-zA-Z]\^\{-1\}\([a-zA-Z]\)|\\(?:sin|cos|tan)\s*(?:\\[a-z]+|[A-Z])"
+    r"|\\frac\{[a-zA-Z]+\}\{[a-zA-Z]+\}|[a-zA-Z]\s*[/:]\s*[a-zA-Z]"
     r"|\\(?:vec|bar|hat|overline)\s*\{?\s*[a-zA-Z]\s*\}?"
 )
 SOUGHT = re.compile(r"[a-wA-W](?:\s*\+\s*[a-wA-W])+")  # m + n = 17 states a value, but x + y = 5 is a line
@@ -53,6 +54,8 @@ def same_plain(answer: str, gold: str) -> bool:
 
 def same_choices(answer: str, gold: str) -> bool | None:
     """A letter with or without its value: both letters and both values must agree, as far as they are stated."""
+    if re.fullmatch("[A-Ja-j]{2}", answer + gold):
+        return answer.upper() == gold.upper()
     (letter, value), (gold_letter, gold_value) = _choice(answer), _choice(gold)
     if letter and gold_letter:
         return letter == gold_letter and (not value or not gold_value or same_plain(value, gold_value))

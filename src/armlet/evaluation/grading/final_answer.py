@@ -8,11 +8,11 @@ import re
 from dataclasses import dataclass
 
 from armlet.evaluation.grading.notation import closing_brace, in_plain_notation
-from armlet.evaluation.grading.statements import stated_in_words
+from armlet.evaluation.grading.statements import last_row, stated_in_words
 from armlet.evaluation.grading.thoughts import after_thought
 
 ANSWER_TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
-BOX_START = re.compile(r"\\(?:f?box(?:ed)?|framebox)\s*(?:\[[^\]]{0,40}\]\s*){0,2}\{")
+BOX_START = re.compile(r"\\(?:f?box(?:ed)?|framebox|bbox)\s*(?:\[[^\]]{0,40}\]\s*){0,2}\{")
 BARE_BOX = re.compile(r"\\boxed\s+(-?\d+(?:\.\d+)?|\\?[a-zA-Z]+)(?![{\w])")
 # Between two boxes of one answer: "and", "or", a comma, and the name whose value is in the second box.
 CONNECTOR = re.compile(
@@ -94,7 +94,7 @@ def _boxed_answer(boxes: list[Box], text: str) -> str | None:
         first -= 1
     parts = boxes[first:]
     if len(parts) == 1:
-        return plain_edges(parts[0].content)
+        return plain_edges(last_row(parts[0].content))
     names = [VALUE_NAME.search(text, 0, box.start) for box in parts]
     named = [f"{name[1]} = {box.content}" if name else box.content for name, box in zip(names, parts, strict=True)]
     return ", ".join(named)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 REQUEST_CPU_SECONDS = 4  # of 64,262 comparisons of gold answers, none took 2 seconds
 MEMORY_BYTES = 4 << 30
-DIGITS = 60  # number of digits to which constants are evaluated; two constants that agree in 50 are equal
+DIGITS = 60  # number of digits to which constants are evaluated
+MOST_DIGITS = 1000  # two irrational constants that agree in so many are equal
 ROUNDED_DIGITS = 6  # a decimal with at least this many digits equals what rounds to it: 0.333333 is 1/3
 DECIMAL = re.compile(r"-?(\d+)\.(\d+)")
 GARBLED = re.compile(r"(?<![\d_^])\d+\s+\d|:.*:|\\ldots|\w\s*[\"']\s*\d")
@@ -153,12 +154,16 @@ def at(value: "Expr", point: dict[str, float]) -> "Expr":
 
 
 def same_constants(left: "Expr", right: "Expr") -> bool:
-    """Whether two constants are equal: in 50 digits, relative to the larger one."""
+    """Whether two constants are equal: rational ones exactly, others in 1,000 digits."""
+    if left.is_Rational and right.is_Rational:
+        return left == right
     a, b = left.evalf(DIGITS), right.evalf(DIGITS)
     if not (a.is_finite and b.is_finite):
         return a == b
     larger = max(abs(a), abs(b))
-    return bool(abs(a - b) <= larger * 10 ** (10 - DIGITS)) or (0 in (a, b) and (left - right).equals(0) is True)
+    if abs(a - b) > larger * 10 ** (10 - DIGITS):
+        return 0 in (a, b) and (left - right).equals(0) is True
+    return bool(abs((left - right).evalf(2, maxn=2 * MOST_DIGITS)) * 10**MOST_DIGITS <= larger)
 
 
 def same_symbolically(left: "Expr", right: "Expr") -> bool:

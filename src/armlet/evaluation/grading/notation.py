@@ -7,6 +7,7 @@ is a formula that latex2sympy reads correctly, or words without commands around 
 import re
 from functools import lru_cache
 
+from armlet.evaluation.grading.number_words import SIGN_WORD, number_at_start, words_as_digits
 from armlet.evaluation.grading.symbols import symbols_as_latex
 
 LONGEST = 1000  # maximum length of an answer that is parsed; a longer answer is only compared as text
@@ -27,7 +28,7 @@ WRAPPER = re.compile(
 )
 FRAC_COMMAND = re.compile(r"\\(?:[dtcs]|nice)?frac(?![a-zA-Z])\s*(\d|\{[^{}]*\})\s*(\d|\{[^{}]*\})")
 # Separators of thousands: 1,234 and 1\,234 and 1 234; but "100, 200" is a list.
-THOUSANDS = re.compile(r"(?<![\d.,^_])\d{1,3}(?:(?:,(?:\\!\s*)?|\{,\}|\\[,;: ]\s?|~| )\d{3})+(?!\d)")
+THOUSANDS = re.compile(r"(?<![\d.,^_])\d{1,3}(?:(?:,(?:\\!\s*)?|'|\{,\}|\\[,;: ]\s?|~| )\d{3})+(?!\d)")
 REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{?(\d+)\}?|(\d)\4\4+(?:\\[lc]?dots|\.\.\.|…))")
 SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d+)(?!\w)")
 MIXED = re.compile(r"(?<![\d.}^_a-zA-Z/])(\d+)(?:\s*\\frac\{(\d+)\}\{(\d+)\}|\s+(\d+)\s*/\s*(\d+)(?![\d.]))")
@@ -50,7 +51,15 @@ def in_plain_notation(answer: str) -> str:
     """
     if len(answer) > LONGEST:
         return " ".join(answer.split())
-    for step in (symbols_as_latex, _without_markup, _plain_numbers, _without_layout, _plain_formula, _trimmed):
+    for step in (
+        symbols_as_latex,
+        _without_markup,
+        _plain_numbers,
+        _without_layout,
+        _plain_words,
+        _plain_formula,
+        _trimmed,
+    ):
         answer = step(answer)
     return answer
 
@@ -61,6 +70,7 @@ def _without_markup(answer: str) -> str:
     answer = re.sub(r"^\s*\\\$(.*)\\\$\s*$", r"\1", answer, flags=re.DOTALL)
     if len(re.findall(r"(?<!\\)\$", answer)) % 2:  # an unpaired dollar sign is a currency
         answer = re.sub(r"(?<!\\)\$(?=\s*[\d.])", r"\\$", answer, count=1)
+    answer = answer.replace("{:}", ":")
     return re.sub(r"(?<!\\)\$|(?<!\\)\\[()\[\]]|[\"`]|\*\*|''", "", answer).replace(r"\\$", r"\$")
 
 
@@ -68,7 +78,9 @@ def _plain_numbers(answer: str) -> str:
     """Removes separators of thousands, and writes repeating decimals as fractions and 1e5 as a product."""
     answer = THOUSANDS.sub(lambda number: _joined_thousands(number, answer), answer)
     answer = REPEATING.sub(_repeating_fraction, answer)
+    answer = re.sub(r"(?<=\d)\s*\\(?:mathrm|text)\s*\{([eE])\}\s*(?=[\d+-])", r"\1", answer)
     answer = SCIENTIFIC.sub(r"\1 \\times 10^{\2}", answer)
+    answer = re.sub(r"(?<=\d)\s+[xX]\s+(?=\d)", r" \\times ", answer)
     return re.sub(r"(?<=\d)\s*[xX*]\s*(?=10\s*(?:\^|\*\*))", r" \\times ", answer)
 
 
@@ -110,7 +122,23 @@ def closing_brace(text: str, start: int) -> int | None:
     return None
 
 
+def _plain_words(answer: str) -> str:
+    """Numbers in words as digits, and "minus 4" as -4."""
+    name, equals, value = answer.rpartition("=")
+    if not re.search(r"\d", answer) and number_at_start(value):
+        value = words_as_digits(value)
+    sign = SIGN_WORD.match(value)
+    return f"{name}{equals}-{value[sign.end() :]}" if sign else f"{name}{equals}{value}"
+
+
 SPELLINGS = [
+    (r"(?<![\w.])(\d+)(?:\s*-\s*|\s+and\s+)(\d+/\d+)(?=\s+[a-z]{3})", r"\1 \2"),  # 5 and 2/3 miles
+    (r"(?:\{\})?[\^_]\{?(\d+)\}?\s*C\s*_\s*\{?(\d+)\}?", r"\\binom{\1}{\2}"),
+    (
+        r"(?:\{\})?[\^_]\{?(\d+)\}?\s*P\s*_\s*\{?(\d+)\}?|(?<![\w\\])P\((\d+), *(\d+)\)",
+        r"\\frac{\1\3!}{(\1\3-\2\4)!}",
+    ),
+    (r"\\?\$\s*(\d+)\s+and\s+(\d+)\s+cents?\b", r"\1 dollars \2 cents"),
     (r"\\(?:d|t)binom(?![a-zA-Z])", r"\\binom"),
     (r"\\(leq|leqslant|leqq)(?![a-zA-Z])|<=|=<", r"\\le "),
     (r"\\(geq|geqslant|geqq)(?![a-zA-Z])|>=", r"\\ge "),
@@ -123,6 +151,7 @@ SPELLINGS = [
     (r"\\langle(?![a-zA-Z])", "("),
     (r"\\rangle(?![a-zA-Z])", ")"),
     (r"\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])\s*\}?|\\(?:degree|degrees)(?![a-zA-Z])", " degrees "),
+    (r"(\d+) degrees\s*(\d+)\s*'(?!\w)", r"\1 degrees \2 arcminutes"),
     (r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(\d+)\s+degrees\s*[)}]?", r"\1(\\frac{\2\\pi}{180})"),
     (r"\(\s*\\begin\s*\{array\}\s*\{[clr|]*\}(.*?)\\end\s*\{array\}\s*\)", r"\\begin{pmatrix}\1\\end{pmatrix}"),
     (r"(?<=[\w}])\s+\((?=[^()]*[^\W\d_]{2})[^()\\\d]*\)\s*$", ""),  # an aside in words

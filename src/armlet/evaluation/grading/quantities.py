@@ -7,6 +7,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 
+from armlet.evaluation.grading.number_words import DENOMINATORS
 from armlet.evaluation.grading.words import has_words
 
 KNOWN = {
@@ -45,7 +46,8 @@ KNOWN = {
     "£ GBP": "100 sterling",
     "¥ yen": "1 yen",
     "₹ Rs rupee": "1 rupee",
-    "deg degree": "1 angle",
+    "deg degree": "60 angle",
+    "arcmin arcminute": "1 angle",
     "rad radian": "1 radian",
     "percent %": "1 percent",
 }
@@ -54,7 +56,12 @@ KNOWN = {
 UNITS = {
     name: (Fraction(value.split()[0]), value.split()[1]) for names, value in KNOWN.items() for name in names.split()
 }
-MULTIPLES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+MULTIPLES = {
+    **{"mil": 10**6, "mn": 10**6, "bn": 10**9, "lakh": 10**5, "crore": 10**7, "dozen": 12, "score": 20},
+    **{"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12},
+    **{f"{part}s": Fraction(1, parts) for part, parts in DENOMINATORS.items() if part not in ("quarter", "half")},
+}
+"""Words that multiply; "3 quarters" may be coins, and "3 halves" is "halves" as in `DENOMINATORS`."""
 SPEEDS = {"mph": "mile per hour", "kph": "km per hour", "kmh": "km per hour", "kmph": "km per hour"}
 UNIT_SPELLINGS = [
     (r"\b(?:square|sq)\.?\s+(\w+)", r"\1^2"),
@@ -65,9 +72,9 @@ UNIT_SPELLINGS = [
 ]
 ATTACHED = "|".join(sorted(map(re.escape, {*UNITS, *MULTIPLES, *SPEEDS} - {"in"}), key=len, reverse=True))
 
-CURRENCY = re.compile(r"^(-?)\s*(?:\\?(\$)|([€£¥₹])|(?:(USD|EUR|GBP|Rs)\b\.?))\s*(-?[\d.(\\].*)$")
+CURRENCY = re.compile(r"^(-?)\s*(?:[A-Z]{0,3}\\?(\$)|([€£¥₹₩₽₺₫₱₪])|(?:(USD|EUR|GBP|Rs)\b\.?))\s*(-?[\d.(\\].*)$")
 UNIT_LETTERS = r"(?:[^\W\d_]|')+"
-UNIT_TAIL = rf"(?:{ATTACHED}|(?<![\\a-zA-Z])[^\W\d_]{{2,}}|(?<=\s)[mshgLlAVWJNK](?![a-zA-Z])|\\?%|[¢€$£¥])s?\.?"
+UNIT_TAIL = rf"(?:{ATTACHED}|(?<![\\a-zA-Z])[^\W\d_]{{2,}}|(?<=\s)[mshgLlACFVWJNK](?![a-zA-Z])|\\?%|[¢€$£¥₩₽₺₫₱₪])s?\.?"
 # A value that ends in a digit, a bracket or a command such as \pi, and then words, powers and fraction bars.
 QUANTITY = re.compile(
     rf"(?P<value>(?=\S).*?(?:[\d)}}!\]]|\\pi|\\infty|\\[a-z]+\s+[a-z]))\s*(?:-(?=[a-z]{{3}}))?(?P<unit>{UNIT_TAIL}"
@@ -75,12 +82,15 @@ QUANTITY = re.compile(
     re.DOTALL,
 )
 PART = re.compile(rf"\s*(?:,|and|&)?\s*(\d+(?:\.\d+)?)\s*({UNIT_LETTERS}|[\"°])\.?(?=[\s,.\d]|$)")
-UNIT_WORD = re.compile(rf"({UNIT_LETTERS}|[%$¢€£¥₹])(?:\s*\^\s*\{{?(-?\d)\}}?)?")
+UNIT_WORD = re.compile(rf"({UNIT_LETTERS}|[%$¢€£¥₹₩₽₺₫₱₪])(?:\s*\^\s*\{{?(-?\d)\}}?)?")
 REST = re.compile(
     r"(?<=\w)\s+(?:of|in|for|from|at|on|with|left|each|total|altogether|more|long|old|tall|wide|high)\b.*$"
 )
 TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*(?:([ap])\.?\s*m\b\.?)?", re.IGNORECASE)
-HOUR_OF_DAY = re.compile(r"(\d{1,2})()()\s*([ap])\.?\s*m\b\.?", re.IGNORECASE)
+HOUR_OF_DAY = re.compile(r"(\d{1,2})()()\s*(?:([ap])\.?\s*m\b\.?|o'?clock)", re.IGNORECASE)
+OCLOCK = re.compile(r"\s*o'?clock\b", re.IGNORECASE)
+CHANGED = re.compile(r"\s*(?:squared|cubed|factorial|plus|minus|times|divided|over)\b")  # these words change a value
+MEASURED = re.compile(r"\s+(?:tall|long|wide|high|deep|old|altogether|in total)\b.*$")
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,9 @@ def quantity(text: str) -> Quantity | None:
         rest = quantity(match[5])
         return Quantity(match[1] + (rest.value if rest else match[5]), read_unit(match[2] or match[3] or match[4]))
     match = QUANTITY.fullmatch(text)
-    if not match or not re.search(r"\d|\\pi", match["value"]) or has_words(match["value"]):
+    if not match or CHANGED.match(match["unit"]):
+        return None
+    if not re.search(r"\d|\\pi", match["value"]) or has_words(match["value"]):
         return None
     unit = read_unit(match["unit"])
     return Quantity(times(unit.multiple, match["value"].strip()), unit)
@@ -134,10 +146,12 @@ def times(factor: Fraction, value: str) -> str:
 
 def compound(text: str) -> Quantity | None:
     """Two or more amounts of one dimension from the larger to the smaller unit, as 5 feet 6 inches; their sum."""
+    text = MEASURED.sub("", text)
     parts = PART.findall(text)
     if len(parts) < 2 or PART.sub("", text).strip(" ."):
         return None
-    units = [read_unit(unit) for _, unit in parts]
+    hours = parts[0][1].lower().startswith("h")
+    units = [read_unit("min" if hours and unit == "m" else unit) for _, unit in parts]
     descending = all(larger.scale > smaller.scale for larger, smaller in pairwise(units))
     if not descending or len({(unit.dimensions, unit.nouns) for unit in units}) > 1 or not units[0].dimensions:
         return None
@@ -156,8 +170,9 @@ def read_unit(text: str) -> Unit:
         for word, power in UNIT_WORD.findall(part):
             exponent = int(power or 1) * (-1 if index else 1)
             name = next((form for form in _singulars(word) if form in UNITS), None)
-            if word in MULTIPLES:
-                multiple *= MULTIPLES[word]
+            factor = MULTIPLES.get(word) or MULTIPLES.get(word.removesuffix("s"))
+            if factor:
+                multiple *= factor
             elif name:
                 scale *= UNITS[name][0] ** exponent
                 powers[UNITS[name][1]] += exponent
@@ -182,6 +197,7 @@ def same_units(left: Unit, right: Unit) -> bool:
 
 def time_of_day(text: str) -> tuple[int, str] | None:
     """The seconds after twelve and "a", "p" or "" of a time such as 3:45 PM or 3 pm; None for other texts."""
+    text = re.sub(r"^(?:12:00\s*)?(noon|midnight)$", lambda at: f"12 {'p' if at[1] == 'noon' else 'a'}m", text)
     match = TIME.fullmatch(text) or HOUR_OF_DAY.fullmatch(text)
     if not match:
         return None
@@ -193,6 +209,9 @@ def time_of_day(text: str) -> tuple[int, str] | None:
 
 def same_times(answer: str, gold: str) -> bool | None:
     """Times of day. Without AM or PM, only the hour and minute are compared."""
+    hours = [OCLOCK.sub("", text) for text in (answer, gold)]
+    if (answer, gold) != tuple(hours) and all(map(str.isdigit, hours)):
+        return hours[0] == hours[1]
     left, right = time_of_day(answer), time_of_day(gold)
     if not left or not right:
         return None
