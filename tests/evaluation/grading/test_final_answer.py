@@ -221,7 +221,32 @@ def test_a_part_of_what_was_stated_is_wrong(text, gold):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "piece", ["\\boxed{", "<sup>", "<answer>", "$$", "\\[", "\n", "- ", "answer is ", "(", "\\fbox[", "1,", "\\%", "a="]
+    "piece",
+    [
+        "\\boxed{",
+        "<sup>",
+        "<answer>",
+        "$$",
+        "\\[",
+        "\n",
+        "- ",
+        "answer is ",
+        "(",
+        "\\fbox[",
+        "1,",
+        "\\%",
+        "a=",
+        "are:\n- 1\n",
+        " so ",
+        "one hundred ",
+        "twenty-",
+        "not ",
+        " it is ",
+        "5 feet ",
+        "\n1. x=1",
+        "== ",
+        "if would ",
+    ],
 )
 def test_a_long_text_is_read_in_bounded_time(piece):
     start = time.process_time()
