@@ -40,6 +40,7 @@ KINDS = {
         \textbf{9} == 9 || {\color{blue} 9} == 9 || \colorbox{yellow}{9} == 9 || \fcolorbox{red}{white}{9} == 9
         \bbox[pink]{9} == 9 || \underline{9} == 9 || \fbox{9} == 9 || \Large 9 == 9 || {\bf 9} == 9 || \emph{9} == 9
         \(9\) == 9 || $9$ == 9 || "9" == 9 || \text{The answer is } 9 == 9 || \approx 9 == 9
+        \scriptstyle 9 == 9 || 15^{o} == 15
         9 \quad \checkmark == 9 || \text{\textbf{9}} == 9 || \left(\tfrac12, 3\right) == (0.5, 3)
         9 (marbles) == 9""",
     "a sign or a unit that is missing is not zero": r"""
@@ -127,7 +128,7 @@ KINDS = {
     "choices by their letter and their value": r"""
         \textbf{(C)} == C || \textbf{(C) } 45 == C || C == \textbf{(C) } 45 || 45 == \textbf{(C) } 45
         \textbf{(C) } 45 == 45 || \textbf{(D) } 45 != \textbf{(C) } 45 || \textbf{(C) } 40 != 45 || (C) 40 != (C) 45
-        c == C || d != C
+        c == C || d != C || b) 45 == B || b) 45 != C
         D != \textbf{(C) } 45 || C) 45 == C || C. 45 == C || C: 45 == C || (c) == C || \text{Option C} == C
         D and B == B, D || B != B, D || B, D, A != B, D""",
 }

@@ -6,7 +6,7 @@ import pytest
 
 from armlet.evaluation.grading.final_answer import NO_ANSWER, final_answer
 from armlet.evaluation.grading.grade import Grade, grade
-from armlet.evaluation.grading.statements import NEGATIVE
+from armlet.evaluation.grading.sentences import NEGATIVE
 
 STATED = {
     "the last box": [
@@ -77,6 +77,7 @@ STATED = {
         ("The answer is 8 rather than 10.", "8"),
         ("The answer is not 10 but 8.", "8"),
         ("The answer is not 10; it is 8.", "8"),
+        ("The answer isn't 10. It's 8.", "8"),
         ("The answer is neither A nor B, but C.", "C"),
         ("Answer: 11 as well as 13; both values work.", "11 and 13"),
         ("The answer is 8, and it is the 4th even number.", "8"),
@@ -108,6 +109,7 @@ STATED = {
         ("A is incorrect. B is incorrect. So C.", "C"),
         ("B. Paris", "B"),
         ("A. 12", "A. 12"),
+        ("C\n\nExplanation: A and B can be excluded.", "C"),
     ],
     "marks of Markdown and HTML around it": [
         ("The answer is:\n\n**42**", "42"),
@@ -142,6 +144,10 @@ STATED = {
         ("The list ends with 13, 17 and 19, so there are exactly 8 primes below 20.", "8 primes"),
         ("So, Maria has 1,024 stamps left after giving away 76 of them.", "1,024 stamps left"),
         ("The winner must be Emma.", "Emma"),
+        ("This means that the car burns 9 gallons on the 270-mile trip.", "9 gallons"),
+        ("In total, the 3 friends gathered 3 * 45 = 135 shells.", "3 * 45 = 135 shells"),
+        ("Ben's grandfather is 78 years old, three times as old as Ben, who is 26.", "78 years old"),
+        ("That leaves Kyle with twelve cards, i.e. 12.", "12"),
         ("So the firm hired 8 workers in 2020.", "8 workers"),
         ("Therefore, the length is \\(8\\) cm.", "8 cm"),
         ("So we have 9 pens (4 red and 5 blue).", "9 pens"),
@@ -165,6 +171,7 @@ UNREADABLE = [
     ("Some 3 red ones sit near 8 blue ones", "several numbers in the last line: 3, 8"),
     ("x = 5\nThat is all.", NO_ANSWER),  # not stated in the last line
     ("Is the result 8?", "it is a question"),
+    ("There is not enough information; with 2 rows it would be 8.", "it declines to answer"),
     ("If the box is a cube, the volume would be 8.", "it is a condition"),
     ("It could be 8, but it might also be 9.", "it says what the answer may be more than once"),
     ("There is one thing left to do.", NO_ANSWER),

@@ -16,7 +16,9 @@ from armlet.evaluation.grading.notation import LONGEST, in_plain_notation
 from armlet.evaluation.grading.quantities import compound, quantity, same_times, same_units, times
 from armlet.evaluation.grading.words import has_words, same_numerals, same_words
 
-CHOICE = re.compile(r"(?:[(\[]([A-Ja-j])[)\]]|([A-J])[).:](?=\s|$)|([A-J])$)\s*(.*)", re.DOTALL)
+CHOICE = re.compile(
+    r"(?:[(\[]?([A-Ja-j])[)\]](?=\s|$)|[(\[]([A-Ja-j])[)\]]|([A-J])(?:[.:](?=\s|$)|$))\s*(.*)", re.DOTALL
+)
 RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|setminus|mathbb)(?![a-zA-Z])")
 INTERVAL = re.compile(r"[(\[]|\\mathbb")
 MODULUS = re.compile(r"(.*?)\s*\\pmod\{(\w+)\}", re.DOTALL)

@@ -12,7 +12,7 @@ from armlet.evaluation.grading.symbols import symbols_as_latex
 
 LONGEST = 1000  # maximum length of an answer that is parsed; a longer answer is only compared as text
 LAYOUT_COMMAND = re.compile(
-    r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|centering|bf|rm|it|sf|tt|em|large|Large|LARGE|huge|"
+    r"\\(?:left|right|[bB]igg?[lrm]?|(?:display|text|script)style|limits|centering|bf|rm|it|sf|tt|em|large|Large|LARGE|huge|"
     r"Huge|small|normalsize|boldmath|bfseries|itshape|noindent|hfill|therefore|blacksquare|square|qed|checkmark)(?![a-zA-Z])\.?"
 )
 SPACE = re.compile(
@@ -150,6 +150,7 @@ SPELLINGS = [
     (r"\\[lr]vert(?![a-zA-Z])", "|"),
     (r"\\langle(?![a-zA-Z])", "("),
     (r"\\rangle(?![a-zA-Z])", ")"),
+    (r"(?<=\d)\s*\^\s*\{o\}", r"^\\circ "),
     (r"\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])\s*\}?|\\(?:degree|degrees)(?![a-zA-Z])", " degrees "),
     (r"(\d+) degrees\s*(\d+)\s*'(?!\w)", r"\1 degrees \2 arcminutes"),
     (r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(\d+)\s+degrees\s*[)}]?", r"\1(\\frac{\2\\pi}{180})"),
