@@ -124,7 +124,7 @@ class VllmEngine:
         ask, longest = max(zip(asks, prompts, strict=True), key=lambda pair: len(pair[1]))
         if len(longest) + max_new_tokens > limit:
             raise EngineError(
-                f"item {ask.problem.id}: a prompt of {len(longest)} tokens and an answer of {max_new_tokens} do not "
+                f"{ask.problem.label}: a prompt of {len(longest)} tokens and an answer of {max_new_tokens} do not "
                 f"fit into max_model_len, {limit}: pass a smaller --max-new-tokens, or raise the limit in --engine-args"
             )
 
