@@ -131,6 +131,8 @@ def run_and_analyse(
     keep_date(engine, recorded_manifest(folder).get("engine"))
     manifest, answers = plan.manifest(engine), count_answers(plan)
     with open_run_folder(folder, manifest, machine(), answers=answers) as journal:
+        if not journal.closed:
+            note(f"run folder: {folder}")
         store_tasks(folder, plan.tasks)
         for key, rows, arm in answered:
             if not journal.has(key):
