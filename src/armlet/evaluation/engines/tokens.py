@@ -54,6 +54,10 @@ class Tokens:
         """The number of tokens of the prompt without filler."""
         return len(self._prompt(ask, "between").ids)
 
+    def shown_prompt(self, ask: Ask) -> str:
+        """The text of the prompt's tokens without filler, with special tokens; a choice would follow it."""
+        return printable(str(self.tokenizer.decode(self._prompt(ask, "between").ids.tolist())))
+
     def prompt(self, ask: Ask, condition: Condition) -> Tensor:
         """The prompt with the condition's filler, int64 `[s]`."""
         filling = condition.filling
