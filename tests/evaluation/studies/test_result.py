@@ -80,10 +80,12 @@ def test_a_treatment_is_told_by_its_name_in_the_reports_of_its_cells_if_that_is_
     assert "- slashes: filler 5 × '/' between" in study_markdown(findings)
 
 
-def test_what_helped_or_hurt_has_a_colour_that_means_nothing_else(tmp_path):
-    rates = {"treated": 0.0, "filler": 0.0}
-    axes = findings_of(tmp_path, engine=Fake(rates)).figure().axes[0]
-    markers = {to_hex(line.get_color()) for line in axes.lines if line.get_marker() == "v"}
+def test_what_helped_or_hurt_has_a_mark_and_a_colour_that_means_nothing_else(tmp_path):
+    hurt, same = (
+        findings_of(tmp_path, engine=Fake(dict.fromkeys(("treated", "filler"), rate))).figure() for rate in (0.0, 0.68)
+    )
+    assert ["triangles: " in figure.get_supxlabel() for figure in (hurt, same)] == [True, False]
+    markers = {to_hex(line.get_color()) for line in hurt.axes[0].lines if line.get_marker() == "v"}
     assert markers == {VERDICT_COLOURS["hurt"]}
     assert not {*VERDICT_COLOURS.values()} & {*COLOURS.values(), OTHER_COLOUR}
 

@@ -22,7 +22,6 @@ ROW_INCHES, MARGIN_INCHES = 0.19, 1.3
 HEADING_ROWS, BELOW_HEADING = 1.9, 1.0  # the height of a cell's heading, and how far below it the first row is
 FLOOR_COLOUR = "#999999"
 VERDICT_MARKERS = {"helped": "^", "hurt": "v"}
-LEGEND = "lines: 95 % intervals; triangles: helped or hurt, after Holm's correction"
 NAME_CHARACTERS, HEADING_CHARACTERS = 34, 80
 
 
@@ -36,8 +35,8 @@ def draw_study(title: str, rows: Sequence[StudyRow], floors: Mapping[str, NoiseF
     cells = [(name, [*group]) for name, group in groupby(rows, lambda row: row.cell)]
     height = len(rows) + len(floors) + HEADING_ROWS * len(cells)
     with style():
-        legend = f"{LEGEND}; diamonds: claims of the source" if any(row.claim for row in rows) else LEGEND
-        figure = titled_figure((FIGURE_INCHES, height * ROW_INCHES + MARGIN_INCHES), shorten(title, 84), legend)
+        size = (FIGURE_INCHES, height * ROW_INCHES + MARGIN_INCHES)
+        figure = titled_figure(size, shorten(title, 84), _legend(rows))
         axes = figure.subplots()
         axes.set(ylim=(-height, 0), yticks=[], xlabel="difference from the baseline in percentage points")
         axes.spines["left"].set_visible(False)
@@ -56,6 +55,14 @@ def draw_study(title: str, rows: Sequence[StudyRow], floors: Mapping[str, NoiseF
                 _write(axes, difference_text(floor.difference, *floor.interval), y, FLOOR_COLOUR, "left")
                 y -= 1
         return figure
+
+
+def _legend(rows: Sequence[StudyRow]) -> str:
+    """The meaning of the marks that are drawn."""
+    shown = any(row.pair.verdict.split()[0] in VERDICT_MARKERS for row in rows)
+    marks = ["triangles: helped or hurt, after Holm's correction"] * shown
+    marks += ["diamonds: claims of the source"] * any(row.claim for row in rows)
+    return "; ".join(["lines: 95 % intervals", *marks])
 
 
 def _draw_treatment(axes: "Axes", row: StudyRow, y: float) -> None:
