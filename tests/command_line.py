@@ -24,7 +24,7 @@ def run(*arguments):
 def result(*arguments, code=0):
     """The JSON of one command."""
     found, out, err = run(*arguments, "--json")
-    announced = f"^interrupted: .*\n|^.* items? can.* show .* at 80 % power.*\n|{EARLIER}"
+    announced = f"^interrupted: .*\n|^.* items? .* at 80 % power.*\n|^run folder: .*\n|{EARLIER}"
     assert (found, re.sub(announced, "", err, flags=re.MULTILINE)) == (code, "")
     return json.loads(out)
 

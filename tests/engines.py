@@ -16,6 +16,9 @@ class Fake:
     def describe(self):
         return {"model": self.name, "sha256": "0"}
 
+    def shown_prompt(self, ask):
+        return ""
+
     def length(self, ask):
         return len(ask.problem.question)
 

@@ -45,6 +45,9 @@ class Fake:
         self.rates, self.wrong, self.exact, self.after, self.name = rates or RATES, wrong, exact, after, name
         self.calls, self.condition = 0, None
 
+    def shown_prompt(self, ask):
+        return ""
+
     def length(self, ask):
         return len(ask.problem.question)
 

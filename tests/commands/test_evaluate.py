@@ -56,6 +56,8 @@ def test_without_arguments_the_embedded_model_is_run_with_its_placebos():
     assert folder.name.startswith("abacus-arithmetic-")
     names = {file.name for file in folder.iterdir()}
     assert names >= {"manifest.json", "items.jsonl", "report.json", "report.html", "report.md"}
+    assert f"run folder: {folder}\n" in notes
+    assert (folder / "prompts.txt").read_text().startswith("The prompt of the first item of arithmetic:\n\n")
 
 
 def test_identity_and_draw_only_give_exactly_the_baselines_answers():

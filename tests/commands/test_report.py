@@ -27,6 +27,7 @@ def test_runs_are_reported_again_and_merged(tmp_path, monkeypatch):
     assert (code, out, err) == (2, "", "armlet: --out: name a folder for the report of several runs\n")
     code, out, err = run("report", "absent")
     assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "absent: is no run folder (it has no manifest.json); name the one that `evaluate` prints" in err
 
 
 def test_a_budget_is_an_option_that_chooses_the_items(tmp_path, monkeypatch):
@@ -36,4 +37,4 @@ def test_a_budget_is_an_option_that_chooses_the_items(tmp_path, monkeypatch):
     assert (code, "budget: " in err, " items" in text) == (0, True, True)
     code, out, err = run("evaluate", *options, "--items", "3")
     assert (code, out) == (2, "")
-    assert "armlet: --budget: it chooses the number of items; leave it or items out" in err
+    assert "armlet: --budget: use either --budget or --items, not both" in err

@@ -146,5 +146,5 @@ def test_ctrl_c_while_timing_resumes():
 
 
 def test_items_and_a_budget_are_refused():
-    with pytest.raises(ArgumentError, match=r"^budget: it chooses the number of items; leave it or items out$"):
+    with pytest.raises(ArgumentError, match=r"^budget: use either --budget or --items, not both$"):
         faked(budget="2h", items=10)

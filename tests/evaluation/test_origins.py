@@ -46,7 +46,7 @@ def test_the_items_of_a_search_are_left_out_whatever_their_file_and_ids_and_this
     renamed = [{**row, "id": f"other{row['id']}"} for row in rows(range(10))]
     findings = faked(treatments=file, task=renamed)
     assert findings.tasks[0].items == 4
-    sentence = "inward: this setting was tuned on 6 items of sums (search mine), left out here: 6 of items"
+    sentence = "inward: this setting was tuned on 6 items of sums (run folder mine), left out here: 6 of items"
     assert sentence in capsys.readouterr().err
     assert sentence in findings.sentences()
     assert sentence in markdown(findings)

@@ -343,6 +343,18 @@ def test_any_other_file_is_refused_in_one_line(tmp_path, content):
             compare_logs(tmp_path / name, tmp_path / name)
 
 
+def test_a_folder_is_its_only_log_and_is_refused_with_none_or_several(tmp_path):
+    pair(tmp_path, plain("C"), treated("I"))
+    sides = [tmp_path / name for name in ("without", "with")]
+    for side, name in zip(sides, ("before", "after"), strict=True):
+        side.mkdir()
+        (tmp_path / f"{name}.eval").rename(side / f"{name}.eval")
+    assert compare_logs(*sides).tasks[0].items == 1
+    (sides[0] / "other.eval").write_bytes((sides[0] / "before.eval").read_bytes())
+    with pytest.raises(ArgumentError, match=r"without: expected .* one .eval file, found 2; name the .eval file$"):
+        compare_logs(*sides)
+
+
 def test_other_questions_under_the_same_id_are_refused(tmp_path):
     after = [*treated("C"), sample(1, "C", arm={"at": 0}, asked="3+3=?")]
     with pytest.raises(ArgumentError, match=r"^sample 1, epoch 1: the runs have different inputs \(messages\)"):

@@ -1,10 +1,12 @@
 """Progress is shown on stderr: a bar on a terminal, a line each minute in a log."""
 
+import ast
 import io
 import json
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -268,3 +270,17 @@ def test_half_a_surrogate_pair_in_a_path_is_an_escape(monkeypatch):
     written = encoded_stdout(monkeypatch, "utf-8")
     print("out/\udce9")
     assert written.getvalue() == b"out/\\udce9\n"
+
+
+def test_no_console_of_the_package_turns_words_between_colons_into_pictures():
+    package = Path(terminal.__file__).parents[1]
+    calls = [
+        node
+        for file in package.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Console"
+    ]
+    assert calls
+    for call in calls:
+        assert any(word.arg == "emoji" and word.value.value is False for word in call.keywords)
+    assert terminal.notes.render_str("mine.py:fire: a", markup=False).plain == "mine.py:fire: a"

@@ -155,7 +155,7 @@ def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = 
         print_json({**result.to_dict(), **keys})
     else:
         for table in result.tables():
-            Console().print(table, crop=False)
+            Console(emoji=False).print(table, crop=False)
         others = [path for path in paths if path.suffix not in FIGURE_KINDS]
         lines = [*result.sentences(), *(f"figure: {f}" for f in figures), *(f"written: {path}" for path in others)]
         for line in lines:

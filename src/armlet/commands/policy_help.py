@@ -33,9 +33,9 @@ def _explain_policies(value: PolicyText) -> PolicyText:
     """Prints all settings and exits with 0 if the value is `help`; returns any other value."""
     if POLICY_HELP in ([value] if isinstance(value, str) else value or []):
         for policy, settings in groupby(knobs(), lambda knob: knob.policy):
-            Console().print(_knobs_table(policy, list(settings)), "")
+            Console(emoji=False).print(_knobs_table(policy, list(settings)), "")
         print(USAGE)
-        Console().print(_published_table())
+        Console(emoji=False).print(_published_table())
         raise Exit
     return value
 

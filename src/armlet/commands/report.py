@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument
+from typer import Argument, Option
 
 from armlet import evaluation
 from armlet.commands import options
-from armlet.presentation.options import SeedOption
+from armlet.presentation.arguments import LARGEST_SEED
 from armlet.redistribution.errors import ArgumentError
 
 
@@ -16,7 +16,7 @@ def report(
     out: Annotated[
         Path | None, options.folder_option("Folder for the report; a single run's own folder by default.")
     ] = None,
-    seed: SeedOption = 0,
+    seed: Annotated[int, Option(min=0, max=LARGEST_SEED, help="Seed of the bootstrap of the intervals.")] = 0,
     as_json: options.JsonOption = False,
 ) -> None:
     """Merge runs of one model on other tasks, items or seeds into one report, with Holm's correction over all."""

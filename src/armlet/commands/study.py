@@ -45,7 +45,7 @@ def show_plan(file: Path, as_json: bool) -> None:
     if as_json:
         print_json(plan_content(planned, sha256))
         return
-    Console().print(plan_table(planned), crop=False)
+    Console(emoji=False).print(plan_table(planned), crop=False)
     print("\n".join(plan_sentences(planned, sha256)))
 
 

@@ -66,7 +66,7 @@ def _show_check(result: Check, out: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(content)
     else:
-        Console().print(_ranks_table(result), crop=False)
+        Console(emoji=False).print(_ranks_table(result), crop=False)
         print("\n".join(_sentences(result)))
     if not result.passed:
         raise Exit(FAILED)

@@ -16,12 +16,15 @@ from armlet.evaluation.result import Findings, make_findings
 from armlet.evaluation.tasks.problems import Task
 from armlet.evaluation.tasks.stored import store_tasks
 from armlet.presentation.arguments import given_path, output_folder
+from armlet.presentation.files import write_text
 from armlet.presentation.interruption import Interruption, until_interrupted
 from armlet.presentation.progress import progress
 from armlet.presentation.terminal import note, working
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import RUNS, Record, RunFolder, default_run_folder, open_run_folder, recorded_manifest
 from armlet.runs.machine import machine
+
+PROMPTS_FILE = "prompts.txt"
 
 ClosedBatch = tuple[tuple[Any, ...], Sequence[Record], Mapping[str, object]]
 """The key of a batch in the journal, its records, and what ARM did."""
@@ -131,7 +134,10 @@ def run_and_analyse(
     keep_date(engine, recorded_manifest(folder).get("engine"))
     manifest, answers = plan.manifest(engine), count_answers(plan)
     with open_run_folder(folder, manifest, machine(), answers=answers) as journal:
+        if not journal.closed:
+            note(f"run folder: {folder}")
         store_tasks(folder, plan.tasks)
+        _store_prompts(folder, plan, engine)
         for key, rows, arm in answered:
             if not journal.has(key):
                 journal.close(key, rows, {"arm": arm})
@@ -142,6 +148,15 @@ def run_and_analyse(
             report = analyse_run(journal, plan.tasks, EQUAL, margin=margin)
         interrupted = not report.complete and was_interrupted(interruption, journal, answers, report.tasks)
     return make_findings(report, folder, interrupted=interrupted)
+
+
+def _store_prompts(folder: Path, plan: Plan, engine: Engine) -> None:
+    """Writes the prompt of each task's first item into the run folder, for people, as far as the engine knows it."""
+    asks = [Ask(task.problems[0], 0, plan.systems[task.kind], plan.form) for task in plan.tasks]
+    prompts = {task.name: engine.shown_prompt(ask) for task, ask in zip(plan.tasks, asks, strict=True)}
+    if any(prompts.values()):
+        texts = [f"The prompt of the first item of {name}:\n\n{prompt}\n" for name, prompt in prompts.items()]
+        write_text(folder / PROMPTS_FILE, "\n".join(texts))
 
 
 def keep_date(engine: Engine, recorded: object) -> None:

@@ -65,7 +65,7 @@ def origin_sentence(origin: SettingOrigin) -> str:
         chosen = f"the authors chose this setting for {origin.name} on the test set of {where} (arXiv 2510.01032)"
         kept = "and this run has items of that test set: not a test of the setting"
     else:
-        chosen = f"this setting was tuned on {with_count(origin.items, 'item')} of {where} (search {origin.name})"
+        chosen = f"this setting was tuned on {with_count(origin.items, 'item')} of {where} (run folder {origin.name})"
         kept = f"left out here: {among}" if origin.left_out else f"in this run: {among}: not a test of the setting"
     return f"{origin.condition}: {chosen}, {kept if shared else 'none of which are in this run'}"
 

@@ -195,7 +195,7 @@ def _collect(
     """The tasks, with as many items as a time budget may choose if `timed`, and with lettered choices if `letters`."""
     items, difficulty = whole_number_or_none("items", items, 1), whole_number_or_none("difficulty", difficulty, 0)
     if timed and items:
-        raise ArgumentError("budget: it chooses the number of items; leave it or items out")
+        raise ArgumentError("budget: use either --budget or --items, not both")
     tasks = collect_tasks(task, BUDGET_ITEMS if timed else items, difficulty, seed)
     return [with_letters(task) for task in tasks] if letters else tasks
 

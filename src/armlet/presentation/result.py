@@ -98,12 +98,12 @@ class Result(ABC):
         return grid
 
     def __repr__(self) -> str:
-        console = Console(file=io.StringIO(), record=True, force_jupyter=False)
+        console = Console(file=io.StringIO(), record=True, force_jupyter=False, emoji=False)
         console.print(*self.tables())
         return "\n".join([console.export_text().rstrip("\n"), *self.sentences()])
 
     def _repr_html_(self) -> str:
-        console = Console(file=io.StringIO(), record=True, force_jupyter=False, width=NOTEBOOK_CHARACTERS)
+        console = Console(file=io.StringIO(), record=True, force_jupyter=False, emoji=False, width=NOTEBOOK_CHARACTERS)
         console.print(*self.tables())
         text = console.export_html(inline_styles=True, code_format=TABLE_HTML)
         return "".join([text, *(f"<p>{escape(sentence)}</p>" for sentence in self.sentences()), self._figure_html()])

@@ -17,6 +17,9 @@ DARK_COLOURS = {"Outward": "#FF8A3D", "Inward": "#56B4E9", "Transport": "#2FC79A
 """The same on a dark page, lighter, so that they are as clear."""
 
 OTHER_COLOUR = "#CC79A7"
+VERDICT_COLOURS = {"helped": "#0a6b2d", "hurt": "#b3261e"}
+"""Colours of what is shown, as on a report's page; no policy and no filler has them."""
+
 GREY = "#666666"
 
 FIGURE_STYLE: dict[str, object] = {

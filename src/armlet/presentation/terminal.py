@@ -19,7 +19,7 @@ FIRST_LINE_SECONDS = 5  # work that takes longer is mentioned in a log
 ASCII_FORMS = {"−": "-", "–": "-", "─": "-", "━": "-", "×": "x", "·": ".", "→": "->", "≤": "<=", "≥": ">=", "’": "'"}
 """Replacements for characters that are missing from a stream's encoding."""
 
-notes = Console(stderr=True)
+notes = Console(stderr=True, emoji=False)
 
 
 def note(text: str, *, style: str | None = None) -> None:

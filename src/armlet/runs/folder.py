@@ -134,7 +134,9 @@ def read_run_folder(folder: Path) -> RunFolder:
             raise ValueError("not a JSON object")
         return RunFolder(folder, manifest)
     except (OSError, ValueError) as error:
-        raise RunError(f"{folder}: is no run folder ({MANIFEST_FILE} and {ITEMS_FILE}: {error})") from error
+        problem = f"it has no {MANIFEST_FILE}" if isinstance(error, FileNotFoundError) else str(error)
+        advice = "name the one that `evaluate` prints when it starts, which a folder of --out is not"
+        raise RunError(f"{folder}: is no run folder ({problem}); {advice}") from error
 
 
 def recorded_manifest(folder: Path) -> Record:

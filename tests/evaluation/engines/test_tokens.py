@@ -32,6 +32,12 @@ def test_fillers_are_so_many_tokens_more(tokens):
     assert [tokens.length(ask) for ask in ASKS] == [len(tokens.prompt(ask, BASE)) for ask in ASKS]
 
 
+def test_a_prompt_is_shown_with_its_special_tokens_and_all_of_its_words(tokens):
+    shown = tokens.shown_prompt(ASKS[1])
+    assert tokens.tokenizer(shown, add_special_tokens=False)["input_ids"] == tokens.prompt(ASKS[1], BASE).tolist()
+    assert "w10 w11" in shown
+
+
 def test_a_choice_without_a_token_is_refused_by_its_item(tokens):
     asks = [Ask(Problem("c", "w20 w21", "0", choices=choices), 0, "") for choices in (("w1", "w2 w3"), ("w1", ""))]
     assert [len(each) for each in tokens.choices(asks[0])] == [1, 2]

@@ -40,9 +40,9 @@ def made(name="outward", judged=True, interval=(-0.01, 0.03), unseen=0.02, diffe
     return PairedComparison(Side(name), Side("baseline"), judged, comparison)
 
 
-def forest(tasks, *pairs, title="t"):
+def forest(tasks, *pairs, title="t", layout=WIDE):
     """The forest plot of one task with these comparisons."""
-    return draw_forest([replace(tasks[0], comparisons=pairs)], title=title)
+    return draw_forest([replace(tasks[0], comparisons=pairs)], title=title, layout=layout)
 
 
 def cell(band, ceiling, difference=0.01, low=-0.01, high=0.03, items=100):
@@ -190,6 +190,19 @@ def test_a_narrow_forest_has_the_same_numbers_and_no_text_leaves_it(tasks):
                 assert difference_text(pair.comparison.difference, *pair.interval) in words
 
 
+def test_in_a_narrow_forest_an_interval_is_nearer_to_its_own_numbers_than_to_the_next_name(tasks):
+    figure = forest(tasks, made("a"), made("b " * 40), made("c"), layout=NARROW)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    axes = figure.axes[0]
+    names = [text.get_window_extent(renderer) for text in axes.texts[1:]]
+    intervals = [
+        axes.transData.transform((0, line.get_ydata()[0]))[1] for line in axes.lines if len(line.get_xdata()) == 2
+    ]
+    for own, interval, following in zip(names, intervals[1:], names[1:], strict=False):
+        assert 0 < own.y0 - interval < interval - following.y1
+
+
 def test_a_forest_without_rows_is_refused(tasks):
     with pytest.raises(ArgumentError, match="nothing was compared"):
         forest(tasks)
@@ -227,6 +240,7 @@ def test_an_outline_is_seen_on_its_cell(difference):
 def test_the_colours_are_centred_on_zero():
     axes = drawn(cell(1, 1, 0.0), cell(2, 1, 0.04), cell(3, 1, -0.01)).axes[0]
     none, up, down = (patch.get_facecolor()[:3] for patch in patches(axes))
+    assert min(up) > 0.6  # pale, because its interval includes 0
     assert max(none) - min(none) < 0.01
     assert up[2] > up[0]
     assert down[0] > down[2]
@@ -266,5 +280,5 @@ def test_a_map_holds_no_picture_and_is_the_same_each_time():
 
 
 def test_every_axis_has_a_label(tasks):
-    assert unlabelled(draw_forest(tasks, title="t")) == []
+    assert {axis for axis, _ in unlabelled(draw_forest(tasks, title="t"))} == {"y"}  # each row has its name beside it
     assert unlabelled(drawn(cell(0.1, 1), cell(0.2, 1, -0.02))) == []

@@ -112,13 +112,12 @@ def test_without_a_difference_the_verdict_says_what_fits_and_what_would_have_bee
     pair = only.comparisons[0]
     said = verdict_sentence(only, replace(pair, p_holm=1.0, comparison=replace(pair.comparison, interval=(-0.1, 0.1))))
     assert "no difference shown (" in said
-    assert (
-        "; these answers fit any true difference in the interval, 0 included; one larger than 2 points is not" in said
-    )
+    assert "; any difference in the interval may be true; one larger than 2 points is not ruled out; " in said
     needed = detectable_points(pair.comparison.smallest_detectable)
-    assert said.endswith(
-        f"; only one of {needed} or more would be shown by 4 of 5 such runs after Holm's correction for 2 comparisons)"
-    )
+    assert said.endswith(f"; 4 of 5 such runs would show one of {needed})")
+    assert len(said) < 240
+    small = replace(pair, p_holm=1.0, comparison=replace(pair.comparison, p_equivalence=0.03), p_equivalence_holm=0.06)
+    assert "larger than 2 points is ruled out only without Holm's correction; " in verdict_sentence(only, small)
     beside = replace(pair, p_holm=0.08, comparison=replace(pair.comparison, interval=(0.01, 0.1)))
     assert "; the interval excludes 0, but p = 0.080 after Holm's" in verdict_sentence(only, beside)
 
@@ -246,6 +245,8 @@ def test_what_can_be_shown_is_announced_for_a_fifth_of_discordant_pairs():
 def test_the_items_that_a_margin_needs_are_announced_before_the_run():
     needed = items_for_margin(0.02, 0.2)
     few, enough = (power_announcement("sums", planned_power(items, margin=0.02)) for items in (needed - 1, needed))
-    assert few.endswith("; showing 'no difference larger than 2 points' takes about 4,297 items, more than there are")
-    assert enough.endswith(" takes about 4,297 items")
+    claim = "; under the same assumption, showing 'no difference larger than 2 points' takes about 4,297 items"
+    assert few.endswith(f"{claim}, more than this run has")
+    assert enough.endswith(claim)
+    assert ": 4 items are too few to show any difference at 80 %" in power_announcement("q", planned_power(4))
     assert planned_power(100, 4, 0.02).margin_items == items_for_margin(0.02, 0.2, 1 - 0.05 / 4) > needed

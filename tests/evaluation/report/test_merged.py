@@ -116,7 +116,10 @@ def test_an_unfinished_run_counts_with_its_items_and_says_so():
         ({"engine": Fake(name="another")}, r"differ: --model was \"made-up/model\", is \"another\""),
         ({"max_new_tokens": 7}, r"--max-new-tokens was 256, is 7"),
         ({}, r"other: another run has the same items of arithmetic with the same seed; name it once"),
-        ({"task": part(SUMS, 30, 40)}, r"other: arithmetic: 10 of its 10 items are in another run, too"),
+        (
+            {"task": part(SUMS, 30, 40)},
+            r"other: arithmetic: 10 of its 10 items are in another run, too, which has 40; run it again",
+        ),
         ({"task": sums(50)}, r"other: arithmetic: 40 of its 50 items are in another run, too"),
     ],
     ids=str,

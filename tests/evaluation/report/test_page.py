@@ -20,6 +20,7 @@ from armlet.evaluation.report.page import (
     page,
     write,
 )
+from armlet.evaluation.report.sentences import run_settings, title
 from armlet.evaluation.report.tables import accuracy_grid
 from armlet.evaluation.search.trials import SearchMap, TrialResult
 from armlet.presentation.files import WriteError
@@ -140,7 +141,7 @@ def test_every_id_stands_there_once_and_every_reference_finds_one(tmp_path, plai
 
 def test_hostile_texts_are_shown_as_they_are(hostile):
     parsed = Elements(page(hostile, ()))
-    assert parsed.texts["h1"] == [f"Does ARM help {MODEL}?"]
+    assert parsed.texts["h1"] == [f"Does ARM help {MODEL.removeprefix('a/')}?"]
     shown = {text for text in parsed.texts["pre"] if text.startswith("<script>")}
     assert shown
     assert {text[: len(HOSTILE)] for text in shown} == {HOSTILE}
@@ -231,7 +232,7 @@ def with_arm(findings, name, change):
 
 def test_a_layer_in_which_nothing_moved_is_told(plain):
     idle = with_arm(plain, "inward layers=0/1", lambda arm: {**arm, "1": replace(arm["1"], moved=0)})
-    assert "✗ arithmetic: inward layers=0/1: 200 tokens in 2 layers" in (text := markdown(idle))
+    assert "✗ arithmetic: inward layers=0/1: 200 tokens run in 2 layers" in (text := markdown(idle))
     assert "no values moved in layer 1" in text
 
 
@@ -274,6 +275,28 @@ def test_settings_name_model_hash_tasks_sampling_versions_and_machine(plain):
         assert f"{words}" in text
     for name in ("armlet", "torch", "transformers"):
         assert f"{name} {plain.settings.versions[name]}" in text
+
+
+def test_settings_have_units_and_a_template_as_it_is_typed_and_none_that_is_not_recorded(plain):
+    assert run_settings(plain)["batch"] == "50"
+    budget, prompts = {"budget": 45.0, "timed_items": 250}, {"template": "Q: {question}\nA:"}
+    settings = replace(plain.settings, batch=None, budget=budget, prompts=prompts)
+    shown = run_settings(replace(plain, settings=settings))
+    assert shown["budget"] == "45 s for answering; the first 250 items of each task were timed"
+    assert shown["prompts"] == "template Q: {question}\\nA:"
+    assert "batch" not in shown
+
+
+def test_the_title_names_a_model_without_its_path(plain):
+    engine = {**plain.settings.engine, "model": "../models/smollm2-135m-instruct"}
+    assert (
+        title(replace(plain, settings=replace(plain.settings, engine=engine))) == "Does ARM help smollm2-135m-instruct?"
+    )
+
+
+def test_what_is_counted_as_a_token_is_said_once(plain):
+    for text in (markdown(plain), unescape(page(plain, ()))):
+        assert text.count("also those after the end of shorter answers") == 1
 
 
 @pytest.mark.slow

@@ -67,6 +67,12 @@ def test_a_row_without_an_id_keeps_its_own_wherever_it_stands(tmp_path):
     assert [problem.id for problem in again][1:] == ids[::-1]
 
 
+def test_a_row_without_an_id_is_named_by_its_line_and_a_wrong_choice_may_occur_twice(tmp_path):
+    twice = {**CHOICE, "id": None, "choices": ["x", "y", "y"], "gold": 0}
+    problems = read_task(file_of(tmp_path, {**CHOICE, "id": "mine"}, twice)).problems
+    assert [problem.label for problem in problems] == ["item mine", "line 2"]
+
+
 @pytest.mark.parametrize("written", ["0.00001", "1e17", "100000000000000000.0", "-2.50", "7"])
 def test_a_number_of_a_file_is_a_gold_as_it_is_written(tmp_path, written):
     (file := tmp_path / "f.jsonl").write_text(f'{{"question": "?", "answer": {written}}}\n')
@@ -101,12 +107,14 @@ def test_other_ends_of_lines_inside_a_row_do_not_part_it(tmp_path):
         ([{}], "expected problem or question with answer.* found nothing"),
         ([{"text": "x"}], "found text"),
         ([MATHS, CHOICE], r"^data: some mixes kinds of problems, maths \(/.*line 1\) and choice \(/.*line 2\)"),
-        ([MATHS, MATHS], "line 2: the id 'a/1', or the whole row, occurs twice"),
+        ([MATHS, CHOICE, MATHS], r"line 3: has the id 'a/1' of line 1; leave one of them out$"),
+        ([{"question": "?", "answer": "1"}] * 2, r"line 2: is the same row as line 1; leave one of them out$"),
         ([{**MATHS, "answer": " "}], "the answer is empty"),
         ([{**MATHS, "problem": 3}], "problem: expected a text, found 3"),
         ([{**CHOICE, "gold": 2}], "gold: expected an index of the 2 choices, found 2"),
         ([{**CHOICE, "gold": True}], "gold: expected an index"),
         ([{**CHOICE, "choices": ["x"]}], "choices: expected a list of at least two texts"),
+        ([{**CHOICE, "choices": ["x", "y ", " y"], "gold": 1}], "line 1: choices: the right one, 'y ', occurs twice"),
         ([{**CHOICE, "question": ""}], "expected context or question"),
         ([{**GPQA, "Incorrect Answer 2": None}], "Incorrect Answer 2: expected a text, found None"),
         ([{**CODE, "entry_point": "f()"}], "entry_point: expected a function's name"),
@@ -180,7 +188,7 @@ def test_a_dataset_that_cannot_be_had_is_one_line(monkeypatch):
         ([{"question": "1+1?"}], r"^task: .*/data, row 1: expected problem or question with answer"),
         (
             [{"question": "1+1?", "answer": "2"}] * 2,
-            r"^task: .*/data, row 2: the id '.*', or the whole row, occurs twice",
+            r"^task: .*/data, row 2: is the same row as row 1",
         ),
         ([MATHS | {"choices": None}, CHOICE | {"problem": None}], r"^task: .*/data, row 1: choices: expected a list"),
     ],

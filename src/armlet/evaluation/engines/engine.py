@@ -62,6 +62,10 @@ class Engine(Protocol):
         """The length of the prompt, by which items are sorted into batches."""
         ...
 
+    def shown_prompt(self, ask: Ask) -> str:
+        """The prompt without filler, as the model receives it; "" if that is not known, as of a server's template."""
+        return ""
+
     def answer(
         self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
     ) -> list[Output]:

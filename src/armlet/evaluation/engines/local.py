@@ -82,6 +82,10 @@ class Local(Engine):
         """The number of tokens of the prompt without filler."""
         return self.tokens.length(ask)
 
+    def shown_prompt(self, ask: Ask) -> str:
+        """The text of the prompt's tokens, with special ones."""
+        return self.tokens.shown_prompt(ask)
+
     def answer(
         self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
     ) -> list[Output]:

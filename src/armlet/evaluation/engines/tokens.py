@@ -54,6 +54,10 @@ class Tokens:
         """The number of tokens of the prompt without filler."""
         return len(self._prompt(ask, "between").ids)
 
+    def shown_prompt(self, ask: Ask) -> str:
+        """The text of the prompt's tokens without filler, with special tokens; a choice would follow it."""
+        return printable(str(self.tokenizer.decode(self._prompt(ask, "between").ids.tolist())))
+
     def prompt(self, ask: Ask, condition: Condition) -> Tensor:
         """The prompt with the condition's filler, int64 `[s]`."""
         filling = condition.filling
@@ -88,7 +92,7 @@ class Tokens:
             question, shots = in_template(template, problem.question), example_turns(ask.form, template)
             turns = {"system": ask.system, "shots": shots, "date": self.date}
             prompt = make_prompt(self.tokenizer, question, position=position, seed=seed, **turns)
-        check_tokens(self.tokenizer, prompt.ids.tolist(), self.known, f"item {problem.id}")
+        check_tokens(self.tokenizer, prompt.ids.tolist(), self.known, problem.label)
         return prompt
 
     def _split_choices(self, ask: Ask) -> tuple[int, list[list[int]]]:
@@ -96,7 +100,7 @@ class Tokens:
 
         Raises ArgumentError if a choice has no token, or a token spans the whole prompt and a part of a choice.
         """
-        item, text = f"item {ask.problem.id}", "".join(plain_parts(ask))
+        item, text = ask.problem.label, "".join(plain_parts(ask))
         prompt, _ = encode_beginning(self.tokenizer, text)
         texts = [encode_beginning(self.tokenizer, f"{text} {choice}")[0] for choice in ask.problem.choices]
         if prompt in texts:

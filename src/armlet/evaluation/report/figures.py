@@ -33,6 +33,8 @@ NAME_POINTS = 8.5  # the font size of names, which is 11 px if the figure is 700
 LINE_INCHES, PANEL_INCHES, FRAME_INCHES = 0.17, 0.72, 0.62
 """The heights of a line of a name, of a panel's heading and axis, and of title and legend."""
 
+SMALL_LINE = 0.72  # a line of the text above an interval, in such lines
+
 NAME_LINES = 3
 """The most lines of a condition's name."""
 
@@ -57,11 +59,15 @@ class Layout:
 
     def lines(self, pair: PairedComparison) -> float:
         """The height of a row, in lines of text."""
-        return self.name_of(pair).count("\n") + (1.5 if self.beside else 3.2)
+        return self.name_of(pair).count("\n") + 1.5 if self.beside else self._text_lines(pair) + 2.2
+
+    def _text_lines(self, pair: PairedComparison) -> float:
+        """The height of name and numbers above an interval."""
+        return SMALL_LINE * (self.name_of(pair).count("\n") + 2)
 
     def middle(self, pair: PairedComparison, top: float) -> float:
         """Where the interval of a row is that begins at `top`."""
-        return top - (self.lines(pair) / 2 if self.beside else self.lines(pair) - 0.6)
+        return top - (self.lines(pair) / 2 if self.beside else self._text_lines(pair) + 0.75)
 
 
 WIDE = Layout(FIGURE_INCHES, beside=True, name=36, title=84, heading=92, legend=140)
@@ -107,9 +113,6 @@ def _draw_panel(axes: Axes, task: TaskFindings, pairs: Sequence[PairedComparison
     label = _annotate(axes, shorten(heading, layout.heading), edge, (0, 5), units, weight="bold", color=DARK)
     label.set_in_layout(False)
     axes.set_xlabel("difference from the baseline in percentage points", fontsize=7.5)
-    if layout.beside:
-        below_names = {"y": 0, "rotation": 0, "ha": "right", "va": "top", "labelpad": 8}
-        axes.set_ylabel("condition", fontsize=7.5, color=GREY, **below_names)
     axes.spines["left"].set_visible(False)
     axes.tick_params(labelsize=7.5)
     axes.xaxis.set_major_locator(MaxNLocator(7 if layout.beside else 5))

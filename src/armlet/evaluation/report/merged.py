@@ -100,8 +100,11 @@ def _joined(first: TaskAnswers, second: TaskAnswers, folder: Path) -> TaskAnswer
         items, planned = [*first.items, *second.items], first.planned_items + second.planned_items
         return replace(first, planned_items=planned, items=items, conditions=[_further_items(*pair) for pair in pairs])
     if list(first.items) != list(second.items):
-        problem = f"{len(shared):,} of its {len(ids[1]):,} items are in another run, too, or changed"
-        raise ArgumentError(f"{folder}: {first.name}: {problem}; merge runs of the same items, or of others")
+        problem = f"{len(shared):,} of its {len(ids[1]):,} items are in another run, too, which has {len(ids[0]):,}"
+        if set(ids[0]) == set(ids[1]):
+            problem = "its items have the ids of another run's, but other questions or answers"
+        advice = "run it again with another --seed, for other items, or with that run's items and --items"
+        raise ArgumentError(f"{folder}: {first.name}: {problem}; {advice}")
     return replace(first, conditions=[_further_samples(*pair) for pair in pairs])
 
 

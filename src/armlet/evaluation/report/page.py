@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from armlet.evaluation.report import sentences, tables
 from armlet.evaluation.report.findings import Report
+from armlet.evaluation.report.judging import judging
 from armlet.evaluation.report.limitations import general_limitations, limited_verdicts
 from armlet.evaluation.report.page_figures import FOREST_TITLE, PageFigure, has_forest, page_figures, policy_inks
 from armlet.evaluation.report.paper import latex_table, table_rows
@@ -124,6 +125,6 @@ def _environment(escaped: Callable[[object], Markup]) -> Environment:
     )
     task_filters = (tables.samples_grid, tables.changes, sentences.arm_checks)
     environment.filters |= {function.__name__: function for function in task_filters}
-    limits = (limited_verdicts, general_limitations)
-    environment.globals |= {"sentences": sentences, "tables": tables} | {f.__name__: f for f in limits}
+    texts = (limited_verdicts, general_limitations, judging)
+    environment.globals |= {"sentences": sentences, "tables": tables} | {f.__name__: f for f in texts}
     return environment

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from armlet.attachment.config import limited_layers
 from armlet.evaluation.origins import origin_sentence
@@ -27,6 +28,7 @@ from armlet.presentation.numbers import (
     with_points,
 )
 from armlet.statistics.comparison import UNDECIDED
+from armlet.statistics.significance import is_significant
 
 FORMAT = (
     "Format is reported separately from accuracy because an answer that cannot be parsed is graded as wrong. A "
@@ -54,15 +56,9 @@ MEANINGS = {
 }
 """The meaning of each role of a condition."""
 
-JUDGING = "'helped' and 'hurt' need p < 0.05"
-CORRECTION = " after Holm's correction over all tested comparisons in all tasks"
-MARGIN_JUDGING = (
-    " 'No difference larger than' and 'by less than' need two one-sided tests that reject a difference as large as the "
-    "margin in each direction, with a Holm correction of their own."
-)
-DIFFERENCES = (
-    " 'No difference shown' is neither: there may be one. Differences are in percentage points of accuracy, on the "
-    "same items."
+TOKENS_RUN = (
+    "Tokens are those that passed through the layer: of prompts, of answers, and in a batch in this process also those "
+    "after the end of shorter answers, which run on until the longest one ends."
 )
 
 
@@ -94,32 +90,25 @@ def verdict_sentence(task: TaskFindings, pair: PairedComparison) -> str:
 
 def _undecided(task: TaskFindings, pair: PairedComparison) -> list[str]:
     """Which true differences the answers leave possible, and which one such a run is likely to show."""
-    comparison, judged = pair.comparison, task.planned.comparisons
-    low, high = comparison.interval
-    holm = f" after Holm's correction for {judged} comparisons" if pair.judged and judged > 1 else ""
-    facts = ["these answers fit any true difference in the interval, 0 included"]
+    comparison, (low, high) = pair.comparison, pair.comparison.interval
+    holm = " after Holm's correction" if pair.judged and task.planned.comparisons > 1 else ""
+    fact = "any difference in the interval may be true"
     if not low <= 0 <= high:
-        facts = [f"the interval excludes 0, but p = {probability(pair.judged_p_value)}{holm}"]
+        fact = f"the interval excludes 0, but p = {probability(pair.judged_p_value)}{holm}"
     if comparison.margin is not None:
-        facts.append(f"one larger than {with_points(comparison.margin)} is not ruled out")
+        rejected = is_significant(comparison.p_equivalence or 0, comparison.confidence)  # but not after the correction
+        ruled_out = "is ruled out only without Holm's correction" if rejected else "is not ruled out"
+        fact += f"; one larger than {with_points(comparison.margin)} {ruled_out}"
     if comparison.smallest_detectable is None:
-        return [*facts, f"so few items cannot show any{holm}"]
-    smallest = detectable_points(comparison.smallest_detectable)
-    return [*facts, f"only one of {smallest} or more would be shown by 4 of 5 such runs{holm}"]
-
-
-def judging(findings: Report) -> str:
-    """How verdicts are reached, with Holm's correction if there is more than one comparison to correct."""
-    several = any(task.planned.comparisons > 1 for task in findings.tasks)
-    margin = any(pair.comparison.margin is not None for task in findings.tasks for pair in task.comparisons)
-    return f"{JUDGING}{CORRECTION if several else ''}.{MARGIN_JUDGING if margin else ''}{DIFFERENCES}"
+        return [fact, "so few items cannot show any"]
+    return [fact, f"4 of 5 such runs would show one of {detectable_points(comparison.smallest_detectable)}"]
 
 
 def title(findings: Report) -> str:
-    """The title of the report."""
+    """The title of the report, with the model's name without its path or owner, which are among the settings."""
     treatments = [condition for condition in findings.settings.conditions if condition.treatment]
     what = "the treatment" if treatments and all(c.is_function for c in treatments) else "ARM"
-    return f"Does {what} help {findings.settings.engine.get('model', 'the model')}?"
+    return f"Does {what} help {PurePath(str(findings.settings.engine.get('model', 'the model'))).name}?"
 
 
 def missing_items(findings: Report) -> str | None:
@@ -178,7 +167,7 @@ def _check_arm(condition: ConditionFindings) -> RunCheck:
     unchanged = [layer for layer, activity in layers.items() if not activity.moved]
     tokens = sum(activity.tokens for activity in layers.values())
     share = sum(activity.tokens * activity.share_moved for activity in layers.values()) / max(tokens, 1)
-    counts = f"{with_count(tokens, 'token')} in {with_count(len(layers), 'layer')}"
+    counts = f"{with_count(tokens, 'token')} run in {with_count(len(layers), 'layer')}"
     fact = f"{name}: {counts}, {percent(share)} of values moved"
     warning = f"{fact}; no values moved in layer{'s' * (len(unchanged) > 1)} {', '.join(unchanged)}"
     return RunCheck(not unchanged, warning if unchanged else fact)
@@ -222,25 +211,27 @@ def discordance(tasks: Sequence[TaskFindings]) -> str:
 
 def power_sentence(task: TaskFindings) -> str:
     """The power of the run as computed before it started."""
-    return f"{task.name}: before the run, {_power_text(task.planned, 'could')}. With the observed variability:"
+    return f"{task.name}, before the run: {_power_text(task.planned)}. With the observed variability:"
 
 
 def power_announcement(name: str, planned: PlannedPower) -> str:
     """The power of a run that has not started, for the terminal."""
-    return f"{name}: {_power_text(planned, 'can')}"
+    return f"{name}: {_power_text(planned)}"
 
 
-def _power_text(planned: PlannedPower, verb: str) -> str:
+def _power_text(planned: PlannedPower) -> str:
     smallest, judged = planned.smallest_detectable, planned.comparisons
-    shown = "no difference" if smallest is None else f"differences of {detectable_points(smallest)} or more"
+    few = f"{'is' if planned.items == 1 else 'are'} too few to show any difference"
+    shown = few if smallest is None else f"can show differences of {detectable_points(smallest)} or more"
     correction = f", after Holm's correction for {judged} comparisons" if judged > 1 else ""
-    power = f"{with_count(planned.items, 'item')} {verb} show {shown} at 80 % power{correction}"
+    power = f"{with_count(planned.items, 'item')} {shown} at 80 % power{correction}"
     sentence = f"{power}, assuming that {percent(planned.discordant)} of the pairs are discordant"
     if planned.margin is None or planned.margin_items is None:
         return sentence
     claim = f"'no difference larger than {with_points(planned.margin)}'"
-    few = ", more than there are" if planned.items < planned.margin_items else ""
-    return f"{sentence}; showing {claim} takes about {with_count(planned.margin_items, 'item')}{few}"
+    few = ", more than this run has" if planned.items < planned.margin_items else ""
+    needed = f"about {with_count(planned.margin_items, 'item')}{few}"
+    return f"{sentence}; under the same assumption, showing {claim} takes {needed}"
 
 
 def meanings(findings: Report) -> dict[str, str]:
@@ -257,13 +248,16 @@ def run_settings(findings: Report) -> dict[str, str]:
     for task in run.tasks:
         items = with_count(task.items, "item")
         lines[f"task {task.name}"] = f"{task.kind}, {items}, sha256 {task.sha256}; {plain(task.source)}"
-    lines |= {"prompts": plain(run.prompts)} if run.prompts else {}
+    lines |= {"prompts": plain(run.prompts).replace("\n", "\\n")} if run.prompts else {}  # as --template takes it
     lines |= {f"origin {number}": origin_sentence(origin) for number, origin in enumerate(run.origins, 1)}
     lines |= {f"sampling, {kind}": plain(sampling) for kind, sampling in run.sampling.items()}
     lines |= {f"system prompt, {kind}": prompt for kind, prompt in run.systems.items() if prompt}
     lines |= {f"grader, {kind}": grader for kind, grader in run.graders.items()}
-    lines |= {"budget": plain(run.budget)} if run.budget else {}
-    lines |= {"batch": str(run.batch), "versions": plain(run.versions)}
+    if budget := run.budget:
+        timed = f"the first {plain(budget['timed_items'])} items of each task were timed"
+        lines["budget"] = f"{plain(budget['budget'])} s for answering; {timed}"
+    lines |= {} if run.batch is None else {"batch": str(run.batch)}
+    lines["versions"] = plain(run.versions)
     return lines | {f"machine {number}": plain(machine) for number, machine in enumerate(run.machines, 1)}
 
 

@@ -19,6 +19,7 @@ Point = tuple[float, float]
 """Two coordinates, sizes or bounds."""
 
 DARK = "#222222"
+PALENESS = 4  # a cell whose interval includes 0 has at most a quarter of the deepest colour
 CELL_INKS = ("#fefefe", "#212121")
 """The colours of text and outlines on dark cells and on light ones, which a page in dark mode leaves as they are."""
 
@@ -69,7 +70,7 @@ def _map_size(columns: int, lines: int, *, narrow: bool) -> Point:
 
 
 def _draw_map_cells(axes: Axes, cells: dict[tuple[int, int], TrialResult], *, narrow: bool) -> None:
-    largest = max(abs(row.difference) for row in cells.values()) or 1.0
+    largest = max(abs(row.difference) * (1 if row.excludes_zero else PALENESS) for row in cells.values()) or 1.0
     colours = ScalarMappable(Normalize(-largest, largest), "RdBu")
     items_differ = len({row.items for row in cells.values()}) > 1
     for (column, line), row in cells.items():

@@ -10,7 +10,7 @@ from armlet.evaluation.report.findings import NoiseFloor
 from armlet.evaluation.search.figures import DARK, FIGURE_INCHES, shorten, titled_figure
 from armlet.evaluation.studies.rows import StudyRow
 from armlet.presentation.numbers import difference_text, points
-from armlet.presentation.style import GREY, style
+from armlet.presentation.style import GREY, VERDICT_COLOURS, style
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 Bounds = tuple[float | None, float | None]
 
 ROW_INCHES, MARGIN_INCHES = 0.19, 1.3
-CLAIM_COLOUR, FLOOR_COLOUR = "#D55E00", "#999999"
-VERDICT_COLOURS = {"helped": "#009E73", "hurt": "#CC79A7"}
+HEADING_ROWS, BELOW_HEADING = 1.9, 1.0  # the height of a cell's heading, and how far below it the first row is
+FLOOR_COLOUR = "#999999"
+VERDICT_MARKERS = {"helped": "^", "hurt": "v"}
 NAME_CHARACTERS, HEADING_CHARACTERS = 34, 80
 
 
@@ -32,18 +33,18 @@ def draw_study(title: str, rows: Sequence[StudyRow], floors: Mapping[str, NoiseF
     if not rows:
         raise ArgumentError("figure: nothing was compared")
     cells = [(name, [*group]) for name, group in groupby(rows, lambda row: row.cell)]
-    height = len(rows) + len(floors) + 1.4 * len(cells)
+    height = len(rows) + len(floors) + HEADING_ROWS * len(cells)
     with style():
-        legend = "lines: 95 % intervals; green: helped, pink: hurt (Holm's correction); diamonds: claims of the source"
-        figure = titled_figure((FIGURE_INCHES, height * ROW_INCHES + MARGIN_INCHES), shorten(title, 84), legend)
+        size = (FIGURE_INCHES, height * ROW_INCHES + MARGIN_INCHES)
+        figure = titled_figure(size, shorten(title, 84), _legend(rows))
         axes = figure.subplots()
         axes.set(ylim=(-height, 0), yticks=[], xlabel="difference from the baseline in percentage points")
         axes.spines["left"].set_visible(False)
         axes.axvline(0, color=DARK, lw=0.8)
         y = 0.0
         for name, group in cells:
-            y -= 1.4
-            _write(axes, shorten(name, HEADING_CHARACTERS), y + 0.5, DARK, weight="bold")
+            y -= HEADING_ROWS
+            _write(axes, shorten(name, HEADING_CHARACTERS), y + BELOW_HEADING, DARK, weight="bold")
             for row in group:
                 _draw_treatment(axes, row, y)
                 y -= 1
@@ -56,22 +57,31 @@ def draw_study(title: str, rows: Sequence[StudyRow], floors: Mapping[str, NoiseF
         return figure
 
 
+def _legend(rows: Sequence[StudyRow]) -> str:
+    """The meaning of the marks that are drawn."""
+    shown = any(row.pair.verdict.split()[0] in VERDICT_MARKERS for row in rows)
+    marks = ["triangles: helped or hurt, after Holm's correction"] * shown
+    marks += ["diamonds: claims of the source"] * any(row.claim for row in rows)
+    return "; ".join(["lines: 95 % intervals", *marks])
+
+
 def _draw_treatment(axes: "Axes", row: StudyRow, y: float) -> None:
     difference, claim = row.pair.comparison.difference, row.claim
-    colour = VERDICT_COLOURS.get(row.pair.verdict.split()[0], DARK)
-    _draw_interval(axes, difference, row.pair.interval, y, colour)
+    verdict = row.pair.verdict.split()[0]
+    colour, marker = VERDICT_COLOURS.get(verdict, DARK), VERDICT_MARKERS.get(verdict, "s")
+    _draw_interval(axes, difference, row.pair.interval, y, colour, marker)
     if claim:
-        axes.plot(claim.difference, y, "D", mfc="none", color=CLAIM_COLOUR, ms=4.5)
+        axes.plot(claim.difference, y, "D", mfc="none", color=DARK, ms=4.5)
     claimed = f"   claimed {points(claim.difference / 100)}" if claim else ""
     _write(axes, shorten(row.treatment, NAME_CHARACTERS), y, GREY)
     _write(axes, difference_text(difference, *row.pair.interval) + claimed, y, GREY, "left")
 
 
-def _draw_interval(axes: "Axes", difference: float, interval: Bounds, y: float, colour: str) -> None:
+def _draw_interval(axes: "Axes", difference: float, interval: Bounds, y: float, colour: str, marker: str = "s") -> None:
     """Draws an interval, of which an infinite bound is not drawn, and its difference."""
     low, high = (100 * (difference if bound is None else bound) for bound in interval)
     axes.plot([low, high], [y, y], color=colour, lw=1.4, solid_capstyle="butt")
-    axes.plot(100 * difference, y, "s", color=colour, ms=4)
+    axes.plot(100 * difference, y, marker, color=colour, ms=4 if marker == "s" else 5.5)
 
 
 def _write(axes: "Axes", text: str, y: float, colour: str, align: str = "right", weight: str = "normal") -> None:

@@ -6,15 +6,16 @@ from armlet.evaluation.studies.definition import Cell, Study
 from armlet.presentation.numbers import DASH, points
 from armlet.presentation.tables import titled_table
 
-PLAN_HEADINGS = ("model", "task", "seed", "treatment", "claimed, points")
+PLAN_HEADINGS = ("model", "task", "seed", "treatment", "claimed, points")  # the last only with claims
 
 
 def plan_table(study: Study) -> Table:
     """One row for each treatment in each cell, with what the source claims."""
-    table = titled_table(study.title, PLAN_HEADINGS)
+    columns = len(PLAN_HEADINGS) if study.claims else -1
+    table = titled_table(study.title, PLAN_HEADINGS[:columns])
     for cell in study.cells():
         for treatment in cell.treatments:
-            table.add_row(*_cell_texts(study, cell, treatment))
+            table.add_row(*_cell_texts(study, cell, treatment)[:columns])
     return table
 
 

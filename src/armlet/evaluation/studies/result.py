@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from armlet.evaluation.report.analysis import correct_by_holm
 from armlet.evaluation.report.findings import NoiseFloor
+from armlet.evaluation.report.judging import judging_sentences
 from armlet.evaluation.report.limitations import task_limitations
 from armlet.evaluation.report.page import study_markdown
 from armlet.evaluation.report.paper import latex_grid
@@ -18,7 +20,7 @@ from armlet.evaluation.report.sentences import noise_sentence
 from armlet.evaluation.report.tables import Grid
 from armlet.evaluation.studies.cells import CellOutcome
 from armlet.evaluation.studies.definition import Study
-from armlet.evaluation.studies.rows import ROW_HEADINGS, StudyRow
+from armlet.evaluation.studies.rows import CELL_COLUMNS, ROW_HEADINGS, StudyRow
 from armlet.presentation.arguments import output_folder
 from armlet.presentation.files import csv_text, write_json, write_text
 from armlet.presentation.numbers import with_count
@@ -53,7 +55,8 @@ class StudyFindings(Result):
         total = with_count(sum(claims.values()), "claim")
         inside = f"; of {total}, {claims['inside']} inside its interval" if claims else ""
         over = f"{with_count(len(self.rows), 'comparison')} in {with_count(self.finished, 'cell')}"
-        return f"{self.study.hypothesis} Of {over}, after Holm's correction over all: {counts}{inside}."
+        found = f"Found: of {over}, after Holm's correction over all: {counts}{inside}."
+        return f'Hypothesis: "{self.study.hypothesis}" {found}'
 
     def sentences(self) -> list[str]:
         """The sentence, the noise floor, and what is missing."""
@@ -62,18 +65,36 @@ class StudyFindings(Result):
         unfinished = self.cells - self.finished - len(self.failures)
         rest = [f"partial: {unfinished} of {with_count(self.cells, 'cell')} not finished"] if unfinished else []
         missing = [f"not run: {omission.part} ({omission.reason})" for omission in self.study.not_run()]
-        return [self.sentence(), *self.limitations, *floors, *rest, *failed, *missing]
+        margin = None if self.study.margin is None else self.study.margin / 100
+        judged = judging_sentences(margin, several=len(self.rows) > 1)
+        return [self.sentence(), judged, *self.limitations, *floors, *rest, *failed, *missing]
 
     def grid(self) -> Grid:
-        """One row for each treatment in each cell, as texts."""
-        return Grid(self.study.title, ROW_HEADINGS, {"": [row.texts() for row in self.rows]})
+        """One row for each treatment in each cell, as texts; without claims, there is no column for them."""
+        columns = len(ROW_HEADINGS) if self.study.claims else -1
+        rows = [row.texts()[:columns] for row in self.rows]
+        return Grid(self.study.title, ROW_HEADINGS[:columns], {"": rows})
 
     def tables(self) -> list[Table]:
-        """One row for each treatment in each cell."""
-        table = titled_table(self.study.title, ROW_HEADINGS)
+        """A table for each cell, with a row for each treatment, so that it fits into 80 columns."""
+        grid, tables = self.grid(), list[Table]()
+        for cell, texts in groupby(grid.groups[""], lambda texts: texts[:CELL_COLUMNS]):
+            model, task, seed, items, baseline = cell
+            title = f"{model}, {task}, seed {seed}: {items} items, baseline {baseline}"
+            title = title if tables else f"{grid.title}\n{title}"
+            tables.append(titled_table(title, grid.headings[CELL_COLUMNS:]))
+            for row in texts:
+                tables[-1].add_row(*row[CELL_COLUMNS:])
+        return tables
+
+    def other_names(self) -> dict[str, str]:
+        """The treatments with another name in the reports of their cells, with this name, which depends on the cell."""
+        names: dict[str, dict[str, None]] = {}
         for row in self.rows:
-            table.add_row(*row.texts())
-        return [table]
+            condition = str(row.pair.treated)
+            if condition.lower() != row.treatment.lower():
+                names.setdefault(row.treatment, {})[condition] = None
+        return {name: " or ".join(conditions) for name, conditions in names.items()}
 
     def figure(self) -> "Figure":
         """The forest plot of all cells, with the claims and the noise floors."""

@@ -5,18 +5,21 @@ from dataclasses import dataclass
 
 from armlet.evaluation.report.findings import PairedComparison
 from armlet.evaluation.studies.definition import Claim
-from armlet.presentation.numbers import DASH, difference_text, percent, points
+from armlet.presentation.numbers import DASH, difference_text, percent, points, probability
 
 ROW_HEADINGS: Sequence[str] = (
     "model",
     "task",
     "seed",
-    "treatment",
+    "items",
     "baseline",
+    "treatment",
     "difference [95 %], points",
-    "claimed",
+    "Holm's p",
     "verdict",
+    "claimed",
 )
+CELL_COLUMNS = 5  # the first of them, which describe the cell
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class StudyRow:
         comparison = self.pair.comparison
         claimed = DASH if self.claim is None else f"{points(self.claim.difference / 100)}, {self.claim_is}"
         difference = difference_text(comparison.difference, *self.pair.interval)
-        numbers = (percent(comparison.baseline_mean), difference, claimed, self.pair.verdict)
-        return [self.model, self.task, str(self.seed), self.treatment, *numbers]
+        cell = (self.model, self.task, str(self.seed), f"{comparison.items:,}", percent(comparison.baseline_mean))
+        return [*cell, self.treatment, difference, probability(self.pair.judged_p_value), self.pair.verdict, claimed]
 
     def to_dict(self) -> dict[str, object]:
         """The row for report.json."""

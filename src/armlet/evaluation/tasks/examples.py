@@ -63,15 +63,14 @@ def _check_examples(path: Path, source: Task, shots: int, tasks: Sequence[Task])
     rows = len(source.problems)
     if rows < shots:
         raise ArgumentError(f"examples: {path} has {with_count(rows, 'row')}, fewer than shots, {shots}")
-    if unsolved := [problem.id for problem in source.problems if not problem.solution]:
+    if unsolved := [problem.label for problem in source.problems if not problem.solution]:
         raise ArgumentError(f"examples: {path}: {unsolved[0]} has no canonical_solution to show")
     for task in tasks:
         if source.kind != task.kind and (source.kind, task.kind) != ("maths", "integer"):
             raise ArgumentError(f"examples: {path} has problems of the kind {source.kind}, {task.name} of {task.kind}")
-        items = {_asked(problem): problem.id for problem in task.problems}
+        items = {_asked(problem): problem.label for problem in task.problems}
         if shared := [problem for problem in source.problems if _asked(problem) in items]:
-            item = items[_asked(shared[0])]
-            same = f"{shared[0].id} of {path} asks the same as item {item} of {task.name}"
+            same = f"{path} {shared[0].label} asks the same as {task.name} {items[_asked(shared[0])]}"
             raise ArgumentError(f"examples: {same}, whose answer it would show; use other examples")
 
 

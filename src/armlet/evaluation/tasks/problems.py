@@ -30,6 +30,12 @@ class Problem:
     choices: tuple[str, ...] = ()  # for multiple choice: the continuations, at least two
     entry_point: str = ""  # for programs: the function that the tests call
     solution: str = field(default="", repr=False)  # the answer of a few-shot example; not a part of the item's hash
+    row: str = field(default="", repr=False, compare=False)  # such as "line 3", if that has no id: then it is a hash
+
+    @property
+    def label(self) -> str:
+        """The item in messages, by what its author wrote."""
+        return self.row or f"item {self.id}"
 
     def content_hash(self) -> str:
         """16 hexadecimal digits of what is asked: the same for one item in files with other names, ids or golds."""
@@ -65,7 +71,7 @@ def with_letters(task: Task) -> Task:
 def _with_letters(problem: Problem) -> Problem:
     letters = ascii_uppercase[: len(problem.choices)]
     if not problem.question or len(letters) < len(problem.choices):
-        raise ArgumentError(f"letters: item {problem.id} has no question, or more than 26 choices")
+        raise ArgumentError(f"letters: {problem.label} has no question, or more than 26 choices")
     listed = (f"{letter}. {choice}" for letter, choice in zip(letters, problem.choices, strict=True))
     question, solution = "\n".join((problem.question, *listed)), letters[int(problem.gold)]
     return replace(problem, question=question, choices=tuple(letters), solution=solution)

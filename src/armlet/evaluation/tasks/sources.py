@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Self
@@ -185,12 +186,16 @@ def _make_task(
 ) -> Task:
     kinds: dict[Kind, str] = {}  # with the place of the first row of each kind
     problems: dict[str, Problem] = {}
+    places: dict[str, str] = {}  # by id
     for place, row in rows:
         kind, problem = _parse_row(place, row)
         kinds.setdefault(kind, place.removeprefix(f"{option}: "))
+        number = place.rpartition(", ")[2]  # such as "line 3"
+        problem = problem if _written_id(row) else replace(problem, row=number)
         if problem.id in problems:
-            raise ArgumentError(f"{place}: the id {problem.id!r}, or the whole row, occurs twice")
-        problems[problem.id] = problem
+            same = "is the same row as" if problem.row else f"has the id {problem.id!r} of"
+            raise ArgumentError(f"{place}: {same} {places[problem.id]}; leave one of them out")
+        problems[problem.id], places[problem.id] = problem, number
     if not problems:
         raise ArgumentError(f"{option}: {name} contains no problems")
     if len(kinds) > 1:
@@ -205,7 +210,7 @@ def _parse_row(place: str, row: JsonRow) -> tuple[Kind, Problem]:
     """The kind of the problem in a row, which follows from the row's keys, and the problem."""
     # The id of a row without one is a hash of its content, so it does not depend on the other rows.
     content = hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    id = str(next((row[key] for key in ID_KEYS if row.get(key) is not None), content))
+    id = _written_id(row) or content
     if "choices" in row:
         return "choice", _parse_choice(place, id, row)
     if GPQA_KEYS[0] in row:
@@ -227,6 +232,11 @@ def _parse_row(place: str, row: JsonRow) -> tuple[Kind, Problem]:
     answer = _parse_answer(place, row, gold)
     solution = next(str(row[key]) for key in SOLUTION_KEYS if row.get(key) is not None)
     return "maths", Problem(id, _required_text(place, row, question), answer, solution=solution.strip())
+
+
+def _written_id(row: JsonRow) -> str:
+    """The id of a row; "" if it has none."""
+    return str(next((row[key] for key in ID_KEYS if row.get(key) is not None), ""))
 
 
 class WrittenFloat(float):
@@ -262,6 +272,8 @@ def _parse_choice(place: str, id: str, row: JsonRow) -> Problem:
         raise ArgumentError(f"{place}: choices: expected a list of at least two texts, found {choices!r:.60}")
     if isinstance(gold, bool) or not isinstance(gold, int) or not 0 <= gold < len(choices):
         raise ArgumentError(f"{place}: gold: expected an index of the {len(choices)} choices, found {gold!r}")
+    if [choice.strip() for choice in choices].count(choices[gold].strip()) > 1:
+        raise ArgumentError(f"{place}: choices: the right one, {choices[gold]!r:.60}, occurs twice; leave the row out")
     context, question = (str(row.get(key) or "") for key in ("context", "question"))
     if not context and not question:
         raise ArgumentError(f"{place}: expected context or question")

@@ -43,17 +43,21 @@ class InspectLog:
 
     @classmethod
     def read(cls, path: str | Path) -> "InspectLog":
-        """Reads a log; raises ArgumentError if it cannot be read, is not finished, or has errors or no samples."""
+        """Reads a log, or the only one of a folder.
+
+        Raises ArgumentError if it cannot be read, is not finished, or has errors or no samples, or there are several.
+        """
         try:
             from inspect_ai.log import read_eval_log
         except ImportError as error:
             raise ArgumentError("Inspect is not installed: pip install 'armlet[inspect-ai]'") from error
+        path = _only_log(Path(path))
         try:
             log = read_eval_log(str(path), resolve_attachments="core", exclude_fields={"store"})
         except Exception as error:  # from zip, JSON, pydantic, or a file system
             raise ArgumentError(f"{path}: is not a log of Inspect ({type(error).__name__}: {error})") from error
         _check_finished(path, log)
-        return cls(Path(path), log)
+        return cls(path, log)
 
     @cached_property
     def samples(self) -> Mapping[str, Sequence["EvalSample"]]:
@@ -136,6 +140,16 @@ class InspectLog:
                     scorers.add(event.id)
                 elif event.event == "model" and event.span_id in scorers and _record(event.output):
                     yield sample
+
+
+def _only_log(path: Path) -> Path:
+    """The only log of a folder; any other path as it is."""
+    if not path.is_dir():
+        return path
+    logs = sorted(path.glob("*.eval"))
+    if len(logs) != 1:
+        raise ArgumentError(f"{path}: expected a folder with one .eval file, found {len(logs)}; name the .eval file")
+    return logs[0]
 
 
 def _check_finished(path: str | Path, log: "EvalLog") -> None:

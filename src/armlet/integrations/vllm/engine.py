@@ -90,6 +90,10 @@ class VllmEngine:
         """Returns the number of tokens of the prompt without filler."""
         return self.tokens.length(ask)
 
+    def shown_prompt(self, ask: Ask) -> str:
+        """The text of the prompt's tokens, with special ones."""
+        return self.tokens.shown_prompt(ask)
+
     def answer(
         self, asks: Sequence[Ask], condition: Condition, sampling: Sampling, *, batch: int, sample: int
     ) -> list[Output]:
@@ -124,7 +128,7 @@ class VllmEngine:
         ask, longest = max(zip(asks, prompts, strict=True), key=lambda pair: len(pair[1]))
         if len(longest) + max_new_tokens > limit:
             raise EngineError(
-                f"item {ask.problem.id}: a prompt of {len(longest)} tokens and an answer of {max_new_tokens} do not "
+                f"{ask.problem.label}: a prompt of {len(longest)} tokens and an answer of {max_new_tokens} do not "
                 f"fit into max_model_len, {limit}: pass a smaller --max-new-tokens, or raise the limit in --engine-args"
             )
 
