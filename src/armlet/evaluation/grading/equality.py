@@ -19,6 +19,7 @@ from armlet.evaluation.grading.words import has_words, same_numerals, same_words
 CHOICE = re.compile(
     r"(?:[(\[]?([A-Ja-j])[)\]](?=\s|$)|[(\[]([A-Ja-j])[)\]]|([A-J])(?:[.:](?=\s|$)|$))\s*(.*)", re.DOTALL
 )
+LETTERS = re.compile(r"^\(([A-J](?:\s*,\s*[A-J])+)\)$")  # several choices
 RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|setminus|mathbb)(?![a-zA-Z])")
 INTERVAL = re.compile(r"[(\[]|\\mathbb")
 MODULUS = re.compile(r"(.*?)\s*\\pmod\{(\w+)\}", re.DOTALL)
@@ -122,7 +123,7 @@ def same_inequalities(answer: str, gold: str) -> bool | None:
 
 def same_collections(answer: str, gold: str) -> bool | None:
     """Lists, sets, points and intervals. An answer of several equal values, such as "1/2 or 0.5", states that value."""
-    stated, wanted = collection(answer), collection(gold)
+    stated, wanted = (collection(LETTERS.sub(r"\1", text)) for text in (answer, gold))
     if stated is None and wanted is None:
         return None
     for read, text, other in ((stated, answer, gold), (wanted, gold, answer)):

@@ -24,6 +24,7 @@ ANSWER_LINE = re.compile(
     r"^[ \t]*####(?!#)[ \t]*(?!\d+[.)][ \t])((?:\*\*)?(?:[-+−–]?[\d.$€£\\(\[{]|[^\W\d_]\b)[^\n]*)",
     re.MULTILINE,
 )
+CHOICE_BELOW = re.compile(r"\n\W*(?:final )?answer\W*:\W*([A-J])\W*$", re.IGNORECASE)  # after a box of something else
 NO_ANSWER = "no answer is stated"
 
 
@@ -49,6 +50,8 @@ def final_answer(text: str) -> FinalAnswer:
         return FinalAnswer(None, unreadable=problem)
     text = BARE_BOX.sub(r"\\boxed{\1}", [text, *ANSWER_TAG.findall(text)][-1])
     boxes, closed = closed_boxes(text)
+    if boxes and (choice := CHOICE_BELOW.search(closed, boxes[-1].end)):
+        return FinalAnswer(choice[1])
     boxed = _boxed_answer(boxes, closed)
     if boxed:
         return FinalAnswer(boxed, in_form=True)

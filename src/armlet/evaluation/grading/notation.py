@@ -29,6 +29,7 @@ WRAPPER = re.compile(
 FRAC_COMMAND = re.compile(r"\\(?:[dtcs]|nice)?frac(?![a-zA-Z])\s*(\d|\{[^{}]*\})\s*(\d|\{[^{}]*\})")
 # Separators of thousands: 1,234 and 1\,234 and 1 234; but "100, 200" is a list.
 THOUSANDS = re.compile(r"(?<![\d.,^_])\d{1,3}(?:(?:,(?:\\!\s*)?|'|\{,\}|\\[,;: ]\s?|~| )\d{3})+(?!\d)")
+MOST_THOUSANDS = 5  # commas in one number; a longer text is a list of numbers of three digits
 REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{?(\d+)\}?|(\d)\4\4+(?:\\[lc]?dots|\.\.\.|…))")
 SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d+)(?!\w)")
 MIXED = re.compile(r"(?<![\d.}^_a-zA-Z/])(\d+)(?:\s*\\frac\{(\d+)\}\{(\d+)\}|\s+(\d+)\s*/\s*(\d+)(?![\d.]))")
@@ -87,7 +88,8 @@ def _plain_numbers(answer: str) -> str:
 def _joined_thousands(number: re.Match[str], answer: str) -> str:
     before = answer[: number.start()]
     inside = len(re.findall(r"[(\[]|\\\{", before)) > len(re.findall(r"[)\]]|\\\}", before))
-    if inside and re.fullmatch(r"[\d,]+", number[0]):  # (1,234) is a pair
+    is_list = inside or number[0].count(",") > MOST_THOUSANDS  # (1,234) is a pair
+    if is_list and re.fullmatch(r"[\d,]+", number[0]):
         return number[0]
     return re.sub(r"\D", "", number[0])
 
@@ -160,6 +162,7 @@ SPELLINGS = [
     (r"\^\s*\{?\s*(?:st|nd|rd|th)\s*\}?(?![a-zA-Z])", " th"),
     (r"(?<=\d)\s*\\frac\s*\{\s*(k?m|cm|ft|mi)\s*\}\s*\{\s*(s|h|hr|min)\s*\}", r" \1/\2"),
     (r"\((\d+)\)\s*_", r"\1_"),
+    (r"^\s*\[(-?\d+)\]\s*$", r"\1"),
     (r"^\s*\\\{\s*[a-z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\\mid|:|\|)(.*[<>].*|.*\\[lgn]e[ q].*)\\\}\s*$", r"\1"),
     (r"\\log_\{?e\}?(?![a-zA-Z])", r"\\ln "),
     (r"\\(?:varnothing|emptyset)(?![a-zA-Z])|\bempty set\b", r"\\{\\}"),
@@ -193,7 +196,7 @@ def _plain_formula(answer: str) -> str:
     answer = MIXED.sub(_mixed_sum, answer)
     answer = BARE_FUNCTION.sub(r"\\\1 ", re.sub(r"(?<![\\a-zA-Z])(?:infinity|inf)(?![a-zA-Z])", "infty", answer))
     answer = re.sub(r"\\sqrt\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)", r"\\sqrt{\1}", answer)
-    return re.sub(r"\\sqrt\s*(\d+)", lambda root: rf"\sqrt{{{root[1]}}}", answer)
+    return re.sub(r"\\sqrt\s*(\[\w+\])?\s*(\d+)", lambda root: rf"\sqrt{root[1] or ''}{{{root[2]}}}", answer)
 
 
 def _mixed_sum(match: re.Match[str]) -> str:

@@ -89,6 +89,7 @@ REST = re.compile(
 TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*(?:([ap])\.?\s*m\b\.?)?", re.IGNORECASE)
 HOUR_OF_DAY = re.compile(r"(\d{1,2})()()\s*(?:([ap])\.?\s*m\b\.?|o'?clock)", re.IGNORECASE)
 OCLOCK = re.compile(r"\s*o'?clock\b", re.IGNORECASE)
+TERM = re.compile(r"[\d)}\w]\s*[-+]\s*\d*[a-zA-Z]$")  # the 6m of 22 - 6m is no length
 CHANGED = re.compile(r"\s*(?:squared|cubed|factorial|plus|minus|times|divided|over)\b")  # these words change a value
 MEASURED = re.compile(r"\s+(?:tall|long|wide|high|deep|old|altogether|in total)\b.*$")
 
@@ -131,7 +132,7 @@ def quantity(text: str) -> Quantity | None:
         rest = quantity(match[5])
         return Quantity(match[1] + (rest.value if rest else match[5]), read_unit(match[2] or match[3] or match[4]))
     match = QUANTITY.fullmatch(text)
-    if not match or CHANGED.match(match["unit"]):
+    if not match or CHANGED.match(match["unit"]) or TERM.search(text):
         return None
     if not re.search(r"\d|\\pi", match["value"]) or has_words(match["value"]):
         return None

@@ -6,11 +6,13 @@ from armlet.evaluation.grading.number_words import SIGN_WORD, number_at_start, w
 
 # As in Pandoc: no space after the opening dollar sign or before the closing one, and no digit after that.
 INLINE = re.compile(r"(?<![\\$])\$(?![\s$])((?:[^$\n]|\\\$)*?)(?<![\s\\$])\$(?![\d$])|\\\((.+?)\\\)")
+LETTERED = re.compile(r"\(([A-J])\)\s*:\s")
 JOINED = re.compile(r"\s*(?:,|;|,?\s*\band\b|,?\s*\bor\b|&)\s*")
 # Words before a value that do not change it.
 HEDGE = re.compile(
     r"^(?:(?:approximately|approx\.?|about|around|roughly|nearly|exactly|precisely|simply|just|only|equal to|therefore|"
-    r"thus|so|indeed|definitely|clearly|probably|likely|given by|now|then|hence|found to be|that|both|either|option|"
+    r"thus|so|indeed|definitely|clearly|probably|likely|given by|"
+    r"(?:I (?:think|believe|guess) )?it(?: is|['’]s)|now|then|hence|found to be|that|both|either|option|"
     r"choice|strictly|a total of|the (?:number|value|point|pair|set|option|letter|interval)|≈|=|:|,)\s*)+(?=\S)",
     re.IGNORECASE,
 )
@@ -36,14 +38,14 @@ RANGE = re.compile(r"^(?:between|from|somewhere)\b|^\S+\s+to\s+\S*\d", re.IGNORE
 CLAUSE_END = re.compile(
     r"[.?](?=\s|$)|!(?=\s+[A-Z]|\s*$)|[;:](?=\s+[^\W\d_]{2})|(?<=\d)\s+of\s|\s[-–—]\s+(?=[a-zA-Z]{2})"
     r"|\s+(?:because|since|as|which|where|when|so|for|after|if|but|that is|i\.e\.|by|while|therefore|hence|from)\s"
-    r"|\s+(?:rather than|instead of|and not|or so)\b|,\s*(?:altogether|in total|in all|overall)\b"
+    r"|\s+(?:rather than|instead of|and not|or so)\b|,\s*(?:altogether|in total|in all|all told|overall)\b"
     r"|(?<=[a-z])\s+(?:below|above|under|over|between|among|within|in|on|at)\s+(?:the\s+)?(?=\S*\d)"
     r"|,\s*\w+ times\b|,\s*and (?:it|this|that|we)\b"
     r"|,\s*(?:not|because|since|so|which|but|as|where|i\.e\.|that is|rather|instead)\b"
 )
 # "(3 red and 4 blue)", a reference "[1]" at the end, a calculation "(3 + 4 = 7)" at the end.
 ASIDE = re.compile(
-    r"\s*\((?!or\b)(?=[^()]*[^\W\d_]{2})[^()\\]*\)|\s*\[\d+\](?=\W*$)|(?<=\w)\s*\((?:\d+\s*[^\w\s,]\s*)+\d+\s*=?\s*\d*\)(?=\W*$)"
+    r"\s*\((?!or\b)(?=[^()]*[^\W\d_]{2})[^()\\]*\)|(?<=\S)\s*\[\d+\](?=\W*$)|(?<=\w)\s*\((?:\d+\s*[^\w\s,]\s*)+\d+\s*=?\s*\d*\)(?=\W*$)"
 )
 LEADING_WORDS = re.compile(r"^(?:[^\W\d_][^\W\d_'²³-]+[,:]?\s+)+(?=\S)")
 
@@ -72,6 +74,11 @@ def read_statement(sentence: str) -> tuple[str | None, str | None]:
         value, problem = read_statement(sentence[sign.end() :])
         return (f"-{value}" if value else None), problem
     formulas = list(INLINE.finditer(sentence))
+    if choice := LETTERED.match(sentence):
+        return (
+            f"({choice[1]}) {_formulas(sentence, formulas) if formulas else _clause(sentence[choice.end() :]) or ''}",
+            None,
+        )
     return (_formulas(sentence, formulas) if formulas else _clause(sentence)), None
 
 

@@ -3,7 +3,7 @@ r"""Reads what a text states, where there is neither a box nor `#### x`: an anno
 import html
 import re
 
-from armlet.evaluation.grading.last_line import read_last_line
+from armlet.evaluation.grading.last_line import CHOICE_LINE, read_last_line
 from armlet.evaluation.grading.sentences import read_statement
 from armlet.evaluation.grading.symbols import marks_as_units
 
@@ -13,7 +13,8 @@ ANNOUNCEMENT = re.compile(
     r"\b(?:answers?|(?:correct|right) (?:option|choice|result)|results?|solutions?)\b"
     r"(?:\s+(?:to|of|for)\s[^.:=\n]{0,80}?)?\s*"
     r"(?:(?:is|are|was|would be|must be|should be)(?:(?=n['’]t)|(?![a-z]))|['’]s\b)[\s:]*"
-    r"|\banswers?\s*[:=：][\s:]*|答案(?:】|[:=：]|是|为)+\s*|^[ \t]*(?:final\s+)?answers?[ \t]*$\s*",
+    r"|\banswers?\s*[:=：][\s:]*|\b(?:antwort|réponse|respuesta|risposta|resposta|ответ|答え)\s*[:：]\s*"
+    r"|答案(?:】|[:=：]|是|为)+\s*|^[ \t]*(?:final\s+)?answers?[ \t]*$\s*",
     re.IGNORECASE | re.MULTILINE,
 )
 ROWED = r"(?:align|aligned|alignat|gather|gathered|split|equation|multline)\*?"
@@ -57,14 +58,15 @@ def stated_in_words(text: str) -> tuple[str | None, str | None]:
         corrections = list(CORRECTION.finditer(rest))
         return read_statement(_first_statement(rest[corrections[-1].end() :] if corrections else rest))
     text = CLOSING_REMARK.sub("", text.rstrip())
+    line = text.rstrip().rpartition("\n")[2][-LINE_LENGTH:]
     chosen = list(CHOSEN.finditer(text))
-    if chosen:
+    if chosen and not CHOICE_LINE.fullmatch(line.strip(" .")):
         return chosen[-1][chosen[-1].lastindex or 0], None
     displays = list(DISPLAY.finditer(text))
     unit = text[displays[-1].end() :].strip(" .\n$") if displays else ""
     if displays and (not unit or UNIT_LINE.fullmatch(unit)):
         return f"{display_value(displays[-1])} {unit}".strip(), None
-    return read_last_line(text.rstrip().rpartition("\n")[2][-LINE_LENGTH:])
+    return read_last_line(line)
 
 
 def without_markdown(text: str) -> str:
