@@ -23,7 +23,7 @@ MANIFEST_VERSION = 1
 OPTION_NAMES = (
     *("model", "dtype", "device", "seed", "batch", "items", "budget", "difficulty"),
     *("policy", "layers", "scope", "site", "experts", "trials", "windows", "tokens", "calibration", "limit"),
-    *("samples", "temperature", "top_p", "max_new_tokens"),
+    *("samples", "temperature", "top_p", "max_new_tokens", "margin"),
 )
 """Names in a manifest that are also options of the command line."""
 
@@ -212,8 +212,9 @@ def _parse_line(line: bytes) -> Record | None:
 
 def default_run_folder(manifest: Record) -> Path:
     """A folder in `RUNS` named after the run: the same command gets the same folder, on another day too."""
+    answers = {key: value for key, value in manifest.items() if key != "margin"}  # so that another margin is refused
     engine = {key: value for key, value in manifest["engine"].items() if key != "date"}
-    text = json.dumps({**manifest, "engine": engine}, sort_keys=True, ensure_ascii=False)
+    text = json.dumps({**answers, "engine": engine}, sort_keys=True, ensure_ascii=False)
     parts = [Path(manifest["engine"]["model"]).name, *(task["name"] for task in manifest["tasks"])]
     plain = "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts)
     return RUNS / f"{plain[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

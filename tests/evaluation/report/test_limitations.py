@@ -67,3 +67,27 @@ def test_what_limits_a_task_is_said_below_its_own_verdicts_everywhere():
     for text, said in ((markdown(limited), map(in_markdown, expected)), (unescape(page(limited, ())), expected)):
         places = [text.index(line) for line in said]
         assert places == sorted(places)
+
+
+def with_margin(interval, p_equivalence):
+    """The findings of a made-up run with a margin of 50 points, in which the first pair has these numbers."""
+    findings = found(sums(40), fillings=(), placebos=False)
+    (task,) = findings.tasks
+    first, *others = task.comparisons
+    comparison = replace(first.comparison, interval=interval, margin=0.5, p_equivalence=p_equivalence)
+    pair = replace(first, comparison=comparison, p_holm=1.0, p_equivalence_holm=p_equivalence)
+    return replace(findings, tasks=[replace(task, comparisons=[pair, *others])])
+
+
+def test_a_verdict_by_margin_beside_an_interval_beyond_it_is_explained_once_and_everywhere():
+    beyond = with_margin((-0.506, 0.306), 0.04)
+    assert beyond.tasks[0].comparisons[0].verdict == "no difference larger than 50 points"
+    (sentence,) = general_limitations(beyond)
+    assert "correspond to a 90 % interval" in sentence
+    for text in (markdown(beyond), unescape(page(beyond, ())), "\n".join(Findings(**vars(beyond)).sentences())):
+        assert text.count(sentence) == 1
+
+
+def test_an_interval_inside_the_margin_or_without_such_a_verdict_needs_no_explanation():
+    assert general_limitations(with_margin((-0.4, 0.4), 0.04)) == []
+    assert general_limitations(with_margin((-0.506, 0.306), 0.06)) == []

@@ -263,6 +263,7 @@ def run_settings(findings: Report) -> dict[str, str]:
     lines |= {f"system prompt, {kind}": prompt for kind, prompt in run.systems.items() if prompt}
     lines |= {f"grader, {kind}": grader for kind, grader in run.graders.items()}
     lines |= {"budget": plain(run.budget)} if run.budget else {}
+    lines |= {} if run.margin_share is None else {"margin": with_points(run.margin_share)}
     lines |= {"batch": str(run.batch), "versions": plain(run.versions)}
     return lines | {f"machine {number}": plain(machine) for number, machine in enumerate(run.machines, 1)}
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from armlet.evaluation.report.analysis import correct_by_holm
 from armlet.evaluation.report.findings import NoiseFloor
-from armlet.evaluation.report.limitations import task_limitations
+from armlet.evaluation.report.limitations import beyond_margin, task_limitations
 from armlet.evaluation.report.page import study_markdown
 from armlet.evaluation.report.paper import latex_grid
 from armlet.evaluation.report.sentences import noise_sentence
@@ -62,7 +62,8 @@ class StudyFindings(Result):
         unfinished = self.cells - self.finished - len(self.failures)
         rest = [f"partial: {unfinished} of {with_count(self.cells, 'cell')} not finished"] if unfinished else []
         missing = [f"not run: {omission.part} ({omission.reason})" for omission in self.study.not_run()]
-        return [self.sentence(), *self.limitations, *floors, *rest, *failed, *missing]
+        beyond = beyond_margin(row.pair for row in self.rows)
+        return [self.sentence(), *beyond, *self.limitations, *floors, *rest, *failed, *missing]
 
     def grid(self) -> Grid:
         """One row for each treatment in each cell, as texts."""
