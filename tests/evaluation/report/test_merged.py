@@ -118,7 +118,7 @@ def test_an_unfinished_run_counts_with_its_items_and_says_so():
     ("other", "message"),
     [
         ({"treatments": ["outward:band=0.3", "inward"]}, r"other: cannot be merged with run, .*band was 0.2, is 0.3"),
-        ({"placebos": False}, r"other: cannot be merged with run"),
+        ({"placebos": False}, r"they differ: conditions of the first only: A/A, temperature$"),
         ({"engine": Fake(name="another")}, r"differ: --model was \"made-up/model\", is \"another\""),
         ({"margin": 20}, r"^other: cannot be merged with run, because they differ: --margin was null, is 20.0$"),
         ({"max_new_tokens": 7}, r"--max-new-tokens was 256, is 7"),
