@@ -6,7 +6,8 @@ from html import unescape
 from armlet.evaluation import Findings
 from armlet.evaluation.report.limitations import general_limitations, limited_verdicts
 from armlet.evaluation.report.page import in_markdown, markdown, page
-from evaluations import choices, found, sums
+from armlet.statistics.significance import holm
+from evaluations import Fake, choices, found, sums
 
 
 def report(*, truncated=0.0, extracted=1.0, accuracy=0.5):
@@ -67,6 +68,21 @@ def test_what_limits_a_task_is_said_below_its_own_verdicts_everywhere():
     for text, said in ((markdown(limited), map(in_markdown, expected)), (unescape(page(limited, ())), expected)):
         places = [text.index(line) for line in said]
         assert places == sorted(places)
+
+
+def test_a_run_without_a_complete_item_says_so_wherever_it_is_reported():
+    nothing = found(sums(12), fillings=(), placebos=False, engine=Fake(after=1))
+    assert Findings(**vars(nothing)).sentences() == ["partial: arithmetic: 0 of 12 items", "there are no verdicts"]
+    partial = found(sums(12), sums(30, "more"), fillings=(), placebos=False, engine=Fake(after=4))
+    sentences = Findings(**vars(partial)).sentences()
+    assert sentences[0] == "partial: arithmetic: 12 of 12 items; more: 0 of 30 items"
+    assert sentences[1:3] == [verdict.sentence for verdict in partial.verdicts]
+
+
+def test_a_task_without_answers_counts_in_holms_correction():
+    partial = found(sums(40), sums(40, "more"), fillings=(), placebos=False, engine=Fake(after=4))
+    pairs = partial.tasks[0].comparisons
+    assert [pair.p_holm for pair in pairs] == holm([*(pair.comparison.p_value for pair in pairs), 1.0, 1.0])[:2]
 
 
 def with_margin(interval, p_equivalence):

@@ -77,7 +77,8 @@ def analyse(
     judged = sum(pair.judged for pairs in planned for pair in pairs)
     answered = [(task, pairs) for task, pairs in zip(tasks, planned, strict=True) if task.items]
     rules = Rules(seed, judged, settings.margin_share)
-    analysed = correct_by_holm([_analyse_task(task, pairs, equal.get(task.kind), rules) for task, pairs in answered])
+    tested = [_analyse_task(task, pairs, equal.get(task.kind), rules) for task, pairs in answered]
+    analysed = correct_by_holm(tested, judged)
     items = {task.name: task.items for task in analysed}
     judged_pairs = [(task, pair) for task in analysed for pair in task.comparisons if pair.judged]
     return Report(
@@ -244,12 +245,17 @@ def _discordant_items(
             yield DiscordantItem(condition, item.id, item.question, item.gold, gained, base.text, answer.text)
 
 
-def correct_by_holm(tasks: Sequence[TaskFindings]) -> list[TaskFindings]:
-    """Applies Holm's correction over all judged comparisons of all tasks, and separately over their margins' tests."""
+def correct_by_holm(tasks: Sequence[TaskFindings], planned: int) -> list[TaskFindings]:
+    """Applies Holm's correction over all judged comparisons of all tasks, and separately over their margins' tests.
+
+    `planned` counts also those that have no answers yet. Their p-values are 1, so that they can only add to what is
+    shown once they are answered.
+    """
     judged = [pair.comparison for task in tasks for pair in task.comparisons if pair.judged]
-    p_holm = iter(holm([comparison.p_value for comparison in judged]))
+    missing = [1.0] * (planned - len(judged))
+    p_holm = iter(holm([*(comparison.p_value for comparison in judged), *missing]))
     p_equivalence = [comparison.p_equivalence for comparison in judged if comparison.p_equivalence is not None]
-    p_equivalence_holm = iter(holm(p_equivalence))
+    p_equivalence_holm = iter(holm([*p_equivalence, *missing] if p_equivalence else []))
     corrected_tasks = []
     for task in tasks:
         pairs = [

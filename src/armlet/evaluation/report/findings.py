@@ -114,8 +114,9 @@ class PairedComparison:
     def reaches_beyond_margin(self) -> bool:
         """Whether the verdict is that the difference is smaller than the margin, and the interval is not."""
         margin = self.comparison.margin
-        is_small = margin is not None and self.verdict not in ("helped", "hurt", UNDECIDED)
-        return is_small and any(bound is None or abs(bound) > margin for bound in self.interval)
+        if margin is None or self.verdict in ("helped", "hurt", UNDECIDED):
+            return False
+        return any(bound is None or abs(bound) > margin for bound in self.interval)
 
     @property
     def judged_p_value(self) -> float:

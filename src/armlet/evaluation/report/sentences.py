@@ -55,7 +55,7 @@ MEANINGS = {
 """The meaning of each role of a condition."""
 
 JUDGING = "'helped' and 'hurt' need p < 0.05"
-CORRECTION = " after Holm's correction over all tested comparisons in all tasks"
+CORRECTION = " after Holm's correction over all tested or planned comparisons in all tasks"
 MARGIN_JUDGING = (
     " 'No difference larger than' and 'by less than' need two one-sided tests that reject a difference as large as the "
     "margin in each direction, with a Holm correction of their own."
