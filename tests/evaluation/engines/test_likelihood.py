@@ -51,7 +51,8 @@ def test_a_token_that_a_model_excludes_does_not_enter_the_scores_as_padding():
     excluded[0] = -torch.inf  # the token with which shorter choices are padded
     model.lm_head.register_forward_hook(lambda _module, _given, output: output + excluded)
     with torch.no_grad():
-        assert torch.tensor(choice_loglikelihoods(model, [torch.tensor([5, 6])], [[[1, 2], [3]]], 1.0)).isfinite().all()
+        scores = choice_loglikelihoods(model, [torch.tensor([5, 6]), torch.tensor([7])], [[[1, 2]], [[3]]], 1.0)
+    assert torch.tensor(scores).isfinite().all()
 
 
 STATEFUL = {
