@@ -103,7 +103,7 @@ class OneValueCommand(TyperCommand):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command and exits with 0, with 2 after bad input, or with 130 after Ctrl-C."""
+    """Runs one command and exits with 0, 1 if a part of its work failed, 2 after bad input, or 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # stderr is for the command's own messages
     os.environ.pop("MPLBACKEND", None)  # a notebook's, for one; figures need none, and Matplotlib refuses unknown ones

@@ -52,17 +52,18 @@ def test_a_key_of_nothing_is_none(text, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("secret\u00e9secret", "character 7 of the key, LATIN SMALL LETTER E WITH ACUTE,"),
-        ("secret\nsecret", r"character 7 of the key, U\+000A,"),
-        ("\u201csecret\u201d", "character 1 of the key, LEFT DOUBLE QUOTATION MARK,"),
-        ("secret secret", "character 7 of the key, SPACE,"),
+        ("secret\u00e9secret", "character 7 of the key is not ASCII"),
+        ("secret\nsecret", "character 7 of the key is white space or a control character"),
+        ("\u201csecret\u201d", "character 1 of the key is not ASCII"),
+        ("secret secret", "character 7 of the key is white space or a control character"),
     ],
     ids=ascii,
 )
 def test_a_key_that_no_header_can_have_is_refused_without_showing_it(text, named):
-    with pytest.raises(ArgumentError, match=rf"^KEY: {named} cannot be part of one; copy the key again$") as caught:
+    with pytest.raises(ArgumentError, match=rf"^KEY: {named}; copy the key again$") as caught:
         clean_key("KEY", text)
     assert "secret" not in str(caught.value)
+    assert "ACUTE" not in str(caught.value)
 
 
 def test_passwords_of_addresses_are_not_shown():
@@ -105,7 +106,7 @@ def test_a_hubs_password_and_token_are_not_shown(monkeypatch):
         Hub("somebody/tiny")
     assert "secret" not in str(caught.value)
     monkeypatch.setenv("HF_TOKEN", "hf_\x01secret")
-    with pytest.raises(ArgumentError, match=r"^HF_TOKEN: character 4 of the key, U\+0001"):
+    with pytest.raises(ArgumentError, match=r"^HF_TOKEN: character 4 of the key is white space or a control"):
         Hub("somebody/tiny")
 
 

@@ -120,16 +120,20 @@ def test_the_same_call_answers_nothing_twice_and_says_so(capsys):
     assert [fake.calls for fake in engines] == [2, 0]
 
 
-def test_another_margin_judges_the_same_answers_again(capsys):
+def test_a_margin_is_announced_and_part_of_the_run(capsys):
     first = faked(task=ROWS, margin=99)
     assert {pair.verdict for pair in first.tasks[0].comparisons} == {"no difference larger than 99 points"}
-    capsys.readouterr()
-    again = faked(task=ROWS, margin=0.5)
-    notes = " ".join(capsys.readouterr().err.split())
-    assert f"are from an earlier run in {first.folder};" in notes
-    assert "showing 'no difference larger than 0.5 points' takes about" in notes
-    assert (first.to_dict()["margin"], again.to_dict()["margin"]) == (0.99, 0.005)
-    assert "margin" not in first.to_dict()["manifest"]
+    assert "showing 'no difference larger than 99 points' takes about" in " ".join(capsys.readouterr().err.split())
+    assert (first.to_dict()["margin"], first.to_dict()["manifest"]["margin"]) == (0.99, 99)
+
+
+@pytest.mark.parametrize(("before", "after"), [(99, 0.5), (None, 99), (99, None)])
+@pytest.mark.parametrize("folder", ["run", None], ids=str)
+def test_a_margin_that_is_chosen_after_the_answers_is_refused(before, after, folder):
+    faked(task=ROWS, margin=before, run=folder)
+    with pytest.raises(RunError, match=r"contains another run \(--margin was .*; use .* or another folder$"):
+        faked(task=ROWS, margin=after, run=folder)
+    assert faked(task=ROWS, margin=after, run="other").complete
 
 
 @pytest.mark.parametrize("margin", [0, 100, -1, "2", float("nan")])

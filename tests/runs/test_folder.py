@@ -37,6 +37,21 @@ def test_what_was_closed_is_there_again(tmp_path):
     assert [run.has(("t", at)) for at in range(3)] == [True, True, False]
 
 
+def test_what_only_one_of_two_lists_has_is_named():
+    stored, wanted = ([{"name": name, "role": "r" * 60} for name in names] for names in ("abc", "bd"))
+    assert list(differences({"conditions": stored}, {"conditions": wanted})) == [
+        ("conditions", "of the first only: a, c"),
+        ("conditions", "of the second only: d"),
+    ]
+
+
+def test_long_texts_are_shown_where_they_differ():
+    ((_, change),) = differences("x" * 100 + "old" + "y" * 100, "x" * 100 + "new" + "y" * 100)
+    assert "xold" in change
+    assert "xnew" in change
+    assert len(change) < 150
+
+
 @given(cut=st.integers(0, 10_000))
 def test_wherever_a_file_is_cut_off_closed_batches_stay_and_the_rest_is_written_again(tmp_path_factory, cut):
     folder = tmp_path_factory.mktemp("run")

@@ -81,13 +81,13 @@ def loaded_fingerprint(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizer
 def model_state(model: "PreTrainedModel", *, whole: bool) -> dict[str, str]:
     """What a loaded model is and does, by place, so that a change can be named: equal for equal models.
 
-    The places are the modules with their functions and hooks, and the logits of a fixed prompt. `whole` adds the
-    configuration, the modules' plain attributes, and each parameter and buffer, of which all bytes are read. Without
-    it, values that a model itself sets during a call, as some rotary embeddings do, are no change.
+    The places are torch's default dtype, the modules with their functions and hooks, and the logits of a fixed prompt.
+    `whole` adds the configuration, the modules' plain attributes, and each parameter and buffer, of which all bytes are
+    read. Without it, values that a model itself sets during a call, as some rotary embeddings do, are no change.
 
     Raises ArgumentError if `whole`, and a weight has no values in memory, as an offloaded one.
     """
-    state: dict[str, str] = {}
+    state = {"torch's default dtype": str(torch.get_default_dtype())}
     for name, module in model.named_modules(remove_duplicate=False):
         kind, *attributes, functions, attention, hooks = _module_facts(module)
         facts = {"class": [kind, attention], "functions": functions, "hooks": hooks}

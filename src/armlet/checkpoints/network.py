@@ -30,10 +30,8 @@ def clean_key(source: str, text: str) -> str | None:
     key = re.sub(r"^[\s\x00-\x1f\x7f]+|[\s\x00-\x1f\x7f]+$", "", visible)
     for number, character in enumerate(key, 1):
         if not "!" <= character <= "~":
-            name = unicodedata.name(character, f"U+{ord(character):04X}")
-            raise ArgumentError(
-                f"{source}: character {number} of the key, {name}, cannot be part of one; copy the key again"
-            )
+            kind = "is white space or a control character" if character.isascii() else "is not ASCII"  # no secret
+            raise ArgumentError(f"{source}: character {number} of the key {kind}; copy the key again")
     return key or None
 
 

@@ -1,6 +1,7 @@
 """`armlet study`: models × tasks × treatments × seeds, written down before the run, here or on a cluster."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,8 @@ from armlet.evaluation.studies.file import read_study
 from armlet.evaluation.studies.plan import plan_content, plan_sentences, plan_table
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.terminal import print_json
+
+FAILED = 1  # exit code of a study of which a cell failed
 
 
 def study(
@@ -37,6 +40,8 @@ def study(
     with saying_where_to_resume():
         findings = evaluation.study(file, run=run, ray=ray, engines={"vllm": open_vllm})
     show(findings, out or findings.folder, as_json)
+    if findings.failures:
+        sys.exit(FAILED)
 
 
 def show_plan(file: Path, as_json: bool) -> None:

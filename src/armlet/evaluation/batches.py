@@ -119,13 +119,11 @@ def run_and_analyse(
     plan: Plan,
     engine: Engine,
     folder: Path | None = None,
-    margin: float | None = None,
     *,
     answered: Sequence[ClosedBatch] = (),
 ) -> Findings:
     """Runs what is missing from a run folder (by default one named after the run), and analyses the result.
 
-    margin: the largest difference that would not matter, as a fraction of the items; it does not change the answers.
     answered: batches of the run that are answered already, which are copied into the folder.
 
     Raises KeyboardInterrupt if Ctrl-C came before any item was answered under every condition.
@@ -145,7 +143,7 @@ def run_and_analyse(
         with bar as tick, until_interrupted() as interruption:
             run(plan, engine, journal, tick)
         with working("analysing"):
-            report = analyse_run(journal, plan.tasks, EQUAL, margin=margin)
+            report = analyse_run(journal, plan.tasks, EQUAL)
         interrupted = not report.complete and was_interrupted(interruption, journal, answers, report.tasks)
     return make_findings(report, folder, interrupted=interrupted)
 

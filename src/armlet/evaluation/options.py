@@ -69,11 +69,6 @@ class ConditionOptions(OptionGroup):
     ] = True
     margin: MarginOption = None  # it judges the answers, and has no effect on them
 
-    @property
-    def margin_share(self) -> float | None:
-        """The margin as a fraction of the items."""
-        return None if self.margin is None else self.margin / 100
-
     def conditions(self, treatments: list[AnyTreatment], fillings: list[Filling]) -> list[Condition]:
         """All compared conditions."""
         temperature = 0.0 if self.temperature < COLDEST_SAMPLED else self.temperature

@@ -47,9 +47,10 @@ class Plan:
     budget: TimeBudget | None = None
     origins: Sequence[SettingOrigin] = ()  # of the treatments' settings
     form: PromptForm = DEFAULT_FORM  # few-shot examples and template
+    margin: float | None = None  # the largest difference that would not matter, in percentage points
 
     def manifest(self, engine: Engine) -> Record:
-        """Everything that decides the answers, as plain values."""
+        """Everything that decides the answers, and the margin that judges them, as plain values."""
         kinds: list[Kind] = sorted({task.kind for task in self.tasks})
         generated: list[Kind] = [kind for kind in kinds if kind != "choice"]
         tasks = [
@@ -68,6 +69,7 @@ class Plan:
             "versions": {name: metadata.version(name) for name in VERSIONED_PACKAGES},
             **({"prompts": facts} if (facts := self.form.facts()) else {}),
             **({"origins": [asdict(origin) for origin in self.origins]} if self.origins else {}),
+            **({} if self.margin is None else {"margin": self.margin}),
         }
 
 
@@ -88,6 +90,7 @@ def make_plan(
     template: str | None = None,
     letters: bool = False,
     origins: Sequence[SettingOrigin] = (),
+    margin: float | None = None,
 ) -> Plan:
     """Makes a plan, with the defaults of each kind of task in place of None.
 
@@ -110,6 +113,7 @@ def make_plan(
         grader=grader,
         origins=origins,
         form=make_form(tasks, shots, examples, template, letters=letters),
+        margin=margin,
     )
 
 

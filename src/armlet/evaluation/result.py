@@ -9,7 +9,7 @@ from rich.table import Table
 from armlet.evaluation.report.findings import Report
 from armlet.evaluation.report.limitations import general_limitations, limited_verdicts
 from armlet.evaluation.report.page import write
-from armlet.evaluation.report.sentences import bands_without_effect, failed_checks
+from armlet.evaluation.report.sentences import bands_without_effect, failed_checks, missing_items
 from armlet.evaluation.report.tables import summary_table
 from armlet.presentation.arguments import output_folder
 from armlet.presentation.result import Result
@@ -31,9 +31,11 @@ class Findings(Report, Result):
         return [summary_table(task) for task in self.tasks]
 
     def sentences(self) -> list[str]:
-        """The verdicts of each task, with what limits them below."""
-        tasks = limited_verdicts(self)
+        """What is missing, and the verdicts of each task, with what limits them below."""
+        tasks, missing = limited_verdicts(self), missing_items(self)
         lines = [line for verdicts, limits in tasks for line in (*(v.sentence for v in verdicts), *limits)]
+        if missing:
+            lines = [missing, *(lines if self.verdicts else ("there are no verdicts", *lines))]
         return [*lines, *general_limitations(self)]
 
     def figure(self) -> "Figure":

@@ -122,7 +122,7 @@ def evaluate(
         placebos: adds identity, draw-only, matched, zeroed (for `Outward`), the baseline again (A/A), and a change of
             temperature.
         margin: the largest difference that would not matter, in percentage points: also tests whether differences are
-            smaller; another margin judges the same answers again.
+            smaller. A run keeps its margin: one that is chosen after the answers needs another run.
         keep_tuning_items: whether the items on which a search tuned a treatment, as its armlet.json says, stay in the
             run, which is then no test of it; by default they are left out. Test sets on which the authors chose a
             "published:MODEL/TASK" always stay. Both are said in the report.
@@ -171,7 +171,7 @@ def evaluate(
     keep = plain_value("keep_tuning_items", keep_tuning_items, bool)
     tasks, origins = leave_out_tuning_items(tasks, compared, keep=keep)
     _announce_treatments(chosen, origins, placebos=placebos)
-    settings = vars(answers) | {"top_p": top_p, "seed": seed, "origins": origins}
+    settings = vars(answers) | {"top_p": top_p, "seed": seed, "origins": origins, "margin": comparison.margin}
     built_in = not engine if model is None else model_name(model) == ABACUS
     plan = make_plan(tasks, compared, built_in=built_in, **settings)
     if engine:
@@ -180,7 +180,7 @@ def evaluate(
         opened = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
         opened.check(chosen, fillings)
     with closing(opened):
-        return _run_announced(plan, opened, folder, seconds, comparison.margin_share, unservable)
+        return _run_announced(plan, opened, folder, seconds, unservable)
 
 
 def _collect(
@@ -216,7 +216,6 @@ def _run_announced(
     engine: Engine,
     folder: Path | None,
     seconds: float | None,
-    margin: float | None,
     unservable: Sequence[Condition],
 ) -> Findings:
     """Runs and analyses a plan, within a time budget if there is one, after notes on what the run can show."""
@@ -226,12 +225,13 @@ def _run_announced(
     answered: list[ClosedBatch] = []
     if seconds:
         plan, folder, answered = plan_within(plan, engine, seconds, folder)
-    announce_power(plan, margin)
-    return run_and_analyse(plan, engine, folder, margin, answered=answered)
+    announce_power(plan)
+    return run_and_analyse(plan, engine, folder, answered=answered)
 
 
-def announce_power(plan: Plan, margin: float | None = None) -> None:
+def announce_power(plan: Plan) -> None:
     """Says on stderr, before the run, which differences the items can detect, and whether they suffice for a margin."""
     judged = count_judged([ConditionSettings(**condition.plain()) for condition in plan.conditions], plan.tasks)
+    margin = None if plan.margin is None else plan.margin / 100
     for task in plan.tasks:
         note(power_announcement(task.name, planned_power(len(task.problems), judged, margin)))

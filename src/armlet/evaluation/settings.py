@@ -1,4 +1,4 @@
-"""The types of a run's manifest, which records everything that affects the answers, and the machines used."""
+"""The types of a run's manifest: everything that affects the answers and verdicts, and the machines used."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -70,7 +70,13 @@ class RunSettings:
     prompts: Facts | None = None  # few-shot examples and template; None for the default
     machines: Sequence[Facts] = ()
     budget: Facts | None = None  # the time that chose the number of items
+    margin: float | None = None  # the largest difference that would not matter, in percentage points
     version: int | None = None  # version of the manifest's format; None without a manifest file
+
+    @property
+    def margin_share(self) -> float | None:
+        """The margin as a fraction of the items."""
+        return None if self.margin is None else self.margin / 100
 
     @classmethod
     def from_manifest(cls, manifest: Record) -> "RunSettings":
@@ -83,5 +89,5 @@ class RunSettings:
     def to_dict(self) -> Facts:
         """The content of manifest.json."""
         content = asdict(self)
-        optional = {name: content.pop(name) for name in ("version", "budget", "prompts", "origins")}
+        optional = {name: content.pop(name) for name in ("version", "budget", "prompts", "origins", "margin")}
         return {name: value for name, value in (optional | content).items() if name not in optional or value}

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ MANIFEST_VERSION = 1
 OPTION_NAMES = (
     *("model", "dtype", "device", "seed", "batch", "items", "budget", "difficulty"),
     *("policy", "layers", "scope", "site", "experts", "trials", "windows", "tokens", "calibration", "limit"),
-    *("samples", "temperature", "top_p", "max_new_tokens"),
+    *("samples", "temperature", "top_p", "max_new_tokens", "margin"),
 )
 """Names in a manifest that are also options of the command line."""
+
+LONGEST_TEXT = 60  # characters of a value in a message
 
 CLOSED = "closed"  # the key of the line that closes a batch; its value is the batch's key
 
@@ -198,10 +201,25 @@ def differences(stored: object, wanted: object, place: str = "") -> Iterator[tup
     elif isinstance(stored, list) and isinstance(wanted, list) and len(stored) == len(wanted):
         for index, pair in enumerate(zip(stored, wanted, strict=True)):
             yield from differences(*pair, f"{place}[{index}]")
+    elif isinstance(stored, list) and isinstance(wanted, list):
+        for side, values, others in (("first", stored, wanted), ("second", wanted, stored)):
+            if extra := [_short_text(value) for value in values if value not in others]:
+                yield place, f"of the {side} only: {', '.join(extra)}"
     elif stored != wanted:
-        texts = (json.dumps(value, ensure_ascii=False) for value in (stored, wanted))
-        was, now = (text if len(text) <= 60 else f"{text[:57]}..." for text in texts)
+        texts = [json.dumps(value, ensure_ascii=False) for value in (stored, wanted)]
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
+        start = max(0, same - 20) if max(map(len, texts)) > LONGEST_TEXT else 0
+        was, now = (_short_text(text, start) for text in texts)
         yield place, f"was {was}, is {now}"
+
+
+def _short_text(value: object, start: int = 0) -> str:
+    """The name of a part of a manifest, or its text, cut to `LONGEST_TEXT` from `start`."""
+    if isinstance(value, dict) and "name" in value:
+        return str(value["name"])
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = f"...{text[start:]}" if start else text
+    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."
 
 
 def _parse_line(line: bytes) -> Record | None:
@@ -214,8 +232,9 @@ def _parse_line(line: bytes) -> Record | None:
 
 def default_run_folder(manifest: Record) -> Path:
     """A folder in `RUNS` named after the run: the same command gets the same folder, on another day too."""
+    answers = {key: value for key, value in manifest.items() if key != "margin"}  # so that another margin is refused
     engine = {key: value for key, value in manifest["engine"].items() if key != "date"}
-    text = json.dumps({**manifest, "engine": engine}, sort_keys=True, ensure_ascii=False)
+    text = json.dumps({**answers, "engine": engine}, sort_keys=True, ensure_ascii=False)
     parts = [Path(manifest["engine"]["model"]).name, *(task["name"] for task in manifest["tasks"])]
     plain = "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts)
     return RUNS / f"{plain[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

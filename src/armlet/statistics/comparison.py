@@ -120,7 +120,8 @@ def compare(
 
     With a margin, two one-sided tests, each at the level 1 − confidence, decide whether the difference is both above
     −margin and below margin: exact ones for `[items]` of 0/1 (`pairs_equivalence`), else `units_equivalence`. Both
-    tests may reject at once: then the treatment helped or hurt by less than the margin.
+    tests may reject at once: then the treatment helped or hurt by less than the margin. Two such tests at 5 %
+    correspond to a 90 % interval, so the 95 % interval of such a difference may reach slightly beyond the margin.
 
     Args:
         baseline: `[items]` or `[items, samples]`, of 0/1 or finite scores below 1e100.

@@ -4,6 +4,7 @@ import hashlib
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from armlet import Outward
 from armlet.checkpoints.folder import abacus
@@ -49,6 +50,25 @@ def adds_and_subtracts(model):
     model.model.norm.weight.data -= 1
 
 @contextmanager
+def leaves_a_default_dtype(model):
+    import torch
+    torch.set_default_dtype(torch.float64)
+    yield
+
+@contextmanager
+def ends_the_program(model):
+    raise SystemExit(3)
+    yield
+
+@contextmanager
+def gives_nan(model):
+    hook = model.lm_head.register_forward_hook(lambda module, given, output: output * float("nan"))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+@contextmanager
 def replaces_a_method(model):
     model.model.norm.forward = lambda values: values
     yield
@@ -84,6 +104,7 @@ def returns_the_model(model):
 
 CONSTANT = 3
 """
+CHOICE = [{"question": "1+1=", "choices": ["2", "3"], "gold": 0}]
 FEW = {"items": 6, "difficulty": 1, "batch": 3}
 
 
@@ -93,6 +114,12 @@ def file(tmp_path, monkeypatch):
     path = tmp_path / "mine.py"
     path.write_text(FILE)
     return path
+
+
+@pytest.fixture
+def default_dtype():
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -167,18 +194,31 @@ def test_what_is_no_function_of_a_file_is_one_line(tmp_path, text, message):
         ("forgets_a_weight", r"changed .*weight and did not restore it"),
         ("adds_and_subtracts", r"changed model\.norm\.weight and did not restore it"),
         ("replaces_a_method", "changed the functions of model.norm and did not restore it"),
+        ("leaves_a_default_dtype", "changed torch's default dtype and did not restore it"),
         ("fails", "ValueError: no such layer$"),
+        ("ends_the_program", "SystemExit: 3$"),
         ("breaks_the_model", "RuntimeError: "),
         ("hides_errors", "it hid an error of the model"),
         ("undecorated", "expected a context manager, found generator; decorate it with contextlib.contextmanager"),
         ("returns_the_model", "expected a context manager, found Qwen2ForCausalLM; see examples/treatments.py"),
     ],
 )
+@pytest.mark.usefixtures("default_dtype")
 def test_a_function_that_fails_or_leaves_a_change_is_refused_before_the_baseline(file, function, message):
     with pytest.raises(ArgumentError, match=rf"^treatment mine\.py:{function}: {message}") as caught:
         evaluate(*load(str(abacus())), treatments=f"{file}:{function}", **FEW, run="run")
     assert "\n" not in str(caught.value)
     assert not (file.parent / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task", [None, [{"question": "1+1=", "choices": ["2", "3"], "gold": 0}]], ids=["sums", "choice"]
+)
+def test_answers_from_logits_that_are_nan_are_refused_with_their_condition(file, loaded, task):
+    asked = FEW if task is None else {"task": task}
+    with pytest.raises(ArgumentError, match=r"^condition mine\.py:gives_nan: the model's logits are NaN, .*; correct"):
+        evaluate(*loaded, treatments=f"{file}:gives_nan", **asked, run="run")
 
 
 @pytest.mark.slow

@@ -45,6 +45,16 @@ def test_the_scores_of_choices_do_not_depend_on_the_batch_with_arm_too(policy):
     assert all(one == pytest.approx(other, abs=2e-3) for one, other in zip(found, wanted, strict=True))
 
 
+def test_a_token_that_a_model_excludes_does_not_enter_the_scores_as_padding():
+    model = tiny("llama")
+    excluded = torch.zeros(model.config.vocab_size)
+    excluded[0] = -torch.inf  # the token with which shorter choices are padded
+    model.lm_head.register_forward_hook(lambda _module, _given, output: output + excluded)
+    with torch.no_grad():
+        scores = choice_loglikelihoods(model, [torch.tensor([5, 6]), torch.tensor([7])], [[[1, 2]], [[3]]], 1.0)
+    assert torch.tensor(scores).isfinite().all()
+
+
 STATEFUL = {
     "jamba": (hf.JambaConfig, {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 8}),
     "falcon_h1": (hf.FalconH1Config, {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8}),

@@ -32,9 +32,10 @@ OUT, SLASHES = Treatment(Outward()), Filling(Filler("/", 3))
 @pytest.fixture
 def found(tmp_path):
     def perform(planned_run, engine=None, margin=None):
+        planned_run = replace(planned_run, margin=margin)
         with open_run_folder(tmp_path / "run", planned_run.manifest(engine or Fake()), machine()) as journal:
             run(planned_run, engine or Fake(), journal)
-            return analyse_run(journal, planned_run.tasks, EQUAL, margin=margin), journal.rows
+            return analyse_run(journal, planned_run.tasks, EQUAL), journal.rows
 
     return perform
 
@@ -88,7 +89,7 @@ def test_a_verdict_needs_the_corrected_p_value():
 
 
 def test_a_margin_is_corrected_over_the_judged_comparisons_too(found):
-    report, _ = found(plan([task(40), task(50, "more")]), margin=0.3)
+    report, _ = found(plan([task(40), task(50, "more")]), margin=30)
     pairs = [pair for each in report.tasks for pair in each.comparisons]
     judged = [pair for pair in pairs if pair.judged]
     assert [pair.p_equivalence_holm for pair in judged] == holm([pair.comparison.p_equivalence for pair in judged])
@@ -107,7 +108,7 @@ def test_a_claim_of_a_small_difference_needs_the_corrected_p_value():
 
 
 def test_without_a_difference_the_verdict_says_what_fits_and_what_would_have_been_shown(found):
-    report, _ = found(plan([task(60)], conditions([OUT], [Filling(Filler("/", 3))], placebos=False)), margin=0.02)
+    report, _ = found(plan([task(60)], conditions([OUT], [Filling(Filler("/", 3))], placebos=False)), margin=2)
     (only,) = report.tasks
     pair = only.comparisons[0]
     said = verdict_sentence(only, replace(pair, p_holm=1.0, comparison=replace(pair.comparison, interval=(-0.1, 0.1))))

@@ -6,7 +6,8 @@ from html import unescape
 from armlet.evaluation import Findings
 from armlet.evaluation.report.limitations import general_limitations, limited_verdicts
 from armlet.evaluation.report.page import in_markdown, markdown, page
-from evaluations import choices, found, sums
+from armlet.statistics.significance import holm
+from evaluations import Fake, choices, found, sums
 
 
 def report(*, truncated=0.0, extracted=1.0, accuracy=0.5):
@@ -67,3 +68,44 @@ def test_what_limits_a_task_is_said_below_its_own_verdicts_everywhere():
     for text, said in ((markdown(limited), map(in_markdown, expected)), (unescape(page(limited, ())), expected)):
         places = [text.index(line) for line in said]
         assert places == sorted(places)
+
+
+def test_a_run_without_a_complete_item_says_so_wherever_it_is_reported():
+    nothing = found(sums(12), fillings=(), placebos=False, engine=Fake(after=1))
+    assert Findings(**vars(nothing)).sentences() == ["partial: arithmetic: 0 of 12 items", "there are no verdicts"]
+    partial = found(sums(12), sums(30, "more"), fillings=(), placebos=False, engine=Fake(after=4))
+    sentences = Findings(**vars(partial)).sentences()
+    assert sentences[0] == "partial: arithmetic: 12 of 12 items; more: 0 of 30 items"
+    assert sentences[1:3] == [verdict.sentence for verdict in partial.verdicts]
+
+
+def test_a_task_without_answers_counts_in_holms_correction():
+    engine = Fake({"treated": 1.0}, after=4)
+    partial = found(sums(400), sums(40, "more"), fillings=(), placebos=False, engine=engine, batch=400)
+    pairs = partial.tasks[0].comparisons
+    p_values = [pair.comparison.p_value for pair in pairs]
+    assert [pair.p_holm for pair in pairs] == holm([*p_values, 1.0, 1.0])[:2] != holm(p_values)
+
+
+def with_margin(interval, p_equivalence):
+    """The findings of a made-up run with a margin of 50 points, in which the first pair has these numbers."""
+    findings = found(sums(40), fillings=(), placebos=False)
+    (task,) = findings.tasks
+    first, *others = task.comparisons
+    comparison = replace(first.comparison, interval=interval, margin=0.5, p_equivalence=p_equivalence)
+    pair = replace(first, comparison=comparison, p_holm=1.0, p_equivalence_holm=p_equivalence)
+    return replace(findings, tasks=[replace(task, comparisons=[pair, *others])])
+
+
+def test_a_verdict_by_margin_beside_an_interval_beyond_it_is_explained_once_and_everywhere():
+    beyond = with_margin((-0.506, 0.306), 0.04)
+    assert beyond.tasks[0].comparisons[0].verdict == "no difference larger than 50 points"
+    (sentence,) = general_limitations(beyond)
+    assert "correspond to a 90 % interval" in sentence
+    for text in (markdown(beyond), unescape(page(beyond, ())), "\n".join(Findings(**vars(beyond)).sentences())):
+        assert text.count(sentence) == 1
+
+
+def test_an_interval_inside_the_margin_or_without_such_a_verdict_needs_no_explanation():
+    assert general_limitations(with_margin((-0.4, 0.4), 0.04)) == []
+    assert general_limitations(with_margin((-0.506, 0.306), 0.06)) == []

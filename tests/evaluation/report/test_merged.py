@@ -44,6 +44,12 @@ def test_a_single_run_is_reported_as_it_was():
     assert merge_runs(Path("run")).folder == Path("run")
 
 
+def test_a_report_has_the_margin_of_its_runs():
+    findings = ran("run", margin=20)
+    assert plain(findings)["margin"] == 0.2
+    assert plain(merge_runs("run")) == plain(findings)
+
+
 def test_runs_of_two_tasks_are_the_run_of_both_with_holm_over_all():
     together = ran("together", [SUMS, CHOICES], placebos=False)
     ran("sums", SUMS, placebos=False)
@@ -112,8 +118,9 @@ def test_an_unfinished_run_counts_with_its_items_and_says_so():
     ("other", "message"),
     [
         ({"treatments": ["outward:band=0.3", "inward"]}, r"other: cannot be merged with run, .*band was 0.2, is 0.3"),
-        ({"placebos": False}, r"other: cannot be merged with run"),
+        ({"placebos": False}, r"they differ: conditions of the first only: A/A, temperature$"),
         ({"engine": Fake(name="another")}, r"differ: --model was \"made-up/model\", is \"another\""),
+        ({"margin": 20}, r"^other: cannot be merged with run, because they differ: --margin was null, is 20.0$"),
         ({"max_new_tokens": 7}, r"--max-new-tokens was 256, is 7"),
         ({}, r"other: another run has the same items of arithmetic with the same seed; name it once"),
         (

@@ -12,11 +12,18 @@ from unittest.mock import Mock
 import pytest
 
 from armlet.evaluation import study
+from armlet.evaluation.conditions.conditions import Filling, Treatment
 from armlet.evaluation.studies import cells
+from armlet.evaluation.studies.cells import CellOutcome
 from armlet.evaluation.studies.file import read_study
+from armlet.evaluation.studies.result import make_study_findings
+from armlet.prompts.fillers import Filler
+from armlet.redistribution import Outward
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import RunError
+from armlet.statistics.significance import holm
 from command_line import run, shown
+from evaluations import found, sums
 
 STUDIES = Path(__file__).parents[3] / "studies"
 
@@ -101,6 +108,93 @@ def test_a_wrong_study_is_refused_with_the_place_before_anything_runs(old, new, 
         read_study(path)
 
 
+SECOND_TREATMENT = 'filler = "/"\ncount = 5\nposition = "before"'
+CLAIM = '{{ model = "abacus", task = "arithmetic", treatment = "Outward", difference = 90.0 }}'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("difference = 90.0", "difference = nan", r"^study: study.toml: claims: difference: expected .*, found nan$"),
+        ("difference = 90.0", "difference = 9e9", "claims: difference: expected a number from -100 to 100, found 9"),
+        ("difference = 90.0", "difference = 3, baseline = nan", "claims: baseline: expected a number from 0 to 100,"),
+        ("count = 5", "count = -3", "treatments: slashes: count: expected an integer of at least 1, found -3$"),
+        (
+            'policy = "outward"',
+            'policy = "outward"\ncount = 3',
+            "Outward: count: applies to a filler, and there is none",
+        ),
+        ("margin = 20", "margin = 0", "study.toml: margin: expected a number from 0.01 to 99.99, found 0.0$"),
+        ("margin = 20", "margin = nan", "study.toml: margin: expected a number from 0.01 to 99.99, found nan$"),
+        ("margin = 20", "margin = 500", "study.toml: margin: expected a number from 0.01 to 99.99, found 500.0$"),
+        ("items = {items}", "items = -8", "seed 0: items: expected an integer of at least 1, found -8$"),
+        ("items = {items}", 'items = "8"', "seed 0: items: expected an integer of at least 1, found '8'$"),
+        ("difficulty = 1", "difficulty = -1", "seed 0: difficulty: expected an integer of at least 0, found -1$"),
+        (
+            "difficulty = 1",
+            "difficulty = 1, samples = 4",
+            "seed 0: samples: all greedy answers to an item are the same",
+        ),
+        ("difficulty = 1", "difficulty = 1, shots = 2", "seed 0: shots: needs examples"),
+        ("difficulty = 1", 'difficulty = 1, template = "Q"', "seed 0: template: "),
+        ("difficulty = 1", 'difficulty = 1, grader = "strict"', "seed 0: grader: expected .* found 'strict'$"),
+        ("difficulty = 1", 'difficulty = 1, dtype = "int3"', "seed 0: dtype: expected auto, .*found 'int3'$"),
+        (
+            "difficulty = 1",
+            "difficulty = 1, keep_tuning_items = 1",
+            "keep_tuning_items: expected True or False, found 1",
+        ),
+        ("seeds = [0, 1]", "seeds = [-1]", "study.toml: seeds: expected an integer from 0 to .*, found -1$"),
+        (
+            'model = "abacus"\n',
+            'model = "abacus"\ncpus = 0\n',
+            "models: abacus: cpus: expected an integer of at least 1",
+        ),
+        (
+            'model = "abacus"\n',
+            'model = "abacus"\ngpus = -1\n',
+            "models: abacus: gpus: expected an integer of at least 0",
+        ),
+        ('hypothesis = "Outward helps."', 'hypothesis = " "', "study.toml: hypothesis: expected text, found ' '$"),
+        (SECOND_TREATMENT, 'function = "absent.py:f"', r"seed 0: treatment: absent.py cannot be read \(No such file"),
+        (SECOND_TREATMENT, 'function = "absent"', "seed 0: treatment: expected file.py:function, found '.*absent'"),
+        (SECOND_TREATMENT, 'policy = "outward"\nsettings = {{ layers = "x" }}', "treatments: slashes: layers: "),
+        (
+            'filler = "/"\ncount',
+            'policy = "cut"\nfiller = "/"\ncount',
+            "treatments: slashes: expected either a policy, a function or a filler, found policy and filler$",
+        ),
+        (CLAIM, f"{CLAIM}, {CLAIM.replace('90.0', '-5.0')}", "claims: 'abacus, arithmetic, Outward' occurs 2 times$"),
+        (
+            '[[tasks]]\ntask = "arithmetic"',
+            '[[tasks]]\ntask = "absent.jsonl"\n\n[[tasks]]\ntask = "arithmetic"',
+            "the cell abacus, absent, seed 0: difficulty: applies only to the task arithmetic",
+        ),
+        (
+            '[[treatments]]\nname = "Outward"',
+            '[[models]]\nmodel = "other/model"\n\n[[treatments]]\nname = "Outward"\nmodels = ["other/model"]',
+            "claims: no cell tests 'abacus, arithmetic, Outward'; leave the claim out, or apply the treatment there$",
+        ),
+    ],
+)
+def test_a_value_with_which_a_cell_would_fail_is_refused_in_one_line_before_anything_runs(old, new, message):
+    assert old in SMALL
+    path = written(SMALL.replace(old, new, 1))
+    with pytest.raises(ArgumentError, match=message) as caught:
+        read_study(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_function_is_not_run_when_its_study_is_read():
+    Path("mine.py").write_text("raise SystemExit(3)\n")
+    planned, _ = read_study(written(SMALL.replace(SECOND_TREATMENT, 'function = "mine.py:f"')))
+    assert [*planned.cells()[0].treatments] == ["Outward", "slashes"]
+
+
+def test_a_study_may_begin_with_a_byte_order_mark():
+    assert read_study(written("\ufeff" + SMALL))[0] == read_study(written())[0]
+
+
 def test_the_studies_of_this_repository_can_be_run():
     for file in sorted(STUDIES.glob("*.toml")):
         planned, sha256 = read_study(file)
@@ -146,10 +240,19 @@ def test_a_cell_that_fails_does_not_end_the_study_and_is_named():
     text = SMALL.replace(
         '[[models]]\nmodel = "abacus"\n', '[[models]]\nmodel = "missing/model"\n\n[[models]]\nmodel = "abacus"\n'
     )
-    findings = study(written(text.replace("seeds = [0, 1]", "seeds = [0]")), run="here")
+    text = text.replace("seeds = [0, 1]", "seeds = [0]").replace(
+        '{{ model = "abacus", task', '{{ model = "missing/model", task'
+    )
+    code, _, _ = run("study", written(text), "--run", "here")
+    assert (code, Path("here/report.json").is_file()) == (1, True)
+    findings = study("study.toml", run="here")
     assert len(findings.rows) == 2
     assert [*findings.failures] == ["missing/model, arithmetic, seed 0"]
     assert not findings.to_dict()["complete"]
+    assert "over all 4 planned, as if the missing ones showed nothing" in findings.sentence()
+    assert (
+        "of 1 claim, 0 inside its interval, 1 not tested (Outward in missing/model, arithmetic" in findings.sentence()
+    )
     assert any(sentence.startswith("failed: missing/model") for sentence in findings.sentences())
 
 
@@ -164,6 +267,21 @@ def test_ctrl_c_in_a_cell_ends_the_study_and_its_next_call_resumes(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         study(written(), run="here")
     assert len(begun) == 1
+
+
+def test_the_cells_that_are_not_finished_can_only_add_to_what_is_shown():
+    planned, sha256 = read_study(written())
+    treated = {"treatments": (Treatment(Outward()),), "fillings": (Filling(Filler("/", 5), "before"),)}
+    answered = [found(sums(60, name), placebos=False, **treated).tasks[0] for name in ("one", "two")]
+    outcomes = [CellOutcome(*pair) for pair in zip(planned.cells(), answered, strict=True)]
+    part, whole = (make_study_findings(planned, sha256, some, Path()) for some in (outcomes[:1], outcomes))
+    uncorrected = [row.pair.comparison.p_value for row in part.rows]
+    assert [row.pair.p_holm for row in part.rows] == holm([*uncorrected, 1.0, 1.0])[:2]
+    assert all(one.pair.p_holm >= other.pair.p_holm for one, other in zip(part.rows, whole.rows, strict=False))
+    assert "of 2 comparisons in 1 cell, after Holm's correction over all 4 planned, as if" in part.sentence()
+    assert "of 2 claims, 0 inside its interval, 1 not tested (Outward in abacus, arithmetic, seed 1)" in part.sentence()
+    assert "after Holm's correction over all: " in whole.sentence()
+    assert "not tested" not in whole.sentence()
 
 
 @pytest.mark.slow

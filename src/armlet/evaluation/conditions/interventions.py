@@ -45,7 +45,7 @@ class Intervention:
                 finished = True
         except ArmletError:
             raise
-        except Exception as error:  # a user's function may raise anything
+        except (Exception, SystemExit) as error:  # a user's function may raise anything
             raise ArgumentError(f"treatment {self.name}: {_first_line(error)}") from error
         if not finished:
             raise ArgumentError(f"treatment {self.name}: it hid an error of the model; let errors pass")
@@ -72,14 +72,7 @@ def read_intervention(text: str) -> Intervention:
 
     Raises ArgumentError if the file cannot be read or raises an error, or has no such function.
     """
-    path, _, name = text.rpartition(":")
-    if not path.endswith(".py") or not name.isidentifier():
-        raise ArgumentError(f"treatment: expected file.py:function, found {text!r}")
-    file = Path(path)
-    try:
-        source = file.read_bytes()
-    except OSError as error:
-        raise ArgumentError(f"treatment: {file} cannot be read ({error.strerror})") from error
+    file, name, source = read_source(text)
     digest = hashlib.sha256(source).hexdigest()
     module = ModuleType(f"armlet_treatment_{digest[:16]}")
     module.__file__ = str(file)
@@ -95,6 +88,18 @@ def read_intervention(text: str) -> Intervention:
         raise ArgumentError(f"treatment: {file} has no function {name!r}; its functions: {listed}")
     source_facts = {"file": file.name, "function": name, "sha256": digest}
     return Intervention(f"{file.name}:{name}", cast("ModelChange", function), source_facts)
+
+
+def read_source(text: str) -> tuple[Path, str, bytes]:
+    """The file, the name and the file's content of "file.py:function"; raises ArgumentError if it cannot be read."""
+    path, _, name = text.rpartition(":")
+    if not path.endswith(".py") or not name.isidentifier():
+        raise ArgumentError(f"treatment: expected file.py:function, found {text!r}")
+    file = Path(path)
+    try:
+        return file, name, file.read_bytes()
+    except OSError as error:
+        raise ArgumentError(f"treatment: {file} cannot be read ({error.strerror})") from error
 
 
 def make_intervention(function: ModelChange) -> Intervention:

@@ -40,7 +40,7 @@ def choice_loglikelihoods(
         else:
             logits = _whole_logits(model, ids[prompt_rows], mask[prompt_rows], tokens, valid)
         scores = (logits.float() / temperature).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-        for (prompt, index), total in zip(batch, (scores * valid).sum(-1).tolist(), strict=True):
+        for (prompt, index), total in zip(batch, scores.where(valid != 0, 0).sum(-1).tolist(), strict=True):
             loglikelihoods[prompt][index] = total
     return loglikelihoods
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from armlet.attachment.attach import attach
 from armlet.attachment.attached import refuse_attached
@@ -95,7 +96,7 @@ class Local(Engine):
         filters, seed = {"top_p": sampling.top_p, "top_k": 0}, derived_seed(sampling.seed, batch, sample, bits=63)
         decoding = Decoding(sampling.max_new_tokens, condition.temperature, filters, seed)
         recorder = LogProbabilities() if condition.role == "best-of" else None
-        processors = [recorder] if recorder else []
+        processors = [lambda _, scores: _refuse_nan(condition, scores), *([recorder] if recorder else [])]
         with self._treated(condition, sample):
             answers = generate_tokens(self.model, ids, mask, decoding, padding=padding, processors=processors)
         end_tokens = self.model.generation_config.eos_token_id
@@ -109,7 +110,9 @@ class Local(Engine):
         prompts = [self.tokens.prompt(ask, condition) for ask in asks]
         choices = [self.tokens.choices(ask) for ask in asks]
         with torch.no_grad(), self._treated(condition, 0):
-            return choice_loglikelihoods(self.model, prompts, choices, condition.weighing)
+            loglikelihoods = choice_loglikelihoods(self.model, prompts, choices, condition.weighing)
+        _refuse_nan(condition, torch.tensor([value for group in loglikelihoods for value in group]))
+        return loglikelihoods
 
     def fired(self) -> dict[str, object]:
         """ARM's report of the last call."""
@@ -149,3 +152,11 @@ class Local(Engine):
         if changed := [place for place in before | after if before.get(place) != after.get(place)]:
             problem = f"changed {changed[0]} and did not restore it, so the baseline would be treated, too"
             raise ArgumentError(f"treatment {treatment.name}: {problem}; undo it after the yield, values from a copy")
+
+
+def _refuse_nan(condition: Condition, scores: Tensor) -> Tensor:
+    """The scores; raises ArgumentError for NaN, of which the choice would be graded as if the model had answered."""
+    if scores.isnan().any():
+        problem = "the model's logits are NaN, so its answers mean nothing"
+        raise ArgumentError(f"condition {condition.name}: {problem}; correct the treatment, or use a wider dtype")
+    return scores

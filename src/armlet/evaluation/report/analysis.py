@@ -51,12 +51,11 @@ def analyse_run(
     equal: Mapping[Kind, Equal],
     *,
     seed: int = 0,
-    margin: float | None = None,
 ) -> Report:
     """Analyses a complete or interrupted armlet run, from its journal and tasks; see `analyse`."""
     settings = RunSettings.from_manifest(journal.manifest)
     answers = [read_answers(journal, task, settings.conditions) for task in tasks]
-    return analyse(settings, answers, {**equal}, seed=seed, margin=margin)
+    return analyse(settings, answers, {**equal}, seed=seed)
 
 
 def analyse(
@@ -65,22 +64,21 @@ def analyse(
     equal: Mapping[str, Equal],
     *,
     seed: int = 0,
-    margin: float | None = None,
 ) -> Report:
     """Analyses any run. Tasks without an answered item are left out, and the run counts as incomplete.
 
     Args:
-        settings: the settings of the run; they may include tasks without answers.
+        settings: the settings of the run, with its margin; they may include tasks without answers.
         tasks: the answers to each task.
         equal: a function for each kind of task that checks whether two extracted answers are equal.
         seed: seed of the bootstrap.
-        margin: the largest difference that would not matter, as a fraction of the items.
     """
     planned = [plan_comparisons([answers.condition for answers in task.conditions], task.kind) for task in tasks]
     judged = sum(pair.judged for pairs in planned for pair in pairs)
     answered = [(task, pairs) for task, pairs in zip(tasks, planned, strict=True) if task.items]
-    rules = Rules(seed, judged, margin)
-    analysed = correct_by_holm([_analyse_task(task, pairs, equal.get(task.kind), rules) for task, pairs in answered])
+    rules = Rules(seed, judged, settings.margin_share)
+    tested = [_analyse_task(task, pairs, equal.get(task.kind), rules) for task, pairs in answered]
+    analysed = correct_by_holm(tested, judged)
     items = {task.name: task.items for task in analysed}
     judged_pairs = [(task, pair) for task in analysed for pair in task.comparisons if pair.judged]
     return Report(
@@ -95,7 +93,6 @@ def analyse(
         ],
         tasks=analysed,
         settings=settings,
-        margin=margin,
     )
 
 
@@ -248,12 +245,17 @@ def _discordant_items(
             yield DiscordantItem(condition, item.id, item.question, item.gold, gained, base.text, answer.text)
 
 
-def correct_by_holm(tasks: Sequence[TaskFindings]) -> list[TaskFindings]:
-    """Applies Holm's correction over all judged comparisons of all tasks, and separately over their margins' tests."""
+def correct_by_holm(tasks: Sequence[TaskFindings], planned: int) -> list[TaskFindings]:
+    """Applies Holm's correction over all judged comparisons of all tasks, and separately over their margins' tests.
+
+    `planned` counts also those that have no answers yet. Their p-values are 1, so that they can only add to what is
+    shown once they are answered.
+    """
     judged = [pair.comparison for task in tasks for pair in task.comparisons if pair.judged]
-    p_holm = iter(holm([comparison.p_value for comparison in judged]))
+    missing = [1.0] * (planned - len(judged))
+    p_holm = iter(holm([*(comparison.p_value for comparison in judged), *missing]))
     p_equivalence = [comparison.p_equivalence for comparison in judged if comparison.p_equivalence is not None]
-    p_equivalence_holm = iter(holm(p_equivalence))
+    p_equivalence_holm = iter(holm([*p_equivalence, *missing] if p_equivalence else []))
     corrected_tasks = []
     for task in tasks:
         pairs = [

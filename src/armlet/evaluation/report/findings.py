@@ -8,7 +8,7 @@ from armlet.evaluation.conditions.conditions import BASELINE
 from armlet.evaluation.search.results import Search
 from armlet.evaluation.settings import Facts, RunSettings
 from armlet.presentation.numbers import with_points
-from armlet.statistics.comparison import Comparison
+from armlet.statistics.comparison import UNDECIDED, Comparison
 
 Selection = Literal["", "majority", "likeliest", "any"]
 """Which of an item's samples count: the mean of all, the majority's answer, the most likely one, or any right one."""
@@ -109,6 +109,14 @@ class PairedComparison:
         comparison, margin = self.comparison, self.comparison.margin
         p_equivalence = comparison.p_equivalence if self.p_equivalence_holm is None else self.p_equivalence_holm
         return comparison.judged(self.judged_p_value, p_equivalence, with_points(margin) if margin else "")
+
+    @property
+    def reaches_beyond_margin(self) -> bool:
+        """Whether the verdict is that the difference is smaller than the margin, and the interval is not."""
+        margin = self.comparison.margin
+        if margin is None or self.verdict in ("helped", "hurt", UNDECIDED):
+            return False
+        return any(bound is None or abs(bound) > margin for bound in self.interval)
 
     @property
     def judged_p_value(self) -> float:
@@ -225,7 +233,6 @@ class Report:
     verdicts: Sequence[Verdict]  # one for each judged comparison
     tasks: Sequence[TaskFindings]  # those with an answered item
     settings: RunSettings  # the settings of the run
-    margin: float | None = None  # the largest difference that would not matter, as a fraction of the items
     search: Search | None = None  # for a confirmation: the search that chose the setting
 
     def to_dict(self) -> Facts:
@@ -233,7 +240,7 @@ class Report:
         return {
             "armlet": self.armlet,
             "complete": self.complete,
-            "margin": self.margin,
+            "margin": self.settings.margin_share,
             "verdicts": [verdict.sentence for verdict in self.verdicts],
             "tasks": [task.to_dict() for task in self.tasks],
             "manifest": self.settings.to_dict(),

@@ -4,7 +4,7 @@ from armlet.evaluation.report.findings import Report
 from armlet.presentation.numbers import with_points
 
 JUDGING = "'helped' and 'hurt' need p < 0.05"
-CORRECTION = " after Holm's correction over all tested comparisons"
+HOLM_CORRECTION = " after Holm's correction over all planned comparisons"
 MARGIN_JUDGING = (
     " 'No difference larger than {margin}' and 'by less than {margin}' need two one-sided tests that reject a "
     "difference of {margin} in each direction{corrected}."
@@ -25,6 +25,6 @@ def judging(findings: Report) -> str:
 
 def judging_sentences(margin: float | None, *, several: bool) -> str:
     """How verdicts are reached, with Holm's correction if there are several comparisons to correct."""
-    corrected, correction = (MARGIN_CORRECTION, CORRECTION) if several else ("", "")
+    corrected, correction = (MARGIN_CORRECTION, HOLM_CORRECTION) if several else ("", "")
     tests = MARGIN_JUDGING.format(margin=with_points(margin), corrected=corrected) if margin else ""
     return f"{JUDGING}{correction}.{tests}{DIFFERENCES}"

@@ -1,15 +1,27 @@
 """What keeps a run's answers from showing a difference, in sentences for readers of its verdicts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from armlet.evaluation.origins import origin_sentence
-from armlet.evaluation.report.findings import COMPARED_ROLES, Report, TaskFindings, Verdict, WrittenAnswers
+from armlet.evaluation.report.findings import (
+    COMPARED_ROLES,
+    PairedComparison,
+    Report,
+    TaskFindings,
+    Verdict,
+    WrittenAnswers,
+)
 from armlet.evaluation.report.sentences import bands_without_effect
 from armlet.presentation.numbers import percent
 
 MANY_ANSWERS = 0.1
 """The share of truncated or unreadable answers above which a reader is told."""
+
+BEYOND_MARGIN = (
+    "two one-sided tests at 5 % correspond to a 90 % interval, so the 95 % interval beside a verdict may reach "
+    "slightly beyond the margin"
+)
 
 
 def limited_verdicts(report: Report) -> list[tuple[list[Verdict], list[str]]]:
@@ -23,10 +35,16 @@ def limited_verdicts(report: Report) -> list[tuple[list[Verdict], list[str]]]:
 
 
 def general_limitations(report: Report) -> list[str]:
-    """What limits the whole report: nothing compared, settings that items chose, and settings without effect."""
+    """What limits the whole report: nothing compared, intervals beyond the margin, and how settings were chosen."""
     compared = any(condition.role in (*COMPARED_ROLES, "best-of") for condition in report.settings.conditions)
     nothing = [] if compared else ["nothing was compared with the baseline: there is no treatment, filler or best_of"]
-    return [*nothing, *map(origin_sentence, report.settings.origins), *bands_without_effect(report)]
+    beyond = beyond_margin(pair for task in report.tasks for pair in task.comparisons)
+    return [*nothing, *beyond, *map(origin_sentence, report.settings.origins), *bands_without_effect(report)]
+
+
+def beyond_margin(pairs: Iterable[PairedComparison]) -> list[str]:
+    """Why an interval may contradict the verdict beside it, if that of a pair does."""
+    return [BEYOND_MARGIN] if any(pair.reaches_beyond_margin for pair in pairs) else []
 
 
 def task_limitations(task: TaskFindings) -> Iterator[str]:

@@ -256,6 +256,7 @@ def run_settings(findings: Report) -> dict[str, str]:
     if budget := run.budget:
         timed = f"the first {plain(budget['timed_items'])} items of each task were timed"
         lines["budget"] = f"{plain(budget['budget'])} s for answering; {timed}"
+    lines |= {} if run.margin_share is None else {"margin": with_points(run.margin_share)}
     lines |= {} if run.batch is None else {"batch": str(run.batch)}
     lines["versions"] = plain(run.versions)
     return lines | {f"machine {number}": plain(machine) for number, machine in enumerate(run.machines, 1)}

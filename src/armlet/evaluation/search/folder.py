@@ -123,14 +123,14 @@ def check_origin(folder: Path, search: Search, *, loaded: bool) -> None:
     raise ArgumentError(f"{folder}: the search {advice}")
 
 
-def confirm_search(folder: Path, search: Search, plan: Plan, engine: Engine, margin: float | None = None) -> Findings:
+def confirm_search(folder: Path, search: Search, plan: Plan, engine: Engine) -> Findings:
     """Measures the best setting, which ends the search; raises ArgumentError for another model."""
     keep_date(engine, search.engine)
     if plan.manifest(engine)["engine"] != search.engine:
         changed = "its weights, settings, hooks, dtype or device changed, or the threads"
         raise ArgumentError(f"{folder}: the model is not the one used in the search; {changed}")
     record_confirmation(folder, search, None)
-    return replace(run_and_analyse(plan, engine, folder / TEST_FOLDER, margin), search=search)
+    return replace(run_and_analyse(plan, engine, folder / TEST_FOLDER), search=search)
 
 
 def record_confirmation(folder: Path, search: Search, findings: Findings | None) -> None:

@@ -156,7 +156,7 @@ def confirm(
         CheckpointError, RunError: as in `evaluate`.
         KeyboardInterrupt: Ctrl-C, before an item was answered under every condition.
     """
-    margin_share = ConditionOptions(margin=margin).margin_share
+    margin = ConditionOptions(margin=margin).margin
     folder = search.folder if isinstance(search, Search) else search
     if not isinstance(folder, str | Path) or not Path(folder).is_dir():
         raise ArgumentError(f"search: expected a search's folder, as `armlet tune` makes it, found {str(folder)!r}")
@@ -175,11 +175,11 @@ def confirm(
         )
     check_origin(folder, result, loaded=tokenizer is not None or not isinstance(model, str | Path | None))
     tasks = collect_tasks(recorded if task is None else task, arguments.items, arguments.difficulty, arguments.seed)
-    plan = plan_confirmation(folder, result, tasks)
+    plan = replace(plan_confirmation(folder, result, tasks), margin=margin)
     loading = {} if model is not None else {"dtype": arguments.dtype, "device": arguments.device}
     engine = Local((arguments.model or ABACUS) if model is None else model, tokenizer, seed=arguments.seed, **loading)
-    announce_power(plan, margin_share)
-    findings = confirm_search(folder, result, plan, engine, margin_share)
+    announce_power(plan)
+    findings = confirm_search(folder, result, plan, engine)
     findings.save(report)
     if not findings.interrupted:
         record_confirmation(folder, result, findings)

@@ -26,7 +26,7 @@ class Job:
     cell: Cell
     base: Path  # the folder of the study's file, to which paths in it are relative
     run: Path  # the run folder
-    settings: Settings  # arguments of `evaluate` for every cell
+    settings: Settings  # further arguments of `evaluate`
     margin: float | None  # in points
     engine: OpenCellEngine | None  # None for a model in the process
 
@@ -54,23 +54,20 @@ def run_cell(job: Job) -> CellOutcome:
     """
     cell, compared = job.cell, job.cell.treatments.values()
     fillings = [filling for filling in compared if isinstance(filling, Filling)]
-    treatments = [_located(job.base, treatment) for treatment in compared if not isinstance(treatment, Filling)]
-    settings = {**job.settings, **cell.model.settings, **cell.task.settings}
-    if "examples" in settings:
-        settings["examples"] = job.base / str(settings["examples"])
-    model = _relative(job.base, cell.model.model)
+    treatments = [located(job.base, treatment) for treatment in compared if not isinstance(treatment, Filling)]
+    model = relative(job.base, cell.model.model)
     try:
         with _threads(cell.model.cpus):
             findings = evaluate(
                 model,
                 treatments=treatments,
                 filler=fillings,
-                task=_relative(job.base, cell.task.task),
+                task=relative(job.base, cell.task.task),
                 seed=cell.seed,
                 margin=job.margin,
                 run=job.run,
                 engine=partial(job.engine, cell, model) if job.engine else None,
-                **settings,  # type: ignore[arg-type] - the names are checked by the study, the values by `evaluate`
+                **job.settings,  # type: ignore[arg-type] - the names are checked by the study, the values by `evaluate`
             )
         findings.save(job.run)
     except (ArmletError, OSError, RuntimeError, MemoryError) as error:  # such as a GPU without memory
@@ -80,12 +77,17 @@ def run_cell(job: Job) -> CellOutcome:
     return CellOutcome(cell, findings.tasks[0])
 
 
-def _relative(base: Path, name: str) -> str:
+def relative(base: Path, name: str) -> str:
     """The path of a file or folder, which is relative to the study's file; any other name as it is."""
     return str(base / name) if is_path(name) else name
 
 
-def _located(base: Path, treatment: Treatment | str) -> Treatment | str:
+def relative_settings(base: Path, settings: Settings) -> Settings:
+    """The settings with the path of their examples, which is relative to the study's file."""
+    return settings if "examples" not in settings else {**settings, "examples": base / str(settings["examples"])}
+
+
+def located(base: Path, treatment: Treatment | str) -> Treatment | str:
     """The treatment; a "file.py:function" with the path of its file, which is relative to the study's file."""
     if not isinstance(treatment, str):
         return treatment

@@ -10,7 +10,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions, make_treatments
-from armlet.prompts.fillers import Filler, Position
+from armlet.evaluation.options import make_fillings
+from armlet.prompts.fillers import Position
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import PUBLISHED
 
@@ -60,11 +61,11 @@ class StudyTreatment:
     settings: Settings = field(default_factory=dict)  # of a policy: layers, scope, site, experts
 
     def compared(self, model: str, task: str, seed: int) -> Compared:
-        """What `evaluate` compares; raises ArgumentError if there is no published setting for the model and task."""
+        """What `evaluate` compares; raises ArgumentError for wrong settings, and if none is published."""
+        for filling in make_fillings(self.filler, self.count, self.position):
+            return filling
         if self.function is not None:
             return self.function
-        if self.filler is not None:
-            return Filling(Filler(self.filler, self.count), self.position)
         policy = f"{PUBLISHED}:{model}/{task}" if self.policy == PAPERS else str(self.policy)
         (treatment,) = make_treatments(policy, seed=seed, **self.settings)  # type: ignore[arg-type] - checked there
         assert isinstance(treatment, Treatment)
@@ -161,6 +162,10 @@ class Study:
         ]
         return [cell for cell in cells if cell.treatments]
 
+    def settings_of(self, cell: Cell) -> dict[str, object]:
+        """The arguments of `evaluate` for a cell; a task's are stronger than a model's, and these than the study's."""
+        return {**self.settings, **cell.model.settings, **cell.task.settings}
+
     def not_run(self) -> list[Omission]:
         """The parts that the study does not run: those in its file, and those without a published setting."""
         unpublished = [
@@ -170,6 +175,16 @@ class Study:
             for name, reason in self._compared(model, task, self.seeds[0])[1].items()
         ]
         return [*self.omitted, *unpublished]
+
+    def places(self) -> set[str]:
+        """The model, task and treatment of everything that is run, or for which `not_run` has a reason."""
+        return {
+            f"{model.model}, {task.task}, {name}"
+            for model in self.models
+            for task in self.tasks
+            for names in self._compared(model, task, self.seeds[0])
+            for name in names
+        }
 
     def claim(self, cell: Cell, treatment: str) -> Claim | None:
         """The claim of the source about a treatment in a cell; None if there is none."""
@@ -187,7 +202,8 @@ class Study:
                     compared[treatment.name] = treatment.compared(model.model, task.task, seed)
                 except ArgumentError as error:
                     if treatment.policy != PAPERS:
-                        raise
+                        reason = str(error).removeprefix("treatments: ")
+                        raise ArgumentError(f"treatments: {treatment.name}: {reason}") from error
                     reasons[treatment.name] = str(error)
         return compared, reasons
 

@@ -13,13 +13,13 @@ from rich.table import Table
 from armlet.evaluation.report.analysis import correct_by_holm
 from armlet.evaluation.report.findings import NoiseFloor
 from armlet.evaluation.report.judging import judging_sentences
-from armlet.evaluation.report.limitations import task_limitations
+from armlet.evaluation.report.limitations import beyond_margin, task_limitations
 from armlet.evaluation.report.page import study_markdown
 from armlet.evaluation.report.paper import latex_grid
 from armlet.evaluation.report.sentences import noise_sentence
 from armlet.evaluation.report.tables import Grid
 from armlet.evaluation.studies.cells import CellOutcome
-from armlet.evaluation.studies.definition import Study
+from armlet.evaluation.studies.definition import Cell, Study
 from armlet.evaluation.studies.rows import CELL_COLUMNS, ROW_HEADINGS, StudyRow
 from armlet.presentation.arguments import output_folder
 from armlet.presentation.files import csv_text, write_json, write_text
@@ -44,6 +44,8 @@ class StudyFindings(Result):
     failures: Mapping[str, str]  # the reasons, by the name of the cell
     cells: int  # the number of cells of the study
     finished: int  # the number of finished cells
+    planned: int  # the number of comparisons in all cells, which Holm's correction counts
+    untested: Sequence[str]  # the claims about unfinished cells
     folder: Path
     interrupted: bool = False
 
@@ -52,10 +54,12 @@ class StudyFindings(Result):
         verdicts = Counter(row.pair.verdict for row in self.rows)
         counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
         claims = Counter(row.claim_is for row in self.rows if row.claim)
-        total = with_count(sum(claims.values()), "claim")
-        inside = f"; of {total}, {claims['inside']} inside its interval" if claims else ""
+        total = with_count(sum(claims.values()) + len(self.untested), "claim")
+        untested = f", {len(self.untested)} not tested ({'; '.join(self.untested)})" if self.untested else ""
+        inside = f"; of {total}, {claims['inside']} inside its interval{untested}" if claims or untested else ""
         over = f"{with_count(len(self.rows), 'comparison')} in {with_count(self.finished, 'cell')}"
-        found = f"Found: of {over}, after Holm's correction over all: {counts}{inside}."
+        missing = f" {self.planned} planned, as if the missing ones showed nothing" * (len(self.rows) < self.planned)
+        found = f"Found: of {over}, after Holm's correction over all{missing}: {counts}{inside}."
         return f'Hypothesis: "{self.study.hypothesis}" {found}'
 
     def sentences(self) -> list[str]:
@@ -66,8 +70,9 @@ class StudyFindings(Result):
         rest = [f"partial: {unfinished} of {with_count(self.cells, 'cell')} not finished"] if unfinished else []
         missing = [f"not run: {omission.part} ({omission.reason})" for omission in self.study.not_run()]
         margin = None if self.study.margin is None else self.study.margin / 100
-        judged = judging_sentences(margin, several=len(self.rows) > 1)
-        return [self.sentence(), judged, *self.limitations, *floors, *rest, *failed, *missing]
+        judged = judging_sentences(margin, several=self.planned > 1)
+        beyond = beyond_margin(row.pair for row in self.rows)
+        return [self.sentence(), judged, *beyond, *self.limitations, *floors, *rest, *failed, *missing]
 
     def grid(self) -> Grid:
         """One row for each treatment in each cell, as texts; without claims, there is no column for them."""
@@ -116,6 +121,8 @@ class StudyFindings(Result):
             },
             "complete": self.finished == self.cells,
             "sentence": self.sentence(),
+            "planned_comparisons": self.planned,
+            "claims_not_tested": [*self.untested],
             "rows": [row.to_dict() for row in self.rows],
             "limitations": [*self.limitations],
             "noise_floors": {name: asdict(floor) for name, floor in self.floors.items()},
@@ -145,14 +152,18 @@ def make_study_findings(
 
     Raises ArgumentError if every cell failed.
     """
-    order = [cell.name for cell in study.cells()]
+    cells = {cell.name: cell for cell in study.cells()}
+    order = [*cells]
     sorted_outcomes = sorted(outcomes, key=lambda outcome: order.index(outcome.cell.name))
     failures = {o.cell.name: o.failure for o in sorted_outcomes if o.failure}
     finished = [(o.cell, o.findings) for o in sorted_outcomes if o.findings]
     if failures and not finished:
         name, reason = next(iter(failures.items()))
         raise ArgumentError(f"study: every cell failed; {name}: {reason}")
-    corrected = correct_by_holm([findings for _, findings in finished])
+    missing = [cells[name] for name in order if name not in {cell.name for cell, _ in finished}]
+    judged = sum(pair.judged for _, findings in finished for pair in findings.comparisons)
+    planned = judged + sum(_most_comparisons(study, cell) for cell in missing)
+    corrected = correct_by_holm([findings for _, findings in finished], planned)
     rows = []
     for (cell, _), findings in zip(finished, corrected, strict=True):
         names = cell.condition_names()
@@ -164,5 +175,14 @@ def make_study_findings(
                 rows.append(StudyRow(cell.name, cell.model_name, cell.task_name, cell.seed, name, pair, claim))
     floors = {cell.name: findings.noise_floor for cell, findings in finished if findings.noise_floor}
     limitations = [f"{cell.name}: {text}" for cell, findings in finished for text in task_limitations(findings)]
-    facts = {"cells": len(order), "finished": len(finished), "folder": folder, "interrupted": interrupted}
-    return StudyFindings(study, sha256, rows, floors, limitations, failures, **facts)
+    claimed = ((name, cell) for cell in missing for name in cell.treatments if study.claim(cell, name))
+    untested = [f"{name} in {cell.name}" for name, cell in claimed]
+    counts = {"cells": len(order), "finished": len(finished), "planned": planned, "untested": untested}
+    facts = {"folder": folder, "interrupted": interrupted}
+    return StudyFindings(study, sha256, rows, floors, limitations, failures, **counts, **facts)
+
+
+def _most_comparisons(study: Study, cell: Cell) -> int:
+    """The largest number of comparisons in an unfinished cell: several samples add each treatment's majority."""
+    several = study.settings_of(cell).get("samples", 1) != 1
+    return len(cell.treatments) * (1 + several)

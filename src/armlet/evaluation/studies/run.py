@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from armlet.evaluation.studies.cells import CellOutcome, Job, OpenCellEngine, run_in_turn
+from armlet.evaluation.studies.cells import CellOutcome, Job, OpenCellEngine, relative_settings, run_in_turn
 from armlet.evaluation.studies.definition import Study
 from armlet.evaluation.studies.file import read_study
 from armlet.evaluation.studies.result import StudyFindings, make_study_findings
@@ -63,7 +63,8 @@ def _jobs(definition: Study, base: Path, folder: Path, engines: Mapping[str, Ope
         if engine != "local" and engine not in engines:
             raise ArgumentError(f"engines: {cell.name} needs {engine}, and engines has no function to open it")
         run = folder.absolute() / CELLS_FOLDER / cell.folder
-        jobs.append(Job(cell, base.absolute(), run, definition.settings, definition.margin, engines.get(engine)))
+        settings = relative_settings(base.absolute(), definition.settings_of(cell))
+        jobs.append(Job(cell, base.absolute(), run, settings, definition.margin, engines.get(engine)))
     return jobs
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def compare_runs(
             by more than ARM; items, prompts or targets differ under a doc_id; or a task does not have the metric, or
             the metric is not a share.
     """
-    margin_share = ConditionOptions(margin=margin).margin_share
+    margin = ConditionOptions(margin=margin).margin
     runs: dict[Role, LoggedRun] = {BASELINE: LoggedRun.read(baseline, filter), TREATED: LoggedRun.read(treated, filter)}
     base_run, treated_run = runs.values()
     shared = [task for task in base_run.samples if task in treated_run.samples]
@@ -86,10 +86,10 @@ def compare_runs(
         raise ArgumentError(f"{treated}: has no task in common with {baseline} ({', '.join(base_run.samples)})")
     _check_sides(base_run, treated_run)
     metrics = {task: _choose_metric(task, both, metric, treated_run.files[task]) for task, both in pairs.items()}
-    settings = _settings(runs, metrics)
+    settings = replace(_settings(runs, metrics), margin=margin)
     sides = list(zip(settings.conditions, runs.values(), strict=True))
     answers = [_task_answers(task, pairs[task], sides, metrics[task]) for task in pairs]
-    return make_findings(analyse(settings, answers, {}, seed=seed, margin=margin_share), Path(treated))
+    return make_findings(analyse(settings, answers, {}, seed=seed), Path(treated))
 
 
 def _pairs(baseline: Mapping[int, LoggedSample], treated: Mapping[int, LoggedSample]) -> Pairs:
