@@ -26,6 +26,7 @@ from armlet.redistribution.errors import ArgumentError, ArmletError
 
 POLICY = "outward, inward, transport or cut, with settings as in outward:band=0.2,share=0.02/0.25; help lists them"
 
+FAILED = 1  # exit code if a part of the work failed
 FIGURE_KINDS = (".png", ".svg", ".pdf")
 ScopeName = Literal["token", "sequence", "call"]
 SiteName = Literal["gate", "product"]

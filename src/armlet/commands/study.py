@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from armlet import evaluation
 from armlet.commands.engines import EngineOptions
-from armlet.commands.options import ComputeOptions, JsonOption, folder_option, saying_where_to_resume, show
+from armlet.commands.options import FAILED, ComputeOptions, JsonOption, folder_option, saying_where_to_resume, show
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.engines.engine import Engine
 from armlet.evaluation.studies.definition import Cell
@@ -19,8 +19,6 @@ from armlet.evaluation.studies.file import read_study
 from armlet.evaluation.studies.plan import plan_content, plan_sentences, plan_table
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.terminal import print_json
-
-FAILED = 1  # exit code of a study of which a cell failed
 
 
 def study(

@@ -11,7 +11,7 @@ from typer import Argument, Context, Exit, Option
 
 from armlet.attachment.config import describe, layer_indices, load_config
 from armlet.commands import options
-from armlet.commands.options import folder_option, refuse_unused
+from armlet.commands.options import FAILED, folder_option, refuse_unused
 from armlet.integrations.vllm.check import Check, check_serving
 from armlet.presentation.files import write_json
 from armlet.presentation.tables import titled_table
@@ -20,8 +20,6 @@ from armlet.prompts.questions import BUILT_IN
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_policy
 from armlet.redistribution.rows import Policy
-
-FAILED = 1  # exit code if ARM did not fire as it should
 
 
 def vllm_check(

@@ -8,7 +8,7 @@ ONES = (
 )
 TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 PARTS = ("half", "third", "quarter", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-VALUES = {
+WORD_VALUES = {
     **{word: value for value, word in enumerate(ONES)},
     **{word: 10 * value for value, word in enumerate(TENS, 2)},
 }
@@ -21,7 +21,7 @@ ONE = "|".join(reversed(ONES))  # "sixteen" before "six"
 BELOW_100 = rf"(?:(?:{'|'.join(TENS)})(?:[\s-](?:{'|'.join(ONES[1:10])}))?|{ONE})"
 BELOW_1000 = rf"(?:(?:{ONE}|a)\s+hundred(?:\s+(?:and\s+)?{BELOW_100})?|{BELOW_100})"
 WHOLE = rf"(?:{BELOW_1000}(?:\s+thousand(?:[\s,]+(?:and\s+)?{BELOW_1000})?)?)"
-NUMBER = re.compile(
+WORD_NUMBER = re.compile(
     rf"(?<![\w-])(?:(?:(?P<whole>{WHOLE})\s+and\s+)?(?P<top>a|{ONE})[\s-]+(?P<part>{'|'.join(DENOMINATORS)})s?"
     rf"|(?P<number>{WHOLE}))(?![\w-])",
     re.IGNORECASE,
@@ -34,13 +34,13 @@ SIGN_WORD = re.compile(r"\s*(?:minus|negative)\s+(?=[\d.$\\])", re.IGNORECASE)
 def number_at_start(text: str) -> bool:
     """Whether a text begins with a number in words; "one" may be a pronoun, unless nothing or a comma follows."""
     text = re.sub(r"^\s*(?:(?:minus|negative)\s+)?", "", text, flags=re.IGNORECASE)
-    match = NUMBER.match(text)
+    match = WORD_NUMBER.match(text)
     return bool(match and (match[0].casefold() != "one" or re.match(r"\W*$|,", text[match.end() :])))
 
 
 def words_as_digits(text: str) -> str:
     """A text with digits for its numbers in words: "2 1/2" for "two and a half", "3/4" for "three quarters"."""
-    return NUMBER.sub(_digits, text)
+    return WORD_NUMBER.sub(_digits, text)
 
 
 def _digits(match: re.Match[str]) -> str:
@@ -59,5 +59,5 @@ def _whole(words: str) -> int:
         elif word == "thousand":
             total, current = 1000 * current, 0
         elif word != "and":
-            current += VALUES.get(word, 1)  # "a" is one
+            current += WORD_VALUES.get(word, 1)  # "a" is one
     return total + current

@@ -30,7 +30,7 @@ CORRECTION = re.compile(
     re.IGNORECASE,
 )
 # "The roots are:" and then values as the items of a list
-LISTED = re.compile(
+VALUE_LIST = re.compile(
     r"(\b(?:are|is|was|were|answers?|solutions?|values|roots)[ \t*]*:[ \t*]*)\n+"
     r"((?:[ \t]*(?:[-*•+]|\d{1,2}[.)])[ \t]+(?:[-−+\d$\\(]|[a-zA-Z]\w?\s*=)[^\n]{0,40}(?:\n+|\Z)){2,})",
     re.IGNORECASE,
@@ -71,7 +71,7 @@ def stated_in_words(text: str) -> tuple[str | None, str | None]:
 
 def without_markdown(text: str) -> str:
     """Running text without marks of Markdown and HTML: bold, code, quotations, headings, list items and tags."""
-    text = LISTED.sub(_joined_items, marks_as_units(html.unescape(text)))
+    text = VALUE_LIST.sub(_joined_items, marks_as_units(html.unescape(text)))
     text = re.sub(r"<sup>([^<>\n]{0,40})</sup>", r"^{\1}", re.sub(r"~~[^~\n]*~~", "", text))
     text = re.sub(r"</?[a-zA-Z|][^<>\n]*>", " ", text)
     text = re.sub(r"^[ \t]*(?:```|~~~)\w*[ \t]*$", "", text, flags=re.MULTILINE)
