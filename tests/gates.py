@@ -62,6 +62,7 @@ POLICIES = [
     Outward(write="add", proportion=0.3),
     Inward(knee=0.8),
     Inward(knee=0.8, curve="clip"),
+    Inward(limit=0.5, side="above", curve="tanh"),
     Transport(),
     Cut(),
     Cut(threshold=0.2),

@@ -108,15 +108,21 @@ def cut(a, *, strength=1.0, **where):
     return np.array(out), np.array(near) & (strength > 0)
 
 
-def inward(a, *, knee=0.99, curve="log", strength=1.0):
-    edge = quantile([abs(float(v)) for v in a], knee)
+def inward_target(magnitude, edge, curve):
+    if edge == 0 or curve == "clip":
+        return edge
+    return edge * (1 + math.log(magnitude / edge)) if curve == "log" else edge * math.tanh(magnitude / edge)
+
+
+def inward(a, *, knee=0.99, limit=None, side="both", curve="log", strength=1.0):
+    edge = quantile([abs(float(v)) for v in a], knee) if limit is None else float(np.float32(limit))
     out, moved = [], []
     for value in a:
-        target = abs(value)
-        if abs(value) > edge:
-            target = 0.0 if edge == 0 else edge * (1 + math.log(abs(value) / edge)) if curve == "log" else edge
-        out.append(on_the_way(value, math.copysign(target, value), strength))
-        moved.append(abs(value) > edge and strength > 0)
+        where = abs(value) if side == "both" else value
+        moves = where > edge if curve != "tanh" else side == "both" or value > 0
+        target = math.copysign(inward_target(abs(value), edge, curve), value) if moves else value
+        out.append(on_the_way(value, target, strength))
+        moved.append(moves and strength > 0)
     return np.array(out), np.array(moved)
 
 

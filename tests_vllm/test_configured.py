@@ -43,7 +43,7 @@ def test_an_armlet_json_is_served_by_its_name(saved, tiny_model):
 
 def test_a_setting_that_quantize_writes_is_served(tiny_model, tmp_path):
     folder, model = tiny_model("llama")
-    [setting] = save_setting(Contraction(Inward(0.5, "clip"), "gate", "token", (0, 2)), tmp_path)
+    [setting] = save_setting(Contraction(Inward(knee=0.5, curve="clip"), "gate", "token", (0, 2)), tmp_path)
     with attach(model, **load_config(setting)):
         treated = hugging_face(model, PROMPTS, 24)
     assert treated != hugging_face(model, PROMPTS, 24)

@@ -1,5 +1,6 @@
 """Inward against its oracle and its own theorems."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -9,15 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle
-from armlet.redistribution import Inward, redistribute
+from armlet.redistribution import Inward, functions, redistribute
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.outcome import outcome
+from armlet.redistribution.policies import settings
 from gates import DTYPES, assert_close, gates, masked_gates, same_bits
 
 POLICIES = st.builds(
     Inward,
     knee=st.one_of(st.sampled_from([0.0, 0.5, 0.99, 1.0]), st.floats(0, 1, width=16)),
-    curve=st.sampled_from(["log", "clip"]),
+    limit=st.one_of(st.none(), st.sampled_from([1e-30, 0.5, 2.0, 1e30])),
+    side=st.sampled_from(["both", "above"]),
+    curve=st.sampled_from(["log", "clip", "tanh"]),
     strength=st.sampled_from([1.0, 0.5, 0.1]),
 )
 
@@ -27,10 +31,9 @@ def never():
 
 
 def agree(policy, a, scope="token", mask=None):
-    """The oracle's values; at T both curves are continuous, so a flip there changes nothing beyond rounding."""
+    """The oracle's values; at T the curves are continuous, so a flip there changes nothing beyond rounding."""
     result = outcome(a, policy, scope=scope, draw=never, mask=mask)
-    how = {"knee": policy.knee, "curve": policy.curve, "strength": policy.strength}
-    expected, _ = oracle.redistribute(a.double().numpy(), partial(oracle.inward, **how), scope, mask)
+    expected, _ = oracle.redistribute(a.double().numpy(), partial(oracle.inward, **settings(policy)), scope, mask)
     assert_close(result.values, expected, a.dtype)
 
 
@@ -168,7 +171,13 @@ def test_the_slope_is_one_at_the_knee_and_falls_as_the_knee_over_the_value():
     np.testing.assert_allclose(gradient, np.minimum(1, knee / a.detach().abs().numpy().clip(1e-9)), rtol=1e-12)
 
 
-@pytest.mark.parametrize("wrong", [{"knee": 99}, {"knee": -0.1}, {"curve": "sqrt"}, {"strength": -1}, {"knee": None}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"knee": 99}, {"knee": -0.1}, {"curve": "sqrt"}, {"strength": -1}, {"knee": None}, {"side": "below"}),
+        *({"limit": 0}, {"limit": -1.0}, {"limit": 1e-60}, {"limit": 1e300}, {"limit": float("nan")}, {"limit": "7"}),
+    ],
+)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ArgumentError, match=next(iter(wrong))):
         Inward(**wrong)
@@ -179,3 +188,39 @@ def test_the_curve_takes_a_tensor_of_floats_alone(wrong):
     for name in ("compand", "expand"):
         with pytest.raises(ArgumentError, match=f"Inward.{name}: expected a floating-point tensor, .*, found"):
             getattr(Inward, name)(wrong, 0.5)
+
+
+@given(gates(elements=st.floats(-30, 30, width=32)), st.sampled_from([0.5, 2.0, 7.0]))
+def test_a_limit_above_is_the_clamp_of_the_gate_before_its_activation(g, bound):
+    """silu(min(g, L)) = min(silu(g), silu(L)) for L > 0, since silu rises from there and is below before it."""
+    limit = torch.nn.functional.silu(torch.tensor(bound)).item()
+    clamped = redistribute(torch.nn.functional.silu(g), Inward(limit=limit, side="above", curve="clip"))
+    assert same_bits(clamped, torch.nn.functional.silu(g).clamp(max=limit))
+    np.testing.assert_allclose(clamped, torch.nn.functional.silu(g.clamp(max=bound)), rtol=1e-6)
+
+
+@given(gates(), st.sampled_from(["log", "clip", "tanh"]), st.sampled_from([0.1, 1.0, 3.0]))
+def test_a_limit_takes_no_statistics(a, curve, limit):
+    policy = Inward(limit=limit, curve=curve)
+    assert same_bits(redistribute(a, policy, scope="token"), redistribute(a, policy, scope="call"))
+
+
+@given(gates(), st.sampled_from([0.1, 1.0, 3.0]))
+def test_tanh_is_bounded_by_its_limit_and_has_slope_1_at_0(a, limit):
+    assert (redistribute(a, Inward(limit=limit, curve="tanh")).abs() <= np.float32(limit)).all()
+    small = a.clamp(-1e-5, 1e-5)
+    np.testing.assert_allclose(redistribute(small, Inward(limit=limit, curve="tanh")), small, rtol=1e-6, atol=1e-44)
+
+
+@given(gates(), st.sampled_from(["log", "clip", "tanh"]))
+def test_above_leaves_all_values_up_to_the_limit_and_all_negative_ones(a, curve):
+    both, above = (redistribute(a, Inward(limit=0.5, side=side, curve=curve)) for side in ("both", "above"))
+    assert same_bits(above[a <= 0], a[a <= 0])
+    assert same_bits(above[a > 0], both[a > 0])
+
+
+@pytest.mark.parametrize("x", [1e-300, 1e-8, 0.1, 0.17, 0.35, 1.0, 5.0, 19.9, 20.0, 1e300])
+def test_tanh_is_within_two_units_of_the_libraries_own(x):
+    assert functions.tanh(torch.tensor([x, -x], dtype=torch.float64)).tolist() == pytest.approx(
+        [math.tanh(x), -math.tanh(x)], rel=5e-16, abs=0
+    )

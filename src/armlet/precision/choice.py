@@ -31,7 +31,7 @@ WORST_LAYERS = 4  # number of layers, those with the largest damage, in which co
 # Knees to try, by site and scope.
 KNEES = {("gate", "token"): (0.99, 0.999), ("product", "token"): (0.99, 0.999), ("product", "sequence"): (0.9999,)}
 CONTRACTIONS = tuple(
-    Contraction(Inward(knee, curve), *place, ())
+    Contraction(Inward(knee=knee, curve=curve), *place, ())
     for place, knees in KNEES.items()
     for curve in ("log", "clip")
     for knee in knees

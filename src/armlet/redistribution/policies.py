@@ -21,7 +21,7 @@ BUILT_IN_POLICIES = (Outward, Inward, Transport, Cut)
 POLICIES = {policy.name: policy for policy in BUILT_IN_POLICIES}
 MAIN_SETTINGS = {
     "outward": ("band", "ceiling"),
-    "inward": ("knee", "curve"),
+    "inward": ("knee", "limit", "curve"),
     "transport": ("spread",),
     "cut": ("band",),
 }
@@ -34,7 +34,9 @@ SETTING_MEANINGS = {
     "write": "whether a draw replaces the value (released code) or is added to it (paper)",
     "ceiling_of": "whether the ceiling is a quantile of a or of |a|",
     "knee": "quantile of |a| beyond which values move",
-    "curve": "logarithmic contraction, or clipping at the knee",
+    "limit": "the largest |a| that does not move, in place of knee",
+    "side": "whether values beyond the knee move on both sides, or above it only",
+    "curve": "logarithmic contraction, clipping at the knee, or tanh, which moves every value",
     "target": "target distribution, of the magnitudes of each sign",
     "spread": "scale of the target, in robust standard deviations of the values",
     "threshold": "largest |a| that moves, in place of band, share and proportion",
@@ -155,7 +157,8 @@ def detail(policy: Policy) -> str:
     """Describes a policy by its main settings and all settings that differ from their defaults."""
     values, defaults = settings(policy), settings(type(policy)())
     main = set(MAIN_SETTINGS[policy.name]).difference(_replaced_settings(policy)[1])
-    return ", ".join(f"{name} {value}" for name, value in values.items() if name in main or value != defaults[name])
+    shown = [name for name, value in values.items() if value != defaults[name] or (name in main and value is not None)]
+    return ", ".join(f"{name} {values[name]}" for name in shown)
 
 
 def without_effect(policy: Policy) -> list[str]:
@@ -172,6 +175,8 @@ def _replaced_settings(policy: Policy) -> tuple[str, tuple[str, ...]]:
     """The setting that replaces others, and the settings that it replaces; none for most policies."""
     if isinstance(policy, Cut) and policy.threshold is not None:
         return "threshold", ("band", "share", "proportion")
+    if isinstance(policy, Inward) and policy.limit is not None:
+        return "limit", ("knee",)
     if isinstance(policy, NearZero) and policy.proportion is not None:
         return "proportion", ("band", "share")
     return "", ()

@@ -13,6 +13,7 @@ from armlet.redistribution.errors import ArgumentError, description
 
 Draw = Callable[[], Tensor]
 LARGEST_NUMBER = torch.finfo(torch.float64).max
+SMALLEST_LIMIT, LARGEST_LIMIT = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +106,10 @@ OPTIONAL_MAGNITUDE = Allowed(
     "a number in [0, inf), or None", lambda value: value is None or (_is_number(value) and value >= 0)
 )
 POSITIVE = Allowed("a number in (0, inf)", lambda value: _is_number(value) and value > 0)
+OPTIONAL_LIMIT = Allowed(
+    f"a number in [{SMALLEST_LIMIT:.3g}, {LARGEST_LIMIT:.3g}], or None",
+    lambda value: value is None or (_is_number(value) and SMALLEST_LIMIT <= value <= LARGEST_LIMIT),
+)
 BOUNDS = Allowed("(low, high) with 0 <= low <= high <= 1", _are_bounds)
 
 

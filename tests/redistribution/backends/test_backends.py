@@ -43,7 +43,14 @@ OUTWARD = st.builds(
     strength=STRENGTHS,
 )
 KNEES = st.one_of(st.sampled_from([0, 0.99, 1]), st.floats(0, 1))
-INWARD = st.builds(Inward, knee=KNEES, curve=st.sampled_from(["log", "clip"]), strength=STRENGTHS)
+INWARD = st.builds(
+    Inward,
+    knee=KNEES,
+    limit=st.one_of(st.none(), st.sampled_from([1e-30, 0.5, 2.0, 1e30])),
+    side=st.sampled_from(["both", "above"]),
+    curve=st.sampled_from(["log", "clip", "tanh"]),
+    strength=STRENGTHS,
+)
 TRANSPORT = st.builds(Transport, spread=st.sampled_from([1.0, 0.1, 3.0, 1e30]), strength=STRENGTHS)
 CUT = st.builds(
     Cut,
@@ -59,6 +66,9 @@ EACH = [
     Outward(write="add", proportion=0.3, strength=0.7),
     Inward(),
     Inward(curve="clip"),
+    Inward(limit=0.5),
+    Inward(limit=0.5, side="above", curve="clip"),
+    Inward(curve="tanh"),
     Transport(),
     Cut(),
 ]

@@ -55,7 +55,14 @@ POLICIES = st.one_of(
         ceiling_of=st.sampled_from(["signed", "magnitude"]),
         strength=STRENGTHS,
     ),
-    st.builds(Inward, knee=QUANTILES, curve=st.sampled_from(["log", "log", "clip"]), strength=STRENGTHS),
+    st.builds(
+        Inward,
+        knee=QUANTILES,
+        limit=st.one_of(st.none(), st.sampled_from([1e-30, 0.5, 2.0, 1e30])),
+        side=st.sampled_from(["both", "above"]),
+        curve=st.sampled_from(["log", "log", "clip", "tanh"]),
+        strength=STRENGTHS,
+    ),
 )
 NUMBERS = st.one_of(ELEMENTS, st.floats(width=32, allow_nan=False, allow_infinity=False))
 ANYTHING = st.one_of(*[NUMBERS] * 12, st.sampled_from([np.inf, -np.inf, np.nan]))

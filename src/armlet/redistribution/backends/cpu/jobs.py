@@ -33,7 +33,8 @@ class RowJob(Structure):
         base, step, positions, uniforms: addresses for keyed noise, or of explicit draws (0 for keyed noise).
         band, low, high, proportion: settings of `Outward` and `Cut`; proportion is negative for None.
         ceiling, add, of_magnitude: settings of `Outward`; threshold: setting of `Cut`, negative for None.
-        knee, log: settings of `Inward`; spread: setting of `Transport`.
+        knee, limit, above, curve: settings of `Inward`; limit is negative for None, and curve an index of `CURVES`.
+        spread: setting of `Transport`.
     """
 
     _fields_: ClassVar = [
@@ -44,8 +45,8 @@ class RowJob(Structure):
         *((name, c_int64) for name in ("moved", "passed", "base", "step", "positions", "uniforms")),
         *((name, c_double) for name in ("band", "ceiling", "low", "high", "proportion")),
         *((name, c_int64) for name in ("add", "of_magnitude")),
-        ("knee", c_double),
-        ("log", c_int64),
+        *((name, c_double) for name in ("knee", "limit")),
+        *((name, c_int64) for name in ("above", "curve")),
         ("spread", c_double),
         ("threshold", c_double),
     ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from armlet.redistribution.backends.cpu import rows, threads
 from armlet.redistribution.backends.cpu.cut import move_cut
-from armlet.redistribution.backends.cpu.inward import move_inward
+from armlet.redistribution.backends.cpu.inward import CURVES, move_inward
 from armlet.redistribution.backends.cpu.jobs import RESULTS, RowJob, take_one
 from armlet.redistribution.backends.cpu.outward import move_outward
 from armlet.redistribution.backends.cpu.transport import move_by_transport
@@ -112,7 +112,8 @@ def _job(policy: Policy, width: int, dtype: torch.dtype) -> RowJob:
         job.ceiling = policy.ceiling
         job.add, job.of_magnitude = policy.write == "add", policy.ceiling_of == "magnitude"
     elif isinstance(policy, Inward):
-        job.knee, job.log = policy.knee, policy.curve == "log"
+        job.knee, job.limit = policy.knee, -1.0 if policy.limit is None else policy.limit
+        job.above, job.curve = policy.side == "above", CURVES.index(policy.curve)
     elif isinstance(policy, Transport):
         job.spread = policy.spread
     elif isinstance(policy, Cut):

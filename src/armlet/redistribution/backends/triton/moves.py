@@ -114,6 +114,7 @@ def launch_numbers(policy: Policy, width: int) -> dict[str, int | float]:
         "weight": _as_float32(index - below),
         "rest": _as_float32(1 - (index - below)),
         "band": _as_float32(outward.band),
+        "limit": _as_float32((isinstance(policy, Inward) and policy.limit) or 0.0),
         "strength": _as_float32(policy.strength),
     }
 
@@ -132,13 +133,16 @@ def constants(
 ) -> dict[str, object]:
     """Returns the compile-time constants of a kernel."""
     outward = policy if isinstance(policy, Outward) else None
+    inward = policy if isinstance(policy, Inward) else None
     strength = "none" if policy.strength == 0 else "part" if policy.strength < 1 else "whole"
     block = _power_of_two(width)
     return {
         "POLICY": policy.name,
-        "RULE": policy.curve if isinstance(policy, Inward) else outward and outward.write,
+        "RULE": inward.curve if inward else outward and outward.write,
         "BANDED": outward is not None and outward.proportion is None,
         "SIGNED": outward is not None and outward.ceiling_of == "signed",
+        "LIMITED": inward is not None and inward.limit is not None,
+        "ABOVE": inward is not None and inward.side == "above",
         "STRENGTH": "rows" if by_row else strength,
         "ACTIVATION": activation,
         "LOWEST": SPARE_BITS[dtype],

@@ -7,7 +7,7 @@ Each step has the bits of the plain path: the same operations, each rounded sepa
 import triton
 import triton.language as tl
 
-from armlet.redistribution.backends.triton.arithmetic import activated, companded, narrowed, widened
+from armlet.redistribution.backends.triton.arithmetic import activated, companded, narrowed, saturated, widened
 from armlet.redistribution.backends.triton.selection import (
     count_true,
     interpolated,
@@ -25,9 +25,10 @@ CHANGING = ("position_stride", "stream", "rank", "lowest", "highest", "below", "
 def redistribute_rows(
     values, target, moved_counts, passed_rows,
     keys, positions, uniforms, mask, strengths,
-    position_stride, stream, width, rank, lowest, highest, below, nearer, weight, rest, band, strength,
+    position_stride, stream, width, rank, lowest, highest, below, nearer, weight, rest, band, limit, strength,
     POLICY: tl.constexpr, RULE: tl.constexpr, BANDED: tl.constexpr, SIGNED: tl.constexpr, STRENGTH: tl.constexpr,
-    ACTIVATION: tl.constexpr, LOWEST: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr, PART: tl.constexpr,
+    LIMITED: tl.constexpr, ABOVE: tl.constexpr, ACTIVATION: tl.constexpr, LOWEST: tl.constexpr, LARGEST: tl.constexpr,
+    BLOCK: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
     """Fills `target`, `moved_counts` and `passed_rows` for one row of `values`, `[rows, width]`.
 
@@ -37,9 +38,10 @@ def redistribute_rows(
         positions, uniforms, mask, strengths: see `Operands`; None if not needed.
         rank, lowest, highest: ranks of the median (or the proportion) and of the clamp's limits, from 1.
         below, nearer, weight, rest: the quantile's location, see `interpolated`.
-        band, strength: settings of the policy.
+        band, limit, strength: settings of the policy.
         POLICY: "outward" or "inward"; RULE: the policy's `write` or `curve`.
         BANDED: values move by `band`, not by proportion; SIGNED: the ceiling is computed from signed values.
+        LIMITED: `Inward` has a limit, and takes no quantile; ABOVE: it moves values above the knee only.
         STRENGTH: "none", "part", "whole", or "rows" for one number per row in `strengths`.
         LOWEST: number of low bits of a float32 that are zero in any value of this dtype; LARGEST: its largest value.
         BLOCK, PART: powers of two: the size of the padded row, and the number of values moved at a time.
@@ -67,17 +69,21 @@ def redistribute_rows(
             edge = _edge(numbers, edge, rank, lowest, highest, band, LOWEST)
         edge = tl.where(moves, edge, -1.0)
     else:
-        low = kth_magnitude(tl.abs(numbers), below + 1, LOWEST)
-        knee = interpolated(tl.abs(numbers), low, below, weight, rest, nearer, width)
-        edge = tl.where(moves, knee, float("inf"))
-    tl.store(moved_counts + row, count_true(_moving(numbers, edge, POLICY) & (columns < width)).to(tl.int64))
+        knee = limit
+        if not LIMITED:
+            low = kth_magnitude(tl.abs(numbers), below + 1, LOWEST)
+            knee = interpolated(tl.abs(numbers), low, below, weight, rest, nearer, width)
+        lowest_moving = knee if RULE != "tanh" else 0.0 if ABOVE else -1.0
+        edge = tl.where(moves, lowest_moving, float("inf"))
+    moving = _moving(numbers, edge, POLICY, ABOVE) & (columns < width)
+    tl.store(moved_counts + row, count_true(moving).to(tl.int64))
     tl.store(passed_rows + row, passed)
     position = tl.load(positions + row * position_stride) if keys is not None else row
     for start in range(0, width, PART):
         column = start + tl.arange(0, PART)
         a = _gate(source, column, width, ACTIVATION)
         x = widened(a)
-        chosen = _moving(x, edge, POLICY) & (column < width)
+        chosen = _moving(x, edge, POLICY, ABOVE) & (column < width)
         sign = tl.where(x < 0, -1.0, 1.0)
         if POLICY == "outward":
             u = _uniforms(keys, uniforms, row, column, position, stream, width, chosen)
@@ -85,7 +91,12 @@ def redistribute_rows(
             if RULE == "add":
                 end = x + end
         else:
-            end = sign * (companded(tl.abs(x), knee) if RULE == "log" else knee)
+            end = knee
+            if RULE == "log":
+                end = companded(tl.abs(x), knee)
+            elif RULE == "tanh":
+                end = saturated(tl.abs(x), knee)
+            end = sign * end
         if STRENGTH == "part":
             end = x + strength * (end - x)
         elif STRENGTH == "rows":
@@ -106,9 +117,11 @@ def _gate(source, column, width, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
-def _moving(x, edge, POLICY: tl.constexpr):
-    """Returns which values move: those up to the edge (`Outward`), or those beyond it (`Inward`)."""
-    return tl.abs(x) <= edge if POLICY == "outward" else tl.abs(x) > edge
+def _moving(x, edge, POLICY: tl.constexpr, ABOVE: tl.constexpr):
+    """Returns which values move: those up to the edge (`Outward`), or those beyond or above it (`Inward`)."""
+    if POLICY == "outward":
+        return tl.abs(x) <= edge
+    return (x if ABOVE else tl.abs(x)) > edge
 
 
 @triton.jit
