@@ -63,6 +63,14 @@ POLICIES = st.one_of(
         curve=st.sampled_from(["log", "log", "clip", "tanh"]),
         strength=STRENGTHS,
     ),
+    st.builds(
+        Cut,
+        band=st.sampled_from([1e-30, 0.05, 0.3, 2.0, 1e30]),
+        share=SHARES,
+        proportion=st.one_of(st.none(), st.none(), st.floats(0, 1)),
+        threshold=st.one_of(st.none(), st.none(), st.sampled_from([0.0, 0.3, 1e30])),
+        strength=STRENGTHS,
+    ),
 )
 NUMBERS = st.one_of(ELEMENTS, st.floats(width=32, allow_nan=False, allow_infinity=False))
 ANYTHING = st.one_of(*[NUMBERS] * 12, st.sampled_from([np.inf, -np.inf, np.nan]))
@@ -274,7 +282,7 @@ def test_what_the_programs_do_not_take_is_said(interpreter):
         "empty": False,
         "float64": False,
         "transport": False,
-        "cut": False,
+        "cut": True,
     }
 
 

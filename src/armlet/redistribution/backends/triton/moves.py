@@ -10,7 +10,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from armlet.redistribution.cut import Cut
 from armlet.redistribution.inward import Inward
+from armlet.redistribution.near_zero import NearZero
 from armlet.redistribution.noise import WORD
 from armlet.redistribution.operands import Backend, BackendResult, Operands
 from armlet.redistribution.outward import Outward
@@ -25,7 +27,7 @@ MIN_TRITON_VERSION = (3, 5)
 def _supports_rows(a: Tensor, policy: Policy) -> bool:
     """Excludes `Transport`, whose ranks need a sorted row, for which counting in registers is too slow."""
     fits = a.shape[1] == 1 and 0 < a.shape[2] <= MAX_WIDTH
-    return fits and a.dtype in SPARE_BITS and type(policy) in (Outward, Inward) and _runs_on(a.device)
+    return fits and a.dtype in SPARE_BITS and type(policy) in (Outward, Inward, Cut) and _runs_on(a.device)
 
 
 def _move_on_gpu(a: Tensor, policy: Policy, operands: Operands) -> BackendResult:
@@ -37,7 +39,7 @@ def gated_rows(gate_up: Tensor, policy: Policy, activation: str, operands: Opera
 
     Args:
         gate_up: `[tokens, 2·width]`, contiguous: gate, then up.
-        policy: `Outward` or `Inward`.
+        policy: `Outward`, `Inward` or `Cut`.
         activation: "silu", "gelu" or "gelu_tanh", in float32 with the GPU's exponential, without PyTorch's exact bits.
         operands: one scope per token: positions `[tokens]`, uniforms `[tokens, width]`, strength `[tokens]`.
     """
@@ -100,23 +102,32 @@ def _pointers(operands: Operands) -> dict[str, object]:
 @lru_cache
 def launch_numbers(policy: Policy, width: int) -> dict[str, int | float]:
     """Returns a policy's numbers and the ranks of its statistics at a width, from float64 as in the plain path."""
-    outward = policy if isinstance(policy, Outward) else Outward()  # `Inward` does not read the numbers of `Outward`
-    index = (policy.knee if isinstance(policy, Inward) else outward.ceiling) * float(width - 1)
+    near_zero = policy if isinstance(policy, NearZero) else Outward()  # `Inward` does not read these numbers
+    index = _quantile(policy) * float(width - 1)
     below = math.floor(index)
-    low, high = outward.share
+    low, high = near_zero.share
     return {
         "width": width,
-        "rank": (width - 1) // 2 + 1 if outward.proportion is None else _rank(outward.proportion, width),
+        "rank": (width - 1) // 2 + 1 if near_zero.proportion is None else _rank(near_zero.proportion, width),
         "lowest": _rank(low, width),
         "highest": _rank(high, width),
         "below": below,
         "nearer": int(index - below < 0.5),
         "weight": _as_float32(index - below),
         "rest": _as_float32(1 - (index - below)),
-        "band": _as_float32(outward.band),
-        "limit": _as_float32((isinstance(policy, Inward) and policy.limit) or 0.0),
+        "band": _as_float32(near_zero.band),
+        "limit": _as_float32(_limit(policy) or 0.0),
         "strength": _as_float32(policy.strength),
     }
+
+
+def _quantile(policy: Policy) -> float:
+    return policy.ceiling if isinstance(policy, Outward) else policy.knee if isinstance(policy, Inward) else 0.0
+
+
+def _limit(policy: Policy) -> float | None:
+    """The number that takes the place of statistics; None if there is none."""
+    return policy.limit if isinstance(policy, Inward) else policy.threshold if isinstance(policy, Cut) else None
 
 
 def _rank(share: float, width: int) -> int:
@@ -139,9 +150,9 @@ def constants(
     return {
         "POLICY": policy.name,
         "RULE": inward.curve if inward else outward and outward.write,
-        "BANDED": outward is not None and outward.proportion is None,
+        "BANDED": isinstance(policy, NearZero) and policy.proportion is None,
         "SIGNED": outward is not None and outward.ceiling_of == "signed",
-        "LIMITED": inward is not None and inward.limit is not None,
+        "LIMITED": _limit(policy) is not None,
         "ABOVE": inward is not None and inward.side == "above",
         "STRENGTH": "rows" if by_row else strength,
         "ACTIVATION": activation,

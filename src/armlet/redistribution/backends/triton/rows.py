@@ -39,9 +39,10 @@ def redistribute_rows(
         rank, lowest, highest: ranks of the median (or the proportion) and of the clamp's limits, from 1.
         below, nearer, weight, rest: the quantile's location, see `interpolated`.
         band, limit, strength: settings of the policy.
-        POLICY: "outward" or "inward"; RULE: the policy's `write` or `curve`.
+        POLICY: "outward", "inward" or "cut"; RULE: the policy's `write` or `curve`.
         BANDED: values move by `band`, not by proportion; SIGNED: the ceiling is computed from signed values.
-        LIMITED: `Inward` has a limit, and takes no quantile; ABOVE: it moves values above the knee only.
+        LIMITED: `Inward` has a limit, or `Cut` a threshold, and no statistics are taken; ABOVE: `Inward` moves values
+            above the knee only.
         STRENGTH: "none", "part", "whole", or "rows" for one number per row in `strengths`.
         LOWEST: number of low bits of a float32 that are zero in any value of this dtype; LARGEST: its largest value.
         BLOCK, PART: powers of two: the size of the padded row, and the number of values moved at a time.
@@ -68,6 +69,13 @@ def redistribute_rows(
         if BANDED:
             edge = _edge(numbers, edge, rank, lowest, highest, band, LOWEST)
         edge = tl.where(moves, edge, -1.0)
+    elif POLICY == "cut":
+        edge = limit
+        if not LIMITED:
+            edge = kth_magnitude(tl.abs(numbers), rank, LOWEST)
+            if BANDED:
+                edge = _edge(numbers, edge, rank, lowest, highest, band, LOWEST)
+        edge = tl.where(moves, edge, -1.0)
     else:
         knee = limit
         if not LIMITED:
@@ -90,6 +98,8 @@ def redistribute_rows(
             end = sign * u * tl.where(x < 0, lower, upper)
             if RULE == "add":
                 end = x + end
+        elif POLICY == "cut":
+            end = tl.zeros(x.shape, tl.float32)
         else:
             end = knee
             if RULE == "log":
@@ -118,10 +128,11 @@ def _gate(source, column, width, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def _moving(x, edge, POLICY: tl.constexpr, ABOVE: tl.constexpr):
-    """Returns which values move: those up to the edge (`Outward`), or those beyond or above it (`Inward`)."""
-    if POLICY == "outward":
+    """Returns which values move: those up to the edge (`Outward`, `Cut`), or those beyond or above it (`Inward`)."""
+    if POLICY == "inward":
+        return (x if ABOVE else tl.abs(x)) > edge
+    else:
         return tl.abs(x) <= edge
-    return (x if ABOVE else tl.abs(x)) > edge
 
 
 @triton.jit
