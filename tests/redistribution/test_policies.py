@@ -84,6 +84,8 @@ def test_changed_settings_are_checked_and_the_others_kept():
         ),
         ("cut:proportion=0.2,band=1", ["cut: band has no effect, because proportion replaces band and share"]),
         ("cut:threshold=0", []),
+        ("inward:limit=2,knee=0.5", ["inward: knee has no effect, because limit replaces knee"]),
+        ("inward:limit=2,side=above,curve=tanh", []),
         ("transport:strength=0", ["transport: strength 0 changes nothing"]),
         ("outward:proportion=0.3,band=0.5,strength=0", ["outward: strength 0 changes nothing"]),
         (

@@ -167,7 +167,7 @@ def without_effect(policy: Policy) -> list[str]:
         return [f"{policy.name}: strength 0 changes nothing"]
     by, replaced = _replaced_settings(policy)
     changed = [name for name in replaced if getattr(policy, name) != getattr(type(policy), name)]
-    names = " and ".join([", ".join(replaced[:-1]), *replaced[-1:]])
+    names = " and ".join(filter(None, [", ".join(replaced[:-1]), *replaced[-1:]]))
     return [f"{policy.name}: {name} has no effect, because {by} replaces {names}" for name in changed]
 
 
