@@ -219,10 +219,10 @@ def test_without_a_terminal_there_is_a_line_of_progress_now_and_then(folder, mon
 
 
 def test_the_chosen_setting_attaches_from_its_file(tmp_path):
-    chosen = Contraction(Inward(0.99, "clip"), "gate", "token", (0, 2))
+    chosen = Contraction(Inward(knee=0.99, curve="clip"), "gate", "token", (0, 2))
     (path,) = save_setting(chosen, tmp_path)
     with attach(tiny(), **load_config(path)) as arm:
-        assert (arm.policy, arm.site, arm.scope, arm.layers) == (Inward(0.99, "clip"), "gate", "token", [0, 2])
+        assert (arm.policy, arm.site, arm.scope, arm.layers) == (Inward(knee=0.99, curve="clip"), "gate", "token", [0, 2])
     assert save_setting(chosen, tmp_path) == [path]  # again
     assert save_setting(None, tmp_path / "none") == []
 

@@ -17,7 +17,7 @@ from families import FAMILIES, prompt, tiny
 
 INT8, INT4 = QuantScheme("int8", "tensor"), QuantScheme("int4", "token")
 TEXTS = {"held-out": prompt(16, batch=4, seed=1), "calibration": prompt(16, batch=2, seed=2)}
-CLIP = Contraction(Inward(0.5, "clip"), "product", "token", (1,))
+CLIP = Contraction(Inward(knee=0.5, curve="clip"), "product", "token", (1,))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_static_range_is_calibrated_after_the_contraction(bench):
     static = RoundingTrial(
         "calibration",
         QuantScheme("int8", "static"),
-        contraction=Contraction(Inward(0.5, "clip"), "product", "token", (0, 1, 2)),
+        contraction=Contraction(Inward(knee=0.5, curve="clip"), "product", "token", (0, 1, 2)),
     )
     assert all(layer["saturated"] == 0 for layer in bench.run(static).layers.values())
 

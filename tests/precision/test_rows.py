@@ -38,7 +38,7 @@ def test_a_gap_that_is_not_resolved_has_no_share():
 
 
 def test_a_layers_contraction_has_intervals_from_held_out_windows_of_that_layer_alone():
-    contraction = Contraction(Inward(0.99, "clip"), "product", "token", (2,))
+    contraction = Contraction(Inward(knee=0.99, curve="clip"), "product", "token", (2,))
     damage = {scheme: {1: 0.1, 2: 0.2} for scheme in REFERENCES}
     chosen = Chosen({}, damage, {1: None, 2: LayerGain(contraction, 9.0, 9.0)}, None)
     base = [1.0 + 0.1 * (at % 3) for at in range(20)]
