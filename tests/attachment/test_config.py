@@ -201,6 +201,13 @@ def test_the_file_is_plain_and_versioned(tmp_path):
     }
 
 
+def test_a_limit_and_a_side_are_in_the_file_only_where_they_say_something(tmp_path):
+    policy = Inward(limit=2.0, side="above", curve="clip")
+    with attach(tiny(), policy) as attachment:
+        content = json.loads(attachment.save(tmp_path).read_text())
+    assert (content["limit"], content["side"], load_config(tmp_path)["policy"]) == (2.0, "above", policy)
+
+
 @pytest.mark.parametrize("layers", ["2,0", [2, 0], range(0, 3, 2), {0, 2}, (np.int64(2), 0, 0), iter([0, 2])], ids=str)
 def test_layers_in_every_form_are_distinct_indices(layers):
     assert layer_indices(layers) == [0, 2]

@@ -627,7 +627,7 @@ BAD = {
     f"{INSPECT} --policy outward:band": "expected settings as name=value",
     f"{INSPECT} --policy outward:share=0.3/0.1": "share must be (low, high)",
     f"{INSPECT} --policy outward:ceiling=99.5": "ceiling must be a number in [0, 1], found 99.5",
-    f"{INSPECT} --policy inward:curve=wavy": "curve must be 'log' or 'clip', found 'wavy'",
+    f"{INSPECT} --policy inward:curve=wavy": "curve must be 'log', 'clip' or 'tanh', found 'wavy'",
     INSPECT + "".join(f" --policy inward:knee=0.{n}" for n in range(4)): "expected up to 3, as in the figure, found 4",
     f"{INSPECT} --scope word": "'word' is not one of 'token', 'sequence', 'call'",
     f"{INSPECT} --site word": "'word' is not one of 'gate', 'product'",

@@ -222,7 +222,12 @@ def test_the_chosen_setting_attaches_from_its_file(tmp_path):
     chosen = Contraction(Inward(knee=0.99, curve="clip"), "gate", "token", (0, 2))
     (path,) = save_setting(chosen, tmp_path)
     with attach(tiny(), **load_config(path)) as arm:
-        assert (arm.policy, arm.site, arm.scope, arm.layers) == (Inward(knee=0.99, curve="clip"), "gate", "token", [0, 2])
+        assert (arm.policy, arm.site, arm.scope, arm.layers) == (
+            Inward(knee=0.99, curve="clip"),
+            "gate",
+            "token",
+            [0, 2],
+        )
     assert save_setting(chosen, tmp_path) == [path]  # again
     assert save_setting(None, tmp_path / "none") == []
 

@@ -22,6 +22,9 @@ MAX_RANGE_LENGTH = len("9999-9999")
 OTHER_KEYS = ("version", "policy", "layers", "site", "experts", "scope", "noise", "seed", "stream", ORIGIN_KEY)
 """The keys of the file other than the policy's settings."""
 
+LATER_DEFAULTS = {"limit": None, "side": "both"}
+"""Settings that older versions cannot read: a file states them only where they differ from these defaults."""
+
 Parsed = TypeVar("Parsed")
 
 
@@ -93,7 +96,8 @@ def describe(
         raise ConfigError(f"{ARMLET_FILE} cannot store noise from a tensor or a generator: use Noise(seed)")
     check_site(site)
     check_experts(experts)
-    content = {"version": CONFIG_VERSION, "policy": policy.name, **settings(policy), "layers": list(layers)}
+    stated = {name: value for name, value in settings(policy).items() if value != LATER_DEFAULTS.get(name, ...)}
+    content = {"version": CONFIG_VERSION, "policy": policy.name, **stated, "layers": list(layers)}
     content |= {} if site == GATE else {"site": site}
     content |= {} if experts == ALL_EXPERTS else {"experts": experts}
     return content | {"scope": scope, "noise": noise.kind} | (settings(noise) if noise.kind == "keyed" else {})

@@ -115,9 +115,9 @@ BOUNDS = Allowed("(low, high) with 0 <= low <= high <= 1", _are_bounds)
 
 def one_of(*options: str) -> Allowed:
     """One of these texts."""
-    return Allowed(
-        " or ".join(repr(option) for option in options), lambda value: isinstance(value, str) and value in options
-    )
+    *others, last = map(repr, options)
+    words = f"{', '.join(others)} or {last}" if others else last
+    return Allowed(words, lambda value: isinstance(value, str) and value in options)
 
 
 def check_settings(policy: object, allowed: Mapping[str, Allowed]) -> None:
