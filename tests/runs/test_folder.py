@@ -45,6 +45,10 @@ def test_what_only_one_of_two_lists_has_is_named():
     ]
 
 
+def test_lists_of_other_lengths_differ_also_where_their_members_are_the_same():
+    assert list(differences({"layers": [0, 1, 1]}, {"layers": [0, 1]})) == [("layers", "was 3 values, is 2")]
+
+
 def test_long_texts_are_shown_where_they_differ():
     ((_, change),) = differences("x" * 100 + "old" + "y" * 100, "x" * 100 + "new" + "y" * 100)
     assert "xold" in change

@@ -96,7 +96,11 @@ def describe(
         raise ConfigError(f"{ARMLET_FILE} cannot store noise from a tensor or a generator: use Noise(seed)")
     check_site(site)
     check_experts(experts)
-    stated = {name: value for name, value in settings(policy).items() if value != LATER_DEFAULTS.get(name, ...)}
+    stated = {
+        name: value
+        for name, value in settings(policy).items()
+        if name not in LATER_DEFAULTS or value != LATER_DEFAULTS[name]
+    }
     content = {"version": CONFIG_VERSION, "policy": policy.name, **stated, "layers": list(layers)}
     content |= {} if site == GATE else {"site": site}
     content |= {} if experts == ALL_EXPERTS else {"experts": experts}

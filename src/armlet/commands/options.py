@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from rich.console import Console
 from typer import Argument, CallbackParam, Context, Option
 from typer.models import OptionInfo
 
@@ -20,7 +19,7 @@ from armlet.presentation.arguments import output_folder
 from armlet.presentation.interruption import INTERRUPTED
 from armlet.presentation.options import SeedOption
 from armlet.presentation.result import Result
-from armlet.presentation.terminal import note, print_json, working
+from armlet.presentation.terminal import note, print_json, print_tables, working
 from armlet.prompts.questions import read_prompts
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
@@ -155,8 +154,7 @@ def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = 
         keys = {key: value for key, value in ((figures_key, figures), (setting_key, setting)) if key}
         print_json({**result.to_dict(), **keys})
     else:
-        for table in result.tables():
-            Console(emoji=False).print(table, crop=False)
+        print_tables(*result.tables())
         others = [path for path in paths if path.suffix not in FIGURE_KINDS]
         lines = [*result.sentences(), *(f"figure: {f}" for f in figures), *(f"written: {path}" for path in others)]
         for line in lines:

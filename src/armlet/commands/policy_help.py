@@ -3,12 +3,12 @@
 from itertools import groupby
 from typing import TypeVar
 
-from rich.console import Console
 from rich.table import Table
 from typer import Exit, Option
 from typer.models import OptionInfo
 
 from armlet.presentation.tables import titled_table
+from armlet.presentation.terminal import print_tables
 from armlet.redistribution.policies import PUBLISHED, Knob, knobs
 from armlet.redistribution.presets import PUBLISHED_SETTINGS, PUBLISHED_TASKS
 
@@ -33,9 +33,10 @@ def _explain_policies(value: PolicyText) -> PolicyText:
     """Prints all settings and exits with 0 if the value is `help`; returns any other value."""
     if POLICY_HELP in ([value] if isinstance(value, str) else value or []):
         for policy, settings in groupby(knobs(), lambda knob: knob.policy):
-            Console(emoji=False).print(_knobs_table(policy, list(settings)), "")
+            print_tables(_knobs_table(policy, list(settings)))
+            print()
         print(USAGE)
-        Console(emoji=False).print(_published_table())
+        print_tables(_published_table())
         raise Exit
     return value
 

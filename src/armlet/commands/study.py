@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from typer import Argument, Option
 
 from armlet import evaluation
@@ -18,7 +17,7 @@ from armlet.evaluation.studies.definition import Cell
 from armlet.evaluation.studies.file import read_study
 from armlet.evaluation.studies.plan import plan_content, plan_sentences, plan_table
 from armlet.evaluation.tasks.problems import Task
-from armlet.presentation.terminal import print_json
+from armlet.presentation.terminal import print_json, print_tables
 
 
 def study(
@@ -48,7 +47,7 @@ def show_plan(file: Path, as_json: bool) -> None:
     if as_json:
         print_json(plan_content(planned, sha256))
         return
-    Console(emoji=False).print(plan_table(planned), crop=False)
+    print_tables(plan_table(planned))
     print("\n".join(plan_sentences(planned, sha256)))
 
 

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from rich.table import Table
 from typer import Argument, Context, Exit, Option
 
@@ -15,7 +14,7 @@ from armlet.commands.options import FAILED, folder_option, refuse_unused
 from armlet.integrations.vllm.check import Check, check_serving
 from armlet.presentation.files import write_json
 from armlet.presentation.tables import titled_table
-from armlet.presentation.terminal import notes, print_json
+from armlet.presentation.terminal import notes, print_json, print_tables
 from armlet.prompts.questions import BUILT_IN
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_policy
@@ -64,7 +63,7 @@ def _show_check(result: Check, out: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(content)
     else:
-        Console(emoji=False).print(_ranks_table(result), crop=False)
+        print_tables(_ranks_table(result))
         print("\n".join(_sentences(result)))
     if not result.passed:
         raise Exit(FAILED)

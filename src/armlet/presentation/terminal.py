@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from threading import Event, Thread
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from armlet.presentation.files import json_text
@@ -20,6 +21,13 @@ ASCII_FORMS = {"−": "-", "–": "-", "─": "-", "━": "-", "×": "x", "·": 
 """Replacements for characters that are missing from a stream's encoding."""
 
 notes = Console(stderr=True, emoji=False)
+
+
+def print_tables(*tables: Table) -> None:
+    """Prints tables on stdout, whole even where they are wider than the terminal."""
+    console = Console(emoji=False)  # not kept, because stdout may be redirected
+    for table in tables:
+        console.print(table, crop=False)
 
 
 def note(text: str, *, style: str | None = None) -> None:

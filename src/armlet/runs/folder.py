@@ -202,9 +202,13 @@ def differences(stored: object, wanted: object, place: str = "") -> Iterator[tup
         for index, pair in enumerate(zip(stored, wanted, strict=True)):
             yield from differences(*pair, f"{place}[{index}]")
     elif isinstance(stored, list) and isinstance(wanted, list):
-        for side, values, others in (("first", stored, wanted), ("second", wanted, stored)):
-            if extra := [_short_text(value) for value in values if value not in others]:
+        extras = [[_short_text(value) for value in stored if value not in wanted]]
+        extras += [[_short_text(value) for value in wanted if value not in stored]]
+        for side, extra in zip(("first", "second"), extras, strict=True):
+            if extra:
                 yield place, f"of the {side} only: {', '.join(extra)}"
+        if not any(extras):
+            yield place, f"was {len(stored)} values, is {len(wanted)}"
     elif stored != wanted:
         texts = [json.dumps(value, ensure_ascii=False) for value in (stored, wanted)]
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))

@@ -130,7 +130,7 @@ KINDS = {
     "choices by their letter and their value": r"""
         \textbf{(C)} == C || \textbf{(C) } 45 == C || C == \textbf{(C) } 45 || 45 == \textbf{(C) } 45
         \textbf{(C) } 45 == 45 || \textbf{(D) } 45 != \textbf{(C) } 45 || \textbf{(C) } 40 != 45 || (C) 40 != (C) 45
-        c == C || d != C || b) 45 == B || b) 45 != C
+        c == C || d != C || e != E || b) 45 == B || b) 45 != C
         D != \textbf{(C) } 45 || C) 45 == C || C. 45 == C || C: 45 == C || (c) == C || \text{Option C} == C
         D and B == B, D || B != B, D || B, D, A != B, D""",
 }

@@ -110,6 +110,7 @@ STATED = {
         ("I would say D.", "D"),
         ("Option B lists them in the reverse order.\n\nD", "D"),
         ("We find $\\boxed{x < 0}$, so it falls.\n\n**Answer: B**", "B"),
+        ("We find $\\boxed{3}$.\n\nAnswer: i", "3"),  # no choice
         ("Answer: I think it is B", "B"),
         ("The correct relation is (B): $x = 3$.", "(B) x = 3"),
         ("Antwort: D", "D"),

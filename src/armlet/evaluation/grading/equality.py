@@ -16,9 +16,8 @@ from armlet.evaluation.grading.notation import LONGEST, in_plain_notation
 from armlet.evaluation.grading.quantities import compound, quantity, same_times, same_units, times
 from armlet.evaluation.grading.words import has_words, same_numerals, same_words
 
-CHOICE = re.compile(
-    r"(?:[(\[]?([A-Ja-j])[)\]](?=\s|$)|[(\[]([A-Ja-j])[)\]]|([A-J])(?:[.:](?=\s|$)|$))\s*(.*)", re.DOTALL
-)
+CHOICE = re.compile(r"(?:[(\[]([A-Ja-j])[)\]]|([A-Ja-j])\)(?=\s|$)|([A-J])(?:[.:](?=\s|$)|$))\s*(.*)", re.DOTALL)
+BARE_LETTER = re.compile("[A-Da-d]")  # a choice in either case; e and i may be numbers
 LETTERS = re.compile(r"^\(([A-J](?:\s*,\s*[A-J])+)\)$")  # several choices
 RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|setminus|mathbb)(?![a-zA-Z])")
 INTERVAL = re.compile(r"[(\[]|\\mathbb")
@@ -57,7 +56,7 @@ def same_plain(answer: str, gold: str) -> bool:
 
 def same_choices(answer: str, gold: str) -> bool | None:
     """A letter with or without its value: both letters and both values must agree, as far as they are stated."""
-    if re.fullmatch("[A-Ja-j]{2}", answer + gold):
+    if BARE_LETTER.fullmatch(answer) and BARE_LETTER.fullmatch(gold):
         return answer.upper() == gold.upper()
     (letter, value), (gold_letter, gold_value) = _choice(answer), _choice(gold)
     if letter and gold_letter:

@@ -1,7 +1,8 @@
 r"""Finds the final answer in what a model wrote.
 
-Only the text after the thought is read. The answer is the last box, or several boxes of one answer; without a box, the
-last line `#### x`; without either, what a sentence or the last line states.
+Only the text after the thought is read. The answer is the last box, or several boxes of one answer, unless a line
+"Answer: B" ends the text; without a box, the last line `#### x`; without either, what a sentence or the last line
+states.
 """
 
 import re
@@ -24,7 +25,7 @@ ANSWER_LINE = re.compile(
     r"^[ \t]*####(?!#)[ \t]*(?!\d+[.)][ \t])((?:\*\*)?(?:[-+−–]?[\d.$€£\\(\[{]|[^\W\d_]\b)[^\n]*)",
     re.MULTILINE,
 )
-CHOICE_BELOW = re.compile(r"\n\W*(?:final )?answer\W*:\W*([A-J])\W*$", re.IGNORECASE)  # after a box of something else
+CHOICE_BELOW = re.compile(r"\n\W*(?i:(?:final )?answer)\W*:\W*([A-J])\W*$")  # after a box of something else
 NO_ANSWER = "no answer is stated"
 
 

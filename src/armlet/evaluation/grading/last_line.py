@@ -82,12 +82,11 @@ def _without_verb(line: str) -> tuple[str | None, str | None]:
     if calculated := CALCULATED.search(rest):
         return read_statement(calculated[0])
     is_prose = PROSE.search(re.sub(r"\b(?:and|or)\b", "", LATEX_WORDS.sub("", rest)))
-    if re.search(r"[=$]", rest) or not is_prose or compound(LEADING_WORDS.sub("", rest).strip(" .")):
-        return read_statement(LEADING_WORDS.sub("", rest))
-    if len(_numbers(rest)) > 1:
+    is_value = re.search(r"[=$]", rest) or not is_prose or compound(LEADING_WORDS.sub("", rest).strip(" ."))
+    if not is_value and len(_numbers(rest)) > 1:
         rest = CIRCUMSTANCE.sub("", HYPHENATED.sub("", rest))
     numbers = _numbers(rest)
-    if len(numbers) > 1:
+    if not is_value and len(numbers) > 1:
         return None, f"several numbers in the last line: {', '.join(numbers)}"
     return read_statement(LEADING_WORDS.sub("", rest))
 

@@ -26,8 +26,6 @@ WORD_NUMBER = re.compile(
     rf"|(?P<number>{WHOLE}))(?![\w-])",
     re.IGNORECASE,
 )
-
-
 SIGN_WORD = re.compile(r"\s*(?:minus|negative)\s+(?=[\d.$\\])", re.IGNORECASE)
 
 

@@ -59,9 +59,9 @@ UNITS = {
 MULTIPLES = {
     **{"mil": 10**6, "mn": 10**6, "bn": 10**9, "lakh": 10**5, "crore": 10**7, "dozen": 12, "score": 20},
     **{"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12},
-    **{f"{part}s": Fraction(1, parts) for part, parts in DENOMINATORS.items() if part not in ("quarter", "half")},
+    **{f"{part}s": Fraction(1, parts) for part, parts in DENOMINATORS.items() if part != "quarter"},
 }
-"""Words that multiply; "3 quarters" may be coins, and "3 halves" is "halves" as in `DENOMINATORS`."""
+"""Words that multiply. Quarters are not among them, because they may be coins."""
 SPEEDS = {"mph": "mile per hour", "kph": "km per hour", "kmh": "km per hour", "kmph": "km per hour"}
 UNIT_SPELLINGS = [
     (r"\b(?:square|sq)\.?\s+(\w+)", r"\1^2"),
@@ -72,9 +72,14 @@ UNIT_SPELLINGS = [
 ]
 ATTACHED = "|".join(sorted(map(re.escape, {*UNITS, *MULTIPLES, *SPEEDS} - {"in"}), key=len, reverse=True))
 
-CURRENCY = re.compile(r"^(-?)\s*(?:[A-Z]{0,3}\\?(\$)|([€£¥₹₩₽₺₫₱₪])|(?:(USD|EUR|GBP|Rs)\b\.?))\s*(-?[\d.(\\].*)$")
+CURRENCY_SIGNS = "€£¥₹₩₽₺₫₱₪"
+CURRENCY = re.compile(
+    rf"^(-?)\s*(?:[A-Z]{{0,3}}\\?(\$)|([{CURRENCY_SIGNS}])|(?:(USD|EUR|GBP|Rs)\b\.?))\s*(-?[\d.(\\].*)$"
+)
 UNIT_LETTERS = r"(?:[^\W\d_]|')+"
-UNIT_TAIL = rf"(?:{ATTACHED}|(?<![\\a-zA-Z])[^\W\d_]{{2,}}|(?<=\s)[mshgLlACFVWJNK](?![a-zA-Z])|\\?%|[¢€$£¥₩₽₺₫₱₪])s?\.?"
+UNIT_TAIL = (
+    rf"(?:{ATTACHED}|(?<![\\a-zA-Z])[^\W\d_]{{2,}}|(?<=\s)[mshgLlACFVWJNK](?![a-zA-Z])|\\?%|[$¢{CURRENCY_SIGNS}])s?\.?"
+)
 # A value that ends in a digit, a bracket or a command such as \pi, and then words, powers and fraction bars.
 QUANTITY = re.compile(
     rf"(?P<value>(?=\S).*?(?:[\d)}}!\]]|\\pi|\\infty|\\[a-z]+\s+[a-z]))\s*(?:-(?=[a-z]{{3}}))?(?P<unit>{UNIT_TAIL}"
@@ -82,14 +87,14 @@ QUANTITY = re.compile(
     re.DOTALL,
 )
 PART = re.compile(rf"\s*(?:,|and|&)?\s*(\d+(?:\.\d+)?)\s*({UNIT_LETTERS}|[\"°])\.?(?=[\s,.\d]|$)")
-UNIT_WORD = re.compile(rf"({UNIT_LETTERS}|[%$¢€£¥₹₩₽₺₫₱₪])(?:\s*\^\s*\{{?(-?\d)\}}?)?")
+UNIT_WORD = re.compile(rf"({UNIT_LETTERS}|[%$¢{CURRENCY_SIGNS}])(?:\s*\^\s*\{{?(-?\d)\}}?)?")
 REST = re.compile(
     r"(?<=\w)\s+(?:of|in|for|from|at|on|with|left|each|total|altogether|more|long|old|tall|wide|high)\b.*$"
 )
 TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*(?:([ap])\.?\s*m\b\.?)?", re.IGNORECASE)
 HOUR_OF_DAY = re.compile(r"(\d{1,2})()()\s*(?:([ap])\.?\s*m\b\.?|o'?clock)", re.IGNORECASE)
 OCLOCK = re.compile(r"\s*o'?clock\b", re.IGNORECASE)
-TERM = re.compile(r"[\d)}\w]\s*[-+]\s*\d*[a-zA-Z]$")  # the 6m of 22 - 6m is no length
+TERM = re.compile(r"[\w)}]\s*[-+]\s*\d*[a-zA-Z]$")  # the 6m of 22 - 6m is no length
 CHANGED = re.compile(r"\s*(?:squared|cubed|factorial|plus|minus|times|divided|over)\b")  # these words change a value
 MEASURED = re.compile(r"\s+(?:tall|long|wide|high|deep|old|altogether|in total)\b.*$")
 

@@ -73,12 +73,10 @@ def read_statement(sentence: str) -> tuple[str | None, str | None]:
     if sign := SIGN_WORD.match(sentence):
         value, problem = read_statement(sentence[sign.end() :])
         return (f"-{value}" if value else None), problem
-    formulas = list(INLINE.finditer(sentence))
     if choice := LETTERED.match(sentence):
-        return (
-            f"({choice[1]}) {_formulas(sentence, formulas) if formulas else _clause(sentence[choice.end() :]) or ''}",
-            None,
-        )
+        value, problem = read_statement(sentence[choice.end() :])
+        return f"({choice[1]}) {value or ''}".strip(), problem
+    formulas = list(INLINE.finditer(sentence))
     return (_formulas(sentence, formulas) if formulas else _clause(sentence)), None
 
 

@@ -19,8 +19,7 @@ DIFFERENCES = (
 def judging(findings: Report) -> str:
     """How the verdicts of a report are reached."""
     several = any(task.planned.comparisons > 1 for task in findings.tasks)
-    margins = [pair.comparison.margin for task in findings.tasks for pair in task.comparisons]
-    return judging_sentences(next(iter(margins), None), several=several)
+    return judging_sentences(findings.settings.margin_share, several=several)
 
 
 def judging_sentences(margin: float | None, *, several: bool) -> str:

@@ -59,8 +59,8 @@ class StudyFindings(Result):
         inside = f"; of {total}, {claims['inside']} inside its interval{untested}" if claims or untested else ""
         over = f"{with_count(len(self.rows), 'comparison')} in {with_count(self.finished, 'cell')}"
         missing = f" {self.planned} planned, as if the missing ones showed nothing" * (len(self.rows) < self.planned)
-        found = f"Found: of {over}, after Holm's correction over all{missing}: {counts}{inside}."
-        return f'Hypothesis: "{self.study.hypothesis}" {found}'
+        outcome = f"Found: of {over}, after Holm's correction over all{missing}: {counts}{inside}."
+        return f'Hypothesis: "{self.study.hypothesis}" {outcome}'
 
     def sentences(self) -> list[str]:
         """The sentence, the noise floor, and what is missing."""
