@@ -18,6 +18,7 @@ from triton.compiler import ASTSource
 
 from armlet.redistribution.backends.triton import moves as cuda
 from armlet.redistribution.backends.triton.rows import redistribute_rows
+from armlet.redistribution.cut import Cut
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.outward import Outward
 
@@ -30,6 +31,9 @@ KERNELS = {
     "outward by proportion": (Outward(proportion=0.25, ceiling_of="magnitude", write="add", strength=0.5), None),
     "inward, log": (Inward(), None),
     "inward, clip": (Inward(curve="clip"), None),
+    "inward, tanh": (Inward(curve="tanh"), None),
+    "inward, limit above, clip": (Inward(limit=2.0, side="above", curve="clip"), None),
+    "cut": (Cut(), None),
 }
 COLUMNS = ("sm", "dtype", "kernel", "width", "warps", "registers", "spilled", "shared", "fma", "ftz")
 

@@ -96,7 +96,8 @@ def _undecided(task: TaskFindings, pair: PairedComparison) -> list[str]:
     if not low <= 0 <= high:
         fact = f"the interval excludes 0, but p = {probability(pair.judged_p_value)}{holm}"
     if comparison.margin is not None:
-        rejected = is_significant(comparison.p_equivalence or 0, comparison.confidence)  # but not after the correction
+        p_value = comparison.p_equivalence  # which Holm's correction raises
+        rejected = p_value is not None and is_significant(p_value, comparison.confidence)
         ruled_out = "is ruled out only without Holm's correction" if rejected else "is not ruled out"
         fact += f"; one larger than {with_points(comparison.margin)} {ruled_out}"
     if comparison.smallest_detectable is None:
