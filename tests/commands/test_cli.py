@@ -510,7 +510,8 @@ TokenStream.put = pressing
 """
     found = process(press, "generate", chatty, *ASK, "--json")
     assert found.returncode == 130
-    said = found.stderr.splitlines()
+    # A slow machine also says that it is loading.
+    said = [line for line in found.stderr.splitlines() if not line.startswith("loading ")]
     assert said[0].startswith(f"loaded {chatty}")
     assert said[1:] == ["interrupted: this is what there is"]
     # Python may run one more step before it sees the signal.
