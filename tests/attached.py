@@ -16,9 +16,8 @@ each_cache = pytest.mark.parametrize("options", [{}, {"cache_implementation": "s
 
 
 def other_site(site):
-    """The site that `site` is not."""
-    (other,) = set(SITES) - {site}
-    return other
+    """A site that `site` is not."""
+    return SITES[SITES.index(site) - 1]
 
 
 @contextmanager
@@ -27,6 +26,9 @@ def redistributed_by_hook(model, policy, noise, site):
     mlp = model.get_decoder().layers[0].mlp
     if site == "product":
         handle = mlp.down_proj.register_forward_pre_hook(lambda _, args: redistribute(args[0], policy, noise=noise))
+    elif site == "up":
+        linear = getattr(mlp, "up_proj", None) or mlp.gate_up_proj
+        handle = linear.register_forward_hook(lambda _, _args, out: _with_up(out, mlp, policy, noise))
     else:
         activation = next(child for name, child in mlp.named_children() if name in ("act_fn", "activation_fn"))
         handle = activation.register_forward_hook(lambda _, _args, out: redistribute(out, policy, noise=noise))
@@ -34,6 +36,13 @@ def redistributed_by_hook(model, policy, noise, site):
         yield
     finally:
         handle.remove()
+
+
+def _with_up(output, mlp, policy, noise):
+    """The output of up, or of gate and up, redistributed: up is the second half (Phi-3's code)."""
+    width = mlp.down_proj.in_features
+    up = redistribute(output[..., -width:].contiguous(), policy, noise=noise)
+    return torch.cat((output[..., :-width], up), -1)
 
 
 @contextmanager

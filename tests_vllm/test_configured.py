@@ -41,6 +41,34 @@ def test_an_armlet_json_is_served_by_its_name(saved, tiny_model):
         assert tokens_of(greedy(llm, PROMPTS, 24)) == saved[1]
 
 
+SEVERAL = [
+    {"policy": Inward(limit=0.3, side="above", curve="clip"), "layers": [0, 1]},
+    {"policy": Inward(limit=0.4), "layers": "all", "site": "up"},
+    {"policy": Outward(band=0.3), "layers": 1, "site": "product"},
+    {"policy": Inward(limit=0.02, curve="clip"), "layers": [0, 2], "site": "product"},
+]
+
+
+@pytest.mark.parametrize("placements", [SEVERAL[:1], SEVERAL[1:2], SEVERAL[2:3], SEVERAL], ids=str)
+def test_each_site_and_several_placements_are_served_as_attached(tiny_model, tmp_path, placements):
+    folder, model = tiny_model("llama")
+    with attach(model, placements) as attachment:
+        setting = attachment.save(tmp_path)
+        treated = hugging_face(model, PROMPTS, 24)
+        moved = [[report["moved"] for report in attachment.report(at).values()] for at in range(len(placements))]
+    assert all(min(counts) > 0 for counts in moved)
+    assert treated != hugging_face(model, PROMPTS, 24)
+    with engine(folder, str(setting)) as llm:
+        assert tokens_of(greedy(llm, PROMPTS, 24)) == treated
+        assert tokens_of(greedy(llm, PROMPTS, 24, {"armlet": "off"})) == hugging_face(model, PROMPTS, 24)
+
+
+def test_two_placements_at_one_site_are_refused(tiny_model):
+    twice = {"version": 2, "placements": [{"policy": "inward", "site": "up"}, {"policy": "cut", "site": "up"}]}
+    with pytest.raises(ArmletError, match="both at the site up of layer 0"), engine(tiny_model("llama")[0], twice):
+        pass
+
+
 def test_a_setting_that_quantize_writes_is_served(tiny_model, tmp_path):
     folder, model = tiny_model("llama")
     [setting] = save_setting(Contraction(Inward(knee=0.5, curve="clip"), "gate", "token", (0, 2)), tmp_path)
@@ -122,9 +150,9 @@ def config(**changes):
     ],
 )
 def test_an_engine_in_which_arm_would_go_wrong_is_refused(changes, message):
-    check_config(config(), "outward")
+    check_config(config(), ["outward"])
     with pytest.raises(ArmletError, match=message):
-        check_config(config(**changes), "outward")
+        check_config(config(**changes), ["outward"])
 
 
 def test_a_lora_adapter_works_beside_arm(tiny_model, tmp_path):

@@ -81,7 +81,7 @@ def test_two_attachments_at_two_layers_are_independent():
 
 
 @each_site
-def test_the_two_sites_of_a_layer_are_independent(site):
+def test_two_sites_of_a_layer_are_independent(site):
     model, ids, other = tiny(), prompt(9), other_site(site)
     before, baseline = anatomy(model), model(ids).logits
     with attach(model, Outward(), site=site):

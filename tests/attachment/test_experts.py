@@ -4,6 +4,8 @@ import copy
 import pickle
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from itertools import permutations
 from typing import ClassVar
 
 import pytest
@@ -17,10 +19,10 @@ from armlet.attachment.attached import detach
 from armlet.attachment.call_tracker import NotFiredError
 from armlet.attachment.config import ConfigError, parse_config
 from armlet.attachment.expert_rows import ROW_ORDERS
-from armlet.attachment.sites import UnsupportedModelError, mixture_block
+from armlet.attachment.sites import SITES, UnsupportedModelError, mixture_block
 from armlet.errors import AlreadyAttachedError
 from armlet.redistribution.errors import ArgumentError, ArmletError
-from attached import anatomy, each_policy, padded
+from attached import anatomy, each_policy, other_site, padded
 from families import FAMILIES, ROUTED_FAMILIES, prompt, tiny
 
 IMPLEMENTATIONS = tuple(ROW_ORDERS)
@@ -61,15 +63,16 @@ def experts_of(model, layer):
 # --- the oracle: token by token, expert by expert -------------------------------------------------------------------
 
 
-def factors(family, experts, x, expert):
+def factors(family, experts, x, expert, move_up=lambda up: up):
     """The activated gate and what it is multiplied with, of a token `[d_model]` in an expert."""
     weight = experts.gate_up_proj[expert]
     gate_up = (weight.T if family in TRANSPOSED else weight) @ x
     if family == "gpt_oss":
         gate_up = gate_up + experts.gate_up_proj_bias[expert]
-        gate, up = gate_up[::2].clamp(max=experts.limit), gate_up[1::2].clamp(-experts.limit, experts.limit)
+        gate, up = gate_up[::2].clamp(max=experts.limit), move_up(gate_up[1::2]).clamp(-experts.limit, experts.limit)
         return gate * torch.sigmoid(experts.alpha * gate), up + 1
     gate, up = gate_up.chunk(2)
+    up = move_up(up)
     if family == "minimax_m3":
         limit = experts.swiglu_limit
         gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
@@ -84,8 +87,8 @@ def uniforms(noise, layer, expert, experts, width, position):
     return torch.tensor([(word >> 8) / 2**24 for word in words])
 
 
-def expected_output(family, experts, hidden, routing, weights, *, move):
-    """The experts' output, with `move(values, token, expert)` on the activated gates, or on the products."""
+def expected_output(family, experts, hidden, routing, weights, *, move, move_up=lambda up, **_where: up):
+    """The experts' output, with `move(activated, up, token, expert)` as the product, of redistributed `up`."""
     output = torch.zeros_like(hidden)
     count = experts.down_proj.shape[0]
     for token, x in enumerate(hidden):
@@ -93,7 +96,7 @@ def expected_output(family, experts, hidden, routing, weights, *, move):
             if expert >= count:  # an expert that returns its input
                 output[token] += weight * x
                 continue
-            activated, other = factors(family, experts, x, expert)
+            activated, other = factors(family, experts, x, expert, partial(move_up, token=token, expert=expert))
             product = move(activated, other, token, expert)
             down = experts.down_proj[expert]
             out = (down.T if family in TRANSPOSED else down) @ product
@@ -123,7 +126,8 @@ def computed_slowly(model, family, policy, noise, *, site="gate", layers=(0, 1),
         def hook(_module, args, kwargs, _output):
             if family == "llama4":
                 return llama4(experts, args[0], move)
-            return expected_output(family, experts, *args, *kwargs.values(), move=move)
+            ups = {"move_up": moved} if site == "up" else {}
+            return expected_output(family, experts, *args, *kwargs.values(), move=move, **ups)
 
         handles.append(experts.register_forward_hook(hook, with_kwargs=True))
 
@@ -170,16 +174,18 @@ def test_the_policy_sees_each_expert_s_activated_gate_of_each_token(family, impl
 
 @each_family
 @each_implementation
-def test_the_product_of_each_expert_is_treated_where_it_can_be_reached(family, implementation):
+@pytest.mark.parametrize("site", ["up", "product"])
+def test_up_and_product_of_each_expert_are_treated_where_they_can_be_reached(family, implementation, site):
     model, ids, noise = mixture(family, implementation), prompt(LENGTH, batch=2), Noise(3)
     if family in UNDECORATED or (implementation == "eager" and family not in OWN_GATE):
-        with pytest.raises(UnsupportedModelError, match="a row of the product belongs to"):
-            attach(model, FEW, site="product", experts="routed")
+        with pytest.raises(UnsupportedModelError, match=f"a row of the {site} belongs to"):
+            attach(model, FEW, site=site, experts="routed")
         return
     baseline = model(ids).logits
-    with computed_slowly(model, family, FEW, noise, site="product"):
+    with computed_slowly(model, family, FEW, noise, site=site):
         expected = model(ids).logits
-    with attach(model, FEW, layers=[0, 1], noise=noise, experts="routed", site="product"):
+    assert not torch.allclose(expected, baseline, atol=1e-3)
+    with attach(model, FEW, layers=[0, 1], noise=noise, experts="routed", site=site):
         assert torch.allclose(model(ids).logits, expected, atol=2e-5)
     assert torch.equal(model(ids).logits, baseline)
 
@@ -266,10 +272,10 @@ def test_a_token_gets_the_same_draws_decoded_and_prefilled(family, implementatio
 
 
 @each_family
-@pytest.mark.parametrize("site", ["gate", "product"])
+@pytest.mark.parametrize("site", SITES)
 def test_off_is_exact_and_nothing_is_left(family, site):
-    if site == "product" and family in UNDECORATED:
-        pytest.skip("its product cannot be reached")
+    if site != "gate" and family in UNDECORATED:
+        pytest.skip("its up and product cannot be reached")
     model, ids = mixture(family), prompt(LENGTH)
     before, baseline = anatomy(model), model(ids).logits
     with attach(model, FEW, layers=[0, 1], site=site, experts=REACHED[family]) as attachment:
@@ -289,11 +295,10 @@ def test_off_is_exact_and_nothing_is_left(family, site):
     assert "_apply_gate" not in vars(experts_of(model, 0))
 
 
-@pytest.mark.parametrize("family", ["mixtral", pytest.param("lfm2_moe", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("first", ["gate", "product"])
-def test_gate_and_product_of_experts_are_independent_where_they_are_two_places(family, first):
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss", pytest.param("lfm2_moe", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("first", "second"), [*permutations(SITES, 2)])
+def test_two_sites_of_experts_are_independent(family, first, second):
     model, ids = mixture(family), prompt(LENGTH)
-    second = "product" if first == "gate" else "gate"
     before = anatomy(model)
     with attach(model, FEW, site=second):
         second_alone = model(ids).logits
@@ -306,10 +311,15 @@ def test_gate_and_product_of_experts_are_independent_where_they_are_two_places(f
     assert anatomy(model) == before
 
 
-def test_a_second_site_inside_the_same_method_is_refused():
-    model = mixture("gpt_oss")
-    with attach(model, FEW), pytest.raises(AlreadyAttachedError, match="layer 0 already has ARM"):
-        attach(model, FEW, site="product")
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss"])
+@pytest.mark.parametrize("site", SITES)
+def test_a_site_of_experts_has_one_arm(family, site):
+    model = mixture(family)
+    with attach(model, FEW, site=site), attach(model, FEW, site=other_site(site)):
+        before = anatomy(model)
+        with pytest.raises(AlreadyAttachedError, match=f"layer 0 already has ARM at the site {site}"):
+            attach(model, FEW, site=site)
+        assert anatomy(model) == before
     assert "_apply_gate" not in vars(experts_of(model, 0))
 
 
@@ -540,11 +550,11 @@ def test_a_compiled_mixture_is_treated_without_a_break_in_its_graph(family, impl
     assert torch.equal(compiled(ids).logits, baseline)
 
 
-@pytest.mark.parametrize("site", ["gate", "product"])
+@pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("family", ["gpt_oss", "mixtral"])
 def test_a_model_in_eval_mode_stays_in_eval_mode(family, site):
     model = tiny(family)
-    implementation = "grouped_mm" if site == "product" else "eager"
+    implementation = "eager" if site == "gate" else "grouped_mm"
     model.set_experts_implementation(implementation)
     with attach(model, Outward(), layers=1, site=site):
         assert not any(module.training for module in model.modules())

@@ -36,9 +36,9 @@ def test_at_the_site_product_stands_the_linear_that_leads_back_to_the_model(fami
             assert (site.site, site.width) == ("product", width)
 
 
-@pytest.mark.parametrize("site", ["up", "Gate", "", None, ["gate"]])
+@pytest.mark.parametrize("site", ["down", "Gate", "", None, ["gate"]])
 def test_a_site_that_does_not_exist_is_refused_in_one_line(site):
-    with pytest.raises(ArgumentError, match=r"^site: expected gate or product, found ") as caught:
+    with pytest.raises(ArgumentError, match=r"^site: expected gate, up or product, found ") as caught:
         attach(tiny(), Outward(), site=site)
     assert "\n" not in str(caught.value)
 

@@ -260,12 +260,13 @@ def test_offloading_that_comes_while_attached_is_kept(site, tmp_path):
 @pytest.mark.parametrize(
     "duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copied", "pickled"]
 )
-def test_a_copy_shares_its_weight_with_its_own_down_alone(duplicate):
+@pytest.mark.parametrize(("site", "linear"), [("up", "up_proj"), ("product", "down_proj")])
+def test_a_copy_shares_its_weight_with_its_own_linear_alone(duplicate, site, linear):
     model = tiny()
-    with attach(model, Outward(), site="product"):
-        place = mlp_of(duplicate(model)).down_proj
-        assert place.weight is place.down.weight
-        assert place.weight is not mlp_of(model).down_proj.weight
+    with attach(model, Outward(), site=site):
+        place = getattr(mlp_of(duplicate(model)), linear)
+        assert place.weight is place.linear.weight
+        assert place.weight is not getattr(mlp_of(model), linear).weight
 
 
 # --- compilation and training ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ thread-local storage, where the sites read them. A forward hook removes them, ev
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 
 from armlet.attachment.caller import Caller, running_modules
 from armlet.attachment.positions import DecoderCall, argument_names, mrope_axes, read_call
+from armlet.attachment.sites import Part
 from armlet.redistribution.errors import ArmletError
 from armlet.redistribution.rows import Policy
 
@@ -25,21 +26,21 @@ class NotFiredError(ArmletError, RuntimeError):
 
 
 class CallTracker:
-    """Tracks the forward calls of `decoder`, with ARM attached to `parts`: a layer and the number of its site, each.
+    """Tracks the forward calls of `decoder`, with ARM attached to `parts`; `policies` are those of its placements.
 
     A call that is running when ARM is switched on or off finishes in the mode in which it started. Calls that started
     with ARM are in `_running`; modules and hooks stay installed until they end. Calls that started without it are
     detected by `should_skip`. Compiled calls are not tracked, because replacing modules does not affect a running one.
 
-    Each call keeps the policy with which it started. Hooks and undo steps are methods and partial functions, not
+    Each call keeps the policies with which it started. Hooks and undo steps are methods and partial functions, not
     closures, so that an attached model can be copied and pickled; a copy has its own calls.
     """
 
-    def __init__(self, model: nn.Module, decoder: nn.Module, parts: Iterable[tuple[int, int]], policy: Policy) -> None:
+    def __init__(self, model: nn.Module, decoder: nn.Module, parts: Iterable[Part], policies: Sequence[Policy]) -> None:
         self.decoder, self.parts = decoder, frozenset(parts)
         self.names = argument_names(decoder, f"{type(model).__name__}, layer {min(self.parts)[0]}")
         self.caller, self.mrope_axes = Caller(model, decoder), mrope_axes(getattr(decoder, "config", None))
-        self.policy = policy  # of calls that start now; only changed under the lock, as `enabled`
+        self.policies = tuple(policies)  # of calls that start now; only changed under the lock, as `enabled`
         self.enabled = False  # whether calls that start now use ARM
         self.before_call: list[Callable[[], None]] = []  # run before each call, while ARM is in the model
         self.owner: object = None  # the attachment, which so lives as long as ARM is in the model
@@ -112,13 +113,13 @@ class CallTracker:
         call = read_call(self.caller.calls(), inputs, self.mrope_axes, self.caller.outer_model)
         if torch.compiler.is_dynamo_compiling():
             self._prepare_sites()
-            call.policy, self._thread.call = self.policy, call
+            call.policies, self._thread.call = self.policies, call
             return
         with self.lock:
             self._running.discard(interrupted)
             if self.enabled:
                 self._prepare_sites()
-                call.policy = self.policy
+                call.policies = self.policies
                 self._running.add(call)
                 self._thread.call = call
 
@@ -138,7 +139,7 @@ class CallTracker:
             if output is not None:
                 self._uninstall_if_unused()
         if output is not None and call.fired != self.parts:
-            missing = sorted({layer for layer, _ in self.parts - call.fired})
+            missing = sorted({layer for layer, *_ in self.parts - call.fired})
             raise NotFiredError(
                 f"{type(decoder).__name__} ran, but ARM did not run in layers {missing}: they were skipped, or "
                 "their MLP does not call its activation module or `down` (fused kernel?); disable the skipping or the "

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, SupportsIndex, TypedDict, TypeVar
+from typing import Any, NotRequired, SupportsIndex, TypedDict, TypeVar, cast
 
 from armlet.attachment.origin import ORIGIN_KEY, Origin, parse_origin
 from armlet.attachment.sites import ALL_EXPERTS, GATE, check_experts, check_site
@@ -17,10 +17,13 @@ from armlet.redistribution.policies import make_policy, settings, without_effect
 from armlet.redistribution.rows import Policy
 
 ARMLET_FILE = "armlet.json"
-CONFIG_VERSION = 1
+CONFIG_VERSION = 1  # of a file with one placement
+SEVERAL_VERSION = 2  # of a file with a list of placements
 MAX_RANGE_LENGTH = len("9999-9999")
-OTHER_KEYS = ("version", "policy", "layers", "site", "experts", "scope", "noise", "seed", "stream", ORIGIN_KEY)
-"""The keys of the file other than the policy's settings."""
+OTHER_KEYS = ("policy", "layers", "site", "experts", "scope", "noise", "seed", "stream", ORIGIN_KEY)
+"""The keys of a placement other than the policy's settings."""
+
+PLACEMENTS_KEY = "placements"
 
 LATER_DEFAULTS = {"limit": None, "side": "both"}
 """Settings that older versions cannot read: a file states them only where they differ from these defaults."""
@@ -33,7 +36,7 @@ class ConfigError(ArmletError, ValueError):
 
 
 class AttachArguments(TypedDict):
-    """The arguments of `attach()` that a configuration contains; `site` is absent if "gate", `experts` if "all"."""
+    """The arguments of `attach()` for one placement; `site` may be absent if "gate", `experts` if "all"."""
 
     policy: Policy
     layers: int | list[int] | str
@@ -41,6 +44,12 @@ class AttachArguments(TypedDict):
     noise: Source
     site: NotRequired[str]
     experts: NotRequired[str]
+
+
+class SeveralPlacements(TypedDict):
+    """The arguments of `attach()` for several placements."""
+
+    policy: list[AttachArguments]
 
 
 def setting_file(folder: Path, *settings: Mapping[str, object]) -> Path:
@@ -89,9 +98,12 @@ def layer_indices(layers: object) -> list[int] | str:
 
 
 def describe(
-    policy: Policy, layers: Sequence[int], scope: str, noise: Source, site: str = GATE, experts: str = ALL_EXPERTS
+    policy: Policy, layers: Sequence[int] | str, scope: str, noise: Source, site: str = GATE, experts: str = ALL_EXPERTS
 ) -> dict[str, object]:
-    """Returns the content of an `armlet.json`; raises ConfigError if the noise is a tensor or has a generator."""
+    """Returns the content of an `armlet.json` with one placement.
+
+    Raises ConfigError if the noise is a tensor or has a generator.
+    """
     if noise.kind == "explicit" or getattr(noise, "generator", None) is not None:
         raise ConfigError(f"{ARMLET_FILE} cannot store noise from a tensor or a generator: use Noise(seed)")
     check_site(site)
@@ -101,22 +113,51 @@ def describe(
         for name, value in settings(policy).items()
         if name not in LATER_DEFAULTS or value != LATER_DEFAULTS[name]
     }
-    content = {"version": CONFIG_VERSION, "policy": policy.name, **stated, "layers": list(layers)}
+    content = {"version": CONFIG_VERSION, "policy": policy.name, **stated}
+    content |= {"layers": layers if isinstance(layers, str) else list(layers)}
     content |= {} if site == GATE else {"site": site}
     content |= {} if experts == ALL_EXPERTS else {"experts": experts}
     return content | {"scope": scope, "noise": noise.kind} | (settings(noise) if noise.kind == "keyed" else {})
 
 
-def load_config(directory_or_file: str | Path) -> AttachArguments:
+def several_placements(contents: Iterable[Mapping[str, object]]) -> dict[str, object]:
+    """Returns the content of an `armlet.json` with several placements, from the contents of files with one each."""
+    placements = [{key: value for key, value in content.items() if key != "version"} for content in contents]
+    return {"version": SEVERAL_VERSION, PLACEMENTS_KEY: placements}
+
+
+def load_config(directory_or_file: str | Path) -> AttachArguments | SeveralPlacements:
     """Reads the arguments of `attach()` from an `armlet.json`: `attach(model, **load_config(directory))`.
 
-    They do not include the setting's origin: see `load_origin`.
+    Of several placements, `policy` is the list of their arguments. An origin of the setting is not included: see
+    `load_origin`.
 
     Raises:
         ConfigError: a missing file, invalid JSON, a newer version, unknown keys or values out of range; names the file.
         ArgumentError: not a path.
     """
     return _read_config(directory_or_file, parse_config)
+
+
+def load_placement(directory_or_file: str | Path, user: str) -> AttachArguments:
+    """As `load_config`, for a `user`, such as a command, of one placement; raises ArgumentError for several."""
+    return one_placement(load_config(directory_or_file), str(directory_or_file), user)
+
+
+def one_placement(arguments: AttachArguments | SeveralPlacements, name: str, user: str) -> AttachArguments:
+    """The only placement of a configuration called `name`; raises ArgumentError if there are several."""
+    placements = all_placements(arguments)
+    if len(placements) > 1:
+        raise ArgumentError(
+            f"{name}: has {len(placements)} placements, and {user} takes one: use a file with one of them"
+        )
+    return placements[0]
+
+
+def all_placements(arguments: AttachArguments | SeveralPlacements) -> list[AttachArguments]:
+    """The placements of a configuration, one or several."""
+    policy = arguments["policy"]
+    return policy if isinstance(policy, list) else [cast("AttachArguments", arguments)]
 
 
 def load_origin(directory_or_file: str | Path) -> Origin | None:
@@ -139,15 +180,37 @@ def _read_config(directory_or_file: str | Path, parse: Callable[[Any], Parsed]) 
         raise ConfigError(f"{path}: {error}") from error
 
 
-def parse_config(content: object) -> AttachArguments:
+def parse_config(content: object) -> AttachArguments | SeveralPlacements:
     """Parses an `armlet.json`, in which all but `policy` has a default; raises ConfigError or ArgumentError."""
     if not isinstance(content, dict):
         raise ConfigError(f"expected an object, found {type(content).__name__}")
     version = content.get("version", CONFIG_VERSION)
     if type(version) is not int or version < 1:
         raise ConfigError(f"version must be an integer of at least 1, found {version!r}")
-    if version > CONFIG_VERSION:
-        raise ConfigError(f"has version {version}, but this armlet reads up to {CONFIG_VERSION}: upgrade armlet")
+    if version > SEVERAL_VERSION:
+        raise ConfigError(f"has version {version}, but this armlet reads up to {SEVERAL_VERSION}: upgrade armlet")
+    if version == SEVERAL_VERSION:
+        return _parse_several(content)
+    return _parse_placement({key: value for key, value in content.items() if key != "version"})
+
+
+def _parse_several(content: Mapping[str, object]) -> AttachArguments | SeveralPlacements:
+    placements = content.get(PLACEMENTS_KEY)
+    if set(content) != {"version", PLACEMENTS_KEY} or not (isinstance(placements, list) and placements):
+        expected = f"version and {PLACEMENTS_KEY}, a list with at least one"
+        raise ConfigError(f"version {SEVERAL_VERSION}: expected {expected}, found {description(content)}")
+    arguments = list[AttachArguments]()
+    for number, placement in enumerate(placements):
+        try:
+            if not isinstance(placement, dict):
+                raise ConfigError(f"expected an object, found {type(placement).__name__}")
+            arguments.append(_parse_placement(placement))
+        except ArmletError as error:
+            raise ConfigError(f"{PLACEMENTS_KEY}[{number}]: {error}") from error
+    return arguments[0] if len(arguments) == 1 else SeveralPlacements(policy=arguments)
+
+
+def _parse_placement(content: Mapping[str, Any]) -> AttachArguments:
     policy_settings = {key: value for key, value in content.items() if key not in OTHER_KEYS}
     parse_origin(content.get(ORIGIN_KEY))
     policy = make_policy(str(content.get("policy")), policy_settings)
@@ -171,6 +234,8 @@ def parse_config(content: object) -> AttachArguments:
 def limited_layers(content: Mapping[str, object], report: Mapping[Any, Mapping[str, float]]) -> list[str]:
     """Says which settings of a policy had no effect, in which layers, from `armlet.json` and `Attachment.report`."""
     config = parse_config(dict(content))
+    if "layers" not in config:  # the counts are those of all placements together
+        return [sentence for placement in config["policy"] for sentence in without_effect(placement["policy"])]
     sentences = without_effect(config["policy"])
     for layer, counts in report.items():
         if config["scope"] == "token" and counts["moved"]:

@@ -5,14 +5,16 @@ order of the rows is measured, not assumed, for the code that will run, and no i
 """
 
 import copy
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from armlet.attachment.expert_rows import EAGER, ROW_ORDERS, every_row
+from armlet.attachment.gate_formula import made_up
+from armlet.attachment.gated_mlps import SMALL, is_factor, succeeds
 
 APPLY_GATE = "_apply_gate"
 """The method in which transformers applies activation and product with up to the experts' fused `gate_up`."""
@@ -22,34 +24,33 @@ SCALE = 1 / 8  # tokens and experts as small numbers, below the limits of clampe
 ROUTING = [[1, 0], [2, 1], [0, 2]]  # experts of three tokens, in an order that differs between the implementations
 
 
-class GateFormula(NamedTuple):
-    """What an `_apply_gate` without an activation module computes: clamps, SiLU or gate · sigmoid(alpha · gate), up."""
-
-    interleaved: bool  # whether gate and up alternate in `gate_up`
-    limit: float
-    alpha: float | None
-
-    def factors(self, gate_up: Tensor) -> tuple[Tensor, Tensor]:
-        """The activated gate, and what it is multiplied with, `[rows, width]` each."""
-        gate, up = (gate_up[..., ::2], gate_up[..., 1::2]) if self.interleaved else gate_up.chunk(2, dim=-1)
-        gate, up = gate.clamp(max=self.limit), up.clamp(min=-self.limit, max=self.limit)
-        return (F.silu(gate), up) if self.alpha is None else (gate * torch.sigmoid(gate * self.alpha), up + 1)
+def up_columns(experts: nn.Module, width: int) -> slice | None:
+    """Where the output of `up` is in the `gate_up` that the experts' `_apply_gate` gets; None if it does not show."""
+    tried = zip(_halves(SIZE), _halves(width), strict=True)
+    columns = [half for tiny, half in tried if succeeds(partial(_is_up, experts, tiny))]
+    return columns[0] if len(columns) == 1 else None
 
 
-def gate_formula(experts: nn.Module) -> GateFormula | None:
-    """The formula of the experts' `_apply_gate`; None if it computes anything else, in a single bit."""
-    attributes = vars(experts)
-    limit = attributes.get("limit", attributes.get("swiglu_limit"))
-    alpha = attributes.get("alpha", attributes.get("swiglu_alpha"))
-    if not isinstance(limit, int | float) or not isinstance(alpha, int | float | None):
-        return None
-    formula = GateFormula(not getattr(experts, "is_concatenated", True), limit, alpha)
-    gate_up = torch.randn(64, 2 * SIZE, generator=torch.Generator("cpu").manual_seed(0), device="cpu") * 2 * limit
-    for values in (gate_up, gate_up.bfloat16()):
-        activated, other = formula.factors(values)
-        if not torch.equal(activated * other, getattr(type(experts), APPLY_GATE)(experts, values)):
-            return None
-    return formula
+def _halves(width: int) -> tuple[slice, ...]:
+    """Where one of gate and up, of this width each, may be in both: behind, before, or alternating."""
+    return slice(width, None), slice(width), slice(1, None, 2), slice(0, None, 2)
+
+
+def _is_up(experts: nn.Module, columns: slice) -> bool:
+    """Whether each value that `_apply_gate` returns has the same of these columns, or that plus 1, as a factor."""
+    shadow = copy.copy(experts)
+    modules = {name: getattr(child, "without_arm", child) for name, child in experts._modules.items()}
+    vars(shadow)["_modules"] = modules
+    gate_up = made_up(4, SIZE) * SMALL
+
+    def product(values: Tensor) -> Tensor:
+        replaced = gate_up.clone()
+        replaced[:, columns] = values
+        return getattr(type(experts), APPLY_GATE)(shadow, replaced)
+
+    first = product(torch.where(torch.arange(SIZE, device="cpu") == 0, 0, gate_up[:, columns]))
+    aligned = torch.equal(first[:, 1:], product(gate_up[:, columns])[:, 1:])
+    return aligned and is_factor(product, gate_up[:, columns])
 
 
 class FusedWeights(NamedTuple):

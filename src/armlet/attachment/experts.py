@@ -1,6 +1,6 @@
 """ARM on the routed experts of a mixture: on each row, one token in one expert, in whatever order the rows arrive."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from armlet.attachment.expert_reach import APPLY_GATE
 from armlet.attachment.expert_rows import EAGER, ROW_ORDERS, ExpertRows, every_row
 from armlet.attachment.mixtures import ExpertsSite
 from armlet.attachment.module import ARM
-from armlet.attachment.sites import GATE, SHARED, Site
+from armlet.attachment.sites import GATE, PRODUCT, SHARED, UP, Site
 from armlet.attachment.wrappers import ArmWrapper
 from armlet.redistribution.arguments import check_arguments
 from armlet.redistribution.entry import DETERMINISTIC_POLICIES, redistribute_with_counts
@@ -90,28 +90,30 @@ class RoutedExperts(ArmWrapper):
             )
         valid = None if call.mask is None else call.mask.to(tokens.device).reshape(-1)[tokens]
         mask = valid if routed is None else routed if valid is None else routed & valid
-        call.rows = ExpertRows(experts, positions[tokens], mask)
+        call.rows[self.part] = ExpertRows(experts, positions[tokens], mask)
 
     def redistributed(self, a: Tensor) -> Tensor:
         """Applies ARM to the next rows, `[..., width]`."""
         call = self.tracker.current_call()
         if call is None and self.tracker.should_skip():
             return a
-        if call is None or call.rows is None:
+        if call is None or self.part not in call.rows:
             raise ArmletError(
                 f"layer {self.site.layer}: routed experts ran outside the decoder's forward, where ARM does not know "
                 "the positions of their tokens; call the model, or use paused() or detach()"
             )
-        rows, new_call = a.reshape(-1, a.shape[-1]), call.rows.done == 0
-        experts, positions, mask = call.rows.take(len(rows))
-        return self.arm(rows, positions, mask, policy=call.policy, experts=experts, new_call=new_call).view(a.shape)
+        rows, known = a.reshape(-1, a.shape[-1]), call.rows[self.part]
+        new_call = known.done == 0
+        experts, positions, mask = known.take(len(rows))
+        values = self.arm(rows, positions, mask, policy=self._policy(call), experts=experts, new_call=new_call)
+        return values.view(a.shape)
 
     def finish(self, experts: nn.Module, _args: tuple[Any, ...], _output: object) -> None:
         """Forward hook of the experts: raises NotFiredError unless each row was treated exactly once."""
         call = self.tracker.current_call()
-        if call is None or call.rows is None:
+        rows = call.rows.pop(self.part, None) if call else None
+        if call is None or rows is None:
             return
-        rows, call.rows = call.rows, None
         count = rows.experts.shape[0]
         if self.site.check_implementation() == EAGER and self.site.routing_name:
             # The loop skips the experts that another device has, or that only return their input.
@@ -131,21 +133,55 @@ class RedistributedActivation(RoutedExperts):
         super().__init__(site, arm, tracker)
         self.activation = getattr(site.mlp, site.attribute)
 
+    @property
+    def without_arm(self) -> Callable[[Tensor], Tensor]:
+        """The activation, for a trial of the experts' code."""
+        return self.activation
+
     def forward(self, gate: Tensor) -> Tensor:
         """Returns the redistributed activated gate."""
         return self.redistributed(self.activation(gate))
 
 
-class RedistributedGate(RoutedExperts):
-    """The experts' `_apply_gate` with ARM: on the activated gate inside, or on the product that it returns."""
+class ExpertsGate(nn.Module):
+    """The experts' `_apply_gate` with ARM on the activated gate or on up inside it, or on the product it returns.
+
+    Its children are the `RoutedExperts` by their sites, of one or several attachments.
+    """
+
+    def __init__(self, experts: nn.Module) -> None:
+        super().__init__()
+        self.__dict__["experts"] = experts  # plain assignment would make them a child
+        self.train(experts.training)
 
     def forward(self, gate_up: Tensor) -> Tensor:
-        """Returns the product of activated gate and up, one of them redistributed."""
-        if self.site.site == GATE and self.site.formula is not None:
-            activated, other = self.site.formula.factors(gate_up)
-            return self.redistributed(activated) * other
-        experts = self.site.mlp
-        return self.redistributed(getattr(type(experts), APPLY_GATE)(experts, gate_up))
+        """Returns the product of activated gate and up for `gate_up`, the rows of both."""
+        arms: dict[str, Any] = self._modules
+        if UP in arms:
+            columns, raw = arms[UP].site.up, gate_up
+            gate_up = raw.clone()
+            gate_up[..., columns] = arms[UP].redistributed(raw[..., columns])
+        if GATE in arms:
+            activated, other = arms[GATE].site.formula.factors(gate_up)
+            product = arms[GATE].redistributed(activated) * other
+        else:
+            product = getattr(type(self.experts), APPLY_GATE)(self.experts, gate_up)
+        return arms[PRODUCT].redistributed(product) if PRODUCT in arms else product
+
+    def take_out(self, site: str) -> None:
+        """Removes ARM at a site, and this module with the last one."""
+        delattr(self, site)
+        if not self._modules:
+            delattr(self.experts, APPLY_GATE)
+            delattr(self.experts, "arm")
+
+    @classmethod
+    def of(cls, experts: nn.Module) -> "ExpertsGate":
+        """The one of these experts, made if there is none."""
+        if APPLY_GATE not in vars(experts):
+            vars(experts)[APPLY_GATE] = gate = cls(experts)  # is used instead of the class's method, as no child would
+            experts.add_module("arm", gate)  # so that it follows the model to another device
+        return vars(experts)[APPLY_GATE]
 
 
 def check_routed(sites: Iterable[Site], scope: str, noise: Source) -> None:

@@ -1,6 +1,7 @@
 """Recognises gated MLPs by structure: which children a module has, and which product it passes to its down."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from functools import partial
 from types import BuiltinFunctionType, FunctionType
@@ -9,11 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from armlet.attachment.gate_formula import GateFormula, gate_formula
+
 ACTIVATION_FUNCTIONS = (FunctionType, BuiltinFunctionType)
 
 CONVOLUTIONS = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 TRIAL_TOKENS = 2  # of the values with which a module's code is tried out
+SMALL = 1 / 64  # scale of such values below the limits of clamped MLPs, yet with a curve that float32 shows
 
 
 class GatedMlp(NamedTuple):
@@ -23,6 +27,15 @@ class GatedMlp(NamedTuple):
     activation: str  # the name of its activation, a module or a function; "" if it is in the code of its forward
     downs: list[str]  # the names of the linears with the shape of down
     width: int
+    forward: "GatedForward | None" = None  # what its forward computes, if the activation is in it and is known
+
+
+class GatedForward(NamedTuple):
+    """The forward of a gated MLP: down of the product that a formula gives of gate and up."""
+
+    formula: GateFormula
+    linears: list[str]  # the names of gate and up, or of both in one
+    down: str
 
 
 def gated_mlp(mlp: nn.Module) -> GatedMlp | None:
@@ -34,13 +47,30 @@ def gated_mlp(mlp: nn.Module) -> GatedMlp | None:
     if len(activations) == 1:
         return GatedMlp(mlp, activations[0], list(downs), next(iter(downs.values())))
     trials = [] if activations else [_Trial(mlp, name) for name in downs]
-    trials = [trial for trial in trials if _succeeds(trial.gives_gated_product)]
+    trials = [trial for trial in trials if succeeds(trial.gives_gated_product)]
     if len(trials) != 1:
         return None
     (trial,) = trials
     functions = [name for name, value in vars(mlp).items() if isinstance(value, ACTIVATION_FUNCTIONS)]
-    functions = [name for name in functions if _succeeds(partial(trial.is_activated_by, name))]
-    return GatedMlp(mlp, functions[0] if len(functions) == 1 else "", [trial.down], trial.width)
+    functions = [name for name in functions if succeeds(partial(trial.is_activated_by, name))]
+    forward = None if functions else trial.gated_forward()
+    return GatedMlp(mlp, functions[0] if len(functions) == 1 else "", [trial.down], trial.width, forward)
+
+
+class UpOutput(NamedTuple):
+    """Where the output of `up` is: that of a linear, or one half of it where gate and up are one linear."""
+
+    linear: str  # the linear's name
+    half: int | None = None  # 0 or 1 in a fused linear
+
+
+def up_output(gated: GatedMlp, down: str) -> UpOutput | None:
+    """The output of `up` in a gated MLP, given the name of its down; None if its code does not show it."""
+    trial = _Trial(gated.mlp, down)
+    if not succeeds(trial.gives_gated_product):
+        return None
+    index, linears = 0 if trial.is_up(0) else 1, trial.linears
+    return UpOutput(linears[index]) if len(linears) == 2 else UpOutput(linears[0], index)
 
 
 def possible_downs(mlp: nn.Module) -> dict[str, int]:
@@ -84,17 +114,37 @@ class _Trial:
         self.first, self.second, self.activated = torch.randn(
             3, 1, TRIAL_TOKENS, self.width, generator=generator, device="cpu"
         )
+        children = mlp._modules.items()
+        self.ends_with_down = False  # whether forward returned what down did, in the last run
+        self.linears = [name for name, child in children if hasattr(child, "in_features") and name != down]
 
     def gives_gated_product(self) -> bool:
-        """Whether each value is a function of its gate, and not a linear one, times its up."""
+        """Whether each value is a function of its gate, and not just a factor, times its up or up + 1."""
         values = self._product(self.first, self.second)
         tokens, channels = (torch.arange(size, device="cpu") for size in (TRIAL_TOKENS, self.width))
         kept = (tokens[:, None] + channels) % 2 == 0
         others_changed = self._product(torch.where(kept, self.first, 1), torch.where(kept, self.second, 1))
-        doubled = [self._product(2 * self.first, self.second), self._product(self.first, 2 * self.second)]
-        linear = [torch.allclose(twice, 2 * values) for twice in doubled]
         elementwise = values.shape == self.first.shape and torch.allclose(others_changed[:, kept], values[:, kept])
-        return elementwise and sorted(linear) == [False, True]
+        return elementwise and self.is_up(0) != self.is_up(1)
+
+    def is_up(self, index: int) -> bool:
+        """Whether the output of the first (0) or second (1) linear, or that plus 1, is a factor of the product."""
+        first, second = SMALL * self.first, SMALL * self.second
+        if index == 0:
+            return is_factor(lambda values: self._product(values, second), first)
+        return is_factor(lambda values: self._product(first, values), second)
+
+    def gated_forward(self) -> GatedForward | None:
+        """What forward computes, if that is a known formula and down, and nothing else."""
+        linears = self.linears[::-1] if len(self.linears) == 2 and self.is_up(0) else self.linears
+
+        def product(gate_up: Tensor) -> Tensor:
+            gate, up = gate_up.chunk(2, -1)
+            return self._product(gate, up) if linears == self.linears else self._product(up, gate)
+
+        parameters = inspect.signature(type(self.mlp).forward).parameters
+        formula = gate_formula(self.mlp, self.width, product) if len(parameters) == 2 else None  # self and the input
+        return GatedForward(formula, linears, self.down) if formula and self.ends_with_down else None
 
     def is_activated_by(self, function: str) -> bool:
         """Whether this attribute computes the activated gate, once and from the gate alone."""
@@ -112,24 +162,37 @@ class _Trial:
 
     def _product(self, first: Tensor, second: Tensor, **functions: Callable[[Tensor], Tensor]) -> Tensor:
         """What `down` gets; other attributes of the module may be replaced."""
-        children = self.mlp._modules.items()
-        linears = [name for name, child in children if hasattr(child, "in_features") and name != self.down]
-        outputs = (first, second) if len(linears) == 2 else (torch.cat((first, second), -1),)
+        outputs = (first, second) if len(self.linears) == 2 else (torch.cat((first, second), -1),)
         d_model: Any = self.mlp.get_submodule(self.down).out_features
         hidden = torch.zeros(1, TRIAL_TOKENS, d_model, device="cpu")
         recorder = _Linear(hidden)
-        replaced = {name: _Linear(values) for name, values in zip(linears, outputs, strict=True)}
-        dropouts = {name: nn.Identity() for name, child in children if isinstance(child, nn.Dropout)}  # random
+        replaced = {name: _Linear(values) for name, values in zip(self.linears, outputs, strict=True)}
+        children = {name: getattr(child, "without_arm", child) for name, child in self.mlp._modules.items()}
+        dropouts = {name: nn.Identity() for name, child in children.items() if isinstance(child, nn.Dropout)}  # random
         shadow = copy.copy(self.mlp)
-        modules = self.mlp._modules | dropouts | replaced | {self.down: recorder}
+        modules = children | dropouts | replaced | {self.down: recorder}
         vars(shadow).update(_modules=modules, training=False, **functions)
         with torch.no_grad():
-            shadow.forward(hidden)
+            self.ends_with_down = shadow.forward(hidden) is recorder.values
         (values,) = recorder.inputs
         return values
 
 
-def _succeeds(test: Callable[[], bool]) -> bool:
+def is_factor(product: Callable[[Tensor], Tensor], values: Tensor) -> bool:
+    """Whether a product has these values, or each plus 1, as a factor that is otherwise not used."""
+    below, zero, one, two = (product(scale * values) for scale in (-1, 0, 1, 2))
+    step = one - zero
+    tolerance = 1e-3 * step.abs().max()  # far above float32's rounding of values near 1, and below any curve
+
+    def close(values: Tensor, others: Tensor) -> bool:
+        return bool(((values - others).abs() <= tolerance).all())
+
+    even = close(zero - below, step) and close(two - one, step)
+    offset = close(zero * values, torch.zeros_like(step)) or close(zero * values, step)
+    return even and offset and bool(step.any())
+
+
+def succeeds(test: Callable[[], bool]) -> bool:
     """Whether a trial ends well; code that is not a gated MLP's may fail on made-up values."""
     try:
         return test()

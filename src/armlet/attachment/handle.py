@@ -1,27 +1,28 @@
 """The handle of ARM attached to a model: turns it off and on, changes its policy, and reports what it did."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 from threading import Lock
 from time import time_ns
+from typing import Any
 from weakref import WeakSet
 
 from torch import nn
 
 from armlet.attachment.call_tracker import CallTracker, Undo
-from armlet.attachment.config import ARMLET_FILE, describe
-from armlet.attachment.module import ReadOnlyError, joint_report, set_policy
-from armlet.attachment.origin import ORIGIN_KEY, Origin, policy_origin
-from armlet.attachment.placement import make_arm, put_arm
+from armlet.attachment.config import ARMLET_FILE, AttachArguments
+from armlet.attachment.module import ARM, ReadOnlyError, joint_report, set_policy
+from armlet.attachment.origin import policy_origin
+from armlet.attachment.placement import has_arm, make_arm, put_arm
+from armlet.attachment.placements import Placement, placements_content
 from armlet.attachment.sites import ALL_EXPERTS, Site, find_decoder
-from armlet.attachment.wrappers import ArmWrapper
-from armlet.presentation.arguments import required_path
+from armlet.presentation.arguments import required_path, whole_number
 from armlet.presentation.files import write_json
-from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Source
 from armlet.redistribution.policies import as_policy, changed_policy
@@ -50,30 +51,28 @@ class Attachment:
     Its attributes are read-only.
     """
 
-    _origin: Origin | None = None  # what chose the setting, if the text of the policy said it
-
-    def __init__(
-        self,
-        model: nn.Module,
-        sites: list[Site],
-        policy: Policy,
-        scope: str,
-        noise: Source,
-        experts: str,
-        origin: Origin | None = None,
-    ) -> None:
-        self._experts, self._origin = experts, origin
+    def __init__(self, model: nn.Module, placements: Sequence[Placement], sites: Sequence[Sequence[Site]]) -> None:
         self._decoder = find_decoder(model)[0]
-        self._arms = [(site, make_arm(site, policy=policy, scope=scope, noise=noise)) for site in sites]
-        self._tracker = CallTracker(model, self._decoder, [(site.layer, site.part) for site in sites], policy)
+        self._placements = tuple(
+            replace(placement, layers=sorted({site.layer for site in group}))
+            for placement, group in zip(placements, sites, strict=True)
+        )
+        self._arms = [(site, _arm_of(site, placements)) for group in sites for site in group]
+        policies = [placement.policy for placement in placements]
+        self._tracker = CallTracker(model, self._decoder, [site.key for site, _ in self._arms], policies)
         self._attached, self._pauses, self._number = True, 0, next(_order)
         self._switch()
         _remember(self)
 
     @property
+    def placements(self) -> list[AttachArguments]:
+        """Each policy and where it is: a list for `attach`; a copy."""
+        return [placement.arguments() for placement in self._placements]
+
+    @property
     def policy(self) -> Policy:
         """How values move; `update` changes it."""
-        return self._tracker.policy
+        return self._shared("policy")
 
     @property
     def layers(self) -> list[int]:
@@ -83,22 +82,29 @@ class Attachment:
     @property
     def scope(self) -> str:
         """Over which values statistics are taken."""
-        return self._arms[0][1].scope
+        return self._shared("scope")
 
     @property
     def noise(self) -> Source:
         """Where the uniform draws come from."""
-        return self._arms[0][1].noise
+        return self._shared("noise")
 
     @property
     def site(self) -> str:
-        """The site in these layers, "gate" or "product"."""
-        return self._arms[0][0].site
+        """The site in these layers, "gate", "up" or "product"."""
+        return self._shared("site")
 
     @property
     def experts(self) -> str:
         """Which experts of layers that are mixtures: "all", "routed" or "shared"."""
-        return self._experts
+        return self._shared("experts")
+
+    def _shared(self, name: str) -> Any:
+        """What all placements have; raises ArgumentError if they differ."""
+        values = [getattr(placement, name) for placement in self._placements]
+        if any(value != values[0] for value in values):
+            raise ArgumentError(f"Attachment: its {len(values)} placements differ in {name}; see `placements`")
+        return values[0]
 
     @property
     def state(self) -> str:
@@ -130,7 +136,7 @@ class Attachment:
     def _install(self, undo: Undo) -> None:
         """Puts ARM's modules into the model; the steps added to `undo` remove them."""
         for site, arm in self._arms:
-            if isinstance(getattr(site.mlp, site.attribute), ArmWrapper):
+            if has_arm(site):
                 raise AlreadyAttachedError(
                     f"layer {site.layer} already has ARM at the site {site.site}: remove it by armlet.detach(model) "
                     "or change it by update() of what armlet.attached(model) lists"
@@ -139,32 +145,38 @@ class Attachment:
         undo.append(partial(setattr, self._tracker, "owner", None))
         self._tracker.owner = self
 
-    def update(self, policy: Policy | str | None = None, **settings: object) -> None:
+    def update(self, policy: Policy | str | None = None, *, placement: int | None = None, **settings: object) -> None:
         """Replaces the policy, changes some of its settings, or both, in all layers, also while paused.
 
         Calls that are running finish with the policy with which they started. Counters are kept: see `reset`.
 
         Args:
             policy: a policy, or text as on the command line, such as "inward:knee=0.9"; by default the present one.
+            placement: the index in `placements` of the only one to change; all by default.
             **settings: settings of this policy, such as `strength=0.5`.
 
         Raises:
-            ArgumentError: nothing to change, no policy, or a setting that is unknown or out of range; nothing changed.
+            ArgumentError: nothing to change, no policy, a setting that is unknown or out of range, or no such
+                placement; nothing changed.
             DetachedError: this attachment is detached.
         """
         if fixed := [name for name in ("layers", "scope", "noise", "site", "experts") if name in settings]:
             raise ArgumentError(f"update: {', '.join(fixed)} cannot change: detach(), and attach() again")
         if policy is None and not settings:
             raise ArgumentError("update: expected a policy or settings, such as update(strength=0.5), found neither")
+        last = len(self._placements) - 1
+        numbers = range(last + 1) if placement is None else [whole_number("placement", placement, 0, last)]
         with self._tracker.lock:
             if not self._attached:
                 raise DetachedError("this attachment is detached, so there is nothing to update: call attach() again")
-            base = self.policy if policy is None else as_policy(policy)
-            check_policy(base, self.scope)
-            changed = changed_policy(base, settings)
-            set_policy((arm for _, arm in self._arms), changed)
-            self._tracker.policy = changed
-            self._origin = None if settings else policy_origin(policy)
+            changed = [
+                _changed(known, policy, settings) if number in numbers else known
+                for number, known in enumerate(self._placements)
+            ]
+            for number in numbers:
+                set_policy((arm for site, arm in self._arms if site.placement == number), changed[number].policy)
+            self._placements = tuple(changed)
+            self._tracker.policies = tuple(known.policy for known in changed)
 
     def detach(self) -> None:
         """Removes ARM's modules and hooks; outputs are bit for bit as before. Calling it twice is not an error."""
@@ -179,13 +191,18 @@ class Attachment:
         finally:
             self._switch(pauses=-1)
 
-    def report(self) -> dict[int, dict[str, int | float]]:
+    def report(self, placement: int | None = None) -> dict[int, dict[str, int | float]]:
         """Returns each layer's counts so far: calls, tokens, moved, share_moved, passed (see `ARM.report`).
+
+        placement: the index in `placements` of the only one to count. By default all count, and a token counts once at
+        each of a layer's sites.
 
         In a mixture of experts, calls are those of the layer; a token counts once in each expert that it goes through,
         routed or shared, if ARM is there; passed counts such rows, too.
         """
-        return {layer: joint_report([arm for site, arm in self._arms if site.layer == layer]) for layer in self.layers}
+        arms = [(site.layer, arm) for site, arm in self._arms if placement in (None, site.placement)]
+        layers = sorted({layer for layer, _ in arms})
+        return {layer: joint_report([arm for index, arm in arms if index == layer]) for layer in layers}
 
     def reset(self) -> None:
         """Sets the counts of all layers to 0."""
@@ -210,8 +227,7 @@ class Attachment:
 
     def content(self) -> dict[str, object]:
         """Returns what `save` writes; raises ConfigError as it does."""
-        content = describe(self.policy, self.layers, self.scope, self.noise, self.site, self.experts)
-        return content | ({ORIGIN_KEY: self._origin.plain()} if self._origin else {})
+        return placements_content(self._placements)
 
     def __getstate__(self) -> dict[str, object]:
         # A copy of a paused attachment is detached: no block's end would turn it on again.
@@ -240,9 +256,25 @@ class Attachment:
         self.detach()
 
     def __repr__(self) -> str:
-        experts = "" if self.experts == ALL_EXPERTS else f", experts={self.experts!r}"
-        location = f"layers={self.layers}, site={self.site!r}{experts}"
-        return f"Attachment({self.policy}, {location}, scope={self.scope!r}, noise={self.noise}, {self.state})"
+        return f"Attachment({'; '.join(map(_describe, self._placements))}, {self.state})"
+
+
+def _arm_of(site: Site, placements: Sequence[Placement]) -> ARM:
+    placement = placements[site.placement]
+    return make_arm(site, policy=placement.policy, scope=placement.scope, noise=placement.noise)
+
+
+def _changed(placement: Placement, policy: Policy | str | None, settings: Mapping[str, object]) -> Placement:
+    """The placement with another policy, other settings, or both."""
+    base = placement.policy if policy is None else as_policy(policy)
+    origin = None if settings else policy_origin(policy)
+    return placement.with_policy(changed_policy(base, settings), origin)
+
+
+def _describe(placement: Placement) -> str:
+    experts = "" if placement.experts == ALL_EXPERTS else f", experts={placement.experts!r}"
+    place = f"layers={placement.layers}, site={placement.site!r}{experts}"
+    return f"{placement.policy}, {place}, scope={placement.scope!r}, noise={placement.noise}"
 
 
 def _remember(attachment: Attachment) -> None:

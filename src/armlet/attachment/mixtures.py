@@ -3,26 +3,28 @@
 import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
 from armlet.attachment.expert_reach import (
     APPLY_GATE,
+    SIZE,
     FusedWeights,
-    GateFormula,
     dispatches,
     fused_weights,
-    gate_formula,
     reached,
+    up_columns,
 )
 from armlet.attachment.expert_rows import EAGER
+from armlet.attachment.gate_formula import GateFormula, gate_formula
 from armlet.attachment.gated_mlps import ACTIVATION_FUNCTIONS, gated_mlp, is_activation, possible_downs
 from armlet.attachment.sites import (
     ALL_EXPERTS,
     GATE,
-    PRODUCT,
     ROUTED,
     SHARED,
+    UP,
     Site,
     UnsupportedModelError,
     check_experts,
@@ -44,6 +46,7 @@ class ExpertsSite(Site):
     implementations: frozenset[str] = frozenset()  # with which ARM can be at this site
     routing_name: str = ""  # of forward's argument with the routing; "" if all experts run on all tokens
     formula: GateFormula | None = None  # for the gate, where no activation module computes it
+    up: slice | None = None  # the columns of up in what `_apply_gate` gets (site "up")
 
     def check_implementation(self) -> str:
         """How transformers computes these experts now; raises UnsupportedModelError if ARM cannot be there."""
@@ -127,9 +130,11 @@ def _mixture_sites(label: str, index: int, layer: nn.Module, block: nn.Module, s
 def _experts_site(label: str, index: int, experts: nn.Module, weights: FusedWeights, site: str) -> ExpertsSite:
     arguments = list(inspect.signature(type(experts).forward).parameters)[2:]  # without self and the hidden states
     routing_name = arguments[0] if arguments else ""
-    formula, attribute = None, APPLY_GATE if site == PRODUCT else _only_activation(experts)
+    formula, up, attribute = None, None, _only_activation(experts) if site == GATE else APPLY_GATE
+    if site == UP and (up := up_columns(experts, weights.width)) is None:
+        attribute = ""
     implementations = reached(experts, weights, attribute, routing_name) if attribute else frozenset[str]()
-    if not implementations and site == GATE and (formula := gate_formula(experts)):
+    if not implementations and site == GATE and (formula := _experts_formula(experts)):
         attribute, implementations = APPLY_GATE, reached(experts, weights, APPLY_GATE, routing_name)
     if getattr(experts, "_is_expert_parallel", False) or hasattr(experts.gate_up_proj, "placements"):
         raise UnsupportedModelError(
@@ -139,19 +144,24 @@ def _experts_site(label: str, index: int, experts: nn.Module, weights: FusedWeig
     if not implementations:
         raise UnsupportedModelError(
             f"{label}: {type(experts).__name__} computes its experts in a way in which ARM cannot tell which token and "
-            f"expert a row of the {site} belongs to (another activation, quantised weights?); choose the other site, "
+            f"expert a row of the {site} belongs to (another activation, quantised weights?); choose another site, "
             f"another layer, or experts={SHARED!r}, if it has shared ones"
         )
-    routed = (weights.experts, implementations, routing_name, formula)
-    place = ExpertsSite(index, experts, attribute, weights.width, site, 0, *routed)
+    routed = (weights.experts, implementations, routing_name, formula, up)
+    place = ExpertsSite(index, experts, attribute, weights.width, site, 0, None, 0, *routed)
     place.check_implementation()
     return place
+
+
+def _experts_formula(experts: nn.Module) -> GateFormula | None:
+    """The formula of the experts' `_apply_gate`; None if it computes anything else, in a single bit."""
+    return gate_formula(experts, SIZE, partial(getattr(type(experts), APPLY_GATE), experts))
 
 
 def _only_activation(experts: nn.Module) -> str:
     """The name of the only activation, a module or a function; "" without one."""
     functions = [name for name, value in vars(experts).items() if isinstance(value, ACTIVATION_FUNCTIONS)]
-    arm = vars(experts).get(APPLY_GATE)  # at the other site
+    arm = vars(experts).get(APPLY_GATE)  # at other sites
     modules = [name for name, child in experts.named_children() if child is not arm and is_activation(child)]
     return (modules + functions)[0] if len(modules + functions) == 1 else ""
 

@@ -8,11 +8,17 @@ from torch import nn
 
 from armlet.attachment.call_tracker import CallTracker, Undo
 from armlet.attachment.expert_reach import APPLY_GATE
-from armlet.attachment.experts import ExpertsArm, RedistributedActivation, RedistributedGate
+from armlet.attachment.experts import ExpertsArm, ExpertsGate, RedistributedActivation, RoutedExperts
 from armlet.attachment.mixtures import ExpertsSite
 from armlet.attachment.module import ARM
-from armlet.attachment.sites import GATE, Site
-from armlet.attachment.wrappers import RedistributedInput, RedistributedOutput
+from armlet.attachment.sites import GATE, UP, ForwardSite, Site
+from armlet.attachment.wrappers import (
+    ArmWrapper,
+    RedistributedForward,
+    RedistributedInput,
+    RedistributedOutput,
+    RedistributedUp,
+)
 
 
 def make_arm(site: Site, **arguments: Any) -> ARM:
@@ -29,10 +35,15 @@ def put_arm(site: Site, arm: ARM, tracker: CallTracker, undo: Undo) -> None:
     if isinstance(site, ExpertsSite) and isinstance(arm, ExpertsArm):
         _put_in_experts(site, arm, tracker, undo)
         return
+    if isinstance(site, ForwardSite):
+        wrapper = RedistributedForward(site, arm, tracker)
+        undo.append(wrapper.take_out)
+        wrapper.put_in()
+        return
     if site.site == GATE:
         wrapper = RedistributedOutput(site, arm, tracker)
     else:
-        wrapper = RedistributedInput(site, arm, tracker)
+        wrapper = (RedistributedUp if site.site == UP else RedistributedInput)(site, arm, tracker)
         undo.append(tracker.before_call.clear)
         tracker.before_call.append(wrapper.settle)
     undo.append(wrapper.take_out)
@@ -42,11 +53,9 @@ def put_arm(site: Site, arm: ARM, tracker: CallTracker, undo: Undo) -> None:
 def _put_in_experts(site: ExpertsSite, arm: ExpertsArm, tracker: CallTracker, undo: Undo) -> None:
     experts = site.mlp
     if site.attribute == APPLY_GATE:
-        wrapper = RedistributedGate(site, arm, tracker)
-        vars(experts)[APPLY_GATE] = wrapper  # found before the class's method, as a child module would not be
-        undo.append(partial(delattr, experts, APPLY_GATE))
-        experts.add_module("arm", wrapper)  # so that it follows the model to another device
-        undo.append(partial(delattr, experts, "arm"))
+        wrapper, gate = RoutedExperts(site, arm, tracker), ExpertsGate.of(experts)
+        undo.append(partial(gate.take_out, site.site))
+        gate.add_module(site.site, wrapper)
     else:
         wrapper = RedistributedActivation(site, arm, tracker)
         undo.append(partial(setattr, experts, site.attribute, wrapper.activation))
@@ -55,3 +64,9 @@ def _put_in_experts(site: ExpertsSite, arm: ExpertsArm, tracker: CallTracker, un
             undo.append(partial(delattr, experts, site.attribute))
     undo.append(experts.register_forward_pre_hook(wrapper.route, with_kwargs=True).remove)
     undo.append(experts.register_forward_hook(wrapper.finish).remove)
+
+
+def has_arm(site: Site) -> bool:
+    """Whether ARM is at this site."""
+    there = getattr(site.mlp, site.attribute)
+    return isinstance(there, ArmWrapper) or (isinstance(there, ExpertsGate) and hasattr(there, site.site))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from armlet.attachment.caller import PADDING_ATTRIBUTE, Arguments, forward_names, mask_parts, padding_of
 from armlet.attachment.expert_rows import ExpertRows
-from armlet.attachment.sites import UnsupportedModelError
+from armlet.attachment.sites import Part, UnsupportedModelError
 from armlet.redistribution.errors import ArmletError
 from armlet.redistribution.rows import Policy
 
@@ -37,9 +37,9 @@ class DecoderCall:
     batch: int  # sequences
     positions: Tensor  # `[batch or 1, seq]` int64, each token's absolute position in its sequence
     mask: Tensor | None  # `[batch, seq]` bool, False for padding; None if there is none, or it is unknown
-    fired: set[tuple[int, int]] = field(default_factory=set)  # layer and number of the sites at which ARM acted
-    rows: ExpertRows | None = None  # of the experts that run now
-    policy: Policy | None = None  # the policy with which the call started, in all of its layers
+    fired: set[Part] = field(default_factory=set)  # the sites at which ARM acted
+    rows: dict[Part, ExpertRows] = field(default_factory=dict)  # of the experts that run now, by site
+    policies: Sequence[Policy] = ()  # with which the call started, of each placement
     starts: Tensor | None = None  # `[batch or 1, seq]` bool, True where a sequence starts; None: at the rows' starts
     padding_known: bool = True
 

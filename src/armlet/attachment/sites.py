@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from armlet.attachment.gated_mlps import GatedMlp, gated_mlp
+from armlet.attachment.gated_mlps import GatedForward, GatedMlp, gated_mlp, up_output
 from armlet.redistribution.errors import ArgumentError, ArmletError, description
 
 
@@ -15,9 +15,10 @@ class UnsupportedModelError(ArmletError, TypeError):
     """The model or a layer has no gated MLP that ARM can be attached to, or `Layer1` does not support it."""
 
 
-SITES = ("gate", "product")
-GATE, PRODUCT = SITES
-"""The output of the gate's activation, and the input of down: the product of that output with up."""
+SITES = ("gate", "up", "product")
+GATE, UP, PRODUCT = SITES
+"""The output of the gate's activation, the output of up, before a clamp or an addition of the model's, and the input
+of down: their product."""
 
 EXPERTS = ("all", "routed", "shared")
 ALL_EXPERTS, ROUTED, SHARED = EXPERTS
@@ -31,16 +32,27 @@ WRAPPER_ATTRIBUTES = ("_checkpoint_wrapped_module", "_orig_mod")
 """The attributes by which torch's activation checkpointing and `torch.compile` keep a layer that they wrap."""
 
 
+Part = tuple[int, int, int]
+"""One of an attachment's sites: its layer, placement and part, see `Site`."""
+
+
 @dataclass(frozen=True, eq=False)
 class Site:
     """A place in one layer."""
 
     layer: int  # the layer's index, from 0
     mlp: nn.Module  # the gated MLP
-    attribute: str  # the name of its activation (site "gate"), or of its linear down (site "product")
+    attribute: str  # the name of its activation (site "gate"), or of its linear up or down
     width: int  # the intermediate size
     site: str = GATE  # one of `SITES`
     part: int = 0  # counts the sites of a layer that has several, a mixture of experts
+    half: int | None = None  # of the linear's output, where gate and up are one linear (site "up")
+    placement: int = 0  # counts the placements of an attachment
+
+    @property
+    def key(self) -> Part:
+        """What tells this site from the attachment's others."""
+        return self.layer, self.placement, self.part
 
     @property
     def module(self) -> nn.Module:
@@ -48,10 +60,17 @@ class Site:
         return self.mlp.get_submodule(self.attribute)
 
 
+@dataclass(frozen=True, eq=False)
+class ForwardSite(Site):
+    """The activated gate inside the forward of an MLP, which `attribute` names."""
+
+    gated: GatedForward | None = None
+
+
 def check_site(site: object) -> None:
     """Raises ArgumentError if `site` is not one of `SITES`."""
     if not isinstance(site, str) or site not in SITES:
-        raise ArgumentError(f"site: expected {' or '.join(SITES)}, found {description(site)}")
+        raise ArgumentError(f"site: expected {', '.join(SITES[:-1])} or {SITES[-1]}, found {description(site)}")
 
 
 def check_experts(experts: object) -> None:
@@ -186,13 +205,27 @@ def dense_site(model_name: str, index: int, layer: nn.Module, site: str) -> Site
 
 def site_in(gated: GatedMlp, label: str, index: int, site: str, part: int = 0) -> Site:
     """The site in a gated MLP; raises UnsupportedModelError without a recognisable down."""
+    if site == UP:
+        return _up_site(gated, label, index, part)
+    if site == GATE and gated.forward:
+        return ForwardSite(index, gated.mlp, "forward", gated.width, GATE, part, gated=gated.forward)
     attribute = gated.activation if site == GATE else _down(label, index, gated)
     if not attribute:
         raise UnsupportedModelError(
             f"{label}: {type(gated.mlp).__name__} computes its activation inside its forward, where ARM cannot act on "
-            f"the activated gate: use site={PRODUCT!r}"
+            f"the activated gate: use site={PRODUCT!r} or {UP!r}"
         )
     return Site(index, gated.mlp, attribute, gated.width, site, part)
+
+
+def _up_site(gated: GatedMlp, label: str, index: int, part: int) -> Site:
+    up = up_output(gated, _down(label, index, gated))
+    if up is None:
+        raise UnsupportedModelError(
+            f"{label}: the code of {type(gated.mlp).__name__} does not show which linear is up (its output, or that "
+            f"plus 1, times a function of gate): use site={GATE!r} or {PRODUCT!r}"
+        )
+    return Site(index, gated.mlp, up.linear, gated.width, UP, part, up.half)
 
 
 def _down(label: str, index: int, gated: GatedMlp) -> str:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from armlet.attachment.call_tracker import CallTracker
 from armlet.attachment.module import ARM
 from armlet.attachment.positions import DecoderCall
-from armlet.attachment.sites import PRODUCT, Site
+from armlet.attachment.sites import ForwardSite, Site
 from armlet.attachment.tensor_parallel import own_part, whole_width, width_mesh
 from armlet.redistribution.errors import ArmletError
+from armlet.redistribution.rows import Policy
 
 
 class ArmWrapper(nn.Module):
@@ -23,7 +24,7 @@ class ArmWrapper(nn.Module):
 
     def __init__(self, site: Site, arm: ARM, tracker: CallTracker) -> None:
         super().__init__()
-        self.arm, self.tracker, self.part = arm, tracker, (site.layer, site.part)
+        self.arm, self.tracker, self.part = arm, tracker, site.key
         self.site = site  # not a module, so the MLP does not become a child of this one
         self.mesh = width_mesh(site)
 
@@ -45,7 +46,11 @@ class ArmWrapper(nn.Module):
         tokens = a.view(call.batch, call.positions.shape[-1], -1) if a.dim() == 2 else a
         if lengths := call.packed_lengths(arm.scope):
             return self._by_sequence(tokens, call, lengths).view(a.shape)
-        return arm(tokens, call.positions, call.mask, policy=call.policy).view(a.shape)
+        return arm(tokens, call.positions, call.mask, policy=self._policy(call)).view(a.shape)
+
+    def _policy(self, call: DecoderCall) -> Policy:
+        """The policy with which the call started."""
+        return call.policies[self.site.placement]
 
     def _by_sequence(self, a: Tensor, call: DecoderCall, lengths: list[int]) -> Tensor:
         """Applies ARM to rows of several sequences, as if there were a row for each."""
@@ -55,7 +60,7 @@ class ArmWrapper(nn.Module):
             flat = tokens.expand(*a.shape[:2], *tokens.shape[2:]).flatten(0, 1)
             return nn.utils.rnn.pad_sequence([*flat.split(lengths)], batch_first=True)
 
-        values = self.arm(rows(a), rows(call.positions), rows(mask), policy=call.policy)
+        values = self.arm(rows(a), rows(call.positions), rows(mask), policy=self._policy(call))
         return torch.cat([row[:length] for row, length in zip(values, lengths, strict=True)])
 
 
@@ -79,6 +84,11 @@ class RedistributedOutput(ArmWrapper):
         self.activation: Callable[[Tensor], Tensor] = getattr(site.mlp, site.attribute)
         self.train(site.mlp.training)
 
+    @property
+    def without_arm(self) -> Callable[[Tensor], Tensor]:
+        """The activation, for a trial of the module's code."""
+        return self.activation
+
     def take_out(self) -> None:
         """Puts the activation back."""
         if isinstance(self.activation, nn.Module):
@@ -92,39 +102,65 @@ class RedistributedOutput(ArmWrapper):
         return self.redistributed(self.activation(gate))
 
 
-class RedistributedInput(ArmWrapper):
-    """ARM followed by the linear `down`, which this module impersonates.
+class RedistributedForward(ArmWrapper):
+    """The forward of an MLP with its activation inside, and with ARM after that."""
 
-    `down` is not registered as a child, which would rename its weights. Both modules use the same dictionaries of
-    parameters and buffers, so a weight replaced in one is replaced in both, and this module has the children of `down`.
-    Code that walks the model's modules, such as PEFT, finds `down` itself, or this module, which is of its class
-    to `isinstance`. Code that compares types leaves `down` alone, such as torch's dynamic quantisation: run it before.
+    def __init__(self, site: ForwardSite, arm: ARM, tracker: CallTracker) -> None:
+        super().__init__(site, arm, tracker)
+        assert site.gated is not None
+        self.gated = site.gated
+        self.train(site.mlp.training)
+
+    def put_in(self) -> None:
+        """Puts this in the place of the class's forward; in the model, so that it follows to another device."""
+        vars(self.site.mlp)["forward"] = self
+        self.site.mlp.add_module("arm", self)
+
+    def take_out(self) -> None:
+        """Uncovers the class's forward."""
+        delattr(self.site.mlp, "forward")
+        delattr(self.site.mlp, "arm")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the MLP's output with a redistributed activated gate."""
+        outputs = [self.site.mlp.get_submodule(name)(x) for name in self.gated.linears]
+        activated, other = self.gated.formula.factors(torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0])
+        return self.site.mlp.get_submodule(self.gated.down)(self.redistributed(activated) * other)
+
+
+class RedistributedLinear(ArmWrapper):
+    """ARM before or after a linear, which this module impersonates.
+
+    The linear is not registered as a child, which would rename its weights. Both modules use the same dictionaries of
+    parameters and buffers, so a weight replaced in one is replaced in both, and this module has the linear's children.
+    Code that walks the model's modules, such as PEFT, finds the linear itself, or this module, which is of its class
+    to `isinstance`. Code that compares types leaves it alone, such as torch's dynamic quantisation: run it before.
     """
 
-    down: nn.Module
+    linear: nn.Module
 
     def __init__(self, site: Site, arm: ARM, tracker: CallTracker) -> None:
         super().__init__(site, arm, tracker)
         self._impersonate(site.module)
 
-    def _impersonate(self, down: nn.Module) -> None:
-        self.__dict__["down"] = down  # plain assignment would register it as a child
-        self._parameters, self._buffers = down._parameters, down._buffers
-        self._modules = down._modules | {"arm": self.arm}
-        self.training = self.arm.training = down.training
+    def _impersonate(self, linear: nn.Module) -> None:
+        self.__dict__["linear"] = linear  # plain assignment would register it as a child
+        self._parameters, self._buffers = linear._parameters, linear._buffers
+        self._modules = linear._modules | {"arm": self.arm}
+        self.training = self.arm.training = linear.training
 
     def take_out(self) -> None:
-        """Puts `down` back."""
-        _put_back(self, self.down)
+        """Puts the linear back."""
+        _put_back(self, self.linear)
 
     def settle(self) -> None:
-        """Puts this module around an adapter that was put around it, so that ARM also acts on the adapter's input."""
+        """Puts this module around an adapter that was put around it, so that ARM acts on what it gets or adds."""
         if self.site.mlp._modules.get(self.site.attribute) is self:
             return
         if torch.compiler.is_dynamo_compiling():
             raise ArmletError(
-                f"layer {self.site.layer}: {self.site.attribute} was replaced after attach(site={PRODUCT!r}); call the "
-                "model once without compiling, so that ARM acts on the input of the new module, or detach()"
+                f"layer {self.site.layer}: {self.site.attribute} was replaced after attach(site={self.site.site!r}); "
+                "call the model once without compiling, so that ARM acts on the new module, or detach()"
             )
         self.take_out()
         self._impersonate(self.site.module)
@@ -132,62 +168,79 @@ class RedistributedInput(ArmWrapper):
 
     @property
     def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride] - nobody sets it
-        """The class of `down`, for `isinstance`, by which PEFT chooses an adapter; `type` tells the truth."""
-        return type(self.down) if "down" in vars(self) else RedistributedInput
+        """The class of the linear, for `isinstance`, by which PEFT chooses an adapter; `type` tells the truth."""
+        return type(self.linear) if "linear" in vars(self) else type(self)
 
-    def __reduce_ex__(self, _protocol: object) -> tuple[Callable[[], object], tuple[()], dict[str, object]]:
-        return _blank_input, (), self.__dict__  # the default one compares `__class__` with the type
+    def __reduce_ex__(self, _protocol: object) -> tuple[Callable[..., object], tuple[type], dict[str, object]]:
+        return _blank, (type(self),), self.__dict__  # the default one compares `__class__` with the type
 
     def _get_name(self) -> str:
-        return RedistributedInput.__name__
-
-    def forward(self, product: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Redistributes the product of activated gate and up, and applies `down`."""
-        return self.down(self.redistributed(product), *args, **kwargs)
+        return type(self).__name__
 
     def __getattr__(self, name: str) -> Any:
-        # Copying and pickling must see this object, and a copy under construction does not have `down` yet.
-        local = name.startswith("__") or "down" not in self.__dict__ or name in self._modules
-        return super().__getattr__(name) if local else getattr(self.down, name)
+        # Copying and pickling must see this object, and a copy under construction does not have the linear yet.
+        local = name.startswith("__") or "linear" not in self.__dict__ or name in self._modules
+        return super().__getattr__(name) if local else getattr(self.linear, name)
 
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Generator[tuple[str, nn.Module], None, None]:
-        """Yields the modules of `down`, and ARM."""
+        """Yields the modules of the linear, and ARM."""
         memo = set() if memo is None else memo
-        yield from self.down.named_modules(memo, prefix, remove_duplicate)
+        yield from self.linear.named_modules(memo, prefix, remove_duplicate)
         yield from self.arm.named_modules(memo, f"{prefix}.arm" if prefix else "arm", remove_duplicate)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The state dict of `down`, which may contain more than its tensors."""
-        return self.down.state_dict(*args, **kwargs)
+        """The state dict of the linear, which may contain more than its tensors."""
+        return self.linear.state_dict(*args, **kwargs)
 
-    def train(self, mode: bool = True) -> "RedistributedInput":
-        """Sets the mode of `down` too."""
-        self.down.train(mode)
+    def train(self, mode: bool = True) -> "RedistributedLinear":
+        """Sets the mode of the linear too."""
+        self.linear.train(mode)
         return super().train(mode)
 
-    def apply(self, fn: Callable[[nn.Module], None]) -> "RedistributedInput":
-        """Applies `fn` to `down` and its modules, and to ARM."""
-        self.down.apply(fn)
+    def apply(self, fn: Callable[[nn.Module], None]) -> "RedistributedLinear":
+        """Applies `fn` to the linear and its modules, and to ARM."""
+        self.linear.apply(fn)
         self.arm.apply(fn)
         return self
 
     def extra_repr(self) -> str:
-        """Describes `down` in `print(model)`."""
-        return f"{type(self.down).__name__}({self.down.extra_repr()})"
+        """Describes the linear in `print(model)`."""
+        return f"{type(self.linear).__name__}({self.linear.extra_repr()})"
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RedistributedInput":
-        self.down._apply(fn, recurse)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RedistributedLinear":
+        self.linear._apply(fn, recurse)
         self.arm._apply(fn)
         return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.down._load_from_state_dict(*args, **kwargs)
+        self.linear._load_from_state_dict(*args, **kwargs)
 
 
-def _blank_input() -> RedistributedInput:
-    return RedistributedInput.__new__(RedistributedInput)
+def _blank(kind: type[RedistributedLinear]) -> RedistributedLinear:
+    return kind.__new__(kind)
+
+
+class RedistributedInput(RedistributedLinear):
+    """ARM on the product of activated gate and up, followed by the linear down."""
+
+    def forward(self, product: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Redistributes the product, and applies down."""
+        return self.linear(self.redistributed(product), *args, **kwargs)
+
+
+class RedistributedUp(RedistributedLinear):
+    """The linear up, or gate and up in one, followed by ARM on the output of up."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Applies the linear, and redistributes the output of up."""
+        output: Tensor = self.linear(x, *args, **kwargs)
+        if self.site.half is None:
+            return self.redistributed(output)
+        parts = list(output.chunk(2, -1))
+        parts[self.site.half] = self.redistributed(parts[self.site.half])
+        return torch.cat(parts, -1)
 
 
 def _refuse_recomputation() -> None:

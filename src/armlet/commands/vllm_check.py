@@ -8,7 +8,7 @@ from typing import Annotated
 from rich.table import Table
 from typer import Argument, Context, Exit, Option
 
-from armlet.attachment.config import describe, layer_indices, load_config
+from armlet.attachment.config import describe, layer_indices, load_placement
 from armlet.commands import options
 from armlet.commands.options import FAILED, folder_option, refuse_unused
 from armlet.integrations.vllm.check import Check, check_serving
@@ -40,7 +40,7 @@ def vllm_check(
     """Load a model in vLLM without ARM and with it, and show where ARM is, what it moves, and its cost."""
     if config:
         refuse_unused(context, ("policy", "layers", "seed"), "--config sets it")
-    chosen = load_config(config)["policy"] if config else parse_policy(policy)
+    chosen = load_placement(config, "vllm-check")["policy"] if config else parse_policy(policy)
     settings = str(config) if config else _serving_settings(chosen, layers, seed)
     if not chosen.strength:
         notes.print("strength 0: ARM acts only on requests that turn it on, and no request here does", style="yellow")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from armlet.attachment.config import ConfigError, describe, layer_indices, load_config
+from armlet.attachment.config import ConfigError, layer_indices, load_config
 from armlet.attachment.handle import Attachment
 from armlet.attachment.sites import ALL_EXPERTS, GATE, check_experts, check_site
 from armlet.redistribution.errors import ArgumentError, ArmletError
@@ -68,7 +68,7 @@ def treatment(settings: Mapping[str, Any], config: str | None, config_name: str 
 def arm_record(arm: Attachment) -> dict[str, Any]:
     """What a tool's results record: the content of an armlet.json, and ARM's report by layer."""
     try:
-        attached = describe(arm.policy, arm.layers, arm.scope, arm.noise, arm.site, arm.experts)
+        attached = arm.content()
     except ConfigError:  # noise that a file cannot store
         attached = repr(arm)
     return {"attached": attached, "report": {str(layer): counts for layer, counts in arm.report().items()}}

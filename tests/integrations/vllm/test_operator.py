@@ -1,5 +1,7 @@
 """The operator that stands in vLLM's place, without vLLM: the same bits as ARM between activation and product."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from armlet import Cut, Inward, Noise, Outward, Transport, redistribute
-from armlet.integrations.vllm.operator import FUSED_ACTIVATIONS, redistribute_gated
+from armlet.integrations.vllm.operator import FUSED_ACTIVATIONS, redistribute_gated, redistribute_part
+from armlet.integrations.vllm.settings import CONFIGURED
 from armlet.redistribution.policies import to_numbers
 
 POLICIES = [
@@ -57,6 +60,27 @@ def test_each_row_has_the_bits_of_arm_at_its_strength(policy, strengths, activat
         assert torch.equal(out[at], row)
 
 
+@given(
+    policy=st.sampled_from(POLICIES),
+    strengths=st.lists(st.sampled_from([0.0, CONFIGURED, 0.25, 1.0]), min_size=1, max_size=6),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_up_and_product_have_the_bits_of_arm_at_the_strength_that_a_token_asks_for(policy, strengths, dtype):
+    policy = replace(policy, strength=0.5)
+    values = torch.randn(len(strengths), WIDTH, generator=torch.Generator().manual_seed(0)).to(dtype) * 3
+    _, _, positions, padded, keys, totals, name, numbers, *_ = arguments(policy, strengths)
+    out = redistribute_part(values, positions, padded, keys, totals, name, numbers, NOISE.stream, 0, 1)
+    for at, strength in enumerate(strengths):
+        strength = 0.5 if strength == CONFIGURED else strength
+        assert torch.equal(out[at], expected(policy, strength, values[at], 1, positions[at]))
+    assert totals[1] == sum(strength != 0 for strength in strengths)
+
+
+def test_a_token_that_asks_for_no_strength_has_the_policy_s_own_at_the_gate():
+    asked, configured = (arguments(Outward(strength=0.5), [strength]) for strength in (0.5, CONFIGURED))
+    assert torch.equal(redistribute_gated(*asked), redistribute_gated(*configured))
+
+
 def test_counts_are_those_of_rows_that_are_on():
     gate_up, *rest = arguments(Inward(knee=0.8), [0.0, 1.0, 0.5, 1.0])
     gate_up[0, 0] = gate_up[3, 0] = torch.nan
@@ -72,8 +96,10 @@ def test_a_batch_that_asks_for_nothing_counts_for_nothing():
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
-def test_the_operator_keeps_torchs_rules(policy):
-    torch.library.opcheck(redistribute_gated, arguments(policy, [1.0, 0.0, 0.5]))
+def test_the_operators_keep_torchs_rules(policy):
+    given = arguments(policy, [1.0, 0.0, 0.5])
+    torch.library.opcheck(redistribute_gated, given)
+    torch.library.opcheck(redistribute_part, (given[1], *given[2:9], 0, 1))
 
 
 def test_a_batch_of_three_dimensions_keeps_its_shape():

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armlet import Inward, Noise, Outward
+from armlet.attachment.sites import SITES
 from armlet.evaluation.conditions.conditions import Treatment, conditions
 from armlet.integrations.vllm.engine import single_treatment
 from armlet.integrations.vllm.settings import (
@@ -23,19 +24,28 @@ def test_a_setting_is_written_out_in_full_and_read_back():
     config = resolve({"armlet": {"policy": "inward", "knee": 0.9, "layers": "all", "seed": 5}, "other": 1}, "")
     assert config["other"] == 1
     assert {"curve", "strength", "scope", "noise", "stream"} <= set(config["armlet"])
-    assert configured(config) == {
-        "policy": Inward(knee=0.9),
-        "layers": "all",
-        "scope": "token",
-        "noise": Noise(5),
-    }
+    inward = {"policy": Inward(knee=0.9), "layers": "all", "scope": "token", "noise": Noise(5)}
+    assert configured(config) == [inward]
     assert resolve(config, "") == config
+
+
+def test_several_placements_are_written_out_in_full_and_read_back():
+    gate, up = {"policy": "inward", "limit": 7.0}, {"policy": "inward", "limit": 6.0, "site": "up", "layers": [1, 2]}
+    config = resolve({"armlet": {"version": 2, "placements": [gate, up]}}, "")
+    shared = {"scope": "token", "noise": Noise(0)}
+    assert configured(config) == [
+        {"policy": Inward(limit=7.0), "layers": [0], **shared},
+        {"policy": Inward(limit=6.0), "layers": [1, 2], "site": "up", **shared},
+    ]
+    assert resolve(config, "") == config
+    with pytest.raises(ArgumentError, match="use scope 'token'"):
+        resolve({"armlet": {"version": 2, "placements": [gate, up | {"scope": "call"}]}}, "")
 
 
 @pytest.mark.parametrize("without", [{}, {"armlet": False}, {"armlet": None}])
 def test_without_a_setting_there_is_none(without, tmp_path):
     assert resolve(without, str(tmp_path)) == {}
-    assert configured({}) is None
+    assert configured({}) == []
 
 
 def test_a_file_that_changes_changes_what_is_hashed(tmp_path):
@@ -51,16 +61,14 @@ def test_a_file_that_changes_changes_what_is_hashed(tmp_path):
     assert [config["armlet"]["band"] for config in written] == [0.1] * 3 + [0.2] * 3
 
 
-def test_the_site_product_is_refused_by_the_engine_and_by_an_evaluation_through_it(tmp_path):
-    entry = {"policy": "outward", "site": "product"}
+@pytest.mark.parametrize("site", SITES)
+def test_a_site_is_the_same_for_the_engine_and_for_an_evaluation_through_it(site, tmp_path):
+    entry = {"policy": "outward", "site": site}
     (tmp_path / "armlet.json").write_text(json.dumps(entry))
-    for settings, model in (({"armlet": entry}, ""), ({"armlet": str(tmp_path)}, ""), ({}, str(tmp_path))):
-        with pytest.raises(ArgumentError, match="in one step, which supports ARM only at the site gate"):
-            resolve(settings, model)
-    assert resolve({"armlet": entry | {"site": "gate"}}, "") == resolve({"armlet": {"policy": "outward"}}, "")
-    treated = conditions([Treatment(Outward(), site="product")], [], placebos=False)
-    with pytest.raises(ArgumentError, match="only supports ARM at the site gate: outward site=product"):
-        single_treatment(treated, [])
+    settings = [resolve({"armlet": entry}, ""), resolve({"armlet": str(tmp_path)}, ""), resolve({}, str(tmp_path))]
+    assert [configured(config)[0].get("site", "gate") for config in settings] == [site] * 3
+    treatment = Treatment(Outward(), site=site)
+    assert single_treatment(conditions([treatment], [], placebos=False), []) == treatment
 
 
 @pytest.mark.parametrize("asked", ["", "ON", 2, -1, None, [0.5], float("nan"), float("inf")])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from armlet.attachment.config import AttachArguments, describe, layer_indices, load_config, load_origin
+from armlet.attachment.config import AttachArguments, describe, layer_indices, load_origin, load_placement
 from armlet.attachment.origin import Origin, policy_origin
 from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.evaluation.conditions.interventions import (
@@ -106,7 +106,7 @@ def _make_treatment(given: TreatmentSource, place: dict[str, Any]) -> AnyTreatme
         return given
     if isinstance(given, Path):
         origin = load_origin(given)
-        return Treatment(**dict[str, Any](load_config(given)), origins=(origin,) if origin else ())
+        return Treatment(**load_placement(given, "a treatment"), origins=(origin,) if origin else ())
     treatment = given if isinstance(given, Treatment) else Treatment(**_arguments(given, place))
     try:
         policy, origin = parse_one_policy(treatment.policy, treatment.scope), policy_origin(treatment.policy)

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from armlet.attachment.sites import GATE
 from armlet.checkpoints.identity import fingerprint, model_folder
 from armlet.checkpoints.pretrained import load_tokenizer
 from armlet.evaluation.conditions.conditions import Condition, Treatment
@@ -162,13 +161,11 @@ def single_treatment(conditions: Sequence[Condition], tasks: Sequence[Task]) -> 
     """
     treatments = {repr(c.treatment): c.treatment for c in conditions if isinstance(c.treatment, Treatment)}
     several, choices = len(treatments) > 1, any(task.kind == "choice" for task in tasks)
-    places = [(c, c.treatment) for c in conditions if isinstance(c.treatment, Treatment)]
     unsupported = {
         "it cannot run a function in its model": [c for c in conditions if isinstance(c.treatment, Intervention)],
         "an engine has one treatment, so pass a single policy; these conditions have several": [
             c for c in conditions if several and c.treatment and not c.placebo
         ],
-        f"it only supports ARM at the site {GATE}": [c for c, place in places if place.site != GATE],
         "placebos inside the gate need the local engine": [c for c in conditions if c.placebo in GATE_PLACEBOS],
         "it only scores choices at temperature 1": [c for c in conditions if choices and c.weighing != 1],
     }

@@ -1,17 +1,21 @@
-"""Replaces vLLM's fused activation and product by the same operation with ARM in between."""
+"""Replaces vLLM's fused activation and product by the same operation with ARM on gate, up or product."""
 
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from armlet.attachment.sites import GATE, PRODUCT, UP
+from armlet.integrations.vllm.settings import CONFIGURED, SETTING_KEY
 from armlet.integrations.vllm.sites import FusedSite
 from armlet.redistribution.backends.choice import backend_for
 from armlet.redistribution.entry import redistribute_with_counts
+from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import WORD, Noise
 from armlet.redistribution.operands import Operands
 from armlet.redistribution.policies import from_numbers, to_numbers
@@ -31,11 +35,11 @@ def redistribute_gated(
     gate_up: Tensor,  # [tokens, 2·width/shards]: this rank's part of gate, then of up
     untreated: Tensor,  # [tokens, width/shards]: output without ARM
     positions: Tensor,  # [at least tokens] int64: each token's absolute position
-    strengths: Tensor,  # [at least tokens] float32 in [0, 1], 0 for tokens without ARM
+    strengths: Tensor,  # [at least tokens] float32 in [0, 1], 0 for tokens without ARM; CONFIGURED for the policy's own
     keys: Tensor,  # `Noise.keys` for the whole width
     totals: Tensor,  # int64: calls, tokens, moved, passed for the whole width, equal on all ranks
     policy: str,  # name of the policy
-    settings: list[float],  # the policy's numbers from `to_numbers`, whose strength is overridden by `strengths`
+    settings: list[float],  # the policy's numbers from `to_numbers`
     stream: int,  # stream of the keyed noise
     activation: str,  # one of `FUSED_ACTIVATIONS`
     shard: int,  # this rank's index along the width
@@ -43,16 +47,56 @@ def redistribute_gated(
 ) -> Tensor:
     """Returns `[tokens, width/shards]`: ARM(activation(gate)) · up, and `untreated` for tokens of strength 0."""
     flat = gate_up.reshape(-1, gate_up.shape[-1])
-    strength, moving = strengths[: len(flat)], from_numbers(policy, settings)
-    operands = Operands(keys, positions[: len(flat)], stream, strength=strength)
+    moving = from_numbers(policy, settings)
+    operands = _operands(len(flat), moving, keys, positions, strengths, stream)
     gate = flat[:, None, : flat.shape[-1] // 2]
     fused = backend_for(gate, moving).gated_rows if shards == 1 else None
     gated_rows = fused or partial(_gated_rows, shard=shard, shards=shards)
     treated, moved, passed = gated_rows(flat.contiguous(), moving, activation, operands)
-    active = strength > 0
+    active = _count(totals, operands, moved, passed)
+    return torch.where(active[:, None], treated, untreated.reshape(treated.shape)).view(untreated.shape)
+
+
+@torch.library.custom_op("armlet::redistribute_part", mutates_args=("totals",))
+def redistribute_part(
+    values: Tensor,  # [tokens, width/shards]: this rank's part of up or of the product
+    positions: Tensor,  # this and the following as in `redistribute_gated`
+    strengths: Tensor,
+    keys: Tensor,
+    totals: Tensor,
+    policy: str,
+    settings: list[float],
+    stream: int,
+    shard: int,
+    shards: int,
+) -> Tensor:
+    """Returns ARM(values), `[tokens, width/shards]`; tokens of strength 0 stay as they are."""
+    flat = values.reshape(-1, values.shape[-1]).contiguous()
+    moving = from_numbers(policy, settings)
+    operands = _operands(len(flat), moving, keys, positions, strengths, stream)
+    treated, moved, passed = _redistributed(flat, moving, operands, shard, shards)
+    active = _count(totals, operands, moved, passed)
+    return torch.where(active[:, None], treated, flat).view(values.shape)
+
+
+@redistribute_part.register_fake
+def _(values: Tensor, *_rest: object) -> Tensor:
+    return torch.empty_like(values, memory_format=torch.contiguous_format)
+
+
+def _operands(tokens: int, policy: Policy, keys: Tensor, positions: Tensor, strengths: Tensor, stream: int) -> Operands:
+    requested = strengths[:tokens]
+    strength = torch.where(requested == CONFIGURED, policy.strength, requested)
+    return Operands(keys, positions[:tokens], stream, strength=strength)
+
+
+def _count(totals: Tensor, operands: Operands, moved: Tensor, passed: Tensor) -> Tensor:
+    """Adds a call to the totals; returns which tokens have ARM."""
+    assert operands.strength is not None
+    active = operands.strength > 0
     increments = (active.any(), active.sum(), moved.sum(), (passed & active).sum())
     totals += torch.stack([increment.to(torch.int64) for increment in increments])
-    return torch.where(active[:, None], treated, untreated.reshape(treated.shape)).view(untreated.shape)
+    return active
 
 
 @redistribute_gated.register_fake
@@ -67,44 +111,86 @@ def _gated_rows(
     width = flat.shape[-1] // 2
     # Contiguous as in Hugging Face, because other instructions process the last values of a row.
     a = FUSED_ACTIVATIONS[activation](flat[:, :width].contiguous())
+    values, moved, passed = _redistributed(a, policy, operands, shard, shards)
+    return values * flat[:, width:], moved, passed
+
+
+def _redistributed(
+    part: Tensor, policy: Policy, operands: Operands, shard: int, shards: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """This rank's part of a redistributed width, from its part of the values."""
+    width, a = part.shape[-1], part
     if shards > 1:
         from vllm.distributed import tensor_model_parallel_all_gather
 
         a = tensor_model_parallel_all_gather(a, dim=-1)
     options = {"positions": operands.positions, "keys": operands.keys, "strength": operands.strength, "scope": "token"}
     values, moved, passed = redistribute_with_counts(a, policy, noise=Noise(stream=operands.stream), **options)
-    return values.narrow(-1, shard * width, width) * flat[:, width:], moved, passed
+    return values.narrow(-1, shard * width, width), moved, passed
 
 
 class RedistributedAndMul(nn.Module):
-    """`activation(gate) · up` with ARM after the activation; `original` is vLLM's module, for tokens without ARM.
+    """`activation(gate) · up` with ARM at some sites; `original` is vLLM's module, for tokens without ARM at the gate.
 
-    `positions` and `strengths` are the buffers of `WorkerArm`, which all layers share.
+    `positions` and `strengths` are the buffers of `WorkerArm`, which all layers share. `add` puts ARM at a site.
     """
 
     positions: Tensor
     strengths: Tensor
-    keys: Tensor
-    totals: Tensor
 
-    def __init__(self, site: FusedSite, policy: Policy, noise: Noise, positions: Tensor, strengths: Tensor) -> None:
+    def __init__(self, site: FusedSite, positions: Tensor, strengths: Tensor) -> None:
         super().__init__()
-        self.original, self.width = site.mlp.get_submodule(site.attribute), site.width
-        numbers = to_numbers(policy)  # type: ignore[arg-type] - always a built-in policy, from an armlet.json
-        self.constants = (*numbers, noise.stream & WORD, site.activation, site.shard, site.shards)
-        keys = noise.keys(site.width, site.layer).to(positions.device)
-        totals = torch.zeros(4, dtype=torch.int64, device=positions.device)
-        buffers = {"positions": positions, "strengths": strengths, "keys": keys, "totals": totals}
-        for name, buffer in buffers.items():
-            self.register_buffer(name, buffer, persistent=False)
+        self.original, self.site = site.mlp.get_submodule(site.attribute), site
+        self.register_buffer("positions", positions, persistent=False)
+        self.register_buffer("strengths", strengths, persistent=False)
+        self.arms = nn.ModuleDict()  # by site
+
+    def add(self, site: str, policy: Policy, noise: Noise) -> None:
+        """Puts ARM at a site; raises ArgumentError if it has one."""
+        if site in self.arms:
+            raise ArgumentError(f"{SETTING_KEY}: two placements are both at the site {site} of layer {self.site.layer}")
+        self.arms[site] = FusedArm(self.site, policy, noise, self.positions.device)
 
     def forward(self, gate_up: Tensor) -> Tensor:
         """Maps `[tokens, 2·width/shards]` to `[tokens, width/shards]`."""
-        buffers = self.positions, self.strengths, self.keys, self.totals
-        return redistribute_gated(gate_up, self.original(gate_up), *buffers, *self.constants)
+        if UP in self.arms:
+            gate, up = gate_up.chunk(2, -1)
+            gate_up = torch.cat((gate, self._part(UP, up)), -1)
+        product = self.original(gate_up)
+        if GATE in self.arms:
+            place = self.site.activation, self.site.shard, self.site.shards
+            product = redistribute_gated(gate_up, product, *self._operands(GATE), *place)
+        return self._part(PRODUCT, product) if PRODUCT in self.arms else product
+
+    def _part(self, site: str, values: Tensor) -> Tensor:
+        return redistribute_part(values, *self._operands(site), self.site.shard, self.site.shards)
+
+    def _operands(self, site: str) -> tuple[Any, ...]:
+        arm = cast("FusedArm", self.arms[site])
+        return self.positions, self.strengths, arm.keys, arm.totals, *arm.constants
 
     def report(self) -> dict[str, int | float]:
-        """Returns the counts so far, as in `ARM.report`; counts only calls with at least one token that uses ARM."""
+        """Returns the counts so far, as in `Attachment.report`: those of all sites together."""
+        reports = [cast("FusedArm", arm).report() for arm in self.arms.values()]
+        total = {name: sum(report[name] for report in reports) for name in reports[0]}
+        share = total["moved"] / (total["tokens"] * self.site.width) if total["tokens"] else 0.0
+        return total | {"calls": max(report["calls"] for report in reports), "share_moved": share}
+
+
+class FusedArm(nn.Module):
+    """The constants and counters of ARM at one site of a layer."""
+
+    keys: Tensor
+    totals: Tensor
+
+    def __init__(self, site: FusedSite, policy: Policy, noise: Noise, device: torch.device) -> None:
+        super().__init__()
+        numbers = to_numbers(policy)  # type: ignore[arg-type] - always a built-in policy, from an armlet.json
+        self.constants = (*numbers, noise.stream & WORD)
+        self.register_buffer("keys", noise.keys(site.width, site.layer).to(device), persistent=False)
+        self.register_buffer("totals", torch.zeros(4, dtype=torch.int64, device=device), persistent=False)
+
+    def report(self) -> dict[str, int | float]:
+        """Returns the counts so far; counts only calls with at least one token that uses ARM."""
         calls, tokens, moved, passed = self.totals.tolist()
-        share = moved / (tokens * self.width) if tokens else 0.0
-        return {"calls": calls, "tokens": tokens, "moved": moved, "share_moved": share, "passed": passed}
+        return {"calls": calls, "tokens": tokens, "moved": moved, "passed": passed}

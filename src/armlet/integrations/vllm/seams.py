@@ -102,8 +102,8 @@ def _rebind_kernels(call: Call, _overrides: object) -> None:
 def _create_config(call: Call, arguments: "EngineArgs", *_: object, **__: object) -> "VllmConfig":
     arguments.additional_config = settings.resolve(arguments.additional_config, arguments.model)
     config = call()
-    if entry := settings.configured(config.additional_config):
-        settings.check_config(config, entry["policy"].name)
+    if placements := settings.configured(config.additional_config):
+        settings.check_config(config, {placement["policy"].name for placement in placements})
         for request in BEAM_SEARCH_REQUESTS:  # imports the server's modules only for engines with ARM
             _wrap(resolve_name(request), "to_beam_search_params", _reject_beam_strength)
     return config
@@ -157,14 +157,15 @@ def _load_with_arm(
     from vllm.logger import init_logger
 
     model = call()
-    arguments = settings.configured(vllm_config.additional_config)
-    if not arguments or _is_draft(vllm_config, model_config) or hasattr(model, ARM_ATTRIBUTE):
+    placements = settings.configured(vllm_config.additional_config)
+    if not placements or _is_draft(vllm_config, model_config) or hasattr(model, ARM_ATTRIBUTE):
         return model
     max_tokens = vllm_config.scheduler_config.max_num_batched_tokens
-    worker_arm = WorkerArm(model, arguments, max_tokens, vllm_config.device_config.device)
+    worker_arm = WorkerArm(model, placements, max_tokens, vllm_config.device_config.device)
     setattr(model, ARM_ATTRIBUTE, worker_arm)
     logger = init_logger(f"vllm.plugins.{SETTING_KEY}")
-    logger.info("armlet: %s in layers %s on this rank", worker_arm.policy, list(worker_arm.modules))
+    policies = ", ".join(str(placement["policy"]) for placement in placements)
+    logger.info("armlet: %s in layers %s on this rank", policies, list(worker_arm.modules))
     return model
 
 

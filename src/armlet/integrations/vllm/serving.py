@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from armlet.attachment.config import AttachArguments
-from armlet.attachment.sites import UnsupportedModelError
+from armlet.attachment.sites import GATE, UnsupportedModelError
 from armlet.integrations.vllm.offline import LayerCounts
 from armlet.integrations.vllm.operator import RedistributedAndMul
-from armlet.integrations.vllm.settings import ExtraArgs, request_strength
+from armlet.integrations.vllm.settings import CONFIGURED, ExtraArgs, request_strength
 from armlet.integrations.vllm.sites import decoder_layers, find_fused_sites
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
@@ -22,26 +22,38 @@ PADDING = 512  # most tokens of padding beyond the scheduler's limit, for graphs
 class WorkerArm:
     """ARM in this rank's layers of a model as loaded by vLLM, before it is wrapped or compiled.
 
-    `arguments` are the arguments of `attach`. `max_tokens` is the most tokens in one forward pass.
+    `placements` are arguments of `attach`. `max_tokens` is the most tokens in one forward pass.
 
     Raises:
         UnsupportedModelError: a layer has no gated MLP that can be recognised; the model is then unchanged.
-        ArgumentError: a layer out of range, or noise that is not keyed.
+        ArgumentError: a layer out of range, noise that is not keyed, or two placements at one site.
     """
 
-    def __init__(self, model: nn.Module, arguments: AttachArguments, max_tokens: int, device: torch.device) -> None:
-        self.policy, noise = arguments["policy"], arguments["noise"]
-        if not isinstance(noise, Noise):
-            raise ArgumentError(f"vLLM needs keyed noise, found {noise.kind} noise")
-        self.layers = _layer_indices(arguments["layers"], len(decoder_layers(model)))
+    def __init__(
+        self, model: nn.Module, placements: Sequence[AttachArguments], max_tokens: int, device: torch.device
+    ) -> None:
+        count = len(decoder_layers(model))
+        layers = [_layer_indices(placement["layers"], count) for placement in placements]
+        self.layers = sorted({layer for group in layers for layer in group})
         sites = find_fused_sites(model, self.layers)
         self.positions = torch.zeros(max_tokens + PADDING, dtype=torch.int64, device=device)
         self.strengths = torch.zeros(max_tokens + PADDING, dtype=torch.float32, device=device)
         buffers = self.positions, self.strengths
-        self.modules = {site.layer: RedistributedAndMul(site, self.policy, noise, *buffers) for site in sites}
+        self.modules = {site.layer: RedistributedAndMul(site, *buffers) for site in sites}
+        for placement, group in zip(placements, layers, strict=True):
+            self._add(placement, group)
+        self._configured = max(placement["policy"].strength for placement in placements)
         self._active = self._verified = False
         for site in sites:
             setattr(site.mlp, site.attribute, self.modules[site.layer])
+
+    def _add(self, placement: AttachArguments, layers: Sequence[int]) -> None:
+        noise = placement["noise"]
+        if not isinstance(noise, Noise):
+            raise ArgumentError(f"vLLM needs keyed noise, found {noise.kind} noise")
+        for layer in layers:
+            if layer in self.modules:  # on this rank
+                self.modules[layer].add(placement.get("site", GATE), placement["policy"], noise)
 
     def set_inputs(self, positions: Tensor, counts: Sequence[int], extra_args: Sequence[ExtraArgs]) -> None:
         """Stores the position and the strength of each token of the next forward pass.
@@ -56,9 +68,9 @@ class WorkerArm:
             self.positions[:total].copy_(positions)
         requested = [request_strength(request) for request in extra_args]
         strength = np.zeros(total, dtype=np.float32)
-        strength[: sum(counts)] = np.repeat([self.policy.strength if s is None else s for s in requested], counts)
+        strength[: sum(counts)] = np.repeat([CONFIGURED if s is None else s for s in requested], counts)
         self.strengths[:total].copy_(torch.from_numpy(strength))
-        self._active = bool(strength.any())
+        self._active = any((self._configured if s is None else s) > 0 for s in requested)
 
     def check_fired(self) -> None:
         """Checks after the first forward pass with ARM on that it ran in every layer. Later passes are not checked.

@@ -3,11 +3,19 @@
 # pyright: reportMissingImports=false
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from armlet.attachment.config import ARMLET_FILE, AttachArguments, describe, load_config, parse_config
+from armlet.attachment.config import (
+    ARMLET_FILE,
+    AttachArguments,
+    all_placements,
+    describe,
+    load_config,
+    parse_config,
+    several_placements,
+)
 from armlet.attachment.sites import GATE
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
@@ -16,6 +24,7 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 SETTING_KEY = "armlet"  # key in `additional_config` and in a request's `extra_args` (`vllm_xargs` over HTTP)
+CONFIGURED = -1.0  # in place of the strength of a token of a request that sets none
 SWITCHES = {"on": None, "off": 0.0}  # words that a request may use; None means as the engine is configured
 
 ExtraArgs = dict[str, object] | None
@@ -32,10 +41,10 @@ def resolve(additional_config: object, model: str) -> object:
     return rest if entry is None or entry is False else rest | {SETTING_KEY: full_setting(entry)}
 
 
-def configured(additional_config: object) -> AttachArguments | None:
-    """Returns the arguments of `attach` in the engine's configuration; None without ARM."""
+def configured(additional_config: object) -> list[AttachArguments]:
+    """Returns the placements in the engine's configuration; none without ARM."""
     entry = additional_config.get(SETTING_KEY) if isinstance(additional_config, Mapping) else None
-    return parse_config(entry) if entry else None
+    return all_placements(parse_config(entry)) if entry else []
 
 
 def full_setting(entry: object) -> dict[str, object]:
@@ -52,18 +61,17 @@ def full_setting(entry: object) -> dict[str, object]:
             f"additional_config: {SETTING_KEY} must be an object such as {{'policy': 'outward'}}, the path of an "
             f"{ARMLET_FILE} or of its folder, or false, found {entry!r}"
         )
-    arguments = load_config(entry) if isinstance(entry, str) else parse_config(dict(entry))
+    parsed = load_config(entry) if isinstance(entry, str) else parse_config(dict(entry))
+    contents = [_full_placement(arguments) for arguments in all_placements(parsed)]
+    return contents[0] if len(contents) == 1 else several_placements(contents)
+
+
+def _full_placement(arguments: AttachArguments) -> dict[str, object]:
     layers, scope, noise = arguments["layers"], arguments["scope"], arguments["noise"]
     if scope != "token":
         raise ArgumentError(
             f"vLLM runs the tokens of many requests as one batch, and a prompt in chunks: results at scope {scope!r} "
             "would depend on other requests; use scope 'token'"
-        )
-    site = arguments.get("site", GATE)
-    if site != GATE:
-        raise ArgumentError(
-            f"vLLM computes activation and product with up in one step, which supports ARM only at the site {GATE}; "
-            f"site {site!r} needs Hugging Face's model and attach()"
         )
     if "experts" in arguments:
         raise ArgumentError(
@@ -76,10 +84,10 @@ def full_setting(entry: object) -> dict[str, object]:
             "differ; use keyed noise"
         )
     indices = [layers] if isinstance(layers, int) else layers
-    return describe(arguments["policy"], [], scope, noise) | {"layers": indices}
+    return describe(arguments["policy"], indices, scope, noise, arguments.get("site", GATE))
 
 
-def check_config(config: "VllmConfig", policy: str) -> None:
+def check_config(config: "VllmConfig", policies: Collection[str]) -> None:
     """Raises ArgumentError if a policy would act wrongly or not at all with an engine's configuration."""
     from vllm.platforms import current_platform as platform
 
@@ -97,7 +105,7 @@ def check_config(config: "VllmConfig", policy: str) -> None:
             parallel.use_sequence_parallel_moe
         ),
         "Outward's noise needs one position for each token, and this model has three (M-RoPE)": (
-            policy == "outward" and config.model_config.uses_mrope
+            "outward" in policies and config.model_config.uses_mrope
         ),
         "armlet only supports vLLM's model runner V1 (unset VLLM_USE_V2_MODEL_RUNNER)": config.use_v2_model_runner,
         f"armlet does not support vLLM's model runner for {platform.device_name}": not known_runner,

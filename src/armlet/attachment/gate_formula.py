@@ -1,0 +1,49 @@
+"""The formula of gated MLPs with their activation in their code, not in a module: clamps, SiLU or g·σ(αg), up + 1."""
+
+from collections.abc import Callable
+from math import isfinite
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ROWS = 64  # of made-up values on which a formula must have the bits of the code
+
+
+class GateFormula(NamedTuple):
+    """What such code computes from gate and up."""
+
+    interleaved: bool  # whether gate and up alternate in `gate_up`
+    limit: float
+    alpha: float | None
+
+    def factors(self, gate_up: Tensor) -> tuple[Tensor, Tensor]:
+        """The activated gate, and what it is multiplied with, `[..., width]` each, from `[..., 2·width]`."""
+        gate, up = (gate_up[..., ::2], gate_up[..., 1::2]) if self.interleaved else gate_up.chunk(2, dim=-1)
+        gate, up = gate.clamp(max=self.limit), up.clamp(min=-self.limit, max=self.limit)
+        return (F.silu(gate), up) if self.alpha is None else (gate * torch.sigmoid(gate * self.alpha), up + 1)
+
+
+def gate_formula(mlp: nn.Module, width: int, product: Callable[[Tensor], Tensor]) -> GateFormula | None:
+    """The formula by the module's attributes, if `product`, its code, has the formula's bits; None otherwise.
+
+    product: from `gate_up`, `[ROWS, 2·width]`, to the product `[ROWS, width]`.
+    """
+    attributes = vars(mlp)
+    limit = attributes.get("limit", attributes.get("swiglu_limit"))
+    alpha = attributes.get("alpha", attributes.get("swiglu_alpha"))
+    if not isinstance(limit, int | float) or not isinstance(alpha, int | float | None):
+        return None
+    formula = GateFormula(not getattr(mlp, "is_concatenated", True), limit, alpha)
+    gate_up = made_up(ROWS, width) * 2 * (limit if isfinite(limit) else 1)
+    for values in (gate_up, gate_up.bfloat16()):
+        activated, other = formula.factors(values)
+        if not torch.equal(activated * other, product(values)):
+            return None
+    return formula
+
+
+def made_up(rows: int, width: int) -> Tensor:
+    """Values of gate and up, `[rows, 2·width]`."""
+    return torch.randn(rows, 2 * width, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
