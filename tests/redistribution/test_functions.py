@@ -1,4 +1,6 @@
-"""ln and the half-normal quantile against the platform's, in units of the last place."""
+"""ln, tanh and the half-normal quantile against the platform's, in units of the last place."""
+
+import math
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
-from armlet.redistribution.functions import half_normal_quantile, log, part_of_the_way
+from armlet.redistribution.functions import half_normal_quantile, log, part_of_the_way, tanh
 from gates import same_bits
 
 EPS = 2.0**-52
@@ -45,6 +47,42 @@ def test_the_derivative_of_log_is_the_reciprocal():
     assert torch.autograd.gradcheck(log, (x,))
 
 
+def assert_tanh(x):
+    # Four units in the last place of ours, and two of the C library's.
+    np.testing.assert_array_max_ulp(tanh(x).numpy(), np.array([math.tanh(value) for value in x.tolist()]), 6)
+
+
+def test_tanh_is_within_units_in_the_last_place_everywhere_and_where_its_pieces_meet():
+    x = spread(100_001, -600, np.log(25))
+    assert_tanh(torch.cat((x, -x)))
+    meetings = (torch.arange(0.5, 60) * np.log(2) / 2).to(torch.float64)
+    assert_tanh(torch.cat([meetings * (1 + i * EPS) for i in range(-20, 21)]))
+
+
+@given(st.floats(1e-300, 1e300))
+def test_tanh_is_odd_and_at_most_1(x):
+    low, high = tanh(torch.tensor([-x, x], dtype=torch.float64)).tolist()
+    assert -1 <= low == -high
+    assert_tanh(torch.tensor([x], dtype=torch.float64))
+
+
+def test_tanh_of_float32_never_falls():
+    x = torch.linspace(0, 25, 2_000_001)
+    assert (tanh(x.to(torch.float64)).to(torch.float32).diff() >= 0).all()
+
+
+@given(st.floats(1e-30, 1e30), st.floats(1e-200, 50))
+def test_a_unit_divides_the_argument_of_tanh(unit, ratio):
+    x = torch.tensor([ratio * unit], dtype=torch.float64)
+    np.testing.assert_allclose(tanh(x, unit), math.tanh(ratio), rtol=2e-15)
+
+
+def test_the_first_two_derivatives_of_tanh_are_its_own():
+    x, unit = spread(20, -3, 1).requires_grad_(), torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(tanh, (x, unit))
+    assert torch.autograd.gradgradcheck(tanh, (x, unit))
+
+
 def test_half_normal_quantile_is_the_normal_quantile_to_ten_to_the_minus_fifteen():
     # 1 − p down to its last bit, in even steps of its logarithm, and where the pieces meet.
     p = 1 - torch.cat(
@@ -66,7 +104,7 @@ def test_half_normal_quantile_rises_and_starts_at_zero():
     assert (score.diff() > 0).all()
 
 
-@pytest.mark.parametrize("function", [log, half_normal_quantile])
+@pytest.mark.parametrize("function", [log, tanh, half_normal_quantile])
 def test_a_value_has_the_same_bits_alone_and_among_others(function):
     x = torch.linspace(0.01, 0.99, 1001, dtype=torch.float64)
     alone = torch.cat([function(x[i : i + 1]) for i in range(len(x))])

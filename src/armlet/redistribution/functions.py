@@ -4,7 +4,6 @@ Each is a fixed sequence of separately rounded IEEE operations and of integer op
 `log`, `erfinv` or `lerp` rounds differently on each vector unit. The formulas accept tensors and, for kernels, numbers.
 """
 
-from math import factorial
 from typing import Any, TypeAlias
 
 import torch
@@ -23,12 +22,19 @@ MANTISSA_BITS, EXPONENT_BIAS = 52, 1023
 ATANH = tuple(2 / (2 * k + 1) for k in range(9, 0, -1))
 """2/19, …, 2/5, 2/3: the series of 2·artanh(s)/s − 2, with an error below 3·10⁻¹⁷ of ln for |s| ≤ 3 − √8."""
 
-PER_LN2 = 1.4426950408889634  # 1/ln 2
-EXPM1 = tuple(1 / factorial(k) for k in range(13, 0, -1))
-"""1/13!, …, 1/2!, 1/1!: the series of (eʳ − 1)/r, with an error below 10⁻¹⁷ for |r| ≤ ½·ln 2."""
+TWO_PER_LN2 = 2.8853900817779268  # 2/ln 2
+TANH_ABOVE = (1.525596712126834e-05, 0.013344554361353282)
+TANH_BELOW = (0.0006605743104313718, 0.15402877489331893, TWO_PER_LN2)
+"""tanh(r·½·ln 2) = (r + r³·above(r²))/below(r²) with a relative error below 2·10⁻¹⁷ for |r| ≤ ½.
 
-LARGEST_TANH = 20.0
-"""From here on, tanh is 1 in float64."""
+Exact at 0 and at the other zeros of a Chebyshev polynomial of degree 5 that is stretched to 0 ≤ r² ≤ ¼.
+"""
+
+LARGEST_DOUBLINGS = 58.0
+"""tanh(x) is 1 in float64 from 2x = 58·ln 2 on."""
+
+ROUNDER = 2.0**52 + EXPONENT_BIAS - 1
+"""Adding it to a smaller z ≥ 0 rounds z to the integer k; the last bits of the sum are the exponent field of 2ᵏ⁻¹."""
 
 CENTRAL_LIMIT, CENTRAL_SHIFT = 0.85, 0.180625
 TAIL_LIMIT, TAIL_SHIFT = 5.0, 1.6
@@ -79,17 +85,16 @@ def log_of_parts(significand: Value, exponent: Value) -> Value:
 
 
 def tanh_of_parts(rest: Value, power: Value) -> Value:
-    """tanh(x) for 2x = k·ln 2 + rest and power = 2ᵏ; both float64.
+    """tanh(x) for 2x = (k + rest)·ln 2 and power = 2ᵏ⁻¹; both float64.
 
-    With e = e²ˣ − 1 = power·(eʳ − 1) + (power − 1): tanh(x) = e/(e + 2), without cancellation near 0, where k is 0.
+    With tanh(rest·½·ln 2) = n/d: e²ˣ = 2ᵏ·(d + n)/(d − n), and tanh(x) = (e²ˣ − 1)/(e²ˣ + 1) is m/(m + d − n) for
+    m = (2ᵏ⁻¹ − ½)·d + (2ᵏ⁻¹ + ½)·n, without cancellation near 0, where k is 0.
     """
-    e = power * (rest * polynomial(rest, EXPM1)) + (power - 1.0)
-    return e / (e + 2.0)
-
-
-def rest_after(doubled: Value, exponent: Value) -> Value:
-    """The rest of 2x after k·ln 2; both float64."""
-    return (doubled - exponent * LN2_HIGH) - exponent * LN2_LOW
+    square = rest * rest
+    n = rest + (rest * square) * (TANH_ABOVE[0] * square + TANH_ABOVE[1])
+    d = polynomial(square, TANH_BELOW)
+    m = (power - 0.5) * d + (power + 0.5) * n
+    return m / (m + (d - n))
 
 
 def central_quantile(p: Value) -> Value:
@@ -124,17 +129,18 @@ def log(x: Tensor) -> Tensor:
     return _log(constant) + (z - 0.5 * z * z)
 
 
-def tanh(x: Tensor) -> Tensor:
-    """The hyperbolic tangent of float64 to within two units in the last place, +0 for both zeros; differentiable twice.
+def tanh(x: Tensor, unit: Tensor | float = 1.0) -> Tensor:
+    """The hyperbolic tangent of x/unit, unit > 0, +0 for both zeros; float64, to within four units in the last place.
 
-    float32, the widest type on Apple's MPS, uses `torch.tanh`.
+    Differentiable twice. float32, the widest type on Apple's MPS, uses `torch.tanh`.
     """
+    ratio = x / unit
     if x.dtype != torch.float64:
-        return x.tanh()
-    constant = x.detach()
-    value = torch.copysign(_tanh(constant.abs().clamp(max=LARGEST_TANH)), constant)
+        return ratio.tanh()
+    doublings = x.detach().abs() * (TWO_PER_LN2 / unit)
+    value = torch.copysign(_tanh(doublings.clamp(max=LARGEST_DOUBLINGS)), x.detach())
     # tanh(x + z) = t + (1 − t²)·(z − t·z²) + … with z = 0 changes no bit, and provides the first two derivatives.
-    z = x - constant
+    z = ratio - ratio.detach()
     return value + (1.0 - value * value) * (z - value * z * z)
 
 
@@ -158,11 +164,10 @@ def part_of_the_way(start: Value, end: Value, strength: Value) -> Value:
     return start + (end - start) * strength
 
 
-def _tanh(x: Tensor) -> Tensor:
-    doubled = 2.0 * x
-    exponent = (doubled * PER_LN2 + 0.5).floor()
-    power = ((exponent.to(torch.int64) + EXPONENT_BIAS) << MANTISSA_BITS).view(torch.float64)
-    return tanh_of_parts(rest_after(doubled, exponent), power)
+def _tanh(doublings: Tensor) -> Tensor:
+    rounded = doublings + ROUNDER
+    power = (rounded.view(torch.int64) << MANTISSA_BITS).view(torch.float64)
+    return tanh_of_parts(doublings - (rounded - ROUNDER), power)
 
 
 def _log(x: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ def _saturated(a: Tensor, knee: Tensor) -> Tensor:
     """T·tanh(a/T), computed in float64 and rounded once."""
     dtype = wide(a.device)
     threshold = torch.where(knee > 0, knee, 1).to(dtype)
-    return (knee.to(dtype) * tanh(a.to(dtype) / threshold)).to(a.dtype)
+    return (knee.to(dtype) * tanh(a.to(dtype), threshold)).to(a.dtype)
 
 
 def _compand(magnitude: Tensor, knee: Tensor) -> Tensor:

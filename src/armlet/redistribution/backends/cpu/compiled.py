@@ -170,6 +170,6 @@ def array(address: Any, length: Any, dtype: Any) -> Any:
     return carray(_pointer(address), (length,), dtype)
 
 
-FORMULAS = ("polynomial", "log_of_parts", "tanh_of_parts", "rest_after", "part_of_the_way")
+FORMULAS = ("polynomial", "log_of_parts", "tanh_of_parts", "part_of_the_way")
 for formula in (*FORMULAS, "central_quantile", "tail_quantile", "far_quantile"):
     register_jitable(**OPTIONS)(getattr(functions, formula))  # so that kernels can call it

@@ -10,7 +10,7 @@ from armlet.redistribution.backends.cpu.compiled import (
     lanes_between,
     lowest_bit,
 )
-from armlet.redistribution.backends.cpu.jobs import job_at, open_row, strength_and_largest, strength_of
+from armlet.redistribution.backends.cpu.jobs import job_at, open_row, strength_and_largest
 from armlet.redistribution.backends.cpu.rows import largest_magnitude
 from armlet.redistribution.backends.cpu.selection import (
     ABSOLUTE,
@@ -22,14 +22,13 @@ from armlet.redistribution.backends.cpu.selection import (
     row_quantile,
 )
 from armlet.redistribution.functions import (
-    EXPONENT_BIAS,
-    LARGEST_TANH,
+    LARGEST_DOUBLINGS,
     MANTISSA_BITS,
-    PER_LN2,
+    ROUNDER,
     SQRT_HALF_BITS,
+    TWO_PER_LN2,
     log_of_parts,
     part_of_the_way,
-    rest_after,
     tanh_of_parts,
 )
 
@@ -48,12 +47,12 @@ def log_of_number(x):
 
 
 @compiled
-def tanh_of_number(x):
+def tanh_of_number(x, unit):
     """`functions.tanh` for one number from 0 on."""
-    doubled = 2.0 * min(np.float64(x), LARGEST_TANH)
-    exponent = np.floor(doubled * PER_LN2 + 0.5)
-    power = np.int64((np.int64(exponent) + EXPONENT_BIAS) << MANTISSA_BITS)
-    return tanh_of_parts(rest_after(doubled, exponent), power.view(np.float64))
+    doublings = min(np.float64(x) * (TWO_PER_LN2 / unit), LARGEST_DOUBLINGS)
+    rounded = np.float64(doublings + ROUNDER)
+    power = np.int64(rounded.view(np.int64) << MANTISSA_BITS)
+    return tanh_of_parts(doublings - (rounded - ROUNDER), power.view(np.float64))
 
 
 @compiled
@@ -64,7 +63,7 @@ def contracted(value, knee, curve, strength, largest):
     if curve == LOG:
         target = np.float32(np.float64(knee) * (1.0 + log_of_number(max(magnitude / threshold, 1.0))))
     elif curve == TANH:
-        target = np.float32(np.float64(knee) * tanh_of_number(magnitude / threshold))
+        target = np.float32(np.float64(knee) * tanh_of_number(magnitude, threshold))
     target = np.float32(-target) if value < 0 else target
     if strength != np.float32(1):
         target = np.float32(part_of_the_way(value, target, strength))
@@ -72,47 +71,48 @@ def contracted(value, knee, curve, strength, largest):
 
 
 @compiled
-def write_tails(bits, out, coarse, job, row, knee):
-    """Writes a row of few moving values, given the upper halves of its magnitudes; returns the number of moved ones."""
-    length, curve, (strength, largest) = job.length, job.curve, strength_and_largest(job, row)
-    edge, moved, whole, address = bits_of(knee), 0, length // LANES * LANES, coarse.ctypes.data
-    first, lowest = np.int16(edge >> np.int32(HALF)), np.int32(0 if job.above else -ABSOLUTE - 1)
-    for i in range(length):
-        out[i] = bits[i]
+def collect_tails(bits, coarse, length, edge, lowest, indices, tails):
+    """Collects the indices and bits of the values beyond an edge, given the upper halves of their magnitudes."""
+    first, whole, address, count = np.int16(edge >> np.int32(HALF)), length // LANES * LANES, coarse.ctypes.data, 0
     for start in range(0, whole, LANES):
         hits = lanes_between(address + 2 * start, first, np.int16(INFINITE >> HALF))
         while hits != 0:
             i = start + lowest_bit(hits)
             hits &= hits - np.uint64(1)
-            if np.int32(bits[i] & np.int32(ABSOLUTE)) > edge and bits[i] >= lowest:
-                out[i] = bits_of(contracted(float_of(bits[i]), knee, curve, strength, largest))
-                moved += 1
+            indices[count], tails[count] = i, bits[i]
+            count += np.int32(bits[i] & np.int32(ABSOLUTE)) > edge and bits[i] >= lowest
     for i in range(whole, length):
-        if np.int32(bits[i] & np.int32(ABSOLUTE)) > edge and bits[i] >= lowest:
-            out[i] = bits_of(contracted(float_of(bits[i]), knee, curve, strength, largest))
-            moved += 1
-    return moved
+        indices[count], tails[count] = i, bits[i]
+        count += np.int32(bits[i] & np.int32(ABSOLUTE)) > edge and bits[i] >= lowest
+    return count
 
 
 @compiled
-def write_clipped(bits, out, job, knee):
-    """Writes a row that is clipped fully; returns the number of values moved. LLVM makes vectors of both loops."""
-    edge, lowest, moved = bits_of(knee), np.int32(0 if job.above else -ABSOLUTE - 1), 0
+def write_tails(bits, out, coarse, indices, tails, job, row, knee):
+    """Writes a row of which few values move, on the log curve; returns their number.
+
+    The moving values are packed, for LLVM to make vectors of their loop.
+    """
+    lowest, (strength, largest) = np.int32(0 if job.above else -ABSOLUTE - 1), strength_and_largest(job, row)
+    count = collect_tails(bits, coarse, job.length, bits_of(knee), lowest, indices, tails)
+    for i in range(count):
+        tails[i] = bits_of(contracted(float_of(tails[i]), knee, LOG, strength, largest))
+    for i in range(job.length):
+        out[i] = bits[i]
+    for i in range(count):
+        out[indices[i]] = tails[i]
+    return count
+
+
+@compiled
+def write_all(bits, out, job, row, knee, curve, edge):
+    """Writes a row in one loop, of which LLVM makes vectors; values beyond the edge move. Returns their number."""
+    lowest, (strength, largest) = np.int32(0 if job.above else -ABSOLUTE - 1), strength_and_largest(job, row)
+    moved = np.int32(0)
     for i in range(job.length):
         beyond = np.int32(bits[i] & np.int32(ABSOLUTE)) > edge and bits[i] >= lowest
-        out[i] = np.int32(edge | (bits[i] & np.int32(-ABSOLUTE - 1))) if beyond else bits[i]
-        moved += np.int32(beyond)
-    return moved
-
-
-@compiled
-def write_saturated(bits, out, job, row, knee):
-    """Writes a row of which all values, or all positive ones, move by tanh; returns their number."""
-    moved, (strength, largest) = 0, strength_and_largest(job, row)
-    for i in range(job.length):
-        moves = job.above == 0 or bits[i] > 0
-        out[i] = bits_of(contracted(float_of(bits[i]), knee, TANH, strength, largest)) if moves else bits[i]
-        moved += np.int32(moves)
+        out[i] = bits_of(contracted(float_of(bits[i]), knee, curve, strength, largest)) if beyond else bits[i]
+        moved = np.int32(moved + np.int32(beyond))
     return moved
 
 
@@ -126,9 +126,10 @@ def move_inward(address, row, values, out, lowest, highest, work):
         largest = largest_magnitude(lowest, highest)
         knee = row_quantile(magnitudes, bits, job.length, MAGNITUDE, job.knee, 0, largest, scratch)
     if job.curve == TANH:
-        moved = write_saturated(bits, results, job, row, knee)
-    elif job.curve == CLIP and job.limit > 0 and strength_of(job, row) == 1:
-        moved = write_clipped(bits, results, job, knee)
+        moved = write_all(bits, results, job, row, knee, TANH, np.int32(0 if job.above else -1))
+    elif job.curve == CLIP:
+        moved = write_all(bits, results, job, row, knee, CLIP, bits_of(knee))
     else:
-        moved = write_tails(bits, results, magnitudes, job, row, knee)
+        indices = array(work, job.length, np.uint16)  # in the place of the signed keys, which are not used here
+        moved = write_tails(bits, results, magnitudes, indices, scratch[0], job, row, knee)
     array(job.moved, row + 1, np.int64)[row] = moved

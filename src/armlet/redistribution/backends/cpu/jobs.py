@@ -34,6 +34,7 @@ class RowJob(Structure):
         band, low, high, proportion: settings of `Outward` and `Cut`; proportion is negative for None.
         ceiling, add, of_magnitude: settings of `Outward`; threshold: setting of `Cut`, negative for None.
         knee, limit, above, curve: settings of `Inward`; limit is negative for None, and curve an index of `CURVES`.
+        keyless: whether the row function needs no keys and no extremes.
         spread: setting of `Transport`.
     """
 
@@ -46,7 +47,7 @@ class RowJob(Structure):
         *((name, c_double) for name in ("band", "ceiling", "low", "high", "proportion")),
         *((name, c_int64) for name in ("add", "of_magnitude")),
         *((name, c_double) for name in ("knee", "limit")),
-        *((name, c_int64) for name in ("above", "curve")),
+        *((name, c_int64) for name in ("above", "curve", "keyless")),
         ("spread", c_double),
         ("threshold", c_double),
     ]
@@ -95,7 +96,11 @@ def move_row(job, address, row, scratch):
     if dtype != FLOAT32:
         values, out = scratch, scratch + room
         rows.widen(source, dtype, length, array(values, length, np.int32))
-    lowest, highest = rows.coarse_keys(array(values, length, np.int32), length, work)
+    bits = array(values, length, np.int32)
+    if job.keyless:
+        lowest, highest = np.int32(0), rows.largest_bits(bits, length)
+    else:
+        lowest, highest = rows.coarse_keys(bits, length, work)
     valid = job.mask == 0 or array(job.mask, row + 1, np.uint8)[row] != 0
     finite = largest_magnitude(lowest, highest) < np.int32(INFINITE)
     array(job.moved, row + 1, np.int64)[row] = 0

@@ -114,6 +114,7 @@ def _job(policy: Policy, width: int, dtype: torch.dtype) -> RowJob:
     elif isinstance(policy, Inward):
         job.knee, job.limit = policy.knee, -1.0 if policy.limit is None else policy.limit
         job.above, job.curve = policy.side == "above", CURVES.index(policy.curve)
+        job.keyless = policy.limit is not None and policy.curve != "log"
     elif isinstance(policy, Transport):
         job.spread = policy.spread
     elif isinstance(policy, Cut):

@@ -10,9 +10,9 @@ from armlet.redistribution import functions
 SERIES = tl.constexpr(functions.ATANH)
 DEGREE = tl.constexpr(len(functions.ATANH))
 LN2_UPPER, LN2_LOWER = tl.constexpr(functions.LN2_HIGH), tl.constexpr(functions.LN2_LOW)
-EXPM1_SERIES, EXPM1_DEGREE = tl.constexpr(functions.EXPM1), tl.constexpr(len(functions.EXPM1))
-INVERSE_LN2, LARGEST = tl.constexpr(functions.PER_LN2), tl.constexpr(functions.LARGEST_TANH)
-BIAS = tl.constexpr(functions.EXPONENT_BIAS)
+DOUBLINGS, LARGEST = tl.constexpr(functions.TWO_PER_LN2), tl.constexpr(functions.LARGEST_DOUBLINGS)
+ABOVE_SERIES, BELOW_SERIES = tl.constexpr(functions.TANH_ABOVE), tl.constexpr(functions.TANH_BELOW)
+ROUNDING = tl.constexpr(functions.ROUNDER)
 SQRT_HALF, SHIFT = tl.constexpr(functions.SQRT_HALF_BITS), tl.constexpr(functions.MANTISSA_BITS)
 
 
@@ -62,22 +62,21 @@ def companded(magnitude, knee):
 def saturated(magnitude, knee):
     """T·tanh(m/T), in float64, rounded once, as in `inward.py`."""
     threshold = tl.where(knee > 0, knee, 1.0).to(tl.float64)
-    return (knee.to(tl.float64) * tanh_float64(magnitude.to(tl.float64) / threshold)).to(tl.float32)
+    return (knee.to(tl.float64) * tanh_float64(magnitude.to(tl.float64), threshold)).to(tl.float32)
 
 
 @triton.jit
-def tanh_float64(x):
+def tanh_float64(x, unit):
     """`functions.tanh` of float64 from 0 on, with the same steps."""
-    doubled = 2.0 * tl.minimum(x, LARGEST)
-    exponent = (doubled * INVERSE_LN2 + 0.5).to(tl.int64)
-    k = exponent.to(tl.float64)
-    rest = (doubled - k * LN2_UPPER) - k * LN2_LOWER
-    series = EXPM1_SERIES[0] * rest + EXPM1_SERIES[1]
-    for power in tl.static_range(2, EXPM1_DEGREE):
-        series = series * rest + EXPM1_SERIES[power]
-    power_of_two = ((exponent + BIAS) << SHIFT).to(tl.float64, bitcast=True)
-    e = power_of_two * (rest * series) + (power_of_two - 1.0)
-    return e / (e + 2.0)
+    doublings = tl.minimum(x * (DOUBLINGS / unit), LARGEST)
+    rounded = doublings + ROUNDING
+    power = (rounded.to(tl.int64, bitcast=True) << SHIFT).to(tl.float64, bitcast=True)
+    rest = doublings - (rounded - ROUNDING)
+    square = rest * rest
+    n = rest + (rest * square) * (ABOVE_SERIES[0] * square + ABOVE_SERIES[1])
+    d = (BELOW_SERIES[0] * square + BELOW_SERIES[1]) * square + BELOW_SERIES[2]
+    m = (power - 0.5) * d + (power + 0.5) * n
+    return m / (m + (d - n))
 
 
 @triton.jit
