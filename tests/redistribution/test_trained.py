@@ -1,8 +1,10 @@
 """`trained` reads the clamps of a model from its configuration; tests/attachment/test_trained.py runs them."""
 
 import json
+import re
 import warnings
 from math import exp, inf
+from pathlib import Path
 
 import pytest
 import torch
@@ -179,6 +181,25 @@ def test_no_other_model_of_transformers_is_known_to_clamp():
     ambiguous = {"musicgen", "musicgen_melody"}  # two text models
     assert outcomes["refused"] - ambiguous == {"openai_privacy_filter", "glm5_next_vision", *softcapped}
     assert len(outcomes["none"]) > 400
+
+
+def test_the_page_names_the_lines_of_all_clamps():
+    if not hf.__version__.startswith("5.24."):
+        pytest.skip("the page is that of transformers 5.24")
+    models = Path(hf.__file__).parent / "models"
+    page = (Path(__file__).parents[2] / "docs" / "bounds.md").read_text(encoding="utf-8")
+    sources = re.findall(r"`(\w+/modeling_\w+\.py):(\d+)`", page)
+    for path, line in sources:
+        assert re.search(
+            r"(gate|up) = .*\.clamp\(|softcap\(gate\)", (models / path).read_text().splitlines()[int(line) - 1]
+        )
+    clamps = [
+        (str(path.relative_to(models)), str(number))
+        for path in models.glob("*/modeling_*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(r"^\s*(gate|up) = .*\.clamp\(|softcap\(gate\)", line)
+    ]
+    assert sorted(sources) == sorted(clamps)
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
