@@ -19,7 +19,7 @@ Settings = Mapping[str, Any]
 VECTORS = 64  # values: whole vectors of a CPU, whose last bit can differ from that of single values
 
 
-class Placement(TypedDict):
+class TrainedPlacement(TypedDict):
     """Arguments of `attach`; `experts` is absent where all experts of a layer are clamped, or the layer has none."""
 
     policy: Inward
@@ -44,7 +44,7 @@ class Family(NamedTuple):
     gate_limit: Callable[[Settings, float], float]  # a configured limit → the largest activated gate
 
 
-def trained(config: object) -> list[Placement]:
+def trained(config: object) -> list[TrainedPlacement]:
     """Returns the clamps that a checkpoint was trained with: `attach(model, presets.trained(config))`.
 
     Each clamp gives two placements. At the site "gate" it is `Inward(limit=..., side="above", curve="clip")`. Where a
@@ -79,11 +79,11 @@ def trained(config: object) -> list[Placement]:
     return [placement for clamp in clamps for placement in _placements(clamp, family, settings)]
 
 
-def _placements(clamp: Clamp, family: Family, settings: Settings) -> Iterator[Placement]:
+def _placements(clamp: Clamp, family: Family, settings: Settings) -> Iterator[TrainedPlacement]:
     up = Inward(limit=clamp.limit, curve="clip")  # checks the limit
     gate = Inward(limit=family.gate_limit(settings, clamp.limit), side="above", curve="clip")
     for site, policy in {"gate": gate, "up": up}.items():
-        placement: Placement = {"policy": policy, "layers": list(clamp.layers), "site": site}
+        placement: TrainedPlacement = {"policy": policy, "layers": list(clamp.layers), "site": site}
         if clamp.experts:
             placement["experts"] = clamp.experts
         yield placement
