@@ -58,8 +58,9 @@ def trained(config: object) -> list[TrainedPlacement]:
             config.json. A dict has to state what the clamps depend on, since defaults are those of a class.
 
     Returns:
-        Arguments of `attach`, one dict for each policy, site and kind of experts; [] if no clamp is configured. Only
-        the text decoder counts: clamps of image towers and of layers for multi-token prediction are left out.
+        Arguments of `attach`, one dict for each policy, site and kind of experts; [], which `attach` refuses, if no
+        clamp is configured. Only the text decoder counts: clamps of image towers and of layers for multi-token
+        prediction are left out.
 
     Raises:
         ArgumentError: a model type that is not known here has a setting that looks like a limit, a dict lacks a key, or
