@@ -1,7 +1,11 @@
-"""Published settings of `Outward` (arXiv 2510.01032, Table 9). The authors chose them on the test sets."""
+"""Settings of others: those published for `Outward` (arXiv 2510.01032, Table 9), and a model's own clamps (`trained`).
+
+The authors chose the settings of Table 9 on the test sets.
+"""
 
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.outward import Outward
+from armlet.redistribution.trained import trained as trained
 
 PUBLISHED_TASKS = ("GPQA-D", "MATH-500", "AIME24", "AIME25", "HumanEval", "LiveCodeBench")
 
