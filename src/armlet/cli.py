@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 
 from armlet.commands.bench import bench
 from armlet.commands.confirm import confirm
+from armlet.commands.conform import conform
 from armlet.commands.evaluate import evaluate
 from armlet.commands.explain import explain
 from armlet.commands.flattening import flattened
@@ -63,6 +64,9 @@ QUESTIONS: Mapping[str, Mapping[str, Word]] = {
     "What does it buy, and cost?": {
         "quantize": Word(quantize, "abacus --windows 24"),
         "bench": Word(bench, "--only function --widths 1536 --tokens 1,32"),
+    },
+    "Where are bounds needed?": {
+        "conform": Word(conform, "openai/gpt-oss-20b --device cuda"),
     },
     "Serving": {
         "vllm-check": Word(vllm_check, "Qwen/Qwen3-0.6B --policy inward --layers 0"),

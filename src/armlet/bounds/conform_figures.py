@@ -1,0 +1,49 @@
+"""The figure of `armlet conform`: the largest values of each part."""
+
+from collections.abc import Sequence
+from math import nan
+from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from armlet.attachment.sites import GATE, PRODUCT, UP
+from armlet.bounds.conform_natural import LINEAR_GATE
+from armlet.bounds.conform_probe import NO
+from armlet.presentation.style import GREY, NotebookFigure, style
+
+COLOURS = {LINEAR_GATE: "#E69F00", GATE: "#CC79A7", UP: "#009E73", PRODUCT: "#333333"}
+MISSING_COLOUR = "#D55E00"
+
+if TYPE_CHECKING:
+    from armlet.bounds.conform_result import PartCheck
+
+
+def draw_conformity(parts: Sequence["PartCheck"]) -> Figure:
+    """Draws the largest values by layer.
+
+    A panel for each kind of part: lines for the limits, and crosses where a clamp is not applied.
+    """
+    kinds = list(dict.fromkeys(part.kind for part in parts))
+    with style():
+        figure = NotebookFigure(figsize=(7.2, 1 + 2.2 * len(kinds)), layout="constrained")
+        for axes, kind in zip(figure.subplots(len(kinds), 1, squeeze=False, sharex=True).flat, kinds, strict=True):
+            _draw(axes, [part for part in parts if part.kind == kind])
+            axes.set(yscale="log", ylabel="largest magnitude", xlabel="layer")
+            axes.set_title(kind if kind == "dense" else f"{kind} experts", fontsize=7)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.legend(frameon=False, ncols=4, fontsize=6)
+    return figure
+
+
+def _draw(axes: Axes, parts: Sequence["PartCheck"]) -> None:
+    layers = [part.layer for part in parts]
+    limits = [part.clamp.limit if part.clamp else nan for part in parts]
+    for name, colour in COLOURS.items():
+        values = [part.largest.get(name, nan) for part in parts]
+        axes.plot(layers, values, color=colour, lw=0.8, marker=".", ms=4, label=name)
+    axes.plot(layers, limits, color=GREY, lw=0.8, ls="--", marker="_", label="limit")
+    missing = [(part.layer, part.clamp.limit) for part in parts if part.clamp and part.status == NO]
+    if missing:
+        axes.plot(*zip(*missing, strict=True), "x", color=MISSING_COLOUR, ms=6, label="not applied")

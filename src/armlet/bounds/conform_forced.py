@@ -1,0 +1,149 @@
+"""Sets the outputs of gate and up in a gated MLP to given values, in the code that runs, and returns what it makes.
+
+Nothing of that code is copied or assumed: in an MLP with linears, hooks replace their outputs; in routed experts, whose
+weights are one tensor, the weights of gate and up are replaced by ones that give these values.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from armlet.attachment.expert_reach import FusedWeights, fused_weights
+from armlet.attachment.gated_mlps import possible_downs
+from armlet.attachment.sites import DOWN
+from armlet.redistribution.errors import ArmletError
+
+EXPERTS_AT_ONCE = 64
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+CODE_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+"""What code raises that is not called as it expects."""
+
+
+class NotForcedError(ArmletError):
+    """The values of gate and up cannot be set in a module; the message says why."""
+
+
+class Forced(Protocol):
+    """A module in which the values of gate and up can be set."""
+
+    width: int  # of gate and of up, on this rank
+    experts: int  # 1 without experts
+
+    def __call__(self, raw: Tensor, experts: Sequence[int] | None = None) -> Tensor:
+        """The outputs `[experts, rows, d]` for rows of gate and up, `[rows, 2·width]`, the same in all experts.
+
+        The columns are in the module's order. experts: the indices of those to run, all by default.
+        """
+        ...
+
+
+def forced(module: nn.Module, dtype: torch.dtype) -> Forced:
+    """The way to set the values of a module; dtype: of hidden states.
+
+    Raises NotForcedError if there is none.
+    """
+    return (
+        ForcedExperts(module, dtype)
+        if hasattr(module, "gate_up_proj") and not _linears(module)
+        else ForcedMlp(module, dtype)
+    )
+
+
+def _linears(module: nn.Module) -> list[str]:
+    return [name for name, child in module.named_children() if hasattr(child, "in_features")]
+
+
+class ForcedMlp:
+    """A gated MLP with linears gate, up and down, or gate and up in one, whose outputs hooks replace."""
+
+    experts = 1
+
+    def __init__(self, mlp: nn.Module, dtype: torch.dtype) -> None:
+        downs = possible_downs(mlp)
+        names = [name for name in downs if DOWN in name] if len(downs) > 1 else [*downs]
+        if len(names) != 1:
+            raise NotForcedError(f"{type(mlp).__name__} has no linears in the shapes of gate, up and down")
+        self.mlp, self.dtype, self.width = mlp, dtype, downs[names[0]]
+        self.linears = [mlp.get_submodule(name) for name in _linears(mlp) if name != names[0]]
+        self.hidden: int = mlp.get_submodule(names[0]).out_features  # pyright: ignore[reportAttributeAccessIssue]
+
+    def __call__(self, raw: Tensor, experts: Sequence[int] | None = None) -> Tensor:
+        """See `Forced`."""
+        device = next(self.mlp.parameters()).device
+        hidden = torch.zeros(1, len(raw), self.hidden, dtype=self.dtype, device=device)
+        with replaced_outputs(self.linears, raw):
+            output = self.mlp(hidden)
+        return (output[0] if isinstance(output, tuple) else output).reshape(1, len(raw), -1)
+
+
+@contextmanager
+def replaced_outputs(linears: Sequence[nn.Module], raw: Tensor) -> Iterator[None]:
+    """Inside the block, linears return parts of `raw`, `[rows, columns of all]`.
+
+    Raises NotForcedError at its end unless each ran once.
+    """
+    calls: list[nn.Module] = []
+
+    def replace(values: Tensor, linear: nn.Module, _arguments: object, output: Any) -> Any:
+        calls.append(linear)
+        tensor, *rest = output if isinstance(output, tuple) else (output,)
+        values = values.to(tensor).reshape(tensor.shape)
+        return (values, *rest) if isinstance(output, tuple) else values
+
+    with ExitStack() as stack:
+        for linear, values in zip(linears, raw.chunk(len(linears), -1), strict=True):
+            # First, since an engine may clamp in a hook of its own.
+            stack.callback(linear.register_forward_hook(partial(replace, values), prepend=True).remove)
+        yield
+    if sorted(map(id, calls)) != sorted(map(id, linears)):
+        raise NotForcedError("its code does not call each of its linears gate and up once")
+
+
+class ForcedExperts:
+    """Routed experts whose `gate_up_proj` is replaced: row i of the hidden states picks its column i."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        weights, name = fused_weights(module), type(module).__name__
+        if weights is None:
+            raise NotForcedError(f"{name} has no weights gate_up_proj and down_proj of all experts in one tensor")
+        tensors: list[Tensor] = [module.gate_up_proj, module.down_proj]  # pyright: ignore[reportAssignmentType]
+        if any(tensor.dtype not in FLOATS for tensor in tensors):
+            raise NotForcedError(f"{name} has quantised weights ({tensors[0].dtype}), which cannot be replaced")
+        spread = hasattr(tensors[0], "placements") or getattr(module, "_is_expert_parallel", False)
+        if spread or tensors[0].is_meta or "gate_up_proj" not in module._parameters:
+            raise NotForcedError(f"{name} has its weights on several devices or offloaded, which cannot be replaced")
+        self.module, self.dtype, self.weights = module, dtype, weights
+        self.width, self.experts = weights.width, weights.experts
+        self.hidden: int = tensors[0].shape[1 if weights.transposed else 2]
+
+    def __call__(self, raw: Tensor, experts: Sequence[int] | None = None) -> Tensor:
+        """See `Forced`."""
+        with replaced_weights(self.module, self.weights, raw) as device:
+            parts = torch.tensor(range(self.experts) if experts is None else experts).split(EXPERTS_AT_ONCE)
+            return torch.cat([self._outputs(chosen.to(device), len(raw)) for chosen in parts])
+
+    def _outputs(self, experts: Tensor, rows: int) -> Tensor:
+        hidden = torch.eye(rows, self.hidden, dtype=self.dtype, device=experts.device).repeat(len(experts), 1)
+        routing = experts.repeat_interleave(rows)[:, None]
+        output = self.module(hidden, routing, torch.ones(routing.shape, dtype=self.dtype, device=experts.device))
+        return output.reshape(len(experts), rows, -1)
+
+
+@contextmanager
+def replaced_weights(module: nn.Module, weights: FusedWeights, raw: Tensor) -> Iterator[torch.device]:
+    """Inside the block, gate and up are row i of `raw` for the i-th unit vector, in all experts, without a bias."""
+    before = {name: tensor for name, tensor in module._parameters.items() if tensor is not None and "gate_up" in name}
+    made = {name: torch.zeros_like(tensor[:1]) for name, tensor in before.items()}
+    columns = made["gate_up_proj"][0] if weights.transposed else made["gate_up_proj"][0].T  # [d_model, 2·width]
+    columns[: len(raw)] = raw.to(columns)
+    # Expanded, since a layer's experts may fill the memory.
+    new = {name: nn.Parameter(made[name].expand_as(before[name]), requires_grad=False) for name in before}
+    try:
+        module._parameters.update(new)
+        yield columns.device
+    finally:
+        module._parameters.update(before)

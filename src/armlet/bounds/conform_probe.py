@@ -1,0 +1,166 @@
+"""Finds out by trial which values of gate and up a gated MLP clamps, and where.
+
+A clamp makes all values beyond its limit the same. So the outputs for values just beyond it and far beyond it are equal
+bit for bit if it is applied, whatever the formula; and those just within it are not.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import log2
+
+import torch
+from torch import Tensor
+
+from armlet.attachment.sites import GATE, UP
+from armlet.bounds.conform_forced import CODE_ERRORS, Forced, NotForcedError
+from armlet.bounds.conform_parts import Clamp
+
+YES, NO, UNKNOWN = "yes", "NO", "not verified"
+
+ROWS = 4
+BEYOND, WITHIN = 1 + 1 / 32, 1 - 1 / 32  # times the limit; bfloat16 rounds by up to 1 / 256
+FAR = 64.0  # times the limit
+STEPS = 12  # of halving the octaves between 1 / FAR and FAR
+CLEAR = 3  # how much more linear up must be than every other choice of columns
+
+
+@dataclass(frozen=True)
+class SiteVerdict:
+    """Whether the values of one site are clamped in each expert of a part.
+
+    applied: where the clamp of the first expert in `missing` begins, within 0.2 % in float32 and 2 % in bfloat16; None
+    without one up to 32 times the configured limit.
+    """
+
+    site: str  # "gate" or "up"
+    limit: float  # where it must begin, of the linear's output
+    experts: int  # 1 without experts
+    missing: tuple[int, ...]  # experts without this clamp
+    unknown: tuple[int, ...]  # experts whose outputs do not depend on the values
+    applied: float | None
+
+    @property
+    def status(self) -> str:
+        """`YES`, `NO` or `UNKNOWN`."""
+        return NO if self.missing else UNKNOWN if self.unknown else YES
+
+
+def halves(width: int) -> list[tuple[slice, slice]]:
+    """Where gate and up may be among 2·width columns: one after the other, or alternating."""
+    parts = [(slice(width), slice(width, None)), (slice(0, None, 2), slice(1, None, 2))]
+    return [*parts, *((second, first) for first, second in parts)]
+
+
+@contextmanager
+def forcing_errors() -> Iterator[None]:
+    """Turns errors of code that is not called as it expects into NotForcedError."""
+    try:
+        yield
+    except CODE_ERRORS as error:
+        raise NotForcedError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+
+
+@torch.no_grad()
+def gate_and_up(module: Forced, clamp: Clamp) -> tuple[slice, slice]:
+    """The columns of gate and up: where gate is 0, up has no effect; and the output is a linear function of up.
+
+    Raises NotForcedError if that is not clear.
+    """
+    with forcing_errors():
+        choices = [choice for choice in halves(module.width) if _silences(module, *choice, clamp)]
+        if len(choices) == 1:  # up + 1 is a factor
+            return choices[0]
+        errors = [_curvature(module, up, clamp) for _, up in choices]
+    if len(errors) != 2 or not min(errors) * CLEAR < max(errors):
+        raise NotForcedError("its output does not show which values are the gate's, and which are up's")
+    return choices[errors.index(min(errors))]
+
+
+def _silences(module: Forced, gate: slice, up: slice, clamp: Clamp) -> bool:
+    """Whether the output does not depend on up where the gate is 0, but does elsewhere."""
+    raw, other = _uniform(module.width, -1, 1) * clamp.limit / 2, _uniform(module.width, -1, 1) * clamp.limit / 2
+    other[:, up] *= -1 / 2
+    free = not torch.equal(module(raw), module(other))
+    raw[:, gate] = other[:, gate] = 0
+    return free and torch.equal(module(raw), module(other))
+
+
+def _curvature(module: Forced, columns: slice, clamp: Clamp) -> float:
+    """How far the output is from a linear function of some columns, relative to its change."""
+    raw = _uniform(module.width, -1, 1) * clamp.limit / 4
+
+    def outputs(scale: float) -> Tensor:
+        scaled = raw.clone()
+        scaled[:, columns] *= scale
+        return module(scaled).double()
+
+    zero, one, two = map(outputs, (0, 1, 2))
+    step = torch.linalg.vector_norm(one - zero).item()
+    return torch.linalg.vector_norm(two - 2 * one + zero).item() / step if step else float("inf")
+
+
+@torch.no_grad()
+def verdicts(module: Forced, clamp: Clamp, columns: tuple[slice, slice]) -> tuple[SiteVerdict, SiteVerdict]:
+    """Whether gate and up are clamped at the limits; raises NotForcedError if the code cannot run."""
+    with forcing_errors():
+        gate, up = (_verdict(module, clamp, columns, site) for site in (GATE, UP))
+    return gate, up
+
+
+def _verdict(module: Forced, clamp: Clamp, columns: tuple[slice, slice], site: str) -> SiteVerdict:
+    limit = clamp.gate if site == GATE else clamp.limit
+    at = partial(_outputs, module, clamp, columns, site)
+    far, beyond, within = at(FAR), at(BEYOND), at(WITHIN)
+    cut, free = _equal(beyond, far), ~_equal(within, far)
+    if not free.all():
+        depends = ~_equal(at(1 / FAR), far)
+        free, unknown = free | ~depends, ~depends
+    else:
+        unknown = torch.zeros_like(free)
+    missing = _indices(~(cut & free))
+    applied = _applied(lambda t: at(t, missing[:1])) if missing else None
+    return SiteVerdict(site, limit, module.experts, missing, _indices(unknown), applied and applied * limit)
+
+
+def _outputs(
+    module: Forced,
+    clamp: Clamp,
+    columns: tuple[slice, slice],
+    site: str,
+    times: float,
+    experts: Sequence[int] | None = None,
+) -> Tensor:
+    """The outputs where one site has values at `times` its limit, up on both sides, and the other is within."""
+    raw = torch.empty(ROWS, 2 * module.width)
+    signs = _uniform(module.width, -1, 1)[:, : module.width].sign()
+    within = _uniform(module.width, 1 / 4, 1 / 2).chunk(2, -1)
+    raw[:, columns[0]] = clamp.gate * (times if site == GATE else within[0])
+    raw[:, columns[1]] = clamp.limit * signs * (times if site == UP else within[1])
+    return module(raw, experts)
+
+
+def _applied(at: Callable[[float], Tensor]) -> float | None:
+    """Where an expert's clamp begins, in units of the limit."""
+    far, low, high = at(FAR), -log2(FAR), log2(FAR) - 1
+    if not _equal(at(2**high), far).all():
+        return None
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _equal(at(2**middle), far).all() else (middle, high)
+    return 2**high
+
+
+def _equal(first: Tensor, second: Tensor) -> Tensor:
+    """Whether each expert's outputs are the same bit for bit, `[experts]`."""
+    return ((first == second) | (first.isnan() & second.isnan())).flatten(1).all(1)
+
+
+def _indices(chosen: Tensor) -> tuple[int, ...]:
+    return tuple(chosen.nonzero().flatten().tolist())
+
+
+def _uniform(width: int, low: float, high: float) -> Tensor:
+    generator = torch.Generator("cpu").manual_seed(0)
+    return low + (high - low) * torch.rand(ROWS, 2 * width, generator=generator, device="cpu")
