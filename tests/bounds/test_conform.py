@@ -315,14 +315,27 @@ def test_largest_values_are_those_of_the_linears(model_type, implementation):
 
 @needs_models
 @each_implementation
-def test_values_of_routed_experts_are_those_that_attach_sees(implementation):
+def test_values_of_routed_experts_are_those_of_their_linears(monkeypatch, implementation):
     model = tiny_clamped("gpt_oss", implementation)
-    result = checked(model)
-    for part in result.parts:
-        # Read at the site up by ARM, and computed from the weights of the experts: two ways, nearly the same value.
-        assert part.largest["up"] > LIMIT
-        assert 0 < part.shares["up"] < 1
-        assert part.largest["product"] <= (1 + LIMIT) * part.largest["gate"] + 1e-6
+    experts, rows = parts_of(model, "routed")[2], []
+    apply = type(experts)._apply_gate
+
+    def record(self, gate_up):
+        rows.append(gate_up) if self is experts else None
+        return apply(self, gate_up)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(experts), "_apply_gate", record)
+        model(words()("w5 w6 w7 w8 w9", return_tensors="pt").input_ids)
+    values = torch.cat(rows)
+    gate, up = values[:, ::2], values[:, 1::2]
+    part = checked(model).parts[2]
+    # The linears are computed again, one expert after the other, which may round otherwise.
+    assert part.largest["linear gate"] == pytest.approx(gate.abs().max().item(), rel=1e-5)
+    assert part.largest["up"] == pytest.approx(up.abs().max().item(), rel=1e-5)
+    assert part.largest["product"] == pytest.approx(apply(experts, values).abs().max().item(), rel=1e-5)
+    shares = {"gate": (gate > LIMIT).double().mean().item(), "up": (up.abs() > LIMIT).double().mean().item()}
+    assert part.shares == pytest.approx(shares)
 
 
 # --- what is refused, and what comes back ---------------------------------------------------------------------------

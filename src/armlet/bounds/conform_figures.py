@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from math import nan
-from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from armlet.attachment.sites import GATE, PRODUCT, UP
+from armlet.bounds.conform_checks import PartCheck
 from armlet.bounds.conform_natural import LINEAR_GATE
 from armlet.bounds.conform_probe import NO
 from armlet.presentation.style import GREY, NotebookFigure, style
@@ -16,11 +16,8 @@ from armlet.presentation.style import GREY, NotebookFigure, style
 COLOURS = {LINEAR_GATE: "#E69F00", GATE: "#CC79A7", UP: "#009E73", PRODUCT: "#333333"}
 MISSING_COLOUR = "#D55E00"
 
-if TYPE_CHECKING:
-    from armlet.bounds.conform_result import PartCheck
 
-
-def draw_conformity(parts: Sequence["PartCheck"]) -> Figure:
+def draw_conformity(parts: Sequence[PartCheck]) -> Figure:
     """Draws the largest values by layer.
 
     A panel for each kind of part: lines for the limits, and crosses where a clamp is not applied.
@@ -37,7 +34,7 @@ def draw_conformity(parts: Sequence["PartCheck"]) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, parts: Sequence["PartCheck"]) -> None:
+def _draw(axes: Axes, parts: Sequence[PartCheck]) -> None:
     layers = [part.layer for part in parts]
     limits = [part.clamp.limit if part.clamp else nan for part in parts]
     for name, colour in COLOURS.items():

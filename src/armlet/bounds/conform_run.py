@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from armlet.attachment.attached import refuse_attached
+from armlet.bounds.conform_checks import PartCheck
 from armlet.bounds.conform_forced import ForcedExperts, ForcedMlp, NotForcedError, forced
 from armlet.bounds.conform_natural import Natural, RawPart, run_texts, watching_raw, watching_sites
 from armlet.bounds.conform_parts import Part, find_parts
 from armlet.bounds.conform_probe import SiteVerdict, gate_and_up, verdicts
-from armlet.bounds.conform_result import Conformity, PartCheck
+from armlet.bounds.conform_result import Conformity
 from armlet.checkpoints.given import Model, NamedModel, check_tokens, known_tokens, load_or_use
 from armlet.checkpoints.pretrained import Dtype, default_model
 from armlet.presentation.interruption import keep_partial, until_interrupted

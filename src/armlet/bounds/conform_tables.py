@@ -1,18 +1,15 @@
 """The table of `armlet conform`, and what it says in sentences."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from armlet.attachment.sites import GATE, PRODUCT, UP
+from armlet.bounds.conform_checks import PartCheck
 from armlet.bounds.conform_natural import LINEAR_GATE
 from armlet.bounds.conform_probe import FAR, NO, SiteVerdict
 from armlet.presentation.numbers import DASH, three_digits
 from armlet.presentation.tables import titled_table
-
-if TYPE_CHECKING:
-    from armlet.bounds.conform_result import Conformity, PartCheck
 
 NAMED = 4  # parts, or experts, that a sentence names
 USE = (
@@ -24,15 +21,15 @@ USE = (
 NO_CLAMP = "the configuration names no clamp, and none is checked"
 
 
-def conform_table(result: "Conformity") -> Table:
+def conform_table(parts: Sequence[PartCheck], model: str) -> Table:
     """A row for each part."""
     columns = ("layer", "part", "limit", LINEAR_GATE, GATE, UP, PRODUCT, "gate\nbeyond", "up\nbeyond", "applied")
-    clamped = any(part.clamp for part in result.parts)
-    title = f"Clamps of {result.source}, {result.dtype}" if clamped else f"Largest values of {result.source}"
+    clamped = any(part.clamp for part in parts)
+    title = f"Clamps of {model}" if clamped else f"Largest values of {model}"
     table = titled_table(title, columns, USE.format(far=f"{FAR:g}") if clamped else NO_CLAMP)
     table.columns[0].justify = "right"
     table.columns[1].justify = table.columns[-1].justify = "left"
-    for part in result.parts:
+    for part in parts:
         limit = three_digits(part.clamp.limit) if part.clamp else DASH
         values = [_value(part.largest.get(name)) for name in (LINEAR_GATE, GATE, UP, PRODUCT)]
         shares = [_share(part.shares.get(site)) for site in (GATE, UP)]
@@ -48,24 +45,24 @@ def _share(share: float | None) -> str:
     return DASH if share is None else f"{share:.2g}"
 
 
-def _applied(part: "PartCheck") -> str:
+def _applied(part: PartCheck) -> str:
     if part.status is None:
         return DASH
     sites = [verdict.site for verdict in part.verdicts if verdict.status == part.status]
     return f"NO: {' and '.join(sites)}" if part.status == NO else part.status
 
 
-def conform_sentences(result: "Conformity") -> list[str]:
+def conform_sentences(parts: Sequence[PartCheck]) -> list[str]:
     """The warnings, or that all clamps are applied, or that the configuration has none."""
-    clamped = [part for part in result.parts if part.clamp]
+    clamped = [part for part in parts if part.clamp]
     if not clamped:
         return [NO_CLAMP]
-    if warnings := failures(result.parts):
+    if warnings := failures(parts):
         return warnings
     return [f"all clamps of the configuration are applied: gate and up in {len(clamped)} of {len(clamped)} MLPs"]
 
 
-def failures(parts: Sequence["PartCheck"]) -> list[str]:
+def failures(parts: Sequence[PartCheck]) -> list[str]:
     """A sentence about missing clamps for all parts together, and one for each reason why some are not verified."""
     missing, clamped = [part for part in parts if part.status == NO], sum(part.clamp is not None for part in parts)
     sentences = list[str]()
@@ -79,7 +76,7 @@ def failures(parts: Sequence["PartCheck"]) -> list[str]:
     return [*sentences, *(f"NOT VERIFIED: {_named(names)}: {reason}" for reason, names in unverified.items())]
 
 
-def _missing(part: "PartCheck") -> str:
+def _missing(part: PartCheck) -> str:
     return "; ".join(_site(verdict, part.kind) for verdict in part.verdicts if verdict.missing)
 
 
@@ -96,7 +93,7 @@ def _experts(indices: Sequence[int], count: int) -> str:
     return f"expert{'s' if len(indices) > 1 else ''} {_named(list(map(str, indices)))}"
 
 
-def _unknown(part: "PartCheck") -> Iterable[str]:
+def _unknown(part: PartCheck) -> Iterable[str]:
     if part.status is not None and not part.verdicts:
         yield part.reason
     for verdict in part.verdicts:
