@@ -1,0 +1,127 @@
+"""The output of `armlet limits`: tables of headroom and limits, and what they say in sentences."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from armlet.attachment.sites import GATE, PRODUCT
+from armlet.bounds.extremes import RESIDUAL, UP
+from armlet.bounds.formats import INT8_STATIC, MAXIMA, headroom_bits
+from armlet.bounds.limits_rows import LayerHeadroom, LimitRow, LimitSet
+from armlet.presentation.numbers import DASH, percent, three_digits
+from armlet.presentation.tables import titled_table
+
+SHOWN_QUANTITIES = (GATE, UP, PRODUCT, RESIDUAL)
+SHOWN_FORMATS = (*MAXIMA, INT8_STATIC)
+
+HEADROOM_USE = (
+    "log2 of the format's largest number over the layer's largest value; negative: it overflows. nvfp4: with a tensor "
+    "scale of 1. q8_1 sum: of the sums of 32 values that llama.cpp stores as float16. int8 static: the calibration "
+    "text's maximum over the held-out text's. nvfp4 zeros: share of the values that become 0 if the tensor scale is "
+    "the calibration text's; lost: of these, those in blocks whose scale becomes 0."
+)
+LIMITS_USE = (
+    "Ratios of perplexity to the model without limits, with 95 % intervals; calibration: chosen by this. owed: ratio "
+    "of all limits to all but this one."
+)
+CLAMP_USE = (
+    "swiglu_limits in limits.json has the recommended limits that are clips at the site gate, 0 for the other layers: "
+    "the maximum of a clamp of the activated gate, after SiLU. A clamp with a maximum only is the same where the limit "
+    "is at least 0.28, as SiLU is never lower than -0.28."
+)
+
+
+def limits_tables(headroom: Sequence[LayerHeadroom], rows: Sequence[LimitRow], bound: float) -> list[Table]:
+    """The tables of largest values, of headroom, and of limits if a layer needs one."""
+    return [values_table(headroom), headroom_table(headroom), *([rows_table(rows, bound)] if rows else [])]
+
+
+def values_table(rows: Sequence[LayerHeadroom]) -> Table:
+    """The largest magnitudes of each layer, and the token of the largest product."""
+    table = titled_table(
+        "Largest magnitudes, held-out text", ["layer", *SHOWN_QUANTITIES, "product's token\nwindow:position"]
+    )
+    table.columns[0].justify, table.columns[-1].justify = "right", "left"
+    for row in rows:
+        cells = (three_digits(row.peaks[name].value) if name in row.peaks else DASH for name in SHOWN_QUANTITIES)
+        table.add_row(str(row.layer), *cells, row.peaks[PRODUCT].where)
+    return table
+
+
+def headroom_table(rows: Sequence[LayerHeadroom]) -> Table:
+    """The headroom of the product in each format, in bits, and what NVFP4 stores as 0."""
+    headings = ["layer", *(name.replace(" ", "\n") for name in SHOWN_FORMATS), "nvfp4\nzeros", "nvfp4\nlost"]
+    table = titled_table("Headroom of the product in bits, held-out text", headings, HEADROOM_USE)
+    table.columns[0].justify = "right"
+    for row in rows:
+        factors = row.headroom()
+        bits = (f"{headroom_bits(factors[name]):.1f}" if name in factors else DASH for name in SHOWN_FORMATS)
+        table.add_row(str(row.layer), *bits, percent(row.zeros), percent(row.lost))
+    return table
+
+
+def rows_table(rows: Sequence[LimitRow], bound: float) -> Table:
+    """The limit of each layer that needs one."""
+    clamps = any((row.limit.site, row.limit.curve) == (GATE, "clip") for row in rows)
+    headings = ("layer", "limit", "largest\nbefore", "after\nall", "calibration", "alone", "owed", "recommended")
+    title = f"Limits that keep every product within {bound:g}, held-out text"
+    table = titled_table(title, headings, f"{LIMITS_USE} {CLAMP_USE}" if clamps else LIMITS_USE)
+    table.columns[0].justify, table.columns[1].justify = "right", "left"
+    for row in rows:
+        after = f"{three_digits(row.after)}{'' if row.within else ' over'}"
+        ratios = (f"{row.calibration:.4f}", row.alone.describe(4), row.owed.describe(4))
+        chosen = "yes" if row.recommended else "no"
+        table.add_row(str(row.limit.layer), str(row.limit), three_digits(row.before), after, *ratios, chosen)
+    return table
+
+
+def limits_sentences(
+    rows: Sequence[LimitRow],
+    everything: LimitSet | None,
+    recommended: LimitSet | None,
+    bound: float,
+    max_cost: float,
+) -> list[str]:
+    """What the tables say: what all limits cost, and to which layers that is owed; then what is recommended."""
+    if everything is None:
+        return []
+    if not everything.layers:
+        over = f", but {_layers(everything.over)} exceeds it on held-out text" if everything.over else ""
+        return [f"No layer needs a limit: every product on calibration text is within {bound:g}, by the margin{over}"]
+    lines = [f"all limits, {_layers(everything.layers)}: {_cost(everything)}; {_within(everything, bound)}"]
+    lines += _shares(rows)
+    if recommended is None:
+        return lines
+    left_out = [layer for layer in everything.layers if layer not in recommended.layers]
+    if not recommended.layers:
+        return [*lines, f"recommended: none; each costs more than {100 * max_cost:g} % on calibration text"]
+    lines.append(f"recommended, {_layers(recommended.layers)}: {_cost(recommended)}; {_within(recommended, bound)}")
+    if left_out:
+        reason = f"its limit costs more than {100 * max_cost:g} % on calibration text, alone or with the others"
+        lines += [f"left out, {_layers([layer])}: needs a scale or a wider type, as {reason}" for layer in left_out]
+    return lines
+
+
+def _layers(layers: Sequence[int]) -> str:
+    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"
+
+
+def _cost(chosen: LimitSet) -> str:
+    return f"perplexity {chosen.perplexity:.4g}, {chosen.cost.describe(4)} times that without limits"
+
+
+def _within(chosen: LimitSet, bound: float) -> str:
+    if not chosen.over:
+        return f"every product is within {bound:g}"
+    worst = "; ".join(f"layer {layer}: {three_digits(chosen.largest[layer])}" for layer in chosen.over)
+    return f"over {bound:g} stays {worst}"
+
+
+def _shares(rows: Sequence[LimitRow]) -> list[str]:
+    shares = sorted((row for row in rows if row.share is not None), key=lambda row: -(row.share or 0))
+    parts = [f"layer {row.limit.layer} {100 * (row.share or 0):.1f} %" for row in shares]
+    return (
+        [f"  share of that cost, in nats, which is saved without the layer's limit: {', '.join(parts)}"]
+        if parts
+        else []
+    )
