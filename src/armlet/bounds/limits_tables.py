@@ -17,8 +17,9 @@ SHOWN_FORMATS = (*MAXIMA, INT8_STATIC)
 HEADROOM_USE = (
     "log2 of the format's largest number over the layer's largest value; negative: it overflows. nvfp4: with a tensor "
     "scale of 1. q8_1 sum: of the sums of 32 values that llama.cpp stores as float16. int8 static: the calibration "
-    "text's maximum over the held-out text's. nvfp4 zeros: share of the values that become 0 if the tensor scale is "
-    "the calibration text's; lost: of these, those in blocks whose scale becomes 0."
+    "text's maximum over the held-out text's. nvfp4 zeros: share of values that become 0 though they are not, if "
+    "the tensor scale fits the calibration text; nvfp4 lost: share of values that do so because their block's scale "
+    "becomes 0."
 )
 LIMITS_USE = (
     "Ratios of perplexity to the model without limits, with 95 % intervals; calibration: chosen by this. owed: ratio "
@@ -63,7 +64,7 @@ def headroom_table(rows: Sequence[LayerHeadroom]) -> Table:
 def rows_table(rows: Sequence[LimitRow], bound: float) -> Table:
     """The limit of each layer that needs one."""
     clamps = any((row.limit.site, row.limit.curve) == (GATE, "clip") for row in rows)
-    headings = ("layer", "limit", "largest\nbefore", "after\nall", "calibration", "alone", "owed", "recommended")
+    headings = ("layer", "limit", "recommended", "largest\nbefore", "after\nall", "calibration", "alone", "owed")
     title = f"Limits that keep every product within {bound:g}, held-out text"
     table = titled_table(title, headings, f"{LIMITS_USE} {CLAMP_USE}" if clamps else LIMITS_USE)
     table.columns[0].justify, table.columns[1].justify = "right", "left"
@@ -71,7 +72,7 @@ def rows_table(rows: Sequence[LimitRow], bound: float) -> Table:
         after = f"{three_digits(row.after)}{'' if row.within else ' over'}"
         ratios = (f"{row.calibration:.4f}", row.alone.describe(4), row.owed.describe(4))
         chosen = "yes" if row.recommended else "no"
-        table.add_row(str(row.limit.layer), str(row.limit), three_digits(row.before), after, *ratios, chosen)
+        table.add_row(str(row.limit.layer), str(row.limit), chosen, three_digits(row.before), after, *ratios)
     return table
 
 
