@@ -78,15 +78,13 @@ class Peaks:
 
 @contextmanager
 def watching_products(downs: Mapping[int, nn.Module], peaks: Peaks) -> Iterator[None]:
-    """Inside the block, adds what each `down` gets, after ARM if it is attached, and the sums of its blocks.
+    """Inside the block, adds what each `down` gets, after ARM if it is attached.
 
     downs: found before ARM was attached, as later hooks would see the values before ARM.
     """
 
     def add(layer: int, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         peaks.add(layer, PRODUCT, arguments[0])
-        if (sums := q8_1_sums(arguments[0])) is not None:
-            peaks.add(layer, Q8_1, sums)
 
     with ExitStack() as stack:
         for layer, down in downs.items():
@@ -103,14 +101,12 @@ def watching_layers(model: nn.Module, peaks: Peaks, see_product: SeeProduct) -> 
     """
     products = find_sites(model, "all", site=PRODUCT)
     watches = {site.layer: _Watch(site, peaks, see_product) for site in products}
-    downs = {site.layer: site.module for site in products}
     with ExitStack() as stack:
         if layers := [layer for layer in watches if _has_gate(model, layer)]:
             stack.enter_context(attach(model, NOTHING, layers=layers, site=GATE))
         for module in model.modules():
             if isinstance(module, RedistributedOutput):
                 stack.callback(module.register_forward_hook(watches[module.part[0]].see_gate).remove)
-        stack.enter_context(watching_products(downs, peaks))
         for watch in watches.values():
             stack.enter_context(watch)
         for index, layer in find_layers(model, "all"):
@@ -152,6 +148,9 @@ class _Watch(ExitStack):
     def _see_product(self, _module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         product, gate, outputs = arguments[0], self.gate, self.outputs
         self.gate, self.outputs = None, []
+        self.peaks.add(self.layer, PRODUCT, product)
+        if (sums := q8_1_sums(product)) is not None:
+            self.peaks.add(self.layer, Q8_1, sums)
         if gate is not None and (up := _up_of(product, gate, outputs)) is not None:
             self.peaks.add(self.layer, UP, up)
         self.see_product(self.layer, product, gate)

@@ -46,7 +46,7 @@ def _draw_values(axes: Axes, rows: Sequence[LayerHeadroom]) -> None:
         axes.plot(layers, values, color=colour, lw=0.9, marker=".", ms=3, label=name)
     axes.set(yscale="log", ylabel="largest magnitude")
     axes.set_title("held-out text, without limits", fontsize=7)
-    axes.legend(frameon=False, ncols=4)
+    axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.1))
 
 
 def _draw_headroom(axes: Axes, rows: Sequence[LayerHeadroom], sets: Mapping[str, LimitSet], maximum: float) -> None:
@@ -57,4 +57,4 @@ def _draw_headroom(axes: Axes, rows: Sequence[LayerHeadroom], sets: Mapping[str,
     for (label, largest), colour, marker in zip(lines.items(), colours, "os^", strict=False):
         bits = [headroom_bits(maximum / largest[layer]) if largest[layer] else nan for layer in layers]
         axes.plot(layers, bits, color=colour, lw=0.8, marker=marker, ms=3, label=label)
-    axes.legend(frameon=False, ncols=3)
+    axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.1))

@@ -38,10 +38,6 @@ class Limits(Result):
     recommended: LimitSet | None  # those that cost no more than allowed on calibration text; None likewise
     interrupted: bool  # whether Ctrl-C left out measurements
 
-    def limits(self, *, recommended: bool = True) -> list[Limit]:
-        """The limits of the recommended layers, or of all layers that need one."""
-        return [row.limit for row in self.rows if row.recommended or not recommended]
-
     def tables(self) -> list[Table]:
         """The tables of largest values, of headroom, and of limits if a layer needs one."""
         return limits_tables(self.layers, self.rows, self.bound)
@@ -65,11 +61,10 @@ class Limits(Result):
         layers, rows = ([row.to_dict() for row in table] for table in (self.layers, self.rows))
         sets = {"all": self.everything, "recommended": self.recommended}
         together = {
-            name: chosen
-            and {**chosen.to_dict(), "placements": describe_limits(self.limits(recommended=name == "recommended"))}
+            name: chosen and {**chosen.to_dict(), "placements": describe_limits(chosen.limits)}
             for name, chosen in sets.items()
         }
-        clamps = {"swiglu_limits": describe_gate(self.limits(), len(self.layers))}
+        clamps = {"swiglu_limits": self.recommended and describe_gate(self.recommended.limits, len(self.layers))}
         content = {**source, **options, "interrupted": self.interrupted, "layers": layers, "limits": rows}
         return deepcopy({**content, **together, **clamps})
 
@@ -78,10 +73,10 @@ class Limits(Result):
 
         Raises ArgumentError, and writes nothing, if the directory has an armlet.json that is not this result's.
         """
-        folder, limits = output_folder("directory", directory), self.limits() if self.recommended else []
-        content = describe_file(limits)
-        path = setting_file(folder, *([content] if limits else []))
-        setting = [write_json(path, content)] if limits else []
+        limits = self.recommended.limits if self.recommended else ()
+        content = [describe_file(limits)] if limits else []
+        path = setting_file(output_folder("directory", directory), *content)
+        setting = [write_json(path, content[0])] if limits else []
         return [*setting, *self._write(directory, "limits", key="figures", setting=list(map(str, setting)))]
 
 

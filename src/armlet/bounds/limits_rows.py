@@ -94,11 +94,16 @@ class LimitRow:
 class LimitSet:
     """Several limits together, on held-out text."""
 
-    layers: tuple[int, ...]
+    limits: tuple[Limit, ...]
     cost: PerplexityRatio  # to the model without limits
     perplexity: float
     largest: Mapping[int, float]  # the largest product of every layer
     over: tuple[int, ...]  # layers whose product exceeds the bound
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that are limited."""
+        return tuple(limit.layer for limit in self.limits)
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -129,7 +134,7 @@ def limit_set(run: RunLimitTrial, limits: Sequence[Limit], bound: float, seed: i
     largest = {layer: outcome.largest(layer) for layer in outcome.peaks}
     over = tuple(layer for layer, value in sorted(largest.items()) if not value <= bound)
     cost = PerplexityRatio.between(full.losses, outcome.losses, seed)
-    return LimitSet(tuple(limit.layer for limit in limits), cost, outcome.perplexity, largest, over)
+    return LimitSet(tuple(limits), cost, outcome.perplexity, largest, over)
 
 
 def limit_row(run: RunLimitTrial, chosen: ChosenLimits, layer: int, bound: float, seed: int) -> LimitRow:

@@ -87,24 +87,22 @@ def limits_sentences(
     if everything is None:
         return []
     if not everything.layers:
-        over = f", but {_layers(everything.over)} exceeds it on held-out text" if everything.over else ""
-        return [f"No layer needs a limit: every product on calibration text is within {bound:g}, by the margin{over}"]
+        over = f"; {_largest(everything, everything.over)} does on held-out text" if everything.over else ""
+        return [f"No layer needs a limit: no product on calibration text, times the margin, exceeds {bound:.6g}{over}"]
     lines = [f"all limits, {_layers(everything.layers)}: {_cost(everything)}; {_within(everything, bound)}"]
     lines += _shares(rows)
     if recommended is None:
         return lines
     left_out = [layer for layer in everything.layers if layer not in recommended.layers]
-    if not recommended.layers:
-        return [*lines, f"recommended: none; each costs more than {100 * max_cost:g} % on calibration text"]
-    lines.append(f"recommended, {_layers(recommended.layers)}: {_cost(recommended)}; {_within(recommended, bound)}")
-    if left_out:
-        reason = f"its limit costs more than {100 * max_cost:g} % on calibration text, alone or with the others"
-        lines += [f"left out, {_layers([layer])}: needs a scale or a wider type, as {reason}" for layer in left_out]
-    return lines
+    measured = f"{_cost(recommended)}; {_within(recommended, bound)}"
+    names = _layers(recommended.layers)
+    lines.append(f"recommended, {names}: {measured}" if names else "recommended: none; every limit costs too much")
+    reason = f"its limit costs more than {100 * max_cost:g} % on calibration text, alone or with the others"
+    return lines + [f"left out, {_layers([layer])}: needs a scale or a wider type, as {reason}" for layer in left_out]
 
 
 def _layers(layers: Sequence[int]) -> str:
-    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"
+    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}" if layers else ""
 
 
 def _cost(chosen: LimitSet) -> str:
@@ -114,8 +112,11 @@ def _cost(chosen: LimitSet) -> str:
 def _within(chosen: LimitSet, bound: float) -> str:
     if not chosen.over:
         return f"every product is within {bound:g}"
-    worst = "; ".join(f"layer {layer}: {three_digits(chosen.largest[layer])}" for layer in chosen.over)
-    return f"over {bound:g} stays {worst}"
+    return f"over {bound:g} stays {_largest(chosen, chosen.over)}"
+
+
+def _largest(chosen: LimitSet, layers: Sequence[int]) -> str:
+    return "; ".join(f"layer {layer}: {three_digits(chosen.largest[layer])}" for layer in layers)
 
 
 def _shares(rows: Sequence[LimitRow]) -> list[str]:
