@@ -15,6 +15,7 @@ from armlet.bounds.limits_choice import (
     max_limit_trials,
 )
 from armlet.bounds.limits_measure import Limit, LimitBench, LimitOutcome, LimitTrial, placements
+from armlet.redistribution.errors import ArgumentError
 from families import prompt, tiny
 
 TEXTS = {"held-out": prompt(16, batch=6, seed=1), "calibration": prompt(16, batch=3, seed=2)}
@@ -153,6 +154,12 @@ def test_a_layer_needs_a_limit_if_its_product_times_the_margin_exceeds_the_bound
     outcome = fake({}, {0: 49.0, 1: 51.0, 2: 101.0})(LimitTrial("calibration"))
     for margin, layers in ((1.0, [2]), (2.0, [1, 2]), (3.0, [0, 1, 2])):
         assert layers_to_limit(outcome, Target(100.0, margin, torch.float32)) == layers
+
+
+def test_a_layer_that_no_allowed_limit_can_bound_is_an_error_and_not_left_out_in_silence():
+    unreadable = fake({0: 0.0}, {0: 200.0})  # without limits of the gate, as where the gate cannot be read
+    with pytest.raises(ArgumentError, match=r"^layer 0: its product exceeds 100, and no limit at the site gate can be"):
+        choose_limits(unreadable, Target(100.0, 1.0, torch.float32, "gate"), 1.0)
 
 
 def test_no_more_trials_are_run_than_the_progress_bar_says():

@@ -12,6 +12,7 @@ from armlet.bounds.curves import limit_for
 from armlet.bounds.formats import VALUE_BOUNDS, rounded_down
 from armlet.bounds.limits_measure import CURVES, Limit, LimitOutcome, LimitTrial, RunLimitTrial
 from armlet.prompts.texts import CALIBRATION
+from armlet.redistribution.errors import ArgumentError
 
 SITES = (PRODUCT, GATE)
 
@@ -94,13 +95,21 @@ def max_limit_trials(layers: int) -> int:
 
 
 def choose_limits(run: RunLimitTrial, target: Target, max_cost: float) -> ChosenLimits:
-    """Chooses each layer's limit by itself, makes sure that all together hold, then chooses the layers to limit."""
+    """Chooses each layer's limit by itself, makes sure that all together hold, then chooses the layers to limit.
+
+    Raises ArgumentError if no allowed limit can be used in a layer that needs one.
+    """
     before = run(UNLIMITED)
     limits = dict[int, Limit]()
     for layer in layers_to_limit(before, target):
         costs = {limit: _cost(run, (limit,)) for limit in candidates(layer, before, target)}
-        if usable := [limit for limit, cost in costs.items() if isfinite(cost)]:
-            limits[layer] = min(usable, key=costs.__getitem__)
+        usable = [limit for limit, cost in costs.items() if isfinite(cost)]
+        if not usable:
+            raise ArgumentError(
+                f"layer {layer}: its product exceeds {target.bound:g}, and no limit at the site {target.site} can be "
+                "used: the activated gate cannot be read, or the limited model returns NaN; leave the site out"
+            )
+        limits[layer] = min(usable, key=costs.__getitem__)
     limits, over = _hold_together(run, limits, target)
     costs = {layer: _cost(run, (limit,)) for layer, limit in limits.items()}
     return ChosenLimits(limits, costs, _recommend(run, limits, costs, log(1 + max_cost)), over)
