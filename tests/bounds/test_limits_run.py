@@ -62,6 +62,7 @@ def is_unchanged(model, before):
     return same and now[0] == before[0] and now[2:] == before[2:] and list(now[1]) == list(before[1])
 
 
+@pytest.mark.slow
 def test_the_function_gives_what_the_command_prints(folder, loaded):
     options = [part for name, value in SMALL.items() for part in (f"--{name.replace('_', '-')}", value)]
     printed = command("limits", folder, "--data", "text.txt", *options, "--out", "command")
@@ -124,6 +125,7 @@ def test_the_costs_are_ratios_of_perplexities_of_the_model_with_these_limits_att
         assert row.owed.ratio == pytest.approx(whole.everything.cost.ratio / row.without.ratio, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"site": "gate", "curve": "clip"}, {"curve": "clip", "site": "product"}, {}])
 def test_what_is_saved_attaches_what_was_measured(options, loaded):
     measured = limits(*loaded, text=TEXT, run="run", **SMALL | {"max_cost": 100.0} | options)
@@ -183,6 +185,7 @@ def stop_at(count, monkeypatch):
     monkeypatch.setattr(RUN, run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3, 9, -4, -1], ids="trial {}".format)
 def test_ctrl_c_anywhere_keeps_what_there_is_and_the_resumed_run_is_the_whole_one(count, loaded, monkeypatch, whole):
     model, before = loaded[0], state(loaded[0])
@@ -216,6 +219,7 @@ def test_a_loaded_model_is_as_it_was_after_a_run_and_that_test_can_fail(loaded):
     assert not is_unchanged(model, before)
 
 
+@pytest.mark.slow
 def test_a_model_without_large_values_needs_no_limit(loaded):
     measured = limits(*loaded, text=TEXT, **SMALL | {"headroom": 1e-3})
     assert (measured.rows, measured.everything.layers, measured.everything.cost.ratio) == ([], (), 1.0)
@@ -228,6 +232,7 @@ def test_a_model_without_large_values_needs_no_limit(loaded):
     assert unlabelled(figure) == []
 
 
+@pytest.mark.slow
 def test_a_figure_with_limits_labels_its_axes(whole):
     figure = whole.figure()
     figure.draw_without_rendering()
@@ -299,6 +304,7 @@ def test_a_wrong_argument_is_refused_before_a_model_is_loaded(options, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_importing_the_room_loads_neither_plotting_nor_transformers():
     modules = loaded_beyond_torch("import armlet.bounds")
     assert "armlet" in modules

@@ -61,6 +61,7 @@ def test_stdout_is_the_file_and_the_folder_has_the_journal_and_the_figure(whole)
     assert (out / "limits.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(whole, folder):
     code = "from armlet.cli import main; main()"
     command = [sys.executable, "-c", code, "limits", folder, *ASKED, "--out", "here"]
@@ -76,6 +77,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole, folder):
     assert results(Path("here")) == results(whole[1])
 
 
+@pytest.mark.slow
 def test_the_same_command_shows_the_same_without_running(whole, folder, monkeypatch):
     monkeypatch.chdir(whole[1].parent)
     monkeypatch.setattr(RUN, lambda *_: pytest.fail("a trial was run again"))
@@ -85,6 +87,7 @@ def test_the_same_command_shows_the_same_without_running(whole, folder, monkeypa
     assert any(line.startswith("all limits, layers 0, 1, 2: perplexity ") for line in lines)
 
 
+@pytest.mark.slow
 def test_ctrl_c_exits_with_130_and_what_there_is(whole, folder, monkeypatch):
     real = armlet.bounds.limits_measure.LimitBench.run
 
