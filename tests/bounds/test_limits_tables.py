@@ -87,6 +87,13 @@ def test_a_quantity_that_cannot_be_read_is_a_dash():
     assert shown.getvalue().count("–") == 3 + 7 + 2
 
 
+def test_a_headroom_that_rounds_to_zero_has_no_sign():
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(headroom_table([headroom(value=448.001)]))
+    assert " 0.0" in shown.getvalue()
+    assert "-0.0" not in shown.getvalue()
+
+
 def test_headroom_is_the_formats_maximum_over_the_value_and_int8s_that_of_calibration():
     factors = headroom(value=100.0, **{"q8_1 sum": TokenPeak(50.0, 50.0, 0, 0, "x")}).headroom()
     assert factors["e4m3"] == 4.48

@@ -56,9 +56,13 @@ def headroom_table(rows: Sequence[LayerHeadroom]) -> Table:
     table.columns[0].justify = "right"
     for row in rows:
         factors = row.headroom()
-        bits = (f"{headroom_bits(factors[name]):.1f}" if name in factors else DASH for name in SHOWN_FORMATS)
+        bits = (_one_decimal(headroom_bits(factors[name])) if name in factors else DASH for name in SHOWN_FORMATS)
         table.add_row(str(row.layer), *bits, percent(row.zeros), percent(row.lost))
     return table
+
+
+def _one_decimal(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f}"  # zero has no sign
 
 
 def rows_table(rows: Sequence[LimitRow], bound: float) -> Table:
