@@ -87,7 +87,7 @@ def test_the_result_says_what_it_should(whole):
     assert content["all"]["over"] == []
     assert max(content["all"]["largest"]) <= bound
     assert [row["layer"] for row in content["limits"]] == content["all"]["layers"]
-    assert len(content["swiglu_limits"]) == 3
+    assert len(content["all"]["swiglu_limits"]) == 3
 
 
 def test_what_a_row_says_of_its_token_is_so(whole, loaded):
@@ -148,7 +148,7 @@ def test_what_is_saved_attaches_what_was_measured(options, loaded):
         with attach(tiny(intermediate_size=64), **load_config("out")) as arm:
             assert arm.layers == [limit.layer for limit in chosen]
     clamps = {limit.layer: limit.limit for limit in chosen if (limit.site, limit.curve) == ("gate", "clip")}
-    assert content["swiglu_limits"] == [clamps.get(layer, 0.0) for layer in range(3)]
+    assert content["recommended"]["swiglu_limits"] == [clamps.get(layer, 0.0) for layer in range(3)]
 
 
 def test_a_setting_of_another_origin_is_kept(whole, loaded):

@@ -60,13 +60,13 @@ class Limits(Result):
         options = {**self.plan.measured(), "seed": self.plan.seed, "bound": self.bound}
         layers, rows = ([row.to_dict() for row in table] for table in (self.layers, self.rows))
         sets = {"all": self.everything, "recommended": self.recommended}
-        together = {
-            name: chosen and {**chosen.to_dict(), "placements": describe_limits(chosen.limits)}
-            for name, chosen in sets.items()
-        }
-        clamps = {"swiglu_limits": self.recommended and describe_gate(self.recommended.limits, len(self.layers))}
+        together = {name: chosen and self._described(chosen) for name, chosen in sets.items()}
         content = {**source, **options, "interrupted": self.interrupted, "layers": layers, "limits": rows}
-        return deepcopy({**content, **together, **clamps})
+        return deepcopy({**content, **together})
+
+    def _described(self, chosen: LimitSet) -> dict[str, object]:
+        clamps = describe_gate(chosen.limits, len(self.layers))
+        return {**chosen.to_dict(), "placements": describe_limits(chosen.limits), "swiglu_limits": clamps}
 
     def save(self, directory: str | Path) -> list[Path]:
         """Writes limits.png, limits.svg, limits.json, and the recommended limits as armlet.json.

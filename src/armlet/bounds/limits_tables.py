@@ -26,9 +26,9 @@ LIMITS_USE = (
     "of all limits to all but this one."
 )
 CLAMP_USE = (
-    "swiglu_limits in limits.json has the recommended limits that are clips at the site gate, 0 for the other layers: "
-    "the maximum of a clamp of the activated gate, after SiLU. A clamp with a maximum only is the same where the limit "
-    "is at least 0.28, as SiLU is never lower than -0.28."
+    "swiglu_limits in limits.json, for all and for the recommended limits: those that are clips at the site gate, 0 "
+    "for the other layers: the maximum of a clamp of the activated gate, after SiLU. A clamp with a maximum only is the "
+    "same where the limit is at least 0.28, as SiLU is never lower than -0.28."
 )
 
 
