@@ -27,8 +27,8 @@ LIMITS_USE = (
 )
 CLAMP_USE = (
     "swiglu_limits in limits.json, for all and for the recommended limits: those that are clips at the site gate, 0 "
-    "for the other layers: the maximum of a clamp of the activated gate, after SiLU. A clamp with a maximum only is the "
-    "same where the limit is at least 0.28, as SiLU is never lower than -0.28."
+    "for the other layers: the maximum of a clamp of the activated gate, after SiLU. A clamp with a maximum only is "
+    "the same where the limit is at least 0.28, as SiLU is never lower than -0.28."
 )
 
 
