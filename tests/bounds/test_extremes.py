@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import armlet.bounds.extremes
+from armlet import Inward, attach
 from armlet.attachment.sites import find_sites
 from armlet.bounds.extremes import Peak, Peaks, watching_layers, watching_products
 from armlet.bounds.formats import q8_1_sums
@@ -97,17 +99,24 @@ def test_a_planted_spike_is_found_at_its_token():
     assert one.largest[1, "up"].position == peak.position
 
 
-def test_an_unreadable_up_is_absent_and_not_guessed():
-    model = tiny()
-    for layer in model.model.layers:
-        layer.mlp.down_proj.register_forward_pre_hook(lambda _, args: (args[0] * 1.5,))  # before what watches
-    peaks, _ = watched(model)
-    assert {name for _, name in peaks.largest} == {"gate", "product", "residual"}
+def test_what_attach_cannot_reach_is_absent_and_not_guessed(monkeypatch):
+    real = armlet.bounds.extremes.find_sites
+
+    def find(model, layers, site):
+        if site in ("gate", "up") and layers == [1]:
+            raise UnsupportedModelError("not here")
+        return real(model, layers, site=site)
+
+    monkeypatch.setattr("armlet.bounds.extremes.find_sites", find)
+    seen = []
+    peaks, losses = watched(tiny(), see=lambda layer, _, gate: seen.append((layer, gate is None)))
+    assert losses == window_losses(tiny(), WINDOWS)
+    assert set(seen) == {(0, False), (1, True), (2, False)}
+    for layer, names in ((0, {"gate", "up"}), (1, set())):
+        assert {name for at, name in peaks.largest if at == layer} == {"product", "residual", *names}
 
 
 def test_products_are_seen_after_arm():
-    from armlet import Inward, attach
-
     model = tiny()
     downs = {site.layer: site.module for site in find_sites(model, "all", site="product")}
     peaks = Peaks(WINDOWS.shape[1])

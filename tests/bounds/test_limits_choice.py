@@ -14,7 +14,7 @@ from armlet.bounds.limits_choice import (
     layers_to_limit,
     max_limit_trials,
 )
-from armlet.bounds.limits_measure import Limit, LimitBench, LimitOutcome, LimitTrial, placements
+from armlet.bounds.limits_measure import Limit, LimitBench, LimitOutcome, LimitTrial, limit_placements
 from armlet.redistribution.errors import ArgumentError
 from families import prompt, tiny
 
@@ -177,4 +177,8 @@ def test_the_bound_is_the_formats_largest_number_over_the_headroom():
 
 def test_equal_limits_are_one_placement():
     limits = [Limit(2, "product", "clip", 4.0), Limit(0, "product", "clip", 4.0), Limit(1, "gate", "clip", 4.0)]
-    assert [(place["layers"], place["site"]) for place in placements(limits)] == [([0, 2], "product"), ([1], "gate")]
+    expected = [([0, 2], "product"), ([1], "gate")]
+    assert [(place["layers"], place["site"]) for place in limit_placements(limits)] == [
+        ([0, 2], "product"),
+        ([1], "gate"),
+    ]

@@ -135,18 +135,10 @@ def test_what_is_saved_attaches_what_was_measured(options, loaded):
     assert content == json.loads(json.dumps(measured.to_dict()))
     chosen = measured.recommended.limits
     assert chosen
-    stated = json.loads(Path("out", ARMLET_FILE).read_text())
-    assert stated == describe_file(chosen)
-    places = stated.get("placements", [stated])
-    kept = {
-        (layer, place.get("site", "gate"), place["curve"], place["limit"])
-        for place in places
-        for layer in place["layers"]
-    }
-    assert kept == {(limit.layer, limit.site, limit.curve, limit.limit) for limit in chosen}
-    if stated["version"] == 1:
-        with attach(tiny(intermediate_size=64), **load_config("out")) as arm:
-            assert arm.layers == [limit.layer for limit in chosen]
+    assert json.loads(Path("out", ARMLET_FILE).read_text()) == describe_file(chosen)
+    with attach(tiny(intermediate_size=64), **load_config("out")) as arm:
+        places = {(layer, place["site"], place["policy"]) for place in arm.placements for layer in place["layers"]}
+    assert places == {(limit.layer, limit.site, limit.policy) for limit in chosen}
     clamps = {limit.layer: limit.limit for limit in chosen if (limit.site, limit.curve) == ("gate", "clip")}
     assert content["recommended"]["swiglu_limits"] == [clamps.get(layer, 0.0) for layer in range(3)]
 

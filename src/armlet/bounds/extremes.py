@@ -7,16 +7,15 @@ from functools import partial
 from math import isnan
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from armlet.attachment.attach import attach
-from armlet.attachment.sites import GATE, PRODUCT, Site, UnsupportedModelError, find_layers, find_sites
-from armlet.attachment.wrappers import RedistributedOutput
+from armlet.attachment.module import ARM
+from armlet.attachment.sites import GATE, PRODUCT, UP, UnsupportedModelError, find_layers, find_sites
 from armlet.bounds.formats import Q8_1, q8_1_sums
 from armlet.redistribution.inward import Inward
 
-UP, RESIDUAL = "up", "residual"
+RESIDUAL = "residual"
 QUANTITIES = (GATE, UP, PRODUCT, RESIDUAL, Q8_1)
 """The activated gate, up, their product (the input of down), the hidden state after the layer, and sums of blocks."""
 
@@ -96,67 +95,54 @@ def watching_products(downs: Mapping[int, nn.Module], peaks: Peaks) -> Iterator[
 def watching_layers(model: nn.Module, peaks: Peaks, see_product: SeeProduct) -> Iterator[None]:
     """Inside the block, adds every quantity of every layer of a model without ARM, whose outputs stay the same.
 
-    Where the code of an MLP computes the activation without a module or a function of its own, gate and up are not
-    read. `see_product` gets each product with its gate, after both were added.
+    Gate and up are not read where `attach` cannot reach them. `see_product` gets each product with its gate, after both
+    were added.
     """
-    products = find_sites(model, "all", site=PRODUCT)
-    watches = {site.layer: _Watch(site, peaks, see_product) for site in products}
+    gates = dict[int, Tensor]()
+
+    def see(name: str, layer: int, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        values = arguments[0]
+        peaks.add(layer, name, values)
+        if name == GATE:
+            gates[layer] = values
+        elif name == PRODUCT:
+            if (sums := q8_1_sums(values)) is not None:
+                peaks.add(layer, Q8_1, sums)
+            see_product(layer, values, gates.pop(layer, None))
+
+    downs = find_sites(model, "all", site=PRODUCT)
     with ExitStack() as stack:
-        if layers := [layer for layer in watches if _has_gate(model, layer)]:
-            stack.enter_context(attach(model, NOTHING, layers=layers, site=GATE))
-        for module in model.modules():
-            if isinstance(module, RedistributedOutput):
-                stack.callback(module.register_forward_hook(watches[module.part[0]].see_gate).remove)
-        for watch in watches.values():
-            stack.enter_context(watch)
+        for site in (GATE, UP):
+            for arm in stack.enter_context(_reading(model, [down.layer for down in downs], site)):
+                stack.callback(arm.register_forward_pre_hook(partial(see, site, arm.layer)).remove)
+        for down in downs:
+            stack.callback(down.module.register_forward_pre_hook(partial(see, PRODUCT, down.layer)).remove)
         for index, layer in find_layers(model, "all"):
             stack.callback(layer.register_forward_hook(partial(_see_residual, peaks, index)).remove)
         yield
 
 
-def _has_gate(model: nn.Module, layer: int) -> bool:
+@contextmanager
+def _reading(model: nn.Module, layers: Sequence[int], site: str) -> Iterator[list[ARM]]:
+    """ARM that changes nothing at a site, in the layers in which it can be there."""
+    before = _arms(model)
+    if reachable := [layer for layer in layers if _has_site(model, layer, site)]:
+        with attach(model, NOTHING, layers=reachable, site=site):
+            yield [arm for arm in _arms(model) if arm not in before]
+    else:
+        yield []
+
+
+def _arms(model: nn.Module) -> list[ARM]:
+    return [module for module in model.modules() if isinstance(module, ARM)]
+
+
+def _has_site(model: nn.Module, layer: int, site: str) -> bool:
     try:
-        return bool(find_sites(model, [layer], site=GATE))
+        return bool(find_sites(model, [layer], site=site))
     except UnsupportedModelError:
         return False
 
 
 def _see_residual(peaks: Peaks, index: int, _module: nn.Module, _arguments: object, output: Any) -> None:
     peaks.add(index, RESIDUAL, output[0] if isinstance(output, tuple) else output)
-
-
-class _Watch(ExitStack):
-    """Reads one MLP: the activated gate, and which linear's output times the gate is the product."""
-
-    def __init__(self, site: Site, peaks: Peaks, see_product: SeeProduct) -> None:
-        super().__init__()
-        self.layer, self.peaks, self.see_product = site.layer, peaks, see_product
-        self.gate: Tensor | None = None
-        self.outputs: list[Tensor] = []
-        self.callback(site.module.register_forward_pre_hook(self._see_product).remove)
-        for child in site.mlp.children():
-            if hasattr(child, "in_features") and child is not site.module:
-                self.callback(child.register_forward_hook(self._see_linear).remove)
-
-    def see_gate(self, _module: nn.Module, _arguments: object, activated: Tensor) -> None:
-        self.gate = activated
-        self.peaks.add(self.layer, GATE, activated)
-
-    def _see_linear(self, _module: nn.Module, _arguments: object, output: Tensor) -> None:
-        self.outputs.append(output)
-
-    def _see_product(self, _module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        product, gate, outputs = arguments[0], self.gate, self.outputs
-        self.gate, self.outputs = None, []
-        self.peaks.add(self.layer, PRODUCT, product)
-        if (sums := q8_1_sums(product)) is not None:
-            self.peaks.add(self.layer, Q8_1, sums)
-        if gate is not None and (up := _up_of(product, gate, outputs)) is not None:
-            self.peaks.add(self.layer, UP, up)
-        self.see_product(self.layer, product, gate)
-
-
-def _up_of(product: Tensor, gate: Tensor, outputs: Sequence[Tensor]) -> Tensor | None:
-    """The output, or the half of a fused output, that times the gate is exactly the product; None if there is none."""
-    halves = outputs if len(outputs) == 2 else [half for output in outputs for half in output.chunk(2, -1)]
-    return next((up for up in halves if up.shape == gate.shape and torch.equal(gate * up, product)), None)

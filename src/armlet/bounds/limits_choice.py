@@ -14,7 +14,7 @@ from armlet.bounds.limits_measure import CURVES, Limit, LimitOutcome, LimitTrial
 from armlet.prompts.texts import CALIBRATION
 from armlet.redistribution.errors import ArgumentError
 
-SITES = (PRODUCT, GATE)
+LIMITED_SITES = (PRODUCT, GATE)
 
 UNLIMITED = LimitTrial(CALIBRATION)
 
@@ -91,7 +91,7 @@ def candidates(layer: int, outcome: LimitOutcome, target: Target) -> list[Limit]
 
 def max_limit_trials(layers: int) -> int:
     """An upper bound on the number of trials with limits in so many layers."""
-    return layers * (len(SITES) * len(CURVES) + 3) + 4
+    return layers * (len(LIMITED_SITES) * len(CURVES) + 3) + 4
 
 
 def choose_limits(run: RunLimitTrial, target: Target, max_cost: float) -> ChosenLimits:

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from armlet.attachment.sites import GATE, PRODUCT
-from armlet.bounds.extremes import RESIDUAL, UP
+from armlet.attachment.sites import GATE, PRODUCT, UP
+from armlet.bounds.extremes import RESIDUAL
 from armlet.bounds.formats import headroom_bits
 from armlet.bounds.limits_rows import LayerHeadroom, LimitSet
 from armlet.presentation.style import COLOURS, GREY, NotebookFigure, style

@@ -5,29 +5,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from math import exp, isfinite
-from typing import TypedDict
 
 import numpy as np
 from torch import Tensor, nn
 
 from armlet.attachment.attach import attach
+from armlet.attachment.config import AttachArguments
 from armlet.attachment.sites import GATE, PRODUCT, find_sites
 from armlet.bounds.curves import limit_for
 from armlet.bounds.extremes import Peak, Peaks, watching_layers, watching_products
 from armlet.bounds.formats import MAXIMA, NVFP4, nvfp4_zeros
 from armlet.prompts.losses import window_losses
 from armlet.redistribution.inward import Inward
+from armlet.redistribution.noise import Noise
 from armlet.runs.folder import Record
 
 CURVES = ("clip", "log")
-
-
-class Placement(TypedDict):
-    """Arguments of `attach`."""
-
-    policy: Inward
-    layers: list[int]
-    site: str
 
 
 @dataclass(frozen=True)
@@ -48,12 +41,15 @@ class Limit:
         return Inward(limit=self.limit, curve=self.curve)
 
 
-def placements(limits: Iterable[Limit]) -> list[Placement]:
-    """The limits as arguments of `attach`, equal ones together, in the order of their first layers."""
+def limit_placements(limits: Iterable[Limit]) -> list[AttachArguments]:
+    """The limits as placements of `attach`, equal ones together, in the order of their first layers."""
     layers = dict[tuple[Inward, str], list[int]]()
     for limit in sorted(limits, key=lambda limit: limit.layer):
         layers.setdefault((limit.policy, limit.site), []).append(limit.layer)
-    return [{"policy": policy, "layers": indices, "site": site} for (policy, site), indices in layers.items()]
+    return [
+        AttachArguments(policy=policy, layers=indices, scope="token", noise=Noise(0), site=site)
+        for (policy, site), indices in layers.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -172,8 +168,7 @@ class LimitBench:
         peaks, products = Peaks(windows.shape[1]), Products(self.gate_bound, tensor_scales or {})
         with ExitStack() as stack:
             if trial.limits:
-                for placement in placements(trial.limits):
-                    stack.enter_context(attach(self.model, **placement))
+                stack.enter_context(attach(self.model, limit_placements(trial.limits)))
                 stack.enter_context(watching_products(self.downs, peaks))
             else:
                 stack.enter_context(watching_layers(self.model, peaks, products.see))

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from armlet.attachment.config import describe, setting_file
+from armlet.attachment.config import setting_file
+from armlet.attachment.placements import placements_content, read_placements
 from armlet.bounds.formats import VALUE_BOUNDS
-from armlet.bounds.limits_measure import Limit, describe_gate, placements
+from armlet.bounds.limits_measure import Limit, describe_gate, limit_placements
 from armlet.bounds.limits_plan import LimitsPlan
 from armlet.bounds.limits_rows import LayerHeadroom, LimitRow, LimitSet
 from armlet.bounds.limits_tables import limits_sentences, limits_tables
 from armlet.presentation.arguments import output_folder
 from armlet.presentation.files import write_json
 from armlet.presentation.result import Result
-from armlet.redistribution.noise import Noise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,14 +81,10 @@ class Limits(Result):
 
 
 def describe_limits(limits: Sequence[Limit]) -> list[dict[str, object]]:
-    """The limits as armlet.json states placements."""
-    described = [
-        describe(place["policy"], place["layers"], "token", Noise(0), place["site"]) for place in placements(limits)
-    ]
-    return [{key: value for key, value in place.items() if key != "version"} for place in described]
+    """The limits as a list of contents of armlet.json, one for each placement."""
+    return [placement.content() for placement in read_placements(limit_placements(limits))] if limits else []
 
 
 def describe_file(limits: Sequence[Limit]) -> dict[str, object]:
-    """The content of an armlet.json: of one setting, or of several placements."""
-    places = describe_limits(limits)
-    return {"version": 1, **places[0]} if len(places) == 1 else {"version": 2, "placements": places}
+    """The content of an armlet.json with at least one limit."""
+    return placements_content(read_placements(limit_placements(limits)))

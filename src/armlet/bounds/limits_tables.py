@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from armlet.attachment.sites import GATE, PRODUCT
-from armlet.bounds.extremes import RESIDUAL, UP
+from armlet.attachment.sites import GATE, PRODUCT, UP
+from armlet.bounds.extremes import RESIDUAL
 from armlet.bounds.formats import INT8_STATIC, MAXIMA, headroom_bits
 from armlet.bounds.limits_rows import LayerHeadroom, LimitRow, LimitSet
 from armlet.presentation.numbers import DASH, percent, three_digits
