@@ -178,7 +178,4 @@ def test_the_bound_is_the_formats_largest_number_over_the_headroom():
 def test_equal_limits_are_one_placement():
     limits = [Limit(2, "product", "clip", 4.0), Limit(0, "product", "clip", 4.0), Limit(1, "gate", "clip", 4.0)]
     expected = [([0, 2], "product"), ([1], "gate")]
-    assert [(place["layers"], place["site"]) for place in limit_placements(limits)] == [
-        ([0, 2], "product"),
-        ([1], "gate"),
-    ]
+    assert [(place["layers"], place["site"]) for place in limit_placements(limits)] == expected
