@@ -1,7 +1,7 @@
 """armlet: the Activation Redistribution Module inside any open-weight model, exact and measured.
 
 Each question has a room, which is imported when it is first used: `armlet.inspection`, `mechanism`, `answers`,
-`evaluation`, `precision` and `cost`. `armlet.errors` has the errors.
+`evaluation`, `precision`, `bounds` and `cost`. `armlet.errors` has the errors.
 """
 
 from importlib import import_module
@@ -17,6 +17,7 @@ from armlet.redistribution import Cut, Inward, Noise, Outward, Transport, preset
 
 if TYPE_CHECKING:
     from armlet import answers as answers
+    from armlet import bounds as bounds
     from armlet import cost as cost
     from armlet import errors as errors
     from armlet import evaluation as evaluation
@@ -43,7 +44,7 @@ __all__ = [
     "presets",
 ]
 
-_ROOMS = ("inspection", "mechanism", "answers", "evaluation", "precision", "cost", "errors")
+_ROOMS = ("inspection", "mechanism", "answers", "evaluation", "precision", "bounds", "cost", "errors")
 _FUNCTIONS = {
     "inspect": "inspection",
     "explain": "mechanism",
@@ -52,6 +53,7 @@ _FUNCTIONS = {
     "tune": "evaluation",
     "confirm": "evaluation",
     "quantize": "precision",
+    "limits": "bounds",
     "bench": "cost",
 }
 

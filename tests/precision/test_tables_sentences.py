@@ -8,9 +8,10 @@ import pytest
 from armlet import Inward
 from armlet.precision.choice import CONTRACT, ROUNDED
 from armlet.precision.measure import Contraction, TrialOutcome
-from armlet.precision.rows import MethodRow, PerplexityRatio
+from armlet.precision.rows import MethodRow
 from armlet.precision.schemes import REFERENCES, QuantScheme
 from armlet.precision.tables import cautions, headline, told_apart
+from armlet.statistics.perplexity import PerplexityRatio
 
 INT8, INT4, FLOAT8 = QuantScheme("int8", "tensor"), QuantScheme("int4", "token"), QuantScheme("e4m3", "tensor")
 

@@ -6,9 +6,10 @@ from rich.table import Table
 
 from armlet.precision.choice import COMPANDED, COMPANDED_STATIC, CONTRACT, OURS, ROUNDED, WORST_KEPT
 from armlet.precision.measure import Contraction
-from armlet.precision.rows import LayerRow, MethodRow, PerplexityRatio, rows_with
+from armlet.precision.rows import LayerRow, MethodRow, rows_with
 from armlet.precision.schemes import REFERENCES, QuantScheme
 from armlet.presentation.tables import titled_table
+from armlet.statistics.perplexity import PerplexityRatio
 
 SHORT_NAMES = {
     ROUNDED: "nearest",
