@@ -63,8 +63,8 @@ def test_rounding_that_helps_the_model_is_told_to_be_no_merit():
     [
         ("gate", "token", 1.1, ()),
         ("gate", "token", 1.5, ("shows no gain",)),
-        ("product", "token", 1.1, ("vLLM",)),
-        ("product", "sequence", 1.5, ("shows no gain", "not for decoding", "vLLM")),
+        ("product", "token", 1.1, ()),
+        ("product", "sequence", 1.5, ("shows no gain", "not for decoding")),
     ],
 )
 def test_a_chosen_setting_comes_with_what_speaks_against_it(site, scope, loss, said):

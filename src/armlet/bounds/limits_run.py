@@ -58,7 +58,7 @@ def limits(
         headroom: the format's largest number over the largest product, at least.
         margin: how much larger than on calibration text the values of other texts may be, at least 1. A layer needs a
             limit if its largest product times this exceeds the bound.
-        site: the only site to limit, "gate" (as vLLM serves it) or "product"; None for either.
+        site: the only site to limit, "gate" or "product"; None for either.
         curve: the only curve, "clip" or "log"; None for either.
         max_cost: maximum cost of the recommended limits, as a share of the perplexity on calibration text.
         run: the run folder; by default one in armlet-runs, named after the run.

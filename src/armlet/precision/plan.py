@@ -41,9 +41,7 @@ class PrecisionOptions(OptionGroup):
     ] = 0.01
     site: Annotated[
         ContractionSite | None,
-        Option(
-            help="Contract only at gate (as vLLM serves it) or only at product (down's input); at either by default."
-        ),
+        Option(help="Contract only at gate or only at product (down's input); at either by default."),
     ] = None
 
     def measured(self) -> dict[str, object]:

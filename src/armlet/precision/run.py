@@ -54,7 +54,7 @@ def quantize(
         tokens: number of tokens of a window, at least 2.
         calibration: number of windows to choose settings by, from the text's end, at least 1.
         limit: maximum cost of contracting without rounding, as a share of the perplexity on calibration text.
-        site: the only site for contracting, "gate" (as vLLM serves it) or "product" (the input of `down`); None for
+        site: the only site for contracting, "gate" or "product" (the input of `down`); None for
             either.
         run: the run folder; by default one in armlet-runs, named after the run.
         seed: seed of the bootstrap.

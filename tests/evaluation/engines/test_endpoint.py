@@ -429,13 +429,6 @@ def test_two_treatments_need_two_servers():
         engine.check([TREATED, other])
 
 
-def test_a_site_that_no_server_has_is_refused():
-    other = replace(TREATED, name="at product", treatment=Treatment(Outward(), site="product"))
-    engine = Endpoint("http://host", model="tiny", treated_endpoint="http://host:1")
-    with closing(engine), pytest.raises(ArgumentError, match="only at the site gate; at product uses another site"):
-        engine.check([BASE, other])
-
-
 def test_experts_of_a_mixture_that_no_server_treats_are_refused():
     other = replace(TREATED, name="routed", treatment=Treatment(Outward(), experts="routed"))
     engine = Endpoint("http://host", model="tiny", treated_endpoint="http://host:1")
