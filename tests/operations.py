@@ -21,7 +21,8 @@ MULTIPLICATIONS = ("mul", "mul_")
 LINEAR = ("mm", "addmm", "bmm", "baddbmm", "matmul", "linear", "_grouped_mm", "grouped_mm")
 ACTIVATIONS = ("silu", "gelu", "relu", "sigmoid", "tanh", "clamp", "clamp_max", "pow", "silu_", "relu_", "gelu_")
 BOUNDS = ("clamp", "clamp_", "clamp_min", "clamp_max", "add")
-"""What a model does to up before the product: a clamp, or an addition of 1."""
+SOFTCAP = ("div", "tanh", "mul")
+"""What a model does to up before the product: a clamp or an addition of 1, or all of a softcap."""
 GATES = ("silu", "gelu", "relu", "sigmoid", "tanh")
 FEED_FORWARD = re.compile(r"mlp|ffn|feed_?forward|expert|moe|glu", re.IGNORECASE)
 """Parts of the names of modules in which a layer has its MLP."""
@@ -137,10 +138,23 @@ def product_with_up(steps: list[Operation], index: int) -> tuple[int | None, Ten
     """The first operation that reads the output of the ARM at `index`, after the model's own clamp or + 1; and that."""
     value = steps[index].output
     user = reader(steps, index, value)
-    while user is not None and steps[user].name in BOUNDS:
-        value = steps[user].output
-        user = reader(steps, user, value)
+    while user is not None and (last := _end_of_bound(steps, user)) is not None:
+        value = steps[last].output
+        user = reader(steps, last, value)
     return user, value
+
+
+def _end_of_bound(steps: list[Operation], index: int) -> int | None:
+    """The last operation of the clamp, addition or softcap that begins at `index`; None if there is none."""
+    if steps[index].name in BOUNDS:
+        return index
+    chain: list[int | None] = [index]
+    for name in SOFTCAP:
+        last = chain[-1]
+        if last is None or steps[last].name != name or len(steps[last].inputs) > 1:
+            return None
+        chain.append(reader(steps, last, steps[last].output))
+    return chain[-2]
 
 
 def producer(steps: list[Operation], index: int, value: Tensor) -> int | None:

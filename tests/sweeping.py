@@ -33,7 +33,7 @@ REASONS = {
     r"computes its experts in a way": "experts whose rows cannot be told apart",
     r"runs beside the experts, and is no gated MLP": "an MLP beside the experts whose activation is no module",
     r"names do not show which is down": "two linears that could be down",
-    r"does not show which linear is up": "no linear shows as up",
+    r"does not show which linear is up": "no linear whose output is up",
     r"computes its activation inside its forward": "an activation inside the MLP's forward",
     r"have layers of their own": "several towers, of which none is known to be the text decoder",
     r"its only attention is": "layers that run only for an image",
