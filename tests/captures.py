@@ -196,7 +196,7 @@ def candidates(experts: nn.Module, site: str, inputs: Tensor, expert: Tensor) ->
     if site == "up":
         yield from (gate_up.chunk(2, -1)[1], gate_up[..., 1::2])
         return
-    if site == "product" and "_apply_gate" in vars(experts):  # where ARM is at the product, the class still has its own method
+    if site == "product" and "_apply_gate" in vars(experts):  # the class still has its own method
         yield getattr(type(experts), "_apply_gate")(experts, gate_up)  # noqa: B009 - a name that nn.Module lacks
     numbers = {name: value for name, value in vars(experts).items() if isinstance(value, int | float)}
     limit = next((value for name, value in numbers.items() if "limit" in name), torch.inf)

@@ -101,18 +101,18 @@ def try_class(model_type: str, class_name: str) -> tuple[Row, list[str]]:
         model = tiny_model(model_type, class_name)
     except Exception as error:
         reason, problems = _why_not(model_type, f"{type(error).__name__}: {error}")
-        return Row(model_type, class_name, *["not built"] * len(SITES), reason=reason), problems
+        return Row(model_type, class_name, "not built", "not built", "not built", reason=reason), problems
     run = Runner(model, model_type)
     trial = Trial(model, class_name)
     problems = trial.problems
-    cells = [trial.cell(site) for site in SITES]
+    gate, up, product = (trial.cell(site) for site in SITES)
     if run.error:
-        cells = ["no" if cell == "no" else "not run" for cell in cells]
-        if "not run" in cells:
+        gate, up, product = ("no" if cell == "no" else "not run" for cell in (gate, up, product))
+        if "not run" in (gate, up, product):
             reason, unknown = _why_not(model_type, run.error)
         else:
             reason, unknown = NEEDS.get(model_type) or trial.reason(None), []
-        return Row(model_type, class_name, *cells, trial.experts, reason), problems + unknown
+        return Row(model_type, class_name, gate, up, product, trial.experts, reason), problems + unknown
     run.try_generate()
     before, baseline = anatomy(model), run(*prompts())
     for site in SITES:
@@ -124,7 +124,7 @@ def try_class(model_type: str, class_name: str) -> tuple[Row, list[str]]:
                 problems += [f"{site}, {problem}" for problem in check_implementations(model, run, arguments)]
     if anatomy(model) != before:
         problems.append("something is left in the model after detach()")
-    return Row(model_type, class_name, *cells, trial.experts, trial.reason(run)), problems
+    return Row(model_type, class_name, gate, up, product, trial.experts, trial.reason(run)), problems
 
 
 def _why_not(model_type: str, error: str) -> tuple[str, list[str]]:
