@@ -17,12 +17,14 @@ HEADER = """# Which models
 others, and says why.
 
 Each class is built tiny from its configuration and run on text: alone, with padding on the left and on the right, and
-in `generate`. Tests check without the code of `attach` where ARM stands, which draws each token gets, that `report()`
-counts them, that no gated MLP of a treated layer is left out, and that `detach()` is exact.
+in `generate`; at the site `up`, alone and with padding on the left. Tests check without the code of `attach` where ARM
+stands, which draws each token gets, that `report()` counts them, that no gated MLP of a treated layer is left out, and
+that `detach()` is exact.
 
-- **gate**, **product**: the sites (`site=`), with the default `experts="all"`. *Yes*: every layer. *Some layers*:
-  `attach` refuses the others, whose MLP is of another kind. *Routed experts only*, *shared experts only*: with
-  `experts="routed"` or `"shared"`; without it, such a layer is refused.
+- **gate**, **up**, **product**: the sites (`site=`), with the default `experts="all"`. *Yes*: every layer. *Some
+  layers*: `attach` refuses the others, whose MLP is of another kind. *Routed experts only*, *shared experts only*: with
+  `experts="routed"` or `"shared"`; without it, such a layer is refused. **up** is the output of the linear, before a
+  clamp, a softcap or a + 1 in the model's code.
 - **experts**: in a mixture, which experts can be reached at one of the sites; empty in models without experts.
 
 Encoder-decoder classes are not in these mappings. T5Gemma's decoder works; T5's gives no positions and is refused.
@@ -36,11 +38,11 @@ def page() -> str:
     """The page, from the table."""
     with (DOCS / "models.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    working = [row for row in rows if {row["gate"], row["product"]} - SECTIONS.keys()]
+    working = [row for row in rows if {row["gate"], row["up"], row["product"]} - SECTIONS.keys()]
     lines = [HEADER.format(version=TRANSFORMERS, works=len(working), all=len(rows)), "## Works", ""]
     lines += [
-        "| model type | class | gate | product | experts | why not all |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| model type | class | gate | up | product | experts | why not all |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [f"| {' | '.join(row.values())} |" for row in working]
     for section in dict.fromkeys(SECTIONS.values()):

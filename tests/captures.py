@@ -47,6 +47,7 @@ class ExpertsCapture:
     """What an ARM got and returned in one call of a module of routed experts, and what that module got."""
 
     layer: int
+    site: str
     experts: nn.Module
     hidden: Tensor  # `[tokens, d_model]`, or `[experts · tokens, d_model]` if all experts run on all tokens
     routing: Tensor | None  # `[tokens, choices]`, the experts of each token; None if all run on all
@@ -69,7 +70,7 @@ class ExpertsCapture:
             return f"the experts got {self.tokens} tokens of {len(positions)}", 0
         values, output = (torch.cat(tensors) if tensors else torch.empty(0, 1) for tensors in self._rows())
         pairs, inputs = self._pairs()
-        rows = match(self.experts, inputs, pairs, values)
+        rows = match(self.experts, self.site, inputs, pairs, values)
         if rows is None:
             return f"{len(values)} rows that are not those of {len(pairs)} routed tokens, each once", 0
         token, expert = pairs[rows].unbind(-1)
@@ -97,9 +98,10 @@ class ExpertsCapture:
 
 
 class Captures:
-    """Captures what ARM does in a model, call by call, until `remove`."""
+    """Captures what ARM does at a site of a model, call by call, until `remove`."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, site: str) -> None:
+        self.site = site
         self.calls: list[Capture | ExpertsCapture] = []
         self._running: list[ExpertsCapture] = []
         self._hooks: list[Any] = []
@@ -118,7 +120,8 @@ class Captures:
     def _begin(self, layer: int, experts: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden, *others = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         routing = next((value for value in others if not value.is_floating_point()), None)
-        self._running.append(ExpertsCapture(layer, experts, hidden.reshape(-1, hidden.shape[-1]).clone(), routing))
+        hidden = hidden.reshape(-1, hidden.shape[-1]).clone()
+        self._running.append(ExpertsCapture(layer, self.site, experts, hidden, routing))
         self.calls.append(self._running[-1])
 
     def _end(self, *_: Any) -> None:
@@ -167,12 +170,12 @@ def moved(values: Tensor, draws: Tensor, real: Tensor) -> Tensor:
     return torch.where(real[:, None], redistribute(values[None], Outward(), noise=draws[None])[0], values)
 
 
-def match(experts: nn.Module, inputs: Tensor, pairs: Tensor, values: Tensor) -> Tensor | None:
+def match(experts: nn.Module, site: str, inputs: Tensor, pairs: Tensor, values: Tensor) -> Tensor | None:
     """For each row of `values`, the index of its pair of token and expert, −1 for zeros; None unless all are there."""
     if not len(pairs):
         return None if values.any() else torch.full((len(values),), -1)
     identity = pairs[:, 0] * (pairs.max() + 1) + pairs[:, 1]  # a router may choose one expert twice
-    for expected in activated(experts, inputs, pairs[:, 1]):
+    for expected in candidates(experts, site, inputs, pairs[:, 1]):
         if expected.shape[-1] != values.shape[-1] or not len(values):
             continue
         distance, nearest = torch.cdist(values, expected, compute_mode="donot_use_mm_for_euclid_dist").min(-1)
@@ -182,15 +185,18 @@ def match(experts: nn.Module, inputs: Tensor, pairs: Tensor, values: Tensor) -> 
     return None
 
 
-def activated(experts: nn.Module, inputs: Tensor, expert: Tensor) -> Iterator[Tensor]:
-    """The activated gate and the product of routed tokens, in every layout and activation that families have."""
+def candidates(experts: nn.Module, site: str, inputs: Tensor, expert: Tensor) -> Iterator[Tensor]:
+    """The values of routed tokens at a site, in every layout and activation that families have."""
     weights = dict(experts.named_parameters(recurse=False))
     weight = weights["gate_up_proj"][expert]
     weight = weight if weight.shape[1] == inputs.shape[-1] else weight.transpose(1, 2)
     gate_up = (inputs[:, None] @ weight)[:, 0]
     if "gate_up_proj_bias" in weights:
         gate_up = gate_up + weights["gate_up_proj_bias"][expert]
-    if "_apply_gate" in vars(experts):  # where ARM is at the product, the class still has its own method
+    if site == "up":
+        yield from (gate_up.chunk(2, -1)[1], gate_up[..., 1::2])
+        return
+    if site == "product" and "_apply_gate" in vars(experts):  # the class still has its own method
         yield getattr(type(experts), "_apply_gate")(experts, gate_up)  # noqa: B009 - a name that nn.Module lacks
     numbers = {name: value for name, value in vars(experts).items() if isinstance(value, int | float)}
     limit = next((value for name, value in numbers.items() if "limit" in name), torch.inf)
@@ -205,7 +211,9 @@ def activated(experts: nn.Module, inputs: Tensor, expert: Tensor) -> Iterator[Te
             F.relu(gate) ** 2,
         ]
         gates += [F.gelu(gate), F.gelu(gate, approximate="tanh")]
-        yield from gates
+        if site == "gate":
+            yield from gates
+            continue
         limited = up.clamp(-limit, limit)
         yield from (
             activation.clamp(max=limit) * factor for activation in gates for factor in (up, limited, limited + 1)

@@ -20,6 +20,9 @@ MOVES = re.compile(
 MULTIPLICATIONS = ("mul", "mul_")
 LINEAR = ("mm", "addmm", "bmm", "baddbmm", "matmul", "linear", "_grouped_mm", "grouped_mm")
 ACTIVATIONS = ("silu", "gelu", "relu", "sigmoid", "tanh", "clamp", "clamp_max", "pow", "silu_", "relu_", "gelu_")
+BOUNDS = ("clamp", "clamp_", "clamp_min", "clamp_max", "add")
+SOFTCAP = ("div", "tanh", "mul")
+"""What a model does to up before the product: a clamp or an addition of 1, or all of a softcap."""
 GATES = ("silu", "gelu", "relu", "sigmoid", "tanh")
 FEED_FORWARD = re.compile(r"mlp|ffn|feed_?forward|expert|moe|glu", re.IGNORECASE)
 """Parts of the names of modules in which a layer has its MLP."""
@@ -95,6 +98,8 @@ def reader(steps: list[Operation], index: int, value: Tensor) -> int | None:
 
 def placement_problem(steps: list[Operation], index: int, site: str) -> str:
     """What is wrong with the place of the ARM at `index`; "" if nothing is."""
+    if site == "up":
+        return up_problem(steps, index)
     arm = steps[index]
     source = next((i for i in reversed(range(index)) if same(steps[i].output, arm.inputs[0])), None)
     user = reader(steps, index, arm.output)
@@ -111,6 +116,73 @@ def placement_problem(steps: list[Operation], index: int, site: str) -> str:
     if steps[user].name not in MULTIPLICATIONS:
         return f"{steps[user].name} reads ARM's output, not the product with up"
     return "" if down_of(steps, user) else "the product does not reach down"
+
+
+def up_problem(steps: list[Operation], index: int) -> str:
+    """What is wrong with the place of the ARM at `index`, if it is that of up; "" if nothing is."""
+    source = next((i for i in reversed(range(index)) if has_columns(steps[i].output, steps[index].inputs[0])), None)
+    if source is None or not is_linear(steps, source):
+        name = "no operation" if source is None else steps[source].name
+        return f"ARM's input comes from {name}, not from the linear up"
+    product, value = product_with_up(steps, index)
+    if product is None or steps[product].name not in MULTIPLICATIONS:
+        name = "no operation" if product is None else steps[product].name
+        return f"{name} reads ARM's output, not the product with the activated gate"
+    others = [producer(steps, product, given) for given in steps[product].inputs if not same(given, value)]
+    if not any(other is not None and is_bounded_activation(steps, other) for other in others):
+        return f"{steps[product].name} multiplies ARM's output, but not with an activated gate"
+    return "" if down_of(steps, product) else "the product does not reach down"
+
+
+def product_with_up(steps: list[Operation], index: int) -> tuple[int | None, Tensor]:
+    """The first operation that reads the output of the ARM at `index`, after the model's own clamp or + 1; and that."""
+    value = steps[index].output
+    user = reader(steps, index, value)
+    while user is not None and (last := _end_of_bound(steps, user)) is not None:
+        value = steps[last].output
+        user = reader(steps, last, value)
+    return user, value
+
+
+def _end_of_bound(steps: list[Operation], index: int) -> int | None:
+    """The last operation of the clamp, addition or softcap that begins at `index`; None if there is none."""
+    if steps[index].name in BOUNDS:
+        return index
+    chain: list[int | None] = [index]
+    for name in SOFTCAP:
+        last = chain[-1]
+        if last is None or steps[last].name != name or len(steps[last].inputs) > 1:
+            return None
+        chain.append(reader(steps, last, steps[last].output))
+    return chain[-2]
+
+
+def producer(steps: list[Operation], index: int, value: Tensor) -> int | None:
+    """The index of the last operation before `index` that returned a value."""
+    return next((i for i in reversed(range(index)) if same(steps[i].output, value)), None)
+
+
+def has_columns(whole: Tensor, value: Tensor) -> bool:
+    """Whether a value is all of a tensor, or one half of its columns, of gate and up in one linear."""
+    if whole.numel() != 2 * value.numel() or whole.shape[-1] != 2 * value.shape[-1]:
+        return same(whole, value)
+    return any(same(half, value) for half in (*whole.chunk(2, -1), whole[..., ::2], whole[..., 1::2]))
+
+
+def is_linear(steps: list[Operation], index: int) -> bool:
+    """Whether an operation is a linear, or adds its bias to one."""
+    if steps[index].name in ("add", "add_"):
+        linears = [producer(steps, index, given) for given in steps[index].inputs]
+        return any(linear is not None and steps[linear].name in LINEAR for linear in linears)
+    return steps[index].name in LINEAR
+
+
+def is_bounded_activation(steps: list[Operation], index: int) -> bool:
+    """Whether an operation is an activation, or a clamp of one, as in Step-3.7."""
+    if steps[index].name not in BOUNDS:
+        return is_activation(steps, index)
+    before = producer(steps, index, steps[index].inputs[0])
+    return before is not None and steps[before].name not in BOUNDS and is_activation(steps, before)
 
 
 def is_activation(steps: list[Operation], index: int) -> bool:
@@ -153,7 +225,12 @@ def gated_products(steps: list[Operation]) -> Iterator[tuple[int, int]]:
 
 def untreated(steps: list[Operation], site: str, prefixes: Iterable[str]) -> list[str]:
     """The modules in layers with ARM, by the start of their names, in which a gated MLP ran without ARM."""
-    arms, prefixes = [step for step in steps if step.name == "ARM"], tuple(prefixes)
+    indices, prefixes = [index for index, step in enumerate(steps) if step.name == "ARM"], tuple(prefixes)
+    arms = [steps[index] for index in indices]
+    if site == "up":
+        products = {product_with_up(steps, index)[0] for index in indices}
+        paths = {steps[product].path for _, product in gated_products(steps) if product not in products}
+        return sorted(path for path in paths if path.startswith(prefixes))
     missing = []
     for activation, product in gated_products(steps):
         values = [

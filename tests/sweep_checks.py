@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from armlet import ARM, Outward, attach
-from armlet.attachment.sites import ALL_EXPERTS, GATE, UnsupportedModelError
+from armlet.attachment.sites import ALL_EXPERTS, GATE, UP, UnsupportedModelError
 from captures import Captures, check_calls
 from operations import FEED_FORWARD, Operations, placement_problem, untreated
 from shrinking import VOCABULARY
@@ -83,13 +83,11 @@ def check(model: nn.Module, run: Runner, arguments: dict[str, Any], baseline: Te
     """All that is wrong with ARM attached with these arguments."""
     attachment = attach(model, Outward(), **arguments)
     try:
-        problems = check_placement(model, run, **arguments)
-        for padding in ("", "left", "right"):
+        problems = check_placement(model, run, baseline, **arguments)
+        for padding in ("left",) if arguments["site"] == UP else ("", "left", "right"):
             problems += [f"padding {padding or 'none'}: {p}" for p in check_forward(model, run, attachment, padding)]
-        if torch.equal(run(*prompts()), baseline):
-            problems.append("the logits are those of the untreated model")
         if run.generates and arguments["site"] == GATE:
-            problems += [f"generate: {problem}" for problem in check_generate(model, run)]
+            problems += [f"generate: {problem}" for problem in check_generate(model, run, GATE)]
     except Exception as error:
         problems = [f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"]
     finally:
@@ -98,13 +96,13 @@ def check(model: nn.Module, run: Runner, arguments: dict[str, Any], baseline: Te
 
 
 def check_implementations(model: Any, run: Runner, arguments: dict[str, Any]) -> list[str]:
-    """What is wrong when transformers computes the experts in other ways; `attach` may refuse some."""
+    """What is wrong when transformers computes the experts in other ways than it does; `attach` may refuse some."""
     parts = [part for part in model.modules() if hasattr(part, "_can_set_experts_implementation")]
     part = next((part for part in parts if part._can_set_experts_implementation()), None)
     if part is None:
         return []
     problems, default = [], part.config._experts_implementation
-    for name in IMPLEMENTATIONS:
+    for name in (name for name in IMPLEMENTATIONS if name != default):
         part.set_experts_implementation(name)
         try:
             with attach(model, Outward(), **arguments) as attachment:
@@ -118,11 +116,14 @@ def check_implementations(model: Any, run: Runner, arguments: dict[str, Any]) ->
     return problems
 
 
-def check_placement(model: nn.Module, run: Runner, site: str, layers: list[int], experts: str) -> list[str]:
-    """Whether ARM stands between activation, up and down, in the MLPs of these layers, and in all of them."""
+def check_placement(
+    model: nn.Module, run: Runner, baseline: Tensor, site: str, layers: list[int], experts: str
+) -> list[str]:
+    """Whether ARM stands between activation, up and down, in the MLPs of these layers and in all of them, and acts."""
     with Operations(model) as operations:
-        run(*prompts())
-    steps, problems = operations.steps, []
+        logits = run(*prompts())
+    problems = ["the logits are those of the untreated model"] if torch.equal(logits, baseline) else []
+    steps = operations.steps
     arms = {index: step.path for index, step in enumerate(steps) if step.name == "ARM"}
     for index, path in arms.items():
         if TOWERS.search(re.split(r"\.\d+\.", path)[0]) or not FEED_FORWARD.search(path):
@@ -139,7 +140,7 @@ def check_placement(model: nn.Module, run: Runner, site: str, layers: list[int],
 def check_forward(model: nn.Module, run: Runner, attachment: Any, padding: str) -> list[str]:
     """Whether a plain call gives each token the draws of its position, and the report counts the tokens."""
     attachment.reset()
-    captures = Captures(model)
+    captures = Captures(model, attachment.site)
     ids, mask = prompts(padding)
     run(ids, mask)
     captures.remove()
@@ -156,9 +157,9 @@ def check_forward(model: nn.Module, run: Runner, attachment: Any, padding: str) 
     return problems
 
 
-def check_generate(model: nn.Module, run: Runner) -> list[str]:
+def check_generate(model: nn.Module, run: Runner, site: str) -> list[str]:
     """Whether each step of `generate`, after left padding, goes on with the positions."""
-    captures = Captures(model)
+    captures = Captures(model, site)
     ids, mask = prompts("left")
     mask = run.generate(ids, mask)
     captures.remove()

@@ -33,6 +33,7 @@ REASONS = {
     r"computes its experts in a way": "experts whose rows cannot be told apart",
     r"runs beside the experts, and is no gated MLP": "an MLP beside the experts whose activation is no module",
     r"names do not show which is down": "two linears that could be down",
+    r"does not show which linear is up": "no linear whose output is up",
     r"computes its activation inside its forward": "an activation inside the MLP's forward",
     r"have layers of their own": "several towers, of which none is known to be the text decoder",
     r"its only attention is": "layers that run only for an image",
@@ -50,6 +51,7 @@ class Row:
     model_type: str
     class_name: str
     gate: str = "no"  # "yes", "some layers", "routed experts only", "no", "not run", "not built" or "fault"
+    up: str = "no"
     product: str = "no"
     experts: str = ""  # which can be reached at one of the sites: "routed and shared", "routed", "shared" or "no"
     reason: str = ""  # why not all of it
@@ -62,7 +64,7 @@ class Row:
     @property
     def works(self) -> bool:
         """Whether ARM can be attached at one of the sites, and the model was run with it."""
-        return not {self.gate, self.product} <= {"no", "not run", "not built", "fault"}
+        return not {self.gate, self.up, self.product} <= {"no", "not run", "not built", "fault"}
 
 
 def read_table() -> dict[tuple[str, str], Row]:
@@ -90,7 +92,7 @@ def table_row(model_type: str, class_name: str) -> tuple[Row, list[str]]:
     known = [problem for problem in problems if re.search(pattern, problem)]
     others = [problem for problem in problems if problem not in known]
     gone = [] if known else [f"is no longer so: {reason}; remove it from FAULTS in tests/sweeping.py"]
-    return Row(model_type, class_name, "fault", "fault", row.experts, reason), others + gone
+    return Row(model_type, class_name, "fault", "fault", "fault", row.experts, reason), others + gone
 
 
 def try_class(model_type: str, class_name: str) -> tuple[Row, list[str]]:
@@ -99,18 +101,18 @@ def try_class(model_type: str, class_name: str) -> tuple[Row, list[str]]:
         model = tiny_model(model_type, class_name)
     except Exception as error:
         reason, problems = _why_not(model_type, f"{type(error).__name__}: {error}")
-        return Row(model_type, class_name, "not built", "not built", reason=reason), problems
+        return Row(model_type, class_name, "not built", "not built", "not built", reason=reason), problems
     run = Runner(model, model_type)
     trial = Trial(model, class_name)
     problems = trial.problems
-    gate, product = (trial.cell(site) for site in SITES)
+    gate, up, product = (trial.cell(site) for site in SITES)
     if run.error:
-        gate, product = ("no" if cell == "no" else "not run" for cell in (gate, product))
-        if "not run" in (gate, product):
+        gate, up, product = ("no" if cell == "no" else "not run" for cell in (gate, up, product))
+        if "not run" in (gate, up, product):
             reason, unknown = _why_not(model_type, run.error)
         else:
             reason, unknown = NEEDS.get(model_type) or trial.reason(None), []
-        return Row(model_type, class_name, gate, product, trial.experts, reason), problems + unknown
+        return Row(model_type, class_name, gate, up, product, trial.experts, reason), problems + unknown
     run.try_generate()
     before, baseline = anatomy(model), run(*prompts())
     for site in SITES:
@@ -122,7 +124,7 @@ def try_class(model_type: str, class_name: str) -> tuple[Row, list[str]]:
                 problems += [f"{site}, {problem}" for problem in check_implementations(model, run, arguments)]
     if anatomy(model) != before:
         problems.append("something is left in the model after detach()")
-    return Row(model_type, class_name, gate, product, trial.experts, trial.reason(run)), problems
+    return Row(model_type, class_name, gate, up, product, trial.experts, trial.reason(run)), problems
 
 
 def _why_not(model_type: str, error: str) -> tuple[str, list[str]]:

@@ -13,7 +13,7 @@ import armlet.evaluation
 from fresh_interpreter import loaded_beyond_torch
 
 SOURCE = Path(armlet.__file__).parent
-QUESTIONS = ("inspection", "mechanism", "answers", "precision", "cost", "bounds", "evaluation")
+QUESTIONS = ("inspection", "mechanism", "answers", "precision", "bounds", "cost", "evaluation")
 FLOORS = (
     ("redistribution",),
     ("attachment", "checkpoints"),

@@ -1,7 +1,7 @@
 """armlet: the Activation Redistribution Module inside any open-weight model, exact and measured.
 
 Each question has a room, which is imported when it is first used: `armlet.inspection`, `mechanism`, `answers`,
-`evaluation`, `precision`, `cost` and `bounds`. `armlet.errors` has the errors.
+`evaluation`, `precision`, `bounds` and `cost`. `armlet.errors` has the errors.
 """
 
 from importlib import import_module
@@ -44,7 +44,7 @@ __all__ = [
     "presets",
 ]
 
-_ROOMS = ("inspection", "mechanism", "answers", "evaluation", "precision", "cost", "bounds", "errors")
+_ROOMS = ("inspection", "mechanism", "answers", "evaluation", "precision", "bounds", "cost", "errors")
 _FUNCTIONS = {
     "inspect": "inspection",
     "explain": "mechanism",
@@ -53,8 +53,9 @@ _FUNCTIONS = {
     "tune": "evaluation",
     "confirm": "evaluation",
     "quantize": "precision",
-    "bench": "cost",
+    "limits": "bounds",
     "conform": "bounds",
+    "bench": "cost",
 }
 
 

@@ -25,6 +25,7 @@ from armlet.commands.flattening import flattened
 from armlet.commands.generate import generate
 from armlet.commands.inspect import inspect
 from armlet.commands.inspect_compare import inspect_compare
+from armlet.commands.limits import limits
 from armlet.commands.lm_eval import PASS_THROUGH, lm_eval, lm_eval_compare
 from armlet.commands.quantize import quantize
 from armlet.commands.report import report
@@ -63,10 +64,9 @@ QUESTIONS: Mapping[str, Mapping[str, Word]] = {
     },
     "What does it buy, and cost?": {
         "quantize": Word(quantize, "abacus --windows 24"),
+        "limits": Word(limits, "abacus --headroom 20"),
+        "conform": Word(conform, "openai/gpt-oss-20b"),
         "bench": Word(bench, "--only function --widths 1536 --tokens 1,32"),
-    },
-    "Where are bounds needed?": {
-        "conform": Word(conform, "openai/gpt-oss-20b --device cuda"),
     },
     "Serving": {
         "vllm-check": Word(vllm_check, "Qwen/Qwen3-0.6B --policy inward --layers 0"),

@@ -4,12 +4,12 @@ import copy
 import inspect
 import pickle
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
 
-from armlet import Inward, Noise, Outward, Transport, attach, load_config
+from armlet import Cut, Inward, Noise, Outward, Transport, attach, load_config
 from armlet.attachment.attach import _note_once
 from armlet.attachment.handle import AlreadyAttachedError, DetachedError
 from armlet.evaluation.conditions.placebos import placebo
@@ -101,6 +101,76 @@ def test_two_sites_of_a_layer_are_independent(site):
     second.detach()
     assert torch.equal(model(ids).logits, baseline)
     assert anatomy(model) == before
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3"])
+def test_several_placements_are_what_their_attachments_are_together(family):
+    model, ids = tiny(family), prompt(9)
+    placements = [
+        {"policy": Inward(limit=0.1, curve="clip"), "site": "up", "layers": [0, 2]},
+        {"policy": Outward(), "site": "gate", "layers": "all", "noise": Noise(5)},
+        {"policy": Inward(limit=0.05), "site": "up", "layers": 1},
+        {"policy": Cut(), "site": "product"},
+    ]
+    before, baseline = anatomy(model), model(ids).logits
+    with ExitStack() as stack:
+        parts = [stack.enter_context(attach(model, **placement)) for placement in placements]
+        expected, reports = model(ids).logits, [part.report() for part in parts]
+    with attach(model, placements) as whole:
+        assert torch.equal(model(ids).logits, expected)
+        assert [whole.report(number) for number in range(4)] == reports
+        assert whole.report()[0]["moved"] == sum(report.get(0, {"moved": 0})["moved"] for report in reports)
+        assert whole.layers == [0, 1, 2]
+        with whole.paused():
+            assert anatomy(model) == before
+            assert torch.equal(model(ids).logits, baseline)
+        assert torch.equal(model(ids).logits, expected)
+    assert torch.equal(model(ids).logits, baseline)
+    assert anatomy(model) == before
+
+
+def test_what_a_placement_leaves_out_is_as_in_the_call():
+    with attach(tiny(), [{"policy": "cut"}, {"policy": "inward", "site": "up"}], layers=1, noise=Noise(3)) as whole:
+        assert whole.layers == [1]
+        assert whole.noise == Noise(3)
+        assert [placement["site"] for placement in whole.placements] == ["gate", "up"]
+        with pytest.raises(ArgumentError, match="its 2 placements differ in site; see `placements`"):
+            _ = whole.site
+
+
+@pytest.mark.parametrize(
+    ("placements", "message"),
+    [
+        ([], "expected a policy or a list of placements, found an empty list"),
+        ([Outward()], "expected mappings with policy, and perhaps layers, scope"),
+        ([{"site": "up"}], "expected mappings with policy"),
+        ([{"policy": "cut", "limit": 7}], "expected mappings with policy"),
+        ([{"policy": "cut", "layers": [0, 1]}, {"policy": "inward", "layers": 1}], "placements 0 and 1 are both at"),
+        ([{"policy": "cut", "layers": 9}], "has layers 0 to 2, found 9"),
+    ],
+    ids=str,
+)
+def test_placements_that_cannot_be_are_refused_and_nothing_is_attached(placements, message):
+    model = tiny()
+    before = anatomy(model)
+    with pytest.raises(ArgumentError, match=message):
+        attach(model, placements)
+    assert anatomy(model) == before
+
+
+def test_one_placement_of_several_can_be_changed():
+    model, ids = tiny(), prompt(9)
+    gate, up = {"policy": Inward(limit=0.1)}, {"policy": Inward(limit=0.2), "site": "up"}
+    with attach(model, [gate, up]) as whole:
+        whole.update(strength=0.0)
+        off = model(ids).logits
+        whole.update(limit=0.1, strength=1.0, placement=1)
+        changed = model(ids).logits
+        with pytest.raises(ArgumentError, match="placement: expected an integer from 0 to 1, found 2"):
+            whole.update(strength=1.0, placement=2)
+    assert torch.equal(off, model(ids).logits)
+    with attach(model, Inward(limit=0.1), site="up"):
+        assert torch.equal(changed, model(ids).logits)
 
 
 @each_site

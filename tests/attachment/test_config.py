@@ -54,8 +54,35 @@ def test_only_the_policy_is_needed(tmp_path):
     assert load_config(tmp_path) == {"policy": Outward(band=0.2), "layers": 0, "scope": "token", "noise": Noise(0)}
 
 
+SEVERAL = [
+    {"policy": Inward(limit=0.3, side="above", curve="clip"), "layers": [0, 1]},
+    {"policy": Inward(limit=0.4), "layers": "all", "site": "up", "noise": Noise(4)},
+    {"policy": Outward(band=0.3), "layers": 2, "site": "product"},
+]
+
+
+def test_several_placements_are_one_file_of_version_2_that_attaches_again(tmp_path):
+    model, ids = tiny(), prompt(6)
+    with attach(model, SEVERAL) as attachment:
+        expected = model(ids).logits
+        content = json.loads(attachment.save(tmp_path).read_text())
+    assert (content["version"], len(content["placements"])) == (2, 3)
+    with attach(model, **load_config(tmp_path)) as again:
+        assert torch.equal(model(ids).logits, expected)
+        assert again.placements == attachment.placements
+        assert again.save(tmp_path / "again").read_bytes() == (tmp_path / "armlet.json").read_bytes()
+
+
+def test_one_placement_in_a_list_is_that_placement(tmp_path):
+    (tmp_path / "armlet.json").write_text('{"version": 2, "placements": [{"policy": "cut", "site": "up"}]}')
+    one = {"policy": Cut(), "layers": 0, "scope": "token", "noise": Noise(0), "site": "up"}
+    assert load_config(tmp_path) == one
+    with attach(tiny(), [one]) as attachment:
+        assert json.loads(attachment.save(tmp_path).read_text())["version"] == 1
+
+
 def test_a_site_is_in_the_file_where_it_is_not_the_gate(tmp_path):
-    for site, named in (("gate", {}), ("product", {"site": "product"})):
+    for site, named in (("gate", {}), ("up", {"site": "up"}), ("product", {"site": "product"})):
         with attach(tiny(), Outward(), site=site) as attachment:
             content = json.loads(attachment.save(tmp_path).read_text())
         assert {key: content[key] for key in content if key == "site"} == named
@@ -82,11 +109,11 @@ def test_noise_that_a_file_cannot_keep_is_refused(tmp_path, noise):
         ('{"policy": "outward", "version": 3}', "has version 3, but this armlet reads up to 2: upgrade"),
         ('{"policy": "outward", "version": 2}', "version 2: expected version and placements, a list with at least one"),
         ('{"placements": [], "version": 2}', "version 2: expected version and placements, a list with at least one"),
-        ('{"placements": [{"policy": "outward"}], "version": 1}', "unknown setting placements"),
+        ('{"placements": [{"policy": "outward"}], "version": 1}', "expected one of outward"),
         ('{"placements": ["outward"], "version": 2}', r"placements\[0\]: expected an object, found str"),
         (
             '{"placements": [{"policy": "cut"}, {"policy": "cut", "version": 1}], "version": 2}',
-            r"placements\[1\]: .*unknown setting version",
+            r"placements\[1\]: .*unknown version",
         ),
         ('{"policy": "outward", "version": "1"}', "version must be an integer"),
         ('{"policy": "outward", "knee": 0.9}', "outward: unknown knee; expected band, ceiling"),

@@ -11,15 +11,12 @@ from packaging.version import Version
 
 from armlet import attach, presets
 from armlet.attachment.expert_rows import EAGER, ROW_ORDERS
-from armlet.attachment.sites import SITES, UnsupportedModelError
 from families import prompt
 from shrinking import tiny_config
 
-pytestmark = [
-    pytest.mark.skipif(Version(hf.__version__) < Version("5.24"), reason="an older transformers has no such models"),
-    # TO BE REMOVED with the merge of the site "up" and of several placements, which these tests need.
-    pytest.mark.skipif("up" not in SITES, reason="attach has no site up yet"),
-]
+pytestmark = pytest.mark.skipif(
+    Version(hf.__version__) < Version("5.24"), reason="an older transformers has no such models"
+)
 
 LIMIT = 0.25  # of gates and ups with a standard deviation of about 1
 STEP_LIMITS = {"swiglu_limits": [0.0, 0.25, 0.5, 0.25], "swiglu_limits_shared": [0.25, 0.25, 0.125, 0.0]}
@@ -32,9 +29,6 @@ CLASSES = {
     "hy_v4_vl": getattr(hf, "HYV4VLForConditionalGeneration", None),
     "step3p7": getattr(hf, "Step3p7ForConditionalGeneration", None),
 }
-UNREACHED = ("minimax_m3_vl_text",)
-"""The dense MLPs and shared experts of these compute their activation in their forward, where ARM cannot be."""
-
 each_model = pytest.mark.parametrize("model_type", CLASSES)
 each_implementation = pytest.mark.parametrize("implementation", ROW_ORDERS)
 
@@ -66,21 +60,14 @@ def clamped(model_type, implementation=EAGER):
     return model.float().eval()
 
 
-def without_clamps(model, model_type):
+def without_clamps(model):
     """A copy without limits."""
     freed = copy.deepcopy(model)
     for module in freed.modules():
-        if model_type not in UNREACHED or type(module).__name__.endswith("Experts"):
-            for name in ("limit", "swiglu_limit"):
-                if hasattr(module, name):
-                    setattr(module, name, inf)
+        for name in ("limit", "swiglu_limit"):
+            if hasattr(module, name):
+                setattr(module, name, inf)
     return freed
-
-
-def placements(model, model_type):
-    """Those of the configuration that ARM can be attached by."""
-    whole = presets.trained(model.config)
-    return [placement | {"experts": "routed"} for placement in whole] if model_type in UNREACHED else whole
 
 
 def logits(model):
@@ -91,18 +78,18 @@ def logits(model):
 @each_model
 def test_placements_compute_what_the_clamps_of_a_model_do(model_type, implementation):
     model = clamped(model_type, implementation)
-    expected, freed = logits(model), without_clamps(model, model_type)
+    expected, freed = logits(model), without_clamps(model)
     assert not torch.allclose(logits(freed), expected, atol=1e-3)
-    with attach(freed, placements(model, model_type)):
+    with attach(freed, presets.trained(model.config)):
         assert torch.equal(logits(freed), expected)
 
 
 @each_model
 def test_both_sites_are_needed(model_type):
     model = clamped(model_type)
-    expected, freed = logits(model), without_clamps(model, model_type)
+    expected, freed = logits(model), without_clamps(model)
     for site in ("gate", "up"):
-        with attach(freed, [p for p in placements(model, model_type) if p["site"] == site]):
+        with attach(freed, [p for p in presets.trained(model.config) if p["site"] == site]):
             assert not torch.allclose(logits(freed), expected, atol=1e-3)
 
 
@@ -110,21 +97,14 @@ def test_both_sites_are_needed(model_type):
 def test_a_model_with_its_clamps_stays_as_it_is(model_type):
     model = clamped(model_type)
     expected = logits(model)
-    with attach(model, placements(model, model_type)):
+    with attach(model, presets.trained(model.config)):
         assert torch.equal(logits(model), expected)
 
 
 @pytest.mark.parametrize("model_type", ["deepseek_v4", "glm5_next", "hy_v4", "step3p7"])
 def test_bits_are_equal_in_bfloat16_for_limits_that_it_can_represent(model_type):
     model = clamped(model_type).bfloat16()
-    expected, freed = logits(model), without_clamps(model, model_type)
+    expected, freed = logits(model), without_clamps(model)
     assert not torch.equal(logits(freed), expected)
-    with attach(freed, placements(model, model_type)):
+    with attach(freed, presets.trained(model.config)):
         assert torch.equal(logits(freed), expected)
-
-
-@pytest.mark.parametrize("model_type", UNREACHED)
-def test_a_clamp_that_cannot_be_reached_is_refused(model_type):
-    model = clamped(model_type)
-    with pytest.raises(UnsupportedModelError, match="DenseMLP"):
-        attach(model, presets.trained(model.config))

@@ -581,7 +581,7 @@ def places(folder, tmp_path_factory):
         "empty.txt": "\n\n",
         "binary.txt": b"\xff\xfe",
         "torn.json": '{"policy": ',
-        "newer.json": '{"policy": "outward", "version": 2}',
+        "newer.json": '{"policy": "outward", "version": 3}',
         "unknown.json": '{"policy": "outward", "knee": 0.9}',
         "list.json": "[]",
         "range.json": '{"policy": "inward", "knee": 99}',

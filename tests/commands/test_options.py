@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from armlet import cost, precision
+from armlet import bounds, cost, precision
 from armlet.answers import generate
 from armlet.cli import QUESTIONS
 from armlet.commands.flattening import flattened
@@ -19,7 +19,11 @@ COMMANDS = {name: word.command for words in QUESTIONS.values() for name, word in
 
 @pytest.mark.parametrize(
     ("name", "function", "apart"),
-    [("quantize", precision.quantize, {}), ("bench", cost.bench, {"dtype": MODEL_DTYPE})],  # a loaded model has its own
+    [
+        ("quantize", precision.quantize, {}),
+        ("limits", bounds.limits, {}),
+        ("bench", cost.bench, {"dtype": MODEL_DTYPE}),  # a loaded model has its own
+    ],
 )
 def test_every_option_has_the_functions_default(name, function, apart):
     options = inspect.signature(flattened(COMMANDS[name])).parameters

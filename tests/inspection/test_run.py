@@ -23,7 +23,7 @@ from tiny_checkpoints import save, words
         ({"prompt": [1]}, "prompt: expected text, found 1"),
         ({"model": ""}, "model: expected a folder, a hub id or a loaded model, found an empty text"),
         ({"tokenizer": "gpt2"}, "tokenizer: expected the model's tokenizer after the model, it is a str"),
-        ({"site": "up"}, "site: expected gate or product, found 'up'"),
+        ({"site": "down"}, "site: expected gate, up or product, found 'down'"),
         ({"synthetic": ""}, "synthetic: expected modes or heavy-tail, found ''"),
         *(
             ({"synthetic": "modes", name: value}, f"{name}: has no effect on a synthetic sample; leave it out")

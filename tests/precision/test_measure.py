@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from armlet import Inward, attach
-from armlet.precision.measure import Bench, Contraction, Meter, RoundingTrial, TrialOutcome, window_losses
+from armlet.precision.measure import Bench, Contraction, Meter, RoundingTrial, TrialOutcome
 from armlet.precision.schemes import QuantScheme
-from armlet.precision.texts import cut_text
 from armlet.precision.transforms import Compand, Transform
-from armlet.redistribution.errors import ArgumentError
+from armlet.prompts.losses import window_losses
 from attached import anatomy
 from families import FAMILIES, prompt, tiny
 
@@ -129,19 +128,6 @@ def test_a_layer_of_zeros_has_no_sqnr_and_no_shape():
     meter, zeros = Meter(with_distribution=True), torch.zeros(1, 2, 3)
     meter.add(zeros, zeros, zeros[0], torch.zeros(2, 1))
     assert meter.stats() == {"sqnr": None, "saturated": 0, "max_over_median": None, "kurtosis": None}
-
-
-def test_calibration_and_held_out_windows_do_not_overlap():
-    found = cut_text(list(range(100)), 3, 2, 10, None)
-    assert found["held-out"].flatten().tolist() == list(range(30))
-    assert found["calibration"].flatten().tolist() == list(range(80, 100))
-    begun = cut_text(list(range(100)), 3, 2, 10, 7)["held-out"]
-    assert begun[1].tolist() == [7, *range(10, 19)]
-
-
-def test_a_text_that_is_too_short_is_refused_with_what_it_needs():
-    with pytest.raises(ArgumentError, match="has 49 tokens, but 3 held-out and 2 calibration windows need 50"):
-        cut_text(list(range(49)), 3, 2, 10, None)
 
 
 def test_the_order_of_trials_does_not_matter(model):

@@ -6,22 +6,10 @@ import pytest
 
 from armlet import Inward
 from armlet.precision.choice import ROUNDED, Chosen, LayerGain
-from armlet.precision.measure import CALIBRATION, Contraction, RoundingTrial, TrialOutcome
-from armlet.precision.rows import PerplexityRatio, layer_rows, method_rows
+from armlet.precision.measure import Contraction, RoundingTrial, TrialOutcome
+from armlet.precision.rows import layer_rows, method_rows
 from armlet.precision.schemes import REFERENCES
-
-
-def test_a_ratio_has_an_interval_in_units_of_the_differences():
-    losses = [3.0, 4.0, 2.0, 5.0, 3.5, 2.5, 4.5, 3.2]
-    ratio = PerplexityRatio.between(losses, [loss + 0.01 + 0.001 * (at % 3) for at, loss in enumerate(losses)])
-    assert 1 < ratio.low < ratio.ratio < ratio.high < 1.03
-    assert PerplexityRatio.between(losses, losses) == PerplexityRatio(1, 1, 1)
-
-
-def test_a_seed_is_that_of_the_bootstrap():
-    losses = [3 + 0.1 * (at * at % 17) for at in range(40)]
-    after = [loss + 0.01 * (at * at % 23) for at, loss in enumerate(losses)]
-    assert PerplexityRatio.between(losses, after, 1).low != PerplexityRatio.between(losses, after, 2).low
+from armlet.prompts.texts import CALIBRATION
 
 
 def test_a_gap_that_is_not_resolved_has_no_share():

@@ -8,9 +8,10 @@ from rich.console import Console
 from armlet.precision.choice import CONTRACTIONS, ROUNDED
 from armlet.precision.figures import draw_precision
 from armlet.precision.measure import TrialOutcome
-from armlet.precision.rows import LayerRow, MethodRow, PerplexityRatio
+from armlet.precision.rows import LayerRow, MethodRow
 from armlet.precision.schemes import REFERENCES, QuantScheme
 from armlet.precision.tables import SHORT_NAMES, layers_table, methods_table, short_perplexity
+from armlet.statistics.perplexity import PerplexityRatio
 from axis_labels import unlabelled
 
 

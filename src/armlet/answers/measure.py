@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from armlet.answers.records import Answer, Parts, first_difference
 from armlet.answers.result import Answers
+from armlet.attachment.config import AttachArguments
 from armlet.attachment.handle import Attachment
 from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.checkpoints.given import NamedModel, check_tokens, known_tokens
@@ -80,11 +81,16 @@ def _characters(tokenizer: "PreTrainedTokenizerBase", answer: Answer, count: int
 
 
 def describe_treatment(attachment: Attachment) -> str:
-    """The policy with its main settings, and where it is attached."""
-    policy, layers = attachment.policy, attachment.layers
+    """Each policy with its main settings, and where it is attached."""
+    return "; ".join(_describe(placement) for placement in attachment.placements)
+
+
+def _describe(placement: AttachArguments) -> str:
+    policy, layers = placement["policy"], [*cast("list[int]", placement["layers"])]  # an attachment knows its layers
     names = f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"
     if len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1)):
         names = f"layers {layers[0]}-{layers[-1]}"
-    site = "" if attachment.site == GATE else f", {attachment.site}"
-    experts = "" if attachment.experts == ALL_EXPERTS else f", {attachment.experts} experts"
+    site, experts = placement.get("site", GATE), placement.get("experts", ALL_EXPERTS)
+    site = "" if site == GATE else f", {site}"
+    experts = "" if experts == ALL_EXPERTS else f", {experts} experts"
     return f"{type(policy).__name__}, {detail(policy)}, {names}{site}{experts}"

@@ -1,7 +1,7 @@
 """Generates a model's answers to a prompt, without ARM and with it."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from armlet.answers.measure import answer_twice
 from armlet.answers.result import Answers
 from armlet.attachment.attach import attach
 from armlet.attachment.attached import refuse_attached
-from armlet.attachment.config import layer_indices
+from armlet.attachment.config import AttachArguments, layer_indices
 from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.checkpoints.given import Model, load_or_use
 from armlet.checkpoints.pretrained import Dtype
@@ -30,7 +30,7 @@ def generate(
     prompt: str,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     *,
-    policy: Policy | str = "outward",
+    policy: Policy | str | Sequence[AttachArguments] = "outward",
     layers: int | Iterable[int] | str = 0,
     scope: str = "token",
     site: str = GATE,
@@ -50,10 +50,11 @@ def generate(
         model: a folder, a hub id or a loaded causal language model.
         prompt: the user's turn in the chat template, or plain text if the tokenizer has no template.
         tokenizer: the tokenizer of a loaded model.
-        policy: how values move, as an object or as text such as "outward:band=0.2".
+        policy: how values move, as an object or as text such as "outward:band=0.2"; or a list of placements, as in
+            `attach`.
         layers: an index from 0, several, a range, or text such as "0,3", "0-5" or "all".
         scope: values over which statistics are taken: "token", "sequence" or "call".
-        site: "gate", after the gate's activation, or "product", after its product with up.
+        site: "gate", after the gate's activation, "up", or "product", after their product.
         experts: in mixtures of experts, "routed", "shared" or "all" of a layer's experts, see `attach`.
         noise: source of the uniform draws; `Noise(seed)` by default.
         max_new_tokens: maximum number of tokens of each answer, at least 1.
@@ -79,14 +80,16 @@ def generate(
         number_in("temperature", temperature, 0),
         seed=whole_number("seed", getattr(noise, "seed", 0) & LARGEST_SEED if seed is None else seed, 0, LARGEST_SEED),
     )
-    only_policy = parse_one_policy(policy, scope)
-    layers = layer_indices(layers)  # refused before the model is loaded
+    layers = layer_indices(layers)  # refused before the model is loaded, as is the policy
+    if not isinstance(policy, list):
+        parsed = parse_one_policy(cast("Policy | str", policy), scope)
+        policy = policy if isinstance(policy, str) else parsed  # the text says where it comes from
     place: dict[str, Any] = {"layers": layers, "scope": scope, "site": site, "experts": experts}
     opened = load_or_use(model, tokenizer, dtype=dtype, device=device)
     refuse_attached(opened.model, "generate")
     used_noise = Noise(decoding.seed) if noise is None else noise
     with (
-        attach(opened.model, policy if isinstance(policy, str) else only_policy, noise=used_noise, **place) as arm,
+        attach(opened.model, policy, noise=used_noise, **place) as arm,
         progress("generating", 2 * decoding.max_new_tokens) as tick,
     ):
         return answer_twice(opened, arm, prompt, decoding, tick)

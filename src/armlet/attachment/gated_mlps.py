@@ -66,10 +66,12 @@ class UpOutput(NamedTuple):
 
 def up_output(gated: GatedMlp, down: str) -> UpOutput | None:
     """The output of `up` in a gated MLP, given the name of its down; None if its code does not show it."""
-    trial = _Trial(gated.mlp, down)
-    if not succeeds(trial.gives_gated_product):
+    trial = _Trial(gated.mlp, down, before_norm=True)
+    # Not `gives_gated_product`: some functions of gate see its other values too, such as Gemma 3n's top k.
+    ups = [index for index in (0, 1) if succeeds(partial(trial.is_up_alone, index))]
+    if len(ups) != 1:
         return None
-    index, linears = 0 if trial.is_up(0) else 1, trial.linears
+    (index,), linears = ups, trial.linears
     return UpOutput(linears[index]) if len(linears) == 2 else UpOutput(linears[0], index)
 
 
@@ -105,9 +107,12 @@ class _Linear(nn.Module):
 
 
 class _Trial:
-    """Runs a module's forward with made-up values in place of its linears' outputs, to see what it passes to `down`."""
+    """Runs a module's forward with made-up values in place of its linears' outputs, to see what it passes to `down`.
 
-    def __init__(self, mlp: nn.Module, down: str) -> None:
+    before_norm: whether that is rather what a norm gets, where down gets its output, as in BitNet.
+    """
+
+    def __init__(self, mlp: nn.Module, down: str, *, before_norm: bool = False) -> None:
         self.mlp, self.down, self.width = mlp, down, possible_downs(mlp)[down]
         generator = torch.Generator("cpu").manual_seed(0)
         # The outputs of the other linears, gate and up in either order, and an activated gate.
@@ -117,15 +122,26 @@ class _Trial:
         children = mlp._modules.items()
         self.ends_with_down = False  # whether forward returned what down did, in the last run
         self.linears = [name for name, child in children if hasattr(child, "in_features") and name != down]
+        self.norms = [name for name, child in children if before_norm and "Norm" in type(child).__name__]
 
     def gives_gated_product(self) -> bool:
         """Whether each value is a function of its gate, and not just a factor, times its up or up + 1."""
-        values = self._product(self.first, self.second)
+        return self._is_elementwise((0, 1)) and self.is_up(0) != self.is_up(1)
+
+    def is_up_alone(self, index: int) -> bool:
+        """As `is_up`, where each value depends on no other of this linear, but perhaps on all of the other linear."""
+        return self.is_up(index) and self._is_elementwise((index,))
+
+    def _is_elementwise(self, indices: tuple[int, ...]) -> bool:
+        """Whether each value of the product depends on its own among the outputs of these linears, and no other."""
+        outputs = [self.first, self.second]
+        values = self._product(*outputs)
         tokens, channels = (torch.arange(size, device="cpu") for size in (TRIAL_TOKENS, self.width))
         kept = (tokens[:, None] + channels) % 2 == 0
-        others_changed = self._product(torch.where(kept, self.first, 1), torch.where(kept, self.second, 1))
-        elementwise = values.shape == self.first.shape and torch.allclose(others_changed[:, kept], values[:, kept])
-        return elementwise and self.is_up(0) != self.is_up(1)
+        for index in indices:
+            outputs[index] = torch.where(kept, outputs[index], 1)
+        others_changed = self._product(*outputs)
+        return values.shape == self.first.shape and torch.allclose(others_changed[:, kept], values[:, kept])
 
     def is_up(self, index: int) -> bool:
         """Whether the output of the first (0) or second (1) linear, or that plus 1, is a factor of the product."""
@@ -161,21 +177,23 @@ class _Trial:
         return False
 
     def _product(self, first: Tensor, second: Tensor, **functions: Callable[[Tensor], Tensor]) -> Tensor:
-        """What `down` gets; other attributes of the module may be replaced."""
+        """What `down` gets, or a norm before it; other attributes of the module may be replaced."""
         outputs = (first, second) if len(self.linears) == 2 else (torch.cat((first, second), -1),)
         d_model: Any = self.mlp.get_submodule(self.down).out_features
         hidden = torch.zeros(1, TRIAL_TOKENS, d_model, device="cpu")
         recorder = _Linear(hidden)
         replaced = {name: _Linear(values) for name, values in zip(self.linears, outputs, strict=True)}
         children = {name: getattr(child, "without_arm", child) for name, child in self.mlp._modules.items()}
+        norms = {name: _Linear(torch.ones_like(first)) for name in self.norms}
         dropouts = {name: nn.Identity() for name, child in children.items() if isinstance(child, nn.Dropout)}  # random
         shadow = copy.copy(self.mlp)
-        modules = children | dropouts | replaced | {self.down: recorder}
+        modules = children | dropouts | norms | replaced | {self.down: recorder}
         vars(shadow).update(_modules=modules, training=False, **functions)
         with torch.no_grad():
             self.ends_with_down = shadow.forward(hidden) is recorder.values
         (values,) = recorder.inputs
-        return values
+        norm = next((norm for norm in norms.values() if values is norm.values), recorder)
+        return norm.inputs[0]
 
 
 def is_factor(product: Callable[[Tensor], Tensor], values: Tensor) -> bool:

@@ -17,8 +17,8 @@ class UnsupportedModelError(ArmletError, TypeError):
 
 SITES = ("gate", "up", "product")
 GATE, UP, PRODUCT = SITES
-"""The output of the gate's activation, the output of up, before a clamp or an addition of the model's, and the input
-of down: their product."""
+"""The output of the gate's activation, the output of up, before a clamp, softcap or addition of the model's, and the
+input of down: their product."""
 
 EXPERTS = ("all", "routed", "shared")
 ALL_EXPERTS, ROUTED, SHARED = EXPERTS

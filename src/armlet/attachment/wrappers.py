@@ -239,7 +239,7 @@ class RedistributedUp(RedistributedLinear):
         if self.site.half is None:
             return self.redistributed(output)
         parts = list(output.chunk(2, -1))
-        parts[self.site.half] = self.redistributed(parts[self.site.half])
+        parts[self.site.half] = self.redistributed(parts[self.site.half].contiguous())
         return torch.cat(parts, -1)
 
 

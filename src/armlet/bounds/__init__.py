@@ -2,3 +2,5 @@
 
 from armlet.bounds.conform_result import Conformity as Conformity
 from armlet.bounds.conform_run import conform as conform
+from armlet.bounds.limits_result import Limits as Limits
+from armlet.bounds.limits_run import limits as limits

@@ -28,7 +28,7 @@ POLICY = "outward, inward, transport or cut, with settings as in outward:band=0.
 FAILED = 1  # exit code if a part of the work failed
 FIGURE_KINDS = (".png", ".svg", ".pdf")
 ScopeName = Literal["token", "sequence", "call"]
-SiteName = Literal["gate", "product"]
+SiteName = Literal["gate", "up", "product"]
 ExpertsName = Literal["all", "routed", "shared"]
 
 
@@ -49,7 +49,7 @@ ModelArgument = Annotated[str | None, Argument(help="A folder or hub id; SmolLM2
 PolicyOption = Annotated[str, policy_option(POLICY + ".")]
 LayersOption = Annotated[str, Option(help="An index, several (0,3), a range (0-5), or all.")]
 ScopeOption = Annotated[ScopeName, Option(help="Values over which statistics are taken.")]
-SiteOption = Annotated[SiteName, Option(help="After the gate's activation, or after its product with up.")]
+SiteOption = Annotated[SiteName, Option(help="After the gate's activation, after up, or after their product.")]
 ExpertsOption = Annotated[ExpertsName, Option(help="Which experts of a mixture of experts.")]
 DtypeOption = Annotated[
     str, Option(help="Dtype of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")

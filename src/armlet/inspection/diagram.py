@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
-from armlet.attachment.sites import GATE, PRODUCT
+from armlet.attachment.sites import GATE, PRODUCT, SITES, UP
 
 DIAGRAM_INK = "#222222"
 DIAGRAM_WIDTH, DIAGRAM_HEIGHT = 7.0, 1.44  # labels fit their boxes if a unit is about an inch
@@ -67,6 +67,7 @@ PARTS: tuple[DiagramPart, ...] = (
 MOVED = {"⊗": 5.25, "ARM": 5.63}  # x, on the main line, if ARM is at the product
 PARTS_OF_SITES = {
     GATE: PARTS,
+    UP: tuple(replace(part, y=LOW_LINE) if part.label == "ARM" else part for part in PARTS),
     PRODUCT: tuple(replace(part, x=MOVED[part.label], y=MAIN_LINE) if part.label in MOVED else part for part in PARTS),
 }
 """The sites of `attach` → the parts with ARM there, in the same order."""
@@ -81,7 +82,7 @@ def draw_layer(
     experts: int = 0,
     simplified: bool = False,
 ) -> None:
-    """Draws a decoder layer with ARM after the activation, "SiLU" or "GELU", or at the site "product" before down.
+    """Draws a decoder layer with ARM after the activation, "SiLU" or "GELU", or at another site.
 
     layer: counted from 0; the title also counts from 1, as the paper does. With None, it names no layer.
     experts: number of routed experts, of which the MLP is one; 0 in a dense layer.
@@ -125,18 +126,19 @@ def wires(site: str = GATE) -> list[Wire]:
     """The corner points of every path between parts; an arrowhead is drawn at the last point."""
     parts = PARTS_OF_SITES[site]
     x, norm, q, k, v, rope, attention, output, add, mlp_norm, gate, act, arm, up, times, down, mlp_add, y = parts
-    factor, product = ((act, arm), (times,)) if site == GATE else ((act,), (times, arm))
+    here = {name: (arm,) if name == site else () for name in SITES}
+    gate_chain, up_chain, product_chain = (gate, act, *here[GATE]), (up, *here[UP]), (times, *here[PRODUCT])
     rows = {
-        MAIN_LINE: ((x, norm, k, rope, attention, output, add, mlp_norm), (*product, down, mlp_add, y)),
-        HIGH_LINE: ((q, rope, attention), (gate, *factor)),
-        LOW_LINE: ((v, attention),),
+        MAIN_LINE: ((x, norm, k, rope, attention, output, add, mlp_norm), (*product_chain, down, mlp_add, y)),
+        HIGH_LINE: ((q, rope, attention), gate_chain),
+        LOW_LINE: ((v, attention), up_chain),
     }
     straight = [(height, *pair) for height, chains in rows.items() for chain in chains for pair in pairwise(chain)]
     paths: list[Wire] = [((source.right, height), (target.left, height)) for height, source, target in straight]
     for source, target in ((norm, q), (norm, v), (mlp_norm, gate), (mlp_norm, up)):
         bend = target.left - 0.08
         paths.append(((source.right, MAIN_LINE), (bend, MAIN_LINE), (bend, target.y), (target.left, target.y)))
-    for source in (factor[-1], up):
+    for source in (gate_chain[-1], up_chain[-1]):
         edge = MAIN_LINE + copysign(DIAMETER / 2, source.y - MAIN_LINE)
         paths.append(((source.right, source.y), (times.x, source.y), (times.x, edge)))
     for source, block, total in ((x, norm, add), (add, mlp_norm, mlp_add)):

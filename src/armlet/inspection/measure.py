@@ -57,7 +57,7 @@ def captured_gates(
 def _values(trace: Trace, site: str) -> Tensor | RoutedGates:
     """The values at a site in a trace of one text."""
     name = VALUES[site]
-    return RoutedGates(*routed_rows(trace, name)) if "experts" in trace else trace[name][0]
+    return RoutedGates(*routed_rows(trace, name)) if "experts" in trace else trace[name][0].contiguous()
 
 
 def inspect_gates(sample: GateSample, policies: Sequence[Policy], *, scope: str = "token", seed: int = 0) -> Inspection:

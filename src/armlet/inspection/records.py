@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from armlet.attachment.sites import GATE, PRODUCT
+from armlet.attachment.sites import GATE, PRODUCT, UP
 from armlet.presentation.numbers import finite_or_none
 from armlet.redistribution.policies import settings
 from armlet.redistribution.rows import Policy
 
-SITE_NAMES = {GATE: "activated gate", PRODUCT: "product (input of down)"}
+SITE_NAMES = {GATE: "activated gate", UP: "output of up", PRODUCT: "product (input of down)"}
 """The sites of `attach` → what a policy acts on there, in titles."""
 
 

@@ -59,7 +59,7 @@ def inspect(
         policy: up to three policies, as objects or as texts such as "outward:band=0.2"; all but Cut by default.
         scope: values over which statistics are taken: "token", "sequence" (a prompt) or "call" (a prompt); "token" in a
             mixture of experts.
-        site: "gate", the output of the activation, or "product", the input of `down`, as in `attach`.
+        site: "gate", the output of the activation, "up", or "product", the input of `down`, as in `attach`.
         prompt: one or several prompts; built-in ones by default.
         synthetic: "modes" or "heavy-tail", a synthetic sample in place of a model.
         seed: seed of keyed noise, and of a synthetic sample.

@@ -19,6 +19,7 @@ from armlet.attachment.sites import (
     PRODUCT,
     ROUTED,
     SHARED,
+    UP,
     UnsupportedModelError,
     find_layers,
     mixture_block,
@@ -37,7 +38,7 @@ Trace = dict[str, Tensor]
 In a mixture of experts, what ARM gets is `[rows, f]`, a row for each token in each routed expert that it goes to, in
 any order; positions and experts, `[rows]` each, say which, and there is no gate. See `routed_rows`."""
 
-VALUES = {GATE: "activation", PRODUCT: "multiply"}
+VALUES = {GATE: "activation", UP: "up", PRODUCT: "multiply"}
 """The sites of `attach` → the name of what ARM gets there."""
 
 NOTHING = Inward(strength=0.0)  # moves no value, so that ARM returns each tensor as it is
@@ -63,14 +64,13 @@ def capturing(
         for kind in (ALL_EXPERTS, ROUTED):
             if indices := [index for index, layer in chosen if _kind(layer) == kind]:
                 stack.enter_context(attach(model, NOTHING, layers=indices, site=site, experts=kind))
-        for module in model.modules():
-            if isinstance(module, RedistributedOutput):
-                stack.callback(module.register_forward_hook(partial(_store_gate, traces)).remove)
-            elif isinstance(module, ExpertsArm):
-                store = partial(_store_rows, traces, VALUES[site])
-                stack.callback(module.register_forward_pre_hook(store, with_kwargs=True).remove)
-            elif isinstance(module, ARM) and site == PRODUCT:
-                stack.callback(module.register_forward_pre_hook(partial(_store_product, traces)).remove)
+        activations = [module for module in model.modules() if isinstance(module, RedistributedOutput)]
+        for activation in activations:  # which knows the gate before its activation, too
+            stack.callback(activation.register_forward_hook(partial(_store_gate, traces)).remove)
+        others = {module for module in model.modules() if isinstance(module, ARM)} - {a.arm for a in activations}
+        for arm in others:
+            store = partial(_store_rows if isinstance(arm, ExpertsArm) else _store_values, traces, VALUES[site])
+            stack.callback(arm.register_forward_pre_hook(store, with_kwargs=True).remove)
         if attention:
             stack.enter_context(_eager_attention(model))
             for index, layer in chosen:
@@ -144,9 +144,11 @@ def _store(traces: dict[int, Trace], layer: int, tensors: Trace) -> None:
     trace.update(tensors)
 
 
-def _store_product(traces: dict[int, Trace], arm: Any, arguments: tuple[Tensor, ...]) -> None:
-    product = arguments[0]
-    _store(traces, arm.layer, {VALUES[PRODUCT]: product.reshape(1, -1, product.shape[-1])})
+def _store_values(
+    traces: dict[int, Trace], name: str, arm: Any, arguments: tuple[Tensor, ...], _named: dict[str, Any]
+) -> None:
+    values = arguments[0]
+    _store(traces, arm.layer, {name: values.reshape(1, -1, values.shape[-1])})
 
 
 def _store_rows(

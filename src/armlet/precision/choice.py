@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log
 
-from armlet.precision.measure import CALIBRATION, Contraction, RoundingTrial, RunTrial
+from armlet.precision.measure import Contraction, RoundingTrial, RunTrial
 from armlet.precision.schemes import REFERENCES, SCHEMES, QuantScheme
 from armlet.precision.transforms import BY_ERROR, Compand, Hadamard, LeastError, Percentile, Smooth, Transform
+from armlet.prompts.texts import CALIBRATION
 from armlet.redistribution.inward import Inward
 
 FULL, ROUNDED, COMPANDED, COMPANDED_STATIC = "full precision", "round to nearest", "compand", "compand, static knee"

@@ -17,11 +17,10 @@ from armlet.attachment.attach import attach
 from armlet.attachment.sites import PRODUCT, find_sites
 from armlet.precision.schemes import REFERENCES, QuantScheme
 from armlet.precision.transforms import Rounding, Transform
+from armlet.prompts.losses import window_losses
+from armlet.prompts.texts import CALIBRATION, HELD_OUT
 from armlet.redistribution.inward import Inward
 from armlet.runs.folder import Record
-
-BATCH_TOKENS = 512  # tokens per batch of windows
-HELD_OUT, CALIBRATION = "held-out", "calibration"  # the text to measure on, and the text to choose settings on
 
 InputChange = Callable[[Tensor], Tensor]
 """Maps the input of a `down`, `[batch, seq, width]`, to its replacement."""
@@ -187,20 +186,3 @@ def _change_input(change: InputChange, _: nn.Module, args: tuple[Tensor, ...]) -
 def _record_input(inputs: list[Tensor], x: Tensor) -> Tensor:
     inputs.append(x.detach().clone())
     return x
-
-
-@torch.no_grad()
-def window_losses(model: nn.Module, windows: Tensor, after: int | None = None) -> list[float]:
-    """Mean negative log-likelihood in nats of each window's tokens except the first.
-
-    windows: int64 `[windows, tokens]`; after: a token id; the loss covers only tokens after it.
-    """
-    losses: list[float] = []
-    for batch in windows.split(max(1, BATCH_TOKENS // windows.shape[1])):
-        targets, logits = batch[:, 1:], model(batch, use_cache=False).logits[:, :-1].float()
-        # Flattened, because torch takes three times as long if the classes are not the last dimension.
-        flat = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-        token_losses = flat.view_as(targets).double()
-        counted = torch.ones_like(targets) if after is None else (batch[:, :-1] == after).cumsum(1).clamp(max=1)
-        losses += ((token_losses * counted).sum(1) / counted.sum(1)).tolist()
-    return losses

@@ -4,25 +4,21 @@ import hashlib
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from torch import Tensor
 from typer import Option
 
 from armlet.attachment.attached import refuse_attached
-from armlet.checkpoints.folder import ABACUS
-from armlet.checkpoints.given import Model, NamedModel, check_tokens, known_tokens, load_or_use
+from armlet.checkpoints.given import Model, load_or_use
 from armlet.checkpoints.pretrained import Dtype, parse_dtype
+from armlet.evaluation import exercise
 from armlet.precision.measure import Bench
-from armlet.precision.texts import EQUALS, PASSAGES, cut_text, problem_texts, read_text
 from armlet.presentation.options import OptionGroup, SeedOption
-from armlet.redistribution.errors import ArgumentError
+from armlet.prompts.texts import Cut, check_given, model_windows, read_text, text_origin
 from armlet.runs.folder import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-GIVEN_TEXT = "a text"  # in results, in place of the name of a file
 
 ContractionSite: TypeAlias = Literal["gate", "product"]
 
@@ -45,9 +41,7 @@ class PrecisionOptions(OptionGroup):
     ] = 0.01
     site: Annotated[
         ContractionSite | None,
-        Option(
-            help="Contract only at gate (as vLLM serves it) or only at product (down's input); at either by default."
-        ),
+        Option(help="Contract only at gate or only at product (down's input); at either by default."),
     ] = None
 
     def measured(self) -> dict[str, object]:
@@ -64,11 +58,7 @@ class PrecisionPlan(PrecisionOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, kind in (("data", Path), ("text", str)):
-            if not isinstance(getattr(self, name), kind | None):
-                raise ArgumentError(f"{name}: expected a {kind.__name__}, found {type(getattr(self, name)).__name__}")
-        if self.data is not None and self.text is not None:
-            raise ArgumentError("data, text: expected a file or the text itself, found both")
+        check_given(self.data, self.text)
 
     def read(self) -> str | None:
         """The given text; None for the built-in one."""
@@ -76,7 +66,7 @@ class PrecisionPlan(PrecisionOptions):
 
     def origin(self) -> str | None:
         """The text's file, or `GIVEN_TEXT`; None for the built-in one."""
-        return str(self.data) if self.data else None if self.text is None else GIVEN_TEXT
+        return text_origin(self.data, self.text)
 
 
 def load_bench(
@@ -90,7 +80,7 @@ def load_bench(
     parse_dtype(dtype)
     opened = load_or_use(model, tokenizer, dtype=dtype, device=device)
     refuse_attached(opened.model, "quantize")
-    texts, after = _windows(plan, opened, text)
+    texts, after = model_windows(opened, text, Cut(plan.windows, plan.calibration, plan.tokens), exercise)
     bench = Bench(opened.model, {name: ids.to(opened.model.device) for name, ids in texts.items()}, after)
     identity = opened.fingerprint
     hashes = {name: hashlib.sha256(str(ids.tolist()).encode()).hexdigest() for name, ids in texts.items()}
@@ -101,22 +91,3 @@ def load_bench(
         **plan.measured(),
         "versions": {name: metadata.version(name) for name in ("armlet", "torch", "transformers", "tokenizers")},
     }
-
-
-def _windows(plan: PrecisionPlan, opened: NamedModel, text: str | None) -> tuple[dict[str, Tensor], int | None]:
-    """The texts as token ids `[windows, tokens]`, and `after` of `Bench`.
-
-    Abacus is measured on problems because it was not trained on prose. It was not trained to predict questions either,
-    so only tokens after the question mark count.
-    """
-    longest = getattr(opened.model.config.get_text_config(), "max_position_embeddings", None) or plan.tokens
-    if plan.tokens > longest:
-        raise ArgumentError(f"tokens: expected at most {longest:,}, the model's context, found {plan.tokens:,}")
-    tokenizer, sizes = opened.tokenizer, (plan.windows, plan.calibration, plan.tokens)
-    if text is None and opened.name == ABACUS:
-        equals = cast(int, tokenizer.convert_tokens_to_ids(EQUALS))
-        return problem_texts(tokenizer, *sizes, equals), equals
-    prose = read_text(PASSAGES) if text is None else text
-    ids = tokenizer(prose, add_special_tokens=False, verbose=False)["input_ids"]
-    check_tokens(tokenizer, ids, known_tokens(opened.model), "text")
-    return cut_text(ids, *sizes, cast("int | None", tokenizer.bos_token_id)), None

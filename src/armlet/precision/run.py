@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from armlet.checkpoints.given import Model
 from armlet.checkpoints.pretrained import Dtype, default_model
 from armlet.precision.choice import choose, max_trials
-from armlet.precision.measure import CALIBRATION, Bench, RoundingTrial, RunTrial, TrialOutcome
+from armlet.precision.measure import Bench, RoundingTrial, RunTrial, TrialOutcome
 from armlet.precision.plan import ContractionSite, PrecisionOptions, PrecisionPlan, load_bench
 from armlet.precision.result import Precision
 from armlet.precision.rows import layer_rows, method_rows
@@ -16,6 +16,7 @@ from armlet.precision.tables import cautions, headline
 from armlet.presentation.arguments import given_path
 from armlet.presentation.interruption import keep_partial, until_interrupted
 from armlet.presentation.progress import progress
+from armlet.prompts.texts import CALIBRATION
 from armlet.redistribution.errors import ArgumentError
 from armlet.runs.folder import Record, default_run_folder, open_run_folder
 from armlet.runs.machine import machine
@@ -53,7 +54,7 @@ def quantize(
         tokens: number of tokens of a window, at least 2.
         calibration: number of windows to choose settings by, from the text's end, at least 1.
         limit: maximum cost of contracting without rounding, as a share of the perplexity on calibration text.
-        site: the only site for contracting, "gate" (as vLLM serves it) or "product" (the input of `down`); None for
+        site: the only site for contracting, "gate" or "product" (the input of `down`); None for
             either.
         run: the run folder; by default one in armlet-runs, named after the run.
         seed: seed of the bootstrap.

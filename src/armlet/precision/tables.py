@@ -6,9 +6,10 @@ from rich.table import Table
 
 from armlet.precision.choice import COMPANDED, COMPANDED_STATIC, CONTRACT, OURS, ROUNDED, WORST_KEPT
 from armlet.precision.measure import Contraction
-from armlet.precision.rows import LayerRow, MethodRow, PerplexityRatio, rows_with
+from armlet.precision.rows import LayerRow, MethodRow, rows_with
 from armlet.precision.schemes import REFERENCES, QuantScheme
 from armlet.presentation.tables import titled_table
+from armlet.statistics.perplexity import PerplexityRatio
 
 SHORT_NAMES = {
     ROUNDED: "nearest",
@@ -164,7 +165,8 @@ def cautions(rows: Sequence[MethodRow], contraction: Contraction, limit: float, 
     if CONTRACT in rounded and not _is_lower(rounded[CONTRACT], rounded[ROUNDED], seed):
         lines.append(f"held-out text shows no gain from it at {REFERENCES[0]}")
     if contraction.scope == "sequence":
-        lines.append("it uses whole sequences: measured for prompts and scoring, not for decoding token by token")
-    if (contraction.site, contraction.scope) != ("gate", "token"):
-        lines.append("vLLM does not support it; limited to the site gate, a run tries only contractions that it does")
+        lines.append(
+            "it uses whole sequences: measured for prompts and scoring, not for decoding token by token, and vLLM does "
+            "not serve it"
+        )
     return lines

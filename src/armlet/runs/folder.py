@@ -24,7 +24,7 @@ MANIFEST_VERSION = 1
 OPTION_NAMES = (
     *("model", "dtype", "device", "seed", "batch", "items", "budget", "difficulty"),
     *("policy", "layers", "scope", "site", "experts", "trials", "windows", "tokens", "calibration", "limit"),
-    *("samples", "temperature", "top_p", "max_new_tokens", "margin"),
+    *("samples", "temperature", "top_p", "max_new_tokens", "margin", "format", "headroom", "curve", "max_cost"),
 )
 """Names in a manifest that are also options of the command line."""
 

@@ -1,12 +1,13 @@
 """A user's function as a treatment: judged as ARM is, and refused where it leaves a change or is no context manager."""
 
 import hashlib
+import json
 from contextlib import contextmanager
 
 import pytest
 import torch
 
-from armlet import Outward
+from armlet import Inward, Outward, attach, load_config
 from armlet.checkpoints.folder import abacus
 from armlet.checkpoints.identity import model_state
 from armlet.checkpoints.pretrained import load
@@ -264,3 +265,31 @@ def test_a_server_and_vllm_refuse_a_function(file):
         Endpoint("http://127.0.0.1:1/v1", model="m", treated_endpoint="http://127.0.0.1:2/v1").check([treated])
     with pytest.raises(ArgumentError, match=r"cannot run a function in its model: mine\.py:doubles"):
         single_treatment([treated], [])
+
+
+PLACEMENTS = [
+    {"policy": Inward(limit=0.2), "layers": "all"},
+    {"policy": Inward(limit=0.5), "site": "up", "layers": [1]},
+]
+
+
+@pytest.mark.slow
+def test_an_armlet_json_with_several_placements_is_one_treatment(tmp_path):
+    model, tokenizer = load(str(abacus()))
+    with attach(model, PLACEMENTS) as attachment:
+        path = attachment.save(tmp_path)
+    treated = []
+    for name, given in {"file": path, "arguments": load_config(path)}.items():
+        evaluate(model, tokenizer, treatments=[given], **FEW, run=name)
+        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        treated += [condition for condition in manifest["conditions"] if condition["treatment"]]
+        assert json.loads(treated[-1]["treatment"]["placements"]) == json.loads(path.read_text())
+    assert len(treated) == 2
+    assert treated[0]["name"] == treated[1]["name"]
+    assert treated[0]["name"].startswith("2 placements (")
+
+
+def test_outward_among_several_placements_is_refused_by_an_evaluation():
+    several = {"policy": [{"policy": Outward()}, {"policy": Inward(), "site": "up"}]}
+    with pytest.raises(ArgumentError, match="the same noise for outward in each sample"):
+        make_treatments([several])

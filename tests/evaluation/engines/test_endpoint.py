@@ -429,13 +429,6 @@ def test_two_treatments_need_two_servers():
         engine.check([TREATED, other])
 
 
-def test_a_site_that_no_server_has_is_refused():
-    other = replace(TREATED, name="at product", treatment=Treatment(Outward(), site="product"))
-    engine = Endpoint("http://host", model="tiny", treated_endpoint="http://host:1")
-    with closing(engine), pytest.raises(ArgumentError, match="only at the site gate; at product uses another site"):
-        engine.check([BASE, other])
-
-
 def test_experts_of_a_mixture_that_no_server_treats_are_refused():
     other = replace(TREATED, name="routed", treatment=Treatment(Outward(), experts="routed"))
     engine = Endpoint("http://host", model="tiny", treated_endpoint="http://host:1")
@@ -463,8 +456,8 @@ def test_a_run_cut_short_goes_on_to_the_same_items_and_findings(tmp_path):
         [arithmetic(7)], compared, {"integer": SAMPLING}, 3, {"integer": "Add."}, graders("math-verify", {"integer"})
     )
 
-    def go(folder):
-        how = {"treated_endpoint": treated.url, "concurrency": 2, "retries": 0}
+    def go(folder, concurrency=2):
+        how = {"treated_endpoint": treated.url, "concurrency": concurrency, "retries": 0}
         with closing(Endpoint(plain.url, model="tiny", **how)) as engine:
             engine.check(plan.conditions, plan.tasks)
             with open_run_folder(folder, plan.manifest(engine), {}) as journal:
@@ -476,7 +469,8 @@ def test_a_run_cut_short_goes_on_to_the_same_items_and_findings(tmp_path):
         asked = len(plain.requests)
         treated.faults[:] = [None] * 9 + [(500, {}, {"error": {"message": "out of memory"}})]
         with pytest.raises(ArmletError, match="answered 500: out of memory"):
-            go(tmp_path / "cut")
+            # One at a time: a call that another thread has just begun may outlive the client, and its socket be leaked.
+            go(tmp_path / "cut", concurrency=1)
         assert 0 < len(plain.requests) - asked < asked
         assert go(tmp_path / "cut") == whole
         assert len(plain.requests) == 2 * asked  # nothing that was safe was asked again

@@ -8,9 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from armlet.attachment.config import AttachArguments, describe, layer_indices, load_origin, load_placement
+from armlet.attachment.config import (
+    AttachArguments,
+    SeveralPlacements,
+    describe,
+    layer_indices,
+    load_config,
+    load_origin,
+)
 from armlet.attachment.origin import Origin, policy_origin
 from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.evaluation.conditions.interventions import (
@@ -18,6 +25,7 @@ from armlet.evaluation.conditions.interventions import (
     ModelChange,
     is_file_treatment,
     make_intervention,
+    placements_intervention,
     read_intervention,
 )
 from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS, REPEAT, placebo, placebo_names
@@ -67,7 +75,7 @@ class Treatment:
 AnyTreatment = Treatment | Intervention
 """ARM with its place, or a user's function."""
 
-TreatmentSource = AnyTreatment | Policy | str | Path | AttachArguments | ModelChange
+TreatmentSource = AnyTreatment | Policy | str | Path | AttachArguments | SeveralPlacements | ModelChange
 """A treatment, a policy as an object or text, the path of an armlet.json, the result of `load_config`, or a function
 that returns a context manager over the model, as an object or as "file.py:function"."""
 
@@ -105,8 +113,12 @@ def _make_treatment(given: TreatmentSource, place: dict[str, Any]) -> AnyTreatme
     if isinstance(given, Intervention):
         return given
     if isinstance(given, Path):
-        origin = load_origin(given)
-        return Treatment(**load_placement(given, "a treatment"), origins=(origin,) if origin else ())
+        arguments, origin = load_config(given), load_origin(given)
+        if "layers" not in arguments:
+            return placements_intervention(arguments, given.name)
+        return Treatment(**arguments, origins=(origin,) if origin else ())
+    if isinstance(given, Mapping) and isinstance(given.get("policy"), list):
+        return placements_intervention(cast("SeveralPlacements", given), None)
     treatment = given if isinstance(given, Treatment) else Treatment(**_arguments(given, place))
     try:
         policy, origin = parse_one_policy(treatment.policy, treatment.scope), policy_origin(treatment.policy)
@@ -116,7 +128,7 @@ def _make_treatment(given: TreatmentSource, place: dict[str, Any]) -> AnyTreatme
         raise ArgumentError(re.sub("^policy:", "treatments:", str(error))) from error
 
 
-def _arguments(given: Policy | str | AttachArguments | ModelChange, place: dict[str, Any]) -> dict[str, Any]:
+def _arguments(given: Policy | str | Mapping[str, Any] | ModelChange, place: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a treatment, of a policy at this place, or of a mapping as `load_config` returns it."""
     if not isinstance(given, Mapping):
         return {"policy": given, **place}

@@ -5,13 +5,19 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import isgenerator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
+from armlet.attachment.attach import attach
+from armlet.attachment.config import SeveralPlacements
+from armlet.attachment.placements import placements_content, read_placements
 from armlet.checkpoints.identity import function_identity
+from armlet.presentation.files import json_text
 from armlet.redistribution.errors import ArgumentError, ArmletError
+from armlet.redistribution.outward import Outward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -110,6 +116,23 @@ def make_intervention(function: ModelChange) -> Intervention:
     name = getattr(function, "__name__", type(function).__name__)
     identity = "/".join(function_identity(function))
     return Intervention(name, function, {"file": None, "function": name, "sha256": f"object:{identity}"})
+
+
+def placements_intervention(arguments: SeveralPlacements, file: str | None) -> Intervention:
+    """Several placements of ARM as one treatment; file: the name of their armlet.json.
+
+    Raises ArgumentError for `Outward` in them: its noise would be the same in all samples of an answer.
+    """
+    placements = read_placements(arguments["policy"])
+    if any(isinstance(placement.policy, Outward) for placement in placements):
+        raise ArgumentError(
+            "treatments: several placements are evaluated as one function, which would draw the same noise for outward "
+            "in each sample; pass the placement with outward alone"
+        )
+    content = json_text(placements_content(placements))
+    source = {"file": file, "function": "attach", "sha256": hashlib.sha256(content.encode()).hexdigest()}
+    name = f"{len(placements)} placements ({source['sha256'][:8]})"
+    return Intervention(name, partial(attach, **arguments), source | {"placements": content})
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from threading import Thread
 from urllib.parse import urlsplit
 
-from armlet.attachment.sites import ALL_EXPERTS, GATE
+from armlet.attachment.sites import ALL_EXPERTS
 from armlet.checkpoints.network import connecting, proxies, read_key, without_passwords
 from armlet.evaluation.conditions.conditions import Condition, Treatment
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS
@@ -87,7 +87,6 @@ class Endpoint(Engine):
         policies = {repr(condition.treatment) for condition in treated}
         places = [(c, c.treatment) for c in treated if isinstance(c.treatment, Treatment)]
         functions = [condition for condition in treated if not isinstance(condition.treatment, Treatment)]
-        other_sites = [condition for condition, place in places if place.site != GATE]
         of_experts = [condition for condition, place in places if place.experts != ALL_EXPERTS]
         placebos = [condition for condition in conditions if condition.placebo in GATE_PLACEBOS]
         refusals = {
@@ -96,7 +95,6 @@ class Endpoint(Engine):
             "or leave the policy out": [] if self.treated_endpoint else treated,
             "treated_endpoint: a server supports a single treatment, and {} need "
             f"{len(policies)}; name one policy": treated if len(policies) > 1 else [],
-            f"endpoint: servers support ARM only at the site {GATE}; {{}} uses another site": other_sites,
             "endpoint: servers do not support ARM on the experts of a mixture; {} needs a local model": of_experts,
             "endpoint: placebos at the gate cannot be run on a server: {}; leave them out": placebos,
             "endpoint: multiple choice needs a local model, but {} has it": [t for t in tasks if t.kind == "choice"],
