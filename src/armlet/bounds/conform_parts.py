@@ -44,7 +44,8 @@ def find_parts(model: nn.Module, config: object) -> list[Part]:
         UnsupportedModelError: the model has no list of layers.
     """
     clamps = configured_clamps(trained(config))
-    return [part for index, layer in find_layers(model, "all") for part in _layer_parts(index, layer, clamps)]
+    layers = [(index, [*_gated_modules(layer)]) for index, layer in find_layers(model, "all")]
+    return [part for index, modules in layers for part in layer_parts(index, modules, clamps)]
 
 
 def configured_clamps(placements: Sequence[TrainedPlacement]) -> dict[tuple[int, str], Clamp]:
@@ -69,14 +70,16 @@ def _before_silu(limit: float) -> float:
     return high
 
 
-def _layer_parts(index: int, layer: nn.Module, clamps: Mapping[tuple[int, str], Clamp]) -> Iterator[Part]:
-    modules = [(kind, module) for kind, module in _gated_modules(layer)]
+def layer_parts(
+    layer: int, modules: Sequence[tuple[str, nn.Module]], clamps: Mapping[tuple[int, str], Clamp]
+) -> Iterator[Part]:
+    """The parts of a layer with their clamps, given the kind and module of each; see `find_parts`."""
     kinds = {kind for kind, _ in modules}
     for kind, module in modules:
-        yield Part(index, kind, module, clamps.get((index, kind), clamps.get((index, ""))))
+        yield Part(layer, kind, module, clamps.get((layer, kind), clamps.get((layer, ""))))
     for (place, kind), clamp in clamps.items():
-        if place == index and (kind not in kinds if kind else not kinds):
-            yield Part(index, kind or DENSE, None, clamp)
+        if place == layer and (kind not in kinds if kind else not kinds):
+            yield Part(layer, kind or DENSE, None, clamp)
 
 
 def _gated_modules(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import log2
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +48,26 @@ class SiteVerdict:
         return NO if self.missing else UNKNOWN if self.unknown else YES
 
 
+class ClampTrial(NamedTuple):
+    """What came of trying the clamp of one module."""
+
+    verdicts: tuple[SiteVerdict, ...]  # of gate and up; none if it could not be tried
+    reason: str  # why not
+    module: Forced | None = None
+    columns: tuple[slice, slice] | None = None  # of gate and up
+
+
+def try_clamp(make: Callable[[], Forced], clamp: Clamp) -> ClampTrial:
+    """Tries a clamp in the module that `make` returns."""
+    try:
+        with forcing_errors():
+            module = make()
+            columns = gate_and_up(module, clamp)
+            return ClampTrial(_verdicts(module, clamp, columns), "", module, columns)
+    except NotForcedError as error:
+        return ClampTrial((), str(error))
+
+
 def halves(width: int) -> list[tuple[slice, slice]]:
     """Where gate and up may be among 2·width columns: one after the other, or alternating."""
     parts = [(slice(width), slice(width, None)), (slice(0, None, 2), slice(1, None, 2))]
@@ -68,11 +89,10 @@ def gate_and_up(module: Forced, clamp: Clamp) -> tuple[slice, slice]:
 
     Raises NotForcedError if that is not clear.
     """
-    with forcing_errors():
-        choices = [choice for choice in halves(module.width) if _silences(module, *choice, clamp)]
-        if len(choices) == 1:  # up + 1 is a factor
-            return choices[0]
-        errors = [_curvature(module, up, clamp) for _, up in choices]
+    choices = [choice for choice in halves(module.width) if _silences(module, *choice, clamp)]
+    if len(choices) == 1:  # up + 1 is a factor
+        return choices[0]
+    errors = [_curvature(module, up, clamp) for _, up in choices]
     if len(errors) != 2 or not min(errors) * CLEAR < max(errors):
         raise NotForcedError("its output does not show which values are the gate's, and which are up's")
     return choices[errors.index(min(errors))]
@@ -102,11 +122,8 @@ def _curvature(module: Forced, columns: slice, clamp: Clamp) -> float:
 
 
 @torch.no_grad()
-def verdicts(module: Forced, clamp: Clamp, columns: tuple[slice, slice]) -> tuple[SiteVerdict, SiteVerdict]:
-    """Whether gate and up are clamped at the limits; raises NotForcedError if the code cannot run."""
-    with forcing_errors():
-        gate, up = (_verdict(module, clamp, columns, site) for site in (GATE, UP))
-    return gate, up
+def _verdicts(module: Forced, clamp: Clamp, columns: tuple[slice, slice]) -> tuple[SiteVerdict, ...]:
+    return tuple(_verdict(module, clamp, columns, site) for site in (GATE, UP))
 
 
 def _verdict(module: Forced, clamp: Clamp, columns: tuple[slice, slice], site: str) -> SiteVerdict:

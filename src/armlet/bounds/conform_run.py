@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,10 +11,10 @@ from torch import Tensor
 
 from armlet.attachment.attached import refuse_attached
 from armlet.bounds.conform_checks import PartCheck
-from armlet.bounds.conform_forced import ForcedExperts, ForcedMlp, NotForcedError, forced
+from armlet.bounds.conform_forced import ForcedExperts, ForcedMlp, forced
 from armlet.bounds.conform_natural import Natural, RawPart, run_texts, watching_raw, watching_sites
 from armlet.bounds.conform_parts import Part, find_parts
-from armlet.bounds.conform_probe import SiteVerdict, gate_and_up, verdicts
+from armlet.bounds.conform_probe import SiteVerdict, try_clamp
 from armlet.bounds.conform_result import Conformity
 from armlet.checkpoints.given import Model, NamedModel, check_tokens, known_tokens, load_or_use
 from armlet.checkpoints.pretrained import Dtype, default_model
@@ -115,15 +116,10 @@ class _Trial:
         if part.module is None:
             self.reason = NO_MODULE
             return
-        try:
-            module = forced(part.module, dtype)
-            columns = gate_and_up(module, part.clamp)
-            self.verdicts = verdicts(module, part.clamp, columns)
-        except NotForcedError as error:
-            self.reason = str(error)
-            return
-        assert isinstance(module, ForcedMlp | ForcedExperts)
-        self.raw = RawPart(module, columns, part.clamp)
+        trial = try_clamp(partial(forced, part.module, dtype), part.clamp)
+        self.verdicts, self.reason = trial.verdicts, trial.reason
+        if trial.columns and isinstance(trial.module, ForcedMlp | ForcedExperts):
+            self.raw = RawPart(trial.module, trial.columns, part.clamp)
 
     def check(self, interrupted: bool) -> PartCheck:
         """The result. A module that the model does not run shows nothing about what it does."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
     from vllm.v1.worker.gpu_worker import Worker
 
+    from armlet.integrations.vllm.conformity import RankClamps, RankTrial
+
 WRAPPED = "_armlet_wrapped"
 
 BEAM_SEARCH_REQUESTS = (
@@ -62,7 +64,9 @@ def wrap_vllm() -> None:
     for loader in _subclasses(resolve_name("vllm.model_executor.model_loader:BaseModelLoader")):
         if "load_model" in vars(loader):
             _wrap(loader, "load_model", _load_with_arm)
-    setattr(resolve_name("vllm.v1.worker.worker_base:WorkerBase"), f"{SETTING_KEY}_report", _report_rank)
+    worker = resolve_name("vllm.v1.worker.worker_base:WorkerBase")
+    setattr(worker, f"{SETTING_KEY}_report", _report_rank)
+    setattr(worker, f"{SETTING_KEY}_conform", _conform_rank)
 
 
 def _wrap(owner: type | ModuleType, name: str, around: Callable[..., object]) -> None:
@@ -220,3 +224,10 @@ def _report_rank(worker: "Worker") -> RankReport:
     worker_arm = _worker_arm(worker.model_runner)
     requested, layers = (worker_arm.layers, worker_arm.report()) if worker_arm else ([], {})
     return {"rank": worker.rank, "asked": requested, "layers": layers}
+
+
+def _conform_rank(worker: "Worker", clamps: "RankClamps") -> "list[RankTrial]":
+    """Tries the clamps of the layers on this rank, for `collective_rpc`."""
+    from armlet.integrations.vllm.conformity import conform_rank  # imports what a server does not need
+
+    return conform_rank(worker, clamps)
