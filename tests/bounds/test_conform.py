@@ -9,6 +9,7 @@ import torch
 from armlet import attach
 from armlet.attachment.expert_rows import EAGER, ROW_ORDERS
 from armlet.bounds import conform
+from armlet.bounds.conform_forced import NotForcedError, forced
 from armlet.bounds.conform_parts import find_parts
 from armlet.errors import AlreadyAttachedError, ArgumentError
 from clamped import (
@@ -27,8 +28,11 @@ from tiny_checkpoints import words
 
 needs_models = pytest.mark.skipif(not SUPPORTED, reason="an older transformers has no such models")
 each_model = pytest.mark.parametrize("model_type", CLASSES)
-each_implementation = pytest.mark.parametrize("implementation", ROW_ORDERS)
-each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+slow = pytest.mark.slow
+each_implementation = pytest.mark.parametrize(
+    "implementation", [pytest.param(name, marks=() if name == EAGER else slow) for name in ROW_ORDERS]
+)
+each_dtype = pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=slow)], ids=str)
 each_site = pytest.mark.parametrize("site", ["gate", "up"])
 
 
@@ -105,6 +109,7 @@ def test_every_clamp_of_the_configuration_is_checked(model_type):
     assert limits == expected
 
 
+@slow
 @pytest.mark.parametrize("limit", [7.0, 10.0, 16.0, 0.1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("model_type", ["gpt_oss", "glm5_next"])
@@ -116,7 +121,7 @@ def test_published_limits_conform_in_every_dtype(model_type, dtype, limit):
 @pytest.mark.parametrize(
     "family",
     [*(pytest.param((name, FAMILIES), id=name) for name in FAMILIES)]
-    + [pytest.param((name, MIXTURES), id=f"mixture-{name}") for name in MIXTURES if name != "gpt_oss"]
+    + [pytest.param((name, MIXTURES), id=f"mixture-{name}", marks=slow) for name in MIXTURES if name != "gpt_oss"]
     + [pytest.param((name, ROUTED_FAMILIES), id=f"routed-{name}") for name in ("phimoe", "aria", "llama4", "longcat")],
 )
 def test_a_model_without_clamps_gets_a_table_of_values_and_no_complaint(family):
@@ -189,7 +194,7 @@ def test_only_one_of_the_two_clamps_of_an_mlp_is_missed(model_type, site):
 
 @needs_models
 @each_dtype
-@pytest.mark.parametrize("factor", [2.0, 0.5, 1.1, 20.0])
+@pytest.mark.parametrize("factor", [2.0, *(pytest.param(factor, marks=slow) for factor in (0.5, 1.1, 20.0))])
 @each_model
 def test_another_limit_is_found_and_measured(model_type, factor, dtype):
     model = tiny_clamped(model_type, dtype=dtype)
@@ -265,11 +270,8 @@ def test_quantised_experts_are_not_verified():
     model = tiny_clamped("deepseek_v4")
     experts = parts_of(model, "routed")[1]
     experts.gate_up_proj = torch.nn.Parameter(experts.gate_up_proj.to(torch.float8_e4m3fn), requires_grad=False)
-    trials = [part for part in find_parts(model, model.config) if part.module is experts]
-    from armlet.bounds.conform_forced import NotForcedError, forced
-
     with pytest.raises(NotForcedError, match="quantised weights"):
-        forced(trials[0].module, torch.float32)
+        forced(experts, torch.float32)
 
 
 @needs_models

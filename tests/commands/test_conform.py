@@ -68,6 +68,8 @@ def test_a_model_without_clamps_exits_with_0(tmp_path):
         (("--dtype", "int3"), "dtype"),
         (("--prompts", "nowhere.txt"), "nowhere.txt cannot be read"),
         (("--prompt", ""), "it is empty"),
+        (("--engine", "vllm"), "vLLM is not installed in this environment"),
+        (("--engine", "vllm", "--prompt", "w1"), "--prompt: it has no effect with --engine vllm; leave it out"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, arguments, message):

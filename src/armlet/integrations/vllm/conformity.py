@@ -139,10 +139,13 @@ def _gated_modules(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _merged(mlp: nn.Module) -> Any:
-    """The linear of gate and up of an MLP; None if it has none, or no other linear, down."""
+    """The linear of gate and up of an MLP; None if it has none, or no down from their width."""
     linears: list[Any] = [child for child in mlp.children() if hasattr(child, "input_size")]
     merged = [child for child in linears if _has_halves(getattr(child, "output_sizes", ()))]
-    return merged[0] if len(merged) == 1 and len(linears) == 2 else None
+    if len(merged) != 1:
+        return None
+    down = merged[0].output_sizes[0], merged[0].input_size
+    return merged[0] if any((child.input_size, child.output_size) == down for child in linears) else None
 
 
 def _has_halves(sizes: Sequence[int]) -> bool:
