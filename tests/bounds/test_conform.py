@@ -135,6 +135,24 @@ def test_a_model_without_clamps_gets_a_table_of_values_and_no_complaint(family):
     assert any(part.largest.get("gate", 0) > 0 for part in result.parts)
 
 
+@needs_models
+@pytest.mark.parametrize("missing", [(), (1,)])
+def test_a_kernel_that_takes_only_contiguous_weights_is_tried_too(missing):
+    model = tiny_clamped("deepseek_v4")
+    experts = parts_of(model, "routed")[0]
+    for expert in missing:
+        free_expert(experts, expert)
+    forward = experts.forward
+
+    def kernel(*arguments):
+        if not experts.gate_up_proj.is_contiguous():
+            raise RuntimeError("strides should be multiple of 16 bytes")
+        return forward(*arguments)
+
+    experts.forward = kernel
+    assert complaints(checked(model)) == (both(0, "routed", missing) if missing else [])
+
+
 # --- clamps that were taken out -------------------------------------------------------------------------------------
 
 

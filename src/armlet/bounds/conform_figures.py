@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from armlet.attachment.sites import GATE, PRODUCT, UP
 from armlet.bounds.conform_checks import PartCheck
 from armlet.bounds.conform_natural import LINEAR_GATE
+from armlet.bounds.conform_parts import DENSE
 from armlet.bounds.conform_probe import NO
 from armlet.presentation.style import GREY, NotebookFigure, style
 
@@ -28,9 +29,9 @@ def draw_conformity(parts: Sequence[PartCheck]) -> Figure:
         for axes, kind in zip(figure.subplots(len(kinds), 1, squeeze=False, sharex=True).flat, kinds, strict=True):
             _draw(axes, [part for part in parts if part.kind == kind])
             axes.set(yscale="log", ylabel="largest magnitude", xlabel="layer")
-            axes.set_title(kind if kind == "dense" else f"{kind} experts", fontsize=7)
+            axes.set_title(kind if kind == DENSE else f"{kind} experts", fontsize=7, loc="left")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.legend(frameon=False, ncols=4, fontsize=6)
+            axes.legend(frameon=False, ncols=6, fontsize=6, loc="lower right", bbox_to_anchor=(1, 1))
     return figure
 
 

@@ -117,12 +117,21 @@ class ForcedExperts:
         if spread or tensors[0].is_meta or "gate_up_proj" not in module._parameters:
             raise NotForcedError(f"{name} has its weights on several devices or offloaded, which cannot be replaced")
         self.module, self.dtype, self.weights = module, dtype, weights
-        self.width, self.experts = weights.width, weights.experts
+        self.width, self.experts, self.contiguous = weights.width, weights.experts, False
         self.hidden: int = tensors[0].shape[1 if weights.transposed else 2]
 
     def __call__(self, raw: Tensor, experts: Sequence[int] | None = None) -> Tensor:
         """See `Forced`."""
-        with replaced_weights(self.module, self.weights, raw) as device:
+        try:
+            return self._run(raw, experts)
+        except RuntimeError:
+            if self.contiguous:
+                raise
+        self.contiguous = True  # some kernels do not take expanded weights
+        return self._run(raw, experts)
+
+    def _run(self, raw: Tensor, experts: Sequence[int] | None) -> Tensor:
+        with replaced_weights(self.module, self.weights, raw, contiguous=self.contiguous) as device:
             parts = torch.tensor(range(self.experts) if experts is None else experts).split(EXPERTS_AT_ONCE)
             return torch.cat([self._outputs(chosen.to(device), len(raw)) for chosen in parts])
 
@@ -134,14 +143,17 @@ class ForcedExperts:
 
 
 @contextmanager
-def replaced_weights(module: nn.Module, weights: FusedWeights, raw: Tensor) -> Iterator[torch.device]:
+def replaced_weights(
+    module: nn.Module, weights: FusedWeights, raw: Tensor, *, contiguous: bool
+) -> Iterator[torch.device]:
     """Inside the block, gate and up are row i of `raw` for the i-th unit vector, in all experts, without a bias."""
     before = {name: tensor for name, tensor in module._parameters.items() if tensor is not None and "gate_up" in name}
     made = {name: torch.zeros_like(tensor[:1]) for name, tensor in before.items()}
     columns = made["gate_up_proj"][0] if weights.transposed else made["gate_up_proj"][0].T  # [d_model, 2·width]
     columns[: len(raw)] = raw.to(columns)
-    # Expanded, since a layer's experts may fill the memory.
-    new = {name: nn.Parameter(made[name].expand_as(before[name]), requires_grad=False) for name in before}
+    made = {name: tensor.expand_as(before[name]) for name, tensor in made.items()}  # a layer may fill the memory
+    made = {name: tensor.contiguous() if contiguous else tensor for name, tensor in made.items()}
+    new = {name: nn.Parameter(tensor, requires_grad=False) for name, tensor in made.items()}
     try:
         module._parameters.update(new)
         yield columns.device

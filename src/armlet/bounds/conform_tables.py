@@ -26,7 +26,7 @@ def conform_table(parts: Sequence[PartCheck], model: str) -> Table:
     columns = ("layer", "part", "limit", LINEAR_GATE, GATE, UP, PRODUCT, "gate\nbeyond", "up\nbeyond", "applied")
     clamped = any(part.clamp for part in parts)
     title = f"Clamps of {model}" if clamped else f"Largest values of {model}"
-    table = titled_table(title, columns, USE.format(far=f"{FAR:g}") if clamped else NO_CLAMP)
+    table = titled_table(title, columns, USE.format(far=f"{FAR:g}") if clamped else "")
     table.columns[0].justify = "right"
     table.columns[1].justify = table.columns[-1].justify = "left"
     for part in parts:
