@@ -62,7 +62,7 @@ def conform(
             run on a text alone.
         AlreadyAttachedError: ARM is attached to the model.
         CheckpointError, UnsupportedModelError: the model cannot be loaded, or has no decoder layers.
-        KeyboardInterrupt: Ctrl-C, before the first part was checked.
+        KeyboardInterrupt: Ctrl-C, before the model ran a prompt, which shows that it calls the modules.
     """
     texts = prompt_texts(prompt, BUILT_IN)
     opened = load_or_use(default_model() if model is None else model, tokenizer, dtype=dtype, device=device)
@@ -86,8 +86,7 @@ def check_clamps(opened: NamedModel, prompts: Sequence[Tensor]) -> Conformity:
                     tick()
         with progress("running prompts", 2 * len(prompts)) as tick:
             _run_prompts(opened, trials, prompts, tick)
-    done = any(trial.verdicts for trial in trials) or any(trial.natural.calls for trial in trials)
-    interrupted = keep_partial(interruption, done)
+    interrupted = keep_partial(interruption, any(trial.natural.calls for trial in trials))
     implementation = getattr(model.config.get_text_config(), "_experts_implementation", None)
     routed = any(trial.part.kind == "routed" for trial in trials)
     checks = [trial.check(interrupted) for trial in trials]
@@ -107,11 +106,10 @@ class _Trial:
     verdicts: tuple[SiteVerdict, ...] = ()
     reason: str = ""
     natural: Natural = field(default_factory=Natural)
-    tried: bool = False
 
     def run(self, dtype: torch.dtype) -> None:
         """Tries the clamp."""
-        part, self.tried = self.part, True
+        part = self.part
         assert part.clamp is not None
         if part.module is None:
             self.reason = NO_MODULE
@@ -124,10 +122,8 @@ class _Trial:
     def check(self, interrupted: bool) -> PartCheck:
         """The result. A module that the model does not run shows nothing about what it does."""
         part, natural, verdicts, reason = self.part, self.natural, self.verdicts, self.reason
-        if part.clamp and not self.tried:
-            reason = INTERRUPTED
-        elif part.clamp and not natural.calls and verdicts and not interrupted:
-            verdicts, reason = (), NO_CALL
+        if part.clamp and verdicts and not natural.calls:
+            verdicts, reason = (), INTERRUPTED if interrupted else NO_CALL
         shares = {site: share for site in natural.beyond if (share := natural.share(site)) is not None}
         return PartCheck(part.layer, part.kind, part.clamp, verdicts, reason, natural.largest, shares)
 
