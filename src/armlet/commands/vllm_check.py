@@ -8,7 +8,7 @@ from typing import Annotated
 from rich.table import Table
 from typer import Argument, Context, Exit, Option
 
-from armlet.attachment.config import describe, layer_indices, load_placement
+from armlet.attachment.config import all_placements, describe, layer_indices, load_config, parse_config
 from armlet.commands import options
 from armlet.commands.options import FAILED, folder_option, refuse_unused
 from armlet.integrations.vllm.check import Check, check_serving
@@ -40,9 +40,9 @@ def vllm_check(
     """Load a model in vLLM without ARM and with it, and show where ARM is, what it moves, and its cost."""
     if config:
         refuse_unused(context, ("policy", "layers", "seed"), "--config sets it")
-    chosen = load_placement(config, "vllm-check")["policy"] if config else parse_policy(policy)
-    settings = str(config) if config else _serving_settings(chosen, layers, seed)
-    if not chosen.strength:
+    settings = str(config) if config else _serving_settings(parse_policy(policy), layers, seed)
+    placements = all_placements(load_config(config) if config else parse_config(settings))
+    if not any(placement["policy"].strength for placement in placements):
         notes.print("strength 0: ARM acts only on requests that turn it on, and no request here does", style="yellow")
     limits = {"tokens": max_new_tokens, "eager": eager, "tensor_parallel": tensor_parallel, "dtype": dtype}
     texts = prompts.texts() or [*BUILT_IN]
