@@ -108,6 +108,7 @@ class _Linear(nn.Module):
     def __init__(self, values: Tensor) -> None:
         super().__init__()
         self.values, self.inputs = values, list[Tensor]()
+        self.weight = None  # T5's code asks for its dtype, if it is a tensor
 
     def forward(self, x: Tensor) -> Tensor:
         self.inputs.append(x)
