@@ -4,6 +4,7 @@
 """
 
 import csv
+import itertools
 import re
 import sys
 from contextlib import suppress
@@ -14,7 +15,7 @@ from torch import nn
 from transformers.models.auto import modeling_auto
 
 from armlet import Outward, attach
-from armlet.attachment.sites import ALL_EXPERTS, EXPERTS, ROUTED, SHARED, SITES, UnsupportedModelError
+from armlet.attachment.sites import ALL_EXPERTS, EXPERTS, ROUTED, SHARED, SITES, UP, UnsupportedModelError
 from armlet.redistribution.errors import ArgumentError
 from operations import Operations, gated_products
 from shrinking import tiny_model
@@ -142,9 +143,14 @@ class Trial:
         self.problems: list[str] = []
         self.refusals: list[str] = []
         self.number = self._number()
-        tried = {(kind, site): self._layers(site, kind) for kind in EXPERTS for site in SITES}
+        names = [name for name, _ in model.named_parameters()]
+        self.dense = not any("expert" in name for name in names)
+        tried: dict[tuple[str, str], list[int]] = {}
+        for kind, site in itertools.product(EXPERTS, SITES):
+            # Where the default reaches up, the other sites say of which experts that is.
+            tried[kind, site] = [] if site == UP and tried.get((ALL_EXPERTS, UP)) else self._layers(site, kind)
         reached = [kind for kind in (ROUTED, SHARED) if any(tried[kind, site] for site in SITES)]
-        has_experts = any(re.search(r"layers\.\d+\..*experts", name) for name, _ in model.named_parameters())
+        has_experts = any(re.search(r"layers\.\d+\..*experts", name) for name in names)
         self.experts = (" and ".join(reached) or "no") if has_experts else ""
         # What `attach` does by default, or else for some of the experts.
         self.chosen = {
@@ -162,7 +168,8 @@ class Trial:
         return 1
 
     def _layers(self, site: str, experts: str) -> list[int]:
-        return [layer for layer in range(self.number) if self._attaches(layer, site, experts)]
+        number = self.number if experts == ALL_EXPERTS or not self.dense else 1  # all layers refuse alike
+        return [layer for layer in range(number) if self._attaches(layer, site, experts)]
 
     def _attaches(self, layer: int, site: str, experts: str) -> bool:
         try:

@@ -103,7 +103,7 @@ def test_a_model_with_arm_has_no_baseline(loaded):
         ({"layers": "3"}, "has layers 0 to 2, found 3"),
         ({"layers": "every"}, "expected indices such as"),
         ({"scope": "word"}, "scope: expected one of"),
-        ({"site": "up"}, "site"),
+        ({"site": "down"}, "site"),
         ({"max_new_tokens": 0}, "max_new_tokens: expected an integer of at least 1"),
         ({"max_new_tokens": True}, "max_new_tokens"),
         ({"temperature": -0.5}, "temperature: expected a number of at least 0"),

@@ -37,7 +37,6 @@ mixtral_fast = pytest.mark.parametrize(
 UNDECORATED = ("llama4", "longcat")  # one implementation, whose name is ignored
 OWN_GATE = ("gpt_oss", "minimax_m3")  # eager uses `_apply_gate`
 TRANSPOSED = ("gpt_oss", "aria")
-REACHED = dict.fromkeys(ROUTED_FAMILIES, "all") | {"minimax_m3": "routed"}  # its dense MLPs have no activation module
 FEW = Outward(band=0.5)
 
 
@@ -217,7 +216,7 @@ def test_the_implementations_agree_as_they_do_without_arm(family, policy):
         pytest.skip("has one implementation")
     model, ids = mixture(family), prompt(9, batch=2)
     untreated = spread(each_way(model, ids, nullcontext))
-    treated = spread(each_way(model, ids, lambda: attach(model, policy, layers="all", experts=REACHED[family])))
+    treated = spread(each_way(model, ids, lambda: attach(model, policy, layers="all")))
     assert treated <= 4 * untreated.clamp(min=1e-6)
 
 
@@ -242,7 +241,7 @@ def test_a_padded_prompt_gets_the_draws_that_it_gets_alone(family, side):
     ids, mask = padded(side)
     valid = mask[0].bool()
     inputs = {"attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
-    with attach(model, FEW, layers="all", experts=REACHED[family]) as attachment:
+    with attach(model, FEW, layers="all") as attachment:
         alone = model(ids[:1, valid]).logits
         attachment.reset()
         together = model(ids, **inputs).logits[:1, valid]
@@ -261,7 +260,7 @@ def test_a_padded_prompt_gets_the_draws_that_it_gets_alone(family, side):
 @each_implementation
 def test_a_token_gets_the_same_draws_decoded_and_prefilled(family, implementation):
     model, ids = mixture(family, implementation), prompt(5)
-    with attach(model, FEW, layers="all", experts=REACHED[family]):
+    with attach(model, FEW, layers="all"):
         options = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
         generated = model.generate(ids, attention_mask=torch.ones_like(ids), **options)
         whole = model(generated.sequences).logits[:, 4:-1]
@@ -278,7 +277,7 @@ def test_off_is_exact_and_nothing_is_left(family, site):
         pytest.skip("its up and product cannot be reached")
     model, ids = mixture(family), prompt(LENGTH)
     before, baseline = anatomy(model), model(ids).logits
-    with attach(model, FEW, layers=[0, 1], site=site, experts=REACHED[family]) as attachment:
+    with attach(model, FEW, layers=[0, 1], site=site) as attachment:
         treated = model(ids).logits
         assert list(model.state_dict()) == before[1]
         with attachment.paused():

@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from armlet import Noise, Outward, attach, redistribute
+from armlet.attachment.attached import detach
+from armlet.attachment.handle import AlreadyAttachedError
 from armlet.attachment.sites import UnsupportedModelError, find_decoder
 from attached import anatomy, each_site
 from families import COMMON, prompt, tiny
@@ -163,6 +165,80 @@ def test_a_product_in_any_order_is_found_and_no_random_number_is_used(combine):
         assert torch.equal(torch.get_rng_state(), state)
         model(torch.tensor([[1, 2, 3]]))
         assert attachment.report()[1]["tokens"] == 3
+
+
+class Clamped(nn.Module):
+    """A gated MLP with clamps, and with its activation in its code."""
+
+    def __init__(self, *, alpha=1.702, scale=1.0, dropout=0.0, fused=False):
+        super().__init__()
+        self.linears = 1 if fused else 2
+        if fused:
+            self.gate_up = nn.Linear(8, 24)
+        else:
+            self.up, self.gate = nn.Linear(8, 12), nn.Linear(8, 12)
+        self.down = nn.Linear(12, 8)
+        if dropout:
+            self.dropout = nn.Dropout(dropout)
+        self.limit, self.alpha, self.slope, self.scale = 0.25, 1.702, alpha, scale
+
+    def product(self, x, move=lambda gate: gate):
+        gate, up = (self.gate(x), self.up(x)) if self.linears == 2 else self.gate_up(x).chunk(2, -1)
+        gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
+        return (up + 1) * move(gate * torch.sigmoid(gate * self.slope))
+
+    def forward(self, x):
+        output = self.down(self.product(x))
+        return output if self.scale == 1 else output * self.scale
+
+
+def written(**changes):
+    model = Written(None)
+    for layer in model.layers:
+        layer.mlp = Clamped(**changes)
+    return model
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_gate_in_the_code_of_forward_is_reached_where_the_code_has_a_known_formula(fused):
+    model, ids = written(fused=fused), torch.tensor([[1, 2, 3]])
+    before, baseline = anatomy(model), model(ids)
+    x = model.embed(ids)
+    for index, layer in enumerate(model.layers):
+        keys = NOISE.keys(12, index)
+        x = x + layer.mlp.down(
+            layer.mlp.product(
+                x,
+                lambda gate, keys=keys: redistribute(
+                    gate, POLICY, noise=NOISE.uniforms(gate.shape, torch.arange(3)[None], keys)
+                ),
+            )
+        )
+    with attach(model, POLICY, layers="all", noise=NOISE):
+        treated = model(ids)
+        assert torch.equal(treated, x)
+        assert list(model.state_dict()) == before[1]
+        with pytest.raises(AlreadyAttachedError, match="layer 0 already has ARM at the site gate"):
+            attach(model, POLICY)
+        with attach(model, POLICY, site="up"), attach(model, POLICY, site="product"):
+            assert not torch.equal(model(ids), treated)
+        twin = copy.deepcopy(model)
+        assert torch.equal(twin(ids), treated)
+        detach(twin)
+        assert torch.equal(twin(ids), baseline)
+        assert anatomy(twin) == before
+    assert torch.equal(model(ids), baseline)
+    assert anatomy(model) == before
+
+
+@pytest.mark.parametrize("change", [{"alpha": 1.7021}, {"scale": 0.5}, {"dropout": 0.1}], ids=str)
+def test_a_gate_in_the_code_of_forward_is_refused_where_the_code_does_more_or_anything_else(change):
+    model = written(**change)
+    with pytest.raises(UnsupportedModelError, match="computes its activation inside its forward"):
+        attach(model, POLICY)
+    with attach(model, POLICY, site="product") as attachment:
+        model(torch.tensor([[1, 2, 3]]))
+        assert attachment.report()[0]["tokens"] == 3
 
 
 @pytest.mark.parametrize("combine", NOT_GATED.values(), ids=NOT_GATED)

@@ -51,6 +51,17 @@ def test_up_is_the_factor_beside_any_function_of_the_gate(combine, up_first):
     assert shown(combine, True, up_first) == UpOutput("first", 0 if up_first else 1)
 
 
+def test_code_that_asks_for_the_dtype_of_a_linear_shows_up():  # T5's
+    class Dtype(Mlp):
+        def forward(self, x):
+            if isinstance(self.down.weight, torch.Tensor) and x.dtype != self.down.weight.dtype:
+                x = x.to(self.down.weight.dtype)
+            return super().forward(x)
+
+    mlp = Dtype(lambda mlp, gate, up: mlp.act(gate) * up, fused=False, up_first=False)
+    assert up_output(gated_mlp(mlp), "down") == UpOutput("second")
+
+
 @pytest.mark.parametrize("fused", [False, True], ids=["two linears", "one linear"])
 @pytest.mark.parametrize("combine", NOT_SHOWN.values(), ids=NOT_SHOWN)
 def test_code_that_does_not_show_up_has_none(combine, fused):

@@ -109,7 +109,7 @@ def provider(model="abacus", **model_args):
         ({}, "needs policy=outward .*arm_config=FILE, or policy=none"),
         ({"policy": "sideways"}, "expected one of outward, inward, transport"),
         ({"policy": "outward", "layers": "first"}, "layers: expected indices"),
-        ({"policy": "outward", "site": "up"}, "site: expected gate or product"),
+        ({"policy": "outward", "site": "down"}, "site: expected gate, up or product"),
         (
             {"policy": "outward", "layer": 0},
             "unexpected keyword argument 'layer'; ARM's own are policy, layers",

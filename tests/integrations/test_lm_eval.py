@@ -240,7 +240,7 @@ def test_neither_reading_of_arm_is_a_silent_default():
         ({"policy": "outward", "trust_remote_code": True}, "armlet does not run code from checkpoints"),
         ({"policy": "outward", "scope": "call", "batch_size": 8}, "batch_size 1"),
         ({"policy": "outward", "layers": "first"}, "layers: expected indices"),
-        ({"policy": "outward", "site": "up"}, "site: expected gate or product"),
+        ({"policy": "outward", "site": "down"}, "site: expected gate, up or product"),
     ],
 )
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(how, said):

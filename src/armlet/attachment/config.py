@@ -139,21 +139,6 @@ def load_config(directory_or_file: str | Path) -> AttachArguments | SeveralPlace
     return _read_config(directory_or_file, parse_config)
 
 
-def load_placement(directory_or_file: str | Path, user: str) -> AttachArguments:
-    """As `load_config`, for a `user`, such as a command, of one placement; raises ArgumentError for several."""
-    return one_placement(load_config(directory_or_file), str(directory_or_file), user)
-
-
-def one_placement(arguments: AttachArguments | SeveralPlacements, name: str, user: str) -> AttachArguments:
-    """The only placement of a configuration called `name`; raises ArgumentError if there are several."""
-    placements = all_placements(arguments)
-    if len(placements) > 1:
-        raise ArgumentError(
-            f"{name}: has {len(placements)} placements, and {user} takes one: use a file with one of them"
-        )
-    return placements[0]
-
-
 def all_placements(arguments: AttachArguments | SeveralPlacements) -> list[AttachArguments]:
     """The placements of a configuration, one or several."""
     policy = arguments["policy"]

@@ -43,6 +43,8 @@ def gated_mlp(mlp: nn.Module) -> GatedMlp | None:
     downs = possible_downs(mlp)
     if not downs or any(isinstance(part, CONVOLUTIONS) for part in mlp.modules()):
         return None
+    if known := _forward_with_arm(mlp):
+        return GatedMlp(mlp, "", [known.down], downs[known.down], known)
     activations = [name for name, child in mlp.named_children() if is_activation(child)]
     if len(activations) == 1:
         return GatedMlp(mlp, activations[0], list(downs), next(iter(downs.values())))
@@ -55,6 +57,12 @@ def gated_mlp(mlp: nn.Module) -> GatedMlp | None:
     functions = [name for name in functions if succeeds(partial(trial.is_activated_by, name))]
     forward = None if functions else trial.gated_forward()
     return GatedMlp(mlp, functions[0] if len(functions) == 1 else "", [trial.down], trial.width, forward)
+
+
+def _forward_with_arm(mlp: nn.Module) -> GatedForward | None:
+    """The forward of an MLP in whose place is one with ARM, which says what it is of."""
+    gated = getattr(vars(mlp).get("forward"), "gated", None)
+    return gated if isinstance(gated, GatedForward) else None
 
 
 class UpOutput(NamedTuple):
@@ -100,6 +108,7 @@ class _Linear(nn.Module):
     def __init__(self, values: Tensor) -> None:
         super().__init__()
         self.values, self.inputs = values, list[Tensor]()
+        self.weight = None  # T5's code asks for its dtype, if it is a tensor
 
     def forward(self, x: Tensor) -> Tensor:
         self.inputs.append(x)
@@ -151,15 +160,19 @@ class _Trial:
         return is_factor(lambda values: self._product(first, values), second)
 
     def gated_forward(self) -> GatedForward | None:
-        """What forward computes, if that is a known formula and down, and nothing else."""
+        """What the class's forward computes, if that is a known formula and down, and nothing else."""
+        children = {name for name, child in self.mlp._modules.items() if child is not None}
+        parameters = inspect.signature(type(self.mlp).forward).parameters
+        # Hooks of accelerate replace forward; dropouts would be left out; there is one argument beside self.
+        if "forward" in vars(self.mlp) or children != {*self.linears, self.down} or len(parameters) != 2:
+            return None
         linears = self.linears[::-1] if len(self.linears) == 2 and self.is_up(0) else self.linears
 
         def product(gate_up: Tensor) -> Tensor:
             gate, up = gate_up.chunk(2, -1)
             return self._product(gate, up) if linears == self.linears else self._product(up, gate)
 
-        parameters = inspect.signature(type(self.mlp).forward).parameters
-        formula = gate_formula(self.mlp, self.width, product) if len(parameters) == 2 else None  # self and the input
+        formula = gate_formula(self.mlp, self.width, product)
         return GatedForward(formula, linears, self.down) if formula and self.ends_with_down else None
 
     def is_activated_by(self, function: str) -> bool:
@@ -188,6 +201,8 @@ class _Trial:
         dropouts = {name: nn.Identity() for name, child in children.items() if isinstance(child, nn.Dropout)}  # random
         shadow = copy.copy(self.mlp)
         modules = children | dropouts | norms | replaced | {self.down: recorder}
+        if _forward_with_arm(self.mlp):
+            del vars(shadow)["forward"]
         vars(shadow).update(_modules=modules, training=False, **functions)
         with torch.no_grad():
             self.ends_with_down = shadow.forward(hidden) is recorder.values

@@ -27,7 +27,7 @@ def inspect(
     compute: options.ComputeOptions,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Show each policy's effect on a layer's activated gate or product, as a table and as a figure (PNG and SVG)."""
+    """Show each policy's effect on a layer's gate, up or product, as a table and as a figure (PNG and SVG)."""
     place = {"layer": layer, "scope": scope, "site": site}
     chosen = {"policy": policy or DEFAULT_POLICIES, "synthetic": synthetic, **place}
     inspected = inspection.inspect(model, prompt=prompts.texts(), **chosen, **vars(compute))

@@ -8,7 +8,7 @@ from typing import Annotated
 from rich.table import Table
 from typer import Argument, Context, Exit, Option
 
-from armlet.attachment.config import describe, layer_indices, load_placement
+from armlet.attachment.config import all_placements, describe, layer_indices, load_config, parse_config
 from armlet.commands import options
 from armlet.commands.options import FAILED, folder_option, refuse_unused
 from armlet.integrations.vllm.check import Check, check_serving
@@ -27,7 +27,8 @@ def vllm_check(
     *,
     policy: options.PolicyOption = "outward",
     layers: options.LayersOption = "0",
-    config: Annotated[Path | None, Option(help="An armlet.json: policy, layers and seed.")] = None,
+    site: options.SiteOption = "gate",
+    config: Annotated[Path | None, Option(help="An armlet.json: policies, layers, sites and seed.")] = None,
     prompts: options.PromptOptions,
     max_new_tokens: Annotated[int, Option(min=1, help="Number of tokens of each answer.")] = 32,
     eager: Annotated[bool, Option(help="Load faster, without compilation and graphs.")] = False,
@@ -39,10 +40,10 @@ def vllm_check(
 ) -> None:
     """Load a model in vLLM without ARM and with it, and show where ARM is, what it moves, and its cost."""
     if config:
-        refuse_unused(context, ("policy", "layers", "seed"), "--config sets it")
-    chosen = load_placement(config, "vllm-check")["policy"] if config else parse_policy(policy)
-    settings = str(config) if config else _serving_settings(chosen, layers, seed)
-    if not chosen.strength:
+        refuse_unused(context, ("policy", "layers", "site", "seed"), "--config sets it")
+    settings = str(config) if config else _serving_settings(parse_policy(policy), layers, site, seed)
+    placements = all_placements(load_config(config) if config else parse_config(settings))
+    if not any(placement["policy"].strength for placement in placements):
         notes.print("strength 0: ARM acts only on requests that turn it on, and no request here does", style="yellow")
     limits = {"tokens": max_new_tokens, "eager": eager, "tensor_parallel": tensor_parallel, "dtype": dtype}
     texts = prompts.texts() or [*BUILT_IN]
@@ -51,8 +52,8 @@ def vllm_check(
     _show_check(result, out, as_json)
 
 
-def _serving_settings(policy: Policy, layers: str, seed: int) -> dict[str, object]:
-    return describe(policy, [], "token", Noise(seed)) | {"layers": layer_indices(layers)}
+def _serving_settings(policy: Policy, layers: str, site: str, seed: int) -> dict[str, object]:
+    return describe(policy, layer_indices(layers), "token", Noise(seed), site)
 
 
 def _show_check(result: Check, out: Path | None, as_json: bool) -> None:

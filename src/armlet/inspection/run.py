@@ -1,4 +1,4 @@
-"""Inspects a layer's activated gate or product: runs prompts through the layers, and measures each policy's effect."""
+"""Inspects a layer at one of its sites: runs prompts through the layers, and measures each policy's effect."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

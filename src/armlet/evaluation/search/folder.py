@@ -9,7 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
-from armlet.attachment.config import one_placement, parse_config
+from armlet.attachment.config import all_placements, parse_config
 from armlet.attachment.origin import Origin
 from armlet.checkpoints.identity import LOADED
 from armlet.evaluation.batches import count_answers, keep_date, run_and_analyse, was_interrupted
@@ -96,7 +96,8 @@ def plan_confirmation(folder: Path, search: Search, tasks: Sequence[Task]) -> Pl
 
     Raises ArgumentError if the tasks are not those of the search.
     """
-    treatment = Treatment(**one_placement(parse_config(dict(search.armlet)), str(folder), "confirm"))
+    (arguments,) = all_placements(parse_config(dict(search.armlet)))
+    treatment = Treatment(**arguments)
     plan = _plan(search.arguments, [take(task, "test") for task in tasks], conditions([treatment], []))
     tuned = {task.name: {**task.source, "part": "test"} for task in search.tasks}
     if tuned != {task.name: dict(task.source) for task in plan.tasks}:  # their order has no effect

@@ -27,7 +27,7 @@ class Treated:
         policy: a `Policy` or its text, such as "outward:band=0.2;ceiling=0.99"; None or "none" for no ARM.
         layers: the layers for `attach`; as text "0", "0;3", "0-5" or "all".
         scope: the values over which statistics are computed.
-        site: "gate" or "product".
+        site: "gate", "up" or "product".
         experts: "all", "routed" or "shared", in mixtures of experts.
         noise_seed: seed of the keyed noise.
         config: an armlet.json, which replaces all of the settings above.
