@@ -145,7 +145,7 @@ def test_what_a_placement_leaves_out_is_as_in_the_call():
         ([Outward()], "expected mappings with policy, and perhaps layers, scope"),
         ([{"site": "up"}], "expected mappings with policy"),
         ([{"policy": "cut", "limit": 7}], "expected mappings with policy"),
-        ([{"policy": "cut", "layers": [0, 1]}, {"policy": "inward", "layers": 1}], "placements 0 and 1 are both at"),
+        ([{"policy": "cut", "layers": [0, 1]}, {"policy": "inward", "layers": 1}], "placements: 0 and 1 are both at"),
         ([{"policy": "cut", "layers": 9}], "has layers 0 to 2, found 9"),
     ],
     ids=str,

@@ -231,6 +231,36 @@ def test_a_gate_in_the_code_of_forward_is_reached_where_the_code_has_a_known_for
     assert anatomy(model) == before
 
 
+def test_a_gate_in_the_code_of_forward_follows_the_module_s_limit_and_takes_its_argument_by_name():
+    model, ids = written(), torch.tensor([[1, 2, 3]])
+    for layer in model.layers:
+        layer.forward = lambda x, layer=layer: x + layer.mlp(x=x)
+    with attach(model, Outward(strength=0.0), layers="all") as attachment:
+        for limit in (0.25, 0.1):
+            for layer in model.layers:
+                layer.mlp.limit = limit
+            with attachment.paused():
+                expected = model(ids)
+            assert torch.equal(model(ids), expected)
+
+
+def test_a_gate_in_the_code_of_forward_is_left_exactly_below_a_later_hook_of_accelerate():
+    hooks = pytest.importorskip("accelerate.hooks")
+    model, ids = written(), torch.tensor([[1, 2, 3]])
+    before, baseline, mlp = anatomy(model), model(ids), model.layers[0].mlp
+    attachment = attach(model, POLICY)
+    treated = model(ids)
+    hooks.add_hook_to_module(mlp, hooks.ModelHook())
+    assert torch.equal(model(ids), treated)
+    with pytest.raises(AlreadyAttachedError, match="layer 0 already has ARM at the site gate"):
+        attach(model, POLICY, layers="all")
+    attachment.detach()
+    assert torch.equal(model(ids), baseline)
+    hooks.remove_hook_from_module(mlp)
+    assert torch.equal(model(ids), baseline)
+    assert anatomy(model) == before
+
+
 @pytest.mark.parametrize("change", [{"alpha": 1.7021}, {"scale": 0.5}, {"dropout": 0.1}], ids=str)
 def test_a_gate_in_the_code_of_forward_is_refused_where_the_code_does_more_or_anything_else(change):
     model = written(**change)

@@ -9,6 +9,7 @@ from torch import nn
 
 from armlet import Inward, Noise, Outward, Transport, attach, redistribute
 from armlet.attachment.call_tracker import NotFiredError
+from armlet.attachment.handle import AlreadyAttachedError
 from attached import anatomy, each_site, redistributed_by_hook
 from families import FAMILIES, prompt, tiny
 
@@ -79,6 +80,17 @@ def test_an_mlp_as_wide_as_the_model_has_its_down_by_name():
     expected = hooked(model, Outward(), Noise(0))
     with attach(model, Outward(), site="product"):
         assert torch.equal(model(prompt(9)).logits, expected)
+
+
+@pytest.mark.parametrize(("site", "linear"), [("up", "up_proj"), ("product", "down_proj")])
+def test_a_second_arm_is_refused_while_an_adapter_put_around_the_first_waits_for_its_first_call(site, linear):
+    model = tiny()
+    with attach(model, Outward(), site=site):
+        setattr(mlp_of(model), linear, Adapted(getattr(mlp_of(model), linear)))
+        with pytest.raises(AlreadyAttachedError, match=f"layer 0 already has ARM at the site {site}"):
+            attach(model, Outward(), site=site)
+        treated = model(prompt(9)).logits
+    assert not torch.equal(model(prompt(9)).logits, treated)
 
 
 @pytest.mark.parametrize("kind", [Adapted, Quantised])

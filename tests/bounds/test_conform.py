@@ -255,21 +255,82 @@ def test_up_that_is_clamped_on_one_side_only_is_missed():
 
 
 @needs_models
-def test_an_expert_whose_output_is_zero_is_not_verified():
+@pytest.mark.parametrize("weight", [0.0, nan])
+def test_weights_of_down_hide_no_clamp(weight):
     model = tiny_clamped("deepseek_v4")
-    parts_of(model, "routed")[1].down_proj[2] = 0
-    result = checked(model)
-    assert (result.conforms, complaints(result)) == (None, [])
-    assert result.parts[2].status == "not verified"
-    assert "expert 2 does not depend on gate" in " ".join(result.warnings())
+    parts_of(model, "routed")[1].down_proj[2] = weight
+    parts_of(model, "shared")[2].down_proj.weight.fill_(weight)
+    assert checked(model).conforms is True
+    set_limit(parts_of(model, "shared")[2], inf)
+    assert complaints(checked(model)) == [(2, "shared", "gate", (0,)), (2, "shared", "up", (0,))]
 
 
 @needs_models
-def test_outputs_that_are_no_numbers_are_not_verified():
-    model = tiny_clamped("glm5_next")
-    parts_of(model, "shared")[2].down_proj.weight.fill_(nan)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_large_bias_of_down_is_no_false_alarm(dtype):
+    model = tiny_clamped("gpt_oss", dtype=dtype)
+    for experts in parts_of(model, "routed").values():
+        experts.down_proj_bias *= 1000
+    assert checked(model).conforms is True
+
+
+@needs_models
+@pytest.mark.parametrize("factor", [0.4, 0.1])
+def test_a_limit_much_too_small_is_found(factor):
+    model = tiny_clamped("glm5_next", limit=7.0)
+    set_limit(parts_of(model, "dense")[0], 7 * factor)
     result = checked(model)
-    assert result.conforms is not True
+    assert complaints(result) == [(0, "dense", "gate", (0,)), (0, "dense", "up", (0,))]
+    assert [round(verdict.applied, 1) for verdict in result.parts[0].verdicts] == [round(7 * factor, 1)] * 2
+
+
+@needs_models
+@pytest.mark.parametrize("bounds", [{"max": 0.6}, {"min": -0.6}], ids=str)
+def test_up_that_is_clamped_too_early_on_one_side_is_found(bounds):
+    model = tiny_clamped("glm5_next")
+    bounds = {name: value * LIMIT for name, value in bounds.items()}
+    parts_of(model, "dense")[0].up_proj.register_forward_hook(lambda _module, _inputs, output: output.clamp(**bounds))
+    assert complaints(checked(model)) == [(0, "dense", "up", (0,))]
+
+
+@needs_models
+def test_columns_of_the_gate_that_are_clamped_too_early_are_found():
+    model = tiny_clamped("glm5_next")
+
+    def early(_module, _inputs, output):
+        half = output.shape[-1] // 2
+        return torch.cat((output[..., :half].clamp(max=LIMIT / 10), output[..., half:]), -1)
+
+    parts_of(model, "dense")[0].gate_proj.register_forward_hook(early)
+    result = checked(model)
+    assert complaints(result) == [(0, "dense", "gate", (0,))]
+    assert result.parts[0].verdicts[0].applied == pytest.approx(LIMIT / 10, rel=0.01)
+
+
+@needs_models
+def test_a_clamp_that_is_missing_for_single_rows_is_found(monkeypatch):
+    from transformers.models.gpt_oss.modeling_gpt_oss import GptOssExperts
+
+    clamped_gate = GptOssExperts._apply_gate
+
+    def apply_gate(self, gate_up):
+        if gate_up.shape[0] > 1:
+            return clamped_gate(self, gate_up)
+        gate, up = gate_up[..., ::2], gate_up[..., 1::2]
+        return (up + 1) * gate * torch.sigmoid(gate * self.alpha)
+
+    monkeypatch.setattr(GptOssExperts, "_apply_gate", apply_gate)
+    assert checked(tiny_clamped("gpt_oss")).conforms is False
+
+
+@needs_models
+def test_code_whose_values_are_no_numbers_is_not_verified():
+    model = tiny_clamped("glm5_next")
+    mlp = parts_of(model, "shared")[2]
+    mlp.down_proj.register_forward_pre_hook(lambda _module, inputs: (inputs[0] * nan,), prepend=True)
+    mlp.act_fn.register_forward_hook(lambda _module, _inputs, output: output * nan)
+    result = checked(model)
+    assert result.conforms is None
     assert next(part for part in result.parts if (part.layer, part.kind) == (2, "shared")).status == "not verified"
 
 

@@ -233,10 +233,27 @@ GPT = {"model_type": "gpt_oss", "num_hidden_layers": 2, "swiglu_limit": 7.0, "sw
         (DEEPSEEK | {"swiglu_limit": -3.0}, "swiglu_limit must be a number above 0, found -3.0"),
         (DEEPSEEK | {"swiglu_limit": None}, "swiglu_limit must be a number above 0, found None"),
         (DEEPSEEK | {"swiglu_limit": True}, "swiglu_limit must be a number above 0, found True"),
-        (DEEPSEEK | {"swiglu_limit": 1e40}, "Inward: limit must be"),
+        (DEEPSEEK | {"swiglu_limit": 1e40}, "swiglu_limit must be a number that float32 can have"),
+        (DEEPSEEK | {"swiglu_limit": 10**400}, "swiglu_limit must be a number that float32 can have"),
+        (GPT | {"swiglu_alpha": inf}, "swiglu_alpha must be a finite number"),
+        (GPT | {"blocks": [{"swiglu_limit": 3}]}, "blocks.swiglu_limit=3 looks like a limit"),
+        ({"model_type": "llama", "MLP_Clip": 3}, "MLP_Clip=3 looks like a limit"),
+        ({"model_type": "some_vl", "swiglu_limit": 7.0, "text_config": {"model_type": "llama"}}, "limit=7.0 looks"),
         (DEEPSEEK | {"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         (GPT | {"swiglu_alpha": 0}, "swiglu_alpha must be a number above 0"),
         (step(swiglu_limits=[0, -1.0, 0, 0]), r"swiglu_limits\[1\] must be a number above 0"),
+        (
+            step(swiglu_limits=[0, 7.0, 0, 0], mlp_layer_types=[DENSE, "moe", SPARSE, SPARSE]),
+            "dense or sparse, found 'moe'",
+        ),
+        *(
+            (
+                step(swiglu_limits=[0, 0, 7.0, 0], mlp_layer_types=None, moe_layers_enum=indices),
+                "moe_layers_enum must be indices of the 4 layers",
+            )
+            for indices in ("1-2", "a,b", "7,8", 5)
+        ),
+        (step(swiglu_limits=[0, 7.0, 0, 0], num_nextn_predict_layers="a"), "num_nextn_predict_layers must be a count"),
         (step(swiglu_limits=[7.0]), "swiglu_limits must have one entry for each of the 4 layers"),
         (step(swiglu_limits=7.0), "swiglu_limits must have one entry for each of the 4 layers"),
         (step(swiglu_limits=[0, 7.0, 0, 0], mlp_layer_types=[SPARSE]), "mlp_layer_types must have one entry"),

@@ -95,7 +95,7 @@ def _refuse_same_site(sites: Iterable[Site]) -> None:
         other = seen.setdefault((site.mlp, site.site), site)
         if other is not site:
             raise ArgumentError(
-                f"policy: placements {other.placement} and {site.placement} are both at the site {site.site} of layer "
+                f"placements: {other.placement} and {site.placement} are both at the site {site.site} of layer "
                 f"{site.layer}, which can have only one"
             )
 

@@ -37,8 +37,9 @@ def refuse_attached(model: nn.Module, action: str) -> None:
     """Raises AlreadyAttachedError if ARM acts in a model, whose baseline `action` (as in "evaluate") would measure."""
     acting = [attachment for attachment in attached(model) if attachment.state == "attached"]
     if acting:
+        there = ", ".join(f"{placed['policy']} in layers {placed['layers']}" for placed in acting[0].placements)
         raise AlreadyAttachedError(
-            f"{action}: this model already has ARM attached ({acting[0].policy} in layers {acting[0].layers}), "
+            f"{action}: this model already has ARM attached ({there}), "
             "so its baseline would be treated: call armlet.detach(model) first"
         )
 

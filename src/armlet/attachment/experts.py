@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from armlet.attachment.call_tracker import CallTracker, NotFiredError
 from armlet.attachment.expert_reach import APPLY_GATE
 from armlet.attachment.expert_rows import EAGER, ROW_ORDERS, ExpertRows, every_row
+from armlet.attachment.gate_formula import current_formula
 from armlet.attachment.mixtures import ExpertsSite
 from armlet.attachment.module import ARM
 from armlet.attachment.sites import GATE, PRODUCT, SHARED, UP, Site
@@ -162,7 +163,7 @@ class ExpertsGate(nn.Module):
             gate_up = raw.clone()
             gate_up[..., columns] = arms[UP].redistributed(raw[..., columns])
         if GATE in arms:
-            activated, other = arms[GATE].site.formula.factors(gate_up)
+            activated, other = current_formula(arms[GATE].site.mlp).factors(gate_up)
             product = arms[GATE].redistributed(activated) * other
         else:
             product = getattr(type(self.experts), APPLY_GATE)(self.experts, gate_up)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,18 +30,28 @@ def gate_formula(mlp: nn.Module, width: int, product: Callable[[Tensor], Tensor]
 
     product: from `gate_up`, `[ROWS, 2·width]`, to the product `[ROWS, width]`.
     """
-    attributes = vars(mlp)
-    limit = attributes.get("limit", attributes.get("swiglu_limit"))
-    alpha = attributes.get("alpha", attributes.get("swiglu_alpha"))
+    limit, alpha = _numbers(mlp)
     if not isinstance(limit, int | float) or not isinstance(alpha, int | float | None):
         return None
-    formula = GateFormula(not getattr(mlp, "is_concatenated", True), limit, alpha)
+    formula = current_formula(mlp)
     gate_up = made_up(ROWS, width) * 2 * (limit if isfinite(limit) else 1)
     for values in (gate_up, gate_up.bfloat16()):
         activated, other = formula.factors(values)
         if not torch.equal(activated * other, product(values)):
             return None
     return formula
+
+
+def current_formula(mlp: nn.Module) -> GateFormula:
+    """The formula of a module that has one, with its present attributes."""
+    return GateFormula(not getattr(mlp, "is_concatenated", True), *_numbers(mlp))
+
+
+def _numbers(mlp: nn.Module) -> tuple[Any, Any]:
+    """The limit and alpha among a module's attributes; None for one that is not there."""
+    attributes = vars(mlp)
+    limit = attributes.get("limit", attributes.get("swiglu_limit"))
+    return limit, attributes.get("alpha", attributes.get("swiglu_alpha"))
 
 
 def made_up(rows: int, width: int) -> Tensor:

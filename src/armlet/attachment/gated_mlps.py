@@ -61,7 +61,7 @@ def gated_mlp(mlp: nn.Module) -> GatedMlp | None:
 
 def _forward_with_arm(mlp: nn.Module) -> GatedForward | None:
     """The forward of an MLP in whose place is one with ARM, which says what it is of."""
-    gated = getattr(vars(mlp).get("forward"), "gated", None)
+    gated = getattr(mlp._modules.get("arm"), "gated", None)
     return gated if isinstance(gated, GatedForward) else None
 
 
@@ -201,8 +201,8 @@ class _Trial:
         dropouts = {name: nn.Identity() for name, child in children.items() if isinstance(child, nn.Dropout)}  # random
         shadow = copy.copy(self.mlp)
         modules = children | dropouts | norms | replaced | {self.down: recorder}
-        if _forward_with_arm(self.mlp):
-            del vars(shadow)["forward"]
+        if _forward_with_arm(self.mlp) or "_hf_hook" in vars(self.mlp):  # accelerate's, which moves tensors
+            vars(shadow).pop("forward", None)
         vars(shadow).update(_modules=modules, training=False, **functions)
         with torch.no_grad():
             self.ends_with_down = shadow.forward(hidden) is recorder.values

@@ -164,8 +164,7 @@ class Attachment:
             raise ArgumentError(f"update: {', '.join(fixed)} cannot change: detach(), and attach() again")
         if policy is None and not settings:
             raise ArgumentError("update: expected a policy or settings, such as update(strength=0.5), found neither")
-        last = len(self._placements) - 1
-        numbers = range(last + 1) if placement is None else [whole_number("placement", placement, 0, last)]
+        numbers = self._numbers(placement)
         with self._tracker.lock:
             if not self._attached:
                 raise DetachedError("this attachment is detached, so there is nothing to update: call attach() again")
@@ -177,6 +176,11 @@ class Attachment:
                 set_policy((arm for site, arm in self._arms if site.placement == number), changed[number].policy)
             self._placements = tuple(changed)
             self._tracker.policies = tuple(known.policy for known in changed)
+
+    def _numbers(self, placement: int | None) -> Sequence[int]:
+        """The index of one placement, checked, or those of all."""
+        count = len(self._placements)
+        return range(count) if placement is None else [whole_number("placement", placement, 0, count - 1)]
 
     def detach(self) -> None:
         """Removes ARM's modules and hooks; outputs are bit for bit as before. Calling it twice is not an error."""
@@ -199,8 +203,11 @@ class Attachment:
 
         In a mixture of experts, calls are those of the layer; a token counts once in each expert that it goes through,
         routed or shared, if ARM is there; passed counts such rows, too.
+
+        Raises ArgumentError for a placement that does not exist.
         """
-        arms = [(site.layer, arm) for site, arm in self._arms if placement in (None, site.placement)]
+        numbers = self._numbers(placement)
+        arms = [(site.layer, arm) for site, arm in self._arms if site.placement in numbers]
         layers = sorted({layer for layer, _ in arms})
         return {layer: joint_report([arm for index, arm in arms if index == layer]) for layer in layers}
 

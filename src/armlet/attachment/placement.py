@@ -13,7 +13,6 @@ from armlet.attachment.mixtures import ExpertsSite
 from armlet.attachment.module import ARM
 from armlet.attachment.sites import GATE, UP, ForwardSite, Site
 from armlet.attachment.wrappers import (
-    ArmWrapper,
     RedistributedForward,
     RedistributedInput,
     RedistributedOutput,
@@ -68,5 +67,10 @@ def _put_in_experts(site: ExpertsSite, arm: ExpertsArm, tracker: CallTracker, un
 
 def has_arm(site: Site) -> bool:
     """Whether ARM is at this site."""
+    if isinstance(site, ForwardSite):
+        return "arm" in site.mlp._modules
     there = getattr(site.mlp, site.attribute)
-    return isinstance(there, ArmWrapper) or (isinstance(there, ExpertsGate) and hasattr(there, site.site))
+    if site.attribute == APPLY_GATE:
+        return isinstance(there, ExpertsGate) and hasattr(there, site.site)
+    # An adapter may be around ARM until the next call.
+    return isinstance(there, nn.Module) and any(isinstance(part, ARM) for part in there.modules())

@@ -65,7 +65,9 @@ def read_placements(policy: Any, defaults: Mapping[str, Any] = DEFAULTS) -> list
     single = isinstance(policy, str) or not isinstance(policy, Sequence)
     entries: list[Any] = [{"policy": policy}] if single else [*policy]
     if not entries:
-        raise ArgumentError("policy: expected a policy or a list of placements, found an empty list")
+        raise ArgumentError(
+            "policy: expected a policy or a list of placements, found an empty list (a model trained without clamps?)"
+        )
     return [_read_placement(entry, defaults) for entry in entries]
 
 

@@ -1,12 +1,14 @@
 """The modules that `attach` puts at a site: ARM together with the module that it replaces."""
 
 from collections.abc import Callable, Generator
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from armlet.attachment.call_tracker import CallTracker
+from armlet.attachment.gate_formula import current_formula
 from armlet.attachment.module import ARM
 from armlet.attachment.positions import DecoderCall
 from armlet.attachment.sites import ForwardSite, Site
@@ -112,20 +114,25 @@ class RedistributedForward(ArmWrapper):
         self.train(site.mlp.training)
 
     def put_in(self) -> None:
-        """Puts this in the place of the class's forward; in the model, so that it follows to another device."""
-        vars(self.site.mlp)["forward"] = self
+        """Puts `forward` in the place of the class's; this into the model, so that it follows to another device."""
+        vars(self.site.mlp)["forward"] = self.forward
         self.site.mlp.add_module("arm", self)
 
     def take_out(self) -> None:
-        """Uncovers the class's forward."""
-        delattr(self.site.mlp, "forward")
+        """Uncovers the class's forward, also below accelerate's, which was put on later."""
+        attributes = vars(self.site.mlp)
+        if attributes.get("_old_forward") == self.forward:
+            attributes["_old_forward"] = MethodType(type(self.site.mlp).forward, self.site.mlp)
+        else:
+            delattr(self.site.mlp, "forward")
         delattr(self.site.mlp, "arm")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns the MLP's output with a redistributed activated gate."""
-        outputs = [self.site.mlp.get_submodule(name)(x) for name in self.gated.linears]
-        activated, other = self.gated.formula.factors(torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0])
-        return self.site.mlp.get_submodule(self.gated.down)(self.redistributed(activated) * other)
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        """Returns the MLP's output, for its only argument, with a redistributed activated gate."""
+        (x,), mlp = (*args, *kwargs.values()), self.site.mlp
+        outputs = [mlp.get_submodule(name)(x) for name in self.gated.linears]
+        activated, other = current_formula(mlp).factors(torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0])
+        return mlp.get_submodule(self.gated.down)(self.redistributed(activated) * other)
 
 
 class RedistributedLinear(ArmWrapper):

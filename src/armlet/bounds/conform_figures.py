@@ -26,22 +26,26 @@ def draw_conformity(parts: Sequence[PartCheck]) -> Figure:
     kinds = list(dict.fromkeys(part.kind for part in parts))
     with style():
         figure = NotebookFigure(figsize=(7.2, 1 + 2.2 * len(kinds)), layout="constrained")
-        for axes, kind in zip(figure.subplots(len(kinds), 1, squeeze=False, sharex=True).flat, kinds, strict=True):
+        panels = figure.subplots(len(kinds), 1, squeeze=False, sharex=True).flat
+        for axes, kind in zip(panels, kinds, strict=True):
             _draw(axes, [part for part in parts if part.kind == kind])
-            axes.set(yscale="log", ylabel="largest magnitude", xlabel="layer")
+            axes.set(yscale="log", ylabel="largest magnitude")
             axes.set_title(kind if kind == DENSE else f"{kind} experts", fontsize=7, loc="left")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend(frameon=False, ncols=6, fontsize=6, loc="lower right", bbox_to_anchor=(1, 1))
+        panels[-1].set_xlabel("layer")
     return figure
 
 
 def _draw(axes: Axes, parts: Sequence[PartCheck]) -> None:
     layers = [part.layer for part in parts]
-    limits = [part.clamp.limit if part.clamp else nan for part in parts]
     for name, colour in COLOURS.items():
-        values = [part.largest.get(name, nan) for part in parts]
-        axes.plot(layers, values, color=colour, lw=0.8, marker=".", ms=4, label=name)
-    axes.plot(layers, limits, color=GREY, lw=0.8, ls="--", marker="_", label="limit")
+        if any(name in part.largest for part in parts):
+            values = [part.largest.get(name, nan) for part in parts]
+            axes.plot(layers, values, color=colour, lw=0.8, marker=".", ms=4, label=name)
+    if any(part.clamp for part in parts):
+        limits = [part.clamp.limit if part.clamp else nan for part in parts]
+        axes.plot(layers, limits, color=GREY, lw=0.8, ls="--", marker="_", label="limit")
     missing = [(part.layer, part.clamp.limit) for part in parts if part.clamp and part.status == NO]
     if missing:
         axes.plot(*zip(*missing, strict=True), "x", color=MISSING_COLOUR, ms=6, label="not applied")

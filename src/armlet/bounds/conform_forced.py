@@ -1,7 +1,8 @@
 """Sets the outputs of gate and up in a gated MLP to given values, in the code that runs, and returns what it makes.
 
 Nothing of that code is copied or assumed: in an MLP with linears, hooks replace their outputs; in routed experts, whose
-weights are one tensor, the weights of gate and up are replaced by ones that give these values.
+weights are one tensor, those of gate and up are replaced by ones that give these values, and those of down by ones that
+show the products. So neither weights nor rounding of sums hide what a clamp does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,9 +33,10 @@ class Forced(Protocol):
 
     width: int  # of gate and of up, on this rank
     experts: int  # 1 without experts
+    by_column: bool  # whether outputs are products of gate and up, or sums of few, and not mixed by down
 
     def __call__(self, raw: Tensor, experts: Sequence[int] | None = None) -> Tensor:
-        """The outputs `[experts, rows, d]` for rows of gate and up, `[rows, 2·width]`, the same in all experts.
+        """What comes of rows of gate and up, `[rows, 2·width]`, the same in all experts: `[experts, rows, n]`.
 
         The columns are in the module's order. experts: the indices of those to run, all by default.
         """
@@ -58,9 +60,9 @@ def _linears(module: nn.Module) -> list[str]:
 
 
 class ForcedMlp:
-    """A gated MLP with linears gate, up and down, or gate and up in one, whose outputs hooks replace."""
+    """A gated MLP with linears gate, up and down, or gate and up in one: hooks set outputs, and see down's input."""
 
-    experts = 1
+    experts, by_column = 1, True
 
     def __init__(self, mlp: nn.Module, dtype: torch.dtype) -> None:
         downs = possible_downs(mlp)
@@ -69,15 +71,23 @@ class ForcedMlp:
             raise NotForcedError(f"{type(mlp).__name__} has no linears in the shapes of gate, up and down")
         self.mlp, self.dtype, self.width = mlp, dtype, downs[names[0]]
         self.linears = [mlp.get_submodule(name) for name in _linears(mlp) if name != names[0]]
-        self.hidden: int = mlp.get_submodule(names[0]).out_features  # pyright: ignore[reportAttributeAccessIssue]
+        self.down = mlp.get_submodule(names[0])
+        self.hidden: int = self.down.out_features  # pyright: ignore[reportAssignmentType, reportAttributeAccessIssue]
 
     def __call__(self, raw: Tensor, experts: Sequence[int] | None = None) -> Tensor:
         """See `Forced`."""
         device = next(self.mlp.parameters()).device
         hidden = torch.zeros(1, len(raw), self.hidden, dtype=self.dtype, device=device)
-        with replaced_outputs(self.linears, raw):
-            output = self.mlp(hidden)
-        return (output[0] if isinstance(output, tuple) else output).reshape(1, len(raw), -1)
+        products: list[Tensor] = []
+        watch = self.down.register_forward_pre_hook(lambda _, inputs: products.append(inputs[0]), prepend=True)
+        try:
+            with replaced_outputs(self.linears, raw):
+                self.mlp(hidden)
+        finally:
+            watch.remove()
+        if len(products) != 1:
+            raise NotForcedError("its code does not call its linear down once")
+        return products[0].reshape(1, len(raw), -1)
 
 
 @contextmanager
@@ -104,7 +114,9 @@ def replaced_outputs(linears: Sequence[nn.Module], raw: Tensor) -> Iterator[None
 
 
 class ForcedExperts:
-    """Routed experts whose `gate_up_proj` is replaced: row i of the hidden states picks its column i."""
+    """Routed experts with replaced weights: row i of the hidden states picks row i of gate and up."""
+
+    by_column = True
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         weights, name = fused_weights(module), type(module).__name__
@@ -139,18 +151,29 @@ class ForcedExperts:
         hidden = torch.eye(rows, self.hidden, dtype=self.dtype, device=experts.device).repeat(len(experts), 1)
         routing = experts.repeat_interleave(rows)[:, None]
         output = self.module(hidden, routing, torch.ones(routing.shape, dtype=self.dtype, device=experts.device))
-        return output.reshape(len(experts), rows, -1)
+        return output.reshape(len(experts), rows, -1)[..., : self.width]
+
+
+def _is_of_mlp(name: str) -> bool:
+    return "gate_up" in name or "down" in name
 
 
 @contextmanager
 def replaced_weights(
     module: nn.Module, weights: FusedWeights, raw: Tensor, *, contiguous: bool
 ) -> Iterator[torch.device]:
-    """Inside the block, gate and up are row i of `raw` for the i-th unit vector, in all experts, without a bias."""
-    before = {name: tensor for name, tensor in module._parameters.items() if tensor is not None and "gate_up" in name}
+    """Inside the block, gate and up are row i of `raw` for the i-th unit vector in all experts; down is an identity.
+
+    Where the width is larger than the model's, column j of the output is the sum of products j, j + d_model, and so
+    on. Biases are 0.
+    """
+    before = {name: tensor for name, tensor in module._parameters.items() if tensor is not None and _is_of_mlp(name)}
     made = {name: torch.zeros_like(tensor[:1]) for name, tensor in before.items()}
     columns = made["gate_up_proj"][0] if weights.transposed else made["gate_up_proj"][0].T  # [d_model, 2·width]
     columns[: len(raw)] = raw.to(columns)
+    down = made["down_proj"][0] if weights.transposed else made["down_proj"][0].T  # [width, d_model]
+    indices = torch.arange(len(down), device=down.device)
+    down[indices, indices % down.shape[1]] = 1
     made = {name: tensor.expand_as(before[name]) for name, tensor in made.items()}  # a layer may fill the memory
     made = {name: tensor.contiguous() if contiguous else tensor for name, tensor in made.items()}
     new = {name: nn.Parameter(tensor, requires_grad=False) for name, tensor in made.items()}

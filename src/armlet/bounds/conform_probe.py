@@ -1,7 +1,7 @@
 """Finds out by trial which values of gate and up a gated MLP clamps, and where.
 
 A clamp makes all values beyond its limit the same. So the outputs for values just beyond it and far beyond it are equal
-bit for bit if it is applied, whatever the formula; and those just within it are not.
+bit for bit if it is applied, whatever the formula; and those just within it are not, in any column.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,8 @@ from armlet.bounds.conform_parts import Clamp
 
 YES, NO, UNKNOWN = "yes", "NO", "not verified"
 
-ROWS = 4
+ROWS = 4  # of a call; a call with one row is tried, too, since decoding has kernels of its own
+SCALES = (1 / 64, 1 / 8, 1 / 2)  # of the limit, at which columns are told apart: small ones below a limit too small
 BEYOND, WITHIN = 1 + 1 / 32, 1 - 1 / 32  # times the limit; bfloat16 rounds by up to 1 / 256
 FAR = 64.0  # times the limit
 STEPS = 12  # of halving the octaves between 1 / FAR and FAR
@@ -89,27 +90,28 @@ def gate_and_up(module: Forced, clamp: Clamp) -> tuple[slice, slice]:
 
     Raises NotForcedError if that is not clear.
     """
-    choices = [choice for choice in halves(module.width) if _silences(module, *choice, clamp)]
-    if len(choices) == 1:  # up + 1 is a factor
-        return choices[0]
-    errors = [_curvature(module, up, clamp) for _, up in choices]
-    if len(errors) != 2 or not min(errors) * CLEAR < max(errors):
-        raise NotForcedError("its output does not show which values are the gate's, and which are up's")
-    return choices[errors.index(min(errors))]
+    for scale in SCALES:
+        values = _uniform(module.width, -1, 1) * clamp.limit * scale
+        choices = [choice for choice in halves(module.width) if _silences(module, *choice, values)]
+        if len(choices) == 1:  # up + 1 is a factor
+            return choices[0]
+        errors = [_curvature(module, up, values / 2) for _, up in choices]
+        if len(errors) == 2 and min(errors) * CLEAR < max(errors):
+            return choices[errors.index(min(errors))]
+    raise NotForcedError("its output does not show which values are the gate's, and which are up's")
 
 
-def _silences(module: Forced, gate: slice, up: slice, clamp: Clamp) -> bool:
+def _silences(module: Forced, gate: slice, up: slice, values: Tensor) -> bool:
     """Whether the output does not depend on up where the gate is 0, but does elsewhere."""
-    raw, other = _uniform(module.width, -1, 1) * clamp.limit / 2, _uniform(module.width, -1, 1) * clamp.limit / 2
+    raw, other = values.clone(), values.clone()
     other[:, up] *= -1 / 2
     free = not torch.equal(module(raw), module(other))
     raw[:, gate] = other[:, gate] = 0
     return free and torch.equal(module(raw), module(other))
 
 
-def _curvature(module: Forced, columns: slice, clamp: Clamp) -> float:
+def _curvature(module: Forced, columns: slice, raw: Tensor) -> float:
     """How far the output is from a linear function of some columns, relative to its change."""
-    raw = _uniform(module.width, -1, 1) * clamp.limit / 4
 
     def outputs(scale: float) -> Tensor:
         scaled = raw.clone()
@@ -130,14 +132,17 @@ def _verdict(module: Forced, clamp: Clamp, columns: tuple[slice, slice], site: s
     limit = clamp.gate if site == GATE else clamp.limit
     at = partial(_outputs, module, clamp, columns, site)
     far, beyond, within = at(FAR), at(BEYOND), at(WITHIN)
-    cut, free = _equal(beyond, far), ~_equal(within, far)
+    differs = _every_column_differs if module.by_column else lambda one, other: ~_equal(one, other)
+    cut = _equal(beyond, far) & _equal(at(BEYOND, rows=1), at(FAR, rows=1))
+    free, unknown = differs(within, far), torch.zeros_like(cut)
     if not free.all():
-        depends = ~_equal(at(1 / FAR), far)
-        free, unknown = free | ~depends, ~depends
-    else:
-        unknown = torch.zeros_like(free)
+        unknown = _equal(at(1 / FAR), far)
+        free = free | unknown
     missing = _indices(~(cut & free))
-    applied = _applied(lambda t: at(t, missing[:1])) if missing else None
+    applied = None
+    if missing:
+        reached = (lambda one, other: ~differs(one, other)) if cut[missing[0]] else _equal
+        applied = _applied(lambda t: at(t, missing[:1]), reached)
     return SiteVerdict(site, limit, module.experts, missing, _indices(unknown), applied and applied * limit)
 
 
@@ -148,6 +153,8 @@ def _outputs(
     site: str,
     times: float,
     experts: Sequence[int] | None = None,
+    *,
+    rows: int = ROWS,
 ) -> Tensor:
     """The outputs where one site has values at `times` its limit, up on both sides, and the other is within."""
     raw = torch.empty(ROWS, 2 * module.width)
@@ -155,23 +162,31 @@ def _outputs(
     within = _uniform(module.width, 1 / 4, 1 / 2).chunk(2, -1)
     raw[:, columns[0]] = clamp.gate * (times if site == GATE else within[0])
     raw[:, columns[1]] = clamp.limit * signs * (times if site == UP else within[1])
-    return module(raw, experts)
+    return module(raw[:rows], experts)
 
 
-def _applied(at: Callable[[float], Tensor]) -> float | None:
-    """Where an expert's clamp begins, in units of the limit."""
+def _applied(at: Callable[[float], Tensor], reached: Callable[[Tensor, Tensor], Tensor]) -> float | None:
+    """Where an expert's clamp begins, in units of the limit; reached: whether outputs are those far beyond it."""
     far, low, high = at(FAR), -log2(FAR), log2(FAR) - 1
-    if not _equal(at(2**high), far).all():
+    if not reached(at(2**high), far).all():
         return None
     for _ in range(STEPS):
         middle = (low + high) / 2
-        low, high = (low, middle) if _equal(at(2**middle), far).all() else (middle, high)
+        low, high = (low, middle) if reached(at(2**middle), far).all() else (middle, high)
     return 2**high
 
 
 def _equal(first: Tensor, second: Tensor) -> Tensor:
     """Whether each expert's outputs are the same bit for bit, `[experts]`."""
     return ((first == second) | (first.isnan() & second.isnan())).flatten(1).all(1)
+
+
+def _every_column_differs(first: Tensor, second: Tensor) -> Tensor:
+    """Whether each column of each expert's outputs differs in a row, `[experts]`.
+
+    Not in every row: up + 1 may be 0 in one.
+    """
+    return (first != second).any(1).all(1)
 
 
 def _indices(chosen: Tensor) -> tuple[int, ...]:

@@ -23,13 +23,20 @@ NO_CLAMP = "the configuration names no clamp, and none is checked"
 
 def conform_table(parts: Sequence[PartCheck], model: str) -> Table:
     """A row for each part."""
-    columns = ("layer", "part", "limit", LINEAR_GATE, GATE, UP, PRODUCT, "gate\nbeyond", "up\nbeyond", "applied")
     clamped = any(part.clamp for part in parts)
+    columns = ("layer", "part", GATE, UP, PRODUCT)
+    if clamped:
+        columns = ("layer", "part", "limit", LINEAR_GATE, GATE, UP, PRODUCT, "gate\nbeyond", "up\nbeyond", "applied")
     title = f"Clamps of {model}" if clamped else f"Largest values of {model}"
     table = titled_table(title, columns, USE.format(far=f"{FAR:g}") if clamped else "")
     table.columns[0].justify = "right"
-    table.columns[1].justify = table.columns[-1].justify = "left"
+    table.columns[1].justify = "left"
+    if clamped:
+        table.columns[-1].justify = "left"
     for part in parts:
+        if not clamped:
+            table.add_row(str(part.layer), part.kind, *(_value(part.largest.get(name)) for name in (GATE, UP, PRODUCT)))
+            continue
         limit = three_digits(part.clamp.limit) if part.clamp else DASH
         values = [_value(part.largest.get(name)) for name in (LINEAR_GATE, GATE, UP, PRODUCT)]
         shares = [_share(part.shares.get(site)) for site in (GATE, UP)]

@@ -65,6 +65,10 @@ def nvfp4_zeros(values: Tensor, tensor_scale: float) -> tuple[int, int] | None:
 
 
 def rounded_down(value: float, dtype: torch.dtype) -> float:
-    """The largest number of a dtype, or the one below it, that is at most `value`, which is positive."""
-    number = torch.tensor(value, dtype=torch.float64).to(dtype).item()
-    return number if number <= value else torch.tensor(value * (1 - torch.finfo(dtype).eps)).to(dtype).item()
+    """The largest number of a dtype, and of float32 as `Inward` rounds a limit, that is at most `value`, positive.
+
+    0 if even the smallest number above 0 is larger.
+    """
+    dtype = torch.float32 if dtype == torch.float64 else dtype
+    number = torch.tensor(min(value, torch.finfo(dtype).max), dtype=torch.float64).to(dtype)
+    return (number if number.item() <= value else torch.nextafter(number, torch.zeros_like(number))).item()

@@ -13,6 +13,7 @@ from armlet.bounds.formats import VALUE_BOUNDS, rounded_down
 from armlet.bounds.limits_measure import CURVES, Limit, LimitOutcome, LimitTrial, RunLimitTrial
 from armlet.prompts.texts import CALIBRATION
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.rows import SMALLEST_LIMIT
 
 LIMITED_SITES = (PRODUCT, GATE)
 
@@ -85,7 +86,7 @@ def candidates(layer: int, outcome: LimitOutcome, target: Target) -> list[Limit]
     return [
         Limit(layer, *place, rounded_down(number, target.dtype))
         for place, number in numbers.items()
-        if target.allows(*place) and isfinite(number)
+        if target.allows(*place) and isfinite(number) and rounded_down(number, target.dtype) >= SMALLEST_LIMIT
     ]
 
 
@@ -105,9 +106,11 @@ def choose_limits(run: RunLimitTrial, target: Target, max_cost: float) -> Chosen
         costs = {limit: _cost(run, (limit,)) for limit in candidates(layer, before, target)}
         usable = [limit for limit, cost in costs.items() if isfinite(cost)]
         if not usable:
+            place = f"at the site {target.site}" if target.site else "at any site"
             raise ArgumentError(
-                f"layer {layer}: its product exceeds {target.bound:g}, and no limit at the site {target.site} can be "
-                "used: the activated gate cannot be read, or the limited model returns NaN; leave the site out"
+                f"layer {layer}: its product exceeds {target.bound:g}, and no limit {place} can be used: the activated "
+                "gate cannot be read, the limit is no number of float32, or the limited model returns NaN; "
+                + ("leave the site out" if target.site else "choose another headroom or format")
             )
         limits[layer] = min(usable, key=costs.__getitem__)
     limits, over = _hold_together(run, limits, target)

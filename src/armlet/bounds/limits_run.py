@@ -1,5 +1,6 @@
 """Finds where a model needs limits, in a run that can be interrupted and resumed."""
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,10 +128,11 @@ def _runner(opened: LimitsRun, journal: RunFolder, tick: Tick) -> RunLimitTrial:
 
 def _checked(outcome: LimitOutcome, opened: LimitsRun) -> LimitOutcome:
     """The outcome of a model without limits; raises ArgumentError if one of its values is not finite."""
-    if place := first_infinite(outcome):
-        layer, name = place
+    place = first_infinite(outcome)
+    if place or not all(map(isfinite, outcome.losses)):
+        name = f"layer {place[0]}: {place[1]}" if place else "the loss"
         raise ArgumentError(
-            f"layer {layer}: {name} is not finite in {opened.bench.dtype}, even without limits: the weights contain "
-            "NaN, or the dtype overflows; try the dtype float32"
+            f"{name} is not finite in {opened.bench.dtype}, even without limits: the weights contain NaN, or the dtype "
+            "overflows; try the dtype float32"
         )
     return outcome

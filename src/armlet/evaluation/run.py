@@ -208,7 +208,7 @@ def _announce_treatments(
         note(origin_sentence(origin))
     functions = [treatment.name for treatment in treatments if isinstance(treatment, Intervention)]
     if placebos and functions:
-        note(f"left out for {', '.join(functions)}: placebos at the gate, because a function has no policy to replace")
+        note(f"left out for {', '.join(functions)}: placebos at the gate, because they need one policy to replace")
 
 
 def _run_announced(

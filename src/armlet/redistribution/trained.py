@@ -3,8 +3,7 @@
 Sources: the modelling code of transformers 5.24.0; docs/bounds.md has file and line for each model.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from math import inf
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
@@ -14,8 +13,9 @@ from torch.nn import functional as F
 
 from armlet.redistribution.errors import ArgumentError, description
 from armlet.redistribution.inward import Inward
+from armlet.redistribution.rows import LARGEST_LIMIT, SMALLEST_LIMIT
+from armlet.redistribution.text_settings import Settings, limits_in, text_settings
 
-Settings = Mapping[str, Any]
 VECTORS = 64  # values: whole vectors of a CPU, whose last bit can differ from that of single values
 
 
@@ -66,18 +66,27 @@ def trained(config: object) -> list[TrainedPlacement]:
         ArgumentError: a model type that is not known here has a setting that looks like a limit, a dict lacks a key, or
             a limit is not a number above 0.
     """
-    model_type, settings = _text_settings(config)
-    family = FAMILIES.get(model_type)
-    for path, value in _limits(settings):
-        if family is None or path not in family.keys:
-            raise ArgumentError(
-                f"presets: {path}={description(value)} looks like a limit of the MLP, but of model type {model_type!r} "
-                f"it is not known how; known are {', '.join(FAMILIES)}; give attach() the placements themselves"
-            )
+    try:
+        model_type, settings, around = text_settings(config)
+        family = FAMILIES.get(model_type)
+        _refuse_unknown_limits(model_type, settings, family.keys if family else ())
+        _refuse_unknown_limits(model_type, around, ())
+    except RecursionError:
+        raise ArgumentError("presets: the configuration contains itself") from None
     if family is None:
         return []
     clamps = [clamp for clamp in family.clamps(settings) if clamp.layers and clamp.limit != inf]
     return [placement for clamp in clamps for placement in _placements(clamp, family, settings)]
+
+
+def _refuse_unknown_limits(model_type: str, settings: Settings, known: Collection[str]) -> None:
+    """Raises ArgumentError for a setting that looks like a limit and is not known."""
+    for path, value in limits_in(settings):
+        if path not in known:
+            raise ArgumentError(
+                f"presets: {path}={description(value)} looks like a limit of the MLP, but of model type {model_type!r} "
+                f"it is not known how; known are {', '.join(FAMILIES)}; give attach() the placements themselves"
+            )
 
 
 def _placements(clamp: Clamp, family: Family, settings: Settings) -> Iterator[TrainedPlacement]:
@@ -88,63 +97,6 @@ def _placements(clamp: Clamp, family: Family, settings: Settings) -> Iterator[Tr
         if clamp.experts:
             placement["experts"] = clamp.experts
         yield placement
-
-
-# --- the settings of the text decoder -------------------------------------------------------------------------------
-
-LIMIT_KEY = re.compile(
-    r"swiglu\w*(limit|alpha|clamp|cap)|(^|_)(mlp|ffn|glu|gate|up|experts?|act|activation)_\w*(limit|clamp)"
-    r"|(^|_)(mlp|ffn|experts?)_\w*soft_?cap"
-)
-"""Keys of a configuration that look like a limit of an MLP, such as swiglu_limit, or mlp_up_softcap of Inkling 2."""
-
-NO_LIMIT = (None, 0, inf)
-TEXT_CONFIG = "text_config"
-TEXT_TYPES = {
-    "glm5_next": "glm5_next_text",
-    "hy_v4_vl": "hy_v4_vl_text",
-    "minimax_m3_vl": "minimax_m3_vl_text",
-    "step3p7": "step3p5",
-}
-"""The model types of text parts in files that do not state them."""
-
-
-def _text_settings(config: object) -> tuple[str, Settings]:
-    """The model type and the settings of the text decoder."""
-    if isinstance(config, Mapping):
-        return _text_of_file(config)
-    if not hasattr(config, "get_text_config") or not hasattr(config, "to_dict"):
-        expected = "a configuration of transformers, or a dict, the content of a config.json"
-        raise ArgumentError(f"presets: config must be {expected}, found {description(config)}")
-    try:
-        settings: dict[str, Any] = config.get_text_config().to_dict()  # pyright: ignore[reportAttributeAccessIssue]
-    except ValueError as error:  # several text models
-        raise ArgumentError(f"presets: {type(config).__name__}: {error}") from error
-    return str(settings.get("model_type")), settings
-
-
-def _text_of_file(config: Settings) -> tuple[str, Settings]:
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str):
-        raise ArgumentError("presets: the dict has no model_type; pass the content of a model's config.json")
-    text = config.get(TEXT_CONFIG)
-    if isinstance(text, Mapping):
-        # As transformers does, which ignores the type that Step-3.7 states for its own code.
-        stated = None if model_type == "step3p7" else text.get("model_type")
-        return stated or TEXT_TYPES.get(model_type, model_type), text
-    if model_type == "glm5_next":  # text only: its settings are at the top
-        return TEXT_TYPES[model_type], config
-    return model_type, config
-
-
-def _limits(settings: Settings, path: str = "") -> Iterator[tuple[str, Any]]:
-    """All settings that look like a limit and are set, also inside of others; a path such as "per_layer.3.x"."""
-    for key, value in settings.items():
-        values = value if isinstance(value, list | tuple) else [value]
-        if LIMIT_KEY.search(str(key)) and any(value not in NO_LIMIT for value in values):
-            yield f"{path}{key}", value
-        elif isinstance(value, Mapping):
-            yield from _limits(value, f"{path}{key}.")
 
 
 def _required(settings: Settings, key: str) -> Any:
@@ -159,6 +111,8 @@ def _required(settings: Settings, key: str) -> Any:
 def _positive(name: str, value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
         raise ArgumentError(f"presets: {name} must be a number above 0, found {description(value)}")
+    if not (SMALLEST_LIMIT <= value <= LARGEST_LIMIT or value == inf):
+        raise ArgumentError(f"presets: {name} must be a number that float32 can have, found {description(value)}")
     return value
 
 
@@ -204,7 +158,10 @@ def _layer_count(settings: Settings) -> int:
 def _layer_list(settings: Settings, key: str, values: object) -> list[Any]:
     """The decoder layers' entries of a list, without those of the layers for multi-token prediction at its end."""
     count = _layer_count(settings)
-    padded = count + (settings.get("num_nextn_predict_layers") or 0)
+    further = settings.get("num_nextn_predict_layers") or 0
+    if type(further) is not int or further < 0:
+        raise ArgumentError(f"presets: num_nextn_predict_layers must be a count, found {description(further)}")
+    padded = count + further
     if not isinstance(values, list | tuple) or len(values) not in (count, padded):
         expected = f"one entry for each of the {count} layers"
         raise ArgumentError(f"presets: {key} must have {expected}, found {description(values)}")
@@ -222,10 +179,21 @@ def _mixtures(settings: Settings) -> list[bool]:
     """Whether each layer has experts."""
     indices = settings.get("moe_layers_enum")  # of Step's files, text such as "3,4,5" or a list
     if settings.get("mlp_layer_types") is None and indices is not None:
-        chosen = [str(index).strip() for index in (indices.split(",") if isinstance(indices, str) else indices)]
-        return [str(layer) in chosen for layer in range(_layer_count(settings))]
+        chosen = _indices("moe_layers_enum", indices, _layer_count(settings))
+        return [layer in chosen for layer in range(_layer_count(settings))]
     kinds = _layer_list(settings, "mlp_layer_types", _required(settings, "mlp_layer_types"))
+    if unknown := [kind for kind in kinds if kind not in ("dense", "sparse")]:
+        raise ArgumentError(f"presets: mlp_layer_types must be dense or sparse, found {description(unknown[0])}")
     return [kind == "sparse" for kind in kinds]
+
+
+def _indices(name: str, values: object, count: int) -> set[int]:
+    """The indices of layers in a text such as "3,4,5" or in a list."""
+    parts = values.split(",") if isinstance(values, str) else values
+    texts = [str(part).strip() for part in parts] if isinstance(parts, list | tuple) else [""]
+    if not all(text.isdecimal() and int(text) < count for text in texts):
+        raise ArgumentError(f"presets: {name} must be indices of the {count} layers, found {description(values)}")
+    return {int(text) for text in texts}
 
 
 # --- the limit of the activated gate --------------------------------------------------------------------------------
@@ -252,6 +220,8 @@ def _after_hidden_act(settings: Settings, limit: float) -> float:
 def _after_scaled_silu(settings: Settings, limit: float) -> float:
     """g · sigmoid(alpha · g), which like SiLU increases above 0 and is negative below."""
     alpha = _positive("swiglu_alpha", _required(settings, "swiglu_alpha"))
+    if alpha == inf:
+        raise ArgumentError("presets: swiglu_alpha must be a finite number, found inf")
     return _float32(lambda gate: gate * torch.sigmoid(gate * alpha), limit)
 
 

@@ -155,7 +155,7 @@ def _has_halves(sizes: Sequence[int]) -> bool:
 class ForcedFused(Forced):
     """A gated MLP of vLLM, of which a hook replaces the output of gate and up on this rank."""
 
-    experts = 1
+    experts, by_column = 1, False
 
     def __init__(self, mlp: nn.Module, dtype: torch.dtype) -> None:
         self.mlp, self.dtype, self.merged = mlp, dtype, _merged(mlp)
