@@ -196,6 +196,8 @@ def _parse_several(content: Mapping[str, object]) -> AttachArguments | SeveralPl
 
 
 def _parse_placement(content: Mapping[str, Any]) -> AttachArguments:
+    if "policy" not in content:
+        raise ConfigError("has no policy: expected the content of an armlet.json, as Attachment.save writes it")
     policy_settings = {key: value for key, value in content.items() if key not in OTHER_KEYS}
     parse_origin(content.get(ORIGIN_KEY))
     policy = make_policy(str(content.get("policy")), policy_settings)

@@ -20,7 +20,16 @@ from armlet.redistribution.errors import ArmletError
 
 EXPERTS_AT_ONCE = 64
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-CODE_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+CODE_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """What code raises that is not called as it expects."""
 
 

@@ -1,5 +1,6 @@
 """The largest values of each gated MLP of a model for texts, and the shares of values beyond its clamp."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -115,14 +116,14 @@ def _see_columns(natural: Natural, raw: RawPart, joined: Tensor) -> None:
 @torch.no_grad()
 def _see_experts(natural: Natural, raw: RawPart, experts: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Computes the linears of the experts that tokens are routed to, again."""
-    hidden, routing, *_ = [*args, *kwargs.values()]
+    _, hidden, routing, *_ = inspect.signature(type(experts).forward).bind(experts, *args, **kwargs).args
     bias = getattr(experts, "gate_up_proj_bias", None)
     transposed = raw.module.weights.transposed  # type: ignore[union-attr]
     for expert in routing.unique().tolist():
         if expert >= raw.module.experts:
             continue  # of other devices, or without weights
-        tokens = hidden[(routing == expert).any(-1)]
         weight = experts.gate_up_proj[expert]
+        tokens = hidden[(routing == expert).any(-1)].to(weight.dtype)
         weight = weight.T if transposed else weight
         _see_columns(natural, raw, F.linear(tokens, weight, None if bias is None else bias[expert]))
 
@@ -188,7 +189,7 @@ def run_texts(model: "PreTrainedModel", prompts: Sequence[Tensor], tick: Callabl
             model(input_ids=ids.to(model.device), use_cache=False)
         except ArmletError:
             raise
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, NotImplementedError, TypeError, ValueError) as error:  # of offloaded weights, too
             problem = f"{type(model).__name__} cannot run on a text alone ({type(error).__name__}: {error})"
             raise ArgumentError(f"model: {' '.join(problem.split())}") from error
         tick()

@@ -85,7 +85,7 @@ def _run_on_text(model: "PreTrainedModel", traces: dict[int, Trace], ids: Tensor
         model(input_ids=ids.to(model.device), use_cache=False)
     except ArmletError:
         raise
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:  # of offloaded weights, too
         problem = f"{type(model).__name__} cannot run on a text alone ({type(error).__name__}: {error})"
         raise ArgumentError(f"model: {' '.join(problem.split())}") from error
     return dict(traces)
