@@ -1,6 +1,6 @@
 """Generates a model's answers to a prompt, without ARM and with it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
@@ -81,7 +81,7 @@ def generate(
         seed=whole_number("seed", getattr(noise, "seed", 0) & LARGEST_SEED if seed is None else seed, 0, LARGEST_SEED),
     )
     layers = layer_indices(layers)  # refused before the model is loaded, as is the policy
-    if not isinstance(policy, list):
+    if not isinstance(policy, list) or not all(isinstance(placement, Mapping) for placement in policy):
         parsed = parse_one_policy(cast("Policy | str", policy), scope)
         policy = policy if isinstance(policy, str) else parsed  # the text says where it comes from
     place: dict[str, Any] = {"layers": layers, "scope": scope, "site": site, "experts": experts}
