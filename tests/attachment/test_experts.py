@@ -216,7 +216,7 @@ def test_the_implementations_agree_as_they_do_without_arm(family, policy):
         pytest.skip("has one implementation")
     model, ids = mixture(family), prompt(9, batch=2)
     untreated = spread(each_way(model, ids, nullcontext))
-    # In a row of MiniMax's 3,072 shared gates, rounding changes the sign of one near 0; Transport then moves all by 2e-4.
+    # Of 3,072 shared gates (MiniMax), rounding changes the sign of one near 0, and Transport then moves all of them.
     experts = "routed" if (family, policy.name) == ("minimax_m3", "transport") else "all"
     treated = spread(each_way(model, ids, lambda: attach(model, policy, layers="all", experts=experts)))
     assert treated <= 4 * untreated.clamp(min=1e-6)
