@@ -141,7 +141,8 @@ def _verdict(module: Forced, clamp: Clamp, columns: tuple[slice, slice], site: s
     missing = _indices(~(cut & free))
     applied = None
     if missing:
-        reached = (lambda one, other: ~differs(one, other)) if cut[missing[0]] else _equal
+        some = cut[missing[0]] and not _equal(within, far)[missing[0]]  # columns are clamped too early
+        reached = (lambda one, other: ~differs(one, other)) if some else _equal
         applied = _applied(lambda t: at(t, missing[:1]), reached)
     return SiteVerdict(site, limit, module.experts, missing, _indices(unknown), applied and applied * limit)
 
