@@ -9,7 +9,6 @@ from armlet.bounds.formats import (
     FLOAT_FORMATS,
     MAXIMA,
     VALUE_BOUNDS,
-    headroom_bits,
     nvfp4_zeros,
     q8_1_sums,
     rounded_down,
@@ -46,10 +45,6 @@ def test_the_next_number_after_the_largest_is_no_number_of_the_format():
         step = FLOAT_FORMATS[name] - torch.tensor(FLOAT_FORMATS[name] * 0.9999).to(dtype).double().item()
         assert torch.tensor(FLOAT_FORMATS[name]).to(dtype).double().item() == FLOAT_FORMATS[name]
         assert torch.tensor(FLOAT_FORMATS[name] * 1.2 + step).to(dtype).isinf()
-
-
-def test_headroom_is_a_power_of_two():
-    assert (headroom_bits(8), headroom_bits(1), headroom_bits(0.25)) == (3, 0, -2)
 
 
 def slow_sums(row):

@@ -10,9 +10,10 @@ import torch
 import armlet.bounds.limits_measure
 from armlet import Inward, attach, load_config
 from armlet.attachment.config import ARMLET_FILE
+from armlet.attachment.placements import placements_content
 from armlet.bounds import Limits, limits
 from armlet.bounds.limits_measure import LimitBench, LimitTrial
-from armlet.bounds.limits_result import describe_file
+from armlet.bounds.limits_result import placed
 from armlet.checkpoints.pretrained import load
 from armlet.errors import AlreadyAttachedError, UnsupportedModelError
 from armlet.prompts.losses import window_losses
@@ -135,7 +136,7 @@ def test_what_is_saved_attaches_what_was_measured(options, loaded):
     assert content == json.loads(json.dumps(measured.to_dict()))
     chosen = measured.recommended.limits
     assert chosen
-    assert json.loads(Path("out", ARMLET_FILE).read_text()) == describe_file(chosen)
+    assert json.loads(Path("out", ARMLET_FILE).read_text()) == placements_content(placed(chosen))
     with attach(tiny(intermediate_size=64), **load_config("out")) as arm:
         places = {(layer, place["site"], place["policy"]) for place in arm.placements for layer in place["layers"]}
     assert places == {(limit.layer, limit.site, limit.policy) for limit in chosen}
@@ -196,7 +197,9 @@ def test_ctrl_c_anywhere_keeps_what_there_is_and_the_resumed_run_is_the_whole_on
             partial._repr_html_()
             kept = Path("run", ARMLET_FILE)
             partial.save("run")
-            assert not kept.exists() or json.loads(kept.read_text()) == describe_file(whole.recommended.limits)
+            assert not kept.exists() or json.loads(kept.read_text()) == placements_content(
+                placed(whole.recommended.limits)
+            )
     assert is_unchanged(model, before)
     resumed = limits(*loaded, text=TEXT, run="run", **SMALL)
     assert resumed.to_dict() == whole.to_dict()

@@ -35,6 +35,11 @@ def said(everything, recommended, rows=(), max_cost=0.01):
     return limits_sentences(rows, everything, recommended, 448.0, max_cost)
 
 
+@pytest.mark.parametrize(("value", "bits"), [(448 / 8, 3), (448, 0), (448 * 4, -2)])
+def test_bits_of_headroom_are_powers_of_two_of_its_factor(value, bits):
+    assert headroom(value=value).to_dict()["product"]["headroom"]["e4m3"] == {"factor": 2.0**bits, "bits": bits}
+
+
 def test_a_layer_whose_limit_costs_too_much_is_named_with_what_it_needs():
     rows = [row(11, 0.97), row(28, 0.03, recommended=True)]
     lines = said(limited((11, 28), DEAR), limited((28,), SAME, over=(11,)), rows)

@@ -32,7 +32,7 @@ def up_columns(experts: nn.Module, width: int) -> slice | None:
 
 
 def _halves(width: int) -> tuple[slice, ...]:
-    """Where one of gate and up, of this width each, may be in both: behind, before, or alternating."""
+    """Where one of gate and up, of this width each, may be in both: after the other, before it, or alternating."""
     return slice(width, None), slice(width), slice(1, None, 2), slice(0, None, 2)
 
 

@@ -25,25 +25,25 @@ class GateFormula(NamedTuple):
         return (F.silu(gate), up) if self.alpha is None else (gate * torch.sigmoid(gate * self.alpha), up + 1)
 
 
-def gate_formula(mlp: nn.Module, width: int, product: Callable[[Tensor], Tensor]) -> GateFormula | None:
-    """The formula by the module's attributes, if `product`, its code, has the formula's bits; None otherwise.
+def has_formula(mlp: nn.Module, width: int, product: Callable[[Tensor], Tensor]) -> bool:
+    """Whether `product`, the module's code, has the bits of the formula by its attributes.
 
     product: from `gate_up`, `[ROWS, 2·width]`, to the product `[ROWS, width]`.
     """
     limit, alpha = _numbers(mlp)
     if not isinstance(limit, int | float) or not isinstance(alpha, int | float | None):
-        return None
+        return False
     formula = current_formula(mlp)
     gate_up = made_up(ROWS, width) * 2 * (limit if isfinite(limit) else 1)
     for values in (gate_up, gate_up.bfloat16()):
         activated, other = formula.factors(values)
         if not torch.equal(activated * other, product(values)):
-            return None
-    return formula
+            return False
+    return True
 
 
 def current_formula(mlp: nn.Module) -> GateFormula:
-    """The formula of a module that has one, with its present attributes."""
+    """The formula of a module of which `has_formula` is true, with its present attributes."""
     return GateFormula(not getattr(mlp, "is_concatenated", True), *_numbers(mlp))
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from armlet.attachment.gate_formula import GateFormula, gate_formula
+from armlet.attachment.gate_formula import has_formula
 
 ACTIVATION_FUNCTIONS = (FunctionType, BuiltinFunctionType)
 
@@ -31,9 +31,8 @@ class GatedMlp(NamedTuple):
 
 
 class GatedForward(NamedTuple):
-    """The forward of a gated MLP: down of the product that a formula gives of gate and up."""
+    """The forward of a gated MLP: down of the product that `current_formula` gives of gate and up."""
 
-    formula: GateFormula
     linears: list[str]  # the names of gate and up, or of both in one
     down: str
 
@@ -172,8 +171,8 @@ class _Trial:
             gate, up = gate_up.chunk(2, -1)
             return self._product(gate, up) if linears == self.linears else self._product(up, gate)
 
-        formula = gate_formula(self.mlp, self.width, product)
-        return GatedForward(formula, linears, self.down) if formula and self.ends_with_down else None
+        known = has_formula(self.mlp, self.width, product) and self.ends_with_down
+        return GatedForward(linears, self.down) if known else None
 
     def is_activated_by(self, function: str) -> bool:
         """Whether this attribute computes the activated gate, once and from the gate alone."""

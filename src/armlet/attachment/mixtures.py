@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -17,7 +18,7 @@ from armlet.attachment.expert_reach import (
     up_columns,
 )
 from armlet.attachment.expert_rows import EAGER
-from armlet.attachment.gate_formula import GateFormula, gate_formula
+from armlet.attachment.gate_formula import has_formula
 from armlet.attachment.gated_mlps import ACTIVATION_FUNCTIONS, gated_mlp, is_activation, possible_downs
 from armlet.attachment.sites import (
     ALL_EXPERTS,
@@ -45,7 +46,6 @@ class ExpertsSite(Site):
     experts: int = 0
     implementations: frozenset[str] = frozenset()  # with which ARM can be at this site
     routing_name: str = ""  # of forward's argument with the routing; "" if all experts run on all tokens
-    formula: GateFormula | None = None  # for the gate, where no activation module computes it
     up: slice | None = None  # the columns of up in what `_apply_gate` gets (site "up")
 
     def check_implementation(self) -> str:
@@ -130,11 +130,11 @@ def _mixture_sites(label: str, index: int, layer: nn.Module, block: nn.Module, s
 def _experts_site(label: str, index: int, experts: nn.Module, weights: FusedWeights, site: str) -> ExpertsSite:
     arguments = list(inspect.signature(type(experts).forward).parameters)[2:]  # without self and the hidden states
     routing_name = arguments[0] if arguments else ""
-    formula, up, attribute = None, None, _only_activation(experts) if site == GATE else APPLY_GATE
+    up, attribute = None, _only_activation(experts) if site == GATE else APPLY_GATE
     if site == UP and (up := up_columns(experts, weights.width)) is None:
         attribute = ""
     implementations = reached(experts, weights, attribute, routing_name) if attribute else frozenset[str]()
-    if not implementations and site == GATE and (formula := _experts_formula(experts)):
+    if not implementations and site == GATE and _has_formula(experts):
         attribute, implementations = APPLY_GATE, reached(experts, weights, APPLY_GATE, routing_name)
     if getattr(experts, "_is_expert_parallel", False) or hasattr(experts.gate_up_proj, "placements"):
         raise UnsupportedModelError(
@@ -147,15 +147,15 @@ def _experts_site(label: str, index: int, experts: nn.Module, weights: FusedWeig
             f"expert a row of the {site} belongs to (another activation, quantised weights?); choose another site, "
             f"another layer, or experts={SHARED!r}, if it has shared ones"
         )
-    routed = (weights.experts, implementations, routing_name, formula, up)
-    place = ExpertsSite(index, experts, attribute, weights.width, site, 0, None, 0, *routed)
+    routed: dict[str, Any] = {"implementations": implementations, "routing_name": routing_name, "up": up}
+    place = ExpertsSite(index, experts, attribute, weights.width, site, experts=weights.experts, **routed)
     place.check_implementation()
     return place
 
 
-def _experts_formula(experts: nn.Module) -> GateFormula | None:
-    """The formula of the experts' `_apply_gate`; None if it computes anything else, in a single bit."""
-    return gate_formula(experts, SIZE, partial(getattr(type(experts), APPLY_GATE), experts))
+def _has_formula(experts: nn.Module) -> bool:
+    """Whether the experts' `_apply_gate` has the bits of a known formula."""
+    return has_formula(experts, SIZE, partial(getattr(type(experts), APPLY_GATE), experts))
 
 
 def _only_activation(experts: nn.Module) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -64,7 +64,7 @@ class Site:
 class ForwardSite(Site):
     """The activated gate inside the forward of an MLP, which `attribute` names."""
 
-    gated: GatedForward | None = None
+    gated: GatedForward = field(kw_only=True)
 
 
 def check_site(site: object) -> None:

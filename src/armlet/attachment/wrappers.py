@@ -109,7 +109,6 @@ class RedistributedForward(ArmWrapper):
 
     def __init__(self, site: ForwardSite, arm: ARM, tracker: CallTracker) -> None:
         super().__init__(site, arm, tracker)
-        assert site.gated is not None
         self.gated = site.gated
         self.train(site.mlp.training)
 

@@ -1,7 +1,7 @@
 """The largest values of each gated MLP of a model for texts, and the shares of values beyond its clamp."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,12 +20,12 @@ from armlet.attachment.sites import ALL_EXPERTS, GATE, SITES, UP, UnsupportedMod
 from armlet.attachment.wrappers import ArmWrapper
 from armlet.bounds.conform_forced import ForcedExperts, ForcedMlp
 from armlet.bounds.conform_parts import DENSE, Clamp, Part
-from armlet.redistribution.errors import ArgumentError, ArmletError
+from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import Noise
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
 LINEAR_GATE = "linear gate"
 NOTHING = Inward(strength=0.0)  # moves no value
@@ -179,17 +179,3 @@ def _can_attach(model: nn.Module, layers: Sequence[int], site: str, experts: str
 
 def _see_site(natural: Natural, site: str, _arm: nn.Module, arguments: tuple[Tensor, ...]) -> None:
     natural.see(site, arguments[0].detach())
-
-
-@torch.no_grad()
-def run_texts(model: "PreTrainedModel", prompts: Sequence[Tensor], tick: Callable[[], None]) -> None:
-    """Runs a model on texts `[1, s]`; raises ArgumentError if it cannot run on a text alone."""
-    for ids in prompts:
-        try:
-            model(input_ids=ids.to(model.device), use_cache=False)
-        except ArmletError:
-            raise
-        except (AttributeError, NotImplementedError, TypeError, ValueError) as error:  # of offloaded weights, too
-            problem = f"{type(model).__name__} cannot run on a text alone ({type(error).__name__}: {error})"
-            raise ArgumentError(f"model: {' '.join(problem.split())}") from error
-        tick()

@@ -48,7 +48,7 @@ class Conformity(Result):
         return conform_sentences(self.parts)
 
     def figure(self) -> "Figure":
-        """The largest values of each part, relative to its limit."""
+        """The largest values of each part, and its limit."""
         from armlet.bounds.conform_figures import draw_conformity
 
         return draw_conformity(self.parts)

@@ -12,12 +12,13 @@ from torch import Tensor
 from armlet.attachment.attached import refuse_attached
 from armlet.bounds.conform_checks import PartCheck
 from armlet.bounds.conform_forced import ForcedExperts, ForcedMlp, forced
-from armlet.bounds.conform_natural import Natural, RawPart, run_texts, watching_raw, watching_sites
+from armlet.bounds.conform_natural import Natural, RawPart, watching_raw, watching_sites
 from armlet.bounds.conform_parts import Part, find_parts
 from armlet.bounds.conform_probe import SiteVerdict, try_clamp
 from armlet.bounds.conform_result import Conformity
 from armlet.checkpoints.given import Model, NamedModel, check_tokens, known_tokens, load_or_use
 from armlet.checkpoints.pretrained import Dtype, default_model
+from armlet.layer.capture import run_on_text
 from armlet.presentation.interruption import keep_partial, until_interrupted
 from armlet.presentation.progress import Tick, progress
 from armlet.prompts.questions import BUILT_IN, encode_prompt, prompt_texts
@@ -134,9 +135,15 @@ def _run_prompts(opened: NamedModel, trials: Sequence[_Trial], prompts: Sequence
     with ExitStack() as stack:
         for trial in present:
             stack.enter_context(watching_raw(trial.natural, trial.part, trial.raw))
-        run_texts(opened.model, prompts, tick)
+        _run_texts(opened, prompts, tick)
     try:
         with watching_sites(opened.model, [(trial.part, trial.natural) for trial in present]):
-            run_texts(opened.model, prompts, tick)
+            _run_texts(opened, prompts, tick)
     except ArmletError:
         pass  # the values stay unknown, and the table says so: code that ARM cannot be in
+
+
+def _run_texts(opened: NamedModel, prompts: Sequence[Tensor], tick: Tick) -> None:
+    for ids in prompts:
+        run_on_text(opened.model, ids)
+        tick()

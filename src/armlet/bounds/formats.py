@@ -1,7 +1,5 @@
 """Number formats: their largest numbers, and what blocks with shared scales lose to a large value."""
 
-from math import log2
-
 import torch
 from torch import Tensor
 
@@ -29,11 +27,6 @@ MAXIMA = {**FLOAT_FORMATS, NVFP4: E2M1_MAX * E4M3_MAX, Q8_1: FLOAT_FORMATS["floa
 
 VALUE_BOUNDS = {**FLOAT_FORMATS, NVFP4: MAXIMA[NVFP4], "q8_1": MAXIMA[Q8_1] / Q8_1_BLOCK}
 """The magnitude that a value may have for a limit to keep it inside; for q8_1, so that no sum of 32 can overflow."""
-
-
-def headroom_bits(factor: float) -> float:
-    """Headroom in bits: log2 of the format's maximum over the largest value; negative if that overflows."""
-    return log2(factor)
 
 
 def q8_1_sums(values: Tensor) -> Tensor | None:

@@ -1,7 +1,7 @@
 """The figure of `armlet limits`: largest values and headroom by layer, before and after limits."""
 
 from collections.abc import Mapping, Sequence
-from math import nan
+from math import log2, nan
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,7 +9,6 @@ from matplotlib.ticker import MaxNLocator
 
 from armlet.attachment.sites import GATE, PRODUCT, UP
 from armlet.bounds.extremes import RESIDUAL
-from armlet.bounds.formats import headroom_bits
 from armlet.bounds.limits_rows import LayerHeadroom, LimitSet
 from armlet.presentation.style import COLOURS, GREY, NotebookFigure, style
 
@@ -32,7 +31,7 @@ def draw_limits(
         upper, lower = figure.subplots(2, 1, sharex=True)
         _draw_values(upper, rows)
         _draw_headroom(lower, rows, sets, maximum)
-        lower.axhline(headroom_bits(maximum / bound), color=GREY, lw=0.6, ls=":", zorder=0.5)
+        lower.axhline(log2(maximum / bound), color=GREY, lw=0.6, ls=":", zorder=0.5)
         lower.set(xlabel="layer", ylabel=f"headroom in {format} (bits)")
         lower.set_title("product; dotted: the headroom asked for", fontsize=7)
         lower.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -55,6 +54,6 @@ def _draw_headroom(axes: Axes, rows: Sequence[LayerHeadroom], sets: Mapping[str,
     lines |= {label: dict(chosen.largest) for label, chosen in sets.items()}
     colours = ("#333333", COLOURS["Inward"], COLOURS["Outward"])
     for (label, largest), colour, marker in zip(lines.items(), colours, "os^", strict=False):
-        bits = [headroom_bits(maximum / largest[layer]) if largest[layer] else nan for layer in layers]
+        bits = [log2(maximum / largest[layer]) if largest[layer] else nan for layer in layers]
         axes.plot(layers, bits, color=colour, lw=0.8, marker=marker, ms=3, label=label)
     axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.1))

@@ -1,8 +1,6 @@
 """The plan of a run of `limits`: its options, the loaded model with its two texts, and its manifest."""
 
-import hashlib
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -16,7 +14,7 @@ from armlet.checkpoints.given import Model, NamedModel, load_or_use
 from armlet.checkpoints.pretrained import Dtype, parse_dtype
 from armlet.evaluation import exercise
 from armlet.presentation.options import OptionGroup, SeedOption
-from armlet.prompts.texts import Cut, check_given, model_windows, read_text, text_origin
+from armlet.prompts.texts import GivenText, WindowCounts, model_windows, windows_manifest
 from armlet.runs.folder import Record
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ class LimitsOptions(OptionGroup):
 
 
 @dataclass(frozen=True)
-class LimitsPlan(LimitsOptions):
+class LimitsPlan(LimitsOptions, GivenText):
     """The options of a run, with a text that is no file, and the seed of the bootstrap."""
 
     text: str | None = None
@@ -69,15 +67,7 @@ class LimitsPlan(LimitsOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_given(self.data, self.text)
-
-    def read(self) -> str | None:
-        """The given text; None for the built-in one."""
-        return self.text if self.data is None else read_text(self.data)
-
-    def origin(self) -> str | None:
-        """The text's file, or a word for a text that is no file; None for the built-in one."""
-        return text_origin(self.data, self.text)
+        self.check_text()
 
     def target(self, dtype: torch.dtype) -> Target:
         """What the product of a model in this dtype must not exceed."""
@@ -110,22 +100,9 @@ def open_run(
     parse_dtype(dtype)
     opened = load_or_use(model, tokenizer, dtype=dtype, device=device)
     refuse_attached(opened.model, "limits")
-    texts, after = model_windows(opened, text, Cut(plan.windows, plan.calibration, plan.tokens), exercise)
+    texts, after = model_windows(opened, text, WindowCounts(plan.windows, plan.calibration, plan.tokens), exercise)
     target = plan.target(opened.model.dtype)
     windows = {name: ids.to(opened.model.device) for name, ids in texts.items()}
     bench = LimitBench(opened.model, windows, target.gate_bound, after)
-    hashes = {name: hashlib.sha256(str(ids.tolist()).encode()).hexdigest() for name, ids in texts.items()}
-    data = plan.data.name if plan.data else plan.origin()
-    device_name = str(opened.model.device)
-    manifest = {
-        "engine": {
-            "model": opened.name,
-            "sha256": opened.fingerprint,
-            "device": device_name,
-            "dtype": bench.dtype,
-        },
-        "tasks": [{"name": "limits", "data": data, "sha256": hashes}],
-        **plan.measured(),
-        "versions": {name: metadata.version(name) for name in ("armlet", "torch", "transformers", "tokenizers")},
-    }
+    manifest = windows_manifest(opened, "limits", plan, texts, plan.measured())
     return LimitsRun(plan, opened, bench, target, manifest)

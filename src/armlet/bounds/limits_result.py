@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from armlet.attachment.config import setting_file
-from armlet.attachment.placements import placements_content, read_placements
+from armlet.attachment.placements import Placement, placements_content, read_placements
 from armlet.bounds.formats import VALUE_BOUNDS
 from armlet.bounds.limits_measure import Limit, describe_gate, limit_placements
 from armlet.bounds.limits_plan import LimitsPlan
@@ -66,7 +66,8 @@ class Limits(Result):
 
     def _described(self, chosen: LimitSet) -> dict[str, object]:
         clamps = describe_gate(chosen.limits, len(self.layers))
-        return {**chosen.to_dict(), "placements": describe_limits(chosen.limits), "swiglu_limits": clamps}
+        placements = [placement.content() for placement in placed(chosen.limits)]
+        return {**chosen.to_dict(), "placements": placements, "swiglu_limits": clamps}
 
     def save(self, directory: str | Path) -> list[Path]:
         """Writes limits.png, limits.svg, limits.json, and the recommended limits as armlet.json.
@@ -74,17 +75,12 @@ class Limits(Result):
         Raises ArgumentError, and writes nothing, if the directory has an armlet.json that is not this result's.
         """
         limits = self.recommended.limits if self.recommended else ()
-        content = [describe_file(limits)] if limits else []
+        content = [placements_content(placed(limits))] if limits else []
         path = setting_file(output_folder("directory", directory), *content)
         setting = [write_json(path, content[0])] if limits else []
         return [*setting, *self._write(directory, "limits", key="figures", setting=list(map(str, setting)))]
 
 
-def describe_limits(limits: Sequence[Limit]) -> list[dict[str, object]]:
-    """The limits as a list of contents of armlet.json, one for each placement."""
-    return [placement.content() for placement in read_placements(limit_placements(limits))] if limits else []
-
-
-def describe_file(limits: Sequence[Limit]) -> dict[str, object]:
-    """The content of an armlet.json with at least one limit."""
-    return placements_content(read_placements(limit_placements(limits)))
+def placed(limits: Sequence[Limit]) -> list[Placement]:
+    """The limits as placements of an attachment."""
+    return read_placements(limit_placements(limits)) if limits else []

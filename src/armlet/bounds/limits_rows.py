@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import exp
+from math import exp, log2
 
 from armlet.attachment.sites import PRODUCT
 from armlet.bounds.extremes import QUANTITIES, Peak
-from armlet.bounds.formats import FLOAT_FORMATS, INT8_STATIC, MAXIMA, NVFP4, Q8_1, headroom_bits
+from armlet.bounds.formats import FLOAT_FORMATS, INT8_STATIC, MAXIMA, NVFP4, Q8_1
 from armlet.bounds.limits_choice import ChosenLimits
 from armlet.bounds.limits_measure import Limit, LimitOutcome, LimitTrial, RunLimitTrial
 from armlet.bounds.limits_plan import LimitsRun
@@ -61,7 +61,7 @@ class LayerHeadroom:
 
     def _factors(self, quantity: str) -> dict[str, dict[str, float]]:
         factors = self.headroom(quantity)
-        return {name: {"factor": factor, "bits": headroom_bits(factor)} for name, factor in factors.items()}
+        return {name: {"factor": factor, "bits": log2(factor)} for name, factor in factors.items()}
 
 
 @dataclass(frozen=True)

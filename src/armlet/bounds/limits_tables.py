@@ -1,12 +1,13 @@
 """The output of `armlet limits`: tables of headroom and limits, and what they say in sentences."""
 
 from collections.abc import Sequence
+from math import log2
 
 from rich.table import Table
 
 from armlet.attachment.sites import GATE, PRODUCT, UP
 from armlet.bounds.extremes import RESIDUAL
-from armlet.bounds.formats import INT8_STATIC, MAXIMA, headroom_bits
+from armlet.bounds.formats import INT8_STATIC, MAXIMA
 from armlet.bounds.limits_rows import LayerHeadroom, LimitRow, LimitSet
 from armlet.presentation.numbers import DASH, percent, three_digits
 from armlet.presentation.tables import titled_table
@@ -56,7 +57,7 @@ def headroom_table(rows: Sequence[LayerHeadroom]) -> Table:
     table.columns[0].justify = "right"
     for row in rows:
         factors = row.headroom()
-        bits = (_one_decimal(headroom_bits(factors[name])) if name in factors else DASH for name in SHOWN_FORMATS)
+        bits = (_one_decimal(log2(factors[name])) if name in factors else DASH for name in SHOWN_FORMATS)
         table.add_row(str(row.layer), *bits, percent(row.zeros), percent(row.lost))
     return table
 

@@ -75,12 +75,18 @@ def capturing(
             stack.enter_context(_eager_attention(model))
             for index, layer in chosen:
                 stack.enter_context(_AttentionHooks(traces, index, layer))
-        yield partial(_run_on_text, model, traces)
+        yield partial(_trace_text, model, traces)
+
+
+def _trace_text(model: "PreTrainedModel", traces: dict[int, Trace], ids: Tensor) -> dict[int, Trace]:
+    traces.clear()
+    run_on_text(model, ids)
+    return dict(traces)
 
 
 @torch.no_grad()
-def _run_on_text(model: "PreTrainedModel", traces: dict[int, Trace], ids: Tensor) -> dict[int, Trace]:
-    traces.clear()
+def run_on_text(model: "PreTrainedModel", ids: Tensor) -> None:
+    """Runs a model on a text `[1, s]`; raises ArgumentError if it cannot run on a text alone."""
     try:
         model(input_ids=ids.to(model.device), use_cache=False)
     except ArmletError:
@@ -88,7 +94,6 @@ def _run_on_text(model: "PreTrainedModel", traces: dict[int, Trace], ids: Tensor
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:  # of offloaded weights, too
         problem = f"{type(model).__name__} cannot run on a text alone ({type(error).__name__}: {error})"
         raise ArgumentError(f"model: {' '.join(problem.split())}") from error
-    return dict(traces)
 
 
 def why_whole_model(error: ArmletError) -> str:

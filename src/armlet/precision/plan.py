@@ -1,8 +1,6 @@
 """The plan of a run of `quantize`: its options, the loaded model with its two texts, and its manifest."""
 
-import hashlib
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -14,7 +12,7 @@ from armlet.checkpoints.pretrained import Dtype, parse_dtype
 from armlet.evaluation import exercise
 from armlet.precision.measure import Bench
 from armlet.presentation.options import OptionGroup, SeedOption
-from armlet.prompts.texts import Cut, check_given, model_windows, read_text, text_origin
+from armlet.prompts.texts import GivenText, WindowCounts, model_windows, windows_manifest
 from armlet.runs.folder import Record
 
 if TYPE_CHECKING:
@@ -50,7 +48,7 @@ class PrecisionOptions(OptionGroup):
 
 
 @dataclass(frozen=True)
-class PrecisionPlan(PrecisionOptions):
+class PrecisionPlan(PrecisionOptions, GivenText):
     """The options of a run, with a text that is no file, and the seed of the bootstrap."""
 
     text: str | None = None
@@ -58,15 +56,7 @@ class PrecisionPlan(PrecisionOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_given(self.data, self.text)
-
-    def read(self) -> str | None:
-        """The given text; None for the built-in one."""
-        return self.text if self.data is None else read_text(self.data)
-
-    def origin(self) -> str | None:
-        """The text's file, or `GIVEN_TEXT`; None for the built-in one."""
-        return text_origin(self.data, self.text)
+        self.check_text()
 
 
 def load_bench(
@@ -80,14 +70,6 @@ def load_bench(
     parse_dtype(dtype)
     opened = load_or_use(model, tokenizer, dtype=dtype, device=device)
     refuse_attached(opened.model, "quantize")
-    texts, after = model_windows(opened, text, Cut(plan.windows, plan.calibration, plan.tokens), exercise)
+    texts, after = model_windows(opened, text, WindowCounts(plan.windows, plan.calibration, plan.tokens), exercise)
     bench = Bench(opened.model, {name: ids.to(opened.model.device) for name, ids in texts.items()}, after)
-    identity = opened.fingerprint
-    hashes = {name: hashlib.sha256(str(ids.tolist()).encode()).hexdigest() for name, ids in texts.items()}
-    data = plan.data.name if plan.data else plan.origin()
-    return bench, {
-        "engine": {"model": opened.name, "sha256": identity, "device": str(opened.model.device), "dtype": bench.dtype},
-        "tasks": [{"name": "quantize", "data": data, "sha256": hashes}],
-        **plan.measured(),
-        "versions": {name: metadata.version(name) for name in ("armlet", "torch", "transformers", "tokenizers")},
-    }
+    return bench, windows_manifest(opened, "quantize", plan, texts, plan.measured())

@@ -1,10 +1,12 @@
 """Texts to measure a model on: held-out windows, and calibration windows to choose settings by."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -24,7 +26,7 @@ GIVEN_TEXT = "a text"  # in results, in place of the name of a file
 HELD_OUT, CALIBRATION = "held-out", "calibration"  # the text to measure on, and the text to choose settings on
 
 
-class Problem(Protocol):
+class WorkedProblem(Protocol):
     """A problem of abacus, as `armlet.evaluation.exercise` makes it."""
 
     @property
@@ -35,7 +37,7 @@ class Problem(Protocol):
 
 
 @dataclass(frozen=True)
-class Cut:
+class WindowCounts:
     """How a text is cut into windows."""
 
     windows: int  # number of held-out windows, from the text's beginning
@@ -53,22 +55,31 @@ def read_text(data: Path) -> str:
         raise ArgumentError(f"data: {data} is not a UTF-8 text") from None
 
 
-def check_given(data: object, text: object) -> None:
-    """Raises ArgumentError for both a file and a text, a file that is no path, and a text that is none."""
-    for name, value, kind in (("data", data, Path), ("text", text, str)):
-        if not isinstance(value, kind | None):
-            raise ArgumentError(f"{name}: expected a {kind.__name__}, found {type(value).__name__}")
-    if data is not None and text is not None:
-        raise ArgumentError("data, text: expected a file or the text itself, found both")
+class GivenText:
+    """The text of a plan of measurements: a file (`data`), the text itself, or neither for the built-in one."""
 
+    data: Path | None
+    text: str | None
 
-def text_origin(data: Path | None, text: str | None) -> str | None:
-    """The text's file, or `GIVEN_TEXT`; None for the built-in one."""
-    return str(data) if data else None if text is None else GIVEN_TEXT
+    def check_text(self) -> None:
+        """Raises ArgumentError for both a file and a text, a file that is no path, and a text that is none."""
+        for name, value, kind in (("data", self.data, Path), ("text", self.text, str)):
+            if not isinstance(value, kind | None):
+                raise ArgumentError(f"{name}: expected a {kind.__name__}, found {type(value).__name__}")
+        if self.data is not None and self.text is not None:
+            raise ArgumentError("data, text: expected a file or the text itself, found both")
+
+    def read(self) -> str | None:
+        """The given text; None for the built-in one."""
+        return self.text if self.data is None else read_text(self.data)
+
+    def origin(self) -> str | None:
+        """The text's file, or `GIVEN_TEXT`; None for the built-in one."""
+        return str(self.data) if self.data else None if self.text is None else GIVEN_TEXT
 
 
 def model_windows(
-    opened: NamedModel, text: str | None, cut: Cut, exercise: Callable[..., Problem]
+    opened: NamedModel, text: str | None, cut: WindowCounts, exercise: Callable[..., WorkedProblem]
 ) -> tuple[dict[str, Tensor], int | None]:
     """A text as token ids `[windows, tokens]`, by `HELD_OUT` and `CALIBRATION`, and `after` of `window_losses`.
 
@@ -92,7 +103,22 @@ def model_windows(
     return cut_text(ids, cut, cast("int | None", tokenizer.bos_token_id)), None
 
 
-def cut_text(ids: Sequence[int], cut: Cut, first: int | None) -> dict[str, Tensor]:
+def windows_manifest(
+    opened: NamedModel, task: str, given: GivenText, windows: Mapping[str, Tensor], measured: Mapping[str, object]
+) -> dict[str, Any]:
+    """The manifest of a run on windows of a text; measured: the options that determine what is measured."""
+    model = opened.model
+    hashes = {name: hashlib.sha256(str(ids.tolist()).encode()).hexdigest() for name, ids in windows.items()}
+    identity = {"model": opened.name, "sha256": opened.fingerprint, "device": str(model.device)}
+    return {
+        "engine": {**identity, "dtype": str(model.dtype).removeprefix("torch.")},
+        "tasks": [{"name": task, "data": given.data.name if given.data else given.origin(), "sha256": hashes}],
+        **measured,
+        "versions": {name: metadata.version(name) for name in ("armlet", "torch", "transformers", "tokenizers")},
+    }
+
+
+def cut_text(ids: Sequence[int], cut: WindowCounts, first: int | None) -> dict[str, Tensor]:
     """Cuts held-out windows from the beginning of a text and calibration windows from its end, without overlap.
 
     Unless `first` is None, each window begins with that token and loses its last one.
@@ -114,7 +140,7 @@ def cut_text(ids: Sequence[int], cut: Cut, first: int | None) -> dict[str, Tenso
 
 
 def problem_texts(
-    tokenizer: "PreTrainedTokenizerBase", cut: Cut, equals: int, exercise: Callable[..., Problem]
+    tokenizer: "PreTrainedTokenizerBase", cut: WindowCounts, equals: int, exercise: Callable[..., WorkedProblem]
 ) -> dict[str, Tensor]:
     """Worked abacus problems, truncated to a window; without problems that are shorter or have no answer left.
 

@@ -28,7 +28,7 @@ class TrainedPlacement(TypedDict):
     experts: NotRequired[str]
 
 
-class Clamp(NamedTuple):
+class ConfiguredLimit(NamedTuple):
     """A limit of the configuration in some layers."""
 
     limit: float
@@ -40,7 +40,7 @@ class Family(NamedTuple):
     """How the models of one type clamp."""
 
     keys: tuple[str, ...]  # of the configuration, with limits or what belongs to them
-    clamps: Callable[[Settings], list[Clamp]]
+    clamps: Callable[[Settings], list[ConfiguredLimit]]
     gate_limit: Callable[[Settings, float], float]  # a configured limit → the largest activated gate
 
 
@@ -89,7 +89,7 @@ def _refuse_unknown_limits(model_type: str, settings: Settings, known: Collectio
             )
 
 
-def _placements(clamp: Clamp, family: Family, settings: Settings) -> Iterator[TrainedPlacement]:
+def _placements(clamp: ConfiguredLimit, family: Family, settings: Settings) -> Iterator[TrainedPlacement]:
     up = Inward(limit=clamp.limit, curve="clip")  # checks the limit
     gate = Inward(limit=family.gate_limit(settings, clamp.limit), side="above", curve="clip")
     for site, policy in {"gate": gate, "up": up}.items():
@@ -119,20 +119,20 @@ def _positive(name: str, value: object) -> float:
 # --- which layers and experts ---------------------------------------------------------------------------------------
 
 
-def _all_layers(settings: Settings) -> list[Clamp]:
+def _all_layers(settings: Settings) -> list[ConfiguredLimit]:
     """One limit everywhere: in dense layers, and in routed and shared experts."""
     limit = _positive("swiglu_limit", _required(settings, "swiglu_limit"))
-    return [Clamp(limit, list(range(_layer_count(settings))))]
+    return [ConfiguredLimit(limit, list(range(_layer_count(settings))))]
 
 
-def _routed_experts(settings: Settings) -> list[Clamp]:
+def _routed_experts(settings: Settings) -> list[ConfiguredLimit]:
     """One limit in all routed experts; dense layers and shared experts have none."""
     limit = _positive("swiglu_limit", _required(settings, "swiglu_limit"))
     layers = [layer for layer, is_mixture in enumerate(_mixtures(settings)) if is_mixture]
-    return [Clamp(limit, layers, "routed")]
+    return [ConfiguredLimit(limit, layers, "routed")]
 
 
-def _by_layer(settings: Settings) -> list[Clamp]:
+def _by_layer(settings: Settings) -> list[ConfiguredLimit]:
     """A limit for each layer's routed experts, and one for its shared expert or its dense MLP."""
     routed, shared = (_layer_limits(settings, key) for key in ("swiglu_limits", "swiglu_limits_shared"))
     if not any(routed + shared):
@@ -145,7 +145,7 @@ def _by_layer(settings: Settings) -> list[Clamp]:
         for experts, limit in limits.items():
             if limit:
                 layers.setdefault((limit, experts), []).append(layer)
-    return [Clamp(limit, indices, experts) for (limit, experts), indices in layers.items()]
+    return [ConfiguredLimit(limit, indices, experts) for (limit, experts), indices in layers.items()]
 
 
 def _layer_count(settings: Settings) -> int:

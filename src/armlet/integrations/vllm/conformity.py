@@ -48,7 +48,7 @@ class RankTrial(TypedDict):
     reason: str
 
 
-def check_vllm(model: str, *, dtype: str = "auto", tensor_parallel: int = 1) -> Conformity:
+def check_vllm(model: str, *, dtype: str = "auto") -> Conformity:
     """Loads a folder or hub id in vLLM, and checks its dense MLPs and shared experts as `armlet.bounds.conform` does.
 
     Routed experts are not verified. Nothing is generated, so there are no largest values.
@@ -60,8 +60,7 @@ def check_vllm(model: str, *, dtype: str = "auto", tensor_parallel: int = 1) -> 
     folder = model_folder(model)
     clamps = configured_clamps(presets.trained(_configuration(folder)))
     sent = [(layer, kind, *clamp) for (layer, kind), clamp in clamps.items()]
-    options = SMALL | {"dtype": dtype, "tensor_parallel_size": tensor_parallel}
-    with working(f"loading {model} in vLLM"), open_llm(str(folder), False, **options) as engine:
+    with working(f"loading {model} in vLLM"), open_llm(str(folder), False, dtype=dtype, **SMALL) as engine:
         ranks: list[list[RankTrial]] = engine.collective_rpc(REPORT, args=(sent,))
         kept = str(engine.model_config.dtype).removeprefix("torch.")
     return Conformity(model, kept, "vllm", None, 0, 0, joined(ranks, clamps), False)
