@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from armlet.attachment.expert_reach import FusedWeights, fused_weights
 from armlet.attachment.gated_mlps import possible_downs
 from armlet.attachment.sites import DOWN
-from armlet.redistribution.errors import ArmletError
 
 EXPERTS_AT_ONCE = 64
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -33,8 +32,8 @@ CODE_ERRORS = (
 """What code raises that is not called as it expects."""
 
 
-class NotForcedError(ArmletError):
-    """The values of gate and up cannot be set in a module; the message says why."""
+class NotForcedError(Exception):
+    """The values of gate and up cannot be set in a module; the message says why. Internal: it becomes a verdict."""
 
 
 class Forced(Protocol):
