@@ -188,6 +188,28 @@ def test_policies_are_taken_in_the_order_given_with_their_settings(folder):
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("command", "options"), [("inspect", ["--policy", "cut"]), ("explain", ["--layers", 0, "--count", 2])]
+)
+def test_html_writes_a_page_beside_the_json_and_without_it_there_is_none(command, options, folder):
+    asked = (command, folder, "--prompt", PROMPTS[0], *options, "--out", "here")
+    assert f"written: here/{command}.html" not in shown(*asked)
+    plain = json.loads(Path(f"here/{command}.json").read_text())
+    assert not Path(f"here/{command}.html").exists()
+    assert f"written: here/{command}.html" in shown(*asked, "--html").splitlines()
+    assert json.loads(Path(f"here/{command}.json").read_text()) == plain
+    assert Path(f"here/{command}.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize("command", ["inspect", "explain"])
+def test_html_without_plotly_is_refused_before_the_model_is_read(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    code, out, err = run(command, "no/such/model", "--html")
+    assert (code, out) == (2, "")
+    assert "interactive figures need an extra package: pip install 'armlet[page]'" in err
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_prompts_come_from_options_and_then_from_a_file(folder):
     Path("prompts.txt").write_text(f"{PROMPTS[1]}\n\n{PROMPTS[2]}\n")
     found = result("inspect", folder, "--prompts", "prompts.txt", "--prompt", PROMPTS[0])
@@ -809,7 +831,7 @@ def test_every_example_in_the_help_stands_on_one_line_and_parses(word):
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("inspect", "layer policy scope site prompt prompts synthetic out seed dtype device json"),
+        ("inspect", "layer policy scope site prompt prompts synthetic out seed dtype device html json"),
         ("generate", "policy layers scope site experts config max-new-tokens temperature out seed dtype device json"),
     ],
 )

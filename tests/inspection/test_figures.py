@@ -11,10 +11,10 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import StepPatch
 from matplotlib.text import Annotation
 
-from armlet.inspection.diagram import PARTS
 from armlet.inspection.figures import draw_inspection
 from armlet.inspection.records import Panel
 from armlet.inspection.synthetic import synthetic
+from armlet.layer.diagram import PARTS
 from armlet.presentation.style import COLOURS, save
 from armlet.redistribution import Inward, Outward, Transport, redistribute
 from axis_labels import unlabelled

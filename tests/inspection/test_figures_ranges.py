@@ -7,7 +7,8 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from armlet.inspection.figures import flow, full_range, near_zero_window
+from armlet.inspection.distributions import full_range, near_zero_window
+from armlet.inspection.figures import flow
 from armlet.inspection.records import Panel
 
 EVERYTHING = (-1e9, 1e9)

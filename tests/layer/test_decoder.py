@@ -11,9 +11,9 @@ from armlet import ARM, Cut, Inward, Noise, Outward, Transport, attach
 from armlet.attachment.positions import cache_argument
 from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.checkpoint import open_checkpoint
-from armlet.inspection.diagram import PARTS
 from armlet.layer import KVCache
 from armlet.layer.decoder import Layer1
+from armlet.layer.diagram import PARTS
 from armlet.layer.families import FAMILIES as COVERED
 from armlet.redistribution.errors import ArgumentError
 from families import FAMILIES, MIXTURES, WITH_TOWERS, prompt, tiny

@@ -12,6 +12,8 @@ from armlet.redistribution.policies import (
     changed_policy,
     knobs,
     make_policy,
+    parse_policy,
+    policy_text,
     without_effect,
 )
 
@@ -59,6 +61,23 @@ def test_text_is_parsed_and_a_policy_stays_as_it_is():
     policy = Inward(knee=0.5)
     assert as_policy("inward:knee=0.5") == policy
     assert as_policy(policy) is policy
+
+
+@pytest.mark.parametrize("knob", knobs(), ids=lambda knob: f"{knob.policy} {knob.name}")
+def test_the_text_of_a_policy_is_read_as_the_policy(knob):
+    plain = make_policy(knob.policy, {})
+    others = plain.choices.get(
+        knob.name, ((0.1, 0.30000000000000004),) if knob.name == "share" else (0.1234, 1.0, 1e-05)
+    )
+    assert policy_text(plain) == knob.policy
+    for value in others:
+        policy = changed_policy(plain, {knob.name: value})
+        assert parse_policy(policy_text(policy)) == policy
+
+
+def test_the_text_of_a_policy_names_what_differs_from_the_defaults():
+    policy = Outward(band=1.0, share=(0.1, 0.25), write="add")
+    assert policy_text(policy) == "outward:band=1,share=0.1/0.25,write=add"
 
 
 def test_changed_settings_are_checked_and_the_others_kept():

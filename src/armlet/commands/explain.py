@@ -1,5 +1,6 @@
 """`armlet explain`: the effect of filler tokens on attention and gate."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,7 @@ def explain(
         "armlet-explain"
     ),
     compute: options.ComputeOptions,
+    html: options.HtmlOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Measure filler tokens' effect on attention, gate and near-zero share, compared with a random sentence."""
@@ -41,4 +43,5 @@ def explain(
         **fillers,
         **vars(compute),
     }
-    show(mechanism.explain(model, **asked), out, as_json, figures_key="figures")
+    explained = mechanism.explain(model, **asked)
+    show(explained, out, as_json, save=partial(explained.save, html=html), figures_key="figures")

@@ -1,5 +1,6 @@
 """`armlet inspect`: the effect of each policy on a layer's activated gate, or on its product with up."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,10 +26,11 @@ def inspect(
     ] = None,
     out: Annotated[Path, folder_option("Folder for the figure and inspect.json.")] = Path("armlet-inspect"),
     compute: options.ComputeOptions,
+    html: options.HtmlOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Show each policy's effect on a layer's gate, up or product, as a table and as a figure (PNG and SVG)."""
     place = {"layer": layer, "scope": scope, "site": site}
     chosen = {"policy": policy or DEFAULT_POLICIES, "synthetic": synthetic, **place}
     inspected = inspection.inspect(model, prompt=prompts.texts(), **chosen, **vars(compute))
-    show(inspected, out, as_json, figures_key="figure")
+    show(inspected, out, as_json, save=partial(inspected.save, html=html), figures_key="figure")

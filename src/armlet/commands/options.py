@@ -1,7 +1,7 @@
 """Shared options, in groups that a command accepts as one parameter, and the output of a command's result."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS
 from armlet.presentation.arguments import output_folder
 from armlet.presentation.interruption import INTERRUPTED
 from armlet.presentation.options import SeedOption
+from armlet.presentation.page import plotly_objects
 from armlet.presentation.result import Result
 from armlet.presentation.terminal import note, print_json, print_tables, working
 from armlet.prompts.questions import read_prompts
@@ -45,6 +46,13 @@ def _named(model: str | None) -> str | None:
     return None if model is None else model_name(model)
 
 
+def _check_plotly(html: bool) -> bool:
+    """Raises ArgumentError before anything slow if a page is wanted and plotly is not installed."""
+    if html:
+        plotly_objects()
+    return html
+
+
 ModelArgument = Annotated[str | None, Argument(help="A folder or hub id; SmolLM2-135M-Instruct by default.")]
 PolicyOption = Annotated[str, policy_option(POLICY + ".")]
 LayersOption = Annotated[str, Option(help="An index, several (0,3), a range (0-5), or all.")]
@@ -55,6 +63,10 @@ DtypeOption = Annotated[
     str, Option(help="Dtype of the weights: auto (the checkpoint's), float32, bfloat16, float16 or float64.")
 ]
 DeviceOption = Annotated[str | None, Option(help="Device that runs the model, such as cuda; the CPU by default.")]
+HtmlOption = Annotated[
+    bool,
+    Option("--html", callback=_check_plotly, help="Also write one interactive page that needs no network."),
+]
 JsonOption = Annotated[bool, Option("--json", help="Print only the result, as JSON, to stdout.")]
 
 
@@ -135,17 +147,26 @@ def saying_where_to_resume() -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
-def show(result: Result, out: Path | None, as_json: bool, *, figures_key: str = "", setting_key: str = "") -> None:
+def show(
+    result: Result,
+    out: Path | None,
+    as_json: bool,
+    *,
+    save: Callable[[Path], Sequence[Path]] | None = None,
+    figures_key: str = "",
+    setting_key: str = "",
+) -> None:
     """Saves a result into a folder; prints it as JSON, or as tables, sentences and paths; exits with 130 after Ctrl-C.
 
     A result that cannot be saved is printed before the error.
 
+    save: writes the result into the folder, `result.save` by default.
     figures_key, setting_key: keys of the paths of the figures and of armlet.json in JSON.
     """
-    paths, error = list[Path](), None
+    paths, error, save = list[Path](), None, save or result.save
     try:
         with working("writing"):
-            paths = result.save(out) if out else []
+            paths = [*save(out)] if out else []
     except (ArmletError, OSError) as failure:
         error = failure
     figures = [str(path) for path in paths if path.suffix in FIGURE_KINDS]

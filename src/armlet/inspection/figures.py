@@ -10,25 +10,19 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-from numpy.typing import NDArray
 
 from armlet.attachment.sites import GATE
-from armlet.inspection.diagram import DIAGRAM_INK, draw_layer
+from armlet.inspection.distributions import BINS, Window, full_range, near_zero_window
 from armlet.inspection.records import SITE_NAMES, Panel
+from armlet.layer.diagram import DIAGRAM_INK, draw_layer
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, NotebookFigure, style
-from armlet.redistribution.order import MAD_TO_SIGMA
 
 BEFORE_FILL, GONE_FILL, ZOOM_FILL = "#d6d6d6", "#8c8c8c", "#f1f1f1"
-BINS = 120
 TITLE_CHARACTERS, DETAIL_CHARACTERS = 90, 126  # per line of the title, and per line of all panels' details together
 FARTHEST_SHARE = {"upper": 0.01, "lower": 0.25}
 """Share of the moved values that the arrows average over; smaller where the logarithmic count shows single values."""
 MIN_MOVED_SHARE = {"upper": 0.0, "lower": 0.01}  # share of the values in view that must move for an arrow
-ZOOM = 2.5  # half-width of the window near zero, in robust standard deviations before: 1.4826 · median |a|
-MAX_ZOOM_SHARE = 0.4  # if the window would cover this share of the full range, the lower row shows the full range
 SHORTEST_ARROW = 0.04  # share of the axis; a shorter arrow would have no visible direction
-
-Window = tuple[float, float]
 
 
 def draw_inspection(
@@ -152,24 +146,6 @@ def _draw_arrows(axes: Axes, panel: Panel, window: Window, kind: str) -> None:
     if not arrows:
         note = f"share moved here {share:.2g}"
         axes.text(1, 0.92, note, color=GREY, fontsize=6.5, ha="right", va="center", transform=axes.transAxes)
-
-
-def full_range(panels: Sequence[Panel], axis: Window | None = None) -> Window:
-    """A range that contains `axis` and all values before and after, with a margin if values reach its ends."""
-    arrays = [values for panel in panels for values in (panel.before, panel.after)]
-    low, high = float(min(map(np.min, arrays))), float(max(map(np.max, arrays)))
-    margin = 0.02 * (high - low) or max(1.0, abs(high)) / 2
-    start = low - margin if axis is None or axis[0] > low else axis[0]
-    end = high + margin if axis is None or axis[1] < high else axis[1]
-    return (start, end) if start < end else (start - margin, end + margin)
-
-
-def near_zero_window(before: NDArray[np.floating], full_window: Window) -> Window:
-    """The range around zero that the lower row shows, within `full_window`."""
-    half_width = ZOOM * MAD_TO_SIGMA * float(np.median(np.abs(before)))
-    low, high = max(full_window[0], -half_width), min(full_window[1], half_width)
-    zooms = 0 < high - low < MAX_ZOOM_SHARE * (full_window[1] - full_window[0])
-    return (low, high) if zooms else full_window
 
 
 def flow(panel: Panel, window: Window, farthest: float = 0.25) -> list[tuple[float, float]]:

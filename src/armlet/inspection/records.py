@@ -65,3 +65,4 @@ class GateSample:
     experts: int = 0  # number of routed experts; 0 in a dense layer
     read_because: str = ""  # why the gates were read from the whole model; "" if from the layers alone
     site: str = GATE  # one of `SITES`
+    arguments: Sequence[str] = ()  # of `armlet inspect`, which read these values (`sample_arguments`)

@@ -9,6 +9,8 @@ from rich.table import Table
 from armlet.attachment.sites import GATE
 from armlet.inspection.records import SITE_NAMES, Effect, GateSample
 from armlet.inspection.tables import inspection_table
+from armlet.presentation.arguments import required_path
+from armlet.presentation.files import write_text
 from armlet.presentation.numbers import finite_or_none
 from armlet.presentation.result import Result
 from armlet.redistribution.near_zero import limited_by_share
@@ -65,7 +67,10 @@ class Inspection(Result):
     def _title(self) -> str:
         layer = "" if self.sample.layer is None else f", layer {self.sample.layer}"
         title = f"{SITE_NAMES[self.sample.site]} of {self.sample.source}{layer}, {self._count()}, scope {self.scope}"
-        return title + (f"; {self.passed} tokens with NaN or Inf in their scope left out" if self.passed else "")
+        return title + self._left_out()
+
+    def _left_out(self) -> str:
+        return f"; {self.passed} tokens with NaN or Inf in their scope left out" if self.passed else ""
 
     def _count(self) -> str:
         experts = self.sample.experts
@@ -85,6 +90,24 @@ class Inspection(Result):
         kind = {"experts": sample.experts, "simplified": bool(sample.read_because)}
         return draw_inspection(panels, title=title, **place, **kind)
 
-    def save(self, directory: str | Path) -> list[Path]:
-        """Writes inspect.png, inspect.svg and inspect.json."""
-        return self._write(directory, "inspect")
+    def _page_sentences(self) -> list[str]:
+        """The size of the sample, the scope, and why the whole model was read."""
+        return [f"{self._count()}, scope {self.scope}{self._left_out()}.", *self._reading()]
+
+    def save(self, directory: str | Path, *, html: bool = False) -> list[Path]:
+        """Writes inspect.png, inspect.svg and inspect.json; html: also inspect.html, see `save_html`."""
+        paths = self._write(directory, "inspect")
+        return [*paths, self.save_html(Path(directory) / "inspect.html")] if html else paths
+
+    def save_html(self, path: str | Path) -> Path:
+        """Writes one page that needs no network: the figure of each policy with its knobs, on a grid of their values.
+
+        Raises:
+            ArgumentError: plotly is not installed (`pip install 'armlet[page]'`), or a policy is not built in.
+            WriteError: the file cannot be written.
+        """
+        from armlet.inspection.page import inspection_page
+
+        file, policies = required_path("path", path), [effect.policy for effect in self.effects]
+        run = {"scope": self.scope, "seed": self.seed, "sentences": self._page_sentences()}
+        return write_text(file, inspection_page(self.sample, policies, **run))

@@ -1,11 +1,13 @@
 """Inspects a layer at one of its sites: runs prompts through the layers, and measures each policy's effect."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from armlet.attachment.sites import GATE, UnsupportedModelError, check_site
 from armlet.checkpoints.given import Model, check_tokens, known_tokens, load_or_use
 from armlet.checkpoints.pretrained import Dtype, default_model
+from armlet.inspection.command_line import sample_arguments
 from armlet.inspection.measure import activated_gates, captured_gates, inspect_gates
 from armlet.inspection.records import GateSample
 from armlet.inspection.result import Inspection
@@ -93,6 +95,8 @@ def inspect(
             sample = _gates_of_layers(*asked, dtype, device)
         except (ChangedModelError, UnsupportedModelError) as error:
             sample = _gates_of_model(*asked, dtype, device, why_whole_model(error))
+    arguments = sample_arguments(model, layer, site, prompt_texts(prompt, ()), synthetic, dtype)
+    sample = replace(sample, arguments=arguments)
     with working("measuring"):
         return inspect_gates(sample, policies, scope=scope, seed=seed)
 

@@ -69,7 +69,7 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
         upper.plot(np.delete(filled, filler_slice), color=FILLED, label=f"with {_filler_name(filler)}", **dots)
         upper.axvline(prompt.insert_at - 0.5, color=GREY, lw=0.6, ls=":", label="place of the filler")
         if len(prompt.words) <= MAX_WORDS:
-            words = [repr(word)[1:-1] if not word.isprintable() else word.strip() or "␣" for word in prompt.words]
+            words = shown_words(prompt)
             upper.set_xticks(range(len(words)), words, rotation=90, fontsize=5, parse_math=False)
         lower.axvspan(filler_slice.start - 0.5, filler_slice.stop - 0.5, color=FILLER_SHADE, lw=0, label="filler")
         lower.plot(filled, color=FILLED, **dots)
@@ -80,6 +80,11 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
             axes.margins(x=0.01)
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, frameon=False, ncols=3)  # above
         return figure
+
+
+def shown_words(prompt: Prompt) -> list[str]:
+    """The texts of a prompt's tokens, all of them visible."""
+    return [repr(word)[1:-1] if not word.isprintable() else word.strip() or "␣" for word in prompt.words]
 
 
 def draw_affine(filler: Filler, attention: tuple[Tensor, Tensor], *, layer: int, heads: int) -> Figure:
@@ -150,18 +155,21 @@ def draw_layers(changes: Sequence[QuantityChange]) -> Figure:
 def _draw_cells(axes: Axes, cells: Sequence[QuantityChange], changes: Sequence[QuantityChange]) -> None:
     """Draws the cells of one filler, layer by layer, in the order of `QUANTITIES`."""
     width = len(QUANTITIES)
-    shades = np.reshape([_shade(cell, changes) for cell in cells], (-1, width))
+    shades = np.reshape([shade(cell, changes) for cell in cells], (-1, width))
     axes.imshow(shades, cmap="RdBu_r", norm=Normalize(-1.4, 1.4), aspect="auto")
     for index, cell in enumerate(cells):
-        digits = ".0f" if abs(cell.filled) >= 1000 else ".3g"
-        text = "-" if isnan(cell.filled) else format(cell.filled, digits)
-        axes.text(index % width, index // width, text, fontsize=4.5, ha="center", va="center")
+        axes.text(index % width, index // width, cell_text(cell), fontsize=4.5, ha="center", va="center")
     axes.set_xticks(range(width), [QUANTITY_NAMES[name] for name in QUANTITIES], rotation=90, fontsize=6)
     axes.set_yticks(range(len(shades)), [str(cell.layer) for cell in cells[::width]], fontsize=6)
     axes.tick_params(length=0)
 
 
-def _shade(cell: QuantityChange, changes: Sequence[QuantityChange]) -> float:
+def cell_text(cell: QuantityChange) -> str:
+    """The value with filler in few characters."""
+    return "-" if isnan(cell.filled) else format(cell.filled, ".0f" if abs(cell.filled) >= 1000 else ".3g")
+
+
+def shade(cell: QuantityChange, changes: Sequence[QuantityChange]) -> float:
     """The change divided by the largest change of this quantity in the table; 0 unless its interval excludes 0."""
     if isnan(cell.change) or not (cell.low > 0 or cell.high < 0):
         return 0.0
@@ -170,15 +178,19 @@ def _shade(cell: QuantityChange, changes: Sequence[QuantityChange]) -> float:
 
 def _draw_line(axes: Axes, changes: Sequence[QuantityChange], colour: str) -> None:
     """Draws one quantity of one filler by count, starting at the baseline if there is one; intervals as a band."""
-    without = changes[0].without
-    base = 0.0 if isnan(without) else without
-    points = [] if isnan(without) else [(0, without, without, without)]
-    points += [(c.count, c.filled, c.low + base, c.high + base) for c in changes if not isnan(c.filled)]
-    if points:
+    if points := count_points(changes):
         counts, values, low, high = zip(*points, strict=True)
         axes.plot(counts, values, color=colour, lw=1, marker=".", ms=4)
         axes.fill_between(counts, low, high, color=colour, alpha=0.2, lw=0)
         axes.vlines(counts, low, high, color=colour, lw=0.6)  # a band of a single count would be invisible
+
+
+def count_points(changes: Sequence[QuantityChange]) -> list[tuple[int, float, float, float]]:
+    """Count, value, and interval's ends for one quantity of one filler; the baseline first, if there is one."""
+    without = changes[0].without
+    base = 0.0 if isnan(without) else without
+    points = [] if isnan(without) else [(0, without, without, without)]
+    return points + [(c.count, c.filled, c.low + base, c.high + base) for c in changes if not isnan(c.filled)]
 
 
 def draw_classes(shares: Sequence[ClassShare], treatments: Sequence[str], *, layer: int) -> Figure:
@@ -230,7 +242,12 @@ def _filler_name(filler: Filler) -> str:
 
 
 def _kind_name(kind: str) -> str:
-    return "a random sentence" if kind == RANDOM_SENTENCE else _escaped(f"filler {kind!r}")
+    return _escaped(kind_name(kind))
+
+
+def kind_name(kind: str) -> str:
+    """A kind of filler in titles."""
+    return "a random sentence" if kind == RANDOM_SENTENCE else f"filler {kind!r}"
 
 
 def _escaped(text: str) -> str:

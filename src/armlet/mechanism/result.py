@@ -13,7 +13,8 @@ from rich.table import Table
 from armlet.mechanism.layers import LayerFindings, Setup
 from armlet.mechanism.records import ClassShare, QuantityChange
 from armlet.mechanism.tables import classes_table, quantities_table
-from armlet.presentation.files import csv_text
+from armlet.presentation.arguments import required_path
+from armlet.presentation.files import csv_text, write_text
 from armlet.presentation.result import Result
 from armlet.prompts.fillers import RANDOM_SENTENCE
 from armlet.redistribution.errors import ArgumentError
@@ -40,6 +41,7 @@ class Explanation(Result):
     selected: bool  # whether layers were selected; False if all were measured
     interrupted: bool  # whether Ctrl-C left out layers
     reading: Sequence[str] = ()  # sentences: why the whole model was read, layers left out, what a mixture's gate is
+    activation: str = "SiLU"  # label of the activation in the layer's diagram
 
     @property
     def layers(self) -> list[int]:
@@ -134,12 +136,26 @@ class Explanation(Result):
             raise ArgumentError(f"figure: expected one of {', '.join(self.figures)}, found {name!r}")
         return draw_figure(name, self.setup, self.findings[0], self.quantities, self.classes)
 
-    def save(self, directory: str | Path) -> list[Path]:
+    def save(self, directory: str | Path, *, html: bool = False) -> list[Path]:
         """Writes each figure as explain-NAME.png and .svg, explain.json, explain.csv and explain-classes.csv.
 
-        Without classes of tokens there is neither their figure nor their table.
+        Without classes of tokens there is neither their figure nor their table. html: also explain.html, see
+        `save_html`.
         """
         figures = {f"explain-{name}": partial(self.figure, name) for name in self.figures}
         records = {"explain.csv": self.quantities, "explain-classes.csv": self.classes}
         tables = {name: csv_text([record.to_dict() for record in rows]) for name, rows in records.items() if rows}
-        return self._write(directory, "explain", figures, key="figures", texts=tables)
+        paths = self._write(directory, "explain", figures, key="figures", texts=tables)
+        return [*paths, self.save_html(Path(directory) / "explain.html")] if html else paths
+
+    def save_html(self, path: str | Path) -> Path:
+        """Writes one page that needs no network: each quantity by layer, by filler and by number of filler tokens.
+
+        Raises:
+            ArgumentError: plotly is not installed (`pip install 'armlet[page]'`).
+            WriteError: the file cannot be written.
+        """
+        from armlet.mechanism.page import explanation_page
+
+        file, shown = required_path("path", path), (self.source, self.setup, self.findings, self.quantities)
+        return write_text(file, explanation_page(*shown, activation=self.activation, reading=self.reading))

@@ -9,6 +9,7 @@ from armlet.attachment.sites import UnsupportedModelError
 from armlet.checkpoints.given import Model, check_tokens, known_tokens, load_or_use
 from armlet.checkpoints.pretrained import Dtype, default_model, dtype_name
 from armlet.layer.capture import why_whole_model
+from armlet.layer.options import activation_label
 from armlet.layer.reading import ChangedModelError, open_model
 from armlet.mechanism.layers import LayerFindings, Setup, make_setup, measure_layers
 from armlet.mechanism.measure import MIXTURE_GATE
@@ -100,7 +101,7 @@ def explain(
     reading = measured.sentences
     if mixtures := [str(findings.layer) for findings in measured.findings if findings.experts]:
         reading = [*reading, f"layer {', '.join(mixtures)} (a mixture of experts): {MIXTURE_GATE}"]
-    end = selection is not None, measured.interrupted, reading
+    end = selection is not None, measured.interrupted, reading, measured.activation
     return Explanation(measured.name, dtype_name(dtype), measured.setup, measured.findings, *records, *end)
 
 
@@ -109,6 +110,7 @@ class _Measured(NamedTuple):
     setup: Setup
     findings: list[LayerFindings]
     interrupted: bool
+    activation: str  # its label in the diagram
     sentences: list[str]  # how the layers were read, and which were left out
 
 
@@ -128,7 +130,7 @@ def _read_layers(
     setup = make(opened.tokenizer)
     with progress("running layers", len(setup.prompts) * (opened.options.layer + 1)) as tick:
         measured = collect_until_interrupted(measure_layers(opened.layers(), wanted, setup, tick))
-    return _Measured(opened.name, setup, *measured, [])
+    return _Measured(opened.name, setup, *measured, opened.options.activation, [])
 
 
 def _read_model(
@@ -150,7 +152,8 @@ def _read_model(
         measured = collect_until_interrupted(measure_model(opened, experts, setup, tick))
     left_out = {why: ", ".join(str(i) for i in unread if unread[i] == why) for why in unread.values()}
     sentences = [f"left out: layer {layers} ({why})" for why, layers in left_out.items()]
-    return _Measured(opened.name, setup, *measured, [f"read from the whole model: {because}", *sentences])
+    label = activation_label(opened.model.config)
+    return _Measured(opened.name, setup, *measured, label, [f"read from the whole model: {because}", *sentences])
 
 
 def filler_texts(filler: str | Sequence[str]) -> list[str]:

@@ -124,6 +124,20 @@ def parse_policy(text: str) -> Policy:
     return changed_policy(policy, values)
 
 
+def policy_text(policy: Policy) -> str:
+    """The text that `parse_policy` reads as this policy: its name, and the settings that differ from the defaults."""
+    defaults = settings(type(policy)())
+    changed = {name: value for name, value in settings(policy).items() if value != defaults[name]}
+    pairs = ",".join(f"{name}={_value_text(value)}" for name, value in changed.items())
+    return f"{policy.name}:{pairs}" if pairs else policy.name
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return "/".join(map(_value_text, value))
+    return str(value).removesuffix(".0")
+
+
 def parse_policies(policy: Policy | str | Iterable[Policy | str], scope: str = "token") -> list[Policy]:
     """The distinct policies of one or several objects or texts (see `parse_policy`), in order.
 

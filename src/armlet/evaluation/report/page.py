@@ -13,10 +13,11 @@ from armlet.evaluation.report import sentences, tables
 from armlet.evaluation.report.findings import Report
 from armlet.evaluation.report.judging import judging
 from armlet.evaluation.report.limitations import general_limitations, limited_verdicts
-from armlet.evaluation.report.page_figures import FOREST_TITLE, PageFigure, has_forest, page_figures, policy_inks
+from armlet.evaluation.report.page_figures import FOREST_TITLE, PageFigure, has_forest, page_figures
 from armlet.evaluation.report.paper import latex_table, table_rows
 from armlet.evaluation.search.trials import SearchMap
 from armlet.presentation.files import csv_text, write_json, write_text
+from armlet.presentation.page import policy_inks
 from armlet.statistics.comparison import UNDECIDED
 
 REPORT_FILES = ("report.json", "report.md", "report.html")

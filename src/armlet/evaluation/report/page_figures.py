@@ -51,14 +51,6 @@ def page_figures(findings: Report, map: SearchMap | None) -> list[PageFigure]:
     ]
 
 
-def policy_inks(*, dark: bool) -> Markup:
-    """The colours of the policies as variables of the page's style."""
-    from armlet.presentation.style import COLOURS, DARK_COLOURS
-
-    colours = DARK_COLOURS if dark else COLOURS
-    return Markup(" ".join(f"--{name.lower()}: {colour};" for name, colour in colours.items()))
-
-
 def _inks() -> dict[str, str]:
     """The page's variable for each colour of a figure that differs in dark mode."""
     from armlet.evaluation.report.figures import UNDETECTABLE

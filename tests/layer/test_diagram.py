@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from armlet.inspection.diagram import DIAGRAM_HEIGHT, DIAGRAM_WIDTH, PARTS, PARTS_OF_SITES, draw_layer, wires
+from armlet.layer.diagram import DIAGRAM_HEIGHT, DIAGRAM_WIDTH, PARTS, PARTS_OF_SITES, draw_layer, wires
 from attached import each_site
 
 DRAWN_LABELS = tuple(part.label for part in PARTS)

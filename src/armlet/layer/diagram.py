@@ -18,6 +18,9 @@ BASE_LINE, LOW_LINE, MAIN_LINE, HIGH_LINE = 0.11, 0.42, 0.67, 0.92
 
 BOX, DIAMETER = 0.19, 0.15
 
+FRAMES = ((0.14, 0.01, 6.87, DIAGRAM_HEIGHT - 0.01), (4.08, LOW_LINE - 0.19, 6.37, HIGH_LINE + 0.33))
+"""Left, bottom, right and top of the frames around the layer and around its MLP."""
+
 Wire = tuple[tuple[float, float], ...]
 
 
@@ -90,16 +93,19 @@ def draw_layer(
     """
     axes.set(xlim=(0, DIAGRAM_WIDTH), ylim=(0, DIAGRAM_HEIGHT), aspect="equal")
     axes.set_axis_off()
-    title = "A decoder layer" if layer is None else f"Layer {layer + 1} (layer {layer} in code)"
-    title += ", simplified" if simplified else ""
-    mlp = f"one of {experts} experts" if experts else "MLP"
-    _draw_frame(axes, (0.14, 0.01, 6.87, DIAGRAM_HEIGHT - 0.01), title, "none")
-    _draw_frame(axes, (4.08, LOW_LINE - 0.19, 6.37, HIGH_LINE + 0.33), mlp, "#f3f3f3")
+    for corners, title, fill in zip(FRAMES, frame_titles(layer, experts, simplified), ("none", "#f3f3f3"), strict=True):
+        _draw_frame(axes, corners, title, fill)
     look = {"arrowstyle": "-|>", "mutation_scale": 5, "lw": 0.7, "color": DIAGRAM_INK, "joinstyle": "miter"}
     for points in wires(site):
         axes.add_patch(FancyArrowPatch(path=Path(points), zorder=1, **look))
     for part in PARTS_OF_SITES[site]:
         _draw_part(axes, part, activation if part.label == "SiLU" else part.label)
+
+
+def frame_titles(layer: int | None, experts: int = 0, simplified: bool = False) -> tuple[str, str]:
+    """The titles of `FRAMES`; arguments as in `draw_layer`."""
+    title = "A decoder layer" if layer is None else f"Layer {layer + 1} (layer {layer} in code)"
+    return title + (", simplified" if simplified else ""), f"one of {experts} experts" if experts else "MLP"
 
 
 def _draw_frame(axes: Axes, corners: tuple[float, float, float, float], title: str, fill: str) -> None:
