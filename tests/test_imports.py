@@ -19,6 +19,7 @@ FLOORS = (
     ("attachment", "checkpoints"),
     ("layer", "prompts"),
     QUESTIONS,
+    ("playground",),
     ("commands", "integrations"),
     ("cli",),
 )

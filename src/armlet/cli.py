@@ -27,6 +27,7 @@ from armlet.commands.inspect import inspect
 from armlet.commands.inspect_compare import inspect_compare
 from armlet.commands.limits import limits
 from armlet.commands.lm_eval import PASS_THROUGH, lm_eval, lm_eval_compare
+from armlet.commands.play import play
 from armlet.commands.quantize import quantize
 from armlet.commands.report import report
 from armlet.commands.study import study
@@ -48,6 +49,7 @@ QUESTIONS: Mapping[str, Mapping[str, Word]] = {
     "What does ARM do to a layer?": {
         "inspect": Word(inspect, "--policy outward:band=0.2 --policy inward"),
         "explain": Word(explain, "--layers 0-3 --count 0,10,40"),
+        "play": Word(play, "abacus"),
     },
     "What does the model say?": {
         "generate": Word(generate, 'abacus "8*(36+27)-90+14" --policy outward'),
