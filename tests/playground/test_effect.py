@@ -3,18 +3,22 @@
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 
 from armlet import Noise, attach, redistribute
-from armlet.attachment.sites import find_layers
+from armlet.attachment.sites import UnsupportedModelError, find_layers
+from armlet.checkpoints.given import NamedModel
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS
 from armlet.inspection.records import RoutedGates
 from armlet.layer.capture import capturing
 from armlet.layer.layer_map import PART_NAMES
 from armlet.playground.effect import effect_of, rows_of_token, share_by_token
-from armlet.playground.parts import layer_tensors, part_texts
+from armlet.playground.parts import different, layer_tensors, part_texts
+from armlet.playground.reading import Reader
 from armlet.redistribution.errors import ArgumentError
 from families import FAMILIES, MIXTURES, ROUTED_FAMILIES, UNCOVERED
 from playgrounds import reader, setting
+from tiny_checkpoints import words
 
 POLICIES = ("outward:band=0.4", "inward:knee=0.9", "transport:spread=0.5", "cut", "inward:limit=0.05,curve=tanh")
 
@@ -154,3 +158,40 @@ def test_a_sample_has_a_gate_and_no_model():
 def test_an_expert_of_a_dense_layer_in_a_mixture_is_refused():
     with pytest.raises(ArgumentError, match="layer 0 has no experts"):
         reader("deepseek_v3").read(setting(expert=1))
+
+
+def test_an_expert_whose_up_cannot_be_read_is_shown_without_it():
+    opened = reader("longcat", families=ROUTED_FAMILIES)
+    expert = int(opened.read(setting()).gate.experts[0])
+    reading = opened.read(setting(expert=expert))
+    assert reading.up is None
+    assert effect_of(reading, setting(expert=expert)).panel.before.size
+
+
+def test_a_model_without_a_gated_mlp_is_refused_with_its_class():
+    model = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2)).eval()
+    with pytest.raises(UnsupportedModelError, match="GPT2LMHeadModel, layer 0"):
+        Reader(NamedModel("gpt2", model, words()))
+
+
+def test_the_parts_to_choose_from_are_those_of_the_map_and_what_differs_from_them():
+    opened = reader()
+    reading = opened.read(setting())
+    names = different(layer_tensors(opened, reading, effect_of(reading, setting()), setting()))
+    assert set(names) == {*PART_NAMES, "Attention_weights"}
+    normed = reader("qwen3")
+    reading = normed.read(setting())
+    names = different(layer_tensors(normed, reading, effect_of(reading, setting()), setting()))
+    assert set(names) == {*PART_NAMES, "Attention_weights", "RMSNorm_Q", "RMSNorm_K"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_up_is_that_of_the_model(dtype):
+    opened = reader("qwen2")
+    opened.opened.model.to(dtype)
+    reading = opened.read(setting(layer=1))
+    with capturing(opened.opened.model, [1], site="up") as run:
+        expected = run(reading.ids)[1]["up"][0]
+    assert reading.up.dtype == expected.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 0  # the layer's code sums in another order
+    assert torch.allclose(reading.up, expected, atol=tolerance, rtol=0)

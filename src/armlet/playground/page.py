@@ -1,4 +1,4 @@
-"""The page: its components, section by section, in gr. events.py says what they do."""
+"""The page: its components, section by section, in gradio. events.py says what they do."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -142,12 +142,8 @@ class Page:
     def _make_answers(self) -> None:
         self._heading("Two answers", "The model's answer to your text, without the change and with it.")
         with gr.Row(elem_id="answer-row"):
-            length: dict[str, Any] = {
-                "step": 1,
-                "label": "Length of each answer, in tokens",
-                "elem_id": "answer-tokens",
-            }
-            self.answer_tokens = gr.Slider(1, LONGEST_ANSWER, value=32, **length)
+            label = "Length of each answer, in tokens"
+            self.answer_tokens = gr.Slider(1, LONGEST_ANSWER, value=32, step=1, label=label, elem_id="answer-tokens")
             self.answer = gr.Button("Write both answers", variant="primary", elem_id="answer")
             self.stop = gr.Button("Stop", elem_id="stop")
         self.answers = self._html("answers")
@@ -167,7 +163,9 @@ class Page:
         )
         self._heading("The layer", sentence)
         self.map = self._html("map", script=CLICKS.replace("NAME", "part"))
-        self.part = gr.Dropdown([FIRST_PART], value=FIRST_PART, label="Part", elem_id="part")
+        self.part = gr.Dropdown(
+            [FIRST_PART], value=FIRST_PART, label="Part", allow_custom_value=True, elem_id="part"
+        )  # its choices come with the layer
         self.tensor_title = self._html("tensor-title")
         self.tensor = self._plot("tensor", "The values of the chosen part")
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from armlet.attachment.module import ARM
+from armlet.layer.layer_map import PART_NAMES
 from armlet.playground.effect import Effect
 from armlet.playground.reading import Reader, Reading
 from armlet.playground.setting import Setting
@@ -12,7 +13,7 @@ from armlet.presentation.numbers import short_number
 from armlet.redistribution.noise import Noise
 
 
-def layer_tensors(reader: Reader, reading: Reading, effect: Effect, setting: Setting) -> Mapping[str, Tensor]:
+def layer_tensors(reader: Reader, reading: Reading, effect: Effect, setting: Setting) -> dict[str, Tensor]:
     """The tensors of the layer by their names in decoder.py, with ARM as set; fewer where that code is no match."""
     if reading.decoder is None:
         shown = isinstance(reading.gate, Tensor)
@@ -21,12 +22,10 @@ def layer_tensors(reader: Reader, reading: Reading, effect: Effect, setting: Set
     return reader.trace(reading, lambda width: ARM(setting.acting(), width=width, **place))
 
 
-def different(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The names without those of parts that this layer lacks: a part that is not there returns what it was given."""
-    kept = dict[int, str]()
-    for name, tensor in tensors.items():
-        kept.setdefault(id(tensor), name)
-    return [*kept.values()]
+def different(tensors: dict[str, Tensor]) -> list[str]:
+    """The names without parts that this layer lacks, which return what they were given; those of the map are kept."""
+    first = {id(tensor): name for name, tensor in reversed(tensors.items())}
+    return [name for name, tensor in tensors.items() if name in PART_NAMES or first[id(tensor)] == name]
 
 
 def part_texts(tensors: Mapping[str, Tensor]) -> dict[str, str]:

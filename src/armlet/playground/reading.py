@@ -1,8 +1,8 @@
 """Reads a text in a loaded model: its tokens, and what one layer computes for them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from threading import RLock
 from typing import Any
@@ -51,7 +51,7 @@ class Reading:
     @property
     def values(self) -> Tensor:
         """The activated gate `[rows, f]`."""
-        return self.gate if isinstance(self.gate, Tensor) else self.gate.values
+        return rows_of(self.gate)
 
     @property
     def positions(self) -> Tensor:
@@ -137,19 +137,14 @@ class Reader:
             tensors = {} if decoder is None else decoder(x, trace=True)[1]
             if decoder is not None and not _same(gate_values(tensors, GATE), gate):
                 decoder, why = None, "it computes something else in this model than its configuration says"
-            if decoder is None:
-                tensors = {name: trace[name] for name in DENSE_TENSORS if name in trace}
-            exact = (
-                decoder is not None and (gate if isinstance(gate, Tensor) else gate.values).dtype == torch.float32
-            )  # up by that code equals the model's
-            trace = tensors if exact else self._capture_up(ids, layer)
-            if decoder is None and "experts" not in trace:
-                tensors |= trace
-        up = gate_values(trace, UP) if trace else None
+            # In float32 the code's up is the model's; in half precision it is rounded otherwise.
+            up_trace = tensors if decoder and rows_of(gate).dtype == torch.float32 else self._capture_up(ids, layer)
+        if decoder is None:
+            tensors = {name: trace[name] for name in DENSE_TENSORS if name in trace}
+            tensors |= {} if "experts" in up_trace else up_trace
+        up = rows_of(gate_values(up_trace, UP)) if up_trace else None
         known = {"decoder": decoder, "x": x, "not_covered": why, "tensors": tensors}
-        return Reading(
-            words, ids, layer, gate, up.values if isinstance(up, RoutedGates) else up, experts, label, None, **known
-        )
+        return Reading(words, ids, layer, gate, up, experts, label, None, **known)
 
     def _capture(self, ids: Tensor, layer: int, site: str) -> tuple[Trace, Tensor]:
         """The layer's trace at a site, and its input `[1, s, d]`."""
@@ -178,7 +173,7 @@ class Reader:
         except ArmletError as error:
             return None, str(error).partition(", only ")[0].removeprefix("model: ")
 
-    def trace(self, reading: Reading, make_arm: Callable[[int], nn.Module]) -> Mapping[str, Tensor]:
+    def trace(self, reading: Reading, make_arm: Callable[[int], nn.Module]) -> Trace:
         """Every tensor of the layer's figure with ARM in its MLP, in a mixture in all experts, as `attach` puts it.
 
         make_arm: makes the module for a width.
@@ -217,10 +212,14 @@ def in_expert(reading: Reading, expert: int) -> Reading:
         going = ", ".join(str(number) for number in reading.gate.experts.unique().tolist())
         raise ArgumentError(f"expert: no token of this text goes to expert {expert}; choose one of {going}")
     gate = RoutedGates(*(part[rows] for part in (reading.gate.values, reading.gate.positions, reading.gate.experts)))
-    assert reading.up is not None
-    return Reading(**{**vars(reading), "gate": gate, "up": reading.up[rows]})
+    return replace(reading, gate=gate, up=None if reading.up is None else reading.up[rows])
+
+
+def rows_of(gate: Tensor | RoutedGates) -> Tensor:
+    """The values of a gate, `[rows, f]`."""
+    return gate if isinstance(gate, Tensor) else gate.values
 
 
 def _same(first: Tensor | RoutedGates, second: Tensor | RoutedGates) -> bool:
-    a, b = (gate if isinstance(gate, Tensor) else gate.values for gate in (first, second))
+    a, b = rows_of(first), rows_of(second)
     return a.shape == b.shape and bool((a.float() - b.float()).abs().mean() <= SAME_LAYER * b.float().abs().mean())

@@ -8,6 +8,7 @@ from tempfile import mkdtemp
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from armlet.attachment.attached import refuse_attached
 from armlet.checkpoints.given import Model, load_or_use
 from armlet.checkpoints.pretrained import DEFAULT_FOLDER, Dtype
 from armlet.playground.server import LOOPBACK, import_gradio, serve, wait_for_end
@@ -51,12 +52,14 @@ def play(
 
     Raises:
         ArgumentError: gradio is not installed, the port is taken or out of range, or another argument is wrong.
+        AlreadyAttachedError: ARM is attached to the model, so that the baseline would be treated.
         CheckpointError, UnsupportedModelError: the model cannot be loaded, or has no gated MLP.
     """
     chosen_port = _free_port() if port is None else _checked_port(port)
     import_gradio()
     given: Model = (str(DEFAULT_FOLDER) if DEFAULT_FOLDER.is_dir() else "abacus") if model is None else model
     opened = load_or_use(given, tokenizer, dtype=dtype, device=device)
+    refuse_attached(opened.model, "play")
     start = monotonic()
     from armlet.playground.connections import Connections
     from armlet.playground.events import Events

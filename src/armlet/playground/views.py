@@ -95,7 +95,7 @@ def _pair(before: np.floating, after: np.floating) -> str:
 def tokens(reading: Reading, effect: Effect, chosen: int) -> str:
     """The text's tokens as buttons, coloured by the share of their values that moved."""
     if not reading.words:
-        return message("A sample has no tokens: its 64 rows are drawn, and belong to no text.")
+        return note(f"A sample has no tokens: its {len(reading.values)} rows are drawn, and belong to no text.")
     shares = share_by_token(reading, effect)
     largest = max((share for share in shares if share is not None), default=0.0) or 1.0
     words = [
