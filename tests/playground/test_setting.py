@@ -12,7 +12,7 @@ from armlet import Noise, attach, load_config
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS
 from armlet.playground.glossary import GLOSSARY, KNOB_HELP, MAIN_KNOBS
 from armlet.playground.knobs import RANGES, knobs_of_policy, page_knobs, policy_of_knobs
-from armlet.playground.setting import DEFAULT, SAMPLES, Setting, from_link
+from armlet.playground.setting import DEFAULT, SAMPLE_NAMES, Setting, from_link
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import POLICIES, knobs, parse_policy
 from families import tiny
@@ -30,7 +30,7 @@ POLICY_TEXTS = (
 
 settings = st.builds(
     Setting,
-    sample=st.sampled_from(SAMPLES),
+    sample=st.sampled_from(SAMPLE_NAMES),
     text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
     layer=st.integers(0, 99),
     everywhere=st.booleans(),

@@ -8,7 +8,7 @@ import pytest
 from armlet.checkpoints.given import NamedModel
 from armlet.inspection.distributions import distributions
 from armlet.playground.effect import effect_of
-from armlet.playground.filler import measure_filler
+from armlet.playground.filler import explain_filler
 from armlet.playground.reading import Reader
 from armlet.playground.tour import TOUR
 
@@ -69,7 +69,7 @@ def test_five_peaks_become_one(reader):
 
 
 def test_filler_takes_attention_and_so_does_a_random_sentence(reader):
-    explanation = measure_filler(reader, FILLER.setting, "/", 40, "between")
+    explanation = explain_filler(reader, FILLER.setting, "/", 40, "between")
     mass = {record.filler: record.filled for record in explanation.quantities if record.quantity == "mass"}
     assert mass["/"] < 0.95
     assert mass["random sentence"] < 0.95

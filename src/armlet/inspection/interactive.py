@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from armlet.inspection.distributions import Distribution
 from armlet.presentation.page import plotly_objects
-from armlet.presentation.plots import INK, Domain, Trace, plot_axis, plot_layout, range_traces
+from armlet.presentation.plots import INK, Domain, PlotTrace, plot_axis, plot_layout, range_traces
 from armlet.presentation.style import COLOURS, OTHER_COLOUR
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ HEADROOM = 1.15  # highest value of an axis over the highest bin
 
 TRACES = ("before", "low", "high", "middle", "after")
 """The traces of each row, in the order in which they are drawn: those of the upper row, then those of the lower."""
-LEGEND = ("before", "after", "middle", "high", "low")  # their order in the legend; "low" is part of the band of "high"
+LEGEND_ORDER = ("before", "after", "middle", "high", "low")
+"""The traces in the legend; "low" is part of the band of "high"."""
 
 Heights = NDArray[np.floating] | NDArray[np.integer]
 
@@ -71,7 +72,7 @@ def density_scale(views: tuple[Distribution, Distribution]) -> float:
     return float(1 / (everything.before.sum() * (near_zero.edges[1] - near_zero.edges[0])))
 
 
-def _row(view: Distribution, policy_name: str, heights: tuple[Heights, Heights], height: str) -> list[Trace]:
+def _row(view: Distribution, policy_name: str, heights: tuple[Heights, Heights], height: str) -> list[PlotTrace]:
     """The `TRACES` of one row, with the axes of the upper row; height: how a label says a bin's height."""
     x, width = (view.edges[:-1] + view.edges[1:]) / 2, float(view.edges[1] - view.edges[0])
     before = {"type": "bar", "width": width, "marker": {"color": BARS, "line": {"width": 0}}}
@@ -92,12 +93,12 @@ def _row(view: Distribution, policy_name: str, heights: tuple[Heights, Heights],
     return [
         {"x": x, "yaxis": "y" if kind in ("before", "after") else "y2", "legendgroup": kind}
         | looks[kind]
-        | {"legendrank": LEGEND.index(kind), "hovertemplate": f"{labels[kind]}<extra></extra>"}
+        | {"legendrank": LEGEND_ORDER.index(kind), "hovertemplate": f"{labels[kind]}<extra></extra>"}
         for kind in TRACES
     ]
 
 
-def _layout(views: tuple[Distribution, Distribution], quantity: str, logarithmic: bool) -> Trace:
+def _layout(views: tuple[Distribution, Distribution], quantity: str, logarithmic: bool) -> PlotTrace:
     upper, lower = views
     top = HEADROOM * float(max(upper.before.max(), upper.after.max(), 1))
     count_axis = {"type": "log", "range": [log10(LOWEST_COUNT), 1.1 * log10(10 * top)], "dtick": 1, "tickformat": "~s"}
@@ -115,12 +116,12 @@ def _layout(views: tuple[Distribution, Distribution], quantity: str, logarithmic
     )
 
 
-def _x_axis(view: Distribution, title: str, anchor: str) -> Trace:
+def _x_axis(view: Distribution, title: str, anchor: str) -> PlotTrace:
     place = {"range": [view.edges[0], view.edges[-1]], "hoverformat": ".3~g", "nticks": 7}
     return plot_axis(title, (0.0, 1.0), anchor, **place)
 
 
-def _transfer_axis(view: Distribution, domain: Domain, anchor: str, below: str) -> Trace:
+def _transfer_axis(view: Distribution, domain: Domain, anchor: str, below: str) -> PlotTrace:
     """The axis of a′: the range of a, and all of the band."""
     known = view.before > 0
     low = min(view.edges[0], view.low[known].min(initial=np.inf))

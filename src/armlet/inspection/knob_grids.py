@@ -14,10 +14,10 @@ from armlet.redistribution.transport import Transport
 
 BANDS = (0.02, 0.05, 0.1, 0.13, 0.2, 0.3, 0.45, 0.7, 1.0)
 CEILINGS = (0.7, 0.8, 0.9, 0.95, 0.98, 0.995, 1.0)
-KNEES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99, 0.995, 0.999, 0.9999, 1.0)
-SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.75)
+KNEE_VALUES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99, 0.995, 0.999, 0.9999, 1.0)
+SHARE_VALUES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.75)
 SPREADS, STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0), (0.0, 0.25, 0.5, 0.75, 1.0)
-MULTIPLES = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+KNOB_MULTIPLES = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Of a limit or a threshold, a number in units of the values, whose range only the user knows."""
 
 Knobs = dict[str, tuple[float, ...]]
@@ -58,16 +58,18 @@ def _knobs(policy: Policy) -> Knobs:
     if isinstance(policy, Transport):
         return {"spread": SPREADS, "strength": STRENGTHS}
     if isinstance(policy, Inward):
-        return {"knee": KNEES} if policy.limit is None else {"limit": _around(policy.limit)}
+        return {"knee": KNEE_VALUES} if policy.limit is None else {"limit": _around(policy.limit)}
     if isinstance(policy, Cut) and policy.threshold is not None:
         return {"threshold": _around(policy.threshold)}
-    near_zero: Knobs = {"band": BANDS} if isinstance(policy, NearZero) and policy.uses_band else {"proportion": SHARES}
+    near_zero: Knobs = (
+        {"band": BANDS} if isinstance(policy, NearZero) and policy.uses_band else {"proportion": SHARE_VALUES}
+    )
     return near_zero | ({"ceiling": CEILINGS} if isinstance(policy, Outward) else {})
 
 
 def _around(value: float) -> tuple[float, ...]:
     """Multiples of a value, with three significant digits."""
-    return tuple(float(f"{multiple * value:.3g}") for multiple in MULTIPLES)
+    return tuple(float(f"{multiple * value:.3g}") for multiple in KNOB_MULTIPLES)
 
 
 def _with(values: tuple[float, ...], value: float) -> tuple[float, ...]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FIXED_TRACES = [index for index, name in enumerate(TRACES * 2) if name == "before"]
 RANGED_AXES = ("yaxis", "yaxis2", "yaxis3", "yaxis4")
 
-MEANINGS = {
+PAGE_MEASURES = {
     "share_moved": "share of the values that the policy changed (fraction)",
     "largest": "largest |a| (units of the values)",
 } | MEASURES
@@ -59,7 +59,7 @@ def inspection_page(
         sentences=sentences,
         map=layer_map(**place, experts=sample.experts, simplified=bool(sample.read_because)),
         policies=[_controls(grid, label) for grid, label in zip(grids, _labels(grids), strict=True)],
-        measures=MEANINGS,
+        measures=PAGE_MEASURES,
         before=grid_states.before,
     )
 

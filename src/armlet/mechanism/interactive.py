@@ -11,7 +11,7 @@ from torch import Tensor
 from armlet.mechanism.figures import CONTROL, FILLED, MAX_WORDS, WITHOUT, count_points, kind_name, shown_words
 from armlet.mechanism.records import QuantityChange
 from armlet.presentation.numbers import short_number
-from armlet.presentation.plots import GRID, Trace, plot_axis, plot_layout, range_traces, rounded
+from armlet.presentation.plots import GRID, PlotTrace, plot_axis, plot_layout, range_traces, rounded
 from armlet.prompts.fillers import Filler, Prompt
 from armlet.statistics import FloatArray
 
@@ -30,7 +30,7 @@ def counts_figure() -> Figure:
     return {"data": traces, "layout": plot_layout(COUNTS_HEIGHT, **axes)}
 
 
-def _counts_traces(group: str, colour: str, fill: str, dash: str) -> list[Trace]:
+def _counts_traces(group: str, colour: str, fill: str, dash: str) -> list[PlotTrace]:
     low, high = range_traces(colour, fill, group)
     line = {"type": "scatter", "mode": "lines+markers", "line": {"color": colour, "width": 2, "dash": dash}}
     line |= {"cliponaxis": False, "marker": {"size": 6, "color": colour}, "legendgroup": group}
@@ -39,18 +39,18 @@ def _counts_traces(group: str, colour: str, fill: str, dash: str) -> list[Trace]
     return [*ends, line]
 
 
-def _quantity_axis(title: str) -> Trace:
+def _quantity_axis(title: str) -> PlotTrace:
     return plot_axis(title, (0.0, 1.0), "x")
 
 
 def counts_changes(
     filler: Sequence[QuantityChange], control: Sequence[QuantityChange], quantity: str
-) -> tuple[dict[int, Trace], Trace]:
+) -> tuple[dict[int, PlotTrace], PlotTrace]:
     """What `counts_figure` shows of one quantity in one layer: changes of its traces by index, and of its layout.
 
     filler, control: the records at each count; `filler` is empty if only the control is shown; quantity: for the axis.
     """
-    traces: dict[int, Trace] = {}
+    traces: dict[int, PlotTrace] = {}
     for start, changes in ((0, filler), (3, control)):
         points = count_points(changes) if changes else []
         counts, values, lows, highs = zip(*points, strict=True) if points else ((),) * 4
@@ -94,14 +94,14 @@ def attention_figure(prompt: Prompt, filler: Filler, received: tuple[Tensor, Ten
     return {"data": traces, "layout": _attention_layout(words, shapes)}
 
 
-def _attention_trace(values: FloatArray, words: Sequence[str], name: str, colour: str) -> Trace:
+def _attention_trace(values: FloatArray, words: Sequence[str], name: str, colour: str) -> PlotTrace:
     line = {"type": "scatter", "mode": "lines+markers", "line": {"color": colour, "width": 1.5}}
     line |= {"marker": {"size": 4, "color": colour}, "name": name}
     label = "%{customdata}: %{y:.3~g}<extra>%{fullData.name}</extra>"
     return line | {"x": [*range(len(words))], "y": rounded(values), "customdata": [*words], "hovertemplate": label}
 
 
-def _attention_layout(words: Sequence[str], shapes: Sequence[Trace]) -> Trace:
+def _attention_layout(words: Sequence[str], shapes: Sequence[PlotTrace]) -> PlotTrace:
     ticks = {"tickvals": [*range(len(words))], "ticktext": [*words], "tickangle": -90, "tickfont": {"size": 9}}
     upper = plot_axis("", (0.0, 1.0), "y", **(ticks if len(words) <= MAX_WORDS else {"title": "token of the prompt"}))
     height = {"type": "log", "dtick": 1, "tickformat": "~g"}

@@ -73,7 +73,7 @@ class Connections:
         """A stop changes controls, and these redraw the page."""
         page, events = self.page, self.events
         for stop, button in zip(TOUR, page.tour, strict=True):
-            told = button.click(lambda text=stop.text: views.note(text), outputs=page.tour_text, **QUIET)
+            told = button.click(lambda text=stop.text: views.help_text(text), outputs=page.tour_text, **QUIET)
             event = told.then(events.restorer(stop.setting), outputs=page.restored, **QUIET)
             if stop.filler:
                 event = event.then(events.measure_filler, **self._filler())

@@ -15,7 +15,7 @@ from armlet.redistribution.policies import detail, without_effect
 
 
 @dataclass(frozen=True, eq=False)
-class Effect:
+class GateEffect:
     """The effect of a policy, or of a placebo in its place, on the activated gate of a reading."""
 
     name: str  # of the policy, or of the placebo
@@ -33,7 +33,7 @@ class Effect:
         return float(self.panel.moved.mean())
 
 
-def effect_of(reading: Reading, setting: Setting) -> Effect:
+def effect_of(reading: Reading, setting: Setting) -> GateEffect:
     """Redistributes the gate of a reading, with the draws of `attach`.
 
     Raises ArgumentError if every row contains NaN or Inf.
@@ -43,7 +43,7 @@ def effect_of(reading: Reading, setting: Setting) -> Effect:
     name = f"placebo {setting.placebo}" if setting.placebo else type(chosen).__name__
     panel = prepared.panel_of(outcomes, name, setting.placebo or detail(chosen))
     measures, passed = (prepared.measured, prepared.measures_after(panel)), int((~prepared.finite).sum())
-    return Effect(name, outcomes[0].values, outcomes[0].moved, passed, panel, *measures, without_effect(chosen))
+    return GateEffect(name, outcomes[0].values, outcomes[0].moved, passed, panel, *measures, without_effect(chosen))
 
 
 @lru_cache(4)
@@ -52,7 +52,7 @@ def _prepared(reading: Reading, seed: int) -> PreparedGates:
     return PreparedGates(GateSample([reading.gate], layer=reading.layer, experts=reading.experts), seed=seed)
 
 
-def share_by_token(reading: Reading, effect: Effect) -> list[float | None]:
+def share_by_token(reading: Reading, effect: GateEffect) -> list[float | None]:
     """The share of each token's values that moved; None for a token without a row, which goes to other experts."""
     shares = effect.moved.float().mean(-1).double().numpy()
     rows_of = np.bincount(reading.positions.numpy(), minlength=len(reading.words))

@@ -18,10 +18,10 @@ from armlet.inspection.figures import draw_inspection
 from armlet.inspection.interactive import distribution_figure
 from armlet.layer.layer_map import PART_NAMES, layer_map
 from armlet.playground import plots, views
-from armlet.playground.effect import Effect, effect_of
+from armlet.playground.effect import GateEffect, effect_of
 from armlet.playground.every_layer import EveryLayer
 from armlet.playground.exports import make_exports
-from armlet.playground.filler import measure_filler
+from armlet.playground.filler import explain_filler
 from armlet.playground.knobs import RANGES, knobs_of_policy
 from armlet.playground.page import Page
 from armlet.playground.parts import different, layer_tensors, part_texts
@@ -79,10 +79,10 @@ class Events:
             effect, token = effect_of(reading, setting), _token(reading, values[self.page.token])
             quadrants = gr.update(visible=False)
             if reading.up is not None:
-                quadrants = gr.update(value=plots.gate_and_up(reading, effect, token), visible=True)
+                quadrants = gr.update(value=plots.gate_up_scatter(reading, effect, token), visible=True)
             exports = views.exports(make_exports(self.reader, setting))
-            tokens = views.tokens(reading, effect, token)
-            return tokens + (views.note(NO_UP) if reading.words and reading.up is None else ""), quadrants, exports
+            tokens = views.token_strip(reading, effect, token)
+            return tokens + (views.help_text(NO_UP) if reading.words and reading.up is None else ""), quadrants, exports
 
         return self._safely(3, work)
 
@@ -92,7 +92,7 @@ class Events:
         def work() -> tuple[Any, ...]:
             setting = self.page.setting(values)
             if setting.sample != TEXT:
-                return (views.note(NO_MODEL),)
+                return (views.help_text(NO_MODEL),)
             return (views.next_token(setting, self.predictor.next_token(setting)),)
 
         return self._safely(1, work)
@@ -103,7 +103,7 @@ class Events:
         def work() -> tuple[Any, ...]:
             setting = self.page.setting(values)
             if setting.sample != TEXT:
-                return (views.note(NO_MODEL), "", gr.skip(), gr.update(visible=False))
+                return (views.help_text(NO_MODEL), "", gr.skip(), gr.update(visible=False))
             reading = self.reader.read(setting)
             tensors = layer_tensors(self.reader, reading, effect_of(reading, setting), setting)
             place = {"layer": setting.layer, "activation": reading.activation, "experts": reading.experts}
@@ -130,7 +130,7 @@ class Events:
         def work() -> tuple[Any, ...]:
             setting = self.page.setting(values)
             if setting.sample != TEXT:
-                return (views.note(NO_MODEL),)
+                return (views.help_text(NO_MODEL),)
             return (views.layers(self.every_layer.measures(setting.text), setting.layer),)
 
         return self._safely(1, work)
@@ -151,7 +151,7 @@ class Events:
             page, setting = self.page, self._model_setting(values)
             count = int(values[page.filler_count])
             asked = values[page.filler], count, values[page.filler_position]
-            explanation = measure_filler(self.reader, setting, *asked)
+            explanation = explain_filler(self.reader, setting, *asked)
             (findings,), start = explanation.findings, explanation.setup.prompts[0].insert_at
             figure = plots.received_attention(*findings.received, start, count)
             return views.fillers(explanation, setting.layer, count), gr.update(value=figure, visible=True)
@@ -251,7 +251,7 @@ def _token(reading: Reading, chosen: int) -> int:
     return chosen if 0 <= chosen < len(reading.words) else int(reading.positions.max()) if reading.words else 0
 
 
-def _figure(model: str, reading: Reading, effect: Effect) -> Any:
+def _figure(model: str, reading: Reading, effect: GateEffect) -> Any:
     source = "a synthetic sample" if reading.layer is None else Path(model).name
     title = f"Activated gate of {source}"
     place = {"layer": reading.layer, "activation": reading.activation, "axis": reading.axis}

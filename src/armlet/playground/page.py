@@ -9,7 +9,7 @@ from gradio.components import Component
 from armlet.playground import views
 from armlet.playground.glossary import GLOSSARY, INTRODUCTION, KNOB_HELP, MAIN_KNOBS, POLICY_CHOICES
 from armlet.playground.knobs import RANGES, PageKnob, page_knobs, policy_of_knobs
-from armlet.playground.reading import LONGEST_TEXT
+from armlet.playground.reading import LONGEST_PROMPT
 from armlet.playground.setting import DEFAULT, HEAVY_TAIL, LARGEST_SEED_OF_PAGE, MODES, NO_EXPERT, TEXT, Setting
 from armlet.playground.two_answers import LONGEST_ANSWER
 from armlet.prompts.fillers import Position
@@ -80,14 +80,14 @@ class Page:
         return gr.Plot(elem_id=name, label=label, show_label=False)
 
     def _make_tour(self, names: Sequence[str]) -> None:
-        self._html("tour-title", views.note("Five things to try, in a minute:"))
+        self._html("tour-title", views.help_text("Five things to try, in a minute:"))
         with gr.Row(elem_id="tour"):
             self.tour = [gr.Button(name, size="sm", elem_classes="tour") for name in names]
         self.tour_text = self._html("tour-text")
 
     def _make_text(self, layer_count: int, experts: int) -> None:
         self.text = gr.Textbox(
-            DEFAULT.text, label="Text", info=f"Up to {LONGEST_TEXT} tokens.", lines=3, max_lines=8, elem_id="text"
+            DEFAULT.text, label="Text", info=f"Up to {LONGEST_PROMPT} tokens.", lines=3, max_lines=8, elem_id="text"
         )
         self.sample = gr.Radio(SAMPLE_CHOICES, value=TEXT, label="Values of", elem_id="sample")
         several: dict[str, Any] = {"visible": layer_count > 1, "elem_id": "layer"}  # a slider needs two values
@@ -134,7 +134,7 @@ class Page:
             "a value goes, on the scale to the right. A policy looks at each token alone, so the line of all tokens "
             "together may go up and down."
         )
-        self._html("caption", views.note(sentence))
+        self._html("caption", views.help_text(sentence))
         choices = [("logarithmic, to see the ends", "log"), ("linear", "linear")]
         self.counts = gr.Radio(choices, value="log", label="Scale of the upper counts", elem_id="counts")
         self.next_token = self._html("next-token")

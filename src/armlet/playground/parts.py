@@ -6,14 +6,14 @@ from torch import Tensor
 
 from armlet.attachment.module import ARM
 from armlet.layer.layer_map import PART_NAMES
-from armlet.playground.effect import Effect
+from armlet.playground.effect import GateEffect
 from armlet.playground.reading import Reader, Reading
 from armlet.playground.setting import Setting
 from armlet.presentation.numbers import short_number
 from armlet.redistribution.noise import Noise
 
 
-def layer_tensors(reader: Reader, reading: Reading, effect: Effect, setting: Setting) -> dict[str, Tensor]:
+def layer_tensors(reader: Reader, reading: Reading, effect: GateEffect, setting: Setting) -> dict[str, Tensor]:
     """The tensors of the layer by their names in decoder.py, with ARM as set; fewer where that code is no match."""
     if reading.decoder is None:
         shown = isinstance(reading.gate, Tensor)

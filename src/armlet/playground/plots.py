@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from armlet.playground.effect import Effect, rows_of_token
+from armlet.playground.effect import GateEffect, rows_of_token
 from armlet.playground.reading import Reading
 from armlet.presentation.plots import plot_axis, plot_layout
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 MAX_POINTS, MAX_COLUMNS = 2000, 120  # drawn of a token's channels, and of a tensor's
 ZERO_LINE = {"zeroline": True, "zerolinewidth": 1.5, "zerolinecolor": "rgba(128,128,128,0.9)"}
-WHOLE = (0.0, 1.0)  # of the figure
+WHOLE_PLOT = (0.0, 1.0)  # of the figure
 DIVERGING, SEQUENTIAL = "RdBu_r", "Blues"
 
 
-def gate_and_up(reading: Reading, effect: Effect, token: int) -> "Figure":
+def gate_up_scatter(reading: Reading, effect: GateEffect, token: int) -> "Figure":
     """Scatter of a token's activated gate × up, a point for each channel, before and after, in four quadrants.
 
     In a mixture, the channels of all of the token's experts. Of more than `MAX_POINTS` channels, every n-th.
@@ -38,14 +38,14 @@ def gate_and_up(reading: Reading, effect: Effect, token: int) -> "Figure":
         place = {"xref": "paper", "yref": "paper", "x": x, "y": y, "xanchor": ("left", "right")[x]}
         figure.add_annotation(text=text, yanchor=("bottom", "top")[y], showarrow=False, **place)
     axes = {
-        "xaxis": plot_axis("activated gate", WHOLE, "y", **ZERO_LINE),
-        "yaxis": plot_axis("up", WHOLE, "x", **ZERO_LINE),
+        "xaxis": plot_axis("activated gate", WHOLE_PLOT, "y", **ZERO_LINE),
+        "yaxis": plot_axis("up", WHOLE_PLOT, "x", **ZERO_LINE),
     }
     figure.update_layout(plot_layout(360, hovermode="closest", **axes))
     return figure
 
 
-def gate_and_up_points(reading: Reading, effect: Effect, token: int) -> tuple[np.ndarray, ...]:
+def gate_and_up_points(reading: Reading, effect: GateEffect, token: int) -> tuple[np.ndarray, ...]:
     """The drawn points of a token: gate before and after, up, and which moved, `[points]` each."""
     assert reading.up is not None
     rows = rows_of_token(reading, token)
@@ -79,8 +79,8 @@ def tensor_map(tensor: Tensor, name: str, words: list[str]) -> "Figure":
     step = max(1, len(words) // 16)
     ticks = {"tickvals": [*range(0, len(words), step)], "ticktext": [_tick(word) for word in words[::step]]}
     rows = ticks if len(values) == len(words) else {}
-    y_axis = plot_axis("", WHOLE, "x", autorange="reversed", **rows)
-    figure.update_layout(plot_layout(420, hovermode="closest", xaxis=plot_axis(axis, WHOLE, "y"), yaxis=y_axis))
+    y_axis = plot_axis("", WHOLE_PLOT, "x", autorange="reversed", **rows)
+    figure.update_layout(plot_layout(420, hovermode="closest", xaxis=plot_axis(axis, WHOLE_PLOT, "y"), yaxis=y_axis))
     return figure
 
 
@@ -116,6 +116,6 @@ def received_attention(without: Tensor, filled: Tensor, start: int, count: int) 
     for name, values, dash in (("without filler", without.numpy(), "solid"), ("with filler", kept, "dot")):
         figure.add_trace(Scatter(y=values, name=name, mode="lines+markers", line={"dash": dash}, marker={"size": 4}))
     figure.add_vline(x=start - 0.5, line={"dash": "dash", "width": 1})
-    y_axis = plot_axis("attention received", WHOLE, "x", type="log", dtick=1)
-    figure.update_layout(plot_layout(320, xaxis=plot_axis("token of the prompt", WHOLE, "y"), yaxis=y_axis))
+    y_axis = plot_axis("attention received", WHOLE_PLOT, "x", type="log", dtick=1)
+    figure.update_layout(plot_layout(320, xaxis=plot_axis("token of the prompt", WHOLE_PLOT, "y"), yaxis=y_axis))
     return figure

@@ -22,7 +22,7 @@ from armlet.playground.setting import NO_EXPERT, TEXT, Setting
 from armlet.prompts.questions import encode_prompt
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
-LONGEST_TEXT = 256  # tokens, with those of the chat template: what two cores redistribute and draw at once
+LONGEST_PROMPT = 256  # tokens, with those of the chat template: what two cores redistribute and draw at once
 SAMPLE_TOKENS = 24  # of 4,096 values each, so that a sample is drawn as quickly as a text
 KEPT_READINGS, KEPT_LAYERS = 4, 2  # of the texts and the layers read last
 DENSE_TENSORS = ("gate", "activation")  # of a trace of the model itself, as its figure's code names them
@@ -103,8 +103,8 @@ class Reader:
             raise ArgumentError("text: it is empty; write a question")
         ids = encode_prompt(self.opened.tokenizer, text.strip())
         check_tokens(self.opened.tokenizer, ids[0].tolist(), known_tokens(self.opened.model), "text")
-        if ids.shape[1] > LONGEST_TEXT:
-            problem = f"it has {ids.shape[1]:,} tokens, and this page takes {LONGEST_TEXT} at most"
+        if ids.shape[1] > LONGEST_PROMPT:
+            problem = f"it has {ids.shape[1]:,} tokens, and this page takes {LONGEST_PROMPT} at most"
             raise ArgumentError(f"text: {problem}; shorten it")
         return ids
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from armlet.attachment.attached import refuse_attached
 from armlet.checkpoints.given import Model, load_or_use
 from armlet.checkpoints.pretrained import DEFAULT_FOLDER, Dtype
-from armlet.playground.server import LOOPBACK, import_gradio, serve, wait_for_end
+from armlet.playground.server import LOOPBACK, import_gradio, serve_page, wait_for_end
 from armlet.presentation.arguments import whole_number
 from armlet.presentation.terminal import note
 from armlet.redistribution.errors import ArgumentError
@@ -71,7 +71,7 @@ def play(
     page = Page(opened.name, reader.layer_count, reader.expert_count, [stop.name for stop in TOUR])
     with page.blocks:
         Connections(page, Events(page, reader, _folder())).connect()
-    serve(page.blocks, chosen_port, browser)
+    serve_page(page.blocks, chosen_port, browser)
     note(f"the page is at http://{LOOPBACK}:{chosen_port} after {monotonic() - start:.1f} s; Ctrl-C ends it")
     if block:
         wait_for_end(page.blocks)

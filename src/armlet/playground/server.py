@@ -26,7 +26,7 @@ READABLE: dict[str, Any] = {
 LARGEST_UPLOAD = 1  # bytes: the page takes no file
 
 Scope = MutableMapping[str, Any]
-Call = Callable[..., Awaitable[Any]]
+AsgiCall = Callable[..., Awaitable[Any]]
 
 
 def import_gradio() -> None:
@@ -51,10 +51,10 @@ class ThisPageAlone:
     A page on the web can let its name point to this computer, and so read what the model says, or send requests.
     """
 
-    def __init__(self, app: Call, port: int) -> None:
+    def __init__(self, app: AsgiCall, port: int) -> None:
         self.app, self.hosts = app, {f"{name}:{port}" for name in NAMES}
 
-    async def __call__(self, scope: Scope, receive: Call, send: Call) -> None:
+    async def __call__(self, scope: Scope, receive: AsgiCall, send: AsgiCall) -> None:
         """Passes a request on, or answers it with 403."""
         headers = {name.lower(): value.decode("latin-1") for name, value in scope.get("headers", ())}
         origin = headers.get(b"origin")
@@ -66,7 +66,7 @@ class ThisPageAlone:
         await send({"type": "http.response.body", "body": b"This page is for the computer that it runs on alone."})
 
 
-def serve(blocks: Any, port: int, browser: bool) -> None:
+def serve_page(blocks: Any, port: int, browser: bool) -> None:
     """Starts the server of a page, and opens the page in the default browser if `browser` is set."""
     from gradio import themes
     from starlette.middleware import Middleware

@@ -14,7 +14,7 @@ from armlet.redistribution.policies import parse_policy
 from armlet.redistribution.rows import Policy
 
 TEXT, MODES, HEAVY_TAIL = "text", "modes", "heavy-tail"
-SAMPLES = (TEXT, MODES, HEAVY_TAIL)
+SAMPLE_NAMES = (TEXT, MODES, HEAVY_TAIL)
 DEFAULT_TEXT = "A baker fills 7 trays with 12 rolls each and sells 59 of them. How many rolls are left?"
 NO_PLACEBO = ""
 NO_EXPERT = -1  # all routed experts
@@ -26,7 +26,7 @@ LONGEST_LINK_TEXT = 4000  # characters of a text in a link; browsers refuse much
 class Setting:
     """Everything that a reader of the page chose; two equal settings show the same page."""
 
-    sample: str = TEXT  # one of `SAMPLES`
+    sample: str = TEXT  # one of `SAMPLE_NAMES`
     text: str = DEFAULT_TEXT
     layer: int = 0
     everywhere: bool = False  # whether the model's answers are with ARM in all layers, and not in `layer` alone
@@ -36,8 +36,8 @@ class Setting:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.sample not in SAMPLES:
-            raise ArgumentError(f"sample: expected one of {', '.join(SAMPLES)}, found {self.sample!r}")
+        if self.sample not in SAMPLE_NAMES:
+            raise ArgumentError(f"sample: expected one of {', '.join(SAMPLE_NAMES)}, found {self.sample!r}")
         whole_number("layer", self.layer, 0)
         whole_number("expert", self.expert, NO_EXPERT)
         whole_number("seed", self.seed, 0, LARGEST_SEED_OF_PAGE)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from armlet.playground.effect import Effect, share_by_token
+from armlet.playground.effect import GateEffect, share_by_token
 from armlet.playground.reading import Reading
 from armlet.playground.setting import Setting
 from armlet.presentation.numbers import percent, points, short_number, three_digits
@@ -52,12 +52,12 @@ def message(sentence: str) -> str:
     return render("message", sentence=sentence)
 
 
-def note(sentence: str) -> str:
+def help_text(sentence: str) -> str:
     """A sentence of help."""
     return render("note", sentence=sentence)
 
 
-def treatment(setting: Setting) -> str:
+def acting_words(setting: Setting) -> str:
     """What acts, in words."""
     acting = f"the placebo {PLACEBO_NAMES[setting.placebo]}," if setting.placebo else setting.policy
     return f"with {acting} {_place(setting)}"
@@ -67,7 +67,7 @@ def _place(setting: Setting) -> str:
     return "in every layer" if setting.everywhere else f"in layer {setting.layer}"
 
 
-def summary(setting: Setting, reading: Reading, effect: Effect) -> str:
+def summary(setting: Setting, reading: Reading, effect: GateEffect) -> str:
     """The share moved, the range, and a few measures before and after."""
     before, after = effect.panel.before, effect.panel.after
     facts = [(f"of {before.size:,} values moved", percent(effect.share_moved))]
@@ -92,10 +92,10 @@ def _pair(before: np.floating, after: np.floating) -> str:
     return f"{short_number(float(before))} → {short_number(float(after))}"
 
 
-def tokens(reading: Reading, effect: Effect, chosen: int) -> str:
+def token_strip(reading: Reading, effect: GateEffect, chosen: int) -> str:
     """The text's tokens as buttons, coloured by the share of their values that moved."""
     if not reading.words:
-        return note(f"A sample has no tokens: its {len(reading.values)} rows are drawn, and belong to no text.")
+        return help_text(f"A sample has no tokens: its {len(reading.values)} rows are drawn, and belong to no text.")
     shares = share_by_token(reading, effect)
     largest = max((share for share in shares if share is not None), default=0.0) or 1.0
     words = [
@@ -129,14 +129,14 @@ def next_token(setting: Setting, prediction: "Prediction") -> str:
         for token in prediction.tokens
     ]
     divergence = short_number(prediction.divergence)
-    return render("next_token", tokens=rows, divergence=divergence, treatment=treatment(setting))
+    return render("next_token", tokens=rows, divergence=divergence, treatment=acting_words(setting))
 
 
 def answers(setting: Setting, pair: "AnswerPair") -> str:
     """Both answers, with the first token that differs marked."""
     columns = [
         {"title": "without ARM", "parts": pair.without, "waiting": ""},
-        {"title": treatment(setting), "parts": pair.treated, "waiting": "It is written after the first answer."},
+        {"title": acting_words(setting), "parts": pair.treated, "waiting": "It is written after the first answer."},
     ]
     sentence = f"Writing the answers to {_beginning(setting.text)} ..."
     if pair.finished:
@@ -150,7 +150,7 @@ def answers(setting: Setting, pair: "AnswerPair") -> str:
 def tensor_title(reading: Reading, name: str) -> str:
     """What the heat map below shows, or why there is none if the name is empty."""
     if not name:
-        return note(f"The parts of this layer cannot be shown: {reading.not_covered}")
+        return help_text(f"The parts of this layer cannot be shown: {reading.not_covered}")
     sentence = "A row for each token; the colours span the whole range. Of many channels, every n-th is drawn."
     if reading.not_covered:
         sentence += f" Other parts cannot be shown: {reading.not_covered}"
@@ -217,7 +217,7 @@ def exports(made: "Exports") -> str:
     return render("exports", codes=made.codes, link=made.link, notes=made.notes)
 
 
-def placebos(sides: Sequence[Setting], effects: Sequence[Effect], predictions: "Sequence[Prediction]") -> str:
+def placebos(sides: Sequence[Setting], effects: Sequence[GateEffect], predictions: "Sequence[Prediction]") -> str:
     """The policy and its placebos: the share of values moved, and what the next token's distribution becomes."""
     rows = [
         {

@@ -7,11 +7,11 @@ FONT = {"family": "system-ui, sans-serif", "size": 12, "color": "#757575"}  # th
 CLEAR, GRID = "rgba(0,0,0,0)", "rgba(128,128,128,0.25)"
 INK = "#444444"  # of a line in the page's ink, likewise replaced
 
-Trace = dict[str, Any]
+PlotTrace = dict[str, Any]
 Domain = tuple[float, float]
 
 
-def plot_layout(height: int, **others: object) -> Trace:
+def plot_layout(height: int, **others: object) -> PlotTrace:
     """The layout of a figure; height: in pixels; others: its axes, and what differs."""
     return {
         "height": height,
@@ -28,14 +28,14 @@ def plot_layout(height: int, **others: object) -> Trace:
     } | others
 
 
-def plot_axis(title: str, domain: Domain, anchor: str, **others: object) -> Trace:
+def plot_axis(title: str, domain: Domain, anchor: str, **others: object) -> PlotTrace:
     """An axis; domain: its part of the figure, from 0 to 1; anchor: the axis that it meets; others: what differs."""
     text = {"text": title, "font": {"size": 12}, "standoff": 4}
     lines = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "fixedrange": True, "nticks": 5}
     return {"title": text, "domain": [*domain], "anchor": anchor, **lines, **others}
 
 
-def range_traces(colour: str, fill: str, group: str) -> tuple[Trace, Trace]:
+def range_traces(colour: str, fill: str, group: str) -> tuple[PlotTrace, PlotTrace]:
     """Two invisible lines with the area between them filled: the lower end of a range, and its upper end."""
     line = {"type": "scatter", "mode": "lines", "connectgaps": True, "line": {"width": 0, "color": colour}}
     both = line | {"legendgroup": group}
