@@ -129,6 +129,11 @@ def test_importing_loads_nothing_but_torch(module):
 
 
 @pytest.mark.slow
+def test_the_command_line_starts_without_figures_and_pages():
+    assert {"gradio", "matplotlib", "plotly"}.isdisjoint(loaded_beyond_torch("import armlet.cli"))
+
+
+@pytest.mark.slow
 def test_that_test_can_fail_too():
     assert "safetensors" in loaded_beyond_torch("import armlet, safetensors")
 

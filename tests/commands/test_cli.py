@@ -192,6 +192,7 @@ def test_policies_are_taken_in_the_order_given_with_their_settings(folder):
     ("command", "options"), [("inspect", ["--policy", "cut"]), ("explain", ["--layers", 0, "--count", 2])]
 )
 def test_html_writes_a_page_beside_the_json_and_without_it_there_is_none(command, options, folder):
+    pytest.importorskip("plotly", reason="the extra page is not installed")
     asked = (command, folder, "--prompt", PROMPTS[0], *options, "--out", "here")
     assert f"written: here/{command}.html" not in shown(*asked)
     plain = json.loads(Path(f"here/{command}.json").read_text())

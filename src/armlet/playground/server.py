@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from time import sleep
 from typing import Any
 
-from armlet.playground.views import page_style
 from armlet.presentation.page import PAGE_EXTRA
 from armlet.presentation.terminal import note
 from armlet.redistribution.errors import ArgumentError
@@ -70,6 +69,8 @@ def serve_page(blocks: Any, port: int, browser: bool) -> None:
     """Starts the server of a page, and opens the page in the default browser if `browser` is set."""
     from gradio import themes
     from starlette.middleware import Middleware
+
+    from armlet.playground.views import page_style
 
     for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own address whether it answers
         os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), *NAMES])
