@@ -18,7 +18,6 @@ from armlet.evaluation.tasks.sources import ARITHMETIC, ARITHMETIC_ITEMS
 from armlet.presentation.arguments import output_folder
 from armlet.presentation.interruption import INTERRUPTED
 from armlet.presentation.options import SeedOption
-from armlet.presentation.page import plotly_objects
 from armlet.presentation.result import Result
 from armlet.presentation.terminal import note, print_json, print_tables, working
 from armlet.prompts.questions import read_prompts
@@ -49,6 +48,8 @@ def _named(model: str | None) -> str | None:
 def _check_plotly(html: bool) -> bool:
     """Raises ArgumentError before anything slow if a page is wanted and plotly is not installed."""
     if html:
+        from armlet.presentation.page import plotly_objects
+
         plotly_objects()
     return html
 

@@ -69,7 +69,7 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
         upper.plot(np.delete(filled, filler_slice), color=FILLED, label=f"with {_filler_name(filler)}", **dots)
         upper.axvline(prompt.insert_at - 0.5, color=GREY, lw=0.6, ls=":", label="place of the filler")
         if len(prompt.words) <= MAX_WORDS:
-            words = shown_words(prompt)
+            words = shown_words(prompt.words)
             upper.set_xticks(range(len(words)), words, rotation=90, fontsize=5, parse_math=False)
         lower.axvspan(filler_slice.start - 0.5, filler_slice.stop - 0.5, color=FILLER_SHADE, lw=0, label="filler")
         lower.plot(filled, color=FILLED, **dots)
@@ -82,9 +82,9 @@ def draw_attention(prompt: Prompt, filler: Filler, received: tuple[Tensor, Tenso
         return figure
 
 
-def shown_words(prompt: Prompt) -> list[str]:
-    """The texts of a prompt's tokens, all of them visible."""
-    return [repr(word)[1:-1] if not word.isprintable() else word.strip() or "␣" for word in prompt.words]
+def shown_words(words: Sequence[str]) -> list[str]:
+    """The texts of tokens, all of them visible."""
+    return [repr(word)[1:-1] if not word.isprintable() else word.strip() or "␣" for word in words]
 
 
 def draw_affine(filler: Filler, attention: tuple[Tensor, Tensor], *, layer: int, heads: int) -> Figure:

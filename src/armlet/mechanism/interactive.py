@@ -75,7 +75,7 @@ def attention_figure(prompt: Prompt, filler: Filler, received: tuple[Tensor, Ten
     """
     without, filled = (attention.numpy() for attention in received)
     inside = slice(prompt.insert_at, prompt.insert_at + filler.count)
-    words = [escape(word) for word in shown_words(prompt)]
+    words = [escape(word) for word in shown_words(prompt.words)]
     fillers = [f"{escape(kind_name(filler.kind))}, token {index + 1}" for index in range(filler.count)]
     all_words = [*words[: prompt.insert_at], *fillers, *words[prompt.insert_at :]]
     with_filler = f"with {filler.count} tokens of {escape(kind_name(filler.kind))}"

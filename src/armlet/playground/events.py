@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from tempfile import mkdtemp
 from traceback import print_exception
@@ -38,102 +39,99 @@ NO_MODEL = "A sample is not computed by the model: choose 'your text' to see thi
 Values = Mapping[Any, Any]
 
 
+PageEvent = Callable[[Any, Values], tuple[Any, ...]]
+
+
+def told(outputs: int) -> Callable[[PageEvent], PageEvent]:
+    """Makes an error of an event a sentence in the first of its outputs; the others stay as they were."""
+
+    def decorate(event: PageEvent) -> PageEvent:
+        @wraps(event)
+        def safe(events: "Events", values: Values) -> tuple[Any, ...]:
+            try:
+                return event(events, values)
+            except Exception as error:
+                older = " What is drawn is from before." if outputs > 1 else ""
+                return (views.message(_sentence(error) + older), *(gr.skip() for _ in range(outputs - 1)))
+
+        return safe
+
+    return decorate
+
+
 class Events:
-    """The functions behind the page of one model. They keep nothing of a reader of the page, so readers cannot mix."""
+    """What the page of one model can ask for. It keeps nothing of a reader of the page, so readers cannot mix."""
 
     def __init__(self, page: Page, reader: Reader, folder: Path) -> None:
         """folder: where the files are written that readers of the page ask for."""
         self.page, self.reader, self.folder = page, reader, folder
         self.predictor, self.every_layer = Predictor(reader), EveryLayer(reader)
 
-    def _safely(self, outputs: int, work: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
-        """What an event shows; after an error a sentence in its first output, and the others as they were."""
-        try:
-            return work()
-        except Exception as error:
-            older = " What is drawn is from before." if outputs > 1 else ""
-            return (views.message(_sentence(error) + older), *(gr.skip() for _ in range(outputs - 1)))
-
+    @told(outputs=3)
     def draw(self, values: Values) -> tuple[Any, ...]:
         """Redistributes the layer's gate, and shows its distribution."""
+        setting = self.page.setting(values)
+        reading = self.reader.read(setting)
+        effect, logarithmic = effect_of(reading, setting), values[self.page.counts] == "log"
+        shown = distributions(effect.panel, reading.axis)
+        return (
+            "",
+            views.summary(setting, reading, effect),
+            distribution_figure(shown, effect.name, logarithmic=logarithmic),
+        )
 
-        def work() -> tuple[Any, ...]:
-            setting = self.page.setting(values)
-            reading = self.reader.read(setting)
-            effect, logarithmic = effect_of(reading, setting), values[self.page.counts] == "log"
-            shown = distributions(effect.panel, reading.axis)
-            return (
-                "",
-                views.summary(setting, reading, effect),
-                distribution_figure(shown, effect.name, logarithmic=logarithmic),
-            )
-
-        return self._safely(3, work)
-
+    @told(outputs=3)
     def show_tokens(self, values: Values) -> tuple[Any, ...]:
         """Shows the tokens, the chosen one's gate × up, and the setting to take along."""
+        setting = self.page.setting(values)
+        reading = self.reader.read(setting)
+        effect, token = effect_of(reading, setting), _token(reading, values[self.page.token])
+        quadrants = gr.update(visible=False)
+        if reading.up is not None:
+            quadrants = gr.update(value=plots.gate_up_scatter(reading, effect, token), visible=True)
+        exports = views.exports(make_exports(self.reader, setting))
+        tokens = views.token_strip(reading, effect, token)
+        return tokens + (views.help_text(NO_UP) if reading.words and reading.up is None else ""), quadrants, exports
 
-        def work() -> tuple[Any, ...]:
-            setting = self.page.setting(values)
-            reading = self.reader.read(setting)
-            effect, token = effect_of(reading, setting), _token(reading, values[self.page.token])
-            quadrants = gr.update(visible=False)
-            if reading.up is not None:
-                quadrants = gr.update(value=plots.gate_up_scatter(reading, effect, token), visible=True)
-            exports = views.exports(make_exports(self.reader, setting))
-            tokens = views.token_strip(reading, effect, token)
-            return tokens + (views.help_text(NO_UP) if reading.words and reading.up is None else ""), quadrants, exports
-
-        return self._safely(3, work)
-
+    @told(outputs=1)
     def predict(self, values: Values) -> tuple[Any, ...]:
         """Runs the whole model for the next token, without ARM and with it."""
+        setting = self.page.setting(values)
+        if setting.sample != TEXT:
+            return (views.help_text(NO_MODEL),)
+        return (views.next_token(setting, self.predictor.next_token(setting)),)
 
-        def work() -> tuple[Any, ...]:
-            setting = self.page.setting(values)
-            if setting.sample != TEXT:
-                return (views.help_text(NO_MODEL),)
-            return (views.next_token(setting, self.predictor.next_token(setting)),)
-
-        return self._safely(1, work)
-
+    @told(outputs=4)
     def show_parts(self, values: Values) -> tuple[Any, ...]:
         """Shows the layer with the range of each part, and the values of the chosen one, with ARM as set."""
+        setting = self.page.setting(values)
+        if setting.sample != TEXT:
+            return (views.help_text(NO_MODEL), "", gr.skip(), gr.update(visible=False))
+        reading = self.reader.read(setting)
+        tensors = layer_tensors(self.reader, reading, effect_of(reading, setting), setting)
+        place = {"layer": setting.layer, "activation": reading.activation, "experts": reading.experts}
+        buttons = [name for name in PART_NAMES if name in tensors]
+        drawing = layer_map(
+            **place, simplified=bool(reading.not_covered), buttons=buttons, descriptions=part_texts(tensors)
+        )
+        if not tensors:
+            return (views.tensor_title(reading, ""), drawing, gr.skip(), gr.update(visible=False))
+        name = values[self.page.part] if values[self.page.part] in tensors else next(iter(tensors))
+        figure = gr.update(value=plots.tensor_map(tensors[name], name, reading.words), visible=True)
+        return (
+            views.tensor_title(reading, name),
+            drawing,
+            gr.update(choices=different(tensors), value=name),
+            figure,
+        )
 
-        def work() -> tuple[Any, ...]:
-            setting = self.page.setting(values)
-            if setting.sample != TEXT:
-                return (views.help_text(NO_MODEL), "", gr.skip(), gr.update(visible=False))
-            reading = self.reader.read(setting)
-            tensors = layer_tensors(self.reader, reading, effect_of(reading, setting), setting)
-            place = {"layer": setting.layer, "activation": reading.activation, "experts": reading.experts}
-            buttons = [name for name in PART_NAMES if name in tensors]
-            drawing = layer_map(
-                **place, simplified=bool(reading.not_covered), buttons=buttons, descriptions=part_texts(tensors)
-            )
-            if not tensors:
-                return (views.tensor_title(reading, ""), drawing, gr.skip(), gr.update(visible=False))
-            name = values[self.page.part] if values[self.page.part] in tensors else next(iter(tensors))
-            figure = gr.update(value=plots.tensor_map(tensors[name], name, reading.words), visible=True)
-            return (
-                views.tensor_title(reading, name),
-                drawing,
-                gr.update(choices=different(tensors), value=name),
-                figure,
-            )
-
-        return self._safely(4, work)
-
+    @told(outputs=1)
     def measure_layers(self, values: Values) -> tuple[Any, ...]:
         """Measures every layer's gate without ARM."""
-
-        def work() -> tuple[Any, ...]:
-            setting = self.page.setting(values)
-            if setting.sample != TEXT:
-                return (views.help_text(NO_MODEL),)
-            return (views.layers(self.every_layer.measures(setting.text), setting.layer),)
-
-        return self._safely(1, work)
+        setting = self.page.setting(values)
+        if setting.sample != TEXT:
+            return (views.help_text(NO_MODEL),)
+        return (views.layers(self.every_layer.measures(setting.text), setting.layer),)
 
     def answer(self, values: Values) -> Iterator[str]:
         """Writes both answers, token by token."""
@@ -144,39 +142,30 @@ class Events:
         except Exception as error:
             yield views.message(_sentence(error))
 
+    @told(outputs=2)
     def measure_filler(self, values: Values) -> tuple[Any, ...]:
         """Measures the filler in the chosen layer."""
+        page, setting = self.page, self._model_setting(values)
+        count = int(values[page.filler_count])
+        asked = values[page.filler], count, values[page.filler_position]
+        explanation = explain_filler(self.reader, setting, *asked)
+        (findings,), start = explanation.findings, explanation.setup.prompts[0].insert_at
+        figure = plots.received_attention(*findings.received, start, count)
+        return views.fillers(explanation, setting.layer, count), gr.update(value=figure, visible=True)
 
-        def work() -> tuple[Any, ...]:
-            page, setting = self.page, self._model_setting(values)
-            count = int(values[page.filler_count])
-            asked = values[page.filler], count, values[page.filler_position]
-            explanation = explain_filler(self.reader, setting, *asked)
-            (findings,), start = explanation.findings, explanation.setup.prompts[0].insert_at
-            figure = plots.received_attention(*findings.received, start, count)
-            return views.fillers(explanation, setting.layer, count), gr.update(value=figure, visible=True)
-
-        return self._safely(2, work)
-
+    @told(outputs=1)
     def compare(self, values: Values) -> tuple[Any, ...]:
         """Compares the logits with ARM off to the untouched model's."""
+        setting = self._model_setting(values)
+        return (views.lamp(setting, *self.predictor.off_is_exact(setting)),)
 
-        def work() -> tuple[Any, ...]:
-            setting = self._model_setting(values)
-            return (views.lamp(setting, *self.predictor.off_is_exact(setting)),)
-
-        return self._safely(1, work)
-
+    @told(outputs=1)
     def compare_placebos(self, values: Values) -> tuple[Any, ...]:
         """Compares what the policy and each of its placebos do to the gate and to the next token."""
-
-        def work() -> tuple[Any, ...]:
-            setting = replace(self._model_setting(values), placebo="")
-            sides = [replace(setting, placebo=name) for name in ("", *placebo_names(setting.chosen(), first=True))]
-            effects = [effect_of(self.reader.read(side), side) for side in sides]
-            return (views.placebos(sides, effects, [self.predictor.next_token(side) for side in sides]),)
-
-        return self._safely(1, work)
+        setting = replace(self._model_setting(values), placebo="")
+        sides = [replace(setting, placebo=name) for name in ("", *placebo_names(setting.chosen(), first=True))]
+        effects = [effect_of(self.reader.read(side), side) for side in sides]
+        return (views.placebos(sides, effects, [self.predictor.next_token(side) for side in sides]),)
 
     def _model_setting(self, values: Values) -> Setting:
         """The setting; raises ArgumentError for a sample, which the model does not compute."""
@@ -185,18 +174,15 @@ class Events:
             raise ArgumentError(NO_MODEL)
         return setting
 
+    @told(outputs=2)
     def draw_files(self, values: Values) -> tuple[Any, ...]:
         """Writes the figure of `armlet inspect` for this setting, and armlet.json, into a new folder."""
-
-        def work() -> tuple[Any, ...]:
-            setting = self.page.setting(values)
-            reading = self.reader.read(setting)
-            folder = Path(mkdtemp(dir=self.folder))
-            paths = save(_figure(self.reader.opened.name, reading, effect_of(reading, setting)), folder, "inspect")
-            paths.append(write_text(folder / ARMLET_FILE, setting.armlet_json()))
-            return "", gr.update(value=[str(path) for path in paths], visible=True)
-
-        return self._safely(2, work)
+        setting = self.page.setting(values)
+        reading = self.reader.read(setting)
+        folder = Path(mkdtemp(dir=self.folder))
+        paths = save(_figure(self.reader.opened.name, reading, effect_of(reading, setting)), folder, "inspect")
+        paths.append(write_text(folder / ARMLET_FILE, setting.armlet_json()))
+        return "", gr.update(value=[str(path) for path in paths], visible=True)
 
     def show_knobs(self, policy: str) -> list[dict[str, Any]]:
         """Shows the knobs of one policy."""

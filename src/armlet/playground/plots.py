@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from armlet.mechanism.figures import shown_words
 from armlet.playground.effect import GateEffect, rows_of_token
 from armlet.playground.reading import Reading
 from armlet.presentation.plots import plot_axis, plot_layout
@@ -77,7 +78,7 @@ def tensor_map(tensor: Tensor, name: str, words: list[str]) -> "Figure":
     hover = f"token %{{y}}, {axis} %{{x}}: %{{z:.4g}}<extra></extra>"
     figure = Figure(Heatmap(z=values, x=columns, hovertemplate=hover, **scale))
     step = max(1, len(words) // 16)
-    ticks = {"tickvals": [*range(0, len(words), step)], "ticktext": [_tick(word) for word in words[::step]]}
+    ticks = {"tickvals": [*range(0, len(words), step)], "ticktext": shown_words(words[::step])}
     rows = ticks if len(values) == len(words) else {}
     y_axis = plot_axis("", WHOLE_PLOT, "x", autorange="reversed", **rows)
     figure.update_layout(plot_layout(420, hovermode="closest", xaxis=plot_axis(axis, WHOLE_PLOT, "y"), yaxis=y_axis))
@@ -101,10 +102,6 @@ def tensor_cells(tensor: Tensor, name: str) -> tuple[np.ndarray, list[int], str]
     chosen |= {int(finite.amax(0).argmax()), int(finite.amin(0).argmin())}
     columns = sorted(chosen)
     return flat[:, columns].numpy(), columns, "channel"
-
-
-def _tick(word: str) -> str:
-    return word.strip() or repr(word)[1:-1] or "␣"
 
 
 def received_attention(without: Tensor, filled: Tensor, start: int, count: int) -> "Figure":

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from time import sleep
 from typing import Any
 
-from armlet.presentation.page import PAGE_EXTRA
 from armlet.presentation.terminal import note
 from armlet.redistribution.errors import ArgumentError
 
@@ -41,6 +40,8 @@ def import_gradio() -> None:
         import gradio  # noqa: F401
         import plotly  # noqa: F401 - said now, and not when the first figure is drawn
     except ImportError as error:
+        from armlet.presentation.page import PAGE_EXTRA
+
         raise ArgumentError(f"the page needs an extra package: {PAGE_EXTRA}") from error
 
 
