@@ -15,6 +15,14 @@ SHOW = """() => {
   if (top > 0.7 * innerHeight || bottom < 0) document.getElementById('NAME').scrollIntoView();
 }"""
 SHOW_SUMMARY, SHOW_FILLERS = SHOW.replace("NAME", "summary"), SHOW.replace("NAME", "fillers")
+FREE_OLD_FIGURES = """() => new MutationObserver(changes => {
+  const removed = changes.flatMap(change => [...change.removedNodes]).filter(node => node.nodeType === Node.ELEMENT_NODE);
+  const figures = removed.flatMap(node => [node, ...node.querySelectorAll('.js-plotly-plot')]);
+  const free = () => figures.forEach(figure => figure._fullLayout && !figure.isConnected && Plotly.purge(figure));
+  setTimeout(free, 1000);
+}).observe(document.body, { childList: true, subtree: true })"""
+"""Frees each figure a second after gradio replaced it: Plotly would keep it for the sake of the window's resizes."""
+
 SAY_STOPPED = "() => document.querySelectorAll('#answers .note').forEach(line => { line.textContent = 'Stopped.' })"
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 Step = Callable[[Values], Any]
@@ -33,6 +41,7 @@ class Connections:
         token, the parts of the layer. Of knob moves that come faster than they are drawn, the last one is drawn.
         """
         page, events = self.page, self.events
+        page.blocks.load(None, js=FREE_OLD_FIGURES, **QUIET)
         fast = [events.draw, events.show_tokens, events.predict, events.show_parts]
         loaded = page.blocks.load(events.restore_link, outputs=[page.link_message, *page.restored], **QUIET)
         self._steps(loaded, [*fast, events.measure_layers])
