@@ -16,7 +16,8 @@ SHOW = """() => {
 }"""
 SHOW_SUMMARY, SHOW_FILLERS = SHOW.replace("NAME", "summary"), SHOW.replace("NAME", "fillers")
 FREE_OLD_FIGURES = """() => new MutationObserver(changes => {
-  const removed = changes.flatMap(change => [...change.removedNodes]).filter(node => node.nodeType === Node.ELEMENT_NODE);
+  const nodes = changes.flatMap(change => [...change.removedNodes]);
+  const removed = nodes.filter(node => node.nodeType === Node.ELEMENT_NODE);
   const figures = removed.flatMap(node => [node, ...node.querySelectorAll('.js-plotly-plot')]);
   const free = () => figures.forEach(figure => figure._fullLayout && !figure.isConnected && Plotly.purge(figure));
   setTimeout(free, 1000);
