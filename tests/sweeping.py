@@ -22,7 +22,7 @@ from shrinking import tiny_model
 from shrinking_exceptions import NEEDS
 from sweep_checks import Runner, anatomy, check, check_implementations, prompts
 
-TABLE = Path(__file__).parents[1] / "docs" / "models.csv"
+TABLE = Path(__file__).parents[1] / "docs" / "reference" / "models.csv"
 MAPPINGS = ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM")
 
 REASONS = {

@@ -1,4 +1,4 @@
-"""Every class of transformers that a user may load: `attach` does with it what docs/models.csv says."""
+"""Every class of transformers that a user may load: `attach` does with it what docs/reference/models.csv says."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ from armlet.attachment.gated_mlps import UpOutput
 from armlet.attachment.sites import SITES, UP
 from sweeping import all_classes, read_table, table_row, try_class
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
 sys.path.insert(0, str(DOCS))
 try:
     from which_models import TRANSFORMERS, page
@@ -55,7 +55,7 @@ def test_attach_does_with_each_class_what_the_table_says(first):
         if table.get(pair) != row:
             lines.append(row.line)
     assert not faults, "\n".join(faults)
-    assert not lines, "if these lines are right, put them into docs/models.csv:\n" + "\n".join(lines)
+    assert not lines, "if these lines are right, put them into docs/reference/models.csv:\n" + "\n".join(lines)
 
 
 def test_each_row_of_the_table_is_a_class_of_transformers():
@@ -67,7 +67,7 @@ def test_most_classes_work():
 
 
 def test_the_page_is_that_of_the_table():
-    assert (DOCS / "models.md").read_text(encoding="utf-8") == page(), "run: python docs/which_models.py"
+    assert (DOCS / "models.md").read_text(encoding="utf-8") == page(), "run: python docs/reference/which_models.py"
 
 
 @pytest.mark.slow

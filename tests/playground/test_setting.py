@@ -117,6 +117,6 @@ def test_a_placebo_is_no_setting_to_take_along(name):
 
 
 def test_the_docs_have_the_pages_glossary():
-    text = (Path(__file__).parents[2] / "docs" / "explore.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "howto" / "explore.md").read_text()
     for word, meaning in GLOSSARY.items():
         assert f"| {word} | {meaning} |" in text

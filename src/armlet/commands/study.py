@@ -21,7 +21,7 @@ from armlet.presentation.terminal import print_json, print_tables
 
 
 def study(
-    file: Annotated[Path, Argument(help="The study's file, in TOML (docs/studies.md).")],
+    file: Annotated[Path, Argument(help="The study's file, in TOML (docs/howto/study.md).")],
     ray: Annotated[
         str | None, Option(help="Runs the cells on the Ray cluster at this address (auto, or local to start one here).")
     ] = None,

@@ -1,4 +1,4 @@
-"""The words of the page, in plain English. docs/explore.md has the same glossary."""
+"""The words of the page, in plain English. docs/howto/explore.md has the same glossary."""
 
 INTRODUCTION = (
     "A language model is a stack of layers. In each layer, a gate decides for every word how much of each feature "

@@ -1,4 +1,4 @@
-"""The tour: five settings that teach, and what each shows. docs/explore.md has the same five."""
+"""The tour: five settings that teach, and what each shows. docs/howto/explore.md has the same five."""
 
 from dataclasses import dataclass
 

@@ -51,7 +51,7 @@ def redistribute(
     Raises:
         ArgumentError: invalid dtype, shape, scope, policy or noise.
 
-    Source: arXiv 2510.01032, Section 4, for `Outward`; definitions in docs/equations.md.
+    Source: arXiv 2510.01032, Section 4, for `Outward`; definitions in docs/concepts/equations.md.
     """
     policy = as_policy(policy)
     check_arguments(a, policy, scope)

@@ -1,4 +1,4 @@
-"""Exact order statistics of rows, one scope per row (definitions: docs/equations.md).
+"""Exact order statistics of rows, one scope per row (definitions: docs/concepts/equations.md).
 
 Rows without padding use selection. Rows with padding, whose ranks differ, are sorted once, with padding last.
 """

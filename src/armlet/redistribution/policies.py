@@ -45,7 +45,7 @@ SETTING_MEANINGS = {
 """What each setting is; a setting of several policies has one meaning."""
 
 PAPER_NAMES = {"band": "c", "ceiling": "p₁", "share": "p_min, p_max", "proportion": "p"}
-"""The names of settings in arXiv 2510.01032 (docs/equations.md)."""
+"""The names of settings in arXiv 2510.01032 (docs/concepts/equations.md)."""
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 """A decimal number; Python's `float` also reads "1_0", "١" and "nan"."""

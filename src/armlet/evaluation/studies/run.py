@@ -29,7 +29,7 @@ def study(
     The same call resumes the study: every cell is a resumable run in the study's folder.
 
     Args:
-        file: the study's file (docs/studies.md).
+        file: the study's file (docs/howto/study.md).
         run: the study's folder; by default one in armlet-runs/ named after the file and its hash. On a cluster, it must
             be on a disk that all machines share.
         ray: address of a Ray cluster, such as "auto"; "local" starts Ray on this machine; None runs the cells in turn.

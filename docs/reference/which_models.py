@@ -1,4 +1,4 @@
-"""Writes docs/models.md from docs/models.csv: `python docs/which_models.py`."""
+"""Writes docs/reference/models.md from docs/reference/models.csv: `python docs/reference/which_models.py`."""
 
 import csv
 from collections import defaultdict
@@ -29,7 +29,7 @@ that `detach()` is exact.
 
 Encoder-decoder classes are not in these mappings. T5Gemma's decoder works; T5's gives no positions and is refused.
 
-The table is [models.csv](models.csv), and `python docs/which_models.py` writes this page from it.
+The table is [models.csv](models.csv), and `python docs/reference/which_models.py` writes this page from it.
 `tests/attachment/test_every_class.py` compares it with the installed transformers.
 """
 
