@@ -92,7 +92,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		"armlet needs Python 3.11 or newer; choose one with make PYTHON=python3.12")'
 	@echo 'Installing into .venv (a minute or two) ...'
 	@$(PYTHON) -m venv .venv
-	@$(PIP) install -c constraints.txt -e '.[dev,gguf,hub,endpoint,lm-eval,inspect-ai,cluster,page]'
+	@$(PIP) install -c constraints.txt -e '.[dev,gguf,hub,endpoint,lm-eval,inspect-ai,cluster,page,docs]'
 	@touch $@
 
 $(OLDEST)/installed: pyproject.toml constraints-oldest.txt
