@@ -344,6 +344,7 @@ def test_a_link_restores_the_state(tab, server):
         ("?layer=99", "expected one from 0 to 29"),
         ("?colour=red", "unknown 'colour'"),
         ("?layer=two", "expected a whole number"),
+        ("?layer=1&layer=2", "layer is in it twice"),
     ],
 )
 def test_a_wrong_link_is_a_sentence(tab, server, query, sentence):

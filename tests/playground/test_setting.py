@@ -76,6 +76,7 @@ def test_every_setting_of_every_policy_has_a_knob_but_the_one_without_a_choice()
     ("query", "message"),
     [
         ("?colour=red", "unknown 'colour'"),
+        ("?layer=1&layer=2", "layer is in it twice"),
         ("?layer=1.5", "layer: expected a whole number in a link, found '1.5'"),
         ("?layer=-1", "layer: expected an integer of at least 0"),
         ("?everywhere=2", "everywhere: expected an integer from 0 to 1"),

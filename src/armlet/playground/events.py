@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 from traceback import print_exception
 from typing import Any
-from urllib.parse import urlencode
 
 import gradio as gr
 
@@ -199,7 +198,7 @@ class Events:
     def restore_link(self, request: gr.Request) -> list[Any]:
         """Sets the controls as the page's address says; with a sentence if it cannot be read."""
         try:
-            setting = from_link(urlencode(dict(request.query_params)))
+            setting = from_link(request.url.query)  # request.query_params keeps one of a name that is there twice
             self.reader.check(setting)
             return ["", *self._restored(setting)]
         except ArmletError as error:

@@ -89,7 +89,7 @@ DEFAULT = Setting()
 
 
 def from_link(query: str) -> Setting:
-    """The setting of a link's query; raises ArgumentError for an unknown name or a value out of range."""
+    """The setting of a link's query; raises ArgumentError for a name unknown or twice, or a value out of range."""
     hints: dict[str, Any] = get_type_hints(Setting)
     known, values = {field.name for field in fields(Setting)}, dict[str, object]()
     for name, text in parse_qsl(query.lstrip("?"), keep_blank_values=True):
@@ -97,6 +97,8 @@ def from_link(query: str) -> Setting:
             continue
         if name not in known:
             raise ArgumentError(f"link: unknown {name!r}; expected {', '.join(sorted(known))}")
+        if name in values:
+            raise ArgumentError(f"link: {name} is in it twice; leave one")
         values[name] = text if hints[name] is str else _number(name, text)
     if "everywhere" in values:
         values["everywhere"] = bool(whole_number("everywhere", values["everywhere"], 0, 1))
