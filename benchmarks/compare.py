@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from armlet.cost import bench
 from armlet.cost.timing import Spread
@@ -50,7 +50,7 @@ def run(name: str, arguments: list[str]) -> Ratios:
     return parsed(json.loads(printed))
 
 
-def parsed(content: dict[str, dict[str, object]]) -> Ratios:
+def parsed(content: dict[str, dict[str, Any]]) -> Ratios:
     """Ratios from JSON."""
     return {name: Spread(spread["median"], tuple(spread["quartiles"])) for name, spread in content.items()}
 
