@@ -174,5 +174,5 @@ def test_conditions_are_every_filler_and_the_control_at_every_count_but_0():
 
 def test_a_tokenizer_without_offsets_is_refused():
     slow = SimpleNamespace(is_fast=False)
-    with pytest.raises(ArgumentError, match="SimpleNamespace does not return .* use a fast tokenizer"):
+    with pytest.raises(ArgumentError, match=r"SimpleNamespace does not return .* use a fast tokenizer"):
         make_prompt(slow, QUESTION)
