@@ -39,7 +39,7 @@ def programs(model: str, threads: int) -> dict[str, list[str]]:
         "import_time": ["--repeats", "9"],
         "limits": [*timed, "15", "--tokens", "1024"],
         "decode": [model, *timed, "7"],
-        "prefill": [model, *timed, "7"],
+        "prefill": [model, *timed, "5"],
     }
 
 
