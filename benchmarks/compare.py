@@ -78,6 +78,13 @@ def is_slower(now: Spread, before: Spread, factor: float) -> bool:
     return now.median > factor * before.median and now.quartiles[0] > before.quartiles[1]
 
 
+def complaint(name: str, now: Spread, before: Spread | None, factor: float) -> str | None:
+    """What is wrong with a ratio, or None."""
+    if before is None:
+        return f"{name} is not stored"
+    return f"{name} rose to {now.median / before.median:.2f}" if is_slower(now, before, factor) else None
+
+
 def text(spread: Spread) -> str:
     """The median, and the quartiles in brackets."""
     low, high = spread.quartiles
@@ -93,25 +100,27 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write this run to the file of the stored results")
     parser.add_argument("--fail-above", type=float, help="exit 1 if a ratio rose by more than this factor, such as 1.2")
     options = parser.parse_args()
-    stored = json.loads(options.stored.read_text(encoding="utf-8")) if options.stored.exists() else {"ratios": {}}
-    before = {name: parsed(ratios) for name, ratios in stored["ratios"].items()}
+    if not options.stored.exists() and not options.save:
+        parser.error(f"{options.stored} is no file: store results with --save first")
+    stored = json.loads(options.stored.read_text(encoding="utf-8"))["ratios"] if options.stored.exists() else {}
     table = titled_table("ratios of times: median (quartiles)", ("benchmark", "ratio", "stored", "now", "now / stored"))
-    slower, results = [], {}
+    complaints, results = [], {}
     for benchmark, ratios in measured(options.model, options.threads):
         results[benchmark] = {name: asdict(spread) for name, spread in ratios.items()}
+        before = parsed(stored.get(benchmark, {}))
         for name, now in ratios.items():
-            old = before.get(benchmark, {}).get(name)
-            change = ("-", "-") if old is None else (text(old), f"{now.median / old.median:.2f}")
-            table.add_row(benchmark, name, change[0], text(now), change[1])
-            if old and options.fail_above and is_slower(now, old, options.fail_above):
-                slower.append(f"{benchmark}: {name}: {now.median / old.median:.2f}")
+            old = before.get(name)
+            change = ("-", text(now), "-") if old is None else (text(old), text(now), f"{now.median / old.median:.2f}")
+            table.add_row(benchmark, name, *change)
+            if options.fail_above and (wrong := complaint(f"{benchmark}, {name}", now, old, options.fail_above)):
+                complaints.append(wrong)
     print_tables(table)
     if options.save:
-        environment = {"machine": machine() | {"threads": options.threads}}
-        versions = {"versions": {name: version(name) for name in PACKAGES}}
-        write_json(options.stored, environment | versions | {"ratios": results})
-    if slower:
-        sys.exit(f"slower than {options.stored.name} by more than {options.fail_above}: " + "; ".join(slower))
+        versions = {name: version(name) for name in PACKAGES}
+        environment = {"machine": machine() | {"threads": options.threads}, "versions": versions}
+        write_json(options.stored, environment | {"ratios": results})
+    if complaints:
+        sys.exit(f"of {options.stored.name}: " + "; ".join(complaints))
 
 
 if __name__ == "__main__":

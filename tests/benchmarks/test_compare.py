@@ -19,7 +19,10 @@ def run_compare(monkeypatch, tmp_path, *arguments, now=BEFORE):
 
 def test_a_saved_run_is_what_the_next_is_compared_with(monkeypatch, tmp_path, capsys):
     run_compare(monkeypatch, tmp_path, "--save")
-    assert "1.500" not in capsys.readouterr().out
+    stored = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert stored["machine"]["processor"]
+    assert set(stored["versions"]) == set(compare.PACKAGES)
+    capsys.readouterr()
     run_compare(monkeypatch, tmp_path, now=Spread(1.5, (1.4, 1.6)))
     assert "1.000 (0.900 to 1.100)" in (printed := capsys.readouterr().out)
     assert "1.500 (1.400 to 1.600)" in printed
@@ -31,8 +34,17 @@ def test_only_the_flag_makes_a_slower_ratio_an_error(monkeypatch, tmp_path):
     slower = Spread(1.5, (1.4, 1.6))
     run_compare(monkeypatch, tmp_path, now=slower)
     run_compare(monkeypatch, tmp_path, "--fail-above", "1.6", now=slower)
-    with pytest.raises(SystemExit, match=r"slower than run\.json by more than 1\.2: decode: all / without: 1\.50"):
+    with pytest.raises(SystemExit, match=r"of run\.json: decode, all / without rose to 1\.50"):
         run_compare(monkeypatch, tmp_path, "--fail-above", "1.2", now=slower)
+
+
+def test_without_stored_results_nothing_passes(monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_compare(monkeypatch, tmp_path)
+    assert "store results with --save first" in capsys.readouterr().err
+    (tmp_path / "run.json").write_text('{"ratios": {}}')
+    with pytest.raises(SystemExit, match="decode, all / without is not stored"):
+        run_compare(monkeypatch, tmp_path, "--fail-above", "1.2")
 
 
 def test_a_ratio_whose_quartiles_overlap_the_stored_ones_is_not_slower():
@@ -46,10 +58,3 @@ def test_a_ratio_that_fell_is_not_slower():
 
 def test_ratios_survive_json():
     assert compare.parsed(json.loads(json.dumps({"all / without": asdict(BEFORE)}))) == {"all / without": BEFORE}
-
-
-def test_stored_results_say_on_which_processor_and_versions_they_were_measured():
-    stored = json.loads(compare.STORED.read_text(encoding="utf-8"))
-    assert stored["machine"]["processor"]
-    assert set(stored["versions"]) == set(compare.PACKAGES)
-    assert set(stored["ratios"]) == {"function", *compare.programs("model", 1)}
