@@ -3,6 +3,8 @@
 #   make test   lint, types and the whole suite, including the tests on the real model
 # one while you work:
 #   make check  lint, types and the fast tests, in under two minutes
+#   make bench  the short benchmarks, compared with the stored ratios, in under ten minutes
+#   make coverage  the lines that no test runs; it takes longer than make test
 # and two in other environments:
 #   make test-oldest   the tests that touch models, at the lower bounds of pyproject.toml, in .venv-oldest
 #   make test-vllm     ARM inside vLLM, in .venv-vllm (3.5 GB; vLLM pins another transformers)
@@ -23,7 +25,7 @@ AXE_PACKAGE := axe-core@4.14.1
 OLDEST := .venv-oldest
 SERVING := .venv-vllm
 
-.PHONY: demo check first-half second-half lint test test-oldest test-vllm test-page models format clean
+.PHONY: demo check first-half second-half lint bench coverage test test-oldest test-vllm test-page models format clean
 
 QUESTION = $(MODEL) "In which year did the Second World War end?" --max-new-tokens 24
 
@@ -51,10 +53,24 @@ first-half: $(INSTALLED)
 second-half: $(INSTALLED)
 	$(FAST) $(HALF:%=--ignore=%)
 
+SPELLED = src tests tests_page tests_vllm docs examples studies benchmarks Makefile pyproject.toml $(wildcard *.md)
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/codespell $(SPELLED)
 	$(BIN)/basedpyright
+
+# BENCH=--fail-above=1.2 makes a slower ratio an error; BENCH=--save stores this run.
+bench: $(MODEL)
+	$(BIN)/python benchmarks/compare.py $(MODEL) $(BENCH)
+
+# TESTS="-m 'not slow'" runs the fast tests only.
+coverage: $(MODEL)
+	$(BIN)/coverage erase
+	ARMLET_REQUIRE_MODEL=1 $(BIN)/coverage run -m pytest $(TESTS)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 test: $(MODEL) lint
 	ARMLET_REQUIRE_MODEL=1 $(BIN)/pytest
@@ -85,7 +101,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv $(OLDEST) $(SERVING) models $(DEMO) .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv $(OLDEST) $(SERVING) models $(DEMO) .pytest_cache .ruff_cache .hypothesis .coverage* build dist
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \

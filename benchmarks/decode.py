@@ -7,8 +7,10 @@ a single row of any width after other work, a product that reads 256 MB.
 """
 
 import argparse
+import json
 import statistics
 import time
+from dataclasses import asdict
 
 import torch
 
@@ -40,16 +42,20 @@ def time_after_other_work(width: int) -> list[float]:
 
 
 def main() -> None:
-    """Prints both tables."""
+    """Prints both tables, or the ratios of the first as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--turns", type=int, default=11)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--widths", type=int, nargs="*", default=[1536, 8960, 18944])
+    parser.add_argument("--json", action="store_true", help="print only the ratios, as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model, _ = load(options.model, dtype="float32")
     generated = next(time_model(model, Outward(), turns=options.turns))
+    if options.json:
+        print(json.dumps({name: asdict(ratio) for name, ratio in generated.ratios.items()}))
+        return
     print(f"{NEW_TOKENS} new tokens, {options.turns} turns: quartiles")
     for label in PLACEMENTS:
         ratio, call = generated.ratios[f"{label} / without"], (generated.calls or {})[label]

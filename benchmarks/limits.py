@@ -6,6 +6,8 @@ All calls of a shape run in turns, allocate their outputs, and see the same valu
 """
 
 import argparse
+import json
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -36,7 +38,7 @@ def ratios(shape: list[int], dtype: torch.dtype, turns: int) -> tuple[float, dic
 
 
 def main() -> None:
-    """Prints a table for each shape."""
+    """Prints a table for each shape, or the ratios as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=21)
     parser.add_argument("--threads", type=int, default=2)
@@ -44,19 +46,26 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="*", default=[1024, 1])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--keep-freed", action="store_true", help="glibc keeps freed memory: no page faults")
+    parser.add_argument("--json", action="store_true", help="print only the ratios, as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.keep_freed:
         keep_freed_memory()
+    measured = {}
     for tokens in options.tokens:
         shape = [1, tokens, options.width]
         with torch.inference_mode():
             silu, spreads = ratios(shape, getattr(torch, options.dtype), options.turns)
+        measured |= {f"{tokens} tokens: {name}": asdict(spread) for name, spread in spreads.items()}
+        if options.json:
+            continue
         print(f"{shape}, {options.dtype}, {options.threads} threads: SiLU {1e6 * silu:,.1f} µs;", end=" ")
         print("quartiles of multiples of it")
         for name, spread in spreads.items():
             low, high = spread.quartiles
             print(f"  {name.removesuffix(' / SiLU'):20} {low:6.2f} / {spread.median:6.2f} / {high:6.2f}")
+    if options.json:
+        print(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ the caches in another state.
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 
 import torch
 
@@ -17,7 +19,7 @@ from armlet import Outward, attach
 from armlet.attachment.module import ARM
 from armlet.checkpoints.pretrained import load
 from armlet.cost.measure import PREFILL
-from armlet.cost.timing import keep_freed_memory
+from armlet.cost.timing import Spread, keep_freed_memory
 from armlet.redistribution.backends.cpu import threads
 
 
@@ -50,11 +52,12 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Prints medians in milliseconds, and their share of the prefill without ARM."""
+    """Prints medians in milliseconds and their share of the prefill without ARM, or the ratios as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--turns", type=int, default=11)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", action="store_true", help="print only the ratios, as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
@@ -81,12 +84,20 @@ def main() -> None:
             times.append(seconds(copy))
             for name, value in zip(rows, times, strict=True):
                 rows[name] += [value] if turn > 1 else []
-    ratio = statistics.median(arm / plain for arm, plain in zip(rows["with"], rows["without"], strict=True))
+    pairs = {"with / without": ("with", "without"), "the kernel / a copy": ("the kernel", "a copy")}
+    ratios = {
+        name: Spread.of([first / second for first, second in zip(rows[upper], rows[lower], strict=True)])
+        for name, (upper, lower) in pairs.items()
+    }
+    if options.json:
+        print(json.dumps({name: asdict(ratio) for name, ratio in ratios.items()}))
+        return
     middle = {name: statistics.median(values) for name, values in rows.items()}
     for name, value in middle.items():
         print(f"{name:14} {1e3 * value:8.1f} ms {100 * value / middle['without']:6.1f} %")
     values = PREFILL * width * layers
-    print(f"with / without: {ratio:.3f}; the kernel: {1e9 * middle['the kernel'] / values:.2f} ns a value")
+    print(f"with / without: {ratios['with / without'].median:.3f};", end=" ")
+    print(f"the kernel: {1e9 * middle['the kernel'] / values:.2f} ns a value")
 
 
 if __name__ == "__main__":

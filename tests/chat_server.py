@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 @dataclass
@@ -19,10 +20,10 @@ class Fake:
     """
 
     url: str = ""
-    faults: list = field(default_factory=list)
-    requests: list = field(default_factory=list)
-    keys: list = field(default_factory=list)
-    logprobs: list | None = None
+    faults: list[Any] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    logprobs: list[float] | None = None
     usage: bool = True
     finish: str = "stop"
     meeting: threading.Barrier | None = None  # where requests wait for each other

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 REPO = "somebody/tiny"
@@ -53,12 +54,12 @@ class Hub:
     hung: threading.Event | None = None  # an answer that should break off waits for this instead
     datasets: Path | None = None  # with a folder for each dataset, named owner/name
     gated: str = ""  # a dataset that is refused without the authorization "Bearer let-me-in"
-    extra: dict = field(default_factory=dict)  # what follows the bytes asked for
-    cuts: dict = field(default_factory=dict)
-    statuses: dict = field(default_factory=dict)
-    bodies: dict = field(default_factory=dict)  # in place of a file's content
-    asked: list = field(default_factory=list)  # for files
-    questions: list = field(default_factory=list)  # paths asked of the API
+    extra: dict[str, Any] = field(default_factory=dict)  # what follows the bytes asked for
+    cuts: dict[str, Any] = field(default_factory=dict)
+    statuses: dict[str, Any] = field(default_factory=dict)
+    bodies: dict[str, Any] = field(default_factory=dict)  # in place of a file's content
+    asked: list[Any] = field(default_factory=list)  # for files
+    questions: list[Any] = field(default_factory=list)  # paths asked of the API
     address: str = ""
 
     def sent(self, *files):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from armlet import ARM, Inward, Noise, Outward, attach, redistribute
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, ArmletError
 from families import prompt, tiny
 from gates import each_policy, gate, same_bits
 
@@ -168,6 +168,13 @@ def test_vmap_over_a_model_gives_the_values_of_a_batch(site):
         mapped = torch.vmap(lambda row: model(row[None], use_cache=False).logits[0])(ids)
         assert attachment.report() == expected
     torch.testing.assert_close(mapped, batched, rtol=1e-4, atol=1e-4)  # products of matrices in another order
+
+
+def test_an_ensemble_of_counters_cannot_be_mapped():
+    arms, a = [ARM(Inward(), width=48) for _ in range(2)], gate(1, 5, 48)
+    _, buffers = torch.func.stack_module_state(arms)
+    with pytest.raises(ArmletError, match=r"torch\.vmap over the counters of ARM is not possible"):
+        torch.vmap(lambda state: torch.func.functional_call(arms[0], state, a))(buffers)
 
 
 def test_gradients_are_mapped_too():

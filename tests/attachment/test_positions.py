@@ -64,6 +64,11 @@ def test_bounds_of_sequences_count_through_all_rows():
     assert call.mask.tolist() == [[True] * 4, [True, True, False, False]]
 
 
+def test_bounds_of_sequences_without_position_ids_are_refused():
+    with pytest.raises(ArmletError, match=r"passed packed sequences \(cu_seq_lens_q\) without position_ids"):
+        read_call([], {"input_ids": prompt(4), "cu_seq_lens_q": torch.tensor([0, 1, 4])})
+
+
 def test_only_the_rows_that_restart_are_packed():
     position_ids = torch.tensor([[0, 1, 2, 0, 1], [5, 6, 7, 8, 9]])
     positions, _, starts = locate(columns(0, 5), None, position_ids)

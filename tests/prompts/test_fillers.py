@@ -1,5 +1,7 @@
 """A filler has exactly the requested tokens and position, and leaves the prompt's own tokens unchanged."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -168,3 +170,9 @@ def test_conditions_are_every_filler_and_the_control_at_every_count_but_0():
     fillers = filler_conditions(["/", "\n", "/"], [25, 0, 10, 25])
     kinds = ["/", "/", "\n", "\n", RANDOM_SENTENCE, RANDOM_SENTENCE]
     assert [(filler.kind, filler.count) for filler in fillers] == list(zip(kinds, [10, 25] * 3, strict=True))
+
+
+def test_a_tokenizer_without_offsets_is_refused():
+    slow = SimpleNamespace(is_fast=False)
+    with pytest.raises(ArgumentError, match=r"SimpleNamespace does not return .* use a fast tokenizer"):
+        make_prompt(slow, QUESTION)

@@ -266,6 +266,13 @@ def test_what_is_not_known_is_refused(config, message):
         presets.trained(config)
 
 
+def test_a_configuration_that_contains_itself_is_refused():
+    config = {"model_type": "some", "part": {}}
+    config["part"]["whole"] = config
+    with pytest.raises(ArgumentError, match="the configuration contains itself"):
+        presets.trained(config)
+
+
 # --- the identity: a clamp before the activation is a clip after it --------------------------------------------------
 
 

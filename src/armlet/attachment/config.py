@@ -235,7 +235,7 @@ def limited_layers(content: Mapping[str, object], report: Mapping[Any, Mapping[s
 
 def _parse_noise(content: Mapping[str, object]) -> Source:
     kind = content.get("noise", "keyed")
-    keyed: dict = {key: content[key] for key in ("seed", "stream") if key in content}
+    keyed: dict[str, Any] = {key: content[key] for key in ("seed", "stream") if key in content}
     if kind == "keyed":
         return Noise(**keyed)
     if kind not in ("fresh", "midpoint") or keyed:

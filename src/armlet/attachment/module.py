@@ -34,7 +34,9 @@ def _(_totals: Tensor, _increments: Tensor) -> None:
     return None
 
 
-def _tally_batched(_info: object, in_dims: tuple[int | None, int | None], totals: Tensor, increments: Tensor) -> tuple:
+def _tally_batched(
+    _info: object, in_dims: tuple[int | None, int | None], totals: Tensor, increments: Tensor
+) -> tuple[None, None]:
     """The tally of all members of a `torch.vmap`, which are one call."""
     if in_dims[0] is not None:
         raise ArmletError("torch.vmap over the counters of ARM is not possible: map over its inputs alone")

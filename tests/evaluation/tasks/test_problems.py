@@ -7,6 +7,7 @@ import pytest
 
 from armlet.evaluation import grade
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY, worked
+from armlet.evaluation.tasks.problems import with_letters
 from armlet.evaluation.tasks.sources import arithmetic, collect_tasks, given_task, hub_task, read_task, task_sources
 from armlet.redistribution.errors import ArgumentError
 
@@ -272,3 +273,16 @@ def test_text_that_names_a_file_is_a_file_but_a_task_is_a_task(tmp_path, monkeyp
     assert task_sources(["gsm8k", "mine", "owner/name"]) == ["gsm8k", Path("mine"), "owner/name"]
     assert task_sources("absent.jsonl") == [Path("absent.jsonl")]
     assert collect_tasks(str(file_of(tmp_path, MATHS)), None, None, 0)[0].name == "some"
+
+
+def test_a_dataset_has_no_more_than_a_configuration_and_a_split():
+    with pytest.raises(ArgumentError, match="expected owner/name:config:split, found 'owner/name:a:b:c'"):
+        hub_task("owner/name:a:b:c")
+
+
+def test_letters_end_at_26_choices(tmp_path):
+    choices = [f"x{i}" for i in range(27)]
+    task = read_task(file_of(tmp_path, CHOICE | {"choices": choices[:26]}))
+    assert with_letters(task).problems[0].choices[-1].strip() == "Z"
+    with pytest.raises(ArgumentError, match="more than 26 choices"):
+        with_letters(read_task(file_of(tmp_path, CHOICE | {"choices": choices})))

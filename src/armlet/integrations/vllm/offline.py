@@ -5,7 +5,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from armlet.integrations.vllm.settings import SETTING_KEY
 from armlet.redistribution.errors import ArmletError
@@ -61,7 +61,7 @@ def open_llm(model: str, settings: object, **options: object) -> "Iterator[LLM]"
             f"vLLM is not installed in this environment ({error}): in the checkout, pip install '.[vllm]' into vLLM's"
         ) from error
     defaults = {"kv_cache_memory_bytes": CPU_CACHE} if current_platform.is_cpu() else {}
-    arguments: dict = {"use_tqdm_on_load": False} | defaults | options
+    arguments: dict[str, Any] = {"use_tqdm_on_load": False} | defaults | options
     try:
         engine = LLM(model, additional_config={SETTING_KEY: settings}, **arguments)
     except ArmletError:

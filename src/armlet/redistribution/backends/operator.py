@@ -56,7 +56,7 @@ def _(a: Tensor, *_rest: object) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(a, memory_format=torch.contiguous_format), moved, moved.to(torch.bool)
 
 
-def _save(ctx: Any, inputs: tuple, output: object) -> None:  # noqa: ARG001 - torch's names
+def _save(ctx: Any, inputs: tuple[Any, ...], output: object) -> None:  # noqa: ARG001 - torch's names
     a, name, numbers, keys, positions, ctx.stream, uniforms, mask, strength = inputs
     ctx.policy = from_numbers(name, numbers)
     ctx.save_for_backward(a, keys, positions, uniforms, mask, strength)
