@@ -30,8 +30,8 @@ HIDDEN_POLICY = "armlet.redistribution.rows.Policy"
 INDEX = """# API
 
 `import armlet` gives the names of the first table. Each question has a room, a module that is imported when it is first
-used. Results of questions have `.table()`, `.figure()`, `.to_dict()` and `.save(directory)`. [Errors](../errors.md) have
-a page of their own.
+used. Results of questions have `.table()`, `.figure()`, `.to_dict()` and `.save(directory)`. [Errors](../errors.md)
+have a page of their own.
 """
 
 
