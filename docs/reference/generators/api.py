@@ -27,6 +27,13 @@ ROOMS: Mapping[str, tuple[str, ...] | None] = {
 HIDDEN_POLICY = "armlet.redistribution.rows.Policy"
 """The protocol, as long as `armlet.redistribution` does not export it."""
 
+PRESETS = [
+    line
+    for name in ("published", "trained")
+    for line in (f"::: armlet.redistribution.presets.{name}", "    options:", f"      heading: presets.{name}", "")
+]
+"""The functions of the module `presets`."""
+
 INDEX = """# API
 
 `import armlet` gives the names of the first table. Each question has a room, a module that is imported when it is first
@@ -65,7 +72,7 @@ def _room_page(room: str) -> str:
     module = import_module(f"armlet.{room}")
     lines = [f"# armlet.{room}", "", summary(module.__doc__), ""]
     for path in public_names(room):
-        lines += [f"::: {path}", ""]
+        lines += PRESETS if path.endswith(".presets") else [f"::: {path}", ""]
     return "\n".join(lines)
 
 
