@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,15 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
+def prepare(page):
+    """Writes the files that a page tells its reader to save, and returns its blocks."""
+    parts = blocks(page)
+    for block in parts:
+        if block.file:
+            Path(block.file).write_text(block.text, encoding="utf-8")
+    return parts
+
+
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory):
     """A tiny checkpoint, which takes the place of a model."""
@@ -69,7 +79,7 @@ def test_what_is_only_parsed_says_why():
 @pytest.mark.usefixtures("workspace")
 def test_the_python_of_a_page_runs_and_prints_what_it_says(page, deep_model, request):
     """With a tiny model in the place of SmolLM2, unless the page says what is printed."""
-    parts = [block for block in blocks(page) if block.language == "python"]
+    parts = [block for block in prepare(page) if block.language == "python"]
     is_told = any(expectations(block) for block in parts)
     folder = request.getfixturevalue("smollm2_folder") if is_told else deep_model
     assert run_python(parts, str(folder)) == []
@@ -119,7 +129,7 @@ def agree(stated, printed):
 @pages_with("sh")
 @pytest.mark.usefixtures("workspace")
 def test_the_commands_of_a_page_parse(page):
-    for block in blocks(page):
+    for block in prepare(page):
         for words in commands(block.text) if block.language == "sh" else ():
             try:
                 check(words)
@@ -131,8 +141,9 @@ def test_the_commands_of_a_page_parse(page):
 @pages_with("sh")
 @pytest.mark.usefixtures("workspace")
 def test_the_commands_of_a_page_run(page, tiny_model):
-    for block in blocks(page):
+    for block in prepare(page):
         if block.language == "sh" and not block.parse_only:
+            exec(block.before, {})
             for words in commands(block.text):
                 if words[0] == "armlet" and not reason_elsewhere(words):
                     code, _, err = run(*small(words[1:], tiny_model))
@@ -177,7 +188,7 @@ class TestTheseTestsCanFail:
 
     def test_at_python_that_prints_something_else(self):
         text = "print({'a': 1.0})  # {'a': 1.005}\nprint(2)  # 3\nprint(4)  # a remark\n"
-        block = Block(ROOT / "README.md", 7, "python", text, "", "")
+        block = Block(ROOT / "README.md", 7, "python", text)
         assert run_python([block], "") == ["line 8: 2"]
 
     def test_at_a_comment_that_no_block_follows(self):
@@ -191,7 +202,7 @@ def test_a_command_may_go_on_over_lines_and_in_quotes():
 
 
 def test_a_comment_belongs_to_the_block_below_it():
-    text = "<!-- test: before: x = 1;\ny = 2 -->\n```python\nx\n```\n```sh\nls\n```\n"
+    text = "<!-- test: before: x = 1;\ny = 2 -->\n<!-- test: file: a.py -->\n```python\nx\n```\n```sh\nls\n```\n"
     first, second = read_blocks(ROOT / "README.md", text)
-    assert (first.before, first.text, first.line) == ("x = 1;\ny = 2", "x\n", 4)
-    assert (second.before, second.parse_only, second.language) == ("", "", "sh")
+    assert (first.before, first.file, first.text, first.line) == ("x = 1;\ny = 2", "a.py", "x\n", 5)
+    assert (second.before, second.file, second.language) == ("", "", "sh")

@@ -60,7 +60,7 @@ needs was never used. A count is of test functions; many of them run for several
 """
 
 FOOTER = """
-All of these run in `.ci/run`, on two CPU cores. More about single results: [Which models](models.md),
+`.ci/run` runs all tests that there are, on two CPU cores. More about single results: [Which models](models.md),
 [On a GPU](gpu.md), [Serve with vLLM](../howto/serve.md#what-was-tested-where).
 """
 
