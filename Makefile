@@ -10,6 +10,8 @@
 #   make test-vllm     ARM inside vLLM, in .venv-vllm (3.5 GB; vLLM pins another transformers)
 # and one in a browser:
 #   make test-page     the pages in Chromium, which it installs if it is missing (apt), as it does axe-core (npm)
+# and one to read:
+#   make docs          the site in site/, whose index.html opens without a server
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,7 +27,7 @@ AXE_PACKAGE := axe-core@4.14.1
 OLDEST := .venv-oldest
 SERVING := .venv-vllm
 
-.PHONY: demo check first-half second-half lint bench coverage test test-oldest test-vllm test-page models format clean
+.PHONY: demo check first-half second-half lint bench coverage test test-oldest test-vllm test-page docs models format clean
 
 QUESTION = $(MODEL) "In which year did the Second World War end?" --max-new-tokens 24
 
@@ -75,10 +77,10 @@ coverage: $(MODEL)
 test: $(MODEL) lint
 	ARMLET_REQUIRE_MODEL=1 $(BIN)/pytest
 
-# Tests that build a model, use a real one, or compile ARM. The notebook, the pages and these extras have their own
+# Tests that build a model, use a real one, or compile ARM. The notebook, the site, the pages and these extras have their own
 # bounds, and reports, searches and studies only read what the engines and tasks below them returned.
 OWN_BOUNDS = tests/integrations/test_lm_eval.py tests/integrations/test_inspect_ai.py tests/examples/test_notebook.py
-OWN_BOUNDS += tests/playground/% tests/inspection/test_page.py tests/inspection/test_interactive.py tests/mechanism/test_page.py
+OWN_BOUNDS += tests/docs/% tests/playground/% tests/inspection/test_page.py tests/inspection/test_interactive.py tests/mechanism/test_page.py
 NO_MODEL = tests/evaluation/report/% tests/evaluation/search/% tests/evaluation/studies/% tests/evaluation/test_b%.py
 MODEL_TESTS = $(filter-out $(OWN_BOUNDS) $(NO_MODEL),\
 	$(shell grep -rlE --include "test_*.py" "families|tiny_checkpoints|smollm2|abacus|transformers|torch.compile" tests))
@@ -94,6 +96,11 @@ test-page: $(MODEL) $(AXE)
 	@command -v chromium >/dev/null || (echo 'Installing Chromium ...' && apt-get -qq update && apt-get -qq install -y chromium >/dev/null)
 	$(BIN)/pytest tests_page
 
+# Strict: a warning is an error. A line about the successor of mkdocs would be the only output.
+docs: $(INSTALLED)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'The site: site/index.html'
+
 models: $(MODEL)
 
 format: $(INSTALLED)
@@ -101,7 +108,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv $(OLDEST) $(SERVING) models $(DEMO) .pytest_cache .ruff_cache .hypothesis .coverage* build dist
+	rm -rf .venv $(OLDEST) $(SERVING) models $(DEMO) site .pytest_cache .ruff_cache .hypothesis .coverage* build dist
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \

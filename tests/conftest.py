@@ -2,6 +2,7 @@
 
 import os
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ settings.register_profile("reproducible", deadline=None, derandomize=True, max_e
 settings.load_profile("reproducible")
 
 ROOT = Path(__file__).parents[1]
+MISSING = {} if find_spec("triton") else {"triton interpreter": "Triton is not installed (pip install triton)"}
+"""Why tests are skipped, by the environment that they need."""
+
+
+def pytest_runtest_setup(item):
+    """Skips tests that need another environment than this one."""
+    for marker in item.iter_markers("needs"):
+        if marker.args[0] in MISSING:
+            pytest.skip(MISSING[marker.args[0]])
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -22,7 +22,11 @@ Undo = list[Callable[[], object]]
 
 
 class NotFiredError(ArmletError, RuntimeError):
-    """The model ran but ARM did not, so the output would be mistaken for a treated one."""
+    """The model ran but ARM did not, so the output would be mistaken for a treated one.
+
+    The message names the layers. Switch off what skips them or what replaces their MLP (early exit, a fused kernel), or
+    call `detach`.
+    """
 
 
 class CallTracker:

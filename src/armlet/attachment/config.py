@@ -32,7 +32,10 @@ Parsed = TypeVar("Parsed")
 
 
 class ConfigError(ArmletError, ValueError):
-    """A configuration that cannot be read or written."""
+    """A configuration that cannot be read or written.
+
+    The message names the file, the place in it, and what is expected there. A newer version needs a newer armlet.
+    """
 
 
 class AttachArguments(TypedDict):

@@ -34,11 +34,17 @@ _order = count(time_ns())  # larger than in the process that pickled a model
 
 
 class AlreadyAttachedError(ArmletError, RuntimeError):
-    """ARM is already attached at a site, which can have only one."""
+    """ARM is already attached at a site, which can have only one.
+
+    Detach what is there, `armlet.detach(model)` if its handle is lost, or change it with `Attachment.update`.
+    """
 
 
 class DetachedError(ArmletError, RuntimeError):
-    """A detached attachment was used as a context manager or updated."""
+    """A detached attachment was used as a context manager or updated.
+
+    Call `attach` again.
+    """
 
 
 class Attachment:
@@ -46,9 +52,7 @@ class Attachment:
 
     Other threads may run the model at any time. A forward call that is running when ARM is attached, paused or detached
     finishes in the mode in which it started. ARM's modules and hooks stay in the model until the last call that started
-    with ARM has ended; new calls skip them meanwhile.
-
-    Its attributes are read-only.
+    with ARM has ended; new calls skip them meanwhile. Its attributes are read-only.
     """
 
     def __init__(self, model: nn.Module, placements: Sequence[Placement], sites: Sequence[Sequence[Site]]) -> None:

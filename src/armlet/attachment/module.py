@@ -49,7 +49,10 @@ _tally_operator.register_vmap(_tally_batched)
 
 
 class ReadOnlyError(ArmletError, AttributeError):
-    """Setting this attribute would change what is shown or saved, but not what runs."""
+    """Setting this attribute would change what is shown or saved, but not what runs.
+
+    Use `Attachment.update`, or attach again with the other setting.
+    """
 
 
 class ARM(nn.Module):

@@ -12,7 +12,11 @@ from armlet.redistribution.errors import ArgumentError, ArmletError, description
 
 
 class UnsupportedModelError(ArmletError, TypeError):
-    """The model or a layer has no gated MLP that ARM can be attached to, or `Layer1` does not support it."""
+    """The model or a layer has no gated MLP that ARM can be attached to, or `Layer1` does not support it.
+
+    The message names the class and what was found there. Choose other layers, another site, or `experts="routed"` or
+    `"shared"`; in an MLP of your own, call the module `ARM` after the activation.
+    """
 
 
 SITES = ("gate", "up", "product")

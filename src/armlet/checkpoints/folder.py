@@ -34,11 +34,17 @@ Advance = Callable[[int], object]
 
 
 class CheckpointError(ArmletError, OSError):
-    """A model, or a part of one, that does not exist or cannot be read."""
+    """A model, or a part of one, that does not exist or cannot be read.
+
+    Check the name: a folder needs `config.json` and safetensors files. Download an incomplete checkpoint again.
+    """
 
 
 class MissingFileError(CheckpointError):
-    """A file that the checkpoint does not have."""
+    """A file that the checkpoint does not have.
+
+    Use a complete checkpoint, with the file that the message names.
+    """
 
 
 class Shard(Protocol):

@@ -17,7 +17,10 @@ Response = TypeVar("Response")
 
 
 class UnreachableError(CheckpointError):
-    """The hub does not answer, or this machine is in offline mode."""
+    """The hub does not answer, or this machine is in offline mode.
+
+    Check the connection and `HF_ENDPOINT`, leave offline mode (`HF_HUB_OFFLINE`), or pass a folder instead of a hub id.
+    """
 
 
 def send_request(

@@ -26,7 +26,10 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 class IdleError(ArmletError, RuntimeError):
-    """ARM was attached, but did not process any tokens."""
+    """ARM was attached, but did not process any tokens.
+
+    Use no cache of answers, or one for each setting of ARM, and check that the task asks the model anything.
+    """
 
 
 def treatment(settings: Mapping[str, Any], config: str | None, config_name: str = "config") -> dict[str, Any] | None:

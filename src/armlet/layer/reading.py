@@ -42,7 +42,10 @@ transformers computes some parts in float32.
 
 
 class ChangedModelError(ArgumentError):
-    """A layer of a loaded model computes something else than `Layer1` with its weights and configuration."""
+    """A layer of a loaded model computes something else than `Layer1` with its weights and configuration.
+
+    Undo what changed the model (hooks, adapters, quantisation), or read the layer from the checkpoint's files.
+    """
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,11 @@ from armlet.redistribution.errors import ArmletError
 
 
 class WriteError(ArmletError, OSError):
-    """Raised if a file cannot be written."""
+    """A file cannot be written.
+
+    Make room or get the right to write there, or choose another folder, and repeat the call. Results of runs are kept
+    in their run folder.
+    """
 
 
 def json_text(content: object) -> str:

@@ -8,7 +8,10 @@ class ArmletError(Exception):
 
 
 class ArgumentError(ArmletError, ValueError):
-    """An argument has a value, a type or a shape that the operation does not support."""
+    """An argument has a value, a type or a shape that the operation does not support.
+
+    The message begins with the argument's name, and says what is expected and what was found: pass that.
+    """
 
 
 def description(value: object) -> str:

@@ -37,7 +37,11 @@ Record = dict[str, Any]
 
 
 class RunError(ArmletError, RuntimeError):
-    """Raised if a run folder cannot be used."""
+    """A run folder cannot be used.
+
+    Run the same command or call to resume a run; use another folder for another one. If another process uses the
+    folder, wait for it.
+    """
 
 
 class RunFolder:

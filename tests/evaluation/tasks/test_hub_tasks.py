@@ -11,7 +11,7 @@ import pytest
 
 from hub_server import serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("hub server")]
 
 READ = """
 import json, os, sys

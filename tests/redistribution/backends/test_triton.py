@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from armlet.redistribution.outward import Outward
 from armlet.redistribution.transport import Transport
 from gates import ELEMENTS, same_bits
 
-needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed (pip install triton)")
+needs_triton = pytest.mark.needs("triton interpreter")
 
 RESOURCES = Path(__file__).parents[3] / "benchmarks" / "triton_resources.py"
 DTYPES = ("float32", "bfloat16", "float16")

@@ -26,7 +26,11 @@ MESSAGE_CHARACTERS = 300  # a server's message is shown up to this length
 
 
 class EndpointError(ArmletError, RuntimeError):
-    """A server did not answer, or answered incorrectly; earlier answers are in the run folder."""
+    """A server did not answer, or answered incorrectly; earlier answers are in the run folder.
+
+    Check the address and the server's log, lower `--concurrency` if it is overloaded, and repeat the command, which
+    resumes.
+    """
 
 
 @dataclass

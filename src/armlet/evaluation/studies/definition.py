@@ -51,7 +51,7 @@ class StudyTreatment:
     """A policy or a filler with its settings, for all models and tasks unless some are named."""
 
     name: str
-    policy: str | None = None  # as in `armlet evaluate --policy`, or `PAPERS`
+    policy: str | None = None  # as in `armlet evaluate --policy`, or "published"
     function: str | None = None  # as in `armlet evaluate --treatment`: "file.py:function"
     filler: str | None = None  # the text of a filler
     count: int = 55  # of a filler

@@ -37,7 +37,10 @@ class RankReport(TypedDict):
 
 
 class EngineError(ArmletError, RuntimeError):
-    """vLLM is not installed, cannot load the model, or rejects a request."""
+    """vLLM is not installed, cannot load the model, or rejects a request.
+
+    The message has vLLM's reason. Install armlet in vLLM's environment, or change `--engine-args` or the lengths.
+    """
 
 
 @contextmanager

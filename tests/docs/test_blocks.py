@@ -1,0 +1,208 @@
+"""Every code block and every command on the README and on the site does what it says, or says why it is only parsed."""
+
+import ast
+import json
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from armlet import load_config
+from armlet.evaluation.studies.file import read_study
+from command_line import run
+from doc_blocks import LANGUAGES, LEAST_WORDS, ROOT, Block, blocks, pages, read_blocks
+from doc_commands import check, commands, reason_elsewhere, small
+from tiny_checkpoints import TEMPLATE, save
+
+BLOCKS = [block for page in pages() for block in blocks(page)]
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+ROWS = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(12)]
+
+
+def pages_with(language):
+    """A parameter for each page with such blocks."""
+    named = dict.fromkeys(block.page for block in BLOCKS if block.language == language)
+    return pytest.mark.parametrize("page", named, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """A folder as a reader's checkout, with files of the names that pages use for the reader's own."""
+    for name in ("examples", "studies"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    for name, rows in {"problems": ROWS, "solved": ROWS[-2:]}.items():
+        lines = [
+            json.dumps({"question": row["question"].replace("What", name), "answer": row["answer"]}) for row in rows
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    (tmp_path / "text.txt").write_text("w1 w2 w3 w4 w5 w6 w7 w8 w9 " * 40)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def prepare(page):
+    """Writes the files that a page tells its reader to save, and returns its blocks."""
+    parts = blocks(page)
+    for block in parts:
+        if block.file:
+            Path(block.file).write_text(block.text, encoding="utf-8")
+    return parts
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    """A tiny checkpoint, which takes the place of a model."""
+    return save(tmp_path_factory.mktemp("models") / "tiny", template=TEMPLATE)
+
+
+@pytest.fixture(scope="module")
+def deep_model(tmp_path_factory):
+    """One with as many layers as SmolLM2: Python is run as the page says it."""
+    return save(tmp_path_factory.mktemp("models") / "deep", num_hidden_layers=30, template=TEMPLATE)
+
+
+def test_every_block_has_a_language():
+    assert [block.place for block in BLOCKS if block.language not in LANGUAGES] == []
+
+
+def test_what_is_only_parsed_says_why():
+    assert [block.place for block in BLOCKS if block.parse_only and len(block.parse_only.split()) < LEAST_WORDS] == []
+    assert [block.place for block in BLOCKS if block.parse_only and block.language not in ("python", "sh")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.needs("real model")
+@pages_with("python")
+@pytest.mark.usefixtures("workspace")
+def test_the_python_of_a_page_runs_and_prints_what_it_says(page, deep_model, request):
+    """With a tiny model in the place of SmolLM2, unless the page says what is printed."""
+    parts = [block for block in prepare(page) if block.language == "python"]
+    is_told = any(expectations(block) for block in parts)
+    folder = request.getfixturevalue("smollm2_folder") if is_told else deep_model
+    assert run_python(parts, str(folder)) == []
+
+
+def run_python(parts, folder):
+    """Runs blocks in order; returns what was printed otherwise than they say."""
+    printed, stated = {}, {}
+
+    def show(*values):
+        printed[sys._getframe(1).f_lineno] = " ".join(map(str, values))
+
+    namespace = {"__name__": "page", "print": show}
+    for block in parts:
+        text = "\n" * (block.line - 1) + block.text.replace(HUB_ID, folder)
+        code = compile(text, block.place, "exec")
+        if not block.parse_only:
+            exec(block.before, namespace)
+            exec(code, namespace)
+            stated |= expectations(block)
+    wrong = [line for line, value in stated.items() if not agree(value, ast.literal_eval(printed.get(line, "None")))]
+    return [f"line {line}: {printed.get(line)}" for line in wrong]
+
+
+def expectations(block: Block):
+    """What a comment after a call of print says that it prints, by its line, where that is a number or a collection."""
+    stated = {}
+    for number, line in enumerate(block.text.split("\n"), block.line):
+        call, mark, comment = line.partition("  # ")
+        if call.lstrip().startswith("print(") and mark:
+            try:
+                stated[number] = ast.literal_eval(comment.strip())
+            except (ValueError, SyntaxError):
+                continue  # a remark
+    return stated
+
+
+def agree(stated, printed):
+    """Whether two values are the same, numbers within 1 %: another processor rounds gates otherwise."""
+    if isinstance(stated, dict):
+        return stated.keys() == printed.keys() and all(agree(stated[key], printed[key]) for key in stated)
+    if isinstance(stated, list | tuple):
+        return len(stated) == len(printed) and all(map(agree, stated, printed))
+    return stated == printed or stated == pytest.approx(printed, rel=0.01)
+
+
+@pages_with("sh")
+@pytest.mark.usefixtures("workspace")
+def test_the_commands_of_a_page_parse(page):
+    for block in prepare(page):
+        for words in commands(block.text) if block.language == "sh" else ():
+            try:
+                check(words)
+            except BaseException as error:
+                pytest.fail(f"{block.place}: {' '.join(words)}: {type(error).__name__}: {error}")
+
+
+@pytest.mark.slow
+@pages_with("sh")
+@pytest.mark.usefixtures("workspace")
+def test_the_commands_of_a_page_run(page, tiny_model):
+    for block in prepare(page):
+        if block.language == "sh" and not block.parse_only:
+            exec(block.before, {})
+            for words in commands(block.text):
+                if words[0] == "armlet" and not reason_elsewhere(words):
+                    code, _, err = run(*small(words[1:], tiny_model))
+                    assert code == 0, f"{block.place}: {' '.join(words)}: {err}"
+
+
+def test_json_and_toml_on_pages_is_read_by_what_reads_it(tmp_path):
+    for block in BLOCKS:
+        content = json.loads(block.text) if block.language == "json" else {}
+        if "policy" in content or "placements" in content:
+            (tmp_path / "armlet.json").write_text(block.text)
+            load_config(tmp_path)
+        if block.language == "toml" and "hypothesis" in tomllib.loads(block.text):
+            (tmp_path / "studies").mkdir(exist_ok=True)
+            shutil.copytree(ROOT / "examples", tmp_path / "examples", dirs_exist_ok=True)
+            (tmp_path / "studies" / "study.toml").write_text(block.text)
+            read_study(tmp_path / "studies" / "study.toml")
+
+
+class TestTheseTestsCanFail:
+    @pytest.mark.parametrize(
+        ("command", "message"),
+        [
+            ("armlet inspekt MODEL", "no command"),
+            ("armlet inspect MODEL --layre 3", "No such option"),
+            ("armlet inspect MODEL --layer three", "valid integer"),
+            ("armlet inspect MODEL --scope tokens", "not one of"),
+            ("armlet inspect MODEL --layer 3 --layer 4", "given 2 times"),
+            ("armlet lm-eval --model_args pretrained=MODEL,polcy=outward", "unknown keys"),
+            ("inspect eval task.py --model armlet/MODEL -M policy=outwards", "expected one of"),
+            ('vllm serve MODEL --additional-config \'{"armlet": {"policy": "outward", "bend": 1}}\'', "unknown bend"),
+            ("make demoo", "make demoo"),
+            ("pip install '.[pages]'", "unknown extras"),
+            ("python examples/smollm3.py", "there is no"),
+            ("armlets inspect", "no check knows"),
+        ],
+    )
+    def test_at_a_wrong_command(self, command, message):
+        (words,) = commands(command)
+        with pytest.raises(Exception, match=message):
+            check(words)
+
+    def test_at_python_that_prints_something_else(self):
+        text = "print({'a': 1.0})  # {'a': 1.005}\nprint(2)  # 3\nprint(4)  # a remark\n"
+        block = Block(ROOT / "README.md", 7, "python", text)
+        assert run_python([block], "") == ["line 8: 2"]
+
+    def test_at_a_comment_that_no_block_follows(self):
+        with pytest.raises(ValueError, match="stands before a block"):
+            list(read_blocks(ROOT / "README.md", "<!-- test: parse only: for no reason at all -->\ntext\n"))
+
+
+def test_a_command_may_go_on_over_lines_and_in_quotes():
+    text = "armlet a \\\n  b  # a remark\n\ncurl -d '{\n  \"c\": 1}'\n"
+    assert commands(text) == [["armlet", "a", "b"], ["curl", "-d", '{\n  "c": 1}']]
+
+
+def test_a_comment_belongs_to_the_block_below_it():
+    text = "<!-- test: before: x = 1;\ny = 2 -->\n<!-- test: file: a.py -->\n```python\nx\n```\n```sh\nls\n```\n"
+    first, second = read_blocks(ROOT / "README.md", text)
+    assert (first.before, first.file, first.text, first.line) == ("x = 1;\ny = 2", "a.py", "x\n", 5)
+    assert (second.before, second.file, second.language) == ("", "", "sh")
