@@ -1,4 +1,4 @@
-"""The README's commands: `vllm serve` on the loopback address, and a request to it."""
+"""The commands of docs/howto/serve.md: `vllm serve` on the loopback address, and a request to it."""
 
 import json
 import os
@@ -19,7 +19,9 @@ from armlet.checkpoints.pretrained import load
 from armlet.cli import main
 from engines import ROOT
 
-(SECTION,) = re.findall(r"## Serve it\n.*?```sh\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)
+(SECTION,) = re.findall(
+    r"## Serve it\n.*?```sh\n(.*?)```", (ROOT / "docs/howto/serve.md").read_text("utf-8"), flags=re.DOTALL
+)
 SERVE, CURL = SECTION.split("\n\n")
 BODY = json.loads(shlex.split(CURL)[-1])
 PATIENCE = 240  # seconds
@@ -51,7 +53,7 @@ def texts(smollm2_folder):
 
 @pytest.fixture(scope="module")
 def url(smollm2_folder, tmp_path_factory):
-    """The server of the README's command, eager and in float32, on a free port."""
+    """The server of the page's command, eager and in float32, on a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
