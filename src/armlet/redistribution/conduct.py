@@ -34,8 +34,8 @@ def check_conduct(policy: Policy, label: str) -> None:
 
 @lru_cache(256)
 def _problem_with(policy: Policy) -> str | None:
-    state = torch.get_rng_state()
-    with torch.device("cpu"), torch.no_grad():
+    with torch.device("cpu"), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        state = torch.get_rng_state()
         for dtype in (torch.float32, torch.float64):
             for check in CHECKS:
                 try:
@@ -44,8 +44,7 @@ def _problem_with(policy: Policy) -> str | None:
                     problem = f"move raised an error ({first_line(error)})"
                 if problem:
                     return problem
-    used = not torch.equal(state, torch.get_rng_state())
-    torch.set_rng_state(state)
+        used = not torch.equal(state, torch.get_rng_state())
     return "move draws from torch's global generator; take random numbers from draw()" if used else None
 
 

@@ -121,8 +121,7 @@ def policy_class(name: str) -> type[Policy]:
         known = [*POLICIES, *installed_names()]
         similar = get_close_matches(name.lower(), [*known, PUBLISHED], n=1)
         advice = f"; did you mean {similar[0]}?" if similar else ""
-        expected = f"expected one of {', '.join(known)}, or another that an installed package registers"
-        raise ArgumentError(f"policy: {expected}, found {description(name)}{advice}")
+        raise ArgumentError(f"policy: expected one of {', '.join(known)}, found {description(name)}{advice}")
     return policy
 
 
