@@ -35,6 +35,8 @@ def test_the_page_shows_the_example_as_it_is():
 
 
 def test_the_page_packages_the_example_as_the_tests_install_it():
-    project = tomllib.loads(blocks("toml")[0])["project"]
+    content = tomllib.loads(blocks("toml")[0])
+    project = content["project"]
+    assert content["tool"]["setuptools"]["py-modules"] == [EXAMPLE.stem]
     assert project["entry-points"]["armlet.policies"] == {"soft_threshold": TARGET}
     assert (project["name"], project["version"]) == ("soft-threshold", "0.1")

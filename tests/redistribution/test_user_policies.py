@@ -257,6 +257,9 @@ def test_an_object_is_checked_as_well(case):
 
 
 def test_settings_are_checked_with_their_values():
+    for strength in ("-1", "1.5"):
+        with pytest.raises(ArgumentError, match=r"^SoftThreshold: strength must be a number in \[0, 1\], found"):
+            parse_policy(f"{SOFT}:strength={strength}")
     with pytest.raises(ArgumentError, match=r"^soft_threshold: share=3 is refused \(ValueError: share must be in"):
         parse_policy(f"{SOFT}:share=3")
     with pytest.raises(ArgumentError, match=r"^soft_threshold: share must be a number, a word .*, found nan"):

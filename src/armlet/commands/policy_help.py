@@ -1,6 +1,7 @@
 """`--policy help`: every setting of every policy, built in or of an installed package, as tables."""
 
 from itertools import groupby
+from textwrap import fill
 from typing import TypeVar
 
 from rich.table import Table
@@ -16,6 +17,7 @@ from armlet.redistribution.presets import PUBLISHED_SETTINGS, PUBLISHED_TASKS
 from armlet.redistribution.registry import installed_names, package_of
 
 POLICY_HELP = "help"
+NARROW = 80  # characters of a line in any terminal
 WIDEST = 30  # characters of a column before its text is wrapped
 
 USAGE = f"""\
@@ -23,7 +25,7 @@ Write a policy as name:setting=value,setting=value, and a pair as low/high:
   outward:band=0.2,share=0.02/0.25
 The paper's setting for a model and a task (arXiv 2510.01032):
   {PUBLISHED}:Qwen2.5-Math-7B/AIME24
-A policy of your own, a class in a file, which is run (docs/howto/own_policy.md):
+A policy of your own, a class in a file that is run (docs/howto/own_policy.md):
   file.py:Class or file.py:Class:setting=value"""
 
 PolicyText = TypeVar("PolicyText", str, list[str], None)
@@ -54,10 +56,10 @@ def _show_installed(name: str) -> None:
     try:
         table = _knobs_table(name, installed_knobs(name))
     except ArgumentError as error:
-        print(f"{name}: cannot be used ({error})")
+        print(fill(f"{name}: cannot be used ({error})", NARROW))
         return
     print_tables(table)
-    print(f"of {package_of(name)}: {summary(policy_class(name))}")
+    print(fill(f"of {package_of(name)}: {summary(policy_class(name))}", NARROW))
 
 
 def _published_table() -> Table:

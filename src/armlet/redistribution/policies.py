@@ -23,7 +23,7 @@ from armlet.redistribution.registry import (
     stored_class,
     stored_name,
 )
-from armlet.redistribution.rows import Policy
+from armlet.redistribution.rows import FRACTION, Policy
 
 MAIN_SETTINGS = {
     "outward": ("band", "ceiling"),
@@ -49,6 +49,9 @@ SETTING_MEANINGS = {
     "strength": "how far values move: 0 leaves them unchanged, 1 moves them fully",
 }
 """What each setting is; a setting of several policies has one meaning."""
+
+COMMON_MEANINGS = {"strength": SETTING_MEANINGS["strength"]}
+"""What a setting means in every policy, also a user's."""
 
 PAPER_NAMES = {"band": "c", "ceiling": "p₁", "share": "p_min, p_max", "proportion": "p"}
 """The names of settings in arXiv 2510.01032 (docs/concepts/equations.md)."""
@@ -81,7 +84,10 @@ def knobs() -> list[Knob]:
 def installed_knobs(name: str) -> list[Knob]:
     """The settings of a policy that an installed package registers; raises ArgumentError if it cannot be used."""
     defaults = default_settings(policy_class(name))
-    return [Knob(name, setting, default, _kind(default), "", None) for setting, default in defaults.items()]
+    return [
+        Knob(name, setting, default, _kind(setting, default), COMMON_MEANINGS.get(setting, ""), None)
+        for setting, default in defaults.items()
+    ]
 
 
 def summary(policy: type[Policy]) -> str:
@@ -89,7 +95,9 @@ def summary(policy: type[Policy]) -> str:
     return (policy.__doc__ or "no docstring").strip().splitlines()[0]
 
 
-def _kind(default: object) -> str:
+def _kind(name: str, default: object) -> str:
+    if name in COMMON_MEANINGS:
+        return FRACTION.words
     kinds = {tuple: "a pair of numbers", str: "a word", type(None): "a number, a word, or None"}
     return kinds.get(type(default), "a number")
 

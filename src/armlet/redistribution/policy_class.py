@@ -9,6 +9,7 @@ from armlet.redistribution.built_in import POLICIES, PUBLISHED
 from armlet.redistribution.conduct import check_conduct
 from armlet.redistribution.errors import ArgumentError, description
 from armlet.redistribution.python_file import first_line
+from armlet.redistribution.rows import FRACTION, check_settings
 
 POLICY_NAME, PLAIN_TEXT = re.compile("[a-z][a-z0-9_-]*"), re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 RESERVED_NAMES = frozenset({PUBLISHED, "help", "none"})
@@ -44,6 +45,7 @@ def check_instance(policy: Any) -> None:
     label = type(policy).__name__
     for problem in _problems_of_class(type(policy)):
         raise ArgumentError(f"{label}: {problem}")
+    check_settings(policy, {"strength": FRACTION})
     check_conduct(policy, label)
 
 
