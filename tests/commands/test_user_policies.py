@@ -8,6 +8,7 @@ import pytest
 from armlet.checkpoints.folder import ABACUS
 from armlet.evaluation.conditions.conditions import make_treatments
 from armlet.evaluation.studies.definition import StudyTreatment
+from armlet.integrations.treatment import DEFAULTS, treatment
 from armlet.integrations.vllm.settings import full_setting
 from armlet.playground.setting import from_link
 from armlet.redistribution import registry
@@ -153,3 +154,8 @@ def test_a_study_refuses_a_file_and_takes_a_name():
     with pytest.raises(ArgumentError, match=r"cells may run elsewhere; found .*: register its class as an entry point"):
         StudyTreatment("soft", policy=SOFT).compared(ABACUS, "arithmetic", 0)
     assert StudyTreatment("soft", policy="soft_threshold").compared(ABACUS, "arithmetic", 0).policy.share == 0.1
+
+
+def test_arguments_of_another_tool_name_a_file_with_semicolons_for_commas():
+    chosen = treatment({**DEFAULTS, "policy": f"{SOFT}:share=0.3;strength=0.5", "layers": "0;2"}, None)
+    assert (chosen["policy"].share, chosen["policy"].strength, chosen["layers"]) == (0.3, 0.5, [0, 2])
