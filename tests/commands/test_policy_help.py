@@ -34,7 +34,7 @@ def test_policy_help_lists_every_setting_with_default_range_and_the_papers_name(
 
 @pytest.mark.parametrize("name", WITH_POLICY)
 def test_every_command_with_a_policy_explains_it(name):
-    assert len(WITH_POLICY) == 7
+    assert len(WITH_POLICY) == 8
     code, out, err = run(name, "--policy", "help")
     assert (code, err) == (0, "")
     assert "p_min, p_max" in out

@@ -45,7 +45,8 @@ def attach(
 
     Args:
         model: any Hugging Face causal LM with gated MLPs.
-        policy: `Outward`, `Inward`, `Transport` or `Cut`, or text as on the command line, such as "outward:band=0.2";
+        policy: `Outward`, `Inward`, `Transport` or `Cut`, one of your own (docs/howto/own_policy.md), or text as on the
+            command line, such as "outward:band=0.2";
             or a list of placements.
         layers: an index, counted from 0 (Layer 1 of the papers is 0), several indices, a range, "all", or text such as
             "0,3" or "0-5,8".

@@ -10,17 +10,19 @@ from armlet.attachment.sites import ALL_EXPERTS, GATE, check_experts, check_site
 from armlet.presentation.arguments import required_path, several, whole_number
 from armlet.presentation.files import json_text
 from armlet.redistribution.arguments import check_policy
+from armlet.redistribution.built_in import POLICIES
 from armlet.redistribution.errors import ArgumentError, ArmletError, description
 from armlet.redistribution.near_zero import limited_by_share
 from armlet.redistribution.noise import Noise, Source
 from armlet.redistribution.policies import make_policy, settings, without_effect
+from armlet.redistribution.registry import GROUP, is_in_session, stored_name
 from armlet.redistribution.rows import Policy
 
 ARMLET_FILE = "armlet.json"
 CONFIG_VERSION = 1  # of a file with one placement
 SEVERAL_VERSION = 2  # of a file with a list of placements
 MAX_RANGE_LENGTH = len("9999-9999")
-OTHER_KEYS = ("policy", "layers", "site", "experts", "scope", "noise", "seed", "stream", ORIGIN_KEY)
+OTHER_KEYS = ("policy", "sha256", "layers", "site", "experts", "scope", "noise", "seed", "stream", ORIGIN_KEY)
 """The keys of a placement other than the policy's settings."""
 
 PLACEMENTS_KEY = "placements"
@@ -105,6 +107,8 @@ def describe(
 ) -> dict[str, object]:
     """Returns the content of an `armlet.json` with one placement.
 
+    A policy's class in a file is named with the file's sha256, by which `parse_config` recognises it.
+
     Raises ConfigError if the noise is a tensor or has a generator.
     """
     if noise.kind == "explicit" or getattr(noise, "generator", None) is not None:
@@ -116,11 +120,18 @@ def describe(
         for name, value in settings(policy).items()
         if name not in LATER_DEFAULTS or value != LATER_DEFAULTS[name]
     }
-    content = {"version": CONFIG_VERSION, "policy": policy.name, **stated}
+    content = {"version": CONFIG_VERSION, **stored_name(policy), **stated}
     content |= {"layers": layers if isinstance(layers, str) else list(layers)}
     content |= {} if site == GATE else {"site": site}
     content |= {} if experts == ALL_EXPERTS else {"experts": experts}
     return content | {"scope": scope, "noise": noise.kind} | (settings(noise) if noise.kind == "keyed" else {})
+
+
+def check_stored(policy: Policy) -> None:
+    """Raises ConfigError for a policy whose class is in this Python session alone, so that no file can name it."""
+    if is_in_session(policy):
+        problem = f"{ARMLET_FILE} cannot store {type(policy).__name__}, a class of this Python session"
+        raise ConfigError(f"{problem}: register it as an entry point of {GROUP}, or load it as file.py:Class")
 
 
 def several_placements(contents: Iterable[Mapping[str, object]]) -> dict[str, object]:
@@ -134,6 +145,9 @@ def load_config(directory_or_file: str | Path) -> AttachArguments | SeveralPlace
 
     Of several placements, `policy` is the list of their arguments. An origin of the setting is not included: see
     `load_origin`.
+
+    No file that an armlet.json names is ever run. A policy in a Python file is taken only if this process has loaded
+    the same file before, as by `parse_policy("file.py:Class")`; a registered one needs its package.
 
     Raises:
         ConfigError: a missing file, invalid JSON, a newer version, unknown keys or values out of range; names the file.
@@ -203,7 +217,7 @@ def _parse_placement(content: Mapping[str, Any]) -> AttachArguments:
         raise ConfigError("has no policy: expected the content of an armlet.json, as Attachment.save writes it")
     policy_settings = {key: value for key, value in content.items() if key not in OTHER_KEYS}
     parse_origin(content.get(ORIGIN_KEY))
-    policy = make_policy(str(content.get("policy")), policy_settings)
+    policy = make_policy(str(content.get("policy")), policy_settings, sha256=content.get("sha256"))
     scope, site = content.get("scope", "token"), content.get("site", GATE)
     check_policy(policy, scope)
     check_site(site)
@@ -222,10 +236,16 @@ def _parse_placement(content: Mapping[str, Any]) -> AttachArguments:
 
 
 def limited_layers(content: Mapping[str, object], report: Mapping[Any, Mapping[str, float]]) -> list[str]:
-    """Says which settings of a policy had no effect, in which layers, from `armlet.json` and `Attachment.report`."""
-    config = parse_config(dict(content))
-    if "layers" not in config:  # the counts are those of all placements together
-        return [sentence for placement in config["policy"] for sentence in without_effect(placement["policy"])]
+    """Says which settings of a policy had no effect, in which layers, from `armlet.json` and `Attachment.report`.
+
+    Nothing is known of policies that are not built in.
+    """
+    if PLACEMENTS_KEY in content:  # the counts are those of all placements together
+        placements = cast("list[dict[str, object]]", content[PLACEMENTS_KEY])
+        return [sentence for placement in placements for sentence in limited_layers(placement, {})]
+    if content.get("policy") not in POLICIES:
+        return []
+    config = _parse_placement({key: value for key, value in content.items() if key != "version"})
     sentences = without_effect(config["policy"])
     for layer, counts in report.items():
         if config["scope"] == "token" and counts["moved"]:

@@ -15,7 +15,7 @@ from weakref import WeakSet
 from torch import nn
 
 from armlet.attachment.call_tracker import CallTracker, Undo
-from armlet.attachment.config import ARMLET_FILE, AttachArguments
+from armlet.attachment.config import ARMLET_FILE, AttachArguments, check_stored
 from armlet.attachment.module import ARM, ReadOnlyError, joint_report, set_policy
 from armlet.attachment.origin import policy_origin
 from armlet.attachment.placement import has_arm, make_arm, put_arm
@@ -230,14 +230,17 @@ class Attachment:
 
         Raises:
             ArgumentError: not a path.
-            ConfigError: the noise is a tensor or has a generator, which a file cannot store.
+            ConfigError: a file cannot store the noise, which is a tensor or has a generator, or the policy, whose class
+                is in this Python session alone.
             WriteError: the file cannot be written.
         """
+        for placement in self._placements:
+            check_stored(placement.policy)
         content, path = self.content(), required_path("path", path)
         return write_json(path if path.suffix.lower() == ".json" else path / ARMLET_FILE, content)
 
     def content(self) -> dict[str, object]:
-        """Returns what `save` writes; raises ConfigError as it does."""
+        """Returns what `save` writes; raises ConfigError for noise that a file cannot store."""
         return placements_content(self._placements)
 
     def __getstate__(self) -> dict[str, object]:

@@ -61,7 +61,8 @@ class ARM(nn.Module):
     It has no parameters and adds no keys to a state dict. Its arguments are read-only attributes.
 
     Args:
-        policy: `Outward`, `Inward`, `Transport` or `Cut`, or text as on the command line, such as "outward:band=0.2".
+        policy: `Outward`, `Inward`, `Transport` or `Cut`, one of your own (docs/howto/own_policy.md), or text as on the
+            command line, such as "outward:band=0.2".
         width: the MLP's intermediate size; with tensor parallelism, the size over all ranks.
         layer: the layer's index, counted from 0; keyed noise depends on it.
         scope: "token", "sequence" or "call", see `redistribute`.

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
+from armlet.redistribution.built_in import PUBLISHED
 from armlet.redistribution.errors import ArgumentError, description
-from armlet.redistribution.policies import PUBLISHED
 from armlet.redistribution.presets import published_names
 
 ORIGIN_KEY = "origin"  # in an armlet.json

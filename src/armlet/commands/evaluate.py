@@ -15,6 +15,8 @@ from armlet.commands.policy_help import policy_option
 from armlet.evaluation.conditions.conditions import TreatmentSource
 from armlet.evaluation.conditions.interventions import read_intervention
 from armlet.evaluation.options import ConditionOptions, FillerOptions, GradedAnswerOptions
+from armlet.redistribution.policies import parse_policy
+from armlet.redistribution.python_file import names_python_file
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class TreatmentOptions:
     def sources(self, *, served: bool) -> list[TreatmentSource]:
         """The policies, the file and the functions; `served`: no default, because a server's policy must be stated."""
         functions = map(read_intervention, self.functions or ())
-        stated = [*(self.treatments or ()), *([self.config] if self.config else ()), *functions]
+        policies = [parse_policy(text) if names_python_file(text) else text for text in self.treatments or ()]
+        stated = [*policies, *([self.config] if self.config else ()), *functions]
         return stated or ([] if served else ["outward"])
 
 

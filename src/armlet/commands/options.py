@@ -23,7 +23,10 @@ from armlet.presentation.terminal import note, print_json, print_tables, working
 from armlet.prompts.questions import read_prompts
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
-POLICY = "outward, inward, transport or cut, with settings as in outward:band=0.2,share=0.02/0.25; help lists them"
+POLICY = (
+    "outward, inward, transport or cut, with settings as in outward:band=0.2,share=0.02/0.25, or file.py:Class of your "
+    "own; help lists them"
+)
 
 FAILED = 1  # exit code if a part of the work failed
 FIGURE_KINDS = (".png", ".svg", ".pdf")

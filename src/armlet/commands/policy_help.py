@@ -1,6 +1,7 @@
-"""`--policy help`: every setting of every policy, as tables."""
+"""`--policy help`: every setting of every policy, built in or of an installed package, as tables."""
 
 from itertools import groupby
+from textwrap import fill
 from typing import TypeVar
 
 from rich.table import Table
@@ -9,17 +10,23 @@ from typer.models import OptionInfo
 
 from armlet.presentation.tables import titled_table
 from armlet.presentation.terminal import print_tables
-from armlet.redistribution.policies import PUBLISHED, Knob, knobs
+from armlet.redistribution.built_in import PUBLISHED
+from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.policies import Knob, installed_knobs, knobs, policy_class, summary
 from armlet.redistribution.presets import PUBLISHED_SETTINGS, PUBLISHED_TASKS
+from armlet.redistribution.registry import installed_names, package_of
 
 POLICY_HELP = "help"
+NARROW = 80  # characters of a line in any terminal
 WIDEST = 30  # characters of a column before its text is wrapped
 
 USAGE = f"""\
 Write a policy as name:setting=value,setting=value, and a pair as low/high:
   outward:band=0.2,share=0.02/0.25
 The paper's setting for a model and a task (arXiv 2510.01032):
-  {PUBLISHED}:Qwen2.5-Math-7B/AIME24"""
+  {PUBLISHED}:Qwen2.5-Math-7B/AIME24
+A policy of your own, a class in a file that is run (docs/howto/own_policy.md):
+  file.py:Class or file.py:Class:setting=value"""
 
 PolicyText = TypeVar("PolicyText", str, list[str], None)
 
@@ -35,10 +42,24 @@ def _explain_policies(value: PolicyText) -> PolicyText:
         for policy, settings in groupby(knobs(), lambda knob: knob.policy):
             print_tables(_knobs_table(policy, list(settings)))
             print()
+        for name in installed_names():
+            _show_installed(name)
+            print()
         print(USAGE)
         print_tables(_published_table())
         raise Exit
     return value
+
+
+def _show_installed(name: str) -> None:
+    """The settings of a policy that a package registers, or why it cannot be used, which hides no other policy."""
+    try:
+        table = _knobs_table(name, installed_knobs(name))
+    except ArgumentError as error:
+        print(fill(f"{name}: cannot be used ({error})", NARROW))
+        return
+    print_tables(table)
+    print(fill(f"of {package_of(name)}: {summary(policy_class(name))}", NARROW))
 
 
 def _published_table() -> Table:

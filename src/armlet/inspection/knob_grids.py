@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from itertools import product
 
+from armlet.redistribution.built_in import POLICIES
 from armlet.redistribution.cut import Cut
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.near_zero import NearZero
 from armlet.redistribution.outward import Outward
-from armlet.redistribution.policies import POLICIES, changed_policy
+from armlet.redistribution.policies import changed_policy
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.transport import Transport
 

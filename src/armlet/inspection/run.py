@@ -21,8 +21,9 @@ from armlet.presentation.interruption import collect_until_interrupted
 from armlet.presentation.progress import progress
 from armlet.presentation.terminal import working
 from armlet.prompts.questions import BUILT_IN, encode_prompt, prompt_texts
+from armlet.redistribution.built_in import POLICIES
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.policies import POLICIES, parse_policies
+from armlet.redistribution.policies import parse_policies
 from armlet.redistribution.rows import Policy
 
 if TYPE_CHECKING:

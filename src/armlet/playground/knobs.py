@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from armlet.redistribution.built_in import POLICIES, PUBLISHED
+from armlet.redistribution.errors import ArgumentError, description
 from armlet.redistribution.policies import (
-    POLICIES,
     Knob,
     knobs,
     make_policy,
@@ -13,6 +14,7 @@ from armlet.redistribution.policies import (
     policy_text,
     settings,
 )
+from armlet.redistribution.rows import Policy
 
 COMMON = ("strength",)  # a knob that all policies share
 HIDDEN = ("target",)  # it has one choice
@@ -72,10 +74,21 @@ def _page_knobs(knob: Knob) -> list[PageKnob]:
     ]
 
 
+def page_policy(text: str) -> Policy:
+    """The policy of a text, which may come from a link: a file that it names is not run.
+
+    Raises ArgumentError for text that is no built-in policy, of which alone the page has knobs.
+    """
+    if text.partition(":")[0] not in (*POLICIES, PUBLISHED):
+        problem = f"the page has knobs for {', '.join(POLICIES)}, found {description(text)}"
+        raise ArgumentError(f"policy: {problem}; armlet inspect shows others")
+    return parse_policy(text)
+
+
 def policy_of_knobs(name: str, values: Mapping[str, float | str]) -> str:
     """The text of a policy from the values of the controls, by their keys; raises ArgumentError if one is refused."""
     chosen = dict[str, object]()
-    for setting, default in settings(parse_policy(name)).items():
+    for setting, default in settings(make_policy(name, {})).items():
         key = f"any-{setting}" if setting in COMMON else f"{name}-{setting}"
         if isinstance(default, tuple):
             chosen[setting] = tuple(_step(values[f"{key}_{end}"]) for end in PAIR_ENDS)
@@ -95,9 +108,9 @@ def _step(value: float | str) -> float | str:
 def knobs_of_policy(text: str) -> dict[str, float | str]:
     """The values of the controls for the text of a policy, by their keys; those of other policies are left out.
 
-    Raises ArgumentError for text that is no policy.
+    Raises ArgumentError as `page_policy`.
     """
-    policy, values = parse_policy(text), dict[str, float | str]()
+    policy, values = page_policy(text), dict[str, float | str]()
     for setting, value in settings(policy).items():
         key = f"any-{setting}" if setting in COMMON else f"{policy.name}-{setting}"
         if isinstance(value, tuple):

@@ -6,11 +6,11 @@ from urllib.parse import parse_qsl, urlencode
 
 from armlet.attachment.config import describe, layer_indices
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, placebo, placebo_names
+from armlet.playground.knobs import page_policy
 from armlet.presentation.arguments import whole_number
 from armlet.presentation.files import json_text
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
-from armlet.redistribution.policies import parse_policy
 from armlet.redistribution.rows import Policy
 
 TEXT, MODES, HEAVY_TAIL = "text", "modes", "heavy-tail"
@@ -47,8 +47,8 @@ class Setting:
             raise ArgumentError(f"placebo: expected one of {', '.join(names)}, found {self.placebo!r}{reason}")
 
     def chosen(self) -> Policy:
-        """The policy of the knobs; raises ArgumentError for text that is no policy."""
-        return parse_policy(self.policy)
+        """The policy of the knobs; raises ArgumentError as `page_policy`."""
+        return page_policy(self.policy)
 
     def acting(self) -> Policy:
         """What acts in the layer: the policy, or the placebo in its place."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from functools import lru_cache
+from inspect import signature
 
 import torch
 from torch import Tensor
@@ -12,11 +13,12 @@ from armlet.redistribution.backends import operator
 from armlet.redistribution.backends.choice import backend_for
 from armlet.redistribution.backends.interception import intercepted, needs_torch_operations, traced
 from armlet.redistribution.backends.plain import PLAIN
+from armlet.redistribution.built_in import BUILT_IN_POLICIES
 from armlet.redistribution.cut import Cut
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import WORD, Explicit, Midpoint, Noise, Source, source
 from armlet.redistribution.operands import BackendResult, Operands
-from armlet.redistribution.policies import BUILT_IN_POLICIES, as_policy
+from armlet.redistribution.policies import as_policy
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.transport import Transport
 
@@ -38,7 +40,8 @@ def redistribute(
     Args:
         a: `[batch, seq, width]`, or `[seq, width]`, or `[width]`; float32, bfloat16, float16 or float64. Statistics
             are computed in float32. Differentiable: statistics and draws are constants to autograd.
-        policy: `Outward`, `Inward`, `Transport` or `Cut`, or text as on the command line, such as "outward:band=0.2".
+        policy: `Outward`, `Inward`, `Transport` or `Cut`, one of your own (docs/howto/own_policy.md), or text as on the
+            command line, such as "outward:band=0.2".
         scope: over which values statistics are taken: "token" (one row of width), "sequence" (one prompt's valid
             tokens in this call) or "call" (the whole tensor).
         noise: `Noise(seed)`, `Noise.fresh()`, `Noise.midpoint()`, or a tensor of uniforms on [0, 1), shaped as `a`.
@@ -46,7 +49,8 @@ def redistribute(
             sequence. Keyed noise depends on it.
         mask: `[batch, seq]`, bool or integers: False or 0 for padding, which is left out of statistics and unchanged.
 
-    A scope with NaN or Inf (in float32) passes through unchanged; an empty tensor is returned as is.
+    A scope with NaN or Inf (in float32) passes through unchanged, and so does one of which a policy of your own makes
+    some; an empty tensor is returned as is.
 
     Raises:
         ArgumentError: invalid dtype, shape, scope, policy or noise.
@@ -155,12 +159,22 @@ def redistribute_with_counts(
 def _move(rows: Tensor, policy: Policy, operands: Operands) -> BackendResult:
     """Runs the fastest backend, or an operator if a compiler, tracer, mode or autograd must see the operation."""
     if type(policy) not in BUILT_IN_POLICIES:
-        return PLAIN.move_rows(rows, policy, operands)
+        return _move_by_user_policy(rows, policy, operands)
     if intercepted():
         return operator.move_rows_visibly(rows, policy, operands)
     backend = PLAIN if needs_torch_operations(rows) else backend_for(rows, policy)
     visible = backend is not PLAIN and rows.requires_grad and torch.is_grad_enabled()
     return (operator.move_rows_visibly if visible else backend.move_rows)(rows, policy, operands)
+
+
+UNCOMPILED = "a policy of your own runs outside a compiler; leave out fullgraph=True"
+REASON = {"reason": UNCOMPILED} if "reason" in signature(torch.compiler.disable).parameters else {}  # since PyTorch 2.8
+
+
+@torch.compiler.disable(**REASON)  # pyright: ignore[reportArgumentType]
+def _move_by_user_policy(rows: Tensor, policy: Policy, operands: Operands) -> BackendResult:
+    """Runs plain PyTorch outside a compiler, which would round otherwise, so that a value near a threshold may move."""
+    return PLAIN.move_rows(rows, policy, operands)
 
 
 def _draws(

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from armlet.redistribution.arguments import scopes_shape, token_mask, token_positions
+from armlet.redistribution.built_in import BUILT_IN_POLICIES
+from armlet.redistribution.conduct import check_result
 from armlet.redistribution.functions import part_of_the_way
 from armlet.redistribution.noise import Explicit, Source
 from armlet.redistribution.rows import Draw, Policy, Rows, all_below_infinity, cheaply_true
@@ -18,7 +20,8 @@ class Outcome:
     Args:
         values: the new values, with shape, dtype and device of the input.
         moved: bool of the same shape: True for values that the policy moved.
-        passed: bool, one per scope: True if it had NaN or Inf and passed through unchanged.
+        passed: bool, one per scope: True if it had NaN or Inf, or a user's policy made some of it, and it passed
+            through unchanged.
     """
 
     values: Tensor
@@ -43,6 +46,9 @@ def outcome(
     rows, passed = _finite_rows(a.reshape(shape), valid)
     rows = Rows(rows.values, None) if tokens == 1 and valid is not None else rows  # rows are all valid or all padding
     value, moved = policy.move(rows, lambda: draw().reshape(shape))
+    if type(policy) not in BUILT_IN_POLICIES:
+        check_result(policy, rows, (value, moved))
+        passed = _with_not_finite(value, moved if valid is None else moved & valid, passed)
     for movable in (valid, None if passed is None else ~passed):
         moved = moved if movable is None else moved & movable
     value, moved = _moved_by_strength(rows.values, value, moved, policy.strength if strength is None else strength)
@@ -50,6 +56,12 @@ def outcome(
     value, moved = value.clamp(-largest, largest).to(a.dtype).view(a.shape), moved.view(a.shape)
     passed = torch.zeros(scopes, dtype=torch.bool, device=a.device) if passed is None else passed.view(-1)
     return Outcome(torch.where(moved, value, a), moved, passed)
+
+
+def _with_not_finite(value: Tensor, moved: Tensor, passed: Tensor | None) -> Tensor:
+    """`[rows, 1]`: which rows pass through unchanged, with those of which a policy makes NaN or Inf."""
+    wrong = (moved & ~value.isfinite()).any(-1, keepdim=True)
+    return wrong if passed is None else passed | wrong
 
 
 def drawer(a: Tensor, noise: Source, positions: Tensor | None, keys: Tensor | None = None) -> Draw:

@@ -1,24 +1,30 @@
-"""The policies, and their conversion to and from text, a name with settings (JSON), and a name with numbers."""
+"""The policies, and their conversion to and from text, and to and from a name with settings (JSON)."""
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
-from functools import lru_cache
+from typing import Any
 
 from armlet.redistribution.arguments import check_policy
+from armlet.redistribution.backends.interception import intercepted
+from armlet.redistribution.built_in import BUILT_IN_POLICIES, POLICIES, PUBLISHED
 from armlet.redistribution.cut import Cut
 from armlet.redistribution.errors import ArgumentError, description
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.near_zero import NearZero
-from armlet.redistribution.outward import Outward
+from armlet.redistribution.policy_class import check_instance, default_settings, is_plain
 from armlet.redistribution.presets import published
-from armlet.redistribution.rows import Policy
-from armlet.redistribution.transport import Transport
+from armlet.redistribution.python_file import first_line, names_python_file
+from armlet.redistribution.registry import (
+    class_in_file,
+    installed_class,
+    installed_names,
+    stored_class,
+    stored_name,
+)
+from armlet.redistribution.rows import FRACTION, Policy
 
-PUBLISHED = "published"
-BUILT_IN_POLICIES = (Outward, Inward, Transport, Cut)
-POLICIES = {policy.name: policy for policy in BUILT_IN_POLICIES}
 MAIN_SETTINGS = {
     "outward": ("band", "ceiling"),
     "inward": ("knee", "limit", "curve"),
@@ -44,14 +50,14 @@ SETTING_MEANINGS = {
 }
 """What each setting is; a setting of several policies has one meaning."""
 
+COMMON_MEANINGS = {"strength": SETTING_MEANINGS["strength"]}
+"""What a setting means in every policy, also a user's."""
+
 PAPER_NAMES = {"band": "c", "ceiling": "p₁", "share": "p_min, p_max", "proportion": "p"}
 """The names of settings in arXiv 2510.01032 (docs/concepts/equations.md)."""
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 """A decimal number; Python's `float` also reads "1_0", "١" and "nan"."""
-
-NO_NUMBER = -1.0
-"""Represents a setting that is None; no setting is negative."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +81,56 @@ def knobs() -> list[Knob]:
     ]
 
 
+def installed_knobs(name: str) -> list[Knob]:
+    """The settings of a policy that an installed package registers; raises ArgumentError if it cannot be used."""
+    defaults = default_settings(policy_class(name))
+    return [
+        Knob(name, setting, default, _kind(setting, default), COMMON_MEANINGS.get(setting, ""), None)
+        for setting, default in defaults.items()
+    ]
+
+
+def summary(policy: type[Policy]) -> str:
+    """The first line of a class's docstring."""
+    return (policy.__doc__ or "no docstring").strip().splitlines()[0]
+
+
+def _kind(name: str, default: object) -> str:
+    if name in COMMON_MEANINGS:
+        return FRACTION.words
+    kinds = {tuple: "a pair of numbers", str: "a word", type(None): "a number, a word, or None"}
+    return kinds.get(type(default), "a number")
+
+
 def settings(policy: object) -> dict[str, object]:
     """Returns the fields of a policy, or of another dataclass of plain values, in order."""
     return {field.name: getattr(policy, field.name) for field in fields(policy)}  # type: ignore[arg-type]
 
 
-def make_policy(name: str, values: Mapping[str, object]) -> Policy:
-    """Makes a policy from its name and settings; missing settings have defaults; raises ArgumentError if invalid."""
-    if name not in POLICIES:
-        similar = get_close_matches(name.lower(), [*POLICIES, PUBLISHED], n=1)
+def make_policy(name: str, values: Mapping[str, object], *, sha256: object = None) -> Policy:
+    """Makes a policy from its name and settings, as an armlet.json states them; missing settings have defaults.
+
+    Runs no file: sha256, of a class in a file, must be that of a file which this process has loaded.
+
+    Raises ArgumentError if a name or a setting is unknown or out of range.
+    """
+    if sha256 is not None or names_python_file(name):
+        pairs = _pairs_text(values)
+        policy = stored_class(name, sha256, f"{name}:{pairs}" if pairs else name)
+    else:
+        policy = policy_class(name)
+    return changed_policy(policy(), values)
+
+
+def policy_class(name: str) -> type[Policy]:
+    """The class of a built-in policy, or of one that an installed package registers; raises ArgumentError otherwise."""
+    policy: type[Policy] | None = POLICIES.get(name) or installed_class(name)
+    if policy is None:
+        known = [*POLICIES, *installed_names()]
+        similar = get_close_matches(name.lower(), [*known, PUBLISHED], n=1)
         advice = f"; did you mean {similar[0]}?" if similar else ""
-        raise ArgumentError(f"policy: expected one of {', '.join(POLICIES)}, found {description(name)}{advice}")
-    return changed_policy(POLICIES[name](), values)
+        raise ArgumentError(f"policy: expected one of {', '.join(known)}, found {description(name)}{advice}")
+    return policy
 
 
 def changed_policy(policy: Policy, values: Mapping[str, object]) -> Policy:
@@ -95,45 +139,102 @@ def changed_policy(policy: Policy, values: Mapping[str, object]) -> Policy:
     unknown = [name for name in values if name not in known]
     if unknown:
         raise ArgumentError(f"{policy.name}: unknown {', '.join(unknown)}; expected {', '.join(known)}")
-    return replace(policy, **values) if values else policy  # type: ignore[type-var] - each policy checks its settings
+    if not values:
+        return policy
+    if type(policy) in BUILT_IN_POLICIES:
+        return replace(policy, **values)  # type: ignore[type-var] - each policy checks its settings
+    return _changed_user_policy(policy, values, known)
+
+
+def _changed_user_policy(policy: Any, values: Mapping[str, object], known: Mapping[str, object]) -> Policy:
+    values = {name: _as_setting(value, known[name]) for name, value in values.items()}
+    for name, value in values.items():
+        if not is_plain(value):
+            raise ArgumentError(f"{policy.name}: {name} must be a number, a word or a pair of numbers, found {value!r}")
+    try:
+        changed = replace(policy, **values)
+    except ArgumentError:
+        raise
+    except Exception as error:  # a user's class may raise anything
+        raise ArgumentError(f"{policy.name}: {_pairs_text(values)} is refused ({first_line(error)})") from error
+    return as_policy(changed)
+
+
+def _as_setting(value: object, present: object) -> object:
+    """A value from text or JSON, in which whole numbers may be floats, and pairs are lists."""
+    if isinstance(value, list):
+        return tuple(value)
+    is_count = isinstance(present, int) and isinstance(value, float) and value.is_integer()
+    return int(value) if is_count else value  # type: ignore[arg-type]
 
 
 def as_policy(policy: Policy | str) -> Policy:
-    """Parses text; returns anything else as it is."""
-    return parse_policy(policy) if isinstance(policy, str) else policy
+    """Parses text; checks an object of a user's class; returns anything else as it is."""
+    if isinstance(policy, str):
+        return parse_policy(policy)
+    if is_user_policy(policy) and not intercepted():
+        check_instance(policy)
+    return policy
+
+
+def is_user_policy(policy: object) -> bool:
+    """Whether an object is a policy of a class that is not armlet's."""
+    kind = type(policy)
+    is_policy = not isinstance(policy, type) and callable(getattr(policy, "move", None))
+    return is_policy and not kind.__module__.startswith("armlet.")
 
 
 def parse_policy(text: str) -> Policy:
     """Parses a policy such as "outward", "outward:band=0.2,share=0.02/0.25" or "published:Qwen2.5-Math-7B/AIME24".
 
+    A name may be one that an installed package registers (entry points of the group armlet.policies), or
+    "file.py:Class", as in "file.py:Class:band=0.2", which runs the file.
+
     Raises ArgumentError for a policy or setting that is unknown, out of range or was not published.
     """
+    if names_python_file(text):
+        policy, rest = class_in_file(text)
+        return policy_with(policy(), rest)
     name, colon, rest = text.partition(":")
     if name == PUBLISHED:
         model, _, task = rest.rpartition("/")
         return published(model, task)
-    policy, values = make_policy(name, {}), dict[str, object]()
-    for pair in rest.split(",") if colon else []:
+    policy = policy_class(name)()
+    return policy_with(policy, rest, colon)
+
+
+def policy_with(policy: Policy, text: str, colon: str = "") -> Policy:
+    """The policy with settings from text; a colon without settings after it is an error."""
+    values = dict[str, object]()
+    for pair in text.split(",") if colon or text else []:
         field, equals, value = pair.partition("=")
         if not equals:
             form = "expected settings as name=value, and a pair as share=0.02/0.25"
-            raise ArgumentError(f"{name}: {form}, found {pair!r}")
+            raise ArgumentError(f"{policy.name}: {form}, found {pair!r}")
         if field in values:
-            raise ArgumentError(f"{name}: {field} is given twice")
+            raise ArgumentError(f"{policy.name}: {field} is given twice")
         values[field] = _parse_value(value)
     return changed_policy(policy, values)
 
 
 def policy_text(policy: Policy) -> str:
     """The text that `parse_policy` reads as this policy: its name, and the settings that differ from the defaults."""
-    defaults = settings(type(policy)())
-    changed = {name: value for name, value in settings(policy).items() if value != defaults[name]}
-    pairs = ",".join(f"{name}={_value_text(value)}" for name, value in changed.items())
-    return f"{policy.name}:{pairs}" if pairs else policy.name
+    pairs, name = _pairs_text(_changed_settings(policy)), stored_name(policy)["policy"]
+    return f"{name}:{pairs}" if pairs else name
+
+
+def _changed_settings(policy: Policy) -> dict[str, object]:
+    """The settings that differ from the defaults; one without a default always does."""
+    defaults = default_settings(type(policy))
+    return {name: value for name, value in settings(policy).items() if value != defaults[name]}
+
+
+def _pairs_text(values: Mapping[str, object]) -> str:
+    return ",".join(f"{name}={_value_text(value)}" for name, value in values.items())
 
 
 def _value_text(value: object) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return "/".join(map(_value_text, value))
     return str(value).removesuffix(".0")
 
@@ -144,7 +245,7 @@ def parse_policies(policy: Policy | str | Iterable[Policy | str], scope: str = "
     Raises ArgumentError if one of them is no policy, or the scope is unknown.
     """
     several = policy if isinstance(policy, Iterable) and not isinstance(policy, str) else [policy]
-    parsed = [parse_policy(item) if isinstance(item, str) else item for item in several]
+    parsed = [as_policy(item) for item in several]
     for item in parsed:
         check_policy(item, scope)
     return list(dict.fromkeys(parsed))
@@ -169,9 +270,10 @@ def _parse_number(text: str) -> float | str:
 
 def detail(policy: Policy) -> str:
     """Describes a policy by its main settings and all settings that differ from their defaults."""
-    values, defaults = settings(policy), settings(type(policy)())
-    main = set(MAIN_SETTINGS[policy.name]).difference(_replaced_settings(policy)[1])
-    shown = [name for name, value in values.items() if value != defaults[name] or (name in main and value is not None)]
+    values, changed = settings(policy), _changed_settings(policy)
+    names = values.keys() - {"strength"} if is_user_policy(policy) else MAIN_SETTINGS[policy.name]
+    main = set(names).difference(_replaced_settings(policy)[1])
+    shown = [name for name, value in values.items() if name in changed or (name in main and value is not None)]
     return ", ".join(f"{name} {values[name]}" for name in shown)
 
 
@@ -194,35 +296,3 @@ def _replaced_settings(policy: Policy) -> tuple[str, tuple[str, ...]]:
     if isinstance(policy, NearZero) and policy.proportion is not None:
         return "proportion", ("band", "share")
     return "", ()
-
-
-def to_numbers(policy: Outward | Inward | Transport | Cut) -> tuple[str, list[float]]:
-    """Returns the policy's name and its settings as numbers: choices by index, a pair as two numbers, None as −1."""
-    numbers: list[float] = []
-    for name, value in settings(policy).items():
-        if isinstance(value, tuple):
-            numbers += value
-        elif name in policy.choices:
-            numbers.append(float(policy.choices[name].index(value)))  # type: ignore[arg-type]
-        else:
-            numbers.append(NO_NUMBER if value is None else float(value))  # type: ignore[arg-type]
-    return policy.name, numbers
-
-
-def from_numbers(name: str, numbers: list[float]) -> Policy:
-    """Returns the policy that `to_numbers` converted."""
-    return _policy_of_numbers(name, tuple(numbers))
-
-
-@lru_cache
-def _policy_of_numbers(name: str, numbers: tuple[float, ...]) -> Policy:
-    policy, rest, values = POLICIES[name], iter(numbers), {}
-    for field, default in settings(policy()).items():
-        number = next(rest)
-        if isinstance(default, tuple):
-            values[field] = number, next(rest)
-        elif field in policy.choices:
-            values[field] = policy.choices[field][int(number)]
-        else:
-            values[field] = None if default is None and number < 0 else number
-    return policy(**values)

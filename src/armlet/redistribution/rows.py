@@ -45,7 +45,12 @@ class Rows:
 
 
 class Policy(Protocol):
-    """Defines how values move: a frozen dataclass of plain numbers, without tensors; `strength` scales the move."""
+    """Defines how values move: a frozen dataclass whose settings are numbers, words, pairs of numbers or None.
+
+    Every setting has a default, and one is `strength`, by which armlet scales the move. A class may also have `search`,
+    a `ClassVar` with the values of each setting that `tune` tries first, as in {"share": (0.05, 0.1, 0.2)}.
+    docs/howto/own_policy.md has an example, and what is checked.
+    """
 
     name: ClassVar[str]
 
@@ -57,6 +62,7 @@ class Policy(Protocol):
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """Returns the values at strength 1, in the dtype of `rows.values`, and which of them move, `[rows, n]` each.
 
+        A row is a scope. Nothing may depend on other rows, on padding or on `strength`; nothing is changed in place.
         `draw()` returns uniforms on [0, 1), float32 of the same shape; a policy without noise does not call it.
         """
         ...

@@ -21,7 +21,7 @@ from armlet.redistribution.backends.cpu import threads
 from armlet.redistribution.backends.plain import PLAIN
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.operands import Operands
-from armlet.redistribution.policies import from_numbers, to_numbers
+from armlet.redistribution.policy_numbers import from_numbers, to_numbers
 from gates import same_bits
 
 moves = pytest.importorskip("armlet.redistribution.backends.cpu.moves", reason="numba is not installed")

@@ -72,18 +72,6 @@ def test_a_tensor_that_is_stored_with_the_other_sign_is_read_with_its_own():
     assert same_bits(redistribute(torch._neg_view(stored), Outward(band=0.5)), redistribute(-stored, Outward(band=0.5)))
 
 
-def test_a_policy_of_ones_own_sees_all_rows_at_once():
-    class Scaled:
-        name, strength = "scaled", 1.0
-
-        def move(self, rows, draw):
-            factors = torch.arange(len(rows.values), dtype=torch.float32)[:, None]
-            return rows.values * factors, torch.ones_like(rows.values, dtype=torch.bool)
-
-    a = torch.ones(1, 700, 513)  # more values than a block has
-    assert torch.equal(redistribute(a, Scaled())[0, :, 0], torch.arange(700.0))
-
-
 def test_the_curvature_of_the_log_curve_is_that_of_ln():
     a = torch.cat([torch.linspace(0.1, 1, 99, dtype=torch.float64), torch.tensor([4.0], dtype=torch.float64)])
     a.requires_grad_()

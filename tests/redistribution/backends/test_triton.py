@@ -240,7 +240,7 @@ def spacing(a):
 def served():
     """vLLM's operator with Triton as the backend: its rows against `gated_rows`' and the plain ones; its counts."""
     from armlet.integrations.vllm.operator import redistribute_gated
-    from armlet.redistribution.policies import to_numbers
+    from armlet.redistribution.policy_numbers import to_numbers
 
     os.environ["ARMLET_BACKEND"] = "triton"
     try:

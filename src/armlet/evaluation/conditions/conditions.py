@@ -23,22 +23,26 @@ from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.evaluation.conditions.interventions import (
     Intervention,
     ModelChange,
-    is_file_treatment,
     make_intervention,
     placements_intervention,
-    read_intervention,
+    read_treatment,
 )
 from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS, REPEAT, placebo, placebo_names
 from armlet.evaluation.tasks.problems import Kind
 from armlet.prompts.fillers import Filler, Position
+from armlet.redistribution.built_in import POLICIES, PUBLISHED
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source, source
-from armlet.redistribution.policies import POLICIES, PUBLISHED, parse_one_policy, settings
+from armlet.redistribution.policies import parse_one_policy, settings
+from armlet.redistribution.policy_class import default_settings
+from armlet.redistribution.python_file import names_python_file
+from armlet.redistribution.registry import code_identity, installed_names
 from armlet.redistribution.rows import Policy
 
 Role = Literal["baseline", "treated", "filler", "combined", "placebo", "best-of"]
 
 BASELINE = "baseline"
+DEFAULT_PLACE = {"layers": [0], "scope": "token", "site": GATE, "experts": ALL_EXPERTS}
 
 GREEDY_PLACEBO_TEMPERATURE = 0.3  # of the temperature placebo if answers are greedy
 BEST_OF_TEMPERATURE = 0.7  # of best-of conditions if the other answers are greedy
@@ -62,6 +66,10 @@ class Treatment:
         return {name: value for name, value in vars(self).items() if name not in ("policy", "origins")}
 
     def plain(self) -> dict[str, object]:
+        """What a run is recognised by: the content of an armlet.json, and the code of a package's policy."""
+        return self.content() | code_identity(self.policy)
+
+    def content(self) -> dict[str, object]:
         """The content of an armlet.json; layers "all" stay a word, because the number of layers is not known yet."""
         content = describe(self.policy, [], self.scope, self.noise, self.site, self.experts)
         return content | {"layers": layer_indices(self.layers)}
@@ -140,12 +148,15 @@ def _arguments(given: Policy | str | Mapping[str, Any] | ModelChange, place: dic
 
 
 def _path_or_source(source: TreatmentSource) -> TreatmentSource:
-    """The path for a text that names an armlet.json or its folder, but no policy; a function as an `Intervention`."""
+    """The path for a text that names an armlet.json or its folder, but no policy; a function as an `Intervention`.
+
+    "file.py:name" is a function or a policy's class, as the file says.
+    """
     if isinstance(source, Callable) and not isinstance(source, type):
         return make_intervention(source)
-    if isinstance(source, str) and is_file_treatment(source):
-        return read_intervention(source)
-    if not isinstance(source, str) or source.partition(":")[0] in (*POLICIES, PUBLISHED):
+    if isinstance(source, str) and names_python_file(source):
+        return read_treatment(source)
+    if not isinstance(source, str) or source.partition(":")[0] in (*POLICIES, PUBLISHED, *installed_names()):
         return source
     return Path(source) if source.endswith(".json") or os.path.exists(source) else source
 
@@ -255,10 +266,9 @@ def _label(treatment: AnyTreatment) -> str:
     """The policy's name, and the treatment's settings that differ from the defaults; the name of a user's function."""
     if isinstance(treatment, Intervention):
         return treatment.name
-    actual, default = (
-        {**settings(t.policy), "layers": t.plain()["layers"], "scope": t.scope, "site": t.site, "experts": t.experts}
-        for t in (treatment, Treatment(type(treatment.policy)()))
-    )
+    actual = settings(treatment.policy) | {**treatment.place(), "layers": layer_indices(treatment.layers)}
+    default = default_settings(type(treatment.policy)) | DEFAULT_PLACE
+    del actual["noise"]
     changed = [f"{name}={_setting_text(value)}" for name, value in actual.items() if value != default[name]]
     return " ".join([treatment.policy.name, *changed])
 

@@ -1,14 +1,11 @@
 """A user's treatment: a function that changes the loaded model inside a `with` block, judged with ARM's pairs."""
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import isgenerator
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from armlet.attachment.attach import attach
@@ -18,9 +15,15 @@ from armlet.checkpoints.identity import function_identity
 from armlet.presentation.files import json_text
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.outward import Outward
+from armlet.redistribution.policies import is_user_policy, policy_with
+from armlet.redistribution.python_file import FileObject, first_line, read_file_object, run_file_object
+from armlet.redistribution.registry import remember_class_in_file
+from armlet.redistribution.rows import Policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+TREATMENT = "treatment"  # the argument in errors
 
 ModelChange = Callable[["PreTrainedModel"], AbstractContextManager[object]]
 """Returns a context manager in which the model is changed, and after which it is as before."""
@@ -52,7 +55,7 @@ class Intervention:
         except ArmletError:
             raise
         except (Exception, SystemExit) as error:  # a user's function may raise anything
-            raise ArgumentError(f"treatment {self.name}: {_first_line(error)}") from error
+            raise ArgumentError(f"treatment {self.name}: {first_line(error)}") from error
         if not finished:
             raise ArgumentError(f"treatment {self.name}: it hid an error of the model; let errors pass")
 
@@ -65,47 +68,39 @@ class Intervention:
         raise ArgumentError(f"treatment {self.name}: {expected}; {advice}")
 
 
-def is_file_treatment(text: str) -> bool:
-    """Whether a text names a function of a Python file, as "file.py:function"."""
-    return text.rpartition(":")[0].endswith(".py") or text.endswith(".py")
-
-
 def read_intervention(text: str) -> Intervention:
     """Runs the Python file of "file.py:function", and returns its function as a treatment.
 
-    The file is read once, so that what runs is what the sha256 is of. Modules next to it cannot be imported, because
-    the hash would not cover them.
-
     Raises ArgumentError if the file cannot be read or raises an error, or has no such function.
     """
-    file, name, source = read_source(text)
-    digest = hashlib.sha256(source).hexdigest()
-    module = ModuleType(f"armlet_treatment_{digest[:16]}")
-    module.__file__ = str(file)
-    sys.modules[module.__name__] = module  # dataclasses in it look their module up
-    try:
-        exec(compile(source, str(file), "exec"), vars(module))
-    except (Exception, SystemExit) as error:  # a user's file may raise anything
-        raise ArgumentError(f"treatment: {file} cannot be run ({_first_line(error)})") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        functions = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
-        listed = ", ".join(functions) or "none"
-        raise ArgumentError(f"treatment: {file} has no function {name!r}; its functions: {listed}")
-    source_facts = {"file": file.name, "function": name, "sha256": digest}
-    return Intervention(f"{file.name}:{name}", cast("ModelChange", function), source_facts)
+    named = read_file_object(text, option=TREATMENT, kind="function")
+    function = run_file_object(named)
+    if _is_policy_class(function):
+        raise named.refused(f"{named.name} is a policy; use --policy {named.file.name}:{named.name}")
+    return _file_intervention(named, function)
 
 
-def read_source(text: str) -> tuple[Path, str, bytes]:
-    """The file, the name and the file's content of "file.py:function"; raises ArgumentError if it cannot be read."""
-    path, _, name = text.rpartition(":")
-    if not path.endswith(".py") or not name.isidentifier():
-        raise ArgumentError(f"treatment: expected file.py:function, found {text!r}")
-    file = Path(path)
-    try:
-        return file, name, file.read_bytes()
-    except OSError as error:
-        raise ArgumentError(f"treatment: {file} cannot be read ({error.strerror})") from error
+def read_treatment(text: str) -> "Intervention | Policy":
+    """Runs the Python file of "file.py:name", and returns its function as a treatment, or its class as a policy.
+
+    Raises ArgumentError as `read_intervention`, and for a class that is no policy.
+    """
+    named = read_file_object(text, option=TREATMENT, kind="function")
+    value = run_file_object(named)
+    if _is_policy_class(value):
+        return policy_with(remember_class_in_file(named, value)(), named.settings)
+    return _file_intervention(named, value)
+
+
+def _is_policy_class(value: object) -> bool:
+    return isinstance(value, type) and hasattr(value, "move")
+
+
+def _file_intervention(named: FileObject, function: object) -> Intervention:
+    if named.settings:
+        raise named.refused(f"{named.name} is a function, which takes no settings, found {named.settings!r}")
+    facts = {"file": named.file.name, "function": named.name, "sha256": named.sha256}
+    return Intervention(f"{named.file.name}:{named.name}", cast("ModelChange", function), facts)
 
 
 def make_intervention(function: ModelChange) -> Intervention:
@@ -121,20 +116,17 @@ def make_intervention(function: ModelChange) -> Intervention:
 def placements_intervention(arguments: SeveralPlacements, file: str | None) -> Intervention:
     """Several placements of ARM as one treatment; file: the name of their armlet.json.
 
-    Raises ArgumentError for `Outward` in them: its noise would be the same in all samples of an answer.
+    Raises ArgumentError for `Outward` and a user's policy in them: their noise would be the same in all samples of an
+    answer.
     """
     placements = read_placements(arguments["policy"])
-    if any(isinstance(placement.policy, Outward) for placement in placements):
-        raise ArgumentError(
-            "treatments: several placements are evaluated as one function, which would draw the same noise for outward "
-            "in each sample; pass the placement with outward alone"
-        )
+    for policy in (placement.policy for placement in placements):
+        if isinstance(policy, Outward) or is_user_policy(policy):
+            raise ArgumentError(
+                "treatments: several placements are evaluated as one function, which would draw the same noise for "
+                f"{policy.name} in each sample; pass the placement with {policy.name} alone"
+            )
     content = json_text(placements_content(placements))
     source = {"file": file, "function": "attach", "sha256": hashlib.sha256(content.encode()).hexdigest()}
     name = f"{len(placements)} placements ({source['sha256'][:8]})"
     return Intervention(name, partial(attach, **arguments), source | {"placements": content})
-
-
-def _first_line(error: BaseException) -> str:
-    """The type of an error, and the first line of its message."""
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

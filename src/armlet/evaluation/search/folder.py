@@ -26,6 +26,9 @@ from armlet.presentation.files import json_text, write_json
 from armlet.presentation.interruption import until_interrupted
 from armlet.presentation.progress import progress
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.policies import parse_policy, policy_text
+from armlet.redistribution.python_file import settings_text
+from armlet.redistribution.rows import Policy
 from armlet.runs.folder import Record, default_run_folder, open_run_folder, recorded_manifest
 from armlet.runs.machine import machine
 
@@ -91,13 +94,20 @@ def read_search(folder: Path) -> Search:
     return search
 
 
-def plan_confirmation(folder: Path, search: Search, tasks: Sequence[Task]) -> Plan:
+def plan_confirmation(folder: Path, search: Search, tasks: Sequence[Task], policy: str | None = None) -> Plan:
     """The plan for the test items of the search's tasks, for the best setting and its placebos.
 
-    Raises ArgumentError if the tasks are not those of the search.
+    policy: the text that named a policy in a file.
+
+    Raises ArgumentError if the tasks, the policy or its code are not those of the search.
     """
     (arguments,) = all_placements(parse_config(dict(search.armlet)))
     treatment = Treatment(**arguments)
+    if policy is not None and not _is_named_by(treatment.policy, policy):
+        found = f"found {policy!r}; the settings are those of the search"
+        raise ArgumentError(f"policy: expected {policy_text(treatment.policy)!r}, {found}")
+    if search.space["treatment"].get("code") != treatment.plain().get("code"):
+        raise ArgumentError(f"{folder}: the code of the policy {treatment.policy.name} changed after the search")
     plan = _plan(search.arguments, [take(task, "test") for task in tasks], conditions([treatment], []))
     tuned = {task.name: {**task.source, "part": "test"} for task in search.tasks}
     if tuned != {task.name: dict(task.source) for task in plan.tasks}:  # their order has no effect
@@ -108,6 +118,12 @@ def plan_confirmation(folder: Path, search: Search, tasks: Sequence[Task]) -> Pl
             f"{folder}: the examples in {search.arguments.examples} changed after the search; restore them"
         )
     return plan
+
+
+def _is_named_by(policy: Policy, text: str) -> bool:
+    """Whether a text names the class of a policy, and no other settings."""
+    named = parse_policy(text)
+    return type(named) is type(policy) and (not settings_text(text) or named == policy)
 
 
 def check_origin(folder: Path, search: Search, *, loaded: bool) -> None:
@@ -176,7 +192,7 @@ def _search(
         space=space.to_dict(),
         tasks=[SearchTask(task.name, len(task.problems), dict(task.source)) for task in plan.tasks],
         budget=Budget(len(trials), len(items), (1 + len(trials)) * len(items)),
-        armlet=space.treatment_at(chosen.values, chosen.layers).plain(),
+        armlet=space.treatment_at(chosen.values, chosen.layers).content(),
         interrupted=interrupted,
         trials=trials,
         searched=space.names,

@@ -31,6 +31,7 @@ from armlet.presentation.arguments import LARGEST_SEED, given_path, output_folde
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_one_policy
+from armlet.redistribution.registry import class_in_file
 from armlet.redistribution.rows import Policy
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def confirm(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     *,
     task: TaskSource | Sequence[TaskSource] | None = None,
+    policy: str | None = None,
     margin: float | None = None,
     out: str | Path | None = None,
 ) -> Findings:
@@ -147,11 +149,12 @@ def confirm(
         model: the search's model if it was passed to `tune` as a loaded one.
         tokenizer: the search's tokenizer if one was passed to `tune`.
         task: all tasks of the search, if some were passed to `tune` as dicts or as a `Task`.
+        policy: "file.py:Class" if the search's policy is in a file, which is run; no file is run without it.
         margin: the largest difference that would not matter, in percentage points, as in `evaluate`.
         out: folder for the report; by default the search's run on the test items.
 
     Raises:
-        ArgumentError: there is no finished search, its test items have been used, or its model or items
+        ArgumentError: there is no finished search, its test items have been used, or its model, items or policy
             changed or have to be passed again.
         CheckpointError, RunError: as in `evaluate`.
         KeyboardInterrupt: Ctrl-C, before an item was answered under every condition.
@@ -162,6 +165,8 @@ def confirm(
         raise ArgumentError(f"search: expected a search's folder, as `armlet tune` makes it, found {str(folder)!r}")
     folder = Path(folder)
     result = read_search(folder)
+    if policy is not None:
+        class_in_file(policy)
     report = output_folder("out", folder / TEST_FOLDER if out is None else out)
     if isinstance(search, Search) and not search.is_same_as(result):
         raise ArgumentError(
@@ -175,7 +180,7 @@ def confirm(
         )
     check_origin(folder, result, loaded=tokenizer is not None or not isinstance(model, str | Path | None))
     tasks = collect_tasks(recorded if task is None else task, arguments.items, arguments.difficulty, arguments.seed)
-    plan = replace(plan_confirmation(folder, result, tasks), margin=margin)
+    plan = replace(plan_confirmation(folder, result, tasks, policy), margin=margin)
     loading = {} if model is not None else {"dtype": arguments.dtype, "device": arguments.device}
     engine = Local((arguments.model or ABACUS) if model is None else model, tokenizer, seed=arguments.seed, **loading)
     announce_power(plan)

@@ -21,7 +21,9 @@ from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.arguments import text_list
 from armlet.presentation.numbers import with_count
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.policies import settings, without_effect
+from armlet.redistribution.policies import is_user_policy, settings, without_effect
+from armlet.redistribution.policy_class import SEARCH_EXAMPLE, default_settings, search_values
+from armlet.redistribution.python_file import settings_text
 from armlet.redistribution.rows import Policy
 from armlet.redistribution.uninterrupted import ctrl_c_deferred
 from armlet.runs.folder import Record, RunFolder
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 ItemsPart = Literal["tuning", "test"]
 
+STRENGTH = "strength"
 LAYERS = "layers"  # optuna's parameter for the index of the candidate layers
 
 
@@ -65,6 +68,20 @@ SEARCHED = {
 """The settings that are searched by default, by policy."""
 
 
+WIDE = 10.0  # a user's values are searched on a logarithmic scale if the last is this many times the first
+
+
+def ranges_of(policy: Policy) -> dict[str, Range]:
+    """The settings of a policy that can be searched; those of a user's policy are in its `search`, beside strength."""
+    if not is_user_policy(policy):
+        return {name: range_ for name, range_ in RANGES.items() if name in settings(policy)}
+    ranges = {
+        name: Range(values[0], values[-1], values, log=0 < values[0] <= values[-1] / WIDE)
+        for name, values in search_values(policy).items()
+    }
+    return {STRENGTH: RANGES[STRENGTH]} | ranges
+
+
 @dataclass(frozen=True)
 class Space:
     """The search space; raises ArgumentError for settings that cannot be searched."""
@@ -78,7 +95,7 @@ class Space:
 
     def __post_init__(self) -> None:
         fixed = fixed_settings(self.treatment.policy, self.stated)
-        options = [name for name in RANGES if name in settings(self.treatment.policy) and name not in fixed]
+        options = [name for name in self._ranges() if name not in fixed]
         unique = set(self.names)
         if not unique <= set(options) or not 1 <= len(unique) <= 2 or len(unique) != len(self.names):
             reason = f"; the policy fixes {', '.join(fixed)}" if fixed else ""
@@ -92,8 +109,15 @@ class Space:
 
     def grid(self) -> list[dict[str, float]]:
         """The points of the map."""
-        points = product(*(RANGES[name].grid for name in self.names))
+        points = product(*(self.range(name).grid for name in self.names))
         return [dict(zip(self.names, point, strict=True)) | {LAYERS: 0} for point in points]
+
+    def range(self, name: str) -> Range:
+        """The range of a setting that can be searched."""
+        return self._ranges()[name]
+
+    def _ranges(self) -> dict[str, Range]:
+        return ranges_of(self.treatment.policy)
 
     def treatment_at(self, values: Mapping[str, float], layers: str) -> Treatment:
         """The treatment with these values of the searched settings; `layers` is the text of one of the candidates."""
@@ -111,7 +135,7 @@ class Space:
         return {
             "optuna": version,
             "treatment": self.treatment.plain(),
-            "search": {name: vars(RANGES[name]) for name in self.names},
+            "search": {name: vars(self.range(name)) for name in self.names},
             "layers": list(self.layers),
             "trials": self.trials,
             "seed": self.seed,
@@ -121,23 +145,28 @@ class Space:
 def stated_settings(policy: object) -> tuple[str, ...]:
     """The names of the settings in the text of a policy; none for an object or a published policy."""
     texts = [policy] if isinstance(policy, str) else policy if isinstance(policy, Iterable) else ()
-    pairs = [pair for text in texts if isinstance(text, str) for pair in text.partition(":")[2].split(",")]
+    pairs = [pair for text in texts if isinstance(text, str) for pair in settings_text(text).split(",")]
     return tuple(name for name, equals, _ in (pair.partition("=") for pair in pairs) if equals)
 
 
 def fixed_settings(policy: Policy, stated: Sequence[str] = ()) -> list[str]:
     """The settings that a policy fixes: those that are stated or not at their defaults."""
-    defaults = settings(type(policy)())
+    defaults = default_settings(type(policy))
     return [name for name, value in settings(policy).items() if name in stated or value != defaults[name]]
 
 
 def searched_names(search: str | Sequence[str] | None, policy: Policy, stated: Sequence[str] = ()) -> tuple[str, ...]:
     """The names of the settings to search, from text such as "band,ceiling" or several.
 
-    By default, those of `SEARCHED` that the policy does not fix.
+    By default, those of `SEARCHED`, or the first two of a user's policy, that the policy does not fix.
+
+    Raises ArgumentError if a user's policy proposes no values.
     """
     if search is None:
-        return tuple(name for name in SEARCHED[policy.name] if name not in fixed_settings(policy, stated))
+        proposed = [*search_values(policy)][:2] if is_user_policy(policy) else SEARCHED[policy.name]
+        if not proposed:
+            raise ArgumentError(f"search: {policy.name} proposes no values; add to its class: {SEARCH_EXAMPLE}")
+        return tuple(name for name in proposed if name not in fixed_settings(policy, stated))
     return tuple(search.split(",") if isinstance(search, str) else text_list("search", search))
 
 
@@ -207,7 +236,7 @@ def _trials(
 
 def _suggest(trial: "optuna.Trial", space: Space) -> tuple[dict[str, float], str]:
     """Suggests values of the searched settings, and one of the candidate layers as text."""
-    ranges = {name: RANGES[name] for name in space.names}
+    ranges = {name: space.range(name) for name in space.names}
     values = {name: trial.suggest_float(name, r.low, r.high, log=r.log) for name, r in ranges.items()}
     return values, str(space.layers[trial.suggest_categorical(LAYERS, range(len(space.layers)))])
 

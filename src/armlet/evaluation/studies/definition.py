@@ -12,8 +12,10 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from armlet.evaluation.conditions.conditions import Filling, Treatment, conditions, make_treatments
 from armlet.evaluation.options import make_fillings
 from armlet.prompts.fillers import Position
+from armlet.redistribution.built_in import PUBLISHED
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.policies import PUBLISHED
+from armlet.redistribution.python_file import names_python_file
+from armlet.redistribution.registry import GROUP
 
 PAPERS = "published"  # as a treatment's policy: the setting of `presets.published` for the cell's model and task
 
@@ -66,6 +68,11 @@ class StudyTreatment:
             return filling
         if self.function is not None:
             return self.function
+        if names_python_file(str(self.policy)):
+            raise ArgumentError(
+                f"a study's policy is built in or of an installed package, because its cells may run elsewhere; found "
+                f"{self.policy}: register its class as an entry point of {GROUP}"
+            )
         policy = f"{PUBLISHED}:{model}/{task}" if self.policy == PAPERS else str(self.policy)
         (treatment,) = make_treatments(policy, seed=seed, **self.settings)  # type: ignore[arg-type] - checked there
         assert isinstance(treatment, Treatment)

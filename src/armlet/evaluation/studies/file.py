@@ -12,7 +12,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from armlet.checkpoints.pretrained import dtype_name
-from armlet.evaluation.conditions.interventions import read_source
+from armlet.evaluation.conditions.interventions import TREATMENT
 from armlet.evaluation.grading.graders import graders
 from armlet.evaluation.options import ConditionOptions, GradedAnswerOptions, refuse_sampling
 from armlet.evaluation.run import evaluate
@@ -23,6 +23,7 @@ from armlet.evaluation.tasks.sources import ARITHMETIC, collect_tasks
 from armlet.presentation.arguments import LARGEST_SEED, number_in, plain_value, whole_number, whole_number_or_none
 from armlet.presentation.options import OptionGroup
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.python_file import read_file_object
 
 GivenGroup = TypeVar("GivenGroup", bound=OptionGroup)
 
@@ -114,7 +115,7 @@ def _check_cell(study: Study, cell: Cell, base: Path) -> None:
     try:
         for treatment in cell.treatments.values():
             if isinstance(treatment, str):
-                read_source(str(located(base, treatment)))
+                read_file_object(str(located(base, treatment)), option=TREATMENT, kind="function")
         _check_settings(cell, base, relative_settings(base, study.settings_of(cell)))
     except ArgumentError as error:
         raise ArgumentError(f"the cell {cell.name}: {error}") from error

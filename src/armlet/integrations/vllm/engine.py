@@ -51,7 +51,7 @@ class VllmEngine:
         self._ends = _end_tokens(str(self.folder))
         # Answers depend only on the run's settings, not on penalties, filters or temperatures of the checkpoint.
         run_options = {"dtype": dtype, "skip_tokenizer_init": True, "generation_config": "vllm"}
-        self._treatment, settings = treatment, treatment.plain() if treatment else False
+        self._treatment, settings = treatment, treatment.content() if treatment else False
         self._stack, folder = ExitStack(), str(self.folder)
         self._engine = self._stack.enter_context(offline.open_llm(folder, settings, **run_options, **self.options))
         self.tokens.known = self._engine.model_config.get_vocab_size()

@@ -18,7 +18,7 @@ from armlet.redistribution.entry import redistribute_with_counts
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import WORD, Noise
 from armlet.redistribution.operands import Operands
-from armlet.redistribution.policies import from_numbers, to_numbers
+from armlet.redistribution.policy_numbers import from_numbers, to_numbers
 from armlet.redistribution.rows import Policy
 
 FUSED_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -17,8 +17,10 @@ from armlet.attachment.config import (
     several_placements,
 )
 from armlet.attachment.sites import GATE
+from armlet.redistribution.built_in import POLICIES
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
+from armlet.redistribution.policies import is_user_policy
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -68,6 +70,11 @@ def full_setting(entry: object) -> dict[str, object]:
 
 def _full_placement(arguments: AttachArguments) -> dict[str, object]:
     layers, scope, noise = arguments["layers"], arguments["scope"], arguments["noise"]
+    if is_user_policy(arguments["policy"]):
+        raise ArgumentError(
+            f"vLLM runs ARM as an operator that knows the built-in policies alone, {', '.join(POLICIES)}: "
+            f"{arguments['policy'].name} needs Hugging Face's model and attach()"
+        )
     if scope != "token":
         raise ArgumentError(
             f"vLLM runs the tokens of many requests as one batch, and a prompt in chunks: results at scope {scope!r} "

@@ -9,7 +9,7 @@ from armlet.redistribution.backends.choice import backend_for
 from armlet.redistribution.backends.plain import PLAIN
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.operands import BackendResult, Operands
-from armlet.redistribution.policies import from_numbers, to_numbers
+from armlet.redistribution.policy_numbers import from_numbers, to_numbers
 from armlet.redistribution.rows import Policy
 
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from armlet.redistribution.built_in import BUILT_IN_POLICIES
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.operands import Backend, BackendResult, Operands
 from armlet.redistribution.outcome import outcome
-from armlet.redistribution.policies import BUILT_IN_POLICIES
 from armlet.redistribution.rows import Policy
 
 BLOCK = 1 << 18

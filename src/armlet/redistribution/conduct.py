@@ -1,0 +1,166 @@
+"""Checks how a user's policy moves values: what it returns, and that it depends on nothing that it must not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from armlet.redistribution.errors import ArgumentError, description
+from armlet.redistribution.python_file import first_line
+from armlet.redistribution.rows import Draw, Policy, Rows
+
+WIDTH = 48  # of the sample
+GOLDEN_SHARE = 0.6180339887498949
+"""Multiples of it, without their whole parts, are spread evenly over [0, 1)."""
+
+NEAR_RELATIVE, NEAR_ABSOLUTE = 1e-4, 1e-6
+"""How near the values of a row alone are to those of the row among others, whose sums may be rounded otherwise."""
+
+Moved = tuple[Tensor, Tensor]
+
+
+def check_conduct(policy: Policy, label: str) -> None:
+    """Raises ArgumentError, in one line that begins with the label, if the policy moves a sample wrongly.
+
+    The sample has rows of normal size, of zeros, of one repeated value, of tiny and of large values, in float32 and
+    float64, with and without padding.
+    """
+    if problem := _problem_with(policy):
+        raise ArgumentError(f"{label}: {problem}")
+
+
+@lru_cache(256)
+def _problem_with(policy: Policy) -> str | None:
+    with torch.device("cpu"), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        state = torch.get_rng_state()
+        for dtype in (torch.float32, torch.float64):
+            for check in CHECKS:
+                try:
+                    problem = check(policy, _sample(dtype))
+                except Exception as error:  # a user's method may raise anything
+                    problem = f"move raised an error ({first_line(error)})"
+                if problem:
+                    return problem
+        used = not torch.equal(state, torch.get_rng_state())
+    return "move draws from torch's global generator; take random numbers from draw()" if used else None
+
+
+def result_problem(rows: Rows, result: object) -> str | None:
+    """What is wrong with the type, shape, dtype or device of what `move` returned; cheap, on any device."""
+    if not isinstance(result, tuple) or len(result) != 2 or not all(isinstance(part, Tensor) for part in result):
+        return f"move must return two tensors, the values and which of them move, found {description(result)}"
+    expected = {"values": (result[0], rows.values.dtype), "which values move": (result[1], torch.bool)}
+    for part, (tensor, dtype) in expected.items():
+        for kind, value, wanted in (
+            ("shape", list(tensor.shape), list(rows.values.shape)),
+            ("dtype", tensor.dtype, dtype),
+            ("device", tensor.device, rows.values.device),
+        ):
+            if value != wanted:
+                return f"move changes the {kind}: expected {wanted} for {part}, found {value}"
+    return None
+
+
+def check_result(policy: Policy, rows: Rows, result: object) -> None:
+    """Raises ArgumentError if `move` returned a wrong type, shape, dtype or device."""
+    if problem := result_problem(rows, result):
+        raise ArgumentError(f"{type(policy).__name__}: {problem}")
+
+
+def _returns_what_it_should(policy: Policy, rows: Rows) -> str | None:
+    uniforms = _uniforms(rows)
+    before, drawn = rows.values.clone(), uniforms.clone()
+    result = policy.move(rows, lambda: uniforms)
+    if problem := result_problem(rows, result):
+        return problem
+    if not torch.equal(before, rows.values) or not torch.equal(drawn, uniforms):
+        return "move changes values in place; work on a copy"
+    values, moved = result
+    if not values[moved].isfinite().all():
+        number = int((~values[moved].isfinite()).sum())
+        return f"move makes NaN or Inf of finite values ({number} of {values.numel()} of a sample)"
+    return None
+
+
+def _repeats_itself(policy: Policy, rows: Rows) -> str | None:
+    same = _same(_moved(policy, rows), _moved(policy, rows))
+    return None if same else "move gives other values for the same rows; take random numbers from draw()"
+
+
+def _leaves_strength_to_armlet(policy: Any, rows: Rows) -> str | None:
+    if "strength" not in getattr(policy, "__dataclass_fields__", ()):
+        return None
+    ends = []
+    for strength in (0.0, 0.5, 1.0):
+        try:
+            changed = replace(policy, strength=strength)
+        except Exception as error:
+            return f"strength={strength} is refused ({first_line(error)})"
+        ends.append(_moved(changed, rows))
+    if all(_same(ends[-1], end) for end in ends):
+        return None
+    return "move depends on strength; return the values at strength 1, which armlet scales"
+
+
+def _ignores_padding(policy: Policy, rows: Rows) -> str | None:
+    valid = torch.arange(WIDTH).expand_as(rows.values) % 3 > 0
+    results = []
+    for padding in (rows.values, torch.full_like(rows.values, 7.0)):
+        value, moved = _moved(policy, Rows(torch.where(valid, rows.values, padding), valid))
+        results.append((value, moved & valid))
+    advice = "leave out what rows.valid excludes"
+    return None if _same(*results) else f"padding changes what move makes of valid values; {advice}"
+
+
+def _keeps_rows_apart(policy: Policy, rows: Rows) -> str | None:
+    value, moved = _moved(policy, rows)
+    uniforms = _uniforms(rows)
+    for index in range(len(value)):
+        row = slice(index, index + 1)
+        alone = _moved(policy, Rows(rows.values[row], None), lambda row=row: uniforms[row])
+        together = value[row], moved[row]
+        near = torch.allclose(_kept(alone), _kept(together), rtol=NEAR_RELATIVE, atol=NEAR_ABSOLUTE)
+        if not near or not torch.equal(alone[1], together[1]):
+            reason = "which may be those of other requests; take statistics over the last dimension"
+            return f"a row's values depend on other rows, {reason}"
+    return None
+
+
+CHECKS: tuple[Callable[[Policy, Rows], str | None], ...] = (
+    _returns_what_it_should,
+    _repeats_itself,
+    _leaves_strength_to_armlet,
+    _ignores_padding,
+    _keeps_rows_apart,
+)
+
+
+def _moved(policy: Policy, rows: Rows, draw: Draw | None = None) -> Moved:
+    return policy.move(rows, draw or (lambda: _uniforms(rows)))
+
+
+def _kept(result: Moved) -> Tensor:
+    """The values that move, and 0 for the others, of which a policy may return anything."""
+    return torch.where(result[1], result[0], 0)
+
+
+def _same(one: Moved, other: Moved) -> bool:
+    return torch.equal(one[1], other[1]) and torch.equal(_kept(one), _kept(other))
+
+
+def _uniforms(rows: Rows) -> Tensor:
+    count = rows.values.numel()
+    return (torch.arange(1, count + 1, dtype=torch.float64) * GOLDEN_SHARE % 1).float().view(rows.values.shape)
+
+
+def _sample(dtype: torch.dtype) -> Rows:
+    """Rows `[6, WIDTH]`: of both signs, as after SiLU, tiny, large as float16 allows, zeros, and one repeated value."""
+    spread = torch.arange(1, WIDTH + 1, dtype=torch.float64) * GOLDEN_SHARE % 1
+    normal = torch.special.ndtri(spread)
+    shaped = torch.nn.functional.silu(3 * normal.flip(0))
+    zeros = torch.zeros(WIDTH, dtype=torch.float64) * normal.sign()  # of both signs
+    rows = [normal, shaped, 1e-6 * normal, 2e4 * normal, zeros, torch.full_like(normal, 0.5)]
+    return Rows(torch.stack(rows).to(dtype), None)

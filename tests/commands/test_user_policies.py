@@ -1,0 +1,161 @@
+"""A policy of one's own in the commands, by its file and by the name that a package registers."""
+
+import hashlib
+import json
+
+import pytest
+
+from armlet.checkpoints.folder import ABACUS
+from armlet.evaluation.conditions.conditions import make_treatments
+from armlet.evaluation.studies.definition import StudyTreatment
+from armlet.integrations.treatment import DEFAULTS, treatment
+from armlet.integrations.vllm.settings import full_setting
+from armlet.playground.setting import from_link
+from armlet.redistribution import registry
+from armlet.redistribution.errors import ArgumentError
+from command_line import result, run, shown
+from user_policies import CLASS, EXAMPLE, SOFT, install, write_policy
+
+ITEMS = ("--items", "6", "--max-new-tokens", "4")
+
+
+@pytest.fixture
+def by_name(tmp_path, monkeypatch):
+    """A folder to work in, where the example is installed."""
+    install(tmp_path / "site", monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_help_lists_what_packages_register_and_hides_no_policy_if_one_is_broken(by_name, monkeypatch):
+    install(by_name / "broken", monkeypatch, "broken", "absent:Broken", package="broken")
+    text = " ".join(shown("inspect", "--policy", "help").split())
+    assert "share 0.1 a number" in text
+    assert "of soft-threshold 0.1: Moves every value towards 0 by T" in text
+    assert "broken: cannot be used (policy broken of broken 0.1: absent:Broken cannot be imported" in text
+    assert "p_min, p_max" in text
+    assert "file.py:Class:setting=value" in text
+
+
+@pytest.mark.slow
+def test_a_file_and_a_name_inspect_the_same(tmp_path, monkeypatch):
+    def inspected(policy):
+        report = result("inspect", "--synthetic", "modes", "--policy", policy, "--out", tmp_path / "out")
+        return report["policies"][0]
+
+    in_file = inspected(f"{SOFT}:share=0.3")
+    install(tmp_path, monkeypatch)
+    assert inspected("soft_threshold:share=0.3") == in_file
+    assert (in_file["policy"], in_file["share"], in_file["share_moved"]) == ("soft_threshold", 0.3, 1)
+
+
+@pytest.mark.slow
+def test_generate_stores_a_file_by_its_sha256_and_does_not_run_it_from_there(tmp_path, monkeypatch):
+    answered = generated("--policy", f"{SOFT}:share=0.3", "--out", tmp_path / "out")
+    stored = json.loads((tmp_path / "out" / "armlet.json").read_text())
+    assert stored["policy"] == "soft_threshold.py:SoftThreshold"
+    assert stored["sha256"] == hashlib.sha256(EXAMPLE.read_bytes()).hexdigest()
+    assert answered["report"]["0"]["share_moved"] > 0
+    monkeypatch.setattr(registry, "_classes", {})  # as in another process
+    code, out, err = run("generate", ABACUS, "12+3=", "--config", tmp_path / "out")
+    assert (code, out) == (2, "")
+    advice = "pass the policy 'soft_threshold.py:SoftThreshold:share=0.3,strength=1'"
+    assert f"is in a file, which armlet runs only if you name it: {advice}" in err
+
+
+@pytest.mark.slow
+def test_generate_takes_an_installed_policy_from_an_armlet_json(by_name):
+    first = generated("--policy", "soft_threshold:share=0.3", "--out", by_name / "out")
+    stored = json.loads((by_name / "out" / "armlet.json").read_text())
+    assert stored["policy"] == "soft_threshold"
+    assert "sha256" not in stored
+    assert generated("--config", by_name / "out")["treated"]["tokens"] == first["treated"]["tokens"]
+
+
+def generated(*options):
+    return result("generate", ABACUS, "12+3=", "--max-new-tokens", "4", *options)
+
+
+@pytest.mark.slow
+def test_evaluate_judges_a_file_with_its_placebos(tmp_path):
+    policy = write_policy(tmp_path)
+    (task,) = result("evaluate", ABACUS, *ITEMS, "--run", tmp_path / "run", "--policy", policy)["tasks"]
+    assert [condition["name"] for condition in task["conditions"] if condition["role"] == "treated"] == ["mine"]
+    assert task["same_as_baseline"] == {"identity": 6, "draw-only": 6}
+    assert "matched (mine)" in [condition["name"] for condition in task["conditions"]]
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_run_is_recognised_by_the_code_of_its_policy(installed, tmp_path, monkeypatch):
+    policy, file = write_policy(tmp_path), tmp_path / "mine.py"
+    if installed:
+        folder = install(tmp_path, monkeypatch, "mine", "mine:Mine", package="mine")
+        policy, file = "mine", folder / "mine.py"
+        file.write_text(CLASS)
+    ((one,), (same,)) = (make_treatments(policy) for _ in range(2))
+    before = one.plain()
+    assert before == same.plain()
+    file.write_text(CLASS + "# another file")
+    (other,) = make_treatments(policy)
+    after = other.plain()
+    assert {key for key in before if before[key] != after[key]} == {"code" if installed else "sha256"}
+
+
+@pytest.mark.slow
+def test_a_search_of_a_file_is_confirmed_by_who_names_the_file(tmp_path, monkeypatch):
+    options = ("--items", "16", "--max-new-tokens", "4", "--trials", "0", "--run", tmp_path / "run")
+    tuned = result("tune", ABACUS, *options, "--policy", SOFT)
+    assert tuned["map"]["names"] == ["share"]
+    assert [trial["share"] for trial in tuned["trials"]] == [0.02, 0.05, 0.1, 0.25, 0.5]
+    monkeypatch.setattr(registry, "_classes", {})  # as in another process
+    code, _, err = run("confirm", tmp_path / "run")
+    assert (code, "is in a file, which armlet runs only if you name it" in err) == (2, True)
+    code, _, err = run("confirm", tmp_path / "run", "--policy", f"{SOFT}:share=0.9")
+    assert (code, "the settings are those of the search" in err) == (2, True)
+    (task,) = result("confirm", tmp_path / "run", "--policy", SOFT)["tasks"]
+    assert any(condition["name"].startswith("soft_threshold") for condition in task["conditions"])
+
+
+def test_a_search_without_values_is_refused_with_the_line_to_add(tmp_path):
+    code, _, err = run("tune", ABACUS, "--policy", write_policy(tmp_path))
+    assert code == 2
+    assert "mine proposes no values; add to its class: search: ClassVar = {" in err
+    code, _, err = run("tune", ABACUS, "--policy", write_policy(tmp_path), "--search", "factor")
+    assert (code, "expected one or two of strength, found 'factor'" in err) == (2, True)
+
+
+def test_a_function_given_as_a_policy_and_a_policy_given_as_a_function_are_refused(tmp_path):
+    policy = write_policy(tmp_path, f"{CLASS}\ndef change(model): ...\n")
+    code, _, err = run("evaluate", ABACUS, "--policy", f"{tmp_path / 'mine.py'}:change")
+    assert (code, "has no class 'change'; its classes: Mine" in err) == (2, True)
+    code, _, err = run("evaluate", ABACUS, "--treatment", policy)
+    assert (code, "Mine is a policy; use --policy mine.py:Mine" in err) == (2, True)
+    assert [type(treatment.policy).__name__ for treatment in make_treatments([policy, f"{policy}:factor=2"])] == [
+        "Mine",
+        "Mine",
+    ]
+
+
+def test_a_link_of_the_page_runs_no_file(tmp_path):
+    text = write_policy(tmp_path, "raise SystemExit(9)")
+    for name in (text, "soft_threshold"):
+        with pytest.raises(ArgumentError, match="the page has knobs for outward, inward, transport, cut, found"):
+            from_link(f"?policy={name}")
+
+
+@pytest.mark.usefixtures("by_name")
+def test_a_server_refuses_a_policy_that_its_operator_does_not_know():
+    with pytest.raises(ArgumentError, match=r"operator that knows the built-in policies alone.*: soft_threshold needs"):
+        full_setting({"policy": "soft_threshold"})
+
+
+@pytest.mark.usefixtures("by_name")
+def test_a_study_refuses_a_file_and_takes_a_name():
+    with pytest.raises(ArgumentError, match=r"cells may run elsewhere; found .*: register its class as an entry point"):
+        StudyTreatment("soft", policy=SOFT).compared(ABACUS, "arithmetic", 0)
+    assert StudyTreatment("soft", policy="soft_threshold").compared(ABACUS, "arithmetic", 0).policy.share == 0.1
+
+
+def test_arguments_of_another_tool_name_a_file_with_semicolons_for_commas():
+    chosen = treatment({**DEFAULTS, "policy": f"{SOFT}:share=0.3;strength=0.5", "layers": "0;2"}, None)
+    assert (chosen["policy"].share, chosen["policy"].strength, chosen["layers"]) == (0.3, 0.5, [0, 2])
