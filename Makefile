@@ -8,6 +8,8 @@
 #   make test-vllm     ARM inside vLLM, in .venv-vllm (3.5 GB; vLLM pins another transformers)
 # and one in a browser:
 #   make test-page     the pages in Chromium, which it installs if it is missing (apt), as it does axe-core (npm)
+# and one where no checkout is:
+#   make test-install  the wheel in a clean environment; with ALL=1, in every one that tests_install/__main__.py lists
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -23,7 +25,7 @@ AXE_PACKAGE := axe-core@4.14.1
 OLDEST := .venv-oldest
 SERVING := .venv-vllm
 
-.PHONY: demo check first-half second-half lint test test-oldest test-vllm test-page models format clean
+.PHONY: demo check first-half second-half lint test test-oldest test-vllm test-page test-install models format clean
 
 QUESTION = $(MODEL) "In which year did the Second World War end?" --max-new-tokens 24
 
@@ -77,6 +79,9 @@ test-vllm: $(MODEL) $(SERVING)/installed
 test-page: $(MODEL) $(AXE)
 	@command -v chromium >/dev/null || (echo 'Installing Chromium ...' && apt-get -qq update && apt-get -qq install -y chromium >/dev/null)
 	$(BIN)/pytest tests_page
+
+test-install: $(INSTALLED)
+	$(BIN)/python -m tests_install $(if $(ALL),--all) $(if $(DIST),--dist $(DIST))
 
 models: $(MODEL)
 
