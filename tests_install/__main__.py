@@ -1,4 +1,4 @@
-"""`make test-install`: the wheel in one clean environment; with --all, in every one that PLANS lists.
+"""`make test-install`: the wheel in one clean environment; with ALL=1, in every one that PLANS lists.
 
 Each environment is deleted when its turn is over. The last line counts what passed, failed and could not be tried.
 """
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests_install.distribution import FaultError, build_wheel, metadata
+from tests_install.distribution import FaultError, build_wheel, metadata, require
 from tests_install.environment import Environment, find_python
 from tests_install.uses import EXTRAS, use_extra, use_first, use_without_extras
 
@@ -54,7 +54,7 @@ def main(arguments: argparse.Namespace) -> int:
     failed = untried = passed = 0
     with tempfile.TemporaryDirectory(prefix="armlet-install-") as folder:
         wheel = build_wheel(ROOT, Path(folder))
-        for plan in PLANS if arguments.all else (FIRST,):
+        for plan in chosen(arguments):
             with timed(plan):
                 python = find_python(plan.python)
                 if python is None:
@@ -70,6 +70,15 @@ def main(arguments: argparse.Namespace) -> int:
     return bool(failed)
 
 
+def chosen(arguments: argparse.Namespace) -> list[Plan]:
+    """The plans that the options ask for; raises FaultError if there is none."""
+    if not arguments.all and arguments.only is None:
+        return [FIRST]
+    plans = [plan for plan in PLANS if (arguments.only or "") in str(plan)]
+    require(bool(plans), f"--only: no environment has {arguments.only!r} in its line")
+    return plans
+
+
 def keep(wheel: Path, folder: Path, dist: Path) -> None:
     """Copies the sdist and the wheel that passed."""
     dist.mkdir(parents=True, exist_ok=True)
@@ -81,6 +90,7 @@ def options() -> argparse.ArgumentParser:
     """The options of `python -m tests_install`."""
     parser = argparse.ArgumentParser(prog="tests_install", description=__doc__)
     parser.add_argument("--all", action="store_true", help="every environment of PLANS")
+    parser.add_argument("--only", metavar="TEXT", help="those of PLANS whose line has this text, such as 'uv, '")
     parser.add_argument("--dist", type=Path, help="a folder for the files, if all passed")
     return parser
 

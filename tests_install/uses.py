@@ -36,7 +36,7 @@ EXTRAS = {
     "endpoint": Extra(("openai",), ("evaluate", "served", "--endpoint", "no-address", "--out", "endpoint")),
     "cluster": Extra(("ray",), ("study", "study.toml", "--ray", "local", "--out", "cluster")),
     "page": Extra(("gradio", "plotly"), ("inspect", "--synthetic", "modes", "--html", "--out", "page")),
-    "lm-eval": Extra(("lm_eval",), ("lm-eval", "--help")),
+    "lm-eval": Extra(("lm_eval", "accelerate"), ("lm-eval", "--help")),
     "inspect-ai": Extra(("inspect_ai", "accelerate"), ("inspect-compare", "no-log", "no-log")),
     "vllm": Extra(()),  # brings nothing: vLLM itself decides on torch, and `make test-vllm` runs the plugin in it
 }
