@@ -2,16 +2,22 @@
 
 import re
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests_install.distribution import SHIPPED, FaultError, check_wheel
+from tests_install.uses import EXTRAS
+
 ROOT = Path(__file__).parents[1]
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
 FORMS = sorted((GITHUB / "ISSUE_TEMPLATE").glob("*.yml"))
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+VERSION = PROJECT["version"]
+METADATA = "Name: armlet\nLicense-Expression: Apache-2.0\nLicense-File: LICENSE\n"
 
 
 def steps(workflow):
@@ -56,3 +62,35 @@ def test_workflows_name_no_secret(workflow):
 def test_fields_of_an_issue_form_have_ids_of_their_own(form):
     fields = [field["id"] for field in yaml.safe_load(form.read_text()).get("body", ()) if field["type"] != "markdown"]
     assert len(fields) == len(set(fields))
+
+
+def wheel_of(folder, names=(), metadata=METADATA, licence="armlet-1.dist-info/licenses/LICENSE"):
+    wheel = folder / "armlet-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("armlet-1.dist-info/METADATA", metadata)
+        for name in (*SHIPPED, *names, licence):
+            archive.writestr(name, "")
+    return wheel
+
+
+def test_a_wheel_with_its_files_and_its_licence_passes(tmp_path):
+    check_wheel(wheel_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("fault", "change"),
+    [
+        ("has", {"names": ["tests/test_attach.py"]}),
+        ("has", {"names": ["armlet/tests/test_attach.py"]}),
+        ("License-Expression", {"metadata": METADATA.replace("Apache-2.0", "MIT")}),
+        ("PEP 639", {"metadata": METADATA + "License: Apache\n"}),
+        ("no LICENSE", {"licence": "LICENSE_armlet"}),
+    ],
+)
+def test_a_wheel_with_a_fault_is_refused(tmp_path, fault, change):
+    with pytest.raises(FaultError, match=fault):
+        check_wheel(wheel_of(tmp_path, **change))
+
+
+def test_every_extra_that_users_install_is_tried():
+    assert set(EXTRAS) == set(PROJECT["optional-dependencies"]) - {"dev", "docs"}
