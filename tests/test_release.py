@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from tests_install.distribution import SHIPPED, FaultError, check_wheel
 from tests_install.uses import EXTRAS
 
@@ -84,7 +83,7 @@ def test_a_wheel_with_its_files_and_its_licence_passes(tmp_path):
         ("has", {"names": ["armlet/tests/test_attach.py"]}),
         ("License-Expression", {"metadata": METADATA.replace("Apache-2.0", "MIT")}),
         ("PEP 639", {"metadata": METADATA + "License: Apache\n"}),
-        ("no LICENSE", {"licence": "LICENSE_armlet"}),
+        ("no LICENSE", {"licence": "armlet/LICENSE"}),
     ],
 )
 def test_a_wheel_with_a_fault_is_refused(tmp_path, fault, change):
