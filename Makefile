@@ -12,6 +12,8 @@
 #   make test-page     the pages in Chromium, which it installs if it is missing (apt), as it does axe-core (npm)
 # and one to read:
 #   make docs          the site in site/, whose index.html opens without a server
+# and one where no checkout is:
+#   make test-install  the wheel in a clean environment; with ALL=1, in every one that tests_install/__main__.py lists
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -27,7 +29,7 @@ AXE_PACKAGE := axe-core@4.14.1
 OLDEST := .venv-oldest
 SERVING := .venv-vllm
 
-.PHONY: demo check first-half second-half lint bench coverage test test-oldest test-vllm test-page docs models format clean
+.PHONY: demo check first-half second-half lint bench coverage test test-oldest test-vllm test-page test-install docs models format clean
 
 QUESTION = $(MODEL) "In which year did the Second World War end?" --max-new-tokens 24
 
@@ -100,6 +102,9 @@ test-page: $(MODEL) $(AXE)
 docs: $(INSTALLED)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'The site: site/index.html'
+
+test-install: $(INSTALLED)
+	$(BIN)/python -m tests_install $(if $(ALL),--all) $(if $(DIST),--dist $(DIST))
 
 models: $(MODEL)
 
