@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from functools import lru_cache
-from inspect import signature
 
 import torch
 from torch import Tensor
@@ -159,7 +158,7 @@ def redistribute_with_counts(
 def _move(rows: Tensor, policy: Policy, operands: Operands) -> BackendResult:
     """Runs the fastest backend, or an operator if a compiler, tracer, mode or autograd must see the operation."""
     if type(policy) not in BUILT_IN_POLICIES:
-        return _move_by_user_policy(rows, policy, operands)
+        return _move_outside_compiler(rows, policy, operands)
     if intercepted():
         return operator.move_rows_visibly(rows, policy, operands)
     backend = PLAIN if needs_torch_operations(rows) else backend_for(rows, policy)
@@ -167,14 +166,11 @@ def _move(rows: Tensor, policy: Policy, operands: Operands) -> BackendResult:
     return (operator.move_rows_visibly if visible else backend.move_rows)(rows, policy, operands)
 
 
-UNCOMPILED = "a policy of your own runs outside a compiler; leave out fullgraph=True"
-REASON = {"reason": UNCOMPILED} if "reason" in signature(torch.compiler.disable).parameters else {}  # since PyTorch 2.8
-
-
-@torch.compiler.disable(**REASON)  # pyright: ignore[reportArgumentType]
-def _move_by_user_policy(rows: Tensor, policy: Policy, operands: Operands) -> BackendResult:
+def _move_outside_compiler(rows: Tensor, policy: Policy, operands: Operands) -> BackendResult:
     """Runs plain PyTorch outside a compiler, which would round otherwise, so that a value near a threshold may move."""
-    return PLAIN.move_rows(rows, policy, operands)
+    # The decorator would load the compiler with `import armlet`; within one it is loaded.
+    move = torch.compiler.disable(PLAIN.move_rows) if torch.compiler.is_dynamo_compiling() else PLAIN.move_rows
+    return move(rows, policy, operands)  # pyright: ignore[reportCallIssue] - torch types the result as a decorator
 
 
 def _draws(
