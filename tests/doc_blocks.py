@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LANGUAGES = {"python", "sh", "json", "toml", "yaml", "text"}
 FENCE = re.compile(r"^( *)```(.*)$")
 COMMENT = re.compile(r"<!-- test: (parse only|before|file): (.*?) -->", re.DOTALL)
-LEAST_WORDS = 4  # of a reason
+LEAST_WORDS = 3  # of a reason
 
 
 class Block(NamedTuple):

@@ -62,14 +62,21 @@ ELSEWHERE: Mapping[str, str] = {
 }
 """Why a command is not run here, by a pattern of its line."""
 
+HERE_DOCUMENT = re.compile(r"^cat > (\S+) <<'EOF'\n(.*?)^EOF$", re.MULTILINE | re.DOTALL)
+
 UNCHECKED = {"cd", "source", "export", "git", "apt", "apt-get", "hf", "ls", "cat", "open"}
 """Programs that are not ours, of whose arguments nothing can be wrong by a change of ours."""
+
+
+def here_documents(text: str) -> dict[str, str]:
+    """The files that a block writes with `cat`, by name."""
+    return dict(HERE_DOCUMENT.findall(text))
 
 
 def commands(text: str) -> list[list[str]]:
     """The commands of a block as words; one may go on over lines, in quotes or after a backslash."""
     found, line = list[list[str]](), ""
-    for part in text.split("\n"):
+    for part in HERE_DOCUMENT.sub("", text).split("\n"):
         line += part
         if line.endswith("\\"):
             line = line[:-1]

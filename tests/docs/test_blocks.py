@@ -13,8 +13,8 @@ from armlet import load_config
 from armlet.evaluation.studies.file import read_study
 from command_line import run
 from doc_blocks import LANGUAGES, LEAST_WORDS, ROOT, Block, blocks, pages, read_blocks
-from doc_commands import check, commands, reason_elsewhere, small
-from tiny_checkpoints import TEMPLATE, save
+from doc_commands import check, commands, here_documents, reason_elsewhere, small
+from tiny_checkpoints import TEMPLATE, save, words
 
 BLOCKS = [block for page in pages() for block in blocks(page)]
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -47,8 +47,9 @@ def prepare(page):
     """Writes the files that a page tells its reader to save, and returns its blocks."""
     parts = blocks(page)
     for block in parts:
-        if block.file:
-            Path(block.file).write_text(block.text, encoding="utf-8")
+        files = {block.file: block.text} if block.file else here_documents(block.text)
+        for name, text in files.items():
+            Path(name).write_text(text, encoding="utf-8")
     return parts
 
 
@@ -61,7 +62,11 @@ def tiny_model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def deep_model(tmp_path_factory):
     """One with as many layers as SmolLM2: Python is run as the page says it."""
-    return save(tmp_path_factory.mktemp("models") / "deep", num_hidden_layers=30, template=TEMPLATE)
+    folder = save(tmp_path_factory.mktemp("models") / "deep", num_hidden_layers=30)
+    tokenizer = words(pad_token="w0")
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def test_every_block_has_a_language():
@@ -89,8 +94,8 @@ def run_python(parts, folder):
     """Runs blocks in order; returns what was printed otherwise than they say."""
     printed, stated = {}, {}
 
-    def show(*values):
-        printed[sys._getframe(1).f_lineno] = " ".join(map(str, values))
+    def show(*values, sep=" "):
+        printed[sys._getframe(1).f_lineno] = sep.join(map(str, values))
 
     namespace = {"__name__": "page", "print": show}
     for block in parts:
@@ -130,11 +135,11 @@ def agree(stated, printed):
 @pytest.mark.usefixtures("workspace")
 def test_the_commands_of_a_page_parse(page):
     for block in prepare(page):
-        for words in commands(block.text) if block.language == "sh" else ():
+        for command in commands(block.text) if block.language == "sh" else ():
             try:
-                check(words)
+                check(command)
             except BaseException as error:
-                pytest.fail(f"{block.place}: {' '.join(words)}: {type(error).__name__}: {error}")
+                pytest.fail(f"{block.place}: {' '.join(command)}: {type(error).__name__}: {error}")
 
 
 @pytest.mark.slow
@@ -144,10 +149,10 @@ def test_the_commands_of_a_page_run(page, tiny_model):
     for block in prepare(page):
         if block.language == "sh" and not block.parse_only:
             exec(block.before, {})
-            for words in commands(block.text):
-                if words[0] == "armlet" and not reason_elsewhere(words):
-                    code, _, err = run(*small(words[1:], tiny_model))
-                    assert code == 0, f"{block.place}: {' '.join(words)}: {err}"
+            for command in commands(block.text):
+                if command[0] == "armlet" and not reason_elsewhere(command):
+                    code, _, err = run(*small(command[1:], tiny_model))
+                    assert code == 0, f"{block.place}: {' '.join(command)}: {err}"
 
 
 def test_json_and_toml_on_pages_is_read_by_what_reads_it(tmp_path):
@@ -199,6 +204,11 @@ class TestTheseTestsCanFail:
 def test_a_command_may_go_on_over_lines_and_in_quotes():
     text = "armlet a \\\n  b  # a remark\n\ncurl -d '{\n  \"c\": 1}'\n"
     assert commands(text) == [["armlet", "a", "b"], ["curl", "-d", '{\n  "c": 1}']]
+
+
+def test_a_file_that_a_block_writes_is_no_command():
+    text = "cat > a.jsonl <<'EOF'\n{}\n{}\nEOF\nls a.jsonl\n"
+    assert (here_documents(text), commands(text)) == ({"a.jsonl": "{}\n{}\n"}, [["ls", "a.jsonl"]])
 
 
 def test_a_comment_belongs_to_the_block_below_it():

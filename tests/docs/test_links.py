@@ -35,7 +35,7 @@ def anchors(text):
 
 
 def test_every_page_is_on_the_site():
-    stated = set(re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    stated = set(re.findall(r"^ +- .*: ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
     assert stated == {str(file.relative_to(ROOT / "docs")) for file in (ROOT / "docs").rglob("*.md")}
 
 
