@@ -177,7 +177,7 @@ class TestTheseTestsCanFail:
             ("armlet inspect MODEL --layer three", "valid integer"),
             ("armlet inspect MODEL --scope tokens", "not one of"),
             ("armlet inspect MODEL --layer 3 --layer 4", "given 2 times"),
-            ("armlet lm-eval --model_args pretrained=MODEL,polcy=outward", "unknown keys"),
+            ("armlet lm-eval --model_args pretrained=MODEL,policies=outward", "unknown keys"),
             ("inspect eval task.py --model armlet/MODEL -M policy=outwards", "expected one of"),
             ('vllm serve MODEL --additional-config \'{"armlet": {"policy": "outward", "bend": 1}}\'', "unknown bend"),
             ("make demoo", "make demoo"),

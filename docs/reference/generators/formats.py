@@ -36,6 +36,9 @@ policy, and where it acts. All keys but `policy` have defaults, also the policy'
   ]
 }
 ```
+
+The schema is that of the built-in policies. A [policy of your own](../howto/own_policy.md#in-an-armletjson) has its
+name there, or its file and class with the file's `sha256`, and its settings as further keys.
 """
 
 RUN_FOLDER = """## A run folder
