@@ -1,7 +1,7 @@
 # Two commands on a fresh machine with Python 3.11 or newer:
 #   make demo   the figure and one answer, without and with ARM, on a real model
 #   make test   lint, types and the whole suite, including the tests on the real model
-# one while you work:
+# and while you work:
 #   make check  lint, types and the fast tests, in under two minutes
 #   make bench  the short benchmarks, compared with the stored ratios, in under ten minutes
 #   make coverage  the lines that no test runs; it takes longer than make test
@@ -57,7 +57,8 @@ first-half: $(INSTALLED)
 second-half: $(INSTALLED)
 	$(FAST) $(HALF:%=--ignore=%)
 
-SPELLED = src tests tests_page tests_vllm docs examples studies benchmarks Makefile pyproject.toml $(wildcard *.md)
+SPELLED = src tests tests_install tests_page tests_vllm docs examples studies benchmarks .github .ci .devcontainer \
+	Makefile mkdocs.yml pyproject.toml CITATION.cff $(wildcard *.md)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
@@ -95,7 +96,8 @@ test-vllm: $(MODEL) $(SERVING)/installed
 	$(SERVING)/bin/pytest tests/redistribution/backends/test_triton.py # Triton comes with vLLM
 
 test-page: $(MODEL) $(AXE)
-	@command -v chromium >/dev/null || (echo 'Installing Chromium ...' && apt-get -qq update && apt-get -qq install -y chromium >/dev/null)
+	@command -v chromium >/dev/null || (echo 'Installing Chromium ...' && apt-get -qq update && apt-get -qq install -y chromium >/dev/null) || \
+		(echo 'Chromium is missing and could not be installed: sudo apt install chromium'; exit 1)
 	$(BIN)/pytest tests_page
 
 # Strict: a warning is an error. A line about the successor of mkdocs would be the only output.

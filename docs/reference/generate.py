@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-sys.path.insert(0, str(FOLDER))
+sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1])]
 
-from generators import api, commands, errors, formats, tested  # noqa: E402 - they lie in this folder
+from generators import api, commands, errors, formats, tested  # noqa: E402 - in this folder; reads tests_install
 
 
 def pages() -> dict[str, str]:

@@ -24,9 +24,6 @@ ROOMS: Mapping[str, tuple[str, ...] | None] = {
 }
 """The public names of each room; None for those that its `__init__.py` exports."""
 
-HIDDEN_POLICY = "armlet.redistribution.rows.Policy"
-"""The protocol, as long as `armlet.redistribution` does not export it."""
-
 PRESETS = [
     line
     for name in ("published", "trained")
@@ -54,8 +51,7 @@ def public_names(room: str) -> tuple[str, ...]:
         return listed
     module = import_module(f"armlet.{room}")
     names = [name for name, value in vars(module).items() if _is_public(name, value)]
-    hidden = [HIDDEN_POLICY] if room == "redistribution" and "Policy" not in names else []
-    return (*(f"armlet.{room}.{name}" for name in sorted(names, key=_reading_order)), *hidden)
+    return tuple(f"armlet.{room}.{name}" for name in sorted(names, key=_reading_order))
 
 
 def _is_public(name: str, value: object) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tests_install.__main__ import PLANS
+
 from generators.markdown import table
 
 ROOT = Path(__file__).parents[3]
@@ -46,7 +48,10 @@ ENVIRONMENTS: Mapping[str, Environment] = {
     "larger model": Environment("a model above 135 M parameters", ""),
     "real mixture": Environment("a real mixture of experts (tiny random ones are in the suite)", ""),
     "image-text model": Environment("a real image-text model (tiny random ones are in the suite)", ""),
-    "python 3.12": Environment("Python 3.12 and newer", ""),
+    "installed": Environment(
+        "the wheel, installed where no checkout is (environments, not tests)", "`make test-install ALL=1`"
+    ),
+    "python 3.12": Environment("the suite on Python 3.12 and newer", ""),
     "macos": Environment("macOS", ""),
     "windows": Environment("Windows", ""),
 }
@@ -55,19 +60,21 @@ ENVIRONMENTS: Mapping[str, Environment] = {
 HEADER = """# What was tested where
 
 Each test of this repository says which environment it needs, and this table counts them. An environment that no test
-needs was never used. A count is of test functions; many of them run for several models, settings and dtypes.
+needs has no test. A count is of test functions; many of them run for several models, settings and dtypes.
 
 """
 
 FOOTER = """
-`.ci/run` runs all tests that there are, on two CPU cores. More about single results: [Which models](models.md),
-[On a GPU](gpu.md), [Serve with vLLM](../howto/serve.md#what-was-tested-where).
+`.ci/run` runs all of them on two CPU cores; of the installations of the wheel it runs one, and
+`make test-install ALL=1` the others. More about single results: [Which models](models.md), [On a GPU](gpu.md),
+[Serve with vLLM](../howto/serve.md#what-was-tested-where).
 """
 
 
 def page() -> str:
     """The page."""
     counts = count_tests(ROOT)
+    counts["installed"] = len(PLANS)
     counts["oldest"] = sum(count_file(ROOT / file)[HERE] for file in oldest_files())
     rows = [(known.what, _told(counts[name], name), known.how) for name, known in ENVIRONMENTS.items()]
     return HEADER + "\n".join(table(("environment", "tests", "run by"), rows)) + "\n" + FOOTER

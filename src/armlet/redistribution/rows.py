@@ -11,9 +11,16 @@ from torch import Tensor
 
 from armlet.redistribution.errors import ArgumentError, description
 
-Draw = Callable[[], Tensor]
 LARGEST_NUMBER = torch.finfo(torch.float64).max
 SMALLEST_LIMIT, LARGEST_LIMIT = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+
+
+class Draw(Protocol):
+    """The random draws of rows, from the noise of the call: `draw()`."""
+
+    def __call__(self) -> Tensor:
+        """Returns float32 `[rows, n]`, uniform on [0, 1); the same values each time."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
