@@ -169,9 +169,12 @@ def _check_pip(arguments: Sequence[str]) -> None:
 
 
 def _check_python(arguments: Sequence[str]) -> None:
-    """`python`: a file of the repository, or a module."""
+    """`python`: a file of the repository, a module, or code, which is compiled."""
     if arguments[:2] == ["-m", "pip"]:
         return _check_pip(arguments[2:])
+    if arguments[0] == "-c":
+        compile(arguments[1], "-c", "exec")
+        return None
     assert arguments[0] == "-m" or (ROOT / arguments[0]).is_file(), f"there is no {arguments[0]}"
     return None
 
