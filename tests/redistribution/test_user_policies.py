@@ -221,6 +221,52 @@ REFUSED = {
         "return rows.values * rows.values[:1, 1:2], rows.values < 9",
         "a row's values depend on other",
     ),
+    "values of all rows": (
+        MOVE,
+        "valid = torch.ones_like(rows.values) > 0 if rows.valid is None else rows.valid\n"
+        "        return rows.values / (1 + rows.magnitude[valid].mean()), rows.values < 9",
+        "a row's values depend on other",
+    ),
+    "values of all rows where there is padding": (
+        MOVE,
+        "mean = rows.magnitude.mean(-1, keepdim=True) if rows.valid is None else rows.magnitude[rows.valid].mean()\n"
+        "        return (rows.values / (1 + mean)).to(rows.values.dtype), rows.values < 9",
+        "a row's values depend on other",
+    ),
+    "the amount of padding": (
+        MOVE,
+        "valid = torch.ones_like(rows.values) > 0 if rows.valid is None else rows.valid\n"
+        "        mean = torch.where(valid, rows.magnitude, 0).mean(-1, keepdim=True)\n"
+        "        return (rows.values / (1 + mean)).to(rows.values.dtype), rows.values < 9",
+        "the amount of padding changes what move makes",
+    ),
+    "equal padding of all rows": (
+        MOVE,
+        "x = rows.magnitude if rows.valid is None else rows.magnitude[rows.valid].view(len(rows.values), -1)\n"
+        "        return rows.values / (1 + x.mean(-1, keepdim=True)).to(rows.values.dtype), rows.values < 9",
+        "a row's values depend on other",
+    ),
+    "in place where there is padding": (
+        MOVE,
+        "x = rows.values if rows.valid is None else rows.values.mul_(2)\n        return x / 2, x != 0",
+        "with padding, move changes values in place",
+    ),
+    "compared without a setting": (
+        "factor: float = 0.5",
+        "factor: float = __import__('dataclasses').field(default=0.5, compare=False)",
+        "the setting factor: expected one that is given, compared and hashed",
+    ),
+    "a setting that is not given": (
+        "factor: float = 0.5",
+        "factor: float = __import__('dataclasses').field(default=0.5, init=False)",
+        "the setting factor: expected one that is given, compared and hashed",
+    ),
+    "not compared": ("frozen=True", "frozen=True, eq=False", "expected a dataclass whose objects are compared"),
+    "a part of Cut": (
+        "class Mine:",
+        "class Mine(__import__('armlet').Cut):",
+        "expected a class of its own, found a subclass of a built-in policy",
+    ),
     "a search of nothing": (
         "def move",
         "search: ClassVar = {'x': (1, 2)}\n\n    def move",
@@ -271,6 +317,64 @@ def test_an_object_is_checked_as_well(case):
         redistribute(gate(1, 2, 40), names["Mine"]())
     with pytest.raises(ArgumentError, match=f"^Mine: {message}"):
         ARM(names["Mine"](), width=40)
+
+
+def test_statistics_of_valid_values_pass_the_checks(tmp_path):
+    move = """valid = torch.ones_like(rows.values) > 0 if rows.valid is None else rows.valid
+        x, count = torch.where(valid, rows.values, 0), valid.sum(-1, keepdim=True)
+        mean = x.sum(-1, keepdim=True) / count
+        spread = (torch.where(valid, x - mean, 0) ** 2).sum(-1, keepdim=True) / count
+        return (x - mean) / (spread.sqrt() + 1e-3), rows.values < 1e9"""
+    policy = parse_policy(write_policy(tmp_path, CLASS.replace(MOVE, move)))
+    moved = redistribute(gate(1, 2, 40), policy)
+    torch.testing.assert_close(moved.mean(-1), torch.zeros(1, 2), rtol=0, atol=1e-5)
+
+
+def test_a_setting_may_be_as_large_as_a_row_is_wide(tmp_path):
+    move = """m = rows.magnitude if rows.valid is None else rows.magnitude.masked_fill(~rows.valid, -1)
+        return rows.values / 2, m >= m.topk(self.count).values[:, -1:]"""
+    source = CLASS.replace(MOVE, move).replace("factor: float = 0.5", "count: int = 512")
+    assert parse_policy(write_policy(tmp_path, source)).count == 512
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Is right with a whole number alone."""
+
+    count: int = 2
+    strength: float = 1.0
+    name: ClassVar[str] = "counting"
+
+    def move(self, rows, draw):
+        return rows.values / len(range(self.count)), rows.values != 0
+
+
+def test_equal_settings_of_other_types_are_checked_one_by_one():
+    assert Counting(2) == Counting(2.0)
+    redistribute(gate(1, 2, 40), Counting(2))
+    with pytest.raises(ArgumentError, match=r"^Counting: move raised an error \(TypeError: "):
+        redistribute(gate(1, 2, 40), Counting(2.0))
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """Has a setting with a name that an armlet.json uses for something else."""
+
+    seed: int = 0
+    strength: float = 1.0
+    name: ClassVar[str] = "seeded"
+    move = Drawn.move
+
+
+@pytest.mark.parametrize("value", [[1, 2], torch.ones(2), "two words", (1.0, 2.0, 3.0), np.float32(2), True])
+def test_a_setting_of_an_object_is_a_value_that_can_be_stored(value):
+    with pytest.raises(ArgumentError, match=r"^Counting: the setting count: expected a number, .* as value, found"):
+        redistribute(gate(1, 2, 40), Counting(value))
+
+
+def test_a_setting_of_an_object_has_no_name_with_another_meaning():
+    with pytest.raises(ArgumentError, match="^Seeded: the setting seed has a name that armlet.json uses"):
+        redistribute(gate(1, 2, 40), Seeded())
 
 
 def test_settings_are_checked_with_their_values():

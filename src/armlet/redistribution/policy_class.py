@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
-from armlet.redistribution.built_in import POLICIES, PUBLISHED
+from armlet.redistribution.built_in import BUILT_IN_POLICIES, POLICIES, PUBLISHED
 from armlet.redistribution.conduct import check_conduct
 from armlet.redistribution.errors import ArgumentError, description
+from armlet.redistribution.near_zero import NearZero
 from armlet.redistribution.python_file import first_line
 from armlet.redistribution.rows import FRACTION, check_settings
 
@@ -46,6 +47,9 @@ def check_instance(policy: Any) -> None:
     for problem in _problems_of_class(type(policy)):
         raise ArgumentError(f"{label}: {problem}")
     check_settings(policy, {"strength": FRACTION})
+    values = {name: getattr(policy, name) for name in default_settings(policy)}
+    for problem in _problems_of_values(values, "value"):
+        raise ArgumentError(f"{label}: {problem}")
     check_conduct(policy, label)
 
 
@@ -77,7 +81,7 @@ def _problems_of_class(policy: object) -> list[str]:
         return ["expected a frozen dataclass, found one that can change; write @dataclass(frozen=True)"]
     if "strength" not in default_settings(policy):
         return ["expected a setting strength; add strength: float = 1.0, by which armlet scales the move"]
-    return _problems_of_name(policy)
+    return _problems_of_name(policy) + _problems_of_fields(policy)
 
 
 def _problems_of_name(policy: type) -> list[str]:
@@ -91,6 +95,23 @@ def _problems_of_name(policy: type) -> list[str]:
     return []
 
 
+def _problems_of_fields(policy: Any) -> list[str]:
+    """What keeps two settings of a class from being told apart, or from being stored."""
+    if issubclass(policy, (*BUILT_IN_POLICIES, NearZero)):
+        return [
+            "expected a class of its own, found a subclass of a built-in policy, which armlet would run as that one"
+        ]
+    if not policy.__dataclass_params__.eq:
+        return ["expected a dataclass whose objects are compared by their settings, found eq=False; leave it out"]
+    unlike = [field.name for field in fields(policy) if not field.init or not field.compare or field.hash is False]
+    expected = "expected one that is given, compared and hashed; leave out init, compare and hash"
+    problems = [f"the setting {name}: {expected}" for name in unlike]
+    taken = [field.name for field in fields(policy) if field.name in RESERVED_SETTINGS]
+    return problems + [
+        f"the setting {name} has a name that armlet.json uses for something else; rename it" for name in taken
+    ]
+
+
 def _problems_of_settings(defaults: Mapping[str, object]) -> list[str]:
     problems = [
         f"the setting {name} has no default; give it one" for name, value in defaults.items() if value is MISSING
@@ -99,11 +120,13 @@ def _problems_of_settings(defaults: Mapping[str, object]) -> list[str]:
         problems.append('name is a setting; write name: ClassVar[str] = "my_policy"')
     if defaults["strength"] != 1:
         problems.append(f"strength: expected the default 1.0, found {description(defaults['strength'])}")
-    taken = [name for name in defaults if name in RESERVED_SETTINGS]
-    problems += [f"the setting {name} has a name that armlet.json uses for something else; rename it" for name in taken]
-    expected = "expected a number, a word, a pair of numbers or None as default"
-    wrong = [name for name, value in defaults.items() if not is_plain(value)]
-    return problems + [f"the setting {name}: {expected}, found {description(defaults[name])}" for name in wrong]
+    return problems + _problems_of_values(defaults, "default")
+
+
+def _problems_of_values(values: Mapping[str, object], use: str) -> list[str]:
+    expected = f"expected a number, a word, a pair of numbers or None as {use}"
+    wrong = {name: value for name, value in values.items() if not is_plain(value)}
+    return [f"the setting {name}: {expected}, found {description(value)}" for name, value in wrong.items()]
 
 
 def is_plain(value: object) -> bool:
