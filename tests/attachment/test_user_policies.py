@@ -95,9 +95,7 @@ def test_a_pair_survives_the_file(tmp_path):
 
 
 def test_settings_with_the_names_of_built_in_ones_are_stored(tmp_path):
-    source = CLASS.replace(
-        "factor: float = 0.5", "side: str = 'left'\n    limit: float | None = 3.0\n    factor: float = 0.5"
-    )
+    source = CLASS.replace("factor: float", "side: str = 'left'\n    limit: float | None = 3.0\n    factor: float")
     policy = type(parse_policy(write_policy(tmp_path, source)))(side="both", limit=None)
     with attach(tiny(), policy) as arm:
         arm.save(tmp_path)

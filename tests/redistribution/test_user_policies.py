@@ -373,7 +373,7 @@ def test_a_setting_of_an_object_is_a_value_that_can_be_stored(value):
 
 
 def test_a_setting_of_an_object_has_no_name_with_another_meaning():
-    with pytest.raises(ArgumentError, match="^Seeded: the setting seed has a name that armlet.json uses"):
+    with pytest.raises(ArgumentError, match="^Seeded: the setting seed has a name that "):
         redistribute(gate(1, 2, 40), Seeded())
 
 

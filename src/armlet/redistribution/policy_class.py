@@ -98,9 +98,7 @@ def _problems_of_name(policy: type) -> list[str]:
 def _problems_of_fields(policy: Any) -> list[str]:
     """What keeps two settings of a class from being told apart, or from being stored."""
     if issubclass(policy, (*BUILT_IN_POLICIES, NearZero)):
-        return [
-            "expected a class of its own, found a subclass of a built-in policy, which armlet would run as that one"
-        ]
+        return ["expected a class of its own, found a subclass of a built-in policy, as which armlet would run it"]
     if not policy.__dataclass_params__.eq:
         return ["expected a dataclass whose objects are compared by their settings, found eq=False; leave it out"]
     unlike = [field.name for field in fields(policy) if not field.init or not field.compare or field.hash is False]
