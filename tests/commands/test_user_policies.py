@@ -96,9 +96,28 @@ def test_a_run_is_recognised_by_the_code_of_its_policy(installed, tmp_path, monk
     before = one.plain()
     assert before == same.plain()
     file.write_text(CLASS + "# another file")
+    if installed:
+        (now,) = make_treatments(policy)
+        assert now.plain() == before  # this process runs what it loaded
+        registry._code_of.cache_clear()  # as in another process
     (other,) = make_treatments(policy)
     after = other.plain()
     assert {key for key in before if before[key] != after[key]} == {"code" if installed else "sha256"}
+
+
+def test_a_run_is_recognised_by_all_files_of_a_package(tmp_path, monkeypatch):
+    folder = install(tmp_path, monkeypatch, "mine", "ours.policies:Mine", package="mine") / "ours"
+    folder.mkdir()
+    for name, source in {
+        "__init__": "",
+        "policies": f"from ours.factor import FACTOR\n{CLASS}",
+        "factor": "FACTOR = 1",
+    }.items():
+        (folder / f"{name}.py").write_text(source)
+    before = make_treatments("mine")[0].plain()["code"]
+    (folder / "factor.py").write_text("FACTOR = 2")
+    registry._code_of.cache_clear()  # as in another process
+    assert make_treatments("mine")[0].plain()["code"] != before
 
 
 @pytest.mark.slow

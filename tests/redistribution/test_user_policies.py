@@ -1,7 +1,11 @@
 """A policy of one's own moves values as a built-in one does, and a class that could not is refused in one line."""
 
+import importlib
 import math
+import pickle
+import sys
 from dataclasses import dataclass
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 import torch
 
 from armlet import ARM, Noise, Outward, redistribute
+from armlet.evaluation.conditions.placebos import placebo
 from armlet.redistribution.entry import redistribute_with_counts
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import changed_policy, detail, make_policy, parse_policy, policy_text
@@ -88,6 +93,26 @@ def test_a_row_of_which_a_policy_makes_nan_passes_through_and_is_counted():
     assert result.values.isfinite().all()
 
 
+@dataclass(frozen=True)
+class Narrow:
+    """Raises an error in a wide row, which is not in the sample of the check."""
+
+    strength: float = 1.0
+    name: ClassVar[str] = "narrow"
+
+    def move(self, rows, draw):
+        assert rows.values.shape[-1] < 1000, "too wide"
+        return rows.values / 2, rows.values != 0
+
+
+@pytest.mark.parametrize("acting", [Narrow(), placebo("draw-only", Narrow()), placebo("matched", Narrow())])
+def test_an_error_in_a_run_is_one_line_that_says_where_it_was(acting):
+    with pytest.raises(
+        ArgumentError, match=r"^Narrow: move raised an error \(AssertionError: too wide.*; test_.*, line"
+    ):
+        redistribute(gate(1, 2, 1000), acting)
+
+
 compiling = []
 
 
@@ -129,6 +154,44 @@ def test_text_names_a_class_with_settings_and_whole_numbers_stay_whole(tmp_path)
     assert policy_text(policy) == "mine.py:Mine:factor=2,steps=3,word=b"
     assert detail(policy) == "factor 2.0, steps 3, word b"
     assert type(policy) is type(parse_policy(text))
+
+
+def test_two_classes_of_a_file_are_of_one_module_and_can_be_copied(tmp_path):
+    ran = f"from pathlib import Path\nwith open({str(tmp_path / 'ran')!r}, 'a') as file:\n    file.write('x')\n"
+    text = write_policy(
+        tmp_path, ran + CLASS + CLASS.split("import torch\n")[1].replace("Mine", "More").replace("mine", "more")
+    )
+    mine, more = parse_policy(text), parse_policy(text.replace(":Mine", ":More"))
+    assert (tmp_path / "ran").read_text() == "x"
+    assert [pickle.loads(pickle.dumps(policy)) for policy in (mine, more)] == [mine, more]
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("line", ["from beside import FACTOR", "import importlib; importlib.import_module('beside')"])
+def test_a_file_that_uses_a_module_next_to_it_is_refused_each_time(loaded, line, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "beside.py").write_text("FACTOR = 1\n")
+    if loaded and line.startswith("from"):
+        importlib.import_module("beside")
+    text = write_policy(tmp_path, f"{line}\n{CLASS}")
+    for _ in range(2):
+        with pytest.raises(ArgumentError, match=r"^policy: .*mine.py imports beside, a module next to it: its sha256 "):
+            parse_policy(text)
+    sys.modules.pop("beside", None)
+
+
+def test_a_class_that_a_file_only_imports_is_refused(tmp_path):
+    text = write_policy(tmp_path, "from user_policies_elsewhere import Mine\n")
+    module = ModuleType("user_policies_elsewhere")
+    sys.modules[module.__name__] = module
+    exec(CLASS, vars(module))
+    try:
+        with pytest.raises(
+            ArgumentError, match=r"^policy mine.py:Mine: is a class of user_policies_elsewhere, whose code"
+        ):
+            parse_policy(text)
+    finally:
+        del sys.modules[module.__name__]
 
 
 def test_a_changed_file_is_another_class(tmp_path):
@@ -180,9 +243,9 @@ REFUSED = {
     "refused defaults": (
         "def move",
         "def __post_init__(self):\n        raise ValueError('no')\n\n    def move",
-        r"its default settings are refused \(ValueError: no\)",
+        r"its default settings are refused \(ValueError: no; mine.py, line 13\)",
     ),
-    "an error": (MOVE, "return rows.value", r"move raised an error \(AttributeError: "),
+    "an error": (MOVE, "return rows.value", r"move raised an error \(AttributeError: .*; mine.py, line 13\)$"),
     "one tensor": (MOVE, "return rows.values", "move must return two tensors"),
     "the shape": (MOVE, "return rows.values[:1], rows.values != 0", "move changes the shape: expected .* for values"),
     "the dtype": (MOVE, "return rows.values.double(), rows.values != 0", "move changes the dtype: .* for values"),
@@ -373,7 +436,7 @@ def test_a_setting_of_an_object_is_a_value_that_can_be_stored(value):
 
 
 def test_a_setting_of_an_object_has_no_name_with_another_meaning():
-    with pytest.raises(ArgumentError, match="^Seeded: the setting seed has a name that "):
+    with pytest.raises(ArgumentError, match=r"^Seeded: the setting seed has a name that "):
         redistribute(gate(1, 2, 40), Seeded())
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from armlet.redistribution.errors import ArgumentError, description
+from armlet.redistribution.built_in import is_user_policy
+from armlet.redistribution.errors import ArgumentError, ArmletError, description
 from armlet.redistribution.python_file import first_line
 from armlet.redistribution.rows import Draw, Policy, Rows
 
@@ -54,7 +55,7 @@ def _problem_with(case: _Case) -> str | None:
                 try:
                     problem = check(policy, _sample(dtype))
                 except Exception as error:  # a user's method may raise anything
-                    problem = f"move raised an error ({first_line(error)})"
+                    problem = f"move raised an error ({first_line(error, type(policy).__module__)})"
                 if problem:
                     return problem
         used = not torch.equal(state, torch.get_rng_state())
@@ -77,10 +78,21 @@ def result_problem(rows: Rows, result: object) -> str | None:
     return None
 
 
-def check_result(policy: Policy, rows: Rows, result: object) -> None:
-    """Raises ArgumentError if `move` returned a wrong type, shape, dtype or device."""
+def moved_by(policy: Policy, rows: Rows, draw: Draw) -> Moved:
+    """What a policy makes of rows; raises ArgumentError if a user's `move` raises an error, or returns a wrong type."""
+    if not is_user_policy(policy):
+        return policy.move(rows, draw)
+    label = type(policy).__name__
+    try:
+        result = policy.move(rows, draw)
+    except (ArmletError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a user's method may raise anything
+        text = first_line(error, type(policy).__module__)
+        raise ArgumentError(f"{label}: move raised an error ({text})") from error
     if problem := result_problem(rows, result):
-        raise ArgumentError(f"{type(policy).__name__}: {problem}")
+        raise ArgumentError(f"{label}: {problem}")
+    return result
 
 
 def _returns_what_it_should(policy: Policy, rows: Rows) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.backends.interception import intercepted
-from armlet.redistribution.built_in import BUILT_IN_POLICIES, POLICIES, PUBLISHED
+from armlet.redistribution.built_in import BUILT_IN_POLICIES, POLICIES, PUBLISHED, is_user_policy
 from armlet.redistribution.cut import Cut
 from armlet.redistribution.errors import ArgumentError, description
 from armlet.redistribution.inward import Inward
@@ -175,13 +175,6 @@ def as_policy(policy: Policy | str) -> Policy:
     if is_user_policy(policy) and not intercepted():
         check_instance(policy)
     return policy
-
-
-def is_user_policy(policy: object) -> bool:
-    """Whether an object is a policy of a class that is not armlet's."""
-    kind = type(policy)
-    is_policy = not isinstance(policy, type) and callable(getattr(policy, "move", None))
-    return is_policy and not kind.__module__.startswith("armlet.")
 
 
 def parse_policy(text: str) -> Policy:

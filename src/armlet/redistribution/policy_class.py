@@ -33,7 +33,9 @@ def check_class(policy: object, label: str) -> None:
     try:
         instance = policy()
     except Exception as error:  # a user's class may raise anything
-        raise ArgumentError(f"{label}: its default settings are refused ({first_line(error)})") from error
+        raise ArgumentError(
+            f"{label}: its default settings are refused ({first_line(error, policy.__module__)})"
+        ) from error
     check_conduct(instance, label)
     _check_search(policy, label)
 

@@ -6,7 +6,9 @@ stored, such as an armlet.json, may not: it names a class in a file only togethe
 class that this process has already loaded, because its user named the same file, is taken.
 """
 
-import inspect
+import sys
+from contextlib import suppress
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -54,6 +56,7 @@ def installed_class(name: str) -> type[Policy] | None:
     check_class(policy, label)
     if policy.name != name:
         raise ArgumentError(f"{label}: the class calls itself {policy.name!r}; give class and entry point one name")
+    _code_of(policy)  # now, before its files change
     return policy
 
 
@@ -70,6 +73,10 @@ def class_in_file(text: str) -> tuple[type[Policy], str]:
 def remember_class_in_file(named: FileObject, policy: object) -> type[Policy]:
     """Checks a class of a file that was run, and remembers it, so that a stored setting may name it."""
     label = f"policy {named.file.name}:{named.name}"
+    module = getattr(policy, "__module__", None)
+    if isinstance(policy, type) and module != named.module_name:
+        advice = "name the file that defines it, or register it as an entry point of"
+        raise ArgumentError(f"{label}: is a class of {module}, whose code is not in this file; {advice} {GROUP}")
     check_class(policy, label)
     checked = cast("type[Policy]", policy)
     if checked.name in installed_names():
@@ -120,11 +127,24 @@ def stored_class(text: str, digest: object, advice: str) -> type[Policy]:
 
 
 def code_identity(policy: Policy) -> dict[str, str]:
-    """The sha256 of the module of an installed policy, which its name does not tell; nothing for other policies."""
-    if policy.name in POLICIES or "sha256" in stored_name(policy):
-        return {}
-    source = inspect.getsourcefile(type(policy))
-    return {"code": sha256(Path(source).read_bytes()).hexdigest() if source else f"{SESSION}{uuid4().hex}"}
+    """The sha256 of the code of an installed policy, which its name does not tell; nothing for other policies."""
+    return {} if policy.name in POLICIES or "sha256" in stored_name(policy) else {"code": _code_of(type(policy))}
+
+
+@cache
+def _code_of(policy: type[Policy]) -> str:
+    """The sha256 of the version and of all Python files of the package of a class, as they were when it was loaded.
+
+    Without files that can be read, it is of the version alone.
+    """
+    module = sys.modules.get(policy.__module__.partition(".")[0])
+    digest = sha256(package_of(policy.name).encode())
+    folders, file = [Path(place) for place in getattr(module, "__path__", [])], getattr(module, "__file__", None)
+    files = [source for folder in folders for source in sorted(folder.rglob("*.py"))]
+    for source in files or ([Path(file)] if file else []):
+        with suppress(OSError):
+            digest.update(sha256(source.name.encode() + b"\0" + source.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _remember(policy: type[Policy], identity: tuple[str, str]) -> None:

@@ -20,8 +20,9 @@ from armlet.evaluation.search.trials import TrialResult
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.arguments import text_list
 from armlet.presentation.numbers import with_count
+from armlet.redistribution.built_in import is_user_policy
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.policies import is_user_policy, settings, without_effect
+from armlet.redistribution.policies import settings, without_effect
 from armlet.redistribution.policy_class import SEARCH_EXAMPLE, default_settings, search_values
 from armlet.redistribution.python_file import settings_text
 from armlet.redistribution.rows import Policy
