@@ -124,11 +124,13 @@ def describe(
     return content | {"scope": scope, "noise": noise.kind} | (settings(noise) if noise.kind == "keyed" else {})
 
 
-def check_stored(policy: Policy) -> None:
-    """Raises ConfigError for a policy whose class is in this Python session alone, so that no file can name it."""
-    if is_in_session(policy):
-        problem = f"{ARMLET_FILE} cannot store {type(policy).__name__}, a class of this Python session"
-        raise ConfigError(f"{problem}: register it as an entry point of {GROUP}, or load it as file.py:Class")
+def storing_problem(content: Mapping[str, Any]) -> str | None:
+    """Why no armlet.json can have this content: a class in it is in this Python session alone; None if it can."""
+    for placement in content.get(PLACEMENTS_KEY, [content]):
+        if is_in_session(placement):
+            problem = f"{ARMLET_FILE} cannot store {placement['policy']}, a class of this Python session"
+            return f"{problem}: register it as an entry point of {GROUP}, or load it as file.py:Class"
+    return None
 
 
 def several_placements(contents: Iterable[Mapping[str, object]]) -> dict[str, object]:

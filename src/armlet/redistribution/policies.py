@@ -83,7 +83,7 @@ def knobs() -> list[Knob]:
 
 def installed_knobs(name: str) -> list[Knob]:
     """The settings of a policy that an installed package registers; raises ArgumentError if it cannot be used."""
-    defaults = default_settings(policy_class(name))
+    defaults = default_settings(installed_class(name))
     return [
         Knob(name, setting, default, _kind(setting, default), COMMON_MEANINGS.get(setting, ""), None)
         for setting, default in defaults.items()

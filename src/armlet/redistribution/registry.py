@@ -7,6 +7,7 @@ class that this process has already loaded, because its user named the same file
 """
 
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
@@ -96,9 +97,9 @@ def stored_name(policy: Policy) -> dict[str, str]:
     return {"policy": text, "sha256": digest}
 
 
-def is_in_session(policy: Policy) -> bool:
-    """Whether only this Python session has the class of a policy, which no text can name."""
-    return stored_name(policy).get("sha256", "").startswith(SESSION)
+def is_in_session(stored: Mapping[str, object]) -> bool:
+    """Whether only this Python session has the class of a stored setting, which no text can name."""
+    return str(stored.get("sha256")).startswith(SESSION)
 
 
 def is_installed(policy: Policy) -> bool:
@@ -116,14 +117,15 @@ def stored_class(text: str, digest: object, advice: str) -> type[Policy]:
     known = _classes.get((text, str(digest)))
     if known is not None:
         return known
-    if str(digest).startswith(SESSION):
+    if is_in_session({"sha256": digest}):
         problem = "was a class of a Python session, which a file cannot name; register it"
         raise ArgumentError(f"policy: {text} {problem} as an entry point of {GROUP}")
-    other = any(name == text for name, _ in _classes)
-    problem = "has changed since it was stored" if other else "is in a file, which armlet runs only if you name it"
-    raise ArgumentError(
-        f"policy: {text} {problem}: pass the policy {advice!r}, or register the class as an entry point of {GROUP}"
-    )
+    if any(name == text for name, _ in _classes):
+        problem = f"has changed since it was stored: pass the policy {advice!r}"
+    else:
+        problem = "is in a file, which armlet runs only if you name it: "
+        problem += f"add --policy {text}, or call parse_policy({text!r}) in Python"
+    raise ArgumentError(f"policy: {text} {problem}, or register the class as an entry point of {GROUP}")
 
 
 def code_identity(policy: Policy) -> dict[str, str]:

@@ -30,7 +30,7 @@ from armlet.evaluation.conditions.interventions import (
 from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS, REPEAT, placebo, placebo_names
 from armlet.evaluation.tasks.problems import Kind
 from armlet.prompts.fillers import Filler, Position
-from armlet.redistribution.built_in import POLICIES, PUBLISHED
+from armlet.redistribution.built_in import POLICIES, PUBLISHED, is_user_policy
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.policies import parse_one_policy, settings
@@ -152,7 +152,7 @@ def _path_or_source(source: TreatmentSource) -> TreatmentSource:
 
     "file.py:name" is a function or a policy's class, as the file says.
     """
-    if isinstance(source, Callable) and not isinstance(source, type):
+    if isinstance(source, Callable) and not isinstance(source, type) and not is_user_policy(source):
         return make_intervention(source)
     if isinstance(source, str) and names_python_file(source):
         return read_treatment(source)
