@@ -5,19 +5,23 @@ import json
 from dataclasses import dataclass
 from typing import ClassVar
 
+import optuna
 import pytest
 
 from armlet import evaluation, inspection
 from armlet.answers import generate
 from armlet.checkpoints.folder import ABACUS
 from armlet.commands.evaluate import TreatmentOptions
-from armlet.evaluation.conditions.conditions import make_treatments
+from armlet.evaluation.conditions.conditions import conditions, make_treatments
+from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, REPEAT
+from armlet.evaluation.search.search import Space, _suggest
 from armlet.evaluation.studies.definition import StudyTreatment
 from armlet.integrations.treatment import DEFAULTS, treatment
 from armlet.integrations.vllm.settings import full_setting
 from armlet.playground.setting import from_link
 from armlet.redistribution import registry
 from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.policy_class import RESERVED_NAMES
 from command_line import result, run, shown
 from user_policies import CLASS, EXAMPLE, SOFT, install, write_policy
 
@@ -203,6 +207,44 @@ def test_results_of_a_class_of_the_session_have_no_armlet_json_and_say_so(tmp_pa
         assert "armlet.json" not in [path.name for path in paths]
         assert any("armlet.json cannot store Callable, a class of this Python" in line for line in saved.sentences())
     assert tuned.sentences()[-1].endswith("on the other items: confirm(search) in Python")
+
+
+def test_no_policy_has_the_name_of_another_condition():
+    names = {condition.name for condition in conditions([], []) if condition.name != "A/A"}
+    assert {*names, *GATE_PLACEBOS, REPEAT} <= RESERVED_NAMES
+
+
+def test_two_versions_of_a_file_are_two_conditions(tmp_path):
+    texts = []
+    for version in ("0.5", "0.25"):
+        (tmp_path / version).mkdir()
+        texts.append(write_policy(tmp_path / version, CLASS.replace("0.5", version)))
+    treatments = make_treatments(texts)
+    names = [condition.name for condition in conditions(treatments, [], placebos=False)]
+    assert names == ["baseline", *(f"mine {treatment.plain()['sha256'][-8:]}" for treatment in treatments)]
+
+
+SEARCHED = CLASS.replace("factor: float = 0.5", "low: int = 2\n    high: int = 5\n    factor: float = 0.5").replace(
+    "def move",
+    """search: ClassVar = {"low": (1, 2, 4), "high": (5, 8)}
+
+    def __post_init__(self):
+        if not self.low < self.high:
+            raise ValueError("low must be below high")
+
+    def move""",
+)
+
+
+def test_whole_numbers_stay_whole_in_a_search_and_values_that_exclude_each_other_are_refused(tmp_path):
+    (treatment,) = make_treatments(write_policy(tmp_path, SEARCHED))
+    space = Space(treatment, ("low", "high"), (0,), 3, 0)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
+    suggested = [_suggest(study.ask(), space)[0] for _ in range(3)]
+    assert {type(value) for values in suggested for value in values.values()} == {int}
+    (treatment,) = make_treatments(write_policy(tmp_path, SEARCHED.replace("(5, 8)", "(3, 5)")))
+    with pytest.raises(ArgumentError, match=r"^mine: low=4,high=3 is refused \(ValueError: low must be below high\)"):
+        Space(treatment, ("low", "high"), (0,), 3, 0)
 
 
 def test_a_function_given_as_a_policy_and_a_policy_given_as_a_function_are_refused(tmp_path):

@@ -156,6 +156,20 @@ def test_text_names_a_class_with_settings_and_whole_numbers_stay_whole(tmp_path)
     assert type(policy) is type(parse_policy(text))
 
 
+def test_every_setting_has_a_text(tmp_path):
+    fields = "cap: float | None = 3.0\n    ends: tuple = (1, 2)\n    salt: int = 7\n    factor: float = 0.5"
+    text = write_policy(tmp_path, CLASS.replace("factor: float = 0.5", fields))
+    kind = type(parse_policy(text))
+    changed = kind(cap=None, ends=(3, 4), salt=9007199254740993)
+    read = parse_policy(f"{tmp_path}/{policy_text(changed)}")
+    assert repr(read) == repr(changed)
+    assert repr(make_policy("mine.py:Mine", vars(changed), sha256=stored_name(changed)["sha256"])) == repr(changed)
+    with pytest.raises(ArgumentError, match=r"^Mine: the setting cap: expected a number, .*found 'None'"):
+        redistribute(gate(1, 2, 40), kind(cap="None"))
+    with pytest.raises(ArgumentError, match=r"^outward: .*band must be|^Outward: band must be"):
+        parse_policy("outward:band=x.py")
+
+
 def test_two_classes_of_a_file_are_of_one_module_and_can_be_copied(tmp_path):
     ran = f"from pathlib import Path\nwith open({str(tmp_path / 'ran')!r}, 'a') as file:\n    file.write('x')\n"
     text = write_policy(
@@ -206,6 +220,8 @@ def test_a_changed_file_is_another_class(tmp_path):
     [
         ("absent.py:Mine", r"policy: absent.py cannot be read \(No such file or directory\)"),
         ("mine.py", "policy: expected file.py:class, found 'mine.py'"),
+        ("mine.py:Mine:", "policy: expected file.py:class, found 'mine.py:Mine:'"),
+        ("a\0.py:Mine", r"policy: 'a.x00.py:Mine' cannot be read \(.*null"),
         ("mine.py:Yours", "policy: mine.py has no class 'Yours'; its classes: Mine"),
         ("mine.py:torch", "policy: mine.py has no class 'torch'; its classes: Mine"),
         ("mine.py:Mine:width=1", "mine: unknown width; expected factor, strength"),
@@ -233,6 +249,7 @@ REFUSED = {
     "a name in capitals": ('"mine"', '"Mine"', "expected a name of small letters, .*found 'Mine'"),
     "a built-in name": ('"mine"', '"outward"', "its name 'outward' is that of a built-in policy"),
     "a word": ('"mine"', '"published"', "its name 'published' is that of a word with another meaning"),
+    "a condition": ('"mine"', '"identity"', "its name 'identity' is that of a word with another meaning"),
     "no strength": ("strength: float = 1.0", "", "expected a setting strength"),
     "weak": ("strength: float = 1.0", "strength: float = 0.5", "strength: expected the default 1.0, found 0.5"),
     "no default": ("factor: float = 0.5", "factor: float", "the setting factor has no default"),
@@ -344,6 +361,16 @@ REFUSED = {
         "def move",
         "search: ClassVar = {'factor': (2, 1)}\n\n    def move",
         "search: expected two",
+    ),
+    "a search of parts": (
+        "def move",
+        "count: int = 2\n    search: ClassVar = {'count': (1, 2.5)}\n\n    def move",
+        "search: count is a whole number",
+    ),
+    "a search of strength": (
+        "def move",
+        "search: ClassVar = {'strength': (0.5, 2.0)}\n\n    def move",
+        r"search: strength must be a number in \[0, 1\]",
     ),
     "a search too far": (
         "def move",

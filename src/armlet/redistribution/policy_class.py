@@ -13,8 +13,10 @@ from armlet.redistribution.python_file import first_line
 from armlet.redistribution.rows import FRACTION, check_settings
 
 POLICY_NAME, PLAIN_TEXT = re.compile("[a-z][a-z0-9_-]*"), re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
-RESERVED_NAMES = frozenset({PUBLISHED, "help", "none"})
-"""Words that have another meaning where a policy's name is expected."""
+RESERVED_NAMES = frozenset(
+    {PUBLISHED, "help", "none"} | {"baseline", "identity", "draw-only", "matched", "zeroed", "repeat", "temperature"}
+)
+"""Words that have another meaning where a policy's name is expected, and the names of other conditions."""
 
 RESERVED_SETTINGS = frozenset(
     {"policy", "layers", "site", "experts", "scope", "noise", "seed", "stream", "origin"}
@@ -132,11 +134,12 @@ def _problems_of_values(values: Mapping[str, object], use: str) -> list[str]:
 def is_plain(value: object) -> bool:
     """Whether a setting can be written as text and in an armlet.json."""
     if isinstance(value, tuple):
-        return len(value) == 2 and all(_is_number(part) for part in value)
-    return value is None or _is_number(value) or (isinstance(value, str) and PLAIN_TEXT.fullmatch(value) is not None)
+        return len(value) == 2 and all(_is_finite_number(part) for part in value)
+    is_word = isinstance(value, str) and PLAIN_TEXT.fullmatch(value) is not None and value != "None"
+    return value is None or is_word or _is_finite_number(value)
 
 
-def _is_number(value: object) -> bool:
+def _is_finite_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
@@ -147,10 +150,14 @@ def _check_search(policy: type, label: str) -> None:
     if not isinstance(proposed, Mapping) or not set(proposed) <= set(names):
         raise ArgumentError(f"{label}: search: {expected}, found {description(proposed)}")
     for name, values in proposed.items():
-        if not isinstance(values, tuple) or len(values) < 2 or not all(map(_is_number, values)):
+        if not isinstance(values, tuple) or len(values) < 2 or not all(map(_is_finite_number, values)):
             raise ArgumentError(f"{label}: search: {expected}, found {description(values)} for {name}")
         if list(values) != sorted(set(values)):
             raise ArgumentError(f"{label}: search: {expected}, found {description(values)} for {name}")
+        if name == "strength" and not all(map(FRACTION.includes, values)):
+            raise ArgumentError(f"{label}: search: strength must be {FRACTION.words}, found {description(values)}")
+        if isinstance(names[name], int) and not all(isinstance(value, int) for value in values):
+            raise ArgumentError(f"{label}: search: {name} is a whole number, found {description(values)}")
         for value in values:
             try:
                 policy(**{name: value})

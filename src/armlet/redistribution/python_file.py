@@ -12,6 +12,7 @@ from traceback import walk_tb
 from types import FrameType, ModuleType
 from typing import NamedTuple
 
+from armlet.redistribution.built_in import POLICIES, PUBLISHED
 from armlet.redistribution.errors import ArgumentError
 
 NAMED_IN_FILE = re.compile(r"(?P<path>.*?\.py)(:(?P<name>[^:]*))?(:(?P<settings>.*))?", re.DOTALL)
@@ -54,25 +55,27 @@ class FileObject(NamedTuple):
 
 def names_python_file(text: str) -> bool:
     """Whether a text is of the form "file.py:name:settings", of which name and settings may be absent."""
-    return NAMED_IN_FILE.fullmatch(text) is not None
+    return NAMED_IN_FILE.fullmatch(text) is not None and text.partition(":")[0] not in (*POLICIES, PUBLISHED)
 
 
 def settings_text(text: str) -> str:
     """The settings in the text of a policy, after its name or its "file.py:Class"; empty if there are none."""
-    match = NAMED_IN_FILE.fullmatch(text)
+    match = NAMED_IN_FILE.fullmatch(text) if names_python_file(text) else None
     return text.partition(":")[2] if match is None else match["settings"] or ""
 
 
 def read_file_object(text: str, *, option: str, kind: str) -> FileObject:
     """Reads the file that a text names; raises ArgumentError if there is no name, or the file cannot be read."""
     match = NAMED_IN_FILE.fullmatch(text)
-    if match is None or not (match["name"] or "").isidentifier():
+    if match is None or not (match["name"] or "").isidentifier() or match["settings"] == "":
         raise ArgumentError(f"{option}: expected file.py:{kind}, found {text!r}")
     file = Path(match["path"])
     try:
         return FileObject(option, kind, file, match["name"], match["settings"] or "", file.read_bytes())
     except OSError as error:
         raise ArgumentError(f"{option}: {file} cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a path with a null character
+        raise ArgumentError(f"{option}: {text!r} cannot be read ({error})") from error
 
 
 def run_file_object(named: FileObject) -> object:

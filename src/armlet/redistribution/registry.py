@@ -67,7 +67,7 @@ def class_in_file(text: str) -> tuple[type[Policy], str]:
     Raises ArgumentError if the file cannot be read or run, or the class is no policy.
     """
     named = read_file_object(text, option="policy", kind="class")
-    known = _classes.get(_stored_name(named))
+    known = _classes.get(_identity_in_file(named))
     return known or remember_class_in_file(named, run_file_object(named)), named.settings
 
 
@@ -82,7 +82,7 @@ def remember_class_in_file(named: FileObject, policy: object) -> type[Policy]:
     checked = cast("type[Policy]", policy)
     if checked.name in installed_names():
         raise ArgumentError(f"{label}: its name {checked.name!r} is that of {package_of(checked.name)}; choose another")
-    _remember(checked, _stored_name(named))
+    _remember(checked, _identity_in_file(named))
     return checked
 
 
@@ -153,7 +153,7 @@ def _remember(policy: type[Policy], identity: tuple[str, str]) -> None:
     _classes[identity], _identities[policy] = policy, identity
 
 
-def _stored_name(named: FileObject) -> tuple[str, str]:
+def _identity_in_file(named: FileObject) -> tuple[str, str]:
     return f"{named.file.name}:{named.name}", named.sha256
 
 

@@ -222,7 +222,10 @@ def conditions(
     if best_of == 1:
         raise ArgumentError("best_of: a vote needs at least 2 answers, found 1; 0 for none")
     baseline = Condition(BASELINE, BASELINE, temperature=temperature, samples=samples)
-    treated = [replace(baseline, name=_label(t), role="treated", treatment=t) for t in treatments]
+    treated = [
+        replace(baseline, name=name, role="treated", treatment=treatment)
+        for name, treatment in zip(_labels(treatments), treatments, strict=True)
+    ]
     filled = [replace(baseline, name=f.label(), role="filler", filling=f) for f in fillings]
     compared = [baseline, *treated, *filled]
     if combine:
@@ -260,6 +263,15 @@ def _placebos(baseline: Condition, treated: Sequence[Condition]) -> list[Conditi
     higher = baseline.temperature * PLACEBO_FACTOR or GREEDY_PLACEBO_TEMPERATURE
     temperature = replace(baseline, name="temperature", role="placebo", temperature=higher, weighing=PLACEBO_FACTOR)
     return [*gate_placebos, replace(baseline, name="A/A", role="placebo", placebo=REPEAT), temperature]
+
+
+def _labels(treatments: Sequence[AnyTreatment]) -> list[str]:
+    """The names of treatments; of equal ones, such as of two versions of a file, with digits of the file's sha256."""
+    names = [_label(treatment) for treatment in treatments]
+    codes = [str(treatment.plain().get("sha256", ""))[-8:] for treatment in treatments]
+    return [
+        f"{name} {code}" if code and names.count(name) > 1 else name for name, code in zip(names, codes, strict=True)
+    ]
 
 
 def _label(treatment: AnyTreatment) -> str:
