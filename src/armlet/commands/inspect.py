@@ -33,9 +33,9 @@ def inspect(
 ) -> None:
     """Show each policy's effect on a layer's gate, up or product, as a table and as a figure (PNG and SVG)."""
     place = {"layer": layer, "scope": scope, "site": site}
-    policies = parse_policies(policy or DEFAULT_POLICIES, scope)
+    policies = policy or DEFAULT_POLICIES
     if html:
-        check_grids(policies)
+        check_grids(parse_policies(policies, scope))
     chosen = {"policy": policies, "synthetic": synthetic, **place}
     inspected = inspection.inspect(model, prompt=prompts.texts(), **chosen, **vars(compute))
     show(inspected, out, as_json, save=partial(inspected.save, html=html), figures_key="figure")

@@ -13,8 +13,8 @@ from armlet.redistribution.errors import ArgumentError, ArmletError, description
 from armlet.redistribution.python_file import first_line
 from armlet.redistribution.rows import Draw, Policy, Rows
 
-TOKEN = 32  # values of a token of the sample, of which padding removes whole ones
-WIDTH = 512 + 5 * TOKEN  # of the sample; a row has 512 valid values or more
+TOKEN_WIDTH = 32  # values of a token of the sample, of which padding removes whole ones
+SAMPLE_WIDTH = 512 + 5 * TOKEN_WIDTH  # of the sample; a row has 512 valid values or more
 GOLDEN_SHARE = 0.6180339887498949
 """Multiples of it, without their whole parts, are spread evenly over [0, 1)."""
 
@@ -202,7 +202,7 @@ def _near(one: Moved, other: Moved, rows: Rows) -> bool:
 def _ragged(rows: Rows) -> Tensor:
     """`[rows, n]`: False for padding, of which each row has another amount, at its begin or at its end, or none."""
     place = torch.arange(rows.values.shape[-1])
-    amounts = TOKEN * torch.arange(len(rows.values))[:, None]
+    amounts = TOKEN_WIDTH * torch.arange(len(rows.values))[:, None]
     at_begin = torch.arange(len(rows.values))[:, None] % 2 == 0
     return torch.where(at_begin, place >= amounts, place < rows.values.shape[-1] - amounts)
 
@@ -213,10 +213,10 @@ def _uniforms(rows: Rows) -> Tensor:
 
 
 def _sample(dtype: torch.dtype) -> Rows:
-    """Rows `[6, WIDTH]`: of both signs, as after SiLU, tiny, large as float16 allows, zeros, and one repeated value."""
-    spread = torch.arange(1, WIDTH + 1, dtype=torch.float64) * GOLDEN_SHARE % 1
+    """Rows `[6, n]`: of both signs, as after SiLU, tiny, large as float16 allows, zeros, and one repeated value."""
+    spread = torch.arange(1, SAMPLE_WIDTH + 1, dtype=torch.float64) * GOLDEN_SHARE % 1
     normal = torch.special.ndtri(spread)
     shaped = torch.nn.functional.silu(3 * normal.flip(0))
-    zeros = torch.zeros(WIDTH, dtype=torch.float64) * normal.sign()  # of both signs
+    zeros = torch.zeros(SAMPLE_WIDTH, dtype=torch.float64) * normal.sign()  # of both signs
     rows = [normal, shaped, 1e-6 * normal, 2e4 * normal, zeros, torch.full_like(normal, 0.5)]
     return Rows(torch.stack(rows).to(dtype), None)

@@ -87,7 +87,7 @@ def run_file_object(named: FileObject) -> object:
     has no such function or class.
     """
     path = named.file.resolve(), named.sha256
-    module = _modules[path] = _modules.get(path) or _run(named)
+    module = _modules[path] = _modules.get(path) or _run_module(named)
     value = getattr(module, named.name, None)
     if not (isinstance(value, type) if named.kind == "class" else callable(value)):
         defined = {key: value for key, value in vars(module).items() if _module_of(value) == module.__name__}
@@ -97,7 +97,7 @@ def run_file_object(named: FileObject) -> object:
     return value
 
 
-def _run(named: FileObject) -> ModuleType:
+def _run_module(named: FileObject) -> ModuleType:
     module, before = ModuleType(named.module_name), {*sys.modules}
     module.__file__ = str(named.file)
     sys.modules[module.__name__] = module  # dataclasses in it look their module up

@@ -224,7 +224,7 @@ def conditions(
     baseline = Condition(BASELINE, BASELINE, temperature=temperature, samples=samples)
     treated = [
         replace(baseline, name=name, role="treated", treatment=treatment)
-        for name, treatment in zip(_labels(treatments), treatments, strict=True)
+        for name, treatment in zip(_treatment_names(treatments), treatments, strict=True)
     ]
     filled = [replace(baseline, name=f.label(), role="filler", filling=f) for f in fillings]
     compared = [baseline, *treated, *filled]
@@ -265,7 +265,7 @@ def _placebos(baseline: Condition, treated: Sequence[Condition]) -> list[Conditi
     return [*gate_placebos, replace(baseline, name="A/A", role="placebo", placebo=REPEAT), temperature]
 
 
-def _labels(treatments: Sequence[AnyTreatment]) -> list[str]:
+def _treatment_names(treatments: Sequence[AnyTreatment]) -> list[str]:
     """The names of treatments; of equal ones, such as of two versions of a file, with digits of the file's sha256."""
     names = [_label(treatment) for treatment in treatments]
     codes = [str(treatment.plain().get("sha256", ""))[-8:] for treatment in treatments]
