@@ -94,6 +94,14 @@ def test_a_pair_survives_the_file(tmp_path):
     assert load_config(tmp_path)["policy"].pair == (0.25, 0.5)
 
 
+def test_settings_with_the_names_of_built_in_ones_are_stored(tmp_path):
+    source = CLASS.replace("factor: float", "side: str = 'left'\n    limit: float | None = 3.0\n    factor: float")
+    policy = type(parse_policy(write_policy(tmp_path, source)))(side="both", limit=None)
+    with attach(tiny(), policy) as arm:
+        arm.save(tmp_path)
+    assert load_config(tmp_path)["policy"] == policy
+
+
 def test_strength_zero_changes_no_bit_of_the_model():
     model = tiny()
     baseline = model(prompt(9)).logits

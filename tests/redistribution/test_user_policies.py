@@ -1,7 +1,11 @@
 """A policy of one's own moves values as a built-in one does, and a class that could not is refused in one line."""
 
+import importlib
 import math
+import pickle
+import sys
 from dataclasses import dataclass
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 import torch
 
 from armlet import ARM, Noise, Outward, redistribute
+from armlet.evaluation.conditions.placebos import placebo
 from armlet.redistribution.entry import redistribute_with_counts
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.policies import changed_policy, detail, make_policy, parse_policy, policy_text
@@ -88,6 +93,26 @@ def test_a_row_of_which_a_policy_makes_nan_passes_through_and_is_counted():
     assert result.values.isfinite().all()
 
 
+@dataclass(frozen=True)
+class Narrow:
+    """Raises an error in a wide row, which is not in the sample of the check."""
+
+    strength: float = 1.0
+    name: ClassVar[str] = "narrow"
+
+    def move(self, rows, draw):
+        assert rows.values.shape[-1] < 1000, "too wide"
+        return rows.values / 2, rows.values != 0
+
+
+@pytest.mark.parametrize("acting", [Narrow(), placebo("draw-only", Narrow()), placebo("matched", Narrow())])
+def test_an_error_in_a_run_is_one_line_that_says_where_it_was(acting):
+    with pytest.raises(
+        ArgumentError, match=r"^Narrow: move raised an error \(AssertionError: too wide.*; test_.*, line"
+    ):
+        redistribute(gate(1, 2, 1000), acting)
+
+
 compiling = []
 
 
@@ -131,6 +156,58 @@ def test_text_names_a_class_with_settings_and_whole_numbers_stay_whole(tmp_path)
     assert type(policy) is type(parse_policy(text))
 
 
+def test_every_setting_has_a_text(tmp_path):
+    fields = "cap: float | None = 3.0\n    ends: tuple = (1, 2)\n    salt: int = 7\n    factor: float = 0.5"
+    text = write_policy(tmp_path, CLASS.replace("factor: float = 0.5", fields))
+    kind = type(parse_policy(text))
+    changed = kind(cap=None, ends=(3, 4), salt=9007199254740993)
+    read = parse_policy(f"{tmp_path}/{policy_text(changed)}")
+    assert repr(read) == repr(changed)
+    assert repr(make_policy("mine.py:Mine", vars(changed), sha256=stored_name(changed)["sha256"])) == repr(changed)
+    with pytest.raises(ArgumentError, match=r"^Mine: the setting cap: expected a number, .*found 'None'"):
+        redistribute(gate(1, 2, 40), kind(cap="None"))
+    with pytest.raises(ArgumentError, match=r"^outward: .*band must be|^Outward: band must be"):
+        parse_policy("outward:band=x.py")
+
+
+def test_two_classes_of_a_file_are_of_one_module_and_can_be_copied(tmp_path):
+    ran = f"from pathlib import Path\nwith open({str(tmp_path / 'ran')!r}, 'a') as file:\n    file.write('x')\n"
+    text = write_policy(
+        tmp_path, ran + CLASS + CLASS.split("import torch\n")[1].replace("Mine", "More").replace("mine", "more")
+    )
+    mine, more = parse_policy(text), parse_policy(text.replace(":Mine", ":More"))
+    assert (tmp_path / "ran").read_text() == "x"
+    assert [pickle.loads(pickle.dumps(policy)) for policy in (mine, more)] == [mine, more]
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("line", ["from beside import FACTOR", "import importlib; importlib.import_module('beside')"])
+def test_a_file_that_uses_a_module_next_to_it_is_refused_each_time(loaded, line, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "beside.py").write_text("FACTOR = 1\n")
+    if loaded and line.startswith("from"):
+        importlib.import_module("beside")
+    text = write_policy(tmp_path, f"{line}\n{CLASS}")
+    for _ in range(2):
+        with pytest.raises(ArgumentError, match=r"^policy: .*mine.py imports beside, a module next to it: its sha256 "):
+            parse_policy(text)
+    sys.modules.pop("beside", None)
+
+
+def test_a_class_that_a_file_only_imports_is_refused(tmp_path):
+    text = write_policy(tmp_path, "from user_policies_elsewhere import Mine\n")
+    module = ModuleType("user_policies_elsewhere")
+    sys.modules[module.__name__] = module
+    exec(CLASS, vars(module))
+    try:
+        with pytest.raises(
+            ArgumentError, match=r"^policy mine.py:Mine: is a class of user_policies_elsewhere, whose code"
+        ):
+            parse_policy(text)
+    finally:
+        del sys.modules[module.__name__]
+
+
 def test_a_changed_file_is_another_class(tmp_path):
     before = parse_policy(write_policy(tmp_path))
     after = parse_policy(write_policy(tmp_path, CLASS.replace("0.5", "0.25")))
@@ -143,6 +220,8 @@ def test_a_changed_file_is_another_class(tmp_path):
     [
         ("absent.py:Mine", r"policy: absent.py cannot be read \(No such file or directory\)"),
         ("mine.py", "policy: expected file.py:class, found 'mine.py'"),
+        ("mine.py:Mine:", "policy: expected file.py:class, found 'mine.py:Mine:'"),
+        ("a\0.py:Mine", r"policy: 'a.x00.py:Mine' cannot be read \(.*null"),
         ("mine.py:Yours", "policy: mine.py has no class 'Yours'; its classes: Mine"),
         ("mine.py:torch", "policy: mine.py has no class 'torch'; its classes: Mine"),
         ("mine.py:Mine:width=1", "mine: unknown width; expected factor, strength"),
@@ -170,6 +249,7 @@ REFUSED = {
     "a name in capitals": ('"mine"', '"Mine"', "expected a name of small letters, .*found 'Mine'"),
     "a built-in name": ('"mine"', '"outward"', "its name 'outward' is that of a built-in policy"),
     "a word": ('"mine"', '"published"', "its name 'published' is that of a word with another meaning"),
+    "a condition": ('"mine"', '"identity"', "its name 'identity' is that of a word with another meaning"),
     "no strength": ("strength: float = 1.0", "", "expected a setting strength"),
     "weak": ("strength: float = 1.0", "strength: float = 0.5", "strength: expected the default 1.0, found 0.5"),
     "no default": ("factor: float = 0.5", "factor: float", "the setting factor has no default"),
@@ -180,9 +260,9 @@ REFUSED = {
     "refused defaults": (
         "def move",
         "def __post_init__(self):\n        raise ValueError('no')\n\n    def move",
-        r"its default settings are refused \(ValueError: no\)",
+        r"its default settings are refused \(ValueError: no; mine.py, line 13\)",
     ),
-    "an error": (MOVE, "return rows.value", r"move raised an error \(AttributeError: "),
+    "an error": (MOVE, "return rows.value", r"move raised an error \(AttributeError: .*; mine.py, line 13\)$"),
     "one tensor": (MOVE, "return rows.values", "move must return two tensors"),
     "the shape": (MOVE, "return rows.values[:1], rows.values != 0", "move changes the shape: expected .* for values"),
     "the dtype": (MOVE, "return rows.values.double(), rows.values != 0", "move changes the dtype: .* for values"),
@@ -221,6 +301,52 @@ REFUSED = {
         "return rows.values * rows.values[:1, 1:2], rows.values < 9",
         "a row's values depend on other",
     ),
+    "values of all rows": (
+        MOVE,
+        "valid = torch.ones_like(rows.values) > 0 if rows.valid is None else rows.valid\n"
+        "        return rows.values / (1 + rows.magnitude[valid].mean()), rows.values < 9",
+        "a row's values depend on other",
+    ),
+    "values of all rows where there is padding": (
+        MOVE,
+        "mean = rows.magnitude.mean(-1, keepdim=True) if rows.valid is None else rows.magnitude[rows.valid].mean()\n"
+        "        return (rows.values / (1 + mean)).to(rows.values.dtype), rows.values < 9",
+        "a row's values depend on other",
+    ),
+    "the amount of padding": (
+        MOVE,
+        "valid = torch.ones_like(rows.values) > 0 if rows.valid is None else rows.valid\n"
+        "        mean = torch.where(valid, rows.magnitude, 0).mean(-1, keepdim=True)\n"
+        "        return (rows.values / (1 + mean)).to(rows.values.dtype), rows.values < 9",
+        "the amount of padding changes what move makes",
+    ),
+    "equal padding of all rows": (
+        MOVE,
+        "x = rows.magnitude if rows.valid is None else rows.magnitude[rows.valid].view(len(rows.values), -1)\n"
+        "        return rows.values / (1 + x.mean(-1, keepdim=True)).to(rows.values.dtype), rows.values < 9",
+        "a row's values depend on other",
+    ),
+    "in place where there is padding": (
+        MOVE,
+        "x = rows.values if rows.valid is None else rows.values.mul_(2)\n        return x / 2, x != 0",
+        "with padding, move changes values in place",
+    ),
+    "compared without a setting": (
+        "factor: float = 0.5",
+        "factor: float = __import__('dataclasses').field(default=0.5, compare=False)",
+        "the setting factor: expected one that is given, compared and hashed",
+    ),
+    "a setting that is not given": (
+        "factor: float = 0.5",
+        "factor: float = __import__('dataclasses').field(default=0.5, init=False)",
+        "the setting factor: expected one that is given, compared and hashed",
+    ),
+    "not compared": ("frozen=True", "frozen=True, eq=False", "expected a dataclass whose objects are compared"),
+    "a part of Cut": (
+        "class Mine:",
+        "class Mine(__import__('armlet').Cut):",
+        "expected a class of its own, found a subclass of a built-in policy",
+    ),
     "a search of nothing": (
         "def move",
         "search: ClassVar = {'x': (1, 2)}\n\n    def move",
@@ -235,6 +361,16 @@ REFUSED = {
         "def move",
         "search: ClassVar = {'factor': (2, 1)}\n\n    def move",
         "search: expected two",
+    ),
+    "a search of parts": (
+        "def move",
+        "count: int = 2\n    search: ClassVar = {'count': (1, 2.5)}\n\n    def move",
+        "search: count is a whole number",
+    ),
+    "a search of strength": (
+        "def move",
+        "search: ClassVar = {'strength': (0.5, 2.0)}\n\n    def move",
+        r"search: strength must be a number in \[0, 1\]",
     ),
     "a search too far": (
         "def move",
@@ -271,6 +407,64 @@ def test_an_object_is_checked_as_well(case):
         redistribute(gate(1, 2, 40), names["Mine"]())
     with pytest.raises(ArgumentError, match=f"^Mine: {message}"):
         ARM(names["Mine"](), width=40)
+
+
+def test_statistics_of_valid_values_pass_the_checks(tmp_path):
+    move = """valid = torch.ones_like(rows.values) > 0 if rows.valid is None else rows.valid
+        x, count = torch.where(valid, rows.values, 0), valid.sum(-1, keepdim=True)
+        mean = x.sum(-1, keepdim=True) / count
+        spread = (torch.where(valid, x - mean, 0) ** 2).sum(-1, keepdim=True) / count
+        return (x - mean) / (spread.sqrt() + 1e-3), rows.values < 1e9"""
+    policy = parse_policy(write_policy(tmp_path, CLASS.replace(MOVE, move)))
+    moved = redistribute(gate(1, 2, 40), policy)
+    torch.testing.assert_close(moved.mean(-1), torch.zeros(1, 2), rtol=0, atol=1e-5)
+
+
+def test_a_setting_may_be_as_large_as_a_row_is_wide(tmp_path):
+    move = """m = rows.magnitude if rows.valid is None else rows.magnitude.masked_fill(~rows.valid, -1)
+        return rows.values / 2, m >= m.topk(self.count).values[:, -1:]"""
+    source = CLASS.replace(MOVE, move).replace("factor: float = 0.5", "count: int = 512")
+    assert parse_policy(write_policy(tmp_path, source)).count == 512
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Is right with a whole number alone."""
+
+    count: int = 2
+    strength: float = 1.0
+    name: ClassVar[str] = "counting"
+
+    def move(self, rows, draw):
+        return rows.values / len(range(self.count)), rows.values != 0
+
+
+def test_equal_settings_of_other_types_are_checked_one_by_one():
+    assert Counting(2) == Counting(2.0)
+    redistribute(gate(1, 2, 40), Counting(2))
+    with pytest.raises(ArgumentError, match=r"^Counting: move raised an error \(TypeError: "):
+        redistribute(gate(1, 2, 40), Counting(2.0))
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """Has a setting with a name that an armlet.json uses for something else."""
+
+    seed: int = 0
+    strength: float = 1.0
+    name: ClassVar[str] = "seeded"
+    move = Drawn.move
+
+
+@pytest.mark.parametrize("value", [[1, 2], torch.ones(2), "two words", (1.0, 2.0, 3.0), np.float32(2), True])
+def test_a_setting_of_an_object_is_a_value_that_can_be_stored(value):
+    with pytest.raises(ArgumentError, match=r"^Counting: the setting count: expected a number, .* as value, found"):
+        redistribute(gate(1, 2, 40), Counting(value))
+
+
+def test_a_setting_of_an_object_has_no_name_with_another_meaning():
+    with pytest.raises(ArgumentError, match=r"^Seeded: the setting seed has a name that "):
+        redistribute(gate(1, 2, 40), Seeded())
 
 
 def test_settings_are_checked_with_their_values():

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from armlet.answers.records import Answer, Parts, first_difference
 from armlet.answers.tables import answers_table
-from armlet.attachment.config import limited_layers, setting_file
+from armlet.attachment.config import limited_layers, setting_file, storing_problem
 from armlet.presentation.arguments import output_folder
 from armlet.presentation.files import write_json
 from armlet.presentation.result import Result
@@ -66,8 +66,9 @@ class Answers(Result):
         return [answers_table(self.columns(), self.outcome() + marked)]
 
     def sentences(self) -> list[str]:
-        """Settings of the policy that had no effect, and in which layers."""
-        return limited_layers(self.armlet, self.report)
+        """Settings of the policy that had no effect, and in which layers; why there is no armlet.json."""
+        unstored = storing_problem(self.armlet)
+        return [*limited_layers(self.armlet, self.report), *([unstored] if unstored else [])]
 
     def figure(self) -> "Figure":
         """The answers side by side; the common beginning is grey."""
@@ -78,11 +79,14 @@ class Answers(Result):
     def save(self, directory: str | Path) -> list[Path]:
         """Writes armlet.json, which `load_config` reads, generate.json, generate.png and generate.svg.
 
+        There is no armlet.json for a policy whose class is in this Python session alone.
+
         Raises ArgumentError, and writes nothing, if the directory has an armlet.json with another content.
         """
         from armlet.presentation.style import save
 
         folder = output_folder("directory", directory)
-        contents = {setting_file(folder, self.armlet): self.armlet, folder / "generate.json": self.to_dict()}
+        setting = {} if storing_problem(self.armlet) else {setting_file(folder, self.armlet): self.armlet}
+        contents = {**setting, folder / "generate.json": self.to_dict()}
         files = [write_json(path, content) for path, content in contents.items()]
         return [*save(self.figure(), folder, "generate"), *files]

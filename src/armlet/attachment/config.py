@@ -10,7 +10,7 @@ from armlet.attachment.sites import ALL_EXPERTS, GATE, check_experts, check_site
 from armlet.presentation.arguments import required_path, several, whole_number
 from armlet.presentation.files import json_text
 from armlet.redistribution.arguments import check_policy
-from armlet.redistribution.built_in import POLICIES
+from armlet.redistribution.built_in import BUILT_IN_POLICIES, POLICIES
 from armlet.redistribution.errors import ArgumentError, ArmletError, description
 from armlet.redistribution.near_zero import limited_by_share
 from armlet.redistribution.noise import Noise, Source
@@ -28,7 +28,7 @@ OTHER_KEYS = ("policy", "sha256", "layers", "site", "experts", "scope", "noise",
 PLACEMENTS_KEY = "placements"
 
 LATER_DEFAULTS = {"limit": None, "side": "both"}
-"""Settings that older versions cannot read: a file states them only where they differ from these defaults."""
+"""Settings of built-in policies that older versions cannot read: a file states them only where they differ."""
 
 Parsed = TypeVar("Parsed")
 
@@ -115,11 +115,8 @@ def describe(
         raise ConfigError(f"{ARMLET_FILE} cannot store noise from a tensor or a generator: use Noise(seed)")
     check_site(site)
     check_experts(experts)
-    stated = {
-        name: value
-        for name, value in settings(policy).items()
-        if name not in LATER_DEFAULTS or value != LATER_DEFAULTS[name]
-    }
+    later = LATER_DEFAULTS if type(policy) in BUILT_IN_POLICIES else {}
+    stated = {name: value for name, value in settings(policy).items() if name not in later or value != later[name]}
     content = {"version": CONFIG_VERSION, **stored_name(policy), **stated}
     content |= {"layers": layers if isinstance(layers, str) else list(layers)}
     content |= {} if site == GATE else {"site": site}
@@ -127,11 +124,13 @@ def describe(
     return content | {"scope": scope, "noise": noise.kind} | (settings(noise) if noise.kind == "keyed" else {})
 
 
-def check_stored(policy: Policy) -> None:
-    """Raises ConfigError for a policy whose class is in this Python session alone, so that no file can name it."""
-    if is_in_session(policy):
-        problem = f"{ARMLET_FILE} cannot store {type(policy).__name__}, a class of this Python session"
-        raise ConfigError(f"{problem}: register it as an entry point of {GROUP}, or load it as file.py:Class")
+def storing_problem(content: Mapping[str, Any]) -> str | None:
+    """Why no armlet.json can have this content: a class in it is in this Python session alone; None if it can."""
+    for placement in content.get(PLACEMENTS_KEY, [content]):
+        if is_in_session(placement):
+            problem = f"{ARMLET_FILE} cannot store {placement['policy']}, a class of this Python session"
+            return f"{problem}: register it as an entry point of {GROUP}, or load it as file.py:Class"
+    return None
 
 
 def several_placements(contents: Iterable[Mapping[str, object]]) -> dict[str, object]:

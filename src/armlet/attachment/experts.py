@@ -50,7 +50,7 @@ class ExpertsArm(ARM):
         policy = self.policy if policy is None else policy
         check_arguments(a, policy, self.scope)
         noise = self.noise if noise is None else noise
-        if isinstance(policy, DETERMINISTIC_POLICIES):
+        if type(policy) in DETERMINISTIC_POLICIES:
             noise = Noise.midpoint()  # not used: spares the draws
         elif noise is self.noise and self.keys is not None and positions is not None:
             noise = Explicit(Noise().uniforms(a.shape, positions, self.keys.to(a.device)[:, experts]))

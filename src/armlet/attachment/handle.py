@@ -15,7 +15,7 @@ from weakref import WeakSet
 from torch import nn
 
 from armlet.attachment.call_tracker import CallTracker, Undo
-from armlet.attachment.config import ARMLET_FILE, AttachArguments, check_stored
+from armlet.attachment.config import ARMLET_FILE, AttachArguments, ConfigError, storing_problem
 from armlet.attachment.module import ARM, ReadOnlyError, joint_report, set_policy
 from armlet.attachment.origin import policy_origin
 from armlet.attachment.placement import has_arm, make_arm, put_arm
@@ -234,9 +234,9 @@ class Attachment:
                 is in this Python session alone.
             WriteError: the file cannot be written.
         """
-        for placement in self._placements:
-            check_stored(placement.policy)
         content, path = self.content(), required_path("path", path)
+        if problem := storing_problem(content):
+            raise ConfigError(problem)
         return write_json(path if path.suffix.lower() == ".json" else path / ARMLET_FILE, content)
 
     def content(self) -> dict[str, object]:

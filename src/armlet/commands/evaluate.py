@@ -10,7 +10,7 @@ from typer import Context, Option
 from armlet import evaluation
 from armlet.commands import options
 from armlet.commands.engines import EngineOptions
-from armlet.commands.options import POLICY, TaskOptions, saying_where_to_resume, show
+from armlet.commands.options import POLICY, TaskOptions, is_class_of, saying_where_to_resume, show
 from armlet.commands.policy_help import policy_option
 from armlet.evaluation.conditions.conditions import TreatmentSource
 from armlet.evaluation.conditions.interventions import read_intervention
@@ -33,7 +33,12 @@ class TreatmentOptions:
     scope: options.ScopeOption = "token"
     site: options.SiteOption = "gate"
     experts: options.ExpertsOption = "all"
-    config: Annotated[Path | None, Option(help="An armlet.json as a treatment, in addition to any --policy.")] = None
+    config: Annotated[
+        Path | None,
+        Option(
+            help="An armlet.json as a treatment, in addition to any --policy but FILE.PY:CLASS, which names its class."
+        ),
+    ] = None
     functions: Annotated[
         list[str] | None,
         Option(
@@ -51,7 +56,8 @@ class TreatmentOptions:
     def sources(self, *, served: bool) -> list[TreatmentSource]:
         """The policies, the file and the functions; `served`: no default, because a server's policy must be stated."""
         functions = map(read_intervention, self.functions or ())
-        policies = [parse_policy(text) if names_python_file(text) else text for text in self.treatments or ()]
+        texts = [text for text in self.treatments or () if not (self.config and is_class_of(text, self.config))]
+        policies = [parse_policy(text) if names_python_file(text) else text for text in texts]
         stated = [*policies, *([self.config] if self.config else ()), *functions]
         return stated or ([] if served else ["outward"])
 

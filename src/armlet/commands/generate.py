@@ -8,7 +8,7 @@ from typer import Argument, Context, Option
 from armlet import answers
 from armlet.attachment.config import load_config
 from armlet.commands import options
-from armlet.commands.options import folder_option, refuse_unused, show
+from armlet.commands.options import folder_option, is_class_of, refuse_unused, show
 
 CONFIGURED = ("policy", "layers", "scope", "site", "experts", "seed")  # options that an armlet.json sets
 
@@ -21,7 +21,10 @@ def generate(
     policy: options.PolicyOption = "outward",
     place: options.PlaceOptions,
     config: Annotated[
-        Path | None, Option(help="An armlet.json, which sets the policy, its place and the seed.")
+        Path | None,
+        Option(
+            help="An armlet.json, which sets policy, place and seed; --policy FILE.PY:CLASS names its class in a file."
+        ),
     ] = None,
     max_new_tokens: Annotated[int, Option(min=1, help="Maximum number of tokens of each answer.")] = 128,
     temperature: Annotated[float, Option(min=0, help="Sampling temperature; 0 for greedy.")] = 0.0,
@@ -34,7 +37,8 @@ def generate(
     """Answer a prompt without ARM and with it, side by side; the first token that differs is marked."""
     attached: dict[str, Any] = {"policy": policy, **vars(place), "seed": compute.seed}
     if config:
-        refuse_unused(context, CONFIGURED, "--config sets the policy, its place and the seed")
+        unused = [name for name in CONFIGURED if name != "policy" or not is_class_of(policy, config)]
+        refuse_unused(context, unused, "--config sets the policy, its place and the seed")
         attached = {**load_config(config)}
     asked = {"max_new_tokens": max_new_tokens, "temperature": temperature}
     show(answers.generate(model, prompt, **attached, **asked, dtype=compute.dtype, device=compute.device), out, as_json)

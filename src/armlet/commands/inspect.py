@@ -10,7 +10,9 @@ from armlet import inspection
 from armlet.commands import options
 from armlet.commands.options import POLICY, folder_option, show
 from armlet.commands.policy_help import policy_option
+from armlet.inspection.knob_grids import check_grids
 from armlet.inspection.run import DEFAULT_POLICIES
+from armlet.redistribution.policies import parse_policies
 
 
 def inspect(
@@ -31,6 +33,9 @@ def inspect(
 ) -> None:
     """Show each policy's effect on a layer's gate, up or product, as a table and as a figure (PNG and SVG)."""
     place = {"layer": layer, "scope": scope, "site": site}
-    chosen = {"policy": policy or DEFAULT_POLICIES, "synthetic": synthetic, **place}
+    policies = policy or DEFAULT_POLICIES
+    if html:
+        check_grids(parse_policies(policies, scope))
+    chosen = {"policy": policies, "synthetic": synthetic, **place}
     inspected = inspection.inspect(model, prompt=prompts.texts(), **chosen, **vars(compute))
     show(inspected, out, as_json, save=partial(inspected.save, html=html), figures_key="figure")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from typer import Argument, CallbackParam, Context, Option
 from typer.models import OptionInfo
 
-from armlet.attachment.config import ARMLET_FILE
+from armlet.attachment.config import ARMLET_FILE, all_placements, load_config
 from armlet.checkpoints.given import model_name
 from armlet.commands.policy_help import policy_option
 from armlet.evaluation.tasks.arithmetic import DIFFICULTY
@@ -22,6 +22,8 @@ from armlet.presentation.result import Result
 from armlet.presentation.terminal import note, print_json, print_tables, working
 from armlet.prompts.questions import read_prompts
 from armlet.redistribution.errors import ArgumentError, ArmletError
+from armlet.redistribution.python_file import names_python_file, settings_text
+from armlet.redistribution.registry import class_in_file
 
 POLICY = (
     "outward, inward, transport or cut, with settings as in outward:band=0.2,share=0.02/0.25, or file.py:Class of your "
@@ -137,6 +139,17 @@ def refuse_unused(context: Context, names: Iterable[str], because: str) -> None:
         source = context.get_parameter_source(name)
         if source and source.name == "COMMANDLINE":
             raise ArgumentError(f"--{name.replace('_', '-')}: {because}; leave it out")
+
+
+def is_class_of(text: str, config: Path) -> bool:
+    """Whether a text names the class, in a file, of a policy of an armlet.json, and no settings; runs the file.
+
+    Beside the armlet.json, such a text only lets armlet run the file.
+    """
+    if not names_python_file(text) or settings_text(text):
+        return False
+    policy, _ = class_in_file(text)
+    return any(type(placement["policy"]) is policy for placement in all_placements(load_config(config)))
 
 
 @contextmanager

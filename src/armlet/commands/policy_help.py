@@ -12,9 +12,9 @@ from armlet.presentation.tables import titled_table
 from armlet.presentation.terminal import print_tables
 from armlet.redistribution.built_in import PUBLISHED
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.policies import Knob, installed_knobs, knobs, policy_class, summary
+from armlet.redistribution.policies import Knob, installed_knobs, knobs, summary
 from armlet.redistribution.presets import PUBLISHED_SETTINGS, PUBLISHED_TASKS
-from armlet.redistribution.registry import installed_names, package_of
+from armlet.redistribution.registry import installed_class, installed_names, package_of
 
 POLICY_HELP = "help"
 NARROW = 80  # characters of a line in any terminal
@@ -54,12 +54,13 @@ def _explain_policies(value: PolicyText) -> PolicyText:
 def _show_installed(name: str) -> None:
     """The settings of a policy that a package registers, or why it cannot be used, which hides no other policy."""
     try:
-        table = _knobs_table(name, installed_knobs(name))
+        table, policy = _knobs_table(name, installed_knobs(name)), installed_class(name)
     except ArgumentError as error:
         print(fill(f"{name}: cannot be used ({error})", NARROW))
         return
+    assert policy is not None
     print_tables(table)
-    print(fill(f"of {package_of(name)}: {summary(policy_class(name))}", NARROW))
+    print(fill(f"of {package_of(name)}: {summary(policy)}", NARROW))
 
 
 def _published_table() -> Table:

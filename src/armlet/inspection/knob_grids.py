@@ -1,5 +1,6 @@
 """The settings of a policy that a page offers: a few values of each of its knobs, and every combination of them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 
@@ -45,13 +46,19 @@ class KnobGrid:
         return changed_policy(self.policy, {name: values[index] for (name, values), index in chosen})
 
 
+def check_grids(policies: Iterable[Policy]) -> None:
+    """Raises ArgumentError for a policy of one's own, which has no knobs."""
+    for policy in policies:
+        if type(policy) is not POLICIES.get(policy.name):
+            raise ArgumentError(f"policy: a page has knobs for {', '.join(POLICIES)}, found {type(policy).__name__}")
+
+
 def knob_grid(policy: Policy) -> KnobGrid:
     """The knobs of one of the built-in policies; settings that another one replaces are no knobs.
 
     Raises ArgumentError for a policy of one's own.
     """
-    if type(policy) is not POLICIES.get(policy.name):
-        raise ArgumentError(f"policy: a page has knobs for {', '.join(POLICIES)}, found {type(policy).__name__}")
+    check_grids([policy])
     return KnobGrid(policy, {name: _with(values, getattr(policy, name)) for name, values in _knobs(policy).items()})
 
 

@@ -149,7 +149,7 @@ def redistribute_with_counts(
     rows = a.contiguous() if a.shape == shape else a.contiguous().view(shape)
     mask = None if mask is None else mask.reshape(shape[:2]).contiguous()
     strength = None if strength is None else strength.contiguous()
-    deterministic = isinstance(policy, DETERMINISTIC_POLICIES) or isinstance(noise, Midpoint)
+    deterministic = type(policy) in DETERMINISTIC_POLICIES or isinstance(noise, Midpoint)
     draws = (None, None, 0, None) if deterministic else _draws(a, shape, noise, positions, keys)
     values, moved, passed = _move(rows, policy, Operands(*draws, mask, strength))
     return BackendResult(values if values.shape == a.shape else values.view(a.shape), moved, passed)

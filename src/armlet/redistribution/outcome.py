@@ -7,7 +7,7 @@ from torch import Tensor
 
 from armlet.redistribution.arguments import scopes_shape, token_mask, token_positions
 from armlet.redistribution.built_in import BUILT_IN_POLICIES
-from armlet.redistribution.conduct import check_result
+from armlet.redistribution.conduct import moved_by
 from armlet.redistribution.functions import part_of_the_way
 from armlet.redistribution.noise import Explicit, Source
 from armlet.redistribution.rows import Draw, Policy, Rows, all_below_infinity, cheaply_true
@@ -45,9 +45,8 @@ def outcome(
     valid = None if mask is None else mask[..., None].expand(a.shape).reshape(shape)
     rows, passed = _finite_rows(a.reshape(shape), valid)
     rows = Rows(rows.values, None) if tokens == 1 and valid is not None else rows  # rows are all valid or all padding
-    value, moved = policy.move(rows, lambda: draw().reshape(shape))
+    value, moved = moved_by(policy, rows, lambda: draw().reshape(shape))
     if type(policy) not in BUILT_IN_POLICIES:
-        check_result(policy, rows, (value, moved))
         passed = _with_not_finite(value, moved if valid is None else moved & valid, passed)
     for movable in (valid, None if passed is None else ~passed):
         moved = moved if movable is None else moved & movable

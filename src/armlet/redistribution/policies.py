@@ -8,7 +8,7 @@ from typing import Any
 
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.backends.interception import intercepted
-from armlet.redistribution.built_in import BUILT_IN_POLICIES, POLICIES, PUBLISHED
+from armlet.redistribution.built_in import BUILT_IN_POLICIES, POLICIES, PUBLISHED, is_user_policy
 from armlet.redistribution.cut import Cut
 from armlet.redistribution.errors import ArgumentError, description
 from armlet.redistribution.inward import Inward
@@ -59,6 +59,8 @@ PAPER_NAMES = {"band": "c", "ceiling": "p₁", "share": "p_min, p_max", "proport
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 """A decimal number; Python's `float` also reads "1_0", "١" and "nan"."""
 
+WHOLE_NUMBER = re.compile("[+-]?[0-9]{1,300}")
+
 
 @dataclass(frozen=True)
 class Knob:
@@ -83,7 +85,7 @@ def knobs() -> list[Knob]:
 
 def installed_knobs(name: str) -> list[Knob]:
     """The settings of a policy that an installed package registers; raises ArgumentError if it cannot be used."""
-    defaults = default_settings(policy_class(name))
+    defaults = default_settings(installed_class(name))
     return [
         Knob(name, setting, default, _kind(setting, default), COMMON_MEANINGS.get(setting, ""), None)
         for setting, default in defaults.items()
@@ -118,11 +120,11 @@ def make_policy(name: str, values: Mapping[str, object], *, sha256: object = Non
         pairs = _pairs_text(values)
         policy = stored_class(name, sha256, f"{name}:{pairs}" if pairs else name)
     else:
-        policy = policy_class(name)
+        policy = _named_class(name)
     return changed_policy(policy(), values)
 
 
-def policy_class(name: str) -> type[Policy]:
+def _named_class(name: str) -> type[Policy]:
     """The class of a built-in policy, or of one that an installed package registers; raises ArgumentError otherwise."""
     policy: type[Policy] | None = POLICIES.get(name) or installed_class(name)
     if policy is None:
@@ -161,9 +163,12 @@ def _changed_user_policy(policy: Any, values: Mapping[str, object], known: Mappi
 
 
 def _as_setting(value: object, present: object) -> object:
-    """A value from text or JSON, in which whole numbers may be floats, and pairs are lists."""
-    if isinstance(value, list):
-        return tuple(value)
+    """A value from text or JSON, in which whole numbers may be floats, pairs are lists, and None is a word."""
+    if isinstance(value, list | tuple):
+        parts = present if isinstance(present, tuple) and len(present) == len(value) else [None] * len(value)
+        return tuple(_as_setting(part, at) for part, at in zip(value, parts, strict=True))
+    if value == "None":
+        return None
     is_count = isinstance(present, int) and isinstance(value, float) and value.is_integer()
     return int(value) if is_count else value  # type: ignore[arg-type]
 
@@ -175,13 +180,6 @@ def as_policy(policy: Policy | str) -> Policy:
     if is_user_policy(policy) and not intercepted():
         check_instance(policy)
     return policy
-
-
-def is_user_policy(policy: object) -> bool:
-    """Whether an object is a policy of a class that is not armlet's."""
-    kind = type(policy)
-    is_policy = not isinstance(policy, type) and callable(getattr(policy, "move", None))
-    return is_policy and not kind.__module__.startswith("armlet.")
 
 
 def parse_policy(text: str) -> Policy:
@@ -199,13 +197,13 @@ def parse_policy(text: str) -> Policy:
     if name == PUBLISHED:
         model, _, task = rest.rpartition("/")
         return published(model, task)
-    policy = policy_class(name)()
+    policy = _named_class(name)()
     return policy_with(policy, rest, colon)
 
 
 def policy_with(policy: Policy, text: str, colon: str = "") -> Policy:
     """The policy with settings from text; a colon without settings after it is an error."""
-    values = dict[str, object]()
+    values, present = dict[str, object](), settings(policy)
     for pair in text.split(",") if colon or text else []:
         field, equals, value = pair.partition("=")
         if not equals:
@@ -213,7 +211,7 @@ def policy_with(policy: Policy, text: str, colon: str = "") -> Policy:
             raise ArgumentError(f"{policy.name}: {form}, found {pair!r}")
         if field in values:
             raise ArgumentError(f"{policy.name}: {field} is given twice")
-        values[field] = _parse_value(value)
+        values[field] = _parse_value(value, present.get(field))
     return changed_policy(policy, values)
 
 
@@ -259,13 +257,17 @@ def parse_one_policy(policy: Policy | str | Iterable[Policy | str], scope: str =
     return policies[0]
 
 
-def _parse_value(text: str) -> object:
-    parts = [_parse_number(part) for part in text.split("/")]
-    return parts[0] if len(parts) == 1 else tuple(parts)
+def _parse_value(text: str, present: object) -> object:
+    texts = text.split("/")
+    if len(texts) == 1:
+        return _parse_number(text, present)
+    return tuple(map(_parse_number, texts, present if isinstance(present, tuple) else [None] * len(texts)))
 
 
-def _parse_number(text: str) -> float | str:
-    return float(text) if NUMBER.fullmatch(text) else text
+def _parse_number(text: str, present: object) -> float | str:
+    """A float, or a word; an int in place of one, which as a float may be another number."""
+    is_whole = isinstance(present, int) and WHOLE_NUMBER.fullmatch(text)
+    return int(text) if is_whole else float(text) if NUMBER.fullmatch(text) else text
 
 
 def detail(policy: Policy) -> str:

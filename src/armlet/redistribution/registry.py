@@ -6,7 +6,10 @@ stored, such as an armlet.json, may not: it names a class in a file only togethe
 class that this process has already loaded, because its user named the same file, is taken.
 """
 
-import inspect
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -54,6 +57,7 @@ def installed_class(name: str) -> type[Policy] | None:
     check_class(policy, label)
     if policy.name != name:
         raise ArgumentError(f"{label}: the class calls itself {policy.name!r}; give class and entry point one name")
+    _code_of(policy)  # now, before its files change
     return policy
 
 
@@ -63,18 +67,22 @@ def class_in_file(text: str) -> tuple[type[Policy], str]:
     Raises ArgumentError if the file cannot be read or run, or the class is no policy.
     """
     named = read_file_object(text, option="policy", kind="class")
-    known = _classes.get(_stored_name(named))
+    known = _classes.get(_identity_in_file(named))
     return known or remember_class_in_file(named, run_file_object(named)), named.settings
 
 
 def remember_class_in_file(named: FileObject, policy: object) -> type[Policy]:
     """Checks a class of a file that was run, and remembers it, so that a stored setting may name it."""
     label = f"policy {named.file.name}:{named.name}"
+    module = getattr(policy, "__module__", None)
+    if isinstance(policy, type) and module != named.module_name:
+        advice = "name the file that defines it, or register it as an entry point of"
+        raise ArgumentError(f"{label}: is a class of {module}, whose code is not in this file; {advice} {GROUP}")
     check_class(policy, label)
     checked = cast("type[Policy]", policy)
     if checked.name in installed_names():
         raise ArgumentError(f"{label}: its name {checked.name!r} is that of {package_of(checked.name)}; choose another")
-    _remember(checked, _stored_name(named))
+    _remember(checked, _identity_in_file(named))
     return checked
 
 
@@ -89,9 +97,9 @@ def stored_name(policy: Policy) -> dict[str, str]:
     return {"policy": text, "sha256": digest}
 
 
-def is_in_session(policy: Policy) -> bool:
-    """Whether only this Python session has the class of a policy, which no text can name."""
-    return stored_name(policy).get("sha256", "").startswith(SESSION)
+def is_in_session(stored: Mapping[str, object]) -> bool:
+    """Whether only this Python session has the class of a stored setting, which no text can name."""
+    return str(stored.get("sha256")).startswith(SESSION)
 
 
 def is_installed(policy: Policy) -> bool:
@@ -109,29 +117,43 @@ def stored_class(text: str, digest: object, advice: str) -> type[Policy]:
     known = _classes.get((text, str(digest)))
     if known is not None:
         return known
-    if str(digest).startswith(SESSION):
+    if is_in_session({"sha256": digest}):
         problem = "was a class of a Python session, which a file cannot name; register it"
         raise ArgumentError(f"policy: {text} {problem} as an entry point of {GROUP}")
-    other = any(name == text for name, _ in _classes)
-    problem = "has changed since it was stored" if other else "is in a file, which armlet runs only if you name it"
-    raise ArgumentError(
-        f"policy: {text} {problem}: pass the policy {advice!r}, or register the class as an entry point of {GROUP}"
-    )
+    if any(name == text for name, _ in _classes):
+        problem = f"has changed since it was stored: pass the policy {advice!r}"
+    else:
+        problem = "is in a file, which armlet runs only if you name it: "
+        problem += f"add --policy {text}, or call parse_policy({text!r}) in Python"
+    raise ArgumentError(f"policy: {text} {problem}, or register the class as an entry point of {GROUP}")
 
 
 def code_identity(policy: Policy) -> dict[str, str]:
-    """The sha256 of the module of an installed policy, which its name does not tell; nothing for other policies."""
-    if policy.name in POLICIES or "sha256" in stored_name(policy):
-        return {}
-    source = inspect.getsourcefile(type(policy))
-    return {"code": sha256(Path(source).read_bytes()).hexdigest() if source else f"{SESSION}{uuid4().hex}"}
+    """The sha256 of the code of an installed policy, which its name does not tell; nothing for other policies."""
+    return {} if policy.name in POLICIES or "sha256" in stored_name(policy) else {"code": _code_of(type(policy))}
+
+
+@cache
+def _code_of(policy: type[Policy]) -> str:
+    """The sha256 of the version and of all Python files of the package of a class, as they were when it was loaded.
+
+    Without files that can be read, it is of the version alone.
+    """
+    module = sys.modules.get(policy.__module__.partition(".")[0])
+    digest = sha256(package_of(policy.name).encode())
+    folders, file = [Path(place) for place in getattr(module, "__path__", [])], getattr(module, "__file__", None)
+    files = [source for folder in folders for source in sorted(folder.rglob("*.py"))]
+    for source in files or ([Path(file)] if file else []):
+        with suppress(OSError):
+            digest.update(sha256(source.name.encode() + b"\0" + source.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _remember(policy: type[Policy], identity: tuple[str, str]) -> None:
     _classes[identity], _identities[policy] = policy, identity
 
 
-def _stored_name(named: FileObject) -> tuple[str, str]:
+def _identity_in_file(named: FileObject) -> tuple[str, str]:
     return f"{named.file.name}:{named.name}", named.sha256
 
 

@@ -176,7 +176,7 @@ def test_a_function_has_no_placebo_at_the_gate_and_a_policy_beside_it_keeps_all(
         ("mine.py:halves", "^treatment: mine.py has no function 'halves'; its functions: .*doubles, nothing"),
         ("mine.py:CONSTANT", "^treatment: mine.py has no function 'CONSTANT'"),
         ("wrong.py:doubles", r"^treatment: wrong.py cannot be run \(SyntaxError: "),
-        ("exits.py:doubles", r"^treatment: exits.py cannot be run \(SystemExit: 3\)$"),
+        ("exits.py:doubles", r"^treatment: exits.py cannot be run \(SystemExit: 3; exits.py, line 2\)$"),
     ],
 )
 def test_what_is_no_function_of_a_file_is_one_line(tmp_path, text, message):

@@ -185,6 +185,12 @@ def test_a_value_with_which_a_cell_would_fail_is_refused_in_one_line_before_anyt
     assert "\n" not in str(caught.value)
 
 
+def test_a_policy_as_a_function_is_refused_when_its_study_is_read():
+    Path("mine.py").write_text("class P:\n    def move(self, rows, draw): ...\n")
+    with pytest.raises(ArgumentError, match=r"treatment: .*mine.py P is a policy, which a study takes by the name"):
+        read_study(written(SMALL.replace(SECOND_TREATMENT, 'function = "mine.py:P"')))
+
+
 def test_a_function_is_not_run_when_its_study_is_read():
     Path("mine.py").write_text("raise SystemExit(3)\n")
     planned, _ = read_study(written(SMALL.replace(SECOND_TREATMENT, 'function = "mine.py:f"')))

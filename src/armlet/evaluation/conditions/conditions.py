@@ -30,7 +30,7 @@ from armlet.evaluation.conditions.interventions import (
 from armlet.evaluation.conditions.placebos import COMPARED_PLACEBOS, REPEAT, placebo, placebo_names
 from armlet.evaluation.tasks.problems import Kind
 from armlet.prompts.fillers import Filler, Position
-from armlet.redistribution.built_in import POLICIES, PUBLISHED
+from armlet.redistribution.built_in import POLICIES, PUBLISHED, is_user_policy
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise, Source, source
 from armlet.redistribution.policies import parse_one_policy, settings
@@ -152,7 +152,7 @@ def _path_or_source(source: TreatmentSource) -> TreatmentSource:
 
     "file.py:name" is a function or a policy's class, as the file says.
     """
-    if isinstance(source, Callable) and not isinstance(source, type):
+    if isinstance(source, Callable) and not isinstance(source, type) and not is_user_policy(source):
         return make_intervention(source)
     if isinstance(source, str) and names_python_file(source):
         return read_treatment(source)
@@ -222,7 +222,10 @@ def conditions(
     if best_of == 1:
         raise ArgumentError("best_of: a vote needs at least 2 answers, found 1; 0 for none")
     baseline = Condition(BASELINE, BASELINE, temperature=temperature, samples=samples)
-    treated = [replace(baseline, name=_label(t), role="treated", treatment=t) for t in treatments]
+    treated = [
+        replace(baseline, name=name, role="treated", treatment=treatment)
+        for name, treatment in zip(_treatment_names(treatments), treatments, strict=True)
+    ]
     filled = [replace(baseline, name=f.label(), role="filler", filling=f) for f in fillings]
     compared = [baseline, *treated, *filled]
     if combine:
@@ -260,6 +263,15 @@ def _placebos(baseline: Condition, treated: Sequence[Condition]) -> list[Conditi
     higher = baseline.temperature * PLACEBO_FACTOR or GREEDY_PLACEBO_TEMPERATURE
     temperature = replace(baseline, name="temperature", role="placebo", temperature=higher, weighing=PLACEBO_FACTOR)
     return [*gate_placebos, replace(baseline, name="A/A", role="placebo", placebo=REPEAT), temperature]
+
+
+def _treatment_names(treatments: Sequence[AnyTreatment]) -> list[str]:
+    """The names of treatments; of equal ones, such as of two versions of a file, with digits of the file's sha256."""
+    names = [_label(treatment) for treatment in treatments]
+    codes = [str(treatment.plain().get("sha256", ""))[-8:] for treatment in treatments]
+    return [
+        f"{name} {code}" if code and names.count(name) > 1 else name for name, code in zip(names, codes, strict=True)
+    ]
 
 
 def _label(treatment: AnyTreatment) -> str:

@@ -13,9 +13,10 @@ from armlet.attachment.config import SeveralPlacements
 from armlet.attachment.placements import placements_content, read_placements
 from armlet.checkpoints.identity import function_identity
 from armlet.presentation.files import json_text
+from armlet.redistribution.built_in import is_user_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.outward import Outward
-from armlet.redistribution.policies import is_user_policy, policy_with
+from armlet.redistribution.policies import policy_with
 from armlet.redistribution.python_file import FileObject, first_line, read_file_object, run_file_object
 from armlet.redistribution.registry import remember_class_in_file
 from armlet.redistribution.rows import Policy

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from armlet.redistribution.conduct import moved_by
 from armlet.redistribution.cut import Cut
 from armlet.redistribution.noise import WORD
 from armlet.redistribution.outward import Outward
@@ -34,7 +35,7 @@ class DrawOnly(Placebo):
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """Returns the unchanged values and False, `[rows, n]` each."""
         uniforms = draw()  # also for a policy that draws nothing
-        self.policy.move(rows, lambda: uniforms)
+        moved_by(self.policy, rows, lambda: uniforms)
         return rows.values, torch.zeros_like(rows.values, dtype=torch.bool)
 
 
@@ -50,7 +51,7 @@ class Matched(Placebo):
     def move(self, rows: Rows, draw: Draw) -> tuple[Tensor, Tensor]:
         """Returns the new values and whether each one changed, `[rows, n]` each."""
         uniforms = draw()
-        target, moved = self.policy.move(rows, lambda: uniforms)
+        target, moved = moved_by(self.policy, rows, lambda: uniforms)
         before = rows.values.detach().double()
         after = torch.where(moved, torch.lerp(before, target.detach().double(), self.policy.strength), before)
         valid = torch.ones_like(moved) if rows.valid is None else rows.valid

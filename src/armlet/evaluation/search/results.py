@@ -6,11 +6,12 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from armlet.attachment.config import setting_file
+from armlet.attachment.config import setting_file, storing_problem
 from armlet.attachment.origin import ORIGIN_KEY
 from armlet.checkpoints.identity import LOADED
 from armlet.evaluation.search.tables import trials_table
@@ -153,7 +154,8 @@ class Search(Result):
         if tied > 1:
             trials = f"all {tied} trials tie" if tied == len(self.trials) else f"{tied} trials tie for the best"
             fact = f"{trials}, so these items do not choose between them, and the first is stored"
-        return [*missed, f"{fact}; on the other items: {self._confirmation()}"]
+        unstored = storing_problem(self.armlet)
+        return [*missed, *([unstored] if unstored else []), f"{fact}; on the other items: {self._confirmation()}"]
 
     @property
     def has_items_as_objects(self) -> bool:
@@ -164,7 +166,10 @@ class Search(Result):
         """How this search is confirmed: by the command, or in Python if it used objects."""
         models = ["model", "tokenizer"] if str(self.engine.get("sha256")).startswith(LOADED) else []
         objects = [*models, *(["task=..."] if self.has_items_as_objects else [])]
-        return f"confirm({', '.join(['search', *objects])}) in Python" if objects else f"armlet confirm {self.folder}"
+        if objects or storing_problem(self.armlet):
+            return f"confirm({', '.join(['search', *objects])}) in Python"
+        in_file = f" --policy {quote(str(self.armlet['policy']))}" if "sha256" in self.armlet else ""
+        return f"armlet confirm {self.folder}{in_file}"
 
     def figure(self) -> "Figure":
         """The differences on the map's grid; along the values if one setting was searched."""
@@ -179,17 +184,18 @@ class Search(Result):
 
         Raises ArgumentError, and writes nothing, if the directory has another search's search.json, or an armlet.json
         that is not a setting of this search's trials; an interrupted search may have saved another one than the best.
+        There is no armlet.json for a policy whose class is in this Python session alone.
         """
         from armlet.presentation.style import save
 
         folder = output_folder("directory", directory)
         if not self._is_stored_or_absent(folder / SEARCH_FILE):
             raise ArgumentError(f"{folder}: contains another search; use another directory")
-        path = setting_file(folder, *self._settings())
+        setting = [] if storing_problem(self.armlet) else [setting_file(folder, *self._settings())]
         return [
             write_json(folder / SEARCH_FILE, self.to_dict()),
             write_text(folder / "trials.csv", csv_text([trial.to_dict() for trial in self.trials])),
-            write_json(path, {**self.armlet, **self._origin()}),
+            *(write_json(path, {**self.armlet, **self._origin()}) for path in setting),
             *save(self.figure(), folder, "sensitivity"),
         ]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from armlet.attachment.config import layer_indices
 from armlet.evaluation.batches import run
@@ -20,8 +20,9 @@ from armlet.evaluation.search.trials import TrialResult
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.arguments import text_list
 from armlet.presentation.numbers import with_count
+from armlet.redistribution.built_in import is_user_policy
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.policies import is_user_policy, settings, without_effect
+from armlet.redistribution.policies import changed_policy, settings, without_effect
 from armlet.redistribution.policy_class import SEARCH_EXAMPLE, default_settings, search_values
 from armlet.redistribution.python_file import settings_text
 from armlet.redistribution.rows import Policy
@@ -68,7 +69,7 @@ SEARCHED = {
 """The settings that are searched by default, by policy."""
 
 
-WIDE = 10.0  # a user's values are searched on a logarithmic scale if the last is this many times the first
+LOGARITHMIC = 10.0  # a user's values are searched on a logarithmic scale if the last is this many times the first
 
 
 def ranges_of(policy: Policy) -> dict[str, Range]:
@@ -76,7 +77,7 @@ def ranges_of(policy: Policy) -> dict[str, Range]:
     if not is_user_policy(policy):
         return {name: range_ for name, range_ in RANGES.items() if name in settings(policy)}
     ranges = {
-        name: Range(values[0], values[-1], values, log=0 < values[0] <= values[-1] / WIDE)
+        name: Range(values[0], values[-1], values, log=0 < values[0] <= values[-1] / LOGARITHMIC)
         for name, values in search_values(policy).items()
     }
     return {STRENGTH: RANGES[STRENGTH]} | ranges
@@ -101,7 +102,8 @@ class Space:
             reason = f"; the policy fixes {', '.join(fixed)}" if fixed else ""
             problem = f"expected one or two of {', '.join(options)}, found {','.join(self.names)!r}"
             raise ArgumentError(f"search: {problem}{reason}")
-        if idle := without_effect(self._policy_at(self.grid()[0])):
+        policies = [*map(self._policy_at, self.grid())]  # a user's class may refuse two values together
+        if idle := without_effect(policies[0]):
             raise ArgumentError(f"search: {idle[0]}; change the policy, or search another setting")
         if self.trials < len(self.layers) - 1:
             problem = f"expected at least {len(self.layers) - 1} for {len(self.layers)} candidate layers"
@@ -116,6 +118,10 @@ class Space:
         """The range of a setting that can be searched."""
         return self._ranges()[name]
 
+    def is_whole(self, name: str) -> bool:
+        """Whether a setting is a whole number."""
+        return isinstance(default_settings(type(self.treatment.policy))[name], int)
+
     def _ranges(self) -> dict[str, Range]:
         return ranges_of(self.treatment.policy)
 
@@ -125,8 +131,7 @@ class Space:
         return replace(self.treatment, policy=self._policy_at(values), layers=candidates[layers])
 
     def _policy_at(self, values: Mapping[str, float]) -> Policy:
-        policy: Any = self.treatment.policy
-        return replace(policy, **{name: values[name] for name in self.names})
+        return changed_policy(self.treatment.policy, {name: values[name] for name in self.names})
 
     def to_dict(self) -> Record:
         """The space for the manifest, with the version of Optuna, which can change the trials."""
@@ -237,8 +242,14 @@ def _trials(
 def _suggest(trial: "optuna.Trial", space: Space) -> tuple[dict[str, float], str]:
     """Suggests values of the searched settings, and one of the candidate layers as text."""
     ranges = {name: space.range(name) for name in space.names}
-    values = {name: trial.suggest_float(name, r.low, r.high, log=r.log) for name, r in ranges.items()}
+    values = {name: _suggested(trial, name, r, space.is_whole(name)) for name, r in ranges.items()}
     return values, str(space.layers[trial.suggest_categorical(LAYERS, range(len(space.layers)))])
+
+
+def _suggested(trial: "optuna.Trial", name: str, r: Range, is_whole: bool) -> float:
+    if is_whole:
+        return trial.suggest_int(name, int(r.low), int(r.high), log=r.log)
+    return trial.suggest_float(name, r.low, r.high, log=r.log)
 
 
 def _scores(journal: RunFolder, condition: str) -> list[list[float]]:

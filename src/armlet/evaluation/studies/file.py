@@ -115,7 +115,10 @@ def _check_cell(study: Study, cell: Cell, base: Path) -> None:
     try:
         for treatment in cell.treatments.values():
             if isinstance(treatment, str):
-                read_file_object(str(located(base, treatment)), option=TREATMENT, kind="function")
+                named = read_file_object(str(located(base, treatment)), option=TREATMENT, kind="function")
+                if named.has_class("move"):
+                    problem = f"{named.name} is a policy, which a study takes by the name that a package registers"
+                    raise named.refused(problem)
         _check_settings(cell, base, relative_settings(base, study.settings_of(cell)))
     except ArgumentError as error:
         raise ArgumentError(f"the cell {cell.name}: {error}") from error

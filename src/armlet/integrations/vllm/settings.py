@@ -17,10 +17,9 @@ from armlet.attachment.config import (
     several_placements,
 )
 from armlet.attachment.sites import GATE
-from armlet.redistribution.built_in import POLICIES
+from armlet.redistribution.built_in import POLICIES, is_user_policy
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
-from armlet.redistribution.policies import is_user_policy
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

@@ -14,7 +14,7 @@ BLOCK = 1 << 18
 
 
 def _move_in_blocks(a: Tensor, policy: Policy, operands: Operands) -> BackendResult:
-    independent = type(policy) in BUILT_IN_POLICIES  # other policies may use all rows together
+    independent = type(policy) in BUILT_IN_POLICIES  # a user's may round sums otherwise in other blocks
     if torch.compiler.is_compiling() or not independent or not a.is_cpu or a.numel() <= BLOCK:
         return _move_block(a, policy, operands)
     blocks = a.split(max(1, BLOCK // a[0].numel()))
