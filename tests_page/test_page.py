@@ -340,7 +340,7 @@ def test_a_link_restores_the_state(tab, server):
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [
-        ("?policy=sideways", "expected one of outward"),
+        ("?policy=sideways", "the page has knobs for outward"),
         ("?layer=99", "expected one from 0 to 29"),
         ("?colour=red", "unknown 'colour'"),
         ("?layer=two", "expected a whole number"),
