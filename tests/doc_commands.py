@@ -75,7 +75,7 @@ def here_documents(text: str) -> dict[str, str]:
 
 def commands(text: str) -> list[list[str]]:
     """The commands of a block as words; one may go on over lines, in quotes or after a backslash."""
-    found, line = list[list[str]](), ""
+    complete, line = list[list[str]](), ""
     for part in HERE_DOCUMENT.sub("", text).split("\n"):
         line += part
         if line.endswith("\\"):
@@ -86,11 +86,11 @@ def commands(text: str) -> list[list[str]]:
         except ValueError:  # a quote is open
             line += "\n"
             continue
-        found += [words] if words else []
+        complete += [words] if words else []
         line = ""
     if line:
         raise ValueError(f"a command does not end: {line!r}")
-    return found
+    return complete
 
 
 def reason_elsewhere(words: Sequence[str]) -> str:

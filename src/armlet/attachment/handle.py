@@ -202,8 +202,7 @@ class Attachment:
     def report(self, placement: int | None = None) -> dict[int, dict[str, int | float]]:
         """Returns each layer's counts so far: calls, tokens, moved, share_moved, passed (see `ARM.report`).
 
-        placement: the index in `placements` of the only one to count. By default all count, and a token counts once at
-        each of a layer's sites.
+        placement: the index in `placements` of the one to count; by default all count, and a token once at each site.
 
         In a mixture of experts, calls are those of the layer; a token counts once in each expert that it goes through,
         routed or shared, if ARM is there; passed counts such rows, too.
@@ -230,8 +229,7 @@ class Attachment:
 
         Raises:
             ArgumentError: not a path.
-            ConfigError: a file cannot store the noise, which is a tensor or has a generator, or the policy, whose class
-                is in this Python session alone.
+            ConfigError: a file cannot store this noise (a tensor, a generator) or policy (a class of this session).
             WriteError: the file cannot be written.
         """
         content, path = self.content(), required_path("path", path)
@@ -274,8 +272,8 @@ class Attachment:
 
 
 def _arm_of(site: Site, placements: Sequence[Placement]) -> ARM:
-    placement = placements[site.placement]
-    return make_arm(site, policy=placement.policy, scope=placement.scope, noise=placement.noise)
+    place = placements[site.placement]
+    return make_arm(site, policy=place.policy, scope=place.scope, noise=place.noise)
 
 
 def _changed(placement: Placement, policy: Policy | str | None, settings: Mapping[str, object]) -> Placement:

@@ -12,7 +12,7 @@ from armlet.presentation.tables import titled_table
 from armlet.presentation.terminal import print_tables
 from armlet.redistribution.built_in import PUBLISHED
 from armlet.redistribution.errors import ArgumentError
-from armlet.redistribution.policies import Knob, installed_knobs, knobs, summary
+from armlet.redistribution.policies import Knob, first_docstring_line, installed_knobs, knobs
 from armlet.redistribution.presets import PUBLISHED_SETTINGS, PUBLISHED_TASKS
 from armlet.redistribution.registry import installed_class, installed_names, package_of
 
@@ -60,7 +60,7 @@ def _show_installed(name: str) -> None:
         return
     assert policy is not None
     print_tables(table)
-    print(fill(f"of {package_of(name)}: {summary(policy)}", NARROW))
+    print(fill(f"of {package_of(name)}: {first_docstring_line(policy)}", NARROW))
 
 
 def _published_table() -> Table:

@@ -92,7 +92,7 @@ def installed_knobs(name: str) -> list[Knob]:
     ]
 
 
-def summary(policy: type[Policy]) -> str:
+def first_docstring_line(policy: type[Policy]) -> str:
     """The first line of a class's docstring."""
     return (policy.__doc__ or "no docstring").strip().splitlines()[0]
 

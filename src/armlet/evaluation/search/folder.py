@@ -104,8 +104,8 @@ def plan_confirmation(folder: Path, search: Search, tasks: Sequence[Task], polic
     (arguments,) = all_placements(parse_config(dict(search.armlet)))
     treatment = Treatment(**arguments)
     if policy is not None and not _is_named_by(treatment.policy, policy):
-        found = f"found {policy!r}; the settings are those of the search"
-        raise ArgumentError(f"policy: expected {policy_text(treatment.policy)!r}, {found}")
+        expected = policy_text(treatment.policy)
+        raise ArgumentError(f"policy: expected {expected!r}, found {policy!r}; the settings are those of the search")
     if search.space["treatment"].get("code") != treatment.plain().get("code"):
         raise ArgumentError(f"{folder}: the code of the policy {treatment.policy.name} changed after the search")
     plan = _plan(search.arguments, [take(task, "test") for task in tasks], conditions([treatment], []))
