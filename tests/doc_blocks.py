@@ -9,6 +9,7 @@ A comment on the lines before a block, which no reader sees, says what else is t
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,12 @@ class Block(NamedTuple):
     parse_only: str = ""  # the reason; empty if the block is run
     before: str = ""  # code that runs before it
     file: str = ""  # name of a file with its text, in the folder in which the page's code runs
+    printed: str = ""  # what it prints, if the next block is a text that says so
+
+    @property
+    def end(self) -> int:
+        """The line of the closing fence, from 1."""
+        return self.line + self.text.count("\n")
 
     @property
     def place(self) -> str:
@@ -42,8 +49,19 @@ def pages() -> list[Path]:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The blocks of a page, in order."""
-    return list(read_blocks(page, page.read_text(encoding="utf-8")))
+    """The blocks of a page, in order, those of code with what they print."""
+    content = page.read_text(encoding="utf-8")
+    parts = list(read_blocks(page, content))
+    for index, (code, below) in enumerate(pairwise(parts)):
+        if says_what_is_printed(code, below, content.split("\n")):
+            parts[index] = code._replace(printed=below.text)
+    return parts
+
+
+def says_what_is_printed(code: Block, below: Block, lines: list[str]) -> bool:
+    """Whether the block `below` is the output of `code`: a text in the same section of the page."""
+    in_same_section = not any(line.startswith("#") for line in lines[code.end : below.line - 2])
+    return code.language in ("python", "sh") and below.language == "text" and not below.parse_only and in_same_section
 
 
 def read_blocks(page: Path, content: str) -> Iterator[Block]:

@@ -58,3 +58,9 @@ def test_a_ratio_that_fell_is_not_slower():
 
 def test_ratios_survive_json():
     assert compare.parsed(json.loads(json.dumps({"all / without": asdict(BEFORE)}))) == {"all / without": BEFORE}
+
+
+def test_every_benchmark_has_stored_results():
+    stored = json.loads(compare.STORED.read_text(encoding="utf-8"))["ratios"]
+    assert stored.keys() == {"function", *compare.programs("model", 1)}
+    assert all(parsed.median > 0 for ratios in stored.values() for parsed in compare.parsed(ratios).values())

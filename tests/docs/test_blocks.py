@@ -13,7 +13,8 @@ from armlet import load_config
 from armlet.evaluation.studies.file import read_study
 from command_line import run
 from doc_blocks import LANGUAGES, LEAST_WORDS, ROOT, Block, blocks, pages, read_blocks
-from doc_commands import check, commands, here_documents, reason_elsewhere, small
+from doc_commands import MODELS, check, commands, here_documents, reason_elsewhere, small
+from doc_printed import beside, missing_lines, same_line, same_value
 from tiny_checkpoints import TEMPLATE, save, words
 
 BLOCKS = [block for page in pages() for block in blocks(page)]
@@ -74,8 +75,9 @@ def test_every_block_has_a_language():
 
 
 def test_what_is_only_parsed_says_why():
-    assert [block.place for block in BLOCKS if block.parse_only and len(block.parse_only.split()) < LEAST_WORDS] == []
-    assert [block.place for block in BLOCKS if block.parse_only and block.language not in ("python", "sh")] == []
+    parsed = [block for block in BLOCKS if block.parse_only]
+    assert [block.place for block in parsed if len(block.parse_only.split()) < LEAST_WORDS] == []
+    assert [block.place for block in parsed if block.language not in ("python", "sh", "text")] == []
 
 
 @pytest.mark.slow
@@ -85,50 +87,38 @@ def test_what_is_only_parsed_says_why():
 def test_the_python_of_a_page_runs_and_prints_what_it_says(page, deep_model, request):
     """With a tiny model in the place of SmolLM2, unless the page says what is printed."""
     parts = [block for block in prepare(page) if block.language == "python"]
-    is_told = any(expectations(block) for block in parts)
+    is_told = any(beside(block) or block.printed for block in parts)
     folder = request.getfixturevalue("smollm2_folder") if is_told else deep_model
     assert run_python(parts, str(folder)) == []
 
 
 def run_python(parts, folder):
     """Runs blocks in order; returns what was printed otherwise than they say."""
-    printed, stated = {}, {}
+    printed = {}
 
     def show(*values, sep=" "):
-        printed[sys._getframe(1).f_lineno] = sep.join(map(str, values))
+        printed.setdefault(sys._getframe(1).f_lineno, []).append(sep.join(map(str, values)))
 
-    namespace = {"__name__": "page", "print": show}
+    namespace, wrong = {"__name__": "page", "print": show}, []
     for block in parts:
         text = "\n" * (block.line - 1) + block.text.replace(HUB_ID, folder)
         code = compile(text, block.place, "exec")
         if not block.parse_only:
+            printed.clear()
             exec(block.before, namespace)
             exec(code, namespace)
-            stated |= expectations(block)
-    wrong = [line for line, value in stated.items() if not agree(value, ast.literal_eval(printed.get(line, "None")))]
-    return [f"line {line}: {printed.get(line)}" for line in wrong]
+            wrong += differences(block, printed)
+    return wrong
 
 
-def expectations(block: Block):
-    """What a comment after a call of print says that it prints, by its line, where that is a number or a collection."""
-    stated = {}
-    for number, line in enumerate(block.text.split("\n"), block.line):
-        call, mark, comment = line.partition("  # ")
-        if call.lstrip().startswith("print(") and mark:
-            try:
-                stated[number] = ast.literal_eval(comment.strip())
-            except (ValueError, SyntaxError):
-                continue  # a remark
-    return stated
-
-
-def agree(stated, printed):
-    """Whether two values are the same, numbers within 1 %: another processor rounds gates otherwise."""
-    if isinstance(stated, dict):
-        return stated.keys() == printed.keys() and all(agree(stated[key], printed[key]) for key in stated)
-    if isinstance(stated, list | tuple):
-        return len(stated) == len(printed) and all(map(agree, stated, printed))
-    return stated == printed or stated == pytest.approx(printed, rel=0.01)
+def differences(block, printed):
+    """What a block printed, by line, otherwise than its page says."""
+    for line, value in beside(block).items():
+        text = "\n".join(printed.get(line, ["None"]))
+        if not same_value(value, ast.literal_eval(text)):
+            yield f"line {line}: {text}"
+    lines = [text for texts in printed.values() for text in texts]
+    yield from missing_lines(block.printed, "\n".join(lines))
 
 
 @pages_with("sh")
@@ -147,12 +137,30 @@ def test_the_commands_of_a_page_parse(page):
 @pytest.mark.usefixtures("workspace")
 def test_the_commands_of_a_page_run(page, tiny_model):
     for block in prepare(page):
-        if block.language == "sh" and not block.parse_only:
+        if block.language == "sh" and not (block.parse_only or block.printed):  # what is printed is compared below
             exec(block.before, {})
             for command in commands(block.text):
                 if command[0] == "armlet" and not reason_elsewhere(command):
                     code, _, err = run(*small(command[1:], tiny_model))
                     assert code == 0, f"{block.place}: {' '.join(command)}: {err}"
+
+
+@pytest.mark.slow
+@pytest.mark.needs("real model")
+@pages_with("sh")
+@pytest.mark.usefixtures("workspace", "smollm2_folder")
+def test_the_commands_of_a_page_print_what_it_says(page):
+    for block in prepare(page):
+        if block.language == "sh" and block.printed:
+            printed = "".join(output(command) for command in commands(block.text) if command[0] == "armlet")
+            assert missing_lines(block.printed, printed) == [], block.place
+
+
+def output(command):
+    """What a command prints with the real model in the place of a model."""
+    code, out, err = run(*("models/smollm2-135m-instruct" if MODELS.fullmatch(word) else word for word in command[1:]))
+    assert code == 0, err
+    return out + err
 
 
 def test_json_and_toml_on_pages_is_read_by_what_reads_it(tmp_path):
@@ -195,6 +203,18 @@ class TestTheseTestsCanFail:
         text = "print({'a': 1.0})  # {'a': 1.005}\nprint(2)  # 3\nprint(4)  # a remark\n"
         block = Block(ROOT / "README.md", 7, "python", text)
         assert run_python([block], "") == ["line 8: 2"]
+
+    def test_at_python_that_prints_another_text(self):
+        block = Block(ROOT / "README.md", 7, "python", "print('a', 1.5)\nprint('b')\n", printed="a 1.6\nb\n")
+        assert run_python([block], "") == []
+        assert run_python([block._replace(printed="a 1.7\nb\n")], "") == ["a 1.7", "b"]
+
+    @pytest.mark.parametrize(
+        ("stated", "printed"), [("12 items", "13 items"), ("0.123", "0.125"), ("a b", "ab"), ("1 of 2", "1 of 2 of 3")]
+    )
+    def test_at_a_line_that_differs(self, stated, printed):
+        assert same_line(stated, stated)
+        assert not same_line(stated, printed)
 
     def test_at_a_comment_that_no_block_follows(self):
         with pytest.raises(ValueError, match="stands before a block"):

@@ -187,7 +187,7 @@ def test_the_page_names_the_lines_of_all_clamps():
     if not hf.__version__.startswith("5.24."):
         pytest.skip("the page is that of transformers 5.24")
     models = Path(hf.__file__).parent / "models"
-    page = (Path(__file__).parents[2] / "docs" / "howto" / "bound.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "bounds.md").read_text(encoding="utf-8")
     sources = re.findall(r"`(\w+/modeling_\w+\.py):(\d+)`", page)
     for path, line in sources:
         assert re.search(

@@ -57,7 +57,7 @@ What `evaluate`, `tune`, `confirm` and `study` resume in; by default in `armlet-
 
 LIMITS = """## limits.json
 
-What `armlet limits` writes ([what it means](../howto/bound.md#what-the-report-says)), and the options of the run.
+What `armlet limits` writes ([what it means](bounds.md#costs)), and the options of the run.
 """
 
 SECTIONS: Mapping[str, str] = {

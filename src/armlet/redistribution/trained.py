@@ -1,6 +1,6 @@
 """The clamps that a checkpoint was trained with, read from its configuration, as arguments of `attach`.
 
-Sources: the modelling code of transformers 5.24.0; docs/howto/bound.md has file and line for each model.
+Sources: the modelling code of transformers 5.24.0; docs/reference/bounds.md has file and line for each model.
 """
 
 from collections.abc import Callable, Collection, Iterator
