@@ -120,9 +120,13 @@ clean:
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		"armlet needs Python 3.11 or newer; choose one with make PYTHON=python3.12")'
-	@echo 'Installing into .venv (a minute or two) ...'
+	@echo 'Installing into .venv, three minutes, or ten where disk and network are slow: torch ...'
 	@$(PYTHON) -m venv .venv
-	@$(PIP) install -c constraints.txt -e '.[dev,gguf,hub,endpoint,lm-eval,inspect-ai,cluster,page,docs]'
+	@$(PIP) install -c constraints.txt torch
+	@echo '... armlet with what it needs to run models and to draw ...'
+	@$(PIP) install -c constraints.txt -e '.[gguf]'
+	@echo '... the page, other tools, and what the tests need ...'
+	@$(PIP) install -c constraints.txt -e '.[dev,hub,endpoint,lm-eval,inspect-ai,cluster,page,docs]'
 	@touch $@
 
 $(OLDEST)/installed: pyproject.toml constraints-oldest.txt

@@ -109,6 +109,7 @@ def module_name(file):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@pytest.mark.slow
 def test_no_import_runs_in_a_circle():
     files = {module_name(file): file for file in SOURCE.rglob("*.py")}
     needs = {

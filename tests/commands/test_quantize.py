@@ -76,6 +76,7 @@ def test_the_result_holds_every_method_at_every_code(whole):
     assert [row["layer"] for row in found["layers"]] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_figure_is_written_twice_and_nothing_else_but_the_journal(whole):
     found, out = whole
     assert [Path(path).name for path in found["figures"]] == ["quantize.png", "quantize.svg"]

@@ -81,6 +81,7 @@ def test_the_first_batch_says_how_many_items_the_budget_allows(capsys):
     assert findings.settings.to_dict()["budget"] == {"budget": 4.0, "timed_items": 5}
 
 
+@pytest.mark.slow
 def test_nothing_is_answered_twice_and_a_resumed_run_has_the_same_items(batch_seconds):
     first = faked(budget="4s")
     rows = [json.loads(line) for line in Path("run/items.jsonl").read_text().splitlines()]
@@ -92,6 +93,7 @@ def test_nothing_is_answered_twice_and_a_resumed_run_has_the_same_items(batch_se
     assert again.calls == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("batch_seconds")
 def test_another_budget_is_another_run():
     faked(budget="4s")
@@ -100,6 +102,7 @@ def test_another_budget_is_another_run():
     assert Path(faked(budget="8s", run=None).folder) != Path(faked(budget="4s", run=None).folder)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("batch_seconds")
 def test_a_larger_budget_includes_the_items_of_a_smaller_one():
     def asked(budget):

@@ -70,6 +70,7 @@ def test_a_run_of_tuning_items_alone_or_with_nothing_to_keep_is_refused():
         faked(treatments="inward", task=rows(range(5)), keep_tuning_items=True)
 
 
+@pytest.mark.slow
 def test_other_items_are_all_kept_and_a_run_without_an_origin_says_nothing(capsys):
     findings = faked(treatments=tuned_file(rows(range(6))), task=rows(range(6, 10)))
     assert findings.tasks[0].items == 4

@@ -91,6 +91,7 @@ def test_a_search_and_its_confirmation_are_those_of_the_commands(loaded):
     assert "<img" in search._repr_html_()
 
 
+@pytest.mark.slow
 def test_items_of_ones_own_are_evaluated_and_shown():
     findings = faked(treatments=[Outward(band=0.2)], task=ROWS)
     (task,) = findings.tasks
@@ -105,6 +106,7 @@ def test_items_of_ones_own_are_evaluated_and_shown():
     ]
 
 
+@pytest.mark.slow
 def test_the_same_call_answers_nothing_twice_and_says_so(capsys):
     def engine(_conditions, _tasks):
         engines.append(Fake())
@@ -120,6 +122,7 @@ def test_the_same_call_answers_nothing_twice_and_says_so(capsys):
     assert [fake.calls for fake in engines] == [2, 0]
 
 
+@pytest.mark.slow
 def test_a_margin_is_announced_and_part_of_the_run(capsys):
     first = faked(task=ROWS, margin=99)
     assert {pair.verdict for pair in first.tasks[0].comparisons} == {"no difference larger than 99 points"}
@@ -127,6 +130,7 @@ def test_a_margin_is_announced_and_part_of_the_run(capsys):
     assert (first.to_dict()["margin"], first.to_dict()["manifest"]["margin"]) == (0.99, 99)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(99, 0.5), (None, 99), (99, None)])
 @pytest.mark.parametrize("folder", ["run", None], ids=str)
 def test_a_margin_that_is_chosen_after_the_answers_is_refused(before, after, folder):
@@ -286,6 +290,7 @@ def test_a_treatment_that_the_model_cannot_have_is_refused_before_the_baseline(f
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [{"temperature": 0.5}, {"best_of": 2}, {"placebos": True}], ids=str)
 def test_top_p_is_accepted_with_any_sampled_condition(sampling):
     assert faked(task=ROWS, top_p=0.5, **{"placebos": False} | sampling).complete
@@ -321,6 +326,7 @@ class Interrupted(Fake):
         return super().fired()
 
 
+@pytest.mark.slow
 def test_ctrl_c_before_any_item_is_answered_under_every_condition_says_where_the_run_resumes():
     with pytest.raises(KeyboardInterrupt, match=r"^interrupted: 10 of 20 answers are stored in run, where the same"):
         evaluate(engine=lambda *_: Interrupted(), task=ROWS, placebos=False, run="run")

@@ -118,6 +118,7 @@ def test_it_answers_seven_in_ten_and_in_the_form_it_was_taught(answers):
     assert all(answer.count("#") == 1 and stated(answer) is not None for _, answer in answers)
 
 
+@pytest.mark.slow
 def test_its_errors_are_slips_in_the_steps(answers):
     """Almost every answer has as many steps as the question has operations, and states its own last result."""
     kept = [answer.count(";") + 1 == LEVELS[DIFFICULTY].operations for _, answer in answers]

@@ -127,6 +127,7 @@ def test_what_stays_is_where_before_and_after_overlap():
         assert 0 < stays.sum() < before.sum()
 
 
+@pytest.mark.slow
 def test_a_policy_has_the_same_colour_alone_and_among_others():
     alone = rows(draw(panels(names=["Transport"])))[0][0]
     among = rows(draw(panels()))[0][2]
@@ -162,7 +163,7 @@ def test_lower_row_has_no_arrow_for_fewer_values_than_one_can_see(count, drawn):
 def test_a_panel_without_an_arrow_says_what_share_moved():
     still = Panel("Inward", "", np.linspace(-1, 1, 50), np.linspace(-1, 1, 50), np.zeros(50, dtype=bool))
     for row in rows(draw([still])):
-        assert "share moved here 0" in [text.get_text() for text in row[0].texts]
+        assert "share moved in view 0" in [text.get_text() for text in row[0].texts]
 
 
 def test_the_layer_is_drawn_with_all_its_labels():
@@ -189,6 +190,7 @@ def test_no_text_is_clipped_or_lies_on_another(count, gate, title):
         assert not one_box.overlaps(other_box), (one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", ["Five modes", "A model with a very long name, " * 5], ids=["short", "long"])
 def test_the_diagrams_labels_fit_their_boxes(title):
     figure = draw(panels(), title=title, activation="GELU")
@@ -221,11 +223,13 @@ def test_a_title_with_dollar_signs_is_no_formula(tmp_path):
     save(draw(panels(), title=r"models/$x_{^$"), tmp_path, "dollars")
 
 
+@pytest.mark.slow
 def test_one_value_can_be_drawn(tmp_path):
     one = np.array([0.3])
     save(draw([Panel("Inward", "", one, one, np.array([False]))]), tmp_path, "one")
 
 
+@pytest.mark.slow
 def test_a_policy_that_moves_everything_to_zero_can_be_drawn(tmp_path):
     before = np.linspace(-1, 1, 99)
     save(draw([Panel("Mine", "", before, before * 0, before != 0)]), tmp_path, "zero")
@@ -262,6 +266,7 @@ def test_the_readers_settings_neither_change_the_figure_nor_are_changed(tmp_path
     assert [path.read_bytes() for path in styled] == [path.read_bytes() for path in plain]
 
 
+@pytest.mark.slow
 def test_drawing_touches_no_pyplot_state():
     import matplotlib.pyplot
 
@@ -269,6 +274,7 @@ def test_drawing_touches_no_pyplot_state():
     assert matplotlib.pyplot.get_fignums() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_every_axis_has_a_label(count):
     assert unlabelled(draw(panels(names=list(POLICIES)[:count]))) == []

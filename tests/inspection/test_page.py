@@ -50,6 +50,7 @@ def states_of(index, policy):
         yield "|".join(map(str, (index, *place))), at_place
 
 
+@pytest.mark.slow
 def test_there_is_a_state_for_every_combination_of_the_sliders_and_no_other(page, content):
     sliders = re.findall(r'id="knob-(\d+)-\w+" name="\S+" min="0" max="(\d+)"', page)
     expected = set()
@@ -122,6 +123,7 @@ def test_that_test_can_fail(text):
     assert addresses(text)
 
 
+@pytest.mark.slow
 def test_equal_results_are_the_same_page(page):
     assert page_of(inspected()) == page
 

@@ -199,6 +199,7 @@ def treated(*values, **how):
     return [sample(at, value, arm={"at": 0}, **how) for at, value in enumerate(values)]
 
 
+@pytest.mark.slow
 def test_letters_numbers_and_truths_are_scores(tmp_path):
     findings = pair(tmp_path, plain("C", "I", "P", "N", 0.25, True), treated(*"IIIIII"))
     assert findings.tasks[0].baseline.accuracy == pytest.approx((1 + 0.5 + 0.25 + 1) / 6)
@@ -211,6 +212,7 @@ def test_other_scores_are_refused_and_shown(tmp_path, value):
         pair(tmp_path, plain("C", value), treated("C", "C"))
 
 
+@pytest.mark.slow
 def test_epochs_are_the_samples_of_an_item(tmp_path):
     grades = {"before": ["CI", "II", "CC"], "after": ["CC", "CI", "CC"]}
     sides = [
@@ -228,6 +230,7 @@ def test_epochs_are_the_samples_of_an_item(tmp_path):
     assert [condition.samples for condition in task.conditions] == [2, 2]
 
 
+@pytest.mark.slow
 def test_items_of_one_log_alone_and_without_all_epochs_are_left_out_and_the_report_says_so(tmp_path):
     before = [sample(at, "I", epoch=epoch) for at in range(5) for epoch in (1, 2)]
     after = [sample(at, "C", epoch=epoch, arm={"at": 0}) for at in range(3, 9) for epoch in (1, 2)][1:]
@@ -287,6 +290,7 @@ def test_runs_that_differ_by_more_than_arm_are_refused(tmp_path, name, message):
         pair(tmp_path, plain("C"), treated("C"), after_spec=other(name))
 
 
+@pytest.mark.slow
 def test_the_provider_arm_and_the_size_of_a_batch_may_differ(tmp_path):
     pair(
         tmp_path,
@@ -343,6 +347,7 @@ def test_any_other_file_is_refused_in_one_line(tmp_path, content):
             compare_logs(tmp_path / name, tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_folder_is_its_only_log_and_is_refused_with_none_or_several(tmp_path):
     pair(tmp_path, plain("C"), treated("I"))
     sides = [tmp_path / name for name in ("without", "with")]
@@ -361,6 +366,7 @@ def test_other_questions_under_the_same_id_are_refused(tmp_path):
         pair(tmp_path, plain("C", "C"), after)
 
 
+@pytest.mark.slow
 def test_a_scorer_may_be_named_and_one_that_is_missing_is_refused(tmp_path):
     sides = plain("C"), treated("I")
     for samples in sides:
@@ -372,6 +378,7 @@ def test_a_scorer_may_be_named_and_one_that_is_missing_is_refused(tmp_path):
         pair(tmp_path, plain("C"), treated("C", scorer="else"))
 
 
+@pytest.mark.slow
 def test_a_model_with_arm_that_grades_is_refused(tmp_path):
     from inspect_ai.event import ModelEvent, SpanBeginEvent
     from inspect_ai.model import GenerateConfig

@@ -312,6 +312,7 @@ def test_the_command_leaves_runs_that_are_compared_item_by_item(runs, plain):
     assert findings.settings.engine["model"] == str(runs[0].parent / "model")
 
 
+@pytest.mark.slow
 def test_what_lm_eval_does_not_record_is_told_as_unknown(runs):
     findings = compare_runs(*runs)
     assert [condition.temperature for condition in findings.settings.conditions] == [None, None]
@@ -469,6 +470,7 @@ def test_runs_of_two_models_are_refused_however_they_are_recorded(tmp_path, firs
         with_arguments(tmp_path, first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -485,16 +487,19 @@ def test_one_model_is_compared_however_it_is_recorded(tmp_path, first, second):
     assert model == ("a" if first else "model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["pretrained=a,token=hf_SECRET", {"pretrained": "a", "token": "hf_SECRET"}])
 def test_a_token_among_the_arguments_is_neither_compared_nor_shown(tmp_path, first):
     findings = with_arguments(tmp_path, first, "pretrained=a,token=hf_OTHER")
     assert "hf_" not in json.dumps(findings.to_dict())
 
 
+@pytest.mark.slow
 def test_the_dtype_of_the_weights_says_more_than_the_argument(tmp_path):
     assert with_arguments(tmp_path, "pretrained=a", "pretrained=a,dtype=float32", model_dtype="torch.float32")
 
 
+@pytest.mark.slow
 def test_equal_answers_show_no_difference(tmp_path):
     rows = [line(at, float(at % 2)) for at in range(40)]
     row = pair(tmp_path, rows, rows).tasks[0].comparisons[0]
@@ -503,6 +508,7 @@ def test_equal_answers_show_no_difference(tmp_path):
     assert judged.outcome == "no difference larger than 20 points"
 
 
+@pytest.mark.slow
 def test_items_of_one_run_alone_are_left_out_and_the_report_says_so(tmp_path):
     findings = pair(tmp_path, [line(at, 0.0) for at in range(5)], [line(at, 1.0) for at in range(3, 9)])
     task = findings.tasks[0]
@@ -518,6 +524,7 @@ def test_runs_without_a_common_item_or_task_are_refused(tmp_path):
         compare_runs(tmp_path / "before", write(tmp_path / "third", line(0, 0.0), task="third"))
 
 
+@pytest.mark.slow
 def test_the_p_values_of_all_tasks_are_corrected_together(tmp_path):
     for name, score in (("before", 0.0), ("after", 1.0)):
         write(tmp_path / name, *(line(at, score) for at in range(6)), task="six")
@@ -550,6 +557,7 @@ def test_a_metric_that_cannot_be_compared_is_refused(tmp_path, metrics, how, sai
         compare_runs(folder, folder, **how)
 
 
+@pytest.mark.slow
 def test_another_metric_may_be_named(tmp_path):
     before, after = ([line(0, 0.0, metrics=["f1"], f1=score)] for score in (0.2, 0.7))
     findings = pair(tmp_path, before, after, metric="f1")

@@ -169,6 +169,7 @@ def test_every_option_is_that_of_hugging_face(case, record_property):
     assert found <= LIMIT
 
 
+@pytest.mark.slow
 def test_the_cases_cover_every_option():
     found = {}
     for family, changes, index in [(f, {}, 1) for f in FAMILY_NAMES] + [case[:3] for case in CASES.values()]:
@@ -239,6 +240,7 @@ def eager_smollm2(smollm2):
     model.set_attn_implementation(usual)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 14])
 def test_the_layer_of_smollm2_is_that_of_hugging_face(eager_smollm2, index, record_property):
     model, ids = eager_smollm2

@@ -178,6 +178,7 @@ def test_arm_in_the_layer_does_what_attach_does_to_the_model(family):
     assert rows == layer.ARM.report()["tokens"] + shared
 
 
+@pytest.mark.slow
 @each_mixture
 def test_with_arm_a_text_in_pieces_or_padded_gives_what_it_gives_at_once(family):
     layer, x = with_arm(family, Noise(7))

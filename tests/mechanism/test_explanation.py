@@ -33,6 +33,7 @@ from families import tiny
 from tiny_checkpoints import words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 def test_findings_are_those_of_each_prompt_filler_and_layer_by_itself(family):
     model, setup = tiny(family), setup_of()

@@ -27,6 +27,7 @@ def message(shown):
     return shown[0] if 'class="message"' in str(shown[0]) else ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "mixtral", "deepseek_v2", "gemma2"])
 def test_every_step_shows_something_and_no_message(family):
     events, values = events_of(family)
@@ -59,6 +60,7 @@ def test_a_seed_that_is_no_whole_number_is_refused_and_not_rounded(seed):
     assert "seed: expected an integer from 0" in message(events.draw(values | {events.page.seed: seed}))
 
 
+@pytest.mark.slow
 def test_text_is_escaped_wherever_it_is_shown():
     events, values = events_of()
     hostile = values | {events.page.text: "w3 <img src=x onerror=alert(1)>"}
@@ -76,6 +78,7 @@ def test_what_needs_the_model_says_so_for_a_sample():
     assert "choose &#39;your text&#39;" in next(events.answer(sample))
 
 
+@pytest.mark.slow
 def test_the_placebos_are_compared_with_the_policy():
     events, values = events_of()
     (table,) = events.compare_placebos(values)

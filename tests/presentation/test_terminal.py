@@ -272,6 +272,7 @@ def test_half_a_surrogate_pair_in_a_path_is_an_escape(monkeypatch):
     assert written.getvalue() == b"out/\\udce9\n"
 
 
+@pytest.mark.slow
 def test_no_console_of_the_package_turns_words_between_colons_into_pictures():
     package = Path(terminal.__file__).parents[1]
     calls = [

@@ -118,6 +118,7 @@ def test_a_prompt_without_a_place_for_the_filler_is_refused(template, position, 
         prompt_of(template, position)
 
 
+@pytest.mark.slow
 def test_a_random_position_is_any_place_of_the_question_and_its_seeds():
     draws = [prompt_of(TURNS, "random", seed=(seed,)).insert_at for seed in range(200)]
     ends = [prompt_of(TURNS, position).insert_at for position in ("between", "end")]
@@ -149,6 +150,7 @@ def test_fillers_are_counted_in_tokens_where_the_tokenizer_would_merge_them(smol
     assert len(filler_tokens(tokenizer, Filler("/", 55))) == 55
 
 
+@pytest.mark.slow
 @given(st.integers(1, 200), st.integers(0, 3), st.integers(0, 3))
 def test_random_sentences_are_those_of_seed_and_prompt_and_shorter_ones_begin_longer_ones(smollm2, count, seed, prompt):
     _, tokenizer = smollm2

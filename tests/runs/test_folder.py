@@ -56,6 +56,7 @@ def test_long_texts_are_shown_where_they_differ():
     assert len(change) < 150
 
 
+@pytest.mark.slow
 @given(cut=st.integers(0, 10_000))
 def test_wherever_a_file_is_cut_off_closed_batches_stay_and_the_rest_is_written_again(tmp_path_factory, cut):
     folder = tmp_path_factory.mktemp("run")

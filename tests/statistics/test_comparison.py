@@ -129,6 +129,7 @@ def test_the_difference_is_the_mean_over_items_of_their_means():
     assert (found.gained, found.lost) == (None, None)
 
 
+@pytest.mark.slow
 def test_clusters_are_resampled_whole():
     rng = np.random.default_rng(4)
     owners = np.repeat(np.arange(40), 25)
@@ -251,6 +252,7 @@ def grouped(rng, shift):
     return before, before + (rng.normal(size=30) * 0.6)[owners] + rng.normal(size=len(owners)) * 0.8 + shift, owners
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize(("design", "most"), [(samples, 0.97), (skewed, 1), (grouped, 0.97)])
 def test_intervals_of_samples_scores_and_clusters_cover_the_truth(design, most):

@@ -93,6 +93,7 @@ def test_mirror_image_has_the_same_measures(a):
     np.testing.assert_equal(before, after)
 
 
+@pytest.mark.slow
 @given(MATRICES, st.randoms(use_true_random=False))
 def test_order_within_a_token_does_not_matter(a, random):
     order = list(range(a.shape[1]))

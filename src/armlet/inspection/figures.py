@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from armlet.attachment.sites import GATE
 from armlet.inspection.distributions import BINS, Window, full_range, near_zero_window
-from armlet.inspection.records import SITE_NAMES, Panel
+from armlet.inspection.records import SITE_NAMES, Panel, numbered
 from armlet.layer.diagram import DIAGRAM_INK, draw_layer
 from armlet.presentation.style import COLOURS, GREY, OTHER_COLOUR, NotebookFigure, style
 
@@ -87,14 +87,15 @@ def _add_headings(row: Sequence[Axes], panels: Sequence[Panel]) -> None:
     """Writes the policy, the share of values moved and the policy's settings above each panel."""
     details = [fill(panel.detail, DETAIL_CHARACTERS // len(panels)) for panel in panels]
     lines = max(detail.count("\n") for detail in details)
-    for axes, panel, detail in zip(row, panels, details, strict=True):
+    names = numbered([panel.name for panel in panels])
+    for axes, panel, name, detail in zip(row, panels, names, details, strict=True):
         detail += "\n" * (lines - detail.count("\n"))  # so that the names are level
         look = {"textcoords": "offset points", "va": "bottom", "parse_math": False, "fontsize": 6.5, "color": GREY}
         settings = axes.annotate(detail, (0, 1), (0, 4), xycoords="axes fraction", **look)
         above = {"xytext": (0, 3), "xycoords": ("axes fraction", settings)} | look
         axes.annotate(f"share moved {panel.moved.mean():.3g}", (1, 1), ha="right", **above)
-        name = above | {"fontsize": 8, "weight": "bold", "color": _panel_colour(panel)}
-        axes.annotate(panel.name, (0, 1), **name)
+        heading = above | {"fontsize": 8, "weight": "bold", "color": _panel_colour(panel)}
+        axes.annotate(name, (0, 1), **heading)
 
 
 def _panel_colour(panel: Panel) -> str:
@@ -144,7 +145,7 @@ def _draw_arrows(axes: Axes, panel: Panel, window: Window, kind: str) -> None:
     for start, end in arrows:
         axes.annotate("", (end, 0.92), (start, 0.92), xycoords=axes.get_xaxis_transform(), arrowprops=look)
     if not arrows:
-        note = f"share moved here {share:.2g}"
+        note = f"share moved in view {share:.2g}"
         axes.text(1, 0.92, note, color=GREY, fontsize=6.5, ha="right", va="center", transform=axes.transAxes)
 
 

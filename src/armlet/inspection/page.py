@@ -10,7 +10,7 @@ from armlet.inspection.distributions import Window, distributions, full_range
 from armlet.inspection.interactive import TRACES, distribution_figure
 from armlet.inspection.knob_grids import KnobGrid, knob_grid
 from armlet.inspection.prepared import PreparedGates
-from armlet.inspection.records import SITE_NAMES, Effect, GateSample
+from armlet.inspection.records import SITE_NAMES, Effect, GateSample, numbered
 from armlet.layer.layer_map import layer_map
 from armlet.presentation.numbers import short_number, three_digits
 from armlet.presentation.page import interactive_page
@@ -58,7 +58,7 @@ def inspection_page(
         title=_title(sample),
         sentences=sentences,
         map=layer_map(**place, experts=sample.experts, simplified=bool(sample.read_because)),
-        policies=[_controls(grid, label) for grid, label in zip(grids, _labels(grids), strict=True)],
+        policies=[_controls(grid, label) for grid, label in zip(grids, numbered([type(grid.policy).__name__ for grid in grids]), strict=True)],
         measures=PAGE_MEASURES,
         before=grid_states.before,
     )
@@ -67,12 +67,6 @@ def inspection_page(
 def _title(sample: GateSample) -> str:
     layer = "" if sample.layer is None else f", layer {sample.layer}"
     return f"What ARM does to the {SITE_NAMES[sample.site]} of {Path(sample.source).name}{layer}"
-
-
-def _labels(grids: list[KnobGrid]) -> list[str]:
-    """The names of the policies, numbered where one appears with several settings."""
-    names = [type(grid.policy).__name__ for grid in grids]
-    return [f"{name} {names[: at + 1].count(name)}" if names.count(name) > 1 else name for at, name in enumerate(names)]
 
 
 def _controls(grid: KnobGrid, label: str) -> dict[str, object]:

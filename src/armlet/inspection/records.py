@@ -66,3 +66,8 @@ class GateSample:
     read_because: str = ""  # why the gates were read from the whole model; "" if from the layers alone
     site: str = GATE  # one of `SITES`
     arguments: Sequence[str] = ()  # of `armlet inspect`, which read these values (`sample_arguments`)
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names of policies, with a number where one appears with several settings."""
+    return [f"{name} {names[: at + 1].count(name)}" if names.count(name) > 1 else name for at, name in enumerate(names)]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from armlet.inspection.records import Effect
+from armlet.inspection.records import Effect, numbered
 from armlet.presentation.numbers import short_number
 from armlet.presentation.tables import titled_table
 from armlet.statistics.shape import MEASURES
@@ -12,9 +12,7 @@ from armlet.statistics.shape import MEASURES
 
 def inspection_table(before: Mapping[str, float], effects: Sequence[Effect], title: str) -> Table:
     """A row per measure: the value before, and per policy the value after and the change. Fits 80 columns."""
-    policies = [effect.panel.name for effect in effects]
-    # A policy that appears with several settings is numbered.
-    names = [f"{n} {policies[: i + 1].count(n)}" if policies.count(n) > 1 else n for i, n in enumerate(policies)]
+    names = numbered([effect.panel.name for effect in effects])
     headings = ["measure", "before", *(heading for name in names for heading in (name.replace(" ", "\n"), "change"))]
     settings = [f"{name}: {effect.panel.detail}" for name, effect in zip(names, effects, strict=True)]
     table = titled_table(title, headings, caption="\n".join(settings))

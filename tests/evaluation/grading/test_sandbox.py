@@ -500,6 +500,7 @@ def test_where_bubblewrap_cannot_isolate_nothing_is_run_and_its_reason_is_given(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_program_that_ended_before_it_could_be_watched_has_its_verdict(monkeypatch):
     opened = os.pidfd_open
 

@@ -92,6 +92,7 @@ def test_every_comparison_has_its_line_and_its_numbers(tasks):
         assert texts(axes)[1::2] == [str(pair.treated) for pair in pairs]
 
 
+@pytest.mark.slow
 def test_what_is_judged_is_bold_and_above_the_grey_placebos(tasks):
     figure = forest(tasks, made("identity", judged=False), made("inward"))
     _, first, _, second, _ = figure.axes[0].texts

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from html import unescape
 
+import pytest
+
 from armlet.evaluation import Findings
 from armlet.evaluation.report.limitations import general_limitations, limited_verdicts
 from armlet.evaluation.report.page import in_markdown, markdown, page
@@ -26,6 +28,7 @@ def limitations(findings):
     return [limit for _, limits in limited_verdicts(findings) for limit in limits]
 
 
+@pytest.mark.slow
 def test_a_tenth_of_truncated_or_unreadable_answers_is_said_with_its_shares():
     assert limitations(report(truncated=0.1, extracted=0.9)) == []
     (sentence,) = limitations(report(truncated=0.83, extracted=0.4))
@@ -38,6 +41,7 @@ def test_a_tenth_of_truncated_or_unreadable_answers_is_said_with_its_shares():
     assert "max_new_tokens" not in sentence
 
 
+@pytest.mark.slow
 def test_a_baseline_without_room_for_a_difference_is_said():
     (worst,), (best,) = (limitations(report(accuracy=accuracy)) for accuracy in (0.0, 1.0))
     assert (
@@ -57,6 +61,7 @@ def test_findings_say_the_verdicts_and_then_what_limits_them():
     assert general_limitations(limited) == []
 
 
+@pytest.mark.slow
 def test_what_limits_a_task_is_said_below_its_own_verdicts_everywhere():
     both = found(sums(40), choices(40), fillings=(), placebos=False)
     limited = replace(both, tasks=[*report(truncated=0.83).tasks, both.tasks[1]])
@@ -70,6 +75,7 @@ def test_what_limits_a_task_is_said_below_its_own_verdicts_everywhere():
         assert places == sorted(places)
 
 
+@pytest.mark.slow
 def test_a_run_without_a_complete_item_says_so_wherever_it_is_reported():
     nothing = found(sums(12), fillings=(), placebos=False, engine=Fake(after=1))
     assert Findings(**vars(nothing)).sentences() == ["partial: arithmetic: 0 of 12 items", "there are no verdicts"]
@@ -79,6 +85,7 @@ def test_a_run_without_a_complete_item_says_so_wherever_it_is_reported():
     assert sentences[1:3] == [verdict.sentence for verdict in partial.verdicts]
 
 
+@pytest.mark.slow
 def test_a_task_without_answers_counts_in_holms_correction():
     engine = Fake({"treated": 1.0}, after=4)
     partial = found(sums(400), sums(40, "more"), fillings=(), placebos=False, engine=engine, batch=400)
@@ -106,6 +113,7 @@ def test_a_verdict_by_margin_beside_an_interval_beyond_it_is_explained_once_and_
         assert text.count(sentence) == 1
 
 
+@pytest.mark.slow
 def test_an_interval_inside_the_margin_or_without_such_a_verdict_needs_no_explanation():
     assert general_limitations(with_margin((-0.4, 0.4), 0.04)) == []
     assert general_limitations(with_margin((-0.506, 0.306), 0.06)) == []

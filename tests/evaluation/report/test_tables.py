@@ -121,6 +121,7 @@ def test_exact_placebos_are_identical_and_have_no_difference_and_no_verdict(plai
     assert column(accuracy_grid(changed), "difference [95 % interval], points")["identity"] == "3 of 60 differ"
 
 
+@pytest.mark.slow
 def test_holms_p_is_told_only_where_there_is_something_to_correct(plain):
     assert "Holm's p" in accuracy_grid(plain).headings
     alone = found(sums(20), treatments=TREATMENTS[:1], fillings=())

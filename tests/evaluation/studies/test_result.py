@@ -42,6 +42,7 @@ def findings(tmp_path):
     return findings_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_hypothesis_is_called_one_before_what_was_found(findings):
     said, judged, *_ = findings.sentences()
     assert said.startswith('Hypothesis: "Outward helps." Found: of 4 comparisons in 2 cells, after Holm')
@@ -50,12 +51,14 @@ def test_the_hypothesis_is_called_one_before_what_was_found(findings):
     assert '\n- Hypothesis: "Outward helps." Found: ' in study_markdown(findings)
 
 
+@pytest.mark.slow
 def test_each_row_has_its_items_and_its_corrected_p_value(findings):
     rows = [dict(zip(findings.grid().headings, row, strict=True)) for row in findings.grid().groups[""]]
     assert {row["items"] for row in rows} == {"60"}
     assert [row["Holm's p"] for row in rows] == [f"{row.pair.p_holm:.3f}" for row in findings.rows]
 
 
+@pytest.mark.slow
 def test_in_80_columns_no_row_is_without_the_name_of_its_treatment(findings):
     console = Console(width=80, record=True, emoji=False)
     with console.capture() as shown:
@@ -66,6 +69,7 @@ def test_in_80_columns_no_row_is_without_the_name_of_its_treatment(findings):
     assert sum(line.startswith("slashes") for line in lines) == 2
 
 
+@pytest.mark.slow
 def test_claims_are_shown_where_there_are_claims_and_nowhere_else(tmp_path, findings):
     claimed = findings_of(tmp_path, STUDY + CLAIM)
     for result, there in ((findings, False), (claimed, True)):
@@ -75,11 +79,13 @@ def test_claims_are_shown_where_there_are_claims_and_nowhere_else(tmp_path, find
         assert ["claim" in text for text in (legend, study_markdown(result))] == [there, there]
 
 
+@pytest.mark.slow
 def test_a_treatment_is_told_by_its_name_in_the_reports_of_its_cells_if_that_is_another(findings):
     assert findings.other_names() == {"slashes": "filler 5 × '/' between"}
     assert "- slashes: filler 5 × '/' between" in study_markdown(findings)
 
 
+@pytest.mark.slow
 def test_what_helped_or_hurt_has_a_mark_and_a_colour_that_means_nothing_else(tmp_path):
     hurt, same = (
         findings_of(tmp_path, engine=Fake(dict.fromkeys(("treated", "filler"), rate))).figure() for rate in (0.0, 0.68)
@@ -90,6 +96,7 @@ def test_what_helped_or_hurt_has_a_mark_and_a_colour_that_means_nothing_else(tmp
     assert not {*VERDICT_COLOURS.values()} & {*COLOURS.values(), OTHER_COLOUR}
 
 
+@pytest.mark.slow
 def test_the_heading_of_a_cell_is_as_far_from_its_first_row_as_rows_are_from_each_other(findings):
     heights = [text.xy[1] for text in findings.figure().axes[0].texts if text.get_ha() == "right"]
     heading, first, second = heights[:3]

@@ -201,6 +201,7 @@ def test_a_study_may_begin_with_a_byte_order_mark():
     assert read_study(written("\ufeff" + SMALL))[0] == read_study(written())[0]
 
 
+@pytest.mark.slow
 def test_the_studies_of_this_repository_can_be_run():
     for file in sorted(STUDIES.glob("*.toml")):
         planned, sha256 = read_study(file)
@@ -208,6 +209,7 @@ def test_the_studies_of_this_repository_can_be_run():
         assert sha256[:12] in shown("study", file, "--plan")
 
 
+@pytest.mark.slow
 def test_the_papers_study_is_every_cell_of_table_2_but_what_it_says_is_left_out():
     planned, _ = read_study(STUDIES / "arm-2510.01032.toml")
     cells = [cell for cell in planned.cells() if cell.seed == 0]
@@ -275,6 +277,7 @@ def test_ctrl_c_in_a_cell_ends_the_study_and_its_next_call_resumes(monkeypatch):
     assert len(begun) == 1
 
 
+@pytest.mark.slow
 def test_the_cells_that_are_not_finished_can_only_add_to_what_is_shown():
     planned, sha256 = read_study(written())
     treated = {"treatments": (Treatment(Outward()),), "fillings": (Filling(Filler("/", 5), "before"),)}

@@ -132,6 +132,7 @@ def faked(**arguments):
     return evaluate(engine=lambda *_: Fake(), task=ROWS, treatments=[], placebos=False, filler="/", **arguments)
 
 
+@pytest.mark.slow
 def test_examples_and_template_are_a_part_of_the_manifest_and_of_the_report():
     plain, shown = faked(), faked(shots=2, examples=written(SUMS), template="{question} = ")
     assert plain.folder != shown.folder

@@ -95,6 +95,7 @@ def test_a_batch_that_asks_for_nothing_counts_for_nothing():
     assert given[5].tolist() == [0, 0, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 def test_the_operators_keep_torchs_rules(policy):
     given = arguments(policy, [1.0, 0.0, 0.5])

@@ -90,6 +90,7 @@ def test_words_and_numbers(asked, strength):
     assert request_strength({}) is request_strength(None) is None
 
 
+@pytest.mark.slow
 @given(st.floats(0, 1), st.floats(0, 1), st.none() | st.text())
 def test_requests_share_cached_prefixes_where_their_strength_is_the_same_alone(this, other, salt):
     first, second = (request_salt(salt, {"armlet": strength}) for strength in (this, other))
