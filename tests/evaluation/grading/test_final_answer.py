@@ -48,6 +48,21 @@ STATED = {
         ("◁think▷3◁/think▷ 8", "8"),
         ("<reasoning>3?</reasoning>\n<answer>\n8\n</answer>", "8"),
     ],
+    "few words that are a whole text, or that a colon announces": [
+        ("cold", "cold"),
+        ("**Paris**", "Paris"),
+        ("William Shakespeare", "William Shakespeare"),
+        ("São Paulo", "São Paulo"),
+        ("Newton's law", "Newton's law"),
+        ("cold or hot", "cold or hot"),
+        ("The opposite of hot is cold.", "cold"),
+        ("It's cold.", "cold"),
+        ("The play was written by William Shakespeare.", "William Shakespeare"),
+        ("The capital is New York.", "New York"),
+        ("Yes, the sky is blue.", "Yes"),
+        ("The capital of France is:\n\n**Paris**", "Paris"),
+        ("There are three apples.", "3 apples"),
+    ],
     "a displayed formula": [
         ("The answer is\n\n\\[\nx = 19\n\\]", "x = 19"),
         ("The final answer is:\n$$\n\\frac{3}{8}\n$$", r"\frac{3}{8}"),
@@ -185,7 +200,19 @@ UNREADABLE = [
     ("There is one thing left to do.", NO_ANSWER),
 ]
 NOTHING = ["", "  \n ", r"\boxed{}", r"\boxed{\ }", r"\boxed{\text{ }}", r"\boxed{{}}", r"\boxed{\quad}", r"\boxed{?}"]
-NOTHING += ["####", "#### \n", "I cannot tell.", "????", "The answer is", "the answer is ...", "The answer is ____."]
+NOTHING += ["hot\ncold", "Add them.\nThis is correct.", "The sky is blue because of scattering."]
+NOTHING += [
+    "####",
+    "#### \n",
+    "I cannot tell.",
+    "????",
+    "Let me think",
+    "What is the answer",
+    "Nobody is sure.",
+    "The answer is",
+    "the answer is ...",
+    "The answer is ____.",
+]
 
 WRONG = [
     ("The answer is 8 feet 3 inches.", "8"),

@@ -31,8 +31,9 @@ def grade(answer_text: str, gold: str | int) -> Grade:
 
     The final answer follows the model's thought (`</think>`). It is the last non-empty `\boxed{...}`, with the boxes
     that "and", "or" or a comma join to it, unless a line "Answer: B" ends the text; else the last line `#### x` with an
-    expression x, else what follows the last "answer is", else what the last line states. What is ambiguous ("between 5
-    and 12") is no answer, and `unreadable` says why. An unclosed box and all text after it are ignored.
+    expression x, else what follows the last "answer is", else what the last line states. A text of one line may also be
+    an answer in a few words ("Paris", "It is cold."). What is ambiguous ("between 5 and 12") is no answer, and
+    `unreadable` says why. An unclosed box and all text after it are ignored.
 
     Exact values (integers, fractions, roots, powers) are compared exactly, however large or small. A decimal of at
     least six digits also equals what it is rounded from, such as 0.333333 for 1/3, a relative difference of at most

@@ -24,7 +24,8 @@ NOT_STATED = {
     "it is a question": re.compile(r"[^\W\d_].*\?\s*$"),
     "it is a condition": re.compile(r"\bif\b.*\bwould\b", re.IGNORECASE),
     "it declines to answer": re.compile(
-        r"\b(?:cannot|can['’]t|unable to|not enough|lacks?|insufficient)\b[^.]*"
+        r"\b(?:do not|don['’]t) know\b|\b(?:not sure|unsure|no idea)\b"
+        r"|\b(?:cannot|can['’]t|unable to|not enough|lacks?|insufficient)\b[^.]*"
         r"\b(?:answer|determine|information|solve)",
         re.IGNORECASE,
     ),
@@ -35,7 +36,19 @@ NOT_STATED = {
 """Why a line states no answer, and how such a line is recognised."""
 RELATIVE = re.compile(r"\b(?:who|which)\s+$")
 CALCULATED = re.compile(r"[\d(][\d\s.,()]*[*/+×÷-][\d\s.,*/+×÷()-]*=[^=]*$")  # "3 * 45 = 135 shells"
-NAME_STATED = re.compile(r"\b(?:is|was|must be)\s+([A-Z][a-z]+)[.!]?\s*$")
+NAME_STATED = re.compile(r"\b(?:is|was|must be)\s+([A-Z][a-z]+(?:\s[A-Z][a-z]+){0,3})[.!]?\s*$")
+# In a text of one line: "Paris", "carbon dioxide"; "Yes, it is."; "The opposite of hot is cold."
+PHRASE = re.compile(
+    r"(?!(?:i|we|you|he|she|it|they|this|that|there|let|please|sorry|sure|ok|okay|hello|hi|thanks?|step|here)\b)"
+    r"[^\W\d_][\w'’-]*(?:,? [^\W\d_][\w'’-]*){0,3}[.!]?",
+    re.IGNORECASE,
+)
+YES_OR_NO = re.compile(r"(yes|no)\b(?=[.,!])", re.IGNORECASE)
+WORDS_STATED = re.compile(
+    r"(?!.*\b(?:nobody|no one|none|nothing|nowhere|neither|hardly|whether|what|which|who|how)\b)"
+    r".*\b(?:is|are|was|were|be|by|(?:it|that)['’]s)\s+(?:an?\s|the\s)?(\S+(?:\s\S+){0,2}?)[.!]?\s*$",
+    re.IGNORECASE,
+)
 LABEL = re.compile(
     r"^\s*(?:(?:step|part|case|question|problem)\s+\w{1,3}\s*[:.)]\s*|\d{1,2}[.)]\s+(?=\S.*=))", re.IGNORECASE
 )
@@ -48,8 +61,11 @@ PROSE = re.compile(r"[^\W\d_]{2}|(?<!\\)\$.*\S")  # two letters or a dollar sign
 CHOICE_LINE = re.compile(r"\(?[A-Ja-j]\)?")
 
 
-def read_last_line(line: str) -> tuple[str | None, str | None]:
-    """What the last line states: what follows its verb, else its only number, formula or letter."""
+def read_last_line(line: str, *, alone: bool = False) -> tuple[str | None, str | None]:
+    """What the last line states: what follows its verb, else its only number, formula or letter.
+
+    alone: the line is the whole text, so that a few words are an answer, too.
+    """
     line = CONTRAST.sub("", LABEL.sub("", ASIDE.sub("", line)))
     line = re.sub(r"^\s*\$([^$]+)\$[\s.]*$", r"\1", line)
     for reason, pattern in NOT_STATED.items():
@@ -57,6 +73,8 @@ def read_last_line(line: str) -> tuple[str | None, str | None]:
             return None, reason
     if CHOICE_LINE.fullmatch(line.strip(" .")) or not PROSE.search(LATEX_WORDS.sub("", line)):
         return line.strip(), None
+    if alone and not re.search(r"[\d\\$=]", line):
+        return _in_few_words(line.strip())
     if not re.search(r"\d|\\|\$|[^\x00-\x7f]|=", line):
         return _in_words(line)
     line = line[max([match.end() for match in CONCLUSION.finditer(line)], default=0) :]
@@ -74,6 +92,17 @@ def _in_words(line: str) -> tuple[str | None, str | None]:
         return read_statement(line[verbs[-1].end() :])
     name = NAME_STATED.search(line)
     return (name[1] if name else None), None
+
+
+def _in_few_words(line: str) -> tuple[str | None, str | None]:
+    """What a text of one line without digits states: yes or no, what follows its verb, or itself if it has no verb."""
+    if answer := YES_OR_NO.match(line):
+        return answer[1], None
+    if any(number_at_start(unhedged(line[verb.end() :])) for verb in VERB.finditer(line)):
+        return _in_words(line)
+    if stated := WORDS_STATED.match(line):
+        return read_statement(stated[1])
+    return (line if PHRASE.fullmatch(line) and not VERB.search(line) else None), None
 
 
 def _without_verb(line: str) -> tuple[str | None, str | None]:

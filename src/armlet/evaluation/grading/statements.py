@@ -44,6 +44,7 @@ CHOSEN = re.compile(
     r"|\b(?:[Ss]o|[Tt]hus|[Tt]herefore|[Hh]ence|say|but|go with),?\s+\(?([A-J])\)?[.!]?\s*\Z"
     r"|\A\s*\(?([A-J])(?:[.):]\s(?=[^\d\n]*\Z)|\)?\.?\s*\n)"
 )
+ALONE = re.compile(r"(?:\A|:\s*\n)\s*[^\n]*\Z")  # the last line is the whole text, or a colon announces it
 UNIT_LINE = re.compile(r"(?:(?:square|cubic)\s+)?[a-z]+")
 
 
@@ -66,7 +67,7 @@ def stated_in_words(text: str) -> tuple[str | None, str | None]:
     unit = text[displays[-1].end() :].strip(" .\n$") if displays else ""
     if displays and (not unit or UNIT_LINE.fullmatch(unit)):
         return f"{display_value(displays[-1])} {unit}".strip(), None
-    return read_last_line(line)
+    return read_last_line(line, alone=ALONE.search(text) is not None)
 
 
 def without_markdown(text: str) -> str:
