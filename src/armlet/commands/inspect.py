@@ -18,7 +18,7 @@ from armlet.redistribution.policies import parse_policies
 def inspect(
     model: options.ModelArgument = None,
     *,
-    layer: Annotated[int, Option(help="The layer, counted from 0: the figure's \"Layer 1\" is layer 0.")] = 0,
+    layer: Annotated[int, Option(help='The layer, counted from 0: the figure\'s "Layer 1" is layer 0.')] = 0,
     policy: Annotated[list[str] | None, policy_option(POLICY + ". Up to three; all but cut by default.")] = None,
     scope: options.ScopeOption = "token",
     site: options.SiteOption = "gate",

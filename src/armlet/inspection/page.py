@@ -58,7 +58,10 @@ def inspection_page(
         title=_title(sample),
         sentences=sentences,
         map=layer_map(**place, experts=sample.experts, simplified=bool(sample.read_because)),
-        policies=[_controls(grid, label) for grid, label in zip(grids, numbered([type(grid.policy).__name__ for grid in grids]), strict=True)],
+        policies=[
+            _controls(grid, label)
+            for grid, label in zip(grids, numbered([type(grid.policy).__name__ for grid in grids]), strict=True)
+        ],
         measures=PAGE_MEASURES,
         before=grid_states.before,
     )
