@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from armlet.evaluation.conditions.conditions import applies
 from armlet.evaluation.report.findings import LayerActivity
-from armlet.evaluation.settings import ConditionSettings
+from armlet.evaluation.settings import ConditionSettings, RunSettings
 from armlet.evaluation.tasks.problems import Problem, Task
 from armlet.runs.folder import Record, RunFolder
 
@@ -76,6 +76,12 @@ def read_answers(journal: RunFolder, task: Task, conditions: Sequence[ConditionS
         for condition in compared
     ]
     return TaskAnswers(task.name, task.kind, len(problems), [_read_item(problems[id]) for id in ids], answered)
+
+
+def any_item(journal: RunFolder, tasks: Sequence[Task]) -> bool:
+    """Whether an item was answered under every condition, so that there is something to analyse."""
+    conditions = RunSettings.from_manifest(journal.manifest).conditions
+    return any(read_answers(journal, task, conditions).items for task in tasks)
 
 
 def applying(conditions: Sequence[ConditionSettings], task: Task) -> list[ConditionSettings]:
