@@ -297,6 +297,18 @@ def test_top_p_is_accepted_with_any_sampled_condition(sampling):
     assert faked(task=ROWS, top_p=0.5, **{"placebos": False} | sampling).complete
 
 
+@pytest.mark.slow
+def test_a_system_prompt_that_some_tasks_cannot_use_is_said_before_the_run_and_with_its_findings(capsys):
+    choice = [{"question": "Which?", "choices": ["a", "b"], "gold": 0}]
+    unused = "the system prompt is not used for items 2: multiple choice is scored as plain text"
+    findings = faked(task=[ROWS, choice], system="Be short.", placebos=False)
+    assert (unused in capsys.readouterr().err, findings.sentences().count(unused)) == (True, 1)
+    by_default = faked(task=[ROWS, choice], placebos=False)
+    assert "the system prompt" not in capsys.readouterr().err + str(by_default.sentences())
+    with pytest.raises(ArgumentError, match=r"^system: has no effect on multiple choice; leave it out$"):
+        faked(task=choice, system="Be short.")
+
+
 def test_findings_are_equal_to_themselves_only_and_have_no_figure_of_nothing():
     findings, again = (faked(task=ROWS, treatments=[], placebos=False) for _ in range(2))
     assert "forest.png" not in {path.name for path in findings.save("report")}

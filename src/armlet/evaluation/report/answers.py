@@ -23,6 +23,7 @@ class GradedAnswer:
     ended: bool | None = None  # the model ended the generated answer, or it was cut off; None if that is not known
     tokens: int | None = None  # the length of a generated answer; also None if the engine does not report it
     logprob: float | None = None  # the mean log-probability of the tokens
+    unreadable: str | None = None  # why nothing could be extracted
     loglikelihoods: tuple[float, ...] = ()  # for multiple choice: one for each choice
     correct_normalised: float | None = None  # for multiple choice: `correct` by log-likelihoods per character
 
@@ -113,7 +114,7 @@ def _read_answer(row: Record, problem: Problem) -> GradedAnswer:
             correct_normalised=float(row["correct_normalised"]),
         )
     recorded = {name: row[name] for name in ("text", "extracted", "format_ok", "ended", "tokens", "logprob")}
-    return GradedAnswer(correct=float(row["correct"]), **recorded)
+    return GradedAnswer(correct=float(row["correct"]), unreadable=row.get("unreadable"), **recorded)
 
 
 def _read_item(problem: Problem) -> AskedItem:
