@@ -4,6 +4,8 @@ Bad input exits with 2 and one line on stderr. Ctrl-C exits with 130 and shows p
 the result to stdout.
 """
 
+import atexit
+import gc
 import importlib.metadata
 import os
 import sys
@@ -111,6 +113,7 @@ class OneValueCommand(TyperCommand):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits with 0, 1 if a part of its work failed, 2 after bad input, or 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    atexit.register(gc.freeze)  # or Python searches all objects of torch for garbage at exit, which takes seconds
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # stderr is for the command's own messages
     os.environ.pop("MPLBACKEND", None)  # a notebook's, for one; figures need none, and Matplotlib refuses unknown ones
     if os.environ.get("TERM") == "dumb" and sys.stdout and sys.stdout.isatty():  # for which rich assumes 80 columns

@@ -196,6 +196,8 @@ def test_a_policy_is_read_from_a_line(text, policy):
         ("outward:share=0.1,0.2", r"a pair as share=0\.02/0\.25, found '0\.2'"),
         ("outward:band=", "band must be a number"),
         ("inward:band=0.1", "inward: unknown band"),
+        ("outward:bnd=0.1", r"outward: unknown bnd; expected band, .*, strength; did you mean band\?$"),
+        ("outward:bnd=0.1,Celing=1", r"outward: unknown bnd, Celing; .*; did you mean band, ceiling\?$"),
         ("outward:band=0.2,band=0.3", "^outward: band is given twice$"),
         ("outward:", "^outward: expected settings as name=value"),
         ("outward:band=0.2,", "^outward: expected settings as name=value"),

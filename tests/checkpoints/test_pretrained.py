@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -13,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from transformers.utils import logging
 
 from armlet.checkpoints import pretrained
-from armlet.checkpoints.pretrained import CheckpointError, default_model, load
+from armlet.checkpoints.pretrained import DEFAULT_FOLDER, DEFAULT_ID, CheckpointError, default_model, load
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -131,6 +132,18 @@ def test_hub_id_that_cannot_be_reached_is_named_with_the_reason(model_id: str, h
     assert message.startswith(f"'{model_id}' is not a local folder, and the hub did not provide it")
     assert "Name or service not known" in message
     assert hub_asked == [model_id]
+
+
+def test_a_hub_that_cannot_be_reached_is_one_plain_sentence_and_the_demo_builds_only_its_own_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def not_cached(_id: str, **_: object) -> str:
+        raise LocalEntryNotFoundError("Cannot find an appropriate snapshot") from ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", not_cached)
+    ending = ": check the name or the network (ConnectionError: no network)"
+    assert refusal("nobody/nothing").endswith(ending)
+    assert refusal(DEFAULT_ID).endswith(f"{ending}; in a checkout of armlet, `make demo` builds {DEFAULT_FOLDER}")
 
 
 def test_id_that_the_hub_could_never_hold_is_refused() -> None:

@@ -863,3 +863,11 @@ def test_an_error_about_an_argument_names_its_option_as_it_is_typed():
     code, out, err = run("evaluate", "abacus", "--items", 4, "--allow-code-execution")
     assert (code, out) == (2, "")
     assert err == "armlet: --allow-code-execution: none of these tasks runs programs; leave it out\n"
+
+
+@pytest.mark.slow
+def test_a_command_ends_without_a_search_for_garbage():
+    last = "import atexit, gc; atexit.register(lambda: print('frozen', gc.get_freeze_count() > 0))"
+    program = f"{last}; from armlet.cli import main; main(['--version'])"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "frozen True"

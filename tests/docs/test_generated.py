@@ -35,6 +35,12 @@ def test_every_page_is_as_generated():
         assert (REFERENCE / name).read_text(encoding="utf-8") == content, "run: python docs/reference/generate.py"
 
 
+@pytest.mark.parametrize("kind", SCHEMAS["data"]["$defs"])
+def test_every_kind_of_row_has_its_table(kind):
+    rows = (REFERENCE / "formats.md").read_text(encoding="utf-8").partition("## Rows of data")[2]
+    assert f"**{kind.replace('_', ' ')}**" in rows
+
+
 def test_every_public_name_and_every_word_has_its_place():
     paths = [path for room in api.ROOMS for path in api.public_names(room)]
     assert {path.rpartition(".")[2] for path in paths} >= {*armlet.__all__}

@@ -1,6 +1,7 @@
 """`evaluate`, `tune` and `confirm` as functions: the numbers of their commands, from a path and a loaded model."""
 
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -296,6 +297,18 @@ def test_top_p_is_accepted_with_any_sampled_condition(sampling):
     assert faked(task=ROWS, top_p=0.5, **{"placebos": False} | sampling).complete
 
 
+@pytest.mark.slow
+def test_a_system_prompt_that_some_tasks_cannot_use_is_said_before_the_run_and_with_its_findings(capsys):
+    choice = [{"question": "Which?", "choices": ["a", "b"], "gold": 0}]
+    unused = "the system prompt is not used for items 2: multiple choice is scored as plain text"
+    findings = faked(task=[ROWS, choice], system="Be short.", placebos=False)
+    assert (unused in capsys.readouterr().err, findings.sentences().count(unused)) == (True, 1)
+    by_default = faked(task=[ROWS, choice], placebos=False)
+    assert "the system prompt" not in capsys.readouterr().err + str(by_default.sentences())
+    with pytest.raises(ArgumentError, match=r"^system: has no effect on multiple choice; leave it out$"):
+        faked(task=choice, system="Be short.")
+
+
 def test_findings_are_equal_to_themselves_only_and_have_no_figure_of_nothing():
     findings, again = (faked(task=ROWS, treatments=[], placebos=False) for _ in range(2))
     assert "forest.png" not in {path.name for path in findings.save("report")}
@@ -331,6 +344,28 @@ def test_ctrl_c_before_any_item_is_answered_under_every_condition_says_where_the
     with pytest.raises(KeyboardInterrupt, match=r"^interrupted: 10 of 20 answers are stored in run, where the same"):
         evaluate(engine=lambda *_: Interrupted(), task=ROWS, placebos=False, run="run")
     assert faked(task=ROWS, placebos=False, run="run").complete
+
+
+def test_ctrl_c_says_at_once_how_many_answers_are_stored_and_reports_the_items_that_are_complete(monkeypatch, capfd):
+    from armlet.evaluation import batches
+
+    sync, analyse, stored, said = os.fsync, batches.analyse_run, [], []
+
+    def interrupted(descriptor):
+        sync(descriptor)
+        stored.append(1)
+        if len(stored) == 2:  # the second condition's first batch is on the disk, and not counted yet
+            raise KeyboardInterrupt
+
+    def after_the_note(*arguments):
+        said.append(capfd.readouterr().err)
+        return analyse(*arguments)
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    monkeypatch.setattr(batches, "analyse_run", after_the_note)
+    findings = faked(task=ROWS, placebos=False, run="run", batch=5)
+    assert (findings.interrupted, findings.tasks[0].items) == (True, 5)
+    assert "interrupted: 10 of 20 answers are stored in run, where the same" in said[0]
 
 
 def test_ctrl_c_after_the_last_answer_was_stored_is_no_interruption(monkeypatch):

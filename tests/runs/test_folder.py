@@ -37,6 +37,22 @@ def test_what_was_closed_is_there_again(tmp_path):
     assert [run.has(("t", at)) for at in range(3)] == [True, True, False]
 
 
+def test_a_batch_that_is_on_the_disk_when_ctrl_c_comes_is_counted(tmp_path, monkeypatch):
+    with open_run_folder(tmp_path, MANIFEST, MACHINE) as run:
+        run.close(("t", 0), ROWS, {})
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                run.close(("t", 1), ROWS, {})
+        assert (run.rows, run.has(("t", 1))) == (ROWS * 2, True)
+        run.close(("t", 2), ROWS, {})
+    assert opened(tmp_path).rows == ROWS * 3
+
+
+def interrupt(_):
+    raise KeyboardInterrupt
+
+
 def test_what_only_one_of_two_lists_has_is_named():
     stored, wanted = ([{"name": name, "role": "r" * 60} for name in names] for names in ("abc", "bd"))
     assert list(differences({"conditions": stored}, {"conditions": wanted})) == [

@@ -390,10 +390,10 @@ def made(**changes):
 def test_the_sentence_says_verdict_difference_interval_and_what_could_go_unseen():
     assert made().sentence == (
         "no difference shown: −0.002 [−0.012, +0.008] over 2,000 items; they fit any true difference in the interval, "
-        "0 included; only one of 0.014 or more would be shown by 4 of 5 such comparisons"
+        "0 included; if the true difference were 0.014, 4 of 5 such comparisons would show it"
     )
     beside = made(interval=(-0.012, -0.0001), margin=0.005, p_equivalence=0.3)
-    assert "; the interval excludes 0, but p = 0.200; one larger than 0.005 is not ruled out; only" in beside.sentence
+    assert "; the interval excludes 0, but p = 0.200; one larger than 0.005 is not ruled out; if the" in beside.sentence
     helped = made(difference=0.031, interval=(0.012, 0.05), p_value=0.001)
     assert helped.sentence == "helped: +0.031 [+0.012, +0.050] over 2,000 items"
     hurt = made(p_value=0.049, clusters=40)

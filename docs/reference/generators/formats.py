@@ -2,11 +2,17 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
+from armlet.evaluation.tasks.sources import GOLD_KEYS, GPQA_KEYS, ID_KEYS, QUESTION_KEYS, SOLUTION_KEYS
 from generators.markdown import table
 from generators.schemas import schemas
+
+
+def _codes(keys: Iterable[str]) -> str:
+    return ", ".join(f"`{key}`" for key in keys)
+
 
 HEADER = """# File formats
 
@@ -60,6 +66,18 @@ LIMITS = """## limits.json
 What `armlet limits` writes ([what it means](bounds.md#costs)), and the options of the run.
 """
 
+OTHER_KEYS = f"""Other names of these keys are read, too. If a row has several of one line, the first one here counts:
+
+| of | in place of | read |
+| --- | --- | --- |
+| every row | `id` | {_codes(ID_KEYS)} |
+| questions with answers | `question` | {_codes(QUESTION_KEYS)} |
+| questions with answers | `answer` | {_codes(GOLD_KEYS)} |
+| questions with answers | `solution` | {_codes(SOLUTION_KEYS)} |
+| multiple choice | `gold` | `gold`, `answer`; as in ARC, `answerKey`, where `choices` has `label` and `text` |
+| GPQA, answered by a letter | all | `Question`, {_codes(GPQA_KEYS)} |
+"""
+
 SECTIONS: Mapping[str, str] = {
     "armlet": ARMLET,
     "manifest": RUN_FOLDER + "\n### manifest.json of `evaluate`\n",
@@ -70,8 +88,7 @@ SECTIONS: Mapping[str, str] = {
     "data": """## Rows of data
 
 What `--data` and `--examples` read: JSON Lines, an object on each line. Rows of one file are of one kind, which follows
-from their keys. Also read are `problem` for `question`, `final` for `answer`, `answer` for `gold`, and rows with the
-columns of ARC and GPQA.
+from their keys: with `choices` they are multiple choice, with `entry_point` programs, and else questions with answers.
 
 ```json
 {"question": "What is 2 + 3?", "answer": "5"}
@@ -80,7 +97,9 @@ columns of ARC and GPQA.
 ```json
 {"question": "The capital of France is", "choices": ["Paris", "Rome"], "gold": 0}
 ```
-""",
+
+"""
+    + OTHER_KEYS,
 }
 
 

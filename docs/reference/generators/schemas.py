@@ -122,7 +122,7 @@ def data_row() -> Schema:
         "canonical_solution": {"type": "string", "description": "the rest of the program, for few-shot examples"},
     }
     kinds = {
-        "written_answer": object_of(written, required=["question", "answer"], closed=False),
+        "question_and_answer": object_of(written, required=["question", "answer"], closed=False),
         "multiple_choice": object_of(chosen, required=["choices", "gold"], closed=False),
         "program": object_of(program, required=["prompt", "test", "entry_point"], closed=False),
     }

@@ -98,10 +98,15 @@ def parse_dtype(dtype: Dtype) -> torch.dtype | None:
 def download(model_id: str, files: Sequence[str] = HUB_FILES) -> Path:
     """Downloads those files of a hub's model that are not in this machine's cache; returns the model's folder."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     problem = f"{model_id!r} is not a local folder, and the hub did not provide it: check the name or the network"
-    with one_line_errors(problem):
-        return Path(snapshot_download(model_id, allow_patterns=list(files)))
+    advice = f"; in a checkout of armlet, `make demo` builds {DEFAULT_FOLDER}" if model_id == DEFAULT_ID else ""
+    with one_line_errors(problem, advice):
+        try:
+            return Path(snapshot_download(model_id, allow_patterns=list(files)))
+        except LocalEntryNotFoundError as error:  # its message is about the cache; the cause is what happened
+            raise (error.__cause__ or error) from None
 
 
 def _load_config(files: Folder) -> "PreTrainedConfig":

@@ -12,6 +12,7 @@ from armlet.evaluation.engines.engine import Ask, Engine
 from armlet.evaluation.grading.graders import EQUAL
 from armlet.evaluation.plan import Plan
 from armlet.evaluation.report.analysis import analyse_run
+from armlet.evaluation.report.answers import any_item
 from armlet.evaluation.result import Findings, make_findings
 from armlet.evaluation.tasks.problems import Task
 from armlet.evaluation.tasks.stored import store_tasks
@@ -142,9 +143,11 @@ def run_and_analyse(
         bar = progress("generating answers", answers, done=len(journal.rows), typical=_first_answers(plan))
         with bar as tick, until_interrupted() as interruption:
             run(plan, engine, journal, tick)
+        # said before the analysis, which takes seconds
+        is_partial = len(journal.rows) < answers
+        interrupted = is_partial and was_interrupted(interruption, journal, answers, any_item(journal, plan.tasks))
         with working("analysing"):
             report = analyse_run(journal, plan.tasks, EQUAL)
-        interrupted = not report.complete and was_interrupted(interruption, journal, answers, report.tasks)
     return make_findings(report, folder, interrupted=interrupted)
 
 

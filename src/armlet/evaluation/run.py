@@ -29,7 +29,7 @@ from armlet.evaluation.report.pairs import count_judged
 from armlet.evaluation.report.sentences import power_announcement
 from armlet.evaluation.result import Findings
 from armlet.evaluation.settings import ConditionSettings, SettingOrigin
-from armlet.evaluation.tasks.problems import Task, with_letters
+from armlet.evaluation.tasks.problems import Task, unused_system, with_letters
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks
 from armlet.presentation.arguments import (
     LARGEST_SEED,
@@ -225,12 +225,14 @@ def _run_announced(
     answered: list[ClosedBatch] = []
     if seconds:
         plan, folder, answered = plan_within(plan, engine, seconds, folder)
-    announce_power(plan)
+    announce_plan(plan)
     return run_and_analyse(plan, engine, folder, answered=answered)
 
 
-def announce_power(plan: Plan) -> None:
-    """Says on stderr, before the run, which differences the items can detect, and whether they suffice for a margin."""
+def announce_plan(plan: Plan) -> None:
+    """Says on stderr, before the run, which differences the items can detect, and which tasks have no system prompt."""
+    for sentence in unused_system({task.name: task.kind for task in plan.tasks}, plan.systems):
+        note(sentence)
     judged = count_judged([ConditionSettings(**condition.plain()) for condition in plan.conditions], plan.tasks)
     margin = None if plan.margin is None else plan.margin / 100
     for task in plan.tasks:

@@ -1,5 +1,8 @@
 """The errors that armlet raises on purpose. Each message is one line; the command line exits with 2."""
 
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
 LONGEST_VALUE = 200  # characters that a message shows
 
 
@@ -21,3 +24,9 @@ def description(value: object) -> str:
         return f"{type(value).__name__} {dtype} {list(shape)}"
     text = repr(value)
     return text if len(text) <= LONGEST_VALUE and "\n" not in text else f"a value of type {type(value).__name__}"
+
+
+def did_you_mean(names: Iterable[str], known: Sequence[str]) -> str:
+    """The end of a message on unknown names, with the known ones that are spelled alike; "" if none is."""
+    matches = [match for name in names for match in get_close_matches(name.lower(), known, n=1)]
+    return f"; did you mean {', '.join(dict.fromkeys(matches))}?" if matches else ""

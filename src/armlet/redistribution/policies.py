@@ -3,14 +3,13 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
 from armlet.redistribution.arguments import check_policy
 from armlet.redistribution.backends.interception import intercepted
 from armlet.redistribution.built_in import BUILT_IN_POLICIES, POLICIES, PUBLISHED, is_user_policy
 from armlet.redistribution.cut import Cut
-from armlet.redistribution.errors import ArgumentError, description
+from armlet.redistribution.errors import ArgumentError, description, did_you_mean
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.near_zero import NearZero
 from armlet.redistribution.policy_class import check_instance, default_settings, is_plain
@@ -129,8 +128,7 @@ def _named_class(name: str) -> type[Policy]:
     policy: type[Policy] | None = POLICIES.get(name) or installed_class(name)
     if policy is None:
         known = [*POLICIES, *installed_names()]
-        similar = get_close_matches(name.lower(), [*known, PUBLISHED], n=1)
-        advice = f"; did you mean {similar[0]}?" if similar else ""
+        advice = did_you_mean([name], [*known, PUBLISHED])
         raise ArgumentError(f"policy: expected one of {', '.join(known)}, found {description(name)}{advice}")
     return policy
 
@@ -140,7 +138,8 @@ def changed_policy(policy: Policy, values: Mapping[str, object]) -> Policy:
     known = settings(policy) if is_dataclass(policy) else {}
     unknown = [name for name in values if name not in known]
     if unknown:
-        raise ArgumentError(f"{policy.name}: unknown {', '.join(unknown)}; expected {', '.join(known)}")
+        expected = f"expected {', '.join(known)}{did_you_mean(unknown, [*known])}"
+        raise ArgumentError(f"{policy.name}: unknown {', '.join(unknown)}; {expected}")
     if not values:
         return policy
     if type(policy) in BUILT_IN_POLICIES:

@@ -49,9 +49,9 @@ class RunFolder:
 
     def __init__(self, folder: Path, manifest: Record) -> None:
         self.folder, self.manifest = folder, manifest
-        self.rows: list[Record] = []  # records of all closed batches, in the order in which they were written
-        self.closed: dict[tuple[Any, ...], Record] = {}  # closing lines, by the batch's key
-        self._size = self._read()
+        self.rows: list[Record]  # records of all closed batches, in the order in which they were written
+        self.closed: dict[tuple[Any, ...], Record]  # closing lines, by the batch's key
+        self._read()
 
     def has(self, key: Sequence[object]) -> bool:
         """Whether the batch with this key is closed."""
@@ -62,6 +62,13 @@ class RunFolder:
 
         Raises RunError if the batch could not be written. Earlier batches stay as they are.
         """
+        try:
+            self._append(key, rows, facts)
+        except KeyboardInterrupt:  # perhaps after the batch reached the disk, and before it was counted
+            self._read()
+            raise
+
+    def _append(self, key: Sequence[object], rows: Sequence[Record], facts: Mapping[str, object]) -> None:
         closing = {CLOSED: list(key), "items": len(rows), **facts}
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (*rows, closing)).encode()
         path = self.folder / ITEMS_FILE
@@ -80,13 +87,14 @@ class RunFolder:
         self.rows += rows
         self.closed[tuple(key)] = closing
 
-    def _read(self) -> int:
-        """Reads all closed batches; returns their size in bytes."""
+    def _read(self) -> None:
+        """Reads all closed batches, and their size in bytes."""
         path = self.folder / ITEMS_FILE
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         records = [_parse_line(line) for line in lines]
         closed = 1 + max((index for index, record in enumerate(records) if record and CLOSED in record), default=-1)
         size, rows = 0, list[Record]()
+        all_rows, all_closed = list[Record](), dict[tuple[Any, ...], Record]()
         for line, record in zip(lines[:closed], records, strict=False):
             if record is None:
                 raise RunError(f"{path}: a line is damaged, and complete batches follow it (byte {size})")
@@ -96,10 +104,10 @@ class RunFolder:
                 continue
             if record["items"] != len(rows):
                 raise RunError(f"{path}: expected {record['items']} records, found {len(rows)} (before byte {size})")
-            self.rows += rows
-            self.closed[tuple(record[CLOSED])] = record
+            all_rows += rows
+            all_closed[tuple(record[CLOSED])] = record
             rows = []
-        return size
+        self.rows, self.closed, self._size = all_rows, all_closed, size
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from armlet.redistribution.errors import ArgumentError
 from armlet.statistics.equivalence import pairs_equivalence, units_equivalence
 from armlet.statistics.intervals import paired_interval, sign_flips
-from armlet.statistics.power import detectable, t_detectable
+from armlet.statistics.power import detectable, likely_shown, t_detectable
 from armlet.statistics.significance import corrected, is_significant
 from armlet.statistics.units import Units, check_share, check_whole, exact_mean, gather_units, score_matrix
 
@@ -82,7 +82,7 @@ class Comparison:
         if self.smallest_detectable is None:
             return f"{start}; {reason}{margin}; so few cannot show any"
         smallest = f"{self.smallest_detectable:.{digits}f}"
-        return f"{start}; {reason}{margin}; only one of {smallest} or more would be shown by 4 of 5 such comparisons"
+        return f"{start}; {reason}{margin}; {likely_shown(smallest, 'comparisons')}"
 
     def _counts(self) -> str:
         items = f"{self.items:,} item" + "s" * (self.items != 1)

@@ -15,6 +15,11 @@ POWER = 0.8
 SMALLEST_DIFFERENCE = 1e-12  # lower end of the search for a difference, instead of 0
 
 
+def likely_shown(difference: str, repetitions: str) -> str:
+    """What a smallest detectable difference means, at a power of 80 %; `repetitions` are "runs" or "comparisons"."""
+    return f"if the true difference were {difference}, 4 of 5 such {repetitions} would show it"
+
+
 def detectable(items: int, discordant: float, confidence: float = 0.95, power: float = POWER) -> float | None:
     """The smallest difference between 0/1 pairs at which the exact McNemar test reaches this power exactly.
 

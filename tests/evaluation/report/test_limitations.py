@@ -1,25 +1,27 @@
 """What limits a verdict is said with it."""
 
+import ast
 from dataclasses import replace
 from html import unescape
 
 import pytest
 
 from armlet.evaluation import Findings
+from armlet.evaluation.engines.engine import Output
 from armlet.evaluation.report.limitations import general_limitations, limited_verdicts
 from armlet.evaluation.report.page import in_markdown, markdown, page
 from armlet.statistics.significance import holm
 from evaluations import Fake, choices, found, sums
 
+EXAMPLE = "'I do not know' (no answer is stated)"
 
-def report(*, truncated=0.0, extracted=1.0, accuracy=0.5):
+
+def report(*, truncated=0.0, unreadable=0.0, accuracy=0.5):
     """The findings of a made-up run, in which each condition's answers have this form."""
     findings = found(sums(40), fillings=(), placebos=False)
     (task,) = findings.tasks
-    conditions = [
-        replace(c, accuracy=accuracy, answers=replace(c.answers, truncated=truncated, extracted=extracted))
-        for c in task.conditions
-    ]
+    form = {"truncated": truncated, "unreadable": unreadable, "unreadable_example": EXAMPLE}
+    conditions = [replace(c, accuracy=accuracy, answers=replace(c.answers, **form)) for c in task.conditions]
     return replace(findings, tasks=[replace(task, conditions=conditions)])
 
 
@@ -30,15 +32,52 @@ def limitations(findings):
 
 @pytest.mark.slow
 def test_a_tenth_of_truncated_or_unreadable_answers_is_said_with_its_shares():
-    assert limitations(report(truncated=0.1, extracted=0.9)) == []
-    (sentence,) = limitations(report(truncated=0.83, extracted=0.4))
-    shares = "83.0\N{NO-BREAK SPACE}% truncated and 60.0\N{NO-BREAK SPACE}% unreadable"
+    assert limitations(report(truncated=0.1, unreadable=0.1)) == []
+    (sentence,) = limitations(report(truncated=0.43, unreadable=0.2))
+    shares = "43.0\N{NO-BREAK SPACE}% truncated and 20.0\N{NO-BREAK SPACE}% unreadable"
     assert sentence.startswith(f"arithmetic: many answers could not be graded as meant (baseline {shares}; ")
     assert sentence.count(shares) == 3  # of the baseline and both treatments
-    assert sentence.endswith("use a larger max_new_tokens")
-    (sentence,) = limitations(report(extracted=0.4))
-    assert "truncated" not in sentence
-    assert "max_new_tokens" not in sentence
+    more, other = "allow more tokens (max_new_tokens, --max-new-tokens)", "another system prompt (system, --system)"
+    assert sentence.endswith(f"): {more}; {other} may help with the unreadable ones, as for {EXAMPLE}")
+    (sentence,) = limitations(report(unreadable=0.2))
+    assert ("truncated" in sentence, more in sentence, other in sentence) == (False, False, True)
+    (sentence,) = limitations(report(truncated=0.2))
+    assert ("unreadable" in sentence, sentence.endswith(f": {more}")) == (False, True)
+
+
+class Ending(Fake):
+    """Answers with these endings in turn: True if the model ended the answer, which nothing can be read from."""
+
+    def __init__(self, wrong, *endings):
+        super().__init__(wrong=wrong)
+        self.endings = endings
+
+    def answer(self, asks, condition, sampling, *, batch, sample):
+        return [Output(self.wrong, 9, self.endings[at % len(self.endings)]) for at in range(len(asks))]
+
+
+@pytest.mark.slow
+def test_an_answer_that_was_cut_off_is_truncated_and_not_unreadable_too():
+    shares = {}
+    for endings in ((False,), (True, False), (None,)):
+        findings = found(sums(40), fillings=(), placebos=False, engine=Ending("I do not know", *endings))
+        answers = findings.tasks[0].baseline.answers
+        shares[endings] = (answers.truncated, answers.unreadable, answers.extracted)
+    assert shares == {(False,): (1, 0, 0), (True, False): (0.5, 0.5, 0), (None,): (None, 1, 0)}
+
+
+@pytest.mark.slow
+def test_the_example_of_an_unreadable_answer_is_its_end_and_cannot_be_markup_or_control():
+    wrong = f"{'x' * 80}\n\x1b[31m [red]it's <b>|*me*\u202e"
+    findings = found(sums(4), fillings=(), placebos=False, engine=Ending(wrong, True))
+    example = findings.tasks[0].baseline.answers.unreadable_example
+    quoted, _, reason = example.rpartition(" (")
+    assert reason == "no whole number follows the last #)"
+    assert ast.literal_eval(quoted) == f"…{' '.join(wrong.split())[-59:]}"
+    assert example.isprintable()
+    assert Findings(**vars(findings)).sentences()[2].endswith(example)
+    assert "<b>" not in page(findings, ()) + markdown(findings)
+    assert in_markdown(example) in markdown(findings)
 
 
 @pytest.mark.slow

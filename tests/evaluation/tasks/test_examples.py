@@ -72,6 +72,7 @@ def test_a_solution_is_no_part_of_an_items_hash():
         ([given(ROWS)], 0, SUMS, None, r"^examples: needs shots \(--shots\), too; or leave it out$"),
         ([given(ROWS)], 2, None, None, r"^shots: needs examples \(--examples\), too; or leave it out$"),
         ([given(ROWS)], 1, CHOICES, None, "^examples: examples.jsonl has problems of the kind choice, task of maths$"),
+        ([given(ROWS)], 1, [*ROWS, *CHOICES], None, r"^examples: .* mixes kinds .*: put each kind .* of its own$"),
         ([given(ROWS)], 6, ROWS, None, r"^examples: examples.jsonl line 1 asks the same as task item 1, whose"),
         ([given(ROWS)], 0, None, "Answer:", r"^template: expected one \{question\}, found 0 in 'Answer:'$"),
         (

@@ -108,6 +108,7 @@ def test_other_ends_of_lines_inside_a_row_do_not_part_it(tmp_path):
         ([{}], "expected problem or question with answer.* found nothing"),
         ([{"text": "x"}], "found text"),
         ([MATHS, CHOICE], r"^data: some mixes kinds of problems, maths \(/.*line 1\) and choice \(/.*line 2\)"),
+        ([MATHS, CHOICE], r": put each kind into a file of its own, and give both: --data twice, or task=\[A, B\]$"),
         ([MATHS, CHOICE, MATHS], r"line 3: has the id 'a/1' of line 1; leave one of them out$"),
         ([{"question": "?", "answer": "1"}] * 2, r"line 2: is the same row as line 1; leave one of them out$"),
         ([{**MATHS, "answer": " "}], "the answer is empty"),
@@ -132,7 +133,7 @@ def test_files_that_are_not_there_or_no_json_are_one_line(tmp_path):
     with pytest.raises(ArgumentError, match="cannot be read"):
         read_task(tmp_path / "absent")
     (tmp_path / "bad").write_text(json.dumps(MATHS) + "\n{")
-    with pytest.raises(ArgumentError, match="line 2: is not JSON"):
+    with pytest.raises(ArgumentError, match=r"bad, line 2: is not JSON \(Expecting property name .*, column 2\)$"):
         read_task(tmp_path / "bad")
 
 

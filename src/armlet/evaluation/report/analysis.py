@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 from armlet.evaluation.conditions.conditions import BASELINE
 from armlet.evaluation.conditions.placebos import REPEAT
 from armlet.evaluation.origins import no_test
-from armlet.evaluation.report.answers import AskedItem, ConditionAnswers, Samples, TaskAnswers, read_answers
+from armlet.evaluation.report.answers import (
+    AskedItem,
+    ConditionAnswers,
+    GradedAnswer,
+    Samples,
+    TaskAnswers,
+    read_answers,
+)
 from armlet.evaluation.report.findings import (
     COMPARED_ROLES,
     ChosenAnswers,
@@ -38,6 +45,8 @@ VERDICT_CONFIDENCE = 0.95
 
 ASSUMED_DISCORDANT = 0.2
 """The share of discordant pairs that is assumed to compute the smallest detectable difference before a run."""
+
+QUOTED = 60  # characters of an answer that are shown as an example
 
 EXACT_PLACEBOS = ("identity", "draw-only")  # placebos whose answers must match the baseline's exactly
 
@@ -184,6 +193,7 @@ def _describe_written(items: Sequence[Samples], correct: Correctness) -> Written
     lengths = [answer.tokens for answer in answers if answer.tokens is not None]
     endings = [answer.ended for answer in answers if answer.ended is not None]
     extracted = np.array([answer.extracted is not None for answer in answers])
+    unreadable = [answer for answer in answers if answer.extracted is None and answer.ended is not False]
     return WrittenAnswers(
         extracted=float(extracted.mean()),
         format_ok=float(np.mean(formats)),
@@ -192,7 +202,16 @@ def _describe_written(items: Sequence[Samples], correct: Correctness) -> Written
         tokens=float(np.mean(lengths)) if lengths else None,
         distinct_2=repetition,
         pass_at={str(k): float(pass_at_k(correct, k).mean()) for k in KS if k <= correct.shape[1]},
+        unreadable=len(unreadable) / len(answers),
+        unreadable_example=_quoted(unreadable[0]) if unreadable else None,
     )
+
+
+def _quoted(answer: GradedAnswer) -> str:
+    """The end of an answer, where a final one is expected, on one line without control characters, and the reason."""
+    text = " ".join(answer.text.split())
+    end = text if len(text) <= QUOTED else f"…{text[1 - QUOTED :]}"
+    return f"{end!r} ({answer.unreadable})" if answer.unreadable else repr(end)
 
 
 def _compare_pairs(

@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from armlet.evaluation.conditions.conditions import applies
 from armlet.evaluation.report.findings import LayerActivity
-from armlet.evaluation.settings import ConditionSettings
+from armlet.evaluation.settings import ConditionSettings, RunSettings
 from armlet.evaluation.tasks.problems import Problem, Task
 from armlet.runs.folder import Record, RunFolder
 
@@ -23,6 +23,7 @@ class GradedAnswer:
     ended: bool | None = None  # the model ended the generated answer, or it was cut off; None if that is not known
     tokens: int | None = None  # the length of a generated answer; also None if the engine does not report it
     logprob: float | None = None  # the mean log-probability of the tokens
+    unreadable: str | None = None  # why nothing could be extracted
     loglikelihoods: tuple[float, ...] = ()  # for multiple choice: one for each choice
     correct_normalised: float | None = None  # for multiple choice: `correct` by log-likelihoods per character
 
@@ -78,6 +79,12 @@ def read_answers(journal: RunFolder, task: Task, conditions: Sequence[ConditionS
     return TaskAnswers(task.name, task.kind, len(problems), [_read_item(problems[id]) for id in ids], answered)
 
 
+def any_item(journal: RunFolder, tasks: Sequence[Task]) -> bool:
+    """Whether an item was answered under every condition, so that there is something to analyse."""
+    conditions = RunSettings.from_manifest(journal.manifest).conditions
+    return any(read_answers(journal, task, conditions).items for task in tasks)
+
+
 def applying(conditions: Sequence[ConditionSettings], task: Task) -> list[ConditionSettings]:
     """The conditions under which a task of this kind is run."""
     return [condition for condition in conditions if applies(condition.role, task.kind)]
@@ -107,7 +114,7 @@ def _read_answer(row: Record, problem: Problem) -> GradedAnswer:
             correct_normalised=float(row["correct_normalised"]),
         )
     recorded = {name: row[name] for name in ("text", "extracted", "format_ok", "ended", "tokens", "logprob")}
-    return GradedAnswer(correct=float(row["correct"]), **recorded)
+    return GradedAnswer(correct=float(row["correct"]), unreadable=row.get("unreadable"), **recorded)
 
 
 def _read_item(problem: Problem) -> AskedItem:

@@ -42,6 +42,8 @@ class WrittenAnswers:
     tokens: float | None  # mean length
     distinct_2: float  # share of distinct word pairs
     pass_at: Mapping[str, float]  # the probability that one of k answers is right, by k
+    unreadable: float | None = None  # share from which none could be extracted, though they were not cut off
+    unreadable_example: str | None = None  # the end of the first of these, quoted, and why
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,14 @@ from armlet.evaluation.report.findings import (
     WrittenAnswers,
 )
 from armlet.evaluation.report.sentences import bands_without_effect
+from armlet.evaluation.tasks.problems import unused_system
 from armlet.presentation.numbers import percent
 
 MANY_ANSWERS = 0.1
 """The share of truncated or unreadable answers above which a reader is told."""
+
+MORE_TOKENS = "allow more tokens (max_new_tokens, --max-new-tokens)"
+OTHER_PROMPT = "another system prompt (system, --system) may help with the unreadable ones"
 
 BEYOND_MARGIN = (
     "two one-sided tests at 5 % correspond to a 90 % interval, so the 95 % interval beside a verdict may reach "
@@ -35,11 +39,13 @@ def limited_verdicts(report: Report) -> list[tuple[list[Verdict], list[str]]]:
 
 
 def general_limitations(report: Report) -> list[str]:
-    """What limits the whole report: nothing compared, intervals beyond the margin, and how settings were chosen."""
+    """What limits the whole report: what was compared, intervals beyond the margin, prompts, and settings' origins."""
     compared = any(condition.role in (*COMPARED_ROLES, "best-of") for condition in report.settings.conditions)
     nothing = [] if compared else ["nothing was compared with the baseline: there is no treatment, filler or best_of"]
     beyond = beyond_margin(pair for task in report.tasks for pair in task.comparisons)
-    return [*nothing, *beyond, *map(origin_sentence, report.settings.origins), *bands_without_effect(report)]
+    run = report.settings
+    unused = unused_system({task.name: task.kind for task in run.tasks}, run.systems)
+    return [*nothing, *beyond, *unused, *map(origin_sentence, run.origins), *bands_without_effect(report)]
 
 
 def beyond_margin(pairs: Iterable[PairedComparison]) -> list[str]:
@@ -49,12 +55,7 @@ def beyond_margin(pairs: Iterable[PairedComparison]) -> list[str]:
 
 def task_limitations(task: TaskFindings) -> Iterator[str]:
     """What limits the verdicts on a task: answers that could not count, and items without room."""
-    lost = {name: shares for name, shares in _unusable(task) if shares}
-    if lost:
-        truncated = any("truncated" in share for shares in lost.values() for share in shares)
-        advice = "use a larger max_new_tokens" if truncated else "read some of them; another system prompt may help"
-        conditions = "; ".join(f"{name} {' and '.join(shares)}" for name, shares in lost.items())
-        yield f"{task.name}: many answers could not be graded as meant ({conditions}): {advice}"
+    yield from _ungraded(task)
     accuracy = task.baseline.accuracy
     if accuracy in (0, 1):
         change, items = ("worse", "easier") if accuracy == 0 else ("better", "harder")
@@ -64,12 +65,24 @@ def task_limitations(task: TaskFindings) -> Iterator[str]:
         )
 
 
-def _unusable(task: TaskFindings) -> Iterator[tuple[str, list[str]]]:
-    """The large shares of truncated and unreadable answers, in words, of the baseline and each compared condition."""
-    for condition in task.conditions:
-        answers = condition.answers
-        if isinstance(answers, WrittenAnswers) and condition.role in ("baseline", *COMPARED_ROLES, "best-of"):
-            unreadable = None if answers.extracted is None else 1 - answers.extracted
-            shares = {"truncated": answers.truncated, "unreadable": unreadable}
-            words = [f"{percent(share)} {what}" for what, share in shares.items() if share and share > MANY_ANSWERS]
-            yield condition.name, words
+def _ungraded(task: TaskFindings) -> Iterator[str]:
+    """The conditions with many answers that could not be graded as meant, and what helps against each cause."""
+    written = {
+        condition.name: condition.answers
+        for condition in task.conditions
+        if isinstance(condition.answers, WrittenAnswers) and condition.role in ("baseline", *COMPARED_ROLES, "best-of")
+    }
+    truncated = {name: _many(answers.truncated, "truncated") for name, answers in written.items()}
+    unreadable = {name: _many(answers.unreadable, "unreadable") for name, answers in written.items()}
+    words = {name: " and ".join(filter(None, (truncated[name], unreadable[name]))) for name in written}
+    advice = [MORE_TOKENS] if any(truncated.values()) else []
+    if first := next(filter(unreadable.get, written), None):
+        advice += [f"{OTHER_PROMPT}, as for {written[first].unreadable_example}"]
+    if advice:
+        conditions = "; ".join(f"{name} {text}" for name, text in words.items() if text)
+        yield f"{task.name}: many answers could not be graded as meant ({conditions}): {'; '.join(advice)}"
+
+
+def _many(share: float | None, what: str) -> str:
+    """A large share in words; "" where it is small or not known."""
+    return f"{percent(share)} {what}" if share and share > MANY_ANSWERS else ""

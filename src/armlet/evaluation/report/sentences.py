@@ -28,6 +28,7 @@ from armlet.presentation.numbers import (
     with_points,
 )
 from armlet.statistics.comparison import UNDECIDED
+from armlet.statistics.power import likely_shown
 from armlet.statistics.significance import is_significant
 
 FORMAT = (
@@ -102,7 +103,7 @@ def _undecided(task: TaskFindings, pair: PairedComparison) -> list[str]:
         fact += f"; one larger than {with_points(comparison.margin)} {ruled_out}"
     if comparison.smallest_detectable is None:
         return [fact, "so few items cannot show any"]
-    return [fact, f"4 of 5 such runs would show one of {detectable_points(comparison.smallest_detectable)}"]
+    return [fact, likely_shown(detectable_points(comparison.smallest_detectable), "runs")]
 
 
 def title(findings: Report) -> str:

@@ -13,7 +13,7 @@ from armlet.evaluation.conditions.conditions import Treatment
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.options import AnswerOptions, ConditionOptions, refuse_sampling
 from armlet.evaluation.result import Findings
-from armlet.evaluation.run import announce_power
+from armlet.evaluation.run import announce_plan
 from armlet.evaluation.search.folder import (
     TEST_FOLDER,
     check_origin,
@@ -128,7 +128,7 @@ def tune(
     plan = plan_tuning(arguments, tasks)
     engine = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
     engine.check(replace(treatment, layers=candidate) for candidate in space.layers)
-    announce_power(plan)
+    announce_plan(plan)
     return run_search(space, plan, engine, arguments, folder)
 
 
@@ -183,7 +183,7 @@ def confirm(
     plan = replace(plan_confirmation(folder, result, tasks, policy), margin=margin)
     loading = {} if model is not None else {"dtype": arguments.dtype, "device": arguments.device}
     engine = Local((arguments.model or ABACUS) if model is None else model, tokenizer, seed=arguments.seed, **loading)
-    announce_power(plan)
+    announce_plan(plan)
     findings = confirm_search(folder, result, plan, engine)
     findings.save(report)
     if not findings.interrupted:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from armlet.evaluation.tasks.problems import Problem, Task, with_letters
-from armlet.evaluation.tasks.sources import read_task
+from armlet.evaluation.tasks.sources import GIVE_BOTH, read_task
 from armlet.presentation.arguments import required_path
 from armlet.presentation.numbers import with_count
 from armlet.prompts.shots import QUESTION, check_template
@@ -53,7 +53,8 @@ def make_form(
     try:
         source = read_task(path, shots)
     except ArgumentError as error:
-        raise ArgumentError(f"examples: {str(error).removeprefix('data: ')}") from error
+        problem = str(error).removeprefix("data: ").removesuffix(GIVE_BOTH)  # there is one file of examples
+        raise ArgumentError(f"examples: {problem}") from error
     source = with_letters(source) if letters else source
     _check_examples(path, source, shots, tasks)
     return PromptForm(template, source.problems, source.source)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from string import ascii_uppercase
-from typing import Literal
+from typing import Any, Literal
 
 from armlet.redistribution.errors import ArgumentError
 
@@ -56,6 +56,18 @@ class Task:
         """The sha256 of all problems: two runs with the same fingerprint have the same items."""
         text = "".join(f"{problem!r}\n" for problem in self.problems)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def unused_system(kinds: Mapping[str, str], systems: Mapping[Any, str]) -> list[str]:
+    """Says for which tasks a system prompt that is not the default is not used.
+
+    kinds, systems: the kind of each task by its name, and the system prompts by kind.
+    """
+    names = ", ".join(name for name, kind in kinds.items() if kind == "choice")
+    defaults = [(kind, text) for kind, text in SYSTEMS.items() if kind in kinds.values() and kind != "choice"]
+    is_stated = any(systems.get(kind) not in (None, "", default) for kind, default in defaults)
+    reason = "multiple choice is scored as plain text"
+    return [f"the system prompt is not used for {names}: {reason}"] if names and is_stated else []
 
 
 def with_letters(task: Task) -> Task:

@@ -36,6 +36,7 @@ GOLD_KEYS = ("final", "answer")  # GSM8K's answer is the whole solution; `final`
 SOLUTION_KEYS = ("solution", *reversed(GOLD_KEYS))  # MATH-500 has the worked solution beside the answer
 GPQA_KEYS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 
+SEPARATE_KINDS, GIVE_BOTH = "put each kind into a file of its own", ", and give both: --data twice, or task=[A, B]"
 
 TaskSource = str | Path | Task | Sequence[JsonRow]
 """The name of a task, a JSON Lines file, a task, or items as dicts with the keys of a line."""
@@ -175,7 +176,8 @@ def _json_rows(prefix: str, text: str) -> Iterator[tuple[str, JsonRow]]:
                 row = json.loads(line, parse_float=WrittenFloat)
                 json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair, such as "\ud800", is not text
             except (ValueError, RecursionError) as error:
-                raise ArgumentError(f"{place}: is not JSON ({error})") from error
+                why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+                raise ArgumentError(f"{place}: is not JSON ({why})") from error
             if not isinstance(row, dict):
                 raise ArgumentError(f"{place}: expected an object, found {type(row).__name__}")
             yield place, row
@@ -200,7 +202,7 @@ def _make_task(
         raise ArgumentError(f"{option}: {name} contains no problems")
     if len(kinds) > 1:
         mixture = " and ".join(f"{kind} ({place})" for kind, place in kinds.items())
-        raise ArgumentError(f"{option}: {name} mixes kinds of problems, {mixture}: put each kind into a separate task")
+        raise ArgumentError(f"{option}: {name} mixes kinds of problems, {mixture}: {SEPARATE_KINDS}{GIVE_BOTH}")
     # Sorted by sha256, a subset is spread over the file, and a larger subset contains the smaller one.
     chosen = set(sorted(problems, key=lambda id: hashlib.sha256(id.encode()).digest())[:items])
     return Task(name, next(iter(kinds)), tuple(problems[id] for id in problems if id in chosen), source)
