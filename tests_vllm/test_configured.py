@@ -82,6 +82,7 @@ def test_a_setting_that_quantize_writes_is_served(tiny_model, tmp_path):
 def test_false_turns_the_file_in_the_models_folder_off(saved, tiny_model):
     with engine(saved[0], False) as llm:
         assert tokens_of(greedy(llm, PROMPTS, 24)) == hugging_face(tiny_model("llama")[1], PROMPTS, 24)
+        assert tokens_of(greedy(llm, PROMPTS, 4, {"armlet": "off"})) == tokens_of(greedy(llm, PROMPTS, 4))
         with pytest.raises(VLLMValidationError, match="runs without ARM"):
             greedy(llm, PROMPTS, 24, {"armlet": "on"})
 
@@ -153,6 +154,16 @@ def test_an_engine_in_which_arm_would_go_wrong_is_refused(changes, message):
     check_config(config(), ["outward"])
     with pytest.raises(ArmletError, match=message):
         check_config(config(**changes), ["outward"])
+
+
+def test_a_misspelled_key_of_an_engine_or_of_a_request_is_refused(tiny_model):
+    folder, _ = tiny_model("llama")
+    misspelled = {"armlett": {"policy": "outward"}}
+    with pytest.raises(ArmletError, match="did you mean 'armlet'"), engine(folder, additional_config=misspelled):
+        pass
+    with engine(folder, {"policy": "outward"}) as llm:
+        with pytest.raises(VLLMValidationError, match="did you mean 'armlet'"):
+            greedy(llm, PROMPTS, 4, {"armlett": "off"})
 
 
 def test_a_lora_adapter_works_beside_arm(tiny_model, tmp_path):
