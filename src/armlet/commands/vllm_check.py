@@ -39,7 +39,7 @@ def vllm_check(
         Option(
             min=0.01,
             max=1,
-            help="Share of a GPU's memory that must be free; vLLM's default if omitted. A CPU needs 1 GiB beside the model.",
+            help="Share of a GPU's memory that must be free; vLLM's default if omitted. Not used on a CPU.",
         ),
     ] = None,
     out: Annotated[Path | None, folder_option("Folder for vllm-check.json; none by default.")] = None,

@@ -93,6 +93,15 @@ def test_off_is_what_an_engine_without_arm_does(asked):
     check_request({"armlet": asked}, {})
 
 
+def test_on_is_refused_where_the_engines_own_strength_is_0():
+    still = {"armlet": {"policy": "outward", "strength": 0}}
+    with pytest.raises(ArgumentError, match="which is strength 0; ask for a strength"):
+        check_request({"armlet": "on"}, still)
+    for asked in ({"armlet": 1}, {"armlet": "off"}, {}):
+        check_request(asked, still)
+    check_request({"armlet": "on"}, WITH_ARM)
+
+
 @pytest.mark.parametrize("key", ["armlett", "Armlet", "ARM", "armelt", "amrlet", "arm_let"])
 @pytest.mark.parametrize("config", [{}, WITH_ARM], ids=["without", "with"])
 def test_a_misspelled_key_is_refused(key, config):

@@ -145,15 +145,19 @@ def request_strength(extra_args: ExtraArgs) -> float | None:
 
 
 def check_request(extra_args: ExtraArgs, additional_config: object) -> None:
-    """Raises ArgumentError if a request's setting is invalid or misspelled, or wants ARM of an engine without it.
+    """Raises ArgumentError if a request's setting is invalid or misspelled, or if the engine cannot do what it says.
 
-    "off" and 0 are what such an engine does anyway.
+    "off" and 0 are what an engine without ARM does anyway. "on" means nothing where the engine's own strength is 0.
     """
     check_keys(REQUEST_SETTINGS, extra_args or ())
     if SETTING_KEY not in (extra_args or {}):
         return
-    if configured(additional_config):
-        request_strength(extra_args)
+    if placements := configured(additional_config):
+        if request_strength(extra_args) is None and not any(placement["policy"].strength for placement in placements):
+            raise ArgumentError(
+                f"{REQUEST_SETTINGS}: {SETTING_KEY} 'on' is as the engine is configured, which is strength 0; ask for "
+                f'a strength, such as {{"{SETTING_KEY}": 1}}'
+            )
     elif not _turns_off(extra_args):
         raise ArgumentError(
             f"{REQUEST_SETTINGS}: {SETTING_KEY} is set, but this engine runs without ARM; start it with "

@@ -43,7 +43,7 @@ def _fused_site(model: nn.Module, index: int, layer: nn.Module) -> FusedSite:
     if any(is_mixture(module) for module in layer.modules()):  # ARM in a dense or shared MLP beside it would be half
         raise UnsupportedModelError(
             f"{type(model).__name__}, layer {index}: a mixture of experts, which vLLM computes in one step, without "
-            "ARM, and so also without ARM in a shared expert; choose layers with a dense gated MLP, if the model has one"
+            "ARM; nor can a shared expert have it; choose layers with a dense gated MLP, if the model has one"
         )
     sites = [site for child in layer.children() for site in _candidates(index, child)]
     if len(sites) == 1:
