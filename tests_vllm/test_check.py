@@ -1,6 +1,7 @@
 """`armlet vllm-check` on the embedded model."""
 
 import json
+import re
 
 import pytest
 
@@ -24,11 +25,12 @@ def test_it_shows_where_arm_sits_what_it_moved_and_whom_it_left_alone(capsys, tm
     (rank,) = check["ranks"]
     assert rank["asked"] == [0, 2]
     assert all(counts["tokens"] > 0 and 0 < counts["share_moved"] < 1 for counts in rank["layers"].values())
-    assert set(check["seconds"]) == {"baseline", "on", "off"}
+    assert {mode: len(runs) for mode, runs in check["seconds"].items()} == {"baseline": 5, "on": 5, "off": 5}
     assert json.loads((tmp_path / "vllm-check.json").read_text()) == check
 
 
 def test_an_arm_that_no_token_reached_fails_the_check(capsys):
     code, out = run(capsys, "--policy", "outward:strength=0", "--prompt", "1+1", "--prompt", "2+2")
     assert code == 1
+    assert re.search(r"ms per token: (\S+ \(\S+ to \S+\) with(out)?, ){2}\S+ \(\S+ to \S+\) with ARM off", out)
     assert "layer 0: configured, but no token passed through it" in out

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from vllm.exceptions import VLLMValidationError
 
 from armlet import Inward, Outward, attach, load_config
+from armlet.integrations.vllm import seams
 from armlet.integrations.vllm.settings import check_config
 from armlet.precision.measure import Contraction
 from armlet.precision.result import save_setting
@@ -30,10 +31,15 @@ def saved(tiny_model, tmp_path):
         return tmp_path / "model", hugging_face(model, PROMPTS, 24)
 
 
-def test_an_armlet_json_in_the_models_folder_is_served(saved):
+def test_an_armlet_json_in_the_models_folder_is_served_with_a_warning(saved, monkeypatch):
+    warnings = []
+    logger = SimpleNamespace(warning=lambda text, *values: warnings.append(text % values), info=lambda *_: None)
+    monkeypatch.setattr(seams, "_logger", lambda: logger)
     folder, treated = saved
     with engine(folder) as llm:
         assert tokens_of(greedy(llm, PROMPTS, 24)) == treated
+    assert [text for text in warnings if f"the armlet.json in the folder of the model, {folder}" in text] == warnings
+    assert len(warnings) == 1
 
 
 def test_an_armlet_json_is_served_by_its_name(saved, tiny_model):
@@ -82,6 +88,7 @@ def test_a_setting_that_quantize_writes_is_served(tiny_model, tmp_path):
 def test_false_turns_the_file_in_the_models_folder_off(saved, tiny_model):
     with engine(saved[0], False) as llm:
         assert tokens_of(greedy(llm, PROMPTS, 24)) == hugging_face(tiny_model("llama")[1], PROMPTS, 24)
+        assert tokens_of(greedy(llm, PROMPTS, 4, {"armlet": "off"})) == tokens_of(greedy(llm, PROMPTS, 4))
         with pytest.raises(VLLMValidationError, match="runs without ARM"):
             greedy(llm, PROMPTS, 24, {"armlet": "on"})
 
@@ -153,6 +160,16 @@ def test_an_engine_in_which_arm_would_go_wrong_is_refused(changes, message):
     check_config(config(), ["outward"])
     with pytest.raises(ArmletError, match=message):
         check_config(config(**changes), ["outward"])
+
+
+def test_a_misspelled_key_of_an_engine_or_of_a_request_is_refused(tiny_model):
+    folder, _ = tiny_model("llama")
+    misspelled = {"armlett": {"policy": "outward"}}
+    with pytest.raises(ArmletError, match="did you mean 'armlet'"), engine(folder, additional_config=misspelled):
+        pass
+    misspelled_request = pytest.raises(VLLMValidationError, match="did you mean 'armlet'")
+    with engine(folder, {"policy": "outward"}) as llm, misspelled_request:
+        greedy(llm, PROMPTS, 4, {"armlett": "off"})
 
 
 def test_a_lora_adapter_works_beside_arm(tiny_model, tmp_path):

@@ -1,32 +1,38 @@
-"""The commands of docs/howto/serve.md: `vllm serve` on the loopback address, and a request to it."""
+"""The script and the commands of docs/howto/serve.md: `vllm serve`, and requests to it."""
 
 import json
 import os
 import re
-import shlex
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import pytest
 import torch
 
-from armlet import Outward, attach
+from armlet import Transport, attach
 from armlet.checkpoints.pretrained import load
 from armlet.cli import main
+from doc_blocks import blocks
+from doc_commands import commands
 from engines import ROOT
 
-PAGE = (ROOT / "docs/howto/serve.md").read_text("utf-8")
-(SECTION,) = re.findall(r"```sh\n(vllm serve.*?)```", PAGE, flags=re.DOTALL)
-(VLLM,) = re.findall(r"```python\n(import importlib.metadata\n.*?)```", PAGE, flags=re.DOTALL)
-"""The command `vllm` of the CPU build."""
-
-SERVE, CURL = SECTION.split("\n\n")
-BODY = json.loads(shlex.split(CURL)[-1])
+PAGE_FILE = ROOT / "docs/howto/serve.md"
+PAGE, BLOCKS = PAGE_FILE.read_text("utf-8"), blocks(PAGE_FILE)
+(SERVE,) = (commands(block.text)[0] for block in BLOCKS if block.text.startswith("vllm serve"))
+(CURL,) = (commands(block.text)[0] for block in BLOCKS if block.text.startswith("curl"))
+(SCRIPT,) = (block for block in BLOCKS if block.file == "vllm_cpu.py")
+(LOGGED,) = (block.text.strip() for block in BLOCKS if block.text.startswith("armlet: "))
+OPTIONS = SERVE[1 : SERVE.index("2>&1")]  # of vllm, without what the shell does with the log
+BODY = json.loads(CURL[-1])
+SETTING = json.loads(OPTIONS[OPTIONS.index("--additional-config") + 1])["armlet"]
+POLICY = Transport()
 PATIENCE = 240  # seconds
+ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "INFO", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}  # as vLLM has it by itself
 
 
 @pytest.fixture(scope="module")
@@ -41,34 +47,29 @@ def texts(smollm2_folder):
 
     texts_by_strength = {0: text()}
     for strength in (0.5, 1):
-        with attach(model, Outward(band=0.13, strength=strength)):
+        with attach(model, replace(POLICY, strength=strength), layers=SETTING["layers"]):
             texts_by_strength[strength] = text()
     return texts_by_strength
 
 
 @pytest.fixture(scope="module")
 def url(smollm2_folder, tmp_path_factory):
-    """The server of the page's command, eager and in float32, on a free port."""
+    """The server of the page's script and command, eager, on a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program, *arguments = shlex.split(SERVE)
-    assert program == "vllm"
-    assert str(smollm2_folder).endswith(arguments[1])
-    command = [sys.executable, "-c", VLLM, *arguments]
-    extra = ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--dtype", "float32"]
-    log = tmp_path_factory.mktemp("serve") / "log"
+    assert str(smollm2_folder).endswith(OPTIONS[1])
+    folder = tmp_path_factory.mktemp("serve")
+    script, log = folder / SCRIPT.file, folder / "log"
+    script.write_text(SCRIPT.text)
+    command = [sys.executable, str(script), *OPTIONS, "--port", str(port), "--enforce-eager"]
     with log.open("w") as output:
         server = subprocess.Popen(
-            [*command, *extra, "--max-model-len", "512"],
-            cwd=ROOT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"VLLM_LOGGING_LEVEL": "INFO"},
+            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=os.environ | ENVIRONMENT
         )
     try:
         _wait(server, f"http://127.0.0.1:{port}/health", log)
-        assert "armlet: Outward(band=0.13" in log.read_text()  # one line at load says what is where
+        assert LOGGED in log.read_text()
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         server.terminate()
@@ -99,12 +100,31 @@ def test_a_request_gets_the_strength_that_it_asks_for(url, texts, asked, strengt
     assert answer(url, vllm_xargs=asked, max_tokens=32) == texts[strength]
 
 
-def test_a_request_that_means_nothing_is_answered_with_400(url):
+def test_the_page_says_how_the_answers_begin(url):
+    stated = re.findall(r'^\| `(\{"armlet": \S+\})`.* \| `(".*")` \|$', PAGE, flags=re.MULTILINE)
+    assert [json.loads(asked)["armlet"] for asked, _ in stated] == ["off", "on", 0.5]
+    for asked, beginning in stated:
+        assert answer(url, vllm_xargs=json.loads(asked)).startswith(json.loads(beginning))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"armlet": "?"}, "armlet must be 'on', 'off' or a strength in [0, 1], found '?'"),
+        ({"armlet": "0.5"}, "found '0.5'; for example {\"armlet\": 0.5}"),
+        ({"armlett": "off"}, "(over HTTP: vllm_xargs): 'armlett' means nothing here; did you mean 'armlet'?"),
+    ],
+)
+def test_a_request_that_means_nothing_is_answered_with_400(url, asked, message):
     with pytest.raises(HTTPError) as caught:
-        answer(url, vllm_xargs={"armlet": "banana"})
+        answer(url, vllm_xargs=asked)
     assert caught.value.code == 400
-    assert "must be 'on', 'off' or a strength in [0, 1], found 'banana'" in json.load(caught.value)["error"]["message"]
+    assert message in json.load(caught.value)["error"]["message"]
     assert answer(url)
+
+
+def test_a_switch_beside_vllm_xargs_is_ignored_as_the_page_warns(url):
+    assert answer(url, vllm_xargs=None, armlet="off") == answer(url, vllm_xargs=None) != answer(url)
 
 
 def evaluated(folder, model, *options):
@@ -116,7 +136,7 @@ def evaluated(folder, model, *options):
                 model,
                 *options,
                 "--policy",
-                "outward:band=0.13",
+                POLICY.name,
                 "--max-new-tokens",
                 "24",
                 "--run",
@@ -135,7 +155,7 @@ def test_evaluate_at_one_address_gives_the_local_engines_answers(url, smollm2_fo
     data = ("--data", str(problems))
     served = evaluated(tmp_path / "served", BODY["model"], *data, "--endpoint", url, "--treated-endpoint", url)
     local = evaluated(tmp_path / "local", str(smollm2_folder), *data, "--no-placebos", "--dtype", "float32")
-    shared = {key: text for key, text in served.items() if key[0] in ("baseline", "outward")}
+    shared = {key: text for key, text in served.items() if key[0] in ("baseline", POLICY.name)}
     assert shared == local
     assert len({key[1] for key in local}) == 4
-    assert {local["baseline", item] != local["outward", item] for _, item in local} >= {True}
+    assert {local["baseline", item] != local[POLICY.name, item] for _, item in local} >= {True}

@@ -3,6 +3,8 @@
 import pytest
 
 from armlet.cli import main
+from armlet.integrations.vllm import check
+from armlet.integrations.vllm.offline import EngineError
 
 
 @pytest.mark.parametrize(
@@ -23,3 +25,15 @@ def test_what_cannot_be_checked_is_one_line(capsys, arguments, message):
     assert out == ""
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("given", "passed"), [((), {}), (("--memory", "0.3"), {"gpu_memory_utilization": 0.3})])
+def test_the_share_of_memory_is_vllms_own_unless_it_is_given(monkeypatch, capsys, given, passed):
+    def refuse(_model, _settings, **options):
+        assert {name: options[name] for name in options if "utilization" in name} == passed
+        raise EngineError("the options were as expected")
+
+    monkeypatch.setattr(check, "open_llm", refuse)
+    with pytest.raises(SystemExit):
+        main(["vllm-check", "abacus", *given])
+    assert "the options were as expected" in capsys.readouterr().err

@@ -1,8 +1,9 @@
 """`armlet vllm-check`: checks that ARM fires in vLLM, and measures its cost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 from rich.table import Table
@@ -11,7 +12,7 @@ from typer import Argument, Context, Exit, Option
 from armlet.attachment.config import all_placements, describe, layer_indices, load_config, parse_config
 from armlet.commands import options
 from armlet.commands.options import FAILED, folder_option, refuse_unused
-from armlet.integrations.vllm.check import Check, check_serving
+from armlet.integrations.vllm.check import REPEATS, Check, check_serving
 from armlet.presentation.files import write_json
 from armlet.presentation.tables import titled_table
 from armlet.presentation.terminal import notes, print_json, print_tables
@@ -33,6 +34,14 @@ def vllm_check(
     max_new_tokens: Annotated[int, Option(min=1, help="Number of tokens of each answer.")] = 32,
     eager: Annotated[bool, Option(help="Load faster, without compilation and graphs.")] = False,
     tensor_parallel: Annotated[int, Option(min=1, help="Number of ranks that split the width.")] = 1,
+    memory: Annotated[
+        float | None,
+        Option(
+            min=0.01,
+            max=1,
+            help="Share of a GPU's memory that must be free; vLLM's default if omitted. Not used on a CPU.",
+        ),
+    ] = None,
     out: Annotated[Path | None, folder_option("Folder for vllm-check.json; none by default.")] = None,
     seed: options.SeedOption = 0,
     dtype: options.DtypeOption = "auto",
@@ -45,7 +54,8 @@ def vllm_check(
     placements = all_placements(load_config(config) if config else parse_config(settings))
     if not any(placement["policy"].strength for placement in placements):
         notes.print("strength 0: ARM acts only on requests that turn it on, and no request here does", style="yellow")
-    limits = {"tokens": max_new_tokens, "eager": eager, "tensor_parallel": tensor_parallel, "dtype": dtype}
+    limits = {"tokens": max_new_tokens, "eager": eager, "tensor_parallel": tensor_parallel}
+    limits |= {"dtype": dtype, "memory": memory}
     texts = prompts.texts() or [*BUILT_IN]
     with notes.status("vLLM ...") as status:
         result = check_serving(model, settings, texts, **limits, tick=lambda what: status.update(f"{what} ..."))
@@ -84,12 +94,17 @@ def _ranks_table(result: Check) -> Table:
 
 def _sentences(result: Check) -> Iterator[str]:
     off, mates = ("as" if equal else "NOT as" for equal in (result.off_equal, result.mates_equal))
-    baseline, with_arm, turned_off = (result.seconds[mode] for mode in ("baseline", "on", "off"))
+    without, with_arm, turned_off = (_milliseconds(result.seconds[mode]) for mode in ("baseline", "on", "off"))
     yield f"answers that differ with ARM on: {result.changed} of {result.prompts}"
     yield f"requests with ARM off: {off} the baseline in tokens and log-probabilities"
     yield f"requests with ARM off in a batch with requests with ARM on: {mates} the baseline in tokens"
     yield (
-        f"time per token: {1e3 * baseline:.2f} ms without, {with_arm / baseline:.2f} × with, "
-        f"{turned_off / baseline:.2f} × with ARM off by request (medians, one engine after the other)"
+        f"ms per token: {without} without, {with_arm} with, {turned_off} with ARM off by request (median and range of "
+        f"{REPEATS} runs, one engine after the other; ranges that overlap show no difference)"
     )
     yield from (f"layer {layer}: configured, but no token passed through it" for layer in result.missing)
+
+
+def _milliseconds(seconds: Sequence[float]) -> str:
+    milliseconds = sorted(1e3 * second for second in seconds)
+    return f"{median(milliseconds):.2f} ({milliseconds[0]:.2f} to {milliseconds[-1]:.2f})"

@@ -77,11 +77,50 @@ def test_a_request_that_means_nothing_is_refused(asked):
         check_request({"armlet": asked}, {"armlet": {"policy": "outward"}})
 
 
-def test_a_request_for_an_engine_without_arm_is_refused():
+WITH_ARM = {"armlet": {"policy": "outward"}}
+
+
+@pytest.mark.parametrize("asked", ["on", 0.5, 1, "neither", None])
+def test_an_engine_without_arm_refuses_a_request_that_wants_it(asked):
     check_request({"other": 1}, {})
     check_request(None, {})
-    with pytest.raises(ArmletError, match="runs without ARM"):
-        check_request({"armlet": "off"}, {})
+    with pytest.raises(ArmletError, match=r"over HTTP: vllm_xargs.*runs without ARM"):
+        check_request({"armlet": asked}, {})
+
+
+@pytest.mark.parametrize("asked", ["off", 0, 0.0])
+def test_off_is_what_an_engine_without_arm_does(asked):
+    check_request({"armlet": asked}, {})
+
+
+def test_on_is_refused_where_the_engines_own_strength_is_0():
+    still = {"armlet": {"policy": "outward", "strength": 0}}
+    with pytest.raises(ArgumentError, match="which is strength 0; ask for a strength"):
+        check_request({"armlet": "on"}, still)
+    for asked in ({"armlet": 1}, {"armlet": "off"}, {}):
+        check_request(asked, still)
+    check_request({"armlet": "on"}, WITH_ARM)
+
+
+@pytest.mark.parametrize("key", ["armlett", "Armlet", "ARM", "armelt", "amrlet", "arm_let"])
+@pytest.mark.parametrize("config", [{}, WITH_ARM], ids=["without", "with"])
+def test_a_misspelled_key_is_refused(key, config):
+    for request in ({key: "off"}, {key: "off", "armlet": "off"}):
+        with pytest.raises(ArgumentError, match=f"vllm_xargs.: '{key}' means nothing here; did you mean 'armlet'"):
+            check_request(request, config)
+    with pytest.raises(ArgumentError, match=f"additional_config: '{key}' means nothing here"):
+        resolve({key: {"policy": "outward"}}, "")
+
+
+@pytest.mark.parametrize("key", ["alert", "session_id", "kv_transfer_params", "gdn_prefill_backend", "format", "a"])
+def test_keys_of_others_are_left_alone(key):
+    check_request({key: 1}, WITH_ARM)
+    assert resolve({key: 1}, "") == {key: 1}
+
+
+def test_a_strength_in_quotes_is_refused_with_the_right_example():
+    with pytest.raises(ArgumentError, match=r"found '0\.5'; for example \{\"armlet\": 0\.5\}"):
+        check_request({"armlet": "0.5"}, WITH_ARM)
 
 
 @pytest.mark.parametrize(("asked", "strength"), [("on", None), ("off", 0.0), (1, 1.0), (0, 0.0)])

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from armlet.checkpoints.identity import model_folder
@@ -41,7 +40,7 @@ class Check:
     prompts: int  # number of prompts
     off_equal: bool  # with ARM turned off by requests, tokens and log-probabilities equal the baseline's bit for bit
     mates_equal: bool  # tokens of requests without ARM, batched with requests that use ARM, equal the baseline's
-    seconds: dict[str, float]  # median seconds per generated token: baseline, on, off
+    seconds: dict[str, list[float]]  # seconds per generated token of each timed run: baseline, on, off
 
     @property
     def passed(self) -> bool:
@@ -59,12 +58,14 @@ def check_serving(
     eager: bool,
     tensor_parallel: int,
     dtype: str,
+    memory: float | None,
     tick: Callable[[str], None],
 ) -> Check:
     """Loads the model without ARM and then with it, and runs the same prompts, at least two.
 
-    `settings` are the content or the path of an armlet.json; `tokens` is the number of tokens per answer; `tick` is
-    called with a description of each next step.
+    `settings` are the content or the path of an armlet.json; `tokens` is the number of tokens per answer; `memory` is
+    the share of a GPU's memory, in (0, 1], that vLLM wants to find free, None for its own default; `tick` is called
+    with a description of each next step.
 
     Raises:
         ArgumentError: fewer than two prompts, or settings that vLLM does not support.
@@ -75,7 +76,8 @@ def check_serving(
     full, folder = full_setting(settings), str(model_folder(model))
     options = {"enforce_eager": eager, "tensor_parallel_size": tensor_parallel, "dtype": dtype}
     options |= {"max_model_len": _max_positions(folder)} | SMALL_CACHE
-    seconds: dict[str, float] = {}
+    options |= {} if memory is None else {"gpu_memory_utilization": memory}
+    seconds: dict[str, list[float]] = {}
     tick("loading without ARM")
     with open_llm(folder, False, **options) as engine:
         tick("answering without ARM")
@@ -92,15 +94,18 @@ def check_serving(
     return Check(model, full, ranks, _missing(ranks), changed, len(prompts), off_equal, mates_equal, seconds)
 
 
-def _timed(engine: "LLM", prompts: Sequence[str], tokens: int, extra_args: ExtraArgs) -> tuple[EngineAnswers, float]:
-    """Returns the answers, and the median seconds per generated token."""
+def _timed(
+    engine: "LLM", prompts: Sequence[str], tokens: int, extra_args: ExtraArgs
+) -> tuple[EngineAnswers, list[float]]:
+    """Returns the answers, and the seconds per generated token of each timed run."""
     answers = _engine_answers(engine, prompts, tokens, extra_args)
+    generated = sum(map(len, answers.tokens))
     seconds = []
     for _ in range(REPEATS):
         start = time.perf_counter()
         _engine_answers(engine, prompts, tokens, extra_args)
-        seconds.append(time.perf_counter() - start)
-    return answers, median(seconds) / sum(map(len, answers.tokens))
+        seconds.append((time.perf_counter() - start) / generated)
+    return answers, seconds
 
 
 def _engine_answers(engine: "LLM", prompts: Sequence[str], tokens: int, *extra_args: ExtraArgs) -> EngineAnswers:

@@ -104,7 +104,14 @@ def _rebind_kernels(call: Call, _overrides: object) -> None:
 
 
 def _create_config(call: Call, arguments: "EngineArgs", *_: object, **__: object) -> "VllmConfig":
-    arguments.additional_config = settings.resolve(arguments.additional_config, arguments.model)
+    given = arguments.additional_config
+    arguments.additional_config = settings.resolve(given, arguments.model)
+    if isinstance(given, dict) and SETTING_KEY not in given and settings.configured(arguments.additional_config):
+        _logger().warning(
+            "armlet: using the armlet.json in the folder of the model, %s, as --additional-config names no setting; "
+            "{'armlet': false} turns it off",
+            arguments.model,
+        )
     config = call()
     if placements := settings.configured(config.additional_config):
         settings.check_config(config, {placement["policy"].name for placement in placements})
@@ -158,8 +165,6 @@ def _salt_request(call: Call, _cls: type, request: "EngineCoreRequest", *_: obje
 def _load_with_arm(
     call: Call, _loader: object, vllm_config: "VllmConfig", model_config: "ModelConfig", *_: object, **__: object
 ) -> nn.Module:
-    from vllm.logger import init_logger
-
     model = call()
     placements = settings.configured(vllm_config.additional_config)
     if not placements or _is_draft(vllm_config, model_config) or hasattr(model, ARM_ATTRIBUTE):
@@ -167,10 +172,15 @@ def _load_with_arm(
     max_tokens = vllm_config.scheduler_config.max_num_batched_tokens
     worker_arm = WorkerArm(model, placements, max_tokens, vllm_config.device_config.device)
     setattr(model, ARM_ATTRIBUTE, worker_arm)
-    logger = init_logger(f"vllm.plugins.{SETTING_KEY}")
     policies = ", ".join(str(placement["policy"]) for placement in placements)
-    logger.info("armlet: %s in layers %s on this rank", policies, list(worker_arm.modules))
+    _logger().info("armlet: %s in layers %s on this rank", policies, list(worker_arm.modules))
     return model
+
+
+def _logger() -> Any:
+    from vllm.logger import init_logger
+
+    return init_logger(f"vllm.plugins.{SETTING_KEY}")
 
 
 def _is_draft(vllm_config: "VllmConfig", model_config: "ModelConfig") -> bool:

@@ -3,7 +3,8 @@
 # pyright: reportMissingImports=false
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 SETTING_KEY = "armlet"  # key in `additional_config` and in a request's `extra_args` (`vllm_xargs` over HTTP)
+REQUEST_SETTINGS = "extra_args (over HTTP: vllm_xargs)"  # where a request has it, in messages
 CONFIGURED = -1.0  # in place of the strength of a token of a request that sets none
+TYPO_CUTOFF = 0.8  # similarity above which another key is a misspelling: of "armlett", and not of "alert"
 SWITCHES = {"on": None, "off": 0.0}  # words that a request may use; None means as the engine is configured
 
 ExtraArgs = dict[str, object] | None
@@ -33,9 +36,13 @@ ExtraArgs = dict[str, object] | None
 
 
 def resolve(additional_config: object, model: str) -> object:
-    """Returns `additional_config` with ARM's entry, by default the model's armlet.json, as a `full_setting`."""
+    """Returns `additional_config` with ARM's entry, by default the model's armlet.json, as a `full_setting`.
+
+    Raises ArgumentError, ConfigError: a misspelled key, or an entry of which `full_setting` says why.
+    """
     if not isinstance(additional_config, Mapping):
         return additional_config
+    check_keys("additional_config", additional_config)
     file = Path(model) / ARMLET_FILE
     entry = additional_config.get(SETTING_KEY, str(file) if file.is_file() else None)
     rest = {key: value for key, value in additional_config.items() if key != SETTING_KEY}
@@ -131,19 +138,46 @@ def request_strength(extra_args: ExtraArgs) -> float | None:
         return SWITCHES[value]
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
         return float(value)
-    raise ArgumentError(f"extra_args: {SETTING_KEY} must be 'on', 'off' or a strength in [0, 1], found {value!r}")
+    raise ArgumentError(
+        f"{REQUEST_SETTINGS}: {SETTING_KEY} must be 'on', 'off' or a strength in [0, 1], found {value!r}; for example "
+        f'{{"{SETTING_KEY}": 0.5}}'
+    )
 
 
 def check_request(extra_args: ExtraArgs, additional_config: object) -> None:
-    """Raises ArgumentError if a request's setting of ARM is invalid or the engine runs without ARM."""
+    """Raises ArgumentError if a request's setting is invalid or misspelled, or if the engine cannot do what it says.
+
+    "off" and 0 are what an engine without ARM does anyway. "on" means nothing where the engine's own strength is 0.
+    """
+    check_keys(REQUEST_SETTINGS, extra_args or ())
     if SETTING_KEY not in (extra_args or {}):
         return
-    request_strength(extra_args)
-    if not configured(additional_config):
+    if placements := configured(additional_config):
+        if request_strength(extra_args) is None and not any(placement["policy"].strength for placement in placements):
+            raise ArgumentError(
+                f"{REQUEST_SETTINGS}: {SETTING_KEY} 'on' is as the engine is configured, which is strength 0; ask for "
+                f'a strength, such as {{"{SETTING_KEY}": 1}}'
+            )
+    elif not _turns_off(extra_args):
         raise ArgumentError(
-            f"extra_args: {SETTING_KEY} is set, but this engine runs without ARM; start it with --additional-config "
-            f'\'{{"{SETTING_KEY}": {{"policy": "outward"}}}}\''
+            f"{REQUEST_SETTINGS}: {SETTING_KEY} is set, but this engine runs without ARM; start it with "
+            f'--additional-config \'{{"{SETTING_KEY}": {{"policy": "outward"}}}}\', or leave {SETTING_KEY} out'
         )
+
+
+def _turns_off(extra_args: ExtraArgs) -> bool:
+    try:
+        return request_strength(extra_args) == 0
+    except ArgumentError:
+        return False
+
+
+def check_keys(where: str, keys: Iterable[object]) -> None:
+    """Raises ArgumentError for a key that is nearly `SETTING_KEY`: vLLM ignores keys that it does not know."""
+    for key in keys:
+        word = str(key).lower()
+        if key != SETTING_KEY and (word == "arm" or get_close_matches(word, [SETTING_KEY], cutoff=TYPO_CUTOFF)):
+            raise ArgumentError(f"{where}: {key!r} means nothing here; did you mean {SETTING_KEY!r}?")
 
 
 def request_salt(cache_salt: str | None, extra_args: ExtraArgs) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from armlet.attachment.sites import UnsupportedModelError, find_decoder
+from armlet.attachment.sites import UnsupportedModelError, find_decoder, is_mixture
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,11 @@ def find_fused_sites(model: nn.Module, layers: list[int]) -> list[FusedSite]:
 
 
 def _fused_site(model: nn.Module, index: int, layer: nn.Module) -> FusedSite:
+    if any(is_mixture(module) for module in layer.modules()):  # ARM in a dense or shared MLP beside it would be half
+        raise UnsupportedModelError(
+            f"{type(model).__name__}, layer {index}: a mixture of experts, which vLLM computes in one step, without "
+            "ARM; nor can a shared expert have it; choose layers with a dense gated MLP, if the model has one"
+        )
     sites = [site for child in layer.children() for site in _candidates(index, child)]
     if len(sites) == 1:
         return sites[0]
