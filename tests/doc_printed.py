@@ -1,6 +1,7 @@
 """What a page says that its code prints, compared with what was printed.
 
-Numbers may differ by 1 % or one unit of their last digit, because another processor rounds gates otherwise.
+Whole numbers are equal. Others may differ by 1 % or one unit of their last digit, because another processor rounds
+gates otherwise.
 """
 
 import ast
@@ -50,8 +51,11 @@ def value(number: str) -> float:
 
 def slack(number: str) -> float:
     """How far another number may be from a printed one."""
-    decimals = len(number.partition("e")[0].partition(".")[2])
-    return max(TOLERANCE * abs(value(number)), 0 if number.isdecimal() else 1.0000001 * 10**-decimals)
+    digits, _, exponent = number.partition("e")
+    if "." not in digits and not exponent:
+        return 0.0
+    unit = 10.0 ** (int(exponent or 0) - len(digits.partition(".")[2]))
+    return max(TOLERANCE * abs(value(number)), 1.0000001 * unit)
 
 
 def _words(line: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""armlet: the Activation Redistribution Module inside any open-weight model, exact and measured.
+"""armlet: the Activation Redistribution Module inside open-weight models, exact and measured.
 
 Each question has a room, which is imported when it is first used: `armlet.inspection`, `mechanism`, `answers`,
 `evaluation`, `precision`, `bounds` and `cost`. `armlet.errors` has the errors.

@@ -138,7 +138,7 @@ def application() -> typer.Typer:
     """The command line with all of its words."""
     app = typer.Typer(
         cls=QuestionGroup,
-        help="The Activation Redistribution Module inside any open-weight model: see it, use it, measure it.",
+        help="The Activation Redistribution Module inside open-weight models: see it, use it, measure it.",
         add_completion=False,
         invoke_without_command=True,
         pretty_exceptions_enable=False,

@@ -275,11 +275,6 @@ REFUSED = {
     ),
     "in place": (MOVE, "return rows.values.mul_(2), rows.values != 0", "move changes values in place"),
     "draws in place": (MOVE, "return draw().mul_(2).to(rows.values), rows.values != 0", "move changes values in place"),
-    "nothing that moves": (
-        MOVE,
-        "return rows.values * 2, rows.values > 1e9",
-        "move returns new values and marks none of them as moved",
-    ),
     "NaN": (MOVE, "return rows.values.log(), rows.values < 1", "move makes NaN or Inf of finite values"),
     "Inf": (MOVE, "return 1 / rows.values, rows.valid is None or rows.values < 1", "move must return two tensors"),
     "infinity": (MOVE, "return 1 / rows.values, rows.values < 1", "move makes NaN or Inf of finite values"),

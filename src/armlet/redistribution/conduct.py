@@ -104,10 +104,7 @@ def _returns_what_it_should(policy: Policy, rows: Rows) -> str | None:
     if not torch.equal(before, rows.values) or not torch.equal(drawn, uniforms):
         return "move changes values in place; work on a copy"
     values, moved = result
-    valid = torch.ones_like(moved) if rows.valid is None else rows.valid
-    moved = moved & valid
-    if not moved.any() and not torch.equal(values[valid], rows.values[valid]):
-        return "move returns new values and marks none of them as moved, so none is taken"
+    moved = moved if rows.valid is None else moved & rows.valid
     if not values[moved].isfinite().all():
         number = int((~values[moved].isfinite()).sum())
         return f"move makes NaN or Inf of finite values ({number} of {values.numel()} of a sample)"

@@ -57,9 +57,15 @@ STATED = {
         ("cold or hot", "cold or hot"),
         ("The opposite of hot is cold.", "cold"),
         ("It's cold.", "cold"),
-        ("The play was written by William Shakespeare.", "William Shakespeare"),
         ("The capital is New York.", "New York"),
+        ("It is B.", "B"),
+        ("no solution", "no solution"),
         ("Yes, the sky is blue.", "Yes"),
+        ("No it isn't.", "No"),
+        ("Yes, it is Paris.", "Paris"),
+        ("The planet which is closest to the Sun is Mercury.", "Mercury"),
+        ("Only three.", "3"),
+        ("Yes, there are three.", "3"),
         ("The capital of France is:\n\n**Paris**", "Paris"),
         ("There are three apples.", "3 apples"),
     ],
@@ -194,6 +200,9 @@ UNREADABLE = [
     ("Some 3 red ones sit near 8 blue ones", "several numbers in the last line: 3, 8"),
     ("x = 5\nThat is all.", NO_ANSWER),  # not stated in the last line
     ("Is the result 8?", "it is a question"),
+    ("It can't be two.", "it says what the answer is not"),
+    ("It is not true that there are two.", "it says what the answer is not"),
+    ("If today is Tuesday.", "it is a condition"),
     ("There is not enough information; with 2 rows it would be 8.", "it declines to answer"),
     ("If the box is a cube, the volume would be 8.", "it is a condition"),
     ("It could be 8, but it might also be 9.", "it says what the answer may be more than once"),
@@ -202,16 +211,20 @@ UNREADABLE = [
 NOTHING = ["", "  \n ", r"\boxed{}", r"\boxed{\ }", r"\boxed{\text{ }}", r"\boxed{{}}", r"\boxed{\quad}", r"\boxed{?}"]
 NOTHING += ["hot\ncold", "Add them.\nThis is correct.", "The sky is blue because of scattering."]
 NOTHING += [
-    "####",
-    "#### \n",
-    "I cannot tell.",
-    "????",
-    "Let me think",
-    "What is the answer",
-    "Nobody is sure.",
-    "The answer is",
-    "the answer is ...",
-    "The answer is ____.",
+    *("####", "#### \n", "I cannot tell.", "????", "The answer is", "the answer is ...", "The answer is ____."),
+    # in a few words: denied, doubted, supposed, cut off, of two minds, or said of something else
+    *(
+        "It cannot be cold.",
+        "It might be cold.",
+        "It used to be cold.",
+        "I doubt that it is cold.",
+        "It is hot or cold.",
+    ),
+    *("I wonder if it is cold.", "The incorrect option is cold.", "Suppose it is cold.", "It's hard to say."),
+    *("This is a", "Where is the cold", "Here is what it is not:\ncold", "Wrong options include:\ncold"),
+    *("Yes, I can help you with that.", "Yes. Wait, no.", "No, I am an AI.", "No, it's Paris.", "Yes, no."),
+    *("Paris is the capital of France.", "He was inspired by Picasso.", "Divide both sides by two.", "a dozen"),
+    *("Let me think", "What is the answer", "Nobody is sure.", "It is called Paris.", "Altogether, three apples."),
 ]
 
 WRONG = [

@@ -1,13 +1,18 @@
 """Each kind of task has its grader; programs run with permission alone."""
 
+import hashlib
+from pathlib import Path
+
 import pytest
 
-from armlet.evaluation.grading.graders import graders
+from armlet.evaluation import grading
+from armlet.evaluation.grading.graders import RULES, graders
 from armlet.evaluation.grading.sandbox import require_sandbox
 from armlet.evaluation.tasks.problems import Problem
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from sandboxed import run
 
+OTHER_GRADERS = {"__init__.py", "graders.py", "needed.py", "programs.py", "program_runner.py", "sandbox.py"}
 MATHS = Problem("m", "What?", "\\frac{1}{2}")
 
 
@@ -53,3 +58,16 @@ def test_where_programs_cannot_be_isolated_they_are_refused_before_anything_is_a
 def test_a_permission_without_a_program_is_refused():
     with pytest.raises(ArgumentError, match=r"^allow_code: none of these tasks runs programs; leave it out$"):
         graders("math-verify", ["maths", "integer"], allow_code=True)
+
+
+RULES_TODAY = ("math-verify, rules of 2026-11-30", "2eba6418e4d4b1d6")
+"""What a manifest calls the rules, and the hash of the code that they are."""
+
+
+def test_other_rules_have_another_date():
+    """So that no run is resumed with other rules than it began with. Any change of the code counts."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(grading.__file__).parent.glob("*.py")):
+        if file.name not in OTHER_GRADERS:
+            digest.update(file.read_text(encoding="utf-8").encode())
+    assert (RULES["math-verify"], digest.hexdigest()[:16]) == RULES_TODAY, "date RULES anew and store this hash"

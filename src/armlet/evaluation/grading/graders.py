@@ -11,7 +11,7 @@ from armlet.redistribution.errors import ArgumentError
 Grader = Callable[[str, Problem], Grade]
 
 MATHS_GRADERS = {"math-verify": grade, "released": grade_released}
-RULES = {"math-verify": "math-verify, rules of 2026-11-29", "released": "released"}
+RULES = {"math-verify": "math-verify, rules of 2026-11-30", "released": "released"}
 """The graders in a manifest: a run that other rules graded is not resumed, because its grades would be mixed."""
 
 EQUAL: dict[Kind, Callable[[str, str], bool]] = {"maths": equal, "integer": equal_integers}

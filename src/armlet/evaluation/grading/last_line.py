@@ -2,6 +2,7 @@
 
 import re
 
+from armlet.evaluation.grading.few_words import few_words
 from armlet.evaluation.grading.number_words import number_at_start
 from armlet.evaluation.grading.quantities import compound
 from armlet.evaluation.grading.sentences import ASIDE, CONTRAST, LEADING_WORDS, NEGATIVE, read_statement, unhedged
@@ -22,7 +23,8 @@ CONCLUSION = re.compile(
 HYPHENATED = re.compile(r"(?:\s+(?:on|in|of|for|with))?(?:\s+(?:the|a))?\s+\d+-[a-z]+\s+[a-z]+")
 NOT_STATED = {
     "it is a question": re.compile(r"[^\W\d_].*\?\s*$"),
-    "it is a condition": re.compile(r"\bif\b.*\bwould\b", re.IGNORECASE),
+    "it is a condition": re.compile(r"\bif\b.*\bwould\b|^\s*if\b[^,]*$", re.IGNORECASE),
+    NEGATIVE: re.compile(r"\b(?:not true|not the case|false) that\b|\banything but\b", re.IGNORECASE),
     "it declines to answer": re.compile(
         r"\b(?:do not|don['’]t) know\b|\b(?:not sure|unsure|no idea)\b"
         r"|\b(?:cannot|can['’]t|unable to|not enough|lacks?|insufficient)\b[^.]*"
@@ -37,18 +39,6 @@ NOT_STATED = {
 RELATIVE = re.compile(r"\b(?:who|which)\s+$")
 CALCULATED = re.compile(r"[\d(][\d\s.,()]*[*/+×÷-][\d\s.,*/+×÷()-]*=[^=]*$")  # "3 * 45 = 135 shells"
 NAME_STATED = re.compile(r"\b(?:is|was|must be)\s+([A-Z][a-z]+(?:\s[A-Z][a-z]+){0,3})[.!]?\s*$")
-# In a text of one line: "Paris", "carbon dioxide"; "Yes, it is."; "The opposite of hot is cold."
-PHRASE = re.compile(
-    r"(?!(?:i|we|you|he|she|it|they|this|that|there|let|please|sorry|sure|ok|okay|hello|hi|thanks?|step|here)\b)"
-    r"[^\W\d_][\w'’-]*(?:,? [^\W\d_][\w'’-]*){0,3}[.!]?",
-    re.IGNORECASE,
-)
-YES_OR_NO = re.compile(r"(yes|no)\b(?=[.,!])", re.IGNORECASE)
-WORDS_STATED = re.compile(
-    r"(?!.*\b(?:nobody|no one|none|nothing|nowhere|neither|hardly|whether|what|which|who|how)\b)"
-    r".*\b(?:is|are|was|were|be|by|(?:it|that)['’]s)\s+(?:an?\s|the\s)?(\S+(?:\s\S+){0,2}?)[.!]?\s*$",
-    re.IGNORECASE,
-)
 LABEL = re.compile(
     r"^\s*(?:(?:step|part|case|question|problem)\s+\w{1,3}\s*[:.)]\s*|\d{1,2}[.)]\s+(?=\S.*=))", re.IGNORECASE
 )
@@ -73,8 +63,8 @@ def read_last_line(line: str, *, alone: bool = False) -> tuple[str | None, str |
             return None, reason
     if CHOICE_LINE.fullmatch(line.strip(" .")) or not PROSE.search(LATEX_WORDS.sub("", line)):
         return line.strip(), None
-    if alone and not re.search(r"[\d\\$=]", line):
-        return _in_few_words(line.strip())
+    if alone and (answer := few_words(line)) and not any(_in_words(line)):
+        return answer, None
     if not re.search(r"\d|\\|\$|[^\x00-\x7f]|=", line):
         return _in_words(line)
     line = line[max([match.end() for match in CONCLUSION.finditer(line)], default=0) :]
@@ -88,21 +78,12 @@ def read_last_line(line: str, *, alone: bool = False) -> tuple[str | None, str |
 def _in_words(line: str) -> tuple[str | None, str | None]:
     """The number in words or the name with which a line without digits ends."""
     verbs = [verb for verb in VERB.finditer(line) if number_at_start(unhedged(line[verb.end() :]))]
+    if verbs and NEGATED_VERB.search(line, 0, verbs[-1].end()):
+        return None, NEGATIVE
     if verbs:
         return read_statement(line[verbs[-1].end() :])
     name = NAME_STATED.search(line)
     return (name[1] if name else None), None
-
-
-def _in_few_words(line: str) -> tuple[str | None, str | None]:
-    """What a text of one line without digits states: yes or no, what follows its verb, or itself if it has no verb."""
-    if answer := YES_OR_NO.match(line):
-        return answer[1], None
-    if any(number_at_start(unhedged(line[verb.end() :])) for verb in VERB.finditer(line)):
-        return _in_words(line)
-    if stated := WORDS_STATED.match(line):
-        return read_statement(stated[1])
-    return (line if PHRASE.fullmatch(line) and not VERB.search(line) else None), None
 
 
 def _without_verb(line: str) -> tuple[str | None, str | None]:

@@ -10,7 +10,7 @@ from armlet.evaluation.grading.symbols import marks_as_units
 LINE_LENGTH = 1000  # number of characters of a sentence or line that are searched
 # "The answer is", "The answers are", "Answer:", "the correct option is", "The solutions are", a heading "Answer".
 ANNOUNCEMENT = re.compile(
-    r"\b(?:answers?|(?:correct|right) (?:option|choice|result)|results?|solutions?)\b"
+    r"(?<!wrong )(?<!incorrect )\b(?:answers?|(?:correct|right) (?:option|choice|result)|results?|solutions?)\b"
     r"(?:\s+(?:to|of|for)\s[^.:=\n]{0,80}?)?\s*"
     r"(?:(?:is|are|was|would be|must be|should be)(?:(?=n['’]t)|(?![a-z]))|['’]s\b)[\s:]*"
     r"|\banswers?\s*[:=：][\s:]*|\b(?:antwort|réponse|respuesta|risposta|resposta|ответ|答え)\s*[:：]\s*"
@@ -44,7 +44,8 @@ CHOSEN = re.compile(
     r"|\b(?:[Ss]o|[Tt]hus|[Tt]herefore|[Hh]ence|say|but|go with),?\s+\(?([A-J])\)?[.!]?\s*\Z"
     r"|\A\s*\(?([A-J])(?:[.):]\s(?=[^\d\n]*\Z)|\)?\.?\s*\n)"
 )
-ALONE = re.compile(r"(?:\A|:\s*\n)\s*[^\n]*\Z")  # the last line is the whole text, or a colon announces it
+# The last line is the whole text, or a line "The capital is:" announces it.
+ALONE = re.compile(r"(?:\A|\A(?:(?!\bnot\b|n['’]t|\bnever\b)[^\n])*\b(?:is|are|was|were)[ *]*:[ *]*\n)\s*[^\n]*\Z")
 UNIT_LINE = re.compile(r"(?:(?:square|cubic)\s+)?[a-z]+")
 
 
@@ -58,7 +59,7 @@ def stated_in_words(text: str) -> tuple[str | None, str | None]:
             return None, None
         corrections = list(CORRECTION.finditer(rest))
         return read_statement(_first_statement(rest[corrections[-1].end() :] if corrections else rest))
-    text = CLOSING_REMARK.sub("", text.rstrip())
+    text = CLOSING_REMARK.sub("", text.rstrip()).rstrip()
     line = text.rstrip().rpartition("\n")[2][-LINE_LENGTH:]
     chosen = list(CHOSEN.finditer(text))
     if chosen and not CHOICE_LINE.fullmatch(line.strip(" .")):
