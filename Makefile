@@ -2,7 +2,7 @@
 #   make demo   the figure and one answer, without and with ARM, on a real model
 #   make test   lint, types and the whole suite, including the tests on the real model
 # and while you work:
-#   make check  lint, types and the fast tests, in under two minutes
+#   make check  lint, types and the fast tests, in three minutes on two cores
 #   make bench  the short benchmarks, compared with the stored ratios, in under ten minutes
 #   make coverage  the lines that no test runs; it takes longer than make test
 # and two in other environments:

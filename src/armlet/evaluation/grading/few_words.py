@@ -19,7 +19,7 @@ LONGEST_PHRASE, LONGEST_VALUE = 4, 3  # words
 DOUBT = re.compile(
     r"\b(?:\w+n['’]t|not|never|cannot|no|nobody|none|nothing|nowhere|neither|nor|hardly|barely|anything|far|yet|longer|"
     r"doubt\w*|might|may|could|can|would|should|will|must|if|unless|whether|when\w*|where|why|how|what|which|who|whose|"
-    r"because|suppos\w*|assum\w*|wonder|check|determine|know|knew|think|thought|believe\w*|sa(?:id|ys?)|wrong\w*|"
+    r"because|suppos\w*|assume\w*|assuming|wonder|check|determine|know|knew|think|thought|believe\w*|sa(?:id|ys?)|wrong\w*|"
     r"incorrect\w*|mistake\w*|avoid|false|used|seems?|perhaps|maybe|possibl[ey]|probably|sometimes|usually|impossible|"
     r"question|first|i|you|we|me|us|let|wait|sorry|actually|but|however|yes|this)\b",
     re.IGNORECASE,
