@@ -12,8 +12,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "choose_settings.md").rea
 
 def table(heading):
     """The shares of discordant items in a table's heading, and its rows, as numbers."""
-    (found,) = re.findall(rf"^\| {heading} \|.*\n(?:\|.*\n)+", PAGE, re.MULTILINE) or [""]
-    first, _, *rows = found.splitlines()
+    (lines,) = re.findall(rf"^\| {heading} \|.*\n(?:\|.*\n)+", PAGE, re.MULTILINE) or [""]
+    first, _, *rows = lines.splitlines()
     return [number / 100 for number in numbers(first)], [numbers(row) for row in rows]
 
 
