@@ -51,6 +51,7 @@ def inspection_page(
             figures[str(index)], computed = grid_states.compute(grid, str(index), tick)
             states |= computed
     place = {"layer": sample.layer, "activation": sample.activation, "site": sample.site}
+    labels = numbered([type(grid.policy).__name__ for grid in grids])
     return interactive_page(
         "armlet.inspection",
         "inspect.html.jinja",
@@ -58,10 +59,7 @@ def inspection_page(
         title=_title(sample),
         sentences=sentences,
         map=layer_map(**place, experts=sample.experts, simplified=bool(sample.read_because)),
-        policies=[
-            _controls(grid, label)
-            for grid, label in zip(grids, numbered([type(grid.policy).__name__ for grid in grids]), strict=True)
-        ],
+        policies=[_controls(grid, label) for grid, label in zip(grids, labels, strict=True)],
         measures=PAGE_MEASURES,
         before=grid_states.before,
     )

@@ -12,9 +12,10 @@ LETTERS = re.compile(r"[A-Za-zÀ-ÖØ-öø-ÿĀ-ž .,!'’-]+")  # words of Lati
 YES_OR_NO = re.compile(r"(yes|no)(?:(?:[,.!] ?| )(?P<rest>\S.*))?", re.IGNORECASE)
 SHORT_FORM = re.compile(r"(?:it|they|he|she|there) (?:is|are|was|were|does|do|did|can|has|have)(?:n['’]t| not)?", re.I)
 SENTENCE = re.compile(
-    r"(?P<subject>[^,.!]+?) (?:is|are|was|were) (?P<value>[^,.!]+)|(?P<it>it|that)['’]s (?P<short>[^,.!]+)", re.I
+    r"(?P<subject>[^,.!]+?) (?:is|are|was|were) (?P<value>[^,.!]+)|(?:it|that)['’]s (?P<short>[^,.!]+)", re.I
 )
 ARTICLE = re.compile(r"an? ", re.IGNORECASE)
+CUT_OFF = re.compile(r"[a-z]|[Aa]n")  # what "This is a" ends with; a choice is a capital letter
 LONGEST_PHRASE, LONGEST_VALUE = 4, 3  # words
 DOUBT = re.compile(
     r"\b(?:\w+n['’]t|not|never|cannot|no|nobody|none|nothing|nowhere|neither|nor|hardly|barely|anything|far|yet|longer|"
@@ -68,10 +69,8 @@ def _value(sentence: re.Match[str]) -> str | None:
     if DOUBT.search(sentence["subject"] or ""):
         return None
     value = ARTICLE.sub("", sentence["value"] or sentence["short"], count=1)
-    is_letter = len(value) == 1 and not value.isupper()  # of "This is a", which was cut off
-    if is_letter or NO_VALUE.search(value) or VERB.search(value) or len(value.split()) > LONGEST_VALUE:
-        return None
-    return value if value.casefold() not in ("a", "an") or value == "A" else None
+    is_other = CUT_OFF.fullmatch(value) or NO_VALUE.search(value) or VERB.search(value)
+    return None if is_other or len(value.split()) > LONGEST_VALUE else value
 
 
 def _phrase(line: str) -> str | None:
