@@ -17,6 +17,7 @@ from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 
 ARM_ATTRIBUTE = "armlet"  # attribute of the model that stores its `WorkerArm`
+ALIGNED = 16  # a buffer's rows begin at multiples of it, as kernels like
 PADDING = 512  # most tokens of padding beyond the scheduler's limit, for graphs and tensor parallelism
 
 
@@ -35,25 +36,25 @@ class WorkerArm:
         indices = [_layer_indices(placement["layers"], count) for placement in engine.placements]
         self.engine, self.layers = engine, sorted({layer for group in indices for layer in group})
         sites = find_fused_sites(model, self.layers)
-        size = max_tokens + PADDING
+        size = -(-(max_tokens + PADDING) // ALIGNED) * ALIGNED
         self.positions = torch.zeros(size, dtype=torch.int64, device=device)
-        self._strengths = {name: torch.zeros(size, dtype=torch.float32, device=device) for name in engine.settings}
+        self._strengths = torch.zeros((len(engine.settings), size), dtype=torch.float32, device=device)
         self.modules = {site.layer: RedistributedAndMul(site, self.positions) for site in sites}
-        for name, placements in engine.settings.items():
+        for (name, placements), strengths in zip(engine.settings.items(), self._strengths, strict=True):
             for placement in placements:
-                self._add(name, placement, _layer_indices(placement["layers"], count))
+                self._add(name, strengths, placement, _layer_indices(placement["layers"], count))
         self._unverified, self._active = set(engine.settings), set[str]()
         for site in sites:
             setattr(site.mlp, site.attribute, self.modules[site.layer])
 
-    def _add(self, name: str, placement: AttachArguments, layers: Sequence[int]) -> None:
+    def _add(self, name: str, strengths: Tensor, placement: AttachArguments, layers: Sequence[int]) -> None:
         noise = placement["noise"]
         if not isinstance(noise, Noise):
             raise ArgumentError(f"vLLM needs keyed noise, found {noise.kind} noise")
         for layer in layers:
             if layer in self.modules:  # on this rank
                 place = placement.get("site", GATE), placement["policy"], noise
-                self.modules[layer].add(name, self._strengths[name], *place)
+                self.modules[layer].add(name, strengths, *place)
 
     def remove(self) -> None:
         """Puts vLLM's own activations back; not in compiled or captured code, which keeps ARM."""
@@ -72,10 +73,10 @@ class WorkerArm:
         if positions.dim() == 1:
             self.positions[:total].copy_(positions)
         asked = [read_request(request, self.engine) for request in extra_args]
-        for name, buffer in self._strengths.items():
-            strength = np.zeros(total, dtype=np.float32)
-            strength[: sum(counts)] = np.repeat([a.strength if a.name == name else 0.0 for a in asked], counts)
-            buffer[:total].copy_(torch.from_numpy(strength))
+        strengths = np.zeros((len(self._strengths), total), dtype=np.float32)
+        for row, name in zip(strengths, self.engine.settings, strict=True):
+            row[: sum(counts)] = np.repeat([a.strength if a.name == name else 0.0 for a in asked], counts)
+        self._strengths[:, :total].copy_(torch.from_numpy(strengths))
         self._active = {request.name for request in asked if request.name and self._acts(request)}
 
     def _acts(self, asked: Asked) -> bool:
@@ -85,8 +86,7 @@ class WorkerArm:
 
     def turn_off(self) -> None:
         """Turns ARM off for the next forward pass."""
-        for buffer in self._strengths.values():
-            buffer.zero_()
+        self._strengths.zero_()
 
     def check_fired(self) -> None:
         """Checks after a setting's first forward pass that it acted in all its layers. Later passes are not checked.
