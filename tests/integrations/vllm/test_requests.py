@@ -1,5 +1,8 @@
 """What a request to vLLM asks of ARM, without vLLM."""
 
+import json
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +10,8 @@ from hypothesis import strategies as st
 from armlet.integrations.vllm.requests import CONFIGURED, NOTHING, check_request, read_request, request_salt
 from armlet.integrations.vllm.settings import ON, Served, resolve, served
 from armlet.redistribution.errors import ArgumentError, ArmletError
+from doc_blocks import ROOT, blocks
+from doc_commands import commands
 
 
 @pytest.mark.parametrize("asked", ["", "ON", 2, -1, None, [0.5], float("nan"), float("inf")])
@@ -145,3 +150,19 @@ def test_no_salt_of_a_requests_own_is_that_of_another_strength():
     assert request_salt(off, {}) != off
     assert request_salt(off, {"armlet": "on"}) != off
     assert request_salt(None, {}) is None
+
+
+def test_the_page_about_serving_says_what_a_request_to_several_settings_runs_with():
+    page = ROOT / "docs/howto/serve.md"
+    (several,) = (commands(block.text)[0] for block in blocks(page) if '"settings"' in block.text)
+    engine = served(resolve(json.loads(several[several.index("--additional-config") + 1]), ""))
+    assert (list(engine.settings), engine.default) == (["calm", "loud", "control"], "off")
+    table = page.read_text("utf-8").partition("Requests choose")[2].partition("## Check")[0]
+    rows = {asked: json.loads(asked) for asked in re.findall(r'`(\{"armlet": .+?\})`', table)}
+    assert len(rows) == 5
+    for asked, request in rows.items():
+        if asked in ('{"armlet": "on"}', '{"armlet": 0.5}'):
+            with pytest.raises(ArgumentError, match="which is 'off'"):
+                read_request(request, engine)
+        else:
+            assert read_request(request, engine).name == (None if "off" in asked else "calm")
