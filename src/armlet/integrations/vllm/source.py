@@ -10,14 +10,16 @@ from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 
+from armlet.integrations.vllm.offline import EngineError
+
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def installed_source() -> Path:
-    """The folder of the installed package `vllm`; it is not imported."""
+    """The folder of the installed package `vllm`, which is not imported; raises EngineError if there is none."""
     spec = find_spec("vllm")
-    assert spec is not None
-    assert spec.origin is not None
+    if spec is None or spec.origin is None:
+        raise EngineError("vLLM is not installed in this environment: name the folder of its package")
     return Path(spec.origin).parent
 
 
