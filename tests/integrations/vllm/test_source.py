@@ -1,8 +1,13 @@
 """Whether vLLM has what armlet needs is read in its source."""
 
+from pathlib import Path
+
 import pytest
 
+from armlet.integrations.vllm.seams import SEAMS
 from armlet.integrations.vllm.source import missing_places
+
+PAGE = Path(__file__).parents[3] / "docs/reference/vllm_versions.md"
 
 MODULE = """
 import os
@@ -69,3 +74,8 @@ def test_what_a_source_defines_assigns_or_takes_is_there(source):
 @pytest.mark.parametrize("place", MISSING)
 def test_what_it_does_not_is_missing(source, place):
     assert missing_places([place, *THERE, place], source) == [place]
+
+
+@pytest.mark.parametrize("seam", {seam.name: seam for seams in SEAMS.values() for seam in seams}.values())
+def test_the_page_of_versions_names_each_seam(seam):
+    assert any(seam.name in line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| "))
