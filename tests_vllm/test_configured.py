@@ -34,7 +34,7 @@ def saved(tiny_model, tmp_path):
 def test_an_armlet_json_in_the_models_folder_is_served_with_a_warning(saved, monkeypatch):
     warnings = []
     logger = SimpleNamespace(warning=lambda text, *values: warnings.append(text % values), info=lambda *_: None)
-    monkeypatch.setattr(seams, "_logger", lambda: logger)
+    monkeypatch.setattr(seams, "plugin_logger", lambda: logger)
     folder, treated = saved
     with engine(folder) as llm:
         assert tokens_of(greedy(llm, PROMPTS, 24)) == treated
@@ -123,7 +123,7 @@ def test_what_cannot_be_served_is_refused(tiny_model, armlet, message):
 
 FINE = {
     "kv_transfer_config": None,
-    "use_v2_model_runner": False,
+    "speculative_config": {"enable_adaptive_verification": False},
     "cache_config": {"kv_sharing_fast_prefill": False},
     "parallel_config": {
         "enable_dbo": False,
@@ -147,7 +147,7 @@ def config(**changes):
     ("changes", "message"),
     [
         ({"kv_transfer_config": "one"}, "an instance without ARM"),
-        ({"use_v2_model_runner": True}, "model runner V1"),
+        ({"speculative_config": {"enable_adaptive_verification": True}}, "how many draft tokens"),
         ({"cache_config": {"kv_sharing_fast_prefill": True}}, "only a prompt's last token"),
         ({"parallel_config": {"enable_dbo": True}}, "microbatches"),
         ({"parallel_config": {"ubatch_size": 2}}, "microbatches"),

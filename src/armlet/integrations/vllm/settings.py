@@ -186,7 +186,9 @@ def check_config(config: "VllmConfig", policies: Collection[str]) -> None:
         f"the noise of {' and '.join(drawing)} needs one position for each token, and this model has three (M-RoPE)": (
             drawing and config.model_config.uses_mrope
         ),
-        "armlet only supports vLLM's model runner V1 (unset VLLM_USE_V2_MODEL_RUNNER)": config.use_v2_model_runner,
+        "only the GPU knows how many draft tokens of each request run (enable_adaptive_verification)": getattr(
+            config.speculative_config, "enable_adaptive_verification", False
+        ),
         f"armlet does not support vLLM's model runner for {platform.device_name}": not known_runner,
     }
     for reason, applies in reasons.items():
