@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from armlet.attachment.sites import GATE, PRODUCT, UP
+from armlet.attachment.sites import ALL_EXPERTS, GATE, PRODUCT, UP
 from armlet.integrations.vllm.settings import CONFIGURED, SETTING_KEY
 from armlet.integrations.vllm.sites import FusedSite
 from armlet.redistribution.backends.choice import backend_for
@@ -53,7 +53,7 @@ def redistribute_gated(
     fused = backend_for(gate, moving).gated_rows if shards == 1 else None
     gated_rows = fused or partial(_gated_rows, shard=shard, shards=shards)
     treated, moved, passed = gated_rows(flat.contiguous(), moving, activation, operands)
-    active = _count(totals, operands, moved, passed)
+    active = count_call(totals, operands.strength, moved, passed)
     return torch.where(active[:, None], treated, untreated.reshape(treated.shape)).view(untreated.shape)
 
 
@@ -75,7 +75,7 @@ def redistribute_part(
     moving = from_numbers(policy, settings)
     operands = _operands(len(flat), moving, keys, positions, strengths, stream)
     treated, moved, passed = _redistributed(flat, moving, operands, shard, shards)
-    active = _count(totals, operands, moved, passed)
+    active = count_call(totals, operands.strength, moved, passed)
     return torch.where(active[:, None], treated, flat).view(values.shape)
 
 
@@ -90,10 +90,10 @@ def _operands(tokens: int, policy: Policy, keys: Tensor, positions: Tensor, stre
     return Operands(keys, positions[:tokens], stream, strength=strength)
 
 
-def _count(totals: Tensor, operands: Operands, moved: Tensor, passed: Tensor) -> Tensor:
-    """Adds a call to the totals; returns which tokens have ARM."""
-    assert operands.strength is not None
-    active = operands.strength > 0
+def count_call(totals: Tensor, strength: Tensor | None, moved: Tensor, passed: Tensor) -> Tensor:
+    """Adds a call to the totals; returns which tokens, or rows, have ARM."""
+    assert strength is not None
+    active = strength > 0
     increments = (active.any(), active.sum(), moved.sum(), (passed & active).sum())
     totals += torch.stack([increment.to(torch.int64) for increment in increments])
     return active
@@ -145,11 +145,20 @@ class RedistributedAndMul(nn.Module):
         self.register_buffer("strengths", strengths, persistent=False)
         self.arms = nn.ModuleDict()  # by site
 
-    def add(self, site: str, policy: Policy, noise: Noise) -> None:
-        """Puts ARM at a site; raises ArgumentError if it has one."""
+    def add(self, site: str, policy: Policy, noise: Noise, experts: str = ALL_EXPERTS) -> None:
+        """Puts ARM at a site; raises ArgumentError if it has one, or for a kind of experts in a dense layer."""
+        if experts != ALL_EXPERTS:
+            raise ArgumentError(
+                f"layer {self.site.layer}: has no experts, so experts={experts!r} has no meaning there; choose layers "
+                "with experts, or leave `experts` out"
+            )
         if site in self.arms:
             raise ArgumentError(f"{SETTING_KEY}: two placements are both at the site {site} of layer {self.site.layer}")
         self.arms[site] = FusedArm(self.site, policy, noise, self.positions.device)
+
+    def put_in(self) -> None:
+        """Puts this module in the place of vLLM's."""
+        setattr(self.site.mlp, self.site.attribute, self)
 
     def forward(self, gate_up: Tensor) -> Tensor:
         """Maps `[tokens, 2·width/shards]` to `[tokens, width/shards]`."""
@@ -168,6 +177,10 @@ class RedistributedAndMul(nn.Module):
     def _operands(self, site: str) -> tuple[Any, ...]:
         arm = cast("FusedArm", self.arms[site])
         return self.positions, self.strengths, arm.keys, arm.totals, *arm.constants
+
+    def unused(self) -> bool:
+        """Whether no token has come through."""
+        return not self.report()["tokens"]
 
     def report(self) -> dict[str, int | float]:
         """Returns the counts so far, as in `Attachment.report`: those of all sites together."""

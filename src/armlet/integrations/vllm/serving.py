@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from armlet.attachment.config import AttachArguments
-from armlet.attachment.sites import GATE, UnsupportedModelError
+from armlet.attachment.sites import ALL_EXPERTS, GATE, UnsupportedModelError
+from armlet.integrations.vllm.mixture_arm import MixtureArm
 from armlet.integrations.vllm.offline import LayerCounts
 from armlet.integrations.vllm.operator import RedistributedAndMul
 from armlet.integrations.vllm.settings import CONFIGURED, ExtraArgs, request_strength
-from armlet.integrations.vllm.sites import decoder_layers, find_fused_sites
+from armlet.integrations.vllm.sites import FusedSite, MixtureLayer, decoder_layers, find_fused_sites
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 
@@ -39,13 +40,13 @@ class WorkerArm:
         self.positions = torch.zeros(max_tokens + PADDING, dtype=torch.int64, device=device)
         self.strengths = torch.zeros(max_tokens + PADDING, dtype=torch.float32, device=device)
         buffers = self.positions, self.strengths
-        self.modules = {site.layer: RedistributedAndMul(site, *buffers) for site in sites}
+        self.modules = {site.layer: _layer_arm(site, *buffers) for site in sites}
         for placement, group in zip(placements, layers, strict=True):
             self._add(placement, group)
         self._configured = max(placement["policy"].strength for placement in placements)
         self._active = self._verified = False
-        for site in sites:
-            setattr(site.mlp, site.attribute, self.modules[site.layer])
+        for module in self.modules.values():
+            module.put_in()
 
     def _add(self, placement: AttachArguments, layers: Sequence[int]) -> None:
         noise = placement["noise"]
@@ -53,7 +54,8 @@ class WorkerArm:
             raise ArgumentError(f"vLLM needs keyed noise, found {noise.kind} noise")
         for layer in layers:
             if layer in self.modules:  # on this rank
-                self.modules[layer].add(placement.get("site", GATE), placement["policy"], noise)
+                where = placement.get("site", GATE), placement["policy"], noise
+                self.modules[layer].add(*where, placement.get("experts", ALL_EXPERTS))
 
     def set_inputs(self, positions: Tensor, counts: Sequence[int], extra_args: Sequence[ExtraArgs]) -> None:
         """Stores the position and the strength of each token of the next forward pass.
@@ -63,6 +65,9 @@ class WorkerArm:
             counts: number of tokens of each request, in the batch's order; later tokens are padding, at strength 0.
             extra_args: `extra_args` of each request.
         """
+        for module in self.modules.values():
+            if isinstance(module, MixtureArm):
+                module.check_in_place()
         total = positions.shape[-1]
         if positions.dim() == 1:
             self.positions[:total].copy_(positions)
@@ -79,7 +84,7 @@ class WorkerArm:
         """
         if self._verified or not self._active:
             return
-        unused = [layer for layer, module in self.modules.items() if not module.report()["tokens"]]
+        unused = [layer for layer, module in self.modules.items() if module.unused()]
         if unused:
             raise UnsupportedModelError(
                 f"layers {unused}: ARM is installed but received no tokens; the MLP does not call the activation that "
@@ -90,6 +95,10 @@ class WorkerArm:
     def report(self) -> dict[str, LayerCounts]:
         """Returns the counts of the layers on this rank."""
         return {str(layer): module.report() for layer, module in self.modules.items()}
+
+
+def _layer_arm(site: FusedSite | MixtureLayer, *buffers: Tensor) -> MixtureArm | RedistributedAndMul:
+    return MixtureArm(site, *buffers) if isinstance(site, MixtureLayer) else RedistributedAndMul(site, *buffers)
 
 
 def _layer_indices(layers: int | list[int] | str, count: int) -> list[int]:

@@ -1,0 +1,132 @@
+"""ARM inside the kernel that computes the routed experts of one layer in vLLM."""
+
+# pyright: reportMissingImports=false
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from armlet.attachment.sites import GATE, PRODUCT, UP
+from armlet.integrations.vllm.expert_cpu import unpacked_weights, weighted_sum
+from armlet.integrations.vllm.expert_operator import (
+    RowsArm,
+    own_or_requested,
+    redistribute_gated_rows,
+    redistribute_rows,
+)
+from armlet.integrations.vllm.expert_sites import RoutedSite, current_kernel
+from armlet.integrations.vllm.operator import FUSED_ACTIVATIONS
+from armlet.integrations.vllm.settings import SETTING_KEY
+from armlet.redistribution.errors import ArgumentError, ArmletError
+from armlet.redistribution.noise import Noise
+from armlet.redistribution.rows import Policy
+
+
+class RoutedArm(nn.Module):
+    """ARM at some sites of the routed experts of a layer: `add` puts it at a site, `put_in` into the kernel.
+
+    `positions` is the buffer of `WorkerArm`.
+    """
+
+    positions: Tensor
+
+    def __init__(self, place: RoutedSite, positions: Tensor) -> None:
+        super().__init__()
+        self.place = place
+        self.register_buffer("positions", positions, persistent=False)
+        self.arms = nn.ModuleDict()  # by site
+        self._topk_ids: Tensor | None = None
+
+    def add(self, site: str, policy: Policy, noise: Noise, strengths: Tensor) -> None:
+        """Puts ARM at a site, with a buffer of strengths; raises ArgumentError if it has one."""
+        place = self.place
+        if site in self.arms:
+            raise ArgumentError(f"{SETTING_KEY}: two placements are both at the site {site} of layer {place.layer}")
+        where = {"layer": place.layer, "experts": place.experts, "width": place.width}
+        self.arms[site] = RowsArm(policy, noise, strengths, **where)
+
+    def put_in(self) -> None:
+        """Puts ARM into the kernel, whose `apply` and `activation` are then methods of this module."""
+        methods: dict[str, Any] = vars(self.place.kernel)
+        if self.place.on_cpu:
+            for name, tensor in unpacked_weights(self.place).items():
+                self.register_buffer(name, tensor, persistent=False)
+            methods["apply"] = self.run_on_cpu
+        else:
+            methods["apply"], methods["activation"] = self.run, self.activate
+        self.place.routed.add_module(SETTING_KEY, self)  # so that it follows the model to another device
+
+    def check_in_place(self) -> None:
+        """Raises ArmletError if vLLM has replaced the kernel, as it may when weights are loaded again."""
+        if current_kernel(self.place.routed) is not self.place.kernel:
+            raise ArmletError(
+                f"{self.place.label}: vLLM has made a new kernel for the experts, without ARM (weights loaded "
+                "again?); restart the engine"
+            )
+
+    def reports(self) -> list[dict[str, int | float]]:
+        """Returns the counts at each site."""
+        return [cast("RowsArm", arm).report() for arm in self.arms.values()]
+
+    def run(self, **arguments: Any) -> Any:
+        """In place of the kernel's `apply`: remembers the routing until the kernel calls `activation`."""
+        kernel = self.place.kernel
+        self._topk_ids = arguments["topk_ids"]
+        try:
+            return type(kernel).apply(kernel, **arguments)
+        finally:
+            self._topk_ids = None
+
+    def activate(self, activation: Any, output: Tensor, input: Tensor, **options: Any) -> None:
+        """In place of the kernel's `activation`: writes the product of `input`, the rows of gate and up."""
+        kernel, topk_ids = self.place.kernel, self._topk_ids
+        if topk_ids is None or input.dim() != 2 or len(input) != topk_ids.numel():
+            raise ArmletError(
+                f"{self.place.label}: {type(kernel).__name__} activates {list(input.shape)} values, which are not the "
+                "rows of the routing, so ARM does not know their tokens; use another --moe-backend"
+            )
+        gate_up = self._with_up(input, topk_ids)
+        type(kernel).activation(kernel, activation, output, gate_up, **options)
+        output.copy_(self._with_gate_and_product(gate_up, output, topk_ids))
+
+    def run_on_cpu(self, **arguments: Any) -> None:
+        """In place of the kernel's `apply`, one operator: computes the tokens with ARM again, in plain PyTorch."""
+        kernel, topk_ids, output = self.place.kernel, arguments["topk_ids"], arguments["output"]
+        type(kernel).apply(kernel, **arguments)
+        buffers: dict[str, Any] = self._buffers
+        hidden = arguments["hidden_states"].repeat_interleave(topk_ids.shape[1], 0)
+        gate_up = torch.ops.armlet.linear_by_expert(hidden, buffers["gate_up"], buffers["gate_up_bias"], topk_ids)
+        gate_up = self._with_up(gate_up, topk_ids)
+        gate, up = gate_up.chunk(2, -1)
+        product = FUSED_ACTIVATIONS[self.place.activation](gate) * up
+        product = self._with_gate_and_product(gate_up, product, topk_ids)
+        rows = torch.ops.armlet.linear_by_expert(product, buffers["down"], buffers["down_bias"], topk_ids)
+        weights = None if arguments["apply_router_weight_on_input"] else arguments["topk_weights"]
+        treated = weighted_sum(rows, topk_ids, weights)
+        output.copy_(torch.where(self._active(len(output))[:, None], treated, output))
+
+    def _with_up(self, gate_up: Tensor, topk_ids: Tensor) -> Tensor:
+        """The rows of gate and up, `[rows, 2·width/shards]`, with ARM on up."""
+        if UP not in self.arms:
+            return gate_up
+        gate, up = gate_up.chunk(2, -1)
+        return torch.cat((gate, redistribute_rows(up, *self._operands(UP, topk_ids))), -1)
+
+    def _with_gate_and_product(self, gate_up: Tensor, product: Tensor, topk_ids: Tensor) -> Tensor:
+        """The rows of the product, `[rows, width/shards]`, with ARM on gate and product; `product` has none."""
+        if GATE in self.arms:
+            operands = self._operands(GATE, topk_ids)
+            product = redistribute_gated_rows(gate_up, product, *operands, self.place.activation)
+        return redistribute_rows(product, *self._operands(PRODUCT, topk_ids)) if PRODUCT in self.arms else product
+
+    def _operands(self, site: str, topk_ids: Tensor) -> tuple[Any, ...]:
+        arm = cast("RowsArm", self.arms[site])
+        buffers = topk_ids, self.positions, arm.strengths, arm.keys, arm.totals
+        return *buffers, *arm.constants, self.place.shard, self.place.shards
+
+    def _active(self, tokens: int) -> Tensor:
+        """Which of the first tokens have ARM at any site, `[tokens]` bool."""
+        arms = [cast("RowsArm", arm) for arm in self.arms.values()]
+        strengths = [own_or_requested(arm.strengths[:tokens], arm.own_strength) for arm in arms]
+        return torch.stack([strength > 0 for strength in strengths]).any(0)
