@@ -150,12 +150,12 @@ def test_a_kernel_whose_rows_are_known_has_a_place_for_arm(served, runner, monke
 
 REFUSED = {
     "trtllm_bf16_moe:TrtLlmBf16ExpertsMonolithic": "routing and experts in one kernel",
-    "trtllm_bf16_moe:TrtLlmBf16ExpertsModular": "inside a kernel, or on rows in an order",
+    "trtllm_bf16_moe:TrtLlmBf16ExpertsModular": "inside a kernel, or on rows whose order was never checked",
     "fused_batched_moe:BatchedTritonExperts": "groups its rows by expert",
     "marlin_moe:BatchedMarlinExperts": "groups its rows by expert",
-    "deep_gemm_moe:DeepGemmExperts": "inside a kernel, or on rows in an order",
-    "cutlass_moe:CutlassExpertsFp8": "inside a kernel, or on rows in an order",
-    "flashinfer_cutlass_moe:FlashInferExperts": "inside a kernel, or on rows in an order",
+    "deep_gemm_moe:DeepGemmExperts": "inside a kernel, or on rows whose order was never checked",
+    "cutlass_moe:CutlassExpertsFp8": "inside a kernel, or on rows whose order was never checked",
+    "flashinfer_cutlass_moe:FlashInferExperts": "inside a kernel, or on rows whose order was never checked",
 }
 
 

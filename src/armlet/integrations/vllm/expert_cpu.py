@@ -77,7 +77,7 @@ def linear_by_expert(rows: Tensor, weights: Tensor, bias: Tensor | None, topk_id
 
 @linear_by_expert.register_fake
 def _(rows: Tensor, weights: Tensor, _bias: Tensor | None, _topk_ids: Tensor) -> Tensor:
-    return rows.new_empty(len(rows), weights.shape[1])
+    return rows.new_empty(rows.shape[0], weights.shape[1])  # len() would fix the number of tokens
 
 
 def weighted_sum(rows: Tensor, topk_ids: Tensor, topk_weights: Tensor | None) -> Tensor:

@@ -1,7 +1,7 @@
 """Finds the parts of a mixture of experts in a vLLM model that ARM can reach, and says why it cannot reach others.
 
 Which kernel computes the experts is only known after the weights are loaded. A class of kernels is accepted by name,
-after its code was read: vLLM 0.32 has about seventy, and each may order its rows differently.
+after its code was read: vLLM 0.32 has 75, and each may order its rows differently.
 """
 
 # pyright: reportMissingImports=false
@@ -154,7 +154,7 @@ def _kernel(label: str, routed: Any) -> Any:
     elif "Batched" in kernel.activation_format().name:
         reason = "groups its rows by expert, and does not know which token each is"
     elif _class_name(kernel) not in (*ROWS_IN_ORDER, *ON_CPU):
-        reason = "computes the activation inside a kernel, or on rows in an order that armlet does not know"
+        reason = "computes the activation inside a kernel, or on rows whose order was never checked"
     else:
         return kernel
     raise UnsupportedModelError(f"{label}: its routed experts cannot have ARM, as {name} {reason}; {OTHER_KERNEL}")

@@ -104,7 +104,7 @@ class RoutedArm(nn.Module):
         rows = torch.ops.armlet.linear_by_expert(product, buffers["down"], buffers["down_bias"], topk_ids)
         weights = None if arguments["apply_router_weight_on_input"] else arguments["topk_weights"]
         treated = weighted_sum(rows, topk_ids, weights)
-        output.copy_(torch.where(self._active(len(output))[:, None], treated, output))
+        output.copy_(torch.where(self._active(output.shape[0])[:, None], treated, output))
 
     def _with_up(self, gate_up: Tensor, topk_ids: Tensor) -> Tensor:
         """The rows of gate and up, `[rows, 2·width/shards]`, with ARM on up."""
