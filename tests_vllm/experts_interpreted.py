@@ -137,6 +137,10 @@ def triton(policy, site, length, experts=4):
     off = torch.arange(length) % 3 == 1
     strengths[:length][off] = 0
     mixed = applied(kernel, *weights, *arguments)
+    others = torch.zeros(length + 5)
+    others[:length][off] = -1
+    arm.add(site, policy, NOISE, others)  # the same policy, for the tokens that have none of the first
+    joint = applied(kernel, *weights, *arguments)
     names = ("tokens", "moved", "passed")
     return {
         "moved_by": float((treated - untreated).abs().max()),
@@ -146,6 +150,7 @@ def triton(policy, site, length, experts=4):
         "vllm_counts": [report[name] for name in names],
         "off_has_its_bits": torch.equal(mixed[off], plain[off]),
         "on_has_its_bits": torch.equal(mixed[~off], on[~off]),
+        "two_have_the_bits_of_one": torch.equal(joint, on),
     }
 
 

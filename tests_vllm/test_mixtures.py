@@ -11,10 +11,11 @@ import pytest
 import torch
 from test_families import HEADS, entry
 
-from armlet import Inward, Outward, attach
+from armlet import Outward, attach
 from armlet.attachment.sites import UnsupportedModelError
-from armlet.integrations.vllm.expert_sites import routed_site, shared_sites
+from armlet.integrations.vllm.expert_sites import current_kernel, routed_site, shared_sites
 from armlet.integrations.vllm.operator import RedistributedAndMul
+from armlet.integrations.vllm.serving import WorkerArm
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise
 from engines import HERE, engine, greedy, hugging_face, tokens_of
@@ -57,6 +58,11 @@ def test_tokens_without_arm_keep_the_bits_of_tritons_kernels(interpreted, case):
     assert interpreted[case]["on_has_its_bits"]
 
 
+def test_two_arms_at_one_site_each_treat_their_own_tokens(interpreted):
+    assert interpreted["gate"]["two_have_the_bits_of_one"]
+    assert interpreted["up"]["two_have_the_bits_of_one"]
+
+
 def test_each_row_of_marlins_product_is_that_of_its_token_and_expert_bit_for_bit(interpreted):
     assert len(interpreted["marlin"]) == 26
     assert all(interpreted["marlin"])
@@ -84,7 +90,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(("family", "experts"), MODELS, ids="-".join)
+@pytest.mark.parametrize(("family", "experts"), MODELS, ids=["-".join(key) for key in MODELS])
 def test_a_mixture_gives_the_tokens_and_the_counts_of_hugging_face(tiny_model, family, experts):
     changes, options = MODELS[family, experts]
     folder, model = tiny_model(family, families=ROUTED_FAMILIES, **changes)
@@ -108,12 +114,18 @@ KERNELS = "vllm.model_executor.layers.fused_moe.experts"
 
 
 @pytest.fixture(scope="module")
-def served(tiny_model):
-    """(ARM of a mixture with a shared expert, its place), in an engine."""
+def model(tiny_model):
+    """A mixture with shared experts in an engine, with ARM in layer 0."""
     folder, _ = tiny_model("qwen2_moe", families=ROUTED_FAMILIES, shared_expert_intermediate_size=32)
     with engine(folder, entry(Outward(), [0])) as llm:
-        (arm,) = llm.apply_model(lambda model: model.armlet.modules[0])
-        yield arm
+        (model,) = llm.apply_model(lambda model: model)
+        yield model
+
+
+@pytest.fixture(scope="module")
+def served(model):
+    """ARM in layer 0."""
+    return model.armlet.modules[0]
 
 
 @pytest.fixture
@@ -235,9 +247,14 @@ def test_a_dense_layer_has_no_kind_of_experts():
         RedistributedAndMul.add(dense, "gate", Outward(), Noise(0), "routed")
 
 
-def test_an_engine_with_clamped_experts_does_not_start(tiny_model):
-    folder, _ = tiny_model("gpt_oss", families=ROUTED_FAMILIES, **HEADS["qwen3"])
+def test_a_model_with_a_layer_that_is_refused_stays_unchanged(model, monkeypatch):
+    other = model.model.layers[1].mlp.experts.routed_experts
+    monkeypatch.setattr(other, "activation", SimpleNamespace(value="swigluoai"))
+    modules = list(model.modules())
+    placement = {"policy": Outward(), "layers": [1, 2], "scope": "token", "noise": Noise(0)}
     with pytest.raises(
-        UnsupportedModelError, match=r"layer 0: .*CPUUnquantizedExperts.* their activation is swigluoai"
+        UnsupportedModelError, match=r"layer 1: .*CPUUnquantizedExperts.* their activation is swigluoai"
     ):
-        engine(folder, entry(Inward(), [0])).__enter__()
+        WorkerArm(model, [placement | {"layers": [2]}, placement], 64, torch.device("cpu"))
+    assert list(model.modules()) == modules
+    assert "apply" not in vars(current_kernel(model.model.layers[2].mlp.experts.routed_experts))

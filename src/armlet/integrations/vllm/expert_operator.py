@@ -141,10 +141,10 @@ class RowsArm(nn.Module):
     strengths: Tensor
 
     def __init__(
-        self, policy: Policy, noise: Noise, strengths: Tensor, *, layer: int, experts: int, width: int
+        self, policy: Policy, noise: Noise, strengths: Tensor, *, site: str, layer: int, experts: int, width: int
     ) -> None:
         super().__init__()
-        self.own_strength = policy.strength
+        self.site, self.own_strength = site, policy.strength
         self.constants = to_numbers(policy)  # type: ignore[arg-type] - always a built-in policy, from an armlet.json
         start, step, stride = noise.keys(experts * width, layer)
         # Only the lowest 32 bits matter, and rows gather their keys: int32 takes half the memory.

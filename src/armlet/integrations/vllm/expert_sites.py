@@ -93,8 +93,13 @@ def _beside(layer: nn.Module) -> list[nn.Module]:
 
 
 def _looks_gated(module: nn.Module) -> bool:
+    from vllm.model_executor.layers.linear import MergedColumnParallelLinear
+
     names = [name for name, _ in module.named_children()]
-    return any("down" in name for name in names) and any("gate" in name or "up" in name for name in names)
+    named_so = any("down" in name for name in names) and any("gate" in name or "up" in name for name in names)
+    merged: list[Any] = [child for child in module.children() if isinstance(child, MergedColumnParallelLinear)]
+    mixer = any("conv" in name for name in names)  # of a state-space layer
+    return named_so or any(len(child.output_sizes) > 1 and not mixer for child in merged)
 
 
 def _routed_modules(layer: nn.Module) -> Iterator[nn.Module]:

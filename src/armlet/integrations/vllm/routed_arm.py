@@ -2,6 +2,7 @@
 
 # pyright: reportMissingImports=false
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -26,7 +27,7 @@ from armlet.redistribution.rows import Policy
 class RoutedArm(nn.Module):
     """ARM at some sites of the routed experts of a layer: `add` puts it at a site, `put_in` into the kernel.
 
-    `positions` is the buffer of `WorkerArm`.
+    `positions` is the buffer of `WorkerArm`. Raises UnsupportedModelError for weights that vLLM packed in another way.
     """
 
     positions: Tensor
@@ -34,24 +35,30 @@ class RoutedArm(nn.Module):
     def __init__(self, place: RoutedSite, positions: Tensor) -> None:
         super().__init__()
         self.place = place
-        self.register_buffer("positions", positions, persistent=False)
-        self.arms = nn.ModuleDict()  # by site
+        weights = unpacked_weights(place) if place.on_cpu else {}
+        for name, buffer in {"positions": positions, **weights}.items():
+            self.register_buffer(name, buffer, persistent=False)
+        self.arms = nn.ModuleList()
         self._topk_ids: Tensor | None = None
 
     def add(self, site: str, policy: Policy, noise: Noise, strengths: Tensor) -> None:
-        """Puts ARM at a site, with a buffer of strengths; raises ArgumentError if it has one."""
+        """Puts ARM at a site, for the tokens that a buffer gives a strength; those of another buffer may follow.
+
+        Raises ArgumentError if ARM is there with this buffer.
+        """
         place = self.place
-        if site in self.arms:
+        if any(arm.strengths.data_ptr() == strengths.data_ptr() for arm in self._at(site)):
             raise ArgumentError(f"{SETTING_KEY}: two placements are both at the site {site} of layer {place.layer}")
-        where = {"layer": place.layer, "experts": place.experts, "width": place.width}
-        self.arms[site] = RowsArm(policy, noise, strengths, **where)
+        where = {"site": site, "layer": place.layer, "experts": place.experts, "width": place.width}
+        self.arms.append(RowsArm(policy, noise, strengths, **where))
+
+    def _at(self, site: str) -> list[RowsArm]:
+        return [arm for arm in cast("Iterable[RowsArm]", self.arms) if arm.site == site]
 
     def put_in(self) -> None:
         """Puts ARM into the kernel, whose `apply` and `activation` are then methods of this module."""
         methods: dict[str, Any] = vars(self.place.kernel)
         if self.place.on_cpu:
-            for name, tensor in unpacked_weights(self.place).items():
-                self.register_buffer(name, tensor, persistent=False)
             methods["apply"] = self.run_on_cpu
         else:
             methods["apply"], methods["activation"] = self.run, self.activate
@@ -66,8 +73,8 @@ class RoutedArm(nn.Module):
             )
 
     def reports(self) -> list[dict[str, int | float]]:
-        """Returns the counts at each site."""
-        return [cast("RowsArm", arm).report() for arm in self.arms.values()]
+        """Returns the counts of each ARM."""
+        return [cast("RowsArm", arm).report() for arm in self.arms]
 
     def run(self, **arguments: Any) -> Any:
         """In place of the kernel's `apply`: remembers the routing until the kernel calls `activation`."""
@@ -108,25 +115,27 @@ class RoutedArm(nn.Module):
 
     def _with_up(self, gate_up: Tensor, topk_ids: Tensor) -> Tensor:
         """The rows of gate and up, `[rows, 2·width/shards]`, with ARM on up."""
-        if UP not in self.arms:
+        if not self._at(UP):
             return gate_up
         gate, up = gate_up.chunk(2, -1)
-        return torch.cat((gate, redistribute_rows(up, *self._operands(UP, topk_ids))), -1)
+        for arm in self._at(UP):
+            up = redistribute_rows(up, *self._operands(arm, topk_ids))
+        return torch.cat((gate, up), -1)
 
     def _with_gate_and_product(self, gate_up: Tensor, product: Tensor, topk_ids: Tensor) -> Tensor:
         """The rows of the product, `[rows, width/shards]`, with ARM on gate and product; `product` has none."""
-        if GATE in self.arms:
-            operands = self._operands(GATE, topk_ids)
-            product = redistribute_gated_rows(gate_up, product, *operands, self.place.activation)
-        return redistribute_rows(product, *self._operands(PRODUCT, topk_ids)) if PRODUCT in self.arms else product
+        for arm in self._at(GATE):
+            product = redistribute_gated_rows(gate_up, product, *self._operands(arm, topk_ids), self.place.activation)
+        for arm in self._at(PRODUCT):
+            product = redistribute_rows(product, *self._operands(arm, topk_ids))
+        return product
 
-    def _operands(self, site: str, topk_ids: Tensor) -> tuple[Any, ...]:
-        arm = cast("RowsArm", self.arms[site])
+    def _operands(self, arm: RowsArm, topk_ids: Tensor) -> tuple[Any, ...]:
         buffers = topk_ids, self.positions, arm.strengths, arm.keys, arm.totals
         return *buffers, *arm.constants, self.place.shard, self.place.shards
 
     def _active(self, tokens: int) -> Tensor:
         """Which of the first tokens have ARM at any site, `[tokens]` bool."""
-        arms = [cast("RowsArm", arm) for arm in self.arms.values()]
+        arms = cast("Iterable[RowsArm]", self.arms)
         strengths = [own_or_requested(arm.strengths[:tokens], arm.own_strength) for arm in arms]
         return torch.stack([strength > 0 for strength in strengths]).any(0)
