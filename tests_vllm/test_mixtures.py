@@ -16,7 +16,7 @@ from armlet.attachment.sites import UnsupportedModelError
 from armlet.integrations.vllm.expert_sites import current_kernel, routed_site, shared_sites
 from armlet.integrations.vllm.operator import RedistributedAndMul
 from armlet.integrations.vllm.serving import WorkerArm
-from armlet.redistribution.errors import ArgumentError, ArmletError
+from armlet.redistribution.errors import ArmletError
 from armlet.redistribution.noise import Noise
 from engines import HERE, engine, greedy, hugging_face, tokens_of
 from families import ROUTED_FAMILIES, prompt
@@ -69,10 +69,10 @@ def test_each_row_of_marlins_product_is_that_of_its_token_and_expert_bit_for_bit
 
 
 def test_a_row_of_no_expert_has_no_arm():
-    from armlet.integrations.vllm.expert_operator import routed_rows
+    from armlet.integrations.vllm.expert_operator import rows_of_routing
 
     topk_ids = torch.tensor([[2, 0], [-1, 5], [1, -1]], dtype=torch.int32)
-    rows = routed_rows(topk_ids, 3, torch.tensor([7, 8, 9, 10]), torch.tensor([1.0, 0.5, 0.25, 1.0]))
+    rows = rows_of_routing(topk_ids, 3, torch.tensor([7, 8, 9, 10]), torch.tensor([1.0, 0.5, 0.25, 1.0]))
     assert rows.positions.tolist() == [7, 7, 8, 8, 9, 9]
     assert rows.strengths.tolist() == [1, 1, 0, 0, 0.25, 0]
     assert rows.experts[rows.strengths > 0].tolist() == [2, 0, 1]
@@ -243,7 +243,7 @@ def test_a_kernel_that_vllm_makes_anew_is_noticed(served, monkeypatch):
 
 def test_a_dense_layer_has_no_kind_of_experts():
     dense = SimpleNamespace(site=SimpleNamespace(layer=5))
-    with pytest.raises(ArgumentError, match="layer 5: has no experts, so experts='routed'"):
+    with pytest.raises(UnsupportedModelError, match="layer 5: has no experts, so experts='routed'"):
         RedistributedAndMul.add(dense, "gate", Outward(), Noise(0), "routed")
 
 

@@ -27,7 +27,7 @@ class RoutedRows(NamedTuple):
     strengths: Tensor
 
 
-def routed_rows(topk_ids: Tensor, experts: int, positions: Tensor, strengths: Tensor) -> RoutedRows:
+def rows_of_routing(topk_ids: Tensor, experts: int, positions: Tensor, strengths: Tensor) -> RoutedRows:
     """The rows of a routing `[tokens, choices]`, given position and strength of at least these tokens.
 
     An id that is no expert, as vLLM has for padding, is a row of strength 0.
@@ -74,8 +74,8 @@ def _(_gate_up: Tensor, untreated: Tensor, *_rest: object) -> Tensor:
     return torch.empty_like(untreated, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("armlet::redistribute_rows", mutates_args=("totals",))
-def redistribute_rows(
+@torch.library.custom_op("armlet::redistribute_part_rows", mutates_args=("totals",))
+def redistribute_part_rows(
     values: Tensor,  # [rows, width/shards]: this rank's part of up or of the product
     topk_ids: Tensor,  # this and the following as in `redistribute_gated_rows`
     positions: Tensor,
@@ -95,7 +95,7 @@ def redistribute_rows(
     return torch.where(active, moved, part)
 
 
-@redistribute_rows.register_fake
+@redistribute_part_rows.register_fake
 def _(values: Tensor, *_rest: object) -> Tensor:
     return torch.empty_like(values, memory_format=torch.contiguous_format)
 
@@ -117,7 +117,7 @@ def _moved_rows(
         from vllm.distributed import tensor_model_parallel_all_gather
 
         a = tensor_model_parallel_all_gather(a, dim=-1)
-    rows = routed_rows(topk_ids, keys.shape[1], positions, own_or_requested(strengths, policy.strength))
+    rows = rows_of_routing(topk_ids, keys.shape[1], positions, own_or_requested(strengths, policy.strength))
     noise = _draws(a, policy, keys, rows)
     values, moved, passed = redistribute_with_counts(a, policy, scope="token", noise=noise, strength=rows.strengths)
     active = count_call(totals, rows.strengths, moved, passed)

@@ -1,7 +1,7 @@
 """Finds the parts of a mixture of experts in a vLLM model that ARM can reach, and says why it cannot reach others.
 
 Which kernel computes the experts is only known after the weights are loaded. A class of kernels is accepted by name,
-after its code was read: vLLM 0.32 has 75, and each may order its rows differently.
+after its code was read: vLLM 0.32 has about 75, and each may order its rows differently.
 """
 
 # pyright: reportMissingImports=false
@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from armlet.attachment.sites import ROUTED, UnsupportedModelError, outside_attention
+from armlet.integrations.vllm.operator import FUSED_ACTIVATIONS
 from armlet.integrations.vllm.sites import FusedSite, MixtureLayer, fused_candidates
 
 KERNELS = "vllm.model_executor.layers.fused_moe"
@@ -29,9 +30,6 @@ ON_CPU = (
     "cpu_moe:PowerCPUUnquantizedExperts",
 )
 """Classes with one operator for all of `apply`, beside which the rows are computed again for tokens with ARM."""
-
-ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_tanh"}
-"""Values of vLLM's `MoEActivation` → names in `operator.FUSED_ACTIVATIONS`."""
 
 OTHER_KERNEL = (
     "on GPUs, start vLLM with --moe-backend triton, or --moe-backend marlin for weights of 4 or 8 bits, or choose "
@@ -130,7 +128,7 @@ def routed_site(place: MixtureLayer) -> RoutedSite:
         label=place.label,
         routed=runner.routed_experts,
         kernel=kernel,
-        activation=ACTIVATIONS[runner.activation.value],
+        activation=runner.activation.value,
         experts=config.num_experts,
         width=config.intermediate_size,
         shard=parallel.tp_rank,
@@ -168,7 +166,7 @@ def _kernel(label: str, routed: Any) -> Any:
 def _unusual_formula(runner: Any, kernel: Any) -> Iterator[str]:
     """Reasons why the experts are not activation(gate) · up on rows that are rounded by themselves."""
     quantised, settings = kernel.quant_config, kernel.activation_config
-    if runner.activation.value not in ACTIVATIONS:
+    if runner.activation.value not in FUSED_ACTIVATIONS:
         yield f"their activation is {runner.activation.value}, and not plain SiLU or GELU of gate times up"
     if settings.clamp_limit is not None or (settings.alpha, settings.beta) != (1.0, 0.0):
         yield f"their gate is clamped or scaled (limit {settings.clamp_limit}, alpha {settings.alpha})"

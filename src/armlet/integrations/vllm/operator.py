@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from armlet.attachment.sites import ALL_EXPERTS, GATE, PRODUCT, UP
+from armlet.attachment.sites import ALL_EXPERTS, GATE, PRODUCT, UP, UnsupportedModelError
 from armlet.integrations.vllm.settings import CONFIGURED, SETTING_KEY
 from armlet.integrations.vllm.sites import FusedSite
 from armlet.redistribution.backends.choice import backend_for
@@ -146,9 +146,12 @@ class RedistributedAndMul(nn.Module):
         self.arms = nn.ModuleDict()  # by site
 
     def add(self, site: str, policy: Policy, noise: Noise, experts: str = ALL_EXPERTS) -> None:
-        """Puts ARM at a site; raises ArgumentError if it has one, or for a kind of experts in a dense layer."""
+        """Puts ARM at a site; raises ArgumentError if it has one.
+
+        Raises UnsupportedModelError for a kind of experts, which a dense layer has not.
+        """
         if experts != ALL_EXPERTS:
-            raise ArgumentError(
+            raise UnsupportedModelError(
                 f"layer {self.site.layer}: has no experts, so experts={experts!r} has no meaning there; choose layers "
                 "with experts, or leave `experts` out"
             )

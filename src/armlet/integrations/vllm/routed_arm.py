@@ -14,7 +14,7 @@ from armlet.integrations.vllm.expert_operator import (
     RowsArm,
     own_or_requested,
     redistribute_gated_rows,
-    redistribute_rows,
+    redistribute_part_rows,
 )
 from armlet.integrations.vllm.expert_sites import RoutedSite, current_kernel
 from armlet.integrations.vllm.operator import FUSED_ACTIVATIONS
@@ -119,7 +119,7 @@ class RoutedArm(nn.Module):
             return gate_up
         gate, up = gate_up.chunk(2, -1)
         for arm in self._at(UP):
-            up = redistribute_rows(up, *self._operands(arm, topk_ids))
+            up = redistribute_part_rows(up, *self._operands(arm, topk_ids))
         return torch.cat((gate, up), -1)
 
     def _with_gate_and_product(self, gate_up: Tensor, product: Tensor, topk_ids: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class RoutedArm(nn.Module):
         for arm in self._at(GATE):
             product = redistribute_gated_rows(gate_up, product, *self._operands(arm, topk_ids), self.place.activation)
         for arm in self._at(PRODUCT):
-            product = redistribute_rows(product, *self._operands(arm, topk_ids))
+            product = redistribute_part_rows(product, *self._operands(arm, topk_ids))
         return product
 
     def _operands(self, arm: RowsArm, topk_ids: Tensor) -> tuple[Any, ...]:
