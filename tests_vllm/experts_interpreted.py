@@ -163,13 +163,13 @@ def marlin(length=13, experts=4, width=64, hidden=32, choices=2):
     packed1, packed2 = torch.zeros(experts, hidden // 16, 1), torch.zeros(experts, width // 16, 2 * hidden)
     scale = torch.ones(experts, 1, 1)
 
-    def product(a, c, packed, *rest, top_k, size_m, **_options):
+    def product(a, c, packed, *rest, top_k, size_m, moe_block_size, **_options):
         """Each row to its place, in the order of the blocks."""
         sorted_ids, expert_ids, weights = rest[6], rest[7], w1 if packed is packed1 else w2
-        block = len(sorted_ids) // len(expert_ids)
-        for row, expert in zip(sorted_ids.tolist(), expert_ids.repeat_interleave(block).tolist(), strict=False):
+        for place, row in enumerate(sorted_ids.tolist()):
             if row < size_m * top_k:
-                c[row] = (weights[expert] @ a[row // top_k].float()).to(c.dtype)
+                weight = weights[expert_ids[place // moe_block_size]]
+                c[row] = (weight @ a[row // top_k].float()).to(c.dtype)
         seen.append((a.clone(), c.clone()))
         return c
 

@@ -16,6 +16,7 @@ from armlet.integrations.vllm.expert_sites import RoutedSite
 
 BYTES_OF_INDEX = 4
 BYTE = 256
+NO_EXPERT = -1  # in a routing, for tokens that are not computed
 
 
 def unpacked_weights(place: RoutedSite) -> dict[str, Tensor | None]:
@@ -65,7 +66,10 @@ def _unpacked(packed: Tensor, isa: str, label: str) -> Tensor:
 
 @torch.library.custom_op("armlet::linear_by_expert", mutates_args=())
 def linear_by_expert(rows: Tensor, weights: Tensor, bias: Tensor | None, topk_ids: Tensor) -> Tensor:
-    """Multiplies each row, `[rows, inputs]`, by the weights of its expert, `[experts, outputs, inputs]`."""
+    """Multiplies each row, `[rows, inputs]`, by the weights of its expert, `[experts, outputs, inputs]`.
+
+    Rows of `NO_EXPERT` are 0.
+    """
     result = rows.new_zeros(len(rows), weights.shape[1])
     experts = topk_ids.reshape(-1)
     for expert, weight in enumerate(weights):

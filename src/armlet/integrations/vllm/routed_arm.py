@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from armlet.attachment.sites import GATE, PRODUCT, UP
-from armlet.integrations.vllm.expert_cpu import unpacked_weights, weighted_sum
+from armlet.integrations.vllm.expert_cpu import NO_EXPERT, linear_by_expert, unpacked_weights, weighted_sum
 from armlet.integrations.vllm.expert_operator import (
     RowsArm,
     own_or_requested,
@@ -99,19 +99,21 @@ class RoutedArm(nn.Module):
 
     def run_on_cpu(self, **arguments: Any) -> None:
         """In place of the kernel's `apply`, one operator: computes the tokens with ARM again, in plain PyTorch."""
-        kernel, topk_ids, output = self.place.kernel, arguments["topk_ids"], arguments["output"]
+        kernel, output, choices = self.place.kernel, arguments["output"], arguments["topk_ids"].shape[1]
         type(kernel).apply(kernel, **arguments)
+        active = self._active(output.shape[0])[:, None]
+        topk_ids = torch.where(active, arguments["topk_ids"], NO_EXPERT)
         buffers: dict[str, Any] = self._buffers
-        hidden = arguments["hidden_states"].repeat_interleave(topk_ids.shape[1], 0)
-        gate_up = torch.ops.armlet.linear_by_expert(hidden, buffers["gate_up"], buffers["gate_up_bias"], topk_ids)
-        gate_up = self._with_up(gate_up, topk_ids)
+        hidden = arguments["hidden_states"].repeat_interleave(choices, 0)
+        gate_up = self._with_up(
+            linear_by_expert(hidden, buffers["gate_up"], buffers["gate_up_bias"], topk_ids), topk_ids
+        )
         gate, up = gate_up.chunk(2, -1)
         product = FUSED_ACTIVATIONS[self.place.activation](gate) * up
         product = self._with_gate_and_product(gate_up, product, topk_ids)
-        rows = torch.ops.armlet.linear_by_expert(product, buffers["down"], buffers["down_bias"], topk_ids)
+        rows = linear_by_expert(product, buffers["down"], buffers["down_bias"], topk_ids)
         weights = None if arguments["apply_router_weight_on_input"] else arguments["topk_weights"]
-        treated = weighted_sum(rows, topk_ids, weights)
-        output.copy_(torch.where(self._active(output.shape[0])[:, None], treated, output))
+        output.copy_(torch.where(active, weighted_sum(rows, topk_ids, weights), output))
 
     def _with_up(self, gate_up: Tensor, topk_ids: Tensor) -> Tensor:
         """The rows of gate and up, `[rows, 2·width/shards]`, with ARM on up."""
