@@ -3,10 +3,9 @@
 import pytest
 
 from armlet import Cut, Inward, Outward, Transport, attach
-from armlet.redistribution.errors import ArmletError
 from armlet.redistribution.policies import settings
 from engines import elsewhere, engine, greedy, hugging_face, tokens_of
-from families import ROUTED_FAMILIES, prompt
+from families import prompt
 
 PROMPTS = [prompt(length, seed=length)[0].tolist() for length in (3, 9, 17, 30)]
 HEADS = {
@@ -59,14 +58,6 @@ def test_a_dense_layer_before_mixtures_gives_the_tokens_of_hugging_face(tiny_mod
     folder, model = tiny_model("qwen2_moe", **changes)
     treated, on, (baseline, off), _ = both(folder, model, Outward(), [0])
     assert on == treated != baseline == off
-    with pytest.raises(ArmletError, match="layer 1: a mixture of experts"), engine(folder, entry(Outward(), [1])):
-        pass
-
-
-def test_a_shared_mlp_beside_experts_is_refused_as_arm_in_it_alone_would_be_half(tiny_model):
-    folder, _ = tiny_model("granitemoeshared", families=ROUTED_FAMILIES, shared_intermediate_size=96)
-    with pytest.raises(ArmletError, match="layer 0: a mixture of experts"), engine(folder, entry(Outward(), [0])):
-        pass
 
 
 def test_the_transformers_backend_gives_the_same_tokens(tiny_model):

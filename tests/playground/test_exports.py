@@ -30,11 +30,11 @@ def test_a_model_that_vllm_cannot_find_has_no_command(opened):
     assert "is neither" in make_exports(opened, setting()).codes["vLLM"]
 
 
-def test_whether_vllm_can_serve_it_depends_on_the_layers_with_arm():
+def test_the_command_for_experts_names_a_kernel_in_which_arm_can_be():
     mixture = named("mixture", family="deepseek_v3")  # dense in layer 0
-    assert make_exports(mixture, setting(layer=0)).codes["vLLM"].startswith("vllm serve")
+    assert "--moe-backend" not in make_exports(mixture, setting(layer=0)).codes["vLLM"]
     for changes in ({"layer": 1}, {"layer": 0, "everywhere": True}):
-        assert "without ARM" in make_exports(mixture, setting(**changes)).codes["vLLM"]
+        assert "--moe-backend triton" in make_exports(mixture, setting(**changes)).codes["vLLM"]
 
 
 @pytest.mark.parametrize(

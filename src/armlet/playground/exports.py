@@ -40,6 +40,8 @@ def serving(reader: Reader, setting: Setting) -> str:
     name, folder = reader.opened.name, reader.opened.folder
     if folder is None or name == ABACUS:
         return f"# vLLM serves a folder or a hub id, and {name} is neither."
-    if reader.has_experts(setting):
-        return "# vLLM computes the experts of a mixture in one step, without ARM: use attach() in Python."
-    return f"""vllm serve {shlex.quote(name)} --additional-config '{{"armlet": "{ARMLET_FILE}"}}'"""
+    command = f"""vllm serve {shlex.quote(name)} --additional-config '{{"armlet": "{ARMLET_FILE}"}}'"""
+    # On a GPU, vLLM may choose a kernel for experts in which ARM cannot be; on a CPU it has one.
+    return (
+        f"{command} --moe-backend triton  # on a CPU without --moe-backend" if reader.has_experts(setting) else command
+    )

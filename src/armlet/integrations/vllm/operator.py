@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from armlet.attachment.sites import GATE, PRODUCT, UP
+from armlet.attachment.sites import ALL_EXPERTS, GATE, PRODUCT, UP, UnsupportedModelError
 from armlet.integrations.vllm.requests import CONFIGURED
 from armlet.integrations.vllm.settings import SETTING_KEY
 from armlet.integrations.vllm.sites import FusedSite
@@ -50,13 +50,13 @@ def redistribute_gated(
     flat = gate_up.reshape(-1, gate_up.shape[-1])
     if _is_idle(flat, strengths):
         return untreated.clone(memory_format=torch.contiguous_format)
-    moving = _policy(policy, settings)
+    moving = policy_of(policy, settings)
     operands = _operands(len(flat), moving, keys, positions, strengths, stream)
     gate = flat[:, None, : flat.shape[-1] // 2]
     fused = backend_for(gate, moving).gated_rows if shards == 1 else None
     gated_rows = fused or partial(_gated_rows, shard=shard, shards=shards)
     treated, moved, passed = gated_rows(flat.contiguous(), moving, activation, operands)
-    active = _count(totals, operands, moved, passed)
+    active = count_call(totals, operands.strength, moved, passed)
     return torch.where(active[:, None], treated, untreated.reshape(treated.shape)).view(untreated.shape)
 
 
@@ -77,10 +77,10 @@ def redistribute_part(
     flat = values.reshape(-1, values.shape[-1]).contiguous()
     if _is_idle(flat, strengths):
         return values.clone(memory_format=torch.contiguous_format)
-    moving = _policy(policy, settings)
+    moving = policy_of(policy, settings)
     operands = _operands(len(flat), moving, keys, positions, strengths, stream)
     treated, moved, passed = _redistributed(flat, moving, operands, shard, shards)
-    active = _count(totals, operands, moved, passed)
+    active = count_call(totals, operands.strength, moved, passed)
     return torch.where(active[:, None], treated, flat).view(values.shape)
 
 
@@ -94,7 +94,8 @@ def _is_idle(flat: Tensor, strengths: Tensor) -> bool:
     return flat.is_cpu and not strengths[: len(flat)].any()
 
 
-def _policy(name: str, settings: list[float]) -> Policy:
+def policy_of(name: str, settings: list[float]) -> Policy:
+    """The policy or placebo of an operator's arguments."""
     placebo_name, _, policy_name = name.rpartition("/")
     policy = from_numbers(policy_name, settings)
     if not placebo_name:
@@ -104,8 +105,8 @@ def _policy(name: str, settings: list[float]) -> Policy:
     return placebo(placebo_name, policy)
 
 
-def _numbers(policy: Policy) -> tuple[str, list[float]]:
-    """The arguments of `_policy` for a built-in policy, or a placebo of one."""
+def arguments_of(policy: Policy) -> tuple[str, list[float]]:
+    """The arguments of `policy_of` for a built-in policy, or a placebo of one."""
     replaced = getattr(policy, "policy", None)
     name, settings = to_numbers(policy if replaced is None else replaced)  # type: ignore[arg-type] - see above
     return name if replaced is None else f"{policy.name}/{name}", settings
@@ -117,10 +118,10 @@ def _operands(tokens: int, policy: Policy, keys: Tensor, positions: Tensor, stre
     return Operands(keys, positions[:tokens], stream, strength=strength)
 
 
-def _count(totals: Tensor, operands: Operands, moved: Tensor, passed: Tensor) -> Tensor:
-    """Adds a call to the totals; returns which tokens have ARM."""
-    assert operands.strength is not None
-    active = operands.strength > 0
+def count_call(totals: Tensor, strength: Tensor | None, moved: Tensor, passed: Tensor) -> Tensor:
+    """Adds a call to the totals; returns which tokens, or rows, have ARM."""
+    assert strength is not None
+    active = strength > 0
     increments = (active.any(), active.sum(), moved.sum(), (passed & active).sum())
     totals += torch.stack([increment.to(torch.int64) for increment in increments])
     return active
@@ -171,14 +172,33 @@ class RedistributedAndMul(nn.Module):
         self.register_buffer("positions", positions, persistent=False)
         self.arms = nn.ModuleList()
 
-    def add(self, setting: str, strengths: Tensor, site: str, policy: Policy, noise: Noise) -> None:
-        """Puts a setting's ARM at a site; raises ArgumentError if the setting has one there.
+    def add(
+        self, setting: str, strengths: Tensor, site: str, policy: Policy, noise: Noise, experts: str = ALL_EXPERTS
+    ) -> None:
+        """Puts a setting's ARM at a site.
 
         `strengths` are those of the setting's tokens, a buffer of `WorkerArm` that all layers share.
+
+        Raises:
+            ArgumentError: the setting has ARM there already.
+            UnsupportedModelError: a kind of experts, which a dense layer has not.
         """
+        if experts != ALL_EXPERTS:
+            raise UnsupportedModelError(
+                f"layer {self.site.layer}: has no experts, so experts={experts!r} has no meaning there; choose layers "
+                "with experts, or leave `experts` out"
+            )
         if any((arm.setting, arm.place) == (setting, site) for arm in self._all()):
             raise ArgumentError(f"{SETTING_KEY}: two placements are both at the site {site} of layer {self.site.layer}")
         self.arms.append(FusedArm(self.site, setting, strengths, site, policy, noise))
+
+    def put_in(self) -> None:
+        """Puts this module in the place of vLLM's."""
+        setattr(self.site.mlp, self.site.attribute, self)
+
+    def take_out(self) -> None:
+        """Puts vLLM's module back."""
+        setattr(self.site.mlp, self.site.attribute, self.original)
 
     def forward(self, gate_up: Tensor) -> Tensor:
         """Maps `[tokens, 2·width/shards]` to `[tokens, width/shards]`."""
@@ -198,6 +218,11 @@ class RedistributedAndMul(nn.Module):
     def _all(self, site: str | None = None) -> "list[FusedArm]":
         arms = [cast("FusedArm", arm) for arm in self.arms]
         return [arm for arm in arms if site in (None, arm.place)]
+
+    def is_unused(self, setting: str) -> bool:
+        """Whether a setting has ARM here, and no token has come through."""
+        report = self.report(setting)
+        return report is not None and not report["tokens"]
 
     def report(self, setting: str) -> dict[str, int | float] | None:
         """Returns a setting's counts so far, as in `Attachment.report`: those of its sites together; None without."""
@@ -220,7 +245,7 @@ class FusedArm(nn.Module):
         self, site: FusedSite, setting: str, strengths: Tensor, place: str, policy: Policy, noise: Noise
     ) -> None:
         super().__init__()
-        self.setting, self.place, self.constants = setting, place, (*_numbers(policy), noise.stream & WORD)
+        self.setting, self.place, self.constants = setting, place, (*arguments_of(policy), noise.stream & WORD)
         keys, totals = noise.keys(site.width, site.layer), torch.zeros(4, dtype=torch.int64)
         self.register_buffer("strengths", strengths, persistent=False)
         self.register_buffer("keys", keys.to(strengths.device), persistent=False)

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from armlet.attachment.config import AttachArguments
-from armlet.attachment.sites import GATE, UnsupportedModelError
+from armlet.attachment.sites import ALL_EXPERTS, GATE, UnsupportedModelError
+from armlet.integrations.vllm.mixture_arm import MixtureArm
 from armlet.integrations.vllm.offline import LayerCounts
 from armlet.integrations.vllm.operator import RedistributedAndMul
 from armlet.integrations.vllm.requests import CONFIGURED, Asked, ExtraArgs, read_request
 from armlet.integrations.vllm.settings import Served
-from armlet.integrations.vllm.sites import decoder_layers, find_fused_sites
+from armlet.integrations.vllm.sites import FusedSite, MixtureLayer, decoder_layers, find_fused_sites
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 
@@ -39,13 +40,13 @@ class WorkerArm:
         size = -(-(max_tokens + PADDING) // ALIGNED) * ALIGNED
         self.positions = torch.zeros(size, dtype=torch.int64, device=device)
         self._strengths = torch.zeros((len(engine.settings), size), dtype=torch.float32, device=device)
-        self.modules = {site.layer: RedistributedAndMul(site, self.positions) for site in sites}
+        self.modules = {site.layer: _layer_arm(site, self.positions) for site in sites}
         for (name, placements), strengths in zip(engine.settings.items(), self._strengths, strict=True):
             for placement in placements:
                 self._add(name, strengths, placement, _layer_indices(placement["layers"], count))
         self._unverified, self._active = set(engine.settings), set[str]()
-        for site in sites:
-            setattr(site.mlp, site.attribute, self.modules[site.layer])
+        for module in self.modules.values():
+            module.put_in()
 
     def _add(self, name: str, strengths: Tensor, placement: AttachArguments, layers: Sequence[int]) -> None:
         noise = placement["noise"]
@@ -53,13 +54,13 @@ class WorkerArm:
             raise ArgumentError(f"vLLM needs keyed noise, found {noise.kind} noise")
         for layer in layers:
             if layer in self.modules:  # on this rank
-                place = placement.get("site", GATE), placement["policy"], noise
-                self.modules[layer].add(name, strengths, *place)
+                where = placement.get("site", GATE), placement["policy"], noise
+                self.modules[layer].add(name, strengths, *where, placement.get("experts", ALL_EXPERTS))
 
     def remove(self) -> None:
         """Puts vLLM's own activations back; not in compiled or captured code, which keeps ARM."""
         for module in self.modules.values():
-            setattr(module.site.mlp, module.site.attribute, module.original)
+            module.take_out()
 
     def set_inputs(self, positions: Tensor, counts: Sequence[int], extra_args: Sequence[ExtraArgs]) -> None:
         """Stores the position and the strengths of each token of the next forward pass.
@@ -69,6 +70,9 @@ class WorkerArm:
             counts: number of tokens of each request, in the batch's order; later tokens are padding, at strength 0.
             extra_args: `extra_args` of each request.
         """
+        for module in self.modules.values():
+            if isinstance(module, MixtureArm):
+                module.check_in_place()
         total = positions.shape[-1]
         if positions.dim() == 1:
             self.positions[:total].copy_(positions)
@@ -94,7 +98,7 @@ class WorkerArm:
         Raises UnsupportedModelError if a layer's MLP does not call its activation, which ARM replaced.
         """
         for name in self._active & self._unverified:
-            unused = [int(layer) for layer, counts in self._reported(name).items() if not counts["tokens"]]
+            unused = [layer for layer, module in self.modules.items() if module.is_unused(name)]
             if unused:
                 raise UnsupportedModelError(
                     f"layers {unused}: ARM is installed but received no tokens; the MLP does not call the activation "
@@ -124,6 +128,10 @@ def _sum(some: LayerCounts, others: LayerCounts) -> LayerCounts:
     total = {name: some[name] + others[name] for name in some}
     moved_shares = sum(counts["share_moved"] * counts["tokens"] for counts in (some, others))
     return total | {"share_moved": moved_shares / total["tokens"] if total["tokens"] else 0.0}
+
+
+def _layer_arm(site: FusedSite | MixtureLayer, positions: Tensor) -> MixtureArm | RedistributedAndMul:
+    return MixtureArm(site, positions) if isinstance(site, MixtureLayer) else RedistributedAndMul(site, positions)
 
 
 def _layer_indices(layers: int | list[int] | str, count: int) -> list[int]:

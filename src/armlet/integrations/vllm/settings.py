@@ -17,7 +17,7 @@ from armlet.attachment.config import (
     parse_config,
     several_placements,
 )
-from armlet.attachment.sites import GATE
+from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.redistribution.built_in import POLICIES, is_user_policy
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise
@@ -151,18 +151,14 @@ def _full_placement(arguments: AttachArguments) -> dict[str, object]:
             f"vLLM runs the tokens of many requests as one batch, and a prompt in chunks: results at scope {scope!r} "
             "would depend on other requests; use scope 'token'"
         )
-    if "experts" in arguments:
-        raise ArgumentError(
-            f"vLLM computes the experts of a mixture in one step, without ARM: experts={arguments['experts']!r} needs "
-            "Hugging Face's model and attach()"
-        )
     if not isinstance(noise, Noise):
         raise ArgumentError(
             f"vLLM may compute a token twice (preemption, cached prefixes), and {noise.kind} noise would then "
             "differ; use keyed noise"
         )
     indices = [layers] if isinstance(layers, int) else layers
-    return describe(arguments["policy"], indices, scope, noise, arguments.get("site", GATE))
+    where = arguments.get("site", GATE), arguments.get("experts", ALL_EXPERTS)
+    return describe(arguments["policy"], indices, scope, noise, *where)
 
 
 def check_config(config: "VllmConfig", policies: Collection[str]) -> None:

@@ -24,14 +24,26 @@ class FusedSite:
     shards: int  # number of ranks along the width
 
 
+@dataclass(frozen=True, eq=False)
+class MixtureLayer:
+    """A layer that is a mixture of experts."""
+
+    layer: int  # from 0
+    label: str  # of the model and layer, for errors
+    module: nn.Module
+
+
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """Returns the layers of the text decoder; layers on other pipeline ranks are `PPMissingLayer`s."""
     inner: Any = getattr(model, "get_language_model", None)
     return find_decoder(inner() if inner else model)[1]
 
 
-def find_fused_sites(model: nn.Module, layers: list[int]) -> list[FusedSite]:
-    """Finds the sites of `layers` on this rank; raises UnsupportedModelError if one has no recognisable gated MLP."""
+def find_fused_sites(model: nn.Module, layers: list[int]) -> list[FusedSite | MixtureLayer]:
+    """Finds the sites of `layers` on this rank; raises UnsupportedModelError if one has no recognisable gated MLP.
+
+    What ARM can reach in a mixture of experts is only found out when it is put there, see `MixtureArm`.
+    """
     from vllm.model_executor.models.utils import PPMissingLayer
 
     modules = decoder_layers(model)
@@ -39,13 +51,10 @@ def find_fused_sites(model: nn.Module, layers: list[int]) -> list[FusedSite]:
     return [_fused_site(model, index, modules[index]) for index in local_layers]
 
 
-def _fused_site(model: nn.Module, index: int, layer: nn.Module) -> FusedSite:
-    if any(is_mixture(module) for module in layer.modules()):  # ARM in a dense or shared MLP beside it would be half
-        raise UnsupportedModelError(
-            f"{type(model).__name__}, layer {index}: a mixture of experts, which vLLM computes in one step, without "
-            "ARM; nor can a shared expert have it; choose layers with a dense gated MLP, if the model has one"
-        )
-    sites = [site for child in layer.children() for site in _candidates(index, child)]
+def _fused_site(model: nn.Module, index: int, layer: nn.Module) -> FusedSite | MixtureLayer:
+    if any(is_mixture(module) for module in layer.modules()):
+        return MixtureLayer(index, f"{type(model).__name__}, layer {index}", layer)
+    sites = [site for child in layer.children() for site in fused_candidates(index, child)]
     if len(sites) == 1:
         return sites[0]
     parts = [f"{type(c).__name__}({', '.join(type(n).__name__ for n in c.children())})" for c in layer.children()]
@@ -56,7 +65,7 @@ def _fused_site(model: nn.Module, index: int, layer: nn.Module) -> FusedSite:
     )
 
 
-def _candidates(index: int, mlp: nn.Module) -> Iterator[FusedSite]:
+def fused_candidates(index: int, mlp: nn.Module) -> Iterator[FusedSite]:
     """Yields the site of an MLP with one known activation and one merged linear of two equal widths."""
     from vllm.model_executor.layers.linear import MergedColumnParallelLinear
 
