@@ -1,7 +1,10 @@
 """SGLang's engine on a CPU, in float32 and without its kernels, and greedy answers."""
 
 import json
+import os
 from contextlib import contextmanager
+
+os.environ.setdefault("SGLANG_CPU_OMP_THREADS_BIND", "0|1")  # or SGLang wants a NUMA node for each rank
 
 USUAL = {
     "device": "cpu",

@@ -3,11 +3,11 @@
 from contextlib import ExitStack
 
 import pytest
+from tests_vllm.engines import equal_up_to_ties, hugging_face, leads
 
 from armlet import Cut, Inward, Noise, Outward, Transport, attach
 from engines import cached, counts, engine, greedy, tokens_of
 from families import prompt
-from tests_vllm.engines import equal_up_to_ties, hugging_face, leads
 
 SETTINGS = {
     "loud": {"policy": "outward", "layers": [0, 1], "seed": 5},
