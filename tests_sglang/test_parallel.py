@@ -23,7 +23,8 @@ def wanted(model):
     [
         ("gemma3", {"tp_size": 2}),
         ("qwen2", {"pp_size": 2}),
-        ("llama", {"max_total_tokens": 150, "disable_radix_cache": True}),  # of 8 × 50 in all: requests wait, go back
+        # Room for 150 of 8 × 50 tokens, and hope for short answers: requests are sent back.
+        ("llama", {"max_total_tokens": 150, "disable_radix_cache": True, "schedule_conservativeness": 0.05}),
     ],
 )
 def test_ranks_and_retracted_requests_change_no_token(tiny_model, family, options):
