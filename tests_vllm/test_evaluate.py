@@ -11,16 +11,21 @@ import pytest
 from armlet.checkpoints.folder import ABACUS
 from armlet.cli import main
 from armlet.evaluation.conditions.conditions import Treatment, conditions
+from armlet.evaluation.conditions.placebos import GATE_PLACEBOS, REPEAT
 from armlet.evaluation.engines.engine import Ask, Sampling
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.tasks.problems import Problem
 from armlet.evaluation.tasks.sources import arithmetic
 from armlet.integrations.vllm.engine import VllmEngine
+from armlet.redistribution.cut import Cut
 from armlet.redistribution.errors import ArmletError
+from armlet.redistribution.inward import Inward
 from armlet.redistribution.outward import Outward
 
-TREATMENT = Treatment(Outward(band=0.5), layers=[0, 2])
-BASE, TREATED, BEST = conditions([TREATMENT], [], best_of=2, placebos=False)
+TREATMENTS = [Treatment(Outward(band=0.5), layers=[0, 2]), Treatment(Inward(knee=0.9), layers="all")]
+COMPARED = conditions(TREATMENTS, [])
+BASE, TREATED, OTHER = COMPARED[:3]
+BEST = conditions(TREATMENTS, [], best_of=2, placebos=False)[3]
 ASKS = [Ask(problem, at, "") for at, problem in enumerate(arithmetic(24, seed=0).problems)]
 SAMPLING = Sampling(max_new_tokens=64, seed=3)
 CHOICES = [
@@ -31,7 +36,7 @@ SMALL = {"enforce_eager": True, "max_model_len": 256, "kv_cache_memory_bytes": 2
 
 @pytest.fixture(scope="module")
 def engine():
-    offline = VllmEngine(ABACUS, TREATMENT, dtype="float32", options=SMALL)
+    offline = VllmEngine(ABACUS, COMPARED, dtype="float32", options=SMALL)
     yield offline
     offline.close()
 
@@ -45,12 +50,26 @@ def answers(engine, condition, sample=0):
     return engine.answer(ASKS, condition, SAMPLING, batch=0, sample=sample)
 
 
-def test_every_answer_is_that_of_the_local_engine(engine, local):
-    treated, baseline = answers(engine, TREATED), answers(engine, BASE)
-    assert treated == answers(local, TREATED)
-    assert baseline == answers(local, BASE)
-    assert treated != baseline
+def test_two_policies_and_all_placebos_have_the_answers_of_the_local_engine_in_one_engine(engine, local):
+    greedy = [condition for condition in COMPARED if not condition.temperature]
+    assert {condition.placebo for condition in greedy} == {None, *GATE_PLACEBOS, REPEAT}
+    served = {condition.name: answers(engine, condition) for condition in greedy}
+    assert served == {condition.name: answers(local, condition) for condition in greedy}
+    baseline = served["baseline"]
+    assert served["identity"] == served["draw-only"] == served["A/A"] == baseline
+    others = {TREATED.name, OTHER.name, f"zeroed ({TREATED.name})"}
+    assert len({str(served[name]) for name in ("baseline", *others)}) == 4
     assert any(output.ended for output in baseline)
+
+
+def test_an_eager_engine_installs_the_treatment_of_another_condition_and_shares_no_prefix_with_it(engine, local):
+    (_, new) = conditions([Treatment(Cut(proportion=0.5), layers=[1])], [], placebos=False)
+    for condition in (new, TREATED, new, OTHER, BASE):
+        assert answers(engine, condition) == answers(local, condition)
+    assert answers(engine, new) != answers(engine, BASE)
+    assert sorted(engine.fired()) == []
+    answers(engine, new)
+    assert sorted(engine.fired()) == ["1"]
 
 
 def test_it_says_what_arm_did_in_each_call_alone(engine):
@@ -89,13 +108,33 @@ def test_the_command_reports_the_difference_and_what_it_left_out(capsys, tmp_pat
         main(["evaluate", "--engine", "vllm", "--engine-args", json.dumps(SMALL), *options, "--json"])
     out, err = capsys.readouterr()
     assert not exit.value.code
-    left_out = (
-        "left out, because they need a model in this process: identity, draw-only, matched (outward), zeroed (outward)"
-    )
-    assert left_out in " ".join(err.split())
+    assert "left out" not in err
     (task,) = json.loads(out)["tasks"]
-    assert [condition["name"] for condition in task["conditions"]] == ["baseline", "outward", "A/A", "temperature"]
-    assert task["conditions"][1]["arm"]["0"]["moved"] > 0
+    names = [condition["name"] for condition in task["conditions"]]
+    placebos = ["identity", "draw-only", "matched (outward)", "zeroed (outward)", "A/A", "temperature"]
+    assert names == ["baseline", "outward", *placebos]
+    moved = {name: task["conditions"][names.index(name)]["arm"]["0"]["moved"] for name in names[1:-2]}
+    assert moved["identity"] == moved["draw-only"] == 0
+    assert min(moved[name] for name in ("outward", "matched (outward)", "zeroed (outward)")) > 0
+
+
+def test_a_search_and_its_confirmation_in_vllm_are_those_of_the_local_engine(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("--items", "24", "--difficulty", "1", "--max-new-tokens", "32", "--dtype", "float32", "--trials", "1")
+    search = ("tune", "--policy", "inward", "--search", "knee", *options, "--json")
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as exit:
+            main(list(arguments))
+        assert not exit.value.code
+        return json.loads(capsys.readouterr().out)
+
+    local = run(*search, "--run", "local")
+    served = run(*search, "--run", "served", "--engine", "vllm", "--engine-args", json.dumps(SMALL))
+    assert served["trials"] == local["trials"]
+    confirmed = [run("confirm", folder, "--json") for folder in ("local", "served")]
+    accuracies = [[c["accuracy"] for c in result["tasks"][0]["conditions"][:-1]] for result in confirmed]
+    assert accuracies[0] == accuracies[1]
 
 
 def press_ctrl_c(journal):
@@ -130,7 +169,6 @@ def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(capsys, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--policy", "outward", "--policy", "inward"), "an engine has one treatment"),
         (("--scope", "call"), "use scope 'token'"),
         (("--engine-args", "nonsense"), "expected a JSON object"),
         (("--layers", "99"), "the model has layers 0 to"),

@@ -23,7 +23,7 @@ from engines import ROOT
 
 PAGE_FILE = ROOT / "docs/howto/serve.md"
 PAGE, BLOCKS = PAGE_FILE.read_text("utf-8"), blocks(PAGE_FILE)
-(SERVE,) = (commands(block.text)[0] for block in BLOCKS if block.text.startswith("vllm serve"))
+SERVE, _ = (commands(block.text)[0] for block in BLOCKS if block.text.startswith("vllm serve"))  # then several settings
 (CURL,) = (commands(block.text)[0] for block in BLOCKS if block.text.startswith("curl"))
 (SCRIPT,) = (block for block in BLOCKS if block.file == "vllm_cpu.py")
 (LOGGED,) = (block.text.strip() for block in BLOCKS if block.text.startswith("armlet: "))

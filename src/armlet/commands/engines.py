@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from typer import Context, Option
@@ -10,7 +11,7 @@ from typer import Context, Option
 from armlet.checkpoints.folder import ABACUS
 from armlet.commands.options import ComputeOptions, refuse_unused
 from armlet.evaluation.conditions.conditions import Condition
-from armlet.evaluation.engines.engine import Engine
+from armlet.evaluation.engines.engine import Engine, OpenEngine, WithGatePlacebos
 from armlet.evaluation.tasks.problems import Task
 from armlet.presentation.terminal import working
 from armlet.redistribution.errors import ArgumentError
@@ -19,13 +20,68 @@ SERVED_BATCH = 256  # items sent to vLLM at once; it forms its own batches
 
 
 @dataclass(frozen=True)
-class EngineOptions:
-    """The engine that runs the model, and its settings."""
+class LoadedEngineOptions:
+    """The engine that loads the model, and its settings."""
 
     engine: Annotated[
         Literal["local", "vllm"], Option(help="Engine that runs the model: transformers in this process, or vLLM.")
     ] = "local"
     engine_args: Annotated[str | None, Option(help="vLLM's arguments as JSON: '{\"tensor_parallel_size\": 2}'.")] = None
+
+    @property
+    def batch(self) -> int | None:
+        """The batch size; None for the plan's default."""
+        return SERVED_BATCH if self.engine == "vllm" else None
+
+    def named(self, model: str | None) -> dict[str, str | None]:
+        """The name of the model that runs; vLLM runs the embedded one by default, as this process does."""
+        return {"model": model or (ABACUS if self.engine == "vllm" else None)}
+
+    def check_loaded(self, compute: ComputeOptions) -> None:
+        """Refuses options that would have no effect or would be wrong."""
+        if self.engine == "local" and self.engine_args is not None:
+            raise ArgumentError("--engine-args: only vLLM uses them; add --engine vllm, or leave them out")
+        if self.engine == "vllm" and compute.device:
+            raise ArgumentError("--device: vLLM chooses its own; leave it out")
+        self._vllm_arguments()
+
+    def open_vllm(
+        self,
+        model: str | None,
+        compute: ComputeOptions,
+        compared: Sequence[Condition],
+        tasks: Sequence[Task],
+        *,
+        adaptable: bool = False,
+    ) -> Engine:
+        """Opens vLLM for conditions and tasks; if `adaptable`, an eager engine that answers other treatments, too.
+
+        Raises ArmletError if that fails, or it cannot run them.
+        """
+        from armlet.integrations.vllm.engine import VllmEngine, check_conditions
+
+        check_conditions(compared, tasks)
+        options, model = self._vllm_arguments(), model or ABACUS
+        if adaptable and not options.setdefault("enforce_eager", True):
+            raise ArgumentError("--engine-args: a search changes ARM in the engine, which must be eager; leave it out")
+        with working(f"loading {model} in vLLM"):
+            return VllmEngine(model, compared, dtype=compute.dtype, options=options, seed=compute.seed)
+
+    def _vllm_arguments(self) -> dict[str, Any]:
+        problem = f"--engine-args: expected a JSON object, found {self.engine_args!r}"
+        try:
+            arguments = json.loads(self.engine_args or "{}")
+        except ValueError as error:
+            raise ArgumentError(f"{problem} ({error})") from error
+        if not isinstance(arguments, dict):
+            raise ArgumentError(problem)
+        return arguments
+
+
+@dataclass(frozen=True)
+class EngineOptions(LoadedEngineOptions):
+    """The engine that runs the model, which may be a server, and its settings."""
+
     endpoint: Annotated[str | None, Option(help="An OpenAI-compatible server that answers as MODEL.")] = None
     treated_endpoint: Annotated[
         str | None,
@@ -41,15 +97,6 @@ class EngineOptions:
         """Whether this process runs the model, and so can attach placebos."""
         return not self.endpoint and self.engine == "local"
 
-    @property
-    def batch(self) -> int | None:
-        """The batch size; None for the plan's default."""
-        return SERVED_BATCH if self.engine == "vllm" else None
-
-    def named(self, model: str | None) -> dict[str, str | None]:
-        """The name of the model that runs; vLLM runs the embedded one by default, as this process does."""
-        return {"model": model or (ABACUS if self.engine == "vllm" else None)}
-
     def check(self, context: Context, compute: ComputeOptions, *, stated: bool) -> None:
         """Refuses options that would have no effect or would be wrong; `stated`: --policy or --config is present."""
         if self.treated_endpoint and not self.endpoint:
@@ -62,11 +109,12 @@ class EngineOptions:
             refuse_unused(context, ("engine",), "an --endpoint runs the model")
         else:
             refuse_unused(context, ("concurrency",), "applies to an --endpoint, and there is none")
-        if self.engine == "local" and self.engine_args is not None:
-            raise ArgumentError("--engine-args: only vLLM uses them; add --engine vllm, or leave them out")
-        if self.engine == "vllm" and compute.device:
-            raise ArgumentError("--device: vLLM chooses its own; leave it out")
-        self._vllm_arguments()
+        self.check_loaded(compute)
+
+    def opener(self, model: str | None, compute: ComputeOptions) -> OpenEngine:
+        """Returns `open` for a model."""
+        opened = partial(self.open, model, compute)
+        return opened if self.endpoint else WithGatePlacebos(opened)
 
     def open(
         self, model: str | None, compute: ComputeOptions, compared: Sequence[Condition], tasks: Sequence[Task]
@@ -74,21 +122,7 @@ class EngineOptions:
         """Opens a server or vLLM for conditions and tasks; raises ArmletError if that fails or it cannot run them."""
         if self.endpoint:
             return self._server(self.endpoint, model, compute.seed, compared, tasks)
-        from armlet.integrations.vllm.engine import VllmEngine, single_treatment
-
-        treatment, model = single_treatment(compared, tasks), model or ABACUS
-        with working(f"loading {model} in vLLM"):
-            return VllmEngine(model, treatment, dtype=compute.dtype, options=self._vllm_arguments(), seed=compute.seed)
-
-    def _vllm_arguments(self) -> dict[str, Any]:
-        problem = f"--engine-args: expected a JSON object, found {self.engine_args!r}"
-        try:
-            arguments = json.loads(self.engine_args or "{}")
-        except ValueError as error:
-            raise ArgumentError(f"{problem} ({error})") from error
-        if not isinstance(arguments, dict):
-            raise ArgumentError(problem)
-        return arguments
+        return self.open_vllm(model, compute, compared, tasks)
 
     def _server(
         self, url: str, model: str | None, seed: int, compared: Sequence[Condition], tasks: Sequence[Task]

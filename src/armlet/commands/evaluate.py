@@ -1,7 +1,6 @@
 """`armlet evaluate`: answers the same items without ARM, with it and with placebos, in a resumable run."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -88,7 +87,7 @@ def evaluate(
     groups = vars(filler) | vars(comparison) | vars(replace(answers, batch=answers.batch or engine.batch))
     runner = vars(compute)
     if not engine.is_local:
-        runner = {"seed": compute.seed, "engine": partial(engine.open, selection.model, compute)}
+        runner = {"seed": compute.seed, "engine": engine.opener(selection.model, compute)}
     with saying_where_to_resume():
         findings = evaluation.evaluate(
             treatments=treatment.sources(served=bool(engine.endpoint)),

@@ -12,7 +12,7 @@ from armlet import evaluation
 from armlet.commands.engines import EngineOptions
 from armlet.commands.options import FAILED, ComputeOptions, JsonOption, folder_option, saying_where_to_resume, show
 from armlet.evaluation.conditions.conditions import Condition
-from armlet.evaluation.engines.engine import Engine
+from armlet.evaluation.engines.engine import Engine, WithGatePlacebos
 from armlet.evaluation.studies.definition import Cell
 from armlet.evaluation.studies.file import read_study
 from armlet.evaluation.studies.plan import plan_content, plan_sentences, plan_table
@@ -35,7 +35,7 @@ def study(
         show_plan(file, as_json)
         return
     with saying_where_to_resume():
-        findings = evaluation.study(file, run=run, ray=ray, engines={"vllm": open_vllm})
+        findings = evaluation.study(file, run=run, ray=ray, engines={"vllm": WithGatePlacebos(open_vllm)})
     show(findings, out or findings.folder, as_json)
     if findings.failures:
         sys.exit(FAILED)

@@ -1,12 +1,14 @@
 """`armlet tune`: searches settings on one part of the items; `confirm` measures its choice on the other part."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
 from armlet import evaluation
+from armlet.commands.engines import LoadedEngineOptions
 from armlet.commands.options import (
     POLICY,
     ComputeOptions,
@@ -20,6 +22,7 @@ from armlet.commands.options import (
     show,
 )
 from armlet.commands.policy_help import policy_option
+from armlet.evaluation.engines.engine import WithGatePlacebos
 from armlet.evaluation.options import AnswerOptions
 
 
@@ -46,13 +49,19 @@ def tune(
     selection: TaskOptions,
     search: SearchOptions,
     answers: AnswerOptions,
+    engine: LoadedEngineOptions,
     run: Annotated[Path | None, folder_option("The search's folder, in which the same command resumes.")] = None,
     out: Annotated[Path | None, folder_option("Folder for map, table and best setting; as --run by default.")] = None,
     compute: ComputeOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Search settings on one half of the items; `armlet confirm` then measures the best one on the other half, once."""
+    engine.check_loaded(compute)
     space = vars(search) | {"layers": search.layers or 0}
+    answering, runner = vars(replace(answers, batch=answers.batch or engine.batch)), {}
+    if engine.engine == "vllm":
+        runner["engine"] = WithGatePlacebos(partial(engine.open_vllm, selection.model, compute, adaptable=True))
+    arguments = selection.arguments() | engine.named(selection.model) | vars(compute)
     with saying_where_to_resume():
-        tuned = evaluation.tune(run=run, **selection.arguments(), **space, **vars(answers), **vars(compute))
+        tuned = evaluation.tune(run=run, **arguments, **space, **answering, **runner)
     show(tuned, out or tuned.folder, as_json)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.conditions.placebos import GATE_PLACEBOS
-from armlet.evaluation.engines.engine import Engine, Sampling
+from armlet.evaluation.engines.engine import Engine, OpenEngine, Sampling, WithGatePlacebos
 from armlet.evaluation.grading.graders import Grader, grader_names, graders
 from armlet.evaluation.settings import SettingOrigin, TaskSettings
 from armlet.evaluation.tasks.examples import DEFAULT_FORM, PromptForm, make_form
@@ -118,9 +118,13 @@ def make_plan(
 
 
 def servable_conditions(
-    compared: Sequence[Condition], tasks: Sequence[Task]
+    compared: Sequence[Condition], tasks: Sequence[Task], engine: OpenEngine
 ) -> tuple[list[Condition], list[Condition]]:
-    """The conditions that a server or vLLM can run (no gate placebo, choices at temperature 1), and the others."""
+    """The conditions that another engine than a model in this process can run, and the others.
+
+    It scores choices at temperature 1 only; see `WithGatePlacebos` for the others.
+    """
     choice = any(task.kind == "choice" for task in tasks)
-    servable = [c for c in compared if c.placebo not in GATE_PLACEBOS and (c.weighing == 1 or not choice)]
+    left_out = () if isinstance(engine, WithGatePlacebos) else GATE_PLACEBOS
+    servable = [c for c in compared if c.placebo not in left_out and (c.weighing == 1 or not choice)]
     return servable, [condition for condition in compared if condition not in servable]

@@ -1,6 +1,6 @@
 """Evaluates treatments: answers the same items without ARM, with it and with placebos, in a resumable run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from armlet.evaluation.batches import ClosedBatch, checked_run_folder, run_and_a
 from armlet.evaluation.budget import BUDGET_ITEMS, budget_seconds, plan_within
 from armlet.evaluation.conditions.conditions import AnyTreatment, Condition, Filling, TreatmentSource, make_treatments
 from armlet.evaluation.conditions.interventions import Intervention
-from armlet.evaluation.engines.engine import Engine
+from armlet.evaluation.engines.engine import Engine, OpenEngine
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.options import (
     AnswerOptions,
@@ -45,9 +45,6 @@ from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-OpenEngine = Callable[[Sequence[Condition], Sequence[Task]], Engine]
-"""Opens an engine other than a model in this process for these conditions and tasks, such as an `Endpoint`."""
 
 
 def evaluate(
@@ -137,8 +134,8 @@ def evaluate(
             "Question: {question}" and, on a line of its own, "Answer:".
         grader: "math-verify", or "released", the paper's, for comparison.
         letters: for multiple choice, lists the choices in the question and scores their letters, as MMLU is asked.
-        engine: opens another engine than a model in this process, such as a server, which runs no gate placebos;
-            `model` is then only a name.
+        engine: opens another engine than a model in this process, such as a server; `model` is then only a name. Gate
+            placebos are left out unless this is a `WithGatePlacebos`.
         run: the run folder; by default one in armlet-runs/ named after the run.
         seed: seed of keyed noise, random items and sampling.
         dtype: dtype of the weights: "auto" (the model's), "float32", "bfloat16", "float16" or "float64".
@@ -167,7 +164,7 @@ def evaluate(
     if engine:
         loading = {"tokenizer": (tokenizer, None), "dtype": (dtype, "auto"), "device": (device, None)}
         refuse_changed("has no effect, because another engine runs the model", **loading)
-        compared, unservable = servable_conditions(compared, tasks)
+        compared, unservable = servable_conditions(compared, tasks, engine)
     keep = plain_value("keep_tuning_items", keep_tuning_items, bool)
     tasks, origins = leave_out_tuning_items(tasks, compared, keep=keep)
     _announce_treatments(chosen, origins, placebos=placebos)
@@ -221,7 +218,7 @@ def _run_announced(
     """Runs and analyses a plan, within a time budget if there is one, after notes on what the run can show."""
     if unservable:
         names = ", ".join(condition.name for condition in unservable)
-        note(f"left out, because they need a model in this process: {names}")
+        note(f"left out, because this engine cannot run them: {names}")
     answered: list[ClosedBatch] = []
     if seconds:
         plan, folder, answered = plan_within(plan, engine, seconds, folder)

@@ -16,7 +16,7 @@ from armlet.evaluation.conditions.conditions import Condition, conditions, make_
 from armlet.evaluation.conditions.interventions import make_intervention, read_intervention
 from armlet.evaluation.engines.endpoint import Endpoint
 from armlet.evaluation.report.sentences import arm_checks, title
-from armlet.integrations.vllm.engine import single_treatment
+from armlet.integrations.vllm.engine import check_conditions
 from armlet.redistribution.errors import ArgumentError
 from command_line import run
 
@@ -264,7 +264,7 @@ def test_a_server_and_vllm_refuse_a_function(file):
     with pytest.raises(ArgumentError, match=r"a server cannot run a function in its model: mine\.py:doubles"):
         Endpoint("http://127.0.0.1:1/v1", model="m", treated_endpoint="http://127.0.0.1:2/v1").check([treated])
     with pytest.raises(ArgumentError, match=r"cannot run a function in its model: mine\.py:doubles"):
-        single_treatment([treated], [])
+        check_conditions([treated], [])
 
 
 PLACEMENTS = [

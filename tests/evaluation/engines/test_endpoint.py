@@ -416,7 +416,7 @@ def test_placebos_inside_the_gate_are_refused_and_the_baseline_again_and_the_cha
             ArgumentError, match=r": identity, draw-only, matched \(outward\), zeroed \(outward\); leave them out$"
         ):
             engine.check(compared)
-        servable, left_out = servable_conditions(compared, [])
+        servable, left_out = servable_conditions(compared, [], engine)
         assert [each.name for each in servable] == ["baseline", "outward", "A/A", "temperature"]
         assert [each.name for each in left_out] == ["identity", "draw-only", "matched (outward)", "zeroed (outward)"]
         engine.check(servable)

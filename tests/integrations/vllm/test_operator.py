@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from armlet import Cut, Inward, Noise, Outward, Transport, redistribute
 from armlet.integrations.vllm.operator import FUSED_ACTIVATIONS, redistribute_gated, redistribute_part
-from armlet.integrations.vllm.settings import CONFIGURED
+from armlet.integrations.vllm.requests import CONFIGURED
 from armlet.redistribution.policy_numbers import to_numbers
 
 POLICIES = [

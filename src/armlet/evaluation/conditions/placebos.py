@@ -67,7 +67,9 @@ class Matched(Placebo):
 COMPARED_PLACEBOS = ("matched", "zeroed")
 """The placebos with which each treatment is compared directly."""
 
-GATE_PLACEBOS = ("identity", "draw-only", *COMPARED_PLACEBOS)
+IDENTITY = "identity"
+
+GATE_PLACEBOS = (IDENTITY, "draw-only", *COMPARED_PLACEBOS)
 """The placebos at the gate. A/A and a change of temperature do not touch the gate."""
 
 REPEAT = "repeat"
@@ -89,7 +91,7 @@ def placebo(name: str, policy: Policy) -> Policy:
     "identity" is the policy itself at strength 0. "zeroed" is a `Cut` with the near-zero set and the strength of an
     `Outward`.
     """
-    if name == "identity":
+    if name == IDENTITY:
         return replace(policy, strength=0.0)  # type: ignore[type-var] - policies are dataclasses
     if name == "zeroed" and isinstance(policy, Outward):
         return Cut(policy.band, policy.share, policy.proportion, strength=policy.strength)

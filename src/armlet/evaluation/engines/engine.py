@@ -1,13 +1,13 @@
 """The interface of the engines, which generate a run's answers with the model in this process or on a server."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from armlet.evaluation.conditions.conditions import Condition
 from armlet.evaluation.tasks.examples import DEFAULT_FORM, PromptForm
-from armlet.evaluation.tasks.problems import Problem
+from armlet.evaluation.tasks.problems import Problem, Task
 from armlet.redistribution.errors import ArgumentError
 
 
@@ -92,3 +92,18 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Releases connections or processes, if there are any."""
+
+
+OpenEngine = Callable[[Sequence[Condition], Sequence[Task]], Engine]
+"""Opens an engine other than a model in this process for these conditions and tasks, such as an `Endpoint`."""
+
+
+@dataclass(frozen=True)
+class WithGatePlacebos:
+    """A function that opens an engine that also runs the placebos at the gate, which are left out for any other."""
+
+    open: Callable[..., Engine]
+
+    def __call__(self, *arguments: object) -> Engine:
+        """Opens the engine."""
+        return self.open(*arguments)

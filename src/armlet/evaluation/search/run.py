@@ -1,6 +1,7 @@
 """Tunes: searches settings on one part of the items. Confirms: measures the best one on the other part, once."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,11 @@ from armlet.checkpoints.folder import ABACUS
 from armlet.checkpoints.given import Model, check_running_device, model_name
 from armlet.checkpoints.pretrained import Device, Dtype, dtype_name
 from armlet.evaluation.batches import checked_run_folder
-from armlet.evaluation.conditions.conditions import Treatment
+from armlet.evaluation.conditions.conditions import Treatment, conditions
+from armlet.evaluation.engines.engine import OpenEngine
 from armlet.evaluation.engines.local import Local
 from armlet.evaluation.options import AnswerOptions, ConditionOptions, refuse_sampling
+from armlet.evaluation.plan import servable_conditions
 from armlet.evaluation.result import Findings
 from armlet.evaluation.run import announce_plan
 from armlet.evaluation.search.folder import (
@@ -59,6 +62,7 @@ def tune(
     shots: int = AnswerOptions.shots,
     examples: str | Path | None = AnswerOptions.examples,
     template: str | None = AnswerOptions.template,
+    engine: OpenEngine | None = None,
     run: str | Path | None = None,
     seed: int = 0,
     dtype: Dtype = "auto",
@@ -89,6 +93,8 @@ def tune(
             worked solution the whole text is shown.
         template: the text of a question, with "{question}" once; by default the question alone, or in plain text
             "Question: {question}" and, on a line of its own, "Answer:".
+        engine: opens another engine than a model in this process, which must answer any treatment; `confirm` needs it,
+            too.
         run: the search's folder; by default one in armlet-runs/ named after the search.
         seed: seed of the search, of keyed noise and of random items.
         dtype: dtype of the weights, as in `evaluate`.
@@ -126,10 +132,15 @@ def tune(
         device=check_running_device(device),
     )
     plan = plan_tuning(arguments, tasks)
-    engine = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
-    engine.check(replace(treatment, layers=candidate) for candidate in space.layers)
+    candidates = [replace(treatment, layers=candidate) for candidate in space.layers]
+    if engine:
+        opened = engine(conditions(candidates, [], placebos=False), plan.tasks)
+    else:
+        opened = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
+        opened.check(candidates)
     announce_plan(plan)
-    return run_search(space, plan, engine, arguments, folder)
+    with closing(opened):
+        return run_search(space, plan, opened, arguments, folder)
 
 
 def confirm(
@@ -140,6 +151,7 @@ def confirm(
     task: TaskSource | Sequence[TaskSource] | None = None,
     policy: str | None = None,
     margin: float | None = None,
+    engine: OpenEngine | None = None,
     out: str | Path | None = None,
 ) -> Findings:
     """Measures a search's best setting on its test items, with placebos; possible once, and recorded.
@@ -151,6 +163,7 @@ def confirm(
         task: all tasks of the search, if some were passed to `tune` as dicts or as a `Task`.
         policy: "file.py:Class" if the search's policy is in a file, which is run; no file is run without it.
         margin: the largest difference that would not matter, in percentage points, as in `evaluate`.
+        engine: opens the search's engine, if it was not a model in this process.
         out: folder for the report; by default the search's run on the test items.
 
     Raises:
@@ -178,13 +191,21 @@ def confirm(
         raise ArgumentError(
             f"task: items of {folder} were passed as objects; pass all tasks again: confirm(..., task=...)"
         )
+    if "vllm" in result.engine and not engine:
+        raise ArgumentError(f"{folder}: the search ran in vLLM; pass engine=, or use `armlet confirm`")
     check_origin(folder, result, loaded=tokenizer is not None or not isinstance(model, str | Path | None))
     tasks = collect_tasks(recorded if task is None else task, arguments.items, arguments.difficulty, arguments.seed)
     plan = replace(plan_confirmation(folder, result, tasks, policy), margin=margin)
-    loading = {} if model is not None else {"dtype": arguments.dtype, "device": arguments.device}
-    engine = Local((arguments.model or ABACUS) if model is None else model, tokenizer, seed=arguments.seed, **loading)
+    if engine:
+        plan = replace(plan, conditions=servable_conditions(plan.conditions, plan.tasks, engine)[0])
+        opened = engine(plan.conditions, plan.tasks)
+    else:
+        loading = {} if model is not None else {"dtype": arguments.dtype, "device": arguments.device}
+        named = (arguments.model or ABACUS) if model is None else model
+        opened = Local(named, tokenizer, seed=arguments.seed, **loading)
     announce_plan(plan)
-    findings = confirm_search(folder, result, plan, engine)
+    with closing(opened):
+        findings = confirm_search(folder, result, plan, opened)
     findings.save(report)
     if not findings.interrupted:
         record_confirmation(folder, result, findings)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from armlet.evaluation.conditions.conditions import Condition, Filling, Treatment
-from armlet.evaluation.engines.engine import Engine
+from armlet.evaluation.engines.engine import Engine, OpenEngine, WithGatePlacebos
 from armlet.evaluation.report.findings import TaskFindings
 from armlet.evaluation.run import evaluate
 from armlet.evaluation.studies.definition import Cell, Settings, is_path
@@ -66,7 +66,7 @@ def run_cell(job: Job) -> CellOutcome:
                 seed=cell.seed,
                 margin=job.margin,
                 run=job.run,
-                engine=partial(job.engine, cell, model) if job.engine else None,
+                engine=_engine_of(job, model),
                 **job.settings,  # type: ignore[arg-type] - the names are checked by the study, the values by `evaluate`
             )
         findings.save(job.run)
@@ -75,6 +75,13 @@ def run_cell(job: Job) -> CellOutcome:
     if findings.interrupted:
         raise KeyboardInterrupt
     return CellOutcome(cell, findings.tasks[0])
+
+
+def _engine_of(job: Job, model: str) -> OpenEngine | None:
+    if job.engine is None:
+        return None
+    opened = partial(job.engine, job.cell, model)
+    return WithGatePlacebos(opened) if isinstance(job.engine, WithGatePlacebos) else opened
 
 
 def relative(base: Path, name: str) -> str:

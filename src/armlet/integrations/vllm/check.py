@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from armlet.checkpoints.identity import model_folder
 from armlet.integrations.vllm.offline import OFF, RankReport, open_llm, reports, run_prompts, token_logprobs
-from armlet.integrations.vllm.settings import ExtraArgs, full_setting
+from armlet.integrations.vllm.requests import ExtraArgs
+from armlet.integrations.vllm.settings import full_setting
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:

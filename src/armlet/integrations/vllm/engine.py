@@ -1,12 +1,13 @@
 """The vLLM engine of an evaluation, with the same prompts as the local engine.
 
-An engine is configured with one treatment; requests of conditions without a treatment turn ARM off. Placebos inside the
-gate are policies that vLLM does not support.
+The engine has a setting for each treatment and each placebo in the gate; a request names its condition's, or none.
 """
 
 # pyright: reportMissingImports=false
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,13 @@ from armlet.checkpoints.identity import fingerprint, model_folder
 from armlet.checkpoints.pretrained import load_tokenizer
 from armlet.evaluation.conditions.conditions import Condition, Treatment
 from armlet.evaluation.conditions.interventions import Intervention
-from armlet.evaluation.conditions.placebos import GATE_PLACEBOS
+from armlet.evaluation.conditions.placebos import IDENTITY
 from armlet.evaluation.engines.engine import Ask, Output, Sampling, derived_seed
 from armlet.evaluation.engines.tokens import Tokens, ended
 from armlet.evaluation.tasks.problems import Task
 from armlet.integrations.vllm import offline
 from armlet.integrations.vllm.offline import EngineError, LayerCounts
+from armlet.integrations.vllm.settings import PLACEBO_KEY, SETTING_KEY, SETTINGS_KEY, full_setting
 from armlet.redistribution.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -31,16 +33,24 @@ FIXED = ("model", "additional_config", "dtype", "skip_tokenizer_init", "generati
 
 
 class VllmEngine:
-    """A model in vLLM, with and without the `treatment` of treated conditions; `seed` is the seed of random fillers.
+    """A model in vLLM, with a setting for each of these conditions; `seed` is the seed of random fillers.
+
+    An eager engine (`enforce_eager`) also answers conditions with other treatments, which it installs.
 
     Raises:
         EngineError: vLLM is not installed, or cannot load the model.
         ArgumentError: options that the evaluation sets.
-        ArmletError: the model is missing, or vLLM does not support the treatment.
+        ArmletError: the model is missing, or vLLM does not support a treatment.
     """
 
     def __init__(
-        self, model: str, treatment: Treatment | None, *, dtype: str, options: Mapping[str, object], seed: int = 0
+        self,
+        model: str,
+        conditions: Iterable[Condition],
+        *,
+        dtype: str,
+        options: Mapping[str, object],
+        seed: int = 0,
     ) -> None:
         self.name, self.options, self.seed = model, dict(options), seed
         conflicts = [name for name in FIXED if name in self.options]
@@ -51,11 +61,12 @@ class VllmEngine:
         self._ends = _end_tokens(str(self.folder))
         # Answers depend only on the run's settings, not on penalties, filters or temperatures of the checkpoint.
         run_options = {"dtype": dtype, "skip_tokenizer_init": True, "generation_config": "vllm"}
-        self._treatment, settings = treatment, treatment.content() if treatment else False
+        self._settings = settings_of(conditions)
+        entry = {SETTINGS_KEY: self._settings} if self._settings else False
         self._stack, folder = ExitStack(), str(self.folder)
-        self._engine = self._stack.enter_context(offline.open_llm(folder, settings, **run_options, **self.options))
+        self._engine = self._stack.enter_context(offline.open_llm(folder, entry, **run_options, **self.options))
         self.tokens.known = self._engine.model_config.get_vocab_size()
-        self._counts: dict[str, LayerCounts] = {}
+        self._counts: dict[str, dict[str, LayerCounts]] = {}
         self._fired: dict[str, LayerCounts] = {}
 
     def close(self) -> None:
@@ -137,15 +148,33 @@ class VllmEngine:
         from vllm import SamplingParams
 
         shared: dict[str, Any] = {"ignore_eos": True, "stop_token_ids": self._ends, "detokenize": False}
-        shared["extra_args"] = offline.OFF if self._treatment and not condition.treatment else None
+        name = self._setting_name(condition)
+        shared["extra_args"] = self._extra_args(condition, name)
         sampling = [SamplingParams(**shared, **request) for request in params]
         outputs = offline.run_prompts(self._engine, [{"prompt_token_ids": ids} for ids in prompts], sampling)
-        self._fired = {}
-        if condition.treatment:
-            before, ranks = self._counts, offline.reports(self._engine)
-            self._counts = {layer: counts for rank in ranks for layer, counts in rank["layers"].items()}
-            self._fired = {layer: _subtract(now, before.get(layer)) for layer, now in self._counts.items()}
+        self._fired = self._new_counts(name) if name else {}
         return outputs
+
+    def _setting_name(self, condition: Condition) -> str | None:
+        """The name of a condition's setting, which is installed if the engine does not have it; None without ARM."""
+        (name, content), *_ = [*settings_of([condition]).items(), (None, {})]
+        if name and name not in self._settings:
+            self._settings, self._counts = {name: content}, {}
+            offline.install(self._engine, {SETTINGS_KEY: self._settings})
+        return name
+
+    def _extra_args(self, condition: Condition, name: str | None) -> dict[str, object] | None:
+        if name is None:
+            return offline.OFF if self._settings else None
+        return {SETTING_KEY: f"{name}:0" if condition.placebo == IDENTITY else name}
+
+    def _new_counts(self, name: str) -> dict[str, LayerCounts]:
+        """The counts of a setting's layers since the last call."""
+        before = self._counts.get(name, {})
+        self._counts[name] = {
+            layer: counts for rank in offline.reports(self._engine) for layer, counts in rank["settings"][name].items()
+        }
+        return {layer: _subtract(now, before.get(layer)) for layer, now in self._counts[name].items()}
 
     def _output(self, completion: "CompletionOutput") -> Output:
         answer, end = ended(list(completion.token_ids), self._ends)
@@ -154,25 +183,32 @@ class VllmEngine:
         return Output(self.tokens.text(answer), len(answer), end, mean)
 
 
-def single_treatment(conditions: Sequence[Condition], tasks: Sequence[Task]) -> Treatment | None:
-    """Returns the single treatment of these conditions, or None if all are without treatment.
+def settings_of(conditions: Iterable[Condition]) -> dict[str, dict[str, object]]:
+    """The settings of an engine for these conditions, by names that depend on their content alone.
 
-    Raises ArgumentError if vLLM does not support a condition; the message names the conditions and a remedy.
+    A setting's name is in the salt of its cached prefixes, which another one's requests must not use. The identity
+    placebo is a request for its treatment at strength 0.
     """
-    treatments = {repr(c.treatment): c.treatment for c in conditions if isinstance(c.treatment, Treatment)}
-    several, choices = len(treatments) > 1, any(task.kind == "choice" for task in tasks)
+    settings = dict[str, dict[str, object]]()
+    for condition in conditions:
+        if isinstance(condition.treatment, Treatment):
+            content = full_setting(condition.treatment.content())
+            if condition.placebo not in (None, IDENTITY):
+                content |= {PLACEBO_KEY: condition.placebo}
+            settings["s" + hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]] = content
+    return settings
+
+
+def check_conditions(conditions: Sequence[Condition], tasks: Sequence[Task]) -> None:
+    """Raises ArgumentError if vLLM does not support a condition; the message names the conditions and the reason."""
+    choices = any(task.kind == "choice" for task in tasks)
     unsupported = {
         "it cannot run a function in its model": [c for c in conditions if isinstance(c.treatment, Intervention)],
-        "an engine has one treatment, so pass a single policy; these conditions have several": [
-            c for c in conditions if several and c.treatment and not c.placebo
-        ],
-        "placebos inside the gate need the local engine": [c for c in conditions if c.placebo in GATE_PLACEBOS],
         "it only scores choices at temperature 1": [c for c in conditions if choices and c.weighing != 1],
     }
     for reason, group in unsupported.items():
         if group:
             raise ArgumentError(f"--engine vllm: {reason}: {', '.join(condition.name for condition in group)}")
-    return next(iter(treatments.values()), None)
 
 
 def _end_tokens(folder: str) -> list[int]:

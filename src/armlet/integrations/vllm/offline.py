@@ -3,12 +3,12 @@
 # pyright: reportMissingImports=false
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from armlet.integrations.vllm.settings import SETTING_KEY
-from armlet.redistribution.errors import ArmletError
+from armlet.integrations.vllm.settings import SETTING_KEY, full_entry
+from armlet.redistribution.errors import ArgumentError, ArmletError
 
 if TYPE_CHECKING:
     from vllm import LLM, PromptType, RequestOutput, SamplingParams
@@ -29,11 +29,15 @@ LayerCounts = dict[str, int | float]
 
 
 class RankReport(TypedDict):
-    """Report of one rank: the requested layers (`asked`), and the counts of this rank's `layers`."""
+    """Report of one rank: the requested layers (`asked`), and the counts of this rank's layers.
+
+    `settings` has the counts of each setting, by its name or "on", and `layers` those of all of them together.
+    """
 
     rank: int
     asked: list[int]
     layers: dict[str, LayerCounts]
+    settings: dict[str, dict[str, LayerCounts]]
 
 
 class EngineError(ArmletError, RuntimeError):
@@ -107,3 +111,16 @@ def token_logprobs(tokens: Sequence[int], steps: "Sequence[dict[int, Logprob] | 
 def reports(engine: "LLM") -> list[RankReport]:
     """Returns the report of each rank so far."""
     return engine.collective_rpc(f"{SETTING_KEY}_report")
+
+
+def install(engine: "LLM", entry: Mapping[str, object]) -> None:
+    """Replaces ARM in an eager engine by other settings, an entry as in `full_entry`, with all counts at 0.
+
+    Raises ArgumentError if the engine is not eager: compiled code would keep the earlier settings.
+    """
+    config = engine.llm_engine.vllm_config
+    if not config.model_config.enforce_eager:
+        raise ArgumentError('--engine-args: other settings need an eager engine: {"enforce_eager": true}')
+    full = full_entry(entry)
+    engine.collective_rpc(f"{SETTING_KEY}_install", args=(full,))
+    config.additional_config = {**config.additional_config, SETTING_KEY: full}

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from armlet.attachment.sites import GATE, PRODUCT, UP
-from armlet.integrations.vllm.settings import CONFIGURED, SETTING_KEY
+from armlet.integrations.vllm.requests import CONFIGURED
+from armlet.integrations.vllm.settings import SETTING_KEY
 from armlet.integrations.vllm.sites import FusedSite
 from armlet.redistribution.backends.choice import backend_for
 from armlet.redistribution.entry import redistribute_with_counts
@@ -38,7 +39,7 @@ def redistribute_gated(
     strengths: Tensor,  # [at least tokens] float32 in [0, 1], 0 for tokens without ARM; CONFIGURED for the policy's own
     keys: Tensor,  # `Noise.keys` for the whole width
     totals: Tensor,  # int64: calls, tokens, moved, passed for the whole width, equal on all ranks
-    policy: str,  # name of the policy
+    policy: str,  # name of the policy, after "matched/" or "draw-only/" for a placebo
     settings: list[float],  # the policy's numbers from `to_numbers`
     stream: int,  # stream of the keyed noise
     activation: str,  # one of `FUSED_ACTIVATIONS`
@@ -47,7 +48,9 @@ def redistribute_gated(
 ) -> Tensor:
     """Returns `[tokens, width/shards]`: ARM(activation(gate)) · up, and `untreated` for tokens of strength 0."""
     flat = gate_up.reshape(-1, gate_up.shape[-1])
-    moving = from_numbers(policy, settings)
+    if _is_idle(flat, strengths):
+        return untreated.clone(memory_format=torch.contiguous_format)
+    moving = _policy(policy, settings)
     operands = _operands(len(flat), moving, keys, positions, strengths, stream)
     gate = flat[:, None, : flat.shape[-1] // 2]
     fused = backend_for(gate, moving).gated_rows if shards == 1 else None
@@ -72,7 +75,9 @@ def redistribute_part(
 ) -> Tensor:
     """Returns ARM(values), `[tokens, width/shards]`; tokens of strength 0 stay as they are."""
     flat = values.reshape(-1, values.shape[-1]).contiguous()
-    moving = from_numbers(policy, settings)
+    if _is_idle(flat, strengths):
+        return values.clone(memory_format=torch.contiguous_format)
+    moving = _policy(policy, settings)
     operands = _operands(len(flat), moving, keys, positions, strengths, stream)
     treated, moved, passed = _redistributed(flat, moving, operands, shard, shards)
     active = _count(totals, operands, moved, passed)
@@ -82,6 +87,28 @@ def redistribute_part(
 @redistribute_part.register_fake
 def _(values: Tensor, *_rest: object) -> Tensor:
     return torch.empty_like(values, memory_format=torch.contiguous_format)
+
+
+def _is_idle(flat: Tensor, strengths: Tensor) -> bool:
+    """Whether no token has ARM, where that is known without waiting for a GPU."""
+    return flat.is_cpu and not strengths[: len(flat)].any()
+
+
+def _policy(name: str, settings: list[float]) -> Policy:
+    placebo_name, _, policy_name = name.rpartition("/")
+    policy = from_numbers(policy_name, settings)
+    if not placebo_name:
+        return policy
+    from armlet.evaluation.conditions.placebos import placebo  # imports what a server rarely needs
+
+    return placebo(placebo_name, policy)
+
+
+def _numbers(policy: Policy) -> tuple[str, list[float]]:
+    """The arguments of `_policy` for a built-in policy, or a placebo of one."""
+    replaced = getattr(policy, "policy", None)
+    name, settings = to_numbers(policy if replaced is None else replaced)  # type: ignore[arg-type] - see above
+    return name if replaced is None else f"{policy.name}/{name}", settings
 
 
 def _operands(tokens: int, policy: Policy, keys: Tensor, positions: Tensor, strengths: Tensor, stream: int) -> Operands:
@@ -132,65 +159,78 @@ def _redistributed(
 class RedistributedAndMul(nn.Module):
     """`activation(gate) · up` with ARM at some sites; `original` is vLLM's module, for tokens without ARM at the gate.
 
-    `positions` and `strengths` are the buffers of `WorkerArm`, which all layers share. `add` puts ARM at a site.
+    `add` puts a setting's ARM at a site. A token has ARM of one setting at most; those of other settings leave it as it
+    is.
     """
 
     positions: Tensor
-    strengths: Tensor
 
-    def __init__(self, site: FusedSite, positions: Tensor, strengths: Tensor) -> None:
+    def __init__(self, site: FusedSite, positions: Tensor) -> None:
         super().__init__()
         self.original, self.site = site.mlp.get_submodule(site.attribute), site
         self.register_buffer("positions", positions, persistent=False)
-        self.register_buffer("strengths", strengths, persistent=False)
-        self.arms = nn.ModuleDict()  # by site
+        self.arms = nn.ModuleList()
 
-    def add(self, site: str, policy: Policy, noise: Noise) -> None:
-        """Puts ARM at a site; raises ArgumentError if it has one."""
-        if site in self.arms:
+    def add(self, setting: str, strengths: Tensor, site: str, policy: Policy, noise: Noise) -> None:
+        """Puts a setting's ARM at a site; raises ArgumentError if the setting has one there.
+
+        `strengths` are those of the setting's tokens, a buffer of `WorkerArm` that all layers share.
+        """
+        if any((arm.setting, arm.place) == (setting, site) for arm in self._all()):
             raise ArgumentError(f"{SETTING_KEY}: two placements are both at the site {site} of layer {self.site.layer}")
-        self.arms[site] = FusedArm(self.site, policy, noise, self.positions.device)
+        self.arms.append(FusedArm(self.site, setting, strengths, site, policy, noise))
 
     def forward(self, gate_up: Tensor) -> Tensor:
         """Maps `[tokens, 2·width/shards]` to `[tokens, width/shards]`."""
-        if UP in self.arms:
+        shard, shards = self.site.shard, self.site.shards
+        for arm in self._all(UP):
             gate, up = gate_up.chunk(2, -1)
-            gate_up = torch.cat((gate, self._part(UP, up)), -1)
+            up = redistribute_part(up, self.positions, *arm.operands(), shard, shards)
+            gate_up = torch.cat((gate, up), -1)
         product = self.original(gate_up)
-        if GATE in self.arms:
-            place = self.site.activation, self.site.shard, self.site.shards
-            product = redistribute_gated(gate_up, product, *self._operands(GATE), *place)
-        return self._part(PRODUCT, product) if PRODUCT in self.arms else product
+        for arm in self._all(GATE):
+            operands = self.positions, *arm.operands(), self.site.activation
+            product = redistribute_gated(gate_up, product, *operands, shard, shards)
+        for arm in self._all(PRODUCT):
+            product = redistribute_part(product, self.positions, *arm.operands(), shard, shards)
+        return product
 
-    def _part(self, site: str, values: Tensor) -> Tensor:
-        return redistribute_part(values, *self._operands(site), self.site.shard, self.site.shards)
+    def _all(self, site: str | None = None) -> "list[FusedArm]":
+        arms = [cast("FusedArm", arm) for arm in self.arms]
+        return [arm for arm in arms if site in (None, arm.place)]
 
-    def _operands(self, site: str) -> tuple[Any, ...]:
-        arm = cast("FusedArm", self.arms[site])
-        return self.positions, self.strengths, arm.keys, arm.totals, *arm.constants
-
-    def report(self) -> dict[str, int | float]:
-        """Returns the counts so far, as in `Attachment.report`: those of all sites together."""
-        reports = [cast("FusedArm", arm).report() for arm in self.arms.values()]
+    def report(self, setting: str) -> dict[str, int | float] | None:
+        """Returns a setting's counts so far, as in `Attachment.report`: those of its sites together; None without."""
+        reports = [arm.report() for arm in self._all() if arm.setting == setting]
+        if not reports:
+            return None
         total = {name: sum(report[name] for report in reports) for name in reports[0]}
         share = total["moved"] / (total["tokens"] * self.site.width) if total["tokens"] else 0.0
         return total | {"calls": max(report["calls"] for report in reports), "share_moved": share}
 
 
 class FusedArm(nn.Module):
-    """The constants and counters of ARM at one site of a layer."""
+    """The constants and counters of a setting's ARM at one site of a layer."""
 
+    strengths: Tensor
     keys: Tensor
     totals: Tensor
 
-    def __init__(self, site: FusedSite, policy: Policy, noise: Noise, device: torch.device) -> None:
+    def __init__(
+        self, site: FusedSite, setting: str, strengths: Tensor, place: str, policy: Policy, noise: Noise
+    ) -> None:
         super().__init__()
-        numbers = to_numbers(policy)  # type: ignore[arg-type] - always a built-in policy, from an armlet.json
-        self.constants = (*numbers, noise.stream & WORD)
-        self.register_buffer("keys", noise.keys(site.width, site.layer).to(device), persistent=False)
-        self.register_buffer("totals", torch.zeros(4, dtype=torch.int64, device=device), persistent=False)
+        self.setting, self.place, self.constants = setting, place, (*_numbers(policy), noise.stream & WORD)
+        keys, totals = noise.keys(site.width, site.layer), torch.zeros(4, dtype=torch.int64)
+        self.register_buffer("strengths", strengths, persistent=False)
+        self.register_buffer("keys", keys.to(strengths.device), persistent=False)
+        self.register_buffer("totals", totals.to(strengths.device), persistent=False)
 
-    def report(self) -> dict[str, int | float]:
+    def operands(self) -> tuple[Any, ...]:
+        """The arguments of the operators from `strengths` to `stream`."""
+        return self.strengths, self.keys, self.totals, *self.constants
+
+    def report(self) -> dict[str, int]:
         """Returns the counts so far; counts only calls with at least one token that uses ARM."""
         calls, tokens, moved, passed = self.totals.tolist()
         return {"calls": calls, "tokens": tokens, "moved": moved, "passed": passed}

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from armlet.integrations.vllm import settings
 from armlet.integrations.vllm.offline import RankReport
-from armlet.integrations.vllm.serving import ARM_ATTRIBUTE, WorkerArm
-from armlet.integrations.vllm.settings import SETTING_KEY, ExtraArgs
+from armlet.integrations.vllm.requests import ExtraArgs, check_request, request_salt
+from armlet.integrations.vllm.serving import ARM_ATTRIBUTE, WorkerArm, joined_counts
+from armlet.integrations.vllm.settings import SETTING_KEY
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def wrap_vllm() -> None:
             _wrap(loader, "load_model", _load_with_arm)
     worker = resolve_name("vllm.v1.worker.worker_base:WorkerBase")
     setattr(worker, f"{SETTING_KEY}_report", _report_rank)
+    setattr(worker, f"{SETTING_KEY}_install", _install_in_rank)
     setattr(worker, f"{SETTING_KEY}_conform", _conform_rank)
 
 
@@ -106,15 +108,15 @@ def _rebind_kernels(call: Call, _overrides: object) -> None:
 def _create_config(call: Call, arguments: "EngineArgs", *_: object, **__: object) -> "VllmConfig":
     given = arguments.additional_config
     arguments.additional_config = settings.resolve(given, arguments.model)
-    if isinstance(given, dict) and SETTING_KEY not in given and settings.configured(arguments.additional_config):
+    if isinstance(given, dict) and SETTING_KEY not in given and settings.served(arguments.additional_config):
         _logger().warning(
             "armlet: using the armlet.json in the folder of the model, %s, as --additional-config names no setting; "
             "{'armlet': false} turns it off",
             arguments.model,
         )
     config = call()
-    if placements := settings.configured(config.additional_config):
-        settings.check_config(config, {placement["policy"].name for placement in placements})
+    if engine := settings.served(config.additional_config):
+        settings.check_config(config, {placement["policy"].name for placement in engine.placements})
         for request in BEAM_SEARCH_REQUESTS:  # imports the server's modules only for engines with ARM
             _wrap(resolve_name(request), "to_beam_search_params", _reject_beam_strength)
     return config
@@ -135,7 +137,7 @@ def _validate_params(
 
     try:
         extra_args = getattr(params, "extra_args", getattr(params, "extra_kwargs", None))
-        settings.check_request(extra_args, processor.vllm_config.additional_config)
+        check_request(extra_args, processor.vllm_config.additional_config)
     except ArgumentError as error:
         raise VLLMValidationError(str(error)) from error  # the server responds with status 400
     return call()
@@ -158,7 +160,7 @@ def _extra_args(request: "EngineCoreRequest | CachedRequestState") -> ExtraArgs:
 
 
 def _salt_request(call: Call, _cls: type, request: "EngineCoreRequest", *_: object, **__: object) -> object:
-    request.cache_salt = settings.request_salt(request.cache_salt, _extra_args(request))
+    request.cache_salt = request_salt(request.cache_salt, _extra_args(request))
     return call()
 
 
@@ -166,14 +168,16 @@ def _load_with_arm(
     call: Call, _loader: object, vllm_config: "VllmConfig", model_config: "ModelConfig", *_: object, **__: object
 ) -> nn.Module:
     model = call()
-    placements = settings.configured(vllm_config.additional_config)
-    if not placements or _is_draft(vllm_config, model_config) or hasattr(model, ARM_ATTRIBUTE):
+    engine = settings.served(vllm_config.additional_config)
+    if not engine or _is_draft(vllm_config, model_config) or hasattr(model, ARM_ATTRIBUTE):
         return model
     max_tokens = vllm_config.scheduler_config.max_num_batched_tokens
-    worker_arm = WorkerArm(model, placements, max_tokens, vllm_config.device_config.device)
+    worker_arm = WorkerArm(model, engine, max_tokens, vllm_config.device_config.device)
     setattr(model, ARM_ATTRIBUTE, worker_arm)
-    policies = ", ".join(str(placement["policy"]) for placement in placements)
-    _logger().info("armlet: %s in layers %s on this rank", policies, list(worker_arm.modules))
+    for name, placements in engine.settings.items():
+        policies = ", ".join(str(placement["policy"]) for placement in placements)
+        named = "" if name == settings.ON else f"{name}: "
+        _logger().info("armlet: %s%s in layers %s on this rank", named, policies, list(worker_arm.report()[name]))
     return model
 
 
@@ -192,7 +196,7 @@ def _is_draft(vllm_config: "VllmConfig", model_config: "ModelConfig") -> bool:
 
 def _load_worker(call: Call, worker: "Worker", *_: object, **__: object) -> object:
     result = call()
-    if settings.configured(worker.vllm_config.additional_config) and _worker_arm(worker.model_runner) is None:
+    if settings.served(worker.vllm_config.additional_config) and _worker_arm(worker.model_runner) is None:
         raise ArgumentError(
             f"ARM is not in the model: armlet does not know the loader of load_format "
             f"{worker.vllm_config.load_config.load_format!r}; its load_model must call the load_model of vLLM's "
@@ -225,15 +229,26 @@ def _run_forward(
 def _run_dummy(call: Call, runner: "GPUModelRunner", *_: object, **__: object) -> object:
     """Turns ARM off in a pass without requests (warm-up, capture, a rank without work), which is not counted."""
     if (worker_arm := _worker_arm(runner)) is not None:
-        worker_arm.strengths.zero_()
+        worker_arm.turn_off()
     return call()
 
 
 def _report_rank(worker: "Worker") -> RankReport:
     """Returns the requested layers and the counts of the layers on this rank, for `collective_rpc`."""
     worker_arm = _worker_arm(worker.model_runner)
-    requested, layers = (worker_arm.layers, worker_arm.report()) if worker_arm else ([], {})
-    return {"rank": worker.rank, "asked": requested, "layers": layers}
+    requested, counts = (worker_arm.layers, worker_arm.report()) if worker_arm else ([], {})
+    return {"rank": worker.rank, "asked": requested, "layers": joined_counts(counts), "settings": counts}
+
+
+def _install_in_rank(worker: "Worker", entry: dict[str, object]) -> None:
+    """Replaces this rank's ARM by other settings, for `collective_rpc`; the model must be eager."""
+    model, config = worker.model_runner.get_model(), worker.vllm_config
+    engine = settings.served({SETTING_KEY: entry})
+    if (installed := _worker_arm(worker.model_runner)) is not None:
+        installed.remove()
+    if engine:
+        max_tokens, device = config.scheduler_config.max_num_batched_tokens, config.device_config.device
+        setattr(model, ARM_ATTRIBUTE, WorkerArm(model, engine, max_tokens, device))
 
 
 def _conform_rank(worker: "Worker", clamps: "RankClamps") -> "list[RankTrial]":

@@ -1,6 +1,6 @@
 """Installs ARM in a worker's model at load time, and sets positions and strengths before each forward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,86 +10,120 @@ from armlet.attachment.config import AttachArguments
 from armlet.attachment.sites import GATE, UnsupportedModelError
 from armlet.integrations.vllm.offline import LayerCounts
 from armlet.integrations.vllm.operator import RedistributedAndMul
-from armlet.integrations.vllm.settings import CONFIGURED, ExtraArgs, request_strength
+from armlet.integrations.vllm.requests import CONFIGURED, Asked, ExtraArgs, read_request
+from armlet.integrations.vllm.settings import Served
 from armlet.integrations.vllm.sites import decoder_layers, find_fused_sites
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 
 ARM_ATTRIBUTE = "armlet"  # attribute of the model that stores its `WorkerArm`
+ALIGNED = 16  # a buffer's rows begin at multiples of it, as kernels like
 PADDING = 512  # most tokens of padding beyond the scheduler's limit, for graphs and tensor parallelism
 
 
 class WorkerArm:
     """ARM in this rank's layers of a model as loaded by vLLM, before it is wrapped or compiled.
 
-    `placements` are arguments of `attach`. `max_tokens` is the most tokens in one forward pass.
+    `max_tokens` is the most tokens in one forward pass.
 
     Raises:
         UnsupportedModelError: a layer has no gated MLP that can be recognised; the model is then unchanged.
-        ArgumentError: a layer out of range, noise that is not keyed, or two placements at one site.
+        ArgumentError: a layer out of range, noise that is not keyed, or two placements of a setting at one site.
     """
 
-    def __init__(
-        self, model: nn.Module, placements: Sequence[AttachArguments], max_tokens: int, device: torch.device
-    ) -> None:
+    def __init__(self, model: nn.Module, engine: Served, max_tokens: int, device: torch.device) -> None:
         count = len(decoder_layers(model))
-        layers = [_layer_indices(placement["layers"], count) for placement in placements]
-        self.layers = sorted({layer for group in layers for layer in group})
+        indices = [_layer_indices(placement["layers"], count) for placement in engine.placements]
+        self.engine, self.layers = engine, sorted({layer for group in indices for layer in group})
         sites = find_fused_sites(model, self.layers)
-        self.positions = torch.zeros(max_tokens + PADDING, dtype=torch.int64, device=device)
-        self.strengths = torch.zeros(max_tokens + PADDING, dtype=torch.float32, device=device)
-        buffers = self.positions, self.strengths
-        self.modules = {site.layer: RedistributedAndMul(site, *buffers) for site in sites}
-        for placement, group in zip(placements, layers, strict=True):
-            self._add(placement, group)
-        self._configured = max(placement["policy"].strength for placement in placements)
-        self._active = self._verified = False
+        size = -(-(max_tokens + PADDING) // ALIGNED) * ALIGNED
+        self.positions = torch.zeros(size, dtype=torch.int64, device=device)
+        self._strengths = torch.zeros((len(engine.settings), size), dtype=torch.float32, device=device)
+        self.modules = {site.layer: RedistributedAndMul(site, self.positions) for site in sites}
+        for (name, placements), strengths in zip(engine.settings.items(), self._strengths, strict=True):
+            for placement in placements:
+                self._add(name, strengths, placement, _layer_indices(placement["layers"], count))
+        self._unverified, self._active = set(engine.settings), set[str]()
         for site in sites:
             setattr(site.mlp, site.attribute, self.modules[site.layer])
 
-    def _add(self, placement: AttachArguments, layers: Sequence[int]) -> None:
+    def _add(self, name: str, strengths: Tensor, placement: AttachArguments, layers: Sequence[int]) -> None:
         noise = placement["noise"]
         if not isinstance(noise, Noise):
             raise ArgumentError(f"vLLM needs keyed noise, found {noise.kind} noise")
         for layer in layers:
             if layer in self.modules:  # on this rank
-                self.modules[layer].add(placement.get("site", GATE), placement["policy"], noise)
+                place = placement.get("site", GATE), placement["policy"], noise
+                self.modules[layer].add(name, strengths, *place)
+
+    def remove(self) -> None:
+        """Puts vLLM's own activations back; not in compiled or captured code, which keeps ARM."""
+        for module in self.modules.values():
+            setattr(module.site.mlp, module.site.attribute, module.original)
 
     def set_inputs(self, positions: Tensor, counts: Sequence[int], extra_args: Sequence[ExtraArgs]) -> None:
-        """Stores the position and the strength of each token of the next forward pass.
+        """Stores the position and the strengths of each token of the next forward pass.
 
         Args:
-            positions: `[tokens]`, with padding. `[3, tokens]` (M-RoPE) is not stored: `check_config` rejects `Outward`.
+            positions: `[tokens]`, with padding. `[3, tokens]` (M-RoPE) is not stored: `check_config` rejects noise.
             counts: number of tokens of each request, in the batch's order; later tokens are padding, at strength 0.
             extra_args: `extra_args` of each request.
         """
         total = positions.shape[-1]
         if positions.dim() == 1:
             self.positions[:total].copy_(positions)
-        requested = [request_strength(request) for request in extra_args]
-        strength = np.zeros(total, dtype=np.float32)
-        strength[: sum(counts)] = np.repeat([CONFIGURED if s is None else s for s in requested], counts)
-        self.strengths[:total].copy_(torch.from_numpy(strength))
-        self._active = any((self._configured if s is None else s) > 0 for s in requested)
+        asked = [read_request(request, self.engine) for request in extra_args]
+        strengths = np.zeros((len(self._strengths), total), dtype=np.float32)
+        for row, name in zip(strengths, self.engine.settings, strict=True):
+            row[: sum(counts)] = np.repeat([a.strength if a.name == name else 0.0 for a in asked], counts)
+        self._strengths[:, :total].copy_(torch.from_numpy(strengths))
+        self._active = {request.name for request in asked if request.name and self._acts(request)}
+
+    def _acts(self, asked: Asked) -> bool:
+        placements = self.engine.settings[asked.name or ""]
+        own = any(placement["policy"].strength for placement in placements)
+        return own if asked.strength == CONFIGURED else asked.strength > 0
+
+    def turn_off(self) -> None:
+        """Turns ARM off for the next forward pass."""
+        self._strengths.zero_()
 
     def check_fired(self) -> None:
-        """Checks after the first forward pass with ARM on that it ran in every layer. Later passes are not checked.
+        """Checks after a setting's first forward pass that it acted in all its layers. Later passes are not checked.
 
         Raises UnsupportedModelError if a layer's MLP does not call its activation, which ARM replaced.
         """
-        if self._verified or not self._active:
-            return
-        unused = [layer for layer, module in self.modules.items() if not module.report()["tokens"]]
-        if unused:
-            raise UnsupportedModelError(
-                f"layers {unused}: ARM is installed but received no tokens; the MLP does not call the activation that "
-                "ARM replaced (fused kernel?). Choose other layers"
-            )
-        self._verified = True
+        for name in self._active & self._unverified:
+            unused = [int(layer) for layer, counts in self._reported(name).items() if not counts["tokens"]]
+            if unused:
+                raise UnsupportedModelError(
+                    f"layers {unused}: ARM is installed but received no tokens; the MLP does not call the activation "
+                    "that ARM replaced (fused kernel?). Choose other layers"
+                )
+            self._unverified.remove(name)
 
-    def report(self) -> dict[str, LayerCounts]:
-        """Returns the counts of the layers on this rank."""
-        return {str(layer): module.report() for layer, module in self.modules.items()}
+    def report(self) -> dict[str, dict[str, LayerCounts]]:
+        """Returns the counts of each setting in its layers on this rank."""
+        return {name: self._reported(name) for name in self.engine.settings}
+
+    def _reported(self, name: str) -> dict[str, LayerCounts]:
+        reports = {str(layer): module.report(name) for layer, module in self.modules.items()}
+        return {layer: counts for layer, counts in reports.items() if counts is not None}
+
+
+def joined_counts(settings: Mapping[str, Mapping[str, LayerCounts]]) -> dict[str, LayerCounts]:
+    """Joins `WorkerArm.report`: the counts of each layer, of all settings together. A pass counts once per setting."""
+    joined: dict[str, LayerCounts] = {}
+    for layers in settings.values():
+        for layer, counts in layers.items():
+            joined[layer] = _sum(joined[layer], counts) if layer in joined else counts
+    return joined
+
+
+def _sum(some: LayerCounts, others: LayerCounts) -> LayerCounts:
+    total = {name: some[name] + others[name] for name in some}
+    moved_shares = sum(counts["share_moved"] * counts["tokens"] for counts in (some, others))
+    return total | {"share_moved": moved_shares / total["tokens"] if total["tokens"] else 0.0}
 
 
 def _layer_indices(layers: int | list[int] | str, count: int) -> list[int]:

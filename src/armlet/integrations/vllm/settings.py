@@ -1,12 +1,12 @@
-"""Reads and checks ARM's settings in vLLM: `additional_config` of the engine, and `extra_args` of a request."""
+"""Reads and checks ARM's settings of a vLLM engine, in its `additional_config`."""
 
 # pyright: reportMissingImports=false
 
-import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from armlet.attachment.config import (
     ARMLET_FILE,
@@ -19,26 +19,36 @@ from armlet.attachment.config import (
 )
 from armlet.attachment.sites import GATE
 from armlet.redistribution.built_in import POLICIES, is_user_policy
-from armlet.redistribution.errors import ArgumentError
+from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 SETTING_KEY = "armlet"  # key in `additional_config` and in a request's `extra_args` (`vllm_xargs` over HTTP)
-REQUEST_SETTINGS = "extra_args (over HTTP: vllm_xargs)"  # where a request has it, in messages
-CONFIGURED = -1.0  # in place of the strength of a token of a request that sets none
 TYPO_CUTOFF = 0.8  # similarity above which another key is a misspelling: of "armlett", and not of "alert"
-SWITCHES = {"on": None, "off": 0.0}  # words that a request may use; None means as the engine is configured
+ON, OFF = "on", "off"  # words of requests: as the engine is configured, and without ARM
+DRAWING = ("outward", "draw-only", "matched")  # the policies and placebos that use noise
+NAME = re.compile("[A-Za-z][A-Za-z0-9_-]*")
+SETTINGS_KEY, DEFAULT_KEY, PLACEBO_KEY = "settings", "default", "placebo"
 
-ExtraArgs = dict[str, object] | None
-"""Settings of a request other than its prompt and sampling parameters."""
+
+class Served(NamedTuple):
+    """The settings of an engine, and the one of requests that name none."""
+
+    settings: dict[str, list[AttachArguments]]  # placements by name; of an engine with one unnamed setting, that is ON
+    default: str  # a name, or OFF
+
+    @property
+    def placements(self) -> list[AttachArguments]:
+        """The placements of all settings."""
+        return [placement for placements in self.settings.values() for placement in placements]
 
 
 def resolve(additional_config: object, model: str) -> object:
-    """Returns `additional_config` with ARM's entry, by default the model's armlet.json, as a `full_setting`.
+    """Returns `additional_config` with ARM's entry, by default the model's armlet.json, as a `full_entry`.
 
-    Raises ArgumentError, ConfigError: a misspelled key, or an entry of which `full_setting` says why.
+    Raises ArgumentError, ConfigError: a misspelled key, or an entry of which `full_entry` says why.
     """
     if not isinstance(additional_config, Mapping):
         return additional_config
@@ -46,20 +56,64 @@ def resolve(additional_config: object, model: str) -> object:
     file = Path(model) / ARMLET_FILE
     entry = additional_config.get(SETTING_KEY, str(file) if file.is_file() else None)
     rest = {key: value for key, value in additional_config.items() if key != SETTING_KEY}
-    return rest if entry is None or entry is False else rest | {SETTING_KEY: full_setting(entry)}
+    return rest if entry is None or entry is False else rest | {SETTING_KEY: full_entry(entry)}
 
 
-def configured(additional_config: object) -> list[AttachArguments]:
-    """Returns the placements in the engine's configuration; none without ARM."""
+def served(additional_config: object) -> Served | None:
+    """Returns the settings in the engine's configuration as `resolve` returned it; None without ARM."""
     entry = additional_config.get(SETTING_KEY) if isinstance(additional_config, Mapping) else None
-    return all_placements(parse_config(entry)) if entry else []
+    if not entry:
+        return None
+    if SETTINGS_KEY not in entry:
+        return Served({ON: _placements(entry)}, ON)
+    return Served({name: _placements(content) for name, content in entry[SETTINGS_KEY].items()}, entry[DEFAULT_KEY])
+
+
+def _placements(content: Mapping[str, Any]) -> list[AttachArguments]:
+    placements = all_placements(parse_config({key: value for key, value in content.items() if key != PLACEBO_KEY}))
+    if PLACEBO_KEY in content:
+        from armlet.evaluation.conditions.placebos import placebo  # imports what a server rarely needs
+
+        for placement in placements:
+            placement["policy"] = placebo(content[PLACEBO_KEY], placement["policy"])
+    return placements
+
+
+def full_entry(entry: object) -> dict[str, object]:
+    """Returns ARM's whole entry in `additional_config`: a `full_setting`, or several by name and the default's name.
+
+    Raises:
+        ArgumentError, ConfigError: an entry that cannot be read or that vLLM does not support.
+    """
+    if not isinstance(entry, Mapping) or SETTINGS_KEY not in entry:
+        return full_setting(entry)
+    settings, default = entry[SETTINGS_KEY], entry.get(DEFAULT_KEY, OFF)
+    if not isinstance(settings, Mapping) or not settings or not set(entry) <= {SETTINGS_KEY, DEFAULT_KEY}:
+        raise ArgumentError(
+            f"additional_config: {SETTING_KEY} with several settings must be {{'{SETTINGS_KEY}': {{'calm': "
+            f"{{'policy': 'inward'}}, ...}}, '{DEFAULT_KEY}': 'off' or a name}}, found {entry!r}"
+        )
+    if default not in (OFF, *settings):
+        expected = ", ".join([OFF, *map(str, settings)])
+        raise ArgumentError(f"additional_config: {DEFAULT_KEY} must be one of {expected}, found {default!r}")
+    return {SETTINGS_KEY: {name: _named(name, content) for name, content in settings.items()}, DEFAULT_KEY: default}
+
+
+def _named(name: object, content: object) -> dict[str, object]:
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name in (ON, OFF):
+        expected = "a letter, then letters, digits, - and _, and neither 'on' nor 'off'"
+        raise ArgumentError(f"additional_config: a setting's name must be {expected}, found {name!r}")
+    try:
+        return full_setting(content)
+    except ArmletError as error:
+        raise ArgumentError(f"setting {name!r}: {error}") from error
 
 
 def full_setting(entry: object) -> dict[str, object]:
     """Returns the content of an armlet.json with all keys, from such an object or the path of a file or folder.
 
-    The full content reaches all workers and is part of the hash of compiled artefacts, which must change when the file
-    changes.
+    An object may also have a "placebo", which is kept. The full content reaches all workers and is part of the hash of
+    compiled artefacts, which must change when the file changes.
 
     Raises:
         ArgumentError, ConfigError: an entry that cannot be read or that vLLM does not support.
@@ -69,9 +123,20 @@ def full_setting(entry: object) -> dict[str, object]:
             f"additional_config: {SETTING_KEY} must be an object such as {{'policy': 'outward'}}, the path of an "
             f"{ARMLET_FILE} or of its folder, or false, found {entry!r}"
         )
+    if isinstance(entry, Mapping) and PLACEBO_KEY in entry:
+        rest = {key: value for key, value in entry.items() if key != PLACEBO_KEY}
+        return full_setting(rest) | {PLACEBO_KEY: _placebo_name(entry[PLACEBO_KEY])}
     parsed = load_config(entry) if isinstance(entry, str) else parse_config(dict(entry))
     contents = [_full_placement(arguments) for arguments in all_placements(parsed)]
     return contents[0] if len(contents) == 1 else several_placements(contents)
+
+
+def _placebo_name(name: object) -> object:
+    from armlet.evaluation.conditions.placebos import GATE_PLACEBOS  # imports what a server rarely needs
+
+    if name not in GATE_PLACEBOS:
+        raise ArgumentError(f"{PLACEBO_KEY} must be one of {', '.join(GATE_PLACEBOS)}, found {name!r}")
+    return name
 
 
 def _full_placement(arguments: AttachArguments) -> dict[str, object]:
@@ -106,6 +171,7 @@ def check_config(config: "VllmConfig", policies: Collection[str]) -> None:
 
     cache, parallel = config.cache_config, config.parallel_config
     microbatches = parallel.enable_dbo or parallel.ubatch_size > 1
+    drawing = sorted({*policies} & {*DRAWING})
     known_runner = platform.is_cpu() or platform.is_cuda_alike() or platform.is_xpu()
     reasons = {
         "keys and values may come from an instance without ARM (kv_transfer_config)": config.kv_transfer_config,
@@ -117,8 +183,8 @@ def check_config(config: "VllmConfig", policies: Collection[str]) -> None:
         "tokens split over ranks have other positions on each (sequence-parallel mixture of experts)": (
             parallel.use_sequence_parallel_moe
         ),
-        "Outward's noise needs one position for each token, and this model has three (M-RoPE)": (
-            "outward" in policies and config.model_config.uses_mrope
+        f"the noise of {' and '.join(drawing)} needs one position for each token, and this model has three (M-RoPE)": (
+            drawing and config.model_config.uses_mrope
         ),
         "armlet only supports vLLM's model runner V1 (unset VLLM_USE_V2_MODEL_RUNNER)": config.use_v2_model_runner,
         f"armlet does not support vLLM's model runner for {platform.device_name}": not known_runner,
@@ -128,62 +194,9 @@ def check_config(config: "VllmConfig", policies: Collection[str]) -> None:
             raise ArgumentError(f"vLLM cannot serve ARM with this configuration: {reason}")
 
 
-def request_strength(extra_args: ExtraArgs) -> float | None:
-    """Returns the strength that a request sets; None means as the engine is configured.
-
-    Raises ArgumentError if the setting is not a number in [0, 1], "on" or "off".
-    """
-    value = (extra_args or {}).get(SETTING_KEY, "on")
-    if isinstance(value, str) and value in SWITCHES:
-        return SWITCHES[value]
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
-        return float(value)
-    raise ArgumentError(
-        f"{REQUEST_SETTINGS}: {SETTING_KEY} must be 'on', 'off' or a strength in [0, 1], found {value!r}; for example "
-        f'{{"{SETTING_KEY}": 0.5}}'
-    )
-
-
-def check_request(extra_args: ExtraArgs, additional_config: object) -> None:
-    """Raises ArgumentError if a request's setting is invalid or misspelled, or if the engine cannot do what it says.
-
-    "off" and 0 are what an engine without ARM does anyway. "on" means nothing where the engine's own strength is 0.
-    """
-    check_keys(REQUEST_SETTINGS, extra_args or ())
-    if SETTING_KEY not in (extra_args or {}):
-        return
-    if placements := configured(additional_config):
-        if request_strength(extra_args) is None and not any(placement["policy"].strength for placement in placements):
-            raise ArgumentError(
-                f"{REQUEST_SETTINGS}: {SETTING_KEY} 'on' is as the engine is configured, which is strength 0; ask for "
-                f'a strength, such as {{"{SETTING_KEY}": 1}}'
-            )
-    elif not _turns_off(extra_args):
-        raise ArgumentError(
-            f"{REQUEST_SETTINGS}: {SETTING_KEY} is set, but this engine runs without ARM; start it with "
-            f'--additional-config \'{{"{SETTING_KEY}": {{"policy": "outward"}}}}\', or leave {SETTING_KEY} out'
-        )
-
-
-def _turns_off(extra_args: ExtraArgs) -> bool:
-    try:
-        return request_strength(extra_args) == 0
-    except ArgumentError:
-        return False
-
-
 def check_keys(where: str, keys: Iterable[object]) -> None:
     """Raises ArgumentError for a key that is nearly `SETTING_KEY`: vLLM ignores keys that it does not know."""
     for key in keys:
         word = str(key).lower()
         if key != SETTING_KEY and (word == "arm" or get_close_matches(word, [SETTING_KEY], cutoff=TYPO_CUTOFF)):
             raise ArgumentError(f"{where}: {key!r} means nothing here; did you mean {SETTING_KEY!r}?")
-
-
-def request_salt(cache_salt: str | None, extra_args: ExtraArgs) -> str | None:
-    """Returns the salt of the prefix cache, so that requests share keys and values only at the same strength.
-
-    A request's own `cache_salt` cannot produce the salt of another strength.
-    """
-    strength = request_strength(extra_args)
-    return None if strength is None and cache_salt is None else json.dumps([SETTING_KEY, cache_salt, strength])
