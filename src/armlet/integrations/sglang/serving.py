@@ -11,7 +11,7 @@ from armlet.attachment.sites import UnsupportedModelError
 from armlet.integrations.sglang.sites import find_gated_sites
 from armlet.integrations.vllm.operator import RedistributedAndMul
 from armlet.integrations.vllm.requests import ExtraArgs
-from armlet.integrations.vllm.serving import PADDING, WorkerArm, _layer_indices
+from armlet.integrations.vllm.serving import ALIGNED, PADDING, WorkerArm, _layer_indices
 from armlet.integrations.vllm.settings import Served
 from armlet.integrations.vllm.sites import FusedSite, decoder_layers
 from armlet.redistribution.errors import ArmletError
@@ -45,22 +45,16 @@ class RunnerArm(WorkerArm):
 
     def __init__(self, model: nn.Module, engine: Served, max_tokens: int, device: torch.device) -> None:
         count = len(decoder_layers(model))
-        groups = {
-            name: [_layer_indices(placement["layers"], count) for placement in placements]
-            for name, placements in engine.settings.items()
-        }
-        self.engine, self.layers = (
-            engine,
-            sorted({at for group in groups.values() for layers in group for at in layers}),
-        )
+        indices = [_layer_indices(placement["layers"], count) for placement in engine.placements]
+        self.engine, self.layers = engine, sorted({layer for group in indices for layer in group})
         sites = find_gated_sites(model, self.layers)
-        size = max_tokens + PADDING
+        size = -(-(max_tokens + PADDING) // ALIGNED) * ALIGNED
         self.positions = torch.zeros(size, dtype=torch.int64, device=device)
-        self._strengths = {name: torch.zeros(size, dtype=torch.float32, device=device) for name in engine.settings}
+        self._strengths = torch.zeros((len(engine.settings), size), dtype=torch.float32, device=device)
         self.modules = {site.layer: GatheredAndMul(site, self.positions, _group(site)) for site in sites}
-        for name, placements in engine.settings.items():
-            for placement, layers in zip(placements, groups[name], strict=True):
-                self._add(name, placement, layers)
+        for (name, placements), strengths in zip(engine.settings.items(), self._strengths, strict=True):
+            for placement in placements:
+                self._add(name, strengths, placement, _layer_indices(placement["layers"], count))
         self._active, self._acted = set[str](), set[tuple[str, str]]()
         for site in sites:
             _replace_activation(site, self.modules[site.layer])
