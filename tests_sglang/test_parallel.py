@@ -1,4 +1,4 @@
-"""Over several ranks, and computed twice: the same tokens as Hugging Face on one."""
+"""Over several ranks: the same tokens as Hugging Face on one."""
 
 import pytest
 from tests_vllm.engines import equal_up_to_ties, hugging_face, leads
@@ -18,16 +18,8 @@ def wanted(model):
         return answers, leads(model, PROMPTS, answers)
 
 
-@pytest.mark.parametrize(
-    ("family", "options"),
-    [
-        ("gemma3", {"tp_size": 2}),
-        ("qwen2", {"pp_size": 2}),
-        # Room for 150 of 8 × 50 tokens, and hope for short answers: requests are sent back.
-        ("llama", {"max_total_tokens": 150, "disable_radix_cache": True, "schedule_conservativeness": 0.05}),
-    ],
-)
-def test_ranks_and_retracted_requests_change_no_token(tiny_model, family, options):
+@pytest.mark.parametrize(("family", "options"), [("gemma3", {"tp_size": 2}), ("qwen2", {"pp_size": 2})])
+def test_ranks_change_no_token(tiny_model, family, options):
     folder, model = tiny_model(family)
     right, margins = wanted(model)
     with engine(folder, ARMLET, **options) as sgl:
@@ -35,5 +27,3 @@ def test_ranks_and_retracted_requests_change_no_token(tiny_model, family, option
         reported = counts(sgl)["on"]
     assert equal_up_to_ties(tokens_of(outputs), right, margins) >= 7
     assert all(layer["moved"] > 0 for layer in reported.values())
-    if "max_total_tokens" in options:
-        assert sum(output["meta_info"]["num_retractions"] for output in outputs) > 0
