@@ -156,10 +156,9 @@ def report_rank(worker: "Worker") -> RankReport:
     return {"rank": worker.rank, "asked": requested, "layers": joined_counts(counts), "settings": counts}
 
 
-def install_in_rank(worker: "Worker", entry: dict[str, object]) -> None:
-    """Replaces this rank's ARM by that of other settings, as in `full_entry`; the model must be eager."""
+def install_in_rank(worker: "Worker", engine: settings.Served | None) -> None:
+    """Replaces this rank's ARM by that of other settings; the model must be eager."""
     model, config = worker.model_runner.get_model(), worker.vllm_config
-    engine = settings.served({settings.SETTING_KEY: entry})
     if (installed := worker_arm_of(worker.model_runner)) is not None:
         installed.remove()
     if engine:

@@ -49,7 +49,7 @@ def wrap_vllm() -> None:
         wrap_function(loader, "load_model", runners.load_with_arm)
     worker = resolve_name("vllm.v1.worker.worker_base:WorkerBase")
     setattr(worker, f"{SETTING_KEY}_report", runners.report_rank)
-    setattr(worker, f"{SETTING_KEY}_install", runners.install_in_rank)
+    setattr(worker, f"{SETTING_KEY}_install", _install_in_rank)
     setattr(worker, f"{SETTING_KEY}_conform", runners.conform_rank_of)
 
 
@@ -116,6 +116,13 @@ def _load_worker(call: Call, worker: "Worker", *_: object, **__: object) -> obje
             "BaseModelLoader"
         )
     return result
+
+
+def _install_in_rank(worker: "Worker", entry: dict[str, object]) -> None:
+    engine = settings.served({SETTING_KEY: entry})
+    if engine:  # the engine may have started without ARM
+        _refuse(wrap_seams(SEAMS["engine"]) + _wrap_runner(worker))
+    runners.install_in_rank(worker, engine)
 
 
 def _wrap_runner(worker: "Worker") -> list[str]:
