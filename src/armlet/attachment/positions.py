@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from armlet.attachment.caller import PADDING_ATTRIBUTE, Arguments, forward_names, mask_parts, padding_of
 from armlet.attachment.expert_rows import ExpertRows
 from armlet.attachment.sites import Part, UnsupportedModelError
+from armlet.redistribution.backends.interception import captured
 from armlet.redistribution.errors import ArmletError
 from armlet.redistribution.rows import Policy
 
@@ -42,6 +43,7 @@ class DecoderCall:
     policies: Sequence[Policy] = ()  # with which the call started, of each placement
     starts: Tensor | None = None  # `[batch or 1, seq]` bool, True where a sequence starts; None: at the rows' starts
     padding_known: bool = True
+    _lengths: list[int] | None = None  # of packed sequences, read once in a call; empty if nothing is packed
 
     def packed_lengths(self, scope: str) -> list[int] | None:
         """The number of tokens of each sequence, row by row, if statistics over this scope must be taken by sequence.
@@ -54,16 +56,24 @@ class DecoderCall:
             raise ArmletError(f"scope {scope!r}: {UNKNOWN_PADDING}; {PASS_PADDING}")
         if self.starts is None:
             return None
-        restarts = self.starts[:, 1:].any()
-        if torch.compiler.is_dynamo_compiling():
-            torch.ops.aten._assert_async.msg(~restarts, f"scope {scope!r} does not work on packed rows when compiled")
+        if torch.compiler.is_dynamo_compiling() or captured(self.starts):
+            none = ~self.starts[:, 1:].any()
+            torch.ops.aten._assert_async.msg(none, f"scope {scope!r} does not work on packed rows when compiled")
             return None
-        if restarts and scope == "call":
+        if self._lengths is None:
+            self._lengths = self._read_lengths(self.starts)
+        if self._lengths and scope == "call":
             raise ArmletError(
                 "scope 'call' would mix the sequences packed in one row, whose position ids restart: use another scope"
             )
-        sequences = self.starts.expand(self.batch, -1).flatten().cumsum(0)
-        return sequences.unique_consecutive(return_counts=True)[1].tolist() if restarts else None
+        return self._lengths or None
+
+    def _read_lengths(self, starts: Tensor) -> list[int]:
+        """The numbers of tokens of packed sequences, empty if nothing is packed; waits for a GPU."""
+        if not starts[:, 1:].any():
+            return []
+        sequences = starts.expand(self.batch, -1).flatten().cumsum(0)
+        return sequences.unique_consecutive(return_counts=True)[1].tolist()
 
 
 def argument_names(decoder: nn.Module, label: str) -> tuple[str, ...]:
