@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from armlet import Inward, Outward, Transport, attach
+from armlet import ARM, Cut, Inward, Outward, Transport, attach
 from benchmarks.gpu.decoding import StaticDecoder
 from benchmarks.gpu.recording import WARM_UPS, recorded
 from devices import DEVICE
@@ -69,6 +69,23 @@ def test_a_recorded_prefill_with_position_ids_has_the_bits_of_an_eager_one(scope
         call.replay()
         # A recording cannot look into the mask of attention, so it takes another kernel for the same sums.
         torch.testing.assert_close(call.result, eager, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("policy", [Outward(), Inward(), Transport(), Cut()], ids=lambda policy: policy.name)
+@pytest.mark.parametrize(
+    ("family", "scope"), [("llama", "token"), ("llama", "sequence"), ("llama", "call"), ("mixtral", "token")]
+)
+@torch.no_grad()
+def test_a_model_with_arm_reads_no_value_in_prefill_and_decoding(family, scope, policy):
+    # On the device "meta" nothing has a value, so whoever waits for one, as for a GPU, gets an error.
+    model = tiny(family, families=ROUTED_FAMILIES | FAMILIES).to("meta")
+    if family in ROUTED_FAMILIES:
+        model.set_experts_implementation("batched_mm")
+    with attach(model, policy, layers="all", scope=scope):
+        for arm in {part for module in model.modules() for part in module.modules() if isinstance(part, ARM)}:
+            arm._buffers.update({name: part.to("meta") for name, part in arm._buffers.items() if part is not None})
+        decoder = StaticDecoder(model, torch.zeros(2, 9, dtype=torch.int64, device="meta"), room=2)
+        assert decoder.step().shape == (2, 1, 64)
 
 
 @needs_cuda
