@@ -26,13 +26,13 @@ def draw(content: dict[str, Any], folder: Path) -> list[str]:
 
     with style():
         figure = Figure(figsize=(7.2, 2.6), layout="constrained")
-        times, shares, models = figure.subplots(1, 3)
+        times, shares, models = figure.subplots(1, 3, width_ratios=(2, 2, 1.2))
         cases = _cases(content)
         _draw_lines(times, cases, "seconds", 1e6, "µs", (COPY, REFERENCE))
         times.set_yscale("log")
         _draw_lines(shares, cases, "share of the copy", 1.0, "share of the copy's bandwidth", (REFERENCE,))
         _draw_models(models, content)
-        figure.suptitle(_title(content, cases))
+        figure.suptitle(_title(content, cases), fontsize=8)
     return [str(path) for path in save(figure, folder, "gpu")]
 
 
@@ -81,4 +81,4 @@ def _draw_models(axes: "Axes", content: dict[str, Any]) -> None:
         axes.barh(place, percent, color=COLOURS[name.partition(" ")[0].strip(",").capitalize()])
     axes.set_yticks(range(len(rows)), [label for label, *_ in rows], fontsize=4)
     axes.invert_yaxis()
-    axes.set_xlabel("% more time than without ARM")
+    axes.set_xlabel("% more time with ARM")
