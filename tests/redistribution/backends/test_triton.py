@@ -25,7 +25,7 @@ from armlet.redistribution.backends.triton.moves import TRITON
 from armlet.redistribution.cut import Cut
 from armlet.redistribution.inward import Inward
 from armlet.redistribution.noise import Noise
-from armlet.redistribution.operands import Operands
+from armlet.redistribution.operands import BackendResult, Operands
 from armlet.redistribution.outcome import outcome
 from armlet.redistribution.outward import Outward
 from armlet.redistribution.transport import Transport
@@ -382,3 +382,24 @@ triton_resources.main()
         tmp_path, "--widths", "64", "--sm", "80", "--dtypes", "float32", "--kernels", "inward, log", program=program
     )
     assert lines[0]["fma"] > 0
+
+
+def added(rows, masked):
+    """Counters after two calls that are added by the program, and what they should be."""
+    generator = torch.Generator().manual_seed(rows)
+    moved = torch.randint(2**40, (rows,), generator=generator).to(DEVICE)
+    passed = (torch.rand(rows, generator=generator) < 0.3).to(DEVICE)
+    tokens = (torch.rand(3, rows, generator=generator) < 0.5).to(DEVICE) if masked else 3 * rows
+    totals = torch.tensor([1, 2, 3, 4], device=DEVICE)
+    result = BackendResult(moved, moved, passed)
+    assert all(TRITON.tally(totals, result, tokens, calls=calls) for calls in (1, 0))
+    count = int(tokens.sum()) if masked else tokens
+    return totals.tolist(), [2, 2 + 2 * count, 3 + 2 * int(moved.sum()), 4 + 2 * int(passed.sum())]
+
+
+@needs_triton
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("rows", [1, 3, 1024, 2500])
+def test_counters_are_added_in_one_program(interpreter, rows, masked):
+    counters, expected = interpreter(added, rows, masked)
+    assert counters == expected
