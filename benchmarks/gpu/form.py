@@ -50,12 +50,12 @@ FULL = Form(
     prompt=512,
     steps=16,
     batches=(1, 64),
-    examples=60,
+    examples=40,
 )
 
 SMALL = Form(
     device="cpu",
-    seconds={"suite": 300, "times": 120, "models": 120, "sanitizer": 60},
+    seconds={"suite": 600, "times": 300, "models": 300, "sanitizer": 120},
     widths=(48,),
     tokens=(1, 3),
     turns=2,
