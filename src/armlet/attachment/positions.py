@@ -209,12 +209,14 @@ def _packed_call(inputs: Arguments, batch: int, length: int, axes: int) -> Decod
 def _other_padding(caller: Arguments, inputs: Arguments) -> bool:
     """Whether a module between the caller and the decoder passed on another padding mask, as one that sorts rows does.
 
-    While compiling, when values cannot be compared, another tensor counts as another mask.
+    While compiling or in a CUDA graph, when values cannot be compared, another tensor counts as another mask.
     """
     outer, inner = padding_of(caller.get("attention_mask")), padding_of(inputs.get("attention_mask"))
     if outer is None or inner is None or outer is inner or outer.shape != inner.shape:
         return False
-    return torch.compiler.is_dynamo_compiling() or not torch.equal(outer.to(inner.device) != 0, inner != 0)
+    if torch.compiler.is_dynamo_compiling() or captured(inner):
+        return True
+    return not torch.equal(outer.to(inner.device) != 0, inner != 0)
 
 
 def _has_tokens(call: Arguments, shape: tuple[int, int]) -> bool:
@@ -236,7 +238,9 @@ def _refuse_packed_axes(position_ids: object, axes: int, valid: Tensor | None) -
     """Raises ArmletError if M-RoPE's first axis, time, goes back in a row, which it does not do in one sequence."""
     if not axes or not isinstance(position_ids, Tensor) or position_ids.dim() != 3 or len(position_ids) != axes:
         return
-    if not torch.compiler.is_dynamo_compiling() and (_steps(position_ids[0], valid) < 0).any():
+    if torch.compiler.is_dynamo_compiling() or captured(position_ids):
+        return
+    if (_steps(position_ids[0], valid) < 0).any():
         raise ArmletError(
             "position_ids with the axes of M-RoPE restart, so a row has several sequences, and they do not show the "
             "positions in each: pass the positions of text before them, as a first axis"
