@@ -11,6 +11,8 @@
 #   make test-sglang   ARM inside SGLang, in .venv-sglang (200 MB beside .venv-vllm; SGLang's engine without its kernels)
 # and one in a browser:
 #   make test-page     the pages in Chromium, which it installs if it is missing (apt), as it does axe-core (npm)
+# and one on a machine with an NVIDIA GPU, in under eight minutes, where nothing is installed or downloaded:
+#   make gpu           tests and measures ARM there; with SMALL=1, a small form on the CPU
 # and one to read:
 #   make docs          the site in site/, whose index.html opens without a server
 # and one where no checkout is:
@@ -31,7 +33,8 @@ OLDEST := .venv-oldest
 SERVING := .venv-vllm
 SGLANG := .venv-sglang
 
-.PHONY: demo check first-half second-half lint bench coverage test test-oldest test-vllm test-sglang test-page test-install docs models format clean
+.PHONY: demo check first-half second-half lint bench coverage test test-oldest test-vllm test-sglang test-page \
+	test-install gpu docs models format clean
 
 QUESTION = $(MODEL) "In which year did the Second World War end?" --max-new-tokens 24
 
@@ -105,6 +108,13 @@ test-page: $(MODEL) $(AXE)
 		(echo 'Chromium is missing and could not be installed: sudo apt install chromium'; exit 1)
 	$(BIN)/pytest tests_page
 
+# The Python there, with torch, Triton, transformers, numba, pytest and hypothesis; FIGURE=gpu.json draws a run's figure,
+# and OUT names the folder of the results, by default gpu-results.
+GPU_PYTHON ?= python3
+
+gpu:
+	@PYTHONPATH=src $(GPU_PYTHON) -m benchmarks.gpu $(if $(SMALL),--small) $(if $(FIGURE),--figure $(FIGURE)) $(if $(OUT),--out $(OUT))
+
 # Strict: a warning is an error. A line about the successor of mkdocs would be the only output.
 docs: $(INSTALLED)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -120,7 +130,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv $(OLDEST) $(SERVING) models $(DEMO) site .pytest_cache .ruff_cache .hypothesis .coverage* build dist
+	rm -rf .venv $(OLDEST) $(SERVING) models $(DEMO) gpu-results site .pytest_cache .ruff_cache .hypothesis .coverage* build dist
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \

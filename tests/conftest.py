@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from devices import ON_GPU
 from run_folder import use_run_folder
 
 use_run_folder()
@@ -22,6 +23,7 @@ settings.load_profile("reproducible")
 
 ROOT = Path(__file__).parents[1]
 MISSING = {} if find_spec("triton") else {"triton interpreter": "Triton is not installed (pip install triton)"}
+MISSING |= {} if ON_GPU else {"cuda": "needs an NVIDIA GPU (make gpu)"}
 """Why tests are skipped, by the environment that they need."""
 
 
@@ -36,6 +38,9 @@ def pytest_runtest_setup(item):
 def no_lines_of_progress():
     """However slow the machine is, stderr shows what a command has to say and no lines of progress."""
     with pytest.MonkeyPatch.context() as patch:
+        if find_spec("rich") is None:  # as where `make gpu` may run: then nothing shows progress
+            yield
+            return
         for name in ("terminal.FIRST_LINE_SECONDS", "progress.LINE_SECONDS", "progress.LONG_SECONDS"):
             patch.setattr(f"armlet.presentation.{name}", 1e6)
         yield

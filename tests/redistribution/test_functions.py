@@ -52,6 +52,13 @@ def assert_tanh(x):
     np.testing.assert_array_max_ulp(tanh(x).numpy(), np.array([math.tanh(value) for value in x.tolist()]), 6)
 
 
+def test_tanh_has_the_bits_of_the_kernels_in_float64():
+    from armlet.redistribution.backends.cpu.inward import tanh_of_number
+
+    x, unit = spread(1_000, -3, 3), spread(1_000, 2, -2)
+    assert tanh(x, unit).tolist() == [tanh_of_number(*pair) for pair in zip(x.tolist(), unit.tolist(), strict=True)]
+
+
 def test_tanh_is_within_units_in_the_last_place_everywhere_and_where_its_pieces_meet():
     x = spread(100_001, -600, np.log(25))
     assert_tanh(torch.cat((x, -x)))

@@ -44,7 +44,7 @@ ENVIRONMENTS: Mapping[str, Environment] = {
     "vllm-cpu": Environment("vLLM 0.32 on a CPU", "`make test-vllm`"),
     "vllm-gpu": Environment("vLLM on a GPU", ""),
     "triton interpreter": Environment("the Triton kernels, interpreted or compiled on a CPU", "`make test-vllm`"),
-    "cuda": Environment("a GPU (CUDA): the Triton kernels, and anything else", ""),
+    "cuda": Environment("a GPU (CUDA)", "`make gpu`, **not yet run**"),
     "larger model": Environment("a model above 135 M parameters", ""),
     "real mixture": Environment("a real mixture of experts (tiny random ones are in the suite)", ""),
     "image-text model": Environment("a real image-text model (tiny random ones are in the suite)", ""),
@@ -65,7 +65,7 @@ needs has no test. A count is of test functions; many of them run for several mo
 """
 
 FOOTER = """
-`.ci/run` runs all of them on two CPU cores; of the installations of the wheel it runs one, and
+`.ci/run` runs them on two CPU cores, without those of a GPU; of the installations of the wheel it runs one, and
 `make test-install ALL=1` the others. More about single results: [Which models](models.md), [On a GPU](gpu.md),
 [Serve with vLLM](../howto/serve.md#what-was-tested-where).
 """

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from armlet.presentation.arguments import whole_number
 from armlet.redistribution.arguments import check_arguments, check_policy
+from armlet.redistribution.backends.choice import tally_for
 from armlet.redistribution.backends.interception import intercepted, needs_torch_operations
 from armlet.redistribution.entry import OneRow, redistribute_with_counts
 from armlet.redistribution.errors import ArgumentError, ArmletError
@@ -161,12 +162,16 @@ class ARM(nn.Module):
         return result.values
 
     def _count(self, a: Tensor, result: BackendResult, mask: Tensor | None, *, new_call: bool = True) -> None:
-        tokens = torch.full((), prod(a.shape[:-1]), device=a.device) if mask is None else (mask != 0).sum()
+        visible = intercepted() or needs_torch_operations(result.moved)
+        valid = None if mask is None else mask.to(a.device) != 0
+        if not visible and (tally := tally_for(a.device)):
+            with _tally_lock:
+                if tally(self.totals, result, prod(a.shape[:-1]) if valid is None else valid, calls=int(new_call)):
+                    return
+        tokens = torch.full((), prod(a.shape[:-1]), device=a.device) if valid is None else valid.sum()
         calls = torch.full_like(tokens, int(new_call))
         increments = torch.stack((calls, tokens, result.moved.sum(), result.passed.sum()))
-        (_tally_operator if intercepted() or needs_torch_operations(increments) else _tally)(
-            self.totals, increments.to(self.totals.device)
-        )
+        (_tally_operator if visible else _tally)(self.totals, increments.to(self.totals.device))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ARM":
         """Moves the buffers with their values, which `to_empty` would leave undefined."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from armlet.attachment.caller import PADDING_ATTRIBUTE, Arguments, forward_names, mask_parts, padding_of
 from armlet.attachment.expert_rows import ExpertRows
 from armlet.attachment.sites import Part, UnsupportedModelError
+from armlet.redistribution.backends.interception import captured
 from armlet.redistribution.errors import ArmletError
 from armlet.redistribution.rows import Policy
 
@@ -42,6 +43,7 @@ class DecoderCall:
     policies: Sequence[Policy] = ()  # with which the call started, of each placement
     starts: Tensor | None = None  # `[batch or 1, seq]` bool, True where a sequence starts; None: at the rows' starts
     padding_known: bool = True
+    _lengths: list[int] | None = None  # of packed sequences, read once in a call; empty if nothing is packed
 
     def packed_lengths(self, scope: str) -> list[int] | None:
         """The number of tokens of each sequence, row by row, if statistics over this scope must be taken by sequence.
@@ -54,16 +56,24 @@ class DecoderCall:
             raise ArmletError(f"scope {scope!r}: {UNKNOWN_PADDING}; {PASS_PADDING}")
         if self.starts is None:
             return None
-        restarts = self.starts[:, 1:].any()
-        if torch.compiler.is_dynamo_compiling():
-            torch.ops.aten._assert_async.msg(~restarts, f"scope {scope!r} does not work on packed rows when compiled")
+        if torch.compiler.is_dynamo_compiling() or captured(self.starts):
+            none = ~self.starts[:, 1:].any()
+            torch.ops.aten._assert_async.msg(none, f"scope {scope!r} does not work on packed rows when compiled")
             return None
-        if restarts and scope == "call":
+        if self._lengths is None:
+            self._lengths = self._read_lengths(self.starts)
+        if self._lengths and scope == "call":
             raise ArmletError(
                 "scope 'call' would mix the sequences packed in one row, whose position ids restart: use another scope"
             )
-        sequences = self.starts.expand(self.batch, -1).flatten().cumsum(0)
-        return sequences.unique_consecutive(return_counts=True)[1].tolist() if restarts else None
+        return self._lengths or None
+
+    def _read_lengths(self, starts: Tensor) -> list[int]:
+        """The numbers of tokens of packed sequences, empty if nothing is packed; waits for a GPU."""
+        if not starts[:, 1:].any():
+            return []
+        sequences = starts.expand(self.batch, -1).flatten().cumsum(0)
+        return sequences.unique_consecutive(return_counts=True)[1].tolist()
 
 
 def argument_names(decoder: nn.Module, label: str) -> tuple[str, ...]:
@@ -199,12 +209,14 @@ def _packed_call(inputs: Arguments, batch: int, length: int, axes: int) -> Decod
 def _other_padding(caller: Arguments, inputs: Arguments) -> bool:
     """Whether a module between the caller and the decoder passed on another padding mask, as one that sorts rows does.
 
-    While compiling, when values cannot be compared, another tensor counts as another mask.
+    While compiling or in a CUDA graph, when values cannot be compared, another tensor counts as another mask.
     """
     outer, inner = padding_of(caller.get("attention_mask")), padding_of(inputs.get("attention_mask"))
     if outer is None or inner is None or outer is inner or outer.shape != inner.shape:
         return False
-    return torch.compiler.is_dynamo_compiling() or not torch.equal(outer.to(inner.device) != 0, inner != 0)
+    if torch.compiler.is_dynamo_compiling() or captured(inner):
+        return True
+    return not torch.equal(outer.to(inner.device) != 0, inner != 0)
 
 
 def _has_tokens(call: Arguments, shape: tuple[int, int]) -> bool:
@@ -226,7 +238,9 @@ def _refuse_packed_axes(position_ids: object, axes: int, valid: Tensor | None) -
     """Raises ArmletError if M-RoPE's first axis, time, goes back in a row, which it does not do in one sequence."""
     if not axes or not isinstance(position_ids, Tensor) or position_ids.dim() != 3 or len(position_ids) != axes:
         return
-    if not torch.compiler.is_dynamo_compiling() and (_steps(position_ids[0], valid) < 0).any():
+    if torch.compiler.is_dynamo_compiling() or captured(position_ids):
+        return
+    if (_steps(position_ids[0], valid) < 0).any():
         raise ArmletError(
             "position_ids with the axes of M-RoPE restart, so a row has several sequences, and they do not show the "
             "positions in each: pass the positions of text before them, as a first axis"

@@ -10,7 +10,7 @@ from torch import Tensor
 from armlet.redistribution.arguments import check_arguments, scopes_shape, token_mask, token_positions
 from armlet.redistribution.backends import operator
 from armlet.redistribution.backends.choice import backend_for
-from armlet.redistribution.backends.interception import intercepted, needs_torch_operations, traced
+from armlet.redistribution.backends.interception import captured, intercepted, needs_torch_operations, traced
 from armlet.redistribution.backends.plain import PLAIN
 from armlet.redistribution.built_in import BUILT_IN_POLICIES
 from armlet.redistribution.cut import Cut
@@ -187,7 +187,9 @@ def _draws(
         keys = _cached_keys(noise.seed, a.shape[-1], a.device)
     elif keys.device != a.device:
         keys = keys.to(a.device)
-    if positions is None and not visible and tokens[0] * tokens[1] <= CACHED_TOKENS:
+    # What a CUDA graph captures has no values yet, so no other call may read it.
+    kept = not visible and tokens[0] * tokens[1] <= CACHED_TOKENS and not captured(a)
+    if positions is None and kept:
         return keys, _cached_positions(a.shape[:-1], tokens, a.device), noise.stream & WORD, None
     positions = token_positions(a, None) if positions is None else positions  # the caller has checked them
     if positions.shape != tokens:

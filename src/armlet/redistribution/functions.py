@@ -137,7 +137,9 @@ def tanh(x: Tensor, unit: Tensor | float = 1.0) -> Tensor:
     ratio = x / unit
     if x.dtype != torch.float64:
         return ratio.tanh()
-    doublings = x.detach().abs() * (TWO_PER_LN2 / unit)
+    # A number over a tensor would be the product with its reciprocal, which rounds twice.
+    factor = torch.full_like(unit, TWO_PER_LN2) / unit if isinstance(unit, Tensor) else TWO_PER_LN2 / unit
+    doublings = x.detach().abs() * factor
     value = torch.copysign(_tanh(doublings.clamp(max=LARGEST_DOUBLINGS)), x.detach())
     # tanh(x + z) = t + (1 − t²)·(z − t·z²) + … with z = 0 changes no bit, and provides the first two derivatives.
     z = ratio - ratio.detach()

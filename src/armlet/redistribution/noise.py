@@ -52,9 +52,9 @@ class Noise:
         """u = ½ everywhere."""
         return Midpoint()
 
-    def keys(self, width: int, layer: int = 0) -> Tensor:
-        """Returns `[3, width]` int64: base, step and stride, each below 2³²."""
-        channel = torch.arange(width, dtype=torch.int64)
+    def keys(self, width: int, layer: int = 0, device: torch.device | None = None) -> Tensor:
+        """Returns `[3, width]` int64: base, step and stride, each below 2³², computed on the device."""
+        channel = torch.arange(width, dtype=torch.int64, device=device)
         base, step, stride = (_hash_words(channel, (role, layer, self.seed, self.seed >> 32)) for role in range(3))
         return torch.stack((base, step | 1, stride | 1))
 

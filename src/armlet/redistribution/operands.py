@@ -59,9 +59,11 @@ class Backend(NamedTuple):
         move_rows: moves a contiguous, non-empty tensor by the policy; all tensors of the operands are contiguous.
         row_mover: returns a function that moves one row per call, see `cpu.moves.row_mover`.
         gated_rows: applies activation, policy and product with `up` in one pass, see `triton.moves.gated_rows`.
+        tally: adds the counts of a result to a module's counters, see `triton.moves.tally`.
     """
 
     supports: Callable[[Tensor, Policy], bool]
     move_rows: Callable[[Tensor, Policy, Operands], BackendResult]
     row_mover: Callable[..., Callable[..., Tensor]] | None = None
     gated_rows: Callable[..., BackendResult] | None = None
+    tally: Callable[..., bool] | None = None

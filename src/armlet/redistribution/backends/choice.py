@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 
@@ -32,6 +33,12 @@ def backend_for(a: Tensor, policy: Policy) -> Backend:
     """
     backend = _load(backend_name(a.device))
     return backend if isinstance(backend, Backend) and backend.supports(a, policy) else PLAIN
+
+
+def tally_for(device: torch.device) -> Callable[..., bool] | None:
+    """Returns `Backend.tally` of a device's preferred backend, if it has one; raises the errors of `backend_for`."""
+    backend = _load(backend_name(device))
+    return backend.tally if isinstance(backend, Backend) else None
 
 
 def backend_name(device: torch.device) -> str:

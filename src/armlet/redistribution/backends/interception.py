@@ -40,6 +40,11 @@ def traced() -> bool:
     return _dispatch_modes() != 0 or _tracing_state() is not None
 
 
+def captured(a: Tensor) -> bool:
+    """Whether a CUDA graph captures what runs on `a`: its operations run later, and nothing may wait for them."""
+    return a.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 def needs_torch_operations(a: Tensor) -> bool:
     """Whether a tensor is more than its memory: a subclass, lazily negated, transformed, or forward-differentiated."""
     if MISSING or type(a) is not Tensor or a.is_neg():

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from armlet.redistribution.backends.choice import backend_for
+from armlet.redistribution.backends.interception import captured
 from armlet.redistribution.backends.plain import PLAIN
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.operands import BackendResult, Operands
@@ -16,6 +17,8 @@ from armlet.redistribution.rows import Policy
 @torch.library.custom_op("armlet::keys", mutates_args=())
 def keys_for(a: Tensor, seed: int) -> Tensor:
     """Keys of layer 0 for the width of `a`; an operator, because a compiler would inline the hash at every step."""
+    if captured(a):  # a copy from the CPU cannot be captured; a hundred small operations can
+        return Noise(seed).keys(a.shape[-1], device=a.device)
     return Noise(seed).keys(a.shape[-1]).to(a.device)
 
 

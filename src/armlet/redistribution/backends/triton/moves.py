@@ -47,7 +47,32 @@ def gated_rows(gate_up: Tensor, policy: Policy, activation: str, operands: Opera
     return _launch(gate_up, values, policy, activation, operands)
 
 
-TRITON = Backend(_supports_rows, _move_on_gpu, gated_rows=gated_rows)
+def tally(totals: Tensor, result: BackendResult, tokens: int | Tensor, *, calls: int) -> bool:
+    """Adds calls, tokens, values moved and scopes passed to `totals`, int64 `[4]`, in one launch.
+
+    Args:
+        totals: the counters, on the device of the result.
+        result: of any backend.
+        tokens: how many there were, or the padding mask, bool of any shape, whose True values count.
+        calls: how many calls this is.
+
+    Returns False, with nothing added, if Triton does not run on the device.
+    """
+    if totals.device != result.moved.device or not _runs_on(totals.device):
+        return False
+    from armlet.redistribution.backends.triton.tally import BLOCK, add_counts
+
+    mask = tokens.contiguous() if isinstance(tokens, Tensor) else None
+    count = tokens.numel() if isinstance(tokens, Tensor) else tokens
+    moved, passed = result.moved.contiguous(), result.passed.contiguous()
+    with torch.cuda.device_of(totals):
+        add_counts[(1,)](  # type: ignore - a compiled program
+            totals, moved, passed, mask, len(moved), count, calls, BLOCK=BLOCK
+        )  # fmt: skip
+    return True
+
+
+TRITON = Backend(_supports_rows, _move_on_gpu, gated_rows=gated_rows, tally=tally)
 
 
 @lru_cache
