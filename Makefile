@@ -75,7 +75,7 @@ lint: $(INSTALLED)
 bench: $(MODEL)
 	$(BIN)/python benchmarks/compare.py $(MODEL) $(BENCH)
 
-# TESTS="-m 'not slow'" runs the fast tests only.
+# TESTS="-m 'not slow'" runs the fast tests only, here and in test-oldest.
 coverage: $(MODEL)
 	$(BIN)/coverage erase
 	ARMLET_REQUIRE_MODEL=1 $(BIN)/coverage run -m pytest $(TESTS)
@@ -94,7 +94,7 @@ MODEL_TESTS = $(filter-out $(OWN_BOUNDS) $(NO_MODEL),\
 	$(shell grep -rlE --include "test_*.py" "families|tiny_checkpoints|smollm2|abacus|transformers|torch.compile" tests))
 
 test-oldest: $(MODEL) $(OLDEST)/installed
-	ARMLET_REQUIRE_MODEL=1 $(OLDEST)/bin/pytest $(MODEL_TESTS)
+	ARMLET_REQUIRE_MODEL=1 $(OLDEST)/bin/pytest $(MODEL_TESTS) $(TESTS)
 
 test-vllm: $(MODEL) $(SERVING)/installed
 	ARMLET_REQUIRE_MODEL=1 $(SERVING)/bin/pytest tests_vllm

@@ -18,7 +18,7 @@ from generators.markdown import table
 
 ROOT = Path(__file__).parents[3]
 HERE = "suite"
-FOLDERS = {"tests": HERE, "tests_page": "chromium", "tests_vllm": "vllm-cpu"}
+FOLDERS = {"tests": HERE, "tests_page": "chromium", "tests_sglang": "sglang-cpu", "tests_vllm": "vllm-cpu"}
 """What all tests of a folder need."""
 
 FIXTURES = {"smollm2": "real model", "smollm2_folder": "real model", "hub": "hub server"}
@@ -43,6 +43,8 @@ ENVIRONMENTS: Mapping[str, Environment] = {
     "chromium": Environment("pages in Chromium", "`make test-page`"),
     "vllm-cpu": Environment("vLLM 0.32 on a CPU", "`make test-vllm`"),
     "vllm-gpu": Environment("vLLM on a GPU", ""),
+    "sglang-cpu": Environment("SGLang 0.5.23 on a CPU, without its own kernels", "`make test-sglang`"),
+    "sglang-gpu": Environment("SGLang on a GPU", ""),
     "triton interpreter": Environment("the Triton kernels, interpreted or compiled on a CPU", "`make test-vllm`"),
     "cuda": Environment("a GPU (CUDA)", "`make gpu`, **not yet run**"),
     "larger model": Environment("a model above 135 M parameters", ""),
@@ -65,8 +67,8 @@ needs has no test. A count is of test functions; many of them run for several mo
 """
 
 FOOTER = """
-`.ci/run` runs them on two CPU cores, without those of a GPU; of the installations of the wheel it runs one, and
-`make test-install ALL=1` the others. More about single results: [Which models](models.md), [On a GPU](gpu.md),
+`.ci/run` runs them on two CPU cores, without those of a GPU: with the lowest dependencies the fast ones, and one of the
+installations of the wheel; `make test-oldest` and `make test-install ALL=1` run all. More about single results: [Which models](models.md), [On a GPU](gpu.md),
 [Serve with vLLM](../howto/serve.md#what-was-tested-where).
 """
 
