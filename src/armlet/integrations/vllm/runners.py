@@ -55,10 +55,10 @@ def load_with_arm(
     max_tokens = vllm_config.scheduler_config.max_num_batched_tokens
     worker_arm = WorkerArm(model, engine, max_tokens, vllm_config.device_config.device)
     setattr(model, ARM_ATTRIBUTE, worker_arm)
-    for name, placements in engine.settings.items():
-        policies = ", ".join(str(placement["policy"]) for placement in placements)
+    for name, layers in worker_arm.report().items():
+        policies = ", ".join(str(placement["policy"]) for placement in engine.settings[name])
         named = "" if name == settings.ON else f"{name}: "
-        plugin_logger().info("armlet: %s%s in layers %s on this rank", named, policies, list(worker_arm.report()[name]))
+        plugin_logger().info("armlet: %s%s in layers %s on this rank", named, policies, [*map(int, layers)])
     return model
 
 
