@@ -14,10 +14,10 @@ from typing import Any
 
 import typer
 
-from armlet.attachment.config import parse_config
 from armlet.cli import application
 from armlet.evaluation.tasks.sources import HUB
 from armlet.integrations.treatment import DEFAULTS, treatment
+from armlet.integrations.vllm.settings import full_entry
 from doc_blocks import ROOT
 
 MODELS = re.compile(r"MODEL|(\./)?models/[\w.-]+|\w[\w-]*/[\w.-]*\d[\w.-]*[bBmMkK]\b[\w.-]*|openai/gpt-oss-20b")
@@ -129,7 +129,7 @@ def _check_vllm(arguments: Sequence[str]) -> None:
     for option, value in pairwise(arguments):
         if option == "--additional-config":
             settings = json.loads(value)["armlet"]
-            assert settings is False or (isinstance(settings, str) and settings) or parse_config(settings)
+            assert settings is False or (isinstance(settings, str) and settings) or full_entry(settings)
 
 
 def _check_inspect(arguments: Sequence[str]) -> None:

@@ -16,8 +16,8 @@ HEADER = """# Which models
 {all} work**. Your own models and those from elsewhere work if their MLPs have the same structure; `attach` refuses all
 others, and says why.
 
-This page is about `attach`. vLLM serves ARM in dense gated MLPs only: in no layer with a mixture of experts, and in no
-shared expert ([what is refused](../howto/serve.md#what-is-refused-and-why)).
+This page is about `attach`. What vLLM can serve depends on its own classes and kernels
+([mixtures of experts](../howto/serve.md#mixtures-of-experts), [what is refused](../howto/serve.md#what-is-refused-and-why)).
 
 Each class is built tiny from its configuration and run on text: alone, with padding on the left and on the right, and
 in `generate`; at the site `up`, alone and with padding on the left. Tests check without the code of `attach` where ARM
