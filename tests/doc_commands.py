@@ -132,6 +132,13 @@ def _check_vllm(arguments: Sequence[str]) -> None:
             assert settings is False or (isinstance(settings, str) and settings) or full_entry(settings)
 
 
+def _check_sglang(arguments: Sequence[str]) -> None:
+    """`sglang serve`: armlet's settings."""
+    for option, value in pairwise(arguments):
+        if option == "--json-model-override-args":
+            assert full_entry(json.loads(value)["armlet"])
+
+
 def _check_inspect(arguments: Sequence[str]) -> None:
     """`inspect eval`: the arguments of armlet's model provider."""
     given = [value for option, value in pairwise(arguments) if option == "-M"]
@@ -182,6 +189,7 @@ def _check_python(arguments: Sequence[str]) -> None:
 CHECKS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "armlet": check_armlet,
     "vllm": _check_vllm,
+    "sglang": _check_sglang,
     "inspect": _check_inspect,
     "curl": _check_curl,
     "make": _check_make,

@@ -11,7 +11,7 @@ from vllm.exceptions import VLLMValidationError
 
 from armlet import Inward, Outward, attach, load_config
 from armlet.integrations.vllm import seams
-from armlet.integrations.vllm.settings import check_config
+from armlet.integrations.vllm.settings import check_config, served
 from armlet.precision.measure import Contraction
 from armlet.precision.result import save_setting
 from armlet.redistribution.errors import ArmletError
@@ -19,6 +19,7 @@ from engines import engine, greedy, hugging_face, tokens_of
 from families import prompt
 
 PROMPTS = [prompt(length, seed=length)[0].tolist() for length in (5, 20)]
+OUTWARD = served({"armlet": {"policy": "outward"}})
 
 
 @pytest.fixture
@@ -157,9 +158,9 @@ def config(**changes):
     ],
 )
 def test_an_engine_in_which_arm_would_go_wrong_is_refused(changes, message):
-    check_config(config(), ["outward"])
+    check_config(config(), OUTWARD)
     with pytest.raises(ArmletError, match=message):
-        check_config(config(**changes), ["outward"])
+        check_config(config(**changes), OUTWARD)
 
 
 def test_a_misspelled_key_of_an_engine_or_of_a_request_is_refused(tiny_model):

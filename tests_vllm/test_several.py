@@ -4,8 +4,11 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
+from vllm.exceptions import VLLMValidationError
 
 from armlet import Cut, Inward, Outward, Transport, attach
+from armlet.integrations.vllm.offline import install
+from armlet.redistribution.errors import ArgumentError
 from engines import elsewhere, engine, equal_up_to_ties, greedy, hugging_face, leads, tokens_of
 from families import prompt
 
@@ -129,3 +132,29 @@ def test_a_default_is_for_requests_that_name_none(llama, wanted):
     with engine(llama[0], ARMLET | {"default": "loud"}) as llm:
         tokens = tokens_of(greedy(llm, PROMPTS[:7], TOKENS, [extra_args(asked) for asked in requests]))
     assert agree(llama[1], wanted, tokens, right) >= 6
+
+
+def test_a_setting_with_a_placement_at_strength_0_and_a_tiny_strength_are_served(llama, wanted):
+    still = {"version": 2, "placements": [SETTINGS["loud"], {"policy": "inward", "strength": 0, "layers": [1]}]}
+    with engine(llama[0], {"settings": {"half": still}}) as llm:
+        asked = [extra_args(value) for value in ("half:1e-46", "half", "half", "off")]
+        tokens = tokens_of(greedy(llm, PROMPTS[:4], TOKENS, asked))
+        assert agree(llama[1], wanted, tokens, ["off", "loud", "loud", "off"]) >= 3
+        greedy(llm, PROMPTS[:1], TOKENS, extra_args("half:0.5"))
+        (report,) = llm.collective_rpc("armlet_report")
+    assert report["settings"]["half"]["1"]["tokens"] == len(PROMPTS[0]) + TOKENS - 1  # of the last request alone
+
+
+def test_settings_that_cannot_be_installed_leave_the_earlier_ones(llama, wanted):
+    with engine(llama[0], {"settings": {"loud": SETTINGS["loud"]}}, enable_prefix_caching=True, block_size=32) as llm:
+        for layers, refused in (([0, 2], False), ([99], True), ([1], False), ([0, 2], False)):
+            with pytest.raises(ArgumentError, match="the model has layers 0 to 3") if refused else nullcontext():
+                install(llm, {"settings": {"loud": SETTINGS["loud"] | {"layers": layers}}})
+            output = greedy(llm, PROMPTS[:1], TOKENS, extra_args("loud"))
+            assert output[0].num_cached_tokens == 0  # of the same name, but other settings
+            if layers != [1]:
+                assert agree(llama[1], wanted, tokens_of(output), ["loud"]) == 1
+        with pytest.raises(ArgumentError, match="has layers 0 to 3"):
+            install(llm, {"settings": {"new": SETTINGS["loud"] | {"layers": [99]}}})
+        with pytest.raises(VLLMValidationError, match="one of this engine's settings, 'loud'"):
+            greedy(llm, PROMPTS[:1], 1, extra_args("new"))

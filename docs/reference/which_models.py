@@ -17,7 +17,8 @@ HEADER = """# Which models
 others, and says why.
 
 This page is about `attach`. What vLLM can serve depends on its own classes and kernels
-([mixtures of experts](../howto/serve.md#mixtures-of-experts), [what is refused](../howto/serve.md#what-is-refused-and-why)).
+([mixtures of experts](../howto/serve.md#mixtures-of-experts),
+[what is refused](../howto/serve.md#what-is-refused-and-why)).
 
 Each class is built tiny from its configuration and run on text: alone, with padding on the left and on the right, and
 in `generate`; at the site `up`, alone and with padding on the left. Tests check without the code of `attach` where ARM

@@ -68,8 +68,8 @@ needs has no test. A count is of test functions; many of them run for several mo
 
 FOOTER = """
 `.ci/run` runs them on two CPU cores, without those of a GPU: with the lowest dependencies the fast ones, and one of the
-installations of the wheel; `make test-oldest` and `make test-install ALL=1` run all. More about single results: [Which models](models.md), [On a GPU](gpu.md),
-[Serve with vLLM](../howto/serve.md#what-was-tested-where).
+installations of the wheel; `make test-oldest` and `make test-install ALL=1` run all. More about single results:
+[Which models](models.md), [On a GPU](gpu.md), [Serve with vLLM](../howto/serve.md#what-was-tested-where).
 """
 
 

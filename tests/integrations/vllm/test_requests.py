@@ -87,6 +87,8 @@ CALM, LOUD = {"policy": "inward"}, {"policy": "outward"}
         ("off", {"armlet": 0}, NOTHING),
         ("off", {"armlet": "loud"}, ("loud", CONFIGURED)),
         ("calm", {"armlet": "loud:0.25"}, ("loud", 0.25)),
+        ("calm", {"armlet": "loud:1e-2"}, ("loud", 0.01)),
+        ("calm", {"armlet": "loud:1e-46"}, NOTHING),
         ("calm", {"armlet": "loud:0"}, NOTHING),
     ],
 )
@@ -104,10 +106,12 @@ SETTINGS = served(resolve({"armlet": {"settings": {"calm": CALM, "loud": LOUD}}}
         (0.5, "is for the engine's default, which is 'off'; name a setting, 'calm', 'loud', or its strength"),
         (
             "quiet",
-            r"or one of 'calm', 'loud' with or without a strength, found 'quiet'; for .* \{\"armlet\": \"calm:0.5\"\}",
+            r"must be 'off' or one of this engine's settings, 'calm', 'loud', also with a strength, found 'quiet'",
         ),
         ("calm:2", "found 'calm:2'"),
         ("calm:nan", "found 'calm:nan'"),
+        ("calm: 0.5", "found 'calm: 0.5'"),
+        ("calm:٠", "found 'calm:٠'"),
         ("calm:", "found 'calm:'"),
         ("calm:0.5:1", "found 'calm:0.5:1'"),
         (["calm", 0.5], "found .'calm', 0.5."),
@@ -129,7 +133,7 @@ def test_a_setting_of_strength_0_is_refused_unless_a_strength_is_asked_for():
 
 
 @pytest.mark.slow
-@given(st.floats(0, 1), st.floats(0, 1), st.none() | st.text())
+@given(st.floats(0, 1, width=32), st.floats(0, 1, width=32), st.none() | st.text())
 def test_requests_share_cached_prefixes_where_their_strength_is_the_same_alone(this, other, salt):
     first, second = (request_salt(salt, {"armlet": strength}) for strength in (this, other))
     assert (first == second) == (this == other)
@@ -143,6 +147,11 @@ def test_requests_share_cached_prefixes_where_their_strength_is_the_same_alone(t
 def test_requests_share_cached_prefixes_only_with_the_same_words_and_the_same_salt(asked, salts):
     first, second = (request_salt(salt, {"armlet": value}) for value, salt in zip(asked, salts, strict=True))
     assert (first == second) == (asked[0] == asked[1] and salts[0] == salts[1])
+
+
+def test_a_session_shares_cached_prefixes_with_nobody():
+    salts = [request_salt(None, asked, session) for asked in (None, {"armlet": "calm"}) for session in (None, "a", "b")]
+    assert len({*salts}) == 6
 
 
 def test_no_salt_of_a_requests_own_is_that_of_another_strength():

@@ -37,8 +37,13 @@ def test_several_placements_are_written_out_in_full_and_read_back():
 
 @pytest.mark.parametrize("without", [{}, {"armlet": False}, {"armlet": None}])
 def test_without_a_setting_there_is_none(without, tmp_path):
-    assert resolve(without, str(tmp_path)) == {}
-    assert served({}) is None
+    assert served(resolve(without, str(tmp_path))) is None
+
+
+def test_false_stays_false_when_it_is_read_again(tmp_path):
+    (tmp_path / "armlet.json").write_text('{"policy": "cut"}')
+    once = resolve({"armlet": False}, str(tmp_path))
+    assert served(once) is served(resolve(once, str(tmp_path))) is None
 
 
 def test_a_file_that_changes_changes_what_is_hashed(tmp_path):
@@ -84,8 +89,26 @@ def test_a_setting_may_be_a_placebo_of_its_policy():
     entry = {"settings": {"control": {"policy": "outward", "placebo": "matched"}}}
     (placement,) = served(resolve({"armlet": entry}, "")).placements
     assert placement["policy"] == placebo("matched", Outward())
-    with pytest.raises(ArgumentError, match=r"setting 'control': placebo must be one of identity, draw-only, "):
-        full_entry({"settings": {"control": {"policy": "outward", "placebo": "sugar"}}})
+
+
+@pytest.mark.parametrize(
+    ("policy", "name", "names"),
+    [
+        ("outward", "sugar", "draw-only, matched, zeroed"),
+        ("outward", "identity", "draw-only, matched, zeroed"),
+        ("inward", "zeroed", "draw-only, matched"),
+    ],
+)
+def test_a_placebo_that_a_policy_does_not_have_is_refused(policy, name, names):
+    with pytest.raises(
+        ArgumentError, match=f"setting 'a': placebo must be one of {names} for {policy}, found '{name}'"
+    ):
+        full_entry({"settings": {"a": {"policy": policy, "placebo": name}}})
+
+
+def test_a_misspelled_settings_is_found():
+    with pytest.raises(ArgumentError, match="'setting' means nothing here; did you mean 'settings'"):
+        resolve({"armlet": {"setting": SEVERAL}}, "")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +118,7 @@ def test_a_setting_may_be_a_placebo_of_its_policy():
         ({"settings": [SEVERAL]}, "with several settings must be"),
         ({"settings": SEVERAL, "policy": "outward"}, "with several settings must be"),
         ({"settings": SEVERAL, "default": "quiet"}, "default must be one of off, calm, loud, found 'quiet'"),
-        ({"settings": {"off": {"policy": "cut"}}}, "a setting's name must be"),
+        ({"settings": {"Off": {"policy": "cut"}}}, "a setting's name must be"),
         ({"settings": {"0.5": {"policy": "cut"}}}, "a setting's name must be"),
         ({"settings": {"a:b": {"policy": "cut"}}}, "a setting's name must be"),
         ({"settings": {"calm": {"policy": "cut", "scope": "call"}}}, "setting 'calm': .*use scope 'token'"),

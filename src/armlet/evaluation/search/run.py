@@ -30,7 +30,14 @@ from armlet.evaluation.search.folder import (
 from armlet.evaluation.search.results import Search, SearchArguments
 from armlet.evaluation.search.search import Space, candidate_layers, searched_names, stated_settings
 from armlet.evaluation.tasks.sources import ARITHMETIC, TaskSource, collect_tasks, task_sources
-from armlet.presentation.arguments import LARGEST_SEED, given_path, output_folder, whole_number, whole_number_or_none
+from armlet.presentation.arguments import (
+    LARGEST_SEED,
+    given_path,
+    output_folder,
+    refuse_changed,
+    whole_number,
+    whole_number_or_none,
+)
 from armlet.redistribution.errors import ArgumentError
 from armlet.redistribution.noise import Noise
 from armlet.redistribution.policies import parse_one_policy
@@ -134,12 +141,14 @@ def tune(
     plan = plan_tuning(arguments, tasks)
     candidates = [replace(treatment, layers=candidate) for candidate in space.layers]
     if engine:
+        loading = {"tokenizer": (tokenizer, None), "dtype": (dtype, "auto"), "device": (device, None)}
+        refuse_changed("has no effect, because another engine runs the model", **loading)
         opened = engine(conditions(candidates, [], placebos=False), plan.tasks)
     else:
         opened = Local(ABACUS if model is None else model, tokenizer, dtype=dtype, device=device, seed=seed)
         opened.check(candidates)
-    announce_plan(plan)
     with closing(opened):
+        announce_plan(plan)
         return run_search(space, plan, opened, arguments, folder)
 
 
@@ -197,14 +206,16 @@ def confirm(
     tasks = collect_tasks(recorded if task is None else task, arguments.items, arguments.difficulty, arguments.seed)
     plan = replace(plan_confirmation(folder, result, tasks, policy), margin=margin)
     if engine:
+        loading = {"model": (model, None), "tokenizer": (tokenizer, None)}
+        refuse_changed("has no effect, because another engine runs the search's model", **loading)
         plan = replace(plan, conditions=servable_conditions(plan.conditions, plan.tasks, engine)[0])
         opened = engine(plan.conditions, plan.tasks)
     else:
         loading = {} if model is not None else {"dtype": arguments.dtype, "device": arguments.device}
         named = (arguments.model or ABACUS) if model is None else model
         opened = Local(named, tokenizer, seed=arguments.seed, **loading)
-    announce_plan(plan)
     with closing(opened):
+        announce_plan(plan)
         findings = confirm_search(folder, result, plan, opened)
     findings.save(report)
     if not findings.interrupted:

@@ -51,7 +51,7 @@ class RunnerArm(WorkerArm):
 
     def __init__(self, model: nn.Module, engine: Served, max_tokens: int, device: torch.device) -> None:
         super().__init__(model, engine, max_tokens, device)
-        self._acted = set[tuple[str, str]]()
+        self._acted = set[tuple[tuple[str, bool], str]]()
 
     def _find_sites(self, model: nn.Module, layers: list[int]) -> Sequence[FusedSite]:
         return find_gated_sites(model, layers)
@@ -78,25 +78,18 @@ class RunnerArm(WorkerArm):
             )
         self.turn_off()  # of rows beyond these tokens, with which graphs are padded, too
         self.set_inputs(positions, counts, params)
-        unverified = [name for name in sorted(self._active) if (name, phase) not in self._acted]
-        before = {name: self._tokens(name) for name in unverified}
+        unverified = [active for active in sorted(self._active) if (active, phase) not in self._acted]
+        before = {active: self.acting_tokens(*active) for active in unverified}
         output = call()
-        for name in unverified:
-            self._check_acted(name, before[name], phase)
+        for active in unverified:
+            after = self.acting_tokens(*active)
+            if unused := [layer for layer, tokens in after.items() if tokens == before[active][layer]]:
+                raise UnsupportedModelError(
+                    f"layers {unused}: ARM is installed but received no tokens in {phase}; the MLP does not call the "
+                    "activation that ARM replaced (fused kernel?). Choose other layers"
+                )
+            self._acted.add((active, phase))
         return output
-
-    def _tokens(self, name: str) -> dict[str, int | float]:
-        return {layer: counts["tokens"] for layer, counts in self._reported(name).items()}
-
-    def _check_acted(self, name: str, before: dict[str, int | float], phase: str) -> None:
-        after = self._tokens(name)
-        unused = [layer for layer, tokens in after.items() if tokens == before[layer]]
-        if unused:
-            raise UnsupportedModelError(
-                f"layers {', '.join(unused)}: ARM is installed but received no tokens in {phase}; the MLP does not "
-                "call the activation that ARM replaced (fused kernel?). Choose other layers"
-            )
-        self._acted.add((name, phase))
 
 
 def _group(site: FusedSite) -> Any:

@@ -99,8 +99,11 @@ def check_request(sampling_params: Mapping[str, Any], engine: Served | None, ove
         overrides: the engine's `json_model_override_args`, as in `full_overrides`.
         session: whether the request continues a session.
     """
+    given = sampling_params.get(CUSTOM_PARAMS)
+    if given is not None and not isinstance(given, Mapping):
+        raise ArgumentError(f"{CUSTOM_PARAMS}: expected an object, found {given!r}")
     with _named_as_in_sglang():
-        requests.check_request(sampling_params.get(CUSTOM_PARAMS), json.loads(overrides))
+        requests.check_request(None if given is None else dict(given), json.loads(overrides))
     if engine and session:
         raise ArgumentError("session_params: SGLang keeps a session's keys and values whatever their setting of ARM")
     if engine and (sampling_params.get("beam_width") or 1) > 1:

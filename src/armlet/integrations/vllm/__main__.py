@@ -21,4 +21,4 @@ if __name__ == "__main__":
     lines = seam_lines(folder)
     for time, place, missing in lines:
         print(f"{time:16}{place}: {'missing ' + ', '.join(missing) if missing else 'as needed'}")
-    sys.exit(any(missing for _, _, missing in lines))
+    sys.exit(any(missing for time, _, missing in lines if time != "repair"))  # a vLLM without it needs none

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from armlet.attachment.config import PLACEMENTS_KEY
 from armlet.checkpoints.identity import fingerprint, model_folder
 from armlet.checkpoints.pretrained import load_tokenizer
-from armlet.evaluation.conditions.conditions import Condition, Treatment
-from armlet.evaluation.conditions.interventions import Intervention
+from armlet.evaluation.conditions.conditions import AnyTreatment, Condition, Treatment
 from armlet.evaluation.conditions.placebos import IDENTITY
 from armlet.evaluation.engines.engine import Ask, Output, Sampling, derived_seed
 from armlet.evaluation.engines.tokens import Tokens, ended
@@ -159,14 +159,15 @@ class VllmEngine:
         """The name of a condition's setting, which is installed if the engine does not have it; None without ARM."""
         (name, content), *_ = [*settings_of([condition]).items(), (None, {})]
         if name and name not in self._settings:
+            offline.install(self._engine, {SETTINGS_KEY: {name: content}})
             self._settings, self._counts = {name: content}, {}
-            offline.install(self._engine, {SETTINGS_KEY: self._settings})
         return name
 
     def _extra_args(self, condition: Condition, name: str | None) -> dict[str, object] | None:
         if name is None:
             return offline.OFF if self._settings else None
-        return {SETTING_KEY: f"{name}:0" if condition.placebo == IDENTITY else name}
+        still = condition.placebo == IDENTITY or not policy_strength(condition.treatment)
+        return {SETTING_KEY: f"{name}:0" if still else name}
 
     def _new_counts(self, name: str) -> dict[str, LayerCounts]:
         """The counts of a setting's layers since the last call."""
@@ -191,19 +192,32 @@ def settings_of(conditions: Iterable[Condition]) -> dict[str, dict[str, object]]
     """
     settings = dict[str, dict[str, object]]()
     for condition in conditions:
-        if isinstance(condition.treatment, Treatment):
-            content = full_setting(condition.treatment.content())
+        if given := _content(condition.treatment):
+            content = full_setting(given)
             if condition.placebo not in (None, IDENTITY):
                 content |= {PLACEBO_KEY: condition.placebo}
             settings["s" + hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]] = content
     return settings
 
 
+def _content(treatment: AnyTreatment | None) -> Mapping[str, Any] | None:
+    """The content of an armlet.json with a treatment, which may have several placements; None for a user's function."""
+    if isinstance(treatment, Treatment):
+        return treatment.content()
+    placements = treatment.source.get(PLACEMENTS_KEY) if treatment else None
+    return json.loads(placements) if placements else None
+
+
+def policy_strength(treatment: AnyTreatment | None) -> float:
+    """The strength of a treatment's policy; 1 for several placements."""
+    return treatment.policy.strength if isinstance(treatment, Treatment) else 1.0
+
+
 def check_conditions(conditions: Sequence[Condition], tasks: Sequence[Task]) -> None:
     """Raises ArgumentError if vLLM does not support a condition; the message names the conditions and the reason."""
     choices = any(task.kind == "choice" for task in tasks)
     unsupported = {
-        "it cannot run a function in its model": [c for c in conditions if isinstance(c.treatment, Intervention)],
+        "it cannot run a function in its model": [c for c in conditions if c.treatment and not _content(c.treatment)],
         "it only scores choices at temperature 1": [c for c in conditions if choices and c.weighing != 1],
     }
     for reason, group in unsupported.items():

@@ -11,8 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from armlet.integrations.vllm.operator import FUSED_ACTIVATIONS, arguments_of, count_call, policy_of
-from armlet.integrations.vllm.requests import CONFIGURED
+from armlet.integrations.vllm.operator import (
+    FUSED_ACTIVATIONS,
+    arguments_of,
+    count_call,
+    is_idle,
+    own_or_requested,
+    policy_of,
+)
 from armlet.redistribution.entry import DETERMINISTIC_POLICIES, redistribute_with_counts
 from armlet.redistribution.noise import WORD, Explicit, Midpoint, Noise
 from armlet.redistribution.rows import Policy
@@ -38,11 +44,6 @@ def rows_of_routing(topk_ids: Tensor, experts: int, positions: Tensor, strengths
     return RoutedRows(topk_ids.clamp(0, experts - 1).reshape(-1).long(), position.reshape(-1), strength.reshape(-1))
 
 
-def own_or_requested(strengths: Tensor, own: float) -> Tensor:
-    """The strength of each token, given the policy's own."""
-    return torch.where(strengths == CONFIGURED, own, strengths)
-
-
 # Opaque to torch.compile, as the operators for dense MLPs.
 @torch.library.custom_op("armlet::redistribute_gated_rows", mutates_args=("totals",))
 def redistribute_gated_rows(
@@ -60,11 +61,12 @@ def redistribute_gated_rows(
     activation: str,  # one of `FUSED_ACTIVATIONS`
 ) -> Tensor:
     """Returns `[rows, width/shards]`: ARM(activation(gate)) · up, and `untreated` for rows of strength 0."""
+    moving = policy_of(policy, settings)
+    if is_idle(strengths[: len(topk_ids)], moving):
+        return untreated.clone(memory_format=torch.contiguous_format)
     width = gate_up.shape[-1] // 2
     a = FUSED_ACTIVATIONS[activation](gate_up[:, :width].contiguous())
-    values, active = _moved_rows(
-        a, topk_ids, positions, strengths, keys, totals, policy_of(policy, settings), shard, shards
-    )
+    values, active = _moved_rows(a, topk_ids, positions, strengths, keys, totals, moving, shard, shards)
     return torch.where(active, values * gate_up[:, width:], untreated)
 
 
@@ -87,10 +89,11 @@ def redistribute_part_rows(
     shards: int,
 ) -> Tensor:
     """Returns ARM(values), `[rows, width/shards]`; rows of strength 0 stay as they are."""
+    moving = policy_of(policy, settings)
+    if is_idle(strengths[: len(topk_ids)], moving):
+        return values.clone(memory_format=torch.contiguous_format)
     part = values.contiguous()
-    moved, active = _moved_rows(
-        part, topk_ids, positions, strengths, keys, totals, policy_of(policy, settings), shard, shards
-    )
+    moved, active = _moved_rows(part, topk_ids, positions, strengths, keys, totals, moving, shard, shards)
     return torch.where(active, moved, part)
 
 
@@ -116,7 +119,7 @@ def _moved_rows(
         from vllm.distributed import tensor_model_parallel_all_gather
 
         a = tensor_model_parallel_all_gather(a, dim=-1)
-    rows = rows_of_routing(topk_ids, keys.shape[1], positions, own_or_requested(strengths, policy.strength))
+    rows = rows_of_routing(topk_ids, keys.shape[1], positions, own_or_requested(strengths, policy))
     noise = _draws(a, policy, keys, rows)
     values, moved, passed = redistribute_with_counts(a, policy, scope="token", noise=noise, strength=rows.strengths)
     active = count_call(totals, rows.strengths, moved, passed)
@@ -152,8 +155,7 @@ class RowsArm(nn.Module):
         width: int,
     ) -> None:
         super().__init__()
-        self.setting, self.site, self.own_strength = setting, site, policy.strength
-        self.constants = arguments_of(policy)
+        self.setting, self.site, self.policy, self.constants = setting, site, policy, arguments_of(policy)
         start, step, stride = noise.keys(experts * width, layer)
         # Only the lowest 32 bits matter, and rows gather their keys: int32 takes half the memory.
         keys = torch.stack((start + (noise.stream & WORD) * stride, step)).to(torch.int32).view(2, experts, width)

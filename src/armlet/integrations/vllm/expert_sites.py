@@ -8,7 +8,6 @@ after its code was read: vLLM 0.32 has about 75, and each may order its rows dif
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from inspect import signature
 from pkgutil import resolve_name
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import nn
 from armlet.attachment.sites import ROUTED, UnsupportedModelError, outside_attention
 from armlet.integrations.vllm.operator import FUSED_ACTIVATIONS
 from armlet.integrations.vllm.sites import FusedSite, MixtureLayer, fused_candidates
+from armlet.integrations.vllm.source import installed_source, missing_places
 
 KERNELS = "vllm.model_executor.layers.fused_moe"
 ROWS_IN_ORDER = ("triton_moe:TritonExperts", "triton_moe:TritonWNA16Experts", "marlin_moe:MarlinExperts")
@@ -36,12 +36,20 @@ OTHER_KERNEL = (
     "other layers"
 )
 
+MODULAR = f"{KERNELS}.modular_kernel:FusedMoEExpertsModular"
 NEEDED = (
-    ("modular_kernel:FusedMoEExpertsModular", "apply", ("hidden_states", "topk_weights", "topk_ids", "output")),
-    ("modular_kernel:FusedMoEExpertsModular", "activation", ("activation", "output", "input")),
-    ("experts.triton_moe:TritonExperts", "activation", ("activation", "output", "input")),
+    f"{MODULAR}.apply(output, hidden_states, w1, w2, topk_weights, topk_ids)",
+    f"{MODULAR}.activation(activation, output, input)",
+    f"{KERNELS}.experts.triton_moe:TritonExperts.activation(activation, output, input)",
+    f"{KERNELS}.routed_experts:RoutedExperts.quant_method",
+    f"{KERNELS}.runner.moe_runner:MoERunner.routed_experts",
+    f"{KERNELS}.runner.moe_runner:MoERunner.moe_config",
+    f"{KERNELS}.runner.moe_runner:MoERunner.expert_map_manager",
+    f"{KERNELS}.config:FusedMoEConfig.moe_parallel_config",
+    f"{KERNELS}.config:FusedMoEConfig.intermediate_size_per_partition_unpadded",
+    "vllm._custom_ops:cpu_prepack_moe_weight",
 )
-"""What ARM in routed experts needs of vLLM: class, method, and names among its arguments."""
+"""What ARM in routed experts needs of vLLM; places are as in `source`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +69,10 @@ class RoutedSite:
 
 
 def check_needed() -> None:
-    """Raises RuntimeError if this vLLM lacks what ARM in routed experts needs."""
-    for owner, method, names in NEEDED:
-        arguments = signature(getattr(resolve_name(f"{KERNELS}.{owner}"), method)).parameters
-        if missing := [name for name in names if name not in arguments]:
-            raise RuntimeError(
-                f"armlet: {owner}.{method} of this vLLM has no {', '.join(missing)}; armlet was built for 0.32"
-            )
+    """Raises UnsupportedModelError if this vLLM lacks what ARM in routed experts needs."""
+    if missing := missing_places(NEEDED, installed_source()):
+        lacks = f"this vLLM does not have {', '.join(missing)}, which ARM needs in a mixture of experts"
+        raise UnsupportedModelError(f"{lacks}; choose layers with a dense gated MLP, if the model has one")
 
 
 def shared_sites(place: MixtureLayer) -> list[FusedSite]:

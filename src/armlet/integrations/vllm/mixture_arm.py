@@ -72,6 +72,7 @@ class MixtureArm:
         calls = max(report["calls"] for _, report in widths_and_reports)
         return {"calls": calls} | total | {"share_moved": total["moved"] / values if values else 0.0}
 
-    def is_unused(self, setting: str) -> bool:
-        """Whether a setting has ARM here, and no token has come through its routed experts, or through a shared one."""
-        return any(part.is_unused(setting) for part in self._parts())
+    def tokens(self, setting: str, *, own: bool) -> int | None:
+        """As `RedistributedAndMul.tokens`, of the part that got fewest."""
+        counts = [count for part in self._parts() if (count := part.tokens(setting, own=own)) is not None]
+        return min(counts, default=None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from armlet.integrations.vllm.settings import SETTING_KEY, full_entry
+from armlet.integrations.vllm.settings import SETTING_KEY, check_config, full_entry, served
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 if TYPE_CHECKING:
@@ -116,11 +116,25 @@ def reports(engine: "LLM") -> list[RankReport]:
 def install(engine: "LLM", entry: Mapping[str, object]) -> None:
     """Replaces ARM in an eager engine by other settings, an entry as in `full_entry`, with all counts at 0.
 
-    Raises ArgumentError if the engine is not eager: compiled code would keep the earlier settings.
+    Raises:
+        ArgumentError: the engine is not eager (compiled code would keep the earlier settings), or cannot have these.
+        EngineError: keys and values of the earlier settings cannot be dropped, because requests run.
+        UnsupportedModelError: the model cannot have them. It then has the earlier ones, with counts at 0.
     """
     config = engine.llm_engine.vllm_config
     if not config.model_config.enforce_eager:
         raise ArgumentError('--engine-args: other settings need an eager engine: {"enforce_eager": true}')
     full = full_entry(entry)
-    engine.collective_rpc(f"{SETTING_KEY}_install", args=(full,))
-    config.additional_config = {**config.additional_config, SETTING_KEY: full}
+    new, old = {SETTING_KEY: full}, {SETTING_KEY: config.additional_config.get(SETTING_KEY)}
+    check_config(config, served(new))
+    if not engine.reset_prefix_cache():
+        raise EngineError(
+            "vLLM cannot empty its prefix cache while requests run; install settings before or after them"
+        )
+    method = f"{SETTING_KEY}_install"
+    try:
+        engine.collective_rpc(method, args=(new,))
+    except Exception:
+        engine.collective_rpc(method, args=(old,))
+        raise
+    config.additional_config = {**config.additional_config, **new}

@@ -48,9 +48,9 @@ def redistribute_gated(
 ) -> Tensor:
     """Returns `[tokens, width/shards]`: ARM(activation(gate)) · up, and `untreated` for tokens of strength 0."""
     flat = gate_up.reshape(-1, gate_up.shape[-1])
-    if _is_idle(flat, strengths):
-        return untreated.clone(memory_format=torch.contiguous_format)
     moving = policy_of(policy, settings)
+    if is_idle(strengths[: len(flat)], moving):
+        return untreated.clone(memory_format=torch.contiguous_format)
     operands = _operands(len(flat), moving, keys, positions, strengths, stream)
     gate = flat[:, None, : flat.shape[-1] // 2]
     fused = backend_for(gate, moving).gated_rows if shards == 1 else None
@@ -75,9 +75,9 @@ def redistribute_part(
 ) -> Tensor:
     """Returns ARM(values), `[tokens, width/shards]`; tokens of strength 0 stay as they are."""
     flat = values.reshape(-1, values.shape[-1]).contiguous()
-    if _is_idle(flat, strengths):
-        return values.clone(memory_format=torch.contiguous_format)
     moving = policy_of(policy, settings)
+    if is_idle(strengths[: len(flat)], moving):
+        return values.clone(memory_format=torch.contiguous_format)
     operands = _operands(len(flat), moving, keys, positions, strengths, stream)
     treated, moved, passed = _redistributed(flat, moving, operands, shard, shards)
     active = count_call(totals, operands.strength, moved, passed)
@@ -89,9 +89,14 @@ def _(values: Tensor, *_rest: object) -> Tensor:
     return torch.empty_like(values, memory_format=torch.contiguous_format)
 
 
-def _is_idle(flat: Tensor, strengths: Tensor) -> bool:
+def is_idle(strengths: Tensor, policy: Policy) -> bool:
     """Whether no token has ARM, where that is known without waiting for a GPU."""
-    return flat.is_cpu and not strengths[: len(flat)].any()
+    return strengths.is_cpu and not own_or_requested(strengths, policy).any()
+
+
+def own_or_requested(strengths: Tensor, policy: Policy) -> Tensor:
+    """The strength of each token, in which `CONFIGURED` is the policy's own."""
+    return torch.where(strengths == CONFIGURED, policy.strength, strengths)
 
 
 def policy_of(name: str, settings: list[float]) -> Policy:
@@ -113,9 +118,7 @@ def arguments_of(policy: Policy) -> tuple[str, list[float]]:
 
 
 def _operands(tokens: int, policy: Policy, keys: Tensor, positions: Tensor, strengths: Tensor, stream: int) -> Operands:
-    requested = strengths[:tokens]
-    strength = torch.where(requested == CONFIGURED, policy.strength, requested)
-    return Operands(keys, positions[:tokens], stream, strength=strength)
+    return Operands(keys, positions[:tokens], stream, strength=own_or_requested(strengths[:tokens], policy))
 
 
 def count_call(totals: Tensor, strength: Tensor | None, moved: Tensor, passed: Tensor) -> Tensor:
@@ -219,10 +222,10 @@ class RedistributedAndMul(nn.Module):
         arms = [cast("FusedArm", arm) for arm in self.arms]
         return [arm for arm in arms if site in (None, arm.place)]
 
-    def is_unused(self, setting: str) -> bool:
-        """Whether a setting has ARM here, and no token has come through."""
-        report = self.report(setting)
-        return report is not None and not report["tokens"]
+    def tokens(self, setting: str, *, own: bool) -> int | None:
+        """How many tokens a setting's ARM got here; None without. `own`: only that whose own strength is not 0."""
+        arms = [arm for arm in self._all() if arm.setting == setting and (arm.own_strength or not own)]
+        return sum(int(arm.report()["tokens"]) for arm in arms) if arms else None
 
     def report(self, setting: str) -> dict[str, int | float] | None:
         """Returns a setting's counts so far, as in `Attachment.report`: those of its sites together; None without."""
@@ -245,7 +248,8 @@ class FusedArm(nn.Module):
         self, site: FusedSite, setting: str, strengths: Tensor, place: str, policy: Policy, noise: Noise
     ) -> None:
         super().__init__()
-        self.setting, self.place, self.constants = setting, place, (*arguments_of(policy), noise.stream & WORD)
+        self.setting, self.place, self.own_strength = setting, place, policy.strength
+        self.constants = *arguments_of(policy), noise.stream & WORD
         keys, totals = noise.keys(site.width, site.layer), torch.zeros(4, dtype=torch.int64)
         self.register_buffer("strengths", strengths, persistent=False)
         self.register_buffer("keys", keys.to(strengths.device), persistent=False)

@@ -43,6 +43,11 @@ def reject_beam_strength(call: Call, request: "CompletionRequest", *_: object, *
 
 
 def salt_request(call: Call, _cls: type, request: "EngineCoreRequest", *_: object, **__: object) -> object:
-    """Makes what a request asks of ARM part of its cache salt."""
-    request.cache_salt = request_salt(request.cache_salt, extra_args_of(request))
+    """Makes what a request asks of ARM part of its cache salt; a session has a salt of its own.
+
+    vLLM keeps that when the session goes on, although its next part may ask for something else.
+    """
+    extra_args = extra_args_of(request)
+    session = request.request_id if request.resumable else None
+    request.cache_salt = request_salt(request.cache_salt, extra_args, session)
     return call()

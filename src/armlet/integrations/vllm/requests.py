@@ -1,12 +1,16 @@
 """Reads what a request to vLLM asks of ARM, in its `extra_args`: a setting, a strength, both, or neither."""
 
 import json
+import re
 from typing import NamedTuple
+
+import numpy as np
 
 from armlet.integrations.vllm.settings import DEFAULT_KEY, OFF, ON, SETTING_KEY, Served, check_keys, served
 from armlet.redistribution.errors import ArgumentError
 
 REQUEST_SETTINGS = "extra_args (over HTTP: vllm_xargs)"  # where a request has it, in messages
+NUMBER = re.compile("[0-9]*[.]?[0-9]+(e-?[0-9]+)?")  # not all that Python's float takes, such as spaces
 CONFIGURED = -1.0  # in place of the strength of a token of a request that sets none
 
 ExtraArgs = dict[str, object] | None
@@ -56,22 +60,25 @@ def _named(value: object) -> tuple[str, float | None]:
     if not isinstance(value, str):
         return ON, _strength(value)
     name, colon, number = value.partition(":")
-    try:
-        return name, _strength(float(number)) if colon else CONFIGURED
-    except ValueError:
-        return name, None
+    if colon:
+        return name, _strength(float(number)) if NUMBER.fullmatch(number) else None
+    return name, CONFIGURED
 
 
 def _strength(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if 0 <= value <= 1 else None
+    if not 0 <= value <= 1:
+        return None
+    return float(value) if np.float32(value) else 0.0  # strengths are float32, in which a tiny number is 0
 
 
 def _expected(value: object, engine: Served) -> str:
-    expected, example = "'on', 'off' or a strength in [0, 1]", "0.5"
-    if ON not in engine.settings:
-        expected = f"{expected} for the engine's {DEFAULT_KEY}, or one of {_names(engine)} with or without a strength"
+    if ON in engine.settings:
+        expected, example = "'on', 'off' or a strength in [0, 1]", "0.5"
+    else:
+        default = "" if engine.default == OFF else "'on', a strength in [0, 1] of the default, "
+        expected = f"{default}'off' or one of this engine's settings, {_names(engine)}, also with a strength"
         example = f'"{next(iter(engine.settings))}:0.5"'
     problem = f"{SETTING_KEY} must be {expected}, found {value!r}"
     return f'{REQUEST_SETTINGS}: {problem}; for example {{"{SETTING_KEY}": {example}}}'
@@ -98,12 +105,14 @@ def check_request(extra_args: ExtraArgs, additional_config: object) -> None:
         )
 
 
-def request_salt(cache_salt: str | None, extra_args: ExtraArgs) -> str | None:
+def request_salt(cache_salt: str | None, extra_args: ExtraArgs, session: str | None = None) -> str | None:
     """Returns the salt of the prefix cache: requests share keys and values only at the same setting and strength.
 
     A request's own `cache_salt` cannot produce the salt of another setting. The engine's settings are not known here,
-    so the names of one setting, such as "on" and its own name, do not share.
+    so the names of one setting, such as "on" and its own name, do not share. A `session` shares with nobody.
     """
     value = (extra_args or {}).get(SETTING_KEY, ON)
     asked = 0.0 if value == OFF else value if isinstance(value, str) else _strength(value)
+    if session is not None:
+        return json.dumps([SETTING_KEY, cache_salt, asked, session])
     return None if asked == ON and cache_salt is None else json.dumps([SETTING_KEY, cache_salt, asked])

@@ -12,12 +12,11 @@ from armlet.attachment.sites import GATE, PRODUCT, UP
 from armlet.integrations.vllm.expert_cpu import NO_EXPERT, linear_by_expert, unpacked_weights, weighted_sum
 from armlet.integrations.vllm.expert_operator import (
     RowsArm,
-    own_or_requested,
     redistribute_gated_rows,
     redistribute_part_rows,
 )
 from armlet.integrations.vllm.expert_sites import RoutedSite, current_kernel
-from armlet.integrations.vllm.operator import FUSED_ACTIVATIONS
+from armlet.integrations.vllm.operator import FUSED_ACTIVATIONS, own_or_requested
 from armlet.integrations.vllm.settings import SETTING_KEY
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise
@@ -84,10 +83,11 @@ class RoutedArm(nn.Module):
         """Returns the counts of a setting's ARM at each site."""
         return [arm.report() for arm in cast("Iterable[RowsArm]", self.arms) if arm.setting == setting]
 
-    def is_unused(self, setting: str) -> bool:
-        """Whether a setting has ARM here, and no token has come through."""
-        reports = self.reports(setting)
-        return bool(reports) and not any(report["tokens"] for report in reports)
+    def tokens(self, setting: str, *, own: bool) -> int | None:
+        """As `RedistributedAndMul.tokens`, a token in several experts counted in each."""
+        arms = cast("Iterable[RowsArm]", self.arms)
+        acting = [arm for arm in arms if arm.setting == setting and (arm.policy.strength or not own)]
+        return sum(int(arm.report()["tokens"]) for arm in acting) if acting else None
 
     def run(self, **arguments: Any) -> Any:
         """In place of the kernel's `apply`: remembers the routing until the kernel calls `activation`."""
@@ -152,7 +152,7 @@ class RoutedArm(nn.Module):
     def _active(self, tokens: int) -> Tensor:
         """Which of the first tokens have ARM at any site, `[tokens]` bool."""
         arms = cast("Iterable[RowsArm]", self.arms)
-        strengths = [own_or_requested(arm.strengths[:tokens], arm.own_strength) for arm in arms]
+        strengths = [own_or_requested(arm.strengths[:tokens], arm.policy) for arm in arms]
         return torch.stack([strength > 0 for strength in strengths]).any(0)
 
 

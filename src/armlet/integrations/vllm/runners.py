@@ -59,6 +59,9 @@ def load_with_arm(
         policies = ", ".join(str(placement["policy"]) for placement in engine.settings[name])
         named = "" if name == settings.ON else f"{name}: "
         plugin_logger().info("armlet: %s%s in layers %s on this rank", named, policies, [*map(int, layers)])
+    if settings.ON not in engine.settings:
+        default = "without ARM" if engine.default == settings.OFF else f"with {engine.default}"
+        plugin_logger().info("armlet: requests that name no setting run %s", default)
     return model
 
 
@@ -160,7 +163,8 @@ def install_in_rank(worker: "Worker", engine: settings.Served | None) -> None:
     """Replaces this rank's ARM by that of other settings; the model must be eager."""
     model, config = worker.model_runner.get_model(), worker.vllm_config
     if (installed := worker_arm_of(worker.model_runner)) is not None:
-        installed.remove()
+        installed.take_out()
+        delattr(model, ARM_ATTRIBUTE)
     if engine:
         max_tokens, device = config.scheduler_config.max_num_batched_tokens, config.device_config.device
         setattr(model, ARM_ATTRIBUTE, WorkerArm(model, engine, max_tokens, device))

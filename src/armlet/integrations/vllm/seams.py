@@ -1,8 +1,9 @@
 """The functions of vLLM that armlet wraps, each with what its wrapper needs of vLLM.
 
-vLLM calls `wrap_vllm` in every process that it starts. The wrappers do nothing unless the engine is configured for ARM;
-what an engine without ARM does not need is neither wrapped nor imported. An engine with ARM is refused if this vLLM
-lacks anything of what `SEAMS` lists for it.
+vLLM calls `wrap_vllm` in every process that it starts. In an engine without ARM, the wrappers refuse requests that ask
+for it, and put the cache salt of a request or session in other words; they do nothing else, and what such an engine
+does not need is neither wrapped nor imported. An engine with ARM is refused if this vLLM lacks anything of what `SEAMS`
+lists for it.
 """
 
 # pyright: reportMissingImports=false
@@ -11,7 +12,7 @@ import sys
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from armlet.integrations.vllm import request_wrappers, runners, settings
+from armlet.integrations.vllm import expert_sites, request_wrappers, runners, settings
 from armlet.integrations.vllm.settings import SETTING_KEY
 from armlet.integrations.vllm.wrapping import (
     WRAPPED,
@@ -99,7 +100,7 @@ def _create_config(call: Call, arguments: "EngineArgs", *_: object, **__: object
     config = call()
     if engine := settings.served(config.additional_config):
         _refuse(wrap_seams(SEAMS["engine"]) + wrap_seams(SEAMS["engine with ARM"]))
-        settings.check_config(config, {placement["policy"].name for placement in engine.placements})
+        settings.check_config(config, engine)
         _refuse(missing_in_vllm(SEAMS[_runner(config)]))
     return config
 
@@ -118,8 +119,8 @@ def _load_worker(call: Call, worker: "Worker", *_: object, **__: object) -> obje
     return result
 
 
-def _install_in_rank(worker: "Worker", entry: dict[str, object]) -> None:
-    engine = settings.served({SETTING_KEY: entry})
+def _install_in_rank(worker: "Worker", additional_config: dict[str, object]) -> None:
+    engine = settings.served(additional_config)
     if engine:  # the engine may have started without ARM
         _refuse(wrap_seams(SEAMS["engine"]) + _wrap_runner(worker))
     runners.install_in_rank(worker, engine)
@@ -179,7 +180,7 @@ SEAMS: dict[str, tuple[Seam, ...]] = {
         Seam(
             "vllm.v1.request:Request.from_engine_core_request(request)",
             request_wrappers.salt_request,
-            _of("vllm.v1.engine:EngineCoreRequest", "cache_salt", *REQUEST),
+            _of("vllm.v1.engine:EngineCoreRequest", "cache_salt", "request_id", "resumable", *REQUEST),
         ),
         Seam(
             "vllm.model_executor.model_loader.base_loader:BaseModelLoader.load_model(vllm_config, model_config)",
@@ -239,6 +240,8 @@ SEAMS: dict[str, tuple[Seam, ...]] = {
         ),
         Seam(f"{RUNNER_V1}._dummy_run", runners.run_dummy),
     ),
+    # For a layer with a mixture of experts; nothing is wrapped, `expert_sites` checks it.
+    "mixture": (Seam(expert_sites.NEEDED[0], None, expert_sites.NEEDED[1:]),),
     "runner V2": (
         Seam(
             f"{RUNNER_V2}.prepare_inputs",

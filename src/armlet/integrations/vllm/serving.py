@@ -11,7 +11,7 @@ from armlet.attachment.sites import ALL_EXPERTS, GATE, UnsupportedModelError
 from armlet.integrations.vllm.mixture_arm import MixtureArm
 from armlet.integrations.vllm.offline import LayerCounts
 from armlet.integrations.vllm.operator import RedistributedAndMul
-from armlet.integrations.vllm.requests import CONFIGURED, Asked, ExtraArgs, read_request
+from armlet.integrations.vllm.requests import CONFIGURED, ExtraArgs, read_request
 from armlet.integrations.vllm.settings import Served
 from armlet.integrations.vllm.sites import FusedSite, MixtureLayer, decoder_layers, find_fused_sites
 from armlet.redistribution.errors import ArgumentError
@@ -44,9 +44,8 @@ class WorkerArm:
         for (name, placements), strengths in zip(engine.settings.items(), self._strengths, strict=True):
             for placement in placements:
                 self._add(name, strengths, placement, _layer_indices(placement["layers"], count))
-        self._unverified, self._active = set(engine.settings), set[str]()
-        for module in self.modules.values():
-            module.put_in()
+        self._active, self._verified = set[tuple[str, bool]](), set[tuple[str, bool]]()
+        self.put_in()
 
     def _find_sites(self, model: nn.Module, layers: list[int]) -> "Sequence[FusedSite | MixtureLayer]":
         return find_fused_sites(model, layers)
@@ -64,7 +63,12 @@ class WorkerArm:
                 where = placement.get("site", GATE), placement["policy"], noise
                 self.modules[layer].add(name, strengths, *where, placement.get("experts", ALL_EXPERTS))
 
-    def remove(self) -> None:
+    def put_in(self) -> None:
+        """Puts ARM into the model."""
+        for module in self.modules.values():
+            module.put_in()
+
+    def take_out(self) -> None:
         """Puts vLLM's own activations back; not in compiled or captured code, which keeps ARM."""
         for module in self.modules.values():
             module.take_out()
@@ -87,13 +91,11 @@ class WorkerArm:
         strengths = np.zeros((len(self._strengths), total), dtype=np.float32)
         for row, name in zip(strengths, self.engine.settings, strict=True):
             row[: sum(counts)] = np.repeat([a.strength if a.name == name else 0.0 for a in asked], counts)
-        self._strengths[:, :total].copy_(torch.from_numpy(strengths))
-        self._active = {request.name for request in asked if request.name and self._acts(request)}
-
-    def _acts(self, asked: Asked) -> bool:
-        placements = self.engine.settings[asked.name or ""]
-        own = any(placement["policy"].strength for placement in placements)
-        return own if asked.strength == CONFIGURED else asked.strength > 0
+        host = torch.from_numpy(strengths)
+        if self._strengths.is_cuda:  # so that the copy does not wait for the steps before it
+            host = host.pin_memory()
+        self._strengths[:, :total].copy_(host, non_blocking=True)
+        self._active = {(a.name, a.strength == CONFIGURED) for a in asked if a.name}
 
     def turn_off(self) -> None:
         """Turns ARM off for the next forward pass."""
@@ -102,16 +104,22 @@ class WorkerArm:
     def check_fired(self) -> None:
         """Checks after a setting's first forward pass that it acted in all its layers. Later passes are not checked.
 
+        The first pass at its own strengths is one, and the first at a strength that a request names is another.
+
         Raises UnsupportedModelError if a layer's MLP does not call its activation, which ARM replaced.
         """
-        for name in self._active & self._unverified:
-            unused = [layer for layer, module in self.modules.items() if module.is_unused(name)]
-            if unused:
+        for active in self._active - self._verified:
+            if unused := [layer for layer, tokens in self.acting_tokens(*active).items() if not tokens]:
                 raise UnsupportedModelError(
                     f"layers {unused}: ARM is installed but received no tokens; the MLP does not call the activation "
                     "that ARM replaced (fused kernel?). Choose other layers"
                 )
-            self._unverified.remove(name)
+            self._verified.add(active)
+
+    def acting_tokens(self, name: str, own: bool) -> dict[int, int]:
+        """How many tokens each layer got in which a setting acts; `own`: at its policies' own strengths."""
+        counts = {layer: module.tokens(name, own=own) for layer, module in self.modules.items()}
+        return {layer: tokens for layer, tokens in counts.items() if tokens is not None}
 
     def report(self) -> dict[str, dict[str, LayerCounts]]:
         """Returns the counts of each setting in its layers on this rank."""
@@ -123,18 +131,17 @@ class WorkerArm:
 
 
 def joined_counts(settings: Mapping[str, Mapping[str, LayerCounts]]) -> dict[str, LayerCounts]:
-    """Joins `WorkerArm.report`: the counts of each layer, of all settings together. A pass counts once per setting."""
+    """Joins `WorkerArm.report`: the counts of each layer, of all settings together. A pass counts once per setting.
+
+    Where several settings have ARM, there is no share moved: they may have it at sites of other widths.
+    """
     joined: dict[str, LayerCounts] = {}
     for layers in settings.values():
         for layer, counts in layers.items():
-            joined[layer] = _sum(joined[layer], counts) if layer in joined else counts
+            others = joined.get(layer)
+            summed = ("calls", "tokens", "moved", "passed")
+            joined[layer] = counts if others is None else {name: others[name] + counts[name] for name in summed}
     return joined
-
-
-def _sum(some: LayerCounts, others: LayerCounts) -> LayerCounts:
-    total = {name: some[name] + others[name] for name in some}
-    moved_shares = sum(counts["share_moved"] * counts["tokens"] for counts in (some, others))
-    return total | {"share_moved": moved_shares / total["tokens"] if total["tokens"] else 0.0}
 
 
 def _layer_indices(layers: int | list[int] | str, count: int) -> list[int]:

@@ -3,7 +3,7 @@
 # pyright: reportMissingImports=false
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -56,7 +56,9 @@ def resolve(additional_config: object, model: str) -> object:
     file = Path(model) / ARMLET_FILE
     entry = additional_config.get(SETTING_KEY, str(file) if file.is_file() else None)
     rest = {key: value for key, value in additional_config.items() if key != SETTING_KEY}
-    return rest if entry is None or entry is False else rest | {SETTING_KEY: full_entry(entry)}
+    if entry is None:
+        return rest
+    return rest | {SETTING_KEY: False if entry is False else full_entry(entry)}
 
 
 def served(additional_config: object) -> Served | None:
@@ -86,6 +88,8 @@ def full_entry(entry: object) -> dict[str, object]:
         ArgumentError, ConfigError: an entry that cannot be read or that vLLM does not support.
     """
     if not isinstance(entry, Mapping) or SETTINGS_KEY not in entry:
+        if isinstance(entry, Mapping) and "policy" not in entry and (near := get_close_matches(SETTINGS_KEY, entry)):
+            raise ArgumentError(f"additional_config: {near[0]!r} means nothing here; did you mean {SETTINGS_KEY!r}?")
         return full_setting(entry)
     settings, default = entry[SETTINGS_KEY], entry.get(DEFAULT_KEY, OFF)
     if not isinstance(settings, Mapping) or not settings or not set(entry) <= {SETTINGS_KEY, DEFAULT_KEY}:
@@ -100,13 +104,13 @@ def full_entry(entry: object) -> dict[str, object]:
 
 
 def _named(name: object, content: object) -> dict[str, object]:
-    if not isinstance(name, str) or not NAME.fullmatch(name) or name in (ON, OFF):
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name.lower() in (ON, OFF):
         expected = "a letter, then letters, digits, - and _, and neither 'on' nor 'off'"
         raise ArgumentError(f"additional_config: a setting's name must be {expected}, found {name!r}")
     try:
         return full_setting(content)
     except ArmletError as error:
-        raise ArgumentError(f"setting {name!r}: {error}") from error
+        raise ArgumentError(f"additional_config: setting {name!r}: {error}") from error
 
 
 def full_setting(entry: object) -> dict[str, object]:
@@ -125,17 +129,21 @@ def full_setting(entry: object) -> dict[str, object]:
         )
     if isinstance(entry, Mapping) and PLACEBO_KEY in entry:
         rest = {key: value for key, value in entry.items() if key != PLACEBO_KEY}
-        return full_setting(rest) | {PLACEBO_KEY: _placebo_name(entry[PLACEBO_KEY])}
+        return full_setting(rest) | {PLACEBO_KEY: _placebo_name(entry[PLACEBO_KEY], rest)}
     parsed = load_config(entry) if isinstance(entry, str) else parse_config(dict(entry))
     contents = [_full_placement(arguments) for arguments in all_placements(parsed)]
     return contents[0] if len(contents) == 1 else several_placements(contents)
 
 
-def _placebo_name(name: object) -> object:
-    from armlet.evaluation.conditions.placebos import GATE_PLACEBOS  # imports what a server rarely needs
+def _placebo_name(name: object, content: Mapping[str, Any]) -> object:
+    """A placebo of all policies in a content; not "identity", which is a request for no ARM."""
+    from armlet.evaluation.conditions.placebos import IDENTITY, placebo_names  # imports what a server rarely needs
 
-    if name not in GATE_PLACEBOS:
-        raise ArgumentError(f"{PLACEBO_KEY} must be one of {', '.join(GATE_PLACEBOS)}, found {name!r}")
+    for policy in (placement["policy"] for placement in _placements(content)):
+        names = [known for known in placebo_names(policy, first=True) if known != IDENTITY]
+        if name not in names:
+            expected = f"must be one of {', '.join(names)} for {policy.name}"
+            raise ArgumentError(f"{PLACEBO_KEY} {expected}, found {name!r}")
     return name
 
 
@@ -161,13 +169,14 @@ def _full_placement(arguments: AttachArguments) -> dict[str, object]:
     return describe(arguments["policy"], indices, scope, noise, *where)
 
 
-def check_config(config: "VllmConfig", policies: Collection[str]) -> None:
+def check_config(config: "VllmConfig", engine: Served | None) -> None:
     """Raises ArgumentError if a policy would act wrongly or not at all with an engine's configuration."""
     from vllm.platforms import current_platform as platform
 
     cache, parallel = config.cache_config, config.parallel_config
     microbatches = parallel.enable_dbo or parallel.ubatch_size > 1
-    drawing = sorted({*policies} & {*DRAWING})
+    placements = engine.placements if engine else []
+    drawing = sorted({placement["policy"].name for placement in placements} & {*DRAWING})
     known_runner = platform.is_cpu() or platform.is_cuda_alike() or platform.is_xpu()
     reasons = {
         "keys and values may come from an instance without ARM (kv_transfer_config)": config.kv_transfer_config,
