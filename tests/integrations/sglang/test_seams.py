@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from armlet.integrations.sglang.seams import SEAMS, Seam, _problem, _refuse
+from armlet.integrations.sglang.seams import HOOKS, Hook, _problem, _refuse
 from armlet.redistribution.errors import ArmletError
 
 
 def of(target, *parameters):
-    return _problem(Seam(target, parameters, "AROUND", print))
+    return _problem(Hook(target, parameters, "AROUND", print))
 
 
 def test_a_function_that_is_gone_moved_or_takes_other_arguments_is_named():
@@ -28,4 +28,4 @@ def test_such_an_sglang_is_refused_with_arm_alone():
 
 
 def test_the_hook_that_refuses_is_on_what_every_engine_calls_first():
-    assert SEAMS[0].target.endswith("ServerArgs.resolve_once")
+    assert HOOKS[0].target.endswith("ServerArgs.resolve_once")

@@ -6,8 +6,14 @@ from types import SimpleNamespace
 import pytest
 
 from armlet import Inward, Noise
-from armlet.integrations.sglang import settings
-from armlet.integrations.sglang.settings import REFUSED, SIZES, check_options, check_request, full_overrides, served
+from armlet.integrations.sglang.settings import (
+    REFUSED,
+    SIZES,
+    check_custom_params,
+    check_options,
+    full_overrides,
+    served_with,
+)
 from armlet.redistribution.errors import ArgumentError
 
 INWARD = json.dumps({"armlet": {"policy": "inward", "knee": 0.9}, "max_position_embeddings": 64})
@@ -19,14 +25,14 @@ def test_the_model_s_other_overrides_stay_and_the_setting_is_written_out_in_full
     assert json.loads(full)["max_position_embeddings"] == 64
     assert json.loads(full)["armlet"]["seed"] == 0
     assert full_overrides(full, "") == full
-    assert served(full, "").placements == [
+    assert served_with(full, "").placements == [
         {"policy": Inward(knee=0.9), "layers": [0], "scope": "token", "noise": Noise(0)}
     ]
 
 
 def test_overrides_without_arm_are_left_to_the_letter():
     assert full_overrides('{ "a":1 }', "") == '{ "a":1 }'
-    assert served('{ "a":1 }', "") is None
+    assert served_with('{ "a":1 }', "") is None
 
 
 @pytest.mark.parametrize(
@@ -70,18 +76,12 @@ def test_a_server_whose_requests_are_not_checked_is_refused(monkeypatch, value, 
     ],
 )
 def test_a_request_that_cannot_be_served_is_refused_and_others_are_not(params, session, message):
-    check_request({"custom_params": {"armlet": 0.5, "other": 1}}, served(INWARD, ""), INWARD, session=False)
-    check_request({"beam_width": 4}, None, "{}", session=True)
+    check_custom_params({"custom_params": {"armlet": 0.5, "other": 1}}, served_with(INWARD, ""), INWARD, session=False)
+    check_custom_params({"beam_width": 4}, None, "{}", session=True)
     with pytest.raises(ArgumentError, match=message):
-        check_request(params, served(INWARD, ""), INWARD, session=session)
+        check_custom_params(params, served_with(INWARD, ""), INWARD, session=session)
 
 
 def test_an_engine_without_arm_says_how_to_start_it():
     with pytest.raises(ArgumentError, match=r"this engine runs without ARM; start it with --json-model-override-args"):
-        check_request({"custom_params": {"armlet": 1}}, None, "{}", session=False)
-
-
-def test_requests_share_prefixes_at_one_setting_alone():
-    asked = [None, {"armlet": "off"}, {"armlet": 0.5}, {"armlet": "calm"}, {"armlet": "calm:0.5"}]
-    salts = [settings.request_salt(salt, params) for salt in (None, "mine") for params in asked]
-    assert len({*salts}) == len(salts)
+        check_custom_params({"custom_params": {"armlet": 1}}, None, "{}", session=False)

@@ -18,6 +18,7 @@ import torch
 
 from armlet.integrations.sglang import settings
 from armlet.integrations.sglang.serving import RunnerArm
+from armlet.integrations.vllm.requests import request_salt
 from armlet.redistribution.errors import ArmletError
 
 if TYPE_CHECKING:
@@ -33,48 +34,48 @@ ARM = "armlet"  # attribute of a model runner with its `RunnerArm`, and of a for
 VERSION = "0.5.23"
 logger = logging.getLogger(__name__)
 
-Call = Callable[..., Any]
+Original = Callable[..., Any]
 
 
-class Seam(NamedTuple):
+class Hook(NamedTuple):
     """A function of SGLang, the first parameters that the hook relies on, and the hook."""
 
     target: str
     parameters: tuple[str, ...]
     kind: str  # a name of `HookType`
-    hook: Call
+    hook: Original
 
 
 def hook_sglang() -> None:
     """Hooks SGLang; the entry point `sglang.srt.plugins`."""
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    missing = [problem for seam in SEAMS if (problem := _problem(seam))]
-    if SEAMS[0].target in " ".join(missing):  # no engine can be refused; SGLang logs this and serves without ARM
+    missing = [problem for hooked in HOOKS if (problem := _problem(hooked))]
+    if HOOKS[0].target in " ".join(missing):  # no engine can be refused; SGLang logs this and serves without ARM
         raise RuntimeError(f"armlet was built for SGLang {VERSION}, and cannot see which engines use ARM: {missing[0]}")
-    for seam in () if missing else SEAMS:
-        HookRegistry.register(seam.target, seam.hook, HookType[seam.kind])
+    for hooked in () if missing else HOOKS:
+        HookRegistry.register(hooked.target, hooked.hook, HookType[hooked.kind])
     if missing:
-        HookRegistry.register(SEAMS[0].target, partial(_refuse, missing), HookType.BEFORE)
+        HookRegistry.register(HOOKS[0].target, partial(_refuse, missing), HookType.BEFORE)
 
 
-def _problem(seam: Seam) -> str | None:
-    """What a seam misses in this SGLang."""
-    owner, _, name = seam.target.rpartition(".")
+def _problem(hooked: Hook) -> str | None:
+    """What a hook misses in this SGLang."""
+    owner, _, name = hooked.target.rpartition(".")
     try:
         parameters = list(inspect.signature(getattr(resolve_name(owner), name)).parameters)
     except (ImportError, AttributeError) as error:
-        return f"{seam.target}: {error}"
-    expected = list(seam.parameters)
-    return None if expected == parameters[: len(expected)] else f"{seam.target} takes {', '.join(parameters)}"
+        return f"{hooked.target}: {error}"
+    expected = list(hooked.parameters)
+    return None if expected == parameters[: len(expected)] else f"{hooked.target} takes {', '.join(parameters)}"
 
 
 def _refuse(missing: list[str], args: "ServerArgs") -> None:
-    if settings.served(args.json_model_override_args, args.model_path):
+    if settings.served_with(args.json_model_override_args, args.model_path):
         raise ArmletError(f"armlet was built for SGLang {VERSION}; this one differs: {'; '.join(missing)}")
 
 
-def _resolve(call: Call, args: "ServerArgs") -> None:
+def _resolve(call: Original, args: "ServerArgs") -> None:
     """Puts ARM's full setting into the options that all processes get, and checks the other options."""
     if getattr(args, "_resolution_finished", False):
         return call(args)
@@ -89,20 +90,20 @@ def _engine_settings(args: "ServerArgs") -> settings.Served | None:
     """The settings of an engine whose options are resolved and checked; None without ARM."""
     from sglang.srt.arg_groups.overrides import resolving_view
 
-    engine = settings.served(args.json_model_override_args, args.model_path)
+    engine = settings.served_with(args.json_model_override_args, args.model_path)
     if engine:
         settings.check_options(resolving_view(args))
     return engine
 
 
 def _check_request(
-    call: Call, manager: "TokenizerManager", obj: "GenerateReqInput", *rest: object, **named: object
+    call: Original, manager: "TokenizerManager", obj: "GenerateReqInput", *rest: object, **named: object
 ) -> Any:
     args = manager.server_args
     params = {**(manager.preferred_sampling_params or {}), **(obj.sampling_params or {})}
-    engine = settings.served(args.json_model_override_args, args.model_path)
+    engine = settings.served_with(args.json_model_override_args, args.model_path)
     overrides = settings.full_overrides(args.json_model_override_args, args.model_path)
-    settings.check_request(params, engine, overrides, session=bool(getattr(obj, "session_params", None)))
+    settings.check_custom_params(params, engine, overrides, session=bool(getattr(obj, "session_params", None)))
     return call(manager, obj, *rest, **named)
 
 
@@ -110,8 +111,8 @@ def _salt_request(_result: None, req: "Req", *_: object, **__: object) -> None:
     from sglang.srt.runtime_context import get_server_args
 
     args = get_server_args()
-    if settings.served(args.json_model_override_args, args.model_path):
-        req.cache_salt = settings.request_salt(req.cache_salt, _custom_params(req))
+    if settings.served_with(args.json_model_override_args, args.model_path):
+        req.cache_salt = request_salt(req.cache_salt, _custom_params(req))
 
 
 def _custom_params(req: "Req") -> dict[str, object] | None:
@@ -140,7 +141,7 @@ def _install(runner: "ModelRunner", *_: object, **__: object) -> None:
 
 
 def _run_forward(
-    call: Call, runner: "ModelRunner", forward_batch: "ForwardBatch", *rest: object, **named: object
+    call: Original, runner: "ModelRunner", forward_batch: "ForwardBatch", *rest: object, **named: object
 ) -> Any:
     run = partial(call, runner, forward_batch, *rest, **named)
     arm: RunnerArm | None = getattr(runner, ARM, None)
@@ -164,21 +165,21 @@ def _report(result: "GetInternalStateReqOutput", scheduler: "Scheduler", *_: obj
         result.internal_state[ARM] = arm.report()
 
 
-SEAMS = (
-    Seam("sglang.srt.server_args.ServerArgs.resolve_once", ("self",), "AROUND", _resolve),
-    Seam(
+HOOKS = (
+    Hook("sglang.srt.server_args.ServerArgs.resolve_once", ("self",), "AROUND", _resolve),
+    Hook(
         "sglang.srt.managers.tokenizer_manager.TokenizerManager._create_tokenized_object",
         ("self", "obj"), "AROUND", _check_request,
     ),
-    Seam("sglang.srt.managers.schedule_batch.Req.__init__", ("self",), "AFTER", _salt_request),
-    Seam(
+    Hook("sglang.srt.managers.schedule_batch.Req.__init__", ("self",), "AFTER", _salt_request),
+    Hook(
         "sglang.srt.model_executor.forward_batch_info.ForwardBatch.init_new",
         ("batch", "model_runner"), "AFTER", _note_requests,
     ),
-    Seam("sglang.srt.model_executor.model_runner.ModelRunner.init_cuda_graphs", ("self",), "BEFORE", _install),
-    Seam(
+    Hook("sglang.srt.model_executor.model_runner.ModelRunner.init_cuda_graphs", ("self",), "BEFORE", _install),
+    Hook(
         "sglang.srt.model_executor.model_runner.ModelRunner.forward", ("self", "forward_batch"), "AROUND", _run_forward
     ),
-    Seam("sglang.srt.managers.scheduler.Scheduler.get_internal_state", ("self",), "AFTER", _report),
+    Hook("sglang.srt.managers.scheduler.Scheduler.get_internal_state", ("self",), "AFTER", _report),
 )  # fmt: skip
 """All that armlet hooks in SGLang. The first also refuses ARM where another is missing."""

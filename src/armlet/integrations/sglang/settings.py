@@ -9,7 +9,7 @@ from typing import Any
 
 from armlet.attachment.config import ConfigError
 from armlet.integrations.vllm import requests, settings
-from armlet.integrations.vllm.settings import OFF, SETTING_KEY, Served
+from armlet.integrations.vllm.settings import Served
 from armlet.redistribution.errors import ArgumentError
 
 OVERRIDES = "json_model_override_args"
@@ -74,7 +74,7 @@ def full_overrides(overrides: str, model: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def served(overrides: str, model: str) -> Served | None:
+def served_with(overrides: str, model: str) -> Served | None:
     """Returns the settings of an engine with these `json_model_override_args` and this model path; None without ARM."""
     return settings.served(json.loads(full_overrides(overrides, model)))
 
@@ -90,7 +90,9 @@ def check_options(options: object) -> None:
         raise ArgumentError("SGLang cannot serve ARM with SGLANG_RUST_SERVER: it does not check what requests ask")
 
 
-def check_request(sampling_params: Mapping[str, Any], engine: Served | None, overrides: str, *, session: bool) -> None:
+def check_custom_params(
+    sampling_params: Mapping[str, Any], engine: Served | None, overrides: str, *, session: bool
+) -> None:
     """Raises ArgumentError if a request's setting is invalid or misspelled, or if the engine cannot do what it says.
 
     Args:
@@ -110,11 +112,3 @@ def check_request(sampling_params: Mapping[str, Any], engine: Served | None, ove
         raise ArgumentError(
             "beam_width: SGLang's beams are rows of a batch without a request, whose setting of ARM is unknown"
         )
-
-
-def request_salt(cache_salt: str | None, custom_params: dict[str, object] | None) -> str | None:
-    """Returns the salt of a request's prefixes: requests share keys and values only at one setting and strength."""
-    return requests.request_salt(cache_salt, custom_params)
-
-
-__all__ = ["OFF", "SETTING_KEY", "Served", "check_options", "check_request", "full_overrides", "request_salt", "served"]

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from armlet.attachment.sites import UnsupportedModelError, is_mixture
-from armlet.integrations.vllm.sites import FusedSite, decoder_layers
+from armlet.integrations.vllm.sites import FusedSite, decoder_layers, only_site
 
 
 def find_gated_sites(model: nn.Module, layers: list[int]) -> list[FusedSite]:
@@ -26,15 +26,7 @@ def _gated_site(model: nn.Module, index: int, layer: nn.Module) -> FusedSite:
             f"{type(model).__name__}, layer {index}: a mixture of experts, whose experts SGLang computes in one step, "
             "without ARM; choose layers with a dense gated MLP, if the model has one"
         )
-    sites = [site for child in layer.children() for site in _candidates(index, child)]
-    if len(sites) == 1:
-        return sites[0]
-    parts = [f"{type(c).__name__}({', '.join(type(n).__name__ for n in c.children())})" for c in layer.children()]
-    raise UnsupportedModelError(
-        f"{type(model).__name__}, layer {index}: expected one gated MLP (a merged gate and up, SiluAndMul or "
-        f"GeluAndMul, and down), found {len(sites)} in {', '.join(parts)}; choose layers with a dense gated MLP, "
-        "if the model has one"
-    )
+    return only_site(model, index, layer, _candidates)
 
 
 def _candidates(index: int, mlp: nn.Module) -> Iterator[FusedSite]:

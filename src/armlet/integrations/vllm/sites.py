@@ -2,7 +2,7 @@
 
 # pyright: reportMissingImports=false
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,14 @@ def find_fused_sites(model: nn.Module, layers: list[int]) -> list[FusedSite | Mi
 def _fused_site(model: nn.Module, index: int, layer: nn.Module) -> FusedSite | MixtureLayer:
     if any(is_mixture(module) for module in layer.modules()):
         return MixtureLayer(index, f"{type(model).__name__}, layer {index}", layer)
-    sites = [site for child in layer.children() for site in fused_candidates(index, child)]
+    return only_site(model, index, layer, fused_candidates)
+
+
+def only_site(
+    model: nn.Module, index: int, layer: nn.Module, candidates: Callable[[int, nn.Module], Iterator[FusedSite]]
+) -> FusedSite:
+    """The one site among a dense layer's children; raises UnsupportedModelError if there is none, or several."""
+    sites = [site for child in layer.children() for site in candidates(index, child)]
     if len(sites) == 1:
         return sites[0]
     parts = [f"{type(c).__name__}({', '.join(type(n).__name__ for n in c.children())})" for c in layer.children()]
