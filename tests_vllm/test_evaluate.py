@@ -57,8 +57,8 @@ def test_two_policies_and_all_placebos_have_the_answers_of_the_local_engine_in_o
     assert served == {condition.name: answers(local, condition) for condition in greedy}
     baseline = served["baseline"]
     assert served["identity"] == served["draw-only"] == served["A/A"] == baseline
-    others = {TREATED.name, OTHER.name, f"zeroed ({TREATED.name})"}
-    assert len({str(served[name]) for name in ("baseline", *others)}) == 4
+    assert len({str(served[name]) for name in ("baseline", TREATED.name, OTHER.name)}) == 3
+    assert len({*map(str, served.values())}) > 3  # of the placebos at the gate, too, some change an answer
     assert any(output.ended for output in baseline)
 
 

@@ -35,7 +35,6 @@ def _engine_of(folder: Path) -> OpenEngine | None:
     """Opens the search's engine if it was vLLM, with the arguments of that time; None for a model in this process."""
     if not folder.is_dir() or "vllm" not in (search := read_search(folder)).engine:
         return None
-    arguments = search.arguments
     options = LoadedEngineOptions("vllm", json.dumps(search.engine["options"]))
-    compute = ComputeOptions(seed=arguments.seed, dtype=arguments.dtype)
-    return WithGatePlacebos(partial(options.open_vllm, arguments.model, compute))
+    compute = ComputeOptions(seed=search.arguments.seed, dtype=str(search.engine["dtype"]))
+    return WithGatePlacebos(partial(options.open_vllm, search.arguments.model, compute))

@@ -58,10 +58,11 @@ def tune(
     """Search settings on one half of the items; `armlet confirm` then measures the best one on the other half, once."""
     engine.check_loaded(compute)
     space = vars(search) | {"layers": search.layers or 0}
-    answering, runner = vars(replace(answers, batch=answers.batch or engine.batch)), {}
+    answering, runner = vars(replace(answers, batch=answers.batch or engine.batch)), vars(compute)
     if engine.engine == "vllm":
-        runner["engine"] = WithGatePlacebos(partial(engine.open_vllm, selection.model, compute, adaptable=True))
-    arguments = selection.arguments() | engine.named(selection.model) | vars(compute)
+        opened = partial(engine.open_vllm, selection.model, compute, adaptable=True)
+        runner = {"seed": compute.seed, "engine": WithGatePlacebos(opened)}
+    arguments = selection.arguments() | engine.named(selection.model)
     with saying_where_to_resume():
         tuned = evaluation.tune(run=run, **arguments, **space, **answering, **runner)
     show(tuned, out or tuned.folder, as_json)
