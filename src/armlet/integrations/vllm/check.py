@@ -9,7 +9,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
 from armlet.checkpoints.identity import model_folder
-from armlet.integrations.vllm.offline import OFF, RankReport, open_llm, reports, run_prompts, token_logprobs
+from armlet.integrations.vllm.offline import UNTREATED, RankReport, open_llm, reports, run_prompts, token_logprobs
 from armlet.integrations.vllm.requests import ExtraArgs
 from armlet.integrations.vllm.settings import full_setting
 from armlet.redistribution.errors import ArgumentError
@@ -87,8 +87,8 @@ def check_serving(
     with open_llm(folder, full, **options) as engine:
         tick("answering with ARM")
         on, seconds["on"] = _timed(engine, prompts, tokens, None)
-        off, seconds["off"] = _timed(engine, prompts, tokens, OFF)
-        mixed = _engine_answers(engine, prompts, tokens, None, OFF)
+        off, seconds["off"] = _timed(engine, prompts, tokens, UNTREATED)
+        mixed = _engine_answers(engine, prompts, tokens, None, UNTREATED)
         ranks = reports(engine)
     changed = sum(plain != treated for plain, treated in zip(baseline.tokens, on.tokens, strict=True))
     off_equal, mates_equal = off == baseline, mixed.tokens[1::2] == baseline.tokens[1::2]

@@ -165,7 +165,7 @@ class VllmEngine:
 
     def _extra_args(self, condition: Condition, name: str | None) -> dict[str, object] | None:
         if name is None:
-            return offline.OFF if self._settings else None
+            return offline.UNTREATED if self._settings else None
         still = condition.placebo == IDENTITY or not policy_strength(condition.treatment)
         return {SETTING_KEY: f"{name}:0" if still else name}
 

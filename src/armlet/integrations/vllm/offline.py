@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from armlet.integrations.vllm.settings import SETTING_KEY, check_config, full_entry, served
+from armlet.integrations.vllm.settings import OFF, SETTING_KEY, check_config, full_entry, served
 from armlet.redistribution.errors import ArgumentError, ArmletError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ ENVIRONMENT = {
 """Environment variables that are set unless the user has set them."""
 
 CPU_CACHE = 2**31  # bytes of keys and values on a CPU, of which vLLM would otherwise use nearly all memory
-OFF: dict[str, object] = {SETTING_KEY: "off"}  # `extra_args` of a request without ARM
+UNTREATED: dict[str, object] = {SETTING_KEY: OFF}  # `extra_args` of a request without ARM
 
 LayerCounts = dict[str, int | float]
 """calls, tokens, moved, share_moved and passed of one layer, as in `ARM.report`."""

@@ -224,7 +224,7 @@ class RedistributedAndMul(nn.Module):
 
     def tokens(self, setting: str, *, own: bool) -> int | None:
         """How many tokens a setting's ARM got here; None without. `own`: only that whose own strength is not 0."""
-        arms = [arm for arm in self._all() if arm.setting == setting and (arm.own_strength or not own)]
+        arms = [arm for arm in self._all() if arm.setting == setting and (arm.policy.strength or not own)]
         return sum(int(arm.report()["tokens"]) for arm in arms) if arms else None
 
     def report(self, setting: str) -> dict[str, int | float] | None:
@@ -248,7 +248,7 @@ class FusedArm(nn.Module):
         self, site: FusedSite, setting: str, strengths: Tensor, place: str, policy: Policy, noise: Noise
     ) -> None:
         super().__init__()
-        self.setting, self.place, self.own_strength = setting, place, policy.strength
+        self.setting, self.place, self.policy = setting, place, policy
         self.constants = *arguments_of(policy), noise.stream & WORD
         keys, totals = noise.keys(site.width, site.layer), torch.zeros(4, dtype=torch.int64)
         self.register_buffer("strengths", strengths, persistent=False)

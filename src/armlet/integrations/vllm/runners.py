@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from armlet.integrations.vllm import settings
-from armlet.integrations.vllm.offline import OFF, RankReport
+from armlet.integrations.vllm.offline import UNTREATED, RankReport
 from armlet.integrations.vllm.requests import ExtraArgs
 from armlet.integrations.vllm.serving import ARM_ATTRIBUTE, WorkerArm, joined_counts
 from armlet.integrations.vllm.wrapping import Call, plugin_logger
@@ -116,9 +116,8 @@ def keep_requests(call: Call, runner: "RunnerV2", scheduled: "SchedulerOutput", 
         for finished in scheduled.finished_req_ids:
             kept.pop(finished, None)
         warms_up = getattr(runner, WARM_UP_ATTRIBUTE, False)
-        kept |= {
-            request.req_id: OFF if warms_up else extra_args_of(request) for request in scheduled.scheduled_new_reqs
-        }
+        for request in scheduled.scheduled_new_reqs:
+            kept[request.req_id] = UNTREATED if warms_up else extra_args_of(request)
     return output
 
 
