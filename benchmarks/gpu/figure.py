@@ -25,7 +25,7 @@ def draw(content: dict[str, Any], folder: Path) -> list[str]:
     from armlet.presentation.style import save, style
 
     with style():
-        figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+        figure = Figure(figsize=(9.0, 2.8), layout="constrained")
         times, shares, models = figure.subplots(1, 3, width_ratios=(2, 2, 1.2))
         cases = _cases(content)
         _draw_lines(times, cases, "seconds", 1e6, "µs", (COPY, REFERENCE))
@@ -79,6 +79,6 @@ def _draw_models(axes: "Axes", content: dict[str, Any]) -> None:
     for place, (_, name, row) in enumerate(rows):
         percent = 100 * (row["time / without"]["median"] - 1)
         axes.barh(place, percent, color=COLOURS[name.partition(" ")[0].strip(",").capitalize()])
-    axes.set_yticks(range(len(rows)), [label for label, *_ in rows], fontsize=4)
+    axes.set_yticks(range(len(rows)), [label for label, *_ in rows], fontsize=5)
     axes.invert_yaxis()
-    axes.set_xlabel("% more time with ARM")
+    axes.set_xlabel("% more time")
