@@ -93,7 +93,7 @@ def test_counts_are_those_of_the_tokens_that_asked_for_a_setting(sgl):
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
-        ({"custom_params": {"armlet": "nonsense"}}, "custom_params: armlet must be 'on', 'off' or a strength"),
+        ({"custom_params": {"armlet": "nonsense"}}, "custom_params: armlet must be 'on', 'off', a strength"),
         ({"custom_params": {"armlett": "loud"}}, "did you mean 'armlet'"),
         ({"beam_width": 2}, "beam_width"),
     ],

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from armlet.evaluation.engines.chat import SWITCH_REFUSAL
 from armlet.integrations.vllm.requests import CONFIGURED, NOTHING, check_request, read_request, request_salt
 from armlet.integrations.vllm.settings import ON, Served, resolve, served
 from armlet.redistribution.errors import ArgumentError, ArmletError
@@ -121,6 +122,15 @@ SETTINGS = served(resolve({"armlet": {"settings": {"calm": CALM, "loud": LOUD}}}
 def test_what_an_engine_with_several_settings_cannot_know_is_refused(asked, message):
     with pytest.raises(ArgumentError, match=message):
         read_request({"armlet": asked}, Served(SETTINGS, "off"))
+
+
+def test_an_evaluation_recognises_a_server_whose_arm_it_can_switch_by_its_refusal():
+    for engine in (served(WITH_ARM), Served(SETTINGS, "calm")):
+        with pytest.raises(ArgumentError, match=SWITCH_REFUSAL):
+            read_request({"armlet": "neither"}, engine)
+    with pytest.raises(ArgumentError) as refusal:  # "on" would be refused
+        read_request({"armlet": "neither"}, Served(SETTINGS, "off"))
+    assert SWITCH_REFUSAL not in str(refusal.value)
 
 
 def test_a_setting_of_strength_0_is_refused_unless_a_strength_is_asked_for():

@@ -77,8 +77,11 @@ def _expected(value: object, engine: Served) -> str:
     if ON in engine.settings:
         expected, example = "'on', 'off' or a strength in [0, 1]", "0.5"
     else:
-        default = "" if engine.default == OFF else "'on', a strength in [0, 1] of the default, "
-        expected = f"{default}'off' or one of this engine's settings, {_names(engine)}, also with a strength"
+        default = "" if engine.default == OFF else "'on', "
+        of_default = "" if engine.default == OFF else ", a strength in [0, 1] of the default,"
+        expected = (
+            f"{default}'off'{of_default} or one of this engine's settings, {_names(engine)}, also with a strength"
+        )
         example = f'"{next(iter(engine.settings))}:0.5"'
     problem = f"{SETTING_KEY} must be {expected}, found {value!r}"
     return f'{REQUEST_SETTINGS}: {problem}; for example {{"{SETTING_KEY}": {example}}}'
