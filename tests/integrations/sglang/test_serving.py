@@ -121,3 +121,10 @@ class Group:
 
     def all_gather(self, part, dim):
         return next(whole for whole in self.values if any(torch.equal(half, part) for half in whole.chunk(2, dim)))
+
+
+def test_rows_after_the_tokens_of_a_pass_have_no_arm_with_which_a_graph_may_be_padded(mlp):
+    served, (buffer,) = arm(mlp), [part.strengths for part in mlp.act_fn.arms]
+    for tokens in (5, 2, 4, 1):
+        served.run(lambda: mlp(torch.ones(tokens, 8)), torch.arange(tokens), [tokens], [None], "prefill")  # noqa: B023
+        assert (buffer != 0).nonzero().flatten().tolist() == list(range(tokens))

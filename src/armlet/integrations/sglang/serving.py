@@ -52,6 +52,7 @@ class RunnerArm(WorkerArm):
     def __init__(self, model: nn.Module, engine: Served, max_tokens: int, device: torch.device) -> None:
         super().__init__(model, engine, max_tokens, device)
         self._acted = set[tuple[tuple[str, bool], str]]()
+        self._filled = 0  # the tokens of the last pass; those after them have strength 0
 
     def _find_sites(self, model: nn.Module, layers: list[int]) -> Sequence[FusedSite]:
         return find_gated_sites(model, layers)
@@ -76,7 +77,8 @@ class RunnerArm(WorkerArm):
                 f"SGLang runs {len(positions)} tokens, found {sum(counts)} in {len(counts)} parts of {len(params)} "
                 f"requests, and room for {len(self.positions)}"
             )
-        self.turn_off()  # of rows beyond these tokens, with which graphs are padded, too
+        self._strengths[:, len(positions) : self._filled] = 0  # graphs are padded with what follows these tokens
+        self._filled = len(positions)
         self.set_inputs(positions, counts, params)
         unverified = [active for active in sorted(self._active) if (active, phase) not in self._acted]
         before = {active: self.acting_tokens(*active) for active in unverified}

@@ -157,16 +157,16 @@ class VllmEngine:
 
     def _setting_name(self, condition: Condition) -> str | None:
         """The name of a condition's setting, which is installed if the engine does not have it; None without ARM."""
-        (name, content), *_ = [*settings_of([condition]).items(), (None, {})]
-        if name and name not in self._settings:
-            offline.install(self._engine, {SETTINGS_KEY: {name: content}})
-            self._settings, self._counts = {name: content}, {}
-        return name
+        settings = settings_of([condition])
+        if not settings.keys() <= self._settings.keys():
+            offline.install(self._engine, {SETTINGS_KEY: settings})
+            self._settings, self._counts = settings, {}
+        return next(iter(settings), None)
 
     def _extra_args(self, condition: Condition, name: str | None) -> dict[str, object] | None:
         if name is None:
             return offline.UNTREATED if self._settings else None
-        still = condition.placebo == IDENTITY or not policy_strength(condition.treatment)
+        still = condition.placebo == IDENTITY or not _own_strength(condition.treatment)
         return {SETTING_KEY: f"{name}:0" if still else name}
 
     def _new_counts(self, name: str) -> dict[str, LayerCounts]:
@@ -208,7 +208,7 @@ def _content(treatment: AnyTreatment | None) -> Mapping[str, Any] | None:
     return json.loads(placements) if placements else None
 
 
-def policy_strength(treatment: AnyTreatment | None) -> float:
+def _own_strength(treatment: AnyTreatment | None) -> float:
     """The strength of a treatment's policy; 1 for several placements."""
     return treatment.policy.strength if isinstance(treatment, Treatment) else 1.0
 

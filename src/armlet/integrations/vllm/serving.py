@@ -34,16 +34,20 @@ class WorkerArm:
 
     def __init__(self, model: nn.Module, engine: Served, max_tokens: int, device: torch.device) -> None:
         count = len(decoder_layers(model))
-        indices = [_layer_indices(placement["layers"], count) for placement in engine.placements]
-        self.engine, self.layers = engine, sorted({layer for group in indices for layer in group})
+        placed = [
+            (name, placement, _layer_indices(placement["layers"], count))
+            for name, placements in engine.settings.items()
+            for placement in placements
+        ]
+        self.engine, self.layers = engine, sorted({layer for *_, layers in placed for layer in layers})
         sites = self._find_sites(model, self.layers)
         size = -(-(max_tokens + PADDING) // ALIGNED) * ALIGNED
         self.positions = torch.zeros(size, dtype=torch.int64, device=device)
         self._strengths = torch.zeros((len(engine.settings), size), dtype=torch.float32, device=device)
         self.modules = {site.layer: self._layer_arm(site) for site in sites}
-        for (name, placements), strengths in zip(engine.settings.items(), self._strengths, strict=True):
-            for placement in placements:
-                self._add(name, strengths, placement, _layer_indices(placement["layers"], count))
+        rows = dict(zip(engine.settings, self._strengths, strict=True))
+        for name, placement, layers in placed:
+            self._add(name, rows[name], placement, layers)
         self._active, self._verified = set[tuple[str, bool]](), set[tuple[str, bool]]()
         self.put_in()
 

@@ -19,6 +19,7 @@ from armlet.attachment.config import (
 )
 from armlet.attachment.sites import ALL_EXPERTS, GATE
 from armlet.redistribution.built_in import POLICIES, is_user_policy
+from armlet.redistribution.entry import DETERMINISTIC_POLICIES
 from armlet.redistribution.errors import ArgumentError, ArmletError
 from armlet.redistribution.noise import Noise
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 SETTING_KEY = "armlet"  # key in `additional_config` and in a request's `extra_args` (`vllm_xargs` over HTTP)
 TYPO_CUTOFF = 0.8  # similarity above which another key is a misspelling: of "armlett", and not of "alert"
 ON, OFF = "on", "off"  # words of requests: as the engine is configured, and without ARM
-DRAWING = ("outward", "draw-only", "matched")  # the policies and placebos that use noise
 NAME = re.compile("[A-Za-z][A-Za-z0-9_-]*")
 SETTINGS_KEY, DEFAULT_KEY, PLACEBO_KEY = "settings", "default", "placebo"
 
@@ -175,8 +175,8 @@ def check_config(config: "VllmConfig", engine: Served | None) -> None:
 
     cache, parallel = config.cache_config, config.parallel_config
     microbatches = parallel.enable_dbo or parallel.ubatch_size > 1
-    placements = engine.placements if engine else []
-    drawing = sorted({placement["policy"].name for placement in placements} & {*DRAWING})
+    policies = [placement["policy"] for placement in engine.placements] if engine else []
+    drawing = sorted({policy.name for policy in policies if type(policy) not in DETERMINISTIC_POLICIES})
     known_runner = platform.is_cpu() or platform.is_cuda_alike() or platform.is_xpu()
     reasons = {
         "keys and values may come from an instance without ARM (kv_transfer_config)": config.kv_transfer_config,
